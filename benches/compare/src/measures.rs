@@ -1,0 +1,128 @@
+//! What is measured: the names, the units, the counts.
+
+pub struct Measure {
+    pub name: &'static str,
+    pub unit: &'static str,
+    /// What is counted and when the clock runs.
+    pub doc: &'static str,
+    /// The count handed to the case.
+    pub n: u64,
+    /// The count with `--quick`.
+    pub quick: u64,
+}
+
+pub const MEASURES: &[Measure] = &[
+    Measure {
+        name: "tell-other-thread",
+        unit: "ns/message",
+        doc: "One producer sends n messages (a u64) to one actor on another thread. The clock runs \
+              from before the first send until the actor has handled the last.",
+        n: 2_000_000,
+        quick: 200_000,
+    },
+    Measure {
+        name: "tell-same-thread",
+        unit: "ns/message",
+        doc: "The same with producer and actor on one thread. Where sending never waits, the \
+              producer yields each 1,000 messages (100 where that is faster) so that the actor runs.",
+        n: 2_000_000,
+        quick: 200_000,
+    },
+    Measure {
+        name: "ask-same-thread",
+        unit: "ns/round trip",
+        doc: "n requests with a reply, one after the other, from a spawned caller on the actor's \
+              thread: total time / n.",
+        n: 200_000,
+        quick: 20_000,
+    },
+    Measure {
+        name: "ask-other-thread",
+        unit: "ns/round trip",
+        doc: "The same with the actor on another thread: each request is two wake-ups.",
+        n: 50_000,
+        quick: 5_000,
+    },
+    Measure {
+        name: "spawn",
+        unit: "ns/actor",
+        doc: "n actors are started and sent one message each. The clock stops when all have \
+              handled theirs.",
+        n: 100_000,
+        quick: 10_000,
+    },
+    Measure {
+        name: "bytes-per-idle-actor",
+        unit: "bytes/actor",
+        doc: "The growth of the resident set over the same n actors, all alive and idle after \
+              their message; each one's reference is counted in.",
+        n: 100_000,
+        quick: 10_000,
+    },
+    Measure {
+        name: "wakeup",
+        unit: "ns one way",
+        doc: "Half the median round trip of n turns between two threads over a Mutex and a \
+              Condvar: what the machine itself asks for waking a thread.",
+        n: 20_000,
+        quick: 2_000,
+    },
+    Measure {
+        name: "wakeup-eventloop",
+        unit: "ns one way",
+        doc: "Half the median round trip of n turns between two tasks on two tokio current-thread \
+              runtimes (all drivers enabled), each on its thread, over Notify.",
+        n: 20_000,
+        quick: 2_000,
+    },
+    Measure {
+        name: "publish-react",
+        unit: "ns/reaction",
+        doc: "From one publish to its reaction on the same thread, one after the other: total \
+              time / n.",
+        n: 200_000,
+        quick: 20_000,
+    },
+    Measure {
+        name: "publish-react-run",
+        unit: "ns/publish",
+        doc: "n publishes in one run, until the reaction has seen the last: total time / n.",
+        n: 1_000_000,
+        quick: 100_000,
+    },
+    Measure {
+        name: "publish-field",
+        unit: "publishes/s (more is better)",
+        doc: "Publishes of a struct of five fields of which one changed, conflated.",
+        n: 1_000_000,
+        quick: 100_000,
+    },
+    Measure {
+        name: "publish-map-10",
+        unit: "publishes/s (more is better)",
+        doc: "Publishes of one changed entry in a map of 10.",
+        n: 1_000_000,
+        quick: 100_000,
+    },
+    Measure {
+        name: "publish-map-10000",
+        unit: "publishes/s (more is better)",
+        doc: "Publishes of one changed entry in a map of 10,000.",
+        n: 1_000_000,
+        quick: 100_000,
+    },
+    Measure {
+        name: "idle-1000",
+        unit: "CPU s/30 s",
+        doc: "CPU seconds that a process with n idle parts spends in 30 s.",
+        n: 1_000,
+        quick: 100,
+    },
+    Measure {
+        name: "idle-1000-reactions",
+        unit: "reactions/30 s",
+        doc: "The reactions that ran in those 30 s.",
+        n: 1_000,
+        quick: 100,
+    },
+];

@@ -1,0 +1,75 @@
+//! The derive macro of `flowright`.
+
+use proc_macro::TokenStream;
+use quote::quote;
+use syn::{Data, DeriveInput, Fields, GenericArgument, PathArguments, Type, parse_macro_input};
+
+/// Finds the children of a Flow: the fields whose type is `WorkRef`, `FlowRef`, or an `Option`, `Vec`, `HashMap` or
+/// `BTreeMap` of them. All other fields are the Flow's own state.
+#[proc_macro_derive(Children)]
+pub fn derive_children(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    expand(&input).unwrap_or_else(|error| error.to_compile_error()).into()
+}
+
+fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
+    let Data::Struct(data) = &input.data else {
+        return Err(syn::Error::new_spanned(
+            &input.ident,
+            "a Flow is a struct with named fields: its children are fields, and their names are the fields' names",
+        ));
+    };
+    let fields: Vec<_> = match &data.fields {
+        Fields::Named(fields) => fields.named.iter().filter(|field| holds_children(&field.ty)).collect(),
+        Fields::Unit => Vec::new(),
+        Fields::Unnamed(fields) => match fields.unnamed.iter().find(|field| holds_children(&field.ty)) {
+            Some(field) => {
+                return Err(syn::Error::new_spanned(
+                    &field.ty,
+                    "a child is called what its field is called, so give this field a name: `struct … { name: … }`",
+                ));
+            }
+            None => Vec::new(),
+        },
+    };
+    let idents: Vec<_> = fields.iter().filter_map(|field| field.ident.as_ref()).collect();
+    let names: Vec<_> =
+        idents.iter().map(|ident| ident.to_string().trim_start_matches("r#").to_owned()).collect();
+    let name = &input.ident;
+    let (generics, arguments, bounds) = input.generics.split_for_impl();
+    Ok(quote! {
+        #[automatically_derived]
+        impl #generics ::flowright::derive::Children for #name #arguments #bounds {
+            fn walk(&mut self, walk: &mut ::flowright::derive::Walk<'_>) {
+                let _ = &walk;
+                #(walk.field(#names, &mut self.#idents);)*
+            }
+
+            fn find(
+                &mut self,
+                route: ::flowright::derive::Route<'_>,
+            ) -> ::core::option::Option<::flowright::derive::Found<'_>> {
+                let (name, rest) = route.next();
+                let _ = &rest;
+                match name {
+                    #(#names => ::flowright::derive::ChildGroup::find(&mut self.#idents, rest),)*
+                    _ => ::core::option::Option::None,
+                }
+            }
+        }
+    })
+}
+
+/// Whether the type is a `WorkRef` or `FlowRef`, or a collection of them; by name, since a macro sees no more.
+fn holds_children(ty: &Type) -> bool {
+    let Type::Path(path) = ty else { return false };
+    let Some(last) = path.path.segments.last() else { return false };
+    if last.ident == "WorkRef" || last.ident == "FlowRef" {
+        return true;
+    }
+    if !["Option", "Vec", "HashMap", "BTreeMap"].iter().any(|collection| last.ident == collection) {
+        return false;
+    }
+    let PathArguments::AngleBracketed(arguments) = &last.arguments else { return false };
+    arguments.args.iter().any(|argument| matches!(argument, GenericArgument::Type(ty) if holds_children(ty)))
+}

@@ -1,0 +1,112 @@
+//! What an App can be told from outside.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
+
+/// How an App is run. The command line wins over a configuration file, the file over the code.
+///
+/// As a file it is TOML, every key optional:
+///
+/// ```toml
+/// host = "127.0.0.1"
+/// port = 7501
+/// max_state_bytes = 1048576
+/// pool_threads = 2
+/// grace_seconds = 10
+///
+/// [place]
+/// "workers.3" = "pool"
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The address that the HTTP server listens on; 127.0.0.1 by default.
+    pub host: Option<String>,
+    /// The port of the HTTP server; 7501 by default.
+    pub port: Option<u16>,
+    /// How large the encoded state of one Work may be, in bytes; 1 MiB by default.
+    pub max_state_bytes: Option<usize>,
+    /// How many threads pooled Works share; as many as the machine has cores by default.
+    pub pool_threads: Option<usize>,
+    /// How long Works have to stop when the App ends, in seconds; 10 by default.
+    pub grace_seconds: Option<u64>,
+    /// Where Works run, by path; a path also stands for all Works below it.
+    #[serde(default)]
+    pub place: BTreeMap<String, Placement>,
+}
+
+impl Config {
+    /// This configuration where it says something, else the other one.
+    pub fn or(mut self, other: Self) -> Self {
+        let mut place = other.place;
+        place.append(&mut self.place);
+        Self {
+            host: self.host.or(other.host),
+            port: self.port.or(other.port),
+            max_state_bytes: self.max_state_bytes.or(other.max_state_bytes),
+            pool_threads: self.pool_threads.or(other.pool_threads),
+            grace_seconds: self.grace_seconds.or(other.grace_seconds),
+            place,
+        }
+    }
+
+    pub(crate) fn host_or_default(&self) -> &str {
+        self.host.as_deref().unwrap_or("127.0.0.1")
+    }
+
+    pub(crate) fn port_or_default(&self) -> u16 {
+        self.port.unwrap_or(7501)
+    }
+
+    pub(super) fn state_limit(&self) -> usize {
+        self.max_state_bytes.unwrap_or(DEFAULT_MAX_STATE_BYTES)
+    }
+
+    pub(super) fn pool_size(&self) -> usize {
+        self.pool_threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |threads| threads.get()))
+    }
+
+    pub(super) fn grace(&self) -> Duration {
+        Duration::from_secs(self.grace_seconds.unwrap_or(10))
+    }
+
+    /// The placement given for the Work at `path`, by its own path or the longest one above it.
+    pub(super) fn placement_of(&self, path: &str) -> Option<Placement> {
+        let mut prefix = path;
+        loop {
+            if let Some(placement) = self.place.get(prefix) {
+                return Some(*placement);
+            }
+            prefix = prefix.rsplit_once('.')?.0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_places_what_is_below_it_and_the_nearest_counts() {
+        let config = Config {
+            place: [("team".to_owned(), Placement::Pool), ("team.lead".to_owned(), Placement::Thread)].into(),
+            ..Config::default()
+        };
+        assert_eq!(config.placement_of("team.worker.3"), Some(Placement::Pool));
+        assert_eq!(config.placement_of("team.lead"), Some(Placement::Thread));
+        assert_eq!(config.placement_of("teams"), None);
+    }
+
+    #[test]
+    fn the_first_configuration_wins() {
+        let first = Config { port: Some(1), ..Config::default() };
+        let second = Config { port: Some(2), grace_seconds: Some(3), ..Config::default() };
+        let both = first.or(second);
+        assert_eq!((both.port, both.grace_seconds), (Some(1), Some(3)));
+    }
+}

@@ -1,0 +1,250 @@
+//! The one door to a running App for the floors above: questions, answered between reactions.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
+use actix::{Addr, Handler, Message};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use super::driver::Driver;
+use super::error::AppError;
+use crate::flow::{FlowError, SharedRecord, lock};
+use crate::state::Value;
+use crate::work::{Placement, Status, Work, WorkAddr};
+
+/// Where an App stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AppStage {
+    /// Its tree is made; nothing runs yet.
+    Starting,
+    /// Its Flows react.
+    Running,
+    /// Its Works are being stopped.
+    Stopping,
+    /// It is over.
+    Ended,
+}
+
+/// The status of everything in an App.
+#[derive(Debug, Clone, Serialize)]
+pub struct AppStatus {
+    /// Where the App stands.
+    pub stage: AppStage,
+    /// How many times its Flows have reacted.
+    pub reactions: u64,
+    /// Its Works, by path.
+    pub works: BTreeMap<String, WorkStatus>,
+    /// Its Flows, by path; the root is `root`.
+    pub flows: BTreeMap<String, Status>,
+}
+
+/// The status of a Work.
+#[derive(Debug, Clone, Serialize)]
+pub struct WorkStatus {
+    /// Where the run under way stands, else the last one.
+    #[serde(flatten)]
+    pub status: Status,
+    /// The Rust type of the Work.
+    pub type_name: &'static str,
+    /// Where it runs.
+    pub placement: Placement,
+    /// Whether an incarnation lives, so that messages reach it.
+    pub is_up: bool,
+    /// How many runs have succeeded.
+    pub successes: u64,
+    /// How many messages wait in its mailbox.
+    pub waiting_messages: usize,
+}
+
+/// How an App ended.
+#[derive(Debug)]
+pub struct Exit {
+    /// Whether it ended well.
+    pub result: Result<(), AppError>,
+    /// Its last state.
+    pub state: Value,
+    /// The last status of everything in it. A Work that was stopped because the App ended keeps its outcome.
+    pub status: AppStatus,
+}
+
+impl Exit {
+    pub(super) fn broken(how: &str) -> Self {
+        Self {
+            result: Err(AppError::Internal(how.to_owned())),
+            state: Value::default(),
+            status: AppStatus {
+                stage: AppStage::Ended,
+                reactions: 0,
+                works: BTreeMap::new(),
+                flows: BTreeMap::new(),
+            },
+        }
+    }
+}
+
+/// Asks and steers a running App, from any thread. Cloning is cheap.
+#[derive(Clone)]
+pub struct Control {
+    driver: Addr<Driver>,
+    changes: watch::Receiver<u64>,
+}
+
+impl Control {
+    pub(super) fn new(driver: Addr<Driver>, changes: watch::Receiver<u64>) -> Self {
+        Self { driver, changes }
+    }
+
+    /// The state tree: the root Flow as it is serialised, the Works in it as last published.
+    ///
+    /// # Errors
+    /// [`AppError::Ended`], and [`AppError::Failed`] when a Flow's own state does not serialise.
+    pub async fn state(&self) -> Result<Value, AppError> {
+        self.ask(GetState).await?.map_err(AppError::Failed)
+    }
+
+    /// The status of everything.
+    ///
+    /// # Errors
+    /// [`AppError::Ended`].
+    pub async fn status(&self) -> Result<AppStatus, AppError> {
+        self.ask(GetStatus).await
+    }
+
+    /// The address of the Work at `path`; `None` when there is none, or it is of another type.
+    ///
+    /// # Errors
+    /// [`AppError::Ended`].
+    pub async fn work<W: Work>(&self, path: &str) -> Result<Option<WorkAddr<W>>, AppError> {
+        let record = self.ask(GetRecord(path.to_owned())).await?;
+        Ok(record.and_then(|record| {
+            let record = lock(&record);
+            Some(WorkAddr::new(record.app, record.path.clone(), record.mailbox_of::<W>()?))
+        }))
+    }
+
+    /// Changes whenever there is something new to see, after the Flows have reacted to it; the value is a number
+    /// that grows. Closed when the App is over.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+
+    /// Ends the App in good order, as `cx.stop(why)` does. Does nothing if it is ending.
+    pub fn stop(&self, why: impl Into<String>) {
+        self.driver.do_send(Stop(why.into()));
+    }
+
+    pub(super) fn begin(&self) {
+        self.driver.do_send(Begin);
+    }
+
+    async fn ask<M>(&self, question: M) -> Result<M::Result, AppError>
+    where
+        M: Message + Send + 'static,
+        M::Result: Send,
+        Driver: Handler<M>,
+    {
+        self.driver.send(question).await.map_err(|_| AppError::Ended)
+    }
+}
+
+struct GetState;
+struct GetStatus;
+struct GetRecord(String);
+struct Stop(String);
+struct Begin;
+
+impl Message for GetState {
+    type Result = Result<Value, FlowError>;
+}
+
+impl Message for GetStatus {
+    type Result = AppStatus;
+}
+
+impl Message for GetRecord {
+    type Result = Option<SharedRecord>;
+}
+
+impl Message for Stop {
+    type Result = ();
+}
+
+impl Message for Begin {
+    type Result = ();
+}
+
+impl Driver {
+    pub(super) fn state(&self) -> Result<Value, FlowError> {
+        let root = self.root.as_ref().expect("nothing below the root is being called");
+        root.state().map_err(|source| FlowError::OwnState { path: "root".to_owned(), source })
+    }
+
+    pub(super) fn status(&self) -> AppStatus {
+        let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id)).map(|record| {
+            let record = lock(record);
+            let status = WorkStatus {
+                status: record.ledger.status(),
+                type_name: record.type_name,
+                placement: record.placement,
+                is_up: record.ledger.is_up(),
+                successes: record.ledger.successes(),
+                waiting_messages: record.mailbox.depth(),
+            };
+            (record.path.to_string(), status)
+        });
+        let flows = self.tree.flows.values().map(|entry| {
+            let status = entry.link.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            (entry.link.path.to_string(), status)
+        });
+        AppStatus {
+            stage: self.stage,
+            reactions: self.reactions,
+            works: works.collect(),
+            flows: flows.collect(),
+        }
+    }
+}
+
+impl Handler<GetState> for Driver {
+    type Result = Result<Value, FlowError>;
+
+    fn handle(&mut self, _: GetState, _: &mut Self::Context) -> Self::Result {
+        self.state()
+    }
+}
+
+impl Handler<GetStatus> for Driver {
+    type Result = actix::MessageResult<GetStatus>;
+
+    fn handle(&mut self, _: GetStatus, _: &mut Self::Context) -> Self::Result {
+        actix::MessageResult(self.status())
+    }
+}
+
+impl Handler<GetRecord> for Driver {
+    type Result = Option<SharedRecord>;
+
+    fn handle(&mut self, GetRecord(path): GetRecord, _: &mut Self::Context) -> Self::Result {
+        let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id));
+        works.into_iter().find(|record| lock(record).path.as_str() == path).cloned()
+    }
+}
+
+impl Handler<Stop> for Driver {
+    type Result = ();
+
+    fn handle(&mut self, Stop(why): Stop, _: &mut Self::Context) {
+        Self::stop(self, &why);
+        self.settle();
+    }
+}
+
+impl Handler<Begin> for Driver {
+    type Result = ();
+
+    fn handle(&mut self, _: Begin, _: &mut Self::Context) {
+        self.begin();
+    }
+}

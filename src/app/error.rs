@@ -1,0 +1,47 @@
+//! Why an App did not start, or did not end well.
+
+use thiserror::Error;
+
+use crate::flow::FlowError;
+
+/// An App failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AppError {
+    /// A Work or Flow failed and nobody captured it.
+    #[error(transparent)]
+    Failed(#[from] FlowError),
+    /// The constructor of the root panicked.
+    #[error("the App's root could not be made: its constructor {0}")]
+    Constructor(String),
+    /// A placement was given for a Work that is not there.
+    #[error("there is no work `{path}` to place; the children of the root are: {known}")]
+    UnknownPlace {
+        /// The path that was given.
+        path: String,
+        /// What there is.
+        known: String,
+    },
+    /// The HTTP server could not be started.
+    #[error(
+        "the server cannot listen on {address}: {source}; choose another with --host and --port, or use --without-server"
+    )]
+    Listen {
+        /// Where it should have listened.
+        address: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No thread could be started for the App.
+    #[error("no thread could be started for the App")]
+    Thread(#[source] std::io::Error),
+    /// The App has already ended.
+    #[error("the App has ended")]
+    Ended,
+    /// The App's own thread broke: a defect of Flowright.
+    #[error(
+        "the App's driver broke, which is a defect of Flowright; please report it with this message: {0}"
+    )]
+    Internal(String),
+}

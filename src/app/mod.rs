@@ -1,0 +1,27 @@
+//! Floor 5: the App: a tree with one root, the driver that runs its Flows, its start and its end.
+//!
+//! [`Control`] is the only door for the floors above.
+//!
+//! # Guarantees
+//! - Nothing runs before the whole tree is found to be in order.
+//! - An idle App uses no processor time.
+//! - A failure that nobody captured ends the App at once. Its Works are stopped in reverse order of their start
+//!   and have a grace period for it.
+
+mod clock;
+mod config;
+mod control;
+mod driver;
+mod error;
+mod launch;
+mod root;
+mod shutdown;
+mod timers;
+mod tree;
+
+pub use self::config::Config;
+pub use self::control::{AppStage, AppStatus, Control, Exit, WorkStatus};
+pub use self::error::AppError;
+pub(crate) use self::launch::Launched;
+pub use self::launch::{App, AppHandle};
+pub use self::root::Root;

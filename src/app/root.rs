@@ -1,0 +1,73 @@
+//! What an App can have as its root.
+
+use serde::Serialize;
+
+use crate::flow::{AnyFlow, Children, Flow, FlowContext, FlowRef, Reaction, WorkRef};
+use crate::work::Work;
+
+/// The root of an App: a [`Flow`], or a [`Work`] that is run once and ends the App with its success.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the root of an App",
+    label = "neither a Flow nor a Work whose input has a default",
+    note = "a Flow derives `Serialize` and `Children` and has `impl Flow`; a Work derives `Serialize` and `Deserialize` and has `impl Work`"
+)]
+pub trait Root<Kind> {
+    #[doc(hidden)]
+    fn into_root(self) -> RootFlow;
+}
+
+/// A root of any kind.
+#[doc(hidden)]
+pub struct RootFlow(pub(super) Box<dyn AnyFlow>);
+
+/// Marks roots that are Flows.
+#[doc(hidden)]
+pub struct FlowKind;
+
+/// Marks roots that are Works.
+#[doc(hidden)]
+pub struct WorkKind;
+
+impl<F: Flow> Root<FlowKind> for F {
+    fn into_root(self) -> RootFlow {
+        RootFlow(Box::new(FlowRef::new(self)))
+    }
+}
+
+impl<W> Root<WorkKind> for W
+where
+    W: Work,
+    W::Input: Default,
+{
+    fn into_root(self) -> RootFlow {
+        RootFlow(Box::new(FlowRef::new(OneWork { work: WorkRef::new(self) })))
+    }
+}
+
+/// The Flow around a Work that is the root.
+#[derive(Serialize)]
+struct OneWork<W: Work> {
+    work: WorkRef<W>,
+}
+
+impl<W: Work> Children for OneWork<W> {
+    fn walk(&mut self, walk: &mut crate::flow::Walk<'_>) {
+        walk.field("work", &mut self.work);
+    }
+
+    fn find(&mut self, route: crate::flow::Route<'_>) -> Option<crate::flow::Found<'_>> {
+        crate::flow::ChildGroup::find(&mut self.work, route)
+    }
+}
+
+impl<W> Flow for OneWork<W>
+where
+    W: Work,
+    W::Input: Default,
+{
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        self.work.run(W::Input::default()).finished()?;
+        cx.stop("its Work has succeeded");
+        Ok(())
+    }
+}

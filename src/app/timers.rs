@@ -1,0 +1,52 @@
+//! What the driver waits for, by deadline: at most one deadline for each Work and Flow, and one timer for all.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use crate::id::{FlowId, WorkId};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Timer {
+    Work(WorkId),
+    Flow(FlowId),
+    ShutDown,
+}
+
+#[derive(Default)]
+pub(super) struct Timers {
+    by_time: BTreeSet<(Duration, Timer)>,
+    deadlines: HashMap<Timer, Duration>,
+}
+
+impl Timers {
+    pub(super) fn set(&mut self, timer: Timer, deadline: Option<Duration>) {
+        let earlier = match deadline {
+            Some(deadline) => self.deadlines.insert(timer, deadline),
+            None => self.deadlines.remove(&timer),
+        };
+        if earlier == deadline {
+            return;
+        }
+        if let Some(earlier) = earlier {
+            self.by_time.remove(&(earlier, timer));
+        }
+        if let Some(deadline) = deadline {
+            self.by_time.insert((deadline, timer));
+        }
+    }
+
+    pub(super) fn next(&self) -> Option<Duration> {
+        self.by_time.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Takes a timer whose deadline has come.
+    pub(super) fn due(&mut self, now: Duration) -> Option<Timer> {
+        let (deadline, timer) = *self.by_time.first()?;
+        if deadline > now {
+            return None;
+        }
+        self.by_time.pop_first();
+        self.deadlines.remove(&timer);
+        Some(timer)
+    }
+}

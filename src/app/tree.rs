@@ -1,0 +1,274 @@
+//! The tree of children: who has joined, who has left, what everybody is called.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use super::config::Config;
+use crate::flow::{
+    AnyFlow, FlowContext, FlowError, FlowLink, FlowOptions, Node, Place, Position, Restarts, SharedRecord,
+    Supervisor, Visitor, Walk, lock,
+};
+use crate::id::{ActorPath, AppId, FlowId, WorkId};
+use crate::state::Value;
+use crate::work::{Stage, Status};
+
+/// A child of a Flow, in the order of declaration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Child {
+    Work(WorkId),
+    Flow(FlowId),
+}
+
+/// What the driver knows of one Flow.
+pub(super) struct FlowEntry {
+    pub(super) link: Arc<FlowLink>,
+    pub(super) parent: Option<FlowId>,
+    pub(super) depth: usize,
+    pub(super) children: Vec<Child>,
+    pub(super) options: FlowOptions,
+    pub(super) supervisor: Supervisor,
+    pub(super) restarts: Restarts,
+    pub(super) life: FlowLife,
+    /// Taken out while it reacts.
+    pub(super) cx: Option<FlowContext>,
+    /// When it asked to be woken.
+    pub(super) wake_at: Option<std::time::Duration>,
+    /// Its state when its parent last wrote to it, to tell a change from a mere touch.
+    pub(super) seen: Option<Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FlowLife {
+    Up,
+    /// Failed; waits to be restarted.
+    Waiting {
+        until: std::time::Duration,
+    },
+    Failed,
+}
+
+pub(super) struct Tree {
+    pub(super) app: AppId,
+    pub(super) works: HashMap<WorkId, SharedRecord>,
+    pub(super) flows: HashMap<FlowId, FlowEntry>,
+    /// The Works that are part of the tree, in the order in which they joined.
+    pub(super) order: Vec<WorkId>,
+    next_id: u64,
+    /// The next number in each list, which is never given twice.
+    next_in_list: HashMap<String, u64>,
+}
+
+/// What a walk has found.
+#[derive(Default)]
+pub(super) struct Changes {
+    pub(super) joined: Vec<WorkId>,
+    pub(super) left: Vec<WorkId>,
+    pub(super) flows_joined: Vec<FlowId>,
+    pub(super) flows_left: Vec<FlowId>,
+    pub(super) errors: Vec<FlowError>,
+    /// The fields of the root that can hold children.
+    pub(super) root_fields: Vec<String>,
+}
+
+impl Tree {
+    pub(super) fn new(app: AppId) -> Self {
+        Self {
+            app,
+            works: HashMap::new(),
+            flows: HashMap::new(),
+            order: Vec::new(),
+            next_id: 0,
+            next_in_list: HashMap::new(),
+        }
+    }
+
+    /// Walks all children; those that are new join, those that are gone leave.
+    pub(super) fn walk(&mut self, root: &mut dyn AnyFlow, config: &Config, now: SystemTime) -> Changes {
+        let mut walker = Walker {
+            tree: self,
+            config,
+            now,
+            flow: None,
+            depth: 0,
+            names: HashSet::new(),
+            seen: HashSet::new(),
+            seen_flows: HashSet::new(),
+            changes: Changes::default(),
+        };
+        walker.child(Position::root(), Node::Flow(root));
+        let Walker { seen, seen_flows, mut changes, .. } = walker;
+        self.order.retain(|id| {
+            let stays = seen.contains(id);
+            if !stays {
+                changes.left.push(*id);
+            }
+            stays
+        });
+        changes.flows_left.extend(self.flows.keys().filter(|id| !seen_flows.contains(id)));
+        changes
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// The Works below a Flow, at any depth.
+    pub(super) fn works_below(&self, flow: FlowId) -> Vec<WorkId> {
+        let mut works = Vec::new();
+        let mut flows = vec![flow];
+        while let Some(flow) = flows.pop() {
+            for child in self.flows.get(&flow).map_or(&[][..], |entry| &entry.children) {
+                match child {
+                    Child::Work(work) => works.push(*work),
+                    Child::Flow(flow) => flows.push(*flow),
+                }
+            }
+        }
+        works
+    }
+
+    pub(super) fn flow_path(&self, flow: FlowId) -> String {
+        self.flows.get(&flow).map_or_else(String::new, |entry| entry.link.path.to_string())
+    }
+}
+
+struct Walker<'a> {
+    tree: &'a mut Tree,
+    config: &'a Config,
+    now: SystemTime,
+    flow: Option<FlowId>,
+    depth: usize,
+    names: HashSet<ActorPath>,
+    seen: HashSet<WorkId>,
+    seen_flows: HashSet<FlowId>,
+    changes: Changes,
+}
+
+impl Walker<'_> {
+    fn name(&mut self, position: Position<'_>) -> ActorPath {
+        if let Some(key) = position.bad_key {
+            let group = position.path.split('.').next().unwrap_or_default().to_owned();
+            self.changes.errors.push(FlowError::BadKey { group, key: key.to_owned() });
+        }
+        match position.path.rsplit_once('.') {
+            Some((group, _)) if position.listed => {
+                let next = self.tree.next_in_list.entry(group.to_owned()).or_default();
+                let name = ActorPath::from(format!("{group}.{next}").as_str());
+                *next += 1;
+                name
+            }
+            _ => ActorPath::from(position.path),
+        }
+    }
+
+    fn claim(&mut self, path: &ActorPath) {
+        if !self.names.insert(path.clone()) {
+            self.changes.errors.push(FlowError::DuplicateName { path: path.to_string() });
+        }
+    }
+
+    fn owner(&mut self) -> &mut FlowEntry {
+        let flow = self.flow.expect("Works are below a Flow");
+        self.tree.flows.get_mut(&flow).expect("a Flow joins before its children")
+    }
+}
+
+impl Visitor for Walker<'_> {
+    fn field(&mut self, path: &str) {
+        if self.depth == 1 {
+            self.changes.root_fields.push(path.to_owned());
+        }
+    }
+
+    fn child(&mut self, position: Position<'_>, node: Node<'_>) {
+        match node {
+            Node::Work(work) => {
+                let owner = self.owner().link.clone();
+                let known = work.record().map(|record| {
+                    let mut record = lock(record);
+                    // A child keeps its name when it is moved, but not its Flow.
+                    record.owner = owner.id;
+                    record.owner_path = owner.path.clone();
+                    (record.id, record.path.clone())
+                });
+                let (id, path) = match known {
+                    Some(known) => known,
+                    None => {
+                        let id = WorkId(self.tree.id());
+                        let path = self.name(position);
+                        let place = Place {
+                            id,
+                            app: self.tree.app,
+                            path: path.clone(),
+                            owner: owner.id,
+                            owner_path: owner.path.clone(),
+                            max_state_bytes: self.config.state_limit(),
+                        };
+                        match work.attach(place, self.config.placement_of(path.as_str())) {
+                            Ok(record) => {
+                                self.tree.works.insert(id, record);
+                                self.tree.order.push(id);
+                                self.changes.joined.push(id);
+                            }
+                            Err(error) => {
+                                self.changes.errors.push(error);
+                                return;
+                            }
+                        }
+                        (id, path)
+                    }
+                };
+                self.claim(&path);
+                self.seen.insert(id);
+                self.owner().children.push(Child::Work(id));
+            }
+            Node::Flow(flow) => {
+                let parent = self.flow;
+                let known = flow.link().map(|link| (link.id, link.path.clone()));
+                let (id, path) = match known {
+                    Some(known) => known,
+                    None => {
+                        let id = FlowId(self.tree.id());
+                        let path = self.name(position);
+                        let status = Status { stage: Stage::Running, time: self.now, ..Status::default() };
+                        let link = Arc::new(FlowLink { id, path: path.clone(), status: Mutex::new(status) });
+                        let options = flow.attach(link.clone());
+                        self.tree.flows.insert(
+                            id,
+                            FlowEntry {
+                                link,
+                                parent,
+                                depth: self.depth,
+                                children: Vec::new(),
+                                options,
+                                supervisor: Supervisor::default(),
+                                restarts: Restarts::default(),
+                                life: FlowLife::Up,
+                                cx: Some(FlowContext::new(path.clone(), self.now.into())),
+                                wake_at: None,
+                                seen: None,
+                            },
+                        );
+                        self.changes.flows_joined.push(id);
+                        (id, path)
+                    }
+                };
+                self.claim(&path);
+                self.seen_flows.insert(id);
+                if parent.is_some() {
+                    self.owner().children.push(Child::Flow(id));
+                }
+                if let Some(entry) = self.tree.flows.get_mut(&id) {
+                    entry.children.clear();
+                }
+                self.flow = Some(id);
+                self.depth += 1;
+                flow.walk_children(&mut Walk::new(path.as_str(), self));
+                self.depth -= 1;
+                self.flow = parent;
+            }
+        }
+    }
+}

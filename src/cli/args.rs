@@ -1,0 +1,183 @@
+//! Arguments, and what is wrong with them.
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use thiserror::Error;
+
+use crate::app::Config;
+use crate::work::{Placement, UnknownPlacement};
+
+/// What the binary of an App understands.
+#[derive(Debug, Parser)]
+#[command(about = "A Flowright App: runs until its Flows stop it, it fails, or Ctrl-C", version = None)]
+pub(super) struct Args {
+    /// Open the App's page in the browser
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    pub(super) open_ui: bool,
+
+    /// The address to serve the API and the page on [default: 127.0.0.1]
+    #[arg(long)]
+    host: Option<String>,
+
+    /// The port to serve them on; a free one is used if it is taken [default: 7501]
+    #[arg(long)]
+    port: Option<u16>,
+
+    /// Run without the API and the page
+    #[arg(long)]
+    pub(super) without_server: bool,
+
+    /// Set an environment variable for the App; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    env: Vec<String>,
+
+    /// Where a Work runs: `thread` or `pool`; may be repeated
+    #[arg(long, value_name = "PATH=PLACEMENT")]
+    place: Vec<String>,
+
+    /// How much to log: off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value_t = log::LevelFilter::Info)]
+    pub(super) log_level: log::LevelFilter,
+
+    /// Read a configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// An argument that cannot be used. The process ends with exit code 2.
+#[derive(Debug, Error)]
+pub(super) enum UsageError {
+    #[error(
+        "--env {0:?}: write it as KEY=VALUE, with a KEY of letters, digits and _ that begins with no digit"
+    )]
+    Env(String),
+    #[error("--env {0} is given twice; give each variable once")]
+    EnvTwice(String),
+    #[error("--place {0:?}: write it as PATH=PLACEMENT, such as train=pool")]
+    Place(String),
+    #[error("--place {0} is given twice; give each path once")]
+    PlaceTwice(String),
+    #[error("--place {path}: {source}")]
+    Placement {
+        path: String,
+        #[source]
+        source: UnknownPlacement,
+    },
+    #[error("--config {path}: {source}")]
+    ConfigFile {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("--config {path}: {source}")]
+    Config {
+        path: String,
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+}
+
+impl Args {
+    /// The configuration that the arguments and the file come to; the arguments win.
+    pub(super) fn config(&self) -> Result<Config, UsageError> {
+        let file = match &self.config {
+            Some(path) => read(path)?,
+            None => Config::default(),
+        };
+        let mut arguments = Config { host: self.host.clone(), port: self.port, ..Config::default() };
+        for place in &self.place {
+            let (path, name) = place
+                .split_once('=')
+                .filter(|(path, _)| !path.is_empty())
+                .ok_or_else(|| UsageError::Place(place.clone()))?;
+            let placement: Placement =
+                name.parse().map_err(|source| UsageError::Placement { path: path.to_owned(), source })?;
+            if arguments.place.insert(path.to_owned(), placement).is_some() {
+                return Err(UsageError::PlaceTwice(path.to_owned()));
+            }
+        }
+        Ok(arguments.or(file))
+    }
+
+    /// The environment variables that were asked for.
+    pub(super) fn environment(&self) -> Result<Vec<(String, String)>, UsageError> {
+        let mut variables: Vec<(String, String)> = Vec::new();
+        for text in &self.env {
+            let (key, value) = text
+                .split_once('=')
+                .filter(|(key, _)| is_name(key))
+                .ok_or_else(|| UsageError::Env(text.clone()))?;
+            if variables.iter().any(|(earlier, _)| earlier == key) {
+                return Err(UsageError::EnvTwice(key.to_owned()));
+            }
+            variables.push((key.to_owned(), value.to_owned()));
+        }
+        Ok(variables)
+    }
+}
+
+fn is_name(key: &str) -> bool {
+    let mut bytes = key.bytes();
+    bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn read(path: &Path) -> Result<Config, UsageError> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| UsageError::ConfigFile { path: name.clone(), source })?;
+    toml::from_str(&text).map_err(|source| UsageError::Config { path: name, source: Box::new(source) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(arguments: &[&str]) -> Args {
+        Args::try_parse_from([&["app"], arguments].concat()).unwrap()
+    }
+
+    #[test]
+    fn malformed_and_duplicate_variables_are_refused_by_name() {
+        for bad in ["KEY", "=value", "1KEY=value", "A B=value", ""] {
+            let error = args(&["--env", bad]).environment().unwrap_err().to_string();
+            assert!(error.contains("KEY=VALUE") && error.contains(bad), "{error}");
+        }
+        let error = args(&["--env", "A=1", "--env", "A=2"]).environment().unwrap_err().to_string();
+        assert!(error.contains("--env A is given twice"), "{error}");
+        let good = args(&["--env", "A=1=2", "--env", "_b="]).environment().unwrap();
+        assert_eq!(good, [("A".to_owned(), "1=2".to_owned()), ("_b".to_owned(), String::new())]);
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let file = std::env::temp_dir().join(format!("flowright-args-{}.toml", std::process::id()));
+        std::fs::write(&file, "port = 1\nhost = \"::1\"\n[place]\na = \"pool\"\nb = \"pool\"\n").unwrap();
+        let config =
+            args(&["--config", file.to_str().unwrap(), "--port", "2", "--place", "b=thread"]).config();
+        std::fs::remove_file(&file).unwrap();
+        let config = config.unwrap();
+        assert_eq!((config.port, config.host.as_deref()), (Some(2), Some("::1")));
+        assert_eq!(config.place["a"], Placement::Pool);
+        assert_eq!(config.place["b"], Placement::Thread);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told_with_its_line() {
+        let file = std::env::temp_dir().join(format!("flowright-bad-{}.toml", std::process::id()));
+        std::fs::write(&file, "prot = 1\n").unwrap();
+        let error = args(&["--config", file.to_str().unwrap()]).config().unwrap_err().to_string();
+        std::fs::remove_file(&file).unwrap();
+        assert!(error.contains("prot") && error.contains("line 1"), "{error}");
+        let error = args(&["--config", "/nowhere.toml"]).config().unwrap_err().to_string();
+        assert!(error.contains("/nowhere.toml"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_placement_is_told_with_those_there_are() {
+        let error = args(&["--place", "train=moon"]).config().unwrap_err().to_string();
+        assert!(error.contains("train") && error.contains("`moon`") && error.contains("pool"), "{error}");
+        assert!(args(&["--place", "train"]).config().is_err());
+    }
+}

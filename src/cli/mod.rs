@@ -1,0 +1,4 @@
+//! Floor 7: the command line of an App's binary.
+
+mod args;
+mod run;

@@ -1,0 +1,176 @@
+//! `main`: from arguments to an exit code.
+
+use std::io::{self, ErrorKind, Write};
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::args::{Args, UsageError};
+use crate::app::{App, AppError, AppHandle};
+use crate::http;
+
+const WRONG_USAGE: u8 = 2;
+
+impl App {
+    /// Gives the binary its command line and runs the App until it ends.
+    ///
+    /// Exit codes: 0 when a Flow stopped it or on Ctrl-C or SIGTERM, 1 when it failed (what failed is on stderr
+    /// at once), 2 for wrong usage. A second Ctrl-C ends it without waiting for its Works.
+    pub fn main(self) -> ExitCode {
+        let args = Args::parse();
+        init_log(args.log_level);
+        match args.environment().and_then(|variables| Ok((variables, args.config()?))) {
+            Ok((variables, config)) => {
+                if let Some(code) = restart_with(variables) {
+                    return code;
+                }
+                self.config(config).run(&args)
+            }
+            Err(error) => wrong_usage(&error),
+        }
+    }
+
+    fn run(mut self, args: &Args) -> ExitCode {
+        println!("Your Flowright App is starting. This won't take long.");
+        self.on_failure = Some(Box::new(report));
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                report(&AppError::Thread(error));
+                return ExitCode::FAILURE;
+            }
+        };
+        runtime.block_on(async {
+            match self.serve_and_begin(args).await {
+                Ok(app) => ExitCode::from(u8::from(wait(app).await.is_err())),
+                Err(error) => {
+                    report(&error);
+                    match error {
+                        AppError::UnknownPlace { .. } => ExitCode::from(WRONG_USAGE),
+                        _ => ExitCode::FAILURE,
+                    }
+                }
+            }
+        })
+    }
+
+    async fn serve_and_begin(self, args: &Args) -> Result<AppHandle, AppError> {
+        let (host, port) = (self.config.host_or_default().to_owned(), self.config.port_or_default());
+        let launched = self.launch().await?;
+        if args.without_server {
+            log::info!("Your app has started.");
+            return Ok(launched.begin(None));
+        }
+        let address = http::start(&launched, listen(&host, port)?).await?;
+        // A page cannot be asked for at "every address of this machine".
+        let shown = match address.ip() {
+            ip if ip.is_unspecified() => format!("127.0.0.1:{}", address.port()),
+            _ => address.to_string(),
+        };
+        let url = format!("http://{shown}/view");
+        log::info!("Your app has started. View it in your browser: {url}");
+        if args.open_ui {
+            // Finding and starting a browser may take its time, or fail; the App does not wait for it.
+            std::thread::spawn(move || {
+                if let Err(error) = webbrowser::open(&url) {
+                    log::warn!(
+                        "no browser could be opened ({error}); open {url} yourself, or pass --open-ui=false"
+                    );
+                }
+            });
+        }
+        Ok(launched.begin(Some(address)))
+    }
+}
+
+/// The port that was asked for, or a free one if it is taken.
+fn listen(host: &str, port: u16) -> Result<TcpListener, AppError> {
+    let failed = |source| AppError::Listen { address: format!("{host}:{port}"), source };
+    match TcpListener::bind((host, port)) {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+            let listener = TcpListener::bind((host, 0)).map_err(failed)?;
+            let free = listener.local_addr().map_err(failed)?.port();
+            log::warn!("port {port} of {host} is taken by another program; using {free} instead");
+            Ok(listener)
+        }
+        bound => bound.map_err(failed),
+    }
+}
+
+async fn wait(app: AppHandle) -> Result<(), ()> {
+    let control = app.control().clone();
+    let stopping = async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return std::future::pending().await;
+        };
+        let mut asked = false;
+        loop {
+            let name = tokio::select! {
+                _ = interrupt.recv() => "Ctrl-C",
+                _ = terminate.recv() => "SIGTERM",
+            };
+            if asked {
+                log::warn!("a second {name}: ending without waiting for the Works");
+                std::process::exit(0);
+            }
+            asked = true;
+            println!("Your Flowright App is being stopped. This won't take long.");
+            control.stop(name);
+        }
+    };
+    tokio::select! {
+        exit = app.wait() => {
+            if exit.result.is_ok() {
+                println!("Your Flowright App has been stopped successfully!");
+            }
+            exit.result.map_err(|_| ())
+        }
+        () = stopping => unreachable!("signals never end"),
+    }
+}
+
+/// Told the moment it happens, whatever has still to be stopped.
+fn report(error: &AppError) {
+    let mut stderr = io::stderr().lock();
+    let _ = writeln!(stderr, "ERROR: {error}");
+}
+
+fn wrong_usage(error: &UsageError) -> ExitCode {
+    eprintln!("error: {error}\n\nFor more information, try '--help'.");
+    ExitCode::from(WRONG_USAGE)
+}
+
+/// Puts `variables` into the environment by starting the program anew in this very process: a program with threads
+/// cannot change its environment safely. `None` when they are there.
+fn restart_with(variables: Vec<(String, String)>) -> Option<ExitCode> {
+    if variables.iter().all(|(key, value)| std::env::var_os(key).is_some_and(|there| there == value.as_str()))
+    {
+        return None;
+    }
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let error = match std::env::current_exe() {
+        Ok(program) => std::process::Command::new(program).arg0(name).args(arguments).envs(variables).exec(),
+        Err(error) => error,
+    };
+    eprintln!("error: the environment of --env could not be set: {error}");
+    Some(ExitCode::FAILURE)
+}
+
+fn init_log(level: log::LevelFilter) {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level).format(|out, record| writeln!(out, "{}: {}", record.level(), record.args()));
+    if level < log::LevelFilter::Debug {
+        // The server announces each of its own steps at this level.
+        for module in ["actix_server", "actix_web", "actix_http"] {
+            builder.filter_module(module, level.min(log::LevelFilter::Warn));
+        }
+    }
+    // A program that has a logger of its own keeps it.
+    let _ = builder.try_init();
+}

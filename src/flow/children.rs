@@ -1,0 +1,274 @@
+//! The children of a Flow: what the derive finds, and how the driver walks them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write;
+use std::hash::BuildHasher;
+
+use super::flow_ref::AnyFlow;
+use super::work_ref::AnyWork;
+
+/// The Works and Flows that a Flow owns. Always derived:
+///
+/// ```
+/// # use flowright::prelude::*;
+/// # use std::collections::BTreeMap;
+/// # #[derive(Default, Serialize, Deserialize)]
+/// # struct Train;
+/// # impl Work for Train {
+/// #     type Input = ();
+/// #     async fn run(&mut self, (): (), _: &mut WorkContext<Self>) -> Result<()> { Ok(()) }
+/// # }
+/// #[derive(Default, Serialize, Children)]
+/// struct Team {
+///     train: WorkRef<Train>,                  // the child `train`
+///     more: BTreeMap<String, WorkRef<Train>>, // the children `more.<key>`
+///     rounds: u32,                            // the Flow's own state
+/// }
+/// # impl Flow for Team {
+/// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+/// # }
+/// ```
+///
+/// Children are the fields whose type is [`WorkRef`](crate::WorkRef), [`FlowRef`](crate::FlowRef), or an `Option`,
+/// `Vec`, `HashMap` or `BTreeMap` of them. Their order is that of declaration.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say what its children are",
+    label = "not a Flow yet",
+    note = "add `#[derive(Children)]` to `{Self}` (and `Serialize`, so that its state can be seen)"
+)]
+pub trait Children {
+    #[doc(hidden)]
+    fn walk(&mut self, walk: &mut Walk<'_>);
+
+    #[doc(hidden)]
+    fn find(&mut self, route: Route<'_>) -> Option<Found<'_>>;
+}
+
+/// A field in which `#[derive(Children)]` finds children.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot hold children of a Flow",
+    label = "no children can be here",
+    note = "children are `WorkRef`, `FlowRef`, and `Option`, `Vec`, `HashMap`, `BTreeMap` of them, maps with `String` or integer keys"
+)]
+#[doc(hidden)]
+pub trait ChildGroup {
+    fn walk(&mut self, walk: &mut Walk<'_>);
+    fn holds(&self, route: Route<'_>) -> bool;
+    fn find(&mut self, route: Route<'_>) -> Option<Found<'_>>;
+}
+
+/// A path on the way down to the child that it names.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+pub struct Route<'a> {
+    path: &'a str,
+    rest: &'a str,
+}
+
+impl<'a> Route<'a> {
+    pub(crate) fn new(path: &'a str) -> Self {
+        Self { path, rest: path }
+    }
+
+    /// The next segment and what is left below it.
+    pub fn next(self) -> (&'a str, Self) {
+        let (segment, rest) = self.rest.split_once('.').unwrap_or((self.rest, ""));
+        (segment, Self { rest, ..self })
+    }
+
+    /// Whether the child at `path` is meant.
+    pub(super) fn ends_at(self, path: &str) -> bool {
+        self.path == path
+    }
+
+    /// Whether the child at `path` or one below it is meant.
+    pub(super) fn leads_through(self, path: &str) -> bool {
+        self.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+
+    /// The same route with only what lies below `path` still to go.
+    pub(super) fn below(self, path: &str) -> Self {
+        let rest = self.path.strip_prefix(path).unwrap_or_default();
+        Self { rest: rest.strip_prefix('.').unwrap_or(rest), ..self }
+    }
+}
+
+/// A child.
+#[doc(hidden)]
+pub struct Found<'a>(pub(crate) Node<'a>);
+
+pub(crate) enum Node<'a> {
+    Work(&'a mut dyn AnyWork),
+    Flow(&'a mut dyn AnyFlow),
+}
+
+/// Sees each child of a Flow in order.
+pub(crate) trait Visitor {
+    /// A field that can hold children is about to be looked into.
+    fn field(&mut self, path: &str);
+
+    fn child(&mut self, position: Position<'_>, node: Node<'_>);
+}
+
+/// Where a child was found.
+#[derive(Clone, Copy)]
+pub(crate) struct Position<'a> {
+    pub(crate) path: &'a str,
+    /// Whether it is an element of a list, whose name is given once and is not its index for ever.
+    pub(crate) listed: bool,
+    /// A key on the way that cannot be part of a path.
+    pub(crate) bad_key: Option<&'a str>,
+}
+
+impl Position<'_> {
+    pub(crate) fn root() -> Self {
+        Position { path: "", listed: false, bad_key: None }
+    }
+}
+
+/// A walk over the children of one Flow.
+#[doc(hidden)]
+pub struct Walk<'v> {
+    path: String,
+    listed: bool,
+    bad_key: Option<String>,
+    visitor: &'v mut dyn Visitor,
+}
+
+impl<'v> Walk<'v> {
+    pub(crate) fn new(path: &str, visitor: &'v mut dyn Visitor) -> Self {
+        Self { path: path.to_owned(), listed: false, bad_key: None, visitor }
+    }
+
+    /// Visits the children in a field.
+    pub fn field(&mut self, name: &'static str, group: &mut dyn ChildGroup) {
+        self.visitor.field(name);
+        self.segment(&name, false, group);
+    }
+
+    fn segment(&mut self, name: &dyn std::fmt::Display, listed: bool, group: &mut dyn ChildGroup) {
+        let length = self.path.len();
+        if length > 0 {
+            self.path.push('.');
+        }
+        // Writing to a string cannot fail.
+        let _ = write!(self.path, "{name}");
+        let outer = std::mem::replace(&mut self.listed, listed);
+        group.walk(self);
+        self.listed = outer;
+        self.path.truncate(length);
+    }
+
+    fn keyed(&mut self, key: &str, group: &mut dyn ChildGroup) {
+        let bad = key.is_empty() || key.contains('.');
+        if bad {
+            self.bad_key = Some(key.to_owned());
+        }
+        self.segment(&key, false, group);
+        if bad {
+            self.bad_key = None;
+        }
+    }
+
+    pub(super) fn child(&mut self, node: Node<'_>) {
+        let position = Position { path: &self.path, listed: self.listed, bad_key: self.bad_key.as_deref() };
+        self.visitor.child(position, node);
+    }
+}
+
+impl<G: ChildGroup> ChildGroup for Option<G> {
+    fn walk(&mut self, walk: &mut Walk<'_>) {
+        if let Some(group) = self {
+            group.walk(walk);
+        }
+    }
+
+    fn holds(&self, route: Route<'_>) -> bool {
+        self.as_ref().is_some_and(|group| group.holds(route))
+    }
+
+    fn find(&mut self, route: Route<'_>) -> Option<Found<'_>> {
+        self.as_mut()?.find(route)
+    }
+}
+
+impl<G: ChildGroup> ChildGroup for Vec<G> {
+    fn walk(&mut self, walk: &mut Walk<'_>) {
+        for (index, group) in self.iter_mut().enumerate() {
+            walk.segment(&index, true, group);
+        }
+    }
+
+    fn holds(&self, route: Route<'_>) -> bool {
+        self.iter().any(|group| group.holds(route))
+    }
+
+    fn find(&mut self, route: Route<'_>) -> Option<Found<'_>> {
+        let (segment, rest) = route.next();
+        // Names outlive positions: an element that has moved up is looked for.
+        let index = segment
+            .parse()
+            .ok()
+            .filter(|index: &usize| self.get(*index).is_some_and(|group| group.holds(rest)))
+            .or_else(|| self.iter().position(|group| group.holds(rest)))?;
+        self[index].find(rest)
+    }
+}
+
+/// A key that can be part of a path.
+#[doc(hidden)]
+pub trait ChildKey: Sized {
+    fn with_text<R>(&self, use_text: impl FnOnce(&str) -> R) -> R;
+    fn parse(text: &str) -> Option<Self>;
+}
+
+impl ChildKey for String {
+    fn with_text<R>(&self, use_text: impl FnOnce(&str) -> R) -> R {
+        use_text(self)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Some(text.to_owned())
+    }
+}
+
+macro_rules! integer_keys {
+    ($($integer:ty)*) => {$(
+        impl ChildKey for $integer {
+            fn with_text<R>(&self, use_text: impl FnOnce(&str) -> R) -> R {
+                use_text(&self.to_string())
+            }
+
+            fn parse(text: &str) -> Option<Self> {
+                text.parse().ok()
+            }
+        }
+    )*};
+}
+
+integer_keys!(u8 u16 u32 u64 usize i8 i16 i32 i64 isize);
+
+// Two maps, one way: only the bounds on their keys differ.
+macro_rules! map_group {
+    ([$($generics:tt)*] $map:ty) => {
+        impl<$($generics)*> ChildGroup for $map {
+            fn walk(&mut self, walk: &mut Walk<'_>) {
+                for (key, group) in self.iter_mut() {
+                    key.with_text(|key| walk.keyed(key, group));
+                }
+            }
+
+            fn holds(&self, route: Route<'_>) -> bool {
+                self.values().any(|group| group.holds(route))
+            }
+
+            fn find(&mut self, route: Route<'_>) -> Option<Found<'_>> {
+                let (segment, rest) = route.next();
+                self.get_mut(&K::parse(segment)?)?.find(rest)
+            }
+        }
+    };
+}
+
+map_group!([K: ChildKey + Eq + std::hash::Hash, G: ChildGroup, S: BuildHasher] HashMap<K, G, S>);
+map_group!([K: ChildKey + Ord, G: ChildGroup] BTreeMap<K, G>);

@@ -1,0 +1,222 @@
+//! How a Flow holds another Flow.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Serialize, Serializer};
+
+use super::Flow;
+use super::children::{ChildGroup, Children, Found, Node, Route, Walk};
+use super::context::FlowContext;
+use super::reaction::Reaction;
+use super::restart::{OnError, Restart};
+use super::scope;
+use super::supervisor::Strategy;
+use crate::id::{ActorPath, FlowId};
+use crate::state::{StateError, Value};
+use crate::work::Status;
+
+/// A Flow's handle to a Flow below it, which is an actor of its own: it reacts by itself to what happens below
+/// it, commands its own Works, and its failure goes to its parent.
+///
+/// It dereferences to the Flow, so that the parent reads its fields and those of its Works. A parent that writes
+/// a field makes the child react.
+///
+/// ```
+/// # use flowright::prelude::*;
+/// #[derive(Default, Serialize, Children)]
+/// struct Team {
+///     goal: u32,
+/// }
+///
+/// impl Flow for Team {
+///     fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+///         Ok(())
+///     }
+/// }
+///
+/// #[derive(Default, Serialize, Children)]
+/// struct Company {
+///     team: FlowRef<Team>,
+/// }
+///
+/// impl Flow for Company {
+///     fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+///         if self.team.goal != 42 {
+///             self.team.goal = 42; // the team reacts to it
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+pub struct FlowRef<F: Flow> {
+    flow: F,
+    options: FlowOptions,
+    link: Option<Arc<FlowLink>>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FlowOptions {
+    pub(crate) on_error: OnError,
+    pub(crate) restart: Restart,
+}
+
+/// What the driver and the `FlowRef` share.
+#[derive(Debug)]
+pub(crate) struct FlowLink {
+    pub(crate) id: FlowId,
+    pub(crate) path: ActorPath,
+    pub(crate) status: Mutex<Status>,
+}
+
+impl<F: Flow> FlowRef<F> {
+    /// A Flow that joins the App when it is in a field of a Flow that is part of it.
+    pub fn new(flow: F) -> Self {
+        scope::with(|scope| scope.tree_changed = true);
+        Self { flow, options: FlowOptions::default(), link: None }
+    }
+
+    /// What its failure comes to when no restart is left: with `Raise`, the default, the failure of its parent;
+    /// with `Capture` its Works are stopped, its [`status`](Self::status) says so, and the parent reacts.
+    pub fn on_error(mut self, on_error: OnError) -> Self {
+        self.options.on_error = on_error;
+        self
+    }
+
+    /// How often it is restarted when it fails: all Works below it start again from their last published states,
+    /// runs that failed are forgotten, and it reacts anew. Never by default.
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.options.restart = restart;
+        self
+    }
+
+    /// Whether it runs or has failed, and why.
+    pub fn status(&self) -> Status {
+        self.link
+            .as_ref()
+            .map(|link| link.status.lock().unwrap_or_else(PoisonError::into_inner).clone())
+            .unwrap_or_default()
+    }
+
+    /// The path from the root of the App, once the Flow is part of it.
+    pub fn path(&self) -> Option<ActorPath> {
+        self.link.as_ref().map(|link| link.path.clone())
+    }
+}
+
+impl<F: Flow> Deref for FlowRef<F> {
+    type Target = F;
+
+    fn deref(&self) -> &F {
+        &self.flow
+    }
+}
+
+impl<F: Flow> DerefMut for FlowRef<F> {
+    fn deref_mut(&mut self) -> &mut F {
+        if let Some(link) = &self.link {
+            scope::with(|scope| scope.changed.push(link.id));
+        }
+        &mut self.flow
+    }
+}
+
+impl<F: Flow + Default> Default for FlowRef<F> {
+    fn default() -> Self {
+        Self::new(F::default())
+    }
+}
+
+impl<F: Flow> From<F> for FlowRef<F> {
+    fn from(flow: F) -> Self {
+        Self::new(flow)
+    }
+}
+
+impl<F: Flow> fmt::Debug for FlowRef<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FlowRef")
+            .field("flow", &std::any::type_name::<F>())
+            .field("path", &self.path())
+            .finish()
+    }
+}
+
+impl<F: Flow> Serialize for FlowRef<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.flow.serialize(serializer)
+    }
+}
+
+impl<F: Flow> Drop for FlowRef<F> {
+    fn drop(&mut self) {
+        if self.link.is_some() {
+            scope::with(|scope| scope.tree_changed = true);
+        }
+    }
+}
+
+/// A `FlowRef` of any type, as the driver sees it.
+pub(crate) trait AnyFlow {
+    fn link(&self) -> Option<&Arc<FlowLink>>;
+    fn attach(&mut self, link: Arc<FlowLink>) -> FlowOptions;
+    fn walk_children(&mut self, walk: &mut Walk<'_>);
+    fn find_child(&mut self, route: Route<'_>) -> Option<Found<'_>>;
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction;
+    fn strategy(&self) -> Strategy;
+    fn state(&self) -> Result<Value, StateError>;
+}
+
+impl<F: Flow> AnyFlow for FlowRef<F> {
+    fn link(&self) -> Option<&Arc<FlowLink>> {
+        self.link.as_ref()
+    }
+
+    fn attach(&mut self, link: Arc<FlowLink>) -> FlowOptions {
+        self.link = Some(link);
+        self.options.clone()
+    }
+
+    fn walk_children(&mut self, walk: &mut Walk<'_>) {
+        Children::walk(&mut self.flow, walk);
+    }
+
+    fn find_child(&mut self, route: Route<'_>) -> Option<Found<'_>> {
+        Children::find(&mut self.flow, route)
+    }
+
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        self.flow.react(cx)
+    }
+
+    fn strategy(&self) -> Strategy {
+        self.flow.strategy()
+    }
+
+    fn state(&self) -> Result<Value, StateError> {
+        Value::of(&self.flow)
+    }
+}
+
+impl<F: Flow> ChildGroup for FlowRef<F> {
+    fn walk(&mut self, walk: &mut Walk<'_>) {
+        walk.child(Node::Flow(self));
+    }
+
+    fn holds(&self, route: Route<'_>) -> bool {
+        self.link.as_ref().is_some_and(|link| route.leads_through(link.path.as_str()))
+    }
+
+    fn find(&mut self, route: Route<'_>) -> Option<Found<'_>> {
+        let link = self.link.clone()?;
+        let path = link.path.as_str();
+        if route.ends_at(path) {
+            Some(Found(Node::Flow(self)))
+        } else if route.leads_through(path) {
+            self.flow.find(route.below(path))
+        } else {
+            None
+        }
+    }
+}

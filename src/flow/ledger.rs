@@ -1,0 +1,575 @@
+//! The runs of one Work and the lives of its incarnations: pure. The time is given; what is to be done comes out
+//! as [`Action`]s.
+//!
+//! # Guarantees
+//! - One run per distinct input, unless calls are not cached; one run at a time; in the order asked for.
+//! - A run that failed is tried again only by [`Restart`] or by [`Ledger::rerun`].
+//! - A restart, wherever it comes from, starts the run that was under way again, before any other.
+//! - A report of a run that is no longer the current one changes nothing.
+//! - `status().seq` only grows.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, SystemTime};
+
+use super::restart::{OnError, Restart, Restarts};
+use crate::work::{Closed, Failure, Input, Reason, Report, RunKey, RunOrder, Stage, Status};
+
+/// What a new input does while a run is under way or waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overlap {
+    /// It waits its turn, in order. When the queue is full it is not accepted; a later reaction asks again.
+    #[default]
+    Queue,
+    /// It waits, in place of any other that waits: only the newest.
+    Latest,
+    /// The run under way is stopped, those that wait are dropped, and it starts.
+    Restart,
+}
+
+/// A point in time, given to a core that has no clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    /// Since the start of the App; for deadlines.
+    pub(crate) at: Duration,
+    /// For people.
+    pub(crate) wall: SystemTime,
+}
+
+/// What a Work's owner asked for when it made the [`WorkRef`](super::WorkRef).
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    pub(crate) cache_calls: bool,
+    pub(crate) overlap: Overlap,
+    pub(crate) queue: usize,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) restart: Restart,
+    pub(crate) on_error: OnError,
+    /// How long a Work that was asked to stop may take before it is ended by force.
+    pub(crate) grace: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            cache_calls: true,
+            overlap: Overlap::Queue,
+            queue: 1024,
+            timeout: None,
+            restart: Restart::never(),
+            on_error: OnError::Raise,
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What is to be done for a Work.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// Start an incarnation from the last published state, with the mailbox open.
+    Launch,
+    Send(RunOrder),
+    Cancel {
+        run: u64,
+    },
+    Stop,
+    /// Give the incarnation up: end it by force and listen to it no more.
+    Kill,
+    /// Refuse messages.
+    Close(Closed),
+    /// A restart by the Work's own policy has begun; its Flow's strategy may restart others.
+    Restarting,
+    /// The Work has failed for good and its policy says that this is the App's failure.
+    Raise(Failure),
+}
+
+/// What a request came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Requested {
+    /// The run succeeded, and this is the reaction that may go on.
+    Finished,
+    /// It is accepted, under way, or over in another way.
+    Unfinished,
+    /// The queue is full.
+    Full,
+}
+
+const HISTORY: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    policy: Policy,
+    life: Life,
+    runs: HashMap<RunKey, Status>,
+    queue: VecDeque<Waiting>,
+    current: Option<Current>,
+    history: VecDeque<Status>,
+    restarts: Restarts,
+    next_run: u64,
+    seq: u64,
+    successes: u64,
+    /// Whether the App is ending: outcomes stay as they are and nothing starts any more.
+    ending: bool,
+    actions: Vec<Action>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Down,
+    Up,
+    Stopping { next: Next, kill_at: Duration },
+    Waiting { until: Duration },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Stay,
+    Relaunch { at: Duration },
+}
+
+#[derive(Debug)]
+struct Waiting {
+    key: RunKey,
+    input: Input,
+    attempts: u32,
+}
+
+#[derive(Debug)]
+struct Current {
+    waiting: Waiting,
+    run: u64,
+    deadline: Option<Duration>,
+    kill_at: Option<Duration>,
+}
+
+impl std::fmt::Debug for Input {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Input({} bytes)", self.bytes.len())
+    }
+}
+
+impl std::fmt::Debug for RunOrder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RunOrder({}, attempt {})", self.run, self.attempt)
+    }
+}
+
+impl Ledger {
+    pub(crate) fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            life: Life::Down,
+            runs: HashMap::new(),
+            queue: VecDeque::new(),
+            current: None,
+            history: VecDeque::new(),
+            restarts: Restarts::default(),
+            next_run: 1,
+            seq: 0,
+            successes: 0,
+            ending: false,
+            actions: Vec::new(),
+        }
+    }
+
+    /// What is to be done since the last call.
+    pub(crate) fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    // ---- what the Flow asks ----
+
+    pub(crate) fn request(&mut self, key: RunKey, input: Input, now: Moment) -> Requested {
+        let known = self.runs.get(&key).map_or(Stage::NotStarted, |status| status.stage);
+        let result = if known == Stage::Succeeded { Requested::Finished } else { Requested::Unfinished };
+        let wanted = match known {
+            Stage::NotStarted | Stage::Stopped => true,
+            Stage::Pending | Stage::Running | Stage::Failed => false,
+            Stage::Succeeded => !self.policy.cache_calls && self.current.is_none() && self.queue.is_empty(),
+        };
+        if wanted && !self.enqueue(key, input, now) { Requested::Full } else { result }
+    }
+
+    pub(crate) fn rerun(&mut self, key: RunKey, input: Input, now: Moment) -> Requested {
+        match self.run_status(key).stage {
+            Stage::Pending | Stage::Running => Requested::Unfinished,
+            _ if self.enqueue(key, input, now) => Requested::Unfinished,
+            _ => Requested::Full,
+        }
+    }
+
+    /// Makes an input new again. A run of it that is under way goes on and is not counted.
+    pub(crate) fn forget(&mut self, key: RunKey) {
+        self.runs.remove(&key);
+        self.queue.retain(|waiting| waiting.key != key);
+    }
+
+    /// Makes every input new again whose run failed or was stopped.
+    pub(crate) fn forgive(&mut self) {
+        self.runs.retain(|_, status| !matches!(status.stage, Stage::Failed | Stage::Stopped));
+    }
+
+    pub(crate) fn start(&mut self, now: Moment) {
+        match &mut self.life {
+            Life::Down => self.launch(now),
+            Life::Stopping { next, .. } => *next = Next::Relaunch { at: now.at },
+            Life::Up | Life::Waiting { .. } => {}
+        }
+    }
+
+    /// Ends the Work until it is started again or a run is asked for.
+    pub(crate) fn stop(&mut self, now: Moment) {
+        for waiting in std::mem::take(&mut self.queue) {
+            self.record(waiting.key, Stage::Stopped, Some(Reason::Stopped), None, waiting.attempts, now);
+        }
+        let was_open = !matches!(self.life, Life::Down | Life::Stopping { next: Next::Stay, .. });
+        match &mut self.life {
+            Life::Down => {}
+            Life::Up => {
+                self.life = Life::Stopping { next: Next::Stay, kill_at: now.at + self.policy.grace };
+                self.actions.push(Action::Stop);
+            }
+            Life::Stopping { next, .. } => *next = Next::Stay,
+            Life::Waiting { .. } => {
+                self.life = Life::Down;
+                self.note(Stage::Stopped, Some(Reason::Stopped), None, now);
+            }
+        }
+        if was_open {
+            self.actions.push(Action::Close(Closed::Stopped));
+        }
+    }
+
+    /// The same because the App ends: what has an outcome keeps it.
+    pub(crate) fn shut_down(&mut self, now: Moment) {
+        self.ending = true;
+        self.stop(now);
+    }
+
+    /// Ends the incarnation and starts the next one from the last published state.
+    pub(crate) fn restart(&mut self, now: Moment) {
+        match &mut self.life {
+            Life::Down => self.launch(now),
+            Life::Up => self.stop_for(Next::Relaunch { at: now.at }, now),
+            Life::Stopping { .. } | Life::Waiting { .. } => {}
+        }
+    }
+
+    // ---- what the Work reports ----
+
+    pub(crate) fn report(&mut self, report: Report, now: Moment) {
+        match report {
+            Report::Started => {}
+            Report::RunStarted { run } => {
+                let timeout = self.policy.timeout;
+                let Some(current) = self.current.as_mut().filter(|current| current.run == run) else {
+                    return;
+                };
+                current.deadline = timeout.map(|timeout| now.at + timeout);
+                let (key, attempts) = (current.waiting.key, current.waiting.attempts);
+                self.record(key, Stage::Running, None, None, attempts, now);
+            }
+            Report::RunSucceeded { run } => {
+                let Some(current) = self.end_run(run) else { return };
+                self.successes += 1;
+                self.record(current.key, Stage::Succeeded, None, None, current.attempts, now);
+                self.pump(now);
+            }
+            Report::RunStopped { run } => {
+                let relaunch = matches!(self.life, Life::Stopping { next: Next::Relaunch { .. }, .. });
+                let Some(current) = self.end_run(run) else { return };
+                if relaunch {
+                    self.again(current, now);
+                } else {
+                    self.record(
+                        current.key,
+                        Stage::Stopped,
+                        Some(Reason::Stopped),
+                        None,
+                        current.attempts,
+                        now,
+                    );
+                    self.pump(now);
+                }
+            }
+            Report::RunFailed { run, failure } => {
+                let Some(current) = self.end_run(run) else { return };
+                self.failed(Some(current), failure, false, now);
+            }
+            Report::Stopped { failure } => self.exited(failure, now),
+            Report::Died { failure } => {
+                let current = self.current.take().map(|current| current.waiting);
+                self.failed(current, failure, true, now);
+            }
+        }
+    }
+
+    // ---- time ----
+
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        let life = match self.life {
+            Life::Stopping { kill_at, .. } => Some(kill_at),
+            Life::Waiting { until } => Some(until),
+            Life::Down | Life::Up => None,
+        };
+        let run = self.current.iter().flat_map(|current| [current.deadline, current.kill_at]).flatten();
+        life.into_iter().chain(run).min()
+    }
+
+    pub(crate) fn on_time(&mut self, now: Moment) {
+        match self.life {
+            Life::Waiting { until } if until <= now.at => self.launch(now),
+            Life::Stopping { kill_at, .. } if kill_at <= now.at => {
+                self.actions.push(Action::Kill);
+                self.exited(None, now);
+            }
+            _ => {}
+        }
+        let Some(current) = &self.current else { return };
+        if current.deadline.is_some_and(|deadline| deadline <= now.at) && self.life == Life::Up {
+            let timeout = self.policy.timeout.unwrap_or_default();
+            let message = format!("the run did not end within {timeout:?}");
+            self.actions.push(Action::Kill);
+            let current = self.current.take().map(|current| current.waiting);
+            self.failed(current, Failure { reason: Reason::Timeout, message }, true, now);
+        } else if current.kill_at.is_some_and(|kill_at| kill_at <= now.at) {
+            self.actions.push(Action::Kill);
+            self.life = Life::Stopping { next: Next::Relaunch { at: now.at }, kill_at: now.at };
+            let Current { waiting, .. } = self.current.take().expect("looked at above");
+            self.record(waiting.key, Stage::Stopped, Some(Reason::Stopped), None, waiting.attempts, now);
+            self.exited(None, now);
+        }
+    }
+
+    // ---- what can be seen ----
+
+    pub(crate) fn run_status(&self, key: RunKey) -> Status {
+        self.runs.get(&key).cloned().unwrap_or_default()
+    }
+
+    /// The status of the run under way, else the last status of all.
+    pub(crate) fn status(&self) -> Status {
+        let current = self.current.as_ref().and_then(|current| self.runs.get(&current.waiting.key));
+        current.or_else(|| self.history.back()).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn history(&self) -> impl Iterator<Item = &Status> {
+        self.history.iter()
+    }
+
+    pub(crate) fn successes(&self) -> u64 {
+        self.successes
+    }
+
+    /// Whether an incarnation lives.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self.life, Life::Up | Life::Stopping { .. })
+    }
+
+    /// Whether nothing lives and nothing will by itself.
+    pub(crate) fn is_down(&self) -> bool {
+        self.life == Life::Down
+    }
+
+    // ---- within ----
+
+    fn enqueue(&mut self, key: RunKey, input: Input, now: Moment) -> bool {
+        if self.ending {
+            return true;
+        }
+        match self.policy.overlap {
+            Overlap::Queue if self.queue.len() >= self.policy.queue => return false,
+            Overlap::Queue => {}
+            Overlap::Latest | Overlap::Restart => {
+                for dropped in std::mem::take(&mut self.queue) {
+                    self.runs.remove(&dropped.key);
+                }
+            }
+        }
+        if self.policy.overlap == Overlap::Restart
+            && self.life == Life::Up
+            && let Some(current) = &mut self.current
+            && current.kill_at.is_none()
+        {
+            current.kill_at = Some(now.at + self.policy.grace);
+            self.actions.push(Action::Cancel { run: current.run });
+        }
+        self.queue.push_back(Waiting { key, input, attempts: 0 });
+        self.record(key, Stage::Pending, None, None, 0, now);
+        match &mut self.life {
+            Life::Down => self.launch(now),
+            Life::Stopping { next: next @ Next::Stay, .. } => *next = Next::Relaunch { at: now.at },
+            _ => self.pump(now),
+        }
+        true
+    }
+
+    /// Sends the next run when there is one and nothing is under way.
+    fn pump(&mut self, _now: Moment) {
+        if self.life != Life::Up || self.current.is_some() {
+            return;
+        }
+        let Some(mut waiting) = self.queue.pop_front() else { return };
+        waiting.attempts += 1;
+        let run = self.next_run;
+        self.next_run += 1;
+        self.actions.push(Action::Send(RunOrder {
+            run,
+            attempt: waiting.attempts,
+            input: waiting.input.clone(),
+        }));
+        self.current = Some(Current { waiting, run, deadline: None, kill_at: None });
+    }
+
+    fn launch(&mut self, now: Moment) {
+        if self.ending {
+            self.life = Life::Down;
+            return;
+        }
+        self.life = Life::Up;
+        self.actions.push(Action::Launch);
+        self.pump(now);
+    }
+
+    fn stop_for(&mut self, next: Next, now: Moment) {
+        self.life = Life::Stopping { next, kill_at: now.at + self.policy.grace };
+        self.actions.push(Action::Stop);
+    }
+
+    fn end_run(&mut self, run: u64) -> Option<Waiting> {
+        self.current.take_if(|current| current.run == run).map(|current| current.waiting)
+    }
+
+    /// Puts a run that did not end back to the front; the same try if it never began.
+    fn again(&mut self, waiting: Waiting, now: Moment) {
+        let began = self.run_status(waiting.key).stage == Stage::Running;
+        let attempts = if began { waiting.attempts } else { waiting.attempts.saturating_sub(1) };
+        self.record(waiting.key, Stage::Pending, None, None, attempts, now);
+        self.queue.push_front(Waiting { attempts, ..waiting });
+    }
+
+    /// The incarnation is over as it was asked to be.
+    fn exited(&mut self, failure: Option<Failure>, now: Moment) {
+        let next = match self.life {
+            Life::Stopping { next, .. } => next,
+            _ => Next::Stay,
+        };
+        let current = self.current.take().map(|current| current.waiting);
+        let had_run = current.is_some();
+        if let Some(waiting) = current {
+            match next {
+                Next::Relaunch { .. } => self.again(waiting, now),
+                Next::Stay => {
+                    self.record(
+                        waiting.key,
+                        Stage::Stopped,
+                        Some(Reason::Stopped),
+                        None,
+                        waiting.attempts,
+                        now,
+                    );
+                }
+            }
+        }
+        self.life = match next {
+            Next::Stay => Life::Down,
+            Next::Relaunch { at } => Life::Waiting { until: at },
+        };
+        if let Some(failure) = failure {
+            self.note(Stage::Failed, Some(failure.reason), Some(failure.message.clone()), now);
+            if self.policy.on_error == OnError::Raise && !self.ending {
+                self.actions.push(Action::Raise(failure));
+            }
+        } else if next == Next::Stay && !had_run && !self.ending && self.status().stage != Stage::Stopped {
+            self.note(Stage::Stopped, Some(Reason::Stopped), None, now);
+        }
+        match self.life {
+            Life::Waiting { until } if until <= now.at => self.launch(now),
+            _ => {}
+        }
+    }
+
+    fn failed(&mut self, run: Option<Waiting>, failure: Failure, died: bool, now: Moment) {
+        let Failure { reason, message } = failure.clone();
+        match &run {
+            Some(run) => self.record(run.key, Stage::Failed, Some(reason), Some(message), run.attempts, now),
+            None => self.note(Stage::Failed, Some(reason), Some(message), now),
+        }
+        let stopping = match self.life {
+            Life::Stopping { next, .. } => Some(next),
+            _ => None,
+        };
+        if stopping == Some(Next::Stay) || self.ending {
+            if died {
+                self.life = Life::Down;
+            }
+            return;
+        }
+        if let Some(wait) = self.restarts.next(&self.policy.restart, now.at) {
+            let until = now.at + wait;
+            if let Some(run) = run {
+                let attempts = run.attempts;
+                self.record(run.key, Stage::Pending, None, None, attempts, now);
+                self.queue.push_front(run);
+            }
+            if died {
+                self.life = Life::Waiting { until };
+            } else {
+                self.stop_for(Next::Relaunch { at: until }, now);
+            }
+            self.actions.push(Action::Restarting);
+            return;
+        }
+        if died {
+            let relaunch = matches!(stopping, Some(Next::Relaunch { .. })) || !self.queue.is_empty();
+            self.life = Life::Down;
+            if relaunch && self.policy.on_error == OnError::Capture {
+                self.launch(now);
+            } else {
+                self.actions.push(Action::Close(Closed::Failed));
+            }
+        } else {
+            self.pump(now);
+        }
+        if self.policy.on_error == OnError::Raise {
+            self.actions.push(Action::Raise(failure));
+        }
+    }
+
+    fn record(
+        &mut self,
+        key: RunKey,
+        stage: Stage,
+        reason: Option<Reason>,
+        message: Option<String>,
+        attempt: u32,
+        now: Moment,
+    ) {
+        let status = self.next_status(stage, reason, message, attempt, now);
+        // A run that was forgotten while under way is not remembered by its end.
+        if stage == Stage::Pending || self.runs.contains_key(&key) {
+            self.runs.insert(key, status);
+        }
+    }
+
+    /// A status of the Work itself.
+    fn note(&mut self, stage: Stage, reason: Option<Reason>, message: Option<String>, now: Moment) {
+        self.next_status(stage, reason, message, 0, now);
+    }
+
+    fn next_status(
+        &mut self,
+        stage: Stage,
+        reason: Option<Reason>,
+        message: Option<String>,
+        attempt: u32,
+        now: Moment,
+    ) -> Status {
+        self.seq += 1;
+        let status = Status { stage, reason, message, time: now.wall, attempt, seq: self.seq };
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(status.clone());
+        status
+    }
+}

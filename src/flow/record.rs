@@ -1,0 +1,152 @@
+//! What a Flow knows of one of its Works, shared by the `WorkRef` and the driver.
+
+use std::any::Any;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt;
+
+use super::ledger::{Ledger, Moment};
+use crate::id::{ActorPath, AppId, FlowId, WorkId};
+use crate::payload::Holds;
+use crate::state::{StateError, Value};
+use crate::work::{Abort, AnyMailbox, Doorbell, Mailbox, Outbox, Placement, Seed, Task, Work, live};
+
+pub(crate) type SharedRecord = Arc<Mutex<Record>>;
+
+/// One Work, whatever its type.
+pub(crate) struct Record {
+    pub(crate) id: WorkId,
+    pub(crate) app: AppId,
+    pub(crate) path: ActorPath,
+    pub(crate) owner: FlowId,
+    pub(crate) owner_path: ActorPath,
+    pub(crate) placement: Placement,
+    pub(crate) type_name: &'static str,
+    pub(crate) ledger: Ledger,
+    pub(crate) mailbox: Arc<dyn AnyMailbox>,
+    /// The last published state.
+    pub(crate) state: Value,
+    holds: Holds,
+    /// Grows with each change of the state.
+    pub(crate) version: u64,
+    /// Whether the `WorkRef` still shows an older state.
+    pub(crate) stale: bool,
+    max_state_bytes: usize,
+    life: Option<(Arc<Outbox>, Arc<Abort>)>,
+    task: fn(Ingredients) -> Task,
+}
+
+/// What is needed to make an incarnation of any type.
+pub(crate) struct Ingredients {
+    app: AppId,
+    path: ActorPath,
+    state: Value,
+    max_state_bytes: usize,
+    mailbox: Arc<dyn AnyMailbox>,
+    incarnation: u64,
+    outbox: Arc<Outbox>,
+    abort: Arc<Abort>,
+}
+
+/// What the tree gives to a Work that joins it.
+pub(crate) struct Place {
+    pub(crate) id: WorkId,
+    pub(crate) app: AppId,
+    pub(crate) path: ActorPath,
+    pub(crate) owner: FlowId,
+    pub(crate) owner_path: ActorPath,
+    pub(crate) max_state_bytes: usize,
+}
+
+impl Record {
+    pub(super) fn new<W: Work>(
+        place: Place,
+        placement: Placement,
+        ledger: Ledger,
+        mailbox: usize,
+        state: Value,
+        holds: Holds,
+    ) -> Self {
+        let Place { id, app, path, owner, owner_path, max_state_bytes } = place;
+        Self {
+            id,
+            app,
+            path,
+            owner,
+            owner_path,
+            placement,
+            type_name: std::any::type_name::<W>(),
+            ledger,
+            mailbox: Arc::new(Mailbox::<W>::new(mailbox)),
+            state,
+            holds,
+            version: 1,
+            stale: false,
+            max_state_bytes,
+            life: None,
+            task: task::<W>,
+        }
+    }
+
+    /// An incarnation ready to be launched; the one before it is given up.
+    pub(crate) fn incarnation(&mut self, doorbell: &Arc<Doorbell>) -> Task {
+        let outbox = Arc::new(Outbox::new(self.id, doorbell.clone()));
+        let abort = Arc::new(Abort::default());
+        self.life = Some((outbox.clone(), abort.clone()));
+        (self.task)(Ingredients {
+            app: self.app,
+            path: self.path.clone(),
+            state: self.state.clone(),
+            max_state_bytes: self.max_state_bytes,
+            mailbox: self.mailbox.clone(),
+            incarnation: self.mailbox.open(),
+            outbox,
+            abort,
+        })
+    }
+
+    /// Ends the incarnation by force and listens to it no more.
+    pub(crate) fn kill(&mut self) {
+        if let Some((_, abort)) = self.life.take() {
+            abort.raise();
+        }
+    }
+
+    /// Takes in what the incarnation has told since the last time; whether anything has changed.
+    pub(crate) fn take_news(&mut self, now: Moment) -> Result<bool, StateError> {
+        let Some((outbox, _)) = &self.life else { return Ok(false) };
+        let news = outbox.take();
+        let mut changed = !news.reports.is_empty();
+        if let Some(patch) = news.patch {
+            self.state.apply(patch)?;
+            self.version += 1;
+            self.stale = true;
+            changed = true;
+        }
+        if let Some(holds) = news.holds {
+            self.holds = holds;
+        }
+        for report in news.reports {
+            self.ledger.report(report, now);
+        }
+        Ok(changed)
+    }
+
+    pub(crate) fn mailbox_of<W: Work>(&self) -> Option<Arc<Mailbox<W>>> {
+        let mailbox: Arc<dyn Any + Send + Sync> = self.mailbox.clone().into_any();
+        mailbox.downcast().ok()
+    }
+}
+
+pub(crate) fn lock(record: &SharedRecord) -> MutexGuard<'_, Record> {
+    record.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn task<W: Work>(ingredients: Ingredients) -> Task {
+    let Ingredients { app, path, state, max_state_bytes, mailbox, incarnation, outbox, abort } = ingredients;
+    Box::new(move || {
+        let mailbox = mailbox.into_any().downcast().unwrap_or_else(|_| unreachable!("made for this type"));
+        live::<W>(Seed { app, path, state, max_state_bytes, mailbox, incarnation, outbox, abort })
+            .boxed_local()
+    })
+}

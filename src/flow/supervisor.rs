@@ -1,0 +1,145 @@
+//! Which siblings share a child's restart, and when there were too many: pure.
+//!
+//! The strategies are those of Erlang/OTP's supervisors.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::restart::Window;
+
+/// Which children of a Flow are restarted when one of them is, and how many restarts the Flow bears.
+///
+/// Given by [`Flow::strategy`](crate::Flow::strategy). A restart beyond the limit is the failure of the Flow and
+/// goes to its parent; without a limit the children's own [`Restart`](crate::Restart) is all that counts.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use flowright::Strategy;
+/// let strategy = Strategy::all_for_one().limit(3, Duration::from_secs(5));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Strategy {
+    kind: Kind,
+    limit: Option<(u32, Duration)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    OneForOne,
+    AllForOne,
+    RestForOne,
+}
+
+impl Strategy {
+    /// Only the child that failed. The default.
+    pub const fn one_for_one() -> Self {
+        Self { kind: Kind::OneForOne, limit: None }
+    }
+
+    /// All children, for those that cannot go on without each other.
+    pub const fn all_for_one() -> Self {
+        Self { kind: Kind::AllForOne, limit: None }
+    }
+
+    /// The child that failed and those declared after it, for those that build on earlier ones.
+    pub const fn rest_for_one() -> Self {
+        Self { kind: Kind::RestForOne, limit: None }
+    }
+
+    /// More than `max` restarts of children within `within` are the failure of this Flow.
+    pub const fn limit(self, max: u32, within: Duration) -> Self {
+        Self { limit: Some((max, within)), ..self }
+    }
+}
+
+impl Default for Strategy {
+    fn default() -> Self {
+        Self::one_for_one()
+    }
+}
+
+/// What follows from the restart of a child.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Restart these children as well, by their places in the order of declaration; the failed one may be among them.
+    Restart(Range<usize>),
+    /// Too many: the Flow itself has failed.
+    Escalate { max: u32, within: Duration },
+}
+
+/// The supervision of one Flow's children.
+#[derive(Debug, Default)]
+pub(crate) struct Supervisor {
+    window: Window,
+}
+
+impl Supervisor {
+    /// Child number `child` of `children` is being restarted at `now`.
+    pub(crate) fn on_restart(
+        &mut self,
+        strategy: Strategy,
+        child: usize,
+        children: usize,
+        now: Duration,
+    ) -> Decision {
+        if let Some((max, within)) = strategy.limit
+            && self.window.admit(max, within, now).is_none()
+        {
+            return Decision::Escalate { max, within };
+        }
+        Decision::Restart(match strategy.kind {
+            Kind::OneForOne => child..child + 1,
+            Kind::AllForOne => 0..children,
+            Kind::RestForOne => child..children,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn strategy() -> impl proptest::strategy::Strategy<Value = Strategy> {
+        let kinds = [Strategy::one_for_one(), Strategy::all_for_one(), Strategy::rest_for_one()];
+        (proptest::sample::select(kinds.to_vec()), proptest::option::of((0_u32..4, 1_u64..50))).prop_map(
+            |(strategy, limit)| match limit {
+                Some((max, within)) => strategy.limit(max, Duration::from_millis(within)),
+                None => strategy,
+            },
+        )
+    }
+
+    proptest! {
+        /// The model counts all restarts that were let through and looks back over the window each time.
+        #[test]
+        fn it_decides_as_the_model_does(
+            strategy in strategy(),
+            failures in proptest::collection::vec((0_usize..5, 0_u64..40), 0..30),
+        ) {
+            let mut supervisor = Supervisor::default();
+            let mut let_through: Vec<Duration> = Vec::new();
+            let mut now = Duration::ZERO;
+            for (child, wait) in failures {
+                now += Duration::from_millis(wait);
+                let too_many = strategy.limit.is_some_and(|(max, within)| {
+                    let recent = let_through.iter().filter(|time| **time + within > now).count();
+                    recent >= max as usize
+                });
+                let decision = supervisor.on_restart(strategy, child, 5, now);
+                if too_many {
+                    prop_assert!(matches!(decision, Decision::Escalate { .. }));
+                    continue;
+                }
+                let_through.push(now);
+                let expected = match strategy.kind {
+                    Kind::OneForOne => child..child + 1,
+                    Kind::AllForOne => 0..5,
+                    Kind::RestForOne => child..5,
+                };
+                prop_assert_eq!(decision, Decision::Restart(expected));
+            }
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! How a Flow holds a Work.
+
+use std::any::type_name;
+use std::cell::{OnceCell, RefCell};
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use super::children::{ChildGroup, Found, Node, Route, Walk};
+use super::error::FlowError;
+use super::ledger::{Ledger, Overlap, Policy, Requested};
+use super::reaction::Interrupt;
+use super::record::{Place, Record, SharedRecord, lock};
+use super::restart::{OnError, Restart};
+use super::scope;
+use crate::id::ActorPath;
+use crate::payload;
+use crate::state::{StateError, Tracker};
+use crate::work::{
+    DEFAULT_MAILBOX, Handle, Input, Message, Placement, RunKey, SendError, Stage, Status, Work, WorkAddr,
+};
+
+/// A Flow's handle to one of its Works: its last published state, and the way to run, stop and message it.
+///
+/// It dereferences to the Work as last published, so that its fields are read directly. During one reaction it
+/// does not change. Private fields of what it shows (`#[serde(skip)]`) mean nothing.
+///
+/// ```
+/// # use flowright::prelude::*;
+/// # use std::time::Duration;
+/// #[derive(Default, Serialize, Deserialize)]
+/// struct Train {
+///     loss: f64,
+/// }
+/// # impl Work for Train {
+/// #     type Input = u32;
+/// #     async fn run(&mut self, _: u32, _: &mut WorkContext<Self>) -> Result<()> { Ok(()) }
+/// # }
+///
+/// let train = WorkRef::new(Train { loss: f64::MAX })
+///     .restart(Restart::on_failure().max(3))
+///     .timeout(Duration::from_secs(3600));
+/// assert_eq!(train.loss, f64::MAX);
+/// ```
+pub struct WorkRef<W: Work> {
+    view: View<W>,
+    policy: Policy,
+    placement: Placement,
+    mailbox: usize,
+    record: Option<SharedRecord>,
+}
+
+/// The typed copy of the last published state, made when it is first looked at.
+struct View<W> {
+    current: OnceCell<W>,
+    /// The copy before, shown when the newer state cannot be read.
+    earlier: RefCell<Option<W>>,
+}
+
+impl<W: Work> WorkRef<W> {
+    /// A Work with this initial state. It joins the App when it is in a field of a Flow that is part of it.
+    pub fn new(work: W) -> Self {
+        scope::with(|scope| scope.tree_changed = true);
+        Self {
+            view: View { current: OnceCell::from(work), earlier: RefCell::new(None) },
+            policy: Policy::default(),
+            placement: Placement::default(),
+            mailbox: DEFAULT_MAILBOX,
+            record: None,
+        }
+    }
+
+    /// Where it runs; a thread of its own by default. The command line and the configuration win over this.
+    pub fn placed(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    /// How often it is restarted when it fails; never by default.
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.policy.restart = restart;
+        self
+    }
+
+    /// What its failure comes to when no restart is left; the failure of the App by default.
+    pub fn on_error(mut self, on_error: OnError) -> Self {
+        self.policy.on_error = on_error;
+        self
+    }
+
+    /// What a new input does while another runs; it waits in a queue by default.
+    pub fn overlap(mut self, overlap: Overlap) -> Self {
+        self.policy.overlap = overlap;
+        self
+    }
+
+    /// With `false`, an input that succeeded runs again whenever it is asked for while the Work is idle. Each end
+    /// lets [`Run::finished`] pass in one reaction.
+    pub fn cache_calls(mut self, cache_calls: bool) -> Self {
+        self.policy.cache_calls = cache_calls;
+        self
+    }
+
+    /// How long one run may take from its start. One that takes longer fails with [`Reason::Timeout`]
+    /// (crate::Reason::Timeout) and its incarnation is given up: at its next `await` it ends, and what it still
+    /// publishes is not seen. A thread that blocks without end stays behind.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.policy.timeout = Some(timeout);
+        self
+    }
+
+    /// How many messages wait before senders wait or are refused; [`DEFAULT_MAILBOX`] by default.
+    pub fn mailbox(mut self, capacity: usize) -> Self {
+        self.mailbox = capacity;
+        self
+    }
+
+    /// How many runs wait with [`Overlap::Queue`]; 1024 by default. One that finds the queue full is not accepted
+    /// and asked for again by a later reaction.
+    pub fn queue(mut self, runs: usize) -> Self {
+        self.policy.queue = runs;
+        self
+    }
+
+    /// How long it may take to stop before it is ended by force; 10 s by default.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.policy.grace = grace;
+        self
+    }
+
+    /// Asks for a run with this input: one run per distinct input. Already asked for: nothing happens. Never
+    /// seen, or stopped: it waits its turn, and a Work that was stopped starts again.
+    ///
+    /// Ignoring what it returns is parallel code; `.finished()?` is sequential code. In the reaction that adds the
+    /// Work to the tree nothing is asked for yet: the Flow reacts again when the Work is part of the App.
+    pub fn run(&self, input: W::Input) -> Run<'_, W> {
+        if self.record.is_none() && scope::with(|scope| scope.tree_changed = true).is_some() {
+            return Run { work: self, key: None, finished: false };
+        }
+        let asked = self.command("run", |record| {
+            let (key, input) = Input::new(&input)
+                .map_err(|source| FlowError::Input { path: record.path.to_string(), source })?;
+            let now = scope::with(|scope| scope.now).expect("a command has a scope");
+            let requested = record.ledger.request(key, input, now);
+            if requested == Requested::Full {
+                log::debug!("work `{}`: the queue of runs is full; the Flow asks again later", record.path);
+            }
+            Ok((key, requested == Requested::Finished))
+        });
+        let (key, finished) = asked.map_or((None, false), |(key, finished)| (Some(key), finished));
+        Run { work: self, key, finished }
+    }
+
+    /// Runs this input once more, whatever became of it before; nothing if it waits or runs.
+    pub fn rerun(&self, input: W::Input) {
+        self.with_input("rerun", &input, |record, key, input| {
+            let now = scope::with(|scope| scope.now).expect("a command has a scope");
+            if record.ledger.rerun(key, input, now) == Requested::Full {
+                log::warn!("work `{}`: a rerun was dropped, the queue of runs is full", record.path);
+            }
+        });
+    }
+
+    /// Makes one input new again: the next `run` with it runs. A waiting run of it is dropped.
+    pub fn forget(&self, input: &W::Input) {
+        self.with_input("forget a run of", input, |record, key, _| record.ledger.forget(key));
+    }
+
+    /// Starts the Work if it is stopped or has failed, without a run.
+    pub fn start(&self) {
+        self.timed("start", |ledger, now| ledger.start(now));
+    }
+
+    /// Asks the Work to stop: its run ends at its next turn, `on_stop` is called, what waits in its mailbox is
+    /// refused. A later `run` with an input that has not succeeded, or [`start`](Self::start), starts it again.
+    pub fn stop(&self) {
+        self.timed("stop", |ledger, now| ledger.stop(now));
+    }
+
+    /// Ends this incarnation and starts another from the last published state; a run under way starts again.
+    pub fn restart_now(&self) {
+        self.timed("restart", |ledger, now| ledger.restart(now));
+    }
+
+    /// Sends a message if there is room for it now. `react` does not wait; a Work that must wait for room or for
+    /// an answer uses [`addr`](Self::addr).
+    ///
+    /// # Errors
+    /// [`SendError`], with the message.
+    pub fn try_tell<M: Message>(&self, message: M) -> Result<(), SendError<M>>
+    where
+        W: Handle<M>,
+    {
+        self.addr().try_tell(message)
+    }
+
+    /// The Work's address, an input like any other. In the reaction that adds the Work it leads nowhere yet.
+    pub fn addr(&self) -> WorkAddr<W> {
+        self.address().unwrap_or_else(WorkAddr::nowhere)
+    }
+
+    fn address(&self) -> Option<WorkAddr<W>> {
+        let record = lock(self.record.as_ref()?);
+        Some(WorkAddr::new(record.app, record.path.clone(), record.mailbox_of::<W>()?))
+    }
+
+    /// The path from the root of the App, once the Work is part of it.
+    pub fn path(&self) -> Option<ActorPath> {
+        self.record.as_ref().map(|record| lock(record).path.clone())
+    }
+
+    /// Where the run under way stands, else the last one.
+    pub fn status(&self) -> Status {
+        self.read(|ledger| ledger.status())
+    }
+
+    /// The last statuses of all runs, oldest first; at most 64.
+    pub fn statuses(&self) -> Vec<Status> {
+        self.read(|ledger| ledger.history().cloned().collect())
+    }
+
+    /// How many runs have succeeded.
+    pub fn successes(&self) -> u64 {
+        self.read(Ledger::successes)
+    }
+
+    /// Whether a run was ever asked for.
+    pub fn has_started(&self) -> bool {
+        self.status().stage != Stage::NotStarted
+    }
+
+    /// Whether the last run succeeded.
+    pub fn has_succeeded(&self) -> bool {
+        self.status().stage == Stage::Succeeded
+    }
+
+    /// Whether the last run failed.
+    pub fn has_failed(&self) -> bool {
+        self.status().stage == Stage::Failed
+    }
+
+    /// Whether the Work, or its last run, was stopped.
+    pub fn has_stopped(&self) -> bool {
+        self.status().stage == Stage::Stopped
+    }
+
+    /// Whether a run is under way.
+    pub fn is_running(&self) -> bool {
+        self.status().stage == Stage::Running
+    }
+
+    /// Whether a run waits for its turn.
+    pub fn is_pending(&self) -> bool {
+        self.status().stage == Stage::Pending
+    }
+
+    fn read<R: Default>(&self, look: impl FnOnce(&Ledger) -> R) -> R {
+        self.record.as_ref().map(|record| look(&lock(record).ledger)).unwrap_or_default()
+    }
+
+    fn timed(&self, verb: &'static str, act: impl FnOnce(&mut Ledger, super::ledger::Moment)) {
+        self.command(verb, |record| {
+            let now = scope::with(|scope| scope.now).expect("a command has a scope");
+            act(&mut record.ledger, now);
+            Ok(())
+        });
+    }
+
+    fn with_input(&self, verb: &'static str, input: &W::Input, act: impl FnOnce(&mut Record, RunKey, Input)) {
+        self.command(verb, |record| {
+            let (key, input) = Input::new(input)
+                .map_err(|source| FlowError::Input { path: record.path.to_string(), source })?;
+            act(record, key, input);
+            Ok(())
+        });
+    }
+
+    /// Does something to the Work on behalf of the Flow that is reacting; what stands in the way is that Flow's failure.
+    fn command<R>(
+        &self,
+        verb: &'static str,
+        act: impl FnOnce(&mut Record) -> Result<R, FlowError>,
+    ) -> Option<R> {
+        let Some(record) = &self.record else {
+            scope::problem(FlowError::Unattached { type_name: type_name::<W>() });
+            return None;
+        };
+        let mut record = lock(record);
+        let owner = record.owner;
+        let (id, path) = (record.id, record.path.clone());
+        let foreign = scope::with(|scope| {
+            scope.touched.push(id);
+            (scope.flow != owner).then(|| scope.path.clone())
+        });
+        let result = match foreign {
+            Some(None) => act(&mut record),
+            Some(Some(flow)) => Err(FlowError::Foreign {
+                flow: flow.to_string(),
+                verb,
+                work: path.to_string(),
+                owner: record.owner_path.to_string(),
+            }),
+            None => Err(FlowError::Unattached { type_name: type_name::<W>() }),
+        };
+        drop(record);
+        result.map_err(scope::problem).ok()
+    }
+
+    fn published(&self) -> Result<W, StateError> {
+        let record = self.record.as_ref().expect("a Work without a record shows what it was made from");
+        lock(record).state.decode()
+    }
+}
+
+impl<W: Work> Deref for WorkRef<W> {
+    type Target = W;
+
+    fn deref(&self) -> &W {
+        self.view.current.get_or_init(|| match self.published() {
+            Ok(work) => work,
+            Err(source) => {
+                let path = self.path().map(|path| path.to_string()).unwrap_or_default();
+                scope::problem(FlowError::Unreadable { path, source });
+                self.view.earlier.take().expect("an older view is kept until the newer one was read")
+            }
+        })
+    }
+}
+
+impl<W: Work + Default> Default for WorkRef<W> {
+    fn default() -> Self {
+        Self::new(W::default())
+    }
+}
+
+impl<W: Work> From<W> for WorkRef<W> {
+    fn from(work: W) -> Self {
+        Self::new(work)
+    }
+}
+
+impl<W: Work> fmt::Debug for WorkRef<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path();
+        f.debug_struct("WorkRef")
+            .field("work", &type_name::<W>())
+            .field("path", &path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The last published state.
+impl<W: Work> Serialize for WorkRef<W> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.record {
+            Some(record) => lock(record).state.serialize(serializer),
+            None => (**self).serialize(serializer),
+        }
+    }
+}
+
+impl<W: Work> Drop for WorkRef<W> {
+    fn drop(&mut self) {
+        if self.record.is_some() {
+            scope::with(|scope| scope.tree_changed = true);
+        }
+    }
+}
+
+/// A run that was asked for.
+pub struct Run<'a, W: Work> {
+    work: &'a WorkRef<W>,
+    key: Option<RunKey>,
+    finished: bool,
+}
+
+impl<'a, W: Work> Run<'a, W> {
+    /// The Work, once this run has succeeded; until then `?` leaves `react`, which is called again when it may
+    /// have. A run that failed and was captured keeps waiting: look at [`status`](Self::status) first.
+    ///
+    /// # Errors
+    /// [`Interrupt::Pending`] while the run has not succeeded.
+    pub fn finished(self) -> Result<&'a W, Interrupt> {
+        if self.finished { Ok(self.work) } else { Err(Interrupt::Pending) }
+    }
+
+    /// Where this run stands.
+    pub fn status(&self) -> Status {
+        self.key.map_or_else(Status::default, |key| self.work.read(|ledger| ledger.run_status(key)))
+    }
+}
+
+/// A `WorkRef` of any type, as the driver sees it.
+pub(crate) trait AnyWork {
+    fn record(&self) -> Option<&SharedRecord>;
+    fn attach(&mut self, place: Place, placement: Option<Placement>) -> Result<SharedRecord, FlowError>;
+    /// Shows the newest state from now on.
+    fn refresh(&mut self);
+}
+
+impl<W: Work> AnyWork for WorkRef<W> {
+    fn record(&self) -> Option<&SharedRecord> {
+        self.record.as_ref()
+    }
+
+    fn attach(&mut self, place: Place, placement: Option<Placement>) -> Result<SharedRecord, FlowError> {
+        let path = place.path.to_string();
+        let limit = place.max_state_bytes;
+        let mut tracker = Tracker::new(limit);
+        let (result, holds) = payload::collect(|| tracker.update(&**self));
+        result.map_err(|source| FlowError::InitialState { path, source })?;
+        let state = tracker.value().clone();
+        let ledger = Ledger::new(self.policy.clone());
+        let placement = placement.unwrap_or(self.placement);
+        let record = Record::new::<W>(place, placement, ledger, self.mailbox, state, holds);
+        let record = Arc::new(Mutex::new(record));
+        self.record = Some(record.clone());
+        Ok(record)
+    }
+
+    fn refresh(&mut self) {
+        if let Some(work) = self.view.current.take() {
+            self.view.earlier.replace(Some(work));
+        }
+    }
+}
+
+impl<W: Work> ChildGroup for WorkRef<W> {
+    fn walk(&mut self, walk: &mut Walk<'_>) {
+        walk.child(Node::Work(self));
+    }
+
+    fn holds(&self, route: Route<'_>) -> bool {
+        self.record.as_ref().is_some_and(|record| route.ends_at(lock(record).path.as_str()))
+    }
+
+    fn find(&mut self, route: Route<'_>) -> Option<Found<'_>> {
+        if self.holds(route) { Some(Found(Node::Work(self))) } else { None }
+    }
+}

@@ -1,0 +1,84 @@
+//! Floor 0: names that every floor uses.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+/// The dotted path of a Work or Flow from the root of its App: `train`, `team.train`, `workers.3`.
+///
+/// A path is given once, when the child joins the tree, and never changes or passes to a sibling.
+/// The root Flow's path is empty. Cloning is cheap.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ActorPath(Arc<str>);
+
+impl ActorPath {
+    /// The path of the root Flow.
+    pub fn root() -> Self {
+        Self(Arc::from(""))
+    }
+
+    /// The path as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this is the root Flow's path.
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<&str> for ActorPath {
+    fn from(path: &str) -> Self {
+        Self(Arc::from(path))
+    }
+}
+
+impl fmt::Display for ActorPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_root() { "root" } else { &self.0 })
+    }
+}
+
+impl fmt::Debug for ActorPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{self}`")
+    }
+}
+
+impl Serialize for ActorPath {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ActorPath {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|path| Self(path.into()))
+    }
+}
+
+/// A Work of one App, by number: what the runtime's tables are keyed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct WorkId(pub(crate) u64);
+
+/// A Flow of one App, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct FlowId(pub(crate) u64);
+
+/// A running App in this process; addresses carry it, so that two Apps in one program never mix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct AppId(u64);
+
+impl AppId {
+    /// No App.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// A number that no other App of this process has.
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}

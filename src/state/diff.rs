@@ -1,0 +1,470 @@
+//! A serializer that compares what it is given with a tree and updates the tree to match.
+
+use std::borrow::Cow;
+use std::fmt::{self, Display, Write};
+
+use serde::ser::{Serialize, Serializer};
+
+use super::error::Fault;
+use super::map_diff::MapDiff;
+use super::patch::{MapPatch, Patch};
+use super::seq_diff::SeqDiff;
+use super::size;
+use super::{Value, key};
+
+/// What became of one part of the tree. See [`Walk::part`] for the patch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delta {
+    /// It was equal already.
+    Same,
+    /// It was overwritten. The patch is the value itself, and whoever records patches
+    /// clones it; that way nested overwritten parts are cloned once, or not at all.
+    Whole,
+    /// It was changed in places.
+    Part,
+}
+
+/// What is common to one walk along a state.
+#[derive(Debug)]
+pub(super) struct Walk {
+    size: usize,
+    limit: usize,
+    /// The patch that goes with a [`Delta::Part`], for the recipient to take. Handing it
+    /// over here keeps what every single field returns small enough for registers.
+    part: Option<Patch>,
+    /// Something failed, so that the tree and the changes recorded no longer agree, even if
+    /// a `Serialize` implementation chose to carry on.
+    failed: bool,
+}
+
+impl Walk {
+    /// A walk that fails beyond `limit` bytes.
+    #[inline]
+    pub(super) fn new(limit: usize) -> Self {
+        Self { size: 0, limit, part: None, failed: false }
+    }
+
+    /// Brings `tree` up to `state`.
+    #[inline]
+    pub(super) fn run<T: Serialize + ?Sized>(&mut self, state: &T, tree: &mut Value) -> Result<Delta, Fault> {
+        let delta = state.serialize(Diff::new(tree, self))?;
+        if self.failed {
+            return Err(Fault::new("a `Serialize` implementation went on after an error"));
+        }
+        Ok(delta)
+    }
+
+    #[cold]
+    pub(super) fn fail(&mut self) {
+        self.failed = true;
+    }
+
+    /// Bytes seen so far.
+    #[inline]
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    #[inline]
+    pub(super) fn add(&mut self, bytes: usize) -> Result<(), Fault> {
+        self.size = self.size.saturating_add(bytes);
+        if self.size > self.limit {
+            return Err(Fault::too_large(self.size, self.limit));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn give(&mut self, patch: Patch) -> Delta {
+        self.part = Some(patch);
+        Delta::Part
+    }
+
+    /// The patch just given: `None` unless what became of it is [`Delta::Part`].
+    #[inline]
+    pub(super) fn take(&mut self) -> Option<Patch> {
+        self.part.take()
+    }
+}
+
+/// Builds the value `state` serialises to.
+pub(super) fn build<T: Serialize + ?Sized>(state: &T) -> Result<Value, Fault> {
+    let mut value = Value::Nil;
+    Walk::new(usize::MAX).run(state, &mut value)?;
+    Ok(value)
+}
+
+/// Brings `slot` up to the value serialised into it.
+///
+/// After an error the slot holds a meaningless mixture.
+pub(super) struct Diff<'a> {
+    slot: &'a mut Value,
+    walk: &'a mut Walk,
+}
+
+impl<'a> Diff<'a> {
+    #[inline]
+    pub(super) fn new(slot: &'a mut Value, walk: &'a mut Walk) -> Self {
+        Self { slot, walk }
+    }
+
+    #[inline]
+    fn set(self, value: Value) -> Delta {
+        *self.slot = value;
+        Delta::Whole
+    }
+
+    #[inline]
+    fn unsigned(self, n: u64) -> Result<Delta, Fault> {
+        self.walk.add(size::unsigned_len(n))?;
+        Ok(match self.slot {
+            Value::U64(old) if *old == n => Delta::Same,
+            Value::U64(old) => {
+                *old = n;
+                Delta::Whole
+            }
+            _ => self.set(Value::U64(n)),
+        })
+    }
+
+    #[inline]
+    fn signed(self, n: i64) -> Result<Delta, Fault> {
+        if let Ok(n) = u64::try_from(n) {
+            return self.unsigned(n);
+        }
+        self.walk.add(size::signed_len(n))?;
+        Ok(match self.slot {
+            Value::I64(old) if *old == n => Delta::Same,
+            _ => self.set(Value::I64(n)),
+        })
+    }
+
+    /// A string whose text is fixed at compile time, and so need not be copied.
+    #[inline]
+    fn name(self, name: &'static str) -> Result<Delta, Fault> {
+        self.walk.add(size::str_len(name.len()))?;
+        Ok(match self.slot {
+            Value::Str(old) if old == name => Delta::Same,
+            _ => self.set(Value::name(name)),
+        })
+    }
+
+    /// The slot for the content of a variant, with what to do once it is filled.
+    fn variant(self, name: &'static str) -> Result<(Diff<'a>, Wrap), Fault> {
+        self.walk.add(size::head_len(1))?;
+        self.walk.add(size::str_len(name.len()))?;
+        let kept = match &*self.slot {
+            Value::Map(entries) => matches!(&entries[..], [(Value::Str(old), _)] if old == name),
+            _ => false,
+        };
+        if !kept {
+            *self.slot = Value::Map(vec![(Value::name(name), Value::Nil)]);
+        }
+        let Value::Map(entries) = self.slot else {
+            unreachable!("the slot was found to be a map or made one");
+        };
+        let wrap = if kept { Wrap::Kept(name) } else { Wrap::Overwritten(name) };
+        Ok((Diff::new(&mut entries[0].1, self.walk), wrap))
+    }
+
+    #[inline]
+    fn seq(self, len: Option<usize>, wrap: Wrap) -> SeqDiff<'a> {
+        SeqDiff::new(self.slot, self.walk, len, wrap)
+    }
+
+    #[inline]
+    fn map(self, len: Option<usize>, wrap: Wrap) -> MapDiff<'a> {
+        MapDiff::new(self.slot, self.walk, len, wrap)
+    }
+}
+
+/// The variant around a container, if there is one.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wrap {
+    None,
+    /// The slot held the same variant before.
+    Kept(&'static str),
+    /// The slot held something else.
+    Overwritten(&'static str),
+}
+
+impl Wrap {
+    /// The change to the variant, given the change to its content.
+    #[inline]
+    pub(super) fn finish(self, delta: Delta, walk: &mut Walk) -> Delta {
+        match self {
+            Wrap::None => delta,
+            Wrap::Kept(name) => match walk.take() {
+                Some(patch) => walk.give(Patch::Map(MapPatch::one(Value::name(name), 0, patch))),
+                None => delta,
+            },
+            Wrap::Overwritten(_) => Delta::Whole,
+        }
+    }
+
+    #[cold]
+    pub(super) fn blame(self, fault: Fault, size: usize) -> Fault {
+        match self {
+            Wrap::None => fault,
+            Wrap::Kept(name) | Wrap::Overwritten(name) => {
+                fault.at(name).with_largest(|| Some((name.to_owned(), size)))
+            }
+        }
+    }
+}
+
+impl<'a> Serializer for Diff<'a> {
+    type Ok = Delta;
+    type Error = Fault;
+    type SerializeSeq = SeqDiff<'a>;
+    type SerializeTuple = SeqDiff<'a>;
+    type SerializeTupleStruct = SeqDiff<'a>;
+    type SerializeTupleVariant = SeqDiff<'a>;
+    type SerializeMap = MapDiff<'a>;
+    type SerializeStruct = MapDiff<'a>;
+    type SerializeStructVariant = MapDiff<'a>;
+
+    #[inline]
+    fn serialize_bool(self, v: bool) -> Result<Delta, Fault> {
+        self.walk.add(1)?;
+        Ok(match self.slot {
+            Value::Bool(old) if *old == v => Delta::Same,
+            _ => self.set(Value::Bool(v)),
+        })
+    }
+
+    #[inline]
+    fn serialize_i8(self, v: i8) -> Result<Delta, Fault> {
+        self.signed(v.into())
+    }
+
+    #[inline]
+    fn serialize_i16(self, v: i16) -> Result<Delta, Fault> {
+        self.signed(v.into())
+    }
+
+    #[inline]
+    fn serialize_i32(self, v: i32) -> Result<Delta, Fault> {
+        self.signed(v.into())
+    }
+
+    #[inline]
+    fn serialize_i64(self, v: i64) -> Result<Delta, Fault> {
+        self.signed(v)
+    }
+
+    fn serialize_i128(self, v: i128) -> Result<Delta, Fault> {
+        if let Ok(n) = u64::try_from(v) {
+            return self.unsigned(n);
+        }
+        if let Ok(n) = i64::try_from(v) {
+            return self.signed(n);
+        }
+        self.walk.add(size::WIDE_LEN)?;
+        Ok(match self.slot {
+            Value::Wide(old) if **old == v => Delta::Same,
+            _ => self.set(Value::Wide(Box::new(v))),
+        })
+    }
+
+    #[inline]
+    fn serialize_u8(self, v: u8) -> Result<Delta, Fault> {
+        self.unsigned(v.into())
+    }
+
+    #[inline]
+    fn serialize_u16(self, v: u16) -> Result<Delta, Fault> {
+        self.unsigned(v.into())
+    }
+
+    #[inline]
+    fn serialize_u32(self, v: u32) -> Result<Delta, Fault> {
+        self.unsigned(v.into())
+    }
+
+    #[inline]
+    fn serialize_u64(self, v: u64) -> Result<Delta, Fault> {
+        self.unsigned(v)
+    }
+
+    fn serialize_u128(self, v: u128) -> Result<Delta, Fault> {
+        match i128::try_from(v) {
+            Ok(v) => self.serialize_i128(v),
+            Err(_) => Err(Fault::new(format!("the integer {v} is too large: at most i128::MAX can be held"))),
+        }
+    }
+
+    #[inline]
+    fn serialize_f32(self, v: f32) -> Result<Delta, Fault> {
+        self.walk.add(size::F32_LEN)?;
+        Ok(match self.slot {
+            Value::F32(old) if old.to_bits() == v.to_bits() => Delta::Same,
+            Value::F32(old) => {
+                *old = v;
+                Delta::Whole
+            }
+            _ => self.set(Value::F32(v)),
+        })
+    }
+
+    #[inline]
+    fn serialize_f64(self, v: f64) -> Result<Delta, Fault> {
+        self.walk.add(size::F64_LEN)?;
+        Ok(match self.slot {
+            Value::F64(old) if old.to_bits() == v.to_bits() => Delta::Same,
+            Value::F64(old) => {
+                *old = v;
+                Delta::Whole
+            }
+            _ => self.set(Value::F64(v)),
+        })
+    }
+
+    fn serialize_char(self, v: char) -> Result<Delta, Fault> {
+        self.serialize_str(v.encode_utf8(&mut [0; 4]))
+    }
+
+    #[inline]
+    fn serialize_str(self, v: &str) -> Result<Delta, Fault> {
+        self.walk.add(size::str_len(v.len()))?;
+        Ok(match self.slot {
+            Value::Str(old) if old == v => Delta::Same,
+            Value::Str(Cow::Owned(old)) => {
+                v.clone_into(old);
+                Delta::Whole
+            }
+            _ => self.set(Value::Str(Cow::Owned(v.to_owned()))),
+        })
+    }
+
+    fn serialize_bytes(self, v: &[u8]) -> Result<Delta, Fault> {
+        self.walk.add(size::bytes_len(v.len()))?;
+        Ok(match self.slot {
+            Value::Bytes(old) if old == v => Delta::Same,
+            Value::Bytes(old) => {
+                v.clone_into(old);
+                Delta::Whole
+            }
+            _ => self.set(Value::Bytes(v.to_owned())),
+        })
+    }
+
+    #[inline]
+    fn serialize_none(self) -> Result<Delta, Fault> {
+        self.serialize_unit()
+    }
+
+    #[inline]
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Delta, Fault> {
+        value.serialize(self)
+    }
+
+    #[inline]
+    fn serialize_unit(self) -> Result<Delta, Fault> {
+        self.walk.add(1)?;
+        Ok(match self.slot {
+            Value::Nil => Delta::Same,
+            _ => self.set(Value::Nil),
+        })
+    }
+
+    fn serialize_unit_struct(self, _name: &'static str) -> Result<Delta, Fault> {
+        self.serialize_unit()
+    }
+
+    #[inline]
+    fn serialize_unit_variant(
+        self,
+        _name: &'static str,
+        _index: u32,
+        variant: &'static str,
+    ) -> Result<Delta, Fault> {
+        self.name(variant)
+    }
+
+    #[inline]
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _name: &'static str,
+        value: &T,
+    ) -> Result<Delta, Fault> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _name: &'static str,
+        _index: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<Delta, Fault> {
+        let (inner, wrap) = self.variant(variant)?;
+        let Diff { slot, walk } = inner;
+        let start = walk.size();
+        match value.serialize(Diff::new(slot, walk)) {
+            Ok(delta) => Ok(wrap.finish(delta, walk)),
+            Err(fault) => Err(wrap.blame(fault, walk.size() - start)),
+        }
+    }
+
+    fn serialize_seq(self, len: Option<usize>) -> Result<SeqDiff<'a>, Fault> {
+        Ok(self.seq(len, Wrap::None))
+    }
+
+    fn serialize_tuple(self, len: usize) -> Result<SeqDiff<'a>, Fault> {
+        Ok(self.seq(Some(len), Wrap::None))
+    }
+
+    fn serialize_tuple_struct(self, _name: &'static str, len: usize) -> Result<SeqDiff<'a>, Fault> {
+        Ok(self.seq(Some(len), Wrap::None))
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _name: &'static str,
+        _index: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<SeqDiff<'a>, Fault> {
+        let (inner, wrap) = self.variant(variant)?;
+        Ok(inner.seq(Some(len), wrap))
+    }
+
+    fn serialize_map(self, len: Option<usize>) -> Result<MapDiff<'a>, Fault> {
+        Ok(self.map(len, Wrap::None))
+    }
+
+    #[inline]
+    fn serialize_struct(self, _name: &'static str, len: usize) -> Result<MapDiff<'a>, Fault> {
+        Ok(self.map(Some(len), Wrap::None))
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _name: &'static str,
+        _index: u32,
+        variant: &'static str,
+        len: usize,
+    ) -> Result<MapDiff<'a>, Fault> {
+        let (inner, wrap) = self.variant(variant)?;
+        Ok(inner.map(Some(len), wrap))
+    }
+
+    fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<Delta, Fault> {
+        if let Value::Str(old) = &*self.slot
+            && key::prints_as(value, old)
+        {
+            self.walk.add(size::str_len(old.len()))?;
+            return Ok(Delta::Same);
+        }
+        let mut text = String::new();
+        match write!(text, "{value}") {
+            Ok(()) => self.serialize_str(&text),
+            Err(fmt::Error) => Err(Fault::new("a `Display` implementation failed")),
+        }
+    }
+
+    fn is_human_readable(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,247 @@
+//! Comparing a key that is yet to be serialised with one already in the tree.
+
+use std::fmt::{self, Display, Write};
+
+use serde::ser::{self, Impossible, Serialize, Serializer};
+
+use super::Value;
+
+/// The key is not a scalar (or fails to serialise), so finding out takes building it.
+#[derive(Debug)]
+pub(super) struct NotScalar;
+
+impl Display for NotScalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a scalar")
+    }
+}
+
+impl std::error::Error for NotScalar {}
+
+impl ser::Error for NotScalar {
+    fn custom<T: Display>(_: T) -> Self {
+        NotScalar
+    }
+}
+
+/// Whether `value` displays as exactly `text`, without building the string.
+pub(super) fn prints_as<T: Display + ?Sized>(value: &T, text: &str) -> bool {
+    struct Rest<'a>(&'a str);
+
+    impl Write for Rest<'_> {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+            Ok(())
+        }
+    }
+
+    let mut rest = Rest(text);
+    write!(rest, "{value}").is_ok() && rest.0.is_empty()
+}
+
+/// Serialises into whether the scalar given equals the value held.
+pub(super) struct Equals<'a>(pub(super) &'a Value);
+
+impl Equals<'_> {
+    #[inline]
+    fn unsigned(self, n: u64) -> Result<bool, NotScalar> {
+        Ok(matches!(self.0, Value::U64(old) if *old == n))
+    }
+
+    #[inline]
+    fn signed(self, n: i64) -> Result<bool, NotScalar> {
+        Ok(match self.0 {
+            Value::I64(old) => *old == n,
+            Value::U64(old) => u64::try_from(n) == Ok(*old),
+            _ => false,
+        })
+    }
+}
+
+type NoCompound = Impossible<bool, NotScalar>;
+
+impl Serializer for Equals<'_> {
+    type Ok = bool;
+    type Error = NotScalar;
+    type SerializeSeq = NoCompound;
+    type SerializeTuple = NoCompound;
+    type SerializeTupleStruct = NoCompound;
+    type SerializeTupleVariant = NoCompound;
+    type SerializeMap = NoCompound;
+    type SerializeStruct = NoCompound;
+    type SerializeStructVariant = NoCompound;
+
+    #[inline]
+    fn serialize_bool(self, v: bool) -> Result<bool, NotScalar> {
+        Ok(matches!(self.0, Value::Bool(old) if *old == v))
+    }
+
+    #[inline]
+    fn serialize_i8(self, v: i8) -> Result<bool, NotScalar> {
+        self.signed(v.into())
+    }
+
+    #[inline]
+    fn serialize_i16(self, v: i16) -> Result<bool, NotScalar> {
+        self.signed(v.into())
+    }
+
+    #[inline]
+    fn serialize_i32(self, v: i32) -> Result<bool, NotScalar> {
+        self.signed(v.into())
+    }
+
+    #[inline]
+    fn serialize_i64(self, v: i64) -> Result<bool, NotScalar> {
+        self.signed(v)
+    }
+
+    fn serialize_i128(self, v: i128) -> Result<bool, NotScalar> {
+        Ok(match self.0 {
+            Value::I64(old) => i128::from(*old) == v,
+            Value::U64(old) => i128::from(*old) == v,
+            Value::Wide(old) => **old == v,
+            _ => false,
+        })
+    }
+
+    #[inline]
+    fn serialize_u8(self, v: u8) -> Result<bool, NotScalar> {
+        self.unsigned(v.into())
+    }
+
+    #[inline]
+    fn serialize_u16(self, v: u16) -> Result<bool, NotScalar> {
+        self.unsigned(v.into())
+    }
+
+    #[inline]
+    fn serialize_u32(self, v: u32) -> Result<bool, NotScalar> {
+        self.unsigned(v.into())
+    }
+
+    #[inline]
+    fn serialize_u64(self, v: u64) -> Result<bool, NotScalar> {
+        self.unsigned(v)
+    }
+
+    fn serialize_u128(self, v: u128) -> Result<bool, NotScalar> {
+        // Too large a key is no key of the tree; building it reports the error.
+        i128::try_from(v).map_or(Err(NotScalar), |v| self.serialize_i128(v))
+    }
+
+    fn serialize_f32(self, v: f32) -> Result<bool, NotScalar> {
+        Ok(matches!(self.0, Value::F32(old) if old.to_bits() == v.to_bits()))
+    }
+
+    fn serialize_f64(self, v: f64) -> Result<bool, NotScalar> {
+        Ok(matches!(self.0, Value::F64(old) if old.to_bits() == v.to_bits()))
+    }
+
+    fn serialize_char(self, v: char) -> Result<bool, NotScalar> {
+        self.serialize_str(v.encode_utf8(&mut [0; 4]))
+    }
+
+    #[inline]
+    fn serialize_str(self, v: &str) -> Result<bool, NotScalar> {
+        Ok(matches!(self.0, Value::Str(old) if old == v))
+    }
+
+    fn serialize_bytes(self, v: &[u8]) -> Result<bool, NotScalar> {
+        Ok(matches!(self.0, Value::Bytes(old) if old == v))
+    }
+
+    fn serialize_none(self) -> Result<bool, NotScalar> {
+        self.serialize_unit()
+    }
+
+    #[inline]
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<bool, NotScalar> {
+        value.serialize(self)
+    }
+
+    fn serialize_unit(self) -> Result<bool, NotScalar> {
+        Ok(matches!(self.0, Value::Nil))
+    }
+
+    fn serialize_unit_struct(self, _: &'static str) -> Result<bool, NotScalar> {
+        self.serialize_unit()
+    }
+
+    #[inline]
+    fn serialize_unit_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+    ) -> Result<bool, NotScalar> {
+        self.serialize_str(variant)
+    }
+
+    #[inline]
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        value: &T,
+    ) -> Result<bool, NotScalar> {
+        value.serialize(self)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: &T,
+    ) -> Result<bool, NotScalar> {
+        Err(NotScalar)
+    }
+
+    fn serialize_seq(self, _: Option<usize>) -> Result<NoCompound, NotScalar> {
+        Err(NotScalar)
+    }
+
+    fn serialize_tuple(self, _: usize) -> Result<NoCompound, NotScalar> {
+        Err(NotScalar)
+    }
+
+    fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<NoCompound, NotScalar> {
+        Err(NotScalar)
+    }
+
+    fn serialize_tuple_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<NoCompound, NotScalar> {
+        Err(NotScalar)
+    }
+
+    fn serialize_map(self, _: Option<usize>) -> Result<NoCompound, NotScalar> {
+        Err(NotScalar)
+    }
+
+    fn serialize_struct(self, _: &'static str, _: usize) -> Result<NoCompound, NotScalar> {
+        Err(NotScalar)
+    }
+
+    fn serialize_struct_variant(
+        self,
+        _: &'static str,
+        _: u32,
+        _: &'static str,
+        _: usize,
+    ) -> Result<NoCompound, NotScalar> {
+        Err(NotScalar)
+    }
+
+    fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<bool, NotScalar> {
+        Ok(matches!(self.0, Value::Str(old) if prints_as(value, old)))
+    }
+
+    fn is_human_readable(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,251 @@
+//! The value tree itself: its shape, its equality, and ways to look into it.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::{Fault, StateError};
+use super::json::key_text;
+use super::{decode, diff};
+
+/// Up to this many map entries are searched one by one; more are indexed first.
+pub(super) const SMALL: usize = 16;
+
+/// A serialised value: the serde data model as a tree.
+///
+/// The [module documentation](super) says how Rust types map to it.
+///
+/// # Equality
+///
+/// Floats compare by their bits, so a NaN equals itself and `0.0` differs from `-0.0`.
+/// `F32` and `F64` never equal each other. Maps compare without regard to the order of
+/// their entries.
+///
+/// # Canonical form
+///
+/// Everything in this module produces values with one representation per number, as
+/// noted at the variants, and with no key twice in a map. Values put together by hand
+/// should keep to that: a number in two representations compares as two numbers, and
+/// comparing maps that repeat a key gives an unspecified answer.
+#[derive(Debug, Clone, Default)]
+pub enum Value {
+    /// Nothing: `None`, `()` and unit structs.
+    #[default]
+    Nil,
+    /// A boolean.
+    Bool(bool),
+    /// A negative integer. Others are [`U64`](Value::U64).
+    I64(i64),
+    /// A non-negative integer.
+    U64(u64),
+    /// An integer outside the range of both `i64` and `u64`.
+    Wide(Box<i128>),
+    /// A single-precision float.
+    F32(f32),
+    /// A double-precision float.
+    F64(f64),
+    /// Text: strings, chars and the names of unit variants. Names known at compile time
+    /// are borrowed.
+    Str(Cow<'static, str>),
+    /// Binary data.
+    Bytes(Vec<u8>),
+    /// A sequence, tuple or tuple struct.
+    Seq(Vec<Value>),
+    /// A map, struct, or a variant with its content. Keys are distinct.
+    Map(Vec<(Value, Value)>),
+}
+
+impl Value {
+    /// The value `state` serialises to.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Unserialisable`] if a `Serialize` implementation reports an error,
+    /// a map repeats a key, or an integer exceeds `i128::MAX`.
+    pub fn of<T: Serialize + ?Sized>(state: &T) -> Result<Value, StateError> {
+        diff::build(state).map_err(Fault::unserialisable)
+    }
+
+    /// Reads the value back as a `T`.
+    ///
+    /// Numbers convert between widths where they fit, and integers are accepted for
+    /// floats. Map keys that came through a text format (`"3"`, `"true"`) are accepted
+    /// for integer and boolean keys.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Unreadable`] if the value does not have the shape of a `T`.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, StateError> {
+        decode::decode(self).map_err(Fault::unreadable::<T>)
+    }
+
+    /// The part of the value at a dotted path such as `layers.3.weights`.
+    ///
+    /// Steps are map keys (in their textual form) or sequence positions; the empty path
+    /// is the value itself. Keys that contain dots are found too; where a path has two
+    /// readings, the one with the shorter first step wins.
+    pub fn get(&self, path: &str) -> Option<&Value> {
+        if path.is_empty() {
+            return Some(self);
+        }
+        let splits = path.match_indices('.').map(|(at, _)| at);
+        splits.chain([path.len()]).find_map(|end| {
+            let rest = path.get(end + 1..);
+            let child = self.child(&path[..end])?;
+            match rest {
+                None => Some(child),
+                Some("") => None,
+                Some(rest) => child.get(rest),
+            }
+        })
+    }
+
+    fn child(&self, step: &str) -> Option<&Value> {
+        match self {
+            Value::Map(entries) => {
+                let named = |(key, _): &&(Value, Value)| match key {
+                    Value::Str(name) => name == step,
+                    other => key_text(other) == step,
+                };
+                entries.iter().find(named).map(|(_, value)| value)
+            }
+            Value::Seq(items) => items.get(step.parse::<usize>().ok()?),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn name(name: &'static str) -> Value {
+        Value::Str(Cow::Borrowed(name))
+    }
+
+    #[inline]
+    pub(super) fn from_i64(n: i64) -> Value {
+        u64::try_from(n).map_or(Value::I64(n), Value::U64)
+    }
+
+    pub(super) fn from_i128(n: i128) -> Value {
+        if let Ok(n) = u64::try_from(n) {
+            Value::U64(n)
+        } else if let Ok(n) = i64::try_from(n) {
+            Value::I64(n)
+        } else {
+            Value::Wide(Box::new(n))
+        }
+    }
+
+    /// What the value is, for error messages.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Value::Nil => "nothing",
+            Value::Bool(_) => "a boolean",
+            Value::I64(_) | Value::U64(_) | Value::Wide(_) => "an integer",
+            Value::F32(_) | Value::F64(_) => "a float",
+            Value::Str(_) => "a string",
+            Value::Bytes(_) => "bytes",
+            Value::Seq(_) => "a sequence",
+            Value::Map(_) => "a map",
+        }
+    }
+}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Value::Nil, Value::Nil) => true,
+            (Value::Bool(a), Value::Bool(b)) => a == b,
+            (Value::I64(a), Value::I64(b)) => a == b,
+            (Value::U64(a), Value::U64(b)) => a == b,
+            (Value::Wide(a), Value::Wide(b)) => a == b,
+            (Value::F32(a), Value::F32(b)) => a.to_bits() == b.to_bits(),
+            (Value::F64(a), Value::F64(b)) => a.to_bits() == b.to_bits(),
+            (Value::Str(a), Value::Str(b)) => a == b,
+            (Value::Bytes(a), Value::Bytes(b)) => a == b,
+            (Value::Seq(a), Value::Seq(b)) => a == b,
+            (Value::Map(a), Value::Map(b)) => same_entries(a, b),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Value {}
+
+fn same_entries(a: &[(Value, Value)], b: &[(Value, Value)]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    // Equal maps usually agree on the order as well.
+    let ordered = a.iter().zip(b).take_while(|(a, b)| a.0 == b.0).count();
+    let (a_head, a_rest) = a.split_at(ordered);
+    let (b_head, b_rest) = b.split_at(ordered);
+    if a_head.iter().zip(b_head).any(|(a, b)| a.1 != b.1) {
+        return false;
+    }
+    if a_rest.len() <= SMALL {
+        a_rest.iter().all(|(key, value)| b_rest.iter().any(|(k, v)| k == key && v == value))
+    } else {
+        let b_rest: HashMap<_, _> = b_rest.iter().map(|(key, value)| (key, value)).collect();
+        a_rest.iter().all(|(key, value)| b_rest.get(key) == Some(&value))
+    }
+}
+
+impl Hash for Value {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        std::mem::discriminant(self).hash(state);
+        match self {
+            Value::Nil => {}
+            Value::Bool(b) => b.hash(state),
+            Value::I64(n) => n.hash(state),
+            Value::U64(n) => n.hash(state),
+            Value::Wide(n) => n.hash(state),
+            Value::F32(x) => x.to_bits().hash(state),
+            Value::F64(x) => x.to_bits().hash(state),
+            Value::Str(text) => text.hash(state),
+            Value::Bytes(bytes) => bytes.hash(state),
+            Value::Seq(items) => items.hash(state),
+            Value::Map(entries) => {
+                // A sum, because equality disregards the order.
+                let sum = entries.iter().fold(0u64, |sum, entry| {
+                    let mut hasher = DefaultHasher::new();
+                    entry.hash(&mut hasher);
+                    sum.wrapping_add(hasher.finish())
+                });
+                entries.len().hash(state);
+                sum.hash(state);
+            }
+        }
+    }
+}
+
+/// A key that occurs more than once.
+pub(super) fn repeated_key(entries: &[(Value, Value)]) -> Option<&Value> {
+    let mut keys = entries.iter().map(|(key, _)| key).enumerate();
+    if entries.len() <= SMALL {
+        let twice = |(at, key): &(usize, &Value)| entries[..*at].iter().any(|(k, _)| k == *key);
+        keys.find(twice).map(|(_, key)| key)
+    } else {
+        let mut seen = HashSet::with_capacity(entries.len());
+        keys.find(|(_, key)| !seen.insert(*key)).map(|(_, key)| key)
+    }
+}
+
+/// A key that occurs more than once, given that the keys other than the `count` ones at
+/// `positions` are distinct.
+pub(super) fn repeated_key_at(
+    entries: &[(Value, Value)],
+    count: usize,
+    mut positions: impl Iterator<Item = usize>,
+) -> Option<&Value> {
+    const FEW: usize = 4;
+    if count > FEW {
+        return repeated_key(entries);
+    }
+    positions.find_map(|at| {
+        let key = &entries[at].0;
+        let others = entries[..at].iter().chain(&entries[at + 1..]);
+        others.map(|(k, _)| k).find(|k| *k == key)
+    })
+}

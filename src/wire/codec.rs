@@ -1,0 +1,94 @@
+//! Values to bytes and back, and to a digest without keeping the bytes.
+
+use std::io;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+/// A value could not be turned into bytes, or bytes not into a value.
+#[derive(Debug, Error)]
+pub enum CodecError {
+    /// The value's `Serialize` refused.
+    #[error(
+        "a `{type_name}` does not serialise: {source}; derive `Serialize` for it, or skip the field at fault"
+    )]
+    Encode {
+        /// The Rust type of the value.
+        type_name: &'static str,
+        /// What the encoder said.
+        #[source]
+        source: rmp_serde::encode::Error,
+    },
+    /// The bytes are not such a value.
+    #[error("these {length} bytes are not a `{type_name}`: {source}")]
+    Decode {
+        /// The Rust type that was wanted.
+        type_name: &'static str,
+        /// How many bytes there were.
+        length: usize,
+        /// What the decoder said.
+        #[source]
+        source: rmp_serde::decode::Error,
+    },
+}
+
+/// The value as MessagePack with named fields.
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, CodecError> {
+    rmp_serde::to_vec_named(value).map(Bytes::from).map_err(encode_error::<T>)
+}
+
+/// The value that [`encode`] made `bytes` from.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    rmp_serde::from_slice(bytes).map_err(|source| CodecError::Decode {
+        type_name: std::any::type_name::<T>(),
+        length: bytes.len(),
+        source,
+    })
+}
+
+/// The BLAKE3 hash and the length of the encoded value, which is never held as a whole.
+pub(crate) fn digest<T: Serialize + ?Sized>(value: &T) -> Result<(blake3::Hash, u64), CodecError> {
+    struct Sink(blake3::Hasher);
+
+    impl io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.update(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    // The encoder writes a few bytes at a time and the hash is fast on many.
+    let mut out = io::BufWriter::with_capacity(16 * 1024, Sink(blake3::Hasher::new()));
+    rmp_serde::encode::write_named(&mut out, value).map_err(encode_error::<T>)?;
+    let Sink(hasher) = out.into_inner().unwrap_or_else(|_| unreachable!("hashing does not fail"));
+    Ok((hasher.finalize(), hasher.count()))
+}
+
+fn encode_error<T: ?Sized>(source: rmp_serde::encode::Error) -> CodecError {
+    CodecError::Encode { type_name: std::any::type_name::<T>(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_that_of_the_encoded_bytes() {
+        let value = vec![("a", 1), ("b", 2)];
+        let (hash, length) = digest(&value).unwrap();
+        let bytes = encode(&value).unwrap();
+        assert_eq!((hash, length), (blake3::hash(&bytes), bytes.len() as u64));
+    }
+
+    #[test]
+    fn bytes_of_another_type_are_refused_with_both_named() {
+        let error = decode::<u8>(&encode("text").unwrap()).unwrap_err();
+        assert!(error.to_string().contains("`u8`"), "{error}");
+    }
+}

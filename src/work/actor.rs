@@ -1,0 +1,180 @@
+//! The life of one incarnation.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+
+use futures::FutureExt;
+use futures::task::AtomicWaker;
+
+use super::Work;
+use super::context::{BUDGET, Identity, Stopped, WorkContext};
+use super::mailbox::{Mail, Mailbox, Receiver};
+use super::outbox::{Outbox, Report};
+use super::run::RunOrder;
+use super::status::{Failure, Reason};
+use crate::error::Error;
+use crate::id::{ActorPath, AppId};
+use crate::payload::PayloadError;
+use crate::state::{Tracker, Value};
+use crate::wire;
+
+/// What an incarnation is made from.
+pub(crate) struct Seed<W: Work> {
+    pub(crate) app: AppId,
+    pub(crate) path: ActorPath,
+    pub(crate) state: Value,
+    pub(crate) max_state_bytes: usize,
+    pub(crate) mailbox: Arc<Mailbox<W>>,
+    pub(crate) incarnation: u64,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) abort: Arc<Abort>,
+}
+
+/// Ends an incarnation by force, at its next `await`.
+#[derive(Default)]
+pub(crate) struct Abort {
+    raised: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Abort {
+    pub(crate) fn raise(&self) {
+        self.raised.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+/// Runs an incarnation to its end and reports that end, unless it was aborted: then nobody listens any more.
+pub(crate) async fn live<W: Work>(seed: Seed<W>) {
+    let outbox = seed.outbox.clone();
+    let abort = seed.abort.clone();
+    let end = {
+        // Boxed, so that what a Work's code needs is given back when it is over, before the end is reported.
+        let mut body = Box::pin(AssertUnwindSafe(body(seed)).catch_unwind());
+        poll_fn(|cx| {
+            if abort.raised.load(Ordering::Acquire) {
+                return Poll::Ready(None);
+            }
+            abort.waker.register(cx.waker());
+            if abort.raised.load(Ordering::Acquire) {
+                return Poll::Ready(None);
+            }
+            body.as_mut().poll(cx).map(Some)
+        })
+        .await
+    };
+    match end {
+        None => {}
+        Some(Ok(report)) => outbox.report(report),
+        Some(Err(panic)) => outbox.report(Report::Died { failure: panic_failure(&*panic) }),
+    }
+}
+
+async fn body<W: Work>(seed: Seed<W>) -> Report {
+    let Seed { app, path, state, max_state_bytes, mailbox, incarnation, outbox, abort: _ } = seed;
+    let mut work: W = match state.decode() {
+        Ok(work) => work,
+        Err(error) => return Report::Died { failure: failure(&error.into(), "its state") },
+    };
+    let tracker = Tracker::resume(state, max_state_bytes);
+    let mut cx =
+        WorkContext::new(Identity { app, path }, Receiver::new(mailbox, incarnation), outbox, tracker);
+
+    if let Err(error) = work.on_start(&mut cx).await {
+        return Report::Died { failure: failure(&error, "`on_start`") };
+    }
+    cx.publish(&work);
+    if let Some(error) = cx.take_trouble() {
+        return Report::Died { failure: failure(&error.into(), "`on_start`") };
+    }
+    cx.outbox().report(Report::Started);
+
+    let mut served = 0_usize;
+    while !cx.asked.stop {
+        if let Some(order) = cx.asked.run.take() {
+            run(&mut work, &mut cx, order).await;
+            continue;
+        }
+        match cx.next().await {
+            Mail::Command(command) => cx.obey(command),
+            Mail::Message(envelope) => {
+                envelope.deliver(&mut work, &mut cx).await;
+                if let Some(error) = cx.take_trouble() {
+                    return Report::Died { failure: failure(&error.into(), "a handler") };
+                }
+                served += 1;
+                if served % BUDGET == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    let result = work.on_stop(&mut cx).await;
+    cx.publish(&work);
+    let result = match cx.take_trouble() {
+        Some(error) => Err(error.into()),
+        None => result,
+    };
+    Report::Stopped { failure: result.err().map(|error| failure(&error, "`on_stop`")) }
+}
+
+async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) {
+    cx.begin(&order);
+    let run = order.run;
+    cx.outbox().report(Report::RunStarted { run });
+    let result = match wire::decode(&order.input.bytes) {
+        Ok(input) => Box::pin(work.run(input, cx)).await,
+        Err(error) => Err(Error::from(error).context("the run's input cannot be read back")),
+    };
+    cx.publish(work);
+    let result = match cx.take_trouble() {
+        Some(error) => Err(error.into()),
+        None => result,
+    };
+    let asked_to_leave = cx.asked.stop || cx.asked.cancel;
+    let report = match result {
+        Ok(()) => Report::RunSucceeded { run },
+        Err(error) if asked_to_leave && error.downcast_ref::<Stopped>().is_some() => {
+            Report::RunStopped { run }
+        }
+        Err(error) => {
+            let mut failure = failure(&error, "");
+            if let Err(second) = work.on_error(&error, cx).await {
+                failure.message = format!("{} (and `on_error` failed: {second:#})", failure.message);
+            }
+            cx.publish(work);
+            Report::RunFailed { run, failure }
+        }
+    };
+    cx.current = None;
+    cx.asked.cancel = false;
+    cx.outbox().report(report);
+}
+
+fn failure(error: &Error, place: &str) -> Failure {
+    let reason =
+        if error.downcast_ref::<PayloadError>().is_some() { Reason::PayloadLost } else { Reason::UserError };
+    let message = if place.is_empty() { format!("{error:#}") } else { format!("{place} failed: {error:#}") };
+    Failure { reason, message }
+}
+
+fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
+    if let Some(error) = panic.downcast_ref::<PayloadError>() {
+        return Failure { reason: Reason::PayloadLost, message: error.to_string() };
+    }
+    Failure { reason: Reason::Panic, message: panic_message(panic) }
+}
+
+/// What a panic said.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let said = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned());
+    said.map_or_else(|| "panicked".to_owned(), |said| format!("panicked: {said}"))
+}

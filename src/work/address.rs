@@ -1,0 +1,244 @@
+//! How Works reach each other.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::sync::oneshot;
+
+use super::Work;
+use super::mailbox::{Mailbox, Refused};
+use super::message::{AskError, Asked, Envelope, Handle, Message, SendError, Told};
+use crate::id::{ActorPath, AppId};
+
+/// How long an [`ask`](WorkAddr::ask) waits unless it says otherwise.
+pub const DEFAULT_ASK_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The address of a Work: cloneable, serialisable, an input like any other.
+///
+/// It belongs to the Work and not to one life of it: it stays good when the Work is restarted, or stopped and
+/// started again. Messages of one sender arrive in the order in which they were sent.
+///
+/// ```
+/// # use flowright::prelude::*;
+/// # #[derive(Serialize, Deserialize)]
+/// # struct Predict(f64);
+/// # #[derive(Default, Serialize, Deserialize)]
+/// # struct Server;
+/// # impl Work for Server {
+/// #     type Input = ();
+/// #     async fn run(&mut self, (): (), _: &mut WorkContext<Self>) -> Result<()> { Ok(()) }
+/// # }
+/// # impl Handle<Predict> for Server {
+/// #     type Reply = f64;
+/// #     async fn handle(&mut self, m: Predict, _: &mut WorkContext<Self>) -> f64 { m.0 }
+/// # }
+/// #[derive(Default, Serialize, Deserialize)]
+/// struct Client;
+///
+/// impl Work for Client {
+///     type Input = WorkAddr<Server>;
+///
+///     async fn run(&mut self, server: Self::Input, _cx: &mut WorkContext<Self>) -> Result<()> {
+///         let prediction = server.ask(Predict(1.0)).await?;
+///         println!("{prediction}");
+///         Ok(())
+///     }
+/// }
+/// ```
+pub struct WorkAddr<W: Work> {
+    app: AppId,
+    path: ActorPath,
+    mailbox: Option<Arc<Mailbox<W>>>,
+}
+
+impl<W: Work> WorkAddr<W> {
+    pub(crate) fn new(app: AppId, path: ActorPath, mailbox: Arc<Mailbox<W>>) -> Self {
+        Self { app, path, mailbox: Some(mailbox) }
+    }
+
+    /// The address of a Work that is not part of an App yet. It cannot be sent anywhere.
+    pub(crate) fn nowhere() -> Self {
+        Self { app: AppId::NONE, path: ActorPath::root(), mailbox: None }
+    }
+
+    /// The path of the Work.
+    pub fn path(&self) -> &ActorPath {
+        &self.path
+    }
+
+    /// How many messages wait in its mailbox.
+    pub fn waiting(&self) -> usize {
+        self.mailbox.as_ref().map_or(0, |mailbox| mailbox.depth())
+    }
+
+    /// Sends a message and waits only for room in the mailbox.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, the message is not sent.
+    ///
+    /// # Errors
+    /// [`SendError::Stopped`] and [`SendError::Unknown`], with the message.
+    pub async fn tell<M: Message>(&self, message: M) -> Result<(), SendError<M>>
+    where
+        W: Handle<M>,
+    {
+        let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
+        mailbox.send(Box::new(Told(message))).await.map_err(|(envelope, why)| {
+            SendError::closed(self.path.as_str(), why, open::<W, Told<M>>(envelope).0)
+        })
+    }
+
+    /// Sends a message if there is room for it now.
+    ///
+    /// # Errors
+    /// [`SendError`], with the message.
+    pub fn try_tell<M: Message>(&self, message: M) -> Result<(), SendError<M>>
+    where
+        W: Handle<M>,
+    {
+        let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
+        mailbox.try_send(Box::new(Told(message))).map_err(|refused| match refused {
+            Refused::Full(envelope) => SendError::Full {
+                path: self.path.to_string(),
+                capacity: mailbox.capacity(),
+                message: open::<W, Told<M>>(envelope).0,
+            },
+            Refused::Closed(envelope, why) => {
+                SendError::closed(self.path.as_str(), why, open::<W, Told<M>>(envelope).0)
+            }
+        })
+    }
+
+    /// Sends a message and waits for the answer, at most [`DEFAULT_ASK_DEADLINE`].
+    ///
+    /// # Errors
+    /// [`AskError`], which says whether a handler may have seen the message.
+    pub async fn ask<M: Message>(&self, message: M) -> Result<W::Reply, AskError<M>>
+    where
+        W: Handle<M>,
+    {
+        self.ask_within(DEFAULT_ASK_DEADLINE, message).await
+    }
+
+    /// The same with a deadline, which includes the wait for room.
+    ///
+    /// # Errors
+    /// [`AskError`], which says whether a handler may have seen the message.
+    pub async fn ask_within<M: Message>(
+        &self,
+        deadline: Duration,
+        message: M,
+    ) -> Result<W::Reply, AskError<M>>
+    where
+        W: Handle<M>,
+    {
+        let Some(mailbox) = &self.mailbox else { return Err(AskError::NotHandled(self.unknown(message))) };
+        let exchange = async {
+            let (reply, answer) = oneshot::channel();
+            mailbox.send(Box::new(Asked { message, reply })).await.map_err(|(envelope, why)| {
+                let message = open::<W, Asked<M, W::Reply>>(envelope).message;
+                AskError::NotHandled(SendError::closed(self.path.as_str(), why, message))
+            })?;
+            match answer.await {
+                Ok(Ok(reply)) => Ok(reply),
+                Ok(Err((message, why))) => {
+                    Err(AskError::NotHandled(SendError::closed(self.path.as_str(), why, message)))
+                }
+                Err(_) => Err(AskError::Failed { path: self.path.to_string() }),
+            }
+        };
+        match tokio::time::timeout(deadline, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(AskError::Timeout { path: self.path.to_string(), after: deadline }),
+        }
+    }
+
+    fn unknown<M>(&self, message: M) -> SendError<M> {
+        SendError::Unknown { path: self.path.to_string(), message }
+    }
+}
+
+/// The message that the sender put into `envelope`, which is of the type that it was made with.
+fn open<W, E: 'static>(envelope: Envelope<W>) -> E {
+    *envelope.into_any().downcast::<E>().unwrap_or_else(|_| unreachable!("an envelope keeps its type"))
+}
+
+impl<W: Work> Clone for WorkAddr<W> {
+    fn clone(&self) -> Self {
+        Self { app: self.app, path: self.path.clone(), mailbox: self.mailbox.clone() }
+    }
+}
+
+impl<W: Work> PartialEq for WorkAddr<W> {
+    fn eq(&self, other: &Self) -> bool {
+        self.app == other.app && self.path == other.path
+    }
+}
+
+impl<W: Work> Eq for WorkAddr<W> {}
+
+impl<W: Work> fmt::Debug for WorkAddr<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WorkAddr({})", self.path)
+    }
+}
+
+/// The mailboxes whose addresses were serialised, so that what arrives can be opened again.
+type Directory = Mutex<HashMap<(AppId, ActorPath), Weak<dyn Any + Send + Sync>>>;
+
+fn directory() -> &'static Directory {
+    static DIRECTORY: OnceLock<Directory> = OnceLock::new();
+    DIRECTORY.get_or_init(Mutex::default)
+}
+
+/// Forgets the addresses of an App that has ended, or of one Work of it.
+pub(crate) fn forget_addresses(app: AppId, path: Option<&ActorPath>) {
+    let mut directory = directory().lock().unwrap_or_else(PoisonError::into_inner);
+    match path {
+        Some(path) => drop(directory.remove(&(app, path.clone()))),
+        None => directory.retain(|(owner, _), _| *owner != app),
+    }
+}
+
+impl<W: Work> Serialize for WorkAddr<W> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.path.is_root() {
+            return Err(serde::ser::Error::custom(
+                "it has the address of a Work that is not part of the App yet; use it from the next reaction on",
+            ));
+        }
+        if let Some(mailbox) = &self.mailbox {
+            let mailbox: Arc<dyn Any + Send + Sync> = mailbox.clone();
+            directory()
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert((self.app, self.path.clone()), Arc::downgrade(&mailbox));
+        }
+        (self.app, &self.path).serialize(serializer)
+    }
+}
+
+impl<'de, W: Work> Deserialize<'de> for WorkAddr<W> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (app, path) = <(AppId, ActorPath)>::deserialize(deserializer)?;
+        let found = directory()
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&(app, path.clone()))
+            .and_then(Weak::upgrade);
+        let mailbox = match found {
+            Some(mailbox) => Some(mailbox.downcast::<Mailbox<W>>().map_err(|_| {
+                serde::de::Error::custom(format!(
+                    "work `{path}` is not a `{}`; an address can only be read as the type of Work it is of",
+                    std::any::type_name::<W>()
+                ))
+            })?),
+            None => None,
+        };
+        Ok(Self { app, path, mailbox })
+    }
+}

@@ -1,0 +1,255 @@
+//! What a Work's code can do.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::future::maybe_done;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Work;
+use super::address::WorkAddr;
+use super::mailbox::{Mail, Receiver};
+use super::message::Envelope;
+use super::outbox::Outbox;
+use super::run::{Command, RunOrder};
+use crate::id::{ActorPath, AppId};
+use crate::payload::{self, Payload, PayloadError};
+use crate::state::{StateError, Tracker};
+
+/// The Work was asked to stop. Passed on by `?`, it ends the run in good order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the Work was asked to stop")]
+pub struct Stopped;
+
+/// Who an incarnation is.
+pub(crate) struct Identity {
+    pub(crate) app: AppId,
+    pub(crate) path: ActorPath,
+}
+
+/// What a Work's `run`, handlers and hooks do with the world: publish, sleep, take turns with the mailbox, make
+/// payloads.
+pub struct WorkContext<W: Work> {
+    identity: Identity,
+    receiver: Receiver<W>,
+    outbox: Arc<Outbox>,
+    tracker: Tracker,
+    /// Whether the state as last published refers to payloads.
+    holds: bool,
+    attempt: u32,
+    pub(super) current: Option<u64>,
+    pub(super) asked: Asked,
+    trouble: Option<StateError>,
+}
+
+/// What the Flow has asked for that was not done yet.
+#[derive(Default)]
+pub(super) struct Asked {
+    pub(super) stop: bool,
+    pub(super) cancel: bool,
+    pub(super) run: Option<RunOrder>,
+}
+
+/// At most this many messages are served before others on the thread get their turn.
+pub(super) const BUDGET: usize = 256;
+
+impl<W: Work> WorkContext<W> {
+    pub(super) fn new(
+        identity: Identity,
+        receiver: Receiver<W>,
+        outbox: Arc<Outbox>,
+        tracker: Tracker,
+    ) -> Self {
+        Self {
+            identity,
+            receiver,
+            outbox,
+            tracker,
+            holds: true,
+            attempt: 0,
+            current: None,
+            asked: Asked::default(),
+            trouble: None,
+        }
+    }
+
+    /// Tells the Flow what changed in the Work's state since the last time. Costs what comparing costs; never
+    /// blocks.
+    ///
+    /// Several fields changed in between arrive together. Under load a Flow may skip intermediate values, never
+    /// sees an older one after a newer one, and always sees the last. What must not be skipped is a message.
+    ///
+    /// A state that does not serialise or is above the App's limit is not published and fails the Work: at the
+    /// next point where it takes turns, or at the end of the run.
+    pub fn publish(&mut self, work: &W) {
+        let (result, holds) = payload::collect(|| self.tracker.update(work));
+        match result {
+            Ok(Some(patch)) => {
+                let has_holds = !holds.is_empty();
+                let changed = has_holds || self.holds;
+                self.holds = has_holds;
+                self.outbox.publish(patch, changed.then_some(holds));
+            }
+            Ok(None) => {}
+            Err(error) => self.trouble = Some(error),
+        }
+    }
+
+    /// Serves the messages that wait, then lets others on this thread have a turn.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the Work is asked to stop.
+    pub async fn turn(&mut self, work: &mut W) -> Result<(), Stopped> {
+        for _ in 0..BUDGET {
+            let mail = poll_fn(|cx| Poll::Ready(self.receiver.poll(cx))).await;
+            match mail {
+                Poll::Ready(mail) => {
+                    if let Some(envelope) = self.accept(mail) {
+                        envelope.deliver(work, self).await;
+                    }
+                }
+                Poll::Pending => break,
+            }
+            self.check()?;
+        }
+        tokio::task::yield_now().await;
+        self.check()
+    }
+
+    /// Waits for `duration` and serves messages meanwhile.
+    ///
+    /// # Errors
+    /// [`Stopped`] at once when the Work is asked to stop.
+    pub async fn sleep(&mut self, work: &mut W, duration: Duration) -> Result<(), Stopped> {
+        self.serve(work, tokio::time::sleep(duration)).await
+    }
+
+    /// Waits for `future` and serves messages meanwhile; the future goes on while a handler does.
+    ///
+    /// # Errors
+    /// [`Stopped`] at once when the Work is asked to stop; the future is dropped then.
+    pub async fn serve<F: Future>(&mut self, work: &mut W, future: F) -> Result<F::Output, Stopped> {
+        let mut future = pin!(maybe_done(future));
+        let mut served = 0;
+        loop {
+            self.check()?;
+            let mail = poll_fn(|cx| {
+                if let Poll::Ready(mail) = self.receiver.poll(cx) {
+                    return Poll::Ready(Some(mail));
+                }
+                future.as_mut().poll(cx).map(|()| None)
+            })
+            .await;
+            let Some(mail) = mail else {
+                return Ok(future.take_output().expect("it has just ended"));
+            };
+            if let Some(envelope) = self.accept(mail) {
+                let mut delivery = envelope.deliver(work, self);
+                poll_fn(|cx| {
+                    let delivered = delivery.as_mut().poll(cx);
+                    if delivered.is_pending() {
+                        let _ = future.as_mut().poll(cx);
+                    }
+                    delivered
+                })
+                .await;
+            }
+            served += 1;
+            if served % BUDGET == 0 {
+                // A mailbox that never runs dry must not keep the future waiting for ever.
+                let done = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await;
+                self.check()?;
+                if done {
+                    return Ok(future.take_output().expect("it has ended"));
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Serves messages until the Work is asked to stop.
+    ///
+    /// # Errors
+    /// Always [`Stopped`], in the end.
+    pub async fn serve_forever(&mut self, work: &mut W) -> Result<std::convert::Infallible, Stopped> {
+        self.serve(work, std::future::pending()).await
+    }
+
+    /// Keeps `value` here and gives a small reference to it, which can be part of the state, inputs and messages.
+    ///
+    /// # Errors
+    /// [`PayloadError::Unserialisable`] when the value could never travel.
+    pub fn payload<T>(&self, value: T) -> Result<Payload<T>, PayloadError>
+    where
+        T: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        Payload::new(value, &self.identity.path)
+    }
+
+    /// Whether the Work has been asked to stop, for code that does not take turns.
+    pub fn is_stopping(&mut self) -> bool {
+        while let Some(command) = self.receiver.command() {
+            self.obey(command);
+        }
+        self.asked.stop || self.asked.cancel
+    }
+
+    /// The Work's path from the root of the App.
+    pub fn path(&self) -> &ActorPath {
+        &self.identity.path
+    }
+
+    /// The Work's own address.
+    pub fn addr(&self) -> WorkAddr<W> {
+        WorkAddr::new(self.identity.app, self.identity.path.clone(), self.receiver.mailbox().clone())
+    }
+
+    /// Which try of this run it is, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    pub(super) fn begin(&mut self, order: &RunOrder) {
+        self.attempt = order.attempt;
+        self.current = Some(order.run);
+        self.asked.cancel = false;
+    }
+
+    pub(super) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    pub(super) fn take_trouble(&mut self) -> Option<StateError> {
+        self.trouble.take()
+    }
+
+    pub(super) async fn next(&mut self) -> Mail<W> {
+        poll_fn(|cx| self.receiver.poll(cx)).await
+    }
+
+    fn check(&self) -> Result<(), Stopped> {
+        if self.asked.stop || self.asked.cancel || self.trouble.is_some() { Err(Stopped) } else { Ok(()) }
+    }
+
+    fn accept(&mut self, mail: Mail<W>) -> Option<Envelope<W>> {
+        match mail {
+            Mail::Message(envelope) => Some(envelope),
+            Mail::Command(command) => {
+                self.obey(command);
+                None
+            }
+        }
+    }
+
+    pub(super) fn obey(&mut self, command: Command) {
+        match command {
+            Command::Stop => self.asked.stop = true,
+            Command::Cancel { run } => self.asked.cancel |= self.current == Some(run),
+            Command::Run(order) => self.asked.run = Some(order),
+        }
+    }
+}

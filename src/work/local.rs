@@ -1,0 +1,87 @@
+//! The places of this process: a thread for one Work, or one of a few threads for many.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use actix_rt::Arbiter;
+use futures::future::LocalBoxFuture;
+
+use super::{Host, Placement};
+use crate::id::ActorPath;
+
+/// An incarnation that can be sent to the thread where it is to live.
+pub(crate) type Task = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
+
+/// A place could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HostError {
+    #[error(
+        "no thread could be started for work `{path}`: the system's limit on threads or memory is reached; \
+         raise it, or place light Works in the pool with `.placed(Placement::Pool)`"
+    )]
+    NoThread { path: String },
+}
+
+/// Hosts Works in this process, on arbiters of the current actix System.
+pub(crate) struct LocalHost {
+    pool: Vec<Arbiter>,
+    pool_size: usize,
+    next: usize,
+    inline: bool,
+}
+
+impl LocalHost {
+    /// `pool_size` threads for pooled Works, started when the first one needs them.
+    pub(crate) fn new(pool_size: usize) -> Self {
+        Self { pool: Vec::new(), pool_size: pool_size.max(1), next: 0, inline: false }
+    }
+
+    /// All Works on the calling thread, whatever their placement: one clock for everything.
+    pub(crate) fn inline() -> Self {
+        let mut host = Self::new(1);
+        host.inline = true;
+        host
+    }
+
+    fn arbiter(path: &ActorPath) -> Result<Arbiter, HostError> {
+        catch_unwind(AssertUnwindSafe(Arbiter::new))
+            .map_err(|_| HostError::NoThread { path: path.to_string() })
+    }
+}
+
+impl Host for LocalHost {
+    fn launch(&mut self, placement: Placement, path: &ActorPath, task: Task) -> Result<(), HostError> {
+        if self.inline {
+            actix_rt::spawn(task());
+            return Ok(());
+        }
+        match placement {
+            Placement::Thread => {
+                Self::arbiter(path)?.spawn_fn(move || {
+                    actix_rt::spawn(async move {
+                        task().await;
+                        Arbiter::current().stop();
+                    });
+                });
+            }
+            Placement::Pool => {
+                if self.pool.len() < self.pool_size {
+                    self.pool.push(Self::arbiter(path)?);
+                }
+                let arbiter = &self.pool[self.next % self.pool.len()];
+                self.next = self.next.wrapping_add(1);
+                arbiter.spawn_fn(move || {
+                    actix_rt::spawn(task());
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for LocalHost {
+    fn drop(&mut self) {
+        for arbiter in &self.pool {
+            arbiter.stop();
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! The bounded mailbox.
+//!
+//! # Guarantees
+//! - At most `capacity` messages wait. A sender waits for room in the order of asking, and nobody overtakes a
+//!   waiting sender: messages of one sender arrive in the order in which it sent them.
+//! - A mailbox belongs to the Work, not to one incarnation of it: what an incarnation had taken and not begun
+//!   when it died goes back to the front.
+//! - When the Work stops, what still waits is refused: an `ask` fails at its caller, a lost `tell` is logged.
+//! - Dropping a waiting `send` gives up its place and keeps the message out.
+//!
+//! # Cost
+//! One lock and, only when the Work is parked, one wake-up per message. The receiver takes messages in batches,
+//! so that it and the senders seldom meet at the lock. A batch is at most an eighth of the capacity; messages in
+//! it still count as waiting, so that a full mailbox may refuse up to an eighth early but never too late.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::message::Envelope;
+use super::{Command, Work};
+
+const LARGEST_BATCH: usize = 128;
+
+/// Why a mailbox takes no messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    NotStarted,
+    Stopped,
+    Failed,
+}
+
+pub(crate) struct Mailbox<W> {
+    inner: Mutex<Inner<W>>,
+    /// Whether there may be commands, so that a message costs no lock to find out.
+    commanded: AtomicBool,
+    capacity: usize,
+    batch: usize,
+}
+
+struct Inner<W> {
+    messages: VecDeque<Envelope<W>>,
+    commands: VecDeque<Command>,
+    /// Taken by the receiver in a batch and not yet begun.
+    taken: usize,
+    closed: Option<Closed>,
+    receiver: Option<Waker>,
+    waiting: VecDeque<Waiting>,
+    /// Senders whose turn has come and who have not used it yet.
+    granted: Vec<u64>,
+    next_ticket: u64,
+    /// Which incarnation may receive. An earlier one that was given up and still runs finds only an order to stop.
+    incarnation: u64,
+}
+
+struct Waiting {
+    ticket: u64,
+    waker: Waker,
+}
+
+impl<W> Inner<W> {
+    fn room(&self, capacity: usize) -> bool {
+        self.messages.len() + self.taken + self.granted.len() < capacity
+    }
+
+    /// Gives free places to waiting senders, in order.
+    fn grant(&mut self, capacity: usize) -> Vec<Waker> {
+        let mut woken = Vec::new();
+        while !self.waiting.is_empty() && self.room(capacity) {
+            let Waiting { ticket, waker } = self.waiting.pop_front().expect("checked above");
+            self.granted.push(ticket);
+            woken.push(waker);
+        }
+        woken
+    }
+}
+
+/// A message that was not taken comes back with the reason.
+pub(crate) enum Refused<E> {
+    Full(E),
+    Closed(E, Closed),
+}
+
+impl<W: Work> Mailbox<W> {
+    pub(crate) fn new(capacity: usize) -> Self {
+        let capacity = capacity.max(1);
+        Self {
+            inner: Mutex::new(Inner {
+                messages: VecDeque::new(),
+                commands: VecDeque::new(),
+                taken: 0,
+                closed: Some(Closed::NotStarted),
+                receiver: None,
+                waiting: VecDeque::new(),
+                granted: Vec::new(),
+                next_ticket: 0,
+                incarnation: 0,
+            }),
+            commanded: AtomicBool::new(false),
+            capacity,
+            batch: (capacity / 8).clamp(1, LARGEST_BATCH),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<W>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(crate) fn try_send(&self, envelope: Envelope<W>) -> Result<(), Refused<Envelope<W>>> {
+        let mut inner = self.lock();
+        if let Some(closed) = inner.closed {
+            return Err(Refused::Closed(envelope, closed));
+        }
+        if !inner.waiting.is_empty() || !inner.room(self.capacity) {
+            return Err(Refused::Full(envelope));
+        }
+        inner.messages.push_back(envelope);
+        let receiver = inner.receiver.take();
+        drop(inner);
+        if let Some(receiver) = receiver {
+            receiver.wake();
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn send(&self, envelope: Envelope<W>) -> Result<(), (Envelope<W>, Closed)> {
+        let envelope = match self.try_send(envelope) {
+            Ok(()) => return Ok(()),
+            Err(Refused::Closed(envelope, closed)) => return Err((envelope, closed)),
+            Err(Refused::Full(envelope)) => envelope,
+        };
+        let mut envelope = Some(envelope);
+        let mut place = Place { mailbox: self, ticket: None };
+        poll_fn(|cx| {
+            let mut inner = self.lock();
+            if let Some(closed) = inner.closed {
+                return Poll::Ready(Err((envelope.take().expect("sent once"), closed)));
+            }
+            let my_turn = match place.ticket {
+                Some(ticket) => match inner.granted.iter().position(|granted| *granted == ticket) {
+                    Some(position) => {
+                        inner.granted.swap_remove(position);
+                        place.ticket = None;
+                        true
+                    }
+                    None => false,
+                },
+                None => inner.waiting.is_empty() && inner.room(self.capacity),
+            };
+            if my_turn {
+                inner.messages.push_back(envelope.take().expect("sent once"));
+                let receiver = inner.receiver.take();
+                drop(inner);
+                if let Some(receiver) = receiver {
+                    receiver.wake();
+                }
+                return Poll::Ready(Ok(()));
+            }
+            match place.ticket.and_then(|ticket| inner.waiting.iter_mut().find(|w| w.ticket == ticket)) {
+                Some(waiting) => waiting.waker.clone_from(cx.waker()),
+                None => {
+                    let ticket = inner.next_ticket;
+                    inner.next_ticket += 1;
+                    inner.waiting.push_back(Waiting { ticket, waker: cx.waker().clone() });
+                    place.ticket = Some(ticket);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Puts a command where the receiver finds it before any message.
+    pub(crate) fn command(&self, command: Command) {
+        let mut inner = self.lock();
+        inner.commands.push_back(command);
+        self.commanded.store(true, Ordering::Release);
+        let receiver = inner.receiver.take();
+        drop(inner);
+        if let Some(receiver) = receiver {
+            receiver.wake();
+        }
+    }
+
+    /// Takes messages from now on, for a new incarnation, whose number it gives.
+    pub(crate) fn open(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.closed = None;
+        inner.commands.clear();
+        inner.receiver = None;
+        inner.incarnation += 1;
+        inner.incarnation
+    }
+
+    /// Refuses messages from now on, and those that wait.
+    pub(crate) fn close(&self, why: Closed) -> usize {
+        let mut inner = self.lock();
+        inner.closed = Some(why);
+        inner.granted.clear();
+        let messages = std::mem::take(&mut inner.messages);
+        let waiting = std::mem::take(&mut inner.waiting);
+        drop(inner);
+        waiting.into_iter().for_each(|sender| sender.waker.wake());
+        messages.into_iter().map(|envelope| usize::from(envelope.refuse(why))).sum()
+    }
+
+    /// How many messages wait.
+    pub(crate) fn depth(&self) -> usize {
+        let inner = self.lock();
+        inner.messages.len() + inner.taken
+    }
+}
+
+/// A sender's place in the queue; given up when the sender goes.
+struct Place<'a, W: Work> {
+    mailbox: &'a Mailbox<W>,
+    ticket: Option<u64>,
+}
+
+impl<W: Work> Drop for Place<'_, W> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let mut inner = self.mailbox.lock();
+        inner.waiting.retain(|waiting| waiting.ticket != ticket);
+        inner.granted.retain(|granted| *granted != ticket);
+        let woken = inner.grant(self.mailbox.capacity);
+        drop(inner);
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// What an incarnation finds in its mailbox.
+pub(crate) enum Mail<W> {
+    Command(Command),
+    Message(Envelope<W>),
+}
+
+/// The receiving end, of which the living incarnation has the only one.
+pub(crate) struct Receiver<W: Work> {
+    mailbox: Arc<Mailbox<W>>,
+    batch: VecDeque<Envelope<W>>,
+    incarnation: u64,
+}
+
+impl<W: Work> Receiver<W> {
+    pub(crate) fn new(mailbox: Arc<Mailbox<W>>, incarnation: u64) -> Self {
+        Self { mailbox, batch: VecDeque::new(), incarnation }
+    }
+
+    pub(crate) fn mailbox(&self) -> &Arc<Mailbox<W>> {
+        &self.mailbox
+    }
+
+    /// A command that waits; commands go before messages.
+    pub(crate) fn command(&mut self) -> Option<Command> {
+        if !self.mailbox.commanded.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut inner = self.mailbox.lock();
+        if inner.incarnation != self.incarnation {
+            return Some(Command::Stop);
+        }
+        let command = inner.commands.pop_front();
+        if inner.commands.is_empty() {
+            self.mailbox.commanded.store(false, Ordering::Release);
+        }
+        command
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Mail<W>> {
+        if let Some(command) = self.command() {
+            return Poll::Ready(Mail::Command(command));
+        }
+        if let Some(envelope) = self.batch.pop_front() {
+            return Poll::Ready(Mail::Message(envelope));
+        }
+        let mut inner = self.mailbox.lock();
+        if inner.incarnation != self.incarnation {
+            return Poll::Ready(Mail::Command(Command::Stop));
+        }
+        inner.taken = 0;
+        let first = inner.messages.pop_front();
+        if first.is_some() {
+            let more = inner.messages.len().min(self.mailbox.batch - 1);
+            inner.taken = more;
+            if more == inner.messages.len() {
+                std::mem::swap(&mut self.batch, &mut inner.messages);
+            } else {
+                self.batch.extend(inner.messages.drain(..more));
+            }
+        } else if let Some(command) = inner.commands.pop_front() {
+            return Poll::Ready(Mail::Command(command));
+        } else {
+            match &mut inner.receiver {
+                Some(waker) => waker.clone_from(cx.waker()),
+                none => *none = Some(cx.waker().clone()),
+            }
+        }
+        let woken = if inner.waiting.is_empty() { Vec::new() } else { inner.grant(self.mailbox.capacity) };
+        drop(inner);
+        woken.into_iter().for_each(Waker::wake);
+        first.map_or(Poll::Pending, |envelope| Poll::Ready(Mail::Message(envelope)))
+    }
+}
+
+impl<W: Work> Drop for Receiver<W> {
+    fn drop(&mut self) {
+        let mut inner = self.mailbox.lock();
+        if inner.incarnation == self.incarnation {
+            inner.receiver = None;
+            inner.taken = 0;
+        }
+        let refused = match inner.closed {
+            Some(why) => {
+                std::mem::take(&mut self.batch).into_iter().map(|envelope| (envelope, why)).collect()
+            }
+            None => {
+                while let Some(envelope) = self.batch.pop_back() {
+                    inner.messages.push_front(envelope);
+                }
+                Vec::new()
+            }
+        };
+        drop(inner);
+        for (envelope, why) in refused {
+            envelope.refuse(why);
+        }
+    }
+}
+
+/// A mailbox of a Work whose type is not known here.
+pub(crate) trait AnyMailbox: Send + Sync {
+    fn command(&self, command: Command);
+    fn open(&self) -> u64;
+    /// How many messages were lost without anybody being told.
+    fn close(&self, why: Closed) -> usize;
+    fn depth(&self) -> usize;
+    fn into_any(self: Arc<Self>) -> Arc<dyn std::any::Any + Send + Sync>;
+}
+
+impl<W: Work> AnyMailbox for Mailbox<W> {
+    fn command(&self, command: Command) {
+        self.command(command);
+    }
+
+    fn open(&self) -> u64 {
+        self.open()
+    }
+
+    fn close(&self, why: Closed) -> usize {
+        self.close(why)
+    }
+
+    fn depth(&self) -> usize {
+        self.depth()
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn std::any::Any + Send + Sync> {
+        self
+    }
+}

@@ -1,0 +1,138 @@
+//! What a Work tells its Flow.
+//!
+//! # Guarantees
+//! - State conflates: what was published since the last look is one patch. An older value never follows a newer
+//!   one, and the last one always arrives.
+//! - Reports do not conflate, and stay in order.
+//! - State published before a report is seen no later than the report: both are taken in one look.
+//! - Each incarnation has an outbox of its own. What is written into the outbox of an incarnation that was given
+//!   up is never read.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::status::Failure;
+use crate::id::WorkId;
+use crate::payload::Holds;
+use crate::state::Patch;
+
+/// Something that happened to an incarnation.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// It is up: `on_start` has ended well.
+    Started,
+    RunStarted {
+        run: u64,
+    },
+    RunSucceeded {
+        run: u64,
+    },
+    RunFailed {
+        run: u64,
+        failure: Failure,
+    },
+    /// The run left early because it was asked to.
+    RunStopped {
+        run: u64,
+    },
+    /// The incarnation is over because it was asked to stop; a failing `on_stop` is told here.
+    Stopped {
+        failure: Option<Failure>,
+    },
+    /// The incarnation is over because it broke: a panic, or a failing hook.
+    Died {
+        failure: Failure,
+    },
+}
+
+pub(crate) struct Outbox {
+    id: WorkId,
+    content: Mutex<Content>,
+    doorbell: Arc<Doorbell>,
+}
+
+#[derive(Default)]
+struct Content {
+    news: News,
+    rung: bool,
+}
+
+/// Everything since the last look.
+#[derive(Default)]
+pub(crate) struct News {
+    pub(crate) patch: Option<Patch>,
+    /// What the state refers to, when that changed.
+    pub(crate) holds: Option<Holds>,
+    pub(crate) reports: Vec<Report>,
+}
+
+impl Outbox {
+    pub(crate) fn new(id: WorkId, doorbell: Arc<Doorbell>) -> Self {
+        Self { id, content: Mutex::default(), doorbell }
+    }
+
+    pub(crate) fn publish(&self, patch: Patch, holds: Option<Holds>) {
+        self.write(|news| {
+            match &mut news.patch {
+                Some(earlier) => earlier.then(patch),
+                none => *none = Some(patch),
+            }
+            if holds.is_some() {
+                news.holds = holds;
+            }
+        });
+    }
+
+    pub(crate) fn report(&self, report: Report) {
+        self.write(|news| news.reports.push(report));
+    }
+
+    fn write(&self, change: impl FnOnce(&mut News)) {
+        let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut content.news);
+        let ring = !std::mem::replace(&mut content.rung, true);
+        drop(content);
+        if ring {
+            self.doorbell.ring(self.id);
+        }
+    }
+
+    pub(crate) fn take(&self) -> News {
+        let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+        content.rung = false;
+        std::mem::take(&mut content.news)
+    }
+}
+
+/// Tells the driver which outboxes to look into.
+#[derive(Default)]
+pub(crate) struct Doorbell {
+    state: Mutex<DoorbellState>,
+}
+
+#[derive(Default)]
+struct DoorbellState {
+    rung: Vec<WorkId>,
+    waker: Option<Waker>,
+}
+
+impl Doorbell {
+    fn ring(&self, id: WorkId) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.rung.push(id);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Vec<WorkId>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.rung.is_empty() {
+            state.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(std::mem::take(&mut state.rung))
+    }
+}

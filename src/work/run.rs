@@ -1,0 +1,116 @@
+//! What identifies a run, and what is sent to have one.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::payload::{self, Holds};
+use crate::wire::{self, CodecError};
+
+/// The identity of an input: the BLAKE3 hash of its encoding, in which order and repetition count and a payload
+/// stands for its content.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct RunKey([u8; 16]);
+
+impl fmt::Debug for RunKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// An input as it waits, with what keeps its payloads alive.
+#[derive(Clone)]
+pub(crate) struct Input {
+    pub(crate) bytes: Bytes,
+    _holds: Holds,
+}
+
+impl Input {
+    pub(crate) fn new<T: Serialize>(input: &T) -> Result<(RunKey, Self), CodecError> {
+        let (bytes, holds) = payload::collect(|| wire::encode(input));
+        let bytes = bytes?;
+        let hash = if holds.is_empty() {
+            // An input may also carry a reference whose value is gone, which holds nothing; its bytes then name
+            // the one payload that it was, and that is as good as content.
+            blake3::hash(&bytes)
+        } else {
+            payload::by_content(|| wire::digest(input))?.0
+        };
+        let mut key = [0; 16];
+        key.copy_from_slice(&hash.as_bytes()[..16]);
+        Ok((RunKey(key), Self { bytes, _holds: holds }))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn empty() -> Self {
+        Self { bytes: Bytes::new(), _holds: Holds::default() }
+    }
+}
+
+#[cfg(test)]
+impl RunKey {
+    pub(crate) fn test(n: u8) -> Self {
+        Self([n; 16])
+    }
+}
+
+/// One run as its Work is asked for it.
+pub(crate) struct RunOrder {
+    /// Counts the runs of a Work, each try anew, so that a late report is not taken for that of another run.
+    pub(crate) run: u64,
+    pub(crate) attempt: u32,
+    pub(crate) input: Input,
+}
+
+/// What a Flow tells an incarnation.
+pub(crate) enum Command {
+    Run(RunOrder),
+    /// End this run early.
+    Cancel {
+        run: u64,
+    },
+    /// End this incarnation.
+    Stop,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key<T: Serialize>(input: &T) -> RunKey {
+        Input::new(input).unwrap().0
+    }
+
+    #[test]
+    fn order_and_repetition_count() {
+        assert_ne!(key(&("src", "dst")), key(&("dst", "src")));
+        let lists: [&[i32]; 4] = [&[1, 2], &[2, 1], &[1, 1], &[1]];
+        for (i, a) in lists.iter().enumerate() {
+            for (j, b) in lists.iter().enumerate() {
+                assert_eq!(key(a) == key(b), i == j, "{a:?} {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn sixty_thousand_numbers_are_sixty_thousand_runs() {
+        let keys: HashMap<_, _> = (0..60_000_u32).map(|n| (key(&n), n)).collect();
+        assert_eq!(keys.len(), 60_000);
+    }
+
+    proptest! {
+        #[test]
+        fn keys_are_equal_exactly_when_inputs_are(
+            a in proptest::collection::vec((any::<i64>(), ".*"), 0..6),
+            b in proptest::collection::vec((any::<i64>(), ".*"), 0..6),
+        ) {
+            prop_assert_eq!(key(&a) == key(&b), a == b);
+            prop_assert_eq!(key(&a), key(&a.clone()));
+        }
+    }
+}
