@@ -97,7 +97,7 @@ impl Supervisor {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::prelude::{Strategy as _, prop_assert, prop_assert_eq, proptest};
 
     use super::*;
 
@@ -129,7 +129,8 @@ mod tests {
                 });
                 let decision = supervisor.on_restart(strategy, child, 5, now);
                 if too_many {
-                    prop_assert!(matches!(decision, Decision::Escalate { .. }));
+                    let escalated = matches!(decision, Decision::Escalate { .. });
+                    prop_assert!(escalated);
                     continue;
                 }
                 let_through.push(now);
