@@ -5,6 +5,68 @@ use std::fmt::{self, Display, Write};
 use serde::ser::{self, Impossible, Serialize, Serializer};
 
 use super::Value;
+use super::diff::build;
+use super::error::Fault;
+
+/// A key to be found.
+pub(super) trait Probe {
+    fn is(&mut self, candidate: &Value) -> Result<bool, Fault>;
+    fn build(&mut self) -> Result<Value, Fault>;
+}
+
+/// The name of a field.
+pub(super) struct Field(pub(super) &'static str);
+
+impl Probe for Field {
+    #[inline]
+    fn is(&mut self, candidate: &Value) -> Result<bool, Fault> {
+        Ok(match candidate {
+            // A name is normally the very same text each time.
+            Value::Str(name) => {
+                (name.as_ptr() == self.0.as_ptr() && name.len() == self.0.len()) || name == self.0
+            }
+            _ => false,
+        })
+    }
+
+    fn build(&mut self) -> Result<Value, Fault> {
+        Ok(Value::name(self.0))
+    }
+}
+
+/// Any key.
+pub(super) struct Key<'k, T: ?Sized> {
+    key: &'k T,
+    /// The key itself, once it proved not to be comparable without.
+    built: Option<Value>,
+}
+
+impl<'k, T: ?Sized> Key<'k, T> {
+    #[inline]
+    pub(super) fn new(key: &'k T) -> Self {
+        Self { key, built: None }
+    }
+}
+
+impl<T: Serialize + ?Sized> Probe for Key<'_, T> {
+    #[inline]
+    fn is(&mut self, candidate: &Value) -> Result<bool, Fault> {
+        if let Some(built) = &self.built {
+            return Ok(built == candidate);
+        }
+        match self.key.serialize(Equals(candidate)) {
+            Ok(equal) => Ok(equal),
+            Err(NotScalar) => Ok(self.built.insert(build(self.key)?) == candidate),
+        }
+    }
+
+    fn build(&mut self) -> Result<Value, Fault> {
+        match self.built.take() {
+            Some(built) => Ok(built),
+            None => build(self.key),
+        }
+    }
+}
 
 /// The key is not a scalar (or fails to serialise), so finding out takes building it.
 #[derive(Debug)]

@@ -16,16 +16,20 @@ use std::collections::HashMap;
 
 use serde::ser::{Serialize, SerializeMap, SerializeStruct, SerializeStructVariant};
 
-use super::diff::{Delta, Diff, Walk, Wrap, build};
+use super::diff::Diff;
 use super::error::Fault;
 use super::json::key_text;
-use super::key::{Equals, NotScalar};
+use super::key::{Field, Key, Probe};
 use super::patch::{Change, Entry, MapPatch, Patch, hint};
 use super::size;
 use super::value::{SMALL, Value, repeated_key, repeated_key_at};
+use super::walk::{Delta, Walk, Wrap};
 
 /// How many keys are looked for one by one among all entries left before those are indexed.
 const SCANS: u8 = 16;
+
+/// Where an entry was that is new.
+const NOWHERE: usize = usize::MAX;
 
 /// Patches with fewer changes are sent as they are, however much they replace.
 pub(super) const TRIVIAL: usize = 8;
@@ -43,8 +47,8 @@ pub(super) struct MapDiff<'a> {
     write: usize,
     /// How far the entries not seen yet have moved back to make room for new ones.
     shift: usize,
-    /// Where the entry whose key was serialised last used to be.
-    pending: Option<usize>,
+    /// Where the entry at `write` used to be, or `NOWHERE`.
+    was: usize,
     /// Boxed, as this struct is moved about for every map and most are in order.
     disorder: Option<Box<Disorder>>,
     changes: Vec<Entry>,
@@ -61,57 +65,6 @@ struct Disorder {
     /// Once there is too much disorder: all entries not seen yet.
     rest: Option<HashMap<Value, (usize, Value)>>,
     scans: u8,
-}
-
-/// A key to be found.
-trait Probe {
-    fn is(&mut self, candidate: &Value) -> Result<bool, Fault>;
-    fn build(&mut self) -> Result<Value, Fault>;
-}
-
-struct Field(&'static str);
-
-impl Probe for Field {
-    #[inline]
-    fn is(&mut self, candidate: &Value) -> Result<bool, Fault> {
-        Ok(match candidate {
-            // A name is normally the very same text each time.
-            Value::Str(name) => {
-                (name.as_ptr() == self.0.as_ptr() && name.len() == self.0.len()) || name == self.0
-            }
-            _ => false,
-        })
-    }
-
-    fn build(&mut self) -> Result<Value, Fault> {
-        Ok(Value::name(self.0))
-    }
-}
-
-struct Key<'k, T: ?Sized> {
-    key: &'k T,
-    /// The key itself, once it proved not to be comparable without.
-    built: Option<Value>,
-}
-
-impl<T: Serialize + ?Sized> Probe for Key<'_, T> {
-    #[inline]
-    fn is(&mut self, candidate: &Value) -> Result<bool, Fault> {
-        if let Some(built) = &self.built {
-            return Ok(built == candidate);
-        }
-        match self.key.serialize(Equals(candidate)) {
-            Ok(equal) => Ok(equal),
-            Err(NotScalar) => Ok(self.built.insert(build(self.key)?) == candidate),
-        }
-    }
-
-    fn build(&mut self) -> Result<Value, Fault> {
-        match self.built.take() {
-            Some(built) => Ok(built),
-            None => build(self.key),
-        }
-    }
 }
 
 impl<'a> MapDiff<'a> {
@@ -132,7 +85,7 @@ impl<'a> MapDiff<'a> {
             read: 0,
             write: 0,
             shift: 0,
-            pending: None,
+            was: NOWHERE,
             disorder: None,
             changes: Vec::new(),
             inserted: 0,
@@ -141,24 +94,29 @@ impl<'a> MapDiff<'a> {
         }
     }
 
-    /// Makes the entry at `write` the one for this key. Returns where it was, or `None`
-    /// if it is new.
+    /// Makes the entry at `write` the one for this key.
     #[inline]
-    fn locate(&mut self, mut probe: impl Probe) -> Result<Option<usize>, Fault> {
+    fn locate(&mut self, mut probe: impl Probe) -> Result<(), Fault> {
         if let Some((key, _)) = self.entries.get(self.read)
             && probe.is(key)?
         {
-            return Ok(Some(self.take(self.read)));
+            self.was = self.read - self.shift;
+            if self.write != self.read {
+                self.entries.swap(self.write, self.read);
+            }
+            self.read += 1;
+            return Ok(());
         }
         self.locate_misplaced(probe)
     }
 
     #[cold]
-    fn locate_misplaced(&mut self, mut probe: impl Probe) -> Result<Option<usize>, Fault> {
+    fn locate_misplaced(&mut self, mut probe: impl Probe) -> Result<(), Fault> {
         let near = self.entries.len().min(self.read + 1 + SMALL);
         for at in self.read + 1..near {
             if probe.is(&self.entries[at].0)? {
-                return Ok(Some(self.take(at)));
+                self.take(at);
+                return Ok(());
             }
         }
         let unseen = near < self.entries.len();
@@ -173,50 +131,44 @@ impl<'a> MapDiff<'a> {
         if let Some(disorder) = &mut self.disorder {
             if let Some(rest) = &mut disorder.rest {
                 let key = probe.build()?;
-                let (key, was, value) = match rest.remove_entry(&key) {
-                    Some((key, (was, value))) => (key, Some(was), value),
-                    None => (key, None, Value::Nil),
-                };
-                self.place(key, value);
-                return Ok(was);
+                let (was, value) = rest.remove(&key).unwrap_or((NOWHERE, Value::Nil));
+                self.place(was, key, value);
+                return Ok(());
             }
             for at in 0..disorder.skipped.len() {
                 if probe.is(&disorder.skipped[at].1)? {
                     let (was, key, value) = disorder.skipped.swap_remove(at);
-                    self.place(key, value);
-                    return Ok(Some(was));
+                    self.place(was, key, value);
+                    return Ok(());
                 }
             }
         }
         for at in near..self.entries.len() {
             if probe.is(&self.entries[at].0)? {
-                return Ok(Some(self.take(at)));
+                self.take(at);
+                return Ok(());
             }
         }
         let key = probe.build()?;
-        self.place(key, Value::Nil);
-        Ok(None)
+        self.place(NOWHERE, key, Value::Nil);
+        Ok(())
     }
 
     /// Moves the entry at `at` to `write`, setting aside those passed over.
-    #[inline]
-    fn take(&mut self, at: usize) -> usize {
-        if self.read < at {
-            let skipped = &mut self.disorder.get_or_insert_default().skipped;
-            for passed in self.read..at {
-                let (key, value) = std::mem::take(&mut self.entries[passed]);
-                skipped.push((passed - self.shift, key, value));
-            }
+    fn take(&mut self, at: usize) {
+        let skipped = &mut self.disorder.get_or_insert_default().skipped;
+        for passed in self.read..at {
+            let (key, value) = std::mem::take(&mut self.entries[passed]);
+            skipped.push((passed - self.shift, key, value));
         }
-        if self.write != at {
-            self.entries.swap(self.write, at);
-        }
+        self.was = at - self.shift;
+        self.entries.swap(self.write, at);
         self.read = at + 1;
-        at - self.shift
     }
 
     /// Puts an entry at `write`.
-    fn place(&mut self, key: Value, value: Value) {
+    fn place(&mut self, was: usize, key: Value, value: Value) {
+        self.was = was;
         if self.write < self.read {
             self.entries[self.write] = (key, value);
         } else {
@@ -241,12 +193,7 @@ impl<'a> MapDiff<'a> {
 
     /// Serialises the value of the entry at `write`.
     #[inline]
-    fn fill<T: Serialize + ?Sized>(
-        &mut self,
-        was: Option<usize>,
-        key_len: usize,
-        value: &T,
-    ) -> Result<(), Fault> {
+    fn fill<T: Serialize + ?Sized>(&mut self, key_len: usize, value: &T) -> Result<(), Fault> {
         let before = self.walk.size();
         let slot = &mut self.entries[self.write].1;
         let filled = match self.walk.add(key_len) {
@@ -254,9 +201,9 @@ impl<'a> MapDiff<'a> {
             Err(fault) => Err(fault),
         };
         match filled {
-            Ok(Delta::Same) if was.is_some() => {}
+            Ok(Delta::Same) if self.was != NOWHERE => {}
             Ok(_) if self.fresh => {}
-            Ok(_) => self.record(was, before),
+            Ok(_) => self.record(before),
             Err(fault) => {
                 self.walk.fail();
                 return Err(self.blame(fault, before));
@@ -267,19 +214,18 @@ impl<'a> MapDiff<'a> {
     }
 
     #[inline(never)]
-    fn record(&mut self, was: Option<usize>, before: usize) {
+    fn record(&mut self, before: usize) {
         let (key, value) = &self.entries[self.write];
-        let (at, change) = match (was, self.walk.take()) {
-            (Some(was), Some(patch)) => (was, Change::Update(patch)),
-            (Some(was), None) => {
-                self.replaced += self.walk.size() - before;
-                (was, Change::Update(Patch::Set(value.clone())))
-            }
-            (None, _) => {
-                self.replaced += self.walk.size() - before;
-                self.inserted += 1;
-                (self.write, Change::Insert(value.clone()))
-            }
+        let patch = self.walk.take();
+        if patch.is_none() {
+            self.replaced += self.walk.size() - before;
+        }
+        let (at, change) = if self.was == NOWHERE {
+            self.inserted += 1;
+            (self.write, Change::Insert(value.clone()))
+        } else {
+            let patch = patch.unwrap_or_else(|| Patch::Set(value.clone()));
+            (self.was, Change::Update(patch))
         };
         self.changes.push(Entry { key: key.clone(), at: hint(at), change });
     }
@@ -376,27 +322,20 @@ impl<'a> MapDiff<'a> {
     }
 
     #[inline]
-    fn field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), Fault> {
-        let was = match self.locate(Field(key)) {
-            Ok(was) => was,
+    fn key(&mut self, probe: impl Probe) -> Result<(), Fault> {
+        match self.locate(probe) {
+            Ok(()) => Ok(()),
             Err(fault) => {
                 self.walk.fail();
-                return Err(self.blame_self(fault));
+                Err(self.blame_self(fault))
             }
-        };
-        self.fill(was, size::str_len(key.len()), value)
+        }
     }
 
     #[inline]
-    fn key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Fault> {
-        match self.locate(Key { key, built: None }) {
-            Ok(was) => self.pending = was,
-            Err(fault) => {
-                self.walk.fail();
-                return Err(self.blame_self(fault));
-            }
-        }
-        Ok(())
+    fn field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), Fault> {
+        self.key(Field(key))?;
+        self.fill(size::str_len(key.len()), value)
     }
 }
 
@@ -406,14 +345,13 @@ impl SerializeMap for MapDiff<'_> {
 
     #[inline]
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Fault> {
-        self.key(key)
+        self.key(Key::new(key))
     }
 
     #[inline]
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
-        let was = self.pending.take();
         let key_len = self.entries[self.write].0.encoded_len();
-        self.fill(was, key_len, value)
+        self.fill(key_len, value)
     }
 
     #[inline]

@@ -45,6 +45,7 @@ mod seq_diff;
 mod size;
 mod tracker;
 mod value;
+mod walk;
 
 #[cfg(test)]
 mod tests;

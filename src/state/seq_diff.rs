@@ -3,11 +3,12 @@
 use serde::ser::{Serialize, SerializeSeq, SerializeTuple, SerializeTupleStruct, SerializeTupleVariant};
 
 use super::Value;
-use super::diff::{Delta, Diff, Walk, Wrap};
+use super::diff::Diff;
 use super::error::Fault;
 use super::map_diff::{RESERVE, TRIVIAL};
 use super::patch::{Patch, SeqPatch, hint};
 use super::size;
+use super::walk::{Delta, Walk, Wrap};
 
 pub(super) struct SeqDiff<'a> {
     items: &'a mut Vec<Value>,

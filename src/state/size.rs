@@ -64,6 +64,7 @@ impl Value {
     /// About how many bytes the value takes as MessagePack.
     ///
     /// This is the measure a [`Tracker`](super::Tracker) holds its limit against.
+    #[inline]
     pub fn encoded_len(&self) -> usize {
         match self {
             Value::Nil | Value::Bool(_) => 1,
@@ -74,12 +75,21 @@ impl Value {
             Value::F64(_) => F64_LEN,
             Value::Str(text) => str_len(text.len()),
             Value::Bytes(bytes) => bytes_len(bytes.len()),
-            Value::Seq(items) => head_len(items.len()) + items.iter().map(Value::encoded_len).sum::<usize>(),
-            Value::Map(entries) => {
-                let content: usize =
-                    entries.iter().map(|(key, value)| key.encoded_len() + value.encoded_len()).sum();
-                head_len(entries.len()) + content
+            Value::Seq(_) | Value::Map(_) => self.container_len(),
+        }
+    }
+
+    fn container_len(&self) -> usize {
+        match self {
+            Value::Seq(items) => {
+                let content: usize = items.iter().map(Value::encoded_len).sum();
+                head_len(items.len()) + content
             }
+            Value::Map(entries) => {
+                let lens = entries.iter().map(|(key, value)| key.encoded_len() + value.encoded_len());
+                head_len(entries.len()) + lens.sum::<usize>()
+            }
+            scalar => scalar.encoded_len(),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::diff::{Delta, Walk};
 use super::error::{Fault, StateError};
+use super::walk::{Delta, Walk};
 use super::{Patch, Value};
 
 /// What an unpublished or half-updated tree is shown as.
@@ -11,16 +11,31 @@ static NIL: Value = Value::Nil;
 
 /// The publisher's side: the tree as last published.
 ///
-/// ```ignore
+/// ```
+/// use flowright::state::{Tracker, Value};
+///
+/// #[derive(serde::Serialize)]
+/// struct Training {
+///     run: &'static str,
+///     step: u64,
+/// }
+///
+/// let mut training = Training { run: "first", step: 0 };
 /// let mut tracker = Tracker::new(64 * 1024);
 /// let mut copy = Value::default();
-/// loop {
-///     work(&mut state);
-///     if let Some(patch) = tracker.update(&state)? {
+/// for step in 0..3 {
+///     training.step = step;
+///     if let Some(patch) = tracker.update(&training)? {
 ///         copy.apply(patch)?;
 ///     }
 ///     assert_eq!(&copy, tracker.value());
 /// }
+/// assert_eq!(tracker.update(&training)?, None);
+///
+/// training.step = 7;
+/// let patch = tracker.update(&training)?.expect("a change");
+/// assert_eq!(patch.touches(), ["step"]);
+/// # Ok::<_, flowright::state::StateError>(())
 /// ```
 #[derive(Debug)]
 pub struct Tracker {

@@ -54,11 +54,7 @@ struct Options {
 enum Internal {
     /// One case in this process: prints one number, or nothing where the system lacks the measure
     #[command(hide = true)]
-    Case {
-        system: String,
-        measure: String,
-        n: u64,
-    },
+    Case { system: String, measure: String, n: u64 },
 }
 
 /// One line of the table: a pair of system and measure, and what its rounds gave.
@@ -89,10 +85,7 @@ fn main() -> ExitCode {
 
 /// The child's side. It leaves by `exit`: threads that still hold actors are not waited for.
 fn case(system: &str, measure: &str, n: u64) -> Result<(), String> {
-    let system = SYSTEMS
-        .iter()
-        .find(|s| s.name == system)
-        .ok_or_else(|| format!("no system {system:?}"))?;
+    let system = SYSTEMS.iter().find(|s| s.name == system).ok_or_else(|| format!("no system {system:?}"))?;
     std::thread::spawn(|| {
         std::thread::sleep(CHILD_LIMIT);
         eprintln!("compare: given up after {} s", CHILD_LIMIT.as_secs());
@@ -107,45 +100,33 @@ fn case(system: &str, measure: &str, n: u64) -> Result<(), String> {
 
 fn list() {
     for m in MEASURES {
-        println!(
-            "{} [{}] n = {} (--quick {})\n    {}",
-            m.name, m.unit, m.n, m.quick, m.doc
-        );
+        println!("{} [{}] n = {} (--quick {})\n    {}", m.name, m.unit, m.n, m.quick, m.doc);
     }
 }
 
 fn compare(options: &Options) -> Result<(), String> {
-    let unknown = |given: &[String], known: Vec<&str>| match given
-        .iter()
-        .find(|g| !known.contains(&g.as_str()))
-    {
-        Some(g) => Err(format!("no {g:?}; there are: {}", known.join(", "))),
-        None => Ok(()),
-    };
+    let unknown =
+        |given: &[String], known: Vec<&str>| match given.iter().find(|g| !known.contains(&g.as_str())) {
+            Some(g) => Err(format!("no {g:?}; there are: {}", known.join(", "))),
+            None => Ok(()),
+        };
     unknown(&options.only, MEASURES.iter().map(|m| m.name).collect())?;
     unknown(&options.system, SYSTEMS.iter().map(|s| s.name).collect())?;
-    let wanted =
-        |filter: &[String], name: &str| filter.is_empty() || filter.iter().any(|f| f == name);
+    let wanted = |filter: &[String], name: &str| filter.is_empty() || filter.iter().any(|f| f == name);
 
     // Measure after measure, so that the table's lines stand in the measures' order.
     let mut rows: Vec<Row> = Vec::new();
     for measure in MEASURES.iter().filter(|m| wanted(&options.only, m.name)) {
         for system in SYSTEMS.iter().filter(|s| wanted(&options.system, s.name)) {
-            rows.push(Row {
-                measure,
-                system,
-                values: Vec::new(),
-            });
+            rows.push(Row { measure, system, values: Vec::new() });
         }
     }
 
     let mut failures = 0u32;
     for round in 0..options.rounds {
         for measure in MEASURES {
-            let mut turn: Vec<&mut Row> = rows
-                .iter_mut()
-                .filter(|row| std::ptr::eq(row.measure, measure))
-                .collect();
+            let mut turn: Vec<&mut Row> =
+                rows.iter_mut().filter(|row| std::ptr::eq(row.measure, measure)).collect();
             // Another system begins in each round: none is always the first after a pause.
             if !turn.is_empty() {
                 let first = round as usize % turn.len();
@@ -156,11 +137,7 @@ fn compare(options: &Options) -> Result<(), String> {
                 if round > 0 && row.values.is_empty() {
                     continue;
                 }
-                let n = if options.quick {
-                    measure.quick
-                } else {
-                    measure.n
-                };
+                let n = if options.quick { measure.quick } else { measure.n };
                 match child(row.system, measure, n) {
                     Ok(Some(value)) => {
                         eprintln!(
@@ -237,15 +214,8 @@ fn table(rows: &[Row]) {
             base.map_or_else(|| "-".into(), |b| format!("{:.2}", middle / b)),
         ]);
     }
-    let width: Vec<usize> = (0..6)
-        .map(|i| {
-            lines
-                .iter()
-                .map(|l| l[i].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
+    let width: Vec<usize> =
+        (0..6).map(|i| lines.iter().map(|l| l[i].chars().count()).max().unwrap_or(0)).collect();
     for (at, line) in lines.iter().enumerate() {
         println!(
             "| {:<w0$} | {:<w1$} | {:<w2$} | {:>w3$} | {:>w4$} | {:>w5$} |",

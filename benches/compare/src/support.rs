@@ -16,19 +16,12 @@ pub const WARM_UP: u64 = 1_000;
 
 /// A current-thread runtime as an application has it: all drivers enabled.
 pub fn current_thread() -> Runtime {
-    Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 /// A multi-thread runtime with two workers.
 pub fn two_workers() -> Runtime {
-    Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime")
+    Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
 /// Runs `main` on `runtime` as a spawned task, never as the `block_on` one.
@@ -73,13 +66,7 @@ pub struct Finish {
 impl Finish {
     pub fn after(n: u64) -> (Self, oneshot::Receiver<Instant>) {
         let (done, rx) = oneshot::channel();
-        (
-            Finish {
-                left: n,
-                done: Some(done),
-            },
-            rx,
-        )
+        (Finish { left: n, done: Some(done) }, rx)
     }
 
     #[inline]
@@ -103,10 +90,7 @@ pub struct Tally {
 impl Tally {
     pub fn after(n: u64) -> (std::sync::Arc<Self>, oneshot::Receiver<Instant>) {
         let (done, rx) = oneshot::channel();
-        let tally = Tally {
-            left: AtomicU64::new(n),
-            done: Mutex::new(Some(done)),
-        };
+        let tally = Tally { left: AtomicU64::new(n), done: Mutex::new(Some(done)) };
         (std::sync::Arc::new(tally), rx)
     }
 
@@ -168,9 +152,5 @@ fn resident_kib() -> u64 {
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
-    if values.len() % 2 == 1 {
-        values[half]
-    } else {
-        (values[half - 1] + values[half]) / 2.0
-    }
+    if values.len() % 2 == 1 { values[half] } else { (values[half - 1] + values[half]) / 2.0 }
 }

@@ -8,17 +8,17 @@ use std::time::Instant;
 use kameo::prelude::{Actor, ActorRef, Context, Message, Spawn};
 
 use crate::support::{
-    CHUNK, Finish, Growth, Spawned, Tally, WARM_UP, current_thread, ns_each, on_other_thread,
-    spawned, two_workers,
+    CHUNK, Finish, Growth, Spawned, Tally, WARM_UP, current_thread, ns_each, on_other_thread, spawned,
+    two_workers,
 };
 
 pub fn run(measure: &str, n: u64) -> Option<f64> {
     match measure {
         "tell-other-thread" => Some(spawned(&two_workers(), tell(n))),
         "tell-same-thread" => Some(spawned(&current_thread(), tell(n))),
-        "ask-same-thread" => Some(spawned(&current_thread(), async move {
-            ask(Asked::spawn(Asked), n).await
-        })),
+        "ask-same-thread" => {
+            Some(spawned(&current_thread(), async move { ask(Asked::spawn(Asked), n).await }))
+        }
         "ask-other-thread" => {
             // `spawn` takes the runtime in whose context it is called.
             let actor = on_other_thread(|| async { Asked::spawn(Asked) });
@@ -60,10 +60,7 @@ async fn tell(n: u64) -> f64 {
     let sink = Sink::spawn(Sink { sum: 0, finish });
     let start = Instant::now();
     for value in 0..n {
-        sink.tell(Tell(value))
-            .send()
-            .await
-            .expect("the actor lives");
+        sink.tell(Tell(value)).send().await.expect("the actor lives");
     }
     ns_each(start, done.await.expect("the actor lives"), n)
 }
@@ -95,10 +92,7 @@ async fn ask(actor: ActorRef<Asked>, n: u64) -> f64 {
         if value == WARM_UP {
             start = Instant::now();
         }
-        assert_eq!(
-            actor.ask(Ask(value)).send().await.expect("an answer"),
-            value + 1
-        );
+        assert_eq!(actor.ask(Ask(value)).send().await.expect("an answer"), value + 1);
     }
     ns_each(start, Instant::now(), n)
 }
@@ -130,11 +124,7 @@ async fn spawn(n: u64) -> Spawned {
     let start = Instant::now();
     for value in 0..n {
         let actor = One::spawn(One(Arc::clone(&tally)));
-        actor
-            .tell(Tell(value))
-            .send()
-            .await
-            .expect("the actor lives");
+        actor.tell(Tell(value)).send().await.expect("the actor lives");
         actors.push(actor);
         if value % CHUNK == CHUNK - 1 {
             tokio::task::yield_now().await;

@@ -37,10 +37,7 @@ fn system() -> KompactSystem {
     config.build().wait().expect("a system")
 }
 
-fn started(
-    system: &KompactSystem,
-    component: &Arc<impl kompact::component::AbstractComponent + ?Sized>,
-) {
+fn started(system: &KompactSystem, component: &Arc<impl kompact::component::AbstractComponent + ?Sized>) {
     system.start_notify(component).wait();
 }
 
@@ -55,11 +52,7 @@ ignore_lifecycle!(Sink);
 
 impl Sink {
     fn new(finish: Finish) -> Self {
-        Sink {
-            ctx: ComponentContext::uninitialised(),
-            sum: 0,
-            finish,
-        }
+        Sink { ctx: ComponentContext::uninitialised(), sum: 0, finish }
     }
 }
 
@@ -154,9 +147,7 @@ ignore_lifecycle!(Asked);
 
 impl Asked {
     fn new() -> Self {
-        Asked {
-            ctx: ComponentContext::uninitialised(),
-        }
+        Asked { ctx: ComponentContext::uninitialised() }
     }
 }
 
@@ -180,10 +171,7 @@ fn ask(system: &KompactSystem, asked: &Arc<Component<Asked>>, n: u64) -> f64 {
             if value == WARM_UP {
                 start = Instant::now();
             }
-            assert_eq!(
-                actor.ask_with(Ask::of(value)).await.expect("an answer"),
-                value + 1
-            );
+            assert_eq!(actor.ask_with(Ask::of(value)).await.expect("an answer"), value + 1);
         }
         let _ = tx.send(ns_each(start, Instant::now(), n));
     }));
@@ -218,10 +206,8 @@ fn spawn(n: u64) -> Spawned {
     let growth = Growth::start();
     let start = Instant::now();
     for value in 0..n {
-        let actor = system.create(|| One {
-            ctx: ComponentContext::uninitialised(),
-            tally: Arc::clone(&tally),
-        });
+        let actor =
+            system.create(|| One { ctx: ComponentContext::uninitialised(), tally: Arc::clone(&tally) });
         system.start(&actor);
         actor.actor_ref().tell(value);
         actors.push(actor);

@@ -15,32 +15,11 @@ pub struct System {
 }
 
 pub const SYSTEMS: &[System] = &[
-    System {
-        name: "flowright",
-        run: flowright::run,
-    },
-    System {
-        name: "actix",
-        run: actix::run,
-    },
-    System {
-        name: "kameo",
-        run: kameo::run,
-    },
-    System {
-        name: "ractor",
-        run: ractor::run,
-    },
-    System {
-        name: "kompact",
-        run: kompact::run,
-    },
-    System {
-        name: "tokio-mpsc",
-        run: tokio_mpsc::run,
-    },
-    System {
-        name: "floor",
-        run: floor::run,
-    },
+    System { name: "flowright", run: flowright::run },
+    System { name: "actix", run: actix::run },
+    System { name: "kameo", run: kameo::run },
+    System { name: "ractor", run: ractor::run },
+    System { name: "kompact", run: kompact::run },
+    System { name: "tokio-mpsc", run: tokio_mpsc::run },
+    System { name: "floor", run: floor::run },
 ];

@@ -7,8 +7,8 @@ use std::time::Instant;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use crate::support::{
-    CHUNK, Finish, Growth, Spawned, Tally, WARM_UP, current_thread, ns_each, on_other_thread,
-    spawned, two_workers,
+    CHUNK, Finish, Growth, Spawned, Tally, WARM_UP, current_thread, ns_each, on_other_thread, spawned,
+    two_workers,
 };
 
 /// After so many messages a producer yields. A shorter run than `CHUNK` is faster here,
@@ -19,9 +19,7 @@ pub fn run(measure: &str, n: u64) -> Option<f64> {
     match measure {
         "tell-other-thread" => Some(spawned(&two_workers(), tell(n))),
         "tell-same-thread" => Some(spawned(&current_thread(), tell(n))),
-        "ask-same-thread" => Some(spawned(&current_thread(), async move {
-            ask(asked().await, n).await
-        })),
+        "ask-same-thread" => Some(spawned(&current_thread(), async move { ask(asked().await, n).await })),
         "ask-other-thread" => {
             // `spawn` takes the runtime in whose context it is called.
             let actor = on_other_thread(asked);
@@ -46,11 +44,7 @@ impl Actor for Sink {
     type State = SinkState;
     type Arguments = Finish;
 
-    async fn pre_start(
-        &self,
-        _: ActorRef<Tell>,
-        finish: Finish,
-    ) -> Result<SinkState, ActorProcessingErr> {
+    async fn pre_start(&self, _: ActorRef<Tell>, finish: Finish) -> Result<SinkState, ActorProcessingErr> {
         Ok(SinkState { sum: 0, finish })
     }
 
@@ -116,10 +110,7 @@ async fn ask(actor: ActorRef<Ask>, n: u64) -> f64 {
         if value == WARM_UP {
             start = Instant::now();
         }
-        let answer = actor
-            .call(|reply| Ask(value, reply), None)
-            .await
-            .expect("the actor lives");
+        let answer = actor.call(|reply| Ask(value, reply), None).await.expect("the actor lives");
         assert_eq!(answer.expect("an answer"), value + 1);
     }
     ns_each(start, Instant::now(), n)
@@ -154,9 +145,7 @@ async fn spawn(n: u64) -> Spawned {
     let growth = Growth::start();
     let start = Instant::now();
     for value in 0..n {
-        let (actor, _) = Actor::spawn(None, One(Arc::clone(&tally)), ())
-            .await
-            .expect("an actor");
+        let (actor, _) = Actor::spawn(None, One(Arc::clone(&tally)), ()).await.expect("an actor");
         actor.cast(Tell(value)).expect("the actor lives");
         actors.push(actor);
         if value % CHUNK == CHUNK - 1 {

@@ -7,8 +7,8 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::support::{
-    CHUNK, Finish, Growth, Spawned, Tally, WARM_UP, current_thread, ns_each, on_other_thread,
-    spawned, two_workers,
+    CHUNK, Finish, Growth, Spawned, Tally, WARM_UP, current_thread, ns_each, on_other_thread, spawned,
+    two_workers,
 };
 
 const CAPACITY: usize = 1024;
@@ -17,10 +17,7 @@ pub fn run(measure: &str, n: u64) -> Option<f64> {
     match measure {
         "tell-other-thread" => Some(spawned(&two_workers(), tell(n))),
         "tell-same-thread" => Some(spawned(&current_thread(), tell(n))),
-        "ask-same-thread" => Some(spawned(
-            &current_thread(),
-            async move { ask(asked(), n).await },
-        )),
+        "ask-same-thread" => Some(spawned(&current_thread(), async move { ask(asked(), n).await })),
         "ask-other-thread" => {
             let actor = on_other_thread(|| async { asked() });
             Some(spawned(&current_thread(), ask(actor, n)))
@@ -70,10 +67,7 @@ async fn ask(actor: mpsc::Sender<Ask>, n: u64) -> f64 {
             start = Instant::now();
         }
         let (reply, answer) = oneshot::channel();
-        actor
-            .send(Ask { value, reply })
-            .await
-            .expect("the actor lives");
+        actor.send(Ask { value, reply }).await.expect("the actor lives");
         assert_eq!(answer.await.expect("an answer"), value + 1);
     }
     ns_each(start, Instant::now(), n)
