@@ -76,10 +76,6 @@ impl Work for Sink {
         Ok(())
     }
 
-    async fn on_start(&mut self, _: &mut WorkContext<Self>) -> Result<()> {
-        self.finish = FINISH.lock().expect("no panic").take();
-        Ok(())
-    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -132,8 +128,8 @@ struct Fetch;
 impl Handle<Fetch> for Sink {
     type Reply = ();
 
-    async fn handle(&mut self, _: Fetch, cx: &mut WorkContext<Self>) {
-        self.on_start(cx).await.expect("it cannot fail");
+    async fn handle(&mut self, _: Fetch, _: &mut WorkContext<Self>) {
+        self.finish = FINISH.lock().expect("no panic").take();
     }
 }
 
@@ -341,7 +337,6 @@ impl<const N: usize> Changing for Map<N> {
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "")]
 struct Publisher<C: Changing> {
-    #[serde(flatten)]
     state: C,
 }
 
