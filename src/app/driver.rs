@@ -52,6 +52,7 @@ pub(crate) struct Driver {
     pub(super) doorbell: Arc<Doorbell>,
     dirty: BTreeSet<(Reverse<usize>, FlowId)>,
     stale: Vec<WorkId>,
+    /// The one timer; gone once its deadline was noticed. Whether it has elapsed does not say that.
     sleep: Rc<RefCell<Option<Pin<Box<Sleep>>>>>,
     pub(super) stage: AppStage,
     pub(super) shutdown: Option<Shutdown>,
@@ -454,7 +455,7 @@ impl Driver {
         let mut sleep = self.sleep.borrow_mut();
         match (self.timers.next().map(|at| self.clock.instant(at)), &mut *sleep) {
             (None, sleep) => *sleep = None,
-            (Some(deadline), Some(sleep)) if sleep.deadline() == deadline && !sleep.is_elapsed() => {}
+            (Some(deadline), Some(sleep)) if sleep.deadline() == deadline => {}
             (Some(deadline), Some(sleep)) => sleep.as_mut().reset(deadline),
             (Some(deadline), none) => *none = Some(Box::pin(tokio::time::sleep_until(deadline))),
         }
@@ -488,10 +489,10 @@ impl Actor for Driver {
             if let Poll::Ready(rung) = doorbell.poll(cx) {
                 return Poll::Ready(Some(Wake::News(rung)));
             }
-            if let Some(sleep) = &mut *sleep.borrow_mut()
-                && !sleep.is_elapsed()
-            {
-                return sleep.as_mut().poll(cx).map(|()| Some(Wake::Deadline));
+            let mut sleep = sleep.borrow_mut();
+            if sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
+                *sleep = None;
+                return Poll::Ready(Some(Wake::Deadline));
             }
             Poll::Pending
         }));
