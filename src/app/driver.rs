@@ -33,7 +33,9 @@ use crate::flow::{
     Visitor, Walk, enter, leave, lock,
 };
 use crate::id::{AppId, FlowId, WorkId};
-use crate::work::{Command, Doorbell, Failure, Host, Reason, Report, forget_addresses, panic_message};
+use crate::work::{
+    Command, Doorbell, Failure, Host, Reason, Report, Stage, Status, forget_addresses, panic_message,
+};
 
 /// A reaction longer than this is logged.
 const SLOW_REACTION: Duration = Duration::from_millis(100);
@@ -320,6 +322,11 @@ impl Driver {
                     }
                     Action::Restarting => {
                         let (owner, path) = (record.owner, record.path.to_string());
+                        // Whoever looks later sees the next attempt only.
+                        let failed = record.ledger.history().rfind(|status| status.stage == Stage::Failed);
+                        if let Some(Status { reason: Some(reason), message: Some(message), .. }) = failed {
+                            log::warn!("work `{path}` failed and is restarted: {reason}: {message}");
+                        }
                         drop(record);
                         self.child_restarts(owner, Child::Work(id), &path);
                         record = lock(&shared);
