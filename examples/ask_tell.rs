@@ -3,7 +3,7 @@
 //! ```text
 //! CLIENT: 14 times 1 is 14
 //! CLIENT: 14 times 3 is 42
-//! FLOW: the client is done, the server still busy
+//! FLOW: the client is done, the server is not
 //! ```
 
 use flowright::prelude::*;
@@ -25,8 +25,9 @@ impl Work for Server {
 
     async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
         loop {
-            self.rounds += 1; // never done …
-            cx.turn(self).await?; // … but here it answers those who wait, and leaves when the App ends
+            self.rounds += 1; // it is never done
+            cx.publish(self);
+            cx.sleep(self, Duration::from_millis(10)).await?; // messages are answered here, and it leaves here
         }
     }
 }
@@ -69,12 +70,12 @@ struct Talk {
 
 impl Flow for Talk {
     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
-        let server = self.server.run(());
-        self.client.run(self.server.addr()).finished()?;
-        if server.status().stage == Stage::Running {
-            println!("FLOW: the client is done, the server still busy");
+        self.server.run(());
+        if self.server.rounds > 0 {
+            self.client.run(self.server.addr()).finished()?;
+            println!("FLOW: the client is done, the server is not");
+            cx.stop("all was said");
         }
-        cx.stop("all was said");
         Ok(())
     }
 }
