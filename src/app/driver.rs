@@ -33,7 +33,9 @@ use crate::flow::{
     Visitor, Walk, enter, leave, lock,
 };
 use crate::id::{AppId, FlowId, WorkId};
-use crate::work::{Command, Doorbell, Failure, Host, Reason, Report, forget_addresses, panic_message};
+use crate::work::{
+    Command, Doorbell, Failure, Host, Reason, Report, Stage, Status, forget_addresses, panic_message,
+};
 
 /// A reaction longer than this is logged.
 const SLOW_REACTION: Duration = Duration::from_millis(100);
@@ -52,6 +54,7 @@ pub(crate) struct Driver {
     pub(super) doorbell: Arc<Doorbell>,
     dirty: BTreeSet<(Reverse<usize>, FlowId)>,
     stale: Vec<WorkId>,
+    /// The one timer; gone once its deadline was noticed. Whether it has elapsed does not say that.
     sleep: Rc<RefCell<Option<Pin<Box<Sleep>>>>>,
     pub(super) stage: AppStage,
     pub(super) shutdown: Option<Shutdown>,
@@ -319,6 +322,11 @@ impl Driver {
                     }
                     Action::Restarting => {
                         let (owner, path) = (record.owner, record.path.to_string());
+                        // Whoever looks later sees the next attempt only.
+                        let failed = record.ledger.history().rfind(|status| status.stage == Stage::Failed);
+                        if let Some(Status { reason: Some(reason), message: Some(message), .. }) = failed {
+                            log::warn!("work `{path}` failed and is restarted: {reason}: {message}");
+                        }
                         drop(record);
                         self.child_restarts(owner, Child::Work(id), &path);
                         record = lock(&shared);
@@ -454,7 +462,7 @@ impl Driver {
         let mut sleep = self.sleep.borrow_mut();
         match (self.timers.next().map(|at| self.clock.instant(at)), &mut *sleep) {
             (None, sleep) => *sleep = None,
-            (Some(deadline), Some(sleep)) if sleep.deadline() == deadline && !sleep.is_elapsed() => {}
+            (Some(deadline), Some(sleep)) if sleep.deadline() == deadline => {}
             (Some(deadline), Some(sleep)) => sleep.as_mut().reset(deadline),
             (Some(deadline), none) => *none = Some(Box::pin(tokio::time::sleep_until(deadline))),
         }
@@ -488,10 +496,10 @@ impl Actor for Driver {
             if let Poll::Ready(rung) = doorbell.poll(cx) {
                 return Poll::Ready(Some(Wake::News(rung)));
             }
-            if let Some(sleep) = &mut *sleep.borrow_mut()
-                && !sleep.is_elapsed()
-            {
-                return sleep.as_mut().poll(cx).map(|()| Some(Wake::Deadline));
+            let mut sleep = sleep.borrow_mut();
+            if sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
+                *sleep = None;
+                return Poll::Ready(Some(Wake::Deadline));
             }
             Poll::Pending
         }));

@@ -20,7 +20,7 @@ pub(super) struct Args {
     #[arg(long)]
     host: Option<String>,
 
-    /// The port to serve them on; a free one is used if it is taken [default: 7501]
+    /// The port to serve them on, 0 for any free one; a free one is used if it is taken [default: 7501]
     #[arg(long)]
     port: Option<u16>,
 

@@ -352,7 +352,7 @@ impl Ledger {
         current.or_else(|| self.history.back()).cloned().unwrap_or_default()
     }
 
-    pub(crate) fn history(&self) -> impl Iterator<Item = &Status> {
+    pub(crate) fn history(&self) -> impl DoubleEndedIterator<Item = &Status> {
         self.history.iter()
     }
 

@@ -1,0 +1,322 @@
+//! Every program in `examples/`, run as a real process: what it prints, and how it ends.
+//!
+//! Only the order that is guaranteed is asserted: [`Program::expect`] finds a line anywhere behind the one that
+//! was found `after` it, whatever else comes in between.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+/// How long a program may take in all. Far more than any needs, so that a busy machine fails no test.
+const LIMIT: Duration = Duration::from_secs(60);
+
+const STARTING: &str = "Your Flowright App is starting. This won't take long.";
+const STARTED: &str = "INFO: Your app has started. View it in your browser: http://127.0.0.1:";
+const STOPPING: &str = "Your Flowright App is being stopped. This won't take long.";
+const STOPPED: &str = "Your Flowright App has been stopped successfully!";
+
+/// A running example. Dropped, it is killed, so that no failed test leaves one behind.
+struct Program {
+    name: &'static str,
+    child: Child,
+    lines: Receiver<(Stream, String)>,
+    end_by: Instant,
+    out: Vec<String>,
+    err: Vec<String>,
+}
+
+#[derive(Clone, Copy)]
+enum Stream {
+    Out,
+    Err,
+}
+
+impl Program {
+    fn start(name: &'static str) -> Self {
+        Self::start_with(name, &["--open-ui=false", "--port", "0"])
+    }
+
+    fn start_with(name: &'static str, arguments: &[&str]) -> Self {
+        let mut child = Command::new(path_of(name))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("`{name}` does not start: {error}"));
+        let (sender, lines) = channel();
+        let streams: [(Stream, Box<dyn Read + Send>); 2] = [
+            (Stream::Out, Box::new(child.stdout.take().expect("piped"))),
+            (Stream::Err, Box::new(child.stderr.take().expect("piped"))),
+        ];
+        for (stream, pipe) in streams {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+                    if sender.send((stream, line)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        Self { name, child, lines, end_by: Instant::now() + LIMIT, out: Vec::new(), err: Vec::new() }
+    }
+
+    /// Reads until `found` finds something in what was written so far; panics at the end of both streams.
+    fn read_until<T>(&mut self, what: &str, found: impl Fn(&Self) -> Option<T>) -> T {
+        loop {
+            if let Some(found) = found(self) {
+                return found;
+            }
+            if !self.read() {
+                panic!("`{}` ended without {what}\n{}", self.name, self.transcript());
+            }
+        }
+    }
+
+    /// One more line, or `false` when there are no more.
+    fn read(&mut self) -> bool {
+        match self.lines.recv_timeout(self.end_by.saturating_duration_since(Instant::now())) {
+            Ok((Stream::Out, line)) => self.out.push(line),
+            Ok((Stream::Err, line)) => self.err.push(line),
+            Err(RecvTimeoutError::Disconnected) => return false,
+            Err(RecvTimeoutError::Timeout) => {
+                let _ = self.child.kill();
+                panic!("`{}` took longer than {LIMIT:?}\n{}", self.name, self.transcript());
+            }
+        }
+        true
+    }
+
+    /// Waits for these lines on stdout, in this order, with others in between or not.
+    fn expect(&mut self, lines: &[&str]) {
+        let what = format!("these lines in this order: {lines:#?}");
+        self.read_until(&what, |program| contains_in_order(&program.out, lines).then_some(()));
+    }
+
+    /// The port that the App says it serves.
+    fn port(&mut self) -> u16 {
+        self.read_until("saying where it serves", |program| {
+            let line = program.err.iter().find_map(|line| line.strip_prefix(STARTED))?;
+            Some(line.strip_suffix("/view").expect("the page").parse().expect("a port"))
+        })
+    }
+
+    fn interrupt(&self) {
+        let sent = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
+        assert!(sent.expect("there is a `kill`").success(), "`{}` is gone", self.name);
+    }
+
+    /// Reads the rest of both streams and waits for the end.
+    fn end(&mut self) -> ExitStatus {
+        while self.read() {}
+        // Both streams are closed, so that the process is over or about to be.
+        self.child.wait().expect("a child can be waited for")
+    }
+
+    fn ends_well(&mut self) {
+        let status = self.end();
+        assert_eq!(status.code(), Some(0), "`{}`: {status}\n{}", self.name, self.transcript());
+    }
+
+    fn ends_well_on_interrupt(&mut self) {
+        self.interrupt();
+        self.ends_well();
+        self.expect(&[STOPPING, STOPPED]);
+    }
+
+    fn transcript(&self) -> String {
+        format!("stdout:\n{}\nstderr:\n{}", self.out.join("\n"), self.err.join("\n"))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `cargo test` builds the examples into a directory beside that of the tests; `cargo test --test examples` does not.
+fn path_of(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let directory = test.parent().and_then(|deps| deps.parent()).expect("tests are in `deps`");
+    let path = directory.join("examples").join(name);
+    assert!(path.exists(), "there is no {}; build it with `cargo build --examples`", path.display());
+    let source = examples().join(name).with_extension("rs");
+    let changed = |path: &PathBuf| path.metadata().and_then(|file| file.modified()).expect("a time");
+    assert!(
+        changed(&path) >= changed(&source),
+        "{} is older than its source; build it with `cargo build --examples`",
+        path.display()
+    );
+    path
+}
+
+fn examples() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
+fn contains_in_order(lines: &[String], wanted: &[&str]) -> bool {
+    let mut lines = lines.iter();
+    wanted.iter().all(|wanted| lines.any(|line| line == wanted))
+}
+
+fn get(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the App serves");
+    stream.set_read_timeout(Some(LIMIT)).expect("a limit");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n")
+        .expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    answer
+}
+
+/// The program ends by itself and says exactly this on stdout.
+fn tells(name: &'static str, story: &[&str]) {
+    let mut program = Program::start(name);
+    program.ends_well();
+    let told: Vec<_> = program.out.iter().map(String::as_str).collect();
+    let all = [&[STARTING], story, &[STOPPED]].concat();
+    assert_eq!(told, all, "{}", program.transcript());
+}
+
+#[test]
+fn every_example_is_run_here() {
+    let tests = include_str!("examples.rs");
+    for entry in std::fs::read_dir(examples()).expect("there are examples") {
+        let path = entry.expect("an example").path();
+        let name = path.file_stem().and_then(|name| name.to_str()).expect("a name");
+        assert!(tests.contains(&format!("fn {name}() {{")), "no test runs the example `{name}`");
+        let text = std::fs::read_to_string(&path).expect("a program");
+        assert!(text.starts_with("//! "), "the example `{name}` does not say its idea");
+        assert!(text.lines().count() < 100, "the example `{name}` is too long to be read at a glance");
+    }
+}
+
+#[test]
+fn continuous_deployment() {
+    let mut program = Program::start("continuous_deployment");
+    let saved = "TRAIN COMPONENT: saved new checkpoint: /some/path/step=0_fake_loss=100000.0";
+    let deployed = "DEPLOY COMPONENT: load new model from checkpoint: /some/path/step=0_fake_loss=100000.0";
+    program.expect(&[STARTING, "step=0: fake_loss=100000.0", saved, deployed]);
+    let port = program.port();
+    let state = get(port, "/api/v1/state");
+    let checkpoint = r#""train":{"last_checkpoint":"/some/path/step=0_fake_loss=100000.0"}"#;
+    assert!(state.contains(checkpoint), "{state}");
+    program.expect(&[saved, "step=1: fake_loss=1.0"]);
+    assert_eq!(program.out[..3], [STARTING, "step=0: fake_loss=100000.0", saved]);
+    program.ends_well_on_interrupt();
+}
+
+#[test]
+fn share_variable() {
+    let mut program = Program::start("share_variable");
+    let story = [
+        "MACHINE 1: this string came from machine 0: \"hello from machine 0\"",
+        "MACHINE 1: this string is on machine 1",
+    ];
+    program.expect(&story);
+    program.ends_well_on_interrupt();
+    assert_eq!(program.out, [&[STARTING], &story[..], &[STOPPING, STOPPED]].concat());
+}
+
+#[test]
+fn payload() {
+    let mut program = Program::start("payload");
+    let last = "serving embeddings sent from EmbeddingProcessor: [[1, 2, 3], [2, 3, 4]]";
+    program.expect(&["PROCESSOR: Generating embeddings...", last]);
+    program.ends_well_on_interrupt();
+    assert!(
+        program.out[2].starts_with("SERVER: Using embeddings from processor "),
+        "{}",
+        program.transcript()
+    );
+    assert_eq!(program.out.len(), 6, "{}", program.transcript());
+}
+
+#[test]
+fn dynamic_works() {
+    tells(
+        "dynamic_works",
+        &[
+            "wave 1: workers [1]",
+            "wave 1: built [1]",
+            "wave 2: workers [1, 2, 3]",
+            "wave 2: built [2, 1, 1]",
+            "wave 3: workers [1, 2]",
+            "wave 3: built [3, 2]",
+        ],
+    );
+}
+
+#[test]
+fn sequential_and_parallel() {
+    let mut program = Program::start("sequential_and_parallel");
+    program.ends_well();
+    for between in ["train", "index"] {
+        let [begins, ends] = [format!("{between} begins"), format!("{between} ends")];
+        let [first, last] = [["download begins", "download ends"], ["publish begins", "publish ends"]];
+        program.expect(&[&first[..], &[&begins, &ends], &last].concat());
+    }
+    let mut times = HashMap::new();
+    for line in &program.out {
+        *times.entry(line.as_str()).or_insert(0) += 1;
+    }
+    assert!(times.values().all(|times| *times == 1) && times.len() == 10, "{}", program.transcript());
+}
+
+#[test]
+fn schedule() {
+    tells("schedule", &["report 1", "report 2", "report 3"]);
+}
+
+#[test]
+fn supervision() {
+    tells(
+        "supervision",
+        &[
+            "FLAKY: attempt 1 fails",
+            "FLAKY: attempt 2 fails",
+            "FLAKY: attempt 3 succeeds",
+            "HOPELESS: fails",
+            "FLOW: hopeless failed (error): the disk is full",
+            "FALLBACK: does it in memory",
+        ],
+    );
+}
+
+#[test]
+fn ask_tell() {
+    tells(
+        "ask_tell",
+        &[
+            "CLIENT: 14 times 1 is 14",
+            "CLIENT: 14 times 3 is 42",
+            "FLOW: the client is done, the server is not",
+        ],
+    );
+}
+
+#[test]
+fn nested_flows() {
+    tells("nested_flows", &["wheels: made 4", "cars: made 1", "COMPANY: 1 car on 4 wheels"]);
+}
+
+#[test]
+fn embedded() {
+    let mut program = Program::start_with("embedded", &[]);
+    program.ends_well();
+    let story = [
+        "PROGRAM: the App runs",
+        "PROGRAM: the counter says 3",
+        "PROGRAM: the state is {\"counter\":{\"count\":3}}",
+        "PROGRAM: the App has ended well, with the count at 3",
+    ];
+    assert_eq!(program.out, story);
+}
