@@ -19,6 +19,16 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             "a Flow is a struct with named fields: its children are fields, and their names are the fields' names",
         ));
     };
+    for field in data.fields.iter().filter(|field| !holds_children(&field.ty)) {
+        let ty = &field.ty;
+        if mentions_children(quote!(#ty)) {
+            return Err(syn::Error::new_spanned(
+                &field.ty,
+                "children can only be `WorkRef`, `FlowRef`, and `Option`, `Vec`, `HashMap`, `BTreeMap` of them; \
+                 the `WorkRef` or `FlowRef` in this type would never be part of the App",
+            ));
+        }
+    }
     let fields: Vec<_> = match &data.fields {
         Fields::Named(fields) => fields.named.iter().filter(|field| holds_children(&field.ty)).collect(),
         Fields::Unit => Vec::new(),
@@ -57,6 +67,15 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
                 }
             }
         }
+    })
+}
+
+/// Whether a `WorkRef` or `FlowRef` is anywhere in it.
+fn mentions_children(tokens: proc_macro2::TokenStream) -> bool {
+    tokens.into_iter().any(|token| match token {
+        proc_macro2::TokenTree::Ident(ident) => ident == "WorkRef" || ident == "FlowRef",
+        proc_macro2::TokenTree::Group(group) => mentions_children(group.stream()),
+        _ => false,
     })
 }
 

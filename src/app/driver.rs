@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -33,15 +33,13 @@ use crate::flow::{
     Visitor, Walk, enter, leave, lock,
 };
 use crate::id::{AppId, FlowId, WorkId};
-use crate::work::{
-    Command, Doorbell, Failure, Host, Reason, Report, Stage, Status, forget_addresses, panic_message,
-};
+use crate::work::{Command, Doorbell, Failure, Host, Reason, Report, forget_addresses, panic_message};
 
 /// A reaction longer than this is logged.
 const SLOW_REACTION: Duration = Duration::from_millis(100);
 
 /// Told of the failure that ends the App, when it happens.
-pub(super) type OnFailure = Box<dyn FnOnce(&AppError)>;
+pub(crate) type OnFailure = Box<dyn FnOnce(&AppError) + Send>;
 
 pub(crate) struct Driver {
     /// Taken out while something below it is called.
@@ -101,13 +99,27 @@ impl Driver {
             changed: false,
         };
         let fields = driver.walk_tree().map_err(AppError::Failed)?;
-        for path in driver.config.place.keys() {
-            let below = |field: &String| path == field || path.starts_with(&format!("{field}."));
-            if !fields.iter().any(below) {
+        driver.check_places(&fields)?;
+        Ok(driver)
+    }
+
+    /// Every placement is of a Work that is there, or of one that may join a list or map later.
+    fn check_places(&self, fields: &[String]) -> Result<(), AppError> {
+        let works = self.tree.works.values().map(|record| lock(record).path.to_string());
+        let flows = self.tree.flows.values().map(|entry| entry.link.path.to_string());
+        let children: HashSet<String> = works.chain(flows).collect();
+        for path in self.config.place.keys() {
+            let above = fields
+                .iter()
+                .filter(|field| path.strip_prefix(*field).is_some_and(|rest| rest.starts_with('.')));
+            let known = fields.contains(path)
+                || children.contains(path)
+                || above.max_by_key(|field| field.len()).is_some_and(|field| !children.contains(field));
+            if !known {
                 return Err(AppError::UnknownPlace { path: path.clone(), known: fields.join(", ") });
             }
         }
-        Ok(driver)
+        Ok(())
     }
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
@@ -320,16 +332,19 @@ impl Driver {
                             );
                         }
                     }
-                    Action::Restarting => {
+                    Action::Restarting(Failure { reason, message }) => {
                         let (owner, path) = (record.owner, record.path.to_string());
-                        // Whoever looks later sees the next attempt only.
-                        let failed = record.ledger.history().rfind(|status| status.stage == Stage::Failed);
-                        if let Some(Status { reason: Some(reason), message: Some(message), .. }) = failed {
-                            log::warn!("work `{path}` failed and is restarted: {reason}: {message}");
-                        }
+                        log::warn!("work `{path}` failed and is restarted: {reason}: {message}");
                         drop(record);
                         self.child_restarts(owner, Child::Work(id), &path);
                         record = lock(&shared);
+                    }
+                    Action::Captured(Failure { reason, message }) => {
+                        log::warn!(
+                            "work `{}` failed, which is left to flow `{}`: {reason}: {message}",
+                            record.path,
+                            record.owner_path
+                        );
                     }
                     Action::Raise(Failure { reason, message }) => {
                         let (owner, path) = (record.owner, record.path.to_string());
@@ -356,7 +371,7 @@ impl Driver {
         self.tree.order.binary_search(&id).is_err()
     }
 
-    /// Lets new children join and start, and those that are gone stop. Gives the fields of the root.
+    /// Lets new children join and start, and those that are gone stop. Gives the fields that can hold children.
     fn walk_tree(&mut self) -> Result<Vec<String>, FlowError> {
         let now = self.clock.now();
         let mut root = self.root.take().expect("nothing below the root is being called");
@@ -386,7 +401,7 @@ impl Driver {
             }
             changes.flows_joined.into_iter().for_each(|flow| self.mark_up(flow));
         }
-        Ok(changes.root_fields)
+        Ok(changes.fields)
     }
 
     // ---- helpers ----

@@ -12,10 +12,10 @@ pub enum AppError {
     #[error(transparent)]
     Failed(#[from] FlowError),
     /// The constructor of the root panicked.
-    #[error("the App's root could not be made: its constructor {0}")]
+    #[error("the App's root could not be made: its constructor panicked: {0}")]
     Constructor(String),
     /// A placement was given for a Work that is not there.
-    #[error("there is no work `{path}` to place; the children of the root are: {known}")]
+    #[error("there is no work `{path}` to place; there are: {known}")]
     UnknownPlace {
         /// The path that was given.
         path: String,

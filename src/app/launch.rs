@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::config::Config;
 use super::control::{Control, Exit};
-use super::driver::Driver;
+use super::driver::{Driver, OnFailure};
 use super::error::AppError;
 use super::root::{Root, RootFlow};
 use crate::id::AppId;
@@ -47,7 +47,7 @@ pub struct App {
     pub(crate) config: Config,
     /// Where to serve HTTP when the App is spawned into a program.
     pub(crate) serve: bool,
-    pub(crate) on_failure: Option<Box<dyn FnOnce(&AppError) + Send>>,
+    pub(crate) on_failure: Option<OnFailure>,
     runtime: Option<Box<dyn FnOnce() -> tokio::runtime::Runtime + Send>>,
 }
 
@@ -148,7 +148,7 @@ impl App {
                     return;
                 }
             };
-            driver.on_failure = on_failure.map(|told| Box::new(told) as _);
+            driver.on_failure = on_failure;
             let changes = driver.changes();
             let control = Control::new(driver.start(), changes);
             if ready.send(Ok(control)).is_ok()

@@ -67,8 +67,8 @@ pub(super) struct Changes {
     pub(super) flows_joined: Vec<FlowId>,
     pub(super) flows_left: Vec<FlowId>,
     pub(super) errors: Vec<FlowError>,
-    /// The fields of the root that can hold children.
-    pub(super) root_fields: Vec<String>,
+    /// The paths of the fields that can hold children.
+    pub(super) fields: Vec<String>,
 }
 
 impl Tree {
@@ -177,9 +177,7 @@ impl Walker<'_> {
 
 impl Visitor for Walker<'_> {
     fn field(&mut self, path: &str) {
-        if self.depth == 1 {
-            self.changes.root_fields.push(path.to_owned());
-        }
+        self.changes.fields.push(path.to_owned());
     }
 
     fn child(&mut self, position: Position<'_>, node: Node<'_>) {

@@ -11,9 +11,27 @@ use crate::work::{Placement, UnknownPlacement};
 /// What the binary of an App understands.
 #[derive(Debug, Parser)]
 #[command(about = "A Flowright App: runs until its Flows stop it, it fails, or Ctrl-C", version = None)]
+#[command(args_conflicts_with_subcommands = true)]
+struct CommandLine {
+    #[command(flatten)]
+    args: Args,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Run the App; the default
+    Run(Args),
+}
+
+/// How the App is to be run.
+#[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Open the App's page in the browser
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    #[arg(long, value_name = "BOOL", default_value_t = true, default_missing_value = "true", num_args = 0..=1)]
+    #[arg(require_equals = true, action = clap::ArgAction::Set)]
     pub(super) open_ui: bool,
 
     /// The address to serve the API and the page on [default: 127.0.0.1]
@@ -37,7 +55,7 @@ pub(super) struct Args {
     place: Vec<String>,
 
     /// How much to log: off, error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", default_value_t = log::LevelFilter::Info)]
+    #[arg(long, value_name = "LEVEL", default_value_t = log::LevelFilter::Info, value_parser = log_level)]
     pub(super) log_level: log::LevelFilter,
 
     /// Read a configuration file (TOML)
@@ -79,6 +97,11 @@ pub(super) enum UsageError {
 }
 
 impl Args {
+    /// Those of this process. What is wrong with them ends it, with exit code 2.
+    pub(super) fn from_command_line() -> Self {
+        CommandLine::parse().into_args()
+    }
+
     /// The configuration that the arguments and the file come to; the arguments win.
     pub(super) fn config(&self) -> Result<Config, UsageError> {
         let file = match &self.config {
@@ -117,6 +140,19 @@ impl Args {
     }
 }
 
+impl CommandLine {
+    fn into_args(self) -> Args {
+        match self.command {
+            Some(Command::Run(args)) => args,
+            None => self.args,
+        }
+    }
+}
+
+fn log_level(name: &str) -> Result<log::LevelFilter, &'static str> {
+    name.parse().map_err(|_| "the levels are off, error, warn, info, debug and trace")
+}
+
 fn is_name(key: &str) -> bool {
     let mut bytes = key.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
@@ -134,8 +170,21 @@ fn read(path: &Path) -> Result<Config, UsageError> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn running_is_what_it_does_unless_told_otherwise() {
+        assert!(args(&["run", "--open-ui"]).open_ui);
+        assert!(!args(&["--open-ui=false"]).open_ui);
+        assert!(args(&[]).open_ui);
+    }
+
+    #[test]
+    fn an_unknown_level_is_told_with_those_there_are() {
+        let error = CommandLine::try_parse_from(["app", "--log-level", "loud"]).unwrap_err().to_string();
+        assert!(error.contains("loud") && error.contains("off, error, warn"), "{error}");
+    }
+
     fn args(arguments: &[&str]) -> Args {
-        Args::try_parse_from([&["app"], arguments].concat()).unwrap()
+        CommandLine::try_parse_from([&["app"], arguments].concat()).unwrap().into_args()
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::io::{self, ErrorKind, Write};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::args::{Args, UsageError};
@@ -14,13 +14,16 @@ use crate::http;
 
 const WRONG_USAGE: u8 = 2;
 
+/// Signals within this time of the first are that one.
+const ONE_SIGNAL: Duration = Duration::from_millis(300);
+
 impl App {
     /// Gives the binary its command line and runs the App until it ends.
     ///
     /// Exit codes: 0 when a Flow stopped it or on Ctrl-C or SIGTERM, 1 when it failed (what failed is on stderr
     /// at once), 2 for wrong usage. A second Ctrl-C ends it without waiting for its Works.
     pub fn main(self) -> ExitCode {
-        let args = Args::parse();
+        let args = Args::from_command_line();
         init_log(args.log_level);
         match args.environment().and_then(|variables| Ok((variables, args.config()?))) {
             Ok((variables, config)) => {
@@ -34,7 +37,7 @@ impl App {
     }
 
     fn run(mut self, args: &Args) -> ExitCode {
-        println!("Your Flowright App is starting. This won't take long.");
+        say("Your Flowright App is starting. This won't take long.");
         self.on_failure = Some(Box::new(report));
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -108,30 +111,39 @@ async fn wait(app: AppHandle) -> Result<(), ()> {
         else {
             return std::future::pending().await;
         };
-        let mut asked = false;
+        let mut asked: Option<Instant> = None;
         loop {
             let name = tokio::select! {
                 _ = interrupt.recv() => "Ctrl-C",
                 _ = terminate.recv() => "SIGTERM",
             };
-            if asked {
-                log::warn!("a second {name}: ending without waiting for the Works");
-                std::process::exit(0);
+            match asked {
+                // Whoever signals a process and its group, as `timeout` does, means one signal.
+                Some(asked) if asked.elapsed() < ONE_SIGNAL => continue,
+                Some(_) => {
+                    log::warn!("a second {name}: ending without waiting for the Works");
+                    std::process::exit(0);
+                }
+                None => asked = Some(Instant::now()),
             }
-            asked = true;
-            println!("Your Flowright App is being stopped. This won't take long.");
+            say("Your Flowright App is being stopped. This won't take long.");
             control.stop(name);
         }
     };
     tokio::select! {
         exit = app.wait() => {
             if exit.result.is_ok() {
-                println!("Your Flowright App has been stopped successfully!");
+                say("Your Flowright App has been stopped successfully!");
             }
             exit.result.map_err(|_| ())
         }
         () = stopping => unreachable!("signals never end"),
     }
+}
+
+/// Prints a line; whether somebody still reads is no matter of the App's.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
 /// Told the moment it happens, whatever has still to be stopped.

@@ -142,7 +142,8 @@ impl<'v> Walk<'v> {
 
     /// Visits the children in a field.
     pub fn field(&mut self, name: &'static str, group: &mut dyn ChildGroup) {
-        self.visitor.field(name);
+        let path = if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) };
+        self.visitor.field(&path);
         self.segment(&name, false, group);
     }
 

@@ -39,7 +39,7 @@ pub enum FlowError {
         message: String,
     },
     /// `react` panicked.
-    #[error("`react` of flow `{path}` {message}")]
+    #[error("`react` of flow `{path}` panicked: {message}")]
     Panicked {
         /// The Flow.
         path: String,

@@ -77,7 +77,9 @@ pub(crate) enum Action {
     /// Refuse messages.
     Close(Closed),
     /// A restart by the Work's own policy has begun; its Flow's strategy may restart others.
-    Restarting,
+    Restarting(Failure),
+    /// The Work has failed and its policy leaves that to its Flow.
+    Captured(Failure),
     /// The Work has failed for good and its policy says that this is the App's failure.
     Raise(Failure),
 }
@@ -476,8 +478,8 @@ impl Ledger {
         };
         if let Some(failure) = failure {
             self.note(Stage::Failed, Some(failure.reason), Some(failure.message.clone()), now);
-            if self.policy.on_error == OnError::Raise && !self.ending {
-                self.actions.push(Action::Raise(failure));
+            if !self.ending {
+                self.fall(failure);
             }
         } else if next == Next::Stay && !had_run && !self.ending && self.status().stage != Stage::Stopped {
             self.note(Stage::Stopped, Some(Reason::Stopped), None, now);
@@ -516,7 +518,7 @@ impl Ledger {
             } else {
                 self.stop_for(Next::Relaunch { at: until }, now);
             }
-            self.actions.push(Action::Restarting);
+            self.actions.push(Action::Restarting(failure));
             return;
         }
         if died {
@@ -530,9 +532,15 @@ impl Ledger {
         } else {
             self.pump(now);
         }
-        if self.policy.on_error == OnError::Raise {
-            self.actions.push(Action::Raise(failure));
-        }
+        self.fall(failure);
+    }
+
+    /// No restart is left.
+    fn fall(&mut self, failure: Failure) {
+        self.actions.push(match self.policy.on_error {
+            OnError::Raise => Action::Raise(failure),
+            OnError::Capture => Action::Captured(failure),
+        });
     }
 
     fn record(

@@ -23,27 +23,28 @@ pub struct Strategy {
     limit: Option<(u32, Duration)>,
 }
 
+/// Who is restarted with the child that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    OneForOne,
-    AllForOne,
-    RestForOne,
+    One,
+    All,
+    Rest,
 }
 
 impl Strategy {
     /// Only the child that failed. The default.
     pub const fn one_for_one() -> Self {
-        Self { kind: Kind::OneForOne, limit: None }
+        Self { kind: Kind::One, limit: None }
     }
 
     /// All children, for those that cannot go on without each other.
     pub const fn all_for_one() -> Self {
-        Self { kind: Kind::AllForOne, limit: None }
+        Self { kind: Kind::All, limit: None }
     }
 
     /// The child that failed and those declared after it, for those that build on earlier ones.
     pub const fn rest_for_one() -> Self {
-        Self { kind: Kind::RestForOne, limit: None }
+        Self { kind: Kind::Rest, limit: None }
     }
 
     /// More than `max` restarts of children within `within` are the failure of this Flow.
@@ -88,9 +89,9 @@ impl Supervisor {
             return Decision::Escalate { max, within };
         }
         Decision::Restart(match strategy.kind {
-            Kind::OneForOne => child..child + 1,
-            Kind::AllForOne => 0..children,
-            Kind::RestForOne => child..children,
+            Kind::One => child..child + 1,
+            Kind::All => 0..children,
+            Kind::Rest => child..children,
         })
     }
 }
@@ -135,9 +136,9 @@ mod tests {
                 }
                 let_through.push(now);
                 let expected = match strategy.kind {
-                    Kind::OneForOne => child..child + 1,
-                    Kind::AllForOne => 0..5,
-                    Kind::RestForOne => child..5,
+                    Kind::One => child..child + 1,
+                    Kind::All => 0..5,
+                    Kind::Rest => child..5,
                 };
                 prop_assert_eq!(decision, Decision::Restart(expected));
             }

@@ -387,6 +387,19 @@ impl<'a, W: Work> Run<'a, W> {
         if self.finished { Ok(self.work) } else { Err(Interrupt::Pending) }
     }
 
+    /// How this run ended, whichever way, for a Flow that captures failures: the Work when it succeeded, else the
+    /// status; until the end `?` leaves `react`.
+    ///
+    /// # Errors
+    /// [`Interrupt::Pending`] while the run has not ended.
+    pub fn outcome(self) -> Result<Result<&'a W, Status>, Interrupt> {
+        if self.finished {
+            return Ok(Ok(self.work));
+        }
+        let status = self.status();
+        if status.stage.is_terminal() { Ok(Err(status)) } else { Err(Interrupt::Pending) }
+    }
+
     /// Where this run stands.
     pub fn status(&self) -> Status {
         self.key.map_or_else(Status::default, |key| self.work.read(|ledger| ledger.run_status(key)))

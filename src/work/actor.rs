@@ -107,7 +107,7 @@ async fn body<W: Work>(seed: Seed<W>) -> Report {
                     return Report::Died { failure: failure(&error.into(), "a handler") };
                 }
                 served += 1;
-                if served % BUDGET == 0 {
+                if served.is_multiple_of(BUDGET) {
                     tokio::task::yield_now().await;
                 }
             }
@@ -176,5 +176,5 @@ pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
         .downcast_ref::<&str>()
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned());
-    said.map_or_else(|| "panicked".to_owned(), |said| format!("panicked: {said}"))
+    said.unwrap_or_else(|| "a panic without a message".to_owned())
 }

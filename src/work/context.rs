@@ -159,7 +159,7 @@ impl<W: Work> WorkContext<W> {
                 .await;
             }
             served += 1;
-            if served % BUDGET == 0 {
+            if served.is_multiple_of(BUDGET) {
                 // A mailbox that never runs dry must not keep the future waiting for ever.
                 let done = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await;
                 self.check()?;
