@@ -9,7 +9,7 @@ use crate::flow::{
     AnyFlow, FlowContext, FlowError, FlowLink, FlowOptions, Node, Place, Position, Restarts, SharedRecord,
     Supervisor, Visitor, Walk, lock,
 };
-use crate::id::{ActorPath, AppId, FlowId, WorkId};
+use crate::id::{ActorPath, AppId, FlowId, IdMap, WorkId};
 use crate::state::Value;
 use crate::work::{Stage, Status};
 
@@ -50,8 +50,8 @@ pub(super) enum FlowLife {
 
 pub(super) struct Tree {
     pub(super) app: AppId,
-    pub(super) works: HashMap<WorkId, SharedRecord>,
-    pub(super) flows: HashMap<FlowId, FlowEntry>,
+    pub(super) works: IdMap<WorkId, SharedRecord>,
+    pub(super) flows: IdMap<FlowId, FlowEntry>,
     /// The Works that are part of the tree, in the order in which they joined.
     pub(super) order: Vec<WorkId>,
     next_id: u64,
@@ -75,8 +75,8 @@ impl Tree {
     pub(super) fn new(app: AppId) -> Self {
         Self {
             app,
-            works: HashMap::new(),
-            flows: HashMap::new(),
+            works: IdMap::default(),
+            flows: IdMap::default(),
             order: Vec::new(),
             next_id: 0,
             next_in_list: HashMap::new(),
@@ -92,14 +92,14 @@ impl Tree {
             flow: None,
             depth: 0,
             names: HashSet::new(),
-            seen: HashSet::new(),
+            seen: Vec::new(),
             seen_flows: HashSet::new(),
             changes: Changes::default(),
         };
         walker.child(Position::root(), Node::Flow(root));
         let Walker { seen, seen_flows, mut changes, .. } = walker;
         self.order.retain(|id| {
-            let stays = seen.contains(id);
+            let stays = seen.get(id.0 as usize).is_some_and(|seen| *seen);
             if !stays {
                 changes.left.push(*id);
             }
@@ -141,7 +141,8 @@ struct Walker<'a> {
     flow: Option<FlowId>,
     depth: usize,
     names: HashSet<ActorPath>,
-    seen: HashSet<WorkId>,
+    /// By number: whether the Work was found.
+    seen: Vec<bool>,
     seen_flows: HashSet<FlowId>,
     changes: Changes,
 }
@@ -161,6 +162,14 @@ impl Walker<'_> {
             }
             _ => ActorPath::from(position.path),
         }
+    }
+
+    fn mark_seen(&mut self, WorkId(id): WorkId) {
+        let index = id as usize;
+        if self.seen.len() <= index {
+            self.seen.resize(index + 1, false);
+        }
+        self.seen[index] = true;
     }
 
     fn claim(&mut self, path: &ActorPath) {
@@ -219,7 +228,7 @@ impl Visitor for Walker<'_> {
                     }
                 };
                 self.claim(&path);
-                self.seen.insert(id);
+                self.mark_seen(id);
                 self.owner().children.push(Child::Work(id));
             }
             Node::Flow(flow) => {

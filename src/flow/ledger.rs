@@ -260,7 +260,6 @@ impl Ledger {
 
     pub(crate) fn report(&mut self, report: Report, now: Moment) {
         match report {
-            Report::Started => {}
             Report::RunStarted { run } => {
                 let timeout = self.policy.timeout;
                 let Some(current) = self.current.as_mut().filter(|current| current.run == run) else {

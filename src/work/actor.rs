@@ -84,19 +84,19 @@ async fn body<W: Work>(seed: Seed<W>) -> Report {
     let mut cx =
         WorkContext::new(Identity { app, path }, Receiver::new(mailbox, incarnation), outbox, tracker);
 
-    if let Err(error) = work.on_start(&mut cx).await {
+    if let Err(error) = Box::pin(work.on_start(&mut cx)).await {
         return Report::Died { failure: failure(&error, "`on_start`") };
     }
     cx.publish(&work);
     if let Some(error) = cx.take_trouble() {
         return Report::Died { failure: failure(&error.into(), "`on_start`") };
     }
-    cx.outbox().report(Report::Started);
 
     let mut served = 0_usize;
     while !cx.asked.stop {
         if let Some(order) = cx.asked.run.take() {
-            run(&mut work, &mut cx, order).await;
+            // Boxed, as the hooks are: a Work that is idle, as most are, should be small.
+            Box::pin(run(&mut work, &mut cx, order)).await;
             continue;
         }
         match cx.next().await {
@@ -114,7 +114,7 @@ async fn body<W: Work>(seed: Seed<W>) -> Report {
         }
     }
 
-    let result = work.on_stop(&mut cx).await;
+    let result = Box::pin(work.on_stop(&mut cx)).await;
     cx.publish(&work);
     let result = match cx.take_trouble() {
         Some(error) => Err(error.into()),
@@ -128,7 +128,7 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) {
     let run = order.run;
     cx.outbox().report(Report::RunStarted { run });
     let result = match wire::decode(&order.input.bytes) {
-        Ok(input) => Box::pin(work.run(input, cx)).await,
+        Ok(input) => work.run(input, cx).await,
         Err(error) => Err(Error::from(error).context("the run's input cannot be read back")),
     };
     cx.publish(work);

@@ -19,8 +19,6 @@ use crate::state::Patch;
 /// Something that happened to an incarnation.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// It is up: `on_start` has ended well.
-    Started,
     RunStarted {
         run: u64,
     },
