@@ -2,10 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const words = (name) => name.replaceAll("_", " ");
-const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 const inOrder = new Intl.Collator("en", { numeric: true }).compare;
-const day = new Intl.DateTimeFormat(undefined, { dateStyle: "short", timeStyle: "medium" });
-const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" });
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -14,7 +11,7 @@ function make(tag, attributes = {}, ...children) {
   return element;
 }
 
-// Writes only what differs, so that a thousand unchanged Works cost a thousand comparisons.
+// Writes only what differs: a thousand Works cost comparisons, not layout.
 function write(element, text) {
   if (element.written === text) return false;
   element.written = text;
@@ -26,7 +23,7 @@ function writeStage(element, stage, text = words(stage)) {
   if (write(element, text)) element.className = `stage ${stage}`;
 }
 
-// Makes the children of `parent` that follow `first` those of `entries`, by moving as few as possible.
+// Makes the children of `parent` from `first` on those of `keys`, in order.
 function arrange(parent, first, keys, entries, create) {
   const wanted = new Set(keys);
   for (const [key, entry] of entries) {
@@ -67,13 +64,17 @@ class Row {
     this.status = status;
     writeStage(this.stage, stage);
     write(this.reason, stage === "failed" && reason ? ` (${words(reason)})` : "");
-    const date = new Date(time);
-    const today = date.toDateString() === new Date().toDateString();
-    if (write(this.time, time ? (today ? clock : day).format(date) : "–") && time) {
-      this.time.dateTime = date.toISOString();
-    }
+    if (this.at !== time) this.showTime(time);
     values.forEach((value, column) => write(this.cells[column], String(value)));
     if (write(this.said, message ?? "")) this.saidRow.hidden = !message;
+  }
+
+  showTime(time) {
+    this.at = time;
+    const date = new Date(time);
+    const today = date.toDateString() === new Date().toDateString();
+    this.time.textContent = time ? (today ? date.toLocaleTimeString() : date.toLocaleString()) : "–";
+    this.time.dateTime = date.toISOString();
   }
 }
 
@@ -100,13 +101,13 @@ function showWorks(all) {
   const counts = {};
   works.update(all, (work, row) => {
     counts[work.stage] = (counts[work.stage] ?? 0) + 1;
-    if (write(row.type, work.type_name.replace(/(\w+::)+/g, ""))) row.type.title = work.type_name;
+    write(row.type, work.type_name.replace(/(\w+::)+/g, ""));
     const place = work.is_up ? work.placement : `${work.placement}, not up`;
     return [work.attempt, work.successes, work.waiting_messages, place];
   });
   const total = works.rows.size;
   const parts = Object.keys(counts).sort().map((stage) => `${counts[stage]} ${words(stage)}`);
-  write($("counts"), total ? `${plural(total, "Work")}: ${parts.join(", ")}` : "none yet");
+  write($("counts"), total ? `${total} in all: ${parts.join(", ")}` : "none yet");
   $("works").hidden = total === 0;
   $("filter-line").hidden = total <= 20;
   filter();
@@ -141,12 +142,10 @@ function tell() {
 // ---- the state tree ----
 
 const PAGE = 200; // entries of one branch that are drawn at once
-const calm = matchMedia("(prefers-reduced-motion: reduce)");
 let flashes = 0;
 
 function flash(element) {
-  if (flashes++ >= 100 || calm.matches) return;
-  element.animate([{ backgroundColor: "var(--flash)" }, { backgroundColor: "transparent" }], 1500);
+  if (flashes++ < 100) element.animate([{ backgroundColor: "var(--flash)" }, { backgroundColor: "transparent" }], 1500);
 }
 
 const isObject = (value) => typeof value === "object" && value !== null;
@@ -161,9 +160,10 @@ function same(a, b) {
 }
 
 class Entry {
-  constructor(key, value, depth) {
+  // `levels` of it are open at first, where a level is not long.
+  constructor(key, value, levels) {
     this.key = key;
-    this.depth = depth;
+    this.levels = Object.keys(value ?? {}).length <= 25 ? levels : 0;
     this.element = make("li");
     this.build(value);
   }
@@ -184,7 +184,7 @@ class Entry {
     this.more = make("button", { type: "button", hidden: "" });
     this.more.addEventListener("click", () => this.fill(false, (this.limit += PAGE)));
     this.details = make("details", {}, make("summary", {}, key, " ", this.text), this.list, this.more);
-    this.details.open = this.depth < 3 && Object.keys(value).length <= 25;
+    this.details.open = this.levels > 0;
     this.details.addEventListener("toggle", () => this.fill(false));
     this.element.replaceChildren(this.details);
     this.fill(false);
@@ -215,13 +215,13 @@ class Entry {
       if (Object.hasOwn(this.value, key)) entry.update(this.value[key], loud);
     }
     arrange(this.list, this.list.firstElementChild, shown, this.entries, (key) => {
-      const entry = new Entry(key, this.value[key], this.depth + 1);
+      const entry = new Entry(key, this.value[key], this.levels - 1);
       if (loud) flash(entry.element);
       return entry;
     });
     const left = keys.length - shown.length;
     this.more.hidden = left === 0;
-    write(this.more, `${Math.min(left, PAGE)} more of ${left}`);
+    write(this.more, `show more of the ${left} left`);
   }
 }
 
@@ -229,6 +229,7 @@ class Entry {
 
 let newest = null; // the event that is not drawn yet; older ones are skipped
 let drawn = null; // the status that is
+let took = 0; // ms, to draw it; three quarters of the time are left to others
 let tree = null;
 let live = false;
 let heard = null;
@@ -238,7 +239,7 @@ const exact = (_, value, context) =>
   Number.isInteger(value) && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source)
     ? BigInt(context.source) : value;
 
-function draw() {
+function draw(began) {
   const { state, status } = JSON.parse(newest, /\d{16}/.test(newest) ? exact : undefined);
   newest = null;
   flashes = 0;
@@ -248,20 +249,21 @@ function draw() {
   flows.update(status.flows, () => []);
   $("flows-section").hidden = flows.rows.size < 2;
   if (tree) tree.update(state, true);
-  else $("state").append((tree = new Entry("root", state, 0)).element);
-  write($("reactions"), plural(status.reactions, "reaction"));
+  else $("state").append((tree = new Entry("root", state, 3)).element);
+  write($("reactions"), `reactions: ${status.reactions}`);
   showApp();
+  took = performance.now() - began;
 }
 
 function showApp() {
-  if (drawn) writeStage($("app"), live ? drawn.stage : "unknown", live ? undefined : `was ${words(drawn.stage)}`);
+  if (drawn) writeStage($("app"), live ? drawn.stage : "", live ? drawn.stage : `was ${drawn.stage}`);
 }
 
 function connection(isLive) {
   if (live !== isLive && heard) announce("Connection", isLive ? "live" : "lost, trying again");
   live = isLive;
-  const old = heard ? ` What is shown is of ${clock.format(heard)}.` : "";
-  write($("connection"), live ? "live" : `connection lost, trying again.${old}`);
+  const old = heard ? `; this is from ${heard.toLocaleTimeString()}` : "";
+  write($("connection"), live ? "live" : `connection lost, trying again${old}`);
   document.body.classList.toggle("lost", !live);
   showApp();
 }
@@ -269,7 +271,7 @@ function connection(isLive) {
 function connect() {
   const events = new EventSource("api/v1/events");
   events.onmessage = ({ data }) => {
-    if (newest === null) requestAnimationFrame(draw);
+    if (newest === null) setTimeout(requestAnimationFrame, 3 * took, draw);
     newest = data;
     heard = new Date();
     if (!live) connection(true);
