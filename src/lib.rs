@@ -1,4 +1,85 @@
-//! Flowright: applications made of long-running, stateful parts.
+//! Flowright is an actor framework for applications made of long-running, stateful parts: training jobs, model
+//! servers, data pipelines, agents.
+//!
+//! - A [`Work`] is an actor. Its serde fields are its observable state, and only it writes them.
+//! - A [`Flow`] supervises Works and other Flows. Its [`react`](Flow::react) is called after each batch of changes
+//!   below it, and says what should run: one run per distinct input, however often it says so.
+//! - An [`App`] is the tree of them, with a command line, an HTTP API and a page that shows it live.
+//!
+//! ```
+//! use flowright::prelude::*;
+//!
+//! #[derive(Default, Serialize, Deserialize)]
+//! struct Square {
+//!     result: Option<u64>,
+//! }
+//!
+//! impl Work for Square {
+//!     type Input = u64;
+//!
+//!     async fn run(&mut self, x: u64, _cx: &mut WorkContext<Self>) -> Result<()> {
+//!         self.result = Some(x * x); // the end of a run publishes by itself
+//!         Ok(())
+//!     }
+//! }
+//!
+//! #[derive(Default, Serialize, Children)]
+//! struct Twice {
+//!     first: WorkRef<Square>,
+//!     second: WorkRef<Square>,
+//! }
+//!
+//! impl Flow for Twice {
+//!     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+//!         let first = self.first.run(3).finished()?; // `?` waits: `react` is called again when it is done
+//!         if let Some(result) = first.result {
+//!             let second = self.second.run(result).finished()?;
+//!             assert_eq!(second.result, Some(81));
+//!             cx.stop("both are done");
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # fn run() {
+//! fn main() -> ExitCode {
+//!     App::new(Twice::default).main()
+//! }
+//! # }
+//! # let app = flowright::testing::TestApp::start(Twice::default);
+//! # app.wait_for_exit().result.unwrap();
+//! ```
+//!
+//! A program depends on `serde` as well, with its feature `derive`: the derives name it.
+//!
+//! # Where to start
+//!
+//! - [`Work`], [`WorkContext`]: what a Work does, publishes and answers. [`Handle`], [`WorkAddr`]: messages between Works.
+//! - [`Flow`], [`WorkRef`], [`Run`], [`FlowContext`]: what a Flow reads and commands. [`Children`] says what can be
+//!   a child, [`FlowRef`] is a Flow below a Flow.
+//! - [`Restart`], [`OnError`], [`Strategy`], [`Overlap`]: what becomes of failures, and of an input that comes while
+//!   another runs. [`Status`] says what became of a run.
+//! - [`Payload`]: a large value that stays where it was made while a small reference to it travels.
+//! - [`App`], [`AppHandle`], [`Control`], [`Config`]: running it, inside another program as well.
+//! - [`testing`]: Apps in tests.
+//!
+//! # The floors
+//!
+//! Imports go down only, and siblings on one floor do not know each other.
+//!
+//! | floor | module | what it is |
+//! | --- | --- | --- |
+//! | 7 | `cli`, [`testing`] | the command line of an App's binary; Apps in tests |
+//! | 6 | `http` | the API and the page, to read |
+//! | 5 | `app` | the App, the driver that runs its Flows, its end; [`Control`] is the only door for the floors above |
+//! | 4 | `flow` | Flows, run-once, restarts, schedules: no sockets, no clock |
+//! | 3 | `work` | Works, messages, mailboxes, and where they run |
+//! | 2 | [`state`] | the value tree, comparing, patches |
+//! | 2 | `payload` | references to large values |
+//! | 1 | `wire` | values as bytes |
+//! | 0 | `id`, `error` | what everything is named by; the [`Error`] of users' code |
+//!
+//! The repository's `ARCHITECTURE.md` follows one change through them, and `docs/guarantees.md` lists what is promised.
 
 mod app;
 mod cli;
@@ -49,3 +130,7 @@ pub mod prelude {
         bail,
     };
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -104,9 +104,9 @@ impl<W: Work> WorkRef<W> {
         self
     }
 
-    /// How long one run may take from its start. One that takes longer fails with [`Reason::Timeout`]
-    /// (crate::Reason::Timeout) and its incarnation is given up: at its next `await` it ends, and what it still
-    /// publishes is not seen. A thread that blocks without end stays behind.
+    /// How long one run may take from its start. One that takes longer fails with
+    /// [`Reason::Timeout`](crate::Reason::Timeout) and its incarnation is given up: at its next `await` it ends,
+    /// and what it still publishes is not seen. A thread that blocks without end stays behind.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.policy.timeout = Some(timeout);
         self

@@ -6,7 +6,7 @@
 //! | `GET /api/v1/state` | the state tree |
 //! | `GET /api/v1/status` | the status of the App, its Flows and its Works |
 //! | `GET /api/v1/events` | server-sent events: `{"state": …, "status": …}` at once and after each change |
-//! | `GET /view` | a page that shows both live |
+//! | `GET /view` | a page that shows both live; its style and script are at `/view/view.css` and `/view/view.js` |
 //!
 //! # Guarantees
 //! - Nothing here can change the App.

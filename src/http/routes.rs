@@ -51,6 +51,8 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
                 .route("/api/v1/status", web::get().to(status))
                 .route("/api/v1/events", web::get().to(events))
                 .route("/view", web::get().to(view))
+                .route("/view/view.css", web::get().to(view_css))
+                .route("/view/view.js", web::get().to(view_js))
                 .route("/", web::get().to(home))
                 .default_service(web::to(not_found)),
         )
@@ -75,12 +77,30 @@ async fn status(control: web::Data<Control>) -> HttpResponse {
     }
 }
 
+/// What the page may load: its own script and style, and its own server's events.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
 async fn view() -> HttpResponse {
+    embedded("text/html; charset=utf-8", include_str!("view/view.html"))
+}
+
+async fn view_css() -> HttpResponse {
+    embedded("text/css; charset=utf-8", include_str!("view/view.css"))
+}
+
+async fn view_js() -> HttpResponse {
+    embedded("text/javascript; charset=utf-8", include_str!("view/view.js"))
+}
+
+/// A part of the page. It is never cached: another program may be served at this address tomorrow.
+fn embedded(content_type: &'static str, body: &'static str) -> HttpResponse {
     HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, "text/html; charset=utf-8"))
+        .insert_header((header::CONTENT_TYPE, content_type))
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        .body(include_str!("view.html"))
+        .insert_header((header::CONTENT_SECURITY_POLICY, PAGE_POLICY))
+        .body(body)
 }
 
 async fn home() -> HttpResponse {
@@ -130,6 +150,8 @@ fn unavailable(error: &AppError) -> HttpResponse {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     #[test]
@@ -140,6 +162,20 @@ mod tests {
         }
         for bad in ["evil.example:7501", "127.0.0.1.evil.example", "", "localhost.evil.example"] {
             assert!(!hosts.admit(bad), "{bad}");
+        }
+    }
+    #[test]
+    fn the_page_loads_nothing_that_its_policy_forbids() {
+        let page = view().now_or_never().unwrap();
+        let policy = page.headers().get(header::CONTENT_SECURITY_POLICY).unwrap().to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        let html = include_str!("view/view.html");
+        assert!(html.contains(r#"href="view/view.css""#) && html.contains(r#"src="view/view.js""#));
+        for inline in ["<style", "<script>", " style=", " on", "http:", "https:"] {
+            assert!(!html.contains(inline), "{inline}");
+        }
+        for markup in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write"] {
+            assert!(!include_str!("view/view.js").contains(markup), "{markup}");
         }
     }
 }
