@@ -41,18 +41,6 @@ impl Input {
         key.copy_from_slice(&hash.as_bytes()[..16]);
         Ok((RunKey(key), Self { bytes, _holds: holds }))
     }
-
-    #[cfg(test)]
-    pub(crate) fn empty() -> Self {
-        Self { bytes: Bytes::new(), _holds: Holds::default() }
-    }
-}
-
-#[cfg(test)]
-impl RunKey {
-    pub(crate) fn test(n: u8) -> Self {
-        Self([n; 16])
-    }
 }
 
 /// One run as its Work is asked for it.
