@@ -231,7 +231,7 @@ impl Work for Deaf {
 #[test]
 fn a_work_that_does_not_stop_within_its_grace_is_ended_by_force() {
     let app = paused(|| {
-        let mut stopped = false;
+        let (mut stopped, mut has_stopped) = (false, false);
         one(WorkRef::from(Deaf::default()).grace(Duration::from_secs(2)), move |work, cx| {
             if !stopped {
                 work.run(1);
@@ -239,7 +239,8 @@ fn a_work_that_does_not_stop_within_its_grace_is_ended_by_force() {
                     stopped = true;
                     work.stop();
                 }
-            } else if work.has_stopped() {
+            } else if has_stopped || work.has_stopped() {
+                has_stopped = true;
                 work.run(2).finished()?;
                 assert_eq!(work.lives, 2);
                 cx.stop("it works again");

@@ -326,10 +326,11 @@ fn questions_that_wait_when_the_work_stops_come_back_unheard() {
     });
     app.wait_for_state("a.at_work", |at_work| *at_work);
     let server = app.work::<Server>("a");
+    let gated = app.work::<Gated>("b");
     app.block_on(async {
         let mut question = Box::pin(server.ask(Put(8)));
         assert!((&mut question).now_or_never().is_none());
-        app.work::<Gated>("b").tell(GoOn).await.unwrap();
+        gated.tell(GoOn).await.unwrap();
         match question.await.unwrap_err() {
             AskError::NotHandled(error) => assert_eq!(error.into_message().0, 8),
             other => panic!("{other}"),
