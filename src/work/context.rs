@@ -138,7 +138,7 @@ impl<W: Work> WorkContext<W> {
     /// [`Stopped`] at once when the Work is asked to stop; the future is dropped then.
     pub async fn serve<F: Future>(&mut self, work: &mut W, future: F) -> Result<F::Output, Stopped> {
         let mut future = pin!(maybe_done(future));
-        let mut served = 0;
+        let mut served = 0_usize;
         loop {
             self.check()?;
             let mail = poll_fn(|cx| {
