@@ -542,8 +542,8 @@ impl Ledger {
             if died {
                 self.life = Life::Down;
                 // What goes wrong on the way out is no less a failure; an error of `on_stop` is told elsewhere.
-                if self.policy.on_error == OnError::Raise && !self.ending {
-                    self.actions.push(Action::Raise(failure));
+                if !self.ending {
+                    self.fall(failure);
                 }
             }
             return;

@@ -234,7 +234,7 @@ impl Model {
                     assert_eq!(self.policy.on_error, OnError::Raise);
                     self.raised = true;
                 }
-                Action::Close(_) | Action::Restarting => {}
+                Action::Close(_) | Action::Restarting(_) | Action::Captured(_) => {}
             }
         }
         if std::mem::take(&mut self.raised) && !self.ledger.ending {

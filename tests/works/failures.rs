@@ -22,7 +22,7 @@ impl Work for Picky {
         if input % 2 == 1 {
             bail!("{input} is odd");
         }
-        assert!(input % 10 != 0, "{input} is round");
+        assert!(!input.is_multiple_of(10), "{input} is round");
         self.took.push(input);
         Ok(())
     }

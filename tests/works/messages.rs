@@ -406,20 +406,28 @@ fn an_address_is_good_after_the_work_was_stopped_and_started_again() {
 }
 
 #[test]
-fn a_serialised_address_leads_to_its_work_and_nowhere_once_the_app_is_over() {
+fn a_serialised_address_leads_to_its_work_and_an_unknown_one_nowhere() {
     let app = serve(None, |work| work);
     let text = serde_json::to_string(&app.work::<Server>("work")).unwrap();
     let again: WorkAddr<Server> = serde_json::from_str(&text).unwrap();
     assert_eq!(app.block_on(again.ask(Put(4))).unwrap(), 8);
     let error = serde_json::from_str::<WorkAddr<Gated>>(&text).unwrap_err().to_string();
     assert!(error.contains("work `work` is not a") && error.contains("Gated"), "{error}");
-    app.stop().result.unwrap();
-    let error = again.try_tell(Put(5)).unwrap_err();
-    assert!(matches!(error, SendError::Stopped { .. }), "{error}");
-    let nowhere: WorkAddr<Server> = serde_json::from_str(&text).unwrap();
-    let error = nowhere.try_tell(Put(6)).unwrap_err();
-    assert!(matches!(&error, SendError::Unknown { path, .. } if path == "work"), "{error}");
+    let nobody: WorkAddr<Server> = serde_json::from_str(&text.replace("work", "nobody")).unwrap();
+    let error = nobody.try_tell(Put(6)).unwrap_err();
+    assert!(matches!(&error, SendError::Unknown { path, .. } if path == "nobody"), "{error}");
     assert_eq!(error.into_message().0, 6);
+    app.stop().result.unwrap();
+}
+
+#[test]
+fn an_address_that_outlives_its_app_gives_the_message_back() {
+    let app = serve(None, |work| work);
+    let server = app.work::<Server>("work");
+    app.stop().result.unwrap();
+    let error = server.try_tell(Put(5)).unwrap_err();
+    assert!(matches!(error, SendError::Stopped { .. }), "{error}");
+    assert_eq!(error.into_message().0, 5);
 }
 
 #[test]
@@ -442,24 +450,31 @@ fn a_flow_can_tell_its_works_something() {
 #[derive(Serialize, Children)]
 struct Crowd {
     servers: Vec<WorkRef<Server>>,
+    /// Where the test gets their addresses from.
+    #[serde(skip)]
+    addresses: Option<tokio::sync::oneshot::Sender<Vec<WorkAddr<Server>>>>,
 }
 
 impl Flow for Crowd {
     fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        if let Some(addresses) = self.addresses.take() {
+            // Nobody listens when the test has failed.
+            let _ = addresses.send(self.servers.iter().map(WorkRef::addr).collect());
+        }
         Ok(())
     }
 }
 
 #[test]
 fn ten_thousand_pooled_works_answer_one_question_each() {
+    let (addresses, found) = tokio::sync::oneshot::channel();
     let app = TestApp::start(|| Crowd {
         servers: (0..10_000).map(|_| WorkRef::from(Server::default()).placed(Placement::Pool)).collect(),
+        addresses: Some(addresses),
     })
     .limit(Duration::from_secs(120));
-    let control = app.control().clone();
     app.block_on(async {
-        for number in 0..10_000 {
-            let server = control.work::<Server>(&format!("servers.{number}")).await.unwrap().unwrap();
+        for (number, server) in (0..).zip(found.await.unwrap()) {
             assert_eq!(server.ask(Put(number)).await.unwrap(), 2 * number);
         }
     });

@@ -350,7 +350,9 @@ fn each_of_many_waiting_runs_finds_what_the_ones_before_it_left() {
     wherever_it_runs(|placement| {
         let app = TestApp::start(move || {
             one(WorkRef::from(Sum { total: 100, seen_before: Vec::new() }).placed(placement), |work, _| {
-                (1..=4).for_each(|amount| drop(work.run(amount)));
+                for amount in 1..=4 {
+                    work.run(amount);
+                }
                 Ok(())
             })
         });
