@@ -133,6 +133,17 @@ struct Waiting {
     key: RunKey,
     input: Input,
     attempts: u32,
+    /// Whether its input was made new again while it was under way: what becomes of it says nothing about the input.
+    forgotten: bool,
+    /// Whether it was asked to stop with its Work, so that it does not start again with it.
+    stopped: bool,
+}
+
+impl Waiting {
+    /// The input whose status this run tells.
+    fn tells(&self) -> Option<RunKey> {
+        (!self.forgotten).then_some(self.key)
+    }
 }
 
 #[derive(Debug)]
@@ -186,7 +197,7 @@ impl Ledger {
         let wanted = match known {
             Stage::NotStarted | Stage::Stopped => true,
             Stage::Pending | Stage::Running | Stage::Failed => false,
-            Stage::Succeeded => !self.policy.cache_calls && self.current.is_none() && self.queue.is_empty(),
+            Stage::Succeeded => !self.policy.cache_calls && self.is_idle(),
         };
         if wanted && !self.enqueue(key, input, now) { Requested::Full } else { result }
     }
@@ -203,6 +214,9 @@ impl Ledger {
     pub(crate) fn forget(&mut self, key: RunKey) {
         self.runs.remove(&key);
         self.queue.retain(|waiting| waiting.key != key);
+        if let Some(current) = self.current.as_mut().filter(|current| current.waiting.key == key) {
+            current.waiting.forgotten = true;
+        }
     }
 
     /// Makes every input new again whose run failed or was stopped.
@@ -221,7 +235,10 @@ impl Ledger {
     /// Ends the Work until it is started again or a run is asked for.
     pub(crate) fn stop(&mut self, now: Moment) {
         for waiting in std::mem::take(&mut self.queue) {
-            self.record(waiting.key, Stage::Stopped, Some(Reason::Stopped), None, waiting.attempts, now);
+            self.record(waiting.tells(), Stage::Stopped, Some(Reason::Stopped), None, waiting.attempts, now);
+        }
+        if let Some(current) = &mut self.current {
+            current.waiting.stopped = true;
         }
         let was_open = !matches!(self.life, Life::Down | Life::Stopping { next: Next::Stay, .. });
         match &mut self.life {
@@ -266,13 +283,13 @@ impl Ledger {
                     return;
                 };
                 current.deadline = timeout.map(|timeout| now.at + timeout);
-                let (key, attempts) = (current.waiting.key, current.waiting.attempts);
+                let (key, attempts) = (current.waiting.tells(), current.waiting.attempts);
                 self.record(key, Stage::Running, None, None, attempts, now);
             }
             Report::RunSucceeded { run } => {
                 let Some(current) = self.end_run(run) else { return };
                 self.successes += 1;
-                self.record(current.key, Stage::Succeeded, None, None, current.attempts, now);
+                self.record(current.tells(), Stage::Succeeded, None, None, current.attempts, now);
                 self.pump(now);
             }
             Report::RunStopped { run } => {
@@ -282,7 +299,7 @@ impl Ledger {
                     self.again(current, now);
                 } else {
                     self.record(
-                        current.key,
+                        current.tells(),
                         Stage::Stopped,
                         Some(Reason::Stopped),
                         None,
@@ -312,7 +329,9 @@ impl Ledger {
             Life::Waiting { until } => Some(until),
             Life::Down | Life::Up => None,
         };
-        let run = self.current.iter().flat_map(|current| [current.deadline, current.kill_at]).flatten();
+        // A run has the deadlines of its own only while nothing else ends its incarnation.
+        let run = self.current.iter().filter(|_| self.life == Life::Up);
+        let run = run.flat_map(|current| [current.deadline, current.kill_at]).flatten();
         life.into_iter().chain(run).min()
     }
 
@@ -325,8 +344,8 @@ impl Ledger {
             }
             _ => {}
         }
-        let Some(current) = &self.current else { return };
-        if current.deadline.is_some_and(|deadline| deadline <= now.at) && self.life == Life::Up {
+        let Some(current) = self.current.as_ref().filter(|_| self.life == Life::Up) else { return };
+        if current.deadline.is_some_and(|deadline| deadline <= now.at) {
             let timeout = self.policy.timeout.unwrap_or_default();
             let message = format!("the run did not end within {timeout:?}");
             self.actions.push(Action::Kill);
@@ -336,7 +355,7 @@ impl Ledger {
             self.actions.push(Action::Kill);
             self.life = Life::Stopping { next: Next::Relaunch { at: now.at }, kill_at: now.at };
             let Current { waiting, .. } = self.current.take().expect("looked at above");
-            self.record(waiting.key, Stage::Stopped, Some(Reason::Stopped), None, waiting.attempts, now);
+            self.record(waiting.tells(), Stage::Stopped, Some(Reason::Stopped), None, waiting.attempts, now);
             self.exited(None, now);
         }
     }
@@ -349,7 +368,7 @@ impl Ledger {
 
     /// The status of the run under way, else the last status of all.
     pub(crate) fn status(&self) -> Status {
-        let current = self.current.as_ref().and_then(|current| self.runs.get(&current.waiting.key));
+        let current = self.current.as_ref().and_then(|current| self.runs.get(&current.waiting.tells()?));
         current.or_else(|| self.history.back()).cloned().unwrap_or_default()
     }
 
@@ -373,12 +392,16 @@ impl Ledger {
 
     // ---- within ----
 
+    fn is_idle(&self) -> bool {
+        self.current.is_none() && self.queue.is_empty()
+    }
+
     fn enqueue(&mut self, key: RunKey, input: Input, now: Moment) -> bool {
         if self.ending {
             return true;
         }
         match self.policy.overlap {
-            Overlap::Queue if self.queue.len() >= self.policy.queue => return false,
+            Overlap::Queue if self.queue.len() >= self.policy.queue && !self.is_idle() => return false,
             Overlap::Queue => {}
             Overlap::Latest | Overlap::Restart => {
                 for dropped in std::mem::take(&mut self.queue) {
@@ -394,8 +417,8 @@ impl Ledger {
             current.kill_at = Some(now.at + self.policy.grace);
             self.actions.push(Action::Cancel { run: current.run });
         }
-        self.queue.push_back(Waiting { key, input, attempts: 0 });
-        self.record(key, Stage::Pending, None, None, 0, now);
+        self.queue.push_back(Waiting { key, input, attempts: 0, forgotten: false, stopped: false });
+        self.record(Some(key), Stage::Pending, None, None, 0, now);
         match &mut self.life {
             Life::Down => self.launch(now),
             Life::Stopping { next: next @ Next::Stay, .. } => *next = Next::Relaunch { at: now.at },
@@ -440,11 +463,24 @@ impl Ledger {
         self.current.take_if(|current| current.run == run).map(|current| current.waiting)
     }
 
+    /// Whether nobody wants the run any more: its input was made new again, it was stopped, or a newer one is to run
+    /// in its place.
+    fn is_superseded(&self, waiting: &Waiting) -> bool {
+        waiting.forgotten
+            || waiting.stopped
+            || self.policy.overlap == Overlap::Restart && !self.queue.is_empty()
+    }
+
     /// Puts a run that did not end back to the front; the same try if it never began.
     fn again(&mut self, waiting: Waiting, now: Moment) {
+        if self.is_superseded(&waiting) {
+            let attempts = waiting.attempts;
+            self.record(waiting.tells(), Stage::Stopped, Some(Reason::Stopped), None, attempts, now);
+            return;
+        }
         let began = self.run_status(waiting.key).stage == Stage::Running;
         let attempts = if began { waiting.attempts } else { waiting.attempts.saturating_sub(1) };
-        self.record(waiting.key, Stage::Pending, None, None, attempts, now);
+        self.record(waiting.tells(), Stage::Pending, None, None, attempts, now);
         self.queue.push_front(Waiting { attempts, ..waiting });
     }
 
@@ -461,7 +497,7 @@ impl Ledger {
                 Next::Relaunch { .. } => self.again(waiting, now),
                 Next::Stay => {
                     self.record(
-                        waiting.key,
+                        waiting.tells(),
                         Stage::Stopped,
                         Some(Reason::Stopped),
                         None,
@@ -492,7 +528,9 @@ impl Ledger {
     fn failed(&mut self, run: Option<Waiting>, failure: Failure, died: bool, now: Moment) {
         let Failure { reason, message } = failure.clone();
         match &run {
-            Some(run) => self.record(run.key, Stage::Failed, Some(reason), Some(message), run.attempts, now),
+            Some(run) => {
+                self.record(run.tells(), Stage::Failed, Some(reason), Some(message), run.attempts, now)
+            }
             None => self.note(Stage::Failed, Some(reason), Some(message), now),
         }
         let stopping = match self.life {
@@ -502,14 +540,18 @@ impl Ledger {
         if stopping == Some(Next::Stay) || self.ending {
             if died {
                 self.life = Life::Down;
+                // What goes wrong on the way out is no less a failure; an error of `on_stop` is told elsewhere.
+                if !self.ending {
+                    self.fall(failure);
+                }
             }
             return;
         }
         if let Some(wait) = self.restarts.next(&self.policy.restart, now.at) {
             let until = now.at + wait;
-            if let Some(run) = run {
+            if let Some(run) = run.filter(|run| !self.is_superseded(run)) {
                 let attempts = run.attempts;
-                self.record(run.key, Stage::Pending, None, None, attempts, now);
+                self.record(run.tells(), Stage::Pending, None, None, attempts, now);
                 self.queue.push_front(run);
             }
             if died {
@@ -544,7 +586,7 @@ impl Ledger {
 
     fn record(
         &mut self,
-        key: RunKey,
+        key: Option<RunKey>,
         stage: Stage,
         reason: Option<Reason>,
         message: Option<String>,
@@ -552,8 +594,7 @@ impl Ledger {
         now: Moment,
     ) {
         let status = self.next_status(stage, reason, message, attempt, now);
-        // A run that was forgotten while under way is not remembered by its end.
-        if stage == Stage::Pending || self.runs.contains_key(&key) {
+        if let Some(key) = key {
             self.runs.insert(key, status);
         }
     }
@@ -580,3 +621,7 @@ impl Ledger {
         status
     }
 }
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -320,7 +320,11 @@ impl<W: Work> Deref for WorkRef<W> {
 
     fn deref(&self) -> &W {
         self.view.current.get_or_init(|| match self.published() {
-            Ok(work) => work,
+            Ok(work) => {
+                // It must not keep payloads alive that the Work has replaced.
+                self.view.earlier.take();
+                work
+            }
             Err(source) => {
                 let path = self.path().map(|path| path.to_string()).unwrap_or_default();
                 scope::problem(FlowError::Unreadable { path, source });

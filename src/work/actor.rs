@@ -46,6 +46,10 @@ impl Abort {
         self.raised.store(true, Ordering::Release);
         self.waker.wake();
     }
+
+    pub(super) fn is_raised(&self) -> bool {
+        self.raised.load(Ordering::Acquire)
+    }
 }
 
 /// Runs an incarnation to its end and reports that end, unless it was aborted: then nobody listens any more.
@@ -56,11 +60,11 @@ pub(crate) async fn live<W: Work>(seed: Seed<W>) {
         // Boxed, so that what a Work's code needs is given back when it is over, before the end is reported.
         let mut body = Box::pin(AssertUnwindSafe(body(seed)).catch_unwind());
         poll_fn(|cx| {
-            if abort.raised.load(Ordering::Acquire) {
+            if abort.is_raised() {
                 return Poll::Ready(None);
             }
             abort.waker.register(cx.waker());
-            if abort.raised.load(Ordering::Acquire) {
+            if abort.is_raised() {
                 return Poll::Ready(None);
             }
             body.as_mut().poll(cx).map(Some)
@@ -75,14 +79,14 @@ pub(crate) async fn live<W: Work>(seed: Seed<W>) {
 }
 
 async fn body<W: Work>(seed: Seed<W>) -> Report {
-    let Seed { app, path, state, max_state_bytes, mailbox, incarnation, outbox, abort: _ } = seed;
+    let Seed { app, path, state, max_state_bytes, mailbox, incarnation, outbox, abort } = seed;
     let mut work: W = match state.decode() {
         Ok(work) => work,
         Err(error) => return Report::Died { failure: failure(&error.into(), "its state") },
     };
     let tracker = Tracker::resume(state, max_state_bytes);
     let mut cx =
-        WorkContext::new(Identity { app, path }, Receiver::new(mailbox, incarnation), outbox, tracker);
+        WorkContext::new(Identity { app, path }, Receiver::new(mailbox, incarnation), outbox, abort, tracker);
 
     if let Err(error) = Box::pin(work.on_start(&mut cx)).await {
         return Report::Died { failure: failure(&error, "`on_start`") };
@@ -127,7 +131,10 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) {
     cx.begin(&order);
     let run = order.run;
     cx.outbox().report(Report::RunStarted { run });
-    let result = match wire::decode(&order.input.bytes) {
+    let input = wire::decode(&order.input.bytes);
+    // The Flow holds what the input refers to until the run is over; this must not do so for longer.
+    drop(order);
+    let result = match input {
         Ok(input) => work.run(input, cx).await,
         Err(error) => Err(Error::from(error).context("the run's input cannot be read back")),
     };
@@ -148,6 +155,8 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) {
                 failure.message = format!("{} (and `on_error` failed: {second:#})", failure.message);
             }
             cx.publish(work);
+            // A state that still cannot be published is the failure that is being told.
+            let _ = cx.take_trouble();
             Report::RunFailed { run, failure }
         }
     };

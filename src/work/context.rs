@@ -11,10 +11,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Work;
+use super::actor::Abort;
 use super::address::WorkAddr;
 use super::mailbox::{Mail, Receiver};
 use super::message::Envelope;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Report};
 use super::run::{Command, RunOrder};
 use crate::id::{ActorPath, AppId};
 use crate::payload::{self, Payload, PayloadError};
@@ -37,6 +38,7 @@ pub struct WorkContext<W: Work> {
     identity: Identity,
     receiver: Receiver<W>,
     outbox: Arc<Outbox>,
+    abort: Arc<Abort>,
     tracker: Tracker,
     /// Whether the state as last published refers to payloads.
     holds: bool,
@@ -62,12 +64,14 @@ impl<W: Work> WorkContext<W> {
         identity: Identity,
         receiver: Receiver<W>,
         outbox: Arc<Outbox>,
+        abort: Arc<Abort>,
         tracker: Tracker,
     ) -> Self {
         Self {
             identity,
             receiver,
             outbox,
+            abort,
             tracker,
             holds: true,
             attempt: 0,
@@ -192,7 +196,11 @@ impl<W: Work> WorkContext<W> {
 
     /// Whether the Work has been asked to stop, for code that does not take turns.
     pub fn is_stopping(&mut self) -> bool {
-        while let Some(command) = self.receiver.command() {
+        // An incarnation that was given up gets no more commands of its own.
+        self.asked.stop |= self.abort.is_raised();
+        while !self.asked.stop
+            && let Some(command) = self.receiver.command()
+        {
             self.obey(command);
         }
         self.asked.stop || self.asked.cancel
@@ -248,6 +256,11 @@ impl<W: Work> WorkContext<W> {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
             Command::Stop => self.asked.stop = true,
+            // One that a busy handler has not let begin does not begin.
+            Command::Cancel { run } if self.asked.run.as_ref().is_some_and(|order| order.run == run) => {
+                self.asked.run = None;
+                self.outbox.report(Report::RunStopped { run });
+            }
             Command::Cancel { run } => self.asked.cancel |= self.current == Some(run),
             Command::Run(order) => self.asked.run = Some(order),
         }

@@ -65,6 +65,11 @@ impl<W> Inner<W> {
         self.messages.len() + self.taken + self.granted.len() < capacity
     }
 
+    /// Whether a sender with this ticket waits or has been given a place.
+    fn knows(&self, ticket: u64) -> bool {
+        self.granted.contains(&ticket) || self.waiting.iter().any(|waiting| waiting.ticket == ticket)
+    }
+
     /// Gives free places to waiting senders, in order.
     fn grant(&mut self, capacity: usize) -> Vec<Waker> {
         let mut woken = Vec::new();
@@ -141,6 +146,10 @@ impl<W: Work> Mailbox<W> {
             let mut inner = self.lock();
             if let Some(closed) = inner.closed {
                 return Poll::Ready(Err((envelope.take().expect("sent once"), closed)));
+            }
+            // The mailbox was closed and opened again before this sender had a look: its place is gone.
+            if place.ticket.is_some_and(|ticket| !inner.knows(ticket)) {
+                place.ticket = None;
             }
             let my_turn = match place.ticket {
                 Some(ticket) => match inner.granted.iter().position(|granted| *granted == ticket) {
@@ -365,3 +374,7 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
         self
     }
 }
+
+#[cfg(test)]
+#[path = "mailbox_tests.rs"]
+mod tests;

@@ -134,3 +134,7 @@ impl Doorbell {
         Poll::Ready(std::mem::take(&mut state.rung))
     }
 }
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;

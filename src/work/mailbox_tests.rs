@@ -1,0 +1,272 @@
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Wake;
+
+use futures::FutureExt;
+use futures::future::LocalBoxFuture;
+use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::super::WorkContext;
+use super::super::message::Deliver;
+use super::*;
+use crate::error::Result;
+
+#[derive(Serialize, Deserialize)]
+struct Sink;
+
+impl Work for Sink {
+    type Input = ();
+
+    async fn run(&mut self, (): (), _: &mut WorkContext<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The message number so-and-so of a sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Note {
+    sender: usize,
+    number: u32,
+}
+
+impl Deliver<Sink> for Note {
+    fn deliver<'a>(self: Box<Self>, _: &'a mut Sink, _: &'a mut WorkContext<Sink>) -> LocalBoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+
+    fn refuse(self: Box<Self>, _: Closed) -> bool {
+        true
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
+        self
+    }
+}
+
+fn note(number: u32) -> Envelope<Sink> {
+    Box::new(Note { sender: 0, number })
+}
+
+fn open(capacity: usize) -> (Arc<Mailbox<Sink>>, Receiver<Sink>) {
+    let mailbox = Arc::new(Mailbox::new(capacity));
+    let incarnation = mailbox.open();
+    (mailbox.clone(), Receiver::new(mailbox, incarnation))
+}
+
+fn receive(receiver: &mut Receiver<Sink>) -> Option<Note> {
+    match receiver.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Mail::Message(envelope)) => Some(*envelope.into_any().downcast().unwrap()),
+        Poll::Ready(Mail::Command(_)) => panic!("nobody gave a command"),
+        Poll::Pending => None,
+    }
+}
+
+fn receive_all(receiver: &mut Receiver<Sink>) -> Vec<u32> {
+    std::iter::from_fn(|| receive(receiver)).map(|note| note.number).collect()
+}
+
+#[test]
+fn it_takes_as_many_as_it_has_room_for_and_gives_the_next_one_back() {
+    let (mailbox, mut receiver) = open(3);
+    (1..=3).for_each(|number| assert!(mailbox.try_send(note(number)).is_ok()));
+    let Err(Refused::Full(envelope)) = mailbox.try_send(note(4)) else { panic!("there was no room") };
+    assert_eq!(envelope.into_any().downcast::<Note>().unwrap().number, 4);
+    assert_eq!(mailbox.depth(), 3);
+    assert_eq!(receive_all(&mut receiver), [1, 2, 3]);
+}
+
+#[test]
+fn a_mailbox_without_room_still_has_room_for_one() {
+    let (mailbox, _receiver) = open(0);
+    assert!(mailbox.try_send(note(1)).is_ok());
+    assert!(mailbox.try_send(note(2)).is_err());
+}
+
+#[test]
+fn what_was_taken_and_not_begun_is_found_by_the_next_incarnation() {
+    let (mailbox, mut receiver) = open(64);
+    (1..=20).for_each(|number| assert!(mailbox.try_send(note(number)).is_ok()));
+    assert_eq!(receive(&mut receiver).unwrap().number, 1);
+    drop(receiver);
+    let incarnation = mailbox.open();
+    let mut receiver = Receiver::new(mailbox, incarnation);
+    assert_eq!(receive_all(&mut receiver), (2..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_incarnation_that_was_given_up_gets_nothing_but_an_order_to_stop() {
+    let (mailbox, mut given_up) = open(4);
+    let incarnation = mailbox.open();
+    let mut receiver = Receiver::new(mailbox.clone(), incarnation);
+    assert!(mailbox.try_send(note(1)).is_ok());
+    let found = given_up.poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(found, Poll::Ready(Mail::Command(Command::Stop))));
+    drop(given_up);
+    assert_eq!(receive_all(&mut receiver), [1]);
+}
+
+#[test]
+fn commands_go_before_messages() {
+    let (mailbox, mut receiver) = open(4);
+    assert!(mailbox.try_send(note(1)).is_ok());
+    mailbox.command(Command::Stop);
+    let found = receiver.poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(found, Poll::Ready(Mail::Command(Command::Stop))));
+    assert_eq!(receive_all(&mut receiver), [1]);
+}
+
+#[test]
+fn closing_refuses_those_that_wait_for_room_and_counts_what_is_lost() {
+    let (mailbox, _receiver) = open(1);
+    assert!(mailbox.try_send(note(1)).is_ok());
+    let mut waiting = Box::pin(mailbox.send(note(2)));
+    assert!((&mut waiting).now_or_never().is_none());
+    assert_eq!(mailbox.close(Closed::Stopped), 1);
+    assert!(matches!(waiting.now_or_never(), Some(Err((_, Closed::Stopped)))));
+    assert!(matches!(mailbox.try_send(note(3)), Err(Refused::Closed(_, Closed::Stopped))));
+}
+
+#[test]
+fn a_sender_that_slept_while_the_mailbox_was_closed_and_opened_is_not_left_waiting() {
+    let (mailbox, receiver) = open(1);
+    assert!(mailbox.try_send(note(1)).is_ok());
+    let mut waiting = Box::pin(mailbox.send(note(2)));
+    assert!((&mut waiting).now_or_never().is_none());
+    mailbox.close(Closed::Failed);
+    drop(receiver);
+    let mut receiver = Receiver::new(mailbox.clone(), mailbox.open());
+    assert!(matches!(waiting.now_or_never(), Some(Ok(()))));
+    assert_eq!(receive_all(&mut receiver), [2]);
+}
+
+const SENDERS: usize = 4;
+
+#[derive(Debug, Clone)]
+enum Step {
+    TrySend(usize),
+    /// Begins to send, or has another look whether there is room.
+    Send(usize),
+    GiveUp(usize),
+    Receive,
+    Restart,
+    Close,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..SENDERS).prop_map(Step::TrySend),
+        8 => (0..SENDERS).prop_map(Step::Send),
+        2 => (0..SENDERS).prop_map(Step::GiveUp),
+        8 => Just(Step::Receive),
+        1 => Just(Step::Restart),
+        1 => Just(Step::Close),
+    ]
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), (Envelope<Sink>, Closed)>> + 'a>>;
+
+/// One who sends one message after the other.
+#[derive(Default)]
+struct Sender<'a> {
+    next: u32,
+    sending: Option<Sending<'a>>,
+    woken: Arc<Woken>,
+    /// Sent and not received, in order.
+    sent: VecDeque<u32>,
+}
+
+impl Sender<'_> {
+    fn look(&mut self) {
+        let Some(sending) = &mut self.sending else { return };
+        let waker = Waker::from(self.woken.clone());
+        if let Poll::Ready(result) = sending.as_mut().poll(&mut Context::from_waker(&waker)) {
+            assert!(result.is_ok(), "whoever looks at it finds it open");
+            self.sending = None;
+            self.sent.push_back(self.next - 1);
+        }
+    }
+}
+
+proptest! {
+    /// Whoever sends, waits, gives up, receives, dies or closes in whatever order.
+    #[test]
+    fn it_is_bounded_keeps_each_senders_order_and_forgets_nobody_who_waits(
+        capacity in 1_usize..20,
+        steps in proptest::collection::vec(step(), 0..120),
+    ) {
+        let (mailbox, mut receiver) = open(capacity);
+        let mut senders: [Sender<'_>; SENDERS] = Default::default();
+        let received = |senders: &mut [Sender<'_>; SENDERS], note: Note| {
+            // Also that what was given up is never received: it was never sent.
+            assert_eq!(senders[note.sender].sent.pop_front(), Some(note.number));
+        };
+        for step in steps {
+            match step {
+                Step::TrySend(sender) if senders[sender].sending.is_none() => {
+                    let number = senders[sender].next;
+                    if mailbox.try_send(Box::new(Note { sender, number })).is_ok() {
+                        senders[sender].next += 1;
+                        senders[sender].sent.push_back(number);
+                    }
+                }
+                Step::TrySend(_) => {}
+                Step::Send(sender) => {
+                    let me = &mut senders[sender];
+                    if me.sending.is_none() {
+                        let number = me.next;
+                        me.next += 1;
+                        me.sending = Some(Box::pin(mailbox.send(Box::new(Note { sender, number }))));
+                    }
+                    me.look();
+                }
+                Step::GiveUp(sender) => senders[sender].sending = None,
+                Step::Receive => {
+                    if let Some(note) = receive(&mut receiver) {
+                        received(&mut senders, note);
+                    }
+                }
+                Step::Restart => {
+                    drop(receiver);
+                    receiver = Receiver::new(mailbox.clone(), mailbox.open());
+                }
+                Step::Close => {
+                    mailbox.close(Closed::Stopped);
+                    drop(receiver);
+                    receiver = Receiver::new(mailbox.clone(), mailbox.open());
+                    senders.iter_mut().for_each(|sender| sender.sent.clear());
+                }
+            }
+            prop_assert!(mailbox.depth() <= capacity);
+        }
+        // From here on only those look again who were woken.
+        loop {
+            let mut progress = false;
+            while let Some(note) = receive(&mut receiver) {
+                received(&mut senders, note);
+                progress = true;
+            }
+            for sender in &mut senders {
+                if sender.woken.0.swap(false, Ordering::SeqCst) {
+                    sender.look();
+                    progress = true;
+                }
+            }
+            if !progress {
+                break;
+            }
+        }
+        prop_assert!(senders.iter().all(|sender| sender.sending.is_none() && sender.sent.is_empty()));
+        prop_assert_eq!(mailbox.depth(), 0);
+    }
+}

@@ -1,0 +1,241 @@
+//! When `on_start`, `on_stop` and `on_error` are called, and what their errors come to.
+
+use flowright::prelude::*;
+use flowright::testing::TestApp;
+use flowright::{Reason, Stage};
+
+use crate::support::{one, paused, wherever_it_runs};
+
+/// Which of a Work's parts fail.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+enum Fails {
+    #[default]
+    Nothing,
+    Run,
+    RunPanics,
+    OnStart,
+    OnStop,
+    OnStopPanics,
+    RunAndOnError,
+}
+
+/// Writes down what is called.
+#[derive(Default, Serialize, Deserialize)]
+struct Diary {
+    fails: Fails,
+    entries: Vec<String>,
+}
+
+impl Diary {
+    fn enter(&mut self, entry: impl Into<String>, cx: &mut WorkContext<Self>) {
+        self.entries.push(entry.into());
+        cx.publish(self);
+    }
+}
+
+impl Work for Diary {
+    type Input = u32;
+
+    async fn run(&mut self, input: u32, cx: &mut WorkContext<Self>) -> Result<()> {
+        self.enter(format!("run {input}"), cx);
+        match self.fails {
+            Fails::Run | Fails::RunAndOnError => bail!("run broke"),
+            Fails::RunPanics => panic!("run broke"),
+            _ => Ok(()),
+        }
+    }
+
+    async fn on_start(&mut self, cx: &mut WorkContext<Self>) -> Result<()> {
+        self.enter("start", cx);
+        if self.fails == Fails::OnStart {
+            bail!("start broke");
+        }
+        Ok(())
+    }
+
+    async fn on_stop(&mut self, cx: &mut WorkContext<Self>) -> Result<()> {
+        self.enter("stop", cx);
+        match self.fails {
+            Fails::OnStop => bail!("stop broke"),
+            Fails::OnStopPanics => panic!("stop broke"),
+            _ => Ok(()),
+        }
+    }
+
+    async fn on_error(&mut self, error: &Error, cx: &mut WorkContext<Self>) -> Result<()> {
+        self.enter(format!("error: {error}"), cx);
+        if self.fails == Fails::RunAndOnError {
+            bail!("on_error broke too");
+        }
+        Ok(())
+    }
+}
+
+fn diary(fails: Fails) -> WorkRef<Diary> {
+    WorkRef::from(Diary { fails, entries: Vec::new() })
+}
+
+fn entries(exit: &flowright::Exit) -> Vec<String> {
+    exit.state.get("work.entries").unwrap().decode().unwrap()
+}
+
+#[test]
+fn the_hooks_are_called_around_all_runs_and_the_stop_also_at_the_apps_end() {
+    wherever_it_runs(|placement| {
+        let app = TestApp::start(move || {
+            one(diary(Fails::Nothing).placed(placement), |work, cx| {
+                work.run(1).finished()?;
+                work.run(2).finished()?;
+                cx.stop("both have run");
+                Ok(())
+            })
+        });
+        let exit = app.wait_for_exit();
+        assert_eq!(entries(&exit), ["start", "run 1", "run 2", "stop"]);
+        exit.result.unwrap();
+    });
+}
+
+#[test]
+fn a_work_that_is_stopped_and_started_again_has_its_hooks_called_each_time() {
+    wherever_it_runs(|placement| {
+        let app = TestApp::start(move || {
+            let mut stopped = false;
+            one(diary(Fails::Nothing).placed(placement), move |work, cx| {
+                work.run(1).finished()?;
+                if !stopped {
+                    stopped = true;
+                    work.stop();
+                }
+                work.run(2).finished()?;
+                cx.stop("both have run");
+                Ok(())
+            })
+        });
+        let exit = app.wait_for_exit();
+        assert_eq!(entries(&exit), ["start", "run 1", "stop", "start", "run 2", "stop"]);
+        exit.result.unwrap();
+    });
+}
+
+#[test]
+fn on_start_is_called_before_the_first_reaction_asks_for_anything() {
+    let app = TestApp::start(|| one(diary(Fails::Nothing), |_, _| Ok(())));
+    app.wait_for_state("work.entries", |entries: &Vec<String>| *entries == ["start"]);
+    assert_eq!(app.status().works["work"].status.stage, Stage::NotStarted);
+    app.stop().result.unwrap();
+}
+
+#[test]
+fn on_error_is_called_for_an_error_and_its_state_arrives_with_the_failure() {
+    wherever_it_runs(|placement| {
+        let app = TestApp::start(move || {
+            let work = diary(Fails::Run).placed(placement).on_error(OnError::Capture);
+            one(work, |work, cx| {
+                work.run(1);
+                if work.has_failed() {
+                    assert_eq!(work.entries, ["start", "run 1", "error: run broke"]);
+                    cx.stop("it has failed");
+                }
+                Ok(())
+            })
+        });
+        app.wait_for_exit().result.unwrap();
+    });
+}
+
+#[test]
+fn an_error_of_on_error_is_added_to_the_failure() {
+    let app = TestApp::start(|| {
+        one(diary(Fails::RunAndOnError), |work, _| {
+            work.run(1);
+            Ok(())
+        })
+    });
+    let error = app.wait_for_exit().result.unwrap_err().to_string();
+    assert!(error.contains("run broke") && error.contains("on_error broke too"), "{error}");
+}
+
+#[test]
+fn a_panic_calls_neither_on_error_nor_on_stop() {
+    let app = TestApp::start(|| {
+        one(diary(Fails::RunPanics), |work, _| {
+            work.run(1);
+            Ok(())
+        })
+    });
+    let exit = app.wait_for_exit();
+    assert_eq!(entries(&exit), ["start", "run 1"]);
+    exit.result.unwrap_err();
+}
+
+#[test]
+fn an_error_of_on_start_is_the_works_failure() {
+    wherever_it_runs(|placement| {
+        let app = TestApp::start(move || {
+            one(diary(Fails::OnStart).placed(placement), |work, _| {
+                work.run(1);
+                Ok(())
+            })
+        });
+        let exit = app.wait_for_exit();
+        assert_eq!(entries(&exit), ["start"]);
+        assert_eq!(exit.status.works["work"].status.reason, Some(Reason::UserError));
+        let error = exit.result.unwrap_err().to_string();
+        assert!(error.contains("work `work` failed") && error.contains("start broke"), "{error}");
+    });
+}
+
+#[test]
+fn a_work_whose_on_start_fails_is_restarted_by_its_policy() {
+    let app = paused(|| {
+        let work = diary(Fails::OnStart).restart(Restart::on_failure().max(2));
+        one(work, |work, _| {
+            work.run(1);
+            Ok(())
+        })
+    });
+    let exit = app.wait_for_exit();
+    assert_eq!(entries(&exit), ["start", "start", "start"]);
+    exit.result.unwrap_err();
+}
+
+#[test]
+fn what_fails_while_a_work_stops_is_the_works_failure() {
+    for fails in [Fails::OnStop, Fails::OnStopPanics] {
+        wherever_it_runs(|placement| {
+            let app = TestApp::start(move || {
+                one(diary(fails).placed(placement), |work, _| {
+                    work.run(1).finished()?;
+                    work.stop();
+                    Ok(())
+                })
+            });
+            let exit = app.wait_for_exit();
+            assert_eq!(entries(&exit), ["start", "run 1", "stop"]);
+            assert_eq!(exit.status.works["work"].status.stage, Stage::Failed);
+            let error = exit.result.unwrap_err().to_string();
+            assert!(
+                error.contains("work `work` failed") && error.contains("stop broke"),
+                "{fails:?}: {error}"
+            );
+        });
+    }
+}
+
+#[test]
+fn a_captured_error_of_on_stop_is_in_the_status() {
+    let app = TestApp::start(|| {
+        one(diary(Fails::OnStop).on_error(OnError::Capture), |work, cx| {
+            work.run(1).finished()?;
+            if work.has_failed() {
+                assert!(work.status().message.unwrap().contains("stop broke"));
+                cx.stop("it is told");
+            } else {
+                work.stop();
+            }
+            Ok(())
+        })
+    });
+    app.wait_for_exit().result.unwrap();
+}

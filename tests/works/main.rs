@@ -1,0 +1,13 @@
+//! What a user sees of Works on one machine: runs, statuses, messages, failures, hooks, payloads.
+
+mod failures;
+mod hooks;
+mod lifecycle;
+mod messages;
+mod overlap;
+mod payloads;
+mod restarts;
+mod runs;
+mod state;
+mod statuses;
+mod support;

@@ -1,0 +1,176 @@
+//! Flows that tests write in place, Works that several tests use, and clocks.
+
+use std::sync::{Arc, Mutex};
+
+use flowright::prelude::*;
+use flowright::testing::TestApp;
+use flowright::{Placement, Root, Work};
+use tokio::sync::Notify;
+
+type React<W> = Box<dyn FnMut(&mut WorkRef<W>, &mut FlowContext) -> Reaction>;
+
+/// A Flow with one Work, called `work`, that reacts as the test says.
+#[derive(Serialize, Children)]
+pub(crate) struct One<W: Work> {
+    work: WorkRef<W>,
+    #[serde(skip)]
+    react: React<W>,
+}
+
+pub(crate) fn one<W: Work>(
+    work: WorkRef<W>,
+    react: impl FnMut(&mut WorkRef<W>, &mut FlowContext) -> Reaction + 'static,
+) -> One<W> {
+    One { work, react: Box::new(react) }
+}
+
+impl<W: Work> Flow for One<W> {
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        (self.react)(&mut self.work, cx)
+    }
+}
+
+type ReactTwo<A, B> = Box<dyn FnMut(&mut WorkRef<A>, &mut WorkRef<B>, &mut FlowContext) -> Reaction>;
+
+/// The same with two Works, called `a` and `b`.
+#[derive(Serialize, Children)]
+pub(crate) struct Two<A: Work, B: Work> {
+    a: WorkRef<A>,
+    b: WorkRef<B>,
+    #[serde(skip)]
+    react: ReactTwo<A, B>,
+}
+
+pub(crate) fn two<A: Work, B: Work>(
+    a: WorkRef<A>,
+    b: WorkRef<B>,
+    react: impl FnMut(&mut WorkRef<A>, &mut WorkRef<B>, &mut FlowContext) -> Reaction + 'static,
+) -> Two<A, B> {
+    Two { a, b, react: Box::new(react) }
+}
+
+impl<A: Work, B: Work> Flow for Two<A, B> {
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        (self.react)(&mut self.a, &mut self.b, cx)
+    }
+}
+
+/// Does the same with a Work on a thread of its own and with one in the pool.
+pub(crate) fn wherever_it_runs(test: impl Fn(Placement)) {
+    for placement in [Placement::Thread, Placement::Pool] {
+        test(placement);
+    }
+}
+
+/// An App on one thread whose clock jumps to the next deadline when nothing else is to be done.
+pub(crate) fn paused<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> TestApp
+where
+    R: Root<Kind>,
+{
+    TestApp::start_paused(make, || {
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+    })
+}
+
+/// What happened, in order, as seen from the test.
+#[derive(Clone, Default)]
+pub(crate) struct Seen<T>(Arc<Mutex<Vec<T>>>);
+
+impl<T: Clone> Seen<T> {
+    pub(crate) fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    pub(crate) fn note(&self, what: T) {
+        self.0.lock().unwrap().push(what);
+    }
+
+    pub(crate) fn all(&self) -> Vec<T> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+/// Writes down each run: its input, and whether another was under way.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Journal {
+    pub(crate) ran: Vec<u32>,
+    pub(crate) under_way: Option<u32>,
+}
+
+impl Work for Journal {
+    type Input = u32;
+
+    async fn run(&mut self, input: u32, cx: &mut WorkContext<Self>) -> Result<()> {
+        if let Some(other) = self.under_way.replace(input) {
+            flowright::bail!("{input} was started while {other} was under way");
+        }
+        cx.turn(self).await?;
+        self.under_way = None;
+        self.ran.push(input);
+        Ok(())
+    }
+}
+
+/// A Work whose runs last until they are told to go on.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Gated {
+    pub(crate) begun: Vec<u32>,
+    pub(crate) ended: Vec<u32>,
+    pub(crate) stopped: Vec<u32>,
+    /// What the test wants to be run, for Flows that do as it wants.
+    pub(crate) wished: Vec<u32>,
+    #[serde(skip)]
+    gate: Arc<Notify>,
+}
+
+impl Work for Gated {
+    type Input = u32;
+
+    async fn run(&mut self, input: u32, cx: &mut WorkContext<Self>) -> Result<()> {
+        self.begun.push(input);
+        cx.publish(self);
+        let gate = self.gate.clone();
+        let result = cx.serve(self, async move { gate.notified().await }).await;
+        match result {
+            Ok(()) => self.ended.push(input),
+            Err(Stopped) => self.stopped.push(input),
+        }
+        Ok(result?)
+    }
+}
+
+/// Lets the run under way, or the next one, end.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct GoOn;
+
+impl Handle<GoOn> for Gated {
+    type Reply = ();
+
+    async fn handle(&mut self, GoOn: GoOn, _cx: &mut WorkContext<Self>) {
+        self.gate.notify_one();
+    }
+}
+
+/// Lets the run of the Gated Work at `path` end.
+pub(crate) fn go_on(app: &TestApp, path: &str) {
+    app.block_on(app.work::<Gated>(path).ask(GoOn)).unwrap();
+}
+
+/// Adds a number to those that the test wants to be run.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Wish(u32);
+
+impl Handle<Wish> for Gated {
+    type Reply = ();
+
+    async fn handle(&mut self, Wish(number): Wish, cx: &mut WorkContext<Self>) {
+        self.wished.push(number);
+        cx.publish(self);
+    }
+}
+
+/// Wishes for a number and waits until the Flow of the Work `work` has reacted to it.
+pub(crate) fn wish(app: &TestApp, number: u32) {
+    app.block_on(app.work::<Gated>("work").ask(Wish(number))).unwrap();
+    app.wait_for_state("work.wished", |wished: &Vec<u32>| wished.last() == Some(&number));
+}
