@@ -148,9 +148,8 @@ struct Walker<'a> {
 
 impl Walker<'_> {
     fn name(&mut self, position: Position<'_>) -> ActorPath {
-        if let Some(key) = position.bad_key {
-            let group = position.path.split('.').next().unwrap_or_default().to_owned();
-            self.changes.errors.push(FlowError::BadKey { group, key: key.to_owned() });
+        if let Some((group, key)) = position.bad_key {
+            self.changes.errors.push(FlowError::BadKey { group: group.to_owned(), key: key.to_owned() });
         }
         match position.path.rsplit_once('.') {
             Some((group, _)) if position.listed => {
