@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -260,12 +261,17 @@ impl Driver {
 
     /// Does what a Flow asked for while it reacted.
     fn carry_out(&mut self, flow: FlowId, scope: Scope) {
-        let Scope { mut touched, changed, problems, tree_changed, .. } = scope;
+        let Scope { mut touched, changed, problems, tree_changed, early, .. } = scope;
         touched.dedup();
         touched.into_iter().for_each(|id| self.act(id));
         if tree_changed {
             match self.walk_tree() {
-                Ok(_) => {}
+                Ok(_) => {
+                    let lost = early.iter().find(|(_, joined)| !joined.load(Ordering::Relaxed));
+                    if let Some((type_name, _)) = lost {
+                        self.flow_failed(flow, FlowError::Unattached { type_name });
+                    }
+                }
                 Err(error) => self.flow_failed(flow, error),
             }
         }

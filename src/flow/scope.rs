@@ -4,6 +4,8 @@
 //! gathered in is here, rather than in an argument of every call, so that a Flow reads like sequential code.
 
 use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::error::FlowError;
 use super::ledger::Moment;
@@ -21,6 +23,8 @@ pub(crate) struct Scope {
     pub(crate) problems: Vec<FlowError>,
     /// Whether a child was made or dropped, so that the tree has to be walked.
     pub(crate) tree_changed: bool,
+    /// Works of which a run was asked for before they were part of the tree: their type, and whether they are by now.
+    pub(crate) early: Vec<(&'static str, Arc<AtomicBool>)>,
 }
 
 thread_local! {
@@ -37,6 +41,7 @@ pub(crate) fn enter(flow: FlowId, path: ActorPath, now: Moment) {
         changed: Vec::new(),
         problems: Vec::new(),
         tree_changed: false,
+        early: Vec::new(),
     }));
 }
 
