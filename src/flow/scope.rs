@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use super::error::FlowError;
 use super::ledger::Moment;
 use crate::id::{ActorPath, FlowId, WorkId};
+use crate::state::Value;
 
 pub(crate) struct Scope {
     pub(crate) flow: FlowId,
@@ -17,8 +18,8 @@ pub(crate) struct Scope {
     pub(crate) now: Moment,
     /// Works with actions to carry out.
     pub(crate) touched: Vec<WorkId>,
-    /// Flows that were changed by their parent and should react.
-    pub(crate) changed: Vec<FlowId>,
+    /// Flows that their parent has had its hands on, with their state before.
+    pub(crate) lent: Vec<(FlowId, Option<Value>)>,
     /// What user code did wrong without being told, such as a `run` whose result was ignored.
     pub(crate) problems: Vec<FlowError>,
     /// Whether a child was made or dropped, so that the tree has to be walked.
@@ -38,7 +39,7 @@ pub(crate) fn enter(flow: FlowId, path: ActorPath, now: Moment) {
         path,
         now,
         touched: Vec::new(),
-        changed: Vec::new(),
+        lent: Vec::new(),
         problems: Vec::new(),
         tree_changed: false,
         early: Vec::new(),
