@@ -213,6 +213,7 @@ fn a_flow_with_a_restart_policy_starts_again_with_all_below_it() {
     app.wait_for_state("floor.probe.starts", |starts: &u32| *starts == 2);
     // It goes on from what was published.
     assert_eq!(app.block_on(app.work::<Probe>("floor.probe").ask(Ping)).unwrap(), 3);
+    assert_eq!(app.status().flows["floor.room"].stage, Stage::Running);
     app.block_on(app.work::<Probe>("floor.room.probe").tell(Crash)).unwrap();
     let message = error(app.wait_for_exit());
     assert_says(

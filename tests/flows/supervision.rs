@@ -163,7 +163,8 @@ impl Flow for Stubborn {
 }
 
 fn stubborn(on_error: OnError) -> Stubborn {
-    let restart = Restart::on_failure().max(3).backoff(Duration::from_secs(60)..Duration::from_secs(600));
+    let minute = Duration::from_secs(60);
+    let restart = Restart::on_failure().max(3).within(1000 * minute).backoff(minute..10 * minute);
     Stubborn { probe: WorkRef::<Probe>::default().restart(restart).on_error(on_error), last: String::new() }
 }
 

@@ -11,17 +11,17 @@ use serde_json::Value as Json;
 
 /// Does what its input or its messages say, and writes down its life in the journal of its test.
 #[derive(Default, Serialize, Deserialize)]
-pub struct Probe {
+pub(crate) struct Probe {
     /// Which journal; the name of the test.
-    pub journal: String,
+    pub(crate) journal: String,
     /// How many incarnations have started.
-    pub starts: u32,
+    pub(crate) starts: u32,
     /// The last [`Set`].
-    pub value: i64,
+    pub(crate) value: i64,
 }
 
 impl Probe {
-    pub fn of(journal: &str) -> Self {
+    pub(crate) fn of(journal: &str) -> Self {
         Self { journal: journal.to_owned(), ..Self::default() }
     }
 
@@ -32,7 +32,7 @@ impl Probe {
 
 /// What a run of a [`Probe`] does.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Job {
+pub(crate) enum Job {
     Set(i64),
     Serve,
     Fail(String),
@@ -69,7 +69,7 @@ impl Work for Probe {
 
 /// Becomes the Work's value, which is published; answered with the one before.
 #[derive(Serialize, Deserialize)]
-pub struct Set(pub i64);
+pub(crate) struct Set(pub(crate) i64);
 
 impl Handle<Set> for Probe {
     type Reply = i64;
@@ -83,7 +83,7 @@ impl Handle<Set> for Probe {
 
 /// Changes nothing; answered with the value.
 #[derive(Serialize, Deserialize)]
-pub struct Ping;
+pub(crate) struct Ping;
 
 impl Handle<Ping> for Probe {
     type Reply = i64;
@@ -95,7 +95,7 @@ impl Handle<Ping> for Probe {
 
 /// Ends the incarnation with a panic.
 #[derive(Serialize, Deserialize)]
-pub struct Crash;
+pub(crate) struct Crash;
 
 impl Handle<Crash> for Probe {
     type Reply = ();
@@ -106,7 +106,7 @@ impl Handle<Crash> for Probe {
 }
 
 /// An App whose timers take no time.
-pub fn paused<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> TestApp
+pub(crate) fn paused<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> TestApp
 where
     R: Root<Kind>,
 {
@@ -116,22 +116,22 @@ where
 }
 
 /// The state tree now, as JSON.
-pub fn json(app: &TestApp) -> Json {
+pub(crate) fn json(app: &TestApp) -> Json {
     app.state().to_json()
 }
 
 /// The paths of all Works, in alphabetical order.
-pub fn works(app: &TestApp) -> Vec<String> {
+pub(crate) fn works(app: &TestApp) -> Vec<String> {
     app.status().works.into_keys().collect()
 }
 
 /// The error that ended an App, as it is shown.
-pub fn error(exit: Exit) -> String {
+pub(crate) fn error(exit: Exit) -> String {
     exit.result.expect_err("the App fails").to_string()
 }
 
 /// Why an App does not start, as it is shown.
-pub fn refusal<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> String
+pub(crate) fn refusal<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> String
 where
     R: Root<Kind>,
 {
@@ -143,7 +143,7 @@ where
 
 /// `text` contains all of `parts`.
 #[track_caller]
-pub fn assert_says(text: &str, parts: &[&str]) {
+pub(crate) fn assert_says(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "{part:?} is not in {text:?}");
     }
@@ -152,25 +152,25 @@ pub fn assert_says(text: &str, parts: &[&str]) {
 static JOURNALS: Mutex<Option<HashMap<String, Vec<String>>>> = Mutex::new(None);
 
 /// Adds a line to a journal.
-pub fn note(journal: &str, line: impl Into<String>) {
+pub(crate) fn note(journal: &str, line: impl Into<String>) {
     let mut journals = JOURNALS.lock().unwrap_or_else(PoisonError::into_inner);
     journals.get_or_insert_default().entry(journal.to_owned()).or_default().push(line.into());
 }
 
 /// The lines of a journal that begin with `what`.
-pub fn noted(journal: &str, what: &str) -> Vec<String> {
+pub(crate) fn noted(journal: &str, what: &str) -> Vec<String> {
     let journals = JOURNALS.lock().unwrap_or_else(PoisonError::into_inner);
     let lines = journals.as_ref().and_then(|journals| journals.get(journal));
     lines.into_iter().flatten().filter(|line| line.starts_with(what)).cloned().collect()
 }
 
 /// What was logged as a warning or worse by this process so far.
-pub fn warnings() -> Vec<String> {
+pub(crate) fn warnings() -> Vec<String> {
     LOG.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// Makes [`warnings`] work.
-pub fn listen_to_the_log() {
+pub(crate) fn listen_to_the_log() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         log::set_boxed_logger(Box::new(Recorder)).expect("there is no other logger");
@@ -195,6 +195,6 @@ impl log::Log for Recorder {
 }
 
 /// A restart policy that waits as little as possible.
-pub fn quick_restarts(max: u32) -> Restart {
+pub(crate) fn quick_restarts(max: u32) -> Restart {
     Restart::on_failure().max(max).backoff(Duration::from_millis(1)..Duration::from_millis(1))
 }
