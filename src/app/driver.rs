@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,7 @@ use crate::flow::{
     Visitor, Walk, enter, leave, lock,
 };
 use crate::id::{AppId, FlowId, WorkId};
+use crate::state::Value;
 use crate::work::{Command, Doorbell, Failure, Host, Reason, Report, forget_addresses, panic_message};
 
 /// A reaction longer than this is logged.
@@ -272,17 +274,22 @@ impl Driver {
 
     /// Does what a Flow asked for while it reacted.
     fn carry_out(&mut self, flow: FlowId, scope: Scope) {
-        let Scope { mut touched, changed, problems, tree_changed, .. } = scope;
+        let Scope { mut touched, lent, problems, tree_changed, early, .. } = scope;
         touched.dedup();
         touched.into_iter().for_each(|id| self.act(id));
         if tree_changed {
             match self.walk_tree() {
-                Ok(_) => {}
+                Ok(_) => {
+                    let lost = early.iter().find(|(_, joined)| !joined.load(Ordering::Relaxed));
+                    if let Some((type_name, _)) = lost {
+                        self.flow_failed(flow, FlowError::Unattached { type_name });
+                    }
+                }
                 Err(error) => self.flow_failed(flow, error),
             }
         }
-        for child in changed {
-            self.note_write(child);
+        for (child, before) in lent {
+            self.note_write(child, before);
         }
         for problem in problems {
             self.flow_failed(flow, problem);
@@ -290,11 +297,9 @@ impl Driver {
     }
 
     /// A parent has had its hands on a child Flow: the child reacts if that has changed it.
-    fn note_write(&mut self, child: FlowId) {
-        let Some(Ok(state)) = self.with_flow(child, |flow| flow.state()) else { return };
-        let Some(entry) = self.tree.flows.get_mut(&child) else { return };
-        if entry.seen.as_ref() != Some(&state) {
-            entry.seen = Some(state);
+    fn note_write(&mut self, child: FlowId, before: Option<Value>) {
+        let after = self.with_flow(child, |flow| flow.state().ok()).flatten();
+        if after != before {
             self.mark_up(child);
         }
     }

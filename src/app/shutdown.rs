@@ -107,10 +107,18 @@ impl Driver {
                 self.act(work);
             }
         }
-        if let Some(entry) = self.tree.flows.get_mut(&id) {
-            entry.life = FlowLife::Up;
+        // Those below may have failed on the way to this one, or wait for a restart of their own.
+        for flow in self.tree.flows_from(id) {
+            let Some(entry) = self.tree.flows.get_mut(&flow) else { continue };
+            if entry.life != FlowLife::Up {
+                entry.life = FlowLife::Up;
+                let mut status = entry.link.status.lock().unwrap_or_else(PoisonError::into_inner);
+                let (attempt, seq) = (status.attempt, status.seq + 1);
+                *status = Status { stage: Stage::Running, time: now.wall, attempt, seq, ..Status::default() };
+            }
+            self.set_flow_timer(flow);
+            self.mark_up(flow);
         }
-        self.mark_up(id);
     }
 
     /// A child is being restarted; the strategy of its Flow decides about the others.

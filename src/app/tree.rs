@@ -10,7 +10,6 @@ use crate::flow::{
     Supervisor, Visitor, Walk, lock,
 };
 use crate::id::{ActorPath, AppId, FlowId, IdMap, WorkId};
-use crate::state::Value;
 use crate::work::{Stage, Status};
 
 /// A child of a Flow, in the order of declaration.
@@ -34,8 +33,6 @@ pub(super) struct FlowEntry {
     pub(super) cx: Option<FlowContext>,
     /// When it asked to be woken.
     pub(super) wake_at: Option<std::time::Duration>,
-    /// Its state when its parent last wrote to it, to tell a change from a mere touch.
-    pub(super) seen: Option<Value>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +111,25 @@ impl Tree {
         self.next_id
     }
 
+    /// A Flow and the Flows below it, at any depth.
+    pub(super) fn flows_from(&self, flow: FlowId) -> Vec<FlowId> {
+        let mut flows = vec![flow];
+        let mut next = 0;
+        while let Some(flow) = flows.get(next) {
+            let children = self.flows.get(flow).map_or(&[][..], |entry| &entry.children);
+            let below: Vec<_> = children
+                .iter()
+                .filter_map(|child| match child {
+                    Child::Flow(flow) => Some(*flow),
+                    Child::Work(_) => None,
+                })
+                .collect();
+            flows.extend(below);
+            next += 1;
+        }
+        flows
+    }
+
     /// The Works below a Flow, at any depth.
     pub(super) fn works_below(&self, flow: FlowId) -> Vec<WorkId> {
         let mut works = Vec::new();
@@ -149,9 +165,8 @@ struct Walker<'a> {
 
 impl Walker<'_> {
     fn name(&mut self, position: Position<'_>) -> ActorPath {
-        if let Some(key) = position.bad_key {
-            let group = position.path.split('.').next().unwrap_or_default().to_owned();
-            self.changes.errors.push(FlowError::BadKey { group, key: key.to_owned() });
+        if let Some((group, key)) = position.bad_key {
+            self.changes.errors.push(FlowError::BadKey { group: group.to_owned(), key: key.to_owned() });
         }
         match position.path.rsplit_once('.') {
             Some((group, _)) if position.listed => {
@@ -255,7 +270,6 @@ impl Visitor for Walker<'_> {
                                 life: FlowLife::Up,
                                 cx: Some(FlowContext::new(path.clone(), self.now.into())),
                                 wake_at: None,
-                                seen: None,
                             },
                         );
                         self.changes.flows_joined.push(id);

@@ -116,8 +116,8 @@ pub(crate) struct Position<'a> {
     pub(crate) path: &'a str,
     /// Whether it is an element of a list, whose name is given once and is not its index for ever.
     pub(crate) listed: bool,
-    /// A key on the way that cannot be part of a path.
-    pub(crate) bad_key: Option<&'a str>,
+    /// A key on the way that cannot be part of a path, after the path of its map.
+    pub(crate) bad_key: Option<(&'a str, &'a str)>,
 }
 
 impl Position<'_> {
@@ -131,7 +131,7 @@ impl Position<'_> {
 pub struct Walk<'v> {
     path: String,
     listed: bool,
-    bad_key: Option<String>,
+    bad_key: Option<(String, String)>,
     visitor: &'v mut dyn Visitor,
 }
 
@@ -163,7 +163,7 @@ impl<'v> Walk<'v> {
     fn keyed(&mut self, key: &str, group: &mut dyn ChildGroup) {
         let bad = key.is_empty() || key.contains('.');
         if bad {
-            self.bad_key = Some(key.to_owned());
+            self.bad_key = Some((self.path.clone(), key.to_owned()));
         }
         self.segment(&key, false, group);
         if bad {
@@ -172,7 +172,8 @@ impl<'v> Walk<'v> {
     }
 
     pub(super) fn child(&mut self, node: Node<'_>) {
-        let position = Position { path: &self.path, listed: self.listed, bad_key: self.bad_key.as_deref() };
+        let bad_key = self.bad_key.as_ref().map(|(group, key)| (group.as_str(), key.as_str()));
+        let position = Position { path: &self.path, listed: self.listed, bad_key };
         self.visitor.child(position, node);
     }
 }

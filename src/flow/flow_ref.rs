@@ -116,7 +116,12 @@ impl<F: Flow> Deref for FlowRef<F> {
 impl<F: Flow> DerefMut for FlowRef<F> {
     fn deref_mut(&mut self) -> &mut F {
         if let Some(link) = &self.link {
-            scope::with(|scope| scope.changed.push(link.id));
+            let first = scope::with(|scope| scope.lent.iter().all(|(flow, _)| *flow != link.id));
+            if first == Some(true) {
+                // Looked at before and after, since the child itself may have changed it meanwhile.
+                let before = Value::of(&self.flow).ok();
+                scope::with(|scope| scope.lent.push((link.id, before)));
+            }
         }
         &mut self.flow
     }

@@ -4,10 +4,13 @@
 //! gathered in is here, rather than in an argument of every call, so that a Flow reads like sequential code.
 
 use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::error::FlowError;
 use super::ledger::Moment;
 use crate::id::{ActorPath, FlowId, WorkId};
+use crate::state::Value;
 
 pub(crate) struct Scope {
     pub(crate) flow: FlowId,
@@ -15,12 +18,14 @@ pub(crate) struct Scope {
     pub(crate) now: Moment,
     /// Works with actions to carry out.
     pub(crate) touched: Vec<WorkId>,
-    /// Flows that were changed by their parent and should react.
-    pub(crate) changed: Vec<FlowId>,
+    /// Flows that their parent has had its hands on, with their state before.
+    pub(crate) lent: Vec<(FlowId, Option<Value>)>,
     /// What user code did wrong without being told, such as a `run` whose result was ignored.
     pub(crate) problems: Vec<FlowError>,
     /// Whether a child was made or dropped, so that the tree has to be walked.
     pub(crate) tree_changed: bool,
+    /// Works of which a run was asked for before they were part of the tree: their type, and whether they are by now.
+    pub(crate) early: Vec<(&'static str, Arc<AtomicBool>)>,
 }
 
 thread_local! {
@@ -34,9 +39,10 @@ pub(crate) fn enter(flow: FlowId, path: ActorPath, now: Moment) {
         path,
         now,
         touched: Vec::new(),
-        changed: Vec::new(),
+        lent: Vec::new(),
         problems: Vec::new(),
         tree_changed: false,
+        early: Vec::new(),
     }));
 }
 

@@ -4,6 +4,7 @@ use std::any::type_name;
 use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub struct WorkRef<W: Work> {
     placement: Placement,
     mailbox: usize,
     record: Option<SharedRecord>,
+    /// There since a run was asked for before the Work joined; true once it has.
+    joined: OnceCell<Arc<AtomicBool>>,
 }
 
 /// The typed copy of the last published state, made when it is first looked at.
@@ -70,6 +73,7 @@ impl<W: Work> WorkRef<W> {
             placement: Placement::default(),
             mailbox: DEFAULT_MAILBOX,
             record: None,
+            joined: OnceCell::new(),
         }
     }
 
@@ -137,8 +141,15 @@ impl<W: Work> WorkRef<W> {
     /// Ignoring what it returns is parallel code; `.finished()?` is sequential code. In the reaction that adds the
     /// Work to the tree nothing is asked for yet: the Flow reacts again when the Work is part of the App.
     pub fn run(&self, input: W::Input) -> Run<'_, W> {
-        if self.record.is_none() && scope::with(|scope| scope.tree_changed = true).is_some() {
-            return Run { work: self, key: None, finished: false };
+        if self.record.is_none() {
+            let joined = self.joined.get_or_init(Arc::default).clone();
+            let in_reaction = scope::with(|scope| {
+                scope.tree_changed = true;
+                scope.early.push((type_name::<W>(), joined));
+            });
+            if in_reaction.is_some() {
+                return Run { work: self, key: None, finished: false };
+            }
         }
         let asked = self.command("run", |record| {
             let (key, input) = Input::new(&input)
@@ -435,6 +446,9 @@ impl<W: Work> AnyWork for WorkRef<W> {
         let record = Record::new::<W>(place, placement, ledger, self.mailbox, state, holds);
         let record = Arc::new(Mutex::new(record));
         self.record = Some(record.clone());
+        if let Some(joined) = self.joined.get() {
+            joined.store(true, Ordering::Relaxed);
+        }
         Ok(record)
     }
 

@@ -1,0 +1,37 @@
+//! Apps as wholes: inside other programs, over HTTP, and as processes with a command line.
+//!
+//! The processes are this very binary, started again with [`programs::VARIABLE`] set. An App's `main` reads the
+//! arguments of its process, which are no business of a test harness; so this binary has a `main` of its own.
+
+mod arguments;
+mod embedded;
+mod http;
+mod process;
+mod programs;
+mod support;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// Names tests as `module::function`; one that is listed nowhere is dead code, of which the compiler warns.
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        pub(crate) const TESTS: &[(&str, fn())] = &[$((concat!(module_path!(), "::", stringify!($name)), $name)),*];
+    };
+}
+pub(crate) use tests;
+
+fn main() -> ExitCode {
+    if let Ok(program) = std::env::var(programs::VARIABLE) {
+        return programs::run(&program);
+    }
+    let all = [arguments::TESTS, embedded::TESTS, http::TESTS, process::TESTS].concat();
+    let trials = all.into_iter().map(|(name, test)| {
+        Trial::test(name.trim_start_matches("app::"), move || {
+            test();
+            Ok(())
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+}

@@ -1,0 +1,83 @@
+//! An App as a process: what it prints, how it ends.
+
+use crate::support::*;
+use crate::tests;
+
+tests![
+    it_says_that_it_starts_and_where_to_look,
+    ctrl_c_stops_the_works_in_reverse_order_and_ends_with_0,
+    sigterm_ends_with_0,
+    a_second_signal_ends_it_at_once,
+    a_failure_is_told_at_once_with_its_chain_and_ends_with_1,
+    an_app_of_one_work_ends_with_it,
+];
+
+fn it_says_that_it_starts_and_where_to_look() {
+    let mut app = Process::start("service", &["--port", "0"]);
+    let address = app.address();
+    app.expect("second serves");
+    assert_eq!(get(address, "/healthz").status, 200);
+    app.signal("INT");
+    let (code, lines) = app.end();
+    assert_eq!(code, Some(0));
+    let started = format!("err| INFO: Your app has started. View it in your browser: http://{address}/view");
+    let place = |line: &str| lines.iter().position(|other| other == line);
+    assert_eq!(place("out| Your Flowright App is starting. This won't take long."), Some(0), "{lines:#?}");
+    assert!(place(&started).is_some(), "{lines:#?}");
+    assert_line(&lines, "out| Your Flowright App has been stopped successfully!");
+}
+
+fn ctrl_c_stops_the_works_in_reverse_order_and_ends_with_0() {
+    let mut app = Process::start("service", &["--port", "0"]);
+    app.expect("first serves");
+    app.expect("second serves");
+    app.signal("INT");
+    let (code, lines) = app.end();
+    assert_eq!(code, Some(0));
+    let stops: Vec<_> = lines.iter().filter(|line| line.ends_with(" stops")).collect();
+    assert_eq!(stops, ["out| second stops", "out| first stops"]);
+}
+
+fn sigterm_ends_with_0() {
+    let mut app = Process::start("service", &["--without-server"]);
+    app.expect("second serves");
+    app.signal("TERM");
+    let (code, lines) = app.end();
+    assert_eq!(code, Some(0));
+    assert_line(&lines, "first stops");
+}
+
+fn a_second_signal_ends_it_at_once() {
+    let mut app = Process::start("stuck", &["--without-server"]);
+    app.expect("slow is ready");
+    app.signal("INT");
+    app.expect("slow is asked to stop");
+    app.signal("INT");
+    let (code, lines) = app.end();
+    assert_eq!(code, Some(0));
+    assert_line(&lines, "a second Ctrl-C");
+    assert!(!lines.iter().any(|line| line.contains("slow has stopped")), "{lines:#?}");
+}
+
+fn a_failure_is_told_at_once_with_its_chain_and_ends_with_1() {
+    let mut app = Process::start("failing", &["--without-server"]);
+    // The other Work does not stop before it gets a line.
+    let error = app.expect("ERROR");
+    assert_eq!(
+        error,
+        "err| ERROR: flow `team` failed: work `team.trainer` failed (error): the model cannot be built: layers: \
+         invalid digit found in string"
+    );
+    app.expect("slow is asked to stop");
+    app.send_line();
+    app.expect("slow has stopped");
+    let (code, lines) = app.end();
+    assert_eq!(code, Some(1), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("stopped successfully")), "{lines:#?}");
+}
+
+fn an_app_of_one_work_ends_with_it() {
+    let (code, lines) = Process::start("finished", &["--without-server"]).end();
+    assert_eq!(code, Some(0));
+    assert_line(&lines, "out| hello");
+}

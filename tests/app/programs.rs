@@ -1,0 +1,146 @@
+//! The programs that the tests of processes run.
+
+use std::io::BufRead;
+
+use flowright::prelude::*;
+
+/// Names the program that this binary is to be.
+pub(crate) const VARIABLE: &str = "FLOWRIGHT_TEST_PROGRAM";
+
+pub(crate) fn run(program: &str) -> ExitCode {
+    match program {
+        "service" => App::new(Service::default).main(),
+        "failing" => App::new(Failing::default).main(),
+        "stuck" => App::new(Stuck::default).main(),
+        "finished" => App::new(Greeter::default).main(),
+        other => panic!("there is no program {other}"),
+    }
+}
+
+/// Says that it is there and serves until it is stopped.
+#[derive(Default, Serialize, Deserialize)]
+struct Server {
+    greeting: Option<String>,
+    thread: String,
+}
+
+impl Work for Server {
+    type Input = ();
+
+    async fn on_start(&mut self, _cx: &mut WorkContext<Self>) -> Result<()> {
+        self.greeting = std::env::var("GREETING").ok();
+        let thread = format!("{:?}", std::thread::current().id());
+        self.thread = thread;
+        Ok(())
+    }
+
+    async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
+        println!("{} serves, greeting {:?}", cx.path(), self.greeting);
+        log::debug!("a detail");
+        log::warn!("a warning");
+        cx.serve_forever(self).await?;
+        Ok(())
+    }
+
+    async fn on_stop(&mut self, cx: &mut WorkContext<Self>) -> Result<()> {
+        println!("{} stops", cx.path());
+        Ok(())
+    }
+}
+
+#[derive(Default, Serialize, Children)]
+struct Service {
+    first: WorkRef<Server>,
+    second: WorkRef<Server>,
+}
+
+impl Flow for Service {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        self.first.run(());
+        self.second.run(());
+        Ok(())
+    }
+}
+
+/// Is in no hurry to stop: it waits for a line on stdin.
+#[derive(Default, Serialize, Deserialize)]
+struct Slow;
+
+impl Work for Slow {
+    type Input = ();
+
+    async fn run(&mut self, (): (), _cx: &mut WorkContext<Self>) -> Result<()> {
+        println!("slow is ready");
+        Ok(())
+    }
+
+    async fn on_stop(&mut self, _cx: &mut WorkContext<Self>) -> Result<()> {
+        println!("slow is asked to stop");
+        std::io::stdin().lock().read_line(&mut String::new())?;
+        println!("slow has stopped");
+        Ok(())
+    }
+}
+
+/// Fails with a chain of causes.
+#[derive(Default, Serialize, Deserialize)]
+struct Trainer;
+
+impl Work for Trainer {
+    type Input = ();
+
+    async fn run(&mut self, (): (), _cx: &mut WorkContext<Self>) -> Result<()> {
+        let cause = "many".parse::<u32>().unwrap_err();
+        Err(Error::from(cause).context("layers").context("the model cannot be built"))
+    }
+}
+
+#[derive(Default, Serialize, Children)]
+struct Failing {
+    team: FlowRef<FailingTeam>,
+}
+
+#[derive(Default, Serialize, Children)]
+struct FailingTeam {
+    trainer: WorkRef<Trainer>,
+    slow: WorkRef<Slow>,
+}
+
+impl Flow for Failing {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        Ok(())
+    }
+}
+
+impl Flow for FailingTeam {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        self.slow.run(()).finished()?;
+        self.trainer.run(());
+        Ok(())
+    }
+}
+
+#[derive(Default, Serialize, Children)]
+struct Stuck {
+    slow: WorkRef<Slow>,
+}
+
+impl Flow for Stuck {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        self.slow.run(());
+        Ok(())
+    }
+}
+
+/// An App of one Work, which ends with it.
+#[derive(Default, Serialize, Deserialize)]
+struct Greeter;
+
+impl Work for Greeter {
+    type Input = ();
+
+    async fn run(&mut self, (): (), _cx: &mut WorkContext<Self>) -> Result<()> {
+        println!("hello");
+        Ok(())
+    }
+}

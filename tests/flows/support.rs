@@ -1,0 +1,200 @@
+//! A Work that does what it is told, a journal that outlives it, and a log that can be read.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, Once, PoisonError};
+use std::time::Duration;
+
+use flowright::prelude::*;
+use flowright::testing::TestApp;
+use flowright::{Config, Exit, Root};
+use serde_json::Value as Json;
+
+/// Does what its input or its messages say, and writes down its life in the journal of its test.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Probe {
+    /// Which journal; the name of the test.
+    pub(crate) journal: String,
+    /// How many incarnations have started.
+    pub(crate) starts: u32,
+    /// The last [`Set`].
+    pub(crate) value: i64,
+}
+
+impl Probe {
+    pub(crate) fn of(journal: &str) -> Self {
+        Self { journal: journal.to_owned(), ..Self::default() }
+    }
+
+    fn note(&self, cx: &WorkContext<Self>, what: &str) {
+        note(&self.journal, format!("{what} {}", cx.path()));
+    }
+}
+
+/// What a run of a [`Probe`] does.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Job {
+    Set(i64),
+    Serve,
+    Fail(String),
+    Panic(String),
+}
+
+impl Work for Probe {
+    type Input = Job;
+
+    async fn on_start(&mut self, cx: &mut WorkContext<Self>) -> Result<()> {
+        self.starts += 1;
+        self.note(cx, "start");
+        Ok(())
+    }
+
+    async fn run(&mut self, job: Job, cx: &mut WorkContext<Self>) -> Result<()> {
+        self.note(cx, "run");
+        match job {
+            Job::Set(value) => self.value = value,
+            Job::Serve => {
+                cx.serve_forever(self).await?;
+            }
+            Job::Fail(message) => bail!("{message}"),
+            Job::Panic(message) => panic!("{message}"),
+        }
+        Ok(())
+    }
+
+    async fn on_stop(&mut self, cx: &mut WorkContext<Self>) -> Result<()> {
+        self.note(cx, "stop");
+        Ok(())
+    }
+}
+
+/// Becomes the Work's value, which is published; answered with the one before.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Set(pub(crate) i64);
+
+impl Handle<Set> for Probe {
+    type Reply = i64;
+
+    async fn handle(&mut self, Set(value): Set, cx: &mut WorkContext<Self>) -> i64 {
+        let earlier = std::mem::replace(&mut self.value, value);
+        cx.publish(self);
+        earlier
+    }
+}
+
+/// Changes nothing; answered with the value.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Ping;
+
+impl Handle<Ping> for Probe {
+    type Reply = i64;
+
+    async fn handle(&mut self, _: Ping, _: &mut WorkContext<Self>) -> i64 {
+        self.value
+    }
+}
+
+/// Ends the incarnation with a panic.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Crash;
+
+impl Handle<Crash> for Probe {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Crash, cx: &mut WorkContext<Self>) {
+        panic!("{} was told to crash", cx.path());
+    }
+}
+
+/// An App whose timers take no time.
+pub(crate) fn paused<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> TestApp
+where
+    R: Root<Kind>,
+{
+    TestApp::start_paused(make, || {
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+    })
+}
+
+/// The state tree now, as JSON.
+pub(crate) fn json(app: &TestApp) -> Json {
+    app.state().to_json()
+}
+
+/// The paths of all Works, in alphabetical order.
+pub(crate) fn works(app: &TestApp) -> Vec<String> {
+    app.status().works.into_keys().collect()
+}
+
+/// The error that ended an App, as it is shown.
+pub(crate) fn error(exit: Exit) -> String {
+    exit.result.expect_err("the App fails").to_string()
+}
+
+/// Why an App does not start, as it is shown.
+pub(crate) fn refusal<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> String
+where
+    R: Root<Kind>,
+{
+    match TestApp::try_start(App::new(make).config(Config::default())) {
+        Ok(_) => panic!("the App starts"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// `text` contains all of `parts`.
+#[track_caller]
+pub(crate) fn assert_says(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part:?} is not in {text:?}");
+    }
+}
+
+static JOURNALS: Mutex<Option<HashMap<String, Vec<String>>>> = Mutex::new(None);
+
+/// Adds a line to a journal.
+pub(crate) fn note(journal: &str, line: impl Into<String>) {
+    let mut journals = JOURNALS.lock().unwrap_or_else(PoisonError::into_inner);
+    journals.get_or_insert_default().entry(journal.to_owned()).or_default().push(line.into());
+}
+
+/// The lines of a journal that begin with `what`.
+pub(crate) fn noted(journal: &str, what: &str) -> Vec<String> {
+    let journals = JOURNALS.lock().unwrap_or_else(PoisonError::into_inner);
+    let lines = journals.as_ref().and_then(|journals| journals.get(journal));
+    lines.into_iter().flatten().filter(|line| line.starts_with(what)).cloned().collect()
+}
+
+/// What was logged as a warning or worse by this process so far.
+pub(crate) fn warnings() -> Vec<String> {
+    LOG.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Makes [`warnings`] work.
+pub(crate) fn listen_to_the_log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::set_boxed_logger(Box::new(Recorder)).expect("there is no other logger");
+        log::set_max_level(log::LevelFilter::Warn);
+    });
+}
+
+static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Recorder;
+
+impl log::Log for Recorder {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        LOG.lock().unwrap_or_else(PoisonError::into_inner).push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+/// A restart policy that waits as little as possible.
+pub(crate) fn quick_restarts(max: u32) -> Restart {
+    Restart::on_failure().max(max).backoff(Duration::from_millis(1)..Duration::from_millis(1))
+}
