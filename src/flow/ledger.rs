@@ -9,6 +9,7 @@
 //! - `status().seq` only grows.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
 use super::restart::{OnError, Restart, Restarts};
@@ -46,6 +47,14 @@ pub(crate) struct Policy {
     pub(crate) on_error: OnError,
     /// How long a Work that was asked to stop may take before it is ended by force.
     pub(crate) grace: Duration,
+}
+
+impl Policy {
+    /// The default, of which there is one for all Works.
+    pub(crate) fn shared() -> Arc<Self> {
+        static DEFAULT: LazyLock<Arc<Policy>> = LazyLock::new(Arc::default);
+        DEFAULT.clone()
+    }
 }
 
 impl Default for Policy {
@@ -99,11 +108,12 @@ const HISTORY: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    policy: Policy,
+    policy: Arc<Policy>,
     life: Life,
     runs: HashMap<RunKey, Status>,
     queue: VecDeque<Waiting>,
-    current: Option<Current>,
+    /// Boxed, since most Works of a large App are idle.
+    current: Option<Box<Current>>,
     history: VecDeque<Status>,
     restarts: Restarts,
     next_run: u64,
@@ -167,7 +177,7 @@ impl std::fmt::Debug for RunOrder {
 }
 
 impl Ledger {
-    pub(crate) fn new(policy: Policy) -> Self {
+    pub(crate) fn new(policy: Arc<Policy>) -> Self {
         Self {
             policy,
             life: Life::Down,
@@ -354,7 +364,7 @@ impl Ledger {
         } else if current.kill_at.is_some_and(|kill_at| kill_at <= now.at) {
             self.actions.push(Action::Kill);
             self.life = Life::Stopping { next: Next::Relaunch { at: now.at }, kill_at: now.at };
-            let Current { waiting, .. } = self.current.take().expect("looked at above");
+            let Current { waiting, .. } = *self.current.take().expect("looked at above");
             self.record(waiting.tells(), Stage::Stopped, Some(Reason::Stopped), None, waiting.attempts, now);
             self.exited(None, now);
         }
@@ -441,7 +451,7 @@ impl Ledger {
             attempt: waiting.attempts,
             input: waiting.input.clone(),
         }));
-        self.current = Some(Current { waiting, run, deadline: None, kill_at: None });
+        self.current = Some(Box::new(Current { waiting, run, deadline: None, kill_at: None }));
     }
 
     fn launch(&mut self, now: Moment) {

@@ -112,7 +112,7 @@ fn input(number: u8) -> (RunKey, Input) {
 impl Model {
     fn new(policy: Policy) -> Self {
         Self {
-            ledger: Ledger::new(policy.clone()),
+            ledger: Ledger::new(policy.clone().into()),
             policy,
             now: Duration::ZERO,
             incarnation: None,
@@ -425,7 +425,8 @@ fn runs(actions: &[Action]) -> Vec<u64> {
 
 #[test]
 fn a_deadline_that_passes_while_the_work_stops_is_no_deadline_any_more() {
-    let mut ledger = Ledger::new(Policy { timeout: Some(5 * MS), grace: 100 * MS, ..Policy::default() });
+    let mut ledger =
+        Ledger::new(Policy { timeout: Some(5 * MS), grace: 100 * MS, ..Policy::default() }.into());
     ask(&mut ledger, 1, at(0));
     ledger.report(Report::RunStarted { run: 1 }, at(0));
     assert_eq!(ledger.next_deadline(), Some(5 * MS));
@@ -435,7 +436,7 @@ fn a_deadline_that_passes_while_the_work_stops_is_no_deadline_any_more() {
 
 #[test]
 fn a_run_that_was_forgotten_does_not_answer_for_the_one_that_replaces_it() {
-    let mut ledger = Ledger::new(Policy::default());
+    let mut ledger = Ledger::new(Policy::shared());
     ask(&mut ledger, 1, at(0));
     ledger.report(Report::RunStarted { run: 1 }, at(0));
     ledger.forget(input(1).0);
@@ -448,7 +449,7 @@ fn a_run_that_was_forgotten_does_not_answer_for_the_one_that_replaces_it() {
 
 #[test]
 fn a_run_that_was_stopped_does_not_start_again_because_another_is_asked_for() {
-    let mut ledger = Ledger::new(Policy::default());
+    let mut ledger = Ledger::new(Policy::shared());
     ask(&mut ledger, 1, at(0));
     ledger.report(Report::RunStarted { run: 1 }, at(0));
     ledger.stop(at(1));
@@ -462,7 +463,7 @@ fn a_run_that_was_stopped_does_not_start_again_because_another_is_asked_for() {
 #[test]
 fn a_stopped_work_stays_stopped_when_the_grace_of_a_cancelled_run_is_over() {
     let policy = Policy { overlap: Overlap::Restart, grace: 10 * MS, ..Policy::default() };
-    let mut ledger = Ledger::new(policy);
+    let mut ledger = Ledger::new(policy.into());
     ask(&mut ledger, 1, at(0));
     ledger.report(Report::RunStarted { run: 1 }, at(0));
     ask(&mut ledger, 2, at(1));
@@ -481,7 +482,7 @@ fn with_restart_a_run_that_fails_on_its_way_out_does_not_come_before_the_newest(
         restart: Restart::on_failure().backoff(Duration::ZERO..Duration::ZERO),
         ..Policy::default()
     };
-    let mut ledger = Ledger::new(policy);
+    let mut ledger = Ledger::new(policy.into());
     ask(&mut ledger, 1, at(0));
     ledger.report(Report::RunStarted { run: 1 }, at(0));
     ask(&mut ledger, 2, at(1));
@@ -495,7 +496,7 @@ fn with_restart_a_run_that_fails_on_its_way_out_does_not_come_before_the_newest(
 
 #[test]
 fn a_panic_on_the_way_out_is_raised() {
-    let mut ledger = Ledger::new(Policy::default());
+    let mut ledger = Ledger::new(Policy::shared());
     ledger.start(at(0));
     ledger.stop(at(1));
     ledger.take_actions();
@@ -506,7 +507,7 @@ fn a_panic_on_the_way_out_is_raised() {
 
 #[test]
 fn the_history_is_bounded_and_keeps_the_newest() {
-    let mut ledger = Ledger::new(Policy { cache_calls: false, ..Policy::default() });
+    let mut ledger = Ledger::new(Policy { cache_calls: false, ..Policy::default() }.into());
     for run in 1..=100 {
         ask(&mut ledger, 1, at(0));
         ledger.report(Report::RunStarted { run }, at(0));

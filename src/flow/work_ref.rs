@@ -48,7 +48,7 @@ use crate::work::{
 /// ```
 pub struct WorkRef<W: Work> {
     view: View<W>,
-    policy: Policy,
+    policy: Arc<Policy>,
     placement: Placement,
     mailbox: usize,
     record: Option<SharedRecord>,
@@ -69,7 +69,7 @@ impl<W: Work> WorkRef<W> {
         scope::with(|scope| scope.tree_changed = true);
         Self {
             view: View { current: OnceCell::from(work), earlier: RefCell::new(None) },
-            policy: Policy::default(),
+            policy: Policy::shared(),
             placement: Placement::default(),
             mailbox: DEFAULT_MAILBOX,
             record: None,
@@ -85,26 +85,26 @@ impl<W: Work> WorkRef<W> {
 
     /// How often it is restarted when it fails; never by default.
     pub fn restart(mut self, restart: Restart) -> Self {
-        self.policy.restart = restart;
+        Arc::make_mut(&mut self.policy).restart = restart;
         self
     }
 
     /// What its failure comes to when no restart is left; the failure of the App by default.
     pub fn on_error(mut self, on_error: OnError) -> Self {
-        self.policy.on_error = on_error;
+        Arc::make_mut(&mut self.policy).on_error = on_error;
         self
     }
 
     /// What a new input does while another runs; it waits in a queue by default.
     pub fn overlap(mut self, overlap: Overlap) -> Self {
-        self.policy.overlap = overlap;
+        Arc::make_mut(&mut self.policy).overlap = overlap;
         self
     }
 
     /// With `false`, an input that succeeded runs again whenever it is asked for while the Work is idle. Each end
     /// lets [`Run::finished`] pass in one reaction.
     pub fn cache_calls(mut self, cache_calls: bool) -> Self {
-        self.policy.cache_calls = cache_calls;
+        Arc::make_mut(&mut self.policy).cache_calls = cache_calls;
         self
     }
 
@@ -112,7 +112,7 @@ impl<W: Work> WorkRef<W> {
     /// [`Reason::Timeout`](crate::Reason::Timeout) and its incarnation is given up: at its next `await` it ends,
     /// and what it still publishes is not seen. A thread that blocks without end stays behind.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.policy.timeout = Some(timeout);
+        Arc::make_mut(&mut self.policy).timeout = Some(timeout);
         self
     }
 
@@ -125,13 +125,13 @@ impl<W: Work> WorkRef<W> {
     /// How many runs wait with [`Overlap::Queue`]; 1024 by default. One that finds the queue full is not accepted
     /// and asked for again by a later reaction.
     pub fn queue(mut self, runs: usize) -> Self {
-        self.policy.queue = runs;
+        Arc::make_mut(&mut self.policy).queue = runs;
         self
     }
 
     /// How long it may take to stop before it is ended by force; 10 s by default.
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.policy.grace = grace;
+        Arc::make_mut(&mut self.policy).grace = grace;
         self
     }
 

@@ -70,9 +70,13 @@ impl<W> Inner<W> {
         self.granted.contains(&ticket) || self.waiting.iter().any(|waiting| waiting.ticket == ticket)
     }
 
-    /// Gives free places to waiting senders, in order.
+    /// Gives free places to waiting senders, in order, once half of the mailbox is free: waking a sender costs as
+    /// much as many messages do, so that it should find room for many.
     fn grant(&mut self, capacity: usize) -> Vec<Waker> {
         let mut woken = Vec::new();
+        if self.messages.len() + self.taken > capacity / 2 {
+            return woken;
+        }
         while !self.waiting.is_empty() && self.room(capacity) {
             let Waiting { ticket, waker } = self.waiting.pop_front().expect("checked above");
             self.granted.push(ticket);
@@ -298,7 +302,7 @@ impl<W: Work> Receiver<W> {
         if first.is_some() {
             let more = inner.messages.len().min(self.mailbox.batch - 1);
             inner.taken = more;
-            if more == inner.messages.len() {
+            if more > 0 && more == inner.messages.len() {
                 std::mem::swap(&mut self.batch, &mut inner.messages);
             } else {
                 self.batch.extend(inner.messages.drain(..more));
