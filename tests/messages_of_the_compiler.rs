@@ -46,8 +46,8 @@ fn crates() -> Crates {
             // What build scripts use of serde is built for itself, without derives.
             let is_ours =
                 has(&target["kind"], "lib") && (name == "flowright" || has(&message["features"], "derive"));
-            let files = message["filenames"].as_array()?.iter().filter_map(Json::as_str);
-            let file = files.filter(|file| file.ends_with(".rlib")).next_back()?;
+            let mut files = message["filenames"].as_array()?.iter().filter_map(Json::as_str);
+            let file = files.rfind(|file| file.ends_with(".rlib"))?;
             is_ours.then(|| (name.to_owned(), file.into()))
         })
         .collect();

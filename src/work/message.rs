@@ -23,8 +23,6 @@ use super::{Work, WorkContext};
 )]
 pub trait Message: Serialize + DeserializeOwned + Send + 'static {}
 
-// Or the compiler would speak of `Serialize` alone, and not say what for.
-#[diagnostic::do_not_recommend]
 impl<T: Serialize + DeserializeOwned + Send + 'static> Message for T {}
 
 /// How a Work answers messages of type `M`.

@@ -1,5 +1,4 @@
-//! says: `Predict` cannot be a message between Works
-//! says: derive `Serialize` and `Deserialize`
+//! says: required for `Predict` to implement `Message`
 
 use flowright::prelude::*;
 
