@@ -137,7 +137,7 @@ impl App {
         };
         let app = AppId::next();
         let (driver_exit, driver_exited) = oneshot::channel();
-        system.block_on(async move {
+        let end = system.block_on(async move {
             let driver = catch_unwind(AssertUnwindSafe(make))
                 .map_err(|panic| AppError::Constructor(panic_message(&*panic)))
                 .and_then(|RootFlow(root)| Driver::new(app, root, config, host, paused, driver_exit));
@@ -145,22 +145,23 @@ impl App {
                 Ok(driver) => driver,
                 Err(error) => {
                     let _ = ready.send(Err(error));
-                    return;
+                    return None;
                 }
             };
             driver.on_failure = on_failure;
             let changes = driver.changes();
             let control = Control::new(driver.start(), changes);
-            if ready.send(Ok(control)).is_ok()
-                && let Ok(end) = driver_exited.await
-            {
-                let _ = exit.send(end);
-            }
+            ready.send(Ok(control)).ok()?;
+            driver_exited.await.ok()
         });
         forget_addresses(app, None);
         // Stops every arbiter that is still there.
         System::current().stop();
         let _ = system.run();
+        // Not before: who has waited for the App finds nothing of it any more.
+        if let Some(end) = end {
+            let _ = exit.send(end);
+        }
     }
 }
 

@@ -218,6 +218,11 @@ impl<G: ChildGroup> ChildGroup for Vec<G> {
 }
 
 /// A key that can be part of a path.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the key of a map of children",
+    label = "no name can be made of this key",
+    note = "the key is part of each child's name: maps of `WorkRef` and `FlowRef` have `String` or integer keys"
+)]
 #[doc(hidden)]
 pub trait ChildKey: Sized {
     fn with_text<R>(&self, use_text: impl FnOnce(&str) -> R) -> R;
