@@ -15,7 +15,7 @@ use crate::http;
 const WRONG_USAGE: u8 = 2;
 
 /// Signals within this time of the first are that one.
-const ONE_SIGNAL: Duration = Duration::from_millis(300);
+const ONE_SIGNAL: Duration = Duration::from_millis(50);
 
 impl App {
     /// Gives the binary its command line and runs the App until it ends.

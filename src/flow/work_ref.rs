@@ -151,9 +151,11 @@ impl<W: Work> WorkRef<W> {
                 return Run { work: self, key: None, finished: false };
             }
         }
+        // Serialised before the record is locked: the input may read this very Work.
+        let input = Input::new(&input);
         let asked = self.command("run", |record| {
-            let (key, input) = Input::new(&input)
-                .map_err(|source| FlowError::Input { path: record.path.to_string(), source })?;
+            let (key, input) =
+                input.map_err(|source| FlowError::Input { path: record.path.to_string(), source })?;
             let now = scope::with(|scope| scope.now).expect("a command has a scope");
             let requested = record.ledger.request(key, input, now);
             if requested == Requested::Full {
@@ -281,9 +283,10 @@ impl<W: Work> WorkRef<W> {
     }
 
     fn with_input(&self, verb: &'static str, input: &W::Input, act: impl FnOnce(&mut Record, RunKey, Input)) {
+        let input = Input::new(input);
         self.command(verb, |record| {
-            let (key, input) = Input::new(input)
-                .map_err(|source| FlowError::Input { path: record.path.to_string(), source })?;
+            let (key, input) =
+                input.map_err(|source| FlowError::Input { path: record.path.to_string(), source })?;
             act(record, key, input);
             Ok(())
         });

@@ -3,7 +3,10 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -151,14 +154,37 @@ impl<W: Work> WorkAddr<W> {
                 Err(_) => Err(AskError::Failed { path: self.path.to_string() }),
             }
         };
-        match tokio::time::timeout(deadline, exchange).await {
-            Ok(result) => result,
-            Err(_) => Err(AskError::Timeout { path: self.path.to_string(), after: deadline }),
+        match within(deadline, exchange).await {
+            Some(result) => result,
+            None => Err(AskError::Timeout { path: self.path.to_string(), after: deadline }),
         }
     }
 
     fn unknown<M>(&self, message: M) -> SendError<M> {
         SendError::Unknown { path: self.path.to_string(), message }
+    }
+}
+
+/// Waits for `future` at most until the deadline.
+///
+/// Setting a timer costs as much as the whole exchange with a Work on the same thread, which has answered by the
+/// next time this task is polled. So the first wait sets none, but asks to be polled again behind the others.
+async fn within<F: Future>(deadline: Duration, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut polls = 0;
+    let early = poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if polls == 0 => {
+            polls += 1;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await;
+    match early {
+        Some(output) => Some(output),
+        None => tokio::time::timeout(deadline, future).await.ok(),
     }
 }
 

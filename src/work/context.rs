@@ -231,8 +231,10 @@ impl<W: Work> WorkContext<W> {
         &self.outbox
     }
 
+    #[inline]
     pub(super) fn take_trouble(&mut self) -> Option<StateError> {
-        self.trouble.take()
+        // Looked at after every message, and hardly ever there.
+        if self.trouble.is_none() { None } else { self.trouble.take() }
     }
 
     pub(super) async fn next(&mut self) -> Mail<W> {

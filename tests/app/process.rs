@@ -52,7 +52,7 @@ fn a_second_signal_ends_it_at_once() {
     app.expect("slow is ready");
     app.signal("INT");
     app.expect("slow is asked to stop");
-    app.signal("INT");
+    app.signal_until_end("INT");
     let (code, lines) = app.end();
     assert_eq!(code, Some(0));
     assert_line(&lines, "a second Ctrl-C");

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
@@ -70,6 +70,16 @@ impl Process {
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
         assert!(sent.expect("there is a kill").success());
+    }
+
+    /// Signals again and again until it ends; a repeat within a moment is taken for the same signal.
+    pub(crate) fn signal_until_end(&mut self, name: &str) {
+        let began = Instant::now();
+        while self.child.try_wait().expect("it can be waited for").is_none() {
+            assert!(began.elapsed() < LIMIT, "it did not end; there was {:#?}", self.seen);
+            self.signal(name);
+            self.seen.extend(self.lines.recv_timeout(Duration::from_millis(10)));
+        }
     }
 
     /// Lets go a Work that waits for a line on stdin.
