@@ -72,6 +72,18 @@ impl Process {
         assert!(sent.expect("there is a kill").success());
     }
 
+    /// Repeats a signal until a line contains `part`.
+    pub(crate) fn signal_until(&mut self, name: &str, part: &str) {
+        while !self.seen.iter().any(|line| line.contains(part)) {
+            self.signal(name);
+            match self.lines.recv_timeout(Duration::from_millis(50)) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => panic!("{part:?} was not written: {:#?}", self.seen),
+            }
+        }
+    }
+
     /// Lets go a Work that waits for a line on stdin.
     pub(crate) fn send_line(&mut self) {
         let stdin = self.child.stdin.as_mut().expect("it is piped");
