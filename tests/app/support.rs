@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value as Json;
 
@@ -72,13 +72,15 @@ impl Process {
         assert!(sent.expect("there is a kill").success());
     }
 
-    /// Signals again and again until it ends; a repeat within a moment is taken for the same signal.
-    pub(crate) fn signal_until_end(&mut self, name: &str) {
-        let began = Instant::now();
-        while self.child.try_wait().expect("it can be waited for").is_none() {
-            assert!(began.elapsed() < LIMIT, "it did not end; there was {:#?}", self.seen);
+    /// Repeats a signal until a line contains `part`.
+    pub(crate) fn signal_until(&mut self, name: &str, part: &str) {
+        while !self.seen.iter().any(|line| line.contains(part)) {
             self.signal(name);
-            self.seen.extend(self.lines.recv_timeout(Duration::from_millis(10)));
+            match self.lines.recv_timeout(Duration::from_millis(50)) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => panic!("{part:?} was not written: {:#?}", self.seen),
+            }
         }
     }
 
