@@ -220,6 +220,7 @@ impl Driver {
             self.react(flow);
         }
         self.advance_shutdown();
+        self.host.flush();
         if std::mem::take(&mut self.changed) {
             self.version.send_modify(|version| *version += 1);
         }
@@ -398,12 +399,12 @@ impl Driver {
             return Err(error);
         }
         if self.stage == AppStage::Running {
+            let mut owners = HashSet::new();
             for id in changes.joined {
                 self.start(id, now);
-                if let Some(owner) = self.tree.works.get(&id).map(|record| lock(record).owner) {
-                    self.mark_up(owner);
-                }
+                owners.extend(self.tree.works.get(&id).map(|record| lock(record).owner));
             }
+            owners.into_iter().for_each(|flow| self.mark_up(flow));
             changes.flows_joined.into_iter().for_each(|flow| self.mark_up(flow));
         }
         Ok(changes.fields)

@@ -36,6 +36,9 @@ pub enum AppError {
     /// No thread could be started for the App.
     #[error("no thread could be started for the App")]
     Thread(#[source] std::io::Error),
+    /// Ctrl-C and SIGTERM could not be caught.
+    #[error("Ctrl-C and SIGTERM could not be caught: {0}")]
+    Signals(#[source] std::io::Error),
     /// The App has already ended.
     #[error("the App has ended")]
     Ended,

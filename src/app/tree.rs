@@ -88,13 +88,13 @@ impl Tree {
             now,
             flow: None,
             depth: 0,
-            names: HashSet::new(),
+            moved: false,
             seen: Vec::new(),
             seen_flows: HashSet::new(),
             changes: Changes::default(),
         };
         walker.child(Position::root(), Node::Flow(root));
-        let Walker { seen, seen_flows, mut changes, .. } = walker;
+        let Walker { seen, seen_flows, moved, mut changes, .. } = walker;
         self.order.retain(|id| {
             let stays = seen.get(id.0 as usize).is_some_and(|seen| *seen);
             if !stays {
@@ -103,7 +103,19 @@ impl Tree {
             stays
         });
         changes.flows_left.extend(self.flows.keys().filter(|id| !seen_flows.contains(id)));
+        if moved {
+            changes.errors.extend(self.duplicate_name(&seen_flows));
+        }
         changes
+    }
+
+    /// A name that two children have. Places differ, so that it takes one that was moved and kept its name.
+    fn duplicate_name(&self, flows: &HashSet<FlowId>) -> Option<FlowError> {
+        let works = self.order.iter().filter_map(|id| self.works.get(id)).map(|work| lock(work).path.clone());
+        let flows = flows.iter().filter_map(|id| self.flows.get(id)).map(|entry| entry.link.path.clone());
+        let mut names = HashSet::new();
+        let twice = works.chain(flows).find(|path| !names.insert(path.clone()))?;
+        Some(FlowError::DuplicateName { path: twice.to_string() })
     }
 
     fn id(&mut self) -> u64 {
@@ -156,7 +168,8 @@ struct Walker<'a> {
     now: SystemTime,
     flow: Option<FlowId>,
     depth: usize,
-    names: HashSet<ActorPath>,
+    /// Whether a child was found that is no longer where it got its name.
+    moved: bool,
     /// By number: whether the Work was found.
     seen: Vec<bool>,
     seen_flows: HashSet<FlowId>,
@@ -170,7 +183,10 @@ impl Walker<'_> {
         }
         match position.path.rsplit_once('.') {
             Some((group, _)) if position.listed => {
-                let next = self.tree.next_in_list.entry(group.to_owned()).or_default();
+                let next = match self.tree.next_in_list.get_mut(group) {
+                    Some(next) => next,
+                    None => self.tree.next_in_list.entry(group.to_owned()).or_default(),
+                };
                 let name = ActorPath::from(format!("{group}.{next}").as_str());
                 *next += 1;
                 name
@@ -179,18 +195,20 @@ impl Walker<'_> {
         }
     }
 
+    /// Looks whether a child that has a name is still where it got it; its place in a list does not matter.
+    fn compare(&mut self, name: &ActorPath, position: Position<'_>) {
+        let group = |path: &str| path.rsplit_once('.').map_or(0, |(group, _)| group.len());
+        let (name, place) = (name.as_str(), position.path);
+        self.moved |=
+            if position.listed { name[..group(name)] != place[..group(place)] } else { name != place };
+    }
+
     fn mark_seen(&mut self, WorkId(id): WorkId) {
         let index = id as usize;
         if self.seen.len() <= index {
             self.seen.resize(index + 1, false);
         }
         self.seen[index] = true;
-    }
-
-    fn claim(&mut self, path: &ActorPath) {
-        if !self.names.insert(path.clone()) {
-            self.changes.errors.push(FlowError::DuplicateName { path: path.to_string() });
-        }
     }
 
     fn owner(&mut self) -> &mut FlowEntry {
@@ -215,8 +233,11 @@ impl Visitor for Walker<'_> {
                     record.owner_path = owner.path.clone();
                     (record.id, record.path.clone())
                 });
-                let (id, path) = match known {
-                    Some(known) => known,
+                let id = match known {
+                    Some((id, name)) => {
+                        self.compare(&name, position);
+                        id
+                    }
                     None => {
                         let id = WorkId(self.tree.id());
                         let path = self.name(position);
@@ -239,10 +260,9 @@ impl Visitor for Walker<'_> {
                                 return;
                             }
                         }
-                        (id, path)
+                        id
                     }
                 };
-                self.claim(&path);
                 self.mark_seen(id);
                 self.owner().children.push(Child::Work(id));
             }
@@ -250,7 +270,13 @@ impl Visitor for Walker<'_> {
                 let parent = self.flow;
                 let known = flow.link().map(|link| (link.id, link.path.clone()));
                 let (id, path) = match known {
-                    Some(known) => known,
+                    Some((id, name)) => {
+                        self.compare(&name, position);
+                        if let Some(entry) = self.tree.flows.get_mut(&id) {
+                            (entry.parent, entry.depth) = (parent, self.depth);
+                        }
+                        (id, name)
+                    }
                     None => {
                         let id = FlowId(self.tree.id());
                         let path = self.name(position);
@@ -276,7 +302,6 @@ impl Visitor for Walker<'_> {
                         (id, path)
                     }
                 };
-                self.claim(&path);
                 self.seen_flows.insert(id);
                 if parent.is_some() {
                     self.owner().children.push(Child::Flow(id));

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::{Args, UsageError};
 use crate::app::{App, AppError, AppHandle};
@@ -47,8 +47,16 @@ impl App {
             }
         };
         runtime.block_on(async {
+            // Before anything can be seen to run: whoever sees it may end it.
+            let signals = match Signals::catch() {
+                Ok(signals) => signals,
+                Err(error) => {
+                    report(&AppError::Signals(error));
+                    return ExitCode::FAILURE;
+                }
+            };
             match self.serve_and_begin(args).await {
-                Ok(app) => ExitCode::from(u8::from(wait(app).await.is_err())),
+                Ok(app) => ExitCode::from(u8::from(wait(app, signals).await.is_err())),
                 Err(error) => {
                     report(&error);
                     match error {
@@ -103,20 +111,31 @@ fn listen(host: &str, port: u16) -> Result<TcpListener, AppError> {
     }
 }
 
-async fn wait(app: AppHandle) -> Result<(), ()> {
+/// Ctrl-C and SIGTERM, caught from when this is made.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "Ctrl-C",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
+    }
+}
+
+async fn wait(app: AppHandle, mut signals: Signals) -> Result<(), ()> {
     let control = app.control().clone();
     let stopping = async move {
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            return std::future::pending().await;
-        };
         let mut asked: Option<Instant> = None;
         loop {
-            let name = tokio::select! {
-                _ = interrupt.recv() => "Ctrl-C",
-                _ = terminate.recv() => "SIGTERM",
-            };
+            let name = signals.next().await;
             match asked {
                 // Whoever signals a process and its group, as `timeout` does, means one signal.
                 Some(asked) if asked.elapsed() < ONE_SIGNAL => continue,

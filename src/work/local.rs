@@ -23,10 +23,16 @@ pub(crate) enum HostError {
 
 /// Hosts Works in this process, on arbiters of the current actix System.
 pub(crate) struct LocalHost {
-    pool: Vec<Arbiter>,
+    pool: Vec<PoolThread>,
     pool_size: usize,
     next: usize,
     inline: bool,
+}
+
+struct PoolThread {
+    arbiter: Arbiter,
+    /// Sent as one, since to start many Works is common and each message to the thread may have to wake it.
+    launched: Vec<Task>,
 }
 
 impl LocalHost {
@@ -65,23 +71,35 @@ impl Host for LocalHost {
             }
             Placement::Pool => {
                 if self.pool.len() < self.pool_size {
-                    self.pool.push(Self::arbiter(path)?);
+                    self.pool.push(PoolThread { arbiter: Self::arbiter(path)?, launched: Vec::new() });
                 }
-                let arbiter = &self.pool[self.next % self.pool.len()];
+                let threads = self.pool.len();
+                self.pool[self.next % threads].launched.push(task);
                 self.next = self.next.wrapping_add(1);
-                arbiter.spawn_fn(move || {
-                    actix_rt::spawn(task());
-                });
             }
         }
         Ok(())
+    }
+
+    fn flush(&mut self) {
+        for PoolThread { arbiter, launched } in &mut self.pool {
+            if launched.is_empty() {
+                continue;
+            }
+            let tasks = std::mem::take(launched);
+            arbiter.spawn_fn(move || {
+                for task in tasks {
+                    actix_rt::spawn(task());
+                }
+            });
+        }
     }
 }
 
 impl Drop for LocalHost {
     fn drop(&mut self) {
-        for arbiter in &self.pool {
-            arbiter.stop();
+        for thread in &self.pool {
+            thread.arbiter.stop();
         }
     }
 }

@@ -131,4 +131,7 @@ pub trait Work: Serialize + DeserializeOwned + 'static {
 pub(crate) trait Host {
     /// Starts an incarnation, which from then on speaks through its outbox.
     fn launch(&mut self, placement: Placement, path: &ActorPath, task: Task) -> Result<(), HostError>;
+
+    /// Sends off what was launched since the last time; a host may gather launches until then.
+    fn flush(&mut self);
 }
