@@ -83,7 +83,7 @@ impl AppId {
     }
 }
 
-/// A map by number. The numbers are the runtime's own and grow by one, so that they need no hash that an attacker
+/// A map by number, or by what is a hash already. The numbers are the runtime's own, so that they need no hash that an attacker
 /// cannot foresee.
 pub(crate) type IdMap<K, V> = std::collections::HashMap<K, V, std::hash::BuildHasherDefault<IdHasher>>;
 

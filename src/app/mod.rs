@@ -14,6 +14,7 @@ mod control;
 mod driver;
 mod error;
 mod launch;
+mod react;
 mod root;
 mod shutdown;
 mod timers;

@@ -3,29 +3,19 @@
 //!
 //! # Guarantees
 //! - One run per distinct input, unless calls are not cached; one run at a time; in the order asked for.
-//! - A run that failed is tried again only by [`Restart`] or by [`Ledger::rerun`].
+//! - A run that failed is tried again only by a restart or by [`Ledger::rerun`].
 //! - A restart, wherever it comes from, starts the run that was under way again, before any other.
 //! - A report of a run that is no longer the current one changes nothing.
 //! - `status().seq` only grows.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, LazyLock};
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::restart::{OnError, Restart, Restarts};
+use super::policy::{Overlap, Policy};
+use super::restart::{OnError, Restarts};
+use crate::id::IdMap;
 use crate::work::{Closed, Failure, Input, Reason, Report, RunKey, RunOrder, Stage, Status};
-
-/// What a new input does while a run is under way or waiting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Overlap {
-    /// It waits its turn, in order. When the queue is full it is not accepted; a later reaction asks again.
-    #[default]
-    Queue,
-    /// It waits, in place of any other that waits: only the newest.
-    Latest,
-    /// The run under way is stopped, those that wait are dropped, and it starts.
-    Restart,
-}
 
 /// A point in time, given to a core that has no clock.
 #[derive(Debug, Clone, Copy)]
@@ -34,41 +24,6 @@ pub(crate) struct Moment {
     pub(crate) at: Duration,
     /// For people.
     pub(crate) wall: SystemTime,
-}
-
-/// What a Work's owner asked for when it made the [`WorkRef`](super::WorkRef).
-#[derive(Debug, Clone)]
-pub(crate) struct Policy {
-    pub(crate) cache_calls: bool,
-    pub(crate) overlap: Overlap,
-    pub(crate) queue: usize,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) restart: Restart,
-    pub(crate) on_error: OnError,
-    /// How long a Work that was asked to stop may take before it is ended by force.
-    pub(crate) grace: Duration,
-}
-
-impl Policy {
-    /// The default, of which there is one for all Works.
-    pub(crate) fn shared() -> Arc<Self> {
-        static DEFAULT: LazyLock<Arc<Policy>> = LazyLock::new(Arc::default);
-        DEFAULT.clone()
-    }
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            cache_calls: true,
-            overlap: Overlap::Queue,
-            queue: 1024,
-            timeout: None,
-            restart: Restart::never(),
-            on_error: OnError::Raise,
-            grace: Duration::from_secs(10),
-        }
-    }
 }
 
 /// What is to be done for a Work.
@@ -110,7 +65,7 @@ const HISTORY: usize = 64;
 pub(crate) struct Ledger {
     policy: Arc<Policy>,
     life: Life,
-    runs: HashMap<RunKey, Status>,
+    runs: IdMap<RunKey, Status>,
     queue: VecDeque<Waiting>,
     /// Boxed, since most Works of a large App are idle.
     current: Option<Box<Current>>,
@@ -181,7 +136,7 @@ impl Ledger {
         Self {
             policy,
             life: Life::Down,
-            runs: HashMap::new(),
+            runs: IdMap::default(),
             queue: VecDeque::new(),
             current: None,
             history: VecDeque::new(),

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 
+use super::super::policy::*;
+use super::super::restart::Restart;
 use super::*;
 use crate::wire;
 

@@ -144,9 +144,7 @@ pub(crate) fn lock(record: &SharedRecord) -> MutexGuard<'_, Record> {
 
 fn task<W: Work>(ingredients: Ingredients) -> Task {
     let Ingredients { app, path, state, max_state_bytes, mailbox, incarnation, outbox, abort } = ingredients;
-    Box::new(move || {
-        let mailbox = mailbox.into_any().downcast().unwrap_or_else(|_| unreachable!("made for this type"));
-        live::<W>(Seed { app, path, state, max_state_bytes, mailbox, incarnation, outbox, abort })
-            .boxed_local()
-    })
+    let mailbox = mailbox.into_any().downcast().unwrap_or_else(|_| unreachable!("made for this type"));
+    let seed = Box::new(Seed { app, path, state, max_state_bytes, mailbox, incarnation, outbox, abort });
+    Box::new(move || live::<W>(seed).boxed_local())
 }

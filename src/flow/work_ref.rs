@@ -12,7 +12,8 @@ use serde::{Serialize, Serializer};
 
 use super::children::{ChildGroup, Found, Node, Route, Walk};
 use super::error::FlowError;
-use super::ledger::{Ledger, Overlap, Policy, Requested};
+use super::ledger::{Ledger, Requested};
+use super::policy::{Overlap, Policy};
 use super::reaction::Interrupt;
 use super::record::{Place, Record, SharedRecord, lock};
 use super::restart::{OnError, Restart};

@@ -22,7 +22,7 @@ use crate::payload::PayloadError;
 use crate::state::{Tracker, Value};
 use crate::wire;
 
-/// What an incarnation is made from.
+/// What an incarnation is made from; boxed on its way, since a future keeps room for what it was made with.
 pub(crate) struct Seed<W: Work> {
     pub(crate) app: AppId,
     pub(crate) path: ActorPath,
@@ -53,7 +53,7 @@ impl Abort {
 }
 
 /// Runs an incarnation to its end and reports that end, unless it was aborted: then nobody listens any more.
-pub(crate) async fn live<W: Work>(seed: Seed<W>) {
+pub(crate) async fn live<W: Work>(seed: Box<Seed<W>>) {
     let outbox = seed.outbox.clone();
     let abort = seed.abort.clone();
     let end = {
@@ -78,8 +78,8 @@ pub(crate) async fn live<W: Work>(seed: Seed<W>) {
     }
 }
 
-async fn body<W: Work>(seed: Seed<W>) -> Report {
-    let Seed { app, path, state, max_state_bytes, mailbox, incarnation, outbox, abort } = seed;
+async fn body<W: Work>(seed: Box<Seed<W>>) -> Report {
+    let Seed { app, path, state, max_state_bytes, mailbox, incarnation, outbox, abort } = *seed;
     let mut work: W = match state.decode() {
         Ok(work) => work,
         Err(error) => return Report::Died { failure: failure(&error.into(), "its state") },

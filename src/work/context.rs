@@ -45,7 +45,8 @@ pub struct WorkContext<W: Work> {
     attempt: u32,
     pub(super) current: Option<u64>,
     pub(super) asked: Asked,
-    trouble: Option<StateError>,
+    /// Boxed: hardly ever there.
+    trouble: Option<Box<StateError>>,
 }
 
 /// What the Flow has asked for that was not done yet.
@@ -99,7 +100,7 @@ impl<W: Work> WorkContext<W> {
                 self.outbox.publish(patch, changed.then_some(holds));
             }
             Ok(None) => {}
-            Err(error) => self.trouble = Some(error),
+            Err(error) => self.trouble = Some(Box::new(error)),
         }
     }
 
@@ -231,10 +232,8 @@ impl<W: Work> WorkContext<W> {
         &self.outbox
     }
 
-    #[inline]
     pub(super) fn take_trouble(&mut self) -> Option<StateError> {
-        // Looked at after every message, and hardly ever there.
-        if self.trouble.is_none() { None } else { self.trouble.take() }
+        self.trouble.take().map(|error| *error)
     }
 
     pub(super) async fn next(&mut self) -> Mail<W> {

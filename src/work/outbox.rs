@@ -111,6 +111,7 @@ pub(crate) struct Doorbell {
 #[derive(Default)]
 struct DoorbellState {
     rung: Vec<WorkId>,
+    again: bool,
     waker: Option<Waker>,
 }
 
@@ -125,9 +126,20 @@ impl Doorbell {
         }
     }
 
+    /// Makes the next look find something, if only that there is more to do.
+    pub(crate) fn ring_again(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.again = true;
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Vec<WorkId>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.rung.is_empty() {
+        if state.rung.is_empty() && !std::mem::take(&mut state.again) {
             state.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }

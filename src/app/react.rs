@@ -1,0 +1,206 @@
+//! One reaction, and carrying out what it asked for.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::clock::local;
+use super::control::AppStage;
+use super::driver::Driver;
+use super::error::AppError;
+use super::timers::Timer;
+use super::tree::{Child, FlowLife};
+use crate::flow::{Action, Ending, FlowError, Interrupt, Scope, enter, leave, lock};
+use crate::id::{FlowId, WorkId};
+use crate::state::Value;
+use crate::work::{Command, Failure, Reason, Report, forget_addresses, panic_message};
+
+/// A reaction longer than this is logged.
+const SLOW_REACTION: Duration = Duration::from_millis(100);
+
+impl Driver {
+    pub(super) fn react(&mut self, id: FlowId) {
+        let now = self.clock.now();
+        let Some(entry) = self.tree.flows.get_mut(&id).filter(|entry| entry.life == FlowLife::Up) else {
+            return;
+        };
+        let Some(mut cx) = entry.cx.take() else { return };
+        let path = entry.link.path.clone();
+        cx.begin(local(now));
+        enter(id, path.clone(), now);
+        let began = Instant::now();
+        let result = self.with_flow(id, |flow| catch_unwind(AssertUnwindSafe(|| flow.react(&mut cx))));
+        let took = began.elapsed();
+        let scope = leave().expect("entered above");
+        self.reactions += 1;
+        self.changed = true;
+        if took > SLOW_REACTION {
+            log::warn!(
+                "flow `{path}` took {took:?} to react; all Flows of the App wait meanwhile, so let a Work do what takes long"
+            );
+        }
+        let ending = cx.ending.take();
+        if let Some(entry) = self.tree.flows.get_mut(&id) {
+            entry.wake_at = cx.wake_in.map(|delay| now.at + delay);
+            entry.cx = Some(cx);
+        }
+        self.set_flow_timer(id);
+        self.carry_out(id, scope);
+        let path = path.to_string();
+        match result {
+            None | Some(Ok(Ok(()) | Err(Interrupt::Pending))) => {}
+            Some(Ok(Err(Interrupt::Failed(error)))) => {
+                self.flow_failed(id, FlowError::React { path, message: format!("{error:#}") });
+            }
+            Some(Err(panic)) => {
+                self.flow_failed(id, FlowError::Panicked { path, message: panic_message(&*panic) });
+            }
+        }
+        match ending {
+            None => {}
+            Some(Ending::Stop(why)) => self.stop(&why),
+            Some(Ending::Fail(error)) => {
+                self.fail(AppError::Failed(FlowError::Deliberate(format!("{error:#}"))));
+            }
+        }
+    }
+
+    /// Does what a Flow asked for while it reacted.
+    fn carry_out(&mut self, flow: FlowId, scope: Scope) {
+        let Scope { mut touched, lent, problems, tree_changed, early, .. } = scope;
+        touched.dedup();
+        touched.into_iter().for_each(|id| self.act(id));
+        if tree_changed {
+            match self.walk_tree() {
+                Ok(_) => {
+                    let lost = early.iter().find(|(_, joined)| !joined.load(Ordering::Relaxed));
+                    if let Some((type_name, _)) = lost {
+                        self.flow_failed(flow, FlowError::Unattached { type_name });
+                    }
+                }
+                Err(error) => self.flow_failed(flow, error),
+            }
+        }
+        for (child, before) in lent {
+            self.note_write(child, before);
+        }
+        for problem in problems {
+            self.flow_failed(flow, problem);
+        }
+    }
+
+    /// A parent has had its hands on a child Flow: the child reacts if that has changed it.
+    fn note_write(&mut self, child: FlowId, before: Option<Value>) {
+        let after = self.with_flow(child, |flow| flow.state().ok()).flatten();
+        if after != before {
+            self.mark_up(child);
+        }
+    }
+
+    /// Carries out what the ledger of a Work asks for.
+    pub(super) fn act(&mut self, id: WorkId) {
+        let Some(shared) = self.tree.works.get(&id).cloned() else { return };
+        self.changed = true;
+        let mut record = lock(&shared);
+        loop {
+            let actions = record.ledger.take_actions();
+            if actions.is_empty() {
+                break;
+            }
+            for action in actions {
+                match action {
+                    Action::Launch => {
+                        let task = record.incarnation(&self.doorbell);
+                        let path = record.path.clone();
+                        if let Err(error) = self.host.launch(record.placement, &path, task) {
+                            let failure = Failure { reason: Reason::UserError, message: error.to_string() };
+                            record.ledger.report(Report::Died { failure }, self.clock.now());
+                        }
+                    }
+                    Action::Send(order) => record.mailbox.command(Command::Run(order)),
+                    Action::Cancel { run } => record.mailbox.command(Command::Cancel { run }),
+                    Action::Stop => record.mailbox.command(Command::Stop),
+                    Action::Kill => record.kill(),
+                    Action::Close(why) => {
+                        let lost = record.mailbox.close(why);
+                        if lost > 0 {
+                            log::warn!(
+                                "work `{}`: {lost} messages that waited in its mailbox are lost",
+                                record.path
+                            );
+                        }
+                    }
+                    Action::Restarting(Failure { reason, message }) => {
+                        let (owner, path) = (record.owner, record.path.to_string());
+                        log::warn!("work `{path}` failed and is restarted: {reason}: {message}");
+                        drop(record);
+                        self.child_restarts(owner, Child::Work(id), &path);
+                        record = lock(&shared);
+                    }
+                    Action::Captured(Failure { reason, message }) => {
+                        log::warn!(
+                            "work `{}` failed, which is left to flow `{}`: {reason}: {message}",
+                            record.path,
+                            record.owner_path
+                        );
+                    }
+                    Action::Raise(Failure { reason, message }) => {
+                        let (owner, path) = (record.owner, record.path.to_string());
+                        drop(record);
+                        self.flow_failed(owner, FlowError::Work { path, reason, message });
+                        record = lock(&shared);
+                    }
+                }
+            }
+        }
+        self.timers.set(Timer::Work(id), record.ledger.next_deadline());
+        let down = record.ledger.is_down();
+        let path = record.path.clone();
+        drop(record);
+        if down && !self.tree.order.is_empty() && self.left(id) {
+            self.tree.works.remove(&id);
+            self.timers.set(Timer::Work(id), None);
+            forget_addresses(self.tree.app, Some(&path));
+        }
+    }
+
+    fn left(&self, id: WorkId) -> bool {
+        // Ids grow, and the order is that of joining.
+        self.tree.order.binary_search(&id).is_err()
+    }
+
+    /// Lets new children join and start, and those that are gone stop. Gives the fields that can hold children.
+    pub(super) fn walk_tree(&mut self) -> Result<Vec<String>, FlowError> {
+        let now = self.clock.now();
+        let mut root = self.root.take().expect("nothing below the root is being called");
+        let changes = self.tree.walk(&mut *root, &self.config, now.wall);
+        self.root = Some(root);
+        for id in changes.left {
+            if let Some(record) = self.tree.works.get(&id) {
+                lock(record).ledger.shut_down(now);
+                self.act(id);
+            }
+        }
+        for id in changes.flows_left {
+            if let Some(entry) = self.tree.flows.remove(&id) {
+                self.dirty.remove(&(Reverse(entry.depth), id));
+            }
+            self.timers.set(Timer::Flow(id), None);
+        }
+        if let Some(error) = changes.errors.into_iter().next() {
+            return Err(error);
+        }
+        if self.stage == AppStage::Running {
+            let mut owners = HashSet::new();
+            for id in changes.joined {
+                self.start(id, now);
+                owners.extend(self.tree.works.get(&id).map(|record| lock(record).owner));
+            }
+            owners.into_iter().for_each(|flow| self.mark_up(flow));
+            changes.flows_joined.into_iter().for_each(|flow| self.mark_up(flow));
+        }
+        Ok(changes.fields)
+    }
+}

@@ -1,0 +1,53 @@
+//! What a Work's owner decides about its runs.
+
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use super::restart::{OnError, Restart};
+
+/// What a new input does while a run is under way or waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overlap {
+    /// It waits its turn, in order. When the queue is full it is not accepted; a later reaction asks again.
+    #[default]
+    Queue,
+    /// It waits, in place of any other that waits: only the newest.
+    Latest,
+    /// The run under way is stopped, those that wait are dropped, and it starts.
+    Restart,
+}
+
+/// What a Work's owner asked for when it made the [`WorkRef`](super::WorkRef).
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    pub(crate) cache_calls: bool,
+    pub(crate) overlap: Overlap,
+    pub(crate) queue: usize,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) restart: Restart,
+    pub(crate) on_error: OnError,
+    /// How long a Work that was asked to stop may take before it is ended by force.
+    pub(crate) grace: Duration,
+}
+
+impl Policy {
+    /// The default, of which there is one for all Works.
+    pub(crate) fn shared() -> Arc<Self> {
+        static DEFAULT: LazyLock<Arc<Policy>> = LazyLock::new(Arc::default);
+        DEFAULT.clone()
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            cache_calls: true,
+            overlap: Overlap::Queue,
+            queue: 1024,
+            timeout: None,
+            restart: Restart::never(),
+            on_error: OnError::Raise,
+            grace: Duration::from_secs(10),
+        }
+    }
+}
