@@ -119,7 +119,13 @@ impl Driver {
                             record.ledger.report(Report::Died { failure }, self.clock.now());
                         }
                     }
-                    Action::Send(order) => record.mailbox.command(Command::Run(order)),
+                    Action::Send(order) => {
+                        let run = order.run;
+                        if record.mailbox.run(order) {
+                            record.ledger.report(Report::RunStarted { run }, self.clock.now());
+                            self.mark_up(record.owner);
+                        }
+                    }
                     Action::Cancel { run } => record.mailbox.command(Command::Cancel { run }),
                     Action::Stop => record.mailbox.command(Command::Stop),
                     Action::Kill => record.kill(),

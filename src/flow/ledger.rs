@@ -405,6 +405,7 @@ impl Ledger {
             run,
             attempt: waiting.attempts,
             input: waiting.input.clone(),
+            announced: false,
         }));
         self.current = Some(Box::new(Current { waiting, run, deadline: None, kill_at: None }));
     }

@@ -130,7 +130,9 @@ async fn body<W: Work>(seed: Box<Seed<W>>) -> Report {
 async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) {
     cx.begin(&order);
     let run = order.run;
-    cx.outbox().report(Report::RunStarted { run });
+    if !order.announced {
+        cx.outbox().report(Report::RunStarted { run });
+    }
     let input = wire::decode(&order.input.bytes);
     // The Flow holds what the input refers to until the run is over; this must not do so for longer.
     drop(order);

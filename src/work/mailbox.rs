@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::message::Envelope;
-use super::{Command, Work};
+use super::{Command, RunOrder, Work};
 
 const LARGEST_BATCH: usize = 128;
 
@@ -201,6 +201,15 @@ impl<W: Work> Mailbox<W> {
         }
     }
 
+    /// Orders a run. A Work that sleeps begins with it at once, so that whoever orders it may say so without being
+    /// told: that spares both sides a wake-up. Whether it does.
+    pub(crate) fn run(&self, mut order: RunOrder) -> bool {
+        let announced = self.lock().receiver.is_some();
+        order.announced = announced;
+        self.command(Command::Run(order));
+        announced
+    }
+
     /// Takes messages from now on, for a new incarnation, whose number it gives.
     pub(crate) fn open(&self) -> u64 {
         let mut inner = self.lock();
@@ -350,6 +359,7 @@ impl<W: Work> Drop for Receiver<W> {
 /// A mailbox of a Work whose type is not known here.
 pub(crate) trait AnyMailbox: Send + Sync {
     fn command(&self, command: Command);
+    fn run(&self, order: RunOrder) -> bool;
     fn open(&self) -> u64;
     /// How many messages were lost without anybody being told.
     fn close(&self, why: Closed) -> usize;
@@ -360,6 +370,10 @@ pub(crate) trait AnyMailbox: Send + Sync {
 impl<W: Work> AnyMailbox for Mailbox<W> {
     fn command(&self, command: Command) {
         self.command(command);
+    }
+
+    fn run(&self, order: RunOrder) -> bool {
+        self.run(order)
     }
 
     fn open(&self) -> u64 {

@@ -56,6 +56,8 @@ pub(crate) struct RunOrder {
     pub(crate) run: u64,
     pub(crate) attempt: u32,
     pub(crate) input: Input,
+    /// Whether the Flow has been told that it is under way: see [`Mailbox::run`](super::Mailbox::run).
+    pub(crate) announced: bool,
 }
 
 /// What a Flow tells an incarnation.
