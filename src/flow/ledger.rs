@@ -234,6 +234,7 @@ impl Ledger {
         match &mut self.life {
             Life::Down => self.launch(now),
             Life::Up => self.stop_for(Next::Relaunch { at: now.at }, now),
+            Life::Stopping { next: next @ Next::Stay, .. } => *next = Next::Relaunch { at: now.at },
             Life::Stopping { .. } | Life::Waiting { .. } => {}
         }
     }

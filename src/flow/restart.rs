@@ -63,7 +63,7 @@ impl Restart {
         Self { within, ..self }
     }
 
-    /// The shortest and the longest wait before a restart.
+    /// The shortest and the longest wait before a restart. Waits as long as the window keep it from ever being full.
     pub fn backoff(self, backoff: Range<Duration>) -> Self {
         Self { backoff, ..self }
     }

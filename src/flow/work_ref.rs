@@ -102,8 +102,8 @@ impl<W: Work> WorkRef<W> {
         self
     }
 
-    /// With `false`, an input that succeeded runs again whenever it is asked for while the Work is idle. Each end
-    /// lets [`Run::finished`] pass in one reaction.
+    /// With `false`, an input that succeeded runs again whenever it is asked for while the Work is idle.
+    /// [`Run::finished`] passes from its end until it is asked for again, that reaction included.
     pub fn cache_calls(mut self, cache_calls: bool) -> Self {
         Arc::make_mut(&mut self.policy).cache_calls = cache_calls;
         self

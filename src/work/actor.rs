@@ -168,17 +168,23 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) {
 }
 
 fn failure(error: &Error, place: &str) -> Failure {
-    let reason =
-        if error.downcast_ref::<PayloadError>().is_some() { Reason::PayloadLost } else { Reason::UserError };
+    let reason = error.downcast_ref().map_or(Reason::UserError, payload_reason);
     let message = if place.is_empty() { format!("{error:#}") } else { format!("{place} failed: {error:#}") };
     Failure { reason, message }
 }
 
 fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
     if let Some(error) = panic.downcast_ref::<PayloadError>() {
-        return Failure { reason: Reason::PayloadLost, message: error.to_string() };
+        return Failure { reason: payload_reason(error), message: error.to_string() };
     }
     Failure { reason: Reason::Panic, message: panic_message(panic) }
+}
+
+fn payload_reason(error: &PayloadError) -> Reason {
+    match error {
+        PayloadError::Lost { .. } => Reason::PayloadLost,
+        PayloadError::Unserialisable { .. } | PayloadError::WrongType { .. } => Reason::UserError,
+    }
 }
 
 /// What a panic said.

@@ -1,8 +1,8 @@
 //! The bounded mailbox.
 //!
 //! # Guarantees
-//! - At most `capacity` messages wait. A sender waits for room in the order of asking, and nobody overtakes a
-//!   waiting sender: messages of one sender arrive in the order in which it sent them.
+//! - At most `capacity` messages wait. Senders that wait for room get it in the order of asking. Messages of one
+//!   sender arrive in the order in which it sent them; among senders there is no order.
 //! - A mailbox belongs to the Work, not to one incarnation of it: what an incarnation had taken and not begun
 //!   when it died goes back to the front.
 //! - When the Work stops, what still waits is refused: an `ask` fails at its caller, a lost `tell` is logged.
