@@ -93,6 +93,9 @@ pub trait Flow: Children + Serialize + 'static {
     /// Decides what runs, given how things stand. Called any number of times, so that it describes what should
     /// be rather than what to do next; quick, since all Flows of an App share a thread (over 100 ms is logged).
     ///
+    /// What stands before a `?` that leaves it is done again by the next reaction. A change that it makes to the
+    /// Flow's own fields is no reason to react again; [`FlowContext::wake_in`] is.
+    ///
     /// # Errors
     /// [`Interrupt::Pending`] leaves it early and is no error; any other error, which `?` takes, is the failure
     /// of the Flow.

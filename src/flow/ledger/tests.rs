@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 
-use super::super::policy::*;
-use super::super::restart::Restart;
 use super::*;
+use crate::flow::policy::*;
+use crate::flow::restart::{OnError, Restart};
 use crate::wire;
 
 const INPUTS: u8 = 5;

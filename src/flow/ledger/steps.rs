@@ -1,0 +1,244 @@
+//! The steps of which the ledger's answers are made: what becomes of runs and incarnations when something happens.
+
+use super::{Action, Current, HISTORY, Ledger, Life, Moment, Next, Waiting};
+use crate::flow::policy::Overlap;
+use crate::flow::restart::OnError;
+use crate::work::{Closed, Failure, Input, Reason, RunKey, RunOrder, Stage, Status};
+
+impl Ledger {
+    pub(super) fn is_idle(&self) -> bool {
+        self.current.is_none() && self.queue.is_empty()
+    }
+
+    pub(super) fn enqueue(&mut self, key: RunKey, input: Input, now: Moment) -> bool {
+        if self.ending {
+            return true;
+        }
+        match self.policy.overlap {
+            Overlap::Queue if self.queue.len() >= self.policy.queue && !self.is_idle() => return false,
+            Overlap::Queue => {}
+            Overlap::Latest | Overlap::Restart => {
+                for dropped in std::mem::take(&mut self.queue) {
+                    self.runs.remove(&dropped.key);
+                }
+            }
+        }
+        if self.policy.overlap == Overlap::Restart
+            && self.life == Life::Up
+            && let Some(current) = &mut self.current
+            && current.kill_at.is_none()
+        {
+            current.kill_at = Some(now.at + self.policy.grace);
+            self.actions.push(Action::Cancel { run: current.run });
+        }
+        self.queue.push_back(Waiting { key, input, attempts: 0, forgotten: false, stopped: false });
+        self.record(Some(key), Stage::Pending, None, None, 0, now);
+        match &mut self.life {
+            Life::Down => self.launch(now),
+            Life::Stopping { next: next @ Next::Stay, .. } => *next = Next::Relaunch { at: now.at },
+            _ => self.pump(now),
+        }
+        true
+    }
+
+    /// Sends the next run when there is one and nothing is under way.
+    pub(super) fn pump(&mut self, _now: Moment) {
+        if self.life != Life::Up || self.current.is_some() {
+            return;
+        }
+        let Some(mut waiting) = self.queue.pop_front() else { return };
+        waiting.attempts += 1;
+        let run = self.next_run;
+        self.next_run += 1;
+        self.actions.push(Action::Send(RunOrder {
+            run,
+            attempt: waiting.attempts,
+            input: waiting.input.clone(),
+            announced: false,
+        }));
+        self.current = Some(Box::new(Current { waiting, run, deadline: None, kill_at: None }));
+    }
+
+    pub(super) fn launch(&mut self, now: Moment) {
+        if self.ending {
+            self.life = Life::Down;
+            return;
+        }
+        self.life = Life::Up;
+        self.actions.push(Action::Launch);
+        self.pump(now);
+    }
+
+    pub(super) fn stop_for(&mut self, next: Next, now: Moment) {
+        self.life = Life::Stopping { next, kill_at: now.at + self.policy.grace };
+        self.actions.push(Action::Stop);
+    }
+
+    pub(super) fn end_run(&mut self, run: u64) -> Option<Waiting> {
+        self.current.take_if(|current| current.run == run).map(|current| current.waiting)
+    }
+
+    /// Whether nobody wants the run any more: its input was made new again, it was stopped, or a newer one is to run
+    /// in its place.
+    fn is_superseded(&self, waiting: &Waiting) -> bool {
+        waiting.forgotten
+            || waiting.stopped
+            || self.policy.overlap == Overlap::Restart && !self.queue.is_empty()
+    }
+
+    /// Puts a run that did not end back to the front; the same try if it never began.
+    pub(super) fn again(&mut self, waiting: Waiting, now: Moment) {
+        if self.is_superseded(&waiting) {
+            let attempts = waiting.attempts;
+            self.record(waiting.tells(), Stage::Stopped, Some(Reason::Stopped), None, attempts, now);
+            return;
+        }
+        let began = self.run_status(waiting.key).stage == Stage::Running;
+        let attempts = if began { waiting.attempts } else { waiting.attempts.saturating_sub(1) };
+        self.record(waiting.tells(), Stage::Pending, None, None, attempts, now);
+        self.queue.push_front(Waiting { attempts, ..waiting });
+    }
+
+    /// The incarnation is over as it was asked to be.
+    pub(super) fn exited(&mut self, failure: Option<Failure>, now: Moment) {
+        let next = match self.life {
+            Life::Stopping { next, .. } => next,
+            _ => Next::Stay,
+        };
+        let current = self.current.take().map(|current| current.waiting);
+        let had_run = current.is_some();
+        if let Some(waiting) = current {
+            match next {
+                Next::Relaunch { .. } => self.again(waiting, now),
+                Next::Stay => {
+                    self.record(
+                        waiting.tells(),
+                        Stage::Stopped,
+                        Some(Reason::Stopped),
+                        None,
+                        waiting.attempts,
+                        now,
+                    );
+                }
+            }
+        }
+        self.life = match next {
+            Next::Stay => Life::Down,
+            Next::Relaunch { at } => Life::Waiting { until: at },
+        };
+        if let Some(failure) = failure {
+            self.note(Stage::Failed, Some(failure.reason), Some(failure.message.clone()), now);
+            if !self.ending {
+                self.fall(failure);
+            }
+        } else if next == Next::Stay && !had_run && !self.ending && self.status().stage != Stage::Stopped {
+            self.note(Stage::Stopped, Some(Reason::Stopped), None, now);
+        }
+        match self.life {
+            Life::Waiting { until } if until <= now.at => self.launch(now),
+            _ => {}
+        }
+    }
+
+    pub(super) fn failed(&mut self, run: Option<Waiting>, failure: Failure, died: bool, now: Moment) {
+        let Failure { reason, message } = failure.clone();
+        match &run {
+            Some(run) => {
+                self.record(run.tells(), Stage::Failed, Some(reason), Some(message), run.attempts, now)
+            }
+            None => self.note(Stage::Failed, Some(reason), Some(message), now),
+        }
+        let stopping = match self.life {
+            Life::Stopping { next, .. } => Some(next),
+            _ => None,
+        };
+        if stopping == Some(Next::Stay) || self.ending {
+            if died {
+                self.life = Life::Down;
+                // What goes wrong on the way out is no less a failure; an error of `on_stop` is told elsewhere.
+                if !self.ending {
+                    self.fall(failure);
+                }
+            }
+            return;
+        }
+        if let Some(wait) = self.restarts.next(&self.policy.restart, now.at) {
+            let until = now.at + wait;
+            if let Some(run) = run.filter(|run| !self.is_superseded(run)) {
+                let attempts = run.attempts;
+                self.record(run.tells(), Stage::Pending, None, None, attempts, now);
+                self.queue.push_front(run);
+            }
+            if died {
+                self.life = Life::Waiting { until };
+            } else {
+                self.stop_for(Next::Relaunch { at: until }, now);
+            }
+            self.actions.push(Action::Restarting(failure));
+            return;
+        }
+        if died {
+            let relaunch = matches!(stopping, Some(Next::Relaunch { .. })) || !self.queue.is_empty();
+            self.life = Life::Down;
+            if relaunch && self.policy.on_error == OnError::Capture {
+                self.launch(now);
+            } else {
+                self.actions.push(Action::Close(Closed::Failed));
+            }
+        } else {
+            self.pump(now);
+        }
+        self.fall(failure);
+    }
+
+    /// No restart is left.
+    fn fall(&mut self, failure: Failure) {
+        self.actions.push(match self.policy.on_error {
+            OnError::Raise => Action::Raise(failure),
+            OnError::Capture => Action::Captured(failure),
+        });
+    }
+
+    pub(super) fn record(
+        &mut self,
+        key: Option<RunKey>,
+        stage: Stage,
+        reason: Option<Reason>,
+        message: Option<String>,
+        attempt: u32,
+        now: Moment,
+    ) {
+        let status = self.next_status(stage, reason, message, attempt, now);
+        if let Some(key) = key {
+            self.runs.insert(key, status);
+        }
+    }
+
+    /// A status of the Work itself.
+    pub(super) fn note(
+        &mut self,
+        stage: Stage,
+        reason: Option<Reason>,
+        message: Option<String>,
+        now: Moment,
+    ) {
+        self.next_status(stage, reason, message, 0, now);
+    }
+
+    fn next_status(
+        &mut self,
+        stage: Stage,
+        reason: Option<Reason>,
+        message: Option<String>,
+        attempt: u32,
+        now: Moment,
+    ) -> Status {
+        self.seq += 1;
+        let status = Status { stage, reason, message, time: now.wall, attempt, seq: self.seq };
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(status.clone());
+        status
+    }
+}
