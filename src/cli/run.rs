@@ -76,6 +76,11 @@ impl App {
             return Ok(launched.begin(None));
         }
         let address = http::start(&launched, listen(&host, port)?).await?;
+        if !address.ip().is_loopback() {
+            log::warn!(
+                "the page and the API ask for no password, and {address} can be reached from other machines"
+            );
+        }
         // A page cannot be asked for at "every address of this machine".
         let shown = match address.ip() {
             ip if ip.is_unspecified() => format!("127.0.0.1:{}", address.port()),
