@@ -97,6 +97,7 @@ fn siblings_that_are_restarted_are_stopped_in_good_order_and_begin_their_runs_ag
         app.wait_for_state(&format!("{path}.starts"), |starts: &u32| *starts == 2);
         app.wait_for_work(path, |work| work.status.stage == Stage::Running && work.status.attempt == 2);
     }
+    app.wait_for_state("c.e.starts", |starts: &u32| *starts == 2);
     let mut stopped = noted(journal, "stop");
     stopped.sort();
     assert_eq!(stopped, ["stop a", "stop c.e", "stop d"]);
