@@ -90,6 +90,8 @@ mod id;
 mod payload;
 pub mod state;
 pub mod testing;
+mod remote;
+mod transport;
 mod wire;
 mod work;
 

@@ -1,9 +1,10 @@
-//! Floor 1: bytes.
+//! Floor 1: values to bytes and back, and bytes to frames.
 //!
-//! Values travel as MessagePack with named fields. This floor is the only caller of `rmp-serde`, so that the
-//! encoding of inputs, messages and identities is decided in one place.
+//! The only caller of `rmp-serde`: MessagePack with named fields.
 
 mod codec;
+mod frame;
 
 pub use codec::CodecError;
 pub(crate) use codec::{decode, digest, encode};
+pub(crate) use frame::{Frame, FrameError, put_data};
