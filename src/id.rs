@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -68,7 +67,7 @@ pub(crate) struct WorkId(pub(crate) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct FlowId(pub(crate) u64);
 
-/// A running App in this process; addresses carry it, so that two Apps in one program never mix.
+/// A running App; addresses carry it, so that two Apps never mix, in one program or on one network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct AppId(u64);
 
@@ -76,11 +75,17 @@ impl AppId {
     /// No App.
     pub(crate) const NONE: Self = Self(0);
 
-    /// A number that no other App of this process has.
+    /// A number that no other App has.
     pub(crate) fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+        Self(unique())
     }
+}
+
+/// A number that was not given before: random, and never 0. Not a secret.
+pub(crate) fn unique() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    // Each `RandomState` has other keys than the one before, and its first ones come from the system.
+    RandomState::new().build_hasher().finish().max(1)
 }
 
 /// A map by number, or by what is a hash already. The numbers are the runtime's own, so that they need no hash that an attacker

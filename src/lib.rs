@@ -89,8 +89,8 @@ mod http;
 mod id;
 mod payload;
 pub mod state;
-pub mod testing;
 mod remote;
+pub mod testing;
 mod transport;
 mod wire;
 mod work;
@@ -100,7 +100,7 @@ pub use crate::app::{
 };
 pub use crate::error::{Error, Result};
 pub use crate::flow::{
-    Children, Flow, FlowContext, FlowError, FlowRef, Interrupt, OnError, Overlap, Reaction, Restart, Run,
+    Children, Flow, FlowContext, FlowError, FlowRef, Interrupt, OnError, OnNodeLost, Overlap, Reaction, Restart, Run,
     ScheduleError, Strategy, WorkRef,
 };
 pub use crate::id::ActorPath;
@@ -108,15 +108,15 @@ pub use crate::payload::{Payload, PayloadError};
 pub use crate::state::{StateError, Value};
 pub use crate::wire::CodecError;
 pub use crate::work::{
-    AskError, DEFAULT_ASK_DEADLINE, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Handle, Message, Placement,
-    Reason, SendError, Stage, Status, Stopped, UnknownPlacement, Work, WorkAddr, WorkContext,
+    AskError, DEFAULT_ASK_DEADLINE, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Handle, Message, Messages, Placement,
+    Reason, Resources, Selector, SendError, Stage, Status, Stopped, UnknownPlacement, Work, WorkAddr, WorkContext,
 };
 pub use flowright_macros::Children;
 
 /// What `#[derive(Children)]` is written in terms of.
 #[doc(hidden)]
 pub mod derive {
-    pub use crate::flow::{ChildGroup, Children, Found, Route, Walk};
+    pub use crate::flow::{ChildGroup, Children, Found, Kinds, Route, Walk};
 }
 
 /// What a program that uses Flowright imports.
@@ -127,8 +127,8 @@ pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
     pub use crate::{
-        App, Children, Error, Flow, FlowContext, FlowRef, Handle, Interrupt, OnError, Overlap, Payload,
-        Placement, Reaction, Restart, Result, Stage, Stopped, Strategy, Work, WorkAddr, WorkContext, WorkRef,
+        App, Children, Error, Flow, FlowContext, FlowRef, Handle, Interrupt, Messages, OnError, Overlap, Payload,
+        Placement, Reaction, Resources, Restart, Result, Stage, Stopped, Strategy, Work, WorkAddr, WorkContext, WorkRef,
         bail,
     };
 }

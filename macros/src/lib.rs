@@ -45,11 +45,17 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
     let idents: Vec<_> = fields.iter().filter_map(|field| field.ident.as_ref()).collect();
     let names: Vec<_> =
         idents.iter().map(|ident| ident.to_string().trim_start_matches("r#").to_owned()).collect();
+    let types: Vec<_> = fields.iter().map(|field| &field.ty).collect();
     let name = &input.ident;
     let (generics, arguments, bounds) = input.generics.split_for_impl();
     Ok(quote! {
         #[automatically_derived]
         impl #generics ::flowright::derive::Children for #name #arguments #bounds {
+            fn kinds(kinds: &mut ::flowright::derive::Kinds) {
+                let _ = &kinds;
+                #(kinds.field::<#types>();)*
+            }
+
             fn walk(&mut self, walk: &mut ::flowright::derive::Walk<'_>) {
                 let _ = &walk;
                 #(walk.field(#names, &mut self.#idents);)*

@@ -186,7 +186,7 @@ impl Driver {
             let record = lock(record);
             let status = WorkStatus {
                 status: record.ledger.status(),
-                type_name: record.type_name,
+                type_name: record.kind.name(),
                 placement: record.placement,
                 is_up: record.ledger.is_up(),
                 successes: record.ledger.successes(),

@@ -48,6 +48,8 @@ pub(crate) struct Driver {
     pub(super) doorbell: Arc<Doorbell>,
     pub(super) dirty: BTreeSet<(Reverse<usize>, FlowId)>,
     stale: Vec<WorkId>,
+    /// Works that wait for a node.
+    pub(super) unplaced: BTreeSet<WorkId>,
     /// The one timer; gone once its deadline was noticed. Whether it has elapsed does not say that.
     sleep: Rc<RefCell<Option<Pin<Box<Sleep>>>>>,
     pub(super) stage: AppStage,
@@ -85,6 +87,7 @@ impl Driver {
             doorbell: Arc::default(),
             dirty: BTreeSet::new(),
             stale: Vec::new(),
+            unplaced: BTreeSet::new(),
             sleep: Rc::default(),
             stage: AppStage::Starting,
             shutdown: None,

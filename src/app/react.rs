@@ -15,7 +15,7 @@ use super::tree::{Child, FlowLife};
 use crate::flow::{Action, Ending, FlowError, Interrupt, Scope, enter, leave, lock};
 use crate::id::{FlowId, WorkId};
 use crate::state::Value;
-use crate::work::{Command, Failure, Reason, Report, forget_addresses, panic_message};
+use crate::work::{Command, Failure, HostError, Reason, Report, forget_addresses, panic_message};
 
 /// A reaction longer than this is logged.
 const SLOW_REACTION: Duration = Duration::from_millis(100);
@@ -109,16 +109,33 @@ impl Driver {
             if actions.is_empty() {
                 break;
             }
+            let mut launched = true;
             for action in actions {
                 match action {
                     Action::Launch => {
-                        let task = record.incarnation(&self.doorbell);
-                        let path = record.path.clone();
-                        if let Err(error) = self.host.launch(record.placement, &path, task) {
-                            let failure = Failure { reason: Reason::UserError, message: error.to_string() };
-                            record.ledger.report(Report::Died { failure }, self.clock.now());
+                        let what = record.incarnation(&self.doorbell);
+                        let now = self.clock.now();
+                        let result = self.host.launch(&record.placement, record.needs, what);
+                        launched = result.is_ok();
+                        match result {
+                            Ok(()) => {}
+                            Err(HostError::Unplaced(why)) => {
+                                record.kill();
+                                record.ledger.unplaced(&why, now);
+                                self.unplaced.insert(id);
+                            }
+                            Err(error) => {
+                                let reason = match error {
+                                    HostError::NoProcess { .. } => Reason::ProcessDied,
+                                    _ => Reason::UserError,
+                                };
+                                let failure = Failure { reason, message: error.to_string() };
+                                record.ledger.report(Report::Died { failure }, now);
+                            }
                         }
                     }
+                    // What was to be sent to an incarnation that is not there has been taken back.
+                    Action::Send(_) if !launched => {}
                     Action::Send(order) => {
                         let run = order.run;
                         if record.mailbox.run(order) {

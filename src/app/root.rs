@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::flow::{AnyFlow, Children, Flow, FlowContext, FlowRef, Reaction, WorkRef};
+use crate::flow::{AnyFlow, Children, Flow, FlowContext, FlowRef, Kinds, Reaction, WorkRef};
 use crate::work::Work;
 
 /// The root of an App: a [`Flow`], or a [`Work`] that is run once and ends the App with its success.
@@ -14,6 +14,9 @@ use crate::work::Work;
 pub trait Root<Kind> {
     #[doc(hidden)]
     fn into_root(self) -> RootFlow;
+
+    #[doc(hidden)]
+    fn kinds(kinds: &mut Kinds);
 }
 
 /// A root of any kind.
@@ -32,6 +35,10 @@ impl<F: Flow> Root<FlowKind> for F {
     fn into_root(self) -> RootFlow {
         RootFlow(Box::new(FlowRef::new(self)))
     }
+
+    fn kinds(kinds: &mut Kinds) {
+        kinds.below::<F>();
+    }
 }
 
 impl<W> Root<WorkKind> for W
@@ -42,6 +49,10 @@ where
     fn into_root(self) -> RootFlow {
         RootFlow(Box::new(FlowRef::new(OneWork { work: WorkRef::new(self) })))
     }
+
+    fn kinds(kinds: &mut Kinds) {
+        kinds.field::<WorkRef<W>>();
+    }
 }
 
 /// The Flow around a Work that is the root.
@@ -51,6 +62,10 @@ struct OneWork<W: Work> {
 }
 
 impl<W: Work> Children for OneWork<W> {
+    fn kinds(kinds: &mut Kinds) {
+        kinds.field::<WorkRef<W>>();
+    }
+
     fn walk(&mut self, walk: &mut crate::flow::Walk<'_>) {
         walk.field("work", &mut self.work);
     }

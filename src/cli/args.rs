@@ -225,8 +225,8 @@ mod tests {
 
     #[test]
     fn an_unknown_placement_is_told_with_those_there_are() {
-        let error = args(&["--place", "train=moon"]).config().unwrap_err().to_string();
-        assert!(error.contains("train") && error.contains("`moon`") && error.contains("pool"), "{error}");
+        let error = args(&["--place", "train=mo on"]).config().unwrap_err().to_string();
+        assert!(error.contains("train") && error.contains("`mo on`") && error.contains("pool"), "{error}");
         assert!(args(&["--place", "train"]).config().is_err());
     }
 }

@@ -1,11 +1,13 @@
 //! The children of a Flow: what the derive finds, and how the driver walks them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::any::TypeId;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 use std::hash::BuildHasher;
 
 use super::flow_ref::AnyFlow;
 use super::work_ref::AnyWork;
+use crate::work::WorkKind;
 
 /// The Works and Flows that a Flow owns. Always derived:
 ///
@@ -38,6 +40,11 @@ use super::work_ref::AnyWork;
 )]
 pub trait Children {
     #[doc(hidden)]
+    fn kinds(kinds: &mut Kinds)
+    where
+        Self: Sized;
+
+    #[doc(hidden)]
     fn walk(&mut self, walk: &mut Walk<'_>);
 
     #[doc(hidden)]
@@ -52,9 +59,43 @@ pub trait Children {
 )]
 #[doc(hidden)]
 pub trait ChildGroup {
+    fn kinds(kinds: &mut Kinds)
+    where
+        Self: Sized;
     fn walk(&mut self, walk: &mut Walk<'_>);
     fn holds(&self, route: Route<'_>) -> bool;
     fn find(&mut self, route: Route<'_>) -> Option<Found<'_>>;
+}
+
+/// The types of Work that can be below a Flow, whether there are any yet or not.
+#[doc(hidden)]
+#[derive(Default)]
+pub struct Kinds {
+    works: BTreeMap<&'static str, &'static WorkKind>,
+    /// A Flow can hold Flows of its own type.
+    flows: HashSet<TypeId>,
+}
+
+impl Kinds {
+    /// Those in a field of this type.
+    pub fn field<G: ChildGroup>(&mut self) {
+        G::kinds(self);
+    }
+
+    pub(crate) fn below<F: Children + 'static>(&mut self) {
+        if self.flows.insert(TypeId::of::<F>()) {
+            F::kinds(self);
+        }
+    }
+
+    pub(super) fn add(&mut self, kind: &'static WorkKind) {
+        self.works.insert(kind.name(), kind);
+    }
+
+    /// By name.
+    pub(crate) fn into_works(self) -> BTreeMap<&'static str, &'static WorkKind> {
+        self.works
+    }
 }
 
 /// A path on the way down to the child that it names.
@@ -179,6 +220,10 @@ impl<'v> Walk<'v> {
 }
 
 impl<G: ChildGroup> ChildGroup for Option<G> {
+    fn kinds(kinds: &mut Kinds) {
+        G::kinds(kinds);
+    }
+
     fn walk(&mut self, walk: &mut Walk<'_>) {
         if let Some(group) = self {
             group.walk(walk);
@@ -195,6 +240,10 @@ impl<G: ChildGroup> ChildGroup for Option<G> {
 }
 
 impl<G: ChildGroup> ChildGroup for Vec<G> {
+    fn kinds(kinds: &mut Kinds) {
+        G::kinds(kinds);
+    }
+
     fn walk(&mut self, walk: &mut Walk<'_>) {
         for (index, group) in self.iter_mut().enumerate() {
             walk.segment(&index, true, group);
@@ -259,6 +308,10 @@ integer_keys!(u8 u16 u32 u64 usize i8 i16 i32 i64 isize);
 macro_rules! map_group {
     ([$($generics:tt)*] $map:ty) => {
         impl<$($generics)*> ChildGroup for $map {
+            fn kinds(kinds: &mut Kinds) {
+                G::kinds(kinds);
+            }
+
             fn walk(&mut self, walk: &mut Walk<'_>) {
                 for (key, group) in self.iter_mut() {
                     key.with_text(|key| walk.keyed(key, group));

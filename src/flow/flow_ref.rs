@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Serialize, Serializer};
 
 use super::Flow;
-use super::children::{ChildGroup, Children, Found, Node, Route, Walk};
+use super::children::{ChildGroup, Children, Found, Kinds, Node, Route, Walk};
 use super::context::FlowContext;
 use super::reaction::Reaction;
 use super::restart::{OnError, Restart};
@@ -205,6 +205,10 @@ impl<F: Flow> AnyFlow for FlowRef<F> {
 }
 
 impl<F: Flow> ChildGroup for FlowRef<F> {
+    fn kinds(kinds: &mut Kinds) {
+        kinds.below::<F>();
+    }
+
     fn walk(&mut self, walk: &mut Walk<'_>) {
         walk.child(Node::Flow(self));
     }

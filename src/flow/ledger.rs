@@ -5,6 +5,7 @@
 //! - One run per distinct input, unless calls are not cached; one run at a time; in the order asked for.
 //! - A run that failed is tried again only by a restart or by [`Ledger::rerun`].
 //! - A restart, wherever it comes from, starts the run that was under way again, before any other.
+//! - A Work whose node is lost, or not there yet, waits for one: its run is pending and says what it waits for.
 //! - A report of a run that is no longer the current one changes nothing.
 //! - `status().seq` only grows.
 
@@ -14,7 +15,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::policy::Policy;
+use super::policy::{OnNodeLost, Policy};
 use super::restart::Restarts;
 use crate::id::IdMap;
 use crate::work::{Closed, Failure, Input, Reason, Report, RunKey, RunOrder, Stage, Status};
@@ -87,6 +88,8 @@ enum Life {
     Up,
     Stopping { next: Next, kill_at: Duration },
     Waiting { until: Duration },
+    /// There is no place for it yet.
+    Unplaced,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +198,54 @@ impl Ledger {
         match &mut self.life {
             Life::Down => self.launch(now),
             Life::Stopping { next, .. } => *next = Next::Relaunch { at: now.at },
-            Life::Up | Life::Waiting { .. } => {}
+            Life::Up | Life::Waiting { .. } | Life::Unplaced => {}
+        }
+    }
+
+    /// There was no place for the incarnation that was to be launched, for this reason.
+    pub(crate) fn unplaced(&mut self, why: &str, now: Moment) {
+        if self.life != Life::Up {
+            return;
+        }
+        self.life = Life::Unplaced;
+        self.actions.push(Action::Close(Closed::Unplaced));
+        match self.current.take().map(|current| current.waiting) {
+            Some(waiting) => self.again(waiting, Some(why), now),
+            None if self.queue.is_empty() => self.note(Stage::Pending, None, Some(why.to_owned()), now),
+            None => {}
+        }
+    }
+
+    /// There may be a place for it now.
+    pub(crate) fn place(&mut self, now: Moment) {
+        if self.life == Life::Unplaced {
+            self.launch(now);
+        }
+    }
+
+    /// The node where the incarnation lived is lost.
+    pub(crate) fn node_lost(&mut self, why: &str, now: Moment) {
+        self.actions.push(Action::Kill);
+        let stays = matches!(self.life, Life::Stopping { next: Next::Stay, .. });
+        match self.life {
+            Life::Stopping { .. } => self.exited(None, now),
+            Life::Up if self.policy.on_node_lost == OnNodeLost::Fail => {
+                let failure = Failure { reason: Reason::NodeLost, message: why.to_owned() };
+                let current = self.current.take().map(|current| current.waiting);
+                self.failed(current, failure, true, now);
+            }
+            Life::Up => {
+                self.actions.push(Action::Close(Closed::NodeLost));
+                match self.current.take().map(|current| current.waiting) {
+                    Some(waiting) => self.again(waiting, Some(why), now),
+                    None => self.note(Stage::Pending, Some(Reason::NodeLost), Some(why.to_owned()), now),
+                }
+                self.launch(now);
+            }
+            Life::Down | Life::Waiting { .. } | Life::Unplaced => {}
+        }
+        if stays {
+            self.actions.push(Action::Close(Closed::Stopped));
         }
     }
 
@@ -215,7 +265,7 @@ impl Ledger {
                 self.actions.push(Action::Stop);
             }
             Life::Stopping { next, .. } => *next = Next::Stay,
-            Life::Waiting { .. } => {
+            Life::Waiting { .. } | Life::Unplaced => {
                 self.life = Life::Down;
                 self.note(Stage::Stopped, Some(Reason::Stopped), None, now);
             }
@@ -237,7 +287,7 @@ impl Ledger {
             Life::Down => self.launch(now),
             Life::Up => self.stop_for(Next::Relaunch { at: now.at }, now),
             Life::Stopping { next: next @ Next::Stay, .. } => *next = Next::Relaunch { at: now.at },
-            Life::Stopping { .. } | Life::Waiting { .. } => {}
+            Life::Stopping { .. } | Life::Waiting { .. } | Life::Unplaced => {}
         }
     }
 
@@ -264,7 +314,7 @@ impl Ledger {
                 let relaunch = matches!(self.life, Life::Stopping { next: Next::Relaunch { .. }, .. });
                 let Some(current) = self.end_run(run) else { return };
                 if relaunch {
-                    self.again(current, now);
+                    self.again(current, None, now);
                 } else {
                     self.record(
                         current.tells(),
@@ -295,7 +345,7 @@ impl Ledger {
         let life = match self.life {
             Life::Stopping { kill_at, .. } => Some(kill_at),
             Life::Waiting { until } => Some(until),
-            Life::Down | Life::Up => None,
+            Life::Down | Life::Up | Life::Unplaced => None,
         };
         // A run has the deadlines of its own only while nothing else ends its incarnation.
         let run = self.current.iter().filter(|_| self.life == Life::Up);

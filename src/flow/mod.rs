@@ -31,11 +31,11 @@ use serde::Serialize;
 
 pub use self::children::Children;
 #[doc(hidden)]
-pub use self::children::{ChildGroup, Found, Route, Walk};
+pub use self::children::{ChildGroup, Found, Kinds, Route, Walk};
 pub use self::context::FlowContext;
 pub use self::error::FlowError;
 pub use self::flow_ref::FlowRef;
-pub use self::policy::Overlap;
+pub use self::policy::{OnNodeLost, Overlap};
 pub use self::reaction::{Interrupt, Reaction};
 pub use self::restart::{OnError, Restart};
 pub use self::schedule::ScheduleError;

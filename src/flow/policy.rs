@@ -17,6 +17,18 @@ pub enum Overlap {
     Restart,
 }
 
+/// What becomes of a Work whose node is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnNodeLost {
+    /// That is nobody's error: it waits for a node that fits, and continues there from its last published state. A
+    /// run that was under way starts again, one that had succeeded does not.
+    #[default]
+    Wait,
+    /// It is the failure of the Work, with [`Reason::NodeLost`](crate::Reason::NodeLost): its
+    /// [`Restart`](crate::Restart) and [`OnError`](crate::OnError) decide.
+    Fail,
+}
+
 /// What a Work's owner asked for when it made the [`WorkRef`](super::WorkRef).
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
@@ -26,6 +38,7 @@ pub(crate) struct Policy {
     pub(crate) timeout: Option<Duration>,
     pub(crate) restart: Restart,
     pub(crate) on_error: OnError,
+    pub(crate) on_node_lost: OnNodeLost,
     /// How long a Work that was asked to stop may take before it is ended by force.
     pub(crate) grace: Duration,
 }
@@ -47,6 +60,7 @@ impl Default for Policy {
             timeout: None,
             restart: Restart::never(),
             on_error: OnError::Raise,
+            on_node_lost: OnNodeLost::Wait,
             grace: Duration::from_secs(10),
         }
     }

@@ -3,13 +3,13 @@
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::FutureExt;
-
 use super::ledger::{Ledger, Moment};
 use crate::id::{ActorPath, AppId, FlowId, WorkId};
 use crate::payload::Holds;
 use crate::state::{StateError, Value};
-use crate::work::{Abort, AnyMailbox, Doorbell, Mailbox, Outbox, Placement, Seed, Task, Work, live};
+use crate::work::{
+    Abort, AnyMailbox, Doorbell, Ingredients, Mailbox, Outbox, Placement, Resources, Work, WorkKind,
+};
 
 pub(crate) type SharedRecord = Arc<Mutex<Record>>;
 
@@ -21,7 +21,8 @@ pub(crate) struct Record {
     pub(crate) owner: FlowId,
     pub(crate) owner_path: ActorPath,
     pub(crate) placement: Placement,
-    pub(crate) type_name: &'static str,
+    pub(crate) needs: Resources,
+    pub(crate) kind: &'static WorkKind,
     pub(crate) ledger: Ledger,
     pub(crate) mailbox: Arc<dyn AnyMailbox>,
     /// The last published state.
@@ -33,19 +34,6 @@ pub(crate) struct Record {
     pub(crate) stale: bool,
     max_state_bytes: usize,
     life: Option<(Arc<Outbox>, Arc<Abort>)>,
-    task: fn(Ingredients) -> Task,
-}
-
-/// What is needed to make an incarnation of any type.
-pub(crate) struct Ingredients {
-    app: AppId,
-    path: ActorPath,
-    state: Value,
-    max_state_bytes: usize,
-    mailbox: Arc<dyn AnyMailbox>,
-    incarnation: u64,
-    outbox: Arc<Outbox>,
-    abort: Arc<Abort>,
 }
 
 /// What the tree gives to a Work that joins it.
@@ -62,6 +50,7 @@ impl Record {
     pub(super) fn new<W: Work>(
         place: Place,
         placement: Placement,
+        needs: Resources,
         ledger: Ledger,
         mailbox: usize,
         state: Value,
@@ -75,7 +64,8 @@ impl Record {
             owner,
             owner_path,
             placement,
-            type_name: std::any::type_name::<W>(),
+            needs,
+            kind: WorkKind::of::<W>(),
             ledger,
             mailbox: Arc::new(Mailbox::<W>::new(mailbox)),
             state,
@@ -84,25 +74,24 @@ impl Record {
             stale: false,
             max_state_bytes,
             life: None,
-            task: task::<W>,
         }
     }
 
     /// An incarnation ready to be launched; the one before it is given up.
-    pub(crate) fn incarnation(&mut self, doorbell: &Arc<Doorbell>) -> Task {
+    pub(crate) fn incarnation(&mut self, doorbell: &Arc<Doorbell>) -> Ingredients {
         let outbox = Arc::new(Outbox::new(self.id, doorbell.clone()));
         let abort = Arc::new(Abort::default());
         self.life = Some((outbox.clone(), abort.clone()));
-        (self.task)(Ingredients {
+        Ingredients {
+            kind: self.kind,
             app: self.app,
             path: self.path.clone(),
             state: self.state.clone(),
             max_state_bytes: self.max_state_bytes,
             mailbox: self.mailbox.clone(),
-            incarnation: self.mailbox.open(),
             outbox,
             abort,
-        })
+        }
     }
 
     /// Ends the incarnation by force and listens to it no more.
@@ -140,11 +129,4 @@ impl Record {
 
 pub(crate) fn lock(record: &SharedRecord) -> MutexGuard<'_, Record> {
     record.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn task<W: Work>(ingredients: Ingredients) -> Task {
-    let Ingredients { app, path, state, max_state_bytes, mailbox, incarnation, outbox, abort } = ingredients;
-    let mailbox = mailbox.into_any().downcast().unwrap_or_else(|_| unreachable!("made for this type"));
-    let seed = Box::new(Seed { app, path, state, max_state_bytes, mailbox, incarnation, outbox, abort });
-    Box::new(move || live::<W>(seed).boxed_local())
 }

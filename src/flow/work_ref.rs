@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use super::children::{ChildGroup, Found, Node, Route, Walk};
+use super::children::{ChildGroup, Found, Kinds, Node, Route, Walk};
 use super::error::FlowError;
 use super::ledger::{Ledger, Requested};
-use super::policy::{Overlap, Policy};
+use super::policy::{OnNodeLost, Overlap, Policy};
 use super::reaction::Interrupt;
 use super::record::{Place, Record, SharedRecord, lock};
 use super::restart::{OnError, Restart};
@@ -22,7 +22,8 @@ use crate::id::ActorPath;
 use crate::payload;
 use crate::state::{StateError, Tracker};
 use crate::work::{
-    DEFAULT_MAILBOX, Handle, Input, Message, Placement, RunKey, SendError, Stage, Status, Work, WorkAddr,
+    DEFAULT_MAILBOX, Handle, Input, Message, Placement, Resources, RunKey, Selector, SendError, Stage, Status,
+    Work, WorkAddr, WorkKind,
 };
 
 /// A Flow's handle to one of its Works: its last published state, and the way to run, stop and message it.
@@ -51,6 +52,7 @@ pub struct WorkRef<W: Work> {
     view: View<W>,
     policy: Arc<Policy>,
     placement: Placement,
+    needs: Resources,
     mailbox: usize,
     record: Option<SharedRecord>,
     /// There since a run was asked for before the Work joined; true once it has.
@@ -72,6 +74,7 @@ impl<W: Work> WorkRef<W> {
             view: View { current: OnceCell::from(work), earlier: RefCell::new(None) },
             policy: Policy::shared(),
             placement: Placement::default(),
+            needs: Resources::default(),
             mailbox: DEFAULT_MAILBOX,
             record: None,
             joined: OnceCell::new(),
@@ -81,6 +84,22 @@ impl<W: Work> WorkRef<W> {
     /// Where it runs; a thread of its own by default. The command line and the configuration win over this.
     pub fn placed(mut self, placement: Placement) -> Self {
         self.placement = placement;
+        self
+    }
+
+    /// What it needs of the node where it runs. With the default placement it then runs on any node that has room
+    /// for it, on the one with the least load; the process of the App itself is no such node.
+    pub fn needs(mut self, needs: Resources) -> Self {
+        if self.placement == Placement::default() {
+            self.placement = Placement::Node(Selector::any());
+        }
+        self.needs = needs;
+        self
+    }
+
+    /// What becomes of it when the node where it runs is lost; by default it waits for another.
+    pub fn on_node_lost(mut self, on_node_lost: OnNodeLost) -> Self {
+        Arc::make_mut(&mut self.policy).on_node_lost = on_node_lost;
         self
     }
 
@@ -447,7 +466,7 @@ impl<W: Work> AnyWork for WorkRef<W> {
         let state = tracker.value().clone();
         let ledger = Ledger::new(self.policy.clone());
         let placement = placement.unwrap_or(self.placement);
-        let record = Record::new::<W>(place, placement, ledger, self.mailbox, state, holds);
+        let record = Record::new::<W>(place, placement, self.needs, ledger, self.mailbox, state, holds);
         let record = Arc::new(Mutex::new(record));
         self.record = Some(record.clone());
         if let Some(joined) = self.joined.get() {
@@ -464,6 +483,10 @@ impl<W: Work> AnyWork for WorkRef<W> {
 }
 
 impl<W: Work> ChildGroup for WorkRef<W> {
+    fn kinds(kinds: &mut Kinds) {
+        kinds.add(WorkKind::of::<W>());
+    }
+
     fn walk(&mut self, walk: &mut Walk<'_>) {
         walk.child(Node::Work(self));
     }

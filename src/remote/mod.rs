@@ -1,4 +1,23 @@
 //! Floor 4: Works in other processes and on other machines.
-#![expect(dead_code, reason = "being put together")]
+//!
+//! A *head* has the Flows; *nodes* host Works for it. Both are the same program. Between two processes there is a
+//! session, which survives breaks of its connection; see the module `session` for what it promises.
 
+mod agent;
+mod bridge;
+mod head;
+mod inbox;
+mod link;
+mod nodes;
+mod process;
+mod protocol;
 mod session;
+mod ways;
+
+pub(crate) use self::agent::{Farewell, NodeError, NodeOptions, run_node};
+pub(crate) use self::bridge::BridgeOptions;
+pub use self::head::NodeStatus;
+pub(crate) use self::head::{Head, HeadOptions};
+pub(crate) use self::process::ProcessCommand;
+pub(crate) use self::protocol::Program;
+pub(crate) use self::session::SessionSettings;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -37,6 +37,11 @@ pub enum CodecError {
 /// The value as MessagePack with named fields.
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, CodecError> {
     rmp_serde::to_vec_named(value).map(Bytes::from).map_err(encode_error::<T>)
+}
+
+/// Appends the value as [`encode`] encodes it.
+pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), CodecError> {
+    rmp_serde::encode::write_named(&mut out.writer(), value).map_err(encode_error::<T>)
 }
 
 /// The value that [`encode`] made `bytes` from.

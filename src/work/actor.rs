@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
@@ -39,12 +39,23 @@ pub(crate) struct Seed<W: Work> {
 pub(crate) struct Abort {
     raised: AtomicBool,
     waker: AtomicWaker,
+    /// Where the incarnation lives in another process: tells that process.
+    away: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Abort {
     pub(crate) fn raise(&self) {
         self.raised.store(true, Ordering::Release);
         self.waker.wake();
+        if let Some(away) = self.away.get() {
+            away();
+        }
+    }
+
+    /// Has `tell` called when it is raised.
+    pub(crate) fn tell(&self, tell: impl Fn() + Send + Sync + 'static) {
+        // An incarnation lives in one place.
+        let _ = self.away.set(Box::new(tell));
     }
 
     pub(super) fn is_raised(&self) -> bool {

@@ -1,6 +1,5 @@
 //! How Works reach each other.
 
-use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -13,8 +12,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::oneshot;
 
 use super::Work;
-use super::mailbox::{Mailbox, Refused};
-use super::message::{AskError, Asked, Envelope, Handle, Message, SendError, Told};
+use super::kind::WorkKind;
+use super::mailbox::{AnyMailbox, Mailbox, Refused};
+use super::message::{AskError, Asked, Handle, Letter, Message, NoAnswer, SendError, Told};
+use super::route::Route;
 use crate::id::{ActorPath, AppId};
 
 /// How long an [`ask`](WorkAddr::ask) waits unless it says otherwise.
@@ -90,9 +91,8 @@ impl<W: Work> WorkAddr<W> {
         W: Handle<M>,
     {
         let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
-        mailbox.send(Box::new(Told(message))).await.map_err(|(envelope, why)| {
-            SendError::closed(self.path.as_str(), why, open::<W, Told<M>>(envelope).0)
-        })
+        let refused = mailbox.send(Box::new(Told(message))).await;
+        refused.map_err(|refused| self.not_sent(refused, |letter| open::<Told<M>>(letter).0))
     }
 
     /// Sends a message if there is room for it now.
@@ -104,16 +104,8 @@ impl<W: Work> WorkAddr<W> {
         W: Handle<M>,
     {
         let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
-        mailbox.try_send(Box::new(Told(message))).map_err(|refused| match refused {
-            Refused::Full(envelope) => SendError::Full {
-                path: self.path.to_string(),
-                capacity: mailbox.capacity(),
-                message: open::<W, Told<M>>(envelope).0,
-            },
-            Refused::Closed(envelope, why) => {
-                SendError::closed(self.path.as_str(), why, open::<W, Told<M>>(envelope).0)
-            }
-        })
+        let refused = mailbox.try_send(Box::new(Told(message)));
+        refused.map_err(|refused| self.not_sent(refused, |letter| open::<Told<M>>(letter).0))
     }
 
     /// Sends a message and waits for the answer, at most [`DEFAULT_ASK_DEADLINE`].
@@ -142,21 +134,43 @@ impl<W: Work> WorkAddr<W> {
         let Some(mailbox) = &self.mailbox else { return Err(AskError::NotHandled(self.unknown(message))) };
         let exchange = async {
             let (reply, answer) = oneshot::channel();
-            mailbox.send(Box::new(Asked { message, reply })).await.map_err(|(envelope, why)| {
-                let message = open::<W, Asked<M, W::Reply>>(envelope).message;
-                AskError::NotHandled(SendError::closed(self.path.as_str(), why, message))
+            mailbox.send(Box::new(Asked { message, reply })).await.map_err(|refused| {
+                let message = |letter| open::<Asked<M, W::Reply>>(letter).message;
+                AskError::NotHandled(self.not_sent(refused, message))
             })?;
+            let path = || self.path.to_string();
             match answer.await {
                 Ok(Ok(reply)) => Ok(reply),
-                Ok(Err((message, why))) => {
+                Ok(Err(NoAnswer::Refused(message, why))) => {
                     Err(AskError::NotHandled(SendError::closed(self.path.as_str(), why, message)))
                 }
-                Err(_) => Err(AskError::Failed { path: self.path.to_string() }),
+                Ok(Err(NoAnswer::Unreadable(message, why))) => {
+                    Err(AskError::NotHandled(SendError::Unsendable { path: path(), why, message }))
+                }
+                Ok(Err(NoAnswer::NodeLost)) => Err(AskError::NodeLost { path: path() }),
+                Ok(Err(NoAnswer::BadReply(source))) => Err(AskError::BadReply { path: path(), source }),
+                Err(_) => Err(AskError::Failed { path: path() }),
             }
         };
         match within(deadline, exchange).await {
             Some(result) => result,
             None => Err(AskError::Timeout { path: self.path.to_string(), after: deadline }),
+        }
+    }
+
+    fn not_sent<M>(
+        &self,
+        refused: Refused<Box<dyn Letter>>,
+        message: impl FnOnce(Box<dyn Letter>) -> M,
+    ) -> SendError<M> {
+        let path = self.path.to_string();
+        match refused {
+            Refused::Full(letter) => {
+                let capacity = self.mailbox.as_ref().map_or(0, |mailbox| mailbox.capacity());
+                SendError::Full { path, capacity, message: message(letter) }
+            }
+            Refused::Closed(letter, why) => SendError::closed(&path, why, message(letter)),
+            Refused::Unsendable(letter, why) => SendError::Unsendable { path, why, message: message(letter) },
         }
     }
 
@@ -188,9 +202,9 @@ async fn within<F: Future>(deadline: Duration, future: F) -> Option<F::Output> {
     }
 }
 
-/// The message that the sender put into `envelope`, which is of the type that it was made with.
-fn open<W, E: 'static>(envelope: Envelope<W>) -> E {
-    *envelope.into_any().downcast::<E>().unwrap_or_else(|_| unreachable!("an envelope keeps its type"))
+/// What the sender put into an envelope, which is of the type that it was made with.
+fn open<E: 'static>(letter: Box<dyn Letter>) -> E {
+    *letter.into_any().downcast::<E>().unwrap_or_else(|_| unreachable!("an envelope keeps its type"))
 }
 
 impl<W: Work> Clone for WorkAddr<W> {
@@ -214,11 +228,43 @@ impl<W: Work> fmt::Debug for WorkAddr<W> {
 }
 
 /// The mailboxes whose addresses were serialised, so that what arrives can be opened again.
-type Directory = Mutex<HashMap<(AppId, ActorPath), Weak<dyn Any + Send + Sync>>>;
+type Directory = Mutex<HashMap<(AppId, ActorPath), Weak<dyn AnyMailbox>>>;
 
 fn directory() -> &'static Directory {
     static DIRECTORY: OnceLock<Directory> = OnceLock::new();
     DIRECTORY.get_or_init(Mutex::default)
+}
+
+/// Makes an address that arrives lead to this mailbox.
+pub(crate) fn remember_address(app: AppId, path: &ActorPath, mailbox: &Arc<dyn AnyMailbox>) {
+    directory()
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .insert((app, path.clone()), Arc::downgrade(mailbox));
+}
+
+/// The mailbox in this process that an address of this path leads to.
+pub(crate) fn find_address(app: AppId, path: &ActorPath) -> Option<Arc<dyn AnyMailbox>> {
+    directory().lock().unwrap_or_else(PoisonError::into_inner).get(&(app, path.clone()))?.upgrade()
+}
+
+/// Finds the way to the Works of an App that do not live in this process.
+pub(crate) trait Router: Send + Sync {
+    fn route(&self, path: &ActorPath, kind: &'static WorkKind) -> Arc<dyn Route>;
+}
+
+fn routers() -> &'static Mutex<HashMap<AppId, Weak<dyn Router>>> {
+    static ROUTERS: OnceLock<Mutex<HashMap<AppId, Weak<dyn Router>>>> = OnceLock::new();
+    ROUTERS.get_or_init(Mutex::default)
+}
+
+/// Has addresses of `app` that arrive, and are of no Work here, lead where `router` says.
+pub(crate) fn set_router(app: AppId, router: Option<Weak<dyn Router>>) {
+    let mut routers = routers().lock().unwrap_or_else(PoisonError::into_inner);
+    match router {
+        Some(router) => drop(routers.insert(app, router)),
+        None => drop(routers.remove(&app)),
+    }
 }
 
 /// Forgets the addresses of an App that has ended, or of one Work of it.
@@ -238,11 +284,8 @@ impl<W: Work> Serialize for WorkAddr<W> {
             ));
         }
         if let Some(mailbox) = &self.mailbox {
-            let mailbox: Arc<dyn Any + Send + Sync> = mailbox.clone();
-            directory()
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert((self.app, self.path.clone()), Arc::downgrade(&mailbox));
+            let mailbox: Arc<dyn AnyMailbox> = mailbox.clone();
+            remember_address(self.app, &self.path, &mailbox);
         }
         (self.app, &self.path).serialize(serializer)
     }
@@ -251,19 +294,24 @@ impl<W: Work> Serialize for WorkAddr<W> {
 impl<'de, W: Work> Deserialize<'de> for WorkAddr<W> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (app, path) = <(AppId, ActorPath)>::deserialize(deserializer)?;
-        let found = directory()
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&(app, path.clone()))
-            .and_then(Weak::upgrade);
+        let found = find_address(app, &path);
         let mailbox = match found {
-            Some(mailbox) => Some(mailbox.downcast::<Mailbox<W>>().map_err(|_| {
+            Some(mailbox) => Some(mailbox.into_any().downcast::<Mailbox<W>>().map_err(|_| {
                 serde::de::Error::custom(format!(
                     "work `{path}` is not a `{}`; an address can only be read as the type of Work it is of",
                     std::any::type_name::<W>()
                 ))
             })?),
-            None => None,
+            None => {
+                let router = routers().lock().unwrap_or_else(PoisonError::into_inner).get(&app).cloned();
+                let route = router.and_then(|router| Some(router.upgrade()?.route(&path, WorkKind::of::<W>())));
+                route.map(|route| {
+                    let mailbox = Arc::new(Mailbox::<W>::elsewhere(route));
+                    let any: Arc<dyn AnyMailbox> = mailbox.clone();
+                    remember_address(app, &path, &any);
+                    mailbox
+                })
+            }
         };
         Ok(Self { app, path, mailbox })
     }

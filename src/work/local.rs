@@ -2,24 +2,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use actix_rt::Arbiter;
+use actix_rt::{Arbiter, ArbiterHandle};
 use futures::future::LocalBoxFuture;
 
-use super::{Host, Placement};
+use super::{Host, HostError, Ingredients, Placement, Resources};
 use crate::id::ActorPath;
 
 /// An incarnation that can be sent to the thread where it is to live.
 pub(crate) type Task = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
-
-/// A place could not be made.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum HostError {
-    #[error(
-        "no thread could be started for work `{path}`: the system's limit on threads or memory is reached; \
-         raise it, or place light Works in the pool with `.placed(Placement::Pool)`"
-    )]
-    NoThread { path: String },
-}
 
 /// Hosts Works in this process, on arbiters of the current actix System.
 pub(crate) struct LocalHost {
@@ -30,7 +20,7 @@ pub(crate) struct LocalHost {
 }
 
 struct PoolThread {
-    arbiter: Arbiter,
+    arbiter: ArbiterHandle,
     /// Sent as one, since to start many Works is common and each message to the thread may have to wake it.
     launched: Vec<Task>,
 }
@@ -48,6 +38,16 @@ impl LocalHost {
         host
     }
 
+    /// Makes `arbiter` the first thread of the pool.
+    pub(crate) fn share(&mut self, arbiter: ArbiterHandle) {
+        self.pool.insert(0, PoolThread { arbiter, launched: Vec::new() });
+    }
+
+    /// The same with the arbiter of the calling thread.
+    pub(crate) fn share_current(&mut self) {
+        self.share(Arbiter::current());
+    }
+
     fn arbiter(path: &ActorPath) -> Result<Arbiter, HostError> {
         catch_unwind(AssertUnwindSafe(Arbiter::new))
             .map_err(|_| HostError::NoThread { path: path.to_string() })
@@ -55,12 +55,18 @@ impl LocalHost {
 }
 
 impl Host for LocalHost {
-    fn launch(&mut self, placement: Placement, path: &ActorPath, task: Task) -> Result<(), HostError> {
-        if self.inline {
-            actix_rt::spawn(task());
-            return Ok(());
-        }
+    fn launch(&mut self, placement: &Placement, _: Resources, what: Ingredients) -> Result<(), HostError> {
+        let path = what.path.clone();
+        let path = &path;
+        let task = what.into_task();
         match placement {
+            Placement::Thread | Placement::Pool if self.inline => {
+                actix_rt::spawn(task());
+            }
+            Placement::Process | Placement::Node(_) => {
+                let why = "this App runs on one thread, for tests".to_owned();
+                return Err(HostError::NoProcess { path: path.to_string(), why });
+            }
             Placement::Thread => {
                 Self::arbiter(path)?.spawn_fn(move || {
                     actix_rt::spawn(async move {
@@ -71,7 +77,7 @@ impl Host for LocalHost {
             }
             Placement::Pool => {
                 if self.pool.len() < self.pool_size {
-                    self.pool.push(PoolThread { arbiter: Self::arbiter(path)?, launched: Vec::new() });
+                    self.pool.push(PoolThread { arbiter: Self::arbiter(path)?.handle(), launched: Vec::new() });
                 }
                 let threads = self.pool.len();
                 self.pool[self.next % threads].launched.push(task);

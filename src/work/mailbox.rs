@@ -7,6 +7,7 @@
 //!   when it died goes back to the front.
 //! - When the Work stops, what still waits is refused: an `ask` fails at its caller, a lost `tell` is logged.
 //! - Dropping a waiting `send` gives up its place and keeps the message out.
+//! - The mailbox of a Work that lives in another process passes everything on to its [`Route`] and keeps nothing.
 //!
 //! # Cost
 //! One lock and, only when the Work is parked, one wake-up per message. The receiver takes messages in batches,
@@ -19,17 +20,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::message::Envelope;
+use serde::{Deserialize, Serialize};
+
+use super::intake::{Intake, Messages};
+use super::message::{Envelope, Letter, Outcome};
+use super::route::Route;
 use super::{Command, RunOrder, Work};
 
 const LARGEST_BATCH: usize = 128;
 
 /// Why a mailbox takes no messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Closed {
     NotStarted,
     Stopped,
     Failed,
+    /// It waits for a node to run on.
+    Unplaced,
+    /// The node where it lived is lost.
+    NodeLost,
+    /// No such Work.
+    Unknown,
+    /// It lives in another process, to which the mailbox's route leads.
+    Elsewhere,
 }
 
 pub(crate) struct Mailbox<W> {
@@ -46,6 +59,8 @@ struct Inner<W> {
     /// Taken by the receiver in a batch and not yet begun.
     taken: usize,
     closed: Option<Closed>,
+    /// Where commands go, and with [`Closed::Elsewhere`] messages too.
+    route: Option<Arc<dyn Route>>,
     receiver: Option<Waker>,
     waiting: VecDeque<Waiting>,
     /// Senders whose turn has come and who have not used it yet.
@@ -90,6 +105,14 @@ impl<W> Inner<W> {
 pub(crate) enum Refused<E> {
     Full(E),
     Closed(E, Closed),
+    /// It cannot leave this process, for this reason.
+    Unsendable(E, String),
+}
+
+enum NotTaken<W> {
+    Full(Envelope<W>),
+    Closed(Envelope<W>, Closed),
+    Elsewhere(Envelope<W>, Arc<dyn Route>),
 }
 
 impl<W: Work> Mailbox<W> {
@@ -101,6 +124,7 @@ impl<W: Work> Mailbox<W> {
                 commands: VecDeque::new(),
                 taken: 0,
                 closed: Some(Closed::NotStarted),
+                route: None,
                 receiver: None,
                 waiting: VecDeque::new(),
                 granted: Vec::new(),
@@ -121,13 +145,61 @@ impl<W: Work> Mailbox<W> {
         self.capacity
     }
 
-    pub(crate) fn try_send(&self, envelope: Envelope<W>) -> Result<(), Refused<Envelope<W>>> {
+    /// The mailbox of a Work that lives where `route` leads.
+    pub(crate) fn elsewhere(route: Arc<dyn Route>) -> Self {
+        let mailbox = Self::new(1);
+        mailbox.divert(route);
+        mailbox
+    }
+
+    /// Passes everything on to `route` from now on, what waits included.
+    pub(crate) fn divert(&self, route: Arc<dyn Route>) {
+        let mut inner = self.lock();
+        inner.closed = Some(Closed::Elsewhere);
+        inner.route = Some(route.clone());
+        inner.commands.clear();
+        inner.granted.clear();
+        let messages = std::mem::take(&mut inner.messages);
+        let waiting = std::mem::take(&mut inner.waiting);
+        drop(inner);
+        for message in messages {
+            if let Err(Refused::Full(letter) | Refused::Closed(letter, _) | Refused::Unsendable(letter, _)) =
+                route.try_send(message)
+            {
+                letter.settle(Outcome::Refused(Closed::NotStarted));
+            }
+        }
+        waiting.into_iter().for_each(|sender| sender.waker.wake());
+    }
+
+    pub(crate) fn try_send(&self, envelope: Envelope<W>) -> Result<(), Refused<Box<dyn Letter>>> {
+        match self.offer(envelope) {
+            Ok(()) => Ok(()),
+            Err(NotTaken::Full(envelope)) => Err(Refused::Full(envelope)),
+            Err(NotTaken::Closed(envelope, why)) => Err(Refused::Closed(envelope, why)),
+            Err(NotTaken::Elsewhere(envelope, route)) => route.try_send(envelope),
+        }
+    }
+
+    /// Takes a message that came from another process, to be sent on if the Work lives in a third.
+    pub(super) fn receive(&self, envelope: Envelope<W>) -> Result<(), Refused<Envelope<W>>> {
+        self.offer(envelope).map_err(|not_taken| match not_taken {
+            NotTaken::Full(envelope) => Refused::Full(envelope),
+            NotTaken::Closed(envelope, why) => Refused::Closed(envelope, why),
+            NotTaken::Elsewhere(envelope, _) => Refused::Full(envelope),
+        })
+    }
+
+    fn offer(&self, envelope: Envelope<W>) -> Result<(), NotTaken<W>> {
         let mut inner = self.lock();
         if let Some(closed) = inner.closed {
-            return Err(Refused::Closed(envelope, closed));
+            return Err(match (closed, &inner.route) {
+                (Closed::Elsewhere, Some(route)) => NotTaken::Elsewhere(envelope, route.clone()),
+                _ => NotTaken::Closed(envelope, closed),
+            });
         }
         if !inner.waiting.is_empty() || !inner.room(self.capacity) {
-            return Err(Refused::Full(envelope));
+            return Err(NotTaken::Full(envelope));
         }
         inner.messages.push_back(envelope);
         let receiver = inner.receiver.take();
@@ -138,18 +210,33 @@ impl<W: Work> Mailbox<W> {
         Ok(())
     }
 
-    pub(crate) async fn send(&self, envelope: Envelope<W>) -> Result<(), (Envelope<W>, Closed)> {
-        let envelope = match self.try_send(envelope) {
+    pub(crate) async fn send(&self, envelope: Envelope<W>) -> Result<(), Refused<Box<dyn Letter>>> {
+        let envelope = match self.offer(envelope) {
             Ok(()) => return Ok(()),
-            Err(Refused::Closed(envelope, closed)) => return Err((envelope, closed)),
-            Err(Refused::Full(envelope)) => envelope,
+            Err(NotTaken::Closed(envelope, why)) => return Err(Refused::Closed(envelope, why)),
+            Err(NotTaken::Elsewhere(envelope, route)) => return route.send(envelope).await,
+            Err(NotTaken::Full(envelope)) => envelope,
         };
+        match self.send_when_there_is_room(envelope).await {
+            Ok(()) => Ok(()),
+            // It has moved meanwhile.
+            Err(NotTaken::Elsewhere(envelope, route)) => route.send(envelope).await,
+            Err(NotTaken::Closed(envelope, why)) => Err(Refused::Closed(envelope, why)),
+            Err(NotTaken::Full(envelope)) => Err(Refused::Full(envelope)),
+        }
+    }
+
+    async fn send_when_there_is_room(&self, envelope: Envelope<W>) -> Result<(), NotTaken<W>> {
         let mut envelope = Some(envelope);
         let mut place = Place { mailbox: self, ticket: None };
         poll_fn(|cx| {
             let mut inner = self.lock();
             if let Some(closed) = inner.closed {
-                return Poll::Ready(Err((envelope.take().expect("sent once"), closed)));
+                let envelope = envelope.take().expect("sent once");
+                return Poll::Ready(Err(match (closed, &inner.route) {
+                    (Closed::Elsewhere, Some(route)) => NotTaken::Elsewhere(envelope, route.clone()),
+                    _ => NotTaken::Closed(envelope, closed),
+                }));
             }
             // The mailbox was closed and opened again before this sender had a look: its place is gone.
             if place.ticket.is_some_and(|ticket| !inner.knows(ticket)) {
@@ -192,6 +279,11 @@ impl<W: Work> Mailbox<W> {
     /// Puts a command where the receiver finds it before any message.
     pub(crate) fn command(&self, command: Command) {
         let mut inner = self.lock();
+        if let Some(route) = &inner.route {
+            let route = route.clone();
+            drop(inner);
+            return route.command(command);
+        }
         inner.commands.push_back(command);
         self.commanded.store(true, Ordering::Release);
         let receiver = inner.receiver.take();
@@ -214,6 +306,7 @@ impl<W: Work> Mailbox<W> {
     pub(crate) fn open(&self) -> u64 {
         let mut inner = self.lock();
         inner.closed = None;
+        inner.route = None;
         inner.commands.clear();
         inner.receiver = None;
         inner.incarnation += 1;
@@ -223,19 +316,29 @@ impl<W: Work> Mailbox<W> {
     /// Refuses messages from now on, and those that wait.
     pub(crate) fn close(&self, why: Closed) -> usize {
         let mut inner = self.lock();
+        let away = match &inner.route {
+            Some(route) if inner.closed == Some(Closed::Elsewhere) => Some(route.clone()),
+            _ => None,
+        };
         inner.closed = Some(why);
         inner.granted.clear();
         let messages = std::mem::take(&mut inner.messages);
         let waiting = std::mem::take(&mut inner.waiting);
         drop(inner);
         waiting.into_iter().for_each(|sender| sender.waker.wake());
-        messages.into_iter().map(|envelope| usize::from(envelope.refuse(why))).sum()
+        if let Some(route) = away {
+            route.close(why);
+        }
+        messages.into_iter().map(|letter| usize::from(letter.settle(Outcome::Refused(why)))).sum()
     }
 
     /// How many messages wait.
     pub(crate) fn depth(&self) -> usize {
         let inner = self.lock();
-        inner.messages.len() + inner.taken
+        match &inner.route {
+            Some(route) => route.depth(),
+            None => inner.messages.len() + inner.taken,
+        }
     }
 }
 
@@ -351,7 +454,7 @@ impl<W: Work> Drop for Receiver<W> {
         };
         drop(inner);
         for (envelope, why) in refused {
-            envelope.refuse(why);
+            envelope.settle(Outcome::Refused(why));
         }
     }
 }
@@ -361,9 +464,13 @@ pub(crate) trait AnyMailbox: Send + Sync {
     fn command(&self, command: Command);
     fn run(&self, order: RunOrder) -> bool;
     fn open(&self) -> u64;
+    fn divert(&self, route: Arc<dyn Route>);
+    fn capacity(&self) -> usize;
     /// How many messages were lost without anybody being told.
     fn close(&self, why: Closed) -> usize;
     fn depth(&self) -> usize;
+    /// How messages of this name get in; `None` when the Work's type does not name it among its messages.
+    fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn Intake>>;
     fn into_any(self: Arc<Self>) -> Arc<dyn std::any::Any + Send + Sync>;
 }
 
@@ -380,12 +487,24 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
         self.open()
     }
 
+    fn divert(&self, route: Arc<dyn Route>) {
+        self.divert(route);
+    }
+
+    fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     fn close(&self, why: Closed) -> usize {
         self.close(why)
     }
 
     fn depth(&self) -> usize {
         self.depth()
+    }
+
+    fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn Intake>> {
+        Messages::find(self, message)
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn std::any::Any + Send + Sync> {

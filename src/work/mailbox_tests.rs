@@ -35,8 +35,22 @@ impl Deliver<Sink> for Note {
     fn deliver<'a>(self: Box<Self>, _: &'a mut Sink, _: &'a mut WorkContext<Sink>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async {})
     }
+}
 
-    fn refuse(self: Box<Self>, _: Closed) -> bool {
+impl Letter for Note {
+    fn name(&self) -> &'static str {
+        "note"
+    }
+
+    fn write(&self, _: &mut bytes::BytesMut) -> Result<(), crate::wire::CodecError> {
+        Ok(())
+    }
+
+    fn is_question(&self) -> bool {
+        false
+    }
+
+    fn settle(self: Box<Self>, _: Outcome) -> bool {
         true
     }
 
@@ -124,7 +138,7 @@ fn closing_refuses_those_that_wait_for_room_and_counts_what_is_lost() {
     let mut waiting = Box::pin(mailbox.send(note(2)));
     assert!((&mut waiting).now_or_never().is_none());
     assert_eq!(mailbox.close(Closed::Stopped), 1);
-    assert!(matches!(waiting.now_or_never(), Some(Err((_, Closed::Stopped)))));
+    assert!(matches!(waiting.now_or_never(), Some(Err(Refused::Closed(_, Closed::Stopped)))));
     assert!(matches!(mailbox.try_send(note(3)), Err(Refused::Closed(_, Closed::Stopped))));
 }
 
@@ -174,7 +188,7 @@ impl Wake for Woken {
     }
 }
 
-type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), (Envelope<Sink>, Closed)>> + 'a>>;
+type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), Refused<Box<dyn Letter>>>> + 'a>>;
 
 /// One who sends one message after the other.
 #[derive(Default)]

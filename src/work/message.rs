@@ -1,9 +1,11 @@
 //! Typed messages and what carries them.
 
+use std::any::{Any, type_name};
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use futures::future::LocalBoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::mailbox::Closed;
 use super::{Work, WorkContext};
+use crate::wire::{self, CodecError};
 
 /// What can be sent to a Work, and answered by it: any serde value that may change threads.
 ///
@@ -71,19 +74,73 @@ pub trait Handle<M: Message>: Work {
 /// A message of any type for a `W`.
 pub(crate) type Envelope<W> = Box<dyn Deliver<W>>;
 
-pub(crate) trait Deliver<W>: Send {
+pub(crate) trait Deliver<W>: Letter {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()>
     where
         W: Work;
+}
 
-    /// Ends the message undelivered; whether it is lost without anybody being told.
-    fn refuse(self: Box<Self>, why: Closed) -> bool;
+/// A message of any type for a Work of any type, as whoever carries it sees it.
+pub(crate) trait Letter: Send {
+    /// The name of the message's type.
+    fn name(&self) -> &'static str;
+
+    /// Appends the message encoded.
+    fn write(&self, out: &mut BytesMut) -> Result<(), CodecError>;
+
+    /// Whether an answer is waited for.
+    fn is_question(&self) -> bool;
+
+    /// Tells the sender what came of it; whether it is lost without anybody being told.
+    fn settle(self: Box<Self>, outcome: Outcome) -> bool;
 
     /// The message itself, of the type that the sender knows.
-    fn into_any(self: Box<Self>) -> Box<dyn std::any::Any>;
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+/// What came of a message.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The handler's answer, encoded.
+    Answered(Bytes),
+    /// No handler saw it.
+    Refused(Closed),
+    /// The handler began and did not end.
+    Failed,
+    /// The node that had it is lost; a handler may have seen it.
+    NodeLost,
+    /// The Work's process cannot take it, for this reason; no handler saw it.
+    Unreadable(String),
+}
+
+/// Where an answer that leaves this process goes. Dropped unused, it says that the handler failed.
+pub(crate) trait Reply: Send {
+    fn send(self: Box<Self>, outcome: Outcome);
 }
 
 pub(crate) struct Told<M>(pub(crate) M);
+
+impl<M: Message> Letter for Told<M> {
+    fn name(&self) -> &'static str {
+        type_name::<M>()
+    }
+
+    fn write(&self, out: &mut BytesMut) -> Result<(), CodecError> {
+        wire::encode_into(&self.0, out)
+    }
+
+    fn is_question(&self) -> bool {
+        false
+    }
+
+    fn settle(self: Box<Self>, outcome: Outcome) -> bool {
+        !matches!(outcome, Outcome::Answered(_))
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
 
 impl<W: Handle<M>, M: Message> Deliver<W> for Told<M> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
@@ -91,37 +148,106 @@ impl<W: Handle<M>, M: Message> Deliver<W> for Told<M> {
             work.handle(self.0, cx).await;
         })
     }
+}
 
-    fn refuse(self: Box<Self>, _: Closed) -> bool {
-        true
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
-        self
-    }
+/// Why there is no answer, as the asker is told.
+pub(crate) enum NoAnswer<M> {
+    Refused(M, Closed),
+    NodeLost,
+    Unreadable(M, String),
+    /// The answer came and is no such answer.
+    BadReply(CodecError),
 }
 
 pub(crate) struct Asked<M, R> {
     pub(crate) message: M,
-    pub(crate) reply: oneshot::Sender<Result<R, (M, Closed)>>,
+    pub(crate) reply: oneshot::Sender<Result<R, NoAnswer<M>>>,
+}
+
+impl<M: Message, R: Message> Letter for Asked<M, R> {
+    fn name(&self) -> &'static str {
+        type_name::<M>()
+    }
+
+    fn write(&self, out: &mut BytesMut) -> Result<(), CodecError> {
+        wire::encode_into(&self.message, out)
+    }
+
+    fn is_question(&self) -> bool {
+        true
+    }
+
+    fn settle(self: Box<Self>, outcome: Outcome) -> bool {
+        let Self { message, reply } = *self;
+        let answer = match outcome {
+            Outcome::Answered(bytes) => wire::decode(&bytes).map_err(NoAnswer::BadReply),
+            Outcome::Refused(why) => Err(NoAnswer::Refused(message, why)),
+            Outcome::NodeLost => Err(NoAnswer::NodeLost),
+            Outcome::Unreadable(why) => Err(NoAnswer::Unreadable(message, why)),
+            // The asker takes silence for that.
+            Outcome::Failed => return false,
+        };
+        // The asker may have given up; that is no matter of the handler's.
+        let _ = reply.send(answer);
+        false
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
 }
 
 impl<W: Handle<M>, M: Message> Deliver<W> for Asked<M, W::Reply> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
             let Self { message, reply } = *self;
-            // The asker may have given up; that is no matter of the handler's.
             let _ = reply.send(Ok(work.handle(message, cx).await));
         })
     }
+}
 
-    fn refuse(self: Box<Self>, why: Closed) -> bool {
-        let _ = self.reply.send(Err((self.message, why)));
+/// A question from another process.
+pub(super) struct AskedFromAfar<M> {
+    pub(super) message: M,
+    pub(super) reply: Box<dyn Reply>,
+}
+
+impl<M: Message> Letter for AskedFromAfar<M> {
+    fn name(&self) -> &'static str {
+        type_name::<M>()
+    }
+
+    fn write(&self, out: &mut BytesMut) -> Result<(), CodecError> {
+        wire::encode_into(&self.message, out)
+    }
+
+    fn is_question(&self) -> bool {
+        true
+    }
+
+    fn settle(self: Box<Self>, outcome: Outcome) -> bool {
+        self.reply.send(outcome);
         false
     }
 
-    fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
+    }
+}
+
+impl<W: Handle<M>, M: Message> Deliver<W> for AskedFromAfar<M> {
+    fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
+        Box::pin(async move {
+            let Self { message, reply } = *self;
+            let answer = work.handle(message, cx).await;
+            reply.send(match wire::encode(&answer) {
+                Ok(bytes) => Outcome::Answered(bytes),
+                Err(error) => {
+                    log::error!("work `{}`: an answer cannot be sent: {error}", cx.path());
+                    Outcome::Failed
+                }
+            });
+        })
     }
 }
 
@@ -153,10 +279,28 @@ pub enum SendError<M> {
         message: M,
     },
     /// The address leads nowhere.
-    #[error("work `{path}` is not of an App in this process, or is no longer part of it")]
+    #[error("work `{path}` is not of an App that this process takes part in, or is no longer part of it")]
     Unknown {
         /// The path in the address.
         path: String,
+        /// What was not sent.
+        message: M,
+    },
+    /// The node or process where the Work lived is lost. Trying again is safe once the Work runs somewhere else.
+    #[error("the node that hosted work `{path}` is lost; messages reach the Work once it runs on another")]
+    NodeLost {
+        /// The Work.
+        path: String,
+        /// What was not sent.
+        message: M,
+    },
+    /// The message cannot be sent to the process where the Work lives. Trying again does not help.
+    #[error("the message cannot be sent to work `{path}`, which runs in another process: {why}")]
+    Unsendable {
+        /// The Work.
+        path: String,
+        /// What stands in the way, and what to do.
+        why: String,
         /// What was not sent.
         message: M,
     },
@@ -166,19 +310,25 @@ impl<M> SendError<M> {
     /// The message that was not sent.
     pub fn into_message(self) -> M {
         match self {
-            Self::Full { message, .. } | Self::Stopped { message, .. } | Self::Unknown { message, .. } => {
-                message
-            }
+            Self::Full { message, .. }
+            | Self::Stopped { message, .. }
+            | Self::Unknown { message, .. }
+            | Self::NodeLost { message, .. }
+            | Self::Unsendable { message, .. } => message,
         }
     }
 
     pub(crate) fn closed(path: &str, why: Closed, message: M) -> Self {
+        let path = path.to_owned();
         let why = match why {
-            Closed::NotStarted => "has not started",
+            Closed::NotStarted | Closed::Elsewhere => "has not started",
             Closed::Stopped => "was stopped",
             Closed::Failed => "has failed",
+            Closed::Unplaced => "waits for a node to run on",
+            Closed::Unknown => return Self::Unknown { path, message },
+            Closed::NodeLost => return Self::NodeLost { path, message },
         };
-        Self::Stopped { path: path.to_owned(), why, message }
+        Self::Stopped { path, why, message }
     }
 }
 
@@ -210,6 +360,21 @@ pub enum AskError<M> {
     Failed {
         /// The Work.
         path: String,
+    },
+    /// The node or process where the Work lived was lost before the answer came. A handler may have seen the message.
+    #[error("the node that hosted work `{path}` was lost before the answer came")]
+    NodeLost {
+        /// The Work.
+        path: String,
+    },
+    /// The answer came from another process and cannot be read.
+    #[error("the answer of work `{path}` cannot be read: {source}")]
+    BadReply {
+        /// The Work.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: CodecError,
     },
 }
 

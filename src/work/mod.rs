@@ -16,35 +16,45 @@
 mod actor;
 mod address;
 mod context;
+mod intake;
+mod kind;
 mod local;
 mod mailbox;
 mod message;
 mod outbox;
 mod policy;
+mod route;
 mod run;
 mod status;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::address::{DEFAULT_ASK_DEADLINE, WorkAddr};
 pub use self::context::{Stopped, WorkContext};
+pub use self::intake::Messages;
 pub use self::message::{AskError, Handle, Message, SendError};
-pub use self::policy::{DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Placement, UnknownPlacement};
+pub use self::policy::{
+    DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Placement, Resources, Selector, UnknownPlacement,
+};
 pub use self::status::{Reason, Stage, Status};
 
-pub(crate) use self::actor::{Abort, Seed, live, panic_message};
-pub(crate) use self::address::forget_addresses;
-pub(crate) use self::local::{HostError, LocalHost, Task};
-pub(crate) use self::mailbox::{AnyMailbox, Closed, Mailbox};
-pub(crate) use self::outbox::{Doorbell, Outbox, Report};
+pub(crate) use self::actor::{Abort, panic_message};
+pub(crate) use self::address::{Router, find_address, forget_addresses, remember_address, set_router};
+pub(crate) use self::intake::{Intake, Received};
+pub(crate) use self::kind::{Ingredients, WorkKind};
+pub(crate) use self::local::LocalHost;
+pub(crate) use self::mailbox::{AnyMailbox, Closed, Mailbox, Refused};
+pub(crate) use self::message::{Letter, Outcome, Reply};
+pub(crate) use self::outbox::{Doorbell, News, Outbox, Report};
+pub(crate) use self::route::Route;
 pub(crate) use self::run::{Command, Input, RunKey, RunOrder};
 pub(crate) use self::status::Failure;
 
 use crate::error::{Error, Result};
-use crate::id::ActorPath;
 
 /// A long-running, stateful unit of computation: an actor.
 ///
@@ -125,13 +135,74 @@ pub trait Work: Serialize + DeserializeOwned + 'static {
     {
         async { Ok(()) }
     }
+
+    /// The messages that it takes from other processes, by their types. Between Works of one process nothing needs
+    /// to be said; a message that arrives from another and is not named here is refused at its sender.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use flowright::Messages;
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Predict(f64);
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Server;
+    /// impl Work for Server {
+    ///     type Input = ();
+    ///
+    ///     async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
+    ///         cx.serve_forever(self).await?;
+    ///         Ok(())
+    ///     }
+    ///
+    ///     fn messages(messages: &mut Messages<Self>) {
+    ///         messages.accept::<Predict>();
+    ///     }
+    /// }
+    /// # impl Handle<Predict> for Server {
+    /// #     type Reply = f64;
+    /// #     async fn handle(&mut self, m: Predict, _: &mut WorkContext<Self>) -> f64 { m.0 }
+    /// # }
+    /// ```
+    fn messages(_messages: &mut Messages<Self>)
+    where
+        Self: Sized,
+    {
+    }
 }
 
 /// A place where incarnations of Works live.
 pub(crate) trait Host {
     /// Starts an incarnation, which from then on speaks through its outbox.
-    fn launch(&mut self, placement: Placement, path: &ActorPath, task: Task) -> Result<(), HostError>;
+    fn launch(&mut self, placement: &Placement, needs: Resources, what: Ingredients) -> Result<(), HostError>;
 
     /// Sends off what was launched since the last time; a host may gather launches until then.
     fn flush(&mut self);
+
+    /// What has happened to places since the last time.
+    fn events(&mut self) -> Vec<HostEvent> {
+        Vec::new()
+    }
+}
+
+/// Something that happened to the places of Works.
+pub(crate) enum HostEvent {
+    /// There may be a place for what had none.
+    Room,
+    /// The node is lost where the incarnation lived that speaks through this outbox.
+    NodeLost { outbox: Arc<Outbox>, why: String },
+}
+
+/// An incarnation could not be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HostError {
+    #[error(
+        "no thread could be started for work `{path}`: the system's limit on threads or memory is reached; \
+         raise it, or place light Works in the pool with `.placed(Placement::Pool)`"
+    )]
+    NoThread { path: String },
+    #[error("no process could be started for work `{path}`: {why}")]
+    NoProcess { path: String, why: String },
+    /// There is no place for it yet; it is launched again when there may be one.
+    #[error("{0}")]
+    Unplaced(String),
 }

@@ -11,13 +11,15 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use serde::{Deserialize, Serialize};
+
 use super::status::Failure;
 use crate::id::WorkId;
 use crate::payload::Holds;
 use crate::state::Patch;
 
 /// Something that happened to an incarnation.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
     RunStarted {
         run: u64,
@@ -69,6 +71,11 @@ impl Outbox {
         Self { id, content: Mutex::default(), doorbell }
     }
 
+    /// The Work that it is of.
+    pub(crate) fn id(&self) -> WorkId {
+        self.id
+    }
+
     pub(crate) fn publish(&self, patch: Patch, holds: Option<Holds>) {
         self.write(|news| {
             match &mut news.patch {
@@ -78,6 +85,18 @@ impl Outbox {
             if holds.is_some() {
                 news.holds = holds;
             }
+        });
+    }
+
+    /// Both at once, as they came from another process.
+    pub(crate) fn news(&self, patch: Option<Patch>, reports: Vec<Report>) {
+        self.write(|news| {
+            match (&mut news.patch, patch) {
+                (_, None) => {}
+                (Some(earlier), Some(patch)) => earlier.then(patch),
+                (none, patch) => *none = patch,
+            }
+            news.reports.extend(reports);
         });
     }
 

@@ -48,6 +48,11 @@ impl Input {
         key.copy_from_slice(&hash.as_bytes()[..16]);
         Ok((RunKey(key), Self { bytes, _holds: holds }))
     }
+
+    /// One that came from another process.
+    pub(crate) fn arrived(bytes: Bytes, holds: Holds) -> Self {
+        Self { bytes, _holds: holds }
+    }
 }
 
 /// One run as its Work is asked for it.

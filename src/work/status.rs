@@ -57,6 +57,10 @@ pub enum Reason {
     Timeout,
     /// A payload that it needed is gone.
     PayloadLost,
+    /// The node where it ran is lost.
+    NodeLost,
+    /// The process of its own in which it ran has died.
+    ProcessDied,
     /// It was asked to stop.
     Stopped,
 }
@@ -68,6 +72,8 @@ impl fmt::Display for Reason {
             Self::Panic => "panic",
             Self::Timeout => "timeout",
             Self::PayloadLost => "payload lost",
+            Self::NodeLost => "node lost",
+            Self::ProcessDied => "process died",
             Self::Stopped => "stopped",
         })
     }
@@ -122,7 +128,7 @@ mod milliseconds {
 }
 
 /// An end that was not asked for: what is known of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
     pub(crate) reason: Reason,
     pub(crate) message: String,

@@ -87,7 +87,7 @@ impl Ledger {
     }
 
     /// Puts a run that did not end back to the front; the same try if it never began.
-    pub(super) fn again(&mut self, waiting: Waiting, now: Moment) {
+    pub(super) fn again(&mut self, waiting: Waiting, why: Option<&str>, now: Moment) {
         if self.is_superseded(&waiting) {
             let attempts = waiting.attempts;
             self.record(waiting.tells(), Stage::Stopped, Some(Reason::Stopped), None, attempts, now);
@@ -95,7 +95,8 @@ impl Ledger {
         }
         let began = self.run_status(waiting.key).stage == Stage::Running;
         let attempts = if began { waiting.attempts } else { waiting.attempts.saturating_sub(1) };
-        self.record(waiting.tells(), Stage::Pending, None, None, attempts, now);
+        let why = why.map(str::to_owned);
+        self.record(waiting.tells(), Stage::Pending, None, why, attempts, now);
         self.queue.push_front(Waiting { attempts, ..waiting });
     }
 
@@ -109,7 +110,7 @@ impl Ledger {
         let had_run = current.is_some();
         if let Some(waiting) = current {
             match next {
-                Next::Relaunch { .. } => self.again(waiting, now),
+                Next::Relaunch { .. } => self.again(waiting, None, now),
                 Next::Stay => {
                     self.record(
                         waiting.tells(),

@@ -1,0 +1,426 @@
+//! What one process is to the others: its listener, its sessions, and how it finds other processes.
+//!
+//! All of it lives on one thread, which light Works share: what arrives for them then costs no wake-up of another.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::inbox::Inbox;
+use super::link::{BadPeer, End, Link};
+use super::protocol::{Control, Hello, NodeCard, Program, Refusal, Role, Welcome};
+use super::session::SessionSettings;
+use crate::id::{AppId, unique};
+use crate::transport::{Connection, Endpoint, Limits, Listener, Security, TransportError, dial};
+use crate::wire::{self, Frame};
+
+/// The waits between attempts to reach a process again.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What this process does about its sessions: the head, or a node.
+pub(super) trait Site: Send + Sync {
+    /// Whether a process that dials may begin a session, else why not.
+    fn admit(&self, hello: &Hello) -> Result<(), String>;
+    fn joined(&self, link: &Arc<Link>, role: Role);
+    fn control(&self, link: &Arc<Link>, control: Control) -> Result<(), String>;
+    fn disconnected(&self, link: &Arc<Link>, role: Role, why: &str);
+    fn connected_again(&self, link: &Arc<Link>, role: Role);
+    fn lost(&self, link: &Arc<Link>, role: Role, why: &str);
+}
+
+pub(crate) struct Bridge {
+    app: OnceLock<AppId>,
+    program: Program,
+    me: OnceLock<NodeCard>,
+    security: Security,
+    limits: Limits,
+    settings: SessionSettings,
+    handle: Handle,
+    site: OnceLock<Weak<dyn Site>>,
+    sessions: Mutex<Sessions>,
+}
+
+#[derive(Default)]
+struct Sessions {
+    /// Those that others began, by their process and number.
+    accepted: HashMap<(u64, u64), Accepted>,
+    /// Those with peers that this process began, by process.
+    peers: HashMap<u64, Arc<Link>>,
+}
+
+struct Accepted {
+    link: Arc<Link>,
+    connections: mpsc::Sender<(Connection, u64)>,
+}
+
+/// How a process takes part in an App.
+#[derive(Clone)]
+pub(crate) struct BridgeOptions {
+    pub(crate) program: Program,
+    pub(crate) security: Security,
+    pub(crate) limits: Limits,
+    pub(crate) settings: SessionSettings,
+}
+
+/// A process could not be reached, or did not want to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error("it was refused there: {0}")]
+    Refused(String),
+    #[error("the session was given up there: {0}")]
+    Lost(String),
+    #[error("what came from there cannot be understood: {0}")]
+    NotUnderstood(String),
+}
+
+impl Bridge {
+    /// To be called on the thread where it is to live.
+    pub(super) fn new(options: BridgeOptions) -> Self {
+        let BridgeOptions { program, security, limits, settings } = options;
+        Self {
+            app: OnceLock::new(),
+            program,
+            me: OnceLock::new(),
+            security,
+            limits,
+            settings,
+            handle: Handle::current(),
+            site: OnceLock::new(),
+            sessions: Mutex::default(),
+        }
+    }
+
+    pub(super) fn set_site(&self, site: Weak<dyn Site>) {
+        let _ = self.site.set(site);
+    }
+
+    /// Who this process is, once it is known where it can be reached.
+    pub(super) fn set_me(&self, me: NodeCard) {
+        let _ = self.me.set(me);
+    }
+
+    pub(super) fn me(&self) -> &NodeCard {
+        self.me.get().expect("set before any session begins")
+    }
+
+    pub(super) fn set_app(&self, app: AppId) {
+        let _ = self.app.set(app);
+    }
+
+    /// The App that this process takes part in.
+    pub(super) fn app(&self) -> AppId {
+        self.app.get().copied().unwrap_or(AppId::NONE)
+    }
+
+    pub(super) fn security(&self) -> &Security {
+        &self.security
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(super) fn settings(&self) -> SessionSettings {
+        self.settings
+    }
+
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(super) fn site(&self) -> Result<Arc<dyn Site>, BadPeer> {
+        let site = self.site.get().and_then(Weak::upgrade);
+        site.ok_or_else(|| BadPeer::Other("this process is leaving".to_owned()))
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sessions that others began and that live.
+    pub(super) fn accepted(&self) -> Vec<Arc<Link>> {
+        self.sessions().accepted.values().map(|accepted| accepted.link.clone()).collect()
+    }
+
+    /// Ends every session.
+    pub(super) fn end(&self) {
+        let sessions = std::mem::take(&mut *self.sessions());
+        let accepted = sessions.accepted.into_values().map(|accepted| accepted.link);
+        accepted.chain(sessions.peers.into_values()).for_each(|link| link.end());
+    }
+
+    // ---- those who dial ----
+
+    /// Takes connections for as long as the future lives.
+    pub(super) async fn listen(self: Arc<Self>, mut listener: Listener) {
+        loop {
+            let connection = listener.accept().await;
+            let bridge = self.clone();
+            tokio::spawn(async move {
+                let peer = connection.peer().to_owned();
+                let limit = bridge.limits.handshake;
+                match tokio::time::timeout(limit, bridge.greet(connection)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => log::warn!("a connection from {peer} was refused: {error}"),
+                    Err(_) => log::warn!("a connection from {peer} was closed: it said nothing within {limit:?}"),
+                }
+            });
+        }
+    }
+
+    async fn greet(self: Arc<Self>, mut connection: Connection) -> Result<(), DialError> {
+        let hello: Hello = match connection.read_frame().await? {
+            Some(Frame::Hello(body)) => {
+                wire::decode(&body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
+            }
+            Some(_) => return Err(DialError::NotUnderstood("it did not begin with a greeting".to_owned())),
+            None => return Ok(()),
+        };
+        let (link, connections) = match self.session_for(&hello) {
+            Ok(session) => session,
+            Err(refusal) => {
+                let reason = refusal.reason.clone();
+                let body = wire::encode(&refusal).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
+                connection.write_frame(&Frame::Bye(body)).await?;
+                return Err(DialError::Refused(reason));
+            }
+        };
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let welcome = Welcome {
+            app: self.app(),
+            node: self.me().clone(),
+            received: link.received(),
+            heartbeat_ms: millis(self.settings.heartbeat),
+            grace_ms: millis(self.settings.grace),
+        };
+        let body = wire::encode(&welcome).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
+        connection.write_frame(&Frame::Hello(body)).await?;
+        // The session may have ended meanwhile; then the connection is closed.
+        let _ = connections.send((connection, hello.received)).await;
+        Ok(())
+    }
+
+    /// The session that goes on, or begins, with this greeting.
+    #[expect(clippy::type_complexity, reason = "used in one place")]
+    fn session_for(
+        self: &Arc<Self>,
+        hello: &Hello,
+    ) -> Result<(Arc<Link>, mpsc::Sender<(Connection, u64)>), Refusal> {
+        let refused = |reason| Refusal { reason, lost: false };
+        if let Some(difference) = self.program.difference(&hello.program) {
+            return Err(refused(format!(
+                "the two are not the same program, seen from here: {difference}; \
+                 run the same build on all machines"
+            )));
+        }
+        if hello.app.is_some_and(|app| app != self.app()) {
+            return Err(Refusal { reason: "this is another run of the App".to_owned(), lost: true });
+        }
+        let key = (hello.node.id, hello.session);
+        if let Some(accepted) = self.sessions().accepted.get(&key) {
+            return Ok((accepted.link.clone(), accepted.connections.clone()));
+        }
+        if !hello.fresh {
+            let reason = "it was silent for longer than the grace period, so that its Works were given up".to_owned();
+            return Err(Refusal { reason, lost: true });
+        }
+        let site = self.site().map_err(|error| refused(error.to_string()))?;
+        site.admit(hello).map_err(refused)?;
+        let link = Arc::new(Link::new(hello.node.clone(), self.settings));
+        let (connections, arriving) = mpsc::channel(1);
+        let accepted = Accepted { link: link.clone(), connections: connections.clone() };
+        self.sessions().accepted.insert(key, accepted);
+        tokio::spawn(self.clone().attend(link.clone(), arriving, hello.role, key));
+        Ok((link, connections))
+    }
+
+    /// Lives as long as a session that another process began.
+    async fn attend(
+        self: Arc<Self>,
+        link: Arc<Link>,
+        mut arriving: mpsc::Receiver<(Connection, u64)>,
+        role: Role,
+        key: (u64, u64),
+    ) {
+        let mut inbox = Inbox::new(self.clone(), link.clone());
+        let mut next = None;
+        let mut begun = false;
+        let why = loop {
+            let connection = match next.take() {
+                Some(connection) => Some(connection),
+                None => tokio::select! {
+                    connection = arriving.recv() => connection,
+                    () = link.lost() => None,
+                },
+            };
+            let Some((connection, received)) = connection else {
+                break "nothing was heard from it for the grace period".to_owned();
+            };
+            let Ok(site) = self.site() else { break "this process leaves".to_owned() };
+            if std::mem::replace(&mut begun, true) {
+                site.connected_again(&link, role);
+            } else {
+                site.joined(&link, role);
+            }
+            let end = tokio::select! {
+                end = link.converse(connection, received, &mut inbox) => Some(end),
+                // The peer has given up the connection before this process has noticed anything.
+                connection = arriving.recv() => { next = connection; None }
+            };
+            link.disconnect();
+            match end {
+                None => {}
+                Some(End::Over(why)) => break why,
+                Some(End::Broken(why)) => site.disconnected(&link, role, &why),
+            }
+        };
+        self.sessions().accepted.remove(&key);
+        link.end();
+        if let Ok(site) = self.site() {
+            site.lost(&link, role, &why);
+        }
+    }
+
+    // ---- those who are dialed ----
+
+    /// Reaches another process and begins, or goes on with, a session.
+    pub(super) async fn call(
+        &self,
+        endpoints: &[Endpoint],
+        hello: &Hello,
+    ) -> Result<(Connection, Welcome), DialError> {
+        let mut failure = DialError::NotUnderstood("it has said nowhere where it can be reached".to_owned());
+        for endpoint in endpoints {
+            match self.call_at(endpoint, hello).await {
+                Ok(welcome) => return Ok(welcome),
+                Err(error @ DialError::Transport(_)) => failure = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failure)
+    }
+
+    async fn call_at(&self, endpoint: &Endpoint, hello: &Hello) -> Result<(Connection, Welcome), DialError> {
+        let not_understood = |error: &dyn std::fmt::Display| DialError::NotUnderstood(error.to_string());
+        let mut connection = dial(endpoint, &self.security, &self.limits).await?;
+        let exchange = async {
+            let body = wire::encode(hello).map_err(|error| not_understood(&error))?;
+            connection.write_frame(&Frame::Hello(body)).await?;
+            match connection.read_frame().await? {
+                Some(Frame::Hello(body)) => {
+                    wire::decode::<Welcome>(&body).map_err(|error| not_understood(&error))
+                }
+                Some(Frame::Bye(body)) => {
+                    let refusal: Refusal = wire::decode(&body).map_err(|error| not_understood(&error))?;
+                    Err(match refusal.lost {
+                        true => DialError::Lost(refusal.reason),
+                        false => DialError::Refused(refusal.reason),
+                    })
+                }
+                Some(_) => Err(not_understood(&"it did not answer with a greeting")),
+                None => Err(not_understood(&"it closed the connection instead of answering the greeting")),
+            }
+        };
+        let welcome = match tokio::time::timeout(self.limits.handshake, exchange).await {
+            Ok(welcome) => welcome?,
+            Err(_) => return Err(not_understood(&"it did not answer the greeting in time")),
+        };
+        Ok((connection, welcome))
+    }
+
+    pub(super) fn hello(&self, role: Role, app: Option<AppId>, session: u64) -> Hello {
+        Hello {
+            role,
+            program: self.program.clone(),
+            node: self.me().clone(),
+            app,
+            session,
+            fresh: true,
+            received: 0,
+        }
+    }
+
+    /// Lives as long as a session that this process began; gives why it ended.
+    pub(super) async fn pursue(
+        self: Arc<Self>,
+        link: Arc<Link>,
+        endpoints: Vec<Endpoint>,
+        hello: Hello,
+        first: Option<(Connection, u64)>,
+    ) -> String {
+        let role = hello.role;
+        let mut inbox = Inbox::new(self.clone(), link.clone());
+        let mut next = first;
+        let mut fresh = next.is_none();
+        let mut again = false;
+        let why = 'session: loop {
+            let mut pause = FIRST_PAUSE;
+            let (connection, received) = loop {
+                if let Some(next) = next.take() {
+                    break next;
+                }
+                let hello = Hello { fresh, received: link.received(), ..hello.clone() };
+                let attempt = tokio::select! {
+                    attempt = self.call(&endpoints, &hello) => attempt,
+                    () = link.lost() => break 'session "it could not be reached within the grace period".to_owned(),
+                };
+                match attempt {
+                    Ok((connection, welcome)) => break (connection, welcome.received),
+                    Err(DialError::Transport(error)) => log::debug!("{error}"),
+                    Err(error) => break 'session error.to_string(),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            };
+            fresh = false;
+            if let Ok(site) = self.site() {
+                if std::mem::replace(&mut again, true) {
+                    site.connected_again(&link, role);
+                } else {
+                    site.joined(&link, role);
+                }
+            }
+            let end = link.converse(connection, received, &mut inbox).await;
+            link.disconnect();
+            match end {
+                End::Over(why) => break why,
+                End::Broken(why) => {
+                    if let Ok(site) = self.site() {
+                        site.disconnected(&link, role, &why);
+                    }
+                }
+            }
+        };
+        link.end();
+        why
+    }
+
+    /// The session with another node, begun when it is first needed.
+    pub(super) fn peer(self: &Arc<Self>, card: &NodeCard) -> Arc<Link> {
+        let mut sessions = self.sessions();
+        if let Some(link) = sessions.peers.get(&card.id).filter(|link| !link.is_over()) {
+            return link.clone();
+        }
+        let link = Arc::new(Link::new(card.clone(), self.settings));
+        sessions.peers.insert(card.id, link.clone());
+        drop(sessions);
+        let (bridge, peer) = (self.clone(), link.clone());
+        let hello = self.hello(Role::Peer, Some(self.app()), unique());
+        self.handle.spawn(async move {
+            let (id, endpoints) = (peer.peer().id, peer.peer().endpoints.clone());
+            let why = bridge.clone().pursue(peer.clone(), endpoints, hello, None).await;
+            log::debug!("the session with node `{}` is over: {why}", peer.peer().name);
+            let mut sessions = bridge.sessions();
+            if sessions.peers.get(&id).is_some_and(|link| Arc::ptr_eq(link, &peer)) {
+                sessions.peers.remove(&id);
+            }
+        });
+        link
+    }
+}

@@ -1,0 +1,479 @@
+//! The head's side: which nodes there are, what runs on them, and what becomes of it when they are lost.
+//!
+//! # Guarantees
+//! - Every launch has a number. What comes from an incarnation that was given up, whatever its node still says, is
+//!   ignored.
+//! - What is lost with a node is told to the driver once for each incarnation.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use super::bridge::{Bridge, BridgeOptions, Site};
+use super::link::Link;
+use super::nodes::{Candidate, choose};
+use super::process::{ProcessCommand, Processes};
+use super::protocol::{Control, Hello, NodeCard, Role};
+use super::ways::Way;
+use crate::id::{ActorPath, AppId, IdMap, unique};
+use crate::state::Value;
+use crate::transport::{Endpoint, Limits, Listener, Security, TransportError};
+use crate::work::{
+    Closed, Doorbell, Failure, HostError, HostEvent, Ingredients, Outbox, Placement, Reason, Report, Resources,
+    find_address, remember_address,
+};
+
+/// How long a node that is told of the end may take to hear of it.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// How an App takes other processes in.
+pub(crate) struct HeadOptions {
+    pub(crate) bridge: BridgeOptions,
+    pub(crate) listen: Option<Endpoint>,
+    /// How the program is started again, for a Work with a process of its own.
+    pub(crate) process: ProcessCommand,
+}
+
+pub(crate) struct Head {
+    pub(super) bridge: Arc<Bridge>,
+    doorbell: Arc<Doorbell>,
+    pub(super) processes: Processes,
+    state: Mutex<State>,
+    endpoint: Option<Endpoint>,
+}
+
+#[derive(Default)]
+struct State {
+    nodes: BTreeMap<u64, Node>,
+    incarnations: IdMap<u64, Away>,
+    places: HashMap<ActorPath, u64>,
+    events: Vec<HostEvent>,
+    watchers: Vec<Arc<Link>>,
+    next_incarnation: u64,
+}
+
+struct Node {
+    link: Arc<Link>,
+    used: Resources,
+    incarnations: HashSet<u64>,
+    /// Whether it is the process of one Work.
+    is_process: bool,
+}
+
+/// An incarnation in another process.
+struct Away {
+    outbox: Arc<Outbox>,
+    node: u64,
+    path: ActorPath,
+    needs: Resources,
+}
+
+/// A node, as it is shown.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct NodeStatus {
+    /// Whether there is a connection to it now.
+    pub is_connected: bool,
+    /// What it has been given by `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// What it has.
+    pub resources: Resources,
+    /// What the Works on it need.
+    pub used: Resources,
+    /// The paths of the Works on it.
+    pub works: Vec<String>,
+}
+
+impl Head {
+    /// Begins to listen, if it is to. To be called on the thread where it is to live.
+    pub(crate) async fn start(
+        app: AppId,
+        options: HeadOptions,
+        doorbell: Arc<Doorbell>,
+    ) -> Result<Arc<Self>, TransportError> {
+        let HeadOptions { bridge: options, listen, process } = options;
+        let listener = match &listen {
+            Some(endpoint) => {
+                Some(Listener::bind(endpoint, options.security.clone(), options.limits).await?)
+            }
+            None => None,
+        };
+        let bridge = Arc::new(Bridge::new(options));
+        bridge.set_app(app);
+        let endpoint = listener.as_ref().map(Listener::endpoint);
+        bridge.set_me(NodeCard {
+            id: unique(),
+            name: "head".to_owned(),
+            labels: BTreeMap::new(),
+            resources: Resources::default(),
+            endpoints: endpoint.clone().into_iter().collect(),
+        });
+        let head = Arc::new(Self {
+            bridge: bridge.clone(),
+            doorbell,
+            processes: Processes::new(process),
+            state: Mutex::default(),
+            endpoint,
+        });
+        let site: Arc<dyn Site> = head.clone();
+        bridge.set_site(Arc::downgrade(&site));
+        if let Some(listener) = listener {
+            log::info!("nodes join at {}", listener.endpoint());
+            tokio::spawn(bridge.listen(listener));
+        }
+        Ok(head)
+    }
+
+    /// Where nodes join.
+    pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
+        self.endpoint.as_ref()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts an incarnation in another process.
+    pub(crate) fn launch(
+        self: &Arc<Self>,
+        placement: &Placement,
+        needs: Resources,
+        what: Ingredients,
+    ) -> Result<(), HostError> {
+        match placement {
+            Placement::Node(selector) => {
+                let chosen = {
+                    let state = self.lock();
+                    let candidates: Vec<_> = state
+                        .nodes
+                        .values()
+                        .filter(|node| !node.is_process && node.link.is_connected())
+                        .map(|node| Candidate {
+                            card: node.link.peer(),
+                            used: node.used,
+                            works: node.incarnations.len(),
+                        })
+                        .collect();
+                    choose(&candidates, selector, needs)
+                };
+                let node = chosen.map_err(|why| HostError::Unplaced(self.with_address(why)))?;
+                self.launch_on(node, needs, selector.is_pooled(), what)
+            }
+            Placement::Process => {
+                self.processes.start(self, what);
+                Ok(())
+            }
+            Placement::Thread | Placement::Pool => unreachable!("hosted by this process itself"),
+        }
+    }
+
+    fn with_address(&self, why: String) -> String {
+        match &self.endpoint {
+            Some(endpoint) => why.replace("HOST:PORT", &endpoint.to_string()),
+            None => format!("{why}; this App takes no nodes in: start it with `--listen ADDRESS:PORT`"),
+        }
+    }
+
+    pub(super) fn launch_on(
+        &self,
+        node: u64,
+        needs: Resources,
+        pooled: bool,
+        what: Ingredients,
+    ) -> Result<(), HostError> {
+        let Ingredients { kind, app, path, state: value, max_state_bytes, mailbox, outbox, abort } = what;
+        let mut state = self.lock();
+        state.next_incarnation += 1;
+        let incarnation = state.next_incarnation;
+        let Some(entry) = state.nodes.get_mut(&node) else {
+            return Err(HostError::Unplaced("waits for a node: the one it was meant for is gone".to_owned()));
+        };
+        entry.used = entry.used.plus(needs);
+        entry.incarnations.insert(incarnation);
+        let link = entry.link.clone();
+        state.places.insert(path.clone(), node);
+        state.incarnations.insert(incarnation, Away { outbox, node, path: path.clone(), needs });
+        drop(state);
+        remember_address(app, &path, &mailbox);
+        let launch = Control::Launch {
+            incarnation,
+            path: path.clone(),
+            work: kind.name().to_owned(),
+            pooled,
+            state: value,
+            max_state_bytes: max_state_bytes as u64,
+            mailbox: mailbox.capacity() as u64,
+        };
+        if let Err(why) = link.try_control(&launch) {
+            self.forget(incarnation);
+            return Err(HostError::NoProcess { path: path.to_string(), why });
+        }
+        let far = link.clone();
+        abort.tell(move || far.control(&Control::Kill { incarnation }));
+        mailbox.divert(Arc::new(Way::new(link, path, kind, Some(incarnation))));
+        Ok(())
+    }
+
+    /// An incarnation is over: its place is free.
+    fn forget(&self, incarnation: u64) -> Option<Away> {
+        let mut state = self.lock();
+        let away = state.incarnations.remove(&incarnation)?;
+        if let Some(node) = state.nodes.get_mut(&away.node) {
+            node.incarnations.remove(&incarnation);
+            node.used = Resources {
+                cpus: node.used.cpus.saturating_sub(away.needs.cpus),
+                gpus: node.used.gpus.saturating_sub(away.needs.gpus),
+                memory: node.used.memory.saturating_sub(away.needs.memory),
+            };
+            if node.is_process {
+                node.link.control(&Control::End { why: "its Work is over".to_owned() });
+            }
+        }
+        state.events.push(HostEvent::Room);
+        Some(away)
+    }
+
+    pub(crate) fn take_events(&self) -> Vec<HostEvent> {
+        std::mem::take(&mut self.lock().events)
+    }
+
+    /// The nodes, by name.
+    pub(crate) fn status(&self) -> BTreeMap<String, NodeStatus> {
+        let state = self.lock();
+        let nodes = state.nodes.values().filter(|node| !node.is_process);
+        nodes
+            .map(|node| {
+                let works = node.incarnations.iter().filter_map(|number| state.incarnations.get(number));
+                let mut works: Vec<_> = works.map(|away| away.path.to_string()).collect();
+                works.sort();
+                let card = node.link.peer();
+                let status = NodeStatus {
+                    is_connected: node.link.is_connected(),
+                    labels: card.labels.clone(),
+                    resources: card.resources,
+                    used: node.used,
+                    works,
+                };
+                (card.name.clone(), status)
+            })
+            .collect()
+    }
+
+    /// Shows the App's state to those who watch it; one who is slow is shown a later one.
+    pub(crate) async fn show(&self, version: u64, state: &Value) {
+        let watchers = {
+            let mut state = self.lock();
+            state.watchers.retain(|link| !link.is_over());
+            state.watchers.clone()
+        };
+        for link in watchers {
+            if link.room().await {
+                link.control(&Control::State { version, state: state.clone() });
+            }
+        }
+    }
+
+    pub(crate) fn has_watchers(&self) -> bool {
+        !self.lock().watchers.is_empty()
+    }
+
+    /// Tells all other processes that the App is over.
+    pub(crate) async fn end(&self, why: &str) {
+        let links = self.bridge.accepted();
+        for link in &links {
+            link.control(&Control::End { why: why.to_owned() });
+        }
+        let farewell = futures::future::join_all(links.iter().map(|link| link.drained()));
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+        self.bridge.end();
+        self.processes.end();
+    }
+
+    fn lost_node(&self, link: &Arc<Link>, why: &str) {
+        let id = link.peer().id;
+        let name = &link.peer().name;
+        let mut state = self.lock();
+        let Some(node) = state.nodes.remove(&id) else { return };
+        state.places.retain(|_, place| *place != id);
+        let lost: Vec<_> =
+            node.incarnations.iter().filter_map(|number| state.incarnations.remove(number)).collect();
+        if node.is_process {
+            drop(state);
+            self.processes.lost(name, lost.into_iter().map(|away| away.outbox).next());
+            return;
+        }
+        let mut paths: Vec<_> = lost.iter().map(|away| format!("`{}`", away.path)).collect();
+        paths.sort();
+        let what = match paths.len() {
+            0 => "no Work ran on it".to_owned(),
+            1 => format!("work {} ran on it", paths[0]),
+            _ => format!("works {} ran on it", paths.join(", ")),
+        };
+        let labels: String =
+            link.peer().labels.iter().map(|(key, value)| format!(" --label {key}={value}")).collect();
+        let back = match &self.endpoint {
+            Some(endpoint) => {
+                format!("; to bring it back: `node --join {endpoint} --name {name}{labels}` on its machine")
+            }
+            None => String::new(),
+        };
+        log::warn!("node `{name}` is lost ({why}): {what}{back}");
+        for away in lost {
+            let why = format!("node `{name}` was lost ({why})");
+            state.events.push(HostEvent::NodeLost { outbox: away.outbox, why });
+        }
+        state.events.push(HostEvent::Room);
+        drop(state);
+        self.doorbell.ring_again();
+    }
+
+    /// A process whose connection broke, and that takes no connections any more, will not come back.
+    async fn probe(link: Arc<Link>, security: Security, limits: Limits) {
+        for endpoint in &link.peer().endpoints {
+            match crate::transport::dial(endpoint, &security, &limits).await {
+                Err(error) if error.is_refused_connection() => {}
+                _ => return,
+            }
+        }
+        if !link.is_connected() && !link.peer().endpoints.is_empty() {
+            link.end();
+        }
+    }
+}
+
+impl Site for Head {
+    fn admit(&self, hello: &Hello) -> Result<(), String> {
+        match hello.role {
+            Role::Peer | Role::Watcher => return Ok(()),
+            Role::Node => {}
+        }
+        let name = &hello.node.name;
+        if self.processes.expects(name) {
+            return Ok(());
+        }
+        let same_name: Vec<_> = {
+            let state = self.lock();
+            let nodes = state.nodes.values().filter(|node| &node.link.peer().name == name);
+            nodes.map(|node| node.link.clone()).collect()
+        };
+        if same_name.iter().any(|link| link.is_connected()) {
+            return Err(format!(
+                "there is a node `{name}` already; give this one another name with --name, or end the other first"
+            ));
+        }
+        // It has been started again: what ran on the one before is lost.
+        same_name.iter().for_each(|link| link.end());
+        Ok(())
+    }
+
+    fn joined(&self, link: &Arc<Link>, role: Role) {
+        match role {
+            Role::Peer => return,
+            Role::Watcher => {
+                self.lock().watchers.push(link.clone());
+                self.lock().events.push(HostEvent::Room);
+                self.doorbell.ring_again();
+                return;
+            }
+            Role::Node => {}
+        }
+        let card = link.peer();
+        let starting = self.processes.joined(&card.name, link);
+        let node = Node {
+            link: link.clone(),
+            used: Resources::default(),
+            incarnations: HashSet::new(),
+            is_process: starting.is_some(),
+        };
+        self.lock().nodes.insert(card.id, node);
+        if let Some(what) = starting {
+            let outbox = what.outbox.clone();
+            if let Err(error) = self.launch_on(card.id, Resources::default(), false, what) {
+                let failure = Failure { reason: Reason::ProcessDied, message: error.to_string() };
+                outbox.report(Report::Died { failure });
+            }
+            return;
+        }
+        log::info!("node `{}` has joined, with {}", card.name, card.resources);
+        self.lock().events.push(HostEvent::Room);
+        self.doorbell.ring_again();
+    }
+
+    fn control(&self, link: &Arc<Link>, control: Control) -> Result<(), String> {
+        match control {
+            Control::News { incarnation, patch, reports } => {
+                let outbox = match self.lock().incarnations.get(&incarnation) {
+                    Some(away) if away.node == link.peer().id => away.outbox.clone(),
+                    // It was given up; what it still says is not heard.
+                    _ => return Ok(()),
+                };
+                let over = reports.iter().any(|r| matches!(r, Report::Stopped { .. } | Report::Died { .. }));
+                outbox.news(patch, reports);
+                if over {
+                    self.forget(incarnation);
+                    self.doorbell.ring_again();
+                }
+            }
+            Control::Locate { path } => {
+                let place = self.locate(link, &path);
+                link.control(&Control::Located { path, place });
+            }
+            Control::Log { path, level, target, text } => {
+                let name = &link.peer().name;
+                match path {
+                    Some(path) => log::log!(target: &target, level, "[{path}] {text}"),
+                    None => log::log!(target: &target, level, "[node {name}] {text}"),
+                }
+            }
+            other => return Err(format!("a node does not say {}", other.name())),
+        }
+        Ok(())
+    }
+
+    fn disconnected(&self, link: &Arc<Link>, role: Role, why: &str) {
+        if role != Role::Node {
+            return;
+        }
+        let name = &link.peer().name;
+        if self.processes.has(name) {
+            // The other end of a Unix socket is closed by the end of its process only.
+            link.end();
+            return;
+        }
+        log::warn!(
+            "the connection to node `{name}` broke ({why}); it has {:?} to come back",
+            self.bridge.settings().grace
+        );
+        tokio::spawn(Self::probe(link.clone(), self.bridge.security().clone(), self.bridge.limits()));
+    }
+
+    fn connected_again(&self, link: &Arc<Link>, role: Role) {
+        if role == Role::Node {
+            log::info!("node `{}` is connected again; nothing was lost", link.peer().name);
+            self.lock().events.push(HostEvent::Room);
+            self.doorbell.ring_again();
+        }
+    }
+
+    fn lost(&self, link: &Arc<Link>, role: Role, why: &str) {
+        if role == Role::Node {
+            self.lost_node(link, why);
+        }
+    }
+}
+
+impl Head {
+    fn locate(&self, asker: &Arc<Link>, path: &ActorPath) -> Result<NodeCard, Closed> {
+        let state = self.lock();
+        let asker_is_process = state.nodes.get(&asker.peer().id).is_some_and(|node| node.is_process);
+        match state.places.get(path).and_then(|node| state.nodes.get(node)) {
+            // The process of a Work is reached from other machines by way of this one.
+            Some(node) if node.is_process && !asker_is_process => Ok(self.bridge.me().clone()),
+            Some(node) => Ok(node.link.peer().clone()),
+            None if find_address(self.bridge.app(), path).is_some() => Ok(self.bridge.me().clone()),
+            None => Err(Closed::Unknown),
+        }
+    }
+}
+
+/// Who knows the head without keeping it alive.
+pub(super) type WeakHead = Weak<Head>;

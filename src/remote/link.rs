@@ -1,0 +1,512 @@
+//! One session with another process, its connections, and the messages between Works that go over it.
+//!
+//! # Guarantees
+//! - Messages of one channel arrive in the order in which they were sent, once, as long as the session lives.
+//! - What is on its way to a Work is bounded: a channel has as many messages under way as the other end has given
+//!   credit for, and a session as many bytes as its settings say. Senders wait for both.
+//! - When the session is lost, every question that waits for its answer is told so.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{Notify, Semaphore, TryAcquireError};
+use tokio::time::Instant;
+
+use super::protocol::{
+    Control, FIRST_CREDIT, NodeCard, Packet, PacketError, Unanswered, begin_ask, begin_tell, write_control,
+    write_credit,
+};
+use super::session::{Expired, Session, SessionError, SessionSettings, TooLarge};
+use crate::id::{ActorPath, IdMap};
+use crate::transport::{Connection, FrameReader, FrameWriter, TransportError};
+use crate::wire::{CodecError, Frame};
+use crate::work::{Closed, Letter, Outcome, Refused, WorkKind};
+
+pub(crate) struct Link {
+    peer: NodeCard,
+    start: Instant,
+    state: Mutex<State>,
+    /// There is something to write.
+    wake: Notify,
+    /// There is room again for what can wait.
+    room: Notify,
+    channels: Mutex<HashMap<(ActorPath, &'static str), Arc<Channel>>>,
+    by_number: Mutex<Vec<Arc<Channel>>>,
+    next_question: AtomicU64,
+}
+
+struct State {
+    session: Session,
+    questions: IdMap<u64, Box<dyn Letter>>,
+    over: bool,
+    /// Why this process leaves, once all that it has to say has been sent.
+    leaving: Option<String>,
+}
+
+/// The way for messages of one type to one Work.
+pub(super) struct Channel {
+    number: u32,
+    credit: Semaphore,
+    /// How many were sent and have not found their place yet.
+    under_way: AtomicU32,
+}
+
+/// Why a connection, or the whole session, is over.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The connection; the session goes on with the next one.
+    Broken(String),
+    /// The session: the peer has said so, or has broken the protocol.
+    Over(String),
+}
+
+/// What the messages of a link come to.
+pub(super) trait Inbound: Send {
+    fn packet(&mut self, packet: Packet) -> Result<(), BadPeer>;
+}
+
+/// A peer broke the protocol.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BadPeer {
+    #[error(transparent)]
+    Packet(#[from] PacketError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    #[error("{0}")]
+    Other(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+enum NotPushed {
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    #[error("the session is over")]
+    Over,
+}
+
+impl Link {
+    pub(super) fn new(peer: NodeCard, settings: SessionSettings) -> Self {
+        Self {
+            peer,
+            start: Instant::now(),
+            state: Mutex::new(State {
+                session: Session::new(settings, Duration::ZERO),
+                questions: IdMap::default(),
+                over: false,
+                leaving: None,
+            }),
+            wake: Notify::new(),
+            room: Notify::new(),
+            channels: Mutex::default(),
+            by_number: Mutex::default(),
+            next_question: AtomicU64::new(1),
+        }
+    }
+
+    pub(crate) fn peer(&self) -> &NodeCard {
+        &self.peer
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// The last message that arrived.
+    pub(super) fn received(&self) -> u64 {
+        self.lock().session.received()
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.lock().session.is_connected()
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.lock().over
+    }
+
+    /// Sends what `write` writes; a message that a question belongs to is kept until it is answered.
+    fn push(&self, write: impl FnOnce(&mut BytesMut) -> Result<(), NotPushed>) -> Result<(), NotPushed> {
+        let mut state = self.lock();
+        if state.over {
+            return Err(NotPushed::Over);
+        }
+        state.session.push(write)?;
+        drop(state);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Sends a message of the runtime's own. These do not wait for room: their number is bounded by what they are about.
+    pub(super) fn control(&self, control: &Control) {
+        match self.push(|out| Ok(write_control(out, control)?)) {
+            Ok(()) | Err(NotPushed::Over) => {}
+            Err(error) => log::error!("nothing can be told to node `{}`: {error}", self.peer.name),
+        }
+    }
+
+    /// The same, for what can be too large: why it cannot be sent.
+    pub(super) fn try_control(&self, control: &Control) -> Result<(), String> {
+        self.push(|out| Ok(write_control(out, control)?)).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn credit(&self, channel: u32, more: u32) {
+        let _ = self.push(|out| {
+            write_credit(out, channel, more);
+            Ok(())
+        });
+    }
+
+    pub(super) fn answer(&self, question: u64, outcome: Outcome) {
+        let why = match outcome {
+            Outcome::Answered(bytes) => {
+                let sent = self.push(|out| {
+                    super::protocol::write_answer(out, question, &bytes);
+                    Ok(())
+                });
+                match sent {
+                    Err(error @ NotPushed::TooLarge(_)) => Unanswered::Unreadable(format!("the answer: {error}")),
+                    _ => return,
+                }
+            }
+            Outcome::Refused(why) => Unanswered::Refused(why),
+            Outcome::Failed => Unanswered::Failed,
+            Outcome::NodeLost => Unanswered::NodeLost,
+            Outcome::Unreadable(why) => Unanswered::Unreadable(why),
+        };
+        self.control(&Control::Unanswered { question, why });
+    }
+
+    /// Waits until there is room for what can wait; `false` when the session is over.
+    pub(super) async fn room(&self) -> bool {
+        loop {
+            let room = self.room.notified();
+            {
+                let state = self.lock();
+                if state.over {
+                    return false;
+                }
+                if state.session.has_room() {
+                    return true;
+                }
+            }
+            room.await;
+        }
+    }
+
+    /// Waits until everything has arrived at the peer, or the session is over.
+    pub(super) async fn drained(&self) {
+        loop {
+            let room = self.room.notified();
+            {
+                let state = self.lock();
+                if state.over || state.session.unacknowledged() == 0 {
+                    return;
+                }
+            }
+            room.await;
+        }
+    }
+
+    // ---- messages between Works ----
+
+    /// The channel for messages of this type to the Work at `path`.
+    pub(super) fn channel(
+        &self,
+        path: &ActorPath,
+        kind: &WorkKind,
+        message: &'static str,
+    ) -> Result<Arc<Channel>, String> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(&(path.clone(), message)) {
+            return Ok(channel.clone());
+        }
+        if !kind.messages().contains(&message) {
+            return Err(format!(
+                "`{}` does not say that it takes `{message}` from other processes: have \
+                 `fn messages(messages: &mut Messages<Self>)` in its `impl Work` call `messages.accept::<…>()`",
+                kind.name()
+            ));
+        }
+        let mut by_number = self.by_number.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = u32::try_from(by_number.len()).map_err(|_| "there are too many channels".to_owned())?;
+        let credit = Semaphore::new(FIRST_CREDIT as usize);
+        let channel = Arc::new(Channel { number, credit, under_way: AtomicU32::new(0) });
+        by_number.push(channel.clone());
+        channels.insert((path.clone(), message), channel.clone());
+        let message = message.to_owned();
+        self.control(&Control::Open { channel: number, path: path.clone(), message });
+        Ok(channel)
+    }
+
+    pub(super) fn try_send(
+        &self,
+        channel: &Channel,
+        letter: Box<dyn Letter>,
+    ) -> Result<(), Refused<Box<dyn Letter>>> {
+        match channel.credit.try_acquire() {
+            Ok(permit) => permit.forget(),
+            Err(TryAcquireError::NoPermits) => return Err(Refused::Full(letter)),
+            Err(TryAcquireError::Closed) => return Err(Refused::Closed(letter, Closed::NodeLost)),
+        }
+        if !self.lock().session.has_room() {
+            channel.credit.add_permits(1);
+            return Err(Refused::Full(letter));
+        }
+        self.post(channel, letter)
+    }
+
+    pub(super) async fn send(
+        &self,
+        channel: &Channel,
+        letter: Box<dyn Letter>,
+    ) -> Result<(), Refused<Box<dyn Letter>>> {
+        let Ok(permit) = channel.credit.acquire().await else {
+            return Err(Refused::Closed(letter, Closed::NodeLost));
+        };
+        if !self.room().await {
+            return Err(Refused::Closed(letter, Closed::NodeLost));
+        }
+        permit.forget();
+        self.post(channel, letter)
+    }
+
+    fn post(&self, channel: &Channel, letter: Box<dyn Letter>) -> Result<(), Refused<Box<dyn Letter>>> {
+        let question = letter.is_question().then(|| self.next_question.fetch_add(1, Ordering::Relaxed));
+        let mut state = self.lock();
+        let sent = if state.over {
+            Err(NotPushed::Over)
+        } else {
+            state.session.push(|out| {
+                match question {
+                    Some(question) => begin_ask(out, channel.number, question),
+                    None => begin_tell(out, channel.number),
+                }
+                letter.write(out).map_err(NotPushed::Codec)
+            })
+        };
+        match sent {
+            Ok(()) => {
+                if let Some(question) = question {
+                    state.questions.insert(question, letter);
+                }
+                drop(state);
+                channel.under_way.fetch_add(1, Ordering::Relaxed);
+                self.wake.notify_one();
+                Ok(())
+            }
+            Err(NotPushed::Over) => Err(Refused::Closed(letter, Closed::NodeLost)),
+            Err(error) => {
+                drop(state);
+                channel.credit.add_permits(1);
+                Err(Refused::Unsendable(letter, error.to_string()))
+            }
+        }
+    }
+
+    /// Another process has answered.
+    pub(super) fn settle(&self, question: u64, outcome: Outcome) {
+        let letter = self.lock().questions.remove(&question);
+        // One that is not known was answered twice, which harms nobody.
+        if let Some(letter) = letter {
+            letter.settle(outcome);
+        }
+    }
+
+    pub(super) fn more_credit(&self, channel: u32, more: u32) -> Result<(), BadPeer> {
+        let channels = self.by_number.lock().unwrap_or_else(PoisonError::into_inner);
+        let channel = channels
+            .get(channel as usize)
+            .ok_or_else(|| BadPeer::Other(format!("credit for channel {channel}, which was never opened")))?;
+        if channel.credit.available_permits() + more as usize > Semaphore::MAX_PERMITS / 2 {
+            return Err(BadPeer::Other("more credit than there can be".to_owned()));
+        }
+        let _ = channel.under_way.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |under_way| {
+            Some(under_way.saturating_sub(more))
+        });
+        channel.credit.add_permits(more as usize);
+        Ok(())
+    }
+
+    /// Says goodbye once everything has been sent, which ends the session.
+    pub(super) fn leave(&self, why: &str) {
+        self.lock().leaving = Some(why.to_owned());
+        self.wake.notify_one();
+    }
+
+    /// Ends the session for ever. Whoever waits for an answer or for room is told.
+    pub(super) fn end(&self) {
+        let questions = {
+            let mut state = self.lock();
+            state.over = true;
+            std::mem::take(&mut state.questions)
+        };
+        for channel in self.by_number.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            channel.credit.close();
+        }
+        self.room.notify_waiters();
+        self.wake.notify_one();
+        for letter in questions.into_values() {
+            letter.settle(Outcome::NodeLost);
+        }
+    }
+
+    // ---- the connection ----
+
+    /// Goes on with the session on this connection until either is over. Dropping the future closes the connection.
+    pub(super) async fn converse(
+        &self,
+        connection: Connection,
+        peer_received: u64,
+        inbound: &mut dyn Inbound,
+    ) -> End {
+        if let Err(error) = self.lock().session.connect(peer_received, self.now()) {
+            return End::Over(error.to_string());
+        }
+        let (mut reader, mut writer) = connection.split();
+        let end = tokio::select! {
+            end = self.read(&mut reader, inbound) => end,
+            end = self.write(&mut writer) => end,
+        };
+        self.disconnect();
+        end
+    }
+
+    /// The connection is gone; also called when the future of [`converse`](Self::converse) was dropped.
+    pub(super) fn disconnect(&self) {
+        let now = self.now();
+        self.lock().session.disconnect(now);
+    }
+
+    async fn read(&self, reader: &mut FrameReader, inbound: &mut dyn Inbound) -> End {
+        loop {
+            let mut next = match reader.next().await {
+                Ok(Some(frame)) => Some(frame),
+                Ok(None) => return End::Broken("it was closed".to_owned()),
+                Err(error) => return broken(error),
+            };
+            // Senders on this thread must get their turn as well.
+            let mut budget = 512;
+            while let Some(frame) = next {
+                if let Err(error) = self.frame(frame, inbound) {
+                    return End::Over(error.to_string());
+                }
+                budget -= 1;
+                if budget == 0 {
+                    break;
+                }
+                next = match reader.buffered() {
+                    Ok(next) => next,
+                    Err(error) => return broken(error),
+                };
+            }
+            // An acknowledgement may be owed.
+            self.wake.notify_one();
+            if budget == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn frame(&self, frame: Frame, inbound: &mut dyn Inbound) -> Result<(), BadPeer> {
+        let now = self.now();
+        let body: Option<Bytes> = {
+            let mut state = self.lock();
+            let is_ack = matches!(frame, Frame::Ack { .. });
+            let body = state.session.receive(frame, now)?;
+            if is_ack && state.session.has_room() {
+                drop(state);
+                self.room.notify_waiters();
+            }
+            body
+        };
+        match body {
+            Some(body) => inbound.packet(Packet::read(body)?),
+            None => Ok(()),
+        }
+    }
+
+    async fn write(&self, writer: &mut FrameWriter) -> End {
+        loop {
+            let (bytes, deadline, leaving) = {
+                let mut state = self.lock();
+                if state.over {
+                    return End::Over("the session was ended here".to_owned());
+                }
+                let now = self.now();
+                (state.session.transmit(now), state.session.next_deadline(), state.leaving.clone())
+            };
+            if let Some(bytes) = bytes {
+                if let Err(error) = writer.write(&bytes).await {
+                    return broken(error);
+                }
+                continue;
+            }
+            if let Some(why) = leaving {
+                let mut bye = BytesMut::new();
+                Frame::Bye(Bytes::from(why.clone())).put(&mut bye);
+                // The peer will notice in any case.
+                let _ = writer.write(&bye).await;
+                writer.close().await;
+                return End::Over(why);
+            }
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = sleep_until(deadline.map(|at| self.start + at)) => {
+                    if let Some(expired) = self.on_time() {
+                        return End::Broken(match expired {
+                            Expired::Connection | Expired::Session => "nothing came for too long".to_owned(),
+                        });
+                    }
+                }
+            }
+        }
+    }
+
+    fn on_time(&self) -> Option<Expired> {
+        let now = self.now();
+        self.lock().session.on_time(now)
+    }
+
+    /// Waits, without a connection, until the session is lost.
+    pub(super) async fn lost(&self) {
+        loop {
+            let deadline = {
+                let state = self.lock();
+                if state.over || state.session.is_lost() {
+                    return;
+                }
+                state.session.next_deadline()
+            };
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = sleep_until(deadline.map(|at| self.start + at)) => { self.on_time(); }
+            }
+        }
+    }
+}
+
+impl Channel {
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed) as usize
+    }
+}
+
+fn broken(error: TransportError) -> End {
+    End::Broken(error.to_string())
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,189 @@
+//! Works with a process of their own: the same program, started again, joined over a Unix socket.
+//!
+//! # Guarantees
+//! - Whatever ends the process ends one Work: its failure says how the process ended. What the Work had published
+//!   and reported before is taken in first.
+//! - The process ends when its Work is over, and when the head does.
+
+use std::collections::HashMap;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, OnceCell};
+
+use super::head::Head;
+use super::link::Link;
+use crate::id::unique;
+use crate::transport::{Endpoint, Listener, TransportError};
+use crate::work::{Failure, Ingredients, Outbox, Reason, Report};
+
+/// Makes the command that starts the program again, to which `node --join …` is added.
+pub(crate) type ProcessCommand = Arc<dyn Fn() -> std::io::Result<Command> + Send + Sync>;
+
+pub(super) struct Processes {
+    command: ProcessCommand,
+    socket: OnceCell<PathBuf>,
+    running: Mutex<HashMap<String, Process>>,
+}
+
+struct Process {
+    /// What it is started for, until it has joined.
+    starting: Option<Ingredients>,
+    path: String,
+    kill: Arc<Notify>,
+    /// How it ended, once that is known.
+    ended: Option<String>,
+    /// The Work that was on it, once its session is over.
+    lost: Option<Option<Arc<Outbox>>>,
+}
+
+impl Processes {
+    pub(super) fn new(command: ProcessCommand) -> Self {
+        Self { command, socket: OnceCell::new(), running: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Process>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts a process for this incarnation.
+    pub(super) fn start(&self, head: &Arc<Head>, what: Ingredients) {
+        let name = format!("process-{:016x}", unique());
+        let kill = Arc::new(Notify::new());
+        let killer = kill.clone();
+        what.abort.tell(move || killer.notify_one());
+        let path = what.path.to_string();
+        let process = Process { starting: Some(what), path, kill: kill.clone(), ended: None, lost: None };
+        self.lock().insert(name.clone(), process);
+        head.bridge.handle().spawn(attend(head.clone(), name, kill));
+    }
+
+    pub(super) fn expects(&self, name: &str) -> bool {
+        self.lock().get(name).is_some_and(|process| process.starting.is_some())
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.lock().contains_key(name)
+    }
+
+    /// A node has joined: what is to run there, if it is one of these.
+    pub(super) fn joined(&self, name: &str, _: &Arc<Link>) -> Option<Ingredients> {
+        self.lock().get_mut(name)?.starting.take()
+    }
+
+    /// The session with a process is over, and this Work had not ended.
+    pub(super) fn lost(&self, name: &str, work: Option<Arc<Outbox>>) {
+        let mut running = self.lock();
+        if let Some(process) = running.get_mut(name) {
+            process.lost = Some(work);
+            process.kill.notify_one();
+            settle(&mut running, name);
+        }
+    }
+
+    fn ended(&self, name: &str, how: String) {
+        let mut running = self.lock();
+        if let Some(process) = running.get_mut(name) {
+            process.ended = Some(how);
+            settle(&mut running, name);
+        }
+    }
+
+    /// Ends all of them.
+    pub(super) fn end(&self) {
+        self.lock().drain().for_each(|(_, process)| process.kill.notify_one());
+        if let Some(directory) = self.socket.get().and_then(|socket| socket.parent()) {
+            // It is in the directory for temporary files in any case.
+            let _ = std::fs::remove_dir_all(directory);
+        }
+    }
+
+    async fn socket(&self, head: &Arc<Head>) -> Result<&Path, TransportError> {
+        let socket = self.socket.get_or_try_init(async || {
+            let directory = std::env::temp_dir().join(format!("flowright-{:016x}", unique()));
+            std::fs::DirBuilder::new()
+                .mode(0o700)
+                .create(&directory)
+                .map_err(|source| TransportError::directory(&directory, source))?;
+            let socket = directory.join("head.sock");
+            let endpoint = Endpoint::Unix(socket.clone());
+            let bridge = &head.bridge;
+            let listener = Listener::bind(&endpoint, bridge.security().clone(), bridge.limits()).await?;
+            tokio::spawn(bridge.clone().listen(listener));
+            Ok(socket)
+        });
+        socket.await.map(PathBuf::as_path)
+    }
+}
+
+/// Reports the death of the Work once both are known: how the process ended, and what was on it.
+fn settle(running: &mut HashMap<String, Process>, name: &str) {
+    let Some(process) = running.get_mut(name) else { return };
+    let Some(how) = &process.ended else { return };
+    let work = match (process.starting.take(), process.lost.take()) {
+        (Some(starting), _) => Some(starting.outbox),
+        (None, Some(work)) => work,
+        // What it said last has not been read yet.
+        (None, None) => return,
+    };
+    if let Some(outbox) = work {
+        let message = format!("the process of work `{}` {how}", process.path);
+        outbox.report(Report::Died { failure: Failure { reason: Reason::ProcessDied, message } });
+    }
+    running.remove(name);
+}
+
+/// Lives as long as the process.
+async fn attend(head: Arc<Head>, name: String, kill: Arc<Notify>) {
+    let socket = match head.processes.socket(&head).await {
+        Ok(socket) => socket,
+        Err(error) => return head.processes.ended(&name, format!("could not be started: {error}")),
+    };
+    let command = (head.processes.command)().map(|mut command| {
+        command.arg("node").arg("--join").arg(Endpoint::Unix(socket.to_owned()).to_string());
+        command.arg("--name").arg(&name);
+        command
+    });
+    let child = command.and_then(|command| {
+        tokio::process::Command::from(command).stdin(std::process::Stdio::null()).kill_on_drop(true).spawn()
+    });
+    let mut child = match child {
+        Ok(child) => child,
+        Err(error) => return head.processes.ended(&name, format!("could not be started: {error}")),
+    };
+    let status = tokio::select! {
+        status = child.wait() => status,
+        () = kill.notified() => {
+            let orderly = tokio::time::timeout(std::time::Duration::from_secs(1), child.wait()).await;
+            match orderly {
+                Ok(status) => status,
+                Err(_) => match child.kill().await {
+                    Ok(()) => child.wait().await,
+                    Err(error) => Err(error),
+                },
+            }
+        }
+    };
+    head.processes.ended(&name, in_words(status));
+}
+
+fn in_words(status: std::io::Result<ExitStatus>) -> String {
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => return format!("is gone: {error}"),
+    };
+    match (status.signal(), status.code()) {
+        (Some(6), _) => "was aborted (signal 6, SIGABRT)".to_owned(),
+        (Some(9), _) => {
+            "was killed (signal 9, SIGKILL); the system does so when memory runs out".to_owned()
+        }
+        (Some(11), _) => "crashed (signal 11, SIGSEGV)".to_owned(),
+        (Some(15), _) => "was asked to end (signal 15, SIGTERM)".to_owned(),
+        (Some(signal), _) => format!("was ended by signal {signal}"),
+        (None, Some(code)) => format!("ended by itself with exit code {code} while the Work was not over"),
+        (None, None) => "ended".to_owned(),
+    }
+}

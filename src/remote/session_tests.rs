@@ -1,0 +1,330 @@
+//! Two sessions, a network that does its worst, and what must come of it.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn settings() -> SessionSettings {
+    SessionSettings {
+        heartbeat: 100 * MS,
+        grace: 1000 * MS,
+        max_unacknowledged: 1000,
+        max_frame: 500,
+    }
+}
+
+fn say(session: &mut Session, text: &[u8]) {
+    session
+        .push(|out| {
+            out.extend_from_slice(text);
+            Ok::<_, TooLarge>(())
+        })
+        .unwrap();
+}
+
+fn transmit(session: &mut Session, now: Duration) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let Some(more) = session.transmit(now) {
+        bytes.extend_from_slice(&more);
+    }
+    bytes
+}
+
+fn receive(session: &mut Session, bytes: &[u8], now: Duration) -> Vec<Bytes> {
+    let mut buffer = BytesMut::from(bytes);
+    let mut bodies = Vec::new();
+    while let Some(frame) = Frame::take(&mut buffer, 1000).unwrap() {
+        bodies.extend(session.receive(frame, now).unwrap());
+    }
+    bodies
+}
+
+fn pair() -> (Session, Session) {
+    let (mut a, mut b) = (Session::new(settings(), Duration::ZERO), Session::new(settings(), Duration::ZERO));
+    a.connect(0, Duration::ZERO).unwrap();
+    b.connect(0, Duration::ZERO).unwrap();
+    (a, b)
+}
+
+#[test]
+fn nothing_is_sent_before_there_is_a_connection() {
+    let mut session = Session::new(settings(), Duration::ZERO);
+    say(&mut session, b"early");
+    assert_eq!(session.transmit(Duration::ZERO), None);
+    session.connect(0, Duration::ZERO).unwrap();
+    assert!(session.transmit(Duration::ZERO).is_some());
+}
+
+#[test]
+fn what_was_not_acknowledged_is_sent_again_and_arrives_once() {
+    let (mut a, mut b) = pair();
+    say(&mut a, b"one");
+    let first = transmit(&mut a, MS);
+    assert_eq!(receive(&mut b, &first, MS).len(), 1);
+    say(&mut a, b"two");
+    drop(transmit(&mut a, MS)); // lost on the way
+    a.disconnect(MS);
+    b.disconnect(MS);
+    // Here the acknowledgement of the first message is lost as well: `b` tells what it has on the new connection.
+    let (had_a, had_b) = (a.received(), b.received());
+    a.connect(had_b, 2 * MS).unwrap();
+    b.connect(had_a, 2 * MS).unwrap();
+    let again = transmit(&mut a, 2 * MS);
+    assert_eq!(receive(&mut b, &again, 2 * MS), [Bytes::from_static(b"two")]);
+    assert_eq!(receive(&mut b, &again, 2 * MS), [] as [Bytes; 0]);
+}
+
+#[test]
+fn an_answer_carries_the_acknowledgement() {
+    let (mut a, mut b) = pair();
+    say(&mut a, b"question");
+    receive(&mut b, &transmit(&mut a, MS), MS);
+    assert!(b.transmit(MS).is_none(), "an acknowledgement alone is not worth a write yet");
+    say(&mut b, b"answer");
+    assert_eq!(receive(&mut a, &transmit(&mut b, MS), MS).len(), 1);
+    assert_eq!(a.unacknowledged(), 0);
+}
+
+#[test]
+fn without_an_answer_the_heartbeat_acknowledges() {
+    let (mut a, mut b) = pair();
+    say(&mut a, b"news");
+    receive(&mut b, &transmit(&mut a, MS), MS);
+    assert_eq!(b.next_deadline(), Some(100 * MS));
+    receive(&mut a, &transmit(&mut b, 100 * MS), 100 * MS);
+    assert_eq!(a.unacknowledged(), 0);
+}
+
+#[test]
+fn senders_are_held_up_when_too_much_is_under_way() {
+    let (mut a, mut b) = pair();
+    while a.has_room() {
+        say(&mut a, &[0; 100]);
+    }
+    assert!(a.unacknowledged() < 1000 + 200);
+    receive(&mut b, &transmit(&mut a, MS), MS);
+    receive(&mut a, &transmit(&mut b, 100 * MS), 100 * MS);
+    assert!(a.has_room());
+    assert_eq!(a.unacknowledged(), 0);
+}
+
+#[test]
+fn a_message_above_the_limit_is_refused_and_leaves_nothing_behind() {
+    let (mut a, mut b) = pair();
+    let refused: Result<(), TooLarge> = a.push(|out| {
+        out.extend_from_slice(&[0; 600]);
+        Ok(())
+    });
+    assert!(refused.unwrap_err().to_string().contains("at most 500"));
+    say(&mut a, b"small");
+    assert_eq!(receive(&mut b, &transmit(&mut a, MS), MS), [Bytes::from_static(b"small")]);
+}
+
+#[test]
+fn silence_ends_the_connection_and_then_the_session() {
+    let (mut a, _) = pair();
+    assert_eq!(a.on_time(299 * MS), None);
+    assert_eq!(a.on_time(300 * MS), Some(Expired::Connection));
+    assert!(!a.is_connected());
+    assert_eq!(a.next_deadline(), Some(1000 * MS));
+    assert_eq!(a.on_time(999 * MS), None);
+    assert_eq!(a.on_time(1000 * MS), Some(Expired::Session));
+    assert!(a.is_lost());
+    assert!(matches!(a.connect(0, 1001 * MS), Err(SessionError::Lost)));
+    assert!(matches!(a.receive(Frame::Ack { received: 0 }, 1001 * MS), Err(SessionError::Lost)));
+    assert_eq!(a.transmit(1001 * MS), None);
+}
+
+#[test]
+fn a_peer_that_breaks_the_protocol_is_refused() {
+    let data = |seq| Frame::Data { seq, body: Bytes::new() };
+    let (mut a, _) = pair();
+    assert!(matches!(a.receive(data(2), MS), Err(SessionError::Gap { seq: 2, expected: 1 })));
+    assert!(matches!(a.receive(data(u64::MAX), MS), Err(SessionError::Gap { .. })));
+    assert!(a.receive(data(0), MS).unwrap().is_none());
+    assert!(matches!(a.receive(Frame::Ack { received: 1 }, MS), Err(SessionError::NeverSent { .. })));
+    assert!(matches!(a.receive(Frame::Hello(Bytes::new()), MS), Err(SessionError::Greeting)));
+    let bye = Frame::Bye(Bytes::from_static(b"enough"));
+    assert!(matches!(a.receive(bye, MS), Err(SessionError::Ended(why)) if why == "enough"));
+    assert!(matches!(a.connect(7, MS), Err(SessionError::NeverSent { .. })));
+    say(&mut a, b"x");
+    transmit(&mut a, MS);
+    a.receive(Frame::Ack { received: 1 }, MS).unwrap();
+    assert!(matches!(a.connect(0, MS), Err(SessionError::NotKept { .. })));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Push { side: usize, length: usize },
+    /// Bytes get on their way.
+    Transmit { side: usize },
+    /// Some of them arrive.
+    Deliver { side: usize, bytes: usize },
+    /// The connection breaks; what was on its way is lost.
+    Cut,
+    Connect,
+    Wait { ms: u32 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0_usize..2, 0_usize..300).prop_map(|(side, length)| Step::Push { side, length }),
+        4 => (0_usize..2).prop_map(|side| Step::Transmit { side }),
+        6 => (0_usize..2, 1_usize..900).prop_map(|(side, bytes)| Step::Deliver { side, bytes }),
+        1 => Just(Step::Cut),
+        2 => Just(Step::Connect),
+        2 => (1_u32..90).prop_map(|ms| Step::Wait { ms }),
+    ]
+}
+
+/// Two sessions and the wires between them.
+struct Network {
+    sides: [Session; 2],
+    /// Towards each side: what is on its way, and what has arrived and is not a whole frame yet.
+    wires: [VecDeque<u8>; 2],
+    partial: [BytesMut; 2],
+    pushed: [Vec<Vec<u8>>; 2],
+    arrived: [Vec<Bytes>; 2],
+    up: bool,
+    now: Duration,
+}
+
+impl Network {
+    fn new() -> Self {
+        Self {
+            sides: [Session::new(settings(), Duration::ZERO), Session::new(settings(), Duration::ZERO)],
+            wires: Default::default(),
+            partial: Default::default(),
+            pushed: Default::default(),
+            arrived: Default::default(),
+            up: false,
+            now: Duration::ZERO,
+        }
+    }
+
+    fn cut(&mut self) {
+        self.up = false;
+        for side in 0..2 {
+            self.sides[side].disconnect(self.now);
+            self.wires[side].clear();
+            self.partial[side].clear();
+        }
+    }
+
+    fn connect(&mut self) {
+        self.cut();
+        let received = [self.sides[0].received(), self.sides[1].received()];
+        self.sides[0].connect(received[1], self.now).unwrap();
+        self.sides[1].connect(received[0], self.now).unwrap();
+        self.up = true;
+    }
+
+    fn transmit(&mut self, side: usize) {
+        while let Some(bytes) = self.sides[side].transmit(self.now) {
+            self.wires[1 - side].extend(bytes);
+        }
+    }
+
+    fn deliver(&mut self, side: usize, bytes: usize) {
+        let count = bytes.min(self.wires[side].len());
+        let some: Vec<u8> = self.wires[side].drain(..count).collect();
+        self.partial[side].extend_from_slice(&some);
+        while let Some(frame) = Frame::take(&mut self.partial[side], 1000).unwrap() {
+            let body = self.sides[side].receive(frame, self.now).unwrap();
+            self.arrived[side].extend(body);
+        }
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match *step {
+            Step::Push { side, length } => {
+                let number = self.pushed[side].len();
+                let mut body = number.to_be_bytes().to_vec();
+                body.resize(8 + length, u8::try_from(number % 251).unwrap());
+                say(&mut self.sides[side], &body);
+                self.pushed[side].push(body);
+            }
+            Step::Transmit { side } => self.transmit(side),
+            Step::Deliver { side, bytes } => self.deliver(side, bytes),
+            Step::Cut => self.cut(),
+            Step::Connect => self.connect(),
+            Step::Wait { ms } => {
+                // Never long enough for the session to be lost: the next test does that.
+                self.now += ms * MS;
+                let expired = [0, 1].map(|side| self.sides[side].on_time(self.now));
+                if expired.contains(&Some(Expired::Session)) {
+                    unreachable!("there was a connection not long ago");
+                }
+                if expired.contains(&Some(Expired::Connection)) {
+                    self.connect();
+                }
+            }
+        }
+        for side in 0..2 {
+            let expected = &self.pushed[1 - side][..self.arrived[side].len()];
+            assert!(self.arrived[side].iter().eq(expected), "in order, each once");
+        }
+    }
+
+    fn settle(&mut self) {
+        self.connect();
+        for _ in 0..4 {
+            for side in 0..2 {
+                self.transmit(side);
+                self.deliver(1 - side, usize::MAX);
+            }
+            self.now += 100 * MS;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn everything_arrives_once_and_in_order_whatever_the_connections_do(
+        steps in proptest::collection::vec(step(), 0..120),
+    ) {
+        let mut network = Network::new();
+        let mut silent = 0;
+        for step in &steps {
+            if let Step::Wait { ms } = step {
+                silent += ms;
+                if silent > 400 {
+                    // Not a test of the grace period.
+                    network.connect();
+                    silent = 0;
+                }
+            }
+            network.apply(step);
+        }
+        network.settle();
+        for side in 0..2 {
+            prop_assert_eq!(network.arrived[side].len(), network.pushed[1 - side].len());
+            prop_assert_eq!(network.sides[side].unacknowledged(), 0);
+        }
+    }
+
+    #[test]
+    fn no_frame_makes_a_session_panic(
+        frames in proptest::collection::vec((0_u8..4, any::<u64>(), 0_u64..4), 0..30),
+    ) {
+        let mut session = Session::new(settings(), Duration::ZERO);
+        session.connect(0, Duration::ZERO).unwrap();
+        for (kind, wild, near) in frames {
+            let number = if wild % 3 == 0 { wild } else { near };
+            let frame = match kind {
+                0 => Frame::Hello(Bytes::new()),
+                1 => Frame::Data { seq: number, body: Bytes::new() },
+                2 => Frame::Ack { received: number },
+                _ => Frame::Bye(Bytes::new()),
+            };
+            let _ = session.receive(frame, MS);
+            transmit(&mut session, MS);
+        }
+    }
+}

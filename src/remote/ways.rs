@@ -1,0 +1,301 @@
+//! The ways that messages take to Works in other processes.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::BytesMut;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::Notify;
+
+use super::bridge::Bridge;
+use super::link::{Channel, Link};
+use super::protocol::{Control, NodeCard};
+use crate::id::ActorPath;
+use crate::work::{
+    AnyMailbox, Closed, Command, Letter, Outcome, Received, Refused, Reply, Route, WorkKind, find_address,
+};
+
+type Sent = Result<(), Refused<Box<dyn Letter>>>;
+
+/// The way to a Work whose process is known.
+pub(super) struct Way {
+    link: Arc<Link>,
+    path: ActorPath,
+    kind: &'static WorkKind,
+    /// The incarnation that commands are for, where this is the head.
+    incarnation: Option<u64>,
+    /// One for each type of message; there are few.
+    channels: Mutex<Vec<(&'static str, Arc<Channel>)>>,
+}
+
+impl Way {
+    pub(super) fn new(
+        link: Arc<Link>,
+        path: ActorPath,
+        kind: &'static WorkKind,
+        incarnation: Option<u64>,
+    ) -> Self {
+        Self { link, path, kind, incarnation, channels: Mutex::default() }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.link.is_over()
+    }
+
+    fn channels(&self) -> MutexGuard<'_, Vec<(&'static str, Arc<Channel>)>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn channel(&self, message: &'static str) -> Result<Arc<Channel>, String> {
+        let mut channels = self.channels();
+        if let Some((_, channel)) = channels.iter().find(|(name, _)| *name == message) {
+            return Ok(channel.clone());
+        }
+        let channel = self.link.channel(&self.path, self.kind, message)?;
+        channels.push((message, channel.clone()));
+        Ok(channel)
+    }
+
+    fn tell(&self, control: &Control) {
+        self.link.control(control);
+    }
+}
+
+impl Route for Way {
+    fn try_send(&self, letter: Box<dyn Letter>) -> Sent {
+        match self.channel(letter.name()) {
+            Ok(channel) => self.link.try_send(&channel, letter),
+            Err(why) => Err(Refused::Unsendable(letter, why)),
+        }
+    }
+
+    fn send<'a>(&'a self, letter: Box<dyn Letter>) -> BoxFuture<'a, Sent> {
+        async move {
+            match self.channel(letter.name()) {
+                Ok(channel) => self.link.send(&channel, letter).await,
+                Err(why) => Err(Refused::Unsendable(letter, why)),
+            }
+        }
+        .boxed()
+    }
+
+    fn command(&self, command: Command) {
+        let Some(incarnation) = self.incarnation else { return };
+        self.tell(&match command {
+            Command::Run(order) => Control::Run {
+                incarnation,
+                run: order.run,
+                attempt: order.attempt,
+                input: order.input.bytes,
+            },
+            Command::Cancel { run } => Control::Cancel { incarnation, run },
+            Command::Stop => Control::Stop { incarnation },
+        });
+    }
+
+    fn close(&self, why: Closed) {
+        if let Some(incarnation) = self.incarnation {
+            self.tell(&Control::Close { incarnation, why });
+        }
+    }
+
+    fn depth(&self) -> usize {
+        self.channels().iter().map(|(_, channel)| channel.under_way()).sum()
+    }
+}
+
+/// Messages that wait until it is known where their Work is; those that ask for room find none beyond this.
+const WAITING: usize = 64;
+
+/// The way to a Work of which only the path is known. Where it leads is asked of the head when it is first used, and
+/// again when the node is lost.
+pub(super) struct DistantWay {
+    bridge: Weak<Bridge>,
+    head: Arc<Link>,
+    path: ActorPath,
+    kind: &'static WorkKind,
+    state: Mutex<Whereabouts>,
+    known: Notify,
+}
+
+enum Whereabouts {
+    Unknown,
+    Asked(VecDeque<Box<dyn Letter>>),
+    There(Arc<Way>),
+    Here(Arc<dyn AnyMailbox>),
+}
+
+impl DistantWay {
+    pub(super) fn new(
+        bridge: Weak<Bridge>,
+        head: Arc<Link>,
+        path: ActorPath,
+        kind: &'static WorkKind,
+    ) -> Self {
+        let state = Mutex::new(Whereabouts::Unknown);
+        Self { bridge, head, path, kind, state, known: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Whereabouts> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The head has answered.
+    pub(super) fn located(&self, place: Result<NodeCard, Closed>) {
+        let Some(bridge) = self.bridge.upgrade() else { return };
+        let mut state = self.lock();
+        let Whereabouts::Asked(waiting) = std::mem::replace(&mut *state, Whereabouts::Unknown) else { return };
+        let found = match place {
+            Ok(card) if card.id == bridge.me().id => match find_address(bridge.app(), &self.path) {
+                Some(mailbox) => Ok(Whereabouts::Here(mailbox)),
+                None => Err(Closed::Unknown),
+            },
+            Ok(card) => {
+                let link = if card.id == self.head.peer().id { self.head.clone() } else { bridge.peer(&card) };
+                Ok(Whereabouts::There(Arc::new(Way::new(link, self.path.clone(), self.kind, None))))
+            }
+            Err(why) => Err(why),
+        };
+        let mut left = Vec::new();
+        for letter in waiting {
+            let sent = match &found {
+                Ok(Whereabouts::There(way)) => way.try_send(letter),
+                Ok(Whereabouts::Here(mailbox)) => hand_over(mailbox, letter),
+                Ok(_) => Err(Refused::Full(letter)),
+                Err(why) => Err(Refused::Closed(letter, *why)),
+            };
+            left.extend(sent.err());
+        }
+        if let Ok(found) = found {
+            *state = found;
+        }
+        drop(state);
+        self.known.notify_waiters();
+        for refused in left {
+            let (letter, outcome) = match refused {
+                Refused::Full(letter) => (letter, Outcome::Refused(Closed::NotStarted)),
+                Refused::Closed(letter, why) => (letter, Outcome::Refused(why)),
+                Refused::Unsendable(letter, why) => (letter, Outcome::Unreadable(why)),
+            };
+            if letter.settle(outcome) {
+                log::warn!("a message for work `{}` is lost: the Work cannot be reached", self.path);
+            }
+        }
+    }
+
+    /// Forgets a node that is lost.
+    fn look_again(state: &mut Whereabouts) {
+        if matches!(state, Whereabouts::There(way) if way.is_over()) {
+            *state = Whereabouts::Unknown;
+        }
+    }
+
+    fn ask(&self, state: &mut Whereabouts) {
+        *state = Whereabouts::Asked(VecDeque::new());
+        self.head.control(&Control::Locate { path: self.path.clone() });
+    }
+
+    fn step(&self, letter: Box<dyn Letter>) -> Step {
+        let mut state = self.lock();
+        Self::look_again(&mut state);
+        if self.head.is_over() {
+            return Step::Done(Err(Refused::Closed(letter, Closed::NodeLost)));
+        }
+        if matches!(*state, Whereabouts::Unknown) {
+            self.ask(&mut state);
+        }
+        match &mut *state {
+            Whereabouts::There(way) => Step::Go(way.clone(), letter),
+            Whereabouts::Here(mailbox) => Step::Done(hand_over(mailbox, letter)),
+            Whereabouts::Asked(waiting) if waiting.len() < WAITING => {
+                waiting.push_back(letter);
+                Step::Done(Ok(()))
+            }
+            Whereabouts::Asked(_) | Whereabouts::Unknown => Step::Wait(letter),
+        }
+    }
+}
+
+enum Step {
+    Done(Sent),
+    Go(Arc<Way>, Box<dyn Letter>),
+    Wait(Box<dyn Letter>),
+}
+
+impl Route for DistantWay {
+    fn try_send(&self, letter: Box<dyn Letter>) -> Sent {
+        match self.step(letter) {
+            Step::Done(sent) => sent,
+            Step::Go(way, letter) => way.try_send(letter),
+            Step::Wait(letter) => Err(Refused::Full(letter)),
+        }
+    }
+
+    fn send<'a>(&'a self, mut letter: Box<dyn Letter>) -> BoxFuture<'a, Sent> {
+        async move {
+            loop {
+                let known = self.known.notified();
+                match self.step(letter) {
+                    Step::Done(sent) => return sent,
+                    Step::Go(way, letter) => return way.send(letter).await,
+                    Step::Wait(back) => {
+                        letter = back;
+                        known.await;
+                    }
+                }
+            }
+        }
+        .boxed()
+    }
+
+    // Only the head commands.
+    fn command(&self, _: Command) {}
+
+    fn close(&self, _: Closed) {}
+
+    fn depth(&self) -> usize {
+        match &*self.lock() {
+            Whereabouts::There(way) => way.depth(),
+            Whereabouts::Here(mailbox) => mailbox.depth(),
+            Whereabouts::Asked(waiting) => waiting.len(),
+            Whereabouts::Unknown => 0,
+        }
+    }
+}
+
+/// Gives a message to a Work that has come to live in this very process.
+fn hand_over(mailbox: &Arc<dyn AnyMailbox>, letter: Box<dyn Letter>) -> Sent {
+    let Some(intake) = mailbox.clone().intake(letter.name()) else {
+        let why = format!("the Work does not take `{}` from other processes", letter.name());
+        return Err(Refused::Unsendable(letter, why));
+    };
+    let mut bytes = BytesMut::new();
+    if let Err(error) = letter.write(&mut bytes) {
+        return Err(Refused::Unsendable(letter, error.to_string()));
+    }
+    let reply = letter.is_question().then(|| Box::new(Back(Some(letter))) as Box<dyn Reply>);
+    if let Received::Waits(waits) = intake.receive(&bytes, reply) {
+        tokio::spawn(waits);
+    }
+    Ok(())
+}
+
+/// The way back to somebody in this process.
+struct Back(Option<Box<dyn Letter>>);
+
+impl Reply for Back {
+    fn send(mut self: Box<Self>, outcome: Outcome) {
+        if let Some(letter) = self.0.take() {
+            letter.settle(outcome);
+        }
+    }
+}
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        if let Some(letter) = self.0.take() {
+            letter.settle(Outcome::Failed);
+        }
+    }
+}

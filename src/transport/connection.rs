@@ -1,0 +1,174 @@
+//! A connection that has proved itself, and the frames on it.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::error::TransportError;
+use super::security::Limits;
+use crate::wire::Frame;
+
+/// How much is read at once at least and at most: room grows while reads fill it.
+const SMALL_READ: usize = 16 * 1024;
+const LARGE_READ: usize = 256 * 1024;
+
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A connection, before it is used for a session.
+pub(crate) struct Connection {
+    reader: FrameReader,
+    writer: FrameWriter,
+}
+
+/// The end of a connection that frames come from.
+pub(crate) struct FrameReader {
+    half: ReadHalf,
+    buffer: BytesMut,
+    reserve: usize,
+    max_frame: usize,
+    peer: Arc<str>,
+    /// The place among those that may be connected.
+    _place: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+/// The end of a connection that frames go to.
+pub(crate) struct FrameWriter {
+    half: WriteHalf,
+    peer: Arc<str>,
+    _place: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+enum ReadHalf {
+    Tcp(tcp::OwnedReadHalf),
+    Unix(unix::OwnedReadHalf),
+}
+
+enum WriteHalf {
+    Tcp(tcp::OwnedWriteHalf),
+    Unix(unix::OwnedWriteHalf),
+}
+
+impl Stream {
+    /// What both ends do the handshake with.
+    pub(super) fn as_io(&mut self) -> &mut (dyn Io + Send) {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Unix(stream) => stream,
+        }
+    }
+}
+
+pub(super) trait Io: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
+
+impl Connection {
+    pub(super) fn new(
+        stream: Stream,
+        peer: String,
+        limits: &Limits,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        let place = place.map(Arc::new);
+        let peer: Arc<str> = peer.into();
+        let (read, write) = match stream {
+            Stream::Tcp(stream) => {
+                let (read, write) = stream.into_split();
+                (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+            }
+            Stream::Unix(stream) => {
+                let (read, write) = stream.into_split();
+                (ReadHalf::Unix(read), WriteHalf::Unix(write))
+            }
+        };
+        let reader = FrameReader {
+            half: read,
+            buffer: BytesMut::new(),
+            reserve: SMALL_READ,
+            max_frame: limits.max_frame,
+            peer: peer.clone(),
+            _place: place.clone(),
+        };
+        Self { reader, writer: FrameWriter { half: write, peer, _place: place } }
+    }
+
+    /// The other end, in words.
+    pub(crate) fn peer(&self) -> &str {
+        &self.reader.peer
+    }
+
+    pub(crate) fn split(self) -> (FrameReader, FrameWriter) {
+        (self.reader, self.writer)
+    }
+
+    pub(crate) async fn read_frame(&mut self) -> Result<Option<Frame>, TransportError> {
+        self.reader.next().await
+    }
+
+    pub(crate) async fn write_frame(&mut self, frame: &Frame) -> Result<(), TransportError> {
+        let mut bytes = BytesMut::new();
+        frame.put(&mut bytes);
+        self.writer.write(&bytes).await
+    }
+}
+
+impl FrameReader {
+    /// The next frame; `None` at the end, when that does not come in the middle of one.
+    ///
+    /// # Cancel safety
+    /// What was read is kept for the next call.
+    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, TransportError> {
+        loop {
+            if let Some(frame) = self.buffered()? {
+                return Ok(Some(frame));
+            }
+            self.buffer.reserve(self.reserve);
+            let read = match &mut self.half {
+                ReadHalf::Tcp(half) => half.read_buf(&mut self.buffer).await,
+                ReadHalf::Unix(half) => half.read_buf(&mut self.buffer).await,
+            };
+            match read {
+                Ok(0) if self.buffer.is_empty() => return Ok(None),
+                Ok(0) => {
+                    let error = io::Error::new(io::ErrorKind::UnexpectedEof, "it ended in the middle of a frame");
+                    return Err(TransportError::broken(&self.peer, error));
+                }
+                Ok(read) if read >= self.reserve => self.reserve = (self.reserve * 2).min(LARGE_READ),
+                Ok(read) if read < SMALL_READ / 4 => self.reserve = SMALL_READ,
+                Ok(_) => {}
+                Err(error) => return Err(TransportError::broken(&self.peer, error)),
+            }
+        }
+    }
+
+    /// A frame that has arrived already.
+    pub(crate) fn buffered(&mut self) -> Result<Option<Frame>, TransportError> {
+        Frame::take(&mut self.buffer, self.max_frame)
+            .map_err(|error| TransportError::foreign(&self.peer, &error))
+    }
+}
+
+impl FrameWriter {
+    pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), TransportError> {
+        let written = match &mut self.half {
+            WriteHalf::Tcp(half) => half.write_all(bytes).await,
+            WriteHalf::Unix(half) => half.write_all(bytes).await,
+        };
+        written.map_err(|error| TransportError::broken(&self.peer, error))
+    }
+
+    /// Says that nothing more comes.
+    pub(crate) async fn close(&mut self) {
+        let _ = match &mut self.half {
+            WriteHalf::Tcp(half) => half.shutdown().await,
+            WriteHalf::Unix(half) => half.shutdown().await,
+        };
+    }
+}

@@ -1,0 +1,119 @@
+//! What goes wrong between processes.
+
+use std::io;
+use std::path::Path;
+
+use thiserror::Error;
+
+use super::endpoint::Endpoint;
+use crate::wire::FrameError;
+
+/// Another process cannot be reached, or cannot be understood.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TransportError {
+    /// Nothing can listen there.
+    #[error("nothing can listen at {endpoint}: {source}{}", hint(.source))]
+    Listen {
+        /// Where.
+        endpoint: Endpoint,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Without a secret nothing listens beyond this machine.
+    #[error(
+        "{endpoint} can be reached from other machines, and nothing would keep strangers out: give all processes the \
+         same secret with --token-file FILE or the variable FLOWRIGHT_TOKEN (`head -c 32 /dev/urandom | base64` \
+         makes one), or listen at 127.0.0.1"
+    )]
+    Unprotected {
+        /// Where it should have listened.
+        endpoint: Endpoint,
+    },
+    /// Nobody answers there.
+    #[error("{endpoint} cannot be reached: {source}")]
+    Dial {
+        /// Where.
+        endpoint: Endpoint,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The other process did not say what it should in time.
+    #[error("{peer} did not end the handshake in time")]
+    Slow {
+        /// Who.
+        peer: String,
+    },
+    /// The connection broke.
+    #[error("the connection to {peer} broke: {source}")]
+    Broken {
+        /// Who.
+        peer: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// What came is not of this protocol.
+    #[error("{peer} does not speak this protocol: {why}")]
+    Foreign {
+        /// Who.
+        peer: String,
+        /// In what way.
+        why: String,
+    },
+    /// The handshake failed.
+    #[error("the handshake with {peer} failed: {why}")]
+    Refused {
+        /// Who.
+        peer: String,
+        /// What was wrong, and what to do.
+        why: String,
+    },
+    /// A token cannot be used.
+    #[error("the token {whence} cannot be used: {why}")]
+    Token {
+        /// Where it is from.
+        whence: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A directory for sockets could not be made.
+    #[error("the directory {path} could not be made: {source}")]
+    Directory {
+        /// Which.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl TransportError {
+    pub(crate) fn directory(path: &Path, source: io::Error) -> Self {
+        Self::Directory { path: path.display().to_string(), source }
+    }
+
+    pub(super) fn broken(peer: &str, source: io::Error) -> Self {
+        Self::Broken { peer: peer.to_owned(), source }
+    }
+
+    pub(super) fn foreign(peer: &str, error: &FrameError) -> Self {
+        Self::Foreign { peer: peer.to_owned(), why: error.to_string() }
+    }
+
+    /// Whether nothing listens there any more.
+    pub(crate) fn is_refused_connection(&self) -> bool {
+        let Self::Dial { source, .. } = self else { return false };
+        matches!(source.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another program listens there: end it, or choose another port (0 for any)",
+        io::ErrorKind::AddrNotAvailable => "; that is no address of this machine",
+        _ => "",
+    }
+}

@@ -1,0 +1,76 @@
+//! Works whose type is known by name only.
+
+use std::any::type_name;
+use std::sync::Arc;
+
+use futures::FutureExt;
+
+use super::actor::{Abort, Seed, live};
+use super::intake::Messages;
+use super::local::Task;
+use super::mailbox::{AnyMailbox, Mailbox};
+use super::outbox::Outbox;
+use super::Work;
+use crate::id::{ActorPath, AppId};
+use crate::state::Value;
+
+/// A type of Work.
+pub(crate) struct WorkKind {
+    name: fn() -> &'static str,
+    mailbox: fn(usize) -> Arc<dyn AnyMailbox>,
+    task: fn(Ingredients) -> Task,
+    messages: fn() -> Vec<&'static str>,
+}
+
+/// What is needed to make an incarnation of any type.
+pub(crate) struct Ingredients {
+    pub(crate) kind: &'static WorkKind,
+    pub(crate) app: AppId,
+    pub(crate) path: ActorPath,
+    pub(crate) state: Value,
+    pub(crate) max_state_bytes: usize,
+    pub(crate) mailbox: Arc<dyn AnyMailbox>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) abort: Arc<Abort>,
+}
+
+impl WorkKind {
+    pub(crate) fn of<W: Work>() -> &'static Self {
+        const {
+            &Self { name: type_name::<W>, mailbox: mailbox::<W>, task: task::<W>, messages: Messages::<W>::names }
+        }
+    }
+
+    /// The Rust type's name, the same in all processes of one program.
+    pub(crate) fn name(&self) -> &'static str {
+        (self.name)()
+    }
+
+    pub(crate) fn mailbox(&self, capacity: usize) -> Arc<dyn AnyMailbox> {
+        (self.mailbox)(capacity)
+    }
+
+    /// The messages it takes from other processes.
+    pub(crate) fn messages(&self) -> Vec<&'static str> {
+        (self.messages)()
+    }
+}
+
+impl Ingredients {
+    /// Opens the mailbox for it.
+    pub(crate) fn into_task(self) -> Task {
+        (self.kind.task)(self)
+    }
+}
+
+fn mailbox<W: Work>(capacity: usize) -> Arc<dyn AnyMailbox> {
+    Arc::new(Mailbox::<W>::new(capacity))
+}
+
+fn task<W: Work>(ingredients: Ingredients) -> Task {
+    let Ingredients { app, path, state, max_state_bytes, mailbox, outbox, abort, .. } = ingredients;
+    let incarnation = mailbox.open();
+    let mailbox = mailbox.into_any().downcast().unwrap_or_else(|_| unreachable!("made for this type"));
+    let seed = Box::new(Seed { app, path, state, max_state_bytes, mailbox, incarnation, outbox, abort });
+    Box::new(move || live::<W>(seed).boxed_local())
+}
