@@ -88,8 +88,8 @@ mod flow;
 mod http;
 mod id;
 mod payload;
-pub mod state;
 mod remote;
+pub mod state;
 pub mod testing;
 mod transport;
 mod wire;
@@ -100,16 +100,19 @@ pub use crate::app::{
 };
 pub use crate::error::{Error, Result};
 pub use crate::flow::{
-    Children, Flow, FlowContext, FlowError, FlowRef, Interrupt, OnError, OnNodeLost, Overlap, Reaction, Restart, Run,
-    ScheduleError, Strategy, WorkRef,
+    Children, Flow, FlowContext, FlowError, FlowRef, Interrupt, OnError, OnNodeLost, Overlap, Reaction,
+    Restart, Run, ScheduleError, Strategy, WorkRef,
 };
 pub use crate::id::ActorPath;
 pub use crate::payload::{Payload, PayloadError};
+pub use crate::remote::NodeStatus;
 pub use crate::state::{StateError, Value};
+pub use crate::transport::{Endpoint, Token, TransportError};
 pub use crate::wire::CodecError;
 pub use crate::work::{
-    AskError, DEFAULT_ASK_DEADLINE, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Handle, Message, Messages, Placement,
-    Reason, Resources, Selector, SendError, Stage, Status, Stopped, UnknownPlacement, Work, WorkAddr, WorkContext,
+    AskError, DEFAULT_ASK_DEADLINE, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Handle, Message, Messages,
+    Placement, Reason, Resources, Selector, SendError, Stage, Status, Stopped, UnknownPlacement, Work,
+    WorkAddr, WorkContext,
 };
 pub use flowright_macros::Children;
 
@@ -127,9 +130,9 @@ pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
     pub use crate::{
-        App, Children, Error, Flow, FlowContext, FlowRef, Handle, Interrupt, Messages, OnError, Overlap, Payload,
-        Placement, Reaction, Resources, Restart, Result, Stage, Stopped, Strategy, Work, WorkAddr, WorkContext, WorkRef,
-        bail,
+        App, Children, Error, Flow, FlowContext, FlowRef, Handle, Interrupt, Messages, OnError, Overlap,
+        Payload, Placement, Reaction, Resources, Restart, Result, Stage, Stopped, Strategy, Work, WorkAddr,
+        WorkContext, WorkRef, bail,
     };
 }
 

@@ -1,11 +1,17 @@
 //! What an App can be told from outside.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::remote::SessionSettings;
+use crate::transport::{Security, Token, TransportError};
 use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
+
+/// The environment variable that may hold the secret that all processes share.
+const TOKEN_VARIABLE: &str = "FLOWRIGHT_TOKEN";
 
 /// How an App is run. The command line wins over a configuration file, the file over the code.
 ///
@@ -17,6 +23,10 @@ use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
 /// max_state_bytes = 1048576
 /// pool_threads = 2
 /// grace_seconds = 10
+/// listen = "127.0.0.1:7502"
+/// token_file = "token"
+/// heartbeat_ms = 1000
+/// node_grace_ms = 10000
 ///
 /// [place]
 /// "workers.3" = "pool"
@@ -34,6 +44,14 @@ pub struct Config {
     pub pool_threads: Option<usize>,
     /// How long Works have to stop when the App ends, in seconds; 10 by default.
     pub grace_seconds: Option<u64>,
+    /// Where nodes join: an address and a port, at port 0 any free one; none may join by default.
+    pub listen: Option<String>,
+    /// A file with the secret that all processes share; the variable `FLOWRIGHT_TOKEN` has it otherwise.
+    pub token_file: Option<PathBuf>,
+    /// How often processes say that they live, in milliseconds; 1,000 by default.
+    pub heartbeat_ms: Option<u64>,
+    /// How long a node may be out of reach before its Works are given up, in milliseconds; 10,000 by default.
+    pub node_grace_ms: Option<u64>,
     /// Where Works run, by path; a path also stands for all Works below it.
     #[serde(default)]
     pub place: BTreeMap<String, Placement>,
@@ -50,6 +68,10 @@ impl Config {
             max_state_bytes: self.max_state_bytes.or(other.max_state_bytes),
             pool_threads: self.pool_threads.or(other.pool_threads),
             grace_seconds: self.grace_seconds.or(other.grace_seconds),
+            listen: self.listen.or(other.listen),
+            token_file: self.token_file.or(other.token_file),
+            heartbeat_ms: self.heartbeat_ms.or(other.heartbeat_ms),
+            node_grace_ms: self.node_grace_ms.or(other.node_grace_ms),
             place,
         }
     }
@@ -73,6 +95,25 @@ impl Config {
 
     pub(super) fn grace(&self) -> Duration {
         Duration::from_secs(self.grace_seconds.unwrap_or(10))
+    }
+
+    /// What proves processes to each other.
+    pub(super) fn security(&self) -> Result<Security, TransportError> {
+        let token = match (&self.token_file, std::env::var(TOKEN_VARIABLE)) {
+            (Some(file), _) => Some(Token::read(file)?),
+            (None, Ok(text)) => Some(Token::new(&text)?),
+            (None, Err(_)) => None,
+        };
+        Ok(Security::new(token))
+    }
+
+    pub(super) fn session_settings(&self) -> SessionSettings {
+        let default = SessionSettings::default();
+        let millis = |setting: Option<u64>, default| setting.map_or(default, Duration::from_millis);
+        let heartbeat = millis(self.heartbeat_ms, default.heartbeat).max(Duration::from_millis(1));
+        // A connection that is silent for three heartbeats must have time to be made anew.
+        let grace = millis(self.node_grace_ms, default.grace).max(heartbeat);
+        SessionSettings { heartbeat, grace, ..default }
     }
 
     /// The placement given for the Work at `path`, by its own path or the longest one above it.

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::driver::Driver;
 use super::error::AppError;
 use crate::flow::{FlowError, SharedRecord, lock};
+use crate::remote::NodeStatus;
 use crate::state::Value;
 use crate::work::{Placement, Status, Work, WorkAddr};
 
@@ -38,6 +39,8 @@ pub struct AppStatus {
     pub works: BTreeMap<String, WorkStatus>,
     /// Its Flows, by path; the root is `root`.
     pub flows: BTreeMap<String, Status>,
+    /// The nodes that have joined it, by name.
+    pub nodes: BTreeMap<String, NodeStatus>,
 }
 
 /// The status of a Work.
@@ -79,6 +82,7 @@ impl Exit {
                 reactions: 0,
                 works: BTreeMap::new(),
                 flows: BTreeMap::new(),
+                nodes: BTreeMap::new(),
             },
         }
     }
@@ -203,6 +207,7 @@ impl Driver {
             reactions: self.reactions,
             works: works.collect(),
             flows: flows.collect(),
+            nodes: self.hosts.nodes(),
         }
     }
 }

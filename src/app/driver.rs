@@ -23,12 +23,13 @@ use super::clock::{Clock, deadline_at, local};
 use super::config::Config;
 use super::control::{AppStage, Exit};
 use super::error::AppError;
+use super::hosts::Hosts;
 use super::shutdown::Shutdown;
 use super::timers::{Timer, Timers};
 use super::tree::{FlowLife, Tree};
 use crate::flow::{AnyFlow, FlowContext, FlowError, Found, Moment, Node, Position, Visitor, Walk, lock};
 use crate::id::{AppId, FlowId, WorkId};
-use crate::work::{Doorbell, Host};
+use crate::work::{Doorbell, HostEvent};
 
 /// Told of the failure that ends the App, when it happens.
 pub(crate) type OnFailure = Box<dyn FnOnce(&AppError) + Send>;
@@ -42,7 +43,7 @@ pub(crate) struct Driver {
     pub(super) root: Option<Box<dyn AnyFlow>>,
     pub(super) tree: Tree,
     pub(super) config: Config,
-    pub(super) host: Box<dyn Host>,
+    pub(super) hosts: Hosts,
     pub(super) clock: Clock,
     pub(super) timers: Timers,
     pub(super) doorbell: Arc<Doorbell>,
@@ -73,7 +74,7 @@ impl Driver {
         app: AppId,
         root: Box<dyn AnyFlow>,
         config: Config,
-        host: Box<dyn Host>,
+        hosts: Hosts,
         paused: bool,
         exit: oneshot::Sender<Exit>,
     ) -> Result<Self, AppError> {
@@ -81,7 +82,7 @@ impl Driver {
             root: Some(root),
             tree: Tree::new(app),
             config,
-            host,
+            hosts,
             clock: Clock::new(paused),
             timers: Timers::default(),
             doorbell: Arc::default(),
@@ -118,6 +119,15 @@ impl Driver {
                 return Err(AppError::UnknownPlace { path: path.clone(), known: fields.join(", ") });
             }
         }
+        Ok(())
+    }
+
+    /// Takes nodes in, before anything runs.
+    pub(super) async fn listen(&mut self, endpoint: &str) -> Result<(), AppError> {
+        let head = self.hosts.start_head(&self.doorbell).map_err(AppError::Node)?;
+        let endpoint = endpoint.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
+        let endpoint = head.listen(endpoint).await?;
+        log::info!("nodes join at {endpoint}");
         Ok(())
     }
 
@@ -170,7 +180,44 @@ impl Driver {
             self.act(id);
             self.mark_up(owner);
         }
+        self.on_host_events(now);
         self.settle();
+    }
+
+    fn on_host_events(&mut self, now: Moment) {
+        let mut room = false;
+        for event in self.hosts.events() {
+            self.changed = true;
+            match event {
+                HostEvent::Room => room = true,
+                HostEvent::NodeLost { outbox, why } => {
+                    let id = outbox.id();
+                    let Some(record) = self.tree.works.get(&id).cloned() else { continue };
+                    let owner = {
+                        let mut record = lock(&record);
+                        if !record.speaks_through(&outbox) {
+                            continue;
+                        }
+                        record.ledger.node_lost(&why, now);
+                        record.owner
+                    };
+                    self.act(id);
+                    self.mark_up(owner);
+                }
+            }
+        }
+        if room {
+            for id in std::mem::take(&mut self.unplaced) {
+                let Some(record) = self.tree.works.get(&id).cloned() else { continue };
+                let owner = {
+                    let mut record = lock(&record);
+                    record.ledger.place(now);
+                    record.owner
+                };
+                self.act(id);
+                self.mark_up(owner);
+            }
+        }
     }
 
     fn on_deadline(&mut self) {
@@ -222,7 +269,7 @@ impl Driver {
             self.doorbell.ring_again();
         }
         self.advance_shutdown();
-        self.host.flush();
+        self.hosts.flush();
         if std::mem::take(&mut self.changed) {
             self.version.send_modify(|version| *version += 1);
         }

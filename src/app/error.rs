@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::flow::FlowError;
+use crate::transport::TransportError;
 
 /// An App failed.
 #[derive(Debug, Error)]
@@ -33,6 +34,12 @@ pub enum AppError {
         #[source]
         source: std::io::Error,
     },
+    /// Other processes cannot be taken in.
+    #[error(transparent)]
+    Bridge(#[from] TransportError),
+    /// This process cannot take part in the App as a node.
+    #[error("{0}")]
+    Node(String),
     /// No thread could be started for the App.
     #[error("no thread could be started for the App")]
     Thread(#[source] std::io::Error),

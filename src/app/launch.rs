@@ -1,7 +1,10 @@
 //! Starting an App on a thread of its own.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Actor;
@@ -14,9 +17,13 @@ use super::config::Config;
 use super::control::{Control, Exit};
 use super::driver::{Driver, OnFailure};
 use super::error::AppError;
+use super::hosts::{Hosts, SharedHead};
 use super::root::{Root, RootFlow};
+use crate::flow::Kinds;
 use crate::id::AppId;
-use crate::work::{Host, LocalHost, Placement, forget_addresses, panic_message};
+use crate::remote::{BridgeOptions, HeadOptions, ProcessCommand, Program};
+use crate::transport::{Limits, TransportError};
+use crate::work::{LocalHost, Placement, WorkKind, forget_addresses, panic_message};
 
 /// An application: a root, and how it is run.
 ///
@@ -49,7 +56,13 @@ pub struct App {
     pub(crate) serve: bool,
     pub(crate) on_failure: Option<OnFailure>,
     runtime: Option<Box<dyn FnOnce() -> tokio::runtime::Runtime + Send>>,
+    pub(super) kinds: fn(&mut Kinds),
+    name: &'static str,
+    version: String,
+    process: Option<ProcessProgram>,
 }
+
+type ProcessProgram = Arc<dyn Fn() -> std::io::Result<Command> + Send + Sync>;
 
 impl App {
     /// An App whose root is made by `make`, on the thread of the App.
@@ -63,7 +76,32 @@ impl App {
             serve: false,
             on_failure: None,
             runtime: None,
+            kinds: R::kinds,
+            name: std::any::type_name::<R>(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            process: None,
         }
+    }
+
+    /// The version of the program: processes take part in an App only when they are of the same one.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
+        self
+    }
+
+    /// Takes nodes in at this address, such as `127.0.0.1:7502`, at port 0 at a free one. Beyond the machine itself it
+    /// needs a secret; see [`Config::token_file`].
+    pub fn listen(mut self, address: impl Into<String>) -> Self {
+        self.config.listen = Some(address.into());
+        self
+    }
+
+    /// How the program is started again for a Work with a process of its own; `node --join …` is added to the
+    /// arguments. By default it is this program without other arguments, which does the right thing when its `main`
+    /// calls [`App::main`].
+    pub fn process(mut self, command: impl Fn() -> std::io::Result<Command> + Send + Sync + 'static) -> Self {
+        self.process = Some(Arc::new(command));
+        self
     }
 
     /// Uses this configuration where nothing else says otherwise.
@@ -126,21 +164,26 @@ impl App {
     }
 
     fn live(self, ready: oneshot::Sender<Result<Control, AppError>>, exit: oneshot::Sender<Exit>) {
-        let Self { make, config, on_failure, runtime, .. } = self;
-        let (paused, host): (bool, Box<dyn Host>) = match &runtime {
-            Some(_) => (true, Box::new(LocalHost::inline())),
-            None => (false, Box::new(LocalHost::new(config.pool_size()))),
+        let paused = self.runtime.is_some();
+        let app = AppId::next();
+        let remote = match self.head_options() {
+            Ok(remote) => (!paused).then_some(remote),
+            Err(error) => return drop(ready.send(Err(error.into()))),
         };
+        let Self { make, config, on_failure, runtime, .. } = self;
+        let local = if paused { LocalHost::inline() } else { LocalHost::new(config.pool_size()) };
+        let hosts = Hosts::new(app, local, remote);
+        let shared = hosts.head();
+        let listen = config.listen.clone();
         let system = match runtime {
             Some(make) => System::with_tokio_rt(make),
             None => System::new(),
         };
-        let app = AppId::next();
         let (driver_exit, driver_exited) = oneshot::channel();
         let end = system.block_on(async move {
             let driver = catch_unwind(AssertUnwindSafe(make))
                 .map_err(|panic| AppError::Constructor(panic_message(&*panic)))
-                .and_then(|RootFlow(root)| Driver::new(app, root, config, host, paused, driver_exit));
+                .and_then(|RootFlow(root)| Driver::new(app, root, config, hosts, paused, driver_exit));
             let mut driver = match driver {
                 Ok(driver) => driver,
                 Err(error) => {
@@ -149,10 +192,21 @@ impl App {
                 }
             };
             driver.on_failure = on_failure;
+            if let Some(listen) = listen
+                && let Err(error) = driver.listen(&listen).await
+            {
+                let _ = ready.send(Err(error));
+                return None;
+            }
             let changes = driver.changes();
             let control = Control::new(driver.start(), changes);
+            actix_rt::spawn(show_watchers(control.clone(), shared.clone()));
             ready.send(Ok(control)).ok()?;
-            driver_exited.await.ok()
+            let exit = driver_exited.await.ok();
+            if let Some(head) = shared.get() {
+                head.end("the App is over").await;
+            }
+            exit
         });
         forget_addresses(app, None);
         // Stops every arbiter that is still there.
@@ -161,6 +215,52 @@ impl App {
         // Not before: who has waited for the App finds nothing of it any more.
         if let Some(end) = end {
             let _ = exit.send(end);
+        }
+    }
+}
+
+impl App {
+    /// What all processes of the App must have in common.
+    pub(super) fn bridge_options(&self) -> Result<BridgeOptions, TransportError> {
+        let works = self
+            .works()
+            .into_iter()
+            .map(|(name, kind)| (name.to_owned(), kind.messages().into_iter().map(str::to_owned).collect()));
+        let (name, version) = (self.name.to_owned(), self.version.clone());
+        let settings = self.config.session_settings();
+        Ok(BridgeOptions {
+            program: Program { name, version, works: works.collect() },
+            security: self.config.security()?,
+            limits: Limits { max_frame: settings.max_frame, ..Limits::default() },
+            settings,
+        })
+    }
+
+    /// The types of Work that there can be in it.
+    pub(super) fn works(&self) -> BTreeMap<&'static str, &'static WorkKind> {
+        let mut kinds = Kinds::default();
+        (self.kinds)(&mut kinds);
+        kinds.into_works()
+    }
+
+    fn head_options(&self) -> Result<HeadOptions, TransportError> {
+        let program =
+            self.process.clone().unwrap_or_else(|| Arc::new(|| Ok(Command::new(std::env::current_exe()?))));
+        let token = self.config.token_file.iter();
+        let arguments =
+            token.flat_map(|file| ["--token-file".to_owned(), file.display().to_string()]).collect();
+        Ok(HeadOptions { bridge: self.bridge_options()?, process: ProcessCommand { program, arguments } })
+    }
+}
+
+/// Shows each new state to the processes that watch.
+async fn show_watchers(control: Control, head: SharedHead) {
+    let mut changes = control.changes();
+    while changes.changed().await.is_ok() {
+        let version = *changes.borrow_and_update();
+        let Some(head) = head.get().filter(|head| head.has_watchers()) else { continue };
+        if let Ok(state) = control.state().await {
+            head.show(version, &state).await;
         }
     }
 }

@@ -115,7 +115,7 @@ impl Driver {
                     Action::Launch => {
                         let what = record.incarnation(&self.doorbell);
                         let now = self.clock.now();
-                        let result = self.host.launch(&record.placement, record.needs, what);
+                        let result = self.hosts.launch(&record.placement, record.needs, what, &self.doorbell);
                         launched = result.is_ok();
                         match result {
                             Ok(()) => {}

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use thiserror::Error;
 
+use super::node::NodeArgs;
 use crate::app::Config;
 use crate::work::{Placement, UnknownPlacement};
 
@@ -24,6 +25,15 @@ struct CommandLine {
 enum Command {
     /// Run the App; the default
     Run(Args),
+    /// Host Works of an App that runs on another machine
+    Node(NodeArgs),
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Run(Args),
+    Node(NodeArgs),
 }
 
 /// How the App is to be run.
@@ -50,7 +60,15 @@ pub(super) struct Args {
     #[arg(long, value_name = "KEY=VALUE")]
     env: Vec<String>,
 
-    /// Where a Work runs: `thread` or `pool`; may be repeated
+    /// Take nodes in at this address, at port 0 at a free one; beyond this machine only with a token
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+
+    /// A file with the secret that all processes share [env: FLOWRIGHT_TOKEN has it otherwise]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// Where a Work runs: thread, pool, process, a node's name or label; may be repeated
     #[arg(long, value_name = "PATH=PLACEMENT")]
     place: Vec<String>,
 
@@ -72,6 +90,10 @@ pub(super) enum UsageError {
     Env(String),
     #[error("--env {0} is given twice; give each variable once")]
     EnvTwice(String),
+    #[error("--label {0:?}: write it as KEY=VALUE, such as zone=west")]
+    Label(String),
+    #[error("--join {0:?}: write it as HOST:PORT, where the App was started with --listen")]
+    Join(String),
     #[error("--place {0:?}: write it as PATH=PLACEMENT, such as train=pool")]
     Place(String),
     #[error("--place {0} is given twice; give each path once")]
@@ -96,19 +118,27 @@ pub(super) enum UsageError {
     },
 }
 
-impl Args {
-    /// Those of this process. What is wrong with them ends it, with exit code 2.
+impl Asked {
+    /// What this process was asked for. What is wrong with that ends it, with exit code 2.
     pub(super) fn from_command_line() -> Self {
-        CommandLine::parse().into_args()
+        CommandLine::parse().into_asked()
     }
+}
 
+impl Args {
     /// The configuration that the arguments and the file come to; the arguments win.
     pub(super) fn config(&self) -> Result<Config, UsageError> {
         let file = match &self.config {
             Some(path) => read(path)?,
             None => Config::default(),
         };
-        let mut arguments = Config { host: self.host.clone(), port: self.port, ..Config::default() };
+        let mut arguments = Config {
+            host: self.host.clone(),
+            port: self.port,
+            listen: self.listen.clone(),
+            token_file: self.token_file.clone(),
+            ..Config::default()
+        };
         for place in &self.place {
             let (path, name) = place
                 .split_once('=')
@@ -141,15 +171,16 @@ impl Args {
 }
 
 impl CommandLine {
-    fn into_args(self) -> Args {
+    fn into_asked(self) -> Asked {
         match self.command {
-            Some(Command::Run(args)) => args,
-            None => self.args,
+            Some(Command::Run(args)) => Asked::Run(args),
+            Some(Command::Node(args)) => Asked::Node(args),
+            None => Asked::Run(self.args),
         }
     }
 }
 
-fn log_level(name: &str) -> Result<log::LevelFilter, &'static str> {
+pub(super) fn log_level(name: &str) -> Result<log::LevelFilter, &'static str> {
     name.parse().map_err(|_| "the levels are off, error, warn, info, debug and trace")
 }
 
@@ -184,7 +215,10 @@ mod tests {
     }
 
     fn args(arguments: &[&str]) -> Args {
-        CommandLine::try_parse_from([&["app"], arguments].concat()).unwrap().into_args()
+        match CommandLine::try_parse_from([&["app"], arguments].concat()).unwrap().into_asked() {
+            Asked::Run(args) => args,
+            Asked::Node(args) => panic!("{args:?}"),
+        }
     }
 
     #[test]

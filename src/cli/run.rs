@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::args::{Args, UsageError};
+use super::args::{Args, Asked, UsageError};
 use crate::app::{App, AppError, AppHandle};
 use crate::http;
 
 const WRONG_USAGE: u8 = 2;
 
 /// Signals within this time of the first are that one.
-const ONE_SIGNAL: Duration = Duration::from_millis(50);
+pub(super) const ONE_SIGNAL: Duration = Duration::from_millis(50);
 
 impl App {
     /// Gives the binary its command line and runs the App until it ends.
@@ -23,7 +23,13 @@ impl App {
     /// Exit codes: 0 when a Flow stopped it or on Ctrl-C or SIGTERM, 1 when it failed (what failed is on stderr
     /// at once), 2 for wrong usage. A second Ctrl-C ends it without waiting for its Works.
     pub fn main(self) -> ExitCode {
-        let args = Args::from_command_line();
+        let args = match Asked::from_command_line() {
+            Asked::Run(args) => args,
+            Asked::Node(args) => {
+                init_log(args.log_level);
+                return self.node(&args);
+            }
+        };
         init_log(args.log_level);
         match args.environment().and_then(|variables| Ok((variables, args.config()?))) {
             Ok((variables, config)) => {
@@ -117,17 +123,17 @@ fn listen(host: &str, port: u16) -> Result<TcpListener, AppError> {
 }
 
 /// Ctrl-C and SIGTERM, caught from when this is made.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn catch() -> io::Result<Self> {
+    pub(super) fn catch() -> io::Result<Self> {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) -> &'static str {
+    pub(super) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "Ctrl-C",
             _ = self.terminate.recv() => "SIGTERM",
@@ -166,17 +172,17 @@ async fn wait(app: AppHandle, mut signals: Signals) -> Result<(), ()> {
 }
 
 /// Prints a line; whether somebody still reads is no matter of the App's.
-fn say(line: &str) {
+pub(super) fn say(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
 /// Told the moment it happens, whatever has still to be stopped.
-fn report(error: &AppError) {
+pub(super) fn report(error: &AppError) {
     let mut stderr = io::stderr().lock();
     let _ = writeln!(stderr, "ERROR: {error}");
 }
 
-fn wrong_usage(error: &UsageError) -> ExitCode {
+pub(super) fn wrong_usage(error: &UsageError) -> ExitCode {
     eprintln!("error: {error}\n\nFor more information, try '--help'.");
     ExitCode::from(WRONG_USAGE)
 }

@@ -86,8 +86,13 @@ pub(crate) struct Ledger {
 enum Life {
     Down,
     Up,
-    Stopping { next: Next, kill_at: Duration },
-    Waiting { until: Duration },
+    Stopping {
+        next: Next,
+        kill_at: Duration,
+    },
+    Waiting {
+        until: Duration,
+    },
     /// There is no place for it yet.
     Unplaced,
 }

@@ -94,6 +94,11 @@ impl Record {
         }
     }
 
+    /// Whether the living incarnation writes into this outbox.
+    pub(crate) fn speaks_through(&self, outbox: &Arc<Outbox>) -> bool {
+        self.life.as_ref().is_some_and(|(living, _)| Arc::ptr_eq(living, outbox))
+    }
+
     /// Ends the incarnation by force and listens to it no more.
     pub(crate) fn kill(&mut self) {
         if let Some((_, abort)) = self.life.take() {

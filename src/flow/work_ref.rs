@@ -22,8 +22,8 @@ use crate::id::ActorPath;
 use crate::payload;
 use crate::state::{StateError, Tracker};
 use crate::work::{
-    DEFAULT_MAILBOX, Handle, Input, Message, Placement, Resources, RunKey, Selector, SendError, Stage, Status,
-    Work, WorkAddr, WorkKind,
+    DEFAULT_MAILBOX, Handle, Input, Message, Placement, Resources, RunKey, Selector, SendError, Stage,
+    Status, Work, WorkAddr, WorkKind,
 };
 
 /// A Flow's handle to one of its Works: its last published state, and the way to run, stop and message it.

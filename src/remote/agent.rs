@@ -22,8 +22,9 @@ use crate::id::{ActorPath, IdMap, WorkId, unique};
 use crate::payload::Holds;
 use crate::transport::{Endpoint, Listener, TransportError};
 use crate::work::{
-    Abort, AnyMailbox, Command, Doorbell, Failure, Host, Ingredients, Input, LocalHost, Outbox, Placement, Reason,
-    Report, Resources, Route, Router, RunOrder, WorkKind, forget_addresses, remember_address, set_router,
+    Abort, AnyMailbox, Command, Doorbell, Failure, Host, Ingredients, Input, LocalHost, Outbox, Placement,
+    Reason, Report, Resources, Route, Router, RunOrder, WorkKind, forget_addresses, remember_address,
+    set_router,
 };
 
 /// The longest wait before a head that is not there is dialed again.
@@ -128,7 +129,10 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         if matches!(options.join, Endpoint::Unix(_)) {
             return Ok(Farewell::Over(why));
         }
-        log::warn!("the head is lost ({why}): its Works here have been ended; waiting for a head at {}", options.join);
+        log::warn!(
+            "the head is lost ({why}): its Works here have been ended; waiting for a head at {}",
+            options.join
+        );
     }
 }
 
@@ -143,7 +147,7 @@ struct Session {
 
 /// Joins the head as soon as it is there.
 async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> {
-    let bridge = Arc::new(Bridge::new(options.bridge.clone()));
+    let bridge = Arc::new(Bridge::new(options.bridge.clone(), tokio::runtime::Handle::current()));
     let endpoint = options.listen.clone().or_else(|| reachable_from(&options.join));
     let listener = match &endpoint {
         Some(endpoint) => {
@@ -247,16 +251,17 @@ impl Agent {
                     news.reports.iter().any(|r| matches!(r, Report::Stopped { .. } | Report::Died { .. }));
                 self.head.control(&Control::News { incarnation, patch: news.patch, reports: news.reports });
                 if over && let Some(hosted) = self.lock().incarnations.remove(&incarnation) {
-                    log::info!("work `{}` is over here", hosted.path);
+                    log::log!(self.level(), "work `{}` is over here", hosted.path);
                 }
             }
         }
     }
 
     fn launch(&self, launch: Launch) -> Result<(), String> {
-        let Launch { incarnation, path, work, pooled, state: value, max_state_bytes, mailbox: capacity } = launch;
+        let Launch { incarnation, path, work, pooled, state: value, max_state_bytes, mailbox: capacity } =
+            launch;
         let kind = self.kinds.get(work.as_str()).ok_or_else(|| format!("there is no Work `{work}` here"))?;
-        log::info!("work `{path}` runs here");
+        log::log!(self.level(), "work `{path}` runs here");
         let mut state = self.lock();
         // Messages that wait are for the Work, not for one life of it.
         let mailbox = match state.mailboxes.get(&path) {
@@ -324,7 +329,7 @@ impl Agent {
         state.ways.clear();
         drop(state);
         for hosted in incarnations.into_values() {
-            log::warn!("work `{}` is ended: the head is gone, or this node leaves", hosted.path);
+            log::log!(self.level(), "work `{}` is ended: the head is gone, or this node leaves", hosted.path);
             hosted.abort.raise();
         }
         for (mailbox, _) in mailboxes.into_values() {
@@ -352,7 +357,9 @@ impl Site for Agent {
     }
 
     fn joined(&self, link: &Arc<Link>, role: Role) {
-        if role == Role::Node {
+        if role == Role::Node && self.is_process() {
+            log::debug!("joined the App at the head, as the process of one Work");
+        } else if role == Role::Node {
             log::info!("joined the App at the head, as node `{}`", self.bridge.me().name);
         } else {
             log::debug!("node `{}` sends messages here", link.peer().name);
@@ -375,10 +382,7 @@ impl Site for Agent {
             }
             Control::Run { incarnation, run, attempt, input } => {
                 let input = Input::arrived(input, Holds::default());
-                self.command(
-                    incarnation,
-                    Command::Run(RunOrder { run, attempt, input, announced: false }),
-                );
+                self.command(incarnation, Command::Run(RunOrder { run, attempt, input, announced: false }));
             }
             Control::Cancel { incarnation, run } => self.command(incarnation, Command::Cancel { run }),
             Control::Stop { incarnation } => self.command(incarnation, Command::Stop),
@@ -411,7 +415,7 @@ impl Site for Agent {
         if role != Role::Node || self.lock().over.is_some() {
             return;
         }
-        if matches!(link.peer().endpoints.first(), None) || self.is_process() {
+        if self.is_process() {
             link.end();
             return;
         }
@@ -428,6 +432,11 @@ impl Site for Agent {
 }
 
 impl Agent {
+    /// For what the head says as well where this is one of its own processes.
+    fn level(&self) -> log::Level {
+        if self.is_process() { log::Level::Debug } else { log::Level::Info }
+    }
+
     /// Whether this is the process of one Work, which lives no longer than its head.
     fn is_process(&self) -> bool {
         self.bridge.me().endpoints.is_empty()

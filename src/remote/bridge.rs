@@ -80,8 +80,8 @@ pub(crate) enum DialError {
 }
 
 impl Bridge {
-    /// To be called on the thread where it is to live.
-    pub(super) fn new(options: BridgeOptions) -> Self {
+    /// One that lives on the thread of `handle`.
+    pub(super) fn new(options: BridgeOptions, handle: Handle) -> Self {
         let BridgeOptions { program, security, limits, settings } = options;
         Self {
             app: OnceLock::new(),
@@ -90,7 +90,7 @@ impl Bridge {
             security,
             limits,
             settings,
-            handle: Handle::current(),
+            handle,
             site: OnceLock::new(),
             sessions: Mutex::default(),
         }
@@ -168,7 +168,9 @@ impl Bridge {
                 match tokio::time::timeout(limit, bridge.greet(connection)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => log::warn!("a connection from {peer} was refused: {error}"),
-                    Err(_) => log::warn!("a connection from {peer} was closed: it said nothing within {limit:?}"),
+                    Err(_) => {
+                        log::warn!("a connection from {peer} was closed: it said nothing within {limit:?}")
+                    }
                 }
             });
         }
@@ -186,7 +188,8 @@ impl Bridge {
             Ok(session) => session,
             Err(refusal) => {
                 let reason = refusal.reason.clone();
-                let body = wire::encode(&refusal).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
+                let body =
+                    wire::encode(&refusal).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
                 connection.write_frame(&Frame::Bye(body)).await?;
                 return Err(DialError::Refused(reason));
             }
@@ -227,7 +230,8 @@ impl Bridge {
             return Ok((accepted.link.clone(), accepted.connections.clone()));
         }
         if !hello.fresh {
-            let reason = "it was silent for longer than the grace period, so that its Works were given up".to_owned();
+            let reason =
+                "it was silent for longer than the grace period, so that its Works were given up".to_owned();
             return Err(Refusal { reason, lost: true });
         }
         let site = self.site().map_err(|error| refused(error.to_string()))?;

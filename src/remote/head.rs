@@ -6,21 +6,24 @@
 //! - What is lost with a node is told to the driver once for each incarnation.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use super::bridge::{Bridge, BridgeOptions, Site};
 use super::link::Link;
 use super::nodes::{Candidate, choose};
-use super::process::{ProcessCommand, Processes};
+use super::process::{ProcessCommand, Processes, Starting};
 use super::protocol::{Control, Hello, NodeCard, Role};
-use super::ways::Way;
+use super::ways::{Way, WayToCome};
 use crate::id::{ActorPath, AppId, IdMap, unique};
 use crate::state::Value;
 use crate::transport::{Endpoint, Limits, Listener, Security, TransportError};
 use crate::work::{
-    Closed, Doorbell, Failure, HostError, HostEvent, Ingredients, Outbox, Placement, Reason, Report, Resources,
-    find_address, remember_address,
+    Closed, Doorbell, Failure, HostError, HostEvent, Ingredients, Outbox, Placement, Reason, Report,
+    Resources, find_address, remember_address,
 };
 
 /// How long a node that is told of the end may take to hear of it.
@@ -29,7 +32,6 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// How an App takes other processes in.
 pub(crate) struct HeadOptions {
     pub(crate) bridge: BridgeOptions,
-    pub(crate) listen: Option<Endpoint>,
     /// How the program is started again, for a Work with a process of its own.
     pub(crate) process: ProcessCommand,
 }
@@ -39,7 +41,7 @@ pub(crate) struct Head {
     doorbell: Arc<Doorbell>,
     pub(super) processes: Processes,
     state: Mutex<State>,
-    endpoint: Option<Endpoint>,
+    endpoint: OnceLock<Endpoint>,
 }
 
 #[derive(Default)]
@@ -58,6 +60,8 @@ struct Node {
     incarnations: HashSet<u64>,
     /// Whether it is the process of one Work.
     is_process: bool,
+    /// Whether Works are sent there; those that are on it stay while it is not.
+    is_reachable: bool,
 }
 
 /// An incarnation in another process.
@@ -84,48 +88,57 @@ pub struct NodeStatus {
 }
 
 impl Head {
-    /// Begins to listen, if it is to. To be called on the thread where it is to live.
-    pub(crate) async fn start(
+    /// One that lives on the thread of `handle`.
+    pub(crate) fn new(
         app: AppId,
         options: HeadOptions,
         doorbell: Arc<Doorbell>,
-    ) -> Result<Arc<Self>, TransportError> {
-        let HeadOptions { bridge: options, listen, process } = options;
-        let listener = match &listen {
-            Some(endpoint) => {
-                Some(Listener::bind(endpoint, options.security.clone(), options.limits).await?)
-            }
-            None => None,
-        };
-        let bridge = Arc::new(Bridge::new(options));
+        handle: Handle,
+    ) -> Arc<Self> {
+        let HeadOptions { bridge: options, process } = options;
+        let bridge = Arc::new(Bridge::new(options, handle));
         bridge.set_app(app);
-        let endpoint = listener.as_ref().map(Listener::endpoint);
         bridge.set_me(NodeCard {
             id: unique(),
             name: "head".to_owned(),
             labels: BTreeMap::new(),
             resources: Resources::default(),
-            endpoints: endpoint.clone().into_iter().collect(),
+            endpoints: Vec::new(),
         });
         let head = Arc::new(Self {
             bridge: bridge.clone(),
             doorbell,
             processes: Processes::new(process),
             state: Mutex::default(),
-            endpoint,
+            endpoint: OnceLock::new(),
         });
         let site: Arc<dyn Site> = head.clone();
         bridge.set_site(Arc::downgrade(&site));
-        if let Some(listener) = listener {
-            log::info!("nodes join at {}", listener.endpoint());
-            tokio::spawn(bridge.listen(listener));
-        }
-        Ok(head)
+        head
+    }
+
+    /// Takes nodes in from now on.
+    pub(crate) async fn listen(self: &Arc<Self>, endpoint: Endpoint) -> Result<Endpoint, TransportError> {
+        let bridge = self.bridge.clone();
+        let (ready, listening) = oneshot::channel();
+        self.bridge.handle().spawn(async move {
+            match Listener::bind(&endpoint, bridge.security().clone(), bridge.limits()).await {
+                Ok(listener) => {
+                    let _ = ready.send(Ok(listener.endpoint()));
+                    bridge.listen(listener).await;
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+        });
+        let endpoint =
+            listening.await.unwrap_or_else(|_| unreachable!("the bridge lives as long as the App"))?;
+        let _ = self.endpoint.set(endpoint.clone());
+        Ok(endpoint)
     }
 
     /// Where nodes join.
     pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
-        self.endpoint.as_ref()
+        self.endpoint.get()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -146,7 +159,7 @@ impl Head {
                     let candidates: Vec<_> = state
                         .nodes
                         .values()
-                        .filter(|node| !node.is_process && node.link.is_connected())
+                        .filter(|node| !node.is_process && node.is_reachable)
                         .map(|node| Candidate {
                             card: node.link.peer(),
                             used: node.used,
@@ -156,7 +169,7 @@ impl Head {
                     choose(&candidates, selector, needs)
                 };
                 let node = chosen.map_err(|why| HostError::Unplaced(self.with_address(why)))?;
-                self.launch_on(node, needs, selector.is_pooled(), what)
+                self.launch_on(node, needs, selector.is_pooled(), what, None)
             }
             Placement::Process => {
                 self.processes.start(self, what);
@@ -167,7 +180,7 @@ impl Head {
     }
 
     fn with_address(&self, why: String) -> String {
-        match &self.endpoint {
+        match self.endpoint() {
             Some(endpoint) => why.replace("HOST:PORT", &endpoint.to_string()),
             None => format!("{why}; this App takes no nodes in: start it with `--listen ADDRESS:PORT`"),
         }
@@ -179,6 +192,7 @@ impl Head {
         needs: Resources,
         pooled: bool,
         what: Ingredients,
+        until_now: Option<&WayToCome>,
     ) -> Result<(), HostError> {
         let Ingredients { kind, app, path, state: value, max_state_bytes, mailbox, outbox, abort } = what;
         let mut state = self.lock();
@@ -209,7 +223,11 @@ impl Head {
         }
         let far = link.clone();
         abort.tell(move || far.control(&Control::Kill { incarnation }));
-        mailbox.divert(Arc::new(Way::new(link, path, kind, Some(incarnation))));
+        let way = Arc::new(Way::new(link, path, kind, Some(incarnation)));
+        if let Some(until_now) = until_now {
+            until_now.lead_to(&way);
+        }
+        mailbox.divert(way);
         Ok(())
     }
 
@@ -310,7 +328,7 @@ impl Head {
         };
         let labels: String =
             link.peer().labels.iter().map(|(key, value)| format!(" --label {key}={value}")).collect();
-        let back = match &self.endpoint {
+        let back = match self.endpoint() {
             Some(endpoint) => {
                 format!("; to bring it back: `node --join {endpoint} --name {name}{labels}` on its machine")
             }
@@ -377,17 +395,18 @@ impl Site for Head {
             Role::Node => {}
         }
         let card = link.peer();
-        let starting = self.processes.joined(&card.name, link);
+        let starting = self.processes.joined(&card.name);
         let node = Node {
             link: link.clone(),
             used: Resources::default(),
             incarnations: HashSet::new(),
             is_process: starting.is_some(),
+            is_reachable: true,
         };
         self.lock().nodes.insert(card.id, node);
-        if let Some(what) = starting {
+        if let Some(Starting { what, way }) = starting {
             let outbox = what.outbox.clone();
-            if let Err(error) = self.launch_on(card.id, Resources::default(), false, what) {
+            if let Err(error) = self.launch_on(card.id, Resources::default(), false, what, Some(&way)) {
                 let failure = Failure { reason: Reason::ProcessDied, message: error.to_string() };
                 outbox.report(Report::Died { failure });
             }
@@ -439,6 +458,7 @@ impl Site for Head {
             link.end();
             return;
         }
+        self.set_reachable(link, false);
         log::warn!(
             "the connection to node `{name}` broke ({why}); it has {:?} to come back",
             self.bridge.settings().grace
@@ -449,6 +469,7 @@ impl Site for Head {
     fn connected_again(&self, link: &Arc<Link>, role: Role) {
         if role == Role::Node {
             log::info!("node `{}` is connected again; nothing was lost", link.peer().name);
+            self.set_reachable(link, true);
             self.lock().events.push(HostEvent::Room);
             self.doorbell.ring_again();
         }
@@ -462,6 +483,12 @@ impl Site for Head {
 }
 
 impl Head {
+    fn set_reachable(&self, link: &Arc<Link>, is_reachable: bool) {
+        if let Some(node) = self.lock().nodes.get_mut(&link.peer().id) {
+            node.is_reachable = is_reachable;
+        }
+    }
+
     fn locate(&self, asker: &Arc<Link>, path: &ActorPath) -> Result<NodeCard, Closed> {
         let state = self.lock();
         let asker_is_process = state.nodes.get(&asker.peer().id).is_some_and(|node| node.is_process);
@@ -474,6 +501,3 @@ impl Head {
         }
     }
 }
-
-/// Who knows the head without keeping it alive.
-pub(super) type WeakHead = Weak<Head>;

@@ -51,9 +51,9 @@ impl Inbox {
     }
 
     fn lane(&self, channel: u32) -> Result<&Arc<Lane>, BadPeer> {
-        self.lanes
-            .get(channel as usize)
-            .ok_or_else(|| BadPeer::Other(format!("a message came on channel {channel}, which was never opened")))
+        self.lanes.get(channel as usize).ok_or_else(|| {
+            BadPeer::Other(format!("a message came on channel {channel}, which was never opened"))
+        })
     }
 }
 

@@ -173,7 +173,9 @@ impl Link {
                     Ok(())
                 });
                 match sent {
-                    Err(error @ NotPushed::TooLarge(_)) => Unanswered::Unreadable(format!("the answer: {error}")),
+                    Err(error @ NotPushed::TooLarge(_)) => {
+                        Unanswered::Unreadable(format!("the answer: {error}"))
+                    }
                     _ => return,
                 }
             }

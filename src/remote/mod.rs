@@ -14,7 +14,7 @@ mod protocol;
 mod session;
 mod ways;
 
-pub(crate) use self::agent::{Farewell, NodeError, NodeOptions, run_node};
+pub(crate) use self::agent::{Farewell, NodeOptions, run_node};
 pub(crate) use self::bridge::BridgeOptions;
 pub use self::head::NodeStatus;
 pub(crate) use self::head::{Head, HeadOptions};

@@ -36,7 +36,9 @@ pub(super) fn choose(nodes: &[Candidate<'_>], selector: &Selector, needs: Resour
     }
     let have: Vec<_> = meant
         .iter()
-        .map(|node| format!("`{}` has {}, of which {} are taken", node.card.name, node.card.resources, node.used))
+        .map(|node| {
+            format!("`{}` has {}, of which {} are taken", node.card.name, node.card.resources, node.used)
+        })
         .collect();
     Err(format!("waits for {} with room for {needs}: {}", selector.describe(), have.join("; ")))
 }

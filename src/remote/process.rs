@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,13 +15,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, OnceCell};
 
 use super::head::Head;
-use super::link::Link;
+use super::ways::WayToCome;
 use crate::id::unique;
 use crate::transport::{Endpoint, Listener, TransportError};
 use crate::work::{Failure, Ingredients, Outbox, Reason, Report};
 
-/// Makes the command that starts the program again, to which `node --join …` is added.
-pub(crate) type ProcessCommand = Arc<dyn Fn() -> std::io::Result<Command> + Send + Sync>;
+/// How the program is started again.
+#[derive(Clone)]
+pub(crate) struct ProcessCommand {
+    /// Makes the command, to which `node --join …` is added.
+    pub(crate) program: Arc<dyn Fn() -> std::io::Result<Command> + Send + Sync>,
+    /// What comes after that.
+    pub(crate) arguments: Vec<String>,
+}
 
 pub(super) struct Processes {
     command: ProcessCommand,
@@ -31,13 +37,20 @@ pub(super) struct Processes {
 
 struct Process {
     /// What it is started for, until it has joined.
-    starting: Option<Ingredients>,
+    starting: Option<Starting>,
     path: String,
     kill: Arc<Notify>,
     /// How it ended, once that is known.
     ended: Option<String>,
     /// The Work that was on it, once its session is over.
     lost: Option<Option<Arc<Outbox>>>,
+}
+
+/// What a process is started for.
+pub(super) struct Starting {
+    pub(super) what: Ingredients,
+    /// What is sent to the Work until the process has joined.
+    pub(super) way: Arc<WayToCome>,
 }
 
 impl Processes {
@@ -56,7 +69,15 @@ impl Processes {
         let killer = kill.clone();
         what.abort.tell(move || killer.notify_one());
         let path = what.path.to_string();
-        let process = Process { starting: Some(what), path, kill: kill.clone(), ended: None, lost: None };
+        let way = Arc::new(WayToCome::new(what.mailbox.capacity()));
+        what.mailbox.divert(way.clone());
+        let process = Process {
+            starting: Some(Starting { what, way }),
+            path,
+            kill: kill.clone(),
+            ended: None,
+            lost: None,
+        };
         self.lock().insert(name.clone(), process);
         head.bridge.handle().spawn(attend(head.clone(), name, kill));
     }
@@ -70,7 +91,7 @@ impl Processes {
     }
 
     /// A node has joined: what is to run there, if it is one of these.
-    pub(super) fn joined(&self, name: &str, _: &Arc<Link>) -> Option<Ingredients> {
+    pub(super) fn joined(&self, name: &str) -> Option<Starting> {
         self.lock().get_mut(name)?.starting.take()
     }
 
@@ -124,7 +145,7 @@ fn settle(running: &mut HashMap<String, Process>, name: &str) {
     let Some(process) = running.get_mut(name) else { return };
     let Some(how) = &process.ended else { return };
     let work = match (process.starting.take(), process.lost.take()) {
-        (Some(starting), _) => Some(starting.outbox),
+        (Some(starting), _) => Some(starting.what.outbox),
         (None, Some(work)) => work,
         // What it said last has not been read yet.
         (None, None) => return,
@@ -142,9 +163,11 @@ async fn attend(head: Arc<Head>, name: String, kill: Arc<Notify>) {
         Ok(socket) => socket,
         Err(error) => return head.processes.ended(&name, format!("could not be started: {error}")),
     };
-    let command = (head.processes.command)().map(|mut command| {
+    let command = (head.processes.command.program)().map(|mut command| {
+        // Ctrl-C is for the head, which then stops its Works in good order.
+        command.process_group(0);
         command.arg("node").arg("--join").arg(Endpoint::Unix(socket.to_owned()).to_string());
-        command.arg("--name").arg(&name);
+        command.arg("--name").arg(&name).args(&head.processes.command.arguments);
         command
     });
     let child = command.and_then(|command| {
@@ -177,9 +200,7 @@ fn in_words(status: std::io::Result<ExitStatus>) -> String {
     };
     match (status.signal(), status.code()) {
         (Some(6), _) => "was aborted (signal 6, SIGABRT)".to_owned(),
-        (Some(9), _) => {
-            "was killed (signal 9, SIGKILL); the system does so when memory runs out".to_owned()
-        }
+        (Some(9), _) => "was killed (signal 9, SIGKILL); the system does so when memory runs out".to_owned(),
         (Some(11), _) => "crashed (signal 11, SIGSEGV)".to_owned(),
         (Some(15), _) => "was asked to end (signal 15, SIGTERM)".to_owned(),
         (Some(signal), _) => format!("was ended by signal {signal}"),

@@ -61,7 +61,8 @@ impl Program {
         let list = |names: BTreeSet<&String>| {
             names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
         };
-        let (here, far): (BTreeSet<_>, BTreeSet<_>) = (self.works.keys().collect(), there.works.keys().collect());
+        let (here, far): (BTreeSet<_>, BTreeSet<_>) =
+            (self.works.keys().collect(), there.works.keys().collect());
         let (only_here, only_there) = (list(&here - &far), list(&far - &here));
         match (only_here.is_empty(), only_there.is_empty()) {
             (true, true) => {}
@@ -338,7 +339,9 @@ mod tests {
         let here = program(&["A", "B"]);
         assert_eq!(here.difference(&here), None);
         assert!(here.difference(&program(&["A"])).unwrap().contains("only this one has the Works `B`"));
-        assert!(here.difference(&program(&["A", "B", "C"])).unwrap().contains("only that one has the Works `C`"));
+        assert!(
+            here.difference(&program(&["A", "B", "C"])).unwrap().contains("only that one has the Works `C`")
+        );
         let newer = Program { version: "2".to_owned(), ..here.clone() };
         assert!(here.difference(&newer).unwrap().contains("version 1, and that is version 2"));
         let mut other = here.clone();

@@ -9,12 +9,7 @@ use super::*;
 const MS: Duration = Duration::from_millis(1);
 
 fn settings() -> SessionSettings {
-    SessionSettings {
-        heartbeat: 100 * MS,
-        grace: 1000 * MS,
-        max_unacknowledged: 1000,
-        max_frame: 500,
-    }
+    SessionSettings { heartbeat: 100 * MS, grace: 1000 * MS, max_unacknowledged: 1000, max_frame: 500 }
 }
 
 fn say(session: &mut Session, text: &[u8]) {
@@ -159,15 +154,25 @@ fn a_peer_that_breaks_the_protocol_is_refused() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Push { side: usize, length: usize },
+    Push {
+        side: usize,
+        length: usize,
+    },
     /// Bytes get on their way.
-    Transmit { side: usize },
+    Transmit {
+        side: usize,
+    },
     /// Some of them arrive.
-    Deliver { side: usize, bytes: usize },
+    Deliver {
+        side: usize,
+        bytes: usize,
+    },
     /// The connection breaks; what was on its way is lost.
     Cut,
     Connect,
-    Wait { ms: u32 },
+    Wait {
+        ms: u32,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {

@@ -83,12 +83,9 @@ impl Route for Way {
     fn command(&self, command: Command) {
         let Some(incarnation) = self.incarnation else { return };
         self.tell(&match command {
-            Command::Run(order) => Control::Run {
-                incarnation,
-                run: order.run,
-                attempt: order.attempt,
-                input: order.input.bytes,
-            },
+            Command::Run(order) => {
+                Control::Run { incarnation, run: order.run, attempt: order.attempt, input: order.input.bytes }
+            }
             Command::Cancel { run } => Control::Cancel { incarnation, run },
             Command::Stop => Control::Stop { incarnation },
         });
@@ -102,6 +99,132 @@ impl Route for Way {
 
     fn depth(&self) -> usize {
         self.channels().iter().map(|(_, channel)| channel.under_way()).sum()
+    }
+}
+
+/// The way to a Work whose process has been started and has not joined yet: keeps what is sent until then.
+pub(super) struct WayToCome {
+    state: Mutex<Coming>,
+    capacity: usize,
+    changed: Notify,
+}
+
+enum Coming {
+    Kept { commands: Vec<Command>, letters: Vec<Box<dyn Letter>>, closed: Option<Closed> },
+    There(Arc<Way>),
+}
+
+impl WayToCome {
+    pub(super) fn new(capacity: usize) -> Self {
+        let state = Mutex::new(Coming::Kept { commands: Vec::new(), letters: Vec::new(), closed: None });
+        Self { state, capacity, changed: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Coming> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends on what was kept, and what comes from now on.
+    pub(super) fn lead_to(&self, way: &Arc<Way>) {
+        let mut state = self.lock();
+        let kept = std::mem::replace(&mut *state, Coming::There(way.clone()));
+        // Whoever sends meanwhile waits for the lock, so that the order stays.
+        if let Coming::Kept { commands, letters, closed } = kept {
+            commands.into_iter().for_each(|command| way.command(command));
+            for letter in letters {
+                if let Err(
+                    Refused::Full(letter) | Refused::Closed(letter, _) | Refused::Unsendable(letter, _),
+                ) = way.try_send(letter)
+                {
+                    letter.settle(Outcome::Refused(Closed::NotStarted));
+                }
+            }
+            if let Some(why) = closed {
+                way.close(why);
+            }
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    fn step(&self, letter: Box<dyn Letter>) -> Step {
+        match &mut *self.lock() {
+            Coming::There(way) => Step::Go(way.clone(), letter),
+            Coming::Kept { closed: Some(why), .. } => Step::Done(Err(Refused::Closed(letter, *why))),
+            Coming::Kept { letters, .. } if letters.len() < self.capacity.min(WAITING) => {
+                letters.push(letter);
+                Step::Done(Ok(()))
+            }
+            Coming::Kept { .. } => Step::Wait(letter),
+        }
+    }
+}
+
+impl Drop for WayToCome {
+    fn drop(&mut self) {
+        if let Coming::Kept { letters, .. } = &mut *self.lock() {
+            for letter in std::mem::take(letters) {
+                letter.settle(Outcome::Refused(Closed::NodeLost));
+            }
+        }
+    }
+}
+
+impl Route for WayToCome {
+    fn try_send(&self, letter: Box<dyn Letter>) -> Sent {
+        match self.step(letter) {
+            Step::Done(sent) => sent,
+            Step::Go(way, letter) => way.try_send(letter),
+            Step::Wait(letter) => Err(Refused::Full(letter)),
+        }
+    }
+
+    fn send<'a>(&'a self, mut letter: Box<dyn Letter>) -> BoxFuture<'a, Sent> {
+        async move {
+            loop {
+                let changed = self.changed.notified();
+                match self.step(letter) {
+                    Step::Done(sent) => return sent,
+                    Step::Go(way, letter) => return way.send(letter).await,
+                    Step::Wait(back) => {
+                        letter = back;
+                        changed.await;
+                    }
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn command(&self, command: Command) {
+        match &mut *self.lock() {
+            Coming::There(way) => way.command(command),
+            Coming::Kept { commands, .. } => commands.push(command),
+        }
+    }
+
+    fn close(&self, why: Closed) {
+        let refused = match &mut *self.lock() {
+            Coming::There(way) => {
+                way.close(why);
+                Vec::new()
+            }
+            Coming::Kept { letters, closed, .. } => {
+                *closed = Some(why);
+                std::mem::take(letters)
+            }
+        };
+        for letter in refused {
+            letter.settle(Outcome::Refused(why));
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn depth(&self) -> usize {
+        match &*self.lock() {
+            Coming::There(way) => way.depth(),
+            Coming::Kept { letters, .. } => letters.len(),
+        }
     }
 }
 
@@ -145,14 +268,17 @@ impl DistantWay {
     pub(super) fn located(&self, place: Result<NodeCard, Closed>) {
         let Some(bridge) = self.bridge.upgrade() else { return };
         let mut state = self.lock();
-        let Whereabouts::Asked(waiting) = std::mem::replace(&mut *state, Whereabouts::Unknown) else { return };
+        let Whereabouts::Asked(waiting) = std::mem::replace(&mut *state, Whereabouts::Unknown) else {
+            return;
+        };
         let found = match place {
             Ok(card) if card.id == bridge.me().id => match find_address(bridge.app(), &self.path) {
                 Some(mailbox) => Ok(Whereabouts::Here(mailbox)),
                 None => Err(Closed::Unknown),
             },
             Ok(card) => {
-                let link = if card.id == self.head.peer().id { self.head.clone() } else { bridge.peer(&card) };
+                let link =
+                    if card.id == self.head.peer().id { self.head.clone() } else { bridge.peer(&card) };
                 Ok(Whereabouts::There(Arc::new(Way::new(link, self.path.clone(), self.kind, None))))
             }
             Err(why) => Err(why),

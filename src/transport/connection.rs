@@ -137,7 +137,8 @@ impl FrameReader {
             match read {
                 Ok(0) if self.buffer.is_empty() => return Ok(None),
                 Ok(0) => {
-                    let error = io::Error::new(io::ErrorKind::UnexpectedEof, "it ended in the middle of a frame");
+                    let error =
+                        io::Error::new(io::ErrorKind::UnexpectedEof, "it ended in the middle of a frame");
                     return Err(TransportError::broken(&self.peer, error));
                 }
                 Ok(read) if read >= self.reserve => self.reserve = (self.reserve * 2).min(LARGE_READ),

@@ -112,7 +112,9 @@ impl TransportError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; another program listens there: end it, or choose another port (0 for any)",
+        io::ErrorKind::AddrInUse => {
+            "; another program listens there: end it, or choose another port (0 for any)"
+        }
         io::ErrorKind::AddrNotAvailable => "; that is no address of this machine",
         _ => "",
     }

@@ -28,7 +28,9 @@ fn preface(security: &Security) -> Preface {
 fn mismatch(theirs: &Preface, security: &Security, here: &str, there: &str) -> Option<String> {
     let version = u16::from_be_bytes([theirs[8], theirs[9]]);
     if version != VERSION {
-        return Some(format!("the {here} speaks version {VERSION} of the protocol, the {there} version {version}"));
+        return Some(format!(
+            "the {here} speaks version {VERSION} of the protocol, the {there} version {version}"
+        ));
     }
     let give = "give both the same with --token-file or FLOWRIGHT_TOKEN";
     match (security.token().is_some(), theirs[10] & HAS_TOKEN != 0) {

@@ -113,7 +113,8 @@ async fn accept(socket: Socket, security: Security, limits: Limits, prove: mpsc:
             }
         };
         // Those beyond the limits are closed at once: whoever is honest tries again.
-        let (Ok(turn), Ok(place)) = (handshakes.clone().try_acquire_owned(), places.clone().try_acquire_owned())
+        let (Ok(turn), Ok(place)) =
+            (handshakes.clone().try_acquire_owned(), places.clone().try_acquire_owned())
         else {
             complaints.note(&format!("a connection from {peer} was closed: there are too many"));
             continue;
@@ -166,4 +167,3 @@ impl Complaints {
         }
     }
 }
-

@@ -108,11 +108,6 @@ pub(crate) struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            max_frame: 16 << 20,
-            handshake: Duration::from_secs(5),
-            handshakes: 256,
-            connections: 1024,
-        }
+        Self { max_frame: 16 << 20, handshake: Duration::from_secs(5), handshakes: 256, connections: 1024 }
     }
 }

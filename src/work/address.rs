@@ -304,7 +304,8 @@ impl<'de, W: Work> Deserialize<'de> for WorkAddr<W> {
             })?),
             None => {
                 let router = routers().lock().unwrap_or_else(PoisonError::into_inner).get(&app).cloned();
-                let route = router.and_then(|router| Some(router.upgrade()?.route(&path, WorkKind::of::<W>())));
+                let route =
+                    router.and_then(|router| Some(router.upgrade()?.route(&path, WorkKind::of::<W>())));
                 route.map(|route| {
                     let mailbox = Arc::new(Mailbox::<W>::elsewhere(route));
                     let any: Arc<dyn AnyMailbox> = mailbox.clone();

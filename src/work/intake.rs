@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+use super::Work;
 use super::mailbox::{Closed, Mailbox, Refused};
 use super::message::{AskedFromAfar, Envelope, Handle, Letter, Message, Outcome, Reply, Told};
-use super::Work;
 use crate::wire::{self, CodecError};
 
 /// The messages that a Work takes from other processes, filled by [`Work::messages`].

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 
+use super::Work;
 use super::actor::{Abort, Seed, live};
 use super::intake::Messages;
 use super::local::Task;
 use super::mailbox::{AnyMailbox, Mailbox};
 use super::outbox::Outbox;
-use super::Work;
 use crate::id::{ActorPath, AppId};
 use crate::state::Value;
 
@@ -37,7 +37,12 @@ pub(crate) struct Ingredients {
 impl WorkKind {
     pub(crate) fn of<W: Work>() -> &'static Self {
         const {
-            &Self { name: type_name::<W>, mailbox: mailbox::<W>, task: task::<W>, messages: Messages::<W>::names }
+            &Self {
+                name: type_name::<W>,
+                mailbox: mailbox::<W>,
+                task: task::<W>,
+                messages: Messages::<W>::names,
+            }
         }
     }
 

@@ -77,7 +77,8 @@ impl Host for LocalHost {
             }
             Placement::Pool => {
                 if self.pool.len() < self.pool_size {
-                    self.pool.push(PoolThread { arbiter: Self::arbiter(path)?.handle(), launched: Vec::new() });
+                    self.pool
+                        .push(PoolThread { arbiter: Self::arbiter(path)?.handle(), launched: Vec::new() });
                 }
                 let threads = self.pool.len();
                 self.pool[self.next % threads].launched.push(task);

@@ -49,7 +49,7 @@ pub(crate) use self::kind::{Ingredients, WorkKind};
 pub(crate) use self::local::LocalHost;
 pub(crate) use self::mailbox::{AnyMailbox, Closed, Mailbox, Refused};
 pub(crate) use self::message::{Letter, Outcome, Reply};
-pub(crate) use self::outbox::{Doorbell, News, Outbox, Report};
+pub(crate) use self::outbox::{Doorbell, Outbox, Report};
 pub(crate) use self::route::Route;
 pub(crate) use self::run::{Command, Input, RunKey, RunOrder};
 pub(crate) use self::status::Failure;
@@ -173,15 +173,11 @@ pub trait Work: Serialize + DeserializeOwned + 'static {
 /// A place where incarnations of Works live.
 pub(crate) trait Host {
     /// Starts an incarnation, which from then on speaks through its outbox.
-    fn launch(&mut self, placement: &Placement, needs: Resources, what: Ingredients) -> Result<(), HostError>;
+    fn launch(&mut self, placement: &Placement, needs: Resources, what: Ingredients)
+    -> Result<(), HostError>;
 
     /// Sends off what was launched since the last time; a host may gather launches until then.
     fn flush(&mut self);
-
-    /// What has happened to places since the last time.
-    fn events(&mut self) -> Vec<HostEvent> {
-        Vec::new()
-    }
 }
 
 /// Something that happened to the places of Works.

@@ -212,10 +212,6 @@ impl Resources {
         Self { cpus, ..self }
     }
 
-    pub(crate) fn is_nothing(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// Whether there is room for `more` in this beside what is `used`.
     pub(crate) fn has_room(&self, used: Self, more: Self) -> bool {
         used.cpus.saturating_add(more.cpus) <= self.cpus

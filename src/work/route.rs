@@ -12,10 +12,7 @@ pub(crate) trait Route: Send + Sync {
     fn try_send(&self, letter: Box<dyn Letter>) -> Result<(), Refused<Box<dyn Letter>>>;
 
     /// Sends a message and waits for room.
-    fn send<'a>(
-        &'a self,
-        letter: Box<dyn Letter>,
-    ) -> BoxFuture<'a, Result<(), Refused<Box<dyn Letter>>>>;
+    fn send<'a>(&'a self, letter: Box<dyn Letter>) -> BoxFuture<'a, Result<(), Refused<Box<dyn Letter>>>>;
 
     fn command(&self, command: Command);
 

@@ -64,7 +64,7 @@ fn policy() -> impl Strategy<Value = Policy> {
     let on_error = proptest::sample::select(vec![OnError::Capture, OnError::Capture, OnError::Raise]);
     (any::<bool>(), overlap, 0_usize..4, timeout, restart, on_error, 1_u64..30).prop_map(
         |(cache_calls, overlap, queue, timeout, restart, on_error, grace)| Policy {
-                on_node_lost: crate::flow::OnNodeLost::Wait,
+            on_node_lost: crate::flow::OnNodeLost::Wait,
             cache_calls,
             overlap,
             queue,

@@ -1,0 +1,89 @@
+//! The places of an App: this process, and the others that take part.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use actix_rt::{Arbiter, ArbiterHandle};
+use tokio::runtime::Handle;
+
+use crate::id::AppId;
+use crate::remote::{Head, HeadOptions, NodeStatus};
+use crate::work::{Doorbell, Host, HostError, HostEvent, Ingredients, LocalHost, Placement, Resources};
+
+/// The bridge to other processes, which is there once it is needed.
+#[derive(Clone, Default)]
+pub(super) struct SharedHead(Arc<OnceLock<Arc<Head>>>);
+
+impl SharedHead {
+    pub(super) fn get(&self) -> Option<&Arc<Head>> {
+        self.0.get()
+    }
+}
+
+pub(super) struct Hosts {
+    app: AppId,
+    local: LocalHost,
+    /// `None` where everything is on one thread, for tests with a clock of their own.
+    remote: Option<HeadOptions>,
+    head: SharedHead,
+}
+
+impl Hosts {
+    pub(super) fn new(app: AppId, local: LocalHost, remote: Option<HeadOptions>) -> Self {
+        Self { app, local, remote, head: SharedHead::default() }
+    }
+
+    pub(super) fn head(&self) -> SharedHead {
+        self.head.clone()
+    }
+
+    /// The bridge, which begins to live on a thread of its own that pooled Works share.
+    pub(super) fn start_head(&mut self, doorbell: &Arc<Doorbell>) -> Result<Arc<Head>, String> {
+        if let Some(head) = self.head.get() {
+            return Ok(head.clone());
+        }
+        let options = self.remote.take().ok_or("this App runs on one thread, for tests")?;
+        let (arbiter, handle) = bridge_thread()?;
+        self.local.share(arbiter);
+        let head = Head::new(self.app, options, doorbell.clone(), handle);
+        Ok(self.head.0.get_or_init(|| head).clone())
+    }
+
+    pub(super) fn launch(
+        &mut self,
+        placement: &Placement,
+        needs: Resources,
+        what: Ingredients,
+        doorbell: &Arc<Doorbell>,
+    ) -> Result<(), HostError> {
+        match placement {
+            Placement::Process | Placement::Node(_) => match self.start_head(doorbell) {
+                Ok(head) => head.launch(placement, needs, what),
+                Err(why) => Err(HostError::NoProcess { path: what.path.to_string(), why }),
+            },
+            _ => self.local.launch(placement, needs, what),
+        }
+    }
+
+    pub(super) fn flush(&mut self) {
+        self.local.flush();
+    }
+
+    pub(super) fn events(&mut self) -> Vec<HostEvent> {
+        self.head.get().map(|head| head.take_events()).unwrap_or_default()
+    }
+
+    pub(super) fn nodes(&self) -> BTreeMap<String, NodeStatus> {
+        self.head.get().map(|head| head.status()).unwrap_or_default()
+    }
+}
+
+fn bridge_thread() -> Result<(ArbiterHandle, Handle), String> {
+    let arbiter = std::panic::catch_unwind(Arbiter::new)
+        .map_err(|_| "no thread could be started for the bridge to other processes")?
+        .handle();
+    let (send, receive) = std::sync::mpsc::channel();
+    arbiter.spawn_fn(move || drop(send.send(Handle::current())));
+    let handle = receive.recv().map_err(|_| "the thread of the bridge to other processes did not start")?;
+    Ok((arbiter, handle))
+}

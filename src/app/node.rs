@@ -1,0 +1,46 @@
+//! A process that hosts Works for an App whose Flows are elsewhere.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use actix_rt::System;
+use tokio::sync::Notify;
+
+use super::error::AppError;
+use super::launch::App;
+use crate::remote::{Farewell, NodeOptions, run_node};
+use crate::transport::Endpoint;
+use crate::work::Resources;
+
+/// How a process takes part as a node.
+pub(crate) struct NodeArguments {
+    pub(crate) join: Endpoint,
+    pub(crate) name: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) resources: Resources,
+    pub(crate) listen: Option<Endpoint>,
+}
+
+/// Hosts Works until the App is over, which gives why, or `leave` is notified.
+pub(crate) fn run_as_node(
+    app: &App,
+    arguments: NodeArguments,
+    leave: Arc<Notify>,
+) -> Result<Option<String>, AppError> {
+    let NodeArguments { join, name, labels, resources, listen } = arguments;
+    let options = NodeOptions {
+        bridge: app.bridge_options()?,
+        kinds: app.works(),
+        join,
+        name,
+        labels,
+        resources,
+        listen,
+        pool: app.config.pool_size(),
+    };
+    match System::new().block_on(async move { run_node(options, &leave).await }) {
+        Ok(Farewell::Over(why)) => Ok(Some(why)),
+        Ok(Farewell::Left) => Ok(None),
+        Err(error) => Err(AppError::Node(error.to_string())),
+    }
+}

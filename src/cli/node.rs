@@ -1,0 +1,160 @@
+//! `node`: this machine hosts Works of an App that runs elsewhere.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::args::{UsageError, log_level};
+use super::run::{Signals, report, say};
+use crate::app::{App, AppError, Config, NodeArguments, run_as_node};
+use crate::transport::Endpoint;
+use crate::work::Resources;
+
+/// How this machine takes part.
+#[derive(Debug, clap::Args)]
+pub(super) struct NodeArgs {
+    /// Where the head of the App listens
+    #[arg(long, value_name = "HOST:PORT")]
+    join: String,
+
+    /// The name by which Works are placed here [default: the machine's]
+    #[arg(long)]
+    name: Option<String>,
+
+    /// A label by which Works are placed here; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
+
+    /// How many processor cores Works may need here [default: what there is]
+    #[arg(long)]
+    cpus: Option<u32>,
+
+    /// How many graphics processors [default: what there is]
+    #[arg(long)]
+    gpus: Option<u32>,
+
+    /// How much memory, in MiB [default: what there is]
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u64>,
+
+    /// Where other nodes reach this one [default: any port of the address that reaches the head]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+
+    /// A file with the secret that all processes share [env: FLOWRIGHT_TOKEN has it otherwise]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// How much to log: off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL", default_value_t = log::LevelFilter::Info, value_parser = log_level)]
+    pub(super) log_level: log::LevelFilter,
+}
+
+impl NodeArgs {
+    fn labels(&self) -> Result<BTreeMap<String, String>, UsageError> {
+        let mut labels = BTreeMap::new();
+        for text in &self.label {
+            let (key, value) = text
+                .split_once('=')
+                .filter(|(key, value)| !key.is_empty() && !value.is_empty())
+                .ok_or_else(|| UsageError::Label(text.clone()))?;
+            labels.insert(key.to_owned(), value.to_owned());
+        }
+        Ok(labels)
+    }
+
+    fn arguments(&self) -> Result<NodeArguments, UsageError> {
+        let endpoint = |text: &String| text.parse::<Endpoint>().unwrap_or_else(|never| match never {});
+        let join = endpoint(&self.join);
+        if matches!(&join, Endpoint::Tcp(address) if !address.contains(':')) {
+            return Err(UsageError::Join(self.join.clone()));
+        }
+        let there_is = detect();
+        let resources = Resources {
+            cpus: self.cpus.unwrap_or(there_is.cpus),
+            gpus: self.gpus.unwrap_or(there_is.gpus),
+            memory: self.memory.map_or(there_is.memory, |mib| mib << 20),
+        };
+        Ok(NodeArguments {
+            join,
+            name: self.name.clone().unwrap_or_else(machine_name),
+            labels: self.labels()?,
+            resources,
+            listen: self.listen.as_ref().map(endpoint),
+        })
+    }
+}
+
+impl App {
+    pub(super) fn node(self, args: &NodeArgs) -> ExitCode {
+        let arguments = match args.arguments() {
+            Ok(arguments) => arguments,
+            Err(error) => return super::run::wrong_usage(&error),
+        };
+        let app = self.config(Config { token_file: args.token_file.clone(), ..Config::default() });
+        let leave = Arc::new(Notify::new());
+        let signals = leave.clone();
+        let watching = std::thread::Builder::new().name("signals".to_owned()).spawn(move || watch(&signals));
+        if let Err(error) = watching {
+            report(&AppError::Thread(error));
+            return ExitCode::FAILURE;
+        }
+        let is_process = matches!(arguments.join, Endpoint::Unix(_));
+        let code = match run_as_node(&app, arguments, leave) {
+            Ok(over) => {
+                if !is_process {
+                    say(&match over {
+                        Some(why) => format!("This node is done: {why}."),
+                        None => "This node has left the App.".to_owned(),
+                    });
+                }
+                0
+            }
+            Err(error) => {
+                report(&error);
+                1
+            }
+        };
+        // A Work that blocks its thread must not keep the process.
+        std::process::exit(code)
+    }
+}
+
+/// Has the node leave at the first signal, and ends it at the second.
+fn watch(leave: &Notify) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    runtime.block_on(async {
+        let Ok(mut signals) = Signals::catch() else { return };
+        signals.next().await;
+        leave.notify_one();
+        tokio::time::sleep(super::run::ONE_SIGNAL).await;
+        signals.next().await;
+        std::process::exit(0);
+    });
+}
+
+fn machine_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "node".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// What this machine has, as far as the system says.
+fn detect() -> Resources {
+    let cpus = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim();
+        line.strip_suffix("kB")?.trim().parse::<u64>().ok()
+    });
+    let gpus = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, |gpus| gpus.count());
+    Resources {
+        cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
+        gpus: u32::try_from(gpus).unwrap_or(u32::MAX),
+        memory: memory.unwrap_or(0) << 10,
+    }
+}
