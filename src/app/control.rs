@@ -41,6 +41,8 @@ pub struct AppStatus {
     pub flows: BTreeMap<String, Status>,
     /// The nodes that have joined it, by name.
     pub nodes: BTreeMap<String, NodeStatus>,
+    /// Where nodes join, when they may.
+    pub listening: Option<String>,
 }
 
 /// The status of a Work.
@@ -83,6 +85,7 @@ impl Exit {
                 works: BTreeMap::new(),
                 flows: BTreeMap::new(),
                 nodes: BTreeMap::new(),
+                listening: None,
             },
         }
     }
@@ -208,6 +211,7 @@ impl Driver {
             works: works.collect(),
             flows: flows.collect(),
             nodes: self.hosts.nodes(),
+            listening: self.hosts.listening(),
         }
     }
 }

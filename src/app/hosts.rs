@@ -73,6 +73,11 @@ impl Hosts {
         self.head.get().map(|head| head.take_events()).unwrap_or_default()
     }
 
+    /// Where nodes join.
+    pub(super) fn listening(&self) -> Option<String> {
+        Some(self.head.get()?.endpoint()?.to_string())
+    }
+
     pub(super) fn nodes(&self) -> BTreeMap<String, NodeStatus> {
         self.head.get().map(|head| head.status()).unwrap_or_default()
     }

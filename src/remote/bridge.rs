@@ -285,6 +285,7 @@ impl Bridge {
             }
         };
         self.sessions().accepted.remove(&key);
+        let why = link.given_up().unwrap_or(why);
         link.end();
         if let Ok(site) = self.site() {
             site.lost(&link, role, &why);

@@ -29,6 +29,9 @@ use crate::work::{
 /// How long a node that is told of the end may take to hear of it.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// The longest wait before a node out of reach is looked for again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
 /// How an App takes other processes in.
 pub(crate) struct HeadOptions {
     pub(crate) bridge: BridgeOptions,
@@ -344,16 +347,23 @@ impl Head {
         self.doorbell.ring_again();
     }
 
-    /// A process whose connection broke, and that takes no connections any more, will not come back.
+    /// Looks whether a process whose connection broke still takes connections at all: one that does not will not come
+    /// back, and need not be waited for.
     async fn probe(link: Arc<Link>, security: Security, limits: Limits) {
-        for endpoint in &link.peer().endpoints {
-            match crate::transport::dial(endpoint, &security, &limits).await {
-                Err(error) if error.is_refused_connection() => {}
-                _ => return,
+        let mut pause = Duration::from_millis(20);
+        // Without an address nothing can be said.
+        while !link.peer().endpoints.is_empty() && !link.is_connected() && !link.is_over() {
+            let mut gone = true;
+            for endpoint in &link.peer().endpoints {
+                let dialed = crate::transport::dial(endpoint, &security, &limits).await;
+                gone &= dialed.is_err_and(|error| error.is_refused_connection());
             }
-        }
-        if !link.is_connected() && !link.peer().endpoints.is_empty() {
-            link.end();
+            if gone && !link.is_connected() {
+                return link.give_up("its process is gone");
+            }
+            // The system takes connections for a process for a moment longer than that lives.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }
@@ -379,7 +389,7 @@ impl Site for Head {
             ));
         }
         // It has been started again: what ran on the one before is lost.
-        same_name.iter().for_each(|link| link.end());
+        same_name.iter().for_each(|link| link.give_up("it was started again"));
         Ok(())
     }
 

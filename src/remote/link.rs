@@ -42,6 +42,8 @@ struct State {
     session: Session,
     questions: IdMap<u64, Box<dyn Letter>>,
     over: bool,
+    /// Why it was ended here, when that was before its time.
+    ended: Option<String>,
     /// Why this process leaves, once all that it has to say has been sent.
     leaving: Option<String>,
 }
@@ -98,6 +100,7 @@ impl Link {
                 session: Session::new(settings, Duration::ZERO),
                 questions: IdMap::default(),
                 over: false,
+                ended: None,
                 leaving: None,
             }),
             wake: Notify::new(),
@@ -342,6 +345,17 @@ impl Link {
     pub(super) fn leave(&self, why: &str) {
         self.lock().leaving = Some(why.to_owned());
         self.wake.notify_one();
+    }
+
+    /// Ends the session before its time.
+    pub(super) fn give_up(&self, why: &str) {
+        self.lock().ended.get_or_insert_with(|| why.to_owned());
+        self.end();
+    }
+
+    /// Why it was ended before its time, if it was.
+    pub(super) fn given_up(&self) -> Option<String> {
+        self.lock().ended.clone()
     }
 
     /// Ends the session for ever. Whoever waits for an answer or for room is told.
