@@ -77,6 +77,8 @@ pub(crate) struct Ledger {
     next_run: u64,
     seq: u64,
     successes: u64,
+    /// What it waits for while there is no place for it.
+    waits_for: Option<Box<str>>,
     /// Whether the App is ending: outcomes stay as they are and nothing starts any more.
     ending: bool,
     actions: Vec<Action>,
@@ -154,6 +156,7 @@ impl Ledger {
             next_run: 1,
             seq: 0,
             successes: 0,
+            waits_for: None,
             ending: false,
             actions: Vec::new(),
         }
@@ -214,10 +217,16 @@ impl Ledger {
         }
         self.life = Life::Unplaced;
         self.actions.push(Action::Close(Closed::Unplaced));
+        let said_before = self.waits_for.as_deref() == Some(why);
+        self.waits_for = Some(why.into());
         match self.current.take().map(|current| current.waiting) {
+            Some(waiting) if said_before => {
+                let attempts = waiting.attempts.saturating_sub(1);
+                self.queue.push_front(Waiting { attempts, ..waiting });
+            }
             Some(waiting) => self.again(waiting, Some(why), now),
-            None if self.queue.is_empty() => self.note(Stage::Pending, None, Some(why.to_owned()), now),
-            None => {}
+            None if said_before => {}
+            None => self.note(Stage::Pending, None, Some(why.to_owned()), now),
         }
     }
 
@@ -306,6 +315,7 @@ impl Ledger {
                     return;
                 };
                 current.deadline = timeout.map(|timeout| now.at + timeout);
+                self.waits_for = None;
                 let (key, attempts) = (current.waiting.tells(), current.waiting.attempts);
                 self.record(key, Stage::Running, None, None, attempts, now);
             }

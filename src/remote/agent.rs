@@ -171,6 +171,10 @@ async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> 
         match bridge.call(join, &hello).await {
             Ok(called) => break called,
             Err(DialError::Transport(error @ TransportError::Refused { .. })) => return Err(error.into()),
+            // The head was there before this process, and is gone.
+            Err(DialError::Transport(error)) if matches!(options.join, Endpoint::Unix(_)) => {
+                return Err(error.into());
+            }
             Err(DialError::Transport(error)) => {
                 if !std::mem::replace(&mut silent, true) {
                     log::info!("{error}; trying again until the head is there");

@@ -208,7 +208,8 @@ impl Head {
         entry.incarnations.insert(incarnation);
         let link = entry.link.clone();
         state.places.insert(path.clone(), node);
-        state.incarnations.insert(incarnation, Away { outbox, node, path: path.clone(), needs });
+        let away = Away { outbox: outbox.clone(), node, path: path.clone(), needs };
+        state.incarnations.insert(incarnation, away);
         drop(state);
         remember_address(app, &path, &mailbox);
         let launch = Control::Launch {
@@ -226,7 +227,7 @@ impl Head {
         }
         let far = link.clone();
         abort.tell(move || far.control(&Control::Kill { incarnation }));
-        let way = Arc::new(Way::new(link, path, kind, Some(incarnation)));
+        let way = Arc::new(Way::new(link, path, kind, Some((incarnation, outbox))));
         if let Some(until_now) = until_now {
             until_now.lead_to(&way);
         }
@@ -443,7 +444,7 @@ impl Site for Head {
                 }
             }
             Control::Locate { path } => {
-                let place = self.locate(link, &path);
+                let place = self.locate(&path);
                 link.control(&Control::Located { path, place });
             }
             Control::Log { path, level, target, text } => {
@@ -499,12 +500,11 @@ impl Head {
         }
     }
 
-    fn locate(&self, asker: &Arc<Link>, path: &ActorPath) -> Result<NodeCard, Closed> {
+    fn locate(&self, path: &ActorPath) -> Result<NodeCard, Closed> {
         let state = self.lock();
-        let asker_is_process = state.nodes.get(&asker.peer().id).is_some_and(|node| node.is_process);
         match state.places.get(path).and_then(|node| state.nodes.get(node)) {
-            // The process of a Work is reached from other machines by way of this one.
-            Some(node) if node.is_process && !asker_is_process => Ok(self.bridge.me().clone()),
+            // The process of a Work takes no connections: it is reached by way of this one.
+            Some(node) if node.is_process => Ok(self.bridge.me().clone()),
             Some(node) => Ok(node.link.peer().clone()),
             None if find_address(self.bridge.app(), path).is_some() => Ok(self.bridge.me().clone()),
             None => Err(Closed::Unknown),

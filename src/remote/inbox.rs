@@ -1,6 +1,9 @@
 //! Messages that arrive from another process, on their way to the Works they are for.
+//!
+//! A channel has messages of one type; those of all types for one Work go through one gate, so that none overtakes
+//! another that waits for room.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -22,11 +25,12 @@ pub(super) struct Inbox {
     bridge: Arc<Bridge>,
     link: Arc<Link>,
     lanes: Vec<Arc<Lane>>,
+    gates: HashMap<ActorPath, Arc<Gate>>,
 }
 
 impl Inbox {
     pub(super) fn new(bridge: Arc<Bridge>, link: Arc<Link>) -> Self {
-        Self { bridge, link, lanes: Vec::new() }
+        Self { bridge, link, lanes: Vec::new(), gates: HashMap::new() }
     }
 
     fn open(&mut self, channel: u32, path: ActorPath, message: String) -> Result<(), BadPeer> {
@@ -38,7 +42,9 @@ impl Inbox {
         if window > FIRST_CREDIT {
             self.link.credit(channel, window - FIRST_CREDIT);
         }
+        let gate = self.gates.entry(path.clone()).or_default().clone();
         self.lanes.push(Arc::new(Lane {
+            gate,
             number: channel,
             link: self.link.clone(),
             bridge: self.bridge.clone(),
@@ -87,8 +93,47 @@ impl Inbound for Inbox {
     }
 }
 
+/// The way into one Work.
+#[derive(Default)]
+struct Gate(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    /// Messages behind one that waits for room.
+    backlog: VecDeque<(Arc<Lane>, Bytes, Option<u64>)>,
+    waits: bool,
+}
+
+impl Gate {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Puts in one after the other what has gathered behind a message that waits.
+async fn drain(mut lane: Arc<Lane>, mut waits: BoxFuture<'static, ()>) {
+    loop {
+        waits.await;
+        lane.done();
+        waits = loop {
+            let next = {
+                let mut waiting = lane.gate.lock();
+                let next = waiting.backlog.pop_front();
+                waiting.waits = next.is_some();
+                next
+            };
+            let Some((next, body, question)) = next else { return };
+            lane = next;
+            if let Some(waits) = lane.deliver(&body, question) {
+                break waits;
+            }
+        };
+    }
+}
+
 /// The end of one channel.
 struct Lane {
+    gate: Arc<Gate>,
     number: u32,
     link: Arc<Link>,
     bridge: Arc<Bridge>,
@@ -101,9 +146,6 @@ struct Lane {
 #[derive(Default)]
 struct LaneState {
     intake: Option<Arc<dyn Intake>>,
-    /// Messages behind one that waits for room.
-    backlog: VecDeque<(Bytes, Option<u64>)>,
-    waits: bool,
     /// Messages that have found their place and for which no credit was given yet.
     owed: u32,
     /// Messages for which no credit was given yet.
@@ -122,36 +164,19 @@ impl Lane {
             if state.outstanding > self.window {
                 return Err(BadPeer::Other("more messages came than there was credit for".to_owned()));
             }
-            if state.waits {
-                state.backlog.push_back((body, question));
+        }
+        {
+            let mut waiting = self.gate.lock();
+            if waiting.waits {
+                waiting.backlog.push_back((self.clone(), body, question));
                 return Ok(());
             }
         }
         if let Some(waits) = self.deliver(&body, question) {
-            self.lock().waits = true;
-            tokio::spawn(self.clone().drain(waits));
+            self.gate.lock().waits = true;
+            tokio::spawn(drain(self.clone(), waits));
         }
         Ok(())
-    }
-
-    /// Puts in one after the other what has gathered behind a message that waits.
-    async fn drain(self: Arc<Self>, mut waits: BoxFuture<'static, ()>) {
-        loop {
-            waits.await;
-            self.done();
-            waits = loop {
-                let next = {
-                    let mut state = self.lock();
-                    let next = state.backlog.pop_front();
-                    state.waits = next.is_some();
-                    next
-                };
-                let Some((body, question)) = next else { return };
-                if let Some(waits) = self.deliver(&body, question) {
-                    break waits;
-                }
-            };
-        }
     }
 
     /// Gives the message to its Work; what to wait for when there is no room.

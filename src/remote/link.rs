@@ -156,9 +156,12 @@ impl Link {
         }
     }
 
-    /// The same, for what can be too large: why it cannot be sent.
+    /// The same, for what can be too large: why it cannot be sent. When the session is over that is told otherwise.
     pub(super) fn try_control(&self, control: &Control) -> Result<(), String> {
-        self.push(|out| Ok(write_control(out, control)?)).map_err(|error| error.to_string())
+        match self.push(|out| Ok(write_control(out, control)?)) {
+            Ok(()) | Err(NotPushed::Over) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     pub(super) fn credit(&self, channel: u32, more: u32) {

@@ -13,7 +13,8 @@ use super::link::{Channel, Link};
 use super::protocol::{Control, NodeCard};
 use crate::id::ActorPath;
 use crate::work::{
-    AnyMailbox, Closed, Command, Letter, Outcome, Received, Refused, Reply, Route, WorkKind, find_address,
+    AnyMailbox, Closed, Command, Failure, Letter, Outbox, Outcome, Reason, Received, Refused, Reply, Report,
+    Route, WorkKind, find_address,
 };
 
 type Sent = Result<(), Refused<Box<dyn Letter>>>;
@@ -23,8 +24,8 @@ pub(super) struct Way {
     link: Arc<Link>,
     path: ActorPath,
     kind: &'static WorkKind,
-    /// The incarnation that commands are for, where this is the head.
-    incarnation: Option<u64>,
+    /// The incarnation that commands are for, where this is the head, and what it speaks through.
+    incarnation: Option<(u64, Arc<Outbox>)>,
     /// One for each type of message; there are few.
     channels: Mutex<Vec<(&'static str, Arc<Channel>)>>,
 }
@@ -34,7 +35,7 @@ impl Way {
         link: Arc<Link>,
         path: ActorPath,
         kind: &'static WorkKind,
-        incarnation: Option<u64>,
+        incarnation: Option<(u64, Arc<Outbox>)>,
     ) -> Self {
         Self { link, path, kind, incarnation, channels: Mutex::default() }
     }
@@ -55,10 +56,6 @@ impl Way {
         let channel = self.link.channel(&self.path, self.kind, message)?;
         channels.push((message, channel.clone()));
         Ok(channel)
-    }
-
-    fn tell(&self, control: &Control) {
-        self.link.control(control);
     }
 }
 
@@ -81,19 +78,25 @@ impl Route for Way {
     }
 
     fn command(&self, command: Command) {
-        let Some(incarnation) = self.incarnation else { return };
-        self.tell(&match command {
+        let Some((incarnation, outbox)) = &self.incarnation else { return };
+        let incarnation = *incarnation;
+        match command {
             Command::Run(order) => {
-                Control::Run { incarnation, run: order.run, attempt: order.attempt, input: order.input.bytes }
+                let (run, attempt, input) = (order.run, order.attempt, order.input.bytes);
+                if let Err(why) = self.link.try_control(&Control::Run { incarnation, run, attempt, input }) {
+                    let message = format!("the input cannot be sent to the process of the Work: {why}");
+                    let failure = Failure { reason: Reason::UserError, message };
+                    outbox.report(Report::RunFailed { run, failure });
+                }
             }
-            Command::Cancel { run } => Control::Cancel { incarnation, run },
-            Command::Stop => Control::Stop { incarnation },
-        });
+            Command::Cancel { run } => self.link.control(&Control::Cancel { incarnation, run }),
+            Command::Stop => self.link.control(&Control::Stop { incarnation }),
+        }
     }
 
     fn close(&self, why: Closed) {
-        if let Some(incarnation) = self.incarnation {
-            self.tell(&Control::Close { incarnation, why });
+        if let Some((incarnation, _)) = self.incarnation {
+            self.link.control(&Control::Close { incarnation, why });
         }
     }
 

@@ -32,7 +32,8 @@ impl Ledger {
             self.actions.push(Action::Cancel { run: current.run });
         }
         self.queue.push_back(Waiting { key, input, attempts: 0, forgotten: false, stopped: false });
-        self.record(Some(key), Stage::Pending, None, None, 0, now);
+        let waits_for = self.waits_for.as_deref().filter(|_| self.life == Life::Unplaced).map(str::to_owned);
+        self.record(Some(key), Stage::Pending, None, waits_for, 0, now);
         match &mut self.life {
             Life::Down => self.launch(now),
             Life::Stopping { next: next @ Next::Stay, .. } => *next = Next::Relaunch { at: now.at },

@@ -1,0 +1,217 @@
+//! A Work that does whatever a test wants, and the App around two of it.
+
+use flowright::Messages;
+use flowright::prelude::*;
+
+/// What a run is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Task {
+    /// Count up to this, published one by one.
+    Count(u64),
+    Fail,
+    Panic,
+    /// Serve until it is stopped.
+    Serve,
+    /// The same, as another run.
+    ServeAgain,
+    /// Publish as fast as it goes, until it is stopped.
+    Chatter,
+    /// Tell another Work the numbers below this, and ask it for their sum.
+    Send(WorkAddr<Lab>, u32),
+    Exit(i32),
+    Bytes(Vec<u8>),
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Lab {
+    pub(crate) count: u64,
+    pub(crate) lives: u32,
+    pub(crate) runs: u32,
+    pub(crate) received: Vec<u32>,
+    pub(crate) sum: Option<u64>,
+    pub(crate) process: u32,
+    pub(crate) stopped: u32,
+    #[serde(skip)]
+    pub(crate) private: u32,
+}
+
+impl Work for Lab {
+    type Input = Task;
+
+    async fn on_start(&mut self, _cx: &mut WorkContext<Self>) -> Result<()> {
+        assert_eq!(self.private, 0, "private fields begin anew");
+        self.private = 1;
+        self.lives += 1;
+        self.process = std::process::id();
+        Ok(())
+    }
+
+    async fn on_stop(&mut self, _cx: &mut WorkContext<Self>) -> Result<()> {
+        self.stopped += 1;
+        Ok(())
+    }
+
+    async fn run(&mut self, task: Task, cx: &mut WorkContext<Self>) -> Result<()> {
+        self.runs += 1;
+        cx.publish(self);
+        match task {
+            Task::Count(to) => {
+                while self.count < to {
+                    self.count += 1;
+                    cx.publish(self);
+                    cx.turn(self).await?;
+                }
+            }
+            Task::Fail => {
+                let cause = "many".parse::<u32>().expect_err("that is no number");
+                return Err(Error::from(cause).context("the port"));
+            }
+            Task::Panic => panic!("it panics"),
+            Task::Serve | Task::ServeAgain => {
+                cx.serve_forever(self).await?;
+            }
+            Task::Chatter => loop {
+                self.count += 1;
+                cx.publish(self);
+                cx.turn(self).await?;
+            },
+            Task::Send(other, numbers) => {
+                for number in 0..numbers {
+                    other.tell(Add(number)).await?;
+                }
+                self.sum = Some(other.ask(Sum).await?);
+            }
+            Task::Exit(code) => std::process::exit(code),
+            Task::Bytes(bytes) => self.count = bytes.len() as u64,
+        }
+        Ok(())
+    }
+
+    fn messages(messages: &mut Messages<Self>) {
+        messages.accept::<Add>().accept::<Sum>().accept::<Break>().accept::<Die>().accept::<Never>();
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Add(pub(crate) u32);
+
+impl Handle<Add> for Lab {
+    type Reply = ();
+
+    async fn handle(&mut self, Add(number): Add, _: &mut WorkContext<Self>) {
+        self.received.push(number);
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Sum;
+
+impl Handle<Sum> for Lab {
+    type Reply = u64;
+
+    async fn handle(&mut self, _: Sum, cx: &mut WorkContext<Self>) -> u64 {
+        cx.publish(self);
+        self.received.iter().map(|number| u64::from(*number)).sum()
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Break;
+
+impl Handle<Break> for Lab {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Break, _: &mut WorkContext<Self>) {
+        panic!("the handler panics");
+    }
+}
+
+/// Ends the process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Die {
+    Abort,
+    Exit(i32),
+    /// Take memory until there is none.
+    Eat,
+}
+
+impl Handle<Die> for Lab {
+    type Reply = ();
+
+    async fn handle(&mut self, how: Die, _: &mut WorkContext<Self>) {
+        match how {
+            Die::Abort => std::process::abort(),
+            Die::Exit(code) => std::process::exit(code),
+            Die::Eat => {
+                let mut eaten: Vec<Vec<u8>> = Vec::new();
+                loop {
+                    eaten.push(std::hint::black_box(vec![1; 16 << 20]));
+                }
+            }
+        }
+    }
+}
+
+/// Is answered never.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Never;
+
+impl Handle<Never> for Lab {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Never, _: &mut WorkContext<Self>) {
+        std::future::pending().await
+    }
+}
+
+/// Not among the messages that it takes from other processes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Unnamed;
+
+impl Handle<Unnamed> for Lab {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Unnamed, _: &mut WorkContext<Self>) {}
+}
+
+type React = Box<dyn FnMut(&mut Suite, &mut FlowContext) -> Reaction>;
+
+/// Two Works, and a Flow that does as the test says.
+#[derive(Serialize, Children)]
+pub(crate) struct Suite {
+    pub(crate) a: WorkRef<Lab>,
+    pub(crate) b: WorkRef<Lab>,
+    #[serde(skip)]
+    react: Option<React>,
+}
+
+impl Suite {
+    pub(crate) fn new(
+        a: WorkRef<Lab>,
+        b: WorkRef<Lab>,
+        react: impl FnMut(&mut Self, &mut FlowContext) -> Reaction + 'static,
+    ) -> Self {
+        Self { a, b, react: Some(Box::new(react)) }
+    }
+}
+
+impl Flow for Suite {
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        let mut react = self.react.take().expect("it reacts one at a time");
+        let reaction = react(self, cx);
+        self.react = Some(react);
+        reaction
+    }
+}
+
+/// Another program.
+#[derive(Default, Serialize, Children)]
+pub(crate) struct Stranger {
+    work: WorkRef<Lab>,
+}
+
+impl Flow for Stranger {
+    fn react(&mut self, _: &mut FlowContext) -> Reaction {
+        Ok(())
+    }
+}

@@ -1,0 +1,41 @@
+//! Works in other processes: the same wherever they run, and what becomes of them when those fail.
+//!
+//! Nodes and processes are this very binary, started again with [`support::VARIABLE`] set; so it has a `main` of its
+//! own.
+
+mod faults;
+mod lab;
+mod places;
+mod processes;
+mod proxy;
+mod strangers;
+mod support;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// Names tests as `module::function`; one that is listed nowhere is dead code, of which the compiler warns.
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        pub(crate) const TESTS: &[(&str, fn())] = &[$((concat!(module_path!(), "::", stringify!($name)), $name)),*];
+    };
+}
+pub(crate) use tests;
+
+fn main() -> ExitCode {
+    if let Ok(program) = std::env::var(support::VARIABLE) {
+        return support::run(&program);
+    }
+    let all = [faults::TESTS, places::TESTS, processes::TESTS, strangers::TESTS].concat();
+    let trials = all.into_iter().map(|(name, test)| {
+        Trial::test(name.trim_start_matches("remote::"), move || {
+            test();
+            Ok(())
+        })
+    });
+    let mut arguments = Arguments::from_args();
+    // Each starts processes of its own.
+    arguments.test_threads.get_or_insert(2);
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}

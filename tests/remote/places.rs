@@ -1,0 +1,270 @@
+//! What a Work does is the same wherever it runs.
+
+use flowright::prelude::*;
+use flowright::{AskError, Reason, SendError};
+
+use crate::lab::{Add, Break, Lab, Never, Suite, Sum, Task, Unnamed};
+use crate::support::{Process, joining, lab, node, start, wherever_it_runs};
+
+crate::tests![
+    a_run_succeeds_and_its_state_is_there_no_later_than_its_status,
+    an_error_keeps_its_chain_and_the_next_run_goes_on,
+    a_panic_is_one_failure_and_a_restart_continues_from_the_last_published_state,
+    a_run_that_takes_too_long_is_given_up,
+    a_work_that_was_stopped_refuses_messages_and_starts_again,
+    questions_are_answered_and_unanswered_ones_say_why,
+    works_tell_each_other_in_order_and_lose_nothing,
+    a_full_mailbox_holds_up_its_senders,
+    a_message_that_was_not_named_is_refused_at_its_sender,
+    an_input_that_is_too_large_says_so,
+    the_initial_state_travels,
+    a_node_gets_what_needs_it,
+];
+
+fn a_run_succeeds_and_its_state_is_there_no_later_than_its_status() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            Suite::new(lab(a), lab(b), |suite, cx| {
+                let a = suite.a.run(Task::Count(50)).finished()?;
+                assert_eq!((a.count, a.lives, a.runs), (50, 1, 1));
+                let b = suite.b.run(Task::Count(7)).finished()?;
+                assert_eq!(b.count, 7);
+                cx.stop("both are done");
+                Ok(())
+            })
+        }));
+        let exit = lodged.app.wait_for_exit();
+        assert!(exit.result.is_ok(), "{:?}: {:?}", lodged.places, exit.result);
+        assert_eq!(exit.status.works["a"].status.stage, Stage::Succeeded, "{:?}", lodged.places);
+        assert_eq!(exit.state.get("a.stopped").and_then(|stopped| stopped.decode().ok()), Some(1_u32));
+    });
+}
+
+fn an_error_keeps_its_chain_and_the_next_run_goes_on() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            Suite::new(lab(a).on_error(OnError::Capture), lab(b), |suite, cx| {
+                let failed = suite.a.run(Task::Fail).outcome()?.expect_err("it fails");
+                assert_eq!(failed.reason, Some(Reason::UserError));
+                let message = failed.message.unwrap_or_default();
+                assert_eq!(message, "the port: invalid digit found in string");
+                assert_eq!(suite.a.run(Task::Count(1)).finished()?.lives, 1);
+                cx.stop("seen");
+                Ok(())
+            })
+        }));
+        let exit = lodged.app.wait_for_exit();
+        assert!(exit.result.is_ok(), "{:?}: {:?}", lodged.places, exit.result);
+    });
+}
+
+fn a_panic_is_one_failure_and_a_restart_continues_from_the_last_published_state() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            let restart = Restart::on_failure().max(1).backoff(Duration::ZERO..Duration::ZERO);
+            Suite::new(lab(a).on_error(OnError::Capture).restart(restart), lab(b), |suite, cx| {
+                suite.a.run(Task::Count(5)).finished()?;
+                let failed = suite.a.run(Task::Panic).outcome()?.expect_err("it fails");
+                assert_eq!(failed.reason, Some(Reason::Panic));
+                assert_eq!((failed.message.as_deref(), failed.attempt), (Some("it panics"), 2));
+                let a = suite.a.run(Task::Count(6)).finished()?;
+                assert_eq!((a.count, a.lives), (6, 3));
+                cx.stop("seen");
+                Ok(())
+            })
+        }));
+        let exit = lodged.app.wait_for_exit();
+        assert!(exit.result.is_ok(), "{:?}: {:?}", lodged.places, exit.result);
+    });
+}
+
+fn a_run_that_takes_too_long_is_given_up() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            let a = lab(a).on_error(OnError::Capture).timeout(Duration::from_millis(300));
+            Suite::new(a, lab(b), |suite, cx| {
+                let failed = suite.a.run(Task::Serve).outcome()?.expect_err("it fails");
+                assert_eq!(failed.reason, Some(Reason::Timeout));
+                assert_eq!(suite.a.run(Task::Count(3)).finished()?.count, 3);
+                cx.stop("seen");
+                Ok(())
+            })
+        }));
+        let exit = lodged.app.wait_for_exit();
+        assert!(exit.result.is_ok(), "{:?}: {:?}", lodged.places, exit.result);
+    });
+}
+
+fn a_work_that_was_stopped_refuses_messages_and_starts_again() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            let mut asked_to_stop = false;
+            Suite::new(lab(a), lab(b), move |suite, _| {
+                suite.a.run(Task::Serve);
+                if suite.a.is_running() && !asked_to_stop {
+                    asked_to_stop = true;
+                    suite.a.stop();
+                }
+                Ok(())
+            })
+        }));
+        let app = &lodged.app;
+        app.wait_for_state("a.stopped", |stopped: &u32| *stopped == 1);
+        // It was asked for again by the reaction to its end, and runs once more.
+        app.wait_for_work("a", |a| a.status.stage == Stage::Running && a.is_up);
+        app.wait_for_state("a.lives", |lives: &u32| *lives == 2);
+        assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves"), 0);
+    });
+}
+
+fn questions_are_answered_and_unanswered_ones_say_why() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            let restart = Restart::on_failure().backoff(Duration::ZERO..Duration::ZERO);
+            Suite::new(lab(a).restart(restart), lab(b), |suite, _| {
+                suite.a.run(Task::Serve);
+                Ok(())
+            })
+        }));
+        let app = &lodged.app;
+        app.wait_for_stage("a", Stage::Running);
+        let a = app.work::<Lab>("a");
+        app.block_on(async {
+            for number in 1..=10 {
+                a.tell(Add(number)).await.expect("it takes it");
+            }
+            assert_eq!(a.ask(Sum).await.expect("it answers"), 55, "{:?}", lodged.places);
+            let broken = a.ask(Break).await.expect_err("the handler panics");
+            assert!(matches!(broken, AskError::Failed { .. }), "{:?}: {broken}", lodged.places);
+        });
+        app.wait_for_work("a", |a| a.status.stage == Stage::Running && a.status.attempt == 2);
+        app.block_on(async {
+            let late = a.ask_within(Duration::from_millis(100), Never).await.expect_err("nobody answers");
+            assert!(matches!(late, AskError::Timeout { .. }), "{:?}: {late}", lodged.places);
+        });
+    });
+}
+
+fn works_tell_each_other_in_order_and_lose_nothing() {
+    const NUMBERS: u32 = 3000;
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            Suite::new(lab(a), lab(b), |suite, cx| {
+                suite.b.run(Task::Serve);
+                if suite.b.is_running() {
+                    let a = suite.a.run(Task::Send(suite.b.addr(), NUMBERS)).finished()?;
+                    assert_eq!(a.sum, Some((0..u64::from(NUMBERS)).sum()));
+                    // What the two publish has no order between them.
+                    if suite.b.received.len() == NUMBERS as usize {
+                        assert!(suite.b.received.iter().copied().eq(0..NUMBERS), "in order, each once");
+                        cx.stop("seen");
+                    }
+                }
+                Ok(())
+            })
+        }));
+        let exit = lodged.app.wait_for_exit();
+        assert!(exit.result.is_ok(), "{:?}: {:?}", lodged.places, exit.result);
+    });
+}
+
+fn a_full_mailbox_holds_up_its_senders() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            Suite::new(lab(a).mailbox(4), lab(b), |suite, _| {
+                suite.a.run(Task::Serve);
+                Ok(())
+            })
+        }));
+        let app = &lodged.app;
+        app.wait_for_stage("a", Stage::Running);
+        let a = app.work::<Lab>("a");
+        // Nothing is taken out any more.
+        a.try_tell(Never).expect("there is room");
+        let mut taken = 0;
+        let full = loop {
+            match a.try_tell(Add(taken)) {
+                Ok(()) => taken += 1,
+                Err(error) => break error,
+            }
+            assert!(taken < 10_000, "{:?}: it takes everything", lodged.places);
+        };
+        assert!(matches!(full, SendError::Full { message: Add(number), .. } if number == taken), "{full}");
+    });
+}
+
+fn a_message_that_was_not_named_is_refused_at_its_sender() {
+    let app = start(|| {
+        Suite::new(lab(node("n")), lab(Placement::Thread), |suite, _| {
+            suite.a.run(Task::Serve);
+            Ok(())
+        })
+    });
+    let _node = Process::node(&joining(&app), "n");
+    app.wait_for_stage("a", Stage::Running);
+    let error = app.work::<Lab>("a").try_tell(Unnamed).expect_err("it cannot be read there");
+    assert!(matches!(error, SendError::Unsendable { .. }), "{error}");
+    assert!(error.to_string().contains("messages.accept::<"), "{error}");
+    assert!(app.work::<Lab>("b").try_tell(Unnamed).is_ok(), "in one process nothing needs to be named");
+}
+
+fn an_input_that_is_too_large_says_so() {
+    let app = start(|| {
+        Suite::new(lab(node("n")).on_error(OnError::Capture), lab(Placement::Thread), |suite, cx| {
+            let failed =
+                suite.a.run(Task::Bytes(vec![200; 9 << 20])).outcome()?.expect_err("it is too large");
+            assert!(failed.message.as_deref().unwrap_or_default().contains("Payload"), "{failed:?}");
+            assert_eq!(suite.a.run(Task::Bytes(vec![200; 1 << 20])).finished()?.count, 1 << 20);
+            cx.stop("seen");
+            Ok(())
+        })
+    });
+    let _node = Process::node(&joining(&app), "n");
+    let exit = app.wait_for_exit();
+    assert!(exit.result.is_ok(), "{:?}", exit.result);
+}
+
+fn the_initial_state_travels() {
+    let app = start(|| {
+        let seasoned = Lab { count: 41, received: vec![1, 2], ..Lab::default() };
+        let a = WorkRef::from(seasoned).placed(node("n"));
+        Suite::new(a, lab(Placement::Thread), |suite, cx| {
+            let a = suite.a.run(Task::Count(42)).finished()?;
+            assert_eq!((a.count, a.received.len()), (42, 2));
+            assert_ne!(a.process, std::process::id());
+            cx.stop("seen");
+            Ok(())
+        })
+    });
+    let _node = Process::node(&joining(&app), "n");
+    let exit = app.wait_for_exit();
+    assert!(exit.result.is_ok(), "{:?}", exit.result);
+}
+
+fn a_node_gets_what_needs_it() {
+    let app = start(|| {
+        let needs = |gpus| WorkRef::from(Lab::default()).needs(Resources::gpus(gpus));
+        Suite::new(needs(1), needs(2), |suite, _| {
+            suite.a.run(Task::Serve);
+            suite.b.run(Task::Serve);
+            Ok(())
+        })
+    });
+    let waits = app.wait_for_work("a", |a| a.status.message.is_some());
+    assert_eq!(waits.status.stage, Stage::Pending);
+    assert!(waits.status.message.as_deref().unwrap_or_default().contains("any node"), "{waits:?}");
+    let address = joining(&app);
+    let _small = Process::node_with(&address, "small", &["--gpus", "1"]);
+    app.wait_for_stage("a", Stage::Running);
+    let waits = app.wait_for_work("b", |b| {
+        b.status.message.as_deref().is_some_and(|message| message.contains("room for 0 cpus, 2 gpus"))
+    });
+    assert_eq!(waits.status.stage, Stage::Pending);
+    let _large = Process::node_with(&address, "large", &["--gpus", "2"]);
+    app.wait_for_stage("b", Stage::Running);
+    let nodes = app.status().nodes;
+    assert_eq!(
+        (&nodes["small"].works[..], &nodes["large"].works[..]),
+        (&["a".to_owned()][..], &["b".to_owned()][..])
+    );
+}

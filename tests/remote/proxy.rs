@@ -1,0 +1,161 @@
+//! A network between a node and its head that can be cut, held up and slowed down.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// What becomes of bytes on their way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weather {
+    Fair,
+    /// They take this long.
+    Delay(Duration),
+    /// They do not arrive, and nothing is said.
+    Hold,
+    /// There is no connection, and none is made.
+    Cut,
+}
+
+/// Passes on what comes to its own address.
+pub(crate) struct Proxy {
+    address: String,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    weather: Mutex<Weather>,
+    changed: Condvar,
+    streams: Mutex<Vec<TcpStream>>,
+    /// How many connections there were, and the first of them that bytes may pass.
+    connections: Mutex<(u64, u64)>,
+}
+
+impl Shared {
+    /// Waits while bytes are held up; `false` when the connection is to be closed.
+    fn pass(&self, connection: u64, read_at: Instant) -> bool {
+        if connection < self.connections.lock().unwrap().1 {
+            // Held for good: neither passed on nor closed.
+            return true;
+        }
+        let mut weather = self.weather.lock().unwrap();
+        loop {
+            match *weather {
+                Weather::Fair => return true,
+                Weather::Cut => return false,
+                Weather::Hold => weather = self.changed.wait(weather).unwrap(),
+                Weather::Delay(delay) => {
+                    let left = delay.saturating_sub(read_at.elapsed());
+                    if left.is_zero() {
+                        return true;
+                    }
+                    weather = self.changed.wait_timeout(weather, left).unwrap().0;
+                }
+            }
+        }
+    }
+}
+
+impl Proxy {
+    /// One that leads to `target`.
+    pub(crate) fn to(target: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let shared = Arc::new(Shared {
+            weather: Mutex::new(Weather::Fair),
+            changed: Condvar::new(),
+            streams: Mutex::default(),
+            connections: Mutex::default(),
+        });
+        let (target, passing) = (target.to_owned(), shared.clone());
+        thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                if *passing.weather.lock().unwrap() == Weather::Cut {
+                    continue;
+                }
+                let Ok(far) = TcpStream::connect(&target) else { continue };
+                let mut streams = passing.streams.lock().unwrap();
+                streams.extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
+                drop(streams);
+                let number = {
+                    let mut connections = passing.connections.lock().unwrap();
+                    connections.0 += 1;
+                    passing.changed.notify_all();
+                    connections.0
+                };
+                for (from, to) in [
+                    (near.try_clone().unwrap(), far.try_clone().unwrap()),
+                    (far.try_clone().unwrap(), near.try_clone().unwrap()),
+                ] {
+                    let passing = passing.clone();
+                    thread::spawn(move || carry(from, to, number, &passing));
+                }
+            }
+        });
+        Self { address, shared }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn set(&self, weather: Weather) {
+        *self.shared.weather.lock().unwrap() = weather;
+        self.shared.changed.notify_all();
+        if weather == Weather::Cut {
+            for stream in self.shared.streams.lock().unwrap().drain(..) {
+                // It may be closed already.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        }
+    }
+}
+
+impl Proxy {
+    /// Lets nothing pass on the connections that there are, without closing them, and waits until another was made.
+    pub(crate) fn hold_until_the_next_connection(&self) {
+        let before = {
+            let mut connections = self.shared.connections.lock().unwrap();
+            connections.1 = connections.0 + 1;
+            connections.0
+        };
+        let mut weather = self.shared.weather.lock().unwrap();
+        while self.shared.connections.lock().unwrap().0 == before {
+            weather = self.shared.changed.wait_timeout(weather, Duration::from_millis(50)).unwrap().0;
+        }
+    }
+}
+
+/// Reads at once and writes when it may, so that a delay costs no throughput.
+fn carry(mut from: TcpStream, mut to: TcpStream, connection: u64, shared: &Arc<Shared>) {
+    let (send, receive) = std::sync::mpsc::sync_channel::<(Instant, Vec<u8>)>(1024);
+    let reader = thread::spawn(move || {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => {
+                    if send.send((Instant::now(), buffer[..read].to_vec())).is_err() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+    });
+    for (read_at, bytes) in receive {
+        if !shared.pass(connection, read_at) {
+            break;
+        }
+        if shared.connections.lock().unwrap().1 > connection {
+            continue;
+        }
+        if to.write_all(&bytes).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
+    let _ = reader.join();
+}

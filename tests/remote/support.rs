@@ -1,0 +1,198 @@
+//! Nodes, and Apps that take them in.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use flowright::prelude::*;
+use flowright::testing::TestApp;
+use flowright::{Config, Placement};
+
+use crate::lab::{Lab, Stranger, Suite, Task};
+
+/// Names the program that this binary is to be.
+pub(crate) const VARIABLE: &str = "FLOWRIGHT_TEST_PROGRAM";
+
+/// How long anything that must come may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+pub(crate) fn run(program: &str) -> ExitCode {
+    match program {
+        "suite" => App::new(|| {
+            let on_node = |name: &str| {
+                let placement = name.parse().expect("it is a placement");
+                WorkRef::from(Lab::default()).placed(placement)
+            };
+            Suite::new(on_node("n"), on_node("thread"), |suite, _| {
+                suite.a.run(Task::Serve);
+                Ok(())
+            })
+        })
+        .main(),
+        "stranger" => App::new(Stranger::default).main(),
+        other => panic!("there is no program {other}"),
+    }
+}
+
+/// This binary as another program.
+pub(crate) fn program(name: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("a test knows its file"));
+    command.env(VARIABLE, name).env_remove("FLOWRIGHT_TOKEN");
+    command
+}
+
+/// An App with short times, which takes nodes in and starts this binary for Works with processes of their own.
+pub(crate) fn start(make: impl FnOnce() -> Suite + Send + 'static) -> TestApp {
+    start_with(Config { heartbeat_ms: Some(100), node_grace_ms: Some(2000), ..Config::default() }, make)
+}
+
+pub(crate) fn start_with(config: Config, make: impl FnOnce() -> Suite + Send + 'static) -> TestApp {
+    let app = App::new(make).listen("127.0.0.1:0").process(|| Ok(program("suite"))).config(config);
+    TestApp::start_app(app).limit(LIMIT)
+}
+
+/// Where nodes join.
+pub(crate) fn joining(app: &TestApp) -> String {
+    app.status().listening.expect("it takes nodes in")
+}
+
+/// A process of this binary. Dropping it kills it.
+pub(crate) struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Process {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the test's own binary starts");
+        let (sender, lines) = channel();
+        let out: Box<dyn std::io::Read + Send> = Box::new(child.stdout.take().expect("it is piped"));
+        let err: Box<dyn std::io::Read + Send> = Box::new(child.stderr.take().expect("it is piped"));
+        for stream in [out, err] {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    // Nobody may be interested any more.
+                    let _ = sender.send(line);
+                }
+            });
+        }
+        Self { child, lines, seen: Vec::new() }
+    }
+
+    /// A node that joins at `address`.
+    pub(crate) fn node(address: &str, name: &str) -> Self {
+        Self::node_with(address, name, &[])
+    }
+
+    pub(crate) fn node_with(address: &str, name: &str, arguments: &[&str]) -> Self {
+        let mut command = program("suite");
+        command.args(["node", "--join", address, "--name", name]).args(arguments);
+        Self::start(command)
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Reads until a line contains `part`, and gives it.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, part: &str) -> String {
+        loop {
+            if let Some(line) = self.seen.iter().find(|line| line.contains(part)) {
+                return line.clone();
+            }
+            match self.lines.recv_timeout(LIMIT) {
+                Ok(line) => self.seen.push(line),
+                Err(_) => panic!("{part:?} was not written; there was {:#?}", self.seen),
+            }
+        }
+    }
+
+    /// The same, of lines that were not read yet.
+    #[track_caller]
+    pub(crate) fn expect_again(&mut self, part: &str) -> String {
+        self.seen.clear();
+        self.expect(part)
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
+    }
+
+    /// Reads until it ends; its exit code and all its lines.
+    pub(crate) fn end(mut self) -> (Option<i32>, Vec<String>) {
+        loop {
+            match self.lines.recv_timeout(LIMIT) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it did not end; there was {:#?}", self.seen),
+            }
+        }
+        let status = self.child.wait().expect("it can be waited for");
+        (status.code(), std::mem::take(&mut self.seen))
+    }
+}
+
+pub(crate) fn signal(process: u32, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &process.to_string()]).status();
+    assert!(sent.expect("there is a kill").success());
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended long ago.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Does the same in this process, in processes of their own, and on nodes: the two Works in two places. The nodes
+/// `m` and `n` are there where they are needed.
+pub(crate) fn wherever_it_runs(test: impl Fn(&dyn Fn(Make) -> Lodged)) {
+    for (a, b) in [
+        ("thread", "pool"),
+        ("process", "process"),
+        ("m", "n"),
+        ("m/pool", "m/pool"),
+        ("thread", "n/pool"),
+        ("process", "n"),
+    ] {
+        test(&|make: Make| {
+            let places = [a.parse().expect("a placement"), b.parse().expect("a placement")];
+            let app = start(move || make(places));
+            let address = joining(&app);
+            let wanted = |name: &str| [a, b].iter().any(|place| place.trim_end_matches("/pool") == name);
+            let nodes = ["m", "n"].into_iter().filter(|name| wanted(name));
+            let nodes = nodes.map(|name| Process::node(&address, name)).collect();
+            Lodged { app, nodes, places: (a, b) }
+        });
+    }
+}
+
+/// Makes the Flow, its Works placed there.
+pub(crate) type Make = Box<dyn FnOnce([Placement; 2]) -> Suite + Send>;
+
+/// An App and its nodes.
+pub(crate) struct Lodged {
+    pub(crate) app: TestApp,
+    #[expect(dead_code, reason = "they live as long as this")]
+    pub(crate) nodes: Vec<Process>,
+    /// For what a failed assertion says.
+    pub(crate) places: (&'static str, &'static str),
+}
+
+pub(crate) fn lab(placement: Placement) -> WorkRef<Lab> {
+    WorkRef::from(Lab::default()).placed(placement)
+}
+
+pub(crate) fn node(name: &str) -> Placement {
+    Placement::Node(flowright::Selector::name(name))
+}
