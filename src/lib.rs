@@ -60,6 +60,7 @@
 //! - [`Restart`], [`OnError`], [`Strategy`], [`Overlap`]: what becomes of failures, and of an input that comes while
 //!   another runs. [`Status`] says what became of a run.
 //! - [`Payload`]: a large value that stays where it was made while a small reference to it travels.
+//! - [`Placement`], [`Selector`], [`Resources`], [`OnNodeLost`], [`Messages`]: Works in processes of their own and on nodes.
 //! - [`App`], [`AppHandle`], [`Control`], [`Config`]: running it, inside another program as well.
 //! - [`testing`]: Apps in tests.
 //!
@@ -73,10 +74,12 @@
 //! | 6 | `http` | the API and the page, to read |
 //! | 5 | `app` | the App, the driver that runs its Flows, its end; [`Control`] is the only door for the floors above |
 //! | 4 | `flow` | Flows, run-once, restarts, schedules: no sockets, no clock |
+//! | 4 | `remote` | Works in other processes and on other machines |
 //! | 3 | `work` | Works, messages, mailboxes, and where they run |
 //! | 2 | [`state`] | the value tree, comparing, patches |
 //! | 2 | `payload` | references to large values |
-//! | 1 | `wire` | values as bytes |
+//! | 2 | `transport` | connections between processes |
+//! | 1 | `wire` | values as bytes, bytes as frames |
 //! | 0 | `id`, `error` | what everything is named by; the [`Error`] of users' code |
 //!
 //! The repository's `ARCHITECTURE.md` follows one change through them, and `docs/guarantees.md` lists what is promised.

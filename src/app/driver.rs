@@ -29,7 +29,7 @@ use super::timers::{Timer, Timers};
 use super::tree::{FlowLife, Tree};
 use crate::flow::{AnyFlow, FlowContext, FlowError, Found, Moment, Node, Position, Visitor, Walk, lock};
 use crate::id::{AppId, FlowId, WorkId};
-use crate::work::{Doorbell, HostEvent};
+use crate::work::{Doorbell, HostEvent, Placement};
 
 /// Told of the failure that ends the App, when it happens.
 pub(crate) type OnFailure = Box<dyn FnOnce(&AppError) + Send>;
@@ -108,7 +108,10 @@ impl Driver {
         let works = self.tree.works.values().map(|record| lock(record).path.to_string());
         let flows = self.tree.flows.values().map(|entry| entry.link.path.to_string());
         let children: HashSet<String> = works.chain(flows).collect();
-        for path in self.config.place.keys() {
+        for (path, placement) in &self.config.place {
+            if let (Placement::Node(selector), None) = (placement, &self.config.listen) {
+                return Err(AppError::NoNodes { path: path.clone(), node: selector.describe() });
+            }
             let above = fields
                 .iter()
                 .filter(|field| path.strip_prefix(*field).is_some_and(|rest| rest.starts_with('.')));

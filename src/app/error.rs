@@ -23,6 +23,17 @@ pub enum AppError {
         /// What there is.
         known: String,
     },
+    /// A Work was placed on a node, and no nodes are taken in.
+    #[error(
+        "work `{path}` is placed on {node}, and this App takes no nodes in: start it with --listen ADDRESS:PORT, or place \
+         the work in this process (`thread`, `pool`) or in one of its own (`process`)"
+    )]
+    NoNodes {
+        /// The path that was given.
+        path: String,
+        /// The node that was meant, in words.
+        node: String,
+    },
     /// The HTTP server could not be started.
     #[error(
         "the server cannot listen on {address}: {source}; choose another with --host and --port, or use --without-server"

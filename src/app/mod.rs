@@ -29,3 +29,4 @@ pub(crate) use self::launch::Launched;
 pub use self::launch::{App, AppHandle};
 pub(crate) use self::node::{NodeArguments, run_as_node};
 pub use self::root::Root;
+pub(crate) use crate::remote::forwarding;

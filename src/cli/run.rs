@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::{Args, Asked, UsageError};
+use crate::app::forwarding;
 use crate::app::{App, AppError, AppHandle};
 use crate::http;
 
@@ -26,7 +27,7 @@ impl App {
         let args = match Asked::from_command_line() {
             Asked::Run(args) => args,
             Asked::Node(args) => {
-                init_log(args.log_level);
+                init_node_log(args.log_level);
                 return self.node(&args);
             }
         };
@@ -66,7 +67,9 @@ impl App {
                 Err(error) => {
                     report(&error);
                     match error {
-                        AppError::UnknownPlace { .. } => ExitCode::from(WRONG_USAGE),
+                        AppError::UnknownPlace { .. } | AppError::NoNodes { .. } => {
+                            ExitCode::from(WRONG_USAGE)
+                        }
                         _ => ExitCode::FAILURE,
                     }
                 }
@@ -204,7 +207,21 @@ fn restart_with(variables: Vec<(String, String)>) -> Option<ExitCode> {
     Some(ExitCode::FAILURE)
 }
 
-fn init_log(level: log::LevelFilter) {
+pub(super) fn init_log(level: log::LevelFilter) {
+    // A program that has a logger of its own keeps it.
+    let _ = logger(level).try_init();
+}
+
+/// Has what is logged shown here, and at the head as well once this node has joined it.
+pub(super) fn init_node_log(level: log::LevelFilter) {
+    let logger = logger(level).build();
+    let level = logger.filter();
+    if log::set_boxed_logger(Box::new(forwarding(logger))).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+fn logger(level: log::LevelFilter) -> env_logger::Builder {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level).format(|out, record| writeln!(out, "{}: {}", record.level(), record.args()));
     if level < log::LevelFilter::Debug {
@@ -213,6 +230,5 @@ fn init_log(level: log::LevelFilter) {
             builder.filter_module(module, level.min(log::LevelFilter::Warn));
         }
     }
-    // A program that has a logger of its own keeps it.
-    let _ = builder.try_init();
+    builder
 }

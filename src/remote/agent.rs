@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use super::bridge::{Bridge, BridgeOptions, DialError, Site};
 use super::link::Link;
+use super::logs::send_logs;
 use super::protocol::{Control, Hello, NodeCard, Role};
 use super::session::SessionSettings;
 use super::ways::DistantWay;
@@ -104,6 +105,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         let router: Arc<dyn Router> = agent.clone();
         set_router(bridge.app(), Some(Arc::downgrade(&router)));
         let news = tokio::spawn(agent.clone().send_news());
+        let logs = tokio::spawn(send_logs(head.clone()));
         let pursue = bridge.clone().pursue(head.clone(), vec![endpoint], hello, Some((connection, received)));
         let mut pursue = std::pin::pin!(pursue);
         let (why, left) = tokio::select! {
@@ -116,6 +118,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
             }
         };
         news.abort();
+        logs.abort();
         agent.end();
         bridge.end();
         set_router(bridge.app(), None);

@@ -450,8 +450,8 @@ impl Site for Head {
             Control::Log { path, level, target, text } => {
                 let name = &link.peer().name;
                 match path {
-                    Some(path) => log::log!(target: &target, level, "[{path}] {text}"),
-                    None => log::log!(target: &target, level, "[node {name}] {text}"),
+                    Some(path) => log::log!(target: &target, level, "[{path} on {name}] {text}"),
+                    None => log::log!(target: &target, level, "[{name}] {text}"),
                 }
             }
             other => return Err(format!("a node does not say {}", other.name())),

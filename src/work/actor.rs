@@ -1,6 +1,7 @@
 //! The life of one incarnation.
 
 use std::any::Any;
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,8 +64,19 @@ impl Abort {
     }
 }
 
+thread_local! {
+    static CURRENT: RefCell<Option<ActorPath>> = const { RefCell::new(None) };
+}
+
+/// The Work whose code is running on this thread.
+pub(crate) fn current_work() -> Option<ActorPath> {
+    // A destructor of a thread may log.
+    CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
+}
+
 /// Runs an incarnation to its end and reports that end, unless it was aborted: then nobody listens any more.
 pub(crate) async fn live<W: Work>(seed: Box<Seed<W>>) {
+    let mut path = Some(seed.path.clone());
     let outbox = seed.outbox.clone();
     let abort = seed.abort.clone();
     let end = {
@@ -78,7 +90,10 @@ pub(crate) async fn live<W: Work>(seed: Box<Seed<W>>) {
             if abort.is_raised() {
                 return Poll::Ready(None);
             }
-            body.as_mut().poll(cx).map(Some)
+            let before = CURRENT.replace(path.take());
+            let polled = body.as_mut().poll(cx).map(Some);
+            path = CURRENT.replace(before);
+            polled
         })
         .await
     };

@@ -76,7 +76,7 @@ fn a_message_of_the_first_reaction_arrives_and_one_to_nowhere_comes_back() {
     let exit = TestApp::start(Eager::default).wait_for_exit();
     exit.result.unwrap();
     let answers: Vec<String> = exit.state.get("answers").unwrap().decode().unwrap();
-    assert_says(&answers[0], &["is not of an App in this process"]);
+    assert_says(&answers[0], &["is not of an App that this process takes part in"]);
 }
 
 /// A Work whose state is larger than allowed from the start.

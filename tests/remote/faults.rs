@@ -252,9 +252,11 @@ fn a_node_without_its_head_ends_its_works_and_joins_the_next() {
         command.args(["--open-ui=false", "--without-server", "--listen", &address]);
         Process::start(command)
     };
-    let first = head();
+    let mut first = head();
     let mut node = Process::node(&address, "n");
     node.expect("work `a` runs here");
+    // What is logged there is seen here as well.
+    first.expect("WARN: [a on n] it serves");
     first.signal("KILL");
     drop(first);
     let _second = head();

@@ -12,8 +12,6 @@ pub(crate) enum Task {
     Panic,
     /// Serve until it is stopped.
     Serve,
-    /// The same, as another run.
-    ServeAgain,
     /// Publish as fast as it goes, until it is stopped.
     Chatter,
     /// Tell another Work the numbers below this, and ask it for their sum.
@@ -67,7 +65,8 @@ impl Work for Lab {
                 return Err(Error::from(cause).context("the port"));
             }
             Task::Panic => panic!("it panics"),
-            Task::Serve | Task::ServeAgain => {
+            Task::Serve => {
+                log::warn!(target: "lab", "it serves");
                 cx.serve_forever(self).await?;
             }
             Task::Chatter => loop {
