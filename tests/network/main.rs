@@ -4,7 +4,7 @@
 //! are run where `--features network-tests` asks for them.
 
 #[path = "../remote/lab.rs"]
-#[expect(dead_code, reason = "other tests need more of it")]
+#[allow(dead_code, reason = "the other tests need more of it")]
 mod lab;
 
 use std::io::{BufRead, BufReader};
@@ -189,7 +189,8 @@ fn lost_packets_are_only_slow() {
 
 fn a_slow_wire_is_only_slow() {
     let network = Network::new("slow");
-    let rate = ["qdisc", "add", "dev", "w", "root", "tbf", "rate", "4mbit", "burst", "32kbit", "latency", "400ms"];
+    let rate =
+        ["qdisc", "add", "dev", "w", "root", "tbf", "rate", "4mbit", "burst", "32kbit", "latency", "400ms"];
     run("ip", &[&["netns", "exec", &network.head, "tc"][..], &rate].concat());
     let mut head = network.head();
     let _node = network.node();

@@ -1,0 +1,132 @@
+"""A process that takes part in an App without being the same program: it hosts nothing, and is shown the state.
+
+Written from docs/protocol.md alone. Needs the package `msgpack`.
+"""
+
+import hashlib
+import hmac
+import os
+import socket
+import struct
+
+import msgpack
+
+MAGIC = b"FLOWRITE"
+VERSION = 1
+HELLO, DATA, ACK, BYE = range(4)
+CONTROL = 0
+
+
+class Refused(Exception):
+    pass
+
+
+def exactly(stream, count):
+    data = b""
+    while len(data) < count:
+        more = stream.recv(count - len(data))
+        if not more:
+            raise ConnectionError(f"it ended after {len(data)} of {count} bytes")
+        data += more
+    return data
+
+
+def frame(kind, body):
+    return struct.pack(">IB", len(body) + 1, kind) + body
+
+
+class Watcher:
+    """A session that is shown the App's state."""
+
+    def __init__(self, host, port, program, token=None):
+        self.address = (host, port)
+        self.program = program
+        self.token = token
+        self.id = int.from_bytes(os.urandom(7), "big")
+        self.session = int.from_bytes(os.urandom(7), "big")
+        self.received = 0
+        self.app = None
+        self.stream = None
+
+    def connect(self):
+        """Begins the session, or goes on with it on another connection."""
+        stream = socket.create_connection(self.address, timeout=20)
+        mine = MAGIC + struct.pack(">HB", VERSION, 1 if self.token else 0) + os.urandom(32)
+        stream.sendall(mine)
+        theirs = exactly(stream, 43)
+        if theirs[:8] != MAGIC:
+            raise Refused(f"it does not speak this protocol: {theirs!r}")
+
+        def proof(role):
+            return hmac.new(self.token.encode(), role + mine + theirs, hashlib.sha256).digest()
+
+        if self.token and theirs[10] & 1:
+            stream.sendall(proof(b"flowright dialer"))
+        if exactly(stream, 1) != b"\0":
+            (length,) = struct.unpack(">H", exactly(stream, 2))
+            raise Refused(exactly(stream, length).decode())
+        if self.token and not hmac.compare_digest(exactly(stream, 32), proof(b"flowright listener")):
+            raise Refused("it does not know the token")
+
+        node = {
+            "id": self.id,
+            "name": "watcher",
+            "labels": {},
+            "resources": {"cpus": 0, "gpus": 0, "memory": 0},
+            "endpoints": [],
+        }
+        hello = {
+            "role": "watcher",
+            "program": self.program,
+            "node": node,
+            "app": self.app,
+            "session": self.session,
+            "fresh": self.app is None,
+            "received": self.received,
+        }
+        stream.sendall(frame(HELLO, msgpack.packb(hello)))
+        self.stream = stream
+        kind, body = self.read()
+        answer = msgpack.unpackb(body)
+        if kind == BYE:
+            raise Refused(answer["reason"])
+        assert kind == HELLO, kind
+        self.app = answer["app"]
+        assert answer["received"] == 0, "nothing was sent to it yet"
+        return answer
+
+    def read(self):
+        (length,) = struct.unpack(">I", exactly(self.stream, 4))
+        assert 0 < length <= 16 << 20, length
+        kind, body = exactly(self.stream, 1)[0], exactly(self.stream, length - 1)
+        return kind, body
+
+    def cut(self):
+        self.stream.close()
+
+    def states(self):
+        """The states, as (version, state), until the App ends."""
+        while True:
+            kind, body = self.read()
+            if kind == BYE:
+                return
+            if kind != DATA:
+                assert kind == ACK and struct.unpack(">Q", body) == (0,), (kind, body)
+                # Whoever hears a heartbeat answers it with its own.
+                self.acknowledge()
+                continue
+            (number,) = struct.unpack(">Q", body[:8])
+            if number <= self.received:
+                continue
+            assert number == self.received + 1, f"message {number} came after {self.received}"
+            self.received = number
+            self.acknowledge()
+            assert body[8] == CONTROL, body[8]
+            ((what, fields),) = msgpack.unpackb(body[9:], strict_map_key=False).items()
+            if what == "end":
+                return
+            assert what == "state", what
+            yield fields["version"], fields["state"]
+
+    def acknowledge(self):
+        self.stream.sendall(frame(ACK, struct.pack(">Q", self.received)))

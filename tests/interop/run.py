@@ -1,0 +1,110 @@
+"""Starts an App and watches it with the peer next door: what it is shown must be what the HTTP API says."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+
+try:
+    import msgpack  # noqa: F401
+except ImportError:
+    sys.exit("the Python package `msgpack` is needed: apt-get install python3-msgpack, or pip install msgpack")
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from peer import Refused, Watcher  # noqa: E402
+
+ROOT = pathlib.Path(__file__).parents[2]
+TOKEN = "a secret of some length"
+LIMIT = 60
+
+
+def version():
+    text = (ROOT / "Cargo.toml").read_text()
+    return re.search(r'^version = "(.*)"$', text, re.M).group(1)
+
+
+PROGRAM = {
+    "name": "continuous_deployment::ContinuousDeployment",
+    "version": version(),
+    "works": {"continuous_deployment::Train": [], "continuous_deployment::ModelDeployment": []},
+}
+
+
+class App:
+    def __init__(self, token):
+        environment = {key: value for key, value in os.environ.items() if key != "FLOWRIGHT_TOKEN"}
+        if token:
+            environment["FLOWRIGHT_TOKEN"] = token
+        command = ["cargo", "run", "--quiet", "--example", "continuous_deployment", "--"]
+        command += ["--open-ui=false", "--port", "0", "--listen", "127.0.0.1:0"]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
+        self.joining = self.find(r"nodes join at 127\.0\.0\.1:(\d+)")
+        self.http = self.find(r"http://127\.0\.0\.1:(\d+)/view")
+
+    def find(self, pattern):
+        for line in self.process.stderr:
+            found = re.search(pattern, line)
+            if found:
+                return int(found.group(1))
+        sys.exit(f"the App ended without saying {pattern}")
+
+    def state(self):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/api/v1/state", timeout=LIMIT) as answer:
+            return json.load(answer)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(LIMIT)
+
+
+def check(token):
+    with App(token) as app:
+        watcher = Watcher("127.0.0.1", app.joining, PROGRAM, token)
+        welcome = watcher.connect()
+        assert welcome["node"]["name"] == "head", welcome
+        deadline = time.monotonic() + LIMIT
+        versions, same = [], 0
+        for shown_version, shown in watcher.states():
+            assert not versions or shown_version > versions[-1], "an older state after a newer one"
+            versions.append(shown_version)
+            # The API may be a moment ahead.
+            same += shown == app.state()
+            if len(versions) == 1:
+                # The session goes on on another connection.
+                watcher.cut()
+                watcher.connect()
+            if shown["model_deployment"] is None and shown["train"]["last_checkpoint"] and same >= 1 and len(versions) >= 2:
+                break
+            assert time.monotonic() < deadline, (versions, same)
+        assert same >= 1, "what was shown was never what the API said"
+
+        for wrong, said in [
+            ({**PROGRAM, "name": "another"}, "another"),
+            ({**PROGRAM, "version": "0.0.0-other"}, "0.0.0-other"),
+            ({**PROGRAM, "works": {"continuous_deployment::Train": []}}, "continuous_deployment::ModelDeployment"),
+        ]:
+            try:
+                Watcher("127.0.0.1", app.joining, wrong, token).connect()
+                sys.exit(f"it was taken in as {wrong}")
+            except Refused as refused:
+                assert said in str(refused), refused
+        for other in [None if token else TOKEN, "quite another secret"]:
+            try:
+                Watcher("127.0.0.1", app.joining, PROGRAM, other).connect()
+                sys.exit("it was taken in with another token")
+            except Refused as refused:
+                assert "token" in str(refused), refused
+    print(f"{len(versions)} states with{'' if token else 'out'} a token; refusals name the difference")
+
+
+check(None)
+check(TOKEN)
