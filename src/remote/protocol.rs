@@ -329,6 +329,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_kind_of_state_travels() {
+        use crate::state::Value;
+
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        enum Kind {
+            Unit,
+            Tuple(i8, u64),
+            Fields { wide: i128, wider: u128 },
+        }
+
+        let state = (
+            (i64::MIN, u64::MAX, i128::MIN, i128::MAX, 1.5_f32, f64::MIN_POSITIVE),
+            ('x', "text".to_owned(), Some(()), None::<u8>, true),
+            vec![Kind::Unit, Kind::Tuple(-1, 1), Kind::Fields { wide: -1, wider: 1 }],
+            BTreeMap::from([(1_u8, "one".to_owned()), (2, "two".to_owned())]),
+            wire::encode("bytes").unwrap(),
+        );
+        let value = Value::of(&state).unwrap();
+        let control = Control::State { version: 1, state: value.clone() };
+        let mut bytes = BytesMut::new();
+        write_control(&mut bytes, &control).unwrap();
+        let Packet::Control(read) = Packet::read(bytes.freeze()).unwrap() else { panic!("it was a control") };
+        let Control::State { state: there, .. } = *read else { panic!("it was a state") };
+        assert_eq!(there, value);
+    }
+
     fn program(works: &[&str]) -> Program {
         let works = works.iter().map(|name| ((*name).to_owned(), Vec::new())).collect();
         Program { name: "app".to_owned(), version: "1".to_owned(), works }

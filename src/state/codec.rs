@@ -18,7 +18,8 @@ impl Serialize for Value {
             Value::Bool(b) => serializer.serialize_bool(*b),
             Value::I64(n) => serializer.serialize_i64(*n),
             Value::U64(n) => serializer.serialize_u64(*n),
-            Value::Wide(n) => serializer.serialize_i128(**n),
+            Value::Wide(n) if serializer.is_human_readable() => serializer.serialize_i128(**n),
+            Value::Wide(n) => serializer.serialize_newtype_struct(EXTENSION, &(WIDE, Wide(n.to_be_bytes()))),
             Value::F32(x) => serializer.serialize_f32(*x),
             Value::F64(x) => serializer.serialize_f64(*x),
             Value::Str(text) => serializer.serialize_str(text),
@@ -38,6 +39,20 @@ impl Serialize for Value {
                 map.end()
             }
         }
+    }
+}
+
+/// MessagePack has integers of 64 bits. Wider ones are an extension type, of the tag below; this is the name by which
+/// its encoder knows one.
+const EXTENSION: &str = "_ExtStruct";
+const WIDE: i8 = 1;
+
+/// A wide integer, big-endian.
+struct Wide([u8; 16]);
+
+impl Serialize for Wide {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
     }
 }
 
@@ -116,7 +131,15 @@ impl<'de> Visitor<'de> for Any {
     }
 
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        Value::deserialize(deserializer)
+        let value = Value::deserialize(deserializer)?;
+        if let Value::Seq(parts) = &value
+            && let [Value::I64(tag), Value::Bytes(bytes)] = &parts[..]
+            && *tag == i64::from(WIDE)
+            && let Ok(bytes) = <[u8; 16]>::try_from(&bytes[..])
+        {
+            return Ok(Value::from_i128(i128::from_be_bytes(bytes)));
+        }
+        Ok(value)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
