@@ -19,7 +19,7 @@ impl Serialize for Value {
             Value::I64(n) => serializer.serialize_i64(*n),
             Value::U64(n) => serializer.serialize_u64(*n),
             Value::Wide(n) if serializer.is_human_readable() => serializer.serialize_i128(**n),
-            Value::Wide(n) => serializer.serialize_newtype_struct(EXTENSION, &(WIDE, Wide(n.to_be_bytes()))),
+            Value::Wide(n) => serializer.serialize_newtype_struct(EXTENSION, &(WIDE as i8, Wide(n.to_be_bytes()))),
             Value::F32(x) => serializer.serialize_f32(*x),
             Value::F64(x) => serializer.serialize_f64(*x),
             Value::Str(text) => serializer.serialize_str(text),
@@ -45,7 +45,7 @@ impl Serialize for Value {
 /// MessagePack has integers of 64 bits. Wider ones are an extension type, of the tag below; this is the name by which
 /// its encoder knows one.
 const EXTENSION: &str = "_ExtStruct";
-const WIDE: i8 = 1;
+const WIDE: u64 = 1;
 
 /// A wide integer, big-endian.
 struct Wide([u8; 16]);
@@ -133,8 +133,7 @@ impl<'de> Visitor<'de> for Any {
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         let value = Value::deserialize(deserializer)?;
         if let Value::Seq(parts) = &value
-            && let [Value::I64(tag), Value::Bytes(bytes)] = &parts[..]
-            && *tag == i64::from(WIDE)
+            && let [Value::U64(WIDE), Value::Bytes(bytes)] = &parts[..]
             && let Ok(bytes) = <[u8; 16]>::try_from(&bytes[..])
         {
             return Ok(Value::from_i128(i128::from_be_bytes(bytes)));
