@@ -125,6 +125,14 @@ pub mod derive {
     pub use crate::flow::{ChildGroup, Children, Found, Kinds, Route, Walk};
 }
 
+/// What is fuzzed.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::remote::fuzz::{frames, messages};
+    pub use crate::transport::handshake_fuzz as handshake;
+}
+
 /// What a program that uses Flowright imports.
 pub mod prelude {
     pub use std::process::ExitCode;

@@ -5,6 +5,8 @@
 
 mod agent;
 mod bridge;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod head;
 mod inbox;
 mod link;

@@ -19,7 +19,9 @@ impl Serialize for Value {
             Value::I64(n) => serializer.serialize_i64(*n),
             Value::U64(n) => serializer.serialize_u64(*n),
             Value::Wide(n) if serializer.is_human_readable() => serializer.serialize_i128(**n),
-            Value::Wide(n) => serializer.serialize_newtype_struct(EXTENSION, &(WIDE as i8, Wide(n.to_be_bytes()))),
+            Value::Wide(n) => {
+                serializer.serialize_newtype_struct(EXTENSION, &(WIDE as i8, Wide(n.to_be_bytes())))
+            }
             Value::F32(x) => serializer.serialize_f32(*x),
             Value::F64(x) => serializer.serialize_f64(*x),
             Value::Str(text) => serializer.serialize_str(text),

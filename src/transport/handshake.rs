@@ -141,3 +141,26 @@ fn foreign(peer: &str, bytes: &[u8]) -> TransportError {
     };
     TransportError::Foreign { peer: peer.to_owned(), why }
 }
+
+/// Both ends of the handshake, each with what somebody has sent.
+#[cfg(fuzzing)]
+pub fn fuzz(data: &[u8]) {
+    use super::security::Token;
+
+    let token = Token::new("a secret of some length").expect("it is long enough");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        for security in [Security::default(), Security::new(Some(token))] {
+            for dialer in [false, true] {
+                let (mut here, mut there) = tokio::io::duplex(1 << 16);
+                let _ = there.write_all(&data[..data.len().min(1 << 15)]).await;
+                let _ = there.shutdown().await;
+                let _ = if dialer {
+                    present(&mut here, &security, "a peer").await
+                } else {
+                    accept(&mut here, &security, "a peer").await
+                };
+            }
+        }
+    });
+}

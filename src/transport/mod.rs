@@ -29,6 +29,8 @@ pub(crate) use self::connection::{Connection, FrameReader, FrameWriter};
 pub(crate) use self::dial::dial;
 pub use self::endpoint::Endpoint;
 pub use self::error::TransportError;
+#[cfg(fuzzing)]
+pub use self::handshake::fuzz as handshake_fuzz;
 pub(crate) use self::listener::Listener;
 pub use self::security::Token;
 pub(crate) use self::security::{Limits, Security};

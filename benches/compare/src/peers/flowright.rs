@@ -75,7 +75,6 @@ impl Work for Sink {
     async fn run(&mut self, (): (), _: &mut WorkContext<Self>) -> Result<()> {
         Ok(())
     }
-
 }
 
 #[derive(Serialize, Deserialize)]
