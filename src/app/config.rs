@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::remote::SessionSettings;
-use crate::transport::{Security, Token, TransportError};
+use crate::transport::{Security, Tls, TlsFiles, Token, TransportError};
 use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
 
 /// The environment variable that may hold the secret that all processes share.
@@ -25,6 +25,9 @@ const TOKEN_VARIABLE: &str = "FLOWRIGHT_TOKEN";
 /// grace_seconds = 10
 /// listen = "127.0.0.1:7502"
 /// token_file = "token"
+/// tls_cert = "certs/head.pem"
+/// tls_key = "certs/head-key.pem"
+/// tls_ca = "certs/ca.pem"
 /// heartbeat_ms = 1000
 /// node_grace_ms = 10000
 ///
@@ -48,6 +51,15 @@ pub struct Config {
     pub listen: Option<String>,
     /// A file with the secret that all processes share; the variable `FLOWRIGHT_TOKEN` has it otherwise.
     pub token_file: Option<PathBuf>,
+    /// The certificate with which this process proves itself to others over TLS, as a PEM file; all that goes to and comes
+    /// from other machines is encrypted then. It has to be for the DNS name `flowright`. Works with processes of their
+    /// own are reached over Unix sockets and need none.
+    pub tls_cert: Option<PathBuf>,
+    /// The key of that certificate, as a PEM file that only its owner may read.
+    pub tls_key: Option<PathBuf>,
+    /// The CA that has signed that certificate, and those of all other processes, as a PEM file. Whoever has a certificate
+    /// of it can take part, so that it should be one for this App only.
+    pub tls_ca: Option<PathBuf>,
     /// How often processes say that they live, in milliseconds; 1,000 by default.
     pub heartbeat_ms: Option<u64>,
     /// How long a node may be out of reach before its Works are given up, in milliseconds; 10,000 by default.
@@ -70,6 +82,9 @@ impl Config {
             grace_seconds: self.grace_seconds.or(other.grace_seconds),
             listen: self.listen.or(other.listen),
             token_file: self.token_file.or(other.token_file),
+            tls_cert: self.tls_cert.or(other.tls_cert),
+            tls_key: self.tls_key.or(other.tls_key),
+            tls_ca: self.tls_ca.or(other.tls_ca),
             heartbeat_ms: self.heartbeat_ms.or(other.heartbeat_ms),
             node_grace_ms: self.node_grace_ms.or(other.node_grace_ms),
             place,
@@ -104,7 +119,26 @@ impl Config {
             (None, Ok(text)) => Some(Token::new(&text)?),
             (None, Err(_)) => None,
         };
-        Ok(Security::new(token))
+        let tls = match self.tls_files()? {
+            Some(files) => Some(Tls::read(&files)?),
+            None => None,
+        };
+        Ok(Security::new(token, tls))
+    }
+
+    fn tls_files(&self) -> Result<Option<TlsFiles>, TransportError> {
+        let all = [("cert", &self.tls_cert), ("key", &self.tls_key), ("ca", &self.tls_ca)];
+        if let [(_, Some(cert)), (_, Some(key)), (_, Some(ca))] = all {
+            return Ok(Some(TlsFiles { cert: cert.clone(), key: key.clone(), ca: ca.clone() }));
+        }
+        let named = |given: bool| {
+            let names = all.iter().filter(|(_, file)| file.is_some() == given);
+            names.map(|(name, _)| format!("--tls-{name}")).collect::<Vec<_>>().join(" and ")
+        };
+        match named(true) {
+            none if none.is_empty() => Ok(None),
+            given => Err(TransportError::TlsIncomplete { given, missing: named(false) }),
+        }
     }
 
     pub(super) fn session_settings(&self) -> SessionSettings {
@@ -141,6 +175,24 @@ mod tests {
         assert_eq!(config.placement_of("team.worker.3"), Some(Placement::Pool));
         assert_eq!(config.placement_of("team.lead"), Some(Placement::Thread));
         assert_eq!(config.placement_of("teams"), None);
+    }
+
+    #[test]
+    fn tls_needs_all_its_files_and_says_which_are_missing() {
+        let with = |cert: bool, key: bool, ca: bool| {
+            let file = |given: bool| given.then(|| PathBuf::from("file.pem"));
+            Config { tls_cert: file(cert), tls_key: file(key), tls_ca: file(ca), ..Config::default() }
+                .tls_files()
+        };
+        assert!(matches!(with(false, false, false), Ok(None)));
+        assert!(matches!(with(true, true, true), Ok(Some(_))));
+        for (given, missing) in [
+            ((true, false, false), "--tls-cert needs --tls-key and --tls-ca"),
+            ((false, true, true), "--tls-key and --tls-ca need --tls-cert"),
+        ] {
+            let error = with(given.0, given.1, given.2).unwrap_err().to_string();
+            assert!(error.contains(missing), "{error}");
+        }
     }
 
     #[test]

@@ -60,13 +60,16 @@ pub(super) struct Args {
     #[arg(long, value_name = "KEY=VALUE")]
     env: Vec<String>,
 
-    /// Take nodes in at this address, at port 0 at a free one; beyond this machine only with a token
+    /// Take nodes in at this address, at port 0 at a free one; beyond this machine only with a token or TLS
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
 
     /// A file with the secret that all processes share [env: FLOWRIGHT_TOKEN has it otherwise]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    tls: TlsArgs,
 
     /// Where a Work runs: thread, pool, process, a node's name or label; may be repeated
     #[arg(long, value_name = "PATH=PLACEMENT")]
@@ -79,6 +82,33 @@ pub(super) struct Args {
     /// Read a configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+}
+
+/// The certificate of this process; `run` and `node` have it in common.
+#[derive(Debug, clap::Args)]
+pub(super) struct TlsArgs {
+    /// The certificate that this process shows to others over TLS (PEM); `certs` makes one
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+
+    /// The key of that certificate (PEM)
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+
+    /// The CA that signs the certificates of all processes (PEM)
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    pub(super) fn config(&self) -> Config {
+        Config {
+            tls_cert: self.tls_cert.clone(),
+            tls_key: self.tls_key.clone(),
+            tls_ca: self.tls_ca.clone(),
+            ..Config::default()
+        }
+    }
 }
 
 /// An argument that cannot be used. The process ends with exit code 2.
@@ -137,7 +167,7 @@ impl Args {
             port: self.port,
             listen: self.listen.clone(),
             token_file: self.token_file.clone(),
-            ..Config::default()
+            ..self.tls.config()
         };
         for place in &self.place {
             let (path, name) = place

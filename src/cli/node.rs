@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::args::{UsageError, log_level};
+use super::args::{TlsArgs, UsageError, log_level};
 use super::run::{Signals, report, say};
 use crate::app::{App, AppError, Config, NodeArguments, run_as_node};
 use crate::transport::Endpoint;
@@ -47,6 +47,9 @@ pub(super) struct NodeArgs {
     /// A file with the secret that all processes share [env: FLOWRIGHT_TOKEN has it otherwise]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    tls: TlsArgs,
 
     /// How much to log: off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value_t = log::LevelFilter::Info, value_parser = log_level)]
@@ -94,7 +97,7 @@ impl App {
             Ok(arguments) => arguments,
             Err(error) => return super::run::wrong_usage(&error),
         };
-        let app = self.config(Config { token_file: args.token_file.clone(), ..Config::default() });
+        let app = self.config(Config { token_file: args.token_file.clone(), ..args.tls.config() });
         let leave = Arc::new(Notify::new());
         let signals = leave.clone();
         let watching = std::thread::Builder::new().name("signals".to_owned()).spawn(move || watch(&signals));

@@ -4,9 +4,10 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{self as tokio_io, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_rustls::TlsStream;
 
 use super::error::TransportError;
 use super::security::Limits;
@@ -19,6 +20,7 @@ const LARGE_READ: usize = 256 * 1024;
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// A connection, before it is used for a session.
@@ -48,11 +50,13 @@ pub(crate) struct FrameWriter {
 enum ReadHalf {
     Tcp(tcp::OwnedReadHalf),
     Unix(unix::OwnedReadHalf),
+    Tls(tokio_io::ReadHalf<TlsStream<TcpStream>>),
 }
 
 enum WriteHalf {
     Tcp(tcp::OwnedWriteHalf),
     Unix(unix::OwnedWriteHalf),
+    Tls(tokio_io::WriteHalf<TlsStream<TcpStream>>),
 }
 
 impl Stream {
@@ -61,6 +65,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream,
             Self::Unix(stream) => stream,
+            Self::Tls(stream) => stream,
         }
     }
 }
@@ -86,6 +91,10 @@ impl Connection {
             Stream::Unix(stream) => {
                 let (read, write) = stream.into_split();
                 (ReadHalf::Unix(read), WriteHalf::Unix(write))
+            }
+            Stream::Tls(stream) => {
+                let (read, write) = tokio_io::split(*stream);
+                (ReadHalf::Tls(read), WriteHalf::Tls(write))
             }
         };
         let reader = FrameReader {
@@ -133,6 +142,7 @@ impl FrameReader {
             let read = match &mut self.half {
                 ReadHalf::Tcp(half) => half.read_buf(&mut self.buffer).await,
                 ReadHalf::Unix(half) => half.read_buf(&mut self.buffer).await,
+                ReadHalf::Tls(half) => end_as_such(half.read_buf(&mut self.buffer).await),
             };
             match read {
                 Ok(0) if self.buffer.is_empty() => return Ok(None),
@@ -161,6 +171,7 @@ impl FrameWriter {
         let written = match &mut self.half {
             WriteHalf::Tcp(half) => half.write_all(bytes).await,
             WriteHalf::Unix(half) => half.write_all(bytes).await,
+            WriteHalf::Tls(half) => write_through(half, bytes).await,
         };
         written.map_err(|error| TransportError::broken(&self.peer, error))
     }
@@ -170,6 +181,21 @@ impl FrameWriter {
         let _ = match &mut self.half {
             WriteHalf::Tcp(half) => half.shutdown().await,
             WriteHalf::Unix(half) => half.shutdown().await,
+            WriteHalf::Tls(half) => half.shutdown().await,
         };
     }
+}
+
+/// A process that is gone has not taken leave in TLS either; sessions know by themselves what has not arrived.
+fn end_as_such(read: io::Result<usize>) -> io::Result<usize> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+        read => read,
+    }
+}
+
+/// What was encrypted and has not left yet would wait for the next write.
+async fn write_through<W: AsyncWrite + Unpin>(half: &mut W, bytes: &[u8]) -> io::Result<()> {
+    half.write_all(bytes).await?;
+    half.flush().await
 }

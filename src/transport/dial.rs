@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::connection::{Connection, Stream};
 use super::endpoint::Endpoint;
 use super::error::TransportError;
-use super::handshake;
+use super::handshake::{self, Terms};
 use super::security::{Limits, Security};
 
 /// A connection to the process that listens at `endpoint`, which has proved itself.
@@ -28,14 +28,25 @@ pub(crate) async fn dial(
             Endpoint::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
         })
     };
-    let mut stream = match timeout(limits.handshake, connect).await {
+    let stream = match timeout(limits.handshake, connect).await {
         Ok(stream) => stream.map_err(failed)?,
         Err(_) => return Err(failed(io::Error::from(io::ErrorKind::TimedOut))),
     };
     let peer = endpoint.to_string();
-    match timeout(limits.handshake, handshake::present(&mut stream.as_io(), security, &peer)).await {
-        Ok(proved) => proved?,
-        Err(_) => return Err(TransportError::Slow { peer }),
+    match timeout(limits.handshake, prove(stream, security, &peer)).await {
+        Ok(proved) => Ok(Connection::new(proved?, peer, limits, None)),
+        Err(_) => Err(TransportError::Slow { peer }),
     }
-    Ok(Connection::new(stream, peer, limits, None))
+}
+
+async fn prove(stream: Stream, security: &Security, peer: &str) -> Result<Stream, TransportError> {
+    let (mut stream, terms) = match (stream, security.tls()) {
+        (Stream::Tcp(stream), Some(tls)) => {
+            let (stream, binding) = tls.connect(stream, peer).await?;
+            (Stream::Tls(Box::new(stream)), Terms::inside_tls(security.token(), binding, None))
+        }
+        (stream, _) => (stream, Terms::plain(security.token())),
+    };
+    handshake::present(&mut stream.as_io(), &terms, peer).await?;
+    Ok(stream)
 }

@@ -21,11 +21,12 @@ pub enum TransportError {
         #[source]
         source: io::Error,
     },
-    /// Without a secret nothing listens beyond this machine.
+    /// Without a secret or certificates nothing listens beyond this machine.
     #[error(
         "{endpoint} can be reached from other machines, and nothing would keep strangers out: give all processes the \
          same secret with --token-file FILE or the variable FLOWRIGHT_TOKEN (`head -c 32 /dev/urandom | base64` \
-         makes one), or listen at 127.0.0.1"
+         makes one), or certificates of one CA with --tls-cert, --tls-key and --tls-ca (the command `certs` makes \
+         some), or listen at 127.0.0.1"
     )]
     Unprotected {
         /// Where it should have listened.
@@ -77,6 +78,26 @@ pub enum TransportError {
         /// Where it is from.
         whence: String,
         /// What is wrong with it.
+        why: String,
+    },
+    /// Not all that TLS needs was given.
+    #[error(
+        "{given} {} {missing} as well: the certificate of this process, its key, and the CA that signs those of all \
+         processes (the command `certs` makes all three)",
+        if given.contains(' ') { "need" } else { "needs" }
+    )]
+    TlsIncomplete {
+        /// The flags that were given.
+        given: String,
+        /// Those that were not.
+        missing: String,
+    },
+    /// A file for TLS cannot be used.
+    #[error("{file} cannot be used for TLS: {why}")]
+    Tls {
+        /// Which.
+        file: String,
+        /// What is wrong with it, and what to do.
         why: String,
     },
     /// A directory for sockets could not be made.

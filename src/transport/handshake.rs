@@ -1,47 +1,99 @@
 //! How two ends of a connection prove themselves; the module docs above say it byte by byte.
 
+use std::time::Duration;
+
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
 
 use super::error::TransportError;
-use super::security::Security;
+use super::security::Token;
+use super::tls;
 
 const MAGIC: &[u8; 8] = b"FLOWRITE";
 const VERSION: u16 = 1;
 const PREFACE: usize = 8 + 2 + 1 + 32;
 const HAS_TOKEN: u8 = 1;
+const TAKES_TLS: u8 = 2;
 
 /// The longest reason that is listened to, in bytes.
 const LONGEST_REASON: usize = 500;
 
+/// How long a peer that was refused may take to notice.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Fatal, `protocol_version`: what a TLS peer understands when there is no TLS here.
+const NO_TLS: &[u8] = &[0x15, 3, 3, 0, 2, 2, 70];
+
 type Preface = [u8; PREFACE];
 
-fn preface(security: &Security) -> Preface {
+/// What a handshake goes by.
+#[derive(Default)]
+pub(super) struct Terms<'a> {
+    token: Option<&'a Token>,
+    takes_tls: bool,
+    binding: Vec<u8>,
+    objection: Option<String>,
+}
+
+impl<'a> Terms<'a> {
+    /// On a connection as it is.
+    pub(super) fn plain(token: Option<&'a Token>) -> Self {
+        Self { token, ..Self::default() }
+    }
+
+    /// Inside TLS: what both its ends know and nobody else does, and what there is against the peer.
+    pub(super) fn inside_tls(token: Option<&'a Token>, binding: [u8; 32], objection: Option<String>) -> Self {
+        Self { token, takes_tls: true, binding: binding.to_vec(), objection }
+    }
+
+    /// With a peer that speaks without TLS where that is needed. It is refused in its own language.
+    pub(super) fn without_tls(token: Option<&'a Token>) -> Self {
+        let objection = Some(needs_tls("listener", "dialer"));
+        Self { token, takes_tls: true, binding: Vec::new(), objection }
+    }
+
+    fn parts<'b>(&'b self, role: &'b [u8], dialer: &'b Preface, listener: &'b Preface) -> [&'b [u8]; 4] {
+        [role, dialer, listener, &self.binding]
+    }
+}
+
+fn needs_tls(with: &str, without: &str) -> String {
+    format!(
+        "the {with} takes TLS only and the {without} speaks without it: give both certificates of the same CA \
+         with --tls-cert, --tls-key and --tls-ca (the command `certs` makes some)"
+    )
+}
+
+fn preface(terms: &Terms<'_>) -> Preface {
     let mut preface = [0; PREFACE];
     preface[..8].copy_from_slice(MAGIC);
     preface[8..10].copy_from_slice(&VERSION.to_be_bytes());
-    preface[10] = if security.token().is_some() { HAS_TOKEN } else { 0 };
+    let flag = |is_set, flag| if is_set { flag } else { 0 };
+    preface[10] = flag(terms.token.is_some(), HAS_TOKEN) | flag(terms.takes_tls, TAKES_TLS);
     getrandom::fill(&mut preface[11..]).expect("the system gives random bytes");
     preface
 }
 
 /// What is wrong with the preface of a peer, if anything is.
-fn mismatch(theirs: &Preface, security: &Security, here: &str, there: &str) -> Option<String> {
+fn mismatch(theirs: &Preface, terms: &Terms<'_>, here: &str, there: &str) -> Option<String> {
     let version = u16::from_be_bytes([theirs[8], theirs[9]]);
     if version != VERSION {
         return Some(format!(
             "the {here} speaks version {VERSION} of the protocol, the {there} version {version}"
         ));
     }
+    if let Some(objection) = &terms.objection {
+        return Some(objection.clone());
+    }
+    if theirs[10] & TAKES_TLS != 0 && !terms.takes_tls {
+        return Some(needs_tls(there, here));
+    }
     let give = "give both the same with --token-file or FLOWRIGHT_TOKEN";
-    match (security.token().is_some(), theirs[10] & HAS_TOKEN != 0) {
+    match (terms.token.is_some(), theirs[10] & HAS_TOKEN != 0) {
         (true, false) => Some(format!("the {here} has a token and the {there} has none: {give}")),
         (false, true) => Some(format!("the {there} has a token and the {here} has none: {give}")),
         _ => None,
     }
-}
-
-fn parts<'a>(role: &'a [u8], dialer: &'a Preface, listener: &'a Preface) -> [&'a [u8]; 3] {
-    [role, dialer, listener]
 }
 
 const DIALER: &[u8] = b"flowright dialer";
@@ -49,27 +101,32 @@ const LISTENER: &[u8] = b"flowright listener";
 const WRONG: &str = "the tokens are not the same";
 
 /// Proves the listener's end.
-pub(super) async fn accept<S>(stream: &mut S, security: &Security, peer: &str) -> Result<(), TransportError>
+pub(super) async fn accept<S>(stream: &mut S, terms: &Terms<'_>, peer: &str) -> Result<(), TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let broken = |error| TransportError::broken(peer, error);
-    let mine = preface(security);
+    let broken = |error| tls::explain(peer, error);
+    let mine = preface(terms);
     let mut theirs: Preface = [0; PREFACE];
-    // Whoever speaks another language is told from its first bytes, and hears nothing.
+    // Whoever speaks another language is told from its first bytes, and hears nothing of this one.
     stream.read_exact(&mut theirs[..8]).await.map_err(broken)?;
     if theirs[..8] != MAGIC[..] {
+        if speaks_tls(&theirs) {
+            stream.write_all(NO_TLS).await.map_err(broken)?;
+            take_leave(stream).await;
+        }
         return Err(foreign(peer, &theirs[..8]));
     }
     stream.write_all(&mine).await.map_err(broken)?;
+    stream.flush().await.map_err(broken)?;
     stream.read_exact(&mut theirs[8..]).await.map_err(broken)?;
-    let mut wrong = mismatch(&theirs, security, "listener", "dialer");
+    let mut wrong = mismatch(&theirs, terms, "listener", "dialer");
     let mut proof = None;
-    if let (None, Some(token)) = (&wrong, security.token()) {
+    if let (None, Some(token)) = (&wrong, terms.token) {
         let mut theirs_proof = [0; 32];
         stream.read_exact(&mut theirs_proof).await.map_err(broken)?;
-        if token.proves(parts(DIALER, &theirs, &mine), &theirs_proof) {
-            proof = Some(token.proof(parts(LISTENER, &theirs, &mine)));
+        if token.proves(terms.parts(DIALER, &theirs, &mine), &theirs_proof) {
+            proof = Some(token.proof(terms.parts(LISTENER, &theirs, &mine)));
         } else {
             wrong = Some(WRONG.to_owned());
         }
@@ -90,29 +147,53 @@ where
     stream.flush().await.map_err(broken)?;
     match wrong {
         None => Ok(()),
-        Some(why) => Err(TransportError::Refused { peer: peer.to_owned(), why }),
+        Some(why) => {
+            take_leave(stream).await;
+            Err(TransportError::Refused { peer: peer.to_owned(), why })
+        }
     }
 }
 
-/// Proves the dialer's end.
-pub(super) async fn present<S>(stream: &mut S, security: &Security, peer: &str) -> Result<(), TransportError>
+/// Closes a connection in such a way that what was said last arrives: one that is dropped with bytes unread is reset,
+/// and the peer may then find nothing but that.
+pub(super) async fn take_leave<S>(stream: &mut S)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let broken = |error| TransportError::broken(peer, error);
+    let leaving = async {
+        stream.shutdown().await?;
+        let mut unread = [0; 1024];
+        for _ in 0..64 {
+            if stream.read(&mut unread).await? == 0 {
+                break;
+            }
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    // It is over in any case.
+    let _ = timeout(FAREWELL, leaving).await;
+}
+
+/// Proves the dialer's end.
+pub(super) async fn present<S>(stream: &mut S, terms: &Terms<'_>, peer: &str) -> Result<(), TransportError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let broken = |error| tls::explain(peer, error);
     let refused = |why: String| TransportError::Refused { peer: peer.to_owned(), why };
-    let mine = preface(security);
+    let mine = preface(terms);
     stream.write_all(&mine).await.map_err(broken)?;
+    stream.flush().await.map_err(broken)?;
     let mut theirs: Preface = [0; PREFACE];
     stream.read_exact(&mut theirs).await.map_err(broken)?;
     if theirs[..8] != MAGIC[..] {
         return Err(foreign(peer, &theirs[..8]));
     }
-    if let Some(why) = mismatch(&theirs, security, "dialer", "listener") {
+    if let Some(why) = mismatch(&theirs, terms, "dialer", "listener") {
         return Err(refused(why));
     }
-    if let Some(token) = security.token() {
-        stream.write_all(&token.proof(parts(DIALER, &mine, &theirs))).await.map_err(broken)?;
+    if let Some(token) = terms.token {
+        stream.write_all(&token.proof(terms.parts(DIALER, &mine, &theirs))).await.map_err(broken)?;
     }
     stream.flush().await.map_err(broken)?;
     if stream.read_u8().await.map_err(broken)? != 0 {
@@ -121,10 +202,10 @@ where
         stream.read_exact(&mut reason).await.map_err(broken)?;
         return Err(refused(String::from_utf8_lossy(&reason).into_owned()));
     }
-    if let Some(token) = security.token() {
+    if let Some(token) = terms.token {
         let mut proof = [0; 32];
         stream.read_exact(&mut proof).await.map_err(broken)?;
-        if !token.proves(parts(LISTENER, &mine, &theirs), &proof) {
+        if !token.proves(terms.parts(LISTENER, &mine, &theirs), &proof) {
             return Err(refused(WRONG.to_owned()));
         }
     }
@@ -136,29 +217,41 @@ fn foreign(peer: &str, bytes: &[u8]) -> TransportError {
         [b'G', b'E', b'T', b' ', ..] | [b'P', b'O', b'S', b'T', ..] | [b'H', b'E', b'A', b'D', ..] => {
             "it sent an HTTP request; the page and the API are at another port".to_owned()
         }
-        [0x16, 3, ..] => "it began with TLS".to_owned(),
+        bytes if speaks_tls(bytes) => {
+            "it began with TLS, and there is none here: give both certificates of the same \
+            authority with --tls-cert, --tls-key and --tls-ca, or neither"
+                .to_owned()
+        }
         _ => format!("it began with {:?}", String::from_utf8_lossy(bytes)),
     };
     TransportError::Foreign { peer: peer.to_owned(), why }
 }
 
+/// Whether these are the first bytes of a TLS handshake.
+fn speaks_tls(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[tls::HANDSHAKE, 3])
+}
+
 /// Both ends of the handshake, each with what somebody has sent.
 #[cfg(fuzzing)]
 pub fn fuzz(data: &[u8]) {
-    use super::security::Token;
-
     let token = Token::new("a secret of some length").expect("it is long enough");
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(async {
-        for security in [Security::default(), Security::new(Some(token))] {
+        for terms in [
+            Terms::plain(None),
+            Terms::plain(Some(&token)),
+            Terms::without_tls(Some(&token)),
+            Terms::inside_tls(Some(&token), [7; 32], None),
+        ] {
             for dialer in [false, true] {
                 let (mut here, mut there) = tokio::io::duplex(1 << 16);
                 let _ = there.write_all(&data[..data.len().min(1 << 15)]).await;
                 let _ = there.shutdown().await;
                 let _ = if dialer {
-                    present(&mut here, &security, "a peer").await
+                    present(&mut here, &terms, "a peer").await
                 } else {
-                    accept(&mut here, &security, "a peer").await
+                    accept(&mut here, &terms, "a peer").await
                 };
             }
         }

@@ -12,8 +12,9 @@ use tokio::time::{Instant, timeout};
 use super::connection::{Connection, Stream};
 use super::endpoint::Endpoint;
 use super::error::TransportError;
-use super::handshake;
+use super::handshake::{self, Terms};
 use super::security::{Limits, Security};
+use super::tls;
 
 /// How long to wait when the system has no connections left to give.
 const EXHAUSTED: Duration = Duration::from_millis(100);
@@ -44,7 +45,9 @@ impl Listener {
         let (socket, endpoint) = match endpoint {
             Endpoint::Tcp(address) => {
                 let addresses: Vec<_> = tokio::net::lookup_host(address).await.map_err(failed)?.collect();
-                if security.token().is_none() && addresses.iter().any(|address| !address.ip().is_loopback()) {
+                if !security.keeps_strangers_out()
+                    && addresses.iter().any(|address| !address.ip().is_loopback())
+                {
                     return Err(TransportError::Unprotected { endpoint: endpoint.clone() });
                 }
                 let listener = TcpListener::bind(&addresses[..]).await.map_err(failed)?;
@@ -133,17 +136,34 @@ async fn accept(socket: Socket, security: Security, limits: Limits, prove: mpsc:
 }
 
 async fn shake(
-    mut stream: Stream,
+    stream: Stream,
     peer: String,
     security: &Security,
     limits: Limits,
     place: OwnedSemaphorePermit,
 ) -> Result<Connection, TransportError> {
-    match timeout(limits.handshake, handshake::accept(&mut stream.as_io(), security, &peer)).await {
-        Ok(proved) => proved?,
-        Err(_) => return Err(TransportError::Slow { peer }),
+    match timeout(limits.handshake, prove(stream, security, &peer)).await {
+        Ok(proved) => Ok(Connection::new(proved?, peer, &limits, Some(place))),
+        Err(_) => Err(TransportError::Slow { peer }),
     }
-    Ok(Connection::new(stream, peer, &limits, Some(place)))
+}
+
+async fn prove(stream: Stream, security: &Security, peer: &str) -> Result<Stream, TransportError> {
+    let (mut stream, terms) = match (stream, security.tls()) {
+        (Stream::Tcp(stream), Some(tls)) => {
+            let mut first = [0];
+            stream.peek(&mut first).await.map_err(|error| TransportError::broken(peer, error))?;
+            if first == [tls::HANDSHAKE] {
+                let (stream, binding, objection) = tls.accept(stream, peer).await?;
+                (Stream::Tls(Box::new(stream)), Terms::inside_tls(security.token(), binding, objection))
+            } else {
+                (Stream::Tcp(stream), Terms::without_tls(security.token()))
+            }
+        }
+        (stream, _) => (stream, Terms::plain(security.token())),
+    };
+    handshake::accept(&mut stream.as_io(), &terms, peer).await?;
+    Ok(stream)
 }
 
 /// Logs now and then, so that strangers cannot fill a disk.

@@ -3,19 +3,25 @@
 //! Knows frames and not what is in them.
 //!
 //! # Guarantees
-//! - A connection that is given out has proved itself: both ends know the same secret, or neither is asked for one.
-//! - Without a secret nothing listens beyond the machine itself.
+//! - A connection that is given out has proved itself: both ends know the same secret, or neither is asked for one, and
+//!   both have certificates of the same CA, or neither is asked for one.
+//! - Without a secret or certificates nothing listens beyond the machine itself.
 //! - A peer costs no more memory than what it has sent, is never waited for beyond a limit before it has proved
 //!   itself, and is refused with a reason where the protocol allows it.
 //!
 //! # The handshake below the frames
 //! Each side sends a preface at once: the bytes `FLOWRITE`, the version of the protocol (u16, big-endian), a byte of
-//! flags (1: it has a token) and 32 random bytes. If both have a token, the dialer sends the HMAC-SHA256, with the
-//! token as the key, of `flowright dialer`, the dialer's preface and the listener's preface; the listener checks it
-//! and answers with a verdict, and when that is good with the HMAC of `flowright listener`, the dialer's preface and
-//! the listener's preface. A verdict is one byte, 0 when all is well; otherwise 1, a length (u16, big-endian) and the
-//! reason in UTF-8. The listener sends one in any case, after the prefaces or after the dialer's proof. What is proved
-//! covers both prefaces and who says it, so that neither can be replayed or sent back; the token is never sent.
+//! flags (1: it has a token; 2: it takes TLS only) and 32 random bytes. If both have a token, the dialer sends the
+//! HMAC-SHA256, with the token as the key, of `flowright dialer`, the dialer's preface and the listener's preface; the
+//! listener checks it and answers with a verdict, and when that is good with the HMAC of `flowright listener`, the
+//! dialer's preface and the listener's preface. A verdict is one byte, 0 when all is well; otherwise 1, a length (u16,
+//! big-endian) and the reason in UTF-8. The listener sends one in any case, after the prefaces or after the dialer's
+//! proof. What is proved covers both prefaces and who says it, so that neither can be replayed or sent back; the token
+//! is never sent.
+//!
+//! With certificates all of this happens inside TLS, and what is proved covers that as well: a value that only the two
+//! ends of this one TLS connection know, so that nobody who has a certificate can pass the proofs of others on. Unix
+//! sockets, which only one user of one machine can reach, do without TLS.
 
 mod connection;
 mod dial;
@@ -24,6 +30,7 @@ mod error;
 mod handshake;
 mod listener;
 mod security;
+mod tls;
 
 pub(crate) use self::connection::{Connection, FrameReader, FrameWriter};
 pub(crate) use self::dial::dial;
@@ -34,3 +41,4 @@ pub use self::handshake::fuzz as handshake_fuzz;
 pub(crate) use self::listener::Listener;
 pub use self::security::Token;
 pub(crate) use self::security::{Limits, Security};
+pub(crate) use self::tls::{Tls, TlsFiles};

@@ -9,6 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use super::error::TransportError;
+use super::tls::Tls;
 
 /// A secret that all processes of an App share. It is never sent, and never shown.
 #[derive(Clone)]
@@ -31,16 +32,11 @@ impl Token {
     /// # Errors
     /// When the file cannot be read, can be read by others, or is too short.
     pub fn read(path: &Path) -> Result<Self, TransportError> {
-        use std::os::unix::fs::PermissionsExt;
-
         let whence = format!("in {}", path.display());
-        let bad = |why: String| TransportError::Token { whence: whence.clone(), why };
-        let metadata = std::fs::metadata(path).map_err(|error| bad(error.to_string()))?;
-        if metadata.permissions().mode() & 0o077 != 0 {
-            return Err(bad(format!("others may read the file; `chmod 600 {}` mends that", path.display())));
+        match read_secret(path) {
+            Ok(text) => Self::from(&whence, &text),
+            Err(why) => Err(TransportError::Token { whence, why }),
         }
-        let text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
-        Self::from(&whence, &text)
     }
 
     fn from(whence: &str, text: &str) -> Result<Self, TransportError> {
@@ -55,18 +51,18 @@ impl Token {
         Ok(Self(text.as_bytes().into()))
     }
 
-    fn mac(&self, parts: [&[u8]; 3]) -> Hmac<Sha256> {
+    fn mac(&self, parts: [&[u8]; 4]) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("a key of any length will do");
         parts.into_iter().for_each(|part| mac.update(part));
         mac
     }
 
-    pub(super) fn proof(&self, parts: [&[u8]; 3]) -> [u8; 32] {
+    pub(super) fn proof(&self, parts: [&[u8]; 4]) -> [u8; 32] {
         self.mac(parts).finalize().into_bytes().into()
     }
 
     /// Takes the same time whatever is wrong.
-    pub(super) fn proves(&self, parts: [&[u8]; 3], proof: &[u8; 32]) -> bool {
+    pub(super) fn proves(&self, parts: [&[u8]; 4], proof: &[u8; 32]) -> bool {
         self.mac(parts).verify_slice(proof).is_ok()
     }
 }
@@ -77,19 +73,45 @@ impl fmt::Debug for Token {
     }
 }
 
+/// The text in a file that only its owner may read, else what is wrong.
+pub(super) fn read_secret(path: &Path) -> Result<String, String> {
+    use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
+
+    let mut file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let metadata = file.metadata().map_err(|error| error.to_string())?;
+    if metadata.permissions().mode() & 0o077 != 0 {
+        return Err(format!("others may read the file; `chmod 600 {}` mends that", path.display()));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(|error| error.to_string())?;
+    Ok(text)
+}
+
 /// What proves two processes to each other.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Security {
     token: Option<Token>,
+    tls: Option<Tls>,
 }
 
 impl Security {
-    pub(crate) fn new(token: Option<Token>) -> Self {
-        Self { token }
+    pub(crate) fn new(token: Option<Token>, tls: Option<Tls>) -> Self {
+        Self { token, tls }
     }
 
     pub(super) fn token(&self) -> Option<&Token> {
         self.token.as_ref()
+    }
+
+    /// For TCP: what stays on this machine, over a Unix socket, does without.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    /// Whether it keeps strangers out.
+    pub(super) fn keeps_strangers_out(&self) -> bool {
+        self.token.is_some() || self.tls.is_some()
     }
 }
 

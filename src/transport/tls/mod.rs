@@ -1,0 +1,151 @@
+//! Mutual TLS: both ends show a certificate of the same CA.
+//!
+//! # What is checked
+//! TLS 1.3, and of the certificate of the peer, in both directions and for each connection anew: that a CA of `--tls-ca`
+//! has signed it, that it is valid now, that it may be used by this end (where it names uses), and that it is for the DNS
+//! name `flowright`. Addresses and host names are not looked at: a process may be reached by any, and a certificate says
+//! that it belongs to the App, not which of its processes it is.
+
+mod files;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::client::{Resumption, WebPkiServerVerifier, verify_server_name};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
+use tokio_rustls::rustls::version::TLS13;
+use tokio_rustls::rustls::{self, ClientConfig, ServerConfig};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use self::files::Material;
+pub(crate) use self::files::TlsFiles;
+pub(super) use self::words::explain;
+use super::error::TransportError;
+use super::handshake::take_leave;
+
+/// The name that the certificates of all processes are for.
+pub(super) const NAME: &str = "flowright";
+
+/// The first byte of a connection that begins with TLS.
+pub(super) const HANDSHAKE: u8 = 0x16;
+
+/// What both ends of a TLS connection know, and nobody else does (RFC 9266).
+type Binding = [u8; 32];
+const BINDING: &[u8] = b"EXPORTER-Channel-Binding";
+
+/// What a process proves itself with over TLS, and checks others with.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    acceptor: TlsAcceptor,
+    connector: TlsConnector,
+}
+
+impl Tls {
+    /// From files that were looked at: others will accept what is in them.
+    pub(crate) fn read(files: &TlsFiles) -> Result<Self, TransportError> {
+        let material = files.read()?;
+        let verifiers = Verifiers::new(&material).map_err(|error| files.unusable_ca(&error))?;
+        files.check(&material, &verifiers)?;
+        Self::new(material, verifiers).map_err(|error| files.unusable_key(&error))
+    }
+
+    fn new(material: Material, verifiers: Verifiers) -> Result<Self, rustls::Error> {
+        let Material { chain, key, .. } = material;
+        let mut server = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])?
+            .with_client_cert_verifier(verifiers.client)
+            .with_single_cert(chain.clone(), key.clone_key())?;
+        // A session that is resumed is not checked again.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+        let mut client = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])?
+            .with_webpki_verifier(verifiers.server)
+            .with_client_auth_cert(chain, key)?;
+        client.resumption = Resumption::disabled();
+        Ok(Self { acceptor: Arc::new(server).into(), connector: Arc::new(client).into() })
+    }
+
+    /// The dialer's end.
+    pub(super) async fn connect(
+        &self,
+        stream: TcpStream,
+        peer: &str,
+    ) -> Result<(TlsStream<TcpStream>, Binding), TransportError> {
+        let stream = self.connector.connect(name(), stream).await.map_err(|error| explain(peer, error))?;
+        let binding = stream.get_ref().1.export_keying_material([0; 32], BINDING, Some(&[]));
+        Ok((stream.into(), binding.map_err(|error| no_binding(peer, &error))?))
+    }
+
+    /// The listener's end; gives as well what there is against the peer, which can be told so.
+    pub(super) async fn accept(
+        &self,
+        stream: TcpStream,
+        peer: &str,
+    ) -> Result<(TlsStream<TcpStream>, Binding, Option<String>), TransportError> {
+        match self.acceptor.accept(stream).into_fallible().await {
+            Ok(stream) => {
+                let tls = stream.get_ref().1;
+                let binding = tls.export_keying_material([0; 32], BINDING, Some(&[]));
+                let binding = binding.map_err(|error| no_binding(peer, &error))?;
+                let objection = objection(tls.peer_certificates());
+                Ok((stream.into(), binding, objection))
+            }
+            Err((error, mut stream)) => {
+                take_leave(&mut stream).await;
+                Err(explain(peer, error))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tls(…)")
+    }
+}
+
+/// What certificates are checked with: those of listeners, and those of dialers.
+struct Verifiers {
+    server: Arc<WebPkiServerVerifier>,
+    client: Arc<dyn rustls::server::danger::ClientCertVerifier>,
+}
+
+impl Verifiers {
+    fn new(material: &Material) -> Result<Self, rustls::server::VerifierBuilderError> {
+        let roots = &material.roots;
+        Ok(Self {
+            server: WebPkiServerVerifier::builder_with_provider(roots.clone(), provider()).build()?,
+            client: WebPkiClientVerifier::builder_with_provider(roots.clone(), provider()).build()?,
+        })
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn name() -> ServerName<'static> {
+    ServerName::try_from(NAME).expect("it is a DNS name")
+}
+
+fn no_binding(peer: &str, error: &rustls::Error) -> TransportError {
+    TransportError::Refused { peer: peer.to_owned(), why: format!("TLS gave nothing to bind to: {error}") }
+}
+
+/// What speaks against a dialer whose certificate is good as far as TLS looks: that does not look at a client's name.
+fn objection(certificates: Option<&[CertificateDer<'_>]>) -> Option<String> {
+    let checked = match certificates.and_then(<[_]>::first) {
+        Some(certificate) => {
+            ParsedCertificate::try_from(certificate).and_then(|parsed| verify_server_name(&parsed, &name()))
+        }
+        None => Err(rustls::Error::NoCertificatesPresented),
+    };
+    checked.err().map(|error| words::objection(&error))
+}
