@@ -107,7 +107,7 @@ pub use crate::flow::{
     Restart, Run, ScheduleError, Strategy, WorkRef,
 };
 pub use crate::id::ActorPath;
-pub use crate::payload::{Payload, PayloadError};
+pub use crate::payload::{Payload, PayloadError, PayloadUsage, Progress};
 pub use crate::remote::NodeStatus;
 pub use crate::state::{StateError, Value};
 pub use crate::transport::{Endpoint, Token, TransportError};

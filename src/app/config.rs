@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::payload::StoreSettings;
 use crate::remote::SessionSettings;
 use crate::transport::{Security, Tls, TlsFiles, Token, TransportError};
 use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
@@ -30,6 +31,9 @@ const TOKEN_VARIABLE: &str = "FLOWRIGHT_TOKEN";
 /// tls_ca = "certs/ca.pem"
 /// heartbeat_ms = 1000
 /// node_grace_ms = 10000
+/// payload_memory_mib = 4096
+/// payload_disk_mib = 100000
+/// payload_dir = "/var/tmp"
 ///
 /// [place]
 /// "workers.3" = "pool"
@@ -64,6 +68,12 @@ pub struct Config {
     pub heartbeat_ms: Option<u64>,
     /// How long a node may be out of reach before its Works are given up, in milliseconds; 10,000 by default.
     pub node_grace_ms: Option<u64>,
+    /// How much memory the values of payloads may take in each process, in MiB; a quarter of what there is by default.
+    pub payload_memory_mib: Option<u64>,
+    /// How much of the disk they may take where there is no room in memory, in MiB; without a limit by default.
+    pub payload_disk_mib: Option<u64>,
+    /// Where on disk; the directory for temporary files by default.
+    pub payload_dir: Option<PathBuf>,
     /// Where Works run, by path; a path also stands for all Works below it.
     #[serde(default)]
     pub place: BTreeMap<String, Placement>,
@@ -87,7 +97,19 @@ impl Config {
             tls_ca: self.tls_ca.or(other.tls_ca),
             heartbeat_ms: self.heartbeat_ms.or(other.heartbeat_ms),
             node_grace_ms: self.node_grace_ms.or(other.node_grace_ms),
+            payload_memory_mib: self.payload_memory_mib.or(other.payload_memory_mib),
+            payload_disk_mib: self.payload_disk_mib.or(other.payload_disk_mib),
+            payload_dir: self.payload_dir.or(other.payload_dir),
             place,
+        }
+    }
+
+    /// What payloads may take.
+    pub(super) fn store_settings(&self) -> StoreSettings {
+        StoreSettings {
+            memory: self.payload_memory_mib.map(|mib| mib.saturating_mul(1 << 20)),
+            disk: self.payload_disk_mib.map(|mib| mib.saturating_mul(1 << 20)),
+            directory: self.payload_dir.clone(),
         }
     }
 

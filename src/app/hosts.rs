@@ -7,6 +7,7 @@ use actix_rt::{Arbiter, ArbiterHandle};
 use tokio::runtime::Handle;
 
 use crate::id::AppId;
+use crate::payload::never_wait_here;
 use crate::remote::{Head, HeadOptions, NodeStatus};
 use crate::work::{Doorbell, Host, HostError, HostEvent, Ingredients, LocalHost, Placement, Resources};
 
@@ -88,7 +89,10 @@ fn bridge_thread() -> Result<(ArbiterHandle, Handle), String> {
         .map_err(|_| "no thread could be started for the bridge to other processes")?
         .handle();
     let (send, receive) = std::sync::mpsc::channel();
-    arbiter.spawn_fn(move || drop(send.send(Handle::current())));
+    arbiter.spawn_fn(move || {
+        never_wait_here();
+        let _ = send.send(Handle::current());
+    });
     let handle = receive.recv().map_err(|_| "the thread of the bridge to other processes did not start")?;
     Ok((arbiter, handle))
 }

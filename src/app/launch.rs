@@ -21,6 +21,7 @@ use super::hosts::{Hosts, SharedHead};
 use super::root::{Root, RootFlow};
 use crate::flow::Kinds;
 use crate::id::AppId;
+use crate::payload::{configure, never_wait_here};
 use crate::remote::{BridgeOptions, HeadOptions, ProcessCommand, Program};
 use crate::transport::{Limits, TransportError};
 use crate::work::{LocalHost, Placement, WorkKind, forget_addresses, panic_message};
@@ -164,6 +165,8 @@ impl App {
     }
 
     fn live(self, ready: oneshot::Sender<Result<Control, AppError>>, exit: oneshot::Sender<Exit>) {
+        never_wait_here();
+        configure(self.config.store_settings());
         let paused = self.runtime.is_some();
         let app = AppId::next();
         let remote = match self.head_options() {

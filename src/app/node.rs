@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::error::AppError;
 use super::launch::App;
+use crate::payload::{configure, never_wait_here};
 use crate::remote::{Farewell, NodeOptions, run_node};
 use crate::transport::Endpoint;
 use crate::work::Resources;
@@ -38,6 +39,8 @@ pub(crate) fn run_as_node(
         listen,
         pool: app.config.pool_size(),
     };
+    never_wait_here();
+    configure(app.config.store_settings());
     match System::new().block_on(async move { run_node(options, &leave).await }) {
         Ok(Farewell::Over(why)) => Ok(Some(why)),
         Ok(Farewell::Left) => Ok(None),

@@ -28,6 +28,8 @@ pub(crate) struct Record {
     /// The last published state.
     pub(crate) state: Value,
     holds: Holds,
+    /// Whether what the state refers to has changed since the `WorkRef` was refreshed.
+    pub(crate) other_holds: bool,
     /// Grows with each change of the state.
     pub(crate) version: u64,
     /// Whether the `WorkRef` still shows an older state.
@@ -70,6 +72,7 @@ impl Record {
             mailbox: Arc::new(Mailbox::<W>::new(mailbox)),
             state,
             holds,
+            other_holds: false,
             version: 1,
             stale: false,
             max_state_bytes,
@@ -87,6 +90,7 @@ impl Record {
             app: self.app,
             path: self.path.clone(),
             state: self.state.clone(),
+            holds: self.holds.clone(),
             max_state_bytes: self.max_state_bytes,
             mailbox: self.mailbox.clone(),
             outbox,
@@ -119,6 +123,7 @@ impl Record {
         }
         if let Some(holds) = news.holds {
             self.holds = holds;
+            self.other_holds = true;
         }
         for report in news.reports {
             self.ledger.report(report, now);

@@ -479,6 +479,16 @@ impl<W: Work> AnyWork for WorkRef<W> {
         if let Some(work) = self.view.current.take() {
             self.view.earlier.replace(Some(work));
         }
+        // An older copy that nobody looks past must not keep payloads alive.
+        let other_holds =
+            self.record.as_ref().is_some_and(|record| std::mem::take(&mut lock(record).other_holds));
+        if other_holds
+            && self.view.earlier.borrow().is_some()
+            && let Ok(work) = self.published()
+        {
+            self.view.earlier.take();
+            let _ = self.view.current.set(work);
+        }
     }
 }
 

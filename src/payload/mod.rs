@@ -1,19 +1,50 @@
 //! Floor 2: references to large values.
 //!
 //! A [`Payload`] is a small reference that travels in state, inputs and messages in place of a value that stays
-//! where it was made.
+//! where it was made until somebody reads it.
 //!
 //! # Guarantees
-//! - On the node that made it, [`Payload::value`] and `*payload` give the very allocation that was put in:
-//!   nothing is serialised or copied.
+//! - On a node that has it, [`Payload::value`] and `*payload` give the very same allocation: nothing is serialised or
+//!   copied. Elsewhere the value is pulled when it is first read, once for all who want it, straight from a node that
+//!   has it; every chunk is verified against the hash.
 //! - A value lives while anything refers to it: a handle, the last published state of a Work, the input of a run
-//!   that has not ended. Then it is freed. Nothing else keeps it, and nothing drops it earlier.
+//!   that has not ended, in whatever process. Then it is freed, and all copies of it. Nothing else keeps it, and nothing
+//!   drops it earlier.
 //! - Two payloads with equal content are the same input to a run, whoever made them.
 //! - A reference that outlived its value, or is read as another type than was stored, gives a [`PayloadError`]
 //!   that names it.
+//! - Values in memory take no more than a budget; those that were not used for longest wait on disk.
+//!
+//! How a value is written is in `form`, what its bytes must be in `outline`, how they arrive in `reception`; where it is
+//! in `entry`, what keeps it alive in `store`, and how much room there is in `keeper`. How processes speak of payloads is
+//! none of this floor's business: it knows [`Elsewhere`] and [`Tie`].
 
+mod blocking;
+mod entry;
+mod error;
+mod form;
+mod hex;
+mod huge;
+mod jobs;
+mod keeper;
+mod outline;
+mod reception;
 mod reference;
+mod replicas;
+mod spill;
 mod store;
 
-pub use reference::{Payload, PayloadError};
-pub(crate) use store::{Holds, by_content, collect};
+pub(crate) use self::blocking::never_wait_here;
+pub(crate) use self::entry::{Elsewhere, Entry, Opened, Outgoing, SMALL, Waited, Want};
+pub(crate) use self::error::FetchError;
+pub use self::error::PayloadError;
+pub(crate) use self::hex::{Hex, PayloadId};
+pub use self::keeper::PayloadUsage;
+pub(crate) use self::keeper::{StoreSettings, configure};
+pub(crate) use self::outline::{CHUNK, Outline};
+pub(crate) use self::reception::Chunks;
+pub use self::reference::{Payload, Progress};
+pub(crate) use self::replicas::{Replicate, set_replicator};
+pub(crate) use self::store::{
+    Hold, Holds, Replicas, Tie, arrived, by_content, collect, discard, entry_of, find,
+};

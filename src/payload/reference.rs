@@ -1,48 +1,20 @@
 //! The reference itself.
 
-use std::any::{Any, type_name};
+use std::any::type_name;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use thiserror::Error;
 
-use super::store::{self, Entry};
-use crate::id::ActorPath;
-use crate::wire::{self, CodecError};
-
-/// A payload could not be made or read.
-#[derive(Debug, Error)]
-pub enum PayloadError {
-    /// The value does not serialise, so that no other node could ever read it.
-    #[error("a payload of work `{origin}` cannot be made: {source}")]
-    Unserialisable {
-        /// The Work that tried to make it.
-        origin: String,
-        /// What the encoder said.
-        #[source]
-        source: CodecError,
-    },
-    /// Nothing has the value any more.
-    #[error(
-        "the value of {payload} is gone: nothing referred to it any more, so it was freed; \
-         keep the `Payload` in a state, an input or a variable for as long as its value is needed"
-    )]
-    Lost {
-        /// The payload in words: type, size, Work and id.
-        payload: String,
-    },
-    /// The reference is read as another type than the value has.
-    #[error("{payload} is read as a `{wanted}`; read it as the type it was made from")]
-    WrongType {
-        /// The payload in words: type, size, Work and id.
-        payload: String,
-        /// The type that was asked for.
-        wanted: &'static str,
-    },
-}
+use super::entry::{Entry, Load, Target, Want, straight_to_disk};
+use super::error::{FetchError, PayloadError};
+use super::form::{AnyValue, Form};
+use super::hex::{Hex, PayloadId, new_id};
+use super::store::{self, Hold, Replicas};
+use super::{blocking, keeper, replicas};
+use crate::id::{ActorPath, AppId};
 
 /// A small typed reference to a large value that stays where it was made until someone reads it.
 ///
@@ -70,13 +42,25 @@ pub enum PayloadError {
 /// ```
 pub struct Payload<T> {
     reference: Arc<Reference>,
-    entry: Option<Arc<Entry>>,
+    hold: Option<Arc<Hold>>,
+    /// The App whose Work has made it in this process.
+    maker: Option<AppId>,
+    /// There once it was dereferenced.
     value: OnceLock<Arc<T>>,
+}
+
+/// How far the value of a payload is on its way to this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// The bytes that are here.
+    pub received: u64,
+    /// All bytes of the encoded value.
+    pub total: u64,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
 struct Reference {
-    id: Hex<16>,
+    id: PayloadId,
     hash: Hex<32>,
     length: u64,
     of: String,
@@ -87,41 +71,170 @@ struct Reference {
 const NAME_LIMIT: usize = 56;
 
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
-    pub(crate) fn new(value: T, origin: &ActorPath) -> Result<Self, PayloadError> {
-        let (hash, length) = wire::digest(&value)
-            .map_err(|source| PayloadError::Unserialisable { origin: origin.to_string(), source })?;
+    pub(crate) fn new(value: T, app: AppId, origin: &ActorPath) -> Result<Self, PayloadError> {
+        let form = Form::of::<T>();
+        let value: AnyValue = Arc::new(value);
+        let outline = form.outline(&value).map_err(|source| PayloadError::Unserialisable {
+            origin: origin.to_string(),
+            source: Arc::new(source),
+        })?;
         let id = new_id();
-        let value = Arc::new(value);
-        let entry = store::insert(id, value.clone() as Arc<dyn Any + Send + Sync>);
-        let reference = Reference {
-            id: Hex(id.to_be_bytes()),
-            hash: Hex(*hash.as_bytes()),
-            length,
+        let reference = Arc::new(Reference {
+            id,
+            hash: Hex(outline.hash()),
+            length: outline.length(),
             of: shorten(&readable_type::<T>()),
             origin: shorten(origin.as_str()),
+        });
+        let entry = match keeper::reserve(outline.length()) {
+            Ok(()) => Entry::of_value(id, value, form, outline),
+            Err(FetchError::NoRoom(in_memory)) => {
+                let file = straight_to_disk(id, value, form, &outline).map_err(|on_disk| {
+                    let why = format!("in memory: {in_memory}; on disk: {on_disk}");
+                    PayloadError::NoRoom { payload: reference.describe(), why }
+                })?;
+                Entry::of_file(id, file, outline, form.type_name())
+            }
+            Err(error) => return Err(reference.error::<T>(error)),
         };
-        Ok(Self { reference: Arc::new(reference), entry: Some(entry), value: OnceLock::from(value) })
+        Ok(Self { reference, hold: Some(store::made(id, entry)), maker: Some(app), value: OnceLock::new() })
     }
 
-    /// The value. On the node that has it this is the very allocation, at no cost.
+    /// The value: on the node that has it the very allocation, at no cost; elsewhere it is pulled now, from a node that
+    /// has it, verified against its hash, and kept. Those who want it at the same time share one transfer.
+    ///
+    /// Memory for the value is needed once. What [`value`](Self::value) gives stays in memory for as long as somebody
+    /// has it; other values are put on disk where there are too many of them.
+    ///
+    /// # Cancel safety
+    /// When all who wait for it are dropped the transfer ends, and what had come is freed.
     ///
     /// # Errors
-    /// [`PayloadError::Lost`] when the value was freed, [`PayloadError::WrongType`] when it is not a `T`.
+    /// [`PayloadError`], which names the payload and says what to do.
     pub async fn value(&self) -> Result<Arc<T>, PayloadError> {
-        self.resolve().cloned()
+        loop {
+            match self.look()? {
+                Found::Here(value) => return Ok(value),
+                Found::Coming(load) => {
+                    if let Some(value) = self.landed(load.await)? {
+                        return Ok(value);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Begins to pull the value, so that it is here, or nearer, when it is wanted. Errors are told to whoever wants it.
+    pub fn prefetch(&self) {
+        let Ok(Found::Coming(load)) = self.look() else { return };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(load)),
+            Err(_) => drop(std::thread::spawn(|| blocking::wait(load))),
+        }
+    }
+
+    /// Has so many nodes keep a copy, the one that made it included: as soon as there are so many nodes, and for as long as
+    /// anything refers to the payload. Where a node with a copy is lost another makes one from those that are left.
+    pub fn replicate(self, copies: usize) -> Self {
+        if let (Some(hold), Some(app)) = (&self.hold, self.maker) {
+            let Reference { hash, length, .. } = *self.reference;
+            hold.set_replicas(Replicas { count: u32::try_from(copies).unwrap_or(u32::MAX), hash, length });
+            replicas::ask(app, hold);
+        }
+        self
+    }
+
+    /// Looks in memory, and has the value come if it is not there.
+    fn look(&self) -> Result<Found<T>, PayloadError> {
+        if let Some(value) = self.value.get() {
+            return Ok(Found::Here(value.clone()));
+        }
+        let hold = self.hold.as_ref().ok_or_else(|| {
+            self.reference.error::<T>(FetchError::Lost(
+                "nothing referred to it any more, so it was freed; keep the `Payload` in a state, an input or a variable \
+                 for as long as its value is needed"
+                    .to_owned(),
+            ))
+        })?;
+        if let Some(value) = hold.entry().value() {
+            return self.typed(value).map(Found::Here);
+        }
+        if readable_type::<T>().len() <= NAME_LIMIT && readable_type::<T>() != self.reference.of {
+            return Err(self.reference.error::<T>(FetchError::WrongType(self.reference.of.clone())));
+        }
+        Ok(Found::Coming(hold.entry().load(self.want(), Target::Value(Form::of::<T>()))))
+    }
+
+    fn landed(&self, landed: Result<AnyValue, FetchError>) -> Result<Option<Arc<T>>, PayloadError> {
+        match landed {
+            // One that joined others may have waited for it as something else.
+            Ok(value) => Ok(value.downcast::<T>().ok()),
+            Err(FetchError::WrongType(stored)) if stored == type_name::<T>() => Ok(None),
+            Err(error) => Err(self.reference.error::<T>(error)),
+        }
+    }
+
+    fn typed(&self, value: AnyValue) -> Result<Arc<T>, PayloadError> {
+        value.downcast::<T>().map_err(|_| {
+            let stored = self.hold.as_ref().and_then(|hold| hold.entry().type_name());
+            self.reference.error::<T>(FetchError::WrongType(stored.unwrap_or_default()))
+        })
     }
 
     fn resolve(&self) -> Result<&Arc<T>, PayloadError> {
-        if let Some(value) = self.value.get() {
-            return Ok(value);
+        loop {
+            if let Some(value) = self.value.get() {
+                return Ok(value);
+            }
+            let value = match self.look()? {
+                Found::Here(value) => value,
+                Found::Coming(_) if !blocking::may_wait() => {
+                    return Err(PayloadError::WouldBlock { payload: self.reference.describe() });
+                }
+                Found::Coming(load) => match self.landed(blocking::wait(load))? {
+                    Some(value) => value,
+                    None => continue,
+                },
+            };
+            return Ok(self.value.get_or_init(|| value));
         }
-        let entry = self.entry.as_ref().ok_or_else(|| PayloadError::Lost { payload: self.describe() })?;
-        let value = entry
-            .value
-            .clone()
-            .downcast::<T>()
-            .map_err(|_| PayloadError::WrongType { payload: self.describe(), wanted: type_name::<T>() })?;
-        Ok(self.value.get_or_init(|| value))
+    }
+
+    fn want(&self) -> Want {
+        let Reference { id, hash, length, .. } = &*self.reference;
+        Want {
+            id: *id,
+            hash: hash.0,
+            length: *length,
+            type_name: type_name::<T>(),
+            what: self.reference.describe(),
+        }
+    }
+}
+
+enum Found<T> {
+    Here(Arc<T>),
+    Coming(Load),
+}
+
+impl Reference {
+    fn describe(&self) -> String {
+        let Self { id, length, of, origin, .. } = self;
+        format!("payload {} ({of}, {length} bytes, made by work `{origin}`)", &id.to_string()[..8])
+    }
+
+    fn error<T>(&self, error: FetchError) -> PayloadError {
+        let payload = self.describe();
+        match error {
+            FetchError::Lost(why) => PayloadError::Lost { payload, why },
+            FetchError::WrongType(stored) => {
+                PayloadError::WrongType { payload, stored, wanted: type_name::<T>() }
+            }
+            FetchError::Corrupt(why) => PayloadError::Corrupt { payload, why },
+            FetchError::Unusable(why) => PayloadError::Unusable { payload, why },
+            FetchError::NoRoom(why) => PayloadError::NoRoom { payload, why },
+            FetchError::Cancelled => PayloadError::Lost { payload, why: "its pull was given up".to_owned() },
+        }
     }
 }
 
@@ -141,17 +254,21 @@ impl<T> Payload<T> {
         &self.reference.origin
     }
 
-    fn describe(&self) -> String {
-        let Reference { id, length, of, origin, .. } = &*self.reference;
-        format!("payload {} ({of}, {length} bytes, made by work `{origin}`)", &id.to_string()[..8])
+    /// How far the value is on its way here.
+    pub fn progress(&self) -> Progress {
+        let total = self.reference.length;
+        let received = self.hold.as_ref().map_or(0, |hold| hold.entry().received(total));
+        Progress { received, total }
     }
 }
 
-/// Reads the value, blocking the thread until it is here.
+/// Reads the value, blocking the thread until it is here; what was read stays in memory for as long as this handle does.
 ///
 /// # Panics
-/// With the [`PayloadError`] when the value cannot be had; inside a Work this ends the run with
-/// [`Reason::PayloadLost`](crate::Reason::PayloadLost). [`Payload::value`] gives it as an error instead.
+/// With the [`PayloadError`] when the value cannot be had; inside a Work this ends the run, with
+/// [`Reason::PayloadLost`](crate::Reason::PayloadLost) where it is lost. [`Payload::value`] gives it as an error instead.
+/// Where the value is elsewhere and the thread must not wait, which is so in a Flow and in Works of the pool that live with
+/// the connections, that is an error as well.
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Deref for Payload<T> {
     type Target = T;
 
@@ -162,7 +279,13 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Deref for Payload<
 
 impl<T> Clone for Payload<T> {
     fn clone(&self) -> Self {
-        Self { reference: self.reference.clone(), entry: self.entry.clone(), value: self.value.clone() }
+        Self {
+            reference: self.reference.clone(),
+            hold: self.hold.clone(),
+            maker: self.maker,
+            // What this handle keeps in memory need not be kept by another.
+            value: OnceLock::new(),
+        }
     }
 }
 
@@ -186,8 +309,8 @@ impl<T> Serialize for Payload<T> {
         if store::is_by_content() {
             return (self.reference.hash.0, self.reference.length).serialize(serializer);
         }
-        if let Some(entry) = &self.entry {
-            store::note(entry);
+        if let Some(hold) = &self.hold {
+            store::note(hold);
         }
         if serializer.is_human_readable() {
             self.reference.serialize(serializer)
@@ -206,76 +329,9 @@ impl<'de, T> Deserialize<'de> for Payload<T> {
             let (id, hash, length, of, origin) = Deserialize::deserialize(deserializer)?;
             Reference { id, hash, length, of, origin }
         };
-        let entry = store::find(u128::from_be_bytes(reference.id.0));
-        Ok(Self { reference: Arc::new(reference), entry, value: OnceLock::new() })
+        let hold = store::find(reference.id);
+        Ok(Self { reference: Arc::new(reference), hold, maker: None, value: OnceLock::new() })
     }
-}
-
-/// Bytes that are text where a person reads them, and bytes elsewhere.
-#[derive(Clone, Copy)]
-struct Hex<const N: usize>([u8; N]);
-
-impl<const N: usize> fmt::Display for Hex<N> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-    }
-}
-
-impl<const N: usize> Serialize for Hex<N> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
-            serializer.collect_str(self)
-        } else {
-            serializer.serialize_bytes(&self.0)
-        }
-    }
-}
-
-impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor<const N: usize>;
-
-        impl<const N: usize> serde::de::Visitor<'_> for Visitor<N> {
-            type Value = Hex<N>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{N} bytes, or {} hexadecimal digits", 2 * N)
-            }
-
-            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Hex<N>, E> {
-                bytes.try_into().map(Hex).map_err(|_| E::invalid_length(bytes.len(), &self))
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Hex<N>, E> {
-                if text.len() != 2 * N || !text.is_ascii() {
-                    return Err(E::invalid_length(text.len(), &self));
-                }
-                let mut bytes = [0; N];
-                for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-                    let digits = std::str::from_utf8(digits).map_err(E::custom)?;
-                    *byte = u8::from_str_radix(digits, 16).map_err(E::custom)?;
-                }
-                Ok(Hex(bytes))
-            }
-        }
-
-        if deserializer.is_human_readable() {
-            deserializer.deserialize_str(Visitor)
-        } else {
-            deserializer.deserialize_bytes(Visitor)
-        }
-    }
-}
-
-/// Unique in this process by counting, and among processes by the random keys that the standard library's hash maps get.
-fn new_id() -> u128 {
-    use std::hash::{BuildHasher, RandomState};
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    static PROCESS: OnceLock<u64> = OnceLock::new();
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let process = *PROCESS.get_or_init(|| RandomState::new().hash_one(std::process::id()));
-    u128::from(process) << 64 | u128::from(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// `alloc::vec::Vec<f32>` as `Vec<f32>`.
@@ -309,9 +365,10 @@ fn shorten(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire;
 
     fn payload<T: Serialize + DeserializeOwned + Send + Sync + 'static>(value: T) -> Payload<T> {
-        Payload::new(value, &ActorPath::from("maker")).unwrap()
+        Payload::new(value, AppId::NONE, &ActorPath::from("maker")).unwrap()
     }
 
     fn send<T>(payload: &Payload<T>) -> (Payload<T>, store::Holds) {
@@ -333,6 +390,7 @@ mod tests {
         type Long = std::collections::BTreeMap<String, Vec<Vec<Vec<Option<(String, String, String, u64)>>>>>;
         let made = Payload::new(
             Long::new(),
+            AppId::NONE,
             &ActorPath::from("a_flow.with_a.very_long.path.down_to".repeat(9).as_str()),
         );
         send(&made.unwrap());
@@ -349,7 +407,7 @@ mod tests {
         assert!(weak.upgrade().is_none());
         let arrived: Payload<String> = wire::decode(&bytes).unwrap();
         let error = arrived.resolve().unwrap_err().to_string();
-        assert!(error.contains("String, 4 bytes, made by work `maker`"), "{error}");
+        assert!(error.contains("String, 3 bytes, made by work `maker`"), "{error}");
     }
 
     #[test]

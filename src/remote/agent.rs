@@ -11,16 +11,18 @@ use std::net::UdpSocket;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{Notify, oneshot};
 
-use super::bridge::{Bridge, BridgeOptions, DialError, Site};
+use super::bridge::{Bridge, BridgeOptions, DialError, Site, Whereabouts};
 use super::link::Link;
 use super::logs::send_logs;
 use super::protocol::{Control, Hello, NodeCard, Role};
 use super::session::SessionSettings;
 use super::ways::DistantWay;
 use crate::id::{ActorPath, IdMap, WorkId, unique};
-use crate::payload::Holds;
+use crate::payload::{self, Hex, Hold, Holds, PayloadId, Want};
 use crate::transport::{Endpoint, Listener, TransportError};
 use crate::work::{
     Abort, AnyMailbox, Command, Doorbell, Failure, Host, Ingredients, Input, LocalHost, Outbox, Placement,
@@ -70,6 +72,7 @@ struct Agent {
     bridge: Arc<Bridge>,
     head: Arc<Link>,
     kinds: Kinds,
+    is_process: bool,
     doorbell: Arc<Doorbell>,
     state: Mutex<State>,
 }
@@ -80,9 +83,13 @@ struct State {
     mailboxes: HashMap<ActorPath, (Arc<dyn AnyMailbox>, &'static str)>,
     ways: HashMap<ActorPath, Arc<DistantWay>>,
     over: Option<String>,
+    /// Those who want to know where a value is.
+    looking: HashMap<PayloadId, Vec<oneshot::Sender<Whereabouts>>>,
 }
 
 struct Hosted {
+    /// What the state that was sent last refers to.
+    refers: Vec<PayloadId>,
     path: ActorPath,
     mailbox: Arc<dyn AnyMailbox>,
     outbox: Arc<Outbox>,
@@ -151,20 +158,17 @@ struct Session {
 /// Joins the head as soon as it is there.
 async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> {
     let bridge = Arc::new(Bridge::new(options.bridge.clone(), tokio::runtime::Handle::current()));
-    let endpoint = options.listen.clone().or_else(|| reachable_from(&options.join));
-    let listener = match &endpoint {
-        Some(endpoint) => {
-            let options = &options.bridge;
-            Some(Listener::bind(endpoint, options.security.clone(), options.limits).await?)
-        }
-        None => None,
-    };
+    let mut listeners = Vec::new();
+    for endpoint in endpoints(options) {
+        let options = &options.bridge;
+        listeners.push(Listener::bind(&endpoint, options.security.clone(), options.limits).await?);
+    }
     bridge.set_me(NodeCard {
         id: unique(),
         name: options.name.clone(),
         labels: options.labels.clone(),
         resources: options.resources,
-        endpoints: listener.iter().map(Listener::endpoint).collect(),
+        endpoints: listeners.iter().map(Listener::endpoint).collect(),
     });
     let hello = bridge.hello(Role::Node, None, unique());
     let join = std::slice::from_ref(&options.join);
@@ -193,7 +197,7 @@ async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> 
         pause = (pause * 2).min(LONGEST_PAUSE);
     };
     bridge.set_app(welcome.app);
-    if let Some(listener) = listener {
+    for listener in listeners {
         // Ends with the runtime, or with the bridge's last session.
         tokio::spawn(bridge.clone().listen(listener));
     }
@@ -202,10 +206,26 @@ async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> 
         grace: Duration::from_millis(welcome.grace_ms.max(1)),
         ..options.bridge.settings
     };
-    let head = Arc::new(Link::new(welcome.node, settings));
+    let head = Arc::new(Link::new(welcome.node, &bridge, settings));
+    bridge.set_join(options.join.clone());
     let hello = Hello { app: Some(welcome.app), fresh: false, ..hello };
     let endpoint = options.join.clone();
     Ok(Session { bridge, head, endpoint, hello, connection, received: welcome.received })
+}
+
+/// Where others reach this process.
+fn endpoints(options: &NodeOptions) -> Vec<Endpoint> {
+    match &options.join {
+        // A process of the head's machine, which others there reach as it reaches the head.
+        Endpoint::Unix(head) => {
+            let mut endpoints = vec![Endpoint::Unix(head.with_file_name(format!("{}.sock", options.name)))];
+            endpoints.extend(options.listen.clone());
+            endpoints
+        }
+        Endpoint::Tcp(_) => {
+            options.listen.clone().or_else(|| reachable_from(&options.join)).into_iter().collect()
+        }
+    }
 }
 
 /// An address of this machine that the machine of `head` can reach, as far as that can be told from here.
@@ -235,9 +255,11 @@ impl Agent {
             mailboxes: HashMap::new(),
             ways: HashMap::new(),
             over: None,
+            looking: HashMap::new(),
         };
         let kinds = options.kinds.clone();
-        Self { bridge, head, kinds, doorbell: Arc::default(), state: Mutex::new(state) }
+        let is_process = matches!(options.join, Endpoint::Unix(_));
+        Self { bridge, head, kinds, is_process, doorbell: Arc::default(), state: Mutex::new(state) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -256,7 +278,19 @@ impl Agent {
                 let news = outbox.take();
                 let over =
                     news.reports.iter().any(|r| matches!(r, Report::Stopped { .. } | Report::Died { .. }));
-                self.head.control(&Control::News { incarnation, patch: news.patch, reports: news.reports });
+                let holds = news.holds.filter(|holds| {
+                    let refers: Vec<_> = holds.iter().map(|hold| hold.id()).collect();
+                    let mut state = self.lock();
+                    let hosted = state.incarnations.get_mut(&incarnation);
+                    // The head keeps what it was told to keep.
+                    hosted.is_none_or(|hosted| {
+                        let before = std::mem::replace(&mut hosted.refers, refers);
+                        before != hosted.refers
+                    })
+                });
+                let refers = holds.is_some();
+                let said = Control::News { incarnation, patch: news.patch, refers, reports: news.reports };
+                self.head.control_with(&holds.unwrap_or_default(), &said);
                 if over && let Some(hosted) = self.lock().incarnations.remove(&incarnation) {
                     log::log!(self.level(), "work `{}` is over here", hosted.path);
                 }
@@ -264,7 +298,7 @@ impl Agent {
         }
     }
 
-    fn launch(&self, launch: Launch) -> Result<(), String> {
+    fn launch(&self, launch: Launch, holds: Holds) -> Result<(), String> {
         let Launch { incarnation, path, work, pooled, state: value, max_state_bytes, mailbox: capacity } =
             launch;
         let kind = self.kinds.get(work.as_str()).ok_or_else(|| format!("there is no Work `{work}` here"))?;
@@ -283,6 +317,7 @@ impl Agent {
         let outbox = Arc::new(Outbox::new(WorkId(incarnation), self.doorbell.clone()));
         let abort = Arc::new(Abort::default());
         let hosted = Hosted {
+            refers: holds.iter().map(|hold| hold.id()).collect(),
             path: path.clone(),
             mailbox: mailbox.clone(),
             outbox: outbox.clone(),
@@ -294,6 +329,7 @@ impl Agent {
             app: self.bridge.app(),
             path,
             state: value,
+            holds,
             max_state_bytes: usize::try_from(max_state_bytes).unwrap_or(usize::MAX),
             mailbox,
             outbox,
@@ -320,6 +356,20 @@ impl Agent {
             }
             command => mailbox.command(command),
         }
+    }
+
+    /// Pulls the bytes of a value, which are then kept until the head says that they are not wanted.
+    fn keep(&self, id: PayloadId, hash: Hex<32>, length: u64, carried: Holds) {
+        let head = self.head.clone();
+        tokio::spawn(async move {
+            let Some(hold) = carried.iter().find(|hold| hold.id() == id) else { return };
+            let what = format!("a copy of payload {id}");
+            let want = Want { id, hash: hash.0, length, type_name: "", what };
+            // Once it is here the head is told, as of any pull.
+            if let Err(error) = hold.entry().load_bytes(want).await {
+                head.control(&Control::Copied { id, failed: Some(error.to_string()) });
+            }
+        });
     }
 
     fn kill(&self, incarnation: u64) {
@@ -359,7 +409,9 @@ impl Site for Agent {
     fn admit(&self, hello: &Hello) -> Result<(), String> {
         match hello.role {
             Role::Peer => Ok(()),
-            Role::Node | Role::Watcher => Err("this is a node and not the head; join the head".to_owned()),
+            Role::Node | Role::Watcher | Role::Puller => {
+                Err("this is a node and not the head; join the head".to_owned())
+            }
         }
     }
 
@@ -373,22 +425,22 @@ impl Site for Agent {
         }
     }
 
-    fn control(&self, link: &Arc<Link>, control: Control) -> Result<(), String> {
+    fn control(&self, link: &Arc<Link>, control: Control, carried: Holds) -> Result<(), String> {
         if !Arc::ptr_eq(link, &self.head) {
             return Err(format!("only the head says {}", control.name()));
         }
         match control {
             Control::Launch { incarnation, path, work, pooled, state, max_state_bytes, mailbox } => {
                 let launch = Launch { incarnation, path, work, pooled, state, max_state_bytes, mailbox };
-                if let Err(message) = self.launch(launch) {
+                if let Err(message) = self.launch(launch, carried) {
                     self.lock().incarnations.remove(&incarnation);
                     let failure = Failure { reason: Reason::UserError, message };
                     let reports = vec![Report::Died { failure }];
-                    self.head.control(&Control::News { incarnation, patch: None, reports });
+                    self.head.control(&Control::News { incarnation, patch: None, refers: false, reports });
                 }
             }
             Control::Run { incarnation, run, attempt, input } => {
-                let input = Input::arrived(input, Holds::default());
+                let input = Input::arrived(input, carried);
                 self.command(incarnation, Command::Run(RunOrder { run, attempt, input, announced: false }));
             }
             Control::Cancel { incarnation, run } => self.command(incarnation, Command::Cancel { run }),
@@ -409,6 +461,13 @@ impl Site for Agent {
                     way.located(place);
                 }
             }
+            Control::There { id, sources, lost } => {
+                for asker in self.lock().looking.remove(&id).unwrap_or_default() {
+                    let _ = asker.send(Whereabouts { sources: sources.clone(), lost: lost.clone() });
+                }
+            }
+            Control::Keep { id, hash, length } => self.keep(id, hash, length, carried),
+            Control::Discard { id } => payload::discard(id),
             Control::End { why } => {
                 self.lock().over = Some(why);
                 self.head.end();
@@ -436,6 +495,34 @@ impl Site for Agent {
     }
 
     fn lost(&self, _: &Arc<Link>, _: Role, _: &str) {}
+
+    fn head(&self) -> Option<&Arc<Link>> {
+        Some(&self.head)
+    }
+
+    fn link_to(&self, process: u64) -> Option<Arc<Link>> {
+        (process == self.head.peer().id).then(|| self.head.clone())
+    }
+
+    fn reference(&self, _: &Arc<Hold>) {}
+
+    fn pulled(&self, id: PayloadId) {
+        self.head.control(&Control::Copied { id, failed: None });
+    }
+
+    fn whereabouts(&self, id: PayloadId) -> BoxFuture<'static, Option<Whereabouts>> {
+        let (asker, answer) = oneshot::channel();
+        let first = {
+            let mut state = self.lock();
+            let askers = state.looking.entry(id).or_default();
+            askers.push(asker);
+            askers.len() == 1
+        };
+        if first {
+            self.head.control(&Control::Where { id });
+        }
+        answer.map(Result::ok).boxed()
+    }
 }
 
 impl Agent {
@@ -446,7 +533,7 @@ impl Agent {
 
     /// Whether this is the process of one Work, which lives no longer than its head.
     fn is_process(&self) -> bool {
-        self.bridge.me().endpoints.is_empty()
+        self.is_process
     }
 }
 

@@ -6,14 +6,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::inbox::Inbox;
 use super::link::{BadPeer, End, Link};
 use super::protocol::{Control, Hello, NodeCard, Program, Refusal, Role, Welcome};
+use super::pulls::Idle;
+use super::references::Source;
 use super::session::SessionSettings;
 use crate::id::{AppId, unique};
+use crate::payload::{Hold, Holds, PayloadId};
 use crate::transport::{Connection, Endpoint, Limits, Listener, Security, TransportError, dial};
 use crate::wire::{self, Frame};
 
@@ -26,22 +30,45 @@ pub(super) trait Site: Send + Sync {
     /// Whether a process that dials may begin a session, else why not.
     fn admit(&self, hello: &Hello) -> Result<(), String>;
     fn joined(&self, link: &Arc<Link>, role: Role);
-    fn control(&self, link: &Arc<Link>, control: Control) -> Result<(), String>;
+    /// What comes along with `carried` refers to it.
+    fn control(&self, link: &Arc<Link>, control: Control, carried: Holds) -> Result<(), String>;
     fn disconnected(&self, link: &Arc<Link>, role: Role, why: &str);
     fn connected_again(&self, link: &Arc<Link>, role: Role);
     fn lost(&self, link: &Arc<Link>, role: Role, why: &str);
+
+    // ---- values ----
+
+    /// The head, where this is not it.
+    fn head(&self) -> Option<&Arc<Link>>;
+    /// The session with this process, if there is one.
+    fn link_to(&self, process: u64) -> Option<Arc<Link>>;
+    /// A reference has come from another process.
+    fn reference(&self, hold: &Arc<Hold>);
+    /// A value that was made elsewhere is in this process now.
+    fn pulled(&self, id: PayloadId);
+    /// Who has a value; `None` when the head cannot be asked.
+    fn whereabouts(&self, id: PayloadId) -> BoxFuture<'static, Option<Whereabouts>>;
+}
+
+/// Who has a value; or how it was lost.
+pub(super) struct Whereabouts {
+    pub(super) sources: Vec<Source>,
+    pub(super) lost: Option<String>,
 }
 
 pub(crate) struct Bridge {
     app: OnceLock<AppId>,
     program: Program,
     me: OnceLock<NodeCard>,
+    join: OnceLock<Endpoint>,
     security: Security,
     limits: Limits,
     settings: SessionSettings,
     handle: Handle,
     site: OnceLock<Weak<dyn Site>>,
     sessions: Mutex<Sessions>,
+    /// Connections that values were pulled on.
+    idle: Idle,
 }
 
 #[derive(Default)]
@@ -79,6 +106,17 @@ pub(crate) enum DialError {
     NotUnderstood(String),
 }
 
+/// "Every address of this machine" is said by processes of the head's machine, of which nodes know an address.
+fn on_the_machine_of(head: &str, endpoint: &Endpoint) -> Endpoint {
+    if let Endpoint::Tcp(address) = endpoint
+        && let Some((host, _)) = head.rsplit_once(':')
+        && let Some(port) = address.strip_prefix("0.0.0.0:").or_else(|| address.strip_prefix("[::]:"))
+    {
+        return Endpoint::Tcp(format!("{host}:{port}"));
+    }
+    endpoint.clone()
+}
+
 impl Bridge {
     /// One that lives on the thread of `handle`.
     pub(super) fn new(options: BridgeOptions, handle: Handle) -> Self {
@@ -87,12 +125,14 @@ impl Bridge {
             app: OnceLock::new(),
             program,
             me: OnceLock::new(),
+            join: OnceLock::new(),
             security,
             limits,
             settings,
             handle,
             site: OnceLock::new(),
             sessions: Mutex::default(),
+            idle: Idle::default(),
         }
     }
 
@@ -148,8 +188,59 @@ impl Bridge {
         self.sessions().accepted.values().map(|accepted| accepted.link.clone()).collect()
     }
 
+    pub(super) fn idle(&self) -> &Idle {
+        &self.idle
+    }
+
+    /// The head's number, where this is not it.
+    pub(super) fn head_id(&self) -> Option<u64> {
+        Some(self.site().ok()?.head()?.peer().id)
+    }
+
+    /// The numbers of the sessions with these processes, as far as there are some.
+    pub(super) fn sessions_with(&self, processes: [Option<u64>; 2]) -> Vec<u64> {
+        let Ok(site) = self.site() else { return Vec::new() };
+        let links = processes.into_iter().flatten().filter_map(|process| {
+            site.link_to(process).or_else(|| self.sessions().peers.get(&process).cloned())
+        });
+        links.map(|link| link.number()).collect()
+    }
+
+    /// The session with a process that has a value, begun if there is none.
+    pub(super) fn link_to(self: &Arc<Self>, source: &Source) -> Option<Arc<Link>> {
+        let site = self.site().ok()?;
+        if let Some(link) = site.link_to(source.id) {
+            return Some(link);
+        }
+        // The head dials nobody.
+        site.head()?;
+        (!source.endpoints.is_empty()).then(|| self.peer(&source.card()))
+    }
+
+    /// Where a process that has a value is reached.
+    pub(super) fn endpoints_of(&self, source: &Source) -> Vec<Endpoint> {
+        match self.join.get() {
+            Some(join) if Some(source.id) == self.head_id() => vec![join.clone()],
+            Some(Endpoint::Tcp(join)) => {
+                source.endpoints.iter().map(|endpoint| on_the_machine_of(join, endpoint)).collect()
+            }
+            _ => source.endpoints.clone(),
+        }
+    }
+
+    /// Where the head is reached from here.
+    pub(super) fn set_join(&self, join: Endpoint) {
+        let _ = self.join.set(join);
+    }
+
+    pub(super) async fn whereabouts(&self, id: PayloadId) -> Option<Whereabouts> {
+        let site = self.site().ok()?;
+        tokio::time::timeout(self.settings.grace, site.whereabouts(id)).await.ok()?
+    }
+
     /// Ends every session.
     pub(super) fn end(&self) {
+        self.idle.clear();
         let sessions = std::mem::take(&mut *self.sessions());
         let accepted = sessions.accepted.into_values().map(|accepted| accepted.link);
         accepted.chain(sessions.peers.into_values()).for_each(|link| link.end());
@@ -166,7 +257,12 @@ impl Bridge {
                 let peer = connection.peer().to_owned();
                 let limit = bridge.limits.handshake;
                 match tokio::time::timeout(limit, bridge.greet(connection)).await {
-                    Ok(Ok(())) => {}
+                    Ok(Ok(None)) => {}
+                    Ok(Ok(Some(connection))) => {
+                        if let Err(error) = bridge.serve_pulls(connection).await {
+                            log::debug!("the connection on which {peer} pulled values broke: {error}");
+                        }
+                    }
                     Ok(Err(error)) => log::warn!("a connection from {peer} was refused: {error}"),
                     Err(_) => {
                         log::warn!("a connection from {peer} was closed: it said nothing within {limit:?}")
@@ -176,15 +272,21 @@ impl Bridge {
         }
     }
 
-    async fn greet(self: Arc<Self>, mut connection: Connection) -> Result<(), DialError> {
+    /// Gives the connection back where values are to be pulled on it.
+    async fn greet(self: &Arc<Self>, mut connection: Connection) -> Result<Option<Connection>, DialError> {
         let hello: Hello = match connection.read_frame().await? {
             Some(Frame::Hello(body)) => {
                 wire::decode(&body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
             }
             Some(_) => return Err(DialError::NotUnderstood("it did not begin with a greeting".to_owned())),
-            None => return Ok(()),
+            None => return Ok(None),
         };
-        let (link, connections) = match self.session_for(&hello) {
+        let found = match self.stranger(&hello) {
+            Some(refusal) => Err(refusal),
+            None if hello.role == Role::Puller => Ok(None),
+            None => self.session_for(&hello).map(Some),
+        };
+        let session = match found {
             Ok(session) => session,
             Err(refusal) => {
                 let reason = refusal.reason.clone();
@@ -198,15 +300,29 @@ impl Bridge {
         let welcome = Welcome {
             app: self.app(),
             node: self.me().clone(),
-            received: link.received(),
+            received: session.as_ref().map_or(0, |(link, _)| link.received()),
             heartbeat_ms: millis(self.settings.heartbeat),
             grace_ms: millis(self.settings.grace),
         };
         let body = wire::encode(&welcome).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
         connection.write_frame(&Frame::Hello(body)).await?;
+        let Some((_, connections)) = session else { return Ok(Some(connection)) };
         // The session may have ended meanwhile; then the connection is closed.
         let _ = connections.send((connection, hello.received)).await;
-        Ok(())
+        Ok(None)
+    }
+
+    /// Why the dialer is not of this App, if it is not.
+    fn stranger(&self, hello: &Hello) -> Option<Refusal> {
+        if let Some(difference) = self.program.difference(&hello.program) {
+            let reason = format!(
+                "the two are not the same program, seen from here: {difference}; \
+                 run the same build on all machines"
+            );
+            return Some(Refusal { reason, lost: false });
+        }
+        let another = hello.app.is_some_and(|app| app != self.app());
+        another.then(|| Refusal { reason: "this is another run of the App".to_owned(), lost: true })
     }
 
     /// The session that goes on, or begins, with this greeting.
@@ -216,15 +332,6 @@ impl Bridge {
         hello: &Hello,
     ) -> Result<(Arc<Link>, mpsc::Sender<(Connection, u64)>), Refusal> {
         let refused = |reason| Refusal { reason, lost: false };
-        if let Some(difference) = self.program.difference(&hello.program) {
-            return Err(refused(format!(
-                "the two are not the same program, seen from here: {difference}; \
-                 run the same build on all machines"
-            )));
-        }
-        if hello.app.is_some_and(|app| app != self.app()) {
-            return Err(Refusal { reason: "this is another run of the App".to_owned(), lost: true });
-        }
         let key = (hello.node.id, hello.session);
         if let Some(accepted) = self.sessions().accepted.get(&key) {
             return Ok((accepted.link.clone(), accepted.connections.clone()));
@@ -236,7 +343,7 @@ impl Bridge {
         }
         let site = self.site().map_err(|error| refused(error.to_string()))?;
         site.admit(hello).map_err(refused)?;
-        let link = Arc::new(Link::new(hello.node.clone(), self.settings));
+        let link = Arc::new(Link::new(hello.node.clone(), self, self.settings));
         let (connections, arriving) = mpsc::channel(1);
         let accepted = Accepted { link: link.clone(), connections: connections.clone() };
         self.sessions().accepted.insert(key, accepted);
@@ -412,7 +519,7 @@ impl Bridge {
         if let Some(link) = sessions.peers.get(&card.id).filter(|link| !link.is_over()) {
             return link.clone();
         }
-        let link = Arc::new(Link::new(card.clone(), self.settings));
+        let link = Arc::new(Link::new(card.clone(), self, self.settings));
         sessions.peers.insert(card.id, link.clone());
         drop(sessions);
         let (bridge, peer) = (self.clone(), link.clone());

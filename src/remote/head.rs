@@ -6,19 +6,23 @@
 //! - What is lost with a node is told to the driver once for each incarnation.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::bridge::{Bridge, BridgeOptions, Site};
+use super::bridge::{Bridge, BridgeOptions, Site, Whereabouts};
+use super::copies::{Copies, FromHere};
 use super::link::Link;
 use super::nodes::{Candidate, choose};
 use super::process::{ProcessCommand, Processes, Starting};
 use super::protocol::{Control, Hello, NodeCard, Role};
 use super::ways::{Way, WayToCome};
 use crate::id::{ActorPath, AppId, IdMap, unique};
+use crate::payload::{Hold, Holds, PayloadId, set_replicator};
 use crate::state::Value;
 use crate::transport::{Endpoint, Limits, Listener, Security, TransportError};
 use crate::work::{
@@ -40,9 +44,11 @@ pub(crate) struct HeadOptions {
 }
 
 pub(crate) struct Head {
+    me: Weak<Head>,
     pub(super) bridge: Arc<Bridge>,
     doorbell: Arc<Doorbell>,
     pub(super) processes: Processes,
+    pub(super) copies: Copies,
     state: Mutex<State>,
     endpoint: OnceLock<Endpoint>,
 }
@@ -108,15 +114,18 @@ impl Head {
             resources: Resources::default(),
             endpoints: Vec::new(),
         });
-        let head = Arc::new(Self {
+        let head = Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             bridge: bridge.clone(),
             doorbell,
             processes: Processes::new(process),
+            copies: Copies::default(),
             state: Mutex::default(),
             endpoint: OnceLock::new(),
         });
         let site: Arc<dyn Site> = head.clone();
         bridge.set_site(Arc::downgrade(&site));
+        set_replicator(app, Some(Arc::new(FromHere(Arc::downgrade(&head)))));
         head
     }
 
@@ -197,7 +206,8 @@ impl Head {
         what: Ingredients,
         until_now: Option<&WayToCome>,
     ) -> Result<(), HostError> {
-        let Ingredients { kind, app, path, state: value, max_state_bytes, mailbox, outbox, abort } = what;
+        let Ingredients { kind, app, path, state: value, holds, max_state_bytes, mailbox, outbox, abort } =
+            what;
         let mut state = self.lock();
         state.next_incarnation += 1;
         let incarnation = state.next_incarnation;
@@ -221,7 +231,7 @@ impl Head {
             max_state_bytes: max_state_bytes as u64,
             mailbox: mailbox.capacity() as u64,
         };
-        if let Err(why) = link.try_control(&launch) {
+        if let Err(why) = link.try_control(&holds, &launch) {
             self.forget(incarnation);
             return Err(HostError::NoProcess { path: path.to_string(), why });
         }
@@ -307,6 +317,7 @@ impl Head {
         let farewell = futures::future::join_all(links.iter().map(|link| link.drained()));
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
         self.bridge.end();
+        set_replicator(self.bridge.app(), None);
         self.processes.end();
     }
 
@@ -315,6 +326,9 @@ impl Head {
         let name = &link.peer().name;
         let mut state = self.lock();
         let Some(node) = state.nodes.remove(&id) else { return };
+        drop(state);
+        self.copies_lost(link, why);
+        let mut state = self.lock();
         state.places.retain(|_, place| *place != id);
         let lost: Vec<_> =
             node.incarnations.iter().filter_map(|number| state.incarnations.remove(number)).collect();
@@ -372,7 +386,7 @@ impl Head {
 impl Site for Head {
     fn admit(&self, hello: &Hello) -> Result<(), String> {
         match hello.role {
-            Role::Peer | Role::Watcher => return Ok(()),
+            Role::Peer | Role::Watcher | Role::Puller => return Ok(()),
             Role::Node => {}
         }
         let name = &hello.node.name;
@@ -396,7 +410,7 @@ impl Site for Head {
 
     fn joined(&self, link: &Arc<Link>, role: Role) {
         match role {
-            Role::Peer => return,
+            Role::Peer | Role::Puller => return,
             Role::Watcher => {
                 self.lock().watchers.push(link.clone());
                 self.lock().events.push(HostEvent::Room);
@@ -415,6 +429,7 @@ impl Site for Head {
             is_reachable: true,
         };
         self.lock().nodes.insert(card.id, node);
+        self.nodes_changed();
         if let Some(Starting { what, way }) = starting {
             let outbox = what.outbox.clone();
             if let Err(error) = self.launch_on(card.id, Resources::default(), false, what, Some(&way)) {
@@ -428,16 +443,16 @@ impl Site for Head {
         self.doorbell.ring_again();
     }
 
-    fn control(&self, link: &Arc<Link>, control: Control) -> Result<(), String> {
+    fn control(&self, link: &Arc<Link>, control: Control, carried: Holds) -> Result<(), String> {
         match control {
-            Control::News { incarnation, patch, reports } => {
+            Control::News { incarnation, patch, refers, reports } => {
                 let outbox = match self.lock().incarnations.get(&incarnation) {
                     Some(away) if away.node == link.peer().id => away.outbox.clone(),
                     // It was given up; what it still says is not heard.
                     _ => return Ok(()),
                 };
                 let over = reports.iter().any(|r| matches!(r, Report::Stopped { .. } | Report::Died { .. }));
-                outbox.news(patch, reports);
+                outbox.news(patch, refers.then_some(carried), reports);
                 if over {
                     self.forget(incarnation);
                     self.doorbell.ring_again();
@@ -446,6 +461,15 @@ impl Site for Head {
             Control::Locate { path } => {
                 let place = self.locate(&path);
                 link.control(&Control::Located { path, place });
+            }
+            Control::Where { id } => {
+                let Whereabouts { sources, lost } = self.who_has(id);
+                link.control(&Control::There { id, sources, lost });
+            }
+            Control::Copied { id, failed } => {
+                if let Some(head) = self.me.upgrade() {
+                    head.copied(link, id, failed);
+                }
             }
             Control::Log { path, level, target, text } => {
                 let name = &link.peer().name;
@@ -491,9 +515,43 @@ impl Site for Head {
             self.lost_node(link, why);
         }
     }
+
+    fn head(&self) -> Option<&Arc<Link>> {
+        None
+    }
+
+    fn link_to(&self, process: u64) -> Option<Arc<Link>> {
+        self.link_of(process)
+    }
+
+    fn reference(&self, hold: &Arc<Hold>) {
+        if let Some(head) = self.me.upgrade() {
+            head.see_to_copies(hold);
+        }
+    }
+
+    fn pulled(&self, _: PayloadId) {}
+
+    fn whereabouts(&self, id: PayloadId) -> BoxFuture<'static, Option<Whereabouts>> {
+        futures::future::ready(Some(self.who_has(id))).boxed()
+    }
 }
 
 impl Head {
+    /// The session with a node, as long as that is not lost.
+    pub(super) fn link_of(&self, node: u64) -> Option<Arc<Link>> {
+        self.lock().nodes.get(&node).map(|node| node.link.clone())
+    }
+
+    /// The nodes that copies may be kept on, the least loaded first.
+    pub(super) fn keepers(&self) -> Vec<Arc<Link>> {
+        let state = self.lock();
+        let mut nodes: Vec<_> =
+            state.nodes.values().filter(|node| !node.is_process && node.is_reachable).collect();
+        nodes.sort_by_key(|node| node.incarnations.len());
+        nodes.into_iter().map(|node| node.link.clone()).collect()
+    }
+
     fn set_reachable(&self, link: &Arc<Link>, is_reachable: bool) {
         if let Some(node) = self.lock().nodes.get_mut(&link.peer().id) {
             node.is_reachable = is_reachable;

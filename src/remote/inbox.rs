@@ -13,6 +13,7 @@ use super::bridge::Bridge;
 use super::link::{BadPeer, Inbound, Link};
 use super::protocol::{Control, FIRST_CREDIT, Packet, Unanswered};
 use crate::id::ActorPath;
+use crate::payload::Holds;
 use crate::work::{Closed, Intake, Outcome, Received, Reply, find_address};
 
 /// The largest number of messages that may be on their way through one channel.
@@ -26,11 +27,13 @@ pub(super) struct Inbox {
     link: Arc<Link>,
     lanes: Vec<Arc<Lane>>,
     gates: HashMap<ActorPath, Arc<Gate>>,
+    /// What the next message refers to.
+    carried: Holds,
 }
 
 impl Inbox {
     pub(super) fn new(bridge: Arc<Bridge>, link: Arc<Link>) -> Self {
-        Self { bridge, link, lanes: Vec::new(), gates: HashMap::new() }
+        Self { bridge, link, lanes: Vec::new(), gates: HashMap::new(), carried: Holds::default() }
     }
 
     fn open(&mut self, channel: u32, path: ActorPath, message: String) -> Result<(), BadPeer> {
@@ -65,11 +68,16 @@ impl Inbox {
 
 impl Inbound for Inbox {
     fn packet(&mut self, packet: Packet) -> Result<(), BadPeer> {
+        let carried = std::mem::take(&mut self.carried);
         match packet {
-            Packet::Tell { channel, body } => self.lane(channel)?.receive(body, None),
-            Packet::Ask { channel, question, body } => self.lane(channel)?.receive(body, Some(question)),
+            Packet::Tell { channel, body } => {
+                self.lane(channel)?.receive(Post { body, question: None, carried })
+            }
+            Packet::Ask { channel, question, body } => {
+                self.lane(channel)?.receive(Post { body, question: Some(question), carried })
+            }
             Packet::Answer { question, body } => {
-                self.link.settle(question, Outcome::Answered(body));
+                self.link.settle(question, Outcome::Answered(body, carried));
                 Ok(())
             }
             Packet::Credit { channel, more } => self.link.more_credit(channel, more),
@@ -87,10 +95,34 @@ impl Inbound for Inbox {
                     );
                     Ok(())
                 }
-                other => self.bridge.site()?.control(&self.link, other).map_err(BadPeer::Other),
+                Control::Carries { payloads } => {
+                    self.carried = self.bridge.arrived(&self.link, payloads);
+                    Ok(())
+                }
+                Control::Release { id, count } => {
+                    self.link.pins().release(id, count);
+                    Ok(())
+                }
+                Control::Hold { id } => {
+                    self.bridge.hold(&self.link, id);
+                    Ok(())
+                }
+                Control::Held { id, there } => {
+                    self.bridge.held(&self.link, id, there);
+                    Ok(())
+                }
+                other => self.bridge.site()?.control(&self.link, other, carried).map_err(BadPeer::Other),
             },
         }
     }
+}
+
+/// A message that has come.
+struct Post {
+    body: Bytes,
+    question: Option<u64>,
+    /// What it refers to, until it is read.
+    carried: Holds,
 }
 
 /// The way into one Work.
@@ -100,7 +132,7 @@ struct Gate(Mutex<Waiting>);
 #[derive(Default)]
 struct Waiting {
     /// Messages behind one that waits for room.
-    backlog: VecDeque<(Arc<Lane>, Bytes, Option<u64>)>,
+    backlog: VecDeque<(Arc<Lane>, Post)>,
     waits: bool,
 }
 
@@ -122,9 +154,9 @@ async fn drain(mut lane: Arc<Lane>, mut waits: BoxFuture<'static, ()>) {
                 waiting.waits = next.is_some();
                 next
             };
-            let Some((next, body, question)) = next else { return };
+            let Some((next, post)) = next else { return };
             lane = next;
-            if let Some(waits) = lane.deliver(&body, question) {
+            if let Some(waits) = lane.deliver(&post) {
                 break waits;
             }
         };
@@ -157,7 +189,7 @@ impl Lane {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn receive(self: &Arc<Self>, body: Bytes, question: Option<u64>) -> Result<(), BadPeer> {
+    fn receive(self: &Arc<Self>, post: Post) -> Result<(), BadPeer> {
         {
             let mut state = self.lock();
             state.outstanding += 1;
@@ -168,11 +200,11 @@ impl Lane {
         {
             let mut waiting = self.gate.lock();
             if waiting.waits {
-                waiting.backlog.push_back((self.clone(), body, question));
+                waiting.backlog.push_back((self.clone(), post));
                 return Ok(());
             }
         }
-        if let Some(waits) = self.deliver(&body, question) {
+        if let Some(waits) = self.deliver(&post) {
             self.gate.lock().waits = true;
             tokio::spawn(drain(self.clone(), waits));
         }
@@ -180,8 +212,9 @@ impl Lane {
     }
 
     /// Gives the message to its Work; what to wait for when there is no room.
-    fn deliver(self: &Arc<Self>, body: &[u8], question: Option<u64>) -> Option<BoxFuture<'static, ()>> {
-        let mut answer = question.map(|question| Answer { link: self.link.clone(), question, open: true });
+    fn deliver(self: &Arc<Self>, post: &Post) -> Option<BoxFuture<'static, ()>> {
+        let mut answer =
+            post.question.map(|question| Answer { link: self.link.clone(), question, open: true });
         let intake = self.lock().intake.clone();
         let intake = match intake.map_or_else(|| self.resolve(), Ok) {
             Ok(intake) => intake,
@@ -195,7 +228,7 @@ impl Lane {
             }
         };
         let is_question = answer.is_some();
-        match intake.receive(body, answer.map(|answer| Box::new(answer) as Box<dyn Reply>)) {
+        match intake.receive(&post.body, answer.map(|answer| Box::new(answer) as Box<dyn Reply>)) {
             Received::Taken => {}
             Received::Waits(waits) => return Some(waits),
             Received::Refused(why) => {
@@ -245,7 +278,7 @@ fn in_words(outcome: &Outcome) -> String {
         Outcome::Refused(Closed::Unknown) => "there is no such Work here".to_owned(),
         Outcome::Refused(_) => "the Work is not running".to_owned(),
         Outcome::Unreadable(why) => why.clone(),
-        Outcome::Answered(_) | Outcome::Failed | Outcome::NodeLost => "its Work has failed".to_owned(),
+        Outcome::Answered(..) | Outcome::Failed | Outcome::NodeLost => "its Work has failed".to_owned(),
     }
 }
 

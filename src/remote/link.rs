@@ -8,19 +8,22 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{Notify, Semaphore, TryAcquireError};
 use tokio::time::Instant;
 
+use super::bridge::Bridge;
 use super::protocol::{
     Control, FIRST_CREDIT, NodeCard, Packet, PacketError, Unanswered, begin_ask, begin_tell, write_control,
     write_credit,
 };
+use super::references::Pins;
 use super::session::{Expired, Session, SessionError, SessionSettings, TooLarge};
-use crate::id::{ActorPath, IdMap};
+use crate::id::{ActorPath, IdMap, unique};
+use crate::payload::{self, Holds};
 use crate::transport::{Connection, FrameReader, FrameWriter, TransportError};
 use crate::wire::{CodecError, Frame};
 use crate::work::{Closed, Letter, Outcome, Refused, WorkKind};
@@ -36,6 +39,10 @@ pub(crate) struct Link {
     channels: Mutex<HashMap<(ActorPath, &'static str), Arc<Channel>>>,
     by_number: Mutex<Vec<Arc<Channel>>>,
     next_question: AtomicU64,
+    /// Another one than that of any other session of this process.
+    number: u64,
+    pins: Pins,
+    bridge: Weak<Bridge>,
 }
 
 struct State {
@@ -81,18 +88,26 @@ pub(super) enum BadPeer {
     Other(String),
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 enum NotPushed {
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
     #[error(transparent)]
     Codec(#[from] CodecError),
+    #[error("it refers to values")]
+    Carries(Holds),
     #[error("the session is over")]
     Over,
 }
 
+impl std::fmt::Debug for NotPushed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "NotPushed({self})")
+    }
+}
+
 impl Link {
-    pub(super) fn new(peer: NodeCard, settings: SessionSettings) -> Self {
+    pub(super) fn new(peer: NodeCard, bridge: &Arc<Bridge>, settings: SessionSettings) -> Self {
         Self {
             peer,
             start: Instant::now(),
@@ -108,11 +123,24 @@ impl Link {
             channels: Mutex::default(),
             by_number: Mutex::default(),
             next_question: AtomicU64::new(1),
+            number: unique(),
+            pins: Pins::default(),
+            bridge: Arc::downgrade(bridge),
         }
     }
 
     pub(crate) fn peer(&self) -> &NodeCard {
         &self.peer
+    }
+
+    /// Its own, among the sessions of this process.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The values that are pinned for the peer.
+    pub(super) fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -148,6 +176,42 @@ impl Link {
         Ok(())
     }
 
+    /// Sends what `write` writes, which refers to these values.
+    fn push_with(
+        &self,
+        holds: &Holds,
+        write: impl FnOnce(&mut BytesMut) -> Result<(), NotPushed>,
+    ) -> Result<(), NotPushed> {
+        if holds.is_empty() {
+            return self.push(write);
+        }
+        let carries = self.carries(holds)?;
+        let mut state = self.lock();
+        if state.over {
+            return Err(NotPushed::Over);
+        }
+        // Both or none, so that nothing comes between them.
+        state.session.push(|out| Ok::<_, NotPushed>(write_control(out, &carries)?))?;
+        let pushed = state.session.push(write);
+        drop(state);
+        self.wake.notify_one();
+        pushed
+    }
+
+    /// Pins these values, and says so. Where that cannot be sent they stay pinned until the end of the session.
+    fn carries(&self, holds: &Holds) -> Result<Control, NotPushed> {
+        let bridge = self.bridge.upgrade().ok_or(NotPushed::Over)?;
+        Ok(Control::Carries { payloads: bridge.carry(self, holds) })
+    }
+
+    /// Sends a message of the runtime's own that refers to these values.
+    pub(super) fn control_with(&self, holds: &Holds, control: &Control) {
+        match self.push_with(holds, |out| Ok(write_control(out, control)?)) {
+            Ok(()) | Err(NotPushed::Over) => {}
+            Err(error) => log::error!("nothing can be told to node `{}`: {error}", self.peer.name),
+        }
+    }
+
     /// Sends a message of the runtime's own. These do not wait for room: their number is bounded by what they are about.
     pub(super) fn control(&self, control: &Control) {
         match self.push(|out| Ok(write_control(out, control)?)) {
@@ -157,8 +221,8 @@ impl Link {
     }
 
     /// The same, for what can be too large: why it cannot be sent. When the session is over that is told otherwise.
-    pub(super) fn try_control(&self, control: &Control) -> Result<(), String> {
-        match self.push(|out| Ok(write_control(out, control)?)) {
+    pub(super) fn try_control(&self, holds: &Holds, control: &Control) -> Result<(), String> {
+        match self.push_with(holds, |out| Ok(write_control(out, control)?)) {
             Ok(()) | Err(NotPushed::Over) => Ok(()),
             Err(error) => Err(error.to_string()),
         }
@@ -173,8 +237,8 @@ impl Link {
 
     pub(super) fn answer(&self, question: u64, outcome: Outcome) {
         let why = match outcome {
-            Outcome::Answered(bytes) => {
-                let sent = self.push(|out| {
+            Outcome::Answered(bytes, holds) => {
+                let sent = self.push_with(&holds, |out| {
                     super::protocol::write_answer(out, question, &bytes);
                     Ok(())
                 });
@@ -289,18 +353,36 @@ impl Link {
 
     fn post(&self, channel: &Channel, letter: Box<dyn Letter>) -> Result<(), Refused<Box<dyn Letter>>> {
         let question = letter.is_question().then(|| self.next_question.fetch_add(1, Ordering::Relaxed));
+        let write = |out: &mut BytesMut| {
+            match question {
+                Some(question) => begin_ask(out, channel.number, question),
+                None => begin_tell(out, channel.number),
+            }
+            letter.write(out).map_err(NotPushed::Codec)
+        };
         let mut state = self.lock();
-        let sent = if state.over {
+        let mut sent = if state.over {
             Err(NotPushed::Over)
         } else {
-            state.session.push(|out| {
-                match question {
-                    Some(question) => begin_ask(out, channel.number, question),
-                    None => begin_tell(out, channel.number),
-                }
-                letter.write(out).map_err(NotPushed::Codec)
+            state.session.push(|out| match payload::collect(|| write(out)) {
+                (Ok(()), holds) if !holds.is_empty() => Err(NotPushed::Carries(holds)),
+                (written, _) => written,
             })
         };
+        // Few messages have references: what goes before them is known only once they are written.
+        if let Err(NotPushed::Carries(holds)) = sent {
+            drop(state);
+            let carries = self.carries(&holds);
+            state = self.lock();
+            sent = match carries {
+                _ if state.over => Err(NotPushed::Over),
+                Err(error) => Err(error),
+                Ok(carries) => {
+                    let before = state.session.push(|out| Ok::<_, NotPushed>(write_control(out, &carries)?));
+                    before.and_then(|()| state.session.push(write))
+                }
+            };
+        }
         match sent {
             Ok(()) => {
                 if let Some(question) = question {
@@ -373,6 +455,7 @@ impl Link {
         }
         self.room.notify_waiters();
         self.wake.notify_one();
+        self.pins.clear();
         for letter in questions.into_values() {
             letter.settle(Outcome::NodeLost);
         }

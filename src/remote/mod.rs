@@ -5,6 +5,7 @@
 
 mod agent;
 mod bridge;
+mod copies;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod head;
@@ -14,6 +15,8 @@ mod logs;
 mod nodes;
 mod process;
 mod protocol;
+mod pulls;
+mod references;
 mod session;
 mod ways;
 

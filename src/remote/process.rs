@@ -168,6 +168,12 @@ async fn attend(head: Arc<Head>, name: String, kill: Arc<Notify>) {
         command.process_group(0);
         command.arg("node").arg("--join").arg(Endpoint::Unix(socket.to_owned()).to_string());
         command.arg("--name").arg(&name).args(&head.processes.command.arguments);
+        // Where nodes pull values from it; at which address of this machine, they know from the head's.
+        if let Some(Endpoint::Tcp(address)) = head.endpoint()
+            && let Some((host, _)) = address.rsplit_once(':')
+        {
+            command.arg("--listen").arg(format!("{host}:0"));
+        }
         command
     });
     let child = command.and_then(|command| {

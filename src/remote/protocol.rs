@@ -19,7 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+use super::references::{Carried, Source};
 use crate::id::{ActorPath, AppId};
+use crate::payload::{Hex, PayloadId};
 use crate::state::{Patch, Value};
 use crate::transport::Endpoint;
 use crate::wire::{self, CodecError};
@@ -87,6 +89,8 @@ pub(crate) enum Role {
     Peer,
     /// To be shown the App's state.
     Watcher,
+    /// To pull values; there is no session.
+    Puller,
 }
 
 /// The first thing that a dialer says.
@@ -170,6 +174,22 @@ pub(crate) enum Control {
     End {
         why: String,
     },
+    /// Who has a value; or how it was lost.
+    There {
+        id: PayloadId,
+        sources: Vec<Source>,
+        lost: Option<String>,
+    },
+    /// Pull the bytes of this value, and keep them.
+    Keep {
+        id: PayloadId,
+        hash: Hex<32>,
+        length: u64,
+    },
+    /// Nothing refers to this value any more: a copy of it is not wanted.
+    Discard {
+        id: PayloadId,
+    },
     /// The App's state, for a watcher.
     State {
         version: u64,
@@ -179,6 +199,8 @@ pub(crate) enum Control {
     News {
         incarnation: u64,
         patch: Option<Patch>,
+        /// Whether the state now refers to what was carried, and to nothing else.
+        refers: bool,
         reports: Vec<Report>,
     },
     Log {
@@ -190,7 +212,33 @@ pub(crate) enum Control {
     Locate {
         path: ActorPath,
     },
+    /// The bytes of a value are in this process as well, or cannot be.
+    Copied {
+        id: PayloadId,
+        failed: Option<String>,
+    },
+    /// Who has this value?
+    Where {
+        id: PayloadId,
+    },
     // From anybody.
+    /// The next message has these references.
+    Carries {
+        payloads: Vec<Carried>,
+    },
+    /// Nothing here refers to this value any more, which came so often.
+    Release {
+        id: PayloadId,
+        count: u32,
+    },
+    /// Have this value held for this process, which has it from somebody else.
+    Hold {
+        id: PayloadId,
+    },
+    Held {
+        id: PayloadId,
+        there: bool,
+    },
     /// What is sent on this channel is for this Work and of this type.
     Open {
         channel: u32,
@@ -222,6 +270,15 @@ impl Control {
             Self::Locate { .. } => "locate",
             Self::Open { .. } => "open",
             Self::Unanswered { .. } => "unanswered",
+            Self::Copied { .. } => "copied",
+            Self::Where { .. } => "where",
+            Self::Carries { .. } => "carries",
+            Self::Release { .. } => "release",
+            Self::Hold { .. } => "hold",
+            Self::Held { .. } => "held",
+            Self::There { .. } => "there",
+            Self::Keep { .. } => "keep",
+            Self::Discard { .. } => "discard",
         }
     }
 }

@@ -76,6 +76,8 @@ pub(crate) enum SessionError {
     NotKept { received: u64, acknowledged: u64 },
     #[error("a greeting came in the middle of a session")]
     Greeting,
+    #[error("a value was asked for in the middle of a session")]
+    Pull,
     #[error("the session was given up")]
     Lost,
     #[error("{0}")]
@@ -292,6 +294,7 @@ impl Session {
             Frame::Ack { received } => self.acknowledge(received.max(self.acknowledged)).map(|()| None),
             Frame::Bye(reason) => Err(SessionError::Ended(String::from_utf8_lossy(&reason).into_owned())),
             Frame::Hello(_) => Err(SessionError::Greeting),
+            Frame::Request(_) | Frame::Response(_) => Err(SessionError::Pull),
         }
     }
 

@@ -82,8 +82,9 @@ impl Route for Way {
         let incarnation = *incarnation;
         match command {
             Command::Run(order) => {
-                let (run, attempt, input) = (order.run, order.attempt, order.input.bytes);
-                if let Err(why) = self.link.try_control(&Control::Run { incarnation, run, attempt, input }) {
+                let (run, attempt, input) = (order.run, order.attempt, order.input.bytes.clone());
+                let ordered = Control::Run { incarnation, run, attempt, input };
+                if let Err(why) = self.link.try_control(order.input.holds(), &ordered) {
                     let message = format!("the input cannot be sent to the process of the Work: {why}");
                     let failure = Failure { reason: Reason::UserError, message };
                     outbox.report(Report::RunFailed { run, failure });

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::io::{self as tokio_io, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
 use tokio::sync::OwnedSemaphorePermit;
@@ -121,6 +121,16 @@ impl Connection {
         self.reader.next().await
     }
 
+    /// Fills `buffer` with bytes that are in no frame.
+    pub(crate) async fn read_bytes(&mut self, buffer: &mut [u8]) -> Result<(), TransportError> {
+        self.reader.bytes(buffer).await
+    }
+
+    /// Writes bytes that are in no frame.
+    pub(crate) async fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), TransportError> {
+        self.writer.write(bytes).await
+    }
+
     pub(crate) async fn write_frame(&mut self, frame: &Frame) -> Result<(), TransportError> {
         let mut bytes = BytesMut::new();
         frame.put(&mut bytes);
@@ -157,6 +167,19 @@ impl FrameReader {
                 Err(error) => return Err(TransportError::broken(&self.peer, error)),
             }
         }
+    }
+
+    /// Bytes that are in no frame; the first of them may have come along with the last frame.
+    async fn bytes(&mut self, buffer: &mut [u8]) -> Result<(), TransportError> {
+        let here = self.buffer.len().min(buffer.len());
+        let (first, rest) = buffer.split_at_mut(here);
+        self.buffer.copy_to_slice(first);
+        let read = match &mut self.half {
+            ReadHalf::Tcp(half) => half.read_exact(rest).await,
+            ReadHalf::Unix(half) => half.read_exact(rest).await,
+            ReadHalf::Tls(half) => half.read_exact(rest).await,
+        };
+        read.map(|_| ()).map_err(|error| TransportError::broken(&self.peer, error))
     }
 
     /// A frame that has arrived already.

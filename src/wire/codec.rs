@@ -44,6 +44,20 @@ pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) 
     rmp_serde::encode::write_named(&mut out.writer(), value).map_err(encode_error::<T>)
 }
 
+/// Writes the value as [`encode`] encodes it, piece by piece.
+pub(crate) fn encode_to<T: Serialize + ?Sized>(value: &T, out: &mut dyn io::Write) -> Result<(), CodecError> {
+    rmp_serde::encode::write_named(&mut { out }, value).map_err(encode_error::<T>)
+}
+
+/// The value that [`encode_to`] has written, read piece by piece.
+pub(crate) fn decode_from<T: DeserializeOwned>(input: &mut dyn io::Read) -> Result<T, CodecError> {
+    rmp_serde::from_read(input).map_err(|source| CodecError::Decode {
+        type_name: std::any::type_name::<T>(),
+        length: 0,
+        source,
+    })
+}
+
 /// The value that [`encode`] made `bytes` from.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     rmp_serde::from_slice(bytes).map_err(|source| CodecError::Decode {
@@ -73,6 +87,14 @@ pub(crate) fn digest<T: Serialize + ?Sized>(value: &T) -> Result<(blake3::Hash, 
     rmp_serde::encode::write_named(&mut out, value).map_err(encode_error::<T>)?;
     let Sink(hasher) = out.into_inner().unwrap_or_else(|_| unreachable!("hashing does not fail"));
     Ok((hasher.finalize(), hasher.count()))
+}
+
+impl CodecError {
+    /// The encoded value could not be written where it should go.
+    pub(crate) fn written<T: ?Sized>(error: io::Error) -> Self {
+        let source = rmp_serde::encode::Error::Syntax(error.to_string());
+        Self::Encode { type_name: std::any::type_name::<T>(), source }
+    }
 }
 
 fn encode_error<T: ?Sized>(source: rmp_serde::encode::Error) -> CodecError {

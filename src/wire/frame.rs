@@ -16,6 +16,8 @@ const HELLO: u8 = 0;
 const DATA: u8 = 1;
 const ACK: u8 = 2;
 const BYE: u8 = 3;
+const REQUEST: u8 = 4;
+const RESPONSE: u8 = 5;
 
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,10 @@ pub(crate) enum Frame {
     Ack { received: u64 },
     /// The end, and why.
     Bye(Bytes),
+    /// What is wanted of a value, on a connection that values are pulled on.
+    Request(Bytes),
+    /// The answer to that; the bytes of the value follow, in no frame.
+    Response(Bytes),
 }
 
 /// Bytes that are no frame. The connection they came from cannot be used any more.
@@ -60,7 +66,7 @@ impl Frame {
             return if length == 0 { Err(FrameError::TooShort { kind: 0, length }) } else { Ok(None) };
         };
         let least = match kind {
-            HELLO | BYE => 1,
+            HELLO | BYE | REQUEST | RESPONSE => 1,
             DATA | ACK => 9,
             _ => return Err(FrameError::UnknownKind(kind)),
         };
@@ -77,6 +83,8 @@ impl Frame {
             HELLO => Self::Hello(body),
             DATA => Self::Data { seq: body.get_u64(), body },
             ACK => Self::Ack { received: body.get_u64() },
+            REQUEST => Self::Request(body),
+            RESPONSE => Self::Response(body),
             _ => Self::Bye(body),
         }))
     }
@@ -88,6 +96,8 @@ impl Frame {
             Self::Data { seq, body } => put_data(out, *seq, |out| out.put_slice(body)),
             Self::Ack { received } => put(out, ACK, |out| out.put_u64(*received)),
             Self::Bye(body) => put(out, BYE, |out| out.put_slice(body)),
+            Self::Request(body) => put(out, REQUEST, |out| out.put_slice(body)),
+            Self::Response(body) => put(out, RESPONSE, |out| out.put_slice(body)),
         }
     }
 }
@@ -124,6 +134,8 @@ mod tests {
             (any::<u64>(), body()).prop_map(|(seq, body)| Frame::Data { seq, body }),
             any::<u64>().prop_map(|received| Frame::Ack { received }),
             body().prop_map(Frame::Bye),
+            body().prop_map(Frame::Request),
+            body().prop_map(Frame::Response),
         ]
     }
 

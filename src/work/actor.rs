@@ -19,7 +19,7 @@ use super::run::RunOrder;
 use super::status::{Failure, Reason};
 use crate::error::Error;
 use crate::id::{ActorPath, AppId};
-use crate::payload::PayloadError;
+use crate::payload::{Holds, PayloadError};
 use crate::state::{Tracker, Value};
 use crate::wire;
 
@@ -28,6 +28,7 @@ pub(crate) struct Seed<W: Work> {
     pub(crate) app: AppId,
     pub(crate) path: ActorPath,
     pub(crate) state: Value,
+    pub(crate) holds: Holds,
     pub(crate) max_state_bytes: usize,
     pub(crate) mailbox: Arc<Mailbox<W>>,
     pub(crate) incarnation: u64,
@@ -105,11 +106,13 @@ pub(crate) async fn live<W: Work>(seed: Box<Seed<W>>) {
 }
 
 async fn body<W: Work>(seed: Box<Seed<W>>) -> Report {
-    let Seed { app, path, state, max_state_bytes, mailbox, incarnation, outbox, abort } = *seed;
+    let Seed { app, path, state, holds, max_state_bytes, mailbox, incarnation, outbox, abort } = *seed;
     let mut work: W = match state.decode() {
         Ok(work) => work,
         Err(error) => return Report::Died { failure: failure(&error.into(), "its state") },
     };
+    // The Work has handles of its own now.
+    drop(holds);
     let tracker = Tracker::resume(state, max_state_bytes);
     let mut cx =
         WorkContext::new(Identity { app, path }, Receiver::new(mailbox, incarnation), outbox, abort, tracker);
@@ -208,8 +211,8 @@ fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
 
 fn payload_reason(error: &PayloadError) -> Reason {
     match error {
-        PayloadError::Lost { .. } => Reason::PayloadLost,
-        PayloadError::Unserialisable { .. } | PayloadError::WrongType { .. } => Reason::UserError,
+        PayloadError::Lost { .. } | PayloadError::Corrupt { .. } => Reason::PayloadLost,
+        _ => Reason::UserError,
     }
 }
 

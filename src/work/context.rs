@@ -192,7 +192,7 @@ impl<W: Work> WorkContext<W> {
     where
         T: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
-        Payload::new(value, &self.identity.path)
+        Payload::new(value, self.identity.app, &self.identity.path)
     }
 
     /// Whether the Work has been asked to stop, for code that does not take turns.

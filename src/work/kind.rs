@@ -12,6 +12,7 @@ use super::local::Task;
 use super::mailbox::{AnyMailbox, Mailbox};
 use super::outbox::Outbox;
 use crate::id::{ActorPath, AppId};
+use crate::payload::Holds;
 use crate::state::Value;
 
 /// A type of Work.
@@ -28,6 +29,8 @@ pub(crate) struct Ingredients {
     pub(crate) app: AppId,
     pub(crate) path: ActorPath,
     pub(crate) state: Value,
+    /// What keeps the payloads in the state alive.
+    pub(crate) holds: Holds,
     pub(crate) max_state_bytes: usize,
     pub(crate) mailbox: Arc<dyn AnyMailbox>,
     pub(crate) outbox: Arc<Outbox>,
@@ -73,9 +76,10 @@ fn mailbox<W: Work>(capacity: usize) -> Arc<dyn AnyMailbox> {
 }
 
 fn task<W: Work>(ingredients: Ingredients) -> Task {
-    let Ingredients { app, path, state, max_state_bytes, mailbox, outbox, abort, .. } = ingredients;
+    let Ingredients { app, path, state, holds, max_state_bytes, mailbox, outbox, abort, .. } = ingredients;
     let incarnation = mailbox.open();
     let mailbox = mailbox.into_any().downcast().unwrap_or_else(|_| unreachable!("made for this type"));
-    let seed = Box::new(Seed { app, path, state, max_state_bytes, mailbox, incarnation, outbox, abort });
+    let seed =
+        Box::new(Seed { app, path, state, holds, max_state_bytes, mailbox, incarnation, outbox, abort });
     Box::new(move || live::<W>(seed).boxed_local())
 }

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::mailbox::Closed;
 use super::{Work, WorkContext};
+use crate::payload::{self, Holds};
 use crate::wire::{self, CodecError};
 
 /// What can be sent to a Work, and answered by it: any serde value that may change threads.
@@ -99,10 +100,9 @@ pub(crate) trait Letter: Send {
 }
 
 /// What came of a message.
-#[derive(Debug)]
 pub(crate) enum Outcome {
-    /// The handler's answer, encoded.
-    Answered(Bytes),
+    /// The handler's answer, encoded, and what keeps the payloads in it alive.
+    Answered(Bytes, Holds),
     /// No handler saw it.
     Refused(Closed),
     /// The handler began and did not end.
@@ -134,7 +134,7 @@ impl<M: Message> Letter for Told<M> {
     }
 
     fn settle(self: Box<Self>, outcome: Outcome) -> bool {
-        !matches!(outcome, Outcome::Answered(_))
+        !matches!(outcome, Outcome::Answered(..))
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
@@ -180,7 +180,7 @@ impl<M: Message, R: Message> Letter for Asked<M, R> {
     fn settle(self: Box<Self>, outcome: Outcome) -> bool {
         let Self { message, reply } = *self;
         let answer = match outcome {
-            Outcome::Answered(bytes) => wire::decode(&bytes).map_err(NoAnswer::BadReply),
+            Outcome::Answered(bytes, _holds) => wire::decode(&bytes).map_err(NoAnswer::BadReply),
             Outcome::Refused(why) => Err(NoAnswer::Refused(message, why)),
             Outcome::NodeLost => Err(NoAnswer::NodeLost),
             Outcome::Unreadable(why) => Err(NoAnswer::Unreadable(message, why)),
@@ -240,9 +240,9 @@ impl<W: Handle<M>, M: Message> Deliver<W> for AskedFromAfar<M> {
         Box::pin(async move {
             let Self { message, reply } = *self;
             let answer = work.handle(message, cx).await;
-            reply.send(match wire::encode(&answer) {
-                Ok(bytes) => Outcome::Answered(bytes),
-                Err(error) => {
+            reply.send(match payload::collect(|| wire::encode(&answer)) {
+                (Ok(bytes), holds) => Outcome::Answered(bytes, holds),
+                (Err(error), _) => {
                     log::error!("work `{}`: an answer cannot be sent: {error}", cx.path());
                     Outcome::Failed
                 }

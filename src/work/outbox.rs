@@ -89,12 +89,15 @@ impl Outbox {
     }
 
     /// Both at once, as they came from another process.
-    pub(crate) fn news(&self, patch: Option<Patch>, reports: Vec<Report>) {
+    pub(crate) fn news(&self, patch: Option<Patch>, holds: Option<Holds>, reports: Vec<Report>) {
         self.write(|news| {
             match (&mut news.patch, patch) {
                 (_, None) => {}
                 (Some(earlier), Some(patch)) => earlier.then(patch),
                 (none, patch) => *none = patch,
+            }
+            if holds.is_some() {
+                news.holds = holds;
             }
             news.reports.extend(reports);
         });

@@ -30,7 +30,7 @@ impl fmt::Debug for RunKey {
 #[derive(Clone)]
 pub(crate) struct Input {
     pub(crate) bytes: Bytes,
-    _holds: Holds,
+    holds: Holds,
 }
 
 impl Input {
@@ -46,12 +46,17 @@ impl Input {
         };
         let mut key = [0; 16];
         key.copy_from_slice(&hash.as_bytes()[..16]);
-        Ok((RunKey(key), Self { bytes, _holds: holds }))
+        Ok((RunKey(key), Self { bytes, holds }))
     }
 
     /// One that came from another process.
     pub(crate) fn arrived(bytes: Bytes, holds: Holds) -> Self {
-        Self { bytes, _holds: holds }
+        Self { bytes, holds }
+    }
+
+    /// What keeps the payloads in it alive.
+    pub(crate) fn holds(&self) -> &Holds {
+        &self.holds
     }
 }
 

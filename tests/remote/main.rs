@@ -5,6 +5,7 @@
 
 mod faults;
 mod lab;
+mod payloads;
 mod places;
 mod processes;
 mod proxy;
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     if let Ok(program) = std::env::var(support::VARIABLE) {
         return support::run(&program);
     }
-    let all = [faults::TESTS, places::TESTS, processes::TESTS, strangers::TESTS].concat();
+    let all = [faults::TESTS, payloads::TESTS, places::TESTS, processes::TESTS, strangers::TESTS].concat();
     let trials = all.into_iter().map(|(name, test)| {
         Trial::test(name.trim_start_matches("remote::"), move || {
             test();

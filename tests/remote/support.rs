@@ -30,6 +30,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
             })
         })
         .main(),
+        "payloads" => crate::payloads::program(),
         "stranger" => App::new(Stranger::default).main(),
         other => panic!("there is no program {other}"),
     }
@@ -93,7 +94,11 @@ impl Process {
     }
 
     pub(crate) fn node_with(address: &str, name: &str, arguments: &[&str]) -> Self {
-        let mut command = program("suite");
+        Self::node_of("suite", address, name, arguments)
+    }
+
+    pub(crate) fn node_of(program_name: &str, address: &str, name: &str, arguments: &[&str]) -> Self {
+        let mut command = program(program_name);
         command.args(["node", "--join", address, "--name", name]).args(arguments);
         Self::start(command)
     }

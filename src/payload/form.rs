@@ -1,0 +1,207 @@
+//! How values of a type are written and read.
+//!
+//! Bytes, texts and vectors of plain numbers are their own encoding, little-endian, so that they move without a parse;
+//! anything else goes as MessagePack, encoded while it is sent and decoded while it arrives.
+
+use std::any::{Any, TypeId, type_name};
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::error::FetchError;
+use super::huge;
+use super::outline::{Outline, OutlineWriter};
+use super::reception::Reception;
+use crate::wire::{self, CodecError};
+
+/// A value of any type.
+pub(crate) type AnyValue = Arc<dyn Any + Send + Sync>;
+
+/// How values of one type are written and read.
+pub(crate) struct Form {
+    type_name: fn() -> &'static str,
+    write: fn(&AnyValue, &mut dyn io::Write) -> Result<(), CodecError>,
+    receive: fn(Reception<'_>) -> Result<AnyValue, FetchError>,
+}
+
+impl Form {
+    pub(crate) fn of<T: Serialize + DeserializeOwned + Send + Sync + 'static>() -> &'static Self {
+        const { &Self { type_name: type_name::<T>, write: write::<T>, receive: receive::<T> } }
+    }
+
+    pub(crate) fn type_name(&self) -> &'static str {
+        (self.type_name)()
+    }
+
+    pub(crate) fn outline(&self, value: &AnyValue) -> Result<Outline, CodecError> {
+        if let Some(bytes) = as_bytes(value) {
+            return Ok(Outline::of(bytes));
+        }
+        // The encoder writes a few bytes at a time, and the hash is fast on many.
+        let mut out = io::BufWriter::with_capacity(64 * 1024, OutlineWriter::new());
+        (self.write)(value, &mut out)?;
+        Ok(out.into_inner().unwrap_or_else(|_| unreachable!("hashing does not fail")).finish())
+    }
+
+    /// Writes the encoded value.
+    pub(crate) fn write(&self, value: &AnyValue, out: &mut dyn io::Write) -> Result<(), CodecError> {
+        (self.write)(value, out)
+    }
+
+    /// Makes a value from what arrives.
+    pub(crate) fn receive(&self, reception: Reception<'_>) -> Result<AnyValue, FetchError> {
+        (self.receive)(reception)
+    }
+}
+
+fn write<T: Serialize + 'static>(value: &AnyValue, out: &mut dyn io::Write) -> Result<(), CodecError> {
+    match as_bytes(value) {
+        Some(bytes) => out.write_all(bytes).map_err(CodecError::written::<T>),
+        None => {
+            let value: &T = value.downcast_ref().expect("a form is used for values of its type");
+            wire::encode_to(value, out)
+        }
+    }
+}
+
+fn receive<T>(reception: Reception<'_>) -> Result<AnyValue, FetchError>
+where
+    T: DeserializeOwned + Send + Sync + 'static,
+{
+    match receive_plain(TypeId::of::<T>(), reception) {
+        Ok(value) => value,
+        Err(reception) => {
+            let mut reader = reception.reader();
+            let value = wire::decode_from::<T>(&mut reader);
+            match (value, reader.failure) {
+                (_, Some(failure)) => Err(failure),
+                (Ok(value), None) => Ok(Arc::new(value)),
+                (Err(error), None) => Err(FetchError::Unusable(error.to_string())),
+            }
+        }
+    }
+}
+
+/// For each type that is its own encoding: as bytes, and from bytes.
+macro_rules! plain {
+    ($($number:ty),*) => {
+        /// The bytes of a value that is its own encoding.
+        pub(super) fn as_bytes(value: &AnyValue) -> Option<&[u8]> {
+            if let Some(bytes) = value.downcast_ref::<Bytes>() {
+                return Some(bytes);
+            }
+            if let Some(text) = value.downcast_ref::<String>() {
+                return Some(text.as_bytes());
+            }
+            $(
+                if let Some(numbers) = value.downcast_ref::<Vec<$number>>() {
+                    return Some(bytemuck::cast_slice(numbers));
+                }
+            )*
+            None
+        }
+
+        /// Receives a value that is its own encoding, or gives back what it would have come from.
+        fn receive_plain(of: TypeId, reception: Reception<'_>) -> Result<Result<AnyValue, FetchError>, Reception<'_>> {
+            if of == TypeId::of::<Bytes>() {
+                return Ok(numbers::<u8>(reception).map(|bytes| Arc::new(Bytes::from(bytes)) as AnyValue));
+            }
+            if of == TypeId::of::<String>() {
+                return Ok(text(reception));
+            }
+            $(
+                if of == TypeId::of::<Vec<$number>>() {
+                    return Ok(numbers::<$number>(reception).map(|numbers| Arc::new(numbers) as AnyValue));
+                }
+            )*
+            Err(reception)
+        }
+    };
+}
+
+// On a machine that is not little-endian these would not be what they say; there all goes as MessagePack.
+#[cfg(target_endian = "little")]
+plain!(u8, i8, u16, i16, u32, i32, u64, i64, u128, i128, f32, f64);
+#[cfg(not(target_endian = "little"))]
+plain!(u8, i8);
+
+fn numbers<N: bytemuck::Pod>(reception: Reception<'_>) -> Result<Vec<N>, FetchError> {
+    let length = reception.length()?;
+    if !length.is_multiple_of(size_of::<N>()) {
+        return Err(FetchError::Unusable(format!(
+            "{length} bytes are no whole number of `{}`",
+            type_name::<N>()
+        )));
+    }
+    // All zeros: the system gives the memory only when it is written to.
+    let mut numbers = vec![N::zeroed(); length / size_of::<N>()];
+    let bytes = bytemuck::cast_slice_mut(&mut numbers);
+    huge::advise(bytes);
+    reception.fill(bytes)?;
+    Ok(numbers)
+}
+
+fn text(reception: Reception<'_>) -> Result<AnyValue, FetchError> {
+    let text = String::from_utf8(numbers::<u8>(reception)?);
+    text.map(|text| Arc::new(text) as AnyValue).map_err(|error| FetchError::Unusable(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::super::reception::InMemory;
+    use super::*;
+
+    fn there_and_back<T>(value: T)
+    where
+        T: Serialize + DeserializeOwned + Send + Sync + PartialEq + std::fmt::Debug + 'static,
+    {
+        let form = Form::of::<T>();
+        let value: AnyValue = Arc::new(value);
+        let outline = form.outline(&value).unwrap();
+        let mut bytes = Vec::new();
+        form.write(&value, &mut bytes).unwrap();
+        assert_eq!(outline, Outline::of(&bytes), "the outline is that of what is written");
+        let mut chunks = InMemory(&bytes);
+        let back = form.receive(Reception::new(&outline, &mut chunks, Arc::default(), "it")).unwrap();
+        assert_eq!(back.downcast_ref::<T>(), value.downcast_ref::<T>());
+    }
+
+    proptest! {
+        #[test]
+        fn values_come_back(
+            bytes in prop::collection::vec(any::<u8>(), 0..100),
+            floats in prop::collection::vec(-1e9..1e9_f32, 0..100),
+            wide in prop::collection::vec(any::<i128>(), 0..10),
+            text in ".*",
+            table in prop::collection::btree_map(any::<u32>(), prop::collection::vec(".*", 0..3), 0..10),
+        ) {
+            there_and_back(bytes.clone());
+            there_and_back(Bytes::from(bytes));
+            there_and_back(floats);
+            there_and_back(wide);
+            there_and_back(text);
+            there_and_back::<BTreeMap<u32, Vec<String>>>(table);
+        }
+    }
+
+    #[test]
+    fn plain_values_are_their_own_bytes() {
+        let value: AnyValue = Arc::new(vec![1.5_f32, -2.0]);
+        assert_eq!(as_bytes(&value).unwrap().len(), 8);
+        let value: AnyValue = Arc::new(vec![vec![1_u8]]);
+        assert!(as_bytes(&value).is_none());
+    }
+
+    #[test]
+    fn values_of_many_chunks_come_back() {
+        there_and_back((0..1_500_000_u32).map(|n| n as f32).collect::<Vec<f32>>());
+        there_and_back((0..400_000_u32).map(|n| (n, n.to_string())).collect::<BTreeMap<_, _>>());
+    }
+}

@@ -1,0 +1,225 @@
+//! How much room the values of this process take, and which have to make room for others.
+//!
+//! # Guarantees
+//! - Values in memory take no more than the budget, by their encoded length; those that were not used for longest go to
+//!   disk. One that somebody has a hand on stays.
+//! - Files take no more than the disk's budget.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::entry::{Entry, SpillOutcome};
+use super::error::FetchError;
+use super::hex::PayloadId;
+use super::spill::Directory;
+
+/// What the values of a process may take.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StoreSettings {
+    /// In memory, in bytes.
+    pub(crate) memory: Option<u64>,
+    /// On disk, in bytes.
+    pub(crate) disk: Option<u64>,
+    /// Where on disk.
+    pub(crate) directory: Option<PathBuf>,
+}
+
+struct Keeper {
+    settings: StoreSettings,
+    memory: u64,
+    disk: u64,
+    directory: Option<(PathBuf, Directory)>,
+    /// What is in memory, the one that was not used for longest first.
+    order: BTreeMap<u64, Weak<Entry>>,
+    next: u64,
+    /// Copies that nothing here refers to, and something elsewhere does.
+    parked: Option<HashMap<PayloadId, Arc<Entry>>>,
+}
+
+static KEEPER: Mutex<Keeper> = Mutex::new(Keeper {
+    settings: StoreSettings { memory: None, disk: None, directory: None },
+    memory: 0,
+    disk: 0,
+    directory: None,
+    order: BTreeMap::new(),
+    next: 0,
+    parked: None,
+});
+
+fn lock() -> MutexGuard<'static, Keeper> {
+    KEEPER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Uses these from now on, where they say something.
+pub(crate) fn configure(settings: StoreSettings) {
+    let mut keeper = lock();
+    let before = std::mem::take(&mut keeper.settings);
+    keeper.settings = StoreSettings {
+        memory: settings.memory.or(before.memory),
+        disk: settings.disk.or(before.disk),
+        directory: settings.directory.or(before.directory),
+    };
+}
+
+/// What the values of payloads take, in bytes of their encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PayloadUsage {
+    /// In memory.
+    pub memory: u64,
+    /// On disk.
+    pub disk: u64,
+}
+
+impl PayloadUsage {
+    /// What they take in this process.
+    ///
+    /// ```
+    /// let usage = flowright::PayloadUsage::here();
+    /// assert_eq!((usage.memory, usage.disk), (0, 0));
+    /// ```
+    pub fn here() -> Self {
+        let keeper = lock();
+        Self { memory: keeper.memory, disk: keeper.disk }
+    }
+}
+
+impl StoreSettings {
+    /// A quarter of the machine's memory, unless it was said otherwise.
+    fn memory(&mut self) -> u64 {
+        *self.memory.get_or_insert_with(|| {
+            let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+            let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+            let kib = total.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+            kib.map_or(1 << 30, |kib| (kib << 10) / 4)
+        })
+    }
+}
+
+/// Takes room in memory for a value, for which others may have to go to disk.
+pub(super) fn reserve(length: u64) -> Result<(), FetchError> {
+    let mut tried = 0;
+    let mut obstacle = None;
+    loop {
+        let mut keeper = lock();
+        let budget = keeper.settings.memory();
+        if keeper.memory.saturating_add(length) <= budget {
+            keeper.memory += length;
+            return Ok(());
+        }
+        let found =
+            (length <= budget && tried < keeper.order.len()).then(|| keeper.order.pop_first()).flatten();
+        let Some((_, victim)) = found else {
+            let in_use = keeper.memory;
+            drop(keeper);
+            let why = match obstacle {
+                Some(obstacle) => format!("no other could be put on disk instead: {obstacle}"),
+                None if length > budget => "it alone is more than that".to_owned(),
+                None => format!("{in_use} bytes are taken by values that are in use"),
+            };
+            return Err(FetchError::NoRoom(format!(
+                "it has {length} bytes, and payloads may take {budget} bytes of memory; {why}; \
+                 give more with --payload-memory"
+            )));
+        };
+        drop(keeper);
+        let Some(victim) = victim.upgrade() else { continue };
+        match victim.spill() {
+            SpillOutcome::Done => {}
+            SpillOutcome::InUse => {
+                tried += 1;
+                enlist(&victim);
+            }
+            SpillOutcome::Failed(error) => {
+                tried += 1;
+                obstacle = Some(error);
+                enlist(&victim);
+            }
+        }
+    }
+}
+
+/// Makes room again if more is taken than may be, for those who have no time to wait for it.
+pub(super) fn settle_later() {
+    let mut keeper = lock();
+    if keeper.memory > keeper.settings.memory() {
+        drop(keeper);
+        super::jobs::run(|| {
+            // What cannot be made smaller stays.
+            let _ = reserve(0);
+        });
+    }
+}
+
+/// Takes room whether there is any.
+pub(super) fn take(length: u64) {
+    lock().memory += length;
+}
+
+pub(super) fn freed(length: u64) {
+    let mut keeper = lock();
+    keeper.memory = keeper.memory.saturating_sub(length);
+}
+
+/// It is in memory, and was used just now.
+pub(super) fn enlist(entry: &Arc<Entry>) {
+    let mut keeper = lock();
+    keeper.next += 1;
+    let next = keeper.next;
+    let before = entry.used.swap(next, std::sync::atomic::Ordering::Relaxed);
+    keeper.order.remove(&before);
+    keeper.order.insert(next, Arc::downgrade(entry));
+}
+
+/// It is not in memory any more.
+pub(super) fn delist(used: u64) {
+    lock().order.remove(&used);
+}
+
+pub(super) fn disk_reserve(length: u64) -> Result<PathBuf, FetchError> {
+    let mut keeper = lock();
+    let budget = keeper.settings.disk.unwrap_or(u64::MAX);
+    if keeper.disk.saturating_add(length) > budget {
+        return Err(FetchError::NoRoom(format!(
+            "it has {length} bytes, and of the {budget} bytes that payloads may take on disk {} are taken; \
+             give more with --payload-disk",
+            keeper.disk
+        )));
+    }
+    let below = keeper.settings.directory.clone().unwrap_or_else(std::env::temp_dir);
+    if keeper.directory.as_ref().is_none_or(|(place, _)| *place != below) {
+        let directory = Directory::make(&below).map_err(|error| unusable(&below, &error))?;
+        keeper.directory = Some((below, directory));
+    }
+    keeper.disk += length;
+    Ok(keeper.directory.as_ref().expect("made just now").1.path().to_owned())
+}
+
+fn unusable(directory: &Path, error: &std::io::Error) -> FetchError {
+    FetchError::NoRoom(format!(
+        "the directory {} for payloads cannot be used: {error}; choose another with --payload-dir",
+        directory.display()
+    ))
+}
+
+pub(super) fn disk_freed(length: u64) {
+    let mut keeper = lock();
+    keeper.disk = keeper.disk.saturating_sub(length);
+    if keeper.disk == 0 {
+        keeper.directory = None;
+    }
+}
+
+/// Keeps a copy until [`unpark`].
+pub(super) fn park(id: PayloadId, entry: Arc<Entry>) {
+    let before = lock().parked.get_or_insert_default().insert(id, entry);
+    drop(before);
+}
+
+pub(super) fn unpark(id: PayloadId) -> Option<Arc<Entry>> {
+    lock().parked.as_mut()?.remove(&id)
+}
+
+pub(super) fn parked(id: PayloadId) -> Option<Arc<Entry>> {
+    lock().parked.as_ref()?.get(&id).cloned()
+}

@@ -1,0 +1,245 @@
+//! What the bytes of a value must be, chunk by chunk: pure.
+//!
+//! BLAKE3 is a tree (O'Connor, Aumasson, Neves, Wilcox-O'Hearn, 2020): the hash of the whole is made from the hashes
+//! of aligned parts. An outline has those of parts of 1 MiB, so that each is verified as it arrives, whoever sent
+//! it, and all of them by the hash of the whole.
+
+use std::io;
+use std::sync::Arc;
+
+use blake3::hazmat::{
+    ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root,
+};
+use blake3::{Hash, Hasher};
+
+/// The bytes of all chunks but the last one.
+pub(crate) const CHUNK: usize = 1 << 20;
+
+/// From how many chunks on threads share the work.
+const MANY: usize = 8;
+
+/// The hashes of the chunks of one value, and of the whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outline {
+    length: u64,
+    hash: Hash,
+    /// Empty when there is one chunk: then the hash of the whole says it all.
+    chunks: Arc<[ChainingValue]>,
+}
+
+impl Outline {
+    /// The outline of these bytes; of many, threads share the work.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        let length = bytes.len() as u64;
+        if bytes.len() <= CHUNK {
+            return Self { length, hash: blake3::hash(bytes), chunks: Arc::default() };
+        }
+        let count = bytes.len().div_ceil(CHUNK);
+        let mut chunks = vec![ChainingValue::default(); count];
+        let threads = match count {
+            0..MANY => 1,
+            _ => std::thread::available_parallelism().map_or(1, usize::from).min(count / MANY + 1),
+        };
+        let share = count.div_ceil(threads);
+        std::thread::scope(|scope| {
+            for (nth, out) in chunks.chunks_mut(share).enumerate() {
+                let first = nth * share;
+                let work = move || {
+                    for (n, out) in (first..).zip(out) {
+                        let chunk = &bytes[n * CHUNK..bytes.len().min((n + 1) * CHUNK)];
+                        *out = chaining_value(n, chunk);
+                    }
+                };
+                if first + share >= count {
+                    work();
+                } else {
+                    scope.spawn(work);
+                }
+            }
+        });
+        Self { length, hash: root(&chunks, length), chunks: chunks.into() }
+    }
+
+    /// An outline that somebody else has sent, if it is one of the value with this hash.
+    pub(crate) fn verified(length: u64, hash: [u8; 32], chunks: &[u8]) -> Option<Self> {
+        let expected = chunk_count(length);
+        let (chunks, rest) = chunks.as_chunks::<32>();
+        let whole = Hash::from_bytes(hash);
+        let wanted = if expected > 1 { expected } else { 0 };
+        if !rest.is_empty() || chunks.len() as u64 != wanted {
+            return None;
+        }
+        (chunks.is_empty() || root(chunks, length) == whole).then(|| Self {
+            length,
+            hash: whole,
+            chunks: chunks.into(),
+        })
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    pub(crate) fn hash(&self) -> [u8; 32] {
+        *self.hash.as_bytes()
+    }
+
+    /// The hashes of the chunks, as they are sent.
+    pub(crate) fn chunk_hashes(&self) -> &[u8] {
+        self.chunks.as_flattened()
+    }
+
+    /// Whether these are the bytes of the `n`th chunk.
+    pub(crate) fn matches(&self, n: usize, chunk: &[u8]) -> bool {
+        match self.chunks.get(n) {
+            Some(expected) => chaining_value(n, chunk) == *expected,
+            None => n == 0 && self.chunks.is_empty() && blake3::hash(chunk) == self.hash,
+        }
+    }
+}
+
+/// How many chunks a value of this length has.
+fn chunk_count(length: u64) -> u64 {
+    length.div_ceil(CHUNK as u64)
+}
+
+fn chaining_value(n: usize, chunk: &[u8]) -> ChainingValue {
+    let offset = n as u64 * CHUNK as u64;
+    Hasher::new().set_input_offset(offset).update(chunk).finalize_non_root()
+}
+
+/// The hash of the whole; there are at least two chunks.
+fn root(chunks: &[ChainingValue], length: u64) -> Hash {
+    let (left, right) = halves(chunks, length);
+    merge_subtrees_root(&left, &right, Mode::Hash)
+}
+
+fn halves(chunks: &[ChainingValue], length: u64) -> (ChainingValue, ChainingValue) {
+    let left = left_subtree_len(length);
+    let (first, second) = chunks.split_at((left / CHUNK as u64) as usize);
+    (inner(first, left), inner(second, length - left))
+}
+
+fn inner(chunks: &[ChainingValue], length: u64) -> ChainingValue {
+    if let [only] = chunks {
+        return *only;
+    }
+    let (left, right) = halves(chunks, length);
+    merge_subtrees_non_root(&left, &right, Mode::Hash)
+}
+
+/// Makes an outline of what is written, and keeps none of it.
+pub(crate) struct OutlineWriter {
+    whole: Hasher,
+    chunk: Hasher,
+    in_chunk: usize,
+    length: u64,
+    chunks: Vec<ChainingValue>,
+}
+
+impl OutlineWriter {
+    pub(crate) fn new() -> Self {
+        Self { whole: Hasher::new(), chunk: Hasher::new(), in_chunk: 0, length: 0, chunks: Vec::new() }
+    }
+
+    fn end_chunk(&mut self) {
+        self.chunks.push(self.chunk.finalize_non_root());
+        let next = self.chunks.len() as u64 * CHUNK as u64;
+        self.chunk = Hasher::new();
+        self.chunk.set_input_offset(next);
+        self.in_chunk = 0;
+    }
+
+    pub(crate) fn finish(mut self) -> Outline {
+        let length = self.length;
+        if chunk_count(length) <= 1 {
+            return Outline { length, hash: self.whole.finalize(), chunks: Arc::default() };
+        }
+        if self.in_chunk > 0 {
+            self.end_chunk();
+        }
+        Outline { length, hash: root(&self.chunks, length), chunks: self.chunks.into() }
+    }
+}
+
+impl io::Write for OutlineWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut left = bytes;
+        while !left.is_empty() {
+            if self.in_chunk == CHUNK {
+                self.end_chunk();
+            }
+            let (now, later) = left.split_at(left.len().min(CHUNK - self.in_chunk));
+            // Of a value of one chunk only the whole has a hash of its own.
+            if self.chunks.is_empty() {
+                self.whole.update(now);
+            }
+            self.chunk.update(now);
+            self.in_chunk += now.len();
+            self.length += now.len() as u64;
+            left = later;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes(length: usize) -> Vec<u8> {
+        (0..length).map(|at| (at * 31 + at / 251) as u8).collect()
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_bytes_at_every_edge() {
+        for chunks in [0, 1, 2, 3, 4, 5, 8, 9, 17] {
+            for more in [-1_isize, 0, 1, 1000] {
+                let Some(length) = (chunks * CHUNK).checked_add_signed(more) else { continue };
+                let bytes = bytes(length);
+                let outline = Outline::of(&bytes);
+                assert_eq!(outline.hash(), *blake3::hash(&bytes).as_bytes(), "{length}");
+                let mut writer = OutlineWriter::new();
+                bytes.chunks(300_007).for_each(|part| writer.write_all(part).unwrap());
+                assert_eq!(writer.finish(), outline, "{length}");
+                let sent = Outline::verified(outline.length(), outline.hash(), outline.chunk_hashes());
+                assert_eq!(sent.as_ref(), Some(&outline), "{length}");
+                for (n, chunk) in bytes.chunks(CHUNK).enumerate() {
+                    assert!(outline.matches(n, chunk), "{length} {n}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn one_wrong_bit_is_noticed_in_its_chunk(length in 1..3 * CHUNK, at: prop::sample::Index, bit in 0..8) {
+            let mut bytes = bytes(length);
+            let outline = Outline::of(&bytes);
+            let at = at.index(length);
+            bytes[at] ^= 1_u8 << bit;
+            for (n, chunk) in bytes.chunks(CHUNK).enumerate() {
+                prop_assert_eq!(outline.matches(n, chunk), n != at / CHUNK);
+            }
+        }
+
+        #[test]
+        fn an_outline_of_something_else_is_refused(length in CHUNK + 1..4 * CHUNK, at: prop::sample::Index) {
+            let outline = Outline::of(&bytes(length));
+            let mut hashes = outline.chunk_hashes().to_vec();
+            prop_assert!(Outline::verified(outline.length(), outline.hash(), &hashes[1..]).is_none());
+            let at = at.index(hashes.len());
+            hashes[at] ^= 1;
+            prop_assert!(Outline::verified(outline.length(), outline.hash(), &hashes).is_none());
+        }
+    }
+}

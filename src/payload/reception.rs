@@ -1,0 +1,274 @@
+//! The bytes of a value as they arrive, verified chunk by chunk.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{channel, sync_channel};
+use std::time::{Duration, Instant};
+
+use super::error::FetchError;
+use super::outline::{CHUNK, Outline};
+
+/// So many chunks may wait to be verified.
+const WINDOW: usize = 8;
+
+/// A pull that takes longer is spoken of, and again after as long.
+const LONG: Duration = Duration::from_secs(5);
+
+/// Where the bytes of a value come from. All of it blocks.
+pub(crate) trait Chunks: Send {
+    /// Fills `buffer` with what begins at `offset`, and says which of the sources had it.
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<u64, FetchError>;
+
+    /// That source has sent something else than the value: it is asked no more.
+    fn distrust(&mut self, source: u64) -> Result<(), FetchError>;
+}
+
+/// How far a pull is.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// One value on its way here.
+pub(crate) struct Reception<'a> {
+    outline: &'a Outline,
+    chunks: &'a mut dyn Chunks,
+    counter: Arc<Counter>,
+    /// The value in words.
+    what: &'a str,
+    began: Instant,
+    spoken: Instant,
+}
+
+impl<'a> Reception<'a> {
+    pub(crate) fn new(
+        outline: &'a Outline,
+        chunks: &'a mut dyn Chunks,
+        counter: Arc<Counter>,
+        what: &'a str,
+    ) -> Self {
+        let began = Instant::now();
+        Self { outline, chunks, counter, what, began, spoken: began }
+    }
+
+    /// The bytes of the value, if this machine can count so far.
+    pub(crate) fn length(&self) -> Result<usize, FetchError> {
+        usize::try_from(self.outline.length())
+            .map_err(|_| FetchError::Unusable("it is larger than this machine's memory can be".to_owned()))
+    }
+
+    /// Fills `buffer`, which is as long as the value, and verifies it on another thread meanwhile.
+    pub(crate) fn fill(mut self, buffer: &mut [u8]) -> Result<(), FetchError> {
+        let outline = self.outline;
+        let counter = self.counter.clone();
+        if buffer.len() <= CHUNK {
+            return self.chunk(0, buffer);
+        }
+        std::thread::scope(|scope| {
+            let (arrived, to_verify) = sync_channel::<(usize, u64, &mut [u8])>(WINDOW);
+            let (wrong, to_repeat) = channel();
+            scope.spawn(move || {
+                for (n, source, chunk) in to_verify {
+                    if outline.matches(n, chunk) {
+                        counter.add(chunk.len());
+                    } else if wrong.send((n, source, chunk)).is_err() {
+                        break;
+                    }
+                }
+            });
+            let mut repeat = Vec::new();
+            for (n, chunk) in buffer.chunks_mut(CHUNK).enumerate() {
+                for (n, source, chunk) in to_repeat.try_iter() {
+                    self.chunks.distrust(source)?;
+                    repeat.push((n, chunk));
+                }
+                let source = self.chunks.read(n as u64 * CHUNK as u64, chunk)?;
+                self.speak();
+                let _ = arrived.send((n, source, chunk));
+            }
+            drop(arrived);
+            for (n, source, chunk) in to_repeat {
+                self.chunks.distrust(source)?;
+                repeat.push((n, chunk));
+            }
+            repeat.into_iter().try_for_each(|(n, chunk)| self.chunk(n, chunk))
+        })
+    }
+
+    /// Fills the `n`th chunk from whichever source has the right one.
+    fn chunk(&mut self, n: usize, chunk: &mut [u8]) -> Result<(), FetchError> {
+        loop {
+            let source = self.chunks.read(n as u64 * CHUNK as u64, chunk)?;
+            if self.outline.matches(n, chunk) {
+                self.counter.add(chunk.len());
+                self.speak();
+                return Ok(());
+            }
+            self.chunks.distrust(source)?;
+        }
+    }
+
+    fn speak(&mut self) {
+        if self.spoken.elapsed() < LONG {
+            return;
+        }
+        self.spoken = Instant::now();
+        let (received, total) = (self.counter.get(), self.outline.length());
+        let percent = received as f64 / total.max(1) as f64 * 100.0;
+        let rate = received as f64 / self.began.elapsed().as_secs_f64() / 1e6;
+        log::info!(
+            "pulling {}: {percent:.0} % after {:.0?}, {rate:.0} MB/s",
+            self.what,
+            self.began.elapsed()
+        );
+    }
+
+    /// The verified bytes one after the other.
+    pub(crate) fn reader(self) -> Reader<'a> {
+        Reader { reception: self, chunk: Vec::new(), at: 0, next: 0, failure: None }
+    }
+}
+
+pub(crate) struct Reader<'a> {
+    reception: Reception<'a>,
+    chunk: Vec<u8>,
+    at: usize,
+    next: usize,
+    /// Why it could not be read further.
+    pub(crate) failure: Option<FetchError>,
+}
+
+impl Reader<'_> {
+    fn refill(&mut self) -> Result<(), FetchError> {
+        let offset = self.next as u64 * CHUNK as u64;
+        let left = self.reception.outline.length().saturating_sub(offset);
+        self.chunk.resize(left.min(CHUNK as u64) as usize, 0);
+        self.at = 0;
+        if !self.chunk.is_empty() {
+            self.reception.chunk(self.next, &mut self.chunk)?;
+            self.next += 1;
+        }
+        Ok(())
+    }
+}
+
+impl io::Read for Reader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.at == self.chunk.len()
+            && let Err(failure) = self.refill()
+        {
+            let error = io::Error::other(failure.to_string());
+            self.failure = Some(failure);
+            return Err(error);
+        }
+        let length = out.len().min(self.chunk.len() - self.at);
+        out[..length].copy_from_slice(&self.chunk[self.at..self.at + length]);
+        self.at += length;
+        Ok(length)
+    }
+}
+
+/// Bytes that are here already.
+pub(crate) struct InMemory<'a>(pub(crate) &'a [u8]);
+
+impl Chunks for InMemory<'_> {
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<u64, FetchError> {
+        let from = usize::try_from(offset).unwrap_or(usize::MAX);
+        let part = self.0.get(from..from.saturating_add(buffer.len()));
+        buffer.copy_from_slice(
+            part.ok_or_else(|| FetchError::Corrupt("there is too little of it".to_owned()))?,
+        );
+        Ok(0)
+    }
+
+    fn distrust(&mut self, _: u64) -> Result<(), FetchError> {
+        Err(FetchError::Corrupt("its bytes are not those that were put in".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Several sources; some of their bytes are wrong, and after some bytes each breaks for a while.
+    struct Sources {
+        value: Vec<u8>,
+        /// For each source the chunks that it has wrong.
+        wrong: Vec<Vec<usize>>,
+        current: usize,
+        distrusted: Vec<usize>,
+    }
+
+    impl Chunks for Sources {
+        fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<u64, FetchError> {
+            let from = offset as usize;
+            buffer.copy_from_slice(&self.value[from..from + buffer.len()]);
+            if self.wrong[self.current].contains(&(from / CHUNK)) && !buffer.is_empty() {
+                buffer[0] ^= 1;
+            }
+            Ok(self.current as u64)
+        }
+
+        fn distrust(&mut self, source: u64) -> Result<(), FetchError> {
+            let source = source as usize;
+            if !self.distrusted.contains(&source) {
+                self.distrusted.push(source);
+            }
+            match (0..self.wrong.len()).find(|source| !self.distrusted.contains(source)) {
+                Some(next) => {
+                    self.current = next;
+                    Ok(())
+                }
+                None => Err(FetchError::Corrupt("all sources are wrong".to_owned())),
+            }
+        }
+    }
+
+    fn value(length: usize) -> Vec<u8> {
+        (0..length).map(|at| (at * 7 + at / 255) as u8).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn what_arrives_is_the_value_or_an_error(
+            length in 0..6 * CHUNK,
+            wrong in prop::collection::vec(prop::collection::vec(0_usize..6, 0..3), 1..3),
+        ) {
+            let value = value(length);
+            let outline = Outline::of(&value);
+            let sources = || Sources { value: value.clone(), wrong: wrong.clone(), current: 0, distrusted: vec![] };
+            let counter = Arc::new(Counter::default());
+            let mut buffer = vec![0; length];
+            let mut first = sources();
+            let filled = Reception::new(&outline, &mut first, counter.clone(), "it").fill(&mut buffer);
+            match filled {
+                Ok(()) => {
+                    prop_assert_eq!(&buffer, &value);
+                    prop_assert_eq!(counter.get(), length as u64);
+                }
+                Err(error) => prop_assert!(matches!(error, FetchError::Corrupt(_))),
+            }
+            let mut second = sources();
+            let mut read = Vec::new();
+            let mut reader = Reception::new(&outline, &mut second, Arc::default(), "it").reader();
+            match reader.read_to_end(&mut read) {
+                Ok(_) => prop_assert_eq!(&read, &value),
+                Err(_) => prop_assert!(matches!(reader.failure, Some(FetchError::Corrupt(_)))),
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! What keeps a value alive for references in other processes.
+//!
+//! # The scheme
+//! Whoever sends a reference pins the value for the session until the receiver releases it, as many times as it was sent: the
+//! *counts*, since a release and the same reference may cross on their way (the scheme of the object-capability protocols,
+//! E's CapTP among them). The receiver is *tied* by that, until nothing there refers to the value any more.
+//!
+//! A tie is good when it is to the owner, in whose process the value was made, or to the head, which is tied to the owner
+//! itself. One to anybody else is exchanged at once: the receiver has the owner `hold` the value for it, and then releases
+//! the sender. So ties lead to the owner in two steps at most, never in a circle, and what a node knows is not lost with
+//! another node that it knows it from.
+//!
+//! Not counted is a reference that goes to a process to which the sender itself is tied: the release follows it in the same
+//! session, and until then that tie keeps the value.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+use super::bridge::Bridge;
+use super::link::Link;
+use super::protocol::{Control, NodeCard};
+use crate::payload::{
+    self, Elsewhere, FetchError, Hold, Holds, Opened, PayloadId, Replicas, Tie, Waited, Want,
+};
+use crate::transport::Endpoint;
+
+/// A process that has a value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Source {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+impl Source {
+    pub(super) fn of(card: &NodeCard) -> Self {
+        Self { id: card.id, name: card.name.clone(), endpoints: card.endpoints.clone() }
+    }
+
+    /// As much of a card as is needed to reach it.
+    pub(super) fn card(&self) -> NodeCard {
+        NodeCard {
+            id: self.id,
+            name: self.name.clone(),
+            labels: Default::default(),
+            resources: Default::default(),
+            endpoints: self.endpoints.clone(),
+        }
+    }
+}
+
+/// A reference that is part of the next message.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Carried {
+    pub(crate) id: PayloadId,
+    /// Whether the sender pins the value until it is released.
+    pub(crate) counted: bool,
+    /// In whose process it was made.
+    pub(crate) owner: Source,
+    /// Who else has it.
+    pub(crate) copies: Vec<Source>,
+    /// How many processes are to have it.
+    pub(crate) replicas: Option<Replicas>,
+}
+
+/// The values that are pinned for the other end of a session.
+#[derive(Default)]
+pub(super) struct Pins(Mutex<HashMap<PayloadId, (Arc<Hold>, u32)>>);
+
+impl Pins {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PayloadId, (Arc<Hold>, u32)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add(&self, hold: &Arc<Hold>) {
+        self.lock().entry(hold.id()).or_insert_with(|| (hold.clone(), 0)).1 += 1;
+    }
+
+    pub(super) fn release(&self, id: PayloadId, count: u32) {
+        let mut pins = self.lock();
+        let Some((_, pinned)) = pins.get_mut(&id) else { return };
+        *pinned = pinned.saturating_sub(count);
+        let released = if *pinned == 0 { pins.remove(&id) } else { None };
+        drop(pins);
+        // Not under the lock: what else it releases may be pinned here as well.
+        drop(released);
+    }
+
+    pub(super) fn clear(&self) {
+        let pins = std::mem::take(&mut *self.lock());
+        drop(pins);
+    }
+}
+
+/// The end of a session that a reference has come by.
+struct LinkTie {
+    link: Weak<Link>,
+    session: u64,
+    id: PayloadId,
+    count: AtomicU32,
+    /// Whether the other end is the head, which says when a copy is not wanted any more.
+    is_head: bool,
+}
+
+impl Tie for LinkTie {
+    fn session(&self) -> u64 {
+        self.session
+    }
+
+    fn again(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn release(&self) -> bool {
+        let Some(link) = self.link.upgrade().filter(|link| !link.is_over()) else { return false };
+        link.control(&Control::Release { id: self.id, count: self.count.load(Ordering::Relaxed) });
+        self.is_head
+    }
+}
+
+/// A value in another process.
+pub(super) struct Distant {
+    pub(super) bridge: Weak<Bridge>,
+    pub(super) owner: Source,
+    copies: Mutex<Vec<Source>>,
+}
+
+impl Distant {
+    fn copies(&self) -> MutexGuard<'_, Vec<Source>> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add_copy(&self, source: Source) {
+        let mut copies = self.copies();
+        if !copies.contains(&source) {
+            copies.push(source);
+        }
+    }
+
+    pub(super) fn remove_copy(&self, node: u64) {
+        self.copies().retain(|source| source.id != node);
+    }
+
+    /// All who may have it, its owner first.
+    pub(super) fn sources(&self) -> Vec<Source> {
+        let mut sources = vec![self.owner.clone()];
+        sources.extend(self.copies().iter().cloned());
+        sources
+    }
+}
+
+impl Elsewhere for Distant {
+    fn small(&self, want: Want) -> BoxFuture<'static, Result<(Bytes, String), FetchError>> {
+        let (bridge, sources) = (self.bridge.clone(), self.sources());
+        Box::pin(async move {
+            match bridge.upgrade() {
+                Some(bridge) => super::pulls::small(bridge, sources, want).await,
+                None => Err(gone()),
+            }
+        })
+    }
+
+    fn open(&self, want: &Want, waited: Waited) -> Result<Opened, FetchError> {
+        let bridge = self.bridge.upgrade().ok_or_else(gone)?;
+        super::pulls::open(bridge, self.sources(), want, waited)
+    }
+
+    fn pulled(&self, id: PayloadId) {
+        if let Some(site) = self.bridge.upgrade().and_then(|bridge| bridge.site().ok()) {
+            site.pulled(id);
+        }
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+fn gone() -> FetchError {
+    FetchError::Lost("this process takes no part in its App any more".to_owned())
+}
+
+/// Where a value that came from elsewhere is.
+pub(super) fn distant<R>(hold: &Hold, look: impl FnOnce(&Distant) -> R) -> Option<R> {
+    let elsewhere = hold.entry().elsewhere()?;
+    elsewhere.as_any().downcast_ref().map(look)
+}
+
+impl Bridge {
+    /// What goes along with references to these over a session, for which they are pinned from now on.
+    pub(super) fn carry(&self, link: &Link, holds: &Holds) -> Vec<Carried> {
+        let carried = holds.iter().map(|hold| {
+            let counted = !hold.is_tied(link.number());
+            if counted {
+                link.pins().add(hold);
+            }
+            let (owner, copies) = distant(hold, |distant| (distant.owner.clone(), distant.copies().clone()))
+                .unwrap_or_else(|| (Source::of(self.me()), Vec::new()));
+            Carried { id: hold.id(), counted, owner, copies, replicas: hold.replicas() }
+        });
+        carried.collect()
+    }
+
+    /// References have come: what keeps their values alive until it is known who has them.
+    pub(super) fn arrived(self: &Arc<Self>, link: &Arc<Link>, carried: Vec<Carried>) -> Holds {
+        let mut to_hold: Vec<(Source, PayloadId)> = Vec::new();
+        let holds = carried.into_iter().map(|Carried { id, counted, owner, copies, replicas }| {
+            let hold = payload::arrived(id, || {
+                let owner = owner.clone();
+                let bridge = Arc::downgrade(self);
+                Arc::new(Distant { bridge, owner, copies: Mutex::new(copies) })
+            });
+            if let Some(replicas) = replicas {
+                hold.set_replicas(replicas);
+            }
+            if !counted {
+                return hold;
+            }
+            let head = self.head_id();
+            let from = link.peer().id;
+            let is_good = |node: u64| node == owner.id || Some(node) == head;
+            let made_here = hold.entry().elsewhere().is_none();
+            let tied_well = || {
+                let sessions = self.sessions_with([Some(owner.id), head]);
+                sessions.into_iter().any(|session| session != link.number() && hold.is_tied(session))
+            };
+            if made_here || (!is_good(from) && tied_well()) {
+                link.control(&Control::Release { id, count: 1 });
+                return hold;
+            }
+            let is_head = Some(from) == head;
+            hold.tie(link.number(), || {
+                Arc::new(LinkTie {
+                    link: Arc::downgrade(link),
+                    session: link.number(),
+                    id,
+                    count: AtomicU32::new(1),
+                    is_head,
+                })
+            });
+            if !is_good(from) {
+                to_hold.push((owner, id));
+            }
+            hold
+        });
+        let holds: Holds = holds.collect();
+        for (owner, id) in to_hold {
+            if let Some(link) = self.link_to(&owner) {
+                link.control(&Control::Hold { id });
+            }
+        }
+        if let Ok(site) = self.site() {
+            holds.iter().for_each(|hold| site.reference(hold));
+        }
+        holds
+    }
+
+    /// Somebody wants a value of this process held for them, since they have it from others.
+    pub(super) fn hold(&self, link: &Link, id: PayloadId) {
+        let hold = payload::find(id);
+        if let Some(hold) = &hold {
+            link.pins().add(hold);
+        }
+        link.control(&Control::Held { id, there: hold.is_some() });
+    }
+
+    /// The owner holds a value for this process: whoever it came from need not any more.
+    pub(super) fn held(&self, link: &Arc<Link>, id: PayloadId, there: bool) {
+        if !there {
+            return;
+        }
+        let Some(hold) = payload::find(id) else {
+            return link.control(&Control::Release { id, count: 1 });
+        };
+        hold.tie(link.number(), || {
+            Arc::new(LinkTie {
+                link: Arc::downgrade(link),
+                session: link.number(),
+                id,
+                count: AtomicU32::new(1),
+                is_head: false,
+            })
+        });
+        let good = self.sessions_with([distant(&hold, |distant| distant.owner.id), self.head_id()]);
+        hold.untie_all_but(&good);
+    }
+}

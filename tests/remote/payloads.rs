@@ -1,0 +1,401 @@
+//! Large values between processes and machines.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use flowright::prelude::*;
+use flowright::testing::TestApp;
+use flowright::{Config, PayloadUsage};
+
+use crate::support::{Process, joining, program as this_program};
+
+crate::tests![
+    values_are_what_was_made_wherever_they_are_read,
+    on_one_node_it_is_the_same_allocation,
+    a_value_outlives_its_maker,
+    what_nothing_refers_to_is_freed_everywhere,
+    values_in_messages_and_answers_are_pulled_from_their_node,
+    a_thousand_pulls_at_once,
+    those_who_want_it_at_once_share_one_transfer,
+    a_value_that_is_lost_says_where_it_was,
+];
+
+type Bytes = Payload<Vec<u8>>;
+type Table = Payload<BTreeMap<u32, Vec<String>>>;
+
+/// What a clerk is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+enum Errand {
+    /// Make so many values of so many bytes, the first of which are these.
+    Make {
+        count: usize,
+        length: usize,
+        seed: u8,
+    },
+    Replicate {
+        length: usize,
+        copies: usize,
+    },
+    Table(u32),
+    Read(Vec<Bytes>),
+    ReadTable(Table),
+    ReadAs(Payload<Vec<f32>>),
+    Deref(Bytes),
+    /// Several at once.
+    ReadTogether(Bytes, usize),
+    Give(WorkAddr<Clerk>),
+    Forget,
+    Keep(Bytes),
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Clerk {
+    process: u32,
+    made: Vec<Bytes>,
+    table: Option<Table>,
+    kept: Option<Bytes>,
+    /// Of the values that were read: lengths, and sums of their bytes.
+    read: Vec<(usize, u64)>,
+    address: usize,
+    usage: Option<PayloadUsage>,
+    looks: u32,
+}
+
+fn value(length: usize, seed: u8) -> Vec<u8> {
+    (0..length).map(|at| (at as u8).wrapping_mul(31).wrapping_add((at >> 12) as u8) ^ seed).collect()
+}
+
+fn summary(bytes: &[u8]) -> (usize, u64) {
+    (bytes.len(), bytes.iter().zip(1_u64..).map(|(byte, at)| u64::from(*byte) * (at % 251)).sum())
+}
+
+impl Work for Clerk {
+    type Input = Errand;
+
+    async fn on_start(&mut self, _: &mut WorkContext<Self>) -> Result<()> {
+        self.process = std::process::id();
+        Ok(())
+    }
+
+    async fn run(&mut self, errand: Errand, cx: &mut WorkContext<Self>) -> Result<()> {
+        match errand {
+            Errand::Make { count, length, seed } => {
+                for n in 0..count {
+                    let payload = cx.payload(value(length, seed.wrapping_add(n as u8)))?;
+                    self.address = payload.value().await?.as_ptr() as usize;
+                    self.made.push(payload);
+                }
+            }
+            Errand::Replicate { length, copies } => {
+                self.made.push(cx.payload(value(length, 3))?.replicate(copies));
+            }
+            Errand::Table(rows) => {
+                let table = (0..rows).map(|row| (row, vec![row.to_string(); (row % 5) as usize])).collect();
+                self.table = Some(cx.payload(table)?);
+            }
+            Errand::Read(payloads) => {
+                for payload in payloads {
+                    let value = payload.value().await?;
+                    self.address = value.as_ptr() as usize;
+                    self.read.push(summary(&value));
+                    let progress = payload.progress();
+                    assert_eq!(progress.received, progress.total);
+                }
+            }
+            Errand::ReadTable(table) => {
+                let table = table.value().await?;
+                self.read.push((table.len(), table.values().map(|texts| texts.len() as u64).sum()));
+            }
+            Errand::ReadAs(payload) => self.read.push((payload.value().await?.len(), 0)),
+            Errand::Deref(payload) => self.read.push(summary(&payload)),
+            Errand::ReadTogether(payload, many) => {
+                let copies: Vec<_> = (0..many).map(|_| payload.clone()).collect();
+                let values = futures::future::try_join_all(copies.iter().map(Payload::value)).await?;
+                assert!(values.windows(2).all(|two| std::sync::Arc::ptr_eq(&two[0], &two[1])));
+                self.read.push(summary(&values[0]));
+            }
+            Errand::Give(other) => {
+                let payload = cx.payload(value(300_000, 9))?;
+                other.tell(Take(payload)).await?;
+                let back = other.ask(Return).await?.expect("it was taken");
+                self.read.push(summary(&*back.value().await?));
+            }
+            Errand::Forget => {
+                self.made.clear();
+                self.table = None;
+                self.kept = None;
+            }
+            Errand::Keep(payload) => {
+                payload.value().await?;
+                self.kept = Some(payload);
+            }
+        }
+        Ok(())
+    }
+
+    fn messages(messages: &mut Messages<Self>) {
+        messages.accept::<Take>().accept::<Return>().accept::<Look>();
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Take(Bytes);
+
+impl Handle<Take> for Clerk {
+    type Reply = ();
+
+    async fn handle(&mut self, Take(payload): Take, _: &mut WorkContext<Self>) {
+        self.read.push(summary(&payload.value().await.expect("its sender has it")));
+        self.kept = Some(payload);
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Return;
+
+impl Handle<Return> for Clerk {
+    type Reply = Option<Bytes>;
+
+    async fn handle(&mut self, _: Return, cx: &mut WorkContext<Self>) -> Option<Bytes> {
+        let kept = self.kept.take();
+        cx.publish(self);
+        kept
+    }
+}
+
+/// Has a clerk say how much the payloads of its process take.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Look;
+
+impl Handle<Look> for Clerk {
+    type Reply = PayloadUsage;
+
+    async fn handle(&mut self, _: Look, _: &mut WorkContext<Self>) -> PayloadUsage {
+        PayloadUsage::here()
+    }
+}
+
+type React = Box<dyn FnMut(&mut Office, &mut FlowContext) -> Reaction>;
+
+#[derive(Serialize, Children)]
+struct Office {
+    a: WorkRef<Clerk>,
+    b: WorkRef<Clerk>,
+    c: WorkRef<Clerk>,
+    #[serde(skip)]
+    react: Option<React>,
+}
+
+impl Flow for Office {
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        let mut react = self.react.take().expect("it reacts one at a time");
+        let reaction = react(self, cx);
+        self.react = Some(react);
+        reaction
+    }
+}
+
+pub(crate) fn program() -> ExitCode {
+    App::new(|| office(["thread"; 3], |_, _| Ok(()))).main()
+}
+
+fn office(
+    places: [&str; 3],
+    react: impl FnMut(&mut Office, &mut FlowContext) -> Reaction + 'static,
+) -> Office {
+    let [a, b, c] =
+        places.map(|place| WorkRef::from(Clerk::default()).placed(place.parse().expect("it is a placement")));
+    Office { a, b, c, react: Some(Box::new(react)) }
+}
+
+struct Open {
+    app: TestApp,
+    nodes: BTreeMap<String, Process>,
+}
+
+fn open(
+    places: [&'static str; 3],
+    arguments: &[&str],
+    react: impl FnMut(&mut Office, &mut FlowContext) -> Reaction + Send + 'static,
+) -> Open {
+    let config = Config { heartbeat_ms: Some(100), node_grace_ms: Some(2000), ..Config::default() };
+    let app = App::new(move || office(places, react))
+        .listen("127.0.0.1:0")
+        .process(|| Ok(this_program("payloads")))
+        .config(config);
+    let app = TestApp::start_app(app).limit(std::time::Duration::from_secs(60));
+    let address = joining(&app);
+    let names = places.iter().map(|place| place.trim_end_matches("/pool"));
+    let names = names.filter(|name| !["thread", "pool", "process"].contains(name));
+    let nodes = names.map(|name| (name.to_owned(), Process::node_of("payloads", &address, name, arguments)));
+    Open { app, nodes: nodes.collect() }
+}
+
+impl Open {
+    fn usage(&self, clerk: &str) -> PayloadUsage {
+        self.app.block_on(self.app.work::<Clerk>(clerk).ask(Look)).expect("it answers")
+    }
+
+    /// Waits until the payloads of a clerk's process take so much.
+    fn until(&self, clerk: &str, done: impl Fn(PayloadUsage) -> bool) {
+        let began = std::time::Instant::now();
+        loop {
+            let usage = self.usage(clerk);
+            if done(usage) {
+                return;
+            }
+            assert!(began.elapsed().as_secs() < 60, "{clerk}: {usage:?}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+fn values_are_what_was_made_wherever_they_are_read() {
+    for places in [["thread", "process", "n"], ["m", "n/pool", "process"], ["process", "thread", "m/pool"]] {
+        let open = open(places, &[], |office, cx| {
+            let made =
+                office.a.run(Errand::Make { count: 1, length: 3_000_000, seed: 1 }).finished()?.made.clone();
+            let few =
+                office.a.run(Errand::Make { count: 1, length: 1_000, seed: 2 }).finished()?.made[1].clone();
+            let none =
+                office.a.run(Errand::Make { count: 1, length: 0, seed: 2 }).finished()?.made[2].clone();
+            let table = office.a.run(Errand::Table(50_000)).finished()?.table.clone().expect("made");
+            let all = vec![made[0].clone(), few, none];
+            for reader in [&office.b, &office.c] {
+                reader.run(Errand::Read(all.clone())).finished()?;
+                let read = &reader.run(Errand::ReadTable(table.clone())).finished()?.read;
+                let expected =
+                    [summary(&value(3_000_000, 1)), summary(&value(1_000, 2)), (0, 0), (50_000, 100_000)];
+                assert_eq!(read[..], expected);
+            }
+            cx.stop("all were read");
+            Ok(())
+        });
+        open.app.wait_for_exit().result.unwrap();
+    }
+}
+
+fn on_one_node_it_is_the_same_allocation() {
+    let open = open(["n", "n/pool", "thread"], &[], |office, cx| {
+        let a = office.a.run(Errand::Make { count: 1, length: 500_000, seed: 1 }).finished()?;
+        let b = office.b.run(Errand::Read(a.made.clone())).finished()?;
+        assert_eq!((a.process, a.address), (b.process, b.address));
+        cx.stop("it was");
+        Ok(())
+    });
+    open.app.wait_for_exit().result.unwrap();
+}
+
+fn a_value_outlives_its_maker() {
+    let open = open(["m", "n", "thread"], &[], |office, cx| {
+        let made = office.a.run(Errand::Make { count: 1, length: 500_000, seed: 1 }).finished()?.made.clone();
+        if !office.a.has_stopped() {
+            office.a.stop();
+            return Ok(());
+        }
+        let read = &office.b.run(Errand::Read(made)).finished()?.read;
+        assert_eq!(read[..], [summary(&value(500_000, 1))]);
+        cx.stop("it was read");
+        Ok(())
+    });
+    open.app.wait_for_exit().result.unwrap();
+}
+
+fn what_nothing_refers_to_is_freed_everywhere() {
+    let open = open(["m", "n", "process"], &[], |office, _| {
+        let made = office.a.run(Errand::Make { count: 3, length: 400_000, seed: 1 }).finished()?.made.clone();
+        if !made.is_empty() {
+            office.b.run(Errand::Read(made.clone())).finished()?;
+            office.c.run(Errand::Keep(made[0].clone())).finished()?;
+            office.a.run(Errand::Forget);
+        }
+        Ok(())
+    });
+    open.app.wait_for_work("c", |work| work.successes == 1);
+    open.app.wait_for_work("a", |work| work.successes == 2);
+    // Their makers have forgotten them, and so have their readers; one has kept one.
+    open.until("a", |usage| usage.memory == 400_000);
+    open.until("b", |usage| usage.memory == 400_000);
+    open.until("c", |usage| usage.memory == 400_000);
+    let kept = open.app.block_on(open.app.work::<Clerk>("c").ask(Return)).unwrap();
+    assert_eq!(kept.map(|kept| kept.encoded_len()), Some(400_000));
+    for clerk in ["a", "b", "c"] {
+        open.until(clerk, |usage| usage.memory == 0 && usage.disk == 0);
+    }
+    open.app.stop().result.unwrap();
+}
+
+fn values_in_messages_and_answers_are_pulled_from_their_node() {
+    for places in
+        [["m", "n", "thread"], ["thread", "n", "m"], ["process", "m", "thread"], ["m", "process", "n"]]
+    {
+        let open = open(places, &[], |office, _| {
+            // An address leads somewhere once its Work is there.
+            if office.b.run(Errand::Forget).finished().is_ok() {
+                office.a.run(Errand::Give(office.b.addr()));
+            }
+            Ok(())
+        });
+        let a: Clerk = open.app.wait_for_state("a", |clerk: &Clerk| clerk.read.len() == 1);
+        assert_eq!(a.read, [summary(&value(300_000, 9))]);
+        for clerk in ["a", "b"] {
+            open.until(clerk, |usage| usage.memory == 0);
+        }
+        open.app.stop().result.unwrap();
+    }
+}
+
+fn a_thousand_pulls_at_once() {
+    let open = open(["m", "n/pool", "thread"], &[], |office, cx| {
+        office.a.run(Errand::Make { count: 1_000, length: 2_000, seed: 1 }).finished()?;
+        let made =
+            office.a.run(Errand::Make { count: 20, length: 200_000, seed: 1 }).finished()?.made.clone();
+        let read = &office.b.run(Errand::Read(made)).finished()?.read;
+        assert_eq!(read.len(), 1_020);
+        cx.stop("all were read");
+        Ok(())
+    });
+    open.app.wait_for_exit().result.unwrap();
+}
+
+fn those_who_want_it_at_once_share_one_transfer() {
+    let open = open(["m", "n", "n/pool"], &[], |office, cx| {
+        let made =
+            office.a.run(Errand::Make { count: 2, length: 5_000_000, seed: 1 }).finished()?.made.clone();
+        office.c.run(Errand::ReadTogether(made[0].clone(), 500));
+        office.b.run(Errand::ReadTogether(made[0].clone(), 500)).finished()?;
+        office.c.run(Errand::ReadTogether(made[0].clone(), 500)).finished()?;
+        assert_eq!(office.b.read, office.c.read);
+        cx.stop("they did");
+        Ok(())
+    });
+    open.app.wait_for_exit().result.unwrap();
+}
+
+fn a_value_that_is_lost_says_where_it_was() {
+    let mut open = open(["m", "n", "thread"], &[], |office, _| {
+        let made = office.a.run(Errand::Make { count: 1, length: 500_000, seed: 1 }).finished()?.made.clone();
+        // The Work is elsewhere by then, or nowhere.
+        if office.a.is_pending() || office.a.process == 0 {
+            return Ok(());
+        }
+        if std::env::var_os("never").is_none() && office.c.has_succeeded() {
+            office.b.run(Errand::Read(made));
+        } else {
+            office.c.run(Errand::Forget);
+        }
+        Ok(())
+    });
+    open.app.wait_for_work("c", |work| work.successes == 1);
+    open.nodes.remove("m");
+    let exit = open.app.wait_for_exit();
+    let error = format!("{:?}", exit.result.unwrap_err());
+    for part in [
+        "PayloadLost",
+        "Vec<u8>, 500000 bytes, made by work `a`",
+        "node `m` had it, and was lost at",
+        "replicate",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
