@@ -91,7 +91,7 @@ impl App {
     }
 
     /// Takes nodes in at this address, such as `127.0.0.1:7502`, at port 0 at a free one. Beyond the machine itself it
-    /// needs a secret; see [`Config::token_file`].
+    /// needs a secret or certificates; see [`Config::token_file`] and [`Config::tls_cert`].
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.config.listen = Some(address.into());
         self
@@ -249,6 +249,7 @@ impl App {
     fn head_options(&self) -> Result<HeadOptions, TransportError> {
         let program =
             self.process.clone().unwrap_or_else(|| Arc::new(|| Ok(Command::new(std::env::current_exe()?))));
+        // Certificates are not passed on: these processes are reached over a Unix socket.
         let token = self.config.token_file.iter();
         let arguments =
             token.flat_map(|file| ["--token-file".to_owned(), file.display().to_string()]).collect();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use thiserror::Error;
 
+use super::certs::CertsArgs;
 use super::node::NodeArgs;
 use crate::app::Config;
 use crate::work::{Placement, UnknownPlacement};
@@ -27,6 +28,8 @@ enum Command {
     Run(Args),
     /// Host Works of an App that runs on another machine
     Node(NodeArgs),
+    /// Make a CA and certificates for --tls-cert, --tls-key and --tls-ca
+    Certs(CertsArgs),
 }
 
 /// What a command line asks for.
@@ -34,6 +37,7 @@ enum Command {
 pub(super) enum Asked {
     Run(Args),
     Node(NodeArgs),
+    Certs(CertsArgs),
 }
 
 /// How the App is to be run.
@@ -124,6 +128,13 @@ pub(super) enum UsageError {
     Label(String),
     #[error("--join {0:?}: write it as HOST:PORT, where the App was started with --listen")]
     Join(String),
+    #[error(
+        "certs {0:?}: a name is made of letters, digits, `-`, `_` and `.`, begins with a letter or digit, has at most 64 of \
+         them, does not end in `-key`, and is not `ca`"
+    )]
+    CertName(String),
+    #[error("certs {0} is given twice; give each name once")]
+    CertNameTwice(String),
     #[error("--place {0:?}: write it as PATH=PLACEMENT, such as train=pool")]
     Place(String),
     #[error("--place {0} is given twice; give each path once")]
@@ -205,6 +216,7 @@ impl CommandLine {
         match self.command {
             Some(Command::Run(args)) => Asked::Run(args),
             Some(Command::Node(args)) => Asked::Node(args),
+            Some(Command::Certs(args)) => Asked::Certs(args),
             None => Asked::Run(self.args),
         }
     }
@@ -247,7 +259,7 @@ mod tests {
     fn args(arguments: &[&str]) -> Args {
         match CommandLine::try_parse_from([&["app"], arguments].concat()).unwrap().into_asked() {
             Asked::Run(args) => args,
-            Asked::Node(args) => panic!("{args:?}"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Floor 7: the command line of an App's binary.
 
 mod args;
+mod certs;
 mod node;
 mod run;

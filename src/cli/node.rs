@@ -118,7 +118,7 @@ impl App {
             }
             Err(error) => {
                 report(&error);
-                1
+                i32::from(super::run::exit_code(&error))
             }
         };
         // A Work that blocks its thread must not keep the process.
@@ -139,7 +139,7 @@ fn watch(leave: &Notify) {
     });
 }
 
-fn machine_name() -> String {
+pub(super) fn machine_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {
         "" => "node".to_owned(),

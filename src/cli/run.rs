@@ -12,6 +12,7 @@ use super::args::{Args, Asked, UsageError};
 use crate::app::forwarding;
 use crate::app::{App, AppError, AppHandle};
 use crate::http;
+use crate::transport::TransportError;
 
 const WRONG_USAGE: u8 = 2;
 
@@ -30,6 +31,7 @@ impl App {
                 init_node_log(args.log_level);
                 return self.node(&args);
             }
+            Asked::Certs(args) => return super::certs::make(&args),
         };
         init_log(args.log_level);
         match args.environment().and_then(|variables| Ok((variables, args.config()?))) {
@@ -66,12 +68,7 @@ impl App {
                 Ok(app) => ExitCode::from(u8::from(wait(app, signals).await.is_err())),
                 Err(error) => {
                     report(&error);
-                    match error {
-                        AppError::UnknownPlace { .. } | AppError::NoNodes { .. } => {
-                            ExitCode::from(WRONG_USAGE)
-                        }
-                        _ => ExitCode::FAILURE,
-                    }
+                    ExitCode::from(exit_code(&error))
                 }
             }
         })
@@ -108,6 +105,16 @@ impl App {
             });
         }
         Ok(launched.begin(Some(address)))
+    }
+}
+
+/// What is told to the shell: whether it was the command line, or what came of it.
+pub(super) fn exit_code(error: &AppError) -> u8 {
+    match error {
+        AppError::UnknownPlace { .. }
+        | AppError::NoNodes { .. }
+        | AppError::Bridge(TransportError::TlsIncomplete { .. }) => WRONG_USAGE,
+        _ => 1,
     }
 }
 

@@ -39,7 +39,8 @@ pub(crate) async fn dial(
     }
 }
 
-async fn prove(stream: Stream, security: &Security, peer: &str) -> Result<Stream, TransportError> {
+/// Gives the stream back once both ends have proved themselves.
+pub(super) async fn prove(stream: Stream, security: &Security, peer: &str) -> Result<Stream, TransportError> {
     let (mut stream, terms) = match (stream, security.tls()) {
         (Stream::Tcp(stream), Some(tls)) => {
             let (stream, binding) = tls.connect(stream, peer).await?;

@@ -100,7 +100,15 @@ pub enum TransportError {
         /// What is wrong with it, and what to do.
         why: String,
     },
-    /// A directory for sockets could not be made.
+    /// Certificates could not be made.
+    #[error("the certificates could not be made: {file}: {why}")]
+    Certificates {
+        /// Which file it is about.
+        file: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
+    /// A directory for sockets or certificates could not be made.
     #[error("the directory {path} could not be made: {source}")]
     Directory {
         /// Which.

@@ -19,8 +19,10 @@ use super::tls;
 /// How long to wait when the system has no connections left to give.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
-/// Failed handshakes are logged at most so often.
+/// Failed handshakes are logged at most so often, but for a few that come together: one of them may be of somebody who
+/// reads it.
 const ONE_COMPLAINT: Duration = Duration::from_secs(1);
+const FEW: u32 = 10;
 
 /// Takes connections for as long as it lives.
 pub(crate) struct Listener {
@@ -148,7 +150,8 @@ async fn shake(
     }
 }
 
-async fn prove(stream: Stream, security: &Security, peer: &str) -> Result<Stream, TransportError> {
+/// Gives the stream back once both ends have proved themselves.
+pub(super) async fn prove(stream: Stream, security: &Security, peer: &str) -> Result<Stream, TransportError> {
     let (mut stream, terms) = match (stream, security.tls()) {
         (Stream::Tcp(stream), Some(tls)) => {
             let mut first = [0];
@@ -169,19 +172,30 @@ async fn prove(stream: Stream, security: &Security, peer: &str) -> Result<Stream
 /// Logs now and then, so that strangers cannot fill a disk.
 #[derive(Default)]
 struct Complaints {
-    state: std::sync::Mutex<(Option<Instant>, u64)>,
+    state: std::sync::Mutex<Said>,
+}
+
+#[derive(Default)]
+struct Said {
+    last: Option<Instant>,
+    /// How many came together until now.
+    together: u32,
+    unsaid: u64,
 }
 
 impl Complaints {
     fn note(&self, what: &str) {
-        let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let (last, unsaid) = &mut *state;
-        if last.is_some_and(|last| last.elapsed() < ONE_COMPLAINT) {
-            *unsaid += 1;
+        let mut said = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let elapsed = said.last.map_or(ONE_COMPLAINT * FEW, |last| last.elapsed());
+        let over = u32::try_from(elapsed.as_millis() / ONE_COMPLAINT.as_millis()).unwrap_or(FEW);
+        said.together = said.together.saturating_sub(over);
+        if said.together >= FEW {
+            said.unsaid += 1;
             return;
         }
-        *last = Some(Instant::now());
-        match std::mem::take(unsaid) {
+        said.together += 1;
+        said.last = Some(Instant::now());
+        match std::mem::take(&mut said.unsaid) {
             0 => log::warn!("{what}"),
             others => log::warn!("{what} (and {others} like it before)"),
         }

@@ -41,4 +41,4 @@ pub use self::handshake::fuzz as handshake_fuzz;
 pub(crate) use self::listener::Listener;
 pub use self::security::Token;
 pub(crate) use self::security::{Limits, Security};
-pub(crate) use self::tls::{Tls, TlsFiles};
+pub(crate) use self::tls::{Certificates, Tls, TlsFiles, make_certificates};

@@ -46,7 +46,7 @@ impl TlsFiles {
     /// Says here what peers would say of the certificate.
     pub(super) fn check(&self, material: &Material, verifiers: &Verifiers) -> Result<(), TransportError> {
         let now = UnixTime::now();
-        self.verify(material, verifiers, now).map_err(|error| {
+        material.verify(verifiers, now).map_err(|error| {
             let why = match &error {
                 rustls::Error::InvalidCertificate(error) => {
                     let ca = format!("the CA in {}", self.ca.display());
@@ -59,7 +59,7 @@ impl TlsFiles {
         let soon = UnixTime::since_unix_epoch(Duration::from_secs(now.as_secs()) + SOON);
         if let Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
             not_after, ..
-        })) = self.verify(material, verifiers, soon)
+        })) = material.verify(verifiers, soon)
         {
             log::warn!(
                 "the certificate in {} expires at {}: make another with the command `certs` before that, and start this \
@@ -68,15 +68,6 @@ impl TlsFiles {
                 date(not_after)
             );
         }
-        Ok(())
-    }
-
-    fn verify(&self, material: &Material, verifiers: &Verifiers, now: UnixTime) -> Result<(), rustls::Error> {
-        let [certificate, intermediates @ ..] = &material.chain[..] else {
-            return Err(rustls::Error::NoCertificatesPresented);
-        };
-        verifiers.server.verify_server_cert(certificate, intermediates, &name(), &[], now)?;
-        verifiers.client.verify_client_cert(certificate, intermediates, now)?;
         Ok(())
     }
 
@@ -96,11 +87,23 @@ impl TlsFiles {
     }
 }
 
+impl Material {
+    /// What peers would say of the certificate.
+    pub(super) fn verify(&self, verifiers: &Verifiers, now: UnixTime) -> Result<(), rustls::Error> {
+        let [certificate, intermediates @ ..] = &self.chain[..] else {
+            return Err(rustls::Error::NoCertificatesPresented);
+        };
+        verifiers.server.verify_server_cert(certificate, intermediates, &name(), &[], now)?;
+        verifiers.client.verify_client_cert(certificate, intermediates, now)?;
+        Ok(())
+    }
+}
+
 fn unusable(path: &Path, why: String) -> TransportError {
     TransportError::Tls { file: path.display().to_string(), why }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TransportError> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TransportError> {
     let bytes = std::fs::read(path).map_err(|error| unusable(path, error.to_string()))?;
     let certificates: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&bytes).collect();
     match certificates {

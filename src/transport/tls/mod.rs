@@ -6,6 +6,7 @@
 //! name `flowright`. Addresses and host names are not looked at: a process may be reached by any, and a certificate says
 //! that it belongs to the App, not which of its processes it is.
 
+mod certs;
 mod files;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{self, ClientConfig, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
+pub(crate) use self::certs::{Certificates, make_certificates};
 use self::files::Material;
 pub(crate) use self::files::TlsFiles;
 pub(super) use self::words::explain;

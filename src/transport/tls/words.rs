@@ -116,11 +116,18 @@ pub(super) fn fault(error: &CertificateError, ca: &str) -> String {
     }
 }
 
-/// To the minute, which is what certificates are about.
 pub(super) fn date(time: UnixTime) -> String {
+    format(time, "%Y-%m-%d %H:%M UTC")
+}
+
+pub(super) fn day(time: UnixTime) -> String {
+    format(time, "%Y-%m-%d")
+}
+
+fn format(time: UnixTime, format: &str) -> String {
     let time = i64::try_from(time.as_secs()).ok().and_then(|secs| chrono::DateTime::from_timestamp(secs, 0));
     match time {
-        Some(time) => time.format("%Y-%m-%d %H:%M UTC").to_string(),
+        Some(time) => time.format(format).to_string(),
         None => "a time that no calendar has".to_owned(),
     }
 }
