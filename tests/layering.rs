@@ -33,6 +33,9 @@ const ONLY: [(&str, &[&str]); 5] = [
     ("croner", &["flow"]),
 ];
 
+/// The one file that calls the system without a safe wrapper, which it explains.
+const UNSAFE: &str = "payload/huge.rs";
+
 /// The files that may use actix, which does not behave as one would hope; a new one wants a reason.
 const ACTIX: [&str; 7] = [
     "app/control.rs",
@@ -292,6 +295,17 @@ fn the_list_of_files_that_use_actix_is_true() {
         }
     });
     assert_eq!(used, ACTIX.map(str::to_owned).into());
+}
+
+#[test]
+fn the_list_of_files_with_unsafe_code_is_true() {
+    let mut used = BTreeSet::new();
+    each_source(|path, text| {
+        if tokens(&code_only(text)).iter().any(|token| token == "unsafe") {
+            used.insert(path.to_owned());
+        }
+    });
+    assert_eq!(used, [UNSAFE.to_owned()].into());
 }
 
 #[test]

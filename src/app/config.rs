@@ -104,6 +104,24 @@ impl Config {
         }
     }
 
+    /// The arguments that say the same to processes of this machine. Other nodes pull payloads from these as they do from
+    /// here, hence the certificates.
+    pub(super) fn for_processes(&self) -> Vec<String> {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let number = |number: &Option<u64>| number.as_ref().map(u64::to_string);
+        let all = [
+            ("--token-file", path(&self.token_file)),
+            ("--tls-cert", path(&self.tls_cert)),
+            ("--tls-key", path(&self.tls_key)),
+            ("--tls-ca", path(&self.tls_ca)),
+            ("--payload-memory", number(&self.payload_memory_mib)),
+            ("--payload-disk", number(&self.payload_disk_mib)),
+            ("--payload-dir", path(&self.payload_dir)),
+        ];
+        let given = all.into_iter().filter_map(|(flag, value)| Some([flag.to_owned(), value?]));
+        given.flatten().collect()
+    }
+
     /// What payloads may take.
     pub(super) fn store_settings(&self) -> StoreSettings {
         StoreSettings {

@@ -249,10 +249,7 @@ impl App {
     fn head_options(&self) -> Result<HeadOptions, TransportError> {
         let program =
             self.process.clone().unwrap_or_else(|| Arc::new(|| Ok(Command::new(std::env::current_exe()?))));
-        // Certificates are not passed on: these processes are reached over a Unix socket.
-        let token = self.config.token_file.iter();
-        let arguments =
-            token.flat_map(|file| ["--token-file".to_owned(), file.display().to_string()]).collect();
+        let arguments = self.config.for_processes();
         Ok(HeadOptions { bridge: self.bridge_options()?, process: ProcessCommand { program, arguments } })
     }
 }

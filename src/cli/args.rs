@@ -75,6 +75,9 @@ pub(super) struct Args {
     #[command(flatten)]
     tls: TlsArgs,
 
+    #[command(flatten)]
+    payload: PayloadArgs,
+
     /// Where a Work runs: thread, pool, process, a node's name or label; may be repeated
     #[arg(long, value_name = "PATH=PLACEMENT")]
     place: Vec<String>,
@@ -105,12 +108,40 @@ pub(super) struct TlsArgs {
 }
 
 impl TlsArgs {
-    pub(super) fn config(&self) -> Config {
+    fn config(&self) -> Config {
         Config {
             tls_cert: self.tls_cert.clone(),
             tls_key: self.tls_key.clone(),
             tls_ca: self.tls_ca.clone(),
             ..Config::default()
+        }
+    }
+}
+
+/// What the values of payloads may take in this process; `run` and `node` have it in common.
+#[derive(Debug, clap::Args)]
+pub(super) struct PayloadArgs {
+    /// How much memory payloads may take, in MiB [default: a quarter of what there is]
+    #[arg(long, value_name = "MIB")]
+    payload_memory: Option<u64>,
+
+    /// Where payloads go for which there is no room in memory [default: the directory for temporary files]
+    #[arg(long, value_name = "DIR")]
+    payload_dir: Option<PathBuf>,
+
+    /// How much they may take there, in MiB [default: what there is]
+    #[arg(long, value_name = "MIB")]
+    payload_disk: Option<u64>,
+}
+
+impl PayloadArgs {
+    /// What these and the certificates come to.
+    pub(super) fn config(&self, tls: &TlsArgs) -> Config {
+        Config {
+            payload_memory_mib: self.payload_memory,
+            payload_dir: self.payload_dir.clone(),
+            payload_disk_mib: self.payload_disk,
+            ..tls.config()
         }
     }
 }
@@ -178,7 +209,7 @@ impl Args {
             port: self.port,
             listen: self.listen.clone(),
             token_file: self.token_file.clone(),
-            ..self.tls.config()
+            ..self.payload.config(&self.tls)
         };
         for place in &self.place {
             let (path, name) = place

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::args::{TlsArgs, UsageError, log_level};
+use super::args::{PayloadArgs, TlsArgs, UsageError, log_level};
 use super::run::{Signals, report, say};
 use crate::app::{App, AppError, Config, NodeArguments, run_as_node};
 use crate::transport::Endpoint;
@@ -50,6 +50,9 @@ pub(super) struct NodeArgs {
 
     #[command(flatten)]
     tls: TlsArgs,
+
+    #[command(flatten)]
+    payload: PayloadArgs,
 
     /// How much to log: off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value_t = log::LevelFilter::Info, value_parser = log_level)]
@@ -97,7 +100,8 @@ impl App {
             Ok(arguments) => arguments,
             Err(error) => return super::run::wrong_usage(&error),
         };
-        let app = self.config(Config { token_file: args.token_file.clone(), ..args.tls.config() });
+        let app =
+            self.config(Config { token_file: args.token_file.clone(), ..args.payload.config(&args.tls) });
         let leave = Arc::new(Notify::new());
         let signals = leave.clone();
         let watching = std::thread::Builder::new().name("signals".to_owned()).spawn(move || watch(&signals));

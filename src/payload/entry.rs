@@ -66,11 +66,14 @@ pub(super) enum Target {
     /// Its bytes, in memory.
     Bytes,
     /// Its bytes, on disk.
+    #[allow(dead_code, reason = "for what is never in memory")]
     File,
 }
 
 /// A value on its way, for all who wait for it: a value of the type, [`Bytes`], or an [`Arc<Spilled>`].
 pub(super) type Load = Shared<BoxFuture<'static, Result<AnyValue, FetchError>>>;
+
+type WeakLoad = WeakShared<BoxFuture<'static, Result<AnyValue, FetchError>>>;
 
 pub(crate) struct Entry {
     id: PayloadId,
@@ -81,7 +84,7 @@ pub(crate) struct Entry {
 
 struct Content {
     kept: Kept,
-    loading: Option<(WeakShared<BoxFuture<'static, Result<AnyValue, FetchError>>>, Arc<Counter>)>,
+    loading: Option<(WeakLoad, Arc<Counter>)>,
     elsewhere: Option<Arc<dyn Elsewhere>>,
 }
 
@@ -154,10 +157,6 @@ impl Entry {
 
     pub(crate) fn is_here(&self) -> bool {
         !matches!(self.lock().kept, Kept::Away)
-    }
-
-    pub(super) fn is_in_memory(&self) -> bool {
-        matches!(self.lock().kept, Kept::Value { .. } | Kept::Bytes { .. })
     }
 
     /// The value, if it is in memory as one.

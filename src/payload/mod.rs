@@ -35,7 +35,7 @@ mod spill;
 mod store;
 
 pub(crate) use self::blocking::never_wait_here;
-pub(crate) use self::entry::{Elsewhere, Entry, Opened, Outgoing, SMALL, Waited, Want};
+pub(crate) use self::entry::{Elsewhere, Opened, Outgoing, SMALL, Waited, Want};
 pub(crate) use self::error::FetchError;
 pub use self::error::PayloadError;
 pub(crate) use self::hex::{Hex, PayloadId};

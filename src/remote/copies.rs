@@ -185,14 +185,16 @@ impl Head {
             return Whereabouts { sources: Vec::new(), lost: Some(lost) };
         };
         let me = self.bridge.me();
-        let Some((owner, all)) = distant(&hold, |distant| (distant.owner.clone(), distant.sources())) else {
-            return Whereabouts { sources: vec![Source::of(me)], lost: None };
-        };
+        let owner = distant(&hold, |distant| distant.owner.clone());
+        let copied = self.copies.lock().get(&id).cloned();
+        let have = copied.map(|copied| copied.lock().have.clone()).unwrap_or_default();
+        let nodes = owner.iter().map(|owner| owner.id).chain(have);
         let mut sources: Vec<_> =
-            all.into_iter().filter(|source| self.link_of(source.id).is_some()).collect();
+            nodes.filter_map(|node| self.link_of(node)).map(|link| Source::of(link.peer())).collect();
         if hold.entry().is_here() {
-            sources.push(Source::of(me));
+            sources.insert(0, Source::of(me));
         }
+        let Some(owner) = owner else { return Whereabouts { sources, lost: None } };
         let lost = sources.is_empty().then(|| {
             let known = self.copies.lost().iter().find(|(node, _)| *node == owner.id).map(|(_, words)| words.clone());
             let words = known.unwrap_or_else(|| format!("node `{}` had it, and is gone", owner.name));

@@ -71,10 +71,10 @@ impl Inbound for Inbox {
         let carried = std::mem::take(&mut self.carried);
         match packet {
             Packet::Tell { channel, body } => {
-                self.lane(channel)?.receive(Post { body, question: None, carried })
+                self.lane(channel)?.receive(Post { body, question: None, _carried: carried })
             }
             Packet::Ask { channel, question, body } => {
-                self.lane(channel)?.receive(Post { body, question: Some(question), carried })
+                self.lane(channel)?.receive(Post { body, question: Some(question), _carried: carried })
             }
             Packet::Answer { question, body } => {
                 self.link.settle(question, Outcome::Answered(body, carried));
@@ -122,7 +122,7 @@ struct Post {
     body: Bytes,
     question: Option<u64>,
     /// What it refers to, until it is read.
-    carried: Holds,
+    _carried: Holds,
 }
 
 /// The way into one Work.

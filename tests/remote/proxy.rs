@@ -18,6 +18,14 @@ pub(crate) enum Weather {
     Cut,
 }
 
+/// What becomes of a connection on which many bytes have passed in one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trap {
+    Close,
+    /// One of its bytes is another from there on.
+    Flip,
+}
+
 /// Passes on what comes to its own address.
 pub(crate) struct Proxy {
     address: String,
@@ -30,6 +38,8 @@ struct Shared {
     streams: Mutex<Vec<TcpStream>>,
     /// How many connections there were, and the first of them that bytes may pass.
     connections: Mutex<(u64, u64)>,
+    /// After how many bytes, what, and for how many connections still.
+    trap: Mutex<Option<(u64, Trap, u32)>>,
 }
 
 impl Shared {
@@ -67,6 +77,7 @@ impl Proxy {
             changed: Condvar::new(),
             streams: Mutex::default(),
             connections: Mutex::default(),
+            trap: Mutex::default(),
         });
         let (target, passing) = (target.to_owned(), shared.clone());
         thread::spawn(move || {
@@ -113,6 +124,16 @@ impl Proxy {
 }
 
 impl Proxy {
+    /// Sets a trap for so many connections.
+    pub(crate) fn trap(&self, after: u64, trap: Trap, times: u32) {
+        *self.shared.trap.lock().unwrap() = Some((after, trap, times));
+    }
+
+    /// For how many connections the trap is still set.
+    pub(crate) fn traps_left(&self) -> u32 {
+        self.shared.trap.lock().unwrap().map_or(0, |(_, _, left)| left)
+    }
+
     /// Lets nothing pass on the connections that there are, without closing them, and waits until another was made.
     pub(crate) fn hold_until_the_next_connection(&self) {
         let before = {
@@ -145,7 +166,25 @@ fn carry(mut from: TcpStream, mut to: TcpStream, connection: u64, shared: &Arc<S
             }
         }
     });
-    for (read_at, bytes) in receive {
+    let mut passed = 0;
+    for (read_at, mut bytes) in receive {
+        let before = passed;
+        passed += bytes.len() as u64;
+        let trap = {
+            let mut trap = shared.trap.lock().unwrap();
+            match &mut *trap {
+                Some((after, what, left)) if (before..passed).contains(after) && *left > 0 => {
+                    *left -= 1;
+                    Some((*what, (*after - before) as usize))
+                }
+                _ => None,
+            }
+        };
+        match trap {
+            Some((Trap::Close, _)) => break,
+            Some((Trap::Flip, at)) => bytes[at] ^= 1,
+            None => {}
+        }
         if !shared.pass(connection, read_at) {
             break;
         }
