@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import os
 import socket
+import ssl
 import struct
 
 import msgpack
@@ -38,10 +39,12 @@ def frame(kind, body):
 class Watcher:
     """A session that is shown the App's state."""
 
-    def __init__(self, host, port, program, token=None):
+    def __init__(self, host, port, program, token=None, certificate=None):
         self.address = (host, port)
         self.program = program
         self.token = token
+        # Files: the certificate, its key, and the CA.
+        self.certificate = certificate
         self.id = int.from_bytes(os.urandom(7), "big")
         self.session = int.from_bytes(os.urandom(7), "big")
         self.received = 0
@@ -51,7 +54,14 @@ class Watcher:
     def connect(self):
         """Begins the session, or goes on with it on another connection."""
         stream = socket.create_connection(self.address, timeout=20)
-        mine = MAGIC + struct.pack(">HB", VERSION, 1 if self.token else 0) + os.urandom(32)
+        if self.certificate:
+            cert, key, ca = self.certificate
+            context = ssl.create_default_context(cafile=ca)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.load_cert_chain(cert, key)
+            stream = context.wrap_socket(stream, server_hostname="flowright")
+        flags = (1 if self.token else 0) | (2 if self.certificate else 0)
+        mine = MAGIC + struct.pack(">HB", VERSION, flags) + os.urandom(32)
         stream.sendall(mine)
         theirs = exactly(stream, 43)
         if theirs[:8] != MAGIC:

@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 
@@ -34,13 +35,23 @@ PROGRAM = {
 }
 
 
+def certificates(directory):
+    """The files that `certs` makes there, for the head and for a node."""
+    command = ["cargo", "run", "--quiet", "--example", "continuous_deployment", "--", "certs", "--dir", directory]
+    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    file = pathlib.Path(directory).joinpath
+    return [[str(file(f"{name}.pem")), str(file(f"{name}-key.pem")), str(file("ca.pem"))] for name in ("head", "node")]
+
+
 class App:
-    def __init__(self, token):
+    def __init__(self, token, certificate=None):
         environment = {key: value for key, value in os.environ.items() if key != "FLOWRIGHT_TOKEN"}
         if token:
             environment["FLOWRIGHT_TOKEN"] = token
         command = ["cargo", "run", "--quiet", "--example", "continuous_deployment", "--"]
         command += ["--open-ui=false", "--port", "0", "--listen", "127.0.0.1:0"]
+        for flag, file in zip(("--tls-cert", "--tls-key", "--tls-ca"), certificate or ()):
+            command += [flag, file]
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
         )
@@ -66,9 +77,9 @@ class App:
         self.process.wait(LIMIT)
 
 
-def check(token):
-    with App(token) as app:
-        watcher = Watcher("127.0.0.1", app.joining, PROGRAM, token)
+def check(token, head=None, node=None):
+    with App(token, head) as app:
+        watcher = Watcher("127.0.0.1", app.joining, PROGRAM, token, node)
         welcome = watcher.connect()
         assert welcome["node"]["name"] == "head", welcome
         deadline = time.monotonic() + LIMIT
@@ -93,18 +104,28 @@ def check(token):
             ({**PROGRAM, "works": {"continuous_deployment::Train": []}}, "continuous_deployment::ModelDeployment"),
         ]:
             try:
-                Watcher("127.0.0.1", app.joining, wrong, token).connect()
+                Watcher("127.0.0.1", app.joining, wrong, token, node).connect()
                 sys.exit(f"it was taken in as {wrong}")
             except Refused as refused:
                 assert said in str(refused), refused
         for other in [None if token else TOKEN, "quite another secret"]:
             try:
-                Watcher("127.0.0.1", app.joining, PROGRAM, other).connect()
+                Watcher("127.0.0.1", app.joining, PROGRAM, other, node).connect()
                 sys.exit("it was taken in with another token")
             except Refused as refused:
                 assert "token" in str(refused), refused
-    print(f"{len(versions)} states with{'' if token else 'out'} a token; refusals name the difference")
+        if head:
+            try:
+                Watcher("127.0.0.1", app.joining, PROGRAM, token).connect()
+                sys.exit("it was taken in without TLS")
+            except Refused as refused:
+                assert "takes TLS only" in str(refused), refused
+    how = "TLS" if head else "a token" if token else "neither"
+    print(f"{len(versions)} states with {how}; refusals name the difference")
 
 
 check(None)
 check(TOKEN)
+with tempfile.TemporaryDirectory() as directory:
+    # What a token proves inside TLS covers that, and takes a library that gives away its exporter (RFC 9266).
+    check(None, *certificates(directory))

@@ -3,6 +3,7 @@
 //! Nodes and processes are this very binary, started again with [`support::VARIABLE`] set; so it has a `main` of its
 //! own.
 
+mod certificates;
 mod faults;
 mod lab;
 mod payloads;
@@ -28,7 +29,15 @@ fn main() -> ExitCode {
     if let Ok(program) = std::env::var(support::VARIABLE) {
         return support::run(&program);
     }
-    let all = [faults::TESTS, payloads::TESTS, places::TESTS, processes::TESTS, strangers::TESTS].concat();
+    let all = [
+        certificates::TESTS,
+        faults::TESTS,
+        payloads::TESTS,
+        places::TESTS,
+        processes::TESTS,
+        strangers::TESTS,
+    ]
+    .concat();
     let trials = all.into_iter().map(|(name, test)| {
         Trial::test(name.trim_start_matches("remote::"), move || {
             test();
