@@ -41,7 +41,7 @@ pub use self::error::PayloadError;
 pub(crate) use self::hex::{Hex, PayloadId};
 pub use self::keeper::PayloadUsage;
 pub(crate) use self::keeper::{StoreSettings, configure};
-pub(crate) use self::outline::{CHUNK, Outline};
+pub(crate) use self::outline::Outline;
 pub(crate) use self::reception::Chunks;
 pub use self::reference::{Payload, Progress};
 pub(crate) use self::replicas::{Replicate, set_replicator};

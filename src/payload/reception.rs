@@ -12,6 +12,9 @@ use super::outline::{CHUNK, Outline};
 /// So many chunks may wait to be verified.
 const WINDOW: usize = 8;
 
+/// Memory that was not written to yet is had for each of so many bytes.
+const PAGE: usize = 4096;
+
 /// A pull that takes longer is spoken of, and again after as long.
 const LONG: Duration = Duration::from_secs(5);
 
@@ -66,7 +69,8 @@ impl<'a> Reception<'a> {
             .map_err(|_| FetchError::Unusable("it is larger than this machine's memory can be".to_owned()))
     }
 
-    /// Fills `buffer`, which is as long as the value, and verifies it on another thread meanwhile.
+    /// Fills `buffer`, which is as long as the value. Other threads have the system give its pages, ahead of what arrives, and
+    /// verify what has arrived.
     pub(crate) fn fill(mut self, buffer: &mut [u8]) -> Result<(), FetchError> {
         let outline = self.outline;
         let counter = self.counter.clone();
@@ -85,8 +89,17 @@ impl<'a> Reception<'a> {
                     }
                 }
             });
+            let (ready, to_fill) = sync_channel::<&mut [u8]>(WINDOW);
+            scope.spawn(move || {
+                for chunk in buffer.chunks_mut(CHUNK) {
+                    chunk.iter_mut().step_by(PAGE).for_each(|byte| *byte = 0);
+                    if ready.send(chunk).is_err() {
+                        break;
+                    }
+                }
+            });
             let mut repeat = Vec::new();
-            for (n, chunk) in buffer.chunks_mut(CHUNK).enumerate() {
+            for (n, chunk) in to_fill.into_iter().enumerate() {
                 for (n, source, chunk) in to_repeat.try_iter() {
                     self.chunks.distrust(source)?;
                     repeat.push((n, chunk));

@@ -9,7 +9,6 @@
 //! - Few large values are served at once, the others in the order in which they were asked for.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,7 +21,7 @@ use super::bridge::{Bridge, DialError};
 use super::protocol::Role;
 use super::references::Source;
 use crate::payload::{
-    self, CHUNK, Chunks, FetchError, Hex, Opened, Outgoing, Outline, PayloadId, SMALL, Waited, Want,
+    self, Chunks, FetchError, Hex, Opened, Outgoing, Outline, PayloadId, SMALL, Waited, Want,
 };
 use crate::transport::{Connection, TransportError};
 use crate::wire::{self, Frame};
@@ -485,13 +484,10 @@ impl Bridge {
             let _turn = if left > SMALL { SERVED.acquire().await.ok() } else { None };
             let runtime = Handle::current();
             let written = tokio::task::spawn_blocking(move || {
-                let mut out = Out { connection, runtime, failed: None };
-                let written = outgoing.write_from(request.from, &mut out);
-                match (written, out.failed) {
-                    (_, Some(error)) => Err(DialError::Transport(error)),
-                    (Err(error), None) => Err(DialError::NotUnderstood(error.to_string())),
-                    (Ok(()), None) => Ok(out.connection),
-                }
+                let (connection, written) =
+                    connection.write_blocking(&runtime, |out| outgoing.write_from(request.from, out))?;
+                written.map_err(|error| DialError::NotUnderstood(error.to_string()))?;
+                Ok::<_, DialError>(connection)
             });
             // A panic in a user's `Serialize` ends the connection; the other side asks somebody else.
             connection = written.await.map_err(|error| DialError::NotUnderstood(error.to_string()))??;
@@ -515,30 +511,5 @@ fn respond(request: &PullRequest, outgoing: Option<&Outgoing>) -> PullResponse {
         hash: Hex(outline.hash()),
         type_name: outgoing.type_name.as_ref().to_owned(),
         chunks,
-    }
-}
-
-/// Writes to a connection from a thread that may block.
-struct Out {
-    connection: Connection,
-    runtime: Handle,
-    failed: Option<TransportError>,
-}
-
-impl io::Write for Out {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let now = &bytes[..bytes.len().min(CHUNK)];
-        match self.runtime.block_on(self.connection.write_bytes(now)) {
-            Ok(()) => Ok(now.len()),
-            Err(error) => {
-                let told = io::Error::other(error.to_string());
-                self.failed = Some(error);
-                Err(told)
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

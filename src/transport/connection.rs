@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use tokio::io::{self as tokio_io, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsStream;
 
@@ -113,6 +114,48 @@ impl Connection {
         &self.reader.peer
     }
 
+    /// Writes much, from a thread that may block and that belongs to this runtime, and gives the connection back.
+    ///
+    /// Without TLS the thread writes to the socket itself, so that the runtime's own thread is not woken for each piece.
+    pub(crate) fn write_blocking<E>(
+        self,
+        runtime: &Handle,
+        write: impl FnOnce(&mut dyn io::Write) -> Result<(), E>,
+    ) -> Result<(Self, Result<(), E>), TransportError> {
+        let Self { reader, writer } = self;
+        let peer = reader.peer.clone();
+        let broken = |error| TransportError::broken(&peer, error);
+        let (half, result) = match (reader.half, writer.half) {
+            (ReadHalf::Tcp(read), WriteHalf::Tcp(write_half)) => {
+                let stream = read.reunite(write_half).map_err(|error| broken(io::Error::other(error)))?;
+                let mut stream = stream.into_std().map_err(broken)?;
+                stream.set_nonblocking(false).map_err(broken)?;
+                let result = write(&mut stream);
+                stream.set_nonblocking(true).map_err(broken)?;
+                let _entered = runtime.enter();
+                let (read, write) = TcpStream::from_std(stream).map_err(broken)?.into_split();
+                ((ReadHalf::Tcp(read), WriteHalf::Tcp(write)), result)
+            }
+            (ReadHalf::Unix(read), WriteHalf::Unix(write_half)) => {
+                let stream = read.reunite(write_half).map_err(|error| broken(io::Error::other(error)))?;
+                let mut stream = stream.into_std().map_err(broken)?;
+                stream.set_nonblocking(false).map_err(broken)?;
+                let result = write(&mut stream);
+                stream.set_nonblocking(true).map_err(broken)?;
+                let _entered = runtime.enter();
+                let (read, write) = UnixStream::from_std(stream).map_err(broken)?.into_split();
+                ((ReadHalf::Unix(read), WriteHalf::Unix(write)), result)
+            }
+            (read, mut write_half) => {
+                let result = write(&mut Blocking { half: &mut write_half, runtime });
+                ((read, write_half), result)
+            }
+        };
+        let reader = FrameReader { half: half.0, ..reader };
+        let writer = FrameWriter { half: half.1, ..writer };
+        Ok((Self { reader, writer }, result))
+    }
+
     pub(crate) fn split(self) -> (FrameReader, FrameWriter) {
         (self.reader, self.writer)
     }
@@ -135,6 +178,32 @@ impl Connection {
         let mut bytes = BytesMut::new();
         frame.put(&mut bytes);
         self.writer.write(&bytes).await
+    }
+}
+
+/// Writes to a stream of the runtime's from a thread that may block.
+struct Blocking<'a> {
+    half: &'a mut WriteHalf,
+    runtime: &'a Handle,
+}
+
+impl io::Write for Blocking<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.runtime.block_on(self.half.write_all(bytes)).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl WriteHalf {
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Tcp(half) => half.write_all(bytes).await,
+            Self::Unix(half) => half.write_all(bytes).await,
+            Self::Tls(half) => write_through(half, bytes).await,
+        }
     }
 }
 
@@ -191,12 +260,7 @@ impl FrameReader {
 
 impl FrameWriter {
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), TransportError> {
-        let written = match &mut self.half {
-            WriteHalf::Tcp(half) => half.write_all(bytes).await,
-            WriteHalf::Unix(half) => half.write_all(bytes).await,
-            WriteHalf::Tls(half) => write_through(half, bytes).await,
-        };
-        written.map_err(|error| TransportError::broken(&self.peer, error))
+        self.half.write_all(bytes).await.map_err(|error| TransportError::broken(&self.peer, error))
     }
 
     /// Says that nothing more comes.
