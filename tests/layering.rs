@@ -25,8 +25,10 @@ const FLOORS: [(&str, u32); 13] = [
 ];
 
 /// Names that only these modules may use, each by itself or as the beginning of a path.
-const ONLY: [(&str, &[&str]); 5] = [
+const ONLY: [(&str, &[&str]); 7] = [
     ("rmp_serde", &["wire"]),
+    ("tokio_rustls", &["transport"]),
+    ("rcgen", &["transport"]),
     ("actix_web", &["http"]),
     ("clap", &["cli"]),
     ("env_logger", &["cli"]),

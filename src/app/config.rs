@@ -57,7 +57,7 @@ pub struct Config {
     pub token_file: Option<PathBuf>,
     /// The certificate with which this process proves itself to others over TLS, as a PEM file; all that goes to and comes
     /// from other machines is encrypted then. It has to be for the DNS name `flowright`. Works with processes of their
-    /// own are reached over Unix sockets and need none.
+    /// own use that of the head.
     pub tls_cert: Option<PathBuf>,
     /// The key of that certificate, as a PEM file that only its owner may read.
     pub tls_key: Option<PathBuf>,

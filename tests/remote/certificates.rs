@@ -35,7 +35,7 @@ crate::tests![
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A CA, and files of the certificates that it has signed.
-struct Certs {
+pub(crate) struct Certs {
     directory: PathBuf,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -70,7 +70,7 @@ impl Certs {
         write(&self.file(&format!("{name}-key.pem")), &key.serialize_pem());
     }
 
-    fn config(&self, name: &str) -> Config {
+    pub(crate) fn config(&self, name: &str) -> Config {
         Config {
             listen: Some("0.0.0.0:0".to_owned()),
             heartbeat_ms: Some(100),
@@ -82,7 +82,7 @@ impl Certs {
         }
     }
 
-    fn flags(&self, name: &str) -> Vec<String> {
+    pub(crate) fn flags(&self, name: &str) -> Vec<String> {
         let files = [
             ("cert", self.file(&format!("{name}.pem"))),
             ("key", self.file(&format!("{name}-key.pem"))),
@@ -104,7 +104,7 @@ impl Drop for Certs {
 }
 
 /// A CA and a good certificate, `good`.
-fn certs(name: &str) -> Certs {
+pub(crate) fn certs(name: &str) -> Certs {
     let certs = Certs::new(name);
     certs.make("good", 100);
     certs
@@ -204,7 +204,7 @@ fn works_in_other_places_talk_to_each_other_over_tls() {
                 Ok(())
             })
         });
-        let address = joining(&app).replace("0.0.0.0", "127.0.0.1");
+        let address = joining(&app);
         // Other nodes reach these at an address where nothing listens without certificates.
         let nodes = ["m", "n"].map(|name| {
             let flags = [certs.flags("good"), vec!["--listen".to_owned(), "0.0.0.0:0".to_owned()]].concat();
@@ -302,7 +302,7 @@ fn a_break_loses_nothing_and_a_killed_node_is_noticed_at_once() {
     // For as long as that nobody would wait.
     let config = Config { node_grace_ms: Some(600_000), ..certs.config("good") };
     let app = start_with(config, serve);
-    let proxy = Proxy::to(&joining(&app).replace("0.0.0.0", "127.0.0.1"));
+    let proxy = Proxy::to(&joining(&app));
     let node = certs.node("good", proxy.address(), "n");
     app.wait_for_stage("a", Stage::Running);
     let a = app.work::<Lab>("a");
@@ -328,7 +328,7 @@ fn those_who_begin_tls_and_never_end_are_let_go() {
     let app =
         TestApp::try_start(App::new(serve).process(|| Ok(program("suite"))).config(certs.config("good")))
             .expect("the certificates are good");
-    let address = joining(&app).replace("0.0.0.0", "127.0.0.1");
+    let address = joining(&app);
     let mut idle: Vec<TcpStream> = Vec::new();
     for number in 0..1000 {
         let mut stream = TcpStream::connect(&address).expect("it listens");

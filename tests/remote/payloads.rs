@@ -9,11 +9,13 @@ use flowright::prelude::*;
 use flowright::testing::TestApp;
 use flowright::{Config, PayloadUsage};
 
+use crate::certificates::certs;
 use crate::proxy::{Proxy, Trap};
 use crate::support::{Process, joining, program as this_program};
 
 crate::tests![
     values_are_what_was_made_wherever_they_are_read,
+    values_come_over_tls_as_well,
     on_one_node_it_is_the_same_allocation,
     a_value_outlives_its_maker,
     what_nothing_refers_to_is_freed_everywhere,
@@ -267,6 +269,15 @@ fn open(
     react: impl FnMut(&mut Office, &mut FlowContext) -> Reaction + Send + 'static,
 ) -> Open {
     let config = Config { heartbeat_ms: Some(100), node_grace_ms: Some(2000), ..Config::default() };
+    open_with(config, places, arguments, react)
+}
+
+fn open_with(
+    config: Config,
+    places: [&'static str; 3],
+    arguments: &[&str],
+    react: impl FnMut(&mut Office, &mut FlowContext) -> Reaction + Send + 'static,
+) -> Open {
     let app = App::new(move || office(places, react))
         .listen("127.0.0.1:0")
         .process(|| Ok(this_program("payloads")))
@@ -323,6 +334,24 @@ fn values_are_what_was_made_wherever_they_are_read() {
         });
         open.app.wait_for_exit().result.unwrap();
     }
+}
+
+fn values_come_over_tls_as_well() {
+    const LENGTH: usize = 10_000_000;
+    let certs = certs("payloads");
+    // Nodes listen at an address where they would not without certificates.
+    let flags = [certs.flags("good"), vec!["--listen".to_owned(), "0.0.0.0:0".to_owned()]].concat();
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    let open = open_with(certs.config("good"), ["process", "n", "thread"], &flags, |office, cx| {
+        let made = office.a.run(Errand::Make { count: 1, length: LENGTH, seed: 1 }).finished()?.made.clone();
+        for reader in [&office.b, &office.c] {
+            let read = &reader.run(Errand::Read(made.clone())).finished()?.read;
+            assert_eq!(read[..], [summary(&value(LENGTH, 1))]);
+        }
+        cx.stop("both have read it");
+        Ok(())
+    });
+    open.app.wait_for_exit().result.unwrap();
 }
 
 fn on_one_node_it_is_the_same_allocation() {

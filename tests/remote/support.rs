@@ -53,9 +53,9 @@ pub(crate) fn start_with(config: Config, make: impl FnOnce() -> Suite + Send + '
     TestApp::start_app(app).limit(LIMIT)
 }
 
-/// Where nodes join.
+/// Where nodes join; every address of this machine is this one as well.
 pub(crate) fn joining(app: &TestApp) -> String {
-    app.status().listening.expect("it takes nodes in")
+    app.status().listening.expect("it takes nodes in").replace("0.0.0.0", "127.0.0.1")
 }
 
 /// A process of this binary. Dropping it kills it.
