@@ -7,6 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use super::depth::{MAX_DEPTH, is_too_deep};
+
 /// A value could not be turned into bytes, or bytes not into a value.
 #[derive(Debug, Error)]
 pub enum CodecError {
@@ -31,6 +33,14 @@ pub enum CodecError {
         /// What the decoder said.
         #[source]
         source: rmp_serde::decode::Error,
+    },
+    /// The value is nested too deeply to be read.
+    #[error("a `{type_name}` that is nested in more than {limit} levels is not read; flatten it, or send it in parts")]
+    TooDeep {
+        /// The Rust type that was wanted.
+        type_name: &'static str,
+        /// How many levels are read.
+        limit: usize,
     },
 }
 
@@ -59,7 +69,13 @@ pub(crate) fn decode_from<T: DeserializeOwned>(input: &mut dyn io::Read) -> Resu
 }
 
 /// The value that [`encode`] made `bytes` from.
+///
+/// # Errors
+/// [`CodecError`], also for a value that is nested too deeply.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    if is_too_deep(bytes) {
+        return Err(CodecError::TooDeep { type_name: std::any::type_name::<T>(), limit: MAX_DEPTH });
+    }
     rmp_serde::from_slice(bytes).map_err(|source| CodecError::Decode {
         type_name: std::any::type_name::<T>(),
         length: bytes.len(),
