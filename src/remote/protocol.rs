@@ -436,7 +436,7 @@ mod tests {
         let mut there = Value::Nil;
         for leaf in 0..3 {
             let patch = tracker.update(&tree(leaf)).unwrap();
-            let news = Control::News { incarnation: 1, patch, reports: Vec::new() };
+            let news = Control::News { incarnation: 1, patch, refers: false, reports: Vec::new() };
             let Control::News { patch, .. } = travels(&news) else { panic!("it was news") };
             there.apply(patch.unwrap()).unwrap();
             assert_eq!(there, *tracker.value());
@@ -451,7 +451,7 @@ mod tests {
     fn changes_that_are_nested_too_deeply_are_refused() {
         let level = b"\x81\xa3seq\x83\xa4from\x01\xa3len\x01\xa5items\x81\x00";
         for levels in [80, 300, 100_000] {
-            let bytes = [&[CONTROL][..], b"\x81\xa4news\x83\xabincarnation\x01\xa7reports\x90\xa5patch"].concat();
+            let bytes = [&[CONTROL][..], b"\x81\xa4news\x84\xabincarnation\x01\xa7reports\x90\xa6refers\xc2\xa5patch"].concat();
             let bytes = [bytes, level.repeat(levels), b"\x81\xa3set\xc0".to_vec()].concat();
             assert_eq!(Packet::read(Bytes::from(bytes)).is_ok(), levels == 80);
         }
