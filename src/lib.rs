@@ -129,7 +129,7 @@ pub mod derive {
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use crate::remote::fuzz::{frames, messages};
+    pub use crate::remote::fuzz::{frames, head_says, messages, node_says, pulls, session, states};
     pub use crate::transport::handshake_fuzz as handshake;
 }
 

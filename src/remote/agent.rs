@@ -68,7 +68,7 @@ pub(crate) enum Farewell {
     Left,
 }
 
-struct Agent {
+pub(super) struct Agent {
     bridge: Arc<Bridge>,
     head: Arc<Link>,
     kinds: Kinds,
@@ -246,7 +246,7 @@ fn reachable_from(head: &Endpoint) -> Option<Endpoint> {
 }
 
 impl Agent {
-    fn new(options: &NodeOptions, bridge: Arc<Bridge>, head: Arc<Link>) -> Self {
+    pub(super) fn new(options: &NodeOptions, bridge: Arc<Bridge>, head: Arc<Link>) -> Self {
         let mut host = LocalHost::new(options.pool);
         host.share_current();
         let state = State {
@@ -266,7 +266,7 @@ impl Agent {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn send_news(self: Arc<Self>) {
+    pub(super) async fn send_news(self: Arc<Self>) {
         loop {
             let rung = poll_fn(|cx| self.doorbell.poll(cx)).await;
             for WorkId(incarnation) in rung {
@@ -379,7 +379,7 @@ impl Agent {
     }
 
     /// Ends all Works.
-    fn end(&self) {
+    pub(super) fn end(&self) {
         let mut state = self.lock();
         let incarnations = std::mem::take(&mut state.incarnations);
         let mailboxes = std::mem::take(&mut state.mailboxes);

@@ -7,7 +7,7 @@ mod agent;
 mod bridge;
 mod copies;
 #[cfg(fuzzing)]
-pub mod fuzz;
+pub(crate) mod fuzz;
 mod head;
 mod inbox;
 mod link;

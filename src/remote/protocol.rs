@@ -413,6 +413,50 @@ mod tests {
         assert_eq!(there, value);
     }
 
+    #[test]
+    fn a_state_of_as_many_levels_as_there_may_be_travels_and_so_do_its_changes() {
+        use crate::state::{Tracker, Value};
+
+        #[derive(Serialize)]
+        enum Tree {
+            Leaf(u32),
+            Inner { inner: Box<Tree> },
+        }
+
+        let tree = |leaf| (0..63).fold(Tree::Leaf(leaf), |inner, _| Tree::Inner { inner: Box::new(inner) });
+        let travels = |control: &Control| {
+            let mut bytes = BytesMut::new();
+            write_control(&mut bytes, control).unwrap();
+            match Packet::read(bytes.freeze()).unwrap() {
+                Packet::Control(read) => *read,
+                other => panic!("it was a control: {other:?}"),
+            }
+        };
+        let mut tracker = Tracker::new(1 << 20);
+        let mut there = Value::Nil;
+        for leaf in 0..3 {
+            let patch = tracker.update(&tree(leaf)).unwrap();
+            let news = Control::News { incarnation: 1, patch, refers: false, reports: Vec::new() };
+            let Control::News { patch, .. } = travels(&news) else { panic!("it was news") };
+            there.apply(patch.unwrap()).unwrap();
+            assert_eq!(there, *tracker.value());
+        }
+        let Control::State { state, .. } = travels(&Control::State { version: 1, state: there.clone() }) else {
+            panic!("it was a state")
+        };
+        assert_eq!(state, there);
+    }
+
+    #[test]
+    fn changes_that_are_nested_too_deeply_are_refused() {
+        let level = b"\x81\xa3seq\x83\xa4from\x01\xa3len\x01\xa5items\x81\x00";
+        for levels in [80, 300, 100_000] {
+            let bytes = [&[CONTROL][..], b"\x81\xa4news\x84\xabincarnation\x01\xa7reports\x90\xa6refers\xc2\xa5patch"].concat();
+            let bytes = [bytes, level.repeat(levels), b"\x81\xa3set\xc0".to_vec()].concat();
+            assert_eq!(Packet::read(Bytes::from(bytes)).is_ok(), levels == 80);
+        }
+    }
+
     fn program(works: &[&str]) -> Program {
         let works = works.iter().map(|name| ((*name).to_owned(), Vec::new())).collect();
         Program { name: "app".to_owned(), version: "1".to_owned(), works }

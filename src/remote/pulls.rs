@@ -42,7 +42,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// What a puller asks for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct PullRequest {
-    id: PayloadId,
+    pub(super) id: PayloadId,
     /// The type as which it will be read; empty for whoever only keeps the bytes.
     type_name: String,
     /// What has arrived already, in bytes.
@@ -96,7 +96,7 @@ impl Idle {
 }
 
 /// Why a source did not give the value.
-enum NotGiven {
+pub(super) enum NotGiven {
     /// It may yet.
     Unreachable(String),
     /// It will not.
@@ -127,7 +127,7 @@ async fn dial(bridge: &Bridge, source: &Source) -> Result<Connection, NotGiven> 
 }
 
 /// Asks for the bytes from `from` on.
-async fn ask(
+pub(super) async fn ask(
     connection: &mut Connection,
     want: &Want,
     from: u64,

@@ -101,8 +101,10 @@ pub(crate) struct Session {
     heard: Duration,
     /// When something was said.
     said: Duration,
-    /// The last message that was pushed, and the last one that the peer has acknowledged.
+    /// The last message that was pushed, the last one that was ever sent, and the last one that the peer has
+    /// acknowledged.
     pushed: u64,
+    sent: u64,
     acknowledged: u64,
     /// What was sent and not acknowledged; those before `cursor` on this connection.
     segments: VecDeque<Segment>,
@@ -130,6 +132,7 @@ impl Session {
             heard: now,
             said: now,
             pushed: 0,
+            sent: 0,
             acknowledged: 0,
             segments: VecDeque::new(),
             cursor: 0,
@@ -245,8 +248,8 @@ impl Session {
             return Some(out.freeze());
         }
         self.said = now;
-        let bytes = match next {
-            Some(segment) => segment.bytes.clone(),
+        let segment = match next {
+            Some(segment) => segment,
             None => {
                 if owed > 0 {
                     // Goes with the messages, in their buffer. Sent again later it says nothing that is not so.
@@ -255,11 +258,12 @@ impl Session {
                     self.open = open;
                 }
                 self.close_segment();
-                self.segments.back().expect("closed just now").bytes.clone()
+                self.segments.back().expect("closed just now")
             }
         };
+        self.sent = self.sent.max(segment.last);
         self.cursor += 1;
-        Some(bytes)
+        Some(segment.bytes.clone())
     }
 
     fn put_ack(&mut self, out: &mut BytesMut) {
@@ -299,8 +303,8 @@ impl Session {
     }
 
     fn acknowledge(&mut self, received: u64) -> Result<(), SessionError> {
-        if received > self.pushed {
-            return Err(SessionError::NeverSent { received, sent: self.pushed });
+        if received > self.sent {
+            return Err(SessionError::NeverSent { received, sent: self.sent });
         }
         self.acknowledged = received;
         while self.segments.front().is_some_and(|segment| segment.last <= received) {

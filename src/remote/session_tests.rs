@@ -147,6 +147,8 @@ fn a_peer_that_breaks_the_protocol_is_refused() {
     assert!(matches!(a.receive(bye, MS), Err(SessionError::Ended(why)) if why == "enough"));
     assert!(matches!(a.connect(7, MS), Err(SessionError::NeverSent { .. })));
     say(&mut a, b"x");
+    // It waits here, and nobody can have it.
+    assert!(matches!(a.receive(Frame::Ack { received: 1 }, MS), Err(SessionError::NeverSent { sent: 0, .. })));
     transmit(&mut a, MS);
     a.receive(Frame::Ack { received: 1 }, MS).unwrap();
     assert!(matches!(a.connect(0, MS), Err(SessionError::NotKept { .. })));

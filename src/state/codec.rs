@@ -58,7 +58,7 @@ impl Serialize for Wide {
     }
 }
 
-/// Needs a self-describing format. Refuses maps that repeat a key.
+/// Needs a self-describing format. Refuses maps that repeat a key, or have one of more than four levels.
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Any)
@@ -153,8 +153,11 @@ impl<'de> Visitor<'de> for Any {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
         let mut entries = Vec::with_capacity(map.size_hint().unwrap_or(0).min(RESERVE));
-        while let Some(entry) = map.next_entry()? {
-            entries.push(entry);
+        while let Some((key, value)) = map.next_entry::<Value, Value>()? {
+            if !key.is_key() {
+                return Err(de::Error::custom(Fault::deep_key()));
+            }
+            entries.push((key, value));
         }
         match repeated_key(&entries) {
             None => Ok(Value::Map(entries)),

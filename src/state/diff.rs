@@ -76,6 +76,7 @@ impl<'a> Diff<'a> {
 
     /// The slot for the content of a variant, with what to do once it is filled.
     fn variant(self, name: &'static str) -> Result<(Diff<'a>, Wrap), Fault> {
+        self.walk.enter()?;
         self.walk.add(size::head_len(1))?;
         self.walk.add(size::str_len(name.len()))?;
         let kept = match &*self.slot {
@@ -93,13 +94,15 @@ impl<'a> Diff<'a> {
     }
 
     #[inline]
-    fn seq(self, len: Option<usize>, wrap: Wrap) -> SeqDiff<'a> {
-        SeqDiff::new(self.slot, self.walk, len, wrap)
+    fn seq(self, len: Option<usize>, wrap: Wrap) -> Result<SeqDiff<'a>, Fault> {
+        self.walk.enter()?;
+        Ok(SeqDiff::new(self.slot, self.walk, len, wrap))
     }
 
     #[inline]
-    fn map(self, len: Option<usize>, wrap: Wrap) -> MapDiff<'a> {
-        MapDiff::new(self.slot, self.walk, len, wrap)
+    fn map(self, len: Option<usize>, wrap: Wrap) -> Result<MapDiff<'a>, Fault> {
+        self.walk.enter()?;
+        Ok(MapDiff::new(self.slot, self.walk, len, wrap))
     }
 }
 
@@ -298,15 +301,15 @@ impl<'a> Serializer for Diff<'a> {
     }
 
     fn serialize_seq(self, len: Option<usize>) -> Result<SeqDiff<'a>, Fault> {
-        Ok(self.seq(len, Wrap::None))
+        self.seq(len, Wrap::None)
     }
 
     fn serialize_tuple(self, len: usize) -> Result<SeqDiff<'a>, Fault> {
-        Ok(self.seq(Some(len), Wrap::None))
+        self.seq(Some(len), Wrap::None)
     }
 
     fn serialize_tuple_struct(self, _name: &'static str, len: usize) -> Result<SeqDiff<'a>, Fault> {
-        Ok(self.seq(Some(len), Wrap::None))
+        self.seq(Some(len), Wrap::None)
     }
 
     fn serialize_tuple_variant(
@@ -317,16 +320,16 @@ impl<'a> Serializer for Diff<'a> {
         len: usize,
     ) -> Result<SeqDiff<'a>, Fault> {
         let (inner, wrap) = self.variant(variant)?;
-        Ok(inner.seq(Some(len), wrap))
+        inner.seq(Some(len), wrap)
     }
 
     fn serialize_map(self, len: Option<usize>) -> Result<MapDiff<'a>, Fault> {
-        Ok(self.map(len, Wrap::None))
+        self.map(len, Wrap::None)
     }
 
     #[inline]
     fn serialize_struct(self, _name: &'static str, len: usize) -> Result<MapDiff<'a>, Fault> {
-        Ok(self.map(Some(len), Wrap::None))
+        self.map(Some(len), Wrap::None)
     }
 
     fn serialize_struct_variant(
@@ -337,7 +340,7 @@ impl<'a> Serializer for Diff<'a> {
         len: usize,
     ) -> Result<MapDiff<'a>, Fault> {
         let (inner, wrap) = self.variant(variant)?;
-        Ok(inner.map(Some(len), wrap))
+        inner.map(Some(len), wrap)
     }
 
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<Delta, Fault> {

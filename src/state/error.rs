@@ -93,6 +93,9 @@ impl Display for Largest<'_> {
     }
 }
 
+/// So many steps of a path are shown.
+const SHOWN_STEPS: usize = 16;
+
 /// An error on its way up from the field it occurred in, gathering its path.
 ///
 /// Boxed so that the results passed around while walking a state stay small.
@@ -128,6 +131,11 @@ impl Fault {
         Self::new(format!("the key `{}` appears twice", key_text(key)))
     }
 
+    #[cold]
+    pub(super) fn deep_key() -> Self {
+        Self::new("the key of a map is nested in more than 4 levels")
+    }
+
     fn from_cause(cause: Cause) -> Self {
         Self(Box::new(Inner { cause, path: Vec::new() }))
     }
@@ -153,6 +161,11 @@ impl Fault {
     fn split(self) -> (Cause, String) {
         let Inner { cause, mut path } = *self.0;
         path.reverse();
+        if path.len() > SHOWN_STEPS {
+            // Of what is nested so deep the beginning says enough.
+            path.truncate(SHOWN_STEPS);
+            path.push("…".to_owned());
+        }
         (cause, path.join("."))
     }
 

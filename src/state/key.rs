@@ -56,15 +56,22 @@ impl<T: Serialize + ?Sized> Probe for Key<'_, T> {
         }
         match self.key.serialize(Equals(candidate)) {
             Ok(equal) => Ok(equal),
-            Err(NotScalar) => Ok(self.built.insert(build(self.key)?) == candidate),
+            Err(NotScalar) => Ok(self.built.insert(self.whole()?) == candidate),
         }
     }
 
     fn build(&mut self) -> Result<Value, Fault> {
         match self.built.take() {
             Some(built) => Ok(built),
-            None => build(self.key),
+            None => self.whole(),
         }
+    }
+}
+
+impl<T: Serialize + ?Sized> Key<'_, T> {
+    fn whole(&self) -> Result<Value, Fault> {
+        let key = build(self.key)?;
+        if key.is_key() { Ok(key) } else { Err(Fault::deep_key()) }
     }
 }
 

@@ -270,12 +270,15 @@ impl<'a> MapDiff<'a> {
             Delta::Whole
         } else if self.changes.is_empty() {
             Delta::Same
-        } else if self.changes.len() > TRIVIAL && self.replaced > (self.walk.size() - self.start) / 2 {
+        } else if !self.walk.patches()
+            || (self.changes.len() > TRIVIAL && self.replaced > (self.walk.size() - self.start) / 2)
+        {
             Delta::Whole
         } else {
             let changes = std::mem::take(&mut self.changes);
             self.walk.give(Patch::Map(MapPatch::new(changes)))
         };
+        self.walk.leave();
         Ok(self.wrap.finish(delta, self.walk))
     }
 

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Value;
+use super::error::Fault;
 use super::json::key_text;
 use super::value::SMALL;
 
@@ -247,7 +249,10 @@ impl Serialize for Entry {
 
 impl<'de> Deserialize<'de> for Entry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let (key, at, change) = Deserialize::deserialize(deserializer)?;
+        let (key, at, change): (Value, _, _) = Deserialize::deserialize(deserializer)?;
+        if !key.is_key() {
+            return Err(D::Error::custom(Fault::deep_key()));
+        }
         Ok(Self { key, at, change })
     }
 }

@@ -82,13 +82,16 @@ impl<'a> SeqDiff<'a> {
             Delta::Whole
         } else if self.changes.is_empty() && self.next == self.old_len {
             Delta::Same
-        } else if self.changes.len() > TRIVIAL && self.replaced > (self.walk.size() - self.start) / 2 {
+        } else if !self.walk.patches()
+            || (self.changes.len() > TRIVIAL && self.replaced > (self.walk.size() - self.start) / 2)
+        {
             Delta::Whole
         } else {
             let (from, len) = (hint(self.old_len), hint(self.next));
             let changes = std::mem::take(&mut self.changes);
             self.walk.give(Patch::Seq(SeqPatch::new(from, len, changes)))
         };
+        self.walk.leave();
         Ok(self.wrap.finish(delta, self.walk))
     }
 

@@ -5,6 +5,7 @@ use serde::{Serialize, Serializer};
 
 use super::*;
 
+mod limits;
 mod properties;
 mod shapes;
 

@@ -58,6 +58,9 @@ pub enum Value {
     Map(Vec<(Value, Value)>),
 }
 
+/// How many levels the key of a map may have.
+const MAX_KEY_DEPTH: usize = 4;
+
 impl Value {
     /// The value `state` serialises to.
     ///
@@ -134,6 +137,23 @@ impl Value {
             Value::I64(n)
         } else {
             Value::Wide(Box::new(n))
+        }
+    }
+
+    /// Whether it can be the key of a map. To compare two keys, or to write one as text, takes work that doubles
+    /// with each key within a key.
+    pub(super) fn is_key(&self) -> bool {
+        self.has_levels(MAX_KEY_DEPTH)
+    }
+
+    fn has_levels(&self, at_most: usize) -> bool {
+        match self {
+            Value::Seq(items) => at_most > 0 && items.iter().all(|item| item.has_levels(at_most - 1)),
+            Value::Map(entries) => {
+                let mut parts = entries.iter().flat_map(|(key, value)| [key, value]);
+                at_most > 0 && parts.all(|part| part.has_levels(at_most - 1))
+            }
+            _ => true,
         }
     }
 

@@ -7,6 +7,12 @@ use super::diff::Diff;
 use super::error::Fault;
 use super::patch::{MapPatch, Patch};
 
+/// How many levels a state may have. Whoever reads, compares or drops one calls itself for each.
+pub(super) const MAX_DEPTH: usize = 128;
+
+/// Changes further down are sent as whole values: a patch has four levels where its value has one.
+const MAX_PATCH_DEPTH: usize = 32;
+
 /// What became of one part of the tree. See [`Walk::part`] for the patch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Delta {
@@ -24,6 +30,8 @@ pub(super) enum Delta {
 pub(super) struct Walk {
     size: usize,
     limit: usize,
+    /// How many containers the walk is in.
+    depth: usize,
     /// The patch that goes with a [`Delta::Part`], for the recipient to take. Handing it
     /// over here keeps what every single field returns small enough for registers.
     part: Option<Patch>,
@@ -36,7 +44,7 @@ impl Walk {
     /// A walk that fails beyond `limit` bytes.
     #[inline]
     pub(super) fn new(limit: usize) -> Self {
-        Self { size: 0, limit, part: None, failed: false }
+        Self { size: 0, limit, depth: 0, part: None, failed: false }
     }
 
     /// Brings `tree` up to `state`.
@@ -69,6 +77,28 @@ impl Walk {
         Ok(())
     }
 
+    /// Goes into a container.
+    #[inline]
+    pub(super) fn enter(&mut self) -> Result<(), Fault> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(Fault::new(format!("it is nested in more than {MAX_DEPTH} levels")));
+        }
+        Ok(())
+    }
+
+    /// Leaves the container that was entered last.
+    #[inline]
+    pub(super) fn leave(&mut self) {
+        self.depth -= 1;
+    }
+
+    /// Whether changes of this container are sent one by one.
+    #[inline]
+    pub(super) fn patches(&self) -> bool {
+        self.depth <= MAX_PATCH_DEPTH
+    }
+
     #[inline]
     pub(super) fn give(&mut self, patch: Patch) -> Delta {
         self.part = Some(patch);
@@ -96,13 +126,18 @@ impl Wrap {
     /// The change to the variant, given the change to its content.
     #[inline]
     pub(super) fn finish(self, delta: Delta, walk: &mut Walk) -> Delta {
+        let patches = walk.patches();
         match self {
-            Wrap::None => delta,
+            Wrap::None => return delta,
+            Wrap::Kept(_) | Wrap::Overwritten(_) => walk.leave(),
+        }
+        match self {
             Wrap::Kept(name) => match walk.take() {
-                Some(patch) => walk.give(Patch::Map(MapPatch::one(Value::name(name), 0, patch))),
+                Some(patch) if patches => walk.give(Patch::Map(MapPatch::one(Value::name(name), 0, patch))),
+                Some(_) => Delta::Whole,
                 None => delta,
             },
-            Wrap::Overwritten(_) => Delta::Whole,
+            Wrap::None | Wrap::Overwritten(_) => Delta::Whole,
         }
     }
 

@@ -109,6 +109,12 @@ impl Connection {
         Self { reader, writer: FrameWriter { half: write, peer, _place: place } }
     }
 
+    /// One that has proved itself.
+    #[cfg(fuzzing)]
+    pub(crate) fn over(stream: UnixStream, limits: &Limits) -> Self {
+        Self::new(Stream::Unix(stream), "a peer".to_owned(), limits, None)
+    }
+
     /// The other end, in words.
     pub(crate) fn peer(&self) -> &str {
         &self.reader.peer

@@ -7,6 +7,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use super::depth::{MAX_DEPTH, Measured, is_too_deep};
+
 /// A value could not be turned into bytes, or bytes not into a value.
 #[derive(Debug, Error)]
 pub enum CodecError {
@@ -32,6 +34,14 @@ pub enum CodecError {
         #[source]
         source: rmp_serde::decode::Error,
     },
+    /// The value is nested too deeply to be read.
+    #[error("a `{type_name}` that is nested in more than {limit} levels is not read; flatten it, or send it in parts")]
+    TooDeep {
+        /// The Rust type that was wanted.
+        type_name: &'static str,
+        /// How many levels are read.
+        limit: usize,
+    },
 }
 
 /// The value as MessagePack with named fields.
@@ -51,15 +61,22 @@ pub(crate) fn encode_to<T: Serialize + ?Sized>(value: &T, out: &mut dyn io::Writ
 
 /// The value that [`encode_to`] has written, read piece by piece.
 pub(crate) fn decode_from<T: DeserializeOwned>(input: &mut dyn io::Read) -> Result<T, CodecError> {
-    rmp_serde::from_read(input).map_err(|source| CodecError::Decode {
-        type_name: std::any::type_name::<T>(),
-        length: 0,
-        source,
-    })
+    let mut input = Measured::new(input);
+    let value = rmp_serde::from_read(&mut input);
+    if input.is_too_deep {
+        return Err(too_deep::<T>());
+    }
+    value.map_err(|source| CodecError::Decode { type_name: std::any::type_name::<T>(), length: 0, source })
 }
 
 /// The value that [`encode`] made `bytes` from.
+///
+/// # Errors
+/// [`CodecError`], also for a value that is nested too deeply.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    if is_too_deep(bytes) {
+        return Err(too_deep::<T>());
+    }
     rmp_serde::from_slice(bytes).map_err(|source| CodecError::Decode {
         type_name: std::any::type_name::<T>(),
         length: bytes.len(),
@@ -95,6 +112,10 @@ impl CodecError {
         let source = rmp_serde::encode::Error::Syntax(error.to_string());
         Self::Encode { type_name: std::any::type_name::<T>(), source }
     }
+}
+
+fn too_deep<T: ?Sized>() -> CodecError {
+    CodecError::TooDeep { type_name: std::any::type_name::<T>(), limit: MAX_DEPTH }
 }
 
 fn encode_error<T: ?Sized>(source: rmp_serde::encode::Error) -> CodecError {

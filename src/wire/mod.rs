@@ -1,8 +1,12 @@
 //! Floor 1: values to bytes and back, and bytes to frames.
 //!
 //! The only caller of `rmp-serde`: MessagePack with named fields.
+//!
+//! # Guarantees
+//! - Whatever the bytes are, reading them neither panics nor runs out of stack.
 
 mod codec;
+mod depth;
 mod frame;
 
 pub use codec::CodecError;
