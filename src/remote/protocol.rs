@@ -91,6 +91,8 @@ pub(crate) enum Role {
     Watcher,
     /// To pull values; there is no session.
     Puller,
+    /// To do something with a drive of the head; there is no session.
+    Drive,
 }
 
 /// The first thing that a dialer says.
