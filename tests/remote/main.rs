@@ -4,6 +4,7 @@
 //! own.
 
 mod faults;
+mod files;
 mod lab;
 mod payloads;
 mod places;
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     if let Ok(program) = std::env::var(support::VARIABLE) {
         return support::run(&program);
     }
-    let all = [faults::TESTS, payloads::TESTS, places::TESTS, processes::TESTS, strangers::TESTS].concat();
+    let all = [faults::TESTS, files::TESTS, payloads::TESTS, places::TESTS, processes::TESTS, strangers::TESTS].concat();
     let trials = all.into_iter().map(|(name, test)| {
         Trial::test(name.trim_start_matches("remote::"), move || {
             test();
