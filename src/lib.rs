@@ -60,6 +60,7 @@
 //! - [`Restart`], [`OnError`], [`Strategy`], [`Overlap`]: what becomes of failures, and of an input that comes while
 //!   another runs. [`Status`] says what became of a run.
 //! - [`Payload`]: a large value that stays where it was made while a small reference to it travels.
+//! - [`Artifact`]: the same for a file or a directory. [`Drive`]: a folder that all Works share.
 //! - [`Placement`], [`Selector`], [`Resources`], [`OnNodeLost`], [`Messages`]: Works in processes of their own and on nodes.
 //! - [`App`], [`AppHandle`], [`Control`], [`Config`]: running it, inside another program as well.
 //! - [`testing`]: Apps in tests.
@@ -77,16 +78,20 @@
 //! | 4 | `remote` | Works in other processes and on other machines |
 //! | 3 | `work` | Works, messages, mailboxes, and where they run |
 //! | 2 | [`state`] | the value tree, comparing, patches |
-//! | 2 | `payload` | references to large values |
+//! | 2 | `payload` | references to large values, files and directories |
+//! | 2 | `drive` | shared folders |
 //! | 2 | `transport` | connections between processes |
 //! | 1 | `wire` | values as bytes, bytes as frames |
+//! | 1 | `files` | files that have their name once all of them is there |
 //! | 0 | `id`, `error` | what everything is named by; the [`Error`] of users' code |
 //!
 //! The repository's `ARCHITECTURE.md` follows one change through them, and `docs/guarantees.md` lists what is promised.
 
 mod app;
 mod cli;
+mod drive;
 mod error;
+mod files;
 mod flow;
 mod http;
 mod id;
@@ -101,13 +106,14 @@ mod work;
 pub use crate::app::{
     App, AppError, AppHandle, AppStage, AppStatus, Config, Control, Exit, Root, WorkStatus,
 };
+pub use crate::drive::{Drive, DriveError, DriveFile, DriveStream, Get, Put, Transferred};
 pub use crate::error::{Error, Result};
 pub use crate::flow::{
     Children, Flow, FlowContext, FlowError, FlowRef, Interrupt, OnError, OnNodeLost, Overlap, Reaction,
     Restart, Run, ScheduleError, Strategy, WorkRef,
 };
 pub use crate::id::ActorPath;
-pub use crate::payload::{Payload, PayloadError, PayloadUsage, Progress};
+pub use crate::payload::{Artifact, ArtifactError, Fetch, Payload, PayloadError, PayloadUsage, Progress};
 pub use crate::remote::NodeStatus;
 pub use crate::state::{StateError, Value};
 pub use crate::transport::{Endpoint, Token, TransportError};
@@ -141,9 +147,9 @@ pub mod prelude {
     pub use serde::{Deserialize, Serialize};
 
     pub use crate::{
-        App, Children, Error, Flow, FlowContext, FlowRef, Handle, Interrupt, Messages, OnError, Overlap,
-        Payload, Placement, Reaction, Resources, Restart, Result, Stage, Stopped, Strategy, Work, WorkAddr,
-        WorkContext, WorkRef, bail,
+        App, Artifact, Children, Drive, Error, Flow, FlowContext, FlowRef, Handle, Interrupt, Messages,
+        OnError, Overlap, Payload, Placement, Reaction, Resources, Restart, Result, Stage, Stopped, Strategy,
+        Work, WorkAddr, WorkContext, WorkRef, bail,
     };
 }
 

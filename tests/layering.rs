@@ -8,10 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules at the top of the crate and their floors; `lib.rs`, which exports from all of them, has none.
-const FLOORS: [(&str, u32); 13] = [
+const FLOORS: [(&str, u32); 15] = [
     ("id", 0),
     ("error", 0),
+    ("files", 1),
     ("wire", 1),
+    ("drive", 2),
     ("payload", 2),
     ("state", 2),
     ("transport", 2),
@@ -25,7 +27,8 @@ const FLOORS: [(&str, u32); 13] = [
 ];
 
 /// Names that only these modules may use, each by itself or as the beginning of a path.
-const ONLY: [(&str, &[&str]); 7] = [
+const ONLY: [(&str, &[&str]); 8] = [
+    ("object_store", &["drive"]),
     ("rmp_serde", &["wire"]),
     ("tokio_rustls", &["transport"]),
     ("rcgen", &["transport"]),

@@ -34,6 +34,7 @@ const TOKEN_VARIABLE: &str = "FLOWRIGHT_TOKEN";
 /// payload_memory_mib = 4096
 /// payload_disk_mib = 100000
 /// payload_dir = "/var/tmp"
+/// drive_dir = "/srv/drives"
 ///
 /// [place]
 /// "workers.3" = "pool"
@@ -74,6 +75,8 @@ pub struct Config {
     pub payload_disk_mib: Option<u64>,
     /// Where on disk; the directory for temporary files by default.
     pub payload_dir: Option<PathBuf>,
+    /// The directory of the head in which the drives are; `.flowright/drives`, below the directory in which it runs, by default.
+    pub drive_dir: Option<PathBuf>,
     /// Where Works run, by path; a path also stands for all Works below it.
     #[serde(default)]
     pub place: BTreeMap<String, Placement>,
@@ -100,6 +103,7 @@ impl Config {
             payload_memory_mib: self.payload_memory_mib.or(other.payload_memory_mib),
             payload_disk_mib: self.payload_disk_mib.or(other.payload_disk_mib),
             payload_dir: self.payload_dir.or(other.payload_dir),
+            drive_dir: self.drive_dir.or(other.drive_dir),
             place,
         }
     }
@@ -129,6 +133,13 @@ impl Config {
             disk: self.payload_disk_mib.map(|mib| mib.saturating_mul(1 << 20)),
             directory: self.payload_dir.clone(),
         }
+    }
+
+    /// Where the drives are.
+    pub(super) fn drives(&self) -> PathBuf {
+        let directory = self.drive_dir.clone().unwrap_or_else(|| PathBuf::from(".flowright/drives"));
+        // What the process does to its working directory later does not move them.
+        std::path::absolute(&directory).unwrap_or(directory)
     }
 
     pub(crate) fn host_or_default(&self) -> &str {

@@ -19,6 +19,7 @@ use super::driver::{Driver, OnFailure};
 use super::error::AppError;
 use super::hosts::{Hosts, SharedHead};
 use super::root::{Root, RootFlow};
+use crate::drive::{LocalHome, register};
 use crate::flow::Kinds;
 use crate::id::AppId;
 use crate::payload::{configure, never_wait_here};
@@ -169,6 +170,7 @@ impl App {
         configure(self.config.store_settings());
         let paused = self.runtime.is_some();
         let app = AppId::next();
+        let drives = register(app, Arc::new(LocalHome(self.config.drives())));
         let remote = match self.head_options() {
             Ok(remote) => (!paused).then_some(remote),
             Err(error) => return drop(ready.send(Err(error.into()))),
@@ -212,6 +214,7 @@ impl App {
             exit
         });
         forget_addresses(app, None);
+        drop(drives);
         // Stops every arbiter that is still there.
         System::current().stop();
         let _ = system.run();

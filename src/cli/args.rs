@@ -78,6 +78,10 @@ pub(super) struct Args {
     #[command(flatten)]
     payload: PayloadArgs,
 
+    /// The directory in which the drives are [default: .flowright/drives]
+    #[arg(long, value_name = "DIR")]
+    drive_dir: Option<PathBuf>,
+
     /// Where a Work runs: thread, pool, process, a node's name or label; may be repeated
     #[arg(long, value_name = "PATH=PLACEMENT")]
     place: Vec<String>,
@@ -209,6 +213,7 @@ impl Args {
             port: self.port,
             listen: self.listen.clone(),
             token_file: self.token_file.clone(),
+            drive_dir: self.drive_dir.clone(),
             ..self.payload.config(&self.tls)
         };
         for place in &self.place {

@@ -11,6 +11,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::{oneshot, watch};
 
+use super::artifact::TREE;
 use super::error::FetchError;
 use super::form::{AnyValue, Form, as_bytes};
 use super::hex::PayloadId;
@@ -45,6 +46,9 @@ pub(crate) trait Elsewhere: Send + Sync {
 
     /// Begins to pull. Blocks, as all that comes of it does.
     fn open(&self, want: &Want, waited: Waited) -> Result<Opened, FetchError>;
+
+    /// Whether anybody who can be reached has it.
+    fn has(&self, id: PayloadId) -> BoxFuture<'static, bool>;
 
     /// The value is here now as well.
     fn pulled(&self, id: PayloadId);
@@ -180,6 +184,14 @@ impl Entry {
         }
     }
 
+    /// Its file, if it is on disk.
+    pub(super) fn on_disk(&self) -> Option<(Arc<Spilled>, Outline)> {
+        match &self.lock().kept {
+            Kept::File { file, outline, .. } => Some((file.clone(), outline.clone())),
+            _ => None,
+        }
+    }
+
     /// How many bytes of it have arrived.
     pub(super) fn received(&self, length: u64) -> u64 {
         let content = self.lock();
@@ -295,6 +307,11 @@ impl Entry {
             }
         };
         let length = outline.length();
+        // What is made of files is not to fill the memory, whoever keeps a copy of it.
+        let target = match target {
+            Target::Bytes if type_name == TREE && length > SMALL => Target::File,
+            target => target,
+        };
         match target {
             Target::Value(form) => {
                 if form.type_name() != type_name {
@@ -331,8 +348,12 @@ impl Entry {
                                 .unwrap_or_else(|| FetchError::Lost(error.to_string())));
                         }
                     };
-                    io::Write::write_all(&mut writer, &buffer[..read]).map_err(|error| {
-                        FetchError::NoRoom(format!("it cannot be written to disk: {error}"))
+                    let written = io::Write::write_all(&mut writer, &buffer[..read]);
+                    written.map_err(|error| {
+                        FetchError::NoRoom(format!(
+                            "it cannot be written below {}: {error}; choose another place with `payload_dir`",
+                            writer.directory().display()
+                        ))
                     })?;
                 }
                 let file = Arc::new(writer.finish()?);
@@ -460,7 +481,7 @@ impl Chunks for Owned {
     }
 }
 
-struct Read(Arc<Spilled>);
+pub(super) struct Read(pub(super) Arc<Spilled>);
 
 impl Chunks for Read {
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<u64, FetchError> {

@@ -16,9 +16,10 @@
 //! - Values in memory take no more than a budget; those that were not used for longest wait on disk.
 //!
 //! How a value is written is in `form`, what its bytes must be in `outline`, how they arrive in `reception`; where it is
-//! in `entry`, what keeps it alive in `store`, and how much room there is in `keeper`. How processes speak of payloads is
+//! in `entry`, what keeps it alive in `store`, and how much room there is in `keeper`. Files and directories are in `artifact`. How processes speak of payloads is
 //! none of this floor's business: it knows [`Elsewhere`] and [`Tie`].
 
+mod artifact;
 mod blocking;
 mod entry;
 mod error;
@@ -34,6 +35,7 @@ mod replicas;
 mod spill;
 mod store;
 
+pub use self::artifact::{Artifact, ArtifactError, Fetch};
 pub(crate) use self::blocking::never_wait_here;
 pub(crate) use self::entry::{Elsewhere, Opened, Outgoing, SMALL, Waited, Want};
 pub(crate) use self::error::FetchError;

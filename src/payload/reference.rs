@@ -12,6 +12,8 @@ use super::entry::{Entry, Load, Target, Want, straight_to_disk};
 use super::error::{FetchError, PayloadError};
 use super::form::{AnyValue, Form};
 use super::hex::{Hex, PayloadId, new_id};
+use super::outline::Outline;
+use super::spill::Spilled;
 use super::store::{self, Hold, Replicas};
 use super::{blocking, keeper, replicas};
 use crate::id::{ActorPath, AppId};
@@ -133,29 +135,12 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
         }
     }
 
-    /// Has so many nodes keep a copy, the one that made it included: as soon as there are so many nodes, and for as long as
-    /// anything refers to the payload. Where a node with a copy is lost another makes one from those that are left.
-    pub fn replicate(self, copies: usize) -> Self {
-        if let (Some(hold), Some(app)) = (&self.hold, self.maker) {
-            let Reference { hash, length, .. } = *self.reference;
-            hold.set_replicas(Replicas { count: u32::try_from(copies).unwrap_or(u32::MAX), hash, length });
-            replicas::ask(app, hold);
-        }
-        self
-    }
-
     /// Looks in memory, and has the value come if it is not there.
     fn look(&self) -> Result<Found<T>, PayloadError> {
         if let Some(value) = self.value.get() {
             return Ok(Found::Here(value.clone()));
         }
-        let hold = self.hold.as_ref().ok_or_else(|| {
-            self.reference.error::<T>(FetchError::Lost(
-                "nothing referred to it any more, so it was freed; keep the `Payload` in a state, an input or a variable \
-                 for as long as its value is needed"
-                    .to_owned(),
-            ))
-        })?;
+        let hold = self.hold()?;
         if let Some(value) = hold.entry().value() {
             return self.typed(value).map(Found::Here);
         }
@@ -201,15 +186,16 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
     }
 
     fn want(&self) -> Want {
-        let Reference { id, hash, length, .. } = &*self.reference;
-        Want {
-            id: *id,
-            hash: hash.0,
-            length: *length,
-            type_name: type_name::<T>(),
-            what: self.reference.describe(),
-        }
+        self.want_as(type_name::<T>())
     }
+}
+
+/// What was put on disk when it was made.
+pub(super) struct OnDisk {
+    pub(super) id: PayloadId,
+    pub(super) file: Spilled,
+    pub(super) outline: Outline,
+    pub(super) type_name: &'static str,
 }
 
 enum Found<T> {
@@ -239,6 +225,97 @@ impl Reference {
 }
 
 impl<T> Payload<T> {
+    /// Has so many nodes keep a copy, the one that made it included: as soon as there are so many nodes, and for as long as
+    /// anything refers to the payload. Where a node with a copy is lost another makes one from those that are left.
+    pub fn replicate(self, copies: usize) -> Self {
+        if let (Some(hold), Some(app)) = (&self.hold, self.maker) {
+            let Reference { hash, length, .. } = *self.reference;
+            hold.set_replicas(Replicas { count: u32::try_from(copies).unwrap_or(u32::MAX), hash, length });
+            replicas::ask(app, hold);
+        }
+        self
+    }
+
+    fn hold(&self) -> Result<&Arc<Hold>, PayloadError> {
+        self.hold.as_ref().ok_or_else(|| {
+            self.reference.error::<T>(FetchError::Lost(
+                "nothing referred to it any more, so it was freed; keep the `Payload` in a state, an input or a variable \
+                 for as long as its value is needed"
+                    .to_owned(),
+            ))
+        })
+    }
+
+    fn want_as(&self, type_name: &'static str) -> Want {
+        let Reference { id, hash, length, .. } = &*self.reference;
+        Want { id: *id, hash: hash.0, length: *length, type_name, what: self.reference.describe() }
+    }
+
+    // ---- what is never a value in memory ----
+
+    /// A reference to what was put on disk.
+    pub(super) fn on_disk(made: OnDisk, of: &str, app: AppId, origin: &ActorPath) -> Self {
+        let OnDisk { id, file, outline, type_name } = made;
+        let reference = Arc::new(Reference {
+            id,
+            hash: Hex(outline.hash()),
+            length: outline.length(),
+            of: shorten(of),
+            origin: shorten(origin.as_str()),
+        });
+        let entry = Entry::of_file(id, file, outline, type_name);
+        Self { reference, hold: Some(store::made(id, entry)), maker: Some(app), value: OnceLock::new() }
+    }
+
+    /// Has it come to the disk of this machine, unless it is there.
+    pub(super) async fn pull_to_disk(
+        &self,
+        type_name: &'static str,
+    ) -> Result<(Arc<Spilled>, Outline), PayloadError> {
+        let entry = self.hold()?.entry();
+        loop {
+            if let Some(stored) = entry.type_name()
+                && stored != type_name
+            {
+                let payload = self.describe();
+                return Err(PayloadError::WrongType { payload, stored, wanted: type_name });
+            }
+            if let Some(on_disk) = entry.on_disk() {
+                return Ok(on_disk);
+            }
+            // Others may have it come to memory; then it goes to disk from there.
+            let pulled = entry.load(self.want_as(type_name), Target::File).await;
+            pulled.map_err(|error| self.reference.error::<T>(error))?;
+        }
+    }
+
+    /// Whether it is here, or somewhere else that can be reached.
+    pub(super) async fn is_somewhere(&self) -> bool {
+        let Some(hold) = &self.hold else { return false };
+        if hold.entry().is_here() {
+            return true;
+        }
+        match hold.entry().elsewhere() {
+            Some(elsewhere) => elsewhere.has(self.reference.id).await,
+            None => false,
+        }
+    }
+
+    pub(super) fn describe(&self) -> String {
+        self.reference.describe()
+    }
+
+    pub(super) fn error(&self, error: FetchError) -> PayloadError {
+        self.reference.error::<T>(error)
+    }
+
+    /// What it is a reference to, in words.
+    pub(super) fn of(&self) -> &str {
+        &self.reference.of
+    }
+
+    // ---- all of them ----
+
     /// The size of the encoded value in bytes.
     pub fn encoded_len(&self) -> u64 {
         self.reference.length

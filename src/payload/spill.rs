@@ -131,6 +131,11 @@ impl SpillWriter {
         }
     }
 
+    /// Where it is written.
+    pub(super) fn directory(&self) -> &Path {
+        self.part.parent().unwrap_or(&self.part)
+    }
+
     pub(crate) fn finish(mut self) -> Result<Spilled, FetchError> {
         let failed = |part: &Path, error: &dyn std::fmt::Display| {
             FetchError::NoRoom(format!("{} cannot be written: {error}", part.display()))

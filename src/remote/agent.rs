@@ -16,11 +16,13 @@ use futures::future::BoxFuture;
 use tokio::sync::{Notify, oneshot};
 
 use super::bridge::{Bridge, BridgeOptions, DialError, Site, Whereabouts};
+use super::drives::DrivesOfHead;
 use super::link::Link;
 use super::logs::send_logs;
 use super::protocol::{Control, Hello, NodeCard, Role};
 use super::session::SessionSettings;
 use super::ways::DistantWay;
+use crate::drive::register;
 use crate::id::{ActorPath, IdMap, WorkId, unique};
 use crate::payload::{self, Hex, Hold, Holds, PayloadId, Want};
 use crate::transport::{Endpoint, Listener, TransportError};
@@ -111,6 +113,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         bridge.set_site(Arc::downgrade(&site));
         let router: Arc<dyn Router> = agent.clone();
         set_router(bridge.app(), Some(Arc::downgrade(&router)));
+        let drives = register(bridge.app(), Arc::new(DrivesOfHead(Arc::downgrade(&bridge))));
         let news = tokio::spawn(agent.clone().send_news());
         let logs = tokio::spawn(send_logs(head.clone()));
         let pursue = bridge.clone().pursue(head.clone(), vec![endpoint], hello, Some((connection, received)));
@@ -129,6 +132,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         agent.end();
         bridge.end();
         set_router(bridge.app(), None);
+        drop(drives);
         forget_addresses(bridge.app(), None);
         if left {
             return Ok(Farewell::Left);
@@ -409,7 +413,7 @@ impl Site for Agent {
     fn admit(&self, hello: &Hello) -> Result<(), String> {
         match hello.role {
             Role::Peer => Ok(()),
-            Role::Node | Role::Watcher | Role::Puller => {
+            Role::Node | Role::Watcher | Role::Puller | Role::Drive => {
                 Err("this is a node and not the head; join the head".to_owned())
             }
         }

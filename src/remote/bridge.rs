@@ -233,6 +233,11 @@ impl Bridge {
         let _ = self.join.set(join);
     }
 
+    /// Where the head is reached from here; `None` at the head.
+    pub(super) fn head_endpoint(&self) -> Option<Endpoint> {
+        self.join.get().cloned()
+    }
+
     pub(super) async fn whereabouts(&self, id: PayloadId) -> Option<Whereabouts> {
         let site = self.site().ok()?;
         tokio::time::timeout(self.settings.grace, site.whereabouts(id)).await.ok()?
@@ -258,7 +263,12 @@ impl Bridge {
                 let limit = bridge.limits.handshake;
                 match tokio::time::timeout(limit, bridge.greet(connection)).await {
                     Ok(Ok(None)) => {}
-                    Ok(Ok(Some(connection))) => {
+                    Ok(Ok(Some((Role::Drive, connection)))) => {
+                        if let Err(error) = bridge.serve_drive(connection).await {
+                            log::debug!("the connection on which {peer} used a drive broke: {error}");
+                        }
+                    }
+                    Ok(Ok(Some((_, connection)))) => {
                         if let Err(error) = bridge.serve_pulls(connection).await {
                             log::debug!("the connection on which {peer} pulled values broke: {error}");
                         }
@@ -272,8 +282,11 @@ impl Bridge {
         }
     }
 
-    /// Gives the connection back where values are to be pulled on it.
-    async fn greet(self: &Arc<Self>, mut connection: Connection) -> Result<Option<Connection>, DialError> {
+    /// Gives the connection back where there is no session on it.
+    async fn greet(
+        self: &Arc<Self>,
+        mut connection: Connection,
+    ) -> Result<Option<(Role, Connection)>, DialError> {
         let hello: Hello = match connection.read_frame().await? {
             Some(Frame::Hello(body)) => {
                 wire::decode(&body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
@@ -284,6 +297,10 @@ impl Bridge {
         let found = match self.stranger(&hello) {
             Some(refusal) => Err(refusal),
             None if hello.role == Role::Puller => Ok(None),
+            None if hello.role == Role::Drive && self.head_id().is_none() => Ok(None),
+            None if hello.role == Role::Drive => {
+                Err(Refusal { reason: "drives are at the head, which this is not".to_owned(), lost: false })
+            }
             None => self.session_for(&hello).map(Some),
         };
         let session = match found {
@@ -306,7 +323,7 @@ impl Bridge {
         };
         let body = wire::encode(&welcome).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
         connection.write_frame(&Frame::Hello(body)).await?;
-        let Some((_, connections)) = session else { return Ok(Some(connection)) };
+        let Some((_, connections)) = session else { return Ok(Some((hello.role, connection))) };
         // The session may have ended meanwhile; then the connection is closed.
         let _ = connections.send((connection, hello.received)).await;
         Ok(None)

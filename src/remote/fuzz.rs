@@ -92,7 +92,8 @@ impl<'a> Script<'a> {
 pub fn session(data: &[u8]) {
     let mut script = Script(data);
     let mut now = Duration::ZERO;
-    let settings = SessionSettings { max_unacknowledged: 4096, max_frame: 2048, ..SessionSettings::default() };
+    let settings =
+        SessionSettings { max_unacknowledged: 4096, max_frame: 2048, ..SessionSettings::default() };
     let mut session = Session::new(settings, now);
     let (mut pushed, mut arrived, mut broken) = (0_u64, 0_u64, false);
     while let Some(what) = script.byte() {

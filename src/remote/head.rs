@@ -386,7 +386,7 @@ impl Head {
 impl Site for Head {
     fn admit(&self, hello: &Hello) -> Result<(), String> {
         match hello.role {
-            Role::Peer | Role::Watcher | Role::Puller => return Ok(()),
+            Role::Peer | Role::Watcher | Role::Puller | Role::Drive => return Ok(()),
             Role::Node => {}
         }
         let name = &hello.node.name;
@@ -410,7 +410,7 @@ impl Site for Head {
 
     fn joined(&self, link: &Arc<Link>, role: Role) {
         match role {
-            Role::Peer | Role::Puller => return,
+            Role::Peer | Role::Puller | Role::Drive => return,
             Role::Watcher => {
                 self.lock().watchers.push(link.clone());
                 self.lock().events.push(HostEvent::Room);

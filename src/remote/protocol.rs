@@ -91,6 +91,8 @@ pub(crate) enum Role {
     Watcher,
     /// To pull values; there is no session.
     Puller,
+    /// To do something with a drive of the head; there is no session.
+    Drive,
 }
 
 /// The first thing that a dialer says.
@@ -441,7 +443,8 @@ mod tests {
             there.apply(patch.unwrap()).unwrap();
             assert_eq!(there, *tracker.value());
         }
-        let Control::State { state, .. } = travels(&Control::State { version: 1, state: there.clone() }) else {
+        let Control::State { state, .. } = travels(&Control::State { version: 1, state: there.clone() })
+        else {
             panic!("it was a state")
         };
         assert_eq!(state, there);
@@ -451,7 +454,11 @@ mod tests {
     fn changes_that_are_nested_too_deeply_are_refused() {
         let level = b"\x81\xa3seq\x83\xa4from\x01\xa3len\x01\xa5items\x81\x00";
         for levels in [80, 300, 100_000] {
-            let bytes = [&[CONTROL][..], b"\x81\xa4news\x84\xabincarnation\x01\xa7reports\x90\xa6refers\xc2\xa5patch"].concat();
+            let bytes = [
+                &[CONTROL][..],
+                b"\x81\xa4news\x84\xabincarnation\x01\xa7reports\x90\xa6refers\xc2\xa5patch",
+            ]
+            .concat();
             let bytes = [bytes, level.repeat(levels), b"\x81\xa3set\xc0".to_vec()].concat();
             assert_eq!(Packet::read(Bytes::from(bytes)).is_ok(), levels == 80);
         }

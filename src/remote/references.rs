@@ -171,6 +171,14 @@ impl Elsewhere for Distant {
         super::pulls::open(bridge, self.sources(), want, waited)
     }
 
+    fn has(&self, id: PayloadId) -> BoxFuture<'static, bool> {
+        let bridge = self.bridge.clone();
+        Box::pin(async move {
+            let Some(bridge) = bridge.upgrade() else { return false };
+            bridge.whereabouts(id).await.is_some_and(|answer| !answer.sources.is_empty())
+        })
+    }
+
     fn pulled(&self, id: PayloadId) {
         if let Some(site) = self.bridge.upgrade().and_then(|bridge| bridge.site().ok()) {
             site.pulled(id);

@@ -148,7 +148,10 @@ fn a_peer_that_breaks_the_protocol_is_refused() {
     assert!(matches!(a.connect(7, MS), Err(SessionError::NeverSent { .. })));
     say(&mut a, b"x");
     // It waits here, and nobody can have it.
-    assert!(matches!(a.receive(Frame::Ack { received: 1 }, MS), Err(SessionError::NeverSent { sent: 0, .. })));
+    assert!(matches!(
+        a.receive(Frame::Ack { received: 1 }, MS),
+        Err(SessionError::NeverSent { sent: 0, .. })
+    ));
     transmit(&mut a, MS);
     a.receive(Frame::Ack { received: 1 }, MS).unwrap();
     assert!(matches!(a.connect(0, MS), Err(SessionError::NotKept { .. })));

@@ -35,7 +35,9 @@ pub enum CodecError {
         source: rmp_serde::decode::Error,
     },
     /// The value is nested too deeply to be read.
-    #[error("a `{type_name}` that is nested in more than {limit} levels is not read; flatten it, or send it in parts")]
+    #[error(
+        "a `{type_name}` that is nested in more than {limit} levels is not read; flatten it, or send it in parts"
+    )]
     TooDeep {
         /// The Rust type that was wanted.
         type_name: &'static str,

@@ -219,7 +219,8 @@ mod tests {
 
     #[test]
     fn what_is_wide_is_not_deep() {
-        let wide: Vec<(Vec<u8>, BTreeMap<u32, f64>, Option<String>, i64, u64)> = (0..2000)
+        type Wide = (Vec<u8>, BTreeMap<u32, f64>, Option<String>, i64, u64);
+        let wide: Vec<Wide> = (0..2000)
             .map(|n| (vec![1; n % 3], [(1, 2.5)].into(), Some("x".repeat(n)), -(n as i64) << 30, n as u64))
             .collect();
         let bytes = encode(&wide).unwrap();

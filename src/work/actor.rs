@@ -17,6 +17,7 @@ use super::mailbox::{Mail, Mailbox, Receiver};
 use super::outbox::{Outbox, Report};
 use super::run::RunOrder;
 use super::status::{Failure, Reason};
+use crate::drive;
 use crate::error::Error;
 use crate::id::{ActorPath, AppId};
 use crate::payload::{Holds, PayloadError};
@@ -78,6 +79,7 @@ pub(crate) fn current_work() -> Option<ActorPath> {
 /// Runs an incarnation to its end and reports that end, unless it was aborted: then nobody listens any more.
 pub(crate) async fn live<W: Work>(seed: Box<Seed<W>>) {
     let mut path = Some(seed.path.clone());
+    let app = seed.app;
     let outbox = seed.outbox.clone();
     let abort = seed.abort.clone();
     let end = {
@@ -91,9 +93,10 @@ pub(crate) async fn live<W: Work>(seed: Box<Seed<W>>) {
             if abort.is_raised() {
                 return Poll::Ready(None);
             }
-            let before = CURRENT.replace(path.take());
+            let before = (CURRENT.replace(path.take()), drive::enter(Some(app)));
             let polled = body.as_mut().poll(cx).map(Some);
-            path = CURRENT.replace(before);
+            path = CURRENT.replace(before.0);
+            drive::enter(before.1);
             polled
         })
         .await

@@ -5,6 +5,7 @@
 
 mod certificates;
 mod faults;
+mod files;
 mod lab;
 mod payloads;
 mod places;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let all = [
         certificates::TESTS,
         faults::TESTS,
+        files::TESTS,
         payloads::TESTS,
         places::TESTS,
         processes::TESTS,

@@ -30,6 +30,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
             })
         })
         .main(),
+        "files" => crate::files::program(),
         "payloads" => crate::payloads::program(),
         "stranger" => App::new(Stranger::default).main(),
         other => panic!("there is no program {other}"),

@@ -1,5 +1,7 @@
 //! What a user sees of Works on one machine: runs, statuses, messages, failures, hooks, payloads.
 
+mod artifacts;
+mod drives;
 mod failures;
 mod hooks;
 mod lifecycle;
@@ -10,4 +12,5 @@ mod restarts;
 mod runs;
 mod state;
 mod statuses;
+mod stories;
 mod support;

@@ -1,0 +1,82 @@
+//! Where the drives of an App are that have a name: who knows that, by App.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::error::{DriveError, StoreError};
+use super::names::check_drive;
+use super::objects::Objects;
+use super::store::Store;
+use crate::id::AppId;
+
+/// Opens drives.
+pub(crate) trait Home: Send + Sync {
+    fn open(&self, drive: &str) -> Result<Arc<dyn Store>, StoreError>;
+}
+
+/// Drives that are directories below one of this machine.
+pub(crate) struct LocalHome(pub(crate) PathBuf);
+
+impl Home for LocalHome {
+    fn open(&self, drive: &str) -> Result<Arc<dyn Store>, StoreError> {
+        // Other processes name drives, too.
+        check_drive(drive).map_err(StoreError::Failed)?;
+        Ok(Arc::new(Objects::in_directory(&self.0.join(drive))?))
+    }
+}
+
+static HOMES: Mutex<Option<HashMap<AppId, Arc<dyn Home>>>> = Mutex::new(None);
+
+thread_local! {
+    static CURRENT: Cell<Option<AppId>> = const { Cell::new(None) };
+}
+
+fn lock() -> MutexGuard<'static, Option<HashMap<AppId, Arc<dyn Home>>>> {
+    HOMES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says where the drives of this App are, as seen from this process, for as long as what this gives lives.
+pub(crate) fn register(app: AppId, home: Arc<dyn Home>) -> Registered {
+    let before = lock().get_or_insert_default().insert(app, home);
+    drop(before);
+    Registered(app)
+}
+
+#[must_use]
+pub(crate) struct Registered(AppId);
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let home = lock().as_mut().and_then(|homes| homes.remove(&self.0));
+        drop(home);
+    }
+}
+
+pub(crate) fn home(app: AppId) -> Option<Arc<dyn Home>> {
+    lock().as_ref()?.get(&app).cloned()
+}
+
+/// Code of this App runs on this thread from now on; gives whose it was before.
+pub(crate) fn enter(app: Option<AppId>) -> Option<AppId> {
+    CURRENT.replace(app)
+}
+
+/// Opens a drive of the App whose code this is.
+pub(super) fn open(drive: &str) -> Result<Arc<dyn Store>, DriveError> {
+    let no_app = |why| DriveError::NoApp { drive: drive.to_owned(), why };
+    let found = {
+        let homes = lock();
+        let homes = homes.as_ref().filter(|homes| !homes.is_empty());
+        let homes = homes.ok_or_else(|| no_app("none runs in this process: use it in a Work"))?;
+        match (CURRENT.get().and_then(|app| homes.get(&app)), homes.len()) {
+            (Some(home), _) => home.clone(),
+            (None, 1) => homes.values().next().expect("there is one").clone(),
+            (None, _) => {
+                return Err(no_app("several run in this process: use it in a Work of the one that is meant"));
+            }
+        }
+    };
+    found.open(drive).map_err(|error| error.with(drive, "", None))
+}

@@ -1,0 +1,383 @@
+//! Floor 2: folders that all Works share.
+//!
+//! # Guarantees
+//! - Who gets a file gets all of one that was put, never half of one, and never a mixture of two.
+//! - Nothing is ever held in memory as a whole but what was asked for as such.
+//!
+//! Where a drive is, is in `home`; what it can do, in `store`, of which there are two: `objects` here, and on nodes one that speaks
+//! with the head, upstairs.
+
+mod error;
+mod home;
+mod names;
+mod objects;
+mod store;
+mod transfer;
+
+use std::fmt;
+use std::ops::{Bound, RangeBounds};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt, TryStreamExt};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use self::error::DriveError;
+pub(crate) use self::error::StoreError;
+pub(crate) use self::home::{Home, LocalHome, enter, home, register};
+pub(crate) use self::names::check as check_name;
+pub(crate) use self::objects::PIECE;
+use self::objects::{Objects, supply_of_bytes, supply_of_file};
+pub use self::store::DriveFile;
+pub(crate) use self::store::{Body, Given, Store, Supply, Wanted};
+pub use self::transfer::{Get, Put, Transferred};
+
+/// A folder that all Works of an App share, on whatever machine they are.
+///
+/// By its name alone it is a directory at the head (`--drive-dir`, `.flowright/drives` by default), which nodes reach through the head:
+/// no service is needed. By a URL it is a directory that all machines have in the same place (`file:///mnt/shared`), or, with the
+/// feature `s3`, a bucket (`s3://bucket/prefix`).
+///
+/// It is serialised as its name or URL, so that it can be part of a state, an input or a message. Its methods are for Works.
+///
+/// ```
+/// # use flowright::prelude::*;
+/// #[derive(Default, Serialize, Deserialize)]
+/// struct Reporter {
+///     found: Vec<String>,
+/// }
+///
+/// impl Work for Reporter {
+///     type Input = Drive;
+///
+///     async fn run(&mut self, reports: Drive, _cx: &mut WorkContext<Self>) -> Result<()> {
+///         reports.put_bytes("2024/one.txt", "all is well").await?;
+///         self.found = reports.list("2024").await?.into_iter().map(|file| file.name).collect();
+///         assert_eq!(reports.read("2024/one.txt").await?, "all is well");
+///         reports.delete("2024/one.txt").await?;
+///         assert!(!reports.exists("2024/one.txt").await?);
+///         Ok(())
+///     }
+/// }
+/// # #[derive(Default, Serialize, Children)]
+/// # struct Root { reporter: WorkRef<Reporter> }
+/// # impl Flow for Root {
+/// #     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+/// #         let found = self.reporter.run(Drive::new("reports")).finished()?.found.clone();
+/// #         assert_eq!(found, ["2024/one.txt"]);
+/// #         cx.stop("done");
+/// #         Ok(())
+/// #     }
+/// # }
+/// # let directory = std::env::temp_dir().join(format!("flowright-drive-doc-{}", std::process::id()));
+/// # let config = flowright::Config { drive_dir: Some(directory.clone()), ..Default::default() };
+/// # let app = flowright::testing::TestApp::start_app(App::new(Root::default).config(config));
+/// # app.wait_for_exit().result.unwrap();
+/// # std::fs::remove_dir_all(directory).unwrap();
+/// ```
+///
+/// # Names
+/// A file has a name such as `reports/2024/one.txt`. Absolute names, `..` and the like are refused.
+///
+/// # Two at once
+/// Of two that put a file by one name at the same time one is there afterwards, whole. With `.overwrite(false)` the other is told
+/// [`DriveError::Exists`]; for files of more than 8 MiB in a bucket that is looked at just before the end, so that there two at
+/// the very same instant may both be told that all is well.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Drive(Arc<str>);
+
+impl Drive {
+    /// The drive by this name at the head of the App. What is wrong with a name is told by whatever is done with the drive.
+    pub fn new(name: impl AsRef<str>) -> Self {
+        Self(name.as_ref().into())
+    }
+
+    /// The drive at this URL: `file:///directory`, or `s3://bucket/prefix` with the feature `s3`. For the latter the environment of
+    /// each process says the rest: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, and for another service
+    /// than Amazon's `AWS_ENDPOINT` (and `AWS_ALLOW_HTTP=true`).
+    ///
+    /// ```
+    /// use flowright::Drive;
+    ///
+    /// assert!(Drive::from_url("file:///mnt/shared").is_ok());
+    /// let error = Drive::from_url("ftp://host").unwrap_err();
+    /// assert!(error.to_string().contains("file:///"));
+    /// ```
+    ///
+    /// # Errors
+    /// [`DriveError::BadDrive`].
+    pub fn from_url(url: impl AsRef<str>) -> Result<Self, DriveError> {
+        let url = url.as_ref();
+        place_of(url).map_err(|why| DriveError::BadDrive { drive: url.to_owned(), why })?;
+        Ok(Self(url.into()))
+    }
+
+    /// Its name, or its URL.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Puts the file at the path `from` into the drive, once this is awaited. It is streamed.
+    ///
+    /// ```no_run
+    /// # async fn f(drive: flowright::Drive) -> flowright::Result<()> {
+    /// drive
+    ///     .put("model/weights", "weights.bin")
+    ///     .overwrite(false)
+    ///     .on_progress(|now| println!("{} of {:?} bytes", now.bytes, now.total))
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// When it is dropped before it is done, what had been there by that name is there.
+    ///
+    /// # Errors
+    /// [`DriveError`]; what had been there by that name is there then, unless it is said that this is not known.
+    pub fn put(&self, name: impl Into<String>, from: impl Into<PathBuf>) -> Put {
+        let from = from.into();
+        let total = from.metadata().ok().map(|metadata| metadata.len());
+        Put::new(self.clone(), name.into(), supply_of_file(from.clone()), Some(from), total)
+    }
+
+    /// Puts these bytes into the drive, once this is awaited.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub fn put_bytes(&self, name: impl Into<String>, bytes: impl Into<Bytes>) -> Put {
+        let bytes = bytes.into();
+        let total = bytes.len() as u64;
+        Put::new(self.clone(), name.into(), supply_of_bytes(bytes), None, Some(total))
+    }
+
+    /// Has a file of the drive be at the path `into`, once this is awaited. It is streamed, and has its name there once all of it
+    /// is there; directories above it are made.
+    ///
+    /// # Cancel safety
+    /// When it is dropped before it is done nothing is left.
+    ///
+    /// # Errors
+    /// [`DriveError`]; nothing is left at `into` then but what had been there.
+    pub fn get(&self, name: impl Into<String>, into: impl Into<PathBuf>) -> Get {
+        Get::new(self.clone(), name.into(), into.into())
+    }
+
+    /// All bytes of a file, in memory.
+    ///
+    /// # Errors
+    /// [`DriveError`].
+    pub async fn read(&self, name: &str) -> Result<Bytes, DriveError> {
+        let mut file = self.stream(name, ..).await?;
+        let mut bytes = BytesMut::new();
+        while let Some(piece) = file.try_next().await? {
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// The bytes of a file between these, as they come.
+    ///
+    /// ```no_run
+    /// # use flowright::Drive;
+    /// # async fn f(drive: Drive) -> flowright::Result<()> {
+    /// use futures::TryStreamExt;
+    ///
+    /// let mut header = drive.stream("model/weights", ..1024).await?;
+    /// while let Some(bytes) = header.try_next().await? {
+    ///     println!("{} bytes", bytes.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`DriveError`], here and from the stream.
+    pub async fn stream(&self, name: &str, range: impl RangeBounds<u64>) -> Result<DriveStream, DriveError> {
+        let from = match range.start_bound() {
+            Bound::Included(from) => *from,
+            Bound::Excluded(before) => before.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(last) => Some(last.saturating_add(1)),
+            Bound::Excluded(to) => Some(*to),
+            Bound::Unbounded => None,
+        };
+        let store = self.open(name, false)?;
+        let failed = |error: StoreError| error.with(&self.0, name, None);
+        if to.is_some_and(|to| to <= from) {
+            let file = store.look(name.to_owned()).await.map_err(failed)?;
+            let file = file.ok_or(StoreError::NotFound).map_err(failed)?;
+            let body = futures::stream::empty().boxed();
+            return Ok(DriveStream { drive: self.clone(), file, body });
+        }
+        let wanted = Wanted { name: name.to_owned(), from, to, version: None };
+        let Given { file, body, .. } = store.get(wanted).await.map_err(failed)?;
+        Ok(DriveStream { drive: self.clone(), file, body })
+    }
+
+    /// All files in a directory of the drive and below it, ordered by name; `""` is all of the drive.
+    ///
+    /// # Errors
+    /// [`DriveError`]; a directory in which there is nothing is no error.
+    pub async fn list(&self, directory: &str) -> Result<Vec<DriveFile>, DriveError> {
+        let mut files = Vec::new();
+        let mut found = self.list_stream(directory)?;
+        while let Some(file) = found.try_next().await? {
+            files.push(file);
+        }
+        files.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(files)
+    }
+
+    /// The same as they are found, in no order.
+    ///
+    /// # Errors
+    /// [`DriveError`], here and from the stream.
+    pub fn list_stream(
+        &self,
+        directory: &str,
+    ) -> Result<impl Stream<Item = Result<DriveFile, DriveError>> + Send + Unpin + use<>, DriveError> {
+        let store = self.open(directory, true)?;
+        let drive = self.0.clone();
+        let found = store.list(directory.to_owned()).map_err(move |error| error.with(&drive, "", None));
+        Ok(found.map_ok(|files| futures::stream::iter(files.into_iter().map(Ok))).try_flatten().boxed())
+    }
+
+    /// Deletes a file.
+    ///
+    /// # Errors
+    /// [`DriveError`], and [`DriveError::NotFound`] if there is none by that name.
+    pub async fn delete(&self, name: &str) -> Result<(), DriveError> {
+        let store = self.open(name, false)?;
+        store.delete(name.to_owned()).await.map_err(|error| error.with(&self.0, name, None))
+    }
+
+    /// Whether there is a file by that name.
+    ///
+    /// # Errors
+    /// [`DriveError`], if that cannot be told.
+    pub async fn exists(&self, name: &str) -> Result<bool, DriveError> {
+        let store = self.open(name, false)?;
+        let found = store.look(name.to_owned()).await;
+        Ok(found.map_err(|error| error.with(&self.0, name, None))?.is_some())
+    }
+
+    /// What it is on, for something by this name.
+    fn open(&self, name: &str, may_be_empty: bool) -> Result<Arc<dyn Store>, DriveError> {
+        let bad_drive = |why| DriveError::BadDrive { drive: self.0.as_ref().to_owned(), why };
+        names::check(name, may_be_empty).map_err(|why| DriveError::BadName {
+            drive: self.0.as_ref().to_owned(),
+            name: name.to_owned(),
+            why,
+        })?;
+        if !self.0.contains("://") || self.0.starts_with("lit://") {
+            names::check_drive(&self.0).map_err(bad_drive)?;
+            return home::open(&self.0);
+        }
+        let failed = |error: StoreError| error.with(&self.0, name, None);
+        match place_of(&self.0).map_err(bad_drive)? {
+            Place::Directory(directory) => Ok(Arc::new(Objects::in_directory(directory).map_err(failed)?)),
+            #[cfg(feature = "s3")]
+            Place::Bucket { prefix } => Ok(Arc::new(Objects::in_bucket(&self.0, prefix).map_err(failed)?)),
+        }
+    }
+}
+
+/// Where a URL leads.
+enum Place<'a> {
+    Directory(&'a Path),
+    #[cfg(feature = "s3")]
+    Bucket {
+        prefix: &'a str,
+    },
+}
+
+fn place_of(url: &str) -> Result<Place<'_>, String> {
+    match url.split_once("://") {
+        Some(("file", path)) if path.starts_with('/') && !path.contains("/../") && !path.ends_with("/..") => {
+            Ok(Place::Directory(Path::new(path)))
+        }
+        Some(("file", _)) => Err("a directory has three slashes: `file:///mnt/shared`".to_owned()),
+        #[cfg(not(feature = "s3"))]
+        Some(("s3", _)) => {
+            Err("buckets need the feature `s3`: `flowright = { …, features = [\"s3\"] }`".to_owned())
+        }
+        #[cfg(feature = "s3")]
+        Some(("s3", rest)) => {
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            let prefix = prefix.trim_end_matches('/');
+            if rest.contains('@') {
+                return Err("a URL is seen by all who see the state; give keys by `AWS_ACCESS_KEY_ID` and \
+                            `AWS_SECRET_ACCESS_KEY`"
+                    .to_owned());
+            }
+            if bucket.is_empty() {
+                return Err("it names no bucket: `s3://bucket/prefix`".to_owned());
+            }
+            names::check(prefix, true)
+                .map_err(|why| format!("what comes after the bucket cannot be used: {why}"))?;
+            Ok(Place::Bucket { prefix })
+        }
+        _ => Err("the URLs of drives are `file:///directory` and `s3://bucket/prefix`; by a name alone, \
+                  `Drive::new(\"name\")`, it is at the head"
+            .to_owned()),
+    }
+}
+
+/// The bytes of a file as they come.
+pub struct DriveStream {
+    drive: Drive,
+    file: DriveFile,
+    body: Body,
+}
+
+impl DriveStream {
+    /// What they are of.
+    pub fn file(&self) -> &DriveFile {
+        &self.file
+    }
+}
+
+impl Stream for DriveStream {
+    type Item = Result<Bytes, DriveError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let polled = self.body.poll_next_unpin(cx);
+        polled.map_err(|error| error.with(&self.drive.0, &self.file.name, None))
+    }
+}
+
+impl fmt::Debug for DriveStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DriveStream({:?} of {:?})", self.file, self.drive)
+    }
+}
+
+impl fmt::Debug for Drive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Drive({})", self.0)
+    }
+}
+
+impl fmt::Display for Drive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Drive {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Drive {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|name| Self(name.into()))
+    }
+}

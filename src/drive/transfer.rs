@@ -1,0 +1,206 @@
+//! Files on their way into a drive and out of it.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::future::IntoFuture;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{StreamExt, TryStreamExt};
+
+use super::error::DriveError;
+use super::store::{Given, Supply, Wanted};
+use super::{Drive, StoreError};
+use crate::files::Beside;
+
+/// How far a file is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transferred {
+    /// The bytes that are through.
+    pub bytes: u64,
+    /// All bytes, where that is known.
+    pub total: Option<u64>,
+}
+
+type OnProgress = Arc<Mutex<dyn FnMut(Transferred) + Send>>;
+
+fn tell(on_progress: Option<&OnProgress>, now: Transferred) {
+    if let Some(on_progress) = on_progress {
+        (on_progress.lock().unwrap_or_else(PoisonError::into_inner))(now);
+    }
+}
+
+/// A file that is to be put into a drive, once this is awaited.
+#[must_use = "nothing is put until this is awaited"]
+pub struct Put {
+    drive: Drive,
+    name: String,
+    supply: Supply,
+    from: Option<PathBuf>,
+    total: Option<u64>,
+    overwrite: bool,
+    on_progress: Option<OnProgress>,
+}
+
+impl Put {
+    pub(super) fn new(
+        drive: Drive,
+        name: String,
+        supply: Supply,
+        from: Option<PathBuf>,
+        total: Option<u64>,
+    ) -> Self {
+        Self { drive, name, supply, from, total, overwrite: true, on_progress: None }
+    }
+
+    /// Whether to replace what is there by that name; `true` by default.
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.overwrite = overwrite;
+        self
+    }
+
+    /// Has this called as the bytes go; from the beginning again where a connection broke.
+    pub fn on_progress(mut self, call: impl FnMut(Transferred) + Send + 'static) -> Self {
+        self.on_progress = Some(Arc::new(Mutex::new(call)));
+        self
+    }
+
+    /// The supply, which tells how far it is.
+    fn told(&self) -> Supply {
+        let (supply, on_progress, total) = (self.supply.clone(), self.on_progress.clone(), self.total);
+        Arc::new(move || {
+            let on_progress = on_progress.clone();
+            let mut bytes = 0;
+            let told = supply().inspect_ok(move |piece: &Bytes| {
+                bytes += piece.len() as u64;
+                tell(on_progress.as_ref(), Transferred { bytes, total });
+            });
+            told.boxed()
+        })
+    }
+}
+
+impl IntoFuture for Put {
+    type Output = Result<(), DriveError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        // Now, since whose code this is may not be known later.
+        let store = self.drive.open(&self.name, false);
+        Box::pin(async move {
+            let supply = if self.on_progress.is_some() { self.told() } else { self.supply.clone() };
+            let put = store?.put(self.name.clone(), supply, !self.overwrite).await;
+            put.map_err(|error| error.with(self.drive.name(), &self.name, self.from.as_deref()))
+        })
+    }
+}
+
+/// A file that is to be had from a drive, once this is awaited.
+#[must_use = "nothing is got until this is awaited"]
+pub struct Get {
+    drive: Drive,
+    name: String,
+    into: PathBuf,
+    overwrite: bool,
+    on_progress: Option<OnProgress>,
+}
+
+impl Get {
+    pub(super) fn new(drive: Drive, name: String, into: PathBuf) -> Self {
+        Self { drive, name, into, overwrite: false, on_progress: None }
+    }
+
+    /// Whether to replace what is at that path, once the file is there; `false` by default.
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.overwrite = overwrite;
+        self
+    }
+
+    /// Has this called as the bytes come.
+    pub fn on_progress(mut self, call: impl FnMut(Transferred) + Send + 'static) -> Self {
+        self.on_progress = Some(Arc::new(Mutex::new(call)));
+        self
+    }
+
+    fn written(&self, error: &io::Error) -> DriveError {
+        if error.kind() == ErrorKind::AlreadyExists {
+            return DriveError::ExistsHere { into: self.into.clone(), name: self.name.clone() };
+        }
+        DriveError::Local { path: self.into.clone(), what: "written", why: error.to_string() }
+    }
+
+    async fn get(self, store: Arc<dyn super::Store>) -> Result<(), DriveError> {
+        if !self.overwrite && self.into.symlink_metadata().is_ok() {
+            return Err(self.written(&ErrorKind::AlreadyExists.into()));
+        }
+        let failed = |error: StoreError| error.with(self.drive.name(), &self.name, None);
+        let wanted = Wanted { name: self.name.clone(), from: 0, to: None, version: None };
+        let Given { from, to, mut body, .. } = store.get(wanted).await.map_err(failed)?;
+        let total = Some(to - from);
+        let mut writing = begin(&self.into).await.map_err(|error| self.written(&error))?;
+        let mut bytes = 0;
+        while let Some(piece) = body.next().await {
+            let piece = piece.map_err(failed)?;
+            bytes += piece.len() as u64;
+            writing = write(writing, piece).await.map_err(|error| self.written(&error))?;
+            tell(self.on_progress.as_ref(), Transferred { bytes, total });
+        }
+        if total != Some(bytes) {
+            return Err(failed(StoreError::Failed(format!("{bytes} of {} bytes came", to - from))));
+        }
+        let (beside, file) = writing;
+        drop(file);
+        let overwrite = self.overwrite;
+        let placed = on_a_thread(move || beside.take_place(overwrite)).await;
+        placed.map_err(|error| self.written(&error))
+    }
+}
+
+impl IntoFuture for Get {
+    type Output = Result<(), DriveError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let store = self.drive.open(&self.name, false);
+        Box::pin(async move { self.get(store?).await })
+    }
+}
+
+async fn begin(into: &Path) -> io::Result<(Beside, File)> {
+    let into = into.to_owned();
+    on_a_thread(move || {
+        let beside = Beside::of(&into)?;
+        let file = OpenOptions::new().write(true).create_new(true).open(beside.path())?;
+        Ok((beside, file))
+    })
+    .await
+}
+
+async fn write((beside, mut file): (Beside, File), piece: Bytes) -> io::Result<(Beside, File)> {
+    on_a_thread(move || {
+        file.write_all(&piece)?;
+        Ok((beside, file))
+    })
+    .await
+}
+
+async fn on_a_thread<T: Send + 'static>(
+    what: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(what).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+impl fmt::Debug for Put {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Put({} into {:?})", self.name, self.drive)
+    }
+}
+
+impl fmt::Debug for Get {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Get({} of {:?} into {})", self.name, self.drive, self.into.display())
+    }
+}

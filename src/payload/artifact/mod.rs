@@ -1,0 +1,254 @@
+//! Files and directories that travel as payloads do.
+//!
+//! # Guarantees
+//! - What an artifact has is what was there when it was made; it is copied then.
+//! - Neither making nor sending nor fetching one needs memory for more than some buffers and the list of its files.
+
+mod error;
+mod manifest;
+mod pack;
+#[cfg(test)]
+mod tests;
+mod unpack;
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::sync::oneshot;
+
+pub use self::error::ArtifactError;
+use self::pack::Packing;
+use self::unpack::{Destination, unpack};
+use super::entry::Read;
+use super::error::FetchError;
+use super::hex::new_id;
+use super::jobs;
+use super::outline::OutlineWriter;
+use super::reception::Reception;
+use super::reference::{OnDisk, Payload, Progress};
+use super::spill::SpillWriter;
+use crate::id::{ActorPath, AppId};
+
+/// A small reference to a file or a directory, which stays where it was made until somebody fetches it.
+///
+/// Made by [`WorkContext::artifact`](crate::WorkContext::artifact), which copies the files: what becomes of them afterwards does
+/// not change the artifact. It is serialised in under 200 bytes and can be part of a state, an input or a message. Equality
+/// and run identity are those of the *content*: the names below the root, the permissions, and the bytes.
+///
+/// It lives as a [`Payload`] does: for as long as anything refers to it. On disk, that is, below the directory for payloads
+/// (`payload_dir`), and counts there.
+///
+/// # What is kept
+/// Names, contents, the permissions of files and directories (read, write, execute), and symlinks that lead to something in the
+/// same tree. Symlinks that lead out are refused, as are sockets, pipes and devices. Owners, times, extended attributes and the bits
+/// `setuid`, `setgid` and `sticky` are not kept; hard links become files of their own.
+///
+/// ```
+/// # use flowright::prelude::*;
+/// # use flowright::Artifact;
+/// #[derive(Default, Serialize, Deserialize)]
+/// struct Train {
+///     checkpoint: Option<Artifact>,
+/// }
+///
+/// impl Work for Train {
+///     type Input = ();
+///
+///     async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
+///         # let directory = std::env::temp_dir().join(format!("flowright-doc-{}", std::process::id()));
+///         # std::fs::create_dir_all(directory.join("checkpoint"))?;
+///         # std::fs::write(directory.join("checkpoint/weights"), "0.5")?;
+///         let checkpoint = cx.artifact(directory.join("checkpoint"))?;
+///         // Usually in another Work, which has it as an input:
+///         checkpoint.fetch(directory.join("copy")).await?;
+///         assert_eq!(std::fs::read_to_string(directory.join("copy/weights"))?, "0.5");
+///         # std::fs::remove_dir_all(directory)?;
+///         self.checkpoint = Some(checkpoint);
+///         Ok(())
+///     }
+/// }
+/// # let app = flowright::testing::TestApp::start(Train::default);
+/// # app.wait_for_exit().result.unwrap();
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Artifact(Payload<Tree>);
+
+/// What an artifact is a reference to; never a value in memory.
+enum Tree {}
+
+/// The type of artifacts, for those who have or want them.
+pub(super) const TREE: &str = "flowright::Artifact";
+
+impl Artifact {
+    pub(crate) fn new(path: &Path, app: AppId, origin: &ActorPath) -> Result<Self, ArtifactError> {
+        let packing = Packing::of(path)?;
+        let no_room = |why: FetchError| ArtifactError::NoRoom { path: path.to_owned(), why: why.to_string() };
+        let id = new_id();
+        let spill = SpillWriter::begin(id, packing.length()).map_err(no_room)?;
+        let mut both = Both { spill, outline: OutlineWriter::new() };
+        let directory = both.spill.directory().to_owned();
+        packing.write(&mut both, |error| ArtifactError::NoRoom {
+            path: path.to_owned(),
+            why: format!(
+                "its copy in {} cannot be written: {error}; choose another place with `payload_dir`",
+                directory.display()
+            ),
+        })?;
+        let outline = both.outline.finish();
+        let file = both.spill.finish().map_err(no_room)?;
+        let kind = if packing.is_directory() { "directory" } else { "file" };
+        let name = path.file_name().unwrap_or(path.as_os_str());
+        let of = format!("{kind} `{}`", name.to_string_lossy());
+        Ok(Self(Payload::on_disk(OnDisk { id, file, outline, type_name: TREE }, &of, app, origin)))
+    }
+
+    /// Has the file or directory be at `into`: that is the path of the thing itself, and not of a directory that it comes into.
+    /// Directories above it are made.
+    ///
+    /// It is written beside `into`, under a hidden name, and has its name once all of it is there. Where it is not on this
+    /// machine yet it is pulled first, as a payload is, and kept for others.
+    ///
+    /// ```no_run
+    /// # async fn f(artifact: flowright::Artifact) -> flowright::Result<()> {
+    /// artifact.fetch("model").overwrite(true).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// When it is dropped nothing is left, unless all was done. What has been pulled by then is kept.
+    ///
+    /// # Errors
+    /// [`ArtifactError`]; nothing is left at `into` then but what had been there.
+    pub fn fetch(&self, into: impl Into<PathBuf>) -> Fetch {
+        Fetch { artifact: self.clone(), into: into.into(), overwrite: false }
+    }
+
+    /// Whether it can be had: here, or from another node that is there.
+    pub async fn exists(&self) -> bool {
+        self.0.is_somewhere().await
+    }
+
+    /// Has so many nodes keep a copy; see [`Payload::replicate`].
+    pub fn replicate(self, copies: usize) -> Self {
+        Self(self.0.replicate(copies))
+    }
+
+    /// Its size in bytes, the list of its files included.
+    #[expect(clippy::len_without_is_empty, reason = "there is always a list")]
+    pub fn len(&self) -> u64 {
+        self.0.encoded_len()
+    }
+
+    /// The BLAKE3 hash of all of it.
+    pub fn content_hash(&self) -> [u8; 32] {
+        self.0.content_hash()
+    }
+
+    /// The path of the Work that made it.
+    pub fn origin(&self) -> &str {
+        self.0.origin()
+    }
+
+    /// How far it is on its way to this machine.
+    pub fn progress(&self) -> Progress {
+        self.0.progress()
+    }
+}
+
+/// An artifact that is to be fetched, once this is awaited.
+#[must_use = "nothing is fetched until this is awaited"]
+#[derive(Debug)]
+pub struct Fetch {
+    artifact: Artifact,
+    into: PathBuf,
+    overwrite: bool,
+}
+
+impl Fetch {
+    /// Whether to replace what is there, which is given up once the artifact is written; `false` by default.
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.overwrite = overwrite;
+        self
+    }
+
+    async fn fetch(self) -> Result<(), ArtifactError> {
+        let Self { artifact, into, overwrite } = self;
+        if into.file_name().is_none() {
+            return Err(ArtifactError::NoName { into });
+        }
+        if !overwrite && into.symlink_metadata().is_ok() {
+            return Err(ArtifactError::Exists { into });
+        }
+        let pulled = artifact.0.pull_to_disk(TREE).await;
+        let (file, outline) =
+            pulled.map_err(|source| ArtifactError::Unavailable { into: into.clone(), source })?;
+        let (done, unpacked) = oneshot::channel();
+        let destination = into.clone();
+        jobs::run(move || {
+            let what = artifact.0.describe();
+            let mut chunks = Read(file);
+            let mut reader = Reception::new(&outline, &mut chunks, Default::default(), &what).reader();
+            let destination = Destination { into: &destination, overwrite, is_wanted: &|| !done.is_closed() };
+            let unpacked = unpack(&mut reader, outline.length(), &destination);
+            let unpacked = match reader.failure.take() {
+                Some(error) => Err(ArtifactError::Unavailable {
+                    into: destination.into.to_owned(),
+                    source: artifact.0.error(error),
+                }),
+                None => unpacked,
+            };
+            let _ = done.send(unpacked);
+        });
+        unpacked.await.unwrap_or(Err(ArtifactError::GivenUp { into }))
+    }
+}
+
+impl IntoFuture for Fetch {
+    type Output = Result<(), ArtifactError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.fetch())
+    }
+}
+
+/// What is written is put on disk, and its outline made.
+struct Both {
+    spill: SpillWriter,
+    outline: OutlineWriter,
+}
+
+impl Write for Both {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.spill.write(bytes)?;
+        self.outline.write_all(&bytes[..written])?;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.spill.flush()
+    }
+}
+
+impl fmt::Debug for Artifact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Artifact({}, {} bytes from `{}`)", self.0.of(), self.len(), self.origin())
+    }
+}
+
+impl Serialize for Artifact {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Artifact {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Payload::deserialize(deserializer).map(Self)
+    }
+}

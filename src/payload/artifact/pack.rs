@@ -1,0 +1,160 @@
+//! From files to one stream: the length of the manifest (8 bytes, big-endian), the manifest as MessagePack, and the contents of the
+//! files in its order.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::error::ArtifactError;
+use super::manifest::{Item, Kind, Manifest, PERMISSIONS};
+use crate::wire;
+
+/// So much is read at once.
+const BUFFER: usize = 256 << 10;
+
+/// The bytes of the length of a manifest.
+pub(super) const LENGTH: u64 = 8;
+
+/// Files that are to be packed.
+#[derive(Debug)]
+pub(super) struct Packing {
+    root: PathBuf,
+    manifest: Manifest,
+    encoded: Bytes,
+    size: u64,
+}
+
+impl Packing {
+    /// Looks what there is.
+    pub(super) fn of(root: &Path) -> Result<Self, ArtifactError> {
+        // The root may be a symlink to what is meant.
+        let metadata = match fs::metadata(root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let directory = std::env::current_dir().unwrap_or_default();
+                return Err(ArtifactError::NothingThere { path: root.to_owned(), directory });
+            }
+            found => found.map_err(|source| ArtifactError::read(root, source))?,
+        };
+        let mut items = vec![item(root, Bytes::new(), &metadata)?];
+        let mut directories =
+            if metadata.is_dir() { vec![(root.to_owned(), Bytes::new())] } else { Vec::new() };
+        while let Some((directory, above)) = directories.pop() {
+            let entries =
+                fs::read_dir(&directory).map_err(|source| ArtifactError::read(&directory, source))?;
+            for entry in entries {
+                let entry = entry.map_err(|source| ArtifactError::read(&directory, source))?;
+                let path = entry.path();
+                let metadata = entry.metadata().map_err(|source| ArtifactError::read(&path, source))?;
+                let mut below = above.to_vec();
+                if !below.is_empty() {
+                    below.push(b'/');
+                }
+                below.extend_from_slice(entry.file_name().as_bytes());
+                let below = Bytes::from(below);
+                items.push(item(&path, below.clone(), &metadata)?);
+                if metadata.is_dir() {
+                    directories.push((path, below));
+                }
+            }
+        }
+        items.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        let manifest = Manifest(items);
+        manifest.check_links().map_err(|bad| {
+            let Item { path, kind, .. } = &manifest.0[bad.nth];
+            let Kind::Symlink { target } = kind else { unreachable!("only symlinks are looked at") };
+            let target = PathBuf::from(std::ffi::OsString::from_vec(target.to_vec()));
+            ArtifactError::Symlink { path: place(root, path), target, why: bad.why }
+        })?;
+        let too_large = || ArtifactError::NoRoom {
+            path: root.to_owned(),
+            why: "its files are larger than can be counted".to_owned(),
+        };
+        let encoded = wire::encode(&manifest).map_err(|error| ArtifactError::malformed(error.to_string()))?;
+        let size = manifest.size().and_then(|size| size.checked_add(LENGTH + encoded.len() as u64));
+        Ok(Self { root: root.to_owned(), size: size.ok_or_else(too_large)?, encoded, manifest })
+    }
+
+    pub(super) fn is_directory(&self) -> bool {
+        matches!(self.manifest.0[0].kind, Kind::Directory)
+    }
+
+    /// The bytes that [`write`](Self::write) will write.
+    pub(super) fn length(&self) -> u64 {
+        self.size
+    }
+
+    /// Writes all of it; `failed` makes an error of what goes wrong with that.
+    pub(super) fn write(
+        &self,
+        out: &mut dyn Write,
+        failed: impl Fn(io::Error) -> ArtifactError,
+    ) -> Result<(), ArtifactError> {
+        let length = self.encoded.len() as u64;
+        out.write_all(&length.to_be_bytes()).and_then(|()| out.write_all(&self.encoded)).map_err(&failed)?;
+        let mut buffer = vec![0; BUFFER];
+        for item in &self.manifest.0 {
+            let Kind::File { size } = item.kind else { continue };
+            let path = place(&self.root, &item.path);
+            let mut file = open(&path, item.path.is_empty())?;
+            let read = |source| ArtifactError::read(&path, source);
+            let changed = || ArtifactError::Changed { path: path.clone() };
+            let now = file.metadata().map_err(read)?;
+            if !now.is_file() || now.len() != size {
+                return Err(changed());
+            }
+            let mut left = size;
+            loop {
+                let length = match file.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(length) => length,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(read(error)),
+                };
+                left = left.checked_sub(length as u64).ok_or_else(changed)?;
+                out.write_all(&buffer[..length]).map_err(&failed)?;
+            }
+            let after = file.metadata().map_err(read)?;
+            if left > 0 || (after.mtime(), after.mtime_nsec()) != (now.mtime(), now.mtime_nsec()) {
+                return Err(changed());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn item(path: &Path, below: Bytes, metadata: &Metadata) -> Result<Item, ArtifactError> {
+    let kind = metadata.file_type();
+    let kind = if kind.is_dir() {
+        Kind::Directory
+    } else if kind.is_file() {
+        Kind::File { size: metadata.len() }
+    } else if kind.is_symlink() {
+        let target = fs::read_link(path).map_err(|source| ArtifactError::read(path, source))?;
+        Kind::Symlink { target: target.into_os_string().into_vec().into() }
+    } else {
+        return Err(ArtifactError::NoFile { path: path.to_owned() });
+    };
+    // Systems do not agree on the modes of symlinks, and nobody uses them.
+    let mode = if metadata.is_symlink() { PERMISSIONS } else { metadata.mode() & PERMISSIONS };
+    Ok(Item { path: below, mode, kind })
+}
+
+/// Opens a file that was one a moment ago: neither by way of a symlink, nor waiting for whoever is at the other end of a pipe.
+fn open(path: &Path, may_be_symlink: bool) -> Result<File, ArtifactError> {
+    let flags = libc::O_NONBLOCK | if may_be_symlink { 0 } else { libc::O_NOFOLLOW };
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    opened.map_err(|source| match source.raw_os_error() {
+        Some(libc::ELOOP) => ArtifactError::Changed { path: path.to_owned() },
+        _ if source.kind() == io::ErrorKind::NotFound => ArtifactError::Changed { path: path.to_owned() },
+        _ => ArtifactError::read(path, source),
+    })
+}
+
+/// Where a part of a tree is.
+pub(super) fn place(root: &Path, below: &[u8]) -> PathBuf {
+    if below.is_empty() { root.to_owned() } else { root.join(std::ffi::OsStr::from_bytes(below)) }
+}
