@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::task::spawn_local;
 
-use super::bridge::{Bridge, BridgeOptions, DialError, Site};
+use super::bridge::{Bridge, BridgeOptions, DialError, Site, Spawner};
 use super::link::Link;
 use super::logs::send_logs;
 use super::protocol::{Control, Hello, NodeCard, Role};
@@ -37,6 +38,8 @@ pub(crate) type Kinds = std::collections::BTreeMap<&'static str, &'static WorkKi
 /// How a process takes part in an App as a node.
 pub(crate) struct NodeOptions {
     pub(crate) bridge: BridgeOptions,
+    /// Where it lives.
+    pub(crate) spawner: Spawner,
     pub(crate) kinds: Kinds,
     /// Where the head is.
     pub(crate) join: Endpoint,
@@ -104,12 +107,12 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         bridge.set_site(Arc::downgrade(&site));
         let router: Arc<dyn Router> = agent.clone();
         set_router(bridge.app(), Some(Arc::downgrade(&router)));
-        let news = tokio::spawn(agent.clone().send_news());
-        let logs = tokio::spawn(send_logs(head.clone()));
+        let news = spawn_local(agent.clone().send_news());
+        let logs = spawn_local(send_logs(head.clone()));
         let pursue = bridge.clone().pursue(head.clone(), vec![endpoint], hello, Some((connection, received)));
-        let mut pursue = std::pin::pin!(pursue);
+        let mut pursue = spawn_local(pursue);
         let (why, left) = tokio::select! {
-            why = &mut pursue => (why, false),
+            why = &mut pursue => (why.unwrap_or_else(|error| error.to_string()), false),
             () = leave.notified() => {
                 head.leave("it was asked to leave");
                 // The head may be out of reach.
@@ -117,6 +120,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
                 (String::new(), true)
             }
         };
+        pursue.abort();
         news.abort();
         logs.abort();
         agent.end();
@@ -150,7 +154,7 @@ struct Session {
 
 /// Joins the head as soon as it is there.
 async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> {
-    let bridge = Arc::new(Bridge::new(options.bridge.clone(), tokio::runtime::Handle::current()));
+    let bridge = Arc::new(Bridge::new(options.bridge.clone(), options.spawner.clone()));
     let endpoint = options.listen.clone().or_else(|| reachable_from(&options.join));
     let listener = match &endpoint {
         Some(endpoint) => {
@@ -195,7 +199,7 @@ async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> 
     bridge.set_app(welcome.app);
     if let Some(listener) = listener {
         // Ends with the runtime, or with the bridge's last session.
-        tokio::spawn(bridge.clone().listen(listener));
+        spawn_local(bridge.clone().listen(listener));
     }
     let settings = SessionSettings {
         heartbeat: Duration::from_millis(welcome.heartbeat_ms.max(1)),

@@ -1,13 +1,18 @@
 //! What one process is to the others: its listener, its sessions, and how it finds other processes.
 //!
-//! All of it lives on one thread, which light Works share: what arrives for them then costs no wake-up of another.
+//! All of it lives on one thread, which light Works share: what arrives for them then costs no wake-up of another. It
+//! shares their set of local tasks as well: a task of the runtime's own that wakes one of those has the runtime look for
+//! events first, which is a system call for each message.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::sync::mpsc;
+use tokio::task::spawn_local;
 
 use super::inbox::Inbox;
 use super::link::{BadPeer, End, Link};
@@ -20,6 +25,9 @@ use crate::wire::{self, Frame};
 /// The waits between attempts to reach a process again.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Puts a task among the local ones of the thread that a bridge lives on, from any thread.
+pub(crate) type Spawner = Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
 
 /// What this process does about its sessions: the head, or a node.
 pub(super) trait Site: Send + Sync {
@@ -39,7 +47,7 @@ pub(crate) struct Bridge {
     security: Security,
     limits: Limits,
     settings: SessionSettings,
-    handle: Handle,
+    spawner: Spawner,
     site: OnceLock<Weak<dyn Site>>,
     sessions: Mutex<Sessions>,
 }
@@ -80,8 +88,8 @@ pub(crate) enum DialError {
 }
 
 impl Bridge {
-    /// One that lives on the thread of `handle`.
-    pub(super) fn new(options: BridgeOptions, handle: Handle) -> Self {
+    /// One that lives on the thread of `spawner`.
+    pub(super) fn new(options: BridgeOptions, spawner: Spawner) -> Self {
         let BridgeOptions { program, security, limits, settings } = options;
         Self {
             app: OnceLock::new(),
@@ -90,7 +98,7 @@ impl Bridge {
             security,
             limits,
             settings,
-            handle,
+            spawner,
             site: OnceLock::new(),
             sessions: Mutex::default(),
         }
@@ -130,8 +138,9 @@ impl Bridge {
         self.settings
     }
 
-    pub(super) fn handle(&self) -> &Handle {
-        &self.handle
+    /// Has the thread of the bridge do this too.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        (self.spawner)(task.boxed());
     }
 
     pub(super) fn site(&self) -> Result<Arc<dyn Site>, BadPeer> {
@@ -162,7 +171,7 @@ impl Bridge {
         loop {
             let connection = listener.accept().await;
             let bridge = self.clone();
-            tokio::spawn(async move {
+            spawn_local(async move {
                 let peer = connection.peer().to_owned();
                 let limit = bridge.limits.handshake;
                 match tokio::time::timeout(limit, bridge.greet(connection)).await {
@@ -240,7 +249,7 @@ impl Bridge {
         let (connections, arriving) = mpsc::channel(1);
         let accepted = Accepted { link: link.clone(), connections: connections.clone() };
         self.sessions().accepted.insert(key, accepted);
-        tokio::spawn(self.clone().attend(link.clone(), arriving, hello.role, key));
+        spawn_local(self.clone().attend(link.clone(), arriving, hello.role, key));
         Ok((link, connections))
     }
 
@@ -417,7 +426,7 @@ impl Bridge {
         drop(sessions);
         let (bridge, peer) = (self.clone(), link.clone());
         let hello = self.hello(Role::Peer, Some(self.app()), unique());
-        self.handle.spawn(async move {
+        self.spawn(async move {
             let (id, endpoints) = (peer.peer().id, peer.peer().endpoints.clone());
             let why = bridge.clone().pursue(peer.clone(), endpoints, hello, None).await;
             log::debug!("the session with node `{}` is over: {why}", peer.peer().name);

@@ -9,10 +9,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::bridge::{Bridge, BridgeOptions, Site};
+use super::bridge::{Bridge, BridgeOptions, Site, Spawner};
 use super::link::Link;
 use super::nodes::{Candidate, choose};
 use super::process::{ProcessCommand, Processes, Starting};
@@ -91,15 +90,15 @@ pub struct NodeStatus {
 }
 
 impl Head {
-    /// One that lives on the thread of `handle`.
+    /// One that lives on the thread of `spawner`.
     pub(crate) fn new(
         app: AppId,
         options: HeadOptions,
         doorbell: Arc<Doorbell>,
-        handle: Handle,
+        spawner: Spawner,
     ) -> Arc<Self> {
         let HeadOptions { bridge: options, process } = options;
-        let bridge = Arc::new(Bridge::new(options, handle));
+        let bridge = Arc::new(Bridge::new(options, spawner));
         bridge.set_app(app);
         bridge.set_me(NodeCard {
             id: unique(),
@@ -124,7 +123,7 @@ impl Head {
     pub(crate) async fn listen(self: &Arc<Self>, endpoint: Endpoint) -> Result<Endpoint, TransportError> {
         let bridge = self.bridge.clone();
         let (ready, listening) = oneshot::channel();
-        self.bridge.handle().spawn(async move {
+        self.bridge.spawn(async move {
             match Listener::bind(&endpoint, bridge.security().clone(), bridge.limits()).await {
                 Ok(listener) => {
                     let _ = ready.send(Ok(listener.endpoint()));

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use tokio::task::spawn_local;
 
 use super::bridge::Bridge;
 use super::link::{BadPeer, Inbound, Link};
@@ -174,7 +175,7 @@ impl Lane {
         }
         if let Some(waits) = self.deliver(&body, question) {
             self.gate.lock().waits = true;
-            tokio::spawn(drain(self.clone(), waits));
+            spawn_local(drain(self.clone(), waits));
         }
         Ok(())
     }

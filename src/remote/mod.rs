@@ -18,7 +18,7 @@ mod session;
 mod ways;
 
 pub(crate) use self::agent::{Farewell, NodeOptions, run_node};
-pub(crate) use self::bridge::BridgeOptions;
+pub(crate) use self::bridge::{BridgeOptions, Spawner};
 pub use self::head::NodeStatus;
 pub(crate) use self::head::{Head, HeadOptions};
 pub(crate) use self::logs::forwarding;
