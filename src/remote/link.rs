@@ -1,4 +1,5 @@
-//! One session with another process, its connections, and the messages between Works that go over it.
+//! One session with another process, and the messages between Works that go over it. Its connections are in the module
+//! `traffic`.
 //!
 //! # Guarantees
 //! - Messages of one channel arrive in the order in which they were sent, once, as long as the session lives.
@@ -11,41 +12,43 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::sync::{Notify, Semaphore, TryAcquireError};
 use tokio::time::Instant;
 
+use super::outlet::Outlet;
 use super::protocol::{
     Control, FIRST_CREDIT, NodeCard, Packet, PacketError, Unanswered, begin_ask, begin_tell, write_control,
     write_credit,
 };
-use super::session::{Expired, Session, SessionError, SessionSettings, TooLarge};
+use super::session::{Session, SessionError, SessionSettings, TooLarge};
 use crate::id::{ActorPath, IdMap};
-use crate::transport::{Connection, FrameReader, FrameWriter, TransportError};
-use crate::wire::{CodecError, Frame};
+use crate::transport::DirectWriter;
+use crate::wire::CodecError;
 use crate::work::{Closed, Letter, Outcome, Refused, WorkKind};
 
 pub(crate) struct Link {
     peer: NodeCard,
-    start: Instant,
+    pub(super) start: Instant,
     state: Mutex<State>,
     /// There is something to write.
-    wake: Notify,
+    pub(super) wake: Notify,
     /// There is room again for what can wait.
-    room: Notify,
+    pub(super) room: Notify,
     channels: Mutex<HashMap<(ActorPath, &'static str), Arc<Channel>>>,
     by_number: Mutex<Vec<Arc<Channel>>>,
     next_question: AtomicU64,
 }
 
-struct State {
-    session: Session,
+pub(super) struct State {
+    pub(super) session: Session,
+    pub(super) outlet: Outlet<DirectWriter>,
     questions: IdMap<u64, Box<dyn Letter>>,
-    over: bool,
+    pub(super) over: bool,
     /// Why it was ended here, when that was before its time.
     ended: Option<String>,
     /// Why this process leaves, once all that it has to say has been sent.
-    leaving: Option<String>,
+    pub(super) leaving: Option<String>,
 }
 
 /// The way for messages of one type to one Work.
@@ -98,6 +101,7 @@ impl Link {
             start: Instant::now(),
             state: Mutex::new(State {
                 session: Session::new(settings, Duration::ZERO),
+                outlet: Outlet::new(),
                 questions: IdMap::default(),
                 over: false,
                 ended: None,
@@ -115,11 +119,11 @@ impl Link {
         &self.peer
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.start.elapsed()
     }
 
@@ -136,21 +140,24 @@ impl Link {
         self.lock().over
     }
 
-    /// Sends what `write` writes; a message that a question belongs to is kept until it is answered.
-    fn push(&self, write: impl FnOnce(&mut BytesMut) -> Result<(), NotPushed>) -> Result<(), NotPushed> {
+    /// Sends what `write` writes; it is urgent where somebody waits for it.
+    fn push(
+        &self,
+        urgent: bool,
+        write: impl FnOnce(&mut BytesMut) -> Result<(), NotPushed>,
+    ) -> Result<(), NotPushed> {
         let mut state = self.lock();
         if state.over {
             return Err(NotPushed::Over);
         }
         state.session.push(write)?;
-        drop(state);
-        self.wake.notify_one();
+        self.flush(state, urgent);
         Ok(())
     }
 
     /// Sends a message of the runtime's own. These do not wait for room: their number is bounded by what they are about.
     pub(super) fn control(&self, control: &Control) {
-        match self.push(|out| Ok(write_control(out, control)?)) {
+        match self.push(false, |out| Ok(write_control(out, control)?)) {
             Ok(()) | Err(NotPushed::Over) => {}
             Err(error) => log::error!("nothing can be told to node `{}`: {error}", self.peer.name),
         }
@@ -158,14 +165,14 @@ impl Link {
 
     /// The same, for what can be too large: why it cannot be sent. When the session is over that is told otherwise.
     pub(super) fn try_control(&self, control: &Control) -> Result<(), String> {
-        match self.push(|out| Ok(write_control(out, control)?)) {
+        match self.push(false, |out| Ok(write_control(out, control)?)) {
             Ok(()) | Err(NotPushed::Over) => Ok(()),
             Err(error) => Err(error.to_string()),
         }
     }
 
     pub(super) fn credit(&self, channel: u32, more: u32) {
-        let _ = self.push(|out| {
+        let _ = self.push(false, |out| {
             write_credit(out, channel, more);
             Ok(())
         });
@@ -174,7 +181,7 @@ impl Link {
     pub(super) fn answer(&self, question: u64, outcome: Outcome) {
         let why = match outcome {
             Outcome::Answered(bytes) => {
-                let sent = self.push(|out| {
+                let sent = self.push(true, |out| {
                     super::protocol::write_answer(out, question, &bytes);
                     Ok(())
                 });
@@ -306,9 +313,8 @@ impl Link {
                 if let Some(question) = question {
                     state.questions.insert(question, letter);
                 }
-                drop(state);
                 channel.under_way.fetch_add(1, Ordering::Relaxed);
-                self.wake.notify_one();
+                self.flush(state, question.is_some());
                 Ok(())
             }
             Err(NotPushed::Over) => Err(Refused::Closed(letter, Closed::NodeLost)),
@@ -377,155 +383,10 @@ impl Link {
             letter.settle(Outcome::NodeLost);
         }
     }
-
-    // ---- the connection ----
-
-    /// Goes on with the session on this connection until either is over. Dropping the future closes the connection.
-    pub(super) async fn converse(
-        &self,
-        connection: Connection,
-        peer_received: u64,
-        inbound: &mut dyn Inbound,
-    ) -> End {
-        if let Err(error) = self.lock().session.connect(peer_received, self.now()) {
-            return End::Over(error.to_string());
-        }
-        let (mut reader, mut writer) = connection.split();
-        let end = tokio::select! {
-            end = self.read(&mut reader, inbound) => end,
-            end = self.write(&mut writer) => end,
-        };
-        self.disconnect();
-        end
-    }
-
-    /// The connection is gone; also called when the future of [`converse`](Self::converse) was dropped.
-    pub(super) fn disconnect(&self) {
-        let now = self.now();
-        self.lock().session.disconnect(now);
-    }
-
-    async fn read(&self, reader: &mut FrameReader, inbound: &mut dyn Inbound) -> End {
-        loop {
-            let mut next = match reader.next().await {
-                Ok(Some(frame)) => Some(frame),
-                Ok(None) => return End::Broken("it was closed".to_owned()),
-                Err(error) => return broken(error),
-            };
-            // Senders on this thread must get their turn as well.
-            let mut budget = 512;
-            while let Some(frame) = next {
-                if let Err(error) = self.frame(frame, inbound) {
-                    return End::Over(error.to_string());
-                }
-                budget -= 1;
-                if budget == 0 {
-                    break;
-                }
-                next = match reader.buffered() {
-                    Ok(next) => next,
-                    Err(error) => return broken(error),
-                };
-            }
-            // An acknowledgement may be owed.
-            self.wake.notify_one();
-            if budget == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-
-    fn frame(&self, frame: Frame, inbound: &mut dyn Inbound) -> Result<(), BadPeer> {
-        let now = self.now();
-        let body: Option<Bytes> = {
-            let mut state = self.lock();
-            let is_ack = matches!(frame, Frame::Ack { .. });
-            let body = state.session.receive(frame, now)?;
-            if is_ack && state.session.has_room() {
-                drop(state);
-                self.room.notify_waiters();
-            }
-            body
-        };
-        match body {
-            Some(body) => inbound.packet(Packet::read(body)?),
-            None => Ok(()),
-        }
-    }
-
-    async fn write(&self, writer: &mut FrameWriter) -> End {
-        loop {
-            let (bytes, deadline, leaving) = {
-                let mut state = self.lock();
-                if state.over {
-                    return End::Over("the session was ended here".to_owned());
-                }
-                let now = self.now();
-                (state.session.transmit(now), state.session.next_deadline(), state.leaving.clone())
-            };
-            if let Some(bytes) = bytes {
-                if let Err(error) = writer.write(&bytes).await {
-                    return broken(error);
-                }
-                continue;
-            }
-            if let Some(why) = leaving {
-                let mut bye = BytesMut::new();
-                Frame::Bye(Bytes::from(why.clone())).put(&mut bye);
-                // The peer will notice in any case.
-                let _ = writer.write(&bye).await;
-                writer.close().await;
-                return End::Over(why);
-            }
-            tokio::select! {
-                () = self.wake.notified() => {}
-                () = sleep_until(deadline.map(|at| self.start + at)) => {
-                    if let Some(expired) = self.on_time() {
-                        return End::Broken(match expired {
-                            Expired::Connection | Expired::Session => "nothing came for too long".to_owned(),
-                        });
-                    }
-                }
-            }
-        }
-    }
-
-    fn on_time(&self) -> Option<Expired> {
-        let now = self.now();
-        self.lock().session.on_time(now)
-    }
-
-    /// Waits, without a connection, until the session is lost.
-    pub(super) async fn lost(&self) {
-        loop {
-            let deadline = {
-                let state = self.lock();
-                if state.over || state.session.is_lost() {
-                    return;
-                }
-                state.session.next_deadline()
-            };
-            tokio::select! {
-                () = self.wake.notified() => {}
-                () = sleep_until(deadline.map(|at| self.start + at)) => { self.on_time(); }
-            }
-        }
-    }
 }
 
 impl Channel {
     pub(super) fn under_way(&self) -> usize {
         self.under_way.load(Ordering::Relaxed) as usize
-    }
-}
-
-fn broken(error: TransportError) -> End {
-    End::Broken(error.to_string())
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

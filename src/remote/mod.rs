@@ -12,9 +12,11 @@ mod inbox;
 mod link;
 mod logs;
 mod nodes;
+mod outlet;
 mod process;
 mod protocol;
 mod session;
+mod traffic;
 mod ways;
 
 pub(crate) use self::agent::{Farewell, NodeOptions, run_node};

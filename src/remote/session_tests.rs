@@ -120,6 +120,22 @@ fn a_message_above_the_limit_is_refused_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_message_whose_writing_panics_leaves_nothing_behind() {
+    let (mut a, mut b) = pair();
+    say(&mut a, b"before");
+    let broken = std::panic::AssertUnwindSafe(|| {
+        let _ = a.push::<TooLarge>(|out| {
+            out.extend_from_slice(b"half of it");
+            panic!("a value that does not serialise");
+        });
+    });
+    std::panic::catch_unwind(broken).unwrap_err();
+    say(&mut a, b"after");
+    let arrived = receive(&mut b, &transmit(&mut a, MS), MS);
+    assert_eq!(arrived, [Bytes::from_static(b"before"), Bytes::from_static(b"after")]);
+}
+
+#[test]
 fn silence_ends_the_connection_and_then_the_session() {
     let (mut a, _) = pair();
     assert_eq!(a.on_time(299 * MS), None);

@@ -4,12 +4,13 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream, tcp};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::error::TransportError;
 use super::security::Limits;
+use super::unix;
 use crate::wire::Frame;
 
 /// How much is read at once at least and at most: room grows while reads fill it.
@@ -47,12 +48,35 @@ pub(crate) struct FrameWriter {
 
 enum ReadHalf {
     Tcp(tcp::OwnedReadHalf),
-    Unix(unix::OwnedReadHalf),
+    Unix(unix::ReadHalf),
 }
 
 enum WriteHalf {
-    Tcp(tcp::OwnedWriteHalf),
-    Unix(unix::OwnedWriteHalf),
+    Tcp(Arc<tcp::OwnedWriteHalf>),
+    Unix(Arc<unix::WriteHalf>),
+}
+
+/// Writes to a connection from any thread, as much as it takes now.
+#[derive(Clone)]
+pub(crate) enum DirectWriter {
+    Tcp(Arc<tcp::OwnedWriteHalf>),
+    Unix(Arc<unix::WriteHalf>),
+}
+
+impl DirectWriter {
+    /// How many of the bytes the connection has taken; none when it takes no more for now.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let written = match self {
+            Self::Tcp(half) => half.try_write(bytes),
+            Self::Unix(half) => half.try_write(bytes),
+        };
+        match written {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                Ok(0)
+            }
+            written => written,
+        }
+    }
 }
 
 impl Stream {
@@ -75,19 +99,20 @@ impl Connection {
         peer: String,
         limits: &Limits,
         place: Option<OwnedSemaphorePermit>,
-    ) -> Self {
+    ) -> Result<Self, TransportError> {
         let place = place.map(Arc::new);
-        let peer: Arc<str> = peer.into();
         let (read, write) = match stream {
             Stream::Tcp(stream) => {
                 let (read, write) = stream.into_split();
-                (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+                (ReadHalf::Tcp(read), WriteHalf::Tcp(Arc::new(write)))
             }
             Stream::Unix(stream) => {
-                let (read, write) = stream.into_split();
-                (ReadHalf::Unix(read), WriteHalf::Unix(write))
+                let (read, write) =
+                    unix::split(stream).map_err(|error| TransportError::broken(&peer, error))?;
+                (ReadHalf::Unix(read), WriteHalf::Unix(Arc::new(write)))
             }
         };
+        let peer: Arc<str> = peer.into();
         let reader = FrameReader {
             half: read,
             buffer: BytesMut::new(),
@@ -96,7 +121,7 @@ impl Connection {
             peer: peer.clone(),
             _place: place.clone(),
         };
-        Self { reader, writer: FrameWriter { half: write, peer, _place: place } }
+        Ok(Self { reader, writer: FrameWriter { half: write, peer, _place: place } })
     }
 
     /// The other end, in words.
@@ -159,17 +184,38 @@ impl FrameReader {
 impl FrameWriter {
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> Result<(), TransportError> {
         let written = match &mut self.half {
-            WriteHalf::Tcp(half) => half.write_all(bytes).await,
+            WriteHalf::Tcp(half) => write_all(half, bytes).await,
             WriteHalf::Unix(half) => half.write_all(bytes).await,
         };
         written.map_err(|error| TransportError::broken(&self.peer, error))
     }
 
-    /// Says that nothing more comes.
-    pub(crate) async fn close(&mut self) {
-        let _ = match &mut self.half {
-            WriteHalf::Tcp(half) => half.shutdown().await,
-            WriteHalf::Unix(half) => half.shutdown().await,
-        };
+    /// For other threads, where the kind of the connection allows it. Whoever uses it sees to it that no two write at
+    /// once, and that what it leaves over is written next.
+    pub(crate) fn direct(&self) -> Option<DirectWriter> {
+        match &self.half {
+            WriteHalf::Tcp(half) => Some(DirectWriter::Tcp(half.clone())),
+            WriteHalf::Unix(half) => Some(DirectWriter::Unix(half.clone())),
+        }
     }
+
+    /// Says that nothing more comes.
+    pub(crate) async fn close(self) {
+        match self.half {
+            // Closes its direction of the connection when nobody has it any more.
+            WriteHalf::Tcp(half) => drop(half),
+            WriteHalf::Unix(half) => half.close(),
+        }
+    }
+}
+
+async fn write_all(half: &tcp::OwnedWriteHalf, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match half.try_write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => half.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

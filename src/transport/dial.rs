@@ -37,5 +37,5 @@ pub(crate) async fn dial(
         Ok(proved) => proved?,
         Err(_) => return Err(TransportError::Slow { peer }),
     }
-    Ok(Connection::new(stream, peer, limits, None))
+    Connection::new(stream, peer, limits, None)
 }

@@ -143,7 +143,7 @@ async fn shake(
         Ok(proved) => proved?,
         Err(_) => return Err(TransportError::Slow { peer }),
     }
-    Ok(Connection::new(stream, peer, &limits, Some(place)))
+    Connection::new(stream, peer, &limits, Some(place))
 }
 
 /// Logs now and then, so that strangers cannot fill a disk.
