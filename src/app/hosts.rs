@@ -88,6 +88,6 @@ impl Hosts {
 pub(super) fn spawner(arbiter: ArbiterHandle) -> Spawner {
     Arc::new(move |task| {
         // When it has stopped the App is over.
-        let _ = arbiter.spawn(task);
+        let _ = arbiter.spawn_fn(move || drop(actix_rt::spawn(task())));
     })
 }

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
@@ -21,13 +20,14 @@ use super::session::SessionSettings;
 use crate::id::{AppId, unique};
 use crate::transport::{Connection, Endpoint, Limits, Listener, Security, TransportError, dial};
 use crate::wire::{self, Frame};
+use crate::work::Task;
 
 /// The waits between attempts to reach a process again.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Puts a task among the local ones of the thread that a bridge lives on, from any thread.
-pub(crate) type Spawner = Arc<dyn Fn(BoxFuture<'static, ()>) + Send + Sync>;
+pub(crate) type Spawner = Arc<dyn Fn(Task) + Send + Sync>;
 
 /// What this process does about its sessions: the head, or a node.
 pub(super) trait Site: Send + Sync {
@@ -139,8 +139,8 @@ impl Bridge {
     }
 
     /// Has the thread of the bridge do this too.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        (self.spawner)(task.boxed());
+    pub(super) fn spawn<F: Future<Output = ()> + 'static>(&self, task: impl FnOnce() -> F + Send + 'static) {
+        (self.spawner)(Box::new(|| task().boxed_local()));
     }
 
     pub(super) fn site(&self) -> Result<Arc<dyn Site>, BadPeer> {
@@ -188,7 +188,7 @@ impl Bridge {
     async fn greet(self: Arc<Self>, mut connection: Connection) -> Result<(), DialError> {
         let hello: Hello = match connection.read_frame().await? {
             Some(Frame::Hello(body)) => {
-                wire::decode(&body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
+                wire::decode(body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
             }
             Some(_) => return Err(DialError::NotUnderstood("it did not begin with a greeting".to_owned())),
             None => return Ok(()),
@@ -199,7 +199,7 @@ impl Bridge {
                 let reason = refusal.reason.clone();
                 let body =
                     wire::encode(&refusal).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
-                connection.write_frame(&Frame::Bye(body)).await?;
+                connection.write_frame(&Frame::Bye(&body)).await?;
                 return Err(DialError::Refused(reason));
             }
         };
@@ -212,7 +212,7 @@ impl Bridge {
             grace_ms: millis(self.settings.grace),
         };
         let body = wire::encode(&welcome).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
-        connection.write_frame(&Frame::Hello(body)).await?;
+        connection.write_frame(&Frame::Hello(&body)).await?;
         // The session may have ended meanwhile; then the connection is closed.
         let _ = connections.send((connection, hello.received)).await;
         Ok(())
@@ -325,13 +325,13 @@ impl Bridge {
         let mut connection = dial(endpoint, &self.security, &self.limits).await?;
         let exchange = async {
             let body = wire::encode(hello).map_err(|error| not_understood(&error))?;
-            connection.write_frame(&Frame::Hello(body)).await?;
+            connection.write_frame(&Frame::Hello(&body)).await?;
             match connection.read_frame().await? {
                 Some(Frame::Hello(body)) => {
-                    wire::decode::<Welcome>(&body).map_err(|error| not_understood(&error))
+                    wire::decode::<Welcome>(body).map_err(|error| not_understood(&error))
                 }
                 Some(Frame::Bye(body)) => {
-                    let refusal: Refusal = wire::decode(&body).map_err(|error| not_understood(&error))?;
+                    let refusal: Refusal = wire::decode(body).map_err(|error| not_understood(&error))?;
                     Err(match refusal.lost {
                         true => DialError::Lost(refusal.reason),
                         false => DialError::Refused(refusal.reason),
@@ -426,7 +426,7 @@ impl Bridge {
         drop(sessions);
         let (bridge, peer) = (self.clone(), link.clone());
         let hello = self.hello(Role::Peer, Some(self.app()), unique());
-        self.spawn(async move {
+        self.spawn(async move || {
             let (id, endpoints) = (peer.peer().id, peer.peer().endpoints.clone());
             let why = bridge.clone().pursue(peer.clone(), endpoints, hello, None).await;
             log::debug!("the session with node `{}` is over: {why}", peer.peer().name);

@@ -123,7 +123,7 @@ impl Head {
     pub(crate) async fn listen(self: &Arc<Self>, endpoint: Endpoint) -> Result<Endpoint, TransportError> {
         let bridge = self.bridge.clone();
         let (ready, listening) = oneshot::channel();
-        self.bridge.spawn(async move {
+        self.bridge.spawn(async move || {
             match Listener::bind(&endpoint, bridge.security().clone(), bridge.limits()).await {
                 Ok(listener) => {
                     let _ = ready.send(Ok(listener.endpoint()));

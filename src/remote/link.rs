@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::sync::{Notify, Semaphore, TryAcquireError};
+use bytes::{BufMut, BytesMut};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, TryAcquireError};
 use tokio::time::Instant;
 
 use super::outlet::Outlet;
@@ -24,7 +24,7 @@ use super::protocol::{
 use super::session::{Session, SessionError, SessionSettings, TooLarge};
 use crate::id::{ActorPath, IdMap};
 use crate::transport::DirectWriter;
-use crate::wire::CodecError;
+use crate::wire::{self, CodecError};
 use crate::work::{Closed, Letter, Outcome, Refused, WorkKind};
 
 pub(crate) struct Link {
@@ -69,8 +69,8 @@ pub(super) enum End {
 }
 
 /// What the messages of a link come to.
-pub(super) trait Inbound: Send {
-    fn packet(&mut self, packet: Packet) -> Result<(), BadPeer>;
+pub(super) trait Inbound {
+    fn packet(&mut self, packet: Packet<'_>) -> Result<(), BadPeer>;
 }
 
 /// A peer broke the protocol.
@@ -178,11 +178,11 @@ impl Link {
         });
     }
 
-    pub(super) fn answer(&self, question: u64, outcome: Outcome) {
+    pub(super) fn answer(&self, question: u64, outcome: Outcome<'_>) {
         let why = match outcome {
             Outcome::Answered(bytes) => {
                 let sent = self.push(true, |out| {
-                    super::protocol::write_answer(out, question, &bytes);
+                    super::protocol::write_answer(out, question, bytes);
                     Ok(())
                 });
                 match sent {
@@ -268,15 +268,10 @@ impl Link {
         letter: Box<dyn Letter>,
     ) -> Result<(), Refused<Box<dyn Letter>>> {
         match channel.credit.try_acquire() {
-            Ok(permit) => permit.forget(),
-            Err(TryAcquireError::NoPermits) => return Err(Refused::Full(letter)),
-            Err(TryAcquireError::Closed) => return Err(Refused::Closed(letter, Closed::NodeLost)),
+            Ok(permit) => self.post(channel, permit, letter, true),
+            Err(TryAcquireError::NoPermits) => Err(Refused::Full(letter)),
+            Err(TryAcquireError::Closed) => Err(Refused::Closed(letter, Closed::NodeLost)),
         }
-        if !self.lock().session.has_room() {
-            channel.credit.add_permits(1);
-            return Err(Refused::Full(letter));
-        }
-        self.post(channel, letter)
     }
 
     pub(super) async fn send(
@@ -290,44 +285,52 @@ impl Link {
         if !self.room().await {
             return Err(Refused::Closed(letter, Closed::NodeLost));
         }
-        permit.forget();
-        self.post(channel, letter)
+        self.post(channel, permit, letter, false)
     }
 
-    fn post(&self, channel: &Channel, letter: Box<dyn Letter>) -> Result<(), Refused<Box<dyn Letter>>> {
-        let question = letter.is_question().then(|| self.next_question.fetch_add(1, Ordering::Relaxed));
-        let mut state = self.lock();
-        let sent = if state.over {
-            Err(NotPushed::Over)
-        } else {
-            state.session.push(|out| {
+    fn post(
+        &self,
+        channel: &Channel,
+        permit: SemaphorePermit<'_>,
+        letter: Box<dyn Letter>,
+        if_there_is_room: bool,
+    ) -> Result<(), Refused<Box<dyn Letter>>> {
+        wire::with_buffer(|message| {
+            // Before the lock: it is anybody's code that writes it.
+            if let Err(error) = letter.write(message) {
+                return Err(Refused::Unsendable(letter, error.to_string()));
+            }
+            let question = letter.is_question().then(|| self.next_question.fetch_add(1, Ordering::Relaxed));
+            let mut state = self.lock();
+            if state.over {
+                return Err(Refused::Closed(letter, Closed::NodeLost));
+            }
+            if if_there_is_room && !state.session.has_room() {
+                return Err(Refused::Full(letter));
+            }
+            let pushed = state.session.push(|out| {
                 match question {
                     Some(question) => begin_ask(out, channel.number, question),
                     None => begin_tell(out, channel.number),
                 }
-                letter.write(out).map_err(NotPushed::Codec)
-            })
-        };
-        match sent {
-            Ok(()) => {
-                if let Some(question) = question {
-                    state.questions.insert(question, letter);
-                }
-                channel.under_way.fetch_add(1, Ordering::Relaxed);
-                self.flush(state, question.is_some());
-                Ok(())
+                out.put_slice(message);
+                Ok::<_, TooLarge>(())
+            });
+            if let Err(error) = pushed {
+                return Err(Refused::Unsendable(letter, error.to_string()));
             }
-            Err(NotPushed::Over) => Err(Refused::Closed(letter, Closed::NodeLost)),
-            Err(error) => {
-                drop(state);
-                channel.credit.add_permits(1);
-                Err(Refused::Unsendable(letter, error.to_string()))
+            permit.forget();
+            channel.under_way.fetch_add(1, Ordering::Relaxed);
+            if let Some(question) = question {
+                state.questions.insert(question, letter);
             }
-        }
+            self.flush(state, question.is_some());
+            Ok(())
+        })
     }
 
     /// Another process has answered.
-    pub(super) fn settle(&self, question: u64, outcome: Outcome) {
+    pub(super) fn settle(&self, question: u64, outcome: Outcome<'_>) {
         let letter = self.lock().questions.remove(&question);
         // One that is not known was answered twice, which harms nobody.
         if let Some(letter) = letter {

@@ -1,6 +1,6 @@
 //! Many who write, connections that take as much as they like and break in the middle, and what must come of it.
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use proptest::prelude::*;
 
 use super::*;
@@ -110,13 +110,13 @@ impl Sender {
             return;
         }
         self.partial.extend_from_slice(bytes);
-        while let Some(frame) =
-            Frame::take(&mut self.partial, 1000).expect("whole frames, one after the other")
-        {
+        let frames = "whole frames, one after the other";
+        while let Some((frame, length)) = Frame::first(&self.partial, 1000).expect(frames) {
             if let Some(body) = self.peer.receive(frame, self.now).expect("messages in order") {
                 assert_eq!(body[..8], self.arrived.to_be_bytes());
                 self.arrived += 1;
             }
+            self.partial.advance(length);
         }
     }
 
@@ -167,9 +167,10 @@ impl Sender {
             Step::Hear => {
                 say::<TooLarge>(&mut self.peer, b"").unwrap();
                 while let Some(bytes) = self.peer.transmit(self.now) {
-                    let mut bytes = BytesMut::from(&bytes[..]);
-                    while let Some(frame) = Frame::take(&mut bytes, 1000).unwrap() {
+                    let mut rest = &bytes[..];
+                    while let Some((frame, length)) = Frame::first(rest, 1000).unwrap() {
                         self.session.receive(frame, self.now).unwrap();
+                        rest = &rest[length..];
                     }
                 }
             }

@@ -80,7 +80,8 @@ impl Processes {
             lost: None,
         };
         self.lock().insert(name.clone(), process);
-        head.bridge.spawn(attend(head.clone(), name, kill));
+        let head_too = head.clone();
+        head.bridge.spawn(move || attend(head_too, name, kill));
     }
 
     pub(super) fn expects(&self, name: &str) -> bool {

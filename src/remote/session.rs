@@ -22,6 +22,9 @@ use crate::wire::{Frame, put_data};
 /// The least that one write is worth: a buffer of this size is closed and the next one begun.
 const SEGMENT: usize = 128 * 1024;
 
+/// Room for the first messages of a buffer, so that it does not grow by each.
+const FEW: usize = 1024;
+
 /// So many messages, or bytes, are acknowledged at once where nothing else is to be said.
 const ACK_MESSAGES: u64 = 64;
 const ACK_BYTES: usize = 64 * 1024;
@@ -173,6 +176,9 @@ impl Session {
         write: impl FnOnce(&mut BytesMut) -> Result<(), E>,
     ) -> Result<(), E> {
         let before = self.open.len();
+        if before == 0 {
+            self.open.reserve(FEW);
+        }
         let mut appended = Appended { before, open: &mut self.open, whole: false };
         put_data(appended.open, self.pushed + 1, write)?;
         let length = appended.open.len() - before;
@@ -325,7 +331,11 @@ impl Session {
     ///
     /// # Errors
     /// [`SessionError`] when the peer broke the protocol or said goodbye.
-    pub(crate) fn receive(&mut self, frame: Frame, now: Duration) -> Result<Option<Bytes>, SessionError> {
+    pub(crate) fn receive<'a>(
+        &mut self,
+        frame: Frame<'a>,
+        now: Duration,
+    ) -> Result<Option<&'a [u8]>, SessionError> {
         if self.lost {
             return Err(SessionError::Lost);
         }
@@ -346,7 +356,7 @@ impl Session {
             }
             // One that is older than the last comes with messages that are sent again.
             Frame::Ack { received } => self.acknowledge(received.max(self.acknowledged)).map(|()| None),
-            Frame::Bye(reason) => Err(SessionError::Ended(String::from_utf8_lossy(&reason).into_owned())),
+            Frame::Bye(reason) => Err(SessionError::Ended(String::from_utf8_lossy(reason).into_owned())),
             Frame::Hello(_) => Err(SessionError::Greeting),
         }
     }

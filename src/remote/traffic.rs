@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::link::{BadPeer, End, Inbound, Link, State};
@@ -69,42 +69,40 @@ impl Link {
 
     async fn read(&self, reader: &mut FrameReader, inbound: &mut dyn Inbound) -> End {
         loop {
-            let mut next = match reader.next().await {
-                Ok(Some(frame)) => Some(frame),
-                Ok(None) => return End::Broken("it was closed".to_owned()),
-                Err(error) => return broken(error),
-            };
             let now = self.now();
             let mut owes = false;
-            // Senders on this thread must get their turn as well.
-            let mut budget = FRAMES_AT_ONCE;
-            while let Some(frame) = next {
-                match self.frame(frame, now, inbound) {
-                    Ok(owed) => owes |= owed,
-                    Err(error) => return End::Over(error.to_string()),
-                }
-                budget -= 1;
-                if budget == 0 {
-                    break;
-                }
-                next = match reader.buffered() {
-                    Ok(next) => next,
+            let mut taken = 0;
+            while taken < FRAMES_AT_ONCE {
+                match reader.next() {
+                    Ok(Some(frame)) => match self.frame(frame, now, inbound) {
+                        Ok(owed) => owes |= owed,
+                        Err(error) => return End::Over(error.to_string()),
+                    },
+                    Ok(None) => break,
                     Err(error) => return broken(error),
-                };
+                }
+                taken += 1;
             }
             if owes {
                 self.wake.notify_one();
             }
-            if budget == 0 {
+            if taken == FRAMES_AT_ONCE {
+                // Senders on this thread must get their turn as well.
                 tokio::task::yield_now().await;
+                continue;
+            }
+            match reader.fill().await {
+                Ok(true) => {}
+                Ok(false) => return End::Broken("it was closed".to_owned()),
+                Err(error) => return broken(error),
             }
         }
     }
 
     /// Takes in one frame; whether an acknowledgement is owed.
-    fn frame(&self, frame: Frame, now: Duration, inbound: &mut dyn Inbound) -> Result<bool, BadPeer> {
+    fn frame(&self, frame: Frame<'_>, now: Duration, inbound: &mut dyn Inbound) -> Result<bool, BadPeer> {
         let is_ack = matches!(frame, Frame::Ack { .. });
-        let (body, owes): (Option<Bytes>, bool) = {
+        let (body, owes) = {
             let mut state = self.lock();
             let body = state.session.receive(frame, now)?;
             let owes = state.session.owes();
@@ -197,7 +195,7 @@ impl Link {
 /// Says goodbye, and that nothing more comes.
 async fn leave(mut writer: FrameWriter, why: String) -> End {
     let mut bye = BytesMut::new();
-    Frame::Bye(Bytes::from(why.clone())).put(&mut bye);
+    Frame::Bye(why.as_bytes()).put(&mut bye);
     // The peer will notice in any case.
     let _ = writer.write(&bye).await;
     writer.close().await;

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream, tcp};
 use tokio::sync::OwnedSemaphorePermit;
@@ -32,6 +32,8 @@ pub(crate) struct Connection {
 pub(crate) struct FrameReader {
     half: ReadHalf,
     buffer: BytesMut,
+    /// How much of it was given out as frames.
+    taken: usize,
     reserve: usize,
     max_frame: usize,
     peer: Arc<str>,
@@ -116,6 +118,7 @@ impl Connection {
         let reader = FrameReader {
             half: read,
             buffer: BytesMut::new(),
+            taken: 0,
             reserve: SMALL_READ,
             max_frame: limits.max_frame,
             peer: peer.clone(),
@@ -133,11 +136,17 @@ impl Connection {
         (self.reader, self.writer)
     }
 
-    pub(crate) async fn read_frame(&mut self) -> Result<Option<Frame>, TransportError> {
-        self.reader.next().await
+    /// The next frame; `None` at the end.
+    pub(crate) async fn read_frame(&mut self) -> Result<Option<Frame<'_>>, TransportError> {
+        while !self.reader.has_next()? {
+            if !self.reader.fill().await? {
+                return Ok(None);
+            }
+        }
+        self.reader.next()
     }
 
-    pub(crate) async fn write_frame(&mut self, frame: &Frame) -> Result<(), TransportError> {
+    pub(crate) async fn write_frame(&mut self, frame: &Frame<'_>) -> Result<(), TransportError> {
         let mut bytes = BytesMut::new();
         frame.put(&mut bytes);
         self.writer.write(&bytes).await
@@ -145,39 +154,48 @@ impl Connection {
 }
 
 impl FrameReader {
-    /// The next frame; `None` at the end, when that does not come in the middle of one.
-    ///
-    /// # Cancel safety
-    /// What was read is kept for the next call.
-    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, TransportError> {
-        loop {
-            if let Some(frame) = self.buffered()? {
-                return Ok(Some(frame));
+    fn has_next(&mut self) -> Result<bool, TransportError> {
+        let taken = self.taken;
+        let has = self.next()?.is_some();
+        self.taken = taken;
+        Ok(has)
+    }
+
+    /// The next frame that has arrived.
+    pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, TransportError> {
+        match Frame::first(&self.buffer[self.taken..], self.max_frame) {
+            Ok(Some((frame, length))) => {
+                self.taken += length;
+                Ok(Some(frame))
             }
-            self.buffer.reserve(self.reserve);
-            let read = match &mut self.half {
-                ReadHalf::Tcp(half) => half.read_buf(&mut self.buffer).await,
-                ReadHalf::Unix(half) => half.read_buf(&mut self.buffer).await,
-            };
-            match read {
-                Ok(0) if self.buffer.is_empty() => return Ok(None),
-                Ok(0) => {
-                    let error =
-                        io::Error::new(io::ErrorKind::UnexpectedEof, "it ended in the middle of a frame");
-                    return Err(TransportError::broken(&self.peer, error));
-                }
-                Ok(read) if read >= self.reserve => self.reserve = (self.reserve * 2).min(LARGE_READ),
-                Ok(read) if read < SMALL_READ / 4 => self.reserve = SMALL_READ,
-                Ok(_) => {}
-                Err(error) => return Err(TransportError::broken(&self.peer, error)),
-            }
+            Ok(None) => Ok(None),
+            Err(error) => Err(TransportError::foreign(&self.peer, &error)),
         }
     }
 
-    /// A frame that has arrived already.
-    pub(crate) fn buffered(&mut self) -> Result<Option<Frame>, TransportError> {
-        Frame::take(&mut self.buffer, self.max_frame)
-            .map_err(|error| TransportError::foreign(&self.peer, &error))
+    /// Waits until more has arrived; `false` at the end, when that does not come in the middle of a frame.
+    ///
+    /// # Cancel safety
+    /// What was read is kept for the next call.
+    pub(crate) async fn fill(&mut self) -> Result<bool, TransportError> {
+        self.buffer.advance(std::mem::take(&mut self.taken));
+        self.buffer.reserve(self.reserve);
+        let read = match &mut self.half {
+            ReadHalf::Tcp(half) => half.read_buf(&mut self.buffer).await,
+            ReadHalf::Unix(half) => half.read_buf(&mut self.buffer).await,
+        };
+        match read {
+            Ok(0) if self.buffer.is_empty() => return Ok(false),
+            Ok(0) => {
+                let error = io::Error::new(io::ErrorKind::UnexpectedEof, "it ended in the middle of a frame");
+                return Err(TransportError::broken(&self.peer, error));
+            }
+            Ok(read) if read >= self.reserve => self.reserve = (self.reserve * 2).min(LARGE_READ),
+            Ok(read) if read < SMALL_READ / 4 => self.reserve = SMALL_READ,
+            Ok(_) => {}
+            Err(error) => return Err(TransportError::broken(&self.peer, error)),
+        }
+        Ok(true)
     }
 }
 

@@ -1,11 +1,15 @@
 //! Values to bytes and back, and to a digest without keeping the bytes.
 
+use std::cell::Cell;
 use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+
+/// The largest buffer that a thread keeps, in bytes.
+const LARGEST_BUFFER: usize = 64 * 1024;
 
 /// A value could not be turned into bytes, or bytes not into a value.
 #[derive(Debug, Error)]
@@ -42,6 +46,22 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, CodecErr
 /// Appends the value as [`encode`] encodes it.
 pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), CodecError> {
     rmp_serde::encode::write_named(&mut out.writer(), value).map_err(encode_error::<T>)
+}
+
+/// Lends an empty buffer, which is kept for the next time: small values are encoded all the time, and each in memory of
+/// its own would be an allocation for each.
+pub(crate) fn with_buffer<R>(encode: impl FnOnce(&mut BytesMut) -> R) -> R {
+    thread_local! {
+        static BUFFER: Cell<BytesMut> = Cell::default();
+    }
+    // One that is wanted while another is in use, by the code of a value, is new.
+    let mut buffer = BUFFER.take();
+    let result = encode(&mut buffer);
+    if buffer.capacity() <= LARGEST_BUFFER {
+        buffer.clear();
+        BUFFER.set(buffer);
+    }
+    result
 }
 
 /// The value that [`encode`] made `bytes` from.

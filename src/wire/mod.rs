@@ -6,5 +6,5 @@ mod codec;
 mod frame;
 
 pub use codec::CodecError;
-pub(crate) use codec::{decode, digest, encode, encode_into};
+pub(crate) use codec::{decode, digest, encode, encode_into, with_buffer};
 pub(crate) use frame::{Frame, FrameError, put_data};
