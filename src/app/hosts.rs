@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use actix_rt::{Arbiter, ArbiterHandle};
-use tokio::runtime::Handle;
 
 use crate::id::AppId;
-use crate::payload::never_wait_here;
-use crate::remote::{Head, HeadOptions, NodeStatus};
+use crate::remote::{Head, HeadOptions, NodeStatus, Spawner};
 use crate::work::{Doorbell, Host, HostError, HostEvent, Ingredients, LocalHost, Placement, Resources};
 
 /// The bridge to other processes, which is there once it is needed.
@@ -44,9 +42,11 @@ impl Hosts {
             return Ok(head.clone());
         }
         let options = self.remote.take().ok_or("this App runs on one thread, for tests")?;
-        let (arbiter, handle) = bridge_thread()?;
-        self.local.share(arbiter);
-        let head = Head::new(self.app, options, doorbell.clone(), handle);
+        let arbiter = std::panic::catch_unwind(Arbiter::new)
+            .map_err(|_| "no thread could be started for the bridge to other processes")?
+            .handle();
+        self.local.share(arbiter.clone());
+        let head = Head::new(self.app, options, doorbell.clone(), spawner(arbiter));
         Ok(self.head.0.get_or_init(|| head).clone())
     }
 
@@ -84,15 +84,10 @@ impl Hosts {
     }
 }
 
-fn bridge_thread() -> Result<(ArbiterHandle, Handle), String> {
-    let arbiter = std::panic::catch_unwind(Arbiter::new)
-        .map_err(|_| "no thread could be started for the bridge to other processes")?
-        .handle();
-    let (send, receive) = std::sync::mpsc::channel();
-    arbiter.spawn_fn(move || {
-        never_wait_here();
-        let _ = send.send(Handle::current());
-    });
-    let handle = receive.recv().map_err(|_| "the thread of the bridge to other processes did not start")?;
-    Ok((arbiter, handle))
+/// Of local tasks of this arbiter.
+pub(super) fn spawner(arbiter: ArbiterHandle) -> Spawner {
+    Arc::new(move |task| {
+        // When it has stopped the App is over.
+        let _ = arbiter.spawn_fn(move || drop(actix_rt::spawn(task())));
+    })
 }

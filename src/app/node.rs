@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use actix_rt::System;
+use actix_rt::{Arbiter, System};
 use tokio::sync::Notify;
 
 use super::error::AppError;
+use super::hosts::spawner;
 use super::launch::App;
 use crate::payload::{configure, never_wait_here};
 use crate::remote::{Farewell, NodeOptions, run_node};
@@ -29,8 +30,10 @@ pub(crate) fn run_as_node(
     leave: Arc<Notify>,
 ) -> Result<Option<String>, AppError> {
     let NodeArguments { join, name, labels, resources, listen } = arguments;
+    let system = System::new();
     let options = NodeOptions {
         bridge: app.bridge_options()?,
+        spawner: spawner(Arbiter::current()),
         kinds: app.works(),
         join,
         name,
@@ -41,7 +44,7 @@ pub(crate) fn run_as_node(
     };
     never_wait_here();
     configure(app.config.store_settings());
-    match System::new().block_on(async move { run_node(options, &leave).await }) {
+    match system.block_on(async move { run_node(options, &leave).await }) {
         Ok(Farewell::Over(why)) => Ok(Some(why)),
         Ok(Farewell::Left) => Ok(None),
         Err(error) => Err(AppError::Node(error.to_string())),

@@ -14,8 +14,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::spawn_local;
 
-use super::bridge::{Bridge, BridgeOptions, DialError, Site, Whereabouts};
+use super::bridge::{Bridge, BridgeOptions, DialError, Site, Spawner, Whereabouts};
 use super::drives::DrivesOfHead;
 use super::link::Link;
 use super::logs::send_logs;
@@ -41,6 +42,8 @@ pub(crate) type Kinds = std::collections::BTreeMap<&'static str, &'static WorkKi
 /// How a process takes part in an App as a node.
 pub(crate) struct NodeOptions {
     pub(crate) bridge: BridgeOptions,
+    /// Where it lives.
+    pub(crate) spawner: Spawner,
     pub(crate) kinds: Kinds,
     /// Where the head is.
     pub(crate) join: Endpoint,
@@ -114,12 +117,12 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         let router: Arc<dyn Router> = agent.clone();
         set_router(bridge.app(), Some(Arc::downgrade(&router)));
         let drives = register(bridge.app(), Arc::new(DrivesOfHead(Arc::downgrade(&bridge))));
-        let news = tokio::spawn(agent.clone().send_news());
-        let logs = tokio::spawn(send_logs(head.clone()));
+        let news = spawn_local(agent.clone().send_news());
+        let logs = spawn_local(send_logs(head.clone()));
         let pursue = bridge.clone().pursue(head.clone(), vec![endpoint], hello, Some((connection, received)));
-        let mut pursue = std::pin::pin!(pursue);
+        let mut pursue = spawn_local(pursue);
         let (why, left) = tokio::select! {
-            why = &mut pursue => (why, false),
+            why = &mut pursue => (why.unwrap_or_else(|error| error.to_string()), false),
             () = leave.notified() => {
                 head.leave("it was asked to leave");
                 // The head may be out of reach.
@@ -127,6 +130,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
                 (String::new(), true)
             }
         };
+        pursue.abort();
         news.abort();
         logs.abort();
         agent.end();
@@ -161,7 +165,8 @@ struct Session {
 
 /// Joins the head as soon as it is there.
 async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> {
-    let bridge = Arc::new(Bridge::new(options.bridge.clone(), tokio::runtime::Handle::current()));
+    let bridge = Arc::new(Bridge::new(options.bridge.clone(), options.spawner.clone()));
+    bridge.settle_here();
     let mut listeners = Vec::new();
     for endpoint in endpoints(options) {
         let options = &options.bridge;
@@ -203,7 +208,7 @@ async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> 
     bridge.set_app(welcome.app);
     for listener in listeners {
         // Ends with the runtime, or with the bridge's last session.
-        tokio::spawn(bridge.clone().listen(listener));
+        spawn_local(bridge.clone().listen(listener));
     }
     let settings = SessionSettings {
         heartbeat: Duration::from_millis(welcome.heartbeat_ms.max(1)),

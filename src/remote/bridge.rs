@@ -1,14 +1,19 @@
 //! What one process is to the others: its listener, its sessions, and how it finds other processes.
 //!
-//! All of it lives on one thread, which light Works share: what arrives for them then costs no wake-up of another.
+//! All of it lives on one thread, which light Works share: what arrives for them then costs no wake-up of another. It
+//! shares their set of local tasks as well: a task of the runtime's own that wakes one of those has the runtime look for
+//! events first, which is a system call for each message.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::ThreadId;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::spawn_local;
 
 use super::inbox::Inbox;
 use super::link::{BadPeer, End, Link};
@@ -20,10 +25,14 @@ use crate::id::{AppId, unique};
 use crate::payload::{Hold, Holds, PayloadId};
 use crate::transport::{Connection, Endpoint, Limits, Listener, Security, TransportError, dial};
 use crate::wire::{self, Frame};
+use crate::work::Task;
 
 /// The waits between attempts to reach a process again.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Puts a task among the local ones of the thread that a bridge lives on, from any thread.
+pub(crate) type Spawner = Arc<dyn Fn(Task) + Send + Sync>;
 
 /// What this process does about its sessions: the head, or a node.
 pub(super) trait Site: Send + Sync {
@@ -64,7 +73,8 @@ pub(crate) struct Bridge {
     security: Security,
     limits: Limits,
     settings: SessionSettings,
-    handle: Handle,
+    spawner: Spawner,
+    home: OnceLock<ThreadId>,
     site: OnceLock<Weak<dyn Site>>,
     sessions: Mutex<Sessions>,
     /// Connections that values were pulled on.
@@ -118,8 +128,8 @@ fn on_the_machine_of(head: &str, endpoint: &Endpoint) -> Endpoint {
 }
 
 impl Bridge {
-    /// One that lives on the thread of `handle`.
-    pub(super) fn new(options: BridgeOptions, handle: Handle) -> Self {
+    /// One that lives on the thread of `spawner`.
+    pub(super) fn new(options: BridgeOptions, spawner: Spawner) -> Self {
         let BridgeOptions { program, security, limits, settings } = options;
         Self {
             app: OnceLock::new(),
@@ -129,7 +139,8 @@ impl Bridge {
             security,
             limits,
             settings,
-            handle,
+            spawner,
+            home: OnceLock::new(),
             site: OnceLock::new(),
             sessions: Mutex::default(),
             idle: Idle::default(),
@@ -170,8 +181,19 @@ impl Bridge {
         self.settings
     }
 
-    pub(super) fn handle(&self) -> &Handle {
-        &self.handle
+    /// Has the thread of the bridge do this too.
+    pub(super) fn spawn<F: Future<Output = ()> + 'static>(&self, task: impl FnOnce() -> F + Send + 'static) {
+        (self.spawner)(Box::new(|| task().boxed_local()));
+    }
+
+    /// The thread that it lives on is this one.
+    pub(super) fn settle_here(&self) {
+        let _ = self.home.set(std::thread::current().id());
+    }
+
+    /// Whether the calling thread is the one that it lives on.
+    pub(super) fn is_home(&self) -> bool {
+        self.home.get() == Some(&std::thread::current().id())
     }
 
     pub(super) fn site(&self) -> Result<Arc<dyn Site>, BadPeer> {
@@ -258,7 +280,7 @@ impl Bridge {
         loop {
             let connection = listener.accept().await;
             let bridge = self.clone();
-            tokio::spawn(async move {
+            spawn_local(async move {
                 let peer = connection.peer().to_owned();
                 let limit = bridge.limits.handshake;
                 match tokio::time::timeout(limit, bridge.greet(connection)).await {
@@ -289,7 +311,7 @@ impl Bridge {
     ) -> Result<Option<(Role, Connection)>, DialError> {
         let hello: Hello = match connection.read_frame().await? {
             Some(Frame::Hello(body)) => {
-                wire::decode(&body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
+                wire::decode(body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
             }
             Some(_) => return Err(DialError::NotUnderstood("it did not begin with a greeting".to_owned())),
             None => return Ok(None),
@@ -309,7 +331,7 @@ impl Bridge {
                 let reason = refusal.reason.clone();
                 let body =
                     wire::encode(&refusal).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
-                connection.write_frame(&Frame::Bye(body)).await?;
+                connection.write_frame(&Frame::Bye(&body)).await?;
                 return Err(DialError::Refused(reason));
             }
         };
@@ -322,7 +344,7 @@ impl Bridge {
             grace_ms: millis(self.settings.grace),
         };
         let body = wire::encode(&welcome).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
-        connection.write_frame(&Frame::Hello(body)).await?;
+        connection.write_frame(&Frame::Hello(&body)).await?;
         let Some((_, connections)) = session else { return Ok(Some((hello.role, connection))) };
         // The session may have ended meanwhile; then the connection is closed.
         let _ = connections.send((connection, hello.received)).await;
@@ -364,7 +386,7 @@ impl Bridge {
         let (connections, arriving) = mpsc::channel(1);
         let accepted = Accepted { link: link.clone(), connections: connections.clone() };
         self.sessions().accepted.insert(key, accepted);
-        tokio::spawn(self.clone().attend(link.clone(), arriving, hello.role, key));
+        spawn_local(self.clone().attend(link.clone(), arriving, hello.role, key));
         Ok((link, connections))
     }
 
@@ -440,13 +462,13 @@ impl Bridge {
         let mut connection = dial(endpoint, &self.security, &self.limits).await?;
         let exchange = async {
             let body = wire::encode(hello).map_err(|error| not_understood(&error))?;
-            connection.write_frame(&Frame::Hello(body)).await?;
+            connection.write_frame(&Frame::Hello(&body)).await?;
             match connection.read_frame().await? {
                 Some(Frame::Hello(body)) => {
-                    wire::decode::<Welcome>(&body).map_err(|error| not_understood(&error))
+                    wire::decode::<Welcome>(body).map_err(|error| not_understood(&error))
                 }
                 Some(Frame::Bye(body)) => {
-                    let refusal: Refusal = wire::decode(&body).map_err(|error| not_understood(&error))?;
+                    let refusal: Refusal = wire::decode(body).map_err(|error| not_understood(&error))?;
                     Err(match refusal.lost {
                         true => DialError::Lost(refusal.reason),
                         false => DialError::Refused(refusal.reason),
@@ -541,7 +563,7 @@ impl Bridge {
         drop(sessions);
         let (bridge, peer) = (self.clone(), link.clone());
         let hello = self.hello(Role::Peer, Some(self.app()), unique());
-        self.handle.spawn(async move {
+        self.spawn(async move || {
             let (id, endpoints) = (peer.peer().id, peer.peer().endpoints.clone());
             let why = bridge.clone().pursue(peer.clone(), endpoints, hello, None).await;
             log::debug!("the session with node `{}` is over: {why}", peer.peer().name);

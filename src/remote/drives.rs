@@ -8,7 +8,7 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, join};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, StreamExt, TryStreamExt};
@@ -114,26 +114,24 @@ fn not_understood(what: impl std::fmt::Display) -> StoreError {
     StoreError::Failed(format!("the head and this process do not understand each other: {what}"))
 }
 
-fn frame<T: Serialize>(make: fn(Bytes) -> Frame, what: &T) -> Result<Frame, StoreError> {
-    wire::encode(what).map(make).map_err(not_understood)
+/// A frame that says this, as bytes.
+fn framed<T: Serialize>(make: impl Fn(&[u8]) -> Frame<'_>, what: &T) -> Result<BytesMut, StoreError> {
+    let body = wire::encode(what).map_err(not_understood)?;
+    let mut out = BytesMut::new();
+    make(&body).put(&mut out);
+    Ok(out)
 }
 
 /// What the head says next.
 async fn answer(reader: &mut FrameReader) -> Result<Part, NotDone> {
-    match reader.next().await? {
-        Some(Frame::Response(body)) => match wire::decode(&body).map_err(not_understood)? {
+    match reader.frame().await? {
+        Some(Frame::Response(body)) => match wire::decode(body).map_err(not_understood)? {
             Part::Failed(error) => Err(NotDone::Failed(error)),
             part => Ok(part),
         },
         Some(_) => Err(not_understood("it did not answer").into()),
         None => Err(NotDone::Broken("the head closed the connection".to_owned())),
     }
-}
-
-async fn write(writer: &mut FrameWriter, frame: &Frame) -> Result<(), TransportError> {
-    let mut out = bytes::BytesMut::new();
-    frame.put(&mut out);
-    writer.write(&out).await
 }
 
 /// Since when something does not work, and how long to wait before it is tried again.
@@ -168,13 +166,16 @@ impl DriveOfHead {
     async fn ask(&self, action: Action, patience: &mut Patience) -> Result<Connection, StoreError> {
         let bridge = self.bridge()?;
         let grace = bridge.settings().grace;
-        let request = frame(Frame::Request, &DriveRequest { drive: self.drive.as_ref().to_owned(), action })?;
+        let request = framed(
+            |body| Frame::Request(body),
+            &DriveRequest { drive: self.drive.as_ref().to_owned(), action },
+        )?;
         loop {
             let endpoints: Vec<_> = bridge.head_endpoint().into_iter().collect();
             let hello = bridge.hello(Role::Drive, Some(bridge.app()), crate::id::unique());
             let asked = async {
                 let (mut connection, _) = bridge.call(&endpoints, &hello).await?;
-                connection.write_frame(&request).await?;
+                connection.write_bytes(&request).await?;
                 Ok::<_, DialError>(connection)
             };
             match asked.await {
@@ -234,16 +235,16 @@ async fn send(connection: Connection, mut body: Body) -> Result<(), NotDone> {
                 Ok(piece) => piece,
                 Err(error) => {
                     // What is there already is not to be kept.
-                    write(&mut writer, &frame(Frame::Request, &Part::Failed(error.clone()))?).await?;
+                    writer.write(&framed(|body| Frame::Request(body), &Part::Failed(error.clone()))?).await?;
                     return Err(NotDone::Failed(error));
                 }
             };
             while !piece.is_empty() {
                 let now = piece.split_to(piece.len().min(PIECE));
-                write(&mut writer, &frame(Frame::Request, &Part::Data(now))?).await?;
+                writer.write(&framed(|body| Frame::Request(body), &Part::Data(now))?).await?;
             }
         }
-        write(&mut writer, &frame(Frame::Request, &Part::Done)?).await?;
+        writer.write(&framed(|body| Frame::Request(body), &Part::Done)?).await?;
         std::future::pending().await
     };
     let answered = answer(&mut reader);
@@ -397,10 +398,10 @@ impl Bridge {
     /// Does one thing with a drive for another process.
     pub(super) async fn serve_drive(self: &Arc<Self>, connection: Connection) -> Result<(), DialError> {
         let (mut reader, mut writer) = connection.split();
-        let Ok(request) = tokio::time::timeout(IDLE, reader.next()).await else { return Ok(()) };
+        let Ok(request) = tokio::time::timeout(IDLE, reader.frame()).await else { return Ok(()) };
         let request: DriveRequest = match request? {
             Some(Frame::Request(body)) => {
-                wire::decode(&body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
+                wire::decode(body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
             }
             Some(_) => return Err(DialError::NotUnderstood("it asked for nothing".to_owned())),
             None => return Ok(()),
@@ -410,7 +411,7 @@ impl Bridge {
             Err(error) => say(&mut writer, &Part::Failed(error)).await,
         }?;
         // Whoever closes first may take what was said last with it, so that is the other side.
-        while let Ok(Ok(Some(_))) = tokio::time::timeout(IDLE, reader.next()).await {}
+        while let Ok(Ok(Some(_))) = tokio::time::timeout(IDLE, reader.frame()).await {}
         Ok(())
     }
 
@@ -427,8 +428,9 @@ impl Bridge {
 }
 
 async fn say(writer: &mut FrameWriter, part: &Part) -> Result<(), DialError> {
-    let frame = frame(Frame::Response, part).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
-    Ok(write(writer, &frame).await?)
+    let frame = framed(|body| Frame::Response(body), part)
+        .map_err(|error| DialError::NotUnderstood(error.to_string()))?;
+    Ok(writer.write(&frame).await?)
 }
 
 async fn serve(
@@ -492,8 +494,8 @@ async fn serve(
 async fn receive(reader: &mut FrameReader, pieces: mpsc::Sender<Result<Bytes, StoreError>>) {
     loop {
         let broken = |why: String| Err(StoreError::Unreachable(why));
-        let (piece, is_last) = match tokio::time::timeout(IDLE, reader.next()).await {
-            Ok(Ok(Some(Frame::Request(body)))) => match wire::decode(&body) {
+        let (piece, is_last) = match tokio::time::timeout(IDLE, reader.frame()).await {
+            Ok(Ok(Some(Frame::Request(body)))) => match wire::decode(body) {
                 Ok(Part::Data(piece)) => (Ok(piece), false),
                 Ok(Part::Done) => return,
                 Ok(Part::Failed(error)) => (Err(error), true),

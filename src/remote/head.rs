@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::bridge::{Bridge, BridgeOptions, Site, Whereabouts};
+use super::bridge::{Bridge, BridgeOptions, Site, Spawner, Whereabouts};
 use super::copies::{Copies, FromHere};
 use super::link::Link;
 use super::nodes::{Candidate, choose};
@@ -22,7 +21,7 @@ use super::process::{ProcessCommand, Processes, Starting};
 use super::protocol::{Control, Hello, NodeCard, Role};
 use super::ways::{Way, WayToCome};
 use crate::id::{ActorPath, AppId, IdMap, unique};
-use crate::payload::{Hold, Holds, PayloadId, set_replicator};
+use crate::payload::{Hold, Holds, PayloadId, never_wait_here, set_replicator};
 use crate::state::Value;
 use crate::transport::{Endpoint, Limits, Listener, Security, TransportError};
 use crate::work::{
@@ -97,15 +96,20 @@ pub struct NodeStatus {
 }
 
 impl Head {
-    /// One that lives on the thread of `handle`.
+    /// One that lives on the thread of `spawner`.
     pub(crate) fn new(
         app: AppId,
         options: HeadOptions,
         doorbell: Arc<Doorbell>,
-        handle: Handle,
+        spawner: Spawner,
     ) -> Arc<Self> {
         let HeadOptions { bridge: options, process } = options;
-        let bridge = Arc::new(Bridge::new(options, handle));
+        let bridge = Arc::new(Bridge::new(options, spawner));
+        let home = bridge.clone();
+        bridge.spawn(move || async move {
+            never_wait_here();
+            home.settle_here();
+        });
         bridge.set_app(app);
         bridge.set_me(NodeCard {
             id: unique(),
@@ -133,7 +137,7 @@ impl Head {
     pub(crate) async fn listen(self: &Arc<Self>, endpoint: Endpoint) -> Result<Endpoint, TransportError> {
         let bridge = self.bridge.clone();
         let (ready, listening) = oneshot::channel();
-        self.bridge.handle().spawn(async move {
+        self.bridge.spawn(async move || {
             match Listener::bind(&endpoint, bridge.security().clone(), bridge.limits()).await {
                 Ok(listener) => {
                     let _ = ready.send(Ok(listener.endpoint()));

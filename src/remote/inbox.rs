@@ -1,13 +1,16 @@
 //! Messages that arrive from another process, on their way to the Works they are for.
 //!
 //! A channel has messages of one type; those of all types for one Work go through one gate, so that none overtakes
-//! another that waits for room.
+//! another that waits for room. All of it stays on the thread of the bridge.
 
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use tokio::task::spawn_local;
 
 use super::bridge::Bridge;
 use super::link::{BadPeer, Inbound, Link};
@@ -25,8 +28,8 @@ const CHANNELS: usize = 1 << 20;
 pub(super) struct Inbox {
     bridge: Arc<Bridge>,
     link: Arc<Link>,
-    lanes: Vec<Arc<Lane>>,
-    gates: HashMap<ActorPath, Arc<Gate>>,
+    lanes: Vec<Rc<Lane>>,
+    gates: HashMap<ActorPath, Rc<RefCell<Gate>>>,
     /// What the next message refers to.
     carried: Holds,
 }
@@ -46,7 +49,7 @@ impl Inbox {
             self.link.credit(channel, window - FIRST_CREDIT);
         }
         let gate = self.gates.entry(path.clone()).or_default().clone();
-        self.lanes.push(Arc::new(Lane {
+        self.lanes.push(Rc::new(Lane {
             gate,
             number: channel,
             link: self.link.clone(),
@@ -54,12 +57,14 @@ impl Inbox {
             path,
             message,
             window,
-            state: Mutex::default(),
+            intake: RefCell::default(),
+            owed: Cell::default(),
+            outstanding: Cell::default(),
         }));
         Ok(())
     }
 
-    fn lane(&self, channel: u32) -> Result<&Arc<Lane>, BadPeer> {
+    fn lane(&self, channel: u32) -> Result<&Rc<Lane>, BadPeer> {
         self.lanes.get(channel as usize).ok_or_else(|| {
             BadPeer::Other(format!("a message came on channel {channel}, which was never opened"))
         })
@@ -67,14 +72,14 @@ impl Inbox {
 }
 
 impl Inbound for Inbox {
-    fn packet(&mut self, packet: Packet) -> Result<(), BadPeer> {
+    fn packet(&mut self, packet: Packet<'_>) -> Result<(), BadPeer> {
         let carried = std::mem::take(&mut self.carried);
         match packet {
             Packet::Tell { channel, body } => {
-                self.lane(channel)?.receive(Post { body, question: None, _carried: carried })
+                self.lane(channel)?.receive(Post { body, question: None, carried })
             }
             Packet::Ask { channel, question, body } => {
-                self.lane(channel)?.receive(Post { body, question: Some(question), _carried: carried })
+                self.lane(channel)?.receive(Post { body, question: Some(question), carried })
             }
             Packet::Answer { question, body } => {
                 self.link.settle(question, Outcome::Answered(body, carried));
@@ -118,45 +123,50 @@ impl Inbound for Inbox {
 }
 
 /// A message that has come.
-struct Post {
-    body: Bytes,
+struct Post<'a> {
+    body: &'a [u8],
     question: Option<u64>,
     /// What it refers to, until it is read.
+    carried: Holds,
+}
+
+/// One that waits behind another.
+struct Waiting {
+    body: Bytes,
+    question: Option<u64>,
     _carried: Holds,
+}
+
+impl Post<'_> {
+    fn into_waiting(self) -> Waiting {
+        let Self { body, question, carried } = self;
+        Waiting { body: Bytes::copy_from_slice(body), question, _carried: carried }
+    }
 }
 
 /// The way into one Work.
 #[derive(Default)]
-struct Gate(Mutex<Waiting>);
-
-#[derive(Default)]
-struct Waiting {
+struct Gate {
     /// Messages behind one that waits for room.
-    backlog: VecDeque<(Arc<Lane>, Post)>,
+    backlog: VecDeque<(Rc<Lane>, Waiting)>,
     waits: bool,
 }
 
-impl Gate {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Puts in one after the other what has gathered behind a message that waits.
-async fn drain(mut lane: Arc<Lane>, mut waits: BoxFuture<'static, ()>) {
+async fn drain(mut lane: Rc<Lane>, mut waits: BoxFuture<'static, ()>) {
     loop {
         waits.await;
         lane.done();
         waits = loop {
             let next = {
-                let mut waiting = lane.gate.lock();
-                let next = waiting.backlog.pop_front();
-                waiting.waits = next.is_some();
+                let mut gate = lane.gate.borrow_mut();
+                let next = gate.backlog.pop_front();
+                gate.waits = next.is_some();
                 next
             };
             let Some((next, post)) = next else { return };
             lane = next;
-            if let Some(waits) = lane.deliver(&post) {
+            if let Some(waits) = lane.deliver(&post.body, post.question) {
                 break waits;
             }
         };
@@ -165,76 +175,69 @@ async fn drain(mut lane: Arc<Lane>, mut waits: BoxFuture<'static, ()>) {
 
 /// The end of one channel.
 struct Lane {
-    gate: Arc<Gate>,
+    gate: Rc<RefCell<Gate>>,
     number: u32,
     link: Arc<Link>,
     bridge: Arc<Bridge>,
     path: ActorPath,
     message: String,
     window: u32,
-    state: Mutex<LaneState>,
-}
-
-#[derive(Default)]
-struct LaneState {
-    intake: Option<Arc<dyn Intake>>,
+    intake: RefCell<Option<Arc<dyn Intake>>>,
     /// Messages that have found their place and for which no credit was given yet.
-    owed: u32,
+    owed: Cell<u32>,
     /// Messages for which no credit was given yet.
-    outstanding: u32,
+    outstanding: Cell<u32>,
 }
 
 impl Lane {
-    fn lock(&self) -> MutexGuard<'_, LaneState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn receive(self: &Arc<Self>, post: Post) -> Result<(), BadPeer> {
-        {
-            let mut state = self.lock();
-            state.outstanding += 1;
-            if state.outstanding > self.window {
-                return Err(BadPeer::Other("more messages came than there was credit for".to_owned()));
-            }
+    fn receive(self: &Rc<Self>, post: Post<'_>) -> Result<(), BadPeer> {
+        self.outstanding.set(self.outstanding.get() + 1);
+        if self.outstanding.get() > self.window {
+            return Err(BadPeer::Other("more messages came than there was credit for".to_owned()));
         }
         {
-            let mut waiting = self.gate.lock();
-            if waiting.waits {
-                waiting.backlog.push_back((self.clone(), post));
+            let mut gate = self.gate.borrow_mut();
+            if gate.waits {
+                gate.backlog.push_back((self.clone(), post.into_waiting()));
                 return Ok(());
             }
         }
-        if let Some(waits) = self.deliver(&post) {
-            self.gate.lock().waits = true;
-            tokio::spawn(drain(self.clone(), waits));
+        if let Some(waits) = self.deliver(post.body, post.question) {
+            self.gate.borrow_mut().waits = true;
+            spawn_local(drain(self.clone(), waits));
         }
         Ok(())
     }
 
     /// Gives the message to its Work; what to wait for when there is no room.
-    fn deliver(self: &Arc<Self>, post: &Post) -> Option<BoxFuture<'static, ()>> {
-        let mut answer =
-            post.question.map(|question| Answer { link: self.link.clone(), question, open: true });
-        let intake = self.lock().intake.clone();
-        let intake = match intake.map_or_else(|| self.resolve(), Ok) {
-            Ok(intake) => intake,
-            Err(outcome) => {
-                match answer.take() {
-                    Some(answer) => Box::new(answer).send(outcome),
-                    None => log::warn!("a message for work `{}` is lost: {}", self.path, in_words(&outcome)),
+    fn deliver(&self, body: &[u8], question: Option<u64>) -> Option<BoxFuture<'static, ()>> {
+        let answer = question.map(|question| Answer { link: self.link.clone(), question, open: true });
+        if self.intake.borrow().is_none() {
+            match self.resolve() {
+                Ok(intake) => *self.intake.borrow_mut() = Some(intake),
+                Err(outcome) => {
+                    match answer {
+                        Some(answer) => Box::new(answer).send(outcome),
+                        None => {
+                            log::warn!("a message for work `{}` is lost: {}", self.path, in_words(&outcome));
+                        }
+                    }
+                    self.done();
+                    return None;
                 }
-                self.done();
-                return None;
             }
+        }
+        let received = match &*self.intake.borrow() {
+            Some(intake) => intake.receive(body, answer.map(|answer| Box::new(answer) as Box<dyn Reply>)),
+            None => unreachable!("found just now"),
         };
-        let is_question = answer.is_some();
-        match intake.receive(&post.body, answer.map(|answer| Box::new(answer) as Box<dyn Reply>)) {
+        match received {
             Received::Taken => {}
             Received::Waits(waits) => return Some(waits),
             Received::Refused(why) => {
                 // Another may have come to live under this path.
-                self.lock().intake = None;
-                if !is_question {
+                *self.intake.borrow_mut() = None;
+                if question.is_none() {
                     let why = in_words(&Outcome::Refused(why));
                     log::warn!("a message for work `{}` is lost: {why}", self.path);
                 }
@@ -247,33 +250,27 @@ impl Lane {
         None
     }
 
-    fn resolve(&self) -> Result<Arc<dyn Intake>, Outcome> {
+    fn resolve(&self) -> Result<Arc<dyn Intake>, Outcome<'static>> {
         let Some(mailbox) = find_address(self.bridge.app(), &self.path) else {
             return Err(Outcome::Refused(Closed::Unknown));
         };
-        let intake = mailbox.intake(&self.message).ok_or_else(|| {
+        mailbox.intake(&self.message).ok_or_else(|| {
             Outcome::Unreadable(format!("work `{}` does not take `{}`", self.path, self.message))
-        })?;
-        self.lock().intake = Some(intake.clone());
-        Ok(intake)
+        })
     }
 
     /// One message has found its place. Credit is given for many at once.
     fn done(&self) {
-        let give = {
-            let mut state = self.lock();
-            state.owed += 1;
-            if state.owed < self.window / 4 {
-                return;
-            }
-            state.outstanding -= state.owed;
-            std::mem::take(&mut state.owed)
-        };
-        self.link.credit(self.number, give);
+        self.owed.set(self.owed.get() + 1);
+        if self.owed.get() >= self.window / 4 {
+            let give = self.owed.take();
+            self.outstanding.set(self.outstanding.get() - give);
+            self.link.credit(self.number, give);
+        }
     }
 }
 
-fn in_words(outcome: &Outcome) -> String {
+fn in_words(outcome: &Outcome<'_>) -> String {
     match outcome {
         Outcome::Refused(Closed::Unknown) => "there is no such Work here".to_owned(),
         Outcome::Refused(_) => "the Work is not running".to_owned(),
@@ -290,7 +287,7 @@ struct Answer {
 }
 
 impl Reply for Answer {
-    fn send(mut self: Box<Self>, outcome: Outcome) {
+    fn send(mut self: Box<Self>, outcome: Outcome<'_>) {
         self.open = false;
         self.link.answer(self.question, outcome);
     }

@@ -1,4 +1,5 @@
-//! One session with another process, its connections, and the messages between Works that go over it.
+//! One session with another process, and the messages between Works that go over it. Its connections are in the module
+//! `traffic`.
 //!
 //! # Guarantees
 //! - Messages of one channel arrive in the order in which they were sent, once, as long as the session lives.
@@ -11,31 +12,32 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use tokio::sync::{Notify, Semaphore, TryAcquireError};
+use bytes::{BufMut, BytesMut};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, TryAcquireError};
 use tokio::time::Instant;
 
 use super::bridge::Bridge;
+use super::outlet::Outlet;
 use super::protocol::{
     Control, FIRST_CREDIT, NodeCard, Packet, PacketError, Unanswered, begin_ask, begin_tell, write_control,
     write_credit,
 };
 use super::references::Pins;
-use super::session::{Expired, Session, SessionError, SessionSettings, TooLarge};
+use super::session::{Session, SessionError, SessionSettings, TooLarge};
 use crate::id::{ActorPath, IdMap, unique};
 use crate::payload::{self, Holds};
-use crate::transport::{Connection, FrameReader, FrameWriter, TransportError};
-use crate::wire::{CodecError, Frame};
+use crate::transport::DirectWriter;
+use crate::wire::{self, CodecError};
 use crate::work::{Closed, Letter, Outcome, Refused, WorkKind};
 
 pub(crate) struct Link {
     peer: NodeCard,
-    start: Instant,
+    pub(super) start: Instant,
     state: Mutex<State>,
     /// There is something to write.
-    wake: Notify,
+    pub(super) wake: Notify,
     /// There is room again for what can wait.
-    room: Notify,
+    pub(super) room: Notify,
     channels: Mutex<HashMap<(ActorPath, &'static str), Arc<Channel>>>,
     by_number: Mutex<Vec<Arc<Channel>>>,
     next_question: AtomicU64,
@@ -45,14 +47,15 @@ pub(crate) struct Link {
     bridge: Weak<Bridge>,
 }
 
-struct State {
-    session: Session,
+pub(super) struct State {
+    pub(super) session: Session,
+    pub(super) outlet: Outlet<DirectWriter>,
     questions: IdMap<u64, Box<dyn Letter>>,
-    over: bool,
+    pub(super) over: bool,
     /// Why it was ended here, when that was before its time.
     ended: Option<String>,
     /// Why this process leaves, once all that it has to say has been sent.
-    leaving: Option<String>,
+    pub(super) leaving: Option<String>,
 }
 
 /// The way for messages of one type to one Work.
@@ -73,8 +76,8 @@ pub(super) enum End {
 }
 
 /// What the messages of a link come to.
-pub(super) trait Inbound: Send {
-    fn packet(&mut self, packet: Packet) -> Result<(), BadPeer>;
+pub(super) trait Inbound {
+    fn packet(&mut self, packet: Packet<'_>) -> Result<(), BadPeer>;
 }
 
 /// A peer broke the protocol.
@@ -88,22 +91,14 @@ pub(super) enum BadPeer {
     Other(String),
 }
 
-#[derive(thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 enum NotPushed {
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
     #[error(transparent)]
     Codec(#[from] CodecError),
-    #[error("it refers to values")]
-    Carries(Holds),
     #[error("the session is over")]
     Over,
-}
-
-impl std::fmt::Debug for NotPushed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "NotPushed({self})")
-    }
 }
 
 impl Link {
@@ -113,6 +108,7 @@ impl Link {
             start: Instant::now(),
             state: Mutex::new(State {
                 session: Session::new(settings, Duration::ZERO),
+                outlet: Outlet::new(),
                 questions: IdMap::default(),
                 over: false,
                 ended: None,
@@ -143,11 +139,11 @@ impl Link {
         &self.pins
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.start.elapsed()
     }
 
@@ -164,15 +160,18 @@ impl Link {
         self.lock().over
     }
 
-    /// Sends what `write` writes; a message that a question belongs to is kept until it is answered.
-    fn push(&self, write: impl FnOnce(&mut BytesMut) -> Result<(), NotPushed>) -> Result<(), NotPushed> {
+    /// Sends what `write` writes; it is urgent where somebody waits for it.
+    fn push(
+        &self,
+        urgent: bool,
+        write: impl FnOnce(&mut BytesMut) -> Result<(), NotPushed>,
+    ) -> Result<(), NotPushed> {
         let mut state = self.lock();
         if state.over {
             return Err(NotPushed::Over);
         }
         state.session.push(write)?;
-        drop(state);
-        self.wake.notify_one();
+        self.flush(state, urgent);
         Ok(())
     }
 
@@ -180,10 +179,11 @@ impl Link {
     fn push_with(
         &self,
         holds: &Holds,
+        urgent: bool,
         write: impl FnOnce(&mut BytesMut) -> Result<(), NotPushed>,
     ) -> Result<(), NotPushed> {
         if holds.is_empty() {
-            return self.push(write);
+            return self.push(urgent, write);
         }
         let carries = self.carries(holds)?;
         let mut state = self.lock();
@@ -193,8 +193,7 @@ impl Link {
         // Both or none, so that nothing comes between them.
         state.session.push(|out| Ok::<_, NotPushed>(write_control(out, &carries)?))?;
         let pushed = state.session.push(write);
-        drop(state);
-        self.wake.notify_one();
+        self.flush(state, urgent);
         pushed
     }
 
@@ -206,7 +205,7 @@ impl Link {
 
     /// Sends a message of the runtime's own that refers to these values.
     pub(super) fn control_with(&self, holds: &Holds, control: &Control) {
-        match self.push_with(holds, |out| Ok(write_control(out, control)?)) {
+        match self.push_with(holds, false, |out| Ok(write_control(out, control)?)) {
             Ok(()) | Err(NotPushed::Over) => {}
             Err(error) => log::error!("nothing can be told to node `{}`: {error}", self.peer.name),
         }
@@ -214,7 +213,7 @@ impl Link {
 
     /// Sends a message of the runtime's own. These do not wait for room: their number is bounded by what they are about.
     pub(super) fn control(&self, control: &Control) {
-        match self.push(|out| Ok(write_control(out, control)?)) {
+        match self.push(false, |out| Ok(write_control(out, control)?)) {
             Ok(()) | Err(NotPushed::Over) => {}
             Err(error) => log::error!("nothing can be told to node `{}`: {error}", self.peer.name),
         }
@@ -222,24 +221,24 @@ impl Link {
 
     /// The same, for what can be too large: why it cannot be sent. When the session is over that is told otherwise.
     pub(super) fn try_control(&self, holds: &Holds, control: &Control) -> Result<(), String> {
-        match self.push_with(holds, |out| Ok(write_control(out, control)?)) {
+        match self.push_with(holds, false, |out| Ok(write_control(out, control)?)) {
             Ok(()) | Err(NotPushed::Over) => Ok(()),
             Err(error) => Err(error.to_string()),
         }
     }
 
     pub(super) fn credit(&self, channel: u32, more: u32) {
-        let _ = self.push(|out| {
+        let _ = self.push(false, |out| {
             write_credit(out, channel, more);
             Ok(())
         });
     }
 
-    pub(super) fn answer(&self, question: u64, outcome: Outcome) {
+    pub(super) fn answer(&self, question: u64, outcome: Outcome<'_>) {
         let why = match outcome {
             Outcome::Answered(bytes, holds) => {
-                let sent = self.push_with(&holds, |out| {
-                    super::protocol::write_answer(out, question, &bytes);
+                let sent = self.push_with(&holds, true, |out| {
+                    super::protocol::write_answer(out, question, bytes);
                     Ok(())
                 });
                 match sent {
@@ -325,15 +324,10 @@ impl Link {
         letter: Box<dyn Letter>,
     ) -> Result<(), Refused<Box<dyn Letter>>> {
         match channel.credit.try_acquire() {
-            Ok(permit) => permit.forget(),
-            Err(TryAcquireError::NoPermits) => return Err(Refused::Full(letter)),
-            Err(TryAcquireError::Closed) => return Err(Refused::Closed(letter, Closed::NodeLost)),
+            Ok(permit) => self.post(channel, permit, letter, true),
+            Err(TryAcquireError::NoPermits) => Err(Refused::Full(letter)),
+            Err(TryAcquireError::Closed) => Err(Refused::Closed(letter, Closed::NodeLost)),
         }
-        if !self.lock().session.has_room() {
-            channel.credit.add_permits(1);
-            return Err(Refused::Full(letter));
-        }
-        self.post(channel, letter)
     }
 
     pub(super) async fn send(
@@ -347,63 +341,71 @@ impl Link {
         if !self.room().await {
             return Err(Refused::Closed(letter, Closed::NodeLost));
         }
-        permit.forget();
-        self.post(channel, letter)
+        self.post(channel, permit, letter, false)
     }
 
-    fn post(&self, channel: &Channel, letter: Box<dyn Letter>) -> Result<(), Refused<Box<dyn Letter>>> {
-        let question = letter.is_question().then(|| self.next_question.fetch_add(1, Ordering::Relaxed));
-        let write = |out: &mut BytesMut| {
-            match question {
-                Some(question) => begin_ask(out, channel.number, question),
-                None => begin_tell(out, channel.number),
+    fn post(
+        &self,
+        channel: &Channel,
+        permit: SemaphorePermit<'_>,
+        letter: Box<dyn Letter>,
+        if_there_is_room: bool,
+    ) -> Result<(), Refused<Box<dyn Letter>>> {
+        wire::with_buffer(|message| {
+            // Before the lock: it is anybody's code that writes it.
+            let (written, holds) = payload::collect(|| letter.write(message));
+            if let Err(error) = written {
+                return Err(Refused::Unsendable(letter, error.to_string()));
             }
-            letter.write(out).map_err(NotPushed::Codec)
-        };
-        let mut state = self.lock();
-        let mut sent = if state.over {
-            Err(NotPushed::Over)
-        } else {
-            state.session.push(|out| match payload::collect(|| write(out)) {
-                (Ok(()), holds) if !holds.is_empty() => Err(NotPushed::Carries(holds)),
-                (written, _) => written,
-            })
-        };
-        // Few messages have references: what goes before them is known only once they are written.
-        if let Err(NotPushed::Carries(holds)) = sent {
-            drop(state);
-            let carries = self.carries(&holds);
-            state = self.lock();
-            sent = match carries {
-                _ if state.over => Err(NotPushed::Over),
-                Err(error) => Err(error),
-                Ok(carries) => {
-                    let before = state.session.push(|out| Ok::<_, NotPushed>(write_control(out, &carries)?));
-                    before.and_then(|()| state.session.push(write))
-                }
+            let carries = match holds.is_empty() {
+                true => None,
+                false => match self.carries(&holds) {
+                    Ok(carries) => Some(carries),
+                    Err(_) => return Err(Refused::Closed(letter, Closed::NodeLost)),
+                },
             };
-        }
-        match sent {
-            Ok(()) => {
-                if let Some(question) = question {
-                    state.questions.insert(question, letter);
+            let question = letter.is_question().then(|| self.next_question.fetch_add(1, Ordering::Relaxed));
+            let mut state = self.lock();
+            if state.over {
+                return Err(Refused::Closed(letter, Closed::NodeLost));
+            }
+            if if_there_is_room && !state.session.has_room() {
+                drop(state);
+                if let Some(Control::Carries { payloads }) = carries {
+                    let counted = payloads.into_iter().filter(|carried| carried.counted);
+                    counted.for_each(|carried| self.pins.release(carried.id, 1));
                 }
-                drop(state);
-                channel.under_way.fetch_add(1, Ordering::Relaxed);
-                self.wake.notify_one();
-                Ok(())
+                return Err(Refused::Full(letter));
             }
-            Err(NotPushed::Over) => Err(Refused::Closed(letter, Closed::NodeLost)),
-            Err(error) => {
-                drop(state);
-                channel.credit.add_permits(1);
-                Err(Refused::Unsendable(letter, error.to_string()))
+            let carried = match carries {
+                None => Ok(()),
+                Some(carries) => state.session.push(|out| Ok::<_, NotPushed>(write_control(out, &carries)?)),
+            };
+            let pushed = carried.and_then(|()| {
+                state.session.push(|out| {
+                    match question {
+                        Some(question) => begin_ask(out, channel.number, question),
+                        None => begin_tell(out, channel.number),
+                    }
+                    out.put_slice(message);
+                    Ok::<_, NotPushed>(())
+                })
+            });
+            if let Err(error) = pushed {
+                return Err(Refused::Unsendable(letter, error.to_string()));
             }
-        }
+            permit.forget();
+            channel.under_way.fetch_add(1, Ordering::Relaxed);
+            if let Some(question) = question {
+                state.questions.insert(question, letter);
+            }
+            self.flush(state, question.is_some());
+            Ok(())
+        })
     }
 
     /// Another process has answered.
-    pub(super) fn settle(&self, question: u64, outcome: Outcome) {
+    pub(super) fn settle(&self, question: u64, outcome: Outcome<'_>) {
         let letter = self.lock().questions.remove(&question);
         // One that is not known was answered twice, which harms nobody.
         if let Some(letter) = letter {
@@ -460,155 +462,10 @@ impl Link {
             letter.settle(Outcome::NodeLost);
         }
     }
-
-    // ---- the connection ----
-
-    /// Goes on with the session on this connection until either is over. Dropping the future closes the connection.
-    pub(super) async fn converse(
-        &self,
-        connection: Connection,
-        peer_received: u64,
-        inbound: &mut dyn Inbound,
-    ) -> End {
-        if let Err(error) = self.lock().session.connect(peer_received, self.now()) {
-            return End::Over(error.to_string());
-        }
-        let (mut reader, mut writer) = connection.split();
-        let end = tokio::select! {
-            end = self.read(&mut reader, inbound) => end,
-            end = self.write(&mut writer) => end,
-        };
-        self.disconnect();
-        end
-    }
-
-    /// The connection is gone; also called when the future of [`converse`](Self::converse) was dropped.
-    pub(super) fn disconnect(&self) {
-        let now = self.now();
-        self.lock().session.disconnect(now);
-    }
-
-    async fn read(&self, reader: &mut FrameReader, inbound: &mut dyn Inbound) -> End {
-        loop {
-            let mut next = match reader.next().await {
-                Ok(Some(frame)) => Some(frame),
-                Ok(None) => return End::Broken("it was closed".to_owned()),
-                Err(error) => return broken(error),
-            };
-            // Senders on this thread must get their turn as well.
-            let mut budget = 512;
-            while let Some(frame) = next {
-                if let Err(error) = self.frame(frame, inbound) {
-                    return End::Over(error.to_string());
-                }
-                budget -= 1;
-                if budget == 0 {
-                    break;
-                }
-                next = match reader.buffered() {
-                    Ok(next) => next,
-                    Err(error) => return broken(error),
-                };
-            }
-            // An acknowledgement may be owed.
-            self.wake.notify_one();
-            if budget == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-
-    fn frame(&self, frame: Frame, inbound: &mut dyn Inbound) -> Result<(), BadPeer> {
-        let now = self.now();
-        let body: Option<Bytes> = {
-            let mut state = self.lock();
-            let is_ack = matches!(frame, Frame::Ack { .. });
-            let body = state.session.receive(frame, now)?;
-            if is_ack && state.session.has_room() {
-                drop(state);
-                self.room.notify_waiters();
-            }
-            body
-        };
-        match body {
-            Some(body) => inbound.packet(Packet::read(body)?),
-            None => Ok(()),
-        }
-    }
-
-    async fn write(&self, writer: &mut FrameWriter) -> End {
-        loop {
-            let (bytes, deadline, leaving) = {
-                let mut state = self.lock();
-                if state.over {
-                    return End::Over("the session was ended here".to_owned());
-                }
-                let now = self.now();
-                (state.session.transmit(now), state.session.next_deadline(), state.leaving.clone())
-            };
-            if let Some(bytes) = bytes {
-                if let Err(error) = writer.write(&bytes).await {
-                    return broken(error);
-                }
-                continue;
-            }
-            if let Some(why) = leaving {
-                let mut bye = BytesMut::new();
-                Frame::Bye(Bytes::from(why.clone())).put(&mut bye);
-                // The peer will notice in any case.
-                let _ = writer.write(&bye).await;
-                writer.close().await;
-                return End::Over(why);
-            }
-            tokio::select! {
-                () = self.wake.notified() => {}
-                () = sleep_until(deadline.map(|at| self.start + at)) => {
-                    if let Some(expired) = self.on_time() {
-                        return End::Broken(match expired {
-                            Expired::Connection | Expired::Session => "nothing came for too long".to_owned(),
-                        });
-                    }
-                }
-            }
-        }
-    }
-
-    fn on_time(&self) -> Option<Expired> {
-        let now = self.now();
-        self.lock().session.on_time(now)
-    }
-
-    /// Waits, without a connection, until the session is lost.
-    pub(super) async fn lost(&self) {
-        loop {
-            let deadline = {
-                let state = self.lock();
-                if state.over || state.session.is_lost() {
-                    return;
-                }
-                state.session.next_deadline()
-            };
-            tokio::select! {
-                () = self.wake.notified() => {}
-                () = sleep_until(deadline.map(|at| self.start + at)) => { self.on_time(); }
-            }
-        }
-    }
 }
 
 impl Channel {
     pub(super) fn under_way(&self) -> usize {
         self.under_way.load(Ordering::Relaxed) as usize
-    }
-}
-
-fn broken(error: TransportError) -> End {
-    End::Broken(error.to_string())
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }

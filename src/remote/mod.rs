@@ -14,15 +14,17 @@ mod inbox;
 mod link;
 mod logs;
 mod nodes;
+mod outlet;
 mod process;
 mod protocol;
 mod pulls;
 mod references;
 mod session;
+mod traffic;
 mod ways;
 
 pub(crate) use self::agent::{Farewell, NodeOptions, run_node};
-pub(crate) use self::bridge::BridgeOptions;
+pub(crate) use self::bridge::{BridgeOptions, Spawner};
 pub use self::head::NodeStatus;
 pub(crate) use self::head::{Head, HeadOptions};
 pub(crate) use self::logs::forwarding;

@@ -13,6 +13,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, OnceCell};
+use tokio::task::spawn_local;
 
 use super::head::Head;
 use super::ways::WayToCome;
@@ -79,7 +80,8 @@ impl Processes {
             lost: None,
         };
         self.lock().insert(name.clone(), process);
-        head.bridge.handle().spawn(attend(head.clone(), name, kill));
+        let head_too = head.clone();
+        head.bridge.spawn(move || attend(head_too, name, kill));
     }
 
     pub(super) fn expects(&self, name: &str) -> bool {
@@ -133,7 +135,7 @@ impl Processes {
             let endpoint = Endpoint::Unix(socket.clone());
             let bridge = &head.bridge;
             let listener = Listener::bind(&endpoint, bridge.security().clone(), bridge.limits()).await?;
-            tokio::spawn(bridge.clone().listen(listener));
+            spawn_local(bridge.clone().listen(listener));
             Ok(socket)
         });
         socket.await.map(PathBuf::as_path)

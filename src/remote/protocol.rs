@@ -296,11 +296,11 @@ pub(crate) enum Unanswered {
 
 /// One message of a session.
 #[derive(Debug)]
-pub(super) enum Packet {
+pub(super) enum Packet<'a> {
     Control(Box<Control>),
-    Tell { channel: u32, body: Bytes },
-    Ask { channel: u32, question: u64, body: Bytes },
-    Answer { question: u64, body: Bytes },
+    Tell { channel: u32, body: &'a [u8] },
+    Ask { channel: u32, question: u64, body: &'a [u8] },
+    Answer { question: u64, body: &'a [u8] },
     Credit { channel: u32, more: u32 },
 }
 
@@ -321,8 +321,8 @@ const ASK: u8 = 2;
 const ANSWER: u8 = 3;
 const CREDIT: u8 = 4;
 
-impl Packet {
-    pub(super) fn read(mut body: Bytes) -> Result<Self, PacketError> {
+impl<'a> Packet<'a> {
+    pub(super) fn read(mut body: &'a [u8]) -> Result<Self, PacketError> {
         let kind = body.try_get_u8().map_err(|_| PacketError::TooShort)?;
         let least = match kind {
             CONTROL => 0,
@@ -335,7 +335,7 @@ impl Packet {
             return Err(PacketError::TooShort);
         }
         Ok(match kind {
-            CONTROL => Self::Control(Box::new(wire::decode(&body)?)),
+            CONTROL => Self::Control(Box::new(wire::decode(body)?)),
             TELL => Self::Tell { channel: body.get_u32(), body },
             ASK => Self::Ask { channel: body.get_u32(), question: body.get_u64(), body },
             ANSWER => Self::Answer { question: body.get_u64(), body },
@@ -381,7 +381,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = Packet::read(Bytes::from(bytes.clone()));
+            let _ = Packet::read(&bytes);
             let _ = wire::decode::<Hello>(&bytes);
             let _ = wire::decode::<Welcome>(&bytes);
             let _ = wire::decode::<Refusal>(&bytes);
@@ -410,7 +410,7 @@ mod tests {
         let control = Control::State { version: 1, state: value.clone() };
         let mut bytes = BytesMut::new();
         write_control(&mut bytes, &control).unwrap();
-        let Packet::Control(read) = Packet::read(bytes.freeze()).unwrap() else { panic!("it was a control") };
+        let Packet::Control(read) = Packet::read(&bytes).unwrap() else { panic!("it was a control") };
         let Control::State { state: there, .. } = *read else { panic!("it was a state") };
         assert_eq!(there, value);
     }
@@ -429,7 +429,7 @@ mod tests {
         let travels = |control: &Control| {
             let mut bytes = BytesMut::new();
             write_control(&mut bytes, control).unwrap();
-            match Packet::read(bytes.freeze()).unwrap() {
+            match Packet::read(&bytes).unwrap() {
                 Packet::Control(read) => *read,
                 other => panic!("it was a control: {other:?}"),
             }
@@ -460,7 +460,7 @@ mod tests {
             ]
             .concat();
             let bytes = [bytes, level.repeat(levels), b"\x81\xa3set\xc0".to_vec()].concat();
-            assert_eq!(Packet::read(Bytes::from(bytes)).is_ok(), levels == 80);
+            assert_eq!(Packet::read(&bytes).is_ok(), levels == 80);
         }
     }
 

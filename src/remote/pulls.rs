@@ -135,10 +135,10 @@ pub(super) async fn ask(
 ) -> Result<(Outline, String), NotGiven> {
     let request = PullRequest { id: want.id, type_name: want.type_name.to_owned(), from, outline };
     let body = wire::encode(&request).map_err(|error| NotGiven::HasItNot(error.to_string()))?;
-    connection.write_frame(&Frame::Request(body)).await?;
+    connection.write_frame(&Frame::Request(&body)).await?;
     let response = match connection.read_frame().await? {
         Some(Frame::Response(body)) => {
-            wire::decode(&body).map_err(|error| NotGiven::HasItNot(error.to_string()))?
+            wire::decode(body).map_err(|error| NotGiven::HasItNot(error.to_string()))?
         }
         Some(_) => return Err(NotGiven::HasItNot("it did not answer what it was asked".to_owned())),
         None => return Err(NotGiven::Unreachable("it closed the connection".to_owned())),
@@ -261,7 +261,7 @@ pub(super) async fn small(
     sources: Vec<Source>,
     want: Want,
 ) -> Result<(Bytes, String), FetchError> {
-    let handle = bridge.handle().clone();
+    let home = bridge.clone();
     let pull = async move {
         let mut sources = Sources::new(bridge.clone(), sources, want.id);
         loop {
@@ -276,20 +276,17 @@ pub(super) async fn small(
         }
     };
     // Connections live on the thread of the bridge. Whoever is on it already does without another turn of it.
-    match Handle::try_current() {
-        Ok(here) if here.id() == handle.id() => pull.await,
-        _ => {
-            let (send, receive) = tokio::sync::oneshot::channel();
-            handle.spawn(async move {
-                let mut send = send;
-                tokio::select! {
-                    pulled = pull => drop(send.send(pulled)),
-                    () = send.closed() => {}
-                }
-            });
-            receive.await.unwrap_or(Err(FetchError::Cancelled))
-        }
+    if home.is_home() {
+        return pull.await;
     }
+    let (mut send, receive) = tokio::sync::oneshot::channel();
+    home.spawn(move || async move {
+        tokio::select! {
+            pulled = pull => drop(send.send(pulled)),
+            () = send.closed() => {}
+        }
+    });
+    receive.await.unwrap_or(Err(FetchError::Cancelled))
 }
 
 async fn small_from(bridge: &Bridge, source: &Source, want: &Want) -> Result<(Bytes, String), NotGiven> {
@@ -460,7 +457,7 @@ impl Bridge {
             };
             let request: PullRequest = match request? {
                 Some(Frame::Request(body)) => {
-                    wire::decode(&body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
+                    wire::decode(body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
                 }
                 Some(_) => return Err(DialError::NotUnderstood("it asked for nothing".to_owned())),
                 None => return Ok(()),
@@ -471,7 +468,7 @@ impl Bridge {
             let body =
                 wire::encode(&response).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
             let mut out = BytesMut::new();
-            Frame::Response(body).put(&mut out);
+            Frame::Response(&body).put(&mut out);
             let outgoing = outgoing.filter(|_| given);
             let left = outgoing.as_ref().map_or(0, |outgoing| outgoing.outline.length() - request.from);
             let small = outgoing.as_ref().and_then(Outgoing::at_hand).filter(|_| left <= SMALL);

@@ -22,9 +22,15 @@ use crate::wire::{Frame, put_data};
 /// The least that one write is worth: a buffer of this size is closed and the next one begun.
 const SEGMENT: usize = 128 * 1024;
 
+/// Room for the first messages of a buffer, so that it does not grow by each.
+const FEW: usize = 1024;
+
 /// So many messages, or bytes, are acknowledged at once where nothing else is to be said.
 const ACK_MESSAGES: u64 = 64;
 const ACK_BYTES: usize = 64 * 1024;
+
+/// A message that comes after so long a silence is written at once, whatever it is.
+const QUIET: Duration = Duration::from_micros(100);
 
 /// How long and how much.
 #[derive(Debug, Clone, Copy)]
@@ -111,15 +117,35 @@ pub(crate) struct Session {
     cursor: usize,
     kept_bytes: usize,
     open: BytesMut,
+    /// Where in it the last message begins.
+    last: usize,
     /// The last message that arrived, and the last one that was acknowledged to the peer.
     received: u64,
     ack_said: u64,
     unacked_bytes: usize,
+    /// Whether a message has arrived since one was last written at once.
+    arrived: bool,
 }
 
 struct Segment {
     last: u64,
     bytes: Bytes,
+}
+
+/// What was appended by a push, all of which is taken back unless it is whole: also when what writes it, which may be
+/// anybody's code, panics.
+struct Appended<'a> {
+    open: &'a mut BytesMut,
+    before: usize,
+    whole: bool,
+}
+
+impl Drop for Appended<'_> {
+    fn drop(&mut self) {
+        if !self.whole {
+            self.open.truncate(self.before);
+        }
+    }
 }
 
 impl Session {
@@ -138,9 +164,11 @@ impl Session {
             cursor: 0,
             kept_bytes: 0,
             open: BytesMut::new(),
+            last: 0,
             received: 0,
             ack_said: 0,
             unacked_bytes: 0,
+            arrived: false,
         }
     }
 
@@ -153,20 +181,23 @@ impl Session {
         write: impl FnOnce(&mut BytesMut) -> Result<(), E>,
     ) -> Result<(), E> {
         let before = self.open.len();
-        let mut result = put_data(&mut self.open, self.pushed + 1, write);
-        let length = self.open.len() - before;
-        if result.is_ok() && length > self.settings.max_frame {
-            result = Err(TooLarge { length, limit: self.settings.max_frame }.into());
+        if before == 0 {
+            self.open.reserve(FEW);
         }
-        if result.is_err() {
-            self.open.truncate(before);
-            return result;
+        let mut appended = Appended { before, open: &mut self.open, whole: false };
+        put_data(appended.open, self.pushed + 1, write)?;
+        let length = appended.open.len() - before;
+        if length > self.settings.max_frame {
+            return Err(TooLarge { length, limit: self.settings.max_frame }.into());
         }
+        appended.whole = true;
+        drop(appended);
         self.pushed += 1;
+        self.last = before;
         if self.open.len() >= SEGMENT {
             self.close_segment();
         }
-        result
+        Ok(())
     }
 
     fn close_segment(&mut self) {
@@ -221,6 +252,7 @@ impl Session {
         // What is received from now on is told anew.
         self.ack_said = self.received;
         self.unacked_bytes = 0;
+        self.arrived = false;
         Ok(())
     }
 
@@ -239,7 +271,7 @@ impl Session {
         let next = self.segments.get(self.cursor);
         if next.is_none() && self.open.is_empty() {
             let heartbeat = now.saturating_sub(self.said) >= self.settings.heartbeat;
-            if !heartbeat && owed < ACK_MESSAGES && self.unacked_bytes < ACK_BYTES {
+            if !heartbeat && !self.owes() {
                 return None;
             }
             self.said = now;
@@ -266,6 +298,35 @@ impl Session {
         Some(segment.bytes.clone())
     }
 
+    /// The next bytes, for whoever has just pushed a message and would write them itself: a wake-up less for a message,
+    /// and a write for each, which costs ten times what many in one do. So this gives some only
+    /// - for a question or an answer, when a message has arrived since the last time: whoever asks one thing after the
+    ///   other gets there, and of many at once the first only;
+    /// - for anything after some silence.
+    ///
+    /// Nothing before the connection, or while older messages wait to be written. What it does not give is there for
+    /// [`transmit`](Self::transmit).
+    pub(crate) fn transmit_at_once(&mut self, urgent: bool, now: impl FnOnce() -> Duration) -> Option<Bytes> {
+        if !self.connected || self.lost || self.cursor < self.segments.len() || self.open.is_empty() {
+            return None;
+        }
+        // Those before it wait for whoever writes many.
+        if !urgent && self.last > 0 {
+            return None;
+        }
+        let now = now();
+        if !(urgent && self.arrived) && now.saturating_sub(self.said) < QUIET {
+            return None;
+        }
+        self.arrived = false;
+        self.transmit(now)
+    }
+
+    /// Whether an acknowledgement is worth a write of its own.
+    pub(crate) fn owes(&self) -> bool {
+        self.received - self.ack_said >= ACK_MESSAGES || self.unacked_bytes >= ACK_BYTES
+    }
+
     fn put_ack(&mut self, out: &mut BytesMut) {
         Frame::Ack { received: self.received }.put(out);
         self.ack_said = self.received;
@@ -276,7 +337,11 @@ impl Session {
     ///
     /// # Errors
     /// [`SessionError`] when the peer broke the protocol or said goodbye.
-    pub(crate) fn receive(&mut self, frame: Frame, now: Duration) -> Result<Option<Bytes>, SessionError> {
+    pub(crate) fn receive<'a>(
+        &mut self,
+        frame: Frame<'a>,
+        now: Duration,
+    ) -> Result<Option<&'a [u8]>, SessionError> {
         if self.lost {
             return Err(SessionError::Lost);
         }
@@ -292,11 +357,12 @@ impl Session {
                 }
                 self.received = seq;
                 self.unacked_bytes += body.len();
+                self.arrived = true;
                 Ok(Some(body))
             }
             // One that is older than the last comes with messages that are sent again.
             Frame::Ack { received } => self.acknowledge(received.max(self.acknowledged)).map(|()| None),
-            Frame::Bye(reason) => Err(SessionError::Ended(String::from_utf8_lossy(&reason).into_owned())),
+            Frame::Bye(reason) => Err(SessionError::Ended(String::from_utf8_lossy(reason).into_owned())),
             Frame::Hello(_) => Err(SessionError::Greeting),
             Frame::Request(_) | Frame::Response(_) => Err(SessionError::Pull),
         }

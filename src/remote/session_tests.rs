@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Buf;
 use proptest::prelude::*;
 
 use super::*;
@@ -30,10 +31,11 @@ fn transmit(session: &mut Session, now: Duration) -> Vec<u8> {
 }
 
 fn receive(session: &mut Session, bytes: &[u8], now: Duration) -> Vec<Bytes> {
-    let mut buffer = BytesMut::from(bytes);
+    let mut rest = bytes;
     let mut bodies = Vec::new();
-    while let Some(frame) = Frame::take(&mut buffer, 1000).unwrap() {
-        bodies.extend(session.receive(frame, now).unwrap());
+    while let Some((frame, length)) = Frame::first(rest, 1000).unwrap() {
+        bodies.extend(session.receive(frame, now).unwrap().map(Bytes::copy_from_slice));
+        rest = &rest[length..];
     }
     bodies
 }
@@ -120,6 +122,22 @@ fn a_message_above_the_limit_is_refused_and_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_message_whose_writing_panics_leaves_nothing_behind() {
+    let (mut a, mut b) = pair();
+    say(&mut a, b"before");
+    let broken = std::panic::AssertUnwindSafe(|| {
+        let _ = a.push::<TooLarge>(|out| {
+            out.extend_from_slice(b"half of it");
+            panic!("a value that does not serialise");
+        });
+    });
+    std::panic::catch_unwind(broken).unwrap_err();
+    say(&mut a, b"after");
+    let arrived = receive(&mut b, &transmit(&mut a, MS), MS);
+    assert_eq!(arrived, [Bytes::from_static(b"before"), Bytes::from_static(b"after")]);
+}
+
+#[test]
 fn silence_ends_the_connection_and_then_the_session() {
     let (mut a, _) = pair();
     assert_eq!(a.on_time(299 * MS), None);
@@ -136,14 +154,14 @@ fn silence_ends_the_connection_and_then_the_session() {
 
 #[test]
 fn a_peer_that_breaks_the_protocol_is_refused() {
-    let data = |seq| Frame::Data { seq, body: Bytes::new() };
+    let data = |seq| Frame::Data { seq, body: b"" };
     let (mut a, _) = pair();
     assert!(matches!(a.receive(data(2), MS), Err(SessionError::Gap { seq: 2, expected: 1 })));
     assert!(matches!(a.receive(data(u64::MAX), MS), Err(SessionError::Gap { .. })));
     assert!(a.receive(data(0), MS).unwrap().is_none());
     assert!(matches!(a.receive(Frame::Ack { received: 1 }, MS), Err(SessionError::NeverSent { .. })));
-    assert!(matches!(a.receive(Frame::Hello(Bytes::new()), MS), Err(SessionError::Greeting)));
-    let bye = Frame::Bye(Bytes::from_static(b"enough"));
+    assert!(matches!(a.receive(Frame::Hello(b""), MS), Err(SessionError::Greeting)));
+    let bye = Frame::Bye(b"enough");
     assert!(matches!(a.receive(bye, MS), Err(SessionError::Ended(why)) if why == "enough"));
     assert!(matches!(a.connect(7, MS), Err(SessionError::NeverSent { .. })));
     say(&mut a, b"x");
@@ -243,9 +261,10 @@ impl Network {
         let count = bytes.min(self.wires[side].len());
         let some: Vec<u8> = self.wires[side].drain(..count).collect();
         self.partial[side].extend_from_slice(&some);
-        while let Some(frame) = Frame::take(&mut self.partial[side], 1000).unwrap() {
+        while let Some((frame, length)) = Frame::first(&self.partial[side], 1000).unwrap() {
             let body = self.sides[side].receive(frame, self.now).unwrap();
-            self.arrived[side].extend(body);
+            self.arrived[side].extend(body.map(Bytes::copy_from_slice));
+            self.partial[side].advance(length);
         }
     }
 
@@ -328,10 +347,10 @@ proptest! {
         for (kind, wild, near) in frames {
             let number = if wild % 3 == 0 { wild } else { near };
             let frame = match kind {
-                0 => Frame::Hello(Bytes::new()),
-                1 => Frame::Data { seq: number, body: Bytes::new() },
+                0 => Frame::Hello(b""),
+                1 => Frame::Data { seq: number, body: b"" },
                 2 => Frame::Ack { received: number },
-                _ => Frame::Bye(Bytes::new()),
+                _ => Frame::Bye(b""),
             };
             let _ = session.receive(frame, MS);
             transmit(&mut session, MS);

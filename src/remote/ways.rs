@@ -415,7 +415,7 @@ fn hand_over(mailbox: &Arc<dyn AnyMailbox>, letter: Box<dyn Letter>) -> Sent {
 struct Back(Option<Box<dyn Letter>>);
 
 impl Reply for Back {
-    fn send(mut self: Box<Self>, outcome: Outcome) {
+    fn send(mut self: Box<Self>, outcome: Outcome<'_>) {
         if let Some(letter) = self.0.take() {
             letter.settle(outcome);
         }

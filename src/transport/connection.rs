@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{self as tokio_io, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream, tcp, unix};
+use tokio::net::{TcpStream, UnixStream, tcp};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::TlsStream;
 
 use super::error::TransportError;
 use super::security::Limits;
+use super::unix;
 use crate::wire::Frame;
 
 /// How much is read at once at least and at most: room grows while reads fill it.
@@ -34,6 +35,8 @@ pub(crate) struct Connection {
 pub(crate) struct FrameReader {
     half: ReadHalf,
     buffer: BytesMut,
+    /// How much of it was given out as frames.
+    taken: usize,
     reserve: usize,
     max_frame: usize,
     peer: Arc<str>,
@@ -50,14 +53,37 @@ pub(crate) struct FrameWriter {
 
 enum ReadHalf {
     Tcp(tcp::OwnedReadHalf),
-    Unix(unix::OwnedReadHalf),
+    Unix(unix::ReadHalf),
     Tls(tokio_io::ReadHalf<TlsStream<TcpStream>>),
 }
 
 enum WriteHalf {
-    Tcp(tcp::OwnedWriteHalf),
-    Unix(unix::OwnedWriteHalf),
+    Tcp(Arc<tcp::OwnedWriteHalf>),
+    Unix(Arc<unix::WriteHalf>),
     Tls(tokio_io::WriteHalf<TlsStream<TcpStream>>),
+}
+
+/// Writes to a connection from any thread, as much as it takes now.
+#[derive(Clone)]
+pub(crate) enum DirectWriter {
+    Tcp(Arc<tcp::OwnedWriteHalf>),
+    Unix(Arc<unix::WriteHalf>),
+}
+
+impl DirectWriter {
+    /// How many of the bytes the connection has taken; none when it takes no more for now.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let written = match self {
+            Self::Tcp(half) => half.try_write(bytes),
+            Self::Unix(half) => half.try_write(bytes),
+        };
+        match written {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                Ok(0)
+            }
+            written => written,
+        }
+    }
 }
 
 impl Stream {
@@ -81,32 +107,34 @@ impl Connection {
         peer: String,
         limits: &Limits,
         place: Option<OwnedSemaphorePermit>,
-    ) -> Self {
+    ) -> Result<Self, TransportError> {
         let place = place.map(Arc::new);
-        let peer: Arc<str> = peer.into();
         let (read, write) = match stream {
             Stream::Tcp(stream) => {
                 let (read, write) = stream.into_split();
-                (ReadHalf::Tcp(read), WriteHalf::Tcp(write))
+                (ReadHalf::Tcp(read), WriteHalf::Tcp(Arc::new(write)))
             }
             Stream::Unix(stream) => {
-                let (read, write) = stream.into_split();
-                (ReadHalf::Unix(read), WriteHalf::Unix(write))
+                let (read, write) =
+                    unix::split(stream).map_err(|error| TransportError::broken(&peer, error))?;
+                (ReadHalf::Unix(read), WriteHalf::Unix(Arc::new(write)))
             }
             Stream::Tls(stream) => {
                 let (read, write) = tokio_io::split(*stream);
                 (ReadHalf::Tls(read), WriteHalf::Tls(write))
             }
         };
+        let peer: Arc<str> = peer.into();
         let reader = FrameReader {
             half: read,
             buffer: BytesMut::new(),
+            taken: 0,
             reserve: SMALL_READ,
             max_frame: limits.max_frame,
             peer: peer.clone(),
             _place: place.clone(),
         };
-        Self { reader, writer: FrameWriter { half: write, peer, _place: place } }
+        Ok(Self { reader, writer: FrameWriter { half: write, peer, _place: place } })
     }
 
     /// One that has proved itself.
@@ -131,8 +159,12 @@ impl Connection {
         let Self { reader, writer } = self;
         let peer = reader.peer.clone();
         let broken = |error| TransportError::broken(&peer, error);
-        let (half, result) = match (reader.half, writer.half) {
-            (ReadHalf::Tcp(read), WriteHalf::Tcp(write_half)) => {
+        let alone = match writer.half {
+            WriteHalf::Tcp(half) => Arc::try_unwrap(half).map_err(WriteHalf::Tcp),
+            half => Err(half),
+        };
+        let (half, result) = match (reader.half, alone) {
+            (ReadHalf::Tcp(read), Ok(write_half)) => {
                 let stream = read.reunite(write_half).map_err(|error| broken(io::Error::other(error)))?;
                 let mut stream = stream.into_std().map_err(broken)?;
                 stream.set_nonblocking(false).map_err(broken)?;
@@ -140,19 +172,14 @@ impl Connection {
                 stream.set_nonblocking(true).map_err(broken)?;
                 let _entered = runtime.enter();
                 let (read, write) = TcpStream::from_std(stream).map_err(broken)?.into_split();
-                ((ReadHalf::Tcp(read), WriteHalf::Tcp(write)), result)
+                ((ReadHalf::Tcp(read), WriteHalf::Tcp(Arc::new(write))), result)
             }
-            (ReadHalf::Unix(read), WriteHalf::Unix(write_half)) => {
-                let stream = read.reunite(write_half).map_err(|error| broken(io::Error::other(error)))?;
-                let mut stream = stream.into_std().map_err(broken)?;
-                stream.set_nonblocking(false).map_err(broken)?;
-                let result = write(&mut stream);
-                stream.set_nonblocking(true).map_err(broken)?;
-                let _entered = runtime.enter();
-                let (read, write) = UnixStream::from_std(stream).map_err(broken)?.into_split();
-                ((ReadHalf::Unix(read), WriteHalf::Unix(write)), result)
+            (read, Err(WriteHalf::Unix(half))) => {
+                let result = half.blocking(write).map_err(broken)?;
+                ((read, WriteHalf::Unix(half)), result)
             }
-            (read, mut write_half) => {
+            (_, Ok(_)) => unreachable!("both halves are of one connection"),
+            (read, Err(mut write_half)) => {
                 let result = write(&mut Blocking { half: &mut write_half, runtime });
                 ((read, write_half), result)
             }
@@ -166,8 +193,9 @@ impl Connection {
         (self.reader, self.writer)
     }
 
-    pub(crate) async fn read_frame(&mut self) -> Result<Option<Frame>, TransportError> {
-        self.reader.next().await
+    /// The next frame; `None` at the end.
+    pub(crate) async fn read_frame(&mut self) -> Result<Option<Frame<'_>>, TransportError> {
+        self.reader.frame().await
     }
 
     /// Fills `buffer` with bytes that are in no frame.
@@ -180,7 +208,7 @@ impl Connection {
         self.writer.write(bytes).await
     }
 
-    pub(crate) async fn write_frame(&mut self, frame: &Frame) -> Result<(), TransportError> {
+    pub(crate) async fn write_frame(&mut self, frame: &Frame<'_>) -> Result<(), TransportError> {
         let mut bytes = BytesMut::new();
         frame.put(&mut bytes);
         self.writer.write(&bytes).await
@@ -206,7 +234,7 @@ impl io::Write for Blocking<'_> {
 impl WriteHalf {
     async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Self::Tcp(half) => half.write_all(bytes).await,
+            Self::Tcp(half) => write_all(half, bytes).await,
             Self::Unix(half) => half.write_all(bytes).await,
             Self::Tls(half) => write_through(half, bytes).await,
         }
@@ -214,53 +242,76 @@ impl WriteHalf {
 }
 
 impl FrameReader {
-    /// The next frame; `None` at the end, when that does not come in the middle of one.
+    /// The next frame; `None` at the end.
     ///
     /// # Cancel safety
     /// What was read is kept for the next call.
-    pub(crate) async fn next(&mut self) -> Result<Option<Frame>, TransportError> {
-        loop {
-            if let Some(frame) = self.buffered()? {
-                return Ok(Some(frame));
+    pub(crate) async fn frame(&mut self) -> Result<Option<Frame<'_>>, TransportError> {
+        while !self.has_next()? {
+            if !self.fill().await? {
+                return Ok(None);
             }
-            self.buffer.reserve(self.reserve);
-            let read = match &mut self.half {
-                ReadHalf::Tcp(half) => half.read_buf(&mut self.buffer).await,
-                ReadHalf::Unix(half) => half.read_buf(&mut self.buffer).await,
-                ReadHalf::Tls(half) => end_as_such(half.read_buf(&mut self.buffer).await),
-            };
-            match read {
-                Ok(0) if self.buffer.is_empty() => return Ok(None),
-                Ok(0) => {
-                    let error =
-                        io::Error::new(io::ErrorKind::UnexpectedEof, "it ended in the middle of a frame");
-                    return Err(TransportError::broken(&self.peer, error));
-                }
-                Ok(read) if read >= self.reserve => self.reserve = (self.reserve * 2).min(LARGE_READ),
-                Ok(read) if read < SMALL_READ / 4 => self.reserve = SMALL_READ,
-                Ok(_) => {}
-                Err(error) => return Err(TransportError::broken(&self.peer, error)),
+        }
+        self.next()
+    }
+
+    fn has_next(&mut self) -> Result<bool, TransportError> {
+        let taken = self.taken;
+        let has = self.next()?.is_some();
+        self.taken = taken;
+        Ok(has)
+    }
+
+    /// The next frame that has arrived.
+    pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, TransportError> {
+        match Frame::first(&self.buffer[self.taken..], self.max_frame) {
+            Ok(Some((frame, length))) => {
+                self.taken += length;
+                Ok(Some(frame))
             }
+            Ok(None) => Ok(None),
+            Err(error) => Err(TransportError::foreign(&self.peer, &error)),
         }
     }
 
     /// Bytes that are in no frame; the first of them may have come along with the last frame.
     async fn bytes(&mut self, buffer: &mut [u8]) -> Result<(), TransportError> {
+        self.buffer.advance(std::mem::take(&mut self.taken));
         let here = self.buffer.len().min(buffer.len());
         let (first, rest) = buffer.split_at_mut(here);
         self.buffer.copy_to_slice(first);
         let read = match &mut self.half {
-            ReadHalf::Tcp(half) => half.read_exact(rest).await,
+            ReadHalf::Tcp(half) => half.read_exact(rest).await.map(|_| ()),
             ReadHalf::Unix(half) => half.read_exact(rest).await,
-            ReadHalf::Tls(half) => half.read_exact(rest).await,
+            ReadHalf::Tls(half) => half.read_exact(rest).await.map(|_| ()),
         };
-        read.map(|_| ()).map_err(|error| TransportError::broken(&self.peer, error))
+        read.map_err(|error| TransportError::broken(&self.peer, error))
     }
 
-    /// A frame that has arrived already.
-    pub(crate) fn buffered(&mut self) -> Result<Option<Frame>, TransportError> {
-        Frame::take(&mut self.buffer, self.max_frame)
-            .map_err(|error| TransportError::foreign(&self.peer, &error))
+    /// Waits until more has arrived; `false` at the end, when that does not come in the middle of a frame.
+    ///
+    /// # Cancel safety
+    /// What was read is kept for the next call.
+    pub(crate) async fn fill(&mut self) -> Result<bool, TransportError> {
+        self.buffer.advance(std::mem::take(&mut self.taken));
+        self.buffer.reserve(self.reserve);
+        let read = match &mut self.half {
+            ReadHalf::Tcp(half) => half.read_buf(&mut self.buffer).await,
+            ReadHalf::Unix(half) => half.read_buf(&mut self.buffer).await,
+            ReadHalf::Tls(half) => end_as_such(half.read_buf(&mut self.buffer).await),
+        };
+        match read {
+            Ok(0) if self.buffer.is_empty() => return Ok(false),
+            Ok(0) => {
+                let error = io::Error::new(io::ErrorKind::UnexpectedEof, "it ended in the middle of a frame");
+                return Err(TransportError::broken(&self.peer, error));
+            }
+            Ok(read) if read >= self.reserve => self.reserve = (self.reserve * 2).min(LARGE_READ),
+            Ok(read) if read < SMALL_READ / 4 => self.reserve = SMALL_READ,
+            Ok(_) => {}
+            Err(error) => return Err(TransportError::broken(&self.peer, error)),
+        }
+        Ok(true)
     }
 }
 
@@ -269,13 +320,27 @@ impl FrameWriter {
         self.half.write_all(bytes).await.map_err(|error| TransportError::broken(&self.peer, error))
     }
 
+    /// For other threads, where the kind of the connection allows it. Whoever uses it sees to it that no two write at
+    /// once, and that what it leaves over is written next.
+    pub(crate) fn direct(&self) -> Option<DirectWriter> {
+        match &self.half {
+            WriteHalf::Tcp(half) => Some(DirectWriter::Tcp(half.clone())),
+            WriteHalf::Unix(half) => Some(DirectWriter::Unix(half.clone())),
+            WriteHalf::Tls(_) => None,
+        }
+    }
+
     /// Says that nothing more comes.
-    pub(crate) async fn close(&mut self) {
-        let _ = match &mut self.half {
-            WriteHalf::Tcp(half) => half.shutdown().await,
-            WriteHalf::Unix(half) => half.shutdown().await,
-            WriteHalf::Tls(half) => half.shutdown().await,
-        };
+    pub(crate) async fn close(self) {
+        match self.half {
+            // Closes its direction of the connection when nobody has it any more.
+            WriteHalf::Tcp(half) => drop(half),
+            WriteHalf::Unix(half) => half.close(),
+            WriteHalf::Tls(mut half) => {
+                // The peer will notice in any case.
+                let _ = half.shutdown().await;
+            }
+        }
     }
 }
 
@@ -291,4 +356,15 @@ fn end_as_such(read: io::Result<usize>) -> io::Result<usize> {
 async fn write_through<W: AsyncWrite + Unpin>(half: &mut W, bytes: &[u8]) -> io::Result<()> {
     half.write_all(bytes).await?;
     half.flush().await
+}
+
+async fn write_all(half: &tcp::OwnedWriteHalf, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match half.try_write(bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => half.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

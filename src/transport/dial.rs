@@ -34,7 +34,7 @@ pub(crate) async fn dial(
     };
     let peer = endpoint.to_string();
     match timeout(limits.handshake, prove(stream, security, &peer)).await {
-        Ok(proved) => Ok(Connection::new(proved?, peer, limits, None)),
+        Ok(proved) => Connection::new(proved?, peer, limits, None),
         Err(_) => Err(TransportError::Slow { peer }),
     }
 }

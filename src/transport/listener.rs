@@ -145,7 +145,7 @@ async fn shake(
     place: OwnedSemaphorePermit,
 ) -> Result<Connection, TransportError> {
     match timeout(limits.handshake, prove(stream, security, &peer)).await {
-        Ok(proved) => Ok(Connection::new(proved?, peer, &limits, Some(place))),
+        Ok(proved) => Connection::new(proved?, peer, &limits, Some(place)),
         Err(_) => Err(TransportError::Slow { peer }),
     }
 }

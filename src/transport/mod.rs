@@ -31,8 +31,9 @@ mod handshake;
 mod listener;
 mod security;
 mod tls;
+mod unix;
 
-pub(crate) use self::connection::{Connection, FrameReader, FrameWriter};
+pub(crate) use self::connection::{Connection, DirectWriter, FrameReader, FrameWriter};
 pub(crate) use self::dial::dial;
 pub use self::endpoint::Endpoint;
 pub use self::error::TransportError;

@@ -1,5 +1,6 @@
 //! Values to bytes and back, and to a digest without keeping the bytes.
 
+use std::cell::Cell;
 use std::io;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -8,6 +9,8 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use super::depth::{MAX_DEPTH, Measured, is_too_deep};
+/// The largest buffer that a thread keeps, in bytes.
+const LARGEST_BUFFER: usize = 64 * 1024;
 
 /// A value could not be turned into bytes, or bytes not into a value.
 #[derive(Debug, Error)]
@@ -69,6 +72,22 @@ pub(crate) fn decode_from<T: DeserializeOwned>(input: &mut dyn io::Read) -> Resu
         return Err(too_deep::<T>());
     }
     value.map_err(|source| CodecError::Decode { type_name: std::any::type_name::<T>(), length: 0, source })
+}
+
+/// Lends an empty buffer, which is kept for the next time: small values are encoded all the time, and each in memory of
+/// its own would be an allocation for each.
+pub(crate) fn with_buffer<R>(encode: impl FnOnce(&mut BytesMut) -> R) -> R {
+    thread_local! {
+        static BUFFER: Cell<BytesMut> = Cell::default();
+    }
+    // One that is wanted while another is in use, by the code of a value, is new.
+    let mut buffer = BUFFER.take();
+    let result = encode(&mut buffer);
+    if buffer.capacity() <= LARGEST_BUFFER {
+        buffer.clear();
+        BUFFER.set(buffer);
+    }
+    result
 }
 
 /// The value that [`encode`] made `bytes` from.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::Work;
 use super::kind::WorkKind;
-use super::mailbox::{AnyMailbox, Mailbox, Refused};
+use super::mailbox::{AnyMailbox, Mailbox, Refused, Went};
 use super::message::{AskError, Asked, Handle, Letter, Message, NoAnswer, SendError, Told};
 use super::route::Route;
 use crate::id::{ActorPath, AppId};
@@ -91,8 +92,8 @@ impl<W: Work> WorkAddr<W> {
         W: Handle<M>,
     {
         let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
-        let refused = mailbox.send(Box::new(Told(message))).await;
-        refused.map_err(|refused| self.not_sent(refused, |letter| open::<Told<M>>(letter).0))
+        let sent = mailbox.send(Box::new(Told(message))).await;
+        sent.map(drop).map_err(|refused| self.not_sent(refused, |letter| open::<Told<M>>(letter).0))
     }
 
     /// Sends a message if there is room for it now.
@@ -132,12 +133,14 @@ impl<W: Work> WorkAddr<W> {
         W: Handle<M>,
     {
         let Some(mailbox) = &self.mailbox else { return Err(AskError::NotHandled(self.unknown(message))) };
+        let is_away = AtomicBool::new(false);
         let exchange = async {
             let (reply, answer) = oneshot::channel();
-            mailbox.send(Box::new(Asked { message, reply })).await.map_err(|refused| {
+            let went = mailbox.send(Box::new(Asked { message, reply })).await.map_err(|refused| {
                 let message = |letter| open::<Asked<M, W::Reply>>(letter).message;
                 AskError::NotHandled(self.not_sent(refused, message))
             })?;
+            is_away.store(went == Went::Away, Ordering::Relaxed);
             let path = || self.path.to_string();
             match answer.await {
                 Ok(Ok(reply)) => Ok(reply),
@@ -152,7 +155,7 @@ impl<W: Work> WorkAddr<W> {
                 Err(_) => Err(AskError::Failed { path: path() }),
             }
         };
-        match within(deadline, exchange).await {
+        match within(deadline, &is_away, exchange).await {
             Some(result) => result,
             None => Err(AskError::Timeout { path: self.path.to_string(), after: deadline }),
         }
@@ -182,13 +185,14 @@ impl<W: Work> WorkAddr<W> {
 /// Waits for `future` at most until the deadline.
 ///
 /// Setting a timer costs as much as the whole exchange with a Work on the same thread, which has answered by the
-/// next time this task is polled. So the first wait sets none, but asks to be polled again behind the others.
-async fn within<F: Future>(deadline: Duration, future: F) -> Option<F::Output> {
+/// next time this task is polled. So the first wait sets none, but asks to be polled again behind the others; unless the
+/// answer comes from another process.
+async fn within<F: Future>(deadline: Duration, is_away: &AtomicBool, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut polls = 0;
     let early = poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if polls == 0 => {
+        Poll::Pending if polls == 0 && !is_away.load(Ordering::Relaxed) => {
             polls += 1;
             cx.waker().wake_by_ref();
             Poll::Pending

@@ -8,7 +8,7 @@ use futures::future::LocalBoxFuture;
 use super::{Host, HostError, Ingredients, Placement, Resources};
 use crate::id::ActorPath;
 
-/// An incarnation that can be sent to the thread where it is to live.
+/// What can be sent to the thread where it is to live: an incarnation, or something else that stays there.
 pub(crate) type Task = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
 
 /// Hosts Works in this process, on arbiters of the current actix System.

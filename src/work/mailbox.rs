@@ -101,6 +101,15 @@ impl<W> Inner<W> {
     }
 }
 
+/// Where a message is that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Went {
+    /// In the mailbox.
+    Here,
+    /// On its way to another process.
+    Away,
+}
+
 /// A message that was not taken comes back with the reason.
 pub(crate) enum Refused<E> {
     Full(E),
@@ -210,17 +219,17 @@ impl<W: Work> Mailbox<W> {
         Ok(())
     }
 
-    pub(crate) async fn send(&self, envelope: Envelope<W>) -> Result<(), Refused<Box<dyn Letter>>> {
+    pub(crate) async fn send(&self, envelope: Envelope<W>) -> Result<Went, Refused<Box<dyn Letter>>> {
         let envelope = match self.offer(envelope) {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(Went::Here),
             Err(NotTaken::Closed(envelope, why)) => return Err(Refused::Closed(envelope, why)),
-            Err(NotTaken::Elsewhere(envelope, route)) => return route.send(envelope).await,
+            Err(NotTaken::Elsewhere(envelope, route)) => return send_on(&*route, envelope).await,
             Err(NotTaken::Full(envelope)) => envelope,
         };
         match self.send_when_there_is_room(envelope).await {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(Went::Here),
             // It has moved meanwhile.
-            Err(NotTaken::Elsewhere(envelope, route)) => route.send(envelope).await,
+            Err(NotTaken::Elsewhere(envelope, route)) => send_on(&*route, envelope).await,
             Err(NotTaken::Closed(envelope, why)) => Err(Refused::Closed(envelope, why)),
             Err(NotTaken::Full(envelope)) => Err(Refused::Full(envelope)),
         }
@@ -340,6 +349,15 @@ impl<W: Work> Mailbox<W> {
             None => inner.messages.len() + inner.taken,
         }
     }
+}
+
+/// Waits only where there is no room: a future that waits costs an allocation.
+async fn send_on(route: &dyn Route, letter: Box<dyn Letter>) -> Result<Went, Refused<Box<dyn Letter>>> {
+    match route.try_send(letter) {
+        Err(Refused::Full(letter)) => route.send(letter).await?,
+        sent => sent?,
+    }
+    Ok(Went::Away)
 }
 
 /// A sender's place in the queue; given up when the sender goes.

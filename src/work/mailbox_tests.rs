@@ -50,7 +50,7 @@ impl Letter for Note {
         false
     }
 
-    fn settle(self: Box<Self>, _: Outcome) -> bool {
+    fn settle(self: Box<Self>, _: Outcome<'_>) -> bool {
         true
     }
 
@@ -151,7 +151,7 @@ fn a_sender_that_slept_while_the_mailbox_was_closed_and_opened_is_not_left_waiti
     mailbox.close(Closed::Failed);
     drop(receiver);
     let mut receiver = Receiver::new(mailbox.clone(), mailbox.open());
-    assert!(matches!(waiting.now_or_never(), Some(Ok(()))));
+    assert!(matches!(waiting.now_or_never(), Some(Ok(Went::Here))));
     assert_eq!(receive_all(&mut receiver), [2]);
 }
 
@@ -188,7 +188,7 @@ impl Wake for Woken {
     }
 }
 
-type Sending<'a> = Pin<Box<dyn Future<Output = Result<(), Refused<Box<dyn Letter>>>> + 'a>>;
+type Sending<'a> = Pin<Box<dyn Future<Output = Result<Went, Refused<Box<dyn Letter>>>> + 'a>>;
 
 /// One who sends one message after the other.
 #[derive(Default)]

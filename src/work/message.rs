@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures::future::LocalBoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -93,16 +93,16 @@ pub(crate) trait Letter: Send {
     fn is_question(&self) -> bool;
 
     /// Tells the sender what came of it; whether it is lost without anybody being told.
-    fn settle(self: Box<Self>, outcome: Outcome) -> bool;
+    fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool;
 
     /// The message itself, of the type that the sender knows.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 
 /// What came of a message.
-pub(crate) enum Outcome {
+pub(crate) enum Outcome<'a> {
     /// The handler's answer, encoded, and what keeps the payloads in it alive.
-    Answered(Bytes, Holds),
+    Answered(&'a [u8], Holds),
     /// No handler saw it.
     Refused(Closed),
     /// The handler began and did not end.
@@ -115,7 +115,7 @@ pub(crate) enum Outcome {
 
 /// Where an answer that leaves this process goes. Dropped unused, it says that the handler failed.
 pub(crate) trait Reply: Send {
-    fn send(self: Box<Self>, outcome: Outcome);
+    fn send(self: Box<Self>, outcome: Outcome<'_>);
 }
 
 pub(crate) struct Told<M>(pub(crate) M);
@@ -133,7 +133,7 @@ impl<M: Message> Letter for Told<M> {
         false
     }
 
-    fn settle(self: Box<Self>, outcome: Outcome) -> bool {
+    fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
         !matches!(outcome, Outcome::Answered(..))
     }
 
@@ -177,10 +177,10 @@ impl<M: Message, R: Message> Letter for Asked<M, R> {
         true
     }
 
-    fn settle(self: Box<Self>, outcome: Outcome) -> bool {
+    fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
         let Self { message, reply } = *self;
         let answer = match outcome {
-            Outcome::Answered(bytes, _holds) => wire::decode(&bytes).map_err(NoAnswer::BadReply),
+            Outcome::Answered(bytes, _holds) => wire::decode(bytes).map_err(NoAnswer::BadReply),
             Outcome::Refused(why) => Err(NoAnswer::Refused(message, why)),
             Outcome::NodeLost => Err(NoAnswer::NodeLost),
             Outcome::Unreadable(why) => Err(NoAnswer::Unreadable(message, why)),
@@ -225,7 +225,7 @@ impl<M: Message> Letter for AskedFromAfar<M> {
         true
     }
 
-    fn settle(self: Box<Self>, outcome: Outcome) -> bool {
+    fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
         self.reply.send(outcome);
         false
     }
@@ -240,12 +240,15 @@ impl<W: Handle<M>, M: Message> Deliver<W> for AskedFromAfar<M> {
         Box::pin(async move {
             let Self { message, reply } = *self;
             let answer = work.handle(message, cx).await;
-            reply.send(match payload::collect(|| wire::encode(&answer)) {
-                (Ok(bytes), holds) => Outcome::Answered(bytes, holds),
-                (Err(error), _) => {
-                    log::error!("work `{}`: an answer cannot be sent: {error}", cx.path());
-                    Outcome::Failed
-                }
+            wire::with_buffer(|buffer| {
+                let (encoded, holds) = payload::collect(|| wire::encode_into(&answer, buffer));
+                reply.send(match encoded {
+                    Ok(()) => Outcome::Answered(buffer, holds),
+                    Err(error) => {
+                        log::error!("work `{}`: an answer cannot be sent: {error}", cx.path());
+                        Outcome::Failed
+                    }
+                });
             });
         })
     }

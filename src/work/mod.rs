@@ -46,7 +46,7 @@ pub(crate) use self::actor::{Abort, current_work, panic_message};
 pub(crate) use self::address::{Router, find_address, forget_addresses, remember_address, set_router};
 pub(crate) use self::intake::{Intake, Received};
 pub(crate) use self::kind::{Ingredients, WorkKind};
-pub(crate) use self::local::LocalHost;
+pub(crate) use self::local::{LocalHost, Task};
 pub(crate) use self::mailbox::{AnyMailbox, Closed, Mailbox, Refused};
 pub(crate) use self::message::{Letter, Outcome, Reply};
 pub(crate) use self::outbox::{Doorbell, Outbox, Report};

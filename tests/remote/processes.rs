@@ -87,6 +87,8 @@ fn a_restart_continues_in_another_process_from_the_last_published_state() {
     });
     app.wait_for_state("a.count", |count: &u64| *count == 10);
     app.wait_for_work("a", |a| a.successes == 1 && a.status.stage == Stage::Running);
+    // What it publishes and takes with it in the same instant may not leave it.
+    app.wait_for_state("a.runs", |runs: &u32| *runs == 2);
     let first = app.wait_for_state("a.process", |process: &u32| *process != 0);
     signal(first, "KILL");
     let again = app.wait_for_state("a", |a: &Lab| a.process != first && a.runs == 3);

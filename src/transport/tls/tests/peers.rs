@@ -1,6 +1,5 @@
 //! What two ends say to each other.
 
-use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 
 use super::*;
@@ -24,11 +23,12 @@ async fn frames_of_any_size_go_both_ways_and_the_end_is_one() {
     let (dialed, mut accepted) = tokio::join!(dial(&endpoint, &dialer, &limits), listener.accept());
     let mut dialed = dialed.expect("both have certificates");
     for size in [0, 1, 16 << 10, 1 << 20, (16 << 20) - 100] {
-        let frame = Frame::Bye(Bytes::from(vec![7; size]));
+        let body = vec![7; size];
+        let frame = Frame::Bye(&body);
         // Each end writes more than the system keeps before the other reads.
         let (sent, arrived) = tokio::join!(dialed.write_frame(&frame), accepted.read_frame());
         sent.expect("it is sent");
-        assert_eq!(arrived.expect("it arrives"), Some(Frame::Bye(Bytes::from(vec![7; size]))));
+        assert_eq!(arrived.expect("it arrives"), Some(frame));
         let (sent, arrived) = tokio::join!(accepted.write_frame(&frame), dialed.read_frame());
         sent.expect("it is sent");
         assert_eq!(arrived.expect("it arrives"), Some(frame));
@@ -64,9 +64,10 @@ async fn nothing_is_to_be_read_on_the_way() {
         dial::prove(Stream::Tcp(dialed), &dialer, "L"),
         listener::prove(Stream::Tcp(accepted), &listener, "D"),
     );
-    let connection = |stream| Connection::new(stream, String::new(), &Limits::default(), None);
+    let connection =
+        |stream| Connection::new(stream, String::new(), &Limits::default(), None).expect("it is TLS");
     let (mut here, mut there) = (connection(here.expect("good")), connection(there.expect("good")));
-    let secret = Frame::Bye(Bytes::from_static(b"what nobody else may know"));
+    let secret = Frame::Bye(b"what nobody else may know");
     here.write_frame(&secret).await.expect("it is sent");
     assert_eq!(there.read_frame().await.expect("it arrives"), Some(secret));
     drop((here, there));

@@ -1,0 +1,251 @@
+//! Many who write, connections that take as much as they like and break in the middle, and what must come of it.
+
+use bytes::{Buf, BytesMut};
+use proptest::prelude::*;
+
+use super::*;
+use crate::remote::session::{SessionSettings, TooLarge};
+use crate::wire::Frame;
+
+const MS: Duration = Duration::from_millis(1);
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// A message; whoever pushes it begins to write it if it has a turn, and wakes the task if not.
+    Push {
+        urgent: bool,
+        length: usize,
+    },
+    /// One of those who write at once has written so much.
+    Finish {
+        which: usize,
+        takes: usize,
+    },
+    /// The task goes on, if it was woken or is in the middle of something; the connection takes so much.
+    Task {
+        takes: usize,
+    },
+    /// Something comes from the other side.
+    Hear,
+    /// The connection breaks, and there is another.
+    Reconnect,
+    Wait {
+        us: u64,
+    },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        5 => (any::<bool>(), 0_usize..100).prop_map(|(urgent, length)| Step::Push { urgent, length }),
+        5 => (0_usize..4, 0_usize..150).prop_map(|(which, takes)| Step::Finish { which, takes }),
+        4 => (0_usize..300).prop_map(|takes| Step::Task { takes }),
+        2 => Just(Step::Hear),
+        1 => Just(Step::Reconnect),
+        2 => (1_u64..200).prop_map(|us| Step::Wait { us }),
+    ]
+}
+
+/// A process that sends, with the number of its connection for what writes to it.
+struct Sender {
+    session: Session,
+    outlet: Outlet<usize>,
+    peer: Session,
+    partial: BytesMut,
+    connection: usize,
+    /// Those who are in the middle of writing at once.
+    turns: Vec<Turn<usize>>,
+    /// What the task is in the middle of.
+    writing: Option<Bytes>,
+    woken: bool,
+    pushed: u64,
+    arrived: u64,
+    now: Duration,
+}
+
+fn say<E: From<TooLarge>>(session: &mut Session, body: &[u8]) -> Result<(), E> {
+    session.push(|out| {
+        out.extend_from_slice(body);
+        Ok(())
+    })
+}
+
+impl Sender {
+    fn new() -> Self {
+        let new = || Session::new(SessionSettings::default(), Duration::ZERO);
+        let mut sender = Self {
+            session: new(),
+            outlet: Outlet::new(),
+            peer: new(),
+            partial: BytesMut::new(),
+            connection: 0,
+            turns: Vec::new(),
+            writing: None,
+            woken: false,
+            pushed: 0,
+            arrived: 0,
+            now: Duration::ZERO,
+        };
+        sender.reconnect();
+        sender
+    }
+
+    fn reconnect(&mut self) {
+        // The task of the connection before is gone, whatever it was in the middle of. Those who write at once are not.
+        self.writing = None;
+        self.partial.clear();
+        self.session.disconnect(self.now);
+        self.peer.disconnect(self.now);
+        self.outlet.close();
+        self.session.connect(self.peer.received(), self.now).unwrap();
+        self.peer.connect(self.session.received(), self.now).unwrap();
+        self.connection += 1;
+        self.outlet.open(Some(self.connection));
+        // A new task looks first.
+        self.woken = true;
+    }
+
+    /// Bytes for the other side, of which each is taken; those for an old connection go nowhere.
+    fn write(&mut self, connection: usize, bytes: &[u8]) {
+        if connection != self.connection {
+            return;
+        }
+        self.partial.extend_from_slice(bytes);
+        let frames = "whole frames, one after the other";
+        while let Some((frame, length)) = Frame::first(&self.partial, 1000).expect(frames) {
+            if let Some(body) = self.peer.receive(frame, self.now).expect("messages in order") {
+                assert_eq!(body[..8], self.arrived.to_be_bytes());
+                self.arrived += 1;
+            }
+            self.partial.advance(length);
+        }
+    }
+
+    fn finish(&mut self, which: usize, takes: usize) {
+        if self.turns.is_empty() {
+            return;
+        }
+        let turn = self.turns.remove(which % self.turns.len());
+        let takes = takes.min(turn.bytes.len());
+        self.write(turn.writer, &turn.bytes[..takes]);
+        self.woken |= self.outlet.done(&turn, takes);
+    }
+
+    fn task(&mut self, takes: usize) {
+        if let Some(bytes) = &mut self.writing {
+            let some = bytes.split_to(takes.min(bytes.len()));
+            if bytes.is_empty() {
+                self.writing = None;
+                self.outlet.written();
+                self.woken = true;
+            }
+            return self.write(self.connection, &some);
+        }
+        if std::mem::take(&mut self.woken) {
+            match self.outlet.next(&mut self.session, self.now) {
+                Next::Write(bytes) => self.writing = Some(bytes),
+                Next::Taken | Next::Nothing => {}
+            }
+        }
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match *step {
+            Step::Push { urgent, length } => {
+                let mut body = self.pushed.to_be_bytes().to_vec();
+                body.resize(8 + length, 0);
+                say::<TooLarge>(&mut self.session, &body).unwrap();
+                self.pushed += 1;
+                match self.outlet.at_once(&mut self.session, urgent, || self.now) {
+                    Some(turn) => self.turns.push(turn),
+                    None => self.woken = true,
+                }
+                let mine = self.turns.iter().filter(|turn| turn.writer == self.connection).count();
+                assert!(mine + usize::from(self.writing.is_some()) <= 1, "one writes at a time");
+            }
+            Step::Finish { which, takes } => self.finish(which, takes),
+            Step::Task { takes } => self.task(takes),
+            Step::Hear => {
+                say::<TooLarge>(&mut self.peer, b"").unwrap();
+                while let Some(bytes) = self.peer.transmit(self.now) {
+                    let mut rest = &bytes[..];
+                    while let Some((frame, length)) = Frame::first(rest, 1000).unwrap() {
+                        self.session.receive(frame, self.now).unwrap();
+                        rest = &rest[length..];
+                    }
+                }
+            }
+            Step::Reconnect => self.reconnect(),
+            Step::Wait { us } => self.now += Duration::from_micros(us),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn everything_is_written_in_order_by_whoever_has_the_turn(
+        steps in proptest::collection::vec(step(), 0..150),
+    ) {
+        let mut sender = Sender::new();
+        for step in &steps {
+            sender.apply(step);
+        }
+        // Everybody gets done with what they are doing, and the task does what it was woken for: no more is needed.
+        while !sender.turns.is_empty() {
+            sender.finish(0, usize::MAX);
+        }
+        while sender.woken || sender.writing.is_some() {
+            sender.task(usize::MAX);
+        }
+        prop_assert_eq!(sender.arrived, sender.pushed);
+    }
+}
+
+#[test]
+fn a_lone_question_is_written_at_once_and_of_many_the_first_only() {
+    let mut sender = Sender::new();
+    sender.task(0);
+    let question = Step::Push { urgent: true, length: 10 };
+    sender.apply(&Step::Hear);
+    sender.apply(&question);
+    assert_eq!(sender.turns.len(), 1);
+    sender.finish(0, usize::MAX);
+    assert_eq!(sender.arrived, 1);
+    sender.apply(&question);
+    assert!(sender.turns.is_empty() && sender.woken, "nothing was heard since the last one");
+    sender.task(usize::MAX);
+    sender.task(usize::MAX);
+    assert_eq!(sender.arrived, 2);
+    sender.apply(&Step::Hear);
+    sender.apply(&question);
+    assert_eq!(sender.turns.len(), 1);
+}
+
+#[test]
+fn what_nobody_waits_for_is_written_at_once_after_a_silence_only() {
+    let mut sender = Sender::new();
+    let told = Step::Push { urgent: false, length: 10 };
+    sender.task(0);
+    sender.now += MS;
+    sender.apply(&told);
+    sender.finish(0, usize::MAX);
+    assert_eq!(sender.arrived, 1);
+    sender.apply(&Step::Hear);
+    sender.apply(&told);
+    sender.apply(&told);
+    assert!(sender.turns.is_empty() && sender.woken);
+    sender.now += MS;
+    // Others wait before it: whoever writes those takes it along.
+    sender.apply(&told);
+    assert!(sender.turns.is_empty());
+}
+
+#[test]
+fn without_a_way_to_write_at_once_the_task_writes_everything() {
+    let mut sender = Sender::new();
+    sender.outlet.open(None);
+    sender.now += MS;
+    sender.apply(&Step::Push { urgent: true, length: 10 });
+    assert!(sender.turns.is_empty() && sender.woken);
+}
