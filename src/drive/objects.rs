@@ -68,7 +68,8 @@ impl Objects {
         use object_store::aws::AmazonS3Builder;
 
         // As long as one waits for a node.
-        let retry = RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(10), ..RetryConfig::default() };
+        let retry =
+            RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(10), ..RetryConfig::default() };
         let store = AmazonS3Builder::from_env().with_url(url).with_retry(retry).build().map_err(told)?;
         let prefix = Path::parse(prefix).map_err(|error| StoreError::Failed(error.to_string()))?;
         Ok(Self { store: Arc::new(store), prefix, renames: false })

@@ -286,7 +286,10 @@ impl Work for Filler {
         assert!(error.contains("got cannot be written") && error.contains("No space left"), "{error}");
 
         let error = told(cx.artifact(large.join("it")).unwrap_err().into());
-        assert!(error.contains("there is no room for the artifact") && error.contains("payload_dir"), "{error}");
+        assert!(
+            error.contains("there is no room for the artifact") && error.contains("--payload-dir"),
+            "{error}"
+        );
         std::fs::write(large.join("small"), vec![1; 5 << 20])?;
         let artifact = cx.artifact(large.join("small"))?;
         let error = told(artifact.fetch(disk.join("fetched")).await.unwrap_err().into());

@@ -13,9 +13,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use flowright::DriveError;
 use flowright::prelude::*;
 use flowright::testing::TestApp;
-use flowright::DriveError;
 use futures::{FutureExt, TryStreamExt};
 
 const TEST: &str = "FLOWRIGHT_S3_TEST";
@@ -51,7 +51,11 @@ impl Work for Teller {
             "a_bucket_that_is_not_there_is_an_error" => {
                 let nowhere = Drive::from_url("s3://nowhere")?;
                 let error = nowhere.put_bytes("it", "x").await.unwrap_err();
-                assert!(error.to_string().contains("s3://nowhere") || matches!(error, DriveError::NotFound { .. }), "{error}");
+                assert!(
+                    error.to_string().contains("s3://nowhere")
+                        || matches!(error, DriveError::NotFound { .. }),
+                    "{error}"
+                );
                 Ok(())
             }
             "a_server_that_is_not_there_is_an_error" => {
@@ -172,7 +176,8 @@ struct Server {
 /// A free port whose companion, which the server derives from it, is likely to be free as well.
 fn port() -> u16 {
     loop {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
         if port < 50_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
             return port;
         }
@@ -192,8 +197,15 @@ impl Server {
         let [master, volume, filer, port] = [port(), port(), port(), port()];
         let log = fs::File::create(place.0.join("log")).expect("it can be written");
         let child = Command::new(&weed)
-            .args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-master.volumeSizeLimitMB=64"])
-            .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
+            .args([
+                "server",
+                "-ip=127.0.0.1",
+                "-ip.bind=127.0.0.1",
+                "-filer",
+                "-s3",
+                "-master.volumeSizeLimitMB=64",
+            ])
+            .args(["-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false"])
             .arg(format!("-dir={}", place.0.display()))
             .arg(format!("-s3.config={}", config.display()))
             .arg(format!("-master.port={master}"))

@@ -40,7 +40,7 @@ use crate::id::{ActorPath, AppId};
 /// and run identity are those of the *content*: the names below the root, the permissions, and the bytes.
 ///
 /// It lives as a [`Payload`] does: for as long as anything refers to it. On disk, that is, below the directory for payloads
-/// (`payload_dir`), and counts there.
+/// (`--payload-dir`), and counts there.
 ///
 /// # What is kept
 /// Names, contents, the permissions of files and directories (read, write, execute), and symlinks that lead to something in the
@@ -94,7 +94,7 @@ impl Artifact {
         packing.write(&mut both, |error| ArtifactError::NoRoom {
             path: path.to_owned(),
             why: format!(
-                "its copy in {} cannot be written: {error}; choose another place with `payload_dir`",
+                "its copy in {} cannot be written: {error}; choose another place with `--payload-dir`",
                 directory.display()
             ),
         })?;
