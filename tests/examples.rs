@@ -241,6 +241,26 @@ fn payload() {
 }
 
 #[test]
+fn share_files() {
+    let drives = std::env::temp_dir().join(format!("flowright-example-{}", std::process::id()));
+    let directory = drives.to_str().expect("it is text");
+    let mut program =
+        Program::start_with("share_files", &["--open-ui=false", "--port", "0", "--drive-dir", directory]);
+    program.ends_well();
+    let story = [
+        STARTING,
+        "TRAIN: the checkpoint is written",
+        "DEPLOY: serves {\"layers\": 2} with 1000000 bytes in the last layer",
+        "REPORT: deploy.txt: deployed 1 checkpoint",
+        "REPORT: train.txt: trained 2 layers",
+        STOPPED,
+    ];
+    assert_eq!(program.out, story, "{}", program.transcript());
+    assert_eq!(std::fs::read_dir(drives.join("reports")).expect("it is there").count(), 0);
+    std::fs::remove_dir_all(drives).expect("it can be removed");
+}
+
+#[test]
 fn dynamic_works() {
     tells(
         "dynamic_works",

@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! - Who gets a file gets all of one that was put, never half of one, and never a mixture of two.
-//! - Nothing is ever held in memory as a whole but what was asked for as such.
+//! - No file of more than 8 MiB is held in memory as a whole but where it was asked for as such.
 //!
 //! Where a drive is, is in `home`; what it can do, in `store`, of which there are two: `objects` here, and on nodes one that speaks
 //! with the head, upstairs.

@@ -9,6 +9,8 @@ use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+#[cfg(feature = "s3")]
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
@@ -62,9 +64,13 @@ impl Objects {
     /// In a bucket, whose name and what comes before each name are in the URL.
     #[cfg(feature = "s3")]
     pub(super) fn in_bucket(url: &str, prefix: &str) -> Result<Self, StoreError> {
+        use object_store::RetryConfig;
         use object_store::aws::AmazonS3Builder;
 
-        let store = AmazonS3Builder::from_env().with_url(url).build().map_err(told)?;
+        // As long as one waits for a node.
+        let retry =
+            RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(10), ..RetryConfig::default() };
+        let store = AmazonS3Builder::from_env().with_url(url).with_retry(retry).build().map_err(told)?;
         let prefix = Path::parse(prefix).map_err(|error| StoreError::Failed(error.to_string()))?;
         Ok(Self { store: Arc::new(store), prefix, renames: false })
     }

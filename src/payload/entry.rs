@@ -351,7 +351,7 @@ impl Entry {
                     let written = io::Write::write_all(&mut writer, &buffer[..read]);
                     written.map_err(|error| {
                         FetchError::NoRoom(format!(
-                            "it cannot be written below {}: {error}; choose another place with `payload_dir`",
+                            "it cannot be written below {}: {error}; choose another place with `--payload-dir`",
                             writer.directory().display()
                         ))
                     })?;

@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::agent::{Agent, Kinds, NodeOptions};
 use super::bridge::{Bridge, BridgeOptions, Site};
+use super::drives::{DriveRequest, Part};
 use super::head::{Head, HeadOptions};
 use super::inbox::Inbox;
 use super::link::{Inbound, Link};
@@ -53,6 +54,8 @@ pub fn messages(data: &[u8]) {
     let _ = wire::decode::<Hello>(data);
     let _ = wire::decode::<Welcome>(data);
     let _ = wire::decode::<Refusal>(data);
+    let _ = wire::decode::<DriveRequest>(data);
+    let _ = wire::decode::<Part>(data);
     let _ = wire::decode::<PullRequest>(data);
     if let Ok(PullResponse::Here { length, hash, chunks, .. }) = wire::decode::<PullResponse>(data) {
         let _ = Outline::verified(length, hash.0, &chunks);

@@ -504,7 +504,7 @@ fn a_reference_that_outlived_its_value_says_what_it_was() {
     });
     let exit = app.wait_for_exit();
     let error = exit.result.unwrap_err().to_string();
-    for part in ["is gone", "Vec<Vec<i64>>", "bytes, made by work `a`"] {
+    for part in ["is lost", "Vec<Vec<i64>>", "bytes, made by work `a`"] {
         assert!(error.contains(part), "no {part} in: {error}");
     }
     assert_eq!(exit.status.works["b"].status.reason, Some(Reason::PayloadLost));

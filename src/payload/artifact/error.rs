@@ -22,13 +22,12 @@ pub enum ArtifactError {
         directory: PathBuf,
     },
     /// A file or directory could not be read.
-    #[error("{path}, which an artifact was to be made of, cannot be read: {source}")]
+    #[error("{path}, which an artifact was to be made of, cannot be read: {error}")]
     Read {
         /// Which.
         path: PathBuf,
         /// What the system said.
-        #[source]
-        source: io::Error,
+        error: io::Error,
     },
     /// A file was written to while it was read.
     #[error("{path} changed while an artifact was made of it; make one when all of it is written")]
@@ -87,13 +86,12 @@ pub enum ArtifactError {
         into: PathBuf,
     },
     /// It could not be written.
-    #[error("{path} cannot be written: {source}; nothing is left of what was fetched")]
+    #[error("{path} cannot be written: {error}; nothing is left of what was fetched")]
     Write {
         /// Which part of it.
         path: PathBuf,
         /// What the system said.
-        #[source]
-        source: io::Error,
+        error: io::Error,
     },
     /// What was sent is no tree that could be written.
     #[error("what was sent as an artifact is refused: {why}; nothing of it was written")]
@@ -110,12 +108,12 @@ pub enum ArtifactError {
 }
 
 impl ArtifactError {
-    pub(super) fn read(path: &Path, source: io::Error) -> Self {
-        Self::Read { path: path.to_owned(), source }
+    pub(super) fn read(path: &Path, error: io::Error) -> Self {
+        Self::Read { path: path.to_owned(), error }
     }
 
-    pub(super) fn write(path: &Path, source: io::Error) -> Self {
-        Self::Write { path: path.to_owned(), source }
+    pub(super) fn write(path: &Path, error: io::Error) -> Self {
+        Self::Write { path: path.to_owned(), error }
     }
 
     pub(super) fn malformed(why: impl Into<String>) -> Self {

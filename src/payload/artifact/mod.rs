@@ -15,6 +15,7 @@ use std::fmt;
 use std::future::IntoFuture;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -27,10 +28,10 @@ use super::entry::Read;
 use super::error::FetchError;
 use super::hex::new_id;
 use super::jobs;
-use super::outline::OutlineWriter;
+use super::outline::{Outline, OutlineWriter};
 use super::reception::Reception;
 use super::reference::{OnDisk, Payload, Progress};
-use super::spill::SpillWriter;
+use super::spill::{SpillWriter, Spilled};
 use crate::id::{ActorPath, AppId};
 
 /// A small reference to a file or a directory, which stays where it was made until somebody fetches it.
@@ -40,7 +41,7 @@ use crate::id::{ActorPath, AppId};
 /// and run identity are those of the *content*: the names below the root, the permissions, and the bytes.
 ///
 /// It lives as a [`Payload`] does: for as long as anything refers to it. On disk, that is, below the directory for payloads
-/// (`payload_dir`), and counts there.
+/// (`--payload-dir`), and counts there.
 ///
 /// # What is kept
 /// Names, contents, the permissions of files and directories (read, write, execute), and symlinks that lead to something in the
@@ -94,7 +95,7 @@ impl Artifact {
         packing.write(&mut both, |error| ArtifactError::NoRoom {
             path: path.to_owned(),
             why: format!(
-                "its copy in {} cannot be written: {error}; choose another place with `payload_dir`",
+                "its copy in {} cannot be written: {error}; choose another place with `--payload-dir`",
                 directory.display()
             ),
         })?;
@@ -126,6 +127,26 @@ impl Artifact {
     /// [`ArtifactError`]; nothing is left at `into` then but what had been there.
     pub fn fetch(&self, into: impl Into<PathBuf>) -> Fetch {
         Fetch { artifact: self.clone(), into: into.into(), overwrite: false }
+    }
+
+    /// Nothing refers to it any more by way of this call when that is over.
+    fn unpack(
+        self,
+        file: Arc<Spilled>,
+        outline: &Outline,
+        destination: &Destination<'_>,
+    ) -> Result<(), ArtifactError> {
+        let what = self.0.describe();
+        let mut chunks = Read(file);
+        let mut reader = Reception::new(outline, &mut chunks, Arc::default(), &what).reader();
+        let unpacked = unpack(&mut reader, outline.length(), destination);
+        match reader.failure.take() {
+            Some(error) => {
+                let into = destination.into.to_owned();
+                Err(ArtifactError::Unavailable { into, source: self.0.error(error) })
+            }
+            None => unpacked,
+        }
     }
 
     /// Whether it can be had: here, or from another node that is there.
@@ -190,18 +211,8 @@ impl Fetch {
         let (done, unpacked) = oneshot::channel();
         let destination = into.clone();
         jobs::run(move || {
-            let what = artifact.0.describe();
-            let mut chunks = Read(file);
-            let mut reader = Reception::new(&outline, &mut chunks, Default::default(), &what).reader();
             let destination = Destination { into: &destination, overwrite, is_wanted: &|| !done.is_closed() };
-            let unpacked = unpack(&mut reader, outline.length(), &destination);
-            let unpacked = match reader.failure.take() {
-                Some(error) => Err(ArtifactError::Unavailable {
-                    into: destination.into.to_owned(),
-                    source: artifact.0.error(error),
-                }),
-                None => unpacked,
-            };
+            let unpacked = artifact.unpack(file, &outline, &destination);
             let _ = done.send(unpacked);
         });
         unpacked.await.unwrap_or(Err(ArtifactError::GivenUp { into }))

@@ -39,7 +39,15 @@ pub(super) fn unpack(
         io::ErrorKind::InvalidFilename => ArtifactError::NoName { into: into.to_owned() },
         _ => ArtifactError::write(into, error),
     })?;
-    write(&manifest, packed, beside.path(), destination)?;
+    write(&manifest, packed, beside.path(), destination).map_err(|error| match error {
+        // Nobody knows it by the name that it has for now.
+        ArtifactError::Write { path, error } => match path.strip_prefix(beside.path()) {
+            Ok(below) if below.as_os_str().is_empty() => ArtifactError::write(into, error),
+            Ok(below) => ArtifactError::write(&into.join(below), error),
+            Err(_) => ArtifactError::Write { path, error },
+        },
+        error => error,
+    })?;
     beside.take_place(destination.overwrite).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => ArtifactError::Exists { into: into.to_owned() },
         _ => ArtifactError::write(into, error),
