@@ -318,7 +318,7 @@ impl Head {
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
         self.bridge.end();
         set_replicator(self.bridge.app(), None);
-        self.processes.end();
+        self.processes.end().await;
     }
 
     fn lost_node(&self, link: &Arc<Link>, why: &str) {
