@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
 
 use super::bridge::{Bridge, BridgeOptions, DialError, Site, Whereabouts};
 use super::drives::DrivesOfHead;
@@ -107,7 +108,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
             session = join(&options, std::mem::take(&mut first)) => session?,
             () = leave.notified() => return Ok(Farewell::Left),
         };
-        let Session { bridge, head, endpoint, hello, connection, received } = session;
+        let Session { bridge, head, endpoint, hello, connection, received, listening } = session;
         let agent = Arc::new(Agent::new(&options, bridge.clone(), head.clone()));
         let site: Arc<dyn Site> = agent.clone();
         bridge.set_site(Arc::downgrade(&site));
@@ -131,6 +132,8 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         logs.abort();
         agent.end();
         bridge.end();
+        // At the same address, perhaps, the next session listens.
+        futures::future::join_all(listening).await;
         set_router(bridge.app(), None);
         drop(drives);
         forget_addresses(bridge.app(), None);
@@ -157,6 +160,7 @@ struct Session {
     hello: Hello,
     connection: crate::transport::Connection,
     received: u64,
+    listening: Vec<JoinHandle<()>>,
 }
 
 /// Joins the head as soon as it is there.
@@ -201,10 +205,8 @@ async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> 
         pause = (pause * 2).min(LONGEST_PAUSE);
     };
     bridge.set_app(welcome.app);
-    for listener in listeners {
-        // Ends with the runtime, or with the bridge's last session.
-        tokio::spawn(bridge.clone().listen(listener));
-    }
+    let listening = listeners.into_iter().map(|listener| tokio::spawn(bridge.clone().listen(listener)));
+    let listening = listening.collect();
     let settings = SessionSettings {
         heartbeat: Duration::from_millis(welcome.heartbeat_ms.max(1)),
         grace: Duration::from_millis(welcome.grace_ms.max(1)),
@@ -214,7 +216,7 @@ async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> 
     bridge.set_join(options.join.clone());
     let hello = Hello { app: Some(welcome.app), fresh: false, ..hello };
     let endpoint = options.join.clone();
-    Ok(Session { bridge, head, endpoint, hello, connection, received: welcome.received })
+    Ok(Session { bridge, head, endpoint, hello, connection, received: welcome.received, listening })
 }
 
 /// Where others reach this process.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::inbox::Inbox;
 use super::link::{BadPeer, End, Link};
@@ -67,6 +67,7 @@ pub(crate) struct Bridge {
     handle: Handle,
     site: OnceLock<Weak<dyn Site>>,
     sessions: Mutex<Sessions>,
+    ended: watch::Sender<bool>,
     /// Connections that values were pulled on.
     idle: Idle,
 }
@@ -132,6 +133,7 @@ impl Bridge {
             handle,
             site: OnceLock::new(),
             sessions: Mutex::default(),
+            ended: watch::Sender::new(false),
             idle: Idle::default(),
         }
     }
@@ -243,8 +245,9 @@ impl Bridge {
         tokio::time::timeout(self.settings.grace, site.whereabouts(id)).await.ok()?
     }
 
-    /// Ends every session.
+    /// Ends every session, and takes no more connections.
     pub(super) fn end(&self) {
+        self.ended.send_replace(true);
         self.idle.clear();
         let sessions = std::mem::take(&mut *self.sessions());
         let accepted = sessions.accepted.into_values().map(|accepted| accepted.link);
@@ -253,10 +256,15 @@ impl Bridge {
 
     // ---- those who dial ----
 
-    /// Takes connections for as long as the future lives.
+    /// Takes connections until the bridge ends; nothing listens there any more when this is done.
     pub(super) async fn listen(self: Arc<Self>, mut listener: Listener) {
+        let mut ended = self.ended.subscribe();
         loop {
-            let connection = listener.accept().await;
+            let connection = tokio::select! {
+                connection = listener.accept() => Some(connection),
+                _ = ended.wait_for(|ended| *ended) => None,
+            };
+            let Some(connection) = connection else { return listener.close().await };
             let bridge = self.clone();
             tokio::spawn(async move {
                 let peer = connection.peer().to_owned();

@@ -7,6 +7,7 @@
 //! - When the session is lost, every question that waits for its answer is told so.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -27,6 +28,9 @@ use crate::payload::{self, Holds};
 use crate::transport::{Connection, FrameReader, FrameWriter, TransportError};
 use crate::wire::{CodecError, Frame};
 use crate::work::{Closed, Letter, Outcome, Refused, WorkKind};
+
+/// How long a peer that broke the protocol is told so.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 pub(crate) struct Link {
     peer: NodeCard,
@@ -474,9 +478,18 @@ impl Link {
             return End::Over(error.to_string());
         }
         let (mut reader, mut writer) = connection.split();
+        let mut write = pin!(self.write(&mut writer));
         let end = tokio::select! {
-            end = self.read(&mut reader, inbound) => end,
-            end = self.write(&mut writer) => end,
+            end = self.read(&mut reader, inbound) => match end {
+                // It is told why, unless it has said so itself or does not listen.
+                End::Over(why) => {
+                    self.leave(&why);
+                    let _ = tokio::time::timeout(FAREWELL, write).await;
+                    End::Over(why)
+                }
+                broken => broken,
+            },
+            end = &mut write => end,
         };
         self.disconnect();
         end
