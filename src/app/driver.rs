@@ -27,9 +27,9 @@ use super::hosts::Hosts;
 use super::shutdown::Shutdown;
 use super::timers::{Timer, Timers};
 use super::tree::{FlowLife, Tree};
-use crate::flow::{AnyFlow, FlowContext, FlowError, Found, Moment, Node, Position, Visitor, Walk, lock};
+use crate::flow::{AnyFlow, FlowContext, Found, Moment, Node, Position, Visitor, Walk, lock};
 use crate::id::{AppId, FlowId, WorkId};
-use crate::work::{Doorbell, HostEvent, Placement};
+use crate::work::{Doorbell, Failure, HostEvent, Placement, Reason, Report};
 
 /// Told of the failure that ends the App, when it happens.
 pub(crate) type OnFailure = Box<dyn FnOnce(&AppError) + Send>;
@@ -166,11 +166,11 @@ impl Driver {
         let now = self.clock.now();
         for id in rung {
             let Some(record) = self.tree.works.get(&id).cloned() else { continue };
-            let (news, owner, path, became_stale) = {
+            let (news, owner, became_stale) = {
                 let mut record = lock(&record);
                 let was_stale = record.stale;
                 let news = record.take_news(now);
-                (news, record.owner, record.path.to_string(), record.stale && !was_stale)
+                (news, record.owner, record.stale && !was_stale)
             };
             if became_stale {
                 self.stale.push(id);
@@ -178,7 +178,14 @@ impl Driver {
             match news {
                 Ok(false) => continue,
                 Ok(true) => {}
-                Err(source) => self.flow_failed(owner, FlowError::Unreadable { path, source }),
+                // It is in another process, which says what cannot be so.
+                Err(source) => {
+                    let message = format!("what it has published cannot be followed: {source}");
+                    let failure = Failure { reason: Reason::UserError, message };
+                    let mut record = lock(&record);
+                    record.kill();
+                    record.ledger.report(Report::Died { failure }, now);
+                }
             }
             self.act(id);
             self.mark_up(owner);

@@ -1,6 +1,9 @@
 //! A process that hosts Works for an App whose Flows are elsewhere.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 
 use actix_rt::{Arbiter, System};
@@ -44,9 +47,26 @@ pub(crate) fn run_as_node(
     };
     never_wait_here();
     configure(app.config.store_settings());
-    match system.block_on(async move { run_node(options, &leave).await }) {
+    let head = options.join.clone();
+    let farewell = system.block_on(async move { run_node(options, &leave).await });
+    if let Endpoint::Unix(socket) = head {
+        tidy_up(&socket);
+    }
+    match farewell {
         Ok(Farewell::Over(why)) => Ok(Some(why)),
         Ok(Farewell::Left) => Ok(None),
         Err(error) => Err(AppError::Node(error.to_string())),
+    }
+}
+
+/// Removes what a head has left behind that was killed: the last of its processes finds the directory empty.
+fn tidy_up(socket: &Path) {
+    let gone = UnixStream::connect(socket).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+    if gone {
+        // Another of its processes may do the same.
+        let _ = std::fs::remove_file(socket);
+    }
+    if let Some(directory) = socket.parent().filter(|_| !socket.exists()) {
+        let _ = std::fs::remove_dir(directory);
     }
 }

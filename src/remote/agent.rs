@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, oneshot};
-use tokio::task::spawn_local;
+use tokio::task::{JoinHandle, spawn_local};
 
 use super::bridge::{Bridge, BridgeOptions, DialError, Site, Spawner, Whereabouts};
 use super::drives::DrivesOfHead;
@@ -110,7 +110,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
             session = join(&options, std::mem::take(&mut first)) => session?,
             () = leave.notified() => return Ok(Farewell::Left),
         };
-        let Session { bridge, head, endpoint, hello, connection, received } = session;
+        let Session { bridge, head, endpoint, hello, connection, received, listening } = session;
         let agent = Arc::new(Agent::new(&options, bridge.clone(), head.clone()));
         let site: Arc<dyn Site> = agent.clone();
         bridge.set_site(Arc::downgrade(&site));
@@ -135,6 +135,8 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         logs.abort();
         agent.end();
         bridge.end();
+        // At the same address, perhaps, the next session listens.
+        futures::future::join_all(listening).await;
         set_router(bridge.app(), None);
         drop(drives);
         forget_addresses(bridge.app(), None);
@@ -161,6 +163,7 @@ struct Session {
     hello: Hello,
     connection: crate::transport::Connection,
     received: u64,
+    listening: Vec<JoinHandle<()>>,
 }
 
 /// Joins the head as soon as it is there.
@@ -206,10 +209,8 @@ async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> 
         pause = (pause * 2).min(LONGEST_PAUSE);
     };
     bridge.set_app(welcome.app);
-    for listener in listeners {
-        // Ends with the runtime, or with the bridge's last session.
-        spawn_local(bridge.clone().listen(listener));
-    }
+    let listening = listeners.into_iter().map(|listener| spawn_local(bridge.clone().listen(listener)));
+    let listening = listening.collect();
     let settings = SessionSettings {
         heartbeat: Duration::from_millis(welcome.heartbeat_ms.max(1)),
         grace: Duration::from_millis(welcome.grace_ms.max(1)),
@@ -219,7 +220,7 @@ async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> 
     bridge.set_join(options.join.clone());
     let hello = Hello { app: Some(welcome.app), fresh: false, ..hello };
     let endpoint = options.join.clone();
-    Ok(Session { bridge, head, endpoint, hello, connection, received: welcome.received })
+    Ok(Session { bridge, head, endpoint, hello, connection, received: welcome.received, listening })
 }
 
 /// Where others reach this process.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_local;
 
 use super::inbox::Inbox;
@@ -77,6 +77,7 @@ pub(crate) struct Bridge {
     home: OnceLock<ThreadId>,
     site: OnceLock<Weak<dyn Site>>,
     sessions: Mutex<Sessions>,
+    ended: watch::Sender<bool>,
     /// Connections that values were pulled on.
     idle: Idle,
 }
@@ -143,6 +144,7 @@ impl Bridge {
             home: OnceLock::new(),
             site: OnceLock::new(),
             sessions: Mutex::default(),
+            ended: watch::Sender::new(false),
             idle: Idle::default(),
         }
     }
@@ -265,8 +267,9 @@ impl Bridge {
         tokio::time::timeout(self.settings.grace, site.whereabouts(id)).await.ok()?
     }
 
-    /// Ends every session.
+    /// Ends every session, and takes no more connections.
     pub(super) fn end(&self) {
+        self.ended.send_replace(true);
         self.idle.clear();
         let sessions = std::mem::take(&mut *self.sessions());
         let accepted = sessions.accepted.into_values().map(|accepted| accepted.link);
@@ -275,10 +278,15 @@ impl Bridge {
 
     // ---- those who dial ----
 
-    /// Takes connections for as long as the future lives.
+    /// Takes connections until the bridge ends; nothing listens there any more when this is done.
     pub(super) async fn listen(self: Arc<Self>, mut listener: Listener) {
+        let mut ended = self.ended.subscribe();
         loop {
-            let connection = listener.accept().await;
+            let connection = tokio::select! {
+                connection = listener.accept() => Some(connection),
+                _ = ended.wait_for(|ended| *ended) => None,
+            };
+            let Some(connection) = connection else { return listener.close().await };
             let bridge = self.clone();
             spawn_local(async move {
                 let peer = connection.peer().to_owned();

@@ -322,13 +322,17 @@ impl Head {
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
         self.bridge.end();
         set_replicator(self.bridge.app(), None);
-        self.processes.end();
+        self.processes.end().await;
     }
 
     fn lost_node(&self, link: &Arc<Link>, why: &str) {
         let id = link.peer().id;
         let name = &link.peer().name;
         let mut state = self.lock();
+        // Another session may have taken its place.
+        if state.nodes.get(&id).is_none_or(|node| !Arc::ptr_eq(&node.link, link)) {
+            return;
+        }
         let Some(node) = state.nodes.remove(&id) else { return };
         drop(state);
         self.copies_lost(link, why);
@@ -424,6 +428,11 @@ impl Site for Head {
             Role::Node => {}
         }
         let card = link.peer();
+        // By this number it was here in another session, of which nothing more is heard.
+        let before = self.lock().nodes.get(&card.id).map(|node| node.link.clone());
+        if let Some(before) = before {
+            self.lost_node(&before, "it began anew");
+        }
         let starting = self.processes.joined(&card.name);
         let node = Node {
             link: link.clone(),

@@ -11,15 +11,20 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{Notify, OnceCell};
+use tokio::sync::{Notify, OnceCell, watch};
 use tokio::task::spawn_local;
+use tokio::time::timeout;
 
 use super::head::Head;
 use super::ways::WayToCome;
 use crate::id::unique;
 use crate::transport::{Endpoint, Listener, TransportError};
 use crate::work::{Failure, Ingredients, Outbox, Reason, Report};
+
+/// How long a process may take to end by itself.
+const ORDERLY: Duration = Duration::from_secs(1);
 
 /// How the program is started again.
 #[derive(Clone)]
@@ -34,6 +39,8 @@ pub(super) struct Processes {
     command: ProcessCommand,
     socket: OnceCell<PathBuf>,
     running: Mutex<HashMap<String, Process>>,
+    /// How many there are, those included of which nothing is expected any more.
+    alive: watch::Sender<usize>,
 }
 
 struct Process {
@@ -56,7 +63,7 @@ pub(super) struct Starting {
 
 impl Processes {
     pub(super) fn new(command: ProcessCommand) -> Self {
-        Self { command, socket: OnceCell::new(), running: Mutex::default() }
+        Self { command, socket: OnceCell::new(), running: Mutex::default(), alive: watch::Sender::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Process>> {
@@ -80,8 +87,12 @@ impl Processes {
             lost: None,
         };
         self.lock().insert(name.clone(), process);
-        let head_too = head.clone();
-        head.bridge.spawn(move || attend(head_too, name, kill));
+        self.alive.send_modify(|alive| *alive += 1);
+        let of_process = head.clone();
+        head.bridge.spawn(move || async move {
+            attend(of_process.clone(), name, kill).await;
+            of_process.processes.alive.send_modify(|alive| *alive -= 1);
+        });
     }
 
     pub(super) fn expects(&self, name: &str) -> bool {
@@ -115,9 +126,11 @@ impl Processes {
         }
     }
 
-    /// Ends all of them.
-    pub(super) fn end(&self) {
+    /// Ends all of them, and waits until they have ended, so that none is left behind.
+    pub(super) async fn end(&self) {
         self.lock().drain().for_each(|(_, process)| process.kill.notify_one());
+        let mut alive = self.alive.subscribe();
+        let _ = timeout(ORDERLY + ORDERLY, alive.wait_for(|alive| *alive == 0)).await;
         if let Some(directory) = self.socket.get().and_then(|socket| socket.parent()) {
             // It is in the directory for temporary files in any case.
             let _ = std::fs::remove_dir_all(directory);
@@ -188,8 +201,7 @@ async fn attend(head: Arc<Head>, name: String, kill: Arc<Notify>) {
     let status = tokio::select! {
         status = child.wait() => status,
         () = kill.notified() => {
-            let orderly = tokio::time::timeout(std::time::Duration::from_secs(1), child.wait()).await;
-            match orderly {
+            match timeout(ORDERLY, child.wait()).await {
                 Ok(status) => status,
                 Err(_) => match child.kill().await {
                     Ok(()) => child.wait().await,

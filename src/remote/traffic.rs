@@ -15,6 +15,9 @@ use crate::wire::Frame;
 /// So many frames are taken in before others on the thread get their turn.
 const FRAMES_AT_ONCE: usize = 512;
 
+/// How long a peer that broke the protocol is told so.
+const FAREWELL: Duration = Duration::from_millis(500);
+
 /// Later than any deadline.
 const FAR: Duration = Duration::from_secs(24 * 3600);
 
@@ -50,10 +53,19 @@ impl Link {
             }
             state.outlet.open(writer.direct());
         }
+        let mut write = std::pin::pin!(self.write(writer));
         let end = tokio::select! {
             biased;
-            end = self.read(&mut reader, inbound) => end,
-            end = self.write(writer) => end,
+            end = self.read(&mut reader, inbound) => match end {
+                // It is told why, unless it has said so itself or does not listen.
+                End::Over(why) => {
+                    self.leave(&why);
+                    let _ = tokio::time::timeout(FAREWELL, write).await;
+                    End::Over(why)
+                }
+                broken => broken,
+            },
+            end = &mut write => end,
         };
         self.disconnect();
         end

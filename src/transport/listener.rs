@@ -83,6 +83,13 @@ impl Listener {
             None => std::future::pending().await,
         }
     }
+
+    /// Takes no more connections. Another may listen there when this is done.
+    pub(crate) async fn close(mut self) {
+        self.accepting.abort();
+        // It was cancelled, which is no news.
+        let _ = (&mut self.accepting).await;
+    }
 }
 
 impl Drop for Listener {

@@ -29,6 +29,8 @@ pub(crate) struct Lab {
     pub(crate) sum: Option<u64>,
     pub(crate) process: u32,
     pub(crate) stopped: u32,
+    /// The time of its machine, in seconds.
+    pub(crate) clock: u64,
     #[serde(skip)]
     pub(crate) private: u32,
 }
@@ -41,6 +43,7 @@ impl Work for Lab {
         self.private = 1;
         self.lives += 1;
         self.process = std::process::id();
+        self.clock = clock();
         Ok(())
     }
 
@@ -87,7 +90,13 @@ impl Work for Lab {
     }
 
     fn messages(messages: &mut Messages<Self>) {
-        messages.accept::<Add>().accept::<Sum>().accept::<Break>().accept::<Die>().accept::<Never>();
+        messages
+            .accept::<Add>()
+            .accept::<Sum>()
+            .accept::<Load>()
+            .accept::<Break>()
+            .accept::<Die>()
+            .accept::<Never>();
     }
 }
 
@@ -109,8 +118,27 @@ impl Handle<Sum> for Lab {
     type Reply = u64;
 
     async fn handle(&mut self, _: Sum, cx: &mut WorkContext<Self>) -> u64 {
+        self.clock = clock();
         cx.publish(self);
         self.received.iter().map(|number| u64::from(*number)).sum()
+    }
+}
+
+/// The time of this machine, as its clock on the wall has it.
+pub(crate) fn clock() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// Something large.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Load(pub(crate) String);
+
+impl Handle<Load> for Lab {
+    type Reply = usize;
+
+    async fn handle(&mut self, Load(text): Load, _: &mut WorkContext<Self>) -> usize {
+        text.len()
     }
 }
 

@@ -1,11 +1,13 @@
 //! Works in other processes: the same wherever they run, and what becomes of them when those fail.
 //!
 //! Nodes and processes are this very binary, started again with [`support::VARIABLE`] set; so it has a `main` of its
-//! own.
+//! own. Each test runs in a process of its own as well; see [`apart`].
 
+mod apart;
 mod certificates;
 mod faults;
 mod files;
+mod held;
 mod lab;
 mod payloads;
 mod places;
@@ -39,13 +41,14 @@ fn main() -> ExitCode {
         processes::TESTS,
         strangers::TESTS,
     ]
-    .concat();
-    let trials = all.into_iter().map(|(name, test)| {
-        Trial::test(name.trim_start_matches("remote::"), move || {
-            test();
-            Ok(())
-        })
-    });
+    .concat()
+    .into_iter();
+    let mut all = all.map(|(name, test)| (name.trim_start_matches("remote::"), test));
+    if let Ok(wanted) = std::env::var(apart::VARIABLE) {
+        let (_, test) = all.find(|(name, _)| *name == wanted).expect("it is one of these tests");
+        return apart::run(test);
+    }
+    let trials = all.map(|(name, _)| Trial::test(name, move || apart::start(name)));
     let mut arguments = Arguments::from_args();
     // Each starts processes of its own.
     arguments.test_threads.get_or_insert(2);

@@ -6,8 +6,9 @@ use flowright::prelude::*;
 use flowright::testing::TestApp;
 use flowright::{AskError, Reason};
 
+use crate::held::children_of;
 use crate::lab::{Die, Lab, Suite, Sum, Task};
-use crate::support::{Process, lab, program, signal, start};
+use crate::support::{Process, lab, program, signal, start, until_gone};
 
 crate::tests![
     an_abort_is_the_failure_of_one_work,
@@ -138,32 +139,11 @@ fn a_process_ends_with_its_head() {
     let mut head = Process::start(command);
     head.expect("Your app has started");
     let process = loop {
-        if let Some(process) = child_of(head.id()) {
-            break process;
+        if let Some(process) = children_of(head.id()).first() {
+            break *process;
         }
         std::thread::yield_now();
     };
     head.signal("KILL");
     until_gone(process);
-}
-
-fn child_of(parent: u32) -> Option<u32> {
-    let tasks = std::fs::read_dir(format!("/proc/{parent}/task")).ok()?;
-    tasks.flatten().find_map(|task| {
-        let text = std::fs::read_to_string(task.path().join("children")).ok()?;
-        text.split_whitespace().next()?.parse().ok()
-    })
-}
-
-fn until_gone(process: u32) {
-    let stat = format!("/proc/{process}/stat");
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while let Ok(text) = std::fs::read_to_string(&stat) {
-        // A process whose parent has not asked how it ended is still listed.
-        if text.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')) {
-            return;
-        }
-        assert!(std::time::Instant::now() < deadline, "it still lives: {text}");
-        std::thread::yield_now();
-    }
 }

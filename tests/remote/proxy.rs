@@ -1,9 +1,11 @@
 //! A network between a node and its head that can be cut, held up and slowed down.
 
+use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// What becomes of bytes on their way.
@@ -12,6 +14,8 @@ pub(crate) enum Weather {
     Fair,
     /// They take this long.
     Delay(Duration),
+    /// So many pass each second, and others wait where they come from.
+    Slow(u32),
     /// They do not arrive, and nothing is said.
     Hold,
     /// There is no connection, and none is made.
@@ -26,43 +30,61 @@ pub(crate) enum Trap {
     Flip,
 }
 
-/// Passes on what comes to its own address.
+/// Passes on what comes to its own address. When it is dropped, it closes all connections.
 pub(crate) struct Proxy {
     address: String,
     shared: Arc<Shared>,
+    accepting: Option<JoinHandle<()>>,
 }
 
 struct Shared {
     weather: Mutex<Weather>,
     changed: Condvar,
-    streams: Mutex<Vec<TcpStream>>,
+    streams: Mutex<HashMap<u64, [TcpStream; 2]>>,
     /// How many connections there were, and the first of them that bytes may pass.
     connections: Mutex<(u64, u64)>,
     /// After how many bytes, what, and for how many connections still.
     trap: Mutex<Option<(u64, Trap, u32)>>,
+    ended: AtomicBool,
+}
+
+/// A connection, which both directions share; the last of them closes it.
+struct Passage {
+    number: u64,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.shared.streams.lock().unwrap().remove(&self.number);
+    }
 }
 
 impl Shared {
-    /// Waits while bytes are held up; `false` when the connection is to be closed.
-    fn pass(&self, connection: u64, read_at: Instant) -> bool {
+    /// Waits while so many bytes are held up; `false` when the connection is to be closed.
+    fn pass(&self, connection: u64, read_at: Instant, bytes: usize) -> bool {
         if connection < self.connections.lock().unwrap().1 {
             // Held for good: neither passed on nor closed.
             return true;
         }
+        let now = Instant::now();
         let mut weather = self.weather.lock().unwrap();
         loop {
-            match *weather {
+            let until = match *weather {
                 Weather::Fair => return true,
                 Weather::Cut => return false,
-                Weather::Hold => weather = self.changed.wait(weather).unwrap(),
-                Weather::Delay(delay) => {
-                    let left = delay.saturating_sub(read_at.elapsed());
-                    if left.is_zero() {
-                        return true;
-                    }
-                    weather = self.changed.wait_timeout(weather, left).unwrap().0;
+                Weather::Hold => {
+                    weather = self.changed.wait(weather).unwrap();
+                    continue;
                 }
+                Weather::Delay(delay) => read_at + delay,
+                Weather::Slow(each_second) => now + Duration::from_secs(1) * bytes as u32 / each_second,
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
             }
+            weather = self.changed.wait_timeout(weather, left).unwrap().0;
         }
     }
 }
@@ -70,7 +92,12 @@ impl Shared {
 impl Proxy {
     /// One that leads to `target`.
     pub(crate) fn to(target: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at("127.0.0.1:0", target)
+    }
+
+    /// The same, at this address.
+    pub(crate) fn at(address: &str, target: &str) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let shared = Arc::new(Shared {
             weather: Mutex::new(Weather::Fair),
@@ -78,33 +105,22 @@ impl Proxy {
             streams: Mutex::default(),
             connections: Mutex::default(),
             trap: Mutex::default(),
+            ended: AtomicBool::new(false),
         });
         let (target, passing) = (target.to_owned(), shared.clone());
-        thread::spawn(move || {
+        let accepting = thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
+                if passing.ended.load(Ordering::Relaxed) {
+                    break;
+                }
                 if *passing.weather.lock().unwrap() == Weather::Cut {
                     continue;
                 }
                 let Ok(far) = TcpStream::connect(&target) else { continue };
-                let mut streams = passing.streams.lock().unwrap();
-                streams.extend([near.try_clone().unwrap(), far.try_clone().unwrap()]);
-                drop(streams);
-                let number = {
-                    let mut connections = passing.connections.lock().unwrap();
-                    connections.0 += 1;
-                    passing.changed.notify_all();
-                    connections.0
-                };
-                for (from, to) in [
-                    (near.try_clone().unwrap(), far.try_clone().unwrap()),
-                    (far.try_clone().unwrap(), near.try_clone().unwrap()),
-                ] {
-                    let passing = passing.clone();
-                    thread::spawn(move || carry(from, to, number, &passing));
-                }
+                passing.carry_between(near, far);
             }
         });
-        Self { address, shared }
+        Self { address, shared, accepting: Some(accepting) }
     }
 
     pub(crate) fn address(&self) -> &str {
@@ -115,7 +131,7 @@ impl Proxy {
         *self.shared.weather.lock().unwrap() = weather;
         self.shared.changed.notify_all();
         if weather == Weather::Cut {
-            for stream in self.shared.streams.lock().unwrap().drain(..) {
+            for stream in self.shared.streams.lock().unwrap().values().flatten() {
                 // It may be closed already.
                 let _ = stream.shutdown(Shutdown::Both);
             }
@@ -148,9 +164,39 @@ impl Proxy {
     }
 }
 
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::Relaxed);
+        self.set(Weather::Cut);
+        // It waits for a connection.
+        let _ = TcpStream::connect(&self.address);
+        let _ = self.accepting.take().map(JoinHandle::join);
+    }
+}
+
+impl Shared {
+    fn carry_between(self: &Arc<Self>, near: TcpStream, far: TcpStream) {
+        let number = {
+            let mut connections = self.connections.lock().unwrap();
+            connections.0 += 1;
+            connections.0
+        };
+        let both = || (near.try_clone().unwrap(), far.try_clone().unwrap());
+        let (there, (to, from)) = (both(), both());
+        self.streams.lock().unwrap().insert(number, [near, far]);
+        let passage = Arc::new(Passage { number, shared: self.clone() });
+        for (from, to) in [there, (from, to)] {
+            let passage = passage.clone();
+            thread::spawn(move || carry(from, to, &passage));
+        }
+        self.changed.notify_all();
+    }
+}
+
 /// Reads at once and writes when it may, so that a delay costs no throughput.
-fn carry(mut from: TcpStream, mut to: TcpStream, connection: u64, shared: &Arc<Shared>) {
-    let (send, receive) = std::sync::mpsc::sync_channel::<(Instant, Vec<u8>)>(1024);
+fn carry(mut from: TcpStream, mut to: TcpStream, passage: &Passage) {
+    let (shared, connection) = (&passage.shared, passage.number);
+    let (send, receive) = std::sync::mpsc::sync_channel::<(Instant, Vec<u8>)>(64);
     let reader = thread::spawn(move || {
         let mut buffer = vec![0; 64 * 1024];
         loop {
@@ -167,7 +213,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, connection: u64, shared: &Arc<S
         }
     });
     let mut passed = 0;
-    for (read_at, mut bytes) in receive {
+    while let Ok((read_at, mut bytes)) = receive.recv() {
         let before = passed;
         passed += bytes.len() as u64;
         let trap = {
@@ -185,7 +231,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, connection: u64, shared: &Arc<S
             Some((Trap::Flip, at)) => bytes[at] ^= 1,
             None => {}
         }
-        if !shared.pass(connection, read_at) {
+        if !shared.pass(connection, read_at, bytes.len()) {
             break;
         }
         if shared.connections.lock().unwrap().1 > connection {
@@ -195,6 +241,8 @@ fn carry(mut from: TcpStream, mut to: TcpStream, connection: u64, shared: &Arc<S
             break;
         }
     }
+    // Whoever reads may wait for room here.
+    drop(receive);
     let _ = to.shutdown(Shutdown::Both);
     let _ = reader.join();
 }

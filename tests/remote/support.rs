@@ -59,6 +59,36 @@ pub(crate) fn joining(app: &TestApp) -> String {
     app.status().listening.expect("it takes nodes in").replace("0.0.0.0", "127.0.0.1")
 }
 
+/// Runs `Serve` on the node `n`; the other Work is in this process.
+pub(crate) fn serve() -> Suite {
+    Suite::new(lab(node("n")), lab(Placement::Thread), |suite, _| {
+        suite.a.run(Task::Serve);
+        Ok(())
+    })
+}
+
+/// Waits until `a` waits, and says this.
+#[track_caller]
+pub(crate) fn waits_with(app: &TestApp, part: &str) {
+    app.wait_for_work("a", |a| {
+        a.status.stage == Stage::Pending
+            && a.status.message.as_deref().is_some_and(|message| message.contains(part))
+    });
+}
+
+/// An address at which nothing listens.
+pub(crate) fn free_address() -> String {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    free.expect("there is a free port").to_string()
+}
+
+/// A head with short times, as a process, at this address: `a` is on the node `n`.
+pub(crate) fn head(address: &str, arguments: &[&str]) -> Process {
+    let mut command = program("suite");
+    command.args(["--open-ui=false", "--without-server", "--listen", address]).args(arguments);
+    Process::start(command)
+}
+
 /// A process of this binary. Dropping it kills it.
 pub(crate) struct Process {
     child: Child,
@@ -150,6 +180,20 @@ impl Process {
 pub(crate) fn signal(process: u32, name: &str) {
     let sent = Command::new("kill").args(["-s", name, &process.to_string()]).status();
     assert!(sent.expect("there is a kill").success());
+}
+
+/// Waits until a process has ended.
+pub(crate) fn until_gone(process: u32) {
+    let stat = format!("/proc/{process}/stat");
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while let Ok(text) = std::fs::read_to_string(&stat) {
+        // A process whose parent has not asked how it ended is still listed.
+        if text.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')) {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "it still lives: {text}");
+        std::thread::yield_now();
+    }
 }
 
 impl Drop for Process {

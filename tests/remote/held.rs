@@ -1,0 +1,82 @@
+//! What a process holds: it is to be the same after a fault as before.
+
+use std::time::{Duration, Instant};
+
+/// How long it may take until everything is given back.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Allocators keep some of what was given back to them.
+const SLACK: usize = 32 << 20;
+
+/// Threads, descriptors and memory of a process at one time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Held {
+    process: u32,
+    threads: usize,
+    descriptors: usize,
+    /// In bytes.
+    memory: usize,
+}
+
+impl Held {
+    pub(crate) fn here() -> Self {
+        Self::by(std::process::id())
+    }
+
+    pub(crate) fn by(process: u32) -> Self {
+        let count =
+            |what: &str| std::fs::read_dir(format!("/proc/{process}/{what}")).map_or(0, Iterator::count);
+        let statm = std::fs::read_to_string(format!("/proc/{process}/statm")).unwrap_or_default();
+        let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<usize>().ok());
+        Self {
+            process,
+            threads: count("task"),
+            descriptors: count("fd"),
+            memory: pages.unwrap_or_default() * 4096,
+        }
+    }
+
+    /// However much memory is held afterwards.
+    pub(crate) fn whatever_memory(self) -> Self {
+        Self { memory: usize::MAX - SLACK, ..self }
+    }
+
+    /// Waits until the process holds no more than this again.
+    #[track_caller]
+    pub(crate) fn is_back(&self) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let now = Self::by(self.process);
+            let is_back = now.threads <= self.threads
+                && now.descriptors <= self.descriptors
+                && now.memory <= self.memory + SLACK;
+            if is_back {
+                return;
+            }
+            assert!(Instant::now() < deadline, "it held {self:?}, and holds {now:?}:\n{}", self.in_detail());
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    /// What the descriptors and threads are.
+    fn in_detail(&self) -> String {
+        let entries = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", self.process)).into_iter();
+        let descriptors = entries("fd").flatten().flatten();
+        let descriptors = descriptors
+            .filter_map(|entry| Some(std::fs::read_link(entry.path()).ok()?.display().to_string()));
+        let threads = entries("task").flatten().flatten();
+        let threads = threads.filter_map(|entry| std::fs::read_to_string(entry.path().join("comm")).ok());
+        let mut all: Vec<_> = descriptors.chain(threads).map(|line| line.trim().to_owned()).collect();
+        all.sort();
+        all.join("\n")
+    }
+}
+
+/// The processes that a process has started and that are there, also those that have ended and were not asked how.
+pub(crate) fn children_of(process: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    children
+        .flat_map(|text| text.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
