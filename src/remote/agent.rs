@@ -24,9 +24,9 @@ use crate::id::{ActorPath, IdMap, WorkId, unique};
 use crate::payload::Holds;
 use crate::transport::{Endpoint, Listener, TransportError};
 use crate::work::{
-    Abort, AnyMailbox, Command, Doorbell, Failure, Host, Ingredients, Input, LocalHost, Outbox, Placement,
-    Reason, Report, Resources, Route, Router, RunOrder, WorkKind, forget_addresses, remember_address,
-    set_router,
+    Abort, AnyMailbox, Command, Doorbell, Express, Failure, Host, Ingredients, Input, LocalHost, News,
+    Outbox, Placement, Reason, Report, Resources, Route, Router, RunOrder, WorkKind, forget_addresses,
+    remember_address, set_router,
 };
 
 /// The longest wait before a head that is not there is dialed again.
@@ -257,10 +257,13 @@ impl Agent {
                 }
                 let outbox = self.lock().incarnations.get(&incarnation).map(|hosted| hosted.outbox.clone());
                 let Some(outbox) = outbox else { continue };
-                let news = outbox.take();
-                let over =
-                    news.reports.iter().any(|r| matches!(r, Report::Stopped { .. } | Report::Died { .. }));
-                self.head.control(&Control::News { incarnation, patch: news.patch, reports: news.reports });
+                // Those that are taken at once meanwhile must not get there first.
+                let over = outbox.hand_over(|news| {
+                    let over = is_end(&news.reports);
+                    let (patch, reports) = (news.patch, news.reports);
+                    self.head.control(&Control::News { incarnation, patch, reports });
+                    over
+                });
                 if over && let Some(hosted) = self.lock().incarnations.remove(&incarnation) {
                     log::log!(self.level(), "work `{}` is over here", hosted.path);
                 }
@@ -284,7 +287,8 @@ impl Agent {
             }
         };
         remember_address(self.bridge.app(), &path, &mailbox);
-        let outbox = Arc::new(Outbox::new(WorkId(incarnation), self.doorbell.clone()));
+        let outbox = Outbox::new(WorkId(incarnation), self.doorbell.clone());
+        let outbox = Arc::new(outbox.with_express(self.head.clone()));
         let abort = Arc::new(Abort::default());
         let hosted = Hosted {
             path: path.clone(),
@@ -310,16 +314,17 @@ impl Agent {
     }
 
     fn command(&self, incarnation: u64, command: Command) {
-        let mailbox = self.lock().incarnations.get(&incarnation).map(|hosted| hosted.mailbox.clone());
-        // One that is over has reported so; the head will know.
-        let Some(mailbox) = mailbox else { return };
+        let hosted = match self.lock().incarnations.get(&incarnation) {
+            Some(hosted) => (hosted.mailbox.clone(), hosted.outbox.clone()),
+            // One that is over has reported so; the head will know.
+            None => return,
+        };
+        let (mailbox, outbox) = hosted;
         match command {
             Command::Run(order) => {
                 let run = order.run;
-                if mailbox.run(order)
-                    && let Some(hosted) = self.lock().incarnations.get(&incarnation)
-                {
-                    hosted.outbox.report(Report::RunStarted { run });
+                if mailbox.run(order) {
+                    outbox.report(Report::RunStarted { run });
                 }
             }
             command => mailbox.command(command),
@@ -346,6 +351,24 @@ impl Agent {
         for (mailbox, _) in mailboxes.into_values() {
             mailbox.close(crate::work::Closed::NodeLost);
         }
+    }
+}
+
+/// Whether they tell of the end of an incarnation.
+fn is_end(reports: &[Report]) -> bool {
+    reports.iter().any(|report| matches!(report, Report::Stopped { .. } | Report::Died { .. }))
+}
+
+/// The news of a Work on its way to the head.
+impl Express for Link {
+    fn take(&self, WorkId(incarnation): WorkId, news: &mut News) -> bool {
+        // More than telling it has to be done about an end.
+        if is_end(&news.reports) || !self.is_free() {
+            return false;
+        }
+        let (patch, reports) = (news.patch.take(), std::mem::take(&mut news.reports));
+        self.control(&Control::News { incarnation, patch, reports });
+        true
     }
 }
 
