@@ -28,9 +28,9 @@ use crate::id::{ActorPath, IdMap, WorkId, unique};
 use crate::payload::{self, Hex, Hold, Holds, PayloadId, Want};
 use crate::transport::{Endpoint, Listener, TransportError};
 use crate::work::{
-    Abort, AnyMailbox, Command, Doorbell, Failure, Host, Ingredients, Input, LocalHost, Outbox, Placement,
-    Reason, Report, Resources, Route, Router, RunOrder, WorkKind, forget_addresses, remember_address,
-    set_router,
+    Abort, AnyMailbox, Command, Doorbell, Express, Failure, Host, Ingredients, Input, LocalHost, News,
+    Outbox, Placement, Reason, Report, Resources, Route, Router, RunOrder, WorkKind, forget_addresses,
+    remember_address, set_router,
 };
 
 /// The longest wait before a head that is not there is dialed again.
@@ -94,7 +94,7 @@ struct State {
 
 struct Hosted {
     /// What the state that was sent last refers to.
-    refers: Vec<PayloadId>,
+    refers: Arc<Mutex<Vec<PayloadId>>>,
     path: ActorPath,
     mailbox: Arc<dyn AnyMailbox>,
     outbox: Arc<Outbox>,
@@ -283,24 +283,25 @@ impl Agent {
                 if !self.head.room().await {
                     return;
                 }
-                let outbox = self.lock().incarnations.get(&incarnation).map(|hosted| hosted.outbox.clone());
-                let Some(outbox) = outbox else { continue };
-                let news = outbox.take();
-                let over =
-                    news.reports.iter().any(|r| matches!(r, Report::Stopped { .. } | Report::Died { .. }));
-                let holds = news.holds.filter(|holds| {
-                    let refers: Vec<_> = holds.iter().map(|hold| hold.id()).collect();
-                    let mut state = self.lock();
-                    let hosted = state.incarnations.get_mut(&incarnation);
+                let hosted = {
+                    let state = self.lock();
+                    let hosted = state.incarnations.get(&incarnation);
+                    hosted.map(|hosted| (hosted.outbox.clone(), hosted.refers.clone()))
+                };
+                let Some((outbox, refers)) = hosted else { continue };
+                // Those that are taken at once meanwhile must not get there first.
+                let (over, holds) = outbox.hand_over(|news| {
+                    let over = is_end(&news.reports);
+                    let News { patch, holds, reports } = news;
                     // The head keeps what it was told to keep.
-                    hosted.is_none_or(|hosted| {
-                        let before = std::mem::replace(&mut hosted.refers, refers);
-                        before != hosted.refers
-                    })
+                    let said = holds.as_ref().filter(|holds| differ(&mut lock(&refers), holds));
+                    let refers = said.is_some();
+                    let said = said.cloned().unwrap_or_default();
+                    self.head.control_with(&said, &Control::News { incarnation, patch, refers, reports });
+                    (over, holds)
                 });
-                let refers = holds.is_some();
-                let said = Control::News { incarnation, patch: news.patch, refers, reports: news.reports };
-                self.head.control_with(&holds.unwrap_or_default(), &said);
+                // Values may be freed by this.
+                drop(holds);
                 if over && let Some(hosted) = self.lock().incarnations.remove(&incarnation) {
                     log::log!(self.level(), "work `{}` is over here", hosted.path);
                 }
@@ -324,10 +325,11 @@ impl Agent {
             }
         };
         remember_address(self.bridge.app(), &path, &mailbox);
-        let outbox = Arc::new(Outbox::new(WorkId(incarnation), self.doorbell.clone()));
+        let outbox = Outbox::new(WorkId(incarnation), self.doorbell.clone());
+        let outbox = Arc::new(outbox.with_express(self.head.clone()));
         let abort = Arc::new(Abort::default());
         let hosted = Hosted {
-            refers: holds.iter().map(|hold| hold.id()).collect(),
+            refers: Arc::new(Mutex::new(holds.iter().map(|hold| hold.id()).collect())),
             path: path.clone(),
             mailbox: mailbox.clone(),
             outbox: outbox.clone(),
@@ -352,16 +354,17 @@ impl Agent {
     }
 
     fn command(&self, incarnation: u64, command: Command) {
-        let mailbox = self.lock().incarnations.get(&incarnation).map(|hosted| hosted.mailbox.clone());
-        // One that is over has reported so; the head will know.
-        let Some(mailbox) = mailbox else { return };
+        let hosted = match self.lock().incarnations.get(&incarnation) {
+            Some(hosted) => (hosted.mailbox.clone(), hosted.outbox.clone()),
+            // One that is over has reported so; the head will know.
+            None => return,
+        };
+        let (mailbox, outbox) = hosted;
         match command {
             Command::Run(order) => {
                 let run = order.run;
-                if mailbox.run(order)
-                    && let Some(hosted) = self.lock().incarnations.get(&incarnation)
-                {
-                    hosted.outbox.report(Report::RunStarted { run });
+                if mailbox.run(order) {
+                    outbox.report(Report::RunStarted { run });
                 }
             }
             command => mailbox.command(command),
@@ -402,6 +405,36 @@ impl Agent {
         for (mailbox, _) in mailboxes.into_values() {
             mailbox.close(crate::work::Closed::NodeLost);
         }
+    }
+}
+
+/// Whether they tell of the end of an incarnation.
+fn is_end(reports: &[Report]) -> bool {
+    reports.iter().any(|report| matches!(report, Report::Stopped { .. } | Report::Died { .. }))
+}
+
+/// The news of a Work on its way to the head.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes note of what is referred to now; whether that is something else than before.
+fn differ(before: &mut Vec<PayloadId>, holds: &Holds) -> bool {
+    let now: Vec<_> = holds.iter().map(|hold| hold.id()).collect();
+    let was = std::mem::replace(before, now);
+    was != *before
+}
+
+impl Express for Link {
+    fn take(&self, WorkId(incarnation): WorkId, news: &mut News) -> bool {
+        // More than telling it has to be done about an end.
+        // So it has to be about what a state refers to.
+        if is_end(&news.reports) || news.holds.is_some() || !self.is_free() {
+            return false;
+        }
+        let (patch, reports) = (news.patch.take(), std::mem::take(&mut news.reports));
+        self.control(&Control::News { incarnation, patch, refers: false, reports });
+        true
     }
 }
 

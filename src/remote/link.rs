@@ -30,6 +30,9 @@ use crate::transport::DirectWriter;
 use crate::wire::{self, CodecError};
 use crate::work::{Closed, Letter, Outcome, Refused, WorkKind};
 
+/// Credit for so many messages is worth a write of its own.
+const MUCH_CREDIT: u32 = 128;
+
 pub(crate) struct Link {
     peer: NodeCard,
     pub(super) start: Instant,
@@ -156,6 +159,12 @@ impl Link {
         self.lock().session.is_connected()
     }
 
+    /// Whether what is sent now is written at once, by the thread that sends it.
+    pub(super) fn is_free(&self) -> bool {
+        let state = self.lock();
+        !state.over && state.session.has_room() && state.outlet.is_free(&state.session, self.now())
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.lock().over
     }
@@ -228,7 +237,8 @@ impl Link {
     }
 
     pub(super) fn credit(&self, channel: u32, more: u32) {
-        let _ = self.push(false, |out| {
+        // Whoever sends so much is likely to wait for it.
+        let _ = self.push(more >= MUCH_CREDIT, |out| {
             write_credit(out, channel, more);
             Ok(())
         });

@@ -59,6 +59,11 @@ impl<W: Clone> Outlet<W> {
         self.open(None);
     }
 
+    /// Whether whoever pushes a message now gets a turn, whatever the message.
+    pub(super) fn is_free(&self, session: &Session, now: Duration) -> bool {
+        !self.taken && self.rest.is_empty() && self.writer.is_some() && session.is_quiet(now)
+    }
+
     /// A turn for whoever has just pushed a message; without one it wakes the task.
     pub(super) fn at_once(
         &mut self,

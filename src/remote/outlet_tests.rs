@@ -153,11 +153,15 @@ impl Sender {
             Step::Push { urgent, length } => {
                 let mut body = self.pushed.to_be_bytes().to_vec();
                 body.resize(8 + length, 0);
+                let is_free = self.outlet.is_free(&self.session, self.now);
                 say::<TooLarge>(&mut self.session, &body).unwrap();
                 self.pushed += 1;
                 match self.outlet.at_once(&mut self.session, urgent, || self.now) {
                     Some(turn) => self.turns.push(turn),
-                    None => self.woken = true,
+                    None => {
+                        assert!(!is_free, "it was promised a turn");
+                        self.woken = true;
+                    }
                 }
                 let mine = self.turns.iter().filter(|turn| turn.writer == self.connection).count();
                 assert!(mine + usize::from(self.writing.is_some()) <= 1, "one writes at a time");
@@ -239,6 +243,20 @@ fn what_nobody_waits_for_is_written_at_once_after_a_silence_only() {
     // Others wait before it: whoever writes those takes it along.
     sender.apply(&told);
     assert!(sender.turns.is_empty());
+}
+
+#[test]
+fn much_that_has_gathered_is_written_at_once_whatever_it_is() {
+    let mut sender = Sender::new();
+    sender.task(0);
+    let mut pushed = 0;
+    while sender.turns.is_empty() {
+        sender.apply(&Step::Push { urgent: false, length: 92 });
+        pushed += 1;
+    }
+    assert!((200..400).contains(&pushed), "{pushed} messages of 100 bytes");
+    sender.finish(0, usize::MAX);
+    assert_eq!(sender.arrived, pushed);
 }
 
 #[test]

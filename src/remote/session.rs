@@ -22,6 +22,9 @@ use crate::wire::{Frame, put_data};
 /// The least that one write is worth: a buffer of this size is closed and the next one begun.
 const SEGMENT: usize = 128 * 1024;
 
+/// So many bytes that have gathered are written at once.
+const MANY: usize = 32 * 1024;
+
 /// Room for the first messages of a buffer, so that it does not grow by each.
 const FEW: usize = 1024;
 
@@ -302,7 +305,8 @@ impl Session {
     /// and a write for each, which costs ten times what many in one do. So this gives some only
     /// - for a question or an answer, when a message has arrived since the last time: whoever asks one thing after the
     ///   other gets there, and of many at once the first only;
-    /// - for anything after some silence.
+    /// - for anything after some silence;
+    /// - when so much has gathered that it is worth a write: the other side begins with it while this one goes on.
     ///
     /// Nothing before the connection, or while older messages wait to be written. What it does not give is there for
     /// [`transmit`](Self::transmit).
@@ -310,16 +314,29 @@ impl Session {
         if !self.connected || self.lost || self.cursor < self.segments.len() || self.open.is_empty() {
             return None;
         }
+        if self.open.len() >= MANY {
+            return self.transmit(now());
+        }
         // Those before it wait for whoever writes many.
         if !urgent && self.last > 0 {
             return None;
         }
         let now = now();
-        if !(urgent && self.arrived) && now.saturating_sub(self.said) < QUIET {
+        if !(urgent && self.arrived) && !self.is_silent(now) {
             return None;
         }
         self.arrived = false;
         self.transmit(now)
+    }
+
+    fn is_silent(&self, now: Duration) -> bool {
+        now.saturating_sub(self.said) >= QUIET
+    }
+
+    /// Whether a message that is pushed now is written at once, whatever it is.
+    pub(crate) fn is_quiet(&self, now: Duration) -> bool {
+        let nothing_waits = self.cursor == self.segments.len() && self.open.is_empty();
+        self.connected && !self.lost && nothing_waits && self.is_silent(now)
     }
 
     /// Whether an acknowledgement is worth a write of its own.

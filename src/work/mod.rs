@@ -49,7 +49,7 @@ pub(crate) use self::kind::{Ingredients, WorkKind};
 pub(crate) use self::local::{LocalHost, Task};
 pub(crate) use self::mailbox::{AnyMailbox, Closed, Mailbox, Refused};
 pub(crate) use self::message::{Letter, Outcome, Reply};
-pub(crate) use self::outbox::{Doorbell, Outbox, Report};
+pub(crate) use self::outbox::{Doorbell, Express, News, Outbox, Report};
 pub(crate) use self::route::Route;
 pub(crate) use self::run::{Command, Input, RunKey, RunOrder};
 pub(crate) use self::status::Failure;

@@ -49,6 +49,13 @@ pub(crate) struct Outbox {
     id: WorkId,
     content: Mutex<Content>,
     doorbell: Arc<Doorbell>,
+    express: Option<Arc<dyn Express>>,
+}
+
+/// Takes news away on the thread that brings them, which spares whoever waits at the doorbell a wake-up.
+pub(crate) trait Express: Send + Sync {
+    /// Takes them if it can now and if it is worth it. Whether it has.
+    fn take(&self, id: WorkId, news: &mut News) -> bool;
 }
 
 #[derive(Default)]
@@ -68,7 +75,12 @@ pub(crate) struct News {
 
 impl Outbox {
     pub(crate) fn new(id: WorkId, doorbell: Arc<Doorbell>) -> Self {
-        Self { id, content: Mutex::default(), doorbell }
+        Self { id, content: Mutex::default(), doorbell, express: None }
+    }
+
+    /// One whose news `express` may take before anybody is told of them.
+    pub(crate) fn with_express(self, express: Arc<dyn Express>) -> Self {
+        Self { express: Some(express), ..self }
     }
 
     /// The Work that it is of.
@@ -110,17 +122,23 @@ impl Outbox {
     fn write(&self, change: impl FnOnce(&mut News)) {
         let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut content.news);
-        let ring = !std::mem::replace(&mut content.rung, true);
-        drop(content);
-        if ring {
-            self.doorbell.ring(self.id);
+        if content.rung || self.express.as_ref().is_some_and(|way| way.take(self.id, &mut content.news)) {
+            return;
         }
+        content.rung = true;
+        drop(content);
+        self.doorbell.ring(self.id);
     }
 
     pub(crate) fn take(&self) -> News {
+        self.hand_over(|news| news)
+    }
+
+    /// Gives the news to `to`, and none that come later to anybody before that is done with them.
+    pub(crate) fn hand_over<R>(&self, to: impl FnOnce(News) -> R) -> R {
         let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
         content.rung = false;
-        std::mem::take(&mut content.news)
+        to(std::mem::take(&mut content.news))
     }
 }
 
