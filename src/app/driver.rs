@@ -24,12 +24,13 @@ use super::config::Config;
 use super::control::{AppStage, Exit};
 use super::error::AppError;
 use super::hosts::Hosts;
+use super::node::machine;
 use super::shutdown::Shutdown;
 use super::timers::{Timer, Timers};
 use super::tree::{FlowLife, Tree};
 use crate::flow::{AnyFlow, FlowContext, FlowError, Found, Moment, Node, Position, Visitor, Walk, lock};
 use crate::id::{AppId, FlowId, WorkId};
-use crate::work::{Doorbell, HostEvent, Placement};
+use crate::work::{Doorbell, HostEvent, Placement, Resources};
 
 /// Told of the failure that ends the App, when it happens.
 pub(crate) type OnFailure = Box<dyn FnOnce(&AppError) + Send>;
@@ -58,6 +59,8 @@ pub(crate) struct Driver {
     pub(super) on_failure: Option<OnFailure>,
     pub(super) exit: Option<oneshot::Sender<Exit>>,
     pub(super) reactions: u64,
+    /// What this machine has.
+    pub(super) resources: Resources,
     version: watch::Sender<u64>,
     pub(super) changed: bool,
 }
@@ -95,6 +98,7 @@ impl Driver {
             on_failure: None,
             exit: Some(exit),
             reactions: 0,
+            resources: machine(),
             version: watch::Sender::new(0),
             changed: false,
         };
@@ -136,6 +140,10 @@ impl Driver {
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        *self.version.borrow()
     }
 
     /// Starts the Works and lets every Flow react.

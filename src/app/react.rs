@@ -118,7 +118,10 @@ impl Driver {
                         let result = self.hosts.launch(&record.placement, record.needs, what, &self.doorbell);
                         launched = result.is_ok();
                         match result {
-                            Ok(()) => {}
+                            Ok(()) => {
+                                let node = self.hosts.node_of(&record.path);
+                                record.ledger.placed_on(Some(node));
+                            }
                             Err(HostError::Unplaced(why)) => {
                                 record.kill();
                                 record.ledger.unplaced(&why, now);

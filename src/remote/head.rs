@@ -94,6 +94,8 @@ pub struct NodeStatus {
     pub used: Resources,
     /// The paths of the Works on it.
     pub works: Vec<String>,
+    /// How long ago something was heard of it, in seconds.
+    pub heartbeat_age: f64,
 }
 
 impl Head {
@@ -268,6 +270,13 @@ impl Head {
         std::mem::take(&mut self.lock().events)
     }
 
+    /// The name of the node that a Work is on; processes of single Works are on this machine.
+    pub(crate) fn node_of(&self, path: &ActorPath) -> Option<Arc<str>> {
+        let state = self.lock();
+        let node = state.nodes.get(state.places.get(path)?)?;
+        (!node.is_process).then(|| Arc::from(node.link.peer().name.as_str()))
+    }
+
     /// The nodes, by name.
     pub(crate) fn status(&self) -> BTreeMap<String, NodeStatus> {
         let state = self.lock();
@@ -284,6 +293,7 @@ impl Head {
                     resources: card.resources,
                     used: node.used,
                     works,
+                    heartbeat_age: node.link.silent_for().as_secs_f64(),
                 };
                 (card.name.clone(), status)
             })

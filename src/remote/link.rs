@@ -156,6 +156,12 @@ impl Link {
         self.lock().session.received()
     }
 
+    /// How long ago something was heard from the peer.
+    pub(super) fn silent_for(&self) -> Duration {
+        let now = self.now();
+        now.saturating_sub(self.lock().session.heard())
+    }
+
     pub(super) fn is_connected(&self) -> bool {
         self.lock().session.is_connected()
     }

@@ -182,6 +182,11 @@ impl Session {
         self.unacknowledged() < self.settings.max_unacknowledged
     }
 
+    /// When something was heard from the peer.
+    pub(crate) fn heard(&self) -> Duration {
+        self.heard
+    }
+
     /// The bytes that are kept until they are acknowledged.
     pub(crate) fn unacknowledged(&self) -> usize {
         self.kept_bytes + self.open.len()

@@ -19,13 +19,16 @@ use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::intake::{Intake, Messages};
+use super::json::JsonAnswer;
 use super::message::{Envelope, Letter, Outcome};
 use super::route::Route;
 use super::{Command, RunOrder, Work};
+use crate::id::{ActorPath, AppId};
 
 const LARGEST_BATCH: usize = 128;
 
@@ -471,6 +474,15 @@ pub(crate) trait AnyMailbox: Send + Sync {
     fn depth(&self) -> usize;
     /// How messages of this name get in; `None` when the Work's type does not name it among its messages.
     fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn Intake>>;
+    /// Asks with JSON; `None` when the Work's type does not name the message.
+    fn ask(
+        self: Arc<Self>,
+        app: AppId,
+        path: ActorPath,
+        message: &str,
+        json: &[u8],
+        deadline: Duration,
+    ) -> Option<Result<JsonAnswer, serde_json::Error>>;
     fn into_any(self: Arc<Self>) -> Arc<dyn std::any::Any + Send + Sync>;
 }
 
@@ -505,6 +517,17 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
 
     fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn Intake>> {
         Messages::find(self, message)
+    }
+
+    fn ask(
+        self: Arc<Self>,
+        app: AppId,
+        path: ActorPath,
+        message: &str,
+        json: &[u8],
+        deadline: Duration,
+    ) -> Option<Result<JsonAnswer, serde_json::Error>> {
+        super::json::ask(self, app, path, message, json, deadline)
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn std::any::Any + Send + Sync> {
