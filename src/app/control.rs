@@ -192,7 +192,7 @@ impl Control {
     }
 
     /// Has something done on the App's thread, between reactions.
-    async fn call<R: Send + 'static>(
+    pub(super) async fn call<R: Send + 'static>(
         &self,
         what: impl FnOnce(&mut Driver) -> R + Send + 'static,
     ) -> Result<R, AppError> {

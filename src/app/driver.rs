@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use super::clock::{Clock, deadline_at, local};
 use super::config::Config;
 use super::control::{AppStage, Exit};
 use super::error::AppError;
+use super::histogram::Histogram;
 use super::hosts::Hosts;
 use super::node::machine;
 use super::shutdown::Shutdown;
@@ -59,6 +60,8 @@ pub(crate) struct Driver {
     pub(super) on_failure: Option<OnFailure>,
     pub(super) exit: Option<oneshot::Sender<Exit>>,
     pub(super) reactions: u64,
+    /// How long the Flows took to react, by type.
+    pub(super) reaction_times: BTreeMap<&'static str, Histogram>,
     /// What this machine has.
     pub(super) resources: Resources,
     version: watch::Sender<u64>,
@@ -99,6 +102,7 @@ impl Driver {
             exit: Some(exit),
             reactions: 0,
             resources: machine(),
+            reaction_times: BTreeMap::new(),
             version: watch::Sender::new(0),
             changed: false,
         };

@@ -36,6 +36,9 @@ impl Driver {
         let scope = leave().expect("entered above");
         self.reactions += 1;
         self.changed = true;
+        if let Some(entry) = self.tree.flows.get(&id) {
+            self.reaction_times.entry(entry.type_name).or_default().add(took);
+        }
         if took > SLOW_REACTION {
             log::warn!(
                 "flow `{path}` took {took:?} to react; all Flows of the App wait meanwhile, so let a Work do what takes long"

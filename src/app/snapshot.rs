@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::control::AppStage;
 use super::driver::Driver;
+use super::histogram::Histogram;
 use crate::flow::{FlowError, Outcomes, Record, RunEntry, lock};
 use crate::id::ActorPath;
 use crate::payload::PayloadUsage;
@@ -24,6 +25,7 @@ pub(crate) struct Snapshot {
     pub(crate) version: u64,
     pub(crate) stage: AppStage,
     pub(crate) reactions: u64,
+    pub(crate) reaction_times: BTreeMap<&'static str, Histogram>,
     pub(crate) listening: Option<String>,
     /// A Flow's own state may not serialise.
     pub(crate) state: Result<Value, FlowError>,
@@ -52,6 +54,9 @@ pub(crate) struct WorkSnapshot {
     /// Its number, its input if that is small, and when it began.
     pub(crate) current: Option<(u64, Option<Bytes>, Option<SystemTime>)>,
     pub(crate) needs: Resources,
+    pub(crate) accepted: u64,
+    pub(crate) published: u64,
+    pub(crate) conflated: u64,
 }
 
 pub(crate) struct FlowSnapshot {
@@ -84,6 +89,9 @@ fn look(record: &Record) -> WorkSnapshot {
         restarts: ledger.restart_count(),
         current: ledger.current_run(),
         needs: record.needs,
+        accepted: record.mailbox.accepted(),
+        published: record.published,
+        conflated: record.conflated,
     }
 }
 
@@ -106,6 +114,7 @@ impl Driver {
             version: self.version(),
             stage: self.stage,
             reactions: self.reactions,
+            reaction_times: self.reaction_times.clone(),
             listening: self.hosts.listening(),
             state: self.state(),
             works,

@@ -60,6 +60,11 @@ pub(super) struct NodeArgs {
 }
 
 impl NodeArgs {
+    /// Whether it is started by a head on this machine, for a single Work.
+    pub(super) fn is_process(&self) -> bool {
+        matches!(self.join.parse::<Endpoint>(), Ok(Endpoint::Unix(_)))
+    }
+
     fn labels(&self) -> Result<BTreeMap<String, String>, UsageError> {
         let mut labels = BTreeMap::new();
         for text in &self.label {

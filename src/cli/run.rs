@@ -28,7 +28,7 @@ impl App {
         let args = match Asked::from_command_line() {
             Asked::Run(args) => args,
             Asked::Node(args) => {
-                init_node_log(args.log_level);
+                init_node_log(args.log_level, args.is_process());
                 return self.node(&args);
             }
             Asked::Certs(args) => return super::certs::make(&args),
@@ -46,6 +46,13 @@ impl App {
     }
 
     fn run(mut self, args: &Args) -> ExitCode {
+        if let Some(directory) = &self.config.log_dir
+            && let Err(error) = super::log_files::write_to(directory)
+        {
+            let directory = directory.display();
+            eprintln!("error: --log-dir {directory}: {error}\n\nFor more information, try '--help'.");
+            return ExitCode::from(WRONG_USAGE);
+        }
         say("Your Flowright App is starting. This won't take long.");
         self.on_failure = Some(Box::new(report));
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -221,11 +228,12 @@ pub(super) fn init_log(level: log::LevelFilter) {
     }
 }
 
-/// Has what is logged shown here, and at the head as well once this node has joined it.
-pub(super) fn init_node_log(level: log::LevelFilter) {
+/// Has what is logged shown here, and at the head as well once this node has joined it. What a process of a single Work
+/// logs is shown by its head, on the same machine.
+pub(super) fn init_node_log(level: log::LevelFilter, is_process: bool) {
     let logger = logger(level).build();
     let level = logger.filter();
-    if log::set_boxed_logger(Box::new(forwarding(logger))).is_ok() {
+    if log::set_boxed_logger(Box::new(forwarding(logger, is_process))).is_ok() {
         log::set_max_level(level);
     }
 }

@@ -154,7 +154,7 @@ pub(super) async fn stop_app(
 #[into_params(parameter_in = Query)]
 pub(super) struct AskQuery {
     /// How long to wait for the answer, in seconds.
-    #[param(minimum = 0.001, maximum = 3600, default = 30)]
+    #[param(minimum = 0.001, maximum = 3600, default = 30, nullable = false)]
     deadline: Option<f64>,
 }
 

@@ -22,6 +22,7 @@ use super::{act, events, metrics, read};
         read::work,
         read::runs,
         read::nodes,
+        read::payloads,
         read::logs,
         events::events,
         act::stop,

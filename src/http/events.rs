@@ -141,9 +141,6 @@ impl Hub {
         inner.bytes = 0;
     }
 
-    fn next(&self, seen: Option<u64>) -> Next {
-        self.lock().next_for(seen)
-    }
 }
 
 impl Inner {
@@ -359,6 +356,12 @@ pub(super) async fn events(request: HttpRequest, hub: web::Data<Arc<Hub>>) -> An
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Hub {
+        fn next(&self, seen: Option<u64>) -> Next {
+            self.lock().next_for(seen)
+        }
+    }
 
     fn hub() -> Hub {
         let hub = Hub::new();

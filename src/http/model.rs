@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use utoipa::ToSchema;
 
-use crate::app::{AppStage, HEAD, Snapshot, WorkSnapshot, message_names, short_name};
+use crate::app::{AppStage, HEAD, PayloadSeen, Snapshot, WorkSnapshot, message_names, short_name};
 use crate::flow::RunEntry;
 use crate::remote::NodeStatus;
 use crate::state::Value;
@@ -351,6 +351,54 @@ pub(super) struct GraphItem {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct GraphView {
     pub(super) items: Vec<GraphItem>,
+}
+
+/// A payload that something in the App refers to.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct PayloadView {
+    pub(super) id: String,
+    /// The Rust type of its value.
+    #[serde(rename = "type")]
+    #[schema(example = "Vec<f32>")]
+    pub(super) type_name: String,
+    /// The length of its value, encoded.
+    pub(super) bytes: u64,
+    /// The path of the Work that made it.
+    pub(super) made_by: String,
+    /// The node that it is on; `null` when it is lost.
+    pub(super) owner: Option<String>,
+    /// The other nodes that have it.
+    pub(super) copies: Vec<String>,
+    /// Whether it is in the memory of the head.
+    pub(super) in_memory: bool,
+    /// Whether it is on the disk of the head.
+    pub(super) on_disk: bool,
+    /// The states and runs that refer to it.
+    #[schema(example = json!(["train (state)", "deploy (run 3)"]))]
+    pub(super) held_by: Vec<String>,
+}
+
+impl From<PayloadSeen> for PayloadView {
+    fn from(seen: PayloadSeen) -> Self {
+        let mut nodes = seen.nodes.into_iter();
+        Self {
+            id: seen.reference.id.to_string(),
+            type_name: seen.reference.of,
+            bytes: seen.reference.length,
+            made_by: seen.reference.origin,
+            owner: nodes.next(),
+            copies: nodes.collect(),
+            in_memory: seen.is_in_memory,
+            on_disk: seen.is_here && !seen.is_in_memory,
+            held_by: seen.held_by,
+        }
+    }
+}
+
+/// The payloads.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct PayloadsView {
+    pub(super) items: Vec<PayloadView>,
 }
 
 /// One line that was logged.

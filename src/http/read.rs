@@ -60,7 +60,7 @@ pub(super) async fn ready(control: web::Data<Control>) -> Answer {
 #[into_params(parameter_in = Query)]
 pub(super) struct StateQuery {
     /// The dotted path of the part that is wanted; without it, all.
-    #[param(example = "train")]
+    #[param(example = "train", nullable = false)]
     path: Option<String>,
 }
 
@@ -139,10 +139,10 @@ pub(super) async fn work(control: web::Data<Control>, path: web::Path<String>) -
 #[into_params(parameter_in = Query)]
 pub(super) struct RunsQuery {
     /// Which page, from 1.
-    #[param(minimum = 1, maximum = 1_000_000, default = 1)]
+    #[param(minimum = 1, maximum = 1_000_000, default = 1, nullable = false)]
     page: Option<u64>,
     /// How many to a page.
-    #[param(minimum = 1, maximum = 200, default = 50)]
+    #[param(minimum = 1, maximum = 200, default = 50, nullable = false)]
     per_page: Option<u64>,
 }
 
@@ -169,6 +169,9 @@ pub(super) async fn runs(
     Ok(json(&RunsView { page, per_page, total: runs.total as u64, items }))
 }
 
+/// The largest number that every JSON parser reads exactly.
+const MOST: u64 = 9_007_199_254_740_991;
+
 fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), Problem> {
     if (least..=most).contains(&value) {
         return Ok(());
@@ -185,23 +188,34 @@ pub(super) async fn nodes(control: web::Data<Control>) -> Answer {
     Ok(json(&super::model::nodes(&control.snapshot().await?)))
 }
 
+/// The payloads that states of Works and inputs of runs refer to.
+#[utoipa::path(get, path = "/api/v1/payloads", tag = "state", responses(
+    (status = 200, description = "the payloads", body = PayloadsView),
+    Common,
+))]
+pub(super) async fn payloads(control: web::Data<Control>) -> Answer {
+    let items = control.payloads().await?.into_iter().map(PayloadView::from).collect();
+    Ok(json(&PayloadsView { items }))
+}
+
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct LogsQuery {
     /// Lines of the Work at this path only.
+    #[param(nullable = false)]
     work: Option<String>,
     /// Lines that are at least as severe.
-    #[param(inline, default = "info")]
+    #[param(inline, value_type = LevelName, required = false)]
     level: Option<LevelName>,
     /// Lines since this time only (RFC 3339).
-    #[param(format = DateTime)]
+    #[param(format = DateTime, nullable = false)]
     since: Option<String>,
     /// The lines that follow the one of this number; without it the last ones.
-    #[param(minimum = 0)]
+    #[param(minimum = 0, maximum = 9007199254740991_i64, nullable = false)]
     after: Option<u64>,
     /// How many lines at most.
-    #[param(minimum = 1, maximum = 1000, default = 200)]
+    #[param(minimum = 1, maximum = 1000, default = 200, nullable = false)]
     limit: Option<u64>,
 }
 
@@ -234,6 +248,7 @@ pub(super) async fn logs(request: HttpRequest, instance: web::Data<super::Instan
     };
     let limit = limit.unwrap_or(200);
     within("limit", limit, 1, 1000)?;
+    within("after", after.unwrap_or(0), 0, MOST)?;
     let level = match level.unwrap_or(LevelName::Info) {
         LevelName::Error => log::Level::Error,
         LevelName::Warn => log::Level::Warn,

@@ -34,6 +34,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(get("/api/v1/status", web::route().to(read::status)))
         .service(get("/api/v1/graph", web::route().to(read::graph)))
         .service(get("/api/v1/nodes", web::route().to(read::nodes)))
+        .service(get("/api/v1/payloads", web::route().to(read::payloads)))
         .service(get("/api/v1/logs", web::route().to(read::logs)))
         .service(get("/api/v1/events", web::route().to(events::events)))
         .service(get("/api/v1/works/{path}", web::route().to(read::work)))

@@ -21,7 +21,7 @@ use super::protocol::{
     write_credit,
 };
 use super::references::Pins;
-use super::session::{Expired, Session, SessionError, SessionSettings, TooLarge};
+use super::session::{Expired, Session, SessionError, SessionSettings, TooLarge, Traffic};
 use crate::id::{ActorPath, IdMap, unique};
 use crate::payload::{self, Holds};
 use crate::transport::{Connection, FrameReader, FrameWriter, TransportError};
@@ -160,6 +160,11 @@ impl Link {
     pub(super) fn silent_for(&self) -> Duration {
         let now = self.now();
         now.saturating_sub(self.lock().session.heard())
+    }
+
+    /// What the session has carried.
+    pub(super) fn traffic(&self) -> Traffic {
+        self.lock().session.traffic()
     }
 
     pub(super) fn is_connected(&self) -> bool {

@@ -9,16 +9,21 @@ use std::collections::HashMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use log::Level;
 use tokio::sync::{Notify, OnceCell};
 
 use super::head::Head;
 use super::ways::WayToCome;
-use crate::id::unique;
+use super::printed::{Printed, copy};
+use crate::id::{ActorPath, AppId, unique};
 use crate::transport::{Endpoint, Listener, TransportError};
 use crate::work::{Failure, Ingredients, Outbox, Reason, Report};
+
+/// How long the pipes of a process that has ended are read.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// How the program is started again.
 #[derive(Clone)]
@@ -38,7 +43,7 @@ pub(super) struct Processes {
 struct Process {
     /// What it is started for, until it has joined.
     starting: Option<Starting>,
-    path: String,
+    path: ActorPath,
     kill: Arc<Notify>,
     /// How it ended, once that is known.
     ended: Option<String>,
@@ -68,18 +73,18 @@ impl Processes {
         let kill = Arc::new(Notify::new());
         let killer = kill.clone();
         what.abort.tell(move || killer.notify_one());
-        let path = what.path.to_string();
+        let (app, path) = (what.app, what.path.clone());
         let way = Arc::new(WayToCome::new(what.mailbox.capacity()));
         what.mailbox.divert(way.clone());
         let process = Process {
             starting: Some(Starting { what, way }),
-            path,
+            path: path.clone(),
             kill: kill.clone(),
             ended: None,
             lost: None,
         };
         self.lock().insert(name.clone(), process);
-        head.bridge.handle().spawn(attend(head.clone(), name, kill));
+        head.bridge.handle().spawn(attend(head.clone(), name, app, path, kill));
     }
 
     pub(super) fn expects(&self, name: &str) -> bool {
@@ -158,7 +163,7 @@ fn settle(running: &mut HashMap<String, Process>, name: &str) {
 }
 
 /// Lives as long as the process.
-async fn attend(head: Arc<Head>, name: String, kill: Arc<Notify>) {
+async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, kill: Arc<Notify>) {
     let socket = match head.processes.socket(&head).await {
         Ok(socket) => socket,
         Err(error) => return head.processes.ended(&name, format!("could not be started: {error}")),
@@ -177,12 +182,20 @@ async fn attend(head: Arc<Head>, name: String, kill: Arc<Notify>) {
         command
     });
     let child = command.and_then(|command| {
-        tokio::process::Command::from(command).stdin(std::process::Stdio::null()).kill_on_drop(true).spawn()
+        let mut command = tokio::process::Command::from(command);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true).spawn()
     });
     let mut child = match child {
         Ok(child) => child,
         Err(error) => return head.processes.ended(&name, format!("could not be started: {error}")),
     };
+    let node: Arc<str> = Arc::from(head.bridge.me().name.as_str());
+    let said = |level, target| Printed { level, app, work: path.clone(), node: node.clone(), target };
+    let out = child.stdout.take().map(|pipe| copy(pipe, tokio::io::stdout(), said(Level::Info, "stdout")));
+    let err = child.stderr.take().map(|pipe| copy(pipe, tokio::io::stderr(), said(Level::Warn, "stderr")));
+    let printed: Vec<_> =
+        [out.map(tokio::spawn), err.map(tokio::spawn)].into_iter().flatten().collect();
     let status = tokio::select! {
         status = child.wait() => status,
         () = kill.notified() => {
@@ -196,6 +209,8 @@ async fn attend(head: Arc<Head>, name: String, kill: Arc<Notify>) {
             }
         }
     };
+    // What it printed last comes before its end, unless a child of its own keeps the pipe.
+    let _ = tokio::time::timeout(LAST_WORDS, futures::future::join_all(printed)).await;
     head.processes.ended(&name, in_words(status));
 }
 

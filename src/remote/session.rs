@@ -115,6 +115,22 @@ pub(crate) struct Session {
     received: u64,
     ack_said: u64,
     unacked_bytes: usize,
+    traffic: Traffic,
+    /// A message whose acknowledgement is waited for, and when it was sent.
+    timed: Option<(u64, Duration)>,
+}
+
+/// What a session has carried.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Traffic {
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_messages: u64,
+    pub(crate) received_messages: u64,
+    /// Buffers of messages that were sent once more.
+    pub(crate) resent: u64,
+    /// How long the peer took to acknowledge the last message that was timed.
+    pub(crate) acknowledged_after: Option<Duration>,
 }
 
 struct Segment {
@@ -141,6 +157,8 @@ impl Session {
             received: 0,
             ack_said: 0,
             unacked_bytes: 0,
+            traffic: Traffic::default(),
+            timed: None,
         }
     }
 
@@ -266,9 +284,20 @@ impl Session {
                 self.segments.back().expect("closed just now")
             }
         };
-        self.sent = self.sent.max(segment.last);
+        self.traffic.sent_bytes += segment.bytes.len() as u64;
+        if segment.last > self.sent {
+            self.traffic.sent_messages += segment.last - self.sent;
+            self.sent = segment.last;
+            self.timed.get_or_insert((segment.last, now));
+        } else {
+            self.traffic.resent += 1;
+        }
         self.cursor += 1;
         Some(segment.bytes.clone())
+    }
+
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.traffic
     }
 
     fn put_ack(&mut self, out: &mut BytesMut) {
@@ -297,10 +326,17 @@ impl Session {
                 }
                 self.received = seq;
                 self.unacked_bytes += body.len();
+                self.traffic.received_messages += 1;
+                self.traffic.received_bytes += body.len() as u64;
                 Ok(Some(body))
             }
             // One that is older than the last comes with messages that are sent again.
-            Frame::Ack { received } => self.acknowledge(received.max(self.acknowledged)).map(|()| None),
+            Frame::Ack { received } => {
+                if let Some((_, sent)) = self.timed.take_if(|(message, _)| *message <= received) {
+                    self.traffic.acknowledged_after = Some(now.saturating_sub(sent));
+                }
+                self.acknowledge(received.max(self.acknowledged)).map(|()| None)
+            }
             Frame::Bye(reason) => Err(SessionError::Ended(String::from_utf8_lossy(&reason).into_owned())),
             Frame::Hello(_) => Err(SessionError::Greeting),
             Frame::Request(_) | Frame::Response(_) => Err(SessionError::Pull),

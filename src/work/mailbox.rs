@@ -69,6 +69,8 @@ struct Inner<W> {
     /// Senders whose turn has come and who have not used it yet.
     granted: Vec<u64>,
     next_ticket: u64,
+    /// How many messages were ever taken, or passed on.
+    accepted: u64,
     /// Which incarnation may receive. An earlier one that was given up and still runs finds only an order to stop.
     incarnation: u64,
 }
@@ -132,6 +134,7 @@ impl<W: Work> Mailbox<W> {
                 waiting: VecDeque::new(),
                 granted: Vec::new(),
                 next_ticket: 0,
+                accepted: 0,
                 incarnation: 0,
             }),
             commanded: AtomicBool::new(false),
@@ -197,7 +200,11 @@ impl<W: Work> Mailbox<W> {
         let mut inner = self.lock();
         if let Some(closed) = inner.closed {
             return Err(match (closed, &inner.route) {
-                (Closed::Elsewhere, Some(route)) => NotTaken::Elsewhere(envelope, route.clone()),
+                (Closed::Elsewhere, Some(route)) => {
+                    let route = route.clone();
+                    inner.accepted += 1;
+                    NotTaken::Elsewhere(envelope, route)
+                }
                 _ => NotTaken::Closed(envelope, closed),
             });
         }
@@ -205,6 +212,7 @@ impl<W: Work> Mailbox<W> {
             return Err(NotTaken::Full(envelope));
         }
         inner.messages.push_back(envelope);
+        inner.accepted += 1;
         let receiver = inner.receiver.take();
         drop(inner);
         if let Some(receiver) = receiver {
@@ -258,6 +266,7 @@ impl<W: Work> Mailbox<W> {
             };
             if my_turn {
                 inner.messages.push_back(envelope.take().expect("sent once"));
+                inner.accepted += 1;
                 let receiver = inner.receiver.take();
                 drop(inner);
                 if let Some(receiver) = receiver {
@@ -472,6 +481,8 @@ pub(crate) trait AnyMailbox: Send + Sync {
     /// How many messages were lost without anybody being told.
     fn close(&self, why: Closed) -> usize;
     fn depth(&self) -> usize;
+    /// How many messages were ever taken, or passed on.
+    fn accepted(&self) -> u64;
     /// How messages of this name get in; `None` when the Work's type does not name it among its messages.
     fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn Intake>>;
     /// Asks with JSON; `None` when the Work's type does not name the message.
@@ -513,6 +524,10 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
 
     fn depth(&self) -> usize {
         self.depth()
+    }
+
+    fn accepted(&self) -> u64 {
+        self.lock().accepted
     }
 
     fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn Intake>> {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -38,6 +38,8 @@ pub(crate) struct Outcomes {
     pub(crate) succeeded: u64,
     pub(crate) failed: u64,
     pub(crate) stopped: u64,
+    /// How long those tries took that began, in seconds, in the same order.
+    pub(crate) seconds: [f64; 3],
 }
 
 /// The tries that were begun, the last one last; at most one of them is under way.
@@ -93,7 +95,8 @@ impl Tries {
     ) {
         if let Some(entry) = self.open() {
             close(entry, stage, reason, message, now);
-            self.count(stage);
+            let took = entry.started.and_then(|started| now.duration_since(started).ok());
+            self.count(stage, took.unwrap_or_default());
         }
     }
 
@@ -105,16 +108,19 @@ impl Tries {
         close(&mut dropped, Stage::Stopped, Some(Reason::Stopped), why, now);
         self.push(dropped);
         open.into_iter().for_each(|open| self.push(open));
-        self.count(Stage::Stopped);
+        self.count(Stage::Stopped, Duration::ZERO);
     }
 
-    fn count(&mut self, stage: Stage) {
-        match stage {
-            Stage::Succeeded => self.outcomes.succeeded += 1,
-            Stage::Failed => self.outcomes.failed += 1,
-            Stage::Stopped => self.outcomes.stopped += 1,
-            Stage::NotStarted | Stage::Pending | Stage::Running => {}
-        }
+    fn count(&mut self, stage: Stage, took: Duration) {
+        let outcomes = &mut self.outcomes;
+        let (count, place) = match stage {
+            Stage::Succeeded => (&mut outcomes.succeeded, 0),
+            Stage::Failed => (&mut outcomes.failed, 1),
+            Stage::Stopped => (&mut outcomes.stopped, 2),
+            Stage::NotStarted | Stage::Pending | Stage::Running => return,
+        };
+        *count += 1;
+        outcomes.seconds[place] += took.as_secs_f64();
     }
 }
 
