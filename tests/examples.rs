@@ -311,7 +311,8 @@ fn nested_flows() {
 #[test]
 fn model_server() {
     let mut program = Program::start("model_server");
-    let (_, port) = program.expect_url();
+    let port = program.port();
+    while !get(port, "/readyz").contains("200 OK") {}
     let body = r#"{"x":[1.0,2.0]}"#;
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it is served");
     write!(
@@ -324,7 +325,7 @@ fn model_server() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("it answers");
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"{"y":5.0,"served":1}"#), "{answer}");
-    program.stop();
+    program.ends_well_on_interrupt();
 }
 
 #[test]

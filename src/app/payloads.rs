@@ -42,7 +42,10 @@ impl Driver {
             let record = lock(record);
             let path = &record.path;
             if !record.holds().is_empty() {
-                found.push(Referring { who: format!("{path} (state)"), what: What::State(record.state.clone()) });
+                found.push(Referring {
+                    who: format!("{path} (state)"),
+                    what: What::State(record.state.clone()),
+                });
             }
             for (run, input) in record.ledger.inputs().filter(|(_, input)| !input.holds().is_empty()) {
                 let who = match run {
@@ -93,7 +96,8 @@ impl Control {
         for (payload, nodes) in seen.iter_mut().zip(nodes) {
             payload.nodes = nodes;
             if let Some(hold) = payload::find(payload.reference.id) {
-                (payload.is_here, payload.is_in_memory) = (hold.entry().is_here(), hold.entry().is_in_memory());
+                (payload.is_here, payload.is_in_memory) =
+                    (hold.entry().is_here(), hold.entry().is_in_memory());
             }
         }
         Ok(seen)

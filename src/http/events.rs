@@ -140,7 +140,6 @@ impl Hub {
         inner.events.clear();
         inner.bytes = 0;
     }
-
 }
 
 impl Inner {

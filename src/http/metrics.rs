@@ -199,7 +199,11 @@ fn bridge(page: &mut Page, snapshot: &Snapshot) {
         }
     }
     let name = "flowright_bridge_acknowledgement_seconds";
-    page.family(name, "gauge", "How long the node took to acknowledge a message, which it does not do at once.");
+    page.family(
+        name,
+        "gauge",
+        "How long the node took to acknowledge a message, which it does not do at once.",
+    );
     for (node, status) in &snapshot.nodes {
         if let Some(after) = status.traffic.acknowledged_after {
             page.sample(name, &[("node", node)], after.as_secs_f64());

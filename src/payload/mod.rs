@@ -46,8 +46,8 @@ pub use self::keeper::PayloadUsage;
 pub(crate) use self::keeper::{StoreSettings, configure};
 pub(crate) use self::outline::Outline;
 pub(crate) use self::reception::Chunks;
-pub use self::reference::{Payload, Progress};
 pub(crate) use self::reference::Reference;
+pub use self::reference::{Payload, Progress};
 pub(crate) use self::replicas::{Replicate, set_replicator};
 pub(crate) use self::store::{
     Hold, Holds, Replicas, Tie, arrived, by_content, collect, discard, entry_of, find,

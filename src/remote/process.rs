@@ -16,8 +16,8 @@ use log::Level;
 use tokio::sync::{Notify, OnceCell};
 
 use super::head::Head;
-use super::ways::WayToCome;
 use super::printed::{Printed, copy};
+use super::ways::WayToCome;
 use crate::id::{ActorPath, AppId, unique};
 use crate::transport::{Endpoint, Listener, TransportError};
 use crate::work::{Failure, Ingredients, Outbox, Reason, Report};
@@ -194,8 +194,7 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, kill
     let said = |level, target| Printed { level, app, work: path.clone(), node: node.clone(), target };
     let out = child.stdout.take().map(|pipe| copy(pipe, tokio::io::stdout(), said(Level::Info, "stdout")));
     let err = child.stderr.take().map(|pipe| copy(pipe, tokio::io::stderr(), said(Level::Warn, "stderr")));
-    let printed: Vec<_> =
-        [out.map(tokio::spawn), err.map(tokio::spawn)].into_iter().flatten().collect();
+    let printed: Vec<_> = [out.map(tokio::spawn), err.map(tokio::spawn)].into_iter().flatten().collect();
     let status = tokio::select! {
         status = child.wait() => status,
         () = kill.notified() => {
