@@ -49,7 +49,8 @@ def main():
         # What the App logs has to go somewhere.
         with open(os.devnull, "w") as nothing:
             drain = subprocess.Popen(["cat"], stdin=app.stderr, stdout=nothing)
-        ran = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        # Its cache of what failed belongs to the build.
+        ran = subprocess.run(command, cwd=ROOT / "target", stdout=subprocess.PIPE, text=True)
         print(ran.stdout)
         generated = re.search(r"(\d+) generated", ran.stdout)
         if ran.returncode != 0:
