@@ -329,6 +329,26 @@ fn nested_flows() {
 }
 
 #[test]
+fn model_server() {
+    let mut program = Program::start("model_server");
+    let port = program.port();
+    while !get(port, "/readyz").contains("200 OK") {}
+    let body = r#"{"x":[1.0,2.0]}"#;
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it is served");
+    write!(
+        stream,
+        "POST /api/v1/works/server/messages/Predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("it listens");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"{"y":5.0,"served":1}"#), "{answer}");
+    program.ends_well_on_interrupt();
+}
+
+#[test]
 fn embedded() {
     let mut program = Program::start_with("embedded", &[]);
     program.ends_well();

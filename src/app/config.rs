@@ -21,6 +21,9 @@ const TOKEN_VARIABLE: &str = "FLOWRIGHT_TOKEN";
 /// ```toml
 /// host = "127.0.0.1"
 /// port = 7501
+/// http_token_file = "http-token"
+/// allow_origin = ["https://example.org"]
+/// log_dir = "logs"
 /// max_state_bytes = 1048576
 /// pool_threads = 2
 /// grace_seconds = 10
@@ -46,6 +49,13 @@ pub struct Config {
     pub host: Option<String>,
     /// The port of the HTTP server; 7501 by default.
     pub port: Option<u16>,
+    /// A file with the token that HTTP clients have to send; beyond the machine itself there has to be one.
+    pub http_token_file: Option<PathBuf>,
+    /// The origins whose pages may use the API, such as `https://example.org`; none by default.
+    #[serde(default)]
+    pub allow_origin: Vec<String>,
+    /// A directory for files with all that is logged; none by default.
+    pub log_dir: Option<PathBuf>,
     /// How large the encoded state of one Work may be, in bytes; 1 MiB by default.
     pub max_state_bytes: Option<usize>,
     /// How many threads pooled Works share; as many as the machine has cores by default.
@@ -90,6 +100,9 @@ impl Config {
         Self {
             host: self.host.or(other.host),
             port: self.port.or(other.port),
+            http_token_file: self.http_token_file.or(other.http_token_file),
+            allow_origin: if self.allow_origin.is_empty() { other.allow_origin } else { self.allow_origin },
+            log_dir: self.log_dir.or(other.log_dir),
             max_state_bytes: self.max_state_bytes.or(other.max_state_bytes),
             pool_threads: self.pool_threads.or(other.pool_threads),
             grace_seconds: self.grace_seconds.or(other.grace_seconds),

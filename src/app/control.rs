@@ -7,9 +7,12 @@ use actix::{Addr, Handler, Message};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::actions::{Action, NotDone};
 use super::driver::Driver;
 use super::error::AppError;
+use super::snapshot::{RunsPage, Snapshot, WorkSnapshot};
 use crate::flow::{FlowError, SharedRecord, lock};
+use crate::id::AppId;
 use crate::remote::NodeStatus;
 use crate::state::Value;
 use crate::work::{Placement, Status, Work, WorkAddr};
@@ -96,11 +99,12 @@ impl Exit {
 pub struct Control {
     driver: Addr<Driver>,
     changes: watch::Receiver<u64>,
+    app: AppId,
 }
 
 impl Control {
-    pub(super) fn new(driver: Addr<Driver>, changes: watch::Receiver<u64>) -> Self {
-        Self { driver, changes }
+    pub(super) fn new(driver: Addr<Driver>, changes: watch::Receiver<u64>, app: AppId) -> Self {
+        Self { driver, changes, app }
     }
 
     /// The state tree: the root Flow as it is serialised, the Works in it as last published.
@@ -108,7 +112,7 @@ impl Control {
     /// # Errors
     /// [`AppError::Ended`], and [`AppError::Failed`] when a Flow's own state does not serialise.
     pub async fn state(&self) -> Result<Value, AppError> {
-        self.ask(GetState).await?.map_err(AppError::Failed)
+        self.call(|driver| driver.state()).await?.map_err(AppError::Failed)
     }
 
     /// The status of everything.
@@ -116,7 +120,7 @@ impl Control {
     /// # Errors
     /// [`AppError::Ended`].
     pub async fn status(&self) -> Result<AppStatus, AppError> {
-        self.ask(GetStatus).await
+        self.call(|driver| driver.status()).await
     }
 
     /// The address of the Work at `path`; `None` when there is none, or it is of another type.
@@ -124,7 +128,7 @@ impl Control {
     /// # Errors
     /// [`AppError::Ended`].
     pub async fn work<W: Work>(&self, path: &str) -> Result<Option<WorkAddr<W>>, AppError> {
-        let record = self.ask(GetRecord(path.to_owned())).await?;
+        let record = self.record(path).await?;
         Ok(record.and_then(|record| {
             let record = lock(&record);
             Some(WorkAddr::new(record.app, record.path.clone(), record.mailbox_of::<W>()?))
@@ -139,47 +143,82 @@ impl Control {
 
     /// Ends the App in good order, as `cx.stop(why)` does. Does nothing if it is ending.
     pub fn stop(&self, why: impl Into<String>) {
-        self.driver.do_send(Stop(why.into()));
+        let why = why.into();
+        self.driver.do_send(Call::new(move |driver| {
+            driver.stop(&why);
+            driver.settle();
+        }));
     }
 
     pub(super) fn begin(&self) {
-        self.driver.do_send(Begin);
+        self.driver.do_send(Call::new(Driver::begin));
     }
 
-    async fn ask<M>(&self, question: M) -> Result<M::Result, AppError>
-    where
-        M: Message + Send + 'static,
-        M::Result: Send,
-        Driver: Handler<M>,
-    {
-        self.driver.send(question).await.map_err(|_| AppError::Ended)
+    /// Which App it is.
+    pub(crate) fn app(&self) -> AppId {
+        self.app
+    }
+
+    /// One look at everything.
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, AppError> {
+        self.call(|driver| driver.snapshot()).await
+    }
+
+    pub(crate) async fn work_snapshot(&self, path: &str) -> Result<Option<WorkSnapshot>, AppError> {
+        let path = path.to_owned();
+        self.call(move |driver| driver.work_snapshot(&path)).await
+    }
+
+    /// A page of the runs of a Work, the newest first.
+    pub(crate) async fn runs(
+        &self,
+        path: &str,
+        skip: usize,
+        take: usize,
+    ) -> Result<Option<RunsPage>, AppError> {
+        let path = path.to_owned();
+        self.call(move |driver| driver.runs(&path, skip, take)).await
+    }
+
+    pub(crate) async fn perform(&self, path: &str, action: Action) -> Result<Result<(), NotDone>, AppError> {
+        let path = path.to_owned();
+        self.call(move |driver| driver.perform(&path, action)).await
+    }
+
+    /// What is known of the Work at `path`, if there is one.
+    pub(crate) async fn record(&self, path: &str) -> Result<Option<SharedRecord>, AppError> {
+        let path = path.to_owned();
+        self.call(move |driver| driver.record(&path)).await
+    }
+
+    /// Has something done on the App's thread, between reactions.
+    pub(super) async fn call<R: Send + 'static>(
+        &self,
+        what: impl FnOnce(&mut Driver) -> R + Send + 'static,
+    ) -> Result<R, AppError> {
+        self.driver.send(Call::new(what)).await.map_err(|_| AppError::Ended)
     }
 }
 
-struct GetState;
-struct GetStatus;
-struct GetRecord(String);
-struct Stop(String);
-struct Begin;
+/// A question to the driver, or an order.
+struct Call<R>(Box<dyn FnOnce(&mut Driver) -> R + Send>);
 
-impl Message for GetState {
-    type Result = Result<Value, FlowError>;
+impl<R> Call<R> {
+    fn new(what: impl FnOnce(&mut Driver) -> R + Send + 'static) -> Self {
+        Self(Box::new(what))
+    }
 }
 
-impl Message for GetStatus {
-    type Result = AppStatus;
+impl<R: Send + 'static> Message for Call<R> {
+    type Result = R;
 }
 
-impl Message for GetRecord {
-    type Result = Option<SharedRecord>;
-}
+impl<R: Send + 'static> Handler<Call<R>> for Driver {
+    type Result = actix::MessageResult<Call<R>>;
 
-impl Message for Stop {
-    type Result = ();
-}
-
-impl Message for Begin {
-    type Result = ();
+    fn handle(&mut self, Call(what): Call<R>, _: &mut Self::Context) -> Self::Result {
+        actix::MessageResult(what(self))
+    }
 }
 
 impl Driver {
@@ -213,47 +252,5 @@ impl Driver {
             nodes: self.hosts.nodes(),
             listening: self.hosts.listening(),
         }
-    }
-}
-
-impl Handler<GetState> for Driver {
-    type Result = Result<Value, FlowError>;
-
-    fn handle(&mut self, _: GetState, _: &mut Self::Context) -> Self::Result {
-        self.state()
-    }
-}
-
-impl Handler<GetStatus> for Driver {
-    type Result = actix::MessageResult<GetStatus>;
-
-    fn handle(&mut self, _: GetStatus, _: &mut Self::Context) -> Self::Result {
-        actix::MessageResult(self.status())
-    }
-}
-
-impl Handler<GetRecord> for Driver {
-    type Result = Option<SharedRecord>;
-
-    fn handle(&mut self, GetRecord(path): GetRecord, _: &mut Self::Context) -> Self::Result {
-        let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id));
-        works.into_iter().find(|record| lock(record).path.as_str() == path).cloned()
-    }
-}
-
-impl Handler<Stop> for Driver {
-    type Result = ();
-
-    fn handle(&mut self, Stop(why): Stop, _: &mut Self::Context) {
-        Self::stop(self, &why);
-        self.settle();
-    }
-}
-
-impl Handler<Begin> for Driver {
-    type Result = ();
-
-    fn handle(&mut self, _: Begin, _: &mut Self::Context) {
-        self.begin();
     }
 }

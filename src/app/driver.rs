@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,13 +23,15 @@ use super::clock::{Clock, deadline_at, local};
 use super::config::Config;
 use super::control::{AppStage, Exit};
 use super::error::AppError;
+use super::histogram::Histogram;
 use super::hosts::Hosts;
+use super::node::machine;
 use super::shutdown::Shutdown;
 use super::timers::{Timer, Timers};
 use super::tree::{FlowLife, Tree};
 use crate::flow::{AnyFlow, FlowContext, Found, Moment, Node, Position, Visitor, Walk, lock};
 use crate::id::{AppId, FlowId, WorkId};
-use crate::work::{Doorbell, Failure, HostEvent, Placement, Reason, Report};
+use crate::work::{Doorbell, Failure, HostEvent, Placement, Reason, Report, Resources};
 
 /// Told of the failure that ends the App, when it happens.
 pub(crate) type OnFailure = Box<dyn FnOnce(&AppError) + Send>;
@@ -58,6 +60,10 @@ pub(crate) struct Driver {
     pub(super) on_failure: Option<OnFailure>,
     pub(super) exit: Option<oneshot::Sender<Exit>>,
     pub(super) reactions: u64,
+    /// How long the Flows took to react, by type.
+    pub(super) reaction_times: BTreeMap<&'static str, Histogram>,
+    /// What this machine has.
+    pub(super) resources: Resources,
     version: watch::Sender<u64>,
     pub(super) changed: bool,
 }
@@ -95,6 +101,8 @@ impl Driver {
             on_failure: None,
             exit: Some(exit),
             reactions: 0,
+            resources: machine(),
+            reaction_times: BTreeMap::new(),
             version: watch::Sender::new(0),
             changed: false,
         };
@@ -136,6 +144,10 @@ impl Driver {
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        *self.version.borrow()
     }
 
     /// Starts the Works and lets every Flow react.

@@ -45,6 +45,18 @@ pub enum AppError {
         #[source]
         source: std::io::Error,
     },
+    /// The HTTP server was told to listen beyond the machine itself, and there is no token.
+    #[error(
+        "the server would be reached from other machines at {address}, and asks for no token: give it one with \
+         --http-token-file FILE, or listen on 127.0.0.1"
+    )]
+    NoHttpToken {
+        /// Where it should have listened.
+        address: String,
+    },
+    /// What the HTTP server was told cannot be used.
+    #[error("{0}")]
+    Http(String),
     /// Other processes cannot be taken in.
     #[error(transparent)]
     Bridge(#[from] TransportError),

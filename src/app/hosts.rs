@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use actix_rt::{Arbiter, ArbiterHandle};
 
-use crate::id::AppId;
+use super::snapshot::HEAD;
+use crate::id::{ActorPath, AppId};
 use crate::remote::{Head, HeadOptions, NodeStatus, Spawner};
 use crate::work::{Doorbell, Host, HostError, HostEvent, Ingredients, LocalHost, Placement, Resources};
 
@@ -72,6 +73,13 @@ impl Hosts {
 
     pub(super) fn events(&mut self) -> Vec<HostEvent> {
         self.head.get().map(|head| head.take_events()).unwrap_or_default()
+    }
+
+    /// The name of the node where a Work was launched last.
+    pub(super) fn node_of(&self, path: &ActorPath) -> Arc<str> {
+        static HERE: OnceLock<Arc<str>> = OnceLock::new();
+        let elsewhere = self.head.get().and_then(|head| head.node_of(path));
+        elsewhere.unwrap_or_else(|| HERE.get_or_init(|| Arc::from(HEAD)).clone())
     }
 
     /// Where nodes join.

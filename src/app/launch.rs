@@ -1,5 +1,6 @@
 //! Starting an App on a thread of its own.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -58,6 +59,8 @@ pub struct App {
     pub(crate) serve: bool,
     pub(crate) on_failure: Option<OnFailure>,
     runtime: Option<Box<dyn FnOnce() -> tokio::runtime::Runtime + Send>>,
+    /// What floors above keep here until the App runs.
+    pub(crate) extensions: Vec<Box<dyn Any + Send>>,
     pub(super) kinds: fn(&mut Kinds),
     name: &'static str,
     version: String,
@@ -78,6 +81,7 @@ impl App {
             serve: false,
             on_failure: None,
             runtime: None,
+            extensions: Vec::new(),
             kinds: R::kinds,
             name: std::any::type_name::<R>(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -154,6 +158,7 @@ impl App {
 
     /// Makes the tree and finds it in order, on a new thread; nothing runs before [`Launched::begin`].
     pub(crate) async fn launch(self) -> Result<Launched, AppError> {
+        let (name, version) = (self.name, self.version.clone());
         let (ready, launched) = oneshot::channel();
         let (exit, exited) = oneshot::channel();
         std::thread::Builder::new()
@@ -162,7 +167,7 @@ impl App {
             .map_err(AppError::Thread)?;
         let control = launched.await.map_err(|_| AppError::Internal("it did not start".to_owned()))??;
         let exited = exited.map(|exit| exit.ok()).boxed();
-        Ok(Launched { control, exited })
+        Ok(Launched { control, name, version, exited })
     }
 
     fn live(self, ready: oneshot::Sender<Result<Control, AppError>>, exit: oneshot::Sender<Exit>) {
@@ -204,7 +209,7 @@ impl App {
                 return None;
             }
             let changes = driver.changes();
-            let control = Control::new(driver.start(), changes);
+            let control = Control::new(driver.start(), changes, app);
             actix_rt::spawn(show_watchers(control.clone(), shared.clone()));
             ready.send(Ok(control)).ok()?;
             let exit = driver_exited.await.ok();
@@ -272,6 +277,9 @@ async fn show_watchers(control: Control, head: SharedHead) {
 /// An App whose tree is in order and which has not begun.
 pub(crate) struct Launched {
     pub(crate) control: Control,
+    /// The name and the version of the program.
+    pub(crate) name: &'static str,
+    pub(crate) version: String,
     exited: BoxFuture<'static, Option<Exit>>,
 }
 

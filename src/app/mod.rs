@@ -8,25 +8,36 @@
 //! - A failure that nobody captured ends the App at once. Its Works are stopped in reverse order of their start
 //!   and have a grace period for it.
 
+mod actions;
+mod ask;
 mod clock;
 mod config;
 mod control;
 mod driver;
 mod error;
+mod histogram;
 mod hosts;
 mod launch;
 mod node;
+mod payloads;
 mod react;
 mod root;
 mod shutdown;
+mod snapshot;
 mod timers;
 mod tree;
 
+pub(crate) use self::actions::{Action, NotDone};
+pub(crate) use self::ask::{NoAnswer, message_names, short_name};
 pub use self::config::Config;
 pub use self::control::{AppStage, AppStatus, Control, Exit, WorkStatus};
 pub use self::error::AppError;
+pub(crate) use self::histogram::BOUNDS;
 pub(crate) use self::launch::Launched;
 pub use self::launch::{App, AppHandle};
-pub(crate) use self::node::{NodeArguments, run_as_node};
+pub(crate) use self::node::{NodeArguments, machine, run_as_node};
+pub(crate) use self::payloads::PayloadSeen;
 pub use self::root::Root;
+pub(crate) use self::snapshot::{HEAD, Snapshot, WorkSnapshot};
 pub(crate) use crate::remote::forwarding;
+pub(crate) use crate::work::logs::{Line as LogLine, also_to as also_log_to, keeping};

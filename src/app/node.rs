@@ -70,3 +70,18 @@ fn tidy_up(socket: &Path) {
         let _ = std::fs::remove_dir(directory);
     }
 }
+
+/// What this machine has, as far as the system says.
+pub(crate) fn machine() -> Resources {
+    let cpus = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim();
+        line.strip_suffix("kB")?.trim().parse::<u64>().ok()
+    });
+    let gpus = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, |gpus| gpus.count());
+    Resources {
+        cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
+        gpus: u32::try_from(gpus).unwrap_or(u32::MAX),
+        memory: memory.unwrap_or(0) << 10,
+    }
+}

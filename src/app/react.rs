@@ -36,6 +36,9 @@ impl Driver {
         let scope = leave().expect("entered above");
         self.reactions += 1;
         self.changed = true;
+        if let Some(entry) = self.tree.flows.get(&id) {
+            self.reaction_times.entry(entry.type_name).or_default().add(took);
+        }
         if took > SLOW_REACTION {
             log::warn!(
                 "flow `{path}` took {took:?} to react; all Flows of the App wait meanwhile, so let a Work do what takes long"
@@ -118,7 +121,10 @@ impl Driver {
                         let result = self.hosts.launch(&record.placement, record.needs, what, &self.doorbell);
                         launched = result.is_ok();
                         match result {
-                            Ok(()) => {}
+                            Ok(()) => {
+                                let node = self.hosts.node_of(&record.path);
+                                record.ledger.placed_on(Some(node));
+                            }
                             Err(HostError::Unplaced(why)) => {
                                 record.kill();
                                 record.ledger.unplaced(&why, now);

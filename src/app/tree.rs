@@ -22,6 +22,7 @@ pub(super) enum Child {
 /// What the driver knows of one Flow.
 pub(super) struct FlowEntry {
     pub(super) link: Arc<FlowLink>,
+    pub(super) type_name: &'static str,
     pub(super) parent: Option<FlowId>,
     pub(super) depth: usize,
     pub(super) children: Vec<Child>,
@@ -287,6 +288,7 @@ impl Visitor for Walker<'_> {
                             id,
                             FlowEntry {
                                 link,
+                                type_name: flow.type_name(),
                                 parent,
                                 depth: self.depth,
                                 children: Vec::new(),

@@ -56,6 +56,18 @@ pub(super) struct Args {
     #[arg(long)]
     port: Option<u16>,
 
+    /// A file with the token that clients of the API have to send; beyond this machine there has to be one
+    #[arg(long, value_name = "FILE")]
+    http_token_file: Option<PathBuf>,
+
+    /// Let pages of this origin use the API, such as https://example.org; may be repeated
+    #[arg(long, value_name = "ORIGIN")]
+    allow_origin: Vec<String>,
+
+    /// Write all that is logged to files in this directory, too
+    #[arg(long, value_name = "DIR")]
+    log_dir: Option<PathBuf>,
+
     /// Run without the API and the page
     #[arg(long)]
     pub(super) without_server: bool,
@@ -211,6 +223,9 @@ impl Args {
         let mut arguments = Config {
             host: self.host.clone(),
             port: self.port,
+            http_token_file: self.http_token_file.clone(),
+            allow_origin: self.allow_origin.clone(),
+            log_dir: self.log_dir.clone(),
             listen: self.listen.clone(),
             token_file: self.token_file.clone(),
             drive_dir: self.drive_dir.clone(),

@@ -2,5 +2,6 @@
 
 mod args;
 mod certs;
+mod log_files;
 mod node;
 mod run;

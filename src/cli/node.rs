@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::args::{PayloadArgs, TlsArgs, UsageError, log_level};
 use super::run::{Signals, report, say};
-use crate::app::{App, AppError, Config, NodeArguments, run_as_node};
+use crate::app::{App, AppError, Config, NodeArguments, machine, run_as_node};
 use crate::transport::Endpoint;
 use crate::work::Resources;
 
@@ -60,6 +60,11 @@ pub(super) struct NodeArgs {
 }
 
 impl NodeArgs {
+    /// Whether it is started by a head on this machine, for a single Work.
+    pub(super) fn is_process(&self) -> bool {
+        matches!(self.join.parse::<Endpoint>(), Ok(Endpoint::Unix(_)))
+    }
+
     fn labels(&self) -> Result<BTreeMap<String, String>, UsageError> {
         let mut labels = BTreeMap::new();
         for text in &self.label {
@@ -78,7 +83,7 @@ impl NodeArgs {
         if matches!(&join, Endpoint::Tcp(address) if !address.contains(':')) {
             return Err(UsageError::Join(self.join.clone()));
         }
-        let there_is = detect();
+        let there_is = machine();
         let resources = Resources {
             cpus: self.cpus.unwrap_or(there_is.cpus),
             gpus: self.gpus.unwrap_or(there_is.gpus),
@@ -148,20 +153,5 @@ pub(super) fn machine_name() -> String {
     match name.trim() {
         "" => "node".to_owned(),
         name => name.to_owned(),
-    }
-}
-
-/// What this machine has, as far as the system says.
-fn detect() -> Resources {
-    let cpus = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim();
-        line.strip_suffix("kB")?.trim().parse::<u64>().ok()
-    });
-    let gpus = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, |gpus| gpus.count());
-    Resources {
-        cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
-        gpus: u32::try_from(gpus).unwrap_or(u32::MAX),
-        memory: memory.unwrap_or(0) << 10,
     }
 }

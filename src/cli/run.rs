@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::args::{Args, Asked, UsageError};
-use crate::app::forwarding;
 use crate::app::{App, AppError, AppHandle};
+use crate::app::{forwarding, keeping};
 use crate::http;
 use crate::transport::TransportError;
 
@@ -28,7 +28,7 @@ impl App {
         let args = match Asked::from_command_line() {
             Asked::Run(args) => args,
             Asked::Node(args) => {
-                init_node_log(args.log_level);
+                init_node_log(args.log_level, args.is_process());
                 return self.node(&args);
             }
             Asked::Certs(args) => return super::certs::make(&args),
@@ -46,6 +46,13 @@ impl App {
     }
 
     fn run(mut self, args: &Args) -> ExitCode {
+        if let Some(directory) = &self.config.log_dir
+            && let Err(error) = super::log_files::write_to(directory)
+        {
+            let directory = directory.display();
+            eprintln!("error: --log-dir {directory}: {error}\n\nFor more information, try '--help'.");
+            return ExitCode::from(WRONG_USAGE);
+        }
         say("Your Flowright App is starting. This won't take long.");
         self.on_failure = Some(Box::new(report));
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -74,19 +81,15 @@ impl App {
         })
     }
 
-    async fn serve_and_begin(self, args: &Args) -> Result<AppHandle, AppError> {
+    async fn serve_and_begin(mut self, args: &Args) -> Result<AppHandle, AppError> {
         let (host, port) = (self.config.host_or_default().to_owned(), self.config.port_or_default());
+        let options = http::Options::of(&mut self);
         let launched = self.launch().await?;
         if args.without_server {
             log::info!("Your app has started.");
             return Ok(launched.begin(None));
         }
-        let address = http::start(&launched, listen(&host, port)?).await?;
-        if !address.ip().is_loopback() {
-            log::warn!(
-                "the page and the API ask for no password, and {address} can be reached from other machines"
-            );
-        }
+        let address = http::start(&launched, listen(&host, port)?, options).await?;
         // A page cannot be asked for at "every address of this machine".
         let shown = match address.ip() {
             ip if ip.is_unspecified() => format!("127.0.0.1:{}", address.port()),
@@ -113,6 +116,8 @@ pub(super) fn exit_code(error: &AppError) -> u8 {
     match error {
         AppError::UnknownPlace { .. }
         | AppError::NoNodes { .. }
+        | AppError::NoHttpToken { .. }
+        | AppError::Http(_)
         | AppError::Bridge(TransportError::TlsIncomplete { .. }) => WRONG_USAGE,
         _ => 1,
     }
@@ -215,15 +220,20 @@ fn restart_with(variables: Vec<(String, String)>) -> Option<ExitCode> {
 }
 
 pub(super) fn init_log(level: log::LevelFilter) {
-    // A program that has a logger of its own keeps it.
-    let _ = logger(level).try_init();
-}
-
-/// Has what is logged shown here, and at the head as well once this node has joined it.
-pub(super) fn init_node_log(level: log::LevelFilter) {
     let logger = logger(level).build();
     let level = logger.filter();
-    if log::set_boxed_logger(Box::new(forwarding(logger))).is_ok() {
+    // A program that has a logger of its own keeps it.
+    if log::set_boxed_logger(Box::new(keeping(logger))).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+/// Has what is logged shown here, and at the head as well once this node has joined it. What a process of a single Work
+/// logs is shown by its head, on the same machine.
+pub(super) fn init_node_log(level: log::LevelFilter, is_process: bool) {
+    let logger = logger(level).build();
+    let level = logger.filter();
+    if log::set_boxed_logger(Box::new(forwarding(logger, is_process))).is_ok() {
         log::set_max_level(level);
     }
 }

@@ -171,6 +171,8 @@ pub(crate) trait AnyFlow {
     fn react(&mut self, cx: &mut FlowContext) -> Reaction;
     fn strategy(&self) -> Strategy;
     fn state(&self) -> Result<Value, StateError>;
+    /// The Flow's Rust type.
+    fn type_name(&self) -> &'static str;
 }
 
 impl<F: Flow> AnyFlow for FlowRef<F> {
@@ -201,6 +203,10 @@ impl<F: Flow> AnyFlow for FlowRef<F> {
 
     fn state(&self) -> Result<Value, StateError> {
         Value::of(&self.flow)
+    }
+
+    fn type_name(&self) -> &'static str {
+        std::any::type_name::<F>()
     }
 }
 

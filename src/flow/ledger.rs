@@ -9,12 +9,14 @@
 //! - A report of a run that is no longer the current one changes nothing.
 //! - `status().seq` only grows.
 
+mod runs;
 mod steps;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+pub(crate) use self::runs::{Outcomes, RunEntry};
 use super::policy::{OnNodeLost, Policy};
 use super::restart::Restarts;
 use crate::id::IdMap;
@@ -77,6 +79,11 @@ pub(crate) struct Ledger {
     next_run: u64,
     seq: u64,
     successes: u64,
+    launches: u32,
+    /// Boxed as well: most Works of a large App have none.
+    tries: Option<Box<runs::Tries>>,
+    /// Where the incarnation lives.
+    node: Option<Arc<str>>,
     /// What it waits for while there is no place for it.
     waits_for: Option<Box<str>>,
     /// Whether the App is ending: outcomes stay as they are and nothing starts any more.
@@ -109,6 +116,7 @@ enum Next {
 struct Waiting {
     key: RunKey,
     input: Input,
+    queued: SystemTime,
     attempts: u32,
     /// Whether its input was made new again while it was under way: what becomes of it says nothing about the input.
     forgotten: bool,
@@ -156,6 +164,9 @@ impl Ledger {
             next_run: 1,
             seq: 0,
             successes: 0,
+            launches: 0,
+            tries: None,
+            node: None,
             waits_for: None,
             ending: false,
             actions: Vec::new(),
@@ -189,9 +200,9 @@ impl Ledger {
     }
 
     /// Makes an input new again. A run of it that is under way goes on and is not counted.
-    pub(crate) fn forget(&mut self, key: RunKey) {
+    pub(crate) fn forget(&mut self, key: RunKey, now: Moment) {
         self.runs.remove(&key);
-        self.queue.retain(|waiting| waiting.key != key);
+        self.drop_waiting(key, "its input was made new again", now.wall);
         if let Some(current) = self.current.as_mut().filter(|current| current.waiting.key == key) {
             current.waiting.forgotten = true;
         }
@@ -216,11 +227,13 @@ impl Ledger {
             return;
         }
         self.life = Life::Unplaced;
+        self.launches = self.launches.saturating_sub(1);
         self.actions.push(Action::Close(Closed::Unplaced));
         let said_before = self.waits_for.as_deref() == Some(why);
         self.waits_for = Some(why.into());
         match self.current.take().map(|current| current.waiting) {
             Some(waiting) if said_before => {
+                self.tries().taken_back();
                 let attempts = waiting.attempts.saturating_sub(1);
                 self.queue.push_front(Waiting { attempts, ..waiting });
             }
@@ -266,6 +279,7 @@ impl Ledger {
     /// Ends the Work until it is started again or a run is asked for.
     pub(crate) fn stop(&mut self, now: Moment) {
         for waiting in std::mem::take(&mut self.queue) {
+            self.tries().dropped(&waiting, None, now.wall);
             self.record(waiting.tells(), Stage::Stopped, Some(Reason::Stopped), None, waiting.attempts, now);
         }
         if let Some(current) = &mut self.current {
@@ -318,10 +332,12 @@ impl Ledger {
                 self.waits_for = None;
                 let (key, attempts) = (current.waiting.tells(), current.waiting.attempts);
                 self.record(key, Stage::Running, None, None, attempts, now);
+                self.tries().began(now.wall);
             }
             Report::RunSucceeded { run } => {
                 let Some(current) = self.end_run(run) else { return };
                 self.successes += 1;
+                self.tries().ended(Stage::Succeeded, None, None, now.wall);
                 self.record(current.tells(), Stage::Succeeded, None, None, current.attempts, now);
                 self.pump(now);
             }
@@ -331,6 +347,7 @@ impl Ledger {
                 if relaunch {
                     self.again(current, None, now);
                 } else {
+                    self.tries().ended(Stage::Stopped, Some(Reason::Stopped), None, now.wall);
                     self.record(
                         current.tells(),
                         Stage::Stopped,
@@ -388,6 +405,7 @@ impl Ledger {
             self.actions.push(Action::Kill);
             self.life = Life::Stopping { next: Next::Relaunch { at: now.at }, kill_at: now.at };
             let Current { waiting, .. } = *self.current.take().expect("looked at above");
+            self.tries().ended(Stage::Stopped, Some(Reason::Stopped), None, now.wall);
             self.record(waiting.tells(), Stage::Stopped, Some(Reason::Stopped), None, waiting.attempts, now);
             self.exited(None, now);
         }

@@ -30,6 +30,9 @@ pub(crate) struct Record {
     holds: Holds,
     /// Whether what the state refers to has changed since the `WorkRef` was refreshed.
     pub(crate) other_holds: bool,
+    /// How many states were published, and how many of them were not seen since a newer one came first.
+    pub(crate) published: u64,
+    pub(crate) conflated: u64,
     /// Grows with each change of the state.
     pub(crate) version: u64,
     /// Whether the `WorkRef` still shows an older state.
@@ -73,6 +76,8 @@ impl Record {
             state,
             holds,
             other_holds: false,
+            published: 0,
+            conflated: 0,
             version: 1,
             stale: false,
             max_state_bytes,
@@ -98,6 +103,11 @@ impl Record {
         }
     }
 
+    /// What the last published state refers to.
+    pub(crate) fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
     /// Whether the living incarnation writes into this outbox.
     pub(crate) fn speaks_through(&self, outbox: &Arc<Outbox>) -> bool {
         self.life.as_ref().is_some_and(|(living, _)| Arc::ptr_eq(living, outbox))
@@ -114,6 +124,8 @@ impl Record {
     pub(crate) fn take_news(&mut self, now: Moment) -> Result<bool, StateError> {
         let Some((outbox, _)) = &self.life else { return Ok(false) };
         let news = outbox.take();
+        self.published += u64::from(news.published);
+        self.conflated += u64::from(news.conflated);
         let mut changed = !news.reports.is_empty();
         if let Some(patch) = news.patch {
             self.state.apply(patch)?;

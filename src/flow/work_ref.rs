@@ -199,7 +199,10 @@ impl<W: Work> WorkRef<W> {
 
     /// Makes one input new again: the next `run` with it runs. A waiting run of it is dropped.
     pub fn forget(&self, input: &W::Input) {
-        self.with_input("forget a run of", input, |record, key, _| record.ledger.forget(key));
+        self.with_input("forget a run of", input, |record, key, _| {
+            let now = scope::with(|scope| scope.now).expect("a command has a scope");
+            record.ledger.forget(key, now);
+        });
     }
 
     /// Starts the Work if it is stopped or has failed, without a run.

@@ -1,20 +1,30 @@
-//! Floor 6: what an App shows over HTTP, on `actix-web`.
+//! Floor 6: what an App shows over HTTP and what can be asked of it there, on `actix-web`.
 //!
-//! | route | answer |
-//! | --- | --- |
-//! | `GET /healthz` | `{"status":"ok"}` while the App runs |
-//! | `GET /api/v1/state` | the state tree |
-//! | `GET /api/v1/status` | the status of the App, its Flows and its Works |
-//! | `GET /api/v1/events` | server-sent events: `{"state": …, "status": …}` at once and after each change |
-//! | `GET /view` | a page that shows both live; its style and script are at `/view/view.css` and `/view/view.js` |
+//! All of the API is under `/api/v1` and described by `/api/v1/openapi.json`, which is made from the handlers; the page is at
+//! `/view`. Users' own services are mounted beside it by [`App::routes`](crate::App::routes).
 //!
 //! # Guarantees
-//! - Nothing here can change the App.
-//! - A page that is slow to read skips intermediate states: it costs one pending event, whatever happens.
-//! - Requests that name another host are refused, so that no web page can read an App by rebinding its name to
-//!   the loopback address.
+//! - On a loopback address, requests that name another host and those of pages of other origins are refused. On any other
+//!   there is no server without a token.
+//! - What one client costs is bounded: its body, its headers, the time that both take, and its place in the stream of
+//!   events, whose content is kept once for all. Clients that are slow to read skip.
+//! - What takes time is done on the server's thread; the App's own is asked for one look at a time.
 
+mod act;
+mod body;
+mod document;
+mod events;
+mod guard;
+mod metrics;
+mod model;
+mod page;
+mod problem;
+mod query;
+mod read;
 mod routes;
 mod server;
 
-pub(crate) use self::server::start;
+pub(crate) use self::server::{Options, start};
+
+/// This life of the App: a number that no other has, and the App's own.
+struct Instance(u64, crate::id::AppId);

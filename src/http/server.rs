@@ -1,11 +1,30 @@
 //! Starting the server, and an App with it.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use actix_web::middleware::from_fn;
 use actix_web::{App as WebApp, HttpServer, web};
 
-use super::routes;
-use crate::app::{App, AppError, AppHandle, Control, Launched};
+use super::document::Document;
+use super::events::{self, Hub};
+use super::guard::{Guard, guard};
+use super::model::About;
+use super::{Instance, read, routes};
+use crate::app::{App, AppError, AppHandle, Config, Control, Launched, short_name};
+
+/// Connections at once; others wait until one is closed.
+const CONNECTIONS: usize = 4096;
+
+/// How long the head of a request may take to arrive.
+const HEAD_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a connection that says nothing stays open.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// What mounts the user's own services.
+type Mount = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 
 impl App {
     /// Runs the App on a thread of its own, inside any program that has a tokio runtime. With [`App::serve`] it
@@ -13,15 +32,64 @@ impl App {
     ///
     /// # Errors
     /// [`AppError`] when the tree is not in order or the server cannot listen; nothing has run then.
-    pub async fn spawn(self) -> Result<AppHandle, AppError> {
-        let address =
-            self.serve.then(|| (self.config.host_or_default().to_owned(), self.config.port_or_default()));
-        let launched = self.launch().await?;
-        let address = match address {
-            Some((host, port)) => Some(start(&launched, listen(&host, port)?).await?),
-            None => None,
+    pub async fn spawn(mut self) -> Result<AppHandle, AppError> {
+        let Some(options) = self.serve.then(|| Options::of(&mut self)) else {
+            return Ok(self.launch().await?.begin(None));
         };
-        Ok(launched.begin(address))
+        let (host, port) = (options.config.host_or_default().to_owned(), options.config.port_or_default());
+        let launched = self.launch().await?;
+        let address = start(&launched, listen(&host, port)?, options).await?;
+        Ok(launched.begin(Some(address)))
+    }
+
+    /// Mounts services of your own beside the API, on the same server and behind the same checks of hosts, origins and
+    /// tokens. [`Control`] is there as `web::Data<Control>`, to read the state and to ask Works. May be called more than
+    /// once; paths of the API are its own. Each thread of the server calls it.
+    ///
+    /// ```
+    /// use actix_web::{HttpResponse, web};
+    /// use flowright::Control;
+    /// use flowright::prelude::*;
+    ///
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Hello;
+    /// # impl Flow for Hello {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+    /// # }
+    /// async fn version(control: web::Data<Control>) -> HttpResponse {
+    ///     HttpResponse::Ok().body(control.changes().borrow().to_string())
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let app = App::new(Hello::default)
+    ///     .routes(|config| {
+    ///         config.route("/my/version", web::get().to(version));
+    ///     })
+    ///     .serve("127.0.0.1:0".parse()?);
+    /// let app = app.spawn().await?;
+    /// # app.stop().await.result?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn routes(mut self, mount: impl Fn(&mut web::ServiceConfig) + Send + Sync + 'static) -> Self {
+        let mount: Mount = Arc::new(mount);
+        self.extensions.push(Box::new(mount));
+        self
+    }
+}
+
+/// How an App is served.
+pub(crate) struct Options {
+    config: Config,
+    mounts: Vec<Mount>,
+}
+
+impl Options {
+    pub(crate) fn of(app: &mut App) -> Self {
+        let extensions = std::mem::take(&mut app.extensions);
+        let mounts = extensions.into_iter().filter_map(|extension| extension.downcast::<Mount>().ok());
+        Self { config: app.config.clone(), mounts: mounts.map(|mount| *mount).collect() }
     }
 }
 
@@ -31,25 +99,48 @@ fn listen(host: &str, port: u16) -> Result<TcpListener, AppError> {
 }
 
 /// Serves an App on `listener` for as long as the App lives.
-pub(crate) async fn start(launched: &Launched, listener: TcpListener) -> Result<SocketAddr, AppError> {
+pub(crate) async fn start(
+    launched: &Launched,
+    listener: TcpListener,
+    options: Options,
+) -> Result<SocketAddr, AppError> {
     let control: Control = launched.control.clone();
     let failed = |source| AppError::Listen { address: "its socket".to_owned(), source };
     let address = listener.local_addr().map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
-    let hosts = routes::Hosts::of(address);
+    let who = web::Data::new(Guard::new(address, &options.config)?);
+    let started = SystemTime::now();
+    let about = About { name: short_name(launched.name), version: launched.version.clone(), started };
+    let app = control.app();
+    let instance = web::Data::new(Instance(crate::id::unique(), app));
+    let document = web::Data::new(Document::new());
+    let hub = Arc::new(Hub::new());
+    let mounts = options.mounts;
     // A thread of its own: the App's thread belongs to its Flows.
     let (ready, started) = tokio::sync::oneshot::channel();
     let serve = move || {
         let system = actix_rt::System::new();
         system.block_on(async move {
             let mut over = control.changes();
+            actix_rt::spawn(events::watch(control.clone(), about.clone(), hub.clone(), app));
             let server = HttpServer::new(move || {
                 WebApp::new()
                     .app_data(web::Data::new(control.clone()))
-                    .app_data(web::Data::new(hosts.clone()))
+                    .app_data(who.clone())
+                    .app_data(web::Data::new(about.clone()))
+                    .app_data(instance.clone())
+                    .app_data(document.clone())
+                    .app_data(web::Data::new(hub.clone()))
+                    .wrap(from_fn(guard))
                     .configure(routes::configure)
+                    .configure(|config| mounts.iter().for_each(|mount| mount(config)))
+                    .default_service(web::to(read::not_found))
             })
             .workers(1)
+            .max_connections(CONNECTIONS)
+            .client_request_timeout(HEAD_WITHIN)
+            .client_disconnect_timeout(Duration::from_secs(1))
+            .keep_alive(KEEP_ALIVE)
             .disable_signals()
             .shutdown_timeout(0)
             .listen(listener);

@@ -163,12 +163,17 @@ impl Entry {
         !matches!(self.lock().kept, Kept::Away)
     }
 
+    pub(crate) fn is_in_memory(&self) -> bool {
+        matches!(self.lock().kept, Kept::Value { .. } | Kept::Bytes { .. })
+    }
+
     /// The value, if it is in memory as one.
     pub(super) fn value(self: &Arc<Self>) -> Option<AnyValue> {
         let value = match &self.lock().kept {
             Kept::Value { value, .. } => value.clone(),
             _ => return None,
         };
+        keeper::count_hit();
         keeper::enlist(self);
         Some(value)
     }
@@ -252,6 +257,7 @@ impl Entry {
                     let source = Source::Bytes(bytes, outline, type_name.into());
                     let received = self.receive(source, &want, target, counter, None);
                     if received.is_ok() {
+                        keeper::count_pull();
                         elsewhere.pulled(want.id);
                     }
                     return received;
@@ -279,6 +285,7 @@ impl Entry {
             if received.is_ok()
                 && let Some(elsewhere) = tell
             {
+                keeper::count_pull();
                 elsewhere.pulled(id);
             }
             let _ = done.send(received);

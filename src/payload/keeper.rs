@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::entry::{Entry, SpillOutcome};
@@ -60,6 +61,34 @@ pub(crate) fn configure(settings: StoreSettings) {
         disk: settings.disk.or(before.disk),
         directory: settings.directory.or(before.directory),
     };
+}
+
+static HITS: AtomicU64 = AtomicU64::new(0);
+static PULLS: AtomicU64 = AtomicU64::new(0);
+static SPILLS: AtomicU64 = AtomicU64::new(0);
+
+/// How often values of payloads were read in this process that were in memory, were pulled from another one, and were put on
+/// disk to make room.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PayloadCounts {
+    pub(crate) hits: u64,
+    pub(crate) pulls: u64,
+    pub(crate) spills: u64,
+}
+
+impl PayloadCounts {
+    pub(crate) fn here() -> Self {
+        let [hits, pulls, spills] = [&HITS, &PULLS, &SPILLS].map(|count| count.load(Ordering::Relaxed));
+        Self { hits, pulls, spills }
+    }
+}
+
+pub(super) fn count_hit() {
+    HITS.fetch_add(1, Ordering::Relaxed);
+}
+
+pub(super) fn count_pull() {
+    PULLS.fetch_add(1, Ordering::Relaxed);
 }
 
 /// What the values of payloads take, in bytes of their encoding.
@@ -125,7 +154,9 @@ pub(super) fn reserve(length: u64) -> Result<(), FetchError> {
         drop(keeper);
         let Some(victim) = victim.upgrade() else { continue };
         match victim.spill() {
-            SpillOutcome::Done => {}
+            SpillOutcome::Done => {
+                SPILLS.fetch_add(1, Ordering::Relaxed);
+            }
             SpillOutcome::InUse => {
                 tried += 1;
                 enlist(&victim);

@@ -41,10 +41,12 @@ pub(crate) use self::entry::{Elsewhere, Opened, Outgoing, SMALL, Waited, Want};
 pub(crate) use self::error::FetchError;
 pub use self::error::PayloadError;
 pub(crate) use self::hex::{Hex, PayloadId};
+pub(crate) use self::keeper::PayloadCounts;
 pub use self::keeper::PayloadUsage;
 pub(crate) use self::keeper::{StoreSettings, configure};
 pub(crate) use self::outline::Outline;
 pub(crate) use self::reception::Chunks;
+pub(crate) use self::reference::Reference;
 pub use self::reference::{Payload, Progress};
 pub(crate) use self::replicas::{Replicate, set_replicator};
 pub(crate) use self::store::{

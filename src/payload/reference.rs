@@ -60,13 +60,14 @@ pub struct Progress {
     pub total: u64,
 }
 
+/// What travels in place of a value.
 #[derive(Clone, Serialize, Deserialize)]
-struct Reference {
-    id: PayloadId,
+pub(crate) struct Reference {
+    pub(crate) id: PayloadId,
     hash: Hex<32>,
-    length: u64,
-    of: String,
-    origin: String,
+    pub(crate) length: u64,
+    pub(crate) of: String,
+    pub(crate) origin: String,
 }
 
 /// Names longer than this are cut, so that a reference stays small whatever the type is called.
@@ -378,6 +379,14 @@ impl<T> fmt::Debug for Payload<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Reference { length, of, origin, .. } = &*self.reference;
         write!(f, "Payload<{of}>({length} bytes from `{origin}`)")
+    }
+}
+
+impl Reference {
+    /// One that is written as MessagePack has it.
+    pub(crate) fn from_parts(id: &[u8], hash: &[u8], length: u64, of: &str, origin: &str) -> Option<Self> {
+        let (id, hash) = (Hex(id.try_into().ok()?), Hex(hash.try_into().ok()?));
+        Some(Self { id, hash, length, of: of.to_owned(), origin: origin.to_owned() })
     }
 }
 

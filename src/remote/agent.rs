@@ -292,7 +292,7 @@ impl Agent {
                 // Those that are taken at once meanwhile must not get there first.
                 let (over, holds) = outbox.hand_over(|news| {
                     let over = is_end(&news.reports);
-                    let News { patch, holds, reports } = news;
+                    let News { patch, holds, reports, .. } = news;
                     // The head keeps what it was told to keep.
                     let said = holds.as_ref().filter(|holds| differ(&mut lock(&refers), holds));
                     let refers = said.is_some();

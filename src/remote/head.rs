@@ -19,11 +19,13 @@ use super::link::Link;
 use super::nodes::{Candidate, choose};
 use super::process::{ProcessCommand, Processes, Starting};
 use super::protocol::{Control, Hello, NodeCard, Role};
+use super::session::Traffic;
 use super::ways::{Way, WayToCome};
 use crate::id::{ActorPath, AppId, IdMap, unique};
 use crate::payload::{Hold, Holds, PayloadId, never_wait_here, set_replicator};
 use crate::state::Value;
 use crate::transport::{Endpoint, Limits, Listener, Security, TransportError};
+use crate::work::logs::{FROM_AFAR, Said, keep};
 use crate::work::{
     Closed, Doorbell, Failure, HostError, HostEvent, Ingredients, Outbox, Placement, Reason, Report,
     Resources, find_address, remember_address,
@@ -93,6 +95,10 @@ pub struct NodeStatus {
     pub used: Resources,
     /// The paths of the Works on it.
     pub works: Vec<String>,
+    /// How long ago something was heard of it, in seconds.
+    pub heartbeat_age: f64,
+    #[serde(skip)]
+    pub(crate) traffic: Traffic,
 }
 
 impl Head {
@@ -272,6 +278,25 @@ impl Head {
         std::mem::take(&mut self.lock().events)
     }
 
+    /// The name under which a process is shown; those of single Works are on this machine.
+    fn name_of(&self, link: &Arc<Link>) -> Arc<str> {
+        let peer = link.peer();
+        let is_process = self.lock().nodes.get(&peer.id).is_some_and(|node| node.is_process);
+        Arc::from(if is_process { self.bridge.me().name.as_str() } else { peer.name.as_str() })
+    }
+
+    /// The name of the node that a Work is on; processes of single Works are on this machine.
+    pub(crate) fn node_of(&self, path: &ActorPath) -> Option<Arc<str>> {
+        let state = self.lock();
+        let node = state.nodes.get(state.places.get(path)?)?;
+        (!node.is_process).then(|| Arc::from(node.link.peer().name.as_str()))
+    }
+
+    /// The names of the nodes that have a value.
+    pub(crate) fn holders(&self, id: PayloadId) -> Vec<String> {
+        self.who_has(id).sources.into_iter().map(|source| source.name).collect()
+    }
+
     /// The nodes, by name.
     pub(crate) fn status(&self) -> BTreeMap<String, NodeStatus> {
         let state = self.lock();
@@ -288,6 +313,8 @@ impl Head {
                     resources: card.resources,
                     used: node.used,
                     works,
+                    heartbeat_age: node.link.silent_for().as_secs_f64(),
+                    traffic: node.link.traffic(),
                 };
                 (card.name.clone(), status)
             })
@@ -486,9 +513,20 @@ impl Site for Head {
             }
             Control::Log { path, level, target, text } => {
                 let name = &link.peer().name;
+                if log::log_enabled!(target: &target, level) {
+                    keep(Said {
+                        level,
+                        app: Some(self.bridge.app()),
+                        work: path.clone(),
+                        run: None,
+                        node: Some(self.name_of(link)),
+                        target: &target,
+                        text: text.clone(),
+                    });
+                }
                 match path {
-                    Some(path) => log::log!(target: &target, level, "[{path} on {name}] {text}"),
-                    None => log::log!(target: &target, level, "[{name}] {text}"),
+                    Some(path) => log::log!(target: FROM_AFAR, level, "[{path} on {name}] {text}"),
+                    None => log::log!(target: FROM_AFAR, level, "[{name}] {text}"),
                 }
             }
             other => return Err(format!("a node does not say {}", other.name())),

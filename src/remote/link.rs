@@ -23,7 +23,7 @@ use super::protocol::{
     write_credit,
 };
 use super::references::Pins;
-use super::session::{Session, SessionError, SessionSettings, TooLarge};
+use super::session::{Session, SessionError, SessionSettings, TooLarge, Traffic};
 use crate::id::{ActorPath, IdMap, unique};
 use crate::payload::{self, Holds};
 use crate::transport::DirectWriter;
@@ -153,6 +153,17 @@ impl Link {
     /// The last message that arrived.
     pub(super) fn received(&self) -> u64 {
         self.lock().session.received()
+    }
+
+    /// How long ago something was heard from the peer.
+    pub(super) fn silent_for(&self) -> Duration {
+        let now = self.now();
+        now.saturating_sub(self.lock().session.heard())
+    }
+
+    /// What the session has carried.
+    pub(super) fn traffic(&self) -> Traffic {
+        self.lock().session.traffic()
     }
 
     pub(super) fn is_connected(&self) -> bool {

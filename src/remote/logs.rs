@@ -12,12 +12,10 @@ use super::link::Link;
 use super::protocol::Control;
 use crate::id::ActorPath;
 use crate::work::current_work;
+use crate::work::logs::shorten;
 
 /// Lines that wait to be sent.
 const WAITING: usize = 1024;
-
-/// The longest text that is sent of one line, in bytes.
-const LONGEST: usize = 8 * 1024;
 
 struct Line {
     path: Option<ActorPath>,
@@ -51,30 +49,42 @@ impl Shared {
     }
 }
 
-/// Logs as `inner` does, and to the head.
-pub(crate) fn forwarding(inner: impl Log) -> impl Log {
-    Forwarding(inner)
+/// Logs as `inner` does, and to the head; with `instead`, as `inner` does only while there is no head.
+pub(crate) fn forwarding(inner: impl Log, instead: bool) -> impl Log {
+    Forwarding { inner, instead }
 }
 
-struct Forwarding<L>(L);
+struct Forwarding<L> {
+    inner: L,
+    instead: bool,
+}
 
 impl<L: Log> Log for Forwarding<L> {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.0.enabled(metadata)
+        self.inner.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
         if !self.enabled(record.metadata()) {
             return;
         }
-        self.0.log(record);
+        if !self.instead {
+            self.inner.log(record);
+        }
         // What the runtime itself has to say here is for whoever looks here.
         let path = current_work();
         if path.is_none() && record.target().starts_with("flowright") {
+            if self.instead {
+                self.inner.log(record);
+            }
             return;
         }
         let mut queue = shared().lock();
         if !queue.open {
+            drop(queue);
+            if self.instead {
+                self.inner.log(record);
+            }
             return;
         }
         if queue.lines.len() >= WAITING {
@@ -82,16 +92,14 @@ impl<L: Log> Log for Forwarding<L> {
             return;
         }
         let mut text = record.args().to_string();
-        if let Some(end) = (0..=LONGEST.min(text.len())).rev().find(|end| text.is_char_boundary(*end)) {
-            text.truncate(end);
-        }
+        shorten(&mut text);
         queue.lines.push_back(Line { path, level: record.level(), target: record.target().to_owned(), text });
         drop(queue);
         shared().filled.notify_one();
     }
 
     fn flush(&self) {
-        self.0.flush();
+        self.inner.flush();
     }
 }
 

@@ -9,22 +9,26 @@ use std::collections::HashMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use log::Level;
 use tokio::sync::{Notify, OnceCell, watch};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::head::Head;
+use super::printed::{Printed, copy};
 use super::ways::WayToCome;
-use crate::id::unique;
+use crate::id::{ActorPath, AppId, unique};
 use crate::transport::{Endpoint, Listener, TransportError};
 use crate::work::{Failure, Ingredients, Outbox, Reason, Report};
 
 /// How long a process may take to end by itself.
 const ORDERLY: Duration = Duration::from_secs(1);
+/// How long the pipes of a process that has ended are read.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// How the program is started again.
 #[derive(Clone)]
@@ -46,7 +50,7 @@ pub(super) struct Processes {
 struct Process {
     /// What it is started for, until it has joined.
     starting: Option<Starting>,
-    path: String,
+    path: ActorPath,
     kill: Arc<Notify>,
     /// How it ended, once that is known.
     ended: Option<String>,
@@ -76,12 +80,12 @@ impl Processes {
         let kill = Arc::new(Notify::new());
         let killer = kill.clone();
         what.abort.tell(move || killer.notify_one());
-        let path = what.path.to_string();
+        let (app, path) = (what.app, what.path.clone());
         let way = Arc::new(WayToCome::new(what.mailbox.capacity()));
         what.mailbox.divert(way.clone());
         let process = Process {
             starting: Some(Starting { what, way }),
-            path,
+            path: path.clone(),
             kill: kill.clone(),
             ended: None,
             lost: None,
@@ -90,7 +94,7 @@ impl Processes {
         self.alive.send_modify(|alive| *alive += 1);
         let of_process = head.clone();
         head.bridge.spawn(move || async move {
-            attend(of_process.clone(), name, kill).await;
+            attend(of_process.clone(), name, app, path, kill).await;
             of_process.processes.alive.send_modify(|alive| *alive -= 1);
         });
     }
@@ -173,7 +177,7 @@ fn settle(running: &mut HashMap<String, Process>, name: &str) {
 }
 
 /// Lives as long as the process.
-async fn attend(head: Arc<Head>, name: String, kill: Arc<Notify>) {
+async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, kill: Arc<Notify>) {
     let socket = match head.processes.socket(&head).await {
         Ok(socket) => socket,
         Err(error) => return head.processes.ended(&name, format!("could not be started: {error}")),
@@ -192,12 +196,19 @@ async fn attend(head: Arc<Head>, name: String, kill: Arc<Notify>) {
         command
     });
     let child = command.and_then(|command| {
-        tokio::process::Command::from(command).stdin(std::process::Stdio::null()).kill_on_drop(true).spawn()
+        let mut command = tokio::process::Command::from(command);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true).spawn()
     });
     let mut child = match child {
         Ok(child) => child,
         Err(error) => return head.processes.ended(&name, format!("could not be started: {error}")),
     };
+    let node: Arc<str> = Arc::from(head.bridge.me().name.as_str());
+    let said = |level, target| Printed { level, app, work: path.clone(), node: node.clone(), target };
+    let out = child.stdout.take().map(|pipe| copy(pipe, tokio::io::stdout(), said(Level::Info, "stdout")));
+    let err = child.stderr.take().map(|pipe| copy(pipe, tokio::io::stderr(), said(Level::Warn, "stderr")));
+    let printed: Vec<_> = [out.map(tokio::spawn), err.map(tokio::spawn)].into_iter().flatten().collect();
     let status = tokio::select! {
         status = child.wait() => status,
         () = kill.notified() => {
@@ -210,6 +221,8 @@ async fn attend(head: Arc<Head>, name: String, kill: Arc<Notify>) {
             }
         }
     };
+    // What it printed last comes before its end, unless a child of its own keeps the pipe.
+    let _ = tokio::time::timeout(LAST_WORDS, futures::future::join_all(printed)).await;
     head.processes.ended(&name, in_words(status));
 }
 

@@ -128,6 +128,22 @@ pub(crate) struct Session {
     unacked_bytes: usize,
     /// Whether a message has arrived since one was last written at once.
     arrived: bool,
+    traffic: Traffic,
+    /// A message whose acknowledgement is waited for, and when it was sent.
+    timed: Option<(u64, Duration)>,
+}
+
+/// What a session has carried.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Traffic {
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
+    pub(crate) sent_messages: u64,
+    pub(crate) received_messages: u64,
+    /// Buffers of messages that were sent once more.
+    pub(crate) resent: u64,
+    /// How long the peer took to acknowledge the last message that was timed.
+    pub(crate) acknowledged_after: Option<Duration>,
 }
 
 struct Segment {
@@ -172,6 +188,8 @@ impl Session {
             ack_said: 0,
             unacked_bytes: 0,
             arrived: false,
+            traffic: Traffic::default(),
+            timed: None,
         }
     }
 
@@ -214,6 +232,11 @@ impl Session {
     /// Whether there is room for what can wait.
     pub(crate) fn has_room(&self) -> bool {
         self.unacknowledged() < self.settings.max_unacknowledged
+    }
+
+    /// When something was heard from the peer.
+    pub(crate) fn heard(&self) -> Duration {
+        self.heard
     }
 
     /// The bytes that are kept until they are acknowledged.
@@ -296,7 +319,14 @@ impl Session {
                 self.segments.back().expect("closed just now")
             }
         };
-        self.sent = self.sent.max(segment.last);
+        self.traffic.sent_bytes += segment.bytes.len() as u64;
+        if segment.last > self.sent {
+            self.traffic.sent_messages += segment.last - self.sent;
+            self.sent = segment.last;
+            self.timed.get_or_insert((segment.last, now));
+        } else {
+            self.traffic.resent += 1;
+        }
         self.cursor += 1;
         Some(segment.bytes.clone())
     }
@@ -344,6 +374,10 @@ impl Session {
         self.received - self.ack_said >= ACK_MESSAGES || self.unacked_bytes >= ACK_BYTES
     }
 
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
     fn put_ack(&mut self, out: &mut BytesMut) {
         Frame::Ack { received: self.received }.put(out);
         self.ack_said = self.received;
@@ -375,10 +409,17 @@ impl Session {
                 self.received = seq;
                 self.unacked_bytes += body.len();
                 self.arrived = true;
+                self.traffic.received_messages += 1;
+                self.traffic.received_bytes += body.len() as u64;
                 Ok(Some(body))
             }
             // One that is older than the last comes with messages that are sent again.
-            Frame::Ack { received } => self.acknowledge(received.max(self.acknowledged)).map(|()| None),
+            Frame::Ack { received } => {
+                if let Some((_, sent)) = self.timed.take_if(|(message, _)| *message <= received) {
+                    self.traffic.acknowledged_after = Some(now.saturating_sub(sent));
+                }
+                self.acknowledge(received.max(self.acknowledged)).map(|()| None)
+            }
             Frame::Bye(reason) => Err(SessionError::Ended(String::from_utf8_lossy(reason).into_owned())),
             Frame::Hello(_) => Err(SessionError::Greeting),
             Frame::Request(_) | Frame::Response(_) => Err(SessionError::Pull),

@@ -37,6 +37,7 @@ mod decode;
 mod diff;
 mod error;
 mod json;
+mod json_patch;
 mod key;
 mod map_diff;
 mod patch;

@@ -41,5 +41,5 @@ pub use self::error::TransportError;
 pub use self::handshake::fuzz as handshake_fuzz;
 pub(crate) use self::listener::Listener;
 pub use self::security::Token;
-pub(crate) use self::security::{Limits, Security};
+pub(crate) use self::security::{Limits, Security, read_secret};
 pub(crate) use self::tls::{Certificates, Tls, TlsFiles, make_certificates};

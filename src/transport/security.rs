@@ -74,7 +74,7 @@ impl fmt::Debug for Token {
 }
 
 /// The text in a file that only its owner may read, else what is wrong.
-pub(super) fn read_secret(path: &Path) -> Result<String, String> {
+pub(crate) fn read_secret(path: &Path) -> Result<String, String> {
     use std::io::Read;
     use std::os::unix::fs::PermissionsExt;
 

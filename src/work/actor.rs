@@ -67,18 +67,43 @@ impl Abort {
 }
 
 thread_local! {
-    static CURRENT: RefCell<Option<ActorPath>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Speaker>> = const { RefCell::new(None) };
+}
+
+/// Whose code is running.
+struct Speaker {
+    app: AppId,
+    path: ActorPath,
+    run: Option<u64>,
 }
 
 /// The Work whose code is running on this thread.
 pub(crate) fn current_work() -> Option<ActorPath> {
+    current_run().map(|(_, path, _)| path)
+}
+
+/// The same with its App and the run that is under way.
+pub(super) fn current_run() -> Option<(AppId, ActorPath, Option<u64>)> {
+    let look = |current: &RefCell<Option<Speaker>>| {
+        let current = current.borrow();
+        current.as_ref().map(|speaker| (speaker.app, speaker.path.clone(), speaker.run))
+    };
     // A destructor of a thread may log.
-    CURRENT.try_with(|current| current.borrow().clone()).ok().flatten()
+    CURRENT.try_with(look).ok().flatten()
+}
+
+/// Says which run what is logged from now on belongs to.
+fn set_run(run: Option<u64>) {
+    CURRENT.with_borrow_mut(|current| {
+        if let Some(speaker) = current {
+            speaker.run = run;
+        }
+    });
 }
 
 /// Runs an incarnation to its end and reports that end, unless it was aborted: then nobody listens any more.
 pub(crate) async fn live<W: Work>(seed: Box<Seed<W>>) {
-    let mut path = Some(seed.path.clone());
+    let mut speaker = Some(Speaker { app: seed.app, path: seed.path.clone(), run: None });
     let app = seed.app;
     let outbox = seed.outbox.clone();
     let abort = seed.abort.clone();
@@ -93,9 +118,9 @@ pub(crate) async fn live<W: Work>(seed: Box<Seed<W>>) {
             if abort.is_raised() {
                 return Poll::Ready(None);
             }
-            let before = (CURRENT.replace(path.take()), drive::enter(Some(app)));
+            let before = (CURRENT.replace(speaker.take()), drive::enter(Some(app)));
             let polled = body.as_mut().poll(cx).map(Some);
-            path = CURRENT.replace(before.0);
+            speaker = CURRENT.replace(before.0);
             drive::enter(before.1);
             polled
         })
@@ -162,6 +187,7 @@ async fn body<W: Work>(seed: Box<Seed<W>>) -> Report {
 async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) {
     cx.begin(&order);
     let run = order.run;
+    set_run(Some(run));
     if !order.announced {
         cx.outbox().report(Report::RunStarted { run });
     }
@@ -195,6 +221,7 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) {
         }
     };
     cx.current = None;
+    set_run(None);
     cx.asked.cancel = false;
     cx.outbox().report(report);
 }

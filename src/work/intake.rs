@@ -9,15 +9,18 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::Work;
+use super::json::{Question, question};
 use super::mailbox::{Closed, Mailbox, Refused};
 use super::message::{AskedFromAfar, Envelope, Handle, Letter, Message, Outcome, Reply, Told};
 use crate::wire::{self, CodecError};
 
-/// The messages that a Work takes from other processes, filled by [`Work::messages`].
+/// The messages that a Work takes from other processes and over HTTP, filled by [`Work::messages`].
 pub struct Messages<W: Work> {
     wanted: Option<(String, Arc<Mailbox<W>>)>,
     found: Option<Arc<dyn Intake>>,
     names: Vec<&'static str>,
+    asked: Option<String>,
+    question: Option<Question<W>>,
 }
 
 impl<W: Work> Messages<W> {
@@ -31,18 +34,32 @@ impl<W: Work> Messages<W> {
         if let Some((_, mailbox)) = self.wanted.take_if(|(wanted, _)| wanted == name) {
             self.found = Some(Arc::new(IntakeOf { mailbox, envelope: envelope::<W, M> }));
         }
+        if self.asked.take_if(|asked| asked == name).is_some() {
+            self.question = Some(question::<W, M>);
+        }
         self
     }
 
+    fn empty() -> Self {
+        Self { wanted: None, found: None, names: Vec::new(), asked: None, question: None }
+    }
+
+    /// How messages of this name are asked with JSON.
+    pub(super) fn question(name: &str) -> Option<Question<W>> {
+        let mut messages = Self { asked: Some(name.to_owned()), ..Self::empty() };
+        W::messages(&mut messages);
+        messages.question
+    }
+
     pub(super) fn find(mailbox: Arc<Mailbox<W>>, name: &str) -> Option<Arc<dyn Intake>> {
-        let mut messages = Self { wanted: Some((name.to_owned(), mailbox)), found: None, names: Vec::new() };
+        let mut messages = Self { wanted: Some((name.to_owned(), mailbox)), ..Self::empty() };
         W::messages(&mut messages);
         messages.found
     }
 
     /// The names of all of them.
     pub(crate) fn names() -> Vec<&'static str> {
-        let mut messages = Self { wanted: None, found: None, names: Vec::new() };
+        let mut messages = Self::empty();
         W::messages(&mut messages);
         messages.names
     }

@@ -8,12 +8,18 @@ use futures::FutureExt;
 use super::Work;
 use super::actor::{Abort, Seed, live};
 use super::intake::Messages;
+use super::json;
 use super::local::Task;
 use super::mailbox::{AnyMailbox, Mailbox};
 use super::outbox::Outbox;
+use super::run::{Input, RunKey};
 use crate::id::{ActorPath, AppId};
 use crate::payload::Holds;
 use crate::state::Value;
+use crate::wire::CodecError;
+
+type FromJson = fn(&[u8]) -> Result<(RunKey, Input), String>;
+type FromBytes = fn(&[u8]) -> Result<(RunKey, Input), CodecError>;
 
 /// A type of Work.
 pub(crate) struct WorkKind {
@@ -21,6 +27,8 @@ pub(crate) struct WorkKind {
     mailbox: fn(usize) -> Arc<dyn AnyMailbox>,
     task: fn(Ingredients) -> Task,
     messages: fn() -> Vec<&'static str>,
+    input: FromJson,
+    same_input: FromBytes,
 }
 
 /// What is needed to make an incarnation of any type.
@@ -45,6 +53,8 @@ impl WorkKind {
                 mailbox: mailbox::<W>,
                 task: task::<W>,
                 messages: Messages::<W>::names,
+                input: json::input::<W>,
+                same_input: json::same_input::<W>,
             }
         }
     }
@@ -58,9 +68,19 @@ impl WorkKind {
         (self.mailbox)(capacity)
     }
 
-    /// The messages it takes from other processes.
+    /// The messages it takes from other processes and over HTTP.
     pub(crate) fn messages(&self) -> Vec<&'static str> {
         (self.messages)()
+    }
+
+    /// An input from JSON, else what is wrong with it.
+    pub(crate) fn input(&self, json: &[u8]) -> Result<(RunKey, Input), String> {
+        (self.input)(json)
+    }
+
+    /// An input that was encoded before.
+    pub(crate) fn same_input(&self, bytes: &[u8]) -> Result<(RunKey, Input), CodecError> {
+        (self.same_input)(bytes)
     }
 }
 

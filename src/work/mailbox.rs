@@ -19,13 +19,16 @@ use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::intake::{Intake, Messages};
+use super::json::JsonAnswer;
 use super::message::{Envelope, Letter, Outcome};
 use super::route::Route;
 use super::{Command, RunOrder, Work};
+use crate::id::{ActorPath, AppId};
 
 const LARGEST_BATCH: usize = 128;
 
@@ -66,6 +69,8 @@ struct Inner<W> {
     /// Senders whose turn has come and who have not used it yet.
     granted: Vec<u64>,
     next_ticket: u64,
+    /// How many messages were ever taken, or passed on.
+    accepted: u64,
     /// Which incarnation may receive. An earlier one that was given up and still runs finds only an order to stop.
     incarnation: u64,
 }
@@ -138,6 +143,7 @@ impl<W: Work> Mailbox<W> {
                 waiting: VecDeque::new(),
                 granted: Vec::new(),
                 next_ticket: 0,
+                accepted: 0,
                 incarnation: 0,
             }),
             commanded: AtomicBool::new(false),
@@ -203,7 +209,11 @@ impl<W: Work> Mailbox<W> {
         let mut inner = self.lock();
         if let Some(closed) = inner.closed {
             return Err(match (closed, &inner.route) {
-                (Closed::Elsewhere, Some(route)) => NotTaken::Elsewhere(envelope, route.clone()),
+                (Closed::Elsewhere, Some(route)) => {
+                    let route = route.clone();
+                    inner.accepted += 1;
+                    NotTaken::Elsewhere(envelope, route)
+                }
                 _ => NotTaken::Closed(envelope, closed),
             });
         }
@@ -211,6 +221,7 @@ impl<W: Work> Mailbox<W> {
             return Err(NotTaken::Full(envelope));
         }
         inner.messages.push_back(envelope);
+        inner.accepted += 1;
         let receiver = inner.receiver.take();
         drop(inner);
         if let Some(receiver) = receiver {
@@ -264,6 +275,7 @@ impl<W: Work> Mailbox<W> {
             };
             if my_turn {
                 inner.messages.push_back(envelope.take().expect("sent once"));
+                inner.accepted += 1;
                 let receiver = inner.receiver.take();
                 drop(inner);
                 if let Some(receiver) = receiver {
@@ -487,8 +499,19 @@ pub(crate) trait AnyMailbox: Send + Sync {
     /// How many messages were lost without anybody being told.
     fn close(&self, why: Closed) -> usize;
     fn depth(&self) -> usize;
+    /// How many messages were ever taken, or passed on.
+    fn accepted(&self) -> u64;
     /// How messages of this name get in; `None` when the Work's type does not name it among its messages.
     fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn Intake>>;
+    /// Asks with JSON; `None` when the Work's type does not name the message.
+    fn ask(
+        self: Arc<Self>,
+        app: AppId,
+        path: ActorPath,
+        message: &str,
+        json: &[u8],
+        deadline: Duration,
+    ) -> Option<Result<JsonAnswer, serde_json::Error>>;
     fn into_any(self: Arc<Self>) -> Arc<dyn std::any::Any + Send + Sync>;
 }
 
@@ -521,8 +544,23 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
         self.depth()
     }
 
+    fn accepted(&self) -> u64 {
+        self.lock().accepted
+    }
+
     fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn Intake>> {
         Messages::find(self, message)
+    }
+
+    fn ask(
+        self: Arc<Self>,
+        app: AppId,
+        path: ActorPath,
+        message: &str,
+        json: &[u8],
+        deadline: Duration,
+    ) -> Option<Result<JsonAnswer, serde_json::Error>> {
+        super::json::ask(self, app, path, message, json, deadline)
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn std::any::Any + Send + Sync> {

@@ -71,6 +71,9 @@ pub(crate) struct News {
     /// What the state refers to, when that changed.
     pub(crate) holds: Option<Holds>,
     pub(crate) reports: Vec<Report>,
+    /// How many states were published, and how many of them no one will see since a newer one came first.
+    pub(crate) published: u32,
+    pub(crate) conflated: u32,
 }
 
 impl Outbox {
@@ -90,6 +93,8 @@ impl Outbox {
 
     pub(crate) fn publish(&self, patch: Patch, holds: Option<Holds>) {
         self.write(|news| {
+            news.published += 1;
+            news.conflated += u32::from(news.patch.is_some());
             match &mut news.patch {
                 Some(earlier) => earlier.then(patch),
                 none => *none = Some(patch),
@@ -103,6 +108,10 @@ impl Outbox {
     /// Both at once, as they came from another process.
     pub(crate) fn news(&self, patch: Option<Patch>, holds: Option<Holds>, reports: Vec<Report>) {
         self.write(|news| {
+            if patch.is_some() {
+                news.published += 1;
+                news.conflated += u32::from(news.patch.is_some());
+            }
             match (&mut news.patch, patch) {
                 (_, None) => {}
                 (Some(earlier), Some(patch)) => earlier.then(patch),

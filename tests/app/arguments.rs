@@ -156,7 +156,9 @@ fn works_run_where_the_command_line_places_them() {
         app.expect("second serves");
         // A run's start comes after what `on_start` published.
         let state = wait_for(address, |state| {
-            [&state["first"], &state["second"]].iter().all(|work| work["thread"] != "")
+            [&state["first"], &state["second"]]
+                .iter()
+                .all(|work| work["thread"].as_str().is_some_and(|thread| !thread.is_empty()))
         });
         assert_eq!(state["first"]["thread"] == state["second"]["thread"], same, "{placement}: {state}");
         app.signal("INT");
@@ -166,11 +168,5 @@ fn works_run_where_the_command_line_places_them() {
 
 /// Follows the events until the state is as wanted.
 fn wait_for(address: std::net::SocketAddr, holds: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
-    let mut events = Events::open(address);
-    loop {
-        let event = events.next();
-        if holds(&event["state"]) {
-            return event["state"].clone();
-        }
-    }
+    Events::open(address).until(|document| holds(&document["state"]))["state"].clone()
 }

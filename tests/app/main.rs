@@ -4,6 +4,7 @@
 //! arguments of its process, which are no business of a test harness; so this binary has a `main` of its own.
 
 mod arguments;
+mod clients;
 mod embedded;
 mod http;
 mod process;
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
     if let Ok(program) = std::env::var(programs::VARIABLE) {
         return programs::run(&program);
     }
-    let all = [arguments::TESTS, embedded::TESTS, http::TESTS, process::TESTS].concat();
+    let all = [arguments::TESTS, clients::TESTS, embedded::TESTS, http::TESTS, process::TESTS].concat();
     let trials = all.into_iter().map(|(name, test)| {
         Trial::test(name.trim_start_matches("app::"), move || {
             test();

@@ -13,6 +13,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "failing" => App::new(Failing::default).main(),
         "stuck" => App::new(Stuck::default).main(),
         "finished" => App::new(Greeter::default).main(),
+        "echo" => App::new(Echoing::default).main(),
         other => panic!("there is no program {other}"),
     }
 }
@@ -141,6 +142,51 @@ impl Work for Greeter {
 
     async fn run(&mut self, (): (), _cx: &mut WorkContext<Self>) -> Result<()> {
         println!("hello");
+        Ok(())
+    }
+}
+
+/// Takes any input and any message, for clients that know no types.
+#[derive(Default, Serialize, Deserialize)]
+struct Echo {
+    last: serde_json::Value,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct Predict(serde_json::Value);
+
+impl Work for Echo {
+    type Input = serde_json::Value;
+
+    async fn run(&mut self, input: Self::Input, _cx: &mut WorkContext<Self>) -> Result<()> {
+        log::info!("a run with an input of {} bytes", input.to_string().len());
+        Ok(())
+    }
+
+    fn messages(messages: &mut Messages<Self>) {
+        messages.accept::<Predict>();
+    }
+}
+
+impl Handle<Predict> for Echo {
+    type Reply = serde_json::Value;
+
+    async fn handle(&mut self, Predict(value): Predict, _cx: &mut WorkContext<Self>) -> serde_json::Value {
+        value
+    }
+}
+
+#[derive(Default, Serialize, Children)]
+struct Echoing {
+    server: WorkRef<Echo>,
+    train: WorkRef<Echo>,
+}
+
+impl Flow for Echoing {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        self.server.run(serde_json::Value::Null);
+        self.train.run(serde_json::Value::Null);
         Ok(())
     }
 }

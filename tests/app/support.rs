@@ -161,40 +161,150 @@ pub(crate) fn request(address: SocketAddr, bytes: &[u8]) -> Answer {
     Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
-/// The events of a server, as they come.
-pub(crate) struct Events(BufReader<TcpStream>);
+/// Sends a JSON body.
+pub(crate) fn post(address: SocketAddr, path: &str, body: &str) -> Answer {
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n"
+    );
+    request(address, format!("{head}{body}").as_bytes())
+}
+
+/// Asks with more headers, which end in line breaks.
+pub(crate) fn get_with(address: SocketAddr, path: &str, headers: &str) -> Answer {
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n");
+    request(address, head.as_bytes())
+}
+
+/// One server-sent event.
+#[derive(Debug, Clone)]
+pub(crate) struct Event {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) data: Json,
+}
+
+/// The events of a server, as they come, and what they add up to.
+pub(crate) struct Events {
+    stream: BufReader<TcpStream>,
+    /// What a client that has seen all of them knows.
+    pub(crate) document: Json,
+    pub(crate) last: u64,
+    pub(crate) missed: u64,
+}
 
 impl Events {
     pub(crate) fn open(address: SocketAddr) -> Self {
+        Self::open_with(address, "")
+    }
+
+    /// With more headers, which end in line breaks.
+    pub(crate) fn open_with(address: SocketAddr, headers: &str) -> Self {
         let mut stream = connect(address);
-        write!(stream, "GET /api/v1/events HTTP/1.1\r\nHost: {address}\r\n\r\n").expect("it listens");
-        Self(BufReader::new(stream))
+        write!(stream, "GET /api/v1/events HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n")
+            .expect("it listens");
+        Self { stream: BufReader::new(stream), document: Json::Null, last: 0, missed: 0 }
     }
 
     /// The next line that is there, whole.
-    pub(crate) fn line(&mut self) -> String {
+    fn line(&mut self) -> String {
         let mut line = String::new();
-        let read = self.0.read_line(&mut line).expect("something comes in time");
+        let read = self.stream.read_line(&mut line).expect("something comes in time");
         assert!(read > 0, "the server has hung up");
         line
     }
 
-    /// The data of the next event.
-    pub(crate) fn next(&mut self) -> Json {
+    /// The content of the next chunk of the body.
+    fn chunk(&mut self) -> Vec<u8> {
         loop {
-            // The sizes of the chunks are on lines of their own.
-            if let Some(data) = self.line().strip_prefix("data: ") {
-                return serde_json::from_str(data.trim_end()).expect("events are JSON");
+            let line = self.line();
+            // The head of the answer has no line that is a number only.
+            if let Ok(length) = usize::from_str_radix(line.trim(), 16)
+                && !line.trim().is_empty()
+            {
+                let mut chunk = vec![0; length + 2];
+                self.stream.read_exact(&mut chunk).expect("the chunk comes whole");
+                chunk.truncate(length);
+                return chunk;
             }
         }
+    }
+
+    /// The events of as many chunks as make up whole ones.
+    pub(crate) fn some(&mut self) -> Vec<Event> {
+        let mut text = Vec::new();
+        while !text.ends_with(b"\n\n") {
+            text.extend(self.chunk());
+        }
+        let text = String::from_utf8(text).expect("events are text");
+        let parse = |part: &str| {
+            let field = |name: &str| part.lines().find_map(|line| line.strip_prefix(name));
+            Some(Event {
+                id: field("id: ")?.parse().expect("ids are numbers"),
+                name: field("event: ")?.to_owned(),
+                data: serde_json::from_str(field("data: ")?).expect("events are JSON"),
+            })
+        };
+        let events: Vec<_> = text.split("\n\n").filter_map(parse).collect();
+        for event in &events {
+            self.take(event);
+        }
+        events
+    }
+
+    fn take(&mut self, event: &Event) {
+        assert!(event.id >= self.last, "{event:?} after {}", self.last);
+        self.last = event.id;
+        match event.name.as_str() {
+            "snapshot" => self.document = event.data.clone(),
+            "patch" => {
+                for operation in event.data["ops"].as_array().expect("a list") {
+                    apply(&mut self.document, operation);
+                }
+                assert_eq!(self.document["version"], event.data["version"]);
+            }
+            "missed" => self.missed += event.data["events"].as_u64().expect("a number"),
+            "log" => {}
+            other => panic!("there is an event `{other}`"),
+        }
+    }
+
+    /// Reads until the document is so.
+    pub(crate) fn until(&mut self, is_so: impl Fn(&Json) -> bool) -> &Json {
+        while !is_so(&self.document) {
+            self.some();
+        }
+        &self.document
     }
 
     /// Reads until the server hangs up.
     pub(crate) fn drain(mut self) {
         let mut rest = Vec::new();
         // How it hangs up is no matter; only a server that does not is one.
-        let end = self.0.read_to_end(&mut rest).map_err(|error| error.kind());
+        let end = self.stream.read_to_end(&mut rest).map_err(|error| error.kind());
         let hangs = matches!(end, Err(ErrorKind::WouldBlock | ErrorKind::TimedOut));
         assert!(!hangs, "the connection stays open");
+    }
+}
+
+/// Carries out one operation of a JSON Patch (RFC 6902).
+fn apply(document: &mut Json, operation: &Json) {
+    let path = operation["path"].as_str().expect("a path");
+    let Some((parent, key)) = path.rsplit_once('/') else {
+        *document = operation["value"].clone();
+        return;
+    };
+    let key = key.replace("~1", "/").replace("~0", "~");
+    let parent = document.pointer_mut(parent).unwrap_or_else(|| panic!("nothing is at {parent}"));
+    let value = operation["value"].clone();
+    match (operation["op"].as_str().expect("a name"), parent) {
+        ("add", Json::Object(object)) => assert!(object.insert(key, value).is_none(), "{operation}"),
+        ("replace", Json::Object(object)) => assert!(object.insert(key, value).is_some(), "{operation}"),
+        ("remove", Json::Object(object)) => assert!(object.remove(&key).is_some(), "{operation}"),
+        ("add", Json::Array(items)) => items.insert(key.parse().expect("a position"), value),
+        ("replace", Json::Array(items)) => items[key.parse::<usize>().expect("a position")] = value,
+        ("remove", Json::Array(items)) => drop(items.remove(key.parse().expect("a position"))),
+        (other, parent) => panic!("{other} in {parent}"),
     }
 }

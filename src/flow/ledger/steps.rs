@@ -20,6 +20,7 @@ impl Ledger {
             Overlap::Latest | Overlap::Restart => {
                 for dropped in std::mem::take(&mut self.queue) {
                     self.runs.remove(&dropped.key);
+                    self.tries().dropped(&dropped, Some("a newer input took its place"), now.wall);
                 }
             }
         }
@@ -31,7 +32,8 @@ impl Ledger {
             current.kill_at = Some(now.at + self.policy.grace);
             self.actions.push(Action::Cancel { run: current.run });
         }
-        self.queue.push_back(Waiting { key, input, attempts: 0, forgotten: false, stopped: false });
+        let queued = now.wall;
+        self.queue.push_back(Waiting { key, input, queued, attempts: 0, forgotten: false, stopped: false });
         let waits_for = self.waits_for.as_deref().filter(|_| self.life == Life::Unplaced).map(str::to_owned);
         self.record(Some(key), Stage::Pending, None, waits_for, 0, now);
         match &mut self.life {
@@ -57,6 +59,8 @@ impl Ledger {
             input: waiting.input.clone(),
             announced: false,
         }));
+        let node = self.node.clone();
+        self.tries().sent(run, &waiting, node);
         self.current = Some(Box::new(Current { waiting, run, deadline: None, kill_at: None }));
     }
 
@@ -66,6 +70,7 @@ impl Ledger {
             return;
         }
         self.life = Life::Up;
+        self.launches = self.launches.saturating_add(1);
         self.actions.push(Action::Launch);
         self.pump(now);
     }
@@ -90,12 +95,15 @@ impl Ledger {
     /// Puts a run that did not end back to the front; the same try if it never began.
     pub(super) fn again(&mut self, waiting: Waiting, why: Option<&str>, now: Moment) {
         if self.is_superseded(&waiting) {
+            self.tries().ended(Stage::Stopped, Some(Reason::Stopped), why, now.wall);
             let attempts = waiting.attempts;
             self.record(waiting.tells(), Stage::Stopped, Some(Reason::Stopped), None, attempts, now);
             return;
         }
         let began = self.run_status(waiting.key).stage == Stage::Running;
         let attempts = if began { waiting.attempts } else { waiting.attempts.saturating_sub(1) };
+        self.tries().taken_back();
+        self.tries().ended(Stage::Stopped, Some(Reason::Stopped), why, now.wall);
         let why = why.map(str::to_owned);
         self.record(waiting.tells(), Stage::Pending, None, why, attempts, now);
         self.queue.push_front(Waiting { attempts, ..waiting });
@@ -113,6 +121,7 @@ impl Ledger {
             match next {
                 Next::Relaunch { .. } => self.again(waiting, None, now),
                 Next::Stay => {
+                    self.tries().ended(Stage::Stopped, Some(Reason::Stopped), None, now.wall);
                     self.record(
                         waiting.tells(),
                         Stage::Stopped,
@@ -146,6 +155,7 @@ impl Ledger {
         let Failure { reason, message } = failure.clone();
         match &run {
             Some(run) => {
+                self.tries().ended(Stage::Failed, Some(reason), Some(&message), now.wall);
                 self.record(run.tells(), Stage::Failed, Some(reason), Some(message), run.attempts, now)
             }
             None => self.note(Stage::Failed, Some(reason), Some(message), now),

@@ -158,7 +158,7 @@ impl Model {
                 self.find_accepted(number, before);
             }
             Step::Forget(number) => {
-                self.ledger.forget(input(number).0);
+                self.ledger.forget(input(number).0, now);
                 assert_eq!(self.status(number).stage, Stage::NotStarted);
                 self.succeeded.remove(&number);
                 self.failed.remove(&number);
@@ -442,7 +442,7 @@ fn a_run_that_was_forgotten_does_not_answer_for_the_one_that_replaces_it() {
     let mut ledger = Ledger::new(Policy::shared());
     ask(&mut ledger, 1, at(0));
     ledger.report(Report::RunStarted { run: 1 }, at(0));
-    ledger.forget(input(1).0);
+    ledger.forget(input(1).0, at(0));
     assert_eq!(ask(&mut ledger, 1, at(1)), Requested::Unfinished);
     ledger.take_actions();
     ledger.report(Report::RunSucceeded { run: 1 }, at(2));

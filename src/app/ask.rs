@@ -1,0 +1,147 @@
+//! Asking a Work with JSON, wherever it lives.
+
+use std::time::Duration;
+
+use super::control::Control;
+use super::error::AppError;
+use crate::flow::{SharedRecord, lock};
+use crate::work::{Input, RunKey, Unanswered};
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum NoAnswer {
+    NoSuchWork,
+    /// The Work does not name such a message among its messages; these it does.
+    NoSuchMessage(Vec<String>),
+    /// These are all called so.
+    Ambiguous(Vec<String>),
+    /// The JSON is no such message, for this reason.
+    BadMessage(String),
+    Unanswered(Unanswered),
+}
+
+/// The type's name without the modules that it is in: `app::Predict<app::Text>` is `Predict<Text>`.
+pub(crate) fn short_name(type_name: &str) -> String {
+    let mut out = String::new();
+    let mut word = 0;
+    for c in type_name.chars() {
+        if c == ':' {
+            out.truncate(word);
+            continue;
+        }
+        out.push(c);
+        if !c.is_alphanumeric() && c != '_' {
+            word = out.len();
+        }
+    }
+    out
+}
+
+/// The names by which messages are asked for: short where that says which is meant.
+pub(crate) fn message_names(all: &[&'static str]) -> Vec<String> {
+    let short: Vec<_> = all.iter().map(|name| short_name(name)).collect();
+    let names = all.iter().zip(&short).map(|(name, own)| {
+        let twice = short.iter().filter(|other| *other == own).count() > 1;
+        if twice { (*name).to_owned() } else { own.clone() }
+    });
+    names.collect()
+}
+
+/// The one message that is meant by `name`.
+fn find(all: &[&'static str], name: &str) -> Result<&'static str, NoAnswer> {
+    if let Some(exact) = all.iter().find(|known| **known == name) {
+        return Ok(exact);
+    }
+    let meant: Vec<_> = all.iter().filter(|known| short_name(known) == name).collect();
+    match meant[..] {
+        [one] => Ok(one),
+        [] => Err(NoAnswer::NoSuchMessage(message_names(all))),
+        _ => Err(NoAnswer::Ambiguous(meant.into_iter().map(|name| (*name).to_owned()).collect())),
+    }
+}
+
+impl Control {
+    /// Asks the Work at `path`: the JSON is read as the message of this name, and the answer is JSON. Waits for the
+    /// answer at most as long as `deadline`.
+    pub(crate) async fn ask_json(
+        &self,
+        path: &str,
+        message: &str,
+        json: &[u8],
+        deadline: Duration,
+    ) -> Result<Result<Vec<u8>, NoAnswer>, AppError> {
+        let Some(record) = self.record(path).await? else { return Ok(Err(NoAnswer::NoSuchWork)) };
+        let answer = match question(&record, message, json, deadline) {
+            Ok(answer) => answer,
+            Err(why) => return Ok(Err(why)),
+        };
+        Ok(answer.await.map_err(NoAnswer::Unanswered))
+    }
+
+    /// An input of the Work at `path`, from JSON, else what is wrong with it. `None` when there is no such Work.
+    pub(crate) async fn input(
+        &self,
+        path: &str,
+        json: &[u8],
+    ) -> Result<Option<Result<(RunKey, Input), String>>, AppError> {
+        let Some(record) = self.record(path).await? else { return Ok(None) };
+        let kind = lock(&record).kind;
+        Ok(Some(kind.input(json)))
+    }
+
+    /// The input of a run that is remembered, else why it is not there. `None` when there is no such Work.
+    pub(crate) async fn input_of_run(
+        &self,
+        path: &str,
+        run: u64,
+    ) -> Result<Option<Result<(RunKey, Input), String>>, AppError> {
+        let Some(record) = self.record(path).await? else { return Ok(None) };
+        let (kind, input) = {
+            let record = lock(&record);
+            (record.kind, record.ledger.input_of(run))
+        };
+        Ok(Some(match input {
+            None => Err(format!("there is no run {run} of work `{path}`, or it is no longer remembered")),
+            Some(None) => Err(format!("the input of run {run} was too large to be kept; give it as `input`")),
+            Some(Some(bytes)) => kind.same_input(&bytes).map_err(|error| error.to_string()),
+        }))
+    }
+}
+
+fn question(
+    record: &SharedRecord,
+    message: &str,
+    json: &[u8],
+    deadline: Duration,
+) -> Result<crate::work::JsonAnswer, NoAnswer> {
+    let (kind, mailbox, app, path) = {
+        let record = lock(record);
+        (record.kind, record.mailbox.clone(), record.app, record.path.clone())
+    };
+    let name = find(&kind.messages(), message)?;
+    let asked = mailbox.ask(app, path, name, json, deadline);
+    let asked = asked.ok_or_else(|| NoAnswer::NoSuchMessage(message_names(&kind.messages())))?;
+    asked.map_err(|error| NoAnswer::BadMessage(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modules_are_left_out_of_names() {
+        assert_eq!(short_name("app::deep::Predict"), "Predict");
+        assert_eq!(short_name("app::Batch<alloc::vec::Vec<f32>, app::Text>"), "Batch<Vec<f32>, Text>");
+        assert_eq!(short_name("(app::A, u8)"), "(A, u8)");
+    }
+
+    #[test]
+    fn a_name_that_two_messages_have_is_ambiguous_and_their_whole_names_are_not() {
+        let all = ["app::v1::Predict", "app::v2::Predict", "app::Load"];
+        assert_eq!(message_names(&all), ["app::v1::Predict", "app::v2::Predict", "Load"]);
+        assert_eq!(find(&all, "Load").unwrap(), "app::Load");
+        assert_eq!(find(&all, "app::v2::Predict").unwrap(), "app::v2::Predict");
+        assert!(matches!(find(&all, "Predict"), Err(NoAnswer::Ambiguous(which)) if which == all[..2]));
+        assert!(matches!(find(&all, "Save"), Err(NoAnswer::NoSuchMessage(known)) if known.len() == 3));
+    }
+}

@@ -1,0 +1,137 @@
+//! The App as it is shown: one look at everything, taken between reactions. Cheap on the App's thread: what takes time,
+//! such as writing it as JSON, is done by whoever asked.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+
+use super::control::AppStage;
+use super::driver::Driver;
+use super::histogram::Histogram;
+use crate::flow::{FlowError, Outcomes, Record, RunEntry, lock};
+use crate::id::ActorPath;
+use crate::payload::PayloadUsage;
+use crate::remote::NodeStatus;
+use crate::state::Value;
+use crate::work::{Placement, Resources, Status, WorkKind};
+
+/// The name of the node that the Flows are on.
+pub(crate) const HEAD: &str = "head";
+
+/// Everything, at one version.
+pub(crate) struct Snapshot {
+    pub(crate) version: u64,
+    pub(crate) stage: AppStage,
+    pub(crate) reactions: u64,
+    pub(crate) reaction_times: BTreeMap<&'static str, Histogram>,
+    pub(crate) listening: Option<String>,
+    /// A Flow's own state may not serialise.
+    pub(crate) state: Result<Value, FlowError>,
+    pub(crate) works: Vec<WorkSnapshot>,
+    pub(crate) flows: Vec<FlowSnapshot>,
+    pub(crate) nodes: BTreeMap<String, NodeStatus>,
+    pub(crate) resources: Resources,
+    pub(crate) payloads: PayloadUsage,
+    /// How long it has kept the App's thread.
+    pub(crate) took: Duration,
+}
+
+pub(crate) struct WorkSnapshot {
+    pub(crate) path: ActorPath,
+    pub(crate) owner: ActorPath,
+    pub(crate) kind: &'static WorkKind,
+    pub(crate) status: Status,
+    pub(crate) placement: Placement,
+    pub(crate) node: Option<Arc<str>>,
+    pub(crate) is_up: bool,
+    pub(crate) waiting_messages: usize,
+    pub(crate) capacity: usize,
+    pub(crate) waiting_runs: usize,
+    pub(crate) outcomes: Outcomes,
+    pub(crate) restarts: u32,
+    /// Its number, its input if that is small, and when it began.
+    pub(crate) current: Option<(u64, Option<Bytes>, Option<SystemTime>)>,
+    pub(crate) needs: Resources,
+    pub(crate) accepted: u64,
+    pub(crate) published: u64,
+    pub(crate) conflated: u64,
+}
+
+pub(crate) struct FlowSnapshot {
+    pub(crate) path: ActorPath,
+    pub(crate) parent: Option<ActorPath>,
+    pub(crate) type_name: &'static str,
+    pub(crate) status: Status,
+}
+
+/// A page of the runs of a Work.
+pub(crate) struct RunsPage {
+    pub(crate) total: usize,
+    pub(crate) runs: Vec<RunEntry>,
+}
+
+fn look(record: &Record) -> WorkSnapshot {
+    let ledger = &record.ledger;
+    WorkSnapshot {
+        path: record.path.clone(),
+        owner: record.owner_path.clone(),
+        kind: record.kind,
+        status: ledger.status(),
+        placement: record.placement,
+        node: ledger.node().cloned(),
+        is_up: ledger.is_up(),
+        waiting_messages: record.mailbox.depth(),
+        capacity: record.mailbox.capacity(),
+        waiting_runs: ledger.waiting_runs(),
+        outcomes: ledger.outcomes(),
+        restarts: ledger.restart_count(),
+        current: ledger.current_run(),
+        needs: record.needs,
+        accepted: record.mailbox.accepted(),
+        published: record.published,
+        conflated: record.conflated,
+    }
+}
+
+impl Driver {
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let began = Instant::now();
+        let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id));
+        let works = works.map(|record| look(&lock(record))).collect();
+        let flows = self.tree.flows.values().map(|entry| FlowSnapshot {
+            path: entry.link.path.clone(),
+            parent: entry
+                .parent
+                .and_then(|parent| self.tree.flows.get(&parent))
+                .map(|entry| entry.link.path.clone()),
+            type_name: entry.type_name,
+            status: entry.link.status.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        });
+        let flows = flows.collect();
+        Snapshot {
+            version: self.version(),
+            stage: self.stage,
+            reactions: self.reactions,
+            reaction_times: self.reaction_times.clone(),
+            listening: self.hosts.listening(),
+            state: self.state(),
+            works,
+            flows,
+            nodes: self.hosts.nodes(),
+            resources: self.resources,
+            payloads: PayloadUsage::here(),
+            took: began.elapsed(),
+        }
+    }
+
+    pub(super) fn work_snapshot(&mut self, path: &str) -> Option<WorkSnapshot> {
+        self.record(path).map(|record| look(&lock(&record)))
+    }
+
+    pub(super) fn runs(&mut self, path: &str, skip: usize, take: usize) -> Option<RunsPage> {
+        let (total, runs) = lock(&self.record(path)?).ledger.runs(skip, take);
+        Some(RunsPage { total, runs })
+    }
+}

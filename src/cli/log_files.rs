@@ -1,0 +1,160 @@
+//! `--log-dir`: all that is logged, in files that are rotated.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use crate::app::{LogLine, also_log_to};
+
+/// The name of the file that is written; older ones end in `.1`, `.2` and so on.
+const NAME: &str = "app.log";
+
+/// A file of more bytes than this is followed by the next one.
+const LARGEST: u64 = 16 << 20;
+
+/// So many files are kept.
+const FILES: u32 = 8;
+
+/// Lines that wait to be written.
+const WAITING: usize = 8192;
+
+/// Writes what is logged from now on into this directory, which is made if it is not there.
+pub(super) fn write_to(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let mut files = Files::open(directory.to_owned(), LARGEST)?;
+    let (sender, lines) = sync_channel(WAITING);
+    std::thread::Builder::new().name("log-files".to_owned()).spawn(move || write_all(&lines, &mut files))?;
+    let lost = AtomicU64::new(0);
+    also_log_to(move |line| send(&sender, &lost, written(line)));
+    Ok(())
+}
+
+/// Whoever logs does not wait for the disk: what it cannot keep up with is counted instead.
+fn send(sender: &SyncSender<String>, lost: &AtomicU64, line: String) {
+    let before = lost.load(Ordering::Relaxed);
+    let line = if before > 0 {
+        format!("({before} lines were logged faster than they could be written)\n{line}")
+    } else {
+        line
+    };
+    match sender.try_send(line) {
+        Ok(()) => drop(lost.fetch_sub(before, Ordering::Relaxed)),
+        Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+            lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn written(line: &LogLine) -> String {
+    let time = DateTime::<Utc>::from(line.time).to_rfc3339_opts(SecondsFormat::Millis, true);
+    let mut out = format!("{time} {:5} [", line.level);
+    if let Some(work) = &line.work {
+        out.push_str(&work.to_string());
+        if let Some(run) = line.run {
+            out.push_str(&format!("#{run}"));
+        }
+        out.push_str(" on ");
+    }
+    out.push_str(line.node.as_deref().unwrap_or("head"));
+    out.push_str("] ");
+    // One line is one line.
+    out.push_str(&line.text.replace('\n', "\n    "));
+    out.push('\n');
+    out
+}
+
+fn write_all(lines: &Receiver<String>, files: &mut Files) {
+    let mut well = true;
+    while let Ok(first) = lines.recv() {
+        let mut result = files.write(&first);
+        while let (Ok(()), Ok(line)) = (&result, lines.try_recv()) {
+            result = files.write(&line);
+        }
+        let result = result.and_then(|()| files.out.flush());
+        if let Err(error) = &result
+            && well
+        {
+            // Not logged: that would come here again.
+            eprintln!("ERROR: {} cannot be written: {error}", files.directory.join(NAME).display());
+        }
+        well = result.is_ok();
+    }
+}
+
+struct Files {
+    directory: PathBuf,
+    out: BufWriter<File>,
+    length: u64,
+    largest: u64,
+}
+
+impl Files {
+    fn open(directory: PathBuf, largest: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(directory.join(NAME))?;
+        let length = file.metadata()?.len();
+        Ok(Self { directory, out: BufWriter::new(file), length, largest })
+    }
+
+    fn write(&mut self, line: &str) -> io::Result<()> {
+        if self.length > 0 && self.length + line.len() as u64 > self.largest {
+            self.rotate()?;
+        }
+        self.length += line.len() as u64;
+        self.out.write_all(line.as_bytes())
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        self.out.flush()?;
+        let numbered = |number: u32| self.directory.join(format!("{NAME}.{number}"));
+        for number in (1..FILES - 1).rev() {
+            match fs::rename(numbered(number), numbered(number + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        fs::rename(self.directory.join(NAME), numbered(1))?;
+        *self = Self::open(std::mem::take(&mut self.directory), self.largest)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_rotated_and_only_so_many_are_kept() {
+        let directory = std::env::temp_dir().join(format!("flowright-logs-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let mut files = Files::open(directory.clone(), 10).unwrap();
+        for number in 0..100 {
+            files.write(&format!("line {number:03}\n")).unwrap();
+        }
+        files.out.flush().unwrap();
+        let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
+        let newest = (read("app.log"), read("app.log.1"), read("app.log.7"));
+        let count = fs::read_dir(&directory).unwrap().count();
+        // What is there is gone on with.
+        let length = Files::open(directory.clone(), 10).unwrap().length;
+        fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(newest, ("line 099\n".into(), "line 098\n".into(), "line 092\n".into()));
+        assert_eq!((count, length), (FILES as usize, 9));
+    }
+
+    #[test]
+    fn nobody_waits_for_the_disk_and_what_is_lost_is_counted() {
+        let (sender, lines) = sync_channel(1);
+        let lost = AtomicU64::new(0);
+        for line in ["a", "b", "c"] {
+            send(&sender, &lost, line.to_owned());
+        }
+        assert_eq!(lines.recv().unwrap(), "a");
+        send(&sender, &lost, "d".to_owned());
+        assert!(lines.recv().unwrap().starts_with("(2 lines were"));
+        assert_eq!(lost.into_inner(), 0);
+    }
+}

@@ -1,0 +1,219 @@
+//! What is remembered of the runs of a Work, for people: each try, with a part of the inputs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use super::{Current, Ledger, Waiting};
+use crate::work::{Input, Reason, RunKey, Stage};
+
+/// So many tries of a Work are remembered.
+const TRIES: usize = 200;
+
+/// An input of more bytes than this is not kept once its run is over.
+const LONGEST_INPUT: usize = 4 * 1024;
+
+/// One try of a run, as it is shown.
+#[derive(Debug, Clone)]
+pub(crate) struct RunEntry {
+    /// `None` while it waits for its turn.
+    pub(crate) run: Option<u64>,
+    pub(crate) attempt: u32,
+    pub(crate) stage: Stage,
+    pub(crate) reason: Option<Reason>,
+    pub(crate) message: Option<Arc<str>>,
+    /// Encoded; `None` when it was too large to be kept.
+    pub(crate) input: Option<Bytes>,
+    pub(crate) queued: SystemTime,
+    pub(crate) started: Option<SystemTime>,
+    pub(crate) ended: Option<SystemTime>,
+    pub(crate) node: Option<Arc<str>>,
+}
+
+/// How many tries ended in which way.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Outcomes {
+    pub(crate) succeeded: u64,
+    pub(crate) failed: u64,
+    pub(crate) stopped: u64,
+    /// How long those tries took that began, in seconds, in the same order.
+    pub(crate) seconds: [f64; 3],
+}
+
+/// The tries that were begun, the last one last; at most one of them is under way.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    entries: VecDeque<RunEntry>,
+    outcomes: Outcomes,
+}
+
+impl Tries {
+    fn push(&mut self, entry: RunEntry) {
+        if self.entries.len() >= TRIES {
+            self.entries.pop_front();
+        }
+        self.entries.push_back(entry);
+    }
+
+    /// A try is sent to the Work.
+    pub(super) fn sent(&mut self, run: u64, waiting: &Waiting, node: Option<Arc<str>>) {
+        self.push(RunEntry { run: Some(run), node, ..entry(waiting) });
+    }
+
+    fn open(&mut self) -> Option<&mut RunEntry> {
+        self.entries.back_mut().filter(|entry| entry.ended.is_none())
+    }
+
+    pub(super) fn began(&mut self, now: SystemTime) {
+        if let Some(entry) = self.open() {
+            (entry.stage, entry.started) = (Stage::Running, Some(now));
+        }
+    }
+
+    pub(super) fn on_node(&mut self, node: Option<Arc<str>>) {
+        if let Some(entry) = self.open() {
+            entry.node = node;
+        }
+    }
+
+    /// What was sent did not begin, and waits again.
+    pub(super) fn taken_back(&mut self) {
+        if self.open().is_some_and(|entry| entry.started.is_none()) {
+            self.entries.pop_back();
+        }
+    }
+
+    /// The try that was sent last is over.
+    pub(super) fn ended(
+        &mut self,
+        stage: Stage,
+        reason: Option<Reason>,
+        message: Option<&str>,
+        now: SystemTime,
+    ) {
+        if let Some(entry) = self.open() {
+            close(entry, stage, reason, message, now);
+            let took = entry.started.and_then(|started| now.duration_since(started).ok());
+            self.count(stage, took.unwrap_or_default());
+        }
+    }
+
+    /// One that has never been sent is over.
+    pub(super) fn dropped(&mut self, waiting: &Waiting, why: Option<&str>, now: SystemTime) {
+        // What is under way stays the last one.
+        let open = self.open().is_some().then(|| self.entries.pop_back()).flatten();
+        let mut dropped = entry(waiting);
+        close(&mut dropped, Stage::Stopped, Some(Reason::Stopped), why, now);
+        self.push(dropped);
+        open.into_iter().for_each(|open| self.push(open));
+        self.count(Stage::Stopped, Duration::ZERO);
+    }
+
+    fn count(&mut self, stage: Stage, took: Duration) {
+        let outcomes = &mut self.outcomes;
+        let (count, place) = match stage {
+            Stage::Succeeded => (&mut outcomes.succeeded, 0),
+            Stage::Failed => (&mut outcomes.failed, 1),
+            Stage::Stopped => (&mut outcomes.stopped, 2),
+            Stage::NotStarted | Stage::Pending | Stage::Running => return,
+        };
+        *count += 1;
+        outcomes.seconds[place] += took.as_secs_f64();
+    }
+}
+
+fn close(entry: &mut RunEntry, stage: Stage, reason: Option<Reason>, message: Option<&str>, now: SystemTime) {
+    (entry.stage, entry.reason, entry.ended) = (stage, reason, Some(now));
+    entry.message = message.map(Arc::from);
+}
+
+fn entry(waiting: &Waiting) -> RunEntry {
+    let input = &waiting.input.bytes;
+    RunEntry {
+        run: None,
+        attempt: waiting.attempts,
+        stage: Stage::Pending,
+        reason: None,
+        message: None,
+        input: (input.len() <= LONGEST_INPUT).then(|| input.clone()),
+        queued: waiting.queued,
+        started: None,
+        ended: None,
+        node: None,
+    }
+}
+
+impl Ledger {
+    /// A page of the runs, the newest first, and how many there are in all.
+    pub(crate) fn runs(&self, skip: usize, take: usize) -> (usize, Vec<RunEntry>) {
+        let tries = self.tries.as_deref().map(|tries| &tries.entries);
+        let total = self.queue.len() + tries.map_or(0, VecDeque::len);
+        let waiting = self.queue.iter().rev().map(entry);
+        let begun = tries.into_iter().flat_map(|entries| entries.iter().rev().cloned());
+        (total, waiting.chain(begun).skip(skip).take(take).collect())
+    }
+
+    /// How many runs wait for their turn.
+    pub(crate) fn waiting_runs(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(crate) fn outcomes(&self) -> Outcomes {
+        self.tries.as_deref().map(|tries| tries.outcomes).unwrap_or_default()
+    }
+
+    /// The run under way: its number, its input and when it began.
+    pub(crate) fn current_run(&self) -> Option<(u64, Option<Bytes>, Option<SystemTime>)> {
+        let Current { run, waiting, .. } = &**self.current.as_ref()?;
+        let entry = self.tries.as_deref().and_then(|tries| tries.entries.back());
+        let input = &waiting.input.bytes;
+        let input = (input.len() <= LONGEST_INPUT).then(|| input.clone());
+        Some((*run, input, entry.and_then(|entry| entry.started)))
+    }
+
+    /// The input of a run that is remembered, encoded. `Some(None)` when it was too large to be kept.
+    pub(crate) fn input_of(&self, run: u64) -> Option<Option<Bytes>> {
+        let tries = self.tries.as_deref()?;
+        tries.entries.iter().find(|entry| entry.run == Some(run)).map(|entry| entry.input.clone())
+    }
+
+    /// The inputs that wait or are under way, with the number of the run where there is one.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = (Option<u64>, &Input)> {
+        let current = self.current.iter().map(|current| (Some(current.run), &current.waiting.input));
+        current.chain(self.queue.iter().map(|waiting| (None, &waiting.input)))
+    }
+
+    /// How many incarnations there were before the one that lives, or lived last.
+    pub(crate) fn restart_count(&self) -> u32 {
+        self.launches.saturating_sub(1)
+    }
+
+    /// Where the incarnation that was launched last lives.
+    pub(crate) fn placed_on(&mut self, node: Option<Arc<str>>) {
+        self.node.clone_from(&node);
+        if let Some(tries) = &mut self.tries {
+            tries.on_node(node);
+        }
+    }
+
+    /// Where the incarnation lives, while there is one.
+    pub(crate) fn node(&self) -> Option<&Arc<str>> {
+        self.node.as_ref().filter(|_| self.is_up())
+    }
+
+    pub(super) fn tries(&mut self) -> &mut Tries {
+        self.tries.get_or_insert_default()
+    }
+
+    pub(super) fn drop_waiting(&mut self, key: RunKey, why: &str, now: SystemTime) {
+        let (gone, kept) =
+            std::mem::take(&mut self.queue).into_iter().partition(|waiting: &Waiting| waiting.key == key);
+        self.queue = kept;
+        let gone: VecDeque<Waiting> = gone;
+        for waiting in gone {
+            self.tries().dropped(&waiting, Some(why), now);
+        }
+    }
+}

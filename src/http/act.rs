@@ -1,0 +1,251 @@
+//! What can be done: with Works, with the App, and asking.
+
+use std::time::Duration;
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use utoipa::IntoParams;
+
+use super::body;
+use super::model::{Accepted, InputBody, Rerun, StopBody};
+use super::problem::{OfActions, OfQuestions, Problem};
+use super::query::query;
+use super::read::{Answer, fresh};
+use crate::app::{Action, Control, NoAnswer, NotDone};
+use crate::work::{DEFAULT_ASK_DEADLINE, Input, RunKey, Unanswered};
+
+fn accepted() -> HttpResponse {
+    HttpResponse::Accepted()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .json(Accepted { accepted: true })
+}
+
+async fn perform(control: &Control, path: &str, action: Action) -> Answer {
+    match control.perform(path, action).await? {
+        Ok(()) => Ok(accepted()),
+        Err(NotDone::NoSuchWork) => Err(Problem::no_such_work(path)),
+        Err(NotDone::NotRunning) => Err(Problem::conflict("the App has not begun, or is ending")),
+        Err(NotDone::QueueFull) => {
+            Err(Problem::conflict(format!("as many runs of work `{path}` wait as may; try again later")))
+        }
+    }
+}
+
+/// Stops a Work, until it is started or its Flow asks for a run.
+#[utoipa::path(post, path = "/api/v1/works/{path}/stop", tag = "actions",
+    params(("path" = String, Path, description = "the path of the Work", example = "train")),
+    responses((status = 202, description = "it will be stopped", body = Accepted), OfActions),
+)]
+pub(super) async fn stop(control: web::Data<Control>, path: web::Path<String>) -> Answer {
+    perform(&control, &path, Action::Stop).await
+}
+
+/// Starts a Work that was stopped or has failed, without a run.
+#[utoipa::path(post, path = "/api/v1/works/{path}/start", tag = "actions",
+    params(("path" = String, Path, description = "the path of the Work", example = "train")),
+    responses((status = 202, description = "it will be started", body = Accepted), OfActions),
+)]
+pub(super) async fn start(control: web::Data<Control>, path: web::Path<String>) -> Answer {
+    perform(&control, &path, Action::Start).await
+}
+
+/// Ends the Work's incarnation and starts the next one from its last published state; a run that is under way starts again.
+#[utoipa::path(post, path = "/api/v1/works/{path}/restart", tag = "actions",
+    params(("path" = String, Path, description = "the path of the Work", example = "train")),
+    responses((status = 202, description = "it will be restarted", body = Accepted), OfActions),
+)]
+pub(super) async fn restart(control: web::Data<Control>, path: web::Path<String>) -> Answer {
+    perform(&control, &path, Action::Restart).await
+}
+
+/// A part of a body, as it was written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RerunBody<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    input: Option<&'a RawValue>,
+    #[serde(default, deserialize_with = "whole")]
+    run: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ForgetBody<'a> {
+    #[serde(borrow)]
+    input: &'a RawValue,
+}
+
+/// What is there, be it `null`: that is an input like any other.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// A whole number, as JSON has it: `7.0` is one.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let number = serde_json::Number::deserialize(deserializer)?;
+    if let Some(number) = number.as_u64() {
+        return Ok(Some(number));
+    }
+    // Above that a float is no exact number.
+    const MOST: f64 = 9_007_199_254_740_991.0;
+    match number.as_f64() {
+        Some(float) if float.fract() == 0.0 && (0.0..=MOST).contains(&float) => Ok(Some(float as u64)),
+        _ => Err(serde::de::Error::custom(format!("`run` is {number}, and has to be the number of a run"))),
+    }
+}
+
+async fn input(control: &Control, path: &str, json: &RawValue) -> Result<(RunKey, Input), Problem> {
+    let input = control.input(path, json.get().as_bytes()).await?;
+    let input = input.ok_or_else(|| Problem::no_such_work(path))?;
+    input.map_err(|why| body::unfit(format!("work `{path}` takes no such input: {why}")))
+}
+
+/// Runs an input once more, whatever became of it before.
+#[utoipa::path(post, path = "/api/v1/works/{path}/rerun", tag = "actions",
+    params(("path" = String, Path, description = "the path of the Work", example = "train")),
+    request_body(content = Rerun, description = "the input, or the number of a run that had it"),
+    responses((status = 202, description = "it will run, unless it waits or runs already", body = Accepted), OfActions),
+)]
+pub(super) async fn rerun(
+    request: HttpRequest,
+    control: web::Data<Control>,
+    path: web::Path<String>,
+    payload: web::Payload,
+) -> Answer {
+    let body = body::read_json(&request, payload).await?;
+    let (key, input) = match body::parse_object::<RerunBody<'_>>(&body)? {
+        RerunBody { input: Some(json), run: None } => input(&control, &path, json).await?,
+        RerunBody { input: None, run: Some(run) } => {
+            let input = control.input_of_run(&path, run).await?;
+            let input = input.ok_or_else(|| Problem::no_such_work(&path))?;
+            input.map_err(Problem::conflict)?
+        }
+        _ => return Err(body::unfit("give either `input` or `run`")),
+    };
+    perform(&control, &path, Action::Rerun(key, input)).await
+}
+
+/// Makes an input new again: when its Flow asks for it the next time, it runs.
+#[utoipa::path(post, path = "/api/v1/works/{path}/forget", tag = "actions",
+    params(("path" = String, Path, description = "the path of the Work", example = "train")),
+    request_body(content = InputBody, description = "the input"),
+    responses((status = 202, description = "it is forgotten", body = Accepted), OfActions),
+)]
+pub(super) async fn forget(
+    request: HttpRequest,
+    control: web::Data<Control>,
+    path: web::Path<String>,
+    payload: web::Payload,
+) -> Answer {
+    let body = body::read_json(&request, payload).await?;
+    let ForgetBody { input: json } = body::parse_object(&body)?;
+    let (key, _) = input(&control, &path, json).await?;
+    perform(&control, &path, Action::Forget(key)).await
+}
+
+/// Ends the App in good order.
+#[utoipa::path(post, path = "/api/v1/app/stop", tag = "actions",
+    request_body(content = StopBody, description = "why"),
+    responses((status = 202, description = "it will end", body = Accepted), OfActions),
+)]
+pub(super) async fn stop_app(
+    request: HttpRequest,
+    control: web::Data<Control>,
+    payload: web::Payload,
+) -> Answer {
+    let body = body::read_json(&request, payload).await?;
+    let StopBody { why } = body::parse_object(&body)?;
+    let why: String = why.chars().filter(|c| !c.is_control()).take(256).collect();
+    control.stop(format!("asked for over HTTP: {why}"));
+    Ok(accepted())
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct AskQuery {
+    /// How long to wait for the answer, in seconds.
+    #[param(minimum = 0.001, maximum = 3600, default = 30, nullable = false)]
+    deadline: Option<f64>,
+}
+
+/// Asks a Work: the body is the message, the answer its reply.
+///
+/// The message is the name of its Rust type, without modules where that is enough, and has to be one of those that the
+/// Work names in its `messages`. An empty body is `null`.
+#[utoipa::path(post, path = "/api/v1/works/{path}/messages/{message}", tag = "ask",
+    params(
+        ("path" = String, Path, description = "the path of the Work", example = "server"),
+        ("message" = String, Path, description = "the name of the message", example = "Predict"),
+        AskQuery,
+    ),
+    request_body(content = Option<serde_json::Value>, description = "the message, as its type is read from JSON"),
+    responses((status = 200, description = "the answer of the handler", body = serde_json::Value), OfQuestions),
+)]
+pub(super) async fn ask(
+    request: HttpRequest,
+    control: web::Data<Control>,
+    target: web::Path<(String, String)>,
+    payload: web::Payload,
+) -> Answer {
+    let (path, message) = target.into_inner();
+    let AskQuery { deadline } = query(&request)?;
+    let deadline = match deadline {
+        None => DEFAULT_ASK_DEADLINE,
+        Some(seconds) if (0.001..=3600.0).contains(&seconds) => Duration::from_secs_f64(seconds),
+        Some(seconds) => {
+            let detail = format!("`deadline` is {seconds}, and has to be from 0.001 to 3600 seconds");
+            return Err(Problem::bad_request(detail));
+        }
+    };
+    let mut json = match body::read_json(&request, payload).await {
+        Ok(json) => json,
+        // Nothing was sent, so that nothing has to be said of it.
+        Err(problem) if !has_body(&request) && problem.is(StatusCode::UNSUPPORTED_MEDIA_TYPE) => Bytes::new(),
+        Err(problem) => return Err(problem),
+    };
+    if json.is_empty() {
+        json = Bytes::from_static(b"null");
+    }
+    // So that what is no JSON at all is told from what is no such message.
+    body::parse::<serde::de::IgnoredAny>(&json)?;
+    match control.ask_json(&path, &message, &json, deadline).await? {
+        Ok(answer) => Ok(fresh().content_type("application/json").body(answer)),
+        Err(why) => Err(unanswered(&path, &message, why)),
+    }
+}
+
+fn has_body(request: &HttpRequest) -> bool {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    request.headers().contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
+}
+
+fn unanswered(path: &str, message: &str, why: NoAnswer) -> Problem {
+    match why {
+        NoAnswer::NoSuchWork => Problem::no_such_work(path),
+        NoAnswer::NoSuchMessage(known) => {
+            let detail = if known.is_empty() {
+                format!(
+                    "work `{path}` names no messages that it takes from outside: name `{message}` in its `fn messages`"
+                )
+            } else {
+                format!("work `{path}` names no message `{message}`; `known` has those that it does")
+            };
+            Problem::not_found(detail).known(known)
+        }
+        NoAnswer::Ambiguous(known) => {
+            Problem::conflict(format!("`{message}` may be any of `known`: give the whole name")).known(known)
+        }
+        NoAnswer::BadMessage(why) => body::unfit(format!("it is no `{message}`: {why}")),
+        NoAnswer::Unanswered(Unanswered::NotRunning(why) | Unanswered::Unsendable(why)) => {
+            Problem::conflict(why)
+        }
+        NoAnswer::Unanswered(Unanswered::Timeout(why)) => Problem::new(StatusCode::GATEWAY_TIMEOUT, why),
+        NoAnswer::Unanswered(
+            Unanswered::Failed(why) | Unanswered::NodeLost(why) | Unanswered::Unwritable(why),
+        ) => Problem::new(StatusCode::BAD_GATEWAY, why),
+    }
+}

@@ -1,0 +1,187 @@
+//! Errors as RFC 9457 has them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
+use serde::Serialize;
+use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::{IntoResponses, ToSchema};
+
+use crate::app::AppError;
+
+pub(super) const MEDIA_TYPE: &str = "application/problem+json";
+
+/// What went wrong (RFC 9457).
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct Problem {
+    /// Always `about:blank`: the status says what kind of problem it is.
+    #[serde(rename = "type")]
+    #[schema(example = "about:blank")]
+    kind: &'static str,
+    /// The status in words.
+    #[schema(example = "Not Found")]
+    title: &'static str,
+    /// The HTTP status.
+    #[schema(example = 404)]
+    status: u16,
+    /// What was wrong, and what to do.
+    #[schema(example = "there is no work `trian`")]
+    detail: String,
+    /// The path that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
+    /// The names that there are, or that the one given may mean.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    known: Vec<String>,
+    #[serde(skip)]
+    header: Option<Box<(header::HeaderName, String)>>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: detail.into(),
+            instance: None,
+            known: Vec::new(),
+            header: None,
+        }
+    }
+
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    pub(super) fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
+    }
+
+    pub(super) fn no_such_work(path: &str) -> Self {
+        Self::not_found(format!("there is no work `{path}`; /api/v1/graph has those that there are"))
+    }
+
+    pub(super) fn is(&self, status: StatusCode) -> bool {
+        self.status == status.as_u16()
+    }
+
+    pub(super) fn known(self, known: Vec<String>) -> Self {
+        Self { known, ..self }
+    }
+
+    pub(super) fn with(self, name: header::HeaderName, value: impl Into<String>) -> Self {
+        Self { header: Some(Box::new((name, value.into()))), ..self }
+    }
+
+    /// Says which request it was.
+    pub(super) fn at(self, request: &HttpRequest) -> Self {
+        Self { instance: Some(request.path().chars().take(256).collect()), ..self }
+    }
+
+    pub(super) fn respond(&self) -> HttpResponse {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = HttpResponse::build(status);
+        response.insert_header((header::CONTENT_TYPE, MEDIA_TYPE));
+        response.insert_header((header::CACHE_CONTROL, "no-store"));
+        if let Some((name, value)) = self.header.as_deref() {
+            if *name == header::CONNECTION {
+                // What is still to come is not read.
+                response.force_close();
+            } else {
+                response.insert_header((name.clone(), value.as_str()));
+            }
+        }
+        // Strings and numbers are always JSON.
+        response.body(serde_json::to_vec(self).unwrap_or_default())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        self.respond()
+    }
+}
+
+impl From<AppError> for Problem {
+    fn from(error: AppError) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+}
+
+/// One kind of problem in the OpenAPI document.
+fn described(description: &str) -> RefOr<Response> {
+    let problem = Content::new(Some(RefOr::Ref(Ref::from_schema_name("Problem"))));
+    RefOr::T(ResponseBuilder::new().description(description).content(MEDIA_TYPE, problem).build())
+}
+
+fn all(which: &[(&str, &str)]) -> BTreeMap<String, RefOr<Response>> {
+    which.iter().map(|(status, description)| ((*status).to_owned(), described(description))).collect()
+}
+
+const COMMON: [(&str, &str); 8] = [
+    ("400", "the request is malformed"),
+    ("401", "the token is missing or wrong"),
+    ("403", "the request comes from a page of another origin"),
+    ("404", "there is no such thing"),
+    ("405", "the address has no such method"),
+    ("408", "the request did not arrive in time"),
+    ("421", "the request names another host"),
+    ("503", "the App is not running"),
+];
+
+/// What any request may be answered with.
+pub(super) struct Common;
+
+impl IntoResponses for Common {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        all(&COMMON)
+    }
+}
+
+/// What an action may be answered with besides.
+pub(super) struct OfActions;
+
+impl IntoResponses for OfActions {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut responses = all(&COMMON);
+        responses.extend(all(&[
+            ("409", "it cannot be done as things stand"),
+            ("413", "the body is too large"),
+            ("415", "the body is not said to be JSON"),
+            ("422", "the body is JSON, and not what is wanted here"),
+        ]));
+        responses
+    }
+}
+
+/// What a question may be answered with besides.
+pub(super) struct OfQuestions;
+
+impl IntoResponses for OfQuestions {
+    fn responses() -> BTreeMap<String, RefOr<Response>> {
+        let mut responses = OfActions::responses();
+        responses.extend(all(&[
+            ("502", "the Work failed while it handled the message, or its answer is no JSON"),
+            ("504", "the Work did not answer in time"),
+        ]));
+        responses
+    }
+}

@@ -1,0 +1,294 @@
+//! What is there to see.
+
+use std::time::SystemTime;
+
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use chrono::DateTime;
+use serde::{Deserialize, Serialize};
+use utoipa::IntoParams;
+
+use super::model::*;
+use super::problem::{Common, Problem};
+use super::query::query;
+use crate::app::{AppStage, Control, HEAD};
+use crate::work::Stage;
+use crate::work::logs::{self, Line, Wanted};
+
+pub(super) type Answer = Result<HttpResponse, Problem>;
+
+pub(super) fn fresh() -> HttpResponseBuilder {
+    let mut response = HttpResponse::Ok();
+    response.insert_header((header::CACHE_CONTROL, "no-store"));
+    response
+}
+
+fn json<T: Serialize>(value: &T) -> HttpResponse {
+    fresh().json(value)
+}
+
+/// Whether the App lives.
+#[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses(
+    (status = 200, description = "it lives", body = Health),
+    Common,
+))]
+pub(super) async fn health() -> Answer {
+    Ok(json(&Health { status: "ok".to_owned() }))
+}
+
+/// Whether all Works are past pending.
+#[utoipa::path(get, path = "/readyz", tag = "health", responses(
+    (status = 200, description = "no Work waits for its turn or its node", body = Health),
+    Common,
+))]
+pub(super) async fn ready(control: web::Data<Control>) -> Answer {
+    let snapshot = control.snapshot().await?;
+    let unavailable = |detail: String| Problem::new(actix_web::http::StatusCode::SERVICE_UNAVAILABLE, detail);
+    if snapshot.stage != AppStage::Running {
+        return Err(unavailable("the App does not run".to_owned()));
+    }
+    let pending = snapshot.works.iter().filter(|work| work.status.stage == Stage::Pending);
+    let pending: Vec<_> = pending.map(|work| work.path.as_str().to_owned()).collect();
+    match pending.len() {
+        0 => Ok(json(&Health { status: "ok".to_owned() })),
+        some => Err(unavailable(format!("{some} Works are pending")).known(pending)),
+    }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StateQuery {
+    /// The dotted path of the part that is wanted; without it, all.
+    #[param(example = "train", nullable = false)]
+    path: Option<String>,
+}
+
+/// The state of the App, or a part of it.
+///
+/// With `If-None-Match` and the `ETag` of an earlier answer it is not sent again while it is the same.
+#[utoipa::path(get, path = "/api/v1/state", tag = "state", params(StateQuery), responses(
+    (status = 200, description = "the state", body = StateView, headers(("ETag" = String, description = "the version"))),
+    (status = 304, description = "it has not changed since", headers(("ETag" = String, description = "the version"))),
+    Common,
+))]
+pub(super) async fn state(
+    request: HttpRequest,
+    control: web::Data<Control>,
+    tag: web::Data<super::Instance>,
+) -> Answer {
+    let StateQuery { path } = query(&request)?;
+    let etag = |version: u64| format!("\"{:x}-{version}\"", tag.0);
+    let known = request.headers().get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
+    let is_known = |version: u64| {
+        let etag = etag(version);
+        known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_start_matches("W/") == etag))
+    };
+    // Between this look and the next the state may only become newer.
+    let version = *control.changes().borrow();
+    if path.is_none() && is_known(version) {
+        return Ok(HttpResponse::NotModified().insert_header((header::ETAG, etag(version))).finish());
+    }
+    let snapshot = control.snapshot().await?;
+    let version = snapshot.version;
+    let state = snapshot
+        .state
+        .map_err(|error| Problem::new(actix_web::http::StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    let path = path.unwrap_or_default();
+    let part =
+        state.get(&path).ok_or_else(|| Problem::not_found(format!("the state has nothing at `{path}`")))?;
+    if is_known(version) {
+        return Ok(HttpResponse::NotModified().insert_header((header::ETAG, etag(version))).finish());
+    }
+    let view = StateView { version, state: part.to_json() };
+    Ok(fresh().insert_header((header::ETAG, etag(version))).json(view))
+}
+
+/// The status of everything.
+#[utoipa::path(get, path = "/api/v1/status", tag = "status", responses(
+    (status = 200, description = "the status of the App, its Works, its Flows and its nodes", body = StatusView),
+    Common,
+))]
+pub(super) async fn status(control: web::Data<Control>, about: web::Data<About>) -> Answer {
+    Ok(json(&status_view(&control.snapshot().await?, &about)))
+}
+
+/// The tree of Flows and Works, and where they are.
+#[utoipa::path(get, path = "/api/v1/graph", tag = "status", responses(
+    (status = 200, description = "the Flows by path, then the Works in the order in which they joined", body = GraphView),
+    Common,
+))]
+pub(super) async fn graph(control: web::Data<Control>) -> Answer {
+    Ok(json(&graph_view(&control.snapshot().await?)))
+}
+
+/// One Work.
+#[utoipa::path(get, path = "/api/v1/works/{path}", tag = "works",
+    params(("path" = String, Path, description = "the path of the Work", example = "train")),
+    responses((status = 200, description = "the Work", body = WorkView), Common),
+)]
+pub(super) async fn work(control: web::Data<Control>, path: web::Path<String>) -> Answer {
+    match control.work_snapshot(&path).await? {
+        Some(work) => Ok(json(&work_view(&work))),
+        None => Err(Problem::no_such_work(&path)),
+    }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RunsQuery {
+    /// Which page, from 1.
+    #[param(minimum = 1, maximum = 1_000_000, default = 1, nullable = false)]
+    page: Option<u64>,
+    /// How many to a page.
+    #[param(minimum = 1, maximum = 200, default = 50, nullable = false)]
+    per_page: Option<u64>,
+}
+
+/// The runs of a Work, the newest first.
+///
+/// The last 200 tries are remembered, and those that wait.
+#[utoipa::path(get, path = "/api/v1/works/{path}/runs", tag = "works",
+    params(("path" = String, Path, description = "the path of the Work", example = "train"), RunsQuery),
+    responses((status = 200, description = "a page of runs", body = RunsView), Common),
+)]
+pub(super) async fn runs(
+    request: HttpRequest,
+    control: web::Data<Control>,
+    path: web::Path<String>,
+) -> Answer {
+    let RunsQuery { page, per_page } = query(&request)?;
+    let (page, per_page) = (page.unwrap_or(1), per_page.unwrap_or(50));
+    within("page", page, 1, 1_000_000)?;
+    within("per_page", per_page, 1, 200)?;
+    let skip = usize::try_from((page - 1) * per_page).unwrap_or(usize::MAX);
+    let take = usize::try_from(per_page).unwrap_or(usize::MAX);
+    let runs = control.runs(&path, skip, take).await?.ok_or_else(|| Problem::no_such_work(&path))?;
+    let items = runs.runs.into_iter().map(RunView::from).collect();
+    Ok(json(&RunsView { page, per_page, total: runs.total as u64, items }))
+}
+
+/// The largest number that every JSON parser reads exactly.
+const MOST: u64 = 9_007_199_254_740_991;
+
+fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), Problem> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(Problem::bad_request(format!("`{name}` is {value}, and has to be from {least} to {most}")))
+}
+
+/// The nodes, `head` among them, where the Flows are.
+#[utoipa::path(get, path = "/api/v1/nodes", tag = "status", responses(
+    (status = 200, description = "the nodes by name", body = std::collections::BTreeMap<String, NodeView>),
+    Common,
+))]
+pub(super) async fn nodes(control: web::Data<Control>) -> Answer {
+    Ok(json(&super::model::nodes(&control.snapshot().await?)))
+}
+
+/// The payloads that states of Works and inputs of runs refer to.
+#[utoipa::path(get, path = "/api/v1/payloads", tag = "state", responses(
+    (status = 200, description = "the payloads", body = PayloadsView),
+    Common,
+))]
+pub(super) async fn payloads(control: web::Data<Control>) -> Answer {
+    let items = control.payloads().await?.into_iter().map(PayloadView::from).collect();
+    Ok(json(&PayloadsView { items }))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct LogsQuery {
+    /// Lines of the Work at this path only.
+    #[param(nullable = false)]
+    work: Option<String>,
+    /// Lines that are at least as severe.
+    #[param(inline, value_type = LevelName, required = false)]
+    level: Option<LevelName>,
+    /// Lines since this time only (RFC 3339).
+    #[param(format = DateTime, nullable = false)]
+    since: Option<String>,
+    /// The lines that follow the one of this number; without it the last ones.
+    #[param(minimum = 0, maximum = 9007199254740991_i64, nullable = false)]
+    after: Option<u64>,
+    /// How many lines at most.
+    #[param(minimum = 1, maximum = 1000, default = 200, nullable = false)]
+    limit: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum LevelName {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// What was logged, as far as it is kept: the last 1,000 lines of each Work.
+#[utoipa::path(get, path = "/api/v1/logs", tag = "logs", params(LogsQuery), responses(
+    (status = 200, description = "lines, the oldest first", body = LogsView),
+    Common,
+))]
+pub(super) async fn logs(request: HttpRequest, instance: web::Data<super::Instance>) -> Answer {
+    let LogsQuery { work, level, since, after, limit } = query(&request)?;
+    let since = match since {
+        Some(text) => DateTime::parse_from_rfc3339(&text)
+            .map_err(|error| {
+                Problem::bad_request(format!(
+                    "`since` is no RFC 3339 time ({error}): 2026-01-31T12:00:00Z is one"
+                ))
+            })?
+            .into(),
+        None => SystemTime::UNIX_EPOCH,
+    };
+    let limit = limit.unwrap_or(200);
+    within("limit", limit, 1, 1000)?;
+    within("after", after.unwrap_or(0), 0, MOST)?;
+    let level = match level.unwrap_or(LevelName::Info) {
+        LevelName::Error => log::Level::Error,
+        LevelName::Warn => log::Level::Warn,
+        LevelName::Info => log::Level::Info,
+        LevelName::Debug => log::Level::Debug,
+        LevelName::Trace => log::Level::Trace,
+    };
+    let last = *logs::last().borrow();
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let found = logs::find(&Wanted { app: instance.1, work: work.as_deref(), level, since, after, limit });
+    // With a full page there may be more behind it; else all up to the last line was looked at.
+    let next = match found.last() {
+        Some(line) if found.len() == limit => line.seq,
+        Some(line) => line.seq.max(last),
+        None => last.max(after.unwrap_or(0)),
+    };
+    Ok(json(&LogsView { items: found.iter().map(|line| log_view(line)).collect(), next }))
+}
+
+pub(super) fn log_view(line: &Line) -> LogView {
+    LogView {
+        seq: line.seq,
+        time: time(line.time),
+        level: line.level.as_str().to_ascii_lowercase(),
+        work: line.work.as_ref().map(|work| work.as_str().to_owned()),
+        run: line.run,
+        node: line.node.as_deref().unwrap_or(HEAD).to_owned(),
+        target: line.target.clone(),
+        text: line.text.clone(),
+    }
+}
+
+/// Nothing is there.
+pub(super) async fn not_found(request: HttpRequest) -> HttpResponse {
+    let detail = "there is nothing at this address; the page is at /view, and the API is described by \
+                  /api/v1/openapi.json";
+    Problem::not_found(detail).at(&request).respond()
+}
+
+/// The document that describes the API.
+pub(super) async fn openapi(document: web::Data<super::document::Document>) -> HttpResponse {
+    fresh().content_type("application/json").body(document.0.clone())
+}

@@ -1,0 +1,101 @@
+//! What the process of a Work prints: shown here as it is, and kept as lines of the log of that Work.
+
+use std::sync::Arc;
+
+use log::Level;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::id::{ActorPath, AppId};
+use crate::work::logs::{LONGEST_LINE, Said, keep};
+
+/// Who prints, and where.
+pub(super) struct Printed {
+    pub(super) level: Level,
+    pub(super) app: AppId,
+    pub(super) work: ActorPath,
+    pub(super) node: Arc<str>,
+    /// `stdout` or `stderr`.
+    pub(super) target: &'static str,
+}
+
+impl Printed {
+    fn line(&self, bytes: &[u8]) {
+        let text = String::from_utf8_lossy(bytes).trim_end_matches('\r').to_owned();
+        keep(Said {
+            level: self.level,
+            app: Some(self.app),
+            work: Some(self.work.clone()),
+            run: None,
+            node: Some(self.node.clone()),
+            target: self.target,
+            text,
+        });
+    }
+}
+
+/// Copies what comes until its end.
+pub(super) async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    printed: Printed,
+) {
+    let mut buffer = vec![0; 8 * 1024];
+    let mut lines = Lines::default();
+    while let Ok(read) = from.read(&mut buffer).await {
+        if read == 0 {
+            break;
+        }
+        // Whether somebody still reads what is printed here is no matter of the Work's.
+        let _ = to.write_all(&buffer[..read]).await;
+        let _ = to.flush().await;
+        lines.take(&buffer[..read], |line| printed.line(line));
+    }
+    lines.end(|line| printed.line(line));
+}
+
+/// Bytes as lines; one that is too long is cut into several.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn take(&mut self, bytes: &[u8], mut line: impl FnMut(&[u8])) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (content, is_whole) = match part.strip_suffix(b"\n") {
+                Some(content) => (content, true),
+                None => (part, false),
+            };
+            self.0.extend_from_slice(content);
+            while self.0.len() > LONGEST_LINE {
+                let rest = self.0.split_off(LONGEST_LINE);
+                line(&std::mem::replace(&mut self.0, rest));
+            }
+            if is_whole {
+                line(&std::mem::take(&mut self.0));
+            }
+        }
+    }
+
+    fn end(mut self, mut line: impl FnMut(&[u8])) {
+        if !self.0.is_empty() {
+            line(&std::mem::take(&mut self.0));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_put_together_from_pieces_and_long_ones_are_cut() {
+        let mut found: Vec<String> = Vec::new();
+        let mut keep = |line: &[u8]| found.push(String::from_utf8_lossy(line).into_owned());
+        let mut lines = Lines::default();
+        lines.take(b"on", &mut keep);
+        lines.take(b"e\ntwo\n\nth", &mut keep);
+        lines.take(&vec![b'x'; LONGEST_LINE], &mut keep);
+        lines.end(&mut keep);
+        assert_eq!(found[..3], ["one", "two", ""]);
+        assert_eq!(found[3..].iter().map(String::len).collect::<Vec<_>>(), [LONGEST_LINE, 2]);
+    }
+}

@@ -1,0 +1,90 @@
+//! Works reached with JSON, by people and programs that know no Rust type: a message is read as the type that its handler
+//! takes, and what the handler answers is written as JSON again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use super::address::WorkAddr;
+use super::mailbox::Mailbox;
+use super::message::{AskError, Handle, Message, SendError};
+use super::run::{Input, RunKey};
+use super::{Messages, Work};
+use crate::id::{ActorPath, AppId};
+use crate::wire::{self, CodecError};
+
+/// An answer on its way, as JSON.
+pub(crate) type JsonAnswer = BoxFuture<'static, Result<Vec<u8>, Unanswered>>;
+
+/// Why a question in JSON got no answer.
+#[derive(Debug)]
+pub(crate) enum Unanswered {
+    /// No handler saw it; asking again is safe once that has changed.
+    NotRunning(String),
+    /// No handler saw it: it does not reach the process of the Work.
+    Unsendable(String),
+    Timeout(String),
+    /// A handler may have seen it.
+    Failed(String),
+    /// The same, and the node is lost.
+    NodeLost(String),
+    /// There is an answer, and it cannot be written as JSON.
+    Unwritable(String),
+}
+
+pub(super) type Question<W> = fn(WorkAddr<W>, &[u8], Duration) -> Result<JsonAnswer, serde_json::Error>;
+
+pub(super) fn question<W: Handle<M>, M: Message>(
+    work: WorkAddr<W>,
+    json: &[u8],
+    deadline: Duration,
+) -> Result<JsonAnswer, serde_json::Error> {
+    let message: M = serde_json::from_slice(json)?;
+    Ok(Box::pin(async move {
+        let reply = work.ask_within(deadline, message).await.map_err(Unanswered::from)?;
+        serde_json::to_vec(&reply).map_err(|error| {
+            Unanswered::Unwritable(format!("the answer of work `{}` is no JSON: {error}", work.path()))
+        })
+    }))
+}
+
+impl<M> From<AskError<M>> for Unanswered {
+    fn from(error: AskError<M>) -> Self {
+        let text = error.to_string();
+        match error {
+            AskError::NotHandled(SendError::Unsendable { .. }) => Self::Unsendable(text),
+            AskError::NotHandled(SendError::NodeLost { .. }) => Self::NodeLost(text),
+            AskError::NotHandled(_) => Self::NotRunning(text),
+            AskError::Timeout { .. } => Self::Timeout(text),
+            AskError::Failed { .. } => Self::Failed(text),
+            AskError::NodeLost { .. } => Self::NodeLost(text),
+            AskError::BadReply { .. } => Self::Unwritable(text),
+        }
+    }
+}
+
+/// Asks with JSON; `None` when the Work's type does not name the message.
+pub(super) fn ask<W: Work>(
+    mailbox: Arc<Mailbox<W>>,
+    app: AppId,
+    path: ActorPath,
+    message: &str,
+    json: &[u8],
+    deadline: Duration,
+) -> Option<Result<JsonAnswer, serde_json::Error>> {
+    let question = Messages::<W>::question(message)?;
+    Some(question(WorkAddr::new(app, path, mailbox), json, deadline))
+}
+
+/// An input of a Work from JSON.
+pub(super) fn input<W: Work>(json: &[u8]) -> Result<(RunKey, Input), String> {
+    let input: W::Input = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    Input::new(&input).map_err(|error| error.to_string())
+}
+
+/// An input of a Work as it was encoded before, with what keeps its payloads alive.
+pub(super) fn same_input<W: Work>(bytes: &[u8]) -> Result<(RunKey, Input), CodecError> {
+    let input: W::Input = wire::decode(bytes)?;
+    Input::new(&input)
+}
