@@ -72,7 +72,7 @@
 //! | floor | module | what it is |
 //! | --- | --- | --- |
 //! | 7 | `cli`, [`testing`] | the command line of an App's binary; Apps in tests |
-//! | 6 | `http` | the API and the page, to read |
+//! | 6 | `http` | the API and the page |
 //! | 5 | `app` | the App, the driver that runs its Flows, its end; [`Control`] is the only door for the floors above |
 //! | 4 | `flow` | Flows, run-once, restarts, schedules: no sockets, no clock |
 //! | 4 | `remote` | Works in other processes and on other machines |

@@ -67,7 +67,7 @@ pub(super) async fn restart(control: web::Data<Control>, path: web::Path<String>
 struct RerunBody<'a> {
     #[serde(borrow, default, deserialize_with = "present")]
     input: Option<&'a RawValue>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "whole")]
     run: Option<u64>,
 }
 
@@ -81,6 +81,20 @@ struct ForgetBody<'a> {
 /// What is there, be it `null`: that is an input like any other.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// A whole number, as JSON has it: `7.0` is one.
+fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let number = serde_json::Number::deserialize(deserializer)?;
+    if let Some(number) = number.as_u64() {
+        return Ok(Some(number));
+    }
+    // Above that a float is no exact number.
+    const MOST: f64 = 9_007_199_254_740_991.0;
+    match number.as_f64() {
+        Some(float) if float.fract() == 0.0 && (0.0..=MOST).contains(&float) => Ok(Some(float as u64)),
+        _ => Err(serde::de::Error::custom(format!("`run` is {number}, and has to be the number of a run"))),
+    }
 }
 
 async fn input(control: &Control, path: &str, json: &RawValue) -> Result<(RunKey, Input), Problem> {
@@ -102,7 +116,7 @@ pub(super) async fn rerun(
     payload: web::Payload,
 ) -> Answer {
     let body = body::read_json(&request, payload).await?;
-    let (key, input) = match body::parse::<RerunBody<'_>>(&body)? {
+    let (key, input) = match body::parse_object::<RerunBody<'_>>(&body)? {
         RerunBody { input: Some(json), run: None } => input(&control, &path, json).await?,
         RerunBody { input: None, run: Some(run) } => {
             let input = control.input_of_run(&path, run).await?;
@@ -127,7 +141,7 @@ pub(super) async fn forget(
     payload: web::Payload,
 ) -> Answer {
     let body = body::read_json(&request, payload).await?;
-    let ForgetBody { input: json } = body::parse(&body)?;
+    let ForgetBody { input: json } = body::parse_object(&body)?;
     let (key, _) = input(&control, &path, json).await?;
     perform(&control, &path, Action::Forget(key)).await
 }
@@ -143,7 +157,7 @@ pub(super) async fn stop_app(
     payload: web::Payload,
 ) -> Answer {
     let body = body::read_json(&request, payload).await?;
-    let StopBody { why } = body::parse(&body)?;
+    let StopBody { why } = body::parse_object(&body)?;
     let why: String = why.chars().filter(|c| !c.is_control()).take(256).collect();
     control.stop(format!("asked for over HTTP: {why}"));
     Ok(accepted())
@@ -168,7 +182,7 @@ pub(super) struct AskQuery {
         ("message" = String, Path, description = "the name of the message", example = "Predict"),
         AskQuery,
     ),
-    request_body(content = serde_json::Value, description = "the message, as its type is read from JSON"),
+    request_body(content = Option<serde_json::Value>, description = "the message, as its type is read from JSON"),
     responses((status = 200, description = "the answer of the handler", body = serde_json::Value), OfQuestions),
 )]
 pub(super) async fn ask(

@@ -65,6 +65,15 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem
     })
 }
 
+/// Reads a JSON object as a value of this type. (A list would do as well for serde.)
+pub(super) fn parse_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+    let value = parse(body)?;
+    match body.trim_ascii_start().first() {
+        Some(b'{') => Ok(value),
+        _ => Err(unfit("it has to be an object")),
+    }
+}
+
 /// JSON that is not what is wanted.
 pub(super) fn unfit(why: impl std::fmt::Display) -> Problem {
     Problem::new(

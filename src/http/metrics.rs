@@ -237,4 +237,18 @@ mod tests {
         page.sample("x", &[("work", "a\"} 1\n\\b"), ("outcome", "failed")], 2);
         assert_eq!(page.0, "x{work=\"a\\\"} 1\\n\\\\b\",outcome=\"failed\"} 2\n");
     }
+
+    #[test]
+    fn the_dashboard_shows_numbers_that_there_are() {
+        let dashboard = include_str!("../../docs/dashboard.json");
+        let source = include_str!("metrics.rs");
+        let names = dashboard.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let mut count = 0;
+        for name in names.filter(|name| name.starts_with("flowright_")) {
+            let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            assert!(source.contains(&format!("\"{}\"", family.unwrap_or(name))), "{name}");
+            count += 1;
+        }
+        assert!(count > 10);
+    }
 }

@@ -37,7 +37,7 @@ pub(super) struct Problem {
     #[schema(required = false)]
     known: Vec<String>,
     #[serde(skip)]
-    header: Option<(header::HeaderName, String)>,
+    header: Option<Box<(header::HeaderName, String)>>,
 }
 
 impl Problem {
@@ -78,7 +78,7 @@ impl Problem {
     }
 
     pub(super) fn with(self, name: header::HeaderName, value: impl Into<String>) -> Self {
-        Self { header: Some((name, value.into())), ..self }
+        Self { header: Some(Box::new((name, value.into()))), ..self }
     }
 
     /// Says which request it was.
@@ -91,8 +91,13 @@ impl Problem {
         let mut response = HttpResponse::build(status);
         response.insert_header((header::CONTENT_TYPE, MEDIA_TYPE));
         response.insert_header((header::CACHE_CONTROL, "no-store"));
-        if let Some((name, value)) = &self.header {
-            response.insert_header((name.clone(), value.as_str()));
+        if let Some((name, value)) = self.header.as_deref() {
+            if *name == header::CONNECTION {
+                // What is still to come is not read.
+                response.force_close();
+            } else {
+                response.insert_header((name.clone(), value.as_str()));
+            }
         }
         // Strings and numbers are always JSON.
         response.body(serde_json::to_vec(self).unwrap_or_default())

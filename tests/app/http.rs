@@ -26,6 +26,7 @@ tests![
     numbers_are_there_for_prometheus,
     the_page_is_served_and_other_addresses_are_not,
     what_a_work_logs_is_kept_and_written_to_files,
+    what_the_process_of_a_work_prints_is_kept_and_shown,
     nonsense_harms_nobody,
     the_server_ends_with_its_app,
 ];
@@ -315,7 +316,7 @@ fn runs_are_told_and_asked_for_again() {
         |runs: u64| move |document: &Json| document["works"]["dials.0"]["runs"]["succeeded"] == json!(runs);
     served.act("/api/v1/works/dials.0/rerun", r#"{"input": 9}"#);
     served.wait_for(succeeded(2));
-    served.act("/api/v1/works/dials.0/rerun", r#"{"run": 1}"#);
+    served.act("/api/v1/works/dials.0/rerun", r#"{"run": 1.0}"#);
     served.wait_for(succeeded(3));
     // Its Flow asks for it, so that it runs once more.
     served.act("/api/v1/works/dials.0/forget", r#"{"input": 7}"#);
@@ -334,7 +335,9 @@ fn runs_are_told_and_asked_for_again() {
     assert_problem(&rerun(r#"{"input": "seven"}"#), 422, "expected u32");
     assert_problem(&rerun(r#"{"run": 77}"#), 409, "no run 77");
     assert_problem(&rerun(r#"{"run": 1, "input": 7}"#), 422, "either");
-    assert_problem(&rerun("[]"), 422, "what is wanted");
+    for list in ["[]", "[1]", "[null, null]"] {
+        assert_problem(&rerun(list), 422, "what is wanted");
+    }
     for query in ["page=0", "per_page=201", "page=x", "pages=1", "page=1&page=2"] {
         assert_problem(&get(served.address, &format!("/api/v1/works/dials.0/runs?{query}")), 400, "");
     }
@@ -454,6 +457,30 @@ fn what_a_work_logs_is_kept_and_written_to_files() {
     let file = std::fs::read_to_string(directory.join("app.log")).expect("it was written");
     std::fs::remove_dir_all(&directory).expect("it can be removed");
     assert!(file.lines().any(|line| line.contains("WARN  [first#1 on head] a warning")), "{file}");
+}
+
+fn what_the_process_of_a_work_prints_is_kept_and_shown() {
+    let mut process = Process::start("service", &["--port", "0", "--place", "first=process"]);
+    let address = process.address();
+    let shown = process.expect("first serves");
+    assert!(shown.starts_with("out| first serves"), "{shown}");
+    process.expect("[first on");
+    let said = || {
+        let logs = get(address, "/api/v1/logs?work=first").json();
+        let items = logs["items"].as_array().expect("a list").clone();
+        items.into_iter().map(|line| (line["target"].clone(), line["text"].clone())).collect::<Vec<_>>()
+    };
+    let has =
+        |part: &str| said().iter().any(|(_, text)| text.as_str().is_some_and(|text| text.contains(part)));
+    // Both have been shown here; the line that was printed may come to the log a moment later.
+    while !(has("a warning") && has("first serves")) {}
+    let said = said();
+    let printed = said.iter().find(|(_, text)| text.as_str().is_some_and(|text| text.contains("serves")));
+    assert_eq!(printed.expect("it is there").0, "stdout");
+    let warnings = said.iter().filter(|(_, text)| text.as_str().is_some_and(|text| text.contains("warning")));
+    assert_eq!(warnings.count(), 1, "{said:?}");
+    process.signal("TERM");
+    process.end();
 }
 
 fn nonsense_harms_nobody() {

@@ -107,7 +107,60 @@ fn check_sequence(values: &[Value]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Carries out a JSON Patch (RFC 6902).
+fn patched(mut document: serde_json::Value, patch: &serde_json::Value) -> serde_json::Value {
+    use serde_json::Value as Json;
+
+    for operation in patch.as_array().unwrap() {
+        let (path, value) = (operation["path"].as_str().unwrap(), operation["value"].clone());
+        let Some((parent, key)) = path.rsplit_once('/') else {
+            document = value;
+            continue;
+        };
+        let key = key.replace("~1", "/").replace("~0", "~");
+        match (operation["op"].as_str().unwrap(), document.pointer_mut(parent).unwrap()) {
+            ("add", Json::Object(object)) => assert!(object.insert(key, value).is_none()),
+            ("replace", Json::Object(object)) => assert!(object.insert(key, value).is_some()),
+            ("remove", Json::Object(object)) => assert!(object.remove(&key).is_some()),
+            ("add", Json::Array(items)) => items.insert(key.parse().unwrap(), value),
+            ("replace", Json::Array(items)) => items[key.parse::<usize>().unwrap()] = value,
+            ("remove", Json::Array(items)) => drop(items.remove(key.parse().unwrap())),
+            (other, _) => panic!("{other}"),
+        }
+    }
+    document
+}
+
+/// Values whose keys are names, as those of states are; some of these have to be escaped.
+fn named() -> impl Strategy<Value = Value> {
+    scalar().prop_recursive(4, 48, 6, |inner| {
+        let key = "[a~/.]{0,2}".prop_map(|text| Value::Str(text.into()));
+        prop_oneof![vec(inner.clone(), 0..14).prop_map(Value::Seq), map(key, inner, 8)]
+    })
+}
+
+fn check_json(a: Value, b: &Value) -> Result<(), TestCaseError> {
+    let before = a.to_json();
+    if let Some(patch) = Tracker::resume(a, LIMIT).update(b).unwrap() {
+        prop_assert_eq!(patched(before, &patch.to_json_patch()), b.to_json());
+    }
+    Ok(())
+}
+
 proptest! {
+    #[test]
+    fn a_json_patch_leads_from_one_json_to_the_other(a in named(), b in named()) {
+        check_json(a, &b)?;
+    }
+
+    #[test]
+    fn a_json_patch_leads_from_one_list_of_maps_to_the_other(
+        a in vec(crowd(), 0..4).prop_map(Value::Seq),
+        b in vec(crowd(), 0..4).prop_map(Value::Seq),
+    ) {
+        check_json(a, &b)?;
+    }
+
     #[test]
     fn a_patch_leads_from_one_value_to_the_other(a in value(), b in value()) {
         check_pair(a, &b)?;
