@@ -158,7 +158,7 @@ fn works_run_where_the_command_line_places_them() {
         let state = wait_for(address, |state| {
             [&state["first"], &state["second"]]
                 .iter()
-                .all(|work| work["thread"].as_str().is_some_and(|it| it != ""))
+                .all(|work| work["thread"].as_str().is_some_and(|thread| !thread.is_empty()))
         });
         assert_eq!(state["first"]["thread"] == state["second"]["thread"], same, "{placement}: {state}");
         app.signal("INT");

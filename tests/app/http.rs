@@ -359,7 +359,12 @@ fn services_of_the_users_own_are_beside_the_api() {
         HttpResponse::Ok().body(format!("it was {before}"))
     }
 
-    let served = serve_app(board().routes(|config| drop(config.route("/sum", web::get().to(sum)))), "");
+    let served = serve_app(
+        board().routes(|config| {
+            config.route("/sum", web::get().to(sum));
+        }),
+        "",
+    );
     assert_eq!(get(served.address, "/sum").body, "it was 7");
     assert_eq!(get_as(served.address, "/sum", "evil.example").status, 421);
     assert_eq!(served.get("/healthz")["status"], "ok");
