@@ -128,6 +128,7 @@ export class FakeApp {
   /** Ends at once, as a process that is killed. */
   async close() {
     clearInterval(this.timer);
+    if (!this.server.listening) return;
     for (const client of this.clients) client.destroy();
     this.server.closeAllConnections();
     await new Promise((resolve) => this.server.close(resolve));

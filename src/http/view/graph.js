@@ -48,24 +48,28 @@ export class Graph {
     this.redraw();
   }
 
-  draw(selected) {
-    if (!this.root) return;
+  /** Where everything is: found anew when the tree, the width, or what is open has changed. */
+  #layout() {
     const style = getComputedStyle(this.#box);
     const width = this.#box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
-    if (!this.#places || width !== this.#width) {
-      this.#width = width;
-      this.#places = layout(this.root, this.#choices, width);
-      this.#tree.style.height = `${this.#places.height}px`;
-      this.#tree.style.width = `${this.#places.width}px`;
-      attr(this.#lines, "width", this.#places.width);
-      attr(this.#lines, "height", this.#places.height);
-      const total = this.root.works.length;
-      text(byId("graph-facts"), total === 0 ? "no Works yet" : plural(total, "Work"));
-    }
+    if (this.#places && width === this.#width) return this.#places;
+    this.#width = width;
+    this.#places = layout(this.root, this.#choices, width);
+    this.#tree.style.height = `${this.#places.height}px`;
+    this.#tree.style.width = `${this.#places.width}px`;
+    attr(this.#lines, "width", this.#places.width);
+    attr(this.#lines, "height", this.#places.height);
+    const total = this.root.works.length;
+    text(byId("graph-facts"), total === 0 ? "no Works yet" : plural(total, "Work"));
+    if (!this.#places.places.some((at) => at.node.id === this.#active)) this.#active = this.root.id;
+    return this.#places;
+  }
+
+  draw(selected) {
+    if (!this.root) return;
+    const { places, wide } = this.#layout();
     const from = this.#box.scrollTop - 200;
     const to = this.#box.scrollTop + this.#box.clientHeight + 200;
-    const { places, wide } = this.#places;
-    this.#active ??= places[0].node.id;
     const visible = places.filter((at) => (at.y + at.h >= from && at.y <= to) || at.node.id === this.#active);
     const edges = places.filter((at) => at.parent && at.y + at.h >= from && at.parent.y <= to && at.y <= to + 4000);
     list(this.#lines, edges, (at) => at.node.id, () => svg("path", {}), (path, at) => attr(path, "d", edge(at, wide)));
@@ -193,8 +197,8 @@ export class Graph {
   }
 
   #key(event) {
-    const { places } = this.#places ?? {};
-    if (!places || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!this.root || event.ctrlKey || event.metaKey || event.altKey) return;
+    const { places } = this.#layout();
     const index = Math.max(0, places.findIndex((at) => at.node.id === this.#active));
     const at = places[index];
     const to = {
