@@ -8,12 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-<<<<<<< HEAD
-use super::args::{Args, Asked, UsageError};
-=======
 use super::args::{Args, Asked, UsageError, completions};
-use crate::app::forwarding;
->>>>>>> be2f9a4 (Commands for a running App: status, state, graph, nodes, runs, payloads, logs, ask, stop, restart, rerun, top, completions)
 use crate::app::{App, AppError, AppHandle};
 use crate::app::{forwarding, keeping};
 use crate::http;

@@ -110,7 +110,8 @@ mod tests {
         for (name, _, text) in ASSETS {
             let linked = text.split('"').filter_map(|part| part.strip_prefix("view/"));
             let imported = text.lines().filter(|line| line.starts_with("import "));
-            let imported = imported.filter_map(|line| Some(line.split_once("\"./")?.1.trim_end_matches("\";")));
+            let imported =
+                imported.filter_map(|line| Some(line.split_once("\"./")?.1.trim_end_matches("\";")));
             for other in linked.chain(imported) {
                 assert!(served.contains(other), "{other}, of which {name} speaks");
             }

@@ -18,7 +18,7 @@ const clone = (value) => JSON.parse(JSON.stringify(value));
 function work(type, node, stage = "not_started", more = {}) {
   return {
     type, stage, reason: null, message: null, attempt: stage === "not_started" ? 0 : 1, since: iso(Date.now()), placement: node === "head" ? "thread" : node,
-    node, is_up: stage !== "not_started" && stage !== "stopped" && stage !== "failed", mailbox: { waiting: 0, capacity: 64, taken: 0 },
+    node, is_up: stage !== "not_started" && stage !== "stopped" && stage !== "failed", mailbox: { waiting: 0, capacity: 64, accepted: 0 },
     runs: { waiting: 0, succeeded: 0, failed: 0, stopped: 0 }, restarts: 0, current: null, messages: [], ...more,
   };
 }
@@ -244,7 +244,7 @@ export function demo() {
       app.set("/state/serving/model/requests", doc.state.serving.model.requests + 11);
       const wait = Math.max(0, Math.round(9 + 8 * Math.sin(tick / 9)));
       app.set("/works/serving.model/mailbox/waiting", wait);
-      app.set("/works/serving.model/mailbox/taken", works["serving.model"].mailbox.taken + 20 + wait);
+      app.set("/works/serving.model/mailbox/accepted", works["serving.model"].mailbox.accepted + 20 + wait);
       if (tick % 10 === 0) {
         app.set("/state/train/step", doc.state.train.step + 1);
         app.set("/state/data/index/progress", Number((((doc.state.data.index.progress * 100 + 1) % 100) / 100).toFixed(2)));

@@ -1,7 +1,7 @@
 // A browser, and programs to look at.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -47,13 +47,27 @@ export async function leave(page) {
 
 export const shot = (page, name, options) => page.screenshot({ path: join(SHOTS, `${name}.png`), ...options });
 
+let binary;
+/** The binary of tests/app, which is its own child processes. */
+function testBinary() {
+  if (binary) return binary;
+  const built = spawnSync("cargo", ["test", "--no-run", "--test", "app", "--message-format=json"], { cwd: ROOT, encoding: "utf8", maxBuffer: 1 << 28 });
+  if (built.status !== 0) throw new Error(`tests/app could not be built:\n${built.stderr}`);
+  for (const line of built.stdout.split("\n")) {
+    if (!line.startsWith("{")) continue;
+    const message = JSON.parse(line);
+    if (message.target?.name === "app" && message.executable) binary = message.executable;
+  }
+  return binary;
+}
+
 /** A program of the repository, as a process. */
 export class Program {
   lines = [];
   #waiting = [];
 
   constructor(name, args = [], env = {}) {
-    const file = join(ROOT, "target/debug/examples", name);
+    const file = env.FLOWRIGHT_TEST_PROGRAM ? testBinary() : join(ROOT, "target/debug/examples", name);
     if (!existsSync(file)) throw new Error(`there is no ${file}: cargo build --examples`);
     this.child = spawn(file, args, { env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] });
     this.ended = new Promise((resolve) => this.child.on("exit", resolve));
@@ -75,8 +89,9 @@ export class Program {
     });
   }
 
-  static async serve(name, args = []) {
-    const program = new Program(name, ["--open-ui=false", "--port", "0", ...args]);
+  /** Starts an example; with `test`, one of the programs in tests/app/programs.rs. */
+  static async serve(name, { args = [], test = false, port = 0 } = {}) {
+    const program = new Program(name, ["--open-ui=false", "--port", String(port), ...args], test ? { FLOWRIGHT_TEST_PROGRAM: name } : {});
     const line = await program.expect("/view");
     program.port = Number(line.match(/:(\d+)\/view/)[1]);
     return program;

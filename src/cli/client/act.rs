@@ -99,12 +99,12 @@ pub(super) fn rerun(args: &RerunArgs) -> Result<(), ClientError> {
             if args.act.target.json {
                 Ok(())
             } else {
-                print(&format!("run {} of {work} has succeeded\n", run.run))
+                print(&format!("run {} of {work} has succeeded\n", run.run.unwrap_or_default()))
             }
         }
         Some(run) => Err(ClientError::RunEnded {
             work: work.clone(),
-            run: run.run,
+            run: run.run.unwrap_or_default(),
             stage: if run.stage == "stopped" { "stopped" } else { "failed" },
             message: run.message,
         }),

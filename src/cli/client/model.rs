@@ -74,7 +74,7 @@ pub(super) struct NodeView {
     pub(super) resources: Resources,
     pub(super) used: Resources,
     pub(super) works: Vec<String>,
-    pub(super) payloads: Kept,
+    pub(super) payloads: Option<Kept>,
     pub(super) heartbeat_age: Option<f64>,
 }
 
@@ -107,7 +107,8 @@ pub(super) struct RunsPage {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RunView {
-    pub(super) run: u64,
+    /// None while it waits for its turn.
+    pub(super) run: Option<u64>,
     pub(super) attempt: u64,
     pub(super) stage: String,
     pub(super) reason: Option<String>,

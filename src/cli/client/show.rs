@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::api::Api;
 use super::error::ClientError;
-use super::model::{Document, Items, NodeView, PayloadView, RunsPage, WorkView};
+use super::model::{Document, Items, Kept, NodeView, PayloadView, RunsPage, WorkView};
 use super::table::{Table, bytes, clock, colours, cut, one_line, seconds_between, span, stage, type_name};
 use super::watch::Picture;
 
@@ -112,6 +112,14 @@ pub(super) fn why(work: &WorkView) -> String {
     }
 }
 
+/// What the values of payloads take on a node.
+pub(super) fn kept(kept: Kept) -> String {
+    match kept.disk {
+        0 => bytes(kept.memory),
+        disk => format!("{} +{} on disk", bytes(kept.memory), bytes(disk)),
+    }
+}
+
 pub(super) fn nodes(api: &Api, json: bool) -> Picture {
     either(json, api.get("nodes")?, |nodes: std::collections::BTreeMap<String, NodeView>, out| {
         let mut table =
@@ -122,11 +130,7 @@ pub(super) fn nodes(api: &Api, json: bool) -> Picture {
                 0 => "-".to_owned(),
                 all => format!("{} of {}", bytes(node.used.memory), bytes(all)),
             };
-            let disk = if node.payloads.disk > 0 {
-                format!(" +{} on disk", bytes(node.payloads.disk))
-            } else {
-                String::new()
-            };
+            let kept = node.payloads.map_or_else(|| "-".to_owned(), kept);
             let labels: Vec<_> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
             table.row(vec![
                 name.as_str().into(),
@@ -141,7 +145,7 @@ pub(super) fn nodes(api: &Api, json: bool) -> Picture {
                 used(node.used.cpus, node.resources.cpus).into(),
                 used(node.used.gpus, node.resources.gpus).into(),
                 memory.into(),
-                format!("{}{disk}", bytes(node.payloads.memory)).into(),
+                kept.into(),
                 node.heartbeat_age
                     .filter(|_| !node.is_head)
                     .map(|age| format!("{} ago", span(age)))
@@ -166,7 +170,7 @@ pub(super) fn runs(api: &Api, work: &str, limit: u32, json: bool) -> Picture {
             let reason = run.reason.as_deref().unwrap_or_default().replace('_', " ");
             let why = run.message.as_ref().map_or(reason.clone(), |message| format!("{reason}: {message}"));
             table.row(vec![
-                run.run.to_string().into(),
+                run.run.map(|run| run.to_string()).unwrap_or_default().into(),
                 run.attempt.to_string().into(),
                 stage(&run.stage),
                 run.started.as_deref().map(clock).unwrap_or_default().into(),

@@ -14,8 +14,8 @@ use super::api::Api;
 use super::args::Target;
 use super::error::ClientError;
 use super::model::{Document, Items, LogView};
-use super::show::{age, headline, mailbox, place, runs_of, why};
-use super::table::{bytes, clock, colours, one_line};
+use super::show::{age, headline, kept, mailbox, place, runs_of, why};
+use super::table::{clock, colours, one_line};
 
 const EVERY: Duration = Duration::from_millis(500);
 /// In this order: what wants to be looked at comes first.
@@ -153,8 +153,8 @@ impl Screen {
     fn machines(&self) -> Vec<Line<'static>> {
         let line = |(name, node): (&String, &super::model::NodeView)| {
             let cpus = format!("{}/{} cpus", node.used.cpus, node.resources.cpus);
-            let kept = bytes(node.payloads.memory);
-            let text = format!("{name:16} {} Works, {cpus}, payloads {kept}", node.works.len());
+            let kept = node.payloads.map(|all| format!(", payloads {}", kept(all))).unwrap_or_default();
+            let text = format!("{name:16} {} Works, {cpus}{kept}", node.works.len());
             if node.is_connected || node.is_head {
                 Line::raw(one_line(&text))
             } else {

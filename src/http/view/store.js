@@ -80,13 +80,14 @@ export class Store {
   sample() {
     for (const [path, work] of Object.entries(this.doc?.works ?? {})) {
       let past = this.#history.get(path);
-      if (!past) this.#history.set(path, (past = { depth: [], rate: [], taken: null }));
+      if (!past) this.#history.set(path, (past = { depth: [], rate: [], accepted: [] }));
       keep(past.depth, work.mailbox?.waiting ?? 0);
-      const taken = work.mailbox?.taken;
-      if (taken !== undefined) {
-        keep(past.rate, past.taken === null ? 0 : Math.max(0, taken - past.taken));
-        past.taken = taken;
-      }
+      const accepted = work.mailbox?.accepted;
+      if (accepted === undefined) continue;
+      // Over two seconds: the App counts anew that often.
+      const before = past.accepted.at(-2) ?? past.accepted.at(-1) ?? accepted;
+      keep(past.rate, Math.max(0, (accepted - before) / Math.min(2, Math.max(1, past.accepted.length))));
+      past.accepted = [...past.accepted.slice(-1), accepted];
     }
     for (const path of this.#history.keys()) if (!(path in this.doc.works)) this.#history.delete(path);
   }
