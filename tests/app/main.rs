@@ -28,14 +28,8 @@ fn main() -> ExitCode {
     if let Ok(program) = std::env::var(programs::VARIABLE) {
         return programs::run(&program);
     }
-    let tests = [
-        arguments::TESTS,
-        clients::TESTS,
-        commands::TESTS,
-        embedded::TESTS,
-        http::TESTS,
-        process::TESTS,
-    ];
+    let tests =
+        [arguments::TESTS, clients::TESTS, commands::TESTS, embedded::TESTS, http::TESTS, process::TESTS];
     let all = tests.concat();
     let trials = all.into_iter().map(|(name, test)| {
         Trial::test(name.trim_start_matches("app::"), move || {
