@@ -12,7 +12,9 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "service" => App::new(Service::default).main(),
         "failing" => App::new(Failing::default).main(),
         "stuck" => App::new(Stuck::default).main(),
-        "desk" => App::new(|| Desk { adder: WorkRef::new(Adder::default()).on_error(OnError::Capture) }).main(),
+        "desk" => {
+            App::new(|| Desk { adder: WorkRef::new(Adder::default()).on_error(OnError::Capture) }).main()
+        }
         "finished" => App::new(Greeter::default).main(),
         "echo" => App::new(Echoing::default).main(),
         other => panic!("there is no program {other}"),

@@ -42,7 +42,12 @@ pub(super) fn stop(args: &StopArgs) -> Result<(), ClientError> {
             )
         }
         None => {
-            let accepted = api.post("app/stop", Some(&json!({ "why": "asked for on the command line" })))?;
+            let accepted =
+                match api.post("app/stop", Some(&json!({ "why": "asked for on the command line" }))) {
+                    // It may have ended before its answer got here; whether it has is seen below.
+                    Err(ClientError::Broken { .. }) => json!({ "accepted": true }),
+                    accepted => accepted?,
+                };
             // It is over when its events are, or when it does not answer any more.
             let over = |api: &Api| match api.get::<Json>("status") {
                 Err(ClientError::NoApp { .. } | ClientError::Broken { .. }) => Ok(Some(())),

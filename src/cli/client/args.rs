@@ -115,7 +115,7 @@ pub(in crate::cli) struct AskArgs {
     pub(super) message: String,
 
     /// The message
-    #[arg(value_name = "JSON", default_value = "null", value_parser = json)]
+    #[arg(value_name = "JSON", allow_negative_numbers = true, default_value = "null", value_parser = json)]
     pub(super) body: serde_json::Value,
 
     /// How long to wait for the answer, in seconds
@@ -150,7 +150,7 @@ pub(in crate::cli) struct RerunArgs {
     pub(super) work: String,
 
     /// The input
-    #[arg(value_name = "JSON", value_parser = json)]
+    #[arg(value_name = "JSON", allow_negative_numbers = true, value_parser = json)]
     pub(super) input: serde_json::Value,
 
     #[command(flatten)]

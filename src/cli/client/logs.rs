@@ -13,8 +13,11 @@ use super::table::{colours, one_line, paint};
 
 pub(super) fn logs(args: &LogsArgs) -> Result<(), ClientError> {
     let api = Api::new(&args.target)?;
-    // The events first, so that nothing falls between what was and what comes.
-    let events = if args.follow { Some(api.events()?) } else { None };
+    // The events first, up to where they have begun, so that nothing falls between what was and what comes.
+    let mut events = if args.follow { Some(api.events()?) } else { None };
+    if let Some(events) = &mut events {
+        events.next()?;
+    }
     if let Some(work) = &args.work {
         let _: Json = api.of_work(work, "")?;
     }

@@ -161,13 +161,17 @@ pub(super) struct Place {
 pub(super) struct Problem {
     title: String,
     detail: Option<String>,
+    /// The names that would have been right.
+    #[serde(default)]
+    known: Vec<String>,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.detail {
-            Some(detail) => write!(f, "{}: {detail}", self.title),
-            None => f.write_str(&self.title),
+            Some(detail) => write!(f, "{}: {detail}", self.title)?,
+            None => f.write_str(&self.title)?,
         }
+        if self.known.is_empty() { Ok(()) } else { write!(f, " (known: {})", self.known.join(", ")) }
     }
 }

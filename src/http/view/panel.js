@@ -90,7 +90,7 @@ export class WorkPanel {
 
   #runs(work) {
     const { items, total, error, loaded } = this.runs.of(this.path, work);
-    list(this.runList, items.slice(0, 20), (run) => `${run.run}.${run.attempt}`, (run) => this.#run(run), (row, run) => {
+    list(this.runList, items.slice(0, 20), (run) => `${run.run}.${run.attempt}.${run.queued}`, (run) => this.#run(run), (row, run) => {
       setIcon(row.icon, run.stage);
       text(row.stage, `${stageName(run.stage)}${run.reason ? ` (${reasonName(run.reason)})` : ""}`);
       const begun = Date.parse(run.started);
@@ -113,7 +113,7 @@ export class WorkPanel {
       again: button("Rerun", () => actions.rerun(this.path, run.run), { class: "small", "aria-label": `Rerun run ${run.run}` }),
     };
     const row = el("li", { class: "run" },
-      el("div", { class: "line" }, parts.icon, el("b", { class: "num", text: `${run.run}${run.attempt > 1 ? `, try ${run.attempt}` : ""}` }), parts.stage, parts.time, parts.when, parts.again),
+      el("div", { class: "line" }, parts.icon, el("b", { class: "num", text: `${run.run ?? ""}${run.attempt > 1 ? `, try ${run.attempt}` : ""}` }), parts.stage, parts.time, parts.when, parts.again),
       parts.input, parts.message);
     return Object.assign(row, parts);
   }

@@ -82,7 +82,7 @@ export class Timeline {
       bars.push({ run, x, w, begun, ended });
     }
     attr(row.track, "width", this.width);
-    list(row.track, bars.reverse(), ({ run }) => `${run.run}.${run.attempt}`, () => {
+    list(row.track, bars.reverse(), ({ run }) => `${run.run}.${run.attempt}.${run.queued}`, () => {
       const bar = svg("rect", { y: 6, height: 14, rx: 2 });
       bar.append((bar.tip = svg("title")));
       return bar;
