@@ -27,7 +27,7 @@ const FLOORS: [(&str, u32); 15] = [
 ];
 
 /// Names that only these modules may use, each by itself or as the beginning of a path.
-const ONLY: [(&str, &[&str]); 8] = [
+const ONLY: [(&str, &[&str]); 10] = [
     ("object_store", &["drive"]),
     ("rmp_serde", &["wire"]),
     ("tokio_rustls", &["transport"]),
@@ -36,6 +36,8 @@ const ONLY: [(&str, &[&str]); 8] = [
     ("clap", &["cli"]),
     ("env_logger", &["cli"]),
     ("croner", &["flow"]),
+    ("ureq", &["cli"]),
+    ("ratatui", &["cli"]),
 ];
 
 /// The one file that calls the system without a safe wrapper, which it explains.

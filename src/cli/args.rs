@@ -6,6 +6,7 @@ use clap::Parser;
 use thiserror::Error;
 
 use super::certs::CertsArgs;
+use super::client::Client;
 use super::node::NodeArgs;
 use crate::app::Config;
 use crate::work::{Placement, UnknownPlacement};
@@ -30,6 +31,13 @@ enum Command {
     Node(NodeArgs),
     /// Make a CA and certificates for --tls-cert, --tls-key and --tls-ca
     Certs(CertsArgs),
+    #[command(flatten)]
+    Client(Client),
+    /// Write completions of this command line for a shell
+    Completions {
+        /// bash, elvish, fish, powershell or zsh
+        shell: clap_complete::Shell,
+    },
 }
 
 /// What a command line asks for.
@@ -38,6 +46,8 @@ pub(super) enum Asked {
     Run(Args),
     Node(NodeArgs),
     Certs(CertsArgs),
+    Client(Client),
+    Completions(clap_complete::Shell),
 }
 
 /// How the App is to be run.
@@ -268,9 +278,20 @@ impl CommandLine {
             Some(Command::Run(args)) => Asked::Run(args),
             Some(Command::Node(args)) => Asked::Node(args),
             Some(Command::Certs(args)) => Asked::Certs(args),
+            Some(Command::Client(command)) => Asked::Client(command),
+            Some(Command::Completions { shell }) => Asked::Completions(shell),
             None => Asked::Run(self.args),
         }
     }
+}
+
+/// Completions for `shell`, under the name that the program was called by.
+pub(super) fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&called).file_name().unwrap_or(&called).to_string_lossy().into_owned();
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut <CommandLine as clap::CommandFactory>::command(), name, &mut text);
+    text
 }
 
 pub(super) fn log_level(name: &str) -> Result<log::LevelFilter, &'static str> {

@@ -2,6 +2,7 @@
 
 mod args;
 mod certs;
+mod client;
 mod log_files;
 mod node;
 mod run;

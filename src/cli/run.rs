@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::args::{Args, Asked, UsageError};
+use super::args::{Args, Asked, UsageError, completions};
 use crate::app::{App, AppError, AppHandle};
 use crate::app::{forwarding, keeping};
 use crate::http;
@@ -32,6 +32,12 @@ impl App {
                 return self.node(&args);
             }
             Asked::Certs(args) => return super::certs::make(&args),
+            Asked::Client(command) => return super::client::run(&command),
+            Asked::Completions(shell) => {
+                // Whether somebody still reads is no matter of the program's.
+                let _ = io::stdout().lock().write_all(&completions(shell));
+                return ExitCode::SUCCESS;
+            }
         };
         init_log(args.log_level);
         match args.environment().and_then(|variables| Ok((variables, args.config()?))) {

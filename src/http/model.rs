@@ -197,6 +197,8 @@ pub(super) struct WorkView {
 pub(super) struct MailboxView {
     pub(super) waiting: u64,
     pub(super) capacity: u64,
+    /// How many were ever taken, or passed on to where the Work is.
+    pub(super) accepted: u64,
 }
 
 /// How many runs wait, and how many tries have ended in which way.
@@ -498,7 +500,11 @@ pub(super) fn work_view(work: &WorkSnapshot) -> WorkView {
         placement: work.placement.to_string(),
         node: work.node.as_ref().map(|node| node.to_string()),
         is_up: work.is_up,
-        mailbox: MailboxView { waiting: work.waiting_messages as u64, capacity: work.capacity as u64 },
+        mailbox: MailboxView {
+            waiting: work.waiting_messages as u64,
+            capacity: work.capacity as u64,
+            accepted: work.accepted,
+        },
         runs: RunCounts {
             waiting: work.waiting_runs as u64,
             succeeded: outcomes.succeeded,

@@ -352,7 +352,7 @@ impl Session {
             return None;
         }
         let now = now();
-        if !(urgent && self.arrived) && !self.is_silent(now) {
+        if !(urgent && self.arrived || self.is_silent(now)) {
             return None;
         }
         self.arrived = false;

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod clients;
+mod commands;
 mod embedded;
 mod http;
 mod process;
@@ -27,7 +28,9 @@ fn main() -> ExitCode {
     if let Ok(program) = std::env::var(programs::VARIABLE) {
         return programs::run(&program);
     }
-    let all = [arguments::TESTS, clients::TESTS, embedded::TESTS, http::TESTS, process::TESTS].concat();
+    let tests =
+        [arguments::TESTS, clients::TESTS, commands::TESTS, embedded::TESTS, http::TESTS, process::TESTS];
+    let all = tests.concat();
     let trials = all.into_iter().map(|(name, test)| {
         Trial::test(name.trim_start_matches("app::"), move || {
             test();

@@ -12,6 +12,9 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "service" => App::new(Service::default).main(),
         "failing" => App::new(Failing::default).main(),
         "stuck" => App::new(Stuck::default).main(),
+        "desk" => {
+            App::new(|| Desk { adder: WorkRef::new(Adder::default()).on_error(OnError::Capture) }).main()
+        }
         "finished" => App::new(Greeter::default).main(),
         "echo" => App::new(Echoing::default).main(),
         other => panic!("there is no program {other}"),
@@ -187,6 +190,55 @@ impl Flow for Echoing {
     fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
         self.server.run(serde_json::Value::Null);
         self.train.run(serde_json::Value::Null);
+        Ok(())
+    }
+}
+
+/// Adds numbers, those of runs and those of messages; one that would make it negative is an error.
+#[derive(Default, Serialize, Deserialize)]
+struct Adder {
+    total: i64,
+}
+
+impl Work for Adder {
+    type Input = i64;
+
+    async fn run(&mut self, number: i64, _cx: &mut WorkContext<Self>) -> Result<()> {
+        if self.total + number < 0 {
+            bail!("{} and {number} is less than nothing", self.total);
+        }
+        self.total += number;
+        log::info!("the total is {}", self.total);
+        Ok(())
+    }
+
+    fn messages(messages: &mut Messages<Self>) {
+        messages.accept::<Add>();
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Add(i64);
+
+impl Handle<Add> for Adder {
+    type Reply = i64;
+
+    async fn handle(&mut self, Add(number): Add, cx: &mut WorkContext<Self>) -> i64 {
+        self.total += number;
+        cx.publish(self);
+        self.total
+    }
+}
+
+/// Has an adder, which it gives one number.
+#[derive(Serialize, Children)]
+struct Desk {
+    adder: WorkRef<Adder>,
+}
+
+impl Flow for Desk {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        self.adder.run(7);
         Ok(())
     }
 }

@@ -26,6 +26,11 @@ impl Process {
         let mut command = Command::new(std::env::current_exe().expect("a test knows its file"));
         command.env(programs::VARIABLE, program).env_remove("GREETING").env_remove("RUST_LOG");
         command.arg("--open-ui=false").args(arguments);
+        Self::start_command(command)
+    }
+
+    /// Starts anything.
+    pub(crate) fn start_command(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

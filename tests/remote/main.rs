@@ -12,6 +12,7 @@ mod lab;
 mod payloads;
 mod places;
 mod processes;
+#[allow(dead_code, reason = "the tests of faults need more of it")]
 mod proxy;
 mod strangers;
 mod support;

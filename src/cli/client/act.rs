@@ -1,0 +1,177 @@
+//! Commands that change something, and waiting until it is done.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value as Json, json};
+
+use super::api::{Api, Events};
+use super::args::{ActArgs, AskArgs, RerunArgs, RestartArgs, StopArgs};
+use super::error::ClientError;
+use super::model::{RunView, RunsPage, WorkView};
+use super::show::as_json;
+use super::table::{colours, span};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+pub(super) fn ask(args: &AskArgs) -> Result<(), ClientError> {
+    let api = Api::new(&args.target)?;
+    let path = format!("/messages/{}?deadline={}", super::api::escape(&args.message), args.deadline);
+    // The App keeps to the deadline; the rest is for its answer to get here.
+    let limit = Duration::from_secs_f64(args.deadline.min(1e9)) + LIMIT;
+    let answer = api.post_work(&args.work, &path, Some(&args.body), limit)?;
+    print(&as_json(&answer))
+}
+
+pub(super) fn stop(args: &StopArgs) -> Result<(), ClientError> {
+    let api = Api::new(&args.act.target)?;
+    let events = api.events()?;
+    match &args.work {
+        Some(work) => {
+            let accepted = api.post_work(work, "/stop", None, LIMIT)?;
+            let up = |api: &Api| api.of_work::<WorkView>(work, "").map(|view| (!view.is_up).then_some(()));
+            finish(
+                &args.act,
+                &accepted,
+                &api,
+                events,
+                &format!("stopping {work}"),
+                &format!("{work} has stopped"),
+                up,
+            )
+        }
+        None => {
+            let accepted =
+                match api.post("app/stop", Some(&json!({ "why": "asked for on the command line" }))) {
+                    // It may have ended before its answer got here; whether it has is seen below.
+                    Err(ClientError::Broken { .. }) => json!({ "accepted": true }),
+                    accepted => accepted?,
+                };
+            // It is over when its events are, or when it does not answer any more.
+            let over = |api: &Api| match api.get::<Json>("status") {
+                Err(ClientError::NoApp { .. } | ClientError::Broken { .. }) => Ok(Some(())),
+                _ => Ok(None),
+            };
+            finish(&args.act, &accepted, &api, events, "stopping the App", "the App has stopped", over)
+        }
+    }
+}
+
+pub(super) fn restart(args: &RestartArgs) -> Result<(), ClientError> {
+    let api = Api::new(&args.act.target)?;
+    let events = api.events()?;
+    let work = &args.work;
+    let before: WorkView = api.of_work(work, "")?;
+    let accepted = api.post_work(work, "/restart", None, LIMIT)?;
+    let mut was_down = !before.is_up;
+    let is_done = |api: &Api| {
+        let view: WorkView = api.of_work(work, "")?;
+        was_down |= !view.is_up || view.since != before.since;
+        Ok((was_down && view.is_up).then_some(()))
+    };
+    finish(
+        &args.act,
+        &accepted,
+        &api,
+        events,
+        &format!("restarting {work}"),
+        &format!("{work} has been restarted"),
+        is_done,
+    )
+}
+
+pub(super) fn rerun(args: &RerunArgs) -> Result<(), ClientError> {
+    let api = Api::new(&args.act.target)?;
+    let events = api.events()?;
+    let work = &args.work;
+    let newest = |api: &Api| -> Result<Option<RunView>, ClientError> {
+        let page: RunsPage = api.of_work(work, "/runs?page=1&per_page=50")?;
+        Ok(page.items.into_iter().find(|run| run.input == args.input))
+    };
+    let before = newest(&api)?.map(|run| (run.run, run.attempt));
+    let accepted = api.post_work(work, "/rerun", Some(&json!({ "input": args.input })), LIMIT)?;
+    let mut ended = None;
+    let done = |api: &Api| {
+        let run = newest(api)?.filter(|run| Some((run.run, run.attempt)) != before && run.ended.is_some());
+        Ok(run.map(|run| ended = Some(run)))
+    };
+    let input = args.input.to_string();
+    finish(&args.act, &accepted, &api, events, &format!("running {work} with {input}"), "", done)?;
+    match ended {
+        None => Ok(()),
+        Some(run) if run.stage == "succeeded" => {
+            if args.act.target.json {
+                Ok(())
+            } else {
+                print(&format!("run {} of {work} has succeeded\n", run.run.unwrap_or_default()))
+            }
+        }
+        Some(run) => Err(ClientError::RunEnded {
+            work: work.clone(),
+            run: run.run.unwrap_or_default(),
+            stage: if run.stage == "stopped" { "stopped" } else { "failed" },
+            message: run.message,
+        }),
+    }
+}
+
+fn print(text: &str) -> Result<(), ClientError> {
+    io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+/// Waits, with a spinner on a terminal and a line in a pipe, until `done` says so; it is asked after each event.
+fn finish(
+    args: &ActArgs,
+    accepted: &Json,
+    api: &Api,
+    mut events: Events,
+    doing: &str,
+    told: &str,
+    mut done: impl FnMut(&Api) -> Result<Option<()>, ClientError>,
+) -> Result<(), ClientError> {
+    if args.target.json {
+        print(&as_json(accepted))?;
+    }
+    if args.no_wait {
+        return if args.target.json { Ok(()) } else { print(&format!("{doing}: asked for\n")) };
+    }
+    let spinner = spinner(args, doing);
+    if spinner.is_none() && !args.target.json {
+        print(&format!("{doing}…\n"))?;
+    }
+    let begun = Instant::now();
+    let result = loop {
+        match done(api) {
+            Ok(None) => {}
+            other => break other.map(|_| ()),
+        }
+        // An App that has ended has nothing more to say, and is asked once more.
+        if events.next()?.is_none() {
+            break done(api).map(|_| ());
+        }
+    };
+    if let Some(spinner) = spinner {
+        spinner.finish_and_clear();
+    }
+    result?;
+    if told.is_empty() || args.target.json {
+        return Ok(());
+    }
+    print(&format!("{told} ({})\n", span(begun.elapsed().as_secs_f64())))
+}
+
+fn spinner(args: &ActArgs, doing: &str) -> Option<ProgressBar> {
+    if !io::stderr().is_terminal() || !io::stdout().is_terminal() || args.target.json {
+        return None;
+    }
+    let look = if colours() { "{spinner:.blue} {msg} {elapsed}" } else { "{spinner} {msg} {elapsed}" };
+    let spinner = ProgressBar::new_spinner().with_message(doing.to_owned());
+    let spinner = match ProgressStyle::with_template(look) {
+        Ok(style) => spinner.with_style(style),
+        Err(_) => spinner,
+    };
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    Some(spinner)
+}

@@ -1,0 +1,306 @@
+//! Requests to an App.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+use ureq::http::Response;
+use ureq::{Agent, Body};
+
+use super::args::Target;
+use super::error::ClientError;
+use super::model::{Graph, Problem};
+
+/// How long an answer may take, unless somebody waits for an event or for a Work.
+const LIMIT: Duration = Duration::from_secs(30);
+/// How much of an answer is read; a state may have 1 MiB for each Work.
+const MOST: u64 = 1 << 30;
+
+/// A running App, by its address.
+pub(super) struct Api {
+    agent: Agent,
+    address: String,
+    authorization: Option<String>,
+}
+
+impl Api {
+    pub(super) fn new(target: &Target) -> Result<Self, ClientError> {
+        let given = || ClientError::Url(target.url.clone());
+        let address = target.url.strip_prefix("http://").unwrap_or(&target.url).trim_end_matches('/');
+        let (host, port) = address.rsplit_once(':').ok_or_else(given)?;
+        if host.is_empty() || host.contains('/') || port.parse::<u16>().is_err() {
+            return Err(given());
+        }
+        let authorization = match &target.token_file {
+            None => None,
+            Some(path) => {
+                let failed = |source| ClientError::TokenFile { path: path.display().to_string(), source };
+                let token = fs::read_to_string(path).map_err(failed)?;
+                Some(format!("Bearer {}", token.trim()))
+            }
+        };
+        let config = Agent::config_builder().http_status_as_error(false).proxy(None).max_redirects(0).build();
+        Ok(Self { agent: config.new_agent(), address: address.to_owned(), authorization })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}/api/v1/{path}", self.address)
+    }
+
+    /// Reads `path`; `None` when there is nothing.
+    pub(super) fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ClientError> {
+        let mut request = self.agent.get(self.url(path));
+        if let Some(value) = &self.authorization {
+            request = request.header("Authorization", value);
+        }
+        let answer = request.config().timeout_global(Some(LIMIT)).build().call();
+        let answer = answer.map_err(|error| self.no_answer(&error))?;
+        if answer.status() == 404 {
+            return Ok(None);
+        }
+        self.json(answer).map(Some)
+    }
+
+    /// Reads `path`, which every App has.
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let strange = || ClientError::Strange {
+            address: self.address.clone(),
+            why: format!("there is no /api/v1/{}", path.split('?').next().unwrap_or_default()),
+        };
+        self.find(path)?.ok_or_else(strange)
+    }
+
+    /// Reads what belongs to a Work; an unknown one is told with those whose names are near.
+    pub(super) fn of_work<T: DeserializeOwned>(&self, work: &str, rest: &str) -> Result<T, ClientError> {
+        match self.find(&format!("works/{}{rest}", escape(work)))? {
+            Some(found) => Ok(found),
+            None => Err(self.unknown(work)),
+        }
+    }
+
+    /// Sends to what belongs to a Work, and gives the answer.
+    pub(super) fn post_work(
+        &self,
+        work: &str,
+        rest: &str,
+        body: Option<&Json>,
+        limit: Duration,
+    ) -> Result<Json, ClientError> {
+        let path = format!("works/{}{rest}", escape(work));
+        let answer = self.send(&path, body, limit)?;
+        if answer.status() == 404 {
+            // It may be the Work that is unknown, or what was asked of it.
+            let known: Option<Json> = self.find(&format!("works/{}", escape(work)))?;
+            if known.is_none() {
+                return Err(self.unknown(work));
+            }
+        }
+        self.json(answer)
+    }
+
+    pub(super) fn post(&self, path: &str, body: Option<&Json>) -> Result<Json, ClientError> {
+        let answer = self.send(path, body, LIMIT)?;
+        self.json(answer)
+    }
+
+    fn send(&self, path: &str, body: Option<&Json>, limit: Duration) -> Result<Response<Body>, ClientError> {
+        let mut request = self.agent.post(self.url(path));
+        if let Some(value) = &self.authorization {
+            request = request.header("Authorization", value);
+        }
+        let request = request.config().timeout_global(Some(limit)).build();
+        let sent = match body {
+            Some(body) => request.header("Content-Type", "application/json").send(body.to_string()),
+            None => request.send_empty(),
+        };
+        sent.map_err(|error| self.no_answer(&error))
+    }
+
+    /// The events of the App, from now on.
+    pub(super) fn events(&self) -> Result<Events, ClientError> {
+        let mut request = self.agent.get(self.url("events")).header("Accept", "text/event-stream");
+        if let Some(value) = &self.authorization {
+            request = request.header("Authorization", value);
+        }
+        let answer = request.call().map_err(|error| self.no_answer(&error))?;
+        if !answer.status().is_success() {
+            return Err(self.refusal(answer));
+        }
+        let reader = BufReader::new(answer.into_body().into_reader());
+        Ok(Events { reader: Box::new(reader), address: self.address.clone() })
+    }
+
+    fn json<T: DeserializeOwned>(&self, answer: Response<Body>) -> Result<T, ClientError> {
+        if !answer.status().is_success() {
+            return Err(self.refusal(answer));
+        }
+        let text = self.text(answer)?;
+        let text = if text.is_empty() { "null" } else { &text };
+        serde_json::from_str(text)
+            .map_err(|error| ClientError::Strange { address: self.address.clone(), why: error.to_string() })
+    }
+
+    fn text(&self, answer: Response<Body>) -> Result<String, ClientError> {
+        let broken = |why: String| ClientError::Broken { address: self.address.clone(), why };
+        let mut bytes = Vec::new();
+        let read = answer.into_body().into_reader().take(MOST).read_to_end(&mut bytes);
+        read.map_err(|error| broken(error.to_string()))?;
+        String::from_utf8(bytes).map_err(|error| broken(error.to_string()))
+    }
+
+    fn refusal(&self, answer: Response<Body>) -> ClientError {
+        let status = answer.status();
+        let address = self.address.clone();
+        if status == 401 {
+            return match self.authorization {
+                None => ClientError::NoToken { address },
+                Some(_) => ClientError::WrongToken { address },
+            };
+        }
+        match self.text(answer).map(|text| serde_json::from_str::<Problem>(&text)) {
+            Ok(Ok(problem)) => ClientError::Refused(problem.to_string()),
+            Ok(Err(_)) => ClientError::Strange { address, why: format!("it answers with status {status}") },
+            Err(error) => error,
+        }
+    }
+
+    fn no_answer(&self, error: &ureq::Error) -> ClientError {
+        let address = self.address.clone();
+        match error {
+            ureq::Error::Io(source) if source.kind() != std::io::ErrorKind::ConnectionRefused => {
+                ClientError::Broken { address, why: source.to_string() }
+            }
+            ureq::Error::Timeout(_) => ClientError::Broken { address, why: "no answer in time".to_owned() },
+            ureq::Error::Io(_) => ClientError::NoApp { address, why: "nothing listens there".to_owned() },
+            ureq::Error::ConnectionFailed => {
+                ClientError::NoApp { address, why: "nothing listens there".to_owned() }
+            }
+            ureq::Error::HostNotFound => {
+                ClientError::NoApp { address, why: "there is no such host".to_owned() }
+            }
+            other => ClientError::Strange { address, why: other.to_string() },
+        }
+    }
+
+    pub(super) fn unknown(&self, work: &str) -> ClientError {
+        let paths = self.get::<Graph>("graph").map(|graph| graph.items).unwrap_or_default();
+        let works = paths.into_iter().filter(|item| item.kind == "work").map(|item| item.path);
+        ClientError::UnknownWork { path: work.to_owned(), near: near(work, works.collect()) }
+    }
+}
+
+/// Those of `names` that were probably meant.
+fn near(name: &str, names: Vec<String>) -> Vec<String> {
+    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+    let score = |candidate: &str| {
+        let whole = strsim::jaro_winkler(name, candidate);
+        whole.max(strsim::jaro_winkler(&last(name), &last(candidate)) * 0.98)
+    };
+    let mut scored: Vec<_> = names.into_iter().map(|candidate| (score(&candidate), candidate)).collect();
+    scored.retain(|(score, _)| *score > 0.8);
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    scored.into_iter().take(3).map(|(_, candidate)| candidate).collect()
+}
+
+/// A path as one segment of a URL.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'~' => {
+                escaped.push(char::from(byte))
+            }
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
+
+/// The events of an App.
+pub(super) struct Events {
+    reader: Box<dyn BufRead + Send>,
+    address: String,
+}
+
+/// One of them.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Event {
+    pub(super) name: String,
+    pub(super) data: String,
+}
+
+impl Events {
+    /// The next one; `None` when the App has ended.
+    pub(super) fn next(&mut self) -> Result<Option<Event>, ClientError> {
+        let (mut name, mut data) = (String::new(), String::new());
+        let mut line = String::new();
+        loop {
+            line.clear();
+            match self.reader.read_line(&mut line) {
+                Ok(0) => return Ok(None),
+                Ok(_) => {}
+                // An App that ends may not take leave of everybody.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset
+                    ) =>
+                {
+                    return Ok(None);
+                }
+                Err(error) => {
+                    return Err(ClientError::Broken {
+                        address: self.address.clone(),
+                        why: error.to_string(),
+                    });
+                }
+            }
+            let field = line.trim_end_matches(['\n', '\r']);
+            if field.is_empty() {
+                if !data.is_empty() {
+                    return Ok(Some(Event { name, data }));
+                }
+                name.clear();
+            } else if let Some(value) = field.strip_prefix("data:") {
+                if !data.is_empty() {
+                    data.push('\n');
+                }
+                data.push_str(value.strip_prefix(' ').unwrap_or(value));
+            } else if let Some(value) = field.strip_prefix("event:") {
+                name = value.trim_start().to_owned();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_near_are_found() {
+        let names = || ["train", "team.trainer", "model_deployment", "workers.3"].map(str::to_owned).to_vec();
+        assert_eq!(near("trian", names()), ["train", "team.trainer"]);
+        assert_eq!(near("model_deploymnet", names()), ["model_deployment"]);
+        assert!(near("zzz", names()).is_empty());
+    }
+
+    #[test]
+    fn events_are_read_as_they_come() {
+        let text =
+            ": hello\r\nid: 1\nevent: patch\ndata: {\ndata: }\n\nevent: ignored\n\ndata: x\n\nevent: half";
+        let mut events = Events { reader: Box::new(text.as_bytes()), address: String::new() };
+        let event = |name: &str, data: &str| Some(Event { name: name.to_owned(), data: data.to_owned() });
+        assert_eq!(events.next().unwrap(), event("patch", "{\n}"));
+        assert_eq!(events.next().unwrap(), event("", "x"));
+        assert_eq!(events.next().unwrap(), None);
+    }
+
+    #[test]
+    fn a_path_is_one_segment() {
+        assert_eq!(escape("workers.3"), "workers.3");
+        assert_eq!(escape("a/b ä"), "a%2Fb%20%C3%A4");
+    }
+}

@@ -1,0 +1,196 @@
+//! What the commands take.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// A command for an App that runs.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Client {
+    /// Show how a running App and its Works are
+    Status(WatchArgs),
+    /// Show the state of a running App, or a part of it
+    State(StateArgs),
+    /// Show the tree of Flows and Works, and where each runs
+    Graph(Target),
+    /// Show the processes of an App, and how loaded they are
+    Nodes(Target),
+    /// Show the runs of a Work, the newest first
+    Runs(RunsArgs),
+    /// Show the payloads of an App: how large, where, and who keeps them
+    Payloads(Target),
+    /// Show what the App or a Work has logged
+    Logs(LogsArgs),
+    /// Send a message to a Work and show its answer
+    Ask(AskArgs),
+    /// Stop a Work, or the whole App
+    Stop(StopArgs),
+    /// Stop a Work and start it again
+    Restart(RestartArgs),
+    /// Run a Work with an input, whether that has been run before or not
+    Rerun(RerunArgs),
+    /// Watch an App in the terminal; q ends it
+    Top(Target),
+}
+
+/// Which App is meant, and how the answer is to be written.
+#[derive(Debug, Clone, Args)]
+pub(in crate::cli) struct Target {
+    /// Where the App is served
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7501")]
+    pub(super) url: String,
+
+    /// A file with the token that the App asks for, beyond its own machine
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+
+    /// Write JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct WatchArgs {
+    #[command(flatten)]
+    pub(super) target: Target,
+
+    /// Show it again whenever something changes, until Ctrl-C
+    #[arg(long)]
+    pub(super) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct StateArgs {
+    /// The path of a Flow, a Work or a field, such as team.train; everything without it
+    pub(super) path: Option<String>,
+
+    /// Show it again whenever something changes, until Ctrl-C
+    #[arg(long)]
+    pub(super) watch: bool,
+
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RunsArgs {
+    /// The path of the Work
+    pub(super) work: String,
+
+    /// How many to show
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) limit: u32,
+
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct LogsArgs {
+    /// The path of a Work; the whole App without it
+    pub(super) work: Option<String>,
+
+    /// Go on with what is logged from now on, until Ctrl-C
+    #[arg(short, long)]
+    pub(super) follow: bool,
+
+    /// The least level to show: error, warn, info, debug or trace
+    #[arg(long, default_value = "info", value_parser = ["error", "warn", "info", "debug", "trace"])]
+    pub(super) level: String,
+
+    /// Only what is younger: a span such as 90s, 10m, 2h or 1d, or a time such as 2026-11-24T19:00:00Z
+    #[arg(long, value_name = "SPAN|TIME", value_parser = super::logs::since)]
+    pub(super) since: Option<String>,
+
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct AskArgs {
+    /// The path of the Work
+    pub(super) work: String,
+
+    /// The type of the message, such as Predict
+    pub(super) message: String,
+
+    /// The message
+    #[arg(value_name = "JSON", allow_negative_numbers = true, default_value = "null", value_parser = json)]
+    pub(super) body: serde_json::Value,
+
+    /// How long to wait for the answer, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
+    pub(super) deadline: f64,
+
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct StopArgs {
+    /// The path of a Work; the whole App without it
+    pub(super) work: Option<String>,
+
+    #[command(flatten)]
+    pub(super) act: ActArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RestartArgs {
+    /// The path of the Work
+    pub(super) work: String,
+
+    #[command(flatten)]
+    pub(super) act: ActArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RerunArgs {
+    /// The path of the Work
+    pub(super) work: String,
+
+    /// The input
+    #[arg(value_name = "JSON", allow_negative_numbers = true, value_parser = json)]
+    pub(super) input: serde_json::Value,
+
+    #[command(flatten)]
+    pub(super) act: ActArgs,
+}
+
+/// What commands that change something have in common.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ActArgs {
+    /// Do not wait until it is done
+    #[arg(long)]
+    pub(super) no_wait: bool,
+
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+fn json(text: &str) -> Result<serde_json::Value, String> {
+    serde_json::from_str(text).map_err(|error| {
+        format!("this is no JSON ({error}); a string is written with its quotes, as '\"text\"'")
+    })
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|seconds: &f64| seconds.is_finite() && *seconds > 0.0)
+        .ok_or_else(|| "write it in seconds, such as 2.5".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_without_quotes_is_told_how_it_is_written() {
+        assert_eq!(json("[1, 2]").unwrap(), serde_json::json!([1, 2]));
+        assert!(json("text").unwrap_err().contains("'\"text\"'"));
+        for bad in ["0", "-1", "inf", "NaN", "soon"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

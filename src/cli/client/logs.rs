@@ -1,0 +1,105 @@
+//! What was logged, and what is being logged.
+
+use std::io::{self, Write};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::Value as Json;
+
+use super::api::{Api, escape};
+use super::args::LogsArgs;
+use super::error::ClientError;
+use super::model::{Items, LogView};
+use super::table::{colours, one_line, paint};
+
+pub(super) fn logs(args: &LogsArgs) -> Result<(), ClientError> {
+    let api = Api::new(&args.target)?;
+    // The events first, up to where they have begun, so that nothing falls between what was and what comes.
+    let mut events = if args.follow { Some(api.events()?) } else { None };
+    if let Some(events) = &mut events {
+        events.next()?;
+    }
+    if let Some(work) = &args.work {
+        let _: Json = api.of_work(work, "")?;
+    }
+    let work = args.work.as_ref().map(|work| format!("&work={}", escape(work))).unwrap_or_default();
+    let since = args.since.as_ref().map(|since| format!("&since={}", escape(since))).unwrap_or_default();
+    let past: Items<Json> = api.get(&format!("logs?level={}&limit=1000{work}{since}", args.level))?;
+    let mut last = 0;
+    for item in &past.items {
+        last = last.max(write(item, args.target.json)?);
+    }
+    let Some(mut events) = events else { return Ok(()) };
+    while let Some(event) = events.next()? {
+        if event.name != "log" {
+            continue;
+        }
+        let Ok(item) = serde_json::from_str::<Json>(&event.data) else { continue };
+        let seq = item["seq"].as_u64().unwrap_or_default();
+        let is_meant = args.work.as_ref().is_none_or(|work| item["work"] == work.as_str());
+        if seq > last && is_meant && rank(item["level"].as_str().unwrap_or_default()) <= rank(&args.level) {
+            last = write(&item, args.target.json)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes an item, and gives its number.
+fn write(item: &Json, json: bool) -> Result<u64, ClientError> {
+    let mut out = io::stdout().lock();
+    let line: LogView = serde_json::from_value(item.clone()).unwrap_or_default();
+    if json {
+        writeln!(out, "{item}")?;
+    } else {
+        let work = line.work.map(|work| format!(" {}:", one_line(&work))).unwrap_or_default();
+        let level = paint(&format!("{:5}", line.level.to_uppercase()), &line.level.to_lowercase(), colours());
+        // The text may have lines; it must not have anything else that moves the cursor.
+        let text: String =
+            line.text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
+        writeln!(out, "{} {level}{work} {text}", line.time)?;
+    }
+    Ok(line.seq)
+}
+
+fn rank(level: &str) -> usize {
+    let levels = ["error", "warn", "info", "debug", "trace"];
+    levels.iter().position(|name| name.eq_ignore_ascii_case(level)).unwrap_or(levels.len())
+}
+
+/// A time of the API: that long ago, or the time that it is.
+pub(super) fn since(text: &str) -> Result<String, String> {
+    since_at(text, Utc::now())
+}
+
+fn since_at(text: &str, now: DateTime<Utc>) -> Result<String, String> {
+    if DateTime::parse_from_rfc3339(text).is_ok() {
+        return Ok(text.to_owned());
+    }
+    let wrong = || "write it as 90s, 10m, 2h or 1d, or as a time such as 2026-11-24T19:00:00Z".to_owned();
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3_600,
+        Some('d') => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    let ago = chrono::TimeDelta::try_seconds(i64::from(number) * unit).ok_or_else(wrong)?;
+    let time = now.checked_sub_signed(ago).ok_or_else(wrong)?;
+    Ok(time.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_counted_back_from_now() {
+        let now = "2026-11-24T19:00:00Z".parse().unwrap();
+        assert_eq!(since_at("90s", now).unwrap(), "2026-11-24T18:58:30.000Z");
+        assert_eq!(since_at("1d", now).unwrap(), "2026-11-23T19:00:00.000Z");
+        assert_eq!(since_at("2026-11-24T19:00:00+01:00", now).unwrap(), "2026-11-24T19:00:00+01:00");
+        for bad in ["", "m", "10", "-5m", "ten minutes", "5ä", "4294967295d"] {
+            assert!(since_at(bad, now).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! Commands that ask a running App, over its HTTP API.
+//!
+//! They exit with 0 when it was done, 1 when it could not be done (nothing listens, no such Work, the App said no), and
+//! with 2 for wrong usage. What they show goes to stdout, what went wrong to stderr.
+
+mod act;
+mod api;
+mod args;
+mod error;
+mod logs;
+mod model;
+mod show;
+mod table;
+mod top;
+mod tree;
+mod watch;
+
+use std::process::ExitCode;
+
+pub(super) use self::args::Client;
+use self::error::ClientError;
+
+/// Carries a command out.
+pub(super) fn run(command: &Client) -> ExitCode {
+    let done = match command {
+        Client::Status(args) => watch::watched(&args.target, args.watch, show::status),
+        Client::State(args) => {
+            watch::watched(&args.target, args.watch, |api, json| tree::state(api, args.path.as_deref(), json))
+        }
+        Client::Graph(target) => watch::once(target, tree::graph),
+        Client::Nodes(target) => watch::once(target, show::nodes),
+        Client::Payloads(target) => watch::once(target, show::payloads),
+        Client::Runs(args) => {
+            watch::once(&args.target, |api, json| show::runs(api, &args.work, args.limit, json))
+        }
+        Client::Logs(args) => logs::logs(args),
+        Client::Ask(args) => act::ask(args),
+        Client::Stop(args) => act::stop(args),
+        Client::Restart(args) => act::restart(args),
+        Client::Rerun(args) => act::rerun(args),
+        Client::Top(target) => top::top(target),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads has seen enough, such as `head`.
+        Err(ClientError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

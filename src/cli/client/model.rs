@@ -1,0 +1,177 @@
+//! What the API answers, as far as the commands show it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+/// How an App is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Document {
+    pub(super) app: AppView,
+    pub(super) works: BTreeMap<String, WorkView>,
+    pub(super) flows: BTreeMap<String, FlowView>,
+    pub(super) nodes: BTreeMap<String, NodeView>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct AppView {
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) stage: String,
+    pub(super) reactions: u64,
+    pub(super) listening: Option<String>,
+    pub(super) started: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct FlowView {
+    pub(super) stage: String,
+    pub(super) message: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct WorkView {
+    pub(super) stage: String,
+    pub(super) reason: Option<String>,
+    pub(super) message: Option<String>,
+    pub(super) since: Option<String>,
+    pub(super) placement: Json,
+    pub(super) node: Option<String>,
+    pub(super) is_up: bool,
+    pub(super) mailbox: Mailbox,
+    pub(super) runs: Counts,
+    pub(super) restarts: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Mailbox {
+    pub(super) waiting: u64,
+    pub(super) capacity: Option<u64>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Counts {
+    pub(super) waiting: u64,
+    pub(super) succeeded: u64,
+    pub(super) failed: u64,
+    pub(super) stopped: u64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct NodeView {
+    pub(super) is_connected: bool,
+    pub(super) is_head: bool,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) resources: Resources,
+    pub(super) used: Resources,
+    pub(super) works: Vec<String>,
+    pub(super) payloads: Option<Kept>,
+    pub(super) heartbeat_age: Option<f64>,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(default)]
+pub(super) struct Resources {
+    pub(super) cpus: f64,
+    pub(super) gpus: f64,
+    pub(super) memory: u64,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(default)]
+pub(super) struct Kept {
+    pub(super) memory: u64,
+    pub(super) disk: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Items<T> {
+    pub(super) items: Vec<T>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct RunsPage {
+    pub(super) total: u64,
+    pub(super) items: Vec<RunView>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RunView {
+    /// None while it waits for its turn.
+    pub(super) run: Option<u64>,
+    pub(super) attempt: u64,
+    pub(super) stage: String,
+    pub(super) reason: Option<String>,
+    pub(super) message: Option<String>,
+    pub(super) input: Json,
+    pub(super) started: Option<String>,
+    pub(super) ended: Option<String>,
+    pub(super) node: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PayloadView {
+    pub(super) id: String,
+    #[serde(rename = "type")]
+    pub(super) type_name: String,
+    pub(super) bytes: u64,
+    pub(super) made_by: Option<String>,
+    pub(super) owner: Option<String>,
+    pub(super) copies: Vec<String>,
+    pub(super) held_by: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct LogView {
+    pub(super) seq: u64,
+    pub(super) time: String,
+    pub(super) level: String,
+    pub(super) work: Option<String>,
+    pub(super) text: String,
+}
+
+pub(super) type Graph = Items<Place>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Place {
+    pub(super) path: String,
+    pub(super) kind: String,
+    #[serde(rename = "type")]
+    pub(super) type_name: String,
+    pub(super) parent: Option<String>,
+    pub(super) node: Option<String>,
+    pub(super) stage: String,
+}
+
+/// What an App says when it does not do something (RFC 9457).
+#[derive(Debug, Deserialize)]
+pub(super) struct Problem {
+    title: String,
+    detail: Option<String>,
+    /// The names that would have been right.
+    #[serde(default)]
+    known: Vec<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.detail {
+            Some(detail) => write!(f, "{}: {detail}", self.title)?,
+            None => f.write_str(&self.title)?,
+        }
+        if self.known.is_empty() { Ok(()) } else { write!(f, " (known: {})", self.known.join(", ")) }
+    }
+}

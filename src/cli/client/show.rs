@@ -1,0 +1,210 @@
+//! Tables of what there is.
+
+use std::io::Write;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
+
+use super::api::Api;
+use super::error::ClientError;
+use super::model::{Document, Items, Kept, NodeView, PayloadView, RunsPage, WorkView};
+use super::table::{Table, bytes, clock, colours, cut, one_line, seconds_between, span, stage, type_name};
+use super::watch::Picture;
+
+/// The answer as it came, on lines of its own.
+pub(super) fn as_json(value: &Json) -> String {
+    format!("{value:#}\n")
+}
+
+/// What was asked for as JSON or as something to lay out.
+fn either<T: DeserializeOwned>(
+    json: bool,
+    value: Json,
+    lay_out: impl FnOnce(T, &mut Vec<u8>) -> std::io::Result<()>,
+) -> Picture {
+    if json {
+        return Ok(as_json(&value));
+    }
+    let strange =
+        |error: serde_json::Error| ClientError::Refused(format!("the App's answer makes no sense: {error}"));
+    let mut out = Vec::new();
+    lay_out(serde_json::from_value(value).map_err(strange)?, &mut out)?;
+    Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
+pub(super) fn status(api: &Api, json: bool) -> Picture {
+    either(json, api.get("status")?, |document: Document, out| {
+        writeln!(out, "{}", headline(&document))?;
+        let mut table = Table::new(&["WORK", "STAGE", "WHERE", "SINCE", "RUNS", "MAILBOX", "WHY"]);
+        for (path, work) in &document.works {
+            table.row(vec![
+                path.as_str().into(),
+                stage(&work.stage),
+                place(work).into(),
+                age(work).into(),
+                runs_of(work).into(),
+                mailbox(work).into(),
+                why(work).into(),
+            ]);
+        }
+        for (path, flow) in document.flows.iter().filter(|(_, flow)| flow.stage == "failed") {
+            writeln!(out, "flow {path} failed: {}", one_line(flow.message.as_deref().unwrap_or_default()))?;
+        }
+        if document.works.is_empty() {
+            return writeln!(out, "no Works yet");
+        }
+        writeln!(out)?;
+        table.write(out, colours())
+    })
+}
+
+/// One line about the App.
+pub(super) fn headline(document: &Document) -> String {
+    let app = &document.app;
+    let name = if app.name.is_empty() { "App" } else { &app.name };
+    let up = seconds_between(app.started.as_deref(), None)
+        .map(|up| format!(", up {}", span(up)))
+        .unwrap_or_default();
+    let join = app.listening.as_ref().map(|address| format!(", nodes join at {address}")).unwrap_or_default();
+    one_line(&format!("{name} {}: {}{up}, {} reactions{join}", app.version, app.stage, app.reactions))
+}
+
+pub(super) fn place(work: &WorkView) -> String {
+    match (&work.node, &work.placement) {
+        (Some(node), _) => node.clone(),
+        (None, Json::String(placement)) => format!("(waits for {placement})"),
+        (None, _) => "-".to_owned(),
+    }
+}
+
+pub(super) fn age(work: &WorkView) -> String {
+    match work.stage.as_str() {
+        "not_started" => String::new(),
+        _ => seconds_between(work.since.as_deref(), None).map(span).unwrap_or_default(),
+    }
+}
+
+pub(super) fn runs_of(work: &WorkView) -> String {
+    let runs = work.runs;
+    let named = [
+        (runs.succeeded, "ok"),
+        (runs.failed, "failed"),
+        (runs.stopped, "stopped"),
+        (runs.waiting, "waiting"),
+    ];
+    let told: Vec<_> = named.iter().filter(|(n, _)| *n > 0).map(|(n, name)| format!("{n} {name}")).collect();
+    if told.is_empty() { "-".to_owned() } else { told.join(", ") }
+}
+
+pub(super) fn mailbox(work: &WorkView) -> String {
+    match work.mailbox.capacity {
+        Some(capacity) => format!("{}/{capacity}", work.mailbox.waiting),
+        None => work.mailbox.waiting.to_string(),
+    }
+}
+
+pub(super) fn why(work: &WorkView) -> String {
+    let reason = work.reason.as_deref().unwrap_or_default().replace('_', " ");
+    match (&work.message, work.restarts) {
+        (Some(message), _) if reason.is_empty() => message.clone(),
+        (Some(message), _) => format!("{reason}: {message}"),
+        (None, _) => reason,
+    }
+}
+
+/// What the values of payloads take on a node.
+pub(super) fn kept(kept: Kept) -> String {
+    match kept.disk {
+        0 => bytes(kept.memory),
+        disk => format!("{} +{} on disk", bytes(kept.memory), bytes(disk)),
+    }
+}
+
+pub(super) fn nodes(api: &Api, json: bool) -> Picture {
+    either(json, api.get("nodes")?, |nodes: std::collections::BTreeMap<String, NodeView>, out| {
+        let mut table =
+            Table::new(&["NODE", "STATE", "WORKS", "CPUS", "GPUS", "MEMORY", "PAYLOADS", "HEARD", "LABELS"]);
+        for (name, node) in &nodes {
+            let used = |used: f64, all: f64| if all > 0.0 { format!("{used}/{all}") } else { "-".to_owned() };
+            let memory = match node.resources.memory {
+                0 => "-".to_owned(),
+                all => format!("{} of {}", bytes(node.used.memory), bytes(all)),
+            };
+            let kept = node.payloads.map_or_else(|| "-".to_owned(), kept);
+            let labels: Vec<_> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            table.row(vec![
+                name.as_str().into(),
+                stage(if node.is_head {
+                    "head"
+                } else if node.is_connected {
+                    "connected"
+                } else {
+                    "away"
+                }),
+                node.works.len().to_string().into(),
+                used(node.used.cpus, node.resources.cpus).into(),
+                used(node.used.gpus, node.resources.gpus).into(),
+                memory.into(),
+                kept.into(),
+                node.heartbeat_age
+                    .filter(|_| !node.is_head)
+                    .map(|age| format!("{} ago", span(age)))
+                    .unwrap_or_default()
+                    .into(),
+                labels.join(" ").into(),
+            ]);
+        }
+        table.write(out, colours())
+    })
+}
+
+pub(super) fn runs(api: &Api, work: &str, limit: u32, json: bool) -> Picture {
+    either(json, api.of_work(work, &format!("/runs?page=1&per_page={limit}"))?, |page: RunsPage, out| {
+        if page.items.is_empty() {
+            return writeln!(out, "{work} has not run yet");
+        }
+        let mut table = Table::new(&["RUN", "TRY", "STAGE", "STARTED", "TOOK", "WHERE", "INPUT", "WHY"]);
+        for run in &page.items {
+            let took =
+                run.started.as_deref().and_then(|begun| seconds_between(Some(begun), run.ended.as_deref()));
+            let reason = run.reason.as_deref().unwrap_or_default().replace('_', " ");
+            let why = run.message.as_ref().map_or(reason.clone(), |message| format!("{reason}: {message}"));
+            table.row(vec![
+                run.run.map(|run| run.to_string()).unwrap_or_default().into(),
+                run.attempt.to_string().into(),
+                stage(&run.stage),
+                run.started.as_deref().map(clock).unwrap_or_default().into(),
+                took.map(span).unwrap_or_default().into(),
+                run.node.clone().unwrap_or_default().into(),
+                cut(&run.input.to_string(), 60).into(),
+                why.into(),
+            ]);
+        }
+        table.write(out, colours())?;
+        match page.total.saturating_sub(page.items.len() as u64) {
+            0 => Ok(()),
+            more => writeln!(out, "and {more} older ones; --limit shows more"),
+        }
+    })
+}
+
+pub(super) fn payloads(api: &Api, json: bool) -> Picture {
+    either(json, api.get("payloads")?, |payloads: Items<PayloadView>, out| {
+        if payloads.items.is_empty() {
+            return writeln!(out, "no payloads");
+        }
+        let mut table = Table::new(&["PAYLOAD", "TYPE", "SIZE", "MADE BY", "ON", "COPIES", "HELD BY"]);
+        for payload in &payloads.items {
+            table.row(vec![
+                cut(&payload.id, 16).into(),
+                type_name(&payload.type_name).into(),
+                bytes(payload.bytes).into(),
+                payload.made_by.clone().unwrap_or_default().into(),
+                payload.owner.clone().unwrap_or_default().into(),
+                payload.copies.join(" ").into(),
+                payload.held_by.join(", ").into(),
+            ]);
+        }
+        table.write(out, colours())
+    })
+}

@@ -1,0 +1,63 @@
+// Requests to the App that served this page.
+
+const KEY = "flowright-token";
+let token = sessionStorage.getItem(KEY);
+let offset = 0;
+
+/** An answer that says no, or no answer. */
+export class Problem extends Error {
+  constructor(status, title, detail) {
+    super(detail ? `${title}: ${detail}` : title);
+    this.status = status;
+    this.detail = detail;
+  }
+}
+
+export const hasToken = () => token !== null;
+export function setToken(value) {
+  token = value;
+  if (value === null) sessionStorage.removeItem(KEY);
+  else sessionStorage.setItem(KEY, value);
+}
+
+/** The time on the App's clock, in milliseconds: what it calls "now" may be something else here. */
+export const now = () => Date.now() + offset;
+
+async function problemOf(response) {
+  let body = null;
+  try { body = await response.json(); } catch { /* an answer of something in between */ }
+  return new Problem(response.status, body?.title ?? `status ${response.status}`, body?.detail ?? body?.error);
+}
+
+/** A response that is fine, or a [Problem]. */
+export async function request(path, options = {}) {
+  const headers = { ...options.headers };
+  if (token !== null) headers.Authorization = `Bearer ${token}`;
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "same-origin" });
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
+    throw new Problem(0, "the App does not answer", "");
+  }
+  const date = Date.parse(response.headers.get("date"));
+  // The header has whole seconds: anything smaller is noise.
+  if (!Number.isNaN(date)) offset = Math.abs(date - Date.now()) > 2000 ? date - Date.now() : 0;
+  if (!response.ok) throw await problemOf(response);
+  return response;
+}
+
+export const get = async (path) => (await request(`/api/v1/${path}`)).json();
+
+export async function post(path, body) {
+  const options = { method: "POST" };
+  if (body !== undefined) {
+    options.body = JSON.stringify(body);
+    options.headers = { "Content-Type": "application/json" };
+  }
+  const response = await request(`/api/v1/${path}`, options);
+  const answer = await response.text();
+  return answer === "" ? null : JSON.parse(answer);
+}
+
+export const workUrl = (path, rest = "") => `works/${encodeURIComponent(path)}${rest}`;

@@ -1,0 +1,258 @@
+//! Commands for an App that runs, through the binary that a user has.
+
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value as Json, json};
+
+use crate::programs;
+use crate::support::*;
+use crate::tests;
+
+tests![
+    the_status_is_a_table_or_json,
+    a_state_is_shown_whole_or_in_part,
+    the_graph_and_the_nodes_are_shown,
+    runs_are_listed_with_their_inputs_and_errors,
+    a_message_is_answered,
+    a_work_is_stopped_restarted_and_run_again,
+    a_run_that_fails_is_the_failure_of_the_command,
+    the_log_of_a_work_is_shown_and_followed,
+    watching_ends_with_the_app,
+    an_app_is_stopped,
+    nothing_that_listens_is_told_with_what_to_do,
+    an_unknown_work_is_told_with_those_that_are_near,
+    what_is_written_wrong_is_told_before_anything_is_asked,
+    top_needs_a_terminal,
+    shells_get_completions,
+];
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("a test knows its file"));
+    command.env(programs::VARIABLE, "desk").env("NO_COLOR", "1").args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().expect("the test's own binary starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("it is text")
+}
+
+/// A desk, whose first run is over.
+struct App {
+    process: Process,
+    url: String,
+}
+
+fn desk() -> App {
+    let mut process = Process::start("desk", &["--port", "0"]);
+    let address = process.address();
+    process.expect("the total is 7");
+    let app = App { process, url: address.to_string() };
+    // That it has been logged is not yet that it is over.
+    while app.json(&["status"])["works"]["adder"]["stage"] != "succeeded" {
+        std::thread::yield_now();
+    }
+    app
+}
+
+impl App {
+    fn run(&self, arguments: &[&str]) -> Output {
+        run(&[arguments, &["--url", &self.url]].concat())
+    }
+
+    #[track_caller]
+    fn shown(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    #[track_caller]
+    fn json(&self, arguments: &[&str]) -> Json {
+        let shown = self.shown(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&shown).unwrap_or_else(|error| panic!("{error}: {shown}"))
+    }
+
+    #[track_caller]
+    fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output.stdout));
+        text(&output.stderr)
+    }
+}
+
+fn the_status_is_a_table_or_json() {
+    let app = desk();
+    let shown = app.shown(&["status"]);
+    let lines: Vec<_> = shown.lines().collect();
+    assert!(lines[0].contains("running") && lines[0].contains("reactions"), "{shown}");
+    assert!(lines.iter().any(|line| line.starts_with("WORK") && line.contains("MAILBOX")), "{shown}");
+    let adder = lines.iter().find(|line| line.starts_with("adder")).expect("it is in the table");
+    for part in ["succeeded", "head", "1 ok", "0/"] {
+        assert!(adder.contains(part), "{part}: {shown}");
+    }
+    assert!(!shown.contains('\x1b'), "{shown:?}");
+    assert_eq!(app.json(&["status"])["works"]["adder"]["runs"]["succeeded"], 1);
+}
+
+fn a_state_is_shown_whole_or_in_part() {
+    let app = desk();
+    assert_eq!(app.shown(&["state"]), "adder:\n  total: 7\n");
+    assert_eq!(app.shown(&["state", "adder.total"]), "7\n");
+    assert_eq!(app.json(&["state", "adder"]), json!({ "total": 7 }));
+    let error = app.refused(&["state", "adder.totall"]);
+    assert!(error.contains("adder.totall"), "{error}");
+}
+
+fn the_graph_and_the_nodes_are_shown() {
+    let app = desk();
+    let graph = app.shown(&["graph"]);
+    assert!(graph.contains("Desk") && graph.contains("└─ adder (Adder) succeeded on head"), "{graph}");
+    let nodes = app.shown(&["nodes"]);
+    assert!(nodes.starts_with("NODE") && nodes.lines().any(|line| line.starts_with("head")), "{nodes}");
+    assert_eq!(app.json(&["nodes"])["head"]["is_head"], true);
+}
+
+fn runs_are_listed_with_their_inputs_and_errors() {
+    let app = desk();
+    app.refused(&["rerun", "adder", "-8"]);
+    let runs = app.shown(&["runs", "adder"]);
+    let lines: Vec<_> = runs.lines().collect();
+    assert!(lines[1].contains("failed") && lines[1].contains("7 and -8 is less than nothing"), "{runs}");
+    assert!(lines[2].contains("succeeded") && lines[2].contains(" 7"), "{runs}");
+    let limited = app.shown(&["runs", "adder", "--limit", "1"]);
+    assert!(limited.contains("and 1 older ones"), "{limited}");
+    assert_eq!(app.json(&["runs", "adder"])["items"][0]["input"], -8);
+}
+
+fn a_message_is_answered() {
+    let app = desk();
+    assert_eq!(app.shown(&["ask", "adder", "Add", "5"]), "12\n");
+    assert_eq!(app.shown(&["state", "adder.total"]), "12\n");
+    let error = app.refused(&["ask", "adder", "Subtract", "5"]);
+    assert!(error.contains("Add"), "{error}");
+    let error = app.refused(&["ask", "adder", "Add", "\"five\""]);
+    assert!(error.starts_with("error: "), "{error}");
+}
+
+fn a_work_is_stopped_restarted_and_run_again() {
+    let app = desk();
+    let shown = app.shown(&["stop", "adder"]);
+    assert!(shown.starts_with("stopping adder…\nadder has stopped"), "{shown}");
+    assert_eq!(app.json(&["status"])["works"]["adder"]["is_up"], false);
+    let shown = app.shown(&["restart", "adder"]);
+    assert!(shown.contains("adder has been restarted"), "{shown}");
+    assert_eq!(app.json(&["status"])["works"]["adder"]["is_up"], true);
+    // It goes on from its last state.
+    let shown = app.shown(&["rerun", "adder", "7"]);
+    assert!(shown.contains("of adder has succeeded"), "{shown}");
+    assert_eq!(app.shown(&["state", "adder.total"]), "14\n");
+    let shown = app.shown(&["rerun", "adder", "1", "--no-wait", "--json"]);
+    assert_eq!(serde_json::from_str::<Json>(&shown).unwrap(), json!({ "accepted": true }));
+}
+
+fn a_run_that_fails_is_the_failure_of_the_command() {
+    let app = desk();
+    let error = app.refused(&["rerun", "adder", "-100"]);
+    assert!(error.contains("of adder has failed: 7 and -100 is less than nothing"), "{error}");
+}
+
+fn the_log_of_a_work_is_shown_and_followed() {
+    let app = desk();
+    let shown = app.shown(&["logs", "adder"]);
+    assert!(shown.contains("INFO  adder: the total is 7"), "{shown}");
+    assert_eq!(app.shown(&["logs", "adder", "--level", "error"]), "");
+    let item: Json =
+        serde_json::from_str(app.shown(&["logs", "adder", "--json"]).lines().next().unwrap()).unwrap();
+    assert_eq!(item["work"], "adder");
+    let mut following = Process::start_command(command(&["logs", "adder", "-f", "--url", &app.url]));
+    following.expect("the total is 7");
+    app.shown(&["rerun", "adder", "2"]);
+    following.expect("the total is 9");
+    app.process.signal("INT");
+    assert_eq!(following.end().0, Some(0));
+}
+
+fn watching_ends_with_the_app() {
+    let app = desk();
+    let mut watching =
+        Process::start_command(command(&["state", "adder.total", "--watch", "--url", &app.url]));
+    watching.expect("out| 7");
+    app.shown(&["ask", "adder", "Add", "5"]);
+    watching.expect("out| 12");
+    app.process.signal("INT");
+    assert_eq!(watching.end().0, Some(0));
+}
+
+fn an_app_is_stopped() {
+    let app = desk();
+    let shown = app.shown(&["stop"]);
+    assert!(shown.starts_with("stopping the App…\nthe App has stopped"), "{shown}");
+    assert_eq!(app.process.end().0, Some(0));
+}
+
+fn nothing_that_listens_is_told_with_what_to_do() {
+    let free: SocketAddr =
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
+    for arguments in [&["status"][..], &["logs", "-f"], &["ask", "a", "B", "1"], &["stop"]] {
+        let output = run(&[arguments, &["--url", &free.to_string()]].concat());
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        for part in [&format!("no App answers at {free}"), "nothing listens there", "start it", "--url"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+    }
+}
+
+fn an_unknown_work_is_told_with_those_that_are_near() {
+    let app = desk();
+    for arguments in [
+        &["runs", "ader"][..],
+        &["stop", "ader"],
+        &["restart", "ader"],
+        &["rerun", "ader", "1"],
+        &["ask", "ader", "Add", "1"],
+        &["logs", "ader"],
+    ] {
+        let error = app.refused(arguments);
+        assert!(error.contains("there is no Work \"ader\"; did you mean `adder`?"), "{arguments:?}: {error}");
+    }
+}
+
+fn what_is_written_wrong_is_told_before_anything_is_asked() {
+    for (arguments, part) in [
+        (&["ask", "adder", "Add", "text"][..], "'\"text\"'"),
+        (&["status", "--url", "nowhere"], "HOST:PORT"),
+        (&["status", "--url", "https://127.0.0.1:1"], "HOST:PORT"),
+        (&["status", "--token-file", "/nowhere/token"], "/nowhere/token"),
+        (&["logs", "--since", "yesterday"], "10m"),
+        (&["logs", "--level", "loud"], "debug"),
+        (&["ask", "adder", "Add", "1", "--deadline", "0"], "2.5"),
+    ] {
+        let output = run(arguments);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+        assert!(error.contains(part), "{arguments:?}: {error}");
+    }
+}
+
+fn top_needs_a_terminal() {
+    let app = desk();
+    let error = app.refused(&["top"]);
+    assert!(error.contains("status --watch"), "{error}");
+}
+
+fn shells_get_completions() {
+    for (shell, part) in [("bash", "complete -F"), ("zsh", "#compdef"), ("fish", "complete -c")] {
+        let output = run(&["completions", shell]);
+        let script = text(&output.stdout);
+        assert!(
+            output.status.success() && script.contains(part) && script.contains("payloads"),
+            "{shell}: {script}"
+        );
+    }
+}
