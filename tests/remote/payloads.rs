@@ -493,13 +493,13 @@ fn replicas_are_kept_and_made_anew() {
     let mut open = open(["m", "n", "o"], &[], |office, _| {
         office.b.run(Errand::Forget).finished()?;
         office.c.run(Errand::Forget).finished()?;
-        office.a.run(Errand::Replicate { length: 500_000, copies: 2 });
+        office.a.run(Errand::Replicate { length: 50_000, copies: 2 });
         Ok(())
     });
     open.app.wait_for_work("a", |work| work.successes == 1);
     let began = std::time::Instant::now();
     let copies = |open: &Open, wanted: usize| {
-        while ["b", "c"].iter().filter(|clerk| open.usage(clerk).memory == 500_000).count() != wanted {
+        while ["b", "c"].iter().filter(|clerk| open.usage(clerk).memory == 50_000).count() != wanted {
             assert!(began.elapsed().as_secs() < 60, "there are not {wanted} copies");
             std::thread::yield_now();
         }

@@ -244,7 +244,7 @@ mod tests {
         let text = picture(&mut screen);
         let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} is not in\n{text}"));
         assert!(
-            at("demo 1: running") < at("1 failed") && at("panic: no [2J luck") < at("succeeded    head"),
+            at("demo 1: running") < at("1 failed") && at("panic: no [2J luck") < at("succeeded   head"),
             "{text}"
         );
         screen.trouble = Some("no App answers".to_owned());
