@@ -67,7 +67,7 @@ class App:
 
     def state(self):
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/api/v1/state", timeout=LIMIT) as answer:
-            return json.load(answer)
+            return json.load(answer)["state"]
 
     def __enter__(self):
         return self
