@@ -108,6 +108,14 @@ struct LinkTie {
     is_head: bool,
 }
 
+impl LinkTie {
+    /// One that came once.
+    fn to(link: &Arc<Link>, id: PayloadId, is_head: bool) -> Arc<dyn Tie> {
+        let count = AtomicU32::new(1);
+        Arc::new(Self { link: Arc::downgrade(link), session: link.number(), id, count, is_head })
+    }
+}
+
 impl Tie for LinkTie {
     fn session(&self) -> u64 {
         self.session
@@ -243,15 +251,7 @@ impl Bridge {
                 return hold;
             }
             let is_head = Some(from) == head;
-            hold.tie(link.number(), || {
-                Arc::new(LinkTie {
-                    link: Arc::downgrade(link),
-                    session: link.number(),
-                    id,
-                    count: AtomicU32::new(1),
-                    is_head,
-                })
-            });
+            hold.tie(link.number(), || LinkTie::to(link, id, is_head));
             if !is_good(from) {
                 to_hold.push((owner, id));
             }
@@ -286,15 +286,7 @@ impl Bridge {
         let Some(hold) = payload::find(id) else {
             return link.control(&Control::Release { id, count: 1 });
         };
-        hold.tie(link.number(), || {
-            Arc::new(LinkTie {
-                link: Arc::downgrade(link),
-                session: link.number(),
-                id,
-                count: AtomicU32::new(1),
-                is_head: false,
-            })
-        });
+        hold.tie(link.number(), || LinkTie::to(link, id, false));
         let good = self.sessions_with([distant(&hold, |distant| distant.owner.id), self.head_id()]);
         hold.untie_all_but(&good);
     }
