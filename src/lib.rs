@@ -104,7 +104,7 @@ mod wire;
 mod work;
 
 pub use crate::app::{
-    App, AppError, AppHandle, AppStage, AppStatus, Config, Control, Exit, Root, WorkStatus,
+    App, AppError, AppHandle, AppStage, AppStatus, Config, Control, Exit, PayloadStatus, Root, WorkStatus,
 };
 pub use crate::drive::{Drive, DriveError, DriveFile, DriveStream, Get, Put, Transferred};
 pub use crate::error::{Error, Result};

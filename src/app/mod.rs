@@ -36,7 +36,7 @@ pub(crate) use self::histogram::BOUNDS;
 pub(crate) use self::launch::Launched;
 pub use self::launch::{App, AppHandle};
 pub(crate) use self::node::{NodeArguments, machine, run_as_node};
-pub(crate) use self::payloads::PayloadSeen;
+pub use self::payloads::PayloadStatus;
 pub use self::root::Root;
 pub(crate) use self::snapshot::{HEAD, Snapshot, WorkSnapshot};
 pub(crate) use crate::remote::forwarding;

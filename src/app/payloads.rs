@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use super::control::Control;
 use super::driver::Driver;
@@ -13,15 +14,42 @@ use crate::payload::{self, PayloadId, Reference};
 use crate::state::Value;
 use crate::wire;
 
-/// One payload, and what is known of it here.
-pub(crate) struct PayloadSeen {
-    pub(crate) reference: Reference,
-    pub(crate) held_by: Vec<String>,
-    /// The nodes that have the value.
-    pub(crate) nodes: Vec<String>,
-    /// Whether it is here, and in memory.
-    pub(crate) is_here: bool,
-    pub(crate) is_in_memory: bool,
+/// A payload or an artifact that the state of a Work or the input of a run refers to.
+#[derive(Debug, Clone, Serialize)]
+pub struct PayloadStatus {
+    /// What errors call it.
+    pub id: String,
+    /// The Rust type of its value.
+    pub type_name: String,
+    /// The length of its value, encoded.
+    pub bytes: u64,
+    /// The path of the Work that made it.
+    pub made_by: String,
+    /// The nodes that have all of the value; none when it is lost.
+    pub nodes: Vec<String>,
+    /// What refers to it.
+    pub held_by: Vec<String>,
+    /// Whether the App's own process has it.
+    pub is_here: bool,
+    /// Whether it has it in memory, not on disk.
+    pub is_in_memory: bool,
+}
+
+impl PayloadStatus {
+    fn new(reference: Reference) -> Self {
+        let hold = payload::find(reference.id);
+        let entry = hold.as_ref().map(|hold| hold.entry());
+        Self {
+            id: reference.id.to_string(),
+            type_name: reference.of,
+            bytes: reference.length,
+            made_by: reference.origin,
+            nodes: Vec::new(),
+            held_by: Vec::new(),
+            is_here: entry.is_some_and(|entry| entry.is_here()),
+            is_in_memory: entry.is_some_and(|entry| entry.is_in_memory()),
+        }
+    }
 }
 
 /// What refers to payloads, and who has it.
@@ -67,40 +95,35 @@ impl Driver {
 }
 
 impl Control {
-    /// The payloads that something in the App refers to, in the order of their numbers.
-    pub(crate) async fn payloads(&self) -> Result<Vec<PayloadSeen>, AppError> {
+    /// The payloads that states and runs of the App refer to, in the order of their ids.
+    ///
+    /// # Errors
+    /// [`AppError::Ended`].
+    pub async fn payloads(&self) -> Result<Vec<PayloadStatus>, AppError> {
         let referring = self.call(|driver| driver.referring()).await?;
-        let mut seen: BTreeMap<String, PayloadSeen> = BTreeMap::new();
+        let mut seen: BTreeMap<String, (PayloadId, PayloadStatus)> = BTreeMap::new();
         for Referring { who, what } in referring {
             let value = match what {
                 What::State(value) => value,
                 What::Input(bytes) => wire::decode(&bytes).unwrap_or_default(),
             };
             find(&value, &mut |reference| {
-                let entry = seen.entry(reference.id.to_string()).or_insert_with(|| PayloadSeen {
-                    reference,
-                    held_by: Vec::new(),
-                    nodes: Vec::new(),
-                    is_here: false,
-                    is_in_memory: false,
-                });
-                if entry.held_by.last() != Some(&who) {
-                    entry.held_by.push(who.clone());
+                let id = reference.id;
+                let (_, payload) =
+                    seen.entry(id.to_string()).or_insert_with(|| (id, PayloadStatus::new(reference)));
+                if payload.held_by.last() != Some(&who) {
+                    payload.held_by.push(who.clone());
                 }
             });
         }
-        let mut seen: Vec<_> = seen.into_values().collect();
-        let ids: Vec<_> = seen.iter().map(|payload| payload.reference.id).collect();
-        let nodes =
-            self.call(move |driver| ids.into_iter().map(|id| driver.holders(id)).collect::<Vec<_>>()).await?;
-        for (payload, nodes) in seen.iter_mut().zip(nodes) {
-            payload.nodes = nodes;
-            if let Some(hold) = payload::find(payload.reference.id) {
-                (payload.is_here, payload.is_in_memory) =
-                    (hold.entry().is_here(), hold.entry().is_in_memory());
-            }
-        }
-        Ok(seen)
+        self.call(move |driver| {
+            let with_holders = |(id, mut payload): (PayloadId, PayloadStatus)| {
+                payload.nodes = driver.holders(id);
+                payload
+            };
+            seen.into_values().map(with_holders).collect()
+        })
+        .await
     }
 }
 

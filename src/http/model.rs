@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use utoipa::ToSchema;
 
-use crate::app::{AppStage, HEAD, PayloadSeen, Snapshot, WorkSnapshot, message_names, short_name};
+use crate::app::{AppStage, HEAD, PayloadStatus, Snapshot, WorkSnapshot, message_names, short_name};
 use crate::flow::RunEntry;
 use crate::remote::NodeStatus;
 use crate::state::Value;
@@ -380,19 +380,19 @@ pub(super) struct PayloadView {
     pub(super) held_by: Vec<String>,
 }
 
-impl From<PayloadSeen> for PayloadView {
-    fn from(seen: PayloadSeen) -> Self {
-        let mut nodes = seen.nodes.into_iter();
+impl From<PayloadStatus> for PayloadView {
+    fn from(status: PayloadStatus) -> Self {
+        let mut nodes = status.nodes.into_iter();
         Self {
-            id: seen.reference.id.to_string(),
-            type_name: seen.reference.of,
-            bytes: seen.reference.length,
-            made_by: seen.reference.origin,
+            id: status.id,
+            type_name: status.type_name,
+            bytes: status.bytes,
+            made_by: status.made_by,
             owner: nodes.next(),
             copies: nodes.collect(),
-            in_memory: seen.is_in_memory,
-            on_disk: seen.is_here && !seen.is_in_memory,
-            held_by: seen.held_by,
+            in_memory: status.is_in_memory,
+            on_disk: status.is_here && !status.is_in_memory,
+            held_by: status.held_by,
         }
     }
 }

@@ -251,6 +251,10 @@ pub(super) fn unpark(id: PayloadId) -> Option<Arc<Entry>> {
     lock().parked.as_mut()?.remove(&id)
 }
 
+pub(super) fn unpark_all() -> Option<HashMap<PayloadId, Arc<Entry>>> {
+    lock().parked.take()
+}
+
 pub(super) fn parked(id: PayloadId) -> Option<Arc<Entry>> {
     lock().parked.as_ref()?.get(&id).cloned()
 }

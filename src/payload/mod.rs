@@ -50,5 +50,5 @@ pub(crate) use self::reference::Reference;
 pub use self::reference::{Payload, Progress};
 pub(crate) use self::replicas::{Replicate, set_replicator};
 pub(crate) use self::store::{
-    Hold, Holds, Replicas, Tie, arrived, by_content, collect, discard, entry_of, find,
+    Hold, Holds, Replicas, Tie, arrived, by_content, collect, discard, discard_all, entry_of, find,
 };

@@ -22,8 +22,14 @@ pub(crate) trait Tie: Send + Sync {
     /// The reference came once more.
     fn again(&self);
 
-    /// Nothing here refers to the value any more. Whether a copy of it may stay until it is discarded.
-    fn release(&self) -> bool;
+    /// Whether a copy may stay when nothing here refers to the value any more: the other end says when it is to be
+    /// discarded.
+    fn keeps_copies(&self) -> bool {
+        false
+    }
+
+    /// Nothing here refers to the value any more, and whether a copy stays, if it may.
+    fn release(&self, copy_stays: bool);
 }
 
 /// What keeps one value alive; dropping the last one of a value lets go of it.
@@ -77,7 +83,7 @@ impl Hold {
         drop(ties);
         let released: Vec<Arc<dyn Tie>> = released;
         for tie in released {
-            tie.release();
+            tie.release(false);
         }
     }
 
@@ -93,19 +99,21 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
+        let ties = std::mem::take(self.ties.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let copy_stays = self.entry.is_here() && ties.iter().any(|tie| tie.keeps_copies());
         {
             let mut holds = holds();
             // Another may have taken the place already.
             if holds.get(&self.id).is_some_and(|hold| std::ptr::eq(hold.as_ptr(), self)) {
                 holds.remove(&self.id);
             }
+            // Before it is released: what discards it may come at once.
+            if copy_stays {
+                keeper::park(self.id, self.entry.clone());
+            }
         }
-        let mut stays = false;
-        for tie in self.ties.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            stays |= tie.release();
-        }
-        if stays && self.entry.is_here() {
-            keeper::park(self.id, self.entry.clone());
+        for tie in ties {
+            tie.release(copy_stays);
         }
     }
 }
@@ -149,6 +157,11 @@ pub(crate) fn arrived(id: PayloadId, elsewhere: impl FnOnce() -> Arc<dyn Elsewhe
 /// A copy that nothing here refers to is not wanted any more.
 pub(crate) fn discard(id: PayloadId) {
     drop(keeper::unpark(id));
+}
+
+/// All copies that nothing here refers to: who would say that they are not wanted is gone.
+pub(crate) fn discard_all() {
+    drop(keeper::unpark_all());
 }
 
 /// A value for those who pull it: one that something here refers to, or a copy that was kept.

@@ -135,6 +135,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         logs.abort();
         agent.end();
         bridge.end();
+        payload::discard_all();
         // At the same address, perhaps, the next session listens.
         futures::future::join_all(listening).await;
         set_router(bridge.app(), None);

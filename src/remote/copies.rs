@@ -54,8 +54,8 @@ impl Tie for CopiedTie {
     fn again(&self) {}
 
     /// Nothing refers to the value any more: the copies are let go.
-    fn release(&self) -> bool {
-        let Some(head) = self.0.head.upgrade() else { return false };
+    fn release(&self, _: bool) {
+        let Some(head) = self.0.head.upgrade() else { return };
         head.copies.lock().remove(&self.0.id);
         let nodes = std::mem::take(&mut *self.0.lock());
         for node in nodes.have.into_iter().chain(nodes.asked) {
@@ -63,7 +63,6 @@ impl Tie for CopiedTie {
                 link.control(&Control::Discard { id: self.0.id });
             }
         }
-        false
     }
 }
 

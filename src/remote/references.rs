@@ -125,10 +125,18 @@ impl Tie for LinkTie {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn release(&self) -> bool {
-        let Some(link) = self.link.upgrade().filter(|link| !link.is_over()) else { return false };
-        link.control(&Control::Release { id: self.id, count: self.count.load(Ordering::Relaxed) });
-        self.is_head
+    fn keeps_copies(&self) -> bool {
+        self.is_head && self.link.upgrade().is_some_and(|link| !link.is_over())
+    }
+
+    fn release(&self, copy_stays: bool) {
+        if let Some(link) = self.link.upgrade().filter(|link| !link.is_over()) {
+            if copy_stays && self.is_head {
+                // Once more: it may have let go of all that it knew, and been told of the value anew since.
+                link.control(&Control::Copied { id: self.id, failed: None });
+            }
+            link.control(&Control::Release { id: self.id, count: self.count.load(Ordering::Relaxed) });
+        }
     }
 }
 

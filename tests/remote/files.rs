@@ -368,8 +368,12 @@ fn copies_of_artifacts_are_on_disk_and_outlive_their_node() {
     open.app.wait_for_work("a", |work| work.successes == 1);
     let artifact = made(&open);
     open.until("`b` is there", || open.app.block_on(open.app.work::<Porter>("b").ask(Usage)).is_ok());
-    open.until("there is a copy", || open.ask("b", Usage).disk == artifact.len());
-    assert_eq!(open.ask("b", Usage).memory, 0);
+    open.until("there is a copy", || {
+        let payloads = open.app.block_on(open.app.control().payloads()).unwrap();
+        payloads.iter().any(|payload| payload.nodes == ["m", "n"])
+    });
+    let usage = open.ask("b", Usage);
+    assert_eq!((usage.disk, usage.memory), (artifact.len(), 0));
     open.nodes.remove("m");
     open.app.wait_for_stage("a", flowright::Stage::Pending);
     assert_eq!(open.ask("b", FetchNow(artifact.clone())), Ok(sum(&bytes(3_000_000, 1))));

@@ -297,6 +297,21 @@ impl Open {
         self.app.block_on(self.app.work::<Clerk>(clerk).ask(Look)).expect("it answers")
     }
 
+    /// Waits until these nodes have the one payload that there is.
+    fn until_held(&self, done: impl Fn(&[String]) -> bool) {
+        let began = std::time::Instant::now();
+        loop {
+            let payloads = self.app.block_on(self.app.control().payloads()).expect("it runs");
+            if let [payload] = &payloads[..]
+                && done(&payload.nodes)
+            {
+                return;
+            }
+            assert!(began.elapsed().as_secs() < 60, "{payloads:?}");
+            std::thread::yield_now();
+        }
+    }
+
     /// Waits until the payloads of a clerk's process take so much.
     fn until(&self, clerk: &str, done: impl Fn(PayloadUsage) -> bool) {
         let began = std::time::Instant::now();
@@ -493,20 +508,16 @@ fn replicas_are_kept_and_made_anew() {
     let mut open = open(["m", "n", "o"], &[], |office, _| {
         office.b.run(Errand::Forget).finished()?;
         office.c.run(Errand::Forget).finished()?;
-        office.a.run(Errand::Replicate { length: 50_000, copies: 2 });
+        office.a.run(Errand::Replicate { length: 500_000, copies: 2 });
         Ok(())
     });
     open.app.wait_for_work("a", |work| work.successes == 1);
-    let began = std::time::Instant::now();
-    let copies = |open: &Open, wanted: usize| {
-        while ["b", "c"].iter().filter(|clerk| open.usage(clerk).memory == 50_000).count() != wanted {
-            assert!(began.elapsed().as_secs() < 60, "there are not {wanted} copies");
-            std::thread::yield_now();
-        }
-    };
-    copies(&open, 1);
+    open.until_held(|nodes| nodes.len() == 2 && nodes[0] == "m");
     open.nodes.remove("m");
-    copies(&open, 2);
+    open.until_held(|nodes| nodes.len() == 2 && !nodes.contains(&"m".to_owned()));
+    for clerk in ["b", "c"] {
+        assert_eq!(open.usage(clerk).memory, 500_000);
+    }
     open.app.stop().result.unwrap();
 }
 
