@@ -173,7 +173,6 @@ fn get(port: u16, path: &str) -> String {
         .expect("a request");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     answer
 }
 
@@ -207,6 +206,7 @@ fn continuous_deployment() {
     program.expect(&[STARTING, "step=0: fake_loss=100000.0", saved, deployed]);
     let port = program.port();
     let state = get(port, "/api/v1/state");
+    assert!(state.starts_with("HTTP/1.1 200"), "{state}");
     let checkpoint = r#""train":{"last_checkpoint":"/some/path/step=0_fake_loss=100000.0"}"#;
     assert!(state.contains(checkpoint), "{state}");
     program.expect(&[saved, "step=1: fake_loss=1.0"]);

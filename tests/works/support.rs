@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use flowright::prelude::*;
 use flowright::testing::TestApp;
 use flowright::{Placement, Root, Work};
-use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 
 type React<W> = Box<dyn FnMut(&mut WorkRef<W>, &mut FlowContext) -> Reaction>;
 
@@ -120,7 +120,22 @@ pub(crate) struct Gated {
     /// What the test wants to be run, for Flows that do as it wants.
     pub(crate) wished: Vec<u32>,
     #[serde(skip)]
-    gate: Arc<Notify>,
+    gate: Arc<Gate>,
+}
+
+/// Lets as many runs pass as it was told to, also before they come.
+struct Gate(Semaphore);
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self(Semaphore::new(0))
+    }
+}
+
+impl Gate {
+    async fn passed(&self) {
+        self.0.acquire().await.expect("it is never closed").forget();
+    }
 }
 
 impl Work for Gated {
@@ -130,7 +145,7 @@ impl Work for Gated {
         self.begun.push(input);
         cx.publish(self);
         let gate = self.gate.clone();
-        let result = cx.serve(self, async move { gate.notified().await }).await;
+        let result = cx.serve(self, async move { gate.passed().await }).await;
         match result {
             Ok(()) => self.ended.push(input),
             Err(Stopped) => self.stopped.push(input),
@@ -147,7 +162,7 @@ impl Handle<GoOn> for Gated {
     type Reply = ();
 
     async fn handle(&mut self, GoOn: GoOn, _cx: &mut WorkContext<Self>) {
-        self.gate.notify_one();
+        self.gate.0.add_permits(1);
     }
 }
 
