@@ -62,6 +62,8 @@ struct State {
     events: Vec<HostEvent>,
     watchers: Vec<Arc<Link>>,
     next_incarnation: u64,
+    /// Whether all others were told that the App is over, so that they are expected to go.
+    is_ending: bool,
 }
 
 struct Node {
@@ -341,6 +343,7 @@ impl Head {
 
     /// Tells all other processes that the App is over.
     pub(crate) async fn end(&self, why: &str) {
+        self.lock().is_ending = true;
         let links = self.bridge.accepted();
         for link in &links {
             link.control(&Control::End { why: why.to_owned() });
@@ -545,6 +548,9 @@ impl Site for Head {
             return;
         }
         self.set_reachable(link, false);
+        if self.lock().is_ending {
+            return;
+        }
         log::warn!(
             "the connection to node `{name}` broke ({why}); it has {:?} to come back",
             self.bridge.settings().grace
