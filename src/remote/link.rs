@@ -339,13 +339,15 @@ impl Link {
         Ok(channel)
     }
 
+    /// Sends it unless that would have to wait: for credit, and, `if_there_is_room`, for room in the session.
     pub(super) fn try_send(
         &self,
         channel: &Channel,
         letter: Box<dyn Letter>,
+        if_there_is_room: bool,
     ) -> Result<(), Refused<Box<dyn Letter>>> {
         match channel.credit.try_acquire() {
-            Ok(permit) => self.post(channel, permit, letter, true),
+            Ok(permit) => self.post(channel, permit, letter, if_there_is_room),
             Err(TryAcquireError::NoPermits) => Err(Refused::Full(letter)),
             Err(TryAcquireError::Closed) => Err(Refused::Closed(letter, Closed::NodeLost)),
         }

@@ -59,12 +59,23 @@ impl Way {
     }
 }
 
-impl Route for Way {
-    fn try_send(&self, letter: Box<dyn Letter>) -> Sent {
+impl Way {
+    /// Sends what was taken before it was known that it goes this way. It is in memory as it is, so that there is room.
+    fn send_kept(&self, letter: Box<dyn Letter>) -> Sent {
+        self.post(letter, false)
+    }
+
+    fn post(&self, letter: Box<dyn Letter>, if_there_is_room: bool) -> Sent {
         match self.channel(letter.name()) {
-            Ok(channel) => self.link.try_send(&channel, letter),
+            Ok(channel) => self.link.try_send(&channel, letter, if_there_is_room),
             Err(why) => Err(Refused::Unsendable(letter, why)),
         }
+    }
+}
+
+impl Route for Way {
+    fn try_send(&self, letter: Box<dyn Letter>) -> Sent {
+        self.post(letter, true)
     }
 
     fn send<'a>(&'a self, letter: Box<dyn Letter>) -> BoxFuture<'a, Sent> {
@@ -106,6 +117,42 @@ impl Route for Way {
     }
 }
 
+/// What becomes of a message for a Work that may not be there yet.
+enum Step {
+    Done(Sent),
+    Go(Arc<Way>, Box<dyn Letter>),
+    Wait(Box<dyn Letter>),
+}
+
+impl Step {
+    fn now(self) -> Sent {
+        match self {
+            Self::Done(sent) => sent,
+            Self::Go(way, letter) => way.try_send(letter),
+            Self::Wait(letter) => Err(Refused::Full(letter)),
+        }
+    }
+}
+
+/// Takes a step each time that something has `changed`, until the message is sent or refused.
+async fn send_in_steps(
+    changed: &Notify,
+    mut letter: Box<dyn Letter>,
+    step: impl Fn(Box<dyn Letter>) -> Step,
+) -> Sent {
+    loop {
+        let change = changed.notified();
+        match step(letter) {
+            Step::Done(sent) => return sent,
+            Step::Go(way, letter) => return way.send(letter).await,
+            Step::Wait(back) => {
+                letter = back;
+                change.await;
+            }
+        }
+    }
+}
+
 /// The way to a Work whose process has been started and has not joined yet: keeps what is sent until then.
 pub(super) struct WayToCome {
     state: Mutex<Coming>,
@@ -138,7 +185,7 @@ impl WayToCome {
             for letter in letters {
                 if let Err(
                     Refused::Full(letter) | Refused::Closed(letter, _) | Refused::Unsendable(letter, _),
-                ) = way.try_send(letter)
+                ) = way.send_kept(letter)
                 {
                     letter.settle(Outcome::Refused(Closed::NotStarted));
                 }
@@ -176,28 +223,11 @@ impl Drop for WayToCome {
 
 impl Route for WayToCome {
     fn try_send(&self, letter: Box<dyn Letter>) -> Sent {
-        match self.step(letter) {
-            Step::Done(sent) => sent,
-            Step::Go(way, letter) => way.try_send(letter),
-            Step::Wait(letter) => Err(Refused::Full(letter)),
-        }
+        self.step(letter).now()
     }
 
-    fn send<'a>(&'a self, mut letter: Box<dyn Letter>) -> BoxFuture<'a, Sent> {
-        async move {
-            loop {
-                let changed = self.changed.notified();
-                match self.step(letter) {
-                    Step::Done(sent) => return sent,
-                    Step::Go(way, letter) => return way.send(letter).await,
-                    Step::Wait(back) => {
-                        letter = back;
-                        changed.await;
-                    }
-                }
-            }
-        }
-        .boxed()
+    fn send<'a>(&'a self, letter: Box<dyn Letter>) -> BoxFuture<'a, Sent> {
+        send_in_steps(&self.changed, letter, |letter| self.step(letter)).boxed()
     }
 
     fn command(&self, command: Command) {
@@ -290,7 +320,7 @@ impl DistantWay {
         let mut left = Vec::new();
         for letter in waiting {
             let sent = match &found {
-                Ok(Whereabouts::There(way)) => way.try_send(letter),
+                Ok(Whereabouts::There(way)) => way.send_kept(letter),
                 Ok(Whereabouts::Here(mailbox)) => hand_over(mailbox, letter),
                 Ok(_) => Err(Refused::Full(letter)),
                 Err(why) => Err(Refused::Closed(letter, *why)),
@@ -347,36 +377,13 @@ impl DistantWay {
     }
 }
 
-enum Step {
-    Done(Sent),
-    Go(Arc<Way>, Box<dyn Letter>),
-    Wait(Box<dyn Letter>),
-}
-
 impl Route for DistantWay {
     fn try_send(&self, letter: Box<dyn Letter>) -> Sent {
-        match self.step(letter) {
-            Step::Done(sent) => sent,
-            Step::Go(way, letter) => way.try_send(letter),
-            Step::Wait(letter) => Err(Refused::Full(letter)),
-        }
+        self.step(letter).now()
     }
 
-    fn send<'a>(&'a self, mut letter: Box<dyn Letter>) -> BoxFuture<'a, Sent> {
-        async move {
-            loop {
-                let known = self.known.notified();
-                match self.step(letter) {
-                    Step::Done(sent) => return sent,
-                    Step::Go(way, letter) => return way.send(letter).await,
-                    Step::Wait(back) => {
-                        letter = back;
-                        known.await;
-                    }
-                }
-            }
-        }
-        .boxed()
+    fn send<'a>(&'a self, letter: Box<dyn Letter>) -> BoxFuture<'a, Sent> {
+        send_in_steps(&self.known, letter, |letter| self.step(letter)).boxed()
     }
 
     // Only the head commands.
