@@ -22,8 +22,10 @@ mod policy;
 mod reaction;
 mod record;
 mod restart;
+mod run;
 mod schedule;
 mod scope;
+mod settings;
 mod supervisor;
 mod work_ref;
 
@@ -38,9 +40,10 @@ pub use self::flow_ref::FlowRef;
 pub use self::policy::{OnNodeLost, Overlap};
 pub use self::reaction::{Interrupt, Reaction};
 pub use self::restart::{OnError, Restart};
+pub use self::run::Run;
 pub use self::schedule::ScheduleError;
 pub use self::supervisor::Strategy;
-pub use self::work_ref::{Run, WorkRef};
+pub use self::work_ref::WorkRef;
 
 pub(crate) use self::children::{Node, Position, Visitor};
 pub(crate) use self::context::Ending;

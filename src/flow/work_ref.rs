@@ -6,24 +6,22 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
 use super::children::{ChildGroup, Found, Kinds, Node, Route, Walk};
 use super::error::FlowError;
 use super::ledger::{Ledger, Requested};
-use super::policy::{OnNodeLost, Overlap, Policy};
-use super::reaction::Interrupt;
+use super::policy::Policy;
 use super::record::{Place, Record, SharedRecord, lock};
-use super::restart::{OnError, Restart};
+use super::run::Run;
 use super::scope;
 use crate::id::ActorPath;
 use crate::payload;
 use crate::state::{StateError, Tracker};
 use crate::work::{
-    DEFAULT_MAILBOX, Handle, Input, Message, Placement, Resources, RunKey, Selector, SendError, Stage,
-    Status, Work, WorkAddr, WorkKind,
+    DEFAULT_MAILBOX, Handle, Input, Message, Placement, Resources, RunKey, SendError, Stage, Status, Work,
+    WorkAddr, WorkKind,
 };
 
 /// A Flow's handle to one of its Works: its last published state, and the way to run, stop and message it.
@@ -50,10 +48,10 @@ use crate::work::{
 /// ```
 pub struct WorkRef<W: Work> {
     view: View<W>,
-    policy: Arc<Policy>,
-    placement: Placement,
-    needs: Resources,
-    mailbox: usize,
+    pub(super) policy: Arc<Policy>,
+    pub(super) placement: Placement,
+    pub(super) needs: Resources,
+    pub(super) mailbox: usize,
     record: Option<SharedRecord>,
     /// There since a run was asked for before the Work joined; true once it has.
     joined: OnceCell<Arc<AtomicBool>>,
@@ -79,80 +77,6 @@ impl<W: Work> WorkRef<W> {
             record: None,
             joined: OnceCell::new(),
         }
-    }
-
-    /// Where it runs; a thread of its own by default. The command line and the configuration win over this.
-    pub fn placed(mut self, placement: Placement) -> Self {
-        self.placement = placement;
-        self
-    }
-
-    /// What it needs of the node where it runs. With the default placement it then runs on any node that has room
-    /// for it, on the one with the least load; the process of the App itself is no such node.
-    pub fn needs(mut self, needs: Resources) -> Self {
-        if self.placement == Placement::default() {
-            self.placement = Placement::Node(Selector::any());
-        }
-        self.needs = needs;
-        self
-    }
-
-    /// What becomes of it when the node where it runs is lost; by default it waits for another.
-    pub fn on_node_lost(mut self, on_node_lost: OnNodeLost) -> Self {
-        Arc::make_mut(&mut self.policy).on_node_lost = on_node_lost;
-        self
-    }
-
-    /// How often it is restarted when it fails; never by default.
-    pub fn restart(mut self, restart: Restart) -> Self {
-        Arc::make_mut(&mut self.policy).restart = restart;
-        self
-    }
-
-    /// What its failure comes to when no restart is left; the failure of the App by default.
-    pub fn on_error(mut self, on_error: OnError) -> Self {
-        Arc::make_mut(&mut self.policy).on_error = on_error;
-        self
-    }
-
-    /// What a new input does while another runs; it waits in a queue by default.
-    pub fn overlap(mut self, overlap: Overlap) -> Self {
-        Arc::make_mut(&mut self.policy).overlap = overlap;
-        self
-    }
-
-    /// With `false`, an input that succeeded runs again whenever it is asked for while the Work is idle.
-    /// [`Run::finished`] passes from its end until it is asked for again, that reaction included.
-    pub fn cache_calls(mut self, cache_calls: bool) -> Self {
-        Arc::make_mut(&mut self.policy).cache_calls = cache_calls;
-        self
-    }
-
-    /// How long one run may take from its start. One that takes longer fails with
-    /// [`Reason::Timeout`](crate::Reason::Timeout) and its incarnation is given up: at its next `await` it ends,
-    /// and what it still publishes is not seen. A thread that blocks without end stays behind.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        Arc::make_mut(&mut self.policy).timeout = Some(timeout);
-        self
-    }
-
-    /// How many messages wait before senders wait or are refused; [`DEFAULT_MAILBOX`] by default.
-    pub fn mailbox(mut self, capacity: usize) -> Self {
-        self.mailbox = capacity;
-        self
-    }
-
-    /// How many runs wait with [`Overlap::Queue`]; 1024 by default. One that finds the queue full is not accepted
-    /// and asked for again by a later reaction.
-    pub fn queue(mut self, runs: usize) -> Self {
-        Arc::make_mut(&mut self.policy).queue = runs;
-        self
-    }
-
-    /// How long it may take to stop before it is ended by force; 10 s by default.
-    pub fn grace(mut self, grace: Duration) -> Self {
-        Arc::make_mut(&mut self.policy).grace = grace;
-        self
     }
 
     /// Asks for a run with this input: one run per distinct input. Already asked for: nothing happens. Never
@@ -293,7 +217,7 @@ impl<W: Work> WorkRef<W> {
         self.status().stage == Stage::Pending
     }
 
-    fn read<R: Default>(&self, look: impl FnOnce(&Ledger) -> R) -> R {
+    pub(super) fn read<R: Default>(&self, look: impl FnOnce(&Ledger) -> R) -> R {
         self.record.as_ref().map(|record| look(&lock(record).ledger)).unwrap_or_default()
     }
 
@@ -408,42 +332,6 @@ impl<W: Work> Drop for WorkRef<W> {
         if self.record.is_some() {
             scope::with(|scope| scope.tree_changed = true);
         }
-    }
-}
-
-/// A run that was asked for.
-pub struct Run<'a, W: Work> {
-    work: &'a WorkRef<W>,
-    key: Option<RunKey>,
-    finished: bool,
-}
-
-impl<'a, W: Work> Run<'a, W> {
-    /// The Work, once this run has succeeded; until then `?` leaves `react`, which is called again when it may
-    /// have. A run that failed and was captured keeps waiting: look at [`status`](Self::status) first.
-    ///
-    /// # Errors
-    /// [`Interrupt::Pending`] while the run has not succeeded.
-    pub fn finished(self) -> Result<&'a W, Interrupt> {
-        if self.finished { Ok(self.work) } else { Err(Interrupt::Pending) }
-    }
-
-    /// How this run ended, whichever way, for a Flow that captures failures: the Work when it succeeded, else the
-    /// status; until the end `?` leaves `react`.
-    ///
-    /// # Errors
-    /// [`Interrupt::Pending`] while the run has not ended.
-    pub fn outcome(self) -> Result<Result<&'a W, Status>, Interrupt> {
-        if self.finished {
-            return Ok(Ok(self.work));
-        }
-        let status = self.status();
-        if status.stage.is_terminal() { Ok(Err(status)) } else { Err(Interrupt::Pending) }
-    }
-
-    /// Where this run stands.
-    pub fn status(&self) -> Status {
-        self.key.map_or_else(Status::default, |key| self.work.read(|ledger| ledger.run_status(key)))
     }
 }
 

@@ -13,8 +13,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::oneshot;
 
 use super::Work;
+use super::any_mailbox::AnyMailbox;
 use super::kind::WorkKind;
-use super::mailbox::{AnyMailbox, Mailbox, Refused, Went};
+use super::mailbox::{Mailbox, Refused, Went};
 use super::message::{AskError, Asked, Handle, Letter, Message, NoAnswer, SendError, Told};
 use super::route::Route;
 use crate::id::{ActorPath, AppId};

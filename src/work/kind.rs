@@ -7,10 +7,11 @@ use futures::FutureExt;
 
 use super::Work;
 use super::actor::{Abort, Seed, live};
+use super::any_mailbox::AnyMailbox;
 use super::intake::Messages;
 use super::json;
 use super::local::Task;
-use super::mailbox::{AnyMailbox, Mailbox};
+use super::mailbox::Mailbox;
 use super::outbox::Outbox;
 use super::run::{Input, RunKey};
 use crate::id::{ActorPath, AppId};

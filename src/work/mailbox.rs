@@ -19,16 +19,12 @@ use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::intake::{Intake, Messages};
-use super::json::JsonAnswer;
 use super::message::{Envelope, Letter, Outcome};
 use super::route::Route;
 use super::{Command, RunOrder, Work};
-use crate::id::{ActorPath, AppId};
 
 const LARGEST_BATCH: usize = 128;
 
@@ -353,6 +349,11 @@ impl<W: Work> Mailbox<W> {
         messages.into_iter().map(|letter| usize::from(letter.settle(Outcome::Refused(why)))).sum()
     }
 
+    /// How many messages were ever taken, or passed on.
+    pub(super) fn accepted(&self) -> u64 {
+        self.lock().accepted
+    }
+
     /// How many messages wait.
     pub(crate) fn depth(&self) -> usize {
         let inner = self.lock();
@@ -486,85 +487,6 @@ impl<W: Work> Drop for Receiver<W> {
         for (envelope, why) in refused {
             envelope.settle(Outcome::Refused(why));
         }
-    }
-}
-
-/// A mailbox of a Work whose type is not known here.
-pub(crate) trait AnyMailbox: Send + Sync {
-    fn command(&self, command: Command);
-    fn run(&self, order: RunOrder) -> bool;
-    fn open(&self) -> u64;
-    fn divert(&self, route: Arc<dyn Route>);
-    fn capacity(&self) -> usize;
-    /// How many messages were lost without anybody being told.
-    fn close(&self, why: Closed) -> usize;
-    fn depth(&self) -> usize;
-    /// How many messages were ever taken, or passed on.
-    fn accepted(&self) -> u64;
-    /// How messages of this name get in; `None` when the Work's type does not name it among its messages.
-    fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn Intake>>;
-    /// Asks with JSON; `None` when the Work's type does not name the message.
-    fn ask(
-        self: Arc<Self>,
-        app: AppId,
-        path: ActorPath,
-        message: &str,
-        json: &[u8],
-        deadline: Duration,
-    ) -> Option<Result<JsonAnswer, serde_json::Error>>;
-    fn into_any(self: Arc<Self>) -> Arc<dyn std::any::Any + Send + Sync>;
-}
-
-impl<W: Work> AnyMailbox for Mailbox<W> {
-    fn command(&self, command: Command) {
-        self.command(command);
-    }
-
-    fn run(&self, order: RunOrder) -> bool {
-        self.run(order)
-    }
-
-    fn open(&self) -> u64 {
-        self.open()
-    }
-
-    fn divert(&self, route: Arc<dyn Route>) {
-        self.divert(route);
-    }
-
-    fn capacity(&self) -> usize {
-        self.capacity
-    }
-
-    fn close(&self, why: Closed) -> usize {
-        self.close(why)
-    }
-
-    fn depth(&self) -> usize {
-        self.depth()
-    }
-
-    fn accepted(&self) -> u64 {
-        self.lock().accepted
-    }
-
-    fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn Intake>> {
-        Messages::find(self, message)
-    }
-
-    fn ask(
-        self: Arc<Self>,
-        app: AppId,
-        path: ActorPath,
-        message: &str,
-        json: &[u8],
-        deadline: Duration,
-    ) -> Option<Result<JsonAnswer, serde_json::Error>> {
-        super::json::ask(self, app, path, message, json, deadline)
-    }
-
-    fn into_any(self: Arc<Self>) -> Arc<dyn std::any::Any + Send + Sync> {
-        self
     }
 }
 

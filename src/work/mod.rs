@@ -15,6 +15,7 @@
 
 mod actor;
 mod address;
+mod any_mailbox;
 mod context;
 mod intake;
 mod json;
@@ -46,11 +47,12 @@ pub use self::status::{Reason, Stage, Status};
 
 pub(crate) use self::actor::{Abort, current_work, panic_message};
 pub(crate) use self::address::{Router, find_address, forget_addresses, remember_address, set_router};
+pub(crate) use self::any_mailbox::AnyMailbox;
 pub(crate) use self::intake::{Intake, Received};
 pub(crate) use self::json::{JsonAnswer, Unanswered};
 pub(crate) use self::kind::{Ingredients, WorkKind};
 pub(crate) use self::local::{LocalHost, Task};
-pub(crate) use self::mailbox::{AnyMailbox, Closed, Mailbox, Refused};
+pub(crate) use self::mailbox::{Closed, Mailbox, Refused};
 pub(crate) use self::message::{Letter, Outcome, Reply};
 pub(crate) use self::outbox::{Doorbell, Express, News, Outbox, Report};
 pub(crate) use self::route::Route;
