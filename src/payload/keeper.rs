@@ -241,10 +241,10 @@ pub(super) fn disk_freed(length: u64) {
     }
 }
 
-/// Keeps a copy until [`unpark`].
-pub(super) fn park(id: PayloadId, entry: Arc<Entry>) {
-    let before = lock().parked.get_or_insert_default().insert(id, entry);
-    drop(before);
+/// Keeps a copy until [`unpark`]. Gives the one that it takes the place of, to be dropped where no lock is held: values
+/// may refer to values.
+pub(super) fn park(id: PayloadId, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+    lock().parked.get_or_insert_default().insert(id, entry)
 }
 
 pub(super) fn unpark(id: PayloadId) -> Option<Arc<Entry>> {

@@ -101,17 +101,15 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let ties = std::mem::take(self.ties.get_mut().unwrap_or_else(PoisonError::into_inner));
         let copy_stays = self.entry.is_here() && ties.iter().any(|tie| tie.keeps_copies());
-        {
+        let _replaced = {
             let mut holds = holds();
             // Another may have taken the place already.
             if holds.get(&self.id).is_some_and(|hold| std::ptr::eq(hold.as_ptr(), self)) {
                 holds.remove(&self.id);
             }
             // Before it is released: what discards it may come at once.
-            if copy_stays {
-                keeper::park(self.id, self.entry.clone());
-            }
-        }
+            if copy_stays { keeper::park(self.id, self.entry.clone()) } else { None }
+        };
         for tie in ties {
             tie.release(copy_stays);
         }
