@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
 
 use super::agent::{Agent, Kinds, NodeOptions};
-use super::bridge::{Bridge, BridgeOptions, Site};
+use super::bridge::{Bridge, BridgeOptions, Site, Spawner};
 use super::drives::{DriveRequest, Part};
 use super::head::{Head, HeadOptions};
 use super::inbox::Inbox;
@@ -25,8 +27,8 @@ use crate::state::{Patch, Value};
 use crate::transport::{Connection, Endpoint, Limits, Security};
 use crate::wire::{self, Frame};
 use crate::work::{
-    Abort, Doorbell, Handle, Ingredients, Messages, Outbox, Placement, Resources, Router, Work, WorkContext,
-    WorkKind, find_address, forget_addresses, remember_address, set_router,
+    Abort, Doorbell, Handle, Ingredients, Messages, Outbox, Placement, Resources, Router, Task, Work,
+    WorkContext, WorkKind, find_address, forget_addresses, remember_address, set_router,
 };
 
 /// Frames, and a session that takes them.
@@ -123,14 +125,16 @@ pub fn session(data: &[u8]) {
                     sent.extend_from_slice(&bytes);
                 }
                 assert!(sent.is_empty() || is_connected, "nothing is said without a connection");
-                while let Some(frame) = Frame::take(&mut sent, usize::MAX).expect("it says frames") {
+                let mut rest = &sent[..];
+                while let Some((frame, length)) = Frame::first(rest, usize::MAX).expect("it says frames") {
                     match frame {
                         Frame::Data { seq, .. } => assert!(seq <= pushed),
                         Frame::Ack { received } => assert!(received <= arrived),
                         _ => panic!("a session says nothing else"),
                     }
+                    rest = &rest[length..];
                 }
-                assert!(sent.is_empty(), "it says whole frames");
+                assert!(rest.is_empty(), "it says whole frames");
             }
             4 => {
                 let Some(millis) = script.number() else { break };
@@ -140,12 +144,12 @@ pub fn session(data: &[u8]) {
             kind => {
                 let Some(number) = script.number() else { break };
                 let frame = match kind {
-                    5 => Frame::Data { seq: number, body: Bytes::new() },
+                    5 => Frame::Data { seq: number, body: b"" },
                     6 => Frame::Ack { received: number },
                     // Rarely, since it ends everything.
-                    _ if number == 0 => Frame::Bye(Bytes::new()),
-                    _ if number == 1 => Frame::Hello(Bytes::new()),
-                    _ => Frame::Data { seq: arrived + 1, body: Bytes::new() },
+                    _ if number == 0 => Frame::Bye(b""),
+                    _ if number == 1 => Frame::Hello(b""),
+                    _ => Frame::Data { seq: arrived + 1, body: b"" },
                 };
                 let acknowledged = matches!(frame, Frame::Ack { received } if received == pushed);
                 match session.receive(frame, now) {
@@ -257,6 +261,18 @@ fn card(id: u64, name: &str) -> NodeCard {
     NodeCard { id, name: name.to_owned(), labels: BTreeMap::new(), resources, endpoints: Vec::new() }
 }
 
+/// Of local tasks of the thread that this is called on.
+fn spawner() -> Spawner {
+    let (send, mut tasks) = mpsc::unbounded_channel::<Task>();
+    spawn_local(async move {
+        while let Some(task) = tasks.recv().await {
+            spawn_local(task());
+        }
+    });
+    // When the thread has ended all is over.
+    Arc::new(move |task| drop(send.send(task)))
+}
+
 fn options() -> BridgeOptions {
     let program = Program { name: "lab".to_owned(), version: "1".to_owned(), works: BTreeMap::new() };
     let settings = SessionSettings::default();
@@ -265,7 +281,7 @@ fn options() -> BridgeOptions {
 }
 
 /// Takes out what would reach beyond this process, or is slow and not looked at here.
-fn tame(packet: &mut Packet) {
+fn tame(packet: &mut Packet<'_>) {
     let Packet::Control(control) = packet else { return };
     match &mut **control {
         Control::Launch { pooled, .. } => *pooled = true,
@@ -293,9 +309,8 @@ pub async fn node_says(data: &[u8]) {
         program: Arc::new(|| Err(std::io::Error::other("nothing is started here"))),
         arguments: Vec::new(),
     };
-    let handle = tokio::runtime::Handle::current();
     let doorbell: Arc<Doorbell> = Arc::default();
-    let head = Head::new(app, HeadOptions { bridge: options(), process: nothing }, doorbell.clone(), handle);
+    let head = Head::new(app, HeadOptions { bridge: options(), process: nothing }, doorbell.clone(), spawner());
     let link = Arc::new(Link::new(card(7, "n"), &head.bridge, SessionSettings::default()));
     head.joined(&link, Role::Node);
     let kind = WorkKind::of::<Lab>();
@@ -322,7 +337,7 @@ pub async fn node_says(data: &[u8]) {
     let mut value = Value::of(&Lab::default()).expect("it is a state");
     let mut script = Script(data);
     while let Some(part) = script.part() {
-        let Ok(mut packet) = Packet::read(Bytes::copy_from_slice(part)) else { break };
+        let Ok(mut packet) = Packet::read(part) else { break };
         tame(&mut packet);
         if inbox.packet(packet).is_err() {
             break;
@@ -345,10 +360,10 @@ pub async fn node_says(data: &[u8]) {
 /// Everything that a head can say to its node. To be called within an actix System.
 pub async fn head_says(data: &[u8]) {
     let app = AppId::next();
-    let handle = tokio::runtime::Handle::current();
     let kind = WorkKind::of::<Lab>();
     let options = NodeOptions {
         bridge: options(),
+        spawner: spawner(),
         kinds: Kinds::from([("Lab", kind)]),
         join: Endpoint::Tcp("127.0.0.1:1".to_owned()),
         name: "n".to_owned(),
@@ -357,7 +372,7 @@ pub async fn head_says(data: &[u8]) {
         listen: None,
         pool: 1,
     };
-    let bridge = Arc::new(Bridge::new(options.bridge.clone(), handle));
+    let bridge = Arc::new(Bridge::new(options.bridge.clone(), options.spawner.clone()));
     bridge.set_app(app);
     bridge.set_me(card(7, "n"));
     let link = Arc::new(Link::new(card(1, "head"), &bridge, SessionSettings::default()));
@@ -370,7 +385,7 @@ pub async fn head_says(data: &[u8]) {
     let mut inbox = Inbox::new(bridge.clone(), link.clone());
     let mut script = Script(data);
     while let Some(part) = script.part() {
-        let Ok(mut packet) = Packet::read(Bytes::copy_from_slice(part)) else { break };
+        let Ok(mut packet) = Packet::read(part) else { break };
         tame(&mut packet);
         if inbox.packet(packet).is_err() {
             break;
@@ -397,7 +412,7 @@ pub async fn pulls(data: &[u8]) {
     let value = Payload::new(vec![(1_u32, "one".to_owned())], app, &path).expect("it can travel");
     let (_, holds) = collect(|| wire::encode(&value));
     let id = holds.iter().next().expect("it refers to the value").id();
-    let bridge = Arc::new(Bridge::new(options(), tokio::runtime::Handle::current()));
+    let bridge = Arc::new(Bridge::new(options(), spawner()));
     bridge.set_app(app);
     bridge.set_me(card(7, "n"));
     let (mut peer, here) = tokio::net::UnixStream::pair().expect("the system has sockets");
@@ -409,10 +424,11 @@ pub async fn pulls(data: &[u8]) {
         match wire::decode::<PullRequest>(part) {
             Ok(mut request) => {
                 request.id = id;
-                Frame::Request(wire::encode(&request).expect("it was read from such bytes")).put(&mut said);
+                let request = wire::encode(&request).expect("it was read from such bytes");
+                Frame::Request(&request).put(&mut said);
             }
             Err(_) if wire::decode::<PullResponse>(part).is_ok() => {
-                Frame::Response(Bytes::copy_from_slice(part)).put(&mut said);
+                Frame::Response(part).put(&mut said);
             }
             Err(_) => said.extend_from_slice(part),
         }

@@ -140,7 +140,7 @@ impl Connection {
     /// One that has proved itself.
     #[cfg(fuzzing)]
     pub(crate) fn over(stream: UnixStream, limits: &Limits) -> Self {
-        Self::new(Stream::Unix(stream), "a peer".to_owned(), limits, None)
+        Self::new(Stream::Unix(stream), "a peer".to_owned(), limits, None).expect("a socket can be split")
     }
 
     /// The other end, in words.
