@@ -310,7 +310,8 @@ pub async fn node_says(data: &[u8]) {
         arguments: Vec::new(),
     };
     let doorbell: Arc<Doorbell> = Arc::default();
-    let head = Head::new(app, HeadOptions { bridge: options(), process: nothing }, doorbell.clone(), spawner());
+    let head =
+        Head::new(app, HeadOptions { bridge: options(), process: nothing }, doorbell.clone(), spawner());
     let link = Arc::new(Link::new(card(7, "n"), &head.bridge, SessionSettings::default()));
     head.joined(&link, Role::Node);
     let kind = WorkKind::of::<Lab>();

@@ -5,6 +5,7 @@
 
 mod apart;
 mod certificates;
+mod connections;
 mod faults;
 mod files;
 mod held;
@@ -12,7 +13,6 @@ mod lab;
 mod payloads;
 mod places;
 mod processes;
-#[allow(dead_code, reason = "the tests of faults need more of it")]
 mod proxy;
 mod strangers;
 mod support;
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
     }
     let all = [
         certificates::TESTS,
+        connections::TESTS,
         faults::TESTS,
         files::TESTS,
         payloads::TESTS,

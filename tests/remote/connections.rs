@@ -1,0 +1,164 @@
+//! Connections that break, hang, are slow, and are not read from.
+
+use flowright::Config;
+use flowright::prelude::*;
+
+use crate::held::Held;
+use crate::lab::{Add, Lab, Suite, Sum, Task};
+use crate::proxy::{Proxy, Weather};
+use crate::support::{Process, joining, lab, node, serve, start, start_with, waits_with};
+
+crate::tests![
+    a_short_break_loses_doubles_and_reorders_nothing,
+    a_long_break_gives_the_node_up_and_it_joins_again,
+    a_half_open_connection_is_noticed_and_made_anew,
+    a_slow_network_is_only_slow,
+    a_node_that_does_not_read_holds_its_senders_up,
+    chatter_conflates,
+];
+
+/// Ten thousand messages while `trouble` happens.
+fn numbers_arrive_in_spite_of(trouble: impl Fn(&Proxy) + Send + 'static) {
+    const NUMBERS: u32 = 10_000;
+    let app = start_with(
+        Config { heartbeat_ms: Some(100), node_grace_ms: Some(20_000), ..Config::default() },
+        serve,
+    );
+    let proxy = Proxy::to(&joining(&app));
+    let node = Process::node(proxy.address(), "n");
+    app.wait_for_stage("a", Stage::Running);
+    let a = app.work::<Lab>("a");
+    app.block_on(a.ask(Sum)).expect("it serves");
+    let (held, held_there) = (Held::here(), Held::by(node.id()));
+    // Each thousand of messages, some trouble, while the next are sent.
+    let (progress, seen) = std::sync::mpsc::sync_channel(0);
+    let troubling = std::thread::spawn(move || {
+        while seen.recv().is_ok() {
+            trouble(&proxy);
+        }
+        proxy
+    });
+    app.block_on(async {
+        for number in 0..NUMBERS {
+            a.tell(Add(number)).await.expect("the node is not lost");
+            if number % 1000 == 500 {
+                progress.send(()).expect("it listens");
+            }
+        }
+        drop(progress);
+        let sum = a.ask(Sum).await.expect("the node is not lost");
+        assert_eq!(sum, (0..u64::from(NUMBERS)).sum::<u64>());
+    });
+    let received: Vec<u32> = app.wait_for_state("a.received", |received: &Vec<u32>| !received.is_empty());
+    assert!(received.into_iter().eq(0..NUMBERS), "in order, each once");
+    let a = app.wait_for_stage("a", Stage::Running);
+    assert_eq!(a.status.attempt, 1, "nothing was started again");
+    let _proxy = troubling.join().expect("there was trouble");
+    held.is_back();
+    held_there.is_back();
+}
+
+fn a_short_break_loses_doubles_and_reorders_nothing() {
+    numbers_arrive_in_spite_of(|proxy| {
+        proxy.set(Weather::Cut);
+        proxy.set(Weather::Fair);
+    });
+}
+
+fn a_half_open_connection_is_noticed_and_made_anew() {
+    numbers_arrive_in_spite_of(|proxy| {
+        // Nothing passes and nothing is closed: only the silence tells.
+        proxy.hold_until_the_next_connection();
+    });
+}
+
+fn a_slow_network_is_only_slow() {
+    // The times that it has where nothing else is said.
+    let app = start_with(Config::default(), serve);
+    let proxy = Proxy::to(&joining(&app));
+    let _node = Process::node(proxy.address(), "n");
+    app.wait_for_stage("a", Stage::Running);
+    let a = app.work::<Lab>("a");
+    let mut sum = 0;
+    for weather in [Weather::Delay(Duration::from_millis(200)), Weather::Slow(64 * 1024)] {
+        proxy.set(weather);
+        sum += 499_500;
+        app.block_on(async {
+            for number in 0..1000 {
+                a.tell(Add(number)).await.expect("the node is not lost");
+            }
+            assert_eq!(a.ask(Sum).await.expect("it answers"), sum);
+        });
+    }
+    assert_eq!(app.wait_for_stage("a", Stage::Running).status.attempt, 1);
+}
+
+fn a_long_break_gives_the_node_up_and_it_joins_again() {
+    let app = start(serve);
+    let proxy = Proxy::to(&joining(&app));
+    let mut node = Process::node(proxy.address(), "n");
+    app.wait_for_stage("a", Stage::Running);
+    app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves");
+    let held = Held::here();
+    proxy.set(Weather::Hold);
+    waits_with(&app, "waits for node `n`");
+    proxy.set(Weather::Cut);
+    proxy.set(Weather::Fair);
+    node.expect("work `a` is ended");
+    let again = app.wait_for_stage("a", Stage::Running);
+    assert_eq!(again.status.attempt, 2);
+    app.wait_for_state("a.lives", |lives: &u32| *lives == 2);
+    held.is_back();
+}
+
+fn a_node_that_does_not_read_holds_its_senders_up() {
+    let app = start_with(
+        Config { heartbeat_ms: Some(1000), node_grace_ms: Some(60_000), ..Config::default() },
+        serve,
+    );
+    let node = Process::node(&joining(&app), "n");
+    app.wait_for_stage("a", Stage::Running);
+    let a = app.work::<Lab>("a");
+    app.block_on(a.ask(Sum)).expect("it serves");
+    let held = Held::here();
+    node.signal("STOP");
+    let mut taken = 0_u32;
+    let full = loop {
+        match a.try_tell(Add(taken)) {
+            Ok(()) => taken += 1,
+            Err(error) => break error,
+        }
+        assert!(taken < 100_000, "everything is taken, and kept in memory");
+    };
+    assert!(full.to_string().contains("is full"), "{full}");
+    node.signal("CONT");
+    let sum = app.block_on(a.ask(Sum)).expect("it goes on");
+    assert_eq!(sum, (0..u64::from(taken)).sum::<u64>());
+    held.is_back();
+}
+
+fn chatter_conflates() {
+    let app = start(|| {
+        let chatter = |name| lab(node(name));
+        Suite::new(chatter("n"), chatter("n"), |suite, _| {
+            suite.a.run(Task::Chatter);
+            suite.b.run(Task::Chatter);
+            Ok(())
+        })
+    });
+    let _node = Process::node(&joining(&app), "n");
+    let both_count = |to: u64| {
+        for work in ["a.count", "b.count"] {
+            app.wait_for_state(work, |count: &u64| *count > to);
+        }
+    };
+    both_count(1000);
+    let held = Held::here();
+    both_count(20_000);
+    // However much more is published, no more is kept.
+    held.is_back();
+    let counts = ["a.count", "b.count"]
+        .map(|path| app.state().get(path).and_then(|count| count.decode::<u64>().ok()).expect("it counts"));
+    let reactions = app.reactions();
+    assert!(reactions < counts[0] + counts[1], "{reactions} reactions to {counts:?} states");
+}
