@@ -521,20 +521,17 @@ impl Site for Agent {
         Ok(())
     }
 
-    fn disconnected(&self, link: &Arc<Link>, role: Role, why: &str) {
+    fn disconnected(&self, _: &Arc<Link>, role: Role, why: &str) {
         if role != Role::Node || self.lock().over.is_some() {
             return;
         }
-        if self.is_process() {
-            link.end();
-            return;
-        }
-        log::warn!("the connection to the head broke ({why}); trying to reach it again");
+        let level = if self.is_process() { log::Level::Debug } else { log::Level::Warn };
+        log::log!(level, "the connection to the head broke ({why}); trying to reach it again");
     }
 
     fn connected_again(&self, _: &Arc<Link>, role: Role) {
         if role == Role::Node {
-            log::info!("connected to the head again; nothing was lost");
+            log::log!(self.level(), "connected to the head again; nothing was lost");
         }
     }
 

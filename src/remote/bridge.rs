@@ -23,7 +23,9 @@ use super::references::Source;
 use super::session::SessionSettings;
 use crate::id::{AppId, unique};
 use crate::payload::{Hold, Holds, PayloadId};
-use crate::transport::{Connection, Endpoint, Limits, Listener, Security, TransportError, dial};
+use crate::transport::{
+    Connection, Endpoint, Limits, Listener, Security, TransportError, Turn, Unproved, dial,
+};
 use crate::wire::{self, Frame};
 use crate::work::Task;
 
@@ -281,6 +283,7 @@ impl Bridge {
     /// Takes connections until the bridge ends; nothing listens there any more when this is done.
     pub(super) async fn listen(self: Arc<Self>, mut listener: Listener) {
         let mut ended = self.ended.subscribe();
+        let mut greetings = Unproved::new(self.limits.handshakes);
         loop {
             let connection = tokio::select! {
                 connection = listener.accept() => Some(connection),
@@ -288,27 +291,30 @@ impl Bridge {
             };
             let Some(connection) = connection else { return listener.close().await };
             let bridge = self.clone();
-            spawn_local(async move {
-                let peer = connection.peer().to_owned();
-                let limit = bridge.limits.handshake;
-                match tokio::time::timeout(limit, bridge.greet(connection)).await {
-                    Ok(Ok(None)) => {}
-                    Ok(Ok(Some((Role::Drive, connection)))) => {
-                        if let Err(error) = bridge.serve_drive(connection).await {
-                            log::debug!("the connection on which {peer} used a drive broke: {error}");
-                        }
-                    }
-                    Ok(Ok(Some((_, connection)))) => {
-                        if let Err(error) = bridge.serve_pulls(connection).await {
-                            log::debug!("the connection on which {peer} pulled values broke: {error}");
-                        }
-                    }
-                    Ok(Err(error)) => log::warn!("a connection from {peer} was refused: {error}"),
-                    Err(_) => {
-                        log::warn!("a connection from {peer} was closed: it said nothing within {limit:?}")
-                    }
+            greetings.begin(|turn| spawn_local(bridge.take_in(connection, turn)).abort_handle());
+        }
+    }
+
+    /// Has a connection greet, and does what it is for.
+    pub(super) async fn take_in(self: Arc<Self>, connection: Connection, turn: Turn) {
+        let peer = connection.peer().to_owned();
+        let limit = self.limits.handshake;
+        let greeted = tokio::time::timeout(limit, self.greet(connection)).await;
+        drop(turn);
+        match greeted {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some((Role::Drive, connection)))) => {
+                if let Err(error) = self.serve_drive(connection).await {
+                    log::debug!("the connection on which {peer} used a drive broke: {error}");
                 }
-            });
+            }
+            Ok(Ok(Some((_, connection)))) => {
+                if let Err(error) = self.serve_pulls(connection).await {
+                    log::debug!("the connection on which {peer} pulled values broke: {error}");
+                }
+            }
+            Ok(Err(error)) => log::warn!("a connection from {peer} was refused: {error}"),
+            Err(_) => log::warn!("a connection from {peer} was closed: it said nothing within {limit:?}"),
         }
     }
 
@@ -317,30 +323,35 @@ impl Bridge {
         self: &Arc<Self>,
         mut connection: Connection,
     ) -> Result<Option<(Role, Connection)>, DialError> {
-        let hello: Hello = match connection.read_frame().await? {
-            Some(Frame::Hello(body)) => {
-                wire::decode(body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
+        let hello = match connection.read_frame().await {
+            Ok(Some(Frame::Hello(body))) => {
+                wire::decode::<Hello>(body).map_err(|error| format!("its greeting cannot be read: {error}"))
             }
-            Some(_) => return Err(DialError::NotUnderstood("it did not begin with a greeting".to_owned())),
-            None => return Ok(None),
+            Ok(Some(_)) => Err("it did not begin with a greeting".to_owned()),
+            Ok(None) => return Ok(None),
+            Err(error @ TransportError::Foreign { .. }) => Err(error.to_string()),
+            Err(error) => return Err(error.into()),
         };
-        let found = match self.stranger(&hello) {
-            Some(refusal) => Err(refusal),
-            None if hello.role == Role::Puller => Ok(None),
-            None if hello.role == Role::Drive && self.head_id().is_none() => Ok(None),
-            None if hello.role == Role::Drive => {
-                Err(Refusal { reason: "drives are at the head, which this is not".to_owned(), lost: false })
+        let found = hello.map_err(|reason| Refusal { reason, lost: false }).and_then(|hello| {
+            match self.stranger(&hello) {
+                Some(refusal) => return Err(refusal),
+                None if hello.role == Role::Puller => Ok(None),
+                None if hello.role == Role::Drive && self.head_id().is_none() => Ok(None),
+                None if hello.role == Role::Drive => {
+                    let reason = "drives are at the head, which this is not".to_owned();
+                    Err(Refusal { reason, lost: false })
+                }
+                None => self.session_for(&hello).map(Some),
             }
-            None => self.session_for(&hello).map(Some),
-        };
-        let session = match found {
-            Ok(session) => session,
+            .map(|session| (hello, session))
+        });
+        let (hello, session) = match found {
+            Ok(found) => found,
             Err(refusal) => {
-                let reason = refusal.reason.clone();
                 let body =
                     wire::encode(&refusal).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
-                connection.write_frame(&Frame::Bye(&body)).await?;
-                return Err(DialError::Refused(reason));
+                connection.dismiss(&Frame::Bye(&body)).await?;
+                return Err(DialError::Refused(refusal.reason));
             }
         };
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -483,12 +494,20 @@ impl Bridge {
                     })
                 }
                 Some(_) => Err(not_understood(&"it did not answer with a greeting")),
-                None => Err(not_understood(&"it closed the connection instead of answering the greeting")),
+                // It has too much to do, perhaps: that is no refusal.
+                None => Err(TransportError::Broken {
+                    peer: endpoint.to_string(),
+                    source: std::io::Error::new(
+                        std::io::ErrorKind::UnexpectedEof,
+                        "it closed the connection instead of answering the greeting",
+                    ),
+                }
+                .into()),
             }
         };
         let welcome = match tokio::time::timeout(self.limits.handshake, exchange).await {
             Ok(welcome) => welcome?,
-            Err(_) => return Err(not_understood(&"it did not answer the greeting in time")),
+            Err(_) => return Err(TransportError::Slow { peer: endpoint.to_string() }.into()),
         };
         Ok((connection, welcome))
     }
@@ -514,6 +533,7 @@ impl Bridge {
         first: Option<(Connection, u64)>,
     ) -> String {
         let role = hello.role;
+        let is_near = endpoints.iter().all(|endpoint| matches!(endpoint, Endpoint::Unix(_)));
         let mut inbox = Inbox::new(self.clone(), link.clone());
         let mut next = first;
         let mut fresh = next.is_none();
@@ -531,6 +551,10 @@ impl Bridge {
                 };
                 match attempt {
                     Ok((connection, welcome)) => break (connection, welcome.received),
+                    // On this machine the system knows.
+                    Err(DialError::Transport(error)) if is_near && error.is_refused_connection() => {
+                        break 'session "its process is gone".to_owned();
+                    }
                     Err(DialError::Transport(error)) => log::debug!("{error}"),
                     Err(error) => break 'session error.to_string(),
                 }

@@ -542,12 +542,14 @@ impl Site for Head {
             return;
         }
         let name = &link.peer().name;
+        self.set_reachable(link, false);
         if self.processes.has(name) {
-            // The other end of a Unix socket is closed by the end of its process only.
-            link.end();
+            // It may only hang. Where it has ended, what it said last has been read by now.
+            if self.processes.is_gone(name) {
+                link.end();
+            }
             return;
         }
-        self.set_reachable(link, false);
         if self.lock().is_ending {
             return;
         }
@@ -560,7 +562,9 @@ impl Site for Head {
 
     fn connected_again(&self, link: &Arc<Link>, role: Role) {
         if role == Role::Node {
-            log::info!("node `{}` is connected again; nothing was lost", link.peer().name);
+            let name = &link.peer().name;
+            let level = if self.processes.has(name) { log::Level::Debug } else { log::Level::Info };
+            log::log!(level, "node `{name}` is connected again; nothing was lost");
             self.set_reachable(link, true);
             self.lock().events.push(HostEvent::Room);
             self.doorbell.ring_again();
@@ -607,6 +611,18 @@ impl Head {
             state.nodes.values().filter(|node| !node.is_process && node.is_reachable).collect();
         nodes.sort_by_key(|node| node.incarnations.len());
         nodes.into_iter().map(|node| node.link.clone()).collect()
+    }
+
+    /// The process of a Work has ended. Its session is over once what it said last was read.
+    pub(super) fn process_gone(&self, name: &str) {
+        let link = {
+            let state = self.lock();
+            let node = state.nodes.values().find(|node| node.is_process && node.link.peer().name == name);
+            node.map(|node| node.link.clone())
+        };
+        if let Some(link) = link.filter(|link| !link.is_connected()) {
+            link.end();
+        }
     }
 
     fn set_reachable(&self, link: &Arc<Link>, is_reachable: bool) {

@@ -3,6 +3,7 @@
 //! # Guarantees
 //! - Whatever ends the process ends one Work: its failure says how the process ended. What the Work had published
 //!   and reported before is taken in first.
+//! - One that hangs, or is not heard for another reason, has the grace period to come back, as a node has; then it is ended.
 //! - The process ends when its Work is over, and when the head does.
 
 use std::collections::HashMap;
@@ -52,6 +53,8 @@ struct Process {
     starting: Option<Starting>,
     path: ActorPath,
     kill: Arc<Notify>,
+    /// Whether it has ended.
+    gone: bool,
     /// How it ended, once that is known.
     ended: Option<String>,
     /// The Work that was on it, once its session is over.
@@ -87,6 +90,7 @@ impl Processes {
             starting: Some(Starting { what, way }),
             path: path.clone(),
             kill: kill.clone(),
+            gone: false,
             ended: None,
             lost: None,
         };
@@ -105,6 +109,16 @@ impl Processes {
 
     pub(super) fn has(&self, name: &str) -> bool {
         self.lock().contains_key(name)
+    }
+
+    pub(super) fn is_gone(&self, name: &str) -> bool {
+        self.lock().get(name).is_none_or(|process| process.gone)
+    }
+
+    fn gone(&self, name: &str) {
+        if let Some(process) = self.lock().get_mut(name) {
+            process.gone = true;
+        }
     }
 
     /// A node has joined: what is to run there, if it is one of these.
@@ -209,21 +223,27 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, kill
     let out = child.stdout.take().map(|pipe| copy(pipe, tokio::io::stdout(), said(Level::Info, "stdout")));
     let err = child.stderr.take().map(|pipe| copy(pipe, tokio::io::stderr(), said(Level::Warn, "stderr")));
     let printed: Vec<_> = [out.map(tokio::spawn), err.map(tokio::spawn)].into_iter().flatten().collect();
-    let status = tokio::select! {
-        status = child.wait() => status,
+    let (status, by_force) = tokio::select! {
+        status = child.wait() => (status, false),
         () = kill.notified() => {
             match timeout(ORDERLY, child.wait()).await {
-                Ok(status) => status,
+                Ok(status) => (status, false),
                 Err(_) => match child.kill().await {
-                    Ok(()) => child.wait().await,
-                    Err(error) => Err(error),
+                    Ok(()) => (child.wait().await, true),
+                    Err(error) => (Err(error), true),
                 },
             }
         }
     };
+    head.processes.gone(&name);
+    head.process_gone(&name);
     // What it printed last comes before its end, unless a child of its own keeps the pipe.
     let _ = tokio::time::timeout(LAST_WORDS, futures::future::join_all(printed)).await;
-    head.processes.ended(&name, in_words(status));
+    let how = match by_force {
+        true => "was ended: nothing was heard from it for the grace period".to_owned(),
+        false => in_words(status),
+    };
+    head.processes.ended(&name, how);
 }
 
 fn in_words(status: std::io::Result<ExitStatus>) -> String {

@@ -60,7 +60,11 @@ impl Link {
                 // It is told why, unless it has said so itself or does not listen.
                 End::Over(why) => {
                     self.leave(&why);
-                    let _ = tokio::time::timeout(FAREWELL, write).await;
+                    let leaving = async {
+                        write.await;
+                        reader.hear_out().await;
+                    };
+                    let _ = tokio::time::timeout(FAREWELL, leaving).await;
                     End::Over(why)
                 }
                 broken => broken,

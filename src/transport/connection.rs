@@ -2,12 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{self as tokio_io, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream, tcp};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 use tokio_rustls::TlsStream;
 
 use super::error::TransportError;
@@ -18,6 +20,10 @@ use crate::wire::Frame;
 /// How much is read at once at least and at most: room grows while reads fill it.
 const SMALL_READ: usize = 16 * 1024;
 const LARGE_READ: usize = 256 * 1024;
+
+/// How long, and how often, a peer that was dismissed is heard out.
+const FAREWELL: Duration = Duration::from_secs(1);
+const LAST_READS: usize = 64;
 
 pub(super) enum Stream {
     Tcp(TcpStream),
@@ -213,6 +219,19 @@ impl Connection {
         frame.put(&mut bytes);
         self.writer.write(&bytes).await
     }
+
+    /// Says this last.
+    pub(crate) async fn dismiss(mut self, frame: &Frame<'_>) -> Result<(), TransportError> {
+        self.write_frame(frame).await?;
+        let Self { mut reader, writer } = self;
+        let leaving = async {
+            writer.close().await;
+            reader.hear_out().await;
+        };
+        // It is over in any case.
+        let _ = timeout(FAREWELL, leaving).await;
+        Ok(())
+    }
 }
 
 /// Writes to a stream of the runtime's from a thread that may block.
@@ -312,6 +331,17 @@ impl FrameReader {
             Err(error) => return Err(TransportError::broken(&self.peer, error)),
         }
         Ok(true)
+    }
+
+    /// Reads on, and takes nothing in, until the peer has closed. A connection that is closed with bytes unread is
+    /// reset, and the peer may then not find what was said last.
+    pub(crate) async fn hear_out(&mut self) {
+        for _ in 0..LAST_READS {
+            self.taken = self.buffer.len();
+            if !self.fill().await.unwrap_or(false) {
+                return;
+            }
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::error::TransportError;
 use super::handshake::{self, Terms};
 use super::security::{Limits, Security};
 use super::tls;
+use super::unproved::Unproved;
 
 /// How long to wait when the system has no connections left to give.
 const EXHAUSTED: Duration = Duration::from_millis(100);
@@ -102,7 +103,7 @@ impl Drop for Listener {
 }
 
 async fn accept(socket: Socket, security: Security, limits: Limits, prove: mpsc::Sender<Connection>) {
-    let handshakes = Arc::new(Semaphore::new(limits.handshakes));
+    let mut handshakes = Unproved::new(limits.handshakes);
     let places = Arc::new(Semaphore::new(limits.connections));
     let complaints = Arc::new(Complaints::default());
     loop {
@@ -124,23 +125,27 @@ async fn accept(socket: Socket, security: Security, limits: Limits, prove: mpsc:
                 continue;
             }
         };
-        // Those beyond the limits are closed at once: whoever is honest tries again.
-        let (Ok(turn), Ok(place)) =
-            (handshakes.clone().try_acquire_owned(), places.clone().try_acquire_owned())
-        else {
+        // One beyond the limit is closed at once: whoever is honest tries again.
+        let Ok(place) = places.clone().try_acquire_owned() else {
             complaints.note(&format!("a connection from {peer} was closed: there are too many"));
             continue;
         };
-        let (security, prove, complaints) = (security.clone(), prove.clone(), complaints.clone());
-        tokio::spawn(async move {
-            match shake(stream, peer, &security, limits, place).await {
-                Ok(connection) => {
-                    drop(turn);
-                    let _ = prove.send(connection).await;
+        let (security, prove, complain) = (security.clone(), prove.clone(), complaints.clone());
+        let is_full = handshakes.begin(|turn| {
+            let shaking = async move {
+                match shake(stream, peer, &security, limits, place).await {
+                    Ok(connection) => {
+                        drop(turn);
+                        let _ = prove.send(connection).await;
+                    }
+                    Err(error) => complain.note(&format!("a connection was refused: {error}")),
                 }
-                Err(error) => complaints.note(&format!("a connection was refused: {error}")),
-            }
+            };
+            tokio::spawn(shaking).abort_handle()
         });
+        if is_full {
+            complaints.note("a handshake that had not ended was given up: too many have begun after it");
+        }
     }
 }
 
@@ -208,3 +213,7 @@ impl Complaints {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "listener_tests.rs"]
+mod tests;

@@ -8,6 +8,7 @@
 //! - Without a secret or certificates nothing listens beyond the machine itself.
 //! - A peer costs no more memory than what it has sent, is never waited for beyond a limit before it has proved
 //!   itself, and is refused with a reason where the protocol allows it.
+//! - Those who never prove themselves keep nobody out.
 //!
 //! # The handshake below the frames
 //! Each side sends a preface at once: the bytes `FLOWRITE`, the version of the protocol (u16, big-endian), a byte of
@@ -32,6 +33,7 @@ mod listener;
 mod security;
 mod tls;
 mod unix;
+mod unproved;
 
 pub(crate) use self::connection::{Connection, DirectWriter, FrameReader, FrameWriter};
 pub(crate) use self::dial::dial;
@@ -43,3 +45,4 @@ pub(crate) use self::listener::Listener;
 pub use self::security::Token;
 pub(crate) use self::security::{Limits, Security, read_secret};
 pub(crate) use self::tls::{Certificates, Tls, TlsFiles, make_certificates};
+pub(crate) use self::unproved::{Turn, Unproved};

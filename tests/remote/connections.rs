@@ -6,7 +6,7 @@ use flowright::prelude::*;
 use crate::held::Held;
 use crate::lab::{Add, Lab, Suite, Sum, Task};
 use crate::proxy::{Proxy, Weather};
-use crate::support::{Process, joining, lab, node, serve, start, start_with, waits_with};
+use crate::support::{Process, joining, lab, node, serve, start, start_with, times, waits_with};
 
 crate::tests![
     a_short_break_loses_doubles_and_reorders_nothing,
@@ -20,10 +20,7 @@ crate::tests![
 /// Ten thousand messages while `trouble` happens.
 fn numbers_arrive_in_spite_of(trouble: impl Fn(&Proxy) + Send + 'static) {
     const NUMBERS: u32 = 10_000;
-    let app = start_with(
-        Config { heartbeat_ms: Some(100), node_grace_ms: Some(20_000), ..Config::default() },
-        serve,
-    );
+    let app = start_with(times(100, 60_000), serve);
     let proxy = Proxy::to(&joining(&app));
     let node = Process::node(proxy.address(), "n");
     app.wait_for_stage("a", Stage::Running);
@@ -94,7 +91,7 @@ fn a_slow_network_is_only_slow() {
 }
 
 fn a_long_break_gives_the_node_up_and_it_joins_again() {
-    let app = start(serve);
+    let app = start_with(times(100, 4000), serve);
     let proxy = Proxy::to(&joining(&app));
     let mut node = Process::node(proxy.address(), "n");
     app.wait_for_stage("a", Stage::Running);
@@ -112,10 +109,7 @@ fn a_long_break_gives_the_node_up_and_it_joins_again() {
 }
 
 fn a_node_that_does_not_read_holds_its_senders_up() {
-    let app = start_with(
-        Config { heartbeat_ms: Some(1000), node_grace_ms: Some(60_000), ..Config::default() },
-        serve,
-    );
+    let app = start_with(times(1000, 60_000), serve);
     let node = Process::node(&joining(&app), "n");
     app.wait_for_stage("a", Stage::Running);
     let a = app.work::<Lab>("a");

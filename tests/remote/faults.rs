@@ -1,12 +1,13 @@
 //! Nodes and heads that die, hang and come back.
 
 use flowright::prelude::*;
-use flowright::{AskError, Config, OnNodeLost, Reason};
+use flowright::{AskError, OnNodeLost, Reason};
 
 use crate::held::Held;
 use crate::lab::{Add, Lab, Never, Suite, Sum, Task};
 use crate::support::{
-    Process, free_address, head, joining, lab, node, serve, signal, start, start_with, until_gone, waits_with,
+    Process, child_of, free_address, head, joining, lab, node, serve, signal, start, start_with, times,
+    until, until_gone, waits_with,
 };
 
 crate::tests![
@@ -96,7 +97,7 @@ fn a_question_to_a_lost_node_is_answered_with_that() {
 }
 
 fn a_node_that_hangs_for_too_long_is_fenced() {
-    let app = start(|| {
+    let app = start_with(times(100, 4000), || {
         Suite::new(lab(node("n")), lab(Placement::Thread), |suite, _| {
             suite.a.run(Task::Chatter);
             Ok(())
@@ -125,8 +126,7 @@ fn a_node_that_hangs_for_too_long_is_fenced() {
 
 fn a_node_that_hangs_for_a_moment_loses_nothing() {
     const NUMBERS: u32 = 2000;
-    let config = Config { heartbeat_ms: Some(100), node_grace_ms: Some(60_000), ..Config::default() };
-    let app = start_with(config, serve);
+    let app = start_with(times(100, 60_000), serve);
     let node = Process::node(&joining(&app), "n");
     app.wait_for_stage("a", Stage::Running);
     let (held, held_there) = (Held::here(), Held::by(node.id()));
@@ -134,9 +134,7 @@ fn a_node_that_hangs_for_a_moment_loses_nothing() {
     for number in 0..NUMBERS {
         if number % 500 == 250 {
             node.signal("STOP");
-            while app.status().nodes["n"].is_connected {
-                std::thread::yield_now();
-            }
+            until("that it is missed", || !app.status().nodes["n"].is_connected);
             node.signal("CONT");
         }
         app.block_on(a.tell(Add(number))).expect("it is not lost");
@@ -174,12 +172,7 @@ fn a_killed_head_takes_its_processes_with_it_and_its_nodes_after_the_grace_perio
     let mut node = Process::node_with(&address, "n", &["--listen", &free_address()]);
     node.expect("work `a` runs here");
     first.expect("WARN: [a on n] it serves");
-    let process = loop {
-        if let Some(process) = crate::held::children_of(first.id()).first() {
-            break *process;
-        }
-        std::thread::yield_now();
-    };
+    let process = child_of(&first);
     first.signal("KILL");
     until_gone(process);
     // Nobody tells it: it waits for the head to come back, and then does not any more.

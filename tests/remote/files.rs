@@ -13,7 +13,7 @@ use flowright::{Config, DriveError, PayloadUsage};
 use futures::TryStreamExt;
 
 use crate::proxy::{Proxy, Weather};
-use crate::support::{Process, joining, program as this_program};
+use crate::support::{Process, joining, program as this_program, times};
 
 crate::tests![
     a_tree_is_what_was_made_wherever_it_is_fetched,
@@ -269,7 +269,7 @@ fn open(
     places: [&'static str; 3],
     react: impl FnMut(&mut Depot, &mut FlowContext) -> Reaction + Send + 'static,
 ) -> Open {
-    open_by(places, 2000, str::to_owned, react)
+    open_by(places, 5000, str::to_owned, react)
 }
 
 /// With nodes that join at the address that `way` makes of the head's.
@@ -280,12 +280,7 @@ fn open_by(
     react: impl FnMut(&mut Depot, &mut FlowContext) -> Reaction + Send + 'static,
 ) -> Open {
     let place = Place::new();
-    let config = Config {
-        heartbeat_ms: Some(100),
-        node_grace_ms: Some(grace),
-        drive_dir: Some(place.at("drives")),
-        ..Config::default()
-    };
+    let config = Config { drive_dir: Some(place.at("drives")), ..times(250, grace) };
     let app = App::new(move || depot(places, react))
         .listen("127.0.0.1:0")
         .process(|| Ok(this_program("files")))
@@ -312,7 +307,7 @@ impl Open {
         let began = std::time::Instant::now();
         while !is_so() {
             assert!(began.elapsed().as_secs() < 60, "{what}");
-            std::thread::yield_now();
+            std::thread::park_timeout(std::time::Duration::from_millis(5));
         }
     }
 }

@@ -36,6 +36,11 @@ impl Held {
         }
     }
 
+    /// Open files and connections.
+    pub(crate) fn descriptors(&self) -> usize {
+        self.descriptors
+    }
+
     /// However much memory is held afterwards.
     pub(crate) fn whatever_memory(self) -> Self {
         Self { memory: usize::MAX - SLACK, ..self }

@@ -11,6 +11,7 @@ mod files;
 mod held;
 mod lab;
 mod payloads;
+mod peers;
 mod places;
 mod processes;
 mod proxy;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         files::TESTS,
         payloads::TESTS,
+        peers::TESTS,
         places::TESTS,
         processes::TESTS,
         strangers::TESTS,

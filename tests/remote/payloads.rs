@@ -11,7 +11,7 @@ use flowright::{Config, PayloadUsage};
 
 use crate::certificates::certs;
 use crate::proxy::{Proxy, Trap};
-use crate::support::{Process, joining, program as this_program};
+use crate::support::{Process, joining, program as this_program, times};
 
 crate::tests![
     values_are_what_was_made_wherever_they_are_read,
@@ -268,7 +268,7 @@ fn open(
     arguments: &[&str],
     react: impl FnMut(&mut Office, &mut FlowContext) -> Reaction + Send + 'static,
 ) -> Open {
-    let config = Config { heartbeat_ms: Some(100), node_grace_ms: Some(2000), ..Config::default() };
+    let config = times(250, 5000);
     open_with(config, places, arguments, react)
 }
 
@@ -321,7 +321,7 @@ impl Open {
                 return;
             }
             assert!(began.elapsed().as_secs() < 60, "{clerk}: {usage:?}");
-            std::thread::yield_now();
+            std::thread::park_timeout(std::time::Duration::from_millis(5));
         }
     }
 }

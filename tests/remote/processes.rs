@@ -1,14 +1,16 @@
 //! Works with a process of their own: whatever becomes of it is the failure of one Work.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
 use flowright::{AskError, Reason};
 
-use crate::held::children_of;
-use crate::lab::{Die, Lab, Suite, Sum, Task};
-use crate::support::{Process, lab, program, signal, start, until_gone};
+use crate::held::Held;
+use crate::lab::{Add, Die, Lab, Suite, Sum, Task};
+use crate::support::{Process, child_of, lab, program, signal, start, start_with, times, until, until_gone};
 
 crate::tests![
     an_abort_is_the_failure_of_one_work,
@@ -16,7 +18,9 @@ crate::tests![
     the_end_of_memory_is_the_failure_of_one_work,
     an_exit_in_mid_run_is_a_failure,
     a_restart_continues_in_another_process_from_the_last_published_state,
-    a_storm_of_restarts_ends_at_its_limit,
+    a_process_that_hangs_for_a_moment_loses_nothing,
+    a_process_that_hangs_for_too_long_is_ended,
+    a_storm_of_restarts_ends_at_its_limit_and_leaves_nothing_behind,
     a_program_that_cannot_be_started_says_why,
     a_process_ends_with_its_work,
     a_process_ends_with_its_head,
@@ -98,17 +102,57 @@ fn a_restart_continues_in_another_process_from_the_last_published_state() {
     assert_eq!((status.status.attempt, status.successes), (2, 1));
 }
 
-fn a_storm_of_restarts_ends_at_its_limit() {
-    let app = start(|| {
+fn a_process_that_hangs_for_a_moment_loses_nothing() {
+    let app = start_with(times(100, 60_000), serve);
+    let process = app.wait_for_state("a", |a: &Lab| a.runs == 1).process;
+    let a = app.work::<Lab>("a");
+    app.block_on(a.ask(Sum)).expect("it serves");
+    let held = Held::here();
+    for number in 0..100 {
+        if number == 50 {
+            signal(process, "STOP");
+            // Its connection is given up, and nothing else.
+            until("that it is missed", || Held::here().descriptors() < held.descriptors());
+            signal(process, "CONT");
+        }
+        app.block_on(a.tell(Add(number))).expect("it is not lost");
+    }
+    assert_eq!(app.block_on(a.ask(Sum)).expect("it answers"), 4950);
+    assert_eq!(app.wait_for_stage("a", Stage::Running).status.attempt, 1);
+    held.is_back();
+}
+
+fn a_process_that_hangs_for_too_long_is_ended() {
+    let app = start_with(times(100, 2000), serve);
+    let process = app.wait_for_state("a", |a: &Lab| a.runs == 1).process;
+    signal(process, "STOP");
+    died(&app, "nothing was heard from it for the grace period");
+    until_gone(process);
+}
+
+fn a_storm_of_restarts_ends_at_its_limit_and_leaves_nothing_behind() {
+    let begins = Arc::new(AtomicBool::new(false));
+    let may_begin = begins.clone();
+    let app = start(move || {
         let restart = Restart::on_failure().max(8).backoff(Duration::ZERO..Duration::ZERO);
         let a = lab(Placement::Process).restart(restart).on_error(OnError::Capture);
-        Suite::new(a, lab(Placement::Thread), |suite, _| {
-            suite.a.run(Task::Exit(1));
+        let b = lab(Placement::Process).on_error(OnError::Capture);
+        Suite::new(a, b, move |suite, cx| {
+            suite.b.run(Task::Exit(1));
+            match may_begin.load(Ordering::Relaxed) {
+                true => drop(suite.a.run(Task::Exit(1))),
+                false => cx.wake_in(Duration::from_millis(10)),
+            }
             Ok(())
         })
     });
+    // One that fails has had what is needed once for all.
+    app.wait_for_stage("b", Stage::Failed);
+    let held = Held::here();
+    begins.store(true, Ordering::Relaxed);
     let failed = app.wait_for_stage("a", Stage::Failed);
     assert_eq!(failed.status.attempt, 9);
+    held.is_back();
 }
 
 fn a_program_that_cannot_be_started_says_why() {
@@ -138,12 +182,7 @@ fn a_process_ends_with_its_head() {
     command.args(["--open-ui=false", "--without-server", "--place", "a=process"]);
     let mut head = Process::start(command);
     head.expect("Your app has started");
-    let process = loop {
-        if let Some(process) = children_of(head.id()).first() {
-            break *process;
-        }
-        std::thread::yield_now();
-    };
+    let process = child_of(&head);
     head.signal("KILL");
     until_gone(process);
 }

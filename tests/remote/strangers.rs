@@ -7,8 +7,9 @@ use flowright::prelude::*;
 use flowright::testing::TestApp;
 use flowright::{AppError, Config};
 
-use crate::lab::{Lab, Suite, Sum, Task};
-use crate::support::{Process, joining, lab, node, program, start};
+use crate::held::Held;
+use crate::lab::{Lab, Sum};
+use crate::support::{Process, joining, program, serve, start, waits_with};
 
 crate::tests![
     another_program_is_refused_with_the_difference,
@@ -20,13 +21,6 @@ crate::tests![
     those_who_never_end_their_handshake_are_let_go,
     a_wrong_command_line_says_what_is_wrong,
 ];
-
-fn serve() -> Suite {
-    Suite::new(lab(node("n")), lab(Placement::Thread), |suite, _| {
-        suite.a.run(Task::Serve);
-        Ok(())
-    })
-}
 
 fn another_program_is_refused_with_the_difference() {
     let app = start(serve);
@@ -106,7 +100,8 @@ fn a_port_that_is_taken_says_so() {
     assert!(error.to_string().contains("another program listens there"), "{error}");
 }
 
-fn preface() -> Vec<u8> {
+/// What a dialer without a token says first.
+pub(crate) fn preface() -> Vec<u8> {
     [&b"FLOWRITE"[..], &[0, 1, 0], &[7; 32]].concat()
 }
 
@@ -133,21 +128,30 @@ fn strangers_are_refused_and_disturb_nobody() {
     let frame = |length: u32, rest: &[u8]| [&length.to_be_bytes()[..], rest].concat();
     let preface = preface();
     let data = [&frame(10, &[1])[..], &1_u64.to_be_bytes(), &[9]].concat();
-    let cases: [(&str, Vec<&[u8]>); 9] = [
-        ("nothing", vec![]),
-        ("a page is asked for", vec![b"GET / HTTP/1.1\r\n\r\n"]),
-        ("noise", vec![&[0xff; 4096]]),
-        ("another version", vec![b"FLOWRITE\xff\xff", &[0; 33]]),
-        ("a huge length", vec![&preface, &[0xff, 0xff, 0xff, 0xff, 0]]),
-        ("an unknown kind", vec![&preface, &[0, 0, 0, 1, 77]]),
-        ("no greeting first", vec![&preface, &data]),
-        ("a greeting that is none", vec![&preface, &[0, 0, 0, 4, 0, 1, 2, 3]]),
-        ("half a frame", vec![&preface, &[0, 0, 1, 0, 0, 1]]),
+    // What was sent, and what is said to it: nothing, in this protocol, to whoever speaks another.
+    let cases: [(&str, Vec<&[u8]>, &str); 9] = [
+        ("nothing", vec![], ""),
+        ("a page is asked for", vec![b"GET / HTTP/1.1\r\n\r\n"], ""),
+        ("noise", vec![&[0xff; 4096]], ""),
+        ("another version", vec![b"FLOWRITE\xff\xff", &[0; 33]], "the dialer version 65535"),
+        (
+            "a huge length",
+            vec![&preface, &[0xff, 0xff, 0xff, 0xff, 0]],
+            "a frame of 4294967295 bytes was announced",
+        ),
+        ("an unknown kind", vec![&preface, &[0, 0, 0, 1, 77]], "a frame of an unknown kind (77) came"),
+        ("no greeting first", vec![&preface, &data], "it did not begin with a greeting"),
+        ("a greeting that is none", vec![&preface, &[0, 0, 0, 4, 0, 1, 2, 3]], "its greeting cannot be read"),
+        ("half a frame", vec![&preface, &[0, 0, 1, 0, 0, 1]], ""),
     ];
-    for (what, parts) in &cases {
+    let held = Held::here();
+    for (what, parts, said) in &cases {
         let answer = exchange(&address, parts, true);
         assert!(answer.len() < 1000, "{what}: {answer:?}");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains(said), "{what}: {answer:?}");
     }
+    held.is_back();
     let a = app.work::<Lab>("a");
     assert_eq!(app.block_on(a.ask(Sum)).expect("it serves on"), 0);
     assert_eq!(app.wait_for_stage("a", Stage::Running).status.attempt, 1);
@@ -156,16 +160,21 @@ fn strangers_are_refused_and_disturb_nobody() {
 fn those_who_never_end_their_handshake_are_let_go() {
     let app = start(serve);
     let address = joining(&app);
+    // What is needed once for all.
+    drop(exchange(&address, &[], true));
+    let held = Held::here();
     let mut idle: Vec<TcpStream> = Vec::new();
     for number in 0..1000 {
         let mut stream = TcpStream::connect(&address).expect("it listens");
-        if number % 2 == 0 {
-            stream.write_all(&preface()[..20]).expect("it is read");
-        }
+        // Some say nothing, some half of what is first, and some all of it and then nothing.
+        let preface = preface();
+        let said = [&[][..], &preface[..20], &preface[..]][number % 3];
+        // It may have been given up already.
+        let _ = stream.write_all(said);
         idle.push(stream);
     }
     // Whoever is honest gets through all the same.
-    let _node = Process::node(&address, "n");
+    let node = Process::node(&address, "n");
     app.wait_for_stage("a", Stage::Running);
     for mut stream in idle {
         let mut answer = Vec::new();
@@ -173,6 +182,9 @@ fn those_who_never_end_their_handshake_are_let_go() {
         let _ = stream.read_to_end(&mut answer);
     }
     assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves"), 0);
+    node.signal("INT");
+    waits_with(&app, "waits for node `n`");
+    held.is_back();
 }
 
 fn a_wrong_command_line_says_what_is_wrong() {

@@ -3,12 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
 use flowright::{Config, Placement};
 
+use crate::held::children_of;
 use crate::lab::{Lab, Stranger, Suite, Task};
 
 /// Names the program that this binary is to be.
@@ -44,9 +45,15 @@ pub(crate) fn program(name: &str) -> Command {
     command
 }
 
-/// An App with short times, which takes nodes in and starts this binary for Works with processes of their own.
+/// An App that takes nodes in and starts this binary for Works with processes of their own. Who does not answer has more
+/// time than a busy machine takes.
 pub(crate) fn start(make: impl FnOnce() -> Suite + Send + 'static) -> TestApp {
-    start_with(Config { heartbeat_ms: Some(100), node_grace_ms: Some(2000), ..Config::default() }, make)
+    start_with(times(250, 20_000), make)
+}
+
+/// How often something is said at least, and how long somebody may be out of reach, in milliseconds.
+pub(crate) fn times(heartbeat: u64, grace: u64) -> Config {
+    Config { heartbeat_ms: Some(heartbeat), node_grace_ms: Some(grace), ..Config::default() }
 }
 
 pub(crate) fn start_with(config: Config, make: impl FnOnce() -> Suite + Send + 'static) -> TestApp {
@@ -76,13 +83,26 @@ pub(crate) fn waits_with(app: &TestApp, part: &str) {
     });
 }
 
-/// An address at which nothing listens.
+/// An address at which nothing listens, on a loopback address of this process's own: on the usual one somebody else may be
+/// given the port meanwhile.
 pub(crate) fn free_address() -> String {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    let [_, first, second, third] = std::process::id().to_be_bytes();
+    let own = std::net::Ipv4Addr::new(127, 1 + first % 128, second, third);
+    let free = std::net::TcpListener::bind((own, 0)).and_then(|free| free.local_addr());
     free.expect("there is a free port").to_string()
 }
 
-/// A head with short times, as a process, at this address: `a` is on the node `n`.
+/// Waits until it is so.
+#[track_caller]
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it has to come, and has not: {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// A head as a process, at this address: `a` is on the node `n`.
 pub(crate) fn head(address: &str, arguments: &[&str]) -> Process {
     let mut command = program("suite");
     command.args(["--open-ui=false", "--without-server", "--listen", address]).args(arguments);
@@ -182,18 +202,24 @@ pub(crate) fn signal(process: u32, name: &str) {
     assert!(sent.expect("there is a kill").success());
 }
 
+/// The first process that another one starts.
+pub(crate) fn child_of(process: &Process) -> u32 {
+    let mut child = None;
+    until("a process that it starts", || {
+        child = children_of(process.id()).first().copied();
+        child.is_some()
+    });
+    child.expect("waited for")
+}
+
 /// Waits until a process has ended.
 pub(crate) fn until_gone(process: u32) {
     let stat = format!("/proc/{process}/stat");
-    let deadline = std::time::Instant::now() + Duration::from_secs(20);
-    while let Ok(text) = std::fs::read_to_string(&stat) {
+    until("its end", || {
         // A process whose parent has not asked how it ended is still listed.
-        if text.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')) {
-            return;
-        }
-        assert!(std::time::Instant::now() < deadline, "it still lives: {text}");
-        std::thread::yield_now();
-    }
+        let text = std::fs::read_to_string(&stat).unwrap_or_default();
+        text.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
+    });
 }
 
 impl Drop for Process {

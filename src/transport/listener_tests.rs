@@ -1,0 +1,41 @@
+//! Strangers at the door.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::super::dial;
+use super::*;
+
+#[tokio::test]
+async fn those_who_never_prove_themselves_keep_nobody_out() {
+    // None is given up because of the time.
+    let handshake = Duration::from_secs(3600);
+    let limits = Limits { handshakes: 4, handshake, ..Limits::default() };
+    let any = Endpoint::Tcp("127.0.0.1:0".to_owned());
+    let mut listener = Listener::bind(&any, Security::default(), limits).await.expect("it listens");
+    let Endpoint::Tcp(address) = listener.endpoint() else { panic!("it is TCP") };
+    let mut strangers = Vec::new();
+    for _ in 0..8 {
+        strangers.push(TcpStream::connect(&address).await.expect("it is taken"));
+    }
+    for _ in 0..20 {
+        let security = Security::default();
+        let endpoint = listener.endpoint();
+        let (dialed, _accepted) = tokio::join!(dial(&endpoint, &security, &limits), listener.accept());
+        dialed.expect("whoever is honest gets through");
+    }
+    // Each that began since took the place of the oldest that had not ended; those who ended took none.
+    let (given_up, waiting) = strangers.split_at_mut(5);
+    for stranger in given_up {
+        let end = stranger.read(&mut [0]).await;
+        assert!(end.is_err() || matches!(end, Ok(0)), "it is closed: {end:?}");
+    }
+    for stranger in waiting {
+        let preface = [&b"FLOWRITE"[..], &[0, 1, 0], &[7; 32]].concat();
+        stranger.write_all(&preface).await.expect("it may go on");
+        let mut answer = [0; 44];
+        stranger.read_exact(&mut answer).await.expect("it is answered");
+        assert_eq!((&answer[..8], answer[43]), (&b"FLOWRITE"[..], 0));
+        drop(listener.accept().await);
+    }
+}

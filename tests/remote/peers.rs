@@ -1,0 +1,132 @@
+//! Peers that know the protocol and break it.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
+use flowright::prelude::*;
+use flowright::testing::TestApp;
+
+use crate::held::Held;
+use crate::lab::{Lab, Sum};
+use crate::strangers::preface;
+use crate::support::{Process, joining, serve, start, until};
+
+crate::tests![
+    who_breaks_the_protocol_is_told_how_and_costs_nobody_anything,
+    what_is_no_frame_ends_the_connection_and_then_the_node,
+];
+
+const HELLO: u8 = 0;
+const DATA: u8 = 1;
+const ACK: u8 = 2;
+const BYE: u8 = 3;
+const REQUEST: u8 = 4;
+
+fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 1).expect("it is short");
+    [&length.to_be_bytes()[..], &[kind], body].concat()
+}
+
+fn data(number: u64, message: &[u8]) -> Vec<u8> {
+    frame(DATA, &[&number.to_be_bytes()[..], message].concat())
+}
+
+fn read_frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
+    let mut header = [0; 5];
+    stream.read_exact(&mut header).ok()?;
+    let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]);
+    let mut body = vec![0; length as usize - 1];
+    stream.read_exact(&mut body).ok()?;
+    Some((header[4], body))
+}
+
+/// What a node of this program says first: its greeting.
+fn greeting_of_a_node() -> Vec<u8> {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let address = listener.local_addr().expect("it has one").to_string();
+    let _node = Process::node(&address, "n");
+    let (mut stream, _) = listener.accept().expect("it dials");
+    stream.read_exact(&mut [0; 43]).expect("it says its preface");
+    stream.write_all(&[&preface()[..], &[0]].concat()).expect("it listens");
+    let (kind, greeting) = read_frame(&mut stream).expect("it greets");
+    assert_eq!(kind, HELLO);
+    frame(HELLO, &greeting)
+}
+
+/// Joins as that node.
+fn join(address: &str, greeting: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.write_all(&[&preface(), greeting].concat()).expect("it is read");
+    stream.read_exact(&mut [0; 44]).expect("it says its preface, and that all is well");
+    let (kind, welcome) = read_frame(&mut stream).expect("it greets");
+    assert_eq!(kind, HELLO, "{}", String::from_utf8_lossy(&welcome));
+    stream
+}
+
+/// The frames until the end.
+fn rest(stream: &mut TcpStream) -> Vec<(u8, Vec<u8>)> {
+    std::iter::from_fn(|| read_frame(stream)).collect()
+}
+
+fn until_nodes_are(app: &TestApp, count: usize) {
+    until("a node that joins or is lost", || app.status().nodes.len() == count);
+}
+
+/// Whoever is honest is served.
+fn serves(app: &TestApp) {
+    let _node = Process::node(&joining(app), "n");
+    app.wait_for_stage("a", Stage::Running);
+    assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves"), 0);
+}
+
+fn who_breaks_the_protocol_is_told_how_and_costs_nobody_anything() {
+    let app = start(serve);
+    let address = joining(&app);
+    let greeting = greeting_of_a_node();
+    let cases = [
+        (data(2, b""), "message 2 came and 1 was expected"),
+        (frame(ACK, &(1_u64 << 40).to_be_bytes()), "was acknowledged, and only"),
+        (greeting.clone(), "a greeting came in the middle of a session"),
+        (frame(REQUEST, b"\x80"), "a value was asked for in the middle of a session"),
+        (data(1, b""), "a message came that is too short"),
+        (data(1, b"\x01\0"), "a message came that is too short"),
+        (data(1, b"\x4d"), "a message of an unknown kind (77) came"),
+        (data(1, b"\x01\0\0\0\0\x05"), "a message came on channel 0, which was never opened"),
+        (data(1, b"\x04\0\0\0\0\0\0\0\x01"), "credit for channel 0, which was never opened"),
+        (data(1, b"\0\xc1"), "a control message cannot be read"),
+        (data(1, b"\0\x81\xa3end\x81\xa3why\xa3now"), "a node does not say"),
+    ];
+    let mut held = None;
+    for (said, why) in cases {
+        let mut peer = join(&address, &greeting);
+        peer.write_all(&said).expect("it is read");
+        let (kind, reason) = rest(&mut peer).pop().expect("it is answered");
+        let reason = String::from_utf8_lossy(&reason);
+        assert_eq!(kind, BYE, "{why}: {reason}");
+        assert!(reason.contains(why), "{why}: {reason}");
+        drop(peer);
+        until_nodes_are(&app, 0);
+        // The first has had what is needed once for all.
+        held.get_or_insert_with(Held::here).is_back();
+    }
+    serves(&app);
+}
+
+fn what_is_no_frame_ends_the_connection_and_then_the_node() {
+    let app = start(serve);
+    let address = joining(&app);
+    let greeting = greeting_of_a_node();
+    let half = &data(1, &[0; 100])[..50];
+    for (what, said) in
+        [("a huge length", &[0xff; 5][..]), ("an unknown kind", &[0, 0, 0, 1, 77]), ("half", half)]
+    {
+        let mut peer = join(&address, &greeting);
+        until_nodes_are(&app, 1);
+        peer.write_all(said).expect("it is read");
+        peer.shutdown(std::net::Shutdown::Write).expect("it is open");
+        assert!(rest(&mut peer).iter().all(|(kind, _)| *kind != BYE), "{what}: it may yet come back");
+        // Nobody answers where it said that it listens: it is gone.
+        until_nodes_are(&app, 0);
+    }
+    serves(&app);
+}
