@@ -1,4 +1,4 @@
-//! What the README says is what the repository has.
+//! What the README and the guarantees say is what the repository has.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -56,4 +56,55 @@ fn every_flag_is_in_the_table_and_none_else() {
     let known: BTreeSet<_> =
         help.lines().filter_map(|line| Some(name(line.trim_start().strip_prefix("--")?))).collect();
     assert_eq!(told, known, "{help}");
+}
+
+/// The text of the tests at a path of the guarantees: a file or all files of a folder, in `src/` or else in `tests/`.
+fn tests_at(path: &str) -> Option<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = if path.starts_with("src/") { root.join(path) } else { root.join("tests").join(path) };
+    let mut left = vec![path.with_extension("rs"), path];
+    let mut text = String::new();
+    while let Some(path) = left.pop() {
+        match fs::read_dir(&path) {
+            Ok(entries) => left.extend(entries.map(|entry| entry.expect("it can be read").path())),
+            Err(_) => text += &fs::read_to_string(&path).unwrap_or_default(),
+        }
+    }
+    // Some are programs of their own, in another language as well.
+    let ways = ["#[test]", "#[tokio::test]", "tests![", "fn main(", "import sys"];
+    ways.iter().any(|way| text.contains(way)).then_some(text)
+}
+
+#[test]
+fn every_promise_names_tests_that_there_are() {
+    let guarantees = read("docs/guarantees.md");
+    let (promised, _) = guarantees.split_once("\n## Not promised").expect("it says what is not promised");
+    let (_, promised) = promised.split_once("\n## Promised").expect("it says what is promised");
+    let promises: Vec<_> =
+        promised.split("\n- ").skip(1).filter_map(|promise| promise.split("\n\n").next()).collect();
+    assert!(promises.len() > 50, "it promises much: {promises:#?}");
+    let mut wrong = Vec::new();
+    for promise in promises {
+        let named = promise.trim_end().strip_suffix(']').and_then(|promise| promise.rsplit_once('['));
+        let Some((_, named)) = named else {
+            wrong.push(format!("no test is named: {promise}"));
+            continue;
+        };
+        let mut tests = String::new();
+        for name in named.split([',', ';', ':']).map(str::trim) {
+            let test = name.strip_prefix('`').and_then(|name| name.strip_suffix('`'));
+            let is_there = match test.map(|test| test.strip_suffix('…').ok_or(test)) {
+                Some(Ok(prefix)) => tests.contains(&format!("fn {prefix}")),
+                Some(Err(test)) => tests.contains(&format!("fn {test}(")),
+                None => {
+                    tests = tests_at(name).unwrap_or_default();
+                    !tests.is_empty()
+                }
+            };
+            if !is_there {
+                wrong.push(format!("there is no test {name}: {promise}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
