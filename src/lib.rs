@@ -135,7 +135,10 @@ pub mod derive {
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use crate::remote::fuzz::{frames, head_says, messages, node_says, pulls, session, states};
+    pub use crate::payload::artifact_fuzz as artifacts;
+    pub use crate::remote::fuzz::{
+        drives, frames, greeting, head_says, messages, node_says, peer_says, pulls, session, states,
+    };
     pub use crate::transport::handshake_fuzz as handshake;
 }
 

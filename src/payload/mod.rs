@@ -35,6 +35,8 @@ mod replicas;
 mod spill;
 mod store;
 
+#[cfg(fuzzing)]
+pub use self::artifact::fuzz as artifact_fuzz;
 pub use self::artifact::{Artifact, ArtifactError, Fetch};
 pub(crate) use self::blocking::never_wait_here;
 pub(crate) use self::entry::{Elsewhere, Opened, Outgoing, SMALL, Waited, Want};

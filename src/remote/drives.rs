@@ -394,6 +394,32 @@ impl Receiving {
     }
 }
 
+/// What a head answers, whatever was asked.
+#[cfg(fuzzing)]
+pub(super) async fn hear(connection: Connection, asked: u8) {
+    if asked % 2 == 0 {
+        let pieces = [Ok(Bytes::from_static(b"one")), Ok(Bytes::from_static(b"two"))];
+        let _ = send(connection, stream::iter(pieces).boxed()).await;
+        return;
+    }
+    let (mut reader, writer) = connection.split();
+    let given = answer(&mut reader).await;
+    let (from, to) = match given {
+        Ok(Part::Here { from, to, .. }) => (from, to),
+        Ok(_) => (0, u64::MAX),
+        Err(_) => return,
+    };
+    let drive = DriveOfHead { bridge: Weak::new(), drive: "d".into() };
+    let name = "a".to_owned();
+    let receiving = Receiving { drive, name, at: from, to, version: None, reader, _writer: writer };
+    let mut arrived = from;
+    let mut pieces = Box::pin(stream::try_unfold(receiving, Receiving::next));
+    while let Some(Ok(piece)) = pieces.next().await {
+        arrived += piece.len() as u64;
+        assert!(arrived <= to, "no more than there is");
+    }
+}
+
 impl Bridge {
     /// Does one thing with a drive for another process.
     pub(super) async fn serve_drive(self: &Arc<Self>, connection: Connection) -> Result<(), DialError> {

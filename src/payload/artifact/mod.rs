@@ -263,3 +263,19 @@ impl<'de> Deserialize<'de> for Artifact {
         Payload::deserialize(deserializer).map(Self)
     }
 }
+
+/// A tree that somebody has sent: it is written where it was wanted, and nowhere else.
+#[cfg(fuzzing)]
+pub fn fuzz(data: &[u8]) {
+    let outside = std::env::temp_dir().join(format!("flowright-fuzz-{}", std::process::id()));
+    let inside = outside.join("inside");
+    std::fs::create_dir_all(&inside).expect("there is a place for temporary files");
+    let into = inside.join("tree");
+    let destination = unpack::Destination { into: &into, overwrite: false, is_wanted: &|| true };
+    let written = unpack::unpack(&mut &data[..], data.len() as u64, &destination);
+    for (directory, there) in [(&outside, 1), (&inside, usize::from(written.is_ok()))] {
+        let entries = std::fs::read_dir(directory).expect("it is ours").count();
+        assert_eq!(entries, there, "{written:?}");
+    }
+    std::fs::remove_dir_all(&outside).expect("it is ours");
+}

@@ -1,0 +1,348 @@
+//! Whole conversations, each with one side that says whatever it likes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_local};
+
+use super::super::agent::{Agent, Kinds, NodeOptions};
+use super::super::bridge::{Bridge, BridgeOptions, Site, Spawner};
+use super::super::drives::{DriveRequest, Part, hear};
+use super::super::head::{Head, HeadOptions};
+use super::super::inbox::Inbox;
+use super::super::link::{Inbound, Link};
+use super::super::process::ProcessCommand;
+use super::super::protocol::{Control, NodeCard, Packet, Program, Role};
+use super::super::pulls::{PullRequest, PullResponse, ask};
+use super::super::session::SessionSettings;
+use super::{Lab, Script};
+use crate::drive::{LocalHome, register};
+use crate::id::{ActorPath, AppId, WorkId};
+use crate::payload::{Holds, Payload, SMALL, Want, collect};
+use crate::state::Value;
+use crate::transport::{Connection, Endpoint, Limits, Security, Unproved};
+use crate::wire::{self, Frame};
+use crate::work::{
+    Abort, Doorbell, Ingredients, Outbox, Placement, Resources, Router, Task, WorkKind, find_address,
+    forget_addresses, remember_address, set_router,
+};
+
+fn card(id: u64, name: &str) -> NodeCard {
+    let resources = Resources::cpus(4);
+    NodeCard { id, name: name.to_owned(), labels: BTreeMap::new(), resources, endpoints: Vec::new() }
+}
+
+/// Of local tasks of the thread that this is called on.
+fn spawner() -> Spawner {
+    let (send, mut tasks) = mpsc::unbounded_channel::<Task>();
+    spawn_local(async move {
+        while let Some(task) = tasks.recv().await {
+            spawn_local(task());
+        }
+    });
+    // When the thread has ended all is over.
+    Arc::new(move |task| drop(send.send(task)))
+}
+
+fn nothing() -> ProcessCommand {
+    ProcessCommand {
+        program: Arc::new(|| Err(std::io::Error::other("nothing is started here"))),
+        arguments: Vec::new(),
+    }
+}
+
+fn options() -> BridgeOptions {
+    let program = Program { name: "lab".to_owned(), version: "1".to_owned(), works: BTreeMap::new() };
+    let settings = SessionSettings::default();
+    let limits = Limits { max_frame: settings.max_frame, ..Limits::default() };
+    BridgeOptions { program, security: Security::default(), limits, settings }
+}
+
+/// Takes out what would reach beyond this process, or is slow and not looked at here.
+fn tame(packet: &mut Packet<'_>) {
+    let Packet::Control(control) = packet else { return };
+    match &mut **control {
+        Control::Launch { pooled, .. } => *pooled = true,
+        Control::Located { place: Ok(card), .. } => card.endpoints.clear(),
+        Control::Keep { length, .. } => *length = (*length).min(SMALL),
+        Control::There { sources, .. } => sources.iter_mut().for_each(|source| source.endpoints.clear()),
+        Control::Carries { payloads } => {
+            for carried in payloads {
+                carried.owner.endpoints.clear();
+                carried.copies.iter_mut().for_each(|source| source.endpoints.clear());
+                if let Some(replicas) = &mut carried.replicas {
+                    replicas.length = replicas.length.min(SMALL);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Everything that a node can say to its head, on which a Work of that node, `a`, and one of the head's own, `b`, are
+/// known. To be called within an actix System.
+pub async fn node_says(data: &[u8]) {
+    let app = AppId::next();
+    let doorbell: Arc<Doorbell> = Arc::default();
+    let head =
+        Head::new(app, HeadOptions { bridge: options(), process: nothing() }, doorbell.clone(), spawner());
+    let link = Arc::new(Link::new(card(7, "n"), &head.bridge, SessionSettings::default()));
+    head.joined(&link, Role::Node);
+    let kind = WorkKind::of::<Lab>();
+    let outbox = Arc::new(Outbox::new(WorkId(1), doorbell));
+    let what = Ingredients {
+        kind,
+        app,
+        path: ActorPath::from("a"),
+        state: Value::of(&Lab::default()).expect("it is a state"),
+        holds: Holds::default(),
+        max_state_bytes: 1 << 20,
+        mailbox: kind.mailbox(8),
+        outbox: outbox.clone(),
+        abort: Arc::new(Abort::default()),
+    };
+    let mailbox = what.mailbox.clone();
+    mailbox.open();
+    let any = "n".parse::<Placement>().expect("it is a placement");
+    assert!(head.launch(&any, Resources::default(), what).is_ok(), "there is a node for it");
+    let own = kind.mailbox(8);
+    own.open();
+    remember_address(app, &ActorPath::from("b"), &own);
+    let mut inbox = Inbox::new(head.bridge.clone(), link.clone());
+    let mut value = Value::of(&Lab::default()).expect("it is a state");
+    let mut script = Script(data);
+    while let Some(part) = script.part() {
+        let Ok(mut packet) = Packet::read(part) else { break };
+        tame(&mut packet);
+        if inbox.packet(packet).is_err() {
+            break;
+        }
+        if let Some(patch) = outbox.take().patch {
+            let _ = value.apply(patch);
+        }
+        let _ = (head.take_events(), head.status());
+        tokio::task::yield_now().await;
+    }
+    head.lost(&link, Role::Node, "its peer broke the protocol");
+    assert!(head.status().is_empty());
+    link.end();
+    head.end("it is over").await;
+    own.close(crate::work::Closed::Stopped);
+    forget_addresses(app, None);
+    settle().await;
+}
+
+/// A node, and its session with its head.
+struct Hosting {
+    app: AppId,
+    bridge: Arc<Bridge>,
+    agent: Arc<Agent>,
+    head: Arc<Link>,
+    news: JoinHandle<()>,
+}
+
+impl Hosting {
+    fn new() -> Self {
+        let app = AppId::next();
+        let options = NodeOptions {
+            bridge: options(),
+            spawner: spawner(),
+            kinds: Kinds::from([("Lab", WorkKind::of::<Lab>())]),
+            join: Endpoint::Tcp("127.0.0.1:1".to_owned()),
+            name: "n".to_owned(),
+            labels: BTreeMap::new(),
+            resources: Resources::default(),
+            listen: None,
+            pool: 1,
+        };
+        let bridge = Arc::new(Bridge::new(options.bridge.clone(), options.spawner.clone()));
+        bridge.set_app(app);
+        bridge.set_me(card(7, "n"));
+        let head = Arc::new(Link::new(card(1, "head"), &bridge, SessionSettings::default()));
+        let agent = Arc::new(Agent::new(&options, bridge.clone(), head.clone()));
+        let site: Arc<dyn Site> = agent.clone();
+        bridge.set_site(Arc::downgrade(&site));
+        let router: Arc<dyn Router> = agent.clone();
+        set_router(app, Some(Arc::downgrade(&router)));
+        let news = spawn_local(agent.clone().send_news());
+        Self { app, bridge, agent, head, news }
+    }
+
+    /// Takes in what somebody says, until that is not allowed.
+    async fn hear(&self, inbox: &mut Inbox, data: &[u8]) {
+        let mut script = Script(data);
+        while let Some(part) = script.part() {
+            let Ok(mut packet) = Packet::read(part) else { break };
+            tame(&mut packet);
+            if inbox.packet(packet).is_err() {
+                break;
+            }
+            for _ in 0..4 {
+                tokio::task::yield_now().await;
+            }
+        }
+        settle().await;
+    }
+
+    async fn end(self) {
+        self.agent.end();
+        self.head.end();
+        self.news.abort();
+        self.bridge.end();
+        set_router(self.app, None);
+        forget_addresses(self.app, None);
+        settle().await;
+    }
+}
+
+/// Everything that a head can say to its node. To be called within an actix System.
+pub async fn head_says(data: &[u8]) {
+    let node = Hosting::new();
+    let mut inbox = Inbox::new(node.bridge.clone(), node.head.clone());
+    node.hear(&mut inbox, data).await;
+    let _ = find_address(node.app, &ActorPath::from("a")).map(|mailbox| mailbox.depth());
+    node.end().await;
+}
+
+/// Everything that a node can say to another, on which a Work, `a`, lives. To be called within an actix System.
+pub async fn peer_says(data: &[u8]) {
+    let node = Hosting::new();
+    let launch = Control::Launch {
+        incarnation: 1,
+        path: ActorPath::from("a"),
+        work: "Lab".to_owned(),
+        pooled: true,
+        state: Value::of(&Lab::default()).expect("it is a state"),
+        max_state_bytes: 1 << 20,
+        mailbox: 8,
+    };
+    let mut head = Inbox::new(node.bridge.clone(), node.head.clone());
+    assert!(head.packet(Packet::Control(Box::new(launch))).is_ok(), "it is what heads say");
+    settle().await;
+    let peer = Arc::new(Link::new(card(9, "m"), &node.bridge, SessionSettings::default()));
+    let mut inbox = Inbox::new(node.bridge.clone(), peer.clone());
+    node.hear(&mut inbox, data).await;
+    let is_there = find_address(node.app, &ActorPath::from("a")).is_some();
+    assert!(is_there, "nothing that a peer says ends a Work");
+    peer.end();
+    node.end().await;
+}
+
+/// Bytes on a connection that has proved itself: its greeting, and the session, the pulls or the drive that it is for. To
+/// be called within an actix System.
+pub async fn greeting(data: &[u8]) {
+    let app = AppId::next();
+    let doorbell: Arc<Doorbell> = Arc::default();
+    let head = Head::new(app, HeadOptions { bridge: options(), process: nothing() }, doorbell, spawner());
+    settle().await;
+    let (mut peer, here) = tokio::net::UnixStream::pair().expect("the system has sockets");
+    let connection = Connection::over(here, &options().limits);
+    let _ = peer.write_all(&data[..data.len().min(1 << 15)]).await;
+    let _ = peer.shutdown().await;
+    let bridge = head.bridge.clone();
+    let mut begun = Unproved::new(1);
+    begun.begin(|turn| spawn_local(bridge.take_in(connection, turn)).abort_handle());
+    settle().await;
+    head.end("it is over").await;
+    drop(peer);
+    forget_addresses(app, None);
+    settle().await;
+}
+
+/// Both ends of a connection on which values are pulled. To be called within an actix System.
+pub async fn pulls(data: &[u8]) {
+    let app = AppId::next();
+    let path = ActorPath::from("a");
+    let value = Payload::new(vec![(1_u32, "one".to_owned())], app, &path).expect("it can travel");
+    let (_, holds) = collect(|| wire::encode(&value));
+    let id = holds.iter().next().expect("it refers to the value").id();
+    let bridge = Arc::new(Bridge::new(options(), spawner()));
+    bridge.set_app(app);
+    bridge.set_me(card(7, "n"));
+    let (mut peer, here) = tokio::net::UnixStream::pair().expect("the system has sockets");
+    let mut connection = Connection::over(here, &options().limits);
+    let mut said = BytesMut::new();
+    let mut script = Script(data);
+    let is_owner = script.byte().is_some_and(|first| first % 2 == 0);
+    while let Some(part) = script.part() {
+        match wire::decode::<PullRequest>(part) {
+            Ok(mut request) => {
+                request.id = id;
+                let request = wire::encode(&request).expect("it was read from such bytes");
+                Frame::Request(&request).put(&mut said);
+            }
+            Err(_) if wire::decode::<PullResponse>(part).is_ok() => {
+                Frame::Response(part).put(&mut said);
+            }
+            Err(_) => said.extend_from_slice(part),
+        }
+    }
+    let talk = async {
+        let _ = peer.write_all(&said).await;
+        let _ = peer.shutdown().await;
+        let _ = tokio::io::copy(&mut peer, &mut tokio::io::sink()).await;
+    };
+    let answer = async {
+        if is_owner {
+            let _ = bridge.serve_pulls(connection).await;
+        } else {
+            let want = Want { id, hash: value.content_hash(), length: 9, type_name: "", what: String::new() };
+            while ask(&mut connection, &want, 0, true).await.is_ok() {}
+        }
+    };
+    futures::future::join(talk, answer).await;
+    drop((value, holds));
+    settle().await;
+}
+
+/// Both ends of a connection on which a drive is used. To be called within an actix System.
+pub async fn drives(data: &[u8]) {
+    let app = AppId::next();
+    let outside = std::env::temp_dir().join(format!("flowright-fuzz-{}", std::process::id()));
+    let inside = outside.join("drives");
+    std::fs::create_dir_all(&inside).expect("there is a place for temporary files");
+    let home = register(app, Arc::new(LocalHome(inside)));
+    let bridge = Arc::new(Bridge::new(options(), spawner()));
+    bridge.set_app(app);
+    let mut script = Script(data);
+    let asked = script.byte().unwrap_or_default();
+    let is_head = asked < 128;
+    let mut said = BytesMut::new();
+    while let Some(part) = script.part() {
+        let is_one = wire::decode::<DriveRequest>(part).is_ok() || wire::decode::<Part>(part).is_ok();
+        match (is_one, is_head) {
+            (true, true) => Frame::Request(part).put(&mut said),
+            (true, false) => Frame::Response(part).put(&mut said),
+            (false, _) => said.extend_from_slice(part),
+        }
+    }
+    let (mut peer, here) = tokio::net::UnixStream::pair().expect("the system has sockets");
+    let connection = Connection::over(here, &options().limits);
+    let talk = async {
+        let _ = peer.write_all(&said).await;
+        let _ = peer.shutdown().await;
+        let _ = tokio::io::copy(&mut peer, &mut tokio::io::sink()).await;
+    };
+    let answer = async {
+        if is_head {
+            let _ = bridge.serve_drive(connection).await;
+        } else {
+            hear(connection, asked).await;
+        }
+    };
+    futures::future::join(talk, answer).await;
+    drop(home);
+    let there = std::fs::read_dir(&outside).expect("it is ours").count();
+    assert_eq!(there, 1, "nothing is written anywhere else");
+    std::fs::remove_dir_all(&outside).expect("it is ours");
+}
+
+/// Lets everything that was begun end.
+async fn settle() {
+    for _ in 0..32 {
+        tokio::task::yield_now().await;
+    }
+}
