@@ -241,6 +241,22 @@ fn payload() {
 }
 
 #[test]
+fn embeddings() {
+    let arguments = ["--open-ui=false", "--port", "0", "--env", "EMBEDDINGS_MIB=16"];
+    let mut program = Program::start_with("embeddings", &arguments);
+    program.ends_well();
+    let [first, second, ..] = &program.out[1..] else { panic!("{}", program.transcript()) };
+    for (line, begins) in [(first, "SEARCH 1: found vector 12: "), (second, "SEARCH 2: found vector 34: ")] {
+        let figures = line.strip_prefix(begins).and_then(|rest| rest.strip_prefix("16 MiB in "));
+        let figures = figures.unwrap_or_else(|| panic!("{}", program.transcript()));
+        let numbers = figures.replace(" s, ", " ").replace(" GB/s; peak memory ", " ").replace(" MiB", "");
+        let numbers: Vec<f64> = numbers.split(' ').map(|number| number.parse().expect("a number")).collect();
+        let [_seconds, rate, peak] = numbers[..] else { panic!("{figures}") };
+        assert!(rate > 0.0 && peak >= 16.0, "{figures}");
+    }
+}
+
+#[test]
 fn share_files() {
     let drives = std::env::temp_dir().join(format!("flowright-example-{}", std::process::id()));
     let directory = drives.to_str().expect("it is text");
