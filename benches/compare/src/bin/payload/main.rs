@@ -1,10 +1,11 @@
-//! Large values between two processes over loopback, beside the floor: the same bytes through a TCP connection, and
-//! nothing else.
+//! Large values between two processes over loopback, beside the floor, which is the same bytes through a TCP connection and
+//! nothing else, and beside Ray and Dask where they are installed.
 //!
-//! One run, the cases taking turns, medians of the rounds. `cargo run --release --bin payload [ROUNDS]`
+//! One run, medians of the rounds. `cargo run --release --bin payload [ROUNDS]`
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+mod floor;
+mod peers;
+
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use flowright::prelude::*;
 use flowright::testing::TestApp;
 use flowright::{Messages, Placement, Selector};
 
-const GIB: usize = 1 << 30;
+pub const GIB: usize = 1 << 30;
 const FLOATS: usize = (100 << 20) / 4;
 const SMALL: usize = 500;
 const ASKS: usize = 4000;
@@ -64,6 +65,8 @@ enum Errand {
     /// Another number each time.
     Ask(WorkAddr<Maker>, u64),
     Pull(Payload<Bytes>),
+    /// On the node that has them: a large one, and small ones.
+    Near(Payload<Bytes>, Vec<Payload<Vec<u8>>>),
 }
 
 #[derive(Default, Serialize, Deserialize)]
@@ -74,6 +77,8 @@ struct Reader {
     peak_over_value: f64,
     /// The median and the 99th percentile of each series of questions, in microseconds.
     asks: Vec<[f64; 2]>,
+    /// The large one, and the median of the small ones, in microseconds.
+    near: [f64; 2],
 }
 
 /// A figure of this process in MiB, by its name in `/proc/self/status`.
@@ -121,6 +126,17 @@ impl Work for Reader {
             Errand::Pull(large) => {
                 large.value().await?;
             }
+            Errand::Near(large, small) => {
+                let mut times = Vec::new();
+                for payload in small {
+                    let began = Instant::now();
+                    assert_eq!(payload.value().await?.len(), 1024);
+                    times.push(began.elapsed());
+                }
+                let began = Instant::now();
+                assert_eq!(large.value().await?.len(), GIB);
+                self.near = [began.elapsed().as_secs_f64() * 1e6, at(&mut times, 0.5)];
+            }
         }
         Ok(())
     }
@@ -137,7 +153,8 @@ struct Bench {
     maker: WorkRef<Maker>,
     reader: WorkRef<Reader>,
     puller: WorkRef<Reader>,
-    done: Vec<[f64; 7]>,
+    neighbour: WorkRef<Reader>,
+    done: Vec<[f64; 9]>,
     rounds: u64,
 }
 
@@ -148,6 +165,7 @@ impl Bench {
             maker: WorkRef::from(Maker::default()).placed(on("m")),
             reader: WorkRef::from(Reader::default()).placed(on("n")),
             puller: WorkRef::from(Reader::default()).placed(on("n")),
+            neighbour: WorkRef::from(Reader::default()).placed(on("m")),
             done: Vec::new(),
             rounds,
         }
@@ -162,6 +180,8 @@ impl Flow for Bench {
             return Ok(());
         }
         let made = self.maker.run(round).finished()?;
+        let near = Errand::Near(made.large[0].clone(), made.small.clone());
+        let near = self.neighbour.run(near).finished()?.near;
         let (large, floats) = (made.large.clone(), made.floats.clone().expect("it was made"));
         let read = Errand::Read(large[0].clone(), floats, made.small.clone());
         let read = self.reader.run(read).finished()?;
@@ -175,19 +195,19 @@ impl Flow for Bench {
         let [.., idle, busy] = asks[..] else { return Ok(()) };
         self.puller.run(Errand::Pull(large[1].clone())).finished()?;
         let [large, floats, small, peak] = figures;
-        self.done.push([large, floats, small, peak, idle[0], idle[1], busy[1]]);
+        self.done.push([large, floats, small, peak, idle[0], idle[1], busy[1], near[0], near[1]]);
         cx.wake_in(Duration::ZERO);
         Ok(())
     }
 }
 
-fn this(arguments: &[&str]) -> Command {
+pub fn this(arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a program knows its file"));
     command.args(arguments);
     command
 }
 
-struct Killed(Child);
+pub struct Killed(pub Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
@@ -196,57 +216,23 @@ impl Drop for Killed {
     }
 }
 
-/// The bytes of one GiB, written to whoever connects, in pieces of one MiB.
-fn floor_server() {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
-    println!("{}", listener.local_addr().expect("it has one"));
-    let bytes = vec![7; GIB];
-    println!("ready");
-    std::io::stdout().flush().expect("somebody reads");
-    for stream in listener.incoming() {
-        let mut stream = stream.expect("the parent dials");
-        // Whoever wants less closes the connection.
-        let _ = bytes.chunks(1 << 20).try_for_each(|chunk| stream.write_all(chunk));
-    }
-}
-
-/// GB/s of so many bytes into one buffer of 1 MiB, again and again.
-fn floor(address: &str, length: usize) -> f64 {
-    let mut stream = TcpStream::connect(address).expect("it listens");
-    let mut buffer = vec![0; 1 << 20];
-    let began = Instant::now();
-    for _ in 0..length >> 20 {
-        stream.read_exact(&mut buffer).expect("it comes");
-    }
-    length as f64 / began.elapsed().as_secs_f64() / 1e9
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
 fn main() -> ExitCode {
-    let first = std::env::args().nth(1);
-    match first.as_deref() {
-        Some("node") => return App::new(|| Bench::new(0)).main(),
-        Some("floor") => {
-            floor_server();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["node", ..] => return App::new(|| Bench::new(0)).main(),
+        ["floor", path] => {
+            floor::serve(path);
             return ExitCode::SUCCESS;
         }
         _ => {}
     }
-    let rounds: u64 = first.and_then(|rounds| rounds.parse().ok()).unwrap_or(5);
-    let floors = || {
-        use std::io::BufRead;
-        let mut child = Killed(this(&["floor"]).stdout(Stdio::piped()).spawn().expect("it starts"));
-        let mut lines = std::io::BufReader::new(child.0.stdout.take().expect("it is piped")).lines();
-        let address = lines.next().expect("it says where").expect("text");
-        lines.next();
-        let large = median((0..rounds).map(|_| floor(&address, GIB)).collect());
-        (large, median((0..rounds).map(|_| floor(&address, 4 * FLOATS)).collect()))
-    };
-    let before = floors();
+    let rounds: u64 = arguments.first().and_then(|rounds| rounds.parse().ok()).unwrap_or(5);
+    let before = floor::measure(rounds);
     // The first round is not counted: memory that the machine gives for the first time takes its time.
     let app = App::new(move || Bench::new(rounds + 1)).listen("127.0.0.1:0");
     let app = TestApp::start_app(app).limit(Duration::from_secs(600));
@@ -255,22 +241,49 @@ fn main() -> ExitCode {
         let mut command = this(&["node", "--join", &joining, "--name", name, "--log-level", "warn"]);
         Killed(command.stdout(Stdio::null()).spawn().expect("it starts"))
     });
-    let state = app.wait_for_state("done", |done: &Vec<[f64; 7]>| done.len() as u64 == rounds + 1);
+    let state = app.wait_for_state("done", |done: &Vec<[f64; 9]>| done.len() as u64 == rounds + 1);
     app.wait_for_exit().result.expect("it ends well");
     drop(nodes);
-    let after = floors();
-    let (gib, hundred) = (median(vec![before.0, after.0]), median(vec![before.1, after.1]));
+    let after = floor::measure(rounds);
+    let floor = |of: fn(&floor::Floor) -> f64| (of(&before) + of(&after)) / 2.0;
     let column = |n: usize| median(state[1..].iter().map(|round| round[n]).collect());
-    let [large, floats, small, peak, ask, idle, busy] = [0, 1, 2, 3, 4, 5, 6].map(column);
-    println!("| measure | floor | Flowright | ratio | reach |");
-    println!("| --- | --- | --- | --- | --- |");
-    println!("| 1 GiB of `Bytes` | {gib:.2} GB/s | {large:.2} GB/s | {:.2} | at least 0.6 |", large / gib);
-    println!(
-        "| 100 MiB of `Vec<f32>` | {hundred:.2} GB/s | {floats:.2} GB/s | {:.2} | at least 0.5 |",
-        floats / hundred
-    );
-    println!("| reader's peak above the value, MiB | - | {peak:.0} | - | at most 64 |");
-    println!("| 1 KiB, p50, us (floor: `ask`) | {ask:.1} | {small:.1} | {:.2} | at most 2 |", small / ask);
-    println!("| `ask` p99 during a pull, us (floor: idle) | {idle:.1} | {busy:.1} | {:.2} | at most 5 |", busy / idle);
+    let others = [("Ray", "ray", "ray_payload.py"), ("Dask", "distributed", "dask_payload.py")]
+        .map(|(name, module, script)| (name, peers::measure(module, script, rounds)));
+    show(floor, column, &others);
     ExitCode::SUCCESS
+}
+
+type Peer = (&'static str, Result<peers::Figures, String>);
+
+fn show(floor: impl Fn(fn(&floor::Floor) -> f64) -> f64, column: impl Fn(usize) -> f64, others: &[Peer]) {
+    let of_peers = |of: fn(&peers::Figures) -> f64| -> String {
+        let figure =
+            |peer: &Peer| peer.1.as_ref().map_or("-".to_owned(), |figures| format!("{:.2}", of(figures)));
+        others.iter().map(figure).collect::<Vec<_>>().join(" | ")
+    };
+    let line = |what: &str, floor: f64, ours: f64, peers: String, reach: &str| {
+        println!("| {what} | {floor:.2} | {ours:.2} | {:.2} | {reach} | {peers} |", ours / floor);
+    };
+    let (gib, hundred) = (floor(|f| f.large), floor(|f| f.hundred));
+    let [large, floats, small, peak, ask, idle, busy, near, near_small] =
+        [0, 1, 2, 3, 4, 5, 6, 7, 8].map(column);
+    println!("| measure | floor | Flowright | ratio | reach | Ray | Dask |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    line("1 GiB of `Bytes`, GB/s", gib, large, of_peers(|f| f.large), "at least 0.6");
+    line("100 MiB of `Vec<f32>`, GB/s", hundred, floats, of_peers(|f| f.floats), "at least 0.5");
+    println!("| peak above 1 GiB, MiB | - | {peak:.0} | - | at most 64 | - | - |");
+    line("1 KiB, p50, us (floor: `ask`)", ask, small, of_peers(|f| f.small_us), "at most 2");
+    println!("| a question, p50, us | - | {ask:.1} | - | - | {} |", of_peers(|f| f.ask_us));
+    line("`ask` p99 during a pull, us (floor: idle)", idle, busy, "- | -".to_owned(), "at most 5");
+    let near_peers = of_peers(|f| f.near_us);
+    line("1 GiB on the same node, us (floor: 1 KiB)", near_small, near, near_peers, "the same");
+    for (name, figures) in others {
+        if let Err(why) = figures {
+            println!("\n{name}: skipped, {why}");
+        }
+    }
+    println!("\n| 1 GiB between two processes, nothing of Flowright, verified | GB/s |\n| --- | --- |");
+    println!("| TCP | {:.2} |", floor(|f| f.verified));
+    println!("| a file in memory, passed and written meanwhile | {:.2} |", floor(|f| f.passed));
+    println!("| a file in memory that was there, nothing copied | {:.2} |", floor(|f| f.shared));
 }
