@@ -5,7 +5,7 @@ use std::process::Command;
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
-use flowright::{Config, DriveError};
+use flowright::{Config, DriveError, PayloadUsage};
 
 use crate::{LIMIT, run};
 
@@ -84,6 +84,24 @@ impl Work for Filler {
         let error = told(artifact.fetch(disk.join("fetched")).await.unwrap_err().into());
         assert!(error.contains("fetched cannot be written") && error.contains("nothing is left"), "{error}");
         artifact.fetch(large.join("fetched")).await?;
+        drop(artifact);
+
+        let mut made = Vec::new();
+        let error = loop {
+            match cx.payload(vec![made.len() as u8; 1 << 20]) {
+                Ok(payload) => made.push(payload),
+                Err(error) => break told(error.into()),
+            }
+        };
+        assert!(error.contains("No space left") && error.contains("made by work `filler`"), "{error}");
+        // Two are in memory, and on the disk there is room for some of the others.
+        assert!((3..=10).contains(&made.len()), "{}", made.len());
+        made.truncate(3);
+        for (n, payload) in made.iter().enumerate() {
+            assert!(payload.value().await?.iter().all(|byte| *byte == n as u8), "{n}");
+        }
+        drop(made);
+        assert_eq!(PayloadUsage::here(), PayloadUsage { memory: 0, disk: 0 });
         Ok(())
     }
 }
@@ -109,6 +127,7 @@ fn a_full_disk_is_said_and_nothing_is_left_there() {
     std::fs::create_dir(&large).expect("it is new");
     let config = Config {
         payload_dir: Some(disk.0.join("payloads")),
+        payload_memory_mib: Some(2),
         drive_dir: Some(disk.0.join("drives")),
         ..Config::default()
     };
