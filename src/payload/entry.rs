@@ -13,13 +13,13 @@ use tokio::sync::{oneshot, watch};
 
 use super::artifact::TREE;
 use super::error::FetchError;
-use super::form::{AnyValue, Form, as_bytes};
+use super::form::{AnyValue, Form};
 use super::hex::PayloadId;
+use super::outgoing::{Body, Outgoing};
 use super::outline::{CHUNK, Outline};
 use super::reception::{Chunks, Counter, InMemory, Reception};
 use super::spill::{SpillWriter, Spilled};
 use super::{jobs, keeper};
-use crate::wire::CodecError;
 
 /// What is not larger is pulled as one message, without a thread of its own.
 pub(crate) const SMALL: u64 = 64 << 10;
@@ -522,76 +522,5 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         keeper::freed(self.0);
-    }
-}
-
-/// A value on its way to another process.
-pub(crate) struct Outgoing {
-    pub(crate) outline: Outline,
-    pub(crate) type_name: Arc<str>,
-    body: Body,
-}
-
-enum Body {
-    Value(AnyValue, &'static Form),
-    Bytes(Bytes),
-    File(Arc<Spilled>),
-}
-
-impl Outgoing {
-    /// Whether the bytes can be had without encoding them first.
-    pub(crate) fn at_hand(&self) -> Option<&[u8]> {
-        match &self.body {
-            Body::Value(value, _) => as_bytes(value),
-            Body::Bytes(bytes) => Some(bytes),
-            Body::File(_) => None,
-        }
-    }
-
-    /// Writes the bytes from `offset` on.
-    pub(crate) fn write_from(&self, offset: u64, out: &mut dyn io::Write) -> Result<(), CodecError> {
-        let failed = CodecError::written::<Bytes>;
-        if let Some(bytes) = self.at_hand() {
-            let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-            return bytes[from..].chunks(CHUNK).try_for_each(|chunk| out.write_all(chunk)).map_err(failed);
-        }
-        match &self.body {
-            Body::File(file) => {
-                let mut buffer = vec![0; CHUNK];
-                let mut at = offset;
-                while at < file.length() {
-                    let length = (file.length() - at).min(CHUNK as u64);
-                    let chunk = &mut buffer[..length as usize];
-                    file.read(at, chunk).and_then(|()| out.write_all(chunk)).map_err(failed)?;
-                    at += length;
-                }
-                Ok(())
-            }
-            Body::Value(value, form) => {
-                let mut out = io::BufWriter::with_capacity(CHUNK, Skip { skip: offset, out });
-                form.write(value, &mut out)?;
-                io::Write::flush(&mut out).map_err(failed)
-            }
-            Body::Bytes(_) => unreachable!("they are at hand"),
-        }
-    }
-}
-
-/// Leaves out what comes first.
-struct Skip<'a> {
-    skip: u64,
-    out: &'a mut dyn io::Write,
-}
-
-impl io::Write for Skip<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let skipped = self.skip.min(bytes.len() as u64);
-        self.skip -= skipped;
-        self.out.write_all(&bytes[skipped as usize..])?;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
     }
 }

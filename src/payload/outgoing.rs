@@ -1,0 +1,82 @@
+//! Values that others are given: from memory as they are, encoded while they are sent, or from disk.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::form::{AnyValue, Form, as_bytes};
+use super::outline::{CHUNK, Outline};
+use super::spill::Spilled;
+use crate::wire::CodecError;
+
+/// A value on its way to another process.
+pub(crate) struct Outgoing {
+    pub(crate) outline: Outline,
+    pub(crate) type_name: Arc<str>,
+    pub(super) body: Body,
+}
+
+pub(super) enum Body {
+    Value(AnyValue, &'static Form),
+    Bytes(Bytes),
+    File(Arc<Spilled>),
+}
+
+impl Outgoing {
+    /// Whether the bytes can be had without encoding them first.
+    pub(crate) fn at_hand(&self) -> Option<&[u8]> {
+        match &self.body {
+            Body::Value(value, _) => as_bytes(value),
+            Body::Bytes(bytes) => Some(bytes),
+            Body::File(_) => None,
+        }
+    }
+
+    /// Writes the bytes from `offset` on.
+    pub(crate) fn write_from(&self, offset: u64, out: &mut dyn io::Write) -> Result<(), CodecError> {
+        let failed = CodecError::written::<Bytes>;
+        if let Some(bytes) = self.at_hand() {
+            let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+            return bytes[from..].chunks(CHUNK).try_for_each(|chunk| out.write_all(chunk)).map_err(failed);
+        }
+        match &self.body {
+            Body::File(file) => {
+                let mut buffer = vec![0; CHUNK];
+                let mut at = offset;
+                while at < file.length() {
+                    let length = (file.length() - at).min(CHUNK as u64);
+                    let chunk = &mut buffer[..length as usize];
+                    file.read(at, chunk).and_then(|()| out.write_all(chunk)).map_err(failed)?;
+                    at += length;
+                }
+                Ok(())
+            }
+            Body::Value(value, form) => {
+                let mut out = io::BufWriter::with_capacity(CHUNK, Skip { skip: offset, out });
+                form.write(value, &mut out)?;
+                io::Write::flush(&mut out).map_err(failed)
+            }
+            Body::Bytes(_) => unreachable!("they are at hand"),
+        }
+    }
+}
+
+/// Leaves out what comes first.
+struct Skip<'a> {
+    skip: u64,
+    out: &'a mut dyn io::Write,
+}
+
+impl io::Write for Skip<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let skipped = self.skip.min(bytes.len() as u64);
+        self.skip -= skipped;
+        self.out.write_all(&bytes[skipped as usize..])?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
