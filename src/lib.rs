@@ -114,7 +114,7 @@ pub use crate::flow::{
 };
 pub use crate::id::ActorPath;
 pub use crate::payload::{Artifact, ArtifactError, Fetch, Payload, PayloadError, PayloadUsage, Progress};
-pub use crate::remote::NodeStatus;
+pub use crate::remote::{NodeLoad, NodeStatus};
 pub use crate::state::{StateError, Value};
 pub use crate::transport::{Endpoint, Token, TransportError};
 pub use crate::wire::CodecError;

@@ -7,7 +7,7 @@ use actix_rt::{Arbiter, ArbiterHandle};
 
 use super::snapshot::HEAD;
 use crate::id::{ActorPath, AppId};
-use crate::remote::{Head, HeadOptions, NodeStatus, Spawner};
+use crate::remote::{Head, HeadOptions, NodeStatus, Spawner, Vitals};
 use crate::work::{Doorbell, Host, HostError, HostEvent, Ingredients, LocalHost, Placement, Resources};
 
 /// The bridge to other processes, which is there once it is needed.
@@ -85,6 +85,11 @@ impl Hosts {
     /// Where nodes join.
     pub(super) fn listening(&self) -> Option<String> {
         Some(self.head.get()?.endpoint()?.to_string())
+    }
+
+    /// What the processes of single Works, which are on this machine, have told of themselves.
+    pub(super) fn vitals_of_processes(&self) -> Vec<Vitals> {
+        self.head.get().map(|head| head.vitals_of_processes()).unwrap_or_default()
     }
 
     pub(super) fn nodes(&self) -> BTreeMap<String, NodeStatus> {

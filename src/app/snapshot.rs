@@ -12,8 +12,7 @@ use super::driver::Driver;
 use super::histogram::Histogram;
 use crate::flow::{FlowError, Outcomes, Record, RunEntry, lock};
 use crate::id::ActorPath;
-use crate::payload::PayloadUsage;
-use crate::remote::NodeStatus;
+use crate::remote::{NodeStatus, Vitals};
 use crate::state::Value;
 use crate::work::{Placement, Resources, Status, WorkKind};
 
@@ -33,7 +32,8 @@ pub(crate) struct Snapshot {
     pub(crate) flows: Vec<FlowSnapshot>,
     pub(crate) nodes: BTreeMap<String, NodeStatus>,
     pub(crate) resources: Resources,
-    pub(crate) payloads: PayloadUsage,
+    /// What the processes of single Works have told of themselves.
+    pub(crate) processes: Vec<Vitals>,
     /// How long it has kept the App's thread.
     pub(crate) took: Duration,
 }
@@ -121,7 +121,7 @@ impl Driver {
             flows,
             nodes: self.hosts.nodes(),
             resources: self.resources,
-            payloads: PayloadUsage::here(),
+            processes: self.hosts.vitals_of_processes(),
             took: began.elapsed(),
         }
     }

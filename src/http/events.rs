@@ -18,9 +18,9 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{Notify, watch};
 
-use super::model::{About, StatusView, status_view};
+use super::model::{About, LogView, StatusView, status_view};
 use super::problem::{Common, Problem};
-use super::read::{Answer, log_view};
+use super::read::Answer;
 use crate::app::Control;
 use crate::id::AppId;
 use crate::state::{Tracker, Value};
@@ -244,7 +244,7 @@ pub(super) async fn watch(control: Control, about: About, hub: Arc<Hub>, app: Ap
         let said = if last > line { logs::find(&wanted) } else { Vec::new() };
         let skipped = said.len().saturating_sub(LINES);
         for line in &said[skipped..] {
-            events.push(("log", serde_json::to_string(&log_view(line)).unwrap_or_default()));
+            events.push(("log", serde_json::to_string(&LogView::from(&**line)).unwrap_or_default()));
         }
         line = last.max(said.last().map_or(0, |line| line.seq));
         if patch.is_some() || !events.is_empty() {

@@ -2,16 +2,21 @@
 //!
 //! All is read from one look at the App when it is asked for. Labels are bounded: paths of Works up to a number, names of
 //! nodes, types of Flows.
+//!
+//! It is written by hand, and not by a recorder behind the `metrics` facade: that has one recorder for a process, which may
+//! have several Apps, and keeps the series of Works that are gone, while all these numbers are in the App anyhow, and
+//! reading them there costs nothing while nobody asks. What is written is checked by `promtool check metrics`.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
 use actix_web::web;
 
-use super::model::nodes;
+use super::model::{NodeView, UsageView, nodes};
 use super::problem::Common;
 use super::read::{Answer, fresh};
 use crate::app::{BOUNDS, Control, Snapshot, short_name};
-use crate::payload::PayloadCounts;
+use crate::remote::Traffic;
 use crate::work::Stage;
 
 /// The Works that have numbers of their own; those of all others are summed up as one.
@@ -106,9 +111,10 @@ fn write(snapshot: &Snapshot) -> String {
     page.family("flowright_works", "gauge", "Works that are part of the App.");
     page.sample("flowright_works", &[], snapshot.works.len());
     reactions(&mut page, snapshot);
-    every_node(&mut page, snapshot);
+    let nodes = nodes(snapshot);
+    every_node(&mut page, &nodes);
     bridge(&mut page, snapshot);
-    payloads(&mut page, snapshot);
+    payloads(&mut page, &nodes);
     page.0
 }
 
@@ -162,25 +168,40 @@ fn reactions(page: &mut Page, snapshot: &Snapshot) {
     page.sample("flowright_reactions_total", &[], snapshot.reactions);
 }
 
-fn every_node(page: &mut Page, snapshot: &Snapshot) {
-    let nodes = nodes(snapshot);
-    page.family("flowright_node_connected", "gauge", "Whether there is a connection to the node.");
-    for (name, node) in &nodes {
-        page.sample("flowright_node_connected", &[("node", name)], u8::from(node.is_connected));
-    }
-    page.family("flowright_node_works", "gauge", "Works that live on the node.");
-    for (name, node) in &nodes {
-        page.sample("flowright_node_works", &[("node", name)], node.works.len());
-    }
-    let age = "flowright_node_heartbeat_age_seconds";
-    page.family(age, "gauge", "How long ago something was heard of the node.");
-    for (name, node) in &nodes {
-        page.sample(age, &[("node", name)], node.heartbeat_age);
+fn every_node(page: &mut Page, nodes: &BTreeMap<String, NodeView>) {
+    type Get = fn(&NodeView) -> Option<f64>;
+    let families: [(&str, &str, Get); 6] = [
+        ("flowright_node_connected", "Whether there is a connection to the node.", |n| {
+            Some(f64::from(u8::from(n.is_connected)))
+        }),
+        ("flowright_node_works", "Works that live on the node.", |n| Some(n.works.len() as f64)),
+        ("flowright_node_heartbeat_age_seconds", "How long ago something was heard of the node.", |n| {
+            Some(n.heartbeat_age)
+        }),
+        ("flowright_node_busy_cpus", "Processors that the process of the node keeps busy.", |n| {
+            Some(n.load?.cpus)
+        }),
+        ("flowright_node_memory_bytes", "Memory that the process of the node has in use.", |n| {
+            Some(n.load?.memory as f64)
+        }),
+        (
+            "flowright_bridge_round_trip_seconds",
+            "How long a message from the node and the answer took.",
+            |n| n.round_trip,
+        ),
+    ];
+    for (name, help, get) in families {
+        page.family(name, "gauge", help);
+        for (node, view) in nodes {
+            if let Some(value) = get(view) {
+                page.sample(name, &[("node", node)], value);
+            }
+        }
     }
 }
 
 fn bridge(page: &mut Page, snapshot: &Snapshot) {
-    type Get = fn(&crate::remote::Traffic) -> u64;
+    type Get = fn(&Traffic) -> u64;
     let families: [(&str, &str, Get); 5] = [
         ("flowright_bridge_sent_bytes_total", "Bytes that were sent to the node.", |t| t.sent_bytes),
         ("flowright_bridge_received_bytes_total", "Bytes of messages that came from the node.", |t| {
@@ -198,32 +219,27 @@ fn bridge(page: &mut Page, snapshot: &Snapshot) {
             page.sample(name, &[("node", node)], get(&status.traffic));
         }
     }
-    let name = "flowright_bridge_acknowledgement_seconds";
-    page.family(
-        name,
-        "gauge",
-        "How long the node took to acknowledge a message, which it does not do at once.",
-    );
-    for (node, status) in &snapshot.nodes {
-        if let Some(after) = status.traffic.acknowledged_after {
-            page.sample(name, &[("node", node)], after.as_secs_f64());
-        }
-    }
 }
 
-fn payloads(page: &mut Page, snapshot: &Snapshot) {
+fn payloads(page: &mut Page, nodes: &BTreeMap<String, NodeView>) {
+    let known = || nodes.iter().filter_map(|(node, view)| Some((node, view.payloads?)));
     let name = "flowright_payload_bytes";
-    page.family(name, "gauge", "What the values of payloads take on the head.");
-    page.sample(name, &[("where", "memory")], snapshot.payloads.memory);
-    page.sample(name, &[("where", "disk")], snapshot.payloads.disk);
-    let PayloadCounts { hits, pulls, spills } = PayloadCounts::here();
-    for (name, help, count) in [
-        ("flowright_payload_hits_total", "Values that were in memory when they were read on the head.", hits),
-        ("flowright_payload_pulls_total", "Values that the head has pulled from another process.", pulls),
-        ("flowright_payload_spills_total", "Values that were put on disk to make room on the head.", spills),
-    ] {
+    page.family(name, "gauge", "What the values of payloads take on the node.");
+    for (node, usage) in known() {
+        page.sample(name, &[("node", node), ("where", "memory")], usage.memory);
+        page.sample(name, &[("node", node), ("where", "disk")], usage.disk);
+    }
+    type Get = fn(&UsageView) -> u64;
+    let families: [(&str, &str, Get); 3] = [
+        ("flowright_payload_hits_total", "Values that were in memory when they were read.", |u| u.hits),
+        ("flowright_payload_pulls_total", "Values that were pulled from another process.", |u| u.pulls),
+        ("flowright_payload_spills_total", "Values that were put on disk to make room.", |u| u.spills),
+    ];
+    for (name, help, get) in families {
         page.family(name, "counter", help);
-        page.sample(name, &[], count);
+        for (node, usage) in known() {
+            page.sample(name, &[("node", node)], get(&usage));
+        }
     }
 }
 

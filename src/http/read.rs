@@ -8,12 +8,15 @@ use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
-use super::model::*;
+use super::model::{
+    About, GraphView, Health, LogView, LogsView, NodeView, PayloadView, PayloadsView, RunView, RunsView,
+    StateView, StatusView, WorkView, graph_view, status_view, work_view,
+};
 use super::problem::{Common, Problem};
 use super::query::query;
-use crate::app::{AppStage, Control, HEAD};
+use crate::app::{AppStage, Control};
 use crate::work::Stage;
-use crate::work::logs::{self, Line, Wanted};
+use crate::work::logs::{self, Wanted};
 
 pub(super) type Answer = Result<HttpResponse, Problem>;
 
@@ -265,20 +268,7 @@ pub(super) async fn logs(request: HttpRequest, instance: web::Data<super::Instan
         Some(line) => line.seq.max(last),
         None => last.max(after.unwrap_or(0)),
     };
-    Ok(json(&LogsView { items: found.iter().map(|line| log_view(line)).collect(), next }))
-}
-
-pub(super) fn log_view(line: &Line) -> LogView {
-    LogView {
-        seq: line.seq,
-        time: time(line.time),
-        level: line.level.as_str().to_ascii_lowercase(),
-        work: line.work.as_ref().map(|work| work.as_str().to_owned()),
-        run: line.run,
-        node: line.node.as_deref().unwrap_or(HEAD).to_owned(),
-        target: line.target.clone(),
-        text: line.text.clone(),
-    }
+    Ok(json(&LogsView { items: found.iter().map(|line| LogView::from(&**line)).collect(), next }))
 }
 
 /// Nothing is there.

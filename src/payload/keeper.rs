@@ -69,7 +69,7 @@ static SPILLS: AtomicU64 = AtomicU64::new(0);
 
 /// How often values of payloads were read in this process that were in memory, were pulled from another one, and were put on
 /// disk to make room.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct PayloadCounts {
     pub(crate) hits: u64,
     pub(crate) pulls: u64,

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::UdpSocket;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -22,6 +22,7 @@ use super::link::Link;
 use super::logs::send_logs;
 use super::protocol::{Control, Hello, NodeCard, Role};
 use super::session::SessionSettings;
+use super::vitals::{self, Vitals};
 use super::ways::DistantWay;
 use crate::drive::register;
 use crate::id::{ActorPath, IdMap, WorkId, unique};
@@ -88,6 +89,9 @@ struct State {
     mailboxes: HashMap<ActorPath, (Arc<dyn AnyMailbox>, &'static str)>,
     ways: HashMap<ActorPath, Arc<DistantWay>>,
     over: Option<String>,
+    /// When the head was told how this process is, and how long its answer to that took.
+    told: Option<Instant>,
+    round_trip: Option<Duration>,
     /// Those who want to know where a value is.
     looking: HashMap<PayloadId, Vec<oneshot::Sender<Whereabouts>>>,
 }
@@ -119,6 +123,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         let drives = register(bridge.app(), Arc::new(DrivesOfHead(Arc::downgrade(&bridge))));
         let news = spawn_local(agent.clone().send_news());
         let logs = spawn_local(send_logs(head.clone()));
+        let vitals = spawn_local(agent.clone().send_vitals());
         let pursue = bridge.clone().pursue(head.clone(), vec![endpoint], hello, Some((connection, received)));
         let mut pursue = spawn_local(pursue);
         let (why, left) = tokio::select! {
@@ -133,6 +138,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         pursue.abort();
         news.abort();
         logs.abort();
+        vitals.abort();
         agent.end();
         bridge.end();
         payload::discard_all();
@@ -266,6 +272,8 @@ impl Agent {
             mailboxes: HashMap::new(),
             ways: HashMap::new(),
             over: None,
+            told: None,
+            round_trip: None,
             looking: HashMap::new(),
         };
         let kinds = options.kinds.clone();
@@ -307,6 +315,20 @@ impl Agent {
                     log::log!(self.level(), "work `{}` is over here", hosted.path);
                 }
             }
+        }
+    }
+
+    /// Tells the head how this process is, now and then.
+    async fn send_vitals(self: Arc<Self>) {
+        while self.head.room().await {
+            let round_trip = {
+                let mut state = self.lock();
+                state.told = Some(Instant::now());
+                state.round_trip
+            };
+            let round_trip_us = round_trip.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+            self.head.control(&Control::Vitals { vitals: Vitals::here(), round_trip_us });
+            tokio::time::sleep(vitals::EVERY).await;
         }
     }
 
@@ -512,6 +534,12 @@ impl Site for Agent {
             }
             Control::Keep { id, hash, length } => self.keep(id, hash, length, carried),
             Control::Discard { id } => payload::discard(id),
+            Control::Heard => {
+                let mut state = self.lock();
+                if let Some(told) = state.told.take() {
+                    state.round_trip = Some(told.elapsed());
+                }
+            }
             Control::End { why } => {
                 self.lock().over = Some(why);
                 self.head.end();

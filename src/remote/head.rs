@@ -20,9 +20,10 @@ use super::nodes::{Candidate, choose};
 use super::process::{ProcessCommand, Processes, Starting};
 use super::protocol::{Control, Hello, NodeCard, Role};
 use super::session::Traffic;
+use super::vitals::{NodeLoad, Vitals};
 use super::ways::{Way, WayToCome};
 use crate::id::{ActorPath, AppId, IdMap, unique};
-use crate::payload::{Hold, Holds, PayloadId, never_wait_here, set_replicator};
+use crate::payload::{Hold, Holds, PayloadId, PayloadUsage, never_wait_here, set_replicator};
 use crate::state::Value;
 use crate::transport::{Endpoint, Limits, Listener, Security, TransportError};
 use crate::work::logs::{FROM_AFAR, Said, keep};
@@ -74,6 +75,9 @@ struct Node {
     is_process: bool,
     /// Whether Works are sent there; those that are on it stay while it is not.
     is_reachable: bool,
+    /// What it has told of itself last.
+    vitals: Option<Vitals>,
+    round_trip: Option<Duration>,
 }
 
 /// An incarnation in another process.
@@ -97,8 +101,16 @@ pub struct NodeStatus {
     pub used: Resources,
     /// The paths of the Works on it.
     pub works: Vec<String>,
+    /// How loaded its process is; `None` until it has said so, or where its system does not.
+    pub load: Option<NodeLoad>,
+    /// What the values of payloads take there; `None` until it has said so.
+    pub payloads: Option<PayloadUsage>,
     /// How long ago something was heard of it, in seconds.
     pub heartbeat_age: f64,
+    /// How long a message from it and the answer took, in seconds; `None` until there was one.
+    pub round_trip: Option<f64>,
+    #[serde(skip)]
+    pub(crate) vitals: Option<Vitals>,
     #[serde(skip)]
     pub(crate) traffic: Traffic,
 }
@@ -315,12 +327,22 @@ impl Head {
                     resources: card.resources,
                     used: node.used,
                     works,
+                    load: node.vitals.and_then(|vitals| vitals.load),
+                    payloads: node.vitals.map(|vitals| vitals.payloads),
                     heartbeat_age: node.link.silent_for().as_secs_f64(),
+                    round_trip: node.round_trip.map(|took| took.as_secs_f64()),
+                    vitals: node.vitals,
                     traffic: node.link.traffic(),
                 };
                 (card.name.clone(), status)
             })
             .collect()
+    }
+
+    /// What the processes of single Works have told of themselves, which are on the machine of this one.
+    pub(crate) fn vitals_of_processes(&self) -> Vec<Vitals> {
+        let state = self.lock();
+        state.nodes.values().filter(|node| node.is_process).filter_map(|node| node.vitals).collect()
     }
 
     /// Shows the App's state to those who watch it; one who is slow is shown a later one.
@@ -470,6 +492,8 @@ impl Site for Head {
             incarnations: HashSet::new(),
             is_process: starting.is_some(),
             is_reachable: true,
+            vitals: None,
+            round_trip: None,
         };
         self.lock().nodes.insert(card.id, node);
         self.nodes_changed();
@@ -514,14 +538,21 @@ impl Site for Head {
                     head.copied(link, id, failed);
                 }
             }
-            Control::Log { path, level, target, text } => {
+            Control::Vitals { vitals, round_trip_us } => {
+                if let Some(node) = self.lock().nodes.get_mut(&link.peer().id) {
+                    node.vitals = Some(vitals);
+                    node.round_trip = round_trip_us.map(Duration::from_micros);
+                }
+                link.control(&Control::Heard);
+            }
+            Control::Log { path, run, level, target, text } => {
                 let name = &link.peer().name;
                 if log::log_enabled!(target: &target, level) {
                     keep(Said {
                         level,
                         app: Some(self.bridge.app()),
                         work: path.clone(),
-                        run: None,
+                        run,
                         node: Some(self.name_of(link)),
                         target: &target,
                         text: text.clone(),

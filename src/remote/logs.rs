@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::link::Link;
 use super::protocol::Control;
 use crate::id::ActorPath;
-use crate::work::current_work;
+use crate::work::current_run;
 use crate::work::logs::shorten;
 
 /// Lines that wait to be sent.
@@ -19,6 +19,7 @@ const WAITING: usize = 1024;
 
 struct Line {
     path: Option<ActorPath>,
+    run: Option<u64>,
     level: Level,
     target: String,
     text: String,
@@ -72,7 +73,10 @@ impl<L: Log> Log for Forwarding<L> {
             self.inner.log(record);
         }
         // What the runtime itself has to say here is for whoever looks here.
-        let path = current_work();
+        let (path, run) = match current_run() {
+            Some((_, path, run)) => (Some(path), run),
+            None => (None, None),
+        };
         if path.is_none() && record.target().starts_with("flowright") {
             if self.instead {
                 self.inner.log(record);
@@ -93,7 +97,8 @@ impl<L: Log> Log for Forwarding<L> {
         }
         let mut text = record.args().to_string();
         shorten(&mut text);
-        queue.lines.push_back(Line { path, level: record.level(), target: record.target().to_owned(), text });
+        let target = record.target().to_owned();
+        queue.lines.push_back(Line { path, run, level: record.level(), target, text });
         drop(queue);
         shared().filled.notify_one();
     }
@@ -118,11 +123,11 @@ pub(super) async fn send_logs(head: Arc<Link>) {
             let text =
                 format!("{dropped} lines were logged faster than they could be sent, and are only there");
             let target = "flowright".to_owned();
-            head.control(&Control::Log { path: None, level: Level::Warn, target, text });
+            head.control(&Control::Log { path: None, run: None, level: Level::Warn, target, text });
         }
         match line {
-            Some(Line { path, level, target, text }) => {
-                head.control(&Control::Log { path, level, target, text });
+            Some(Line { path, run, level, target, text }) => {
+                head.control(&Control::Log { path, run, level, target, text });
             }
             None => shared().filled.notified().await,
         }

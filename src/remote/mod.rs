@@ -22,6 +22,7 @@ mod pulls;
 mod references;
 mod session;
 mod traffic;
+mod vitals;
 mod ways;
 
 pub(crate) use self::agent::{Farewell, NodeOptions, run_node};
@@ -32,3 +33,5 @@ pub(crate) use self::logs::forwarding;
 pub(crate) use self::process::ProcessCommand;
 pub(crate) use self::protocol::Program;
 pub(crate) use self::session::{SessionSettings, Traffic};
+pub use self::vitals::NodeLoad;
+pub(crate) use self::vitals::Vitals;

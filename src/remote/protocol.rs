@@ -20,6 +20,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::references::{Carried, Source};
+use super::vitals::Vitals;
 use crate::id::{ActorPath, AppId};
 use crate::payload::{Hex, PayloadId};
 use crate::state::{Patch, Value};
@@ -172,6 +173,8 @@ pub(crate) enum Control {
         path: ActorPath,
         place: Result<NodeCard, Closed>,
     },
+    /// Vitals have come.
+    Heard,
     /// The App is over.
     End {
         why: String,
@@ -207,12 +210,18 @@ pub(crate) enum Control {
     },
     Log {
         path: Option<ActorPath>,
+        run: Option<u64>,
         level: log::Level,
         target: String,
         text: String,
     },
     Locate {
         path: ActorPath,
+    },
+    /// How loaded it is, and how long the answer to the last of these took.
+    Vitals {
+        vitals: Vitals,
+        round_trip_us: Option<u64>,
     },
     /// The bytes of a value are in this process as well, or cannot be.
     Copied {
@@ -269,6 +278,8 @@ impl Control {
             Self::State { .. } => "state",
             Self::News { .. } => "news",
             Self::Log { .. } => "log",
+            Self::Vitals { .. } => "vitals",
+            Self::Heard => "heard",
             Self::Locate { .. } => "locate",
             Self::Open { .. } => "open",
             Self::Unanswered { .. } => "unanswered",

@@ -129,8 +129,6 @@ pub(crate) struct Session {
     /// Whether a message has arrived since one was last written at once.
     arrived: bool,
     traffic: Traffic,
-    /// A message whose acknowledgement is waited for, and when it was sent.
-    timed: Option<(u64, Duration)>,
 }
 
 /// What a session has carried.
@@ -142,8 +140,6 @@ pub(crate) struct Traffic {
     pub(crate) received_messages: u64,
     /// Buffers of messages that were sent once more.
     pub(crate) resent: u64,
-    /// How long the peer took to acknowledge the last message that was timed.
-    pub(crate) acknowledged_after: Option<Duration>,
 }
 
 struct Segment {
@@ -189,7 +185,6 @@ impl Session {
             unacked_bytes: 0,
             arrived: false,
             traffic: Traffic::default(),
-            timed: None,
         }
     }
 
@@ -323,7 +318,6 @@ impl Session {
         if segment.last > self.sent {
             self.traffic.sent_messages += segment.last - self.sent;
             self.sent = segment.last;
-            self.timed.get_or_insert((segment.last, now));
         } else {
             self.traffic.resent += 1;
         }
@@ -414,12 +408,7 @@ impl Session {
                 Ok(Some(body))
             }
             // One that is older than the last comes with messages that are sent again.
-            Frame::Ack { received } => {
-                if let Some((_, sent)) = self.timed.take_if(|(message, _)| *message <= received) {
-                    self.traffic.acknowledged_after = Some(now.saturating_sub(sent));
-                }
-                self.acknowledge(received.max(self.acknowledged)).map(|()| None)
-            }
+            Frame::Ack { received } => self.acknowledge(received.max(self.acknowledged)).map(|()| None),
             Frame::Bye(reason) => Err(SessionError::Ended(String::from_utf8_lossy(reason).into_owned())),
             Frame::Hello(_) => Err(SessionError::Greeting),
             Frame::Request(_) | Frame::Response(_) => Err(SessionError::Pull),

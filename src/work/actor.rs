@@ -77,13 +77,8 @@ struct Speaker {
     run: Option<u64>,
 }
 
-/// The Work whose code is running on this thread.
-pub(crate) fn current_work() -> Option<ActorPath> {
-    current_run().map(|(_, path, _)| path)
-}
-
-/// The same with its App and the run that is under way.
-pub(super) fn current_run() -> Option<(AppId, ActorPath, Option<u64>)> {
+/// The Work whose code is running on this thread, with its App and the run that is under way.
+pub(crate) fn current_run() -> Option<(AppId, ActorPath, Option<u64>)> {
     let look = |current: &RefCell<Option<Speaker>>| {
         let current = current.borrow();
         current.as_ref().map(|speaker| (speaker.app, speaker.path.clone(), speaker.run))

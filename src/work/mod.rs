@@ -45,7 +45,7 @@ pub use self::policy::{
 };
 pub use self::status::{Reason, Stage, Status};
 
-pub(crate) use self::actor::{Abort, current_work, panic_message};
+pub(crate) use self::actor::{Abort, current_run, panic_message};
 pub(crate) use self::address::{Router, find_address, forget_addresses, remember_address, set_router};
 pub(crate) use self::any_mailbox::AnyMailbox;
 pub(crate) use self::intake::{Intake, Received};

@@ -42,12 +42,12 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// A desk, whose first run is over.
-struct App {
+pub(crate) struct App {
     process: Process,
     url: String,
 }
 
-fn desk() -> App {
+pub(crate) fn desk() -> App {
     let mut process = Process::start("desk", &["--port", "0"]);
     let address = process.address();
     process.expect("the total is 7");
@@ -60,6 +60,10 @@ fn desk() -> App {
 }
 
 impl App {
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     fn run(&self, arguments: &[&str]) -> Output {
         run(&[arguments, &["--url", &self.url]].concat())
     }
@@ -78,7 +82,7 @@ impl App {
     }
 
     #[track_caller]
-    fn refused(&self, arguments: &[&str]) -> String {
+    pub(crate) fn refused(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output.stdout));
         text(&output.stderr)
@@ -113,7 +117,8 @@ fn the_graph_and_the_nodes_are_shown() {
     let graph = app.shown(&["graph"]);
     assert!(graph.contains("Desk") && graph.contains("└─ adder (Adder) succeeded on head"), "{graph}");
     let nodes = app.shown(&["nodes"]);
-    assert!(nodes.starts_with("NODE") && nodes.lines().any(|line| line.starts_with("head")), "{nodes}");
+    let head = nodes.lines().find(|line| line.starts_with("head")).expect("it is in the table");
+    assert!(nodes.starts_with("NODE") && head.contains(" cpus, ") && head.contains(" MB"), "{nodes}");
     assert_eq!(app.json(&["nodes"])["head"]["is_head"], true);
 }
 

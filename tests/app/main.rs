@@ -6,11 +6,13 @@
 mod arguments;
 mod clients;
 mod commands;
+mod elsewhere;
 mod embedded;
 mod http;
 mod process;
 mod programs;
 mod support;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -28,8 +30,16 @@ fn main() -> ExitCode {
     if let Ok(program) = std::env::var(programs::VARIABLE) {
         return programs::run(&program);
     }
-    let tests =
-        [arguments::TESTS, clients::TESTS, commands::TESTS, embedded::TESTS, http::TESTS, process::TESTS];
+    let tests = [
+        arguments::TESTS,
+        clients::TESTS,
+        commands::TESTS,
+        elsewhere::TESTS,
+        embedded::TESTS,
+        http::TESTS,
+        process::TESTS,
+        terminal::TESTS,
+    ];
     let all = tests.concat();
     let trials = all.into_iter().map(|(name, test)| {
         Trial::test(name.trim_start_matches("app::"), move || {

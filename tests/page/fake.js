@@ -25,7 +25,8 @@ function work(type, node, stage = "not_started", more = {}) {
 
 const node = (more = {}) => ({
   is_connected: true, labels: {}, resources: { cpus: 8, gpus: 0, memory: 34e9 }, used: { cpus: 0, gpus: 0, memory: 0 }, works: [],
-  payloads: { memory: 0, disk: 0 }, heartbeat_age: 0.1, is_head: false, ...more,
+  load: { cpus: 0.25, memory: 41e6, average: 0.8 }, payloads: { memory: 0, disk: 0, hits: 0, pulls: 0, spills: 0 }, heartbeat_age: 0.1,
+  round_trip: 0.00042, is_head: false, ...more,
 });
 
 /** A fake App: a document, its history of runs and its log, and those who listen. */

@@ -74,8 +74,10 @@ pub(super) struct NodeView {
     pub(super) resources: Resources,
     pub(super) used: Resources,
     pub(super) works: Vec<String>,
+    pub(super) load: Option<Load>,
     pub(super) payloads: Option<Kept>,
     pub(super) heartbeat_age: Option<f64>,
+    pub(super) round_trip: Option<f64>,
 }
 
 #[derive(Debug, Default, Clone, Copy, Deserialize)]
@@ -83,6 +85,13 @@ pub(super) struct NodeView {
 pub(super) struct Resources {
     pub(super) cpus: f64,
     pub(super) gpus: f64,
+    pub(super) memory: u64,
+}
+
+#[derive(Debug, Default, Clone, Copy, Deserialize)]
+#[serde(default)]
+pub(super) struct Load {
+    pub(super) cpus: f64,
     pub(super) memory: u64,
 }
 

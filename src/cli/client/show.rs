@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::api::Api;
 use super::error::ClientError;
-use super::model::{Document, Items, Kept, NodeView, PayloadView, RunsPage, WorkView};
+use super::model::{Document, Items, Kept, Load, NodeView, PayloadView, RunsPage, WorkView};
 use super::table::{Table, bytes, clock, colours, cut, one_line, seconds_between, span, stage, type_name};
 use super::watch::Picture;
 
@@ -120,10 +120,17 @@ pub(super) fn kept(kept: Kept) -> String {
     }
 }
 
+/// How loaded a node is.
+pub(super) fn busy(load: Load) -> String {
+    format!("{:.2} cpus, {}", load.cpus, bytes(load.memory))
+}
+
 pub(super) fn nodes(api: &Api, json: bool) -> Picture {
     either(json, api.get("nodes")?, |nodes: std::collections::BTreeMap<String, NodeView>, out| {
-        let mut table =
-            Table::new(&["NODE", "STATE", "WORKS", "CPUS", "GPUS", "MEMORY", "PAYLOADS", "HEARD", "LABELS"]);
+        let mut table = Table::new(&[
+            "NODE", "STATE", "WORKS", "CPUS", "GPUS", "MEMORY", "BUSY", "PAYLOADS", "HEARD", "ANSWERS",
+            "LABELS",
+        ]);
         for (name, node) in &nodes {
             let used = |used: f64, all: f64| if all > 0.0 { format!("{used}/{all}") } else { "-".to_owned() };
             let memory = match node.resources.memory {
@@ -145,12 +152,14 @@ pub(super) fn nodes(api: &Api, json: bool) -> Picture {
                 used(node.used.cpus, node.resources.cpus).into(),
                 used(node.used.gpus, node.resources.gpus).into(),
                 memory.into(),
+                node.load.map_or_else(|| "-".to_owned(), busy).into(),
                 kept.into(),
                 node.heartbeat_age
                     .filter(|_| !node.is_head)
                     .map(|age| format!("{} ago", span(age)))
                     .unwrap_or_default()
                     .into(),
+                node.round_trip.map(|took| format!("in {:.2} ms", took * 1e3)).unwrap_or_default().into(),
                 labels.join(" ").into(),
             ]);
         }

@@ -14,12 +14,23 @@ use super::api::Api;
 use super::args::Target;
 use super::error::ClientError;
 use super::model::{Document, Items, LogView};
-use super::show::{age, headline, kept, mailbox, place, runs_of, why};
+use super::show::{age, busy, headline, kept, mailbox, place, runs_of, why};
 use super::table::{clock, colours, one_line};
 
 const EVERY: Duration = Duration::from_millis(500);
 /// In this order: what wants to be looked at comes first.
 const STAGES: [&str; 6] = ["failed", "running", "pending", "stopped", "succeeded", "not_started"];
+
+/// The columns of the Works, how wide they are, and from which width of the terminal on they are there.
+const COLUMNS: [(&str, Constraint, u16); 7] = [
+    ("WORK", Constraint::Fill(2), 0),
+    ("STAGE", Constraint::Length(11), 0),
+    ("WHERE", Constraint::Length(14), 70),
+    ("SINCE", Constraint::Length(13), 90),
+    ("RUNS", Constraint::Length(18), 90),
+    ("MAILBOX", Constraint::Length(9), 100),
+    ("WHY", Constraint::Fill(3), 0),
+];
 
 /// What is on the screen.
 struct Screen {
@@ -122,7 +133,7 @@ impl Screen {
         let [head, machines, works, log, foot] = Layout::vertical(parts).areas(frame.area());
         frame.render_widget(Paragraph::new(vec![self.title(), self.counts()]), head);
         frame.render_widget(Paragraph::new(self.machines()), machines);
-        let table = self.works();
+        let table = self.works(works.width);
         frame.render_stateful_widget(table, works, &mut self.table);
         frame.render_widget(Paragraph::new(self.lines(usize::from(log.height))), log);
         let keys = format!("q quit   ↑↓ move   s sort by {}", if self.by_path { "stage" } else { "path" });
@@ -154,7 +165,8 @@ impl Screen {
         let line = |(name, node): (&String, &super::model::NodeView)| {
             let cpus = format!("{}/{} cpus", node.used.cpus, node.resources.cpus);
             let kept = node.payloads.map(|all| format!(", payloads {}", kept(all))).unwrap_or_default();
-            let text = format!("{name:16} {} Works, {cpus}{kept}", node.works.len());
+            let busy = node.load.map(|load| format!(", busy {}", busy(load))).unwrap_or_default();
+            let text = format!("{name:16} {} Works, {cpus}{busy}{kept}", node.works.len());
             if node.is_connected || node.is_head {
                 Line::raw(one_line(&text))
             } else {
@@ -164,14 +176,15 @@ impl Screen {
         self.document.nodes.iter().take(6).map(line).collect()
     }
 
-    fn works(&self) -> Table<'static> {
+    fn works(&self, width: u16) -> Table<'static> {
         let mut works: Vec<_> = self.document.works.iter().collect();
         if !self.by_path {
             let rank = |stage: &str| STAGES.iter().position(|name| *name == stage);
             works.sort_by_key(|(_, work)| rank(&work.stage));
         }
+        let there = |(_, _, from): &(&str, Constraint, u16)| width >= *from;
         let rows = works.into_iter().map(|(path, work)| {
-            Row::new([
+            let cells = [
                 Cell::from(one_line(path)),
                 Cell::from(work.stage.replace('_', " ")).style(self.colour(&work.stage)),
                 Cell::from(one_line(&place(work))),
@@ -179,19 +192,12 @@ impl Screen {
                 Cell::from(runs_of(work)),
                 Cell::from(mailbox(work)),
                 Cell::from(one_line(&why(work))),
-            ])
+            ];
+            Row::new(COLUMNS.iter().zip(cells).filter(|(column, _)| there(column)).map(|(_, cell)| cell))
         });
-        let widths = [
-            Constraint::Fill(2),
-            Constraint::Length(11),
-            Constraint::Length(14),
-            Constraint::Length(13),
-            Constraint::Length(18),
-            Constraint::Length(9),
-            Constraint::Fill(3),
-        ];
-        let head = Row::new(["WORK", "STAGE", "WHERE", "SINCE", "RUNS", "MAILBOX", "WHY"]);
-        Table::new(rows, widths)
+        let columns = || COLUMNS.iter().filter(|column| there(column));
+        let head = Row::new(columns().map(|(title, ..)| *title));
+        Table::new(rows, columns().map(|(_, width, _)| *width))
             .header(head.style(Style::default().add_modifier(Modifier::DIM)))
             .row_highlight_style(Style::default().add_modifier(Modifier::REVERSED))
     }
@@ -226,7 +232,9 @@ mod tests {
                 "a": { "stage": "succeeded", "node": "head" },
                 "b": { "stage": "failed", "reason": "panic", "message": "no\u{1b}[2J luck", "node": "head" },
             },
-            "nodes": { "head": { "is_head": true, "works": ["a", "b"] } },
+            "nodes": { "head": {
+                "is_head": true, "works": ["a", "b"], "load": { "cpus": 0.25, "memory": 3 << 20 },
+            } },
         });
         let mut screen = Screen {
             document: serde_json::from_value(document).unwrap(),
@@ -244,7 +252,9 @@ mod tests {
         let text = picture(&mut screen);
         let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part} is not in\n{text}"));
         assert!(
-            at("demo 1: running") < at("1 failed") && at("panic: no [2J luck") < at("succeeded   head"),
+            at("demo 1: running") < at("1 failed")
+                && at("1 failed") < at("busy 0.25 cpus, 3.1 MB")
+                && at("panic: no [2J luck") < at("succeeded   head"),
             "{text}"
         );
         screen.trouble = Some("no App answers".to_owned());

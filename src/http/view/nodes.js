@@ -1,7 +1,7 @@
 // The processes of the App, and how loaded they are.
 
 import { byId, el, list, setIcon, icon, text, attr, hide } from "./dom.js";
-import { STAGES, byName, bytes, count, plural, span, stageName } from "./format.js";
+import { STAGES, byName, bytes, count, duration, plural, span, stageName } from "./format.js";
 import { tally } from "./tree.js";
 
 const RESOURCES = [["cpus", "CPUs", count], ["gpus", "GPUs", count], ["memory", "memory", bytes]];
@@ -21,9 +21,10 @@ function make(name) {
   row.fact = el("span", { class: "quiet" });
   row.labels = el("span", { class: "quiet labels" });
   row.meters = el("div", { class: "meters" });
+  row.load = el("span", { class: "quiet" });
   row.bar = el("span", { class: "stagebar" });
   row.works = el("span", { class: "quiet" });
-  row.append(el("div", { class: "line" }, row.state, row.name, row.labels, row.fact), row.meters, row.bar, row.works);
+  row.append(el("div", { class: "line" }, row.state, row.name, row.labels, row.fact), row.meters, row.load, row.bar, row.works);
   return row;
 }
 
@@ -49,6 +50,11 @@ function update(row, name, node, works) {
     attr(meter.fill, "class", share > 0.9 ? "full" : null);
     text(meter.value, `${show(used)} of ${show(node.resources[key])}`);
   });
+  const { load, round_trip: trip } = node;
+  const busy = load ? [`busy ${load.cpus.toFixed(2)} CPUs`, `${bytes(load.memory)} in use`, `load ${load.average.toFixed(2)}`] : [];
+  if (trip > 0) busy.push(`answers in ${duration(trip)}`);
+  text(row.load, busy.join(" · "));
+  hide(row.load, busy.length === 0);
   const stages = tally(works, here);
   list(row.bar, STAGES.filter((stage) => stages[stage]), (stage) => stage, (stage) => el("i", { class: `s-${stage}` }), (bar, stage) => {
     if (bar.share !== stages[stage]) bar.style.flexGrow = String((bar.share = stages[stage]));

@@ -1,0 +1,47 @@
+//! What is asked for, and that it will be done.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use utoipa::ToSchema;
+
+/// It will be done.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct Accepted {
+    #[schema(example = true)]
+    pub(in crate::http) accepted: bool,
+}
+
+/// A run that is wanted once more: either its input, or the number of a run that had it.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(untagged)]
+#[schema(example = json!({"run": 7}))]
+#[allow(dead_code, reason = "the types for the document; the body is read in two steps")]
+pub(in crate::http) enum Rerun {
+    Run(RunNumber),
+    Input(InputBody),
+}
+
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "the types for the document; the body is read in two steps")]
+pub(in crate::http) struct RunNumber {
+    #[schema(minimum = 1)]
+    pub(in crate::http) run: u64,
+}
+
+/// An input, as the Work's `Input` type reads it from JSON.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code, reason = "the types for the document; the body is read in two steps")]
+pub(in crate::http) struct InputBody {
+    #[schema(required = true)]
+    pub(in crate::http) input: Json,
+}
+
+/// Why the App is to end.
+#[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::http) struct StopBody {
+    #[schema(example = "the release is over")]
+    pub(in crate::http) why: String,
+}

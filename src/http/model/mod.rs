@@ -1,0 +1,35 @@
+//! What the API says, as Rust types: the OpenAPI document is made of them.
+
+mod asked;
+mod kept;
+mod node;
+mod stage;
+mod status;
+mod work;
+
+use std::time::SystemTime;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::Value as Json;
+
+pub(super) use self::asked::{Accepted, InputBody, Rerun, StopBody};
+pub(super) use self::kept::{LogView, LogsView, PayloadView, PayloadsView};
+pub(super) use self::node::{NodeView, UsageView, nodes};
+pub(super) use self::status::{About, GraphView, Health, StateView, StatusView, graph_view, status_view};
+pub(super) use self::work::{RunView, RunsView, WorkView, work_view};
+use crate::state::Value;
+use crate::work::Status;
+
+/// A time as RFC 3339 has it, in UTC, with milliseconds.
+fn time(time: SystemTime) -> String {
+    DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// MessagePack as JSON, for people to read.
+fn readable(bytes: &[u8]) -> Json {
+    crate::wire::decode::<Value>(bytes).map(|value| value.to_json()).unwrap_or_default()
+}
+
+fn since(status: &Status) -> Option<String> {
+    (status.seq > 0 || status.time > SystemTime::UNIX_EPOCH).then(|| time(status.time))
+}

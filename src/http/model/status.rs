@@ -1,0 +1,167 @@
+//! The App as a whole.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde_json::Value as Json;
+use utoipa::ToSchema;
+
+use super::node::{NodeView, nodes};
+use super::stage::{AppStageView, ReasonView, StageView};
+use super::work::{WorkView, work_view};
+use super::{since, time};
+use crate::app::{Snapshot, short_name};
+
+/// The App.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct AppView {
+    /// The Rust type of the root.
+    #[schema(example = "ContinuousDeployment")]
+    pub(in crate::http) name: String,
+    #[schema(example = "0.1.0")]
+    pub(in crate::http) version: String,
+    pub(in crate::http) stage: AppStageView,
+    /// How many times its Flows have reacted.
+    pub(in crate::http) reactions: u64,
+    /// Where nodes join, when they may.
+    pub(in crate::http) listening: Option<String>,
+    #[schema(format = DateTime)]
+    pub(in crate::http) started: String,
+}
+
+/// Everything but the state.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct StatusView {
+    /// Grows with each change.
+    pub(in crate::http) version: u64,
+    pub(in crate::http) app: AppView,
+    /// By path.
+    pub(in crate::http) works: BTreeMap<String, WorkView>,
+    /// By path; that of the root is empty.
+    pub(in crate::http) flows: BTreeMap<String, FlowView>,
+    /// By name; `head` is where the Flows are.
+    pub(in crate::http) nodes: BTreeMap<String, NodeView>,
+}
+
+/// The state of the App, or of a part of it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct StateView {
+    /// Grows with each change.
+    #[schema(example = 42)]
+    pub(in crate::http) version: u64,
+    /// The serialised fields of Flows and Works.
+    #[schema(example = json!({"train": {"last_checkpoint": "/some/path"}}))]
+    pub(in crate::http) state: Json,
+}
+
+/// A Flow.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct FlowView {
+    pub(in crate::http) stage: StageView,
+    pub(in crate::http) reason: Option<ReasonView>,
+    pub(in crate::http) message: Option<String>,
+    #[schema(format = DateTime)]
+    pub(in crate::http) since: Option<String>,
+    /// Its Rust type.
+    #[serde(rename = "type")]
+    #[schema(example = "ContinuousDeployment")]
+    pub(in crate::http) type_name: String,
+}
+
+/// What is a Flow and what a Work.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::http) enum Kind {
+    Flow,
+    Work,
+}
+
+/// One Flow or Work in the graph.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct GraphItem {
+    #[schema(example = "train")]
+    pub(in crate::http) path: String,
+    pub(in crate::http) kind: Kind,
+    #[serde(rename = "type")]
+    #[schema(example = "Train")]
+    pub(in crate::http) type_name: String,
+    /// The path of the Flow that it belongs to; `null` for the root.
+    pub(in crate::http) parent: Option<String>,
+    pub(in crate::http) node: Option<String>,
+    pub(in crate::http) placement: Option<String>,
+    pub(in crate::http) stage: StageView,
+}
+
+/// The tree of Flows and Works.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct GraphView {
+    pub(in crate::http) items: Vec<GraphItem>,
+}
+
+/// Whether the App lives, or whether its Works are past pending.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct Health {
+    #[schema(example = "ok")]
+    pub(in crate::http) status: String,
+}
+
+/// What the program is, which does not change.
+#[derive(Debug, Clone)]
+pub(in crate::http) struct About {
+    pub(in crate::http) name: String,
+    pub(in crate::http) version: String,
+    pub(in crate::http) started: SystemTime,
+}
+
+pub(in crate::http) fn status_view(snapshot: &Snapshot, about: &About) -> StatusView {
+    let works = snapshot.works.iter().map(|work| (work.path.as_str().to_owned(), work_view(work)));
+    let flows = snapshot.flows.iter().map(|flow| {
+        let view = FlowView {
+            stage: flow.status.stage.into(),
+            reason: flow.status.reason.map(ReasonView::from),
+            message: flow.status.message.clone(),
+            since: since(&flow.status),
+            type_name: short_name(flow.type_name),
+        };
+        (flow.path.as_str().to_owned(), view)
+    });
+    StatusView {
+        version: snapshot.version,
+        app: AppView {
+            name: about.name.clone(),
+            version: about.version.clone(),
+            stage: snapshot.stage.into(),
+            reactions: snapshot.reactions,
+            listening: snapshot.listening.clone(),
+            started: time(about.started),
+        },
+        works: works.collect(),
+        flows: flows.collect(),
+        nodes: nodes(snapshot),
+    }
+}
+
+pub(in crate::http) fn graph_view(snapshot: &Snapshot) -> GraphView {
+    let flows = snapshot.flows.iter().map(|flow| GraphItem {
+        path: flow.path.as_str().to_owned(),
+        kind: Kind::Flow,
+        type_name: short_name(flow.type_name),
+        parent: flow.parent.as_ref().map(|parent| parent.as_str().to_owned()),
+        node: None,
+        placement: None,
+        stage: flow.status.stage.into(),
+    });
+    let mut items: Vec<_> = flows.collect();
+    items.sort_by(|a, b| a.path.cmp(&b.path));
+    items.extend(snapshot.works.iter().map(|work| GraphItem {
+        path: work.path.as_str().to_owned(),
+        kind: Kind::Work,
+        type_name: short_name(work.kind.name()),
+        parent: Some(work.owner.as_str().to_owned()),
+        node: work.node.as_ref().map(|node| node.to_string()),
+        placement: Some(work.placement.to_string()),
+        stage: work.status.stage.into(),
+    }));
+    GraphView { items }
+}

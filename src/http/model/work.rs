@@ -1,0 +1,154 @@
+//! Works and their runs.
+
+use serde::Serialize;
+use serde_json::Value as Json;
+use utoipa::ToSchema;
+
+use super::stage::{ReasonView, StageView};
+use super::{readable, since, time};
+use crate::app::{WorkSnapshot, message_names, short_name};
+use crate::flow::RunEntry;
+
+/// A Work.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct WorkView {
+    /// Its Rust type.
+    #[serde(rename = "type")]
+    #[schema(example = "Train")]
+    pub(in crate::http) type_name: String,
+    pub(in crate::http) stage: StageView,
+    pub(in crate::http) reason: Option<ReasonView>,
+    /// The whole chain of causes, or what it waits for.
+    pub(in crate::http) message: Option<String>,
+    /// Which try of its run it is, from 1; 0 before the first.
+    pub(in crate::http) attempt: u32,
+    /// When it got to this stage.
+    #[schema(format = DateTime)]
+    pub(in crate::http) since: Option<String>,
+    /// `thread`, `pool`, `process`, or which nodes.
+    #[schema(example = "thread")]
+    pub(in crate::http) placement: String,
+    /// Where it lives, while it does.
+    #[schema(example = "head")]
+    pub(in crate::http) node: Option<String>,
+    /// Whether messages reach it.
+    pub(in crate::http) is_up: bool,
+    pub(in crate::http) mailbox: MailboxView,
+    pub(in crate::http) runs: RunCounts,
+    /// How often it was started anew.
+    pub(in crate::http) restarts: u32,
+    /// The run under way.
+    pub(in crate::http) current: Option<CurrentRun>,
+    /// The messages that it can be asked with.
+    #[schema(example = json!(["Predict"]))]
+    pub(in crate::http) messages: Vec<String>,
+}
+
+/// The messages that wait.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct MailboxView {
+    pub(in crate::http) waiting: u64,
+    pub(in crate::http) capacity: u64,
+    /// How many were ever taken, or passed on to where the Work is.
+    pub(in crate::http) accepted: u64,
+}
+
+/// How many runs wait, and how many tries have ended in which way.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct RunCounts {
+    pub(in crate::http) waiting: u64,
+    pub(in crate::http) succeeded: u64,
+    pub(in crate::http) failed: u64,
+    pub(in crate::http) stopped: u64,
+}
+
+/// The run under way.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct CurrentRun {
+    pub(in crate::http) run: u64,
+    /// `null` when it is too large to be shown.
+    pub(in crate::http) input: Json,
+    #[schema(format = DateTime)]
+    pub(in crate::http) started: Option<String>,
+}
+
+/// One try of a run.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct RunView {
+    /// Its number; `null` while it waits for its turn.
+    pub(in crate::http) run: Option<u64>,
+    /// Which try it is, from 1; 0 while it waits for the first.
+    pub(in crate::http) attempt: u32,
+    pub(in crate::http) stage: StageView,
+    pub(in crate::http) reason: Option<ReasonView>,
+    pub(in crate::http) message: Option<String>,
+    /// `null` when it was too large to be kept (4 KiB).
+    pub(in crate::http) input: Json,
+    #[schema(format = DateTime)]
+    pub(in crate::http) queued: String,
+    #[schema(format = DateTime)]
+    pub(in crate::http) started: Option<String>,
+    #[schema(format = DateTime)]
+    pub(in crate::http) ended: Option<String>,
+    pub(in crate::http) node: Option<String>,
+}
+
+impl From<RunEntry> for RunView {
+    fn from(run: RunEntry) -> Self {
+        Self {
+            run: run.run,
+            attempt: run.attempt,
+            stage: run.stage.into(),
+            reason: run.reason.map(ReasonView::from),
+            message: run.message.map(|message| message.to_string()),
+            input: run.input.as_deref().map(readable).unwrap_or_default(),
+            queued: time(run.queued),
+            started: run.started.map(time),
+            ended: run.ended.map(time),
+            node: run.node.map(|node| node.to_string()),
+        }
+    }
+}
+
+/// A page of runs, the newest first.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct RunsView {
+    pub(in crate::http) page: u64,
+    pub(in crate::http) per_page: u64,
+    /// How many are remembered.
+    pub(in crate::http) total: u64,
+    pub(in crate::http) items: Vec<RunView>,
+}
+
+pub(in crate::http) fn work_view(work: &WorkSnapshot) -> WorkView {
+    let WorkSnapshot { status, outcomes, .. } = work;
+    WorkView {
+        type_name: short_name(work.kind.name()),
+        stage: status.stage.into(),
+        reason: status.reason.map(ReasonView::from),
+        message: status.message.clone(),
+        attempt: status.attempt,
+        since: since(status),
+        placement: work.placement.to_string(),
+        node: work.node.as_ref().map(|node| node.to_string()),
+        is_up: work.is_up,
+        mailbox: MailboxView {
+            waiting: work.waiting_messages as u64,
+            capacity: work.capacity as u64,
+            accepted: work.accepted,
+        },
+        runs: RunCounts {
+            waiting: work.waiting_runs as u64,
+            succeeded: outcomes.succeeded,
+            failed: outcomes.failed,
+            stopped: outcomes.stopped,
+        },
+        restarts: work.restarts,
+        current: work.current.as_ref().map(|(run, input, started)| CurrentRun {
+            run: *run,
+            input: input.as_deref().map(readable).unwrap_or_default(),
+            started: started.map(time),
+        }),
+        messages: message_names(&work.kind.messages()),
+    }
+}

@@ -1,0 +1,171 @@
+//! How loaded a process is, and what the values of payloads take in it.
+//!
+//! A node tells its head every two seconds, with what it says anyhow to show that it lives; a head looks at itself when
+//! somebody asks.
+
+use std::fs;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::payload::{PayloadCounts, PayloadUsage};
+
+/// How often a node tells its head.
+pub(super) const EVERY: Duration = Duration::from_secs(2);
+
+/// Nothing is measured more often: the system counts in hundredths of a second.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// How the system counts the time of processes, on every architecture that Linux has today: so many to a second.
+const TICKS: f64 = 100.0;
+
+/// How loaded a process is, as far as its system says.
+///
+/// ```
+/// use flowright::NodeLoad;
+///
+/// # fn show(load: NodeLoad) {
+/// println!("{:.2} processors and {} MiB", load.cpus, load.memory >> 20);
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct NodeLoad {
+    /// How many processors it keeps busy.
+    pub cpus: f64,
+    /// Memory that it has in use, in bytes.
+    pub memory: u64,
+    /// How many threads of its machine want a processor, over the last minute.
+    pub average: f64,
+}
+
+/// What a process knows of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Vitals {
+    /// `None` where the system does not say.
+    pub(crate) load: Option<NodeLoad>,
+    pub(crate) payloads: PayloadUsage,
+    pub(crate) counts: PayloadCounts,
+}
+
+impl Vitals {
+    /// Those of this process.
+    pub(crate) fn here() -> Self {
+        Self { load: load(), payloads: PayloadUsage::here(), counts: PayloadCounts::here() }
+    }
+
+    /// With those of another process on the same machine.
+    pub(crate) fn plus(self, other: &Self) -> Self {
+        let load = match (self.load, other.load) {
+            (Some(a), Some(b)) => Some(NodeLoad {
+                cpus: a.cpus + b.cpus,
+                memory: a.memory.saturating_add(b.memory),
+                average: a.average,
+            }),
+            (known, None) | (None, known) => known,
+        };
+        let (a, b) = (self.payloads, other.payloads);
+        let payloads =
+            PayloadUsage { memory: a.memory.saturating_add(b.memory), disk: a.disk.saturating_add(b.disk) };
+        let (a, b) = (self.counts, other.counts);
+        let counts = PayloadCounts {
+            hits: a.hits.saturating_add(b.hits),
+            pulls: a.pulls.saturating_add(b.pulls),
+            spills: a.spills.saturating_add(b.spills),
+        };
+        Self { load, payloads, counts }
+    }
+}
+
+/// What was measured last, and what the next is compared with.
+struct Measured {
+    looked: Option<Instant>,
+    times: Option<Times>,
+    load: Option<NodeLoad>,
+}
+
+fn load() -> Option<NodeLoad> {
+    static MEASURED: Mutex<Measured> = Mutex::new(Measured { looked: None, times: None, load: None });
+    let mut measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+    if measured.looked.is_none_or(|looked| looked.elapsed() >= LEAST) {
+        measured.looked = Some(Instant::now());
+        measured.load = look(&mut measured.times);
+    }
+    measured.load
+}
+
+fn look(before: &mut Option<Times>) -> Option<NodeLoad> {
+    let read = |file| fs::read_to_string(file).ok();
+    let now = Times::read(&read("/proc/self/stat")?, &read("/proc/uptime")?)?;
+    let cpus = now.since(before.replace(now));
+    let memory = resident(&read("/proc/self/status")?)?;
+    let average = read("/proc/loadavg")?.split(' ').next()?.parse().ok()?;
+    Some(NodeLoad { cpus, memory, average })
+}
+
+/// The time of a process, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Times {
+    /// Of its processors, all threads together.
+    used: f64,
+    /// Since the start of the machine, of now and of its beginning.
+    now: f64,
+    began: f64,
+}
+
+impl Times {
+    fn read(stat: &str, uptime: &str) -> Option<Self> {
+        // The name of the program may contain spaces and parentheses.
+        let fields: Vec<_> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
+        let ticks = |place: usize| fields.get(place)?.parse::<f64>().ok();
+        let used = (ticks(11)? + ticks(12)?) / TICKS;
+        let now = uptime.split_ascii_whitespace().next()?.parse().ok()?;
+        Some(Self { used, now, began: ticks(19)? / TICKS })
+    }
+
+    /// The processors that were busy since then; without it, since the beginning.
+    fn since(&self, before: Option<Self>) -> f64 {
+        let (used, then) = before.map_or((0.0, self.began), |before| (before.used, before.now));
+        let busy = (self.used - used).max(0.0) / (self.now - then).max(1.0 / TICKS);
+        // Hundredths: people look at it, and each digit is a change.
+        (busy * 100.0).round() / 100.0
+    }
+}
+
+/// Memory in use, in bytes, in whole MiB: a process that does nothing stays the same.
+fn resident(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib.div_ceil(1024) << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAT: &str = "71 (a (b) c) S 1 71 71 0 -1 4194560 900 0 0 0 250 50 0 0 20 0 9 0 9000 1000 200 1844";
+
+    #[test]
+    fn the_busy_processors_are_those_since_the_look_before() {
+        let first = Times::read(STAT, "100.00 180.50\n").unwrap();
+        assert_eq!(first, Times { used: 3.0, now: 100.0, began: 90.0 });
+        assert_eq!(first.since(None), 0.3);
+        let then = Times { used: 6.0, now: 102.0, ..first };
+        assert_eq!(then.since(Some(first)), 1.5);
+        // Two looks at the same instant.
+        assert_eq!(then.since(Some(then)), 0.0);
+        assert_eq!(Times::read("no such thing", "1 1"), None);
+    }
+
+    #[test]
+    fn memory_is_told_in_whole_mebibytes() {
+        assert_eq!(resident("Name:\tx\nVmRSS:\t    1025 kB\nThreads:\t1\n"), Some(2 << 20));
+        assert_eq!(resident("VmRSS:\tmuch\n"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_process_uses_memory() {
+        assert!(Vitals::here().load.unwrap().memory > 0);
+    }
+}

@@ -1,0 +1,118 @@
+//! Works on a node and in a process of their own, as the API shows them and as they answer it.
+
+use std::process::Command;
+
+use serde_json::{Value as Json, json};
+
+use crate::http::assert_problem;
+use crate::programs;
+use crate::support::*;
+use crate::tests;
+
+tests![
+    works_in_other_processes_are_asked_with_json,
+    nodes_say_how_loaded_they_are_and_how_fast_they_answer,
+    what_a_work_logs_elsewhere_has_its_run_and_its_node,
+];
+
+/// A program with one Work on the node `n`, and that node.
+struct Spread {
+    head: Process,
+    address: std::net::SocketAddr,
+    node: Process,
+}
+
+fn spread(program: &str, arguments: &[&str]) -> Spread {
+    let mut head =
+        Process::start(program, &[&["--port", "0", "--listen", "127.0.0.1:0"], arguments].concat());
+    let line = head.expect("nodes join at ");
+    let (_, join) = line.split_once("nodes join at ").expect("it is there");
+    let join = join.split([' ', ';', ',']).next().expect("an address");
+    let mut command = Command::new(std::env::current_exe().expect("a test knows its file"));
+    command.env(programs::VARIABLE, program).env_remove("FLOWRIGHT_TOKEN");
+    command.args(["node", "--join", join, "--name", "n"]);
+    let node = Process::start_command(command);
+    let address = head.address();
+    Spread { head, address, node }
+}
+
+impl Spread {
+    fn end(mut self) {
+        self.head.signal("TERM");
+        self.head.end();
+        self.node.expect("over");
+    }
+}
+
+fn works_in_other_processes_are_asked_with_json() {
+    let places = ["--place", "server=n", "--place", "train=process"];
+    let echo = spread("echo", &places);
+    Events::open(echo.address).until(|document| {
+        ["server", "train"].iter().all(|work| document["works"][*work]["stage"] == "succeeded")
+    });
+    let works = get(echo.address, "/api/v1/status").json()["works"].clone();
+    assert_eq!((&works["server"]["node"], &works["train"]["node"]), (&json!("n"), &json!("head")));
+    assert_eq!(works["train"]["placement"], "process");
+    let body = json!({ "texts": ["a", "ä"], "numbers": [1, -2, 2.5, null, true] });
+    for work in ["server", "train"] {
+        let ask = |message: &str, body: &str| {
+            post(echo.address, &format!("/api/v1/works/{work}/messages/{message}"), body)
+        };
+        let answer = ask("Predict", &body.to_string());
+        assert_eq!((answer.status, answer.json()), (200, body.clone()), "{work}");
+        assert_problem(&ask("Predicct", "1"), 404, "no message `Predicct`");
+        assert_problem(&ask("Predict", "{"), 400, "no JSON");
+    }
+    echo.end();
+}
+
+fn nodes_say_how_loaded_they_are_and_how_fast_they_answer() {
+    let service = spread("service", &["--place", "first=n"]);
+    let mut events = Events::open(service.address);
+    let document = events.until(|document| {
+        let node = &document["nodes"]["n"];
+        node["round_trip"].is_number() && node["works"] == json!(["first"])
+    });
+    for name in ["head", "n"] {
+        let node = &document["nodes"][name];
+        let is_there = |value: &Json| value.as_f64().is_some_and(|number| number >= 0.0);
+        assert!(node["load"]["memory"].as_u64() > Some(1 << 20), "{name}: {node}");
+        assert!(is_there(&node["load"]["cpus"]) && is_there(&node["load"]["average"]), "{name}: {node}");
+        let none = json!({ "memory": 0, "disk": 0, "hits": 0, "pulls": 0, "spills": 0 });
+        assert_eq!(node["payloads"], none, "{name}");
+    }
+    assert_eq!(document["nodes"]["head"]["round_trip"], Json::Null);
+    let nodes = get(service.address, "/api/v1/nodes").json();
+    assert!(nodes["n"]["round_trip"].as_f64() > Some(0.0), "{nodes}");
+    let numbers = get(service.address, "/metrics").body;
+    for family in [
+        "flowright_node_busy_cpus",
+        "flowright_node_memory_bytes",
+        "flowright_bridge_round_trip_seconds",
+        "flowright_bridge_sent_bytes_total",
+        "flowright_bridge_resends_total",
+        "flowright_payload_hits_total",
+        "flowright_payload_spills_total",
+    ] {
+        assert!(numbers.contains(&format!("\n{family}{{node=\"n\"}} ")), "{family} is not in\n{numbers}");
+    }
+    service.end();
+}
+
+fn what_a_work_logs_elsewhere_has_its_run_and_its_node() {
+    let service = spread("service", &["--place", "first=n", "--place", "second=process"]);
+    let said = |work: &str| {
+        let logs = get(service.address, &format!("/api/v1/logs?work={work}&level=warn")).json();
+        logs["items"].as_array().expect("a list").clone()
+    };
+    for (work, node) in [("first", "n"), ("second", "head")] {
+        let line = loop {
+            let warning = said(work).into_iter().find(|line| line["text"] == "a warning");
+            if let Some(line) = warning {
+                break line;
+            }
+        };
+        assert_eq!((&line["run"], &line["node"]), (&json!(1), &json!(node)), "{work}: {line}");
+    }
+    service.end();
+}
