@@ -99,12 +99,18 @@ impl Exit {
 pub struct Control {
     driver: Addr<Driver>,
     changes: watch::Receiver<u64>,
+    alive: watch::Receiver<()>,
     app: AppId,
 }
 
 impl Control {
-    pub(super) fn new(driver: Addr<Driver>, changes: watch::Receiver<u64>, app: AppId) -> Self {
-        Self { driver, changes, app }
+    pub(super) fn new(
+        driver: Addr<Driver>,
+        changes: watch::Receiver<u64>,
+        alive: watch::Receiver<()>,
+        app: AppId,
+    ) -> Self {
+        Self { driver, changes, alive, app }
     }
 
     /// The state tree: the root Flow as it is serialised, the Works in it as last published.
@@ -148,6 +154,12 @@ impl Control {
             driver.stop(&why);
             driver.settle();
         }));
+    }
+
+    /// Waits for the end of the App, without being woken by its changes.
+    pub(crate) async fn ended(&self) {
+        // Nothing is ever sent on it.
+        let _ = self.alive.clone().changed().await;
     }
 
     pub(super) fn begin(&self) {

@@ -65,6 +65,8 @@ pub(crate) struct Driver {
     /// What this machine has.
     pub(super) resources: Resources,
     version: watch::Sender<u64>,
+    /// Dropped with the driver, which is how those who do not look at every change hear of its end.
+    alive: watch::Sender<()>,
     pub(super) changed: bool,
 }
 
@@ -104,6 +106,7 @@ impl Driver {
             resources: machine(),
             reaction_times: BTreeMap::new(),
             version: watch::Sender::new(0),
+            alive: watch::Sender::new(()),
             changed: false,
         };
         let fields = driver.walk_tree().map_err(AppError::Failed)?;
@@ -144,6 +147,10 @@ impl Driver {
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    pub(super) fn alive(&self) -> watch::Receiver<()> {
+        self.alive.subscribe()
     }
 
     pub(super) fn version(&self) -> u64 {

@@ -208,8 +208,8 @@ impl App {
                 let _ = ready.send(Err(error));
                 return None;
             }
-            let changes = driver.changes();
-            let control = Control::new(driver.start(), changes, app);
+            let (changes, alive) = (driver.changes(), driver.alive());
+            let control = Control::new(driver.start(), changes, alive, app);
             actix_rt::spawn(show_watchers(control.clone(), shared.clone()));
             ready.send(Ok(control)).ok()?;
             let exit = driver_exited.await.ok();

@@ -1,9 +1,11 @@
 //! What is there to see.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use bytes::Bytes;
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
@@ -14,7 +16,7 @@ use super::model::{
 };
 use super::problem::{Common, Problem};
 use super::query::query;
-use crate::app::{AppStage, Control};
+use crate::app::{AppError, AppStage, Control};
 use crate::work::Stage;
 use crate::work::logs::{self, Wanted};
 
@@ -67,6 +69,20 @@ pub(super) struct StateQuery {
     path: Option<String>,
 }
 
+/// The whole state as it was written last, and its version: most who ask do so again before it changes.
+#[derive(Default)]
+pub(super) struct Written(Mutex<Option<(u64, Bytes)>>);
+
+impl Written {
+    fn lock(&self) -> MutexGuard<'_, Option<(u64, Bytes)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, version: u64) -> Option<Bytes> {
+        self.lock().as_ref().filter(|(known, _)| *known == version).map(|(_, bytes)| bytes.clone())
+    }
+}
+
 /// The state of the App, or a part of it.
 ///
 /// With `If-None-Match` and the `ETag` of an earlier answer it is not sent again while it is the same.
@@ -79,6 +95,7 @@ pub(super) async fn state(
     request: HttpRequest,
     control: web::Data<Control>,
     tag: web::Data<super::Instance>,
+    written: web::Data<Written>,
 ) -> Answer {
     let StateQuery { path } = query(&request)?;
     let etag = |version: u64| format!("\"{:x}-{version}\"", tag.0);
@@ -92,19 +109,32 @@ pub(super) async fn state(
     if path.is_none() && is_known(version) {
         return Ok(HttpResponse::NotModified().insert_header((header::ETAG, etag(version))).finish());
     }
+    let respond = |version: u64, bytes: Bytes| {
+        fresh().insert_header((header::ETAG, etag(version))).content_type("application/json").body(bytes)
+    };
+    if path.is_none()
+        && let Some(bytes) = written.get(version)
+    {
+        return Ok(respond(version, bytes));
+    }
     let snapshot = control.snapshot().await?;
     let version = snapshot.version;
     let state = snapshot
         .state
         .map_err(|error| Problem::new(actix_web::http::StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    let is_whole = path.is_none();
     let path = path.unwrap_or_default();
     let part =
         state.get(&path).ok_or_else(|| Problem::not_found(format!("the state has nothing at `{path}`")))?;
     if is_known(version) {
         return Ok(HttpResponse::NotModified().insert_header((header::ETAG, etag(version))).finish());
     }
-    let view = StateView { version, state: part.to_json() };
-    Ok(fresh().insert_header((header::ETAG, etag(version))).json(view))
+    let view = serde_json::to_vec(&StateView { version, state: part.to_json() });
+    let bytes = Bytes::from(view.map_err(|error| AppError::Internal(error.to_string()))?);
+    if is_whole {
+        *written.lock() = Some((version, bytes.clone()));
+    }
+    Ok(respond(version, bytes))
 }
 
 /// The status of everything.

@@ -114,6 +114,7 @@ pub(crate) async fn start(
     let app = control.app();
     let instance = web::Data::new(Instance(crate::id::unique(), app));
     let document = web::Data::new(Document::new());
+    let written = web::Data::new(read::Written::default());
     let hub = Arc::new(Hub::new());
     let mounts = options.mounts;
     // A thread of its own: the App's thread belongs to its Flows.
@@ -121,15 +122,17 @@ pub(crate) async fn start(
     let serve = move || {
         let system = actix_rt::System::new();
         system.block_on(async move {
-            let mut over = control.changes();
-            actix_rt::spawn(events::watch(control.clone(), about.clone(), hub.clone(), app));
+            let ended = control.clone();
             let server = HttpServer::new(move || {
+                // On the thread of those who are told, which spares a wake-up.
+                actix_rt::spawn(events::watch(control.clone(), about.clone(), hub.clone(), app));
                 WebApp::new()
                     .app_data(web::Data::new(control.clone()))
                     .app_data(who.clone())
                     .app_data(web::Data::new(about.clone()))
                     .app_data(instance.clone())
                     .app_data(document.clone())
+                    .app_data(written.clone())
                     .app_data(web::Data::new(hub.clone()))
                     .wrap(from_fn(guard))
                     .configure(routes::configure)
@@ -154,7 +157,7 @@ pub(crate) async fn start(
             let handle = server.handle();
             let _ = ready.send(Ok(()));
             actix_rt::spawn(server);
-            while over.changed().await.is_ok() {}
+            ended.ended().await;
             handle.stop(false).await;
         });
     };

@@ -202,14 +202,17 @@ fn a_state_that_is_known_is_not_sent_again() {
         let tag = answer.head.lines().find_map(|line| line.strip_prefix("etag: ")).map(str::to_owned);
         tag.expect("it has a tag")
     };
-    let first = tag(&get(served.address, "/api/v1/state"));
+    let whole = get(served.address, "/api/v1/state");
+    let first = tag(&whole);
+    let same = get(served.address, "/api/v1/state");
+    assert_eq!((tag(&same), same.body), (first.clone(), whole.body));
     let known = format!("If-None-Match: \"other\", {first}\r\n");
     let again = get_with(served.address, "/api/v1/state", &known);
     assert_eq!((again.status, again.body.as_str()), (304, ""));
     served.turn(8);
     served.wait_for(|document| document["state"]["dials"][0]["value"] == 8);
     let changed = get_with(served.address, "/api/v1/state", &known);
-    assert_eq!(changed.status, 200);
+    assert_eq!((changed.status, &changed.json()["state"]["dials"][0]["value"]), (200, &json!(8)));
     assert_ne!(tag(&changed), first);
     served.stop();
 }

@@ -34,7 +34,7 @@ export class FakeApp {
   constructor(name) {
     this.doc = {
       version: 1, app: { name, version: "0.1.0", stage: "running", reactions: 1, listening: "0.0.0.0:7502", started: iso(Date.now() - 754_000) },
-      state: {}, works: {}, flows: {}, nodes: { head: node({ is_head: true }) },
+      state: {}, works: {}, flows: {}, nodes: { head: node({ is_head: true, round_trip: null }) },
     };
     this.runs = {};
     this.lines = [];

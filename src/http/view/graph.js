@@ -130,7 +130,8 @@ export class Graph {
     const told = work.stage === "failed" ? `${reasonName(work.reason)} · ${work.message ?? ""}`
       : work.stage === "not_started" || !age ? stageName(work.stage)
         : ["running", "pending"].includes(work.stage) ? `${stageName(work.stage)} for ${age}` : `${stageName(work.stage)} ${age} ago`;
-    text(parts.under, work.stage === "failed" ? told : `${typeName(work.type)} · ${told}`);
+    // Where there is no room for all, the type is what can be done without.
+    text(parts.under, work.stage === "failed" ? told : `${told} · ${typeName(work.type)}`);
     attr(card, "data-stage", work.stage);
     attr(card, "aria-label", `${node.path || node.name}, Work ${typeName(work.type)}, ${stageName(work.stage)}${work.reason ? `, ${reasonName(work.reason)}` : ""}${work.node ? `, on ${work.node}` : ""}`);
   }
@@ -143,7 +144,7 @@ export class Graph {
     text(parts.where, node.kind === "group" ? `× ${count(node.children.length)}` : "");
     const told = STAGES.filter((stage) => stages[stage]).map((stage) => `${count(stages[stage])} ${stageName(stage)}`).join(" · ");
     const failed = flow?.stage === "failed";
-    text(parts.under, failed ? `${reasonName(flow.reason)} · ${flow.message ?? ""}` : node.kind === "flow" ? typeName(flow?.type) : told || "empty");
+    text(parts.under, failed ? `${reasonName(flow.reason)} · ${flow.message ?? ""}` : node.kind !== "flow" ? told || "empty" : node.path === "" ? "Flow" : `Flow · ${typeName(flow?.type)}`);
     attr(card, "data-stage", failed ? "failed" : null);
     attr(card, "aria-label", `${node.path || app.name || "root"}, ${node.kind === "flow" ? `Flow ${typeName(flow?.type)}${flow ? `, ${stageName(flow.stage)}` : ""}` : `list of ${count(node.children.length)}`}${told ? `: ${told}` : ""}`);
     list(parts.bar, STAGES.filter((stage) => stages[stage]), (stage) => stage, (stage) => el("i", { class: `s-${stage}` }), (bar, stage) => {

@@ -4,7 +4,9 @@ import { byId, el, list, setIcon, icon, text, attr, hide } from "./dom.js";
 import { STAGES, byName, bytes, count, duration, plural, span, stageName } from "./format.js";
 import { tally } from "./tree.js";
 
-const RESOURCES = [["cpus", "CPUs", count], ["gpus", "GPUs", count], ["memory", "memory", bytes]];
+const part = (n) => Number(n).toLocaleString("en", { maximumFractionDigits: 2 });
+// What there is of it, how it is written, and whether the load of a node says how much is in use.
+const RESOURCES = [["cpus", "CPUs", part, true], ["memory", "memory", bytes, true], ["gpus", "GPUs", count, false]];
 
 export function drawNodes(store) {
   const { nodes, works } = store.doc;
@@ -21,10 +23,10 @@ function make(name) {
   row.fact = el("span", { class: "quiet" });
   row.labels = el("span", { class: "quiet labels" });
   row.meters = el("div", { class: "meters" });
-  row.load = el("span", { class: "quiet" });
+  row.facts = el("span", { class: "quiet" });
   row.bar = el("span", { class: "stagebar" });
   row.works = el("span", { class: "quiet" });
-  row.append(el("div", { class: "line" }, row.state, row.name, row.labels, row.fact), row.meters, row.load, row.bar, row.works);
+  row.append(el("div", { class: "line" }, row.state, row.name, row.labels, row.fact), row.meters, row.facts, row.bar, row.works);
   return row;
 }
 
@@ -42,26 +44,28 @@ function update(row, name, node, works) {
     const value = el("span", {});
     const meter = el("div", { class: "meter" }, el("span", { text: label }), el("span", { class: "track", "aria-hidden": "true" }, fill), value);
     return Object.assign(meter, { fill, value });
-  }, (meter, [key, , show]) => {
-    const used = node.used?.[key] ?? 0;
+  }, (meter, [key, , show, isLoad]) => {
+    const measured = isLoad && node.load;
+    const used = (measured ? node.load : node.used)?.[key] ?? 0;
     const share = Math.min(1, used / node.resources[key]);
     const width = `${(share * 100).toFixed(1)}%`;
     if (meter.width !== width) meter.fill.style.width = meter.width = width;
     attr(meter.fill, "class", share > 0.9 ? "full" : null);
-    text(meter.value, `${show(used)} of ${show(node.resources[key])}`);
+    text(meter.value, `${show(used)} of ${show(node.resources[key])}${measured ? "" : " asked for"}`);
   });
-  const { load, round_trip: trip } = node;
-  const busy = load ? [`busy ${load.cpus.toFixed(2)} CPUs`, `${bytes(load.memory)} in use`, `load ${load.average.toFixed(2)}`] : [];
-  if (trip > 0) busy.push(`answers in ${duration(trip)}`);
-  text(row.load, busy.join(" · "));
-  hide(row.load, busy.length === 0);
+  const told = node.load ? RESOURCES.filter(([key, , , isLoad]) => isLoad && node.used?.[key] > 0).map(([key, label, show]) => `${show(node.used[key])} ${label}`) : [];
+  const facts = told.length > 0 ? [`asked for: ${told.join(", ")}`] : [];
+  if (node.load) facts.push(`load ${part(node.load.average)}`);
+  if (node.round_trip > 0) facts.push(`answers in ${duration(node.round_trip)}`);
+  text(row.facts, facts.join(" · "));
+  hide(row.facts, facts.length === 0);
   const stages = tally(works, here);
   list(row.bar, STAGES.filter((stage) => stages[stage]), (stage) => stage, (stage) => el("i", { class: `s-${stage}` }), (bar, stage) => {
     if (bar.share !== stages[stage]) bar.style.flexGrow = String((bar.share = stages[stage]));
   });
-  const told = STAGES.filter((stage) => stages[stage]).map((stage) => `${count(stages[stage])} ${stageName(stage)}`).join(", ");
+  const counts = STAGES.filter((stage) => stages[stage]).map((stage) => `${count(stages[stage])} ${stageName(stage)}`).join(", ");
   const { memory = 0, disk = 0 } = node.payloads ?? {};
   const kept = memory + disk > 0 ? ` · payloads ${bytes(memory)}${disk > 0 ? ` and ${bytes(disk)} on disk` : ""}` : "";
-  text(row.works, `${here.length === 0 ? "no Works" : `${plural(here.length, "Work")}: ${told}`}${kept}`);
+  text(row.works, `${here.length === 0 ? "no Works" : `${plural(here.length, "Work")}: ${counts}`}${kept}`);
   hide(row.bar, here.length === 0);
 }

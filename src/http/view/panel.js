@@ -63,7 +63,7 @@ export class WorkPanel {
     attr(this.error, "data-stage", work.stage);
     text(this.message, work.message);
     hide(this.current, !work.current);
-    if (work.current) text(this.current, `run ${work.current.run} · ${span((now() - Date.parse(work.current.started)) / 1000)} · ${brief(work.current.input, 200)}`);
+    if (work.current) text(this.current, `run ${work.current.run} · ${span((now() - Date.parse(work.current.started)) / 1000)}${work.current.input === null ? "" : ` · ${brief(work.current.input, 200)}`}`);
     this.#numbers(work);
     const { depth, rate } = this.store.history(this.path);
     this.depth.draw(depth, work.mailbox?.waiting ?? 0);
@@ -96,7 +96,7 @@ export class WorkPanel {
       const begun = Date.parse(run.started);
       text(row.time, !run.started ? "waits" : run.ended ? duration((Date.parse(run.ended) - begun) / 1000) : span((now() - begun) / 1000));
       text(row.when, run.started ? clock(run.started) : "");
-      text(row.input, JSON.stringify(run.input) ?? "");
+      text(row.input, run.input === null ? "" : JSON.stringify(run.input) ?? "");
       // What the panel says in full already is not said twice.
       hide(row.message, !run.message || (!this.error.hidden && run.message === work.message));
       text(row.message, run.message);

@@ -21,7 +21,7 @@ export class Timeline {
       height: ROW, label: "Runs of each Work", keyOf: (path) => path, choose, redraw,
       make: (path) => {
         const row = el("div", { class: "lane" });
-        row.label = el("span", { class: "lane-name", text: path || "App" });
+        row.label = el("span", { class: "lane-name", title: path });
         row.track = svg("svg", { class: "lane-track", "aria-hidden": "true" });
         row.append(row.label, row.track);
         return row;
@@ -34,8 +34,8 @@ export class Timeline {
   draw(paths) {
     this.empty.hidden = paths.length > 0;
     this.#box.hidden = paths.length === 0;
-    const narrow = this.#box.clientWidth < 560;
-    this.label = narrow ? 96 : 168;
+    this.narrow = this.#box.clientWidth < 560;
+    this.label = this.narrow ? 96 : 168;
     this.width = Math.max(60, this.#box.clientWidth - this.label - 16);
     this.seconds = Number(this.#span.value);
     this.end = now();
@@ -63,6 +63,8 @@ export class Timeline {
   }
 
   #lane(row, path) {
+    // Works are told apart by the ends of their paths.
+    text(row.label, this.narrow && path.length > 13 ? `…${path.slice(-12)}` : path || "App");
     const work = this.store.doc.works[path];
     if (!work) return;
     const { items, total } = this.runs.of(path, work);

@@ -1,0 +1,117 @@
+//! One stream of what happens, for any number of clients.
+//!
+//! One task looks at the App, at most 60 times a second, compares what it sees with what it saw before, and writes the
+//! difference once; all clients are sent the same bytes. What was written last is kept in one ring for all, so that a client
+//! costs its place in it and no more. One that was too slow, or away for too long, finds that its place is gone: it is told
+//! how much it has missed, and shown everything anew.
+
+mod hub;
+mod watch;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use futures::stream;
+use serde_json::json;
+
+pub(super) use self::hub::Hub;
+use self::hub::Next;
+pub(super) use self::watch::watch;
+use super::problem::{Common, Problem};
+use super::read::Answer;
+
+/// A stream that says nothing says so, so that a broken connection is noticed.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// Streams at once.
+const STREAMS: usize = 1024;
+
+/// Counted for as long as it is open.
+struct Stream {
+    hub: Arc<Hub>,
+    last: tokio::sync::watch::Receiver<u64>,
+    seen: Option<u64>,
+    /// What is still to be sent of a thing that is sent in pieces.
+    pieces: VecDeque<Bytes>,
+}
+
+impl Stream {
+    fn open(hub: &Arc<Hub>, seen: Option<u64>) -> Option<Self> {
+        let take = |open: usize| (open < STREAMS).then_some(open + 1);
+        hub.streams.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
+        hub.joined.notify_one();
+        Some(Self { hub: hub.clone(), last: hub.last.subscribe(), seen, pieces: VecDeque::new() })
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(piece) = self.pieces.pop_front() {
+                return Some(piece);
+            }
+            self.last.mark_unchanged();
+            let (next, current) = {
+                let inner = self.hub.lock();
+                (inner.next_for(self.seen), inner.current.clone())
+            };
+            match (next, current) {
+                (Next::Bytes(bytes, seen), _) => {
+                    self.seen = Some(seen);
+                    return Some(bytes);
+                }
+                (Next::Anew { missed, at }, Some(current)) => {
+                    let missed = missed.map(|events| {
+                        format!("id: {at}\nevent: missed\ndata: {}\n\n", json!({ "events": events }))
+                    });
+                    let head = format!("{}id: {at}\nevent: snapshot\ndata: ", missed.unwrap_or_default());
+                    self.pieces.extend([head.into(), current.json(), Bytes::from_static(b"\n\n")]);
+                    self.seen = Some(at);
+                }
+                _ => tokio::select! {
+                    changed = self.last.changed() => if changed.is_err() { return None },
+                    () = tokio::time::sleep(HEARTBEAT) => return Some(Bytes::from_static(b": still here\n\n")),
+                },
+            }
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.hub.streams.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What happens, as server-sent events.
+///
+/// First comes `snapshot`, which is what `/api/v1/status` answers, with the `state` besides; then `patch` for each change,
+/// with `version` and `ops`, a JSON Patch of that document, at most 60 a second; and `log` for each line that is logged.
+/// A client that is too slow gets `missed` with the number of `events`, and a new `snapshot`. With `Last-Event-ID` a client
+/// that comes back goes on where it was, as long as that is not too long ago.
+#[utoipa::path(get, path = "/api/v1/events", tag = "events",
+    params(("Last-Event-ID" = Option<String>, Header, description = "the last event that was seen")),
+    responses(
+        (status = 200, description = "a stream that ends with the App", body = String, content_type = "text/event-stream",
+            example = "id: 1700000000000001\nevent: patch\ndata: {\"version\":7,\"ops\":[]}\n\n"),
+        Common,
+    ),
+)]
+pub(super) async fn events(request: HttpRequest, hub: web::Data<Arc<Hub>>) -> Answer {
+    let seen = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
+    let Some(stream) = Stream::open(&hub, seen) else {
+        let detail = format!("{STREAMS} event streams are open; close one");
+        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
+    };
+    let events = stream::unfold(stream, |mut stream| async move {
+        let bytes = stream.next().await?;
+        Some((Ok::<_, actix_web::Error>(bytes), stream))
+    });
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .content_type("text/event-stream")
+        .streaming(events))
+}

@@ -1,0 +1,107 @@
+//! The one task that looks at the App and writes what has changed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::hub::Hub;
+use crate::app::Control;
+use crate::http::model::{About, LogView, StatusView, status_view};
+use crate::id::AppId;
+use crate::state::{Tracker, Value};
+use crate::work::logs::{self, Wanted};
+
+/// How often clients are sent something new at most: what a screen shows.
+const FRAME: Duration = Duration::from_millis(16);
+
+/// What does not count as a change, such as how many messages wait, is looked at so often while somebody watches.
+const REFRESH: Duration = Duration::from_secs(2);
+
+/// For so long after the last client has gone what happens is still written down, for when it comes back.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// Lines of the log that are shown in one frame.
+const LINES: usize = 500;
+
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    status: StatusView,
+    state: &'a Value,
+}
+
+/// Looks at the App for as long as it lives.
+pub(in crate::http) async fn watch(control: Control, about: About, hub: Arc<Hub>, app: AppId) {
+    let mut changes = control.changes();
+    let mut lines = logs::last();
+    let mut tracker = Tracker::new(usize::MAX);
+    let mut shown: Option<u64> = None;
+    let mut line = 0;
+    let mut watched = Instant::now();
+    loop {
+        if hub.streams() > 0 {
+            watched = Instant::now();
+        } else if watched.elapsed() >= LINGER || shown.is_none() {
+            hub.clear();
+            (tracker, shown) = (Tracker::new(usize::MAX), None);
+            tokio::select! {
+                () = hub.joined.notified() => {}
+                () = control.ended() => return,
+            }
+            watched = Instant::now();
+            continue;
+        }
+        if shown.is_none() {
+            line = *lines.borrow_and_update();
+        }
+        let began = Instant::now();
+        changes.mark_unchanged();
+        let Ok(snapshot) = control.snapshot().await else { return };
+        let state = snapshot.state.as_ref().cloned().unwrap_or_default();
+        let document = Document { status: status_view(&snapshot, &about), state: &state };
+        let patch = match tracker.update(&document) {
+            Ok(patch) => patch,
+            Err(error) => {
+                log::error!("the App cannot be shown: {error}");
+                return;
+            }
+        };
+        let mut events = Vec::new();
+        if let Some(patch) = &patch
+            && shown.is_some()
+        {
+            let patch = json!({ "version": snapshot.version, "ops": patch.to_json_patch() });
+            events.push(("patch", patch.to_string()));
+        }
+        let last = *lines.borrow_and_update();
+        let wanted = Wanted {
+            app,
+            work: None,
+            level: log::Level::Trace,
+            since: UNIX_EPOCH,
+            after: Some(line),
+            limit: usize::MAX,
+        };
+        let said = if last > line { logs::find(&wanted) } else { Vec::new() };
+        let skipped = said.len().saturating_sub(LINES);
+        for line in &said[skipped..] {
+            events.push(("log", serde_json::to_string(&LogView::from(&**line)).unwrap_or_default()));
+        }
+        line = last.max(said.last().map_or(0, |line| line.seq));
+        if patch.is_some() || !events.is_empty() {
+            hub.show(patch.is_some().then(|| tracker.value().clone()), events, skipped as u64);
+        }
+        shown = Some(snapshot.version);
+        // Looking takes a tenth of the App's thread at most, and half of this one.
+        let rest = FRAME.max(snapshot.took * 10).max(began.elapsed());
+        tokio::time::sleep(rest).await;
+        let linger = if hub.streams() > 0 { REFRESH } else { LINGER };
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            _ = lines.changed() => {}
+            () = tokio::time::sleep(linger) => {}
+        }
+    }
+}
