@@ -99,6 +99,7 @@ mod payload;
 mod remote;
 pub mod state;
 pub mod testing;
+mod trace;
 mod transport;
 mod wire;
 mod work;

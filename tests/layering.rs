@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules at the top of the crate and their floors; `lib.rs`, which exports from all of them, has none.
-const FLOORS: [(&str, u32); 15] = [
+const FLOORS: [(&str, u32); 16] = [
     ("id", 0),
     ("error", 0),
     ("files", 1),
+    ("trace", 1),
     ("wire", 1),
     ("drive", 2),
     ("payload", 2),
@@ -27,7 +28,7 @@ const FLOORS: [(&str, u32); 15] = [
 ];
 
 /// Names that only these modules may use, each by itself or as the beginning of a path.
-const ONLY: [(&str, &[&str]); 10] = [
+const ONLY: [(&str, &[&str]); 14] = [
     ("object_store", &["drive"]),
     ("rmp_serde", &["wire"]),
     ("tokio_rustls", &["transport"]),
@@ -36,7 +37,11 @@ const ONLY: [(&str, &[&str]); 10] = [
     ("clap", &["cli"]),
     ("env_logger", &["cli"]),
     ("croner", &["flow"]),
-    ("ureq", &["cli"]),
+    ("ureq", &["cli", "trace"]),
+    ("opentelemetry", &["trace"]),
+    ("opentelemetry_http", &["trace"]),
+    ("opentelemetry_otlp", &["trace"]),
+    ("opentelemetry_sdk", &["trace"]),
     ("ratatui", &["cli"]),
 ];
 

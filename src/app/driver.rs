@@ -31,6 +31,7 @@ use super::timers::{Timer, Timers};
 use super::tree::{FlowLife, Tree};
 use crate::flow::{AnyFlow, FlowContext, Found, Moment, Node, Position, Visitor, Walk, lock};
 use crate::id::{AppId, FlowId, WorkId};
+use crate::trace::Cause;
 use crate::work::{Doorbell, Failure, HostEvent, Placement, Reason, Report, Resources};
 
 /// Told of the failure that ends the App, when it happens.
@@ -39,6 +40,9 @@ pub(crate) type OnFailure = Box<dyn FnOnce(&AppError) + Send>;
 /// After so many reactions the driver looks for questions and signals first: two Flows that undo each other's
 /// changes must not make the App deaf.
 const REACTIONS_AT_ONCE: usize = 256;
+
+/// As many of the causes of one reaction are remembered.
+const CAUSES: usize = 32;
 
 pub(crate) struct Driver {
     /// Taken out while something below it is called.
@@ -185,11 +189,12 @@ impl Driver {
         let now = self.clock.now();
         for id in rung {
             let Some(record) = self.tree.works.get(&id).cloned() else { continue };
-            let (news, owner, became_stale) = {
+            let (news, owner, became_stale, cause) = {
                 let mut record = lock(&record);
                 let was_stale = record.stale;
                 let news = record.take_news(now);
-                (news, record.owner, record.stale && !was_stale)
+                let cause = std::mem::take(&mut record.cause);
+                (news, record.owner, record.stale && !was_stale, cause)
             };
             if became_stale {
                 self.stale.push(id);
@@ -206,8 +211,9 @@ impl Driver {
                     record.ledger.report(Report::Died { failure }, now);
                 }
             }
-            self.act(id);
+            cause.within(|| self.act(id));
             self.mark_up(owner);
+            self.note_cause(owner, &cause);
         }
         self.on_host_events(now);
         self.settle();
@@ -320,6 +326,20 @@ impl Driver {
         while let Some(flow) = next {
             self.mark(flow);
             next = self.tree.flows.get(&flow).and_then(|entry| entry.parent);
+        }
+    }
+
+    /// Remembers what the next reactions of a Flow and all above it come from.
+    fn note_cause(&mut self, flow: FlowId, cause: &Cause) {
+        if cause.is_none() {
+            return;
+        }
+        let mut next = Some(flow);
+        while let Some(entry) = next.and_then(|flow| self.tree.flows.get_mut(&flow)) {
+            if entry.causes.len() < CAUSES {
+                entry.causes.push(cause.clone());
+            }
+            next = entry.parent;
         }
     }
 

@@ -15,6 +15,7 @@ use super::tree::{Child, FlowLife};
 use crate::flow::{Action, Ending, FlowError, Interrupt, Scope, enter, leave, lock};
 use crate::id::{FlowId, WorkId};
 use crate::state::Value;
+use crate::trace::{Cause, Span, What};
 use crate::work::{Command, Failure, HostError, Reason, Report, forget_addresses, panic_message};
 
 /// A reaction longer than this is logged.
@@ -28,10 +29,12 @@ impl Driver {
         };
         let Some(mut cx) = entry.cx.take() else { return };
         let path = entry.link.path.clone();
+        let span = Span::start(What::React, path.as_str(), &std::mem::take(&mut entry.causes));
         cx.begin(local(now));
         enter(id, path.clone(), now);
         let began = Instant::now();
-        let result = self.with_flow(id, |flow| catch_unwind(AssertUnwindSafe(|| flow.react(&mut cx))));
+        let result =
+            span.within(|| self.with_flow(id, |flow| catch_unwind(AssertUnwindSafe(|| flow.react(&mut cx)))));
         let took = began.elapsed();
         let scope = leave().expect("entered above");
         self.reactions += 1;
@@ -50,7 +53,7 @@ impl Driver {
             entry.cx = Some(cx);
         }
         self.set_flow_timer(id);
-        self.carry_out(id, scope);
+        span.within(|| self.carry_out(id, scope));
         let path = path.to_string();
         match result {
             None | Some(Ok(Ok(()) | Err(Interrupt::Pending))) => {}
@@ -142,7 +145,8 @@ impl Driver {
                     }
                     // What was to be sent to an incarnation that is not there has been taken back.
                     Action::Send(_) if !launched => {}
-                    Action::Send(order) => {
+                    Action::Send(mut order) => {
+                        order.cause = Cause::current();
                         let run = order.run;
                         if record.mailbox.run(order) {
                             record.ledger.report(Report::RunStarted { run }, self.clock.now());

@@ -10,6 +10,7 @@ use crate::flow::{
     Supervisor, Visitor, Walk, lock,
 };
 use crate::id::{ActorPath, AppId, FlowId, IdMap, WorkId};
+use crate::trace::Cause;
 use crate::work::{Stage, Status};
 
 /// A child of a Flow, in the order of declaration.
@@ -34,6 +35,8 @@ pub(super) struct FlowEntry {
     pub(super) cx: Option<FlowContext>,
     /// When it asked to be woken.
     pub(super) wake_at: Option<std::time::Duration>,
+    /// What has led to its next reaction.
+    pub(super) causes: Vec<Cause>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -298,6 +301,7 @@ impl Visitor for Walker<'_> {
                                 life: FlowLife::Up,
                                 cx: Some(FlowContext::new(path.clone(), self.now.into())),
                                 wake_at: None,
+                                causes: Vec::new(),
                             },
                         );
                         self.changes.flows_joined.push(id);

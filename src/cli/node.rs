@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::args::{PayloadArgs, TlsArgs, UsageError, log_level};
 use super::run::{Signals, report, say};
 use crate::app::{App, AppError, Config, NodeArguments, machine, run_as_node};
+use crate::trace::export;
 use crate::transport::Endpoint;
 use crate::work::Resources;
 
@@ -115,6 +116,7 @@ impl App {
             return ExitCode::FAILURE;
         }
         let is_process = matches!(arguments.join, Endpoint::Unix(_));
+        let exporting = export();
         let code = match run_as_node(&app, arguments, leave) {
             Ok(over) => {
                 if !is_process {
@@ -130,6 +132,7 @@ impl App {
                 i32::from(super::run::exit_code(&error))
             }
         };
+        drop(exporting);
         // A Work that blocks its thread must not keep the process.
         std::process::exit(code)
     }

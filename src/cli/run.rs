@@ -12,6 +12,7 @@ use super::args::{Args, Asked, UsageError, completions};
 use crate::app::{App, AppError, AppHandle};
 use crate::app::{forwarding, keeping};
 use crate::http;
+use crate::trace::export;
 use crate::transport::TransportError;
 
 const WRONG_USAGE: u8 = 2;
@@ -59,6 +60,7 @@ impl App {
             eprintln!("error: --log-dir {directory}: {error}\n\nFor more information, try '--help'.");
             return ExitCode::from(WRONG_USAGE);
         }
+        let _exporting = export();
         say("Your Flowright App is starting. This won't take long.");
         self.on_failure = Some(Box::new(report));
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

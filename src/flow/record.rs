@@ -7,6 +7,7 @@ use super::ledger::{Ledger, Moment};
 use crate::id::{ActorPath, AppId, FlowId, WorkId};
 use crate::payload::Holds;
 use crate::state::{StateError, Value};
+use crate::trace::Cause;
 use crate::work::{
     Abort, AnyMailbox, Doorbell, Ingredients, Mailbox, Outbox, Placement, Resources, Work, WorkKind,
 };
@@ -39,6 +40,8 @@ pub(crate) struct Record {
     pub(crate) stale: bool,
     max_state_bytes: usize,
     life: Option<(Arc<Outbox>, Arc<Abort>)>,
+    /// What has led to what was told last, until the driver takes it.
+    pub(crate) cause: Cause,
 }
 
 /// What the tree gives to a Work that joins it.
@@ -82,6 +85,7 @@ impl Record {
             stale: false,
             max_state_bytes,
             life: None,
+            cause: Cause::default(),
         }
     }
 
@@ -126,6 +130,7 @@ impl Record {
         let news = outbox.take();
         self.published += u64::from(news.published);
         self.conflated += u64::from(news.conflated);
+        self.cause = news.cause;
         let mut changed = !news.reports.is_empty();
         if let Some(patch) = news.patch {
             self.state.apply(patch)?;

@@ -27,6 +27,7 @@ use super::ways::DistantWay;
 use crate::drive::register;
 use crate::id::{ActorPath, IdMap, WorkId, unique};
 use crate::payload::{self, Hex, Hold, Holds, PayloadId, Want};
+use crate::trace::Cause;
 use crate::transport::{Endpoint, Listener, TransportError};
 use crate::work::{
     Abort, AnyMailbox, Command, Doorbell, Express, Failure, Host, Ingredients, Input, LocalHost, News,
@@ -301,12 +302,13 @@ impl Agent {
                 // Those that are taken at once meanwhile must not get there first.
                 let (over, holds) = outbox.hand_over(|news| {
                     let over = is_end(&news.reports);
-                    let News { patch, holds, reports, .. } = news;
+                    let News { patch, holds, reports, cause: trace, .. } = news;
                     // The head keeps what it was told to keep.
                     let said = holds.as_ref().filter(|holds| differ(&mut lock(&refers), holds));
                     let refers = said.is_some();
                     let said = said.cloned().unwrap_or_default();
-                    self.head.control_with(&said, &Control::News { incarnation, patch, refers, reports });
+                    self.head
+                        .control_with(&said, &Control::News { incarnation, patch, refers, reports, trace });
                     (over, holds)
                 });
                 // Values may be freed by this.
@@ -386,8 +388,9 @@ impl Agent {
         match command {
             Command::Run(order) => {
                 let run = order.run;
+                let cause = order.cause.clone();
                 if mailbox.run(order) {
-                    outbox.report(Report::RunStarted { run });
+                    cause.within(|| outbox.report(Report::RunStarted { run }));
                 }
             }
             command => mailbox.command(command),
@@ -456,7 +459,8 @@ impl Express for Link {
             return false;
         }
         let (patch, reports) = (news.patch.take(), std::mem::take(&mut news.reports));
-        self.control(&Control::News { incarnation, patch, refers: false, reports });
+        let trace = std::mem::take(&mut news.cause);
+        self.control(&Control::News { incarnation, patch, refers: false, reports, trace });
         true
     }
 }
@@ -502,12 +506,17 @@ impl Site for Agent {
                     self.lock().incarnations.remove(&incarnation);
                     let failure = Failure { reason: Reason::UserError, message };
                     let reports = vec![Report::Died { failure }];
-                    self.head.control(&Control::News { incarnation, patch: None, refers: false, reports });
+                    let trace = Cause::default();
+                    let news = Control::News { incarnation, patch: None, refers: false, reports, trace };
+                    self.head.control(&news);
                 }
             }
-            Control::Run { incarnation, run, attempt, input } => {
+            Control::Run { incarnation, run, attempt, input, trace: cause } => {
                 let input = Input::arrived(input, carried);
-                self.command(incarnation, Command::Run(RunOrder { run, attempt, input, announced: false }));
+                self.command(
+                    incarnation,
+                    Command::Run(RunOrder { run, attempt, input, announced: false, cause }),
+                );
             }
             Control::Cancel { incarnation, run } => self.command(incarnation, Command::Cancel { run }),
             Control::Stop { incarnation } => self.command(incarnation, Command::Stop),

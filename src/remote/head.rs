@@ -512,14 +512,14 @@ impl Site for Head {
 
     fn control(&self, link: &Arc<Link>, control: Control, carried: Holds) -> Result<(), String> {
         match control {
-            Control::News { incarnation, patch, refers, reports } => {
+            Control::News { incarnation, patch, refers, reports, trace } => {
                 let outbox = match self.lock().incarnations.get(&incarnation) {
                     Some(away) if away.node == link.peer().id => away.outbox.clone(),
                     // It was given up; what it still says is not heard.
                     _ => return Ok(()),
                 };
                 let over = reports.iter().any(|r| matches!(r, Report::Stopped { .. } | Report::Died { .. }));
-                outbox.news(patch, refers.then_some(carried), reports);
+                outbox.news(patch, refers.then_some(carried), reports, trace);
                 if over {
                     self.forget(incarnation);
                     self.doorbell.ring_again();

@@ -24,6 +24,7 @@ use super::vitals::Vitals;
 use crate::id::{ActorPath, AppId};
 use crate::payload::{Hex, PayloadId};
 use crate::state::{Patch, Value};
+use crate::trace::Cause;
 use crate::transport::Endpoint;
 use crate::wire::{self, CodecError};
 use crate::work::{Closed, Report, Resources};
@@ -151,6 +152,8 @@ pub(crate) enum Control {
         run: u64,
         attempt: u32,
         input: Bytes,
+        #[serde(default, skip_serializing_if = "Cause::is_none")]
+        trace: Cause,
     },
     Cancel {
         incarnation: u64,
@@ -207,6 +210,8 @@ pub(crate) enum Control {
         /// Whether the state now refers to what was carried, and to nothing else.
         refers: bool,
         reports: Vec<Report>,
+        #[serde(default, skip_serializing_if = "Cause::is_none")]
+        trace: Cause,
     },
     Log {
         path: Option<ActorPath>,
@@ -449,7 +454,13 @@ mod tests {
         let mut there = Value::Nil;
         for leaf in 0..3 {
             let patch = tracker.update(&tree(leaf)).unwrap();
-            let news = Control::News { incarnation: 1, patch, refers: false, reports: Vec::new() };
+            let news = Control::News {
+                incarnation: 1,
+                patch,
+                refers: false,
+                reports: Vec::new(),
+                trace: Cause::default(),
+            };
             let Control::News { patch, .. } = travels(&news) else { panic!("it was news") };
             there.apply(patch.unwrap()).unwrap();
             assert_eq!(there, *tracker.value());

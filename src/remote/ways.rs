@@ -94,7 +94,7 @@ impl Route for Way {
         match command {
             Command::Run(order) => {
                 let (run, attempt, input) = (order.run, order.attempt, order.input.bytes.clone());
-                let ordered = Control::Run { incarnation, run, attempt, input };
+                let ordered = Control::Run { incarnation, run, attempt, input, trace: order.cause.clone() };
                 if let Err(why) = self.link.try_control(order.input.holds(), &ordered) {
                     let message = format!("the input cannot be sent to the process of the Work: {why}");
                     let failure = Failure { reason: Reason::UserError, message };

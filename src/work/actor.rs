@@ -22,6 +22,7 @@ use crate::error::Error;
 use crate::id::{ActorPath, AppId};
 use crate::payload::{Holds, PayloadError};
 use crate::state::{Tracker, Value};
+use crate::trace::{Span, What};
 use crate::wire;
 
 /// What an incarnation is made from; boxed on its way, since a future keeps room for what it was made with.
@@ -183,17 +184,19 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) {
     cx.begin(&order);
     let run = order.run;
     set_run(Some(run));
+    let what = What::Run { run, attempt: order.attempt };
+    let span = Span::start(what, cx.path().as_str(), std::slice::from_ref(&order.cause));
     if !order.announced {
-        cx.outbox().report(Report::RunStarted { run });
+        span.within(|| cx.outbox().report(Report::RunStarted { run }));
     }
     let input = wire::decode(&order.input.bytes);
     // The Flow holds what the input refers to until the run is over; this must not do so for longer.
     drop(order);
     let result = match input {
-        Ok(input) => work.run(input, cx).await,
+        Ok(input) => span.around(work.run(input, cx)).await,
         Err(error) => Err(Error::from(error).context("the run's input cannot be read back")),
     };
-    cx.publish(work);
+    span.within(|| cx.publish(work));
     let result = match cx.take_trouble() {
         Some(error) => Err(error.into()),
         None => result,
@@ -206,10 +209,11 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) {
         }
         Err(error) => {
             let mut failure = failure(&error, "");
-            if let Err(second) = work.on_error(&error, cx).await {
+            if let Err(second) = span.around(work.on_error(&error, cx)).await {
                 failure.message = format!("{} (and `on_error` failed: {second:#})", failure.message);
             }
-            cx.publish(work);
+            span.within(|| cx.publish(work));
+            span.failed(&failure.message);
             // A state that still cannot be published is the failure that is being told.
             let _ = cx.take_trouble();
             Report::RunFailed { run, failure }
@@ -218,7 +222,7 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) {
     cx.current = None;
     set_run(None);
     cx.asked.cancel = false;
-    cx.outbox().report(report);
+    span.within(|| cx.outbox().report(report));
 }
 
 fn failure(error: &Error, place: &str) -> Failure {

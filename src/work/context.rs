@@ -21,6 +21,7 @@ use super::run::{Command, RunOrder};
 use crate::id::{ActorPath, AppId};
 use crate::payload::{self, Artifact, ArtifactError, Payload, PayloadError};
 use crate::state::{StateError, Tracker};
+use crate::trace::{Cause, Span, What};
 
 /// The Work was asked to stop. Passed on by `?`, it ends the run in good order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -98,7 +99,8 @@ impl<W: Work> WorkContext<W> {
                 let has_holds = !holds.is_empty();
                 let changed = has_holds || self.holds;
                 self.holds = has_holds;
-                self.outbox.publish(patch, changed.then_some(holds));
+                let span = Span::start(What::Publish, self.identity.path.as_str(), &[Cause::current()]);
+                span.within(|| self.outbox.publish(patch, changed.then_some(holds)));
             }
             Ok(None) => {}
             Err(error) => self.trouble = Some(Box::new(error)),

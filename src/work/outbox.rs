@@ -17,6 +17,7 @@ use super::status::Failure;
 use crate::id::WorkId;
 use crate::payload::Holds;
 use crate::state::Patch;
+use crate::trace::Cause;
 
 /// Something that happened to an incarnation.
 #[derive(Debug, Serialize, Deserialize)]
@@ -71,6 +72,8 @@ pub(crate) struct News {
     /// What the state refers to, when that changed.
     pub(crate) holds: Option<Holds>,
     pub(crate) reports: Vec<Report>,
+    /// What has led to the last of it.
+    pub(crate) cause: Cause,
     /// How many states were published, and how many of them no one will see since a newer one came first.
     pub(crate) published: u32,
     pub(crate) conflated: u32,
@@ -102,11 +105,18 @@ impl Outbox {
             if holds.is_some() {
                 news.holds = holds;
             }
+            news.cause = Cause::current();
         });
     }
 
     /// Both at once, as they came from another process.
-    pub(crate) fn news(&self, patch: Option<Patch>, holds: Option<Holds>, reports: Vec<Report>) {
+    pub(crate) fn news(
+        &self,
+        patch: Option<Patch>,
+        holds: Option<Holds>,
+        reports: Vec<Report>,
+        cause: Cause,
+    ) {
         self.write(|news| {
             if patch.is_some() {
                 news.published += 1;
@@ -121,11 +131,18 @@ impl Outbox {
                 news.holds = holds;
             }
             news.reports.extend(reports);
+            news.cause = cause;
         });
     }
 
     pub(crate) fn report(&self, report: Report) {
-        self.write(|news| news.reports.push(report));
+        self.write(|news| {
+            news.reports.push(report);
+            // A state of the same run that comes with it says more.
+            if news.cause.is_none() {
+                news.cause = Cause::current();
+            }
+        });
     }
 
     fn write(&self, change: impl FnOnce(&mut News)) {

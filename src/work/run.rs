@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::payload::{self, Holds};
+use crate::trace::Cause;
 use crate::wire::{self, CodecError};
 
 /// The identity of an input: the BLAKE3 hash of its encoding, in which order and repetition count and a payload
@@ -68,6 +69,8 @@ pub(crate) struct RunOrder {
     pub(crate) input: Input,
     /// Whether the Flow has been told that it is under way: see [`Mailbox::run`](super::Mailbox::run).
     pub(crate) announced: bool,
+    /// What has led to it.
+    pub(crate) cause: Cause,
 }
 
 /// What a Flow tells an incarnation.

@@ -3,6 +3,7 @@
 use super::{Action, Current, HISTORY, Ledger, Life, Moment, Next, Waiting};
 use crate::flow::policy::Overlap;
 use crate::flow::restart::OnError;
+use crate::trace::Cause;
 use crate::work::{Closed, Failure, Input, Reason, RunKey, RunOrder, Stage, Status};
 
 impl Ledger {
@@ -58,6 +59,8 @@ impl Ledger {
             attempt: waiting.attempts,
             input: waiting.input.clone(),
             announced: false,
+            // The driver knows.
+            cause: Cause::default(),
         }));
         let node = self.node.clone();
         self.tries().sent(run, &waiting, node);
