@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 
 use actix::{Addr, Handler, Message};
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::actions::{Action, NotDone};
 use super::driver::Driver;
@@ -174,6 +174,13 @@ impl Control {
     /// One look at everything.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, AppError> {
         self.call(|driver| driver.snapshot()).await
+    }
+
+    /// The same as soon as there is something newer than `version`; for one at a time.
+    pub(crate) async fn snapshot_after(&self, version: u64) -> Result<oneshot::Receiver<Snapshot>, AppError> {
+        let (onlooker, snapshot) = oneshot::channel();
+        self.call(move |driver| driver.show_after(version, onlooker)).await?;
+        Ok(snapshot)
     }
 
     pub(crate) async fn work_snapshot(&self, path: &str) -> Result<Option<WorkSnapshot>, AppError> {

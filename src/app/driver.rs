@@ -27,6 +27,7 @@ use super::histogram::Histogram;
 use super::hosts::Hosts;
 use super::node::machine;
 use super::shutdown::Shutdown;
+use super::snapshot::Snapshot;
 use super::timers::{Timer, Timers};
 use super::tree::{FlowLife, Tree};
 use crate::flow::{AnyFlow, FlowContext, Found, Moment, Node, Position, Visitor, Walk, lock};
@@ -72,6 +73,8 @@ pub(crate) struct Driver {
     /// Dropped with the driver, which is how those who do not look at every change hear of its end.
     alive: watch::Sender<()>,
     pub(super) changed: bool,
+    /// Waits for the next change, and is shown what came of it at once: asking then would take two wake-ups more.
+    onlooker: Option<oneshot::Sender<Snapshot>>,
 }
 
 /// What wakes the driver.
@@ -112,6 +115,7 @@ impl Driver {
             version: watch::Sender::new(0),
             alive: watch::Sender::new(()),
             changed: false,
+            onlooker: None,
         };
         let fields = driver.walk_tree().map_err(AppError::Failed)?;
         driver.check_places(&fields)?;
@@ -151,6 +155,16 @@ impl Driver {
 
     pub(super) fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// Shows everything to `onlooker` as soon as there is something newer than `version`.
+    pub(super) fn show_after(&mut self, version: u64, onlooker: oneshot::Sender<Snapshot>) {
+        if self.version() == version {
+            self.onlooker = Some(onlooker);
+        } else {
+            // It may have given up.
+            let _ = onlooker.send(self.snapshot());
+        }
     }
 
     pub(super) fn alive(&self) -> watch::Receiver<()> {
@@ -307,6 +321,12 @@ impl Driver {
         self.hosts.flush();
         if std::mem::take(&mut self.changed) {
             self.version.send_modify(|version| *version += 1);
+            if let Some(onlooker) = self.onlooker.take()
+                && !onlooker.is_closed()
+            {
+                // It may have given up just now.
+                let _ = onlooker.send(self.snapshot());
+            }
         }
         self.arm();
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::hub::Hub;
-use crate::app::Control;
+use crate::app::{Control, Snapshot};
 use crate::http::model::{About, LogView, StatusView, status_view};
 use crate::id::AppId;
 use crate::state::{Tracker, Value};
@@ -34,10 +34,10 @@ struct Document<'a> {
 
 /// Looks at the App for as long as it lives.
 pub(in crate::http) async fn watch(control: Control, about: About, hub: Arc<Hub>, app: AppId) {
-    let mut changes = control.changes();
     let mut lines = logs::last();
     let mut tracker = Tracker::new(usize::MAX);
     let mut shown: Option<u64> = None;
+    let mut next: Option<Snapshot> = None;
     let mut line = 0;
     let mut watched = Instant::now();
     loop {
@@ -45,7 +45,7 @@ pub(in crate::http) async fn watch(control: Control, about: About, hub: Arc<Hub>
             watched = Instant::now();
         } else if watched.elapsed() >= LINGER || shown.is_none() {
             hub.clear();
-            (tracker, shown) = (Tracker::new(usize::MAX), None);
+            (tracker, shown, next) = (Tracker::new(usize::MAX), None, None);
             tokio::select! {
                 () = hub.joined.notified() => {}
                 () = control.ended() => return,
@@ -57,8 +57,13 @@ pub(in crate::http) async fn watch(control: Control, about: About, hub: Arc<Hub>
             line = *lines.borrow_and_update();
         }
         let began = Instant::now();
-        changes.mark_unchanged();
-        let Ok(snapshot) = control.snapshot().await else { return };
+        let snapshot = match next.take() {
+            Some(snapshot) => snapshot,
+            None => match control.snapshot().await {
+                Ok(snapshot) => snapshot,
+                Err(_) => return,
+            },
+        };
         let state = snapshot.state.as_ref().cloned().unwrap_or_default();
         let document = Document { status: status_view(&snapshot, &about), state: &state };
         let patch = match tracker.update(&document) {
@@ -98,8 +103,12 @@ pub(in crate::http) async fn watch(control: Control, about: About, hub: Arc<Hub>
         let rest = FRAME.max(snapshot.took * 10).max(began.elapsed());
         tokio::time::sleep(rest).await;
         let linger = if hub.streams() > 0 { REFRESH } else { LINGER };
+        let Ok(changed) = control.snapshot_after(snapshot.version).await else { return };
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            snapshot = changed => match snapshot {
+                Ok(snapshot) => next = Some(snapshot),
+                Err(_) => return,
+            },
             _ = lines.changed() => {}
             () = tokio::time::sleep(linger) => {}
         }
