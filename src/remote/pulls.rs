@@ -9,6 +9,7 @@
 //! - Few large values are served at once, the others in the order in which they were asked for.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use super::references::Source;
 use crate::payload::{
     self, Chunks, FetchError, Hex, Opened, Outgoing, Outline, PayloadId, SMALL, Waited, Want,
 };
-use crate::transport::{Connection, TransportError};
+use crate::transport::{Connection, Cutter, TransportError};
 use crate::wire::{self, Frame};
 
 /// So many large values are served at once.
@@ -480,14 +481,18 @@ impl Bridge {
             let Some(outgoing) = outgoing.filter(|_| !done) else { continue };
             let _turn = if left > SMALL { SERVED.acquire().await.ok() } else { None };
             let runtime = Handle::current();
+            let patience = self.settings().grace;
+            // This may be dropped while the thread waits for a peer that takes nothing.
+            let cutter = connection.cutter()?;
             let written = tokio::task::spawn_blocking(move || {
-                let (connection, written) =
-                    connection.write_blocking(&runtime, |out| outgoing.write_from(request.from, out))?;
+                let write = |out: &mut dyn io::Write| outgoing.write_from(request.from, out);
+                let (connection, written) = connection.write_blocking(&runtime, patience, write)?;
                 written.map_err(|error| DialError::NotUnderstood(error.to_string()))?;
                 Ok::<_, DialError>(connection)
             });
             // A panic in a user's `Serialize` ends the connection; the other side asks somebody else.
             connection = written.await.map_err(|error| DialError::NotUnderstood(error.to_string()))??;
+            cutter.map(Cutter::spare);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! A connection that has proved itself, and the frames on it.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ use crate::wire::Frame;
 /// How much is read at once at least and at most: room grows while reads fill it.
 const SMALL_READ: usize = 16 * 1024;
 const LARGE_READ: usize = 256 * 1024;
+
+/// So much a peer has to take before the patience with it ends, where the system does not watch it.
+const PIECE: usize = 64 * 1024;
 
 /// How long, and how often, a peer that was dismissed is heard out.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -92,6 +96,24 @@ impl DirectWriter {
     }
 }
 
+/// Ends a connection when it is dropped, unless it was told to [`spare`](Self::spare) it.
+pub(crate) struct Cutter(Option<std::net::TcpStream>);
+
+impl Cutter {
+    pub(crate) fn spare(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Cutter {
+    fn drop(&mut self) {
+        if let Some(socket) = &self.0 {
+            // It may be closed already.
+            let _ = socket.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
 impl Stream {
     /// What both ends do the handshake with.
     pub(super) fn as_io(&mut self) -> &mut (dyn Io + Send) {
@@ -154,12 +176,26 @@ impl Connection {
         &self.reader.peer
     }
 
-    /// Writes much, from a thread that may block and that belongs to this runtime, and gives the connection back.
+    /// What ends the connection, from whatever thread, also one that is blocked in it; `None` with TLS, where nothing
+    /// blocks once the runtime ends.
+    pub(crate) fn cutter(&self) -> Result<Option<Cutter>, TransportError> {
+        let socket = match &self.writer.half {
+            WriteHalf::Tcp(half) => half.as_ref().as_ref().as_fd().try_clone_to_owned(),
+            WriteHalf::Unix(half) => half.descriptor().try_clone_to_owned(),
+            WriteHalf::Tls(_) => return Ok(None),
+        };
+        let socket = socket.map_err(|error| TransportError::broken(self.peer(), error))?;
+        Ok(Some(Cutter(Some(socket.into()))))
+    }
+
+    /// Writes much, from a thread that may block and that belongs to this runtime, and gives the connection back. A peer
+    /// that takes nothing for as long as `patience` is given up.
     ///
     /// Without TLS the thread writes to the socket itself, so that the runtime's own thread is not woken for each piece.
     pub(crate) fn write_blocking<E>(
         self,
         runtime: &Handle,
+        patience: Duration,
         write: impl FnOnce(&mut dyn io::Write) -> Result<(), E>,
     ) -> Result<(Self, Result<(), E>), TransportError> {
         let Self { reader, writer } = self;
@@ -174,6 +210,7 @@ impl Connection {
                 let stream = read.reunite(write_half).map_err(|error| broken(io::Error::other(error)))?;
                 let mut stream = stream.into_std().map_err(broken)?;
                 stream.set_nonblocking(false).map_err(broken)?;
+                stream.set_write_timeout(Some(patience)).map_err(broken)?;
                 let result = write(&mut stream);
                 stream.set_nonblocking(true).map_err(broken)?;
                 let _entered = runtime.enter();
@@ -181,12 +218,12 @@ impl Connection {
                 ((ReadHalf::Tcp(read), WriteHalf::Tcp(Arc::new(write))), result)
             }
             (read, Err(WriteHalf::Unix(half))) => {
-                let result = half.blocking(write).map_err(broken)?;
+                let result = half.blocking(patience, write).map_err(broken)?;
                 ((read, WriteHalf::Unix(half)), result)
             }
             (_, Ok(_)) => unreachable!("both halves are of one connection"),
             (read, Err(mut write_half)) => {
-                let result = write(&mut Blocking { half: &mut write_half, runtime });
+                let result = write(&mut Blocking { half: &mut write_half, runtime, patience });
                 ((read, write_half), result)
             }
         };
@@ -238,11 +275,14 @@ impl Connection {
 struct Blocking<'a> {
     half: &'a mut WriteHalf,
     runtime: &'a Handle,
+    patience: Duration,
 }
 
 impl io::Write for Blocking<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.runtime.block_on(self.half.write_all(bytes)).map(|()| bytes.len())
+        let bytes = &bytes[..bytes.len().min(PIECE)];
+        let written = self.runtime.block_on(timeout(self.patience, self.half.write_all(bytes)));
+        written.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map(|()| bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

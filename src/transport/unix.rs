@@ -7,7 +7,9 @@
 
 use std::io::{self, Write};
 use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
@@ -54,11 +56,20 @@ impl WriteHalf {
     }
 
     /// Lets a thread that may block write, while nobody reads.
-    pub(super) fn blocking<R>(&self, write: impl FnOnce(&mut dyn Write) -> R) -> io::Result<R> {
+    pub(super) fn blocking<R>(
+        &self,
+        patience: Duration,
+        write: impl FnOnce(&mut dyn Write) -> R,
+    ) -> io::Result<R> {
         self.0.set_nonblocking(false)?;
+        self.0.set_write_timeout(Some(patience))?;
         let result = write(&mut &self.0);
         self.0.set_nonblocking(true)?;
         Ok(result)
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     pub(super) fn close(&self) {

@@ -10,7 +10,7 @@ use flowright::testing::TestApp;
 use flowright::{Config, PayloadUsage};
 
 use crate::certificates::certs;
-use crate::proxy::{Proxy, Trap};
+use crate::proxy::{Proxy, Trap, Weather};
 use crate::support::{Process, joining, program as this_program, times};
 
 crate::tests![
@@ -31,6 +31,7 @@ crate::tests![
     a_source_that_is_killed_on_the_way_is_an_error_that_names_it,
     a_source_that_is_killed_on_the_way_is_replaced,
     a_pull_that_is_given_up_leaves_nothing,
+    a_puller_that_takes_nothing_holds_up_nobody,
     more_values_than_there_is_memory_for_wait_on_disk,
     without_room_the_error_says_what_to_do,
     a_value_is_pulled_by_dereferencing_it,
@@ -623,6 +624,20 @@ fn a_pull_that_is_given_up_leaves_nothing() {
     for clerk in ["a", "b"] {
         open.until(clerk, |usage| usage.memory == 0);
     }
+    open.app.stop().result.unwrap();
+}
+
+fn a_puller_that_takes_nothing_holds_up_nobody() {
+    let (open, proxy, _node) = behind_a_proxy(["thread", "behind=proxy", "thread"], |office, _| {
+        let made =
+            office.a.run(Errand::Make { count: 1, length: 200_000_000, seed: 1 }).finished()?.made[0].clone();
+        office.b.run(Errand::Watch(made));
+        Ok(())
+    });
+    proxy.set(Weather::Slow(5_000_000));
+    open.app.wait_for_state("b", |clerk: &Clerk| clerk.received > 0);
+    proxy.set(Weather::Hold);
+    // The thread that gives the value away waits for room now; it ends with the App.
     open.app.stop().result.unwrap();
 }
 
