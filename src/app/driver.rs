@@ -225,7 +225,7 @@ impl Driver {
                     record.ledger.report(Report::Died { failure }, now);
                 }
             }
-            cause.within(|| self.act(id));
+            self.act(id);
             self.mark_up(owner);
             self.note_cause(owner, &cause);
         }

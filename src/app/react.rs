@@ -15,7 +15,7 @@ use super::tree::{Child, FlowLife};
 use crate::flow::{Action, Ending, FlowError, Interrupt, Scope, enter, leave, lock};
 use crate::id::{FlowId, WorkId};
 use crate::state::Value;
-use crate::trace::{Cause, Span, What};
+use crate::trace::{Span, What};
 use crate::work::{Command, Failure, HostError, Reason, Report, forget_addresses, panic_message};
 
 /// A reaction longer than this is logged.
@@ -53,7 +53,7 @@ impl Driver {
             entry.cx = Some(cx);
         }
         self.set_flow_timer(id);
-        span.within(|| self.carry_out(id, scope));
+        self.carry_out(id, scope);
         let path = path.to_string();
         match result {
             None | Some(Ok(Ok(()) | Err(Interrupt::Pending))) => {}
@@ -145,8 +145,7 @@ impl Driver {
                     }
                     // What was to be sent to an incarnation that is not there has been taken back.
                     Action::Send(_) if !launched => {}
-                    Action::Send(mut order) => {
-                        order.cause = Cause::current();
+                    Action::Send(order) => {
                         let run = order.run;
                         if record.mailbox.run(order) {
                             record.ledger.report(Report::RunStarted { run }, self.clock.now());

@@ -20,6 +20,7 @@ pub(crate) use self::runs::{Outcomes, RunEntry};
 use super::policy::{OnNodeLost, Policy};
 use super::restart::Restarts;
 use crate::id::IdMap;
+use crate::trace::Cause;
 use crate::work::{Closed, Failure, Input, Reason, Report, RunKey, RunOrder, Stage, Status};
 
 /// A point in time, given to a core that has no clock.
@@ -122,6 +123,8 @@ struct Waiting {
     forgotten: bool,
     /// Whether it was asked to stop with its Work, so that it does not start again with it.
     stopped: bool,
+    /// The reaction that has asked for it, also when it starts much later.
+    cause: Cause,
 }
 
 impl Waiting {

@@ -34,7 +34,9 @@ impl Ledger {
             self.actions.push(Action::Cancel { run: current.run });
         }
         let queued = now.wall;
-        self.queue.push_back(Waiting { key, input, queued, attempts: 0, forgotten: false, stopped: false });
+        let cause = Cause::current();
+        let waiting = Waiting { key, input, queued, attempts: 0, forgotten: false, stopped: false, cause };
+        self.queue.push_back(waiting);
         let waits_for = self.waits_for.as_deref().filter(|_| self.life == Life::Unplaced).map(str::to_owned);
         self.record(Some(key), Stage::Pending, None, waits_for, 0, now);
         match &mut self.life {
@@ -59,8 +61,7 @@ impl Ledger {
             attempt: waiting.attempts,
             input: waiting.input.clone(),
             announced: false,
-            // The driver knows.
-            cause: Cause::default(),
+            cause: waiting.cause.clone(),
         }));
         let node = self.node.clone();
         self.tries().sent(run, &waiting, node);
