@@ -1,1 +1,25 @@
-fn main() {}
+//! Other actor systems between two processes: `remote-peers case NAME` starts the other process, measures, and prints a
+//! line for each figure. The bench `remote` beside this runs it, in turns with its own cases.
+
+mod peers;
+mod support;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["case", name] => peers::call(name),
+        ["serve", name, port] => match port.parse() {
+            Ok(port) => peers::serve(name, port),
+            Err(_) => false,
+        },
+        _ => false,
+    }
+    .then_some(ExitCode::SUCCESS)
+    .unwrap_or_else(|| {
+        eprintln!("remote-peers: `case NAME`, with a NAME of: {}", peers::NAMES.join(", "));
+        ExitCode::FAILURE
+    })
+}

@@ -39,6 +39,7 @@ struct Options {
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let app = std::env::var(support::APP).unwrap_or_default();
+    support::end_with_parent();
     match arguments.next().as_deref() {
         Some("node") => match app.as_str() {
             "load" => load::node(),

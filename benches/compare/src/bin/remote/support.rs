@@ -9,6 +9,19 @@ use rustix::time::{ClockId, clock_gettime};
 /// Says to a node which App it is a node of; a child inherits what its parent was told.
 pub const APP: &str = "COMPARE_REMOTE_APP";
 
+/// Set for a child that is to end when its standard input does: with its parent, however that ends.
+const ENDS_WITH_PARENT: &str = "COMPARE_REMOTE_ENDS_WITH_PARENT";
+
+/// Has this process end with its parent, where that was asked for.
+pub fn end_with_parent() {
+    if std::env::var_os(ENDS_WITH_PARENT).is_some() {
+        std::thread::spawn(|| {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            std::process::exit(1);
+        });
+    }
+}
+
 /// Nanoseconds since the machine was started: the same clock in all processes, which nobody sets.
 pub fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
@@ -38,7 +51,7 @@ pub struct Killed(pub Child);
 
 impl Killed {
     pub fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).spawn().expect("it starts"))
+        Self(command.env(ENDS_WITH_PARENT, "").stdin(Stdio::piped()).spawn().expect("it starts"))
     }
 
     /// The same, and the first line that it prints.
