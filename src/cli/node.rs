@@ -132,7 +132,7 @@ impl App {
                 i32::from(super::run::exit_code(&error))
             }
         };
-        drop(exporting);
+        exporting.end();
         // A Work that blocks its thread must not keep the process.
         std::process::exit(code)
     }

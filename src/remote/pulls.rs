@@ -24,7 +24,7 @@ use super::references::Source;
 use crate::payload::{
     self, Chunks, FetchError, Hex, Opened, Outgoing, Outline, PayloadId, SMALL, Waited, Want,
 };
-use crate::transport::{Connection, Cutter, TransportError};
+use crate::transport::{Connection, TransportError};
 use crate::wire::{self, Frame};
 
 /// So many large values are served at once.
@@ -492,7 +492,9 @@ impl Bridge {
             });
             // A panic in a user's `Serialize` ends the connection; the other side asks somebody else.
             connection = written.await.map_err(|error| DialError::NotUnderstood(error.to_string()))??;
-            cutter.map(Cutter::spare);
+            if let Some(cutter) = cutter {
+                cutter.spare();
+            }
         }
     }
 }

@@ -42,6 +42,13 @@ pub(crate) fn export() -> Exporting {
     }
 }
 
+impl Exporting {
+    /// Waits until all is sent, where nothing is dropped any more.
+    pub(crate) fn end(self) {
+        drop(self);
+    }
+}
+
 impl Drop for Exporting {
     fn drop(&mut self) {
         if let Some(provider) = self.0.take()

@@ -9,7 +9,7 @@ use super::What;
 
 /// What has led to something: nothing that is known.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Cause;
+pub(crate) struct Cause {}
 
 impl Cause {
     pub(crate) fn is_none(&self) -> bool {
@@ -17,7 +17,7 @@ impl Cause {
     }
 
     pub(crate) fn current() -> Self {
-        Self
+        Self {}
     }
 
     pub(crate) fn within<R>(&self, what: impl FnOnce() -> R) -> R {
@@ -33,7 +33,7 @@ impl Serialize for Cause {
 
 impl<'de> Deserialize<'de> for Cause {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        IgnoredAny::deserialize(deserializer).map(|_| Self)
+        IgnoredAny::deserialize(deserializer).map(|_| Self {})
     }
 }
 
@@ -57,6 +57,10 @@ impl Span {
 
 /// Nothing is sent.
 pub(crate) struct Exporting;
+
+impl Exporting {
+    pub(crate) fn end(self) {}
+}
 
 pub(crate) fn export() -> Exporting {
     Exporting

@@ -35,7 +35,7 @@ mod tls;
 mod unix;
 mod unproved;
 
-pub(crate) use self::connection::{Connection, Cutter, DirectWriter, FrameReader, FrameWriter};
+pub(crate) use self::connection::{Connection, DirectWriter, FrameReader, FrameWriter};
 pub(crate) use self::dial::dial;
 pub use self::endpoint::Endpoint;
 pub use self::error::TransportError;
