@@ -5,8 +5,17 @@ mod peers;
 mod support;
 
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// A case that runs longer than this is given up.
+const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
+    std::thread::spawn(|| {
+        std::thread::sleep(LIMIT);
+        eprintln!("remote-peers: given up after {} s", LIMIT.as_secs());
+        std::process::exit(124);
+    });
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {

@@ -11,15 +11,9 @@ const ASKS: u64 = 20_000;
 /// The bytes beside the number that each message has.
 pub const PADDING: [u8; 40] = [7; 40];
 
-/// A runtime of one thread, which is the faster one for messages one after the other.
+/// A runtime of one thread.
 pub fn on_one_thread<T>(main: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(main)
-}
-
-/// A runtime of two threads.
-pub fn on_two_threads<T: Send + 'static>(main: impl Future<Output = T> + Send + 'static) -> T {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.expect("a runtime").block_on(async { tokio::spawn(main).await.expect("no panic") })
 }
 
 /// Times questions, one after the other: `while let Some(number) = asks.next()`, and [`answered`](Self::answered) behind
@@ -78,7 +72,8 @@ impl Server {
     /// Waits until it has said something, which it does when it is ready.
     pub fn started_by(command: impl FnOnce(u16) -> Command) -> Self {
         let port = free_port();
-        let mut child = command(port).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut child =
+            command(port).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
         let mut line = String::new();
         let out = child.stdout.take().expect("it is piped");
         std::io::BufReader::new(out).read_line(&mut line).expect("it is ready");

@@ -2,7 +2,6 @@
 
 mod elfo;
 mod erlang;
-mod kameo;
 mod ractor;
 mod tonic;
 
@@ -15,12 +14,11 @@ struct Peer {
 const PEERS: &[Peer] = &[
     Peer { name: "elfo", serve: elfo::serve, call: elfo::call },
     Peer { name: "ractor_cluster", serve: ractor::serve, call: ractor::call },
-    Peer { name: "kameo", serve: kameo::serve, call: kameo::call },
     Peer { name: "tonic", serve: tonic::serve, call: tonic::call },
     Peer { name: "erlang", serve: erlang::serve, call: erlang::call },
 ];
 
-pub const NAMES: &[&str] = &["elfo", "ractor_cluster", "kameo", "tonic", "erlang"];
+pub const NAMES: &[&str] = &["elfo", "ractor_cluster", "tonic", "erlang"];
 
 fn find(name: &str) -> Option<&'static Peer> {
     PEERS.iter().find(|peer| peer.name == name)

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use flowright::Selector;
@@ -17,6 +18,9 @@ const WARM_UP: Duration = Duration::from_secs(2);
 const WINDOW: Duration = Duration::from_secs(6);
 /// How long a reaction takes where the head is overloaded.
 const SLOW: Duration = Duration::from_millis(100);
+
+/// Whether the counting is over, and reactions need not be slow any more.
+static OVER: AtomicBool = AtomicBool::new(false);
 
 /// Publishes at a steady rate until it is told to end.
 #[derive(Default, Serialize, Deserialize)]
@@ -104,7 +108,7 @@ impl Flow for Load {
             self.looked[self.turn] = ticker.stamp;
             self.ages.push(now_ns() - ticker.stamp);
         }
-        if self.is_slow {
+        if self.is_slow && !OVER.load(Ordering::Relaxed) {
             std::thread::sleep(SLOW);
         }
         // Those of the last moments, a few at a time: sorting is not what is measured.
@@ -183,6 +187,7 @@ pub fn measure(case: &str) {
     figure("node-rss-begin", far.resident_mib);
     figure("node-rss-end", far_then.resident_mib);
 
+    OVER.store(true, Ordering::Relaxed);
     // Nothing that was published last is lost, however much of it conflated.
     let last = |number: usize| {
         let ticker = app.work::<Ticker>(&format!("tickers.{number}"));
