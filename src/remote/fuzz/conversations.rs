@@ -246,6 +246,8 @@ pub async fn greeting(data: &[u8]) {
     let mut begun = Unproved::new(1);
     begun.begin(|turn| spawn_local(bridge.take_in(connection, turn)).abort_handle());
     settle().await;
+    // Nobody there would say that it has heard of the end.
+    head.bridge.accepted().iter().for_each(|link| link.end());
     head.end("it is over").await;
     drop(peer);
     forget_addresses(app, None);
