@@ -77,6 +77,19 @@ impl Held {
     }
 }
 
+/// Waits until no thread of this process has this name.
+#[track_caller]
+pub(crate) fn wait_for_the_end_of(thread: &str) {
+    let deadline = Instant::now() + LIMIT;
+    let is_one = |entry: std::fs::DirEntry| {
+        std::fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.trim() == thread)
+    };
+    while std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten().any(is_one) {
+        assert!(Instant::now() < deadline, "`{thread}` is still there");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
 /// The processes that a process has started and that are there, also those that have ended and were not asked how.
 pub(crate) fn children_of(process: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();

@@ -10,6 +10,7 @@ use flowright::testing::TestApp;
 use flowright::{Config, PayloadUsage};
 
 use crate::certificates::certs;
+use crate::held::wait_for_the_end_of;
 use crate::proxy::{Proxy, Trap, Weather};
 use crate::support::{Process, joining, program as this_program, times};
 
@@ -637,8 +638,10 @@ fn a_puller_that_takes_nothing_holds_up_nobody() {
     proxy.set(Weather::Slow(5_000_000));
     open.app.wait_for_state("b", |clerk: &Clerk| clerk.received > 0);
     proxy.set(Weather::Hold);
-    // The thread that gives the value away waits for room now; it ends with the App.
+    // The thread that gives the value away waits for room now; it ends with the App, also while nothing closes its connection.
     open.app.stop().result.unwrap();
+    wait_for_the_end_of("tokio-rt-worker");
+    drop(proxy);
 }
 
 /// A directory that is removed in the end.
