@@ -1,14 +1,17 @@
 //! What was written last for all clients, and the place of each in it.
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use serde::Serialize;
+use serde_json::json;
 use tokio::sync::{Notify, watch};
 
-use crate::state::Value;
+use crate::state::{StateError, Tracker};
 
 /// What is kept for clients that lag behind.
 const EVENTS: usize = 4096;
@@ -30,14 +33,14 @@ pub(super) struct Inner {
     next: u64,
     events: VecDeque<(u64, Bytes)>,
     bytes: usize,
-    pub(super) current: Option<Arc<Current>>,
+    current: Option<Current>,
 }
 
 /// All there is to see.
-pub(super) struct Current {
-    document: Value,
+struct Current {
+    tracker: Tracker,
     /// Written when somebody needs it.
-    json: OnceLock<Bytes>,
+    json: Option<Bytes>,
 }
 
 /// What a client is sent next.
@@ -49,6 +52,7 @@ pub(super) enum Next {
     Anew {
         missed: Option<u64>,
         at: u64,
+        everything: Bytes,
     },
 }
 
@@ -72,24 +76,35 @@ impl Hub {
         self.streams.load(Ordering::Acquire)
     }
 
-    /// Shows what there is now, and the events that led to it.
-    pub(super) fn show(&self, document: Option<Value>, events: Vec<(&'static str, String)>, skipped: u64) {
+    /// Shows what there is now, at `version`, and the lines that were logged meanwhile, without so many that were skipped.
+    pub(super) fn show(
+        &self,
+        document: &impl Serialize,
+        version: u64,
+        lines: &[String],
+        skipped: u64,
+    ) -> Result<(), StateError> {
         let mut inner = self.lock();
         inner.next += skipped;
-        if let Some(document) = document {
-            let first = inner.current.is_none();
-            inner.current = Some(Arc::new(Current { document, json: OnceLock::new() }));
-            if first {
+        let known = inner.current.is_some();
+        let current = inner.current.get_or_insert_with(Current::new);
+        if let Some(patch) = current.tracker.update(document)? {
+            current.json = None;
+            if known {
+                let change = json!({ "version": version, "ops": patch.to_json_patch() });
+                inner.push("patch", change);
+            } else {
                 // Whoever has waited for it.
                 inner.next += 1;
             }
         }
-        for (name, data) in events {
-            inner.push(name, &data);
+        for line in lines {
+            inner.push("log", line);
         }
         let last = inner.next - 1;
         drop(inner);
         self.last.send_if_modified(|known| std::mem::replace(known, last) != last);
+        Ok(())
     }
 
     /// Forgets what there was; nobody looks.
@@ -102,7 +117,7 @@ impl Hub {
 }
 
 impl Inner {
-    fn push(&mut self, name: &str, data: &str) {
+    fn push(&mut self, name: &str, data: impl Display) {
         let id = self.next;
         self.next += 1;
         let event = Bytes::from(format!("id: {id}\nevent: {name}\ndata: {data}\n\n"));
@@ -114,37 +129,43 @@ impl Inner {
         }
     }
 
-    pub(super) fn next_for(&self, seen: Option<u64>) -> Next {
-        if self.current.is_none() {
-            return Next::Wait;
-        }
+    pub(super) fn next_for(&mut self, seen: Option<u64>) -> Next {
         let last = self.next - 1;
+        let Some(current) = &mut self.current else { return Next::Wait };
         let Some(seen) = seen.filter(|seen| *seen <= last) else {
-            return Next::Anew { missed: None, at: last };
+            return Next::Anew { missed: None, at: last, everything: current.json() };
         };
         if seen == last {
             return Next::Wait;
         }
         let start = self.events.partition_point(|(id, _)| *id <= seen);
-        let mut upto = seen;
-        let mut piece = Vec::new();
-        for (id, event) in self.events.range(start..) {
-            if *id != upto + 1 || !piece.is_empty() && piece.len() + event.len() > PIECE {
+        let mut kept = self.events.range(start..).zip(seen + 1..);
+        let first = match kept.next() {
+            Some(((id, event), next)) if *id == next => event,
+            _ => return Next::Anew { missed: Some(last - seen), at: last, everything: current.json() },
+        };
+        // One alone is the same bytes for all clients.
+        let (mut upto, mut piece) = (seen + 1, Vec::new());
+        for ((id, event), next) in kept {
+            if *id != next || first.len() + piece.len() + event.len() > PIECE {
                 break;
             }
             piece.extend_from_slice(event);
-            upto = *id;
+            upto = next;
         }
-        if piece.is_empty() {
-            return Next::Anew { missed: Some(last - seen), at: last };
-        }
-        Next::Bytes(Bytes::from(piece), upto)
+        let bytes = if piece.is_empty() { first.clone() } else { [&first[..], &piece].concat().into() };
+        Next::Bytes(bytes, upto)
     }
 }
 
 impl Current {
-    pub(super) fn json(&self) -> Bytes {
-        self.json.get_or_init(|| Bytes::from(self.document.to_json().to_string())).clone()
+    fn new() -> Self {
+        Self { tracker: Tracker::new(usize::MAX), json: None }
+    }
+
+    fn json(&mut self) -> Bytes {
+        let write = || Bytes::from(self.tracker.value().to_json().to_string());
+        self.json.get_or_insert_with(write).clone()
     }
 }
 
@@ -160,13 +181,21 @@ mod tests {
 
     fn hub() -> Hub {
         let hub = Hub::new();
-        hub.show(Some(Value::U64(0)), Vec::new(), 0);
+        show(&hub, &[], 0);
         hub
+    }
+
+    fn show(hub: &Hub, lines: &[&str], skipped: u64) {
+        let lines: Vec<_> = lines.iter().map(|&line| line.to_owned()).collect();
+        hub.show(&json!({ "a": 1 }), 1, &lines, skipped).expect("it is JSON");
     }
 
     fn start(hub: &Hub) -> u64 {
         match hub.next(None) {
-            Next::Anew { missed: None, at } => at,
+            Next::Anew { missed: None, at, everything } => {
+                assert_eq!(&everything[..], br#"{"a":1}"#);
+                at
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -176,7 +205,7 @@ mod tests {
         let hub = hub();
         let at = start(&hub);
         assert_eq!(hub.next(Some(at)), Next::Wait);
-        hub.show(None, vec![("log", "a".into()), ("log", "b".into())], 0);
+        show(&hub, &["a", "b"], 0);
         let Next::Bytes(bytes, seen) = hub.next(Some(at)) else { panic!("it is there") };
         let text = format!("id: {}\nevent: log\ndata: a\n\nid: {}\nevent: log\ndata: b\n\n", at + 1, at + 2);
         assert_eq!((&bytes[..], seen), (text.as_bytes(), at + 2));
@@ -189,27 +218,42 @@ mod tests {
         let hub = hub();
         let at = start(&hub);
         for _ in 0..3 * EVENTS {
-            hub.show(None, vec![("log", "x".repeat(2000))], 0);
+            show(&hub, &[&"x".repeat(2000)], 0);
         }
         let last = at + 3 * EVENTS as u64;
-        assert_eq!(hub.next(Some(at)), Next::Anew { missed: Some(3 * EVENTS as u64), at: last });
+        let next = hub.next(Some(at));
+        assert!(
+            matches!(next, Next::Anew { missed, at, .. } if missed == Some(3 * EVENTS as u64) && at == last)
+        );
         let inner = hub.lock();
         assert!(inner.bytes <= BYTES && inner.events.len() <= EVENTS, "{} bytes", inner.bytes);
+    }
+
+    #[test]
+    fn a_change_is_one_patch_and_what_does_not_change_is_none() {
+        let hub = hub();
+        let at = start(&hub);
+        show(&hub, &[], 0);
+        assert_eq!(hub.next(Some(at)), Next::Wait);
+        hub.show(&json!({ "a": 2 }), 7, &[], 0).expect("it is JSON");
+        let Next::Bytes(bytes, _) = hub.next(Some(at)) else { panic!("it is there") };
+        let change = json!({ "version": 7, "ops": [{ "op": "replace", "path": "/a", "value": 2 }] });
+        assert_eq!(bytes, format!("id: {}\nevent: patch\ndata: {change}\n\n", at + 1));
     }
 
     #[test]
     fn lines_that_were_left_out_count_as_missed() {
         let hub = hub();
         let at = start(&hub);
-        hub.show(None, vec![("log", "last".into())], 7);
-        assert_eq!(hub.next(Some(at)), Next::Anew { missed: Some(8), at: at + 8 });
+        show(&hub, &["last"], 7);
+        assert!(matches!(hub.next(Some(at)), Next::Anew { missed: Some(8), at: then, .. } if then == at + 8));
     }
 
     #[test]
     fn the_events_of_another_life_are_not_taken_for_those_of_this_one() {
         let hub = hub();
         let at = start(&hub);
-        assert_eq!(hub.next(Some(at + 1000)), Next::Anew { missed: None, at });
+        assert!(matches!(hub.next(Some(at + 1000)), Next::Anew { missed: None, .. }));
         assert!(matches!(hub.next(Some(3)), Next::Anew { missed: Some(_), .. }));
     }
 }

@@ -54,24 +54,21 @@ impl Stream {
                 return Some(piece);
             }
             self.last.mark_unchanged();
-            let (next, current) = {
-                let inner = self.hub.lock();
-                (inner.next_for(self.seen), inner.current.clone())
-            };
-            match (next, current) {
-                (Next::Bytes(bytes, seen), _) => {
+            let next = self.hub.lock().next_for(self.seen);
+            match next {
+                Next::Bytes(bytes, seen) => {
                     self.seen = Some(seen);
                     return Some(bytes);
                 }
-                (Next::Anew { missed, at }, Some(current)) => {
+                Next::Anew { missed, at, everything } => {
                     let missed = missed.map(|events| {
                         format!("id: {at}\nevent: missed\ndata: {}\n\n", json!({ "events": events }))
                     });
                     let head = format!("{}id: {at}\nevent: snapshot\ndata: ", missed.unwrap_or_default());
-                    self.pieces.extend([head.into(), current.json(), Bytes::from_static(b"\n\n")]);
+                    self.pieces.extend([head.into(), everything, Bytes::from_static(b"\n\n")]);
                     self.seen = Some(at);
                 }
-                _ => tokio::select! {
+                Next::Wait => tokio::select! {
                     changed = self.last.changed() => if changed.is_err() { return None },
                     () = tokio::time::sleep(HEARTBEAT) => return Some(Bytes::from_static(b": still here\n\n")),
                 },

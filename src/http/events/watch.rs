@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use serde::Serialize;
-use serde_json::json;
 
 use super::hub::Hub;
 use crate::app::{Control, Snapshot};
 use crate::http::model::{About, LogView, StatusView, status_view};
 use crate::id::AppId;
-use crate::state::{Tracker, Value};
-use crate::work::logs::{self, Wanted};
+use crate::state::Value;
+use crate::work::logs::{self, Line, Wanted};
 
 /// How often clients are sent something new at most: what a screen shows.
 const FRAME: Duration = Duration::from_millis(16);
@@ -35,7 +34,6 @@ struct Document<'a> {
 /// Looks at the App for as long as it lives.
 pub(in crate::http) async fn watch(control: Control, about: About, hub: Arc<Hub>, app: AppId) {
     let mut lines = logs::last();
-    let mut tracker = Tracker::new(usize::MAX);
     let mut shown: Option<u64> = None;
     let mut next: Option<Snapshot> = None;
     let mut line = 0;
@@ -45,7 +43,7 @@ pub(in crate::http) async fn watch(control: Control, about: About, hub: Arc<Hub>
             watched = Instant::now();
         } else if watched.elapsed() >= LINGER || shown.is_none() {
             hub.clear();
-            (tracker, shown, next) = (Tracker::new(usize::MAX), None, None);
+            (shown, next) = (None, None);
             tokio::select! {
                 () = hub.joined.notified() => {}
                 () = control.ended() => return,
@@ -66,20 +64,6 @@ pub(in crate::http) async fn watch(control: Control, about: About, hub: Arc<Hub>
         };
         let state = snapshot.state.as_ref().cloned().unwrap_or_default();
         let document = Document { status: status_view(&snapshot, &about), state: &state };
-        let patch = match tracker.update(&document) {
-            Ok(patch) => patch,
-            Err(error) => {
-                log::error!("the App cannot be shown: {error}");
-                return;
-            }
-        };
-        let mut events = Vec::new();
-        if let Some(patch) = &patch
-            && shown.is_some()
-        {
-            let patch = json!({ "version": snapshot.version, "ops": patch.to_json_patch() });
-            events.push(("patch", patch.to_string()));
-        }
         let last = *lines.borrow_and_update();
         let wanted = Wanted {
             app,
@@ -91,12 +75,12 @@ pub(in crate::http) async fn watch(control: Control, about: About, hub: Arc<Hub>
         };
         let said = if last > line { logs::find(&wanted) } else { Vec::new() };
         let skipped = said.len().saturating_sub(LINES);
-        for line in &said[skipped..] {
-            events.push(("log", serde_json::to_string(&LogView::from(&**line)).unwrap_or_default()));
-        }
+        let written = |line: &Arc<Line>| serde_json::to_string(&LogView::from(&**line)).unwrap_or_default();
+        let text: Vec<_> = said[skipped..].iter().map(written).collect();
         line = last.max(said.last().map_or(0, |line| line.seq));
-        if patch.is_some() || !events.is_empty() {
-            hub.show(patch.is_some().then(|| tracker.value().clone()), events, skipped as u64);
+        if let Err(error) = hub.show(&document, snapshot.version, &text, skipped as u64) {
+            log::error!("the App cannot be shown: {error}");
+            return;
         }
         shown = Some(snapshot.version);
         // Looking takes a tenth of the App's thread at most, and half of this one.
