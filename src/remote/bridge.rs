@@ -313,6 +313,9 @@ impl Bridge {
                     log::debug!("the connection on which {peer} pulled values broke: {error}");
                 }
             }
+            Ok(Err(DialError::Transport(error))) if error.is_gone() => {
+                log::debug!("a connection from {peer} was not used: {error}");
+            }
             Ok(Err(error)) => log::warn!("a connection from {peer} was refused: {error}"),
             Err(_) => log::warn!("a connection from {peer} was closed: it said nothing within {limit:?}"),
         }

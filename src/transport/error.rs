@@ -132,6 +132,12 @@ impl TransportError {
         Self::Foreign { peer: peer.to_owned(), why: error.to_string() }
     }
 
+    /// Whether the peer has closed the connection, without a word.
+    pub(crate) fn is_gone(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        matches!(self, Self::Broken { source, .. } if matches!(source.kind(), BrokenPipe | ConnectionReset | UnexpectedEof))
+    }
+
     /// Whether nothing listens there any more.
     pub(crate) fn is_refused_connection(&self) -> bool {
         let Self::Dial { source, .. } = self else { return false };

@@ -138,6 +138,8 @@ async fn accept(socket: Socket, security: Security, limits: Limits, prove: mpsc:
                         drop(turn);
                         let _ = prove.send(connection).await;
                     }
+                    // One that is ending itself, or that only looked whether somebody listens.
+                    Err(error) if error.is_gone() => log::debug!("a connection was not used: {error}"),
                     Err(error) => complain.note(&format!("a connection was refused: {error}")),
                 }
             };

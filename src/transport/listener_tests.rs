@@ -39,3 +39,23 @@ async fn those_who_never_prove_themselves_keep_nobody_out() {
         drop(listener.accept().await);
     }
 }
+
+#[tokio::test]
+async fn one_that_goes_without_a_word_is_told_from_one_that_speaks_nonsense() {
+    let any = Endpoint::Tcp("127.0.0.1:0".to_owned());
+    for (said, is_gone) in
+        [(&b""[..], true), (b"FLOWRITE", true), (b"FLOWRITE\x00\x01", true), (b"GET / HTTP", false)]
+    {
+        let listener = std::net::TcpListener::bind(any.to_string()).expect("there is a free port");
+        let mut stranger =
+            TcpStream::connect(listener.local_addr().expect("it has one")).await.expect("it is taken");
+        let (accepted, _) = listener.accept().expect("there is one");
+        accepted.set_nonblocking(true).expect("a socket can be so");
+        let accepted = Stream::Tcp(TcpStream::from_std(accepted).expect("there is a runtime"));
+        stranger.write_all(said).await.expect("it may");
+        drop(stranger);
+        let proved = prove(accepted, &Security::default(), "a stranger").await;
+        let error = proved.err().expect("nobody is proved");
+        assert_eq!(error.is_gone(), is_gone, "{said:?}: {error}");
+    }
+}
