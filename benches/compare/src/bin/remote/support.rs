@@ -4,6 +4,7 @@ use std::io::BufRead;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Says to a node which App it is a node of; a child inherits what its parent was told.
@@ -20,6 +21,13 @@ pub fn end_with_parent() {
             std::process::exit(1);
         });
     }
+}
+
+/// Keeps this thread, and all that it starts, to one core.
+pub fn keep_to(core: usize) {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).expect("there are two cores");
 }
 
 /// Nanoseconds since the machine was started: the same clock in all processes, which nobody sets.
