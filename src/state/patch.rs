@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::Value;
 use super::error::Fault;
 use super::json::key_text;
-use super::value::SMALL;
+use super::value::{SMALL, repeated};
 
 /// A tree of changes that turns one value into another.
 ///
@@ -28,10 +28,10 @@ pub enum Patch {
 }
 
 /// Changes to the entries of a map; part of a [`Patch`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(transparent)]
 pub struct MapPatch {
-    /// One for each key.
+    /// One for each key; a patch with another is not read.
     pub(super) entries: Vec<Entry>,
     #[serde(skip)]
     index: Index,
@@ -238,6 +238,16 @@ impl SeqPatch {
         }
         self.len = later.len;
         true
+    }
+}
+
+impl<'de> Deserialize<'de> for MapPatch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let entries = Vec::<Entry>::deserialize(deserializer)?;
+        match repeated(entries.iter().map(|entry| &entry.key)) {
+            Some(key) => Err(D::Error::custom(Fault::repeated(key))),
+            None => Ok(Self::new(entries)),
+        }
     }
 }
 

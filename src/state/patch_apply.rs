@@ -76,7 +76,7 @@ fn change_entries(entries: &mut Entries, patch: MapPatch) -> Result<(), Fault> {
         }
     }
     if !removed.is_empty() {
-        remove_all(entries, removed)?;
+        remove_all(entries, removed);
     }
     if !inserted.is_empty() {
         insert_all(entries, inserted)?;
@@ -117,12 +117,8 @@ fn find_anywhere(entries: &Entries, wanted: &[Entry]) -> Result<Vec<usize>, Faul
     wanted.iter().map(|Entry { key, .. }| find(key).ok_or_else(|| absent(key))).collect()
 }
 
-fn remove_all(entries: &mut Entries, mut removed: Vec<usize>) -> Result<(), Fault> {
+fn remove_all(entries: &mut Entries, mut removed: Vec<usize>) {
     removed.sort_unstable();
-    if let Some(twice) = removed.windows(2).find(|pair| pair[0] == pair[1]) {
-        let fault = Fault::new("it removes this key twice");
-        return Err(fault.at_key(&entries[twice[0]].0));
-    }
     if removed.len() <= FEW {
         for &at in removed.iter().rev() {
             entries.remove(at);
@@ -136,7 +132,6 @@ fn remove_all(entries: &mut Entries, mut removed: Vec<usize>) -> Result<(), Faul
             !gone
         });
     }
-    Ok(())
 }
 
 fn insert_all(entries: &mut Entries, mut inserted: Vec<(usize, (Value, Value))>) -> Result<(), Fault> {

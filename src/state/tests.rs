@@ -236,6 +236,19 @@ fn a_patch_for_another_value_is_refused() {
 }
 
 #[test]
+fn a_patch_that_changes_a_key_twice_is_not_read() {
+    let entry = |change| ("a", 0, change);
+    let set = |n: u8| BTreeMap::from([("to", BTreeMap::from([("set", n)]))]);
+    let read = |entries: &[_]| {
+        let bytes = rmp_serde::to_vec_named(&BTreeMap::from([("map", entries)])).unwrap();
+        rmp_serde::from_slice::<Patch>(&bytes)
+    };
+    assert_eq!(read(&[entry(set(1))]).unwrap().touches(), ["a"]);
+    let text = read(&[entry(set(1)), entry(set(2))]).unwrap_err().to_string();
+    assert!(text.contains("the key `a` appears twice"), "{text}");
+}
+
+#[test]
 fn too_large_names_the_largest_field() {
     #[derive(Serialize)]
     struct S {

@@ -242,13 +242,17 @@ impl Hash for Value {
 
 /// A key that occurs more than once.
 pub(super) fn repeated_key(entries: &[(Value, Value)]) -> Option<&Value> {
-    let mut keys = entries.iter().map(|(key, _)| key).enumerate();
-    if entries.len() <= SMALL {
-        let twice = |(at, key): &(usize, &Value)| entries[..*at].iter().any(|(k, _)| k == *key);
-        keys.find(twice).map(|(_, key)| key)
+    repeated(entries.iter().map(|(key, _)| key))
+}
+
+/// One that occurs more than once.
+pub(super) fn repeated<'a>(keys: impl ExactSizeIterator<Item = &'a Value> + Clone) -> Option<&'a Value> {
+    if keys.len() <= SMALL {
+        let twice = |(at, key): &(usize, &Value)| keys.clone().take(*at).any(|earlier| earlier == *key);
+        keys.clone().enumerate().find(twice).map(|(_, key)| key)
     } else {
-        let mut seen = HashSet::with_capacity(entries.len());
-        keys.find(|(_, key)| !seen.insert(*key)).map(|(_, key)| key)
+        let mut seen = HashSet::with_capacity(keys.len());
+        keys.clone().find(|key| !seen.insert(*key))
     }
 }
 
