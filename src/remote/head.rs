@@ -5,38 +5,35 @@
 //!   ignored.
 //! - What is lost with a node is told to the driver once for each incarnation.
 
+mod site;
+mod status;
+
+pub use self::status::NodeStatus;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use super::bridge::{Bridge, BridgeOptions, Site, Spawner, Whereabouts};
+use super::bridge::{Bridge, BridgeOptions, Site, Spawner};
 use super::copies::{Copies, FromHere};
 use super::link::Link;
 use super::nodes::{Candidate, choose};
-use super::process::{ProcessCommand, Processes, Starting};
-use super::protocol::{Control, Hello, NodeCard, Role};
-use super::session::Traffic;
-use super::vitals::{NodeLoad, Vitals};
+use super::process::{ProcessCommand, Processes};
+use super::protocol::{Control, NodeCard};
+use super::vitals::Vitals;
 use super::ways::{Way, WayToCome};
 use crate::id::{ActorPath, AppId, IdMap, unique};
-use crate::payload::{Hold, Holds, PayloadId, PayloadUsage, never_wait_here, set_replicator};
+use crate::payload::{PayloadId, never_wait_here, set_replicator};
 use crate::state::Value;
-use crate::transport::{Endpoint, Limits, Listener, Security, TransportError};
-use crate::work::logs::{FROM_AFAR, Said, keep};
+use crate::transport::{Endpoint, Listener, TransportError};
 use crate::work::{
-    Closed, Doorbell, Failure, HostError, HostEvent, Ingredients, Outbox, Placement, Reason, Report,
-    Resources, find_address, remember_address,
+    Closed, Doorbell, HostError, HostEvent, Ingredients, Outbox, Placement, Resources, find_address,
+    remember_address,
 };
 
 /// How long a node that is told of the end may take to hear of it.
 const FAREWELL: Duration = Duration::from_millis(500);
-
-/// The longest wait before a node out of reach is looked for again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How an App takes other processes in.
 pub(crate) struct HeadOptions {
@@ -86,33 +83,6 @@ struct Away {
     node: u64,
     path: ActorPath,
     needs: Resources,
-}
-
-/// A node, as it is shown.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct NodeStatus {
-    /// Whether there is a connection to it now.
-    pub is_connected: bool,
-    /// What it has been given by `--label`.
-    pub labels: BTreeMap<String, String>,
-    /// What it has.
-    pub resources: Resources,
-    /// What the Works on it need.
-    pub used: Resources,
-    /// The paths of the Works on it.
-    pub works: Vec<String>,
-    /// How loaded its process is; `None` until it has said so, or where its system does not.
-    pub load: Option<NodeLoad>,
-    /// What the values of payloads take there; `None` until it has said so.
-    pub payloads: Option<PayloadUsage>,
-    /// How long ago something was heard of it, in seconds.
-    pub heartbeat_age: f64,
-    /// How long a message from it and the answer took, in seconds; `None` until there was one.
-    pub round_trip: Option<f64>,
-    #[serde(skip)]
-    pub(crate) vitals: Option<Vitals>,
-    #[serde(skip)]
-    pub(crate) traffic: Traffic,
 }
 
 impl Head {
@@ -311,40 +281,6 @@ impl Head {
         self.who_has(id).sources.into_iter().map(|source| source.name).collect()
     }
 
-    /// The nodes, by name.
-    pub(crate) fn status(&self) -> BTreeMap<String, NodeStatus> {
-        let state = self.lock();
-        let nodes = state.nodes.values().filter(|node| !node.is_process);
-        nodes
-            .map(|node| {
-                let works = node.incarnations.iter().filter_map(|number| state.incarnations.get(number));
-                let mut works: Vec<_> = works.map(|away| away.path.to_string()).collect();
-                works.sort();
-                let card = node.link.peer();
-                let status = NodeStatus {
-                    is_connected: node.link.is_connected(),
-                    labels: card.labels.clone(),
-                    resources: card.resources,
-                    used: node.used,
-                    works,
-                    load: node.vitals.and_then(|vitals| vitals.load),
-                    payloads: node.vitals.map(|vitals| vitals.payloads),
-                    heartbeat_age: node.link.silent_for().as_secs_f64(),
-                    round_trip: node.round_trip.map(|took| took.as_secs_f64()),
-                    vitals: node.vitals,
-                    traffic: node.link.traffic(),
-                };
-                (card.name.clone(), status)
-            })
-            .collect()
-    }
-
-    /// What the processes of single Works have told of themselves, which are on the machine of this one.
-    pub(crate) fn vitals_of_processes(&self) -> Vec<Vitals> {
-        let state = self.lock();
-        state.nodes.values().filter(|node| node.is_process).filter_map(|node| node.vitals).collect()
-    }
-
     /// Shows the App's state to those who watch it; one who is slow is shown a later one.
     pub(crate) async fn show(&self, version: u64, state: &Value) {
         let watchers = {
@@ -375,257 +311,6 @@ impl Head {
         self.bridge.end();
         set_replicator(self.bridge.app(), None);
         self.processes.end().await;
-    }
-
-    fn lost_node(&self, link: &Arc<Link>, why: &str) {
-        let id = link.peer().id;
-        let name = &link.peer().name;
-        let mut state = self.lock();
-        // Another session may have taken its place.
-        if state.nodes.get(&id).is_none_or(|node| !Arc::ptr_eq(&node.link, link)) {
-            return;
-        }
-        let Some(node) = state.nodes.remove(&id) else { return };
-        drop(state);
-        self.copies_lost(link, why);
-        let mut state = self.lock();
-        state.places.retain(|_, place| *place != id);
-        let lost: Vec<_> =
-            node.incarnations.iter().filter_map(|number| state.incarnations.remove(number)).collect();
-        if node.is_process {
-            drop(state);
-            self.processes.lost(name, lost.into_iter().map(|away| away.outbox).next());
-            return;
-        }
-        let mut paths: Vec<_> = lost.iter().map(|away| format!("`{}`", away.path)).collect();
-        paths.sort();
-        let what = match paths.len() {
-            0 => "no Work ran on it".to_owned(),
-            1 => format!("work {} ran on it", paths[0]),
-            _ => format!("works {} ran on it", paths.join(", ")),
-        };
-        let labels: String =
-            link.peer().labels.iter().map(|(key, value)| format!(" --label {key}={value}")).collect();
-        let back = match self.endpoint() {
-            Some(endpoint) => {
-                format!("; to bring it back: `node --join {endpoint} --name {name}{labels}` on its machine")
-            }
-            None => String::new(),
-        };
-        log::warn!("node `{name}` is lost ({why}): {what}{back}");
-        for away in lost {
-            let why = format!("node `{name}` was lost ({why})");
-            state.events.push(HostEvent::NodeLost { outbox: away.outbox, why });
-        }
-        state.events.push(HostEvent::Room);
-        drop(state);
-        self.doorbell.ring_again();
-    }
-
-    /// Looks whether a process whose connection broke still takes connections at all: one that does not will not come
-    /// back, and need not be waited for.
-    async fn probe(link: Arc<Link>, security: Security, limits: Limits) {
-        let mut pause = Duration::from_millis(20);
-        // Without an address nothing can be said.
-        while !link.peer().endpoints.is_empty() && !link.is_connected() && !link.is_over() {
-            let mut gone = true;
-            for endpoint in &link.peer().endpoints {
-                let dialed = crate::transport::dial(endpoint, &security, &limits).await;
-                gone &= dialed.is_err_and(|error| error.is_refused_connection());
-            }
-            if gone && !link.is_connected() {
-                return link.give_up("its process is gone");
-            }
-            // The system takes connections for a process for a moment longer than that lives.
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-}
-
-impl Site for Head {
-    fn admit(&self, hello: &Hello) -> Result<(), String> {
-        match hello.role {
-            Role::Peer | Role::Watcher | Role::Puller | Role::Drive => return Ok(()),
-            Role::Node => {}
-        }
-        let name = &hello.node.name;
-        if self.processes.expects(name) {
-            return Ok(());
-        }
-        let same_name: Vec<_> = {
-            let state = self.lock();
-            let nodes = state.nodes.values().filter(|node| &node.link.peer().name == name);
-            nodes.map(|node| node.link.clone()).collect()
-        };
-        if same_name.iter().any(|link| link.is_connected()) {
-            return Err(format!(
-                "there is a node `{name}` already; give this one another name with --name, or end the other first"
-            ));
-        }
-        // It has been started again: what ran on the one before is lost.
-        same_name.iter().for_each(|link| link.give_up("it was started again"));
-        Ok(())
-    }
-
-    fn joined(&self, link: &Arc<Link>, role: Role) {
-        match role {
-            Role::Peer | Role::Puller | Role::Drive => return,
-            Role::Watcher => {
-                self.lock().watchers.push(link.clone());
-                self.lock().events.push(HostEvent::Room);
-                self.doorbell.ring_again();
-                return;
-            }
-            Role::Node => {}
-        }
-        let card = link.peer();
-        // By this number it was here in another session, of which nothing more is heard.
-        let before = self.lock().nodes.get(&card.id).map(|node| node.link.clone());
-        if let Some(before) = before {
-            self.lost_node(&before, "it began anew");
-        }
-        let starting = self.processes.joined(&card.name);
-        let node = Node {
-            link: link.clone(),
-            used: Resources::default(),
-            incarnations: HashSet::new(),
-            is_process: starting.is_some(),
-            is_reachable: true,
-            vitals: None,
-            round_trip: None,
-        };
-        self.lock().nodes.insert(card.id, node);
-        self.nodes_changed();
-        if let Some(Starting { what, way }) = starting {
-            let outbox = what.outbox.clone();
-            if let Err(error) = self.launch_on(card.id, Resources::default(), false, what, Some(&way)) {
-                let failure = Failure { reason: Reason::ProcessDied, message: error.to_string() };
-                outbox.report(Report::Died { failure });
-            }
-            return;
-        }
-        log::info!("node `{}` has joined, with {}", card.name, card.resources);
-        self.lock().events.push(HostEvent::Room);
-        self.doorbell.ring_again();
-    }
-
-    fn control(&self, link: &Arc<Link>, control: Control, carried: Holds) -> Result<(), String> {
-        match control {
-            Control::News { incarnation, patch, refers, reports, trace } => {
-                let outbox = match self.lock().incarnations.get(&incarnation) {
-                    Some(away) if away.node == link.peer().id => away.outbox.clone(),
-                    // It was given up; what it still says is not heard.
-                    _ => return Ok(()),
-                };
-                let over = reports.iter().any(|r| matches!(r, Report::Stopped { .. } | Report::Died { .. }));
-                outbox.news(patch, refers.then_some(carried), reports, trace);
-                if over {
-                    self.forget(incarnation);
-                    self.doorbell.ring_again();
-                }
-            }
-            Control::Locate { path } => {
-                let place = self.locate(&path);
-                link.control(&Control::Located { path, place });
-            }
-            Control::Where { id } => {
-                let Whereabouts { sources, lost } = self.who_has(id);
-                link.control(&Control::There { id, sources, lost });
-            }
-            Control::Copied { id, failed } => {
-                if let Some(head) = self.me.upgrade() {
-                    head.copied(link, id, failed);
-                }
-            }
-            Control::Vitals { vitals, round_trip_us } => {
-                if let Some(node) = self.lock().nodes.get_mut(&link.peer().id) {
-                    node.vitals = Some(vitals);
-                    node.round_trip = round_trip_us.map(Duration::from_micros);
-                }
-                link.control(&Control::Heard);
-            }
-            Control::Log { path, run, level, target, text } => {
-                let name = &link.peer().name;
-                if log::log_enabled!(target: &target, level) {
-                    keep(Said {
-                        level,
-                        app: Some(self.bridge.app()),
-                        work: path.clone(),
-                        run,
-                        node: Some(self.name_of(link)),
-                        target: &target,
-                        text: text.clone(),
-                    });
-                }
-                match path {
-                    Some(path) => log::log!(target: FROM_AFAR, level, "[{path} on {name}] {text}"),
-                    None => log::log!(target: FROM_AFAR, level, "[{name}] {text}"),
-                }
-            }
-            other => return Err(format!("a node does not say {}", other.name())),
-        }
-        Ok(())
-    }
-
-    fn disconnected(&self, link: &Arc<Link>, role: Role, why: &str) {
-        if role != Role::Node {
-            return;
-        }
-        let name = &link.peer().name;
-        self.set_reachable(link, false);
-        if self.processes.has(name) {
-            // It may only hang. Where it has ended, what it said last has been read by now.
-            if self.processes.is_gone(name) {
-                link.end();
-            }
-            return;
-        }
-        if self.lock().is_ending {
-            return;
-        }
-        log::warn!(
-            "the connection to node `{name}` broke ({why}); it has {:?} to come back",
-            self.bridge.settings().grace
-        );
-        tokio::spawn(Self::probe(link.clone(), self.bridge.security().clone(), self.bridge.limits()));
-    }
-
-    fn connected_again(&self, link: &Arc<Link>, role: Role) {
-        if role == Role::Node {
-            let name = &link.peer().name;
-            let level = if self.processes.has(name) { log::Level::Debug } else { log::Level::Info };
-            log::log!(level, "node `{name}` is connected again; nothing was lost");
-            self.set_reachable(link, true);
-            self.lock().events.push(HostEvent::Room);
-            self.doorbell.ring_again();
-        }
-    }
-
-    fn lost(&self, link: &Arc<Link>, role: Role, why: &str) {
-        if role == Role::Node {
-            self.lost_node(link, why);
-        }
-    }
-
-    fn head(&self) -> Option<&Arc<Link>> {
-        None
-    }
-
-    fn link_to(&self, process: u64) -> Option<Arc<Link>> {
-        self.link_of(process)
-    }
-
-    fn reference(&self, hold: &Arc<Hold>) {
-        if let Some(head) = self.me.upgrade() {
-            head.see_to_copies(hold);
-        }
-    }
-
-    fn pulled(&self, _: PayloadId) {}
-
-    fn whereabouts(&self, id: PayloadId) -> BoxFuture<'static, Option<Whereabouts>> {
-        futures::future::ready(Some(self.who_has(id))).boxed()
     }
 }
 

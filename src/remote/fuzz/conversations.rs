@@ -8,7 +8,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_local};
 
-use super::super::agent::{Agent, Kinds, NodeOptions};
+use super::super::agent::{Agent, Kinds};
 use super::super::bridge::{Bridge, BridgeOptions, Site, Spawner};
 use super::super::drives::{DriveRequest, Part, hear};
 use super::super::head::{Head, HeadOptions};
@@ -23,7 +23,7 @@ use crate::drive::{LocalHome, register};
 use crate::id::{ActorPath, AppId, WorkId};
 use crate::payload::{Holds, Payload, SMALL, Want, collect};
 use crate::state::Value;
-use crate::transport::{Connection, Endpoint, Limits, Security, Unproved};
+use crate::transport::{Connection, Limits, Security, Unproved};
 use crate::wire::{self, Frame};
 use crate::work::{
     Abort, Doorbell, Ingredients, Outbox, Placement, Resources, Router, Task, WorkKind, find_address,
@@ -147,22 +147,12 @@ struct Hosting {
 impl Hosting {
     fn new() -> Self {
         let app = AppId::next();
-        let options = NodeOptions {
-            bridge: options(),
-            spawner: spawner(),
-            kinds: Kinds::from([("Lab", WorkKind::of::<Lab>())]),
-            join: Endpoint::Tcp("127.0.0.1:1".to_owned()),
-            name: "n".to_owned(),
-            labels: BTreeMap::new(),
-            resources: Resources::default(),
-            listen: None,
-            pool: 1,
-        };
-        let bridge = Arc::new(Bridge::new(options.bridge.clone(), options.spawner.clone()));
+        let bridge = Arc::new(Bridge::new(options(), spawner()));
         bridge.set_app(app);
         bridge.set_me(card(7, "n"));
         let head = Arc::new(Link::new(card(1, "head"), &bridge, SessionSettings::default()));
-        let agent = Arc::new(Agent::new(&options, bridge.clone(), head.clone()));
+        let kinds = Kinds::from([("Lab", WorkKind::of::<Lab>())]);
+        let agent = Arc::new(Agent::new(kinds, 1, false, bridge.clone(), head.clone()));
         let site: Arc<dyn Site> = agent.clone();
         bridge.set_site(Arc::downgrade(&site));
         let router: Arc<dyn Router> = agent.clone();

@@ -15,7 +15,7 @@ const WORKS: usize = 1_000;
 const PERIOD: Duration = Duration::from_millis(10);
 /// Before the counting begins, and while it lasts.
 const WARM_UP: Duration = Duration::from_secs(2);
-const WINDOW: Duration = Duration::from_secs(6);
+const WINDOW: Duration = Duration::from_secs(30);
 /// How long a reaction takes where the head is overloaded.
 const SLOW: Duration = Duration::from_millis(100);
 

@@ -1,0 +1,196 @@
+//! Those who dial: who may begin a session, or go on with one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+
+use super::super::inbox::Inbox;
+use super::super::link::{End, Link};
+use super::super::protocol::{Hello, Refusal, Role, Welcome};
+use super::{Accepted, Bridge, DialError};
+use crate::transport::{Connection, Listener, TransportError, Turn, Unproved};
+use crate::wire::{self, Frame};
+
+impl Bridge {
+    /// Takes connections until the bridge ends; nothing listens there any more when this is done.
+    pub(in crate::remote) async fn listen(self: Arc<Self>, mut listener: Listener) {
+        let mut ended = self.ended.subscribe();
+        let mut greetings = Unproved::new(self.limits.handshakes);
+        loop {
+            let connection = tokio::select! {
+                connection = listener.accept() => Some(connection),
+                _ = ended.wait_for(|ended| *ended) => None,
+            };
+            let Some(connection) = connection else { return listener.close().await };
+            let bridge = self.clone();
+            greetings.begin(|turn| spawn_local(bridge.take_in(connection, turn)).abort_handle());
+        }
+    }
+
+    /// Has a connection greet, and does what it is for.
+    pub(in crate::remote) async fn take_in(self: Arc<Self>, connection: Connection, turn: Turn) {
+        let peer = connection.peer().to_owned();
+        let limit = self.limits.handshake;
+        let greeted = tokio::time::timeout(limit, self.greet(connection)).await;
+        drop(turn);
+        match greeted {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some((Role::Drive, connection)))) => {
+                if let Err(error) = self.serve_drive(connection).await {
+                    log::debug!("the connection on which {peer} used a drive broke: {error}");
+                }
+            }
+            Ok(Ok(Some((_, connection)))) => {
+                if let Err(error) = self.serve_pulls(connection).await {
+                    log::debug!("the connection on which {peer} pulled values broke: {error}");
+                }
+            }
+            Ok(Err(DialError::Transport(error))) if error.is_gone() => {
+                log::debug!("a connection from {peer} was not used: {error}");
+            }
+            Ok(Err(error)) => log::warn!("a connection from {peer} was refused: {error}"),
+            Err(_) => log::warn!("a connection from {peer} was closed: it said nothing within {limit:?}"),
+        }
+    }
+
+    /// Gives the connection back where there is no session on it.
+    async fn greet(
+        self: &Arc<Self>,
+        mut connection: Connection,
+    ) -> Result<Option<(Role, Connection)>, DialError> {
+        let hello = match connection.read_frame().await {
+            Ok(Some(Frame::Hello(body))) => {
+                wire::decode::<Hello>(body).map_err(|error| format!("its greeting cannot be read: {error}"))
+            }
+            Ok(Some(_)) => Err("it did not begin with a greeting".to_owned()),
+            Ok(None) => return Ok(None),
+            Err(error @ TransportError::Foreign { .. }) => Err(error.to_string()),
+            Err(error) => return Err(error.into()),
+        };
+        let found = hello.map_err(|reason| Refusal { reason, lost: false }).and_then(|hello| {
+            match self.stranger(&hello) {
+                Some(refusal) => return Err(refusal),
+                None if hello.role == Role::Puller => Ok(None),
+                None if hello.role == Role::Drive && self.head_id().is_none() => Ok(None),
+                None if hello.role == Role::Drive => {
+                    let reason = "drives are at the head, which this is not".to_owned();
+                    Err(Refusal { reason, lost: false })
+                }
+                None => self.session_for(&hello).map(Some),
+            }
+            .map(|session| (hello, session))
+        });
+        let (hello, session) = match found {
+            Ok(found) => found,
+            Err(refusal) => {
+                let body =
+                    wire::encode(&refusal).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
+                connection.dismiss(&Frame::Bye(&body)).await?;
+                return Err(DialError::Refused(refusal.reason));
+            }
+        };
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let welcome = Welcome {
+            app: self.app(),
+            node: self.me().clone(),
+            received: session.as_ref().map_or(0, |(link, _)| link.received()),
+            heartbeat_ms: millis(self.settings.heartbeat),
+            grace_ms: millis(self.settings.grace),
+        };
+        let body = wire::encode(&welcome).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
+        connection.write_frame(&Frame::Hello(&body)).await?;
+        let Some((_, connections)) = session else { return Ok(Some((hello.role, connection))) };
+        // The session may have ended meanwhile; then the connection is closed.
+        let _ = connections.send((connection, hello.received)).await;
+        Ok(None)
+    }
+
+    /// Why the dialer is not of this App, if it is not.
+    fn stranger(&self, hello: &Hello) -> Option<Refusal> {
+        if let Some(difference) = self.program.difference(&hello.program) {
+            let reason = format!(
+                "the two are not the same program, seen from here: {difference}; \
+                 run the same build on all machines"
+            );
+            return Some(Refusal { reason, lost: false });
+        }
+        let another = hello.app.is_some_and(|app| app != self.app());
+        another.then(|| Refusal { reason: "this is another run of the App".to_owned(), lost: true })
+    }
+
+    /// The session that goes on, or begins, with this greeting.
+    #[expect(clippy::type_complexity, reason = "used in one place")]
+    fn session_for(
+        self: &Arc<Self>,
+        hello: &Hello,
+    ) -> Result<(Arc<Link>, mpsc::Sender<(Connection, u64)>), Refusal> {
+        let refused = |reason| Refusal { reason, lost: false };
+        let key = (hello.node.id, hello.session);
+        if let Some(accepted) = self.sessions().accepted.get(&key) {
+            return Ok((accepted.link.clone(), accepted.connections.clone()));
+        }
+        if !hello.fresh {
+            let reason =
+                "it was silent for longer than the grace period, so that its Works were given up".to_owned();
+            return Err(Refusal { reason, lost: true });
+        }
+        let site = self.site().map_err(|error| refused(error.to_string()))?;
+        site.admit(hello).map_err(refused)?;
+        let link = Arc::new(Link::new(hello.node.clone(), self, self.settings));
+        let (connections, arriving) = mpsc::channel(1);
+        let accepted = Accepted { link: link.clone(), connections: connections.clone() };
+        self.sessions().accepted.insert(key, accepted);
+        spawn_local(self.clone().attend(link.clone(), arriving, hello.role, key));
+        Ok((link, connections))
+    }
+
+    /// Lives as long as a session that another process began.
+    async fn attend(
+        self: Arc<Self>,
+        link: Arc<Link>,
+        mut arriving: mpsc::Receiver<(Connection, u64)>,
+        role: Role,
+        key: (u64, u64),
+    ) {
+        let mut inbox = Inbox::new(self.clone(), link.clone());
+        let mut next = None;
+        let mut begun = false;
+        let why = loop {
+            let connection = match next.take() {
+                Some(connection) => Some(connection),
+                None => tokio::select! {
+                    connection = arriving.recv() => connection,
+                    () = link.lost() => None,
+                },
+            };
+            let Some((connection, received)) = connection else {
+                break "nothing was heard from it for the grace period".to_owned();
+            };
+            let Ok(site) = self.site() else { break "this process leaves".to_owned() };
+            if std::mem::replace(&mut begun, true) {
+                site.connected_again(&link, role);
+            } else {
+                site.joined(&link, role);
+            }
+            let end = tokio::select! {
+                end = link.converse(connection, received, &mut inbox) => Some(end),
+                // The peer has given up the connection before this process has noticed anything.
+                connection = arriving.recv() => { next = connection; None }
+            };
+            link.disconnect();
+            match end {
+                None => {}
+                Some(End::Over(why)) => break why,
+                Some(End::Broken(why)) => site.disconnected(&link, role, &why),
+            }
+        };
+        self.sessions().accepted.remove(&key);
+        let why = link.given_up().unwrap_or(why);
+        link.end();
+        if let Ok(site) = self.site() {
+            site.lost(&link, role, &why);
+        }
+    }
+}

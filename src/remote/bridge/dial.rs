@@ -1,0 +1,166 @@
+//! Those who are dialed: reaching another process, and keeping a session with it up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::inbox::Inbox;
+use super::super::link::{End, Link};
+use super::super::protocol::{Hello, NodeCard, Refusal, Role, Welcome};
+use super::{Bridge, DialError};
+use crate::id::{AppId, unique};
+use crate::transport::{Connection, Endpoint, TransportError, dial};
+use crate::wire::{self, Frame};
+
+/// The waits between attempts to reach a process again.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+impl Bridge {
+    /// Reaches another process and begins, or goes on with, a session.
+    pub(in crate::remote) async fn call(
+        &self,
+        endpoints: &[Endpoint],
+        hello: &Hello,
+    ) -> Result<(Connection, Welcome), DialError> {
+        let mut failure = DialError::NotUnderstood("it has said nowhere where it can be reached".to_owned());
+        for endpoint in endpoints {
+            match self.call_at(endpoint, hello).await {
+                Ok(welcome) => return Ok(welcome),
+                Err(error @ DialError::Transport(_)) => failure = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failure)
+    }
+
+    async fn call_at(&self, endpoint: &Endpoint, hello: &Hello) -> Result<(Connection, Welcome), DialError> {
+        let not_understood = |error: &dyn std::fmt::Display| DialError::NotUnderstood(error.to_string());
+        let mut connection = dial(endpoint, &self.security, &self.limits).await?;
+        let exchange = async {
+            let body = wire::encode(hello).map_err(|error| not_understood(&error))?;
+            connection.write_frame(&Frame::Hello(&body)).await?;
+            match connection.read_frame().await? {
+                Some(Frame::Hello(body)) => {
+                    wire::decode::<Welcome>(body).map_err(|error| not_understood(&error))
+                }
+                Some(Frame::Bye(body)) => {
+                    let refusal: Refusal = wire::decode(body).map_err(|error| not_understood(&error))?;
+                    Err(match refusal.lost {
+                        true => DialError::Lost(refusal.reason),
+                        false => DialError::Refused(refusal.reason),
+                    })
+                }
+                Some(_) => Err(not_understood(&"it did not answer with a greeting")),
+                // It has too much to do, perhaps: that is no refusal.
+                None => Err(TransportError::Broken {
+                    peer: endpoint.to_string(),
+                    source: std::io::Error::new(
+                        std::io::ErrorKind::UnexpectedEof,
+                        "it closed the connection instead of answering the greeting",
+                    ),
+                }
+                .into()),
+            }
+        };
+        let welcome = match tokio::time::timeout(self.limits.handshake, exchange).await {
+            Ok(welcome) => welcome?,
+            Err(_) => return Err(TransportError::Slow { peer: endpoint.to_string() }.into()),
+        };
+        Ok((connection, welcome))
+    }
+
+    pub(in crate::remote) fn hello(&self, role: Role, app: Option<AppId>, session: u64) -> Hello {
+        Hello {
+            role,
+            program: self.program.clone(),
+            node: self.me().clone(),
+            app,
+            session,
+            fresh: true,
+            received: 0,
+        }
+    }
+
+    /// Lives as long as a session that this process began; gives why it ended.
+    pub(in crate::remote) async fn pursue(
+        self: Arc<Self>,
+        link: Arc<Link>,
+        endpoints: Vec<Endpoint>,
+        hello: Hello,
+        first: Option<(Connection, u64)>,
+    ) -> String {
+        let role = hello.role;
+        let is_near = endpoints.iter().all(|endpoint| matches!(endpoint, Endpoint::Unix(_)));
+        let mut inbox = Inbox::new(self.clone(), link.clone());
+        let mut next = first;
+        let mut fresh = next.is_none();
+        let mut again = false;
+        let why = 'session: loop {
+            let mut pause = FIRST_PAUSE;
+            let (connection, received) = loop {
+                if let Some(next) = next.take() {
+                    break next;
+                }
+                let hello = Hello { fresh, received: link.received(), ..hello.clone() };
+                let attempt = tokio::select! {
+                    attempt = self.call(&endpoints, &hello) => attempt,
+                    () = link.lost() => break 'session "it could not be reached within the grace period".to_owned(),
+                };
+                match attempt {
+                    Ok((connection, welcome)) => break (connection, welcome.received),
+                    // On this machine the system knows.
+                    Err(DialError::Transport(error)) if is_near && error.is_refused_connection() => {
+                        break 'session "its process is gone".to_owned();
+                    }
+                    Err(DialError::Transport(error)) => log::debug!("{error}"),
+                    Err(error) => break 'session error.to_string(),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            };
+            fresh = false;
+            if let Ok(site) = self.site() {
+                if std::mem::replace(&mut again, true) {
+                    site.connected_again(&link, role);
+                } else {
+                    site.joined(&link, role);
+                }
+            }
+            let end = link.converse(connection, received, &mut inbox).await;
+            link.disconnect();
+            match end {
+                End::Over(why) => break why,
+                End::Broken(why) => {
+                    if let Ok(site) = self.site() {
+                        site.disconnected(&link, role, &why);
+                    }
+                }
+            }
+        };
+        link.end();
+        why
+    }
+
+    /// The session with another node, begun when it is first needed.
+    pub(in crate::remote) fn peer(self: &Arc<Self>, card: &NodeCard) -> Arc<Link> {
+        let mut sessions = self.sessions();
+        if let Some(link) = sessions.peers.get(&card.id).filter(|link| !link.is_over()) {
+            return link.clone();
+        }
+        let link = Arc::new(Link::new(card.clone(), self, self.settings));
+        sessions.peers.insert(card.id, link.clone());
+        drop(sessions);
+        let (bridge, peer) = (self.clone(), link.clone());
+        let hello = self.hello(Role::Peer, Some(self.app()), unique());
+        self.spawn(async move || {
+            let (id, endpoints) = (peer.peer().id, peer.peer().endpoints.clone());
+            let why = bridge.clone().pursue(peer.clone(), endpoints, hello, None).await;
+            log::debug!("the session with node `{}` is over: {why}", peer.peer().name);
+            let mut sessions = bridge.sessions();
+            if sessions.peers.get(&id).is_some_and(|link| Arc::ptr_eq(link, &peer)) {
+                sessions.peers.remove(&id);
+            }
+        });
+        link
+    }
+}
