@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::thread::{CpuSet, sched_setaffinity};
+
 const WARM_UP: u64 = 2_000;
 const ASKS: u64 = 20_000;
 
@@ -72,8 +74,11 @@ impl Server {
     /// Waits until it has said something, which it does when it is ready.
     pub fn started_by(command: impl FnOnce(u16) -> Command) -> Self {
         let port = free_port();
+        // As in the cases of `remote`: a core for each end.
+        keep_to(1);
         let mut child =
             command(port).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+        keep_to(0);
         let mut line = String::new();
         let out = child.stdout.take().expect("it is piped");
         std::io::BufReader::new(out).read_line(&mut line).expect("it is ready");
@@ -86,6 +91,13 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Keeps this thread, and all that it starts, to one core.
+fn keep_to(core: usize) {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores).expect("there are two cores");
 }
 
 pub fn free_port() -> u16 {

@@ -2,6 +2,7 @@
 
 mod elfo;
 mod erlang;
+mod kameo;
 mod ractor;
 mod tonic;
 
@@ -13,12 +14,13 @@ struct Peer {
 
 const PEERS: &[Peer] = &[
     Peer { name: "elfo", serve: elfo::serve, call: elfo::call },
+    Peer { name: "kameo", serve: kameo::serve, call: kameo::call },
     Peer { name: "ractor_cluster", serve: ractor::serve, call: ractor::call },
     Peer { name: "tonic", serve: tonic::serve, call: tonic::call },
     Peer { name: "erlang", serve: erlang::serve, call: erlang::call },
 ];
 
-pub const NAMES: &[&str] = &["elfo", "ractor_cluster", "tonic", "erlang"];
+pub const NAMES: &[&str] = &["elfo", "kameo", "ractor_cluster", "tonic", "erlang"];
 
 fn find(name: &str) -> Option<&'static Peer> {
     PEERS.iter().find(|peer| peer.name == name)

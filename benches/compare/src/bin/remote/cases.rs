@@ -28,7 +28,7 @@ const OWN: &[(&str, fn(&str), bool)] = &[
     ("flowright-overload", load::measure, true),
 ];
 
-const PEERS: &[&str] = &["elfo", "ractor_cluster", "tonic", "erlang"];
+const PEERS: &[&str] = &["elfo", "kameo", "ractor_cluster", "tonic", "erlang"];
 
 /// All of them; those of the peers where their program is.
 pub fn all(peers: Option<PathBuf>) -> Vec<Case> {
