@@ -1,83 +1,31 @@
-//! Drives at the head, as other processes use them.
+//! A drive of the head, as a `Store` in another process.
 //!
 //! # Guarantees
-//! - Files go over connections of their own, in frames, one at a time: no message waits behind them.
-//! - A connection that breaks is made again within the grace period. What was being read goes on where it was, if it is still the same
-//!   file; what was being put is put from the beginning. What must not be done twice is not tried again once it was asked for.
+//! - Each thing that is wanted has a connection of its own. One that breaks is made again for as long as the grace period lasts.
+//! - Reading goes on where it broke, in the same version of the file. A file is put again from its beginning, unless it must be new; that,
+//!   and deleting, is not tried again once it was asked for.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
-use futures::future::{BoxFuture, join};
+use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream};
-use futures::{FutureExt, StreamExt, TryStreamExt};
-use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use futures::{FutureExt, StreamExt};
 
-use super::bridge::{Bridge, DialError};
-use super::protocol::Role;
-use crate::drive::{
-    Body, DriveFile, Given, Home, PIECE, Store, StoreError, Supply, Wanted, check_name, home,
-};
+use super::super::bridge::{Bridge, DialError};
+use super::super::protocol::Role;
+use super::protocol::{Action, DriveRequest, Part, not_understood, parts, request};
+use crate::drive::{Body, DriveFile, Given, Home, Store, StoreError, Supply, Wanted};
 use crate::transport::{Connection, FrameReader, FrameWriter, TransportError};
 use crate::wire::{self, Frame};
-
-/// A connection on which nothing comes for so long is closed.
-const IDLE: Duration = Duration::from_secs(60);
 
 /// The waits between attempts to reach the head.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// What is wanted of a drive.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct DriveRequest {
-    drive: String,
-    action: Action,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Action {
-    /// The file follows, as `data` and `done` or `failed`.
-    Put {
-        name: String,
-        create: bool,
-    },
-    Get(Wanted),
-    List {
-        directory: String,
-    },
-    Delete {
-        name: String,
-    },
-    Look {
-        name: String,
-    },
-}
-
-/// What follows a request, and what answers it.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Part {
-    /// Of the file, the next bytes.
-    Data(Bytes),
-    Files(Vec<DriveFile>),
-    /// The file that follows, as `data` and `done` or `failed`.
-    Here {
-        file: DriveFile,
-        from: u64,
-        to: u64,
-        version: Option<String>,
-    },
-    Found(Option<DriveFile>),
-    Done,
-    Failed(StoreError),
-}
-
 /// The drives of an App, in another process than the head.
-pub(super) struct DrivesOfHead(pub(super) Weak<Bridge>);
+pub(in crate::remote) struct DrivesOfHead(pub(in crate::remote) Weak<Bridge>);
 
 impl Home for DrivesOfHead {
     fn open(&self, drive: &str) -> Result<Arc<dyn Store>, StoreError> {
@@ -108,18 +56,6 @@ impl From<StoreError> for NotDone {
     fn from(error: StoreError) -> Self {
         Self::Failed(error)
     }
-}
-
-fn not_understood(what: impl std::fmt::Display) -> StoreError {
-    StoreError::Failed(format!("the head and this process do not understand each other: {what}"))
-}
-
-/// A frame that says this, as bytes.
-fn framed<T: Serialize>(make: impl Fn(&[u8]) -> Frame<'_>, what: &T) -> Result<BytesMut, StoreError> {
-    let body = wire::encode(what).map_err(not_understood)?;
-    let mut out = BytesMut::new();
-    make(&body).put(&mut out);
-    Ok(out)
 }
 
 /// What the head says next.
@@ -166,10 +102,7 @@ impl DriveOfHead {
     async fn ask(&self, action: Action, patience: &mut Patience) -> Result<Connection, StoreError> {
         let bridge = self.bridge()?;
         let grace = bridge.settings().grace;
-        let request = framed(
-            |body| Frame::Request(body),
-            &DriveRequest { drive: self.drive.as_ref().to_owned(), action },
-        )?;
+        let request = request(&DriveRequest { drive: self.drive.as_ref().to_owned(), action })?;
         loop {
             let endpoints: Vec<_> = bridge.head_endpoint().into_iter().collect();
             let hello = bridge.hello(Role::Drive, Some(bridge.app()), crate::id::unique());
@@ -227,24 +160,17 @@ impl DriveOfHead {
 }
 
 /// Sends a file, and hears meanwhile whether it is still wanted.
-async fn send(connection: Connection, mut body: Body) -> Result<(), NotDone> {
+async fn send(connection: Connection, body: Body) -> Result<(), NotDone> {
     let (mut reader, mut writer) = connection.split();
     let sending = async {
-        while let Some(piece) = body.next().await {
-            let mut piece = match piece {
-                Ok(piece) => piece,
-                Err(error) => {
-                    // What is there already is not to be kept.
-                    writer.write(&framed(|body| Frame::Request(body), &Part::Failed(error.clone()))?).await?;
-                    return Err(NotDone::Failed(error));
-                }
-            };
-            while !piece.is_empty() {
-                let now = piece.split_to(piece.len().min(PIECE));
-                writer.write(&framed(|body| Frame::Request(body), &Part::Data(now))?).await?;
+        let mut parts = parts(body);
+        while let Some(part) = parts.next().await {
+            writer.write(&request(&part)?).await?;
+            // It was told, so that what is there already is not kept.
+            if let Part::Failed(error) = part {
+                return Err(NotDone::Failed(error));
             }
         }
-        writer.write(&framed(|body| Frame::Request(body), &Part::Done)?).await?;
         std::future::pending().await
     };
     let answered = answer(&mut reader);
@@ -396,7 +322,7 @@ impl Receiving {
 
 /// What a head answers, whatever was asked.
 #[cfg(fuzzing)]
-pub(super) async fn hear(connection: Connection, asked: u8) {
+pub(in crate::remote) async fn hear(connection: Connection, asked: u8) {
     if asked % 2 == 0 {
         let pieces = [Ok(Bytes::from_static(b"one")), Ok(Bytes::from_static(b"two"))];
         let _ = send(connection, stream::iter(pieces).boxed()).await;
@@ -418,133 +344,4 @@ pub(super) async fn hear(connection: Connection, asked: u8) {
         arrived += piece.len() as u64;
         assert!(arrived <= to, "no more than there is");
     }
-}
-
-impl Bridge {
-    /// Does one thing with a drive for another process.
-    pub(super) async fn serve_drive(self: &Arc<Self>, connection: Connection) -> Result<(), DialError> {
-        let (mut reader, mut writer) = connection.split();
-        let Ok(request) = tokio::time::timeout(IDLE, reader.frame()).await else { return Ok(()) };
-        let request: DriveRequest = match request? {
-            Some(Frame::Request(body)) => {
-                wire::decode(body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
-            }
-            Some(_) => return Err(DialError::NotUnderstood("it asked for nothing".to_owned())),
-            None => return Ok(()),
-        };
-        match self.open_drive(&request) {
-            Ok(store) => serve(store, request.action, &mut reader, &mut writer).await,
-            Err(error) => say(&mut writer, &Part::Failed(error)).await,
-        }?;
-        // Whoever closes first may take what was said last with it, so that is the other side.
-        while let Ok(Ok(Some(_))) = tokio::time::timeout(IDLE, reader.frame()).await {}
-        Ok(())
-    }
-
-    fn open_drive(&self, request: &DriveRequest) -> Result<Arc<dyn Store>, StoreError> {
-        let (name, may_be_empty) = match &request.action {
-            Action::Put { name, .. } | Action::Delete { name } | Action::Look { name } => (name, false),
-            Action::Get(wanted) => (&wanted.name, false),
-            Action::List { directory } => (directory, true),
-        };
-        check_name(name, may_be_empty).map_err(|why| StoreError::Failed(format!("`{name}`: {why}")))?;
-        let home = home(self.app());
-        home.ok_or_else(|| StoreError::Failed("the App is over".to_owned()))?.open(&request.drive)
-    }
-}
-
-async fn say(writer: &mut FrameWriter, part: &Part) -> Result<(), DialError> {
-    let frame = framed(|body| Frame::Response(body), part)
-        .map_err(|error| DialError::NotUnderstood(error.to_string()))?;
-    Ok(writer.write(&frame).await?)
-}
-
-async fn serve(
-    store: Arc<dyn Store>,
-    action: Action,
-    reader: &mut FrameReader,
-    writer: &mut FrameWriter,
-) -> Result<(), DialError> {
-    let ended = |result: Result<(), StoreError>| result.map_or_else(Part::Failed, |()| Part::Done);
-    match action {
-        Action::Put { name, create } => {
-            let (pieces, body) = mpsc::channel(2);
-            let (_, put) = join(receive(reader, pieces), async {
-                let put = store.put(name, once(body), create).await;
-                say(writer, &ended(put)).await
-            })
-            .await;
-            put
-        }
-        Action::Get(wanted) => match store.get(wanted).await {
-            Ok(Given { file, from, to, version, mut body }) => {
-                say(writer, &Part::Here { file, from, to, version }).await?;
-                let last = loop {
-                    match body.next().await {
-                        Some(Ok(mut piece)) => {
-                            while !piece.is_empty() {
-                                let now = piece.split_to(piece.len().min(PIECE));
-                                say(writer, &Part::Data(now)).await?;
-                            }
-                        }
-                        Some(Err(error)) => break Part::Failed(error),
-                        None => break Part::Done,
-                    }
-                };
-                say(writer, &last).await
-            }
-            Err(error) => say(writer, &Part::Failed(error)).await,
-        },
-        Action::List { directory } => {
-            let mut found = store.list(directory);
-            loop {
-                match found.try_next().await {
-                    Ok(Some(files)) => say(writer, &Part::Files(files)).await?,
-                    Ok(None) => return say(writer, &Part::Done).await,
-                    Err(error) => return say(writer, &Part::Failed(error)).await,
-                }
-            }
-        }
-        Action::Delete { name } => {
-            let deleted = store.delete(name).await;
-            say(writer, &ended(deleted)).await
-        }
-        Action::Look { name } => {
-            let found = store.look(name).await.map_or_else(Part::Failed, Part::Found);
-            say(writer, &found).await
-        }
-    }
-}
-
-/// Reads a file that is put, to its end even where it is not wanted any more: the other side hears of that meanwhile.
-async fn receive(reader: &mut FrameReader, pieces: mpsc::Sender<Result<Bytes, StoreError>>) {
-    loop {
-        let broken = |why: String| Err(StoreError::Unreachable(why));
-        let (piece, is_last) = match tokio::time::timeout(IDLE, reader.frame()).await {
-            Ok(Ok(Some(Frame::Request(body)))) => match wire::decode(body) {
-                Ok(Part::Data(piece)) => (Ok(piece), false),
-                Ok(Part::Done) => return,
-                Ok(Part::Failed(error)) => (Err(error), true),
-                Ok(_) => (broken("it sent no file".to_owned()), true),
-                Err(error) => (broken(error.to_string()), true),
-            },
-            Ok(Ok(_)) => (broken("it closed the connection".to_owned()), true),
-            Ok(Err(error)) => (broken(error.to_string()), true),
-            Err(_) => (broken(format!("nothing came for {IDLE:?}")), true),
-        };
-        // It may not be wanted any more.
-        let _ = pieces.send(piece).await;
-        if is_last {
-            return;
-        }
-    }
-}
-
-/// What arrives cannot be had from the beginning again.
-fn once(body: mpsc::Receiver<Result<Bytes, StoreError>>) -> Supply {
-    let body = Mutex::new(Some(body));
-    Arc::new(move || match body.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        Some(body) => stream::unfold(body, async |mut body| Some((body.recv().await?, body))).boxed(),
-        None => stream::once(async { Err(StoreError::Failed("it was read already".to_owned())) }).boxed(),
-    })
 }
