@@ -16,19 +16,21 @@
 //! - Values in memory take no more than a budget; those that were not used for longest wait on disk.
 //!
 //! How a value is written is in `form`, what its bytes must be in `outline`, how they arrive in `reception`; where it is
-//! in `entry`, what keeps it alive in `store`, and how much room there is in `keeper`. Files and directories are in `artifact`. How processes speak of payloads is
-//! none of this floor's business: it knows [`Elsewhere`] and [`Tie`].
+//! in `entry`, in which form in `kept`, what keeps it alive in `store`, and how much room there is in `keeper`. Files and directories are in
+//! `artifact`. How processes speak of payloads is none of this floor's business: it knows [`Elsewhere`] and [`Tie`].
 
 mod artifact;
 mod blocking;
+mod elsewhere;
 mod entry;
 mod error;
 mod form;
+mod handle;
 mod hex;
 mod huge;
 mod jobs;
 mod keeper;
-mod outgoing;
+mod kept;
 mod outline;
 mod reception;
 mod reference;
@@ -40,18 +42,18 @@ mod store;
 pub use self::artifact::fuzz as artifact_fuzz;
 pub use self::artifact::{Artifact, ArtifactError, Fetch};
 pub(crate) use self::blocking::never_wait_here;
-pub(crate) use self::entry::{Elsewhere, Opened, SMALL, Waited, Want};
+pub(crate) use self::elsewhere::{Elsewhere, Opened, SMALL, Waited, Want};
 pub(crate) use self::error::FetchError;
 pub use self::error::PayloadError;
+pub use self::handle::{Payload, Progress};
 pub(crate) use self::hex::{Hex, PayloadId};
 pub(crate) use self::keeper::PayloadCounts;
 pub use self::keeper::PayloadUsage;
 pub(crate) use self::keeper::{StoreSettings, configure};
-pub(crate) use self::outgoing::Outgoing;
+pub(crate) use self::kept::Kept;
 pub(crate) use self::outline::Outline;
 pub(crate) use self::reception::Chunks;
 pub(crate) use self::reference::Reference;
-pub use self::reference::{Payload, Progress};
 pub(crate) use self::replicas::{Replicate, set_replicator};
 pub(crate) use self::store::{
     Hold, Holds, Replicas, Tie, arrived, by_content, collect, discard, discard_all, entry_of, find,

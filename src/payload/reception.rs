@@ -191,12 +191,12 @@ impl io::Read for Reader<'_> {
 }
 
 /// Bytes that are here already.
-pub(crate) struct InMemory<'a>(pub(crate) &'a [u8]);
+pub(crate) struct InMemory<B>(pub(crate) B);
 
-impl Chunks for InMemory<'_> {
+impl<B: AsRef<[u8]> + Send> Chunks for InMemory<B> {
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<u64, FetchError> {
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        let part = self.0.get(from..from.saturating_add(buffer.len()));
+        let part = self.0.as_ref().get(from..from.saturating_add(buffer.len()));
         buffer.copy_from_slice(
             part.ok_or_else(|| FetchError::Corrupt("there is too little of it".to_owned()))?,
         );

@@ -1,70 +1,23 @@
-//! The reference itself.
+//! What travels in place of a value.
+//!
+//! # Guarantees
+//! - It is serialised in under 200 bytes, whatever the type and the maker are called.
+//! - Errors say in words which value it is of.
 
 use std::any::type_name;
-use std::fmt;
-use std::ops::Deref;
-use std::sync::{Arc, OnceLock};
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use super::entry::{Entry, Load, Target, Want, straight_to_disk};
 use super::error::{FetchError, PayloadError};
-use super::form::{AnyValue, Form};
-use super::hex::{Hex, PayloadId, new_id};
+use super::hex::{Hex, PayloadId};
 use super::outline::Outline;
-use super::spill::Spilled;
-use super::store::{self, Hold, Replicas};
-use super::{blocking, keeper, replicas};
-use crate::id::{ActorPath, AppId};
-
-/// A small typed reference to a large value that stays where it was made until someone reads it.
-///
-/// Made by [`WorkContext::payload`](crate::WorkContext::payload). It is serialised in under 200 bytes and can be
-/// a field of a state, an input or a part of either, and a message. Equality and run identity are those of the
-/// *content*.
-///
-/// ```
-/// # use flowright::prelude::*;
-/// #[derive(Default, Serialize, Deserialize)]
-/// struct Embedder {
-///     vectors: Option<Payload<Vec<f32>>>,
-/// }
-///
-/// impl Work for Embedder {
-///     type Input = ();
-///
-///     async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
-///         let payload = cx.payload(vec![0.5; 1_000_000])?;
-///         assert_eq!(payload.value().await?.len(), 1_000_000); // the same allocation
-///         self.vectors = Some(payload);
-///         Ok(())
-///     }
-/// }
-/// ```
-pub struct Payload<T> {
-    reference: Arc<Reference>,
-    hold: Option<Arc<Hold>>,
-    /// The App whose Work has made it in this process.
-    maker: Option<AppId>,
-    /// There once it was dereferenced.
-    value: OnceLock<Arc<T>>,
-}
-
-/// How far the value of a payload is on its way to this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// The bytes that are here.
-    pub received: u64,
-    /// All bytes of the encoded value.
-    pub total: u64,
-}
+use crate::id::ActorPath;
 
 /// What travels in place of a value.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Reference {
     pub(crate) id: PayloadId,
-    hash: Hex<32>,
+    pub(super) hash: Hex<32>,
     pub(crate) length: u64,
     pub(crate) of: String,
     pub(crate) origin: String,
@@ -73,144 +26,24 @@ pub(crate) struct Reference {
 /// Names longer than this are cut, so that a reference stays small whatever the type is called.
 const NAME_LIMIT: usize = 56;
 
-impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
-    pub(crate) fn new(value: T, app: AppId, origin: &ActorPath) -> Result<Self, PayloadError> {
-        let form = Form::of::<T>();
-        let value: AnyValue = Arc::new(value);
-        let outline = form.outline(&value).map_err(|source| PayloadError::Unserialisable {
-            origin: origin.to_string(),
-            source: Arc::new(source),
-        })?;
-        let id = new_id();
-        let reference = Arc::new(Reference {
-            id,
-            hash: Hex(outline.hash()),
-            length: outline.length(),
-            of: shorten(&readable_type::<T>()),
-            origin: shorten(origin.as_str()),
-        });
-        let entry = match keeper::reserve(outline.length()) {
-            Ok(()) => Entry::of_value(id, value, form, outline),
-            Err(FetchError::NoRoom(in_memory)) => {
-                let file = straight_to_disk(id, value, form, &outline).map_err(|on_disk| {
-                    let why = format!("in memory: {in_memory}; on disk: {on_disk}");
-                    PayloadError::NoRoom { payload: reference.describe(), why }
-                })?;
-                Entry::of_file(id, file, outline, form.type_name())
-            }
-            Err(error) => return Err(reference.error::<T>(error)),
-        };
-        Ok(Self { reference, hold: Some(store::made(id, entry)), maker: Some(app), value: OnceLock::new() })
-    }
-
-    /// The value: on the node that has it the very allocation, at no cost; elsewhere it is pulled now, from a node that
-    /// has it, verified against its hash, and kept. Those who want it at the same time share one transfer.
-    ///
-    /// Memory for the value is needed once. What [`value`](Self::value) gives stays in memory for as long as somebody
-    /// has it; other values are put on disk where there are too many of them.
-    ///
-    /// # Cancel safety
-    /// When all who wait for it are dropped the transfer ends, and what had come is freed.
-    ///
-    /// # Errors
-    /// [`PayloadError`], which names the payload and says what to do.
-    pub async fn value(&self) -> Result<Arc<T>, PayloadError> {
-        loop {
-            match self.look()? {
-                Found::Here(value) => return Ok(value),
-                Found::Coming(load) => {
-                    if let Some(value) = self.landed(load.await)? {
-                        return Ok(value);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Begins to pull the value, so that it is here, or nearer, when it is wanted. Errors are told to whoever wants it.
-    pub fn prefetch(&self) {
-        let Ok(Found::Coming(load)) = self.look() else { return };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(load)),
-            Err(_) => drop(std::thread::spawn(|| blocking::wait(load))),
-        }
-    }
-
-    /// Looks in memory, and has the value come if it is not there.
-    fn look(&self) -> Result<Found<T>, PayloadError> {
-        if let Some(value) = self.value.get() {
-            return Ok(Found::Here(value.clone()));
-        }
-        let hold = self.hold()?;
-        if let Some(value) = hold.entry().value() {
-            return self.typed(value).map(Found::Here);
-        }
-        if readable_type::<T>().len() <= NAME_LIMIT && readable_type::<T>() != self.reference.of {
-            return Err(self.reference.error::<T>(FetchError::WrongType(self.reference.of.clone())));
-        }
-        Ok(Found::Coming(hold.entry().load(self.want(), Target::Value(Form::of::<T>()))))
-    }
-
-    fn landed(&self, landed: Result<AnyValue, FetchError>) -> Result<Option<Arc<T>>, PayloadError> {
-        match landed {
-            // One that joined others may have waited for it as something else.
-            Ok(value) => Ok(value.downcast::<T>().ok()),
-            Err(FetchError::WrongType(stored)) if stored == type_name::<T>() => Ok(None),
-            Err(error) => Err(self.reference.error::<T>(error)),
-        }
-    }
-
-    fn typed(&self, value: AnyValue) -> Result<Arc<T>, PayloadError> {
-        value.downcast::<T>().map_err(|_| {
-            let stored = self.hold.as_ref().and_then(|hold| hold.entry().type_name());
-            self.reference.error::<T>(FetchError::WrongType(stored.unwrap_or_default()))
-        })
-    }
-
-    fn resolve(&self) -> Result<&Arc<T>, PayloadError> {
-        loop {
-            if let Some(value) = self.value.get() {
-                return Ok(value);
-            }
-            let value = match self.look()? {
-                Found::Here(value) => value,
-                Found::Coming(_) if !blocking::may_wait() => {
-                    return Err(PayloadError::WouldBlock { payload: self.reference.describe() });
-                }
-                Found::Coming(load) => match self.landed(blocking::wait(load))? {
-                    Some(value) => value,
-                    None => continue,
-                },
-            };
-            return Ok(self.value.get_or_init(|| value));
-        }
-    }
-
-    fn want(&self) -> Want {
-        self.want_as(type_name::<T>())
-    }
-}
-
-/// What was put on disk when it was made.
-pub(super) struct OnDisk {
-    pub(super) id: PayloadId,
-    pub(super) file: Spilled,
-    pub(super) outline: Outline,
-    pub(super) type_name: &'static str,
-}
-
-enum Found<T> {
-    Here(Arc<T>),
-    Coming(Load),
-}
-
 impl Reference {
-    fn describe(&self) -> String {
+    pub(super) fn new(id: PayloadId, outline: &Outline, of: &str, origin: &ActorPath) -> Self {
+        let (hash, length) = (Hex(outline.hash()), outline.length());
+        Self { id, hash, length, of: shorten(of), origin: shorten(origin.as_str()) }
+    }
+
+    /// Whether it may be of a value of this type, as far as the names say.
+    pub(super) fn may_be<T>(&self) -> bool {
+        let name = readable_type::<T>();
+        name.len() > NAME_LIMIT || name == self.of
+    }
+
+    pub(super) fn describe(&self) -> String {
         let Self { id, length, of, origin, .. } = self;
         format!("payload {} ({of}, {length} bytes, made by work `{origin}`)", &id.to_string()[..8])
     }
 
-    fn error<T>(&self, error: FetchError) -> PayloadError {
+    pub(super) fn error<T>(&self, error: FetchError) -> PayloadError {
         let payload = self.describe();
         match error {
             FetchError::Lost(why) => PayloadError::Lost { payload, why },
@@ -223,166 +56,7 @@ impl Reference {
             FetchError::Cancelled => PayloadError::Lost { payload, why: "its pull was given up".to_owned() },
         }
     }
-}
 
-impl<T> Payload<T> {
-    /// Has so many nodes keep a copy, the one that made it included: as soon as there are so many nodes, and for as long as
-    /// anything refers to the payload. Where a node with a copy is lost another makes one from those that are left.
-    pub fn replicate(self, copies: usize) -> Self {
-        if let (Some(hold), Some(app)) = (&self.hold, self.maker) {
-            let Reference { hash, length, .. } = *self.reference;
-            hold.set_replicas(Replicas { count: u32::try_from(copies).unwrap_or(u32::MAX), hash, length });
-            replicas::ask(app, hold);
-        }
-        self
-    }
-
-    fn hold(&self) -> Result<&Arc<Hold>, PayloadError> {
-        self.hold.as_ref().ok_or_else(|| {
-            self.reference.error::<T>(FetchError::Lost(
-                "nothing referred to it any more, so it was freed; keep the `Payload` in a state, an input or a variable \
-                 for as long as its value is needed"
-                    .to_owned(),
-            ))
-        })
-    }
-
-    fn want_as(&self, type_name: &'static str) -> Want {
-        let Reference { id, hash, length, .. } = &*self.reference;
-        Want { id: *id, hash: hash.0, length: *length, type_name, what: self.reference.describe() }
-    }
-
-    // ---- what is never a value in memory ----
-
-    /// A reference to what was put on disk.
-    pub(super) fn on_disk(made: OnDisk, of: &str, app: AppId, origin: &ActorPath) -> Self {
-        let OnDisk { id, file, outline, type_name } = made;
-        let reference = Arc::new(Reference {
-            id,
-            hash: Hex(outline.hash()),
-            length: outline.length(),
-            of: shorten(of),
-            origin: shorten(origin.as_str()),
-        });
-        let entry = Entry::of_file(id, file, outline, type_name);
-        Self { reference, hold: Some(store::made(id, entry)), maker: Some(app), value: OnceLock::new() }
-    }
-
-    /// Has it come to the disk of this machine, unless it is there.
-    pub(super) async fn pull_to_disk(
-        &self,
-        type_name: &'static str,
-    ) -> Result<(Arc<Spilled>, Outline), PayloadError> {
-        let entry = self.hold()?.entry();
-        loop {
-            if let Some(stored) = entry.type_name()
-                && stored != type_name
-            {
-                let payload = self.describe();
-                return Err(PayloadError::WrongType { payload, stored, wanted: type_name });
-            }
-            if let Some(on_disk) = entry.on_disk() {
-                return Ok(on_disk);
-            }
-            // Others may have it come to memory; then it goes to disk from there.
-            let pulled = entry.load(self.want_as(type_name), Target::File).await;
-            pulled.map_err(|error| self.reference.error::<T>(error))?;
-        }
-    }
-
-    /// Whether it is here, or somewhere else that can be reached.
-    pub(super) async fn is_somewhere(&self) -> bool {
-        let Some(hold) = &self.hold else { return false };
-        if hold.entry().is_here() {
-            return true;
-        }
-        match hold.entry().elsewhere() {
-            Some(elsewhere) => elsewhere.has(self.reference.id).await,
-            None => false,
-        }
-    }
-
-    pub(super) fn describe(&self) -> String {
-        self.reference.describe()
-    }
-
-    pub(super) fn error(&self, error: FetchError) -> PayloadError {
-        self.reference.error::<T>(error)
-    }
-
-    /// What it is a reference to, in words.
-    pub(super) fn of(&self) -> &str {
-        &self.reference.of
-    }
-
-    // ---- all of them ----
-
-    /// The size of the encoded value in bytes.
-    pub fn encoded_len(&self) -> u64 {
-        self.reference.length
-    }
-
-    /// The BLAKE3 hash of the encoded value.
-    pub fn content_hash(&self) -> [u8; 32] {
-        self.reference.hash.0
-    }
-
-    /// The path of the Work that made it.
-    pub fn origin(&self) -> &str {
-        &self.reference.origin
-    }
-
-    /// How far the value is on its way here.
-    pub fn progress(&self) -> Progress {
-        let total = self.reference.length;
-        let received = self.hold.as_ref().map_or(0, |hold| hold.entry().received(total));
-        Progress { received, total }
-    }
-}
-
-/// Reads the value, blocking the thread until it is here; what was read stays in memory for as long as this handle does.
-///
-/// # Panics
-/// With the [`PayloadError`] when the value cannot be had; inside a Work this ends the run, with
-/// [`Reason::PayloadLost`](crate::Reason::PayloadLost) where it is lost. [`Payload::value`] gives it as an error instead.
-/// Where the value is elsewhere and the thread must not wait, which is so in a Flow and in Works of the pool that live with
-/// the connections, that is an error as well.
-impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Deref for Payload<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        self.resolve().unwrap_or_else(|error| std::panic::panic_any(error))
-    }
-}
-
-impl<T> Clone for Payload<T> {
-    fn clone(&self) -> Self {
-        Self {
-            reference: self.reference.clone(),
-            hold: self.hold.clone(),
-            maker: self.maker,
-            // What this handle keeps in memory need not be kept by another.
-            value: OnceLock::new(),
-        }
-    }
-}
-
-impl<T> PartialEq for Payload<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.reference.hash.0 == other.reference.hash.0 && self.reference.length == other.reference.length
-    }
-}
-
-impl<T> Eq for Payload<T> {}
-
-impl<T> fmt::Debug for Payload<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Reference { length, of, origin, .. } = &*self.reference;
-        write!(f, "Payload<{of}>({length} bytes from `{origin}`)")
-    }
-}
-
-impl Reference {
     /// One that is written as MessagePack has it.
     pub(crate) fn from_parts(id: &[u8], hash: &[u8], length: u64, of: &str, origin: &str) -> Option<Self> {
         let (id, hash) = (Hex(id.try_into().ok()?), Hex(hash.try_into().ok()?));
@@ -390,38 +64,8 @@ impl Reference {
     }
 }
 
-impl<T> Serialize for Payload<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if store::is_by_content() {
-            return (self.reference.hash.0, self.reference.length).serialize(serializer);
-        }
-        if let Some(hold) = &self.hold {
-            store::note(hold);
-        }
-        if serializer.is_human_readable() {
-            self.reference.serialize(serializer)
-        } else {
-            let Reference { id, hash, length, of, origin } = &*self.reference;
-            (id, hash, length, of, origin).serialize(serializer)
-        }
-    }
-}
-
-impl<'de, T> Deserialize<'de> for Payload<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let reference = if deserializer.is_human_readable() {
-            Reference::deserialize(deserializer)?
-        } else {
-            let (id, hash, length, of, origin) = Deserialize::deserialize(deserializer)?;
-            Reference { id, hash, length, of, origin }
-        };
-        let hold = store::find(reference.id);
-        Ok(Self { reference: Arc::new(reference), hold, maker: None, value: OnceLock::new() })
-    }
-}
-
 /// `alloc::vec::Vec<f32>` as `Vec<f32>`.
-fn readable_type<T>() -> String {
+pub(super) fn readable_type<T>() -> String {
     let mut out = String::new();
     let mut word_start = 0;
     for c in type_name::<T>().chars() {
@@ -446,71 +90,4 @@ fn shorten(name: &str) -> String {
         end -= 1;
     }
     format!("{}…", &name[..end])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire;
-
-    fn payload<T: Serialize + DeserializeOwned + Send + Sync + 'static>(value: T) -> Payload<T> {
-        Payload::new(value, AppId::NONE, &ActorPath::from("maker")).unwrap()
-    }
-
-    fn send<T>(payload: &Payload<T>) -> (Payload<T>, store::Holds) {
-        let (bytes, holds) = store::collect(|| wire::encode(payload).unwrap());
-        assert!(bytes.len() < 200, "{}", bytes.len());
-        (wire::decode(&bytes).unwrap(), holds)
-    }
-
-    #[test]
-    fn what_arrives_is_the_same_allocation() {
-        let made = payload(vec![1_i64, 2, 3]);
-        let (arrived, _) = send(&made);
-        assert!(Arc::ptr_eq(made.resolve().unwrap(), arrived.resolve().unwrap()));
-        assert_eq!(*arrived, [1, 2, 3]);
-    }
-
-    #[test]
-    fn a_reference_stays_small_for_long_names() {
-        type Long = std::collections::BTreeMap<String, Vec<Vec<Vec<Option<(String, String, String, u64)>>>>>;
-        let made = Payload::new(
-            Long::new(),
-            AppId::NONE,
-            &ActorPath::from("a_flow.with_a.very_long.path.down_to".repeat(9).as_str()),
-        );
-        send(&made.unwrap());
-    }
-
-    #[test]
-    fn a_value_is_freed_with_its_last_holder_and_the_error_says_which_it_was() {
-        let made = payload("abc".to_owned());
-        let weak = Arc::downgrade(made.resolve().unwrap());
-        let (bytes, holds) = store::collect(|| wire::encode(&made).unwrap());
-        drop(made);
-        assert!(weak.upgrade().is_some(), "the serialised reference still holds it");
-        drop(holds);
-        assert!(weak.upgrade().is_none());
-        let arrived: Payload<String> = wire::decode(&bytes).unwrap();
-        let error = arrived.resolve().unwrap_err().to_string();
-        assert!(error.contains("String, 3 bytes, made by work `maker`"), "{error}");
-    }
-
-    #[test]
-    fn another_type_is_a_typed_error() {
-        let bytes = {
-            let made = Box::leak(Box::new(payload(7_u64)));
-            wire::encode(made).unwrap()
-        };
-        let arrived: Payload<String> = wire::decode(&bytes).unwrap();
-        assert!(matches!(arrived.resolve(), Err(PayloadError::WrongType { .. })));
-    }
-
-    #[test]
-    fn identity_is_by_content() {
-        let key = |p: &Payload<u64>| store::by_content(|| wire::encode(p).unwrap());
-        assert_eq!(key(&payload(1)), key(&payload(1)));
-        assert_ne!(key(&payload(1)), key(&payload(2)));
-        assert_eq!(payload(1), payload(1));
-    }
 }

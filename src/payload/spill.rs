@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::FetchError;
 use super::hex::PayloadId;
@@ -90,7 +91,7 @@ impl Drop for Spilled {
     }
 }
 
-impl Chunks for &Spilled {
+impl Chunks for Arc<Spilled> {
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<u64, FetchError> {
         Spilled::read(self, offset, buffer)
             .map(|()| 0)

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 
-use super::entry::{Elsewhere, Entry};
+use super::elsewhere::Elsewhere;
+use super::entry::Entry;
 use super::hex::{Hex, PayloadId};
 use super::keeper;
 

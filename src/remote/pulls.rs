@@ -21,9 +21,7 @@ use tokio::sync::Semaphore;
 use super::bridge::{Bridge, DialError};
 use super::protocol::Role;
 use super::references::Source;
-use crate::payload::{
-    self, Chunks, FetchError, Hex, Opened, Outgoing, Outline, PayloadId, SMALL, Waited, Want,
-};
+use crate::payload::{self, Chunks, FetchError, Hex, Kept, Opened, Outline, PayloadId, SMALL, Waited, Want};
 use crate::transport::{Connection, TransportError};
 use crate::wire::{self, Frame};
 
@@ -463,29 +461,29 @@ impl Bridge {
                 Some(_) => return Err(DialError::NotUnderstood("it asked for nothing".to_owned())),
                 None => return Ok(()),
             };
-            let outgoing = payload::entry_of(request.id).and_then(|entry| entry.outgoing());
-            let response = respond(&request, outgoing.as_ref());
+            let kept = payload::entry_of(request.id).and_then(|entry| entry.kept());
+            let response = respond(&request, kept.as_ref());
             let given = matches!(response, PullResponse::Here { .. });
             let body =
                 wire::encode(&response).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
             let mut out = BytesMut::new();
             Frame::Response(&body).put(&mut out);
-            let outgoing = outgoing.filter(|_| given);
-            let left = outgoing.as_ref().map_or(0, |outgoing| outgoing.outline.length() - request.from);
-            let small = outgoing.as_ref().and_then(Outgoing::at_hand).filter(|_| left <= SMALL);
+            let kept = kept.filter(|_| given);
+            let left = kept.as_ref().map_or(0, |kept| kept.outline.length() - request.from);
+            let small = kept.as_ref().and_then(Kept::at_hand).filter(|_| left <= SMALL);
             if let Some(bytes) = small {
                 out.extend_from_slice(&bytes[bytes.len() - left as usize..]);
             }
-            let done = outgoing.is_none() || small.is_some();
+            let done = kept.is_none() || small.is_some();
             connection.write_bytes(&out).await?;
-            let Some(outgoing) = outgoing.filter(|_| !done) else { continue };
+            let Some(kept) = kept.filter(|_| !done) else { continue };
             let _turn = if left > SMALL { SERVED.acquire().await.ok() } else { None };
             let runtime = Handle::current();
             let patience = self.settings().grace;
             // This may be dropped while the thread waits for a peer that takes nothing.
             let cutter = connection.cutter()?;
             let written = tokio::task::spawn_blocking(move || {
-                let write = |out: &mut dyn io::Write| outgoing.write_from(request.from, out);
+                let write = |out: &mut dyn io::Write| kept.write_from(request.from, out);
                 let (connection, written) = connection.write_blocking(&runtime, patience, write)?;
                 written.map_err(|error| DialError::NotUnderstood(error.to_string()))?;
                 Ok::<_, DialError>(connection)
@@ -499,11 +497,11 @@ impl Bridge {
     }
 }
 
-fn respond(request: &PullRequest, outgoing: Option<&Outgoing>) -> PullResponse {
-    let Some(outgoing) = outgoing else { return PullResponse::Gone };
-    let outline = &outgoing.outline;
-    if !request.type_name.is_empty() && *request.type_name != *outgoing.type_name {
-        return PullResponse::WrongType { stored: outgoing.type_name.as_ref().to_owned() };
+fn respond(request: &PullRequest, kept: Option<&Kept>) -> PullResponse {
+    let Some(kept) = kept else { return PullResponse::Gone };
+    let outline = &kept.outline;
+    if !request.type_name.is_empty() && *request.type_name != *kept.type_name {
+        return PullResponse::WrongType { stored: kept.type_name.as_ref().to_owned() };
     }
     if request.from > outline.length() {
         let why = format!("it was asked for byte {} of {}", request.from, outline.length());
@@ -513,7 +511,7 @@ fn respond(request: &PullRequest, outgoing: Option<&Outgoing>) -> PullResponse {
     PullResponse::Here {
         length: outline.length(),
         hash: Hex(outline.hash()),
-        type_name: outgoing.type_name.as_ref().to_owned(),
+        type_name: kept.type_name.as_ref().to_owned(),
         chunks,
     }
 }

@@ -24,13 +24,12 @@ use tokio::sync::oneshot;
 pub use self::error::ArtifactError;
 use self::pack::Packing;
 use self::unpack::{Destination, unpack};
-use super::entry::Read;
 use super::error::FetchError;
+use super::handle::{OnDisk, Payload, Progress};
 use super::hex::new_id;
 use super::jobs;
 use super::outline::{Outline, OutlineWriter};
 use super::reception::Reception;
-use super::reference::{OnDisk, Payload, Progress};
 use super::spill::{SpillWriter, Spilled};
 use crate::id::{ActorPath, AppId};
 
@@ -137,7 +136,7 @@ impl Artifact {
         destination: &Destination<'_>,
     ) -> Result<(), ArtifactError> {
         let what = self.0.describe();
-        let mut chunks = Read(file);
+        let mut chunks = file;
         let mut reader = Reception::new(outline, &mut chunks, Arc::default(), &what).reader();
         let unpacked = unpack(&mut reader, outline.length(), destination);
         match reader.failure.take() {

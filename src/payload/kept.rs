@@ -1,4 +1,7 @@
-//! Values that others are given: from memory as they are, encoded while they are sent, or from disk.
+//! Values as they are kept in this process: in memory as they are, as their bytes, or on disk.
+//!
+//! # Guarantees
+//! - In whatever way it is kept, what others are given of it are the same bytes: encoded while they are sent, where they are not at hand.
 
 use std::io;
 use std::sync::Arc;
@@ -10,20 +13,31 @@ use super::outline::{CHUNK, Outline};
 use super::spill::Spilled;
 use crate::wire::CodecError;
 
-/// A value on its way to another process.
-pub(crate) struct Outgoing {
+/// A value that is in this process, in one way or another.
+#[derive(Clone)]
+pub(crate) struct Kept {
     pub(crate) outline: Outline,
     pub(crate) type_name: Arc<str>,
     pub(super) body: Body,
 }
 
+#[derive(Clone)]
 pub(super) enum Body {
     Value(AnyValue, &'static Form),
     Bytes(Bytes),
     File(Arc<Spilled>),
 }
 
-impl Outgoing {
+impl Kept {
+    /// One that is in memory as what it is.
+    pub(super) fn value(value: AnyValue, form: &'static Form, outline: Outline) -> Self {
+        Self { outline, type_name: form.type_name().into(), body: Body::Value(value, form) }
+    }
+
+    pub(super) fn is_in_memory(&self) -> bool {
+        !matches!(self.body, Body::File(_))
+    }
+
     /// Whether the bytes can be had without encoding them first.
     pub(crate) fn at_hand(&self) -> Option<&[u8]> {
         match &self.body {

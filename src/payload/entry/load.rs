@@ -1,0 +1,259 @@
+//! How a value comes to be here: from the disk, or from another process.
+//!
+//! # Guarantees
+//! - All who wait for a value share one load, which ends when none of them waits any more.
+//! - What is kept has the bytes that it is referred to by: every chunk is verified while it comes.
+//! - Room is there before anything comes, and is given back where nothing is kept.
+//! - Small values come without a thread; whatever may block for long has one.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared, WeakShared};
+use tokio::sync::{oneshot, watch};
+
+use super::super::artifact::TREE;
+use super::super::elsewhere::{Elsewhere, Opened, SMALL, Want};
+use super::super::error::FetchError;
+use super::super::form::{AnyValue, Form};
+use super::super::kept::{Body, Kept};
+use super::super::outline::{CHUNK, Outline};
+use super::super::reception::{Counter, InMemory, Reception};
+use super::super::spill::SpillWriter;
+use super::super::{jobs, keeper};
+use super::Entry;
+
+/// What a value is wanted as.
+#[derive(Clone, Copy)]
+pub(in crate::payload) enum Target {
+    Value(&'static Form),
+    /// Its bytes, in memory.
+    Bytes,
+    /// Its bytes, on disk.
+    #[allow(dead_code, reason = "for what is never in memory")]
+    File,
+}
+
+/// A value on its way, for all who wait for it: a value of the type, [`Bytes`], or an [`Arc<Spilled>`].
+pub(in crate::payload) type Load = Shared<BoxFuture<'static, Result<AnyValue, FetchError>>>;
+
+/// A load that those who want the value later can join.
+pub(super) struct Loading {
+    load: WeakShared<BoxFuture<'static, Result<AnyValue, FetchError>>>,
+    counter: Arc<Counter>,
+}
+
+impl Loading {
+    /// How many bytes have come, if anybody waits for them still.
+    pub(super) fn received(&self) -> u64 {
+        self.load.upgrade().map_or(0, |_| self.counter.get())
+    }
+}
+
+/// From where the bytes of a value come.
+enum Source {
+    Memory(Opened),
+    Disk(Opened),
+    Elsewhere(Arc<dyn Elsewhere>),
+}
+
+impl Entry {
+    /// Has the value come, or joins those who wait for it already.
+    pub(in crate::payload) fn load(self: &Arc<Self>, want: Want, target: Target) -> Load {
+        let mut content = self.lock();
+        if let Some(load) = content.loading.as_ref().and_then(|loading| loading.load.upgrade())
+            && load.peek().is_none()
+        {
+            return load;
+        }
+        let counter = Arc::new(Counter::default());
+        let load = self.clone().fetch(want, target, counter.clone()).boxed().shared();
+        content.loading = load.downgrade().map(|load| Loading { load, counter });
+        load
+    }
+
+    /// Has the bytes of the value come, to be kept as such.
+    pub(crate) async fn load_bytes(self: &Arc<Self>, want: Want) -> Result<(), FetchError> {
+        self.load(want, Target::Bytes).await.map(|_| ())
+    }
+
+    async fn fetch(
+        self: Arc<Self>,
+        want: Want,
+        target: Target,
+        counter: Arc<Counter>,
+    ) -> Result<AnyValue, FetchError> {
+        let source = match self.source(target)? {
+            Ok(value) => return Ok(value),
+            Err(source) => source,
+        };
+        let is_small = want.length <= SMALL && !matches!(target, Target::File);
+        match source {
+            Source::Memory(opened) if is_small => self.receive(opened, &want, target, counter),
+            Source::Elsewhere(elsewhere) if is_small => {
+                let (bytes, type_name) = elsewhere.small(want.clone()).await?;
+                let outline = Outline::of(&bytes);
+                if outline.hash() != want.hash {
+                    return Err(FetchError::Corrupt("what came has another hash".to_owned()));
+                }
+                let opened = Opened { outline, type_name, chunks: Box::new(InMemory(bytes)) };
+                let received = self.receive(opened, &want, target, counter)?;
+                keeper::count_pull();
+                elsewhere.pulled(want.id);
+                Ok(received)
+            }
+            source => self.fetch_on_a_thread(source, want, target, counter).await,
+        }
+    }
+
+    /// The value, if it is here as what it is wanted as; else from where it can be had.
+    fn source(&self, target: Target) -> Result<Result<AnyValue, Source>, FetchError> {
+        let content = self.lock();
+        let Some(Kept { outline, type_name, body }) = content.kept.clone() else {
+            let elsewhere = content.elsewhere.clone();
+            let unknown = || FetchError::Lost("nothing is known here of where it is".to_owned());
+            return Ok(Err(Source::Elsewhere(elsewhere.ok_or_else(unknown)?)));
+        };
+        let opened = |chunks| Opened { outline, type_name: type_name.as_ref().to_owned(), chunks };
+        Ok(match (body, target) {
+            (Body::Value(value, _), _) => Ok(value),
+            (Body::Bytes(bytes), Target::Bytes) => Ok(Arc::new(bytes)),
+            (Body::File(file), Target::File) => Ok(Arc::new(file)),
+            (Body::Bytes(bytes), _) => Err(Source::Memory(opened(Box::new(InMemory(bytes))))),
+            (Body::File(file), _) => Err(Source::Disk(opened(Box::new(file)))),
+        })
+    }
+
+    async fn fetch_on_a_thread(
+        self: Arc<Self>,
+        source: Source,
+        want: Want,
+        target: Target,
+        counter: Arc<Counter>,
+    ) -> Result<AnyValue, FetchError> {
+        let (done, wait) = oneshot::channel();
+        // Closed when this future is dropped, which is when nobody waits any more.
+        let (_waiting, waited) = watch::channel(());
+        jobs::run(move || {
+            if done.is_closed() {
+                return;
+            }
+            let received = match source {
+                Source::Memory(opened) | Source::Disk(opened) => self.receive(opened, &want, target, counter),
+                Source::Elsewhere(elsewhere) => {
+                    let opened = elsewhere.open(&want, waited);
+                    let received = opened.and_then(|opened| self.receive(opened, &want, target, counter));
+                    // What arrived although nobody waits any more is a copy like any other.
+                    if received.is_ok() {
+                        keeper::count_pull();
+                        elsewhere.pulled(want.id);
+                    }
+                    received
+                }
+            };
+            let _ = done.send(received);
+        });
+        wait.await.unwrap_or_else(|_| Err(FetchError::Unusable("no thread was there to pull it".to_owned())))
+    }
+
+    /// Makes of the bytes what they are wanted as, and keeps that.
+    fn receive(
+        self: &Arc<Self>,
+        opened: Opened,
+        want: &Want,
+        target: Target,
+        counter: Arc<Counter>,
+    ) -> Result<AnyValue, FetchError> {
+        let Opened { outline, type_name, mut chunks } = opened;
+        let length = outline.length();
+        // What is made of files is not to fill the memory, whoever keeps a copy of it.
+        let target = match target {
+            Target::Bytes if type_name == TREE && length > SMALL => Target::File,
+            target => target,
+        };
+        match target {
+            Target::Value(form) => {
+                if form.type_name() != type_name {
+                    return Err(FetchError::WrongType(type_name));
+                }
+                let room = Room::in_memory(length)?;
+                let value = decoded(form, Reception::new(&outline, &mut *chunks, counter, &want.what))?;
+                room.used();
+                self.keep(Kept::value(value.clone(), form, outline));
+                Ok(value)
+            }
+            Target::Bytes => {
+                let room = Room::in_memory(length)?;
+                let value = decoded(
+                    Form::of::<Bytes>(),
+                    Reception::new(&outline, &mut *chunks, counter, &want.what),
+                )?;
+                let bytes = value.downcast_ref::<Bytes>().expect("of this form").clone();
+                room.used();
+                self.keep(Kept { outline, type_name: type_name.into(), body: Body::Bytes(bytes) });
+                Ok(value)
+            }
+            Target::File => {
+                let mut writer = SpillWriter::begin(want.id, length)?;
+                let mut reader = Reception::new(&outline, &mut *chunks, counter, &want.what).reader();
+                let mut buffer = vec![0; CHUNK];
+                loop {
+                    let read = match io::Read::read(&mut reader, &mut buffer) {
+                        Ok(0) => break,
+                        Ok(read) => read,
+                        Err(error) => {
+                            return Err(reader
+                                .failure
+                                .unwrap_or_else(|| FetchError::Lost(error.to_string())));
+                        }
+                    };
+                    let written = io::Write::write_all(&mut writer, &buffer[..read]);
+                    written.map_err(|error| {
+                        FetchError::NoRoom(format!(
+                            "it cannot be written below {}: {error}; choose another place with `--payload-dir`",
+                            writer.directory().display()
+                        ))
+                    })?;
+                }
+                let file = Arc::new(writer.finish()?);
+                self.keep(Kept { outline, type_name: type_name.into(), body: Body::File(file.clone()) });
+                Ok(Arc::new(file))
+            }
+        }
+    }
+}
+
+/// Code of a user's is called here; what goes wrong in it is an error like another.
+fn decoded(form: &'static Form, reception: Reception<'_>) -> Result<AnyValue, FetchError> {
+    catch_unwind(AssertUnwindSafe(|| form.receive(reception))).unwrap_or_else(|_| {
+        Err(FetchError::Unusable(format!("a panic came of making a `{}` of it", form.type_name())))
+    })
+}
+
+/// Room in memory, given back unless it is used.
+struct Room(u64);
+
+impl Room {
+    fn in_memory(length: u64) -> Result<Self, FetchError> {
+        if length <= SMALL {
+            // Not worth waiting for others to be put on disk.
+            keeper::take(length);
+        } else {
+            keeper::reserve(length)?;
+        }
+        Ok(Self(length))
+    }
+
+    fn used(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        keeper::freed(self.0);
+    }
+}

@@ -1,0 +1,81 @@
+//! References to what is never a value in memory.
+//!
+//! # Guarantees
+//! - What they refer to comes to the disk of this machine, whoever else has it come to memory.
+
+use std::sync::{Arc, OnceLock};
+
+use super::super::entry::{Entry, Target};
+use super::super::error::{FetchError, PayloadError};
+use super::super::hex::PayloadId;
+use super::super::outline::Outline;
+use super::super::reference::Reference;
+use super::super::spill::Spilled;
+use super::super::store;
+use super::Payload;
+use crate::id::{ActorPath, AppId};
+
+/// What was put on disk when it was made.
+pub(in crate::payload) struct OnDisk {
+    pub(in crate::payload) id: PayloadId,
+    pub(in crate::payload) file: Spilled,
+    pub(in crate::payload) outline: Outline,
+    pub(in crate::payload) type_name: &'static str,
+}
+
+impl<T> Payload<T> {
+    /// A reference to what was put on disk.
+    pub(in crate::payload) fn on_disk(made: OnDisk, of: &str, app: AppId, origin: &ActorPath) -> Self {
+        let OnDisk { id, file, outline, type_name } = made;
+        let reference = Arc::new(Reference::new(id, &outline, of, origin));
+        let entry = Entry::of_file(id, file, outline, type_name);
+        Self { reference, hold: Some(store::made(id, entry)), maker: Some(app), value: OnceLock::new() }
+    }
+
+    /// Has it come to the disk of this machine, unless it is there.
+    pub(in crate::payload) async fn pull_to_disk(
+        &self,
+        type_name: &'static str,
+    ) -> Result<(Arc<Spilled>, Outline), PayloadError> {
+        let entry = self.hold()?.entry();
+        loop {
+            if let Some(stored) = entry.type_name()
+                && stored != type_name
+            {
+                let payload = self.describe();
+                return Err(PayloadError::WrongType { payload, stored, wanted: type_name });
+            }
+            if let Some(on_disk) = entry.on_disk() {
+                return Ok(on_disk);
+            }
+            // Others may have it come to memory; then it goes to disk from there.
+            let pulled = entry.load(self.want_as(type_name), Target::File).await;
+            pulled.map_err(|error| self.reference.error::<T>(error))?;
+        }
+    }
+
+    /// Whether it is here, or somewhere else that can be reached.
+    pub(in crate::payload) async fn is_somewhere(&self) -> bool {
+        let Some(hold) = &self.hold else { return false };
+        if hold.entry().is_here() {
+            return true;
+        }
+        match hold.entry().elsewhere() {
+            Some(elsewhere) => elsewhere.has(self.reference.id).await,
+            None => false,
+        }
+    }
+
+    pub(in crate::payload) fn describe(&self) -> String {
+        self.reference.describe()
+    }
+
+    pub(in crate::payload) fn error(&self, error: FetchError) -> PayloadError {
+        self.reference.error::<T>(error)
+    }
+
+    /// What it is a reference to, in words.
+    pub(in crate::payload) fn of(&self) -> &str {
+        &self.reference.of
+    }
+}
