@@ -1,0 +1,112 @@
+//! Large values, of which chunks come as they are wanted.
+//!
+//! # Guarantees
+//! - All is done on the thread that wants the value, with a connection that lives as long as the pull.
+//! - A pull that breaks goes on with the next byte, and ends when nobody waits any more.
+
+use std::sync::Arc;
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::super::bridge::Bridge;
+use super::super::references::Source;
+use super::ask::{NotGiven, ask, dial};
+use super::sources::Sources;
+use crate::payload::{Chunks, FetchError, Opened, Waited, Want};
+use crate::transport::Connection;
+
+/// Begins to pull a large value. All of it is done on the calling thread, and blocks.
+pub(in crate::remote) fn open(
+    bridge: Arc<Bridge>,
+    sources: Vec<Source>,
+    want: &Want,
+    waited: Waited,
+) -> Result<Opened, FetchError> {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| FetchError::Lost(format!("no runtime could be made to pull it: {error}")))?;
+    let mut sources = Sources::new(bridge, sources, want.clone());
+    let mut waited = waited;
+    let opened = sources.until_given(async |bridge, source, want| {
+        let mut connection = dial(bridge, source).await?;
+        let (outline, type_name) = ask(&mut connection, want, 0, true).await?;
+        Ok((Current { connection, source: source.id, at: 0 }, outline, type_name))
+    });
+    let (current, outline, type_name) = until_given_up(&runtime, &mut waited, opened)?;
+    sources.progress();
+    let chunks = Box::new(Pull { runtime, sources, waited, current: Some(current) });
+    Ok(Opened { outline, type_name, chunks })
+}
+
+/// A large value on its way here.
+struct Pull {
+    /// First, since it ends what is below.
+    current: Option<Current>,
+    runtime: Runtime,
+    sources: Sources,
+    waited: Waited,
+}
+
+struct Current {
+    connection: Connection,
+    source: u64,
+    /// Where the next byte is from.
+    at: u64,
+}
+
+impl Chunks for Pull {
+    fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<u64, FetchError> {
+        let Self { current, runtime, sources, waited } = self;
+        let read = sources.until_given(async |bridge, source, want| {
+            let read = async {
+                let mut open = match current.take() {
+                    Some(open) if open.at == offset && open.source == source.id => open,
+                    _ => {
+                        let mut connection = dial(bridge, source).await?;
+                        ask(&mut connection, want, offset, false).await?;
+                        Current { connection, source: source.id, at: offset }
+                    }
+                };
+                open.connection.read_bytes(buffer).await?;
+                open.at += buffer.len() as u64;
+                Ok(open)
+            };
+            read.await.inspect_err(|why| {
+                if let NotGiven::Unreachable(why) = why {
+                    log::debug!("the pull of {} broke at {offset}: {why}", want.what);
+                }
+            })
+        });
+        let open = until_given_up(runtime, waited, read)?;
+        sources.progress();
+        Ok(current.insert(open).source)
+    }
+
+    fn distrust(&mut self, source: u64) -> Result<(), FetchError> {
+        self.current = None;
+        if !self.sources.distrust(source) {
+            return Ok(());
+        }
+        let asked = until_given_up(&self.runtime, &mut self.waited, self.sources.ask_the_head());
+        asked.map_err(|error| match error {
+            FetchError::Lost(why) => FetchError::Corrupt(why),
+            error => error,
+        })
+    }
+}
+
+fn until_given_up<T>(
+    runtime: &Runtime,
+    waited: &mut Waited,
+    what: impl Future<Output = Result<T, FetchError>>,
+) -> Result<T, FetchError> {
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            done = what => done,
+            // Nothing is ever sent: it is closed when nobody waits any more.
+            _ = waited.changed() => Err(FetchError::Cancelled),
+        }
+    })
+}

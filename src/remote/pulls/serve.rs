@@ -1,0 +1,98 @@
+//! Values that are given to those who pull them.
+//!
+//! # Guarantees
+//! - Few large values are served at once, the others in the order in which they were asked for.
+//! - A puller that asks for nothing, or takes nothing, is not waited for.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use super::super::bridge::{Bridge, DialError};
+use super::ask::{PullRequest, PullResponse};
+use crate::payload::{self, Hex, Kept, SMALL};
+use crate::transport::Connection;
+use crate::wire::{self, Frame};
+
+/// So many large values are served at once.
+const SERVED_AT_ONCE: usize = 4;
+
+/// A connection on which nothing is asked for so long is closed.
+const IDLE: Duration = Duration::from_secs(60);
+
+impl Bridge {
+    /// Gives values to another process for as long as it asks for some.
+    pub(in crate::remote) async fn serve_pulls(
+        self: &Arc<Self>,
+        mut connection: Connection,
+    ) -> Result<(), DialError> {
+        static SERVED: Semaphore = Semaphore::const_new(SERVED_AT_ONCE);
+        loop {
+            let Ok(request) = tokio::time::timeout(IDLE, connection.read_frame()).await else {
+                return Ok(());
+            };
+            let request: PullRequest = match request? {
+                Some(Frame::Request(body)) => {
+                    wire::decode(body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
+                }
+                Some(_) => return Err(DialError::NotUnderstood("it asked for nothing".to_owned())),
+                None => return Ok(()),
+            };
+            let kept = payload::entry_of(request.id).and_then(|entry| entry.kept());
+            let response = respond(&request, kept.as_ref());
+            let given = matches!(response, PullResponse::Here { .. });
+            let body =
+                wire::encode(&response).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
+            let mut out = BytesMut::new();
+            Frame::Response(&body).put(&mut out);
+            let kept = kept.filter(|_| given);
+            let left = kept.as_ref().map_or(0, |kept| kept.outline.length() - request.from);
+            let small = kept.as_ref().and_then(Kept::at_hand).filter(|_| left <= SMALL);
+            if let Some(bytes) = small {
+                out.extend_from_slice(&bytes[bytes.len() - left as usize..]);
+            }
+            let done = kept.is_none() || small.is_some();
+            connection.write_bytes(&out).await?;
+            let Some(kept) = kept.filter(|_| !done) else { continue };
+            let _turn = if left > SMALL { SERVED.acquire().await.ok() } else { None };
+            let runtime = Handle::current();
+            let patience = self.settings().grace;
+            // This may be dropped while the thread waits for a peer that takes nothing.
+            let cutter = connection.cutter()?;
+            let written = tokio::task::spawn_blocking(move || {
+                let write = |out: &mut dyn io::Write| kept.write_from(request.from, out);
+                let (connection, written) = connection.write_blocking(&runtime, patience, write)?;
+                written.map_err(|error| DialError::NotUnderstood(error.to_string()))?;
+                Ok::<_, DialError>(connection)
+            });
+            // A panic in a user's `Serialize` ends the connection; the other side asks somebody else.
+            connection = written.await.map_err(|error| DialError::NotUnderstood(error.to_string()))??;
+            if let Some(cutter) = cutter {
+                cutter.spare();
+            }
+        }
+    }
+}
+
+fn respond(request: &PullRequest, kept: Option<&Kept>) -> PullResponse {
+    let Some(kept) = kept else { return PullResponse::Gone };
+    let outline = &kept.outline;
+    if !request.type_name.is_empty() && *request.type_name != *kept.type_name {
+        return PullResponse::WrongType { stored: kept.type_name.as_ref().to_owned() };
+    }
+    if request.from > outline.length() {
+        let why = format!("it was asked for byte {} of {}", request.from, outline.length());
+        return PullResponse::Broken { why };
+    }
+    let chunks = if request.outline { Bytes::copy_from_slice(outline.chunk_hashes()) } else { Bytes::new() };
+    PullResponse::Here {
+        length: outline.length(),
+        hash: Hex(outline.hash()),
+        type_name: kept.type_name.as_ref().to_owned(),
+        chunks,
+    }
+}

@@ -1,0 +1,132 @@
+//! Those who may have a value, asked one after another.
+//!
+//! # Guarantees
+//! - Who cannot be reached is tried again until the grace period is over; who has not got the value is asked no more.
+//! - When nobody is left the head is asked who else has it, and whether it is lost.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::super::bridge::Bridge;
+use super::super::references::Source;
+use super::ask::NotGiven;
+use crate::payload::{FetchError, Want};
+
+/// The waits between attempts at a source.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Those who may have a value, and what became of asking them.
+pub(super) struct Sources {
+    bridge: Arc<Bridge>,
+    want: Want,
+    left: Vec<Source>,
+    asked: HashSet<u64>,
+    failures: Vec<String>,
+    /// How many could not be reached since all were tried.
+    tried: usize,
+    last: Instant,
+    pause: Duration,
+}
+
+impl Sources {
+    pub(super) fn new(bridge: Arc<Bridge>, sources: Vec<Source>, want: Want) -> Self {
+        let asked = sources.iter().map(|source| source.id).collect();
+        Self {
+            bridge,
+            want,
+            left: sources,
+            asked,
+            failures: Vec::new(),
+            tried: 0,
+            last: Instant::now(),
+            pause: FIRST_PAUSE,
+        }
+    }
+
+    /// Asks one after another, until one of them has given what is wanted.
+    pub(super) async fn until_given<T>(
+        &mut self,
+        mut ask: impl AsyncFnMut(&Bridge, &Source, &Want) -> Result<T, NotGiven>,
+    ) -> Result<T, FetchError> {
+        loop {
+            let Some(source) = self.left.first() else {
+                self.ask_the_head().await?;
+                continue;
+            };
+            match ask(&self.bridge, source, &self.want).await {
+                Ok(given) => return Ok(given),
+                Err(why) => self.failed(why).await?,
+            }
+        }
+    }
+
+    /// Something has come.
+    pub(super) fn progress(&mut self) {
+        self.last = Instant::now();
+        self.pause = FIRST_PAUSE;
+    }
+
+    /// The first of them has not given it: makes another the first, after a while if all were tried.
+    async fn failed(&mut self, why: NotGiven) -> Result<(), FetchError> {
+        let source = self.left.remove(0);
+        match why {
+            NotGiven::Never(error) => return Err(error),
+            NotGiven::HasItNot(why) => self.failures.push(format!("node `{}`: {why}", source.name)),
+            NotGiven::Unreachable(why) if self.last.elapsed() >= self.bridge.settings().grace => {
+                self.failures.push(format!("node `{}`: {why}", source.name));
+            }
+            // It may only be the connection.
+            NotGiven::Unreachable(_) => {
+                self.left.push(source);
+                self.tried += 1;
+                if self.tried >= self.left.len() {
+                    self.tried = 0;
+                    self.drop_lost().await;
+                    tokio::time::sleep(self.pause).await;
+                    self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+        if self.left.is_empty() { self.ask_the_head().await } else { Ok(()) }
+    }
+
+    /// One has sent other bytes than those of the value, and is asked no more. Whether that leaves nobody.
+    pub(super) fn distrust(&mut self, source: u64) -> bool {
+        let Some(at) = self.left.iter().position(|left| left.id == source) else { return false };
+        let Source { name, .. } = self.left.remove(at);
+        log::warn!(
+            "node `{name}` has sent other bytes than those of {}; it is asked for it no more",
+            self.want.what
+        );
+        self.failures.push(format!("node `{name}` has sent other bytes than were put in"));
+        self.left.is_empty()
+    }
+
+    /// The head may know that those who cannot be reached are gone for good.
+    async fn drop_lost(&mut self) {
+        if let Some(answer) = self.bridge.whereabouts(self.want.id).await {
+            self.left.retain(|source| answer.sources.iter().any(|known| known.id == source.id));
+        }
+    }
+
+    /// Others may have it of whom this process does not know.
+    pub(super) async fn ask_the_head(&mut self) -> Result<(), FetchError> {
+        let answer = self.bridge.whereabouts(self.want.id).await;
+        let (sources, lost) = answer.map_or((Vec::new(), None), |answer| (answer.sources, answer.lost));
+        let me = self.bridge.me().id;
+        self.left
+            .extend(sources.into_iter().filter(|source| source.id != me && self.asked.insert(source.id)));
+        if !self.left.is_empty() {
+            return Ok(());
+        }
+        let failures = self.failures.join("; ");
+        Err(FetchError::Lost(match (lost, failures.is_empty()) {
+            (Some(lost), true) => lost,
+            (Some(lost), false) => format!("{lost} ({failures})"),
+            (None, false) => format!("nobody who had it could give it: {failures}"),
+            (None, true) => "nobody is known to have it".to_owned(),
+        }))
+    }
+}
