@@ -1,0 +1,191 @@
+//! What a head, its nodes and processes that know each other tell each other, besides the messages of Works.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::super::references::{Carried, Source};
+use super::super::vitals::Vitals;
+use super::NodeCard;
+use crate::id::ActorPath;
+use crate::payload::{Hex, PayloadId};
+use crate::state::{Patch, Value};
+use crate::trace::Cause;
+use crate::work::{Closed, Report};
+
+/// What a head and its nodes tell each other.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Control {
+    // From the head.
+    /// Start an incarnation.
+    Launch {
+        incarnation: u64,
+        path: ActorPath,
+        work: String,
+        pooled: bool,
+        state: Value,
+        max_state_bytes: u64,
+        mailbox: u64,
+    },
+    Run {
+        incarnation: u64,
+        run: u64,
+        attempt: u32,
+        input: Bytes,
+        #[serde(default, skip_serializing_if = "Cause::is_none")]
+        trace: Cause,
+    },
+    Cancel {
+        incarnation: u64,
+        run: u64,
+    },
+    Stop {
+        incarnation: u64,
+    },
+    /// End it by force.
+    Kill {
+        incarnation: u64,
+    },
+    /// Refuse messages.
+    Close {
+        incarnation: u64,
+        why: Closed,
+    },
+    /// Where a Work lives; or why it cannot be reached.
+    Located {
+        path: ActorPath,
+        place: Result<NodeCard, Closed>,
+    },
+    /// Vitals have come.
+    Heard,
+    /// The App is over.
+    End {
+        why: String,
+    },
+    /// Who has a value; or how it was lost.
+    There {
+        id: PayloadId,
+        sources: Vec<Source>,
+        lost: Option<String>,
+    },
+    /// Pull the bytes of this value, and keep them.
+    Keep {
+        id: PayloadId,
+        hash: Hex<32>,
+        length: u64,
+    },
+    /// Nothing refers to this value any more: a copy of it is not wanted.
+    Discard {
+        id: PayloadId,
+    },
+    /// The App's state, for a watcher.
+    State {
+        version: u64,
+        state: Value,
+    },
+    // From a node.
+    News {
+        incarnation: u64,
+        patch: Option<Patch>,
+        /// Whether the state now refers to what was carried, and to nothing else.
+        refers: bool,
+        reports: Vec<Report>,
+        #[serde(default, skip_serializing_if = "Cause::is_none")]
+        trace: Cause,
+    },
+    Log {
+        path: Option<ActorPath>,
+        run: Option<u64>,
+        level: log::Level,
+        target: String,
+        text: String,
+    },
+    Locate {
+        path: ActorPath,
+    },
+    /// How loaded it is, and how long the answer to the last of these took.
+    Vitals {
+        vitals: Vitals,
+        round_trip_us: Option<u64>,
+    },
+    /// The bytes of a value are in this process as well, or cannot be.
+    Copied {
+        id: PayloadId,
+        failed: Option<String>,
+    },
+    /// Who has this value?
+    Where {
+        id: PayloadId,
+    },
+    // From anybody.
+    /// The next message has these references.
+    Carries {
+        payloads: Vec<Carried>,
+    },
+    /// Nothing here refers to this value any more, which came so often.
+    Release {
+        id: PayloadId,
+        count: u32,
+    },
+    /// Have this value held for this process, which has it from somebody else.
+    Hold {
+        id: PayloadId,
+    },
+    Held {
+        id: PayloadId,
+        there: bool,
+    },
+    /// What is sent on this channel is for this Work and of this type.
+    Open {
+        channel: u32,
+        path: ActorPath,
+        message: String,
+    },
+    /// A question was not answered.
+    Unanswered {
+        question: u64,
+        why: Unanswered,
+    },
+}
+
+impl Control {
+    /// What it is called in the protocol.
+    pub(in crate::remote) fn name(&self) -> &'static str {
+        match self {
+            Self::Launch { .. } => "launch",
+            Self::Run { .. } => "run",
+            Self::Cancel { .. } => "cancel",
+            Self::Stop { .. } => "stop",
+            Self::Kill { .. } => "kill",
+            Self::Close { .. } => "close",
+            Self::Located { .. } => "located",
+            Self::End { .. } => "end",
+            Self::State { .. } => "state",
+            Self::News { .. } => "news",
+            Self::Log { .. } => "log",
+            Self::Vitals { .. } => "vitals",
+            Self::Heard => "heard",
+            Self::Locate { .. } => "locate",
+            Self::Open { .. } => "open",
+            Self::Unanswered { .. } => "unanswered",
+            Self::Copied { .. } => "copied",
+            Self::Where { .. } => "where",
+            Self::Carries { .. } => "carries",
+            Self::Release { .. } => "release",
+            Self::Hold { .. } => "hold",
+            Self::Held { .. } => "held",
+            Self::There { .. } => "there",
+            Self::Keep { .. } => "keep",
+            Self::Discard { .. } => "discard",
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Unanswered {
+    Refused(Closed),
+    Failed,
+    NodeLost,
+    Unreadable(String),
+}

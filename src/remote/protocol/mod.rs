@@ -1,0 +1,26 @@
+//! What two processes say to each other.
+//!
+//! A connection begins with one [`Hello`] from the dialer and one [`Welcome`] or [`Refusal`] from the listener, as
+//! MessagePack in `Hello` and `Bye` frames. Then come the messages of a session: the body of each data frame is one
+//! byte that says what it is, and
+//!
+//! | byte | what | body |
+//! | --- | --- | --- |
+//! | 0 | control | a [`Control`] as MessagePack |
+//! | 1 | tell | channel (u32), the message as MessagePack |
+//! | 2 | ask | channel (u32), question (u64), the message as MessagePack |
+//! | 3 | answer | question (u64), the answer as MessagePack |
+//! | 4 | credit | channel (u32), how many more messages may be sent (u32) |
+//!
+//! Numbers are big-endian. Messages between Works are by far the most frequent, hence their short headers.
+
+mod control;
+mod greeting;
+mod packet;
+
+pub(crate) use self::control::{Control, Unanswered};
+pub(crate) use self::greeting::{Hello, NodeCard, Program, Refusal, Role, Welcome};
+pub(crate) use self::packet::PacketError;
+pub(super) use self::packet::{
+    FIRST_CREDIT, Packet, begin_ask, begin_tell, write_answer, write_control, write_credit,
+};

@@ -1,0 +1,195 @@
+//! The messages of a session, as bytes.
+//!
+//! # Guarantees
+//! - No bytes make reading them panic, or take more of the stack than there is.
+//! - Whatever a state may be travels, and so do its changes.
+
+use bytes::{Buf, BufMut, BytesMut};
+
+use super::Control;
+use crate::wire::{self, CodecError};
+
+/// How many messages may be sent on a new channel before there was any word from the other end.
+pub(in crate::remote) const FIRST_CREDIT: u32 = 64;
+
+/// One message of a session.
+#[derive(Debug)]
+pub(in crate::remote) enum Packet<'a> {
+    Control(Box<Control>),
+    Tell { channel: u32, body: &'a [u8] },
+    Ask { channel: u32, question: u64, body: &'a [u8] },
+    Answer { question: u64, body: &'a [u8] },
+    Credit { channel: u32, more: u32 },
+}
+
+/// A message of a session that is none.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PacketError {
+    #[error("a message came that is too short")]
+    TooShort,
+    #[error("a message of an unknown kind ({0}) came")]
+    UnknownKind(u8),
+    #[error("a control message cannot be read: {0}")]
+    Control(#[from] CodecError),
+}
+
+const CONTROL: u8 = 0;
+const TELL: u8 = 1;
+const ASK: u8 = 2;
+const ANSWER: u8 = 3;
+const CREDIT: u8 = 4;
+
+impl<'a> Packet<'a> {
+    pub(in crate::remote) fn read(mut body: &'a [u8]) -> Result<Self, PacketError> {
+        let kind = body.try_get_u8().map_err(|_| PacketError::TooShort)?;
+        let least = match kind {
+            CONTROL => 0,
+            TELL => 4,
+            ASK => 12,
+            ANSWER | CREDIT => 8,
+            _ => return Err(PacketError::UnknownKind(kind)),
+        };
+        if body.len() < least {
+            return Err(PacketError::TooShort);
+        }
+        Ok(match kind {
+            CONTROL => Self::Control(Box::new(wire::decode(body)?)),
+            TELL => Self::Tell { channel: body.get_u32(), body },
+            ASK => Self::Ask { channel: body.get_u32(), question: body.get_u64(), body },
+            ANSWER => Self::Answer { question: body.get_u64(), body },
+            _ => Self::Credit { channel: body.get_u32(), more: body.get_u32() },
+        })
+    }
+}
+
+pub(in crate::remote) fn write_control(out: &mut BytesMut, control: &Control) -> Result<(), CodecError> {
+    out.put_u8(CONTROL);
+    wire::encode_into(control, out)
+}
+
+pub(in crate::remote) fn begin_tell(out: &mut BytesMut, channel: u32) {
+    out.put_u8(TELL);
+    out.put_u32(channel);
+}
+
+pub(in crate::remote) fn begin_ask(out: &mut BytesMut, channel: u32, question: u64) {
+    out.put_u8(ASK);
+    out.put_u32(channel);
+    out.put_u64(question);
+}
+
+pub(in crate::remote) fn write_answer(out: &mut BytesMut, question: u64, answer: &[u8]) {
+    out.put_u8(ANSWER);
+    out.put_u64(question);
+    out.put_slice(answer);
+}
+
+pub(in crate::remote) fn write_credit(out: &mut BytesMut, channel: u32, more: u32) {
+    out.put_u8(CREDIT);
+    out.put_u32(channel);
+    out.put_u32(more);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+    use serde::{Deserialize, Serialize};
+
+    use super::super::{Hello, Refusal, Welcome};
+    use super::*;
+    use crate::trace::Cause;
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Packet::read(&bytes);
+            let _ = wire::decode::<Hello>(&bytes);
+            let _ = wire::decode::<Welcome>(&bytes);
+            let _ = wire::decode::<Refusal>(&bytes);
+        }
+    }
+
+    #[test]
+    fn every_kind_of_state_travels() {
+        use crate::state::Value;
+
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        enum Kind {
+            Unit,
+            Tuple(i8, u64),
+            Fields { wide: i128, wider: u128 },
+        }
+
+        let state = (
+            (i64::MIN, u64::MAX, i128::MIN, i128::MAX, 1.5_f32, f64::MIN_POSITIVE),
+            ('x', "text".to_owned(), Some(()), None::<u8>, true),
+            vec![Kind::Unit, Kind::Tuple(-1, 1), Kind::Fields { wide: -1, wider: 1 }],
+            BTreeMap::from([(1_u8, "one".to_owned()), (2, "two".to_owned())]),
+            wire::encode("bytes").unwrap(),
+        );
+        let value = Value::of(&state).unwrap();
+        let control = Control::State { version: 1, state: value.clone() };
+        let mut bytes = BytesMut::new();
+        write_control(&mut bytes, &control).unwrap();
+        let Packet::Control(read) = Packet::read(&bytes).unwrap() else { panic!("it was a control") };
+        let Control::State { state: there, .. } = *read else { panic!("it was a state") };
+        assert_eq!(there, value);
+    }
+
+    #[test]
+    fn a_state_of_as_many_levels_as_there_may_be_travels_and_so_do_its_changes() {
+        use crate::state::{Tracker, Value};
+
+        #[derive(Serialize)]
+        enum Tree {
+            Leaf(u32),
+            Inner { inner: Box<Tree> },
+        }
+
+        let tree = |leaf| (0..63).fold(Tree::Leaf(leaf), |inner, _| Tree::Inner { inner: Box::new(inner) });
+        let travels = |control: &Control| {
+            let mut bytes = BytesMut::new();
+            write_control(&mut bytes, control).unwrap();
+            match Packet::read(&bytes).unwrap() {
+                Packet::Control(read) => *read,
+                other => panic!("it was a control: {other:?}"),
+            }
+        };
+        let mut tracker = Tracker::new(1 << 20);
+        let mut there = Value::Nil;
+        for leaf in 0..3 {
+            let patch = tracker.update(&tree(leaf)).unwrap();
+            let news = Control::News {
+                incarnation: 1,
+                patch,
+                refers: false,
+                reports: Vec::new(),
+                trace: Cause::default(),
+            };
+            let Control::News { patch, .. } = travels(&news) else { panic!("it was news") };
+            there.apply(patch.unwrap()).unwrap();
+            assert_eq!(there, *tracker.value());
+        }
+        let Control::State { state, .. } = travels(&Control::State { version: 1, state: there.clone() })
+        else {
+            panic!("it was a state")
+        };
+        assert_eq!(state, there);
+    }
+
+    #[test]
+    fn changes_that_are_nested_too_deeply_are_refused() {
+        let level = b"\x81\xa3seq\x83\xa4from\x01\xa3len\x01\xa5items\x81\x00";
+        for levels in [80, 300, 100_000] {
+            let bytes = [
+                &[CONTROL][..],
+                b"\x81\xa4news\x84\xabincarnation\x01\xa7reports\x90\xa6refers\xc2\xa5patch",
+            ]
+            .concat();
+            let bytes = [bytes, level.repeat(levels), b"\x81\xa3set\xc0".to_vec()].concat();
+            assert_eq!(Packet::read(&bytes).is_ok(), levels == 80);
+        }
+    }
+}
