@@ -36,7 +36,11 @@ fn main() -> ExitCode {
         commands::TESTS,
         elsewhere::TESTS,
         embedded::TESTS,
-        http::TESTS,
+        http::actions::TESTS,
+        http::events::TESTS,
+        http::logs::TESTS,
+        http::server::TESTS,
+        http::shown::TESTS,
         process::TESTS,
         terminal::TESTS,
     ];

@@ -1,0 +1,403 @@
+//! A ledger is driven at random, with a host that does what its actions say, and held against what was asked for.
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::super::*;
+use super::input;
+use crate::flow::policy::*;
+use crate::flow::restart::{OnError, Restart};
+use crate::wire;
+
+const INPUTS: u8 = 5;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Request(u8),
+    Rerun(u8),
+    Forget(u8),
+    Start,
+    Stop,
+    Restart,
+    /// The incarnation does what it would do next, in this way where it has a choice.
+    Host(Way),
+    /// So many milliseconds go by.
+    Wait(u64),
+    /// A report of a run that was over long ago.
+    Late,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    /// It leaves early when it is asked to.
+    Well,
+    /// It goes on to its end although it is asked to leave.
+    Stubbornly,
+    Error,
+    Death,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0..INPUTS).prop_map(Step::Request),
+        1 => (0..INPUTS).prop_map(Step::Rerun),
+        1 => (0..INPUTS).prop_map(Step::Forget),
+        1 => Just(Step::Start),
+        1 => Just(Step::Stop),
+        1 => Just(Step::Restart),
+        10 => prop_oneof![4 => Just(Way::Well), 1 => Just(Way::Stubbornly), 1 => Just(Way::Error), 1 => Just(Way::Death)].prop_map(Step::Host),
+        3 => (0_u64..40).prop_map(Step::Wait),
+        1 => Just(Step::Late),
+    ]
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    let overlap = proptest::sample::select(vec![Overlap::Queue, Overlap::Latest, Overlap::Restart]);
+    let restart = prop_oneof![
+        Just(Restart::never()),
+        (1_u32..4, 0_u64..20).prop_map(|(max, wait)| {
+            let wait = Duration::from_millis(wait);
+            Restart::on_failure().max(max).within(Duration::from_millis(200)).backoff(wait..4 * wait)
+        }),
+    ];
+    let timeout = proptest::option::of((1_u64..30).prop_map(Duration::from_millis));
+    let on_error = proptest::sample::select(vec![OnError::Capture, OnError::Capture, OnError::Raise]);
+    (any::<bool>(), overlap, 0_usize..4, timeout, restart, on_error, 1_u64..30).prop_map(
+        |(cache_calls, overlap, queue, timeout, restart, on_error, grace)| Policy {
+            on_node_lost: crate::flow::OnNodeLost::Wait,
+            cache_calls,
+            overlap,
+            queue,
+            timeout,
+            restart,
+            on_error,
+            grace: Duration::from_millis(grace),
+        },
+    )
+}
+
+/// An incarnation as the host has it.
+#[derive(Debug, Default)]
+struct Incarnation {
+    order: Option<(u64, u8)>,
+    began: bool,
+    cancelled: bool,
+    stops: bool,
+}
+
+/// The ledger, its host, and what should be true of both.
+struct Model {
+    ledger: Ledger,
+    policy: Policy,
+    now: Duration,
+    incarnation: Option<Incarnation>,
+    /// Accepted and not sent yet, in the order in which they should be.
+    waiting: VecDeque<u8>,
+    /// Sent and not over: a restart may send it again, before any that waits.
+    open: Option<u8>,
+    /// Whether the input of the run that was sent last was made new again since.
+    forgotten: bool,
+    succeeded: HashSet<u8>,
+    failed: HashSet<u8>,
+    /// Accepted and never forgotten.
+    owed: HashSet<u8>,
+    successes: u64,
+    wants_up: bool,
+    raised: bool,
+    last_seq: u64,
+    last_run: u64,
+}
+
+impl Model {
+    fn new(policy: Policy) -> Self {
+        Self {
+            ledger: Ledger::new(policy.clone().into()),
+            policy,
+            now: Duration::ZERO,
+            incarnation: None,
+            waiting: VecDeque::new(),
+            open: None,
+            forgotten: false,
+            succeeded: HashSet::new(),
+            failed: HashSet::new(),
+            owed: HashSet::new(),
+            successes: 0,
+            wants_up: false,
+            raised: false,
+            last_seq: 0,
+            last_run: 0,
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { at: self.now, wall: SystemTime::UNIX_EPOCH + self.now }
+    }
+
+    fn status(&self, number: u8) -> Status {
+        self.ledger.run_status(input(number).0)
+    }
+
+    fn take(&mut self, step: &Step) {
+        let now = self.moment();
+        match *step {
+            Step::Request(number) => {
+                let before = self.status(number).seq;
+                let (key, bytes) = input(number);
+                let result = self.ledger.request(key, bytes, now);
+                assert_eq!(result == Requested::Finished, self.succeeded.contains(&number));
+                self.find_accepted(number, before);
+            }
+            Step::Rerun(number) => {
+                let before = self.status(number).seq;
+                let (key, bytes) = input(number);
+                self.ledger.rerun(key, bytes, now);
+                self.find_accepted(number, before);
+            }
+            Step::Forget(number) => {
+                self.ledger.forget(input(number).0, now);
+                assert_eq!(self.status(number).stage, Stage::NotStarted);
+                self.succeeded.remove(&number);
+                self.failed.remove(&number);
+                self.owed.remove(&number);
+                self.waiting.retain(|waiting| *waiting != number);
+                self.open = self.open.filter(|open| *open != number);
+                let ordered = self.incarnation.as_ref().and_then(|life| life.order);
+                self.forgotten |= ordered.is_some_and(|(_, ordered)| ordered == number);
+            }
+            Step::Start => {
+                self.wants_up = true;
+                self.ledger.start(now);
+            }
+            Step::Stop => {
+                self.stopped();
+                self.ledger.stop(now);
+            }
+            Step::Restart => {
+                self.wants_up = true;
+                self.ledger.restart(now);
+            }
+            Step::Host(way) => self.host(way),
+            Step::Wait(time) => self.wait_until(self.now + Duration::from_millis(time)),
+            Step::Late => {
+                let before = self.ledger.status();
+                self.ledger.report(Report::RunSucceeded { run: 0 }, now);
+                self.ledger.report(Report::RunStopped { run: 0 }, now);
+                assert_eq!(self.ledger.status(), before);
+            }
+        }
+        self.act();
+    }
+
+    fn stopped(&mut self) {
+        self.wants_up = false;
+        self.waiting.clear();
+        self.open = None;
+    }
+
+    /// Finds out whether a request was accepted, and what that means for the others.
+    fn find_accepted(&mut self, number: u8, seq_before: u64) {
+        let status = self.status(number);
+        if status.stage != Stage::Pending || status.seq == seq_before {
+            return;
+        }
+        self.wants_up = true;
+        self.succeeded.remove(&number);
+        self.failed.remove(&number);
+        if self.policy.overlap != Overlap::Queue {
+            self.waiting.clear();
+        }
+        self.waiting.push_back(number);
+        self.owed.insert(number);
+        let most = self.policy.queue.max(1);
+        assert!(self.policy.overlap != Overlap::Queue || self.waiting.len() <= most, "{:?}", self.waiting);
+    }
+
+    /// Does what the ledger has asked for.
+    fn act(&mut self) {
+        for action in self.ledger.take_actions() {
+            match action {
+                Action::Launch => {
+                    assert!(self.incarnation.is_none(), "two incarnations at once");
+                    assert!(self.wants_up, "started although it was stopped");
+                    self.incarnation = Some(Incarnation::default());
+                }
+                Action::Send(order) => self.send(&order),
+                Action::Cancel { run } => {
+                    let incarnation = self.incarnation.as_mut().expect("nobody to cancel");
+                    assert_eq!(incarnation.order.map(|(run, _)| run), Some(run));
+                    incarnation.cancelled = true;
+                }
+                Action::Stop => self.incarnation.as_mut().expect("nobody to stop").stops = true,
+                Action::Kill => drop(self.incarnation.take().expect("nobody to end")),
+                Action::Raise(_) => {
+                    assert_eq!(self.policy.on_error, OnError::Raise);
+                    self.raised = true;
+                }
+                Action::Close(_) | Action::Restarting(_) | Action::Captured(_) => {}
+            }
+        }
+        if std::mem::take(&mut self.raised) && !self.ledger.ending {
+            // The App ends.
+            self.stopped();
+            self.ledger.shut_down(self.moment());
+            self.act();
+        }
+        let (ledger, last) = (&self.ledger, self.last_seq);
+        let news: Vec<_> = ledger.history().map(|status| status.seq).filter(|seq| *seq > last).collect();
+        assert!(news.iter().copied().eq(last + 1..=last + news.len() as u64), "{news:?} after {last}");
+        self.last_seq += news.len() as u64;
+        assert_eq!(self.ledger.successes(), self.successes);
+        let failed: Vec<_> =
+            (0..INPUTS).filter(|number| self.status(*number).stage == Stage::Failed).collect();
+        self.failed.extend(failed);
+        if self.open.is_some_and(|number| self.status(number).stage.is_terminal()) {
+            self.open = None;
+        }
+    }
+
+    fn send(&mut self, order: &RunOrder) {
+        let number: u8 = wire::decode(&order.input.bytes).unwrap();
+        let incarnation = self.incarnation.as_mut().expect("nobody to run it");
+        assert!(self.wants_up && !incarnation.stops, "a run was sent to a Work that is being stopped");
+        assert!(incarnation.order.is_none(), "two runs at once");
+        assert!(order.run > self.last_run, "each run has a number of its own");
+        self.last_run = order.run;
+        let is_again = self.open == Some(number) && !self.waiting.contains(&number);
+        if !is_again {
+            assert_eq!(self.waiting.pop_front(), Some(number), "out of order");
+        }
+        assert!(!self.succeeded.contains(&number), "it ran although it had succeeded");
+        assert!(!self.failed.contains(&number), "it was tried again although nobody asked for it");
+        self.open = Some(number);
+        self.forgotten = false;
+        incarnation.order = Some((order.run, number));
+        incarnation.began = false;
+        incarnation.cancelled = false;
+    }
+
+    /// The incarnation does its next thing.
+    fn host(&mut self, way: Way) {
+        let now = self.moment();
+        let Some(incarnation) = &mut self.incarnation else { return };
+        let failure = |reason| Failure { reason, message: "no".to_owned() };
+        let is_asked_to_leave = incarnation.cancelled || incarnation.stops;
+        let report = match (incarnation.order, way) {
+            (_, Way::Death) => {
+                self.incarnation = None;
+                Report::Died { failure: failure(Reason::Panic) }
+            }
+            (Some((run, _)), _) if !incarnation.began && !incarnation.stops => {
+                incarnation.began = true;
+                Report::RunStarted { run }
+            }
+            (Some((run, number)), Way::Well | Way::Stubbornly) if incarnation.began => {
+                incarnation.order = None;
+                if is_asked_to_leave && matches!(way, Way::Well) {
+                    Report::RunStopped { run }
+                } else {
+                    self.successes += 1;
+                    if !self.forgotten {
+                        self.succeeded.insert(number);
+                    }
+                    Report::RunSucceeded { run }
+                }
+            }
+            (Some((run, _)), Way::Error) if incarnation.began => {
+                incarnation.order = None;
+                Report::RunFailed { run, failure: failure(Reason::UserError) }
+            }
+            _ if incarnation.stops => {
+                self.incarnation = None;
+                let failure = matches!(way, Way::Error).then(|| failure(Reason::UserError));
+                Report::Stopped { failure }
+            }
+            _ => return,
+        };
+        self.ledger.report(report, now);
+    }
+
+    /// Lets time go by, deadline for deadline.
+    fn wait_until(&mut self, end: Duration) {
+        while let Some(deadline) = self.ledger.next_deadline().filter(|deadline| *deadline <= end) {
+            self.now = self.now.max(deadline);
+            self.on_time();
+        }
+        self.now = self.now.max(end);
+    }
+
+    /// A deadline leads somewhere: not to itself again and again.
+    fn on_time(&mut self) {
+        for _ in 0..3 {
+            self.ledger.on_time(self.moment());
+            self.act();
+            if self.ledger.next_deadline().is_none_or(|next| next > self.now) {
+                return;
+            }
+        }
+        panic!("the deadline {:?} leads nowhere at {:?}", self.ledger.next_deadline(), self.now);
+    }
+
+    /// The host answers everything and time goes by, until nothing is left to do.
+    fn settle(&mut self) {
+        for _ in 0..1_000 {
+            if self.incarnation.as_ref().is_some_and(|life| life.order.is_some() || life.stops) {
+                self.host(Way::Well);
+                self.act();
+            } else if let Some(deadline) = self.ledger.next_deadline() {
+                self.wait_until(deadline);
+            } else {
+                return;
+            }
+        }
+        panic!("it never comes to rest: {:#?}", self.ledger);
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_runs_are_one_at_a_time_in_order_never_twice_and_never_lost(
+        policy in policy(),
+        steps in proptest::collection::vec(step(), 0..60),
+    ) {
+        let is_queue = policy.overlap == Overlap::Queue;
+        let mut model = Model::new(policy);
+        for step in &steps {
+            model.take(step);
+        }
+        model.settle();
+        for number in 0..INPUTS {
+            let stage = model.status(number).stage;
+            prop_assert!(!matches!(stage, Stage::Pending | Stage::Running), "{} is left {}", number, stage);
+            if is_queue && model.owed.contains(&number) {
+                prop_assert!(stage.is_terminal(), "{} was accepted and is {}", number, stage);
+            }
+        }
+    }
+
+    #[test]
+    fn after_the_end_of_the_app_nothing_starts_and_outcomes_stay(
+        policy in policy(),
+        before in proptest::collection::vec(step(), 0..30),
+        after in proptest::collection::vec(step(), 0..30),
+    ) {
+        let mut model = Model::new(policy);
+        for step in &before {
+            model.take(step);
+        }
+        let succeeded = model.succeeded.clone();
+        model.ledger.shut_down(model.moment());
+        model.stopped();
+        model.act();
+        for step in after.iter().filter(|step| !matches!(step, Step::Forget(_))) {
+            model.take(step);
+            // Wishes do not count any more.
+            model.wants_up = false;
+        }
+        model.settle();
+        prop_assert!(model.ledger.is_down());
+        for number in succeeded {
+            prop_assert_eq!(model.status(number).stage, Stage::Succeeded);
+        }
+    }
+}

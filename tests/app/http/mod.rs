@@ -1,0 +1,152 @@
+//! What an App shows over HTTP, and what can be asked of it there.
+
+pub(crate) mod actions;
+pub(crate) mod events;
+pub(crate) mod logs;
+pub(crate) mod server;
+pub(crate) mod shown;
+
+use std::net::SocketAddr;
+
+use flowright::prelude::*;
+use flowright::{AppHandle, WorkAddr};
+use serde_json::{Value as Json, json};
+use tokio::runtime::Runtime;
+
+use crate::support::*;
+
+/// Has a number, which it is told.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct Dial {
+    value: u32,
+}
+
+impl Work for Dial {
+    type Input = u32;
+
+    async fn run(&mut self, value: u32, _cx: &mut WorkContext<Self>) -> Result<()> {
+        self.value = value;
+        Ok(())
+    }
+
+    fn messages(messages: &mut Messages<Self>) {
+        messages.accept::<Turn>().accept::<Break>().accept::<Hang>();
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Turn(pub(crate) u32);
+
+impl Handle<Turn> for Dial {
+    type Reply = u32;
+
+    async fn handle(&mut self, Turn(value): Turn, cx: &mut WorkContext<Self>) -> u32 {
+        let before = std::mem::replace(&mut self.value, value);
+        cx.publish(self);
+        before
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Break;
+
+impl Handle<Break> for Dial {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Break, _cx: &mut WorkContext<Self>) {
+        panic!("the dial breaks");
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Hang;
+
+impl Handle<Hang> for Dial {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Hang, _cx: &mut WorkContext<Self>) {
+        std::future::pending::<()>().await;
+    }
+}
+
+#[derive(Default, Serialize, Children)]
+struct Board {
+    title: &'static str,
+    dials: Vec<WorkRef<Dial>>,
+}
+
+impl Flow for Board {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        self.title = "a board";
+        for dial in &self.dials {
+            dial.run(7);
+        }
+        Ok(())
+    }
+}
+
+pub(crate) struct Served {
+    runtime: Runtime,
+    app: AppHandle,
+    pub(crate) address: SocketAddr,
+}
+
+/// A board as an App.
+pub(crate) fn board() -> App {
+    let dial = || WorkRef::new(Dial::default()).on_error(OnError::Capture);
+    App::new(move || Board { title: "", dials: vec![dial(), dial()] })
+}
+
+pub(crate) fn serve() -> Served {
+    serve_app(board(), "")
+}
+
+/// Serves it on a free port, for clients that send these headers.
+pub(crate) fn serve_app(app: App, headers: &str) -> Served {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let app = runtime.block_on(app.serve("127.0.0.1:0".parse().unwrap()).spawn()).unwrap();
+    let address = app.address().unwrap();
+    // Both dials have turned and everybody knows.
+    Events::open_with(address, headers).until(|document| {
+        ["dials.0", "dials.1"].iter().all(|dial| document["works"][*dial]["stage"] == "succeeded")
+    });
+    Served { runtime, app, address }
+}
+
+impl Served {
+    pub(crate) fn turn(&self, value: u32) {
+        self.runtime.block_on(async {
+            let dial: WorkAddr<Dial> = self.app.control().work("dials.0").await.unwrap().unwrap();
+            dial.tell(Turn(value)).await.unwrap();
+        });
+    }
+
+    pub(crate) fn stop(self) {
+        self.runtime.block_on(self.app.stop()).result.unwrap();
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Json {
+        let answer = get(self.address, path);
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer.json()
+    }
+
+    fn act(&self, path: &str, body: &str) {
+        let answer = post(self.address, path, body);
+        assert_eq!((answer.status, answer.json()), (202, json!({ "accepted": true })), "{path}");
+    }
+
+    fn wait_for(&self, is_so: impl Fn(&Json) -> bool) -> Json {
+        Events::open(self.address).until(is_so).clone()
+    }
+}
+
+/// A problem document with this status, whose detail says this.
+#[track_caller]
+pub(crate) fn assert_problem(answer: &Answer, status: u16, says: &str) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    assert!(answer.head.contains("content-type: application/problem+json"), "{answer:?}");
+    let problem = answer.json();
+    assert_eq!((&problem["status"], &problem["type"]), (&json!(status), &json!("about:blank")));
+    assert!(problem["detail"].as_str().unwrap().contains(says), "{problem}");
+}

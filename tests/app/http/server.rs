@@ -1,0 +1,119 @@
+//! What else is served, and what the server refuses.
+
+use flowright::{Control, WorkAddr};
+
+use super::{Dial, Turn, assert_problem, board, serve, serve_app};
+use crate::support::*;
+
+crate::tests![
+    services_of_the_users_own_are_beside_the_api,
+    the_document_describes_every_route,
+    the_page_is_served_and_other_addresses_are_not,
+    nonsense_harms_nobody,
+    the_server_ends_with_its_app,
+];
+
+fn services_of_the_users_own_are_beside_the_api() {
+    use actix_web::{HttpResponse, web};
+
+    async fn sum(control: web::Data<Control>) -> HttpResponse {
+        let dial: WorkAddr<Dial> = control.work("dials.0").await.unwrap().unwrap();
+        let before = dial.ask(Turn(100)).await.unwrap();
+        HttpResponse::Ok().body(format!("it was {before}"))
+    }
+
+    let served = serve_app(
+        board().routes(|config| {
+            config.route("/sum", web::get().to(sum));
+        }),
+        "",
+    );
+    assert_eq!(get(served.address, "/sum").body, "it was 7");
+    assert_eq!(get_as(served.address, "/sum", "evil.example").status, 421);
+    assert_eq!(served.get("/healthz")["status"], "ok");
+    served.stop();
+}
+
+fn the_document_describes_every_route() {
+    let served = serve();
+    let document = served.get("/api/v1/openapi.json");
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
+    let paths = document["paths"].as_object().unwrap();
+    assert_eq!(paths.len(), 19, "{:?}", paths.keys());
+    for (path, item) in paths {
+        // What is described is there: something else than nothing answers.
+        let address = path.replace("{path}", "dials.0").replace("{message}", "Turn");
+        let answer = match item.get("post") {
+            Some(_) if path.ends_with("/stop") => continue,
+            Some(_) => post(served.address, &address, "8"),
+            None if path.ends_with("/events") => continue,
+            None => get(served.address, &address),
+        };
+        assert_ne!(answer.status, 404, "{path}: {answer:?}");
+        for operation in item.as_object().unwrap().values() {
+            let described = operation["responses"].get(answer.status.to_string());
+            assert!(described.is_some(), "{path} does not say {}", answer.status);
+        }
+    }
+    served.stop();
+}
+
+fn the_page_is_served_and_other_addresses_are_not() {
+    let served = serve();
+    let page = get(served.address, "/view");
+    assert_eq!(page.status, 200);
+    assert!(page.head.contains("content-type: text/html"), "{}", page.head);
+    assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
+    assert!(page.body.contains("Flowright"), "{}", page.body);
+    assert_eq!(get(served.address, "/view/view.css").status, 200);
+    let home = get(served.address, "/");
+    assert_eq!(home.status, 303);
+    assert!(home.head.contains("location: /view"), "{}", home.head);
+    for path in ["/api", "/api/v1", "/api/v2/state", "/api/v1/state/x", "/view/x", "/../Cargo.toml"] {
+        assert_problem(&get(served.address, path), 404, "no");
+    }
+    served.stop();
+}
+
+fn nonsense_harms_nobody() {
+    use std::io::Write;
+
+    let served = serve();
+    let long = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(1_000_000));
+    let requests: [&[u8]; 6] = [
+        b"\0\x01\x02\xff\xfe\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"BREW /pot HTCPCP/1.0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        long.as_bytes(),
+    ];
+    for bytes in requests {
+        let mut stream = connect(served.address);
+        // It may hang up in the middle.
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+    }
+    for method in ["POST", "PUT", "DELETE", "PATCH"] {
+        let text = format!(
+            "{method} /api/v1/state HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}"
+        );
+        let answer = request(served.address, text.as_bytes());
+        assert_problem(&answer, 405, method);
+        assert!(answer.head.contains("allow: get"), "{}", answer.head);
+    }
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    assert_problem(&post(served.address, "/api/v1/works/dials.0/messages/Turn", &deep), 422, "expected u32");
+    assert_eq!(served.get("/api/v1/state")["state"]["dials"][0]["value"], 7);
+    served.stop();
+}
+
+fn the_server_ends_with_its_app() {
+    let served = serve();
+    let address = served.address;
+    let mut open = Events::open(address);
+    open.some();
+    served.stop();
+    // What hangs on its events is let go.
+    open.drain();
+}

@@ -1,0 +1,107 @@
+//! How long values live, and what outlives whom.
+
+use flowright::prelude::*;
+
+use super::office::{Clerk, Errand, Return, open, summary, value};
+
+crate::tests![
+    a_value_outlives_its_maker,
+    what_nothing_refers_to_is_freed_everywhere,
+    a_value_that_is_lost_says_where_it_was,
+    a_copy_outlives_the_node_that_made_it,
+    replicas_are_kept_and_made_anew,
+];
+
+fn a_value_outlives_its_maker() {
+    let open = open(["m", "n", "thread"], &[], |office, cx| {
+        let made = office.a.run(Errand::Make { count: 1, length: 500_000, seed: 1 }).finished()?.made.clone();
+        if !office.a.has_stopped() {
+            office.a.stop();
+            return Ok(());
+        }
+        let read = &office.b.run(Errand::Read(made)).finished()?.read;
+        assert_eq!(read[..], [summary(&value(500_000, 1))]);
+        cx.stop("it was read");
+        Ok(())
+    });
+    open.app.wait_for_exit().result.unwrap();
+}
+
+fn what_nothing_refers_to_is_freed_everywhere() {
+    let open = open(["m", "n", "process"], &[], |office, _| {
+        let made = office.a.run(Errand::Make { count: 3, length: 400_000, seed: 1 }).finished()?.made.clone();
+        if !made.is_empty() {
+            office.b.run(Errand::Read(made.clone())).finished()?;
+            office.c.run(Errand::Keep(made[0].clone())).finished()?;
+            office.a.run(Errand::Forget);
+        }
+        Ok(())
+    });
+    open.app.wait_for_work("c", |work| work.successes == 1);
+    open.app.wait_for_work("a", |work| work.successes == 2);
+    // Their makers have forgotten them, and so have their readers; one has kept one.
+    open.until("a", |usage| usage.memory == 400_000);
+    open.until("b", |usage| usage.memory == 400_000);
+    open.until("c", |usage| usage.memory == 400_000);
+    let kept = open.app.block_on(open.app.work::<Clerk>("c").ask(Return)).unwrap();
+    assert_eq!(kept.map(|kept| kept.encoded_len()), Some(400_000));
+    for clerk in ["a", "b", "c"] {
+        open.until(clerk, |usage| usage.memory == 0 && usage.disk == 0);
+    }
+    open.app.stop().result.unwrap();
+}
+
+fn a_value_that_is_lost_says_where_it_was() {
+    let mut open = open(["m", "n", "thread"], &[], |office, _| {
+        let made = office.a.run(Errand::Make { count: 1, length: 500_000, seed: 1 }).finished()?.made.clone();
+        if office.c.run(Errand::Forget).finished().is_ok() && office.a.status().stage == Stage::Pending {
+            office.b.run(Errand::Read(made));
+        }
+        Ok(())
+    });
+    open.app.wait_for_work("c", |work| work.successes == 1);
+    open.nodes.remove("m");
+    let exit = open.app.wait_for_exit();
+    let error = exit.result.unwrap_err().to_string();
+    for part in [
+        "payload lost",
+        "Vec<u8>, 500000 bytes, made by work `a`",
+        "node `m` had it, and was lost at",
+        "replicate",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+fn a_copy_outlives_the_node_that_made_it() {
+    let mut open = open(["m", "n", "thread"], &[], |office, _| {
+        let made = office.a.run(Errand::Make { count: 1, length: 500_000, seed: 1 }).finished()?.made.clone();
+        office.b.run(Errand::Read(made.clone())).finished()?;
+        if office.a.status().stage == Stage::Pending {
+            office.c.run(Errand::Read(made));
+        }
+        Ok(())
+    });
+    open.app.wait_for_work("b", |work| work.successes == 1);
+    open.nodes.remove("m");
+    let c: Clerk = open.app.wait_for_state("c", |clerk: &Clerk| clerk.read.len() == 1);
+    assert_eq!(c.read, [summary(&value(500_000, 1))]);
+    open.app.stop().result.unwrap();
+}
+
+fn replicas_are_kept_and_made_anew() {
+    let mut open = open(["m", "n", "o"], &[], |office, _| {
+        office.b.run(Errand::Forget).finished()?;
+        office.c.run(Errand::Forget).finished()?;
+        office.a.run(Errand::Replicate { length: 500_000, copies: 2 });
+        Ok(())
+    });
+    open.app.wait_for_work("a", |work| work.successes == 1);
+    open.until_held(|nodes| nodes.len() == 2 && nodes[0] == "m");
+    open.nodes.remove("m");
+    open.until_held(|nodes| nodes.len() == 2 && !nodes.contains(&"m".to_owned()));
+    for clerk in ["b", "c"] {
+        assert_eq!(open.usage(clerk).memory, 500_000);
+    }
+    open.app.stop().result.unwrap();
+}

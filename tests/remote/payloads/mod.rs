@@ -1,0 +1,9 @@
+//! Large values between processes and machines.
+
+pub(crate) mod breaks;
+pub(crate) mod lives;
+mod office;
+pub(crate) mod reads;
+pub(crate) mod room;
+
+pub(crate) use self::office::program;

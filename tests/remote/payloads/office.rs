@@ -1,0 +1,299 @@
+//! Three clerks in three places, who make values, give them to each other and read them.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::task::Poll;
+
+use flowright::prelude::*;
+use flowright::testing::TestApp;
+use flowright::{Config, PayloadUsage};
+
+use crate::support::{Process, joining, program as this_program, times};
+
+pub(super) type Bytes = Payload<Vec<u8>>;
+pub(super) type Table = Payload<BTreeMap<u32, Vec<String>>>;
+
+/// What a clerk is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Errand {
+    /// Make so many values of so many bytes, the first of which are these.
+    Make {
+        count: usize,
+        length: usize,
+        seed: u8,
+    },
+    Replicate {
+        length: usize,
+        copies: usize,
+    },
+    Table(u32),
+    Read(Vec<Bytes>),
+    ReadTable(Table),
+    ReadAs(Payload<Vec<f32>>),
+    Deref(Bytes),
+    /// Several at once.
+    ReadTogether(Bytes, usize),
+    Give(WorkAddr<Clerk>),
+    Forget,
+    Keep(Bytes),
+    GiveUp(Bytes),
+    Prefetch(Bytes),
+    /// Publish how much has come.
+    Watch(Bytes),
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Clerk {
+    pub(super) process: u32,
+    pub(super) made: Vec<Bytes>,
+    pub(super) table: Option<Table>,
+    kept: Option<Bytes>,
+    /// Of the values that were read: lengths, and sums of their bytes.
+    pub(super) read: Vec<(usize, u64)>,
+    pub(super) address: usize,
+    pub(super) received: u64,
+}
+
+pub(super) fn value(length: usize, seed: u8) -> Vec<u8> {
+    (0..length).map(|at| (at as u8).wrapping_mul(31).wrapping_add((at >> 12) as u8) ^ seed).collect()
+}
+
+pub(super) fn summary(bytes: &[u8]) -> (usize, u64) {
+    (bytes.len(), bytes.iter().zip(1_u64..).map(|(byte, at)| u64::from(*byte) * (at % 251)).sum())
+}
+
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
+    std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+}
+
+impl Work for Clerk {
+    type Input = Errand;
+
+    async fn on_start(&mut self, _: &mut WorkContext<Self>) -> Result<()> {
+        self.process = std::process::id();
+        Ok(())
+    }
+
+    async fn run(&mut self, errand: Errand, cx: &mut WorkContext<Self>) -> Result<()> {
+        match errand {
+            Errand::Make { count, length, seed } => {
+                for n in 0..count {
+                    let payload = cx.payload(value(length, seed.wrapping_add(n as u8)))?;
+                    self.address = payload.value().await?.as_ptr() as usize;
+                    self.made.push(payload);
+                }
+            }
+            Errand::Replicate { length, copies } => {
+                self.made.push(cx.payload(value(length, 3))?.replicate(copies));
+            }
+            Errand::Table(rows) => {
+                let table = (0..rows).map(|row| (row, vec![row.to_string(); (row % 5) as usize])).collect();
+                self.table = Some(cx.payload(table)?);
+            }
+            Errand::Read(payloads) => {
+                for payload in payloads {
+                    let value = payload.value().await?;
+                    self.address = value.as_ptr() as usize;
+                    self.read.push(summary(&value));
+                    let progress = payload.progress();
+                    assert_eq!(progress.received, progress.total);
+                }
+            }
+            Errand::ReadTable(table) => {
+                let table = table.value().await?;
+                self.read.push((table.len(), table.values().map(|texts| texts.len() as u64).sum()));
+            }
+            Errand::ReadAs(payload) => self.read.push((payload.value().await?.len(), 0)),
+            Errand::Deref(payload) => self.read.push(summary(&payload)),
+            Errand::ReadTogether(payload, many) => {
+                let copies: Vec<_> = (0..many).map(|_| payload.clone()).collect();
+                let values = futures::future::try_join_all(copies.iter().map(Payload::value)).await?;
+                assert!(values.windows(2).all(|two| std::sync::Arc::ptr_eq(&two[0], &two[1])));
+                self.read.push(summary(&values[0]));
+            }
+            Errand::Give(other) => {
+                let payload = cx.payload(value(300_000, 9))?;
+                other.tell(Take(payload)).await?;
+                let back = other.ask(Return).await?.expect("it was taken");
+                self.read.push(summary(&back.value().await?));
+            }
+            Errand::Forget => {
+                self.made.clear();
+                self.table = None;
+                self.kept = None;
+            }
+            Errand::GiveUp(payload) => {
+                let mut pull = std::pin::pin!(payload.value());
+                assert!(poll_once(pull.as_mut()).await.is_pending());
+            }
+            Errand::Prefetch(payload) => {
+                payload.prefetch();
+                while payload.progress().received < payload.progress().total {
+                    cx.turn(self).await?;
+                }
+                self.read.push(summary(&payload.value().await?));
+            }
+            Errand::Watch(payload) => {
+                let mut value = std::pin::pin!(payload.value());
+                let value = loop {
+                    if let Poll::Ready(value) = poll_once(value.as_mut()).await {
+                        break value?;
+                    }
+                    self.received = payload.progress().received;
+                    cx.publish(self);
+                    cx.turn(self).await?;
+                };
+                self.read.push((value.len(), 0));
+            }
+            Errand::Keep(payload) => {
+                payload.value().await?;
+                self.kept = Some(payload);
+            }
+        }
+        Ok(())
+    }
+
+    fn messages(messages: &mut Messages<Self>) {
+        messages.accept::<Take>().accept::<Return>().accept::<Look>();
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Take(Bytes);
+
+impl Handle<Take> for Clerk {
+    type Reply = ();
+
+    async fn handle(&mut self, Take(payload): Take, _: &mut WorkContext<Self>) {
+        self.read.push(summary(&payload.value().await.expect("its sender has it")));
+        self.kept = Some(payload);
+    }
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Return;
+
+impl Handle<Return> for Clerk {
+    type Reply = Option<Bytes>;
+
+    async fn handle(&mut self, _: Return, cx: &mut WorkContext<Self>) -> Option<Bytes> {
+        let kept = self.kept.take();
+        cx.publish(self);
+        kept
+    }
+}
+
+/// Has a clerk say how much the payloads of its process take.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Look;
+
+impl Handle<Look> for Clerk {
+    type Reply = PayloadUsage;
+
+    async fn handle(&mut self, _: Look, _: &mut WorkContext<Self>) -> PayloadUsage {
+        PayloadUsage::here()
+    }
+}
+
+type React = Box<dyn FnMut(&mut Office, &mut FlowContext) -> Reaction>;
+
+#[derive(Serialize, Children)]
+pub(super) struct Office {
+    pub(super) a: WorkRef<Clerk>,
+    pub(super) b: WorkRef<Clerk>,
+    pub(super) c: WorkRef<Clerk>,
+    #[serde(skip)]
+    react: Option<React>,
+}
+
+impl Flow for Office {
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        let mut react = self.react.take().expect("it reacts one at a time");
+        let reaction = react(self, cx);
+        self.react = Some(react);
+        reaction
+    }
+}
+
+pub(crate) fn program() -> ExitCode {
+    App::new(|| office(["thread"; 3], |_, _| Ok(()))).main()
+}
+
+pub(super) fn office(
+    places: [&str; 3],
+    react: impl FnMut(&mut Office, &mut FlowContext) -> Reaction + 'static,
+) -> Office {
+    let [a, b, c] =
+        places.map(|place| WorkRef::from(Clerk::default()).placed(place.parse().expect("it is a placement")));
+    Office { a, b, c, react: Some(Box::new(react)) }
+}
+
+pub(super) struct Open {
+    pub(super) app: TestApp,
+    pub(super) address: String,
+    pub(super) nodes: BTreeMap<String, Process>,
+}
+
+pub(super) fn open(
+    places: [&'static str; 3],
+    arguments: &[&str],
+    react: impl FnMut(&mut Office, &mut FlowContext) -> Reaction + Send + 'static,
+) -> Open {
+    let config = times(250, 5000);
+    open_with(config, places, arguments, react)
+}
+
+pub(super) fn open_with(
+    config: Config,
+    places: [&'static str; 3],
+    arguments: &[&str],
+    react: impl FnMut(&mut Office, &mut FlowContext) -> Reaction + Send + 'static,
+) -> Open {
+    let app = App::new(move || office(places, react))
+        .listen("127.0.0.1:0")
+        .process(|| Ok(this_program("payloads")))
+        .config(config);
+    let app = TestApp::start_app(app).limit(std::time::Duration::from_secs(60));
+    let address = joining(&app);
+    let places: std::collections::BTreeSet<_> = places.into();
+    let names = places.iter().map(|place| place.trim_end_matches("/pool"));
+    let names = names.filter(|name| !["thread", "pool", "process"].contains(name) && !name.contains('='));
+    let nodes = names.map(|name| (name.to_owned(), Process::node_of("payloads", &address, name, arguments)));
+    let nodes = nodes.collect();
+    Open { app, nodes, address }
+}
+
+impl Open {
+    pub(super) fn usage(&self, clerk: &str) -> PayloadUsage {
+        self.app.block_on(self.app.work::<Clerk>(clerk).ask(Look)).expect("it answers")
+    }
+
+    /// Waits until these nodes have the one payload that there is.
+    pub(super) fn until_held(&self, done: impl Fn(&[String]) -> bool) {
+        let began = std::time::Instant::now();
+        loop {
+            let payloads = self.app.block_on(self.app.control().payloads()).expect("it runs");
+            if let [payload] = &payloads[..]
+                && done(&payload.nodes)
+            {
+                return;
+            }
+            assert!(began.elapsed().as_secs() < 60, "{payloads:?}");
+            std::thread::park_timeout(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until the payloads of a clerk's process take so much.
+    pub(super) fn until(&self, clerk: &str, done: impl Fn(PayloadUsage) -> bool) {
+        let began = std::time::Instant::now();
+        loop {
+            let usage = self.usage(clerk);
+            if done(usage) {
+                return;
+            }
+            assert!(began.elapsed().as_secs() < 60, "{clerk}: {usage:?}");
+            std::thread::park_timeout(std::time::Duration::from_millis(5));
+        }
+    }
+}
