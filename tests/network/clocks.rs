@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::all_arrive;
-use crate::process::{Process, program};
+use crate::process::Process;
+use crate::program;
 
 pub(crate) const TESTS: &[(&str, fn())] =
     &[("clocks_that_are_wrong_and_are_set_change_nothing", clocks_that_are_wrong_and_are_set_change_nothing)];

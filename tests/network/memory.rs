@@ -9,7 +9,7 @@ use flowright::{AskError, Reason};
 
 use crate::LIMIT;
 use crate::lab::{Die, Lab, Suite, Sum, Task};
-use crate::process::program;
+use crate::program;
 
 pub(crate) const TESTS: &[(&str, fn())] = &[(
     "a_process_that_the_system_ends_for_its_memory_is_the_failure_of_one_work",

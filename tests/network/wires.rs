@@ -3,7 +3,8 @@
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use crate::process::{Process, program};
+use crate::process::Process;
+use crate::program;
 use crate::proxy::{Proxy, Weather};
 use crate::{all_arrive, run};
 

@@ -13,6 +13,7 @@ mod lab;
 mod payloads;
 mod peers;
 mod places;
+mod process;
 mod processes;
 mod proxy;
 mod strangers;

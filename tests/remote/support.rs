@@ -1,8 +1,6 @@
 //! Nodes, and Apps that take them in.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use flowright::prelude::*;
@@ -11,12 +9,8 @@ use flowright::{Config, Placement};
 
 use crate::held::children_of;
 use crate::lab::{Lab, Stranger, Suite, Task};
-
-/// Names the program that this binary is to be.
-pub(crate) const VARIABLE: &str = "FLOWRIGHT_TEST_PROGRAM";
-
-/// How long anything that must come may take.
-const LIMIT: Duration = Duration::from_secs(30);
+use crate::process::LIMIT;
+pub(crate) use crate::process::{Process, VARIABLE, signal};
 
 pub(crate) fn run(program: &str) -> ExitCode {
     match program {
@@ -109,36 +103,7 @@ pub(crate) fn head(address: &str, arguments: &[&str]) -> Process {
     Process::start(command)
 }
 
-/// A process of this binary. Dropping it kills it.
-pub(crate) struct Process {
-    child: Child,
-    lines: Receiver<String>,
-    seen: Vec<String>,
-}
-
 impl Process {
-    pub(crate) fn start(mut command: Command) -> Self {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the test's own binary starts");
-        let (sender, lines) = channel();
-        let out: Box<dyn std::io::Read + Send> = Box::new(child.stdout.take().expect("it is piped"));
-        let err: Box<dyn std::io::Read + Send> = Box::new(child.stderr.take().expect("it is piped"));
-        for stream in [out, err] {
-            let sender = sender.clone();
-            std::thread::spawn(move || {
-                for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    // Nobody may be interested any more.
-                    let _ = sender.send(line);
-                }
-            });
-        }
-        Self { child, lines, seen: Vec::new() }
-    }
-
     /// A node that joins at `address`.
     pub(crate) fn node(address: &str, name: &str) -> Self {
         Self::node_with(address, name, &[])
@@ -153,53 +118,6 @@ impl Process {
         command.args(["node", "--join", address, "--name", name]).args(arguments);
         Self::start(command)
     }
-
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Reads until a line contains `part`, and gives it.
-    #[track_caller]
-    pub(crate) fn expect(&mut self, part: &str) -> String {
-        loop {
-            if let Some(line) = self.seen.iter().find(|line| line.contains(part)) {
-                return line.clone();
-            }
-            match self.lines.recv_timeout(LIMIT) {
-                Ok(line) => self.seen.push(line),
-                Err(_) => panic!("{part:?} was not written; there was {:#?}", self.seen),
-            }
-        }
-    }
-
-    /// The same, of lines that were not read yet.
-    #[track_caller]
-    pub(crate) fn expect_again(&mut self, part: &str) -> String {
-        self.seen.clear();
-        self.expect(part)
-    }
-
-    pub(crate) fn signal(&self, name: &str) {
-        signal(self.child.id(), name);
-    }
-
-    /// Reads until it ends; its exit code and all its lines.
-    pub(crate) fn end(mut self) -> (Option<i32>, Vec<String>) {
-        loop {
-            match self.lines.recv_timeout(LIMIT) {
-                Ok(line) => self.seen.push(line),
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("it did not end; there was {:#?}", self.seen),
-            }
-        }
-        let status = self.child.wait().expect("it can be waited for");
-        (status.code(), std::mem::take(&mut self.seen))
-    }
-}
-
-pub(crate) fn signal(process: u32, name: &str) {
-    let sent = Command::new("kill").args(["-s", name, &process.to_string()]).status();
-    assert!(sent.expect("there is a kill").success());
 }
 
 /// The first process that another one starts.
@@ -220,14 +138,6 @@ pub(crate) fn until_gone(process: u32) {
         let text = std::fs::read_to_string(&stat).unwrap_or_default();
         text.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
     });
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended long ago.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Does the same in this process, in processes of their own, and on nodes: the two Works in two places. The nodes

@@ -1,0 +1,102 @@
+//! Processes of the binary that a test is in, and what they write.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+/// Names the program that the binary is to be.
+pub(crate) const VARIABLE: &str = "FLOWRIGHT_TEST_PROGRAM";
+
+/// How long anything that must come may take.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// So many lines are read in search of one.
+const MOST_LINES: usize = 5_000;
+
+/// A process of this binary. Dropping it kills it.
+pub(crate) struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    pub(crate) seen: Vec<String>,
+}
+
+impl Process {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("what starts the test's own binary is there");
+        let (sender, lines) = channel();
+        let out: Box<dyn std::io::Read + Send> = Box::new(child.stdout.take().expect("it is piped"));
+        let err: Box<dyn std::io::Read + Send> = Box::new(child.stderr.take().expect("it is piped"));
+        for stream in [out, err] {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    // Nobody may be interested any more.
+                    let _ = sender.send(line);
+                }
+            });
+        }
+        Self { child, lines, seen: Vec::new() }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Reads until a line contains `part`, and gives it.
+    #[track_caller]
+    pub(crate) fn expect(&mut self, part: &str) -> String {
+        loop {
+            if let Some(line) = self.seen.iter().find(|line| line.contains(part)) {
+                return line.clone();
+            }
+            match self.lines.recv_timeout(LIMIT) {
+                // One that goes on writing does not keep the test from its end.
+                Ok(line) if self.seen.len() < MOST_LINES => self.seen.push(line),
+                _ => panic!("{part:?} was not written; there was {:#?}", self.seen),
+            }
+        }
+    }
+
+    /// The same, of lines that were not read yet.
+    #[track_caller]
+    pub(crate) fn expect_again(&mut self, part: &str) -> String {
+        self.seen.clear();
+        self.expect(part)
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
+    }
+
+    /// Reads until it ends; its exit code and all its lines.
+    pub(crate) fn end(mut self) -> (Option<i32>, Vec<String>) {
+        loop {
+            match self.lines.recv_timeout(LIMIT) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it did not end; there was {:#?}", self.seen),
+            }
+        }
+        let status = self.child.wait().expect("it can be waited for");
+        (status.code(), std::mem::take(&mut self.seen))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended long ago.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn signal(process: u32, name: &str) {
+    let sent = Command::new("kill").args(["-s", name, &process.to_string()]).status();
+    assert!(sent.expect("there is a kill").success());
+}
