@@ -82,6 +82,34 @@ fn tame(packet: &mut Packet<'_>) {
     }
 }
 
+/// Takes in what somebody says, until that is not allowed; after each message `look` does.
+async fn take_in(inbox: &mut Inbox, data: &[u8], mut look: impl FnMut()) {
+    let mut script = Script(data);
+    while let Some(part) = script.part() {
+        let Ok(mut packet) = Packet::read(part) else { break };
+        tame(&mut packet);
+        if inbox.packet(packet).is_err() {
+            break;
+        }
+        look();
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// A peer says this and takes whatever comes, until its connection has done here what it is for.
+async fn talk(said: &[u8], answer: impl AsyncFnOnce(Connection)) {
+    let (mut peer, here) = tokio::net::UnixStream::pair().expect("the system has sockets");
+    let connection = Connection::over(here, &options().limits);
+    let talk = async {
+        let _ = peer.write_all(said).await;
+        let _ = peer.shutdown().await;
+        let _ = tokio::io::copy(&mut peer, &mut tokio::io::sink()).await;
+    };
+    futures::future::join(talk, answer(connection)).await;
+}
+
 /// Everything that a node can say to its head, on which a Work of that node, `a`, and one of the head's own, `b`, are
 /// known. To be called within an actix System.
 pub async fn node_says(data: &[u8]) {
@@ -113,19 +141,13 @@ pub async fn node_says(data: &[u8]) {
     remember_address(app, &ActorPath::from("b"), &own);
     let mut inbox = Inbox::new(head.bridge.clone(), link.clone());
     let mut value = Value::of(&Lab::default()).expect("it is a state");
-    let mut script = Script(data);
-    while let Some(part) = script.part() {
-        let Ok(mut packet) = Packet::read(part) else { break };
-        tame(&mut packet);
-        if inbox.packet(packet).is_err() {
-            break;
-        }
+    take_in(&mut inbox, data, || {
         if let Some(patch) = outbox.take().patch {
             let _ = value.apply(patch);
         }
         let _ = (head.take_events(), head.status());
-        tokio::task::yield_now().await;
-    }
+    })
+    .await;
     head.lost(&link, Role::Node, "its peer broke the protocol");
     assert!(head.status().is_empty());
     link.end();
@@ -161,22 +183,6 @@ impl Hosting {
         Self { app, bridge, agent, head, news }
     }
 
-    /// Takes in what somebody says, until that is not allowed.
-    async fn hear(&self, inbox: &mut Inbox, data: &[u8]) {
-        let mut script = Script(data);
-        while let Some(part) = script.part() {
-            let Ok(mut packet) = Packet::read(part) else { break };
-            tame(&mut packet);
-            if inbox.packet(packet).is_err() {
-                break;
-            }
-            for _ in 0..4 {
-                tokio::task::yield_now().await;
-            }
-        }
-        settle().await;
-    }
-
     async fn end(self) {
         self.agent.end();
         self.head.end();
@@ -192,7 +198,8 @@ impl Hosting {
 pub async fn head_says(data: &[u8]) {
     let node = Hosting::new();
     let mut inbox = Inbox::new(node.bridge.clone(), node.head.clone());
-    node.hear(&mut inbox, data).await;
+    take_in(&mut inbox, data, || {}).await;
+    settle().await;
     let _ = find_address(node.app, &ActorPath::from("a")).map(|mailbox| mailbox.depth());
     node.end().await;
 }
@@ -214,7 +221,8 @@ pub async fn peer_says(data: &[u8]) {
     settle().await;
     let peer = Arc::new(Link::new(card(9, "m"), &node.bridge, SessionSettings::default()));
     let mut inbox = Inbox::new(node.bridge.clone(), peer.clone());
-    node.hear(&mut inbox, data).await;
+    take_in(&mut inbox, data, || {}).await;
+    settle().await;
     let is_there = find_address(node.app, &ActorPath::from("a")).is_some();
     assert!(is_there, "nothing that a peer says ends a Work");
     peer.end();
@@ -254,8 +262,6 @@ pub async fn pulls(data: &[u8]) {
     let bridge = Arc::new(Bridge::new(options(), spawner()));
     bridge.set_app(app);
     bridge.set_me(card(7, "n"));
-    let (mut peer, here) = tokio::net::UnixStream::pair().expect("the system has sockets");
-    let mut connection = Connection::over(here, &options().limits);
     let mut said = BytesMut::new();
     let mut script = Script(data);
     let is_owner = script.byte().is_some_and(|first| first % 2 == 0);
@@ -272,20 +278,15 @@ pub async fn pulls(data: &[u8]) {
             Err(_) => said.extend_from_slice(part),
         }
     }
-    let talk = async {
-        let _ = peer.write_all(&said).await;
-        let _ = peer.shutdown().await;
-        let _ = tokio::io::copy(&mut peer, &mut tokio::io::sink()).await;
-    };
-    let answer = async {
+    talk(&said, async |mut connection| {
         if is_owner {
             let _ = bridge.serve_pulls(connection).await;
         } else {
             let want = Want { id, hash: value.content_hash(), length: 9, type_name: "", what: String::new() };
             while ask(&mut connection, &want, 0, true).await.is_ok() {}
         }
-    };
-    futures::future::join(talk, answer).await;
+    })
+    .await;
     drop((value, holds));
     settle().await;
 }
@@ -311,21 +312,14 @@ pub async fn drives(data: &[u8]) {
             (false, _) => said.extend_from_slice(part),
         }
     }
-    let (mut peer, here) = tokio::net::UnixStream::pair().expect("the system has sockets");
-    let connection = Connection::over(here, &options().limits);
-    let talk = async {
-        let _ = peer.write_all(&said).await;
-        let _ = peer.shutdown().await;
-        let _ = tokio::io::copy(&mut peer, &mut tokio::io::sink()).await;
-    };
-    let answer = async {
+    talk(&said, async |connection| {
         if is_head {
             let _ = bridge.serve_drive(connection).await;
         } else {
             hear(connection, asked).await;
         }
-    };
-    futures::future::join(talk, answer).await;
+    })
+    .await;
     drop(home);
     let there = std::fs::read_dir(&outside).expect("it is ours").count();
     assert_eq!(there, 1, "nothing is written anywhere else");
