@@ -1,11 +1,13 @@
 //! Random schedules of whatever can happen to two sessions, against a model: each side has a list of what it has pushed, and what
 //! has arrived at the other must be the beginning of it.
 //!
-//! What happens goes beyond what TCP does: writes are lost, doubled and swapped within a connection. A side that finds out, by a
-//! gap, ends the session, as one that crashes or is silent for too long; then both begin another.
+//! Some of it is what TCP does: what is on its way comes in pieces, or is lost with its connection. That loses nothing. Some goes
+//! beyond it: writes are lost, doubled and swapped within a connection. A side that finds out, by a gap, ends the session, as one that
+//! crashes or is silent for too long; then both begin another.
 
 use std::collections::VecDeque;
 
+use bytes::{Buf, BytesMut};
 use proptest::prelude::*;
 
 use super::*;
@@ -31,6 +33,11 @@ enum Step {
     Deliver {
         side: usize,
         writes: usize,
+    },
+    /// So many bytes arrive, wherever that cuts what was written.
+    DeliverBytes {
+        side: usize,
+        bytes: usize,
     },
     /// One of the writes on their way is lost.
     Drop {
@@ -58,8 +65,24 @@ enum Step {
     },
 }
 
+fn side() -> std::ops::Range<usize> {
+    0..2
+}
+
+/// What TCP does.
+fn ordinary_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (side(), 0_usize..300).prop_map(|(side, length)| Step::Push { side, length }),
+        4 => side().prop_map(|side| Step::Transmit { side }),
+        6 => (side(), 1_usize..900).prop_map(|(side, bytes)| Step::DeliverBytes { side, bytes }),
+        1 => Just(Step::Cut),
+        2 => Just(Step::Connect),
+        2 => (1_u32..90).prop_map(|ms| Step::Wait { ms }),
+    ]
+}
+
+/// What nobody should do, as well.
 fn step() -> impl Strategy<Value = Step> {
-    let side = || 0_usize..2;
     prop_oneof![
         8 => (side(), 0..LARGEST).prop_map(|(side, length)| Step::Push { side, length }),
         8 => side().prop_map(|side| Step::Transmit { side }),
@@ -100,6 +123,8 @@ struct World {
     sides: [Side; 2],
     /// Towards each side.
     wires: [VecDeque<Bytes>; 2],
+    /// What has arrived and is not a whole frame yet.
+    partial: [BytesMut; 2],
     up: bool,
     now: Duration,
     sessions: u64,
@@ -111,6 +136,7 @@ impl World {
         Self {
             sides: [side(), side()],
             wires: Default::default(),
+            partial: Default::default(),
             up: false,
             now: Duration::ZERO,
             sessions: 1,
@@ -122,6 +148,7 @@ impl World {
         for side in 0..2 {
             self.sides[side].session.disconnect(self.now);
             self.wires[side].clear();
+            self.partial[side].clear();
         }
     }
 
@@ -172,29 +199,43 @@ impl World {
 
     fn deliver(&mut self, side: usize, writes: usize) {
         for _ in 0..writes {
-            if self.sides[side].is_done() {
-                return;
+            let Some(write) = self.wires[side].front() else { return };
+            self.deliver_bytes(side, write.len());
+        }
+    }
+
+    fn deliver_bytes(&mut self, side: usize, mut bytes: usize) {
+        while bytes > 0 && !self.sides[side].is_done() {
+            let Some(write) = self.wires[side].front_mut() else { return };
+            let some = write.split_to(bytes.min(write.len()));
+            if write.is_empty() {
+                self.wires[side].pop_front();
             }
-            let Some(bytes) = self.wires[side].pop_front() else { return };
-            let mut rest = &bytes[..];
-            while let Some((frame, length)) = Frame::first(rest, 1000).expect("whole frames are sent") {
-                rest = &rest[length..];
-                match self.sides[side].session.receive(frame, self.now) {
-                    Ok(None) => {}
-                    Ok(Some(body)) => {
-                        let nth = self.sides[side].arrived;
-                        let expected = self.sides[1 - side].pushed.get(nth);
-                        assert_eq!(Some(body), expected.map(Vec::as_slice), "in order, each once");
-                        self.sides[side].arrived += 1;
-                    }
-                    Err(SessionError::Gap { .. }) => {
-                        self.sides[side].over = true;
-                        self.cut();
-                        return;
-                    }
-                    Err(error) => panic!("nobody did that: {error}"),
+            bytes -= some.len();
+            self.partial[side].extend_from_slice(&some);
+            self.receive(side);
+        }
+    }
+
+    /// Takes the whole frames that are there.
+    fn receive(&mut self, side: usize) {
+        while let Some((frame, length)) = Frame::first(&self.partial[side], 1000).expect("frames are sent") {
+            match self.sides[side].session.receive(frame, self.now) {
+                Ok(None) => {}
+                Ok(Some(body)) => {
+                    let nth = self.sides[side].arrived;
+                    let expected = self.sides[1 - side].pushed.get(nth);
+                    assert_eq!(Some(body), expected.map(Vec::as_slice), "in order, each once");
+                    self.sides[side].arrived += 1;
                 }
+                Err(SessionError::Gap { .. }) => {
+                    self.sides[side].over = true;
+                    self.cut();
+                    return;
+                }
+                Err(error) => panic!("nobody did that: {error}"),
             }
+            self.partial[side].advance(length);
         }
     }
 
@@ -216,6 +257,7 @@ impl World {
             Step::Push { side, length } => self.push(side, length),
             Step::Transmit { side } => self.transmit(side),
             Step::Deliver { side, writes } => self.deliver(side, writes),
+            Step::DeliverBytes { side, bytes } => self.deliver_bytes(side, bytes),
             Step::Drop { side, nth } => drop(self.wires[side].remove(nth)),
             Step::Duplicate { side, nth } => {
                 if let Some(bytes) = self.wires[side].get(nth).cloned() {
@@ -238,6 +280,13 @@ impl World {
         }
     }
 
+    fn assert_all_arrived(&self) {
+        for side in 0..2 {
+            assert_eq!(self.sides[side].arrived, self.sides[1 - side].pushed.len());
+            assert_eq!(self.sides[side].session.unacknowledged(), 0);
+        }
+    }
+
     /// The network is well from now on.
     fn settle(&mut self) {
         self.connect();
@@ -255,6 +304,28 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 
     #[test]
+    fn everything_arrives_once_and_in_order_whatever_the_connections_do(
+        steps in proptest::collection::vec(ordinary_step(), 0..120),
+    ) {
+        let mut world = World::new();
+        let mut silent = 0;
+        for step in &steps {
+            if let Step::Wait { ms } = step {
+                silent += ms;
+                if silent > 400 {
+                    // Not a test of the grace period.
+                    world.connect();
+                    silent = 0;
+                }
+            }
+            world.apply(step);
+        }
+        world.settle();
+        prop_assert_eq!(world.sessions, 1, "it has never ended");
+        world.assert_all_arrived();
+    }
+
+    #[test]
     fn whatever_happens_what_arrives_is_the_beginning_of_what_was_sent(
         steps in proptest::collection::vec(step(), 0..150),
     ) {
@@ -263,9 +334,6 @@ proptest! {
             world.apply(step);
         }
         world.settle();
-        for side in 0..2 {
-            prop_assert_eq!(world.sides[side].arrived, world.sides[1 - side].pushed.len());
-            prop_assert_eq!(world.sides[side].session.unacknowledged(), 0);
-        }
+        world.assert_all_arrived();
     }
 }
