@@ -17,6 +17,7 @@ use super::link::{BadPeer, Inbound, Link};
 use super::protocol::{Control, FIRST_CREDIT, Packet, Unanswered};
 use crate::id::ActorPath;
 use crate::payload::Holds;
+use crate::trace::Cause;
 use crate::work::{Closed, Intake, Outcome, Received, Reply, find_address};
 
 /// The largest number of messages that may be on their way through one channel.
@@ -30,13 +31,20 @@ pub(super) struct Inbox {
     link: Arc<Link>,
     lanes: Vec<Rc<Lane>>,
     gates: HashMap<ActorPath, Rc<RefCell<Gate>>>,
-    /// What the next message refers to.
-    carried: Holds,
+    /// What the next message comes with.
+    carried: Along,
+}
+
+/// What a message refers to, and what has led to it.
+#[derive(Default)]
+struct Along {
+    holds: Holds,
+    cause: Cause,
 }
 
 impl Inbox {
     pub(super) fn new(bridge: Arc<Bridge>, link: Arc<Link>) -> Self {
-        Self { bridge, link, lanes: Vec::new(), gates: HashMap::new(), carried: Holds::default() }
+        Self { bridge, link, lanes: Vec::new(), gates: HashMap::new(), carried: Along::default() }
     }
 
     fn open(&mut self, channel: u32, path: ActorPath, message: String) -> Result<(), BadPeer> {
@@ -82,7 +90,7 @@ impl Inbound for Inbox {
                 self.lane(channel)?.receive(Post { body, question: Some(question), carried })
             }
             Packet::Answer { question, body } => {
-                self.link.settle(question, Outcome::Answered(body, carried));
+                self.link.settle(question, Outcome::Answered(body, carried.holds));
                 Ok(())
             }
             Packet::Credit { channel, more } => self.link.more_credit(channel, more),
@@ -100,8 +108,8 @@ impl Inbound for Inbox {
                     );
                     Ok(())
                 }
-                Control::Carries { payloads } => {
-                    self.carried = self.bridge.arrived(&self.link, payloads);
+                Control::Carries { payloads, trace } => {
+                    self.carried = Along { holds: self.bridge.arrived(&self.link, payloads), cause: trace };
                     Ok(())
                 }
                 Control::Release { id, count } => {
@@ -116,7 +124,9 @@ impl Inbound for Inbox {
                     self.bridge.held(&self.link, id, there);
                     Ok(())
                 }
-                other => self.bridge.site()?.control(&self.link, other, carried).map_err(BadPeer::Other),
+                other => {
+                    self.bridge.site()?.control(&self.link, other, carried.holds).map_err(BadPeer::Other)
+                }
             },
         }
     }
@@ -127,20 +137,20 @@ struct Post<'a> {
     body: &'a [u8],
     question: Option<u64>,
     /// What it refers to, until it is read.
-    carried: Holds,
+    carried: Along,
 }
 
 /// One that waits behind another.
 struct Waiting {
     body: Bytes,
     question: Option<u64>,
-    _carried: Holds,
+    carried: Along,
 }
 
 impl Post<'_> {
     fn into_waiting(self) -> Waiting {
         let Self { body, question, carried } = self;
-        Waiting { body: Bytes::copy_from_slice(body), question, _carried: carried }
+        Waiting { body: Bytes::copy_from_slice(body), question, carried }
     }
 }
 
@@ -166,7 +176,8 @@ async fn drain(mut lane: Rc<Lane>, mut waits: BoxFuture<'static, ()>) {
             };
             let Some((next, post)) = next else { return };
             lane = next;
-            if let Some(waits) = lane.deliver(&post.body, post.question) {
+            let Waiting { body, question, carried } = post;
+            if let Some(waits) = lane.deliver(&body, question, carried.cause) {
                 break waits;
             }
         };
@@ -202,7 +213,8 @@ impl Lane {
                 return Ok(());
             }
         }
-        if let Some(waits) = self.deliver(post.body, post.question) {
+        let Post { body, question, carried } = post;
+        if let Some(waits) = self.deliver(body, question, carried.cause) {
             self.gate.borrow_mut().waits = true;
             spawn_local(drain(self.clone(), waits));
         }
@@ -210,7 +222,7 @@ impl Lane {
     }
 
     /// Gives the message to its Work; what to wait for when there is no room.
-    fn deliver(&self, body: &[u8], question: Option<u64>) -> Option<BoxFuture<'static, ()>> {
+    fn deliver(&self, body: &[u8], question: Option<u64>, cause: Cause) -> Option<BoxFuture<'static, ()>> {
         let answer = question.map(|question| Answer { link: self.link.clone(), question, open: true });
         if self.intake.borrow().is_none() {
             match self.resolve() {
@@ -228,7 +240,9 @@ impl Lane {
             }
         }
         let received = match &*self.intake.borrow() {
-            Some(intake) => intake.receive(body, answer.map(|answer| Box::new(answer) as Box<dyn Reply>)),
+            Some(intake) => {
+                intake.receive(body, cause, answer.map(|answer| Box::new(answer) as Box<dyn Reply>))
+            }
             None => unreachable!("found just now"),
         };
         match received {

@@ -26,6 +26,7 @@ use super::references::Pins;
 use super::session::{Session, SessionError, SessionSettings, TooLarge, Traffic};
 use crate::id::{ActorPath, IdMap, unique};
 use crate::payload::{self, Holds};
+use crate::trace::Cause;
 use crate::transport::DirectWriter;
 use crate::wire::{self, CodecError};
 use crate::work::{Closed, Letter, Outcome, Refused, WorkKind};
@@ -205,7 +206,7 @@ impl Link {
         if holds.is_empty() {
             return self.push(urgent, write);
         }
-        let carries = self.carries(holds)?;
+        let carries = self.carries(holds, &Cause::default())?;
         let mut state = self.lock();
         if state.over {
             return Err(NotPushed::Over);
@@ -217,10 +218,11 @@ impl Link {
         pushed
     }
 
-    /// Pins these values, and says so. Where that cannot be sent they stay pinned until the end of the session.
-    fn carries(&self, holds: &Holds) -> Result<Control, NotPushed> {
+    /// Pins these values, and says so, and what has led to the message. Where that cannot be sent they stay pinned until
+    /// the end of the session.
+    fn carries(&self, holds: &Holds, cause: &Cause) -> Result<Control, NotPushed> {
         let bridge = self.bridge.upgrade().ok_or(NotPushed::Over)?;
-        Ok(Control::Carries { payloads: bridge.carry(self, holds) })
+        Ok(Control::Carries { payloads: bridge.carry(self, holds), trace: cause.clone() })
     }
 
     /// Sends a message of the runtime's own that refers to these values.
@@ -380,9 +382,10 @@ impl Link {
             if let Err(error) = written {
                 return Err(Refused::Unsendable(letter, error.to_string()));
             }
-            let carries = match holds.is_empty() {
+            let cause = letter.cause();
+            let carries = match holds.is_empty() && cause.is_none() {
                 true => None,
-                false => match self.carries(&holds) {
+                false => match self.carries(&holds, &cause) {
                     Ok(carries) => Some(carries),
                     Err(_) => return Err(Refused::Closed(letter, Closed::NodeLost)),
                 },
@@ -394,7 +397,7 @@ impl Link {
             }
             if if_there_is_room && !state.session.has_room() {
                 drop(state);
-                if let Some(Control::Carries { payloads }) = carries {
+                if let Some(Control::Carries { payloads, .. }) = carries {
                     let counted = payloads.into_iter().filter(|carried| carried.counted);
                     counted.for_each(|carried| self.pins.release(carried.id, 1));
                 }

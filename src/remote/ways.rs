@@ -411,8 +411,9 @@ fn hand_over(mailbox: &Arc<dyn AnyMailbox>, letter: Box<dyn Letter>) -> Sent {
     if let Err(error) = letter.write(&mut bytes) {
         return Err(Refused::Unsendable(letter, error.to_string()));
     }
+    let cause = letter.cause();
     let reply = letter.is_question().then(|| Box::new(Back(Some(letter))) as Box<dyn Reply>);
-    if let Received::Waits(waits) = intake.receive(&bytes, reply) {
+    if let Received::Waits(waits) = intake.receive(&bytes, cause, reply) {
         tokio::spawn(waits);
     }
     Ok(())

@@ -27,4 +27,6 @@ pub(crate) enum What {
     Publish,
     /// A reaction of a Flow.
     React,
+    /// A message that is handled, and its type.
+    Message { name: &'static str },
 }

@@ -88,11 +88,15 @@ impl Span {
             What::Run { .. } => ("run", SpanKind::Consumer),
             What::Publish => ("publish", SpanKind::Producer),
             What::React => ("react", SpanKind::Internal),
+            What::Message { .. } => ("handle", SpanKind::Consumer),
         };
         let mut attributes = vec![KeyValue::new("flowright.path", path.to_owned())];
         if let What::Run { run, attempt } = what {
             attributes.push(KeyValue::new("flowright.run", i64::try_from(run).unwrap_or(i64::MAX)));
             attributes.push(KeyValue::new("flowright.attempt", i64::from(attempt)));
+        }
+        if let What::Message { name } = what {
+            attributes.push(KeyValue::new("flowright.message", name));
         }
         let (parent, others) = match causes.split_first() {
             Some((parent, others)) => (parent.context(), others),

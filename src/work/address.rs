@@ -19,6 +19,7 @@ use super::mailbox::{Mailbox, Refused, Went};
 use super::message::{AskError, Asked, Handle, Letter, Message, NoAnswer, SendError, Told};
 use super::route::Route;
 use crate::id::{ActorPath, AppId};
+use crate::trace::Cause;
 
 /// How long an [`ask`](WorkAddr::ask) waits unless it says otherwise.
 pub const DEFAULT_ASK_DEADLINE: Duration = Duration::from_secs(30);
@@ -93,8 +94,8 @@ impl<W: Work> WorkAddr<W> {
         W: Handle<M>,
     {
         let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
-        let sent = mailbox.send(Box::new(Told(message))).await;
-        sent.map(drop).map_err(|refused| self.not_sent(refused, |letter| open::<Told<M>>(letter).0))
+        let sent = mailbox.send(Box::new(Told { message, cause: Cause::current() })).await;
+        sent.map(drop).map_err(|refused| self.not_sent(refused, |letter| open::<Told<M>>(letter).message))
     }
 
     /// Sends a message if there is room for it now.
@@ -106,8 +107,8 @@ impl<W: Work> WorkAddr<W> {
         W: Handle<M>,
     {
         let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
-        let refused = mailbox.try_send(Box::new(Told(message)));
-        refused.map_err(|refused| self.not_sent(refused, |letter| open::<Told<M>>(letter).0))
+        let refused = mailbox.try_send(Box::new(Told { message, cause: Cause::current() }));
+        refused.map_err(|refused| self.not_sent(refused, |letter| open::<Told<M>>(letter).message))
     }
 
     /// Sends a message and waits for the answer, at most [`DEFAULT_ASK_DEADLINE`].
@@ -137,10 +138,13 @@ impl<W: Work> WorkAddr<W> {
         let is_away = AtomicBool::new(false);
         let exchange = async {
             let (reply, answer) = oneshot::channel();
-            let went = mailbox.send(Box::new(Asked { message, reply })).await.map_err(|refused| {
-                let message = |letter| open::<Asked<M, W::Reply>>(letter).message;
-                AskError::NotHandled(self.not_sent(refused, message))
-            })?;
+            let went = mailbox
+                .send(Box::new(Asked { message, cause: Cause::current(), reply }))
+                .await
+                .map_err(|refused| {
+                    let message = |letter| open::<Asked<M, W::Reply>>(letter).message;
+                    AskError::NotHandled(self.not_sent(refused, message))
+                })?;
             is_away.store(went == Went::Away, Ordering::Relaxed);
             let path = || self.path.to_string();
             match answer.await {

@@ -12,6 +12,7 @@ use super::Work;
 use super::json::{Question, question};
 use super::mailbox::{Closed, Mailbox, Refused};
 use super::message::{AskedFromAfar, Envelope, Handle, Letter, Message, Outcome, Reply, Told};
+use crate::trace::Cause;
 use crate::wire::{self, CodecError};
 
 /// The messages that a Work takes from other processes and over HTTP, filled by [`Work::messages`].
@@ -67,7 +68,7 @@ impl<W: Work> Messages<W> {
 
 /// The way into one mailbox for messages of one type.
 pub(crate) trait Intake: Send + Sync {
-    fn receive(&self, bytes: &[u8], reply: Option<Box<dyn Reply>>) -> Received;
+    fn receive(&self, bytes: &[u8], cause: Cause, reply: Option<Box<dyn Reply>>) -> Received;
 }
 
 /// What became of a message that arrived.
@@ -80,7 +81,7 @@ pub(crate) enum Received {
     Unreadable(CodecError),
 }
 
-type Open<W> = fn(&[u8], Option<Box<dyn Reply>>) -> Result<Envelope<W>, CodecError>;
+type Open<W> = fn(&[u8], Cause, Option<Box<dyn Reply>>) -> Result<Envelope<W>, CodecError>;
 
 struct IntakeOf<W: Work> {
     mailbox: Arc<Mailbox<W>>,
@@ -89,11 +90,12 @@ struct IntakeOf<W: Work> {
 
 fn envelope<W: Handle<M>, M: Message>(
     bytes: &[u8],
+    cause: Cause,
     reply: Option<Box<dyn Reply>>,
 ) -> Result<Envelope<W>, CodecError> {
     match (wire::decode::<M>(bytes), reply) {
-        (Ok(message), None) => Ok(Box::new(Told(message))),
-        (Ok(message), Some(reply)) => Ok(Box::new(AskedFromAfar { message, reply })),
+        (Ok(message), None) => Ok(Box::new(Told { message, cause })),
+        (Ok(message), Some(reply)) => Ok(Box::new(AskedFromAfar { message, cause, reply })),
         (Err(error), reply) => {
             if let Some(reply) = reply {
                 reply.send(Outcome::Unreadable(error.to_string()));
@@ -104,8 +106,8 @@ fn envelope<W: Handle<M>, M: Message>(
 }
 
 impl<W: Work> Intake for IntakeOf<W> {
-    fn receive(&self, bytes: &[u8], reply: Option<Box<dyn Reply>>) -> Received {
-        let envelope = match (self.envelope)(bytes, reply) {
+    fn receive(&self, bytes: &[u8], cause: Cause, reply: Option<Box<dyn Reply>>) -> Received {
+        let envelope = match (self.envelope)(bytes, cause, reply) {
             Ok(envelope) => envelope,
             Err(error) => return Received::Unreadable(error),
         };

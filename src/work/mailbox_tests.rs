@@ -12,6 +12,7 @@ use super::super::WorkContext;
 use super::super::message::Deliver;
 use super::*;
 use crate::error::Result;
+use crate::trace::Cause;
 
 #[derive(Serialize, Deserialize)]
 struct Sink;
@@ -44,6 +45,10 @@ impl Letter for Note {
 
     fn write(&self, _: &mut bytes::BytesMut) -> Result<(), crate::wire::CodecError> {
         Ok(())
+    }
+
+    fn cause(&self) -> Cause {
+        Cause::default()
     }
 
     fn is_question(&self) -> bool {

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::mailbox::Closed;
 use super::{Work, WorkContext};
 use crate::payload::{self, Holds};
+use crate::trace::{Cause, Span, What};
 use crate::wire::{self, CodecError};
 
 /// What can be sent to a Work, and answered by it: any serde value that may change threads.
@@ -92,6 +93,9 @@ pub(crate) trait Letter: Send {
     /// Whether an answer is waited for.
     fn is_question(&self) -> bool;
 
+    /// What its sender was doing.
+    fn cause(&self) -> Cause;
+
     /// Tells the sender what came of it; whether it is lost without anybody being told.
     fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool;
 
@@ -118,7 +122,10 @@ pub(crate) trait Reply: Send {
     fn send(self: Box<Self>, outcome: Outcome<'_>);
 }
 
-pub(crate) struct Told<M>(pub(crate) M);
+pub(crate) struct Told<M> {
+    pub(crate) message: M,
+    pub(crate) cause: Cause,
+}
 
 impl<M: Message> Letter for Told<M> {
     fn name(&self) -> &'static str {
@@ -126,11 +133,15 @@ impl<M: Message> Letter for Told<M> {
     }
 
     fn write(&self, out: &mut BytesMut) -> Result<(), CodecError> {
-        wire::encode_into(&self.0, out)
+        wire::encode_into(&self.message, out)
     }
 
     fn is_question(&self) -> bool {
         false
+    }
+
+    fn cause(&self) -> Cause {
+        self.cause.clone()
     }
 
     fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
@@ -145,9 +156,25 @@ impl<M: Message> Letter for Told<M> {
 impl<W: Handle<M>, M: Message> Deliver<W> for Told<M> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
-            work.handle(self.0, cx).await;
+            let Self { message, cause } = *self;
+            handle(work, cx, message, &cause).await;
         })
     }
+}
+
+/// A span of its own for a message whose sender was part of a trace; no other message begins one.
+async fn handle<W: Handle<M>, M: Message>(
+    work: &mut W,
+    cx: &mut WorkContext<W>,
+    message: M,
+    cause: &Cause,
+) -> W::Reply {
+    if cause.is_none() {
+        return work.handle(message, cx).await;
+    }
+    let what = What::Message { name: type_name::<M>() };
+    let span = Span::start(what, cx.path().as_str(), std::slice::from_ref(cause));
+    span.around(work.handle(message, cx)).await
 }
 
 /// Why there is no answer, as the asker is told.
@@ -161,6 +188,7 @@ pub(crate) enum NoAnswer<M> {
 
 pub(crate) struct Asked<M, R> {
     pub(crate) message: M,
+    pub(crate) cause: Cause,
     pub(crate) reply: oneshot::Sender<Result<R, NoAnswer<M>>>,
 }
 
@@ -177,8 +205,12 @@ impl<M: Message, R: Message> Letter for Asked<M, R> {
         true
     }
 
+    fn cause(&self) -> Cause {
+        self.cause.clone()
+    }
+
     fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
-        let Self { message, reply } = *self;
+        let Self { message, reply, .. } = *self;
         let answer = match outcome {
             Outcome::Answered(bytes, _holds) => wire::decode(bytes).map_err(NoAnswer::BadReply),
             Outcome::Refused(why) => Err(NoAnswer::Refused(message, why)),
@@ -200,8 +232,8 @@ impl<M: Message, R: Message> Letter for Asked<M, R> {
 impl<W: Handle<M>, M: Message> Deliver<W> for Asked<M, W::Reply> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
-            let Self { message, reply } = *self;
-            let _ = reply.send(Ok(work.handle(message, cx).await));
+            let Self { message, cause, reply } = *self;
+            let _ = reply.send(Ok(handle(work, cx, message, &cause).await));
         })
     }
 }
@@ -209,6 +241,7 @@ impl<W: Handle<M>, M: Message> Deliver<W> for Asked<M, W::Reply> {
 /// A question from another process.
 pub(super) struct AskedFromAfar<M> {
     pub(super) message: M,
+    pub(super) cause: Cause,
     pub(super) reply: Box<dyn Reply>,
 }
 
@@ -225,6 +258,10 @@ impl<M: Message> Letter for AskedFromAfar<M> {
         true
     }
 
+    fn cause(&self) -> Cause {
+        self.cause.clone()
+    }
+
     fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
         self.reply.send(outcome);
         false
@@ -238,8 +275,8 @@ impl<M: Message> Letter for AskedFromAfar<M> {
 impl<W: Handle<M>, M: Message> Deliver<W> for AskedFromAfar<M> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
-            let Self { message, reply } = *self;
-            let answer = work.handle(message, cx).await;
+            let Self { message, cause, reply } = *self;
+            let answer = handle(work, cx, message, &cause).await;
             wire::with_buffer(|buffer| {
                 let (encoded, holds) = payload::collect(|| wire::encode_into(&answer, buffer));
                 reply.send(match encoded {

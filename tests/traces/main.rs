@@ -1,5 +1,5 @@
 //! Spans, as a collector gets them from a head and a node: from what was published on the node by way of the Flow to the
-//! run that it asked for.
+//! run that it asked for, and from there to the handler of a message on the node.
 //!
 //! The processes are this very binary, started again with [`PROGRAM`] set; so it has a `main` of its own.
 
@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use flowright::Messages;
 use flowright::prelude::*;
 use libtest_mimic::{Arguments, Trial};
 
@@ -22,26 +23,49 @@ fn main() -> ExitCode {
     if std::env::var_os(PROGRAM).is_some() {
         return App::new(Pipeline::default).main();
     }
-    let test = Trial::test("a_change_is_followed_from_a_node_by_way_of_the_flow_to_a_run", || {
-        a_change_is_followed_from_a_node_by_way_of_the_flow_to_a_run();
-        Ok(())
-    });
+    let test = Trial::test(
+        "a_change_is_followed_from_a_node_by_way_of_the_flow_to_a_run_and_back_by_a_message",
+        || {
+            a_change_is_followed_from_a_node_by_way_of_the_flow_to_a_run_and_back_by_a_message();
+            Ok(())
+        },
+    );
     libtest_mimic::run(&Arguments::from_args(), vec![test]).exit_code()
 }
 
 #[derive(Default, Serialize, Deserialize)]
 struct Counter {
     count: u32,
+    added: u32,
 }
 
 impl Work for Counter {
-    type Input = u32;
+    type Input = (u32, Option<WorkAddr<Counter>>);
 
-    async fn run(&mut self, count: u32, cx: &mut WorkContext<Self>) -> Result<()> {
+    async fn run(&mut self, (count, other): Self::Input, cx: &mut WorkContext<Self>) -> Result<()> {
         self.count = count;
         cx.publish(self);
+        if let Some(other) = other {
+            other.tell(Add(count)).await?;
+        }
         cx.serve_forever(self).await?;
         Ok(())
+    }
+
+    fn messages(messages: &mut Messages<Self>) {
+        messages.accept::<Add>();
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Add(u32);
+
+impl Handle<Add> for Counter {
+    type Reply = ();
+
+    async fn handle(&mut self, Add(more): Add, cx: &mut WorkContext<Self>) {
+        self.added += more;
+        cx.publish(self);
     }
 }
 
@@ -53,9 +77,9 @@ struct Pipeline {
 
 impl Flow for Pipeline {
     fn react(&mut self, _: &mut FlowContext) -> Reaction {
-        self.first.run(7);
+        self.first.run((7, None));
         if self.first.count > 0 {
-            self.second.run(self.first.count);
+            self.second.run((self.first.count, Some(self.first.addr())));
         }
         Ok(())
     }
@@ -218,7 +242,7 @@ fn ancestors(of: &Span, all: &[Span]) -> Vec<String> {
     chain
 }
 
-fn a_change_is_followed_from_a_node_by_way_of_the_flow_to_a_run() {
+fn a_change_is_followed_from_a_node_by_way_of_the_flow_to_a_run_and_back_by_a_message() {
     let (url, incoming) = collector();
     let head = ["--open-ui=false", "--port", "0", "--listen", "127.0.0.1:0", "--place", "first=n"];
     let mut head = Process::start("head", &url, &head);
@@ -226,22 +250,23 @@ fn a_change_is_followed_from_a_node_by_way_of_the_flow_to_a_run() {
     let mut node = Process::start("node", &url, &["node", "--join", joining.trim(), "--name", "n"]);
     node.after("joined the App");
     let until = Instant::now() + LIMIT;
-    // Both runs go on until they are told to stop, and a span is sent when it is over.
     let mut spans: Vec<Span> = Vec::new();
-    while !spans.iter().any(|span| span.name == "publish second") {
+    let next = |spans: &mut Vec<Span>| {
         let left = until.saturating_duration_since(Instant::now());
         spans.push(incoming.recv_timeout(left).unwrap_or_else(|_| panic!("only these came: {spans:#?}")));
+    };
+    // Both runs go on until they are told to stop, and a span is sent when it is over.
+    while !spans.iter().any(|span| span.name == "handle first") {
+        next(&mut spans);
     }
     let stopped = Command::new("kill").args(["-s", "TERM", &head.0.id().to_string()]).status();
     assert!(stopped.expect("there is a kill").success());
-    let wanted = ["head: react root", "node: publish first", "node: run first", "head: react root"];
-    loop {
-        let second = spans.iter().find(|span| span.name == "run second");
-        let chain = second.map(|span| ancestors(span, &spans)).unwrap_or_default();
-        if chain == wanted {
-            break;
-        }
-        let left = until.saturating_duration_since(Instant::now());
-        spans.push(incoming.recv_timeout(left).unwrap_or_else(|_| panic!("{chain:?} of {spans:#?}")));
+    let leads_to = |name: &str, wanted: &[&str], spans: &[Span]| {
+        spans.iter().filter(|span| span.name == name).any(|span| ancestors(span, spans) == wanted)
+    };
+    let to_run = ["head: react root", "node: publish first", "node: run first", "head: react root"];
+    let to_publish = [&["node: handle first", "head: run second"], &to_run[..]].concat();
+    while !leads_to("run second", &to_run, &spans) || !leads_to("publish first", &to_publish, &spans) {
+        next(&mut spans);
     }
 }

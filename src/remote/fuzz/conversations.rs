@@ -69,7 +69,7 @@ fn tame(packet: &mut Packet<'_>) {
         Control::Located { place: Ok(card), .. } => card.endpoints.clear(),
         Control::Keep { length, .. } => *length = (*length).min(SMALL),
         Control::There { sources, .. } => sources.iter_mut().for_each(|source| source.endpoints.clear()),
-        Control::Carries { payloads } => {
+        Control::Carries { payloads, .. } => {
             for carried in payloads {
                 carried.owner.endpoints.clear();
                 carried.copies.iter_mut().for_each(|source| source.endpoints.clear());

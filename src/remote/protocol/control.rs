@@ -118,9 +118,11 @@ pub(crate) enum Control {
         id: PayloadId,
     },
     // From anybody.
-    /// The next message has these references.
+    /// The next message has these references, and this has led to it.
     Carries {
         payloads: Vec<Carried>,
+        #[serde(default, skip_serializing_if = "Cause::is_none")]
+        trace: Cause,
     },
     /// Nothing here refers to this value any more, which came so often.
     Release {
