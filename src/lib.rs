@@ -82,6 +82,7 @@
 //! | 2 | `drive` | shared folders |
 //! | 2 | `transport` | connections between processes |
 //! | 1 | `wire` | values as bytes, bytes as frames |
+//! | 1 | `recorder` | what programs record by the `metrics` facade |
 //! | 1 | `files` | files that have their name once all of them is there |
 //! | 0 | `id`, `error` | what everything is named by; the [`Error`] of users' code |
 //!
@@ -96,6 +97,7 @@ mod flow;
 mod http;
 mod id;
 mod payload;
+mod recorder;
 mod remote;
 pub mod state;
 pub mod testing;

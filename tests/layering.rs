@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules at the top of the crate and their floors; `lib.rs`, which exports from all of them, has none.
-const FLOORS: [(&str, u32); 16] = [
+const FLOORS: [(&str, u32); 17] = [
     ("id", 0),
     ("error", 0),
     ("files", 1),
+    ("recorder", 1),
     ("trace", 1),
     ("wire", 1),
     ("drive", 2),
@@ -28,7 +29,7 @@ const FLOORS: [(&str, u32); 16] = [
 ];
 
 /// Names that only these modules may use, each by itself or as the beginning of a path.
-const ONLY: [(&str, &[&str]); 14] = [
+const ONLY: [(&str, &[&str]); 15] = [
     ("object_store", &["drive"]),
     ("rmp_serde", &["wire"]),
     ("tokio_rustls", &["transport"]),
@@ -42,6 +43,7 @@ const ONLY: [(&str, &[&str]); 14] = [
     ("opentelemetry_http", &["trace"]),
     ("opentelemetry_otlp", &["trace"]),
     ("opentelemetry_sdk", &["trace"]),
+    ("prometheus_client", &["http"]),
     ("ratatui", &["cli"]),
 ];
 

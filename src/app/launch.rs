@@ -24,6 +24,7 @@ use crate::drive::{LocalHome, register};
 use crate::flow::Kinds;
 use crate::id::AppId;
 use crate::payload::{configure, never_wait_here};
+use crate::recorder;
 use crate::remote::{BridgeOptions, HeadOptions, ProcessCommand, Program};
 use crate::transport::{Limits, TransportError};
 use crate::work::{LocalHost, Placement, WorkKind, forget_addresses, panic_message};
@@ -172,6 +173,7 @@ impl App {
 
     fn live(self, ready: oneshot::Sender<Result<Control, AppError>>, exit: oneshot::Sender<Exit>) {
         never_wait_here();
+        recorder::install();
         configure(self.config.store_settings());
         let paused = self.runtime.is_some();
         let app = AppId::next();

@@ -32,7 +32,6 @@ pub(crate) use self::ask::{NoAnswer, message_names, short_name};
 pub use self::config::Config;
 pub use self::control::{AppStage, AppStatus, Control, Exit, WorkStatus};
 pub use self::error::AppError;
-pub(crate) use self::histogram::BOUNDS;
 pub(crate) use self::launch::Launched;
 pub use self::launch::{App, AppHandle};
 pub(crate) use self::node::{NodeArguments, machine, run_as_node};

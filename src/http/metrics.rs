@@ -1,21 +1,29 @@
 //! `/metrics`: numbers for Prometheus, in its text format.
 //!
-//! All is read from one look at the App when it is asked for. Labels are bounded: paths of Works up to a number, names of
-//! nodes, types of Flows.
+//! All is read from one look at the App when it is asked for, which costs nothing while nobody asks. Labels are bounded:
+//! paths of Works up to a number, names of nodes, types of Flows. What the program itself records by the `metrics` facade
+//! comes after that.
 //!
-//! It is written by hand, and not by a recorder behind the `metrics` facade: that has one recorder for a process, which may
-//! have several Apps, and keeps the series of Works that are gone, while all these numbers are in the App anyhow, and
-//! reading them there costs nothing while nobody asks. What is written is checked by `promtool check metrics`.
+//! The format is written by `prometheus-client`. The exporter of the facade cannot write what is kept here: its counters are
+//! whole numbers, while seconds of runs are not; its histograms are made of single values, while those that are kept here
+//! are counted already.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write};
+use std::fmt;
 
 use actix_web::web;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabel, MetricEncoder, NoLabelSet, prometheus_text,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
 
 use super::model::{NodeView, UsageView, nodes};
 use super::problem::Common;
 use super::read::{Answer, fresh};
-use crate::app::{BOUNDS, Control, Snapshot, short_name};
+use crate::app::{Control, Snapshot, short_name};
+use crate::recorder::{self, Family, Kind, Reading};
 use crate::remote::Traffic;
 use crate::work::Stage;
 
@@ -28,26 +36,76 @@ const WORKS: usize = 1000;
     Common,
 ))]
 pub(super) async fn metrics(control: web::Data<Control>) -> Answer {
-    let text = write(&control.snapshot().await?);
-    Ok(fresh().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
+    let snapshot = control.snapshot().await?;
+    Ok(fresh().content_type(prometheus_text::CONTENT_TYPE).body(text(snapshot)))
 }
 
-struct Page(String);
+fn text(snapshot: Snapshot) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Look(snapshot)));
+    let mut text = String::new();
+    // Writing to a text does not fail.
+    let _ = prometheus_text::encode(&mut text, &registry);
+    text
+}
 
-impl Page {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+struct Look(Snapshot);
+
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Look").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Look {
+    fn encode(&self, page: DescriptorEncoder<'_>) -> fmt::Result {
+        let Self(snapshot) = self;
+        let mut page = Page(page);
+        works(&mut page, &numbers(snapshot))?;
+        let help = "Works that are part of the App.";
+        page.family("flowright_works", MetricType::Gauge, help)?.gauge(&NONE, snapshot.works.len() as f64)?;
+        reactions(&mut page, snapshot)?;
+        let nodes = nodes(snapshot);
+        every_node(&mut page, &nodes)?;
+        bridge(&mut page, snapshot)?;
+        payloads(&mut page, &nodes)?;
+        of_the_program(&mut page)
+    }
+}
+
+/// No labels.
+const NONE: [(&str, &str); 0] = [];
+
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    /// That of a counter is without the `_total` that is written after it.
+    fn family<'a>(&'a mut self, name: &'a str, kind: MetricType, help: &str) -> Result<Of<'a>, fmt::Error> {
+        Ok(Of(self.0.encode_descriptor(name, help, None, kind)?))
+    }
+}
+
+/// A metric whose samples are written.
+struct Of<'a>(MetricEncoder<'a>);
+
+impl Of<'_> {
+    fn counter(&mut self, labels: &[impl EncodeLabel], value: u64) -> fmt::Result {
+        self.0.encode_family(&labels)?.encode_counter::<NoLabelSet, _, f64>(&value, None)
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        self.0.push_str(name);
-        for (place, (label, text)) in labels.iter().enumerate() {
-            let before = if place == 0 { '{' } else { ',' };
-            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(self.0, "{before}{label}=\"{text}\"");
+    fn gauge(&mut self, labels: &[impl EncodeLabel], value: f64) -> fmt::Result {
+        let mut family = self.0.encode_family(&labels)?;
+        match value as i64 {
+            // Without a point.
+            whole if whole as f64 == value => family.encode_gauge(&whole),
+            _ => family.encode_gauge(&value),
         }
-        let end = if labels.is_empty() { "" } else { "}" };
-        let _ = writeln!(self.0, "{end} {value}");
+    }
+
+    /// How many there were in each class, by its upper end.
+    fn histogram(&mut self, labels: &[impl EncodeLabel], sum: f64, classes: &[(f64, u64)]) -> fmt::Result {
+        let count = classes.iter().map(|(_, count)| count).sum();
+        self.0.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, classes, None)
     }
 }
 
@@ -105,70 +163,62 @@ fn numbers(snapshot: &Snapshot) -> Vec<(String, Numbers)> {
     all
 }
 
-fn write(snapshot: &Snapshot) -> String {
-    let mut page = Page(String::new());
-    works(&mut page, &numbers(snapshot));
-    page.family("flowright_works", "gauge", "Works that are part of the App.");
-    page.sample("flowright_works", &[], snapshot.works.len());
-    reactions(&mut page, snapshot);
-    let nodes = nodes(snapshot);
-    every_node(&mut page, &nodes);
-    bridge(&mut page, snapshot);
-    payloads(&mut page, &nodes);
-    page.0
-}
-
-fn works(page: &mut Page, all: &[(String, Numbers)]) {
+fn works(page: &mut Page<'_>, all: &[(String, Numbers)]) -> fmt::Result {
     type Get = fn(&Numbers) -> u64;
-    let families: [(&str, &str, &str, Get); 7] = [
-        ("flowright_work_messages_total", "counter", "Messages that the mailbox has taken.", |n| n.messages),
-        ("flowright_work_mailbox_depth", "gauge", "Messages that wait in the mailbox.", |n| n.depth),
-        ("flowright_work_publishes_total", "counter", "States that the Work has published.", |n| n.published),
+    let counters: [(&str, &str, Get); 4] = [
+        ("flowright_work_messages", "Messages that the mailbox has taken.", |n| n.messages),
+        ("flowright_work_publishes", "States that the Work has published.", |n| n.published),
         (
-            "flowright_work_conflations_total",
-            "counter",
+            "flowright_work_conflations",
             "Published states that were not seen, since a newer one came first.",
             |n| n.conflated,
         ),
-        ("flowright_work_runs_waiting", "gauge", "Runs that wait for their turn.", |n| n.waiting),
-        ("flowright_work_running", "gauge", "Whether a run is under way.", |n| n.running),
-        ("flowright_work_restarts_total", "counter", "How often the Work was started anew.", |n| n.restarts),
+        ("flowright_work_restarts", "How often the Work was started anew.", |n| n.restarts),
     ];
-    for (name, kind, help, get) in families {
-        page.family(name, kind, help);
+    for (name, help, get) in counters {
+        let mut family = page.family(name, MetricType::Counter, help)?;
         for (path, numbers) in all {
-            page.sample(name, &[("work", path)], get(numbers));
+            family.counter(&[("work", path)], get(numbers))?;
         }
     }
-    let name = "flowright_work_run_seconds";
-    page.family(name, "summary", "How long runs took, by how they ended.");
+    let gauges: [(&str, &str, Get); 3] = [
+        ("flowright_work_mailbox_depth", "Messages that wait in the mailbox.", |n| n.depth),
+        ("flowright_work_runs_waiting", "Runs that wait for their turn.", |n| n.waiting),
+        ("flowright_work_running", "Whether a run is under way.", |n| n.running),
+    ];
+    for (name, help, get) in gauges {
+        let mut family = page.family(name, MetricType::Gauge, help)?;
+        for (path, numbers) in all {
+            family.gauge(&[("work", path)], get(numbers) as f64)?;
+        }
+    }
+    let help = "How long runs took, by how they ended.";
+    let mut family = page.family("flowright_work_run_seconds", MetricType::Histogram, help)?;
     for (path, numbers) in all {
         for (place, outcome) in OUTCOMES.iter().enumerate() {
-            let labels = [("work", path.as_str()), ("outcome", *outcome)];
-            page.sample(&format!("{name}_sum"), &labels, numbers.seconds[place]);
-            page.sample(&format!("{name}_count"), &labels, numbers.runs[place]);
+            // Classes of each Work's own would be many series; how many and how long is what is kept.
+            let all = [(f64::INFINITY, numbers.runs[place])];
+            family.histogram(
+                &[("work", path.as_str()), ("outcome", outcome)],
+                numbers.seconds[place],
+                &all,
+            )?;
         }
     }
+    Ok(())
 }
 
-fn reactions(page: &mut Page, snapshot: &Snapshot) {
-    let name = "flowright_reaction_seconds";
-    page.family(name, "histogram", "How long Flows took to react, by type.");
+fn reactions(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let help = "How long Flows took to react, by type.";
+    let mut family = page.family("flowright_reaction_seconds", MetricType::Histogram, help)?;
     for (flow, times) in &snapshot.reaction_times {
-        let flow = short_name(flow);
-        let (below, all) = times.cumulated();
-        for (bound, count) in BOUNDS.iter().zip(below) {
-            page.sample(&format!("{name}_bucket"), &[("flow", &flow), ("le", &bound.to_string())], count);
-        }
-        page.sample(&format!("{name}_bucket"), &[("flow", &flow), ("le", "+Inf")], all);
-        page.sample(&format!("{name}_sum"), &[("flow", &flow)], times.sum());
-        page.sample(&format!("{name}_count"), &[("flow", &flow)], all);
+        family.histogram(&[("flow", short_name(flow))], times.sum(), &times.classes())?;
     }
-    page.family("flowright_reactions_total", "counter", "How many times Flows have reacted.");
-    page.sample("flowright_reactions_total", &[], snapshot.reactions);
+    let help = "How many times Flows have reacted.";
+    page.family("flowright_reactions", MetricType::Counter, help)?.counter(&NONE, snapshot.reactions)
 }
 
-fn every_node(page: &mut Page, nodes: &BTreeMap<String, NodeView>) {
+fn every_node(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Result {
     type Get = fn(&NodeView) -> Option<f64>;
     let families: [(&str, &str, Get); 6] = [
         ("flowright_node_connected", "Whether there is a connection to the node.", |n| {
@@ -191,78 +241,122 @@ fn every_node(page: &mut Page, nodes: &BTreeMap<String, NodeView>) {
         ),
     ];
     for (name, help, get) in families {
-        page.family(name, "gauge", help);
+        let mut family = page.family(name, MetricType::Gauge, help)?;
         for (node, view) in nodes {
             if let Some(value) = get(view) {
-                page.sample(name, &[("node", node)], value);
+                family.gauge(&[("node", node)], value)?;
             }
         }
     }
+    Ok(())
 }
 
-fn bridge(page: &mut Page, snapshot: &Snapshot) {
+fn bridge(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
     type Get = fn(&Traffic) -> u64;
     let families: [(&str, &str, Get); 5] = [
-        ("flowright_bridge_sent_bytes_total", "Bytes that were sent to the node.", |t| t.sent_bytes),
-        ("flowright_bridge_received_bytes_total", "Bytes of messages that came from the node.", |t| {
+        ("flowright_bridge_sent_bytes", "Bytes that were sent to the node.", |t| t.sent_bytes),
+        ("flowright_bridge_received_bytes", "Bytes of messages that came from the node.", |t| {
             t.received_bytes
         }),
-        ("flowright_bridge_sent_frames_total", "Messages that were sent to the node.", |t| t.sent_messages),
-        ("flowright_bridge_received_frames_total", "Messages that came from the node.", |t| {
-            t.received_messages
-        }),
-        ("flowright_bridge_resends_total", "Buffers that were sent to the node once more.", |t| t.resent),
+        ("flowright_bridge_sent_frames", "Messages that were sent to the node.", |t| t.sent_messages),
+        ("flowright_bridge_received_frames", "Messages that came from the node.", |t| t.received_messages),
+        ("flowright_bridge_resends", "Buffers that were sent to the node once more.", |t| t.resent),
     ];
     for (name, help, get) in families {
-        page.family(name, "counter", help);
+        let mut family = page.family(name, MetricType::Counter, help)?;
         for (node, status) in &snapshot.nodes {
-            page.sample(name, &[("node", node)], get(&status.traffic));
+            family.counter(&[("node", node)], get(&status.traffic))?;
         }
     }
+    Ok(())
 }
 
-fn payloads(page: &mut Page, nodes: &BTreeMap<String, NodeView>) {
-    let known = || nodes.iter().filter_map(|(node, view)| Some((node, view.payloads?)));
-    let name = "flowright_payload_bytes";
-    page.family(name, "gauge", "What the values of payloads take on the node.");
+fn payloads(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Result {
+    let known = || nodes.iter().filter_map(|(node, view)| Some((node.as_str(), view.payloads?)));
+    let help = "What the values of payloads take on the node.";
+    let mut family = page.family("flowright_payload_bytes", MetricType::Gauge, help)?;
     for (node, usage) in known() {
-        page.sample(name, &[("node", node), ("where", "memory")], usage.memory);
-        page.sample(name, &[("node", node), ("where", "disk")], usage.disk);
+        family.gauge(&[("node", node), ("where", "memory")], usage.memory as f64)?;
+        family.gauge(&[("node", node), ("where", "disk")], usage.disk as f64)?;
     }
     type Get = fn(&UsageView) -> u64;
     let families: [(&str, &str, Get); 3] = [
-        ("flowright_payload_hits_total", "Values that were in memory when they were read.", |u| u.hits),
-        ("flowright_payload_pulls_total", "Values that were pulled from another process.", |u| u.pulls),
-        ("flowright_payload_spills_total", "Values that were put on disk to make room.", |u| u.spills),
+        ("flowright_payload_hits", "Values that were in memory when they were read.", |u| u.hits),
+        ("flowright_payload_pulls", "Values that were pulled from another process.", |u| u.pulls),
+        ("flowright_payload_spills", "Values that were put on disk to make room.", |u| u.spills),
     ];
     for (name, help, get) in families {
-        page.family(name, "counter", help);
+        let mut family = page.family(name, MetricType::Counter, help)?;
         for (node, usage) in known() {
-            page.sample(name, &[("node", node)], get(&usage));
+            family.counter(&[("node", node)], get(&usage))?;
         }
     }
+    Ok(())
+}
+
+/// What the program has recorded itself.
+fn of_the_program(page: &mut Page<'_>) -> fmt::Result {
+    for Family { name, kind, help, series } in recorder::families() {
+        let (name, kind) = match kind {
+            Kind::Counter => (name.strip_suffix("_total").unwrap_or(&name), MetricType::Counter),
+            Kind::Gauge => (name.as_str(), MetricType::Gauge),
+            Kind::Histogram => (name.as_str(), MetricType::Histogram),
+        };
+        let mut family = page.family(name, kind, help.as_deref().unwrap_or("Recorded by the program."))?;
+        for (labels, reading) in &series {
+            match reading {
+                Reading::Counter(count) => family.counter(labels, *count)?,
+                Reading::Gauge(level) => family.gauge(labels, *level)?,
+                Reading::Histogram { sum, counts } => {
+                    let ends = recorder::BOUNDS.iter().copied().chain([f64::INFINITY]);
+                    let classes: Vec<_> = ends.zip(counts.iter().copied()).collect();
+                    family.histogram(labels, *sum, &classes)?;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::AppStage;
+    use crate::state::Value;
+    use crate::work::Resources;
 
-    #[test]
-    fn what_a_path_contains_cannot_end_its_label() {
-        let mut page = Page(String::new());
-        page.sample("x", &[("work", "a\"} 1\n\\b"), ("outcome", "failed")], 2);
-        assert_eq!(page.0, "x{work=\"a\\\"} 1\\n\\\\b\",outcome=\"failed\"} 2\n");
+    fn nothing() -> Snapshot {
+        Snapshot {
+            version: 1,
+            stage: AppStage::Running,
+            reactions: 0,
+            reaction_times: BTreeMap::new(),
+            listening: None,
+            state: Ok(Value::Nil),
+            works: Vec::new(),
+            flows: Vec::new(),
+            nodes: BTreeMap::new(),
+            resources: Resources::default(),
+            processes: Vec::new(),
+            took: std::time::Duration::ZERO,
+        }
     }
 
     #[test]
     fn the_dashboard_shows_numbers_that_there_are() {
+        let page = text(nothing());
+        let kinds: BTreeMap<_, _> =
+            page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
         let dashboard = include_str!("../../docs/dashboard.json");
-        let source = include_str!("metrics.rs");
         let names = dashboard.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         let mut count = 0;
         for name in names.filter(|name| name.starts_with("flowright_")) {
-            let family = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
-            assert!(source.contains(&format!("\"{}\"", family.unwrap_or(name))), "{name}");
+            let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end));
+            let kind = kinds.get(histogram.unwrap_or(name));
+            assert!(
+                kind.is_some_and(|kind| (*kind == "histogram") == histogram.is_some()),
+                "{name}: {kind:?}"
+            );
             count += 1;
         }
         assert!(count > 10);

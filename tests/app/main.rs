@@ -9,6 +9,7 @@ mod commands;
 mod elsewhere;
 mod embedded;
 mod http;
+mod numbers;
 mod process;
 mod programs;
 mod support;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         http::logs::TESTS,
         http::server::TESTS,
         http::shown::TESTS,
+        numbers::TESTS,
         process::TESTS,
         terminal::TESTS,
     ];

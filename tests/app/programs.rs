@@ -17,6 +17,11 @@ pub(crate) fn run(program: &str) -> ExitCode {
         }
         "finished" => App::new(Greeter::default).main(),
         "echo" => App::new(Echoing::default).main(),
+        "clerk" => App::new(Office::default).main(),
+        "clerk_with_recorder" => {
+            metrics::set_global_recorder(metrics::NoopRecorder).expect("it is the first");
+            App::new(Office::default).main()
+        }
         other => panic!("there is no program {other}"),
     }
 }
@@ -239,6 +244,39 @@ struct Desk {
 impl Flow for Desk {
     fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
         self.adder.run(7);
+        Ok(())
+    }
+}
+
+/// Records what it does.
+#[derive(Default, Serialize, Deserialize)]
+struct Clerk;
+
+impl Work for Clerk {
+    type Input = ();
+
+    async fn run(&mut self, (): (), _cx: &mut WorkContext<Self>) -> Result<()> {
+        metrics::describe_counter!("pages_read", "Pages that were read.");
+        metrics::counter!("pages_read", "format" => "pdf").increment(3);
+        metrics::counter!("pages_read", "format" => "the \"best\"").increment(1);
+        metrics::gauge!("queue.length").set(2.5);
+        for seconds in [0.06, 2.0, 1e6] {
+            metrics::histogram!("page_seconds").record(seconds);
+        }
+        metrics::gauge!("page_seconds").set(99.0);
+        metrics::gauge!("flowright_works").set(99.0);
+        Ok(())
+    }
+}
+
+#[derive(Default, Serialize, Children)]
+struct Office {
+    clerk: WorkRef<Clerk>,
+}
+
+impl Flow for Office {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        self.clerk.run(());
         Ok(())
     }
 }
