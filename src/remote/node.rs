@@ -18,6 +18,7 @@ use crate::drive::register;
 use crate::id::unique;
 use crate::payload;
 use crate::transport::{Endpoint, Listener, TransportError};
+use crate::work::marks::mark_runs;
 use crate::work::{Resources, Router, forget_addresses, set_router};
 
 /// The longest wait before a head that is not there is dialed again.
@@ -60,6 +61,10 @@ pub(crate) enum Farewell {
 /// Hosts Works until the App is over or `leave` is notified. Where the head is lost, it is waited for, and joined
 /// anew.
 pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Farewell, NodeError> {
+    let is_process = matches!(options.join, Endpoint::Unix(_));
+    if is_process {
+        mark_runs();
+    }
     let mut first = true;
     loop {
         let session = tokio::select! {
@@ -67,7 +72,6 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
             () = leave.notified() => return Ok(Farewell::Left),
         };
         let Session { bridge, head, endpoint, hello, connection, received, listening } = session;
-        let is_process = matches!(options.join, Endpoint::Unix(_));
         let agent = Arc::new(Agent::new(
             options.kinds.clone(),
             options.pool,
@@ -112,7 +116,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         if let Some(why) = agent.why_over() {
             return Ok(Farewell::Over(why));
         }
-        if matches!(options.join, Endpoint::Unix(_)) {
+        if is_process {
             return Ok(Farewell::Over(why));
         }
         log::warn!(

@@ -1,4 +1,5 @@
-//! What the process of a Work prints: shown here as it is, and kept as lines of the log of that Work.
+//! What the process of a Work prints: shown here as it is, and kept as lines of the log of that Work, with the run that the
+//! process had under way when it printed them.
 
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::id::{ActorPath, AppId};
 use crate::work::logs::{LONGEST_LINE, Said, keep};
+use crate::work::marks::{Marks, Piece};
 
 /// Who prints, and where.
 pub(super) struct Printed {
@@ -19,13 +21,13 @@ pub(super) struct Printed {
 }
 
 impl Printed {
-    fn line(&self, bytes: &[u8]) {
+    fn line(&self, run: Option<u64>, bytes: &[u8]) {
         let text = String::from_utf8_lossy(bytes).trim_end_matches('\r').to_owned();
         keep(Said {
             level: self.level,
             app: Some(self.app),
             work: Some(self.work.clone()),
-            run: None,
+            run,
             node: Some(self.node.clone()),
             target: self.target,
             text,
@@ -40,17 +42,35 @@ pub(super) async fn copy(
     printed: Printed,
 ) {
     let mut buffer = vec![0; 8 * 1024];
+    let mut marks = Marks::default();
     let mut lines = Lines::default();
-    while let Ok(read) = from.read(&mut buffer).await {
+    let mut run = None;
+    let mut shown = Vec::new();
+    let mut take = |piece: Piece<'_>, shown: &mut Vec<u8>| match piece {
+        Piece::Text(bytes) => {
+            shown.extend_from_slice(bytes);
+            lines.take(bytes, |line| printed.line(run, line));
+        }
+        Piece::Run(next) => {
+            lines.end(|line| printed.line(run, line));
+            run = next;
+        }
+    };
+    loop {
+        let read = from.read(&mut buffer).await.unwrap_or(0);
+        match read {
+            0 => std::mem::take(&mut marks).end(|piece| take(piece, &mut shown)),
+            _ => marks.take(&buffer[..read], |piece| take(piece, &mut shown)),
+        }
+        // Whether somebody still reads what is printed here is no matter of the Work's.
+        let _ = to.write_all(&shown).await;
+        let _ = to.flush().await;
+        shown.clear();
         if read == 0 {
             break;
         }
-        // Whether somebody still reads what is printed here is no matter of the Work's.
-        let _ = to.write_all(&buffer[..read]).await;
-        let _ = to.flush().await;
-        lines.take(&buffer[..read], |line| printed.line(line));
     }
-    lines.end(|line| printed.line(line));
+    lines.end(|line| printed.line(run, line));
 }
 
 /// Bytes as lines; one that is too long is cut into several.
@@ -75,7 +95,8 @@ impl Lines {
         }
     }
 
-    fn end(mut self, mut line: impl FnMut(&[u8])) {
+    /// The last one is over without an end of its own.
+    fn end(&mut self, mut line: impl FnMut(&[u8])) {
         if !self.0.is_empty() {
             line(&std::mem::take(&mut self.0));
         }

@@ -14,6 +14,7 @@ use futures::task::AtomicWaker;
 use super::Work;
 use super::context::{BUDGET, Identity, Stopped, WorkContext};
 use super::mailbox::{Mail, Mailbox, Receiver};
+use super::marks::mark;
 use super::outbox::{Outbox, Report};
 use super::run::RunOrder;
 use super::status::{Failure, Reason};
@@ -88,8 +89,9 @@ pub(crate) fn current_run() -> Option<(AppId, ActorPath, Option<u64>)> {
     CURRENT.try_with(look).ok().flatten()
 }
 
-/// Says which run what is logged from now on belongs to.
+/// Says which run what is logged and printed from now on belongs to.
 fn set_run(run: Option<u64>) {
+    mark(run);
     CURRENT.with_borrow_mut(|current| {
         if let Some(speaker) = current {
             speaker.run = run;

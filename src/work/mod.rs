@@ -23,6 +23,7 @@ mod kind;
 mod local;
 pub(crate) mod logs;
 mod mailbox;
+pub(crate) mod marks;
 mod message;
 mod outbox;
 mod policy;

@@ -13,6 +13,7 @@ tests![
     works_in_other_processes_are_asked_with_json,
     nodes_say_how_loaded_they_are_and_how_fast_they_answer,
     what_a_work_logs_elsewhere_has_its_run_and_its_node,
+    what_the_process_of_a_work_prints_has_its_run,
 ];
 
 /// A program with one Work on the node `n`, and that node.
@@ -115,4 +116,31 @@ fn what_a_work_logs_elsewhere_has_its_run_and_its_node() {
         assert_eq!((&line["run"], &line["node"]), (&json!(1), &json!(node)), "{work}: {line}");
     }
     service.end();
+}
+
+fn what_the_process_of_a_work_prints_has_its_run() {
+    let mut process = Process::start("printer", &["--port", "0", "--place", "printer=process"]);
+    let address = process.address();
+    // What is shown has been kept.
+    process.expect("ink 20");
+    let shown = process.expect("last of 20");
+    assert!(!shown.contains('\x1b'), "{shown:?}");
+    let logs = get(address, "/api/v1/logs?work=printer").json();
+    let lines = logs["items"].as_array().expect("a list");
+    let run_of = |text: &str| {
+        let line = lines.iter().find(|line| line["text"] == text);
+        line.unwrap_or_else(|| panic!("{text} is not in {lines:#?}"))["run"].clone()
+    };
+    assert_eq!(run_of("before all"), Json::Null);
+    let runs = get(address, "/api/v1/works/printer/runs").json();
+    for number in 1..=20 {
+        let runs = runs["items"].as_array().expect("a list");
+        let run = runs.iter().find(|run| run["input"] == number).expect("it has run")["run"].clone();
+        assert!(run.is_u64(), "{run}");
+        for text in [format!("page {number}"), format!("ink {number}"), format!("last of {number}")] {
+            assert_eq!(run_of(&text), run, "{text}");
+        }
+    }
+    process.signal("TERM");
+    process.end();
 }

@@ -17,6 +17,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
         }
         "finished" => App::new(Greeter::default).main(),
         "echo" => App::new(Echoing::default).main(),
+        "printer" => App::new(Press::default).main(),
         "clerk" => App::new(Office::default).main(),
         "clerk_with_recorder" => {
             metrics::set_global_recorder(metrics::NoopRecorder).expect("it is the first");
@@ -277,6 +278,42 @@ struct Office {
 impl Flow for Office {
     fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
         self.clerk.run(());
+        Ok(())
+    }
+}
+
+/// Prints what it is given.
+#[derive(Default, Serialize, Deserialize)]
+struct Printer;
+
+impl Work for Printer {
+    type Input = u32;
+
+    async fn on_start(&mut self, _cx: &mut WorkContext<Self>) -> Result<()> {
+        println!("before all");
+        Ok(())
+    }
+
+    async fn run(&mut self, number: u32, _cx: &mut WorkContext<Self>) -> Result<()> {
+        println!("page {number}");
+        eprintln!("ink {number}");
+        // The others have no end.
+        let end = if number == 20 { "\n" } else { "" };
+        print!("last of {number}{end}");
+        Ok(())
+    }
+}
+
+#[derive(Default, Serialize, Children)]
+struct Press {
+    printer: WorkRef<Printer>,
+}
+
+impl Flow for Press {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        for number in 1..=20 {
+            self.printer.run(number);
+        }
         Ok(())
     }
 }

@@ -67,7 +67,8 @@ pub(in crate::http) struct LogView {
     pub(in crate::http) level: String,
     /// The path of the Work that said it.
     pub(in crate::http) work: Option<String>,
-    /// The run in which it said it.
+    /// The run that the Work had under way when it said it; `null` where it had none, as in handlers of messages between
+    /// runs.
     pub(in crate::http) run: Option<u64>,
     #[schema(example = "head")]
     pub(in crate::http) node: String,
