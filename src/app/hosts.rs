@@ -7,7 +7,8 @@ use actix_rt::{Arbiter, ArbiterHandle};
 
 use super::snapshot::HEAD;
 use crate::id::{ActorPath, AppId};
-use crate::remote::{Head, HeadOptions, NodeStatus, Spawner, Vitals};
+use crate::recorder::Carried;
+use crate::remote::{Head, HeadOptions, NodeStatus, RecordedBy, Spawner, Vitals};
 use crate::work::{Doorbell, Host, HostError, HostEvent, Ingredients, LocalHost, Placement, Resources};
 
 /// The bridge to other processes, which is there once it is needed.
@@ -90,6 +91,11 @@ impl Hosts {
     /// What the processes of single Works, which are on this machine, have told of themselves.
     pub(super) fn vitals_of_processes(&self) -> Vec<Vitals> {
         self.head.get().map(|head| head.vitals_of_processes()).unwrap_or_default()
+    }
+
+    /// What was recorded in other processes.
+    pub(super) fn recorded(&self) -> Vec<(RecordedBy, Arc<Carried>)> {
+        self.head.get().map(|head| head.recorded()).unwrap_or_default()
     }
 
     pub(super) fn nodes(&self) -> BTreeMap<String, NodeStatus> {

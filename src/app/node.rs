@@ -13,6 +13,7 @@ use super::error::AppError;
 use super::hosts::spawner;
 use super::launch::App;
 use crate::payload::{configure, never_wait_here};
+use crate::recorder;
 use crate::remote::{Farewell, NodeOptions, run_node};
 use crate::transport::Endpoint;
 use crate::work::Resources;
@@ -46,6 +47,7 @@ pub(crate) fn run_as_node(
         pool: app.config.pool_size(),
     };
     never_wait_here();
+    recorder::install();
     configure(app.config.store_settings());
     let head = options.join.clone();
     let farewell = system.block_on(async move { run_node(options, &leave).await });

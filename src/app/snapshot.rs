@@ -12,7 +12,8 @@ use super::driver::Driver;
 use super::histogram::Histogram;
 use crate::flow::{FlowError, Outcomes, Record, RunEntry, lock};
 use crate::id::ActorPath;
-use crate::remote::{NodeStatus, Vitals};
+use crate::recorder::Carried;
+use crate::remote::{NodeStatus, RecordedBy, Vitals};
 use crate::state::Value;
 use crate::work::{Placement, Resources, Status, WorkKind};
 
@@ -34,6 +35,8 @@ pub(crate) struct Snapshot {
     pub(crate) resources: Resources,
     /// What the processes of single Works have told of themselves.
     pub(crate) processes: Vec<Vitals>,
+    /// What was recorded in other processes.
+    pub(crate) recorded: Vec<(RecordedBy, Arc<Carried>)>,
     /// How long it has kept the App's thread.
     pub(crate) took: Duration,
 }
@@ -122,6 +125,7 @@ impl Driver {
             nodes: self.hosts.nodes(),
             resources: self.resources,
             processes: self.hosts.vitals_of_processes(),
+            recorded: self.hosts.recorded(),
             took: began.elapsed(),
         }
     }

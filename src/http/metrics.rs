@@ -22,9 +22,9 @@ use prometheus_client::registry::Registry;
 use super::model::{NodeView, UsageView, nodes};
 use super::problem::Common;
 use super::read::{Answer, fresh};
-use crate::app::{Control, Snapshot, short_name};
-use crate::recorder::{self, Family, Kind, Reading};
-use crate::remote::Traffic;
+use crate::app::{Control, HEAD, Snapshot, short_name};
+use crate::recorder::{self, Family, Gathered, Kind, Reading};
+use crate::remote::{RecordedBy, Traffic};
 use crate::work::Stage;
 
 /// The Works that have numbers of their own; those of all others are summed up as one.
@@ -69,7 +69,7 @@ impl Collector for Look {
         every_node(&mut page, &nodes)?;
         bridge(&mut page, snapshot)?;
         payloads(&mut page, &nodes)?;
-        of_the_program(&mut page)
+        of_the_program(&mut page, snapshot)
     }
 }
 
@@ -294,9 +294,17 @@ fn payloads(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Res
     Ok(())
 }
 
-/// What the program has recorded itself.
-fn of_the_program(page: &mut Page<'_>) -> fmt::Result {
-    for Family { name, kind, help, series } in recorder::families() {
+/// What the program has recorded itself, here and in other processes.
+fn of_the_program(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let mut all = Gathered::default();
+    all.add(&recorder::families(), &[("node", HEAD)]);
+    for (by, recorded) in &snapshot.recorded {
+        match by {
+            RecordedBy::Node(node) => all.add(recorded.families(), &[("node", node)]),
+            RecordedBy::Process(work) => all.add(recorded.families(), &[("node", HEAD), ("work", work)]),
+        }
+    }
+    for Family { name, kind, help, series } in all.families() {
         let (name, kind) = match kind {
             Kind::Counter => (name.strip_suffix("_total").unwrap_or(&name), MetricType::Counter),
             Kind::Gauge => (name.as_str(), MetricType::Gauge),
@@ -338,6 +346,7 @@ mod tests {
             nodes: BTreeMap::new(),
             resources: Resources::default(),
             processes: Vec::new(),
+            recorded: Vec::new(),
             took: std::time::Duration::ZERO,
         }
     }

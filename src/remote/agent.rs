@@ -21,6 +21,7 @@ use super::vitals::{self, Vitals};
 use super::ways::DistantWay;
 use crate::id::{ActorPath, IdMap, WorkId};
 use crate::payload::{self, Hex, Hold, Holds, PayloadId, Want};
+use crate::recorder;
 use crate::trace::Cause;
 use crate::work::{
     Abort, AnyMailbox, Command, Doorbell, Express, Failure, Host, Ingredients, Input, LocalHost, News,
@@ -129,9 +130,14 @@ impl Agent {
         }
     }
 
-    /// Tells the head how this process is, now and then.
+    /// Tells the head how this process is, and what was recorded in it, now and then.
     pub(super) async fn send_vitals(self: Arc<Self>) {
+        let mut told = recorder::Carried::default();
         while self.head.room().await {
+            let families = told.update(recorder::families());
+            if !families.is_empty() {
+                self.head.control(&Control::Recorded { families });
+            }
             let round_trip = {
                 let mut state = self.lock();
                 state.told = Some(Instant::now());

@@ -9,6 +9,7 @@ mod site;
 mod status;
 
 pub use self::status::NodeStatus;
+pub(crate) use self::status::RecordedBy;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use super::vitals::Vitals;
 use super::ways::{Way, WayToCome};
 use crate::id::{ActorPath, AppId, IdMap, unique};
 use crate::payload::{PayloadId, never_wait_here, set_replicator};
+use crate::recorder::Carried;
 use crate::state::Value;
 use crate::transport::{Endpoint, Listener, TransportError};
 use crate::work::{
@@ -74,6 +76,8 @@ struct Node {
     is_reachable: bool,
     /// What it has told of itself last.
     vitals: Option<Vitals>,
+    /// What programs have recorded there; kept as one, since every look at the App has it.
+    recorded: Arc<Carried>,
     round_trip: Option<Duration>,
 }
 

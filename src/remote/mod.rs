@@ -28,7 +28,7 @@ mod ways;
 
 pub(crate) use self::bridge::{BridgeOptions, Spawner};
 pub use self::head::NodeStatus;
-pub(crate) use self::head::{Head, HeadOptions};
+pub(crate) use self::head::{Head, HeadOptions, RecordedBy};
 pub(crate) use self::logs::forwarding;
 pub(crate) use self::node::{Farewell, NodeOptions, run_node};
 pub(crate) use self::process::ProcessCommand;

@@ -17,13 +17,13 @@ tests![
 ];
 
 /// A program with one Work on the node `n`, and that node.
-struct Spread {
+pub(crate) struct Spread {
     head: Process,
-    address: std::net::SocketAddr,
+    pub(crate) address: std::net::SocketAddr,
     node: Process,
 }
 
-fn spread(program: &str, arguments: &[&str]) -> Spread {
+pub(crate) fn spread(program: &str, arguments: &[&str]) -> Spread {
     let mut head =
         Process::start(program, &[&["--port", "0", "--listen", "127.0.0.1:0"], arguments].concat());
     let line = head.expect("nodes join at ");
@@ -38,7 +38,7 @@ fn spread(program: &str, arguments: &[&str]) -> Spread {
 }
 
 impl Spread {
-    fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.head.signal("TERM");
         self.head.end();
         self.node.expect("over");

@@ -2,10 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use crate::elsewhere::spread;
 use crate::support::*;
 use crate::tests;
 
-tests![what_a_program_records_is_beside_the_numbers_of_the_app, a_recorder_of_the_programs_own_is_left_to_it];
+tests![
+    what_a_program_records_is_beside_the_numbers_of_the_app,
+    a_recorder_of_the_programs_own_is_left_to_it,
+    what_works_record_in_other_processes_is_there_with_where,
+];
 
 /// Its numbers, once its clerk has done its work.
 fn numbers_of(program: &str) -> (Process, String) {
@@ -32,16 +37,16 @@ fn what_a_program_records_is_beside_the_numbers_of_the_app() {
     let wanted = [
         "# HELP pages_read_total Pages that were read.",
         "# TYPE pages_read_total counter",
-        "pages_read_total{format=\"pdf\"} 3",
-        "pages_read_total{format=\"the \\\"best\\\"\"} 1",
+        "pages_read_total{format=\"pdf\",node=\"head\"} 3",
+        "pages_read_total{format=\"the \\\"best\\\"\",node=\"head\"} 1",
         "# TYPE queue_length gauge",
-        "queue_length 2.5",
+        "queue_length{node=\"head\"} 2.5",
         "# TYPE page_seconds histogram",
-        "page_seconds_bucket{le=\"0.1\"} 1",
-        "page_seconds_bucket{le=\"2.5\"} 2",
-        "page_seconds_bucket{le=\"+Inf\"} 3",
-        "page_seconds_sum 1000002.06",
-        "page_seconds_count 3",
+        "page_seconds_bucket{node=\"head\",le=\"0.1\"} 1",
+        "page_seconds_bucket{node=\"head\",le=\"2.5\"} 2",
+        "page_seconds_bucket{node=\"head\",le=\"+Inf\"} 3",
+        "page_seconds_sum{node=\"head\"} 1000002.06",
+        "page_seconds_count{node=\"head\"} 3",
         "flowright_work_run_seconds_count{work=\"clerk\",outcome=\"succeeded\"} 1",
         // The program has tried to set it to 99, and was told.
         "flowright_works 1",
@@ -62,4 +67,21 @@ fn a_recorder_of_the_programs_own_is_left_to_it() {
     assert_has(&numbers, &["flowright_works 1"]);
     assert!(!numbers.contains("pages_read"), "{numbers}");
     end(process);
+}
+
+fn what_works_record_in_other_processes_is_there_with_where() {
+    for (place, labels) in [("n", "node=\"n\""), ("process", "node=\"head\",work=\"clerk\"")] {
+        let office = spread("clerk", &["--place", &format!("clerk={place}")]);
+        let line = format!("pages_read_total{{format=\"pdf\",{labels}}} 3");
+        // It comes with what processes tell of themselves, now and then.
+        let numbers = loop {
+            let numbers = get(office.address, "/metrics").body;
+            if numbers.lines().any(|there| there == line) {
+                break numbers;
+            }
+        };
+        let wanted = [format!("queue_length{{{labels}}} 2.5"), format!("page_seconds_count{{{labels}}} 3")];
+        assert_has(&numbers, &[&wanted[0], &wanted[1], "flowright_works 1"]);
+        office.end();
+    }
 }

@@ -137,6 +137,7 @@ impl Site for Head {
             is_process: starting.is_some(),
             is_reachable: true,
             vitals: None,
+            recorded: Arc::default(),
             round_trip: None,
         };
         self.lock().nodes.insert(card.id, node);
@@ -188,6 +189,11 @@ impl Site for Head {
                     node.round_trip = round_trip_us.map(Duration::from_micros);
                 }
                 link.control(&Control::Heard);
+            }
+            Control::Recorded { families } => {
+                if let Some(node) = self.lock().nodes.get_mut(&link.peer().id) {
+                    Arc::make_mut(&mut node.recorded).update(families);
+                }
             }
             Control::Log { path, run, level, target, text } => {
                 let name = &link.peer().name;

@@ -1,12 +1,22 @@
 //! The nodes as they are shown.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::super::session::Traffic;
 use super::super::vitals::{NodeLoad, Vitals};
-use super::Head;
+use super::{Head, Node};
 use crate::payload::PayloadUsage;
+use crate::recorder::Carried;
 use crate::work::Resources;
+
+/// Where something was recorded.
+pub(crate) enum RecordedBy {
+    /// On the node of this name.
+    Node(String),
+    /// In the process of the Work at this path.
+    Process(String),
+}
 
 /// A node, as it is shown.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -68,5 +78,19 @@ impl Head {
     pub(crate) fn vitals_of_processes(&self) -> Vec<Vitals> {
         let state = self.lock();
         state.nodes.values().filter(|node| node.is_process).filter_map(|node| node.vitals).collect()
+    }
+
+    /// What was recorded in other processes.
+    pub(crate) fn recorded(&self) -> Vec<(RecordedBy, Arc<Carried>)> {
+        let state = self.lock();
+        let by = |node: &Node| match node.is_process {
+            false => Some(RecordedBy::Node(node.link.peer().name.clone())),
+            true => {
+                let away = node.incarnations.iter().find_map(|number| state.incarnations.get(number))?;
+                Some(RecordedBy::Process(away.path.to_string()))
+            }
+        };
+        let nodes = state.nodes.values();
+        nodes.filter_map(|node| Some((by(node)?, node.recorded.clone()))).collect()
     }
 }

@@ -8,6 +8,7 @@ use super::super::vitals::Vitals;
 use super::NodeCard;
 use crate::id::ActorPath;
 use crate::payload::{Hex, PayloadId};
+use crate::recorder::Family;
 use crate::state::{Patch, Value};
 use crate::trace::Cause;
 use crate::work::{Closed, Report};
@@ -108,6 +109,10 @@ pub(crate) enum Control {
         vitals: Vitals,
         round_trip_us: Option<u64>,
     },
+    /// What has changed of what programs have recorded there.
+    Recorded {
+        families: Vec<Family>,
+    },
     /// The bytes of a value are in this process as well, or cannot be.
     Copied {
         id: PayloadId,
@@ -166,6 +171,7 @@ impl Control {
             Self::News { .. } => "news",
             Self::Log { .. } => "log",
             Self::Vitals { .. } => "vitals",
+            Self::Recorded { .. } => "recorded",
             Self::Heard => "heard",
             Self::Locate { .. } => "locate",
             Self::Open { .. } => "open",

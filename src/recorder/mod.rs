@@ -14,6 +14,8 @@
 //! - All of it can be written as one page for Prometheus: names are made of what it allows, no two metrics have samples
 //!   of one name, and none has one of Flowright's own.
 
+mod families;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,14 +25,14 @@ use metrics::{
     Counter, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
 
+pub(crate) use self::families::{Carried, Family, Gathered, Kind, Reading};
+use self::families::{Labels, Names, full_name, labels};
+
 /// How many series there can be: metrics with their labels.
 const SERIES: usize = 10_000;
 
 /// How long the name of a metric and its labels can be together, in bytes.
 const LONGEST: usize = 1024;
-
-/// Names that begin so are Flowright's own.
-const OURS: &str = "flowright_";
 
 /// The upper ends of the classes of histograms: three to a power of ten, since one set has to do for seconds, losses and
 /// bytes.
@@ -54,37 +56,6 @@ pub(crate) fn install() {
 /// What this process has recorded, by name.
 pub(crate) fn families() -> Vec<Family> {
     HERE.families()
-}
-
-/// What a metric is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
-}
-
-/// A metric and what it is now.
-pub(crate) struct Family {
-    /// That of a counter ends in `_total`.
-    pub(crate) name: String,
-    pub(crate) kind: Kind,
-    pub(crate) help: Option<String>,
-    /// By labels.
-    pub(crate) series: Vec<(Labels, Reading)>,
-}
-
-pub(crate) type Labels = Vec<(String, String)>;
-
-#[derive(Debug, PartialEq)]
-pub(crate) enum Reading {
-    Counter(u64),
-    Gauge(f64),
-    /// How many there were in each class, the last of which is for those above all [`BOUNDS`].
-    Histogram {
-        sum: f64,
-        counts: Vec<u64>,
-    },
 }
 
 /// Values in classes.
@@ -144,8 +115,7 @@ struct Kept {
     /// By what they were asked for with, by kind; `None` where that cannot be recorded.
     found: [HashMap<Key, Option<Cell>>; 3],
     metrics: BTreeMap<String, (Kind, BTreeMap<Labels, Cell>)>,
-    /// Which metric has samples of this name.
-    owners: HashMap<String, String>,
+    names: Names,
     help: BTreeMap<String, String>,
     /// Whether it was told that there are too many, and that one was too long.
     is_full: bool,
@@ -212,65 +182,17 @@ impl Kept {
             Entry::Vacant(room) => room.insert(None),
         };
         let name = full_name(kind, key.name());
-        if let Err(why) = self.claim(kind, &name) {
+        if let Err(why) = self.names.claim(kind, &name) {
             log::warn!("the metric `{}` is not recorded: {why}", key.name());
             return None;
         }
+        let of = key.labels().map(|label| (label.key(), label.value()));
+        let labels = labels(of, |name| name == "le" && kind == Kind::Histogram).into_iter().collect();
         let (_, series) = self.metrics.entry(name).or_insert_with(|| (kind, BTreeMap::new()));
-        let cell = series.entry(labels(kind, key)).or_insert_with(|| Cell::new(kind)).clone();
+        let cell = series.entry(labels).or_insert_with(|| Cell::new(kind)).clone();
         self.found[kind as usize].insert(key.clone(), Some(cell.clone()));
         Some(cell)
     }
-
-    /// Makes the names of all its samples its own.
-    fn claim(&mut self, kind: Kind, name: &str) -> Result<(), String> {
-        if name.starts_with(OURS) {
-            return Err(format!("names that begin with `{OURS}` are those of Flowright itself"));
-        }
-        match self.metrics.get(name) {
-            Some((there, _)) if *there == kind => return Ok(()),
-            _ => {}
-        }
-        let ends: &[&str] = match kind {
-            Kind::Histogram => &["", "_bucket", "_sum", "_count"],
-            _ => &[""],
-        };
-        let names = ends.iter().map(|end| format!("{name}{end}"));
-        if let Some(owner) = names.clone().find_map(|name| self.owners.get(&name)) {
-            return Err(format!("the other metric `{owner}` has samples of the same name"));
-        }
-        self.owners.extend(names.map(|sample| (sample, name.to_owned())));
-        Ok(())
-    }
-}
-
-/// What it is called on the page.
-fn full_name(kind: Kind, name: &str) -> String {
-    let name = allowed(name);
-    match kind {
-        Kind::Counter if !name.ends_with("_total") => name + "_total",
-        _ => name,
-    }
-}
-
-fn labels(kind: Kind, key: &Key) -> Labels {
-    let labels = key.labels().map(|label| {
-        let name = match allowed(label.key()) {
-            // It says which class a sample of a histogram is of.
-            name if kind == Kind::Histogram && name == "le" => "exported_le".to_owned(),
-            name => name,
-        };
-        (name, label.value().to_owned())
-    });
-    // One of each name.
-    labels.collect::<BTreeMap<_, _>>().into_iter().collect()
-}
-
-/// As names of Prometheus are.
-fn allowed(name: &str) -> String {
-    let start = name.chars().next().is_none_or(|first| first.is_ascii_digit());
-    let rest = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
-    start.then_some('_').into_iter().chain(rest).collect()
 }
 
 impl Recorder for Numbers {
