@@ -77,7 +77,11 @@ impl<'de> Deserialize<'de> for Cause {
 }
 
 /// Something that takes time, until it is dropped.
-pub(crate) struct Span(Context);
+pub(crate) struct Span {
+    context: Context,
+    /// Whether it is one of its own.
+    begun: bool,
+}
 
 impl Span {
     /// The first of its causes is its parent; it is linked to the others.
@@ -105,29 +109,40 @@ impl Span {
         let links = others.iter().filter_map(|cause| Some(Link::with_context(cause.0.clone()?))).collect();
         let builder = tracer.span_builder(format!("{name} {path}")).with_kind(kind);
         let builder = builder.with_attributes(attributes).with_links(links);
-        Self(Context::new().with_span(tracer.build_with_context(builder, &parent)))
+        let context = Context::new().with_span(tracer.build_with_context(builder, &parent));
+        Self { context, begun: true }
+    }
+
+    /// The one that there is already where nothing has led to it.
+    pub(crate) fn start_if_caused(what: What, path: &str, cause: &Cause) -> Self {
+        match cause.is_none() {
+            true => Self { context: Context::current(), begun: false },
+            false => Self::start(what, path, std::slice::from_ref(cause)),
+        }
     }
 
     /// Has what is done by `what` caused by it.
     pub(crate) fn within<R>(&self, what: impl FnOnce() -> R) -> R {
-        let _attached = self.0.clone().attach();
+        let _attached = self.context.clone().attach();
         what()
     }
 
     /// The same of what is done while the future is polled.
     pub(crate) fn around<F: Future>(&self, future: F) -> WithContext<F> {
-        future.with_context(self.0.clone())
+        future.with_context(self.context.clone())
     }
 
     pub(crate) fn failed(&self, message: &str) {
-        self.0.span().set_status(Status::error(message.to_owned()));
+        self.context.span().set_status(Status::error(message.to_owned()));
     }
 }
 
 impl Drop for Span {
     fn drop(&mut self) {
         // Clones of the context may be around for longer.
-        self.0.span().end();
+        if self.begun {
+            self.context.span().end();
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::mailbox::Closed;
 use super::{Work, WorkContext};
+use crate::id::ActorPath;
 use crate::payload::{self, Holds};
 use crate::trace::{Cause, Span, What};
 use crate::wire::{self, CodecError};
@@ -157,24 +158,15 @@ impl<W: Handle<M>, M: Message> Deliver<W> for Told<M> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
             let Self { message, cause } = *self;
-            handle(work, cx, message, &cause).await;
+            let span = span::<M>(cx.path(), &cause);
+            span.around(work.handle(message, cx)).await;
         })
     }
 }
 
-/// A span of its own for a message whose sender was part of a trace; no other message begins one.
-async fn handle<W: Handle<M>, M: Message>(
-    work: &mut W,
-    cx: &mut WorkContext<W>,
-    message: M,
-    cause: &Cause,
-) -> W::Reply {
-    if cause.is_none() {
-        return work.handle(message, cx).await;
-    }
-    let what = What::Message { name: type_name::<M>() };
-    let span = Span::start(what, cx.path().as_str(), std::slice::from_ref(cause));
-    span.around(work.handle(message, cx)).await
+/// Leads to what the sender was doing, where that was part of a trace; no other message begins a span.
+fn span<M>(path: &ActorPath, cause: &Cause) -> Span {
+    Span::start_if_caused(What::Message { name: type_name::<M>() }, path.as_str(), cause)
 }
 
 /// Why there is no answer, as the asker is told.
@@ -233,7 +225,8 @@ impl<W: Handle<M>, M: Message> Deliver<W> for Asked<M, W::Reply> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
             let Self { message, cause, reply } = *self;
-            let _ = reply.send(Ok(handle(work, cx, message, &cause).await));
+            let span = span::<M>(cx.path(), &cause);
+            let _ = reply.send(Ok(span.around(work.handle(message, cx)).await));
         })
     }
 }
@@ -276,7 +269,8 @@ impl<W: Handle<M>, M: Message> Deliver<W> for AskedFromAfar<M> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
             let Self { message, cause, reply } = *self;
-            let answer = handle(work, cx, message, &cause).await;
+            let span = span::<M>(cx.path(), &cause);
+            let answer = span.around(work.handle(message, cx)).await;
             wire::with_buffer(|buffer| {
                 let (encoded, holds) = payload::collect(|| wire::encode_into(&answer, buffer));
                 reply.send(match encoded {
