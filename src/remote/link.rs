@@ -7,29 +7,29 @@
 //!   credit for, and a session as many bytes as its settings say. Senders wait for both.
 //! - When the session is lost, every question that waits for its answer is told so.
 
+mod messages;
+
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, TryAcquireError};
+use bytes::BytesMut;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+pub(super) use self::messages::Channel;
 use super::bridge::Bridge;
 use super::outlet::Outlet;
-use super::protocol::{
-    Control, FIRST_CREDIT, NodeCard, Packet, PacketError, Unanswered, begin_ask, begin_tell, write_control,
-    write_credit,
-};
+use super::protocol::{Control, NodeCard, Packet, PacketError, Unanswered, write_control, write_credit};
 use super::references::Pins;
 use super::session::{Session, SessionError, SessionSettings, TooLarge, Traffic};
 use crate::id::{ActorPath, IdMap, unique};
-use crate::payload::{self, Holds};
+use crate::payload::Holds;
 use crate::trace::Cause;
 use crate::transport::DirectWriter;
-use crate::wire::{self, CodecError};
-use crate::work::{Closed, Letter, Outcome, Refused, WorkKind};
+use crate::wire::CodecError;
+use crate::work::{Letter, Outcome};
 
 /// Credit for so many messages is worth a write of its own.
 const MUCH_CREDIT: u32 = 128;
@@ -60,14 +60,6 @@ pub(super) struct State {
     ended: Option<String>,
     /// Why this process leaves, once all that it has to say has been sent.
     pub(super) leaving: Option<String>,
-}
-
-/// The way for messages of one type to one Work.
-pub(super) struct Channel {
-    number: u32,
-    credit: Semaphore,
-    /// How many were sent and have not found their place yet.
-    under_way: AtomicU32,
 }
 
 /// Why a connection, or the whole session, is over.
@@ -310,150 +302,6 @@ impl Link {
         }
     }
 
-    // ---- messages between Works ----
-
-    /// The channel for messages of this type to the Work at `path`.
-    pub(super) fn channel(
-        &self,
-        path: &ActorPath,
-        kind: &WorkKind,
-        message: &'static str,
-    ) -> Result<Arc<Channel>, String> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(&(path.clone(), message)) {
-            return Ok(channel.clone());
-        }
-        if !kind.messages().contains(&message) {
-            return Err(format!(
-                "`{}` does not say that it takes `{message}` from other processes: have \
-                 `fn messages(messages: &mut Messages<Self>)` in its `impl Work` call `messages.accept::<…>()`",
-                kind.name()
-            ));
-        }
-        let mut by_number = self.by_number.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = u32::try_from(by_number.len()).map_err(|_| "there are too many channels".to_owned())?;
-        let credit = Semaphore::new(FIRST_CREDIT as usize);
-        let channel = Arc::new(Channel { number, credit, under_way: AtomicU32::new(0) });
-        by_number.push(channel.clone());
-        channels.insert((path.clone(), message), channel.clone());
-        let message = message.to_owned();
-        self.control(&Control::Open { channel: number, path: path.clone(), message });
-        Ok(channel)
-    }
-
-    /// Sends it unless that would have to wait: for credit, and, `if_there_is_room`, for room in the session.
-    pub(super) fn try_send(
-        &self,
-        channel: &Channel,
-        letter: Box<dyn Letter>,
-        if_there_is_room: bool,
-    ) -> Result<(), Refused<Box<dyn Letter>>> {
-        match channel.credit.try_acquire() {
-            Ok(permit) => self.post(channel, permit, letter, if_there_is_room),
-            Err(TryAcquireError::NoPermits) => Err(Refused::Full(letter)),
-            Err(TryAcquireError::Closed) => Err(Refused::Closed(letter, Closed::NodeLost)),
-        }
-    }
-
-    pub(super) async fn send(
-        &self,
-        channel: &Channel,
-        letter: Box<dyn Letter>,
-    ) -> Result<(), Refused<Box<dyn Letter>>> {
-        let Ok(permit) = channel.credit.acquire().await else {
-            return Err(Refused::Closed(letter, Closed::NodeLost));
-        };
-        if !self.room().await {
-            return Err(Refused::Closed(letter, Closed::NodeLost));
-        }
-        self.post(channel, permit, letter, false)
-    }
-
-    fn post(
-        &self,
-        channel: &Channel,
-        permit: SemaphorePermit<'_>,
-        letter: Box<dyn Letter>,
-        if_there_is_room: bool,
-    ) -> Result<(), Refused<Box<dyn Letter>>> {
-        wire::with_buffer(|message| {
-            // Before the lock: it is anybody's code that writes it.
-            let (written, holds) = payload::collect(|| letter.write(message));
-            if let Err(error) = written {
-                return Err(Refused::Unsendable(letter, error.to_string()));
-            }
-            let cause = letter.cause();
-            let carries = match holds.is_empty() && cause.is_none() {
-                true => None,
-                false => match self.carries(&holds, &cause) {
-                    Ok(carries) => Some(carries),
-                    Err(_) => return Err(Refused::Closed(letter, Closed::NodeLost)),
-                },
-            };
-            let question = letter.is_question().then(|| self.next_question.fetch_add(1, Ordering::Relaxed));
-            let mut state = self.lock();
-            if state.over {
-                return Err(Refused::Closed(letter, Closed::NodeLost));
-            }
-            if if_there_is_room && !state.session.has_room() {
-                drop(state);
-                if let Some(Control::Carries { payloads, .. }) = carries {
-                    let counted = payloads.into_iter().filter(|carried| carried.counted);
-                    counted.for_each(|carried| self.pins.release(carried.id, 1));
-                }
-                return Err(Refused::Full(letter));
-            }
-            let carried = match carries {
-                None => Ok(()),
-                Some(carries) => state.session.push(|out| Ok::<_, NotPushed>(write_control(out, &carries)?)),
-            };
-            let pushed = carried.and_then(|()| {
-                state.session.push(|out| {
-                    match question {
-                        Some(question) => begin_ask(out, channel.number, question),
-                        None => begin_tell(out, channel.number),
-                    }
-                    out.put_slice(message);
-                    Ok::<_, NotPushed>(())
-                })
-            });
-            if let Err(error) = pushed {
-                return Err(Refused::Unsendable(letter, error.to_string()));
-            }
-            permit.forget();
-            channel.under_way.fetch_add(1, Ordering::Relaxed);
-            if let Some(question) = question {
-                state.questions.insert(question, letter);
-            }
-            self.flush(state, question.is_some());
-            Ok(())
-        })
-    }
-
-    /// Another process has answered.
-    pub(super) fn settle(&self, question: u64, outcome: Outcome<'_>) {
-        let letter = self.lock().questions.remove(&question);
-        // One that is not known was answered twice, which harms nobody.
-        if let Some(letter) = letter {
-            letter.settle(outcome);
-        }
-    }
-
-    pub(super) fn more_credit(&self, channel: u32, more: u32) -> Result<(), BadPeer> {
-        let channels = self.by_number.lock().unwrap_or_else(PoisonError::into_inner);
-        let channel = channels
-            .get(channel as usize)
-            .ok_or_else(|| BadPeer::Other(format!("credit for channel {channel}, which was never opened")))?;
-        if channel.credit.available_permits() + more as usize > Semaphore::MAX_PERMITS / 2 {
-            return Err(BadPeer::Other("more credit than there can be".to_owned()));
-        }
-        let _ = channel.under_way.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |under_way| {
-            Some(under_way.saturating_sub(more))
-        });
-        channel.credit.add_permits(more as usize);
-        Ok(())
-    }
-
     /// Says goodbye once everything has been sent, which ends the session.
     pub(super) fn leave(&self, why: &str) {
         self.lock().leaving = Some(why.to_owned());
@@ -487,11 +335,5 @@ impl Link {
         for letter in questions.into_values() {
             letter.settle(Outcome::NodeLost);
         }
-    }
-}
-
-impl Channel {
-    pub(super) fn under_way(&self) -> usize {
-        self.under_way.load(Ordering::Relaxed) as usize
     }
 }
