@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::clock::local;
 use super::control::AppStage;
 use super::driver::Driver;
 use super::error::AppError;
@@ -30,7 +29,7 @@ impl Driver {
         let Some(mut cx) = entry.cx.take() else { return };
         let path = entry.link.path.clone();
         let span = Span::start(What::React, path.as_str(), &std::mem::take(&mut entry.causes));
-        cx.begin(local(now));
+        cx.begin(now.wall);
         enter(id, path.clone(), now);
         let began = Instant::now();
         let result =

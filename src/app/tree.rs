@@ -299,7 +299,7 @@ impl Visitor for Walker<'_> {
                                 supervisor: Supervisor::default(),
                                 restarts: Restarts::default(),
                                 life: FlowLife::Up,
-                                cx: Some(FlowContext::new(path.clone(), self.now.into())),
+                                cx: Some(FlowContext::new(path.clone(), self.now)),
                                 wake_at: None,
                                 causes: Vec::new(),
                             },

@@ -1,8 +1,6 @@
 //! What a Flow can do besides commanding its children.
 
-use std::time::Duration;
-
-use chrono::{DateTime, Local};
+use std::time::{Duration, SystemTime};
 
 use super::error::FlowError;
 use super::schedule::Schedules;
@@ -14,7 +12,7 @@ use crate::id::ActorPath;
 pub struct FlowContext {
     path: ActorPath,
     reaction: u64,
-    now: DateTime<Local>,
+    now: SystemTime,
     pub(crate) schedules: Schedules,
     pub(crate) wake_in: Option<Duration>,
     pub(crate) ending: Option<Ending>,
@@ -28,11 +26,11 @@ pub(crate) enum Ending {
 }
 
 impl FlowContext {
-    pub(crate) fn new(path: ActorPath, now: DateTime<Local>) -> Self {
+    pub(crate) fn new(path: ActorPath, now: SystemTime) -> Self {
         Self { path, reaction: 0, now, schedules: Schedules::default(), wake_in: None, ending: None }
     }
 
-    pub(crate) fn begin(&mut self, now: DateTime<Local>) {
+    pub(crate) fn begin(&mut self, now: SystemTime) {
         self.reaction += 1;
         self.now = now;
         self.wake_in = None;
@@ -45,7 +43,7 @@ impl FlowContext {
     /// An occurrence that a reaction did not ask for stays due. Occurrences missed for more than a minute count as
     /// one. An expression that is none fails the Flow.
     pub fn schedule(&mut self, expression: &str) -> bool {
-        self.schedules.check(expression, self.now, self.reaction).unwrap_or_else(|source| {
+        self.schedules.check(expression, self.now.into(), self.reaction).unwrap_or_else(|source| {
             scope::problem(FlowError::Schedule { path: self.path.to_string(), source });
             false
         })
