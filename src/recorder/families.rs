@@ -49,7 +49,11 @@ impl Reading {
         match self {
             Self::Counter(_) => kind == Kind::Counter,
             Self::Gauge(_) => kind == Kind::Gauge,
-            Self::Histogram { counts, .. } => kind == Kind::Histogram && counts.len() == BOUNDS.len() + 1,
+            // They are added up for the page.
+            Self::Histogram { counts, .. } => {
+                let sum = counts.iter().try_fold(0_u64, |sum, count| sum.checked_add(*count));
+                kind == Kind::Histogram && counts.len() == BOUNDS.len() + 1 && sum.is_some()
+            }
         }
     }
 }
@@ -228,7 +232,8 @@ mod tests {
         all.add(&[counter("jobs_total", &[("a", 1)])], &[("node", "head")]);
         let broken = Reading::Histogram { sum: 1.0, counts: vec![1] };
         let mut hostile = vec![gauge("jobs_total"), gauge("flowright_works"), gauge("a b\n# TYPE c")];
-        for reading in [broken, Reading::Counter(1)] {
+        let too_many = Reading::Histogram { sum: 1.0, counts: vec![u64::MAX; BOUNDS.len() + 1] };
+        for reading in [broken, too_many, Reading::Counter(1)] {
             let series = vec![(Vec::new(), reading)];
             hostile.push(Family { name: "took".to_owned(), kind: Kind::Histogram, help: None, series });
         }
