@@ -27,11 +27,21 @@ pub(super) struct Hosts {
     /// `None` where everything is on one thread, for tests with a clock of their own.
     remote: Option<HeadOptions>,
     head: SharedHead,
+    /// The thread that the bridge lives on, and that pooled Works share.
+    bridge: Option<ArbiterHandle>,
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        if let Some(bridge) = &self.bridge {
+            bridge.stop();
+        }
+    }
 }
 
 impl Hosts {
     pub(super) fn new(app: AppId, local: LocalHost, remote: Option<HeadOptions>) -> Self {
-        Self { app, local, remote, head: SharedHead::default() }
+        Self { app, local, remote, head: SharedHead::default(), bridge: None }
     }
 
     pub(super) fn head(&self) -> SharedHead {
@@ -48,6 +58,7 @@ impl Hosts {
             .map_err(|_| "no thread could be started for the bridge to other processes")?
             .handle();
         self.local.share(arbiter.clone());
+        self.bridge = Some(arbiter.clone());
         let head = Head::new(self.app, options, doorbell.clone(), spawner(arbiter));
         Ok(self.head.0.get_or_init(|| head).clone())
     }

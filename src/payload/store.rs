@@ -158,8 +158,20 @@ pub(crate) fn discard(id: PayloadId) {
     drop(keeper::unpark(id));
 }
 
-/// All copies that nothing here refers to: who would say that they are not wanted is gone.
+/// Discards all copies that nothing here refers to, and forgets where values of other processes were: the session with
+/// the head that this came from is over. A reference that comes in the next session begins anew, and does not wait for
+/// a load of the last one.
 pub(crate) fn discard_all() {
+    let live: Vec<_> = holds().values().filter_map(Weak::upgrade).collect();
+    let from_elsewhere: Vec<_> = live.iter().filter(|hold| hold.entry.elsewhere().is_some()).collect();
+    {
+        let mut holds = holds();
+        for hold in from_elsewhere {
+            holds.remove(&hold.id);
+        }
+    }
+    // Dropping a hold takes the lock.
+    drop(live);
     drop(keeper::unpark_all());
 }
 

@@ -108,9 +108,29 @@ impl<L: Log> Log for Forwarding<L> {
     }
 }
 
+/// Closes the queue when dropped, also where the task that sends is aborted: lines of one session with a head are not
+/// for the next.
+struct Open;
+
+impl Open {
+    fn new() -> Self {
+        shared().lock().open = true;
+        Self
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut queue = shared().lock();
+        queue.open = false;
+        queue.lines.clear();
+        queue.dropped = 0;
+    }
+}
+
 /// Sends what is logged, for as long as the session lives.
 pub(super) async fn send_logs(head: Arc<Link>) {
-    shared().lock().open = true;
+    let _open = Open::new();
     loop {
         if !head.room().await {
             break;
@@ -132,7 +152,4 @@ pub(super) async fn send_logs(head: Arc<Link>) {
             None => shared().filled.notified().await,
         }
     }
-    let mut queue = shared().lock();
-    queue.open = false;
-    queue.lines.clear();
 }

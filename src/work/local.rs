@@ -21,6 +21,8 @@ pub(crate) struct LocalHost {
 
 struct PoolThread {
     arbiter: ArbiterHandle,
+    /// Whether this host started the thread and stops it. A shared one carries more than this host's Works.
+    is_own: bool,
     /// Sent as one, since to start many Works is common and each message to the thread may have to wake it.
     launched: Vec<Task>,
 }
@@ -38,9 +40,9 @@ impl LocalHost {
         host
     }
 
-    /// Makes `arbiter` the first thread of the pool.
+    /// Makes `arbiter` the first thread of the pool. It stays the caller's: dropping this host does not stop it.
     pub(crate) fn share(&mut self, arbiter: ArbiterHandle) {
-        self.pool.insert(0, PoolThread { arbiter, launched: Vec::new() });
+        self.pool.insert(0, PoolThread { arbiter, is_own: false, launched: Vec::new() });
     }
 
     /// The same with the arbiter of the calling thread.
@@ -77,8 +79,8 @@ impl Host for LocalHost {
             }
             Placement::Pool => {
                 if self.pool.len() < self.pool_size {
-                    self.pool
-                        .push(PoolThread { arbiter: Self::arbiter(path)?.handle(), launched: Vec::new() });
+                    let arbiter = Self::arbiter(path)?.handle();
+                    self.pool.push(PoolThread { arbiter, is_own: true, launched: Vec::new() });
                 }
                 let threads = self.pool.len();
                 self.pool[self.next % threads].launched.push(task);
@@ -89,7 +91,7 @@ impl Host for LocalHost {
     }
 
     fn flush(&mut self) {
-        for PoolThread { arbiter, launched } in &mut self.pool {
+        for PoolThread { arbiter, launched, .. } in &mut self.pool {
             if launched.is_empty() {
                 continue;
             }
@@ -105,7 +107,7 @@ impl Host for LocalHost {
 
 impl Drop for LocalHost {
     fn drop(&mut self) {
-        for thread in &self.pool {
+        for thread in self.pool.iter().filter(|thread| thread.is_own) {
             thread.arbiter.stop();
         }
     }

@@ -6,8 +6,8 @@ use flowright::{AskError, OnNodeLost, Reason};
 use crate::held::Held;
 use crate::lab::{Add, Lab, Never, Suite, Sum, Task};
 use crate::support::{
-    Process, child_of, free_address, head, joining, lab, node, serve, signal, start, start_with, times,
-    until, until_gone, waits_with,
+    Process, child_of, free_address, head, joining, lab, node, program, serve, signal, start, start_with,
+    times, until, until_gone, waits_with,
 };
 
 crate::tests![
@@ -18,6 +18,8 @@ crate::tests![
     a_node_that_hangs_for_too_long_is_fenced,
     a_node_that_hangs_for_a_moment_loses_nothing,
     a_node_without_its_head_ends_its_works_and_joins_the_next,
+    rejoined_nodes_are_as_good_as_new,
+    nodes_of_a_restarted_head_are_as_good_as_new,
     a_killed_head_takes_its_processes_with_it_and_its_nodes_after_the_grace_period,
     a_head_that_hangs_for_a_moment_loses_nothing,
     a_node_is_told_of_the_end,
@@ -163,6 +165,53 @@ fn a_node_without_its_head_ends_its_works_and_joins_the_next() {
     node.expect_again("work `a` runs here");
     second.expect("WARN: [a on n] it serves");
     held.is_back();
+}
+
+/// Nodes that were given up twice while they hung join again in the same processes: what their Works tell each other
+/// arrives, and pooled Works run.
+fn rejoined_nodes_are_as_good_as_new() {
+    let app = start_with(times(100, 4000), || {
+        let pooled = lab("m/pool".parse().expect("it is a placement"));
+        Suite::new(lab(node("n")), pooled, |suite, _| {
+            suite.b.run(Task::Serve);
+            if suite.b.lives > 0 {
+                suite.a.run(Task::Send(suite.b.addr(), 10 * suite.b.lives));
+            }
+            Ok(())
+        })
+    });
+    let address = joining(&app);
+    let nodes = ["m", "n"].map(|name| Process::node(&address, name));
+    let mut sum = 0;
+    for life in 1_u64..=3 {
+        sum += (0..10 * life).sum::<u64>();
+        app.wait_for_state("a", |a: &Lab| u64::from(a.lives) == life && a.sum == Some(sum));
+        let b: Lab = app.wait_for_state("b", |b: &Lab| u64::from(b.lives) == life);
+        assert_eq!(b.process, nodes[0].id(), "it is the node that was there from the beginning");
+        if life < 3 {
+            nodes.iter().for_each(|node| node.signal("STOP"));
+            until("the loss of both", || app.status().nodes.is_empty());
+            nodes.iter().for_each(|node| node.signal("CONT"));
+        }
+    }
+}
+
+/// The same with nodes whose head was killed and started anew, twice.
+fn nodes_of_a_restarted_head_are_as_good_as_new() {
+    let address = free_address();
+    let head = || {
+        let mut command = program("pair");
+        command.args(["--open-ui=false", "--without-server", "--listen", &address]);
+        Process::start(command)
+    };
+    let mut first = head();
+    let _nodes = ["m", "n"].map(|name| Process::node_of("pair", &address, name, &[]));
+    first.expect("the sum is 4950");
+    for _ in 0..2 {
+        first.signal("KILL");
+        first = head();
+        first.expect("the sum is 4950");
+    }
 }
 
 fn a_killed_head_takes_its_processes_with_it_and_its_nodes_after_the_grace_period() {

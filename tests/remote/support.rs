@@ -25,6 +25,19 @@ pub(crate) fn run(program: &str) -> ExitCode {
             })
         })
         .main(),
+        "pair" => App::new(|| {
+            let pooled = lab("m/pool".parse().expect("it is a placement"));
+            Suite::new(lab(node("n")), pooled, |suite, _| {
+                suite.b.run(Task::Serve);
+                if !suite.b.is_running() {
+                    return Ok(());
+                }
+                let a = suite.a.run(Task::Send(suite.b.addr(), 100)).finished()?;
+                log::warn!("the sum is {}", a.sum.unwrap_or_default());
+                Ok(())
+            })
+        })
+        .main(),
         "files" => crate::files::program(),
         "payloads" => crate::payloads::program(),
         "stranger" => App::new(Stranger::default).main(),

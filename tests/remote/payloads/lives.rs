@@ -1,8 +1,12 @@
 //! How long values live, and what outlives whom.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use flowright::prelude::*;
 
 use super::office::{Clerk, Errand, Return, open, summary, value};
+use crate::support::until;
 
 crate::tests![
     a_value_outlives_its_maker,
@@ -10,6 +14,7 @@ crate::tests![
     a_value_that_is_lost_says_where_it_was,
     a_copy_outlives_the_node_that_made_it,
     replicas_are_kept_and_made_anew,
+    values_pass_between_nodes_that_joined_again,
 ];
 
 fn a_value_outlives_its_maker() {
@@ -104,4 +109,32 @@ fn replicas_are_kept_and_made_anew() {
         assert_eq!(open.usage(clerk).memory, 500_000);
     }
     open.app.stop().result.unwrap();
+}
+
+/// Nodes that were given up while they hung, and joined again in the same processes, make values and read each
+/// other's, small ones and large ones.
+fn values_pass_between_nodes_that_joined_again() {
+    const LENGTHS: [usize; 2] = [1000, 300_000];
+    let round = Arc::new(AtomicU8::new(1));
+    let current = round.clone();
+    let open = open(["m", "n", "thread"], &[], move |office, _| {
+        let seed = current.load(Ordering::SeqCst);
+        let mut made = Vec::new();
+        for length in LENGTHS {
+            made = office.a.run(Errand::Make { count: 1, length, seed }).finished()?.made.clone();
+        }
+        office.b.run(Errand::Read(made[made.len() - 2..].to_vec())).finished()?;
+        Ok(())
+    });
+    let mut expected = Vec::new();
+    for seed in 1..=3 {
+        expected.extend(LENGTHS.map(|length| summary(&value(length, seed))));
+        open.app.wait_for_state("b.read", |read: &Vec<(usize, u64)>| *read == expected);
+        if seed < 3 {
+            open.nodes.values().for_each(|node| node.signal("STOP"));
+            until("the loss of both", || open.app.status().nodes.is_empty());
+            round.store(seed + 1, Ordering::SeqCst);
+            open.nodes.values().for_each(|node| node.signal("CONT"));
+        }
+    }
 }
