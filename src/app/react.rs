@@ -190,16 +190,12 @@ impl Driver {
         let down = record.ledger.is_down();
         let path = record.path.clone();
         drop(record);
-        if down && !self.tree.order.is_empty() && self.left(id) {
-            self.tree.works.remove(&id);
+        if down && self.tree.has_left(id) {
+            self.tree.remove(id);
+            self.unplaced.remove(&id);
             self.timers.set(Timer::Work(id), None);
             forget_addresses(self.tree.app, Some(&path));
         }
-    }
-
-    fn left(&self, id: WorkId) -> bool {
-        // Ids grow, and the order is that of joining.
-        self.tree.order.binary_search(&id).is_err()
     }
 
     /// Lets new children join and start, and those that are gone stop. Gives the fields that can hold children.

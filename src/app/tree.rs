@@ -56,8 +56,22 @@ pub(super) struct Tree {
     /// The Works that are part of the tree, in the order in which they joined.
     pub(super) order: Vec<WorkId>,
     next_id: u64,
-    /// The next number in each list, which is never given twice.
-    next_in_list: HashMap<String, u64>,
+    /// The next number in each list of children, by the path of the list.
+    lists: HashMap<String, List>,
+    /// Flows that have left, and whose Works have not all ended.
+    leaving: IdMap<FlowId, LeavingFlow>,
+}
+
+/// The names in a list of children. A number is not given twice while a Work that may have had it lives.
+struct List {
+    next: u64,
+    /// The Flow that has named a child in it last.
+    owner: FlowId,
+}
+
+struct LeavingFlow {
+    works: usize,
+    lists: Vec<String>,
 }
 
 /// What a walk has found.
@@ -80,7 +94,67 @@ impl Tree {
             flows: IdMap::default(),
             order: Vec::new(),
             next_id: 0,
-            next_in_list: HashMap::new(),
+            lists: HashMap::new(),
+            leaving: IdMap::default(),
+        }
+    }
+
+    /// Whether a Work is no longer part of the tree.
+    pub(super) fn has_left(&self, id: WorkId) -> bool {
+        self.place_in_order(id).is_none()
+    }
+
+    fn place_in_order(&self, id: WorkId) -> Option<usize> {
+        // Ids grow, and the order is that of joining.
+        self.order.binary_search(&id).ok()
+    }
+
+    /// Forgets a Work that has left and ended.
+    pub(super) fn remove(&mut self, id: WorkId) {
+        let Some(record) = self.works.remove(&id) else { return };
+        let owner = lock(&record).owner;
+        if let Some(leaving) = self.leaving.get_mut(&owner) {
+            leaving.works = leaving.works.saturating_sub(1);
+            if leaving.works == 0 {
+                self.forget_lists(owner);
+            }
+        }
+    }
+
+    /// Keeps the lists of Flows that have left until their Works have ended: a Flow that joins under the same name meanwhile
+    /// is not to give names that those still have.
+    fn keep_lists(&mut self, left: &[FlowId]) {
+        if left.is_empty() {
+            return;
+        }
+        let mut leaving: IdMap<FlowId, LeavingFlow> = IdMap::default();
+        for flow in left {
+            leaving.insert(*flow, LeavingFlow { works: 0, lists: Vec::new() });
+        }
+        for record in self.works.values() {
+            if let Some(flow) = leaving.get_mut(&lock(record).owner) {
+                flow.works += 1;
+            }
+        }
+        for (path, list) in &self.lists {
+            if let Some(flow) = leaving.get_mut(&list.owner) {
+                flow.lists.push(path.clone());
+            }
+        }
+        self.leaving.extend(leaving);
+        for flow in left {
+            if self.leaving.get(flow).is_some_and(|flow| flow.works == 0) {
+                self.forget_lists(*flow);
+            }
+        }
+    }
+
+    fn forget_lists(&mut self, flow: FlowId) {
+        let lists = self.leaving.remove(&flow).map(|leaving| leaving.lists).unwrap_or_default();
+        for path in lists {
+            if self.lists.get(&path).is_some_and(|list| list.owner == flow) {
+                self.lists.remove(&path);
+            }
         }
     }
 
@@ -99,14 +173,16 @@ impl Tree {
         };
         walker.child(Position::root(), Node::Flow(root));
         let Walker { seen, seen_flows, moved, mut changes, .. } = walker;
+        let mut seen = seen.into_iter();
         self.order.retain(|id| {
-            let stays = seen.get(id.0 as usize).is_some_and(|seen| *seen);
+            let stays = seen.next().unwrap_or(false);
             if !stays {
                 changes.left.push(*id);
             }
             stays
         });
         changes.flows_left.extend(self.flows.keys().filter(|id| !seen_flows.contains(id)));
+        self.keep_lists(&changes.flows_left);
         if moved {
             changes.errors.extend(self.duplicate_name(&seen_flows));
         }
@@ -174,7 +250,7 @@ struct Walker<'a> {
     depth: usize,
     /// Whether a child was found that is no longer where it got its name.
     moved: bool,
-    /// By number: whether the Work was found.
+    /// In the order of joining: whether the Work was found.
     seen: Vec<bool>,
     seen_flows: HashSet<FlowId>,
     changes: Changes,
@@ -187,12 +263,14 @@ impl Walker<'_> {
         }
         match position.path.rsplit_once('.') {
             Some((group, _)) if position.listed => {
-                let next = match self.tree.next_in_list.get_mut(group) {
-                    Some(next) => next,
-                    None => self.tree.next_in_list.entry(group.to_owned()).or_default(),
+                let owner = self.flow.unwrap_or(FlowId(0));
+                let list = match self.tree.lists.get_mut(group) {
+                    Some(list) => list,
+                    None => self.tree.lists.entry(group.to_owned()).or_insert(List { next: 0, owner }),
                 };
-                let name = ActorPath::from(format!("{group}.{next}").as_str());
-                *next += 1;
+                list.owner = owner;
+                let name = ActorPath::from(format!("{group}.{}", list.next).as_str());
+                list.next += 1;
                 name
             }
             _ => ActorPath::from(position.path),
@@ -207,8 +285,9 @@ impl Walker<'_> {
             if position.listed { name[..group(name)] != place[..group(place)] } else { name != place };
     }
 
-    fn mark_seen(&mut self, WorkId(id): WorkId) {
-        let index = id as usize;
+    fn mark_seen(&mut self, id: WorkId) {
+        // One that has left and is here again, in another place, is not part of the tree any more.
+        let Some(index) = self.tree.place_in_order(id) else { return };
         if self.seen.len() <= index {
             self.seen.resize(index + 1, false);
         }
@@ -322,5 +401,114 @@ impl Visitor for Walker<'_> {
                 self.flow = parent;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::flow::{ChildGroup, Children, Flow, FlowRef, Found, Kinds, Reaction, Route, WorkRef};
+    use crate::work::{Work, WorkContext};
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct Idle;
+
+    impl Work for Idle {
+        type Input = ();
+
+        async fn run(&mut self, (): (), _: &mut WorkContext<Self>) -> crate::error::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[derive(Default, Serialize)]
+    struct Team {
+        members: Vec<WorkRef<Idle>>,
+    }
+
+    #[derive(Default, Serialize)]
+    struct Teams {
+        by_name: BTreeMap<String, FlowRef<Team>>,
+    }
+
+    impl Children for Team {
+        fn kinds(_: &mut Kinds) {}
+
+        fn walk(&mut self, walk: &mut Walk<'_>) {
+            walk.field("members", &mut self.members);
+        }
+
+        fn find(&mut self, route: Route<'_>) -> Option<Found<'_>> {
+            ChildGroup::find(&mut self.members, route)
+        }
+    }
+
+    impl Children for Teams {
+        fn kinds(_: &mut Kinds) {}
+
+        fn walk(&mut self, walk: &mut Walk<'_>) {
+            walk.field("by_name", &mut self.by_name);
+        }
+
+        fn find(&mut self, route: Route<'_>) -> Option<Found<'_>> {
+            ChildGroup::find(&mut self.by_name, route)
+        }
+    }
+
+    impl Flow for Team {
+        fn react(&mut self, _: &mut FlowContext) -> Reaction {
+            Ok(())
+        }
+    }
+
+    impl Flow for Teams {
+        fn react(&mut self, _: &mut FlowContext) -> Reaction {
+            Ok(())
+        }
+    }
+
+    fn team() -> FlowRef<Team> {
+        FlowRef::new(Team { members: vec![WorkRef::default()] })
+    }
+
+    fn paths(tree: &Tree) -> Vec<String> {
+        tree.order.iter().map(|id| lock(&tree.works[id]).path.to_string()).collect()
+    }
+
+    /// A list begins anew with its Flow, but gives no name that a Work of the Flow before it still has.
+    #[test]
+    fn names_in_a_list_are_kept_until_its_works_ended() {
+        let mut root = FlowRef::new(Teams::default());
+        let mut tree = Tree::new(AppId::NONE);
+        let walk = |tree: &mut Tree, root: &mut FlowRef<Teams>| {
+            let changes = tree.walk(root, &Config::default(), SystemTime::UNIX_EPOCH);
+            assert!(changes.errors.is_empty());
+            changes.flows_left.iter().for_each(|flow| drop(tree.flows.remove(flow)));
+            changes.left
+        };
+        let put = |root: &mut FlowRef<Teams>| drop(root.by_name.insert("blue".to_owned(), team()));
+        put(&mut root);
+        assert!(walk(&mut tree, &mut root).is_empty());
+        assert_eq!(paths(&tree), ["by_name.blue.members.0"]);
+        // The Work of the one before has not ended.
+        put(&mut root);
+        let first = walk(&mut tree, &mut root);
+        assert_eq!(paths(&tree), ["by_name.blue.members.1"]);
+        root.by_name.clear();
+        let second = walk(&mut tree, &mut root);
+        assert!(paths(&tree).is_empty());
+        for id in first.into_iter().chain(second) {
+            assert!(tree.has_left(id));
+            tree.remove(id);
+        }
+        let left = (tree.works.len(), tree.lists.len(), tree.leaving.len());
+        assert_eq!(left, (0, 0, 0));
+        put(&mut root);
+        walk(&mut tree, &mut root);
+        assert_eq!(paths(&tree), ["by_name.blue.members.0"]);
     }
 }

@@ -56,5 +56,5 @@ pub(crate) use self::reception::Chunks;
 pub(crate) use self::reference::Reference;
 pub(crate) use self::replicas::{Replicate, set_replicator};
 pub(crate) use self::store::{
-    Hold, Holds, Replicas, Tie, arrived, by_content, collect, discard, discard_all, entry_of, find,
+    COPIES, Hold, Holds, Replicas, Tie, arrived, by_content, collect, discard, discard_all, entry_of, find,
 };

@@ -33,6 +33,10 @@ pub(crate) trait Tie: Send + Sync {
     fn release(&self, copy_stays: bool);
 }
 
+/// The session of ties that keep no value alive elsewhere: those by which the head and a process that has a copy
+/// let each other know when it is not wanted any more. No session has this number.
+pub(crate) const COPIES: u64 = 0;
+
 /// What keeps one value alive; dropping the last one of a value lets go of it.
 pub(crate) struct Hold {
     id: PayloadId,
@@ -75,11 +79,12 @@ impl Hold {
         }
     }
 
-    /// Releases all other ties than those to these sessions.
+    /// Releases all other ties than those to these sessions and that of the copies.
     pub(crate) fn untie_all_but(&self, sessions: &[u64]) {
         let mut ties = self.ties();
-        let (kept, released) =
-            std::mem::take(&mut *ties).into_iter().partition(|tie| sessions.contains(&tie.session()));
+        let (kept, released) = std::mem::take(&mut *ties)
+            .into_iter()
+            .partition(|tie| tie.session() == COPIES || sessions.contains(&tie.session()));
         *ties = kept;
         drop(ties);
         let released: Vec<Arc<dyn Tie>> = released;

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use super::bridge::{Bridge, Site, Whereabouts};
 use super::link::Link;
 use super::protocol::{Control, Hello, Role};
+use super::references::tie_copy;
 use super::vitals::{self, Vitals};
 use super::ways::DistantWay;
 use crate::id::{ActorPath, IdMap, WorkId};
@@ -397,9 +398,17 @@ impl Site for Agent {
         (process == self.head.peer().id).then(|| self.head.clone())
     }
 
-    fn reference(&self, _: &Arc<Hold>) {}
+    fn reference(&self, hold: &Arc<Hold>) {
+        // A copy that was kept for others is tied to the head no more since something here refers to it again.
+        if hold.entry().is_here() && hold.entry().elsewhere().is_some() {
+            tie_copy(&self.head, hold);
+        }
+    }
 
     fn pulled(&self, id: PayloadId) {
+        // Before the head is told: what it lists is held.
+        let Some(hold) = payload::find(id) else { return };
+        tie_copy(&self.head, &hold);
         self.head.control(&Control::Copied { id, failed: None });
     }
 

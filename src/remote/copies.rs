@@ -8,7 +8,7 @@ use super::head::Head;
 use super::link::Link;
 use super::protocol::Control;
 use super::references::{Source, distant};
-use crate::payload::{self, Hold, PayloadId, Replicas, Replicate, Tie};
+use crate::payload::{self, COPIES, Hold, PayloadId, Replicas, Replicate, Tie};
 
 /// So many lost nodes are remembered, for those who miss what was on them.
 const REMEMBERED: usize = 256;
@@ -43,9 +43,6 @@ impl Copied {
 
 struct CopiedTie(Arc<Copied>);
 
-/// The session that copies are tied to: none.
-const COPIES: u64 = 0;
-
 impl Tie for CopiedTie {
     fn session(&self) -> u64 {
         COPIES
@@ -56,8 +53,15 @@ impl Tie for CopiedTie {
     /// Nothing refers to the value any more: the copies are let go.
     fn release(&self, _: bool) {
         let Some(head) = self.0.head.upgrade() else { return };
-        head.copies.lock().remove(&self.0.id);
-        let nodes = std::mem::take(&mut *self.0.lock());
+        // Where the value came anew meanwhile, what is kept of it since is another one.
+        let last = head.copies.lock().remove(&self.0.id);
+        let last = last.filter(|last| !Arc::ptr_eq(last, &self.0));
+        let mut nodes = std::mem::take(&mut *self.0.lock());
+        if let Some(last) = last {
+            let Nodes { have, asked, .. } = std::mem::take(&mut *last.lock());
+            nodes.have.extend(have);
+            nodes.asked.extend(asked);
+        }
         for node in nodes.have.into_iter().chain(nodes.asked) {
             if let Some(link) = head.link_of(node) {
                 link.control(&Control::Discard { id: self.0.id });

@@ -26,7 +26,7 @@ use super::bridge::Bridge;
 use super::link::Link;
 use super::protocol::{Control, NodeCard};
 use crate::payload::{
-    self, Elsewhere, FetchError, Hold, Holds, Opened, PayloadId, Replicas, Tie, Waited, Want,
+    self, COPIES, Elsewhere, FetchError, Hold, Holds, Opened, PayloadId, Replicas, Tie, Waited, Want,
 };
 use crate::transport::Endpoint;
 
@@ -104,15 +104,13 @@ struct LinkTie {
     session: u64,
     id: PayloadId,
     count: AtomicU32,
-    /// Whether the other end is the head, which says when a copy is not wanted any more.
-    is_head: bool,
 }
 
 impl LinkTie {
     /// One that came once.
-    fn to(link: &Arc<Link>, id: PayloadId, is_head: bool) -> Arc<dyn Tie> {
+    fn to(link: &Arc<Link>, id: PayloadId) -> Arc<dyn Tie> {
         let count = AtomicU32::new(1);
-        Arc::new(Self { link: Arc::downgrade(link), session: link.number(), id, count, is_head })
+        Arc::new(Self { link: Arc::downgrade(link), session: link.number(), id, count })
     }
 }
 
@@ -125,19 +123,44 @@ impl Tie for LinkTie {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn keeps_copies(&self) -> bool {
-        self.is_head && self.link.upgrade().is_some_and(|link| !link.is_over())
-    }
-
-    fn release(&self, copy_stays: bool) {
+    fn release(&self, _: bool) {
         if let Some(link) = self.link.upgrade().filter(|link| !link.is_over()) {
-            if copy_stays && self.is_head {
-                // Once more: it may have let go of all that it knew, and been told of the value anew since.
-                link.control(&Control::Copied { id: self.id, failed: None });
-            }
             link.control(&Control::Release { id: self.id, count: self.count.load(Ordering::Relaxed) });
         }
     }
+}
+
+/// Ties a copy in this process to the head, which lists it and says when it is not wanted any more. It keeps no value alive
+/// at the head: it only has the copy stay here when nothing here refers to the value.
+struct CopyTie {
+    head: Weak<Link>,
+    id: PayloadId,
+}
+
+impl Tie for CopyTie {
+    fn session(&self) -> u64 {
+        COPIES
+    }
+
+    fn again(&self) {}
+
+    fn keeps_copies(&self) -> bool {
+        self.head.upgrade().is_some_and(|head| !head.is_over())
+    }
+
+    fn release(&self, copy_stays: bool) {
+        if let Some(head) = self.head.upgrade().filter(|head| copy_stays && !head.is_over()) {
+            // Once more: it may have let go of all that it knew, and been told of the value anew since. Where it does
+            // not know the value it has the copy discarded.
+            head.control(&Control::Copied { id: self.id, failed: None });
+        }
+    }
+}
+
+/// Ties a value that is in this process, and was made in another one, to the head.
+pub(super) fn tie_copy(head: &Arc<Link>, hold: &Hold) {
+    let (head, id) = (Arc::downgrade(head), hold.id());
+    hold.tie(COPIES, || Arc::new(CopyTie { head, id }));
 }
 
 /// A value in another process.
@@ -224,8 +247,14 @@ impl Bridge {
             if counted {
                 link.pins().add(hold);
             }
-            let (owner, copies) = distant(hold, |distant| (distant.owner.clone(), distant.copies().clone()))
-                .unwrap_or_else(|| (Source::of(self.me()), Vec::new()));
+            let (owner, mut copies) =
+                distant(hold, |distant| (distant.owner.clone(), distant.copies().clone()))
+                    .unwrap_or_else(|| (Source::of(self.me()), Vec::new()));
+            // The receiver may need it when the owner is lost.
+            let me = self.me();
+            if owner.id != me.id && hold.entry().is_here() && copies.iter().all(|copy| copy.id != me.id) {
+                copies.push(Source::of(me));
+            }
             Carried { id: hold.id(), counted, owner, copies, replicas: hold.replicas() }
         });
         carried.collect()
@@ -258,8 +287,7 @@ impl Bridge {
                 link.control(&Control::Release { id, count: 1 });
                 return hold;
             }
-            let is_head = Some(from) == head;
-            hold.tie(link.number(), || LinkTie::to(link, id, is_head));
+            hold.tie(link.number(), || LinkTie::to(link, id));
             if !is_good(from) {
                 to_hold.push((owner, id));
             }
@@ -294,7 +322,7 @@ impl Bridge {
         let Some(hold) = payload::find(id) else {
             return link.control(&Control::Release { id, count: 1 });
         };
-        hold.tie(link.number(), || LinkTie::to(link, id, false));
+        hold.tie(link.number(), || LinkTie::to(link, id));
         let good = self.sessions_with([distant(&hold, |distant| distant.owner.id), self.head_id()]);
         hold.untie_all_but(&good);
     }

@@ -10,6 +10,7 @@ mod faults;
 mod files;
 mod held;
 mod lab;
+mod leaks;
 mod payloads;
 mod peers;
 mod places;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         connections::TESTS,
         faults::TESTS,
         files::TESTS,
+        leaks::TESTS,
         payloads::breaks::TESTS,
         payloads::lives::TESTS,
         payloads::reads::TESTS,

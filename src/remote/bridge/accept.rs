@@ -187,6 +187,7 @@ impl Bridge {
             }
         };
         self.sessions().accepted.remove(&key);
+        self.idle.close(link.peer().id);
         let why = link.given_up().unwrap_or(why);
         link.end();
         if let Ok(site) = self.site() {

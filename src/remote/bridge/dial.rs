@@ -156,6 +156,7 @@ impl Bridge {
             let (id, endpoints) = (peer.peer().id, peer.peer().endpoints.clone());
             let why = bridge.clone().pursue(peer.clone(), endpoints, hello, None).await;
             log::debug!("the session with node `{}` is over: {why}", peer.peer().name);
+            bridge.idle.close(id);
             let mut sessions = bridge.sessions();
             if sessions.peers.get(&id).is_some_and(|link| Arc::ptr_eq(link, &peer)) {
                 sessions.peers.remove(&id);

@@ -2,9 +2,12 @@
 //!
 //! # Guarantees
 //! - No thread is begun for them, and mostly no connection.
+//! - An idle connection is closed when the session with its process ends, when it was idle for [`OLD`], and when it is the
+//!   least recently used of more than [`MOST`].
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -15,29 +18,97 @@ use super::sources::Sources;
 use crate::payload::{FetchError, Outline, SMALL, Want};
 use crate::transport::Connection;
 
-/// Connections that are kept for the next small value, to each process.
+/// Idle connections that are kept to one process.
 const KEPT: usize = 4;
 
-/// Connections on which nothing is under way.
-#[derive(Default)]
-pub(in crate::remote) struct Idle(Mutex<HashMap<u64, Vec<Connection>>>);
+/// Idle connections that are kept to all processes together.
+const MOST: usize = 64;
 
-impl Idle {
-    fn take(&self, process: u64) -> Option<Connection> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&process)?.pop()
+/// How long an idle connection is kept. The other end closes it after a minute.
+const OLD: Duration = Duration::from_secs(30);
+
+/// A pool of idle connections, the least recently used one first.
+pub(in crate::remote) struct Idle<C = Connection>(Mutex<Pool<C>>);
+
+struct Pool<C> {
+    connections: VecDeque<Pooled<C>>,
+    /// Whether a task is under way that closes connections that are old.
+    is_swept: bool,
+}
+
+struct Pooled<C> {
+    process: u64,
+    since: Instant,
+    connection: C,
+}
+
+impl<C> Default for Idle<C> {
+    fn default() -> Self {
+        Self(Mutex::new(Pool { connections: VecDeque::new(), is_swept: false }))
+    }
+}
+
+impl<C> Idle<C> {
+    fn lock(&self) -> MutexGuard<'_, Pool<C>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, process: u64, connection: Connection) {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let connections = idle.entry(process).or_default();
-        if connections.len() < KEPT {
-            connections.push(connection);
+    /// Takes the connection to this process that was used last.
+    fn take(&self, process: u64) -> Option<C> {
+        let mut pool = self.lock();
+        let at = pool.connections.iter().rposition(|pooled| pooled.process == process)?;
+        pool.connections.remove(at).map(|pooled| pooled.connection)
+    }
+
+    /// Keeps a connection for the next value. Returns whether the caller has to start a task that calls
+    /// [`sweep`](Self::sweep) until that returns `false`.
+    #[must_use]
+    fn put(&self, process: u64, connection: C, now: Instant) -> bool {
+        let mut pool = self.lock();
+        if pool.connections.iter().filter(|pooled| pooled.process == process).count() >= KEPT {
+            return false;
         }
+        if pool.connections.len() >= MOST {
+            pool.connections.pop_front();
+        }
+        pool.connections.push_back(Pooled { process, since: now, connection });
+        !std::mem::replace(&mut pool.is_swept, true)
+    }
+
+    /// Closes the connections that are old. Returns whether any is left.
+    fn sweep(&self, now: Instant) -> bool {
+        let mut pool = self.lock();
+        pool.connections.retain(|pooled| now.saturating_duration_since(pooled.since) < OLD);
+        pool.is_swept = !pool.connections.is_empty();
+        pool.is_swept
+    }
+
+    /// Closes the connections to this process.
+    pub(in crate::remote) fn close(&self, process: u64) {
+        self.lock().connections.retain(|pooled| pooled.process != process);
     }
 
     pub(in crate::remote) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.lock().connections.clear();
     }
+}
+
+/// Keeps a connection for the next value from this process.
+fn keep(bridge: &Arc<Bridge>, process: u64, connection: Connection) {
+    // A session that ends meanwhile closes what is kept; after its end nothing is kept for longer than `OLD`.
+    if !bridge.idle().put(process, connection, Instant::now()) {
+        return;
+    }
+    let bridge = Arc::downgrade(bridge);
+    tokio::task::spawn_local(async move {
+        loop {
+            tokio::time::sleep(OLD / 4).await;
+            match bridge.upgrade() {
+                Some(bridge) if bridge.idle().sweep(Instant::now()) => {}
+                _ => return,
+            }
+        }
+    });
 }
 
 /// All of a small value, without a thread of its own.
@@ -65,7 +136,7 @@ pub(in crate::remote) async fn small(
     receive.await.unwrap_or(Err(FetchError::Cancelled))
 }
 
-async fn small_from(bridge: &Bridge, source: &Source, want: &Want) -> Result<(Bytes, String), NotGiven> {
+async fn small_from(bridge: &Arc<Bridge>, source: &Source, want: &Want) -> Result<(Bytes, String), NotGiven> {
     loop {
         let kept = bridge.idle().take(source.id);
         let was_kept = kept.is_some();
@@ -84,12 +155,71 @@ async fn small_from(bridge: &Bridge, source: &Source, want: &Want) -> Result<(By
         };
         match pulled.await {
             Ok(pulled) => {
-                bridge.idle().put(source.id, connection);
+                keep(bridge, source.id, connection);
                 return Ok(pulled);
             }
             // It was closed there meanwhile.
             Err(NotGiven::Unreachable(_)) if was_kept => {}
             Err(why) => return Err(why),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(idle: &Idle<u32>) -> usize {
+        idle.lock().connections.len()
+    }
+
+    /// Few connections are kept to one process, and the one that was used last is taken first.
+    #[test]
+    fn connections_to_one_process_are_bounded() {
+        let idle = Idle::default();
+        let now = Instant::now();
+        assert!(idle.put(1, 0, now), "the first one needs a sweeper");
+        for connection in 1..10 {
+            assert!(!idle.put(1, connection, now), "there is a sweeper already");
+        }
+        assert_eq!(count(&idle), KEPT);
+        assert_eq!((idle.take(1), idle.take(2)), (Some(3), None));
+    }
+
+    /// However many processes there are, the pool closes the connection that was idle for longest.
+    #[test]
+    fn connections_to_all_processes_are_bounded() {
+        let idle = Idle::default();
+        let now = Instant::now();
+        for process in 0..10 * MOST as u64 {
+            let _ = idle.put(process, 0, now);
+        }
+        assert_eq!(count(&idle), MOST);
+        assert_eq!((idle.take(0), idle.take(10 * MOST as u64 - 1)), (None, Some(0)));
+    }
+
+    /// The end of a session closes the connections to that process and no others.
+    #[test]
+    fn connections_end_with_their_session() {
+        let idle = Idle::default();
+        let now = Instant::now();
+        for process in [1, 2, 1] {
+            let _ = idle.put(process, 0, now);
+        }
+        idle.close(1);
+        assert_eq!((count(&idle), idle.take(1), idle.take(2)), (1, None, Some(0)));
+    }
+
+    /// A connection that is old is closed, and the sweeper ends with the last one, to be started anew by the next.
+    #[test]
+    fn old_connections_are_closed() {
+        let idle = Idle::default();
+        let now = Instant::now();
+        assert!(idle.put(1, 0, now));
+        assert!(!idle.put(2, 0, now + OLD / 2));
+        assert!(idle.sweep(now + OLD));
+        assert_eq!(count(&idle), 1);
+        assert!(!idle.sweep(now + 2 * OLD));
+        assert!(idle.put(1, 0, now), "the sweeper has ended");
     }
 }

@@ -48,7 +48,7 @@ impl Sources {
     /// Asks one after another, until one of them has given what is wanted.
     pub(super) async fn until_given<T>(
         &mut self,
-        mut ask: impl AsyncFnMut(&Bridge, &Source, &Want) -> Result<T, NotGiven>,
+        mut ask: impl AsyncFnMut(&Arc<Bridge>, &Source, &Want) -> Result<T, NotGiven>,
     ) -> Result<T, FetchError> {
         loop {
             let Some(source) = self.left.first() else {

@@ -13,6 +13,8 @@ crate::tests![
     what_nothing_refers_to_is_freed_everywhere,
     a_value_that_is_lost_says_where_it_was,
     a_copy_outlives_the_node_that_made_it,
+    a_listed_copy_outlives_its_maker_when_it_came_by_message,
+    a_copy_is_freed_when_nothing_in_the_app_refers_to_it,
     replicas_are_kept_and_made_anew,
     values_pass_between_nodes_that_joined_again,
 ];
@@ -91,6 +93,43 @@ fn a_copy_outlives_the_node_that_made_it() {
     open.nodes.remove("m");
     let c: Clerk = open.app.wait_for_state("c", |clerk: &Clerk| clerk.read.len() == 1);
     assert_eq!(c.read, [summary(&value(500_000, 1))]);
+    open.app.stop().result.unwrap();
+}
+
+/// The copy of a Work that was sent the value in a message, and that has let go of it, is listed and can be read.
+fn a_listed_copy_outlives_its_maker_when_it_came_by_message() {
+    let mut open = open(["m", "n", "thread"], &[], |office, _| {
+        let b = office.b.addr();
+        office.b.run(Errand::Forget).finished()?;
+        let made = office.a.run(Errand::Make { count: 1, length: 300_000, seed: 9 }).finished()?.made.clone();
+        office.a.run(Errand::Hand(b)).finished()?;
+        if office.a.status().stage == Stage::Pending {
+            office.c.run(Errand::Read(made));
+        }
+        Ok(())
+    });
+    open.app.wait_for_work("a", |work| work.successes == 2);
+    open.until_held(|nodes| nodes == ["m", "n"]);
+    open.nodes.remove("m");
+    let c: Clerk = open.app.wait_for_state("c", |clerk: &Clerk| clerk.read.len() == 1);
+    assert_eq!(c.read, [summary(&value(300_000, 9))]);
+    open.app.stop().result.unwrap();
+}
+
+/// A copy that came by message is kept for the head for no longer than something in the App refers to the value.
+fn a_copy_is_freed_when_nothing_in_the_app_refers_to_it() {
+    let open = open(["m", "n", "thread"], &[], |office, _| {
+        let b = office.b.addr();
+        office.b.run(Errand::Forget).finished()?;
+        office.a.run(Errand::Make { count: 1, length: 300_000, seed: 9 }).finished()?;
+        office.a.run(Errand::Hand(b)).finished()?;
+        office.a.run(Errand::Forget);
+        Ok(())
+    });
+    open.app.wait_for_work("a", |work| work.successes == 3);
+    for clerk in ["a", "b"] {
+        open.until(clerk, |usage| usage.memory == 0 && usage.disk == 0);
+    }
     open.app.stop().result.unwrap();
 }
 

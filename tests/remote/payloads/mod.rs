@@ -2,7 +2,7 @@
 
 pub(crate) mod breaks;
 pub(crate) mod lives;
-mod office;
+pub(crate) mod office;
 pub(crate) mod reads;
 pub(crate) mod room;
 

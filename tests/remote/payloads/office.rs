@@ -11,12 +11,12 @@ use flowright::{Config, PayloadUsage};
 
 use crate::support::{Process, joining, program as this_program, times};
 
-pub(super) type Bytes = Payload<Vec<u8>>;
-pub(super) type Table = Payload<BTreeMap<u32, Vec<String>>>;
+pub(crate) type Bytes = Payload<Vec<u8>>;
+pub(crate) type Table = Payload<BTreeMap<u32, Vec<String>>>;
 
 /// What a clerk is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) enum Errand {
+pub(crate) enum Errand {
     /// Make so many values of so many bytes, the first of which are these.
     Make {
         count: usize,
@@ -35,6 +35,8 @@ pub(super) enum Errand {
     /// Several at once.
     ReadTogether(Bytes, usize),
     Give(WorkAddr<Clerk>),
+    /// Have another clerk read the first value by message, and let go of it.
+    Hand(WorkAddr<Clerk>),
     Forget,
     Keep(Bytes),
     GiveUp(Bytes),
@@ -44,22 +46,22 @@ pub(super) enum Errand {
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Clerk {
-    pub(super) process: u32,
-    pub(super) made: Vec<Bytes>,
-    pub(super) table: Option<Table>,
+pub(crate) struct Clerk {
+    pub(crate) process: u32,
+    pub(crate) made: Vec<Bytes>,
+    pub(crate) table: Option<Table>,
     kept: Option<Bytes>,
     /// Of the values that were read: lengths, and sums of their bytes.
-    pub(super) read: Vec<(usize, u64)>,
-    pub(super) address: usize,
-    pub(super) received: u64,
+    pub(crate) read: Vec<(usize, u64)>,
+    pub(crate) address: usize,
+    pub(crate) received: u64,
 }
 
-pub(super) fn value(length: usize, seed: u8) -> Vec<u8> {
+pub(crate) fn value(length: usize, seed: u8) -> Vec<u8> {
     (0..length).map(|at| (at as u8).wrapping_mul(31).wrapping_add((at >> 12) as u8) ^ seed).collect()
 }
 
-pub(super) fn summary(bytes: &[u8]) -> (usize, u64) {
+pub(crate) fn summary(bytes: &[u8]) -> (usize, u64) {
     (bytes.len(), bytes.iter().zip(1_u64..).map(|(byte, at)| u64::from(*byte) * (at % 251)).sum())
 }
 
@@ -118,6 +120,10 @@ impl Work for Clerk {
                 let back = other.ask(Return).await?.expect("it was taken");
                 self.read.push(summary(&back.value().await?));
             }
+            Errand::Hand(other) => {
+                other.ask(Take(self.made[0].clone())).await?;
+                drop(other.ask(Return).await?.expect("it was taken"));
+            }
             Errand::Forget => {
                 self.made.clear();
                 self.table = None;
@@ -172,7 +178,7 @@ impl Handle<Take> for Clerk {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Return;
+pub(crate) struct Return;
 
 impl Handle<Return> for Clerk {
     type Reply = Option<Bytes>;
@@ -199,10 +205,10 @@ impl Handle<Look> for Clerk {
 type React = Box<dyn FnMut(&mut Office, &mut FlowContext) -> Reaction>;
 
 #[derive(Serialize, Children)]
-pub(super) struct Office {
-    pub(super) a: WorkRef<Clerk>,
-    pub(super) b: WorkRef<Clerk>,
-    pub(super) c: WorkRef<Clerk>,
+pub(crate) struct Office {
+    pub(crate) a: WorkRef<Clerk>,
+    pub(crate) b: WorkRef<Clerk>,
+    pub(crate) c: WorkRef<Clerk>,
     #[serde(skip)]
     react: Option<React>,
 }
@@ -220,7 +226,7 @@ pub(crate) fn program() -> ExitCode {
     App::new(|| office(["thread"; 3], |_, _| Ok(()))).main()
 }
 
-pub(super) fn office(
+pub(crate) fn office(
     places: [&str; 3],
     react: impl FnMut(&mut Office, &mut FlowContext) -> Reaction + 'static,
 ) -> Office {
@@ -229,13 +235,13 @@ pub(super) fn office(
     Office { a, b, c, react: Some(Box::new(react)) }
 }
 
-pub(super) struct Open {
-    pub(super) app: TestApp,
-    pub(super) address: String,
-    pub(super) nodes: BTreeMap<String, Process>,
+pub(crate) struct Open {
+    pub(crate) app: TestApp,
+    pub(crate) address: String,
+    pub(crate) nodes: BTreeMap<String, Process>,
 }
 
-pub(super) fn open(
+pub(crate) fn open(
     places: [&'static str; 3],
     arguments: &[&str],
     react: impl FnMut(&mut Office, &mut FlowContext) -> Reaction + Send + 'static,
@@ -244,7 +250,7 @@ pub(super) fn open(
     open_with(config, places, arguments, react)
 }
 
-pub(super) fn open_with(
+pub(crate) fn open_with(
     config: Config,
     places: [&'static str; 3],
     arguments: &[&str],
@@ -265,12 +271,12 @@ pub(super) fn open_with(
 }
 
 impl Open {
-    pub(super) fn usage(&self, clerk: &str) -> PayloadUsage {
+    pub(crate) fn usage(&self, clerk: &str) -> PayloadUsage {
         self.app.block_on(self.app.work::<Clerk>(clerk).ask(Look)).expect("it answers")
     }
 
     /// Waits until these nodes have the one payload that there is.
-    pub(super) fn until_held(&self, done: impl Fn(&[String]) -> bool) {
+    pub(crate) fn until_held(&self, done: impl Fn(&[String]) -> bool) {
         let began = std::time::Instant::now();
         loop {
             let payloads = self.app.block_on(self.app.control().payloads()).expect("it runs");
@@ -285,7 +291,7 @@ impl Open {
     }
 
     /// Waits until the payloads of a clerk's process take so much.
-    pub(super) fn until(&self, clerk: &str, done: impl Fn(PayloadUsage) -> bool) {
+    pub(crate) fn until(&self, clerk: &str, done: impl Fn(PayloadUsage) -> bool) {
         let began = std::time::Instant::now();
         loop {
             let usage = self.usage(clerk);

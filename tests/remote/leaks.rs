@@ -1,0 +1,100 @@
+//! What has left is forgotten: descriptors, threads, values and memory are those of what is there.
+
+use std::time::{Duration, Instant};
+
+use flowright::prelude::*;
+use flowright::testing::TestApp;
+use flowright::{PayloadUsage, Placement};
+
+use crate::held::Held;
+use crate::payloads::office::{Clerk, Errand, open};
+use crate::process::LIMIT;
+
+crate::tests![replaced_processes_leave_no_connections, works_that_leave_an_empty_tree_are_forgotten,];
+
+/// A small value is read from each of many processes that follow one another; the connections that it came on are closed.
+fn replaced_processes_leave_no_connections() {
+    let mut seed = 0;
+    let open = open(["process", "thread", "thread"], &[], move |office, _| {
+        let made = &office.a.run(Errand::Make { count: 1, length: 100, seed }).finished()?.made;
+        let last = made.last().expect("it was made").clone();
+        office.b.run(Errand::Read(vec![last])).finished()?;
+        if seed < 40 {
+            seed += 1;
+            office.a.restart_now();
+        }
+        Ok(())
+    });
+    let read = |times: usize| open.app.wait_for_state("b", |clerk: &Clerk| clerk.read.len() >= times);
+    read(5);
+    let before = Held::here().descriptors();
+    read(41);
+    let began = Instant::now();
+    // One process is there, wholly or in part.
+    while Held::here().descriptors() > before + 20 {
+        assert!(began.elapsed() < LIMIT, "{before} descriptors before, and {:?}", Held::here());
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    open.app.stop().result.unwrap();
+}
+
+/// A Work whose state keeps a value alive.
+#[derive(Default, Serialize, Deserialize)]
+struct Keeper {
+    kept: Option<Payload<Vec<u8>>>,
+}
+
+impl Work for Keeper {
+    type Input = ();
+
+    async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
+        self.kept = Some(cx.payload(vec![1; 100_000])?);
+        Ok(())
+    }
+}
+
+/// Has one Work after another, and none between two of them.
+#[derive(Serialize, Children)]
+struct OneByOne {
+    keeper: Option<WorkRef<Keeper>>,
+    left: u32,
+    #[serde(skip)]
+    placement: Placement,
+}
+
+impl Flow for OneByOne {
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        match &self.keeper {
+            Some(keeper) => {
+                keeper.run(()).finished()?;
+                self.keeper = None;
+                self.left -= 1;
+            }
+            None if self.left == 0 => return Ok(()),
+            None => {
+                let keeper = WorkRef::from(Keeper::default()).placed(self.placement);
+                self.keeper = Some(keeper);
+            }
+        }
+        cx.wake_in(Duration::ZERO);
+        Ok(())
+    }
+}
+
+/// Works that leave while no Work is left in the tree are forgotten like others, with all that they hold.
+fn works_that_leave_an_empty_tree_are_forgotten() {
+    for placement in [Placement::Thread, Placement::Pool] {
+        let app = TestApp::start(move || OneByOne { keeper: None, left: 300, placement }).limit(LIMIT);
+        let before = Held::here();
+        app.wait_for_state("left", |left: &u32| *left == 0);
+        let began = Instant::now();
+        while PayloadUsage::here().memory > 0 {
+            assert!(began.elapsed() < LIMIT, "{:?}", PayloadUsage::here());
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        // Two threads of the pool were not there at the beginning.
+        let now = Held::here().descriptors();
+        assert!(now < before.descriptors() + 50, "{before:?}; now there are {now} descriptors");
+        app.stop().result.unwrap();
+    }
+}
