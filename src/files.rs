@@ -38,33 +38,75 @@ impl Beside {
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] if there is something by that name, which is not to be replaced.
     pub(crate) fn take_place(self, overwrite: bool) -> io::Result<()> {
-        let there = match fs::symlink_metadata(&self.into) {
-            Ok(_) if !overwrite => return Err(ErrorKind::AlreadyExists.into()),
-            Ok(there) => there,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return match put(&self.path, &self.into) {
-                    Err(error) if is_taken(&error) => Err(ErrorKind::AlreadyExists.into()),
-                    put => put,
-                };
+        loop {
+            let there = match fs::symlink_metadata(&self.into) {
+                Ok(_) if !overwrite => return Err(ErrorKind::AlreadyExists.into()),
+                Ok(there) => Some(there),
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            let placed = match there {
+                None => put(&self.path, &self.into),
+                Some(there) => self.replace(there.is_dir()),
+            };
+            match placed {
+                Err(error) if is_taken(&error) && !overwrite => return Err(ErrorKind::AlreadyExists.into()),
+                // Another has put something there meanwhile, or taken it away. The last one wins.
+                Err(error) if is_taken(&error) || error.kind() == ErrorKind::NotFound => {
+                    // Unless it is what is to be placed that is gone.
+                    fs::symlink_metadata(&self.path)?;
+                }
+                placed => return placed,
             }
-            Err(error) => return Err(error),
-        };
-        let is_directory = fs::symlink_metadata(&self.path)?.is_dir();
-        if !is_directory && !there.is_dir() {
+        }
+    }
+
+    /// Puts what is there in the place of something else.
+    fn replace(&self, is_directory: bool) -> io::Result<()> {
+        if !is_directory && !fs::symlink_metadata(&self.path)?.is_dir() {
             return fs::rename(&self.path, &self.into);
         }
+        // At once, so that there is always one of the two; the one before is removed by the name that this has now.
+        match exchange(&self.path, &self.into) {
+            // Not every file system can.
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+                self.replace_in_two_steps()
+            }
+            exchanged => exchanged,
+        }
+    }
+
+    fn replace_in_two_steps(&self) -> io::Result<()> {
         let mut aside = self.path.clone().into_os_string();
         aside.push("-before");
         let aside = PathBuf::from(aside);
         fs::rename(&self.into, &aside)?;
-        if let Err(error) = fs::rename(&self.path, &self.into) {
-            // Whatever that was, what was there is there again.
-            let _ = fs::rename(&aside, &self.into);
-            return Err(error);
+        let placed = put(&self.path, &self.into);
+        match &placed {
+            // It was replaced by another than this one.
+            Err(error) if is_taken(error) => remove(&aside),
+            Err(_) => {
+                // Whatever that was, what was there is there again, or something newer is.
+                if put(&aside, &self.into).is_err() {
+                    remove(&aside);
+                }
+            }
+            Ok(()) => remove(&aside),
         }
-        remove(&aside);
-        Ok(())
+        placed
     }
+}
+
+#[cfg(target_os = "linux")]
+fn exchange(path: &Path, into: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+    Ok(renameat_with(CWD, path, CWD, into, RenameFlags::EXCHANGE)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(_: &Path, _: &Path) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
 }
 
 impl Drop for Beside {
@@ -106,5 +148,100 @@ fn remove(path: &Path) {
             directories.extend(entries.map(|entry| entry.path()));
         }
         let _ = fs::remove_dir_all(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("flowright-test-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        path
+    }
+
+    /// Makes a directory with files that all have the same text.
+    fn make(text: &str, into: &Path) -> Beside {
+        let beside = Beside::of(into).unwrap();
+        fs::create_dir(beside.path()).unwrap();
+        for name in 0..4 {
+            fs::write(beside.path().join(name.to_string()), text).unwrap();
+        }
+        beside
+    }
+
+    /// Of several that replace a directory at once each succeeds, one of them is there as a whole, and nothing else is left.
+    fn replace_at_once(name: &str, replace: impl Fn(Beside) -> io::Result<()> + Sync) {
+        let place = scratch(name);
+        let into = place.join("it");
+        for round in 0..50 {
+            let barrier = Barrier::new(4);
+            std::thread::scope(|scope| {
+                for thread in 0..4 {
+                    let (barrier, into, replace) = (&barrier, &into, &replace);
+                    scope.spawn(move || {
+                        let beside = make(&format!("{round} {thread}"), into);
+                        barrier.wait();
+                        replace(beside).unwrap();
+                    });
+                }
+            });
+            let texts: Vec<_> =
+                (0..4).map(|name| fs::read_to_string(into.join(name.to_string())).unwrap()).collect();
+            assert!(texts.windows(2).all(|two| two[0] == two[1]), "{texts:?}");
+            assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
+        }
+        fs::remove_dir_all(place).unwrap();
+    }
+
+    #[test]
+    fn the_last_of_several_that_replace_wins() {
+        replace_at_once("replace", |beside| beside.take_place(true));
+    }
+
+    /// The same where directories cannot be exchanged at once.
+    #[test]
+    fn the_last_of_several_that_replace_in_steps_wins() {
+        replace_at_once("steps", |beside| {
+            loop {
+                let placed = match fs::symlink_metadata(&beside.into) {
+                    Ok(_) => beside.replace_in_two_steps(),
+                    Err(_) => put(&beside.path, &beside.into),
+                };
+                match placed {
+                    Err(error) if is_taken(&error) || error.kind() == ErrorKind::NotFound => {}
+                    placed => return placed,
+                }
+            }
+        });
+    }
+
+    /// Whatever is there is replaced by whatever comes, and kept where that was not asked for.
+    #[test]
+    fn files_and_directories_replace_each_other() {
+        let place = scratch("kinds");
+        let into = place.join("it");
+        let file = |text: &str| {
+            let beside = Beside::of(&into).unwrap();
+            fs::write(beside.path(), text).unwrap();
+            beside
+        };
+        file("a").take_place(false).unwrap();
+        assert_eq!(file("b").take_place(false).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(make("b", &into).take_place(false).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&into).unwrap(), "a");
+        file("c").take_place(true).unwrap();
+        make("d", &into).take_place(true).unwrap();
+        assert_eq!(fs::read_to_string(into.join("3")).unwrap(), "d");
+        make("e", &into).take_place(true).unwrap();
+        assert_eq!(file("f").take_place(false).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        file("f").take_place(true).unwrap();
+        assert_eq!(fs::read_to_string(&into).unwrap(), "f");
+        assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
+        fs::remove_dir_all(place).unwrap();
     }
 }

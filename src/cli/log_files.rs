@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -94,8 +95,20 @@ struct Files {
 
 impl Files {
     fn open(directory: PathBuf, largest: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(directory.join(NAME))?;
-        let length = file.metadata()?.len();
+        // Others may be able to put things into the directory: a link that leads elsewhere, or a pipe to wait for.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let path = directory.join(NAME);
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(flags).open(&path);
+        let no_file = || io::Error::other(format!("{} is not a regular file: remove it", path.display()));
+        let file = file.map_err(|error| match error.raw_os_error() {
+            Some(libc::ELOOP | libc::ENXIO) => no_file(),
+            _ => error,
+        })?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(no_file());
+        }
+        let length = metadata.len();
         Ok(Self { directory, out: BufWriter::new(file), length, largest })
     }
 
@@ -143,6 +156,30 @@ mod tests {
         fs::remove_dir_all(&directory).unwrap();
         assert_eq!(newest, ("line 099\n".into(), "line 098\n".into(), "line 092\n".into()));
         assert_eq!((count, length), (FILES as usize, 9));
+    }
+
+    /// A pipe or a link that somebody has put in the place of the file is neither waited for nor followed, and others cannot
+    /// read what is logged.
+    #[test]
+    fn only_a_regular_file_is_written_to() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+
+        let directory = std::env::temp_dir().join(format!("flowright-logs-of-others-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let path = directory.join(NAME);
+        let open = || Files::open(directory.clone(), 10).map(drop).map_err(|error| error.to_string());
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let pipe = open();
+        fs::remove_file(&path).unwrap();
+        symlink("elsewhere", &path).unwrap();
+        let link = open();
+        fs::remove_file(&path).unwrap();
+        let new = open();
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        fs::remove_dir_all(&directory).unwrap();
+        let refused = |error: String| error.contains("app.log is not a regular file");
+        assert!(pipe.is_err_and(refused) && link.is_err_and(refused));
+        assert_eq!((new, mode), (Ok(()), 0o600));
     }
 
     #[test]

@@ -4,9 +4,10 @@
 //! - A file has its name once all of it is there: on a directory it is renamed, in a bucket its upload is completed.
 //! - What is put and not completed is removed, also when whoever puts it is gone.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 #[cfg(feature = "s3")]
@@ -41,8 +42,8 @@ pub(super) struct Objects {
     store: Arc<dyn ObjectStore>,
     /// What comes before each name.
     prefix: Path,
-    /// Whether a file can be renamed at once unless there is one by that name.
-    renames: bool,
+    /// The same, where it is a directory. There, a file can be renamed at once unless there is one by that name.
+    local: Option<Arc<LocalFileSystem>>,
 }
 
 impl Objects {
@@ -58,7 +59,9 @@ impl Objects {
         };
         std::fs::create_dir_all(directory).map_err(failed)?;
         let store = LocalFileSystem::new_with_prefix(directory).map_err(told)?;
-        Ok(Self { store: Arc::new(store), prefix: Path::default(), renames: true })
+        // A directory is part of the names of files, and not there without any.
+        let store = Arc::new(store.with_automatic_cleanup(true));
+        Ok(Self { store: store.clone(), prefix: Path::default(), local: Some(store) })
     }
 
     /// In a bucket, whose name and what comes before each name are in the URL.
@@ -72,7 +75,7 @@ impl Objects {
             RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(10), ..RetryConfig::default() };
         let store = AmazonS3Builder::from_env().with_url(url).with_retry(retry).build().map_err(told)?;
         let prefix = Path::parse(prefix).map_err(|error| StoreError::Failed(error.to_string()))?;
-        Ok(Self { store: Arc::new(store), prefix, renames: false })
+        Ok(Self { store: Arc::new(store), prefix, local: None })
     }
 
     fn path(&self, name: &str) -> Result<Path, StoreError> {
@@ -84,6 +87,46 @@ impl Objects {
         Path::parse(whole).map_err(|error| StoreError::Failed(error.to_string()))
     }
 
+    /// Does something about the path of a file, on a thread that may block; nothing in a bucket.
+    async fn on_disk(
+        &self,
+        path: &Path,
+        what: impl FnOnce(&FilePath) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let Some(local) = &self.local else { return Ok(()) };
+        let file = local.path_to_filesystem(path).map_err(told)?;
+        let done = tokio::task::spawn_blocking(move || what(&file)).await;
+        done.unwrap_or_else(|error| Err(StoreError::Failed(error.to_string())))
+    }
+
+    /// The path of what is to be opened.
+    async fn path_of_file(&self, name: &str) -> Result<Path, StoreError> {
+        let path = self.path(name)?;
+        let check = |file: &FilePath| match std::fs::metadata(file) {
+            // A pipe would be waited for.
+            Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => {
+                Err(StoreError::Failed("what is there by that name is not a regular file".to_owned()))
+            }
+            // Directories, and what is not there, are told by the store.
+            _ => Ok(()),
+        };
+        self.on_disk(&path, check).await?;
+        Ok(path)
+    }
+
+    /// The path of what is to be put. A directory by that name in which there are no files is in nobody's way.
+    async fn path_to_put(&self, name: &str) -> Result<Path, StoreError> {
+        let path = self.path(name)?;
+        let clear = |file: &FilePath| {
+            if std::fs::symlink_metadata(file).is_ok_and(|metadata| metadata.is_dir()) {
+                remove_empty(file);
+            }
+            Ok(())
+        };
+        self.on_disk(&path, clear).await?;
+        Ok(path)
+    }
+
     fn file(&self, meta: &ObjectMeta) -> DriveFile {
         let whole = meta.location.as_ref();
         let name = whole.strip_prefix(self.prefix.as_ref()).unwrap_or(whole).trim_start_matches('/');
@@ -91,7 +134,7 @@ impl Objects {
     }
 
     async fn put_all(&self, name: &str, supply: &Supply, create: bool) -> Result<(), StoreError> {
-        let path = self.path(name)?;
+        let path = self.path_to_put(name).await?;
         let mut body = supply();
         let mut first = BytesMut::new();
         let mut rest = None;
@@ -114,7 +157,7 @@ impl Objects {
             self.is_free(&path).await?;
         }
         // In a bucket, what completes an upload in parts cannot say itself that there must be none by that name.
-        if !create || !self.renames {
+        if !create || self.local.is_none() {
             return self.put_parts(&path, first, rest, body, create).await;
         }
         let staging = self.path(&format!("{STAGING}/{:016x}", crate::id::unique()))?;
@@ -156,6 +199,15 @@ impl Objects {
         parts.finish().await.map_err(told)?;
         Ok(())
     }
+}
+
+/// Removes a directory with the directories in it, unless there is anything else.
+fn remove_empty(directory: &FilePath) {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_empty(&entry.path());
+    }
+    let _ = std::fs::remove_dir(directory);
 }
 
 /// Given up unless it was completed.
@@ -209,7 +261,7 @@ impl Store for Objects {
     fn get(&self, wanted: Wanted) -> BoxFuture<'static, Result<Given, StoreError>> {
         let this = self.clone();
         async move {
-            let path = this.path(&wanted.name)?;
+            let path = this.path_of_file(&wanted.name).await?;
             let range = match (wanted.from, wanted.to) {
                 (0, None) => None,
                 (from, None) => Some(GetRange::Offset(from)),
@@ -245,7 +297,7 @@ impl Store for Objects {
     fn delete(&self, name: String) -> BoxFuture<'static, Result<(), StoreError>> {
         let this = self.clone();
         async move {
-            let path = this.path(&name)?;
+            let path = this.path_of_file(&name).await?;
             // A bucket says nothing of what was not there.
             this.store.head(&path).await.map_err(told)?;
             this.store.delete(&path).await.map_err(told)
@@ -256,7 +308,7 @@ impl Store for Objects {
     fn look(&self, name: String) -> BoxFuture<'static, Result<Option<DriveFile>, StoreError>> {
         let this = self.clone();
         async move {
-            match this.store.head(&this.path(&name)?).await {
+            match this.store.head(&this.path_of_file(&name).await?).await {
                 Ok(meta) => Ok(Some(this.file(&meta))),
                 Err(object_store::Error::NotFound { .. }) => Ok(None),
                 Err(error) => Err(told(error)),
@@ -302,10 +354,14 @@ pub(super) fn supply_of_file(path: PathBuf) -> Supply {
         let path = path.clone();
         let open = async move {
             let opened = tokio::task::spawn_blocking(move || {
-                let file = File::open(&path)?;
+                // A pipe is not waited for.
+                let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
                 let metadata = file.metadata()?;
                 if metadata.is_dir() {
                     return Err(io::Error::from(ErrorKind::IsADirectory));
+                }
+                if !metadata.is_file() {
+                    return Err(io::Error::other("it is not a regular file"));
                 }
                 Ok((file, metadata.len()))
             });

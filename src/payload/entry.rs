@@ -16,14 +16,12 @@ pub(super) use self::load::{Load, Target};
 use super::elsewhere::Elsewhere;
 use super::error::FetchError;
 use super::form::{AnyValue, Form};
-use super::hex::PayloadId;
 use super::keeper;
 use super::kept::{Body, Kept};
 use super::outline::Outline;
 use super::spill::{SpillWriter, Spilled};
 
 pub(crate) struct Entry {
-    id: PayloadId,
     content: Mutex<Content>,
     /// When it was used, as the keeper counts.
     pub(super) used: AtomicU64,
@@ -44,30 +42,25 @@ pub(super) enum SpillOutcome {
 }
 
 impl Entry {
-    pub(super) fn away(id: PayloadId) -> Arc<Self> {
-        Self::new(id, None)
+    pub(super) fn away() -> Arc<Self> {
+        Self::new(None)
     }
 
     /// For a value that takes room in memory already.
-    pub(super) fn of_value(
-        id: PayloadId,
-        value: AnyValue,
-        form: &'static Form,
-        outline: Outline,
-    ) -> Arc<Self> {
-        let entry = Self::new(id, Some(Kept::value(value, form, outline)));
+    pub(super) fn of_value(value: AnyValue, form: &'static Form, outline: Outline) -> Arc<Self> {
+        let entry = Self::new(Some(Kept::value(value, form, outline)));
         keeper::enlist(&entry);
         entry
     }
 
-    pub(super) fn of_file(id: PayloadId, file: Spilled, outline: Outline, type_name: &str) -> Arc<Self> {
+    pub(super) fn of_file(file: Spilled, outline: Outline, type_name: &str) -> Arc<Self> {
         let body = Body::File(Arc::new(file));
-        Self::new(id, Some(Kept { outline, type_name: type_name.into(), body }))
+        Self::new(Some(Kept { outline, type_name: type_name.into(), body }))
     }
 
-    fn new(id: PayloadId, kept: Option<Kept>) -> Arc<Self> {
+    fn new(kept: Option<Kept>) -> Arc<Self> {
         let content = Mutex::new(Content { kept, loading: None, elsewhere: None });
-        Arc::new(Self { id, content, used: AtomicU64::new(0) })
+        Arc::new(Self { content, used: AtomicU64::new(0) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Content> {
@@ -150,7 +143,7 @@ impl Entry {
         if in_use(&kept) {
             return SpillOutcome::InUse;
         }
-        let file = match write_file(self.id, &kept) {
+        let file = match write_file(&kept) {
             Ok(file) => file,
             Err(error) => return SpillOutcome::Failed(error),
         };
@@ -179,16 +172,15 @@ impl Drop for Entry {
 
 /// Puts a value that there is no room for in memory on disk at once.
 pub(super) fn straight_to_disk(
-    id: PayloadId,
     value: AnyValue,
     form: &'static Form,
     outline: &Outline,
 ) -> Result<Spilled, FetchError> {
-    write_file(id, &Kept::value(value, form, outline.clone()))
+    write_file(&Kept::value(value, form, outline.clone()))
 }
 
-fn write_file(id: PayloadId, kept: &Kept) -> Result<Spilled, FetchError> {
-    let mut writer = SpillWriter::begin(id, kept.outline.length())?;
+fn write_file(kept: &Kept) -> Result<Spilled, FetchError> {
+    let mut writer = SpillWriter::begin(kept.outline.length())?;
     let failed =
         |error: &dyn std::fmt::Display| FetchError::NoRoom(format!("it cannot be written to disk: {error}"));
     match &kept.body {

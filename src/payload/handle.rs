@@ -79,13 +79,13 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
         let id = new_id();
         let reference = Arc::new(Reference::new(id, &outline, &readable_type::<T>(), origin));
         let entry = match keeper::reserve(outline.length()) {
-            Ok(()) => Entry::of_value(id, value, form, outline),
+            Ok(()) => Entry::of_value(value, form, outline),
             Err(FetchError::NoRoom(in_memory)) => {
-                let file = straight_to_disk(id, value, form, &outline).map_err(|on_disk| {
+                let file = straight_to_disk(value, form, &outline).map_err(|on_disk| {
                     let why = format!("in memory: {in_memory}; on disk: {on_disk}");
                     PayloadError::NoRoom { payload: reference.describe(), why }
                 })?;
-                Entry::of_file(id, file, outline, form.type_name())
+                Entry::of_file(file, outline, form.type_name())
             }
             Err(error) => return Err(reference.error::<T>(error)),
         };

@@ -6,14 +6,13 @@
 //! - Files take no more than the disk's budget.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::entry::{Entry, SpillOutcome};
 use super::error::FetchError;
 use super::hex::PayloadId;
-use super::spill::Directory;
 
 /// What the values of a process may take.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +29,6 @@ struct Keeper {
     settings: StoreSettings,
     memory: u64,
     disk: u64,
-    directory: Option<(PathBuf, Directory)>,
     /// What is in memory, the one that was not used for longest first.
     order: BTreeMap<u64, Weak<Entry>>,
     next: u64,
@@ -42,7 +40,6 @@ static KEEPER: Mutex<Keeper> = Mutex::new(Keeper {
     settings: StoreSettings { memory: None, disk: None, directory: None },
     memory: 0,
     disk: 0,
-    directory: None,
     order: BTreeMap::new(),
     next: 0,
     parked: None,
@@ -207,6 +204,7 @@ pub(super) fn delist(used: u64) {
     lock().order.remove(&used);
 }
 
+/// Takes room on disk; gives the directory where it is.
 pub(super) fn disk_reserve(length: u64) -> Result<PathBuf, FetchError> {
     let mut keeper = lock();
     let budget = keeper.settings.disk.unwrap_or(u64::MAX);
@@ -217,28 +215,13 @@ pub(super) fn disk_reserve(length: u64) -> Result<PathBuf, FetchError> {
             keeper.disk
         )));
     }
-    let below = keeper.settings.directory.clone().unwrap_or_else(std::env::temp_dir);
-    if keeper.directory.as_ref().is_none_or(|(place, _)| *place != below) {
-        let directory = Directory::make(&below).map_err(|error| unusable(&below, &error))?;
-        keeper.directory = Some((below, directory));
-    }
     keeper.disk += length;
-    Ok(keeper.directory.as_ref().expect("made just now").1.path().to_owned())
-}
-
-fn unusable(directory: &Path, error: &std::io::Error) -> FetchError {
-    FetchError::NoRoom(format!(
-        "the directory {} for payloads cannot be used: {error}; choose another with --payload-dir",
-        directory.display()
-    ))
+    Ok(keeper.settings.directory.clone().unwrap_or_else(std::env::temp_dir))
 }
 
 pub(super) fn disk_freed(length: u64) {
     let mut keeper = lock();
     keeper.disk = keeper.disk.saturating_sub(length);
-    if keeper.disk == 0 {
-        keeper.directory = None;
-    }
 }
 
 /// Keeps a copy until [`unpark`]. Gives the one that it takes the place of, to be dropped where no lock is held: values

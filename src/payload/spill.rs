@@ -1,74 +1,61 @@
 //! Values on disk.
 //!
 //! # Guarantees
-//! - A file has its name once all of it is written, so that half of one is never read.
-//! - Each process has a directory of its own. It is removed with its last file; that of a process which was killed is
-//!   removed by the next process that uses the same place.
+//! - The files have no names: nobody else can open, replace or remove them, and none is left of a process, however it
+//!   ends.
+//! - Nothing that others have put into the directory is opened, so that nothing there can be waited for.
+//! - A directory that was removed is made again.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::FetchError;
-use super::hex::PayloadId;
 use super::keeper;
 use super::reception::Chunks;
 
-const PREFIX: &str = "flowright-payloads-";
-const LOCK: &str = "lock";
-
-/// The directory of this process; locked while it lives.
-pub(super) struct Directory {
-    path: PathBuf,
-    _lock: File,
-}
-
-impl Directory {
-    pub(super) fn make(below: &Path) -> io::Result<Self> {
-        fs::create_dir_all(below)?;
-        remove_left_behind(below);
-        let path = below.join(format!("{PREFIX}{:016x}", crate::id::unique()));
-        fs::DirBuilder::new().mode(0o700).create(&path)?;
-        let lock = File::create(path.join(LOCK))?;
-        lock.lock()?;
-        Ok(Self { path, _lock: lock })
-    }
-}
-
-impl Directory {
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // Whatever is left is removed by the next process.
-        let _ = fs::remove_dir_all(&self.path);
-    }
-}
-
-/// Removes the directories of processes that are gone.
-fn remove_left_behind(below: &Path) {
-    let Ok(entries) = fs::read_dir(below) else { return };
-    for entry in entries.flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
-            continue;
+/// Opens a new file without a name in this directory, which is made if it is not there.
+fn create(directory: &Path) -> io::Result<File> {
+    match unnamed(directory) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            fs::create_dir_all(directory)?;
+            unnamed(directory)
         }
-        let path = entry.path();
-        let left = File::open(path.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
-        if left && fs::remove_dir_all(&path).is_ok() {
-            log::debug!("{} was left behind by a process that is gone; it was removed", path.display());
-        }
+        created => created,
     }
 }
 
-/// A value on disk; its file is removed with it.
+#[cfg(target_os = "linux")]
+fn unnamed(directory: &Path) -> io::Result<File> {
+    // Nor can it be given a name later.
+    let flags = libc::O_TMPFILE | libc::O_EXCL;
+    let created = OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(flags).open(directory);
+    match created.as_ref().map_err(io::Error::raw_os_error) {
+        // Not every file system has such files, and those that have not say so in different ways.
+        Err(Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => unlinked(directory),
+        _ => created,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn unnamed(directory: &Path) -> io::Result<File> {
+    unlinked(directory)
+}
+
+/// A file whose name is removed at once.
+fn unlinked(directory: &Path) -> io::Result<File> {
+    let path = directory.join(format!(".flowright-payload-{:016x}", crate::id::unique()));
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
+}
+
+/// A value on disk; its room is given back with it.
 #[derive(Debug)]
 pub(crate) struct Spilled {
-    path: PathBuf,
+    directory: PathBuf,
     file: File,
     length: u64,
 }
@@ -76,6 +63,10 @@ pub(crate) struct Spilled {
 impl Spilled {
     pub(crate) fn length(&self) -> u64 {
         self.length
+    }
+
+    fn whereabouts(&self) -> String {
+        format!("in {}", self.directory.display())
     }
 
     /// Reads what begins at `offset`.
@@ -86,27 +77,25 @@ impl Spilled {
 
 impl Drop for Spilled {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
         keeper::disk_freed(self.length);
     }
 }
 
 impl Chunks for Arc<Spilled> {
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<u64, FetchError> {
-        Spilled::read(self, offset, buffer)
-            .map(|()| 0)
-            .map_err(|error| FetchError::Lost(format!("{} cannot be read: {error}", self.path.display())))
+        Spilled::read(self, offset, buffer).map(|()| 0).map_err(|error| {
+            FetchError::Lost(format!("its file {} cannot be read: {error}", self.whereabouts()))
+        })
     }
 
     fn distrust(&mut self, _: u64) -> Result<(), FetchError> {
-        Err(FetchError::Corrupt(format!("{} was changed", self.path.display())))
+        Err(FetchError::Corrupt(format!("its file {} was changed", self.whereabouts())))
     }
 }
 
-/// A file that is being written. Dropped before it is finished, it is removed.
+/// A file that is being written. Dropped before it is finished, its room is given back.
 pub(crate) struct SpillWriter {
-    part: PathBuf,
-    path: PathBuf,
+    directory: PathBuf,
     out: Option<BufWriter<File>>,
     /// What was reserved of the disk's budget.
     length: u64,
@@ -115,32 +104,25 @@ pub(crate) struct SpillWriter {
 
 impl SpillWriter {
     /// Begins the file of a value, for which there has to be room on disk.
-    pub(crate) fn begin(id: PayloadId, length: u64) -> Result<Self, FetchError> {
+    pub(crate) fn begin(length: u64) -> Result<Self, FetchError> {
         let directory = keeper::disk_reserve(length)?;
-        // The same value may be written by two at once.
-        let path = directory.join(format!("{id}-{:08x}", crate::id::unique() as u32));
-        let part = path.with_extension("part");
-        match File::options().write(true).read(true).create_new(true).open(&part) {
-            Ok(file) => {
-                let out = Some(BufWriter::with_capacity(1 << 20, file));
-                Ok(Self { part, path, out, length, written: 0 })
-            }
-            Err(error) => {
-                keeper::disk_freed(length);
-                Err(FetchError::NoRoom(format!("{} cannot be written: {error}", part.display())))
-            }
-        }
+        let mut writer = Self { directory, out: None, length, written: 0 };
+        let file = create(&writer.directory).map_err(|error| {
+            FetchError::NoRoom(format!(
+                "the directory {} for payloads cannot be used: {error}; choose another with --payload-dir",
+                writer.directory.display()
+            ))
+        })?;
+        writer.out = Some(BufWriter::with_capacity(1 << 20, file));
+        Ok(writer)
     }
 
     /// Where it is written.
     pub(super) fn directory(&self) -> &Path {
-        self.part.parent().unwrap_or(&self.part)
+        &self.directory
     }
 
     pub(crate) fn finish(mut self) -> Result<Spilled, FetchError> {
-        let failed = |part: &Path, error: &dyn std::fmt::Display| {
-            FetchError::NoRoom(format!("{} cannot be written: {error}", part.display()))
-        };
         if self.written != self.length {
             return Err(FetchError::Corrupt(format!(
                 "{} bytes were written where there should be {}",
@@ -148,10 +130,12 @@ impl SpillWriter {
             )));
         }
         let out = self.out.take().expect("it is finished once");
-        let file = out.into_inner().map_err(|error| failed(&self.part, error.error()))?;
-        fs::rename(&self.part, &self.path).map_err(|error| failed(&self.part, &error))?;
+        let file = out.into_inner().map_err(|error| {
+            let error = error.error();
+            FetchError::NoRoom(format!("{} cannot be written to: {error}", self.directory.display()))
+        })?;
         let length = std::mem::take(&mut self.length);
-        Ok(Spilled { path: std::mem::take(&mut self.path), file, length })
+        Ok(Spilled { directory: std::mem::take(&mut self.directory), file, length })
     }
 }
 
@@ -170,14 +154,39 @@ impl Write for SpillWriter {
 
 impl Drop for SpillWriter {
     fn drop(&mut self) {
-        if self.path.as_os_str().is_empty() {
-            return;
-        }
         if let Some(out) = self.out.take() {
             // What was not written yet need not be.
             drop(out.into_parts());
         }
-        let _ = fs::remove_file(&self.part);
         keeper::disk_freed(self.length);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch(name: &str) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("flowright-test-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        path
+    }
+
+    /// A file can be written and read, and has no name in the directory, which is made where it is missing, also again.
+    #[test]
+    fn files_have_no_names_and_the_directory_is_made_again() {
+        let directory = scratch("spill").join("below");
+        for open in [create, unlinked] {
+            fs::create_dir_all(&directory).unwrap();
+            let mut file = open(&directory).unwrap();
+            file.write_all(b"value").unwrap();
+            assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+            fs::remove_dir_all(&directory).unwrap();
+            let mut buffer = [0; 5];
+            file.read_exact_at(&mut buffer, 0).unwrap();
+            assert_eq!(&buffer, b"value");
+            drop(create(&directory).unwrap());
+        }
+        fs::remove_dir_all(directory.parent().unwrap()).unwrap();
     }
 }

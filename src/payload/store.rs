@@ -153,7 +153,7 @@ pub(crate) fn arrived(id: PayloadId, elsewhere: impl FnOnce() -> Arc<dyn Elsewhe
         }
         return hold;
     }
-    let entry = keeper::unpark(id).unwrap_or_else(|| Entry::away(id));
+    let entry = keeper::unpark(id).unwrap_or_else(Entry::away);
     entry.set_elsewhere(elsewhere());
     insert(&mut holds, id, entry)
 }

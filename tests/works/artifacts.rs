@@ -128,6 +128,11 @@ impl Story for Refusals {
         assert_eq!(fs::read_to_string(&into)?, "mine");
         artifact.fetch(&into).overwrite(true).await?;
         assert!(into.join("weights").exists());
+        // Several at once: each succeeds, and nothing is left of those that others have replaced.
+        let fetches = (0..4).map(|_| artifact.fetch(&into).overwrite(true).into_future());
+        futures::future::try_join_all(fetches).await?;
+        let hidden = fs::read_dir(place)?.filter_map(Result::ok);
+        assert_eq!(hidden.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b".")).count(), 0);
         let error = told(artifact.fetch(place.join("..")).await.unwrap_err());
         assert!(error.contains("cannot be the name"), "{error}");
         let error = told(artifact.fetch(into.join("weights/below")).await.unwrap_err());

@@ -124,6 +124,22 @@ impl Story for Refusals {
             drive.delete("it").await?;
         }
 
+        // A pipe is not waited for, wherever it is.
+        let pipes = [place.join("pipe"), place.join("drives/reports/pipe")];
+        for pipe in &pipes {
+            assert!(std::process::Command::new("mkfifo").arg(pipe).status()?.success());
+        }
+        let errors = [
+            drive.put("it", &pipes[0]).await.unwrap_err(),
+            drive.read("pipe").await.unwrap_err(),
+            drive.exists("pipe").await.unwrap_err(),
+            drive.delete("pipe").await.unwrap_err(),
+        ];
+        for error in errors {
+            assert!(error.to_string().contains("not a regular file"), "{error}");
+        }
+        pipes.iter().try_for_each(fs::remove_file)?;
+
         drive.put_bytes("it", "new").await?;
         fs::write(place.join("mine"), "mine")?;
         let error = drive.get("it", place.join("mine")).await.unwrap_err().to_string();
@@ -162,6 +178,38 @@ impl Story for Progress {
         }
         Ok(())
     }
+}
+
+#[derive(Default)]
+struct Directories;
+
+impl Story for Directories {
+    async fn tell(place: &Path, _: &mut WorkContext<Teller<Self>>) -> Result<()> {
+        let drive = Drive::new("reports");
+        // A directory is part of the names of files, as in a bucket: without files it is not there.
+        for name in ["d/x", "d/y/z", "d", "d/x/y"] {
+            drive.put_bytes(name, name).await?;
+            assert_eq!(drive.read(name).await?, name);
+            drive.delete(name).await?;
+            assert!(!place.join("drives/reports/d").exists(), "{name}");
+        }
+        // Nor where something else has made it.
+        fs::create_dir_all(place.join("drives/reports/d/e/f"))?;
+        drive.put_bytes("d", "file").await?;
+        assert_eq!(drive.read("d").await?, "file");
+        drive.delete("d").await?;
+
+        drive.put_bytes("d/x", "x").await?;
+        assert!(drive.put_bytes("d", "file").await.is_err(), "there is a file below");
+        assert_eq!(drive.read("d/x").await?, "x");
+        Ok(())
+    }
+}
+
+/// A name can be that of a file when the files whose names began with it were deleted.
+#[test]
+fn directories_without_files_are_not_in_the_way() {
+    tell::<Directories>();
 }
 
 #[test]

@@ -88,7 +88,7 @@ impl Artifact {
         let packing = Packing::of(path)?;
         let no_room = |why: FetchError| ArtifactError::NoRoom { path: path.to_owned(), why: why.to_string() };
         let id = new_id();
-        let spill = SpillWriter::begin(id, packing.length()).map_err(no_room)?;
+        let spill = SpillWriter::begin(packing.length()).map_err(no_room)?;
         let mut both = Both { spill, outline: OutlineWriter::new() };
         let directory = both.spill.directory().to_owned();
         packing.write(&mut both, |error| ArtifactError::NoRoom {

@@ -197,7 +197,7 @@ impl Entry {
                 Ok(value)
             }
             Target::File => {
-                let mut writer = SpillWriter::begin(want.id, length)?;
+                let mut writer = SpillWriter::begin(length)?;
                 let mut reader = Reception::new(&outline, &mut *chunks, counter, &want.what).reader();
                 let mut buffer = vec![0; CHUNK];
                 loop {

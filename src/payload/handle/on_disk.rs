@@ -28,7 +28,7 @@ impl<T> Payload<T> {
     pub(in crate::payload) fn on_disk(made: OnDisk, of: &str, app: AppId, origin: &ActorPath) -> Self {
         let OnDisk { id, file, outline, type_name } = made;
         let reference = Arc::new(Reference::new(id, &outline, of, origin));
-        let entry = Entry::of_file(id, file, outline, type_name);
+        let entry = Entry::of_file(file, outline, type_name);
         Self { reference, hold: Some(store::made(id, entry)), maker: Some(app), value: OnceLock::new() }
     }
 

@@ -2,7 +2,11 @@
 
 use super::office::{Errand, open, summary, value};
 
-crate::tests![more_values_than_there_is_memory_for_wait_on_disk, without_room_the_error_says_what_to_do,];
+crate::tests![
+    more_values_than_there_is_memory_for_wait_on_disk,
+    pipes_of_others_in_the_directory_are_not_waited_for,
+    without_room_the_error_says_what_to_do,
+];
 
 /// A directory that is removed in the end.
 struct Scratch(std::path::PathBuf);
@@ -47,6 +51,24 @@ fn more_values_than_there_is_memory_for_wait_on_disk() {
         open.until(clerk, |usage| usage.memory == 0 && usage.disk == 0);
     }
     assert_eq!(std::fs::read_dir(&scratch.0).unwrap().count(), 0, "no file is left");
+    open.app.stop().result.unwrap();
+}
+
+/// What others have put into the directory for payloads is not opened: a pipe there would be waited for.
+fn pipes_of_others_in_the_directory_are_not_waited_for() {
+    let scratch = Scratch::new("pipes");
+    let theirs = scratch.0.join("flowright-payloads-0000000000000000");
+    std::fs::create_dir(&theirs).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(theirs.join("lock")).status();
+    assert!(made.unwrap().success());
+    let directory = scratch.argument();
+    let arguments = ["--payload-memory", "1", "--payload-dir", &directory];
+    let open = open(["m", "thread", "thread"], &arguments, |office, _| {
+        office.a.run(Errand::Make { count: 5, length: 1_000_000, seed: 1 });
+        Ok(())
+    });
+    open.app.wait_for_work("a", |work| work.successes == 1);
+    open.until("a", |usage| usage.disk >= 4_000_000);
     open.app.stop().result.unwrap();
 }
 
