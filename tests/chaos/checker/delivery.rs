@@ -1,0 +1,151 @@
+//! The rule `delivery`: which messages that were accepted and never handled are excused.
+
+use std::collections::HashMap;
+
+use super::Report;
+use super::facts::{Death, Facts, GRACE, MessageFacts, SECOND, SLACK, Time};
+use crate::records::{Event, Kind, Life, Outcome, Role};
+
+/// How long a message may be on its way, or wait in a mailbox, where nothing disturbs it.
+const UNDER_WAY: Time = 20 * SECOND;
+/// How long what a process has sent may take to leave it.
+const LEAVING: Time = 3 * SECOND;
+
+/// A `tell` that was accepted is handled, unless the receiver or the sender was lost on the way.
+pub(super) fn delivery(facts: &Facts<'_>, report: &mut Report) {
+    let later = handled_later(facts);
+    for message in facts.messages.values() {
+        if message.kind == Kind::Ask || !message.handled.is_empty() {
+            continue;
+        }
+        let Some((sent, Outcome::Accepted)) = message.sent else { continue };
+        report.count("accepted and not handled");
+        let lost = Lost {
+            tried: message.trying.at,
+            accepted: sent.at,
+            later: later.get(&key(message)).and_then(|all| {
+                // The first that was sent after it and was handled.
+                all.iter().filter(|(tried, _)| *tried > sent.at).map(|(_, handled)| *handled).min()
+            }),
+        };
+        match excuse(facts, message, &lost) {
+            Some(why) => report.count(format!("excused, as {why}")),
+            None => {
+                let mut records = message.records();
+                let lives = facts.of_work.get(&(message.epoch, message.to)).into_iter().flatten();
+                // The incarnations of the receiver about that time.
+                let near = |at: Time| at + 30 * SECOND > lost.tried && at < lost.accepted + 30 * SECOND;
+                for life in lives.map(|life| &facts.lives[life]).filter(|life| near(life.began)) {
+                    records.push(life.record.clone());
+                }
+                let handled = match lost.later {
+                    Some(at) => format!("; a later one was handled at {:.6} s", at as f64 / 1e6),
+                    None => String::new(),
+                };
+                let text = format!(
+                    "a message of {} to {} was accepted and never handled{handled}",
+                    who(facts, message.from),
+                    message.to
+                );
+                report.violation("delivery", text, records);
+            }
+        }
+    }
+}
+
+fn who(facts: &Facts<'_>, life: Life) -> String {
+    match facts.lives.get(&life) {
+        Some(facts_of) => format!("{} (on {})", facts_of.work, facts.place(facts_of.pid)),
+        None => "http".to_owned(),
+    }
+}
+
+type Key<'a> = (Life, u32, &'a str);
+
+fn key<'a>(message: &MessageFacts<'a>) -> Key<'a> {
+    (message.from, message.epoch, message.to)
+}
+
+/// Of each sender and receiver, when messages were sent that were handled, and when.
+fn handled_later<'a>(facts: &Facts<'a>) -> HashMap<Key<'a>, Vec<(Time, Time)>> {
+    let mut all = HashMap::<_, Vec<_>>::new();
+    for message in facts.messages.values() {
+        if let Some((handled, _)) = message.handled.first() {
+            all.entry(key(message)).or_default().push((message.trying.at, handled.at));
+        }
+    }
+    all
+}
+
+/// A message that was not handled.
+struct Lost {
+    tried: Time,
+    accepted: Time,
+    /// When a later one of the same sender was handled: it was lost before.
+    later: Option<Time>,
+}
+
+/// Why it may have been lost.
+fn excuse(facts: &Facts<'_>, message: &MessageFacts<'_>, lost: &Lost) -> Option<&'static str> {
+    let sender = facts.place_of(message.from);
+    if facts.end_of_head(message.epoch).is_some_and(|end| end < lost.accepted + UNDER_WAY) {
+        return Some("the head had ended");
+    }
+    if is_sender_lost(facts, message.from, &sender, lost) {
+        return Some("the sender was lost");
+    }
+    let empty = Vec::new();
+    let lives = facts.of_work.get(&(message.epoch, message.to)).unwrap_or(&empty);
+    for life in lives {
+        let Some(death) = facts.death(*life) else { continue };
+        if concerns(facts, &death, &sender, &facts.place_of(*life), lost) {
+            return Some(if death.orderly { "the receiver was stopped" } else { "the receiver was lost" });
+        }
+    }
+    let was_there = lives.iter().any(|life| {
+        let began = facts.lives[life].began;
+        began <= lost.accepted && facts.death(*life).is_none_or(|death| death.known >= lost.tried)
+    });
+    if !was_there && is_a_node_lost(facts, lost) {
+        return Some("the receiver had no place, and a node was lost");
+    }
+    if message.to.starts_with("extras.") && was_removed(facts, message.to, lost) {
+        return Some("the receiver was removed");
+    }
+    None
+}
+
+/// Whether a message can have been on its way to an incarnation when that ended, by what its sender knew.
+fn concerns(facts: &Facts<'_>, death: &Death, sender: &str, receiver: &str, lost: &Lost) -> bool {
+    let known = facts.settled(&[sender, receiver], death.from, death.known);
+    let under_way = facts.settled(&[sender, receiver], lost.tried, lost.accepted + UNDER_WAY);
+    lost.tried <= known && death.from <= under_way && lost.later.is_none_or(|later| later >= death.from)
+}
+
+/// What a process has accepted and not sent yet is lost with it.
+fn is_sender_lost(facts: &Facts<'_>, life: Life, place: &str, lost: &Lost) -> bool {
+    let Some(sender) = facts.lives.get(&life) else { return false };
+    let left = facts.settled(&[place], lost.tried, lost.accepted + LEAVING);
+    let given_up = sender.ended.filter(|(_, orderly)| !orderly).map(|(at, _)| at);
+    let process = facts.end_of_process(sender.pid);
+    // Given up by the head, it may go on for a while where it is.
+    let replaced = sender.next_began.filter(|_| sender.ended.is_none_or(|(_, orderly)| !orderly));
+    [given_up, process, replaced].into_iter().flatten().any(|at| at <= left)
+}
+
+fn is_a_node_lost(facts: &Facts<'_>, lost: &Lost) -> bool {
+    let (from, to) = (lost.tried.saturating_sub(GRACE + SLACK), lost.accepted + UNDER_WAY);
+    let ended = facts.processes.iter().any(|(pid, process)| {
+        matches!(process.role, Some(Role::Node { .. }))
+            && facts.end_of_process(*pid).is_some_and(|at| (from..to).contains(&at))
+    });
+    ended || facts.disturbances.iter().any(|(_, begun, ended, _)| *begun < to && *ended > from)
+}
+
+fn was_removed(facts: &Facts<'_>, work: &str, lost: &Lost) -> bool {
+    facts.records.iter().any(|record| {
+        matches!(&record.event, Event::Ordered { work: other, what } if other == work && what == "remove")
+            && record.at + UNDER_WAY > lost.tried
+            && record.at < lost.accepted + UNDER_WAY
+    })
+}

@@ -1,0 +1,261 @@
+//! The records, sorted by what they are about.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::records::{Event, HTTP, Kind, Life, Outcome, Record, Role};
+
+/// Microseconds of the machine's clock.
+pub(crate) type Time = u64;
+
+pub(crate) const SECOND: Time = 1_000_000;
+/// How long the loss of a node may go unnoticed: the grace period of a run, and a moment on a busy machine.
+pub(crate) const GRACE: Time = 2_500_000 + SECOND;
+/// How long news of the head may take to nodes that nothing disturbs.
+pub(crate) const SLACK: Time = 2 * SECOND;
+
+/// One incarnation of a Work.
+pub(crate) struct LifeFacts<'a> {
+    pub(crate) record: &'a Record,
+    pub(crate) work: &'a str,
+    pub(crate) epoch: u32,
+    pub(crate) began: Time,
+    /// When and whether in good order.
+    pub(crate) ended: Option<(Time, bool)>,
+    pub(crate) pid: u32,
+    /// When the next incarnation of the Work began.
+    pub(crate) next_began: Option<Time>,
+}
+
+#[derive(Default)]
+pub(crate) struct ProcessFacts<'a> {
+    pub(crate) role: Option<&'a Role>,
+    /// The head that has started it for a Work.
+    pub(crate) head: Option<u32>,
+    /// When it was told to end, or was killed.
+    pub(crate) told_to_end: Option<(Time, &'a str)>,
+    pub(crate) exited: Option<&'a Record>,
+}
+
+pub(crate) struct MessageFacts<'a> {
+    pub(crate) trying: &'a Record,
+    pub(crate) from: Life,
+    pub(crate) to: &'a str,
+    pub(crate) kind: Kind,
+    /// Zero where it is not known.
+    pub(crate) epoch: u32,
+    pub(crate) sent: Option<(&'a Record, &'a Outcome)>,
+    /// The handlers that saw it.
+    pub(crate) handled: Vec<(&'a Record, Life)>,
+}
+
+impl MessageFacts<'_> {
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let sent = self.sent.iter().map(|(record, _)| (*record).clone());
+        let handled = self.handled.iter().map(|(record, _)| (*record).clone());
+        std::iter::once(self.trying.clone()).chain(sent).chain(handled).collect()
+    }
+}
+
+/// The end of an incarnation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Death {
+    /// From when on messages may have been lost by it.
+    pub(crate) from: Time,
+    /// When all others are to know of it, had nothing disturbed them.
+    pub(crate) known: Time,
+    pub(crate) orderly: bool,
+}
+
+pub(crate) struct Facts<'a> {
+    pub(crate) records: &'a [Record],
+    pub(crate) lives: HashMap<Life, LifeFacts<'a>>,
+    /// The incarnations of each Work under each head, as they began.
+    pub(crate) of_work: BTreeMap<(u32, &'a str), Vec<Life>>,
+    pub(crate) processes: HashMap<u32, ProcessFacts<'a>>,
+    pub(crate) messages: BTreeMap<&'a str, MessageFacts<'a>>,
+    /// Who was disturbed, from when to when and by what.
+    pub(crate) disturbances: Vec<(&'a str, Time, Time, &'a str)>,
+    pub(crate) heads: BTreeMap<u32, u32>,
+    pub(crate) phases: HashMap<&'a str, Time>,
+    pub(crate) small_disks: HashSet<&'a str>,
+    pub(crate) made_by: HashMap<&'a str, &'a Record>,
+}
+
+impl<'a> Facts<'a> {
+    pub(crate) fn new(records: &'a [Record]) -> Self {
+        let mut facts = Self {
+            records,
+            lives: HashMap::new(),
+            of_work: BTreeMap::new(),
+            processes: HashMap::new(),
+            messages: BTreeMap::new(),
+            disturbances: Vec::new(),
+            heads: BTreeMap::new(),
+            phases: HashMap::new(),
+            small_disks: HashSet::new(),
+            made_by: HashMap::new(),
+        };
+        // A message can be handled before its sender has recorded that it is sent, where these are two processes.
+        for record in records {
+            facts.take_sent(record);
+        }
+        for record in records {
+            facts.take(record);
+        }
+        for lives in facts.of_work.values() {
+            for pair in lives.windows(2) {
+                let next = facts.lives[&pair[1]].began;
+                facts.lives.get_mut(&pair[0]).expect("it is one of them").next_began = Some(next);
+            }
+        }
+        facts
+    }
+
+    fn take_sent(&mut self, record: &'a Record) {
+        if let Event::Trying { life, id, to, epoch, kind } = &record.event {
+            let (epoch, kind) = (*epoch, *kind);
+            let message = MessageFacts {
+                trying: record,
+                from: *life,
+                to,
+                kind,
+                epoch,
+                sent: None,
+                handled: Vec::new(),
+            };
+            self.messages.insert(id, message);
+        }
+    }
+
+    fn take(&mut self, record: &'a Record) {
+        let Record { at, pid, event } = record;
+        let at = *at;
+        match event {
+            Event::Began { life, work, epoch, .. } => {
+                let facts = LifeFacts {
+                    record,
+                    work,
+                    epoch: *epoch,
+                    began: at,
+                    ended: None,
+                    pid: *pid,
+                    next_began: None,
+                };
+                self.lives.insert(*life, facts);
+                self.of_work.entry((*epoch, work)).or_default().push(*life);
+            }
+            Event::Ended { life, orderly } => {
+                if let Some(life) = self.lives.get_mut(life) {
+                    life.ended.get_or_insert((at, *orderly));
+                }
+            }
+            Event::Sent { id, outcome } => {
+                if let Some(message) = self.messages.get_mut(id.as_str()) {
+                    message.sent = Some((record, outcome));
+                }
+            }
+            Event::Handled { life, id } => {
+                if let Some(message) = self.messages.get_mut(id.as_str()) {
+                    message.handled.push((record, *life));
+                }
+            }
+            Event::Made { parcel, .. } => drop(self.made_by.insert(parcel, record)),
+            Event::Spawned { child, role } => {
+                if let Role::Head { epoch } = role {
+                    self.heads.insert(*epoch, *child);
+                }
+                self.processes.entry(*child).or_default().role = Some(role);
+            }
+            Event::Found { child, epoch } => self.processes.entry(*child).or_default().head = Some(*epoch),
+            Event::Signalled { child, signal } if signal != "STOP" && signal != "CONT" => {
+                self.processes.entry(*child).or_default().told_to_end.get_or_insert((at, signal));
+            }
+            Event::Exited { child, .. } => {
+                self.processes.entry(*child).or_default().exited.get_or_insert(record);
+            }
+            Event::Disturbed { who, what } => self.disturbances.push((who, at, Time::MAX, what)),
+            Event::Calm { who, what } => {
+                let mut open = self.disturbances.iter_mut().rev();
+                if let Some(begun) = open.find(|(other, _, to, why)| {
+                    *other == who.as_str() && *why == what.as_str() && *to == Time::MAX
+                }) {
+                    begun.2 = at;
+                }
+            }
+            Event::Phase { name } => drop(self.phases.insert(name, at)),
+            Event::SmallDisk { who } => drop(self.small_disks.insert(who)),
+            _ => {}
+        }
+    }
+
+    /// The node of a process, `head`, or the process itself.
+    pub(crate) fn place(&self, pid: u32) -> String {
+        match self.processes.get(&pid).and_then(|process| process.role) {
+            Some(Role::Node { name }) => name.clone(),
+            Some(Role::Head { .. }) => "head".to_owned(),
+            None => format!("process {pid}"),
+        }
+    }
+
+    /// When a process was told to end or has ended by itself.
+    pub(crate) fn end_of_process(&self, pid: u32) -> Option<Time> {
+        let process = self.processes.get(&pid)?;
+        let told = process.told_to_end.map(|(at, _)| at);
+        let exited = process.exited.map(|record| record.at);
+        told.into_iter().chain(exited).min()
+    }
+
+    /// When a head was told to end or was killed.
+    pub(crate) fn end_of_head(&self, epoch: u32) -> Option<Time> {
+        self.end_of_process(*self.heads.get(&epoch)?)
+    }
+
+    /// The end of an incarnation, if it has one.
+    pub(crate) fn death(&self, life: Life) -> Option<Death> {
+        let facts = self.lives.get(&life)?;
+        let process = self.end_of_process(facts.pid);
+        let head = self.end_of_head(facts.epoch);
+        let ended = facts.ended.map(|(at, _)| at);
+        let first = [ended, process, head, facts.next_began].into_iter().flatten().min()?;
+        // A node that was killed is missed only after a while.
+        let is_node = self.place(facts.pid) != "head" && !self.place(facts.pid).starts_with("process");
+        let noticed = process.map(|at| if is_node { at + GRACE } else { at });
+        let known = [ended, noticed, head, facts.next_began].into_iter().flatten().min()?;
+        let orderly = facts.ended.is_some_and(|(_, orderly)| orderly);
+        Some(Death { from: first.saturating_sub(SECOND), known: known + SLACK, orderly })
+    }
+
+    /// The latest time until which these places may not know what happened until `to`: whenever one of them is
+    /// disturbed then, it is the end of that, the grace period and a moment later.
+    pub(crate) fn settled(&self, places: &[&str], from: Time, to: Time) -> Time {
+        let mut until = to;
+        loop {
+            let before = until;
+            for (who, begun, ended, _) in &self.disturbances {
+                let concerns = *who == "*" || *who == "head" || places.contains(who);
+                if concerns && *begun <= until && *ended >= from {
+                    until = until.max(ended.saturating_add(GRACE + SLACK));
+                }
+            }
+            if until == before {
+                return until;
+            }
+        }
+    }
+
+    /// Whether any of these places is disturbed between these times.
+    pub(crate) fn is_disturbed(&self, places: &[&str], from: Time, to: Time) -> bool {
+        self.disturbances.iter().any(|(who, begun, ended, _)| {
+            (*who == "*" || places.contains(who)) && *begun <= to && *ended >= from
+        })
+    }
+
+    /// Where a sender is.
+    pub(crate) fn place_of(&self, life: Life) -> String {
+        match self.lives.get(&life) {
+            Some(facts) => self.place(facts.pid),
+            None if life == HTTP => "head".to_owned(),
+            None => "nowhere".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The head's API, as the conductor uses it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::Agent;
+
+/// Reaches the head of the moment.
+#[derive(Clone)]
+pub(crate) struct Api {
+    agent: Agent,
+    address: Arc<Mutex<Option<String>>>,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Status(u16, String),
+    /// The connection failed; what became of the request is not known.
+    None(String),
+}
+
+impl Answer {
+    pub(crate) fn ok(self) -> Result<Value, String> {
+        match self {
+            Self::Status(200..300, body) => serde_json::from_str(&body).map_err(|error| error.to_string()),
+            Self::Status(status, body) => Err(format!("{status}: {body}")),
+            Self::None(why) => Err(why),
+        }
+    }
+}
+
+impl Api {
+    pub(crate) fn new() -> Self {
+        let config = Agent::config_builder().http_status_as_error(false).proxy(None).max_redirects(0).build();
+        Self { agent: config.new_agent(), address: Arc::default() }
+    }
+
+    pub(crate) fn set_address(&self, address: Option<String>) {
+        *self.address.lock().unwrap_or_else(PoisonError::into_inner) = address;
+    }
+
+    pub(crate) fn address(&self) -> Option<String> {
+        self.address.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn get(&self, path: &str, limit: Duration) -> Answer {
+        let Some(address) = self.address() else { return Answer::None("there is no head".to_owned()) };
+        let request = self.agent.get(format!("http://{address}/{path}"));
+        read(request.config().timeout_global(Some(limit)).build().call())
+    }
+
+    pub(crate) fn post(&self, path: &str, body: Option<&Value>, limit: Duration) -> Answer {
+        let Some(address) = self.address() else { return Answer::None("there is no head".to_owned()) };
+        let request = self.agent.post(format!("http://{address}/{path}"));
+        let request = request.config().timeout_global(Some(limit)).build();
+        read(match body {
+            Some(body) => request.header("Content-Type", "application/json").send(body.to_string()),
+            None => request.send_empty(),
+        })
+    }
+
+    /// Asks a Work.
+    pub(crate) fn ask(&self, work: &str, message: &str, body: &Value, limit: Duration) -> Answer {
+        let path = format!("api/v1/works/{work}/messages/{message}?deadline={}", limit.as_secs_f64());
+        self.post(&path, Some(body), limit + Duration::from_secs(5))
+    }
+}
+
+fn read(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Answer {
+    match answer {
+        Ok(mut answer) => match answer.body_mut().read_to_string() {
+            Ok(body) => Answer::Status(answer.status().as_u16(), body),
+            Err(error) => Answer::None(error.to_string()),
+        },
+        Err(error) => Answer::None(error.to_string()),
+    }
+}

@@ -1,0 +1,94 @@
+//! Whole Apps under random faults: a head, nodes and processes of Works, with a network between them that breaks.
+//!
+//! A seed decides what there is, what is sent and which faults happen ([`plan`]). All processes record what they do
+//! ([`records`]), and a checker that knows nothing of the product judges the records ([`checker`]).
+//!
+//! `FLOWRIGHT_CHAOS_SEED` selects one seed, `FLOWRIGHT_CHAOS_SECONDS` how long the faults of a seed go on, and
+//! `FLOWRIGHT_CHAOS_RUNS` how many random seeds there are.
+
+mod checker;
+mod conduct;
+#[path = "../remote/held.rs"]
+#[allow(dead_code, reason = "the other tests need more of it")]
+mod held;
+mod http;
+mod plan;
+#[path = "../remote/process.rs"]
+#[allow(dead_code, reason = "the other tests need more of it")]
+mod process;
+mod processes;
+#[path = "../remote/proxy.rs"]
+#[allow(dead_code, reason = "the other tests need more of it")]
+mod proxy;
+mod records;
+mod stage;
+mod works;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use self::process::VARIABLE;
+
+/// Seeds that are always run.
+const FIXED: [u64; 2] = [1, 2];
+/// How long the faults of each seed go on, unless it is said.
+const SECONDS: u64 = 20;
+
+fn main() -> ExitCode {
+    if std::env::var_os(VARIABLE).is_some() {
+        return works::program();
+    }
+    let number = |name: &str| {
+        let text = std::env::var(name).ok()?;
+        Some(
+            text.parse::<u64>()
+                .unwrap_or_else(|_| panic!("{name} has to be a whole number, and is `{text}`")),
+        )
+    };
+    let lasts = Duration::from_secs(number("FLOWRIGHT_CHAOS_SECONDS").unwrap_or(SECONDS));
+    let random =
+        || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    let mut rng = plan::Rng::new(random());
+    let mut some = |count: u64| (0..count).map(|_| rng.below(1_000_000)).collect::<Vec<_>>();
+    let seeds = match (number("FLOWRIGHT_CHAOS_SEED"), number("FLOWRIGHT_CHAOS_RUNS")) {
+        (Some(seed), runs) => (seed..seed + runs.unwrap_or(1)).collect(),
+        (None, Some(runs)) => some(runs),
+        (None, None) => [FIXED.to_vec(), some(1)].concat(),
+    };
+    let tests = [checker::tests::TESTS, plan::TESTS].concat().into_iter();
+    let mut trials: Vec<_> = tests
+        .map(|(name, test)| {
+            Trial::test(name, move || {
+                test();
+                Ok(())
+            })
+        })
+        .collect();
+    trials
+        .extend(seeds.into_iter().map(|seed| Trial::test(format!("seed_{seed}"), move || run(seed, lasts))));
+    let mut arguments = Arguments::from_args();
+    // A run has all of the machine.
+    arguments.test_threads = Some(1);
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn run(seed: u64, lasts: Duration) -> Result<(), Failed> {
+    let again = format!(
+        "FLOWRIGHT_CHAOS_SEED={seed} FLOWRIGHT_CHAOS_SECONDS={} cargo test --features chaos-tests --test chaos seed_",
+        lasts.as_secs()
+    );
+    println!("seed {seed}: again by `{again}`");
+    let began = Instant::now();
+    let directory = conduct::conduct(seed, lasts);
+    let report = checker::check(&records::read(&directory));
+    println!("seed {seed}, {:.0} s: {report}", began.elapsed().as_secs_f64());
+    if report.violations.is_empty() {
+        let _ = std::fs::remove_dir_all(&directory);
+        return Ok(());
+    }
+    let rules: std::collections::BTreeSet<_> =
+        report.violations.iter().map(|violation| violation.rule).collect();
+    Err(format!("{rules:?} violated; the records are in {}; again by `{again}`", directory.display()).into())
+}

@@ -1,0 +1,309 @@
+//! The records of one run: one JSON line for each event, written by all processes that take part.
+//!
+//! Each process appends to a file of its own, which it opens before anything else, so that a process that is short of
+//! descriptors can still record. A line is written by one `write`: a process that is killed leaves whole lines only.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+/// The environment variable that names the directory of the run.
+pub(crate) const DIRECTORY: &str = "FLOWRIGHT_CHAOS_DIR";
+
+/// One event, when it happened and in which process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Microseconds of the machine's monotonic clock, which all processes share.
+    pub(crate) at: u64,
+    pub(crate) pid: u32,
+    pub(crate) event: Event,
+}
+
+/// Number of one incarnation of a Work, unique within a run.
+pub(crate) type Life = u64;
+
+/// The sender number of questions that are asked over HTTP.
+pub(crate) const HTTP: Life = 0;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Event {
+    // By the bodies of Works.
+    /// An incarnation began; `epoch` counts the heads, `generation` the incarnations that its state remembers.
+    Began {
+        life: Life,
+        work: String,
+        epoch: u32,
+        generation: u64,
+    },
+    /// An incarnation ended: asked to (`orderly`), or dropped.
+    Ended {
+        life: Life,
+        orderly: bool,
+    },
+    /// A message is about to be sent.
+    Trying {
+        life: Life,
+        id: String,
+        to: String,
+        epoch: u32,
+        kind: Kind,
+    },
+    /// What the sender was told of it.
+    Sent {
+        id: String,
+        outcome: Outcome,
+    },
+    /// A handler began with a message.
+    Handled {
+        life: Life,
+        id: String,
+    },
+    /// A state is about to be published.
+    Published {
+        life: Life,
+        version: u64,
+    },
+    RunBegan {
+        life: Life,
+        run: u64,
+    },
+    RunEnded {
+        life: Life,
+        run: u64,
+    },
+    /// A payload was made.
+    Made {
+        life: Life,
+        parcel: String,
+        length: u64,
+    },
+    /// A payload was read, or not.
+    Read {
+        life: Life,
+        parcel: String,
+        reading: Reading,
+    },
+
+    // By the Flow.
+    /// The Flow sees a state that it has not seen before.
+    Saw {
+        epoch: u32,
+        work: String,
+        life: Life,
+        generation: u64,
+        version: u64,
+    },
+    /// The Flow sees that a run has succeeded.
+    SawRun {
+        epoch: u32,
+        work: String,
+        run: u64,
+    },
+
+    // By the conductor.
+    /// A process was started.
+    Spawned {
+        child: u32,
+        role: Role,
+    },
+    /// A process of a Work was found below a head.
+    Found {
+        child: u32,
+        epoch: u32,
+    },
+    Signalled {
+        child: u32,
+        signal: String,
+    },
+    /// A process has ended; `wanted` when the conductor had asked for it.
+    Exited {
+        child: u32,
+        code: Option<i32>,
+        signal: Option<i32>,
+        wanted: bool,
+    },
+    /// A fault begins that disturbs messages from and to a node, the head (`head`) or everybody (`*`).
+    Disturbed {
+        who: String,
+        what: String,
+    },
+    /// The disturbance is over.
+    Calm {
+        who: String,
+        what: String,
+    },
+    /// A Work is about to be stopped, started, restarted, added or removed.
+    Ordered {
+        work: String,
+        what: String,
+    },
+    Phase {
+        name: String,
+    },
+    /// At the end: whether `from` reached `to` by an address that it has from `source`.
+    Reached {
+        from: String,
+        to: String,
+        source: String,
+        error: Option<String>,
+    },
+    /// Whether a Work was up in time after the faults.
+    Up {
+        work: String,
+        error: Option<String>,
+    },
+    /// What a process holds.
+    Measured {
+        child: u32,
+        phase: String,
+        held: Held,
+    },
+    /// A process or a file that was found after the end.
+    Left {
+        what: String,
+    },
+    /// A line of a log that says that the product has panicked or was aborted.
+    Crashed {
+        log: String,
+        line: String,
+    },
+    /// The payloads of a node are on a disk that is soon full.
+    SmallDisk {
+        who: String,
+    },
+    /// A fault that could not be made on this machine.
+    Skipped {
+        what: String,
+        why: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    Tell,
+    TryTell,
+    Ask,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Outcome {
+    /// A `tell` was accepted.
+    Accepted,
+    /// An `ask` was answered, and the answer was the right one.
+    Answered,
+    /// The error says that no handler has seen the message.
+    NotHandled(String),
+    /// The error says that a handler may have seen the message.
+    Unclear(String),
+    /// The sender gave up before it was told anything.
+    Cancelled,
+    /// Something that must never happen, such as a wrong answer.
+    Wrong(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Reading {
+    /// The content has the checksum that its maker has given.
+    Verified,
+    /// It has another.
+    Different,
+    /// The error says that the value is lost.
+    Lost(String),
+    /// The error says that there was no room.
+    NoRoom(String),
+    /// It had not come in time.
+    Late,
+    /// The reader was ended before.
+    Cancelled,
+    /// Any other error.
+    Failed(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Role {
+    Head { epoch: u32 },
+    Node { name: String },
+}
+
+/// What a process holds at one time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    pub(crate) descriptors: u64,
+    pub(crate) threads: u64,
+    /// Resident memory in bytes.
+    pub(crate) memory: u64,
+    /// Works that live in it.
+    pub(crate) works: u64,
+    /// Files and directories below its directory for payloads.
+    pub(crate) entries: u64,
+    /// Processor time in milliseconds, over the period of measuring.
+    pub(crate) busy_ms: u64,
+    /// How long was measured, in milliseconds.
+    pub(crate) measured_ms: u64,
+}
+
+/// The time on the machine's monotonic clock, in microseconds.
+pub(crate) fn now() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
+}
+
+/// The directory of the run that this process takes part in.
+pub(crate) fn directory() -> PathBuf {
+    std::env::var_os(DIRECTORY).map(PathBuf::from).expect("a process of a run is told its directory")
+}
+
+/// Appends to the file of one process.
+pub(crate) struct Recorder(File);
+
+impl Recorder {
+    pub(crate) fn new(run: &Path) -> Self {
+        let path = run.join("records").join(format!("{}-{}.jsonl", std::process::id(), now()));
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        Self(file.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
+    }
+
+    pub(crate) fn record(&self, event: Event) {
+        let record = Record { at: now(), pid: std::process::id(), event };
+        let mut line = serde_json::to_vec(&record).expect("a record is plain data");
+        line.push(b'\n');
+        (&self.0).write_all(&line).expect("the records' disk has room");
+    }
+}
+
+static RECORDER: OnceLock<Recorder> = OnceLock::new();
+
+/// Opens the file of this process.
+pub(crate) fn open() {
+    RECORDER.get_or_init(|| Recorder::new(&directory()));
+}
+
+/// Records an event of this process, which has called [`open`].
+pub(crate) fn record(event: Event) {
+    RECORDER.get().expect("the records were opened first").record(event);
+}
+
+/// A number that no other call gives within a run.
+pub(crate) fn unique() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    u64::from(std::process::id()) * 10_000_000 + NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// All records of a run in the order of time. The last line of a file may be cut off where its disk was full.
+pub(crate) fn read(run: &Path) -> Vec<Record> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(run.join("records")).into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        for line in text.lines() {
+            let record = serde_json::from_str(line);
+            all.push(record.unwrap_or_else(|error| panic!("{}: {error}: {line}", entry.path().display())));
+        }
+    }
+    // Stable: events of one process at the same microsecond keep their order.
+    all.sort_by_key(|record: &Record| record.at);
+    all
+}
