@@ -38,10 +38,7 @@ pub(super) fn delivery(facts: &Facts<'_>, report: &mut Report) {
                 for life in lives.map(|life| &facts.lives[life]).filter(|life| near(life.began)) {
                     records.push(life.record.clone());
                 }
-                let handled = match lost.later {
-                    Some(at) => format!("; a later one was handled at {:.6} s", at as f64 / 1e6),
-                    None => String::new(),
-                };
+                let handled = if lost.later.is_some() { "; a later one was handled" } else { "" };
                 let text = format!(
                     "a message of {} to {} was accepted and never handled{handled}",
                     who(facts, message.from),

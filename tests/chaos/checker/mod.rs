@@ -18,14 +18,14 @@ mod rules;
 #[path = "tests.rs"]
 pub(crate) mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use self::facts::Facts;
 use crate::records::Record;
 
-/// So many violations of a rule are shown.
-const SHOWN: usize = 12;
+/// So many different violations of a rule are shown.
+const SHOWN: usize = 20;
 
 /// A rule that was broken, with what shows it.
 #[derive(Debug)]
@@ -81,8 +81,14 @@ impl fmt::Display for Report {
         }
         for (rule, violations) in by_rule {
             writeln!(f, "rule `{rule}` is violated {} times:", violations.len())?;
-            for violation in violations.iter().take(SHOWN) {
-                writeln!(f, "- {}", violation.text)?;
+            let mut alike = BTreeMap::<&str, usize>::new();
+            violations.iter().for_each(|violation| *alike.entry(&violation.text).or_default() += 1);
+            let mut shown = BTreeSet::new();
+            let first = violations.iter().filter(|violation| shown.insert(&violation.text));
+            for violation in first.take(SHOWN) {
+                let times = alike[violation.text.as_str()];
+                let times = if times > 1 { format!(" ({times} times)") } else { String::new() };
+                writeln!(f, "- {}{times}", violation.text)?;
                 for Record { at, pid, event } in &violation.records {
                     writeln!(f, "    {:.6} s, process {pid}: {event:?}", *at as f64 / 1e6)?;
                 }
