@@ -97,6 +97,7 @@ mod flow;
 mod http;
 mod id;
 mod payload;
+mod printable;
 mod recorder;
 mod remote;
 pub mod state;

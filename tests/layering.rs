@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules at the top of the crate and their floors; `lib.rs`, which exports from all of them, has none.
-const FLOORS: [(&str, u32); 17] = [
+const FLOORS: [(&str, u32); 18] = [
     ("id", 0),
     ("error", 0),
     ("files", 1),
+    ("printable", 1),
     ("recorder", 1),
     ("trace", 1),
     ("wire", 1),

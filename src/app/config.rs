@@ -8,11 +8,8 @@ use serde::Deserialize;
 
 use crate::payload::StoreSettings;
 use crate::remote::SessionSettings;
-use crate::transport::{Security, Tls, TlsFiles, Token, TransportError};
+use crate::transport::{Security, TOKEN_VARIABLE, Tls, TlsFiles, Token, TransportError};
 use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
-
-/// The environment variable that may hold the secret that all processes share.
-const TOKEN_VARIABLE: &str = "FLOWRIGHT_TOKEN";
 
 /// How an App is run. The command line wins over a configuration file, the file over the code.
 ///
@@ -64,7 +61,8 @@ pub struct Config {
     pub grace_seconds: Option<u64>,
     /// Where nodes join: an address and a port, at port 0 any free one; none may join by default.
     pub listen: Option<String>,
-    /// A file with the secret that all processes share; the variable `FLOWRIGHT_TOKEN` has it otherwise.
+    /// A file with the secret that all processes share; the variable `FLOWRIGHT_TOKEN` has it otherwise. Without either, and
+    /// without certificates, a head on a loopback address makes a secret that nodes of its user on its machine find.
     pub token_file: Option<PathBuf>,
     /// The certificate with which this process proves itself to others over TLS, as a PEM file; all that goes to and comes
     /// from other machines is encrypted then. It has to be for the DNS name `flowright`. Works with processes of their
@@ -121,13 +119,12 @@ impl Config {
         }
     }
 
-    /// The arguments that say the same to processes of this machine. Other nodes pull payloads from these as they do from
+    /// The arguments that say the same to processes of this machine, but for the token. Other nodes pull payloads from these as they do from
     /// here, hence the certificates.
     pub(super) fn for_processes(&self) -> Vec<String> {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let number = |number: &Option<u64>| number.as_ref().map(u64::to_string);
         let all = [
-            ("--token-file", path(&self.token_file)),
             ("--tls-cert", path(&self.tls_cert)),
             ("--tls-key", path(&self.tls_key)),
             ("--tls-ca", path(&self.tls_ca)),

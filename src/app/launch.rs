@@ -260,7 +260,9 @@ impl App {
         let program =
             self.process.clone().unwrap_or_else(|| Arc::new(|| Ok(Command::new(std::env::current_exe()?))));
         let arguments = self.config.for_processes();
-        Ok(HeadOptions { bridge: self.bridge_options()?, process: ProcessCommand { program, arguments } })
+        let mut bridge = self.bridge_options()?;
+        bridge.security = bridge.security.of_head();
+        Ok(HeadOptions { bridge, process: ProcessCommand { program, arguments } })
     }
 }
 

@@ -35,8 +35,10 @@ pub(crate) fn run_as_node(
 ) -> Result<Option<String>, AppError> {
     let NodeArguments { join, name, labels, resources, listen } = arguments;
     let system = System::new();
+    let mut bridge = app.bridge_options()?;
+    bridge.security = bridge.security.of_node(&join);
     let options = NodeOptions {
-        bridge: app.bridge_options()?,
+        bridge,
         spawner: spawner(Arbiter::current()),
         kinds: app.works(),
         join,

@@ -1,8 +1,8 @@
 //! `--log-dir`: all that is logged, in files that are rotated.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use chrono::{DateTime, SecondsFormat, Utc};
 
 use crate::app::{LogLine, also_log_to};
+use crate::printable::{lines, one_line};
 
 /// The name of the file that is written; older ones end in `.1`, `.2` and so on.
 const NAME: &str = "app.log";
@@ -25,7 +26,7 @@ const WAITING: usize = 8192;
 
 /// Writes what is logged from now on into this directory, which is made if it is not there.
 pub(super) fn write_to(directory: &Path) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let mut files = Files::open(directory.to_owned(), LARGEST)?;
     let (sender, lines) = sync_channel(WAITING);
     std::thread::Builder::new().name("log-files".to_owned()).spawn(move || write_all(&lines, &mut files))?;
@@ -54,16 +55,16 @@ fn written(line: &LogLine) -> String {
     let time = DateTime::<Utc>::from(line.time).to_rfc3339_opts(SecondsFormat::Millis, true);
     let mut out = format!("{time} {:5} [", line.level);
     if let Some(work) = &line.work {
-        out.push_str(&work.to_string());
+        out.push_str(&one_line(&work.to_string()));
         if let Some(run) = line.run {
             out.push_str(&format!("#{run}"));
         }
         out.push_str(" on ");
     }
-    out.push_str(line.node.as_deref().unwrap_or("head"));
+    out.push_str(&one_line(line.node.as_deref().unwrap_or("head")));
     out.push_str("] ");
-    // One line is one line.
-    out.push_str(&line.text.replace('\n', "\n    "));
+    // Another line of the same text is told from a new one.
+    out.push_str(&lines(&line.text).replace('\n', "\n    "));
     out.push('\n');
     out
 }
@@ -108,6 +109,8 @@ impl Files {
         if !metadata.is_file() {
             return Err(no_file());
         }
+        // One that was made by an earlier version; one of another user keeps its mode.
+        let _ = file.set_permissions(Permissions::from_mode(0o600));
         let length = metadata.len();
         Ok(Self { directory, out: BufWriter::new(file), length, largest })
     }
@@ -151,6 +154,9 @@ mod tests {
         let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap();
         let newest = (read("app.log"), read("app.log.1"), read("app.log.7"));
         let count = fs::read_dir(&directory).unwrap().count();
+        for entry in fs::read_dir(&directory).unwrap() {
+            assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        }
         // What is there is gone on with.
         let length = Files::open(directory.clone(), 10).unwrap().length;
         fs::remove_dir_all(&directory).unwrap();

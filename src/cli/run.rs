@@ -12,6 +12,7 @@ use super::args::{Args, Asked, UsageError, completions};
 use crate::app::{App, AppError, AppHandle};
 use crate::app::{forwarding, keeping};
 use crate::http;
+use crate::printable::lines;
 use crate::trace::export;
 use crate::transport::TransportError;
 
@@ -196,13 +197,13 @@ async fn wait(app: AppHandle, mut signals: Signals) -> Result<(), ()> {
 
 /// Prints a line; whether somebody still reads is no matter of the App's.
 pub(super) fn say(line: &str) {
-    let _ = writeln!(io::stdout().lock(), "{line}");
+    let _ = writeln!(io::stdout().lock(), "{}", lines(line));
 }
 
 /// Told the moment it happens, whatever has still to be stopped.
 pub(super) fn report(error: &AppError) {
     let mut stderr = io::stderr().lock();
-    let _ = writeln!(stderr, "ERROR: {error}");
+    let _ = writeln!(stderr, "ERROR: {}", lines(&error.to_string()));
 }
 
 pub(super) fn wrong_usage(error: &UsageError) -> ExitCode {
@@ -248,12 +249,17 @@ pub(super) fn init_node_log(level: log::LevelFilter, is_process: bool) {
 
 fn logger(level: log::LevelFilter) -> env_logger::Builder {
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(level).format(|out, record| writeln!(out, "{}: {}", record.level(), record.args()));
+    builder.filter_level(level).format(|out, record| {
+        // Much of what is logged quotes what nodes, Works and strangers have said.
+        writeln!(out, "{}: {}", record.level(), lines(&record.args().to_string()))
+    });
     if level < log::LevelFilter::Debug {
         // The server announces each of its own steps at this level.
-        for module in ["actix_server", "actix_web", "actix_http"] {
+        for module in ["actix_server", "actix_web"] {
             builder.filter_module(module, level.min(log::LevelFilter::Warn));
         }
+        // What clients do wrong is an error to this one, as often as they do it.
+        builder.filter_module("actix_http", log::LevelFilter::Off);
     }
     builder
 }

@@ -23,7 +23,7 @@ use super::references::Source;
 use super::session::SessionSettings;
 use crate::id::AppId;
 use crate::payload::{Hold, Holds, PayloadId};
-use crate::transport::{Connection, Endpoint, Limits, Security, TransportError};
+use crate::transport::{Complaints, Connection, Endpoint, Limits, Security, TransportError};
 use crate::work::Task;
 
 /// Puts a task among the local ones of the thread that a bridge lives on, from any thread.
@@ -75,6 +75,7 @@ pub(crate) struct Bridge {
     ended: watch::Sender<bool>,
     /// Connections that values were pulled on.
     idle: Idle,
+    complaints: Complaints,
 }
 
 #[derive(Default)]
@@ -141,6 +142,7 @@ impl Bridge {
             sessions: Mutex::default(),
             ended: watch::Sender::new(false),
             idle: Idle::default(),
+            complaints: Complaints::default(),
         }
     }
 

@@ -9,6 +9,7 @@ use super::link::Link;
 use super::protocol::Control;
 use super::references::{Source, distant};
 use crate::payload::{self, COPIES, Hold, PayloadId, Replicas, Replicate, Tie};
+use crate::printable::{LONGEST_REASON, brief};
 
 /// So many lost nodes are remembered, for those who miss what was on them.
 const REMEMBERED: usize = 256;
@@ -111,7 +112,10 @@ impl Head {
                 drop(nodes);
                 distant(&hold, |distant| distant.add_copy(Source::of(link.peer())));
             }
-            Some(why) => log::warn!("node `{}` cannot keep a copy of payload {id}: {why}", link.peer().name),
+            Some(why) => {
+                let why = brief(&why, LONGEST_REASON);
+                log::warn!("node `{}` cannot keep a copy of payload {id}: {why}", link.peer().name);
+            }
         }
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct Head {
     pub(super) copies: Copies,
     state: Mutex<State>,
     endpoint: OnceLock<Endpoint>,
+    /// Resolves when nothing listens any more.
+    listening: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
 #[derive(Default)]
@@ -120,6 +122,7 @@ impl Head {
             copies: Copies::default(),
             state: Mutex::default(),
             endpoint: OnceLock::new(),
+            listening: Mutex::default(),
         });
         let site: Arc<dyn Site> = head.clone();
         bridge.set_site(Arc::downgrade(&site));
@@ -131,11 +134,14 @@ impl Head {
     pub(crate) async fn listen(self: &Arc<Self>, endpoint: Endpoint) -> Result<Endpoint, TransportError> {
         let bridge = self.bridge.clone();
         let (ready, listening) = oneshot::channel();
+        let (closing, closed) = oneshot::channel();
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = Some(closed);
         self.bridge.spawn(async move || {
             match Listener::bind(&endpoint, bridge.security().clone(), bridge.limits()).await {
                 Ok(listener) => {
                     let _ = ready.send(Ok(listener.endpoint()));
                     bridge.listen(listener).await;
+                    drop(closing);
                 }
                 Err(error) => drop(ready.send(Err(error))),
             }
@@ -313,6 +319,11 @@ impl Head {
         let farewell = futures::future::join_all(links.iter().map(|link| link.drained()));
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
         self.bridge.end();
+        let closed = self.listening.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(closed) = closed {
+            // The port is free, and the token's file gone, before the process can end.
+            let _ = tokio::time::timeout(FAREWELL, closed).await;
+        }
         set_replicator(self.bridge.app(), None);
         self.processes.end().await;
     }

@@ -155,18 +155,29 @@ async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> 
     let hello = bridge.hello(Role::Node, None, unique());
     let join = std::slice::from_ref(&options.join);
     let mut pause = Duration::from_millis(20);
-    let mut silent = !first;
+    let mut said = String::new();
     let (connection, welcome) = loop {
         match bridge.call(join, &hello).await {
             Ok(called) => break called,
-            Err(DialError::Transport(error @ TransportError::Refused { .. })) => return Err(error.into()),
+            Err(DialError::Transport(error @ TransportError::NoTokenBeyond { .. })) => {
+                return Err(error.into());
+            }
+            // A head that has just been started again may have a token that was not read yet.
+            Err(DialError::Transport(error @ TransportError::Refused { .. }))
+                if !options.bridge.security.may_change() =>
+            {
+                return Err(error.into());
+            }
             // The head was there before this process, and is gone.
             Err(DialError::Transport(error)) if matches!(options.join, Endpoint::Unix(_)) => {
                 return Err(error.into());
             }
             Err(DialError::Transport(error)) => {
-                if !std::mem::replace(&mut silent, true) {
-                    log::info!("{error}; trying again until the head is there");
+                // Each reason once: the first is often only that the head is not there yet.
+                let text = error.to_string();
+                if said != text && (first || !error.is_refused_connection()) {
+                    log::info!("{text}; trying again until the head is there");
+                    said = text;
                 }
             }
             Err(DialError::Refused(why)) => {

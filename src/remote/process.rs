@@ -23,7 +23,7 @@ use super::head::Head;
 use super::printed::{Printed, copy};
 use super::ways::WayToCome;
 use crate::id::{ActorPath, AppId, unique};
-use crate::transport::{Endpoint, Listener, TransportError};
+use crate::transport::{Endpoint, Listener, TOKEN_VARIABLE, TransportError};
 use crate::work::{Failure, Ingredients, Outbox, Reason, Report};
 
 /// How long a process may take to end by itself.
@@ -165,12 +165,21 @@ impl Processes {
             let socket = directory.join("head.sock");
             let endpoint = Endpoint::Unix(socket.clone());
             let bridge = &head.bridge;
+            if let Some(token) = bridge.security().token() {
+                let file = token_file(&socket);
+                token.write_new(&file).map_err(|source| TransportError::directory(&file, source))?;
+            }
             let listener = Listener::bind(&endpoint, bridge.security().clone(), bridge.limits()).await?;
             spawn_local(bridge.clone().listen(listener));
             Ok(socket)
         });
         socket.await.map(PathBuf::as_path)
     }
+}
+
+/// Where the processes of Works find the token: it is not in their environment, which programs that they start inherit.
+fn token_file(socket: &Path) -> PathBuf {
+    socket.with_file_name("token")
 }
 
 /// Reports the death of the Work once both are known: how the process ended, and what was on it.
@@ -201,6 +210,10 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, kill
         command.process_group(0);
         command.arg("node").arg("--join").arg(Endpoint::Unix(socket.to_owned()).to_string());
         command.arg("--name").arg(&name).args(&head.processes.command.arguments);
+        command.env_remove(TOKEN_VARIABLE);
+        if head.bridge.security().token().is_some() {
+            command.arg("--token-file").arg(token_file(socket));
+        }
         // Where nodes pull values from it; at which address of this machine, they know from the head's.
         if let Some(Endpoint::Tcp(address)) = head.endpoint()
             && let Some((host, _)) = address.rsplit_once(':')

@@ -17,6 +17,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
+use crate::printable::{LONGEST_REASON, brief};
 use crate::wire::{Frame, put_data};
 
 /// The least that one write is worth: a buffer of this size is closed and the next one begun.
@@ -409,7 +410,9 @@ impl Session {
             }
             // One that is older than the last comes with messages that are sent again.
             Frame::Ack { received } => self.acknowledge(received.max(self.acknowledged)).map(|()| None),
-            Frame::Bye(reason) => Err(SessionError::Ended(String::from_utf8_lossy(reason).into_owned())),
+            Frame::Bye(reason) => {
+                Err(SessionError::Ended(brief(&String::from_utf8_lossy(reason), LONGEST_REASON)))
+            }
             Frame::Hello(_) => Err(SessionError::Greeting),
             Frame::Request(_) | Frame::Response(_) => Err(SessionError::Pull),
         }

@@ -32,6 +32,9 @@ pub(crate) async fn dial(
         Ok(stream) => stream.map_err(failed)?,
         Err(_) => return Err(failed(io::Error::from(io::ErrorKind::TimedOut))),
     };
+    if let Stream::Tcp(stream) = &stream {
+        security.look_up(endpoint, stream.peer_addr().map_err(failed)?)?;
+    }
     let peer = endpoint.to_string();
     match timeout(limits.handshake, prove(stream, security, &peer)).await {
         Ok(proved) => Connection::new(proved?, peer, limits, None),
@@ -41,12 +44,14 @@ pub(crate) async fn dial(
 
 /// Gives the stream back once both ends have proved themselves.
 pub(super) async fn prove(stream: Stream, security: &Security, peer: &str) -> Result<Stream, TransportError> {
+    let token = security.token();
+    let token = token.as_ref();
     let (mut stream, terms) = match (stream, security.tls()) {
         (Stream::Tcp(stream), Some(tls)) => {
             let (stream, binding) = tls.connect(stream, peer).await?;
-            (Stream::Tls(Box::new(stream)), Terms::inside_tls(security.token(), binding, None))
+            (Stream::Tls(Box::new(stream)), Terms::inside_tls(token, binding, None))
         }
-        (stream, _) => (stream, Terms::plain(security.token())),
+        (stream, _) => (stream, Terms::plain(token)),
     };
     handshake::present(&mut stream.as_io(), &terms, peer).await?;
     Ok(stream)

@@ -32,6 +32,40 @@ pub enum TransportError {
         /// Where it should have listened.
         endpoint: Endpoint,
     },
+    /// The token for processes of this machine could not be written.
+    #[error(
+        "nodes of this machine need a token to join at {endpoint}, which could not be written ({why}): set XDG_RUNTIME_DIR to a \
+         directory of this user only, or give all processes the same token with --token-file FILE or FLOWRIGHT_TOKEN"
+    )]
+    Announce {
+        /// Where it listens.
+        endpoint: Endpoint,
+        /// What is wrong with each directory.
+        why: String,
+    },
+    /// The listener on this machine has no token that this user can read.
+    #[error(
+        "{endpoint} has not proved that it is a process of this user ({why}): the head writes that file when it listens on a loopback \
+         address. If the head has a token of its own, runs as another user or in another container, or is behind a forwarded port, give both \
+         the same with --token-file FILE or FLOWRIGHT_TOKEN; if it has certificates, give this process one with --tls-cert, --tls-key and \
+         --tls-ca"
+    )]
+    NoToken {
+        /// Where it listens.
+        endpoint: Endpoint,
+        /// What was looked for.
+        why: String,
+    },
+    /// Another machine is only joined with a token or certificates.
+    #[error(
+        "{endpoint} is not on this machine, so that a token or certificates are needed: give all processes the same token with \
+         --token-file FILE or FLOWRIGHT_TOKEN (`head -c 32 /dev/urandom | base64` makes one), or certificates of one CA with \
+         --tls-cert, --tls-key and --tls-ca (the command `certs` makes some)"
+    )]
+    NoTokenBeyond {
+        /// Where it listens.
+        endpoint: Endpoint,
+    },
     /// Nobody answers there.
     #[error("{endpoint} cannot be reached: {source}")]
     Dial {

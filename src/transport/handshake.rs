@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::error::TransportError;
 use super::security::Token;
 use super::tls;
+use crate::printable::one_line;
 
 const MAGIC: &[u8; 8] = b"FLOWRITE";
 const VERSION: u16 = 1;
@@ -39,6 +40,11 @@ impl<'a> Terms<'a> {
     /// On a connection as it is.
     pub(super) fn plain(token: Option<&'a Token>) -> Self {
         Self { token, ..Self::default() }
+    }
+
+    /// The same, with what there is against every peer.
+    pub(super) fn objecting(token: Option<&'a Token>, objection: Option<String>) -> Self {
+        Self { token, objection, ..Self::default() }
     }
 
     /// Inside TLS: what both its ends know and nobody else does, and what there is against the peer.
@@ -200,7 +206,7 @@ where
         let length = usize::from(stream.read_u16().await.map_err(broken)?).min(LONGEST_REASON);
         let mut reason = vec![0; length];
         stream.read_exact(&mut reason).await.map_err(broken)?;
-        return Err(refused(String::from_utf8_lossy(&reason).into_owned()));
+        return Err(refused(one_line(&String::from_utf8_lossy(&reason)).into_owned()));
     }
     if let Some(token) = terms.token {
         let mut proof = [0; 32];

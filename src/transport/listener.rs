@@ -7,12 +7,14 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
+use super::complaints::Complaints;
 use super::connection::{Connection, Stream};
 use super::endpoint::Endpoint;
 use super::error::TransportError;
 use super::handshake::{self, Terms};
+use super::local_token::TokenFile;
 use super::security::{Limits, Security};
 use super::tls;
 use super::unproved::Unproved;
@@ -20,15 +22,15 @@ use super::unproved::Unproved;
 /// How long to wait when the system has no connections left to give.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
-/// Failed handshakes are logged at most so often, but for a few that come together: one of them may be of somebody who
-/// reads it.
-const ONE_COMPLAINT: Duration = Duration::from_secs(1);
-const FEW: u32 = 10;
+/// Who connects over a Unix socket, in messages.
+const HERE: &str = "a Unix socket";
 
 /// Takes connections for as long as it lives.
 pub(crate) struct Listener {
     endpoint: Endpoint,
     proved: mpsc::Receiver<Connection>,
+    /// Goes before the socket does: the next process at this address writes its own.
+    token_file: Option<TokenFile>,
     accepting: JoinHandle<()>,
 }
 
@@ -45,6 +47,7 @@ impl Listener {
         limits: Limits,
     ) -> Result<Self, TransportError> {
         let failed = |source| TransportError::Listen { endpoint: endpoint.clone(), source };
+        let mut token_file = None;
         let (socket, endpoint) = match endpoint {
             Endpoint::Tcp(address) => {
                 let addresses: Vec<_> = tokio::net::lookup_host(address).await.map_err(failed)?.collect();
@@ -55,6 +58,7 @@ impl Listener {
                 }
                 let listener = TcpListener::bind(&addresses[..]).await.map_err(failed)?;
                 let address = listener.local_addr().map_err(failed)?;
+                token_file = security.announce(address)?;
                 (Socket::Tcp(listener), Endpoint::Tcp(address.to_string()))
             }
             Endpoint::Unix(path) => {
@@ -65,7 +69,7 @@ impl Listener {
         };
         let (prove, proved) = mpsc::channel(16);
         let accepting = tokio::spawn(accept(socket, security, limits, prove));
-        Ok(Self { endpoint, proved, accepting })
+        Ok(Self { endpoint, proved, token_file, accepting })
     }
 
     /// Where it listens.
@@ -87,6 +91,7 @@ impl Listener {
 
     /// Takes no more connections. Another may listen there when this is done.
     pub(crate) async fn close(mut self) {
+        drop(self.token_file.take());
         self.accepting.abort();
         // It was cancelled, which is no news.
         let _ = (&mut self.accepting).await;
@@ -95,6 +100,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        drop(self.token_file.take());
         self.accepting.abort();
         if let Endpoint::Unix(path) = &self.endpoint {
             let _ = std::fs::remove_file(path);
@@ -105,7 +111,7 @@ impl Drop for Listener {
 async fn accept(socket: Socket, security: Security, limits: Limits, prove: mpsc::Sender<Connection>) {
     let mut handshakes = Unproved::new(limits.handshakes);
     let places = Arc::new(Semaphore::new(limits.connections));
-    let complaints = Arc::new(Complaints::default());
+    let complaints = Complaints::default();
     loop {
         let accepted = match &socket {
             Socket::Tcp(listener) => listener.accept().await.map(|(stream, address)| {
@@ -114,39 +120,41 @@ async fn accept(socket: Socket, security: Security, limits: Limits, prove: mpsc:
                 (Stream::Tcp(stream), address.to_string())
             }),
             Socket::Unix(listener) => {
-                listener.accept().await.map(|(stream, _)| (Stream::Unix(stream), "a Unix socket".to_owned()))
+                listener.accept().await.map(|(stream, _)| (Stream::Unix(stream), HERE.to_owned()))
             }
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                complaints.note(&format!("no connection could be taken: {error}"));
+                complaints.note(HERE, &format!("no connection could be taken: {error}"));
                 tokio::time::sleep(EXHAUSTED).await;
                 continue;
             }
         };
         // One beyond the limit is closed at once: whoever is honest tries again.
         let Ok(place) = places.clone().try_acquire_owned() else {
-            complaints.note(&format!("a connection from {peer} was closed: there are too many"));
+            complaints.note(&peer, &format!("a connection from {peer} was closed: there are too many"));
             continue;
         };
         let (security, prove, complain) = (security.clone(), prove.clone(), complaints.clone());
+        let from = peer.clone();
         let is_full = handshakes.begin(|turn| {
             let shaking = async move {
-                match shake(stream, peer, &security, limits, place).await {
+                match shake(stream, peer.clone(), &security, limits, place).await {
                     Ok(connection) => {
                         drop(turn);
                         let _ = prove.send(connection).await;
                     }
                     // One that is ending itself, or that only looked whether somebody listens.
                     Err(error) if error.is_gone() => log::debug!("a connection was not used: {error}"),
-                    Err(error) => complain.note(&format!("a connection was refused: {error}")),
+                    Err(error) => complain.note(&peer, &format!("a connection was refused: {error}")),
                 }
             };
             tokio::spawn(shaking).abort_handle()
         });
         if is_full {
-            complaints.note("a handshake that had not ended was given up: too many have begun after it");
+            let what = "a handshake that had not ended was given up: too many have begun after it";
+            complaints.note(&from, what);
         }
     }
 }
@@ -166,54 +174,23 @@ async fn shake(
 
 /// Gives the stream back once both ends have proved themselves.
 pub(super) async fn prove(stream: Stream, security: &Security, peer: &str) -> Result<Stream, TransportError> {
+    let token = security.token();
+    let token = token.as_ref();
     let (mut stream, terms) = match (stream, security.tls()) {
         (Stream::Tcp(stream), Some(tls)) => {
             let mut first = [0];
             stream.peek(&mut first).await.map_err(|error| TransportError::broken(peer, error))?;
             if first == [tls::HANDSHAKE] {
                 let (stream, binding, objection) = tls.accept(stream, peer).await?;
-                (Stream::Tls(Box::new(stream)), Terms::inside_tls(security.token(), binding, objection))
+                (Stream::Tls(Box::new(stream)), Terms::inside_tls(token, binding, objection))
             } else {
-                (Stream::Tcp(stream), Terms::without_tls(security.token()))
+                (Stream::Tcp(stream), Terms::without_tls(token))
             }
         }
-        (stream, _) => (stream, Terms::plain(security.token())),
+        (stream, _) => (stream, Terms::objecting(token, security.objection())),
     };
     handshake::accept(&mut stream.as_io(), &terms, peer).await?;
     Ok(stream)
-}
-
-/// Logs now and then, so that strangers cannot fill a disk.
-#[derive(Default)]
-struct Complaints {
-    state: std::sync::Mutex<Said>,
-}
-
-#[derive(Default)]
-struct Said {
-    last: Option<Instant>,
-    /// How many came together until now.
-    together: u32,
-    unsaid: u64,
-}
-
-impl Complaints {
-    fn note(&self, what: &str) {
-        let mut said = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let elapsed = said.last.map_or(ONE_COMPLAINT * FEW, |last| last.elapsed());
-        let over = u32::try_from(elapsed.as_millis() / ONE_COMPLAINT.as_millis()).unwrap_or(FEW);
-        said.together = said.together.saturating_sub(over);
-        if said.together >= FEW {
-            said.unsaid += 1;
-            return;
-        }
-        said.together += 1;
-        said.last = Some(Instant::now());
-        match std::mem::take(&mut said.unsaid) {
-            0 => log::warn!("{what}"),
-            others => log::warn!("{what} (and {others} like it before)"),
-        }
-    }
 }
 
 #[cfg(test)]

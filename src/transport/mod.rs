@@ -3,9 +3,9 @@
 //! Knows frames and not what is in them.
 //!
 //! # Guarantees
-//! - A connection that is given out has proved itself: both ends know the same secret, or neither is asked for one, and
-//!   both have certificates of the same CA, or neither is asked for one.
-//! - Without a secret or certificates nothing listens beyond the machine itself.
+//! - A connection that is given out has proved itself: both ends know the same secret, or have certificates of the same CA, or
+//!   both. Without either, the head makes a secret that processes of its user on its machine find, and no others.
+//! - Without a secret or certificates that were given nothing listens beyond the machine itself.
 //! - A peer costs no more memory than what it has sent, is never waited for beyond a limit before it has proved
 //!   itself, and is refused with a reason where the protocol allows it.
 //! - Those who never prove themselves keep nobody out.
@@ -24,17 +24,20 @@
 //! ends of this one TLS connection know, so that nobody who has a certificate can pass the proofs of others on. Unix
 //! sockets, which only one user of one machine can reach, do without TLS.
 
+mod complaints;
 mod connection;
 mod dial;
 mod endpoint;
 mod error;
 mod handshake;
 mod listener;
+mod local_token;
 mod security;
 mod tls;
 mod unix;
 mod unproved;
 
+pub(crate) use self::complaints::Complaints;
 pub(crate) use self::connection::{Connection, DirectWriter, FrameReader, FrameWriter};
 pub(crate) use self::dial::dial;
 pub use self::endpoint::Endpoint;
@@ -43,6 +46,6 @@ pub use self::error::TransportError;
 pub use self::handshake::fuzz as handshake_fuzz;
 pub(crate) use self::listener::Listener;
 pub use self::security::Token;
-pub(crate) use self::security::{Limits, Security, read_secret};
+pub(crate) use self::security::{Limits, Security, TOKEN_VARIABLE, read_secret};
 pub(crate) use self::tls::{Certificates, Tls, TlsFiles, make_certificates};
 pub(crate) use self::unproved::{Turn, Unproved};

@@ -25,6 +25,8 @@ tests![
     what_is_written_wrong_is_told_before_anything_is_asked,
     top_needs_a_terminal,
     shells_get_completions,
+    commands_print_nothing_that_drives_a_terminal,
+    errors_of_servers_are_printed_safely,
 ];
 
 fn command(arguments: &[&str]) -> Command {
@@ -259,5 +261,85 @@ fn shells_get_completions() {
             output.status.success() && script.contains(part) && script.contains("payloads"),
             "{shell}: {script}"
         );
+    }
+}
+
+/// What a terminal would act on, or show as something else than it is.
+fn drives_a_terminal(text: &str) -> bool {
+    text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t') || c == '\u{202e}')
+}
+
+/// Names, errors, states, inputs and logs of Works are shown with their control characters escaped; JSON means the same.
+fn commands_print_nothing_that_drives_a_terminal() {
+    let mut process = Process::start("rude", &["--port", "0"]);
+    let app = App { url: process.address().to_string(), process };
+    while app.json(&["status"])["works"]["rude"]["stage"] != "failed" {
+        std::thread::yield_now();
+    }
+    for arguments in [
+        &["status"][..],
+        &["state"],
+        &["graph"],
+        &["nodes"],
+        &["runs", "rude"],
+        &["payloads"],
+        &["logs"],
+        &["logs", "rude"],
+    ] {
+        for form in [&[][..], &["--json"]] {
+            let shown = app.shown(&[arguments, form].concat());
+            assert!(!drives_a_terminal(&shown), "{arguments:?} {form:?}: {shown:?}");
+        }
+    }
+    let answer = app.shown(&["ask", "rude", "Say", &json!(programs::RUDE).to_string()]);
+    assert!(!drives_a_terminal(&answer), "{answer:?}");
+    assert_eq!(serde_json::from_str::<Json>(&answer).expect("it is JSON"), json!(programs::RUDE));
+    assert_eq!(
+        app.json(&["state", "rude"])["said"][programs::RUDE],
+        json!(format!("{0}\n{0}", programs::RUDE))
+    );
+    assert!(app.shown(&["status"]).contains("clear\\u{1b}[2J\\u{9b}31m"), "it is shown, and not left out");
+    let failed = app.refused(&["rerun", "rude", &json!(programs::RUDE).to_string()]);
+    assert!(failed.contains("clear\\u{1b}") && !drives_a_terminal(&failed), "{failed:?}");
+    app.process.signal("INT");
+    // What the App itself has logged to its terminal.
+    let (_, lines) = app.process.end();
+    assert!(lines.iter().any(|line| line.contains("clear\\u{1b}")), "{lines:#?}");
+    assert!(!lines.iter().any(|line| drives_a_terminal(line)), "{lines:#?}");
+}
+
+/// Whatever answers instead of an App, its words reach the terminal escaped.
+fn errors_of_servers_are_printed_safely() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let address = listener.local_addr().expect("it has one").to_string();
+    let problem =
+        json!({ "title": programs::RUDE, "detail": programs::RUDE, "known": [programs::RUDE] }).to_string();
+    let wrong =
+        json!({ "app": programs::RUDE, "works": programs::RUDE, "items": programs::RUDE }).to_string();
+    let head = |status: &str, body: &str| {
+        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+    };
+    let answers = [
+        head("400 Bad", &problem),
+        head("200 OK", &wrong),
+        head("200 OK", programs::RUDE),
+        head("500 \u{9b}31m", ""),
+    ];
+    let serving = answers.clone();
+    std::thread::spawn(move || {
+        // Each answer in turn, four times.
+        for answer in serving.iter().flat_map(|answer| std::iter::repeat_n(answer, 4)) {
+            let Ok((mut stream, _)) = listener.accept() else { return };
+            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+            let _ = std::io::Write::write_all(&mut stream, answer.as_bytes());
+        }
+    });
+    for _ in &answers {
+        for arguments in [&["status"][..], &["nodes"], &["runs", "a"], &["stop"]] {
+            let output = run(&[arguments, &["--url", &address]].concat());
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+            assert!(!said.is_empty() && !drives_a_terminal(&said), "{arguments:?}: {said:?}");
+        }
     }
 }

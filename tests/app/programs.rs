@@ -15,6 +15,9 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "desk" => {
             App::new(|| Desk { adder: WorkRef::new(Adder::default()).on_error(OnError::Capture) }).main()
         }
+        "rude" => {
+            App::new(|| Rudeness { rude: WorkRef::new(Rude::default()).on_error(OnError::Capture) }).main()
+        }
         "finished" => App::new(Greeter::default).main(),
         "echo" => App::new(Echoing::default).main(),
         "printer" => App::new(Press::default).main(),
@@ -68,6 +71,52 @@ impl Flow for Service {
     fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
         self.first.run(());
         self.second.run(());
+        Ok(())
+    }
+}
+
+/// What a terminal would act on, in both forms of escape sequences, and what turns text around.
+pub(crate) const RUDE: &str = "clear\x1b[2J\u{9b}31mtitle\x1b]0;x\x07\u{202e}back\x7f\rover";
+
+/// Shows, logs and fails with what a terminal would act on.
+#[derive(Default, Serialize, Deserialize)]
+struct Rude {
+    said: std::collections::BTreeMap<String, String>,
+}
+
+impl Work for Rude {
+    type Input = String;
+
+    async fn run(&mut self, input: String, _cx: &mut WorkContext<Self>) -> Result<()> {
+        self.said.insert(input.clone(), format!("{input}\n{input}"));
+        log::warn!("{input}");
+        flowright::bail!("{input}")
+    }
+
+    fn messages(messages: &mut Messages<Self>) {
+        messages.accept::<Say>();
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Say(String);
+
+impl Handle<Say> for Rude {
+    type Reply = String;
+
+    async fn handle(&mut self, Say(text): Say, _cx: &mut WorkContext<Self>) -> String {
+        text
+    }
+}
+
+#[derive(Default, Serialize, Children)]
+struct Rudeness {
+    rude: WorkRef<Rude>,
+}
+
+impl Flow for Rudeness {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        self.rude.run(RUDE.to_owned());
         Ok(())
     }
 }

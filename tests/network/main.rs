@@ -17,6 +17,9 @@ mod process;
 #[path = "../remote/proxy.rs"]
 #[allow(dead_code, reason = "the other tests need more of it")]
 mod proxy;
+#[path = "../remote/tokens.rs"]
+#[allow(dead_code, reason = "the other tests need more of it")]
+mod tokens;
 mod wires;
 
 use std::process::{Command, ExitCode};

@@ -219,11 +219,25 @@ fn works_in_other_places_talk_to_each_other_over_tls() {
 fn whoever_has_no_certificate_that_counts_is_refused_and_both_sides_say_why() {
     let (certs, others) = (certs("counts"), certs("counts-not"));
     certs.make("expired", -3);
-    let (mut head, address) = head(&certs.flags("good"));
+    // Each time another head: it logs one refusal of an address a minute.
+    let fresh = || head(&certs.flags("good"));
 
-    refused(Process::node(&address, "n"), "the listener takes TLS only and the dialer speaks without it");
+    let (mut head, address) = fresh();
+    let with_token = certs.file("token");
+    write(&with_token, "a secret of some length");
+    refused(
+        Process::node_with(&address, "n", &["--token-file", &shown(&with_token)]),
+        "the listener takes TLS only and the dialer speaks without it",
+    );
     head.expect_again("the listener takes TLS only and the dialer speaks without it");
 
+    // Without anything that proves the head, nothing is said to it.
+    let mut waiting = Process::node(&address, "n");
+    let said = waiting.expect("has not proved that it is a process of this user");
+    assert!(said.contains("--tls-cert"), "{said}");
+    drop(waiting);
+
+    let (mut head, address) = fresh();
     refused(
         others.node("good", &address, "n"),
         "its certificate was not signed by the CA that is given here with --tls-ca",
@@ -235,9 +249,11 @@ fn whoever_has_no_certificate_that_counts_is_refused_and_both_sides_say_why() {
         certs.node("expired", &address, "n"),
         "expired.pem cannot be used for TLS: the certificate expired at",
     );
+    let (mut head, address) = fresh();
     assert_eq!(call(&address, &certs, Some("expired")), "CertificateExpired");
     head.expect_again("its certificate expired at");
 
+    let (mut head, address) = fresh();
     assert_eq!(call(&address, &certs, None), "CertificateRequired");
     head.expect_again("it has no certificate");
 

@@ -19,6 +19,7 @@ mod processes;
 mod proxy;
 mod strangers;
 mod support;
+mod tokens;
 
 use std::process::ExitCode;
 

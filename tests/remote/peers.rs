@@ -8,8 +8,11 @@ use flowright::testing::TestApp;
 
 use crate::held::Held;
 use crate::lab::{Lab, Sum};
-use crate::strangers::preface;
-use crate::support::{Process, joining, serve, start, until};
+use crate::support::{Process, joining, program, serve, start, until};
+use crate::tokens::{accept, proved};
+
+/// What those tests share that are the head of a node themselves.
+const TOKEN: &str = "a secret of some length";
 
 crate::tests![
     who_breaks_the_protocol_is_told_how_and_costs_nobody_anything,
@@ -44,10 +47,11 @@ fn read_frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
 fn greeting_of_a_node() -> Vec<u8> {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let address = listener.local_addr().expect("it has one").to_string();
-    let _node = Process::node(&address, "n");
+    let mut command = program("suite");
+    command.args(["node", "--join", &address, "--name", "n"]).env("FLOWRIGHT_TOKEN", TOKEN);
+    let _node = Process::start(command);
     let (mut stream, _) = listener.accept().expect("it dials");
-    stream.read_exact(&mut [0; 43]).expect("it says its preface");
-    stream.write_all(&[&preface()[..], &[0]].concat()).expect("it listens");
+    accept(&mut stream, TOKEN).expect("it knows the token");
     let (kind, greeting) = read_frame(&mut stream).expect("it greets");
     assert_eq!(kind, HELLO);
     frame(HELLO, &greeting)
@@ -55,9 +59,8 @@ fn greeting_of_a_node() -> Vec<u8> {
 
 /// Joins as that node.
 fn join(address: &str, greeting: &[u8]) -> TcpStream {
-    let mut stream = TcpStream::connect(address).expect("it listens");
-    stream.write_all(&[&preface(), greeting].concat()).expect("it is read");
-    stream.read_exact(&mut [0; 44]).expect("it says its preface, and that all is well");
+    let mut stream = proved(address);
+    stream.write_all(greeting).expect("it is read");
     let (kind, welcome) = read_frame(&mut stream).expect("it greets");
     assert_eq!(kind, HELLO, "{}", String::from_utf8_lossy(&welcome));
     stream

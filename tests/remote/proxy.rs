@@ -8,6 +8,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::tokens::Forwarded;
+
 /// What becomes of bytes on their way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weather {
@@ -35,6 +37,8 @@ pub(crate) struct Proxy {
     address: String,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
+    /// For nodes that find the head's token by the address that they join at.
+    _token: Option<Forwarded>,
 }
 
 struct Shared {
@@ -107,6 +111,7 @@ impl Proxy {
             trap: Mutex::default(),
             ended: AtomicBool::new(false),
         });
+        let token = Forwarded::new(&address, target);
         let (target, passing) = (target.to_owned(), shared.clone());
         let accepting = thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
@@ -120,7 +125,7 @@ impl Proxy {
                 passing.carry_between(near, far);
             }
         });
-        Self { address, shared, accepting: Some(accepting) }
+        Self { address, shared, accepting: Some(accepting), _token: token }
     }
 
     pub(crate) fn address(&self) -> &str {

@@ -1,7 +1,7 @@
 //! Processes that are not what they should be.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
@@ -9,7 +9,8 @@ use flowright::{AppError, Config};
 
 use crate::held::Held;
 use crate::lab::{Lab, Sum};
-use crate::support::{Process, joining, program, serve, start, waits_with};
+use crate::support::{Process, free_address, head, joining, program, serve, start, waits_with};
+use crate::tokens::{preface, proof, prove, proved, token, token_file};
 
 crate::tests![
     another_program_is_refused_with_the_difference,
@@ -19,6 +20,8 @@ crate::tests![
     a_port_that_is_taken_says_so,
     strangers_are_refused_and_disturb_nobody,
     those_who_never_end_their_handshake_are_let_go,
+    loopback_token_is_private_and_goes_with_its_head,
+    waiting_node_obeys_nobody_without_its_heads_token,
     a_wrong_command_line_says_what_is_wrong,
 ];
 
@@ -71,9 +74,12 @@ fn a_node_needs_the_token_of_its_head() {
         }
         Process::start(command)
     };
-    for (token, said) in
-        [(None, "has none"), (Some("another of some length"), "not the same"), (Some("short"), "at least 16")]
-    {
+    // Without a token nothing is said to the head, which another process may be by now: the node waits, and says what to do.
+    let mut waiting = with(None);
+    let said = waiting.expect("has not proved that it is a process of this user");
+    assert!(said.contains("--token-file"), "{said}");
+    drop(waiting);
+    for (token, said) in [(Some("another of some length"), "not the same"), (Some("short"), "at least 16")] {
         let (code, lines) = with(token).end();
         assert_eq!(code, Some(1), "{lines:#?}");
         assert!(lines.iter().any(|line| line.contains(said)), "{said}: {lines:#?}");
@@ -100,14 +106,8 @@ fn a_port_that_is_taken_says_so() {
     assert!(error.to_string().contains("another program listens there"), "{error}");
 }
 
-/// What a dialer without a token says first.
-pub(crate) fn preface() -> Vec<u8> {
-    [&b"FLOWRITE"[..], &[0, 1, 0], &[7; 32]].concat()
-}
-
 /// Sends bytes and gives what comes back until the other side is done.
-fn exchange(address: &str, parts: &[&[u8]], hang_up: bool) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).expect("it listens");
+fn exchange(mut stream: TcpStream, parts: &[&[u8]], hang_up: bool) -> Vec<u8> {
     for part in parts {
         // It may have been refused already.
         let _ = stream.write_all(part);
@@ -120,33 +120,41 @@ fn exchange(address: &str, parts: &[&[u8]], hang_up: bool) -> Vec<u8> {
     answer
 }
 
+fn connect(address: &str) -> TcpStream {
+    TcpStream::connect(address).expect("it listens")
+}
+
 fn strangers_are_refused_and_disturb_nobody() {
     let app = start(serve);
     let address = joining(&app);
     let _node = Process::node(&address, "n");
     app.wait_for_stage("a", Stage::Running);
     let frame = |length: u32, rest: &[u8]| [&length.to_be_bytes()[..], rest].concat();
-    let preface = preface();
+    let without_token = preface(0);
+    let with_token = preface(1);
     let data = [&frame(10, &[1])[..], &1_u64.to_be_bytes(), &[9]].concat();
     // What was sent, and what is said to it: nothing, in this protocol, to whoever speaks another.
-    let cases: [(&str, Vec<&[u8]>, &str); 9] = [
+    let strangers: [(&str, Vec<&[u8]>, &str); 6] = [
         ("nothing", vec![], ""),
         ("a page is asked for", vec![b"GET / HTTP/1.1\r\n\r\n"], ""),
         ("noise", vec![&[0xff; 4096]], ""),
         ("another version", vec![b"FLOWRITE\xff\xff", &[0; 33]], "the dialer version 65535"),
-        (
-            "a huge length",
-            vec![&preface, &[0xff, 0xff, 0xff, 0xff, 0]],
-            "a frame of 4294967295 bytes was announced",
-        ),
-        ("an unknown kind", vec![&preface, &[0, 0, 0, 1, 77]], "a frame of an unknown kind (77) came"),
-        ("no greeting first", vec![&preface, &data], "it did not begin with a greeting"),
-        ("a greeting that is none", vec![&preface, &[0, 0, 0, 4, 0, 1, 2, 3]], "its greeting cannot be read"),
-        ("half a frame", vec![&preface, &[0, 0, 1, 0, 0, 1]], ""),
+        ("no token", vec![&without_token, &data], "the listener has a token and the dialer has none"),
+        ("another token", vec![&with_token, &[0; 32]], "the tokens are not the same"),
+    ];
+    // Of those who know the token.
+    let proved_ones: [(&str, Vec<&[u8]>, &str); 5] = [
+        ("a huge length", vec![&[0xff, 0xff, 0xff, 0xff, 0]], "a frame of 4294967295 bytes was announced"),
+        ("an unknown kind", vec![&[0, 0, 0, 1, 77]], "a frame of an unknown kind (77) came"),
+        ("no greeting first", vec![&data], "it did not begin with a greeting"),
+        ("a greeting that is none", vec![&[0, 0, 0, 4, 0, 1, 2, 3]], "its greeting cannot be read"),
+        ("half a frame", vec![&[0, 0, 1, 0, 0, 1]], ""),
     ];
     let held = Held::here();
-    for (what, parts, said) in &cases {
-        let answer = exchange(&address, parts, true);
+    let unproved = strangers.iter().map(|case| (connect(&address), case));
+    let cases = unproved.chain(proved_ones.iter().map(|case| (proved(&address), case)));
+    for (stream, (what, parts, said)) in cases {
+        let answer = exchange(stream, parts, true);
         assert!(answer.len() < 1000, "{what}: {answer:?}");
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.contains(said), "{what}: {answer:?}");
@@ -161,16 +169,20 @@ fn those_who_never_end_their_handshake_are_let_go() {
     let app = start(serve);
     let address = joining(&app);
     // What is needed once for all.
-    drop(exchange(&address, &[], true));
+    drop(exchange(connect(&address), &[], true));
     let held = Held::here();
     let mut idle: Vec<TcpStream> = Vec::new();
+    let token = token(&address);
     for number in 0..1000 {
-        let mut stream = TcpStream::connect(&address).expect("it listens");
-        // Some say nothing, some half of what is first, and some all of it and then nothing.
-        let preface = preface();
-        let said = [&[][..], &preface[..20], &preface[..]][number % 3];
-        // It may have been given up already.
-        let _ = stream.write_all(said);
+        let mut stream = connect(&address);
+        // Some say nothing, some half of what is first, some all of it and then nothing, and some prove themselves and do not greet.
+        match number % 4 {
+            0 => {}
+            // It may have been given up already.
+            1 => drop(stream.write_all(&preface(1)[..20])),
+            2 => drop(stream.write_all(&preface(1))),
+            _ => drop(prove(&mut stream, &token)),
+        }
         idle.push(stream);
     }
     // Whoever is honest gets through all the same.
@@ -185,6 +197,65 @@ fn those_who_never_end_their_handshake_are_let_go() {
     node.signal("INT");
     waits_with(&app, "waits for node `n`");
     held.is_back();
+}
+
+/// Only the user of the head can read the file with its token, which is not there for longer than the head.
+fn loopback_token_is_private_and_goes_with_its_head() {
+    let app = start(serve);
+    let address = joining(&app);
+    let file = token_file(&address).expect("nodes find it");
+    let mode = |path: &std::path::Path| {
+        let metadata = std::fs::metadata(path).expect("it is there");
+        std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777
+    };
+    assert_eq!((mode(&file), mode(file.parent().expect("it has one"))), (0o600, 0o700));
+    let _node = Process::node(&address, "n");
+    app.wait_for_stage("a", Stage::Running);
+    assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves"), 0);
+    app.stop();
+    assert!(!file.exists(), "{} is left behind", file.display());
+}
+
+/// Whoever takes the port while the head is down learns nothing and launches nothing; the next head is joined.
+fn waiting_node_obeys_nobody_without_its_heads_token() {
+    let address = free_address();
+    let first = head(&address, &[]);
+    let mut node = Process::node(&address, "n");
+    node.expect("work `a` runs here");
+    // Killed, so that its file stays.
+    drop(first);
+    node.expect("waiting for a head at");
+    let secret = token(&address);
+    let listener = TcpListener::bind(&address).expect("the head is gone");
+    // Without a token, with a proof that is none, and with the node's own proof sent back.
+    for number in 0..3 {
+        let (mut stream, _) = listener.accept().expect("the node dials");
+        let mut theirs = [0; 43];
+        stream.read_exact(&mut theirs).expect("it says its preface");
+        let mine = preface(u8::from(number > 0));
+        stream.write_all(&mine).expect("it is read");
+        let mut said = [0; 32];
+        let has_proved = stream.read_exact(&mut said).is_ok();
+        assert_eq!(has_proved, number > 0, "it proves itself to nobody who has no token");
+        if has_proved {
+            assert_eq!(
+                said[..],
+                proof(&secret, "flowright dialer", &theirs, &mine)[..],
+                "and to nobody else"
+            );
+            let reply = if number == 1 { [9; 32] } else { said };
+            // It may have gone.
+            let _ = stream.write_all(&[&[0][..], &reply].concat());
+        }
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        assert_eq!(rest, b"", "nothing of the App is said");
+    }
+    drop(listener);
+    let again = head(&address, &[]);
+    node.expect_again("work `a` runs here");
+    assert_ne!(token(&address), secret);
+    drop((again, node));
 }
 
 fn a_wrong_command_line_says_what_is_wrong() {

@@ -9,9 +9,10 @@ use serde_json::{Value as Json, json};
 use super::api::{Api, Events};
 use super::args::{ActArgs, AskArgs, RerunArgs, RestartArgs, StopArgs};
 use super::error::ClientError;
-use super::model::{RunView, RunsPage, WorkView};
+use super::model::{RunView, WorkView};
 use super::show::as_json;
 use super::table::{colours, span};
+use crate::printable::{lines, one_line};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -49,7 +50,7 @@ pub(super) fn stop(args: &StopArgs) -> Result<(), ClientError> {
                     accepted => accepted?,
                 };
             // It is over when its events are, or when it does not answer any more.
-            let over = |api: &Api| match api.get::<Json>("status") {
+            let over = |api: &Api| match api.get_raw("status") {
                 Err(ClientError::NoApp { .. } | ClientError::Broken { .. }) => Ok(Some(())),
                 _ => Ok(None),
             };
@@ -86,8 +87,10 @@ pub(super) fn rerun(args: &RerunArgs) -> Result<(), ClientError> {
     let events = api.events()?;
     let work = &args.work;
     let newest = |api: &Api| -> Result<Option<RunView>, ClientError> {
-        let page: RunsPage = api.of_work(work, "/runs?page=1&per_page=50")?;
-        Ok(page.items.into_iter().find(|run| run.input == args.input))
+        let page = api.of_work_raw(work, "/runs?page=1&per_page=50")?;
+        // Compared as it was sent; what is shown of it is made safe to print.
+        let run = page["items"].as_array().into_iter().flatten().find(|run| run["input"] == args.input);
+        run.map(|run| api.understood(run.clone())).transpose()
     };
     let before = newest(&api)?.map(|run| (run.run, run.attempt));
     let accepted = api.post_work(work, "/rerun", Some(&json!({ "input": args.input })), LIMIT)?;
@@ -117,7 +120,7 @@ pub(super) fn rerun(args: &RerunArgs) -> Result<(), ClientError> {
 }
 
 fn print(text: &str) -> Result<(), ClientError> {
-    io::stdout().lock().write_all(text.as_bytes())?;
+    io::stdout().lock().write_all(lines(text).as_bytes())?;
     Ok(())
 }
 
@@ -167,7 +170,7 @@ fn spinner(args: &ActArgs, doing: &str) -> Option<ProgressBar> {
         return None;
     }
     let look = if colours() { "{spinner:.blue} {msg} {elapsed}" } else { "{spinner} {msg} {elapsed}" };
-    let spinner = ProgressBar::new_spinner().with_message(doing.to_owned());
+    let spinner = ProgressBar::new_spinner().with_message(one_line(doing).into_owned());
     let spinner = match ProgressStyle::with_template(look) {
         Ok(style) => spinner.with_style(style),
         Err(_) => spinner,

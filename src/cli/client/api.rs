@@ -12,6 +12,7 @@ use ureq::{Agent, Body};
 use super::args::Target;
 use super::error::ClientError;
 use super::model::{Graph, Problem};
+use crate::printable::{lines, one_line};
 
 /// How long an answer may take, unless somebody waits for an event or for a Work.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -49,8 +50,14 @@ impl Api {
         format!("http://{}/api/v1/{path}", self.address)
     }
 
-    /// Reads `path`; `None` when there is nothing.
-    pub(super) fn find<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, ClientError> {
+    /// A part of an answer, its texts made safe to print.
+    pub(super) fn understood<T: DeserializeOwned>(&self, value: Json) -> Result<T, ClientError> {
+        serde_json::from_value(cleaned(value))
+            .map_err(|error| ClientError::Strange { address: self.address.clone(), why: error.to_string() })
+    }
+
+    /// Reads `path` as it was sent, to be shown as JSON.
+    pub(super) fn find_raw(&self, path: &str) -> Result<Option<Json>, ClientError> {
         let mut request = self.agent.get(self.url(path));
         if let Some(value) = &self.authorization {
             request = request.header("Authorization", value);
@@ -63,18 +70,28 @@ impl Api {
         self.json(answer).map(Some)
     }
 
-    /// Reads `path`, which every App has.
+    /// Reads `path`, which every App has, its texts made safe to print.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.understood(self.get_raw(path)?)
+    }
+
+    /// The same as it was sent.
+    pub(super) fn get_raw(&self, path: &str) -> Result<Json, ClientError> {
         let strange = || ClientError::Strange {
             address: self.address.clone(),
             why: format!("there is no /api/v1/{}", path.split('?').next().unwrap_or_default()),
         };
-        self.find(path)?.ok_or_else(strange)
+        self.find_raw(path)?.ok_or_else(strange)
     }
 
     /// Reads what belongs to a Work; an unknown one is told with those whose names are near.
     pub(super) fn of_work<T: DeserializeOwned>(&self, work: &str, rest: &str) -> Result<T, ClientError> {
-        match self.find(&format!("works/{}{rest}", escape(work)))? {
+        self.understood(self.of_work_raw(work, rest)?)
+    }
+
+    /// The same as it was sent.
+    pub(super) fn of_work_raw(&self, work: &str, rest: &str) -> Result<Json, ClientError> {
+        match self.find_raw(&format!("works/{}{rest}", escape(work)))? {
             Some(found) => Ok(found),
             None => Err(self.unknown(work)),
         }
@@ -92,7 +109,7 @@ impl Api {
         let answer = self.send(&path, body, limit)?;
         if answer.status() == 404 {
             // It may be the Work that is unknown, or what was asked of it.
-            let known: Option<Json> = self.find(&format!("works/{}", escape(work)))?;
+            let known = self.find_raw(&format!("works/{}", escape(work)))?;
             if known.is_none() {
                 return Err(self.unknown(work));
             }
@@ -132,7 +149,7 @@ impl Api {
         Ok(Events { reader: Box::new(reader), address: self.address.clone() })
     }
 
-    fn json<T: DeserializeOwned>(&self, answer: Response<Body>) -> Result<T, ClientError> {
+    fn json(&self, answer: Response<Body>) -> Result<Json, ClientError> {
         if !answer.status().is_success() {
             return Err(self.refusal(answer));
         }
@@ -188,6 +205,18 @@ impl Api {
         let paths = self.get::<Graph>("graph").map(|graph| graph.items).unwrap_or_default();
         let works = paths.into_iter().filter(|item| item.kind == "work").map(|item| item.path);
         ClientError::UnknownWork { path: work.to_owned(), near: near(work, works.collect()) }
+    }
+}
+
+/// What an App says, its texts made safe to print: names on one line, texts perhaps on several.
+pub(super) fn cleaned(value: Json) -> Json {
+    match value {
+        Json::String(text) => Json::String(lines(&text).into_owned()),
+        Json::Array(items) => items.into_iter().map(cleaned).collect(),
+        Json::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (one_line(&name).into_owned(), cleaned(value))).collect()
+        }
+        other => other,
     }
 }
 

@@ -5,11 +5,12 @@ use std::io::{self, Write};
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value as Json;
 
-use super::api::{Api, escape};
+use super::api::{Api, cleaned, escape};
 use super::args::LogsArgs;
 use super::error::ClientError;
-use super::model::{Items, LogView};
-use super::table::{colours, one_line, paint};
+use super::model::LogView;
+use super::table::{colours, paint};
+use crate::printable::{json, one_line};
 
 pub(super) fn logs(args: &LogsArgs) -> Result<(), ClientError> {
     let api = Api::new(&args.target)?;
@@ -19,13 +20,13 @@ pub(super) fn logs(args: &LogsArgs) -> Result<(), ClientError> {
         events.next()?;
     }
     if let Some(work) = &args.work {
-        let _: Json = api.of_work(work, "")?;
+        api.of_work_raw(work, "")?;
     }
     let work = args.work.as_ref().map(|work| format!("&work={}", escape(work))).unwrap_or_default();
     let since = args.since.as_ref().map(|since| format!("&since={}", escape(since))).unwrap_or_default();
-    let past: Items<Json> = api.get(&format!("logs?level={}&limit=1000{work}{since}", args.level))?;
+    let past = api.get_raw(&format!("logs?level={}&limit=1000{work}{since}", args.level))?;
     let mut last = 0;
-    for item in &past.items {
+    for item in past["items"].as_array().into_iter().flatten() {
         last = last.max(write(item, args.target.json)?);
     }
     let Some(mut events) = events else { return Ok(()) };
@@ -44,18 +45,17 @@ pub(super) fn logs(args: &LogsArgs) -> Result<(), ClientError> {
 }
 
 /// Writes an item, and gives its number.
-fn write(item: &Json, json: bool) -> Result<u64, ClientError> {
+fn write(item: &Json, as_it_came: bool) -> Result<u64, ClientError> {
     let mut out = io::stdout().lock();
-    let line: LogView = serde_json::from_value(item.clone()).unwrap_or_default();
-    if json {
-        writeln!(out, "{item}")?;
+    let line: LogView = serde_json::from_value(cleaned(item.clone())).unwrap_or_default();
+    if as_it_came {
+        writeln!(out, "{}", json(&item.to_string()))?;
     } else {
         let work = line.work.map(|work| format!(" {}:", one_line(&work))).unwrap_or_default();
-        let level = paint(&format!("{:5}", line.level.to_uppercase()), &line.level.to_lowercase(), colours());
-        // The text may have lines; it must not have anything else that moves the cursor.
-        let text: String =
-            line.text.chars().filter(|c| !c.is_control() || matches!(c, '\n' | '\t')).collect();
-        writeln!(out, "{} {level}{work} {text}", line.time)?;
+        let level = one_line(&line.level);
+        let level = paint(&format!("{:5}", level.to_uppercase()), &level.to_lowercase(), colours());
+        // The text may have lines; it was made safe to print as a whole.
+        writeln!(out, "{} {level}{work} {}", one_line(&line.time), line.text)?;
     }
     Ok(line.seq)
 }

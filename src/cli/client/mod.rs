@@ -19,6 +19,7 @@ use std::process::ExitCode;
 
 pub(super) use self::args::Client;
 use self::error::ClientError;
+use crate::printable::lines;
 
 /// Carries a command out.
 pub(super) fn run(command: &Client) -> ExitCode {
@@ -47,7 +48,7 @@ pub(super) fn run(command: &Client) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            eprintln!("error: {}", lines(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
     }

@@ -5,35 +5,36 @@ use std::io::Write;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
-use super::api::Api;
+use super::api::{Api, cleaned};
 use super::error::ClientError;
 use super::model::{Document, Items, Kept, Load, NodeView, PayloadView, RunsPage, WorkView};
-use super::table::{Table, bytes, clock, colours, cut, one_line, seconds_between, span, stage, type_name};
+use super::table::{Table, bytes, clock, colours, cut, seconds_between, span, stage, type_name};
 use super::watch::Picture;
+use crate::printable::{json, one_line};
 
-/// The answer as it came, on lines of its own.
+/// The answer as it came, on lines of its own. What a terminal would act on is escaped in its strings, which means the same.
 pub(super) fn as_json(value: &Json) -> String {
-    format!("{value:#}\n")
+    json(&format!("{value:#}\n")).into_owned()
 }
 
 /// What was asked for as JSON or as something to lay out.
 fn either<T: DeserializeOwned>(
-    json: bool,
+    as_it_came: bool,
     value: Json,
     lay_out: impl FnOnce(T, &mut Vec<u8>) -> std::io::Result<()>,
 ) -> Picture {
-    if json {
+    if as_it_came {
         return Ok(as_json(&value));
     }
     let strange =
         |error: serde_json::Error| ClientError::Refused(format!("the App's answer makes no sense: {error}"));
     let mut out = Vec::new();
-    lay_out(serde_json::from_value(value).map_err(strange)?, &mut out)?;
+    lay_out(serde_json::from_value(cleaned(value)).map_err(strange)?, &mut out)?;
     Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
 pub(super) fn status(api: &Api, json: bool) -> Picture {
-    either(json, api.get("status")?, |document: Document, out| {
+    either(json, api.get_raw("status")?, |document: Document, out| {
         writeln!(out, "{}", headline(&document))?;
         let mut table = Table::new(&["WORK", "STAGE", "WHERE", "SINCE", "RUNS", "MAILBOX", "WHY"]);
         for (path, work) in &document.works {
@@ -66,7 +67,8 @@ pub(super) fn headline(document: &Document) -> String {
         .map(|up| format!(", up {}", span(up)))
         .unwrap_or_default();
     let join = app.listening.as_ref().map(|address| format!(", nodes join at {address}")).unwrap_or_default();
-    one_line(&format!("{name} {}: {}{up}, {} reactions{join}", app.version, app.stage, app.reactions))
+    let line = format!("{name} {}: {}{up}, {} reactions{join}", app.version, app.stage, app.reactions);
+    one_line(&line).into_owned()
 }
 
 pub(super) fn place(work: &WorkView) -> String {
@@ -126,7 +128,7 @@ pub(super) fn busy(load: Load) -> String {
 }
 
 pub(super) fn nodes(api: &Api, json: bool) -> Picture {
-    either(json, api.get("nodes")?, |nodes: std::collections::BTreeMap<String, NodeView>, out| {
+    either(json, api.get_raw("nodes")?, |nodes: std::collections::BTreeMap<String, NodeView>, out| {
         let mut table = Table::new(&[
             "NODE", "STATE", "WORKS", "CPUS", "GPUS", "MEMORY", "BUSY", "PAYLOADS", "HEARD", "ANSWERS",
             "LABELS",
@@ -168,9 +170,9 @@ pub(super) fn nodes(api: &Api, json: bool) -> Picture {
 }
 
 pub(super) fn runs(api: &Api, work: &str, limit: u32, json: bool) -> Picture {
-    either(json, api.of_work(work, &format!("/runs?page=1&per_page={limit}"))?, |page: RunsPage, out| {
+    either(json, api.of_work_raw(work, &format!("/runs?page=1&per_page={limit}"))?, |page: RunsPage, out| {
         if page.items.is_empty() {
-            return writeln!(out, "{work} has not run yet");
+            return writeln!(out, "{} has not run yet", one_line(work));
         }
         let mut table = Table::new(&["RUN", "TRY", "STAGE", "STARTED", "TOOK", "WHERE", "INPUT", "WHY"]);
         for run in &page.items {
@@ -198,7 +200,7 @@ pub(super) fn runs(api: &Api, work: &str, limit: u32, json: bool) -> Picture {
 }
 
 pub(super) fn payloads(api: &Api, json: bool) -> Picture {
-    either(json, api.get("payloads")?, |payloads: Items<PayloadView>, out| {
+    either(json, api.get_raw("payloads")?, |payloads: Items<PayloadView>, out| {
         if payloads.items.is_empty() {
             return writeln!(out, "no payloads");
         }

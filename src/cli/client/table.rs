@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal, Write};
 
 use chrono::{DateTime, Local, Utc};
 
+use crate::printable::one_line;
+
 /// Whether stdout may have colours: it is a terminal, and nobody has set `NO_COLOR`.
 pub(super) fn colours() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -37,13 +39,13 @@ pub(super) struct Cell(String, Option<String>);
 
 impl<T: Into<String>> From<T> for Cell {
     fn from(text: T) -> Self {
-        Self(one_line(&text.into()), None)
+        Self(one_line(&text.into()).into_owned(), None)
     }
 }
 
 /// The name of a stage, in its colour.
 pub(super) fn stage(stage: &str) -> Cell {
-    Cell(stage.replace('_', " "), Some(stage.to_owned()))
+    Cell(one_line(&stage.replace('_', " ")).into_owned(), Some(stage.to_owned()))
 }
 
 impl Table {
@@ -81,11 +83,6 @@ impl Table {
         }
         Ok(())
     }
-}
-
-/// Text from elsewhere, without what would move the cursor or begin a line.
-pub(super) fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Text on at most `limit` characters.
@@ -135,8 +132,10 @@ pub(super) fn seconds_between(from: Option<&str>, to: Option<&str>) -> Option<f6
 
 /// A time of the API on this machine's clock.
 pub(super) fn clock(time: &str) -> String {
-    moment(time)
-        .map_or_else(|| one_line(time), |time| time.with_timezone(&Local).format("%H:%M:%S").to_string())
+    moment(time).map_or_else(
+        || one_line(time).into_owned(),
+        |time| time.with_timezone(&Local).format("%H:%M:%S").to_string(),
+    )
 }
 
 /// A type without its modules: `demo::Train` → `Train`.
@@ -189,7 +188,7 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert_eq!(
             text,
-            "WORK        STAGE        WHY\nteam.train  not started\na           failed       bad [2J news\n"
+            "WORK        STAGE        WHY\nteam.train  not started\na           failed       bad\\u{1b}[2J news\n"
         );
         let mut out = Vec::new();
         table.write(&mut out, true).unwrap();

@@ -15,7 +15,8 @@ use super::args::Target;
 use super::error::ClientError;
 use super::model::{Document, Items, LogView};
 use super::show::{age, busy, headline, kept, mailbox, place, runs_of, why};
-use super::table::{clock, colours, one_line};
+use super::table::{clock, colours};
+use crate::printable;
 
 const EVERY: Duration = Duration::from_millis(500);
 /// In this order: what wants to be looked at comes first.
@@ -31,6 +32,10 @@ const COLUMNS: [(&str, Constraint, u16); 7] = [
     ("MAILBOX", Constraint::Length(9), 100),
     ("WHY", Constraint::Fill(3), 0),
 ];
+
+fn one_line(text: &str) -> String {
+    printable::one_line(text).into_owned()
+}
 
 /// What is on the screen.
 struct Screen {
@@ -186,7 +191,7 @@ impl Screen {
         let rows = works.into_iter().map(|(path, work)| {
             let cells = [
                 Cell::from(one_line(path)),
-                Cell::from(work.stage.replace('_', " ")).style(self.colour(&work.stage)),
+                Cell::from(one_line(&work.stage.replace('_', " "))).style(self.colour(&work.stage)),
                 Cell::from(one_line(&place(work))),
                 Cell::from(age(work)),
                 Cell::from(runs_of(work)),
@@ -254,7 +259,7 @@ mod tests {
         assert!(
             at("demo 1: running") < at("1 failed")
                 && at("1 failed") < at("busy 0.25 cpus, 3.1 MB")
-                && at("panic: no [2J luck") < at("succeeded   head"),
+                && at("panic: no\\u{1b}[2J luck") < at("succeeded   head"),
             "{text}"
         );
         screen.trouble = Some("no App answers".to_owned());

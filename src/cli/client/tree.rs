@@ -4,21 +4,22 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::api::{Api, escape};
+use super::api::{Api, cleaned, escape};
 use super::error::ClientError;
 use super::model::{Graph, Place};
 use super::show::as_json;
-use super::table::{colours, one_line, paint, type_name};
+use super::table::{colours, paint, type_name};
 use super::watch::Picture;
+use crate::printable::{self, one_line};
 
 pub(super) fn graph(api: &Api, json: bool) -> Picture {
-    let value: Json = api.get("graph")?;
+    let value = api.get_raw("graph")?;
     if json {
         return Ok(as_json(&value));
     }
     let strange =
         |error: serde_json::Error| ClientError::Refused(format!("the App's answer makes no sense: {error}"));
-    let graph: Graph = serde_json::from_value(value).map_err(strange)?;
+    let graph: Graph = serde_json::from_value(cleaned(value)).map_err(strange)?;
     Ok(drawn(&graph.items, colours()))
 }
 
@@ -45,12 +46,12 @@ fn branch(
     let parent = item.parent.as_deref().unwrap_or_default();
     let name = item.path.strip_prefix(parent).unwrap_or(&item.path).trim_start_matches('.');
     let name = if name.is_empty() { "root" } else { name };
-    let stage = paint(&item.stage.replace('_', " "), &item.stage, colours);
+    let stage = paint(&one_line(&item.stage.replace('_', " ")), &item.stage, colours);
     let place = item.node.as_ref().map(|node| format!(" on {node}")).unwrap_or_default();
     text.push_str(&format!(
         "{lead}{} ({}) {stage}{}\n",
         one_line(name),
-        type_name(&item.type_name),
+        one_line(&type_name(&item.type_name)),
         one_line(&place)
     ));
     // A Work has no children, and an App of one Work has its path for a parent of nobody.
@@ -65,7 +66,7 @@ fn branch(
 pub(super) fn state(api: &Api, path: Option<&str>, json: bool) -> Picture {
     let query = path.map(|path| format!("?path={}", escape(path))).unwrap_or_default();
     let unknown = || ClientError::NoState { path: path.unwrap_or_default().to_owned() };
-    let answer: Json = api.find(&format!("state{query}"))?.ok_or_else(unknown)?;
+    let answer = api.find_raw(&format!("state{query}"))?.ok_or_else(unknown)?;
     let state = answer.get("state").unwrap_or(&answer);
     if json {
         return Ok(as_json(state));
@@ -104,8 +105,8 @@ fn fields(value: &Json, depth: usize, text: &mut String) {
 
 fn written(value: &Json) -> String {
     match value {
-        Json::String(text) => one_line(text),
-        other => other.to_string(),
+        Json::String(text) => one_line(text).into_owned(),
+        other => printable::json(&other.to_string()).into_owned(),
     }
 }
 

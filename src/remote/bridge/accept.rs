@@ -10,6 +10,7 @@ use super::super::inbox::Inbox;
 use super::super::link::{End, Link};
 use super::super::protocol::{Hello, Refusal, Role, Welcome};
 use super::{Accepted, Bridge, DialError};
+use crate::printable::{LONGEST_REASON, brief};
 use crate::transport::{Connection, Listener, TransportError, Turn, Unproved};
 use crate::wire::{self, Frame};
 
@@ -50,8 +51,13 @@ impl Bridge {
             Ok(Err(DialError::Transport(error))) if error.is_gone() => {
                 log::debug!("a connection from {peer} was not used: {error}");
             }
-            Ok(Err(error)) => log::warn!("a connection from {peer} was refused: {error}"),
-            Err(_) => log::warn!("a connection from {peer} was closed: it said nothing within {limit:?}"),
+            Ok(Err(error)) => {
+                self.complaints.note(&peer, &format!("a connection from {peer} was refused: {error}"))
+            }
+            Err(_) => {
+                let what = format!("a connection from {peer} was closed: it said nothing within {limit:?}");
+                self.complaints.note(&peer, &what);
+            }
         }
     }
 
@@ -84,7 +90,9 @@ impl Bridge {
         });
         let (hello, session) = match found {
             Ok(found) => found,
-            Err(refusal) => {
+            Err(Refusal { reason, lost }) => {
+                // It may quote what the peer has sent, which is as long as the peer likes.
+                let refusal = Refusal { reason: brief(&reason, LONGEST_REASON), lost };
                 let body =
                     wire::encode(&refusal).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
                 connection.dismiss(&Frame::Bye(&body)).await?;

@@ -8,6 +8,7 @@ use super::super::link::{End, Link};
 use super::super::protocol::{Hello, NodeCard, Refusal, Role, Welcome};
 use super::{Bridge, DialError};
 use crate::id::{AppId, unique};
+use crate::printable::{LONGEST_REASON, brief};
 use crate::transport::{Connection, Endpoint, TransportError, dial};
 use crate::wire::{self, Frame};
 
@@ -45,9 +46,10 @@ impl Bridge {
                 }
                 Some(Frame::Bye(body)) => {
                     let refusal: Refusal = wire::decode(body).map_err(|error| not_understood(&error))?;
+                    let reason = brief(&refusal.reason, LONGEST_REASON);
                     Err(match refusal.lost {
-                        true => DialError::Lost(refusal.reason),
-                        false => DialError::Refused(refusal.reason),
+                        true => DialError::Lost(reason),
+                        false => DialError::Refused(reason),
                     })
                 }
                 Some(_) => Err(not_understood(&"it did not answer with a greeting")),

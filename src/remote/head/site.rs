@@ -13,8 +13,9 @@ use super::super::process::Starting;
 use super::super::protocol::{Control, Hello, Role};
 use super::{Head, Node};
 use crate::payload::{Hold, Holds, PayloadId};
+use crate::printable::lines;
 use crate::transport::{Limits, Security};
-use crate::work::logs::{FROM_AFAR, Said, keep};
+use crate::work::logs::{FROM_AFAR, Said, keep, shorten};
 use crate::work::{Failure, HostEvent, Reason, Report, Resources};
 
 /// The longest wait before a node out of reach is looked for again.
@@ -195,8 +196,10 @@ impl Site for Head {
                     Arc::make_mut(&mut node.recorded).update(families);
                 }
             }
-            Control::Log { path, run, level, target, text } => {
+            Control::Log { path, run, level, mut target, mut text } => {
                 let name = &link.peer().name;
+                shorten(&mut text);
+                shorten(&mut target);
                 if log::log_enabled!(target: &target, level) {
                     keep(Said {
                         level,
@@ -208,6 +211,8 @@ impl Site for Head {
                         text: text.clone(),
                     });
                 }
+                // The program may have a logger of its own, which shows what it is given.
+                let text = lines(&text);
                 match path {
                     Some(path) => log::log!(target: FROM_AFAR, level, "[{path} on {name}] {text}"),
                     None => log::log!(target: FROM_AFAR, level, "[{name}] {text}"),
