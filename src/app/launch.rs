@@ -273,7 +273,7 @@ async fn show_watchers(control: Control, head: SharedHead) {
         let version = *changes.borrow_and_update();
         let Some(head) = head.get().filter(|head| head.has_watchers()) else { continue };
         if let Ok(state) = control.state().await {
-            head.show(version, &state).await;
+            head.show(version, state);
         }
     }
 }

@@ -101,7 +101,7 @@ impl Head {
     pub(super) fn copied(self: &Arc<Self>, link: &Arc<Link>, id: PayloadId, failed: Option<String>) {
         let node = link.peer().id;
         let Some(hold) = payload::find(id) else {
-            return link.control(&Control::Discard { id });
+            return link.reply(&Control::Discard { id });
         };
         let copied = self.copied_of(&hold);
         let mut nodes = copied.lock();

@@ -62,10 +62,17 @@ struct State {
     incarnations: IdMap<u64, Away>,
     places: HashMap<ActorPath, u64>,
     events: Vec<HostEvent>,
-    watchers: Vec<Arc<Link>>,
+    watchers: Vec<Watcher>,
     next_incarnation: u64,
     /// Whether all others were told that the App is over, so that they are expected to go.
     is_ending: bool,
+}
+
+/// A process that is shown the App's state.
+struct Watcher {
+    link: Arc<Link>,
+    /// The newest state, for as long as there is no room for it.
+    waiting: Arc<Mutex<Option<(u64, Arc<Value>)>>>,
 }
 
 struct Node {
@@ -291,16 +298,16 @@ impl Head {
         self.who_has(id).sources.into_iter().map(|source| source.name).collect()
     }
 
-    /// Shows the App's state to those who watch it; one who is slow is shown a later one.
-    pub(crate) async fn show(&self, version: u64, state: &Value) {
-        let watchers = {
-            let mut state = self.lock();
-            state.watchers.retain(|link| !link.is_over());
-            state.watchers.clone()
-        };
-        for link in watchers {
-            if link.room().await {
-                link.control(&Control::State { version, state: state.clone() });
+    /// Shows the App's state to those who watch it. One who is slow is shown a later one, and holds up nobody.
+    pub(crate) fn show(&self, version: u64, shown: Value) {
+        let shown = Arc::new(shown);
+        let mut state = self.lock();
+        state.watchers.retain(|watcher| !watcher.link.is_over());
+        for Watcher { link, waiting } in &state.watchers {
+            let before = lock(waiting).replace((version, shown.clone()));
+            if before.is_none() {
+                let (link, waiting) = (link.clone(), waiting.clone());
+                self.bridge.spawn(move || show_when_there_is_room(link, waiting));
             }
         }
     }
@@ -327,6 +334,19 @@ impl Head {
         set_replicator(self.bridge.app(), None);
         self.processes.end().await;
     }
+}
+
+async fn show_when_there_is_room(link: Arc<Link>, waiting: Arc<Mutex<Option<(u64, Arc<Value>)>>>) {
+    let is_over = !link.room().await;
+    if let Some((version, state)) = lock(&waiting).take()
+        && !is_over
+    {
+        link.control(&Control::State { version, state: Arc::unwrap_or_clone(state) });
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Head {

@@ -8,6 +8,7 @@
 //! - When the session is lost, every question that waits for its answer is told so.
 
 mod messages;
+mod replies;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -19,6 +20,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(super) use self::messages::Channel;
+use self::replies::Replies;
 use super::bridge::Bridge;
 use super::outlet::Outlet;
 use super::protocol::{Control, NodeCard, Packet, PacketError, Unanswered, write_control, write_credit};
@@ -55,6 +57,9 @@ pub(super) struct State {
     pub(super) session: Session,
     pub(super) outlet: Outlet<DirectWriter>,
     questions: IdMap<u64, Box<dyn Letter>>,
+    replies: Replies,
+    /// Whether the peer asked for more than it takes.
+    pub(super) is_overasked: bool,
     pub(super) over: bool,
     /// Why it was ended here, when that was before its time.
     ended: Option<String>,
@@ -106,6 +111,8 @@ impl Link {
                 session: Session::new(settings, Duration::ZERO),
                 outlet: Outlet::new(),
                 questions: IdMap::default(),
+                replies: Replies::default(),
+                is_overasked: false,
                 over: false,
                 ended: None,
                 leaving: None,
@@ -230,6 +237,38 @@ impl Link {
         match self.push(false, |out| Ok(write_control(out, control)?)) {
             Ok(()) | Err(NotPushed::Over) => {}
             Err(error) => log::error!("nothing can be told to node `{}`: {error}", self.peer.name),
+        }
+    }
+
+    /// Answers what the peer has asked. A peer that leaves more answers unacknowledged than the session has room for gets no more of
+    /// them, and its session is ended: it decides how much it asks, so that nothing else would bound what is kept for it.
+    pub(super) fn reply(&self, control: &Control) {
+        let mut state = self.lock();
+        if state.over || state.is_overasked {
+            return;
+        }
+        let acknowledged = state.session.acknowledged();
+        if state.replies.unread(acknowledged) >= state.session.room() {
+            state.is_overasked = true;
+            return;
+        }
+        let mut bytes = 0;
+        let pushed = state.session.push(|out| {
+            let before = out.len();
+            write_control(out, control)?;
+            bytes = out.len() - before;
+            Ok::<_, NotPushed>(())
+        });
+        match pushed {
+            Ok(()) => {
+                let number = state.session.pushed();
+                state.replies.push(number, bytes);
+                self.flush(state, false);
+            }
+            Err(error) => {
+                drop(state);
+                log::error!("nothing can be told to node `{}`: {error}", self.peer.name);
+            }
         }
     }
 

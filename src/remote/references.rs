@@ -284,7 +284,7 @@ impl Bridge {
                 sessions.into_iter().any(|session| session != link.number() && hold.is_tied(session))
             };
             if made_here || (!is_good(from) && tied_well()) {
-                link.control(&Control::Release { id, count: 1 });
+                link.reply(&Control::Release { id, count: 1 });
                 return hold;
             }
             hold.tie(link.number(), || LinkTie::to(link, id));
@@ -311,7 +311,7 @@ impl Bridge {
         if let Some(hold) = &hold {
             link.pins().add(hold);
         }
-        link.control(&Control::Held { id, there: hold.is_some() });
+        link.reply(&Control::Held { id, there: hold.is_some() });
     }
 
     /// The owner holds a value for this process: whoever it came from need not any more.
@@ -320,7 +320,7 @@ impl Bridge {
             return;
         }
         let Some(hold) = payload::find(id) else {
-            return link.control(&Control::Release { id, count: 1 });
+            return link.reply(&Control::Release { id, count: 1 });
         };
         hold.tie(link.number(), || LinkTie::to(link, id));
         let good = self.sessions_with([distant(&hold, |distant| distant.owner.id), self.head_id()]);

@@ -240,6 +240,21 @@ impl Session {
         self.kept_bytes + self.open.len()
     }
 
+    /// The last message that was pushed.
+    pub(crate) fn pushed(&self) -> u64 {
+        self.pushed
+    }
+
+    /// The last message that the peer has acknowledged.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Bytes that may wait for their acknowledgement before senders wait.
+    pub(crate) fn room(&self) -> usize {
+        self.settings.max_unacknowledged
+    }
+
     /// The last message that arrived; a new connection begins with telling it to the peer.
     pub(crate) fn received(&self) -> u64 {
         self.received

@@ -130,6 +130,10 @@ impl Link {
         };
         if let Some(body) = body {
             inbound.packet(Packet::read(body)?)?;
+            if self.lock().is_overasked {
+                let why = "it asks for more than it takes: it has not acknowledged the answers that it has";
+                return Err(BadPeer::Other(why.to_owned()));
+            }
         }
         Ok(owes)
     }

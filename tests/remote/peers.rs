@@ -16,6 +16,7 @@ const TOKEN: &str = "a secret of some length";
 
 crate::tests![
     who_breaks_the_protocol_is_told_how_and_costs_nobody_anything,
+    peer_that_takes_no_answers_is_ended,
     what_is_no_frame_ends_the_connection_and_then_the_node,
 ];
 
@@ -111,6 +112,33 @@ fn who_breaks_the_protocol_is_told_how_and_costs_nobody_anything() {
         until_nodes_are(&app, 0);
         // The first has had what is needed once for all.
         held.get_or_insert_with(Held::here).is_back();
+    }
+    serves(&app);
+}
+
+/// Small questions whose answers are not acknowledged, whether they are read or not, cost the head no more than a session has room for.
+fn peer_that_takes_no_answers_is_ended() {
+    let app = start(serve);
+    let address = joining(&app);
+    let greeting = greeting_of_a_node();
+    // `{"where": {"id": 16 bytes}}`, a value that nobody has.
+    let question = [&b"\0\x81\xa5where\x81\xa2id\xc4\x10"[..], &[7; 16]].concat();
+    for reads in [true, false] {
+        let mut peer = join(&address, &greeting);
+        until_nodes_are(&app, 1);
+        let mut asking = peer.try_clone().expect("it is a socket");
+        let question = question.clone();
+        let asker = std::thread::spawn(move || {
+            // The answer is about as long as the question, and there is room for 8 MiB of them.
+            (1..1_000_000).find(|number| asking.write_all(&data(*number, &question)).is_err())
+        });
+        if reads {
+            let (kind, reason) = rest(&mut peer).pop().expect("it is answered");
+            let reason = String::from_utf8_lossy(&reason).into_owned();
+            assert!(kind == BYE && reason.contains("more than it takes"), "{reason}");
+        }
+        assert!(asker.join().expect("it asks").is_some(), "it could ask for ever");
+        until_nodes_are(&app, 0);
     }
     serves(&app);
 }

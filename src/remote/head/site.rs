@@ -11,7 +11,7 @@ use super::super::bridge::{Site, Whereabouts};
 use super::super::link::Link;
 use super::super::process::Starting;
 use super::super::protocol::{Control, Hello, Role};
-use super::{Head, Node};
+use super::{Head, Node, Watcher};
 use crate::payload::{Hold, Holds, PayloadId};
 use crate::printable::lines;
 use crate::transport::{Limits, Security};
@@ -117,7 +117,8 @@ impl Site for Head {
         match role {
             Role::Peer | Role::Puller | Role::Drive => return,
             Role::Watcher => {
-                self.lock().watchers.push(link.clone());
+                let watcher = Watcher { link: link.clone(), waiting: Arc::default() };
+                self.lock().watchers.push(watcher);
                 self.lock().events.push(HostEvent::Room);
                 self.doorbell.ring_again();
                 return;
@@ -177,7 +178,7 @@ impl Site for Head {
             }
             Control::Where { id } => {
                 let Whereabouts { sources, lost } = self.who_has(id);
-                link.control(&Control::There { id, sources, lost });
+                link.reply(&Control::There { id, sources, lost });
             }
             Control::Copied { id, failed } => {
                 if let Some(head) = self.me.upgrade() {
@@ -189,7 +190,7 @@ impl Site for Head {
                     node.vitals = Some(vitals);
                     node.round_trip = round_trip_us.map(Duration::from_micros);
                 }
-                link.control(&Control::Heard);
+                link.reply(&Control::Heard);
             }
             Control::Recorded { families } => {
                 if let Some(node) = self.lock().nodes.get_mut(&link.peer().id) {
