@@ -1,7 +1,7 @@
 //! One run from its beginning to its end.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -26,17 +26,14 @@ const END: Duration = Duration::from_secs(30);
 /// How long the processor time of idle processes is measured.
 const IDLE: Duration = Duration::from_secs(3);
 
-/// Does a run with faults for so long; its records are in the directory that it gives.
-pub(crate) fn conduct(seed: u64, lasts: Duration) -> PathBuf {
-    let run = std::env::temp_dir().join(format!("fw-chaos-{}-{seed}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&run);
+/// Does a run with faults for so long; its records are in a directory that is new.
+pub(crate) fn conduct(seed: u64, lasts: Duration, run: &Path) {
     std::fs::create_dir_all(run.join("records")).expect("there is a place for temporary files");
-    let recorder = Arc::new(Recorder::new(&run));
+    let recorder = Arc::new(Recorder::new(run));
     let plan = Plan::new(seed, lasts);
     std::fs::write(run.join("plan"), format!("{plan:#?}")).expect("the run has its directory");
-    let conductor = Conductor { stage: Stage::new(plan, &run, &recorder), recorder };
+    let conductor = Conductor { stage: Stage::new(plan, run, &recorder), recorder };
     conductor.run(seed);
-    run
 }
 
 struct Conductor {

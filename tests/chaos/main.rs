@@ -24,13 +24,16 @@ mod records;
 mod stage;
 mod works;
 
-use std::process::ExitCode;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant, SystemTime};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use self::process::VARIABLE;
 
+/// The first argument of a process that conducts a run; seed, seconds and directory follow.
+const CONDUCT: &str = "conduct";
 /// Seeds that are always run.
 const FIXED: [u64; 2] = [1, 2];
 /// How long the faults of each seed go on, unless it is said.
@@ -39,6 +42,13 @@ const SECONDS: u64 = 20;
 fn main() -> ExitCode {
     if std::env::var_os(VARIABLE).is_some() {
         return works::program();
+    }
+    if let [_, command, seed, seconds, directory] = &std::env::args().collect::<Vec<_>>()[..]
+        && command == CONDUCT
+    {
+        let number = |text: &String| text.parse().expect("it is started by this very file");
+        conduct::conduct(number(seed), Duration::from_secs(number(seconds)), Path::new(directory));
+        return ExitCode::SUCCESS;
     }
     let number = |name: &str| {
         let text = std::env::var(name).ok()?;
@@ -74,6 +84,30 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
+/// Conducts a run in a process that has a network, disks and process numbers of its own, where that is possible: nothing of
+/// it can be left behind then.
+fn conduct_alone(seed: u64, lasts: Duration, directory: &Path) -> Result<(), Failed> {
+    const ALONE: [&str; 7] = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "--"];
+    let can = Command::new("unshare").args(ALONE).args(["ip", "link", "set", "lo", "up"]).output();
+    let this = std::env::current_exe()?;
+    let mut command = if can.is_ok_and(|done| done.status.success()) {
+        let mut command = Command::new("unshare");
+        // The shell waits for those whose parents were killed.
+        command.args(ALONE).args(["sh", "-c", "ip link set lo up; \"$0\" \"$@\"; exit $?"]).arg(this);
+        command.env(stage::ALONE, "yes");
+        command
+    } else {
+        Command::new(this)
+    };
+    let arguments = [CONDUCT.to_owned(), seed.to_string(), lasts.as_secs().to_string()];
+    let status = command.args(arguments).arg(directory).status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("the run was not conducted to its end: {status}").into())
+    }
+}
+
 fn run(seed: u64, lasts: Duration) -> Result<(), Failed> {
     let again = format!(
         "FLOWRIGHT_CHAOS_SEED={seed} FLOWRIGHT_CHAOS_SECONDS={} cargo test --features chaos-tests --test chaos seed_",
@@ -81,7 +115,8 @@ fn run(seed: u64, lasts: Duration) -> Result<(), Failed> {
     );
     println!("seed {seed}: again by `{again}`");
     let began = Instant::now();
-    let directory = conduct::conduct(seed, lasts);
+    let directory = std::env::temp_dir().join(format!("fw-chaos-{}-{seed}", std::process::id()));
+    conduct_alone(seed, lasts, &directory)?;
     let report = checker::check(&records::read(&directory));
     println!("seed {seed}, {:.0} s: {report}", began.elapsed().as_secs_f64());
     if report.violations.is_empty() {

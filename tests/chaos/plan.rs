@@ -138,6 +138,12 @@ pub(crate) enum Fault {
         weather: Weather,
         lasts: Duration,
     },
+    /// What happens between a node and the others that connect to it; its own connection to the head goes on.
+    Peers {
+        node: usize,
+        route: Route,
+        lasts: Duration,
+    },
     /// The next connections break after so many bytes, or one of their bytes is changed.
     Trap {
         node: usize,
@@ -210,6 +216,17 @@ pub(crate) enum Weather {
     Reject,
     /// Bytes take so many milliseconds.
     Delay(u32),
+}
+
+/// What becomes of packets to the address at which a node listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// They vanish.
+    Blackhole,
+    /// Their senders are told that there is no way.
+    Unreachable,
+    /// Their senders are told that it is forbidden.
+    Prohibit,
 }
 
 /// How many Works may be added while a run lasts.
@@ -305,7 +322,7 @@ fn faults(rng: &mut Rng, plan: &Plan, lasts: Duration) -> Vec<Scheduled> {
         let node = rng.below(plan.nodes.len() as u64) as usize;
         let work = rng.below(plan.works.len() as u64) as usize;
         let kind = rng.below(100);
-        let is_of_node = kind < 52;
+        let is_of_node = kind < 57;
         if is_of_node && free[node] > at {
             continue;
         }
@@ -352,7 +369,12 @@ fn faults(rng: &mut Rng, plan: &Plan, lasts: Duration) -> Vec<Scheduled> {
                 Fault::FewDescriptors { node, limit: rng.between(24, 80) as u32, lasts: takes }
             }
             50..52 => Fault::ClockStep { node, by: *rng.pick(&[-86_400, -3_600, 3_600, 86_400]) },
-            52..56 => {
+            52..57 => {
+                takes = span(rng);
+                let route = *rng.pick(&[Route::Blackhole, Route::Unreachable, Route::Prohibit]);
+                Fault::Peers { node, route, lasts: takes }
+            }
+            57..61 => {
                 if head_free > at {
                     continue;
                 }
@@ -363,11 +385,11 @@ fn faults(rng: &mut Rng, plan: &Plan, lasts: Duration) -> Vec<Scheduled> {
                     Fault::StopHead { lasts: rng.millis(100, 6_000) }
                 }
             }
-            56..66 => Fault::KillProcess { nth: rng.below(16) as usize, times: *rng.pick(&[1, 1, 1, 5]) },
-            66..69 => Fault::StopProcess { nth: rng.below(16) as usize, lasts: span(rng) },
-            69..79 => Fault::Restart { work, via: *rng.pick(&[Via::Http, Via::Flow]) },
-            79..89 => Fault::Stop { work, via: *rng.pick(&[Via::Http, Via::Flow]) },
-            89..94 => {
+            61..70 => Fault::KillProcess { nth: rng.below(16) as usize, times: *rng.pick(&[1, 1, 1, 5]) },
+            70..73 => Fault::StopProcess { nth: rng.below(16) as usize, lasts: span(rng) },
+            73..81 => Fault::Restart { work, via: *rng.pick(&[Via::Http, Via::Flow]) },
+            81..90 => Fault::Stop { work, via: *rng.pick(&[Via::Http, Via::Flow]) },
+            90..94 => {
                 let placement = *rng.pick(&["thread", "pool", "process", "*", "*/pool", "zone=west"]);
                 Fault::Add { name: rng.below(EXTRAS as u64) as usize, placement: placement.to_owned() }
             }
@@ -406,5 +428,5 @@ fn all_kinds() {
             kinds.insert(text.split([' ', '{']).next().unwrap_or_default().to_owned());
         }
     }
-    assert_eq!(kinds.len(), 17, "{kinds:?}");
+    assert_eq!(kinds.len(), 18, "{kinds:?}");
 }

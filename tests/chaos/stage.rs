@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::http::Api;
-use crate::plan::{Fault, GRACE, HEARTBEAT, Plan, Via, Weather};
+use crate::plan::{Fault, GRACE, HEARTBEAT, Plan, Route, Via, Weather};
 use crate::process::VARIABLE;
 use crate::processes::{Running, log_of, processes_below, processes_of, signal};
 use crate::proxy::{self, Proxy, Trap};
@@ -21,6 +21,8 @@ use crate::works::{EPOCH, SEED};
 const AGAIN: Duration = Duration::from_millis(300);
 /// A library that lets a process see another time of day.
 const FAKETIME: &str = "faketime/libfaketimeMT.so.1";
+/// The environment variable that says that a run has a network of its own.
+pub(crate) const ALONE: &str = "FLOWRIGHT_CHAOS_ALONE";
 /// The size of a small disk.
 const SMALL_DISK: &str = "size=6m";
 
@@ -40,6 +42,8 @@ pub(crate) struct Stage {
     busy: Vec<Running>,
     mounts: Vec<PathBuf>,
     has_faketime: bool,
+    /// Whether the network is only this run's, so that its routes can be changed.
+    is_alone: bool,
 }
 
 /// A machine on which a node runs.
@@ -63,6 +67,7 @@ enum Step {
     StartNode(usize),
     Resume(usize),
     Fair(usize),
+    Reachable(usize),
     EndTwin(usize),
     EnoughDescriptors(usize),
     StartHead,
@@ -105,6 +110,7 @@ impl Stage {
             busy: Vec::new(),
             mounts: Vec::new(),
             has_faketime,
+            is_alone: std::env::var_os(ALONE).is_some(),
             plan,
         };
         stage.prepare();
@@ -221,6 +227,7 @@ impl Stage {
         };
         command.args(["node", "--join", &post.address, "--name", &node.name, "--label"]);
         command.arg(format!("zone={}", node.zone)).args(["--cpus", &node.cpus.to_string()]);
+        command.args(["--listen", &format!("{}:0", listening(n))]);
         command.arg("--payload-dir").arg(self.payloads(&node.name));
         command.args(["--payload-memory", if node.small_disk { "1" } else { "64" }]);
         self.add_certificates(&mut command, "node");
@@ -326,6 +333,10 @@ impl Stage {
                 self.clear(n);
             }
             Step::Fair(n) => self.set_weather(n, None),
+            Step::Reachable(n) => {
+                route(&["del", &format!("{}/32", listening(n)), "table", "local"]);
+                self.clear(n);
+            }
             Step::EndTwin(n) => {
                 self.perform(Step::Resume(n));
                 // Whichever of them has the name keeps it.
@@ -438,6 +449,20 @@ impl Stage {
             Fault::Network { node: n, weather, lasts } => {
                 self.set_weather(n, Some(weather));
                 self.at(lasts, Step::Fair(n));
+            }
+            Fault::Peers { node: n, route: kind, lasts } => {
+                if !self.is_alone {
+                    self.skip("a cut between nodes", "it takes a network of its own, and that root");
+                    return;
+                }
+                let kind = match kind {
+                    Route::Blackhole => "blackhole",
+                    Route::Unreachable => "unreachable",
+                    Route::Prohibit => "prohibit",
+                };
+                self.disturb_node(n, &format!("others find its address {kind}"));
+                route(&["add", kind, &format!("{}/32", listening(n)), "table", "local"]);
+                self.at(lasts, Step::Reachable(n));
             }
             Fault::Trap { node: n, after, flip, times } => {
                 let what = if flip { "a byte is changed" } else { "connections break" };
@@ -592,6 +617,17 @@ impl Drop for Stage {
             let _ = Command::new("umount").arg("-l").arg(mount).output();
         }
     }
+}
+
+/// The address at which a node listens for others.
+fn listening(node: usize) -> Ipv4Addr {
+    Ipv4Addr::new(127, 0, 100, node as u8 + 1)
+}
+
+/// Changes the routes of a network that is only this run's.
+fn route(arguments: &[&str]) {
+    let done = Command::new("ip").arg("route").args(arguments).output().expect("there is an `ip`");
+    assert!(done.status.success(), "ip route {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// An address of this machine at which nobody listens. It is one of this process's own, so that nobody else is given the
