@@ -22,6 +22,9 @@ mod processes;
 mod proxy;
 mod records;
 mod stage;
+#[path = "../remote/tokens.rs"]
+#[allow(dead_code, reason = "the other tests need more of it")]
+mod tokens;
 mod works;
 
 use std::path::Path;
