@@ -9,7 +9,9 @@ use super::snapshot::HEAD;
 use crate::id::{ActorPath, AppId};
 use crate::recorder::Carried;
 use crate::remote::{Head, HeadOptions, NodeStatus, RecordedBy, Spawner, Vitals};
-use crate::work::{Doorbell, Host, HostError, HostEvent, Ingredients, LocalHost, Placement, Resources};
+use crate::work::{
+    Closed, Doorbell, Host, HostError, HostEvent, Ingredients, LocalHost, Placement, Resources,
+};
 
 /// The bridge to other processes, which is there once it is needed.
 #[derive(Clone, Default)]
@@ -72,10 +74,31 @@ impl Hosts {
     ) -> Result<(), HostError> {
         match placement {
             Placement::Process | Placement::Node(_) => match self.start_head(doorbell) {
-                Ok(head) => head.launch(placement, needs, what),
+                Ok(head) => {
+                    let path = what.path.clone();
+                    head.launch(placement, needs, what)?;
+                    if *placement == Placement::Process {
+                        head.launched_here(&path);
+                    }
+                    Ok(())
+                }
                 Err(why) => Err(HostError::NoProcess { path: what.path.to_string(), why }),
             },
-            _ => self.local.launch(placement, needs, what),
+            _ => {
+                let path = self.head.get().map(|_| what.path.clone());
+                self.local.launch(placement, needs, what)?;
+                if let (Some(head), Some(path)) = (self.head.get(), path) {
+                    head.launched_here(&path);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The Work at `path` takes no messages for now: processes that have its address are told.
+    pub(super) fn closed(&self, path: &ActorPath, why: Closed) {
+        if let Some(head) = self.head.get() {
+            head.closed(path, why);
         }
     }
 

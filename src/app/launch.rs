@@ -220,7 +220,7 @@ impl App {
             }
             exit
         });
-        forget_addresses(app, None);
+        forget_addresses(app);
         drop(drives);
         // Stops every arbiter that is still there.
         System::current().stop();

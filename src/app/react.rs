@@ -15,7 +15,7 @@ use crate::flow::{Action, Ending, FlowError, Interrupt, Scope, enter, leave, loc
 use crate::id::{FlowId, WorkId};
 use crate::state::Value;
 use crate::trace::{Span, What};
-use crate::work::{Command, Failure, HostError, Reason, Report, forget_addresses, panic_message};
+use crate::work::{Command, Failure, HostError, Reason, Report, forget_address, panic_message};
 
 /// A reaction longer than this is logged.
 const SLOW_REACTION: Duration = Duration::from_millis(100);
@@ -156,6 +156,7 @@ impl Driver {
                     Action::Kill => record.kill(),
                     Action::Close(why) => {
                         let lost = record.mailbox.close(why);
+                        self.hosts.closed(&record.path, why);
                         if lost > 0 {
                             log::warn!(
                                 "work `{}`: {lost} messages that waited in its mailbox are lost",
@@ -188,13 +189,13 @@ impl Driver {
         }
         self.timers.set(Timer::Work(id), record.ledger.next_deadline());
         let down = record.ledger.is_down();
-        let path = record.path.clone();
+        let (path, mailbox) = (record.path.clone(), record.mailbox.clone());
         drop(record);
         if down && self.tree.has_left(id) {
             self.tree.remove(id);
             self.unplaced.remove(&id);
             self.timers.set(Timer::Work(id), None);
-            forget_addresses(self.tree.app, Some(&path));
+            forget_address(self.tree.app, &path, &mailbox);
         }
     }
 

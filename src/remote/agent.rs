@@ -7,46 +7,51 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::bridge::{Bridge, Site, Whereabouts};
+use super::inbox::Destination;
 use super::link::Link;
 use super::protocol::{Control, Hello, Role};
-use super::references::tie_copy;
+use super::references::{Source, tie_copy};
+use super::routing::{Forwarder, Location, count_lost};
 use super::vitals::{self, Vitals};
-use super::ways::DistantWay;
 use crate::id::{ActorPath, IdMap, WorkId};
 use crate::payload::{self, Hex, Hold, Holds, PayloadId, Want};
 use crate::recorder;
 use crate::trace::Cause;
 use crate::work::{
-    Abort, AnyMailbox, Command, Doorbell, Express, Failure, Host, Ingredients, Input, LocalHost, News,
-    Outbox, Placement, Reason, Report, Resources, Route, Router, RunOrder, WorkKind, remember_address,
+    Abort, AnyMailbox, Bind, Closed, Command, Doorbell, Express, Failure, Host, Ingredients, Input,
+    LocalHost, Locator, News, Outbox, Place, Placement, Reason, Report, Resources, Router, RunOrder,
+    WorkKind, mailbox_at, remember_address,
 };
 
 /// The types of Work that there are, by name.
 pub(crate) type Kinds = std::collections::BTreeMap<&'static str, &'static WorkKind>;
 
 pub(super) struct Agent {
+    me: Weak<Agent>,
     bridge: Arc<Bridge>,
     head: Arc<Link>,
     kinds: Kinds,
     /// Whether it is the process of one Work, which lives no longer than its head.
     is_process: bool,
     doorbell: Arc<Doorbell>,
+    /// The number of the last incarnation that was launched here. Those of one node grow.
+    launched: watch::Sender<u64>,
     state: Mutex<State>,
 }
 
 struct State {
     host: LocalHost,
     incarnations: IdMap<u64, Hosted>,
-    mailboxes: HashMap<ActorPath, (Arc<dyn AnyMailbox>, &'static str)>,
-    ways: HashMap<ActorPath, Arc<DistantWay>>,
+    /// The Works of which the head tells where they are.
+    subscriptions: HashMap<ActorPath, Subscription>,
     over: Option<String>,
     /// When the head was told how this process is, and how long its answer to that took.
     told: Option<Instant>,
@@ -55,7 +60,20 @@ struct State {
     looking: HashMap<PayloadId, Vec<oneshot::Sender<Whereabouts>>>,
 }
 
+/// A Work of which the head tells where it is.
+#[derive(Default)]
+struct Subscription {
+    /// How many forwarders have asked; usually one.
+    count: usize,
+    forwarders: Vec<Weak<Forwarder>>,
+    location: Option<Location<Source>>,
+    /// Its mailbox, while messages wait in it and nobody may have an address any more.
+    kept: Option<Arc<dyn AnyMailbox>>,
+}
+
 struct Hosted {
+    /// Its number in the mailbox.
+    mailbox_incarnation: u64,
     /// What the state that was sent last refers to.
     refers: Arc<Mutex<Vec<PayloadId>>>,
     path: ActorPath,
@@ -72,20 +90,28 @@ impl Agent {
         is_process: bool,
         bridge: Arc<Bridge>,
         head: Arc<Link>,
-    ) -> Self {
+    ) -> Arc<Self> {
         let mut host = LocalHost::new(pool);
         host.share_current();
         let state = State {
             host,
             incarnations: IdMap::default(),
-            mailboxes: HashMap::new(),
-            ways: HashMap::new(),
+            subscriptions: HashMap::new(),
             over: None,
             told: None,
             round_trip: None,
             looking: HashMap::new(),
         };
-        Self { bridge, head, kinds, is_process, doorbell: Arc::default(), state: Mutex::new(state) }
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            bridge,
+            head,
+            kinds,
+            is_process,
+            doorbell: Arc::default(),
+            launched: watch::Sender::new(0),
+            state: Mutex::new(state),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -110,6 +136,10 @@ impl Agent {
                     hosted.map(|hosted| (hosted.outbox.clone(), hosted.refers.clone()))
                 };
                 let Some((outbox, refers)) = hosted else { continue };
+                if outbox.has(is_end) {
+                    // Before the head is told: what is sent on goes to the next incarnation.
+                    self.leave(incarnation);
+                }
                 // Those that are taken at once meanwhile must not get there first.
                 let (over, holds) = outbox.hand_over(|news| {
                     let over = is_end(&news.reports);
@@ -124,7 +154,9 @@ impl Agent {
                 });
                 // Values may be freed by this.
                 drop(holds);
-                if over && let Some(hosted) = self.lock().incarnations.remove(&incarnation) {
+                // Dropped without the lock: with the mailbox its subscription may go.
+                let ended = if over { self.lock().incarnations.remove(&incarnation) } else { None };
+                if let Some(hosted) = ended {
                     log::log!(self.level(), "work `{}` is over here", hosted.path);
                 }
             }
@@ -155,43 +187,124 @@ impl Agent {
             launch;
         let kind = self.kinds.get(work.as_str()).ok_or_else(|| format!("there is no Work `{work}` here"))?;
         log::log!(self.level(), "work `{path}` runs here");
-        let mut state = self.lock();
-        // Messages that wait are for the Work, not for one life of it.
-        let mailbox = match state.mailboxes.get(&path) {
-            Some((mailbox, name)) if *name == kind.name() => mailbox.clone(),
-            _ => {
-                let mailbox = kind.mailbox(usize::try_from(capacity).unwrap_or(usize::MAX));
-                state.mailboxes.insert(path.clone(), (mailbox.clone(), kind.name()));
+        // The one that addresses here lead to, if there are any: messages that wait are for the Work, not for one life of it.
+        let app = self.bridge.app();
+        let mailbox = match mailbox_at(app, &path, kind) {
+            Ok(Some(mailbox)) => mailbox,
+            other => {
+                let mailbox = kind.mailbox(1);
+                remember_address(app, &path, &mailbox);
+                if let Err(replaced) = other {
+                    count_lost(&path, replaced.close(Closed::Unknown), "another Work has taken its path");
+                }
                 mailbox
             }
         };
-        remember_address(self.bridge.app(), &path, &mailbox);
+        mailbox.set_capacity(usize::try_from(capacity).unwrap_or(usize::MAX));
         let outbox = Outbox::new(WorkId(incarnation), self.doorbell.clone());
         let outbox = Arc::new(outbox.with_express(self.head.clone()));
         let abort = Arc::new(Abort::default());
-        let hosted = Hosted {
-            refers: Arc::new(Mutex::new(holds.iter().map(|hold| hold.id()).collect())),
+        let refers = Arc::new(Mutex::new(holds.iter().map(|hold| hold.id()).collect()));
+        let what = Ingredients {
+            kind,
+            app,
             path: path.clone(),
+            state: value,
+            holds,
+            max_state_bytes: usize::try_from(max_state_bytes).unwrap_or(usize::MAX),
             mailbox: mailbox.clone(),
             outbox: outbox.clone(),
             abort: abort.clone(),
         };
-        state.incarnations.insert(incarnation, hosted);
-        let what = Ingredients {
-            kind,
-            app: self.bridge.app(),
-            path,
-            state: value,
-            holds,
-            max_state_bytes: usize::try_from(max_state_bytes).unwrap_or(usize::MAX),
-            mailbox,
-            outbox,
-            abort,
-        };
         let placement = if pooled { Placement::Pool } else { Placement::Thread };
+        let mut state = self.lock();
         let launched = state.host.launch(&placement, Resources::default(), what);
+        let mailbox_incarnation = mailbox.incarnation();
+        state
+            .incarnations
+            .insert(incarnation, Hosted { mailbox_incarnation, refers, path, mailbox, outbox, abort });
         state.host.flush();
+        drop(state);
+        self.launched.send_replace(incarnation);
         launched.map_err(|error| error.to_string())
+    }
+
+    /// An incarnation here takes no more messages.
+    fn leave(&self, incarnation: u64) {
+        let hosted = {
+            let state = self.lock();
+            let hosted = state.incarnations.get(&incarnation);
+            hosted.map(|hosted| (hosted.path.clone(), hosted.mailbox.clone(), hosted.mailbox_incarnation))
+        };
+        if let Some((path, mailbox, number)) = hosted {
+            self.left(&path, &mailbox, number);
+        }
+    }
+
+    /// The mailbox takes no more messages for this incarnation of its, and follows the Work to wherever it is next.
+    fn left(&self, path: &ActorPath, mailbox: &Arc<dyn AnyMailbox>, number: u64) {
+        mailbox.leave(Some(number));
+        if mailbox.depth() > 0 {
+            self.keep_mailbox(path, mailbox.clone());
+        }
+        mailbox.want();
+    }
+
+    /// Keeps a mailbox in which messages wait, and of which nobody else may know.
+    fn keep_mailbox(&self, path: &ActorPath, mailbox: Arc<dyn AnyMailbox>) {
+        let before = {
+            let mut state = self.lock();
+            state.subscriptions.entry(path.clone()).or_default().kept.replace(mailbox)
+        };
+        drop(before);
+    }
+
+    /// Has the head tell where the Work of `forwarder` is, and follows it.
+    pub(super) fn subscribe(&self, forwarder: &Arc<Forwarder>) {
+        let path = forwarder.path();
+        let known = {
+            let mut state = self.lock();
+            let subscription = state.subscriptions.entry(path.clone()).or_default();
+            subscription.count += 1;
+            subscription.forwarders.push(Arc::downgrade(forwarder));
+            if subscription.count == 1 {
+                // Under the lock, so that it is in order with what is said when the last one goes.
+                self.head.control(&Control::Locate { path: path.clone() });
+            }
+            subscription.location.clone()
+        };
+        if let Some(location) = known {
+            forwarder.follow(&location);
+        }
+    }
+
+    pub(super) fn unsubscribe(&self, path: &ActorPath) {
+        let mut state = self.lock();
+        let Some(subscription) = state.subscriptions.get_mut(path) else { return };
+        subscription.count = subscription.count.saturating_sub(1);
+        subscription.forwarders.retain(|forwarder| forwarder.strong_count() > 0);
+        if subscription.count == 0 {
+            let forgotten = state.subscriptions.remove(path);
+            self.head.control(&Control::Unlocate { path: path.clone() });
+            drop(state);
+            drop(forgotten);
+        }
+    }
+
+    fn located(&self, path: &ActorPath, location: Location<Source>) {
+        let (forwarders, kept) = {
+            let mut state = self.lock();
+            let Some(subscription) = state.subscriptions.get_mut(path) else { return };
+            subscription.location = Some(location.clone());
+            (subscription.forwarders.clone(), subscription.kept.take())
+        };
+        for forwarder in forwarders.iter().filter_map(Weak::upgrade) {
+            forwarder.follow(&location);
+        }
+        // What is sent on holds it as long as is needed.
+        if let Some(kept) = kept.filter(|kept| kept.depth() > 0 && !matches!(kept.place(), Place::At(_))) {
+            self.keep_mailbox(path, kept);
+        }
     }
 
     fn command(&self, incarnation: u64, command: Command) {
@@ -228,8 +341,25 @@ impl Agent {
     }
 
     fn kill(&self, incarnation: u64) {
-        if let Some(hosted) = self.lock().incarnations.remove(&incarnation) {
+        let killed = self.lock().incarnations.remove(&incarnation);
+        if let Some(hosted) = killed {
             hosted.abort.raise();
+            self.left(&hosted.path, &hosted.mailbox, hosted.mailbox_incarnation);
+        }
+    }
+
+    /// An incarnation here takes no more messages, nor does the Work anywhere else for now.
+    fn close(&self, incarnation: u64, why: Closed) {
+        let hosted = {
+            let state = self.lock();
+            let hosted = state.incarnations.get(&incarnation);
+            hosted.map(|hosted| (hosted.path.clone(), hosted.mailbox.clone(), hosted.mailbox_incarnation))
+        };
+        let Some((path, mailbox, number)) = hosted else { return };
+        if mailbox.incarnation() == number {
+            mailbox.leave(Some(number));
+            count_lost(&path, mailbox.close(why), "the Work was stopped");
+            mailbox.want();
         }
     }
 
@@ -237,15 +367,21 @@ impl Agent {
     pub(super) fn end(&self) {
         let mut state = self.lock();
         let incarnations = std::mem::take(&mut state.incarnations);
-        let mailboxes = std::mem::take(&mut state.mailboxes);
-        state.ways.clear();
+        let subscriptions = std::mem::take(&mut state.subscriptions);
         drop(state);
         for hosted in incarnations.into_values() {
             log::log!(self.level(), "work `{}` is ended: the head is gone, or this node leaves", hosted.path);
             hosted.abort.raise();
+            // Other nodes may still have a head that knows where the Work goes on.
+            hosted.mailbox.leave(Some(hosted.mailbox_incarnation));
+            count_lost(&hosted.path, hosted.mailbox.close(Closed::NodeLost), "this node left the App");
         }
-        for (mailbox, _) in mailboxes.into_values() {
-            mailbox.close(crate::work::Closed::NodeLost);
+        for subscription in subscriptions.into_values() {
+            for forwarder in subscription.forwarders.iter().filter_map(Weak::upgrade) {
+                if let Some(mailbox) = forwarder.mailbox() {
+                    count_lost(forwarder.path(), mailbox.close(Closed::NodeLost), "this node left the App");
+                }
+            }
         }
     }
 }
@@ -319,7 +455,11 @@ impl Site for Agent {
             Control::Launch { incarnation, path, work, pooled, state, max_state_bytes, mailbox } => {
                 let launch = Launch { incarnation, path, work, pooled, state, max_state_bytes, mailbox };
                 if let Err(message) = self.launch(launch, carried) {
-                    self.lock().incarnations.remove(&incarnation);
+                    self.launched.send_replace(incarnation);
+                    let failed = self.lock().incarnations.remove(&incarnation);
+                    if let Some(hosted) = failed {
+                        self.left(&hosted.path, &hosted.mailbox, hosted.mailbox_incarnation);
+                    }
                     let failure = Failure { reason: Reason::UserError, message };
                     let reports = vec![Report::Died { failure }];
                     let trace = Cause::default();
@@ -337,21 +477,8 @@ impl Site for Agent {
             Control::Cancel { incarnation, run } => self.command(incarnation, Command::Cancel { run }),
             Control::Stop { incarnation } => self.command(incarnation, Command::Stop),
             Control::Kill { incarnation } => self.kill(incarnation),
-            Control::Close { incarnation, why } => {
-                let mailbox = self.lock().incarnations.get(&incarnation).map(|hosted| hosted.mailbox.clone());
-                if let Some(mailbox) = mailbox {
-                    let lost = mailbox.close(why);
-                    if lost > 0 {
-                        log::warn!("{lost} messages that waited for a Work which was stopped are lost");
-                    }
-                }
-            }
-            Control::Located { path, place } => {
-                let way = self.lock().ways.get(&path).cloned();
-                if let Some(way) = way {
-                    way.located(place);
-                }
-            }
+            Control::Close { incarnation, why } => self.close(incarnation, why),
+            Control::Located { path, location } => self.located(&path, location),
             Control::There { id, sources, lost } => {
                 for asker in self.lock().looking.remove(&id).unwrap_or_default() {
                     let _ = asker.send(Whereabouts { sources: sources.clone(), lost: lost.clone() });
@@ -372,6 +499,20 @@ impl Site for Agent {
             other => return Err(format!("a head does not say {}", other.name())),
         }
         Ok(())
+    }
+
+    fn destination(&self, _: &ActorPath, incarnation: u64) -> Destination {
+        if let Some(hosted) = self.lock().incarnations.get(&incarnation) {
+            return Destination::Incarnation(hosted.mailbox.clone(), hosted.mailbox_incarnation);
+        }
+        let mut launched = self.launched.subscribe();
+        if *launched.borrow_and_update() >= incarnation {
+            return Destination::Gone;
+        }
+        Destination::NotYet(Box::pin(async move {
+            // This process leaves when it fails.
+            let _ = launched.wait_for(|last| *last >= incarnation).await;
+        }))
     }
 
     fn disconnected(&self, _: &Arc<Link>, role: Role, why: &str) {
@@ -435,12 +576,10 @@ impl Agent {
 }
 
 impl Router for Agent {
-    fn route(&self, path: &ActorPath, kind: &'static WorkKind) -> Arc<dyn Route> {
-        let mut state = self.lock();
-        let way = state.ways.entry(path.clone()).or_insert_with(|| {
-            let (bridge, head) = (Arc::downgrade(&self.bridge), self.head.clone());
-            Arc::new(DistantWay::new(bridge, head, path.clone(), kind))
-        });
-        way.clone()
+    fn locator(&self, path: &ActorPath, kind: &'static WorkKind) -> (Arc<dyn Locator>, Bind) {
+        let head = self.head.clone();
+        let forwarder = Forwarder::new(self.me.clone(), &self.bridge, head, path.clone(), kind);
+        let bound = forwarder.clone();
+        (forwarder, Box::new(move |mailbox| bound.bind(mailbox)))
     }
 }

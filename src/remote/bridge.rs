@@ -16,12 +16,13 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 
+use super::inbox::Destination;
 use super::link::{BadPeer, Link};
 use super::protocol::{Control, Hello, NodeCard, Program, Role};
 use super::pulls::Idle;
 use super::references::Source;
 use super::session::SessionSettings;
-use crate::id::AppId;
+use crate::id::{ActorPath, AppId};
 use crate::payload::{Hold, Holds, PayloadId};
 use crate::transport::{Complaints, Connection, Endpoint, Limits, Security, TransportError};
 use crate::work::Task;
@@ -39,6 +40,9 @@ pub(super) trait Site: Send + Sync {
     fn disconnected(&self, link: &Arc<Link>, role: Role, why: &str);
     fn connected_again(&self, link: &Arc<Link>, role: Role);
     fn lost(&self, link: &Arc<Link>, role: Role, why: &str);
+
+    /// Where messages go that have come for this incarnation of the Work at `path`.
+    fn destination(&self, path: &ActorPath, incarnation: u64) -> Destination;
 
     // ---- values ----
 

@@ -10,7 +10,7 @@ mod status;
 
 pub use self::status::NodeStatus;
 pub(crate) use self::status::RecordedBy;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -20,18 +20,19 @@ use super::bridge::{Bridge, BridgeOptions, Site, Spawner};
 use super::copies::{Copies, FromHere};
 use super::link::Link;
 use super::nodes::{Candidate, choose};
-use super::process::{ProcessCommand, Processes};
+use super::process::{CommandsToCome, ProcessCommand, Processes};
 use super::protocol::{Control, NodeCard};
+use super::references::Source;
+use super::routing::{DirectRoute, Ends, Location, Registry, count_lost};
 use super::vitals::Vitals;
-use super::ways::{Way, WayToCome};
 use crate::id::{ActorPath, AppId, IdMap, unique};
 use crate::payload::{PayloadId, never_wait_here, set_replicator};
 use crate::recorder::Carried;
 use crate::state::Value;
 use crate::transport::{Endpoint, Listener, TransportError};
 use crate::work::{
-    Closed, Doorbell, HostError, HostEvent, Ingredients, Outbox, Placement, Resources, find_address,
-    remember_address,
+    AnyMailbox, Closed, Command, Commands, Doorbell, Failure, HostError, HostEvent, Ingredients, Outbox,
+    Place, Placement, Reason, Report, Resources, SharedRoute, find_address, remember_address,
 };
 
 /// How long a node that is told of the end may take to hear of it.
@@ -60,7 +61,9 @@ pub(crate) struct Head {
 struct State {
     nodes: BTreeMap<u64, Node>,
     incarnations: IdMap<u64, Away>,
-    places: HashMap<ActorPath, u64>,
+    registry: Registry,
+    /// Sessions that wait for room to be told where Works are.
+    waiting_to_tell: HashSet<u64>,
     events: Vec<HostEvent>,
     watchers: Vec<Watcher>,
     next_incarnation: u64,
@@ -96,6 +99,35 @@ struct Away {
     node: u64,
     path: ActorPath,
     needs: Resources,
+    /// The mailbox of its Work here, and the route from there.
+    mailbox: Weak<dyn AnyMailbox>,
+    route: SharedRoute,
+}
+
+/// Sends the commands for an incarnation to its process.
+struct CommandsAway {
+    link: Arc<Link>,
+    incarnation: u64,
+    outbox: Arc<Outbox>,
+}
+
+impl Commands for CommandsAway {
+    fn command(&self, command: Command) {
+        let incarnation = self.incarnation;
+        match command {
+            Command::Run(order) => {
+                let (run, attempt, input) = (order.run, order.attempt, order.input.bytes.clone());
+                let ordered = Control::Run { incarnation, run, attempt, input, trace: order.cause.clone() };
+                if let Err(why) = self.link.try_control(order.input.holds(), &ordered) {
+                    let message = format!("the input cannot be sent to the process of the Work: {why}");
+                    let failure = Failure { reason: Reason::UserError, message };
+                    self.outbox.report(Report::RunFailed { run, failure });
+                }
+            }
+            Command::Cancel { run } => self.link.control(&Control::Cancel { incarnation, run }),
+            Command::Stop => self.link.control(&Control::Stop { incarnation }),
+        }
+    }
 }
 
 impl Head {
@@ -215,7 +247,7 @@ impl Head {
         needs: Resources,
         pooled: bool,
         what: Ingredients,
-        until_now: Option<&WayToCome>,
+        until_now: Option<&CommandsToCome>,
     ) -> Result<(), HostError> {
         let Ingredients { kind, app, path, state: value, holds, max_state_bytes, mailbox, outbox, abort } =
             what;
@@ -228,9 +260,22 @@ impl Head {
         entry.used = entry.used.plus(needs);
         entry.incarnations.insert(incarnation);
         let link = entry.link.clone();
-        state.places.insert(path.clone(), node);
-        let away = Away { outbox: outbox.clone(), node, path: path.clone(), needs };
+        let is_process = entry.is_process;
+        let ends = Ends { mailbox: Arc::downgrade(&mailbox), path: path.clone(), kind, incarnation };
+        let route = DirectRoute::over(Arc::downgrade(&self.bridge), ends, link.clone());
+        let route = SharedRoute(route);
+        let away = Away {
+            outbox: outbox.clone(),
+            node,
+            path: path.clone(),
+            needs,
+            mailbox: Arc::downgrade(&mailbox),
+            route: route.clone(),
+        };
         state.incarnations.insert(incarnation, away);
+        if !is_process {
+            state.registry.set(&path, Location::At { node, incarnation });
+        }
         drop(state);
         remember_address(app, &path, &mailbox);
         let launch = Control::Launch {
@@ -246,18 +291,26 @@ impl Head {
             self.forget(incarnation);
             return Err(HostError::NoProcess { path: path.to_string(), why });
         }
-        let far = link.clone();
-        abort.tell(move || far.control(&Control::Kill { incarnation }));
-        let way = Arc::new(Way::new(link, path, kind, Some((incarnation, outbox))));
+        let (far, me) = (link.clone(), self.me.clone());
+        abort.tell(move || {
+            far.control(&Control::Kill { incarnation });
+            // Nothing more is heard of it.
+            if let Some(head) = me.upgrade() {
+                head.forget(incarnation);
+            }
+        });
+        let commands: Arc<dyn Commands> = Arc::new(CommandsAway { link: link.clone(), incarnation, outbox });
         if let Some(until_now) = until_now {
-            until_now.lead_to(&way);
+            until_now.go_to(&commands);
         }
-        mailbox.divert(way);
+        mailbox.launched_elsewhere(commands);
+        count_lost(&path, mailbox.set_place(Place::At(route)), "the Work was stopped");
+        self.tell_locations();
         Ok(())
     }
 
     /// An incarnation is over: its place is free.
-    fn forget(&self, incarnation: u64) -> Option<Away> {
+    fn forget(&self, incarnation: u64) -> Option<Arc<Outbox>> {
         let mut state = self.lock();
         let away = state.incarnations.remove(&incarnation)?;
         if let Some(node) = state.nodes.get_mut(&away.node) {
@@ -271,8 +324,134 @@ impl Head {
                 node.link.control(&Control::End { why: "its Work is over".to_owned() });
             }
         }
+        state.registry.over(&away.path, incarnation);
         state.events.push(HostEvent::Room);
-        Some(away)
+        drop(state);
+        self.left(&away);
+        self.tell_locations();
+        self.doorbell.ring_again();
+        Some(away.outbox)
+    }
+
+    /// The mailbox of an incarnation that is over waits for the next.
+    fn left(&self, away: &Away) {
+        if let Some(mailbox) = away.mailbox.upgrade() {
+            count_lost(&away.path, mailbox.left(&away.route), "the Work was stopped");
+        }
+    }
+
+    /// A Work of this process, or with a process of its own, has been launched: nodes reach it here.
+    pub(crate) fn launched_here(&self, path: &ActorPath) {
+        let mut state = self.lock();
+        state.next_incarnation += 1;
+        let location = Location::At { node: self.bridge.me().id, incarnation: state.next_incarnation };
+        // Only told to those who have asked.
+        if state.registry.location(path).is_some() {
+            state.registry.set(path, location);
+            drop(state);
+            self.tell_locations();
+        }
+    }
+
+    /// The Work at `path` takes no messages for now.
+    pub(crate) fn closed(&self, path: &ActorPath, why: Closed) {
+        let node = {
+            let mut state = self.lock();
+            let incarnation = match state.registry.location(path) {
+                Some(Location::At { incarnation, .. }) => Some(*incarnation),
+                _ => None,
+            };
+            state.registry.set(path, Location::Closed(why));
+            let away = incarnation.and_then(|number| Some((number, state.incarnations.get(&number)?.node)));
+            away.and_then(|(number, node)| Some((number, state.nodes.get(&node)?.link.clone())))
+        };
+        if let Some((incarnation, link)) = node {
+            link.control(&Control::Close { incarnation, why });
+        }
+        self.tell_locations();
+    }
+
+    /// Tells those who have asked where Works are, as far as their sessions have room.
+    fn tell_locations(&self) {
+        let sessions = self.lock().registry.untold();
+        if sessions.is_empty() {
+            return;
+        }
+        let accepted = self.bridge.accepted();
+        for session in sessions {
+            match accepted.iter().find(|link| link.number() == session) {
+                Some(link) => self.tell(link),
+                None => self.lock().registry.end_session(session),
+            }
+        }
+    }
+
+    /// The same for one session. What does not fit waits, and only the last location of each Work is kept.
+    pub(super) fn tell(&self, link: &Arc<Link>) {
+        let session = link.number();
+        let mut state = self.lock();
+        if state.waiting_to_tell.contains(&session) {
+            return;
+        }
+        while link.has_room() {
+            let Some((path, location)) = state.registry.next(session) else { return };
+            let location = match location {
+                Location::Pending => Location::Pending,
+                Location::Closed(why) => Location::Closed(why),
+                Location::At { node, incarnation } => {
+                    let me = self.bridge.me();
+                    let card = match state.nodes.get(&node) {
+                        Some(node) => Some(node.link.peer()),
+                        None => (node == me.id).then_some(me),
+                    };
+                    match card {
+                        Some(card) => Location::At { node: Source::of(card), incarnation },
+                        // It is lost, and another word will come.
+                        None => Location::Pending,
+                    }
+                }
+            };
+            // Under the lock, so that no older location follows a launch.
+            link.control(&Control::Located { path, location });
+        }
+        state.waiting_to_tell.insert(session);
+        drop(state);
+        let (me, link) = (self.me.clone(), link.clone());
+        self.bridge.spawn(move || async move {
+            let there_is_room = link.room().await;
+            let Some(head) = me.upgrade() else { return };
+            head.lock().waiting_to_tell.remove(&session);
+            if there_is_room {
+                head.tell(&link);
+            }
+        });
+    }
+
+    /// A process wants to be told where the Work at `path` is.
+    fn locate(&self, link: &Arc<Link>, path: &ActorPath) -> Result<(), String> {
+        {
+            let mut state = self.lock();
+            let state = &mut *state;
+            let next = &mut state.next_incarnation;
+            let subscribed = state.registry.subscribe(link.number(), path, || {
+                let Some(mailbox) = find_address(self.bridge.app(), path) else {
+                    return Location::Closed(Closed::Unknown);
+                };
+                match mailbox.place() {
+                    Place::Closed(why) => Location::Closed(why),
+                    // With processes of their own as well: those are reached by way of this one.
+                    _ => {
+                        *next += 1;
+                        Location::At { node: self.bridge.me().id, incarnation: *next }
+                    }
+                }
+            });
+            if !subscribed {
+                return Err("it asks where too many Works are".to_owned());
+            }
+        }
+        self.tell(link);
+        Ok(())
     }
 
     pub(crate) fn take_events(&self) -> Vec<HostEvent> {
@@ -289,7 +468,8 @@ impl Head {
     /// The name of the node that a Work is on; processes of single Works are on this machine.
     pub(crate) fn node_of(&self, path: &ActorPath) -> Option<Arc<str>> {
         let state = self.lock();
-        let node = state.nodes.get(state.places.get(path)?)?;
+        let Location::At { node, .. } = state.registry.location(path)? else { return None };
+        let node = state.nodes.get(node)?;
         (!node.is_process).then(|| Arc::from(node.link.peer().name.as_str()))
     }
 
@@ -379,17 +559,6 @@ impl Head {
     fn set_reachable(&self, link: &Arc<Link>, is_reachable: bool) {
         if let Some(node) = self.lock().nodes.get_mut(&link.peer().id) {
             node.is_reachable = is_reachable;
-        }
-    }
-
-    fn locate(&self, path: &ActorPath) -> Result<NodeCard, Closed> {
-        let state = self.lock();
-        match state.places.get(path).and_then(|node| state.nodes.get(node)) {
-            // The process of a Work takes no connections: it is reached by way of this one.
-            Some(node) if node.is_process => Ok(self.bridge.me().clone()),
-            Some(node) => Ok(node.link.peer().clone()),
-            None if find_address(self.bridge.app(), path).is_some() => Ok(self.bridge.me().clone()),
-            None => Err(Closed::Unknown),
         }
     }
 }

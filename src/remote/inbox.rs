@@ -1,36 +1,55 @@
 //! Messages that arrive from another process, on their way to the Works they are for.
 //!
-//! A channel has messages of one type; those of all types for one Work go through one gate, so that none overtakes
+//! A channel has messages of one type; those of all types for one Work go through one delivery queue, so that none overtakes
 //! another that waits for room. All of it stays on the thread of the bridge.
+//!
+//! A message is for one incarnation. One that has ended, or takes no more, has its messages given back; one that the head
+//! has told the sender of and not launched here yet is waited for. The head takes messages for a Work whatever its
+//! incarnation, and sends them on.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures::future::BoxFuture;
+use bytes::{Bytes, BytesMut};
+use futures::future::{BoxFuture, LocalBoxFuture};
+use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use super::bridge::Bridge;
 use super::link::{BadPeer, Inbound, Link};
 use super::protocol::{Control, FIRST_CREDIT, Packet, Unanswered};
+use super::routing::count_lost;
 use crate::id::ActorPath;
 use crate::payload::Holds;
 use crate::trace::Cause;
-use crate::work::{Closed, Intake, Outcome, Received, Reply, find_address};
+use crate::wire::CodecError;
+use crate::work::{AnyMailbox, Arrived, Intake, Origin, Outcome, Received, Reply, find_address};
 
 /// The largest number of messages that may be on their way through one channel.
 const LARGEST_WINDOW: u32 = 4096;
 
-/// The channels that a peer may open: one for each pair of a Work and a type of message.
+/// The channels that a peer may have open: one for each pair of an incarnation and a type of message.
 const CHANNELS: usize = 1 << 20;
+
+/// Where a message that has arrived goes.
+pub(super) enum Destination {
+    /// To an incarnation here, which has this number in its mailbox.
+    Incarnation(Arc<dyn AnyMailbox>, u64),
+    /// To wherever the Work is.
+    Anywhere(Arc<dyn AnyMailbox>),
+    /// The incarnation has not been launched here yet: wait for this and look again.
+    NotYet(BoxFuture<'static, ()>),
+    /// Back.
+    Gone,
+}
 
 pub(super) struct Inbox {
     bridge: Arc<Bridge>,
     link: Arc<Link>,
-    lanes: Vec<Rc<Lane>>,
-    gates: HashMap<ActorPath, Rc<RefCell<Gate>>>,
+    lanes: Vec<Option<Rc<Lane>>>,
+    gates: HashMap<ActorPath, Weak<RefCell<Gate>>>,
     /// What the next message comes with.
     carried: Along,
 }
@@ -47,25 +66,51 @@ impl Inbox {
         Self { bridge, link, lanes: Vec::new(), gates: HashMap::new(), carried: Along::default() }
     }
 
-    fn open(&mut self, channel: u32, path: ActorPath, message: String) -> Result<(), BadPeer> {
-        if channel as usize != self.lanes.len() || self.lanes.len() >= CHANNELS {
+    fn open(
+        &mut self,
+        channel: u32,
+        path: ActorPath,
+        message: String,
+        incarnation: u64,
+    ) -> Result<(), BadPeer> {
+        let index = channel as usize;
+        if index >= CHANNELS || index > self.lanes.len() {
             return Err(BadPeer::Other(format!("channel {channel} was opened out of order")));
+        }
+        if index == self.lanes.len() {
+            self.lanes.push(None);
+        }
+        if self.lanes[index].is_some() {
+            return Err(BadPeer::Other(format!("channel {channel} was opened twice")));
         }
         let capacity = find_address(self.bridge.app(), &path).map_or(0, |mailbox| mailbox.capacity());
         let window = u32::try_from(capacity).unwrap_or(u32::MAX).clamp(FIRST_CREDIT, LARGEST_WINDOW);
         if window > FIRST_CREDIT {
             self.link.credit(channel, window - FIRST_CREDIT);
         }
-        let gate = self.gates.entry(path.clone()).or_default().clone();
-        self.lanes.push(Rc::new(Lane {
+        let gate = match self.gates.get(&path).and_then(Weak::upgrade) {
+            Some(gate) => gate,
+            None => {
+                // Those of Works to which no channel leads any more.
+                if self.gates.len() >= 2 * self.lanes.len() + 16 {
+                    self.gates.retain(|_, gate| gate.strong_count() > 0);
+                }
+                let gate = Rc::default();
+                self.gates.insert(path.clone(), Rc::downgrade(&gate));
+                gate
+            }
+        };
+        self.lanes[index] = Some(Rc::new(Lane {
             gate,
-            number: channel,
             link: self.link.clone(),
             bridge: self.bridge.clone(),
-            path,
+            origin: Arc::new(Sender { link: self.link.clone(), channel, path }),
             message,
+            incarnation,
             window,
-            intake: RefCell::default(),
+            way_in: RefCell::default(),
+            is_recalled: Cell::new(false),
+            recalled: Notify::new(),
             owed: Cell::default(),
             outstanding: Cell::default(),
         }));
@@ -73,9 +118,27 @@ impl Inbox {
     }
 
     fn lane(&self, channel: u32) -> Result<&Rc<Lane>, BadPeer> {
-        self.lanes.get(channel as usize).ok_or_else(|| {
-            BadPeer::Other(format!("a message came on channel {channel}, which was never opened"))
-        })
+        self.lanes
+            .get(channel as usize)
+            .and_then(Option::as_ref)
+            .ok_or_else(|| BadPeer::Other(format!("a message came on channel {channel}, which is not open")))
+    }
+
+    fn shut(&mut self, channel: u32, recall: bool) -> Result<(), BadPeer> {
+        let lane = self.lane(channel)?.clone();
+        self.lanes[channel as usize] = None;
+        if recall {
+            lane.is_recalled.set(true);
+            lane.recalled.notify_one();
+        }
+        let waits = lane.gate.borrow().waits;
+        if waits {
+            let gate = lane.gate.clone();
+            gate.borrow_mut().backlog.push_back((lane, Waiting::Shut { recall }));
+        } else {
+            lane.shut(recall);
+        }
+        Ok(())
     }
 }
 
@@ -94,8 +157,18 @@ impl Inbound for Inbox {
                 Ok(())
             }
             Packet::Credit { channel, more } => self.link.more_credit(channel, more),
+            // What it refers to is held until it has been read.
+            Packet::Returned { channel, body } => self.link.returned(channel, body, carried.cause),
+            Packet::ReturnedQuestion { question } => {
+                self.link.returned_question(question);
+                Ok(())
+            }
             Packet::Control(control) => match *control {
-                Control::Open { channel, path, message } => self.open(channel, path, message),
+                Control::Open { channel, path, message, incarnation } => {
+                    self.open(channel, path, message, incarnation)
+                }
+                Control::Shut { channel, recall } => self.shut(channel, recall),
+                Control::Drained { channel } => self.link.channel_drained(channel),
                 Control::Unanswered { question, why } => {
                     self.link.settle(
                         question,
@@ -140,30 +213,22 @@ struct Post<'a> {
     carried: Along,
 }
 
-/// One that waits behind another.
-struct Waiting {
-    body: Bytes,
-    question: Option<u64>,
-    carried: Along,
+/// Something that waits behind a message.
+enum Waiting {
+    Message { body: Bytes, question: Option<u64>, carried: Along },
+    Shut { recall: bool },
 }
 
-impl Post<'_> {
-    fn into_waiting(self) -> Waiting {
-        let Self { body, question, carried } = self;
-        Waiting { body: Bytes::copy_from_slice(body), question, carried }
-    }
-}
-
-/// The way into one Work.
+/// The messages on their way into one Work.
 #[derive(Default)]
 struct Gate {
-    /// Messages behind one that waits for room.
+    /// What has come behind a message that waits for room.
     backlog: VecDeque<(Rc<Lane>, Waiting)>,
     waits: bool,
 }
 
 /// Puts in one after the other what has gathered behind a message that waits.
-async fn drain(mut lane: Rc<Lane>, mut waits: BoxFuture<'static, ()>) {
+async fn drain(mut lane: Rc<Lane>, mut waits: LocalBoxFuture<'static, ()>) {
     loop {
         waits.await;
         lane.done();
@@ -174,11 +239,15 @@ async fn drain(mut lane: Rc<Lane>, mut waits: BoxFuture<'static, ()>) {
                 gate.waits = next.is_some();
                 next
             };
-            let Some((next, post)) = next else { return };
+            let Some((next, waiting)) = next else { return };
             lane = next;
-            let Waiting { body, question, carried } = post;
-            if let Some(waits) = lane.deliver(&body, question, carried.cause) {
-                break waits;
+            match waiting {
+                Waiting::Shut { recall } => lane.shut(recall),
+                Waiting::Message { body, question, carried } => {
+                    if let Some(waits) = lane.deliver(&body, question, carried) {
+                        break waits;
+                    }
+                }
             }
         };
     }
@@ -187,13 +256,16 @@ async fn drain(mut lane: Rc<Lane>, mut waits: BoxFuture<'static, ()>) {
 /// The end of one channel.
 struct Lane {
     gate: Rc<RefCell<Gate>>,
-    number: u32,
     link: Arc<Link>,
     bridge: Arc<Bridge>,
-    path: ActorPath,
+    origin: Arc<Sender>,
     message: String,
+    incarnation: u64,
     window: u32,
-    intake: RefCell<Option<Arc<dyn Intake>>>,
+    way_in: RefCell<Option<WayIn>>,
+    /// Whether the sender wants back what no handler has begun.
+    is_recalled: Cell<bool>,
+    recalled: Notify,
     /// Messages that have found their place and for which no credit was given yet.
     owed: Cell<u32>,
     /// Messages for which no credit was given yet.
@@ -206,71 +278,119 @@ impl Lane {
         if self.outstanding.get() > self.window {
             return Err(BadPeer::Other("more messages came than there was credit for".to_owned()));
         }
+        let Post { body, question, carried } = post;
         {
             let mut gate = self.gate.borrow_mut();
             if gate.waits {
-                gate.backlog.push_back((self.clone(), post.into_waiting()));
+                let body = Bytes::copy_from_slice(body);
+                gate.backlog.push_back((self.clone(), Waiting::Message { body, question, carried }));
                 return Ok(());
             }
         }
-        let Post { body, question, carried } = post;
-        if let Some(waits) = self.deliver(body, question, carried.cause) {
+        if let Some(waits) = self.deliver(body, question, carried) {
             self.gate.borrow_mut().waits = true;
             spawn_local(drain(self.clone(), waits));
         }
         Ok(())
     }
 
-    /// Gives the message to its Work; what to wait for when there is no room.
-    fn deliver(&self, body: &[u8], question: Option<u64>, cause: Cause) -> Option<BoxFuture<'static, ()>> {
-        let answer = question.map(|question| Answer { link: self.link.clone(), question, open: true });
-        if self.intake.borrow().is_none() {
-            match self.resolve() {
-                Ok(intake) => *self.intake.borrow_mut() = Some(intake),
-                Err(outcome) => {
-                    match answer {
-                        Some(answer) => Box::new(answer).send(outcome),
-                        None => {
-                            log::warn!("a message for work `{}` is lost: {}", self.path, in_words(&outcome));
+    /// Gives the message to its Work; what to wait for when that is not possible yet.
+    fn deliver(
+        self: &Rc<Self>,
+        body: &[u8],
+        question: Option<u64>,
+        carried: Along,
+    ) -> Option<LocalBoxFuture<'static, ()>> {
+        if self.way_in.borrow().is_none()
+            && let Err(unresolved) = self.resolve()
+        {
+            match unresolved {
+                Unresolved::NotYet(launched) => {
+                    let (lane, body) = (self.clone(), Bytes::copy_from_slice(body));
+                    return Some(Box::pin(async move {
+                        tokio::select! {
+                            () = launched => {}
+                            () = lane.recalled.notified() => {}
                         }
+                        if let Some(waits) = lane.deliver(&body, question, carried) {
+                            waits.await;
+                        }
+                    }));
+                }
+                Unresolved::Gone => self.give_back(body, question, carried),
+                Unresolved::NotTaken => {
+                    let why = format!("work `{}` does not take `{}`", self.origin.path, self.message);
+                    match question {
+                        Some(question) => self.link.answer(question, Outcome::Unreadable(why)),
+                        None => count_lost(&self.origin.path, 1, &why),
                     }
-                    self.done();
-                    return None;
                 }
             }
+            self.done();
+            return None;
         }
-        let received = match &*self.intake.borrow() {
-            Some(intake) => {
-                intake.receive(body, cause, answer.map(|answer| Box::new(answer) as Box<dyn Reply>))
+        let reply = question.map(|question| {
+            Box::new(Answer { link: self.link.clone(), question, open: true }) as Box<dyn Reply>
+        });
+        let received = match &*self.way_in.borrow() {
+            Some(WayIn { intake, incarnation }) => {
+                let origin = self.origin.clone();
+                intake.receive(Arrived { body, cause: carried.cause, reply, origin }, *incarnation)
             }
             None => unreachable!("found just now"),
         };
         match received {
             Received::Taken => {}
+            // What the message refers to is its own by now.
             Received::Waits(waits) => return Some(waits),
-            Received::Refused(why) => {
-                // Another may have come to live under this path.
-                *self.intake.borrow_mut() = None;
-                if question.is_none() {
-                    let why = in_words(&Outcome::Refused(why));
-                    log::warn!("a message for work `{}` is lost: {why}", self.path);
-                }
-            }
+            // Another may have come to live under this path.
+            Received::Moved => *self.way_in.borrow_mut() = None,
             Received::Unreadable(error) => {
-                log::warn!("a message for work `{}` is lost: {error}", self.path);
+                if question.is_none() {
+                    count_lost(&self.origin.path, 1, &error.to_string());
+                }
             }
         }
         self.done();
         None
     }
 
-    fn resolve(&self) -> Result<Arc<dyn Intake>, Outcome<'static>> {
-        let Some(mailbox) = find_address(self.bridge.app(), &self.path) else {
-            return Err(Outcome::Refused(Closed::Unknown));
+    fn resolve(&self) -> Result<(), Unresolved> {
+        let site = self.bridge.site().map_err(|_| Unresolved::Gone)?;
+        let (mailbox, incarnation) = match site.destination(&self.origin.path, self.incarnation) {
+            Destination::Incarnation(mailbox, incarnation) => (mailbox, Some(incarnation)),
+            Destination::Anywhere(mailbox) => (mailbox, None),
+            Destination::NotYet(launched) if !self.is_recalled.get() => {
+                return Err(Unresolved::NotYet(launched));
+            }
+            Destination::NotYet(_) | Destination::Gone => return Err(Unresolved::Gone),
         };
-        mailbox.intake(&self.message).ok_or_else(|| {
-            Outcome::Unreadable(format!("work `{}` does not take `{}`", self.path, self.message))
-        })
+        let intake = mailbox.intake(&self.message).ok_or(Unresolved::NotTaken)?;
+        *self.way_in.borrow_mut() = Some(WayIn { intake, incarnation });
+        Ok(())
+    }
+
+    fn give_back(&self, body: &[u8], question: Option<u64>, carried: Along) {
+        match question {
+            Some(question) => self.link.answer(question, Outcome::Moved),
+            None => {
+                let Sender { channel, path, .. } = &*self.origin;
+                self.link.give_back_bytes(*channel, path, body, &carried.holds, &carried.cause);
+            }
+        }
+    }
+
+    /// No more messages come.
+    fn shut(&self, recall: bool) {
+        if recall
+            && let Ok(site) = self.bridge.site()
+            && let Destination::Incarnation(mailbox, _) =
+                site.destination(&self.origin.path, self.incarnation)
+        {
+            mailbox.give_back(self.link.number());
+        }
+        // The way in belongs to a mailbox, which is not to be kept for the sake of what waits here.
+        *self.way_in.borrow_mut() = None;
     }
 
     /// One message has found its place. Credit is given for many at once.
@@ -279,17 +399,46 @@ impl Lane {
         if self.owed.get() >= self.window / 4 {
             let give = self.owed.take();
             self.outstanding.set(self.outstanding.get() - give);
-            self.link.credit(self.number, give);
+            self.link.credit(self.origin.channel, give);
         }
     }
 }
 
-fn in_words(outcome: &Outcome<'_>) -> String {
-    match outcome {
-        Outcome::Refused(Closed::Unknown) => "there is no such Work here".to_owned(),
-        Outcome::Refused(_) => "the Work is not running".to_owned(),
-        Outcome::Unreadable(why) => why.clone(),
-        Outcome::Answered(..) | Outcome::Failed | Outcome::NodeLost => "its Work has failed".to_owned(),
+/// The way into a mailbox for messages of one type.
+struct WayIn {
+    intake: Arc<dyn Intake>,
+    /// The number in the mailbox of the incarnation that takes them, where it has to be a certain one.
+    incarnation: Option<u64>,
+}
+
+/// Why a message cannot be delivered.
+enum Unresolved {
+    NotYet(BoxFuture<'static, ()>),
+    Gone,
+    NotTaken,
+}
+
+/// The sender of the messages of one channel. Each message that came on it has a share of this until it is begun, refused
+/// or given back; with the last share the channel is drained.
+struct Sender {
+    link: Arc<Link>,
+    channel: u32,
+    path: ActorPath,
+}
+
+impl Origin for Sender {
+    fn session(&self) -> u64 {
+        self.link.number()
+    }
+
+    fn give_back(&self, write: &mut dyn FnMut(&mut BytesMut) -> Result<(), CodecError>, cause: Cause) {
+        self.link.give_back(self.channel, &self.path, write, &cause);
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.link.control(&Control::Drained { channel: self.channel });
     }
 }
 

@@ -10,8 +10,7 @@
 mod messages;
 mod replies;
 
-use std::collections::HashMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -20,13 +19,16 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(super) use self::messages::Channel;
+use self::messages::Channels;
 use self::replies::Replies;
 use super::bridge::Bridge;
 use super::outlet::Outlet;
-use super::protocol::{Control, NodeCard, Packet, PacketError, Unanswered, write_control, write_credit};
+use super::protocol::{
+    Control, NodeCard, Packet, PacketError, Unanswered, write_control, write_credit, write_returned_question,
+};
 use super::references::Pins;
 use super::session::{Session, SessionError, SessionSettings, TooLarge, Traffic};
-use crate::id::{ActorPath, IdMap, unique};
+use crate::id::{IdMap, unique};
 use crate::payload::Holds;
 use crate::trace::Cause;
 use crate::transport::DirectWriter;
@@ -44,8 +46,9 @@ pub(crate) struct Link {
     pub(super) wake: Notify,
     /// There is room again for what can wait.
     pub(super) room: Notify,
-    channels: Mutex<HashMap<(ActorPath, &'static str), Arc<Channel>>>,
-    by_number: Mutex<Vec<Arc<Channel>>>,
+    channels: Mutex<Channels>,
+    /// Whether all that comes back at the end of the session has come back.
+    is_ended: AtomicBool,
     next_question: AtomicU64,
     /// Another one than that of any other session of this process.
     number: u64,
@@ -56,7 +59,7 @@ pub(crate) struct Link {
 pub(super) struct State {
     pub(super) session: Session,
     pub(super) outlet: Outlet<DirectWriter>,
-    questions: IdMap<u64, Box<dyn Letter>>,
+    questions: IdMap<u64, (Box<dyn Letter>, Arc<Channel>)>,
     replies: Replies,
     /// Whether the peer asked for more than it takes.
     pub(super) is_overasked: bool,
@@ -120,7 +123,7 @@ impl Link {
             wake: Notify::new(),
             room: Notify::new(),
             channels: Mutex::default(),
-            by_number: Mutex::default(),
+            is_ended: AtomicBool::new(false),
             next_question: AtomicU64::new(1),
             number: unique(),
             pins: Pins::default(),
@@ -174,6 +177,10 @@ impl Link {
     pub(super) fn is_free(&self) -> bool {
         let state = self.lock();
         !state.over && state.session.has_room() && state.outlet.is_free(&state.session, self.now())
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.is_ended.load(Ordering::Acquire)
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -306,8 +313,21 @@ impl Link {
             Outcome::Failed => Unanswered::Failed,
             Outcome::NodeLost => Unanswered::NodeLost,
             Outcome::Unreadable(why) => Unanswered::Unreadable(why),
+            Outcome::Moved => {
+                let _ = self.push(false, |out| {
+                    write_returned_question(out, question);
+                    Ok(())
+                });
+                return;
+            }
         };
         self.control(&Control::Unanswered { question, why });
+    }
+
+    /// Whether there is room for what can wait.
+    pub(super) fn has_room(&self) -> bool {
+        let state = self.lock();
+        !state.over && state.session.has_room()
     }
 
     /// Waits until there is room for what can wait; `false` when the session is over.
@@ -358,21 +378,28 @@ impl Link {
         self.lock().ended.clone()
     }
 
-    /// Ends the session for ever. Whoever waits for an answer or for room is told.
+    /// Ends the session for ever. What was never written to a connection comes back to its senders; whoever waits for an
+    /// answer or for room is told.
     pub(super) fn end(&self) {
-        let questions = {
+        // What is sent from here on waits behind what comes back.
+        self.close_channels().iter().for_each(|channel| channel.stop());
+        let unsent = {
             let mut state = self.lock();
             state.over = true;
-            std::mem::take(&mut state.questions)
+            state.session.take_unsent()
         };
-        for channel in self.by_number.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            channel.credit.close();
-        }
+        let channels = self.close_channels();
+        channels.iter().for_each(|channel| channel.stop());
+        self.come_back(&unsent);
+        let questions = std::mem::take(&mut self.lock().questions);
         self.room.notify_waiters();
         self.wake.notify_one();
         self.pins.clear();
-        for letter in questions.into_values() {
+        for (letter, _) in questions.into_values() {
             letter.settle(Outcome::NodeLost);
         }
+        // Last, since messages go elsewhere from here on.
+        self.is_ended.store(true, Ordering::Release);
+        channels.iter().for_each(|channel| channel.lost());
     }
 }

@@ -21,10 +21,10 @@ mod process;
 mod protocol;
 mod pulls;
 mod references;
+mod routing;
 mod session;
 mod traffic;
 mod vitals;
-mod ways;
 
 pub(crate) use self::bridge::{BridgeOptions, Spawner};
 pub use self::head::NodeStatus;

@@ -72,13 +72,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
             () = leave.notified() => return Ok(Farewell::Left),
         };
         let Session { bridge, head, endpoint, hello, connection, received, listening } = session;
-        let agent = Arc::new(Agent::new(
-            options.kinds.clone(),
-            options.pool,
-            is_process,
-            bridge.clone(),
-            head.clone(),
-        ));
+        let agent = Agent::new(options.kinds.clone(), options.pool, is_process, bridge.clone(), head.clone());
         let site: Arc<dyn Site> = agent.clone();
         bridge.set_site(Arc::downgrade(&site));
         let router: Arc<dyn Router> = agent.clone();
@@ -109,7 +103,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         futures::future::join_all(listening).await;
         set_router(bridge.app(), None);
         drop(drives);
-        forget_addresses(bridge.app(), None);
+        forget_addresses(bridge.app());
         if left {
             return Ok(Farewell::Left);
         }

@@ -21,10 +21,9 @@ use tokio::time::timeout;
 
 use super::head::Head;
 use super::printed::{Printed, copy};
-use super::ways::WayToCome;
 use crate::id::{ActorPath, AppId, unique};
 use crate::transport::{Endpoint, Listener, TOKEN_VARIABLE, TransportError};
-use crate::work::{Failure, Ingredients, Outbox, Reason, Report};
+use crate::work::{Commands, Failure, Ingredients, Outbox, Place, Reason, Report};
 
 /// How long a process may take to end by itself.
 const ORDERLY: Duration = Duration::from_secs(1);
@@ -64,8 +63,38 @@ struct Process {
 /// What a process is started for.
 pub(super) struct Starting {
     pub(super) what: Ingredients,
-    /// What is sent to the Work until the process has joined.
-    pub(super) way: Arc<WayToCome>,
+    /// The commands for the Work until the process has joined.
+    pub(super) commands: Arc<CommandsToCome>,
+}
+
+/// Keeps the commands for an incarnation until its process has joined.
+#[derive(Default)]
+pub(super) struct CommandsToCome(Mutex<Coming>);
+
+#[derive(Default)]
+struct Coming {
+    kept: Vec<crate::work::Command>,
+    there: Option<Arc<dyn Commands>>,
+}
+
+impl CommandsToCome {
+    /// Passes on what was kept, and what comes from now on.
+    pub(super) fn go_to(&self, there: &Arc<dyn Commands>) {
+        let mut coming = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever commands meanwhile waits for the lock, so that the order stays.
+        coming.kept.drain(..).for_each(|command| there.command(command));
+        coming.there = Some(there.clone());
+    }
+}
+
+impl Commands for CommandsToCome {
+    fn command(&self, command: crate::work::Command) {
+        let mut coming = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match &coming.there {
+            Some(there) => there.command(command),
+            None => coming.kept.push(command),
+        }
+    }
 }
 
 impl Processes {
@@ -84,10 +113,12 @@ impl Processes {
         let killer = kill.clone();
         what.abort.tell(move || killer.notify_one());
         let (app, path) = (what.app, what.path.clone());
-        let way = Arc::new(WayToCome::new(what.mailbox.capacity()));
-        what.mailbox.divert(way.clone());
+        let commands: Arc<CommandsToCome> = Arc::default();
+        what.mailbox.launched_elsewhere(commands.clone());
+        // Messages wait for the process.
+        what.mailbox.set_place(Place::Pending);
         let process = Process {
-            starting: Some(Starting { what, way }),
+            starting: Some(Starting { what, commands }),
             path: path.clone(),
             kill: kill.clone(),
             gone: false,

@@ -225,6 +225,17 @@ impl Session {
         }
     }
 
+    /// Takes out what was never given to be written to a connection, so that the peer cannot have it; frames, in order. The
+    /// session is of no use afterwards.
+    pub(crate) fn take_unsent(&mut self) -> Vec<Bytes> {
+        self.close_segment();
+        let sent = self.sent;
+        let unsent = std::mem::take(&mut self.segments).into_iter().filter(|segment| segment.last > sent);
+        self.kept_bytes = 0;
+        self.cursor = 0;
+        unsent.map(|segment| segment.bytes).collect()
+    }
+
     /// Whether there is room for what can wait.
     pub(crate) fn has_room(&self) -> bool {
         self.unacknowledged() < self.settings.max_unacknowledged

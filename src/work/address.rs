@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,11 +15,10 @@ use tokio::sync::oneshot;
 use super::Work;
 use super::any_mailbox::AnyMailbox;
 use super::kind::WorkKind;
-use super::mailbox::{Mailbox, Refused, Went};
+use super::mailbox::{Closed, Mailbox, Refused, Went};
 use super::message::{AskError, Asked, Handle, Letter, Message, NoAnswer, SendError, Told};
-use super::route::Route;
+use super::route::Locator;
 use crate::id::{ActorPath, AppId};
-use crate::trace::Cause;
 
 /// How long an [`ask`](WorkAddr::ask) waits unless it says otherwise.
 pub const DEFAULT_ASK_DEADLINE: Duration = Duration::from_secs(30);
@@ -94,8 +93,9 @@ impl<W: Work> WorkAddr<W> {
         W: Handle<M>,
     {
         let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
-        let sent = mailbox.send(Box::new(Told { message, cause: Cause::current() })).await;
-        sent.map(drop).map_err(|refused| self.not_sent(refused, |letter| open::<Told<M>>(letter).message))
+        let sent = mailbox.send(Told::<W, M>::new(message)).await;
+        sent.map(drop)
+            .map_err(|refused| self.not_sent(refused, |letter| open::<Told<W, M>>(letter).into_message()))
     }
 
     /// Sends a message if there is room for it now.
@@ -107,8 +107,8 @@ impl<W: Work> WorkAddr<W> {
         W: Handle<M>,
     {
         let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
-        let refused = mailbox.try_send(Box::new(Told { message, cause: Cause::current() }));
-        refused.map_err(|refused| self.not_sent(refused, |letter| open::<Told<M>>(letter).message))
+        let refused = mailbox.try_send(Told::<W, M>::new(message));
+        refused.map_err(|refused| self.not_sent(refused, |letter| open::<Told<W, M>>(letter).into_message()))
     }
 
     /// Sends a message and waits for the answer, at most [`DEFAULT_ASK_DEADLINE`].
@@ -138,13 +138,10 @@ impl<W: Work> WorkAddr<W> {
         let is_away = AtomicBool::new(false);
         let exchange = async {
             let (reply, answer) = oneshot::channel();
-            let went = mailbox
-                .send(Box::new(Asked { message, cause: Cause::current(), reply }))
-                .await
-                .map_err(|refused| {
-                    let message = |letter| open::<Asked<M, W::Reply>>(letter).message;
-                    AskError::NotHandled(self.not_sent(refused, message))
-                })?;
+            let went = mailbox.send(Asked::<W, M>::new(message, reply)).await.map_err(|refused| {
+                let message = |letter| open::<Asked<W, M>>(letter).into_message();
+                AskError::NotHandled(self.not_sent(refused, message))
+            })?;
             is_away.store(went == Went::Away, Ordering::Relaxed);
             let path = || self.path.to_string();
             match answer.await {
@@ -178,6 +175,7 @@ impl<W: Work> WorkAddr<W> {
                 SendError::Full { path, capacity, message: message(letter) }
             }
             Refused::Closed(letter, why) => SendError::closed(&path, why, message(letter)),
+            Refused::Moved(letter) => SendError::closed(&path, Closed::NotStarted, message(letter)),
             Refused::Unsendable(letter, why) => SendError::Unsendable { path, why, message: message(letter) },
         }
     }
@@ -236,52 +234,86 @@ impl<W: Work> fmt::Debug for WorkAddr<W> {
     }
 }
 
-/// The mailboxes whose addresses were serialised, so that what arrives can be opened again.
+/// The mailboxes of this process that an address which arrives can lead to, by App and path.
 type Directory = Mutex<HashMap<(AppId, ActorPath), Weak<dyn AnyMailbox>>>;
 
-fn directory() -> &'static Directory {
+fn directory() -> MutexGuard<'static, HashMap<(AppId, ActorPath), Weak<dyn AnyMailbox>>> {
     static DIRECTORY: OnceLock<Directory> = OnceLock::new();
-    DIRECTORY.get_or_init(Mutex::default)
+    DIRECTORY.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes an address that arrives lead to this mailbox.
 pub(crate) fn remember_address(app: AppId, path: &ActorPath, mailbox: &Arc<dyn AnyMailbox>) {
-    directory()
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .insert((app, path.clone()), Arc::downgrade(mailbox));
+    directory().insert((app, path.clone()), Arc::downgrade(mailbox));
 }
 
 /// The mailbox in this process that an address of this path leads to.
 pub(crate) fn find_address(app: AppId, path: &ActorPath) -> Option<Arc<dyn AnyMailbox>> {
-    directory().lock().unwrap_or_else(PoisonError::into_inner).get(&(app, path.clone()))?.upgrade()
+    directory().get(&(app, path.clone()))?.upgrade()
 }
 
-/// Finds the way to the Works of an App that do not live in this process.
+/// The one mailbox in this process for a Work of this type at this path, made by its router when there is none: an address
+/// that arrives and an incarnation that is launched at the same time find the same one. `None` where this process
+/// hosts no Works for others.
+///
+/// # Errors
+/// The mailbox that is there, when it is of another type of Work.
+pub(crate) fn mailbox_at(
+    app: AppId,
+    path: &ActorPath,
+    kind: &'static WorkKind,
+) -> Result<Option<Arc<dyn AnyMailbox>>, Arc<dyn AnyMailbox>> {
+    let router = routers().get(&app).and_then(Weak::upgrade);
+    let mut directory = directory();
+    if let Some(found) = directory.get(&(app, path.clone())).and_then(Weak::upgrade) {
+        return if found.kind_name() == kind.name() { Ok(Some(found)) } else { Err(found) };
+    }
+    let Some(router) = router else { return Ok(None) };
+    let (locator, bind) = router.locator(path, kind);
+    let mailbox = kind.distant_mailbox(locator);
+    bind(&mailbox);
+    directory.insert((app, path.clone()), Arc::downgrade(&mailbox));
+    Ok(Some(mailbox))
+}
+
+/// Finds the places of the Works of an App that this process does not decide about.
 pub(crate) trait Router: Send + Sync {
-    fn route(&self, path: &ActorPath, kind: &'static WorkKind) -> Arc<dyn Route>;
+    /// What finds the place of the Work at `path`, and how that is told of the mailbox it is for.
+    fn locator(&self, path: &ActorPath, kind: &'static WorkKind) -> (Arc<dyn Locator>, Bind);
 }
 
-fn routers() -> &'static Mutex<HashMap<AppId, Weak<dyn Router>>> {
-    static ROUTERS: OnceLock<Mutex<HashMap<AppId, Weak<dyn Router>>>> = OnceLock::new();
-    ROUTERS.get_or_init(Mutex::default)
+/// Tells a locator which mailbox it is for.
+pub(crate) type Bind = Box<dyn FnOnce(&Arc<dyn AnyMailbox>)>;
+
+type Routers = HashMap<AppId, Weak<dyn Router>>;
+
+fn routers() -> MutexGuard<'static, Routers> {
+    static ROUTERS: OnceLock<Mutex<Routers>> = OnceLock::new();
+    ROUTERS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Has addresses of `app` that arrive, and are of no Work here, lead where `router` says.
 pub(crate) fn set_router(app: AppId, router: Option<Weak<dyn Router>>) {
-    let mut routers = routers().lock().unwrap_or_else(PoisonError::into_inner);
     match router {
-        Some(router) => drop(routers.insert(app, router)),
-        None => drop(routers.remove(&app)),
+        Some(router) => drop(routers().insert(app, router)),
+        None => drop(routers().remove(&app)),
     }
 }
 
-/// Forgets the addresses of an App that has ended, or of one Work of it.
-pub(crate) fn forget_addresses(app: AppId, path: Option<&ActorPath>) {
-    let mut directory = directory().lock().unwrap_or_else(PoisonError::into_inner);
-    match path {
-        Some(path) => drop(directory.remove(&(app, path.clone()))),
-        None => directory.retain(|(owner, _), _| *owner != app),
+/// Forgets the addresses of an App that has ended.
+pub(crate) fn forget_addresses(app: AppId) {
+    directory().retain(|(owner, _), _| *owner != app);
+}
+
+/// Forgets the address of one Work, unless another has taken its path.
+pub(crate) fn forget_address(app: AppId, path: &ActorPath, mailbox: &Arc<dyn AnyMailbox>) {
+    let mut directory = directory();
+    let key = (app, path.clone());
+    let is_its_own = |found: &Weak<dyn AnyMailbox>| {
+        std::ptr::addr_eq(found.as_ptr(), Arc::as_ptr(mailbox)) || found.strong_count() == 0
+    };
+    if directory.get(&key).is_some_and(is_its_own) {
+        directory.remove(&key);
     }
 }
 
@@ -293,8 +325,14 @@ impl<W: Work> Serialize for WorkAddr<W> {
             ));
         }
         if let Some(mailbox) = &self.mailbox {
-            let mailbox: Arc<dyn AnyMailbox> = mailbox.clone();
-            remember_address(self.app, &self.path, &mailbox);
+            let mut directory = directory();
+            let known = directory.entry((self.app, self.path.clone()));
+            // Another Work may have taken the path since.
+            let known = known.or_insert_with(|| Weak::<Mailbox<W>>::new());
+            if known.strong_count() == 0 {
+                let mailbox: Arc<dyn AnyMailbox> = mailbox.clone();
+                *known = Arc::downgrade(&mailbox);
+            }
         }
         (self.app, &self.path).serialize(serializer)
     }
@@ -303,25 +341,16 @@ impl<W: Work> Serialize for WorkAddr<W> {
 impl<'de, W: Work> Deserialize<'de> for WorkAddr<W> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (app, path) = <(AppId, ActorPath)>::deserialize(deserializer)?;
-        let found = find_address(app, &path);
+        let mismatch = || {
+            serde::de::Error::custom(format!(
+                "work `{path}` is not a `{}`; an address can only be read as the type of Work it is of",
+                std::any::type_name::<W>()
+            ))
+        };
+        let found = mailbox_at(app, &path, WorkKind::of::<W>()).map_err(|_| mismatch())?;
         let mailbox = match found {
-            Some(mailbox) => Some(mailbox.into_any().downcast::<Mailbox<W>>().map_err(|_| {
-                serde::de::Error::custom(format!(
-                    "work `{path}` is not a `{}`; an address can only be read as the type of Work it is of",
-                    std::any::type_name::<W>()
-                ))
-            })?),
-            None => {
-                let router = routers().lock().unwrap_or_else(PoisonError::into_inner).get(&app).cloned();
-                let route =
-                    router.and_then(|router| Some(router.upgrade()?.route(&path, WorkKind::of::<W>())));
-                route.map(|route| {
-                    let mailbox = Arc::new(Mailbox::<W>::elsewhere(route));
-                    let any: Arc<dyn AnyMailbox> = mailbox.clone();
-                    remember_address(app, &path, &any);
-                    mailbox
-                })
-            }
+            Some(mailbox) => Some(mailbox.into_any().downcast::<Mailbox<W>>().map_err(|_| mismatch())?),
+            None => None,
         };
         Ok(Self { app, path, mailbox })
     }

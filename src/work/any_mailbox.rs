@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::intake::{Intake, Messages};
 use super::json::{self, JsonAnswer};
-use super::mailbox::{Closed, Mailbox};
-use super::route::Route;
+use super::kind::WorkKind;
+use super::mailbox::{Closed, Mailbox, Place};
+use super::message::Letter;
+use super::route::{Commands, SharedRoute};
 use super::{Command, RunOrder, Work};
 use crate::id::{ActorPath, AppId};
 
@@ -15,10 +17,30 @@ pub(crate) trait AnyMailbox: Send + Sync {
     fn command(&self, command: Command);
     fn run(&self, order: RunOrder) -> bool;
     fn open(&self) -> u64;
-    fn divert(&self, route: Arc<dyn Route>);
     fn capacity(&self) -> usize;
-    /// How many messages were lost without anybody being told.
+    fn set_capacity(&self, capacity: usize);
+    /// The name of the type of Work that it is for.
+    fn kind_name(&self) -> &'static str;
+    fn launched_elsewhere(&self, commands_to: Arc<dyn Commands>);
+    fn place(&self) -> Place<SharedRoute>;
+    fn incarnation(&self) -> u64;
+    fn leave(&self, incarnation: Option<u64>);
+    fn give_back(&self, session: u64);
+    fn stop(&self, route: &SharedRoute);
+    /// It matters where the Work is, also when no message waits.
+    fn want(&self);
+    /// The next message to be sent along a route.
+    fn next(&self, route: &SharedRoute) -> Option<Box<dyn Letter>>;
+
+    // These give how many messages are lost without anybody being told.
     fn close(&self, why: Closed) -> usize;
+    fn set_place(&self, place: Place<SharedRoute>) -> usize;
+    fn left(&self, route: &SharedRoute) -> usize;
+    fn returned(&self, route: &SharedRoute, letter: Box<dyn Letter>) -> usize;
+    fn drained(&self, route: &SharedRoute) -> usize;
+    fn lost(&self, route: &SharedRoute, instead: Place<SharedRoute>) -> usize;
+    fn put_back(&self, route: &SharedRoute, letter: Box<dyn Letter>) -> usize;
+
     fn depth(&self) -> usize;
     /// How many messages were ever taken, or passed on.
     fn accepted(&self) -> u64;
@@ -49,12 +71,72 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
         self.open()
     }
 
-    fn divert(&self, route: Arc<dyn Route>) {
-        self.divert(route);
-    }
-
     fn capacity(&self) -> usize {
         self.capacity()
+    }
+
+    fn set_capacity(&self, capacity: usize) {
+        self.set_capacity(capacity);
+    }
+
+    fn kind_name(&self) -> &'static str {
+        WorkKind::of::<W>().name()
+    }
+
+    fn launched_elsewhere(&self, commands_to: Arc<dyn Commands>) {
+        self.launched_elsewhere(commands_to);
+    }
+
+    fn place(&self) -> Place<SharedRoute> {
+        self.place()
+    }
+
+    fn incarnation(&self) -> u64 {
+        self.incarnation()
+    }
+
+    fn leave(&self, incarnation: Option<u64>) {
+        self.leave(incarnation);
+    }
+
+    fn give_back(&self, session: u64) {
+        self.give_back(session);
+    }
+
+    fn want(&self) {
+        self.want();
+    }
+
+    fn stop(&self, route: &SharedRoute) {
+        self.stop(route);
+    }
+
+    fn next(&self, route: &SharedRoute) -> Option<Box<dyn Letter>> {
+        self.next(route)
+    }
+
+    fn set_place(&self, place: Place<SharedRoute>) -> usize {
+        self.set_place(place)
+    }
+
+    fn left(&self, route: &SharedRoute) -> usize {
+        self.left(route)
+    }
+
+    fn returned(&self, route: &SharedRoute, letter: Box<dyn Letter>) -> usize {
+        self.returned(route, letter)
+    }
+
+    fn drained(&self, route: &SharedRoute) -> usize {
+        self.drained(route)
+    }
+
+    fn lost(&self, route: &SharedRoute, instead: Place<SharedRoute>) -> usize {
+        self.lost(route, instead)
+    }
+
+    fn put_back(&self, route: &SharedRoute, letter: Box<dyn Letter>) -> usize {
+        self.put_back(route, letter)
     }
 
     fn close(&self, why: Closed) -> usize {

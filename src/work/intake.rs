@@ -10,8 +10,9 @@ use futures::future::BoxFuture;
 
 use super::Work;
 use super::json::{Question, question};
-use super::mailbox::{Closed, Mailbox, Refused};
+use super::mailbox::{Mailbox, Refused};
 use super::message::{AskedFromAfar, Envelope, Handle, Letter, Message, Outcome, Reply, Told};
+use super::route::Origin;
 use crate::trace::Cause;
 use crate::wire::{self, CodecError};
 
@@ -33,7 +34,8 @@ impl<W: Work> Messages<W> {
         let name = type_name::<M>();
         self.names.push(name);
         if let Some((_, mailbox)) = self.wanted.take_if(|(wanted, _)| wanted == name) {
-            self.found = Some(Arc::new(IntakeOf { mailbox, envelope: envelope::<W, M> }));
+            let (envelope, come_back) = (envelope::<W, M> as Open<W>, come_back::<W, M> as OpenAgain);
+            self.found = Some(Arc::new(IntakeOf { mailbox, envelope, come_back }));
         }
         if self.asked.take_if(|asked| asked == name).is_some() {
             self.question = Some(question::<W, M>);
@@ -68,7 +70,23 @@ impl<W: Work> Messages<W> {
 
 /// The way into one mailbox for messages of one type.
 pub(crate) trait Intake: Send + Sync {
-    fn receive(&self, bytes: &[u8], cause: Cause, reply: Option<Box<dyn Reply>>) -> Received;
+    /// Takes a message for this incarnation of the Work; without one, to be sent on to wherever the Work is.
+    fn receive(&self, arrived: Arrived<'_>, incarnation: Option<u64>) -> Received;
+
+    /// A message that had been sent to another process and has come back, as it was before it left.
+    ///
+    /// # Errors
+    /// [`CodecError`], when it is not such a message.
+    fn come_back(&self, body: &[u8], cause: Cause) -> Result<Box<dyn Letter>, CodecError>;
+}
+
+/// A message that has come from another process.
+pub(crate) struct Arrived<'a> {
+    pub(crate) body: &'a [u8],
+    pub(crate) cause: Cause,
+    /// The way back for the answer, when it is a question.
+    pub(crate) reply: Option<Box<dyn Reply>>,
+    pub(crate) origin: Arc<dyn Origin>,
 }
 
 /// What became of a message that arrived.
@@ -76,26 +94,25 @@ pub(crate) enum Received {
     Taken,
     /// The mailbox is full: the message gets in when this has ended, before any that is received after that.
     Waits(BoxFuture<'static, ()>),
-    /// Whoever asked has been told. What was not a question is lost.
-    Refused(Closed),
+    /// The Work is not here; the message has been given back to its sender.
+    Moved,
     Unreadable(CodecError),
 }
 
-type Open<W> = fn(&[u8], Cause, Option<Box<dyn Reply>>) -> Result<Envelope<W>, CodecError>;
+type Open<W> = fn(Arrived<'_>) -> Result<Envelope<W>, CodecError>;
+type OpenAgain = fn(&[u8], Cause) -> Result<Box<dyn Letter>, CodecError>;
 
 struct IntakeOf<W: Work> {
     mailbox: Arc<Mailbox<W>>,
     envelope: Open<W>,
+    come_back: OpenAgain,
 }
 
-fn envelope<W: Handle<M>, M: Message>(
-    bytes: &[u8],
-    cause: Cause,
-    reply: Option<Box<dyn Reply>>,
-) -> Result<Envelope<W>, CodecError> {
-    match (wire::decode::<M>(bytes), reply) {
-        (Ok(message), None) => Ok(Box::new(Told { message, cause })),
-        (Ok(message), Some(reply)) => Ok(Box::new(AskedFromAfar { message, cause, reply })),
+fn envelope<W: Handle<M>, M: Message>(arrived: Arrived<'_>) -> Result<Envelope<W>, CodecError> {
+    let Arrived { body, cause, reply, origin } = arrived;
+    match (wire::decode::<M>(body), reply) {
+        (Ok(message), None) => Ok(Told::<W, M>::arrived(message, cause, Some(origin))),
+        (Ok(message), Some(reply)) => Ok(AskedFromAfar::<W, M>::arrived(message, cause, reply, origin)),
         (Err(error), reply) => {
             if let Some(reply) = reply {
                 reply.send(Outcome::Unreadable(error.to_string()));
@@ -105,42 +122,67 @@ fn envelope<W: Handle<M>, M: Message>(
     }
 }
 
+fn come_back<W: Handle<M>, M: Message>(body: &[u8], cause: Cause) -> Result<Box<dyn Letter>, CodecError> {
+    let message = wire::decode::<M>(body)?;
+    Ok(Told::<W, M>::arrived(message, cause, None))
+}
+
 impl<W: Work> Intake for IntakeOf<W> {
-    fn receive(&self, bytes: &[u8], cause: Cause, reply: Option<Box<dyn Reply>>) -> Received {
-        let envelope = match (self.envelope)(bytes, cause, reply) {
+    fn receive(&self, arrived: Arrived<'_>, incarnation: Option<u64>) -> Received {
+        let envelope = match (self.envelope)(arrived) {
             Ok(envelope) => envelope,
             Err(error) => return Received::Unreadable(error),
         };
-        match self.mailbox.receive(envelope) {
-            Ok(()) => Received::Taken,
-            Err(Refused::Full(envelope)) => {
-                let mailbox = self.mailbox.clone();
-                Received::Waits(Box::pin(async move {
-                    if let Err(refused) = mailbox.send(envelope).await {
-                        settle(refused);
-                    }
-                }))
-            }
-            Err(Refused::Closed(letter, why)) => {
-                letter.settle(Outcome::Refused(why));
-                Received::Refused(why)
-            }
-            Err(Refused::Unsendable(letter, why)) => {
-                letter.settle(Outcome::Unreadable(why));
-                Received::Refused(Closed::Unknown)
-            }
-        }
+        let mailbox = self.mailbox.clone();
+        let refused = match incarnation {
+            Some(incarnation) => match self.mailbox.receive(envelope, incarnation) {
+                Ok(()) => return Received::Taken,
+                Err(Refused::Full(envelope)) => {
+                    return Received::Waits(Box::pin(async move {
+                        if let Err(refused) = mailbox.receive_when_there_is_room(envelope, incarnation).await
+                        {
+                            settle(refused);
+                        }
+                    }));
+                }
+                Err(
+                    Refused::Closed(envelope, _)
+                    | Refused::Moved(envelope)
+                    | Refused::Unsendable(envelope, _),
+                ) => Refused::Moved(envelope as Box<dyn Letter>),
+            },
+            None => match self.mailbox.try_send(envelope) {
+                Ok(()) => return Received::Taken,
+                Err(Refused::Full(letter)) => {
+                    return Received::Waits(Box::pin(async move {
+                        let sent = mailbox.send(super::mailbox::typed(letter)).await;
+                        if let Err(refused) = sent {
+                            settle(refused);
+                        }
+                    }));
+                }
+                Err(refused) => refused,
+            },
+        };
+        settle(refused);
+        Received::Moved
+    }
+
+    fn come_back(&self, body: &[u8], cause: Cause) -> Result<Box<dyn Letter>, CodecError> {
+        (self.come_back)(body, cause)
     }
 }
 
-/// Tells the sender of a message that could not be delivered.
+/// Gives a message back to the process that it came from, unless it cannot be sent at all.
 fn settle(refused: Refused<Box<dyn Letter>>) {
     let (letter, outcome) = match refused {
-        Refused::Full(letter) => (letter, Outcome::Refused(Closed::Unknown)),
-        Refused::Closed(letter, why) => (letter, Outcome::Refused(why)),
+        Refused::Full(letter) | Refused::Closed(letter, _) | Refused::Moved(letter) => {
+            (letter, Outcome::Moved)
+        }
         Refused::Unsendable(letter, why) => (letter, Outcome::Unreadable(why)),
     };
+    let name = letter.name();
     if letter.settle(outcome) {
-        log::warn!("a message from another process is lost: its Work was stopped while the message waited");
+        log::warn!("a message `{name}` from another process is lost: it cannot be sent on");
     }
 }

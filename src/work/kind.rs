@@ -13,6 +13,7 @@ use super::json;
 use super::local::Task;
 use super::mailbox::Mailbox;
 use super::outbox::Outbox;
+use super::route::Locator;
 use super::run::{Input, RunKey};
 use crate::id::{ActorPath, AppId};
 use crate::payload::Holds;
@@ -26,6 +27,7 @@ type FromBytes = fn(&[u8]) -> Result<(RunKey, Input), CodecError>;
 pub(crate) struct WorkKind {
     name: fn() -> &'static str,
     mailbox: fn(usize) -> Arc<dyn AnyMailbox>,
+    distant_mailbox: fn(Arc<dyn Locator>) -> Arc<dyn AnyMailbox>,
     task: fn(Ingredients) -> Task,
     messages: fn() -> Vec<&'static str>,
     input: FromJson,
@@ -52,6 +54,7 @@ impl WorkKind {
             &Self {
                 name: type_name::<W>,
                 mailbox: mailbox::<W>,
+                distant_mailbox: distant_mailbox::<W>,
                 task: task::<W>,
                 messages: Messages::<W>::names,
                 input: json::input::<W>,
@@ -67,6 +70,11 @@ impl WorkKind {
 
     pub(crate) fn mailbox(&self, capacity: usize) -> Arc<dyn AnyMailbox> {
         (self.mailbox)(capacity)
+    }
+
+    /// The mailbox of a Work whose place `locator` finds.
+    pub(crate) fn distant_mailbox(&self, locator: Arc<dyn Locator>) -> Arc<dyn AnyMailbox> {
+        (self.distant_mailbox)(locator)
     }
 
     /// The messages it takes from other processes and over HTTP.
@@ -94,6 +102,10 @@ impl Ingredients {
 
 fn mailbox<W: Work>(capacity: usize) -> Arc<dyn AnyMailbox> {
     Arc::new(Mailbox::<W>::new(capacity))
+}
+
+fn distant_mailbox<W: Work>(locator: Arc<dyn Locator>) -> Arc<dyn AnyMailbox> {
+    Arc::new(Mailbox::<W>::distant(locator))
 }
 
 fn task<W: Work>(ingredients: Ingredients) -> Task {

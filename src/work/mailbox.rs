@@ -5,31 +5,37 @@
 //!   sender arrive in the order in which it sent them; among senders there is no order.
 //! - A mailbox belongs to the Work, not to one incarnation of it: what an incarnation had taken and not begun
 //!   when it died goes back to the front.
-//! - When the Work stops, what still waits is refused: an `ask` fails at its caller, a lost `tell` is logged.
+//! - When the Work stops, what still waits is refused: an `ask` fails at its caller, a lost `tell` is logged and counted.
 //! - Dropping a waiting `send` gives up its place and keeps the message out.
-//! - The mailbox of a Work that lives in another process passes everything on to its [`Route`] and keeps nothing.
+//! - There is one mailbox for a Work in a process, wherever the Work lives: the one of a Work that lives in another process
+//!   forwards along a [`Route`]; see the module `queue` for what holds while the Work moves.
 //!
 //! # Cost
 //! One lock and, only when the Work is parked, one wake-up per message. The receiver takes messages in batches,
 //! so that it and the senders seldom meet at the lock. A batch is at most an eighth of the capacity; messages in
 //! it still count as waiting, so that a full mailbox may refuse up to an eighth early but never too late.
 
+mod queue;
 mod receiver;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::queue::{Item, Offer, Place, Queue, Step};
 pub(crate) use self::receiver::{Mail, Receiver};
 use super::message::{Envelope, Letter, Outcome};
-use super::route::Route;
+use super::route::{Commands, Locator, Route, SharedRoute};
 use super::{Command, RunOrder, Work};
 
 const LARGEST_BATCH: usize = 128;
+
+/// The capacity of a mailbox whose Work lives elsewhere and has not said how much it takes.
+const DISTANT_CAPACITY: usize = 64;
 
 /// Why a mailbox takes no messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,26 +49,31 @@ pub(crate) enum Closed {
     NodeLost,
     /// No such Work.
     Unknown,
-    /// It lives in another process, to which the mailbox's route leads.
-    Elsewhere,
 }
 
 pub(crate) struct Mailbox<W> {
     inner: Mutex<Inner<W>>,
+    /// Messages that the receiver has taken and not begun. Locked after `inner`.
+    batch: Mutex<Batch<W>>,
     /// Whether there may be commands, so that a message costs no lock to find out.
     commanded: AtomicBool,
-    capacity: usize,
-    batch: usize,
+    capacity: AtomicUsize,
+    /// Finds the place of the Work, where this process does not decide about it.
+    locator: Option<Arc<dyn Locator>>,
+}
+
+struct Batch<W> {
+    incarnation: u64,
+    messages: VecDeque<Envelope<W>>,
 }
 
 struct Inner<W> {
-    messages: VecDeque<Envelope<W>>,
+    queue: Queue<Envelope<W>, SharedRoute>,
     commands: VecDeque<Command>,
-    /// Taken by the receiver in a batch and not yet begun.
+    /// How many messages the last batch had.
     taken: usize,
-    closed: Option<Closed>,
-    /// Where commands go, and with [`Closed::Elsewhere`] messages too.
-    route: Option<Arc<dyn Route>>,
+    /// Where commands go while the Work lives in another process.
+    commands_to: Option<Arc<dyn Commands>>,
     receiver: Option<Waker>,
     waiting: VecDeque<Waiting>,
     /// Senders whose turn has come and who have not used it yet.
@@ -79,9 +90,17 @@ struct Waiting {
     waker: Waker,
 }
 
+type Steps<W> = Vec<Step<Envelope<W>, SharedRoute>>;
+
+impl<W> Item for Envelope<W> {
+    fn is_question(&self) -> bool {
+        Letter::is_question(&**self)
+    }
+}
+
 impl<W> Inner<W> {
     fn room(&self, capacity: usize) -> bool {
-        self.messages.len() + self.taken + self.granted.len() < capacity
+        self.queue.len() + self.taken + self.granted.len() < capacity
     }
 
     /// Whether a sender with this ticket waits or has been given a place.
@@ -93,7 +112,7 @@ impl<W> Inner<W> {
     /// much as many messages do, so that it should find room for many.
     fn grant(&mut self, capacity: usize) -> Vec<Waker> {
         let mut woken = Vec::new();
-        if self.messages.len() + self.taken > capacity / 2 {
+        if self.queue.len() + self.taken > capacity / 2 {
             return woken;
         }
         while !self.waiting.is_empty() && self.room(capacity) {
@@ -118,26 +137,30 @@ pub(crate) enum Went {
 pub(crate) enum Refused<E> {
     Full(E),
     Closed(E, Closed),
+    /// The Work is not where the message was sent to, any more. No handler has seen it.
+    Moved(E),
     /// It cannot leave this process, for this reason.
     Unsendable(E, String),
 }
 
-enum NotTaken<W> {
-    Full(Envelope<W>),
-    Closed(Envelope<W>, Closed),
-    Elsewhere(Envelope<W>, Arc<dyn Route>),
-}
-
 impl<W: Work> Mailbox<W> {
+    /// The mailbox of a Work that this process decides about.
     pub(crate) fn new(capacity: usize) -> Self {
-        let capacity = capacity.max(1);
+        Self::with(capacity.max(1), Place::Closed(Closed::NotStarted), None)
+    }
+
+    /// The mailbox of a Work whose place `locator` finds.
+    pub(crate) fn distant(locator: Arc<dyn Locator>) -> Self {
+        Self::with(DISTANT_CAPACITY, Place::Unknown, Some(locator))
+    }
+
+    fn with(capacity: usize, place: Place<SharedRoute>, locator: Option<Arc<dyn Locator>>) -> Self {
         Self {
             inner: Mutex::new(Inner {
-                messages: VecDeque::new(),
+                queue: Queue::new(place),
                 commands: VecDeque::new(),
                 taken: 0,
-                closed: Some(Closed::NotStarted),
-                route: None,
+                commands_to: None,
                 receiver: None,
                 waiting: VecDeque::new(),
                 granted: Vec::new(),
@@ -145,9 +168,10 @@ impl<W: Work> Mailbox<W> {
                 accepted: 0,
                 incarnation: 0,
             }),
+            batch: Mutex::new(Batch { incarnation: 0, messages: VecDeque::new() }),
             commanded: AtomicBool::new(false),
-            capacity,
-            batch: (capacity / 8).clamp(1, LARGEST_BATCH),
+            capacity: AtomicUsize::new(capacity),
+            locator,
         }
     }
 
@@ -155,140 +179,178 @@ impl<W: Work> Mailbox<W> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_batch(&self) -> MutexGuard<'_, Batch<W>> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn capacity(&self) -> usize {
-        self.capacity
+        self.capacity.load(Ordering::Relaxed)
     }
 
-    /// The mailbox of a Work that lives where `route` leads.
-    pub(crate) fn elsewhere(route: Arc<dyn Route>) -> Self {
-        let mailbox = Self::new(1);
-        mailbox.divert(route);
-        mailbox
+    pub(crate) fn set_capacity(&self, capacity: usize) {
+        self.capacity.store(capacity.max(1), Ordering::Relaxed);
     }
 
-    /// Passes everything on to `route` from now on, what waits included.
-    pub(crate) fn divert(&self, route: Arc<dyn Route>) {
-        let mut inner = self.lock();
-        inner.closed = Some(Closed::Elsewhere);
-        inner.route = Some(route.clone());
-        inner.commands.clear();
-        inner.granted.clear();
-        let messages = std::mem::take(&mut inner.messages);
-        let waiting = std::mem::take(&mut inner.waiting);
-        drop(inner);
-        for message in messages {
-            if let Err(Refused::Full(letter) | Refused::Closed(letter, _) | Refused::Unsendable(letter, _)) =
-                route.try_send(message)
-            {
-                letter.settle(Outcome::Refused(Closed::NotStarted));
-            }
-        }
-        waiting.into_iter().for_each(|sender| sender.waker.wake());
+    fn largest_batch(&self) -> usize {
+        (self.capacity() / 8).clamp(1, LARGEST_BATCH)
     }
 
     pub(crate) fn try_send(&self, envelope: Envelope<W>) -> Result<(), Refused<Box<dyn Letter>>> {
-        match self.offer(envelope) {
-            Ok(()) => Ok(()),
-            Err(NotTaken::Full(envelope)) => Err(Refused::Full(envelope)),
-            Err(NotTaken::Closed(envelope, why)) => Err(Refused::Closed(envelope, why)),
-            Err(NotTaken::Elsewhere(envelope, route)) => route.try_send(envelope),
-        }
-    }
-
-    /// Takes a message that came from another process, to be sent on if the Work lives in a third.
-    pub(super) fn receive(&self, envelope: Envelope<W>) -> Result<(), Refused<Envelope<W>>> {
-        self.offer(envelope).map_err(|not_taken| match not_taken {
-            NotTaken::Full(envelope) => Refused::Full(envelope),
-            NotTaken::Closed(envelope, why) => Refused::Closed(envelope, why),
-            NotTaken::Elsewhere(envelope, _) => Refused::Full(envelope),
-        })
-    }
-
-    fn offer(&self, envelope: Envelope<W>) -> Result<(), NotTaken<W>> {
-        let mut inner = self.lock();
-        if let Some(closed) = inner.closed {
-            return Err(match (closed, &inner.route) {
-                (Closed::Elsewhere, Some(route)) => {
-                    let route = route.clone();
-                    inner.accepted += 1;
-                    NotTaken::Elsewhere(envelope, route)
+        let mut envelope = envelope;
+        loop {
+            match self.offer(envelope) {
+                Offer::Queued => return Ok(()),
+                Offer::Refused(envelope, why) => return Err(Refused::Closed(envelope, why)),
+                Offer::Wait(envelope) => {
+                    self.want();
+                    return Err(Refused::Full(envelope));
                 }
-                _ => NotTaken::Closed(envelope, closed),
-            });
+                Offer::Forward(letter, SharedRoute(route)) => match route.try_send(letter) {
+                    Err(Refused::Moved(letter)) => envelope = typed(letter),
+                    sent => return sent,
+                },
+            }
         }
-        if !inner.waiting.is_empty() || !inner.room(self.capacity) {
-            return Err(NotTaken::Full(envelope));
+    }
+
+    /// Takes a message that came from another process for this incarnation.
+    pub(super) fn receive(
+        &self,
+        envelope: Envelope<W>,
+        incarnation: u64,
+    ) -> Result<(), Refused<Envelope<W>>> {
+        let mut inner = self.lock();
+        if !inner.queue.is_here() || inner.incarnation != incarnation {
+            return Err(Refused::Moved(envelope));
         }
-        inner.messages.push_back(envelope);
+        if !inner.waiting.is_empty() || !inner.room(self.capacity()) {
+            return Err(Refused::Full(envelope));
+        }
+        inner.queue.deliver(envelope);
+        self.queued(inner);
+        Ok(())
+    }
+
+    fn offer(&self, envelope: Envelope<W>) -> Offer<Envelope<W>, SharedRoute> {
+        let mut inner = self.lock();
+        let room = inner.waiting.is_empty() && inner.room(self.capacity());
+        let offer = inner.queue.offer(envelope, room);
+        match offer {
+            Offer::Queued => self.queued(inner),
+            Offer::Forward(..) => inner.accepted += 1,
+            Offer::Wait(_) | Offer::Refused(..) => {}
+        }
+        offer
+    }
+
+    fn queued(&self, mut inner: MutexGuard<'_, Inner<W>>) {
         inner.accepted += 1;
-        let receiver = inner.receiver.take();
+        let receiver = if inner.queue.is_here() { inner.receiver.take() } else { None };
         drop(inner);
         if let Some(receiver) = receiver {
             receiver.wake();
         }
-        Ok(())
     }
 
-    pub(crate) async fn send(&self, envelope: Envelope<W>) -> Result<Went, Refused<Box<dyn Letter>>> {
-        let envelope = match self.offer(envelope) {
-            Ok(()) => return Ok(Went::Here),
-            Err(NotTaken::Closed(envelope, why)) => return Err(Refused::Closed(envelope, why)),
-            Err(NotTaken::Elsewhere(envelope, route)) => return send_on(&*route, envelope).await,
-            Err(NotTaken::Full(envelope)) => envelope,
-        };
-        match self.send_when_there_is_room(envelope).await {
-            Ok(()) => Ok(Went::Here),
-            // It has moved meanwhile.
-            Err(NotTaken::Elsewhere(envelope, route)) => send_on(&*route, envelope).await,
-            Err(NotTaken::Closed(envelope, why)) => Err(Refused::Closed(envelope, why)),
-            Err(NotTaken::Full(envelope)) => Err(Refused::Full(envelope)),
+    /// Messages wait until it is known where the Work is.
+    pub(crate) fn want(&self) {
+        if let Some(locator) = &self.locator {
+            locator.wanted();
         }
     }
 
-    async fn send_when_there_is_room(&self, envelope: Envelope<W>) -> Result<(), NotTaken<W>> {
+    pub(crate) async fn send(&self, envelope: Envelope<W>) -> Result<Went, Refused<Box<dyn Letter>>> {
+        let mut envelope = envelope;
+        loop {
+            let mut offer = self.offer(envelope);
+            if let Offer::Wait(waits) = offer {
+                self.want();
+                offer = self.offer_when_there_is_room(waits, None).await;
+            }
+            match offer {
+                Offer::Queued => return Ok(Went::Here),
+                Offer::Refused(envelope, why) => return Err(Refused::Closed(envelope, why)),
+                Offer::Wait(_) => unreachable!("it has waited"),
+                Offer::Forward(letter, SharedRoute(route)) => match send_on(&*route, letter).await {
+                    Err(Refused::Moved(letter)) => envelope = typed(letter),
+                    sent => return sent,
+                },
+            }
+        }
+    }
+
+    /// Takes a message that came from another process for this incarnation as soon as there is room.
+    pub(super) async fn receive_when_there_is_room(
+        &self,
+        envelope: Envelope<W>,
+        incarnation: u64,
+    ) -> Result<(), Refused<Box<dyn Letter>>> {
+        match self.offer_when_there_is_room(envelope, Some(incarnation)).await {
+            Offer::Queued => Ok(()),
+            Offer::Forward(envelope, _) | Offer::Wait(envelope) | Offer::Refused(envelope, _) => {
+                Err(Refused::Moved(envelope))
+            }
+        }
+    }
+
+    /// Gives [`Offer::Wait`] only to a message for an incarnation that does not receive any more.
+    async fn offer_when_there_is_room(
+        &self,
+        envelope: Envelope<W>,
+        incarnation: Option<u64>,
+    ) -> Offer<Envelope<W>, SharedRoute> {
         let mut envelope = Some(envelope);
-        let mut place = Place { mailbox: self, ticket: None };
+        let mut turn = Turn { mailbox: self, ticket: None };
         poll_fn(|cx| {
             let mut inner = self.lock();
-            if let Some(closed) = inner.closed {
-                let envelope = envelope.take().expect("sent once");
-                return Poll::Ready(Err(match (closed, &inner.route) {
-                    (Closed::Elsewhere, Some(route)) => NotTaken::Elsewhere(envelope, route.clone()),
-                    _ => NotTaken::Closed(envelope, closed),
-                }));
+            // The mailbox was closed and opened again before this sender had a look: its turn is gone.
+            if turn.ticket.is_some_and(|ticket| !inner.knows(ticket)) {
+                turn.ticket = None;
             }
-            // The mailbox was closed and opened again before this sender had a look: its place is gone.
-            if place.ticket.is_some_and(|ticket| !inner.knows(ticket)) {
-                place.ticket = None;
-            }
-            let my_turn = match place.ticket {
-                Some(ticket) => match inner.granted.iter().position(|granted| *granted == ticket) {
-                    Some(position) => {
-                        inner.granted.swap_remove(position);
-                        place.ticket = None;
-                        true
-                    }
-                    None => false,
-                },
-                None => inner.waiting.is_empty() && inner.room(self.capacity),
+            let granted = turn.ticket.and_then(|ticket| inner.granted.iter().position(|g| *g == ticket));
+            let room = match (granted, turn.ticket) {
+                (Some(_), _) => true,
+                (None, Some(_)) => false,
+                (None, None) => inner.waiting.is_empty() && inner.room(self.capacity()),
             };
-            if my_turn {
-                inner.messages.push_back(envelope.take().expect("sent once"));
-                inner.accepted += 1;
-                let receiver = inner.receiver.take();
-                drop(inner);
-                if let Some(receiver) = receiver {
-                    receiver.wake();
+            let message = envelope.take().expect("sent once");
+            let offer = match incarnation {
+                Some(wanted) if !inner.queue.is_here() || inner.incarnation != wanted => {
+                    return Poll::Ready(Offer::Wait(message));
                 }
-                return Poll::Ready(Ok(()));
+                Some(_) if room => {
+                    inner.queue.deliver(message);
+                    Offer::Queued
+                }
+                Some(_) => Offer::Wait(message),
+                None => inner.queue.offer(message, room),
+            };
+            match offer {
+                Offer::Wait(waits) => envelope = Some(waits),
+                offer => {
+                    if let Some(granted) = granted {
+                        inner.granted.swap_remove(granted);
+                        turn.ticket = None;
+                    }
+                    match &offer {
+                        Offer::Queued => self.queued(inner),
+                        Offer::Forward(..) => inner.accepted += 1,
+                        _ => {}
+                    }
+                    return Poll::Ready(offer);
+                }
             }
-            match place.ticket.and_then(|ticket| inner.waiting.iter_mut().find(|w| w.ticket == ticket)) {
+            if let Some(granted) = granted {
+                inner.granted.swap_remove(granted);
+                turn.ticket = None;
+            }
+            match turn.ticket.and_then(|ticket| inner.waiting.iter_mut().find(|w| w.ticket == ticket)) {
                 Some(waiting) => waiting.waker.clone_from(cx.waker()),
                 None => {
                     let ticket = inner.next_ticket;
                     inner.next_ticket += 1;
                     inner.waiting.push_back(Waiting { ticket, waker: cx.waker().clone() });
-                    place.ticket = Some(ticket);
+                    turn.ticket = Some(ticket);
                 }
             }
             Poll::Pending
@@ -299,10 +361,10 @@ impl<W: Work> Mailbox<W> {
     /// Puts a command where the receiver finds it before any message.
     pub(crate) fn command(&self, command: Command) {
         let mut inner = self.lock();
-        if let Some(route) = &inner.route {
-            let route = route.clone();
+        if let Some(to) = &inner.commands_to {
+            let to = to.clone();
             drop(inner);
-            return route.command(command);
+            return to.command(command);
         }
         inner.commands.push_back(command);
         self.commanded.store(true, Ordering::Release);
@@ -316,40 +378,178 @@ impl<W: Work> Mailbox<W> {
     /// Orders a run. A Work that sleeps begins with it at once, so that whoever orders it may say so without being
     /// told: that spares both sides a wake-up. Whether it does.
     pub(crate) fn run(&self, mut order: RunOrder) -> bool {
-        let announced = self.lock().receiver.is_some();
+        let announced = {
+            let inner = self.lock();
+            inner.commands_to.is_none() && inner.receiver.is_some()
+        };
         order.announced = announced;
         self.command(Command::Run(order));
         announced
     }
 
-    /// Takes messages from now on, for a new incarnation, whose number it gives.
+    /// Takes messages from now on, for a new incarnation in this process, whose number it gives.
     pub(crate) fn open(&self) -> u64 {
         let mut inner = self.lock();
-        inner.closed = None;
-        inner.route = None;
+        self.unpop(&mut inner);
+        inner.commands_to = None;
         inner.commands.clear();
         inner.receiver = None;
         inner.incarnation += 1;
-        inner.incarnation
+        let incarnation = inner.incarnation;
+        self.lock_batch().incarnation = incarnation;
+        let steps = inner.queue.set_place(Place::Here);
+        self.carry_out(inner, steps);
+        incarnation
     }
 
-    /// Refuses messages from now on, and those that wait.
-    pub(crate) fn close(&self, why: Closed) -> usize {
+    /// The Work lives in another process from now on, or will: where its commands go.
+    pub(crate) fn launched_elsewhere(&self, commands_to: Arc<dyn Commands>) {
         let mut inner = self.lock();
-        let away = match &inner.route {
-            Some(route) if inner.closed == Some(Closed::Elsewhere) => Some(route.clone()),
-            _ => None,
-        };
-        inner.closed = Some(why);
-        inner.granted.clear();
-        let messages = std::mem::take(&mut inner.messages);
-        let waiting = std::mem::take(&mut inner.waiting);
-        drop(inner);
-        waiting.into_iter().for_each(|sender| sender.waker.wake());
-        if let Some(route) = away {
-            route.close(why);
+        inner.commands_to = Some(commands_to);
+        inner.commands.clear();
+    }
+
+    // The methods that follow give how many messages are lost without anybody being told.
+
+    /// Tells where the Work is.
+    pub(crate) fn set_place(&self, place: Place<SharedRoute>) -> usize {
+        self.change(|queue| queue.set_place(place))
+    }
+
+    pub(crate) fn place(&self) -> Place<SharedRoute> {
+        self.lock().queue.place().clone()
+    }
+
+    /// Refuses messages from now on, and those that wait. Gives how many of them are lost without anybody being told.
+    pub(crate) fn close(&self, why: Closed) -> usize {
+        self.set_place(Place::Closed(why))
+    }
+
+    /// The incarnation in this process takes no more messages: those from other processes go back there, the others wait
+    /// for the next word on the place. Does nothing when it is another incarnation's turn; `None` means whichever there is.
+    pub(crate) fn leave(&self, incarnation: Option<u64>) {
+        let mut inner = self.lock();
+        if !inner.queue.is_here() || incarnation.is_some_and(|incarnation| incarnation != inner.incarnation) {
+            return;
         }
-        messages.into_iter().map(|letter| usize::from(letter.settle(Outcome::Refused(why)))).sum()
+        self.unpop(&mut inner);
+        let away = inner.queue.take(|envelope| envelope.session().is_some());
+        let steps = inner.queue.set_place(Place::Pending);
+        self.carry_out(inner, steps);
+        away.into_iter().for_each(|envelope| {
+            envelope.settle(Outcome::Moved);
+        });
+    }
+
+    /// Gives the messages of a session with another process back, as far as no handler has begun them.
+    pub(crate) fn give_back(&self, session: u64) {
+        let mut inner = self.lock();
+        self.unpop(&mut inner);
+        let away = inner.queue.take(|envelope| envelope.session() == Some(session));
+        let woken = inner.grant(self.capacity());
+        drop(inner);
+        woken.into_iter().for_each(Waker::wake);
+        away.into_iter().for_each(|envelope| {
+            envelope.settle(Outcome::Moved);
+        });
+    }
+
+    /// The incarnation at the end of this route is over.
+    pub(crate) fn left(&self, route: &SharedRoute) -> usize {
+        self.change(|queue| queue.left(route))
+    }
+
+    /// A message comes back along this route; no handler has begun it.
+    pub(crate) fn returned(&self, route: &SharedRoute, letter: Box<dyn Letter>) -> usize {
+        let lost = self.change(|queue| queue.returned(route, typed(letter)));
+        if matches!(self.lock().queue.place(), Place::Unknown) {
+            self.want();
+        }
+        lost
+    }
+
+    /// All that was not begun has come back along this route.
+    pub(crate) fn drained(&self, route: &SharedRoute) -> usize {
+        self.change(|queue| queue.drained(route))
+    }
+
+    /// Sends no more along this route, which is about to be lost.
+    pub(crate) fn stop(&self, route: &SharedRoute) {
+        self.change(|queue| queue.stop(route));
+    }
+
+    /// Nothing comes along this route any more.
+    pub(crate) fn lost(&self, route: &SharedRoute, instead: Place<SharedRoute>) -> usize {
+        self.change(|queue| queue.lost(route, instead))
+    }
+
+    /// The next message to be sent along this route.
+    pub(crate) fn next(&self, route: &SharedRoute) -> Option<Box<dyn Letter>> {
+        let mut inner = self.lock();
+        let (message, steps) = inner.queue.next(route);
+        let woken = inner.grant(self.capacity());
+        self.carry_out(inner, steps);
+        woken.into_iter().for_each(Waker::wake);
+        message.map(|envelope| -> Box<dyn Letter> { envelope })
+    }
+
+    /// A message could not be sent along this route.
+    pub(crate) fn put_back(&self, route: &SharedRoute, letter: Box<dyn Letter>) -> usize {
+        self.change(|queue| queue.put_back(route, typed(letter)))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Queue<Envelope<W>, SharedRoute>) -> Steps<W>) -> usize {
+        let mut inner = self.lock();
+        if inner.queue.is_here() {
+            self.unpop(&mut inner);
+        }
+        let steps = change(&mut inner.queue);
+        self.carry_out(inner, steps)
+    }
+
+    /// Puts what the receiver has taken and not begun back to the front.
+    fn unpop(&self, inner: &mut Inner<W>) {
+        let mut batch = self.lock_batch();
+        inner.queue.unpop(&mut batch.messages);
+        inner.taken = 0;
+    }
+
+    /// Gives how many messages are lost without anybody being told.
+    fn carry_out(&self, mut inner: MutexGuard<'_, Inner<W>>, steps: Steps<W>) -> usize {
+        let mut woken = Vec::new();
+        let mut others = Vec::new();
+        for step in steps {
+            match step {
+                Step::Wake => {
+                    inner.granted.clear();
+                    woken.extend(inner.waiting.drain(..).map(|waiting| waiting.waker));
+                    if inner.queue.is_here() && inner.queue.ready() > 0 {
+                        woken.extend(inner.receiver.take());
+                    }
+                }
+                other => others.push(other),
+            }
+        }
+        drop(inner);
+        let mut lost = 0;
+        for step in others {
+            match step {
+                Step::Drain(SharedRoute(route)) => route.drain(),
+                Step::Pump(SharedRoute(route)) => route.pump(),
+                Step::Refuse(messages, why) => {
+                    let told = |message: Envelope<W>| usize::from(message.settle(Outcome::Refused(why)));
+                    lost += messages.into_iter().map(told).sum::<usize>();
+                }
+                Step::Wake => {}
+            }
+        }
+        woken.into_iter().for_each(Waker::wake);
+        lost
+    }
+
+    /// The incarnation that receives, or did last.
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.lock().incarnation
     }
 
     /// How many messages were ever taken, or passed on.
@@ -360,11 +560,38 @@ impl<W: Work> Mailbox<W> {
     /// How many messages wait.
     pub(crate) fn depth(&self) -> usize {
         let inner = self.lock();
-        match &inner.route {
-            Some(route) => route.depth(),
-            None => inner.messages.len() + inner.taken,
+        let away = match inner.queue.place() {
+            Place::At(SharedRoute(route)) => Some(route.clone()),
+            _ => None,
+        };
+        let here = inner.queue.len() + inner.taken;
+        drop(inner);
+        here + away.map_or(0, |route| route.depth())
+    }
+}
+
+impl<W> Drop for Mailbox<W> {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut messages: VecDeque<_> =
+            std::mem::take(&mut self.batch.get_mut().unwrap_or_else(PoisonError::into_inner).messages);
+        messages.extend(inner.queue.clear());
+        for message in messages {
+            if message.settle(Outcome::Refused(Closed::Stopped)) {
+                log::warn!(
+                    "a message that waited for a Work is lost: nothing has an address of the Work any more"
+                );
+            }
         }
     }
+}
+
+/// A letter for a Work of this type, as it was before its type was forgotten.
+pub(super) fn typed<W: Work>(letter: Box<dyn Letter>) -> Envelope<W> {
+    *letter
+        .into_envelope()
+        .downcast()
+        .unwrap_or_else(|_| unreachable!("a mailbox takes messages for one type of Work"))
 }
 
 /// Waits only where there is no room: a future that waits costs an allocation.
@@ -376,19 +603,19 @@ async fn send_on(route: &dyn Route, letter: Box<dyn Letter>) -> Result<Went, Ref
     Ok(Went::Away)
 }
 
-/// A sender's place in the queue; given up when the sender goes.
-struct Place<'a, W: Work> {
+/// A sender's place in the queue of those that wait; given up when the sender goes.
+struct Turn<'a, W: Work> {
     mailbox: &'a Mailbox<W>,
     ticket: Option<u64>,
 }
 
-impl<W: Work> Drop for Place<'_, W> {
+impl<W: Work> Drop for Turn<'_, W> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
         let mut inner = self.mailbox.lock();
         inner.waiting.retain(|waiting| waiting.ticket != ticket);
         inner.granted.retain(|granted| *granted != ticket);
-        let woken = inner.grant(self.mailbox.capacity);
+        let woken = inner.grant(self.mailbox.capacity());
         drop(inner);
         woken.into_iter().for_each(Waker::wake);
     }

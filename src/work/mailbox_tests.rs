@@ -62,6 +62,11 @@ impl Letter for Note {
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any> {
         self
     }
+
+    fn into_envelope(self: Box<Self>) -> Box<dyn std::any::Any> {
+        let envelope: Envelope<Sink> = self;
+        Box::new(envelope)
+    }
 }
 
 fn note(number: u32) -> Envelope<Sink> {

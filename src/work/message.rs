@@ -3,6 +3,8 @@
 use std::any::{Any, type_name};
 use std::fmt;
 use std::future::Future;
+use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -13,6 +15,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::mailbox::Closed;
+use super::route::Origin;
 use super::{Work, WorkContext};
 use crate::id::ActorPath;
 use crate::payload::{self, Holds};
@@ -102,6 +105,14 @@ pub(crate) trait Letter: Send {
 
     /// The message itself, of the type that the sender knows.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
+
+    /// The same as an [`Envelope`] for the type of Work that it is for.
+    fn into_envelope(self: Box<Self>) -> Box<dyn Any>;
+
+    /// The session that it came by, when it came from another process.
+    fn session(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// What came of a message.
@@ -116,6 +127,8 @@ pub(crate) enum Outcome<'a> {
     NodeLost,
     /// The Work's process cannot take it, for this reason; no handler saw it.
     Unreadable(String),
+    /// The Work is not here any more: a message from another process goes back there. No handler saw it.
+    Moved,
 }
 
 /// Where an answer that leaves this process goes. Dropped unused, it says that the handler failed.
@@ -123,12 +136,30 @@ pub(crate) trait Reply: Send {
     fn send(self: Box<Self>, outcome: Outcome<'_>);
 }
 
-pub(crate) struct Told<M> {
-    pub(crate) message: M,
-    pub(crate) cause: Cause,
+pub(crate) struct Told<W, M> {
+    message: M,
+    cause: Cause,
+    /// Where it came from, when that is another process.
+    origin: Option<Arc<dyn Origin>>,
+    work: PhantomData<fn(W)>,
 }
 
-impl<M: Message> Letter for Told<M> {
+impl<W: Handle<M>, M: Message> Told<W, M> {
+    pub(crate) fn new(message: M) -> Box<Self> {
+        Box::new(Self { message, cause: Cause::current(), origin: None, work: PhantomData })
+    }
+
+    /// One that has come from another process, or has come back from there when it has no `origin`.
+    pub(super) fn arrived(message: M, cause: Cause, origin: Option<Arc<dyn Origin>>) -> Box<Self> {
+        Box::new(Self { message, cause, origin, work: PhantomData })
+    }
+
+    pub(crate) fn into_message(self) -> M {
+        self.message
+    }
+}
+
+impl<W: Handle<M>, M: Message> Letter for Told<W, M> {
     fn name(&self) -> &'static str {
         type_name::<M>()
     }
@@ -146,18 +177,35 @@ impl<M: Message> Letter for Told<M> {
     }
 
     fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
-        !matches!(outcome, Outcome::Answered(..))
+        match (outcome, &self.origin) {
+            (Outcome::Answered(..), _) => false,
+            (Outcome::Moved, Some(origin)) => {
+                origin.give_back(&mut |out| self.write(out), self.cause.clone());
+                false
+            }
+            _ => true,
+        }
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
     }
+
+    fn into_envelope(self: Box<Self>) -> Box<dyn Any> {
+        let envelope: Envelope<W> = self;
+        Box::new(envelope)
+    }
+
+    fn session(&self) -> Option<u64> {
+        self.origin.as_ref().map(|origin| origin.session())
+    }
 }
 
-impl<W: Handle<M>, M: Message> Deliver<W> for Told<M> {
+impl<W: Handle<M>, M: Message> Deliver<W> for Told<W, M> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
-            let Self { message, cause } = *self;
+            let Self { message, cause, origin, .. } = *self;
+            drop(origin);
             let span = span::<M>(cx.path(), &cause);
             span.around(work.handle(message, cx)).await;
         })
@@ -178,13 +226,23 @@ pub(crate) enum NoAnswer<M> {
     BadReply(CodecError),
 }
 
-pub(crate) struct Asked<M, R> {
-    pub(crate) message: M,
-    pub(crate) cause: Cause,
-    pub(crate) reply: oneshot::Sender<Result<R, NoAnswer<M>>>,
+pub(crate) struct Asked<W: Handle<M>, M: Message> {
+    message: M,
+    cause: Cause,
+    reply: oneshot::Sender<Result<W::Reply, NoAnswer<M>>>,
 }
 
-impl<M: Message, R: Message> Letter for Asked<M, R> {
+impl<W: Handle<M>, M: Message> Asked<W, M> {
+    pub(crate) fn new(message: M, reply: oneshot::Sender<Result<W::Reply, NoAnswer<M>>>) -> Box<Self> {
+        Box::new(Self { message, cause: Cause::current(), reply })
+    }
+
+    pub(crate) fn into_message(self) -> M {
+        self.message
+    }
+}
+
+impl<W: Handle<M>, M: Message> Letter for Asked<W, M> {
     fn name(&self) -> &'static str {
         type_name::<M>()
     }
@@ -206,6 +264,8 @@ impl<M: Message, R: Message> Letter for Asked<M, R> {
         let answer = match outcome {
             Outcome::Answered(bytes, _holds) => wire::decode(bytes).map_err(NoAnswer::BadReply),
             Outcome::Refused(why) => Err(NoAnswer::Refused(message, why)),
+            // One that comes back is sent again by whoever has it, and never settled with this.
+            Outcome::Moved => Err(NoAnswer::Refused(message, Closed::NotStarted)),
             Outcome::NodeLost => Err(NoAnswer::NodeLost),
             Outcome::Unreadable(why) => Err(NoAnswer::Unreadable(message, why)),
             // The asker takes silence for that.
@@ -219,9 +279,14 @@ impl<M: Message, R: Message> Letter for Asked<M, R> {
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
     }
+
+    fn into_envelope(self: Box<Self>) -> Box<dyn Any> {
+        let envelope: Envelope<W> = self;
+        Box::new(envelope)
+    }
 }
 
-impl<W: Handle<M>, M: Message> Deliver<W> for Asked<M, W::Reply> {
+impl<W: Handle<M>, M: Message> Deliver<W> for Asked<W, M> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
             let Self { message, cause, reply } = *self;
@@ -232,13 +297,26 @@ impl<W: Handle<M>, M: Message> Deliver<W> for Asked<M, W::Reply> {
 }
 
 /// A question from another process.
-pub(super) struct AskedFromAfar<M> {
-    pub(super) message: M,
-    pub(super) cause: Cause,
-    pub(super) reply: Box<dyn Reply>,
+pub(super) struct AskedFromAfar<W, M> {
+    message: M,
+    cause: Cause,
+    reply: Box<dyn Reply>,
+    origin: Arc<dyn Origin>,
+    work: PhantomData<fn(W)>,
 }
 
-impl<M: Message> Letter for AskedFromAfar<M> {
+impl<W: Handle<M>, M: Message> AskedFromAfar<W, M> {
+    pub(super) fn arrived(
+        message: M,
+        cause: Cause,
+        reply: Box<dyn Reply>,
+        origin: Arc<dyn Origin>,
+    ) -> Box<Self> {
+        Box::new(Self { message, cause, reply, origin, work: PhantomData })
+    }
+}
+
+impl<W: Handle<M>, M: Message> Letter for AskedFromAfar<W, M> {
     fn name(&self) -> &'static str {
         type_name::<M>()
     }
@@ -263,12 +341,22 @@ impl<M: Message> Letter for AskedFromAfar<M> {
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
     }
+
+    fn into_envelope(self: Box<Self>) -> Box<dyn Any> {
+        let envelope: Envelope<W> = self;
+        Box::new(envelope)
+    }
+
+    fn session(&self) -> Option<u64> {
+        Some(self.origin.session())
+    }
 }
 
-impl<W: Handle<M>, M: Message> Deliver<W> for AskedFromAfar<M> {
+impl<W: Handle<M>, M: Message> Deliver<W> for AskedFromAfar<W, M> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
-            let Self { message, cause, reply } = *self;
+            let Self { message, cause, reply, origin, .. } = *self;
+            drop(origin);
             let span = span::<M>(cx.path(), &cause);
             let answer = span.around(work.handle(message, cx)).await;
             wire::with_buffer(|buffer| {
@@ -355,7 +443,7 @@ impl<M> SendError<M> {
     pub(crate) fn closed(path: &str, why: Closed, message: M) -> Self {
         let path = path.to_owned();
         let why = match why {
-            Closed::NotStarted | Closed::Elsewhere => "has not started",
+            Closed::NotStarted => "has not started",
             Closed::Stopped => "was stopped",
             Closed::Failed => "has failed",
             Closed::Unplaced => "waits for a node to run on",

@@ -47,16 +47,18 @@ pub use self::policy::{
 pub use self::status::{Reason, Stage, Status};
 
 pub(crate) use self::actor::{Abort, current_run, panic_message};
-pub(crate) use self::address::{Router, find_address, forget_addresses, remember_address, set_router};
+pub(crate) use self::address::{
+    Bind, Router, find_address, forget_address, forget_addresses, mailbox_at, remember_address, set_router,
+};
 pub(crate) use self::any_mailbox::AnyMailbox;
-pub(crate) use self::intake::{Intake, Received};
+pub(crate) use self::intake::{Arrived, Intake, Received};
 pub(crate) use self::json::{JsonAnswer, Unanswered};
 pub(crate) use self::kind::{Ingredients, WorkKind};
 pub(crate) use self::local::{LocalHost, Task};
-pub(crate) use self::mailbox::{Closed, Mailbox, Refused};
+pub(crate) use self::mailbox::{Closed, Mailbox, Place, Refused};
 pub(crate) use self::message::{Letter, Outcome, Reply};
 pub(crate) use self::outbox::{Doorbell, Express, News, Outbox, Report};
-pub(crate) use self::route::Route;
+pub(crate) use self::route::{Commands, Locator, Origin, Route, SharedRoute};
 pub(crate) use self::run::{Command, Input, RunKey, RunOrder};
 pub(crate) use self::status::Failure;
 

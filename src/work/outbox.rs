@@ -156,6 +156,11 @@ impl Outbox {
         self.doorbell.ring(self.id);
     }
 
+    /// Whether there are reports of which `is_it` holds.
+    pub(crate) fn has(&self, is_it: impl FnOnce(&[Report]) -> bool) -> bool {
+        is_it(&self.content.lock().unwrap_or_else(PoisonError::into_inner).news.reports)
+    }
+
     pub(crate) fn take(&self) -> News {
         self.hand_over(|news| news)
     }

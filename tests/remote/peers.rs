@@ -95,7 +95,7 @@ fn who_breaks_the_protocol_is_told_how_and_costs_nobody_anything() {
         (data(1, b""), "a message came that is too short"),
         (data(1, b"\x01\0"), "a message came that is too short"),
         (data(1, b"\x4d"), "a message of an unknown kind (77) came"),
-        (data(1, b"\x01\0\0\0\0\x05"), "a message came on channel 0, which was never opened"),
+        (data(1, b"\x01\0\0\0\0\x05"), "a message came on channel 0, which is not open"),
         (data(1, b"\x04\0\0\0\0\0\0\0\x01"), "credit for channel 0, which was never opened"),
         (data(1, b"\0\xc1"), "a control message cannot be read"),
         (data(1, b"\0\x81\xa3end\x81\xa3why\xa3now"), "a node does not say"),

@@ -17,6 +17,7 @@ use super::super::link::{Inbound, Link};
 use super::super::process::ProcessCommand;
 use super::super::protocol::{Control, NodeCard, Packet, Program, Role};
 use super::super::pulls::{PullRequest, PullResponse, ask};
+use super::super::routing::Location;
 use super::super::session::SessionSettings;
 use super::{Lab, Script};
 use crate::drive::{LocalHome, register};
@@ -66,7 +67,7 @@ fn tame(packet: &mut Packet<'_>) {
     let Packet::Control(control) = packet else { return };
     match &mut **control {
         Control::Launch { pooled, .. } => *pooled = true,
-        Control::Located { place: Ok(card), .. } => card.endpoints.clear(),
+        Control::Located { location: Location::At { node, .. }, .. } => node.endpoints.clear(),
         Control::Keep { length, .. } => *length = (*length).min(SMALL),
         Control::There { sources, .. } => sources.iter_mut().for_each(|source| source.endpoints.clear()),
         Control::Carries { payloads, .. } => {
@@ -153,7 +154,7 @@ pub async fn node_says(data: &[u8]) {
     link.end();
     head.end("it is over").await;
     own.close(crate::work::Closed::Stopped);
-    forget_addresses(app, None);
+    forget_addresses(app);
     settle().await;
 }
 
@@ -174,7 +175,7 @@ impl Hosting {
         bridge.set_me(card(7, "n"));
         let head = Arc::new(Link::new(card(1, "head"), &bridge, SessionSettings::default()));
         let kinds = Kinds::from([("Lab", WorkKind::of::<Lab>())]);
-        let agent = Arc::new(Agent::new(kinds, 1, false, bridge.clone(), head.clone()));
+        let agent = Agent::new(kinds, 1, false, bridge.clone(), head.clone());
         let site: Arc<dyn Site> = agent.clone();
         bridge.set_site(Arc::downgrade(&site));
         let router: Arc<dyn Router> = agent.clone();
@@ -189,7 +190,7 @@ impl Hosting {
         self.news.abort();
         self.bridge.end();
         set_router(self.app, None);
-        forget_addresses(self.app, None);
+        forget_addresses(self.app);
         settle().await;
     }
 }
@@ -248,7 +249,7 @@ pub async fn greeting(data: &[u8]) {
     head.bridge.accepted().iter().for_each(|link| link.end());
     head.end("it is over").await;
     drop(peer);
-    forget_addresses(app, None);
+    forget_addresses(app);
     settle().await;
 }
 

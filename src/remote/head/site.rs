@@ -8,15 +8,17 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::super::bridge::{Site, Whereabouts};
+use super::super::inbox::Destination;
 use super::super::link::Link;
 use super::super::process::Starting;
 use super::super::protocol::{Control, Hello, Role};
 use super::{Head, Node, Watcher};
+use crate::id::ActorPath;
 use crate::payload::{Hold, Holds, PayloadId};
 use crate::printable::lines;
 use crate::transport::{Limits, Security};
 use crate::work::logs::{FROM_AFAR, Said, keep, shorten};
-use crate::work::{Failure, HostEvent, Reason, Report, Resources};
+use crate::work::{Failure, HostEvent, Reason, Report, Resources, find_address};
 
 /// The longest wait before a node out of reach is looked for again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -34,9 +36,17 @@ impl Head {
         drop(state);
         self.copies_lost(link, why);
         let mut state = self.lock();
-        state.places.retain(|_, place| *place != id);
-        let lost: Vec<_> =
-            node.incarnations.iter().filter_map(|number| state.incarnations.remove(number)).collect();
+        let mut lost = Vec::new();
+        for number in &node.incarnations {
+            if let Some(away) = state.incarnations.remove(number) {
+                state.registry.over(&away.path, *number);
+                lost.push(away);
+            }
+        }
+        drop(state);
+        lost.iter().for_each(|away| self.left(away));
+        self.tell_locations();
+        let mut state = self.lock();
         if node.is_process {
             drop(state);
             self.processes.lost(name, lost.into_iter().map(|away| away.outbox).next());
@@ -144,9 +154,9 @@ impl Site for Head {
         };
         self.lock().nodes.insert(card.id, node);
         self.nodes_changed();
-        if let Some(Starting { what, way }) = starting {
+        if let Some(Starting { what, commands }) = starting {
             let outbox = what.outbox.clone();
-            if let Err(error) = self.launch_on(card.id, Resources::default(), false, what, Some(&way)) {
+            if let Err(error) = self.launch_on(card.id, Resources::default(), false, what, Some(&commands)) {
                 let failure = Failure { reason: Reason::ProcessDied, message: error.to_string() };
                 outbox.report(Report::Died { failure });
             }
@@ -172,10 +182,8 @@ impl Site for Head {
                     self.doorbell.ring_again();
                 }
             }
-            Control::Locate { path } => {
-                let place = self.locate(&path);
-                link.control(&Control::Located { path, place });
-            }
+            Control::Locate { path } => self.locate(link, &path)?,
+            Control::Unlocate { path } => self.lock().registry.unsubscribe(link.number(), &path),
             Control::Where { id } => {
                 let Whereabouts { sources, lost } = self.who_has(id);
                 link.reply(&Control::There { id, sources, lost });
@@ -224,6 +232,10 @@ impl Site for Head {
         Ok(())
     }
 
+    fn destination(&self, path: &ActorPath, _: u64) -> Destination {
+        find_address(self.bridge.app(), path).map_or(Destination::Gone, Destination::Anywhere)
+    }
+
     fn disconnected(&self, link: &Arc<Link>, role: Role, why: &str) {
         if role != Role::Node {
             return;
@@ -259,6 +271,7 @@ impl Site for Head {
     }
 
     fn lost(&self, link: &Arc<Link>, role: Role, why: &str) {
+        self.lock().registry.end_session(link.number());
         if role == Role::Node {
             self.lost_node(link, why);
         }

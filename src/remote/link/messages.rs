@@ -1,87 +1,166 @@
-//! Messages of Works on a link: each type to each Work has a channel, whose credit says how many may be on their way.
+//! Messages of Works on a link: each type to each incarnation of a Work has a channel, whose credit says how many may be on
+//! their way.
+//!
+//! A channel is opened when its first message is sent, and *shut* when no more will be. Its number is used again once the
+//! other end has *drained* it: whatever came on the channel was begun, refused or given back.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
 
-use bytes::BufMut;
+use bytes::{BufMut, Bytes};
 use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
-use super::super::protocol::{Control, FIRST_CREDIT, begin_ask, begin_tell, write_control};
+use super::super::protocol::{
+    Control, FIRST_CREDIT, Packet, begin_ask, begin_returned, begin_tell, write_control,
+};
+use super::super::routing::{DirectRoute, count_lost};
 use super::{BadPeer, Link, NotPushed};
 use crate::id::ActorPath;
-use crate::payload;
-use crate::wire;
-use crate::work::{Closed, Letter, Outcome, Refused, WorkKind};
+use crate::payload::{self, Holds};
+use crate::trace::Cause;
+use crate::wire::{self, CodecError, Frame};
+use crate::work::{Letter, Outcome, Refused, WorkKind};
 
-/// The way for messages of one type to one Work.
+/// The way for messages of one type to one incarnation of a Work.
 pub(in crate::remote) struct Channel {
     number: u32,
-    pub(super) credit: Semaphore,
+    message: &'static str,
+    path: ActorPath,
+    route: Weak<DirectRoute>,
+    credit: Semaphore,
     /// How many were sent and have not found their place yet.
     under_way: AtomicU32,
+    /// Whether the other end was told that no more messages come. Changed under the lock of the session.
+    is_shut: AtomicBool,
+}
+
+/// The channels of a link by their numbers.
+#[derive(Default)]
+pub(super) struct Channels {
+    by_number: Vec<Option<Arc<Channel>>>,
+    free: Vec<u32>,
+}
+
+impl Channels {
+    fn get(&self, number: u32) -> Option<&Arc<Channel>> {
+        self.by_number.get(number as usize)?.as_ref()
+    }
 }
 
 impl Link {
-    /// The channel for messages of this type to the Work at `path`.
-    pub(in crate::remote) fn channel(
+    fn channels(&self) -> std::sync::MutexGuard<'_, Channels> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A channel for messages of this type to an incarnation of the Work at `path`.
+    pub(in crate::remote) fn open_channel(
         &self,
+        route: Weak<DirectRoute>,
         path: &ActorPath,
         kind: &WorkKind,
+        incarnation: u64,
         message: &'static str,
     ) -> Result<Arc<Channel>, String> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(&(path.clone(), message)) {
-            return Ok(channel.clone());
-        }
-        if !kind.messages().contains(&message) {
-            return Err(format!(
-                "`{}` does not say that it takes `{message}` from other processes: have \
-                 `fn messages(messages: &mut Messages<Self>)` in its `impl Work` call `messages.accept::<…>()`",
-                kind.name()
-            ));
-        }
-        let mut by_number = self.by_number.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = u32::try_from(by_number.len()).map_err(|_| "there are too many channels".to_owned())?;
-        let credit = Semaphore::new(FIRST_CREDIT as usize);
-        let channel = Arc::new(Channel { number, credit, under_way: AtomicU32::new(0) });
-        by_number.push(channel.clone());
-        channels.insert((path.clone(), message), channel.clone());
-        let message = message.to_owned();
-        self.control(&Control::Open { channel: number, path: path.clone(), message });
+        debug_assert!(kind.messages().contains(&message), "checked by the route");
+        let mut channels = self.channels();
+        let number = match channels.free.pop() {
+            Some(number) => number,
+            None => {
+                let number = u32::try_from(channels.by_number.len());
+                channels.by_number.push(None);
+                number.map_err(|_| "there are too many channels".to_owned())?
+            }
+        };
+        let channel = Arc::new(Channel {
+            number,
+            message,
+            path: path.clone(),
+            route,
+            credit: Semaphore::new(FIRST_CREDIT as usize),
+            under_way: AtomicU32::new(0),
+            is_shut: AtomicBool::new(false),
+        });
+        channels.by_number[number as usize] = Some(channel.clone());
+        // Under the lock: the other end is told of numbers in the order in which they are given.
+        self.control(&Control::Open {
+            channel: number,
+            path: path.clone(),
+            message: message.to_owned(),
+            incarnation,
+        });
         Ok(channel)
     }
 
-    /// Sends it unless that would have to wait: for credit, and, `if_there_is_room`, for room in the session.
+    /// Sends no more on a channel. With `recall` the other end gives back what no handler has begun.
+    pub(in crate::remote) fn shut(&self, channel: &Channel, recall: bool) {
+        channel.credit.close();
+        let mut state = self.lock();
+        if channel.is_shut.swap(true, Ordering::Relaxed) || state.over {
+            return;
+        }
+        let shut = Control::Shut { channel: channel.number, recall };
+        let pushed = state.session.push(|out| Ok::<_, NotPushed>(write_control(out, &shut)?));
+        self.flush(state, false);
+        if let Err(error) = pushed {
+            log::error!("nothing can be told to node `{}`: {error}", self.peer.name);
+        }
+    }
+
+    /// The other end has nothing more of a channel: its number is free.
+    pub(in crate::remote) fn channel_drained(&self, number: u32) -> Result<(), BadPeer> {
+        let channel = {
+            let mut channels = self.channels();
+            let is_shut = channels.get(number).is_some_and(|channel| channel.is_shut.load(Ordering::Relaxed));
+            if !is_shut {
+                let why = format!("channel {number} was drained, and had not been shut");
+                return Err(BadPeer::Other(why));
+            }
+            channels.free.push(number);
+            channels.by_number[number as usize].take()
+        };
+        if let Some(route) = channel.and_then(|channel| channel.route.upgrade()) {
+            route.channel_drained();
+        }
+        Ok(())
+    }
+
+    /// Takes all channels away: the session is over.
+    pub(super) fn close_channels(&self) -> Vec<Arc<Channel>> {
+        let channels: Vec<_> = self.channels().by_number.iter().flatten().cloned().collect();
+        channels.iter().for_each(|channel| channel.credit.close());
+        channels
+    }
+
+    /// Sends it unless that would have to wait: for credit, or for room in the session.
     pub(in crate::remote) fn try_send(
         &self,
-        channel: &Channel,
+        channel: &Arc<Channel>,
         letter: Box<dyn Letter>,
-        if_there_is_room: bool,
     ) -> Result<(), Refused<Box<dyn Letter>>> {
         match channel.credit.try_acquire() {
-            Ok(permit) => self.post(channel, permit, letter, if_there_is_room),
+            Ok(permit) => self.post(channel, permit, letter, true),
             Err(TryAcquireError::NoPermits) => Err(Refused::Full(letter)),
-            Err(TryAcquireError::Closed) => Err(Refused::Closed(letter, Closed::NodeLost)),
+            Err(TryAcquireError::Closed) => Err(Refused::Moved(letter)),
         }
     }
 
     pub(in crate::remote) async fn send(
         &self,
-        channel: &Channel,
+        channel: &Arc<Channel>,
         letter: Box<dyn Letter>,
     ) -> Result<(), Refused<Box<dyn Letter>>> {
         let Ok(permit) = channel.credit.acquire().await else {
-            return Err(Refused::Closed(letter, Closed::NodeLost));
+            return Err(Refused::Moved(letter));
         };
         if !self.room().await {
-            return Err(Refused::Closed(letter, Closed::NodeLost));
+            return Err(Refused::Moved(letter));
         }
         self.post(channel, permit, letter, false)
     }
 
     fn post(
         &self,
-        channel: &Channel,
+        channel: &Arc<Channel>,
         permit: SemaphorePermit<'_>,
         letter: Box<dyn Letter>,
         if_there_is_room: bool,
@@ -97,21 +176,19 @@ impl Link {
                 true => None,
                 false => match self.carries(&holds, &cause) {
                     Ok(carries) => Some(carries),
-                    Err(_) => return Err(Refused::Closed(letter, Closed::NodeLost)),
+                    Err(_) => return Err(Refused::Moved(letter)),
                 },
             };
             let question = letter.is_question().then(|| self.next_question.fetch_add(1, Ordering::Relaxed));
             let mut state = self.lock();
-            if state.over {
-                return Err(Refused::Closed(letter, Closed::NodeLost));
-            }
-            if if_there_is_room && !state.session.has_room() {
+            let is_shut = state.over || channel.is_shut.load(Ordering::Relaxed);
+            if is_shut || if_there_is_room && !state.session.has_room() {
                 drop(state);
                 if let Some(Control::Carries { payloads, .. }) = carries {
                     let counted = payloads.into_iter().filter(|carried| carried.counted);
                     counted.for_each(|carried| self.pins.release(carried.id, 1));
                 }
-                return Err(Refused::Full(letter));
+                return Err(if is_shut { Refused::Moved(letter) } else { Refused::Full(letter) });
             }
             let carried = match carries {
                 None => Ok(()),
@@ -133,26 +210,134 @@ impl Link {
             permit.forget();
             channel.under_way.fetch_add(1, Ordering::Relaxed);
             if let Some(question) = question {
-                state.questions.insert(question, letter);
+                state.questions.insert(question, (letter, channel.clone()));
             }
             self.flush(state, question.is_some());
             Ok(())
         })
     }
 
+    /// Gives a message back that came on this channel of the peer's, and was no question.
+    pub(in crate::remote) fn give_back(
+        &self,
+        channel: u32,
+        path: &ActorPath,
+        write: &mut dyn FnMut(&mut bytes::BytesMut) -> Result<(), CodecError>,
+        cause: &Cause,
+    ) {
+        wire::with_buffer(|message| {
+            let (written, holds) = payload::collect(|| write(message));
+            match written {
+                Ok(()) => self.give_back_bytes(channel, path, message, &holds, cause),
+                Err(error) => count_lost(path, 1, &error.to_string()),
+            }
+        });
+    }
+
+    /// The same for a message that was not read, and refers to these values.
+    pub(in crate::remote) fn give_back_bytes(
+        &self,
+        channel: u32,
+        path: &ActorPath,
+        message: &[u8],
+        holds: &Holds,
+        cause: &Cause,
+    ) {
+        let pushed = self.push_after(holds, cause, |out| {
+            begin_returned(out, channel);
+            out.put_slice(message);
+            Ok(())
+        });
+        match pushed {
+            Ok(()) => {}
+            Err(NotPushed::Over) => count_lost(path, 1, "the process that sent it is lost"),
+            Err(error) => count_lost(path, 1, &error.to_string()),
+        }
+    }
+
+    /// Pushes what `write` writes, after what it refers to and what has led to it.
+    fn push_after(
+        &self,
+        holds: &Holds,
+        cause: &Cause,
+        write: impl FnOnce(&mut bytes::BytesMut) -> Result<(), NotPushed>,
+    ) -> Result<(), NotPushed> {
+        if holds.is_empty() && cause.is_none() {
+            return self.push(false, write);
+        }
+        let carries = self.carries(holds, cause)?;
+        let mut state = self.lock();
+        if state.over {
+            return Err(NotPushed::Over);
+        }
+        state.session.push(|out| Ok::<_, NotPushed>(write_control(out, &carries)?))?;
+        let pushed = state.session.push(write);
+        self.flush(state, false);
+        pushed
+    }
+
+    /// A message that was no question has come back on a channel.
+    pub(in crate::remote) fn returned(&self, number: u32, body: &[u8], cause: Cause) -> Result<(), BadPeer> {
+        let channel = self.channels().get(number).cloned();
+        let Some(channel) = channel else {
+            let why = format!("a message came back on channel {number}, which was never opened");
+            return Err(BadPeer::Other(why));
+        };
+        channel.come_back(body, cause);
+        Ok(())
+    }
+
+    /// A question has come back.
+    pub(in crate::remote) fn returned_question(&self, question: u64) {
+        let asked = self.lock().questions.remove(&question);
+        // One that is not known was answered before, which harms nobody.
+        if let Some((letter, channel)) = asked {
+            channel.letter_back(letter);
+        }
+    }
+
+    /// Gives back to their senders what was never written to a connection.
+    pub(super) fn come_back(&self, unsent: &[Bytes]) {
+        for segment in unsent {
+            let mut rest = &segment[..];
+            let mut cause = Cause::default();
+            while let Ok(Some((frame, length))) = Frame::first(rest, usize::MAX) {
+                rest = &rest[length..];
+                let Frame::Data { body, .. } = frame else { continue };
+                match Packet::read(body) {
+                    Ok(Packet::Control(control)) => {
+                        if let Control::Carries { trace, .. } = *control {
+                            cause = trace;
+                        }
+                        continue;
+                    }
+                    Ok(Packet::Tell { channel, body }) => {
+                        let channel = self.channels().get(channel).cloned();
+                        if let Some(channel) = channel {
+                            channel.come_back(body, std::mem::take(&mut cause));
+                        }
+                    }
+                    Ok(Packet::Ask { question, .. }) => self.returned_question(question),
+                    Ok(_) | Err(_) => {}
+                }
+                cause = Cause::default();
+            }
+        }
+    }
+
     /// Another process has answered.
     pub(in crate::remote) fn settle(&self, question: u64, outcome: Outcome<'_>) {
-        let letter = self.lock().questions.remove(&question);
+        let asked = self.lock().questions.remove(&question);
         // One that is not known was answered twice, which harms nobody.
-        if let Some(letter) = letter {
+        if let Some((letter, _)) = asked {
             letter.settle(outcome);
         }
     }
 
     pub(in crate::remote) fn more_credit(&self, channel: u32, more: u32) -> Result<(), BadPeer> {
-        let channels = self.by_number.lock().unwrap_or_else(PoisonError::into_inner);
+        let channels = self.channels();
         let channel = channels
-            .get(channel as usize)
+            .get(channel)
             .ok_or_else(|| BadPeer::Other(format!("credit for channel {channel}, which was never opened")))?;
         if channel.credit.available_permits() + more as usize > Semaphore::MAX_PERMITS / 2 {
             return Err(BadPeer::Other("more credit than there can be".to_owned()));
@@ -168,5 +353,37 @@ impl Link {
 impl Channel {
     pub(in crate::remote) fn under_way(&self) -> usize {
         self.under_way.load(Ordering::Relaxed) as usize
+    }
+
+    /// A message that was no question comes back.
+    fn come_back(&self, body: &[u8], cause: Cause) {
+        match self.route.upgrade() {
+            Some(route) => route.returned_bytes(self.message, body, cause),
+            None => count_lost(&self.path, 1, "nothing here has an address of the Work any more"),
+        }
+    }
+
+    /// A question comes back.
+    fn letter_back(&self, letter: Box<dyn Letter>) {
+        match self.route.upgrade() {
+            Some(route) => route.returned(letter),
+            None => {
+                letter.settle(Outcome::Refused(crate::work::Closed::NotStarted));
+            }
+        }
+    }
+
+    /// The session is about to end.
+    pub(super) fn stop(&self) {
+        if let Some(route) = self.route.upgrade() {
+            route.stop();
+        }
+    }
+
+    /// The session is over.
+    pub(super) fn lost(&self) {
+        if let Some(route) = self.route.upgrade() {
+            route.lost();
+        }
     }
 }

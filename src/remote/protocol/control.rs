@@ -4,8 +4,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::super::references::{Carried, Source};
+use super::super::routing::Location;
 use super::super::vitals::Vitals;
-use super::NodeCard;
 use crate::id::ActorPath;
 use crate::payload::{Hex, PayloadId};
 use crate::recorder::Family;
@@ -52,10 +52,10 @@ pub(crate) enum Control {
         incarnation: u64,
         why: Closed,
     },
-    /// Where a Work lives; or why it cannot be reached.
+    /// Where a Work is. Said once for each `Locate`, and at each change.
     Located {
         path: ActorPath,
-        place: Result<NodeCard, Closed>,
+        location: Location<Source>,
     },
     /// Vitals have come.
     Heard,
@@ -101,7 +101,12 @@ pub(crate) enum Control {
         target: String,
         text: String,
     },
+    /// Tell this process where this Work is, from now on.
     Locate {
+        path: ActorPath,
+    },
+    /// Tell it no more.
+    Unlocate {
         path: ActorPath,
     },
     /// How loaded it is, and how long the answer to the last of these took.
@@ -142,11 +147,21 @@ pub(crate) enum Control {
         id: PayloadId,
         there: bool,
     },
-    /// What is sent on this channel is for this Work and of this type.
+    /// What is sent on this channel is for this incarnation of this Work and of this type.
     Open {
         channel: u32,
         path: ActorPath,
         message: String,
+        incarnation: u64,
+    },
+    /// No more messages come on this channel. With `recall`, those that no handler has begun are to come back.
+    Shut {
+        channel: u32,
+        recall: bool,
+    },
+    /// Nothing is left here of what came on a channel that was shut: its number is free.
+    Drained {
+        channel: u32,
     },
     /// A question was not answered.
     Unanswered {
@@ -174,7 +189,10 @@ impl Control {
             Self::Recorded { .. } => "recorded",
             Self::Heard => "heard",
             Self::Locate { .. } => "locate",
+            Self::Unlocate { .. } => "unlocate",
             Self::Open { .. } => "open",
+            Self::Shut { .. } => "shut",
+            Self::Drained { .. } => "drained",
             Self::Unanswered { .. } => "unanswered",
             Self::Copied { .. } => "copied",
             Self::Where { .. } => "where",

@@ -11,6 +11,8 @@
 //! | 2 | ask | channel (u32), question (u64), the message as MessagePack |
 //! | 3 | answer | question (u64), the answer as MessagePack |
 //! | 4 | credit | channel (u32), how many more messages may be sent (u32) |
+//! | 5 | returned | channel (u32), a tell that no handler has begun |
+//! | 6 | returned question | question (u64) of an ask that no handler has begun |
 //!
 //! Numbers are big-endian. Messages between Works are by far the most frequent, hence their short headers.
 
@@ -22,5 +24,6 @@ pub(crate) use self::control::{Control, Unanswered};
 pub(crate) use self::greeting::{Hello, NodeCard, Program, Refusal, Role, Welcome};
 pub(crate) use self::packet::PacketError;
 pub(super) use self::packet::{
-    FIRST_CREDIT, Packet, begin_ask, begin_tell, write_answer, write_control, write_credit,
+    FIRST_CREDIT, Packet, begin_ask, begin_returned, begin_tell, write_answer, write_control, write_credit,
+    write_returned_question,
 };

@@ -16,10 +16,32 @@ pub(in crate::remote) const FIRST_CREDIT: u32 = 64;
 #[derive(Debug)]
 pub(in crate::remote) enum Packet<'a> {
     Control(Box<Control>),
-    Tell { channel: u32, body: &'a [u8] },
-    Ask { channel: u32, question: u64, body: &'a [u8] },
-    Answer { question: u64, body: &'a [u8] },
-    Credit { channel: u32, more: u32 },
+    Tell {
+        channel: u32,
+        body: &'a [u8],
+    },
+    Ask {
+        channel: u32,
+        question: u64,
+        body: &'a [u8],
+    },
+    Answer {
+        question: u64,
+        body: &'a [u8],
+    },
+    Credit {
+        channel: u32,
+        more: u32,
+    },
+    /// A tell that no handler has begun.
+    Returned {
+        channel: u32,
+        body: &'a [u8],
+    },
+    /// An ask that no handler has begun.
+    ReturnedQuestion {
+        question: u64,
+    },
 }
 
 /// A message of a session that is none.
@@ -38,15 +60,17 @@ const TELL: u8 = 1;
 const ASK: u8 = 2;
 const ANSWER: u8 = 3;
 const CREDIT: u8 = 4;
+const RETURNED: u8 = 5;
+const RETURNED_QUESTION: u8 = 6;
 
 impl<'a> Packet<'a> {
     pub(in crate::remote) fn read(mut body: &'a [u8]) -> Result<Self, PacketError> {
         let kind = body.try_get_u8().map_err(|_| PacketError::TooShort)?;
         let least = match kind {
             CONTROL => 0,
-            TELL => 4,
+            TELL | RETURNED => 4,
             ASK => 12,
-            ANSWER | CREDIT => 8,
+            ANSWER | CREDIT | RETURNED_QUESTION => 8,
             _ => return Err(PacketError::UnknownKind(kind)),
         };
         if body.len() < least {
@@ -57,6 +81,8 @@ impl<'a> Packet<'a> {
             TELL => Self::Tell { channel: body.get_u32(), body },
             ASK => Self::Ask { channel: body.get_u32(), question: body.get_u64(), body },
             ANSWER => Self::Answer { question: body.get_u64(), body },
+            RETURNED => Self::Returned { channel: body.get_u32(), body },
+            RETURNED_QUESTION => Self::ReturnedQuestion { question: body.get_u64() },
             _ => Self::Credit { channel: body.get_u32(), more: body.get_u32() },
         })
     }
@@ -82,6 +108,16 @@ pub(in crate::remote) fn write_answer(out: &mut BytesMut, question: u64, answer:
     out.put_u8(ANSWER);
     out.put_u64(question);
     out.put_slice(answer);
+}
+
+pub(in crate::remote) fn begin_returned(out: &mut BytesMut, channel: u32) {
+    out.put_u8(RETURNED);
+    out.put_u32(channel);
+}
+
+pub(in crate::remote) fn write_returned_question(out: &mut BytesMut, question: u64) {
+    out.put_u8(RETURNED_QUESTION);
+    out.put_u64(question);
 }
 
 pub(in crate::remote) fn write_credit(out: &mut BytesMut, channel: u32, more: u32) {

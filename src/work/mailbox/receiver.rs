@@ -1,11 +1,10 @@
 //! The end of a mailbox at which its Work takes messages out, in batches.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
-use super::super::message::{Envelope, Outcome};
+use super::super::message::Envelope;
 use super::super::{Command, Work};
 use super::Mailbox;
 
@@ -18,13 +17,12 @@ pub(crate) enum Mail<W> {
 /// The receiving end, of which the living incarnation has the only one.
 pub(crate) struct Receiver<W: Work> {
     mailbox: Arc<Mailbox<W>>,
-    batch: VecDeque<Envelope<W>>,
     incarnation: u64,
 }
 
 impl<W: Work> Receiver<W> {
     pub(crate) fn new(mailbox: Arc<Mailbox<W>>, incarnation: u64) -> Self {
-        Self { mailbox, batch: VecDeque::new(), incarnation }
+        Self { mailbox, incarnation }
     }
 
     pub(crate) fn mailbox(&self) -> &Arc<Mailbox<W>> {
@@ -51,22 +49,27 @@ impl<W: Work> Receiver<W> {
         if let Some(command) = self.command() {
             return Poll::Ready(Mail::Command(command));
         }
-        if let Some(envelope) = self.batch.pop_front() {
-            return Poll::Ready(Mail::Message(envelope));
+        let mailbox = &*self.mailbox;
+        {
+            let mut batch = mailbox.lock_batch();
+            if batch.incarnation != self.incarnation {
+                return Poll::Ready(Mail::Command(Command::Stop));
+            }
+            if let Some(envelope) = batch.messages.pop_front() {
+                return Poll::Ready(Mail::Message(envelope));
+            }
         }
-        let mut inner = self.mailbox.lock();
+        let mut inner = mailbox.lock();
         if inner.incarnation != self.incarnation {
             return Poll::Ready(Mail::Command(Command::Stop));
         }
         inner.taken = 0;
-        let first = inner.messages.pop_front();
+        let first = if inner.queue.is_here() { inner.queue.pop() } else { None };
         if first.is_some() {
-            let more = inner.messages.len().min(self.mailbox.batch - 1);
-            inner.taken = more;
-            if more > 0 && more == inner.messages.len() {
-                std::mem::swap(&mut self.batch, &mut inner.messages);
-            } else {
-                self.batch.extend(inner.messages.drain(..more));
+            let more = inner.queue.ready().min(mailbox.largest_batch() - 1);
+            if more > 0 {
+                inner.taken = more;
+                inner.queue.pop_into(&mut mailbox.lock_batch().messages, more);
             }
         } else if let Some(command) = inner.commands.pop_front() {
             return Poll::Ready(Mail::Command(command));
@@ -76,7 +79,7 @@ impl<W: Work> Receiver<W> {
                 none => *none = Some(cx.waker().clone()),
             }
         }
-        let woken = if inner.waiting.is_empty() { Vec::new() } else { inner.grant(self.mailbox.capacity) };
+        let woken = if inner.waiting.is_empty() { Vec::new() } else { inner.grant(mailbox.capacity()) };
         drop(inner);
         woken.into_iter().for_each(Waker::wake);
         first.map_or(Poll::Pending, |envelope| Poll::Ready(Mail::Message(envelope)))
@@ -88,22 +91,7 @@ impl<W: Work> Drop for Receiver<W> {
         let mut inner = self.mailbox.lock();
         if inner.incarnation == self.incarnation {
             inner.receiver = None;
-            inner.taken = 0;
-        }
-        let refused = match inner.closed {
-            Some(why) => {
-                std::mem::take(&mut self.batch).into_iter().map(|envelope| (envelope, why)).collect()
-            }
-            None => {
-                while let Some(envelope) = self.batch.pop_back() {
-                    inner.messages.push_front(envelope);
-                }
-                Vec::new()
-            }
-        };
-        drop(inner);
-        for (envelope, why) in refused {
-            envelope.settle(Outcome::Refused(why));
+            self.mailbox.unpop(&mut inner);
         }
     }
 }

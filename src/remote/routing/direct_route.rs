@@ -1,0 +1,264 @@
+//! The route to one incarnation of a Work in another process.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::super::bridge::Bridge;
+use super::super::link::{Channel, Link};
+use super::count_lost;
+use crate::id::ActorPath;
+use crate::work::{AnyMailbox, Letter, Outcome, Place, Refused, Route, SharedRoute, WorkKind};
+
+type Sent = Result<(), Refused<Box<dyn Letter>>>;
+
+/// The two ends of a route.
+pub(in crate::remote) struct Ends {
+    pub(in crate::remote) mailbox: Weak<dyn AnyMailbox>,
+    pub(in crate::remote) path: ActorPath,
+    pub(in crate::remote) kind: &'static WorkKind,
+    /// The incarnation that messages are for; at the head any.
+    pub(in crate::remote) incarnation: u64,
+}
+
+pub(in crate::remote) struct DirectRoute {
+    me: Weak<DirectRoute>,
+    bridge: Weak<Bridge>,
+    ends: Ends,
+    /// The session with the process, begun when the first message is sent.
+    link: OnceLock<Arc<Link>>,
+    begin: Box<dyn Fn() -> Option<Arc<Link>> + Send + Sync>,
+    /// By whom messages go when the session is lost though the incarnation may live.
+    relay: Option<Arc<Link>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// One for each type of message; there are few.
+    channels: Vec<(&'static str, Arc<Channel>)>,
+    is_shut: bool,
+    /// How many of them the other end has not drained.
+    undrained: usize,
+}
+
+impl DirectRoute {
+    pub(in crate::remote) fn new(
+        bridge: Weak<Bridge>,
+        ends: Ends,
+        relay: Option<Arc<Link>>,
+        begin: impl Fn() -> Option<Arc<Link>> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            bridge,
+            ends,
+            link: OnceLock::new(),
+            begin: Box::new(begin),
+            relay,
+            state: Mutex::default(),
+        })
+    }
+
+    /// The same by way of a session that is there.
+    pub(in crate::remote) fn over(bridge: Weak<Bridge>, ends: Ends, link: Arc<Link>) -> Arc<Self> {
+        Self::new(bridge, ends, None, move || Some(link.clone()))
+    }
+
+    fn shared(&self) -> Option<SharedRoute> {
+        let route: Arc<dyn Route> = self.me.upgrade()?;
+        Some(SharedRoute(route))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn link(&self) -> Option<&Arc<Link>> {
+        if self.link.get().is_none() {
+            let link = (self.begin)()?;
+            let _ = self.link.set(link);
+        }
+        self.link.get()
+    }
+
+    /// The channel for messages of this type, else why there is none: `None` when the route is not used any more.
+    fn channel(&self, message: &'static str) -> Result<Arc<Channel>, Option<String>> {
+        let link = self.link().ok_or(None)?;
+        let mut state = self.lock();
+        if state.is_shut {
+            return Err(None);
+        }
+        if let Some((_, channel)) = state.channels.iter().find(|(name, _)| *name == message) {
+            return Ok(channel.clone());
+        }
+        let Ends { path, kind, incarnation, .. } = &self.ends;
+        if !kind.messages().contains(&message) {
+            return Err(Some(format!(
+                "`{}` does not say that it takes `{message}` from other processes: have \
+                 `fn messages(messages: &mut Messages<Self>)` in its `impl Work` call `messages.accept::<…>()`",
+                kind.name()
+            )));
+        }
+        let route = self.me.clone();
+        if link.is_over() {
+            return Err(None);
+        }
+        let channel = link.open_channel(route, path, kind, *incarnation, message).map_err(Some)?;
+        state.channels.push((message, channel.clone()));
+        Ok(channel)
+    }
+
+    /// A message has come back; no handler has begun it.
+    pub(in crate::remote) fn returned(&self, letter: Box<dyn Letter>) {
+        let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) else {
+            return refuse(&self.ends.path, letter);
+        };
+        count_lost(&self.ends.path, mailbox.returned(&route, letter), "the Work was stopped");
+    }
+
+    /// A `tell` has come back, as bytes.
+    pub(in crate::remote) fn returned_bytes(&self, name: &str, body: &[u8], cause: crate::trace::Cause) {
+        let intake = self.ends.mailbox.upgrade().and_then(|mailbox| mailbox.intake(name));
+        match intake.map(|intake| intake.come_back(body, cause)) {
+            Some(Ok(letter)) => self.returned(letter),
+            Some(Err(error)) => count_lost(&self.ends.path, 1, &error.to_string()),
+            None => count_lost(&self.ends.path, 1, "nothing here has an address of the Work any more"),
+        }
+    }
+
+    /// The other end has nothing more of a channel.
+    pub(in crate::remote) fn channel_drained(&self) {
+        let is_last = {
+            let mut state = self.lock();
+            state.undrained = state.undrained.saturating_sub(1);
+            state.is_shut && state.undrained == 0
+        };
+        if is_last {
+            self.drained();
+        }
+    }
+
+    fn drained(&self) {
+        if let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) {
+            count_lost(&self.ends.path, mailbox.drained(&route), "the Work was stopped");
+        }
+    }
+
+    /// The session is about to end: what it gives back comes before what is sent from now on.
+    pub(in crate::remote) fn stop(&self) {
+        self.lock().is_shut = true;
+        if let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) {
+            mailbox.stop(&route);
+        }
+    }
+
+    /// The session is over.
+    pub(in crate::remote) fn lost(&self) {
+        self.lock().is_shut = true;
+        let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) else { return };
+        let instead = match &self.relay {
+            Some(head) if !head.is_over() => {
+                let Ends { mailbox, path, kind, incarnation } = &self.ends;
+                let ends =
+                    Ends { mailbox: mailbox.clone(), path: path.clone(), kind, incarnation: *incarnation };
+                Place::At(SharedRoute(Self::over(self.bridge.clone(), ends, head.clone())))
+            }
+            _ => Place::Pending,
+        };
+        count_lost(&self.ends.path, mailbox.lost(&route, instead), "the Work was stopped");
+    }
+
+    /// What becomes of a message that the session did not take.
+    fn check(&self, sent: Sent) -> Sent {
+        // A session that is about to end says so to the routes that have channels.
+        let is_lost = |link: &Arc<Link>| link.is_ended() || link.is_over() && self.lock().channels.is_empty();
+        if matches!(sent, Err(Refused::Moved(_))) && self.link().is_none_or(is_lost) {
+            self.lost();
+        }
+        sent
+    }
+}
+
+/// A message has come back, and nothing in this process has an address of its Work any more.
+fn refuse(path: &ActorPath, letter: Box<dyn Letter>) {
+    if letter.settle(Outcome::Refused(crate::work::Closed::NotStarted)) {
+        count_lost(path, 1, "nothing here has an address of the Work any more");
+    }
+}
+
+impl Route for DirectRoute {
+    fn try_send(&self, letter: Box<dyn Letter>) -> Sent {
+        self.check(match (self.channel(letter.name()), self.link()) {
+            (Ok(channel), Some(link)) => link.try_send(&channel, letter),
+            (Err(Some(why)), _) => Err(Refused::Unsendable(letter, why)),
+            _ => Err(Refused::Moved(letter)),
+        })
+    }
+
+    fn send<'a>(&'a self, letter: Box<dyn Letter>) -> BoxFuture<'a, Sent> {
+        async move {
+            self.check(match (self.channel(letter.name()), self.link()) {
+                (Ok(channel), Some(link)) => link.send(&channel, letter).await,
+                (Err(Some(why)), _) => Err(Refused::Unsendable(letter, why)),
+                _ => Err(Refused::Moved(letter)),
+            })
+        }
+        .boxed()
+    }
+
+    fn drain(self: Arc<Self>) {
+        let channels = {
+            let mut state = self.lock();
+            if std::mem::replace(&mut state.is_shut, true) {
+                return;
+            }
+            state.undrained = state.channels.len();
+            state.channels.clone()
+        };
+        if channels.is_empty() {
+            return self.drained();
+        }
+        if let Some(link) = self.link() {
+            channels.iter().for_each(|(_, channel)| link.shut(channel, true));
+        }
+    }
+
+    fn pump(self: Arc<Self>) {
+        let Some(bridge) = self.bridge.upgrade() else { return };
+        let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) else { return };
+        bridge.spawn(move || async move {
+            while let Some(letter) = mailbox.next(&route) {
+                match self.send(letter).await {
+                    Ok(()) => {}
+                    Err(Refused::Unsendable(letter, why)) => {
+                        if letter.settle(Outcome::Unreadable(why.clone())) {
+                            count_lost(&self.ends.path, 1, &why);
+                        }
+                    }
+                    Err(Refused::Full(letter) | Refused::Moved(letter) | Refused::Closed(letter, _)) => {
+                        let lost = mailbox.put_back(&route, letter);
+                        return count_lost(&self.ends.path, lost, "the Work was stopped");
+                    }
+                }
+            }
+        });
+    }
+
+    fn depth(&self) -> usize {
+        self.lock().channels.iter().map(|(_, channel)| channel.under_way()).sum()
+    }
+}
+
+impl Drop for DirectRoute {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if state.is_shut {
+            return;
+        }
+        if let Some(link) = self.link.get() {
+            state.channels.iter().for_each(|(_, channel)| link.shut(channel, false));
+        }
+    }
+}

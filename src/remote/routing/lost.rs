@@ -1,0 +1,13 @@
+//! Messages that are lost without anybody being told: logged and counted.
+
+use crate::id::ActorPath;
+
+/// Counts messages for the Work at `path` that no handler saw and whose senders were not told.
+pub(in crate::remote) fn count_lost(path: &ActorPath, count: usize, why: &str) {
+    if count == 0 {
+        return;
+    }
+    metrics::counter!("flowright_messages_lost").increment(count as u64);
+    let (messages, are) = if count == 1 { ("message", "is") } else { ("messages", "are") };
+    log::warn!("{count} {messages} for work `{path}` {are} lost: {why}");
+}
