@@ -7,7 +7,8 @@
 //! - On a loopback address, requests that name another host and those of pages of other origins are refused. On any other
 //!   there is no server without a token.
 //! - What one client costs is bounded: its body, its headers, the time that both take, and its place in the stream of
-//!   events, whose content is kept once for all. Clients that are slow to read skip.
+//!   events, whose content is kept once for all. Clients that are slow to read skip. What is kept for those that do not read is
+//!   bounded for all together, and their connections end.
 //! - What takes time is done on the server's thread; the App's own is asked for one look at a time.
 
 mod act;
@@ -18,6 +19,7 @@ mod guard;
 mod metrics;
 mod model;
 mod page;
+mod pieces;
 mod problem;
 mod query;
 mod read;

@@ -1,9 +1,11 @@
 //! Starting the server, and an App with it.
 
+use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use actix_rt::net::TcpStream;
 use actix_web::middleware::from_fn;
 use actix_web::{App as WebApp, HttpServer, web};
 
@@ -11,6 +13,7 @@ use super::document::Document;
 use super::events::{self, Hub};
 use super::guard::{Guard, guard};
 use super::model::About;
+use super::pieces::{OnTheWay, in_pieces};
 use super::{Instance, read, routes};
 use crate::app::{App, AppError, AppHandle, Config, Control, Launched, short_name};
 
@@ -19,6 +22,9 @@ const CONNECTIONS: usize = 4096;
 
 /// How long the head of a request may take to arrive.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long a client may take nothing of what waits for it.
+const TAKE_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long a connection that says nothing stays open.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -98,6 +104,20 @@ fn listen(host: &str, port: u16) -> Result<TcpListener, AppError> {
     TcpListener::bind((host, port)).map_err(|source| AppError::Listen { address, source })
 }
 
+/// Has the system end a connection whose client takes nothing: the server waits for it without a limit.
+#[cfg(target_os = "linux")]
+fn end_when_nothing_is_taken(connection: &dyn Any) {
+    if let Some(connection) = connection.downcast_ref::<TcpStream>() {
+        let limit = u32::try_from(TAKE_WITHIN.as_millis()).unwrap_or(u32::MAX);
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(connection, limit) {
+            log::debug!("a client that reads nothing will not be let go: {error}");
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn end_when_nothing_is_taken(_: &dyn Any) {}
+
 /// Serves an App on `listener` for as long as the App lives.
 pub(crate) async fn start(
     launched: &Launched,
@@ -115,6 +135,7 @@ pub(crate) async fn start(
     let instance = web::Data::new(Instance(crate::id::unique(), app));
     let document = web::Data::new(Document::new());
     let written = web::Data::new(read::Written::default());
+    let on_the_way = web::Data::new(OnTheWay::default());
     let hub = Arc::new(Hub::new());
     let mounts = options.mounts;
     // A thread of its own: the App's thread belongs to its Flows.
@@ -134,11 +155,14 @@ pub(crate) async fn start(
                     .app_data(document.clone())
                     .app_data(written.clone())
                     .app_data(web::Data::new(hub.clone()))
+                    .app_data(on_the_way.clone())
+                    .wrap(from_fn(in_pieces))
                     .wrap(from_fn(guard))
                     .configure(routes::configure)
                     .configure(|config| mounts.iter().for_each(|mount| mount(config)))
                     .default_service(web::to(read::not_found))
             })
+            .on_connect(|connection, _| end_when_nothing_is_taken(connection))
             .workers(1)
             .max_connections(CONNECTIONS)
             .client_request_timeout(HEAD_WITHIN)

@@ -19,6 +19,7 @@ tests![
     a_file_that_others_may_read_is_no_secret,
     five_hundred_clients_at_once_are_answered,
     slow_streams_are_told_what_they_missed_and_harm_nobody,
+    clients_that_do_not_read_cost_little_and_are_let_go,
     a_client_that_sends_a_byte_now_and_then_is_let_go,
     a_body_without_end_is_refused_at_its_beginning,
 ];
@@ -198,6 +199,45 @@ fn slow_streams_are_told_what_they_missed_and_harm_nobody() {
     }
     assert!(quick.iter().all(|events| events.document["state"] == quick[0].document["state"]));
     served.stop();
+}
+
+/// Clients that read nothing, neither of events nor of the state, do not have a copy of a large state each, and the server does
+/// not wait for them for ever.
+fn clients_that_do_not_read_cost_little_and_are_let_go() {
+    const CLIENTS: usize = 120;
+    let mut process = Process::start("large", &["--port=0"]);
+    let address = process.address();
+    let round = |document: &serde_json::Value| document["state"]["work"]["round"].as_u64().unwrap_or(0);
+    Events::open(address).until(|document| round(document) > 0);
+    let before = process.descriptors();
+    let mut idle = Vec::new();
+    for path in ["/api/v1/events", "/api/v1/state"].into_iter().cycle().take(CLIENTS) {
+        let mut client = connect(address);
+        write!(client, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
+        // It has begun to answer, or says that too much is on its way already.
+        let mut first = [0; 12];
+        client.read_exact(&mut first).unwrap();
+        assert!(&first == b"HTTP/1.1 200" || &first == b"HTTP/1.1 503");
+        idle.push(client);
+    }
+    let mut quick = Events::open(address);
+    let now = round(quick.until(|document| round(document) > 0));
+    quick.until(|document| round(document) > now + 10);
+    drop(quick);
+    let memory = process.memory();
+    assert!(memory < 700 << 20, "{} MiB", memory >> 20);
+    let began = std::time::Instant::now();
+    while process.descriptors() > before {
+        assert!(
+            began.elapsed().as_secs() < 120,
+            "{} descriptors, and {before} before",
+            process.descriptors()
+        );
+        std::thread::park_timeout(std::time::Duration::from_millis(50));
+    }
+    drop(idle);
+    process.signal("TERM");
+    assert_eq!(process.end().0, Some(0));
 }
 
 fn a_client_that_sends_a_byte_now_and_then_is_let_go() {

@@ -20,6 +20,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
         }
         "finished" => App::new(Greeter::default).main(),
         "echo" => App::new(Echoing::default).main(),
+        "large" => App::new(|| Large { work: WorkRef::default() }).max_state_bytes(16 << 20).main(),
         "printer" => App::new(Press::default).main(),
         "clerk" => App::new(Office::default).main(),
         "clerk_with_recorder" => {
@@ -117,6 +118,38 @@ struct Rudeness {
 impl Flow for Rudeness {
     fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
         self.rude.run(RUDE.to_owned());
+        Ok(())
+    }
+}
+
+/// Has a large state, all of which changes now and then.
+#[derive(Default, Serialize, Deserialize)]
+struct Changing {
+    round: u32,
+    text: String,
+}
+
+impl Work for Changing {
+    type Input = ();
+
+    async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
+        loop {
+            self.round += 1;
+            self.text = format!("{:04}{}", self.round, "x".repeat(5 << 20));
+            cx.publish(self);
+            cx.sleep(self, std::time::Duration::from_millis(100)).await?;
+        }
+    }
+}
+
+#[derive(Serialize, Children)]
+struct Large {
+    work: WorkRef<Changing>,
+}
+
+impl Flow for Large {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        self.work.run(());
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -11,14 +11,20 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{Notify, watch};
 
+use crate::http::pieces::PIECE;
 use crate::state::{StateError, Tracker};
 
 /// What is kept for clients that lag behind.
 const EVENTS: usize = 4096;
 const BYTES: usize = 4 << 20;
 
-/// As much of it as is sent in one piece.
-const PIECE: usize = 64 * 1024;
+/// What all snapshots may take that clients have not read to their end. Beyond that the oldest are given up, and their clients
+/// with them; there is always one.
+const SNAPSHOTS: usize = 64 << 20;
+
+/// A snapshot of so many bytes is shared with clients that come later, as long as what has changed since is less than that
+/// and still there.
+const SHARED: usize = 64 << 10;
 
 pub(in crate::http) struct Hub {
     inner: Mutex<Inner>,
@@ -34,25 +40,64 @@ pub(super) struct Inner {
     events: VecDeque<(u64, Bytes)>,
     bytes: usize,
     current: Option<Current>,
+    /// Those that clients are still sent, the oldest first.
+    snapshots: Vec<Weak<Everything>>,
 }
 
 /// All there is to see.
 struct Current {
     tracker: Tracker,
     /// Written when somebody needs it.
-    json: Option<Bytes>,
+    json: Option<Arc<Everything>>,
+}
+
+/// A snapshot, for all clients that begin with it.
+#[derive(Debug)]
+pub(super) struct Everything {
+    at: u64,
+    length: usize,
+    /// Nothing once it was given up.
+    json: Mutex<Option<Bytes>>,
+}
+
+impl Everything {
+    fn new(at: u64, json: Bytes) -> Self {
+        Self { at, length: json.len(), json: Mutex::new(Some(json)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Bytes>> {
+        self.json.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn give_up(&self) {
+        let json = self.lock().take();
+        drop(json);
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.lock().is_none()
+    }
+
+    /// The next piece from `offset` on, empty at the end; `None` when it was given up.
+    pub(super) fn piece(&self, offset: usize) -> Option<Bytes> {
+        self.lock().as_ref().map(|json| json.slice(offset..json.len().min(offset + PIECE)))
+    }
 }
 
 /// What a client is sent next.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Next {
     Wait,
     Bytes(Bytes, u64),
+    /// Part of the next event, up to so many of its bytes.
+    Part(Bytes, usize),
+    /// The rest of an event is not kept any more.
+    Lost,
     /// So many events were missed; everything as it is now, which is the case after this event.
     Anew {
         missed: Option<u64>,
         at: u64,
-        everything: Bytes,
+        everything: Arc<Everything>,
     },
 }
 
@@ -61,7 +106,13 @@ impl Hub {
         let micros = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
         let next = u64::try_from(micros).unwrap_or(u64::MAX >> 1);
         Self {
-            inner: Mutex::new(Inner { next, events: VecDeque::new(), bytes: 0, current: None }),
+            inner: Mutex::new(Inner {
+                next,
+                events: VecDeque::new(),
+                bytes: 0,
+                current: None,
+                snapshots: Vec::new(),
+            }),
             last: watch::Sender::new(0),
             streams: AtomicUsize::new(0),
             joined: Notify::new(),
@@ -129,11 +180,15 @@ impl Inner {
         }
     }
 
-    pub(super) fn next_for(&mut self, seen: Option<u64>) -> Next {
+    /// What comes after the event that was seen last, of which the next was sent up to `within`.
+    pub(super) fn next_for(&mut self, seen: Option<u64>, within: usize) -> Next {
         let last = self.next - 1;
-        let Some(current) = &mut self.current else { return Next::Wait };
+        if self.current.is_none() {
+            return if within > 0 { Next::Lost } else { Next::Wait };
+        }
         let Some(seen) = seen.filter(|seen| *seen <= last) else {
-            return Next::Anew { missed: None, at: last, everything: current.json() };
+            let everything = self.everything();
+            return Next::Anew { missed: None, at: everything.at, everything };
         };
         if seen == last {
             return Next::Wait;
@@ -141,8 +196,22 @@ impl Inner {
         let start = self.events.partition_point(|(id, _)| *id <= seen);
         let mut kept = self.events.range(start..).zip(seen + 1..);
         let first = match kept.next() {
+            // Not as one piece, of which each connection would have a copy.
+            Some(((id, event), next))
+                if *id == next && event.len() > PIECE && within + PIECE < event.len() =>
+            {
+                let upto = within + PIECE;
+                return Next::Part(event.slice(within..upto), upto);
+            }
+            Some(((id, event), next)) if *id == next && within > 0 => {
+                return Next::Bytes(event.slice(within.min(event.len())..), next);
+            }
+            _ if within > 0 => return Next::Lost,
             Some(((id, event), next)) if *id == next => event,
-            _ => return Next::Anew { missed: Some(last - seen), at: last, everything: current.json() },
+            _ => {
+                let everything = self.everything();
+                return Next::Anew { missed: Some(everything.at - seen), at: everything.at, everything };
+            }
         };
         // One alone is the same bytes for all clients.
         let (mut upto, mut piece) = (seen + 1, Vec::new());
@@ -156,16 +225,56 @@ impl Inner {
         let bytes = if piece.is_empty() { first.clone() } else { [&first[..], &piece].concat().into() };
         Next::Bytes(bytes, upto)
     }
+
+    /// A snapshot to begin with: the newest that there is, if it will do, else a new one.
+    fn everything(&mut self) -> Arc<Everything> {
+        let mut snapshots: Vec<_> = self.snapshots.iter().filter_map(Weak::upgrade).collect();
+        snapshots.retain(|snapshot| !snapshot.is_given_up());
+        let known = self.current.as_ref().and_then(|current| current.json.clone());
+        if let Some(known) = known.or_else(|| snapshots.last().cloned()).filter(|known| self.leads_on(known))
+        {
+            return known;
+        }
+        let last = self.next - 1;
+        let Some(current) = &mut self.current else { return Arc::new(Everything::new(last, Bytes::new())) };
+        let json = Bytes::from(current.tracker.value().to_json().to_string());
+        let new = Arc::new(Everything::new(last, json));
+        current.json = Some(new.clone());
+        let mut taken = new.length + snapshots.iter().map(|snapshot| snapshot.length).sum::<usize>();
+        snapshots.retain(|snapshot| {
+            let stays = taken <= SNAPSHOTS;
+            if !stays {
+                snapshot.give_up();
+                taken -= snapshot.length;
+            }
+            stays
+        });
+        self.snapshots = snapshots.iter().chain([&new]).map(Arc::downgrade).collect();
+        new
+    }
+
+    /// Whether what is kept leads from this snapshot to what there is now, and is less than a new one.
+    fn leads_on(&self, snapshot: &Everything) -> bool {
+        let last = self.next - 1;
+        if snapshot.is_given_up() {
+            return false;
+        }
+        if snapshot.at == last {
+            return true;
+        }
+        let start = self.events.partition_point(|(id, _)| *id <= snapshot.at);
+        let mut since = self.events.range(start..).peekable();
+        let is_whole = since.peek().is_some_and(|(id, _)| *id == snapshot.at + 1)
+            && last - snapshot.at == (self.events.len() - start) as u64;
+        snapshot.length >= SHARED
+            && is_whole
+            && since.map(|(_, event)| event.len()).sum::<usize>() < snapshot.length
+    }
 }
 
 impl Current {
     fn new() -> Self {
         Self { tracker: Tracker::new(usize::MAX), json: None }
-    }
-
-    fn json(&mut self) -> Bytes {
-        let write = || Bytes::from(self.tracker.value().to_json().to_string());
-        self.json.get_or_insert_with(write).clone()
     }
 }
 
@@ -175,7 +284,7 @@ mod tests {
 
     impl Hub {
         fn next(&self, seen: Option<u64>) -> Next {
-            self.lock().next_for(seen)
+            self.lock().next_for(seen, 0)
         }
     }
 
@@ -193,7 +302,7 @@ mod tests {
     fn start(hub: &Hub) -> u64 {
         match hub.next(None) {
             Next::Anew { missed: None, at, everything } => {
-                assert_eq!(&everything[..], br#"{"a":1}"#);
+                assert_eq!(&everything.piece(0).unwrap()[..], br#"{"a":1}"#);
                 at
             }
             other => panic!("{other:?}"),
@@ -204,7 +313,7 @@ mod tests {
     fn a_client_gets_everything_once_and_in_order() {
         let hub = hub();
         let at = start(&hub);
-        assert_eq!(hub.next(Some(at)), Next::Wait);
+        assert!(matches!(hub.next(Some(at)), Next::Wait));
         show(&hub, &["a", "b"], 0);
         let Next::Bytes(bytes, seen) = hub.next(Some(at)) else { panic!("it is there") };
         let text = format!("id: {}\nevent: log\ndata: a\n\nid: {}\nevent: log\ndata: b\n\n", at + 1, at + 2);
@@ -234,11 +343,88 @@ mod tests {
         let hub = hub();
         let at = start(&hub);
         show(&hub, &[], 0);
-        assert_eq!(hub.next(Some(at)), Next::Wait);
+        assert!(matches!(hub.next(Some(at)), Next::Wait));
         hub.show(&json!({ "a": 2 }), 7, &[], 0).expect("it is JSON");
         let Next::Bytes(bytes, _) = hub.next(Some(at)) else { panic!("it is there") };
         let change = json!({ "version": 7, "ops": [{ "op": "replace", "path": "/a", "value": 2 }] });
         assert_eq!(bytes, format!("id: {}\nevent: patch\ndata: {change}\n\n", at + 1));
+    }
+
+    fn big(hub: &Hub, number: usize) {
+        let document = json!({ "a": number, "text": "x".repeat(SNAPSHOTS / 4) });
+        hub.show(&document, 1, &[], 0).expect("it is JSON");
+    }
+
+    fn begin(hub: &Hub) -> Arc<Everything> {
+        match hub.next(None) {
+            Next::Anew { everything, .. } => everything,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// An event that is larger than a piece comes in several, unless it is not kept any more.
+    #[test]
+    fn a_large_event_comes_in_pieces() {
+        let hub = hub();
+        let at = start(&hub);
+        let text = "x".repeat(5 * PIECE);
+        show(&hub, &[&text], 0);
+        let (mut whole, mut within) = (Vec::new(), 0);
+        let seen = loop {
+            match hub.lock().next_for(Some(at), within) {
+                Next::Part(bytes, upto) => {
+                    assert!(bytes.len() <= PIECE && upto > within);
+                    whole.extend_from_slice(&bytes);
+                    within = upto;
+                }
+                Next::Bytes(bytes, seen) => {
+                    whole.extend_from_slice(&bytes);
+                    break seen;
+                }
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(seen, at + 1);
+        assert_eq!(whole, format!("id: {seen}\nevent: log\ndata: {text}\n\n").into_bytes());
+        for _ in 0..EVENTS {
+            show(&hub, &["later"], 0);
+        }
+        assert!(matches!(hub.lock().next_for(Some(at), within), Next::Lost));
+    }
+
+    /// Clients that begin with a snapshot share it, and what has changed since follows.
+    #[test]
+    fn a_large_snapshot_is_shared_with_those_who_come_later() {
+        let hub = Hub::new();
+        big(&hub, 1);
+        let first = begin(&hub);
+        big(&hub, 2);
+        let later = begin(&hub);
+        assert!(Arc::ptr_eq(&first, &later));
+        assert!(matches!(hub.next(Some(later.at)), Next::Bytes(_, seen) if seen == later.at + 1));
+        // Not when something in between is gone.
+        hub.lock().next += 1;
+        big(&hub, 3);
+        let newest = begin(&hub);
+        assert_eq!(newest.at, first.at + 3);
+        assert!(matches!(hub.next(Some(newest.at)), Next::Wait));
+    }
+
+    /// Snapshots that nobody reads to the end take no more than the limit: the oldest are given up.
+    #[test]
+    fn snapshots_that_are_not_read_are_bounded() {
+        let hub = Hub::new();
+        let mut held = Vec::new();
+        for number in 0..20 {
+            // No change leads from one to the next.
+            hub.lock().next += 1;
+            big(&hub, number);
+            held.push(begin(&hub));
+        }
+        let taken: usize = held.iter().filter_map(|one| one.lock().as_ref().map(Bytes::len)).sum();
+        assert!(taken <= SNAPSHOTS, "{taken}");
+        assert!(held[0].piece(0).is_none(), "the oldest was given up");
+        assert!(!held[19].is_given_up(), "and the newest was not");
     }
 
     #[test]

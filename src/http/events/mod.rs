@@ -4,11 +4,13 @@
 //! difference once; all clients are sent the same bytes. What was written last is kept in one ring for all, so that a client
 //! costs its place in it and no more. One that was too slow, or away for too long, finds that its place is gone: it is told
 //! how much it has missed, and shown everything anew.
+//!
+//! What clients are shown is bounded as well: they share snapshots, which leave in pieces, and those that are not read to the
+//! end are given up beyond a limit.
 
 mod hub;
 mod watch;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,7 +22,7 @@ use futures::stream;
 use serde_json::json;
 
 pub(super) use self::hub::Hub;
-use self::hub::Next;
+use self::hub::{Everything, Next};
 pub(super) use self::watch::watch;
 use super::problem::{Common, Problem};
 use super::read::Answer;
@@ -36,8 +38,10 @@ struct Stream {
     hub: Arc<Hub>,
     last: tokio::sync::watch::Receiver<u64>,
     seen: Option<u64>,
-    /// What is still to be sent of a thing that is sent in pieces.
-    pieces: VecDeque<Bytes>,
+    /// How much of the next event was sent.
+    within: usize,
+    /// The snapshot that is being sent, from this byte on.
+    snapshot: Option<(Arc<Everything>, usize)>,
 }
 
 impl Stream {
@@ -45,28 +49,42 @@ impl Stream {
         let take = |open: usize| (open < STREAMS).then_some(open + 1);
         hub.streams.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
         hub.joined.notify_one();
-        Some(Self { hub: hub.clone(), last: hub.last.subscribe(), seen, pieces: VecDeque::new() })
+        Some(Self { hub: hub.clone(), last: hub.last.subscribe(), seen, within: 0, snapshot: None })
     }
 
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(piece) = self.pieces.pop_front() {
+            if let Some((everything, sent)) = &mut self.snapshot {
+                // One that was given up ends the stream: too much was kept for clients that do not read. This one may come back.
+                let piece = everything.piece(*sent)?;
+                if piece.is_empty() {
+                    self.snapshot = None;
+                    return Some(Bytes::from_static(b"\n\n"));
+                }
+                *sent += piece.len();
                 return Some(piece);
             }
             self.last.mark_unchanged();
-            let next = self.hub.lock().next_for(self.seen);
+            let next = self.hub.lock().next_for(self.seen, self.within);
             match next {
                 Next::Bytes(bytes, seen) => {
-                    self.seen = Some(seen);
+                    (self.seen, self.within) = (Some(seen), 0);
                     return Some(bytes);
                 }
+                Next::Part(bytes, upto) => {
+                    self.within = upto;
+                    return Some(bytes);
+                }
+                // When it comes back it is told what it missed.
+                Next::Lost => return None,
                 Next::Anew { missed, at, everything } => {
                     let missed = missed.map(|events| {
                         format!("id: {at}\nevent: missed\ndata: {}\n\n", json!({ "events": events }))
                     });
                     let head = format!("{}id: {at}\nevent: snapshot\ndata: ", missed.unwrap_or_default());
-                    self.pieces.extend([head.into(), everything, Bytes::from_static(b"\n\n")]);
+                    self.snapshot = Some((everything, 0));
                     self.seen = Some(at);
+                    return Some(head.into());
                 }
                 Next::Wait => tokio::select! {
                     changed = self.last.changed() => if changed.is_err() { return None },

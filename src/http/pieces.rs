@@ -1,0 +1,136 @@
+//! Large answers, which leave in pieces.
+//!
+//! The server copies each piece of a body into the buffer of its connection: an answer that is one piece is there twice, and
+//! once more for each client that asks for it. In pieces of [`PIECE`] a client costs little, as long as the same bytes are
+//! sent to all.
+//!
+//! # Guarantees
+//! - All answers that are on their way, whose clients may read slowly or not at all, take no more than [`MOST`] together.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, BoxBody, EitherBody, MessageBody};
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::{StatusCode, header};
+use actix_web::middleware::Next;
+use actix_web::{Error, web};
+use bytes::Bytes;
+
+use super::problem::Problem;
+
+/// As much as is handed to a connection at once.
+pub(super) const PIECE: usize = 16 * 1024;
+
+/// Answers of fewer bytes are one piece, and not counted.
+const LARGE: usize = 64 * 1024;
+
+/// What all large answers that are on their way may take.
+const MOST: usize = 256 << 20;
+
+/// The large answers on their way: by where its bytes are, how many clients each goes to, and how long it is.
+#[derive(Default)]
+pub(super) struct OnTheWay(Mutex<HashMap<usize, (usize, usize)>>);
+
+impl OnTheWay {
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, (usize, usize)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes room for an answer; `None` when there is none.
+    fn take(self: &Arc<Self>, bytes: Bytes) -> Option<Pieces> {
+        let mut answers = self.lock();
+        let place = bytes.as_ptr() as usize;
+        let taken: usize = answers.values().map(|(_, length)| length).sum();
+        // However large it is, one goes.
+        if !answers.is_empty() && !answers.contains_key(&place) && taken + bytes.len() > MOST {
+            return None;
+        }
+        answers.entry(place).or_insert((0, bytes.len())).0 += 1;
+        drop(answers);
+        Some(Pieces { left: bytes, place, on_the_way: self.clone() })
+    }
+}
+
+/// An answer on its way.
+struct Pieces {
+    left: Bytes,
+    place: usize,
+    on_the_way: Arc<OnTheWay>,
+}
+
+impl MessageBody for Pieces {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.left.len() as u64)
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let length = self.left.len().min(PIECE);
+        Poll::Ready((length > 0).then(|| Ok(self.left.split_to(length))))
+    }
+}
+
+impl Drop for Pieces {
+    fn drop(&mut self) {
+        let mut answers = self.on_the_way.lock();
+        let Some((clients, _)) = answers.get_mut(&self.place) else { return };
+        *clients -= 1;
+        if *clients == 0 {
+            answers.remove(&self.place);
+        }
+    }
+}
+
+/// Has large answers leave in pieces.
+pub(super) async fn in_pieces<B: MessageBody + 'static>(
+    on_the_way: web::Data<OnTheWay>,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    let response = next.call(request).await?;
+    if !matches!(response.response().body().size(), BodySize::Sized(length) if length >= LARGE as u64) {
+        return Ok(response.map_into_left_body());
+    }
+    let (request, response) = response.into_parts();
+    let (head, body) = response.into_parts();
+    let bytes = match body.try_into_bytes() {
+        Ok(bytes) => bytes,
+        Err(body) => return Ok(ServiceResponse::new(request, head.set_body(body)).map_into_left_body()),
+    };
+    let response = match on_the_way.into_inner().take(bytes) {
+        Some(pieces) => head.set_body(BoxBody::new(pieces)),
+        None => {
+            let detail =
+                format!("{MOST} bytes are on their way to clients that are slow to read; try again later");
+            let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+            problem.with(header::RETRY_AFTER, "1").at(&request).respond()
+        }
+    };
+    Ok(ServiceResponse::new(request, response).map_into_right_body())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers of the same bytes count once, those of others up to the limit, and one goes however large it is.
+    #[test]
+    fn answers_on_their_way_are_bounded() {
+        let on_the_way = Arc::new(OnTheWay::default());
+        let one = Bytes::from(vec![1; MOST + 1]);
+        let first = on_the_way.take(one.clone()).expect("it is alone");
+        let again = on_the_way.take(one).expect("it is there already");
+        let other = Bytes::from(vec![2; LARGE]);
+        assert!(on_the_way.take(other.clone()).is_none());
+        drop(first);
+        assert!(on_the_way.take(other.clone()).is_none());
+        drop(again);
+        assert!(on_the_way.take(other).is_some());
+        assert!(on_the_way.lock().is_empty());
+    }
+}
