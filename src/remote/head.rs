@@ -21,6 +21,7 @@ use super::copies::{Copies, FromHere};
 use super::link::Link;
 use super::nodes::{Candidate, choose};
 use super::process::{CommandsToCome, ProcessCommand, Processes};
+use super::process_id::ProcessId;
 use super::protocol::{Control, NodeCard};
 use super::references::Source;
 use super::routing::{DirectRoute, Ends, Location, Registry, count_lost};
@@ -152,6 +153,7 @@ impl Head {
             labels: BTreeMap::new(),
             resources: Resources::default(),
             endpoints: Vec::new(),
+            process: ProcessId::own(),
         });
         let head = Arc::new_cyclic(|me| Self {
             me: me.clone(),

@@ -18,6 +18,7 @@ mod nodes;
 mod outlet;
 mod printed;
 mod process;
+mod process_id;
 mod protocol;
 mod pulls;
 mod references;

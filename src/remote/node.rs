@@ -12,6 +12,7 @@ use super::bridge::{Bridge, BridgeOptions, DialError, Site, Spawner};
 use super::drives::DrivesOfHead;
 use super::link::Link;
 use super::logs::send_logs;
+use super::process_id::ProcessId;
 use super::protocol::{Hello, NodeCard, Role};
 use super::session::SessionSettings;
 use crate::drive::register;
@@ -145,6 +146,7 @@ async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> 
         labels: options.labels.clone(),
         resources: options.resources,
         endpoints: listeners.iter().map(Listener::endpoint).collect(),
+        process: ProcessId::own(),
     });
     let hello = bridge.hello(Role::Node, None, unique());
     let join = std::slice::from_ref(&options.join);

@@ -58,7 +58,7 @@ mod tests {
 
     fn card(id: u64, name: &str, resources: Resources) -> NodeCard {
         let labels = [("zone".to_owned(), "west".to_owned())].into();
-        NodeCard { id, name: name.to_owned(), labels, resources, endpoints: Vec::new() }
+        NodeCard { id, name: name.to_owned(), labels, resources, endpoints: Vec::new(), process: None }
     }
 
     fn candidate(card: &NodeCard, used: Resources, works: usize) -> Candidate<'_> {

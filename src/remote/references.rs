@@ -51,6 +51,7 @@ impl Source {
             labels: Default::default(),
             resources: Default::default(),
             endpoints: self.endpoints.clone(),
+            process: None,
         }
     }
 }

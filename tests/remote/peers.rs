@@ -7,8 +7,8 @@ use flowright::prelude::*;
 use flowright::testing::TestApp;
 
 use crate::held::Held;
-use crate::lab::{Lab, Sum};
-use crate::support::{Process, joining, program, serve, start, until};
+use crate::lab::{Lab, Suite, Sum};
+use crate::support::{Process, joining, lab, program, serve, start, start_with, times, until};
 use crate::tokens::{accept, proved};
 
 /// What those tests share that are the head of a node themselves.
@@ -18,6 +18,7 @@ crate::tests![
     who_breaks_the_protocol_is_told_how_and_costs_nobody_anything,
     peer_that_takes_no_answers_is_ended,
     what_is_no_frame_ends_the_connection_and_then_the_node,
+    refused_connection_does_not_lose_a_node,
 ];
 
 const HELLO: u8 = 0;
@@ -156,8 +157,35 @@ fn what_is_no_frame_ends_the_connection_and_then_the_node() {
         peer.write_all(said).expect("it is read");
         peer.shutdown(std::net::Shutdown::Write).expect("it is open");
         assert!(rest(&mut peer).iter().all(|(kind, _)| *kind != BYE), "{what}: it may yet come back");
-        // Nobody answers where it said that it listens: it is gone.
+        // It greeted as a process of this machine that has ended.
         until_nodes_are(&app, 0);
     }
     serves(&app);
+}
+
+/// A node of another machine, as far as can be told, whose connection breaks and whose address refuses connections:
+/// it has its grace period to come back, as a firewall may do the same.
+fn refused_connection_does_not_lose_a_node() {
+    let here = || lab(flowright::Placement::Thread);
+    let app = start_with(times(100, 600_000), move || Suite::new(here(), here(), |_, _| Ok(())));
+    let address = joining(&app);
+    let mut greeting = greeting_of_a_node();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("the system has one");
+    let at = greeting.windows(boot.trim().len()).position(|part| part == boot.trim().as_bytes());
+    let at = at.expect("it says of which machine it is");
+    greeting[at] = if greeting[at] == b'0' { b'1' } else { b'0' };
+    drop(join(&address, &greeting));
+    until("that it is missed", || app.status().nodes.get("n").is_some_and(|node| !node.is_connected));
+    // Another node, of this machine, breaks off later and is lost at once: its process is proved to have ended.
+    let other = Process::node(&address, "other");
+    until_nodes_are(&app, 2);
+    other.signal("KILL");
+    until_nodes_are(&app, 1);
+    assert!(app.status().nodes.contains_key("n"), "it is waited for");
+    // The greeting of the same session again, which is not a new one.
+    let fresh =
+        greeting.windows(7).position(|part| part == b"\xa5fresh\xc3").expect("it begins a session") + 6;
+    greeting[fresh] = 0xc2;
+    let _back = join(&address, &greeting);
+    until("its return", || app.status().nodes["n"].is_connected);
 }

@@ -33,7 +33,14 @@ use crate::work::{
 
 fn card(id: u64, name: &str) -> NodeCard {
     let resources = Resources::cpus(4);
-    NodeCard { id, name: name.to_owned(), labels: BTreeMap::new(), resources, endpoints: Vec::new() }
+    NodeCard {
+        id,
+        name: name.to_owned(),
+        labels: BTreeMap::new(),
+        resources,
+        endpoints: Vec::new(),
+        process: None,
+    }
 }
 
 /// Of local tasks of the thread that this is called on.

@@ -16,11 +16,10 @@ use super::{Head, Node, Watcher};
 use crate::id::ActorPath;
 use crate::payload::{Hold, Holds, PayloadId};
 use crate::printable::lines;
-use crate::transport::{Limits, Security};
 use crate::work::logs::{FROM_AFAR, Said, keep, shorten};
 use crate::work::{Failure, HostEvent, Reason, Report, Resources, find_address};
 
-/// The longest wait before a node out of reach is looked for again.
+/// Longest pause before the process of a node that is out of reach is looked for again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Head {
@@ -77,21 +76,16 @@ impl Head {
         self.doorbell.ring_again();
     }
 
-    /// Looks whether a process whose connection broke still takes connections at all: one that does not will not come
-    /// back, and need not be waited for.
-    async fn probe(link: Arc<Link>, security: Security, limits: Limits) {
-        let mut pause = Duration::from_millis(20);
-        // Without an address nothing can be said.
-        while !link.peer().endpoints.is_empty() && !link.is_connected() && !link.is_over() {
-            let mut gone = true;
-            for endpoint in &link.peer().endpoints {
-                let dialed = crate::transport::dial(endpoint, &security, &limits).await;
-                gone &= dialed.is_err_and(|error| error.is_refused_connection());
-            }
-            if gone && !link.is_connected() {
+    /// Gives a node up before its grace period is over once it is proved that its process has ended, which only a
+    /// process of the same machine can prove. That a connection is refused proves nothing: a firewall may do so.
+    async fn watch_process(link: Arc<Link>) {
+        let Some(process) = link.peer().process.clone() else { return };
+        let mut pause = Duration::from_millis(1);
+        while !link.is_connected() && !link.is_over() {
+            if process.has_ended() {
                 return link.give_up("its process is gone");
             }
-            // The system takes connections for a process for a moment longer than that lives.
+            // The connections of a process are closed a moment before it has ended.
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -256,7 +250,7 @@ impl Site for Head {
             "the connection to node `{name}` broke ({why}); it has {:?} to come back",
             self.bridge.settings().grace
         );
-        tokio::spawn(Self::probe(link.clone(), self.bridge.security().clone(), self.bridge.limits()));
+        tokio::spawn(Self::watch_process(link.clone()));
     }
 
     fn connected_again(&self, link: &Arc<Link>, role: Role) {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::super::process_id::ProcessId;
 use crate::id::AppId;
 use crate::transport::Endpoint;
 use crate::work::Resources;
@@ -21,6 +22,9 @@ pub(crate) struct NodeCard {
     pub(crate) resources: Resources,
     /// Where other processes reach it.
     pub(crate) endpoints: Vec<Endpoint>,
+    /// Which process of its machine it is, so that others there can prove its end; may be missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) process: Option<ProcessId>,
 }
 
 /// What two processes must have in common.
