@@ -58,6 +58,8 @@ impl Link {
             biased;
             end = self.read(&mut reader, inbound) => match end {
                 // It is told why, unless it has said so itself or does not listen.
+                // Nobody is there to be told, and what runs here must not wait for that.
+                End::Over(why) if self.lock().session.is_lost() => End::Over(why),
                 End::Over(why) => {
                     self.leave(&why);
                     let leaving = async {
@@ -86,6 +88,11 @@ impl Link {
     async fn read(&self, reader: &mut FrameReader, inbound: &mut dyn Inbound) -> End {
         loop {
             let now = self.now();
+            // What lies in the socket of a process that was stopped for long is from before: the peer may have given it
+            // up meanwhile. The greeting of the next connection tells, before anything of it is taken in.
+            if let Some(end) = self.on_time(now) {
+                return end;
+            }
             let mut owes = false;
             let mut taken = 0;
             while taken < FRAMES_AT_ONCE {
@@ -179,8 +186,8 @@ impl Link {
                         biased;
                         () = self.wake.notified() => {}
                         () = timer.as_mut(), if deadline.is_some() => {
-                            if let Some(Expired::Connection | Expired::Session) = self.on_time() {
-                                return End::Broken("nothing came for too long".to_owned());
+                            if let Some(end) = self.on_time(self.now()) {
+                                return end;
                             }
                         }
                     }
@@ -189,9 +196,12 @@ impl Link {
         }
     }
 
-    fn on_time(&self) -> Option<Expired> {
-        let now = self.now();
-        self.lock().session.on_time(now)
+    /// Ends the connection, or the session, when nothing has come for too long.
+    fn on_time(&self, now: Duration) -> Option<End> {
+        match self.lock().session.on_time(now)? {
+            Expired::Connection => Some(End::Broken("nothing came for too long".to_owned())),
+            Expired::Session => Some(End::Over("nothing was heard from it for the grace period".to_owned())),
+        }
     }
 
     /// Waits, without a connection, until the session is lost.
@@ -206,7 +216,7 @@ impl Link {
             };
             tokio::select! {
                 () = self.wake.notified() => {}
-                () = until(deadline.map(|at| self.start + at)) => { self.on_time(); }
+                () = until(deadline.map(|at| self.start + at)) => { self.on_time(self.now()); }
             }
         }
     }

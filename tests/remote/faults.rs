@@ -1,5 +1,8 @@
 //! Nodes and heads that die, hang and come back.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use flowright::prelude::*;
 use flowright::{AskError, OnNodeLost, Reason};
 
@@ -17,6 +20,8 @@ crate::tests![
     a_question_to_a_lost_node_is_answered_with_that,
     a_node_that_hangs_for_too_long_is_fenced,
     a_node_that_hangs_for_a_moment_loses_nothing,
+    woken_node_does_not_begin_a_run_that_was_given_up,
+    killed_node_on_this_machine_is_lost_before_its_grace_period,
     a_node_without_its_head_ends_its_works_and_joins_the_next,
     rejoined_nodes_are_as_good_as_new,
     nodes_of_a_restarted_head_are_as_good_as_new,
@@ -124,6 +129,49 @@ fn a_node_that_hangs_for_too_long_is_fenced() {
     let now: Lab = app.wait_for_state("a", |a: &Lab| a.count > before + 100);
     assert_eq!((now.lives, now.runs), (2, 2));
     held.is_back();
+}
+
+/// A run is ordered while the node is stopped, and given up with the node before that is woken: what lies in its socket
+/// is not taken in.
+fn woken_node_does_not_begin_a_run_that_was_given_up() {
+    let ordered = Arc::new(AtomicBool::new(false));
+    let serves = ordered.clone();
+    // The connection is not given up before the session is.
+    let app = start_with(times(2000, 4000), move || {
+        // The Work that shares the thread of the connection keeps that busy: a thread that sleeps when it is stopped
+        // looks at the time first when it wakes.
+        let busy = lab("n/pool".parse().expect("it is a placement"));
+        Suite::new(lab(node("n")), busy, move |suite, cx| {
+            cx.wake_in(Duration::from_millis(20));
+            suite.b.run(Task::Chatter);
+            suite.a.run(Task::Count(1)).finished()?;
+            if serves.load(Ordering::SeqCst) {
+                suite.a.run(Task::Serve);
+            }
+            Ok(())
+        })
+    });
+    let mut node = Process::node(&joining(&app), "n");
+    app.wait_for_work("a", |a| a.successes == 1);
+    node.expect("work `a` runs here");
+    node.signal("STOP");
+    ordered.store(true, Ordering::SeqCst);
+    waits_with(&app, "waits for node `n`");
+    node.signal("CONT");
+    node.expect_again("work `a` is ended");
+    node.expect("work `a` runs here");
+    assert!(!node.seen.iter().any(|line| line.contains("it serves")), "{:#?}", node.seen);
+    node.expect("it serves");
+    assert_eq!(app.wait_for_stage("a", Stage::Running).status.attempt, 1, "the first try never began");
+}
+
+/// That its process has ended is proved, so that it is not waited for.
+fn killed_node_on_this_machine_is_lost_before_its_grace_period() {
+    let app = start_with(times(1000, 600_000), serve);
+    let node = Process::node(&joining(&app), "n");
+    app.wait_for_stage("a", Stage::Running);
+    node.signal("KILL");
+    waits_with(&app, "waits for node `n`");
 }
 
 fn a_node_that_hangs_for_a_moment_loses_nothing() {
