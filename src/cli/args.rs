@@ -9,7 +9,7 @@ use super::certs::CertsArgs;
 use super::client::Client;
 use super::node::NodeArgs;
 use crate::app::Config;
-use crate::work::{Placement, UnknownPlacement};
+use crate::work::{BadNode, Placement, UnknownPlacement};
 
 /// What the binary of an App understands.
 #[derive(Debug, Parser)]
@@ -183,8 +183,10 @@ pub(super) enum UsageError {
     EnvTwice(String),
     #[error("--label {0:?}: write it as KEY=VALUE, such as zone=west")]
     Label(String),
-    #[error("--join {0:?}: write it as HOST:PORT, where the App was started with --listen")]
-    Join(String),
+    #[error("--join {0:?}: {1}; write it as HOST:PORT, where the App was started with --listen")]
+    Join(String, &'static str),
+    #[error(transparent)]
+    Node(#[from] BadNode),
     #[error(
         "certs {0:?}: a name is made of letters, digits, `-`, `_` and `.`, begins with a letter or digit, has at most 64 of \
          them, does not end in `-key`, and is not `ca`"

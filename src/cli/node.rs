@@ -12,7 +12,7 @@ use super::run::{Signals, report, say};
 use crate::app::{App, AppError, Config, NodeArguments, machine, run_as_node};
 use crate::trace::export;
 use crate::transport::Endpoint;
-use crate::work::Resources;
+use crate::work::{Resources, check_labels, check_node_name};
 
 /// How this machine takes part.
 #[derive(Debug, clap::Args)]
@@ -81,22 +81,20 @@ impl NodeArgs {
     fn arguments(&self) -> Result<NodeArguments, UsageError> {
         let endpoint = |text: &String| text.parse::<Endpoint>().unwrap_or_else(|never| match never {});
         let join = endpoint(&self.join);
-        if matches!(&join, Endpoint::Tcp(address) if !address.contains(':')) {
-            return Err(UsageError::Join(self.join.clone()));
+        if let Some(fault) = join.fault() {
+            return Err(UsageError::Join(self.join.clone(), fault));
         }
+        let name = self.name.clone().unwrap_or_else(machine_name);
+        check_node_name(&name)?;
+        let labels = self.labels()?;
+        check_labels(&labels)?;
         let there_is = machine();
         let resources = Resources {
             cpus: self.cpus.unwrap_or(there_is.cpus),
             gpus: self.gpus.unwrap_or(there_is.gpus),
             memory: self.memory.map_or(there_is.memory, |mib| mib << 20),
         };
-        Ok(NodeArguments {
-            join,
-            name: self.name.clone().unwrap_or_else(machine_name),
-            labels: self.labels()?,
-            resources,
-            listen: self.listen.as_ref().map(endpoint),
-        })
+        Ok(NodeArguments { join, name, labels, resources, listen: self.listen.as_ref().map(endpoint) })
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 use super::bridge::{Bridge, Site, Whereabouts};
 use super::inbox::Destination;
 use super::link::Link;
-use super::protocol::{Control, Hello, Role};
+use super::protocol::{Control, Hello, Refusal, Role};
 use super::references::{Source, tie_copy};
 use super::routing::{Forwarder, Location, count_lost};
 use super::vitals::{self, Vitals};
@@ -28,7 +28,7 @@ use crate::trace::Cause;
 use crate::work::{
     Abort, AnyMailbox, Bind, Closed, Command, Doorbell, Express, Failure, Host, Ingredients, Input,
     LocalHost, Locator, News, Outbox, Place, Placement, Reason, Report, Resources, Router, RunOrder,
-    WorkKind, mailbox_at, remember_address,
+    WorkKind, check_node_name, mailbox_at, remember_address,
 };
 
 /// The types of Work that there are, by name.
@@ -428,11 +428,11 @@ struct Launch {
 }
 
 impl Site for Agent {
-    fn admit(&self, hello: &Hello) -> Result<(), String> {
+    fn admit(&self, hello: &Hello) -> Result<(), Refusal> {
         match hello.role {
-            Role::Peer => Ok(()),
+            Role::Peer => check_node_name(&hello.node.name).map_err(|why| Refusal::for_good(why.to_string())),
             Role::Node | Role::Watcher | Role::Puller | Role::Drive => {
-                Err("this is a node and not the head; join the head".to_owned())
+                Err(Refusal::for_good("this is a node and not the head; join the head".to_owned()))
             }
         }
     }

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::inbox::Destination;
 use super::link::{BadPeer, Link};
-use super::protocol::{Control, Hello, NodeCard, Program, Role};
+use super::protocol::{Control, Hello, NodeCard, Program, Refusal, Role};
 use super::pulls::Idle;
 use super::references::Source;
 use super::session::SessionSettings;
@@ -33,7 +33,7 @@ pub(crate) type Spawner = Arc<dyn Fn(Task) + Send + Sync>;
 /// What this process does about its sessions: the head, or a node.
 pub(super) trait Site: Send + Sync {
     /// Whether a process that dials may begin a session, else why not.
-    fn admit(&self, hello: &Hello) -> Result<(), String>;
+    fn admit(&self, hello: &Hello) -> Result<(), Refusal>;
     fn joined(&self, link: &Arc<Link>, role: Role);
     /// What comes along with `carried` refers to it.
     fn control(&self, link: &Arc<Link>, control: Control, carried: Holds) -> Result<(), String>;
@@ -111,6 +111,9 @@ pub(crate) enum DialError {
     Transport(#[from] TransportError),
     #[error("it was refused there: {0}")]
     Refused(String),
+    /// It may try again: another node has its name, and is silent.
+    #[error("it was refused there: {0}")]
+    Taken(String),
     #[error("the session was given up there: {0}")]
     Lost(String),
     #[error("what came from there cannot be understood: {0}")]

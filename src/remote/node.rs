@@ -1,8 +1,8 @@
 //! How a process takes part in an App as a node: it finds the head, hosts Works for it, and waits for it where it is lost.
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_local};
@@ -18,12 +18,19 @@ use super::session::SessionSettings;
 use crate::drive::register;
 use crate::id::unique;
 use crate::payload;
-use crate::transport::{Endpoint, Listener, TransportError};
+use crate::transport::{Dialed, Endpoint, Listener, TransportError, dial_from};
 use crate::work::marks::mark_runs;
 use crate::work::{Resources, Router, forget_addresses, set_router};
 
-/// The longest wait before a head that is not there is dialed again.
+/// The waits before a head that is not there is dialed again.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Longest wait before a listener is dialed again that has refused the handshake.
+const LONGEST_REFUSED_PAUSE: Duration = Duration::from_secs(5);
+
+/// How often a node says what keeps it from joining.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// How a process takes part in an App as a node.
 pub(crate) struct NodeOptions {
@@ -131,60 +138,126 @@ struct Session {
     listening: Vec<JoinHandle<()>>,
 }
 
+/// What this process is to others, while it has this address.
+struct Identity {
+    bridge: Arc<Bridge>,
+    listeners: Vec<Listener>,
+    hello: Hello,
+    /// The address of this machine from which the head was reached, where the listeners depend on that.
+    address: Option<IpAddr>,
+}
+
+impl Identity {
+    /// Listens for others, who reach this process at `address` unless it was said otherwise.
+    async fn new(options: &NodeOptions, address: Option<IpAddr>) -> Result<Self, TransportError> {
+        let bridge = Arc::new(Bridge::new(options.bridge.clone(), options.spawner.clone()));
+        bridge.settle_here();
+        let mut listeners = Vec::new();
+        for endpoint in endpoints(options, address) {
+            let BridgeOptions { security, limits, .. } = &options.bridge;
+            listeners.push(Listener::bind(&endpoint, security.clone(), *limits).await?);
+        }
+        bridge.set_me(NodeCard {
+            id: unique(),
+            name: options.name.clone(),
+            labels: options.labels.clone(),
+            resources: options.resources,
+            endpoints: listeners.iter().map(|listener| reachable(&listener.endpoint(), address)).collect(),
+            process: ProcessId::own(),
+        });
+        let hello = bridge.hello(Role::Node, None, unique());
+        Ok(Self { bridge, listeners, hello, address })
+    }
+}
+
+/// What keeps a node from joining is logged when it is new, and once a minute.
+struct Complaints {
+    said: Option<(String, Instant)>,
+}
+
+impl Complaints {
+    fn note(&mut self, level: log::Level, what: String) {
+        let is_known = |(said, when): &(String, Instant)| *said == what && when.elapsed() < COMPLAIN_EVERY;
+        if !self.said.as_ref().is_some_and(is_known) {
+            log::log!(level, "{what}");
+            self.said = Some((what, Instant::now()));
+        }
+    }
+}
+
 /// Joins the head as soon as it is there.
 async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> {
-    let bridge = Arc::new(Bridge::new(options.bridge.clone(), options.spawner.clone()));
-    bridge.settle_here();
-    let mut listeners = Vec::new();
-    for endpoint in endpoints(options) {
-        let options = &options.bridge;
-        listeners.push(Listener::bind(&endpoint, options.security.clone(), options.limits).await?);
-    }
-    bridge.set_me(NodeCard {
-        id: unique(),
-        name: options.name.clone(),
-        labels: options.labels.clone(),
-        resources: options.resources,
-        endpoints: listeners.iter().map(Listener::endpoint).collect(),
-        process: ProcessId::own(),
-    });
-    let hello = bridge.hello(Role::Node, None, unique());
-    let join = std::slice::from_ref(&options.join);
-    let mut pause = Duration::from_millis(20);
-    let mut said = String::new();
-    let (connection, welcome) = loop {
-        match bridge.call(join, &hello).await {
-            Ok(called) => break called,
-            Err(DialError::Transport(error @ TransportError::NoTokenBeyond { .. })) => {
-                return Err(error.into());
+    let BridgeOptions { security, limits, .. } = &options.bridge;
+    let is_near = matches!(options.join, Endpoint::Unix(_));
+    let mut complaints = Complaints { said: None };
+    // Where it listens is known before the head is reached, or is the address from which that is.
+    let mut identity = match is_near || options.listen.is_some() {
+        true => Some(Identity::new(options, None).await?),
+        false => None,
+    };
+    let mut pause = FIRST_PAUSE;
+    let mut waiting: Option<Instant> = None;
+    let (identity, connection, welcome) = loop {
+        let attempt = async {
+            let Dialed { connection, local } = dial_from(&options.join, security, limits).await?;
+            if identity.as_ref().is_none_or(|known| needs_address(options) && known.address != local) {
+                identity = None;
+                identity = Some(Identity::new(options, local.filter(|_| needs_address(options))).await?);
             }
-            // A head that has just been started again may have a token that was not read yet.
-            Err(DialError::Transport(error @ TransportError::Refused { .. }))
-                if !options.bridge.security.may_change() =>
-            {
-                return Err(error.into());
-            }
+            let Identity { bridge, hello, .. } = identity.as_ref().expect("made just now at the latest");
+            let waited = waiting.map_or(Duration::ZERO, |since| since.elapsed());
+            let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+            bridge.greet_at(&options.join, connection, &Hello { waited_ms, ..hello.clone() }).await
+        };
+        let failure = match attempt.await {
+            Ok((connection, welcome)) => match identity.take() {
+                Some(identity) => break (identity, connection, welcome),
+                None => unreachable!("it has greeted"),
+            },
+            Err(failure) => failure,
+        };
+        let is_taken = matches!(failure, DialError::Taken(_));
+        let mut longest = LONGEST_PAUSE;
+        match failure {
             // The head was there before this process, and is gone.
-            Err(DialError::Transport(error)) if matches!(options.join, Endpoint::Unix(_)) => {
-                return Err(error.into());
+            DialError::Transport(error) if is_near => return Err(error.into()),
+            DialError::Transport(
+                error @ (TransportError::Unprotected { .. } | TransportError::NoTokenBeyond { .. }),
+            ) => return Err(error.into()),
+            // Whoever listens there has not proved that it is the head, whose word would be final.
+            DialError::Transport(error @ TransportError::Refused { .. }) => {
+                // A head that was started again has another token, which is there in a moment.
+                if !security.may_change() {
+                    longest = LONGEST_REFUSED_PAUSE;
+                }
+                complaints.note(log::Level::Warn, format!("{error}; trying again until the head is there"));
             }
-            Err(DialError::Transport(error)) => {
-                // Each reason once: the first is often only that the head is not there yet.
-                let text = error.to_string();
-                if said != text && (first || !error.is_refused_connection()) {
-                    log::info!("{text}; trying again until the head is there");
-                    said = text;
+            DialError::Transport(error) => {
+                // That nothing listens where the head was is known.
+                if first || !error.is_refused_connection() {
+                    complaints
+                        .note(log::Level::Info, format!("{error}; trying again until the head is there"));
                 }
             }
-            Err(DialError::Refused(why)) => {
-                return Err(NodeError::Refused { head: options.join.clone(), why });
+            DialError::Refused(why) => return Err(NodeError::Refused { head: options.join.clone(), why }),
+            DialError::Taken(why) => {
+                let why = format!(
+                    "{why}; nothing is heard from that one, and when it is lost this one takes its place"
+                );
+                complaints.note(log::Level::Warn, why);
             }
             // A session that has not begun cannot be lost; the head is another one than a moment ago.
-            Err(DialError::Lost(why) | DialError::NotUnderstood(why)) => log::debug!("{why}"),
+            DialError::Lost(why) => log::debug!("{why}"),
+            DialError::NotUnderstood(why) => {
+                let why = format!("{} cannot be joined: {why}; trying again", options.join);
+                complaints.note(log::Level::Warn, why);
+            }
         }
+        waiting = waiting.filter(|_| is_taken).or_else(|| is_taken.then(Instant::now));
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(longest);
     };
+    let Identity { bridge, listeners, hello, .. } = identity;
     bridge.set_app(welcome.app);
     let listening = listeners.into_iter().map(|listener| spawn_local(bridge.clone().listen(listener)));
     let listening = listening.collect();
@@ -200,8 +273,14 @@ async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> 
     Ok(Session { bridge, head, endpoint, hello, connection, received: welcome.received, listening })
 }
 
-/// Where others reach this process.
-fn endpoints(options: &NodeOptions) -> Vec<Endpoint> {
+/// Whether others reach this process at the address from which it reaches the head.
+fn needs_address(options: &NodeOptions) -> bool {
+    let any = |endpoint: &Endpoint| is_any(endpoint).is_some();
+    matches!(options.join, Endpoint::Tcp(_)) && options.listen.as_ref().is_none_or(any)
+}
+
+/// Where to listen for others.
+fn endpoints(options: &NodeOptions, address: Option<IpAddr>) -> Vec<Endpoint> {
     match &options.join {
         // A process of the head's machine, which others there reach as it reaches the head.
         Endpoint::Unix(head) => {
@@ -210,24 +289,23 @@ fn endpoints(options: &NodeOptions) -> Vec<Endpoint> {
             endpoints
         }
         Endpoint::Tcp(_) => {
-            options.listen.clone().or_else(|| reachable_from(&options.join)).into_iter().collect()
+            let any_port = |address| Endpoint::Tcp(SocketAddr::new(address, 0).to_string());
+            options.listen.clone().or_else(|| address.map(any_port)).into_iter().collect()
         }
     }
 }
 
-/// An address of this machine that the machine of `head` can reach, as far as that can be told from here.
-fn reachable_from(head: &Endpoint) -> Option<Endpoint> {
-    let Endpoint::Tcp(address) = head else { return None };
-    // Connecting such a socket sends nothing; it only chooses the address that would be sent from.
-    let socket = UdpSocket::bind("[::]:0").or_else(|_| UdpSocket::bind("0.0.0.0:0")).ok()?;
-    let socket = match socket.connect(address) {
-        Ok(()) => socket,
-        Err(_) => {
-            let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-            socket.connect(address).ok()?;
-            socket
-        }
-    };
-    let ip = socket.local_addr().ok()?.ip().to_canonical();
-    Some(Endpoint::Tcp(std::net::SocketAddr::new(ip, 0).to_string()))
+/// The port, where an endpoint is at every address of this machine.
+fn is_any(endpoint: &Endpoint) -> Option<u16> {
+    let Endpoint::Tcp(address) = endpoint else { return None };
+    let address: SocketAddr = address.parse().ok()?;
+    address.ip().is_unspecified().then(|| address.port())
+}
+
+/// Where others reach what listens at `endpoint`: nobody else can dial "every address of this machine".
+fn reachable(endpoint: &Endpoint, address: Option<IpAddr>) -> Endpoint {
+    match (is_any(endpoint), address) {
+        (Some(port), Some(address)) => Endpoint::Tcp(SocketAddr::new(address, port).to_string()),
+        _ => endpoint.clone(),
+    }
 }

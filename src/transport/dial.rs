@@ -1,9 +1,18 @@
 //! Reaching another process.
+//!
+//! # Guarantees
+//! - Of the addresses that a host name has, none keeps another one from being tried: each has the whole time limit for
+//!   itself, and the next one begins a moment after it.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
-use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::{sleep, timeout};
 
 use super::connection::{Connection, Stream};
 use super::endpoint::Endpoint;
@@ -11,35 +20,146 @@ use super::error::TransportError;
 use super::handshake::{self, Terms};
 use super::security::{Limits, Security};
 
+/// Pause before the next address of a host name is tried as well, as RFC 8305 recommends it.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// A connection that was dialed.
+pub(crate) struct Dialed {
+    pub(crate) connection: Connection,
+    /// The address of this machine that it is from; `None` for Unix sockets.
+    pub(crate) local: Option<IpAddr>,
+}
+
 /// A connection to the process that listens at `endpoint`, which has proved itself.
 pub(crate) async fn dial(
     endpoint: &Endpoint,
     security: &Security,
     limits: &Limits,
 ) -> Result<Connection, TransportError> {
-    let failed = |source| TransportError::Dial { endpoint: endpoint.clone(), source };
-    let connect = async {
-        Ok(match endpoint {
-            Endpoint::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Stream::Tcp(stream)
-            }
-            Endpoint::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
-        })
-    };
-    let stream = match timeout(limits.handshake, connect).await {
-        Ok(stream) => stream.map_err(failed)?,
-        Err(_) => return Err(failed(io::Error::from(io::ErrorKind::TimedOut))),
-    };
-    if let Stream::Tcp(stream) = &stream {
-        security.look_up(endpoint, stream.peer_addr().map_err(failed)?)?;
-    }
+    dial_from(endpoint, security, limits).await.map(|dialed| dialed.connection)
+}
+
+/// The same, with the address that it is from.
+pub(crate) async fn dial_from(
+    endpoint: &Endpoint,
+    security: &Security,
+    limits: &Limits,
+) -> Result<Dialed, TransportError> {
     let peer = endpoint.to_string();
-    match timeout(limits.handshake, prove(stream, security, &peer)).await {
-        Ok(proved) => Connection::new(proved?, peer, limits, None),
-        Err(_) => Err(TransportError::Slow { peer }),
+    let failed = |source| TransportError::Dial { endpoint: endpoint.clone(), source };
+    let (stream, local) = match endpoint {
+        Endpoint::Unix(path) => {
+            let connected = within(limits.handshake, UnixStream::connect(path)).await.map_err(failed)?;
+            (in_time(limits, &peer, prove(Stream::Unix(connected), security, &peer)).await?, None)
+        }
+        Endpoint::Tcp(address) => {
+            let found = within(limits.handshake, lookup_host(address)).await.map_err(failed)?;
+            let (stream, local) =
+                dial_addresses(endpoint, &interleaved(found.collect()), security, limits).await?;
+            (stream, Some(local))
+        }
+    };
+    Ok(Dialed { connection: Connection::new(stream, peer, limits, None)?, local })
+}
+
+/// A connection to the first of these addresses where a process proves itself, and the address that it is from.
+async fn dial_addresses(
+    endpoint: &Endpoint,
+    addresses: &[SocketAddr],
+    security: &Security,
+    limits: &Limits,
+) -> Result<(Stream, IpAddr), TransportError> {
+    let peer = endpoint.to_string();
+    let failed = |source| TransportError::Dial { endpoint: endpoint.clone(), source };
+    let attempt = async |address: SocketAddr| {
+        let connect = async move {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok((stream.local_addr()?.ip().to_canonical(), stream))
+        };
+        let (local, stream) = within(limits.handshake, connect).await.map_err(failed)?;
+        security.look_up(endpoint, address)?;
+        let stream = in_time(limits, &peer, prove(Stream::Tcp(stream), security, &peer)).await?;
+        Ok((stream, local))
+    };
+    let attempts = addresses.iter().map(|address| attempt(*address).boxed()).collect();
+    first_of(attempts).await.map_err(|failures| together(endpoint, addresses, failures))
+}
+
+async fn within<T>(limit: Duration, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    timeout(limit, what).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn in_time(
+    limits: &Limits,
+    peer: &str,
+    proving: impl Future<Output = Result<Stream, TransportError>>,
+) -> Result<Stream, TransportError> {
+    let slow = |_| Err(TransportError::Slow { peer: peer.to_owned() });
+    timeout(limits.handshake, proving).await.unwrap_or_else(slow)
+}
+
+/// The addresses in the order in which they came, but those of the two families in turn: often one family does not
+/// work at all.
+fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let Some(first) = addresses.first().copied() else { return addresses };
+    let (same, other): (Vec<_>, Vec<_>) =
+        addresses.into_iter().partition(|address| address.is_ipv4() == first.is_ipv4());
+    let (mut same, mut other) = (same.into_iter(), other.into_iter());
+    std::iter::from_fn(|| Some([same.next(), other.next()]))
+        .take_while(|two| two.iter().any(Option::is_some))
+        .flatten()
+        .flatten()
+        .collect()
+}
+
+/// What the first attempt that succeeds gives. Each begins when the one before it has failed, or has taken a moment
+/// without a result; the others are dropped. When all have failed: their errors, in their order.
+async fn first_of<T, E>(attempts: Vec<BoxFuture<'_, Result<T, E>>>) -> Result<T, Vec<E>> {
+    let mut left = attempts.into_iter().enumerate();
+    let mut under_way = FuturesUnordered::new();
+    let mut failures: Vec<(usize, E)> = Vec::new();
+    loop {
+        if let Some((nth, attempt)) = left.next() {
+            under_way.push(async move { (nth, attempt.await) });
+        }
+        let ended = tokio::select! {
+            ended = under_way.next() => ended,
+            () = sleep(STAGGER), if left.len() > 0 => continue,
+        };
+        match ended {
+            Some((_, Ok(result))) => return Ok(result),
+            Some((nth, Err(failure))) => failures.push((nth, failure)),
+            None if left.len() == 0 => {
+                failures.sort_by_key(|(nth, _)| *nth);
+                return Err(failures.into_iter().map(|(_, failure)| failure).collect());
+            }
+            None => {}
+        }
     }
+}
+
+/// One error of those of all addresses. What a listener has said counts for more than that another could not be reached.
+fn together(endpoint: &Endpoint, addresses: &[SocketAddr], failures: Vec<TransportError>) -> TransportError {
+    let mut unreachable = Vec::new();
+    let mut kind = None;
+    for (address, failure) in addresses.iter().zip(failures) {
+        match failure {
+            TransportError::Dial { source, .. } if addresses.len() == 1 => {
+                return TransportError::Dial { endpoint: endpoint.clone(), source };
+            }
+            TransportError::Dial { source, .. } => {
+                kind.get_or_insert(source.kind());
+                unreachable.push(format!("{address}: {source}"));
+            }
+            other => return other,
+        }
+    }
+    let source = match kind {
+        Some(kind) => io::Error::new(kind, unreachable.join("; ")),
+        None => io::Error::new(io::ErrorKind::AddrNotAvailable, "the name of the host has no address"),
+    };
+    TransportError::Dial { endpoint: endpoint.clone(), source }
 }
 
 /// Gives the stream back once both ends have proved themselves.
@@ -56,3 +176,7 @@ pub(super) async fn prove(stream: Stream, security: &Security, peer: &str) -> Re
     handshake::present(&mut stream.as_io(), &terms, peer).await?;
     Ok(stream)
 }
+
+#[cfg(test)]
+#[path = "dial_tests.rs"]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -20,6 +21,32 @@ pub enum Endpoint {
     Tcp(String),
     /// A Unix socket on this machine.
     Unix(PathBuf),
+}
+
+impl Endpoint {
+    /// What keeps others from ever being reached there, if it is no address at all: a host and a port from 1 on, the host
+    /// an IPv6 address in brackets, an IPv4 address or a name.
+    pub(crate) fn fault(&self) -> Option<&'static str> {
+        let Self::Tcp(address) = self else { return None };
+        if address.contains("://") {
+            return Some("that is an address of a page, of which only HOST:PORT is wanted");
+        }
+        let Some((host, port)) = address.rsplit_once(':') else { return Some("it has no port") };
+        let is_name = |host: &str| host.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'));
+        match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
+            Some(Some(host)) if host.parse::<Ipv6Addr>().is_ok() => {}
+            Some(_) => return Some("what is in the brackets is no IPv6 address"),
+            None if host.is_empty() => return Some("it has no host"),
+            None if host.contains(':') => return Some("an IPv6 address is written in brackets"),
+            None if !is_name(host) => return Some("that is no name of a host"),
+            None => {}
+        }
+        match port.parse::<u16>() {
+            Ok(1..) if port.bytes().all(|digit| digit.is_ascii_digit()) => None,
+            _ if port.is_empty() => Some("it has no port"),
+            _ => Some("a port is a number from 1 to 65535"),
+        }
+    }
 }
 
 impl FromStr for Endpoint {
@@ -52,5 +79,44 @@ impl<'de> Deserialize<'de> for Endpoint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Ok(text.parse().unwrap_or_else(|never: Infallible| match never {}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(text: &str) -> Option<&'static str> {
+        text.parse::<Endpoint>().unwrap_or_else(|never| match never {}).fault()
+    }
+
+    /// What can be dialed has no fault, and what cannot has one.
+    #[test]
+    fn endpoint_faults_are_found() {
+        for good in ["localhost:7502", "10.0.0.1:1", "[::1]:65535", "my_host-1.example.org:80", "unix:/tmp/x"]
+        {
+            assert_eq!(fault(good), None, "{good}");
+        }
+        for bad in [
+            "",
+            "nowhere",
+            "localhost:",
+            ":7502",
+            "http://host:7502",
+            "host:7502/path",
+            "host:0",
+            "host:65536",
+            "host:+80",
+            "host:port",
+            "::1:7502",
+            "[::1]",
+            "[::1:7502",
+            "[host]:7502",
+            "a host:1",
+            "user@host:1",
+            "host\n:1",
+        ] {
+            assert!(fault(bad).is_some(), "{bad:?}");
+        }
     }
 }

@@ -25,6 +25,7 @@ pub(crate) mod logs;
 mod mailbox;
 pub(crate) mod marks;
 mod message;
+mod node_names;
 mod outbox;
 mod policy;
 mod route;
@@ -41,6 +42,7 @@ pub use self::address::{DEFAULT_ASK_DEADLINE, WorkAddr};
 pub use self::context::{Stopped, WorkContext};
 pub use self::intake::Messages;
 pub use self::message::{AskError, Handle, Message, SendError};
+pub(crate) use self::node_names::{BadNode, check_labels, check_node_name};
 pub use self::policy::{
     DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Placement, Resources, Selector, UnknownPlacement,
 };

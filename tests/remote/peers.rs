@@ -47,10 +47,15 @@ fn read_frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
 
 /// What a node of this program says first: its greeting.
 fn greeting_of_a_node() -> Vec<u8> {
+    greeting_of("n", &[])
+}
+
+/// That of a node of this name, which is started with these arguments.
+pub(crate) fn greeting_of(name: &str, arguments: &[&str]) -> Vec<u8> {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let address = listener.local_addr().expect("it has one").to_string();
     let mut command = program("suite");
-    command.args(["node", "--join", &address, "--name", "n"]).env("FLOWRIGHT_TOKEN", TOKEN);
+    command.args(["node", "--join", &address, "--name", name]).args(arguments).env("FLOWRIGHT_TOKEN", TOKEN);
     let _node = Process::start(command);
     let (mut stream, _) = listener.accept().expect("it dials");
     accept(&mut stream, TOKEN).expect("it knows the token");

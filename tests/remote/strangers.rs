@@ -8,13 +8,20 @@ use flowright::testing::TestApp;
 use flowright::{AppError, Config};
 
 use crate::held::Held;
-use crate::lab::{Lab, Sum};
-use crate::support::{Process, free_address, head, joining, program, serve, start, waits_with};
+use crate::lab::{Lab, Suite, Sum, Task};
+use crate::peers::greeting_of;
+use crate::support::{
+    Process, free_address, head, joining, lab, node, program, serve, start, start_with, times, waits_with,
+};
 use crate::tokens::{preface, proof, prove, proved, token, token_file};
 
 crate::tests![
     another_program_is_refused_with_the_difference,
     a_second_node_of_the_same_name_is_refused,
+    replacement_of_a_silent_node_waits_and_takes_over,
+    node_outlives_the_refusal_of_a_stranger_at_the_address_of_its_head,
+    node_name_is_checked_by_the_head,
+    node_that_listens_everywhere_is_reached_where_it_dials_from,
     a_node_needs_the_token_of_its_head,
     nothing_listens_beyond_the_machine_without_a_token,
     a_port_that_is_taken_says_so,
@@ -45,6 +52,92 @@ fn a_second_node_of_the_same_name_is_refused() {
     assert_eq!(code, Some(1));
     assert!(lines.iter().any(|line| line.contains("give this one another name with --name")), "{lines:#?}");
     assert_eq!(app.wait_for_stage("a", Stage::Running).status.attempt, 1);
+}
+
+/// The first node is stopped, so that nothing is heard from it: the second one waits until it is not connected any
+/// more, and has its name and its Work then.
+fn replacement_of_a_silent_node_waits_and_takes_over() {
+    let app = start_with(times(1000, 600_000), serve);
+    let address = joining(&app);
+    let first = Process::node(&address, "n");
+    app.wait_for_stage("a", Stage::Running);
+    first.signal("STOP");
+    let mut second = Process::node(&address, "n");
+    second.expect("nothing is heard from that one");
+    second.expect("joined the App");
+    app.wait_for_state("a.process", |process: &u32| *process == second.id());
+}
+
+/// While its head is away, something else listens at its address and refuses the node. The node waits, and joins the
+/// head that comes after that.
+fn node_outlives_the_refusal_of_a_stranger_at_the_address_of_its_head() {
+    let file = file_with_token("stranger");
+    let token = ["--token-file", &file.display().to_string()];
+    let address = free_address();
+    let stranger = TcpListener::bind(&address).expect("nobody listens there");
+    let mut node = Process::node_with(&address, "n", &token);
+    let (mut connection, _) = stranger.accept().expect("the node dials");
+    connection.read_exact(&mut [0; 43]).expect("it says its preface");
+    let verdict = [&preface(1)[..], &[1, 0, 7], b"go away"].concat();
+    connection.write_all(&verdict).expect("it listens");
+    let line = node.expect("go away");
+    assert!(line.contains("WARN") && line.contains("trying again"), "{line}");
+    drop((connection, stranger));
+    let _head = head(&address, &token);
+    node.expect("work `a` runs here");
+    std::fs::remove_file(&file).expect("it is ours");
+}
+
+/// A file with the token that only its owner can read.
+fn file_with_token(name: &str) -> std::path::PathBuf {
+    let file = std::env::temp_dir().join(format!("flowright-token-{name}-{}", std::process::id()));
+    std::fs::write(&file, TOKEN).expect("it can be written");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("it is ours");
+    file
+}
+
+/// A node that does not check its own name is refused with the rule.
+fn node_name_is_checked_by_the_head() {
+    let app = start(serve);
+    let address = joining(&app);
+    for name in [&b"head"[..], b"pool", b"z=w", b"\x1b[m", b"   "] {
+        // Of the same length, with something to be found by.
+        let good = "q".repeat(name.len());
+        let mut greeting = greeting_of(&good, &[]);
+        let length = 0xa0 | u8::try_from(name.len()).expect("it is short");
+        let before = [&b"\xa4name"[..], &[length]].concat();
+        let is_it = |part: &[u8]| part.starts_with(&before) && part.ends_with(good.as_bytes());
+        let at = greeting.windows(before.len() + name.len()).position(is_it).expect("it has a name");
+        greeting[at + before.len()..][..name.len()].copy_from_slice(name);
+        let mut stream = proved(&address);
+        stream.write_all(&greeting).expect("it is read");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("it is answered");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains("a node cannot be called"), "{name:?}: {answer}");
+    }
+    assert!(app.status().nodes.is_empty());
+}
+
+/// Others cannot dial "every address", so that it says the one from which it has reached the head, and its own port.
+fn node_that_listens_everywhere_is_reached_where_it_dials_from() {
+    // With a token, since it listens beyond the machine.
+    let file = file_with_token("everywhere");
+    let config = Config { token_file: Some(file.clone()), ..Config::default() };
+    let app = start_with(config, || {
+        Suite::new(lab(node("n")), lab(node("m")), |suite, _| {
+            suite.b.run(Task::Serve);
+            if suite.b.is_running() {
+                suite.a.run(Task::Send(suite.b.addr(), 10));
+            }
+            Ok(())
+        })
+    });
+    let (address, token) = (joining(&app), file.display().to_string());
+    let everywhere = ["--listen", "0.0.0.0:0", "--token-file", &token];
+    let _nodes = ["m", "n"].map(|name| Process::node_with(&address, name, &everywhere));
+    app.wait_for_state("a.sum", |sum: &Option<u64>| *sum == Some(45));
+    std::fs::remove_file(&file).expect("it is ours");
 }
 
 const TOKEN: &str = "a secret of some length";
@@ -79,12 +172,15 @@ fn a_node_needs_the_token_of_its_head() {
     let said = waiting.expect("has not proved that it is a process of this user");
     assert!(said.contains("--token-file"), "{said}");
     drop(waiting);
-    for (token, said) in [(Some("another of some length"), "not the same"), (Some("short"), "at least 16")] {
-        let (code, lines) = with(token).end();
-        assert_eq!(code, Some(1), "{lines:#?}");
-        assert!(lines.iter().any(|line| line.contains(said)), "{said}: {lines:#?}");
-        assert!(!lines.iter().any(|line| line.contains(TOKEN)), "nobody is told: {lines:#?}");
-    }
+    // Whoever listens has not proved that it is the head, so that its word is not final.
+    let mut waiting = with(Some("another of some length"));
+    let line = waiting.expect("not the same");
+    assert!(line.contains("trying again until the head is there"), "{line}");
+    assert!(!waiting.seen.iter().any(|line| line.contains(TOKEN)), "nobody is told: {:#?}", waiting.seen);
+    drop(waiting);
+    let (code, lines) = with(Some("short")).end();
+    assert_eq!(code, Some(1), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("at least 16")), "{lines:#?}");
     let _node = with(Some(TOKEN));
     app.wait_for_stage("a", Stage::Running);
     std::fs::remove_dir_all(&directory).expect("it is ours");
@@ -222,10 +318,10 @@ fn waiting_node_obeys_nobody_without_its_heads_token() {
     let first = head(&address, &[]);
     let mut node = Process::node(&address, "n");
     node.expect("work `a` runs here");
-    // Killed, so that its file stays.
+    let secret = token(&address);
+    // Killed, so that its file stays, until another head finds it.
     drop(first);
     node.expect("waiting for a head at");
-    let secret = token(&address);
     let listener = TcpListener::bind(&address).expect("the head is gone");
     // Without a token, with a proof that is none, and with the node's own proof sent back.
     for number in 0..3 {
@@ -262,6 +358,13 @@ fn a_wrong_command_line_says_what_is_wrong() {
     for (arguments, said) in [
         (&["node"][..], "--join"),
         (&["node", "--join", "nowhere"], "HOST:PORT"),
+        (&["node", "--join", "localhost:"], "it has no port"),
+        (&["node", "--join", "http://127.0.0.1:1"], "HOST:PORT"),
+        (&["node", "--join", "127.0.0.1:1", "--name", "head"], "choose another with --name"),
+        (&["node", "--join", "127.0.0.1:1", "--name", "zone=w"], "choose another with --name"),
+        (&["node", "--join", "127.0.0.1:1", "--name", ""], "choose another with --name"),
+        (&["node", "--join", "127.0.0.1:1", "--name", "\x1b[31m"], "choose another with --name"),
+        (&["node", "--join", "127.0.0.1:1", "--label", "zone=a\tb"], "cannot have the label"),
         (&["node", "--join", "127.0.0.1:1", "--label", "zone"], "KEY=VALUE"),
         (&["--place", "a=two words"], "no placement"),
         (&["--place", "nobody=thread", "--without-server"], "there is no work `nobody`"),

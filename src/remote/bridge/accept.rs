@@ -75,14 +75,14 @@ impl Bridge {
             Err(error @ TransportError::Foreign { .. }) => Err(error.to_string()),
             Err(error) => return Err(error.into()),
         };
-        let found = hello.map_err(|reason| Refusal { reason, lost: false }).and_then(|hello| {
+        let found = hello.map_err(Refusal::for_good).and_then(|hello| {
             match self.stranger(&hello) {
                 Some(refusal) => return Err(refusal),
                 None if hello.role == Role::Puller => Ok(None),
                 None if hello.role == Role::Drive && self.head_id().is_none() => Ok(None),
                 None if hello.role == Role::Drive => {
                     let reason = "drives are at the head, which this is not".to_owned();
-                    Err(Refusal { reason, lost: false })
+                    Err(Refusal::for_good(reason))
                 }
                 None => self.session_for(&hello).map(Some),
             }
@@ -90,9 +90,9 @@ impl Bridge {
         });
         let (hello, session) = match found {
             Ok(found) => found,
-            Err(Refusal { reason, lost }) => {
+            Err(refusal) => {
                 // It may quote what the peer has sent, which is as long as the peer likes.
-                let refusal = Refusal { reason: brief(&reason, LONGEST_REASON), lost };
+                let refusal = Refusal { reason: brief(&refusal.reason, LONGEST_REASON), ..refusal };
                 let body =
                     wire::encode(&refusal).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
                 connection.dismiss(&Frame::Bye(&body)).await?;
@@ -122,10 +122,10 @@ impl Bridge {
                 "the two are not the same program, seen from here: {difference}; \
                  run the same build on all machines"
             );
-            return Some(Refusal { reason, lost: false });
+            return Some(Refusal::for_good(reason));
         }
         let another = hello.app.is_some_and(|app| app != self.app());
-        another.then(|| Refusal { reason: "this is another run of the App".to_owned(), lost: true })
+        another.then(|| Refusal::lost("this is another run of the App".to_owned()))
     }
 
     /// The session that goes on, or begins, with this greeting.
@@ -134,7 +134,6 @@ impl Bridge {
         self: &Arc<Self>,
         hello: &Hello,
     ) -> Result<(Arc<Link>, mpsc::Sender<(Connection, u64)>), Refusal> {
-        let refused = |reason| Refusal { reason, lost: false };
         let key = (hello.node.id, hello.session);
         if let Some(accepted) = self.sessions().accepted.get(&key) {
             return Ok((accepted.link.clone(), accepted.connections.clone()));
@@ -142,10 +141,10 @@ impl Bridge {
         if !hello.fresh {
             let reason =
                 "it was silent for longer than the grace period, so that its Works were given up".to_owned();
-            return Err(Refusal { reason, lost: true });
+            return Err(Refusal::lost(reason));
         }
-        let site = self.site().map_err(|error| refused(error.to_string()))?;
-        site.admit(hello).map_err(refused)?;
+        let site = self.site().map_err(|error| Refusal::for_good(error.to_string()))?;
+        site.admit(hello)?;
         let link = Arc::new(Link::new(hello.node.clone(), self, self.settings));
         let (connections, arriving) = mpsc::channel(1);
         let accepted = Accepted { link: link.clone(), connections: connections.clone() };

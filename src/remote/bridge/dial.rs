@@ -35,8 +35,18 @@ impl Bridge {
     }
 
     async fn call_at(&self, endpoint: &Endpoint, hello: &Hello) -> Result<(Connection, Welcome), DialError> {
+        let connection = dial(endpoint, &self.security, &self.limits).await?;
+        self.greet_at(endpoint, connection, hello).await
+    }
+
+    /// Begins, or goes on with, a session on a connection to this endpoint.
+    pub(in crate::remote) async fn greet_at(
+        &self,
+        endpoint: &Endpoint,
+        mut connection: Connection,
+        hello: &Hello,
+    ) -> Result<(Connection, Welcome), DialError> {
         let not_understood = |error: &dyn std::fmt::Display| DialError::NotUnderstood(error.to_string());
-        let mut connection = dial(endpoint, &self.security, &self.limits).await?;
         let exchange = async {
             let body = wire::encode(hello).map_err(|error| not_understood(&error))?;
             connection.write_frame(&Frame::Hello(&body)).await?;
@@ -47,9 +57,10 @@ impl Bridge {
                 Some(Frame::Bye(body)) => {
                     let refusal: Refusal = wire::decode(body).map_err(|error| not_understood(&error))?;
                     let reason = brief(&refusal.reason, LONGEST_REASON);
-                    Err(match refusal.lost {
-                        true => DialError::Lost(reason),
-                        false => DialError::Refused(reason),
+                    Err(match refusal {
+                        Refusal { lost: true, .. } => DialError::Lost(reason),
+                        Refusal { wait: true, .. } => DialError::Taken(reason),
+                        Refusal { .. } => DialError::Refused(reason),
                     })
                 }
                 Some(_) => Err(not_understood(&"it did not answer with a greeting")),
@@ -80,6 +91,7 @@ impl Bridge {
             session,
             fresh: true,
             received: 0,
+            waited_ms: 0,
         }
     }
 

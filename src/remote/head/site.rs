@@ -11,13 +11,15 @@ use super::super::bridge::{Site, Whereabouts};
 use super::super::inbox::Destination;
 use super::super::link::Link;
 use super::super::process::Starting;
-use super::super::protocol::{Control, Hello, Role};
+use super::super::protocol::{Control, Hello, Refusal, Role};
 use super::{Head, Node, Watcher};
 use crate::id::ActorPath;
 use crate::payload::{Hold, Holds, PayloadId};
 use crate::printable::lines;
 use crate::work::logs::{FROM_AFAR, Said, keep, shorten};
-use crate::work::{Failure, HostEvent, Reason, Report, Resources, find_address};
+use crate::work::{
+    BadNode, Failure, HostEvent, Reason, Report, Resources, check_labels, check_node_name, find_address,
+};
 
 /// Longest pause before the process of a node that is out of reach is looked for again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -93,12 +95,16 @@ impl Head {
 }
 
 impl Site for Head {
-    fn admit(&self, hello: &Hello) -> Result<(), String> {
+    fn admit(&self, hello: &Hello) -> Result<(), Refusal> {
+        let card = &hello.node;
+        let checked = || check_node_name(&card.name).and_then(|()| check_labels(&card.labels));
+        let refused = |why: BadNode| Refusal::for_good(why.to_string());
         match hello.role {
-            Role::Peer | Role::Watcher | Role::Puller | Role::Drive => return Ok(()),
-            Role::Node => {}
+            Role::Watcher | Role::Puller | Role::Drive => return Ok(()),
+            Role::Peer => return checked().map_err(refused),
+            Role::Node => checked().map_err(refused)?,
         }
-        let name = &hello.node.name;
+        let name = &card.name;
         if self.processes.expects(name) {
             return Ok(());
         }
@@ -107,10 +113,16 @@ impl Site for Head {
             let nodes = state.nodes.values().filter(|node| &node.link.peer().name == name);
             nodes.map(|node| node.link.clone()).collect()
         };
-        if same_name.iter().any(|link| link.is_connected()) {
-            return Err(format!(
-                "there is a node `{name}` already; give this one another name with --name, or end the other first"
-            ));
+        let connected = same_name.iter().filter(|link| link.is_connected());
+        if let Some(silent) = connected.map(|link| link.silent_for()).min() {
+            return Err(Refusal {
+                reason: format!(
+                    "there is a node `{name}` already; give this one another name with --name, or end the other first"
+                ),
+                lost: false,
+                // Unless the other has been heard since this one began to wait for its end.
+                wait: silent >= Duration::from_millis(hello.waited_ms),
+            });
         }
         // It has been started again: what ran on the one before is lost.
         same_name.iter().for_each(|link| link.give_up("it was started again"));

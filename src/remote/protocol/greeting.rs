@@ -94,6 +94,9 @@ pub(crate) struct Hello {
     pub(crate) fresh: bool,
     /// The last message of the session that arrived at the dialer.
     pub(crate) received: u64,
+    /// How long it has been waiting for another node of its name to be lost, in milliseconds; may be missing.
+    #[serde(default)]
+    pub(crate) waited_ms: u64,
 }
 
 /// The listener takes the connection.
@@ -113,6 +116,22 @@ pub(crate) struct Refusal {
     pub(crate) reason: String,
     /// Whether the session was given up, so that another may begin.
     pub(crate) lost: bool,
+    /// Whether the dialer may try again with the same greeting: another node has its name and is silent, so that it may be
+    /// lost soon. May be missing.
+    #[serde(default)]
+    pub(crate) wait: bool,
+}
+
+impl Refusal {
+    /// One that trying again does not change.
+    pub(in crate::remote) fn for_good(reason: String) -> Self {
+        Self { reason, lost: false, wait: false }
+    }
+
+    /// The session was given up.
+    pub(in crate::remote) fn lost(reason: String) -> Self {
+        Self { reason, lost: true, wait: false }
+    }
 }
 
 #[cfg(test)]
