@@ -20,6 +20,7 @@ use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
 /// port = 7501
 /// http_token_file = "http-token"
 /// allow_origin = ["https://example.org"]
+/// allow_host = ["app.example.org"]
 /// log_dir = "logs"
 /// max_state_bytes = 1048576
 /// pool_threads = 2
@@ -51,6 +52,10 @@ pub struct Config {
     /// The origins whose pages may use the API, such as `https://example.org`; none by default.
     #[serde(default)]
     pub allow_origin: Vec<String>,
+    /// The names by which a server on the loopback address may be called beside those of that address, such as the one that a
+    /// proxy passes on; none by default.
+    #[serde(default)]
+    pub allow_host: Vec<String>,
     /// A directory for files with all that is logged; none by default.
     pub log_dir: Option<PathBuf>,
     /// How large the encoded state of one Work may be, in bytes; 1 MiB by default.
@@ -100,6 +105,7 @@ impl Config {
             port: self.port.or(other.port),
             http_token_file: self.http_token_file.or(other.http_token_file),
             allow_origin: if self.allow_origin.is_empty() { other.allow_origin } else { self.allow_origin },
+            allow_host: if self.allow_host.is_empty() { other.allow_host } else { self.allow_host },
             log_dir: self.log_dir.or(other.log_dir),
             max_state_bytes: self.max_state_bytes.or(other.max_state_bytes),
             pool_threads: self.pool_threads.or(other.pool_threads),

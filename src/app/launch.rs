@@ -63,7 +63,8 @@ pub struct App {
     /// What floors above keep here until the App runs.
     pub(crate) extensions: Vec<Box<dyn Any + Send>>,
     pub(super) kinds: fn(&mut Kinds),
-    name: &'static str,
+    /// The type of the root.
+    pub(crate) name: &'static str,
     version: String,
     process: Option<ProcessProgram>,
 }

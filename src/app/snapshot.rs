@@ -49,6 +49,10 @@ pub(crate) struct WorkSnapshot {
     pub(crate) placement: Placement,
     pub(crate) node: Option<Arc<str>>,
     pub(crate) is_up: bool,
+    /// Whether it waits for a node.
+    pub(crate) is_unplaced: bool,
+    /// Whether the App is not ready while it is pending, if that was said.
+    pub(crate) counts_for_readiness: Option<bool>,
     pub(crate) waiting_messages: usize,
     pub(crate) capacity: usize,
     pub(crate) waiting_runs: usize,
@@ -85,6 +89,8 @@ fn look(record: &Record) -> WorkSnapshot {
         placement: record.placement,
         node: ledger.node().cloned(),
         is_up: ledger.is_up(),
+        is_unplaced: ledger.is_unplaced(),
+        counts_for_readiness: ledger.policy().counts_for_readiness,
         waiting_messages: record.mailbox.depth(),
         capacity: record.mailbox.capacity(),
         waiting_runs: ledger.waiting_runs(),

@@ -74,6 +74,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
 
+    /// Let the API be called by this name as well, as a proxy does; may be repeated
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<String>,
+
     /// Write all that is logged to files in this directory, too
     #[arg(long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
@@ -237,6 +241,7 @@ impl Args {
             port: self.port,
             http_token_file: self.http_token_file.clone(),
             allow_origin: self.allow_origin.clone(),
+            allow_host: self.allow_host.clone(),
             log_dir: self.log_dir.clone(),
             listen: self.listen.clone(),
             token_file: self.token_file.clone(),

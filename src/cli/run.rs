@@ -34,7 +34,7 @@ impl App {
                 return self.node(&args);
             }
             Asked::Certs(args) => return super::certs::make(&args),
-            Asked::Client(command) => return super::client::run(&command),
+            Asked::Client(command) => return super::client::run(&command, self.name),
             Asked::Completions(shell) => {
                 // Whether somebody still reads is no matter of the program's.
                 let _ = io::stdout().lock().write_all(&completions(shell));

@@ -435,6 +435,15 @@ impl Ledger {
     }
 
     /// Whether an incarnation lives.
+    /// Whether it waits for a node that fits.
+    pub(crate) fn is_unplaced(&self) -> bool {
+        matches!(self.life, Life::Unplaced)
+    }
+
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         matches!(self.life, Life::Up | Life::Stopping { .. })
     }

@@ -41,6 +41,8 @@ pub(crate) struct Policy {
     pub(crate) on_node_lost: OnNodeLost,
     /// How long a Work that was asked to stop may take before it is ended by force.
     pub(crate) grace: Duration,
+    /// Whether the App is not ready while the Work is pending; `None` where nothing was said.
+    pub(crate) counts_for_readiness: Option<bool>,
 }
 
 impl Policy {
@@ -62,6 +64,7 @@ impl Default for Policy {
             on_error: OnError::Raise,
             on_node_lost: OnNodeLost::Wait,
             grace: Duration::from_secs(10),
+            counts_for_readiness: None,
         }
     }
 }

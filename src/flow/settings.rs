@@ -82,4 +82,11 @@ impl<W: Work> WorkRef<W> {
         Arc::make_mut(&mut self.policy).grace = grace;
         self
     }
+
+    /// Whether `/readyz` says that the App is not ready while this Work is pending. Without this a Work counts unless it waits for a
+    /// node: say `true` for a service without which the App is of no use, and `false` for a batch job.
+    pub fn counts_for_readiness(mut self, counts: bool) -> Self {
+        Arc::make_mut(&mut self.policy).counts_for_readiness = Some(counts);
+        self
+    }
 }

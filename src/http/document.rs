@@ -16,6 +16,7 @@ use super::{act, events, metrics, read};
         read::health,
         read::ready,
         metrics::metrics,
+        read::app,
         read::state,
         read::status,
         read::graph,

@@ -27,6 +27,8 @@ pub(super) struct Guard {
     /// The hash of the token: comparing hashes takes the same time whatever is wrong.
     token: Option<blake3::Hash>,
     origins: Vec<String>,
+    /// Names beside those of the loopback address, such as the one that a proxy passes on.
+    hosts: Vec<String>,
 }
 
 impl Guard {
@@ -45,8 +47,16 @@ impl Guard {
                 )));
             }
         }
-        let origins = config.allow_origin.iter().map(|origin| origin.to_ascii_lowercase()).collect();
-        Ok(Self { loopback, token: token.map(|token| blake3::hash(token.as_bytes())), origins })
+        for host in &config.allow_host {
+            if !is_host(host) {
+                return Err(AppError::Http(format!(
+                    "--allow-host {host:?}: write the name or address alone, without a port, such as app.example.org"
+                )));
+            }
+        }
+        let lower = |texts: &[String]| texts.iter().map(|text| text.to_ascii_lowercase()).collect();
+        let (origins, hosts) = (lower(&config.allow_origin), lower(&config.allow_host));
+        Ok(Self { loopback, token: token.map(|token| blake3::hash(token.as_bytes())), origins, hosts })
     }
 
     /// Whether the server may be called by this name.
@@ -60,6 +70,7 @@ impl Guard {
         let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
         name.eq_ignore_ascii_case("localhost")
             || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+            || self.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
     }
 
     fn allows(&self, origin: &str) -> bool {
@@ -75,7 +86,8 @@ impl Guard {
         if !self.knows_host(host) {
             return Err(Problem::new(
                 StatusCode::MISDIRECTED_REQUEST,
-                "this App is served on the loopback address only, and the request names another host",
+                "this App is served on the loopback address only, and the request names another host; --allow-host lets it be \
+                 called by that name, as by a proxy",
             ));
         }
         let is_public = is_public(request.method(), request.path());
@@ -137,6 +149,11 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
 fn is_same(origin: &str, host: &str) -> bool {
     let rest = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     rest.is_some_and(|origin| !origin.is_empty() && origin.eq_ignore_ascii_case(host))
+}
+
+fn is_host(text: &str) -> bool {
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    text.parse::<IpAddr>().is_ok() || (!text.is_empty() && text.bytes().all(is_name))
 }
 
 fn is_origin(text: &str) -> bool {
@@ -233,6 +250,23 @@ mod tests {
             ["evil.example:7501", "127.0.0.1.evil.example", "", "localhost.evil.example", "[::1", "::2"]
         {
             assert!(!guard.knows_host(bad), "{bad}");
+        }
+    }
+
+    /// A name that a proxy passes on, with any port; malformed names are refused.
+    #[test]
+    fn allowed_hosts_are_known() {
+        let with = |host: &str| {
+            let config = Config { allow_host: vec![host.to_owned()], ..Config::default() };
+            Guard::new("127.0.0.1:7501".parse().unwrap(), &config)
+        };
+        let guard = with("App.example.org").unwrap();
+        assert!(guard.knows_host("app.example.org") && guard.knows_host("APP.example.org:443"));
+        assert!(guard.knows_host("localhost:7501"));
+        assert!(!guard.knows_host("example.org") && !guard.knows_host("x.app.example.org"));
+        for bad in ["", "app.example.org:443", "https://app.example.org", "*", "a b"] {
+            let error = with(bad).err().expect(bad).to_string();
+            assert!(error.contains("--allow-host") && error.contains("app.example.org"), "{error}");
         }
     }
 

@@ -70,7 +70,8 @@ fn asset(request: &HttpRequest, name: &str) -> HttpResponse {
 }
 
 pub(super) async fn home() -> HttpResponse {
-    HttpResponse::SeeOther().insert_header((header::LOCATION, "/view")).finish()
+    // Relative: a proxy may serve this below a path.
+    HttpResponse::SeeOther().insert_header((header::LOCATION, "view")).finish()
 }
 
 #[cfg(test)]
@@ -114,6 +115,16 @@ mod tests {
                 imported.filter_map(|line| Some(line.split_once("\"./")?.1.trim_end_matches("\";")));
             for other in linked.chain(imported) {
                 assert!(served.contains(other), "{other}, of which {name} speaks");
+            }
+        }
+    }
+
+    /// A proxy may serve the page below a path: nothing is asked for at the root.
+    #[test]
+    fn the_page_asks_for_nothing_at_the_root() {
+        for (name, _, text) in ASSETS {
+            for part in ["\"/api", "`/api", "\"/healthz", "\"/view", "href=\"/", "src=\"/"] {
+                assert!(!text.contains(part), "{part} in {name}");
             }
         }
     }

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
 use super::model::{
-    About, GraphView, Health, LogView, LogsView, NodeView, PayloadView, PayloadsView, RunView, RunsView,
-    StateView, StatusView, WorkView, graph_view, status_view, work_view,
+    About, AppInfo, GraphView, Health, LogView, LogsView, NodeView, PayloadView, PayloadsView, PendingView,
+    Readiness, RunView, RunsView, StateView, StatusView, WorkView, graph_view, status_view, work_view,
 };
 use super::problem::{Common, Problem};
 use super::query::query;
@@ -41,23 +41,55 @@ pub(super) async fn health() -> Answer {
     Ok(json(&Health { status: "ok".to_owned() }))
 }
 
-/// Whether all Works are past pending.
-#[utoipa::path(get, path = "/readyz", tag = "health", responses(
-    (status = 200, description = "no Work waits for its turn or its node", body = Health),
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ReadyQuery {
+    /// Whether the Works that are pending are listed, those included that do not count.
+    #[param(default = false, nullable = false)]
+    detail: Option<bool>,
+}
+
+/// Whether the App is ready: it runs, and no Work that counts is pending.
+///
+/// A Work counts as its Flow has said with `counts_for_readiness`. Where nothing was said it counts unless it waits for a node,
+/// as a batch job does that is placed where nothing runs yet.
+#[utoipa::path(get, path = "/readyz", tag = "health", params(ReadyQuery), responses(
+    (status = 200, description = "it is ready", body = Readiness),
     Common,
 ))]
-pub(super) async fn ready(control: web::Data<Control>) -> Answer {
+pub(super) async fn ready(request: HttpRequest, control: web::Data<Control>) -> Answer {
+    let ReadyQuery { detail } = query(&request)?;
     let snapshot = control.snapshot().await?;
     let unavailable = |detail: String| Problem::new(actix_web::http::StatusCode::SERVICE_UNAVAILABLE, detail);
     if snapshot.stage != AppStage::Running {
         return Err(unavailable("the App does not run".to_owned()));
     }
-    let pending = snapshot.works.iter().filter(|work| work.status.stage == Stage::Pending);
-    let pending: Vec<_> = pending.map(|work| work.path.as_str().to_owned()).collect();
-    match pending.len() {
-        0 => Ok(json(&Health { status: "ok".to_owned() })),
-        some => Err(unavailable(format!("{some} Works are pending")).known(pending)),
+    let works = snapshot.works.iter().filter(|work| work.status.stage == Stage::Pending);
+    let pending = works.map(|work| PendingView {
+        path: work.path.as_str().to_owned(),
+        counts: work.counts_for_readiness.unwrap_or(!work.is_unplaced),
+        message: work.status.message.clone(),
+    });
+    let pending: Vec<_> = pending.collect();
+    let counted: Vec<_> = pending.iter().filter(|work| work.counts).map(|work| work.path.clone()).collect();
+    match counted.len() {
+        0 => {
+            let pending = detail.unwrap_or(false).then_some(pending);
+            Ok(json(&Readiness { status: "ok".to_owned(), pending }))
+        }
+        some => Err(unavailable(format!("{some} Works are pending")).known(counted)),
     }
+}
+
+/// Which program serves here.
+#[utoipa::path(get, path = "/api/v1/app", tag = "status", responses(
+    (status = 200, description = "its name, its type and its version", body = AppInfo),
+    Common,
+))]
+pub(super) async fn app(about: web::Data<About>) -> Answer {
+    let About { name, program, version, .. } = &**about;
+    Ok(json(&AppInfo { name: name.clone(), program: (*program).to_owned(), version: version.clone() }))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -30,6 +30,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(get("/readyz", web::route().to(read::ready)))
         .service(get("/metrics", web::route().to(metrics::metrics)))
         .service(get("/api/v1/openapi.json", web::route().to(read::openapi)))
+        .service(get("/api/v1/app", web::route().to(read::app)))
         .service(get("/api/v1/state", web::route().to(read::state)))
         .service(get("/api/v1/status", web::route().to(read::status)))
         .service(get("/api/v1/graph", web::route().to(read::graph)))

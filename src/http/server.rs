@@ -130,7 +130,12 @@ pub(crate) async fn start(
     listener.set_nonblocking(true).map_err(failed)?;
     let who = web::Data::new(Guard::new(address, &options.config)?);
     let started = SystemTime::now();
-    let about = About { name: short_name(launched.name), version: launched.version.clone(), started };
+    let about = About {
+        name: short_name(launched.name),
+        program: launched.name,
+        version: launched.version.clone(),
+        started,
+    };
     let app = control.app();
     let instance = web::Data::new(Instance(crate::id::unique(), app));
     let document = web::Data::new(Document::new());

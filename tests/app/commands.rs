@@ -25,6 +25,7 @@ tests![
     what_is_written_wrong_is_told_before_anything_is_asked,
     top_needs_a_terminal,
     shells_get_completions,
+    commands_refuse_the_app_of_another_program,
     commands_print_nothing_that_drives_a_terminal,
     errors_of_servers_are_printed_safely,
 ];
@@ -47,13 +48,15 @@ fn text(bytes: &[u8]) -> String {
 pub(crate) struct App {
     process: Process,
     url: String,
+    /// The program whose commands are used.
+    program: &'static str,
 }
 
 pub(crate) fn desk() -> App {
     let mut process = Process::start("desk", &["--port", "0"]);
     let address = process.address();
     process.expect("the total is 7");
-    let app = App { process, url: address.to_string() };
+    let app = App { process, url: address.to_string(), program: "desk" };
     // That it has been logged is not yet that it is over.
     while app.json(&["status"])["works"]["adder"]["stage"] != "succeeded" {
         std::thread::yield_now();
@@ -67,7 +70,8 @@ impl App {
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
-        run(&[arguments, &["--url", &self.url]].concat())
+        let mut command = command(&[arguments, &["--url", &self.url]].concat());
+        command.env(programs::VARIABLE, self.program).output().expect("the test's own binary starts")
     }
 
     #[track_caller]
@@ -264,6 +268,23 @@ fn shells_get_completions() {
     }
 }
 
+/// What is served at the usual port may be somebody else's: it is neither stopped nor shown, unless that is meant.
+fn commands_refuse_the_app_of_another_program() {
+    let mut process = Process::start("clerk", &["--port", "0"]);
+    let app = App { url: process.address().to_string(), process, program: "desk" };
+    for arguments in
+        [&["stop"][..], &["stop", "clerk"], &["status"], &["top"], &["ask", "a", "B", "1"], &["logs"]]
+    {
+        let error = app.refused(arguments);
+        for part in ["Office`", "Desk`", "--any-app", "--url"] {
+            assert!(error.contains(part), "{arguments:?}: {error}");
+        }
+    }
+    assert!(app.shown(&["status", "--any-app"]).contains("running"));
+    assert!(app.shown(&["stop", "--any-app"]).contains("the App has stopped"));
+    assert_eq!(app.process.end().0, Some(0));
+}
+
 /// What a terminal would act on, or show as something else than it is.
 fn drives_a_terminal(text: &str) -> bool {
     text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t') || c == '\u{202e}')
@@ -272,7 +293,7 @@ fn drives_a_terminal(text: &str) -> bool {
 /// Names, errors, states, inputs and logs of Works are shown with their control characters escaped; JSON means the same.
 fn commands_print_nothing_that_drives_a_terminal() {
     let mut process = Process::start("rude", &["--port", "0"]);
-    let app = App { url: process.address().to_string(), process };
+    let app = App { url: process.address().to_string(), process, program: "rude" };
     while app.json(&["status"])["works"]["rude"]["stage"] != "failed" {
         std::thread::yield_now();
     }

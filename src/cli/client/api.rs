@@ -11,7 +11,7 @@ use ureq::{Agent, Body};
 
 use super::args::Target;
 use super::error::ClientError;
-use super::model::{Graph, Problem};
+use super::model::{AppView, Graph, Problem};
 use crate::printable::{lines, one_line};
 
 /// How long an answer may take, unless somebody waits for an event or for a Work.
@@ -43,7 +43,21 @@ impl Api {
             }
         };
         let config = Agent::config_builder().http_status_as_error(false).proxy(None).max_redirects(0).build();
-        Ok(Self { agent: config.new_agent(), address: address.to_owned(), authorization })
+        let api = Self { agent: config.new_agent(), address: address.to_owned(), authorization };
+        if !target.any_app {
+            api.expect(super::program())?;
+        }
+        Ok(api)
+    }
+
+    /// Refuses the App of another program: whatever is served at the usual port would be stopped by its neighbour's command.
+    fn expect(&self, program: &str) -> Result<(), ClientError> {
+        let app: AppView = self.get("app")?;
+        if app.program == program {
+            return Ok(());
+        }
+        let (there, here) = (app.program, program.to_owned());
+        Err(ClientError::AnotherProgram { address: self.address.clone(), there, here })
     }
 
     fn url(&self, path: &str) -> String {

@@ -47,6 +47,10 @@ pub(in crate::cli) struct Target {
     /// Write JSON
     #[arg(long)]
     pub(super) json: bool,
+
+    /// Go on when the App there is that of another program than this one
+    #[arg(long)]
+    pub(super) any_app: bool,
 }
 
 #[derive(Debug, Args)]

@@ -23,6 +23,11 @@ pub(super) enum ClientError {
     NoToken { address: String },
     #[error("the App at {address} does not take the token in --token-file")]
     WrongToken { address: String },
+    #[error(
+        "the App at {address} is `{there}`, and this program is `{here}`: say with --url where yours is served (it is in the line that it \
+         writes when it has started), or do it all the same with --any-app"
+    )]
+    AnotherProgram { address: String, there: String, here: String },
     #[error("there is no Work {path:?}{}", hint(near))]
     UnknownWork { path: String, near: Vec<String> },
     #[error("there is nothing at {path:?} in the state")]

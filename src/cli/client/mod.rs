@@ -16,13 +16,22 @@ mod tree;
 mod watch;
 
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 pub(super) use self::args::Client;
 use self::error::ClientError;
 use crate::printable::lines;
 
-/// Carries a command out.
-pub(super) fn run(command: &Client) -> ExitCode {
+/// The type of the root of this program's App. A process has one.
+static PROGRAM: OnceLock<&'static str> = OnceLock::new();
+
+fn program() -> &'static str {
+    PROGRAM.get().copied().unwrap_or_default()
+}
+
+/// Carries a command out, for an App of the program whose root is of the type `program`.
+pub(super) fn run(command: &Client, program: &'static str) -> ExitCode {
+    PROGRAM.get_or_init(|| program);
     let done = match command {
         Client::Status(args) => watch::watched(&args.target, args.watch, show::status),
         Client::State(args) => {

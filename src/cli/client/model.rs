@@ -20,6 +20,8 @@ pub(super) struct Document {
 #[serde(default)]
 pub(super) struct AppView {
     pub(super) name: String,
+    /// The type of its root; only `app` has it.
+    pub(super) program: String,
     pub(super) version: String,
     pub(super) stage: String,
     pub(super) reactions: u64,

@@ -127,6 +127,8 @@ pub(super) async fn events(request: HttpRequest, hub: web::Data<Arc<Hub>>) -> An
     });
     Ok(HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
+        // nginx would gather events until it has a buffer full of them.
+        .insert_header(("X-Accel-Buffering", "no"))
         .content_type("text/event-stream")
         .streaming(events))
 }

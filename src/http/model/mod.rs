@@ -15,7 +15,9 @@ use serde_json::Value as Json;
 pub(super) use self::asked::{Accepted, InputBody, Rerun, StopBody};
 pub(super) use self::kept::{LogView, LogsView, PayloadView, PayloadsView};
 pub(super) use self::node::{NodeView, UsageView, nodes};
-pub(super) use self::status::{About, GraphView, Health, StateView, StatusView, graph_view, status_view};
+pub(super) use self::status::{
+    About, AppInfo, GraphView, Health, PendingView, Readiness, StateView, StatusView, graph_view, status_view,
+};
 pub(super) use self::work::{RunView, RunsView, WorkView, work_view};
 use crate::state::Value;
 use crate::work::Status;

@@ -99,17 +99,51 @@ pub(in crate::http) struct GraphView {
     pub(in crate::http) items: Vec<GraphItem>,
 }
 
-/// Whether the App lives, or whether its Works are past pending.
+/// Whether the App lives.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct Health {
     #[schema(example = "ok")]
     pub(in crate::http) status: String,
 }
 
+/// Whether the App is ready.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct Readiness {
+    #[schema(example = "ok")]
+    pub(in crate::http) status: String,
+    /// The Works that are pending, where these were asked for with `detail=true`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(in crate::http) pending: Option<Vec<PendingView>>,
+}
+
+/// A Work that is pending.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct PendingView {
+    #[schema(example = "train")]
+    pub(in crate::http) path: String,
+    /// Whether the App is not ready because of it.
+    pub(in crate::http) counts: bool,
+    /// What it waits for.
+    pub(in crate::http) message: Option<String>,
+}
+
+/// Which program serves here.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct AppInfo {
+    #[schema(example = "ContinuousDeployment")]
+    pub(in crate::http) name: String,
+    /// The whole type of the root, which tells programs of the same name apart.
+    #[schema(example = "continuous_deployment::ContinuousDeployment")]
+    pub(in crate::http) program: String,
+    pub(in crate::http) version: String,
+}
+
 /// What the program is, which does not change.
 #[derive(Debug, Clone)]
 pub(in crate::http) struct About {
     pub(in crate::http) name: String,
+    pub(in crate::http) program: &'static str,
     pub(in crate::http) version: String,
     pub(in crate::http) started: SystemTime,
 }

@@ -1,5 +1,7 @@
 // Requests to the App that served this page.
 
+// Where the App is served, perhaps below a path of a proxy's: this file is `view/api.js` there.
+const BASE = new URL("../", import.meta.url);
 const KEY = "flowright-token";
 let token = sessionStorage.getItem(KEY);
 let offset = 0;
@@ -29,13 +31,13 @@ async function problemOf(response) {
   return new Problem(response.status, body?.title ?? `status ${response.status}`, body?.detail ?? body?.error);
 }
 
-/** A response that is fine, or a [Problem]. */
+/** A response of a path of the App's that is fine, or a [Problem]. */
 export async function request(path, options = {}) {
   const headers = { ...options.headers };
   if (token !== null) headers.Authorization = `Bearer ${token}`;
   let response;
   try {
-    response = await fetch(path, { ...options, headers, cache: "no-store", credentials: "same-origin" });
+    response = await fetch(new URL(path, BASE), { ...options, headers, cache: "no-store", credentials: "same-origin" });
   } catch (error) {
     if (options.signal?.aborted) throw error;
     throw new Problem(0, "the App does not answer", "");
@@ -47,7 +49,7 @@ export async function request(path, options = {}) {
   return response;
 }
 
-export const get = async (path) => (await request(`/api/v1/${path}`)).json();
+export const get = async (path) => (await request(`api/v1/${path}`)).json();
 
 export async function post(path, body) {
   const options = { method: "POST" };
@@ -55,7 +57,7 @@ export async function post(path, body) {
     options.body = JSON.stringify(body);
     options.headers = { "Content-Type": "application/json" };
   }
-  const response = await request(`/api/v1/${path}`, options);
+  const response = await request(`api/v1/${path}`, options);
   const answer = await response.text();
   return answer === "" ? null : JSON.parse(answer);
 }

@@ -86,7 +86,7 @@ export class Connection {
     const probe = async () => {
       if (Date.now() - this.heard < QUIET) return;
       try {
-        await request("/healthz", { signal: AbortSignal.timeout(PATIENCE) });
+        await request("healthz", { signal: AbortSignal.timeout(PATIENCE) });
         this.heard = Date.now();
       } catch (error) {
         if (error instanceof Problem && error.status > 0) return;
@@ -97,7 +97,7 @@ export class Connection {
     const opening = setTimeout(() => abort.abort(), 2 * PATIENCE);
     let timer;
     try {
-      const response = await request("/api/v1/events", { headers: { Accept: "text/event-stream" }, signal: abort.signal });
+      const response = await request("api/v1/events", { headers: { Accept: "text/event-stream" }, signal: abort.signal });
       clearTimeout(opening);
       timer = setInterval(probe, 1000);
       const parser = new Parser((event, data) => {

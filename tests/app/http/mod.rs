@@ -97,6 +97,18 @@ pub(crate) fn board() -> App {
     App::new(move || Board { title: "", dials: vec![dial(), dial()] })
 }
 
+/// The same with a third dial, which waits for a node that never comes and counts for readiness, or not, or as it is.
+pub(crate) fn board_and_waiting(counts: Option<bool>) -> App {
+    let dial = || WorkRef::new(Dial::default()).on_error(OnError::Capture);
+    App::new(move || {
+        let mut waiting = dial().placed("n".parse().expect("a placement"));
+        if let Some(counts) = counts {
+            waiting = waiting.counts_for_readiness(counts);
+        }
+        Board { title: "", dials: vec![dial(), dial(), waiting] }
+    })
+}
+
 pub(crate) fn serve() -> Served {
     serve_app(board(), "")
 }

@@ -2,11 +2,12 @@
 
 use serde_json::json;
 
-use super::{assert_problem, serve};
+use super::{assert_problem, board_and_waiting, serve, serve_app};
 use crate::support::*;
 
 crate::tests![
     health_state_and_status_are_shown,
+    readiness_waits_for_the_works_that_count,
     a_state_that_is_known_is_not_sent_again,
     the_graph_has_flows_and_works,
     numbers_are_there_for_prometheus,
@@ -38,6 +39,33 @@ fn health_state_and_status_are_shown() {
     assert_eq!(status["flows"][""]["type"], "Board");
     assert_eq!(status["nodes"]["head"]["works"], json!(["dials.0", "dials.1"]));
     assert_eq!(served.get("/api/v1/payloads"), json!({ "items": [] }));
+    served.stop();
+}
+
+/// A Work that waits for a node counts only where its Flow has said so; `detail` lists it in any case.
+fn readiness_waits_for_the_works_that_count() {
+    for (counts, status) in [(None, 200), (Some(false), 200), (Some(true), 503)] {
+        let served = serve_app(board_and_waiting(counts), "");
+        served.wait_for(|document| document["works"]["dials.2"]["stage"] == "pending");
+        let plain = get(served.address, "/readyz");
+        assert_eq!(plain.status, status, "{counts:?}: {plain:?}");
+        let detailed = get(served.address, "/readyz?detail=true");
+        assert_eq!(detailed.status, status);
+        if status == 200 {
+            assert_eq!(plain.json(), json!({ "status": "ok" }));
+            let pending = &detailed.json()["pending"];
+            assert_eq!((&pending[0]["path"], &pending[0]["counts"]), (&json!("dials.2"), &json!(false)));
+            assert!(
+                pending[0]["message"].as_str().is_some_and(|why| why.contains("waits for node `n`")),
+                "{pending}"
+            );
+        } else {
+            assert_eq!(plain.json()["known"], json!(["dials.2"]));
+        }
+        served.stop();
+    }
+    let served = serve();
+    assert_problem(&get(served.address, "/readyz?detail=perhaps"), 400, "`true` or `false`");
     served.stop();
 }
 
