@@ -2,7 +2,10 @@
 
 use proc_macro::TokenStream;
 use quote::quote;
-use syn::{Data, DeriveInput, Fields, GenericArgument, PathArguments, Type, parse_macro_input};
+use syn::{
+    Attribute, Data, DeriveInput, Expr, ExprLit, Fields, GenericArgument, Lit, PathArguments, Type,
+    parse_macro_input,
+};
 
 /// Finds the children of a Flow: the fields whose type is `WorkRef`, `FlowRef`, or an `Option`, `Vec`, `HashMap` or
 /// `BTreeMap` of them. All other fields are the Flow's own state.
@@ -42,6 +45,22 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             None => Vec::new(),
         },
     };
+    let convention = renamed_by(&input.attrs, "rename_all")?;
+    for field in &fields {
+        let name = field.ident.as_ref().map(|ident| ident.to_string().trim_start_matches("r#").to_owned());
+        let name = name.unwrap_or_default();
+        let other = renamed_by(&field.attrs, "rename")?.filter(|other| *other != name);
+        let by_convention = convention.as_ref().filter(|convention| changes(convention, &name));
+        if other.is_some() || by_convention.is_some() {
+            return Err(syn::Error::new_spanned(
+                field,
+                format!(
+                    "a child is called what its field is called, here `{name}`, in its path and in the state alike: rename the \
+                     field itself, without serde's `rename` or `rename_all`"
+                ),
+            ));
+        }
+    }
     let idents: Vec<_> = fields.iter().filter_map(|field| field.ident.as_ref()).collect();
     let names: Vec<_> =
         idents.iter().map(|ident| ident.to_string().trim_start_matches("r#").to_owned()).collect();
@@ -76,6 +95,50 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
     })
 }
 
+/// What serde's attribute `key` gives as the name to serialise with: `rename = "…"`, or `rename(serialize = "…")`.
+fn renamed_by(attributes: &[Attribute], key: &str) -> syn::Result<Option<String>> {
+    let mut name = None;
+    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
+        attribute.parse_nested_meta(|meta| {
+            let is_it = meta.path.is_ident(key);
+            if meta.input.peek(syn::token::Paren) {
+                return meta.parse_nested_meta(|meta| {
+                    let value: Expr = meta.value()?.parse()?;
+                    if is_it && meta.path.is_ident("serialize") {
+                        name = text_of(&value);
+                    }
+                    Ok(())
+                });
+            }
+            if meta.input.peek(syn::Token![=]) {
+                let value: Expr = meta.value()?.parse()?;
+                if is_it {
+                    name = text_of(&value);
+                }
+            }
+            Ok(())
+        })?;
+    }
+    Ok(name)
+}
+
+fn text_of(value: &Expr) -> Option<String> {
+    match value {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.value()),
+        _ => None,
+    }
+}
+
+/// Whether one of serde's conventions changes the name of a field.
+fn changes(convention: &str, name: &str) -> bool {
+    match convention {
+        "snake_case" => false,
+        "lowercase" => name.chars().any(char::is_uppercase),
+        "camelCase" | "kebab-case" => name.contains('_'),
+        _ => true,
+    }
+}
+
 /// Whether a `WorkRef` or `FlowRef` is anywhere in it.
 fn mentions_children(tokens: proc_macro2::TokenStream) -> bool {
     tokens.into_iter().any(|token| match token {
@@ -87,6 +150,13 @@ fn mentions_children(tokens: proc_macro2::TokenStream) -> bool {
 
 /// Whether the type is a `WorkRef` or `FlowRef`, or a collection of them; by name, since a macro sees no more.
 fn holds_children(ty: &Type) -> bool {
+    // A type that a macro was given comes in a group that is not seen.
+    if let Type::Group(group) = ty {
+        return holds_children(&group.elem);
+    }
+    if let Type::Paren(paren) = ty {
+        return holds_children(&paren.elem);
+    }
     let Type::Path(path) = ty else { return false };
     let Some(last) = path.path.segments.last() else { return false };
     if last.ident == "WorkRef" || last.ident == "FlowRef" {

@@ -296,9 +296,31 @@ impl CommandLine {
 pub(super) fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     let called = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&called).file_name().unwrap_or(&called).to_string_lossy().into_owned();
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut <CommandLine as clap::CommandFactory>::command(), name, &mut text);
-    text
+    completions_as(shell, &name)
+}
+
+fn completions_as(shell: clap_complete::Shell, name: &str) -> Vec<u8> {
+    let generated = |name: &str| {
+        let mut text = Vec::new();
+        let mut command = <CommandLine as clap::CommandFactory>::command();
+        clap_complete::generate(shell, &mut command, name, &mut text);
+        text
+    };
+    if shell != clap_complete::Shell::Bash || name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return generated(name);
+    }
+    // The generator names the parts of its script after the program, in two ways that differ where the name has a hyphen. The script
+    // is made for a plain name, and registered for the program's own.
+    let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let plain = format!("app{plain}");
+    let text = String::from_utf8_lossy(&generated(&plain)).into_owned();
+    let quoted = format!("'{}'", name.replace('\'', "'\\''"));
+    let lines =
+        text.split_inclusive('\n').map(|line| match line.trim_end().strip_suffix(&format!(" {plain}")) {
+            Some(rest) if rest.trim_start().starts_with("complete -F") => format!("{rest} {quoted}\n"),
+            _ => line.to_owned(),
+        });
+    lines.collect::<String>().into_bytes()
 }
 
 pub(super) fn log_level(name: &str) -> Result<log::LevelFilter, &'static str> {
@@ -327,6 +349,26 @@ mod tests {
         assert!(args(&["run", "--open-ui"]).open_ui);
         assert!(!args(&["--open-ui=false"]).open_ui);
         assert!(args(&[]).open_ui);
+    }
+
+    /// Bash itself completes commands and flags of a program, whatever its name.
+    #[test]
+    fn bash_completes_programs_of_any_name() {
+        for name in ["app", "my-app", "my_app.v2"] {
+            let script = String::from_utf8(completions_as(clap_complete::Shell::Bash, name)).unwrap();
+            let test = format!(
+                "{script}\n\
+                 complete -p '{name}' || exit 1\n\
+                 name=$(complete -p '{name}' | sed 's/.*-F \\([^ ]*\\).*/\\1/')\n\
+                 COMP_WORDS=('{name}' statu); COMP_CWORD=1; $name '{name}' statu '{name}'; echo \"${{COMPREPLY[*]}}\"\n\
+                 COMP_WORDS=('{name}' status --wat); COMP_CWORD=2; $name '{name}' --wat status; echo \"${{COMPREPLY[*]}}\"\n"
+            );
+            let output = std::process::Command::new("bash").arg("-c").arg(test).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let said: Vec<_> = said.lines().collect();
+            assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(said[1..], ["status", "--watch"], "{name}: {said:?}");
+        }
     }
 
     #[test]

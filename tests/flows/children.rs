@@ -25,6 +25,35 @@ fn team(members: usize) -> Team {
     Team { members: (0..members).map(|_| WorkRef::default()).collect(), ..Team::default() }
 }
 
+/// A Flow whose children's types come by way of a macro.
+macro_rules! flow_of {
+    ($name:ident, $one:ty, $many:ty) => {
+        #[derive(Default, Serialize, Children)]
+        #[serde(rename_all = "snake_case")]
+        struct $name {
+            one: $one,
+            many: $many,
+        }
+
+        impl Flow for $name {
+            fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+                Ok(())
+            }
+        }
+    };
+}
+
+flow_of!(ByMacro, WorkRef<Probe>, Vec<Option<WorkRef<Probe>>>);
+
+/// Types that a macro was given as `$t:ty` are children as others are.
+#[test]
+fn children_whose_types_come_from_a_macro_are_found() {
+    let app = TestApp::start(|| ByMacro { many: vec![Some(WorkRef::default())], ..ByMacro::default() });
+    let paths: Vec<_> = app.status().works.into_keys().collect();
+    assert_eq!(paths, ["many.0", "one"]);
+    app.stop();
+}
+
 /// One of every kind of child.
 #[derive(Default, Serialize, Children)]
 struct Everything {

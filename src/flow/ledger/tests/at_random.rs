@@ -73,6 +73,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             restart,
             on_error,
             grace: Duration::from_millis(grace),
+            counts_for_readiness: None,
         },
     )
 }
