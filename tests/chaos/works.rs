@@ -777,7 +777,7 @@ impl Notes {
             let contacts = (0..3).map(|n| contacts[(number * 7 + n * 5) as usize % contacts.len()].clone());
             Task::Chore { number, contacts: contacts.collect() }
         };
-        if quiet && work.is_idle() {
+        if quiet && !work.is_running() {
             return;
         }
         loop {
@@ -800,16 +800,6 @@ impl Notes {
         if !quiet {
             work.run(chore(*next + 1));
         }
-    }
-}
-
-trait Idle {
-    fn is_idle(&self) -> bool;
-}
-
-impl Idle for WorkRef<Member> {
-    fn is_idle(&self) -> bool {
-        !self.is_running() && !self.is_pending()
     }
 }
 
@@ -837,7 +827,8 @@ impl Flow for Troupe {
                 cx.wake_in(left);
                 continue;
             }
-            if role == Role::Roam && !work.is_idle() {
+            // One that is pending may wait for a node without a run.
+            if role == Role::Roam && work.is_running() {
                 continue;
             }
             let contacts = contacts.get_or_insert_with(|| {
