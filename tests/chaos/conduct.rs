@@ -282,7 +282,7 @@ impl Conductor {
         for log in std::fs::read_dir(self.stage.run.join("logs")).into_iter().flatten().flatten() {
             let text = log_of(&log.path());
             let is_crash = |line: &&str| {
-                (line.contains("panicked at") && !line.contains("tests/chaos/works.rs"))
+                line.contains("panicked at")
                     || line.contains("has overflowed its stack")
                     || line.contains("memory allocation of")
             };

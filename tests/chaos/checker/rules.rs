@@ -361,7 +361,7 @@ pub(super) fn leak(facts: &Facts<'_>, report: &mut Report) {
         let bounds = [
             ("descriptors", held.descriptors, before.descriptors + 24 + 6 * more),
             ("threads", held.threads, before.threads + 8 + 2 * more),
-            ("bytes of memory", held.memory, before.memory * 3 / 2 + (96 << 20)),
+            ("bytes of memory", held.memory, before.memory * 3 / 2 + (80 << 20)),
             ("files of payloads", held.entries, before.entries + 64),
         ];
         for (what, now, bound) in bounds {
