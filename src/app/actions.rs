@@ -1,5 +1,7 @@
 //! What can be asked of a running App from outside, carried out between reactions as if its Flow had asked.
 
+use std::sync::Arc;
+
 use super::control::AppStage;
 use super::driver::Driver;
 use crate::flow::{Found, Node, Requested, Route, SharedRecord, lock};
@@ -7,7 +9,8 @@ use crate::work::{Input, RunKey};
 
 /// What is to be done with a Work.
 pub(crate) enum Action {
-    Stop,
+    /// Stop it, by whom, until it is started from outside or released by its Flow.
+    Stop(Arc<str>),
     Start,
     Restart,
     /// Run this input once more, whatever became of it before.
@@ -52,19 +55,24 @@ impl Driver {
             let mut record = lock(&record);
             let ledger = &mut record.ledger;
             let result = match action {
-                Action::Stop => {
-                    ledger.stop(now);
+                Action::Stop(by) => {
+                    ledger.hold(by, now);
                     Requested::Unfinished
                 }
                 Action::Start => {
+                    ledger.release();
                     ledger.start(now);
                     Requested::Unfinished
                 }
                 Action::Restart => {
+                    ledger.release();
                     ledger.restart(now);
                     Requested::Unfinished
                 }
-                Action::Rerun(key, input) => ledger.rerun(key, input, now),
+                Action::Rerun(key, input) => {
+                    ledger.release();
+                    ledger.rerun(key, input, now)
+                }
                 Action::Forget(key) => {
                     ledger.forget(key, now);
                     Requested::Unfinished

@@ -49,6 +49,8 @@ pub(crate) struct WorkSnapshot {
     pub(crate) placement: Placement,
     pub(crate) node: Option<Arc<str>>,
     pub(crate) is_up: bool,
+    /// Who keeps it stopped, and since when.
+    pub(crate) held: Option<(Arc<str>, SystemTime)>,
     /// Whether it waits for a node.
     pub(crate) is_unplaced: bool,
     /// Whether the App is not ready while it is pending, if that was said.
@@ -89,6 +91,7 @@ fn look(record: &Record) -> WorkSnapshot {
         placement: record.placement,
         node: ledger.node().cloned(),
         is_up: ledger.is_up(),
+        held: ledger.held().map(|hold| (hold.by.clone(), hold.since)),
         is_unplaced: ledger.is_unplaced(),
         counts_for_readiness: ledger.policy().counts_for_readiness,
         waiting_messages: record.mailbox.depth(),

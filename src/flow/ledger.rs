@@ -87,9 +87,18 @@ pub(crate) struct Ledger {
     node: Option<Arc<str>>,
     /// What it waits for while there is no place for it.
     waits_for: Option<Box<str>>,
+    /// Who has stopped the Work from outside of its Flow, so that it stays as it is until that is lifted.
+    hold: Option<Hold>,
     /// Whether the App is ending: outcomes stay as they are and nothing starts any more.
     ending: bool,
     actions: Vec<Action>,
+}
+
+/// A stop by an operator, which holds against whatever the Flow asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hold {
+    pub(crate) by: Arc<str>,
+    pub(crate) since: SystemTime,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,6 +180,7 @@ impl Ledger {
             tries: None,
             node: None,
             waits_for: None,
+            hold: None,
             ending: false,
             actions: Vec::new(),
         }
@@ -191,11 +201,14 @@ impl Ledger {
             Stage::Pending | Stage::Running | Stage::Failed => false,
             Stage::Succeeded => !self.policy.cache_calls && self.is_idle(),
         };
+        // A later reaction asks again, when it is not held any more.
+        let wanted = wanted && self.hold.is_none();
         if wanted && !self.enqueue(key, input, now) { Requested::Full } else { result }
     }
 
     pub(crate) fn rerun(&mut self, key: RunKey, input: Input, now: Moment) -> Requested {
         match self.run_status(key).stage {
+            _ if self.hold.is_some() => Requested::Unfinished,
             Stage::Pending | Stage::Running => Requested::Unfinished,
             _ if self.enqueue(key, input, now) => Requested::Unfinished,
             _ => Requested::Full,
@@ -216,7 +229,26 @@ impl Ledger {
         self.runs.retain(|_, status| !matches!(status.stage, Stage::Failed | Stage::Stopped));
     }
 
+    /// Stops the Work, and keeps it stopped until [`release`](Self::release).
+    pub(crate) fn hold(&mut self, by: Arc<str>, now: Moment) {
+        self.stop(now);
+        self.hold = Some(Hold { by, since: now.wall });
+    }
+
+    /// Who keeps the Work stopped, if somebody does.
+    pub(crate) fn held(&self) -> Option<&Hold> {
+        self.hold.as_ref()
+    }
+
+    /// Has the Work do again what its Flow asks.
+    pub(crate) fn release(&mut self) {
+        self.hold = None;
+    }
+
     pub(crate) fn start(&mut self, now: Moment) {
+        if self.hold.is_some() {
+            return;
+        }
         match &mut self.life {
             Life::Down => self.launch(now),
             Life::Stopping { next, .. } => *next = Next::Relaunch { at: now.at },
@@ -314,6 +346,9 @@ impl Ledger {
 
     /// Ends the incarnation and starts the next one from the last published state.
     pub(crate) fn restart(&mut self, now: Moment) {
+        if self.hold.is_some() {
+            return;
+        }
         match &mut self.life {
             Life::Down => self.launch(now),
             Life::Up => self.stop_for(Next::Relaunch { at: now.at }, now),

@@ -129,7 +129,8 @@ impl<W: Work> WorkRef<W> {
         });
     }
 
-    /// Starts the Work if it is stopped or has failed, without a run.
+    /// Starts the Work if it is stopped or has failed, without a run. One that an operator has stopped stays so; see
+    /// [`release`](Self::release).
     pub fn start(&self) {
         self.timed("start", |ledger, now| ledger.start(now));
     }
@@ -138,6 +139,23 @@ impl<W: Work> WorkRef<W> {
     /// refused. A later `run` with an input that has not succeeded, or [`start`](Self::start), starts it again.
     pub fn stop(&self) {
         self.timed("stop", |ledger, now| ledger.stop(now));
+    }
+
+    /// Lifts the stop of an operator, who has stopped the Work by a command, over HTTP or on the page, and starts the Work. Until
+    /// then, or until an operator starts it, [`run`](Self::run), [`start`](Self::start), [`rerun`](Self::rerun) and
+    /// [`restart_now`](Self::restart_now) do nothing.
+    pub fn release(&self) {
+        self.timed("release", |ledger, now| {
+            if ledger.held().is_some() {
+                ledger.release();
+                ledger.start(now);
+            }
+        });
+    }
+
+    /// Whether an operator has stopped the Work, so that it stays stopped whatever its Flow asks.
+    pub fn is_held(&self) -> bool {
+        self.read(|ledger| ledger.held().is_some())
     }
 
     /// Ends this incarnation and starts another from the last published state; a run under way starts again.

@@ -15,7 +15,11 @@ use super::problem::{OfActions, OfQuestions, Problem};
 use super::query::query;
 use super::read::{Answer, fresh};
 use crate::app::{Action, Control, NoAnswer, NotDone};
+use crate::printable::one_line;
 use crate::work::{DEFAULT_ASK_DEADLINE, Input, RunKey, Unanswered};
+
+/// The longest name of who stops a Work that is shown, in characters.
+const LONGEST_NAME: usize = 100;
 
 fn accepted() -> HttpResponse {
     HttpResponse::Accepted()
@@ -34,13 +38,34 @@ async fn perform(control: &Control, path: &str, action: Action) -> Answer {
     }
 }
 
-/// Stops a Work, until it is started or its Flow asks for a run.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StopQuery {
+    /// Who stops it, to be shown; the client's address by default.
+    #[param(example = "alice@machine-0", max_length = 100, nullable = false)]
+    by: Option<String>,
+}
+
+/// Stops a Work until it is started over the API, or its Flow releases it. What its Flow asks of it until then does not start it.
 #[utoipa::path(post, path = "/api/v1/works/{path}/stop", tag = "actions",
-    params(("path" = String, Path, description = "the path of the Work", example = "train")),
+    params(("path" = String, Path, description = "the path of the Work", example = "train"), StopQuery),
     responses((status = 202, description = "it will be stopped", body = Accepted), OfActions),
 )]
-pub(super) async fn stop(control: web::Data<Control>, path: web::Path<String>) -> Answer {
-    perform(&control, &path, Action::Stop).await
+pub(super) async fn stop(
+    request: HttpRequest,
+    control: web::Data<Control>,
+    path: web::Path<String>,
+) -> Answer {
+    let StopQuery { by } = query(&request)?;
+    if by.as_ref().is_some_and(|by| by.chars().count() > LONGEST_NAME) {
+        return Err(Problem::bad_request(format!("`by` is longer than {LONGEST_NAME} characters")));
+    }
+    let by = by.filter(|by| !by.trim().is_empty()).unwrap_or_else(|| match request.peer_addr() {
+        Some(peer) => format!("a client at {}", peer.ip()),
+        None => "a client".to_owned(),
+    });
+    perform(&control, &path, Action::Stop(one_line(&by).into())).await
 }
 
 /// Starts a Work that was stopped or has failed, without a run.

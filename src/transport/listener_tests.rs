@@ -31,7 +31,7 @@ async fn those_who_never_prove_themselves_keep_nobody_out() {
         assert!(end.is_err() || matches!(end, Ok(0)), "it is closed: {end:?}");
     }
     for stranger in waiting {
-        let preface = [&b"FLOWRITE"[..], &[0, 1, 0], &[7; 32]].concat();
+        let preface = [&b"FLOWRITE"[..], &handshake::VERSION.to_be_bytes(), &[0], &[7; 32]].concat();
         stranger.write_all(&preface).await.expect("it may go on");
         let mut answer = [0; 44];
         stranger.read_exact(&mut answer).await.expect("it is answered");

@@ -16,6 +16,7 @@ tests![
     runs_are_listed_with_their_inputs_and_errors,
     a_message_is_answered,
     a_work_is_stopped_restarted_and_run_again,
+    work_stopped_by_command_stays_stopped_until_started,
     a_run_that_fails_is_the_failure_of_the_command,
     the_log_of_a_work_is_shown_and_followed,
     watching_ends_with_the_app,
@@ -164,6 +165,29 @@ fn a_work_is_stopped_restarted_and_run_again() {
     assert_eq!(app.shown(&["state", "adder.total"]), "14\n");
     let shown = app.shown(&["rerun", "adder", "1", "--no-wait", "--json"]);
     assert_eq!(serde_json::from_str::<Json>(&shown).unwrap(), json!({ "accepted": true }));
+}
+
+/// A Flow that asks for a run in each reaction does not undo a stop by command, which ends and is shown.
+fn work_stopped_by_command_stays_stopped_until_started() {
+    let mut process = Process::start("service", &["--port", "0"]);
+    let app = App { url: process.address().to_string(), process, program: "service" };
+    while app.json(&["status"])["works"]["first"]["stage"] != "running" {
+        std::thread::yield_now();
+    }
+    assert!(app.shown(&["stop", "first"]).contains("first has stopped"));
+    // Its Flow reacts to this as well.
+    assert!(app.shown(&["restart", "second"]).contains("second has been restarted"));
+    let status = app.shown(&["status"]);
+    let first = status.lines().find(|line| line.starts_with("first")).expect("it is listed");
+    assert!(
+        first.contains("stopped") && first.contains("stopped by ") && first.contains("until `start`"),
+        "{status}"
+    );
+    assert!(app.shown(&["start", "first"]).contains("first has been started"));
+    while app.json(&["status"])["works"]["first"]["stage"] != "running" {
+        std::thread::yield_now();
+    }
+    assert!(app.json(&["status"])["works"]["first"]["held"].is_null());
 }
 
 fn a_run_that_fails_is_the_failure_of_the_command() {

@@ -12,6 +12,7 @@ use super::error::ClientError;
 use super::model::{RunView, WorkView};
 use super::show::as_json;
 use super::table::{colours, span};
+use crate::cli::node::machine_name;
 use crate::printable::{lines, one_line};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -30,7 +31,8 @@ pub(super) fn stop(args: &StopArgs) -> Result<(), ClientError> {
     let events = api.events()?;
     match &args.work {
         Some(work) => {
-            let accepted = api.post_work(work, "/stop", None, LIMIT)?;
+            let by = super::api::escape(&operator());
+            let accepted = api.post_work(work, &format!("/stop?by={by}"), None, LIMIT)?;
             let up = |api: &Api| api.of_work::<WorkView>(work, "").map(|view| (!view.is_up).then_some(()));
             finish(
                 &args.act,
@@ -57,6 +59,23 @@ pub(super) fn stop(args: &StopArgs) -> Result<(), ClientError> {
             finish(&args.act, &accepted, &api, events, "stopping the App", "the App has stopped", over)
         }
     }
+}
+
+/// Who gives the command, as others know them.
+fn operator() -> String {
+    let user =
+        std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".to_owned());
+    format!("{user}@{}", machine_name())
+}
+
+pub(super) fn start(args: &RestartArgs) -> Result<(), ClientError> {
+    let api = Api::new(&args.act.target)?;
+    let events = api.events()?;
+    let work = &args.work;
+    let accepted = api.post_work(work, "/start", None, LIMIT)?;
+    let up = |api: &Api| api.of_work::<WorkView>(work, "").map(|view| view.is_up.then_some(()));
+    let (doing, told) = (format!("starting {work}"), format!("{work} has been started"));
+    finish(&args.act, &accepted, &api, events, &doing, &told, up)
 }
 
 pub(super) fn restart(args: &RestartArgs) -> Result<(), ClientError> {

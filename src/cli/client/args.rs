@@ -23,8 +23,10 @@ pub(in crate::cli) enum Client {
     Logs(LogsArgs),
     /// Send a message to a Work and show its answer
     Ask(AskArgs),
-    /// Stop a Work, or the whole App
+    /// Stop a Work until `start`, whatever its Flow asks, or the whole App
     Stop(StopArgs),
+    /// Start a Work that was stopped or has failed; what its Flow asks of it counts again
+    Start(RestartArgs),
     /// Stop a Work and start it again
     Restart(RestartArgs),
     /// Run a Work with an input, whether that has been run before or not

@@ -46,6 +46,7 @@ pub(super) fn run(command: &Client, program: &'static str) -> ExitCode {
         Client::Logs(args) => logs::logs(args),
         Client::Ask(args) => act::ask(args),
         Client::Stop(args) => act::stop(args),
+        Client::Start(args) => act::start(args),
         Client::Restart(args) => act::restart(args),
         Client::Rerun(args) => act::rerun(args),
         Client::Top(target) => top::top(target),

@@ -46,9 +46,18 @@ pub(super) struct WorkView {
     pub(super) placement: Json,
     pub(super) node: Option<String>,
     pub(super) is_up: bool,
+    pub(super) held: Option<Held>,
     pub(super) mailbox: Mailbox,
     pub(super) runs: Counts,
     pub(super) restarts: u64,
+}
+
+/// Who has stopped a Work, and when.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Held {
+    pub(super) by: String,
+    pub(super) since: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -106,6 +106,10 @@ pub(super) fn mailbox(work: &WorkView) -> String {
 }
 
 pub(super) fn why(work: &WorkView) -> String {
+    if let Some(held) = &work.held {
+        let ago = seconds_between(held.since.as_deref(), None).map(|ago| format!(" {} ago", span(ago)));
+        return format!("stopped by {}{}, until `start`", held.by, ago.unwrap_or_default());
+    }
     let reason = work.reason.as_deref().unwrap_or_default().replace('_', " ");
     match (&work.message, work.restarts) {
         (Some(message), _) if reason.is_empty() => message.clone(),

@@ -69,7 +69,7 @@ impl Ledger {
     }
 
     pub(super) fn launch(&mut self, now: Moment) {
-        if self.ending {
+        if self.ending || self.hold.is_some() {
             self.life = Life::Down;
             return;
         }

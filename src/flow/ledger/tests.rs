@@ -31,6 +31,30 @@ fn runs(actions: &[Action]) -> Vec<u64> {
         .collect()
 }
 
+/// A stop by an operator holds against all that a Flow asks, until it is lifted.
+#[test]
+fn held_work_starts_only_when_released() {
+    let mut ledger = Ledger::new(Policy::shared());
+    let (key, bytes) = Input::new(&1_u32).unwrap();
+    ledger.start(at(0));
+    ledger.hold("alice".into(), at(1));
+    ledger.report(Report::Stopped { failure: None }, at(2));
+    ledger.take_actions();
+    for asks in 0..4 {
+        match asks {
+            0 => drop(ledger.request(key, bytes.clone(), at(3))),
+            1 => drop(ledger.rerun(key, bytes.clone(), at(3))),
+            2 => ledger.start(at(3)),
+            _ => ledger.restart(at(3)),
+        }
+        assert!(!ledger.is_up() && ledger.take_actions().is_empty(), "{asks}");
+    }
+    assert_eq!(ledger.held().map(|hold| &*hold.by), Some("alice"));
+    ledger.release();
+    ledger.request(key, bytes, at(4));
+    assert!(ledger.is_up() && ledger.take_actions().iter().any(|action| matches!(action, Action::Launch)));
+}
+
 #[test]
 fn a_deadline_that_passes_while_the_work_stops_is_no_deadline_any_more() {
     let mut ledger =

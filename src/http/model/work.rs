@@ -33,6 +33,8 @@ pub(in crate::http) struct WorkView {
     pub(in crate::http) node: Option<String>,
     /// Whether messages reach it.
     pub(in crate::http) is_up: bool,
+    /// Who has stopped it from outside: it stays so until it is started from outside, or its Flow releases it.
+    pub(in crate::http) held: Option<HeldView>,
     pub(in crate::http) mailbox: MailboxView,
     pub(in crate::http) runs: RunCounts,
     /// How often it was started anew.
@@ -42,6 +44,15 @@ pub(in crate::http) struct WorkView {
     /// The messages that it can be asked with.
     #[schema(example = json!(["Predict"]))]
     pub(in crate::http) messages: Vec<String>,
+}
+
+/// A stop by an operator.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct HeldView {
+    #[schema(example = "alice@machine-0")]
+    pub(in crate::http) by: String,
+    #[schema(format = DateTime)]
+    pub(in crate::http) since: String,
 }
 
 /// The messages that wait.
@@ -132,6 +143,7 @@ pub(in crate::http) fn work_view(work: &WorkSnapshot) -> WorkView {
         placement: work.placement.to_string(),
         node: work.node.as_ref().map(|node| node.to_string()),
         is_up: work.is_up,
+        held: work.held.as_ref().map(|(by, since)| HeldView { by: by.to_string(), since: time(*since) }),
         mailbox: MailboxView {
             waiting: work.waiting_messages as u64,
             capacity: work.capacity as u64,

@@ -24,7 +24,7 @@ async function told(what, name, action) {
 }
 
 const named = (path) => path || "the Work";
-export const stop = (path) => told("is asked to stop", named(path), () => post(workUrl(path, "/stop")));
+export const stop = (path) => told("is asked to stop", named(path), () => post(workUrl(path, "/stop?by=the%20page")));
 export const start = (path) => told("is started", named(path), () => post(workUrl(path, "/start")));
 export const restart = (path) => told("is restarted", named(path), () => post(workUrl(path, "/restart")));
 export const rerun = (path, run) => told(`run ${run} runs again`, named(path), () => post(workUrl(path, "/rerun"), { run }));

@@ -55,9 +55,10 @@ export class WorkPanel {
     setIcon(this.icon, work.stage);
     const since = work.since && work.stage !== "not_started" ? ` · ${["running", "pending"].includes(work.stage) ? "for " : ""}${span((now() - Date.parse(work.since)) / 1000)}${["running", "pending"].includes(work.stage) ? "" : " ago"}` : "";
     text(this.stage, `${stageName(work.stage)}${work.reason ? ` (${reasonName(work.reason)})` : ""}`);
-    text(this.facts, `${typeName(work.type)} · ${work.node ? `on ${work.node}` : "on no node"}${work.placement && work.placement !== work.node ? `, ${work.placement}` : ""}${since}`);
+    const held = work.held ? ` · stopped by ${work.held.by} ${span((now() - Date.parse(work.held.since)) / 1000)} ago, until it is started` : "";
+    text(this.facts, `${typeName(work.type)} · ${work.node ? `on ${work.node}` : "on no node"}${work.placement && work.placement !== work.node ? `, ${work.placement}` : ""}${since}${held}`);
     hide(this.stop, !work.is_up);
-    hide(this.start, work.is_up || work.stage === "running");
+    hide(this.start, (work.is_up || work.stage === "running") && !work.held);
     hide(this.error, !work.message || work.stage === "running" || work.stage === "succeeded");
     text(this.reason, work.stage === "pending" ? "waits" : reasonName(work.reason) || "error");
     attr(this.error, "data-stage", work.stage);

@@ -1,14 +1,17 @@
 //! What can be asked of a running App, and of its Works.
 
+use flowright::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::{Turn, assert_problem, serve};
+use super::{Dial, Turn, assert_problem, serve, serve_flow};
 use crate::support::*;
 
 crate::tests![
     a_work_is_asked_with_json,
     a_question_without_an_answer_says_why,
     works_are_stopped_started_and_restarted,
+    stop_of_an_operator_holds_against_its_flow,
+    flow_releases_what_an_operator_has_stopped,
     runs_are_told_and_asked_for_again,
     the_app_is_stopped_with_a_word,
 ];
@@ -44,6 +47,66 @@ fn a_question_without_an_answer_says_why() {
     assert_problem(&ask("dials.0/messages/Break", "null"), 502, "failed while it handled");
     served.wait_for(|document| document["works"]["dials.0"]["stage"] == "failed");
     assert_problem(&ask("dials.0/messages/Turn", "8"), 409, "has failed");
+    served.stop();
+}
+
+/// Asks for a run in each reaction, as Flows do; with `lifts` it does not bear a stop from outside.
+#[derive(Default, Serialize, Children)]
+struct Stubborn {
+    dial: WorkRef<Dial>,
+    beat: WorkRef<Dial>,
+    lifts: bool,
+    lifted: u32,
+}
+
+impl Flow for Stubborn {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        self.dial.run(self.beat.value);
+        self.dial.start();
+        if self.lifts && self.dial.is_held() {
+            self.lifted += 1;
+            self.dial.release();
+        }
+        Ok(())
+    }
+}
+
+/// However often the Flow asks for runs, what an operator has stopped stays so until an operator starts it; who and when are shown.
+fn stop_of_an_operator_holds_against_its_flow() {
+    let served = serve_flow(Stubborn::default);
+    let dial = |document: &Json| document["works"]["dial"].clone();
+    served.wait_for(|document| dial(document)["stage"] == "succeeded");
+    served.act("/api/v1/works/dial/stop?by=alice%1b", "");
+    let held = dial(&served.wait_for(|document| dial(document)["is_up"] == false));
+    assert_eq!(held["held"]["by"], "alice\\u{1b}");
+    assert!(held["held"]["since"].is_string(), "{held}");
+    // New inputs, and messages to others: the Flow reacts, and asks in vain.
+    for value in 10..20 {
+        assert_eq!(post(served.address, "/api/v1/works/beat/messages/Turn", &value.to_string()).status, 200);
+        served.wait_for(|document| document["state"]["beat"]["value"] == value);
+        assert_eq!(dial(&served.get("/api/v1/status"))["is_up"], false);
+    }
+    served.act("/api/v1/works/dial/start", "");
+    // The last input was asked for in vain until now.
+    served.wait_for(|document| document["state"]["dial"]["value"] == 19 && dial(document)["held"].is_null());
+    served.act("/api/v1/works/dial/stop", "");
+    let held = dial(&served.wait_for(|document| dial(document)["is_up"] == false));
+    assert_eq!(held["held"]["by"], "a client at 127.0.0.1");
+    served.act("/api/v1/works/dial/restart", "");
+    served.wait_for(|document| dial(document)["is_up"] == true && dial(document)["held"].is_null());
+    let long = format!("/api/v1/works/dial/stop?by={}", "x".repeat(101));
+    assert_problem(&post(served.address, &long, ""), 400, "100");
+    served.stop();
+}
+
+/// The Flow can lift the stop of an operator, by the method that says so.
+fn flow_releases_what_an_operator_has_stopped() {
+    let served = serve_flow(|| Stubborn { lifts: true, ..Stubborn::default() });
+    served.wait_for(|document| document["works"]["dial"]["stage"] == "succeeded");
+    served.act("/api/v1/works/dial/stop", "");
+    let document = served
+        .wait_for(|document| document["state"]["lifted"] == 1 && document["works"]["dial"]["is_up"] == true);
+    assert!(document["works"]["dial"]["held"].is_null(), "{document}");
     served.stop();
 }
 

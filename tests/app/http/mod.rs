@@ -125,6 +125,15 @@ pub(crate) fn serve_app(app: App, headers: &str) -> Served {
     Served { runtime, app, address }
 }
 
+/// Serves any Flow on a free port.
+pub(crate) fn serve_flow<F: Flow>(make: impl FnOnce() -> F + Send + 'static) -> Served {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let app = App::new(make).serve("127.0.0.1:0".parse().unwrap());
+    let app = runtime.block_on(app.spawn()).unwrap();
+    let address = app.address().unwrap();
+    Served { runtime, app, address }
+}
+
 impl Served {
     pub(crate) fn turn(&self, value: u32) {
         self.runtime.block_on(async {
