@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::ledger::{Ledger, Moment};
 use crate::id::{ActorPath, AppId, FlowId, WorkId};
 use crate::payload::Holds;
-use crate::state::{StateError, Value};
+use crate::state::{Patch, StateError, Tracker, Value};
 use crate::trace::Cause;
+use crate::wire;
 use crate::work::{
     Abort, AnyMailbox, Doorbell, Ingredients, Mailbox, Outbox, Placement, Resources, Work, WorkKind,
 };
@@ -39,6 +40,9 @@ pub(crate) struct Record {
     /// Whether the `WorkRef` still shows an older state.
     pub(crate) stale: bool,
     max_state_bytes: usize,
+    /// What the state takes at most, as far as that is known: it is measured when what came from another process could have
+    /// made it too large.
+    size_bound: usize,
     life: Option<(Arc<Outbox>, Arc<Abort>)>,
     /// What has led to what was told last, until the driver takes it.
     pub(crate) cause: Cause,
@@ -84,6 +88,7 @@ impl Record {
             version: 1,
             stale: false,
             max_state_bytes,
+            size_bound: usize::MAX,
             life: None,
             cause: Cause::default(),
         }
@@ -133,7 +138,7 @@ impl Record {
         self.cause = news.cause;
         let mut changed = !news.reports.is_empty();
         if let Some(patch) = news.patch {
-            self.state.apply(patch)?;
+            self.apply(patch, news.foreign_bytes)?;
             self.version += 1;
             self.stale = true;
             changed = true;
@@ -148,6 +153,27 @@ impl Record {
         Ok(changed)
     }
 
+    /// Changes the state. A Work in this process has held its own patches against the limit; those of another process, of
+    /// which `foreign_bytes` tells the length, are held against it here.
+    fn apply(&mut self, patch: Patch, foreign_bytes: usize) -> Result<(), StateError> {
+        if foreign_bytes == 0 {
+            self.size_bound = usize::MAX;
+            return self.state.apply(patch);
+        }
+        let bound = self.size_bound.saturating_add(foreign_bytes);
+        if bound <= self.max_state_bytes {
+            self.size_bound = bound;
+            return self.state.apply(patch);
+        }
+        // The state stays as it was where this is too large, for the next incarnation.
+        let mut next = self.state.clone();
+        next.apply(patch)?;
+        Tracker::new(self.max_state_bytes).update(&next)?;
+        self.size_bound = wire::length(&next);
+        self.state = next;
+        Ok(())
+    }
+
     pub(crate) fn mailbox_of<W: Work>(&self) -> Option<Arc<Mailbox<W>>> {
         let mailbox: Arc<dyn Any + Send + Sync> = self.mailbox.clone().into_any();
         mailbox.downcast().ok()
@@ -156,4 +182,73 @@ impl Record {
 
 pub(crate) fn lock(record: &SharedRecord) -> MutexGuard<'_, Record> {
     record.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::flow::policy::Policy;
+    use crate::work::WorkContext;
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct Pages {
+        texts: Vec<String>,
+    }
+
+    impl Work for Pages {
+        type Input = ();
+
+        async fn run(&mut self, (): (), _: &mut WorkContext<Self>) -> crate::error::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn pages(many: usize) -> Pages {
+        Pages { texts: vec!["a page of twenty b..".to_owned(); many] }
+    }
+
+    /// Patches that come from another process may make the state as large as the limit, and no larger; one that would is
+    /// an error that names the field, and leaves the state as it was.
+    #[test]
+    fn foreign_state_beyond_the_limit_is_refused() {
+        const LIMIT: usize = 10_000;
+        let place = Place {
+            id: WorkId(1),
+            app: AppId::NONE,
+            path: ActorPath::root(),
+            owner: FlowId(1),
+            owner_path: ActorPath::root(),
+            max_state_bytes: LIMIT,
+        };
+        let mut tracker = Tracker::new(usize::MAX);
+        tracker.update(&pages(0)).unwrap();
+        let ledger = Ledger::new(Arc::new(Policy::default()));
+        let state = tracker.value().clone();
+        let (placement, needs) = (Placement::Process, Resources::default());
+        let mut record = Record::new::<Pages>(place, placement, needs, ledger, 1, state, Holds::default());
+        let outbox = record.incarnation(&Arc::default()).outbox;
+        let now = Moment { at: Duration::ZERO, wall: SystemTime::UNIX_EPOCH };
+        let mut most = 0;
+        for many in (1..2000).step_by(7) {
+            let before = record.state.clone();
+            let patch = tracker.update(&pages(many)).unwrap();
+            outbox.news(patch, None, Vec::new(), Cause::default());
+            match record.take_news(now) {
+                Ok(changed) => assert!(changed && record.state == *tracker.value()),
+                Err(error) => {
+                    let said = error.to_string();
+                    assert!(said.contains("too large") && said.contains("texts"), "{said}");
+                    assert_eq!(record.state, before);
+                    break;
+                }
+            }
+            most = many;
+        }
+        let size = wire::length(&pages(most));
+        assert!((LIMIT - 200..=LIMIT).contains(&size), "{size} bytes were the most that was taken");
+    }
 }

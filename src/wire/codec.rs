@@ -64,6 +64,28 @@ pub(crate) fn encode_to<T: Serialize + ?Sized>(value: &T, out: &mut dyn io::Writ
     rmp_serde::encode::write_named(&mut { out }, value).map_err(encode_error::<T>)
 }
 
+/// Length of the value as [`encode`] encodes it; the largest number for a value that does not serialise.
+pub(crate) fn length<T: Serialize + ?Sized>(value: &T) -> usize {
+    struct Count(usize);
+
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let mut count = Count(0);
+    match encode_to(value, &mut count) {
+        Ok(()) => count.0,
+        Err(_) => usize::MAX,
+    }
+}
+
 /// The value that [`encode_to`] has written, read piece by piece.
 pub(crate) fn decode_from<T: DeserializeOwned>(input: &mut dyn io::Read) -> Result<T, CodecError> {
     let mut input = Measured::new(input);

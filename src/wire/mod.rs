@@ -10,5 +10,5 @@ mod depth;
 mod frame;
 
 pub use codec::CodecError;
-pub(crate) use codec::{decode, decode_from, digest, encode, encode_into, encode_to, with_buffer};
+pub(crate) use codec::{decode, decode_from, digest, encode, encode_into, encode_to, length, with_buffer};
 pub(crate) use frame::{Frame, FrameError, put_data};

@@ -18,6 +18,7 @@ use crate::id::WorkId;
 use crate::payload::Holds;
 use crate::state::Patch;
 use crate::trace::Cause;
+use crate::wire;
 
 /// Something that happened to an incarnation.
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,6 +75,8 @@ pub(crate) struct News {
     pub(crate) reports: Vec<Report>,
     /// What has led to the last of it.
     pub(crate) cause: Cause,
+    /// Encoded length of the patches that came from another process: they make the state larger by that at most.
+    pub(crate) foreign_bytes: usize,
     /// How many states were published, and how many of them no one will see since a newer one came first.
     pub(crate) published: u32,
     pub(crate) conflated: u32,
@@ -117,7 +120,9 @@ impl Outbox {
         reports: Vec<Report>,
         cause: Cause,
     ) {
+        let length = patch.as_ref().map_or(0, wire::length);
         self.write(|news| {
+            news.foreign_bytes = news.foreign_bytes.saturating_add(length);
             if patch.is_some() {
                 news.published += 1;
                 news.conflated += u32::from(news.patch.is_some());
