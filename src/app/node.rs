@@ -1,9 +1,6 @@
 //! A process that hosts Works for an App whose Flows are elsewhere.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::Arc;
 
 use actix_rt::{Arbiter, System};
@@ -14,7 +11,7 @@ use super::hosts::spawner;
 use super::launch::App;
 use crate::payload::{configure, never_wait_here};
 use crate::recorder;
-use crate::remote::{Farewell, NodeOptions, run_node};
+use crate::remote::{Farewell, NodeOptions, run_node, tidy_up};
 use crate::transport::Endpoint;
 use crate::work::Resources;
 
@@ -60,18 +57,6 @@ pub(crate) fn run_as_node(
         Ok(Farewell::Over(why)) => Ok(Some(why)),
         Ok(Farewell::Left) => Ok(None),
         Err(error) => Err(AppError::Node(error.to_string())),
-    }
-}
-
-/// Removes what a head has left behind that was killed: the last of its processes finds the directory empty.
-fn tidy_up(socket: &Path) {
-    let gone = UnixStream::connect(socket).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
-    if gone {
-        // Another of its processes may do the same.
-        let _ = std::fs::remove_file(socket);
-    }
-    if let Some(directory) = socket.parent().filter(|_| !socket.exists()) {
-        let _ = std::fs::remove_dir(directory);
     }
 }
 

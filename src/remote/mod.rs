@@ -24,6 +24,7 @@ mod pulls;
 mod references;
 mod routing;
 mod session;
+mod socket_directory;
 mod traffic;
 mod vitals;
 
@@ -35,5 +36,6 @@ pub(crate) use self::node::{Farewell, NodeOptions, run_node};
 pub(crate) use self::process::ProcessCommand;
 pub(crate) use self::protocol::Program;
 pub(crate) use self::session::{SessionSettings, Traffic};
+pub(crate) use self::socket_directory::tidy_up;
 pub use self::vitals::NodeLoad;
 pub(crate) use self::vitals::Vitals;

@@ -7,7 +7,6 @@
 //! - The process ends when its Work is over, and when the head does.
 
 use std::collections::HashMap;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -21,6 +20,9 @@ use tokio::time::timeout;
 
 use super::head::Head;
 use super::printed::{Printed, copy};
+use super::process_id::is_stopped;
+use super::socket_directory::{self, token_file};
+use crate::descriptors;
 use crate::id::{ActorPath, AppId, unique};
 use crate::transport::{Endpoint, Listener, TOKEN_VARIABLE, TransportError};
 use crate::work::{Commands, Failure, Ingredients, Outbox, Place, Reason, Report};
@@ -188,12 +190,9 @@ impl Processes {
 
     async fn socket(&self, head: &Arc<Head>) -> Result<&Path, TransportError> {
         let socket = self.socket.get_or_try_init(async || {
-            let directory = std::env::temp_dir().join(format!("flowright-{:016x}", unique()));
-            std::fs::DirBuilder::new()
-                .mode(0o700)
-                .create(&directory)
-                .map_err(|source| TransportError::directory(&directory, source))?;
-            let socket = directory.join("head.sock");
+            let socket = socket_directory::make()
+                .await
+                .map_err(|(directory, source)| TransportError::directory(&directory, source))?;
             let endpoint = Endpoint::Unix(socket.clone());
             let bridge = &head.bridge;
             if let Some(token) = bridge.security().token() {
@@ -206,11 +205,6 @@ impl Processes {
         });
         socket.await.map(PathBuf::as_path)
     }
-}
-
-/// Where the processes of Works find the token: it is not in their environment, which programs that they start inherit.
-fn token_file(socket: &Path) -> PathBuf {
-    socket.with_file_name("token")
 }
 
 /// Reports the death of the Work once both are known: how the process ended, and what was on it.
@@ -260,7 +254,10 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, kill
     });
     let mut child = match child {
         Ok(child) => child,
-        Err(error) => return head.processes.ended(&name, format!("could not be started: {error}")),
+        Err(error) => {
+            let hint = descriptors::hint(&error);
+            return head.processes.ended(&name, format!("could not be started: {error}{hint}"));
+        }
     };
     let node: Arc<str> = Arc::from(head.bridge.me().name.as_str());
     let said = |level, target| Printed { level, app, work: path.clone(), node: node.clone(), target };
@@ -270,7 +267,9 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, kill
     let (status, by_force) = tokio::select! {
         status = child.wait() => (status, false),
         () = kill.notified() => {
-            match timeout(ORDERLY, child.wait()).await {
+            // One that is stopped does not end by itself, however long that is waited for.
+            let patience = if child.id().is_some_and(is_stopped) { Duration::ZERO } else { ORDERLY };
+            match timeout(patience, child.wait()).await {
                 Ok(status) => (status, false),
                 Err(_) => match child.kill().await {
                     Ok(()) => (child.wait().await, true),

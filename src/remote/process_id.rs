@@ -55,6 +55,11 @@ fn machine() -> Option<&'static String> {
     machine.as_ref()
 }
 
+/// Whether the process was stopped by a signal (SIGSTOP, SIGTSTP), or by a debugger.
+pub(super) fn is_stopped(pid: u32) -> bool {
+    Stat::of(pid).is_some_and(|stat| matches!(stat.state, 'T' | 't'))
+}
+
 /// What `/proc/PID/stat` says of a process.
 struct Stat {
     state: char,
@@ -108,6 +113,23 @@ mod tests {
         }
         child.wait().unwrap();
         assert!(id.has_ended());
+    }
+
+    /// A process that was stopped is told from one that runs.
+    #[test]
+    fn stopped_child_is_stopped() {
+        let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
+        assert!(!is_stopped(child.id()));
+        let pid = Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        let limit = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !is_stopped(child.id()) {
+            assert!(std::time::Instant::now() < limit, "it is not seen to have stopped");
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!is_stopped(child.id()));
     }
 
     /// An id says nothing about a process of another machine, or of another PID namespace of this one.

@@ -24,6 +24,8 @@ crate::tests![
     a_program_that_cannot_be_started_says_why,
     a_process_ends_with_its_work,
     a_process_ends_with_its_head,
+    nothing_is_left_in_the_temporary_directory_by_a_killed_head,
+    directory_of_a_head_killed_with_its_processes_goes_with_the_next,
 ];
 
 /// `a` serves in a process of its own, `b` in this one.
@@ -185,4 +187,59 @@ fn a_process_ends_with_its_head() {
     let process = child_of(&head);
     head.signal("KILL");
     until_gone(process);
+}
+
+/// A head with a token and a process for `a`, whose temporary directory this is.
+fn head_in(directory: &std::path::Path) -> Process {
+    let mut command = program("suite");
+    command.args(["--open-ui=false", "--without-server", "--listen", "127.0.0.1:0", "--place", "a=process"]);
+    command.env("TMPDIR", directory).env_remove("XDG_RUNTIME_DIR");
+    let mut head = Process::start(command);
+    head.expect("it serves");
+    head
+}
+
+/// The directories in it that are for sockets.
+fn left_in(directory: &std::path::Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).expect("it is there").flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with("flowright-") && name.len() == "flowright-".len() + 16).collect()
+}
+
+fn temporary(name: &str) -> std::path::PathBuf {
+    let directory = std::env::temp_dir().join(format!("fr-{name}-{}", std::process::id()));
+    std::fs::create_dir(&directory).expect("it is new");
+    directory
+}
+
+/// The process that is left removes the sockets and the token of its head.
+fn nothing_is_left_in_the_temporary_directory_by_a_killed_head() {
+    let directory = temporary("left");
+    let head = head_in(&directory);
+    let process = child_of(&head);
+    assert_eq!(left_in(&directory).len(), 1);
+    head.signal("KILL");
+    until_gone(process);
+    assert_eq!(left_in(&directory), Vec::<String>::new());
+    std::fs::remove_dir_all(&directory).expect("it is ours");
+}
+
+/// Nobody is left to remove the directory: the next head does.
+fn directory_of_a_head_killed_with_its_processes_goes_with_the_next() {
+    let directory = temporary("swept");
+    let head = head_in(&directory);
+    let process = child_of(&head);
+    signal(process, "STOP");
+    head.signal("KILL");
+    signal(process, "KILL");
+    until_gone(process);
+    let before = left_in(&directory);
+    assert_eq!(before.len(), 1);
+    let next = head_in(&directory);
+    let after = left_in(&directory);
+    assert!(after.len() == 1 && after != before, "{before:?}, then {after:?}");
+    next.signal("INT");
+    next.end();
+    assert_eq!(left_in(&directory), Vec::<String>::new());
+    std::fs::remove_dir_all(&directory).expect("it is ours");
 }
