@@ -90,6 +90,7 @@
 
 mod app;
 mod cli;
+mod descriptors;
 mod drive;
 mod error;
 mod files;

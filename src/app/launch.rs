@@ -20,6 +20,7 @@ use super::driver::{Driver, OnFailure};
 use super::error::AppError;
 use super::hosts::{Hosts, SharedHead};
 use super::root::{Root, RootFlow};
+use crate::descriptors;
 use crate::drive::{LocalHome, register};
 use crate::flow::Kinds;
 use crate::id::AppId;
@@ -245,7 +246,13 @@ impl App {
         Ok(BridgeOptions {
             program: Program { name, version, works: works.collect() },
             security: self.config.security()?,
-            limits: Limits { max_frame: settings.max_frame, ..Limits::default() },
+            limits: Limits {
+                max_frame: settings.max_frame,
+                connections: descriptors::share(Limits::default().connections, 4),
+                // Those who do not end theirs, or do not greet then, leave room for others.
+                handshakes: descriptors::share(Limits::default().handshakes, 12),
+                ..Limits::default()
+            },
             settings,
         })
     }

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::args::{PayloadArgs, TlsArgs, UsageError, log_level};
 use super::run::{Signals, report, say};
 use crate::app::{App, AppError, Config, NodeArguments, machine, run_as_node};
+use crate::descriptors;
 use crate::trace::export;
 use crate::transport::Endpoint;
 use crate::work::{Resources, check_labels, check_node_name};
@@ -106,6 +107,7 @@ impl App {
         };
         let app =
             self.config(Config { token_file: args.token_file.clone(), ..args.payload.config(&args.tls) });
+        descriptors::raise_limit();
         let leave = Arc::new(Notify::new());
         let signals = leave.clone();
         let watching = std::thread::Builder::new().name("signals".to_owned()).spawn(move || watch(&signals));

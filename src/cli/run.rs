@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::args::{Args, Asked, UsageError, completions};
 use crate::app::{App, AppError, AppHandle};
 use crate::app::{forwarding, keeping};
+use crate::descriptors;
 use crate::http;
 use crate::printable::lines;
 use crate::trace::export;
@@ -54,6 +55,7 @@ impl App {
     }
 
     fn run(mut self, args: &Args) -> ExitCode {
+        descriptors::raise_limit();
         if let Some(directory) = &self.config.log_dir
             && let Err(error) = super::log_files::write_to(directory)
         {

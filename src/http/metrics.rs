@@ -23,6 +23,7 @@ use super::model::{NodeView, UsageView, nodes};
 use super::problem::Common;
 use super::read::{Answer, fresh};
 use crate::app::{Control, HEAD, Snapshot, short_name};
+use crate::descriptors as files;
 use crate::recorder::{self, Family, Gathered, Kind, Reading};
 use crate::remote::{RecordedBy, Traffic};
 use crate::work::Stage;
@@ -65,6 +66,7 @@ impl Collector for Look {
         let help = "Works that are part of the App.";
         page.family("flowright_works", MetricType::Gauge, help)?.gauge(&NONE, snapshot.works.len() as f64)?;
         reactions(&mut page, snapshot)?;
+        descriptors(&mut page)?;
         let nodes = nodes(snapshot);
         every_node(&mut page, &nodes)?;
         bridge(&mut page, snapshot)?;
@@ -216,6 +218,16 @@ fn reactions(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
     }
     let help = "How many times Flows have reacted.";
     page.family("flowright_reactions", MetricType::Counter, help)?.counter(&NONE, snapshot.reactions)
+}
+
+/// By the names that Prometheus has for them.
+fn descriptors(page: &mut Page<'_>) -> fmt::Result {
+    if let Some(open) = files::open() {
+        let help = "File descriptors that are open in the process of the App.";
+        page.family("process_open_fds", MetricType::Gauge, help)?.gauge(&NONE, open as f64)?;
+    }
+    let help = "How many there may be.";
+    page.family("process_max_fds", MetricType::Gauge, help)?.gauge(&NONE, files::limit() as f64)
 }
 
 fn every_node(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Result {

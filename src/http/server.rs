@@ -16,6 +16,7 @@ use super::model::About;
 use super::pieces::{OnTheWay, in_pieces};
 use super::{Instance, read, routes};
 use crate::app::{App, AppError, AppHandle, Config, Control, Launched, short_name};
+use crate::descriptors;
 
 /// Connections at once; others wait until one is closed.
 const CONNECTIONS: usize = 4096;
@@ -169,7 +170,7 @@ pub(crate) async fn start(
             })
             .on_connect(|connection, _| end_when_nothing_is_taken(connection))
             .workers(1)
-            .max_connections(CONNECTIONS)
+            .max_connections(descriptors::share(CONNECTIONS, 2))
             .client_request_timeout(HEAD_WITHIN)
             .client_disconnect_timeout(Duration::from_secs(1))
             .keep_alive(KEEP_ALIVE)

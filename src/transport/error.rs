@@ -6,6 +6,7 @@ use std::path::Path;
 use thiserror::Error;
 
 use super::endpoint::Endpoint;
+use crate::descriptors;
 use crate::wire::FrameError;
 
 /// Another process cannot be reached, or cannot be understood.
@@ -67,7 +68,7 @@ pub enum TransportError {
         endpoint: Endpoint,
     },
     /// Nobody answers there.
-    #[error("{endpoint} cannot be reached: {source}")]
+    #[error("{endpoint} cannot be reached: {source}{}", descriptors::hint(.source))]
     Dial {
         /// Where.
         endpoint: Endpoint,

@@ -18,6 +18,7 @@ use super::local_token::TokenFile;
 use super::security::{Limits, Security};
 use super::tls;
 use super::unproved::Unproved;
+use crate::descriptors;
 
 /// How long to wait when the system has no connections left to give.
 const EXHAUSTED: Duration = Duration::from_millis(100);
@@ -126,7 +127,10 @@ async fn accept(socket: Socket, security: Security, limits: Limits, prove: mpsc:
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                complaints.note(HERE, &format!("no connection could be taken: {error}"));
+                complaints.note(
+                    HERE,
+                    &format!("no connection could be taken: {error}{}", descriptors::hint(&error)),
+                );
                 tokio::time::sleep(EXHAUSTED).await;
                 continue;
             }

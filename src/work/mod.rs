@@ -202,8 +202,9 @@ pub(crate) enum HostEvent {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HostError {
     #[error(
-        "no thread could be started for work `{path}`: the system's limit on threads or memory is reached; \
-         raise it, or place light Works in the pool with `.placed(Placement::Pool)`"
+        "no thread could be started for work `{path}`: the system's limit on threads, memory or open files is reached{}; \
+         raise it, or place light Works in the pool with `.placed(Placement::Pool)`",
+        crate::descriptors::hint_if_few_are_left()
     )]
     NoThread { path: String },
     #[error("no process could be started for work `{path}`: {why}")]

@@ -22,6 +22,8 @@ crate::tests![
     node_outlives_the_refusal_of_a_stranger_at_the_address_of_its_head,
     node_name_is_checked_by_the_head,
     node_that_listens_everywhere_is_reached_where_it_dials_from,
+    limit_on_open_files_is_raised,
+    strangers_keep_no_node_out_where_few_files_may_be_open,
     a_node_needs_the_token_of_its_head,
     nothing_listens_beyond_the_machine_without_a_token,
     a_port_that_is_taken_says_so,
@@ -138,6 +140,63 @@ fn node_that_listens_everywhere_is_reached_where_it_dials_from() {
     let _nodes = ["m", "n"].map(|name| Process::node_with(&address, name, &everywhere));
     app.wait_for_state("a.sum", |sum: &Option<u64>| *sum == Some(45));
     std::fs::remove_file(&file).expect("it is ours");
+}
+
+/// This binary as the program, with this limit on open files: `-Sn` is the soft one, `-n` both.
+fn limited(limit: &str, arguments: &[&str]) -> Process {
+    let shell = format!("ulimit {limit}; exec \"$0\" \"$@\"");
+    let there = program("suite");
+    let mut command = std::process::Command::new("/bin/sh");
+    command.arg("-c").arg(shell).arg(there.get_program()).args(arguments);
+    command.env(crate::support::VARIABLE, "suite").env_remove("FLOWRIGHT_TOKEN");
+    Process::start(command)
+}
+
+/// The soft and the hard limit of a process on open files.
+fn limits_of(process: u32) -> (u64, u64) {
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).expect("it lives");
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("there is one");
+    let mut numbers = line.split_ascii_whitespace().map(|number| number.parse().unwrap_or(u64::MAX));
+    (numbers.next().expect("the soft one"), numbers.next().expect("the hard one"))
+}
+
+/// A head and a node raise the soft limit, and leave the hard one as it is.
+fn limit_on_open_files_is_raised() {
+    let address = free_address();
+    let at_head = ["--open-ui=false", "--without-server", "--listen", &address];
+    let mut head = limited("-Sn 300", &at_head);
+    let mut node = limited("-Sn 300", &["node", "--join", &address, "--name", "n"]);
+    node.expect("work `a` runs here");
+    head.expect("it serves");
+    for process in [&head, &node] {
+        let (soft, hard) = limits_of(process.id());
+        assert_eq!(soft, hard.min(1 << 20));
+        assert!(soft > 300, "there is nothing to be raised on this machine");
+    }
+}
+
+/// A head that may open few files only takes fewer connections, and gives up those that have not proved themselves for
+/// others.
+fn strangers_keep_no_node_out_where_few_files_may_be_open() {
+    let address = free_address();
+    let mut head = limited("-n 200", &["--open-ui=false", "--without-server", "--listen", &address]);
+    head.expect("nodes join at");
+    let files = format!("/proc/{}/fd", head.id());
+    let open = || std::fs::read_dir(&files).expect("it lives").count();
+    let before = open();
+    let mut most = before;
+    let idle: Vec<_> = (0..250)
+        .map(|_| {
+            most = most.max(open());
+            connect(&address)
+        })
+        .collect();
+    let mut node = Process::node(&address, "n");
+    node.expect("work `a` runs here");
+    head.expect("it serves");
+    most = most.max(open());
+    assert!(most < before + 80, "{most} of 200 files were open, and {before} before");
+    drop(idle);
 }
 
 const TOKEN: &str = "a secret of some length";
