@@ -72,11 +72,14 @@ struct State {
     is_ending: bool,
 }
 
+/// A version of the state of the App that waits to be shown.
+type Waiting = Arc<Mutex<Option<(u64, Arc<Value>)>>>;
+
 /// A process that is shown the App's state.
 struct Watcher {
     link: Arc<Link>,
     /// The newest state, for as long as there is no room for it.
-    waiting: Arc<Mutex<Option<(u64, Arc<Value>)>>>,
+    waiting: Waiting,
 }
 
 struct Node {
@@ -518,7 +521,7 @@ impl Head {
     }
 }
 
-async fn show_when_there_is_room(link: Arc<Link>, waiting: Arc<Mutex<Option<(u64, Arc<Value>)>>>) {
+async fn show_when_there_is_room(link: Arc<Link>, waiting: Waiting) {
     let is_over = !link.room().await;
     if let Some((version, state)) = lock(&waiting).take()
         && !is_over
