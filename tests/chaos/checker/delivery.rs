@@ -88,11 +88,14 @@ fn excuse(facts: &Facts<'_>, message: &MessageFacts<'_>, lost: &Lost) -> Option<
     if facts.end_of_head(message.epoch).is_some_and(|end| end < lost.accepted + UNDER_WAY) {
         return Some("the head had ended");
     }
-    if is_sender_lost(facts, message.from, &sender, lost) {
-        return Some("the sender was lost");
-    }
     let empty = Vec::new();
     let lives = facts.of_work.get(&(message.epoch, message.to)).unwrap_or(&empty);
+    // A sender keeps what a node cannot be sent that is out of reach.
+    let mut places: Vec<String> = lives.iter().map(|life| facts.place_of(*life)).collect();
+    places.push(sender.clone());
+    if is_sender_lost(facts, message.from, &places, lost) {
+        return Some("the sender was lost");
+    }
     for life in lives {
         let Some(death) = facts.death(*life) else { continue };
         if concerns(facts, &death, &sender, &facts.place_of(*life), lost) {
@@ -120,9 +123,10 @@ fn concerns(facts: &Facts<'_>, death: &Death, sender: &str, receiver: &str, lost
 }
 
 /// What a process has accepted and not sent yet is lost with it.
-fn is_sender_lost(facts: &Facts<'_>, life: Life, place: &str, lost: &Lost) -> bool {
+fn is_sender_lost(facts: &Facts<'_>, life: Life, places: &[String], lost: &Lost) -> bool {
     let Some(sender) = facts.lives.get(&life) else { return false };
-    let left = facts.settled(&[place], lost.tried, lost.accepted + LEAVING);
+    let places: Vec<&str> = places.iter().map(String::as_str).collect();
+    let left = facts.settled(&places, lost.tried, lost.accepted + LEAVING);
     let given_up = sender.ended.filter(|(_, orderly)| !orderly).map(|(at, _)| at);
     let process = facts.end_of_process(sender.pid);
     // Given up by the head, it may go on for a while where it is.

@@ -27,6 +27,7 @@ tests![
     tell_overtaken_before_a_kill_violates_delivery,
     tell_to_a_moved_work_violates_delivery,
     tell_of_a_killed_sender_is_excused,
+    tell_of_a_sender_killed_long_after_violates_delivery,
     tell_of_a_stopped_sender_violates_delivery,
     tell_before_the_end_of_a_head_is_excused,
     true_errors_violate_nothing,
@@ -363,6 +364,20 @@ fn tell_of_a_killed_sender_is_excused() {
     script.told("one");
     script.kill(WEST);
     script.violates(&[]);
+}
+
+/// Unless the receiver was out of reach all the time.
+fn tell_of_a_sender_killed_long_after_violates_delivery() {
+    for cut in [false, true] {
+        let mut script = Script::new();
+        if cut {
+            script.disturbed("east");
+        }
+        script.told("one");
+        script.wait(10);
+        script.kill(WEST);
+        script.violates(if cut { &[] } else { &["delivery"] });
+    }
 }
 
 /// A Work that stops in good order has sent what was accepted.
