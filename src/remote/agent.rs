@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use tokio::sync::{oneshot, watch};
 
 use super::bridge::{Bridge, Site, Whereabouts};
-use super::inbox::Destination;
+use super::inbox::{Destination, Target};
 use super::link::Link;
 use super::protocol::{Control, Hello, Refusal, Role};
 use super::references::{Source, tie_copy};
@@ -501,7 +501,8 @@ impl Site for Agent {
         Ok(())
     }
 
-    fn destination(&self, _: &ActorPath, incarnation: u64) -> Destination {
+    fn destination(&self, _: &ActorPath, target: Target) -> Destination {
+        let incarnation = target.incarnation;
         if let Some(hosted) = self.lock().incarnations.get(&incarnation) {
             return Destination::Incarnation(hosted.mailbox.clone(), hosted.mailbox_incarnation);
         }

@@ -16,7 +16,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, watch};
 
-use super::inbox::Destination;
+use super::inbox::{Destination, Target};
 use super::link::{BadPeer, Link};
 use super::protocol::{Control, Hello, NodeCard, Program, Refusal, Role};
 use super::pulls::Idle;
@@ -41,8 +41,8 @@ pub(super) trait Site: Send + Sync {
     fn connected_again(&self, link: &Arc<Link>, role: Role);
     fn lost(&self, link: &Arc<Link>, role: Role, why: &str);
 
-    /// Where messages go that have come for this incarnation of the Work at `path`.
-    fn destination(&self, path: &ActorPath, incarnation: u64) -> Destination;
+    /// Where messages go that have come for the Work at `path`.
+    fn destination(&self, path: &ActorPath, target: Target) -> Destination;
 
     // ---- values ----
 

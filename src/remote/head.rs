@@ -266,7 +266,13 @@ impl Head {
         entry.incarnations.insert(incarnation);
         let link = entry.link.clone();
         let is_process = entry.is_process;
-        let ends = Ends { mailbox: Arc::downgrade(&mailbox), path: path.clone(), kind, incarnation };
+        let ends = Ends {
+            mailbox: Arc::downgrade(&mailbox),
+            path: path.clone(),
+            kind,
+            incarnation,
+            is_relayed: false,
+        };
         let route = DirectRoute::over(Arc::downgrade(&self.bridge), ends, link.clone());
         let route = SharedRoute(route);
         let away = Away {
@@ -347,11 +353,14 @@ impl Head {
 
     /// A Work of this process, or with a process of its own, has been launched: nodes reach it here.
     pub(crate) fn launched_here(&self, path: &ActorPath) {
+        let me = self.bridge.me().id;
         let mut state = self.lock();
-        state.next_incarnation += 1;
-        let location = Location::At { node: self.bridge.me().id, incarnation: state.next_incarnation };
-        // Only told to those who have asked.
-        if state.registry.location(path).is_some() {
+        let is_news =
+            |location: &Location<u64>| !matches!(location, Location::At { node, .. } if *node == me);
+        // Only told to those who have asked, and not again at a restart: its mailbox keeps what waits.
+        if state.registry.location(path).is_some_and(is_news) {
+            state.next_incarnation += 1;
+            let location = Location::At { node: me, incarnation: state.next_incarnation };
             state.registry.set(path, location);
             drop(state);
             self.tell_locations();

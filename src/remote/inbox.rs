@@ -33,6 +33,14 @@ const LARGEST_WINDOW: u32 = 4096;
 /// The channels that a peer may have open: one for each pair of an incarnation and a type of message.
 const CHANNELS: usize = 1 << 20;
 
+/// The incarnation that a message is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target {
+    pub(super) incarnation: u64,
+    /// Whether the head is to send it on, wherever the Work is.
+    pub(super) relayed: bool,
+}
+
 /// Where a message that has arrived goes.
 pub(super) enum Destination {
     /// To an incarnation here, which has this number in its mailbox.
@@ -71,7 +79,7 @@ impl Inbox {
         channel: u32,
         path: ActorPath,
         message: String,
-        incarnation: u64,
+        target: Target,
     ) -> Result<(), BadPeer> {
         let index = channel as usize;
         if index >= CHANNELS || index > self.lanes.len() {
@@ -106,7 +114,7 @@ impl Inbox {
             bridge: self.bridge.clone(),
             origin: Arc::new(Sender { link: self.link.clone(), channel, path }),
             message,
-            incarnation,
+            target,
             window,
             way_in: RefCell::default(),
             is_recalled: Cell::new(false),
@@ -164,8 +172,8 @@ impl Inbound for Inbox {
                 Ok(())
             }
             Packet::Control(control) => match *control {
-                Control::Open { channel, path, message, incarnation } => {
-                    self.open(channel, path, message, incarnation)
+                Control::Open { channel, path, message, incarnation, relayed } => {
+                    self.open(channel, path, message, Target { incarnation, relayed })
                 }
                 Control::Shut { channel, recall } => self.shut(channel, recall),
                 Control::Drained { channel } => self.link.channel_drained(channel),
@@ -225,12 +233,17 @@ struct Gate {
     /// What has come behind a message that waits for room.
     backlog: VecDeque<(Rc<Lane>, Waiting)>,
     waits: bool,
+    /// The last incarnation of whose messages one was given back: those behind it are given back as well, or they would
+    /// overtake it.
+    refused: u64,
 }
 
 /// Puts in one after the other what has gathered behind a message that waits.
-async fn drain(mut lane: Rc<Lane>, mut waits: LocalBoxFuture<'static, ()>) {
+async fn drain(mut lane: Rc<Lane>, mut waits: LocalBoxFuture<'static, bool>) {
     loop {
-        waits.await;
+        if waits.await {
+            lane.refuse();
+        }
         lane.done();
         waits = loop {
             let next = {
@@ -260,7 +273,7 @@ struct Lane {
     bridge: Arc<Bridge>,
     origin: Arc<Sender>,
     message: String,
-    incarnation: u64,
+    target: Target,
     window: u32,
     way_in: RefCell<Option<WayIn>>,
     /// Whether the sender wants back what no handler has begun.
@@ -300,7 +313,24 @@ impl Lane {
         body: &[u8],
         question: Option<u64>,
         carried: Along,
-    ) -> Option<LocalBoxFuture<'static, ()>> {
+    ) -> Option<LocalBoxFuture<'static, bool>> {
+        let waits = self.hand_over(body, question, carried);
+        if waits.is_none() {
+            self.done();
+        }
+        waits
+    }
+
+    fn hand_over(
+        self: &Rc<Self>,
+        body: &[u8],
+        question: Option<u64>,
+        carried: Along,
+    ) -> Option<LocalBoxFuture<'static, bool>> {
+        if self.gate.borrow().refused >= self.target.incarnation {
+            self.give_back(body, question, carried);
+            return None;
+        }
         if self.way_in.borrow().is_none()
             && let Err(unresolved) = self.resolve()
         {
@@ -312,12 +342,19 @@ impl Lane {
                             () = launched => {}
                             () = lane.recalled.notified() => {}
                         }
-                        if let Some(waits) = lane.deliver(&body, question, carried) {
-                            waits.await;
+                        match lane.hand_over(&body, question, carried) {
+                            Some(waits) => waits.await,
+                            None => false,
                         }
                     }));
                 }
-                Unresolved::Gone => self.give_back(body, question, carried),
+                Unresolved::Gone => {
+                    // What was recalled is given back as a whole in any case.
+                    if !self.is_recalled.get() {
+                        self.refuse();
+                    }
+                    self.give_back(body, question, carried);
+                }
                 Unresolved::NotTaken => {
                     let why = format!("work `{}` does not take `{}`", self.origin.path, self.message);
                     match question {
@@ -326,7 +363,6 @@ impl Lane {
                     }
                 }
             }
-            self.done();
             return None;
         }
         let reply = question.map(|question| {
@@ -343,21 +379,19 @@ impl Lane {
             Received::Taken => {}
             // What the message refers to is its own by now.
             Received::Waits(waits) => return Some(waits),
-            // Another may have come to live under this path.
-            Received::Moved => *self.way_in.borrow_mut() = None,
+            Received::Moved => self.refuse(),
             Received::Unreadable(error) => {
                 if question.is_none() {
                     count_lost(&self.origin.path, 1, &error.to_string());
                 }
             }
         }
-        self.done();
         None
     }
 
     fn resolve(&self) -> Result<(), Unresolved> {
         let site = self.bridge.site().map_err(|_| Unresolved::Gone)?;
-        let (mailbox, incarnation) = match site.destination(&self.origin.path, self.incarnation) {
+        let (mailbox, incarnation) = match site.destination(&self.origin.path, self.target) {
             Destination::Incarnation(mailbox, incarnation) => (mailbox, Some(incarnation)),
             Destination::Anywhere(mailbox) => (mailbox, None),
             Destination::NotYet(launched) if !self.is_recalled.get() => {
@@ -368,6 +402,13 @@ impl Lane {
         let intake = mailbox.intake(&self.message).ok_or(Unresolved::NotTaken)?;
         *self.way_in.borrow_mut() = Some(WayIn { intake, incarnation });
         Ok(())
+    }
+
+    /// A message was given back: so is what comes behind it for the same incarnation.
+    fn refuse(&self) {
+        let mut gate = self.gate.borrow_mut();
+        gate.refused = gate.refused.max(self.target.incarnation);
+        *self.way_in.borrow_mut() = None;
     }
 
     fn give_back(&self, body: &[u8], question: Option<u64>, carried: Along) {
@@ -384,8 +425,7 @@ impl Lane {
     fn shut(&self, recall: bool) {
         if recall
             && let Ok(site) = self.bridge.site()
-            && let Destination::Incarnation(mailbox, _) =
-                site.destination(&self.origin.path, self.incarnation)
+            && let Destination::Incarnation(mailbox, _) = site.destination(&self.origin.path, self.target)
         {
             mailbox.give_back(self.link.number());
         }

@@ -92,8 +92,9 @@ pub(crate) struct Arrived<'a> {
 /// What became of a message that arrived.
 pub(crate) enum Received {
     Taken,
-    /// The mailbox is full: the message gets in when this has ended, before any that is received after that.
-    Waits(BoxFuture<'static, ()>),
+    /// The mailbox is full: the message gets in when this has ended, before any that is received after that. Gives whether it
+    /// has been given back to its sender instead.
+    Waits(BoxFuture<'static, bool>),
     /// The Work is not here; the message has been given back to its sender.
     Moved,
     Unreadable(CodecError),
@@ -139,10 +140,8 @@ impl<W: Work> Intake for IntakeOf<W> {
                 Ok(()) => return Received::Taken,
                 Err(Refused::Full(envelope)) => {
                     return Received::Waits(Box::pin(async move {
-                        if let Err(refused) = mailbox.receive_when_there_is_room(envelope, incarnation).await
-                        {
-                            settle(refused);
-                        }
+                        let received = mailbox.receive_when_there_is_room(envelope, incarnation).await;
+                        received.map_err(settle).is_err()
                     }));
                 }
                 Err(
@@ -156,9 +155,7 @@ impl<W: Work> Intake for IntakeOf<W> {
                 Err(Refused::Full(letter)) => {
                     return Received::Waits(Box::pin(async move {
                         let sent = mailbox.send(super::mailbox::typed(letter)).await;
-                        if let Err(refused) = sent {
-                            settle(refused);
-                        }
+                        sent.map_err(settle).is_err()
                     }));
                 }
                 Err(refused) => refused,

@@ -58,6 +58,8 @@ pub(crate) use self::json::{JsonAnswer, Unanswered};
 pub(crate) use self::kind::{Ingredients, WorkKind};
 pub(crate) use self::local::{LocalHost, Task};
 pub(crate) use self::mailbox::{Closed, Mailbox, Place, Refused};
+#[cfg(test)]
+pub(crate) use self::mailbox::{Item, Offer, Queue, Step};
 pub(crate) use self::message::{Letter, Outcome, Reply};
 pub(crate) use self::outbox::{Doorbell, Express, News, Outbox, Report};
 pub(crate) use self::route::{Commands, Locator, Origin, Route, SharedRoute};

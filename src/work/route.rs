@@ -26,6 +26,9 @@ pub(crate) trait Route: Send + Sync {
     /// Sends what waits in the mailbox.
     fn pump(self: Arc<Self>);
 
+    /// Whether the process at the other end sends messages on.
+    fn is_relayed(&self) -> bool;
+
     /// The number of messages under way.
     fn depth(&self) -> usize;
 }

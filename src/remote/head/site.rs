@@ -8,10 +8,11 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::super::bridge::{Site, Whereabouts};
-use super::super::inbox::Destination;
+use super::super::inbox::{Destination, Target};
 use super::super::link::Link;
 use super::super::process::Starting;
 use super::super::protocol::{Control, Hello, Refusal, Role};
+use super::super::routing::Location;
 use super::{Head, Node, Watcher};
 use crate::id::ActorPath;
 use crate::payload::{Hold, Holds, PayloadId};
@@ -238,7 +239,13 @@ impl Site for Head {
         Ok(())
     }
 
-    fn destination(&self, path: &ActorPath, _: u64) -> Destination {
+    fn destination(&self, path: &ActorPath, target: Target) -> Destination {
+        let here = Location::At { node: self.bridge.me().id, incarnation: target.incarnation };
+        let is_elsewhere = |location: &Location<u64>| *location != here;
+        if !target.relayed && self.lock().registry.location(path).is_some_and(is_elsewhere) {
+            // Its sender has been told of another place, or will be.
+            return Destination::Gone;
+        }
         find_address(self.bridge.app(), path).map_or(Destination::Gone, Destination::Anywhere)
     }
 

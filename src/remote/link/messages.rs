@@ -13,13 +13,13 @@ use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 use super::super::protocol::{
     Control, FIRST_CREDIT, Packet, begin_ask, begin_returned, begin_tell, write_control,
 };
-use super::super::routing::{DirectRoute, count_lost};
+use super::super::routing::{DirectRoute, Ends, count_lost};
 use super::{BadPeer, Link, NotPushed};
 use crate::id::ActorPath;
 use crate::payload::{self, Holds};
 use crate::trace::Cause;
 use crate::wire::{self, CodecError, Frame};
-use crate::work::{Letter, Outcome, Refused, WorkKind};
+use crate::work::{Letter, Outcome, Refused};
 
 /// The way for messages of one type to one incarnation of a Work.
 pub(in crate::remote) struct Channel {
@@ -56,11 +56,10 @@ impl Link {
     pub(in crate::remote) fn open_channel(
         &self,
         route: Weak<DirectRoute>,
-        path: &ActorPath,
-        kind: &WorkKind,
-        incarnation: u64,
+        ends: &Ends,
         message: &'static str,
     ) -> Result<Arc<Channel>, String> {
+        let Ends { path, kind, incarnation, is_relayed, .. } = ends;
         debug_assert!(kind.messages().contains(&message), "checked by the route");
         let mut channels = self.channels();
         let number = match channels.free.pop() {
@@ -86,7 +85,8 @@ impl Link {
             channel: number,
             path: path.clone(),
             message: message.to_owned(),
-            incarnation,
+            incarnation: *incarnation,
+            relayed: *is_relayed,
         });
         Ok(channel)
     }

@@ -153,6 +153,8 @@ pub(crate) enum Control {
         path: ActorPath,
         message: String,
         incarnation: u64,
+        /// Whether the head is to send messages on, wherever the Work is.
+        relayed: bool,
     },
     /// No more messages come on this channel. With `recall`, those that no handler has begun are to come back.
     Shut {

@@ -1,5 +1,6 @@
 //! The route to one incarnation of a Work in another process.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use futures::FutureExt;
@@ -18,8 +19,16 @@ pub(in crate::remote) struct Ends {
     pub(in crate::remote) mailbox: Weak<dyn AnyMailbox>,
     pub(in crate::remote) path: ActorPath,
     pub(in crate::remote) kind: &'static WorkKind,
-    /// The incarnation that messages are for; at the head any.
     pub(in crate::remote) incarnation: u64,
+    /// Whether the head is to send messages on, wherever the Work is.
+    pub(in crate::remote) is_relayed: bool,
+}
+
+/// The way by the head, which reaches every node.
+pub(in crate::remote) struct Relay {
+    pub(in crate::remote) head: Arc<Link>,
+    /// Whether it was ever used.
+    pub(in crate::remote) is_used: Arc<AtomicBool>,
 }
 
 pub(in crate::remote) struct DirectRoute {
@@ -29,8 +38,8 @@ pub(in crate::remote) struct DirectRoute {
     /// The session with the process, begun when the first message is sent.
     link: OnceLock<Arc<Link>>,
     begin: Box<dyn Fn() -> Option<Arc<Link>> + Send + Sync>,
-    /// By whom messages go when the session is lost though the incarnation may live.
-    relay: Option<Arc<Link>>,
+    /// How messages go when the session is lost though the incarnation may live.
+    relay: Option<Relay>,
     state: Mutex<State>,
 }
 
@@ -47,7 +56,7 @@ impl DirectRoute {
     pub(in crate::remote) fn new(
         bridge: Weak<Bridge>,
         ends: Ends,
-        relay: Option<Arc<Link>>,
+        relay: Option<Relay>,
         begin: impl Fn() -> Option<Arc<Link>> + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
@@ -93,7 +102,7 @@ impl DirectRoute {
         if let Some((_, channel)) = state.channels.iter().find(|(name, _)| *name == message) {
             return Ok(channel.clone());
         }
-        let Ends { path, kind, incarnation, .. } = &self.ends;
+        let Ends { kind, .. } = &self.ends;
         if !kind.messages().contains(&message) {
             return Err(Some(format!(
                 "`{}` does not say that it takes `{message}` from other processes: have \
@@ -105,7 +114,7 @@ impl DirectRoute {
         if link.is_over() {
             return Err(None);
         }
-        let channel = link.open_channel(route, path, kind, *incarnation, message).map_err(Some)?;
+        let channel = link.open_channel(route, &self.ends, message).map_err(Some)?;
         state.channels.push((message, channel.clone()));
         Ok(channel)
     }
@@ -159,15 +168,25 @@ impl DirectRoute {
         self.lock().is_shut = true;
         let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) else { return };
         let instead = match &self.relay {
-            Some(head) if !head.is_over() => {
-                let Ends { mailbox, path, kind, incarnation } = &self.ends;
-                let ends =
-                    Ends { mailbox: mailbox.clone(), path: path.clone(), kind, incarnation: *incarnation };
+            Some(Relay { head, .. }) if !head.is_over() => {
+                let Ends { mailbox, path, kind, incarnation, .. } = &self.ends;
+                let ends = Ends {
+                    mailbox: mailbox.clone(),
+                    path: path.clone(),
+                    kind,
+                    incarnation: *incarnation,
+                    is_relayed: true,
+                };
                 Place::At(SharedRoute(Self::over(self.bridge.clone(), ends, head.clone())))
             }
             _ => Place::Pending,
         };
         count_lost(&self.ends.path, mailbox.lost(&route, instead), "the Work was stopped");
+        if let Some(Relay { is_used, .. }) = &self.relay
+            && matches!(mailbox.place(), Place::At(SharedRoute(route)) if route.is_relayed())
+        {
+            is_used.store(true, Ordering::Release);
+        }
     }
 
     /// What becomes of a message that the session did not take.
@@ -244,6 +263,10 @@ impl Route for DirectRoute {
                 }
             }
         });
+    }
+
+    fn is_relayed(&self) -> bool {
+        self.ends.is_relayed
     }
 
     fn depth(&self) -> usize {

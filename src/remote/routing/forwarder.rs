@@ -1,13 +1,13 @@
 //! Finds the place of one Work for its mailbox on a node, and follows it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::super::agent::Agent;
 use super::super::bridge::Bridge;
 use super::super::link::Link;
 use super::super::references::Source;
-use super::{DirectRoute, Ends, Location, count_lost};
+use super::{DirectRoute, Ends, Location, Relay, count_lost};
 use crate::id::ActorPath;
 use crate::work::{AnyMailbox, Locator, Place, SharedRoute, WorkKind};
 
@@ -21,6 +21,10 @@ pub(in crate::remote) struct Forwarder {
     mailbox: OnceLock<Weak<dyn AnyMailbox>>,
     /// Whether the head was asked.
     is_asked: AtomicBool,
+    /// Whether messages go by way of the head, since a session with a node was lost.
+    is_relayed: Arc<AtomicBool>,
+    /// The last incarnation that was followed. Those that the head names grow, and one may be named twice.
+    followed: AtomicU64,
 }
 
 impl Forwarder {
@@ -41,6 +45,8 @@ impl Forwarder {
             kind,
             mailbox: OnceLock::new(),
             is_asked: AtomicBool::new(false),
+            is_relayed: Arc::default(),
+            followed: AtomicU64::new(0),
         })
     }
 
@@ -59,9 +65,33 @@ impl Forwarder {
     /// The head has told where the Work is.
     pub(in crate::remote) fn follow(&self, location: &Location<Source>) {
         let (Some(mailbox), Some(bridge)) = (self.mailbox(), self.bridge.upgrade()) else { return };
+        let is_relayed = self.is_relayed.load(Ordering::Acquire);
+        if let Location::At { incarnation, .. } = location
+            && self.followed.fetch_max(*incarnation, Ordering::AcqRel) >= *incarnation
+        {
+            return;
+        }
+        let ends = |incarnation| {
+            let (path, kind) = (self.path.clone(), self.kind);
+            Ends { mailbox: Arc::downgrade(&mailbox), path, kind, incarnation, is_relayed }
+        };
+        let by_the_head = |incarnation| {
+            let route = DirectRoute::over(self.bridge.clone(), ends(incarnation), self.head.clone());
+            Place::At(SharedRoute(route))
+        };
         let place = match location {
+            // The head follows the Work, and what it has on its way must not be overtaken.
+            Location::Pending | Location::At { .. } if matches!(mailbox.place(), Place::At(SharedRoute(route)) if route.is_relayed()) =>
+            {
+                return;
+            }
             Location::Pending => Place::Pending,
-            Location::Closed(why) => Place::Closed(*why),
+            Location::Closed(why) => {
+                if !why.is_temporary() {
+                    self.is_relayed.store(false, Ordering::Release);
+                }
+                Place::Closed(*why)
+            }
             Location::At { node, .. } if node.id == bridge.me().id => {
                 // Launched before this was told, or over since.
                 match mailbox.place() {
@@ -69,18 +99,15 @@ impl Forwarder {
                     _ => Place::Pending,
                 }
             }
+            Location::At { node, incarnation } if is_relayed || node.id == self.head.peer().id => {
+                by_the_head(*incarnation)
+            }
             Location::At { node, incarnation } => {
-                let (path, kind) = (self.path.clone(), self.kind);
-                let ends = Ends { mailbox: Arc::downgrade(&mailbox), path, kind, incarnation: *incarnation };
-                Place::At(SharedRoute(if node.id == self.head.peer().id {
-                    DirectRoute::over(self.bridge.clone(), ends, self.head.clone())
-                } else {
-                    let (card, bridge) = (node.card(), self.bridge.clone());
-                    let relay = Some(self.head.clone());
-                    DirectRoute::new(self.bridge.clone(), ends, relay, move || {
-                        Some(bridge.upgrade()?.peer(&card))
-                    })
-                }))
+                let (card, bridge) = (node.card(), self.bridge.clone());
+                let relay = Relay { head: self.head.clone(), is_used: self.is_relayed.clone() };
+                let begin = move || Some(bridge.upgrade()?.peer(&card));
+                let route = DirectRoute::new(self.bridge.clone(), ends(*incarnation), Some(relay), begin);
+                Place::At(SharedRoute(route))
             }
         };
         // An incarnation here is told by the head what becomes of it; its messages are not for it any more.

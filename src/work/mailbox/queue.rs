@@ -71,6 +71,8 @@ pub(crate) struct Queue<M, R> {
     messages: VecDeque<M>,
     /// Messages that the route in use has given back, until it is drained.
     returned: VecDeque<M>,
+    /// Messages of this process for an incarnation here that go after those, and before what waits.
+    held: VecDeque<M>,
 }
 
 /// A route along which messages have gone and may still be under way.
@@ -85,14 +87,20 @@ struct Used<R> {
 
 impl Closed {
     /// Whether the Work is likely to run again without anybody doing anything: messages that were accepted wait for that.
-    fn is_temporary(self) -> bool {
+    pub(crate) fn is_temporary(self) -> bool {
         matches!(self, Self::NotStarted | Self::Unplaced | Self::NodeLost)
     }
 }
 
 impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
     pub(crate) fn new(place: Place<R>) -> Self {
-        Self { place, used: None, messages: VecDeque::new(), returned: VecDeque::new() }
+        Self {
+            place,
+            used: None,
+            messages: VecDeque::new(),
+            returned: VecDeque::new(),
+            held: VecDeque::new(),
+        }
     }
 
     pub(crate) fn place(&self) -> &Place<R> {
@@ -105,7 +113,7 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
 
     /// How many messages wait.
     pub(crate) fn len(&self) -> usize {
-        self.messages.len() + self.returned.len()
+        self.messages.len() + self.returned.len() + self.held.len()
     }
 
     /// Offers a message from this process.
@@ -177,6 +185,10 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
 
     /// The place is another one now.
     pub(crate) fn set_place(&mut self, place: Place<R>) -> Vec<Step<M, R>> {
+        if place == Place::Here && !self.is_here() && self.used.is_some() {
+            // What comes back was sent before these, which the incarnation would begin with.
+            self.held.append(&mut self.messages);
+        }
         self.place = place;
         self.settle()
     }
@@ -250,6 +262,7 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
     /// Empties it.
     pub(crate) fn clear(&mut self) -> Vec<M> {
         let mut all = std::mem::take(&mut self.returned);
+        all.append(&mut self.held);
         all.append(&mut self.messages);
         all.into()
     }
@@ -267,9 +280,9 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
             }
         }
         if self.used.is_none() {
-            while let Some(message) = self.returned.pop_back() {
-                self.messages.push_front(message);
-            }
+            let mut first = std::mem::take(&mut self.returned);
+            first.append(&mut self.held);
+            self.unpop(&mut first);
             match &self.place {
                 Place::At(route) => {
                     let pumping = !self.messages.is_empty();
