@@ -244,19 +244,20 @@ impl World {
                         self.push(process, to, session, Packet::Shut { route, recall: true });
                     }
                 }
-                Step::Pump(route) => loop {
-                    let Some(queue) = self.processes[process].queues.get_mut(&work) else { break };
-                    let (mail, steps) = queue.next(&route);
-                    self.carry_out(process, work, steps);
-                    let Some(mail) = mail else { break };
-                    if self.is_over(route) {
-                        // As a session that is over says it.
-                        self.route_lost(process, route);
-                        self.with_queue(process, work, |queue| queue.put_back(&route, mail));
-                        break;
+                Step::Pump(route) => {
+                    while let Some(queue) = self.processes[process].queues.get_mut(&work) {
+                        let (mail, steps) = queue.next(&route);
+                        self.carry_out(process, work, steps);
+                        let Some(mail) = mail else { break };
+                        if self.is_over(route) {
+                            // As a session that is over says it.
+                            self.route_lost(process, route);
+                            self.with_queue(process, work, |queue| queue.put_back(&route, mail));
+                            break;
+                        }
+                        self.forward(route, mail);
                     }
-                    self.forward(route, mail);
-                },
+                }
             }
         }
     }
