@@ -127,7 +127,8 @@ impl Conductor {
                 }
                 return;
             }
-            self.stage.wait(Duration::from_millis(200));
+            down.iter().for_each(|(work, _)| self.stage.start_if_held(work));
+            self.stage.wait(Duration::from_millis(500));
         }
     }
 

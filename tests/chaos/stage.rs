@@ -42,6 +42,8 @@ pub(crate) struct Stage {
     busy: Vec<Running>,
     mounts: Vec<PathBuf>,
     has_faketime: bool,
+    /// Works that were stopped over HTTP.
+    held: BTreeSet<String>,
     /// Whether the network is only this run's, so that its routes can be changed.
     is_alone: bool,
 }
@@ -74,6 +76,7 @@ enum Step {
     ResumeHead,
     KillProcess(usize, u32),
     ResumeProcess(u32),
+    StartWork(String),
     Rested,
 }
 
@@ -110,6 +113,7 @@ impl Stage {
             busy: Vec::new(),
             mounts: Vec::new(),
             has_faketime,
+            held: BTreeSet::new(),
             is_alone: std::env::var_os(ALONE).is_some(),
             plan,
         };
@@ -372,6 +376,7 @@ impl Stage {
                 signal(&self.recorder, process, "CONT");
                 self.calm(&format!("process {process}"), "it is stopped");
             }
+            Step::StartWork(work) => self.post(&work, "start"),
             Step::Rested => {
                 self.busy.iter_mut().for_each(|busy| busy.signal("KILL"));
                 self.busy.clear();
@@ -522,7 +527,15 @@ impl Stage {
                 }
             }
             Fault::Restart { work, via } => self.command(&self.work(work), "restart", via),
-            Fault::Stop { work, via } => self.command(&self.work(work), "stop", via),
+            Fault::Stop { work: nth, via } => {
+                let work = self.work(nth);
+                self.command(&work, "stop", via);
+                if via == Via::Http {
+                    // Its Flow does not start it then.
+                    self.held.insert(work.clone());
+                    self.at(self.plan.works[nth].rest, Step::StartWork(work));
+                }
+            }
             Fault::Add { name, placement } => {
                 self.order(&format!("extras.x{name}"), "add", &json!({"Add": {"placement": placement}}));
             }
@@ -549,14 +562,25 @@ impl Stage {
         match via {
             Via::Http => {
                 self.recorder.record(Event::Ordered { work: work.to_owned(), what: what.to_owned() });
-                let (api, path) = (self.api.clone(), format!("api/v1/works/{work}/{what}"));
-                // A head that is stopped does not answer.
-                std::thread::spawn(move || api.post(&path, None, Duration::from_secs(5)));
+                self.post(work, what);
             }
             Via::Flow => {
                 let command = if what == "stop" { json!("Stop") } else { json!("Restart") };
                 self.order(work, what, &command);
             }
+        }
+    }
+
+    fn post(&self, work: &str, what: &str) {
+        let (api, path) = (self.api.clone(), format!("api/v1/works/{work}/{what}"));
+        // A head that is stopped does not answer.
+        std::thread::spawn(move || api.post(&path, None, Duration::from_secs(5)));
+    }
+
+    /// Starts a Work that was stopped over HTTP: whether the command to start it came after that to stop it is not known.
+    pub(crate) fn start_if_held(&self, work: &str) {
+        if self.held.contains(work) {
+            self.post(work, "start");
         }
     }
 

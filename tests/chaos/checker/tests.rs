@@ -25,6 +25,7 @@ tests![
     tell_long_after_a_kill_violates_delivery,
     tell_long_after_a_kill_is_excused_in_a_cut,
     tell_overtaken_before_a_kill_violates_delivery,
+    tell_between_nodes_in_a_short_cut_violates_delivery,
     tell_to_a_moved_work_violates_delivery,
     tell_of_a_killed_sender_is_excused,
     tell_of_a_sender_killed_long_after_violates_delivery,
@@ -347,6 +348,19 @@ fn tell_overtaken_before_a_kill_violates_delivery() {
     script.wait(10);
     script.kill(EAST);
     script.violates(&["delivery"]);
+}
+
+/// A session outlives a short cut; after a long one nobody knows what had arrived.
+fn tell_between_nodes_in_a_short_cut_violates_delivery() {
+    for (seconds, rules) in [(1, &["delivery"][..]), (4, &[])] {
+        let mut script = Script::new();
+        script.disturbed("east");
+        script.told("one");
+        script.wait(seconds);
+        script.calm("east");
+        script.wait(30);
+        script.violates(rules);
+    }
 }
 
 /// The Work lives elsewhere for a long time, and the sender still sends to where it was.
