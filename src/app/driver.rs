@@ -239,7 +239,12 @@ impl Driver {
             self.changed = true;
             match event {
                 HostEvent::Room => room = true,
-                HostEvent::NodeLost { outbox, why } => {
+                HostEvent::NodeLost { .. } | HostEvent::NodeLeaves { .. } => {
+                    let (outbox, lost) = match event {
+                        HostEvent::NodeLost { outbox, why } => (outbox, Some(why)),
+                        HostEvent::NodeLeaves { outbox } => (outbox, None),
+                        HostEvent::Room => continue,
+                    };
                     let id = outbox.id();
                     let Some(record) = self.tree.works.get(&id).cloned() else { continue };
                     let owner = {
@@ -247,7 +252,10 @@ impl Driver {
                         if !record.speaks_through(&outbox) {
                             continue;
                         }
-                        record.ledger.node_lost(&why, now);
+                        match lost {
+                            Some(why) => record.ledger.node_lost(&why, now),
+                            None => record.ledger.move_away(now),
+                        }
                         record.owner
                     };
                     self.act(id);

@@ -91,6 +91,8 @@ pub(crate) struct Ledger {
     hold: Option<Hold>,
     /// Whether the App is ending: outcomes stay as they are and nothing starts any more.
     ending: bool,
+    /// Whether the incarnation ends because its node leaves: the next one is no restart, and its run no other try.
+    moving: bool,
     actions: Vec<Action>,
 }
 
@@ -182,6 +184,7 @@ impl Ledger {
             waits_for: None,
             hold: None,
             ending: false,
+            moving: false,
             actions: Vec::new(),
         }
     }
@@ -354,6 +357,14 @@ impl Ledger {
             Life::Up => self.stop_for(Next::Relaunch { at: now.at }, now),
             Life::Stopping { next: next @ Next::Stay, .. } => *next = Next::Relaunch { at: now.at },
             Life::Stopping { .. } | Life::Waiting { .. } | Life::Unplaced => {}
+        }
+    }
+
+    /// The node where the incarnation lives is about to leave: it ends in good order, and the next one goes on elsewhere.
+    pub(crate) fn move_away(&mut self, now: Moment) {
+        if self.life == Life::Up {
+            self.moving = true;
+            self.stop_for(Next::Relaunch { at: now.at }, now);
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::bridge::{Bridge, Site, Whereabouts};
 use super::inbox::{Destination, Target};
@@ -44,6 +44,8 @@ pub(super) struct Agent {
     doorbell: Arc<Doorbell>,
     /// The number of the last incarnation that was launched here. Those of one node grow.
     launched: watch::Sender<u64>,
+    /// Nothing of the App runs here any more, where this node has said that it is about to leave.
+    pub(super) may_leave: Notify,
     state: Mutex<State>,
 }
 
@@ -108,6 +110,7 @@ impl Agent {
             head,
             kinds,
             is_process,
+            may_leave: Notify::new(),
             doorbell: Arc::default(),
             launched: watch::Sender::new(0),
             state: Mutex::new(state),
@@ -492,6 +495,7 @@ impl Site for Agent {
                     state.round_trip = Some(told.elapsed());
                 }
             }
+            Control::MayLeave => self.may_leave.notify_one(),
             Control::End { why } => {
                 self.lock().over = Some(why);
                 self.head.end();

@@ -90,6 +90,8 @@ struct Node {
     is_process: bool,
     /// Whether Works are sent there; those that are on it stay while it is not.
     is_reachable: bool,
+    /// Whether it has said that it is about to leave: nothing more is launched there.
+    is_leaving: bool,
     /// What it has told of itself last.
     vitals: Option<Vitals>,
     /// What programs have recorded there; kept as one, since every look at the App has it.
@@ -219,7 +221,7 @@ impl Head {
                     let candidates: Vec<_> = state
                         .nodes
                         .values()
-                        .filter(|node| !node.is_process && node.is_reachable)
+                        .filter(|node| !node.is_process && node.is_reachable && !node.is_leaving)
                         .map(|node| Candidate {
                             card: node.link.peer(),
                             used: node.used,
@@ -333,6 +335,8 @@ impl Head {
             };
             if node.is_process {
                 node.link.control(&Control::End { why: "its Work is over".to_owned() });
+            } else if node.is_leaving && node.incarnations.is_empty() {
+                node.link.control(&Control::MayLeave);
             }
         }
         state.registry.over(&away.path, incarnation);
@@ -552,8 +556,11 @@ impl Head {
     /// The nodes that copies may be kept on, the least loaded first.
     pub(super) fn keepers(&self) -> Vec<Arc<Link>> {
         let state = self.lock();
-        let mut nodes: Vec<_> =
-            state.nodes.values().filter(|node| !node.is_process && node.is_reachable).collect();
+        let mut nodes: Vec<_> = state
+            .nodes
+            .values()
+            .filter(|node| !node.is_process && node.is_reachable && !node.is_leaving)
+            .collect();
         nodes.sort_by_key(|node| node.incarnations.len());
         nodes.into_iter().map(|node| node.link.clone()).collect()
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::timeout;
 
 use super::agent::{Agent, Kinds};
 use super::bridge::{Bridge, BridgeOptions, DialError, Site, Spawner};
@@ -13,7 +14,7 @@ use super::drives::DrivesOfHead;
 use super::link::Link;
 use super::logs::send_logs;
 use super::process_id::ProcessId;
-use super::protocol::{Hello, NodeCard, Role};
+use super::protocol::{Control, Hello, NodeCard, Role};
 use super::session::SessionSettings;
 use crate::drive::register;
 use crate::id::unique;
@@ -28,6 +29,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Longest wait before a listener is dialed again that has refused the handshake.
 const LONGEST_REFUSED_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long a node that leaves waits for those who may be out of reach.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How often a node says what keeps it from joining.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
@@ -79,7 +83,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
             session = join(&options, std::mem::take(&mut first)) => session?,
             () = leave.notified() => return Ok(Farewell::Left),
         };
-        let Session { bridge, head, endpoint, hello, connection, received, listening } = session;
+        let Session { bridge, head, endpoint, hello, connection, received, listening, grace } = session;
         let agent = Agent::new(options.kinds.clone(), options.pool, is_process, bridge.clone(), head.clone());
         let site: Arc<dyn Site> = agent.clone();
         bridge.set_site(Arc::downgrade(&site));
@@ -94,9 +98,12 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         let (why, left) = tokio::select! {
             why = &mut pursue => (why.unwrap_or_else(|error| error.to_string()), false),
             () = leave.notified() => {
-                head.leave("it was asked to leave");
-                // The head may be out of reach.
-                let _ = tokio::time::timeout(Duration::from_secs(1), &mut pursue).await;
+                let is_over = !is_process && hand_over(&agent, &bridge, &head, &mut pursue, grace).await;
+                if !is_over {
+                    head.leave("it was asked to leave");
+                    // The head may be out of reach.
+                    let _ = timeout(FAREWELL, &mut pursue).await;
+                }
                 (String::new(), true)
             }
         };
@@ -128,6 +135,36 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
     }
 }
 
+/// Waits until the Works of this node have ended in good order, to go on elsewhere, but no longer than the grace period.
+/// Whether the session is over.
+async fn hand_over(
+    agent: &Agent,
+    bridge: &Bridge,
+    head: &Link,
+    pursue: &mut JoinHandle<String>,
+    grace: Duration,
+) -> bool {
+    if !head.is_connected() {
+        return false;
+    }
+    log::info!(
+        "leaving the App: the Works here end, to go on elsewhere; a second signal ends this node at once"
+    );
+    head.control(&Control::Leave);
+    tokio::select! {
+        _ = pursue => return true,
+        () = agent.may_leave.notified() => {}
+        () = tokio::time::sleep(grace) => {
+            log::warn!("not all Works here have ended within {grace:?}; they are lost with this node");
+            return false;
+        }
+    }
+    // What other nodes have sent here is answered.
+    let links = bridge.accepted();
+    let _ = timeout(FAREWELL, futures::future::join_all(links.iter().map(|link| link.drained()))).await;
+    false
+}
+
 struct Session {
     bridge: Arc<Bridge>,
     head: Arc<Link>,
@@ -136,6 +173,8 @@ struct Session {
     connection: crate::transport::Connection,
     received: u64,
     listening: Vec<JoinHandle<()>>,
+    /// The grace period of the head.
+    grace: Duration,
 }
 
 /// What this process is to others, while it has this address.
@@ -266,11 +305,12 @@ async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> 
         grace: Duration::from_millis(welcome.grace_ms.max(1)),
         ..options.bridge.settings
     };
+    let grace = settings.grace;
     let head = Arc::new(Link::new(welcome.node, &bridge, settings));
     bridge.set_join(options.join.clone());
     let hello = Hello { app: Some(welcome.app), fresh: false, ..hello };
     let endpoint = options.join.clone();
-    Ok(Session { bridge, head, endpoint, hello, connection, received: welcome.received, listening })
+    Ok(Session { bridge, head, endpoint, hello, connection, received: welcome.received, listening, grace })
 }
 
 /// Whether others reach this process at the address from which it reaches the head.

@@ -198,6 +198,8 @@ pub(crate) enum HostEvent {
     Room,
     /// The node is lost where the incarnation lived that speaks through this outbox.
     NodeLost { outbox: Arc<Outbox>, why: String },
+    /// The node is about to leave where the incarnation lives that speaks through this outbox.
+    NodeLeaves { outbox: Arc<Outbox> },
 }
 
 /// An incarnation could not be started.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use flowright::prelude::*;
 use flowright::{AskError, OnNodeLost, Reason};
@@ -29,6 +30,8 @@ crate::tests![
     a_head_that_hangs_for_a_moment_loses_nothing,
     a_node_is_told_of_the_end,
     a_node_that_is_asked_to_leave_leaves_at_once,
+    leaving_node_hands_its_work_over_in_good_order,
+    leaving_node_waits_for_its_works_no_longer_than_its_grace,
     nothing_is_left_behind_by_nodes_that_come_and_go,
 ];
 
@@ -294,7 +297,7 @@ fn a_head_that_hangs_for_a_moment_loses_nothing() {
     node.expect("connected to the head again; nothing was lost");
     // It would have ended its Work otherwise.
     node.signal("INT");
-    head.expect("node `n` is lost (it was asked to leave): work `a` ran on it");
+    head.expect("node `n` has left; its Works had ended in good order");
     held.is_back();
     let (code, lines) = node.end();
     assert_eq!(code, Some(0), "{lines:#?}");
@@ -318,6 +321,51 @@ fn a_node_that_is_asked_to_leave_leaves_at_once() {
     waits_with(&app, "waits for node `n`");
     let (code, lines) = node.end();
     assert_eq!(code, Some(0), "{lines:#?}");
+}
+
+/// SIGTERM: the run stops at its next turn, `on_stop` runs, the last state arrives, and the Work goes on from it on the
+/// other node, in the same try.
+fn leaving_node_hands_its_work_over_in_good_order() {
+    let app = start(|| {
+        let a = lab("*".parse().expect("it is a placement"));
+        Suite::new(a, lab(Placement::Thread), |suite, _| {
+            suite.a.run(Task::Chatter);
+            Ok(())
+        })
+    });
+    let address = joining(&app);
+    let first = Process::node(&address, "m");
+    app.wait_for_state("a.count", |count: &u64| *count > 100);
+    let second = Process::node(&address, "n");
+    until("the second node", || app.status().nodes.contains_key("n"));
+    first.signal("TERM");
+    let a: Lab = app.wait_for_state("a", |a: &Lab| a.process == second.id() && a.runs == 2);
+    assert_eq!((a.stopped, a.lives), (1, 2));
+    assert!(a.count > 100, "it goes on from the last state: {}", a.count);
+    let status = app.wait_for_stage("a", Stage::Running).status;
+    assert_eq!((status.attempt, status.message), (1, None));
+    let (code, lines) = first.end();
+    assert_eq!(code, Some(0), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("left the App")), "{lines:#?}");
+    until("its departure", || !app.status().nodes.contains_key("m"));
+}
+
+/// A handler that never ends does not keep the node.
+fn leaving_node_waits_for_its_works_no_longer_than_its_grace() {
+    let app = start_with(times(250, 2000), serve);
+    let node = Process::node_with(&joining(&app), "n", &[]);
+    app.wait_for_stage("a", Stage::Running);
+    let a = app.work::<Lab>("a");
+    app.block_on(a.ask(Sum)).expect("it serves");
+    app.block_on(async {
+        let mut ask = std::pin::pin!(a.ask(Never));
+        let poll = std::future::poll_fn(|cx| Poll::Ready(ask.as_mut().poll(cx).is_pending()));
+        assert!(poll.await, "it is not answered");
+        node.signal("TERM");
+    });
+    let (code, lines) = node.end();
+    assert_eq!(code, Some(0), "{lines:#?}");
+    waits_with(&app, "waits for node `n`");
 }
 
 fn nothing_is_left_behind_by_nodes_that_come_and_go() {

@@ -74,7 +74,9 @@ impl Ledger {
             return;
         }
         self.life = Life::Up;
-        self.launches = self.launches.saturating_add(1);
+        if !std::mem::take(&mut self.moving) {
+            self.launches = self.launches.saturating_add(1);
+        }
         self.actions.push(Action::Launch);
         self.pump(now);
     }
@@ -105,7 +107,8 @@ impl Ledger {
             return;
         }
         let began = self.run_status(waiting.key).stage == Stage::Running;
-        let attempts = if began { waiting.attempts } else { waiting.attempts.saturating_sub(1) };
+        let is_counted = began && !self.moving;
+        let attempts = if is_counted { waiting.attempts } else { waiting.attempts.saturating_sub(1) };
         self.tries().taken_back();
         self.tries().ended(Stage::Stopped, Some(Reason::Stopped), why, now.wall);
         let why = why.map(str::to_owned);
@@ -137,6 +140,7 @@ impl Ledger {
                 }
             }
         }
+        self.moving &= next != Next::Stay;
         self.life = match next {
             Next::Stay => Life::Down,
             Next::Relaunch { at } => Life::Waiting { until: at },
@@ -156,6 +160,7 @@ impl Ledger {
     }
 
     pub(super) fn failed(&mut self, run: Option<Waiting>, failure: Failure, died: bool, now: Moment) {
+        self.moving = false;
         let Failure { reason, message } = failure.clone();
         match &run {
             Some(run) => {

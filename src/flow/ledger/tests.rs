@@ -55,6 +55,36 @@ fn held_work_starts_only_when_released() {
     assert!(ledger.is_up() && ledger.take_actions().iter().any(|action| matches!(action, Action::Launch)));
 }
 
+/// A Work whose node leaves goes on elsewhere in the same try, and that is no restart; an ordinary restart is counted.
+#[test]
+fn moved_work_goes_on_in_the_same_try() {
+    let mut ledger = Ledger::new(Policy::shared());
+    ask(&mut ledger, 1, at(0));
+    ledger.report(Report::RunStarted { run: 1 }, at(0));
+    let attempts = |actions: Vec<Action>| -> Vec<u32> {
+        let order =
+            |action: Action| if let Action::Send(order) = action { Some(order.attempt) } else { None };
+        actions.into_iter().filter_map(order).collect()
+    };
+    assert_eq!(attempts(ledger.take_actions()), [1]);
+    ledger.move_away(at(1));
+    assert!(matches!(ledger.take_actions()[..], [Action::Stop]));
+    ledger.report(Report::RunStopped { run: 1 }, at(2));
+    ledger.report(Report::Stopped { failure: None }, at(2));
+    assert_eq!(attempts(ledger.take_actions()), [1]);
+    assert_eq!(ledger.restart_count(), 0);
+    // There is no place for it at first.
+    ledger.unplaced("waits for a node", at(3));
+    ledger.place(at(4));
+    ledger.take_actions();
+    assert_eq!(ledger.restart_count(), 0);
+    ledger.report(Report::RunStarted { run: 3 }, at(4));
+    ledger.restart(at(5));
+    ledger.report(Report::RunStopped { run: 3 }, at(6));
+    ledger.report(Report::Stopped { failure: None }, at(6));
+    assert_eq!((attempts(ledger.take_actions()), ledger.restart_count()), (vec![2], 1));
+}
+
 #[test]
 fn a_deadline_that_passes_while_the_work_stops_is_no_deadline_any_more() {
     let mut ledger =

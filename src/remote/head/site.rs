@@ -13,7 +13,7 @@ use super::super::link::Link;
 use super::super::process::Starting;
 use super::super::protocol::{Control, Hello, Refusal, Role};
 use super::super::routing::Location;
-use super::{Head, Node, Watcher};
+use super::{Head, Node, State, Watcher};
 use crate::id::ActorPath;
 use crate::payload::{Hold, Holds, PayloadId};
 use crate::printable::lines;
@@ -69,12 +69,36 @@ impl Head {
             }
             None => String::new(),
         };
-        log::warn!("node `{name}` is lost ({why}): {what}{back}");
+        if node.is_leaving && paths.is_empty() {
+            log::info!("node `{name}` has left; its Works had ended in good order");
+        } else {
+            log::warn!("node `{name}` is lost ({why}): {what}{back}");
+        }
         for away in lost {
             let why = format!("node `{name}` was lost ({why})");
             state.events.push(HostEvent::NodeLost { outbox: away.outbox, why });
         }
         state.events.push(HostEvent::Room);
+        drop(state);
+        self.doorbell.ring_again();
+    }
+
+    /// Has the Works of a node that is about to leave end there and go on elsewhere.
+    fn leaves(&self, link: &Arc<Link>) {
+        let mut state = self.lock();
+        let State { nodes, incarnations, events, .. } = &mut *state;
+        let Some(node) = nodes.get_mut(&link.peer().id).filter(|node| Arc::ptr_eq(&node.link, link)) else {
+            return;
+        };
+        if std::mem::replace(&mut node.is_leaving, true) {
+            return;
+        }
+        log::info!("node `{}` is about to leave; its Works end there and go on elsewhere", link.peer().name);
+        if node.incarnations.is_empty() {
+            return link.control(&Control::MayLeave);
+        }
+        let left = node.incarnations.iter().filter_map(|number| incarnations.get(number));
+        events.extend(left.map(|away| HostEvent::NodeLeaves { outbox: away.outbox.clone() }));
         drop(state);
         self.doorbell.ring_again();
     }
@@ -155,6 +179,7 @@ impl Site for Head {
             incarnations: HashSet::new(),
             is_process: starting.is_some(),
             is_reachable: true,
+            is_leaving: false,
             vitals: None,
             recorded: Arc::default(),
             round_trip: None,
@@ -200,6 +225,7 @@ impl Site for Head {
                     head.copied(link, id, failed);
                 }
             }
+            Control::Leave => self.leaves(link),
             Control::Vitals { vitals, round_trip_us } => {
                 if let Some(node) = self.lock().nodes.get_mut(&link.peer().id) {
                     node.vitals = Some(vitals);

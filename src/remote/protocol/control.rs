@@ -59,6 +59,8 @@ pub(crate) enum Control {
     },
     /// Vitals have come.
     Heard,
+    /// Nothing runs any more on the node that is about to leave.
+    MayLeave,
     /// The App is over.
     End {
         why: String,
@@ -127,6 +129,8 @@ pub(crate) enum Control {
     Where {
         id: PayloadId,
     },
+    /// It is about to leave, and wants its Works to go on elsewhere.
+    Leave,
     // From anybody.
     /// The next message has these references, and this has led to it.
     Carries {
@@ -205,6 +209,8 @@ impl Control {
             Self::There { .. } => "there",
             Self::Keep { .. } => "keep",
             Self::Discard { .. } => "discard",
+            Self::Leave => "leave",
+            Self::MayLeave => "may_leave",
         }
     }
 }

@@ -20,6 +20,8 @@ enum Step {
     Start,
     Stop,
     Restart,
+    /// The node of the incarnation is about to leave.
+    Move,
     /// The incarnation does what it would do next, in this way where it has a choice.
     Host(Way),
     /// So many milliseconds go by.
@@ -46,6 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Start),
         1 => Just(Step::Stop),
         1 => Just(Step::Restart),
+        1 => Just(Step::Move),
         10 => prop_oneof![4 => Just(Way::Well), 1 => Just(Way::Stubbornly), 1 => Just(Way::Error), 1 => Just(Way::Death)].prop_map(Step::Host),
         3 => (0_u64..40).prop_map(Step::Wait),
         1 => Just(Step::Late),
@@ -178,6 +181,7 @@ impl Model {
                 self.wants_up = true;
                 self.ledger.restart(now);
             }
+            Step::Move => self.ledger.move_away(now),
             Step::Host(way) => self.host(way),
             Step::Wait(time) => self.wait_until(self.now + Duration::from_millis(time)),
             Step::Late => {
