@@ -61,14 +61,6 @@ pub(crate) fn hint(error: &io::Error) -> String {
     if are_exhausted(error) { advice() } else { String::new() }
 }
 
-/// The same for errors that do not say why something could not be opened or started.
-pub(crate) fn hint_if_few_are_left() -> String {
-    let limit = limit();
-    // Where they cannot be counted for lack of one, none is left.
-    let is_short = open().is_none_or(|open| limit.saturating_sub(open) < 8);
-    if is_short { advice() } else { String::new() }
-}
-
 fn advice() -> String {
     let limit = limit();
     let open = open().map_or_else(|| "all".to_owned(), |open| open.to_string());
@@ -101,7 +93,6 @@ mod tests {
             hint(&out)
         );
         assert_eq!(hint(&io::ErrorKind::NotFound.into()), "");
-        assert_eq!(hint_if_few_are_left(), "");
         assert!(open().is_some_and(|open| open > 2));
     }
 }

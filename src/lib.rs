@@ -97,6 +97,7 @@ mod files;
 mod flow;
 mod http;
 mod id;
+mod machine;
 mod payload;
 mod printable;
 mod recorder;

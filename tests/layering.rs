@@ -8,11 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules at the top of the crate and their floors; `lib.rs`, which exports from all of them, has none.
-const FLOORS: [(&str, u32); 19] = [
+const FLOORS: [(&str, u32); 20] = [
     ("id", 0),
     ("error", 0),
     ("descriptors", 1),
     ("files", 1),
+    ("machine", 1),
     ("printable", 1),
     ("recorder", 1),
     ("trace", 1),

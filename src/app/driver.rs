@@ -25,7 +25,7 @@ use super::control::{AppStage, Exit};
 use super::error::AppError;
 use super::histogram::Histogram;
 use super::hosts::Hosts;
-use super::node::machine;
+use super::node::resources;
 use super::shutdown::Shutdown;
 use super::snapshot::Snapshot;
 use super::timers::{Timer, Timers};
@@ -110,7 +110,7 @@ impl Driver {
             on_failure: None,
             exit: Some(exit),
             reactions: 0,
-            resources: machine(),
+            resources: resources(),
             reaction_times: BTreeMap::new(),
             version: watch::Sender::new(0),
             alive: watch::Sender::new(()),

@@ -34,7 +34,7 @@ pub use self::control::{AppStage, AppStatus, Control, Exit, WorkStatus};
 pub use self::error::AppError;
 pub(crate) use self::launch::Launched;
 pub use self::launch::{App, AppHandle};
-pub(crate) use self::node::{NodeArguments, machine, run_as_node};
+pub(crate) use self::node::{NodeArguments, resources, run_as_node};
 pub use self::payloads::PayloadStatus;
 pub use self::root::Root;
 pub(crate) use self::snapshot::{HEAD, Snapshot, WorkSnapshot};

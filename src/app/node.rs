@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use super::error::AppError;
 use super::hosts::spawner;
 use super::launch::App;
+use crate::machine;
 use crate::payload::{configure, never_wait_here};
 use crate::recorder;
 use crate::remote::{Farewell, NodeOptions, run_node, tidy_up};
@@ -60,17 +61,12 @@ pub(crate) fn run_as_node(
     }
 }
 
-/// What this machine has, as far as the system says.
-pub(crate) fn machine() -> Resources {
-    let cpus = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim();
-        line.strip_suffix("kB")?.trim().parse::<u64>().ok()
-    });
+/// What this machine, or the container that this process is in, has, as far as the system says.
+pub(crate) fn resources() -> Resources {
     let gpus = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, |gpus| gpus.count());
     Resources {
-        cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
+        cpus: u32::try_from(machine::cpus()).unwrap_or(u32::MAX),
         gpus: u32::try_from(gpus).unwrap_or(u32::MAX),
-        memory: memory.unwrap_or(0) << 10,
+        memory: machine::memory().unwrap_or(0),
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::args::{PayloadArgs, TlsArgs, UsageError, log_level};
 use super::run::{Signals, report, say};
-use crate::app::{App, AppError, Config, NodeArguments, machine, run_as_node};
+use crate::app::{App, AppError, Config, NodeArguments, resources, run_as_node};
 use crate::descriptors;
 use crate::trace::export;
 use crate::transport::Endpoint;
@@ -89,7 +89,7 @@ impl NodeArgs {
         check_node_name(&name)?;
         let labels = self.labels()?;
         check_labels(&labels)?;
-        let there_is = machine();
+        let there_is = resources();
         let resources = Resources {
             cpus: self.cpus.unwrap_or(there_is.cpus),
             gpus: self.gpus.unwrap_or(there_is.gpus),

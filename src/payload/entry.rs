@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use self::load::Loading;
 pub(super) use self::load::{Load, Target};
+use super::deferred::drop_in_turn;
 use super::elsewhere::Elsewhere;
 use super::error::FetchError;
 use super::form::{AnyValue, Form};
@@ -166,6 +167,8 @@ impl Drop for Entry {
         let content = self.content.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = content.kept.take().filter(Kept::is_in_memory) {
             keeper::freed(kept.outline.length());
+            // It may be the last that refers to other values.
+            drop_in_turn(kept);
         }
     }
 }

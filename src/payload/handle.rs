@@ -9,6 +9,7 @@ mod on_disk;
 
 use std::any::type_name;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub(super) use self::on_disk::OnDisk;
+use super::deferred::drop_in_turn;
 use super::elsewhere::Want;
 use super::entry::{Entry, Load, Target, straight_to_disk};
 use super::error::{FetchError, PayloadError};
@@ -56,7 +58,21 @@ pub struct Payload<T> {
     /// The App whose Work has made it in this process.
     maker: Option<AppId>,
     /// There once it was dereferenced.
-    value: OnceLock<Arc<T>>,
+    read: Read,
+    of: PhantomData<Arc<T>>,
+}
+
+/// A value that was read by way of a handle, which keeps it in memory.
+#[derive(Default)]
+struct Read(OnceLock<AnyValue>);
+
+impl Drop for Read {
+    fn drop(&mut self) {
+        if let Some(value) = self.0.take() {
+            // It may refer to other values that were read.
+            drop_in_turn(value);
+        }
+    }
 }
 
 /// How far the value of a payload is on its way to this process.
@@ -89,7 +105,13 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
             }
             Err(error) => return Err(reference.error::<T>(error)),
         };
-        Ok(Self { reference, hold: Some(store::made(id, entry)), maker: Some(app), value: OnceLock::new() })
+        Ok(Self {
+            reference,
+            hold: Some(store::made(id, entry)),
+            maker: Some(app),
+            read: Read::default(),
+            of: PhantomData,
+        })
     }
 
     /// The value: on the node that has it the very allocation, at no cost; elsewhere it is pulled now, from a node that
@@ -127,8 +149,8 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
 
     /// Looks in memory, and has the value come if it is not there.
     fn look(&self) -> Result<Found<T>, PayloadError> {
-        if let Some(value) = self.value.get() {
-            return Ok(Found::Here(value.clone()));
+        if let Some(value) = self.read.0.get() {
+            return self.typed(value.clone()).map(Found::Here);
         }
         let hold = self.hold()?;
         if let Some(value) = hold.entry().value() {
@@ -156,9 +178,9 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
         })
     }
 
-    fn resolve(&self) -> Result<&Arc<T>, PayloadError> {
+    fn resolve(&self) -> Result<&T, PayloadError> {
         loop {
-            if let Some(value) = self.value.get() {
+            if let Some(value) = self.read.0.get().and_then(|value| value.downcast_ref()) {
                 return Ok(value);
             }
             let value = match self.look()? {
@@ -171,12 +193,20 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
                     None => continue,
                 },
             };
-            return Ok(self.value.get_or_init(|| value));
+            self.read.0.get_or_init(|| value);
         }
     }
 
     fn want(&self) -> Want {
         self.want_as(type_name::<T>())
+    }
+
+    #[cfg(test)]
+    pub(super) fn resolve_for_tests(&self) -> Arc<T> {
+        match self.look() {
+            Ok(Found::Here(value)) => value,
+            _ => unreachable!("it was made here"),
+        }
     }
 }
 
@@ -257,7 +287,8 @@ impl<T> Clone for Payload<T> {
             hold: self.hold.clone(),
             maker: self.maker,
             // What this handle keeps in memory need not be kept by another.
-            value: OnceLock::new(),
+            read: Read::default(),
+            of: PhantomData,
         }
     }
 }
@@ -303,7 +334,7 @@ impl<'de, T> Deserialize<'de> for Payload<T> {
             Reference { id, hash, length, of, origin }
         };
         let hold = store::find(reference.id);
-        Ok(Self { reference: Arc::new(reference), hold, maker: None, value: OnceLock::new() })
+        Ok(Self { reference: Arc::new(reference), hold, maker: None, read: Read::default(), of: PhantomData })
     }
 }
 
@@ -326,7 +357,7 @@ mod tests {
     fn what_arrives_is_the_same_allocation() {
         let made = payload(vec![1_i64, 2, 3]);
         let (arrived, _) = send(&made);
-        assert!(Arc::ptr_eq(made.resolve().unwrap(), arrived.resolve().unwrap()));
+        assert!(std::ptr::eq(made.resolve().unwrap(), arrived.resolve().unwrap()));
         assert_eq!(*arrived, [1, 2, 3]);
     }
 
@@ -344,7 +375,7 @@ mod tests {
     #[test]
     fn a_value_is_freed_with_its_last_holder_and_the_error_says_which_it_was() {
         let made = payload("abc".to_owned());
-        let weak = Arc::downgrade(made.resolve().unwrap());
+        let weak = Arc::downgrade(&made.resolve_for_tests());
         let (bytes, holds) = store::collect(|| wire::encode(&made).unwrap());
         drop(made);
         assert!(weak.upgrade().is_some(), "the serialised reference still holds it");

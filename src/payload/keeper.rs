@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::entry::{Entry, SpillOutcome};
 use super::error::FetchError;
 use super::hex::PayloadId;
+use crate::machine;
 
 /// What the values of a process may take.
 #[derive(Debug, Clone, Default)]
@@ -111,14 +112,9 @@ impl PayloadUsage {
 }
 
 impl StoreSettings {
-    /// A quarter of the machine's memory, unless it was said otherwise.
+    /// A quarter of the memory that there is for this process, unless it was said otherwise.
     fn memory(&mut self) -> u64 {
-        *self.memory.get_or_insert_with(|| {
-            let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-            let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-            let kib = total.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-            kib.map_or(1 << 30, |kib| (kib << 10) / 4)
-        })
+        *self.memory.get_or_insert_with(|| machine::memory().map_or(1 << 30, |memory| memory / 4))
     }
 }
 

@@ -21,6 +21,7 @@
 
 mod artifact;
 mod blocking;
+mod deferred;
 mod elsewhere;
 mod entry;
 mod error;

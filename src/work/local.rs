@@ -1,9 +1,13 @@
 //! The places of this process: a thread for one Work, or one of a few threads for many.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use actix_rt::{Arbiter, ArbiterHandle};
 use futures::future::LocalBoxFuture;
+use tokio::runtime::Builder;
+use tokio::sync::watch;
+use tokio::task::LocalSet;
 
 use super::{Host, HostError, Ingredients, Placement, Resources};
 use crate::id::ActorPath;
@@ -11,12 +15,14 @@ use crate::id::ActorPath;
 /// What can be sent to the thread where it is to live: an incarnation, or something else that stays there.
 pub(crate) type Task = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
 
-/// Hosts Works in this process, on arbiters of the current actix System.
+/// Hosts Works in this process: those of the pool on arbiters of the current actix System, others on threads of their own.
 pub(crate) struct LocalHost {
     pool: Vec<PoolThread>,
     pool_size: usize,
     next: usize,
     inline: bool,
+    /// Closed with this host, which ends the threads that are still there.
+    alive: watch::Sender<()>,
 }
 
 struct PoolThread {
@@ -30,7 +36,8 @@ struct PoolThread {
 impl LocalHost {
     /// `pool_size` threads for pooled Works, started when the first one needs them.
     pub(crate) fn new(pool_size: usize) -> Self {
-        Self { pool: Vec::new(), pool_size: pool_size.max(1), next: 0, inline: false }
+        let alive = watch::Sender::new(());
+        Self { pool: Vec::new(), pool_size: pool_size.max(1), next: 0, inline: false, alive }
     }
 
     /// All Works on the calling thread, whatever their placement: one clock for everything.
@@ -51,8 +58,30 @@ impl LocalHost {
     }
 
     fn arbiter(path: &ActorPath) -> Result<Arbiter, HostError> {
-        catch_unwind(AssertUnwindSafe(Arbiter::new))
-            .map_err(|_| HostError::NoThread { path: path.to_string() })
+        let started = catch_unwind(AssertUnwindSafe(Arbiter::try_new));
+        let started = started.unwrap_or_else(|_| Err(io::Error::other("no actix System runs here")));
+        started.map_err(|error| HostError::no_thread(path, &error))
+    }
+
+    /// Starts a thread that ends with the task. It is no arbiter: the System keeps something of each of those for ever.
+    fn start_thread(&self, task: Task) -> io::Result<()> {
+        // Before the thread, so that what goes wrong is told to the caller.
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let mut alive = self.alive.subscribe();
+        std::thread::Builder::new().name("flowright-work".to_owned()).spawn(move || {
+            let done = async {
+                tokio::select! {
+                    biased;
+                    () = task() => {}
+                    // Nothing is ever sent.
+                    _ = alive.changed() => {}
+                }
+            };
+            LocalSet::new().block_on(&runtime, done);
+            // A call that blocks on another thread of this runtime is not waited for.
+            runtime.shutdown_background();
+        })?;
+        Ok(())
     }
 }
 
@@ -70,12 +99,7 @@ impl Host for LocalHost {
                 return Err(HostError::NoProcess { path: path.to_string(), why });
             }
             Placement::Thread => {
-                Self::arbiter(path)?.spawn_fn(move || {
-                    actix_rt::spawn(async move {
-                        task().await;
-                        Arbiter::current().stop();
-                    });
-                });
+                self.start_thread(task).map_err(|error| HostError::no_thread(path, &error))?;
             }
             Placement::Pool => {
                 if self.pool.len() < self.pool_size {

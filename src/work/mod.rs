@@ -206,14 +206,30 @@ pub(crate) enum HostEvent {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HostError {
     #[error(
-        "no thread could be started for work `{path}`: the system's limit on threads, memory or open files is reached{}; \
-         raise it, or place light Works in the pool with `.placed(Placement::Pool)`",
-        crate::descriptors::hint_if_few_are_left()
+        "no thread could be started for work `{path}`: {why}; or place light Works in the pool with \
+         `.placed(Placement::Pool)`"
     )]
-    NoThread { path: String },
+    NoThread { path: String, why: String },
     #[error("no process could be started for work `{path}`: {why}")]
     NoProcess { path: String, why: String },
     /// There is no place for it yet; it is launched again when there may be one.
     #[error("{0}")]
     Unplaced(String),
+}
+
+impl HostError {
+    /// Says which limit is reached.
+    fn no_thread(path: &crate::id::ActorPath, error: &std::io::Error) -> Self {
+        let what = match error.raw_os_error() {
+            Some(libc::EMFILE | libc::ENFILE) => {
+                "its runtime takes 4 descriptors, and no more files may be opened; raise the limit"
+            }
+            Some(libc::EAGAIN | libc::ENOMEM) => {
+                "the system's limit on threads or memory is reached; raise it (`ulimit -u`, or that of the container)"
+            }
+            _ => "its runtime could not be made",
+        };
+        let hint = crate::descriptors::hint(error);
+        Self::NoThread { path: path.to_string(), why: format!("{what}: {error}{hint}") }
+    }
 }

@@ -41,6 +41,11 @@ impl Held {
         self.descriptors
     }
 
+    /// Resident memory, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        self.memory
+    }
+
     /// However much memory is held afterwards.
     pub(crate) fn whatever_memory(self) -> Self {
         Self { memory: usize::MAX - SLACK, ..self }

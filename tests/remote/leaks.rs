@@ -10,7 +10,11 @@ use crate::held::Held;
 use crate::payloads::office::{Clerk, Errand, open};
 use crate::process::LIMIT;
 
-crate::tests![replaced_processes_leave_no_connections, works_that_leave_an_empty_tree_are_forgotten,];
+crate::tests![
+    replaced_processes_leave_no_connections,
+    threads_that_end_at_once_leave_no_memory,
+    works_that_leave_an_empty_tree_are_forgotten,
+];
 
 /// A small value is read from each of many processes that follow one another; the connections that it came on are closed.
 fn replaced_processes_leave_no_connections() {
@@ -97,4 +101,39 @@ fn works_that_leave_an_empty_tree_are_forgotten() {
         assert!(now < before.descriptors() + 50, "{before:?}; now there are {now} descriptors");
         app.stop().result.unwrap();
     }
+}
+
+/// Makes many Works with threads of their own, and drops them before they do anything.
+#[derive(Serialize, Children)]
+struct Crowds {
+    crowd: Vec<WorkRef<Keeper>>,
+    left: u32,
+}
+
+impl Flow for Crowds {
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        if self.left == 0 {
+            return Ok(());
+        }
+        if self.crowd.is_empty() {
+            self.crowd = (0..50).map(|_| WorkRef::default()).collect();
+        } else {
+            self.crowd.clear();
+            self.left -= 1;
+        }
+        cx.wake_in(Duration::ZERO);
+        Ok(())
+    }
+}
+
+/// A thread that has ended is forgotten by all that knew of it: 20,000 of them take no memory.
+fn threads_that_end_at_once_leave_no_memory() {
+    let app = TestApp::start(|| Crowds { crowd: Vec::new(), left: 400 }).limit(2 * LIMIT);
+    app.wait_for_state("left", |left: &u32| *left <= 300);
+    let before = Held::here().memory();
+    app.wait_for_state("left", |left: &u32| *left == 0);
+    let after = Held::here().memory();
+    // They took 1.4 KiB each.
+    assert!(after < before + (10 << 20), "{} KiB, and {} KiB before", after >> 10, before >> 10);
+    app.stop().result.unwrap();
 }

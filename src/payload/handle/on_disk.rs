@@ -3,7 +3,8 @@
 //! # Guarantees
 //! - What they refer to comes to the disk of this machine, whoever else has it come to memory.
 
-use std::sync::{Arc, OnceLock};
+use std::marker::PhantomData;
+use std::sync::Arc;
 
 use super::super::entry::{Entry, Target};
 use super::super::error::{FetchError, PayloadError};
@@ -12,7 +13,7 @@ use super::super::outline::Outline;
 use super::super::reference::Reference;
 use super::super::spill::Spilled;
 use super::super::store;
-use super::Payload;
+use super::{Payload, Read};
 use crate::id::{ActorPath, AppId};
 
 /// What was put on disk when it was made.
@@ -29,7 +30,8 @@ impl<T> Payload<T> {
         let OnDisk { id, file, outline, type_name } = made;
         let reference = Arc::new(Reference::new(id, &outline, of, origin));
         let entry = Entry::of_file(file, outline, type_name);
-        Self { reference, hold: Some(store::made(id, entry)), maker: Some(app), value: OnceLock::new() }
+        let hold = Some(store::made(id, entry));
+        Self { reference, hold, maker: Some(app), read: Read::default(), of: PhantomData }
     }
 
     /// Has it come to the disk of this machine, unless it is there.
