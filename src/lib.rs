@@ -119,7 +119,9 @@ pub use crate::flow::{
     Restart, Run, ScheduleError, Strategy, WorkRef,
 };
 pub use crate::id::ActorPath;
-pub use crate::payload::{Artifact, ArtifactError, Fetch, Payload, PayloadError, PayloadUsage, Progress};
+pub use crate::payload::{
+    Artifact, ArtifactError, Fetch, Files, Payload, PayloadError, PayloadUsage, Progress,
+};
 pub use crate::remote::{NodeLoad, NodeStatus};
 pub use crate::state::{StateError, Value};
 pub use crate::transport::{Endpoint, Token, TransportError};

@@ -41,7 +41,7 @@ mod store;
 
 #[cfg(fuzzing)]
 pub use self::artifact::fuzz as artifact_fuzz;
-pub use self::artifact::{Artifact, ArtifactError, Fetch};
+pub use self::artifact::{Artifact, ArtifactError, Fetch, Files};
 pub(crate) use self::blocking::never_wait_here;
 pub(crate) use self::elsewhere::{Elsewhere, Opened, SMALL, Waited, Want};
 pub(crate) use self::error::FetchError;

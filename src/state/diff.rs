@@ -7,6 +7,7 @@ use serde::ser::{Serialize, Serializer};
 
 use super::error::Fault;
 use super::map_diff::MapDiff;
+use super::number::{StructDiff, TOKEN};
 use super::seq_diff::SeqDiff;
 use super::size;
 use super::walk::{Delta, Walk, Wrap};
@@ -114,7 +115,7 @@ impl<'a> Serializer for Diff<'a> {
     type SerializeTupleStruct = SeqDiff<'a>;
     type SerializeTupleVariant = SeqDiff<'a>;
     type SerializeMap = MapDiff<'a>;
-    type SerializeStruct = MapDiff<'a>;
+    type SerializeStruct = StructDiff<'a>;
     type SerializeStructVariant = MapDiff<'a>;
 
     #[inline]
@@ -328,8 +329,11 @@ impl<'a> Serializer for Diff<'a> {
     }
 
     #[inline]
-    fn serialize_struct(self, _name: &'static str, len: usize) -> Result<MapDiff<'a>, Fault> {
-        self.map(Some(len), Wrap::None)
+    fn serialize_struct(self, name: &'static str, len: usize) -> Result<StructDiff<'a>, Fault> {
+        if name == TOKEN {
+            return Ok(StructDiff::Number { diff: Some(self), delta: None });
+        }
+        self.map(Some(len), Wrap::None).map(StructDiff::Struct)
     }
 
     fn serialize_struct_variant(

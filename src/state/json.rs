@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde_json::Value as Json;
 
-use super::Value;
+use super::{Value, number};
 
 impl Value {
     /// The value as JSON, for display and for clients that know nothing else.
@@ -27,6 +27,10 @@ impl Value {
             Value::Bytes(bytes) => Json::String(hex(bytes)),
             Value::Seq(items) => items.iter().map(Value::to_json).collect(),
             Value::Map(entries) => {
+                let number = number::text_of(entries).and_then(|text| text.parse().ok());
+                if let Some(number) = number {
+                    return Json::Number(number);
+                }
                 entries.iter().map(|(key, value)| (key_text(key).into_owned(), value.to_json())).collect()
             }
         }

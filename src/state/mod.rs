@@ -40,6 +40,7 @@ mod json;
 mod json_patch;
 mod key;
 mod map_diff;
+mod number;
 mod patch;
 mod patch_apply;
 mod seq_diff;

@@ -1,7 +1,6 @@
 //! What a Work's code can do.
 
 use std::future::{Future, poll_fn};
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -19,7 +18,7 @@ use super::message::Envelope;
 use super::outbox::{Outbox, Report};
 use super::run::{Command, RunOrder};
 use crate::id::{ActorPath, AppId};
-use crate::payload::{self, Artifact, ArtifactError, Payload, PayloadError};
+use crate::payload::{self, Artifact, ArtifactError, Files, Payload, PayloadError};
 use crate::state::{StateError, Tracker};
 use crate::trace::{Cause, Span, What};
 
@@ -201,14 +200,16 @@ impl<W: Work> WorkContext<W> {
     /// Copies the file or directory at `path` and gives a small reference to it, which can be part of the state, inputs and
     /// messages. What becomes of the files afterwards does not change it.
     ///
+    /// [`Files`] says what of a directory is left out: `cx.artifact(Files::at("model").exclude("*.tmp"))`.
+    ///
     /// The files are read, and a copy of them is written to disk, on the calling thread: a Work with a thread of its own, as is
     /// the default, holds nobody up by that.
     ///
     /// # Errors
     /// [`ArtifactError`], where something cannot be read, is no file, or leads out of the directory, and where there is no
     /// room on disk.
-    pub fn artifact(&self, path: impl AsRef<Path>) -> Result<Artifact, ArtifactError> {
-        Artifact::new(path.as_ref(), self.identity.app, &self.identity.path)
+    pub fn artifact(&self, files: impl Into<Files>) -> Result<Artifact, ArtifactError> {
+        Artifact::new(&files.into(), self.identity.app, &self.identity.path)
     }
 
     /// Whether the Work has been asked to stop, for code that does not take turns.

@@ -54,6 +54,16 @@ pub enum ArtifactError {
         /// In what way that is none of the tree's.
         why: &'static str,
     },
+    /// A pattern of what is to be left out cannot be used.
+    #[error(
+        "the pattern {pattern:?} of what an artifact leaves out cannot be used: {why}; write it as a line in .gitignore"
+    )]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// There is no room for it.
     #[error("there is no room for the artifact of {path}: {why}")]
     NoRoom {

@@ -5,6 +5,7 @@
 //! - Neither making nor sending nor fetching one needs memory for more than some buffers and the list of its files.
 
 mod error;
+mod files;
 mod manifest;
 mod pack;
 #[cfg(test)]
@@ -14,7 +15,7 @@ mod unpack;
 use std::fmt;
 use std::future::IntoFuture;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::oneshot;
 
 pub use self::error::ArtifactError;
+pub use self::files::Files;
 use self::pack::Packing;
 use self::unpack::{Destination, unpack};
 use super::error::FetchError;
@@ -84,8 +86,9 @@ enum Tree {}
 pub(super) const TREE: &str = "flowright::Artifact";
 
 impl Artifact {
-    pub(crate) fn new(path: &Path, app: AppId, origin: &ActorPath) -> Result<Self, ArtifactError> {
-        let packing = Packing::of(path)?;
+    pub(crate) fn new(files: &Files, app: AppId, origin: &ActorPath) -> Result<Self, ArtifactError> {
+        let path = files.root();
+        let packing = Packing::of(files)?;
         let no_room = |why: FetchError| ArtifactError::NoRoom { path: path.to_owned(), why: why.to_string() };
         let id = new_id();
         let spill = SpillWriter::begin(packing.length()).map_err(no_room)?;

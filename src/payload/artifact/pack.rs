@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 
 use super::error::ArtifactError;
+use super::files::Files;
 use super::manifest::{Item, Kind, Manifest, PERMISSIONS};
 use crate::wire;
 
@@ -30,7 +31,9 @@ pub(super) struct Packing {
 
 impl Packing {
     /// Looks what there is.
-    pub(super) fn of(root: &Path) -> Result<Self, ArtifactError> {
+    pub(super) fn of(files: &Files) -> Result<Self, ArtifactError> {
+        let root = files.root();
+        let excluded = files.excluded()?;
         // The root may be a symlink to what is meant.
         let metadata = match fs::metadata(root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -54,6 +57,10 @@ impl Packing {
                     below.push(b'/');
                 }
                 below.extend_from_slice(entry.file_name().as_bytes());
+                // What is below a directory that is left out is not looked at.
+                if excluded.has(Path::new(std::ffi::OsStr::from_bytes(&below)), metadata.is_dir()) {
+                    continue;
+                }
                 let below = Bytes::from(below);
                 items.push(item(&path, below.clone(), &metadata)?);
                 if metadata.is_dir() {

@@ -38,7 +38,11 @@ impl Drop for Scratch {
 }
 
 fn packed(root: &Path) -> Result<Vec<u8>, ArtifactError> {
-    let packing = Packing::of(root)?;
+    packed_files(&Files::at(root))
+}
+
+fn packed_files(files: &Files) -> Result<Vec<u8>, ArtifactError> {
+    let packing = Packing::of(files)?;
     let mut bytes = Vec::new();
     packing.write(&mut bytes, |_| unreachable!("there is memory"))?;
     assert_eq!(bytes.len() as u64, packing.length());
@@ -287,4 +291,38 @@ fn names_that_are_no_text_are_kept() {
     fs::File::create(root.join(name)).unwrap().write_all(b"x").unwrap();
     unpacked(&packed(&root).unwrap(), &scratch.at("into"), false).unwrap();
     assert_eq!(fs::read(scratch.at("into").join(name)).unwrap(), b"x");
+}
+
+/// Patterns mean what they mean in `.gitignore`, and a malformed one is named.
+#[test]
+fn excluded_files_are_left_out() {
+    let scratch = Scratch::new();
+    let root = scratch.at("root");
+    for file in
+        ["a", "b.tmp", "keep.tmp", "cache/x", "sub/b.tmp", "sub/cache/x", "sub/target/deep/y", "sub/c"]
+    {
+        let path = root.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, file).unwrap();
+    }
+    // A link to what is left out leads to nothing: it is left out with it.
+    std::os::unix::fs::symlink("b.tmp", root.join("link.tmp")).unwrap();
+    let files = Files::at(&root)
+        .exclude("# a comment")
+        .exclude("*.tmp")
+        .exclude("!keep.tmp")
+        .exclude("/cache")
+        .exclude("target/");
+    unpacked(&packed_files(&files).unwrap(), &scratch.at("into"), false).unwrap();
+    let left: Vec<_> =
+        tree(&scratch.at("into")).into_iter().map(|(path, _)| path.display().to_string()).collect();
+    let names = |part: &str| left.iter().any(|path| path == part);
+    for there in ["a", "keep.tmp", "sub/cache/x", "sub/c"] {
+        assert!(names(there), "{there}: {left:?}");
+    }
+    for gone in ["b.tmp", "link.tmp", "cache", "cache/x", "sub/b.tmp", "sub/target", "sub/target/deep/y"] {
+        assert!(!names(gone), "{gone}: {left:?}");
+    }
+    let error = packed_files(&Files::at(&root).exclude("[z-a]")).unwrap_err().to_string();
+    assert!(error.contains("[z-a]") && error.contains(".gitignore"), "{error}");
 }
