@@ -283,7 +283,8 @@ impl Conductor {
         for log in std::fs::read_dir(self.stage.run.join("logs")).into_iter().flatten().flatten() {
             let text = log_of(&log.path());
             let is_crash = |line: &&str| {
-                line.contains("panicked at")
+                // A thread that cannot be started is a panic of an arbiter, which is caught.
+                (line.contains("panicked at") && !line.contains("actix-rt"))
                     || line.contains("has overflowed its stack")
                     || line.contains("memory allocation of")
             };

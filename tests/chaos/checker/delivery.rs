@@ -8,8 +8,6 @@ use crate::records::{Event, Kind, Life, Outcome, Role};
 
 /// How long a message may be on its way, or wait in a mailbox, where nothing disturbs it.
 const UNDER_WAY: Time = 20 * SECOND;
-/// How long two processes have to be out of reach of each other until their session may be lost.
-const LOST_EACH_OTHER: Time = 2 * SECOND;
 /// How long what a process has sent may take to leave it.
 const LEAVING: Time = 3 * SECOND;
 
@@ -104,7 +102,10 @@ fn excuse(facts: &Facts<'_>, message: &MessageFacts<'_>, lost: &Lost) -> Option<
             return Some(if death.orderly { "the receiver was stopped" } else { "the receiver was lost" });
         }
     }
-    if lost_each_other(facts, &places, lost) {
+    // What had been written to a connection and was not acknowledged is not sent again by way of the head, since it may
+    // have been handled.
+    let places: Vec<&str> = places.iter().map(String::as_str).collect();
+    if facts.may_lose_each_other(&places, lost.tried.saturating_sub(SECOND), lost.accepted + SECOND) {
         return Some("two processes had lost each other");
     }
     let was_there = lives.iter().any(|life| {
@@ -137,19 +138,6 @@ fn is_sender_lost(facts: &Facts<'_>, life: Life, places: &[String], lost: &Lost)
     // Given up by the head, it may go on for a while where it is.
     let replaced = sender.next_began.filter(|_| sender.ended.is_none_or(|(_, orderly)| !orderly));
     [given_up, process, replaced].into_iter().flatten().any(|at| at <= left)
-}
-
-/// Whether the session between two processes may have been lost while the head went on with both: what had been written to its
-/// connection and was not acknowledged is not sent again by way of the head, since it may have been handled.
-fn lost_each_other(facts: &Facts<'_>, places: &[String], lost: &Lost) -> bool {
-    let concerns = |who: &str| who == "*" || places.iter().any(|place| place == who);
-    facts.disturbances.iter().any(|(who, begun, ended, what)| {
-        concerns(who)
-            && !what.starts_with("network")
-            && ended.saturating_sub(*begun) >= LOST_EACH_OTHER
-            && begun.saturating_sub(SECOND) <= lost.accepted
-            && ended.saturating_add(SECOND) >= lost.tried
-    })
 }
 
 fn is_a_node_lost(facts: &Facts<'_>, lost: &Lost) -> bool {

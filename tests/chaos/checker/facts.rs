@@ -13,6 +13,9 @@ pub(crate) const GRACE: Time = 2_500_000 + SECOND;
 /// How long news of the head may take to nodes that nothing disturbs.
 pub(crate) const SLACK: Time = 2 * SECOND;
 
+/// How long two processes have to be out of reach of each other until their session may be lost.
+const OUT_OF_REACH: Time = 2 * SECOND;
+
 /// One incarnation of a Work.
 pub(crate) struct LifeFacts<'a> {
     pub(crate) record: &'a Record,
@@ -247,6 +250,18 @@ impl<'a> Facts<'a> {
     pub(crate) fn is_disturbed(&self, places: &[&str], from: Time, to: Time) -> bool {
         self.disturbances.iter().any(|(who, begun, ended, _)| {
             (*who == "*" || places.contains(who)) && *begun <= to && *ended >= from
+        })
+    }
+
+    /// Whether processes at these places may have lost each other between these times, while the head went on with both: one
+    /// was out of reach of the others for so long that a session is over.
+    pub(crate) fn may_lose_each_other(&self, places: &[&str], from: Time, to: Time) -> bool {
+        self.disturbances.iter().any(|(who, begun, ended, what)| {
+            (*who == "*" || places.contains(who))
+                && !what.starts_with("network")
+                && ended.saturating_sub(*begun) >= OUT_OF_REACH
+                && *begun <= to
+                && *ended >= from
         })
     }
 

@@ -302,6 +302,17 @@ pub(super) fn payload(facts: &Facts<'_>, report: &mut Report) {
             Reading::Lost(_) if head_lost || few || is_lost(record.pid) || maker.is_none_or(is_lost) => {
                 continue;
             }
+            // Who has the value is tried for as long as the grace period.
+            Reading::Lost(_)
+                if facts.may_lose_each_other(
+                    &[&here, &there],
+                    record.at.saturating_sub(GRACE),
+                    record.at,
+                ) =>
+            {
+                report.count("payloads out of reach");
+                continue;
+            }
             Reading::Lost(why) => format!("{parcel}, made on {there} and read on {here}, is lost: {why}"),
             Reading::Late if head_lost || is_lost(record.pid) || maker.is_none_or(is_lost) => continue,
             Reading::Late => {

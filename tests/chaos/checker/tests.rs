@@ -47,6 +47,7 @@ tests![
     success_without_an_end_violates_run,
     different_content_violates_payload,
     lost_payload_violates_payload,
+    payload_out_of_reach_violates_payload_in_a_short_cut,
     payload_lost_with_its_node_is_excused,
     late_payload_violates_payload,
     no_room_violates_payload_where_there_is_room,
@@ -583,6 +584,19 @@ fn lost_payload_violates_payload() {
     script.made("p");
     script.read("p", Reading::Lost("freed".to_owned()));
     script.violates(&["payload"]);
+}
+
+/// Its node is tried for the grace period.
+fn payload_out_of_reach_violates_payload_in_a_short_cut() {
+    for (seconds, rules) in [(1, &["payload"][..]), (4, &[])] {
+        let mut script = Script::new();
+        script.made("p");
+        script.disturbed("west");
+        script.wait(seconds);
+        script.calm("west");
+        script.read("p", Reading::Lost("its node cannot be reached".to_owned()));
+        script.violates(rules);
+    }
 }
 
 fn payload_lost_with_its_node_is_excused() {
