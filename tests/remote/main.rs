@@ -3,6 +3,7 @@
 //! Nodes and processes are this very binary, started again with [`support::VARIABLE`] set; so it has a `main` of its
 //! own. Each test runs in a process of its own as well; see [`apart`].
 
+mod addresses;
 mod apart;
 mod certificates;
 mod connections;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         return support::run(&program);
     }
     let all = [
+        addresses::TESTS,
         certificates::TESTS,
         connections::TESTS,
         faults::TESTS,

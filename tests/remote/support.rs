@@ -38,6 +38,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
             })
         })
         .main(),
+        "crowd" => crate::addresses::crowd().main(),
         "files" => crate::files::program(),
         "payloads" => crate::payloads::program(),
         "stranger" => App::new(Stranger::default).main(),
