@@ -33,7 +33,7 @@ use crate::state::Value;
 use crate::transport::{Endpoint, Listener, TransportError};
 use crate::work::{
     AnyMailbox, Closed, Command, Commands, Doorbell, Failure, HostError, HostEvent, Ingredients, Outbox,
-    Place, Placement, Reason, Report, Resources, SharedRoute, find_address, remember_address,
+    Place, Placement, Reason, Report, Resources, Route, SharedRoute, find_address, remember_address,
 };
 
 /// How long a node that is told of the end may take to hear of it.
@@ -107,7 +107,7 @@ struct Away {
     needs: Resources,
     /// The mailbox of its Work here, and the route from there.
     mailbox: Weak<dyn AnyMailbox>,
-    route: SharedRoute,
+    route: Arc<DirectRoute>,
 }
 
 /// Sends the commands for an incarnation to its process.
@@ -276,7 +276,6 @@ impl Head {
             is_relayed: false,
         };
         let route = DirectRoute::over(Arc::downgrade(&self.bridge), ends, link.clone());
-        let route = SharedRoute(route);
         let away = Away {
             outbox: outbox.clone(),
             node,
@@ -317,7 +316,7 @@ impl Head {
             until_now.go_to(&commands);
         }
         mailbox.launched_elsewhere(commands);
-        count_lost(&path, mailbox.set_place(Place::At(route)), "the Work was stopped");
+        count_lost(&path, mailbox.set_place(Place::At(SharedRoute(route))), "the Work was stopped");
         self.tell_locations();
         Ok(())
     }
@@ -333,16 +332,30 @@ impl Head {
                 gpus: node.used.gpus.saturating_sub(away.needs.gpus),
                 memory: node.used.memory.saturating_sub(away.needs.memory),
             };
-            if node.is_process {
-                node.link.control(&Control::End { why: "its Work is over".to_owned() });
-            } else if node.is_leaving && node.incarnations.is_empty() {
-                node.link.control(&Control::MayLeave);
-            }
         }
+        // Said once what it has not begun is back.
+        let last = state.nodes.get(&away.node).and_then(|node| {
+            let says = if node.is_process {
+                Control::End { why: "its Work is over".to_owned() }
+            } else if node.is_leaving && node.incarnations.is_empty() {
+                Control::MayLeave
+            } else {
+                return None;
+            };
+            Some((node.link.clone(), says))
+        });
         state.registry.over(&away.path, incarnation);
         state.events.push(HostEvent::Room);
         drop(state);
         self.left(&away);
+        if let Some((link, says)) = last {
+            let route = away.route.clone();
+            away.route.when_drained(move || {
+                drop(route);
+                link.control(&says);
+            });
+            Route::drain(away.route.clone());
+        }
         self.tell_locations();
         self.doorbell.ring_again();
         Some(away.outbox)
@@ -351,7 +364,8 @@ impl Head {
     /// The mailbox of an incarnation that is over waits for the next.
     fn left(&self, away: &Away) {
         if let Some(mailbox) = away.mailbox.upgrade() {
-            count_lost(&away.path, mailbox.left(&away.route), "the Work was stopped");
+            let route = SharedRoute(away.route.clone());
+            count_lost(&away.path, mailbox.left(&route), "the Work was stopped");
         }
     }
 

@@ -50,6 +50,8 @@ struct State {
     is_shut: bool,
     /// How many of them the other end has not drained.
     undrained: usize,
+    is_drained: bool,
+    when_drained: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl DirectRoute {
@@ -149,7 +151,27 @@ impl DirectRoute {
         }
     }
 
+    /// Calls `then` once nothing comes back along this route any more.
+    pub(in crate::remote) fn when_drained(&self, then: impl FnOnce() + Send + 'static) {
+        {
+            let mut state = self.lock();
+            if !state.is_drained {
+                state.when_drained = Some(Box::new(then));
+                return;
+            }
+        }
+        then();
+    }
+
     fn drained(&self) {
+        let then = {
+            let mut state = self.lock();
+            state.is_drained = true;
+            state.when_drained.take()
+        };
+        if let Some(then) = then {
+            then();
+        }
         if let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) {
             count_lost(&self.ends.path, mailbox.drained(&route), "the Work was stopped");
         }
@@ -165,7 +187,12 @@ impl DirectRoute {
 
     /// The session is over.
     pub(in crate::remote) fn lost(&self) {
-        self.lock().is_shut = true;
+        let forgotten = {
+            let mut state = self.lock();
+            state.is_shut = true;
+            state.when_drained.take()
+        };
+        drop(forgotten);
         let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) else { return };
         let instead = match &self.relay {
             Some(Relay { head, .. }) if !head.is_over() => {
