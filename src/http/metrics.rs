@@ -71,6 +71,7 @@ impl Collector for Look {
         every_node(&mut page, &nodes)?;
         bridge(&mut page, snapshot)?;
         payloads(&mut page, &nodes)?;
+        messages_lost(&mut page, &nodes)?;
         of_the_program(&mut page, snapshot)
     }
 }
@@ -301,6 +302,17 @@ fn payloads(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Res
         let mut family = page.family(name, MetricType::Counter, help)?;
         for (node, usage) in known() {
             family.counter(&[("node", node)], get(&usage))?;
+        }
+    }
+    Ok(())
+}
+
+fn messages_lost(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Result {
+    let help = "Messages that no handler saw and whose senders were not told.";
+    let mut family = page.family("flowright_messages_lost", MetricType::Counter, help)?;
+    for (node, view) in nodes {
+        if let Some(lost) = view.messages_lost {
+            family.counter(&[("node", node.as_str())], lost)?;
         }
     }
     Ok(())

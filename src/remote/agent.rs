@@ -583,7 +583,8 @@ impl Agent {
 impl Router for Agent {
     fn locator(&self, path: &ActorPath, kind: &'static WorkKind) -> (Arc<dyn Locator>, Bind) {
         let head = self.head.clone();
-        let forwarder = Forwarder::new(self.me.clone(), &self.bridge, head, path.clone(), kind);
+        let forwarder =
+            Forwarder::new(self.me.clone(), &self.bridge, head, path.clone(), kind, self.is_process);
         let bound = forwarder.clone();
         (forwarder, Box::new(move |mailbox| bound.bind(mailbox)))
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::routing::messages_lost;
 use crate::payload::{PayloadCounts, PayloadUsage};
 
 /// How often a node tells its head.
@@ -46,12 +47,19 @@ pub(crate) struct Vitals {
     pub(crate) load: Option<NodeLoad>,
     pub(crate) payloads: PayloadUsage,
     pub(crate) counts: PayloadCounts,
+    /// Messages that no handler saw and whose senders were not told.
+    pub(crate) messages_lost: u64,
 }
 
 impl Vitals {
     /// Those of this process.
     pub(crate) fn here() -> Self {
-        Self { load: load(), payloads: PayloadUsage::here(), counts: PayloadCounts::here() }
+        Self {
+            load: load(),
+            payloads: PayloadUsage::here(),
+            counts: PayloadCounts::here(),
+            messages_lost: messages_lost(),
+        }
     }
 
     /// With those of another process on the same machine.
@@ -73,7 +81,8 @@ impl Vitals {
             pulls: a.pulls.saturating_add(b.pulls),
             spills: a.spills.saturating_add(b.spills),
         };
-        Self { load, payloads, counts }
+        let messages_lost = self.messages_lost.saturating_add(other.messages_lost);
+        Self { load, payloads, counts, messages_lost }
     }
 }
 

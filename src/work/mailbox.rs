@@ -202,7 +202,7 @@ impl<W: Work> Mailbox<W> {
                 Offer::Queued => return Ok(()),
                 Offer::Refused(envelope, why) => return Err(Refused::Closed(envelope, why)),
                 Offer::Wait(envelope) => {
-                    self.want();
+                    self.want_place();
                     return Err(Refused::Full(envelope));
                 }
                 Offer::Forward(letter, SharedRoute(route)) => match route.try_send(letter) {
@@ -252,7 +252,14 @@ impl<W: Work> Mailbox<W> {
         }
     }
 
-    /// Messages wait until it is known where the Work is.
+    /// Messages wait; where it is not known where the Work is, that is asked.
+    fn want_place(&self) {
+        if matches!(self.lock().queue.place(), Place::Unknown) {
+            self.want();
+        }
+    }
+
+    /// It matters where the Work is.
     pub(crate) fn want(&self) {
         if let Some(locator) = &self.locator {
             locator.wanted();
@@ -264,7 +271,7 @@ impl<W: Work> Mailbox<W> {
         loop {
             let mut offer = self.offer(envelope);
             if let Offer::Wait(waits) = offer {
-                self.want();
+                self.want_place();
                 offer = self.offer_when_there_is_room(waits, None).await;
             }
             match offer {
@@ -462,9 +469,7 @@ impl<W: Work> Mailbox<W> {
     /// A message comes back along this route; no handler has begun it.
     pub(crate) fn returned(&self, route: &SharedRoute, letter: Box<dyn Letter>) -> usize {
         let lost = self.change(|queue| queue.returned(route, typed(letter)));
-        if matches!(self.lock().queue.place(), Place::Unknown) {
-            self.want();
-        }
+        self.want_place();
         lost
     }
 

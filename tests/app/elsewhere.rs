@@ -94,6 +94,7 @@ fn nodes_say_how_loaded_they_are_and_how_fast_they_answer() {
         "flowright_bridge_resends_total",
         "flowright_payload_hits_total",
         "flowright_payload_spills_total",
+        "flowright_messages_lost_total",
     ] {
         assert!(numbers.contains(&format!("\n{family}{{node=\"n\"}} ")), "{family} is not in\n{numbers}");
     }

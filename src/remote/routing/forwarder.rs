@@ -18,6 +18,8 @@ pub(in crate::remote) struct Forwarder {
     head: Arc<Link>,
     path: ActorPath,
     kind: &'static WorkKind,
+    /// Whether this process is that of one Work, which the head is reached for by all others.
+    is_process: bool,
     mailbox: OnceLock<Weak<dyn AnyMailbox>>,
     /// Whether the head was asked.
     is_asked: AtomicBool,
@@ -34,6 +36,7 @@ impl Forwarder {
         head: Arc<Link>,
         path: ActorPath,
         kind: &'static WorkKind,
+        is_process: bool,
     ) -> Arc<Self> {
         let bridge = Arc::downgrade(bridge);
         Arc::new_cyclic(|me| Self {
@@ -43,6 +46,7 @@ impl Forwarder {
             head,
             path,
             kind,
+            is_process,
             mailbox: OnceLock::new(),
             is_asked: AtomicBool::new(false),
             is_relayed: Arc::default(),
@@ -80,18 +84,21 @@ impl Forwarder {
             Place::At(SharedRoute(route))
         };
         let place = match location {
+            // The process of a Work is told that the Work is at the head, by way of which all others reach it.
+            Location::At { node, .. }
+                if node.id == self.head.peer().id
+                    && self.is_process
+                    && matches!(mailbox.place(), Place::Here) =>
+            {
+                return;
+            }
             // The head follows the Work, and what it has on its way must not be overtaken.
             Location::Pending | Location::At { .. } if matches!(mailbox.place(), Place::At(SharedRoute(route)) if route.is_relayed()) =>
             {
                 return;
             }
             Location::Pending => Place::Pending,
-            Location::Closed(why) => {
-                if !why.is_temporary() {
-                    self.is_relayed.store(false, Ordering::Release);
-                }
-                Place::Closed(*why)
-            }
+            Location::Closed(why) => Place::Closed(*why),
             Location::At { node, .. } if node.id == bridge.me().id => {
                 // Launched before this was told, or over since.
                 match mailbox.place() {

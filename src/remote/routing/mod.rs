@@ -10,8 +10,8 @@
 //!   that incarnation has ended, or has been told to take no more, is given back to the sender, which sends it to the
 //!   next one.
 //! - No route leads to the process that it starts from, and a node never forwards what came from another: only the head does.
-//! - Two processes that do not reach each other exchange messages by way of the head. A mailbox that has begun to goes on
-//!   until its Work is stopped: what the head has on its way must not be overtaken.
+//! - Two processes that do not reach each other exchange messages by way of the head. A mailbox that has begun to goes
+//!   on for as long as there is an address: what the head has on its way must not be overtaken.
 //! - Messages that were handed to a session and never written to a connection come back when the session is lost. Those
 //!   that were written and not acknowledged may have been handled: a `tell` among them is counted as lost, and an
 //!   `ask` fails with `NodeLost`.
@@ -24,7 +24,7 @@ mod registry;
 
 pub(super) use self::direct_route::{DirectRoute, Ends, Relay};
 pub(super) use self::forwarder::Forwarder;
-pub(super) use self::lost::count_lost;
+pub(super) use self::lost::{count_lost, messages_lost};
 pub(crate) use self::registry::Location;
 pub(super) use self::registry::Registry;
 

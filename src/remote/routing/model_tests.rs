@@ -705,12 +705,7 @@ impl World {
         let place = match location {
             Location::Pending | Location::At { .. } if is_by_head => return,
             Location::Pending => Place::Pending,
-            Location::Closed(why) => {
-                if matches!(why, Closed::Stopped) {
-                    self.processes[process].relayed.remove(&work);
-                }
-                Place::Closed(why)
-            }
+            Location::Closed(why) => Place::Closed(why),
             Location::At { node, .. } if node as usize == process => {
                 if is_here {
                     return;
