@@ -12,7 +12,7 @@ use futures::FutureExt;
 use futures::task::AtomicWaker;
 
 use super::Work;
-use super::context::{BUDGET, Identity, Stopped, WorkContext};
+use super::context::{BUDGET, Identity, WorkContext, is_stop};
 use super::mailbox::{Mail, Mailbox, Receiver};
 use super::marks::mark;
 use super::outbox::{Outbox, Report};
@@ -143,19 +143,27 @@ async fn body<W: Work>(seed: Box<Seed<W>>) -> Report {
     let mut cx =
         WorkContext::new(Identity { app, path }, Receiver::new(mailbox, incarnation), outbox, abort, tracker);
 
-    if let Err(error) = Box::pin(work.on_start(&mut cx)).await {
-        return Report::Died { failure: failure(&error, "`on_start`") };
+    let result = Box::pin(work.on_start(&mut cx)).await;
+    let is_interrupted = cx.asked.stop && result.as_ref().is_err_and(is_stop);
+    if result.is_ok() || is_interrupted {
+        cx.publish(&work);
     }
-    cx.publish(&work);
-    if let Some(error) = cx.take_trouble() {
-        return Report::Died { failure: failure(&error.into(), "`on_start`") };
+    let result = match cx.take_trouble() {
+        Some(error) => Err(error.into()),
+        None if is_interrupted => return Report::Stopped { failure: None },
+        None => result,
+    };
+    if let Err(error) = result {
+        return Report::Died { failure: failure(&error, "`on_start`") };
     }
 
     let mut served = 0_usize;
     while !cx.asked.stop {
         if let Some(order) = cx.asked.run.take() {
             // Boxed, as the hooks are: a Work that is idle, as most are, should be small.
-            Box::pin(run(&mut work, &mut cx, order)).await;
+            if let Some(failure) = Box::pin(run(&mut work, &mut cx, order)).await {
+                return Report::Died { failure };
+            }
             continue;
         }
         match cx.next().await {
@@ -173,16 +181,19 @@ async fn body<W: Work>(seed: Box<Seed<W>>) -> Report {
         }
     }
 
+    cx.asked.leaving = true;
     let result = Box::pin(work.on_stop(&mut cx)).await;
     cx.publish(&work);
     let result = match cx.take_trouble() {
         Some(error) => Err(error.into()),
+        None if result.as_ref().is_err_and(is_stop) => Ok(()),
         None => result,
     };
     Report::Stopped { failure: result.err().map(|error| failure(&error, "`on_stop`")) }
 }
 
-async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) {
+/// Does one run and reports its end. Gives a failure when that is the end of the incarnation too.
+async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) -> Option<Failure> {
     cx.begin(&order);
     let run = order.run;
     set_run(Some(run));
@@ -206,13 +217,24 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) {
     let asked_to_leave = cx.asked.stop || cx.asked.cancel;
     let report = match result {
         Ok(()) => Report::RunSucceeded { run },
-        Err(error) if asked_to_leave && error.downcast_ref::<Stopped>().is_some() => {
-            Report::RunStopped { run }
-        }
+        Err(error) if asked_to_leave && is_stop(&error) => Report::RunStopped { run },
         Err(error) => {
             let mut failure = failure(&error, "");
-            if let Err(second) = span.around(work.on_error(&error, cx)).await {
-                failure.message = format!("{} (and `on_error` failed: {second:#})", failure.message);
+            let hook = AssertUnwindSafe(span.around(work.on_error(&error, cx))).catch_unwind().await;
+            let second = match hook {
+                Ok(Ok(())) => None,
+                Ok(Err(second)) if (cx.asked.stop || cx.asked.cancel) && is_stop(&second) => None,
+                Ok(Err(second)) => Some(format!("failed: {second:#}")),
+                Err(panic) => {
+                    let second = panic_failure(&*panic);
+                    let message =
+                        format!("{} (and `on_error` panicked: {})", failure.message, second.message);
+                    span.failed(&message);
+                    return Some(Failure { message, ..second });
+                }
+            };
+            if let Some(second) = second {
+                failure.message = format!("{} (and `on_error` {second})", failure.message);
             }
             span.within(|| cx.publish(work));
             span.failed(&failure.message);
@@ -225,6 +247,7 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) {
     set_run(None);
     cx.asked.cancel = false;
     span.within(|| cx.outbox().report(report));
+    None
 }
 
 fn failure(error: &Error, place: &str) -> Failure {

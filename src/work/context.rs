@@ -1,5 +1,7 @@
 //! What a Work's code can do.
 
+use std::error::Error as StdError;
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,15 +19,40 @@ use super::mailbox::{Mail, Receiver};
 use super::message::Envelope;
 use super::outbox::{Outbox, Report};
 use super::run::{Command, RunOrder};
+use crate::error::Error;
 use crate::id::{ActorPath, AppId};
 use crate::payload::{self, Artifact, ArtifactError, Files, Payload, PayloadError};
 use crate::state::{StateError, Tracker};
 use crate::trace::{Cause, Span, What};
 
-/// The Work was asked to stop. Passed on by `?`, it ends the run in good order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the Work was asked to stop")]
+/// The Work was asked to stop. Passed on by `?`, it ends the run or hook in good order, also inside an error of the
+/// user's own that has it as its source or is transparent to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped;
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the Work was asked to stop")
+    }
+}
+
+impl StdError for Stopped {
+    /// The [`Request`], which remains in the chain of an error that is transparent to this one.
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&Request)
+    }
+}
+
+/// The source of [`Stopped`]. An error that is transparent to another forwards `source` to it, and so leaves the other
+/// itself out of its chain; this is what such a chain of a [`Stopped`] is recognised by.
+#[derive(Debug, thiserror::Error)]
+#[error("by its Flow, by an operator, or because the App ends")]
+struct Request;
+
+/// Whether an error is a [`Stopped`] that was passed on.
+pub(super) fn is_stop(error: &Error) -> bool {
+    error.chain().any(|error| error.is::<Stopped>() || error.is::<Request>())
+}
 
 /// Who an incarnation is.
 pub(crate) struct Identity {
@@ -56,6 +83,8 @@ pub(super) struct Asked {
     pub(super) stop: bool,
     pub(super) cancel: bool,
     pub(super) run: Option<RunOrder>,
+    /// Whether `on_stop` has begun. It waits as long as it asks to, and leaves the mailbox alone.
+    pub(super) leaving: bool,
 }
 
 /// At most this many messages are served before others on the thread get their turn.
@@ -109,8 +138,12 @@ impl<W: Work> WorkContext<W> {
     /// Serves the messages that wait, then lets others on this thread have a turn.
     ///
     /// # Errors
-    /// [`Stopped`] when the Work is asked to stop.
+    /// [`Stopped`] when the Work is asked to stop. Not in `on_stop`, where no message is served any more either.
     pub async fn turn(&mut self, work: &mut W) -> Result<(), Stopped> {
+        if self.asked.leaving {
+            tokio::task::yield_now().await;
+            return self.check();
+        }
         for _ in 0..BUDGET {
             let mail = poll_fn(|cx| Poll::Ready(self.receiver.poll(cx))).await;
             match mail {
@@ -130,7 +163,7 @@ impl<W: Work> WorkContext<W> {
     /// Waits for `duration` and serves messages meanwhile.
     ///
     /// # Errors
-    /// [`Stopped`] at once when the Work is asked to stop.
+    /// [`Stopped`] at once when the Work is asked to stop. In `on_stop` it only waits, within the grace period.
     pub async fn sleep(&mut self, work: &mut W, duration: Duration) -> Result<(), Stopped> {
         self.serve(work, tokio::time::sleep(duration)).await
     }
@@ -138,8 +171,13 @@ impl<W: Work> WorkContext<W> {
     /// Waits for `future` and serves messages meanwhile; the future goes on while a handler does.
     ///
     /// # Errors
-    /// [`Stopped`] at once when the Work is asked to stop; the future is dropped then.
+    /// [`Stopped`] at once when the Work is asked to stop; the future is dropped then. In `on_stop` it only waits for the
+    /// future, within the grace period.
     pub async fn serve<F: Future>(&mut self, work: &mut W, future: F) -> Result<F::Output, Stopped> {
+        if self.asked.leaving {
+            self.check()?;
+            return Ok(future.await);
+        }
         let mut future = pin!(maybe_done(future));
         let mut served = 0_usize;
         loop {
@@ -181,8 +219,11 @@ impl<W: Work> WorkContext<W> {
     /// Serves messages until the Work is asked to stop.
     ///
     /// # Errors
-    /// Always [`Stopped`], in the end.
+    /// Always [`Stopped`], in the end; in `on_stop` at once.
     pub async fn serve_forever(&mut self, work: &mut W) -> Result<std::convert::Infallible, Stopped> {
+        if self.asked.leaving {
+            return Err(Stopped);
+        }
         self.serve(work, std::future::pending()).await
     }
 
@@ -258,7 +299,8 @@ impl<W: Work> WorkContext<W> {
     }
 
     fn check(&self) -> Result<(), Stopped> {
-        if self.asked.stop || self.asked.cancel || self.trouble.is_some() { Err(Stopped) } else { Ok(()) }
+        let asked = (self.asked.stop || self.asked.cancel) && !self.asked.leaving;
+        if asked || self.trouble.is_some() { Err(Stopped) } else { Ok(()) }
     }
 
     fn accept(&mut self, mail: Mail<W>) -> Option<Envelope<W>> {

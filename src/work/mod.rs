@@ -117,7 +117,8 @@ pub trait Work: Serialize + DeserializeOwned + 'static {
     /// Called once at the start of each incarnation, before any run or message.
     ///
     /// # Errors
-    /// Any error is the failure of the Work.
+    /// Any error is the failure of the Work. [`Stopped`] passed on by `?` ends the incarnation as stopped instead, without
+    /// [`on_stop`](Work::on_stop): what was not started whole is not stopped.
     fn on_start(&mut self, _cx: &mut WorkContext<Self>) -> impl Future<Output = Result<()>>
     where
         Self: Sized,
@@ -126,10 +127,11 @@ pub trait Work: Serialize + DeserializeOwned + 'static {
     }
 
     /// Called at the end of an incarnation that was asked to stop, also when the App ends; not after a panic.
-    /// It has the App's grace period (10 s) to be done.
+    /// It has the grace period (10 s) to be done, in which [`WorkContext::sleep`] and [`WorkContext::serve`] wait without
+    /// serving messages.
     ///
     /// # Errors
-    /// Any error is the failure of the Work.
+    /// Any error is the failure of the Work, except [`Stopped`] passed on by `?`.
     fn on_stop(&mut self, _cx: &mut WorkContext<Self>) -> impl Future<Output = Result<()>>
     where
         Self: Sized,
@@ -140,7 +142,8 @@ pub trait Work: Serialize + DeserializeOwned + 'static {
     /// Called after `run` returned an error, before the failure is told to the Flow.
     ///
     /// # Errors
-    /// Any error is added to the message of the failure.
+    /// Any error is added to the message of the failure, and so is a panic, which also ends the incarnation. [`Stopped`]
+    /// passed on by `?` adds nothing.
     fn on_error(&mut self, _error: &Error, _cx: &mut WorkContext<Self>) -> impl Future<Output = Result<()>>
     where
         Self: Sized,
