@@ -23,6 +23,9 @@ impl ActorPath {
         &self.0
     }
 
+    /// Length of the longest path that another process may name, in bytes.
+    pub(crate) const LONGEST_FROM_AFAR: usize = 4096;
+
     /// Whether this is the root Flow's path.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()

@@ -456,6 +456,9 @@ impl Site for Agent {
         }
         match control {
             Control::Launch { incarnation, path, work, pooled, state, max_state_bytes, mailbox } => {
+                if incarnation <= *self.launched.borrow() {
+                    return Err(format!("incarnation {incarnation} was launched after a later one"));
+                }
                 let launch = Launch { incarnation, path, work, pooled, state, max_state_bytes, mailbox };
                 if let Err(message) = self.launch(launch, carried) {
                     self.launched.send_replace(incarnation);

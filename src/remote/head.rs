@@ -461,6 +461,9 @@ impl Head {
 
     /// A process wants to be told where the Work at `path` is.
     fn locate(&self, link: &Arc<Link>, path: &ActorPath) -> Result<(), String> {
+        if path.as_str().len() > ActorPath::LONGEST_FROM_AFAR {
+            return Err("it asks where a Work is whose path is too long".to_owned());
+        }
         {
             let mut state = self.lock();
             let state = &mut *state;

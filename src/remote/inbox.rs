@@ -81,6 +81,9 @@ impl Inbox {
         message: String,
         target: Target,
     ) -> Result<(), BadPeer> {
+        if path.as_str().len() > ActorPath::LONGEST_FROM_AFAR {
+            return Err(BadPeer::Other("a channel was opened to a path that is too long".to_owned()));
+        }
         let index = channel as usize;
         if index >= CHANNELS || index > self.lanes.len() {
             return Err(BadPeer::Other(format!("channel {channel} was opened out of order")));
