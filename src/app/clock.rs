@@ -7,6 +7,9 @@ use tokio::time::Instant;
 
 use crate::flow::Moment;
 
+/// A deadline at or after this is never: a hundred years.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 pub(super) struct Clock {
     start: Instant,
     wall_start: SystemTime,
@@ -21,12 +24,13 @@ impl Clock {
 
     pub(super) fn now(&self) -> Moment {
         let at = self.start.elapsed();
-        let wall = if self.paused { self.wall_start + at } else { SystemTime::now() };
+        let wall = self.wall_start.checked_add(at).filter(|_| self.paused).unwrap_or_else(SystemTime::now);
         Moment { at, wall }
     }
 
-    pub(super) fn instant(&self, at: Duration) -> Instant {
-        self.start + at
+    /// The instant at which a deadline comes, or `None` when that is never.
+    pub(super) fn instant(&self, at: Duration) -> Option<Instant> {
+        if at < NEVER { self.start.checked_add(at) } else { None }
     }
 }
 
@@ -36,5 +40,5 @@ pub(super) fn local(now: Moment) -> DateTime<Local> {
 
 /// When `time` will be, on the clock for deadlines.
 pub(super) fn deadline_at(time: DateTime<Local>, now: Moment) -> Duration {
-    now.at + (time - local(now)).to_std().unwrap_or_default()
+    now.at.saturating_add((time - local(now)).to_std().unwrap_or_default())
 }

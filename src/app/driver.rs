@@ -424,7 +424,7 @@ impl Driver {
     /// Sets the one timer to the nearest deadline.
     fn arm(&mut self) {
         let mut sleep = self.sleep.borrow_mut();
-        match (self.timers.next().map(|at| self.clock.instant(at)), &mut *sleep) {
+        match (self.timers.next().and_then(|at| self.clock.instant(at)), &mut *sleep) {
             (None, sleep) => *sleep = None,
             (Some(deadline), Some(sleep)) if sleep.deadline() == deadline => {}
             (Some(deadline), Some(sleep)) => sleep.as_mut().reset(deadline),

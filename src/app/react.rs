@@ -48,7 +48,7 @@ impl Driver {
         }
         let ending = cx.ending.take();
         if let Some(entry) = self.tree.flows.get_mut(&id) {
-            entry.wake_at = cx.wake_in.map(|delay| now.at + delay);
+            entry.wake_at = cx.wake_in.map(|delay| now.at.saturating_add(delay));
             entry.cx = Some(cx);
         }
         self.set_flow_timer(id);

@@ -1,8 +1,8 @@
 //! Failure and the end.
 //!
-//! A failure goes up the tree of Flows until somebody captures it or it is the App's. The App's end stops its
-//! Works in reverse order of their start; one that takes long holds up the next for a moment only, and all of
-//! them together have the grace period.
+//! A failure goes up the tree of Flows until somebody captures it or it is the App's. At the App's end nothing new
+//! starts, and Works are asked to stop in reverse order of their start. A slow one delays the next for a short time
+//! only, every one is asked within half of the grace period, and all of them together have the grace period.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -16,8 +16,44 @@ use crate::flow::{Decision, FlowError, lock};
 use crate::id::{FlowId, WorkId};
 use crate::work::{Reason, Stage, Status};
 
-/// How long a Work that is slow to stop holds up the one that was started before it.
+/// Longest time for which a Work that is slow to stop delays the one that was started before it.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Share of the reserve that one slow Work may use.
+const RESERVE_PARTS: u32 = 10;
+
+/// Division of the time in which Works are asked to stop, one after the other.
+///
+/// Half of the grace period is for asking. Half of that is divided evenly between the Works that are left, so that no
+/// number of slow Works takes the time of the quick ones; the other half is a reserve, of which each slow Work may use
+/// a tenth.
+#[derive(Debug)]
+struct Turns {
+    /// Every Work has been asked by then.
+    until: Duration,
+    reserve: Duration,
+    began: Duration,
+    share: Duration,
+}
+
+impl Turns {
+    fn new(grace: Duration, now: Duration) -> Self {
+        let time = grace / 2;
+        Self { until: now.saturating_add(time), reserve: time / 2, began: now, share: Duration::ZERO }
+    }
+
+    /// Begins the turn of one of `left` Works. Returns when the next one is asked at the latest.
+    fn next(&mut self, left: usize, now: Duration) -> Duration {
+        let over = now.saturating_sub(self.began).saturating_sub(self.share);
+        self.reserve = self.reserve.saturating_sub(over);
+        let rest = self.until.saturating_sub(now);
+        let left = u32::try_from(left).unwrap_or(u32::MAX).max(1);
+        self.share = rest.saturating_sub(self.reserve) / left;
+        self.began = now;
+        let turn = self.share.saturating_add(self.reserve / RESERVE_PARTS).min(PATIENCE).min(rest);
+        now.saturating_add(turn)
+    }
+}
 
 /// The App's end under way.
 pub(super) struct Shutdown {
@@ -25,6 +61,7 @@ pub(super) struct Shutdown {
     /// Those that were not asked to stop yet, the last one first in line.
     left: Vec<WorkId>,
     asked: Option<WorkId>,
+    turns: Turns,
     next_at: Duration,
     end_at: Duration,
 }
@@ -47,7 +84,7 @@ impl Driver {
         }
         if let Some(wait) = entry.restarts.next(&entry.options.restart, now.at) {
             log::warn!("{error}; flow `{}` is restarted in {wait:?}", entry.link.path);
-            entry.life = FlowLife::Waiting { until: now.at + wait };
+            entry.life = FlowLife::Waiting { until: now.at.saturating_add(wait) };
             let (parent, path) = (entry.parent, entry.link.path.to_string());
             self.stop_below(id);
             self.set_flow_timer(id);
@@ -97,6 +134,9 @@ impl Driver {
 
     /// The wait of a failed Flow is over.
     pub(super) fn flow_restarted(&mut self, id: FlowId) {
+        if self.stage != AppStage::Running {
+            return;
+        }
         let now = self.clock.now();
         for work in self.tree.works_below(id) {
             if let Some(record) = self.tree.works.get(&work) {
@@ -184,11 +224,24 @@ impl Driver {
 
     fn end_with(&mut self, result: Result<(), AppError>) {
         self.stage = AppStage::Stopping;
-        let now = self.clock.now().at;
-        let end_at = now + self.config.grace();
+        let now = self.clock.now();
+        let grace = self.config.grace();
         let mut left: Vec<_> = self.tree.works.keys().copied().collect();
         left.sort_unstable();
-        self.shutdown = Some(Shutdown { result: Some(result), left, asked: None, next_at: now, end_at });
+        self.shutdown = Some(Shutdown {
+            result: Some(result),
+            left: left.clone(),
+            asked: None,
+            turns: Turns::new(grace, now.at),
+            next_at: now.at,
+            end_at: now.at.saturating_add(grace),
+        });
+        for id in left {
+            if let Some(record) = self.tree.works.get(&id) {
+                lock(record).ledger.wind_down(now);
+                self.act(id);
+            }
+        }
     }
 
     /// Asks the next Works to stop, when it is their turn; ends the App when none is left.
@@ -204,9 +257,10 @@ impl Driver {
             if waits && now.at < shutdown.next_at {
                 break;
             }
+            let count = shutdown.left.len();
             let Some(id) = shutdown.left.pop() else { break };
             shutdown.asked = Some(id);
-            shutdown.next_at = now.at + PATIENCE;
+            shutdown.next_at = shutdown.turns.next(count, now.at);
             if let Some(record) = works.get(&id) {
                 lock(record).ledger.shut_down(now);
                 self.act(id);
@@ -249,5 +303,56 @@ impl Driver {
             // Nobody may be waiting.
             let _ = exit.send(Exit { result, state: state.unwrap_or_default(), status });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Asks Works that need these times to stop; gives when each was asked.
+    fn asked(grace: Duration, needs: &[Duration]) -> Vec<Duration> {
+        let start = 7 * MS;
+        let (mut turns, mut now) = (Turns::new(grace, start), start);
+        let ask = |(place, need): (usize, &Duration)| {
+            let at = now - start;
+            now = turns.next(needs.len() - place, now).min(now.saturating_add(*need));
+            at
+        };
+        needs.iter().enumerate().map(ask).collect()
+    }
+
+    /// Any number of Works, however slow, are asked within half of the grace period.
+    #[test]
+    fn slow_works_are_all_asked_in_half_the_grace() {
+        for grace in [Duration::ZERO, MS, 100 * MS, 10_000 * MS, 60_000 * MS] {
+            for count in [1, 2, 20, 30, 1_000, 20_000] {
+                let last = asked(grace, &vec![Duration::MAX; count]).pop().unwrap();
+                assert!(last <= grace / 2, "the last of {count} is asked after {last:?} of {grace:?}");
+            }
+        }
+    }
+
+    /// A Work that is quick is waited for, however many slow ones are among the others.
+    #[test]
+    fn quick_works_are_waited_for_among_slow_ones() {
+        for slow_each in [2, 3, 10] {
+            let needs: Vec<_> =
+                (0..200).map(|n| if n % slow_each == 0 { 60_000 * MS } else { 5 * MS }).collect();
+            let times = asked(10_000 * MS, &needs);
+            for (place, need) in needs.iter().enumerate().take(199).filter(|(_, need)| **need == 5 * MS) {
+                assert!(times[place + 1] - times[place] >= *need, "number {place} of one in {slow_each}");
+            }
+        }
+    }
+
+    /// Where there is time enough, a slow Work delays the next for the whole of the patience.
+    #[test]
+    fn few_slow_works_are_waited_for_as_long_as_may_be() {
+        let all = [Duration::MAX; 3];
+        assert_eq!(asked(10_000 * MS, &all), [Duration::ZERO, PATIENCE, 2 * PATIENCE]);
+        assert_eq!(asked(Duration::MAX, &all), [Duration::ZERO, PATIENCE, 2 * PATIENCE]);
     }
 }

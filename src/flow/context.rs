@@ -50,7 +50,7 @@ impl FlowContext {
     }
 
     /// Makes the Flow react again after `delay`, if nothing makes it react before; a reaction that still wants to
-    /// be woken says so again. Of several calls in one reaction the nearest counts.
+    /// be woken says so again. Of several calls in one reaction the nearest counts. `Duration::MAX` is never.
     pub fn wake_in(&mut self, delay: Duration) {
         self.wake_in = Some(self.wake_in.map_or(delay, |earlier| earlier.min(delay)));
     }

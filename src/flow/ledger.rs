@@ -249,7 +249,7 @@ impl Ledger {
     }
 
     pub(crate) fn start(&mut self, now: Moment) {
-        if self.hold.is_some() {
+        if self.hold.is_some() || self.ending {
             return;
         }
         match &mut self.life {
@@ -327,7 +327,8 @@ impl Ledger {
         match &mut self.life {
             Life::Down => {}
             Life::Up => {
-                self.life = Life::Stopping { next: Next::Stay, kill_at: now.at + self.policy.grace };
+                self.life =
+                    Life::Stopping { next: Next::Stay, kill_at: now.at.saturating_add(self.policy.grace) };
                 self.actions.push(Action::Stop);
             }
             Life::Stopping { next, .. } => *next = Next::Stay,
@@ -341,7 +342,16 @@ impl Ledger {
         }
     }
 
-    /// The same because the App ends: what has an outcome keeps it.
+    /// Starts no incarnation and no run from now on, because the App ends; one that lives goes on until
+    /// [`shut_down`](Self::shut_down).
+    pub(crate) fn wind_down(&mut self, now: Moment) {
+        self.ending = true;
+        if self.life != Life::Up {
+            self.stop(now);
+        }
+    }
+
+    /// Does what [`stop`](Self::stop) does because the App ends: what has an outcome keeps it.
     pub(crate) fn shut_down(&mut self, now: Moment) {
         self.ending = true;
         self.stop(now);
@@ -349,7 +359,7 @@ impl Ledger {
 
     /// Ends the incarnation and starts the next one from the last published state.
     pub(crate) fn restart(&mut self, now: Moment) {
-        if self.hold.is_some() {
+        if self.hold.is_some() || self.ending {
             return;
         }
         match &mut self.life {
@@ -362,7 +372,9 @@ impl Ledger {
 
     /// The node where the incarnation lives is about to leave: it ends in good order, and the next one goes on elsewhere.
     pub(crate) fn move_away(&mut self, now: Moment) {
-        if self.life == Life::Up {
+        if self.ending {
+            self.stop(now);
+        } else if self.life == Life::Up {
             self.moving = true;
             self.stop_for(Next::Relaunch { at: now.at }, now);
         }
@@ -377,7 +389,7 @@ impl Ledger {
                 let Some(current) = self.current.as_mut().filter(|current| current.run == run) else {
                     return;
                 };
-                current.deadline = timeout.map(|timeout| now.at + timeout);
+                current.deadline = timeout.map(|timeout| now.at.saturating_add(timeout));
                 self.waits_for = None;
                 let (key, attempts) = (current.waiting.tells(), current.waiting.attempts);
                 self.record(key, Stage::Running, None, None, attempts, now);

@@ -292,6 +292,146 @@ fn an_app_whose_work_does_not_stop_ends_after_its_grace_period() {
     TestApp::start_app(app).wait_for_exit().result.unwrap();
 }
 
+/// Which Works began and ended `on_stop`, in order.
+static LEAVING: std::sync::Mutex<(Vec<u32>, Vec<u32>)> = std::sync::Mutex::new((Vec::new(), Vec::new()));
+
+/// Takes its time to stop.
+#[derive(Default, Serialize, Deserialize)]
+struct Leaves {
+    number: u32,
+    takes: Duration,
+}
+
+impl Work for Leaves {
+    type Input = ();
+
+    async fn run(&mut self, (): (), _cx: &mut WorkContext<Self>) -> Result<()> {
+        Ok(())
+    }
+
+    async fn on_stop(&mut self, cx: &mut WorkContext<Self>) -> Result<()> {
+        LEAVING.lock().unwrap().0.push(self.number);
+        cx.sleep(self, self.takes).await?;
+        LEAVING.lock().unwrap().1.push(self.number);
+        Ok(())
+    }
+}
+
+#[derive(Serialize, Children)]
+struct Crowd {
+    works: Vec<WorkRef<Leaves>>,
+}
+
+impl Flow for Crowd {
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        cx.stop("that is all");
+        Ok(())
+    }
+}
+
+/// Of any number of Works, however slow, all are asked to stop early enough to do so, and those that are quick are so in
+/// the reverse order of their start.
+#[test]
+fn all_works_are_asked_to_stop_within_the_grace() {
+    for (count, slow_each) in [(30, 1), (100, 1), (100, 2), (300, 7)] {
+        *LEAVING.lock().unwrap() = <_>::default();
+        let takes = move |number: u32| {
+            if number.is_multiple_of(slow_each) { Duration::from_secs(4) } else { Duration::from_millis(2) }
+        };
+        let app = paused(move || {
+            let work = |number| {
+                WorkRef::from(Leaves { number, takes: takes(number) }).placed(flowright::Placement::Pool)
+            };
+            Crowd { works: (0..count).map(work).collect() }
+        });
+        app.wait_for_exit().result.unwrap();
+        let (begun, mut ended) = std::mem::take(&mut *LEAVING.lock().unwrap());
+        assert!(begun.iter().copied().eq((0..count).rev()), "they are asked in the order {begun:?}");
+        let quick: Vec<_> =
+            ended.iter().copied().filter(|number| !number.is_multiple_of(slow_each)).collect();
+        assert!(quick.is_sorted_by(|a, b| a > b), "the quick ones end in the order {quick:?}");
+        ended.sort_unstable();
+        assert!(ended.into_iter().eq(0..count), "not all were allowed to stop");
+    }
+}
+
+/// Runs that wait and restarts that are due do not begin while a Work that is slow to stop holds the others up.
+#[test]
+fn nothing_starts_while_the_app_ends() {
+    #[derive(Default, Serialize, Deserialize)]
+    struct Steps {
+        begun: Vec<u32>,
+        ended: Vec<u32>,
+        fails: bool,
+    }
+
+    impl Work for Steps {
+        type Input = u32;
+
+        async fn run(&mut self, input: u32, cx: &mut WorkContext<Self>) -> Result<()> {
+            self.begun.push(input);
+            cx.publish(self);
+            if self.fails {
+                bail!("as always");
+            }
+            cx.sleep(self, Duration::from_millis(100)).await?;
+            self.ended.push(input);
+            Ok(())
+        }
+    }
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct Slow;
+
+    impl Work for Slow {
+        type Input = ();
+
+        async fn run(&mut self, (): (), _cx: &mut WorkContext<Self>) -> Result<()> {
+            Ok(())
+        }
+
+        async fn on_stop(&mut self, cx: &mut WorkContext<Self>) -> Result<()> {
+            Ok(cx.sleep(self, Duration::from_millis(400)).await?)
+        }
+    }
+
+    #[derive(Serialize, Children)]
+    struct Three {
+        steps: WorkRef<Steps>,
+        fails: WorkRef<Steps>,
+        slow: WorkRef<Slow>,
+    }
+
+    impl Flow for Three {
+        fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+            self.steps.run(1);
+            self.steps.run(2);
+            self.fails.run(1);
+            if self.steps.begun.len() == 1 && self.fails.begun.len() == 1 {
+                cx.stop("both have begun");
+            }
+            Ok(())
+        }
+    }
+
+    let app = paused(|| {
+        let pool = flowright::Placement::Pool;
+        let wait = Duration::from_millis(100);
+        let restart = Restart::on_failure().max(9).backoff(wait..wait);
+        let fails = Steps { fails: true, ..Steps::default() };
+        Three {
+            steps: WorkRef::from(Steps::default()).placed(pool),
+            fails: WorkRef::from(fails).restart(restart).placed(pool),
+            slow: WorkRef::from(Slow).placed(pool),
+        }
+    });
+    let exit = app.wait_for_exit();
+    exit.result.unwrap();
+    let list = |path: &str| exit.state.get(path).unwrap().decode::<Vec<u32>>().unwrap();
+    assert_eq!((list("steps.begun"), list("steps.ended")), (vec![1], vec![1]));
+    assert_eq!(list("fails.begun"), [1]);
+}
+
 /// Blocks its thread until the test is over.
 #[derive(Default, Serialize, Deserialize)]
 struct Blocks {

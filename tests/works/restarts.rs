@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
-use flowright::{Reason, Stage};
+use flowright::{Placement, Reason, Stage};
 
 use crate::support::{Gated, Seen, go_on, one, paused, two};
 
@@ -366,4 +366,63 @@ fn the_timeout_is_for_each_run_from_its_start() {
         })
     });
     app.wait_for_exit().result.unwrap();
+}
+
+/// Waits for as long as its input says, then passes on what it is told.
+#[derive(Default, Serialize, Deserialize)]
+struct Patient {
+    tries: u32,
+}
+
+impl Work for Patient {
+    type Input = Duration;
+
+    async fn run(&mut self, input: Duration, cx: &mut WorkContext<Self>) -> Result<()> {
+        self.tries += 1;
+        if self.tries == 1 && input.is_zero() {
+            bail!("not yet");
+        }
+        cx.publish(self);
+        cx.sleep(self, input).await?;
+        Ok(())
+    }
+}
+
+/// A time that is too long to be added to the present is never, wherever one can be given, and nothing panics.
+#[test]
+fn endless_durations_mean_never() {
+    let just_less = Duration::MAX - Duration::from_nanos(1);
+    for endless in [Duration::MAX, just_less, Duration::MAX / 2, Duration::from_secs(u64::MAX / 4)] {
+        let root = move || {
+            let restart = Restart::on_failure().within(endless).backoff(Duration::ZERO..endless);
+            let works = [restart.clone(), restart.backoff(endless..endless)].map(|restart| {
+                let work = WorkRef::from(Patient::default()).timeout(endless).grace(endless);
+                work.restart(restart).placed(Placement::Pool)
+            });
+            let [soon, never] = works;
+            let (mut waiting, mut stops) = (false, 0);
+            two(soon, never, move |soon, never, cx| {
+                cx.wake_in(endless);
+                soon.run(Duration::ZERO);
+                never.run(Duration::ZERO);
+                if never.tries == 0 || soon.run(Duration::ZERO).status().stage != Stage::Succeeded {
+                    return Ok(());
+                }
+                assert_eq!(never.tries, 1, "it is tried again after the longest of times");
+                if !waiting {
+                    waiting = true;
+                    soon.run(endless);
+                } else if soon.tries == 3 && stops == 0 {
+                    stops = 1;
+                    soon.stop();
+                } else if stops == 1 && soon.has_stopped() {
+                    cx.stop("all of it");
+                }
+                Ok(())
+            })
+        };
+        let exit = TestApp::start_app(App::new(root).grace(endless)).wait_for_exit();
+        exit.result.unwrap();
+        assert_eq!(exit.status.works["a"].status.stage, Stage::Stopped);
+    }
 }

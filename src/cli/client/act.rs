@@ -21,7 +21,7 @@ pub(super) fn ask(args: &AskArgs) -> Result<(), ClientError> {
     let api = Api::new(&args.target)?;
     let path = format!("/messages/{}?deadline={}", super::api::escape(&args.message), args.deadline);
     // The App keeps to the deadline; the rest is for its answer to get here.
-    let limit = Duration::from_secs_f64(args.deadline.min(1e9)) + LIMIT;
+    let limit = Duration::try_from_secs_f64(args.deadline.min(1e9)).unwrap_or_default() + LIMIT;
     let answer = api.post_work(&args.work, &path, Some(&args.body), limit)?;
     print(&as_json(&answer))
 }

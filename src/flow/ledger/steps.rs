@@ -30,7 +30,7 @@ impl Ledger {
             && let Some(current) = &mut self.current
             && current.kill_at.is_none()
         {
-            current.kill_at = Some(now.at + self.policy.grace);
+            current.kill_at = Some(now.at.saturating_add(self.policy.grace));
             self.actions.push(Action::Cancel { run: current.run });
         }
         let queued = now.wall;
@@ -49,7 +49,7 @@ impl Ledger {
 
     /// Sends the next run when there is one and nothing is under way.
     pub(super) fn pump(&mut self, _now: Moment) {
-        if self.life != Life::Up || self.current.is_some() {
+        if self.life != Life::Up || self.current.is_some() || self.ending {
             return;
         }
         let Some(mut waiting) = self.queue.pop_front() else { return };
@@ -70,6 +70,9 @@ impl Ledger {
 
     pub(super) fn launch(&mut self, now: Moment) {
         if self.ending || self.hold.is_some() {
+            if self.life != Life::Down {
+                self.actions.push(Action::Close(Closed::Stopped));
+            }
             self.life = Life::Down;
             return;
         }
@@ -82,7 +85,7 @@ impl Ledger {
     }
 
     pub(super) fn stop_for(&mut self, next: Next, now: Moment) {
-        self.life = Life::Stopping { next, kill_at: now.at + self.policy.grace };
+        self.life = Life::Stopping { next, kill_at: now.at.saturating_add(self.policy.grace) };
         self.actions.push(Action::Stop);
     }
 
@@ -173,7 +176,7 @@ impl Ledger {
             Life::Stopping { next, .. } => Some(next),
             _ => None,
         };
-        if stopping == Some(Next::Stay) || self.ending {
+        if stopping == Some(Next::Stay) {
             if died {
                 self.life = Life::Down;
                 // What goes wrong on the way out is no less a failure; an error of `on_stop` is told elsewhere.
@@ -183,8 +186,17 @@ impl Ledger {
             }
             return;
         }
+        if self.ending {
+            // The App ends, and this Work was not asked to stop yet.
+            if died {
+                self.life = Life::Down;
+                self.actions.push(Action::Close(Closed::Failed));
+            }
+            self.fall(failure);
+            return;
+        }
         if let Some(wait) = self.restarts.next(&self.policy.restart, now.at) {
-            let until = now.at + wait;
+            let until = now.at.saturating_add(wait);
             if let Some(run) = run.filter(|run| !self.is_superseded(run)) {
                 let attempts = run.attempts;
                 self.record(run.tells(), Stage::Pending, None, None, attempts, now);

@@ -109,6 +109,8 @@ struct Model {
     successes: u64,
     wants_up: bool,
     raised: bool,
+    /// Whether the App ends, so that nothing new may start.
+    winds_down: bool,
     last_seq: u64,
     last_run: u64,
 }
@@ -129,6 +131,7 @@ impl Model {
             successes: 0,
             wants_up: false,
             raised: false,
+            winds_down: false,
             last_seq: 0,
             last_run: 0,
         }
@@ -225,6 +228,7 @@ impl Model {
                 Action::Launch => {
                     assert!(self.incarnation.is_none(), "two incarnations at once");
                     assert!(self.wants_up, "started although it was stopped");
+                    assert!(!self.winds_down, "started although the App ends");
                     self.incarnation = Some(Incarnation::default());
                 }
                 Action::Send(order) => self.send(&order),
@@ -266,6 +270,7 @@ impl Model {
         let incarnation = self.incarnation.as_mut().expect("nobody to run it");
         assert!(self.wants_up && !incarnation.stops, "a run was sent to a Work that is being stopped");
         assert!(incarnation.order.is_none(), "two runs at once");
+        assert!(!self.winds_down, "a run began although the App ends");
         assert!(order.run > self.last_run, "each run has a number of its own");
         self.last_run = order.run;
         let is_again = self.open == Some(number) && !self.waiting.contains(&number);
@@ -377,6 +382,40 @@ proptest! {
             if is_queue && model.owed.contains(&number) {
                 prop_assert!(stage.is_terminal(), "{} was accepted and is {}", number, stage);
             }
+        }
+    }
+
+    /// Between the beginning of the App's end and the time when the Work is asked to stop, what is under way goes on and
+    /// nothing new starts.
+    #[test]
+    fn winding_down_starts_nothing_and_keeps_outcomes(
+        policy in policy(),
+        before in proptest::collection::vec(step(), 0..30),
+        meanwhile in proptest::collection::vec(step(), 0..30),
+    ) {
+        let mut model = Model::new(policy);
+        for step in &before {
+            model.take(step);
+        }
+        let lives = model.incarnation.is_some();
+        model.ledger.wind_down(model.moment());
+        model.winds_down = true;
+        model.act();
+        prop_assert_eq!(model.incarnation.is_some(), lives, "it goes on until it is asked to stop");
+        for step in meanwhile.iter().filter(|step| !matches!(step, Step::Forget(_))) {
+            model.take(step);
+        }
+        let succeeded = model.succeeded.clone();
+        model.ledger.shut_down(model.moment());
+        model.stopped();
+        model.act();
+        model.settle();
+        prop_assert!(model.ledger.is_down() && model.incarnation.is_none());
+        for number in succeeded {
+            prop_assert_eq!(model.status(number).stage, Stage::Succeeded);
+        }
+        for number in 0..INPUTS {
+            prop_assert!(!matches!(model.status(number).stage, Stage::Pending | Stage::Running), "{number} waits on");
         }
     }
 
