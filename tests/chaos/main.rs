@@ -4,7 +4,7 @@
 //! ([`records`]), and a checker that knows nothing of the product judges the records ([`checker`]).
 //!
 //! `FLOWRIGHT_CHAOS_SEED` selects one seed, `FLOWRIGHT_CHAOS_SECONDS` how long the faults of a seed go on, and
-//! `FLOWRIGHT_CHAOS_RUNS` how many random seeds there are.
+//! `FLOWRIGHT_CHAOS_RUNS` how many random seeds there are. With `FLOWRIGHT_CHAOS_KEEP` the records of good runs are kept as well.
 
 mod checker;
 mod conduct;
@@ -123,6 +123,10 @@ fn run(seed: u64, lasts: Duration) -> Result<(), Failed> {
     let report = checker::check(&records::read(&directory));
     println!("seed {seed}, {:.0} s: {report}", began.elapsed().as_secs_f64());
     if report.violations.is_empty() {
+        if std::env::var_os("FLOWRIGHT_CHAOS_KEEP").is_some() {
+            println!("the records are in {}", directory.display());
+            return Ok(());
+        }
         let _ = std::fs::remove_dir_all(&directory);
         return Ok(());
     }

@@ -44,6 +44,10 @@ pub(crate) enum Event {
         life: Life,
         orderly: bool,
     },
+    /// A handler is about to panic, which ends its incarnation and nothing else.
+    Panicking {
+        life: Life,
+    },
     /// A message is about to be sent.
     Trying {
         life: Life,

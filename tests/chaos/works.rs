@@ -544,6 +544,7 @@ impl Handle<Note> for Member {
             std::thread::sleep(Duration::from_millis(note.block));
         }
         if note.panic {
+            record(Event::Panicking { life });
             panic!("{} was asked to", cx.path());
         }
         if let Some(parcel) = note.parcel {

@@ -133,11 +133,13 @@ fn is_sender_lost(facts: &Facts<'_>, life: Life, places: &[String], lost: &Lost)
     let Some(sender) = facts.lives.get(&life) else { return false };
     let places: Vec<&str> = places.iter().map(String::as_str).collect();
     let left = facts.settled(&places, lost.tried, lost.accepted + LEAVING);
-    let given_up = sender.ended.filter(|(_, orderly)| !orderly).map(|(at, _)| at);
     let process = facts.end_of_process(sender.pid);
-    // Given up by the head, it may go on for a while where it is.
-    let replaced = sender.next_began.filter(|_| sender.ended.is_none_or(|(_, orderly)| !orderly));
-    [given_up, process, replaced].into_iter().flatten().any(|at| at <= left)
+    // What a Work has sent leaves its process also when the Work has ended, unless the head has given its node up.
+    let is_given_up = !sender.panicked && sender.ended.is_none_or(|(_, orderly)| !orderly);
+    let ended = sender.ended.map(|(at, _)| at).filter(|_| is_given_up);
+    // It may go on for a while where it is.
+    let replaced = sender.next_began.filter(|_| is_given_up);
+    [ended, process, replaced].into_iter().flatten().any(|at| at <= left)
 }
 
 fn is_a_node_lost(facts: &Facts<'_>, lost: &Lost) -> bool {

@@ -24,6 +24,8 @@ pub(crate) struct LifeFacts<'a> {
     pub(crate) began: Time,
     /// When and whether in good order.
     pub(crate) ended: Option<(Time, bool)>,
+    /// Whether its own panic has ended it.
+    pub(crate) panicked: bool,
     pub(crate) pid: u32,
     /// When the next incarnation of the Work began.
     pub(crate) next_began: Option<Time>,
@@ -141,6 +143,7 @@ impl<'a> Facts<'a> {
                     epoch: *epoch,
                     began: at,
                     ended: None,
+                    panicked: false,
                     pid: *pid,
                     next_began: None,
                 };
@@ -150,6 +153,11 @@ impl<'a> Facts<'a> {
             Event::Ended { life, orderly } => {
                 if let Some(life) = self.lives.get_mut(life) {
                     life.ended.get_or_insert((at, *orderly));
+                }
+            }
+            Event::Panicking { life } => {
+                if let Some(life) = self.lives.get_mut(life) {
+                    life.panicked = true;
                 }
             }
             Event::Sent { id, outcome } => {

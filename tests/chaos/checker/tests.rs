@@ -28,6 +28,7 @@ tests![
     tell_between_nodes_in_a_short_cut_violates_delivery,
     tell_to_a_moved_work_violates_delivery,
     tell_of_a_killed_sender_is_excused,
+    tell_of_a_sender_that_panicked_violates_delivery,
     tell_of_a_sender_killed_long_after_violates_delivery,
     tell_of_a_stopped_sender_violates_delivery,
     tell_before_the_end_of_a_head_is_excused,
@@ -379,6 +380,19 @@ fn tell_of_a_killed_sender_is_excused() {
     script.told("one");
     script.kill(WEST);
     script.violates(&[]);
+}
+
+/// Its process goes on, and with it what the Work has sent. One that was given up with its node is another matter.
+fn tell_of_a_sender_that_panicked_violates_delivery() {
+    for panic in [true, false] {
+        let mut script = Script::new();
+        script.told("one");
+        if panic {
+            script.by(WEST, Event::Panicking { life: A });
+        }
+        script.by(WEST, Event::Ended { life: A, orderly: false });
+        script.violates(if panic { &["delivery"] } else { &[] });
+    }
 }
 
 /// Unless the receiver was out of reach all the time.
