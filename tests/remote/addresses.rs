@@ -209,7 +209,8 @@ pub(crate) fn crowd() -> App {
 
 fn start(peers: impl FnOnce() -> Vec<WorkRef<Peer>> + Send + 'static, react: React) -> TestApp {
     let make = move || Crowd { peers: peers(), short: Vec::new(), react: Some(react) };
-    let app = App::new(make).listen("127.0.0.1:0").process(|| Ok(program("crowd"))).config(times(100, 4000));
+    let app =
+        App::new(make).listen("127.0.0.1:0").process(|| Ok(program("crowd"))).config(times(1000, 60_000));
     TestApp::start_app(app).limit(LIMIT)
 }
 
