@@ -188,6 +188,7 @@ impl Inbound for Inbox {
                             Unanswered::Failed => Outcome::Failed,
                             Unanswered::NodeLost => Outcome::NodeLost,
                             Unanswered::Unreadable(why) => Outcome::Unreadable(why),
+                            Unanswered::ReplyNotSent(why) => Outcome::ReplyNotSent(why),
                         },
                     );
                     Ok(())

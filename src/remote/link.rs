@@ -303,16 +303,17 @@ impl Link {
                     Ok(())
                 });
                 match sent {
-                    Err(error @ NotPushed::TooLarge(_)) => {
-                        Unanswered::Unreadable(format!("the answer: {error}"))
+                    Ok(()) | Err(NotPushed::Over) => return,
+                    Err(error @ (NotPushed::TooLarge(_) | NotPushed::Codec(_))) => {
+                        Unanswered::ReplyNotSent(error.to_string())
                     }
-                    _ => return,
                 }
             }
             Outcome::Refused(why) => Unanswered::Refused(why),
             Outcome::Failed => Unanswered::Failed,
             Outcome::NodeLost => Unanswered::NodeLost,
             Outcome::Unreadable(why) => Unanswered::Unreadable(why),
+            Outcome::ReplyNotSent(why) => Unanswered::ReplyNotSent(why),
             Outcome::Moved => {
                 let _ = self.push(false, |out| {
                     write_returned_question(out, question);

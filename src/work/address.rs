@@ -152,6 +152,7 @@ impl<W: Work> WorkAddr<W> {
                 Ok(Err(NoAnswer::Unreadable(message, why))) => {
                     Err(AskError::NotHandled(SendError::Unsendable { path: path(), why, message }))
                 }
+                Ok(Err(NoAnswer::ReplyNotSent(why))) => Err(AskError::ReplyNotSent { path: path(), why }),
                 Ok(Err(NoAnswer::NodeLost)) => Err(AskError::NodeLost { path: path() }),
                 Ok(Err(NoAnswer::BadReply(source))) => Err(AskError::BadReply { path: path(), source }),
                 Err(_) => Err(AskError::Failed { path: path() }),

@@ -29,7 +29,7 @@ pub(crate) enum Unanswered {
     Failed(String),
     /// The same, and the node is lost.
     NodeLost(String),
-    /// There is an answer, and it cannot be written as JSON.
+    /// There is an answer, and it cannot be sent or written as JSON.
     Unwritable(String),
 }
 
@@ -59,7 +59,7 @@ impl<M> From<AskError<M>> for Unanswered {
             AskError::Timeout { .. } => Self::Timeout(text),
             AskError::Failed { .. } => Self::Failed(text),
             AskError::NodeLost { .. } => Self::NodeLost(text),
-            AskError::BadReply { .. } => Self::Unwritable(text),
+            AskError::ReplyNotSent { .. } | AskError::BadReply { .. } => Self::Unwritable(text),
         }
     }
 }

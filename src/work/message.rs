@@ -123,6 +123,8 @@ pub(crate) enum Outcome<'a> {
     Refused(Closed),
     /// The handler began and did not end.
     Failed,
+    /// The handler ended, and its answer could not be sent, for this reason.
+    ReplyNotSent(String),
     /// The node that had it is lost; a handler may have seen it.
     NodeLost,
     /// The Work's process cannot take it, for this reason; no handler saw it.
@@ -222,6 +224,8 @@ pub(crate) enum NoAnswer<M> {
     Refused(M, Closed),
     NodeLost,
     Unreadable(M, String),
+    /// The handler ended, and its answer could not be sent, for this reason.
+    ReplyNotSent(String),
     /// The answer came and is no such answer.
     BadReply(CodecError),
 }
@@ -268,6 +272,7 @@ impl<W: Handle<M>, M: Message> Letter for Asked<W, M> {
             Outcome::Moved => Err(NoAnswer::Refused(message, Closed::NotStarted)),
             Outcome::NodeLost => Err(NoAnswer::NodeLost),
             Outcome::Unreadable(why) => Err(NoAnswer::Unreadable(message, why)),
+            Outcome::ReplyNotSent(why) => Err(NoAnswer::ReplyNotSent(why)),
             // The asker takes silence for that.
             Outcome::Failed => return false,
         };
@@ -364,8 +369,8 @@ impl<W: Handle<M>, M: Message> Deliver<W> for AskedFromAfar<W, M> {
                 reply.send(match encoded {
                     Ok(()) => Outcome::Answered(buffer, holds),
                     Err(error) => {
-                        log::error!("work `{}`: an answer cannot be sent: {error}", cx.path());
-                        Outcome::Failed
+                        log::error!("work `{}`: the answer to a message cannot be sent: {error}", cx.path());
+                        Outcome::ReplyNotSent(error.to_string())
                     }
                 });
             });
@@ -489,7 +494,16 @@ pub enum AskError<M> {
         /// The Work.
         path: String,
     },
-    /// The answer came from another process and cannot be read.
+    /// The handler ended, and its answer could not be sent to this process: it is too large, or its `Serialize` fails. The
+    /// message was handled; sending it again handles it again.
+    #[error("work `{path}` has handled the message, and its answer could not be sent: {why}")]
+    ReplyNotSent {
+        /// The Work.
+        path: String,
+        /// What stands in the way, and what to do.
+        why: String,
+    },
+    /// The answer came from another process and cannot be read. The message was handled.
     #[error("the answer of work `{path}` cannot be read: {source}")]
     BadReply {
         /// The Work.

@@ -63,6 +63,10 @@ fn works_in_other_processes_are_asked_with_json() {
         assert_eq!((answer.status, answer.json()), (200, body.clone()), "{work}");
         assert_problem(&ask("Predicct", "1"), 404, "no message `Predicct`");
         assert_problem(&ask("Predict", "{"), 400, "no JSON");
+        // It was handled: nothing that a client may take for a reason to ask again.
+        let large = ask("Repeat", "17000000");
+        assert_problem(&large, 502, "has handled the message");
+        assert_problem(&large, 502, "at most 16777216 are sent at once; large values travel as a `Payload`");
     }
     echo.end();
 }

@@ -256,7 +256,19 @@ impl Work for Echo {
     }
 
     fn messages(messages: &mut Messages<Self>) {
-        messages.accept::<Predict>();
+        messages.accept::<Predict>().accept::<Repeat>();
+    }
+}
+
+/// Is answered with so many bytes of text.
+#[derive(Serialize, Deserialize)]
+struct Repeat(usize);
+
+impl Handle<Repeat> for Echo {
+    type Reply = String;
+
+    async fn handle(&mut self, Repeat(length): Repeat, _cx: &mut WorkContext<Self>) -> String {
+        "x".repeat(length)
     }
 }
 

@@ -96,7 +96,8 @@ impl Work for Lab {
             .accept::<Load>()
             .accept::<Break>()
             .accept::<Die>()
-            .accept::<Never>();
+            .accept::<Never>()
+            .accept::<Reply>();
     }
 }
 
@@ -188,6 +189,43 @@ impl Handle<Never> for Lab {
 
     async fn handle(&mut self, _: Never, _: &mut WorkContext<Self>) {
         std::future::pending().await
+    }
+}
+
+/// Is counted in `runs`, and answered with this.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// A text of so many bytes.
+    Large(usize),
+    /// A value that does not serialise.
+    Broken,
+}
+
+/// A value that serialises unless it says otherwise.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Replied {
+    pub(crate) text: String,
+    #[serde(serialize_with = "unless_broken")]
+    broken: bool,
+}
+
+fn unless_broken<S: serde::Serializer>(broken: &bool, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    match broken {
+        true => Err(serde::ser::Error::custom("it is broken")),
+        false => serializer.serialize_bool(false),
+    }
+}
+
+impl Handle<Reply> for Lab {
+    type Reply = Replied;
+
+    async fn handle(&mut self, reply: Reply, cx: &mut WorkContext<Self>) -> Replied {
+        self.count += 1;
+        cx.publish(self);
+        match reply {
+            Reply::Large(length) => Replied { text: "x".repeat(length), broken: false },
+            Reply::Broken => Replied { text: String::new(), broken: true },
+        }
     }
 }
 

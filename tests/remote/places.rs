@@ -3,7 +3,7 @@
 use flowright::prelude::*;
 use flowright::{AskError, Reason, SendError};
 
-use crate::lab::{Add, Break, Lab, Never, Suite, Sum, Task, Unnamed};
+use crate::lab::{Add, Break, Lab, Never, Reply, Suite, Sum, Task, Unnamed};
 use crate::support::{Process, joining, lab, node, start, wherever_it_runs};
 
 crate::tests![
@@ -16,6 +16,7 @@ crate::tests![
     works_tell_each_other_in_order_and_lose_nothing,
     a_full_mailbox_holds_up_its_senders,
     a_message_that_was_not_named_is_refused_at_its_sender,
+    reply_that_cannot_be_sent_was_handled,
     an_input_that_is_too_large_says_so,
     the_initial_state_travels,
     a_node_gets_what_needs_it,
@@ -206,6 +207,39 @@ fn a_message_that_was_not_named_is_refused_at_its_sender() {
     assert!(matches!(error, SendError::Unsendable { .. }), "{error}");
     assert!(error.to_string().contains("messages.accept::<"), "{error}");
     assert!(app.work::<Lab>("b").try_tell(Unnamed).is_ok(), "in one process nothing needs to be named");
+}
+
+/// A reply that is too large for a frame, or does not serialise, is told as such: the message was handled, once, and asking
+/// again would handle it again. The Work goes on.
+fn reply_that_cannot_be_sent_was_handled() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            Suite::new(lab(a), lab(b), |suite, _| {
+                suite.a.run(Task::Serve);
+                Ok(())
+            })
+        }));
+        let app = &lodged.app;
+        app.wait_for_stage("a", Stage::Running);
+        let a = app.work::<Lab>("a");
+        let large = app.block_on(a.ask(Reply::Large(17 << 20)));
+        let broken = app.block_on(a.ask(Reply::Broken));
+        if lodged.places.0 == "thread" {
+            assert_eq!(large.expect("nothing is encoded").text.len(), 17 << 20);
+            broken.expect("nothing is encoded");
+        } else {
+            for (result, why) in [(large, ["16777216", "`Payload`"]), (broken, ["Replied", "it is broken"])] {
+                let error = result.expect_err("it cannot be sent");
+                assert!(matches!(error, AskError::ReplyNotSent { .. }), "{:?}: {error}", lodged.places);
+                let text = error.to_string();
+                assert!(why.iter().all(|part| text.contains(part)), "{:?}: {text}", lodged.places);
+            }
+        }
+        app.wait_for_state("a.count", |handled: &u64| *handled == 2);
+        let small = app.block_on(a.ask(Reply::Large(1 << 20))).expect("it is small enough");
+        assert_eq!(small.text.len(), 1 << 20);
+        app.wait_for_state("a.count", |handled: &u64| *handled == 3);
+    });
 }
 
 fn an_input_that_is_too_large_says_so() {

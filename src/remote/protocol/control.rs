@@ -222,4 +222,6 @@ pub(crate) enum Unanswered {
     Failed,
     NodeLost,
     Unreadable(String),
+    /// The handler ended, and its answer could not be sent, for this reason.
+    ReplyNotSent(String),
 }
