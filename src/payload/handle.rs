@@ -27,6 +27,7 @@ use super::reference::{Reference, readable_type};
 use super::store::{self, Hold, Replicas};
 use super::{blocking, keeper, replicas};
 use crate::id::{ActorPath, AppId};
+use crate::wire;
 
 /// A small typed reference to a large value that stays where it was made until someone reads it.
 ///
@@ -316,7 +317,7 @@ impl<T> Serialize for Payload<T> {
         if let Some(hold) = &self.hold {
             store::note(hold);
         }
-        if serializer.is_human_readable() {
+        if serializer.is_human_readable() && !wire::is_encoding() {
             self.reference.serialize(serializer)
         } else {
             let Reference { id, hash, length, of, origin } = &*self.reference;
@@ -327,6 +328,7 @@ impl<T> Serialize for Payload<T> {
 
 impl<'de, T> Deserialize<'de> for Payload<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // A struct is read from an array as well.
         let reference = if deserializer.is_human_readable() {
             Reference::deserialize(deserializer)?
         } else {
@@ -341,7 +343,47 @@ impl<'de, T> Deserialize<'de> for Payload<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Payload(Payload<u64>),
+        Inner {
+            #[serde(flatten)]
+            inner: std::collections::BTreeMap<String, Payload<u64>>,
+        },
+    }
+
+    /// A reference is read from a buffer of serde's, and from JSON, in whichever form it was written.
+    #[test]
+    fn payload_in_untagged_type_arrives() {
+        let made = payload(5_u64);
+        for either in [
+            Either::Payload(made.clone()),
+            Either::Inner { inner: [("name".to_owned(), made.clone())].into() },
+        ] {
+            let bytes = wire::encode(&either).unwrap();
+            assert_eq!(wire::decode::<Either>(&bytes).unwrap(), either);
+            let json = serde_json::to_string(&either).unwrap();
+            assert_eq!(serde_json::from_str::<Either>(&json).unwrap(), either);
+        }
+    }
+
+    /// A type that is JSON in text, within a value that is encoded.
+    #[test]
+    fn payload_in_json_in_a_message_arrives() {
+        struct Text(Payload<u64>);
+
+        impl Serialize for Text {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&serde_json::to_string(&self.0).map_err(serde::ser::Error::custom)?)
+            }
+        }
+
+        let made = payload(5_u64);
+        let text: String = wire::decode(&wire::encode(&Text(made.clone())).unwrap()).unwrap();
+        assert_eq!(serde_json::from_str::<Payload<u64>>(&text).unwrap(), made);
+    }
 
     fn payload<T: Serialize + DeserializeOwned + Send + Sync + 'static>(value: T) -> Payload<T> {
         Payload::new(value, AppId::NONE, &ActorPath::from("maker")).unwrap()

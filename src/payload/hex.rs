@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::wire;
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Hex<const N: usize>(pub(crate) [u8; N]);
 
@@ -24,7 +26,7 @@ impl<const N: usize> fmt::Debug for Hex<N> {
 
 impl<const N: usize> Serialize for Hex<N> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
+        if serializer.is_human_readable() && !wire::is_encoding() {
             serializer.collect_str(self)
         } else {
             serializer.serialize_bytes(&self.0)
@@ -36,7 +38,7 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor<const N: usize>;
 
-        impl<const N: usize> serde::de::Visitor<'_> for Visitor<N> {
+        impl<'de, const N: usize> serde::de::Visitor<'de> for Visitor<N> {
             type Value = Hex<N>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,6 +47,15 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
 
             fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Hex<N>, E> {
                 bytes.try_into().map(Hex).map_err(|_| E::invalid_length(bytes.len(), &self))
+            }
+
+            /// As JSON has bytes, where a value is written as JSON within one that is encoded.
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Hex<N>, A::Error> {
+                let mut bytes = [0; N];
+                for (at, byte) in bytes.iter_mut().enumerate() {
+                    *byte = seq.next_element()?.ok_or_else(|| serde::de::Error::invalid_length(at, &self))?;
+                }
+                Ok(Hex(bytes))
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Hex<N>, E> {
@@ -61,7 +72,7 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
         }
 
         if deserializer.is_human_readable() {
-            deserializer.deserialize_str(Visitor)
+            deserializer.deserialize_any(Visitor)
         } else {
             deserializer.deserialize_bytes(Visitor)
         }

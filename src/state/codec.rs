@@ -10,6 +10,7 @@ use super::Value;
 use super::error::Fault;
 use super::map_diff::RESERVE;
 use super::value::repeated_key;
+use crate::wire;
 
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -18,7 +19,9 @@ impl Serialize for Value {
             Value::Bool(b) => serializer.serialize_bool(*b),
             Value::I64(n) => serializer.serialize_i64(*n),
             Value::U64(n) => serializer.serialize_u64(*n),
-            Value::Wide(n) if serializer.is_human_readable() => serializer.serialize_i128(**n),
+            Value::Wide(n) if serializer.is_human_readable() && !wire::is_encoding() => {
+                serializer.serialize_i128(**n)
+            }
             Value::Wide(n) => {
                 serializer.serialize_newtype_struct(EXTENSION, &(WIDE as i8, Wide(n.to_be_bytes())))
             }

@@ -1,4 +1,8 @@
 //! Values to bytes and back, and to a digest without keeping the bytes.
+//!
+//! The encoding is MessagePack with named fields, and says that it is human-readable: addresses, UUIDs and dates are texts.
+//! serde reads untagged, flattened and internally tagged types from a buffer that takes itself for human-readable, whatever
+//! it was filled from, so that no other encoding of such types can be read.
 
 use std::cell::Cell;
 use std::io;
@@ -51,17 +55,44 @@ pub enum CodecError {
 
 /// The value as MessagePack with named fields.
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, CodecError> {
-    rmp_serde::to_vec_named(value).map(Bytes::from).map_err(encode_error::<T>)
+    let mut out = Vec::with_capacity(128);
+    write(value, &mut out)?;
+    Ok(Bytes::from(out))
+}
+
+/// Whether a value is being encoded by this module on this thread. Types of the runtime's own, which can be read either way,
+/// are shorter in this encoding than in others that are human-readable.
+pub(crate) fn is_encoding() -> bool {
+    IS_ENCODING.get()
+}
+
+thread_local! {
+    static IS_ENCODING: Cell<bool> = const { Cell::new(false) };
+}
+
+fn write<T: Serialize + ?Sized>(value: &T, out: &mut impl io::Write) -> Result<(), CodecError> {
+    /// Resets the mark also when the value's `Serialize` panics.
+    struct Restore(bool);
+
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            IS_ENCODING.set(self.0);
+        }
+    }
+
+    let _restore = Restore(IS_ENCODING.replace(true));
+    let mut encoder = rmp_serde::Serializer::new(out).with_struct_map().with_human_readable();
+    value.serialize(&mut encoder).map_err(encode_error::<T>)
 }
 
 /// Appends the value as [`encode`] encodes it.
 pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), CodecError> {
-    rmp_serde::encode::write_named(&mut out.writer(), value).map_err(encode_error::<T>)
+    write(value, &mut out.writer())
 }
 
 /// Writes the value as [`encode`] encodes it, piece by piece.
 pub(crate) fn encode_to<T: Serialize + ?Sized>(value: &T, out: &mut dyn io::Write) -> Result<(), CodecError> {
-    rmp_serde::encode::write_named(&mut { out }, value).map_err(encode_error::<T>)
+    write(value, &mut { out })
 }
 
 /// Length of the value as [`encode`] encodes it; the largest number for a value that does not serialise.
@@ -89,7 +120,7 @@ pub(crate) fn length<T: Serialize + ?Sized>(value: &T) -> usize {
 /// The value that [`encode_to`] has written, read piece by piece.
 pub(crate) fn decode_from<T: DeserializeOwned>(input: &mut dyn io::Read) -> Result<T, CodecError> {
     let mut input = Measured::new(input);
-    let value = rmp_serde::from_read(&mut input);
+    let value = T::deserialize(&mut rmp_serde::Deserializer::new(&mut input).with_human_readable());
     if input.is_too_deep {
         return Err(too_deep::<T>());
     }
@@ -120,7 +151,8 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     if is_too_deep(bytes) {
         return Err(too_deep::<T>());
     }
-    rmp_serde::from_slice(bytes).map_err(|source| CodecError::Decode {
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
+    T::deserialize(&mut decoder).map_err(|source| CodecError::Decode {
         type_name: std::any::type_name::<T>(),
         length: bytes.len(),
         source,
@@ -144,7 +176,7 @@ pub(crate) fn digest<T: Serialize + ?Sized>(value: &T) -> Result<(blake3::Hash, 
 
     // The encoder writes a few bytes at a time and the hash is fast on many.
     let mut out = io::BufWriter::with_capacity(16 * 1024, Sink(blake3::Hasher::new()));
-    rmp_serde::encode::write_named(&mut out, value).map_err(encode_error::<T>)?;
+    write(value, &mut out)?;
     let Sink(hasher) = out.into_inner().unwrap_or_else(|_| unreachable!("hashing does not fail"));
     Ok((hasher.finalize(), hasher.count()))
 }
@@ -167,7 +199,157 @@ fn encode_error<T: ?Sized>(source: rmp_serde::encode::Error) -> CodecError {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+    use proptest::prelude::*;
+    use serde::{Deserialize, Deserializer, Serializer};
+
     use super::*;
+
+    /// Text where it is human-readable and bytes elsewhere, as UUIDs and many others are.
+    #[derive(Debug, Clone, PartialEq)]
+    struct Token([u8; 4]);
+
+    impl Serialize for Token {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            match serializer.is_human_readable() {
+                true => serializer.collect_str(&u32::from_be_bytes(self.0)),
+                false => serializer.serialize_bytes(&self.0),
+            }
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Token {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            match deserializer.is_human_readable() {
+                true => {
+                    let text = String::deserialize(deserializer)?;
+                    text.parse().map(u32::to_be_bytes).map(Self).map_err(serde::de::Error::custom)
+                }
+                false => <[u8; 4]>::deserialize(deserializer).map(Self),
+            }
+        }
+    }
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Part {
+        host: IpAddr,
+        gate: SocketAddr,
+        token: Token,
+    }
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        Gate(SocketAddr),
+        Host(IpAddr),
+        Part(Part),
+        Tokens(Vec<(Token, IpAddr)>),
+        Number(i64),
+    }
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "kind")]
+    enum Tagged {
+        Host {
+            host: IpAddr,
+        },
+        Part(Part),
+        Flat {
+            name: String,
+            #[serde(flatten)]
+            part: Option<Part>,
+        },
+        Any {
+            any: Untagged,
+        },
+    }
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(tag = "kind", content = "value")]
+    enum Adjacent {
+        Tagged(Tagged),
+        Untagged(Untagged),
+        Plain(Part, Vec<Untagged>),
+    }
+
+    fn host() -> impl Strategy<Value = IpAddr> {
+        prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)]
+    }
+
+    fn gate() -> impl Strategy<Value = SocketAddr> {
+        (host(), any::<u16>(), any::<u32>()).prop_map(|(host, port, scope)| match host {
+            IpAddr::V4(host) => SocketAddr::V4(SocketAddrV4::new(host, port)),
+            IpAddr::V6(host) => SocketAddr::V6(SocketAddrV6::new(host, port, 0, scope)),
+        })
+    }
+
+    fn part() -> impl Strategy<Value = Part> {
+        (host(), gate(), any::<[u8; 4]>()).prop_map(|(host, gate, token)| Part {
+            host,
+            gate,
+            token: Token(token),
+        })
+    }
+
+    fn untagged() -> impl Strategy<Value = Untagged> {
+        prop_oneof![
+            gate().prop_map(Untagged::Gate),
+            host().prop_map(Untagged::Host),
+            part().prop_map(Untagged::Part),
+            prop::collection::vec((any::<[u8; 4]>().prop_map(Token), host()), 0..3)
+                .prop_map(Untagged::Tokens),
+            any::<i64>().prop_map(Untagged::Number),
+        ]
+    }
+
+    fn adjacent() -> impl Strategy<Value = Adjacent> {
+        let tagged = prop_oneof![
+            host().prop_map(|host| Tagged::Host { host }),
+            part().prop_map(Tagged::Part),
+            (".*", prop::option::of(part())).prop_map(|(name, part)| Tagged::Flat { name, part }),
+            untagged().prop_map(|any| Tagged::Any { any }),
+        ];
+        prop_oneof![
+            tagged.prop_map(Adjacent::Tagged),
+            untagged().prop_map(Adjacent::Untagged),
+            (part(), prop::collection::vec(untagged(), 0..3))
+                .prop_map(|(part, all)| Adjacent::Plain(part, all)),
+        ]
+    }
+
+    proptest! {
+        /// Types that serde reads from a buffer come back as they were, whatever is in them, whole and in pieces.
+        #[test]
+        fn buffered_types_come_back(value in adjacent()) {
+            let bytes = encode(&value).unwrap();
+            prop_assert_eq!(&decode::<Adjacent>(&bytes).unwrap(), &value);
+            prop_assert_eq!(&decode_from::<Adjacent>(&mut &bytes[..]).unwrap(), &value);
+        }
+    }
+
+    /// The mark of the encoder is gone after an error and after a panic, and stays after an inner value.
+    #[test]
+    fn mark_of_the_encoder_lasts_as_long_as_the_encoding() {
+        struct Inner(fn() -> bool);
+
+        impl Serialize for Inner {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                encode(&1).unwrap();
+                assert!(is_encoding());
+                if (self.0)() {
+                    Err(serde::ser::Error::custom("refused"))
+                } else {
+                    serializer.serialize_unit()
+                }
+            }
+        }
+
+        assert!(encode(&Inner(|| false)).is_ok() && !is_encoding());
+        assert!(encode(&Inner(|| true)).is_err() && !is_encoding());
+        let panics = std::panic::catch_unwind(|| encode(&Inner(|| panic!("on purpose"))));
+        assert!(panics.is_err() && !is_encoding());
+    }
 
     #[test]
     fn the_digest_is_that_of_the_encoded_bytes() {

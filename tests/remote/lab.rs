@@ -1,7 +1,9 @@
 //! A Work that does whatever a test wants, and the App around two of it.
 
-use flowright::Messages;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+
 use flowright::prelude::*;
+use flowright::{Messages, Payload};
 
 /// What a run is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -18,6 +20,56 @@ pub(crate) enum Task {
     Send(WorkAddr<Lab>, u32),
     Exit(i32),
     Bytes(Vec<u8>),
+    /// Keep it, and a payload of it.
+    Keep(Probe),
+    /// Keep what the payload is of.
+    Open(Payload<Probe>),
+}
+
+/// A value that serde reads from a buffer, in each of the ways that there are, with parts that are written as text where it is
+/// human-readable.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+pub(crate) enum Probe {
+    Ping {
+        host: IpAddr,
+        #[serde(flatten)]
+        gate: Option<Gate>,
+        targets: Vec<Target>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Gate {
+    pub(crate) gate: SocketAddr,
+    pub(crate) since: std::time::SystemTime,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Target {
+    Address(SocketAddr),
+    Host(IpAddr),
+    Name(String),
+    Number(u64),
+}
+
+impl Probe {
+    pub(crate) fn new() -> Self {
+        let gate = SocketAddr::V6(SocketAddrV6::new("fe80::1".parse().expect("an address"), 443, 0, 7));
+        Self::Ping {
+            host: IpAddr::from([192, 0, 2, 1]),
+            gate: Some(Gate { gate, since: std::time::UNIX_EPOCH }),
+            targets: vec![
+                Target::Address(gate),
+                Target::Address(SocketAddr::from(([192, 0, 2, 2], 80))),
+                Target::Host(IpAddr::from([192, 0, 2, 3])),
+                Target::Host("2001:db8::1".parse().expect("an address")),
+                Target::Name("name".to_owned()),
+                Target::Number(5),
+            ],
+        }
+    }
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -31,6 +83,8 @@ pub(crate) struct Lab {
     pub(crate) stopped: u32,
     /// The time of its machine, in seconds.
     pub(crate) clock: u64,
+    pub(crate) kept: Option<Probe>,
+    pub(crate) payload: Option<Payload<Probe>>,
     #[serde(skip)]
     pub(crate) private: u32,
 }
@@ -85,6 +139,11 @@ impl Work for Lab {
             }
             Task::Exit(code) => std::process::exit(code),
             Task::Bytes(bytes) => self.count = bytes.len() as u64,
+            Task::Keep(probe) => {
+                self.payload = Some(cx.payload(probe.clone())?);
+                self.kept = Some(probe);
+            }
+            Task::Open(payload) => self.kept = Some((*payload.value().await?).clone()),
         }
         Ok(())
     }
@@ -97,7 +156,8 @@ impl Work for Lab {
             .accept::<Break>()
             .accept::<Die>()
             .accept::<Never>()
-            .accept::<Reply>();
+            .accept::<Reply>()
+            .accept::<Mirror>();
     }
 }
 
@@ -192,7 +252,19 @@ impl Handle<Never> for Lab {
     }
 }
 
-/// Is counted in `runs`, and answered with this.
+/// Is answered with the same.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Mirror(pub(crate) Probe);
+
+impl Handle<Mirror> for Lab {
+    type Reply = Probe;
+
+    async fn handle(&mut self, Mirror(probe): Mirror, _: &mut WorkContext<Self>) -> Probe {
+        probe
+    }
+}
+
+/// Is counted in `count`, and answered with this.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Reply {
     /// A text of so many bytes.

@@ -3,7 +3,7 @@
 use flowright::prelude::*;
 use flowright::{AskError, Reason, SendError};
 
-use crate::lab::{Add, Break, Lab, Never, Reply, Suite, Sum, Task, Unnamed};
+use crate::lab::{Add, Break, Lab, Mirror, Never, Probe, Reply, Suite, Sum, Task, Unnamed};
 use crate::support::{Process, joining, lab, node, start, wherever_it_runs};
 
 crate::tests![
@@ -17,6 +17,7 @@ crate::tests![
     a_full_mailbox_holds_up_its_senders,
     a_message_that_was_not_named_is_refused_at_its_sender,
     reply_that_cannot_be_sent_was_handled,
+    buffered_types_with_addresses_survive,
     an_input_that_is_too_large_says_so,
     the_initial_state_travels,
     a_node_gets_what_needs_it,
@@ -239,6 +240,29 @@ fn reply_that_cannot_be_sent_was_handled() {
         let small = app.block_on(a.ask(Reply::Large(1 << 20))).expect("it is small enough");
         assert_eq!(small.text.len(), 1 << 20);
         app.wait_for_state("a.count", |handled: &u64| *handled == 3);
+    });
+}
+
+/// Tagged, flattened and untagged types arrive as they were sent, in inputs, states, payloads, messages and answers, whatever is in
+/// them; so do the scopes of addresses.
+fn buffered_types_with_addresses_survive() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            Suite::new(lab(a), lab(b), |suite, _| {
+                let kept = suite.a.run(Task::Keep(Probe::new())).finished()?;
+                let payload = kept.payload.clone().expect("it makes one");
+                suite.b.run(Task::Open(payload)).finished()?;
+                suite.a.run(Task::Serve);
+                Ok(())
+            })
+        }));
+        let app = &lodged.app;
+        for work in ["a", "b"] {
+            app.wait_for_work(work, |work| work.status.stage != Stage::Pending && work.is_up);
+            app.wait_for_state(&format!("{work}.kept"), |kept: &Option<Probe>| *kept == Some(Probe::new()));
+            let answer = app.block_on(app.work::<Lab>(work).ask(Mirror(Probe::new())));
+            assert_eq!(answer.expect("it answers"), Probe::new(), "{:?}", lodged.places);
+        }
     });
 }
 

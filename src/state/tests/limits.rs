@@ -47,3 +47,13 @@ fn a_key_that_is_nested_too_deeply_is_refused_by_whoever_writes_or_reads_it() {
     let error = crate::wire::decode::<Value>(&bytes).unwrap_err().to_string();
     assert!(error.contains("key of a map is nested"), "{error}");
 }
+
+/// Integers of more than 64 bits are such integers at the other end of a connection.
+#[test]
+fn wide_integers_travel() {
+    for wide in [i128::MAX, i128::MIN, i128::from(u64::MAX) + 1] {
+        let value = Value::Seq(vec![Value::Wide(Box::new(wide)), Value::Bytes(vec![1; 16])]);
+        let bytes = crate::wire::encode(&value).unwrap();
+        assert_eq!(crate::wire::decode::<Value>(&bytes).unwrap(), value);
+    }
+}
