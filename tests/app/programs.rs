@@ -260,15 +260,18 @@ impl Work for Echo {
     }
 }
 
-/// Is answered with so many bytes of text.
+/// Is answered with so many bytes of text, or none where it is no number.
 #[derive(Serialize, Deserialize)]
-struct Repeat(usize);
+#[serde(transparent)]
+struct Repeat(serde_json::Value);
 
 impl Handle<Repeat> for Echo {
     type Reply = String;
 
     async fn handle(&mut self, Repeat(length): Repeat, _cx: &mut WorkContext<Self>) -> String {
-        "x".repeat(length)
+        const MOST: u64 = 20 << 20;
+        let length = length.as_u64().unwrap_or(0).min(MOST);
+        "x".repeat(usize::try_from(length).unwrap_or(0))
     }
 }
 
