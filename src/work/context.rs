@@ -37,7 +37,7 @@ impl fmt::Display for Stopped {
 }
 
 impl StdError for Stopped {
-    /// The [`Request`], which remains in the chain of an error that is transparent to this one.
+    /// The `Request`, which remains in the chain of an error that is transparent to this one.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&Request)
     }
