@@ -95,7 +95,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
     })
 }
 
-/// What serde's attribute `key` gives as the name to serialise with: `rename = "…"`, or `rename(serialize = "…")`.
+/// Name to serialise with, from serde's attribute `key`: `rename = "…"`, or `rename(serialize = "…")`.
 fn renamed_by(attributes: &[Attribute], key: &str) -> syn::Result<Option<String>> {
     let mut name = None;
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
@@ -129,7 +129,7 @@ fn text_of(value: &Expr) -> Option<String> {
     }
 }
 
-/// Whether one of serde's conventions changes the name of a field.
+/// Tells whether one of serde's conventions changes the name of a field.
 fn changes(convention: &str, name: &str) -> bool {
     match convention {
         "snake_case" => false,

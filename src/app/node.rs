@@ -61,7 +61,7 @@ pub(crate) fn run_as_node(
     }
 }
 
-/// What this machine, or the container that this process is in, has, as far as the system says.
+/// Resources of this machine, or of the container that this process is in, as far as the system says.
 pub(crate) fn resources() -> Resources {
     let gpus = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, |gpus| gpus.count());
     Resources {

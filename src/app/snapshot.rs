@@ -49,9 +49,9 @@ pub(crate) struct WorkSnapshot {
     pub(crate) placement: Placement,
     pub(crate) node: Option<Arc<str>>,
     pub(crate) is_up: bool,
-    /// Who keeps it stopped, and since when.
+    /// Operator that keeps it stopped, and the time of the stop.
     pub(crate) held: Option<(Arc<str>, SystemTime)>,
-    /// Whether it waits for a node.
+    /// True while it waits for a node.
     pub(crate) is_unplaced: bool,
     /// Whether the App is not ready while it is pending, if that was said.
     pub(crate) counts_for_readiness: Option<bool>,
