@@ -73,7 +73,7 @@
 //! | --- | --- | --- |
 //! | 7 | `cli`, [`testing`] | the command line of an App's binary; Apps in tests |
 //! | 6 | `http` | the API and the page |
-//! | 5 | `app` | the App, the driver that runs its Flows, its end; [`Control`] is the only door for the floors above |
+//! | 5 | `app` | the App, the driver that runs its Flows, its end; [`Control`] queries and steers a running App |
 //! | 4 | `flow` | Flows, run-once, restarts, schedules: no sockets, no clock |
 //! | 4 | `remote` | Works in other processes and on other machines |
 //! | 3 | `work` | Works, messages, mailboxes, and where they run |
@@ -164,6 +164,12 @@ pub mod prelude {
     };
 }
 
+/// The Rust code in the README and in `docs/`, which is compiled and run with the tests of the documentation.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod pages {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../docs/api.md")]
+    struct Api;
+}

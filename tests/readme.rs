@@ -1,4 +1,4 @@
-//! What the README and the guarantees say is what the repository has.
+//! Checks the README and the pages in `docs/` against the code: examples, features, flags, commands, keys, routes, tests.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,8 +10,73 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// The part of a page below the heading of this text, down to the next heading of the same or a higher level.
+fn section(page: &str, heading: &str) -> String {
+    let level = heading.chars().take_while(|c| *c == '#').count();
+    let mut lines = page.lines().skip_while(|line| *line != heading);
+    assert!(lines.next().is_some(), "no heading {heading:?}");
+    let mut in_code = false;
+    let section = lines.take_while(|line| {
+        in_code ^= line.trim_start().starts_with("```");
+        let depth = line.chars().take_while(|c| *c == '#').count();
+        in_code || depth == 0 || depth > level
+    });
+    section.map(|line| format!("{line}\n")).collect()
+}
+
+/// The cells of each row of the tables in a text, without their headings.
+fn rows(text: &str) -> Vec<Vec<&str>> {
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let is_rule = |line: &str| line.starts_with("| ---");
+    let rows = lines.iter().enumerate().filter(|(at, line)| {
+        let is_heading = lines.get(at + 1).is_some_and(|next| is_rule(next));
+        line.starts_with("| ") && !is_rule(line) && !is_heading
+    });
+    rows.map(|(_, row)| row.trim_matches('|').split(" | ").map(str::trim).collect()).collect()
+}
+
+/// The texts between backticks.
+fn in_backticks(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// The names of the flags in a text, such as `log-level` in "`--log-level LEVEL`".
+fn flags(text: &str) -> BTreeSet<String> {
+    let name = |rest: &str| rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+    text.split("--").skip(1).map(name).filter(|name: &String| !name.is_empty()).collect()
+}
+
+/// What the program of the README prints when asked for help.
+fn help(command: &[&str]) -> String {
+    let test = std::env::current_exe().expect("a test is a program");
+    let target = test.ancestors().nth(2).expect("it is in target/<profile>/deps");
+    let example = target.join("examples/continuous_deployment");
+    let output = Command::new(example).args(command).arg("--help").output().expect("the example runs");
+    String::from_utf8(output.stdout).expect("help is text")
+}
+
+/// The flags that help has a line for, but for `--help` itself.
+fn flags_of(help: &str) -> BTreeSet<String> {
+    let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
+    let mut flags: BTreeSet<_> = lines.filter_map(|line| flags(line).into_iter().next()).collect();
+    flags.remove("help");
+    flags
+}
+
+/// The subcommands that help lists.
+fn commands_of(help: &str) -> BTreeSet<String> {
+    let (_, commands) = help.split_once("Commands:\n").expect("help lists commands");
+    let (commands, _) = commands.split_once("\n\n").expect("options follow");
+    let names = commands.lines().filter(|line| !line.starts_with("   "));
+    names
+        .filter_map(|line| Some(line.split_whitespace().next()?.to_owned()))
+        .filter(|n| n != "help")
+        .collect()
+}
+
+/// The program in the README is the example of that name, to the letter.
 #[test]
-fn the_program_is_the_example() {
+fn readme_program_is_the_example() {
     let readme = read("README.md");
     let (_, program) = readme.split_once("```rust,no_run\n").expect("it shows a program");
     let (program, _) = program.split_once("```\n").expect("the program ends");
@@ -20,42 +85,133 @@ fn the_program_is_the_example() {
     assert_eq!(program, code);
 }
 
+/// The README lists the files in `examples/`, all of them and no others.
 #[test]
-fn the_examples_are_those_that_there_are() {
+fn readme_lists_every_example() {
     let readme = read("README.md");
-    let (_, examples) = readme.split_once("## Examples").expect("it lists examples");
-    let (examples, _) = examples.split_once("\n## ").expect("another section follows");
-    let named: BTreeSet<_> =
-        examples.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let examples = section(&readme, "## Examples");
+    let named: BTreeSet<_> = rows(&examples).iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
-    let names: Vec<_> = fs::read_dir(folder)
+    let names = fs::read_dir(folder)
         .expect("there are examples")
         .map(|entry| entry.expect("they can be read").path())
-        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
-        .collect();
-    assert_eq!(named, names.iter().map(String::as_str).collect());
+        .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()));
+    assert_eq!(named, names.collect());
 }
 
+/// The README lists the Cargo features, but for those that only add tests.
 #[test]
-fn every_flag_is_in_the_table_and_none_else() {
+fn readme_lists_every_cargo_feature() {
+    let manifest = read("Cargo.toml");
+    let (_, features) = manifest.split_once("\n[features]\n").expect("there are features");
+    let (features, _) = features.split_once("\n\n").expect("another table follows");
+    let features =
+        features.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.to_owned());
+    let features: BTreeSet<_> =
+        features.filter(|name| !name.ends_with("-tests") && name != "default").collect();
     let readme = read("README.md");
-    let (_, flags) = readme.split_once("## The command line").expect("it lists flags");
-    let (flags, _) = flags.split_once("\n## ").expect("another section follows");
-    let name =
-        |text: &str| -> String { text.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect() };
-    let told: BTreeSet<_> =
-        flags.lines().filter_map(|line| Some(name(line.strip_prefix("| `--")?))).collect();
+    let text = section(&readme, "## What there is");
+    let listed = rows(&text).into_iter().filter(|row| row[0].starts_with('`'));
+    let listed: BTreeSet<_> = listed.map(|row| row[0].trim_matches('`').to_owned()).collect();
+    assert_eq!(listed, features);
+}
 
-    let test = std::env::current_exe().expect("a test is a program");
-    let target = test.ancestors().nth(2).expect("it is in target/<profile>/deps");
-    let help = Command::new(target.join("examples/continuous_deployment"))
-        .arg("--help")
-        .output()
-        .expect("the example runs");
-    let help = String::from_utf8(help.stdout).expect("help is text");
-    let known: BTreeSet<_> =
-        help.lines().filter_map(|line| Some(name(line.trim_start().strip_prefix("--")?))).collect();
-    assert_eq!(told, known, "{help}");
+/// A newcomer reads the README in one go, and every page fits a terminal.
+#[test]
+fn pages_are_short_and_narrow() {
+    let pages = ["actix", "api", "command-line", "lightning", "operations", "security"];
+    let pages = pages.map(|page| format!("docs/{page}.md"));
+    let mut wide = Vec::new();
+    for page in pages.iter().map(String::as_str).chain(["README.md"]) {
+        let text = read(page);
+        for (at, line) in text.lines().enumerate() {
+            let is_table = line.trim_start().starts_with('|') && page != "README.md";
+            if line.chars().count() > 120 && !is_table {
+                wide.push(format!("{page}:{}: {} columns", at + 1, line.chars().count()));
+            }
+        }
+    }
+    assert!(wide.is_empty(), "lines of more than 120 columns: {wide:#?}");
+    let lines = read("README.md").lines().count();
+    assert!(lines <= 250, "the README has {lines} lines, and may have 250: move reference material to docs/");
+}
+
+/// The tables of `run`, `node` and `certs` have the flags that `--help` lists.
+#[test]
+fn command_line_page_has_every_flag() {
+    let page = read("docs/command-line.md");
+    for command in ["run", "node", "certs"] {
+        let text = section(&page, &format!("## {command}"));
+        let documented: BTreeSet<_> = rows(&text).iter().flat_map(|row| flags(row[0])).collect();
+        let help = help(&[command]);
+        assert_eq!(documented, flags_of(&help), "{command}: {help}");
+    }
+    let without_command: BTreeSet<_> = flags_of(&help(&[]));
+    assert_eq!(without_command, flags_of(&help(&["run"])), "`run` may be left out");
+}
+
+/// The tables of commands have the commands and the flags that `--help` lists.
+#[test]
+fn command_line_page_has_every_command() {
+    let page = read("docs/command-line.md");
+    let (overview, _) = page.split_once("\n## ").expect("sections follow");
+    let listed: BTreeSet<_> =
+        rows(overview).iter().flat_map(|row| in_backticks(row[0])).map(str::to_owned).collect();
+    let commands = commands_of(&help(&[]));
+    assert_eq!(listed, commands);
+
+    let text = section(&page, "## Commands for an App that runs");
+    let rows = rows(&text);
+    let common: BTreeSet<_> =
+        rows.iter().filter(|row| row[0].starts_with("`--")).flat_map(|r| flags(r[0])).collect();
+    assert!(common.contains("url"), "there are common flags: {common:?}");
+    let mut described = BTreeSet::new();
+    for row in rows.iter().filter(|row| !row[0].starts_with("`--")) {
+        let usage = row[0].trim_matches('`');
+        let command = usage.split(' ').next().expect("a usage begins with the command");
+        described.insert(command.to_owned());
+        let help = help(&[command]);
+        let mut own = flags_of(&help);
+        if command != "completions" {
+            assert!(common.is_subset(&own), "{command} has {common:?}: {help}");
+            own = own.difference(&common).cloned().collect();
+        }
+        assert_eq!(flags(usage), own, "{command}: {help}");
+    }
+    let own_sections = ["run", "node", "certs"].map(str::to_owned);
+    assert_eq!(described, commands.into_iter().filter(|name| !own_sections.contains(name)).collect());
+}
+
+/// The table of the configuration file has the fields of `Config`.
+#[test]
+fn command_line_page_has_every_key() {
+    let page = read("docs/command-line.md");
+    let text = section(&page, "## Configuration file");
+    let documented: BTreeSet<_> = rows(&text).iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    let source = read("src/app/config.rs");
+    let (_, fields) = source.split_once("pub struct Config {").expect("it has the configuration");
+    let (fields, _) = fields.split_once("\n}").expect("the structure ends");
+    let fields = fields.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(": "));
+    assert_eq!(documented, fields.map(|(name, _)| name.to_owned()).collect());
+}
+
+/// The table of routes has the routes of the server, with their methods.
+#[test]
+fn api_page_has_every_route() {
+    let page = read("docs/api.md");
+    let (table, _) = page.split_once("\n## ").expect("sections follow");
+    let documented: BTreeSet<_> =
+        rows(table).iter().map(|row| (row[0].to_owned(), row[1].trim_matches('`').to_owned())).collect();
+    let source = read("src/http/routes.rs");
+    let mut served = BTreeSet::new();
+    for method in ["get", "post", "put", "delete", "patch"] {
+        for call in source.split(&format!(".service({method}(\"")).skip(1) {
+            let route = call.split('"').next().expect("the text ends");
+            served.insert((method.to_uppercase(), route.to_owned()));
+        }
+    }
+    assert_eq!(served.len(), source.matches(".service(").count(), "each service is seen");
+    assert_eq!(documented, served);
 }
 
 /// The text of the tests at a path of the guarantees: a file or all files of a folder, in `src/` or else in `tests/`.
@@ -75,8 +231,9 @@ fn tests_at(path: &str) -> Option<String> {
     ways.iter().any(|way| text.contains(way)).then_some(text)
 }
 
+/// Each promise names tests, and each test that is named exists.
 #[test]
-fn every_promise_names_tests_that_there_are() {
+fn every_promise_names_tests_that_exist() {
     let guarantees = read("docs/guarantees.md");
     let (promised, _) = guarantees.split_once("\n## Not promised").expect("it says what is not promised");
     let (_, promised) = promised.split_once("\n## Promised").expect("it says what is promised");

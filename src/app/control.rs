@@ -1,4 +1,4 @@
-//! The one door to a running App for the floors above: questions, answered between reactions.
+//! Queries and commands for a running App, carried out by its driver between reactions.
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;

@@ -310,7 +310,7 @@ pub struct AppHandle {
 }
 
 impl AppHandle {
-    /// The App's door: its state, its status, its Works.
+    /// Queries and steers the App: its state, its status, its Works.
     pub fn control(&self) -> &Control {
         &self.control
     }

@@ -1,6 +1,7 @@
 //! Floor 5: the App: a tree with one root, the driver that runs its Flows, its start and its end.
 //!
-//! [`Control`] is the only door for the floors above.
+//! The floors above query and steer a running App through [`Control`] only. They start and end it by [`App`],
+//! [`Launched`] and [`AppHandle`], and read the log of the process directly.
 //!
 //! # Guarantees
 //! - Nothing runs before the whole tree is found to be in order.
