@@ -214,6 +214,121 @@ fn api_page_has_every_route() {
     assert_eq!(documented, served);
 }
 
+/// The pages that people read, by their paths in the repository.
+fn pages() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_dir(root.join("docs")).expect("there are pages");
+    let docs =
+        docs.map(|entry| entry.expect("they can be read").file_name().into_string().expect("names are text"));
+    let mut pages: Vec<_> =
+        docs.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")).collect();
+    let others = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "benches/README.md",
+    ];
+    pages.extend(others.map(str::to_owned));
+    pages
+}
+
+/// Each file or folder that a page names in full exists.
+#[test]
+fn pages_name_paths_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tops = [".ci/", "benches/", "docs/", "examples/", "fuzz/", "macros/", "src/", "tests/"];
+    let mut wrong = Vec::new();
+    let mut named = 0;
+    for page in pages() {
+        let text = read(&page);
+        let text = prose(&text).join("\n");
+        for path in in_backticks(&text).filter(|text| tops.iter().any(|top| text.starts_with(top))) {
+            let path = path.split_once("::").map_or(path, |(file, _)| file);
+            named += 1;
+            if path.split_whitespace().count() == 1 && !root.join(path).exists() {
+                wrong.push(format!("{page}: {path}"));
+            }
+        }
+    }
+    assert!(named > 50, "pages name paths: {named}");
+    assert!(wrong.is_empty(), "these paths do not exist: {wrong:#?}");
+}
+
+/// Each "`Name` in `path`" of the glossary is defined there.
+#[test]
+fn glossary_names_types_that_exist() {
+    let glossary = read("docs/glossary.md");
+    let named: Vec<_> = glossary.split("` in `src/").collect();
+    assert!(named.len() > 40, "it has about 40 terms: {}", named.len());
+    let mut wrong = Vec::new();
+    for (before, after) in named.iter().zip(&named[1..]) {
+        let name = before.rsplit('`').next().expect("a split has parts");
+        let path = format!("src/{}", after.split('`').next().expect("a split has parts"));
+        let source = read(&path);
+        let kinds = ["struct", "enum", "trait", "type", "fn"];
+        let words = source.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
+        let words: Vec<_> = words.collect();
+        let is_defined = words.windows(2).any(|pair| kinds.contains(&pair[0]) && pair[1] == name);
+        if !is_defined {
+            wrong.push(format!("{name} in {path}"));
+        }
+    }
+    assert!(wrong.is_empty(), "these are not defined there: {wrong:#?}");
+}
+
+/// The anchor that a heading gets: lower case, words joined by hyphens, without punctuation.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// The lines of a page that are not code.
+fn prose(text: &str) -> Vec<&str> {
+    let mut in_code = false;
+    let lines = text.lines().filter(|line| {
+        let is_fence = line.trim_start().starts_with("```");
+        in_code ^= is_fence;
+        !in_code && !is_fence
+    });
+    lines.collect()
+}
+
+/// Each link from page to page leads to a file, and to a heading where it has an anchor.
+#[test]
+fn links_lead_to_files_and_headings() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    let mut followed = 0;
+    for page in pages() {
+        let text = read(&page);
+        let folder = root.join(&page).parent().expect("a page is in a folder").to_owned();
+        for line in prose(&text) {
+            for link in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+                if link.contains("://") {
+                    continue;
+                }
+                followed += 1;
+                let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+                let target = if file.is_empty() { root.join(&page) } else { folder.join(file) };
+                let leads = match fs::read_to_string(&target) {
+                    Ok(target) if !heading.is_empty() => {
+                        prose(&target).iter().any(|line| line.starts_with('#') && anchor(line) == heading)
+                    }
+                    _ => target.exists() && heading.is_empty(),
+                };
+                if !leads {
+                    wrong.push(format!("{page}: {link}"));
+                }
+            }
+        }
+    }
+    assert!(followed > 50, "pages link to each other: {followed}");
+    assert!(wrong.is_empty(), "these links lead nowhere: {wrong:#?}");
+}
+
 /// The text of the tests at a path of the guarantees: a file or all files of a folder, in `src/` or else in `tests/`.
 fn tests_at(path: &str) -> Option<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
