@@ -12,7 +12,7 @@ use super::launch::App;
 use crate::machine;
 use crate::payload::{configure, never_wait_here};
 use crate::recorder;
-use crate::remote::{Farewell, NodeOptions, run_node, tidy_up};
+use crate::remote::{Farewell, NodeOptions, Parent, run_node, tidy_up};
 use crate::transport::Endpoint;
 use crate::work::Resources;
 
@@ -32,6 +32,7 @@ pub(crate) fn run_as_node(
     leave: Arc<Notify>,
 ) -> Result<Option<String>, AppError> {
     let NodeArguments { join, name, labels, resources, listen } = arguments;
+    let parent = Parent::current();
     let system = System::new();
     let mut bridge = app.bridge_options()?;
     bridge.security = bridge.security.of_node(&join);
@@ -53,9 +54,12 @@ pub(crate) fn run_as_node(
     let farewell = system.block_on(async move { run_node(options, &leave).await });
     if let Endpoint::Unix(socket) = head {
         tidy_up(&socket);
+        if matches!(farewell, Ok(Farewell::HeadLost(_))) {
+            parent.end_group_of_orphan();
+        }
     }
     match farewell {
-        Ok(Farewell::Over(why)) => Ok(Some(why)),
+        Ok(Farewell::Over(why) | Farewell::HeadLost(why)) => Ok(Some(why)),
         Ok(Farewell::Left) => Ok(None),
         Err(error) => Err(AppError::Node(error.to_string())),
     }

@@ -3,6 +3,8 @@
 mod args;
 mod certs;
 mod client;
+mod init;
 mod log_files;
 mod node;
 mod run;
+mod signals;

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
 use super::args::{PayloadArgs, TlsArgs, UsageError, log_level};
-use super::run::{Signals, report, say};
+use super::run::{report, say};
+use super::signals::{ONE_SIGNAL, Signals, catch, unblock};
 use crate::app::{App, AppError, Config, NodeArguments, resources, run_as_node};
 use crate::descriptors;
 use crate::trace::export;
@@ -108,14 +110,27 @@ impl App {
         let app =
             self.config(Config { token_file: args.token_file.clone(), ..args.payload.config(&args.tls) });
         descriptors::raise_limit();
+        let is_process = matches!(arguments.join, Endpoint::Unix(_));
+        let (runtime, signals) = match catch() {
+            Ok(caught) => caught,
+            Err(error) => {
+                report(&AppError::Signals(error));
+                return ExitCode::FAILURE;
+            }
+        };
+        if is_process {
+            unblock();
+        }
         let leave = Arc::new(Notify::new());
-        let signals = leave.clone();
-        let watching = std::thread::Builder::new().name("signals".to_owned()).spawn(move || watch(&signals));
-        if let Err(error) = watching {
+        let told = leave.clone();
+        let watch = move || match is_process {
+            true => ignore(&runtime, signals),
+            false => watch(&runtime, signals, &told),
+        };
+        if let Err(error) = std::thread::Builder::new().name("signals".to_owned()).spawn(watch) {
             report(&AppError::Thread(error));
             return ExitCode::FAILURE;
         }
-        let is_process = matches!(arguments.join, Endpoint::Unix(_));
         let exporting = export();
         let code = match run_as_node(&app, arguments, leave) {
             Ok(over) => {
@@ -139,15 +154,23 @@ impl App {
 }
 
 /// Has the node leave at the first signal, and ends it at the second.
-fn watch(leave: &Notify) {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+fn watch(runtime: &Runtime, mut signals: Signals, leave: &Notify) {
     runtime.block_on(async {
-        let Ok(mut signals) = Signals::catch() else { return };
         signals.next().await;
         leave.notify_one();
-        tokio::time::sleep(super::run::ONE_SIGNAL).await;
+        tokio::time::sleep(ONE_SIGNAL).await;
         signals.next().await;
         std::process::exit(0);
+    });
+}
+
+/// Leaves every signal to the head, which stops the Work of this process in good order when it is signalled itself.
+fn ignore(runtime: &Runtime, mut signals: Signals) {
+    runtime.block_on(async {
+        loop {
+            let name = signals.next().await;
+            log::debug!("{name} is left to the head");
+        }
     });
 }
 

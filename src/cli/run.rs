@@ -4,11 +4,11 @@ use std::io::{self, ErrorKind, Write};
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
-
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use std::time::Instant;
 
 use super::args::{Args, Asked, UsageError, completions};
+use super::init::run_as_init;
+use super::signals::{ONE_SIGNAL, Signals, catch};
 use crate::app::{App, AppError, AppHandle};
 use crate::app::{forwarding, keeping};
 use crate::descriptors;
@@ -19,16 +19,22 @@ use crate::transport::TransportError;
 
 const WRONG_USAGE: u8 = 2;
 
-/// Signals within this time of the first are that one.
-pub(super) const ONE_SIGNAL: Duration = Duration::from_millis(50);
-
 impl App {
     /// Gives the binary its command line and runs the App until it ends.
     ///
-    /// Exit codes: 0 when a Flow stopped it or on Ctrl-C or SIGTERM, 1 when it failed (what failed is on stderr
+    /// Exit codes: 0 when a Flow stopped it or on Ctrl-C, SIGTERM or SIGHUP, 1 when it failed (what failed is on stderr
     /// at once), 2 for wrong usage. A second Ctrl-C ends it without waiting for its Works.
+    ///
+    /// As the first process of a container (PID 1) the program starts itself again, passes signals on to that process, ends with
+    /// it, and reaps other processes: what comes before this call happens in both.
     pub fn main(self) -> ExitCode {
-        let args = match Asked::from_command_line() {
+        let asked = Asked::from_command_line();
+        if matches!(asked, Asked::Run(_) | Asked::Node(_))
+            && let Some(code) = run_as_init()
+        {
+            return code;
+        }
+        let args = match asked {
             Asked::Run(args) => args,
             Asked::Node(args) => {
                 init_node_log(args.log_level, args.is_process());
@@ -66,22 +72,15 @@ impl App {
         let _exporting = export();
         say("Your Flowright App is starting. This won't take long.");
         self.on_failure = Some(Box::new(report));
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
+        // Before anything can be seen to run: whoever sees it may end it.
+        let (runtime, signals) = match catch() {
+            Ok(caught) => caught,
             Err(error) => {
-                report(&AppError::Thread(error));
+                report(&AppError::Signals(error));
                 return ExitCode::FAILURE;
             }
         };
         runtime.block_on(async {
-            // Before anything can be seen to run: whoever sees it may end it.
-            let signals = match Signals::catch() {
-                Ok(signals) => signals,
-                Err(error) => {
-                    report(&AppError::Signals(error));
-                    return ExitCode::FAILURE;
-                }
-            };
             match self.serve_and_begin(args).await {
                 Ok(app) => ExitCode::from(u8::from(wait(app, signals).await.is_err())),
                 Err(error) => {
@@ -145,25 +144,6 @@ fn listen(host: &str, port: u16) -> Result<TcpListener, AppError> {
             Ok(listener)
         }
         bound => bound.map_err(failed),
-    }
-}
-
-/// Ctrl-C and SIGTERM, caught from when this is made.
-pub(super) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    pub(super) fn catch() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    pub(super) async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "Ctrl-C",
-            _ = self.terminate.recv() => "SIGTERM",
-        }
     }
 }
 

@@ -66,6 +66,8 @@ pub(crate) enum NodeError {
 pub(crate) enum Farewell {
     /// The head has said that the App is over, or that this node is not needed any more.
     Over(String),
+    /// Nothing is heard of the head, without which this process of a Work has no purpose.
+    HeadLost(String),
     /// It was asked to leave.
     Left,
 }
@@ -126,7 +128,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
             return Ok(Farewell::Over(why));
         }
         if is_process {
-            return Ok(Farewell::Over(why));
+            return Ok(Farewell::HeadLost(why));
         }
         log::warn!(
             "the head is lost ({why}): its Works here have been ended; waiting for a head at {}",

@@ -4,7 +4,8 @@
 //! - Whatever ends the process ends one Work: its failure says how the process ended. What the Work had published
 //!   and reported before is taken in first.
 //! - One that hangs, or is not heard for another reason, has the grace period to come back, as a node has; then it is ended.
-//! - The process ends when its Work is over, and when the head does.
+//! - The process ends when its Work is over, and when the head does. Signals that ask it to end it leaves to the head.
+//! - With the process ends its process group, which has all that it has started and that has not left the group.
 
 use std::collections::HashMap;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -14,12 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use log::Level;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use tokio::sync::{Notify, OnceCell, watch};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::head::Head;
 use super::printed::{Printed, copy};
+use super::process_group::ProcessGroup;
 use super::process_id::is_stopped;
 use super::socket_directory::{self, token_file};
 use crate::descriptors;
@@ -250,7 +253,9 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, kill
     let child = command.and_then(|command| {
         let mut command = tokio::process::Command::from(command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.kill_on_drop(true).spawn()
+        command.kill_on_drop(true);
+        // A service manager that signals every process may do so before this one can catch anything.
+        with_signals_blocked(|| command.spawn())
     });
     let mut child = match child {
         Ok(child) => child,
@@ -264,20 +269,21 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, kill
     let out = child.stdout.take().map(|pipe| copy(pipe, tokio::io::stdout(), said(Level::Info, "stdout")));
     let err = child.stderr.take().map(|pipe| copy(pipe, tokio::io::stderr(), said(Level::Warn, "stderr")));
     let printed: Vec<_> = [out.map(tokio::spawn), err.map(tokio::spawn)].into_iter().flatten().collect();
-    let (status, by_force) = tokio::select! {
-        status = child.wait() => (status, false),
+    // Also where this is dropped, it goes before the process, whose id no other has until then.
+    let Some(group) = ProcessGroup::of(&child) else {
+        return head.processes.ended(&name, "ended before it was waited for".to_owned());
+    };
+    let by_force = tokio::select! {
+        () = group.leader_ended(&mut child) => false,
         () = kill.notified() => {
             // One that is stopped does not end by itself, however long that is waited for.
             let patience = if child.id().is_some_and(is_stopped) { Duration::ZERO } else { ORDERLY };
-            match timeout(patience, child.wait()).await {
-                Ok(status) => (status, false),
-                Err(_) => match child.kill().await {
-                    Ok(()) => (child.wait().await, true),
-                    Err(error) => (Err(error), true),
-                },
-            }
+            timeout(patience, group.leader_ended(&mut child)).await.is_err()
         }
     };
+    // It ends the process as well, where that has not ended by itself.
+    drop(group);
+    let status = child.wait().await;
     head.processes.gone(&name);
     head.process_gone(&name);
     // What it printed last comes before its end, unless a child of its own keeps the pipe.
@@ -287,6 +293,19 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, kill
         false => in_words(status),
     };
     head.processes.ended(&name, how);
+}
+
+/// Starts a process in which SIGINT, SIGTERM and SIGHUP are blocked until it catches them.
+fn with_signals_blocked<R>(start: impl FnOnce() -> R) -> R {
+    let ends: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    let before = ends.thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let started = start();
+    if let Ok(before) = before
+        && let Err(error) = before.thread_set_mask()
+    {
+        log::debug!("signals stay blocked in the thread of the bridge: {error}");
+    }
+    started
 }
 
 fn in_words(status: std::io::Result<ExitStatus>) -> String {

@@ -2,10 +2,11 @@
 //! can be wrong: its clock, its disk, its memory.
 //!
 //! The networks are namespaces that each test makes and removes: that takes root, `ip`, `tc` and `iptables`. A disk that is full and a
-//! memory that is small take root as well, a wrong clock takes `faketime`. So these tests are run where `--features network-tests` asks for
+//! memory that is small take root as well, a PID namespace takes root and `unshare`, a wrong clock takes `faketime`. So these tests are run where `--features network-tests` asks for
 //! them.
 
 mod clocks;
+mod container;
 mod disk;
 #[path = "../remote/lab.rs"]
 #[allow(dead_code, reason = "the other tests need more of it")]
@@ -103,11 +104,13 @@ fn all_arrive(head: &mut Process) {
 fn main() -> ExitCode {
     match std::env::var(VARIABLE).as_deref() {
         Ok("way") => return wires::long_way(),
+        Ok("container") => return container::parents(),
         Ok("patient") => return suite(Duration::from_secs(60)),
         Ok(_) => return suite(Duration::from_secs(4)),
         Err(_) => {}
     }
-    let tests = [wires::TESTS, clocks::TESTS, disk::TESTS, memory::TESTS].concat().into_iter();
+    let tests =
+        [wires::TESTS, clocks::TESTS, container::TESTS, disk::TESTS, memory::TESTS].concat().into_iter();
     let trials = tests.map(|(name, test)| {
         Trial::test(name, move || {
             test();

@@ -9,6 +9,7 @@ mod certificates;
 mod connections;
 mod faults;
 mod files;
+mod groups;
 mod held;
 mod lab;
 mod leaks;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         connections::TESTS,
         faults::TESTS,
         files::TESTS,
+        groups::TESTS,
         leaks::TESTS,
         payloads::breaks::TESTS,
         payloads::lives::TESTS,

@@ -229,10 +229,12 @@ fn directory_of_a_head_killed_with_its_processes_goes_with_the_next() {
     let directory = temporary("swept");
     let head = head_in(&directory);
     let process = child_of(&head);
-    signal(process, "STOP");
-    head.signal("KILL");
+    // One that was stopped would go on when its parent ends, and the head would notice the end of its process.
+    head.signal("STOP");
     signal(process, "KILL");
     until_gone(process);
+    head.signal("KILL");
+    until_gone(head.id());
     let before = left_in(&directory);
     assert_eq!(before.len(), 1);
     let next = head_in(&directory);

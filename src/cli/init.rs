@@ -1,0 +1,107 @@
+//! A program that is the first process of a container.
+//!
+//! The first process of a PID namespace becomes the parent of every process whose own parent has ended, and has to take their exit
+//! statuses, or they remain as zombies. The runtime, and users' code, wait for processes of their own meanwhile, and would
+//! miss a status that was taken from them. So the first process does nothing else: it starts the program again as its only child, as
+//! `tini` does, passes signals on, and ends with it.
+
+use std::io::{self, stdin};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitCode};
+
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpgrp, kill_process, wait};
+use rustix::termios::{tcgetpgrp, tcsetpgrp};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::signals::Signals;
+
+/// Exit code of a process that was ended by a signal, less its number, as shells have it.
+const BY_SIGNAL: i32 = 128;
+
+/// Runs the program as a child of this process where this is the first one; `None` where it is not.
+pub(super) fn run_as_init() -> Option<ExitCode> {
+    if std::process::id() != 1 {
+        return None;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let code = runtime.and_then(|runtime| runtime.block_on(supervise()));
+    match code {
+        Ok(code) => Some(ExitCode::from(code)),
+        Err(error) => {
+            eprintln!(
+                "warning: this is PID 1, and processes that lose their parents will not be reaped: {error}"
+            );
+            None
+        }
+    }
+}
+
+async fn supervise() -> io::Result<u8> {
+    // Before there is a child that can end.
+    let mut ended = signal(SignalKind::child())?;
+    let mut ends = Signals::catch()?;
+    let others = [
+        (SignalKind::quit(), Signal::QUIT),
+        (SignalKind::user_defined1(), Signal::USR1),
+        (SignalKind::user_defined2(), Signal::USR2),
+    ];
+    let [mut quit, mut first, mut second] = {
+        let [quit, first, second] = others.map(|(kind, _)| signal(kind));
+        [quit?, first?, second?]
+    };
+    let program = start()?;
+    let pid = Pid::from_child(&program);
+    loop {
+        let passed_on = tokio::select! {
+            _ = ended.recv() => {
+                if let Some(code) = reap(pid)? {
+                    return Ok(code);
+                }
+                continue;
+            }
+            name = ends.next() => match name {
+                "Ctrl-C" => Signal::INT,
+                "SIGHUP" => Signal::HUP,
+                _ => Signal::TERM,
+            },
+            _ = quit.recv() => Signal::QUIT,
+            _ = first.recv() => Signal::USR1,
+            _ = second.recv() => Signal::USR2,
+        };
+        // It may just have ended.
+        let _ = kill_process(pid, passed_on);
+    }
+}
+
+/// Starts the program again, in a process group of its own that has the terminal: what is typed there signals the program once.
+fn start() -> io::Result<Child> {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next().unwrap_or_default();
+    let mut command = Command::new(std::env::current_exe()?);
+    let program = command.arg0(name).args(arguments).process_group(0).spawn()?;
+    if tcgetpgrp(stdin()).is_ok_and(|group| group == getpgrp())
+        && let Err(error) = tcsetpgrp(stdin(), Pid::from_child(&program))
+    {
+        eprintln!("warning: Ctrl-C of this terminal does not reach the App: {error}");
+    }
+    Ok(program)
+}
+
+/// Takes the statuses of all children that have ended; the exit code of the program once it has.
+fn reap(program: Pid) -> io::Result<Option<u8>> {
+    let mut code = None;
+    while let Some((pid, status)) = wait(WaitOptions::NOHANG)? {
+        if pid == program {
+            code = Some(exit_code(status));
+            // There may be no other.
+            break;
+        }
+    }
+    Ok(code)
+}
+
+fn exit_code(status: WaitStatus) -> u8 {
+    let by_signal = || status.terminating_signal().map(|signal| BY_SIGNAL + signal);
+    let code = status.exit_status().or_else(by_signal).unwrap_or(1);
+    u8::try_from(code & 0xff).unwrap_or(1)
+}

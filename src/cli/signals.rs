@@ -1,0 +1,96 @@
+//! Signals that end a process.
+//!
+//! # Guarantees
+//! - SIGHUP ends an App and a node as SIGTERM does, unless it was ignored when the program started, as `nohup` has it.
+//! - The process of a Work leaves all of them to its head, whoever sends them.
+
+use std::future::pending;
+use std::io;
+use std::time::Duration;
+
+use nix::sys::signal::{self as system, SigSet};
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Signals within this time of the first are that one: `timeout` signals a process and its group, a service manager may signal
+/// all processes and then the first.
+pub(super) const ONE_SIGNAL: Duration = Duration::from_millis(250);
+
+/// SIGINT, SIGTERM and SIGHUP, caught from when this is made.
+pub(super) struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// `None` where it is ignored, or where the system does not say whether it is.
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    pub(super) fn catch() -> io::Result<Self> {
+        let hangup = match is_ignored(system::Signal::SIGHUP) {
+            Some(false) => Some(signal(SignalKind::hangup())?),
+            Some(true) | None => None,
+        };
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, hangup })
+    }
+
+    /// The name of the next one.
+    pub(super) async fn next(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            _ = self.interrupt.recv() => "Ctrl-C",
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = hangup => "SIGHUP",
+        }
+    }
+}
+
+/// The same, and the runtime that receives them.
+pub(super) fn catch() -> io::Result<(Runtime, Signals)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let signals = {
+        let _within = runtime.enter();
+        Signals::catch()?
+    };
+    Ok((runtime, signals))
+}
+
+/// Lets the signals in that a head has blocked when it started this process for a Work, which are caught by now.
+pub(super) fn unblock() {
+    let ends: SigSet = [system::SIGINT, system::SIGTERM, system::SIGHUP].into_iter().collect();
+    if let Err(error) = ends.thread_unblock() {
+        log::debug!("SIGINT, SIGTERM and SIGHUP stay blocked: {error}");
+    }
+}
+
+/// Whether this process ignores a signal; `None` where the system does not say.
+fn is_ignored(signal: system::Signal) -> Option<bool> {
+    ignores(&std::fs::read_to_string("/proc/self/status").ok()?, signal)
+}
+
+fn ignores(status: &str, signal: system::Signal) -> Option<bool> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    Some(mask >> (signal as i32 - 1) & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The mask of ignored signals has the first signal in its lowest bit.
+    #[test]
+    fn ignored_signals_are_read_from_the_status() {
+        let status = |mask: &str| format!("Name:\ta\nSigIgn:\t{mask}\nSigCgt:\tffffffffffffffff\n");
+        assert_eq!(ignores(&status("0000000000000001"), system::SIGHUP), Some(true));
+        assert_eq!(ignores(&status("0000000000001000"), system::SIGHUP), Some(false));
+        assert_eq!(ignores(&status("0000000000001000"), system::SIGPIPE), Some(true));
+        assert_eq!(ignores(&status("nonsense"), system::SIGHUP), None);
+        assert_eq!(ignores("", system::SIGHUP), None);
+    }
+}
