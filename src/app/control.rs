@@ -11,8 +11,9 @@ use super::actions::{Action, NotDone};
 use super::driver::Driver;
 use super::error::AppError;
 use super::snapshot::{RunsPage, Snapshot, WorkSnapshot};
+use super::watchdog::{Stuck, Watchdog};
 use crate::flow::{FlowError, SharedRecord, lock};
-use crate::id::AppId;
+use crate::id::{ActorPath, AppId};
 use crate::remote::NodeStatus;
 use crate::state::Value;
 use crate::work::{Placement, Status, Work, WorkAddr};
@@ -79,8 +80,13 @@ pub struct Exit {
 
 impl Exit {
     pub(super) fn broken(how: &str) -> Self {
+        Self::failed(AppError::Internal(how.to_owned()))
+    }
+
+    /// That of an App of which nothing more can be said.
+    pub(super) fn failed(error: AppError) -> Self {
         Self {
-            result: Err(AppError::Internal(how.to_owned())),
+            result: Err(error),
             state: Value::default(),
             status: AppStatus {
                 stage: AppStage::Ended,
@@ -100,6 +106,7 @@ pub struct Control {
     driver: Addr<Driver>,
     changes: watch::Receiver<u64>,
     alive: watch::Receiver<()>,
+    watchdog: Watchdog,
     app: AppId,
 }
 
@@ -108,9 +115,10 @@ impl Control {
         driver: Addr<Driver>,
         changes: watch::Receiver<u64>,
         alive: watch::Receiver<()>,
+        watchdog: Watchdog,
         app: AppId,
     ) -> Self {
-        Self { driver, changes, alive, app }
+        Self { driver, changes, alive, watchdog, app }
     }
 
     /// The state tree: the root Flow as it is serialised, the Works in it as last published.
@@ -147,9 +155,11 @@ impl Control {
         self.changes.clone()
     }
 
-    /// Ends the App in good order, as `cx.stop(why)` does. Does nothing if it is ending.
+    /// Ends the App in good order, as `cx.stop(why)` does. Does nothing if it is ending. Where a Flow does not return, the App
+    /// ends with [`AppError::Stuck`] when the grace period is over.
     pub fn stop(&self, why: impl Into<String>) {
         let why = why.into();
+        self.watchdog.ask_to_end();
         self.driver.do_send(Call::new(move |driver| {
             driver.stop(&why);
             driver.settle();
@@ -160,6 +170,11 @@ impl Control {
     pub(crate) async fn ended(&self) {
         // Nothing is ever sent on it.
         let _ = self.alive.clone().changed().await;
+    }
+
+    /// The Flow whose code has kept the App's thread for a long time, so that nothing else is answered.
+    pub(crate) fn stuck(&self) -> Option<Stuck> {
+        self.watchdog.stuck()
     }
 
     pub(super) fn begin(&self) {
@@ -243,7 +258,8 @@ impl<R: Send + 'static> Handler<Call<R>> for Driver {
 impl Driver {
     pub(super) fn state(&self) -> Result<Value, FlowError> {
         let root = self.root.as_ref().expect("nothing below the root is being called");
-        root.state().map_err(|source| FlowError::OwnState { path: "root".to_owned(), source })
+        let state = self.watchdog.during(&ActorPath::root(), || root.state());
+        state.map_err(|source| FlowError::OwnState { path: "root".to_owned(), source })
     }
 
     pub(super) fn status(&self) -> AppStatus {

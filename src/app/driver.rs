@@ -30,6 +30,7 @@ use super::shutdown::Shutdown;
 use super::snapshot::Snapshot;
 use super::timers::{Timer, Timers};
 use super::tree::{FlowLife, Tree};
+use super::watchdog::Watchdog;
 use crate::flow::{AnyFlow, FlowContext, Found, Moment, Node, Position, Visitor, Walk, lock};
 use crate::id::{AppId, FlowId, WorkId};
 use crate::trace::Cause;
@@ -60,6 +61,7 @@ pub(crate) struct Driver {
     pub(super) unplaced: BTreeSet<WorkId>,
     /// The one timer; gone once its deadline was noticed. Whether it has elapsed does not say that.
     sleep: Rc<RefCell<Option<Pin<Box<Sleep>>>>>,
+    pub(super) watchdog: Watchdog,
     pub(super) stage: AppStage,
     pub(super) shutdown: Option<Shutdown>,
     pub(super) on_failure: Option<OnFailure>,
@@ -90,6 +92,7 @@ impl Driver {
         root: Box<dyn AnyFlow>,
         config: Config,
         hosts: Hosts,
+        watchdog: Watchdog,
         paused: bool,
         exit: oneshot::Sender<Exit>,
     ) -> Result<Self, AppError> {
@@ -105,6 +108,7 @@ impl Driver {
             stale: Vec::new(),
             unplaced: BTreeSet::new(),
             sleep: Rc::default(),
+            watchdog,
             stage: AppStage::Starting,
             shutdown: None,
             on_failure: None,
@@ -374,14 +378,15 @@ impl Driver {
     pub(super) fn with_flow<R>(&mut self, id: FlowId, call: impl FnOnce(&mut dyn AnyFlow) -> R) -> Option<R> {
         let path = self.tree.flows.get(&id)?.link.path.clone();
         let mut root = self.root.take()?;
-        let result = if path.is_root() {
-            Some(call(&mut *root))
-        } else {
+        let result = self.watchdog.during(&path, || {
+            if path.is_root() {
+                return Some(call(&mut *root));
+            }
             match root.find_child(crate::flow::Route::new(path.as_str())) {
                 Some(Found(Node::Flow(flow))) => Some(call(flow)),
                 _ => None,
             }
-        };
+        });
         self.root = Some(root);
         result
     }

@@ -66,9 +66,21 @@ pub enum AppError {
     /// No thread could be started for the App.
     #[error("no thread could be started for the App")]
     Thread(#[source] std::io::Error),
-    /// Ctrl-C and SIGTERM could not be caught.
-    #[error("Ctrl-C and SIGTERM could not be caught: {0}")]
+    /// Ctrl-C, SIGTERM and SIGHUP could not be caught.
+    #[error("Ctrl-C, SIGTERM and SIGHUP could not be caught: {0}")]
     Signals(#[source] std::io::Error),
+    /// A Flow did not return while the App was to end: its Works were not asked to stop.
+    #[error(
+        "flow `{path}` has kept the App's thread for {} s and has not returned, so the App ends without stopping its Works \
+         in good order; let a Work do what takes long",
+        time.as_secs()
+    )]
+    Stuck {
+        /// The path of the Flow.
+        path: String,
+        /// How long it has not returned.
+        time: std::time::Duration,
+    },
     /// The App has already ended.
     #[error("the App has ended")]
     Ended,

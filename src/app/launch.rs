@@ -20,6 +20,7 @@ use super::driver::{Driver, OnFailure};
 use super::error::AppError;
 use super::hosts::{Hosts, SharedHead};
 use super::root::{Root, RootFlow};
+use super::watchdog::Watchdog;
 use crate::descriptors;
 use crate::drive::{LocalHome, register};
 use crate::flow::Kinds;
@@ -164,16 +165,34 @@ impl App {
         let (name, version) = (self.name, self.version.clone());
         let (ready, launched) = oneshot::channel();
         let (exit, exited) = oneshot::channel();
-        std::thread::Builder::new()
+        let (watchdog, gave_up) = Watchdog::start(self.config.grace()).map_err(AppError::Thread)?;
+        let watched = watchdog.clone();
+        let spawned = std::thread::Builder::new()
             .name("flowright".to_owned())
-            .spawn(move || self.live(ready, exit))
-            .map_err(AppError::Thread)?;
+            .spawn(move || self.live(watched, ready, exit));
+        if let Err(error) = spawned {
+            watchdog.end();
+            return Err(AppError::Thread(error));
+        }
         let control = launched.await.map_err(|_| AppError::Internal("it did not start".to_owned()))??;
-        let exited = exited.map(|exit| exit.ok()).boxed();
+        let exited = async move {
+            tokio::select! {
+                biased;
+                exit = exited => exit.ok(),
+                Ok(error) = gave_up => Some(Exit::failed(error)),
+            }
+        };
+        let exited = exited.boxed();
         Ok(Launched { control, name, version, exited })
     }
 
-    fn live(self, ready: oneshot::Sender<Result<Control, AppError>>, exit: oneshot::Sender<Exit>) {
+    fn live(
+        self,
+        watchdog: Watchdog,
+        ready: oneshot::Sender<Result<Control, AppError>>,
+        exit: oneshot::Sender<Exit>,
+    ) {
+        let _watched = Watched(watchdog.clone());
         never_wait_here();
         recorder::install();
         configure(self.config.store_settings());
@@ -197,7 +216,9 @@ impl App {
         let end = system.block_on(async move {
             let driver = catch_unwind(AssertUnwindSafe(make))
                 .map_err(|panic| AppError::Constructor(panic_message(&*panic)))
-                .and_then(|RootFlow(root)| Driver::new(app, root, config, hosts, paused, driver_exit));
+                .and_then(|RootFlow(root)| {
+                    Driver::new(app, root, config, hosts, watchdog.clone(), paused, driver_exit)
+                });
             let mut driver = match driver {
                 Ok(driver) => driver,
                 Err(error) => {
@@ -213,7 +234,7 @@ impl App {
                 return None;
             }
             let (changes, alive) = (driver.changes(), driver.alive());
-            let control = Control::new(driver.start(), changes, alive, app);
+            let control = Control::new(driver.start(), changes, alive, watchdog, app);
             actix_rt::spawn(show_watchers(control.clone(), shared.clone()));
             ready.send(Ok(control)).ok()?;
             let exit = driver_exited.await.ok();
@@ -231,6 +252,15 @@ impl App {
         if let Some(end) = end {
             let _ = exit.send(end);
         }
+    }
+}
+
+/// Ends the watchdog with the thread of the App.
+struct Watched(Watchdog);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.end();
     }
 }
 

@@ -27,6 +27,7 @@ mod shutdown;
 mod snapshot;
 mod timers;
 mod tree;
+mod watchdog;
 
 pub(crate) use self::actions::{Action, NotDone};
 pub(crate) use self::ask::{NoAnswer, message_names, short_name};

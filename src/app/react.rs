@@ -12,7 +12,7 @@ use super::error::AppError;
 use super::timers::Timer;
 use super::tree::{Child, FlowLife};
 use crate::flow::{Action, Ending, FlowError, Interrupt, Scope, enter, leave, lock};
-use crate::id::{FlowId, WorkId};
+use crate::id::{ActorPath, FlowId, WorkId};
 use crate::state::Value;
 use crate::trace::{Span, What};
 use crate::work::{Command, Failure, HostError, Reason, Report, forget_address, panic_message};
@@ -203,7 +203,8 @@ impl Driver {
     pub(super) fn walk_tree(&mut self) -> Result<Vec<String>, FlowError> {
         let now = self.clock.now();
         let mut root = self.root.take().expect("nothing below the root is being called");
-        let changes = self.tree.walk(&mut *root, &self.config, now.wall);
+        let (tree, config) = (&mut self.tree, &self.config);
+        let changes = self.watchdog.during(&ActorPath::root(), || tree.walk(&mut *root, config, now.wall));
         self.root = Some(root);
         for id in changes.left {
             if let Some(record) = self.tree.works.get(&id) {

@@ -81,7 +81,13 @@ impl App {
             }
         };
         runtime.block_on(async {
-            match self.serve_and_begin(args).await {
+            let mut signals = signals;
+            let begun = tokio::select! {
+                begun = self.serve_and_begin(args) => begun,
+                // The root may not return from being made; nothing runs yet.
+                _ = signals.next() => return ExitCode::SUCCESS,
+            };
+            match begun {
                 Ok(app) => ExitCode::from(u8::from(wait(app, signals).await.is_err())),
                 Err(error) => {
                     report(&error);
@@ -168,8 +174,11 @@ async fn wait(app: AppHandle, mut signals: Signals) -> Result<(), ()> {
     };
     tokio::select! {
         exit = app.wait() => {
-            if exit.result.is_ok() {
-                say("Your Flowright App has been stopped successfully!");
+            match &exit.result {
+                Ok(()) => say("Your Flowright App has been stopped successfully!"),
+                // Other failures are told when they happen.
+                Err(error @ AppError::Stuck { .. }) => report(error),
+                Err(_) => {}
             }
             exit.result.map_err(|_| ())
         }

@@ -15,7 +15,7 @@ use actix_web::middleware::Next;
 use actix_web::{Error, HttpResponse, web};
 
 use super::problem::Problem;
-use crate::app::{AppError, Config};
+use crate::app::{AppError, Config, Control};
 use crate::transport::read_secret;
 
 /// The shortest token, in bytes.
@@ -176,6 +176,22 @@ fn read_token(file: &Path) -> Result<String, AppError> {
     Ok(token)
 }
 
+/// Refuses what would wait for a Flow that does not return.
+fn answers(request: &ServiceRequest) -> Result<(), Problem> {
+    let path = request.path();
+    let needs_app = matches!(path, "/readyz" | "/metrics") || path.starts_with("/api/v1/");
+    // These are had without it.
+    if !needs_app
+        || matches!(path, "/api/v1/logs" | "/api/v1/openapi.json" | "/api/v1/app" | "/api/v1/app/stop")
+    {
+        return Ok(());
+    }
+    match request.app_data::<web::Data<Control>>().and_then(|control| Problem::stuck(control)) {
+        Some(problem) => Err(problem),
+        None => Ok(()),
+    }
+}
+
 /// Refuses what may not ask, and answers browsers that ask beforehand.
 pub(super) async fn guard<B: MessageBody + 'static>(
     request: ServiceRequest,
@@ -199,7 +215,7 @@ pub(super) async fn guard<B: MessageBody + 'static>(
             .finish();
         request.into_response(answer).map_into_right_body()
     } else {
-        match guard.check(&request) {
+        match guard.check(&request).and_then(|()| answers(&request)) {
             Ok(()) => next.call(request).await?.map_into_left_body(),
             Err(problem) => {
                 let answer = problem.at(request.request()).respond();

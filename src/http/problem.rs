@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, ToSchema};
 
-use crate::app::AppError;
+use crate::app::{AppError, Control};
 
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -67,6 +67,13 @@ impl Problem {
 
     pub(super) fn no_such_work(path: &str) -> Self {
         Self::not_found(format!("there is no work `{path}`; /api/v1/graph has those that there are"))
+    }
+
+    /// That a Flow does not return, where that is so: nothing is answered that the App's thread has to say.
+    pub(super) fn stuck(control: &Control) -> Option<Self> {
+        let stuck = control.stuck()?;
+        let detail = format!("{stuck}: no Flow reacts, and the App answers nothing until it does");
+        Some(Self::new(StatusCode::SERVICE_UNAVAILABLE, detail))
     }
 
     pub(super) fn is(&self, status: StatusCode) -> bool {

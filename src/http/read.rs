@@ -32,12 +32,15 @@ fn json<T: Serialize>(value: &T) -> HttpResponse {
     fresh().json(value)
 }
 
-/// Whether the App lives.
+/// Whether the App lives: its process answers, and no Flow has kept the App's thread for ten seconds.
 #[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses(
     (status = 200, description = "it lives", body = Health),
     Common,
 ))]
-pub(super) async fn health() -> Answer {
+pub(super) async fn health(control: web::Data<Control>) -> Answer {
+    if let Some(problem) = Problem::stuck(&control) {
+        return Err(problem);
+    }
     Ok(json(&Health { status: "ok".to_owned() }))
 }
 

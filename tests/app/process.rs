@@ -10,6 +10,9 @@ tests![
     a_second_signal_ends_it_at_once,
     a_failure_is_told_at_once_with_its_chain_and_ends_with_1,
     an_app_of_one_work_ends_with_it,
+    flow_that_does_not_return_is_seen_and_ended_by_one_signal,
+    constructor_that_does_not_return_is_ended_by_one_signal,
+    work_that_blocks_its_thread_is_ended_by_one_signal,
 ];
 
 fn it_says_that_it_starts_and_where_to_look() {
@@ -83,4 +86,42 @@ fn an_app_of_one_work_ends_with_it() {
     let (code, lines) = Process::start("finished", &["--without-server"]).end();
     assert_eq!(code, Some(0));
     assert_line(&lines, "out| hello");
+}
+
+/// Its name is in the log, `/healthz` says so, and the API answers instead of waiting.
+fn flow_that_does_not_return_is_seen_and_ended_by_one_signal() {
+    let mut app = Process::start("endless", &["--port", "0"]);
+    let address = app.address();
+    assert_eq!(get(address, "/healthz").status, 200);
+    app.expect("flow `team` has kept the App's thread for 10 s");
+    let health = get(address, "/healthz");
+    assert_eq!(health.status, 503);
+    assert!(health.body.contains("flow `team`"), "{}", health.body);
+    assert_eq!(get(address, "/api/v1/status").status, 503);
+    assert_eq!(get(address, "/api/v1/logs").status, 200);
+    // Before anything else is told.
+    app.signal("TERM");
+    let (code, lines) = app.end();
+    assert_eq!(code, Some(1), "{lines:#?}");
+    let told = lines.iter().find(|line| line.contains("ends without stopping its Works"));
+    assert!(told.is_some_and(|line| line.starts_with("err| ERROR: flow `team`")), "{lines:#?}");
+}
+
+fn constructor_that_does_not_return_is_ended_by_one_signal() {
+    let mut app = Process::start("unmade", &["--port", "0"]);
+    app.expect("it is never made");
+    app.signal("TERM");
+    assert_eq!(app.end().0, Some(0));
+}
+
+/// Neither its thread nor that of the pool is waited for longer than the grace period.
+fn work_that_blocks_its_thread_is_ended_by_one_signal() {
+    for place in ["thread", "pool", "process"] {
+        let mut app = Process::start("blocking", &["--without-server", "--place", &format!("work={place}")]);
+        app.expect("work blocks");
+        app.signal("TERM");
+        let (code, lines) = app.end();
+        assert_eq!(code, Some(0), "{place}: {lines:#?}");
+        assert_line(&lines, "work `work` did not stop in time and is ended by force");
+    }
 }

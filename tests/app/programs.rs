@@ -12,6 +12,9 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "service" => App::new(Service::default).main(),
         "failing" => App::new(Failing::default).main(),
         "stuck" => App::new(Stuck::default).main(),
+        "endless" => App::new(Endless::default).grace(Duration::from_secs(1)).main(),
+        "unmade" => App::new(unmade).main(),
+        "blocking" => App::new(Blocked::default).grace(Duration::from_secs(1)).main(),
         "desk" => {
             App::new(|| Desk { adder: WorkRef::new(Adder::default()).on_error(OnError::Capture) }).main()
         }
@@ -72,6 +75,66 @@ impl Flow for Service {
     fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
         self.first.run(());
         self.second.run(());
+        Ok(())
+    }
+}
+
+/// Does not return from its reaction.
+#[derive(Default, Serialize, Children)]
+struct Loop {
+    server: WorkRef<Server>,
+}
+
+impl Flow for Loop {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        self.server.run(());
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+#[derive(Default, Serialize, Children)]
+struct Endless {
+    team: FlowRef<Loop>,
+}
+
+impl Flow for Endless {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        Ok(())
+    }
+}
+
+fn unmade() -> Service {
+    println!("it is never made");
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Blocks its thread without end.
+#[derive(Default, Serialize, Deserialize)]
+struct Blocking;
+
+impl Work for Blocking {
+    type Input = ();
+
+    async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
+        println!("{} blocks", cx.path());
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+#[derive(Default, Serialize, Children)]
+struct Blocked {
+    work: WorkRef<Blocking>,
+}
+
+impl Flow for Blocked {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        self.work.run(());
         Ok(())
     }
 }

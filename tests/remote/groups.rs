@@ -245,8 +245,11 @@ fn sighup_has_a_node_leave_unless_it_is_ignored() {
     assert_eq!(code, Some(0), "{lines:#?}");
 }
 
+/// Ends the process of the Work.
+type End<'a> = &'a dyn Fn(&TestApp, u32);
+
 fn group_of_a_process_ends_with_it_however_it_ends() {
-    let ends: [(&str, &dyn Fn(&TestApp, u32)); 4] = [
+    let ends: [(&str, End<'_>); 4] = [
         ("killed", &|_, process| signal(process, "KILL")),
         ("signal 3", &|_, process| signal(process, "QUIT")),
         ("aborted", &|app, _| drop(app.block_on(app.work::<Parent>("parents.0").ask(Die::Abort)))),

@@ -1,0 +1,269 @@
+//! Watchdog of an App: notices the code of a Flow that does not return, from a thread of its own.
+//!
+//! # Guarantees
+//! - Code of a Flow that keeps the App's thread is logged every ten seconds, with the name of the Flow.
+//! - An App that is to end does so within its grace period, also when a Flow never returns.
+//! - While nothing reacts the watchdog sleeps; while Flows react it wakes once in ten seconds.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::error::AppError;
+use crate::id::ActorPath;
+
+/// Time after which code of a Flow counts as stuck, and interval of the log lines about it.
+const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// What the App's thread is doing, shared by that thread, the watchdog, and those who ask.
+#[derive(Clone)]
+pub(crate) struct Watchdog(Arc<Shared>);
+
+struct Shared {
+    watch: Mutex<Watch>,
+    changed: Condvar,
+}
+
+/// A Flow whose code has been executing for too long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stuck {
+    pub(crate) path: ActorPath,
+    pub(crate) time: Duration,
+}
+
+impl std::fmt::Display for Stuck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { path, time } = self;
+        let seconds = time.as_secs();
+        write!(f, "flow `{path}` has kept the App's thread for {seconds} s and has not returned")
+    }
+}
+
+/// The state of the watchdog: pure.
+#[derive(Debug)]
+struct Watch {
+    grace: Duration,
+    /// The Flow whose code is executing, and since when.
+    busy: Option<(ActorPath, Instant)>,
+    /// How often that was logged.
+    told: u32,
+    /// When the App was asked to end.
+    asked: Option<Instant>,
+    /// Whether the driver knows that.
+    is_ending: bool,
+    is_over: bool,
+    /// Whether the watchdog waits for the next change.
+    is_asleep: bool,
+}
+
+/// What the watchdog does next.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    Sleep(Option<Duration>),
+    Tell(Stuck),
+    GiveUp(Stuck),
+    End,
+}
+
+impl Watch {
+    fn new(grace: Duration) -> Self {
+        Self { grace, busy: None, told: 0, asked: None, is_ending: false, is_over: false, is_asleep: false }
+    }
+
+    fn stuck(&self, now: Instant) -> Option<Stuck> {
+        let (path, since) = self.busy.as_ref()?;
+        let time = now.saturating_duration_since(*since);
+        (time >= STUCK_AFTER).then(|| Stuck { path: path.clone(), time })
+    }
+
+    fn next(&mut self, now: Instant) -> Next {
+        if self.is_over {
+            return Next::End;
+        }
+        let Some((path, since)) = &self.busy else { return Next::Sleep(None) };
+        let time = now.saturating_duration_since(*since);
+        let stuck = || Stuck { path: path.clone(), time };
+        let mut wait = (STUCK_AFTER * (self.told + 1)).saturating_sub(time);
+        if let Some(asked) = self.asked {
+            // One that the driver knows of has begun to end, and what is stuck now has its time from then on.
+            let from = if self.is_ending { asked.max(*since) } else { asked };
+            let rest = self.grace.saturating_sub(now.saturating_duration_since(from));
+            if rest.is_zero() {
+                return Next::GiveUp(stuck());
+            }
+            wait = wait.min(rest);
+        }
+        if !wait.is_zero() {
+            return Next::Sleep(Some(wait));
+        }
+        let told = stuck();
+        self.told += 1;
+        Next::Tell(told)
+    }
+}
+
+impl Watchdog {
+    /// Starts the thread of a watchdog. When it gives up, because a Flow does not return though the App is to end, it sends the
+    /// error with which the App ends.
+    pub(super) fn start(grace: Duration) -> std::io::Result<(Self, oneshot::Receiver<AppError>)> {
+        let shared = Arc::new(Shared { watch: Mutex::new(Watch::new(grace)), changed: Condvar::new() });
+        let (give_up, gave_up) = oneshot::channel();
+        let watched = shared.clone();
+        std::thread::Builder::new()
+            .name("flowright-watch".to_owned())
+            .stack_size(128 << 10)
+            .spawn(move || watched.watch(give_up))?;
+        Ok((Self(shared), gave_up))
+    }
+
+    /// Calls code of the Flow at `path`.
+    pub(super) fn during<R>(&self, path: &ActorPath, call: impl FnOnce() -> R) -> R {
+        /// Notes the end also of code that panics.
+        struct Busy<'a>(&'a Shared, Option<(ActorPath, Instant)>);
+
+        impl Drop for Busy<'_> {
+            fn drop(&mut self) {
+                let mut watch = self.0.lock();
+                watch.busy = self.1.take();
+                watch.told = 0;
+            }
+        }
+
+        let mut watch = self.0.lock();
+        let before = watch.busy.replace((path.clone(), Instant::now()));
+        watch.told = 0;
+        let wakes = std::mem::take(&mut watch.is_asleep);
+        drop(watch);
+        if wakes {
+            self.0.changed.notify_one();
+        }
+        let _busy = Busy(&self.0, before);
+        call()
+    }
+
+    /// The App is asked to end.
+    pub(super) fn ask_to_end(&self) {
+        self.change(|watch| watch.asked = watch.asked.or_else(|| Some(Instant::now())));
+    }
+
+    /// The App has begun to end.
+    pub(super) fn ending(&self) {
+        self.change(|watch| {
+            watch.asked = watch.asked.or_else(|| Some(Instant::now()));
+            watch.is_ending = true;
+        });
+    }
+
+    /// The App has ended, and with it the watchdog.
+    pub(super) fn end(&self) {
+        self.change(|watch| watch.is_over = true);
+    }
+
+    /// The Flow whose code keeps the App's thread, if that has been so for ten seconds.
+    pub(crate) fn stuck(&self) -> Option<Stuck> {
+        self.0.lock().stuck(Instant::now())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Watch)) {
+        change(&mut self.0.lock());
+        self.0.changed.notify_one();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self, give_up: oneshot::Sender<AppError>) {
+        let mut watch = self.lock();
+        loop {
+            watch = match watch.next(Instant::now()) {
+                Next::Sleep(None) => {
+                    watch.is_asleep = true;
+                    self.changed.wait(watch).unwrap_or_else(PoisonError::into_inner)
+                }
+                Next::Sleep(Some(time)) => {
+                    self.changed.wait_timeout(watch, time).unwrap_or_else(PoisonError::into_inner).0
+                }
+                Next::Tell(stuck) => {
+                    drop(watch);
+                    log::error!(
+                        "{stuck}: no Flow of the App reacts meanwhile, and the API does not answer; let a Work do what \
+                         takes long"
+                    );
+                    self.lock()
+                }
+                Next::GiveUp(Stuck { path, time }) => {
+                    drop(watch);
+                    // Nobody may wait for the end of the App.
+                    let _ = give_up.send(AppError::Stuck { path: path.to_string(), time });
+                    return;
+                }
+                Next::End => return,
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn busy(grace: Duration) -> (Watch, Instant) {
+        let start = Instant::now();
+        let mut watch = Watch::new(grace);
+        watch.busy = Some((ActorPath::from("team"), start));
+        (watch, start)
+    }
+
+    fn stuck(seconds: u32) -> Stuck {
+        Stuck { path: ActorPath::from("team"), time: seconds * S }
+    }
+
+    /// A Flow that does not return is told of after ten seconds, and every ten seconds from then on.
+    #[test]
+    fn stuck_flow_is_told_of_every_ten_seconds() {
+        let (mut watch, start) = busy(S);
+        assert_eq!(watch.next(start + 9 * S), Next::Sleep(Some(S)));
+        assert_eq!(watch.stuck(start + 9 * S), None);
+        for told in 1..4 {
+            assert_eq!(watch.next(start + 10 * told * S), Next::Tell(stuck(10 * told)));
+            assert_eq!(watch.next(start + 10 * told * S), Next::Sleep(Some(10 * S)));
+            assert_eq!(watch.stuck(start + 10 * told * S), Some(stuck(10 * told)));
+        }
+        watch.busy = None;
+        assert_eq!(watch.next(start + 50 * S), Next::Sleep(None));
+        assert_eq!(watch.stuck(start + 50 * S), None);
+    }
+
+    /// An App that is asked to end while a Flow does not return is given up when its grace period is over, and not before.
+    #[test]
+    fn stuck_app_is_given_up_after_its_grace() {
+        let (mut watch, start) = busy(3 * S);
+        watch.asked = Some(start + 2 * S);
+        assert_eq!(watch.next(start + 2 * S), Next::Sleep(Some(3 * S)));
+        assert_eq!(watch.next(start + 5 * S), Next::GiveUp(stuck(5)));
+        // Another reaction may have begun meanwhile.
+        watch.busy = Some((ActorPath::from("team"), start + 4 * S));
+        assert_eq!(watch.next(start + 5 * S), Next::GiveUp(stuck(1)));
+        // Once it ends, what keeps the thread has the grace period for itself.
+        watch.is_ending = true;
+        assert_eq!(watch.next(start + 5 * S), Next::Sleep(Some(2 * S)));
+        assert_eq!(watch.next(start + 7 * S), Next::GiveUp(stuck(3)));
+        watch.is_over = true;
+        assert_eq!(watch.next(start + 7 * S), Next::End);
+    }
+
+    /// A grace period without end gives nothing up.
+    #[test]
+    fn endless_grace_gives_nothing_up() {
+        let (mut watch, start) = busy(Duration::MAX);
+        watch.asked = Some(start);
+        assert_eq!(watch.next(start + 10 * S), Next::Tell(stuck(10)));
+        assert_eq!(watch.next(start + 10 * S), Next::Sleep(Some(10 * S)));
+    }
+}
