@@ -10,6 +10,7 @@ use super::error::FetchError;
 use super::hex::PayloadId;
 use super::outline::Outline;
 use super::reception::Chunks;
+use super::store::Holds;
 
 /// What is not larger is pulled as one message, without a thread of its own.
 pub(crate) const SMALL: u64 = 64 << 10;
@@ -32,7 +33,7 @@ pub(crate) type Waited = watch::Receiver<()>;
 /// Where a value that is not in this process can be had.
 pub(crate) trait Elsewhere: Send + Sync {
     /// All of a small value.
-    fn small(&self, want: Want) -> BoxFuture<'static, Result<(Bytes, String), FetchError>>;
+    fn small(&self, want: Want) -> BoxFuture<'static, Result<Small, FetchError>>;
 
     /// Begins to pull. Blocks, as all that comes of it does.
     fn open(&self, want: &Want, waited: Waited) -> Result<Opened, FetchError>;
@@ -46,9 +47,19 @@ pub(crate) trait Elsewhere: Send + Sync {
     fn as_any(&self) -> &dyn Any;
 }
 
+/// A small value that was pulled.
+pub(crate) struct Small {
+    pub(crate) bytes: Bytes,
+    pub(crate) type_name: String,
+    /// The values that it refers to.
+    pub(crate) nested: Holds,
+}
+
 /// A pull that has begun.
 pub(crate) struct Opened {
     pub(crate) outline: Outline,
     pub(crate) type_name: String,
+    /// The values that it refers to.
+    pub(crate) nested: Holds,
     pub(crate) chunks: Box<dyn Chunks>,
 }

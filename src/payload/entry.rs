@@ -9,7 +9,9 @@ mod load;
 
 use std::io;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use serde::{Deserialize, Serialize};
 
 use self::load::Loading;
 pub(super) use self::load::{Load, Target};
@@ -17,15 +19,32 @@ use super::deferred::drop_in_turn;
 use super::elsewhere::Elsewhere;
 use super::error::FetchError;
 use super::form::{AnyValue, Form};
+use super::hex::Hex;
 use super::keeper;
 use super::kept::{Body, Kept};
 use super::outline::Outline;
 use super::spill::{SpillWriter, Spilled};
+use super::store::Holds;
 
 pub(crate) struct Entry {
     content: Mutex<Content>,
     /// When it was used, as the keeper counts.
     pub(super) used: AtomicU64,
+    /// Set once it is known.
+    content_id: OnceLock<ContentId>,
+}
+
+/// The identity of the content of a value: the hash and the length of its encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ContentId {
+    pub(crate) hash: Hex<32>,
+    pub(crate) length: u64,
+}
+
+impl ContentId {
+    fn of(outline: &Outline) -> Self {
+        Self { hash: Hex(outline.hash()), length: outline.length() }
+    }
 }
 
 struct Content {
@@ -48,20 +67,29 @@ impl Entry {
     }
 
     /// For a value that takes room in memory already.
-    pub(super) fn of_value(value: AnyValue, form: &'static Form, outline: Outline) -> Arc<Self> {
-        let entry = Self::new(Some(Kept::value(value, form, outline)));
+    pub(super) fn of_value(
+        value: AnyValue,
+        form: &'static Form,
+        outline: Outline,
+        nested: Holds,
+    ) -> Arc<Self> {
+        let entry = Self::new(Some(Kept::value(value, form, outline, nested)));
         keeper::enlist(&entry);
         entry
     }
 
-    pub(super) fn of_file(file: Spilled, outline: Outline, type_name: &str) -> Arc<Self> {
+    pub(super) fn of_file(file: Spilled, outline: Outline, type_name: &str, nested: Holds) -> Arc<Self> {
         let body = Body::File(Arc::new(file));
-        Self::new(Some(Kept { outline, type_name: type_name.into(), body }))
+        Self::new(Some(Kept { outline, type_name: type_name.into(), nested, body }))
     }
 
     fn new(kept: Option<Kept>) -> Arc<Self> {
+        let content_id = OnceLock::new();
+        if let Some(kept) = &kept {
+            let _ = content_id.set(ContentId::of(&kept.outline));
+        }
         let content = Mutex::new(Content { kept, loading: None, elsewhere: None });
-        Arc::new(Self { content, used: AtomicU64::new(0) })
+        Arc::new(Self { content, used: AtomicU64::new(0), content_id })
     }
 
     fn lock(&self) -> MutexGuard<'_, Content> {
@@ -70,6 +98,20 @@ impl Entry {
 
     pub(super) fn set_elsewhere(&self, elsewhere: Arc<dyn Elsewhere>) {
         self.lock().elsewhere = Some(elsewhere);
+    }
+
+    /// Makes this process the owner of a value that is here.
+    pub(crate) fn set_owned_here(&self) {
+        self.lock().elsewhere = None;
+    }
+
+    /// The identity of its content, if that is known here.
+    pub(crate) fn content_id(&self) -> Option<ContentId> {
+        self.content_id.get().copied()
+    }
+
+    pub(crate) fn set_content_id(&self, content_id: ContentId) {
+        let _ = self.content_id.set(content_id);
     }
 
     /// Where it came from; `None` for what was made here.
@@ -125,6 +167,7 @@ impl Entry {
 
     fn keep(self: &Arc<Self>, kept: Kept) {
         let in_memory = kept.is_in_memory();
+        self.set_content_id(ContentId::of(&kept.outline));
         let before = self.lock().kept.replace(kept);
         if let Some(before) = before.filter(Kept::is_in_memory) {
             keeper::freed(before.outline.length());
@@ -165,8 +208,10 @@ impl Drop for Entry {
     fn drop(&mut self) {
         keeper::delist(*self.used.get_mut());
         let content = self.content.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = content.kept.take().filter(Kept::is_in_memory) {
-            keeper::freed(kept.outline.length());
+        if let Some(kept) = content.kept.take() {
+            if kept.is_in_memory() {
+                keeper::freed(kept.outline.length());
+            }
             // It may be the last that refers to other values.
             drop_in_turn(kept);
         }
@@ -179,7 +224,7 @@ pub(super) fn straight_to_disk(
     form: &'static Form,
     outline: &Outline,
 ) -> Result<Spilled, FetchError> {
-    write_file(&Kept::value(value, form, outline.clone()))
+    write_file(&Kept::value(value, form, outline.clone(), Holds::default()))
 }
 
 fn write_file(kept: &Kept) -> Result<Spilled, FetchError> {

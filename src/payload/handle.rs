@@ -89,20 +89,22 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
     pub(crate) fn new(value: T, app: AppId, origin: &ActorPath) -> Result<Self, PayloadError> {
         let form = Form::of::<T>();
         let value: AnyValue = Arc::new(value);
-        let outline = form.outline(&value).map_err(|source| PayloadError::Unserialisable {
+        let (outline, nested) = store::collect(|| form.outline(&value));
+        let outline = outline.map_err(|source| PayloadError::Unserialisable {
             origin: origin.to_string(),
             source: Arc::new(source),
         })?;
+        let nested = nested.distinct();
         let id = new_id();
         let reference = Arc::new(Reference::new(id, &outline, &readable_type::<T>(), origin));
         let entry = match keeper::reserve(outline.length()) {
-            Ok(()) => Entry::of_value(value, form, outline),
+            Ok(()) => Entry::of_value(value, form, outline, nested),
             Err(FetchError::NoRoom(in_memory)) => {
                 let file = straight_to_disk(value, form, &outline).map_err(|on_disk| {
                     let why = format!("in memory: {in_memory}; on disk: {on_disk}");
                     PayloadError::NoRoom { payload: reference.describe(), why }
                 })?;
-                Entry::of_file(file, outline, form.type_name())
+                Entry::of_file(file, outline, form.type_name(), nested)
             }
             Err(error) => return Err(reference.error::<T>(error)),
         };

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::form::{AnyValue, Form, as_bytes};
 use super::outline::{CHUNK, Outline};
 use super::spill::Spilled;
+use super::store::Holds;
 use crate::wire::CodecError;
 
 /// A value that is in this process, in one way or another.
@@ -18,6 +19,8 @@ use crate::wire::CodecError;
 pub(crate) struct Kept {
     pub(crate) outline: Outline,
     pub(crate) type_name: Arc<str>,
+    /// The values that this one refers to, which live as long as it does, in whatever form it is kept.
+    pub(crate) nested: Holds,
     pub(super) body: Body,
 }
 
@@ -30,8 +33,8 @@ pub(super) enum Body {
 
 impl Kept {
     /// One that is in memory as what it is.
-    pub(super) fn value(value: AnyValue, form: &'static Form, outline: Outline) -> Self {
-        Self { outline, type_name: form.type_name().into(), body: Body::Value(value, form) }
+    pub(super) fn value(value: AnyValue, form: &'static Form, outline: Outline, nested: Holds) -> Self {
+        Self { outline, type_name: form.type_name().into(), nested, body: Body::Value(value, form) }
     }
 
     pub(super) fn is_in_memory(&self) -> bool {

@@ -8,8 +8,8 @@
 //!   copied. Elsewhere the value is pulled when it is first read, once for all who want it, straight from a node that
 //!   has it; every chunk is verified against the hash.
 //! - A value lives while anything refers to it: a handle, the last published state of a Work, the input of a run
-//!   that has not ended, in whatever process. Then it is freed, and all copies of it. Nothing else keeps it, and nothing
-//!   drops it earlier.
+//!   that has not ended, a value that is alive itself, in whatever process. Then it is freed, and all copies of it. Nothing
+//!   else keeps it, and nothing drops it earlier.
 //! - Two payloads with equal content are the same input to a run, whoever made them.
 //! - A reference that outlived its value, or is read as another type than was stored, gives a [`PayloadError`]
 //!   that names it.
@@ -43,7 +43,8 @@ mod store;
 pub use self::artifact::fuzz as artifact_fuzz;
 pub use self::artifact::{Artifact, ArtifactError, Fetch, Files};
 pub(crate) use self::blocking::never_wait_here;
-pub(crate) use self::elsewhere::{Elsewhere, Opened, SMALL, Waited, Want};
+pub(crate) use self::elsewhere::{Elsewhere, Opened, SMALL, Small, Waited, Want};
+pub(crate) use self::entry::ContentId;
 pub(crate) use self::error::FetchError;
 pub use self::error::PayloadError;
 pub use self::handle::{Payload, Progress};
@@ -57,5 +58,6 @@ pub(crate) use self::reception::Chunks;
 pub(crate) use self::reference::Reference;
 pub(crate) use self::replicas::{Replicate, set_replicator};
 pub(crate) use self::store::{
-    COPIES, Hold, Holds, Replicas, Tie, arrived, by_content, collect, discard, discard_all, entry_of, find,
+    COPIES, Hold, Holds, Replicas, Tie, all, arrived, by_content, collect, discard, discard_all, entry_of,
+    find,
 };

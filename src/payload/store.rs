@@ -5,7 +5,7 @@
 //! [`Holds`] that come with it. A process that refers to a value of another one is *tied* to it: see [`Tie`].
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
@@ -93,6 +93,17 @@ impl Hold {
         }
     }
 
+    /// Releases the tie to this session, if there is one.
+    pub(crate) fn untie(&self, session: u64) {
+        let mut ties = self.ties();
+        let at = ties.iter().position(|tie| tie.session() == session);
+        let released = at.map(|at| ties.swap_remove(at));
+        drop(ties);
+        if let Some(tie) = released {
+            tie.release(false);
+        }
+    }
+
     pub(crate) fn replicas(&self) -> Option<Replicas> {
         self.replicas.get().copied()
     }
@@ -140,6 +151,11 @@ pub(super) fn made(id: PayloadId, entry: Arc<Entry>) -> Arc<Hold> {
 
 pub(crate) fn find(id: PayloadId) -> Option<Arc<Hold>> {
     holds().get(&id)?.upgrade()
+}
+
+/// The values that something in this process refers to.
+pub(crate) fn all() -> Vec<Arc<Hold>> {
+    holds().values().filter_map(Weak::upgrade).collect()
 }
 
 /// A reference has come from another process: what holds the value, here or there.
@@ -195,6 +211,14 @@ pub(crate) struct Holds(Option<Arc<[Arc<Hold>]>>);
 impl Holds {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// The same, with each value once.
+    pub(crate) fn distinct(self) -> Self {
+        let Some(holds) = &self.0 else { return self };
+        let mut seen = HashSet::new();
+        let distinct: Vec<_> = holds.iter().filter(|hold| seen.insert(hold.id())).cloned().collect();
+        if distinct.len() == holds.len() { self } else { Self(Some(distinct.into())) }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Hold>> {

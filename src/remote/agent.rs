@@ -46,6 +46,8 @@ pub(super) struct Agent {
     launched: watch::Sender<u64>,
     /// Nothing of the App runs here any more, where this node has said that it is about to leave.
     pub(super) may_leave: Notify,
+    /// Nothing in the App needs this process any more, where it is about to end.
+    pub(super) may_end: Notify,
     state: Mutex<State>,
 }
 
@@ -111,6 +113,7 @@ impl Agent {
             kinds,
             is_process,
             may_leave: Notify::new(),
+            may_end: Notify::new(),
             doorbell: Arc::default(),
             launched: watch::Sender::new(0),
             state: Mutex::new(state),
@@ -447,6 +450,9 @@ impl Site for Agent {
             log::info!("joined the App at the head, as node `{}`", self.bridge.me().name);
         } else {
             log::debug!("node `{}` sends messages here", link.peer().name);
+            if self.bridge.is_leaving() {
+                link.control(&Control::MoveTies);
+            }
         }
     }
 
@@ -501,7 +507,10 @@ impl Site for Agent {
             Control::MayLeave => self.may_leave.notify_one(),
             Control::End { why } => {
                 self.lock().over = Some(why);
-                self.head.end();
+                match self.bridge.is_leaving() {
+                    true => self.may_end.notify_one(),
+                    false => self.head.end(),
+                }
             }
             other => return Err(format!("a head does not say {}", other.name())),
         }

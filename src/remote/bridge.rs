@@ -9,6 +9,7 @@ mod dial;
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::ThreadId;
 
@@ -77,6 +78,8 @@ pub(crate) struct Bridge {
     site: OnceLock<Weak<dyn Site>>,
     sessions: Mutex<Sessions>,
     ended: watch::Sender<bool>,
+    /// Whether this process is about to end.
+    is_leaving: AtomicBool,
     /// Connections that values were pulled on.
     idle: Idle,
     complaints: Complaints,
@@ -148,6 +151,7 @@ impl Bridge {
             site: OnceLock::new(),
             sessions: Mutex::default(),
             ended: watch::Sender::new(false),
+            is_leaving: AtomicBool::new(false),
             idle: Idle::default(),
             complaints: Complaints::default(),
         }
@@ -202,6 +206,15 @@ impl Bridge {
         self.home.get() == Some(&std::thread::current().id())
     }
 
+    /// Sessions with other nodes that begin from now on are told that this process is about to end.
+    pub(super) fn set_leaving(&self) {
+        self.is_leaving.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Acquire)
+    }
+
     pub(super) fn site(&self) -> Result<Arc<dyn Site>, BadPeer> {
         let site = self.site.get().and_then(Weak::upgrade);
         site.ok_or_else(|| BadPeer::Other("this process is leaving".to_owned()))
@@ -214,6 +227,13 @@ impl Bridge {
     /// The sessions that others began and that live.
     pub(super) fn accepted(&self) -> Vec<Arc<Link>> {
         self.sessions().accepted.values().map(|accepted| accepted.link.clone()).collect()
+    }
+
+    /// The sessions that live, without those with the head.
+    pub(super) fn peers(&self) -> Vec<Arc<Link>> {
+        let sessions = self.sessions();
+        let accepted = sessions.accepted.values().map(|accepted| &accepted.link);
+        accepted.chain(sessions.peers.values()).filter(|link| !link.is_over()).cloned().collect()
     }
 
     pub(super) fn idle(&self) -> &Idle {
@@ -231,7 +251,8 @@ impl Bridge {
         let links = processes.into_iter().flatten().filter_map(|process| {
             site.link_to(process).or_else(|| self.sessions().peers.get(&process).cloned())
         });
-        links.map(|link| link.number()).collect()
+        // One that is about to end keeps nothing alive for long.
+        links.filter(|link| !link.is_leaving()).map(|link| link.number()).collect()
     }
 
     /// The session with a process that has a value, begun if there is none.

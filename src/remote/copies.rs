@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::bridge::Whereabouts;
+use super::departures::Presence;
 use super::head::Head;
 use super::link::Link;
 use super::protocol::Control;
@@ -34,6 +35,8 @@ struct Nodes {
     /// They were told to pull it.
     asked: HashSet<u64>,
     wanted: Option<Replicas>,
+    /// Why it could not be moved before its only copy was lost.
+    not_moved: Option<String>,
 }
 
 impl Copied {
@@ -161,10 +164,11 @@ impl Head {
     }
 
     /// What was on this node is not there any more.
-    pub(super) fn copies_lost(&self, link: &Link, why: &str) {
+    pub(super) fn copies_lost(&self, link: &Link, why: &str, is_expected: bool) {
         let node = link.peer().id;
+        let how = if is_expected { "ended" } else { "was lost" };
         let when = chrono::Utc::now().format("%Y-%m-%d %H:%M:%S UTC");
-        let words = format!("node `{}` had it, and was lost at {when} ({why})", link.peer().name);
+        let words = format!("{} had it, and {how} at {when} ({why})", self.in_words(link));
         {
             let mut lost = self.copies.lost();
             lost.push_back((node, words));
@@ -185,6 +189,37 @@ impl Head {
         self.nodes_changed();
     }
 
+    /// The processes that have a value, as far as is known; not the head itself.
+    pub(super) fn holders_of(&self, hold: &Hold) -> Vec<u64> {
+        let copied = self.copies.lock().get(&hold.id()).cloned();
+        let mut holders: Vec<_> = copied.into_iter().flat_map(|copied| copied.lock().have.clone()).collect();
+        if let Some(sources) = distant(hold, |distant| distant.sources()) {
+            // What is said of other copies than the owner's may be old, and is of use only where a process is about to end.
+            let is_sure = |place: usize, node: u64| place == 0 || self.presence(node) == Presence::Leaves;
+            let sources = sources.into_iter().enumerate();
+            holders.extend(sources.filter(|(place, node)| is_sure(*place, node.id)).map(|(_, node)| node.id));
+        }
+        holders
+    }
+
+    /// A value could not be moved from the process that has its only copy and is about to end.
+    pub(super) fn not_moved(self: &Arc<Self>, hold: &Arc<Hold>, why: &str) {
+        let id = hold.id();
+        let nodes = self.holders_of(hold);
+        let who: Vec<_> = nodes
+            .into_iter()
+            .filter_map(|node| self.link_of(node))
+            .map(|link| self.in_words(&link))
+            .collect();
+        let who = if who.is_empty() { "a process that has ended".to_owned() } else { who.join(" and ") };
+        log::error!(
+            "payload {} of {who} could not be moved to the head: {why}; it is lost with that process",
+            &id.to_string()[..8]
+        );
+        let why = format!("{who} had it, and ended before it could be moved to the head: {why}");
+        self.copied_of(hold).lock().not_moved = Some(why);
+    }
+
     /// Who has a value.
     pub(super) fn who_has(&self, id: PayloadId) -> Whereabouts {
         let Some(hold) = payload::find(id) else {
@@ -194,7 +229,13 @@ impl Head {
         let me = self.bridge.me();
         let owner = distant(&hold, |distant| distant.owner.clone());
         let copied = self.copies.lock().get(&id).cloned();
-        let have = copied.map(|copied| copied.lock().have.clone()).unwrap_or_default();
+        let (have, not_moved) = match copied {
+            Some(copied) => {
+                let nodes = copied.lock();
+                (nodes.have.clone(), nodes.not_moved.clone())
+            }
+            None => Default::default(),
+        };
         let nodes = owner.iter().map(|owner| owner.id).chain(have);
         let mut sources: Vec<_> =
             nodes.filter_map(|node| self.link_of(node)).map(|link| Source::of(link.peer())).collect();
@@ -204,7 +245,7 @@ impl Head {
         let Some(owner) = owner else { return Whereabouts { sources, lost: None } };
         let lost = sources.is_empty().then(|| {
             let known = self.copies.lost().iter().find(|(node, _)| *node == owner.id).map(|(_, words)| words.clone());
-            let words = known.unwrap_or_else(|| format!("node `{}` had it, and is gone", owner.name));
+            let words = not_moved.or(known).unwrap_or_else(|| format!("node `{}` had it, and is gone", owner.name));
             format!(
                 "{words}, and no other node has a copy; `cx.payload(value)?.replicate(2)` has a second node keep one"
             )

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 
 use super::bridge::{Bridge, BridgeOptions, Site, Spawner};
 use super::copies::{Copies, FromHere};
+use super::departures::Presence;
 use super::link::Link;
 use super::nodes::{Candidate, choose};
 use super::process::{CommandsToCome, ProcessCommand, Processes};
@@ -68,6 +69,8 @@ struct State {
     events: Vec<HostEvent>,
     watchers: Vec<Watcher>,
     next_incarnation: u64,
+    /// Whether the App ends, so that no value has to outlive the process that it is in.
+    is_stopping: bool,
     /// Whether all others were told that the App is over, so that they are expected to go.
     is_ending: bool,
 }
@@ -90,8 +93,10 @@ struct Node {
     is_process: bool,
     /// Whether Works are sent there; those that are on it stay while it is not.
     is_reachable: bool,
-    /// Whether it has said that it is about to leave: nothing more is launched there.
+    /// Whether it is about to end, because it has said so or because its Work is over: nothing more is launched there.
     is_leaving: bool,
+    /// Whether the head has begun to move what would be lost with it.
+    is_handed_over: bool,
     /// What it has told of itself last.
     vitals: Option<Vitals>,
     /// What programs have recorded there; kept as one, since every look at the App has it.
@@ -333,26 +338,21 @@ impl Head {
                 memory: node.used.memory.saturating_sub(away.needs.memory),
             };
         }
-        // Said once what it has not begun is back.
-        let last = state.nodes.get(&away.node).and_then(|node| {
-            let says = if node.is_process {
-                Control::End { why: "its Work is over".to_owned() }
-            } else if node.is_leaving && node.incarnations.is_empty() {
-                Control::MayLeave
-            } else {
-                return None;
-            };
-            Some((node.link.clone(), says))
+        // Said once what it has not begun is back. When the App ends it stays for the values that are only there.
+        let last = if state.is_stopping { None } else { state.nodes.get_mut(&away.node) };
+        let last = last.and_then(|node| {
+            node.is_leaving |= node.is_process;
+            (node.is_leaving && node.incarnations.is_empty()).then(|| node.link.clone())
         });
         state.registry.over(&away.path, incarnation);
         state.events.push(HostEvent::Room);
         drop(state);
         self.left(&away);
-        if let Some((link, says)) = last {
+        if let Some(link) = last {
             let route = away.route.clone();
             away.route.when_drained(move || {
                 drop(route);
-                link.control(&says);
+                link.control(&Control::MayLeave);
             });
             Route::drain(away.route.clone());
         }
@@ -531,6 +531,15 @@ impl Head {
         !self.lock().watchers.is_empty()
     }
 
+    /// The App begins to end.
+    pub(crate) fn stopping(&self) {
+        self.lock().is_stopping = true;
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.lock().is_stopping
+    }
+
     /// Tells all other processes that the App is over.
     pub(crate) async fn end(&self, why: &str) {
         self.lock().is_ending = true;
@@ -590,7 +599,25 @@ impl Head {
             node.map(|node| node.link.clone())
         };
         if let Some(link) = link.filter(|link| !link.is_connected()) {
-            link.end();
+            link.give_up("its process has ended");
+        }
+    }
+
+    /// Whether a node or a process of a Work is there, and will be.
+    pub(super) fn presence(&self, node: u64) -> Presence {
+        match self.lock().nodes.get(&node) {
+            Some(node) if node.is_leaving => Presence::Leaves,
+            Some(_) => Presence::Stays,
+            None => Presence::Gone,
+        }
+    }
+
+    /// A node or the process of a Work, for errors.
+    pub(super) fn in_words(&self, link: &Link) -> String {
+        let name = &link.peer().name;
+        match self.processes.path_of(name) {
+            Some(path) => format!("the process of work `{path}`"),
+            None => format!("node `{name}`"),
         }
     }
 

@@ -20,6 +20,7 @@ use tokio::task::spawn_local;
 use super::bridge::Bridge;
 use super::link::{BadPeer, Inbound, Link};
 use super::protocol::{Control, FIRST_CREDIT, Packet, Unanswered};
+use super::pulls::tell_nested;
 use super::routing::count_lost;
 use crate::id::ActorPath;
 use crate::payload::Holds;
@@ -207,6 +208,18 @@ impl Inbound for Inbox {
                 }
                 Control::Held { id, there } => {
                     self.bridge.held(&self.link, id, there);
+                    Ok(())
+                }
+                Control::MoveTies => {
+                    self.bridge.move_ties(&self.link);
+                    Ok(())
+                }
+                Control::WhatRefers { id, from } => {
+                    tell_nested(&self.link, id, from);
+                    Ok(())
+                }
+                Control::Refers { id, there, more } => {
+                    self.link.nested().answered(&self.link, id, there.then_some(&carried.holds), more);
                     Ok(())
                 }
                 other => {

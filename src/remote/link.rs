@@ -26,6 +26,7 @@ use super::outlet::Outlet;
 use super::protocol::{
     Control, NodeCard, Packet, PacketError, Unanswered, write_control, write_credit, write_returned_question,
 };
+use super::pulls::NestedQuestions;
 use super::references::Pins;
 use super::session::{Session, SessionError, SessionSettings, TooLarge, Traffic};
 use crate::id::{IdMap, unique};
@@ -53,6 +54,9 @@ pub(crate) struct Link {
     /// Another one than that of any other session of this process.
     number: u64,
     pins: Pins,
+    nested: NestedQuestions,
+    /// Whether the peer has said that it is about to end.
+    is_leaving: AtomicBool,
     bridge: Weak<Bridge>,
 }
 
@@ -127,6 +131,8 @@ impl Link {
             next_question: AtomicU64::new(1),
             number: unique(),
             pins: Pins::default(),
+            nested: NestedQuestions::default(),
+            is_leaving: AtomicBool::new(false),
             bridge: Arc::downgrade(bridge),
         }
     }
@@ -143,6 +149,20 @@ impl Link {
     /// The values that are pinned for the peer.
     pub(super) fn pins(&self) -> &Pins {
         &self.pins
+    }
+
+    /// The peer was asked which values these refer to.
+    pub(super) fn nested(&self) -> &NestedQuestions {
+        &self.nested
+    }
+
+    /// Whether the peer is about to end, so that it must not be what keeps a value alive.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_leaving(&self) {
+        self.is_leaving.store(true, Ordering::Release);
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -250,6 +270,21 @@ impl Link {
     /// Answers what the peer has asked. A peer that leaves more answers unacknowledged than the session has room for gets no more of
     /// them, and its session is ended: it decides how much it asks, so that nothing else would bound what is kept for it.
     pub(super) fn reply(&self, control: &Control) {
+        self.reply_with(&Holds::default(), control);
+    }
+
+    /// The same, for an answer that refers to these values.
+    pub(super) fn reply_with(&self, holds: &Holds, control: &Control) {
+        if self.lock().is_overasked {
+            return;
+        }
+        let carries = match holds.is_empty() {
+            true => None,
+            false => match self.carries(holds, &Cause::default()) {
+                Ok(carries) => Some(carries),
+                Err(_) => return,
+            },
+        };
         let mut state = self.lock();
         if state.over || state.is_overasked {
             return;
@@ -260,12 +295,17 @@ impl Link {
             return;
         }
         let mut bytes = 0;
-        let pushed = state.session.push(|out| {
-            let before = out.len();
-            write_control(out, control)?;
-            bytes = out.len() - before;
-            Ok::<_, NotPushed>(())
-        });
+        let mut pushed = Ok(());
+        for control in carries.iter().chain([control]) {
+            pushed = pushed.and_then(|()| {
+                state.session.push(|out| {
+                    let before = out.len();
+                    write_control(out, control)?;
+                    bytes += out.len() - before;
+                    Ok::<_, NotPushed>(())
+                })
+            });
+        }
         match pushed {
             Ok(()) => {
                 let number = state.session.pushed();
@@ -396,6 +436,7 @@ impl Link {
         self.room.notify_waiters();
         self.wake.notify_one();
         self.pins.clear();
+        self.nested.clear();
         for (letter, _) in questions.into_values() {
             letter.settle(Outcome::NodeLost);
         }

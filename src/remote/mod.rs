@@ -6,6 +6,7 @@
 mod agent;
 mod bridge;
 mod copies;
+mod departures;
 mod drives;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;

@@ -99,16 +99,24 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         let mut pursue = spawn_local(pursue);
         let (why, left) = tokio::select! {
             why = &mut pursue => (why.unwrap_or_else(|error| error.to_string()), false),
+            // The Work of this process is over.
+            () = agent.may_leave.notified(), if is_process => {
+                let until = Instant::now() + grace;
+                hand_over_values(&agent, &bridge, &head, &mut pursue, until).await;
+                ("its Work is over".to_owned(), false)
+            }
             () = leave.notified() => {
-                let is_over = !is_process && hand_over(&agent, &bridge, &head, &mut pursue, grace).await;
-                if !is_over {
-                    head.leave("it was asked to leave");
-                    // The head may be out of reach.
-                    let _ = timeout(FAREWELL, &mut pursue).await;
+                if !is_process {
+                    hand_over(&agent, &bridge, &head, &mut pursue, grace).await;
                 }
                 (String::new(), true)
             }
         };
+        if !pursue.is_finished() {
+            head.leave(if left { "it was asked to leave" } else { "its Work is over" });
+            // The head may be out of reach.
+            let _ = timeout(FAREWELL, &mut pursue).await;
+        }
         pursue.abort();
         news.abort();
         logs.abort();
@@ -137,34 +145,62 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
     }
 }
 
-/// Waits until the Works of this node have ended in good order, to go on elsewhere, but no longer than the grace period.
-/// Whether the session is over.
+/// Waits until the Works of this node have ended in good order, to go on elsewhere, and what the App needs of its values is
+/// elsewhere, but no longer than the grace period.
 async fn hand_over(
     agent: &Agent,
     bridge: &Bridge,
     head: &Link,
     pursue: &mut JoinHandle<String>,
     grace: Duration,
-) -> bool {
+) {
     if !head.is_connected() {
-        return false;
+        log::warn!(
+            "leaving the App while the head is out of reach: the Works and values here are lost with this node"
+        );
+        return;
     }
+    let until = Instant::now() + grace;
     log::info!(
         "leaving the App: the Works here end, to go on elsewhere; a second signal ends this node at once"
     );
     head.control(&Control::Leave);
     tokio::select! {
-        _ = pursue => return true,
+        _ = &mut *pursue => return,
         () = agent.may_leave.notified() => {}
         () = tokio::time::sleep(grace) => {
             log::warn!("not all Works here have ended within {grace:?}; they are lost with this node");
-            return false;
+            return;
         }
     }
+    hand_over_values(agent, bridge, head, pursue, until).await;
     // What other nodes have sent here is answered.
     let links = bridge.accepted();
     let _ = timeout(FAREWELL, futures::future::join_all(links.iter().map(|link| link.drained()))).await;
-    false
+}
+
+/// Waits until no value that others refer to is only here, but no longer than this.
+async fn hand_over_values(
+    agent: &Agent,
+    bridge: &Bridge,
+    head: &Link,
+    pursue: &mut JoinHandle<String>,
+    until: Instant,
+) {
+    let handed_over = async {
+        // Nodes that cannot be reached must not keep the head from its part.
+        let half = until.saturating_duration_since(Instant::now()) / 2;
+        let _ = timeout(half, bridge.release_peers()).await;
+        head.control(&Control::HandedOver);
+        agent.may_end.notified().await;
+    };
+    tokio::select! {
+        _ = pursue => {}
+        () = handed_over => {}
+        () = tokio::time::sleep_until(until.into()) => {
+            log::warn!("not all values here that the App refers to could be moved in time; they are lost with this process");
+        }
+    }
 }
 
 struct Session {

@@ -147,6 +147,11 @@ impl Processes {
         self.lock().contains_key(name)
     }
 
+    /// The Work that a process is for.
+    pub(super) fn path_of(&self, name: &str) -> Option<ActorPath> {
+        self.lock().get(name).map(|process| process.path.clone())
+    }
+
     pub(super) fn is_gone(&self, name: &str) -> bool {
         self.lock().get(name).is_none_or(|process| process.gone)
     }

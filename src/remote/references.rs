@@ -12,21 +12,27 @@
 //!
 //! Not counted is a reference that goes to a process to which the sender itself is tied: the release follows it in the same
 //! session, and until then that tie keeps the value.
+//!
+//! A value that refers to values keeps them alive wherever it is, as `Kept::nested` in the process that has it. Whoever pulls
+//! it asks its source, in the session with that, which values these are, and is tied to them before it has the value.
+//!
+//! How ties move to the head when a process ends is in `departures`.
 
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use super::bridge::Bridge;
 use super::link::Link;
 use super::protocol::{Control, NodeCard};
 use crate::payload::{
-    self, COPIES, Elsewhere, FetchError, Hold, Holds, Opened, PayloadId, Replicas, Tie, Waited, Want,
+    self, COPIES, ContentId, Elsewhere, FetchError, Hold, Holds, Opened, PayloadId, Replicas, Small, Tie,
+    Waited, Want,
 };
 use crate::transport::Endpoint;
 
@@ -68,15 +74,41 @@ pub(crate) struct Carried {
     pub(crate) copies: Vec<Source>,
     /// How many processes are to have it.
     pub(crate) replicas: Option<Replicas>,
+    /// What it is, if the sender knows; may be missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) content: Option<ContentId>,
 }
 
 /// The values that are pinned for the other end of a session.
 #[derive(Default)]
-pub(super) struct Pins(Mutex<HashMap<PayloadId, (Arc<Hold>, u32)>>);
+pub(super) struct Pins {
+    pinned: Mutex<HashMap<PayloadId, (Arc<Hold>, u32)>>,
+    /// Notified when none is left.
+    released: Notify,
+}
 
 impl Pins {
     fn lock(&self) -> MutexGuard<'_, HashMap<PayloadId, (Arc<Hold>, u32)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn has(&self, id: PayloadId) -> bool {
+        self.lock().contains_key(&id)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// Waits until nothing is pinned.
+    pub(super) async fn released(&self) {
+        loop {
+            let released = self.released.notified();
+            if self.is_empty() {
+                return;
+            }
+            released.await;
+        }
     }
 
     pub(super) fn add(&self, hold: &Arc<Hold>) {
@@ -88,14 +120,19 @@ impl Pins {
         let Some((_, pinned)) = pins.get_mut(&id) else { return };
         *pinned = pinned.saturating_sub(count);
         let released = if *pinned == 0 { pins.remove(&id) } else { None };
+        let is_last = pins.is_empty();
         drop(pins);
         // Not under the lock: what else it releases may be pinned here as well.
         drop(released);
+        if is_last {
+            self.released.notify_waiters();
+        }
     }
 
     pub(super) fn clear(&self) {
         let pins = std::mem::take(&mut *self.lock());
         drop(pins);
+        self.released.notify_waiters();
     }
 }
 
@@ -196,7 +233,7 @@ impl Distant {
 }
 
 impl Elsewhere for Distant {
-    fn small(&self, want: Want) -> BoxFuture<'static, Result<(Bytes, String), FetchError>> {
+    fn small(&self, want: Want) -> BoxFuture<'static, Result<Small, FetchError>> {
         let (bridge, sources) = (self.bridge.clone(), self.sources());
         Box::pin(async move {
             match bridge.upgrade() {
@@ -256,7 +293,8 @@ impl Bridge {
             if owner.id != me.id && hold.entry().is_here() && copies.iter().all(|copy| copy.id != me.id) {
                 copies.push(Source::of(me));
             }
-            Carried { id: hold.id(), counted, owner, copies, replicas: hold.replicas() }
+            let content = hold.entry().content_id();
+            Carried { id: hold.id(), counted, owner, copies, replicas: hold.replicas(), content }
         });
         carried.collect()
     }
@@ -264,7 +302,7 @@ impl Bridge {
     /// References have come: what keeps their values alive until it is known who has them.
     pub(super) fn arrived(self: &Arc<Self>, link: &Arc<Link>, carried: Vec<Carried>) -> Holds {
         let mut to_hold: Vec<(Source, PayloadId)> = Vec::new();
-        let holds = carried.into_iter().map(|Carried { id, counted, owner, copies, replicas }| {
+        let holds = carried.into_iter().map(|Carried { id, counted, owner, copies, replicas, content }| {
             let hold = payload::arrived(id, || {
                 let owner = owner.clone();
                 let bridge = Arc::downgrade(self);
@@ -272,6 +310,9 @@ impl Bridge {
             });
             if let Some(replicas) = replicas {
                 hold.set_replicas(replicas);
+            }
+            if let Some(content) = content {
+                hold.entry().set_content_id(content);
             }
             if !counted {
                 return hold;
@@ -295,6 +336,9 @@ impl Bridge {
             hold
         });
         let holds: Holds = holds.collect();
+        if link.is_leaving() {
+            holds.iter().for_each(|hold| self.move_tie(link, hold));
+        }
         for (owner, id) in to_hold {
             if let Some(link) = self.link_to(&owner) {
                 link.control(&Control::Hold { id });
@@ -324,6 +368,9 @@ impl Bridge {
             return link.reply(&Control::Release { id, count: 1 });
         };
         hold.tie(link.number(), || LinkTie::to(link, id));
+        if link.is_leaving() {
+            return self.move_tie(link, &hold);
+        }
         let good = self.sessions_with([distant(&hold, |distant| distant.owner.id), self.head_id()]);
         hold.untie_all_but(&good);
     }

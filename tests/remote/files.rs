@@ -12,12 +12,14 @@ use flowright::testing::TestApp;
 use flowright::{Config, DriveError, PayloadUsage};
 use futures::TryStreamExt;
 
+use crate::held::children_of;
 use crate::proxy::{Proxy, Weather};
 use crate::support::{Process, joining, program as this_program, times};
 
 crate::tests![
     a_tree_is_what_was_made_wherever_it_is_fetched,
     an_artifact_that_is_lost_says_where_it_was,
+    an_artifact_outlives_the_process_that_made_it,
     copies_of_artifacts_are_on_disk_and_outlive_their_node,
     a_drive_is_one_folder_wherever_it_is_used,
     what_a_drive_refuses_is_refused_alike_from_everywhere,
@@ -352,6 +354,21 @@ fn an_artifact_that_is_lost_says_where_it_was() {
     {
         assert!(error.contains(part), "{part}: {error}");
     }
+    open.app.stop().result.unwrap();
+}
+
+fn an_artifact_outlives_the_process_that_made_it() {
+    let open = open(["process", "thread", "thread"], |depot, _| {
+        let made = depot.a.run(Job::Make { length: 3_000_000, copies: 1 }).finished()?.made.is_some();
+        if made && !depot.a.has_stopped() {
+            depot.a.stop();
+        }
+        Ok(())
+    });
+    let artifact = made(&open);
+    open.until("the end of the process", || children_of(std::process::id()).is_empty());
+    assert_eq!(PayloadUsage::here(), PayloadUsage { memory: 0, disk: artifact.len() });
+    assert_eq!(open.ask("b", FetchNow(artifact)).unwrap(), sum(&bytes(3_000_000, 1)));
     open.app.stop().result.unwrap();
 }
 

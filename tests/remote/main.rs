@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         groups::TESTS,
         leaks::TESTS,
         payloads::breaks::TESTS,
+        payloads::departures::TESTS,
         payloads::lives::TESTS,
         payloads::reads::TESTS,
         payloads::room::TESTS,

@@ -16,7 +16,7 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::{oneshot, watch};
 
 use super::super::artifact::TREE;
-use super::super::elsewhere::{Elsewhere, Opened, SMALL, Want};
+use super::super::elsewhere::{Elsewhere, Opened, SMALL, Small, Want};
 use super::super::error::FetchError;
 use super::super::form::{AnyValue, Form};
 use super::super::kept::{Body, Kept};
@@ -33,7 +33,6 @@ pub(in crate::payload) enum Target {
     /// Its bytes, in memory.
     Bytes,
     /// Its bytes, on disk.
-    #[allow(dead_code, reason = "for what is never in memory")]
     File,
 }
 
@@ -80,6 +79,19 @@ impl Entry {
         self.load(want, Target::Bytes).await.map(|_| ())
     }
 
+    /// Has the bytes of the value come, to be kept in memory where there is room for them, else on disk.
+    pub(crate) async fn load_somewhere(self: &Arc<Self>, want: Want) -> Result<(), FetchError> {
+        match self.load_bytes(want.clone()).await {
+            Err(FetchError::NoRoom(in_memory)) => match self.load(want, Target::File).await {
+                Err(FetchError::NoRoom(on_disk)) => {
+                    Err(FetchError::NoRoom(format!("in memory: {in_memory}; on disk: {on_disk}")))
+                }
+                loaded => loaded.map(|_| ()),
+            },
+            loaded => loaded,
+        }
+    }
+
     async fn fetch(
         self: Arc<Self>,
         want: Want,
@@ -94,12 +106,12 @@ impl Entry {
         match source {
             Source::Memory(opened) if is_small => self.receive(opened, &want, target, counter),
             Source::Elsewhere(elsewhere) if is_small => {
-                let (bytes, type_name) = elsewhere.small(want.clone()).await?;
+                let Small { bytes, type_name, nested } = elsewhere.small(want.clone()).await?;
                 let outline = Outline::of(&bytes);
                 if outline.hash() != want.hash {
                     return Err(FetchError::Corrupt("what came has another hash".to_owned()));
                 }
-                let opened = Opened { outline, type_name, chunks: Box::new(InMemory(bytes)) };
+                let opened = Opened { outline, type_name, nested, chunks: Box::new(InMemory(bytes)) };
                 let received = self.receive(opened, &want, target, counter)?;
                 keeper::count_pull();
                 elsewhere.pulled(want.id);
@@ -112,12 +124,12 @@ impl Entry {
     /// The value, if it is here as what it is wanted as; else from where it can be had.
     fn source(&self, target: Target) -> Result<Result<AnyValue, Source>, FetchError> {
         let content = self.lock();
-        let Some(Kept { outline, type_name, body }) = content.kept.clone() else {
+        let Some(Kept { outline, type_name, nested, body }) = content.kept.clone() else {
             let elsewhere = content.elsewhere.clone();
             let unknown = || FetchError::Lost("nothing is known here of where it is".to_owned());
             return Ok(Err(Source::Elsewhere(elsewhere.ok_or_else(unknown)?)));
         };
-        let opened = |chunks| Opened { outline, type_name: type_name.as_ref().to_owned(), chunks };
+        let opened = |chunks| Opened { outline, type_name: type_name.as_ref().to_owned(), nested, chunks };
         Ok(match (body, target) {
             (Body::Value(value, _), _) => Ok(value),
             (Body::Bytes(bytes), Target::Bytes) => Ok(Arc::new(bytes)),
@@ -167,7 +179,7 @@ impl Entry {
         target: Target,
         counter: Arc<Counter>,
     ) -> Result<AnyValue, FetchError> {
-        let Opened { outline, type_name, mut chunks } = opened;
+        let Opened { outline, type_name, nested, mut chunks } = opened;
         let length = outline.length();
         // What is made of files is not to fill the memory, whoever keeps a copy of it.
         let target = match target {
@@ -182,7 +194,7 @@ impl Entry {
                 let room = Room::in_memory(length)?;
                 let value = decoded(form, Reception::new(&outline, &mut *chunks, counter, &want.what))?;
                 room.used();
-                self.keep(Kept::value(value.clone(), form, outline));
+                self.keep(Kept::value(value.clone(), form, outline, nested));
                 Ok(value)
             }
             Target::Bytes => {
@@ -193,7 +205,7 @@ impl Entry {
                 )?;
                 let bytes = value.downcast_ref::<Bytes>().expect("of this form").clone();
                 room.used();
-                self.keep(Kept { outline, type_name: type_name.into(), body: Body::Bytes(bytes) });
+                self.keep(Kept { outline, type_name: type_name.into(), nested, body: Body::Bytes(bytes) });
                 Ok(value)
             }
             Target::File => {
@@ -219,7 +231,8 @@ impl Entry {
                     })?;
                 }
                 let file = Arc::new(writer.finish()?);
-                self.keep(Kept { outline, type_name: type_name.into(), body: Body::File(file.clone()) });
+                let body = Body::File(file.clone());
+                self.keep(Kept { outline, type_name: type_name.into(), nested, body });
                 Ok(Arc::new(file))
             }
         }

@@ -12,7 +12,7 @@ use super::super::hex::PayloadId;
 use super::super::outline::Outline;
 use super::super::reference::Reference;
 use super::super::spill::Spilled;
-use super::super::store;
+use super::super::store::{self, Holds};
 use super::{Payload, Read};
 use crate::id::{ActorPath, AppId};
 
@@ -29,7 +29,7 @@ impl<T> Payload<T> {
     pub(in crate::payload) fn on_disk(made: OnDisk, of: &str, app: AppId, origin: &ActorPath) -> Self {
         let OnDisk { id, file, outline, type_name } = made;
         let reference = Arc::new(Reference::new(id, &outline, of, origin));
-        let entry = Entry::of_file(file, outline, type_name);
+        let entry = Entry::of_file(file, outline, type_name, Holds::default());
         let hold = Some(store::made(id, entry));
         Self { reference, hold, maker: Some(app), read: Read::default(), of: PhantomData }
     }

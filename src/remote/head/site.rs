@@ -36,7 +36,7 @@ impl Head {
         }
         let Some(node) = state.nodes.remove(&id) else { return };
         drop(state);
-        self.copies_lost(link, why);
+        self.copies_lost(link, why, node.is_leaving);
         let mut state = self.lock();
         let mut lost = Vec::new();
         for number in &node.incarnations {
@@ -86,7 +86,7 @@ impl Head {
     /// Has the Works of a node that is about to leave end there and go on elsewhere.
     fn leaves(&self, link: &Arc<Link>) {
         let mut state = self.lock();
-        let State { nodes, incarnations, events, .. } = &mut *state;
+        let State { nodes, incarnations, events, is_stopping, .. } = &mut *state;
         let Some(node) = nodes.get_mut(&link.peer().id).filter(|node| Arc::ptr_eq(&node.link, link)) else {
             return;
         };
@@ -94,13 +94,29 @@ impl Head {
             return;
         }
         log::info!("node `{}` is about to leave; its Works end there and go on elsewhere", link.peer().name);
-        if node.incarnations.is_empty() {
+        if node.incarnations.is_empty() && !*is_stopping {
             return link.control(&Control::MayLeave);
         }
         let left = node.incarnations.iter().filter_map(|number| incarnations.get(number));
         events.extend(left.map(|away| HostEvent::NodeLeaves { outbox: away.outbox.clone() }));
         drop(state);
         self.doorbell.ring_again();
+    }
+
+    /// Others have let go of a process that is about to end: moves what would be lost with it.
+    fn handed_over(&self, link: &Arc<Link>) {
+        {
+            let mut state = self.lock();
+            let node = state.nodes.get_mut(&link.peer().id).filter(|node| Arc::ptr_eq(&node.link, link));
+            let Some(node) = node.filter(|node| node.is_leaving && !node.is_handed_over) else { return };
+            node.is_handed_over = true;
+        }
+        let (me, link) = (self.me.clone(), link.clone());
+        self.bridge.spawn(move || async move {
+            if let Some(head) = me.upgrade() {
+                head.take_over(&link).await;
+            }
+        });
     }
 
     /// Gives a node up before its grace period is over once it is proved that its process has ended, which only a
@@ -180,6 +196,7 @@ impl Site for Head {
             is_process: starting.is_some(),
             is_reachable: true,
             is_leaving: false,
+            is_handed_over: false,
             vitals: None,
             recorded: Arc::default(),
             round_trip: None,
@@ -226,6 +243,12 @@ impl Site for Head {
                 }
             }
             Control::Leave => self.leaves(link),
+            Control::Adopt { id, has } => {
+                if let Some(head) = self.me.upgrade() {
+                    head.adopt_for(link, id, has, carried);
+                }
+            }
+            Control::HandedOver => self.handed_over(link),
             Control::Vitals { vitals, round_trip_us } => {
                 if let Some(node) = self.lock().nodes.get_mut(&link.peer().id) {
                     node.vitals = Some(vitals);

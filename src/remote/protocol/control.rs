@@ -59,9 +59,10 @@ pub(crate) enum Control {
     },
     /// Vitals have come.
     Heard,
-    /// Nothing runs any more on the node that is about to leave.
+    /// Nothing runs any more on the node that is about to leave, or in the process whose Work is over: it hands over the
+    /// values that are still referred to.
     MayLeave,
-    /// The App is over.
+    /// The App is over, or nothing in it needs this process any more.
     End {
         why: String,
     },
@@ -131,6 +132,15 @@ pub(crate) enum Control {
     },
     /// It is about to leave, and wants its Works to go on elsewhere.
     Leave,
+    /// Have the App keep this value, which was carried, without the process that holds it for the sender and is about to
+    /// end. Answered by `Held` once that is so.
+    Adopt {
+        id: PayloadId,
+        /// Whether the sender has a copy.
+        has: bool,
+    },
+    /// Nothing keeps the sender from ending but the values that the head and others need of it.
+    HandedOver,
     // From anybody.
     /// The next message has these references, and this has led to it.
     Carries {
@@ -150,6 +160,20 @@ pub(crate) enum Control {
     Held {
         id: PayloadId,
         there: bool,
+    },
+    /// The sender is about to end: the head is to hold the values that the sender holds for the receiver.
+    MoveTies,
+    /// Which values does this one refer to? The first so many are known.
+    WhatRefers {
+        id: PayloadId,
+        from: u64,
+    },
+    /// It refers to what was carried, and to others that are to be asked for.
+    Refers {
+        id: PayloadId,
+        /// Whether the sender has the value.
+        there: bool,
+        more: bool,
     },
     /// What is sent on this channel is for this incarnation of this Work and of this type.
     Open {
@@ -210,6 +234,11 @@ impl Control {
             Self::Keep { .. } => "keep",
             Self::Discard { .. } => "discard",
             Self::Leave => "leave",
+            Self::Adopt { .. } => "adopt",
+            Self::HandedOver => "handed_over",
+            Self::MoveTies => "move_ties",
+            Self::WhatRefers { .. } => "what_refers",
+            Self::Refers { .. } => "refers",
             Self::MayLeave => "may_leave",
         }
     }

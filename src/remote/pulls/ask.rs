@@ -36,6 +36,9 @@ pub(in crate::remote) enum PullResponse {
         hash: Hex<32>,
         type_name: String,
         chunks: Bytes,
+        /// Whether it refers to other values; may be missing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        refers: bool,
     },
     WrongType {
         stored: String,
@@ -73,6 +76,14 @@ impl From<DialError> for NotGiven {
     }
 }
 
+/// What a source has said of the value that it gives.
+pub(in crate::remote) struct Given {
+    pub(in crate::remote) outline: Outline,
+    pub(in crate::remote) type_name: String,
+    /// Whether it refers to other values.
+    pub(in crate::remote) refers: bool,
+}
+
 /// A connection to ask a source on.
 pub(super) async fn dial(bridge: &Bridge, source: &Source) -> Result<Connection, NotGiven> {
     let endpoints = bridge.endpoints_of(source);
@@ -86,7 +97,7 @@ pub(in crate::remote) async fn ask(
     want: &Want,
     from: u64,
     outline: bool,
-) -> Result<(Outline, String), NotGiven> {
+) -> Result<Given, NotGiven> {
     let request = PullRequest { id: want.id, type_name: want.type_name.to_owned(), from, outline };
     let body = wire::encode(&request).map_err(|error| NotGiven::HasItNot(error.to_string()))?;
     connection.write_frame(&Frame::Request(&body)).await?;
@@ -98,18 +109,18 @@ pub(in crate::remote) async fn ask(
         None => return Err(NotGiven::Unreachable("it closed the connection".to_owned())),
     };
     match response {
-        PullResponse::Here { length, hash, type_name, chunks } => {
+        PullResponse::Here { length, hash, type_name, chunks, refers } => {
             if length != want.length || hash.0 != want.hash {
                 return Err(NotGiven::HasItNot("it has another value by this number".to_owned()));
             }
             // Whoever has the outline already does not ask for it again.
             if !outline {
-                return Ok((Outline::of(&[]), type_name));
+                return Ok(Given { outline: Outline::of(&[]), type_name, refers });
             }
             let outline = Outline::verified(length, hash.0, &chunks).ok_or_else(|| {
                 NotGiven::HasItNot("the hashes that it sent are not those of the value".to_owned())
             })?;
-            Ok((outline, type_name))
+            Ok(Given { outline, type_name, refers })
         }
         PullResponse::WrongType { stored } => Err(NotGiven::Never(FetchError::WrongType(stored))),
         PullResponse::Gone => Err(NotGiven::HasItNot("it has it no more".to_owned())),

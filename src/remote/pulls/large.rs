@@ -10,9 +10,10 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::super::bridge::Bridge;
 use super::super::references::Source;
-use super::ask::{NotGiven, ask, dial};
+use super::ask::{Given, NotGiven, ask, dial};
+use super::nested::nested;
 use super::sources::Sources;
-use crate::payload::{Chunks, FetchError, Opened, Waited, Want};
+use crate::payload::{Chunks, FetchError, Holds, Opened, Waited, Want};
 use crate::transport::Connection;
 
 /// Begins to pull a large value. All of it is done on the calling thread, and blocks.
@@ -30,13 +31,14 @@ pub(in crate::remote) fn open(
     let mut waited = waited;
     let opened = sources.until_given(async |bridge, source, want| {
         let mut connection = dial(bridge, source).await?;
-        let (outline, type_name) = ask(&mut connection, want, 0, true).await?;
-        Ok((Current { connection, source: source.id, at: 0 }, outline, type_name))
+        let Given { outline, type_name, refers } = ask(&mut connection, want, 0, true).await?;
+        let nested = if refers { nested(bridge, source, want.id).await? } else { Holds::default() };
+        Ok((Current { connection, source: source.id, at: 0 }, outline, type_name, nested))
     });
-    let (current, outline, type_name) = until_given_up(&runtime, &mut waited, opened)?;
+    let (current, outline, type_name, nested) = until_given_up(&runtime, &mut waited, opened)?;
     sources.progress();
     let chunks = Box::new(Pull { runtime, sources, waited, current: Some(current) });
-    Ok(Opened { outline, type_name, chunks })
+    Ok(Opened { outline, type_name, nested, chunks })
 }
 
 /// A large value on its way here.

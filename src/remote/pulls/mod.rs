@@ -5,11 +5,13 @@
 //!   them.
 //! - What breaks is resumed from where it was, at the same source or another; a source that has not got the value, or sends
 //!   something else, is asked no more.
+//! - A value is here no sooner than the values that it refers to are held for this process.
 //! - A pull that nobody waits for any more ends.
 //! - Few large values are served at once, the others in the order in which they were asked for.
 
 mod ask;
 mod large;
+mod nested;
 mod serve;
 mod small;
 mod sources;
@@ -19,4 +21,5 @@ pub(super) use self::ask::ask;
 #[cfg(fuzzing)]
 pub(super) use self::ask::{PullRequest, PullResponse};
 pub(super) use self::large::open;
+pub(super) use self::nested::{NestedQuestions, tell_nested};
 pub(super) use self::small::{Idle, small};

@@ -94,5 +94,6 @@ fn respond(request: &PullRequest, kept: Option<&Kept>) -> PullResponse {
         hash: Hex(outline.hash()),
         type_name: kept.type_name.as_ref().to_owned(),
         chunks,
+        refers: !kept.nested.is_empty(),
     }
 }

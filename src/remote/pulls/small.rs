@@ -13,9 +13,10 @@ use bytes::Bytes;
 
 use super::super::bridge::Bridge;
 use super::super::references::Source;
-use super::ask::{NotGiven, ask, dial};
+use super::ask::{Given, NotGiven, ask, dial};
+use super::nested::nested;
 use super::sources::Sources;
-use crate::payload::{FetchError, Outline, SMALL, Want};
+use crate::payload::{FetchError, Holds, Outline, SMALL, Small, Want};
 use crate::transport::Connection;
 
 /// Idle connections that are kept to one process.
@@ -116,7 +117,7 @@ pub(in crate::remote) async fn small(
     bridge: Arc<Bridge>,
     sources: Vec<Source>,
     want: Want,
-) -> Result<(Bytes, String), FetchError> {
+) -> Result<Small, FetchError> {
     let home = bridge.clone();
     let pull = async move {
         let mut sources = Sources::new(bridge, sources, want);
@@ -136,7 +137,7 @@ pub(in crate::remote) async fn small(
     receive.await.unwrap_or(Err(FetchError::Cancelled))
 }
 
-async fn small_from(bridge: &Arc<Bridge>, source: &Source, want: &Want) -> Result<(Bytes, String), NotGiven> {
+async fn small_from(bridge: &Arc<Bridge>, source: &Source, want: &Want) -> Result<Small, NotGiven> {
     loop {
         let kept = bridge.idle().take(source.id);
         let was_kept = kept.is_some();
@@ -145,18 +146,19 @@ async fn small_from(bridge: &Arc<Bridge>, source: &Source, want: &Want) -> Resul
             None => dial(bridge, source).await?,
         };
         let pulled = async {
-            let (_, type_name) = ask(&mut connection, want, 0, true).await?;
+            let Given { type_name, refers, .. } = ask(&mut connection, want, 0, true).await?;
             let mut bytes = vec![0; want.length.min(SMALL) as usize];
             connection.read_bytes(&mut bytes).await?;
             if Outline::of(&bytes).hash() != want.hash {
                 return Err(NotGiven::HasItNot("it has sent other bytes than were put in".to_owned()));
             }
-            Ok((Bytes::from(bytes), type_name))
+            Ok((Bytes::from(bytes), type_name, refers))
         };
         match pulled.await {
-            Ok(pulled) => {
+            Ok((bytes, type_name, refers)) => {
                 keep(bridge, source.id, connection);
-                return Ok(pulled);
+                let nested = if refers { nested(bridge, source, want.id).await? } else { Holds::default() };
+                return Ok(Small { bytes, type_name, nested });
             }
             // It was closed there meanwhile.
             Err(NotGiven::Unreachable(_)) if was_kept => {}

@@ -1,6 +1,7 @@
 //! Large values between processes and machines.
 
 pub(crate) mod breaks;
+pub(crate) mod departures;
 pub(crate) mod lives;
 pub(crate) mod office;
 pub(crate) mod reads;

@@ -28,6 +28,15 @@ pub(crate) enum Errand {
         copies: usize,
     },
     Table(u32),
+    /// Make so many values, each of which refers to the one before, and keep the last.
+    Nest {
+        depth: usize,
+        length: usize,
+    },
+    /// Read a value and all that it refers to.
+    Unnest(Payload<Nested>),
+    /// Have another clerk keep a new value in its pocket, and let go of it.
+    Pass(WorkAddr<Clerk>),
     Read(Vec<Bytes>),
     ReadTable(Table),
     ReadAs(Payload<Vec<f32>>),
@@ -45,12 +54,23 @@ pub(crate) enum Errand {
     Watch(Bytes),
 }
 
+/// A value that refers to values.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Nested {
+    content: Bytes,
+    next: Option<Payload<Nested>>,
+}
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Clerk {
     pub(crate) process: u32,
     pub(crate) made: Vec<Bytes>,
     pub(crate) table: Option<Table>,
+    pub(crate) nested: Option<Payload<Nested>>,
     kept: Option<Bytes>,
+    /// No part of the state, so that only this process knows of it.
+    #[serde(skip)]
+    pocket: Option<Bytes>,
     /// Of the values that were read: lengths, and sums of their bytes.
     pub(crate) read: Vec<(usize, u64)>,
     pub(crate) address: usize,
@@ -93,6 +113,26 @@ impl Work for Clerk {
                 let table = (0..rows).map(|row| (row, vec![row.to_string(); (row % 5) as usize])).collect();
                 self.table = Some(cx.payload(table)?);
             }
+            Errand::Nest { depth, length } => {
+                let mut next = None;
+                for n in 0..depth {
+                    let content = cx.payload(value(length, n as u8))?;
+                    next = Some(cx.payload(Nested { content, next })?);
+                }
+                self.nested = next;
+            }
+            Errand::Unnest(first) => {
+                let mut next = Some(first);
+                while let Some(payload) = next {
+                    let nested = payload.value().await?;
+                    self.read.push(summary(&nested.content.value().await?));
+                    next = nested.next.clone();
+                }
+            }
+            Errand::Pass(other) => {
+                let payload = cx.payload(value(300_000, 9))?;
+                other.ask(Pocket(payload)).await?;
+            }
             Errand::Read(payloads) => {
                 for payload in payloads {
                     let value = payload.value().await?;
@@ -127,6 +167,7 @@ impl Work for Clerk {
             Errand::Forget => {
                 self.made.clear();
                 self.table = None;
+                self.nested = None;
                 self.kept = None;
             }
             Errand::GiveUp(payload) => {
@@ -161,7 +202,13 @@ impl Work for Clerk {
     }
 
     fn messages(messages: &mut Messages<Self>) {
-        messages.accept::<Take>().accept::<Return>().accept::<Look>();
+        messages
+            .accept::<Take>()
+            .accept::<Return>()
+            .accept::<Look>()
+            .accept::<Pocket>()
+            .accept::<Empty>()
+            .accept::<Poke>();
     }
 }
 
@@ -187,6 +234,45 @@ impl Handle<Return> for Clerk {
         let kept = self.kept.take();
         cx.publish(self);
         kept
+    }
+}
+
+/// Has a clerk keep a value that it does not read.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Pocket(Bytes);
+
+impl Handle<Pocket> for Clerk {
+    type Reply = ();
+
+    async fn handle(&mut self, Pocket(payload): Pocket, _: &mut WorkContext<Self>) {
+        self.pocket = Some(payload);
+    }
+}
+
+/// Has a clerk read what is in its pocket.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Empty;
+
+impl Handle<Empty> for Clerk {
+    type Reply = std::result::Result<(usize, u64), String>;
+
+    async fn handle(&mut self, _: Empty, _: &mut WorkContext<Self>) -> Self::Reply {
+        let payload = self.pocket.take().ok_or("there is nothing in it")?;
+        let value = payload.value().await.map_err(|error| error.to_string())?;
+        Ok(summary(&value))
+    }
+}
+
+/// Has a clerk change its state, so that its Flow reacts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Poke;
+
+impl Handle<Poke> for Clerk {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Poke, cx: &mut WorkContext<Self>) {
+        self.received += 1;
+        cx.publish(self);
     }
 }
 
@@ -288,6 +374,11 @@ impl Open {
             assert!(began.elapsed().as_secs() < 60, "{payloads:?}");
             std::thread::park_timeout(std::time::Duration::from_millis(5));
         }
+    }
+
+    /// Has the Flow react once more; `c` is in the head's process.
+    pub(crate) fn poke(&self) {
+        self.app.block_on(self.app.work::<Clerk>("c").ask(Poke)).expect("it answers");
     }
 
     /// Waits until the payloads of a clerk's process take so much.

@@ -1,0 +1,247 @@
+//! The values of a process that ends in good order.
+//!
+//! # Guarantees
+//! - A node that leaves, and the process of a Work that is over, end once every value that something else in the App refers
+//!   to is kept by a process that stays: as a reference in a state, an input, a message, a variable or another value. That is
+//!   bounded by the grace period. A value that could not be moved in time is named in an error of the head's log and in the
+//!   error of whoever reads it, with the reason.
+//! - A value is moved only where it would be lost: not if nothing refers to it any more, nor if a process that stays has a copy.
+//! - It is streamed to the head, into memory where the budget has room for it, else to disk.
+//! - While the App itself ends nothing is moved: these processes stay until the Works of the App have ended.
+//!
+//! # The course
+//! 1. The head says `MayLeave` once no Work runs there and all messages that no handler had begun are back. From then on a
+//!    copy there counts for nothing.
+//! 2. The process says `MoveTies` to each other node that it has a session with. Such a node has the head *adopt* each value
+//!    that it holds by that process, and releases the process when the head says that the value stays.
+//! 3. The process says `HandedOver` when nothing is pinned for other nodes any more. The head adopts all other values that it
+//!    knows of and that would be lost, until there is none: a value that was moved may refer to others.
+//! 4. The head says `End`.
+//!
+//! Everything that the process had said before is taken in by then, since all of it goes over the same sessions. Which value
+//! has to be moved is decided by [`fate`], on which a test tries random departures.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{StreamExt, stream};
+use tokio::time::timeout;
+
+use super::bridge::Bridge;
+use super::head::Head;
+use super::link::Link;
+use super::protocol::Control;
+use super::references::{distant, tie_copy};
+use crate::payload::{self, FetchError, Hold, Holds, PayloadId, Want};
+
+/// Values that are moved at the same time.
+const AT_ONCE: usize = 8;
+
+/// How often a move is given up if nothing refers to the value any more.
+const WANTED: Duration = Duration::from_millis(100);
+
+/// Whether a process that has a value will have it in future.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Presence {
+    Stays,
+    Leaves,
+    Gone,
+}
+
+/// What has to be done about a value that is referred to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// A process that stays has it.
+    Kept,
+    /// Only processes that leave have it.
+    Moves,
+    Lost,
+}
+
+/// The fate of a value of which these processes have copies, besides the head if it is `here`.
+pub(super) fn fate(here: bool, holders: impl IntoIterator<Item = Presence>) -> Fate {
+    if here {
+        return Fate::Kept;
+    }
+    let mut fate = Fate::Lost;
+    for holder in holders {
+        match holder {
+            Presence::Stays => return Fate::Kept,
+            Presence::Leaves => fate = Fate::Moves,
+            Presence::Gone => {}
+        }
+    }
+    fate
+}
+
+impl Head {
+    fn fate_of(&self, hold: &Hold) -> Fate {
+        fate(hold.entry().is_here(), self.holders_of(hold).into_iter().map(|node| self.presence(node)))
+    }
+
+    /// Moves a value here unless a process that stays has it.
+    async fn adopt(&self, id: PayloadId) -> Result<(), String> {
+        let Some(hold) = payload::find(id) else { return Ok(()) };
+        match self.fate_of(&hold) {
+            Fate::Kept => {}
+            Fate::Moves => move_here(&hold).await?,
+            Fate::Lost => return Err("no process that can be reached has it".to_owned()),
+        }
+        self.settle(&hold);
+        Ok(())
+    }
+
+    /// Lets go of the processes that kept a value for the head where that, or a copy, keeps it now.
+    fn settle(&self, hold: &Hold) {
+        if hold.entry().is_here() {
+            hold.entry().set_owned_here();
+        }
+        let owner = distant(hold, |distant| distant.owner.id);
+        if owner.is_none_or(|owner| self.presence(owner) != Presence::Stays) {
+            hold.untie_all_but(&[]);
+        }
+    }
+
+    /// A node holds a value by a process that is about to end.
+    pub(super) fn adopt_for(self: &Arc<Self>, link: &Arc<Link>, id: PayloadId, has: bool, carried: Holds) {
+        if has {
+            self.copied(link, id, None);
+        }
+        let (head, link) = (self.clone(), link.clone());
+        self.bridge.spawn(move || async move {
+            let grace = head.bridge.settings().grace;
+            let adopted = timeout(grace, head.adopt(id)).await.unwrap_or_else(|_| Err(too_slow(grace)));
+            let hold = payload::find(id);
+            match (&hold, adopted) {
+                (Some(hold), Ok(())) => link.pins().add(hold),
+                (Some(hold), Err(why)) => head.not_moved(hold, &why),
+                (None, _) => {}
+            }
+            let there = hold.is_some_and(|hold| link.pins().has(hold.id()));
+            link.reply(&Control::Held { id, there });
+            drop(carried);
+        });
+    }
+
+    /// The values that would be lost with this process.
+    fn only_at(&self, node: u64) -> Vec<PayloadId> {
+        let mut found = Vec::new();
+        for hold in payload::all() {
+            let holders = self.holders_of(&hold);
+            if !holders.contains(&node) {
+                continue;
+            }
+            match fate(hold.entry().is_here(), holders.into_iter().map(|node| self.presence(node))) {
+                Fate::Moves => found.push(hold.id()),
+                Fate::Kept | Fate::Lost => self.settle(&hold),
+            }
+        }
+        found
+    }
+
+    /// Moves all that would be lost with this process, and has it end.
+    pub(super) async fn take_over(self: &Arc<Self>, link: &Arc<Link>) {
+        let node = link.peer().id;
+        let mut failed: BTreeMap<[u8; 16], String> = BTreeMap::new();
+        let moving = async {
+            loop {
+                let mut left = self.only_at(node);
+                left.retain(|id| !failed.contains_key(&id.0));
+                if left.is_empty() || self.is_stopping() {
+                    return;
+                }
+                let moves = stream::iter(left).map(|id| async move { (id, self.adopt(id).await) });
+                let mut moves = std::pin::pin!(moves.buffer_unordered(AT_ONCE));
+                while let Some((id, moved)) = moves.next().await {
+                    if let Err(why) = moved {
+                        failed.insert(id.0, why);
+                    }
+                }
+            }
+        };
+        let grace = self.bridge.settings().grace;
+        let is_late = timeout(grace, moving).await.is_err();
+        for id in self.only_at(node) {
+            let why = failed.remove(&id.0).or_else(|| is_late.then(|| too_slow(grace)));
+            if let (Some(why), Some(hold)) = (why, payload::find(id)) {
+                self.not_moved(&hold, &why);
+            }
+        }
+        link.control(&Control::End { why: "nothing in the App needs it any more".to_owned() });
+    }
+}
+
+fn too_slow(grace: Duration) -> String {
+    format!("that took longer than the grace period of {grace:?}")
+}
+
+/// Pulls a value to this process, until nothing refers to it any more.
+async fn move_here(hold: &Arc<Hold>) -> Result<(), String> {
+    let id = hold.id();
+    let content = hold.entry().content_id().ok_or("its hash is not known")?;
+    let what = format!("payload {id}");
+    let want = Want { id, hash: content.hash.0, length: content.length, type_name: "", what };
+    let load = async {
+        loop {
+            match hold.entry().load_somewhere(want.clone()).await {
+                // Somebody else has waited for it as something that it is not.
+                Err(FetchError::WrongType(_)) if !hold.entry().is_here() => tokio::task::yield_now().await,
+                loaded => return loaded,
+            }
+        }
+    };
+    let unwanted = async {
+        while Arc::strong_count(hold) > 1 {
+            tokio::time::sleep(WANTED).await;
+        }
+    };
+    tokio::select! {
+        loaded = load => loaded.map_err(|error| error.to_string()),
+        () = unwanted => Ok(()),
+    }
+}
+
+impl Bridge {
+    /// A peer is about to end: the head is to hold what that holds for this process.
+    pub(super) fn move_ties(&self, link: &Link) {
+        link.set_leaving();
+        for hold in payload::all() {
+            self.move_tie(link, &hold);
+        }
+    }
+
+    pub(super) fn move_tie(&self, link: &Link, hold: &Arc<Hold>) {
+        let Ok(site) = self.site() else { return };
+        // The head moves values of its own accord.
+        let Some(head) = site.head().filter(|_| hold.is_tied(link.number())) else { return };
+        if hold.is_tied(head.number()) {
+            return hold.untie(link.number());
+        }
+        let owner = distant(hold, |distant| distant.owner.id).filter(|owner| *owner != link.peer().id);
+        if owner.is_some() && !self.sessions_with([owner, None]).is_empty() {
+            // The owner is about to say that it holds the value.
+            return;
+        }
+        let has = hold.entry().is_here();
+        if has {
+            tie_copy(head, hold);
+        }
+        let carried = std::iter::once(hold.clone()).collect();
+        head.control_with(&carried, &Control::Adopt { id: hold.id(), has });
+    }
+
+    /// Has other nodes let go of this process, which is about to end, and waits until they have.
+    pub(super) async fn release_peers(&self) {
+        self.set_leaving();
+        for link in self.peers() {
+            link.control(&Control::MoveTies);
+        }
+        while let Some(link) = self.peers().into_iter().find(|link| !link.pins().is_empty()) {
+            link.pins().released().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
