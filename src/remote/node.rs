@@ -97,12 +97,14 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         let vitals = spawn_local(agent.clone().send_vitals());
         let pursue = bridge.clone().pursue(head.clone(), vec![endpoint], hello, Some((connection, received)));
         let mut pursue = spawn_local(pursue);
+        let mut is_done = false;
         let (why, left) = tokio::select! {
             why = &mut pursue => (why.unwrap_or_else(|error| error.to_string()), false),
             // The Work of this process is over.
             () = agent.may_leave.notified(), if is_process => {
                 let until = Instant::now() + grace;
                 hand_over_values(&agent, &bridge, &head, &mut pursue, until).await;
+                is_done = true;
                 ("its Work is over".to_owned(), false)
             }
             () = leave.notified() => {
@@ -133,6 +135,9 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
             return Ok(Farewell::Left);
         }
         if let Some(why) = agent.why_over() {
+            return Ok(Farewell::Over(why));
+        }
+        if is_done {
             return Ok(Farewell::Over(why));
         }
         if is_process {
