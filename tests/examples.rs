@@ -312,6 +312,22 @@ fn schedule() {
     tells("schedule", &["report 1", "report 2", "report 3"]);
 }
 
+/// A `TZ` that is unknown is no UTC: a schedule by local time fails with the remedy.
+#[test]
+fn schedule_with_an_unknown_tz_fails() {
+    let output = Command::new(path_of("schedule"))
+        .args(["--open-ui=false", "--port", "0"])
+        .env("TZ", "Europe/Berln")
+        .output()
+        .expect("the example runs");
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    for part in ["`TZ` is `Europe/Berln`, which is no time zone", "did you mean `Europe/Berlin`?", "unset it"]
+    {
+        assert!(err.contains(part), "{part:?} is not in {err}");
+    }
+}
+
 #[test]
 fn supervision() {
     tells(

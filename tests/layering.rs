@@ -32,7 +32,7 @@ const FLOORS: [(&str, u32); 20] = [
 ];
 
 /// Names that only these modules may use, each by itself or as the beginning of a path.
-const ONLY: [(&str, &[&str]); 15] = [
+const ONLY: [(&str, &[&str]); 16] = [
     ("object_store", &["drive"]),
     ("rmp_serde", &["wire"]),
     ("tokio_rustls", &["transport"]),
@@ -41,6 +41,7 @@ const ONLY: [(&str, &[&str]); 15] = [
     ("clap", &["cli"]),
     ("env_logger", &["cli"]),
     ("croner", &["flow"]),
+    ("jiff", &["flow"]),
     ("ureq", &["cli", "trace"]),
     ("opentelemetry", &["trace"]),
     ("opentelemetry_http", &["trace"]),

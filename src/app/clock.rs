@@ -1,8 +1,11 @@
-//! The driver's clocks.
+//! The driver's clocks, and what tells it that the wall clock was set.
 
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use chrono::{DateTime, Local};
+use futures::StreamExt;
+use futures::stream::{self, LocalBoxStream};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::flow::Moment;
@@ -10,35 +13,165 @@ use crate::flow::Moment;
 /// A deadline at or after this is never: a hundred years.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
+/// A wait for a time of the wall clock is interrupted so often to look at that clock and at the time zone again. Nothing
+/// tells of a new time zone, and not every system tells that its clock was set.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
 pub(super) struct Clock {
     start: Instant,
-    wall_start: SystemTime,
-    /// Whether the wall clock is that of the runtime, which a test may have paused.
-    paused: bool,
+    wall: Wall,
+}
+
+enum Wall {
+    System,
+    /// As old as the runtime's clock, which a test may have paused.
+    Runtime(SystemTime),
+    Test(WallClock),
 }
 
 impl Clock {
-    pub(super) fn new(paused: bool) -> Self {
-        Self { start: Instant::now(), wall_start: SystemTime::now(), paused }
+    pub(super) fn new(paused: bool, wall: Option<WallClock>) -> Self {
+        let wall = match wall {
+            Some(clock) => Wall::Test(clock),
+            None if paused => Wall::Runtime(SystemTime::now()),
+            None => Wall::System,
+        };
+        Self { start: Instant::now(), wall }
     }
 
     pub(super) fn now(&self) -> Moment {
         let at = self.start.elapsed();
-        let wall = self.wall_start.checked_add(at).filter(|_| self.paused).unwrap_or_else(SystemTime::now);
-        Moment { at, wall }
+        let wall = match &self.wall {
+            Wall::System => None,
+            Wall::Runtime(start) => start.checked_add(at),
+            Wall::Test(clock) => clock.after(at),
+        };
+        Moment { at, wall: wall.unwrap_or_else(SystemTime::now) }
     }
 
     /// The instant at which a deadline comes, or `None` when that is never.
     pub(super) fn instant(&self, at: Duration) -> Option<Instant> {
         if at < NEVER { self.start.checked_add(at) } else { None }
     }
+
+    /// When to look whether the wall clock shows `time`, on the clock for deadlines.
+    pub(super) fn look_at(&self, time: SystemTime, now: Moment) -> Duration {
+        let wait = time.duration_since(now.wall).unwrap_or_default();
+        let wait = if matches!(self.wall, Wall::System) { wait.min(LOOK_AGAIN) } else { wait };
+        now.at.saturating_add(wait)
+    }
 }
 
-pub(super) fn local(now: Moment) -> DateTime<Local> {
-    now.wall.into()
+/// Tells when the wall clock was set, once it has begun.
+#[derive(Default)]
+pub(super) struct ClockWatch {
+    begun: bool,
+    changes: Option<LocalBoxStream<'static, ()>>,
 }
 
-/// When `time` will be, on the clock for deadlines.
-pub(super) fn deadline_at(time: DateTime<Local>, now: Moment) -> Duration {
-    now.at.saturating_add((time - local(now)).to_std().unwrap_or_default())
+impl ClockWatch {
+    pub(super) fn begin(&mut self, clock: &Clock) {
+        if std::mem::replace(&mut self.begun, true) {
+            return;
+        }
+        self.changes = match &clock.wall {
+            Wall::System => system_changes(),
+            Wall::Runtime(_) => None,
+            Wall::Test(clock) => Some(clock.changes()),
+        };
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(changes) = &mut self.changes else { return Poll::Pending };
+        match changes.poll_next_unpin(cx) {
+            Poll::Ready(Some(())) => Poll::Ready(()),
+            Poll::Ready(None) => {
+                self.changes = None;
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// Yields when somebody sets the clock of the system or when the machine wakes up; `None` where the system does not say.
+#[cfg(target_os = "linux")]
+fn system_changes() -> Option<LocalBoxStream<'static, ()>> {
+    use rustix::io::Errno;
+    use rustix::time::{
+        Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+        timerfd_settime,
+    };
+    use tokio::io::Interest;
+    use tokio::io::unix::AsyncFd;
+
+    let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+    let timer = timerfd_create(TimerfdClockId::Realtime, flags).ok()?;
+    // It never expires; it is there to be cancelled.
+    let never = Timespec { tv_sec: i64::MAX, tv_nsec: 0 };
+    let never = Itimerspec { it_interval: Timespec::default(), it_value: never };
+    let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
+    timerfd_settime(&timer, flags, &never).ok()?;
+    #[allow(
+        deprecated,
+        reason = "its successor is unsafe; the descriptor is owned here and nothing replaces it"
+    )]
+    let timer = AsyncFd::with_interest(timer, Interest::READABLE).ok()?;
+    let changes = stream::unfold(timer, |timer| async move {
+        loop {
+            let mut ready = timer.readable().await.ok()?;
+            let read = rustix::io::read(&timer, &mut [0; 8]);
+            ready.clear_ready();
+            match read {
+                Err(Errno::CANCELED) => break,
+                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => return None,
+            }
+        }
+        Some(((), timer))
+    });
+    Some(changes.boxed_local())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn system_changes() -> Option<LocalBoxStream<'static, ()>> {
+    None
+}
+
+/// A wall clock for an App under test: it begins at a date of the test's choice, goes as fast as the clock of the App's
+/// runtime, and can be set. Clones are the same clock.
+#[derive(Debug, Clone)]
+pub struct WallClock {
+    /// What it shows when the App starts, unless it is set later.
+    start: watch::Sender<SystemTime>,
+}
+
+impl WallClock {
+    /// A clock that shows `time` when the App starts.
+    pub fn starting_at(time: SystemTime) -> Self {
+        Self { start: watch::Sender::new(time) }
+    }
+
+    /// Sets the clock forward, as a person or a time server does; a `step` beyond what a clock can show does nothing.
+    pub fn set_forward(&self, step: Duration) {
+        self.start.send_modify(|start| *start = start.checked_add(step).unwrap_or(*start));
+    }
+
+    /// Sets the clock back; a `step` beyond what a clock can show does nothing.
+    pub fn set_back(&self, step: Duration) {
+        self.start.send_modify(|start| *start = start.checked_sub(step).unwrap_or(*start));
+    }
+
+    /// What it shows when the App has run for `at`.
+    fn after(&self, at: Duration) -> Option<SystemTime> {
+        self.start.borrow().checked_add(at)
+    }
+
+    fn changes(&self) -> LocalBoxStream<'static, ()> {
+        let changes = stream::unfold(self.start.subscribe(), |mut start| async move {
+            start.changed().await.ok()?;
+            Some(((), start))
+        });
+        changes.boxed_local()
+    }
 }

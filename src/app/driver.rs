@@ -19,7 +19,7 @@ use futures::stream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Sleep;
 
-use super::clock::{Clock, deadline_at, local};
+use super::clock::{Clock, ClockWatch};
 use super::config::Config;
 use super::control::{AppStage, Exit};
 use super::error::AppError;
@@ -62,6 +62,8 @@ pub(crate) struct Driver {
     /// The one timer; gone once its deadline was noticed. Whether it has elapsed does not say that.
     sleep: Rc<RefCell<Option<Pin<Box<Sleep>>>>>,
     pub(super) watchdog: Watchdog,
+    /// Says when the wall clock was set; there from the first schedule on.
+    clock_watch: Rc<RefCell<ClockWatch>>,
     pub(super) stage: AppStage,
     pub(super) shutdown: Option<Shutdown>,
     pub(super) on_failure: Option<OnFailure>,
@@ -83,6 +85,7 @@ pub(crate) struct Driver {
 enum Wake {
     News(Vec<WorkId>),
     Deadline,
+    ClockSet,
 }
 
 impl Driver {
@@ -93,7 +96,7 @@ impl Driver {
         config: Config,
         hosts: Hosts,
         watchdog: Watchdog,
-        paused: bool,
+        clock: Clock,
         exit: oneshot::Sender<Exit>,
     ) -> Result<Self, AppError> {
         let mut driver = Self {
@@ -101,7 +104,7 @@ impl Driver {
             tree: Tree::new(app),
             config,
             hosts,
-            clock: Clock::new(paused),
+            clock,
             timers: Timers::default(),
             doorbell: Arc::default(),
             dirty: BTreeSet::new(),
@@ -109,6 +112,7 @@ impl Driver {
             unplaced: BTreeSet::new(),
             sleep: Rc::default(),
             watchdog,
+            clock_watch: Rc::default(),
             stage: AppStage::Starting,
             shutdown: None,
             on_failure: None,
@@ -302,11 +306,24 @@ impl Driver {
         self.settle();
     }
 
+    /// Looks again at what was to be at a time of the wall clock, which was set.
+    fn on_clock_set(&mut self) {
+        let now = self.clock.now();
+        let with_schedules = self
+            .tree
+            .flows
+            .iter()
+            .filter(|(_, flow)| flow.cx.as_ref().is_some_and(|cx| !cx.schedules.is_empty()));
+        let with_schedules: Vec<_> = with_schedules.map(|(id, _)| *id).collect();
+        with_schedules.into_iter().for_each(|id| self.flow_deadline(id, now));
+        self.settle();
+    }
+
     fn flow_deadline(&mut self, id: FlowId, now: Moment) {
         let Some(entry) = self.tree.flows.get_mut(&id) else { return };
         let restart = matches!(entry.life, FlowLife::Waiting { until } if until <= now.at);
         let asked = entry.wake_at.take_if(|at| *at <= now.at).is_some();
-        let scheduled = entry.cx.as_mut().is_some_and(|cx| cx.schedules.wake(local(now)));
+        let scheduled = entry.cx.as_mut().is_some_and(|cx| cx.schedules.wake(now));
         if restart {
             self.flow_restarted(id);
         }
@@ -422,7 +439,11 @@ impl Driver {
             FlowLife::Waiting { until } => Some(until),
             FlowLife::Up | FlowLife::Failed => None,
         };
-        let deadlines = [entry.wake_at, scheduled.map(|time| deadline_at(time, now)), restart];
+        if scheduled.is_some() {
+            self.clock_watch.borrow_mut().begin(&self.clock);
+        }
+        let scheduled = scheduled.map(|time| self.clock.look_at(time, now));
+        let deadlines = [entry.wake_at, scheduled, restart];
         self.timers.set(Timer::Flow(id), deadlines.into_iter().flatten().min());
     }
 
@@ -461,6 +482,7 @@ impl Actor for Driver {
     fn started(&mut self, ctx: &mut Self::Context) {
         let doorbell = self.doorbell.clone();
         let sleep = self.sleep.clone();
+        let clock_watch = self.clock_watch.clone();
         ctx.add_stream(stream::poll_fn(move |cx| {
             if let Poll::Ready(rung) = doorbell.poll(cx) {
                 return Poll::Ready(Some(Wake::News(rung)));
@@ -470,7 +492,7 @@ impl Actor for Driver {
                 *sleep = None;
                 return Poll::Ready(Some(Wake::Deadline));
             }
-            Poll::Pending
+            clock_watch.borrow_mut().poll(cx).map(|()| Some(Wake::ClockSet))
         }));
     }
 }
@@ -480,6 +502,7 @@ impl StreamHandler<Wake> for Driver {
         match wake {
             Wake::News(rung) => self.on_news(rung),
             Wake::Deadline => self.on_deadline(),
+            Wake::ClockSet => self.on_clock_set(),
         }
     }
 }

@@ -14,6 +14,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
+use super::clock::{Clock, WallClock};
 use super::config::Config;
 use super::control::{Control, Exit};
 use super::driver::{Driver, OnFailure};
@@ -62,6 +63,7 @@ pub struct App {
     pub(crate) serve: bool,
     pub(crate) on_failure: Option<OnFailure>,
     runtime: Option<Box<dyn FnOnce() -> tokio::runtime::Runtime + Send>>,
+    wall_clock: Option<WallClock>,
     /// What floors above keep here until the App runs.
     pub(crate) extensions: Vec<Box<dyn Any + Send>>,
     pub(super) kinds: fn(&mut Kinds),
@@ -85,6 +87,7 @@ impl App {
             serve: false,
             on_failure: None,
             runtime: None,
+            wall_clock: None,
             extensions: Vec::new(),
             kinds: R::kinds,
             name: std::any::type_name::<R>(),
@@ -160,6 +163,12 @@ impl App {
         self
     }
 
+    /// Uses this wall clock for schedules and for the times that the App shows, so that a test chooses the date.
+    pub fn wall_clock(mut self, clock: WallClock) -> Self {
+        self.wall_clock = Some(clock);
+        self
+    }
+
     /// Makes the tree and finds it in order, on a new thread; nothing runs before [`Launched::begin`].
     pub(crate) async fn launch(self) -> Result<Launched, AppError> {
         let (name, version) = (self.name, self.version.clone());
@@ -203,7 +212,7 @@ impl App {
             Ok(remote) => (!paused).then_some(remote),
             Err(error) => return drop(ready.send(Err(error.into()))),
         };
-        let Self { make, config, on_failure, runtime, .. } = self;
+        let Self { make, config, on_failure, runtime, wall_clock, .. } = self;
         let local = if paused { LocalHost::inline() } else { LocalHost::new(config.pool_size()) };
         let hosts = Hosts::new(app, local, remote);
         let shared = hosts.head();
@@ -217,7 +226,8 @@ impl App {
             let driver = catch_unwind(AssertUnwindSafe(make))
                 .map_err(|panic| AppError::Constructor(panic_message(&*panic)))
                 .and_then(|RootFlow(root)| {
-                    Driver::new(app, root, config, hosts, watchdog.clone(), paused, driver_exit)
+                    let clock = Clock::new(paused, wall_clock);
+                    Driver::new(app, root, config, hosts, watchdog.clone(), clock, driver_exit)
                 });
             let mut driver = match driver {
                 Ok(driver) => driver,

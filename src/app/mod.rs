@@ -31,6 +31,7 @@ mod watchdog;
 
 pub(crate) use self::actions::{Action, NotDone};
 pub(crate) use self::ask::{NoAnswer, message_names, short_name};
+pub use self::clock::WallClock;
 pub use self::config::Config;
 pub use self::control::{AppStage, AppStatus, Control, Exit, WorkStatus};
 pub use self::error::AppError;

@@ -29,7 +29,7 @@ impl Driver {
         let Some(mut cx) = entry.cx.take() else { return };
         let path = entry.link.path.clone();
         let span = Span::start(What::React, path.as_str(), &std::mem::take(&mut entry.causes));
-        cx.begin(now.wall);
+        cx.begin(now);
         enter(id, path.clone(), now);
         let began = Instant::now();
         let result =

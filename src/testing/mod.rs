@@ -48,6 +48,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
+pub use crate::app::WallClock;
 use crate::app::{App, AppError, AppHandle, AppStatus, Control, Exit, Root, WorkStatus};
 use crate::state::Value;
 use crate::work::{Stage, Work, WorkAddr};

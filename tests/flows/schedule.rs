@@ -1,6 +1,9 @@
 //! Cron schedules, under a clock that jumps from one deadline to the next.
 
+use std::time::SystemTime;
+
 use flowright::prelude::*;
+use flowright::testing::{TestApp, WallClock};
 use tokio::time::Instant;
 
 use crate::support::*;
@@ -128,4 +131,153 @@ fn an_expression_that_is_no_schedule_fails_the_flow_and_says_how_to_write_one() 
         &message,
         &["flow `below`", "`every now and then` is no schedule", "6 with seconds", "hourly"],
     );
+}
+
+/// An App whose clocks begin at a date, in seconds since 1970.
+fn paused_at(second: u64, make: impl FnOnce(WallClock) -> Night + Send + 'static) -> TestApp {
+    let clock = WallClock::starting_at(SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+    let runtime =
+        || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let app = App::new({
+        let clock = clock.clone();
+        move || make(clock)
+    });
+    TestApp::start_app(app.runtime(runtime).wall_clock(clock))
+}
+
+/// Schedules in Berlin, and a clock that is set by some seconds when the App has run for some seconds.
+#[derive(Serialize, Children)]
+struct Night {
+    /// When the schedules were true, in seconds since the start.
+    ten_minutes: Times,
+    at_half_past_two: Times,
+    each_second: u32,
+    hours: u64,
+    steps: Vec<(u64, i64)>,
+    #[serde(skip)]
+    clock: WallClock,
+    #[serde(skip)]
+    start: Option<Instant>,
+}
+
+impl Night {
+    fn of(hours: u64, steps: &[(u64, i64)], clock: WallClock) -> Self {
+        let steps = steps.to_vec();
+        Self {
+            ten_minutes: vec![],
+            at_half_past_two: vec![],
+            each_second: 0,
+            hours,
+            steps,
+            clock,
+            start: None,
+        }
+    }
+}
+
+impl Flow for Night {
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        // Deadlines are rounded up to whole milliseconds.
+        let now = (elapsed(&mut self.start) + 500) / 1000;
+        if cx.schedule_in("Europe/Berlin", "*/10 * * * *") {
+            self.ten_minutes.push(now);
+        }
+        if cx.schedule_in("Europe/Berlin", "30 2 * * *") {
+            self.at_half_past_two.push(now);
+        }
+        if cx.schedule_in("Europe/Berlin", "* * * * * *") {
+            self.each_second += 1;
+        }
+        if let Some((_, by)) = self.steps.pop_if(|(at, _)| *at <= now) {
+            match by {
+                0.. => self.clock.set_forward(Duration::from_secs(by.unsigned_abs())),
+                _ => self.clock.set_back(Duration::from_secs(by.unsigned_abs())),
+            }
+        }
+        let end = self.hours * 3600;
+        if now >= end {
+            cx.stop("the night is over");
+        }
+        cx.wake_in(Duration::from_secs(end - now.min(end)));
+        Ok(())
+    }
+}
+
+fn night(second: u64, hours: u64, steps: &'static [(u64, i64)]) -> (Times, Times, u64) {
+    let app = paused_at(second, move |clock| Night::of(hours, steps, clock)).limit(Duration::from_secs(300));
+    let exit = app.wait_for_exit();
+    exit.result.unwrap();
+    let times = |path: &str| exit.state.get(path).unwrap().decode().unwrap();
+    let seconds = exit.state.get("each_second").unwrap().decode().unwrap();
+    (times("ten_minutes"), times("at_half_past_two"), seconds)
+}
+
+const MIDNIGHT_BEFORE_SUMMER: u64 = 1_774_738_800; // 2026-03-29 00:00+01:00
+const MIDNIGHT_BEFORE_WINTER: u64 = 1_792_879_200; // 2026-10-25 00:00+02:00
+
+/// Where summer time begins an interval goes on, and a time that is skipped comes at 3:00, two hours after midnight.
+#[test]
+fn spring_skips_no_fixed_time_and_no_interval() {
+    let (ten, fixed, seconds) = night(MIDNIGHT_BEFORE_SUMMER, 6, &[]);
+    assert_eq!(ten, (1..=36).map(|n| n * 600).collect::<Times>());
+    assert_eq!(fixed, [2 * 3600]);
+    assert_eq!(seconds, 6 * 3600);
+}
+
+/// Where summer time ends an interval goes on, and a time that is repeated comes the first time only.
+#[test]
+fn autumn_repeats_no_fixed_time_and_is_not_silent() {
+    let (ten, fixed, seconds) = night(MIDNIGHT_BEFORE_WINTER, 6, &[]);
+    assert_eq!(ten, (1..=36).map(|n| n * 600).collect::<Times>());
+    assert_eq!(fixed, [2 * 3600 + 1800]);
+    assert_eq!(seconds, 6 * 3600);
+}
+
+/// After 70 minutes the clock is set back by an hour: intervals go on as before, and 2:30 is an hour later.
+#[test]
+fn clock_set_back_makes_no_silence() {
+    let (ten, fixed, seconds) = night(MIDNIGHT_BEFORE_WINTER, 4, &[(4200, -3600)]);
+    assert_eq!(ten, (1..=24).map(|n| n * 600).collect::<Times>());
+    assert_eq!(fixed, [3 * 3600 + 1800]);
+    assert!((4 * 3600 - 2..=4 * 3600).contains(&seconds), "{seconds}");
+}
+
+/// After 65 minutes the clock is set forward to 2:50: what was skipped is one tick at once, and the rest comes earlier.
+#[test]
+fn clock_set_forward_gives_one_tick_at_once() {
+    let (ten, fixed, seconds) = night(MIDNIGHT_BEFORE_WINTER, 2, &[(3900, 6300)]);
+    let (before, after) = ((1..=6).map(|n| n * 600), (0..=4).map(|n| 4500 + n * 600));
+    assert_eq!(ten, before.chain([3900]).chain(after).collect::<Times>());
+    assert_eq!(fixed, [3900]);
+    assert!((2 * 3600 - 2..=2 * 3600 + 1).contains(&seconds), "{seconds}");
+}
+
+/// Asks for a schedule that cannot be.
+#[derive(Default, Serialize, Children)]
+struct Impossible {
+    zone: Option<&'static str>,
+    expression: &'static str,
+}
+
+impl Flow for Impossible {
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        match self.zone {
+            Some(zone) => cx.schedule_in(zone, self.expression),
+            None => cx.schedule(self.expression),
+        };
+        Ok(())
+    }
+}
+
+#[test]
+fn schedule_that_never_occurs_fails_the_flow() {
+    let app = paused(|| Impossible { zone: None, expression: "0 0 30 2 *" });
+    assert_says(&error(app.wait_for_exit()), &["`0 0 30 2 *` never occurs"]);
+}
+
+#[test]
+fn schedule_in_an_unknown_zone_fails_the_flow() {
+    let app = paused(|| Impossible { zone: Some("Europe/Berln"), expression: "0 9 * * *" });
+    let parts = ["`Europe/Berln` is no time zone", "IANA", "did you mean `Europe/Berlin`?"];
+    assert_says(&error(app.wait_for_exit()), &parts);
 }
