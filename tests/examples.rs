@@ -3,6 +3,8 @@
 //! Only the order that is guaranteed is asserted: [`Program::expect`] finds a line anywhere behind the one that
 //! was found `after` it, whatever else comes in between.
 
+mod built;
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -141,20 +143,8 @@ impl Drop for Program {
     }
 }
 
-/// `cargo test` builds the examples into a directory beside that of the tests; `cargo test --test examples` does not.
 fn path_of(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let directory = test.parent().and_then(|deps| deps.parent()).expect("tests are in `deps`");
-    let path = directory.join("examples").join(name);
-    assert!(path.exists(), "there is no {}; build it with `cargo build --examples`", path.display());
-    let source = examples().join(name).with_extension("rs");
-    let changed = |path: &PathBuf| path.metadata().and_then(|file| file.modified()).expect("a time");
-    assert!(
-        changed(&path) >= changed(&source),
-        "{} is older than its source; build it with `cargo build --examples`",
-        path.display()
-    );
-    path
+    built::example(name, true)
 }
 
 fn examples() -> PathBuf {

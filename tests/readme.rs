@@ -1,5 +1,7 @@
 //! Checks the README and the pages in `docs/` against the code: examples, features, flags, commands, keys, routes, tests.
 
+mod built;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -48,9 +50,7 @@ fn flags(text: &str) -> BTreeSet<String> {
 
 /// What the program of the README prints when asked for help.
 fn help(command: &[&str]) -> String {
-    let test = std::env::current_exe().expect("a test is a program");
-    let target = test.ancestors().nth(2).expect("it is in target/<profile>/deps");
-    let example = target.join("examples/continuous_deployment");
+    let example = built::example("continuous_deployment", false);
     let output = Command::new(example).args(command).arg("--help").output().expect("the example runs");
     String::from_utf8(output.stdout).expect("help is text")
 }

@@ -1,0 +1,48 @@
+//! The programs in `examples/`, built. `cargo test` builds them beside the tests, and `cargo test --test NAME` does not,
+//! so that they are missing or those of older code.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The features of this build, with which the examples are built as well: they would build the library again without.
+const FEATURES: [(&str, bool); 4] = [
+    ("s3", cfg!(feature = "s3")),
+    ("traces", cfg!(feature = "traces")),
+    ("network-tests", cfg!(feature = "network-tests")),
+    ("chaos-tests", cfg!(feature = "chaos-tests")),
+];
+
+/// The program of an example, up to date: the first call in a process has cargo build it, or all with `all`.
+pub(crate) fn example(name: &str, all: bool) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    let test = std::env::current_exe().expect("a test has a path");
+    let directory = test.parent().and_then(Path::parent).expect("tests are in `deps`");
+    BUILT.get_or_init(|| build(directory, (!all).then_some(name)));
+    let program = directory.join("examples").join(name);
+    assert!(program.exists(), "there is no {}; build it with `cargo build --examples`", program.display());
+    program
+}
+
+fn build(directory: &Path, one: Option<&str>) {
+    // A test that somebody starts without cargo takes what there is.
+    let Some(cargo) = std::env::var_os("CARGO") else { return };
+    let profile = match directory.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let features: Vec<_> = FEATURES.iter().filter_map(|(name, is_on)| is_on.then_some(*name)).collect();
+    let mut build = Command::new(cargo);
+    // Those that `cargo test` has just built are not built again, and nothing is downloaded.
+    build.args(["build", "--quiet", "--locked", "--offline", "--profile", profile]);
+    build.args(["--features", &features.join(",")]);
+    build.arg("--manifest-path").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
+    build.arg("--target-dir").arg(directory.parent().expect("a profile is in the target directory"));
+    match one {
+        Some(name) => build.args(["--example", name]),
+        None => build.arg("--examples"),
+    };
+    let output = build.output().expect("cargo starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{build:?} fails: {errors}");
+}
