@@ -88,23 +88,46 @@
 //!
 //! The repository's `ARCHITECTURE.md` follows one change through them, and `docs/guarantees.md` lists what is promised.
 
+// Layers that are off leave parts of those below unused; the build with all of them checks that each part is used.
+#![cfg_attr(
+    not(all(
+        feature = "cli",
+        feature = "drive",
+        feature = "http",
+        feature = "metrics",
+        feature = "remote",
+        feature = "tls",
+        feature = "top"
+    )),
+    allow(dead_code, unused_imports)
+)]
+
 mod app;
+#[cfg(feature = "cli")]
 mod cli;
 mod descriptors;
+#[cfg(feature = "drive")]
+mod drive;
+#[cfg(not(feature = "drive"))]
+#[path = "drive_off.rs"]
 mod drive;
 mod error;
 mod files;
 mod flow;
+#[cfg(feature = "http")]
 mod http;
 mod id;
 mod machine;
 mod payload;
 mod printable;
 mod recorder;
+#[cfg(feature = "remote")]
 mod remote;
+mod secret_file;
 pub mod state;
 pub mod testing;
 mod trace;
+#[cfg(feature = "remote")]
 mod transport;
 mod wire;
 mod work;
@@ -112,6 +135,7 @@ mod work;
 pub use crate::app::{
     App, AppError, AppHandle, AppStage, AppStatus, Config, Control, Exit, PayloadStatus, Root, WorkStatus,
 };
+#[cfg(feature = "drive")]
 pub use crate::drive::{Drive, DriveError, DriveFile, DriveStream, Get, Put, Transferred};
 pub use crate::error::{Error, Result};
 pub use crate::flow::{
@@ -122,14 +146,14 @@ pub use crate::id::ActorPath;
 pub use crate::payload::{
     Artifact, ArtifactError, Fetch, Files, Payload, PayloadError, PayloadUsage, Progress,
 };
-pub use crate::remote::{NodeLoad, NodeStatus};
 pub use crate::state::{StateError, Value};
+#[cfg(feature = "remote")]
 pub use crate::transport::{Endpoint, Token, TransportError};
 pub use crate::wire::CodecError;
 pub use crate::work::{
     AskError, DEFAULT_ASK_DEADLINE, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Handle, Message, Messages,
-    Placement, Reason, Resources, Selector, SendError, Stage, Status, Stopped, UnknownPlacement, Work,
-    WorkAddr, WorkContext,
+    NodeLoad, NodeStatus, Placement, Reason, Resources, Selector, SendError, Stage, Status, Stopped,
+    UnknownPlacement, Work, WorkAddr, WorkContext,
 };
 pub use flowright_macros::Children;
 
@@ -157,10 +181,12 @@ pub mod prelude {
 
     pub use serde::{Deserialize, Serialize};
 
+    #[cfg(feature = "drive")]
+    pub use crate::Drive;
     pub use crate::{
-        App, Artifact, Children, Drive, Error, Flow, FlowContext, FlowRef, Handle, Interrupt, Messages,
-        OnError, Overlap, Payload, Placement, Reaction, Resources, Restart, Result, Stage, Stopped, Strategy,
-        Work, WorkAddr, WorkContext, WorkRef, bail,
+        App, Artifact, Children, Error, Flow, FlowContext, FlowRef, Handle, Interrupt, Messages, OnError,
+        Overlap, Payload, Placement, Reaction, Resources, Restart, Result, Stage, Stopped, Strategy, Work,
+        WorkAddr, WorkContext, WorkRef, bail,
     };
 }
 

@@ -53,6 +53,16 @@ fn limits(root: &Path, line: &str) -> Vec<u64> {
     places.filter_map(|place| fs::read_to_string(place.join(file)).ok()?.trim().parse().ok()).collect()
 }
 
+/// The name of this machine.
+#[cfg(feature = "cli")]
+pub(crate) fn machine_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "node".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

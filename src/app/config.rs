@@ -7,8 +7,12 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::payload::StoreSettings;
+#[cfg(feature = "remote")]
 use crate::remote::SessionSettings;
-use crate::transport::{Security, TOKEN_VARIABLE, Tls, TlsFiles, Token, TransportError};
+#[cfg(feature = "remote")]
+use crate::transport::{Security, TOKEN_VARIABLE, Token, TransportError};
+#[cfg(feature = "tls")]
+use crate::transport::{Tls, TlsFiles};
 use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
 
 /// How an App is run. The command line wins over a configuration file, the file over the code.
@@ -44,19 +48,25 @@ use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The address that the HTTP server listens on; 127.0.0.1 by default.
+    #[cfg(feature = "http")]
     pub host: Option<String>,
     /// The port of the HTTP server; 7501 by default.
+    #[cfg(feature = "http")]
     pub port: Option<u16>,
     /// A file with the token that HTTP clients have to send; beyond the machine itself there has to be one.
+    #[cfg(feature = "http")]
     pub http_token_file: Option<PathBuf>,
     /// The origins whose pages may use the API, such as `https://example.org`; none by default.
+    #[cfg(feature = "http")]
     #[serde(default)]
     pub allow_origin: Vec<String>,
     /// The names by which a server on the loopback address may be called beside those of that address, such as the one that a
     /// proxy passes on; none by default.
+    #[cfg(feature = "http")]
     #[serde(default)]
     pub allow_host: Vec<String>,
     /// A directory for files with all that is logged; none by default.
+    #[cfg(feature = "cli")]
     pub log_dir: Option<PathBuf>,
     /// How large the encoded state of one Work may be, in bytes; 1 MiB by default.
     pub max_state_bytes: Option<usize>,
@@ -65,22 +75,29 @@ pub struct Config {
     /// How long Works have to stop when the App ends, in seconds; 10 by default.
     pub grace_seconds: Option<u64>,
     /// Where nodes join: an address and a port, at port 0 any free one; none may join by default.
+    #[cfg(feature = "remote")]
     pub listen: Option<String>,
     /// A file with the secret that all processes share; the variable `FLOWRIGHT_TOKEN` has it otherwise. Without either, and
     /// without certificates, a head on a loopback address makes a secret that nodes of its user on its machine find.
+    #[cfg(feature = "remote")]
     pub token_file: Option<PathBuf>,
     /// The certificate with which this process proves itself to others over TLS, as a PEM file; all that goes to and comes
     /// from other machines is encrypted then. It has to be for the DNS name `flowright`. Works with processes of their
     /// own use that of the head.
+    #[cfg(feature = "tls")]
     pub tls_cert: Option<PathBuf>,
     /// The key of that certificate, as a PEM file that only its owner may read.
+    #[cfg(feature = "tls")]
     pub tls_key: Option<PathBuf>,
     /// The CA that has signed that certificate, and those of all other processes, as a PEM file. Whoever has a certificate
     /// of it can take part, so that it should be one for this App only.
+    #[cfg(feature = "tls")]
     pub tls_ca: Option<PathBuf>,
     /// How often processes say that they live, in milliseconds; 1,000 by default.
+    #[cfg(feature = "remote")]
     pub heartbeat_ms: Option<u64>,
     /// How long a node may be out of reach before its Works are given up, in milliseconds; 10,000 by default.
+    #[cfg(feature = "remote")]
     pub node_grace_ms: Option<u64>,
     /// How much memory the values of payloads may take in each process, in MiB; a quarter of what there is by default.
     pub payload_memory_mib: Option<u64>,
@@ -89,6 +106,7 @@ pub struct Config {
     /// Where on disk; the directory for temporary files by default.
     pub payload_dir: Option<PathBuf>,
     /// The directory of the head in which the drives are; `.flowright/drives`, below the directory in which it runs, by default.
+    #[cfg(feature = "drive")]
     pub drive_dir: Option<PathBuf>,
     /// Where Works run, by path; a path also stands for all Works below it.
     #[serde(default)]
@@ -101,25 +119,39 @@ impl Config {
         let mut place = other.place;
         place.append(&mut self.place);
         Self {
+            #[cfg(feature = "http")]
             host: self.host.or(other.host),
+            #[cfg(feature = "http")]
             port: self.port.or(other.port),
+            #[cfg(feature = "http")]
             http_token_file: self.http_token_file.or(other.http_token_file),
+            #[cfg(feature = "http")]
             allow_origin: if self.allow_origin.is_empty() { other.allow_origin } else { self.allow_origin },
+            #[cfg(feature = "http")]
             allow_host: if self.allow_host.is_empty() { other.allow_host } else { self.allow_host },
+            #[cfg(feature = "cli")]
             log_dir: self.log_dir.or(other.log_dir),
             max_state_bytes: self.max_state_bytes.or(other.max_state_bytes),
             pool_threads: self.pool_threads.or(other.pool_threads),
             grace_seconds: self.grace_seconds.or(other.grace_seconds),
+            #[cfg(feature = "remote")]
             listen: self.listen.or(other.listen),
+            #[cfg(feature = "remote")]
             token_file: self.token_file.or(other.token_file),
+            #[cfg(feature = "tls")]
             tls_cert: self.tls_cert.or(other.tls_cert),
+            #[cfg(feature = "tls")]
             tls_key: self.tls_key.or(other.tls_key),
+            #[cfg(feature = "tls")]
             tls_ca: self.tls_ca.or(other.tls_ca),
+            #[cfg(feature = "remote")]
             heartbeat_ms: self.heartbeat_ms.or(other.heartbeat_ms),
+            #[cfg(feature = "remote")]
             node_grace_ms: self.node_grace_ms.or(other.node_grace_ms),
             payload_memory_mib: self.payload_memory_mib.or(other.payload_memory_mib),
             payload_disk_mib: self.payload_disk_mib.or(other.payload_disk_mib),
             payload_dir: self.payload_dir.or(other.payload_dir),
+            #[cfg(feature = "drive")]
             drive_dir: self.drive_dir.or(other.drive_dir),
             place,
         }
@@ -127,12 +159,16 @@ impl Config {
 
     /// The arguments that say the same to processes of this machine, but for the token. Other nodes pull payloads from these as they do from
     /// here, hence the certificates.
+    #[cfg(feature = "remote")]
     pub(super) fn for_processes(&self) -> Vec<String> {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let number = |number: &Option<u64>| number.as_ref().map(u64::to_string);
         let all = [
+            #[cfg(feature = "tls")]
             ("--tls-cert", path(&self.tls_cert)),
+            #[cfg(feature = "tls")]
             ("--tls-key", path(&self.tls_key)),
+            #[cfg(feature = "tls")]
             ("--tls-ca", path(&self.tls_ca)),
             ("--payload-memory", number(&self.payload_memory_mib)),
             ("--payload-disk", number(&self.payload_disk_mib)),
@@ -152,16 +188,19 @@ impl Config {
     }
 
     /// Where the drives are.
+    #[cfg(feature = "drive")]
     pub(super) fn drives(&self) -> PathBuf {
         let directory = self.drive_dir.clone().unwrap_or_else(|| PathBuf::from(".flowright/drives"));
         // What the process does to its working directory later does not move them.
         std::path::absolute(&directory).unwrap_or(directory)
     }
 
+    #[cfg(feature = "http")]
     pub(crate) fn host_or_default(&self) -> &str {
         self.host.as_deref().unwrap_or("127.0.0.1")
     }
 
+    #[cfg(feature = "http")]
     pub(crate) fn port_or_default(&self) -> u16 {
         self.port.unwrap_or(7501)
     }
@@ -180,19 +219,24 @@ impl Config {
     }
 
     /// What proves processes to each other.
+    #[cfg(feature = "remote")]
     pub(super) fn security(&self) -> Result<Security, TransportError> {
         let token = match (&self.token_file, std::env::var(TOKEN_VARIABLE)) {
             (Some(file), _) => Some(Token::read(file)?),
             (None, Ok(text)) => Some(Token::new(&text)?),
             (None, Err(_)) => None,
         };
+        #[cfg(feature = "tls")]
         let tls = match self.tls_files()? {
             Some(files) => Some(Tls::read(&files)?),
             None => None,
         };
+        #[cfg(not(feature = "tls"))]
+        let tls = None;
         Ok(Security::new(token, tls))
     }
 
+    #[cfg(feature = "tls")]
     fn tls_files(&self) -> Result<Option<TlsFiles>, TransportError> {
         let all = [("cert", &self.tls_cert), ("key", &self.tls_key), ("ca", &self.tls_ca)];
         if let [(_, Some(cert)), (_, Some(key)), (_, Some(ca))] = all {
@@ -208,6 +252,7 @@ impl Config {
         }
     }
 
+    #[cfg(feature = "remote")]
     pub(super) fn session_settings(&self) -> SessionSettings {
         let default = SessionSettings::default();
         let millis = |setting: Option<u64>, default| setting.map_or(default, Duration::from_millis);
@@ -244,6 +289,7 @@ mod tests {
         assert_eq!(config.placement_of("teams"), None);
     }
 
+    #[cfg(feature = "tls")]
     #[test]
     fn tls_needs_all_its_files_and_says_which_are_missing() {
         let with = |cert: bool, key: bool, ca: bool| {
@@ -262,6 +308,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "http")]
     #[test]
     fn the_first_configuration_wins() {
         let first = Config { port: Some(1), ..Config::default() };

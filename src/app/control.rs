@@ -14,9 +14,8 @@ use super::snapshot::{RunsPage, Snapshot, WorkSnapshot};
 use super::watchdog::{Stuck, Watchdog};
 use crate::flow::{FlowError, SharedRecord, lock};
 use crate::id::{ActorPath, AppId};
-use crate::remote::NodeStatus;
 use crate::state::Value;
-use crate::work::{Placement, Status, Work, WorkAddr};
+use crate::work::{NodeStatus, Placement, Status, Work, WorkAddr};
 
 /// Where an App stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -25,7 +25,7 @@ use super::control::{AppStage, Exit};
 use super::error::AppError;
 use super::histogram::Histogram;
 use super::hosts::Hosts;
-use super::node::resources;
+use super::resources::resources;
 use super::shutdown::Shutdown;
 use super::snapshot::Snapshot;
 use super::timers::{Timer, Timers};
@@ -34,7 +34,7 @@ use super::watchdog::Watchdog;
 use crate::flow::{AnyFlow, FlowContext, Found, Moment, Node, Position, Visitor, Walk, lock};
 use crate::id::{AppId, FlowId, WorkId};
 use crate::trace::Cause;
-use crate::work::{Doorbell, Failure, HostEvent, Placement, Reason, Report, Resources};
+use crate::work::{Doorbell, Failure, HostEvent, Reason, Report, Resources};
 
 /// Told of the failure that ends the App, when it happens.
 pub(crate) type OnFailure = Box<dyn FnOnce(&AppError) + Send>;
@@ -135,10 +135,9 @@ impl Driver {
         let works = self.tree.works.values().map(|record| lock(record).path.to_string());
         let flows = self.tree.flows.values().map(|entry| entry.link.path.to_string());
         let children: HashSet<String> = works.chain(flows).collect();
-        for (path, placement) in &self.config.place {
-            if let (Placement::Node(selector), None) = (placement, &self.config.listen) {
-                return Err(AppError::NoNodes { path: path.clone(), node: selector.describe() });
-            }
+        #[cfg(feature = "remote")]
+        self.config.check_nodes()?;
+        for path in self.config.place.keys() {
             let above = fields
                 .iter()
                 .filter(|field| path.strip_prefix(*field).is_some_and(|rest| rest.starts_with('.')));
@@ -149,15 +148,6 @@ impl Driver {
                 return Err(AppError::UnknownPlace { path: path.clone(), known: fields.join(", ") });
             }
         }
-        Ok(())
-    }
-
-    /// Takes nodes in, before anything runs.
-    pub(super) async fn listen(&mut self, endpoint: &str) -> Result<(), AppError> {
-        let head = self.hosts.start_head(&self.doorbell).map_err(AppError::Node)?;
-        let endpoint = endpoint.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
-        let endpoint = head.listen(endpoint).await?;
-        log::info!("nodes join at {endpoint}");
         Ok(())
     }
 

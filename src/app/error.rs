@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::flow::FlowError;
+#[cfg(feature = "remote")]
 use crate::transport::TransportError;
 
 /// An App failed.
@@ -58,6 +59,7 @@ pub enum AppError {
     #[error("{0}")]
     Http(String),
     /// Other processes cannot be taken in.
+    #[cfg(feature = "remote")]
     #[error(transparent)]
     Bridge(#[from] TransportError),
     /// This process cannot take part in the App as a node.

@@ -1,10 +1,8 @@
 //! Starting an App on a thread of its own.
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,23 +12,24 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
+#[cfg(feature = "remote")]
+use super::bridge::{ProcessProgram, show_watchers};
 use super::clock::{Clock, WallClock};
 use super::config::Config;
 use super::control::{Control, Exit};
 use super::driver::{Driver, OnFailure};
 use super::error::AppError;
-use super::hosts::{Hosts, SharedHead};
+use super::hosts::{Elsewhere, Hosts};
 use super::root::{Root, RootFlow};
 use super::watchdog::Watchdog;
-use crate::descriptors;
+#[cfg(feature = "drive")]
 use crate::drive::{LocalHome, register};
+#[cfg(feature = "remote")]
 use crate::flow::Kinds;
 use crate::id::AppId;
 use crate::payload::{configure, never_wait_here};
 use crate::recorder;
-use crate::remote::{BridgeOptions, HeadOptions, ProcessCommand, Program};
-use crate::transport::{Limits, TransportError};
-use crate::work::{LocalHost, Placement, WorkKind, forget_addresses, panic_message};
+use crate::work::{LocalHost, Placement, forget_addresses, panic_message};
 
 /// An application: a root, and how it is run.
 ///
@@ -60,20 +59,21 @@ pub struct App {
     pub(crate) make: Box<dyn FnOnce() -> RootFlow + Send>,
     pub(crate) config: Config,
     /// Where to serve HTTP when the App is spawned into a program.
+    #[cfg(feature = "http")]
     pub(crate) serve: bool,
     pub(crate) on_failure: Option<OnFailure>,
     runtime: Option<Box<dyn FnOnce() -> tokio::runtime::Runtime + Send>>,
     wall_clock: Option<WallClock>,
     /// What floors above keep here until the App runs.
     pub(crate) extensions: Vec<Box<dyn Any + Send>>,
+    #[cfg(feature = "remote")]
     pub(super) kinds: fn(&mut Kinds),
     /// The type of the root.
     pub(crate) name: &'static str,
-    version: String,
-    process: Option<ProcessProgram>,
+    pub(super) version: String,
+    #[cfg(feature = "remote")]
+    pub(super) process: Option<ProcessProgram>,
 }
-
-type ProcessProgram = Arc<dyn Fn() -> std::io::Result<Command> + Send + Sync>;
 
 impl App {
     /// An App whose root is made by `make`, on the thread of the App.
@@ -84,14 +84,17 @@ impl App {
         Self {
             make: Box::new(move || make().into_root()),
             config: Config::default(),
+            #[cfg(feature = "http")]
             serve: false,
             on_failure: None,
             runtime: None,
             wall_clock: None,
             extensions: Vec::new(),
+            #[cfg(feature = "remote")]
             kinds: R::kinds,
             name: std::any::type_name::<R>(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            #[cfg(feature = "remote")]
             process: None,
         }
     }
@@ -99,21 +102,6 @@ impl App {
     /// The version of the program: processes take part in an App only when they are of the same one.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
-        self
-    }
-
-    /// Takes nodes in at this address, such as `127.0.0.1:7502`, at port 0 at a free one. Beyond the machine itself it
-    /// needs a secret or certificates; see [`Config::token_file`] and [`Config::tls_cert`].
-    pub fn listen(mut self, address: impl Into<String>) -> Self {
-        self.config.listen = Some(address.into());
-        self
-    }
-
-    /// How the program is started again for a Work with a process of its own; `node --join …` is added to the
-    /// arguments. By default it is this program without other arguments, which does the right thing when its `main`
-    /// calls [`App::main`].
-    pub fn process(mut self, command: impl Fn() -> std::io::Result<Command> + Send + Sync + 'static) -> Self {
-        self.process = Some(Arc::new(command));
         self
     }
 
@@ -149,6 +137,7 @@ impl App {
 
     /// Serves the HTTP API and the page when the App is spawned into a program: on `address`, at port 0 on a free
     /// one. `main` always does, unless its command line says otherwise.
+    #[cfg(feature = "http")]
     pub fn serve(mut self, address: SocketAddr) -> Self {
         self.config.host = Some(address.ip().to_string());
         self.config.port = Some(address.port());
@@ -167,6 +156,15 @@ impl App {
     pub fn wall_clock(mut self, clock: WallClock) -> Self {
         self.wall_clock = Some(clock);
         self
+    }
+
+    /// Runs the App on a thread of its own, inside any program that has a tokio runtime.
+    ///
+    /// # Errors
+    /// [`AppError`] when the tree is not in order; nothing has run then.
+    #[cfg(not(feature = "http"))]
+    pub async fn spawn(self) -> Result<AppHandle, AppError> {
+        Ok(self.launch().await?.begin(None))
     }
 
     /// Makes the tree and finds it in order, on a new thread; nothing runs before [`Launched::begin`].
@@ -207,16 +205,20 @@ impl App {
         configure(self.config.store_settings());
         let paused = self.runtime.is_some();
         let app = AppId::next();
+        #[cfg(feature = "drive")]
         let drives = register(app, Arc::new(LocalHome(self.config.drives())));
-        let remote = match self.head_options() {
-            Ok(remote) => (!paused).then_some(remote),
+        #[cfg(feature = "remote")]
+        let elsewhere = match self.head_options() {
+            Ok(options) => Elsewhere::new(app, (!paused).then_some(options)),
             Err(error) => return drop(ready.send(Err(error.into()))),
         };
+        #[cfg(not(feature = "remote"))]
+        let elsewhere = Elsewhere::default();
         let Self { make, config, on_failure, runtime, wall_clock, .. } = self;
         let local = if paused { LocalHost::inline() } else { LocalHost::new(config.pool_size()) };
-        let hosts = Hosts::new(app, local, remote);
-        let shared = hosts.head();
-        let listen = config.listen.clone();
+        let hosts = Hosts::new(local, elsewhere);
+        #[cfg(feature = "remote")]
+        let (shared, listen) = (hosts.elsewhere.head(), config.listen.clone());
         let system = match runtime {
             Some(make) => System::with_tokio_rt(make),
             None => System::new(),
@@ -237,6 +239,7 @@ impl App {
                 }
             };
             driver.on_failure = on_failure;
+            #[cfg(feature = "remote")]
             if let Some(listen) = listen
                 && let Err(error) = driver.listen(&listen).await
             {
@@ -245,15 +248,18 @@ impl App {
             }
             let (changes, alive) = (driver.changes(), driver.alive());
             let control = Control::new(driver.start(), changes, alive, watchdog, app);
+            #[cfg(feature = "remote")]
             actix_rt::spawn(show_watchers(control.clone(), shared.clone()));
             ready.send(Ok(control)).ok()?;
             let exit = driver_exited.await.ok();
+            #[cfg(feature = "remote")]
             if let Some(head) = shared.get() {
                 head.end("the App is over").await;
             }
             exit
         });
         forget_addresses(app);
+        #[cfg(feature = "drive")]
         drop(drives);
         // Stops every arbiter that is still there.
         System::current().stop();
@@ -271,58 +277,6 @@ struct Watched(Watchdog);
 impl Drop for Watched {
     fn drop(&mut self) {
         self.0.end();
-    }
-}
-
-impl App {
-    /// What all processes of the App must have in common.
-    pub(super) fn bridge_options(&self) -> Result<BridgeOptions, TransportError> {
-        let works = self
-            .works()
-            .into_iter()
-            .map(|(name, kind)| (name.to_owned(), kind.messages().into_iter().map(str::to_owned).collect()));
-        let (name, version) = (self.name.to_owned(), self.version.clone());
-        let settings = self.config.session_settings();
-        Ok(BridgeOptions {
-            program: Program { name, version, works: works.collect() },
-            security: self.config.security()?,
-            limits: Limits {
-                max_frame: settings.max_frame,
-                connections: descriptors::share(Limits::default().connections, 4),
-                // Those who do not end theirs, or do not greet then, leave room for others.
-                handshakes: descriptors::share(Limits::default().handshakes, 12),
-                ..Limits::default()
-            },
-            settings,
-        })
-    }
-
-    /// The types of Work that there can be in it.
-    pub(super) fn works(&self) -> BTreeMap<&'static str, &'static WorkKind> {
-        let mut kinds = Kinds::default();
-        (self.kinds)(&mut kinds);
-        kinds.into_works()
-    }
-
-    fn head_options(&self) -> Result<HeadOptions, TransportError> {
-        let program =
-            self.process.clone().unwrap_or_else(|| Arc::new(|| Ok(Command::new(std::env::current_exe()?))));
-        let arguments = self.config.for_processes();
-        let mut bridge = self.bridge_options()?;
-        bridge.security = bridge.security.of_head();
-        Ok(HeadOptions { bridge, process: ProcessCommand { program, arguments } })
-    }
-}
-
-/// Shows each new state to the processes that watch.
-async fn show_watchers(control: Control, head: SharedHead) {
-    let mut changes = control.changes();
-    while changes.changed().await.is_ok() {
-        let version = *changes.borrow_and_update();
-        let Some(head) = head.get().filter(|head| head.has_watchers()) else { continue };
-        if let Ok(state) = control.state().await {
-            head.show(version, state);
-        }
     }
 }
 

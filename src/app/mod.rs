@@ -11,6 +11,8 @@
 
 mod actions;
 mod ask;
+#[cfg(feature = "remote")]
+mod bridge;
 mod clock;
 mod config;
 mod control;
@@ -19,9 +21,11 @@ mod error;
 mod histogram;
 mod hosts;
 mod launch;
+#[cfg(feature = "remote")]
 mod node;
 mod payloads;
 mod react;
+mod resources;
 mod root;
 mod shutdown;
 mod snapshot;
@@ -37,9 +41,12 @@ pub use self::control::{AppStage, AppStatus, Control, Exit, WorkStatus};
 pub use self::error::AppError;
 pub(crate) use self::launch::Launched;
 pub use self::launch::{App, AppHandle};
-pub(crate) use self::node::{NodeArguments, resources, run_as_node};
+#[cfg(feature = "remote")]
+pub(crate) use self::node::{NodeArguments, run_as_node};
 pub use self::payloads::PayloadStatus;
+pub(crate) use self::resources::resources;
 pub use self::root::Root;
 pub(crate) use self::snapshot::{HEAD, Snapshot, WorkSnapshot};
+#[cfg(feature = "remote")]
 pub(crate) use crate::remote::forwarding;
 pub(crate) use crate::work::logs::{Line as LogLine, also_to as also_log_to, keeping};

@@ -9,7 +9,6 @@ use tokio::sync::Notify;
 use super::error::AppError;
 use super::hosts::spawner;
 use super::launch::App;
-use crate::machine;
 use crate::payload::{configure, never_wait_here};
 use crate::recorder;
 use crate::remote::{Farewell, NodeOptions, Parent, run_node, tidy_up};
@@ -62,15 +61,5 @@ pub(crate) fn run_as_node(
         Ok(Farewell::Over(why) | Farewell::HeadLost(why)) => Ok(Some(why)),
         Ok(Farewell::Left) => Ok(None),
         Err(error) => Err(AppError::Node(error.to_string())),
-    }
-}
-
-/// Resources of this machine, or of the container that this process is in, as far as the system says.
-pub(crate) fn resources() -> Resources {
-    let gpus = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, |gpus| gpus.count());
-    Resources {
-        cpus: u32::try_from(machine::cpus()).unwrap_or(u32::MAX),
-        gpus: u32::try_from(gpus).unwrap_or(u32::MAX),
-        memory: machine::memory().unwrap_or(0),
     }
 }

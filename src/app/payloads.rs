@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::control::Control;
 use super::driver::Driver;
 use super::error::AppError;
-use super::snapshot::HEAD;
 use crate::flow::lock;
 use crate::payload::{self, PayloadId, Reference};
 use crate::state::Value;
@@ -87,10 +86,7 @@ impl Driver {
     }
 
     fn holders(&self, id: PayloadId) -> Vec<String> {
-        match self.hosts.head().get() {
-            Some(head) => head.holders(id),
-            None => vec![HEAD.to_owned()],
-        }
+        self.hosts.holders(id)
     }
 }
 

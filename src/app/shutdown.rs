@@ -225,9 +225,7 @@ impl Driver {
     fn end_with(&mut self, result: Result<(), AppError>) {
         self.stage = AppStage::Stopping;
         self.watchdog.ending();
-        if let Some(head) = self.hosts.head().get() {
-            head.stopping();
-        }
+        self.hosts.stopping();
         let now = self.clock.now();
         let grace = self.config.grace();
         let mut left: Vec<_> = self.tree.works.keys().copied().collect();

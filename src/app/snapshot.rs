@@ -13,9 +13,8 @@ use super::histogram::Histogram;
 use crate::flow::{FlowError, Outcomes, Record, RunEntry, lock};
 use crate::id::ActorPath;
 use crate::recorder::Carried;
-use crate::remote::{NodeStatus, RecordedBy, Vitals};
 use crate::state::Value;
-use crate::work::{Placement, Resources, Status, WorkKind};
+use crate::work::{NodeStatus, Placement, RecordedBy, Resources, Status, Vitals, WorkKind};
 
 /// The name of the node that the Flows are on.
 pub(crate) const HEAD: &str = "head";

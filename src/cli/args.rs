@@ -5,11 +5,16 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use thiserror::Error;
 
+#[cfg(feature = "tls")]
 use super::certs::CertsArgs;
+#[cfg(feature = "http")]
 use super::client::Client;
+#[cfg(feature = "remote")]
 use super::node::NodeArgs;
 use crate::app::Config;
-use crate::work::{BadNode, Placement, UnknownPlacement};
+#[cfg(feature = "remote")]
+use crate::work::BadNode;
+use crate::work::{Placement, UnknownPlacement};
 
 /// What the binary of an App understands.
 #[derive(Debug, Parser)]
@@ -27,10 +32,13 @@ struct CommandLine {
 enum Command {
     /// Run the App; the default
     Run(Args),
+    #[cfg(feature = "remote")]
     /// Host Works of an App that runs on another machine
     Node(NodeArgs),
+    #[cfg(feature = "tls")]
     /// Make a CA and certificates for --tls-cert, --tls-key and --tls-ca
     Certs(CertsArgs),
+    #[cfg(feature = "http")]
     #[command(flatten)]
     Client(Client),
     /// Write completions of this command line for a shell
@@ -44,8 +52,11 @@ enum Command {
 #[derive(Debug)]
 pub(super) enum Asked {
     Run(Args),
+    #[cfg(feature = "remote")]
     Node(NodeArgs),
+    #[cfg(feature = "tls")]
     Certs(CertsArgs),
+    #[cfg(feature = "http")]
     Client(Client),
     Completions(clap_complete::Shell),
 }
@@ -53,27 +64,33 @@ pub(super) enum Asked {
 /// How the App is to be run.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    #[cfg(feature = "http")]
     /// Open the App's page in the browser
     #[arg(long, value_name = "BOOL", default_value_t = true, default_missing_value = "true", num_args = 0..=1)]
     #[arg(require_equals = true, action = clap::ArgAction::Set)]
     pub(super) open_ui: bool,
 
+    #[cfg(feature = "http")]
     /// The address to serve the API and the page on [default: 127.0.0.1]
     #[arg(long)]
     host: Option<String>,
 
+    #[cfg(feature = "http")]
     /// The port to serve them on, 0 for any free one; a free one is used if it is taken [default: 7501]
     #[arg(long)]
     port: Option<u16>,
 
+    #[cfg(feature = "http")]
     /// A file with the token that clients of the API have to send; beyond this machine there has to be one
     #[arg(long, value_name = "FILE")]
     http_token_file: Option<PathBuf>,
 
+    #[cfg(feature = "http")]
     /// Let pages of this origin use the API, such as https://example.org; may be repeated
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
 
+    #[cfg(feature = "http")]
     /// Let the API be called by this name as well, as a proxy does; may be repeated
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
@@ -82,6 +99,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
 
+    #[cfg(feature = "http")]
     /// Run without the API and the page
     #[arg(long)]
     pub(super) without_server: bool,
@@ -90,20 +108,24 @@ pub(super) struct Args {
     #[arg(long, value_name = "KEY=VALUE")]
     env: Vec<String>,
 
+    #[cfg(feature = "remote")]
     /// Take nodes in at this address, at port 0 at a free one; beyond this machine only with a token or TLS
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
 
+    #[cfg(feature = "remote")]
     /// A file with the secret that all processes share [env: FLOWRIGHT_TOKEN has it otherwise]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
+    #[cfg(feature = "tls")]
     #[command(flatten)]
     tls: TlsArgs,
 
     #[command(flatten)]
     payload: PayloadArgs,
 
+    #[cfg(feature = "drive")]
     /// The directory in which the drives are [default: .flowright/drives]
     #[arg(long, value_name = "DIR")]
     drive_dir: Option<PathBuf>,
@@ -121,6 +143,7 @@ pub(super) struct Args {
     config: Option<PathBuf>,
 }
 
+#[cfg(feature = "tls")]
 /// The certificate of this process; `run` and `node` have it in common.
 #[derive(Debug, clap::Args)]
 pub(super) struct TlsArgs {
@@ -137,8 +160,9 @@ pub(super) struct TlsArgs {
     tls_ca: Option<PathBuf>,
 }
 
+#[cfg(feature = "tls")]
 impl TlsArgs {
-    fn config(&self) -> Config {
+    pub(super) fn config(&self) -> Config {
         Config {
             tls_cert: self.tls_cert.clone(),
             tls_key: self.tls_key.clone(),
@@ -165,13 +189,13 @@ pub(super) struct PayloadArgs {
 }
 
 impl PayloadArgs {
-    /// What these and the certificates come to.
-    pub(super) fn config(&self, tls: &TlsArgs) -> Config {
+    /// The configuration that these arguments come to.
+    pub(super) fn config(&self) -> Config {
         Config {
             payload_memory_mib: self.payload_memory,
             payload_dir: self.payload_dir.clone(),
             payload_disk_mib: self.payload_disk,
-            ..tls.config()
+            ..Config::default()
         }
     }
 }
@@ -185,17 +209,22 @@ pub(super) enum UsageError {
     Env(String),
     #[error("--env {0} is given twice; give each variable once")]
     EnvTwice(String),
+    #[cfg(feature = "remote")]
     #[error("--label {0:?}: write it as KEY=VALUE, such as zone=west")]
     Label(String),
+    #[cfg(feature = "remote")]
     #[error("--join {0:?}: {1}; write it as HOST:PORT, where the App was started with --listen")]
     Join(String, &'static str),
+    #[cfg(feature = "remote")]
     #[error(transparent)]
     Node(#[from] BadNode),
+    #[cfg(feature = "tls")]
     #[error(
         "certs {0:?}: a name is made of letters, digits, `-`, `_` and `.`, begins with a letter or digit, has at most 64 of \
          them, does not end in `-key`, and is not `ca`"
     )]
     CertName(String),
+    #[cfg(feature = "tls")]
     #[error("certs {0} is given twice; give each name once")]
     CertNameTwice(String),
     #[error("--place {0:?}: write it as PATH=PLACEMENT, such as train=pool")]
@@ -223,6 +252,16 @@ pub(super) enum UsageError {
 }
 
 impl Asked {
+    /// True for commands that run Works, as the App's head or as a node.
+    pub(super) fn hosts_works(&self) -> bool {
+        match self {
+            Self::Run(_) => true,
+            #[cfg(feature = "remote")]
+            Self::Node(_) => true,
+            _ => false,
+        }
+    }
+
     /// What this process was asked for. What is wrong with that ends it, with exit code 2.
     pub(super) fn from_command_line() -> Self {
         CommandLine::parse().into_asked()
@@ -237,17 +276,29 @@ impl Args {
             None => Config::default(),
         };
         let mut arguments = Config {
+            #[cfg(feature = "http")]
             host: self.host.clone(),
+            #[cfg(feature = "http")]
             port: self.port,
+            #[cfg(feature = "http")]
             http_token_file: self.http_token_file.clone(),
+            #[cfg(feature = "http")]
             allow_origin: self.allow_origin.clone(),
+            #[cfg(feature = "http")]
             allow_host: self.allow_host.clone(),
             log_dir: self.log_dir.clone(),
+            #[cfg(feature = "remote")]
             listen: self.listen.clone(),
+            #[cfg(feature = "remote")]
             token_file: self.token_file.clone(),
+            #[cfg(feature = "drive")]
             drive_dir: self.drive_dir.clone(),
-            ..self.payload.config(&self.tls)
+            ..self.payload.config()
         };
+        #[cfg(feature = "tls")]
+        {
+            arguments = arguments.or(self.tls.config());
+        }
         for place in &self.place {
             let (path, name) = place
                 .split_once('=')
@@ -283,8 +334,11 @@ impl CommandLine {
     fn into_asked(self) -> Asked {
         match self.command {
             Some(Command::Run(args)) => Asked::Run(args),
+            #[cfg(feature = "remote")]
             Some(Command::Node(args)) => Asked::Node(args),
+            #[cfg(feature = "tls")]
             Some(Command::Certs(args)) => Asked::Certs(args),
+            #[cfg(feature = "http")]
             Some(Command::Client(command)) => Asked::Client(command),
             Some(Command::Completions { shell }) => Asked::Completions(shell),
             None => Asked::Run(self.args),

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::args::UsageError;
-use super::node::machine_name;
 use super::run::{report, say, wrong_usage};
 use crate::app::AppError;
+use crate::machine::machine_name;
 use crate::transport::{Certificates, make_certificates};
 
 /// The certificate with this name is shown with the command that begins an App.

@@ -1,10 +1,13 @@
 //! Floor 7: the command line of an App's binary.
 
 mod args;
+#[cfg(feature = "tls")]
 mod certs;
+#[cfg(feature = "http")]
 mod client;
 mod init;
 mod log_files;
+#[cfg(feature = "remote")]
 mod node;
 mod run;
 mod signals;

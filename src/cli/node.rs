@@ -8,11 +8,14 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
-use super::args::{PayloadArgs, TlsArgs, UsageError, log_level};
+#[cfg(feature = "tls")]
+use super::args::TlsArgs;
+use super::args::{PayloadArgs, UsageError, log_level};
 use super::run::{report, say};
 use super::signals::{ONE_SIGNAL, Signals, catch, unblock};
 use crate::app::{App, AppError, Config, NodeArguments, resources, run_as_node};
 use crate::descriptors;
+use crate::machine::machine_name;
 use crate::trace::export;
 use crate::transport::Endpoint;
 use crate::work::{Resources, check_labels, check_node_name};
@@ -52,6 +55,7 @@ pub(super) struct NodeArgs {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
+    #[cfg(feature = "tls")]
     #[command(flatten)]
     tls: TlsArgs,
 
@@ -107,8 +111,10 @@ impl App {
             Ok(arguments) => arguments,
             Err(error) => return super::run::wrong_usage(&error),
         };
-        let app =
-            self.config(Config { token_file: args.token_file.clone(), ..args.payload.config(&args.tls) });
+        let config = Config { token_file: args.token_file.clone(), ..args.payload.config() };
+        #[cfg(feature = "tls")]
+        let config = config.or(args.tls.config());
+        let app = self.config(config);
         descriptors::raise_limit();
         let is_process = matches!(arguments.join, Endpoint::Unix(_));
         let (runtime, signals) = match catch() {
@@ -172,12 +178,4 @@ fn ignore(runtime: &Runtime, mut signals: Signals) {
             log::debug!("{name} is left to the head");
         }
     });
-}
-
-pub(super) fn machine_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match name.trim() {
-        "" => "node".to_owned(),
-        name => name.to_owned(),
-    }
 }

@@ -1,6 +1,7 @@
 //! `main`: from arguments to an exit code.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
+#[cfg(feature = "http")]
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
@@ -9,12 +10,16 @@ use std::time::Instant;
 use super::args::{Args, Asked, UsageError, completions};
 use super::init::run_as_init;
 use super::signals::{ONE_SIGNAL, Signals, catch};
+#[cfg(feature = "remote")]
+use crate::app::forwarding;
+use crate::app::keeping;
 use crate::app::{App, AppError, AppHandle};
-use crate::app::{forwarding, keeping};
 use crate::descriptors;
+#[cfg(feature = "http")]
 use crate::http;
 use crate::printable::lines;
 use crate::trace::export;
+#[cfg(feature = "remote")]
 use crate::transport::TransportError;
 
 const WRONG_USAGE: u8 = 2;
@@ -29,18 +34,21 @@ impl App {
     /// it, and reaps other processes: what comes before this call happens in both.
     pub fn main(self) -> ExitCode {
         let asked = Asked::from_command_line();
-        if matches!(asked, Asked::Run(_) | Asked::Node(_))
+        if asked.hosts_works()
             && let Some(code) = run_as_init()
         {
             return code;
         }
         let args = match asked {
             Asked::Run(args) => args,
+            #[cfg(feature = "remote")]
             Asked::Node(args) => {
                 init_node_log(args.log_level, args.is_process());
                 return self.node(&args);
             }
+            #[cfg(feature = "tls")]
             Asked::Certs(args) => return super::certs::make(&args),
+            #[cfg(feature = "http")]
             Asked::Client(command) => return super::client::run(&command, self.name),
             Asked::Completions(shell) => {
                 // Whether somebody still reads is no matter of the program's.
@@ -97,6 +105,7 @@ impl App {
         })
     }
 
+    #[cfg(feature = "http")]
     async fn serve_and_begin(mut self, args: &Args) -> Result<AppHandle, AppError> {
         let (host, port) = (self.config.host_or_default().to_owned(), self.config.port_or_default());
         let options = http::Options::of(&mut self);
@@ -125,6 +134,13 @@ impl App {
         }
         Ok(launched.begin(Some(address)))
     }
+
+    #[cfg(not(feature = "http"))]
+    async fn serve_and_begin(self, _: &Args) -> Result<AppHandle, AppError> {
+        let launched = self.launch().await?;
+        log::info!("Your app has started.");
+        Ok(launched.begin(None))
+    }
 }
 
 /// What is told to the shell: whether it was the command line, or what came of it.
@@ -133,17 +149,19 @@ pub(super) fn exit_code(error: &AppError) -> u8 {
         AppError::UnknownPlace { .. }
         | AppError::NoNodes { .. }
         | AppError::NoHttpToken { .. }
-        | AppError::Http(_)
-        | AppError::Bridge(TransportError::TlsIncomplete { .. }) => WRONG_USAGE,
+        | AppError::Http(_) => WRONG_USAGE,
+        #[cfg(feature = "remote")]
+        AppError::Bridge(TransportError::TlsIncomplete { .. }) => WRONG_USAGE,
         _ => 1,
     }
 }
 
+#[cfg(feature = "http")]
 /// The port that was asked for, or a free one if it is taken.
 fn listen(host: &str, port: u16) -> Result<TcpListener, AppError> {
     let failed = |source| AppError::Listen { address: format!("{host}:{port}"), source };
     match TcpListener::bind((host, port)) {
-        Err(error) if error.kind() == ErrorKind::AddrInUse => {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             let listener = TcpListener::bind((host, 0)).map_err(failed)?;
             let free = listener.local_addr().map_err(failed)?.port();
             log::warn!("port {port} of {host} is taken by another program; using {free} instead");
@@ -228,6 +246,7 @@ pub(super) fn init_log(level: log::LevelFilter) {
     }
 }
 
+#[cfg(feature = "remote")]
 /// Has what is logged shown here, and at the head as well once this node has joined it. What a process of a single Work
 /// logs is shown by its head, on the same machine.
 pub(super) fn init_node_log(level: log::LevelFilter, is_process: bool) {

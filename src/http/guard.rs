@@ -16,7 +16,7 @@ use actix_web::{Error, HttpResponse, web};
 
 use super::problem::Problem;
 use crate::app::{AppError, Config, Control};
-use crate::transport::read_secret;
+use crate::secret_file::read_secret;
 
 /// The shortest token, in bytes.
 const SHORTEST: usize = 16;

@@ -25,8 +25,7 @@ use super::read::{Answer, fresh};
 use crate::app::{Control, HEAD, Snapshot, short_name};
 use crate::descriptors as files;
 use crate::recorder::{self, Family, Gathered, Kind, Reading};
-use crate::remote::{RecordedBy, Traffic};
-use crate::work::Stage;
+use crate::work::{RecordedBy, Stage, Traffic};
 
 /// The Works that have numbers of their own; those of all others are summed up as one.
 const WORKS: usize = 1000;

@@ -20,15 +20,14 @@ use super::link::Link;
 use super::protocol::{Control, Hello, Refusal, Role};
 use super::references::{Source, tie_copy};
 use super::routing::{Forwarder, Location, count_lost};
-use super::vitals::{self, Vitals};
 use crate::id::{ActorPath, IdMap, WorkId};
 use crate::payload::{self, Hex, Hold, Holds, PayloadId, Want};
 use crate::recorder;
 use crate::trace::Cause;
 use crate::work::{
     Abort, AnyMailbox, Bind, Closed, Command, Doorbell, Express, Failure, Host, Ingredients, Input,
-    LocalHost, Locator, News, Outbox, Place, Placement, Reason, Report, Resources, Router, RunOrder,
-    WorkKind, check_node_name, mailbox_at, remember_address,
+    LocalHost, Locator, News, Outbox, Place, Placement, REPORT_INTERVAL, Reason, Report, Resources, Router,
+    RunOrder, Vitals, WorkKind, check_node_name, mailbox_at, remember_address,
 };
 
 /// The types of Work that there are, by name.
@@ -184,7 +183,7 @@ impl Agent {
             };
             let round_trip_us = round_trip.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
             self.head.control(&Control::Vitals { vitals: Vitals::here(), round_trip_us });
-            tokio::time::sleep(vitals::EVERY).await;
+            tokio::time::sleep(REPORT_INTERVAL).await;
         }
     }
 

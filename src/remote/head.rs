@@ -8,8 +8,6 @@
 mod site;
 mod status;
 
-pub use self::status::NodeStatus;
-pub(crate) use self::status::RecordedBy;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -26,7 +24,6 @@ use super::process_id::ProcessId;
 use super::protocol::{Control, NodeCard};
 use super::references::Source;
 use super::routing::{DirectRoute, Ends, Location, Registry, count_lost};
-use super::vitals::Vitals;
 use crate::id::{ActorPath, AppId, IdMap, unique};
 use crate::payload::{PayloadId, never_wait_here, set_replicator};
 use crate::recorder::Carried;
@@ -34,7 +31,7 @@ use crate::state::Value;
 use crate::transport::{Endpoint, Listener, TransportError};
 use crate::work::{
     AnyMailbox, Closed, Command, Commands, Doorbell, Failure, HostError, HostEvent, Ingredients, Outbox,
-    Place, Placement, Reason, Report, Resources, Route, SharedRoute, find_address, remember_address,
+    Place, Placement, Reason, Report, Resources, Route, SharedRoute, Vitals, find_address, remember_address,
 };
 
 /// How long a node that is told of the end may take to hear of it.

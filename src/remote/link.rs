@@ -28,13 +28,13 @@ use super::protocol::{
 };
 use super::pulls::NestedQuestions;
 use super::references::Pins;
-use super::session::{Session, SessionError, SessionSettings, TooLarge, Traffic};
+use super::session::{Session, SessionError, SessionSettings, TooLarge};
 use crate::id::{IdMap, unique};
 use crate::payload::Holds;
 use crate::trace::Cause;
 use crate::transport::DirectWriter;
 use crate::wire::CodecError;
-use crate::work::{Letter, Outcome};
+use crate::work::{Letter, Outcome, Traffic};
 
 /// Credit for so many messages is worth a write of its own.
 const MUCH_CREDIT: u32 = 128;

@@ -7,6 +7,7 @@ mod agent;
 mod bridge;
 mod copies;
 mod departures;
+#[cfg(feature = "drive")]
 mod drives;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
@@ -28,17 +29,13 @@ mod routing;
 mod session;
 mod socket_directory;
 mod traffic;
-mod vitals;
 
 pub(crate) use self::bridge::{BridgeOptions, Spawner};
-pub use self::head::NodeStatus;
-pub(crate) use self::head::{Head, HeadOptions, RecordedBy};
+pub(crate) use self::head::{Head, HeadOptions};
 pub(crate) use self::logs::forwarding;
 pub(crate) use self::node::{Farewell, NodeOptions, run_node};
 pub(crate) use self::process::ProcessCommand;
 pub(crate) use self::process_group::Parent;
 pub(crate) use self::protocol::Program;
-pub(crate) use self::session::{SessionSettings, Traffic};
+pub(crate) use self::session::SessionSettings;
 pub(crate) use self::socket_directory::tidy_up;
-pub use self::vitals::NodeLoad;
-pub(crate) use self::vitals::Vitals;

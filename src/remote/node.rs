@@ -10,12 +10,14 @@ use tokio::time::timeout;
 
 use super::agent::{Agent, Kinds};
 use super::bridge::{Bridge, BridgeOptions, DialError, Site, Spawner};
+#[cfg(feature = "drive")]
 use super::drives::DrivesOfHead;
 use super::link::Link;
 use super::logs::send_logs;
 use super::process_id::ProcessId;
 use super::protocol::{Control, Hello, NodeCard, Role};
 use super::session::SessionSettings;
+#[cfg(feature = "drive")]
 use crate::drive::register;
 use crate::id::unique;
 use crate::payload;
@@ -91,6 +93,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         bridge.set_site(Arc::downgrade(&site));
         let router: Arc<dyn Router> = agent.clone();
         set_router(bridge.app(), Some(Arc::downgrade(&router)));
+        #[cfg(feature = "drive")]
         let drives = register(bridge.app(), Arc::new(DrivesOfHead(Arc::downgrade(&bridge))));
         let news = spawn_local(agent.clone().send_news());
         let logs = spawn_local(send_logs(head.clone()));
@@ -129,6 +132,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         // At the same address, perhaps, the next session listens.
         futures::future::join_all(listening).await;
         set_router(bridge.app(), None);
+        #[cfg(feature = "drive")]
         drop(drives);
         forget_addresses(bridge.app());
         if left {

@@ -19,6 +19,7 @@ use thiserror::Error;
 
 use crate::printable::{LONGEST_REASON, brief};
 use crate::wire::{Frame, put_data};
+use crate::work::Traffic;
 
 /// The least that one write is worth: a buffer of this size is closed and the next one begun.
 const SEGMENT: usize = 128 * 1024;
@@ -130,17 +131,6 @@ pub(crate) struct Session {
     /// Whether a message has arrived since one was last written at once.
     arrived: bool,
     traffic: Traffic,
-}
-
-/// What a session has carried.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Traffic {
-    pub(crate) sent_bytes: u64,
-    pub(crate) received_bytes: u64,
-    pub(crate) sent_messages: u64,
-    pub(crate) received_messages: u64,
-    /// Buffers of messages that were sent once more.
-    pub(crate) resent: u64,
 }
 
 struct Segment {

@@ -11,7 +11,6 @@ use tokio::net::{TcpStream, UnixStream, tcp};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
-use tokio_rustls::TlsStream;
 
 use super::error::TransportError;
 use super::security::Limits;
@@ -32,7 +31,7 @@ const LAST_READS: usize = 64;
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Encrypted),
 }
 
 /// A connection, before it is used for a session.
@@ -64,13 +63,13 @@ pub(crate) struct FrameWriter {
 enum ReadHalf {
     Tcp(tcp::OwnedReadHalf),
     Unix(unix::ReadHalf),
-    Tls(tokio_io::ReadHalf<TlsStream<TcpStream>>),
+    Tls(tokio_io::ReadHalf<Encrypted>),
 }
 
 enum WriteHalf {
     Tcp(Arc<tcp::OwnedWriteHalf>),
     Unix(Arc<unix::WriteHalf>),
-    Tls(tokio_io::WriteHalf<TlsStream<TcpStream>>),
+    Tls(tokio_io::WriteHalf<Encrypted>),
 }
 
 /// Writes to a connection from any thread, as much as it takes now.
@@ -125,7 +124,11 @@ impl Stream {
     }
 }
 
+/// A stream of bytes in both directions.
 pub(super) trait Io: AsyncRead + AsyncWrite + Unpin {}
+
+/// A TLS stream over TCP. The type behind it is there only with the feature `tls`.
+pub(super) type Encrypted = Box<dyn Io + Send>;
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
 
@@ -148,7 +151,7 @@ impl Connection {
                 (ReadHalf::Unix(read), WriteHalf::Unix(Arc::new(write)))
             }
             Stream::Tls(stream) => {
-                let (read, write) = tokio_io::split(*stream);
+                let (read, write) = tokio_io::split(stream);
                 (ReadHalf::Tls(read), WriteHalf::Tls(write))
             }
         };

@@ -169,7 +169,7 @@ pub(super) async fn prove(stream: Stream, security: &Security, peer: &str) -> Re
     let (mut stream, terms) = match (stream, security.tls()) {
         (Stream::Tcp(stream), Some(tls)) => {
             let (stream, binding) = tls.connect(stream, peer).await?;
-            (Stream::Tls(Box::new(stream)), Terms::inside_tls(token, binding, None))
+            (Stream::Tls(stream), Terms::inside_tls(token, binding, None))
         }
         (stream, _) => (stream, Terms::plain(token)),
     };

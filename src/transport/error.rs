@@ -163,6 +163,17 @@ impl TransportError {
         Self::Broken { peer: peer.to_owned(), source }
     }
 
+    /// A connection that broke before both ends had proved themselves.
+    pub(super) fn handshake_broken(peer: &str, error: io::Error) -> Self {
+        let error = match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                io::Error::new(error.kind(), "it was closed during the handshake")
+            }
+            _ => error,
+        };
+        Self::broken(peer, error)
+    }
+
     pub(super) fn foreign(peer: &str, error: &FrameError) -> Self {
         Self::Foreign { peer: peer.to_owned(), why: error.to_string() }
     }

@@ -186,7 +186,7 @@ pub(super) async fn prove(stream: Stream, security: &Security, peer: &str) -> Re
             stream.peek(&mut first).await.map_err(|error| TransportError::broken(peer, error))?;
             if first == [tls::HANDSHAKE] {
                 let (stream, binding, objection) = tls.accept(stream, peer).await?;
-                (Stream::Tls(Box::new(stream)), Terms::inside_tls(token, binding, objection))
+                (Stream::Tls(stream), Terms::inside_tls(token, binding, objection))
             } else {
                 (Stream::Tcp(stream), Terms::without_tls(token))
             }

@@ -33,6 +33,10 @@ mod handshake;
 mod listener;
 mod local_token;
 mod security;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "tls_off.rs"]
 mod tls;
 mod unix;
 mod unproved;
@@ -46,6 +50,7 @@ pub use self::error::TransportError;
 pub use self::handshake::fuzz as handshake_fuzz;
 pub(crate) use self::listener::Listener;
 pub use self::security::Token;
-pub(crate) use self::security::{Limits, Security, TOKEN_VARIABLE, read_secret};
+pub(crate) use self::security::{Limits, Security, TOKEN_VARIABLE};
+#[cfg(feature = "tls")]
 pub(crate) use self::tls::{Certificates, Tls, TlsFiles, make_certificates};
 pub(crate) use self::unproved::{Turn, Unproved};

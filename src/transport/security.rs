@@ -13,6 +13,7 @@ use super::endpoint::Endpoint;
 use super::error::TransportError;
 use super::local_token::{self, TokenFile};
 use super::tls::Tls;
+use crate::secret_file::read_secret;
 
 /// A secret that all processes of an App share. It is never sent, and never shown.
 #[derive(Clone)]
@@ -81,21 +82,6 @@ impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(…)")
     }
-}
-
-/// The text in a file that only its owner may read, else what is wrong.
-pub(crate) fn read_secret(path: &Path) -> Result<String, String> {
-    use std::io::Read;
-    use std::os::unix::fs::PermissionsExt;
-
-    let mut file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
-    if metadata.permissions().mode() & 0o077 != 0 {
-        return Err(format!("others may read the file; `chmod 600 {}` mends that", path.display()));
-    }
-    let mut text = String::new();
-    file.read_to_string(&mut text).map_err(|error| error.to_string())?;
-    Ok(text)
 }
 
 /// What proves two processes to each other.

@@ -20,12 +20,14 @@ mod context;
 mod intake;
 mod json;
 mod kind;
+mod load_report;
 mod local;
 pub(crate) mod logs;
 mod mailbox;
 pub(crate) mod marks;
 mod message;
 mod node_names;
+mod node_status;
 mod outbox;
 mod policy;
 mod route;
@@ -41,8 +43,14 @@ use serde::de::DeserializeOwned;
 pub use self::address::{DEFAULT_ASK_DEADLINE, WorkAddr};
 pub use self::context::{Stopped, WorkContext};
 pub use self::intake::Messages;
+pub use self::load_report::NodeLoad;
+pub(crate) use self::load_report::Vitals;
+#[cfg(feature = "remote")]
+pub(crate) use self::load_report::{REPORT_INTERVAL, count_lost_messages};
 pub use self::message::{AskError, Handle, Message, SendError};
 pub(crate) use self::node_names::{BadNode, check_labels, check_node_name};
+pub use self::node_status::NodeStatus;
+pub(crate) use self::node_status::{RecordedBy, Traffic};
 pub use self::policy::{
     DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Placement, Resources, Selector, UnknownPlacement,
 };

@@ -12,7 +12,7 @@ use super::error::ClientError;
 use super::model::{RunView, WorkView};
 use super::show::as_json;
 use super::table::{colours, span};
-use crate::cli::node::machine_name;
+use crate::machine::machine_name;
 use crate::printable::{lines, one_line};
 
 const LIMIT: Duration = Duration::from_secs(30);

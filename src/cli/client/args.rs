@@ -31,6 +31,7 @@ pub(in crate::cli) enum Client {
     Restart(RestartArgs),
     /// Run a Work with an input, whether that has been run before or not
     Rerun(RerunArgs),
+    #[cfg(feature = "top")]
     /// Watch an App in the terminal; q ends it
     Top(Target),
 }

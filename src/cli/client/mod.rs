@@ -11,6 +11,7 @@ mod logs;
 mod model;
 mod show;
 mod table;
+#[cfg(feature = "top")]
 mod top;
 mod tree;
 mod watch;
@@ -49,6 +50,7 @@ pub(super) fn run(command: &Client, program: &'static str) -> ExitCode {
         Client::Start(args) => act::start(args),
         Client::Restart(args) => act::restart(args),
         Client::Rerun(args) => act::rerun(args),
+        #[cfg(feature = "top")]
         Client::Top(target) => top::top(target),
     };
     match done {

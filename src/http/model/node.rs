@@ -6,8 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::{HEAD, Snapshot};
-use crate::remote::{NodeLoad, NodeStatus, Vitals};
-use crate::work::Resources;
+use crate::work::{NodeLoad, NodeStatus, Resources, Vitals};
 
 /// What a node has, or what of it is in use.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]

@@ -38,6 +38,7 @@ impl Bridge {
         drop(turn);
         match greeted {
             Ok(Ok(None)) => {}
+            #[cfg(feature = "drive")]
             Ok(Ok(Some((Role::Drive, connection)))) => {
                 if let Err(error) = self.serve_drive(connection).await {
                     log::debug!("the connection on which {peer} used a drive broke: {error}");
@@ -61,6 +62,14 @@ impl Bridge {
         }
     }
 
+    /// Why this process does nothing with drives, if that is so.
+    fn refusal_of_drives(&self) -> Option<&'static str> {
+        if cfg!(not(feature = "drive")) {
+            return Some("this program was built without Flowright's feature `drive`");
+        }
+        self.head_id().is_some().then_some("drives are at the head, which this is not")
+    }
+
     /// Gives the connection back where there is no session on it.
     async fn greet(
         self: &Arc<Self>,
@@ -79,11 +88,10 @@ impl Bridge {
             match self.stranger(&hello) {
                 Some(refusal) => return Err(refusal),
                 None if hello.role == Role::Puller => Ok(None),
-                None if hello.role == Role::Drive && self.head_id().is_none() => Ok(None),
-                None if hello.role == Role::Drive => {
-                    let reason = "drives are at the head, which this is not".to_owned();
-                    Err(Refusal::for_good(reason))
-                }
+                None if hello.role == Role::Drive => match self.refusal_of_drives() {
+                    Some(reason) => Err(Refusal::for_good(reason.to_owned())),
+                    None => Ok(None),
+                },
                 None => self.session_for(&hello).map(Some),
             }
             .map(|session| (hello, session))

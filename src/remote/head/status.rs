@@ -3,47 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::session::Traffic;
-use super::super::vitals::{NodeLoad, Vitals};
 use super::{Head, Node};
-use crate::payload::PayloadUsage;
 use crate::recorder::Carried;
-use crate::work::Resources;
-
-/// Where something was recorded.
-pub(crate) enum RecordedBy {
-    /// On the node of this name.
-    Node(String),
-    /// In the process of the Work at this path.
-    Process(String),
-}
-
-/// A node, as it is shown.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct NodeStatus {
-    /// Whether there is a connection to it now.
-    pub is_connected: bool,
-    /// What it has been given by `--label`.
-    pub labels: BTreeMap<String, String>,
-    /// What it has.
-    pub resources: Resources,
-    /// What the Works on it need.
-    pub used: Resources,
-    /// The paths of the Works on it.
-    pub works: Vec<String>,
-    /// How loaded its process is; `None` until it has said so, or where its system does not.
-    pub load: Option<NodeLoad>,
-    /// What the values of payloads take there; `None` until it has said so.
-    pub payloads: Option<PayloadUsage>,
-    /// How long ago something was heard of it, in seconds.
-    pub heartbeat_age: f64,
-    /// How long a message from it and the answer took, in seconds; `None` until there was one.
-    pub round_trip: Option<f64>,
-    #[serde(skip)]
-    pub(crate) vitals: Option<Vitals>,
-    #[serde(skip)]
-    pub(crate) traffic: Traffic,
-}
+use crate::work::{NodeStatus, RecordedBy, Vitals};
 
 impl Head {
     /// The nodes, by name.

@@ -5,13 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::super::references::{Carried, Source};
 use super::super::routing::Location;
-use super::super::vitals::Vitals;
 use crate::id::ActorPath;
 use crate::payload::{Hex, PayloadId};
 use crate::recorder::Family;
 use crate::state::{Patch, Value};
 use crate::trace::Cause;
-use crate::work::{Closed, Report};
+use crate::work::{Closed, Report, Vitals};
 
 /// What a head and its nodes tell each other.
 #[derive(Debug, Serialize, Deserialize)]

@@ -18,8 +18,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use super::files::{Material, certificates};
 use super::words::day;
 use super::{NAME, Verifiers};
+use crate::secret_file::read_secret;
 use crate::transport::error::TransportError;
-use crate::transport::security::read_secret;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -11,8 +11,8 @@ use tokio_rustls::rustls::{self, CertificateError, RootCertStore};
 
 use super::words::{date, fault};
 use super::{Verifiers, name};
+use crate::secret_file::read_secret;
 use crate::transport::error::TransportError;
-use crate::transport::security::read_secret;
 
 /// How long before its end a certificate is warned of.
 const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);

@@ -28,6 +28,7 @@ pub(crate) use self::certs::{Certificates, make_certificates};
 use self::files::Material;
 pub(crate) use self::files::TlsFiles;
 pub(super) use self::words::explain;
+use super::connection::Encrypted;
 use super::error::TransportError;
 use super::handshake::take_leave;
 
@@ -79,10 +80,11 @@ impl Tls {
         &self,
         stream: TcpStream,
         peer: &str,
-    ) -> Result<(TlsStream<TcpStream>, Binding), TransportError> {
+    ) -> Result<(Encrypted, Binding), TransportError> {
         let stream = self.connector.connect(name(), stream).await.map_err(|error| explain(peer, error))?;
         let binding = stream.get_ref().1.export_keying_material([0; 32], BINDING, Some(&[]));
-        Ok((stream.into(), binding.map_err(|error| no_binding(peer, &error))?))
+        let binding = binding.map_err(|error| no_binding(peer, &error))?;
+        Ok((Box::new(TlsStream::from(stream)), binding))
     }
 
     /// The listener's end; gives as well what there is against the peer, which can be told so.
@@ -90,14 +92,14 @@ impl Tls {
         &self,
         stream: TcpStream,
         peer: &str,
-    ) -> Result<(TlsStream<TcpStream>, Binding, Option<String>), TransportError> {
+    ) -> Result<(Encrypted, Binding, Option<String>), TransportError> {
         match self.acceptor.accept(stream).into_fallible().await {
             Ok(stream) => {
                 let tls = stream.get_ref().1;
                 let binding = tls.export_keying_material([0; 32], BINDING, Some(&[]));
                 let binding = binding.map_err(|error| no_binding(peer, &error))?;
                 let objection = objection(tls.peer_certificates());
-                Ok((stream.into(), binding, objection))
+                Ok((Box::new(TlsStream::from(stream)), binding, objection))
             }
             Err((error, mut stream)) => {
                 take_leave(&mut stream).await;

@@ -19,11 +19,7 @@ pub(in crate::transport) fn explain(peer: &str, error: io::Error) -> TransportEr
     if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         return TransportError::Refused { peer: peer.to_owned(), why: refusal(error) };
     }
-    let error = match error.kind() {
-        io::ErrorKind::UnexpectedEof => io::Error::new(error.kind(), "it was closed during the handshake"),
-        _ => error,
-    };
-    TransportError::broken(peer, error)
+    TransportError::handshake_broken(peer, error)
 }
 
 /// What the dialer is told of its own certificate.

@@ -4,16 +4,16 @@
 //! somebody asks.
 
 use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::routing::messages_lost;
 use crate::payload::{PayloadCounts, PayloadUsage};
 
-/// How often a node tells its head.
-pub(super) const EVERY: Duration = Duration::from_secs(2);
+/// Interval at which a node reports its load to its head.
+pub(crate) const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Nothing is measured more often: the system counts in hundredths of a second.
 const LEAST: Duration = Duration::from_secs(1);
@@ -40,6 +40,13 @@ pub struct NodeLoad {
     pub average: f64,
 }
 
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Counts messages of this process that no handler saw and whose senders were not told.
+pub(crate) fn count_lost_messages(count: usize) {
+    LOST.fetch_add(count as u64, Ordering::Relaxed);
+}
+
 /// What a process knows of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Vitals {
@@ -58,7 +65,7 @@ impl Vitals {
             load: load(),
             payloads: PayloadUsage::here(),
             counts: PayloadCounts::here(),
-            messages_lost: messages_lost(),
+            messages_lost: LOST.load(Ordering::Relaxed),
         }
     }
 

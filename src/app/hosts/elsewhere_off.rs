@@ -1,0 +1,67 @@
+//! The same interface in a program without the feature `remote`: there are no other processes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::id::ActorPath;
+use crate::payload::PayloadId;
+use crate::recorder::Carried;
+use crate::work::{
+    Closed, Doorbell, HostError, HostEvent, Ingredients, LocalHost, NodeStatus, Placement, RecordedBy,
+    Resources, Vitals,
+};
+
+/// Places in other processes; there are none.
+#[derive(Default)]
+pub(in crate::app) struct Elsewhere {}
+
+impl Elsewhere {
+    pub(super) fn launch(
+        &mut self,
+        placement: &Placement,
+        _: Resources,
+        what: Ingredients,
+        _: &Arc<Doorbell>,
+        _: &mut LocalHost,
+    ) -> Result<(), HostError> {
+        let why = format!(
+            "this program was built without Flowright's feature `remote`, which placement `{placement}` needs; turn it \
+             on, or place the Work in this process (`thread` or `pool`)"
+        );
+        Err(HostError::NoProcess { path: what.path.to_string(), why })
+    }
+
+    pub(super) fn launched_here(&self, _: &ActorPath) {}
+
+    pub(super) fn closed(&self, _: &ActorPath, _: Closed) {}
+
+    pub(super) fn stopping(&self) {}
+
+    pub(super) fn events(&self) -> Vec<HostEvent> {
+        Vec::new()
+    }
+
+    pub(super) fn node_of(&self, _: &ActorPath) -> Option<Arc<str>> {
+        None
+    }
+
+    pub(super) fn holders(&self, _: PayloadId) -> Option<Vec<String>> {
+        None
+    }
+
+    pub(super) fn listening(&self) -> Option<String> {
+        None
+    }
+
+    pub(super) fn vitals_of_processes(&self) -> Vec<Vitals> {
+        Vec::new()
+    }
+
+    pub(super) fn recorded(&self) -> Vec<(RecordedBy, Arc<Carried>)> {
+        Vec::new()
+    }
+
+    pub(super) fn nodes(&self) -> BTreeMap<String, NodeStatus> {
+        BTreeMap::new()
+    }
+}

@@ -1,0 +1,113 @@
+//! The places of an App: this process, and others that take part where the feature `remote` is on.
+
+#[cfg(feature = "remote")]
+mod elsewhere;
+#[cfg(not(feature = "remote"))]
+#[path = "elsewhere_off.rs"]
+mod elsewhere;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use super::snapshot::HEAD;
+use crate::id::ActorPath;
+use crate::payload::PayloadId;
+use crate::recorder::Carried;
+use crate::work::{
+    Closed, Doorbell, Host, HostError, HostEvent, Ingredients, LocalHost, NodeStatus, Placement, RecordedBy,
+    Resources, Vitals,
+};
+
+pub(super) use self::elsewhere::Elsewhere;
+#[cfg(feature = "remote")]
+pub(super) use self::elsewhere::{SharedHead, spawner};
+
+/// Starts Works in the place that each is given.
+pub(super) struct Hosts {
+    local: LocalHost,
+    pub(super) elsewhere: Elsewhere,
+}
+
+impl Hosts {
+    pub(super) fn new(local: LocalHost, elsewhere: Elsewhere) -> Self {
+        Self { local, elsewhere }
+    }
+
+    pub(super) fn launch(
+        &mut self,
+        placement: &Placement,
+        needs: Resources,
+        what: Ingredients,
+        doorbell: &Arc<Doorbell>,
+    ) -> Result<(), HostError> {
+        match placement {
+            Placement::Process | Placement::Node(_) => {
+                self.elsewhere.launch(placement, needs, what, doorbell, &mut self.local)
+            }
+            _ => {
+                let path = what.path.clone();
+                self.local.launch(placement, needs, what)?;
+                self.elsewhere.launched_here(&path);
+                Ok(())
+            }
+        }
+    }
+
+    /// Starts the bridge to other processes, unless it is there.
+    #[cfg(feature = "remote")]
+    pub(super) fn start_head(
+        &mut self,
+        doorbell: &Arc<Doorbell>,
+    ) -> Result<Arc<crate::remote::Head>, String> {
+        self.elsewhere.start_head(doorbell, &mut self.local)
+    }
+
+    /// Tells processes that have the address of the Work at `path` that it takes no messages for now.
+    pub(super) fn closed(&self, path: &ActorPath, why: Closed) {
+        self.elsewhere.closed(path, why);
+    }
+
+    /// Says that the App ends.
+    pub(super) fn stopping(&self) {
+        self.elsewhere.stopping();
+    }
+
+    pub(super) fn flush(&mut self) {
+        self.local.flush();
+    }
+
+    pub(super) fn events(&mut self) -> Vec<HostEvent> {
+        self.elsewhere.events()
+    }
+
+    /// The name of the node where a Work was launched last.
+    pub(super) fn node_of(&self, path: &ActorPath) -> Arc<str> {
+        static HERE: OnceLock<Arc<str>> = OnceLock::new();
+        let elsewhere = self.elsewhere.node_of(path);
+        elsewhere.unwrap_or_else(|| HERE.get_or_init(|| Arc::from(HEAD)).clone())
+    }
+
+    /// The names of the nodes that hold the value of a payload.
+    pub(super) fn holders(&self, id: PayloadId) -> Vec<String> {
+        self.elsewhere.holders(id).unwrap_or_else(|| vec![HEAD.to_owned()])
+    }
+
+    /// The address where nodes join.
+    pub(super) fn listening(&self) -> Option<String> {
+        self.elsewhere.listening()
+    }
+
+    /// The load of the processes of single Works, which are on this machine.
+    pub(super) fn vitals_of_processes(&self) -> Vec<Vitals> {
+        self.elsewhere.vitals_of_processes()
+    }
+
+    /// Metrics that were recorded in other processes.
+    pub(super) fn recorded(&self) -> Vec<(RecordedBy, Arc<Carried>)> {
+        self.elsewhere.recorded()
+    }
+
+    pub(super) fn nodes(&self) -> BTreeMap<String, NodeStatus> {
+        self.elsewhere.nodes()
+    }
+}
