@@ -5,6 +5,7 @@
 //!   reorder text or break lines without being seen. They are written as escapes, `\u{1b}`.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt::Write;
 
 /// The longest text from a peer that is logged or kept as a reason, in characters.
@@ -40,6 +41,18 @@ pub(crate) fn lines(text: &str) -> Cow<'_, str> {
         );
     }
     escaped(text, |c| matches!(c, '\n' | '\t').then_some(c))
+}
+
+/// The messages of an error and of its causes, the outermost first and joined by colons. An error that returns its source leaves
+/// it out of its own message, so that whoever prints an error prints this.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// Text on one line: white space that breaks lines becomes a blank.

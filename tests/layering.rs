@@ -386,3 +386,39 @@ fn siblings_exports_and_foreign_crates_are_found() {
         assert!(wrong.len() == 1 && wrong[0].contains(expected), "{path} {text}: {wrong:?}");
     }
 }
+
+/// The variants of errors in a text that show their source in their message and return it as well.
+fn shown_twice(text: &str) -> Vec<String> {
+    let attributes = text.split("#[error(").skip(1);
+    let twice = attributes.filter_map(|rest| {
+        let (message, rest) = rest.split_once(")]\n")?;
+        // A variant ends before the next attribute, or where its enum or struct does.
+        let variant = rest.split("\n}").next()?;
+        let is_returned =
+            variant.contains("#[source]") || variant.contains("#[from]") || variant.contains(" source:");
+        let shows_it = ["{source", ".source", "{0"].iter().any(|shown| message.contains(shown));
+        (is_returned && shows_it).then(|| message.trim().lines().next().unwrap_or_default().to_owned())
+    });
+    twice.collect()
+}
+
+/// Whoever prints an error prints its chain, so that a source that is in the message as well would be read twice.
+#[test]
+fn errors_show_their_source_or_return_it() {
+    let mut wrong = Vec::new();
+    each_source(|path, text| {
+        wrong.extend(shown_twice(text).into_iter().map(|message| format!("{path}: {message}")));
+    });
+    assert!(wrong.is_empty(), "these show their source and return it:\n{}", wrong.join("\n"));
+
+    let twice = "#[error(\"no {source}\")]\n    A {\n        #[source]\n        source: E,\n    },\n}";
+    assert_eq!(shown_twice(twice), ["\"no {source}\""]);
+    assert_eq!(shown_twice("#[error(\"no: {0}\")]\n    A(#[from] E),\n}").len(), 1);
+    for right in [
+        "#[error(\"no\")]\n    A(#[source] E),\n    #[error(\"no: {0}\")]\n    B(String),\n}",
+        "#[error(transparent)]\n    A(#[from] E),\n}",
+        "#[error(\"no: {error}\")]\n    A { error: E },\n}",
+    ] {
+        assert_eq!(shown_twice(right), Vec::<String>::new(), "{right}");
+    }
+}

@@ -37,7 +37,7 @@ pub enum AppError {
     },
     /// The HTTP server could not be started.
     #[error(
-        "the server cannot listen on {address}: {source}; choose another with --host and --port, or use --without-server"
+        "the server cannot listen on {address}; choose another with --host and --port, or use --without-server"
     )]
     Listen {
         /// Where it should have listened.
@@ -69,7 +69,7 @@ pub enum AppError {
     #[error("no thread could be started for the App")]
     Thread(#[source] std::io::Error),
     /// Ctrl-C, SIGTERM and SIGHUP could not be caught.
-    #[error("Ctrl-C, SIGTERM and SIGHUP could not be caught: {0}")]
+    #[error("Ctrl-C, SIGTERM and SIGHUP could not be caught")]
     Signals(#[source] std::io::Error),
     /// A Flow did not return while the App was to end: its Works were not asked to stop.
     #[error(

@@ -14,6 +14,7 @@ use super::timers::Timer;
 use super::tree::{Child, FlowLife};
 use crate::flow::{Decision, FlowError, lock};
 use crate::id::{FlowId, WorkId};
+use crate::printable::chain;
 use crate::work::{Reason, Stage, Status};
 
 /// Longest time for which a Work that is slow to stop delays the one that was started before it.
@@ -72,7 +73,7 @@ impl Driver {
     /// A Flow has failed: by itself, or because of a child.
     pub(super) fn flow_failed(&mut self, id: FlowId, error: FlowError) {
         if self.stage == AppStage::Stopping || self.stage == AppStage::Ended {
-            log::error!("while the App ends: {error}");
+            log::error!("while the App ends: {}", chain(&error));
             return;
         }
         let now = self.clock.now();
@@ -83,7 +84,7 @@ impl Driver {
             return;
         }
         if let Some(wait) = entry.restarts.next(&entry.options.restart, now.at) {
-            log::warn!("{error}; flow `{}` is restarted in {wait:?}", entry.link.path);
+            log::warn!("{}; flow `{}` is restarted in {wait:?}", chain(&error), entry.link.path);
             entry.life = FlowLife::Waiting { until: now.at.saturating_add(wait) };
             let (parent, path) = (entry.parent, entry.link.path.to_string());
             self.stop_below(id);
@@ -104,7 +105,7 @@ impl Driver {
             *status = Status {
                 stage: Stage::Failed,
                 reason: Some(Reason::UserError),
-                message: Some(error.to_string()),
+                message: Some(chain(&error)),
                 time: now.wall,
                 attempt: status.attempt,
                 seq: status.seq + 1,
@@ -113,7 +114,8 @@ impl Driver {
         self.stop_below(id);
         if captured {
             log::warn!(
-                "{error}; the failure of flow `{path}` is left to flow `{}`",
+                "{}; the failure of flow `{path}` is left to flow `{}`",
+                chain(&error),
                 self.tree.flow_path(parent)
             );
             self.mark_up(parent);
@@ -212,7 +214,7 @@ impl Driver {
     /// Ends the App as failed.
     pub(super) fn fail(&mut self, error: AppError) {
         match &self.shutdown {
-            Some(_) => log::error!("while the App ends: {error}"),
+            Some(_) => log::error!("while the App ends: {}", chain(&error)),
             None => {
                 if let Some(told) = self.on_failure.take() {
                     told(&error);

@@ -231,19 +231,19 @@ pub(super) enum UsageError {
     Place(String),
     #[error("--place {0} is given twice; give each path once")]
     PlaceTwice(String),
-    #[error("--place {path}: {source}")]
+    #[error("--place {path} cannot be used")]
     Placement {
         path: String,
         #[source]
         source: UnknownPlacement,
     },
-    #[error("--config {path}: {source}")]
+    #[error("--config {path} cannot be read")]
     ConfigFile {
         path: String,
         #[source]
         source: std::io::Error,
     },
-    #[error("--config {path}: {source}")]
+    #[error("--config {path} is no configuration")]
     Config {
         path: String,
         #[source]
@@ -397,6 +397,7 @@ fn read(path: &Path) -> Result<Config, UsageError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::printable::chain;
 
     #[test]
     fn running_is_what_it_does_unless_told_otherwise() {
@@ -467,7 +468,7 @@ mod tests {
     fn what_is_wrong_with_a_file_is_told_with_its_line() {
         let file = std::env::temp_dir().join(format!("flowright-bad-{}.toml", std::process::id()));
         std::fs::write(&file, "prot = 1\n").unwrap();
-        let error = args(&["--config", file.to_str().unwrap()]).config().unwrap_err().to_string();
+        let error = chain(&args(&["--config", file.to_str().unwrap()]).config().unwrap_err());
         std::fs::remove_file(&file).unwrap();
         assert!(error.contains("prot") && error.contains("line 1"), "{error}");
         let error = args(&["--config", "/nowhere.toml"]).config().unwrap_err().to_string();
@@ -476,7 +477,7 @@ mod tests {
 
     #[test]
     fn an_unknown_placement_is_told_with_those_there_are() {
-        let error = args(&["--place", "train=mo on"]).config().unwrap_err().to_string();
+        let error = chain(&args(&["--place", "train=mo on"]).config().unwrap_err());
         assert!(error.contains("train") && error.contains("`mo on`") && error.contains("pool"), "{error}");
         assert!(args(&["--place", "train"]).config().is_err());
     }

@@ -17,7 +17,7 @@ use crate::app::{App, AppError, AppHandle};
 use crate::descriptors;
 #[cfg(feature = "http")]
 use crate::http;
-use crate::printable::lines;
+use crate::printable::{chain, lines};
 use crate::trace::export;
 #[cfg(feature = "remote")]
 use crate::transport::TransportError;
@@ -212,11 +212,11 @@ pub(super) fn say(line: &str) {
 /// Told the moment it happens, whatever has still to be stopped.
 pub(super) fn report(error: &AppError) {
     let mut stderr = io::stderr().lock();
-    let _ = writeln!(stderr, "ERROR: {}", lines(&error.to_string()));
+    let _ = writeln!(stderr, "ERROR: {}", lines(&chain(error)));
 }
 
 pub(super) fn wrong_usage(error: &UsageError) -> ExitCode {
-    eprintln!("error: {error}\n\nFor more information, try '--help'.");
+    eprintln!("error: {}\n\nFor more information, try '--help'.", chain(error));
     ExitCode::from(WRONG_USAGE)
 }
 

@@ -22,7 +22,7 @@ pub enum FlowError {
         message: String,
     },
     /// A child Flow failed.
-    #[error("flow `{path}` failed: {source}")]
+    #[error("flow `{path}` failed")]
     Flow {
         /// The child.
         path: String,
@@ -90,7 +90,7 @@ pub enum FlowError {
         owner: String,
     },
     /// The input of a run does not serialise.
-    #[error("the input of a run of work `{path}` cannot be sent: {source}")]
+    #[error("the input of a run of work `{path}` cannot be sent")]
     Input {
         /// The Work.
         path: String,
@@ -99,7 +99,7 @@ pub enum FlowError {
         source: CodecError,
     },
     /// The initial state of a Work does not serialise or is too large.
-    #[error("the initial state of work `{path}` cannot be used: {source}")]
+    #[error("the initial state of work `{path}` cannot be used")]
     InitialState {
         /// The Work.
         path: String,
@@ -108,7 +108,7 @@ pub enum FlowError {
         source: StateError,
     },
     /// What a Work published cannot be read back as its type.
-    #[error("the state of work `{path}` cannot be read: {source}")]
+    #[error("the state of work `{path}` cannot be read")]
     Unreadable {
         /// The Work.
         path: String,
@@ -117,7 +117,7 @@ pub enum FlowError {
         source: StateError,
     },
     /// The Flow's own state does not serialise.
-    #[error("the state of flow `{path}` cannot be shown: {source}")]
+    #[error("the state of flow `{path}` cannot be shown")]
     OwnState {
         /// The Flow.
         path: String,
@@ -144,7 +144,7 @@ pub enum FlowError {
         key: String,
     },
     /// A schedule expression says no times.
-    #[error("flow `{path}`: {source}")]
+    #[error("a schedule of flow `{path}` cannot be used")]
     Schedule {
         /// The Flow.
         path: String,

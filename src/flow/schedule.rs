@@ -36,13 +36,12 @@ pub struct ScheduleError(#[from] Problem);
 #[derive(Debug, Error)]
 enum Problem {
     #[error(
-        "`{expression}` is no schedule: {source}; write a cron expression of 5 fields, or of 6 with seconds first \
+        "`{expression}` is no schedule: {error}; write a cron expression of 5 fields, or of 6 with seconds first \
          (`*/10 * * * * *`), or one of midnight, hourly, daily, weekly, monthly, yearly, annually"
     )]
     Malformed {
         expression: String,
-        #[source]
-        source: croner::errors::CronError,
+        error: croner::errors::CronError,
     },
     #[error(
         "`{expression}` never occurs: no date matches its day of the month, month and day of the week (or year); correct them"
@@ -91,7 +90,7 @@ impl Schedules {
             return Ok(schedule.take(expression, timestamp(now.wall), reaction));
         }
         let parsed = Expression::parse(expression)
-            .map_err(|source| Problem::Malformed { expression: expression.to_owned(), source })?;
+            .map_err(|error| Problem::Malformed { expression: expression.to_owned(), error })?;
         if !parsed.matches_ever() {
             return Err(Problem::Never { expression: expression.to_owned() }.into());
         }

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use super::error::FlowError;
 use super::ledger::Moment;
 use crate::id::{ActorPath, FlowId, WorkId};
+use crate::printable::chain;
 use crate::state::Value;
 
 pub(crate) struct Scope {
@@ -60,6 +61,6 @@ pub(super) fn problem(error: FlowError) {
     let mut error = Some(error);
     with(|scope| scope.problems.extend(error.take()));
     if let Some(error) = error {
-        log::error!("{error}");
+        log::error!("{}", chain(&error));
     }
 }

@@ -10,6 +10,7 @@ use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, ToSchema};
 
 use crate::app::{AppError, Control};
+use crate::printable::chain;
 
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -129,7 +130,7 @@ impl ResponseError for Problem {
 
 impl From<AppError> for Problem {
     fn from(error: AppError) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, chain(&error))
     }
 }
 

@@ -17,6 +17,7 @@ use super::model::{
 use super::problem::{Common, Problem};
 use super::query::query;
 use crate::app::{AppError, AppStage, Control};
+use crate::printable::chain;
 use crate::work::Stage;
 use crate::work::logs::{self, Wanted};
 
@@ -156,7 +157,7 @@ pub(super) async fn state(
     let version = snapshot.version;
     let state = snapshot
         .state
-        .map_err(|error| Problem::new(actix_web::http::StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+        .map_err(|error| Problem::new(actix_web::http::StatusCode::SERVICE_UNAVAILABLE, chain(&error)))?;
     let is_whole = path.is_none();
     let path = path.unwrap_or_default();
     let part =

@@ -11,7 +11,7 @@ use crate::wire::CodecError;
 #[non_exhaustive]
 pub enum PayloadError {
     /// The value does not serialise, so that no other node could ever read it.
-    #[error("a payload of work `{origin}` cannot be made: {source}")]
+    #[error("a payload of work `{origin}` cannot be made")]
     Unserialisable {
         /// The Work that tried to make it.
         origin: String,

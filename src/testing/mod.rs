@@ -50,6 +50,7 @@ use tokio::runtime::Runtime;
 
 pub use crate::app::WallClock;
 use crate::app::{App, AppError, AppHandle, AppStatus, Control, Exit, Root, WorkStatus};
+use crate::printable::chain;
 use crate::state::Value;
 use crate::work::{Stage, Work, WorkAddr};
 
@@ -97,7 +98,7 @@ impl TestApp {
     /// # Panics
     /// When it does not start.
     pub fn start_app(app: App) -> Self {
-        Self::try_start(app).unwrap_or_else(|error| panic!("the App did not start: {error}"))
+        Self::try_start(app).unwrap_or_else(|error| panic!("the App did not start: {}", chain(&error)))
     }
 
     /// Starts an App that may not start.

@@ -46,7 +46,7 @@ pub(crate) async fn dial_from(
     limits: &Limits,
 ) -> Result<Dialed, TransportError> {
     let peer = endpoint.to_string();
-    let failed = |source| TransportError::Dial { endpoint: endpoint.clone(), source };
+    let failed = |error| TransportError::Dial { endpoint: endpoint.clone(), error };
     let (stream, local) = match endpoint {
         Endpoint::Unix(path) => {
             let connected = within(limits.handshake, UnixStream::connect(path)).await.map_err(failed)?;
@@ -70,7 +70,7 @@ async fn dial_addresses(
     limits: &Limits,
 ) -> Result<(Stream, IpAddr), TransportError> {
     let peer = endpoint.to_string();
-    let failed = |source| TransportError::Dial { endpoint: endpoint.clone(), source };
+    let failed = |error| TransportError::Dial { endpoint: endpoint.clone(), error };
     let attempt = async |address: SocketAddr| {
         let connect = async move {
             let stream = TcpStream::connect(address).await?;
@@ -145,21 +145,21 @@ fn together(endpoint: &Endpoint, addresses: &[SocketAddr], failures: Vec<Transpo
     let mut kind = None;
     for (address, failure) in addresses.iter().zip(failures) {
         match failure {
-            TransportError::Dial { source, .. } if addresses.len() == 1 => {
-                return TransportError::Dial { endpoint: endpoint.clone(), source };
+            TransportError::Dial { error, .. } if addresses.len() == 1 => {
+                return TransportError::Dial { endpoint: endpoint.clone(), error };
             }
-            TransportError::Dial { source, .. } => {
-                kind.get_or_insert(source.kind());
-                unreachable.push(format!("{address}: {source}"));
+            TransportError::Dial { error, .. } => {
+                kind.get_or_insert(error.kind());
+                unreachable.push(format!("{address}: {error}"));
             }
             other => return other,
         }
     }
-    let source = match kind {
+    let error = match kind {
         Some(kind) => io::Error::new(kind, unreachable.join("; ")),
         None => io::Error::new(io::ErrorKind::AddrNotAvailable, "the name of the host has no address"),
     };
-    TransportError::Dial { endpoint: endpoint.clone(), source }
+    TransportError::Dial { endpoint: endpoint.clone(), error }
 }
 
 /// Gives the stream back once both ends have proved themselves.

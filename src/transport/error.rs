@@ -14,13 +14,12 @@ use crate::wire::FrameError;
 #[non_exhaustive]
 pub enum TransportError {
     /// Nothing can listen there.
-    #[error("nothing can listen at {endpoint}: {source}{}", hint(.source))]
+    #[error("nothing can listen at {endpoint}: {error}{}", hint(.error))]
     Listen {
         /// Where.
         endpoint: Endpoint,
         /// What the system said.
-        #[source]
-        source: io::Error,
+        error: io::Error,
     },
     /// Without a secret or certificates nothing listens beyond this machine.
     #[error(
@@ -68,13 +67,12 @@ pub enum TransportError {
         endpoint: Endpoint,
     },
     /// Nobody answers there.
-    #[error("{endpoint} cannot be reached: {source}{}", descriptors::hint(.source))]
+    #[error("{endpoint} cannot be reached: {error}{}", descriptors::hint(.error))]
     Dial {
         /// Where.
         endpoint: Endpoint,
         /// What the system said.
-        #[source]
-        source: io::Error,
+        error: io::Error,
     },
     /// The other process did not say what it should in time.
     #[error("{peer} did not end the handshake in time")]
@@ -83,13 +81,12 @@ pub enum TransportError {
         peer: String,
     },
     /// The connection broke.
-    #[error("the connection to {peer} broke: {source}")]
+    #[error("the connection to {peer} broke: {error}")]
     Broken {
         /// Who.
         peer: String,
         /// What the system said.
-        #[source]
-        source: io::Error,
+        error: io::Error,
     },
     /// What came is not of this protocol.
     #[error("{peer} does not speak this protocol: {why}")]
@@ -144,23 +141,22 @@ pub enum TransportError {
         why: String,
     },
     /// A directory for sockets or certificates could not be made.
-    #[error("the directory {path} could not be made: {source}")]
+    #[error("the directory {path} could not be made: {error}")]
     Directory {
         /// Which.
         path: String,
         /// What the system said.
-        #[source]
-        source: io::Error,
+        error: io::Error,
     },
 }
 
 impl TransportError {
-    pub(crate) fn directory(path: &Path, source: io::Error) -> Self {
-        Self::Directory { path: path.display().to_string(), source }
+    pub(crate) fn directory(path: &Path, error: io::Error) -> Self {
+        Self::Directory { path: path.display().to_string(), error }
     }
 
-    pub(super) fn broken(peer: &str, source: io::Error) -> Self {
-        Self::Broken { peer: peer.to_owned(), source }
+    pub(super) fn broken(peer: &str, error: io::Error) -> Self {
+        Self::Broken { peer: peer.to_owned(), error }
     }
 
     /// A connection that broke before both ends had proved themselves.
@@ -181,13 +177,13 @@ impl TransportError {
     /// Whether the peer has closed the connection, without a word.
     pub(crate) fn is_gone(&self) -> bool {
         use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
-        matches!(self, Self::Broken { source, .. } if matches!(source.kind(), BrokenPipe | ConnectionReset | UnexpectedEof))
+        matches!(self, Self::Broken { error, .. } if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof))
     }
 
     /// Whether nothing listens there any more.
     pub(crate) fn is_refused_connection(&self) -> bool {
-        let Self::Dial { source, .. } = self else { return false };
-        matches!(source.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
+        let Self::Dial { error, .. } = self else { return false };
+        matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
     }
 }
 

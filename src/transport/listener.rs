@@ -47,7 +47,7 @@ impl Listener {
         security: Security,
         limits: Limits,
     ) -> Result<Self, TransportError> {
-        let failed = |source| TransportError::Listen { endpoint: endpoint.clone(), source };
+        let failed = |error| TransportError::Listen { endpoint: endpoint.clone(), error };
         let mut token_file = None;
         let (socket, endpoint) = match endpoint {
             Endpoint::Tcp(address) => {

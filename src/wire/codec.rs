@@ -21,25 +21,23 @@ const LARGEST_BUFFER: usize = 64 * 1024;
 pub enum CodecError {
     /// The value's `Serialize` refused.
     #[error(
-        "a `{type_name}` does not serialise: {source}; derive `Serialize` for it, or skip the field at fault"
+        "a `{type_name}` does not serialise: {error}; derive `Serialize` for it, or skip the field at fault"
     )]
     Encode {
         /// The Rust type of the value.
         type_name: &'static str,
         /// What the encoder said.
-        #[source]
-        source: rmp_serde::encode::Error,
+        error: rmp_serde::encode::Error,
     },
     /// The bytes are not such a value.
-    #[error("these {length} bytes are not a `{type_name}`: {source}")]
+    #[error("these {length} bytes are not a `{type_name}`: {error}")]
     Decode {
         /// The Rust type that was wanted.
         type_name: &'static str,
         /// How many bytes there were.
         length: usize,
         /// What the decoder said.
-        #[source]
-        source: rmp_serde::decode::Error,
+        error: rmp_serde::decode::Error,
     },
     /// The value is nested too deeply to be read.
     #[error(
@@ -124,7 +122,7 @@ pub(crate) fn decode_from<T: DeserializeOwned>(input: &mut dyn io::Read) -> Resu
     if input.is_too_deep {
         return Err(too_deep::<T>());
     }
-    value.map_err(|source| CodecError::Decode { type_name: std::any::type_name::<T>(), length: 0, source })
+    value.map_err(|error| CodecError::Decode { type_name: std::any::type_name::<T>(), length: 0, error })
 }
 
 /// Lends an empty buffer, which is kept for the next time: small values are encoded all the time, and each in memory of
@@ -152,10 +150,10 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
         return Err(too_deep::<T>());
     }
     let mut decoder = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
-    T::deserialize(&mut decoder).map_err(|source| CodecError::Decode {
+    T::deserialize(&mut decoder).map_err(|error| CodecError::Decode {
         type_name: std::any::type_name::<T>(),
         length: bytes.len(),
-        source,
+        error,
     })
 }
 
@@ -184,8 +182,8 @@ pub(crate) fn digest<T: Serialize + ?Sized>(value: &T) -> Result<(blake3::Hash, 
 impl CodecError {
     /// The encoded value could not be written where it should go.
     pub(crate) fn written<T: ?Sized>(error: io::Error) -> Self {
-        let source = rmp_serde::encode::Error::Syntax(error.to_string());
-        Self::Encode { type_name: std::any::type_name::<T>(), source }
+        let error = rmp_serde::encode::Error::Syntax(error.to_string());
+        Self::Encode { type_name: std::any::type_name::<T>(), error }
     }
 }
 
@@ -193,8 +191,8 @@ fn too_deep<T: ?Sized>() -> CodecError {
     CodecError::TooDeep { type_name: std::any::type_name::<T>(), limit: MAX_DEPTH }
 }
 
-fn encode_error<T: ?Sized>(source: rmp_serde::encode::Error) -> CodecError {
-    CodecError::Encode { type_name: std::any::type_name::<T>(), source }
+fn encode_error<T: ?Sized>(error: rmp_serde::encode::Error) -> CodecError {
+    CodecError::Encode { type_name: std::any::type_name::<T>(), error }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::drive;
 use crate::error::Error;
 use crate::id::{ActorPath, AppId};
 use crate::payload::{Holds, PayloadError};
+use crate::printable::chain;
 use crate::state::{Tracker, Value};
 use crate::trace::{Span, What};
 use crate::wire;
@@ -258,7 +259,7 @@ fn failure(error: &Error, place: &str) -> Failure {
 
 fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
     if let Some(error) = panic.downcast_ref::<PayloadError>() {
-        return Failure { reason: payload_reason(error), message: error.to_string() };
+        return Failure { reason: payload_reason(error), message: chain(error) };
     }
     Failure { reason: Reason::Panic, message: panic_message(panic) }
 }

@@ -154,7 +154,7 @@ impl<W: Work> WorkAddr<W> {
                 }
                 Ok(Err(NoAnswer::ReplyNotSent(why))) => Err(AskError::ReplyNotSent { path: path(), why }),
                 Ok(Err(NoAnswer::NodeLost)) => Err(AskError::NodeLost { path: path() }),
-                Ok(Err(NoAnswer::BadReply(source))) => Err(AskError::BadReply { path: path(), source }),
+                Ok(Err(NoAnswer::BadReply(error))) => Err(AskError::BadReply { path: path(), error }),
                 Err(_) => Err(AskError::Failed { path: path() }),
             }
         };

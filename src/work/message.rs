@@ -504,13 +504,12 @@ pub enum AskError<M> {
         why: String,
     },
     /// The answer came from another process and cannot be read. The message was handled.
-    #[error("the answer of work `{path}` cannot be read: {source}")]
+    #[error("the answer of work `{path}` cannot be read: {error}")]
     BadReply {
         /// The Work.
         path: String,
         /// What is wrong with it.
-        #[source]
-        source: CodecError,
+        error: CodecError,
     },
 }
 

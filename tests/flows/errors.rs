@@ -95,7 +95,7 @@ impl Flow for TooLarge {
 fn an_app_whose_tree_is_not_right_does_not_start() {
     let large = || TooLarge { heavy: WorkRef::new(Probe::of(&"x".repeat(5000))) };
     let Err(error) = TestApp::try_start(App::new(large).max_state_bytes(1000)) else { panic!("it starts") };
-    assert_says(&error.to_string(), &["work `heavy`", "1000"]);
+    assert_says(&format!("{:#}", flowright::Error::from(error)), &["work `heavy`", "1000"]);
     let message = refusal(|| -> TooLarge { panic!("no such luck") });
     assert_says(&message, &["constructor", "panicked: no such luck"]);
     let place = App::new(TooLarge::default).place("hevy", Placement::Pool);
@@ -128,7 +128,8 @@ impl Flow for Unserialisable {
 #[test]
 fn a_state_that_cannot_be_shown_is_told_to_who_asks_and_harms_nobody() {
     let app = TestApp::start(Unserialisable::default);
-    let error = app.block_on(app.control().state()).unwrap_err().to_string();
+    let error = app.block_on(app.control().state()).unwrap_err();
+    let error = format!("{:#}", flowright::Error::from(error));
     assert_says(&error, &["the state of flow `root` cannot be shown", "nobody's business"]);
     app.block_on(app.work::<Probe>("probe").tell(Set(1))).unwrap();
     app.wait_for_exit().result.unwrap();

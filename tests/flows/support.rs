@@ -127,7 +127,7 @@ pub(crate) fn works(app: &TestApp) -> Vec<String> {
 
 /// The error that ended an App, as it is shown.
 pub(crate) fn error(exit: Exit) -> String {
-    exit.result.expect_err("the App fails").to_string()
+    format!("{:#}", flowright::Error::from(exit.result.expect_err("the App fails")))
 }
 
 /// Why an App does not start, as it is shown.
@@ -137,7 +137,7 @@ where
 {
     match TestApp::try_start(App::new(make).config(Config::default())) {
         Ok(_) => panic!("the App starts"),
-        Err(error) => error.to_string(),
+        Err(error) => format!("{:#}", flowright::Error::from(error)),
     }
 }
 

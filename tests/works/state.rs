@@ -385,7 +385,7 @@ fn an_input_that_does_not_serialise_is_the_flows_failure_and_names_the_work() {
             Ok(())
         })
     });
-    let error = app.wait_for_exit().result.unwrap_err().to_string();
+    let error = format!("{:#}", flowright::Error::from(app.wait_for_exit().result.unwrap_err()));
     for part in ["input", "work `work`", "a socket has no words"] {
         assert!(error.contains(part), "no {part} in: {error}");
     }

@@ -13,7 +13,7 @@ pub(super) enum ClientError {
     NoApp { address: String, why: String },
     #[error("--url {0:?}: write it as HOST:PORT, such as 127.0.0.1:7501; the API is served without TLS")]
     Url(String),
-    #[error("--token-file {path}: {source}")]
+    #[error("--token-file {path} cannot be read")]
     TokenFile {
         path: String,
         #[source]

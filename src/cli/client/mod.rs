@@ -21,7 +21,7 @@ use std::sync::OnceLock;
 
 pub(super) use self::args::Client;
 use self::error::ClientError;
-use crate::printable::lines;
+use crate::printable::{chain, lines};
 
 /// The type of the root of this program's App. A process has one.
 static PROGRAM: OnceLock<&'static str> = OnceLock::new();
@@ -60,7 +60,7 @@ pub(super) fn run(command: &Client, program: &'static str) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {}", lines(&error.to_string()));
+            eprintln!("error: {}", lines(&chain(&error)));
             ExitCode::from(error.exit_code())
         }
     }

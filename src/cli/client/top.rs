@@ -107,7 +107,7 @@ impl Screen {
                 self.log = items;
                 self.trouble = None;
             }
-            Err(error) => self.trouble = Some(error.to_string()),
+            Err(error) => self.trouble = Some(printable::chain(&error)),
         }
     }
 

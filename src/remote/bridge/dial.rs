@@ -67,7 +67,7 @@ impl Bridge {
                 // It has too much to do, perhaps: that is no refusal.
                 None => Err(TransportError::Broken {
                     peer: endpoint.to_string(),
-                    source: std::io::Error::new(
+                    error: std::io::Error::new(
                         std::io::ErrorKind::UnexpectedEof,
                         "it closed the connection instead of answering the greeting",
                     ),

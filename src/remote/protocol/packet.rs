@@ -52,7 +52,7 @@ pub(crate) enum PacketError {
     #[error("a message of an unknown kind ({0}) came")]
     UnknownKind(u8),
     #[error("a control message cannot be read: {0}")]
-    Control(#[from] CodecError),
+    Control(CodecError),
 }
 
 const CONTROL: u8 = 0;
@@ -77,7 +77,7 @@ impl<'a> Packet<'a> {
             return Err(PacketError::TooShort);
         }
         Ok(match kind {
-            CONTROL => Self::Control(Box::new(wire::decode(body)?)),
+            CONTROL => Self::Control(Box::new(wire::decode(body).map_err(PacketError::Control)?)),
             TELL => Self::Tell { channel: body.get_u32(), body },
             ASK => Self::Ask { channel: body.get_u32(), question: body.get_u64(), body },
             ANSWER => Self::Answer { question: body.get_u64(), body },
