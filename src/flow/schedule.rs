@@ -39,10 +39,7 @@ enum Problem {
         "`{expression}` is no schedule: {error}; write a cron expression of 5 fields, or of 6 with seconds first \
          (`*/10 * * * * *`), or one of midnight, hourly, daily, weekly, monthly, yearly, annually"
     )]
-    Malformed {
-        expression: String,
-        error: croner::errors::CronError,
-    },
+    Malformed { expression: String, error: croner::errors::CronError },
     #[error(
         "`{expression}` never occurs: no date matches its day of the month, month and day of the week (or year); correct them"
     )]
