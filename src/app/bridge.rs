@@ -93,9 +93,26 @@ impl Driver {
     pub(super) async fn listen(&mut self, endpoint: &str) -> Result<(), AppError> {
         let head = self.hosts.start_head(&self.doorbell).map_err(AppError::Node)?;
         let endpoint = endpoint.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
-        let endpoint = head.listen(endpoint).await?;
-        log::info!("nodes join at {endpoint}");
+        let advertised = self.config.advertised()?;
+        let endpoint = head.listen(endpoint, advertised).await?;
+        match head.joining() {
+            Some(joining) if *joining != endpoint => {
+                log::info!("nodes join at {joining}; this head listens at {endpoint}");
+            }
+            _ => log::info!("nodes join at {endpoint}"),
+        }
         Ok(())
+    }
+
+    /// Refuses an address to be told where nothing listens.
+    pub(super) fn nothing_is_advertised(&self) -> Result<(), AppError> {
+        match &self.config.advertise {
+            Some(address) => Err(AppError::Advertise {
+                address: address.clone(),
+                why: "nothing listens for nodes; give --listen as well",
+            }),
+            None => Ok(()),
+        }
     }
 }
 

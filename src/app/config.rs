@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+#[cfg(feature = "remote")]
+use super::error::AppError;
 use crate::payload::StoreSettings;
 #[cfg(feature = "remote")]
 use crate::remote::SessionSettings;
 #[cfg(feature = "remote")]
-use crate::transport::{Security, TOKEN_VARIABLE, Token, TransportError};
+use crate::transport::{Advertised, Security, TOKEN_VARIABLE, Token, TransportError};
 #[cfg(feature = "tls")]
 use crate::transport::{Tls, TlsFiles};
 use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
@@ -28,8 +30,10 @@ use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
 /// log_dir = "logs"
 /// max_state_bytes = 1048576
 /// pool_threads = 2
+/// gpus = 4
 /// grace_seconds = 10
 /// listen = "127.0.0.1:7502"
+/// advertise = "head.example.org:7502"
 /// token_file = "token"
 /// tls_cert = "certs/head.pem"
 /// tls_key = "certs/head-key.pem"
@@ -72,11 +76,17 @@ pub struct Config {
     pub max_state_bytes: Option<usize>,
     /// How many threads pooled Works share; as many as the machine has cores by default.
     pub pool_threads: Option<usize>,
+    /// How many graphics processors Works may have that run on the machine of the head; what there is by default.
+    pub gpus: Option<u32>,
     /// How long Works have to stop when the App ends, in seconds; 10 by default.
     pub grace_seconds: Option<u64>,
     /// Where nodes join: an address and a port, at port 0 any free one; none may join by default.
     #[cfg(feature = "remote")]
     pub listen: Option<String>,
+    /// The address that is told of where nodes join, where that is not the one at which the head listens: with address translation
+    /// or forwarded ports between them. Without a port it has the port at which the head listens.
+    #[cfg(feature = "remote")]
+    pub advertise: Option<String>,
     /// A file with the secret that all processes share; the variable `FLOWRIGHT_TOKEN` has it otherwise. Without either, and
     /// without certificates, a head on a loopback address makes a secret that nodes of its user on its machine find.
     #[cfg(feature = "remote")]
@@ -133,9 +143,12 @@ impl Config {
             log_dir: self.log_dir.or(other.log_dir),
             max_state_bytes: self.max_state_bytes.or(other.max_state_bytes),
             pool_threads: self.pool_threads.or(other.pool_threads),
+            gpus: self.gpus.or(other.gpus),
             grace_seconds: self.grace_seconds.or(other.grace_seconds),
             #[cfg(feature = "remote")]
             listen: self.listen.or(other.listen),
+            #[cfg(feature = "remote")]
+            advertise: self.advertise.or(other.advertise),
             #[cfg(feature = "remote")]
             token_file: self.token_file.or(other.token_file),
             #[cfg(feature = "tls")]
@@ -216,6 +229,14 @@ impl Config {
 
     pub(super) fn grace(&self) -> Duration {
         Duration::from_secs(self.grace_seconds.unwrap_or(10))
+    }
+
+    /// The address that nodes are told.
+    #[cfg(feature = "remote")]
+    pub(super) fn advertised(&self) -> Result<Option<Advertised>, AppError> {
+        let Some(text) = &self.advertise else { return Ok(None) };
+        let parsed = Advertised::parse(text).map(Some);
+        parsed.map_err(|why| AppError::Advertise { address: text.clone(), why })
     }
 
     /// What proves processes to each other.

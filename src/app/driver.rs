@@ -25,7 +25,7 @@ use super::control::{AppStage, Exit};
 use super::error::AppError;
 use super::histogram::Histogram;
 use super::hosts::Hosts;
-use super::resources::resources;
+use super::resources::{known_gpus, resources};
 use super::shutdown::Shutdown;
 use super::snapshot::Snapshot;
 use super::timers::{Timer, Timers};
@@ -125,6 +125,10 @@ impl Driver {
             changed: false,
             onlooker: None,
         };
+        if let Some(count) = known_gpus(driver.config.gpus) {
+            driver.resources.gpus = count;
+            driver.hosts.assign_gpus(count, &driver.doorbell);
+        }
         let fields = driver.walk_tree().map_err(AppError::Failed)?;
         driver.check_places(&fields)?;
         Ok(driver)

@@ -58,6 +58,15 @@ pub enum AppError {
     /// What the HTTP server was told cannot be used.
     #[error("{0}")]
     Http(String),
+    /// Others cannot be told the address that was given for that.
+    #[cfg(feature = "remote")]
+    #[error("--advertise {address:?}: {why}; write it as HOST or HOST:PORT, as nodes reach this machine")]
+    Advertise {
+        /// What was given.
+        address: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// Other processes cannot be taken in.
     #[cfg(feature = "remote")]
     #[error(transparent)]

@@ -240,9 +240,12 @@ impl App {
             };
             driver.on_failure = on_failure;
             #[cfg(feature = "remote")]
-            if let Some(listen) = listen
-                && let Err(error) = driver.listen(&listen).await
-            {
+            let listening = match listen {
+                Some(listen) => driver.listen(&listen).await,
+                None => driver.nothing_is_advertised(),
+            };
+            #[cfg(feature = "remote")]
+            if let Err(error) = listening {
                 let _ = ready.send(Err(error));
                 return None;
             }

@@ -12,7 +12,7 @@ use super::launch::App;
 use crate::payload::{configure, never_wait_here};
 use crate::recorder;
 use crate::remote::{Farewell, NodeOptions, Parent, run_node, tidy_up};
-use crate::transport::Endpoint;
+use crate::transport::{Advertised, Endpoint};
 use crate::work::Resources;
 
 /// How a process takes part as a node.
@@ -22,6 +22,7 @@ pub(crate) struct NodeArguments {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) resources: Resources,
     pub(crate) listen: Option<Endpoint>,
+    pub(crate) advertise: Option<Advertised>,
 }
 
 /// Hosts Works until the App is over, which gives why, or `leave` is notified.
@@ -30,7 +31,7 @@ pub(crate) fn run_as_node(
     arguments: NodeArguments,
     leave: Arc<Notify>,
 ) -> Result<Option<String>, AppError> {
-    let NodeArguments { join, name, labels, resources, listen } = arguments;
+    let NodeArguments { join, name, labels, resources, listen, advertise } = arguments;
     let parent = Parent::current();
     let system = System::new();
     let mut bridge = app.bridge_options()?;
@@ -44,6 +45,7 @@ pub(crate) fn run_as_node(
         labels,
         resources,
         listen,
+        advertise,
         pool: app.config.pool_size(),
     };
     never_wait_here();

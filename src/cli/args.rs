@@ -114,6 +114,11 @@ pub(super) struct Args {
     listen: Option<String>,
 
     #[cfg(feature = "remote")]
+    /// The address that is told of where nodes join, where that is another one than it listens at (NAT, forwarded ports)
+    #[arg(long, value_name = "HOST[:PORT]")]
+    advertise: Option<String>,
+
+    #[cfg(feature = "remote")]
     /// A file with the secret that all processes share [env: FLOWRIGHT_TOKEN has it otherwise]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -133,6 +138,10 @@ pub(super) struct Args {
     /// Where a Work runs: thread, pool, process, a node's name or label; may be repeated
     #[arg(long, value_name = "PATH=PLACEMENT")]
     place: Vec<String>,
+
+    /// How many graphics processors Works may have on this machine [default: what there is]
+    #[arg(long)]
+    gpus: Option<u32>,
 
     /// How much to log: off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value_t = log::LevelFilter::Info, value_parser = log_level)]
@@ -216,6 +225,9 @@ pub(super) enum UsageError {
     #[error("--join {0:?}: {1}; write it as HOST:PORT, where the App was started with --listen")]
     Join(String, &'static str),
     #[cfg(feature = "remote")]
+    #[error("--advertise {0:?}: {1}; write it as HOST or HOST:PORT, as others reach this machine")]
+    Advertise(String, &'static str),
+    #[cfg(feature = "remote")]
     #[error(transparent)]
     Node(#[from] BadNode),
     #[cfg(feature = "tls")]
@@ -289,6 +301,9 @@ impl Args {
             log_dir: self.log_dir.clone(),
             #[cfg(feature = "remote")]
             listen: self.listen.clone(),
+            #[cfg(feature = "remote")]
+            advertise: self.advertise.clone(),
+            gpus: self.gpus,
             #[cfg(feature = "remote")]
             token_file: self.token_file.clone(),
             #[cfg(feature = "drive")]

@@ -13,11 +13,11 @@ use super::args::TlsArgs;
 use super::args::{PayloadArgs, UsageError, log_level};
 use super::run::{report, say};
 use super::signals::{ONE_SIGNAL, Signals, catch, unblock};
-use crate::app::{App, AppError, Config, NodeArguments, resources, run_as_node};
+use crate::app::{App, AppError, Config, NodeArguments, known_gpus, resources, run_as_node};
 use crate::descriptors;
 use crate::machine::machine_name;
 use crate::trace::export;
-use crate::transport::Endpoint;
+use crate::transport::{Advertised, Endpoint};
 use crate::work::{Resources, check_labels, check_node_name};
 
 /// How this machine takes part.
@@ -50,6 +50,10 @@ pub(super) struct NodeArgs {
     /// Where other nodes reach this one [default: any port of the address that reaches the head]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
+
+    /// The address that other nodes are told, where that is another one than it listens at (NAT, forwarded ports)
+    #[arg(long, value_name = "HOST[:PORT]")]
+    advertise: Option<String>,
 
     /// A file with the secret that all processes share [env: FLOWRIGHT_TOKEN has it otherwise]
     #[arg(long, value_name = "FILE")]
@@ -98,10 +102,23 @@ impl NodeArgs {
         let there_is = resources();
         let resources = Resources {
             cpus: self.cpus.unwrap_or(there_is.cpus),
-            gpus: self.gpus.unwrap_or(there_is.gpus),
+            gpus: known_gpus(self.gpus).unwrap_or(0),
             memory: self.memory.map_or(there_is.memory, |mib| mib << 20),
         };
-        Ok(NodeArguments { join, name, labels, resources, listen: self.listen.as_ref().map(endpoint) })
+        let listen = self.listen.as_ref().map(endpoint);
+        let advertise = match &self.advertise {
+            Some(text) => {
+                Some(Advertised::parse(text).map_err(|why| UsageError::Advertise(text.clone(), why))?)
+            }
+            None => None,
+        };
+        if let (Some(text), None) = (&self.advertise, &listen)
+            && advertise.as_ref().is_some_and(Advertised::has_port)
+        {
+            let why = "it has a port, and this node listens at any: give --listen with the port to which that one leads";
+            return Err(UsageError::Advertise(text.clone(), why));
+        }
+        Ok(NodeArguments { join, name, labels, resources, listen, advertise })
     }
 }
 

@@ -151,7 +151,7 @@ pub(super) fn exit_code(error: &AppError) -> u8 {
         | AppError::NoHttpToken { .. }
         | AppError::Http(_) => WRONG_USAGE,
         #[cfg(feature = "remote")]
-        AppError::Bridge(TransportError::TlsIncomplete { .. }) => WRONG_USAGE,
+        AppError::Advertise { .. } | AppError::Bridge(TransportError::TlsIncomplete { .. }) => WRONG_USAGE,
         _ => 1,
     }
 }

@@ -10,7 +10,7 @@ use crate::state::{Patch, StateError, Tracker, Value};
 use crate::trace::Cause;
 use crate::wire;
 use crate::work::{
-    Abort, AnyMailbox, Doorbell, Ingredients, Mailbox, Outbox, Placement, Resources, Work, WorkKind,
+    Abort, AnyMailbox, Doorbell, Gpus, Ingredients, Mailbox, Outbox, Placement, Resources, Work, WorkKind,
 };
 
 pub(crate) type SharedRecord = Arc<Mutex<Record>>;
@@ -109,6 +109,7 @@ impl Record {
             mailbox: self.mailbox.clone(),
             outbox,
             abort,
+            gpus: Gpus::default(),
         }
     }
 

@@ -25,7 +25,7 @@ use crate::payload::{self, Hex, Hold, Holds, PayloadId, Want};
 use crate::recorder;
 use crate::trace::Cause;
 use crate::work::{
-    Abort, AnyMailbox, Bind, Closed, Command, Doorbell, Express, Failure, Host, Ingredients, Input,
+    Abort, AnyMailbox, Bind, Closed, Command, Doorbell, Express, Failure, Gpus, Host, Ingredients, Input,
     LocalHost, Locator, News, Outbox, Place, Placement, REPORT_INTERVAL, Reason, Report, Resources, Router,
     RunOrder, Vitals, WorkKind, check_node_name, mailbox_at, remember_address,
 };
@@ -188,8 +188,16 @@ impl Agent {
     }
 
     fn launch(&self, launch: Launch, holds: Holds) -> Result<(), String> {
-        let Launch { incarnation, path, work, pooled, state: value, max_state_bytes, mailbox: capacity } =
-            launch;
+        let Launch {
+            incarnation,
+            path,
+            work,
+            pooled,
+            state: value,
+            max_state_bytes,
+            mailbox: capacity,
+            gpus,
+        } = launch;
         let kind = self.kinds.get(work.as_str()).ok_or_else(|| format!("there is no Work `{work}` here"))?;
         log::log!(self.level(), "work `{path}` runs here");
         // The one that addresses here lead to, if there are any: messages that wait are for the Work, not for one life of it.
@@ -220,6 +228,7 @@ impl Agent {
             mailbox: mailbox.clone(),
             outbox: outbox.clone(),
             abort: abort.clone(),
+            gpus: Gpus::given(gpus),
         };
         let placement = if pooled { Placement::Pool } else { Placement::Thread };
         let mut state = self.lock();
@@ -430,6 +439,7 @@ struct Launch {
     state: crate::state::Value,
     max_state_bytes: u64,
     mailbox: u64,
+    gpus: Vec<u32>,
 }
 
 impl Site for Agent {
@@ -460,11 +470,12 @@ impl Site for Agent {
             return Err(format!("only the head says {}", control.name()));
         }
         match control {
-            Control::Launch { incarnation, path, work, pooled, state, max_state_bytes, mailbox } => {
+            Control::Launch { incarnation, path, work, pooled, state, max_state_bytes, mailbox, gpus } => {
                 if incarnation <= *self.launched.borrow() {
                     return Err(format!("incarnation {incarnation} was launched after a later one"));
                 }
-                let launch = Launch { incarnation, path, work, pooled, state, max_state_bytes, mailbox };
+                let launch =
+                    Launch { incarnation, path, work, pooled, state, max_state_bytes, mailbox, gpus };
                 if let Err(message) = self.launch(launch, carried) {
                     self.launched.send_replace(incarnation);
                     let failed = self.lock().incarnations.remove(&incarnation);

@@ -28,9 +28,9 @@ use crate::id::{ActorPath, AppId, IdMap, unique};
 use crate::payload::{PayloadId, never_wait_here, set_replicator};
 use crate::recorder::Carried;
 use crate::state::Value;
-use crate::transport::{Endpoint, Listener, TransportError};
+use crate::transport::{Advertised, Endpoint, Listener, TransportError};
 use crate::work::{
-    AnyMailbox, Closed, Command, Commands, Doorbell, Failure, HostError, HostEvent, Ingredients, Outbox,
+    AnyMailbox, Closed, Command, Commands, Doorbell, Failure, FreeGpus, HostError, HostEvent, Ingredients, Outbox,
     Place, Placement, Reason, Report, Resources, Route, SharedRoute, Vitals, find_address, remember_address,
 };
 
@@ -52,6 +52,8 @@ pub(crate) struct Head {
     pub(super) copies: Copies,
     state: Mutex<State>,
     endpoint: OnceLock<Endpoint>,
+    /// The address that nodes are told, where that is another one.
+    advertised: OnceLock<Endpoint>,
     /// Resolves when nothing listens any more.
     listening: Mutex<Option<oneshot::Receiver<()>>>,
 }
@@ -85,6 +87,7 @@ struct Watcher {
 struct Node {
     link: Arc<Link>,
     used: Resources,
+    gpus: FreeGpus,
     incarnations: HashSet<u64>,
     /// Whether it is the process of one Work.
     is_process: bool,
@@ -107,6 +110,8 @@ struct Away {
     node: u64,
     path: ActorPath,
     needs: Resources,
+    /// Indices of the devices that it has, of those of its node.
+    gpus: Vec<u32>,
     /// The mailbox of its Work here, and the route from there.
     mailbox: Weak<dyn AnyMailbox>,
     route: Arc<DirectRoute>,
@@ -170,6 +175,7 @@ impl Head {
             copies: Copies::default(),
             state: Mutex::default(),
             endpoint: OnceLock::new(),
+            advertised: OnceLock::new(),
             listening: Mutex::default(),
         });
         let site: Arc<dyn Site> = head.clone();
@@ -179,7 +185,11 @@ impl Head {
     }
 
     /// Takes nodes in from now on.
-    pub(crate) async fn listen(self: &Arc<Self>, endpoint: Endpoint) -> Result<Endpoint, TransportError> {
+    pub(crate) async fn listen(
+        self: &Arc<Self>,
+        endpoint: Endpoint,
+        advertised: Option<Advertised>,
+    ) -> Result<Endpoint, TransportError> {
         let bridge = self.bridge.clone();
         let (ready, listening) = oneshot::channel();
         let (closing, closed) = oneshot::channel();
@@ -196,13 +206,21 @@ impl Head {
         });
         let endpoint =
             listening.await.unwrap_or_else(|_| unreachable!("the bridge lives as long as the App"))?;
+        if let Some(advertised) = advertised {
+            let _ = self.advertised.set(advertised.of(&endpoint));
+        }
         let _ = self.endpoint.set(endpoint.clone());
         Ok(endpoint)
     }
 
-    /// Where nodes join.
-    pub(crate) fn endpoint(&self) -> Option<&Endpoint> {
+    /// Where this process listens for nodes.
+    pub(super) fn endpoint(&self) -> Option<&Endpoint> {
         self.endpoint.get()
+    }
+
+    /// Where nodes join.
+    pub(crate) fn joining(&self) -> Option<&Endpoint> {
+        self.advertised.get().or_else(|| self.endpoint.get())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -244,7 +262,7 @@ impl Head {
     }
 
     fn with_address(&self, why: String) -> String {
-        match self.endpoint() {
+        match self.joining() {
             Some(endpoint) => why.replace("HOST:PORT", &endpoint.to_string()),
             None => format!("{why}; this App takes no nodes in: start it with `--listen ADDRESS:PORT`"),
         }
@@ -258,8 +276,18 @@ impl Head {
         what: Ingredients,
         until_now: Option<&CommandsToCome>,
     ) -> Result<(), HostError> {
-        let Ingredients { kind, app, path, state: value, holds, max_state_bytes, mailbox, outbox, abort } =
-            what;
+        let Ingredients {
+            kind,
+            app,
+            path,
+            state: value,
+            holds,
+            max_state_bytes,
+            mailbox,
+            outbox,
+            abort,
+            gpus,
+        } = what;
         let mut state = self.lock();
         state.next_incarnation += 1;
         let incarnation = state.next_incarnation;
@@ -267,6 +295,8 @@ impl Head {
             return Err(HostError::Unplaced("waits for a node: the one it was meant for is gone".to_owned()));
         };
         entry.used = entry.used.plus(needs);
+        // There are as many as there is room for.
+        let taken = entry.gpus.take(needs.gpus).unwrap_or_default();
         entry.incarnations.insert(incarnation);
         let link = entry.link.clone();
         let is_process = entry.is_process;
@@ -283,6 +313,7 @@ impl Head {
             node,
             path: path.clone(),
             needs,
+            gpus: taken.clone(),
             mailbox: Arc::downgrade(&mailbox),
             route: route.clone(),
         };
@@ -300,6 +331,8 @@ impl Head {
             state: value,
             max_state_bytes: max_state_bytes as u64,
             mailbox: mailbox.capacity() as u64,
+            // A process sees those only that it has.
+            gpus: if is_process { (0..gpus.indices().len() as u32).collect() } else { taken },
         };
         if let Err(why) = link.try_control(&holds, &launch) {
             self.forget(incarnation);
@@ -329,6 +362,7 @@ impl Head {
         let away = state.incarnations.remove(&incarnation)?;
         if let Some(node) = state.nodes.get_mut(&away.node) {
             node.incarnations.remove(&incarnation);
+            node.gpus.give_back(&away.gpus);
             node.used = Resources {
                 cpus: node.used.cpus.saturating_sub(away.needs.cpus),
                 gpus: node.used.gpus.saturating_sub(away.needs.gpus),

@@ -21,7 +21,7 @@ use super::session::SessionSettings;
 use crate::drive::register;
 use crate::id::unique;
 use crate::payload;
-use crate::transport::{Dialed, Endpoint, Listener, TransportError, dial_from};
+use crate::transport::{Advertised, Dialed, Endpoint, Listener, TransportError, dial_from};
 use crate::work::marks::mark_runs;
 use crate::work::{Resources, Router, forget_addresses, set_router};
 
@@ -51,6 +51,8 @@ pub(crate) struct NodeOptions {
     pub(crate) resources: Resources,
     /// Where other nodes reach this one; by default at the address from which it reaches the head.
     pub(crate) listen: Option<Endpoint>,
+    /// What others are told in place of that.
+    pub(crate) advertise: Option<Advertised>,
     /// Threads that pooled Works share.
     pub(crate) pool: usize,
 }
@@ -248,7 +250,10 @@ impl Identity {
             name: options.name.clone(),
             labels: options.labels.clone(),
             resources: options.resources,
-            endpoints: listeners.iter().map(|listener| reachable(&listener.endpoint(), address)).collect(),
+            endpoints: listeners
+                .iter()
+                .map(|listener| told(options, &listener.endpoint(), address))
+                .collect(),
             process: ProcessId::own(),
         });
         let hello = bridge.hello(Role::Node, None, unique());
@@ -363,7 +368,11 @@ async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> 
 /// Whether others reach this process at the address from which it reaches the head.
 fn needs_address(options: &NodeOptions) -> bool {
     let any = |endpoint: &Endpoint| is_any(endpoint).is_some();
-    matches!(options.join, Endpoint::Tcp(_)) && options.listen.as_ref().is_none_or(any)
+    let is_any = match &options.listen {
+        Some(endpoint) => any(endpoint) && options.advertise.is_none(),
+        None => true,
+    };
+    matches!(options.join, Endpoint::Tcp(_)) && is_any
 }
 
 /// Where to listen for others.
@@ -387,6 +396,14 @@ fn is_any(endpoint: &Endpoint) -> Option<u16> {
     let Endpoint::Tcp(address) = endpoint else { return None };
     let address: SocketAddr = address.parse().ok()?;
     address.ip().is_unspecified().then(|| address.port())
+}
+
+/// What others are told of where to reach what listens at `endpoint`.
+fn told(options: &NodeOptions, endpoint: &Endpoint, address: Option<IpAddr>) -> Endpoint {
+    match &options.advertise {
+        Some(advertised) => advertised.of(endpoint),
+        None => reachable(endpoint, address),
+    }
 }
 
 /// Where others reach what listens at `endpoint`: nobody else can dial "every address of this machine".

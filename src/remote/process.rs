@@ -28,7 +28,7 @@ use super::socket_directory::{self, token_file};
 use crate::descriptors;
 use crate::id::{ActorPath, AppId, unique};
 use crate::transport::{Endpoint, Listener, TOKEN_VARIABLE, TransportError};
-use crate::work::{Commands, Failure, Ingredients, Outbox, Place, Reason, Report};
+use crate::work::{Commands, Failure, Gpus, Ingredients, Outbox, Place, Reason, Report, visibility};
 
 /// How long a process may take to end by itself.
 const ORDERLY: Duration = Duration::from_secs(1);
@@ -117,7 +117,7 @@ impl Processes {
         let kill = Arc::new(Notify::new());
         let killer = kill.clone();
         what.abort.tell(move || killer.notify_one());
-        let (app, path) = (what.app, what.path.clone());
+        let (app, path, gpus) = (what.app, what.path.clone(), what.gpus.clone());
         let commands: Arc<CommandsToCome> = Arc::default();
         what.mailbox.launched_elsewhere(commands.clone());
         // Messages wait for the process.
@@ -134,7 +134,7 @@ impl Processes {
         self.alive.send_modify(|alive| *alive += 1);
         let of_process = head.clone();
         head.bridge.spawn(move || async move {
-            attend(of_process.clone(), name, app, path, kill).await;
+            attend(of_process.clone(), name, app, path, gpus, kill).await;
             of_process.processes.alive.send_modify(|alive| *alive -= 1);
         });
     }
@@ -233,7 +233,7 @@ fn settle(running: &mut HashMap<String, Process>, name: &str) {
 }
 
 /// Lives as long as the process.
-async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, kill: Arc<Notify>) {
+async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, gpus: Gpus, kill: Arc<Notify>) {
     let socket = match head.processes.socket(&head).await {
         Ok(socket) => socket,
         Err(error) => return head.processes.ended(&name, format!("could not be started: {error}")),
@@ -244,6 +244,9 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, kill
         command.arg("node").arg("--join").arg(Endpoint::Unix(socket.to_owned()).to_string());
         command.arg("--name").arg(&name).args(&head.processes.command.arguments);
         command.env_remove(TOKEN_VARIABLE);
+        if !gpus.indices().is_empty() {
+            command.envs(visibility(gpus.indices()));
+        }
         if head.bridge.security().token().is_some() {
             command.arg("--token-file").arg(token_file(socket));
         }
@@ -289,6 +292,8 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, kill
     // It ends the process as well, where that has not ended by itself.
     drop(group);
     let status = child.wait().await;
+    // The next incarnation may have them.
+    drop(gpus);
     head.processes.gone(&name);
     head.process_gone(&name);
     // What it printed last comes before its end, unless a child of its own keeps the pipe.

@@ -49,6 +49,53 @@ impl Endpoint {
     }
 }
 
+/// An address that others are told, in place of the one at which a process listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Advertised {
+    host: String,
+    port: Option<u16>,
+}
+
+impl Advertised {
+    /// A host, and a port where that is another one than the process listens at.
+    ///
+    /// # Errors
+    /// What keeps others from ever reaching anything there.
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+        let fault = |text: &str| Endpoint::Tcp(text.to_owned()).fault();
+        // What is behind the last colon may be a part of an IPv6 address.
+        let (host, port) = match text.rsplit_once(':').filter(|(_, port)| !port.contains(']')) {
+            Some((host, port)) => (host, Some(port)),
+            None => (text, None),
+        };
+        let complete = if port.is_some() { text.to_owned() } else { format!("{text}:1") };
+        if let Some(fault) = fault(&complete) {
+            return Err(fault);
+        }
+        let port = port.and_then(|port| port.parse().ok());
+        let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        if address.is_ok_and(|address| address.is_unspecified()) {
+            return Err("that stands for every address of a machine, and none that others can dial");
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+
+    pub(crate) fn has_port(&self) -> bool {
+        self.port.is_some()
+    }
+
+    /// Where others reach what listens at `endpoint`.
+    pub(crate) fn of(&self, endpoint: &Endpoint) -> Endpoint {
+        let Endpoint::Tcp(address) = endpoint else { return endpoint.clone() };
+        let Self { host, port } = self;
+        match (port, address.rsplit_once(':')) {
+            (Some(port), _) => Endpoint::Tcp(format!("{host}:{port}")),
+            (None, Some((_, port))) => Endpoint::Tcp(format!("{host}:{port}")),
+            (None, None) => endpoint.clone(),
+        }
+    }
+}
+
 impl FromStr for Endpoint {
     type Err = Infallible;
 
@@ -88,6 +135,32 @@ mod tests {
 
     fn fault(text: &str) -> Option<&'static str> {
         text.parse::<Endpoint>().unwrap_or_else(|never| match never {}).fault()
+    }
+
+    /// An address that others are told has a host, and the port at which the process listens unless it has one of its own.
+    #[test]
+    fn advertised_addresses_are_checked_and_completed() {
+        let of = |text: &str, listening: &str| {
+            Advertised::parse(text).map(|told| told.of(&Endpoint::Tcp(listening.to_owned())).to_string())
+        };
+        assert_eq!(of("gate.example.org:8000", "10.0.0.1:7502").as_deref(), Ok("gate.example.org:8000"));
+        assert_eq!(of("gate.example.org", "10.0.0.1:7502").as_deref(), Ok("gate.example.org:7502"));
+        assert_eq!(of("[2001:db8::1]", "[::]:7502").as_deref(), Ok("[2001:db8::1]:7502"));
+        assert_eq!(of("192.0.2.1:80", "0.0.0.0:7502").as_deref(), Ok("192.0.2.1:80"));
+        for bad in [
+            "",
+            ":80",
+            "gate:0",
+            "gate:99999",
+            "http://gate",
+            "2001:db8::1",
+            "0.0.0.0",
+            "[::]:80",
+            "a b",
+            "gate:",
+        ] {
+            assert!(Advertised::parse(bad).is_err(), "{bad:?}");
+        }
     }
 
     /// What can be dialed has no fault, and what cannot has one.

@@ -44,6 +44,7 @@ mod unproved;
 pub(crate) use self::complaints::Complaints;
 pub(crate) use self::connection::{Connection, DirectWriter, FrameReader, FrameWriter};
 pub(crate) use self::dial::{Dialed, dial, dial_from};
+pub(crate) use self::endpoint::Advertised;
 pub use self::endpoint::Endpoint;
 pub use self::error::TransportError;
 #[cfg(fuzzing)]

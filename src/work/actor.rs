@@ -13,6 +13,7 @@ use futures::task::AtomicWaker;
 
 use super::Work;
 use super::context::{BUDGET, Identity, WorkContext, is_stop};
+use super::gpus::Gpus;
 use super::mailbox::{Mail, Mailbox, Receiver};
 use super::marks::mark;
 use super::outbox::{Outbox, Report};
@@ -38,6 +39,7 @@ pub(crate) struct Seed<W: Work> {
     pub(crate) incarnation: u64,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) abort: Arc<Abort>,
+    pub(crate) gpus: Gpus,
 }
 
 /// Ends an incarnation by force, at its next `await`.
@@ -133,7 +135,7 @@ pub(crate) async fn live<W: Work>(seed: Box<Seed<W>>) {
 }
 
 async fn body<W: Work>(seed: Box<Seed<W>>) -> Report {
-    let Seed { app, path, state, holds, max_state_bytes, mailbox, incarnation, outbox, abort } = *seed;
+    let Seed { app, path, state, holds, max_state_bytes, mailbox, incarnation, outbox, abort, gpus } = *seed;
     let mut work: W = match state.decode() {
         Ok(work) => work,
         Err(error) => return Report::Died { failure: failure(&error.into(), "its state") },
@@ -141,8 +143,13 @@ async fn body<W: Work>(seed: Box<Seed<W>>) -> Report {
     // The Work has handles of its own now.
     drop(holds);
     let tracker = Tracker::resume(state, max_state_bytes);
-    let mut cx =
-        WorkContext::new(Identity { app, path }, Receiver::new(mailbox, incarnation), outbox, abort, tracker);
+    let mut cx = WorkContext::new(
+        Identity { app, path, gpus },
+        Receiver::new(mailbox, incarnation),
+        outbox,
+        abort,
+        tracker,
+    );
 
     let result = Box::pin(work.on_start(&mut cx)).await;
     let is_interrupted = cx.asked.stop && result.as_ref().is_err_and(is_stop);

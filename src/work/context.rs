@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use super::Work;
 use super::actor::Abort;
 use super::address::WorkAddr;
+use super::gpus::Gpus;
 use super::mailbox::{Mail, Receiver};
 use super::message::Envelope;
 use super::outbox::{Outbox, Report};
@@ -58,6 +59,7 @@ pub(super) fn is_stop(error: &Error) -> bool {
 pub(crate) struct Identity {
     pub(crate) app: AppId,
     pub(crate) path: ActorPath,
+    pub(crate) gpus: Gpus,
 }
 
 /// What a Work's `run`, handlers and hooks do with the world: publish, sleep, take turns with the mailbox, make
@@ -110,6 +112,16 @@ impl<W: Work> WorkContext<W> {
             asked: Asked::default(),
             trouble: None,
         }
+    }
+
+    /// Indices of the graphics processors that are assigned to this Work, as many as [`Resources::gpus`](crate::Resources) says
+    /// that it needs; no other Work of this machine has them meanwhile.
+    ///
+    /// They count the devices that this process sees. A Work with a process of its own sees no others
+    /// (`CUDA_VISIBLE_DEVICES`, `ROCR_VISIBLE_DEVICES` and `ONEAPI_DEVICE_SELECTOR` are set for it), so that its indices begin
+    /// at 0. The list is empty for a Work that needs none, and on a head that knows of no devices.
+    pub fn gpus(&self) -> &[u32] {
+        self.identity.gpus.indices()
     }
 
     /// Tells the Flow what changed in the Work's state since the last time. Costs what comparing costs; never

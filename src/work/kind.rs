@@ -8,6 +8,7 @@ use futures::FutureExt;
 use super::Work;
 use super::actor::{Abort, Seed, live};
 use super::any_mailbox::AnyMailbox;
+use super::gpus::Gpus;
 use super::intake::Messages;
 use super::json;
 use super::local::Task;
@@ -46,6 +47,8 @@ pub(crate) struct Ingredients {
     pub(crate) mailbox: Arc<dyn AnyMailbox>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) abort: Arc<Abort>,
+    /// The devices that it has until its end.
+    pub(crate) gpus: Gpus,
 }
 
 impl WorkKind {
@@ -109,10 +112,21 @@ fn distant_mailbox<W: Work>(locator: Arc<dyn Locator>) -> Arc<dyn AnyMailbox> {
 }
 
 fn task<W: Work>(ingredients: Ingredients) -> Task {
-    let Ingredients { app, path, state, holds, max_state_bytes, mailbox, outbox, abort, .. } = ingredients;
+    let Ingredients { app, path, state, holds, max_state_bytes, mailbox, outbox, abort, gpus, .. } =
+        ingredients;
     let incarnation = mailbox.open();
     let mailbox = mailbox.into_any().downcast().unwrap_or_else(|_| unreachable!("made for this type"));
-    let seed =
-        Box::new(Seed { app, path, state, holds, max_state_bytes, mailbox, incarnation, outbox, abort });
+    let seed = Box::new(Seed {
+        app,
+        path,
+        state,
+        holds,
+        max_state_bytes,
+        mailbox,
+        incarnation,
+        outbox,
+        abort,
+        gpus,
+    });
     Box::new(move || live::<W>(seed).boxed_local())
 }

@@ -17,6 +17,7 @@ mod actor;
 mod address;
 mod any_mailbox;
 mod context;
+mod gpus;
 mod intake;
 mod json;
 mod kind;
@@ -61,6 +62,9 @@ pub(crate) use self::address::{
     Bind, Router, find_address, forget_address, forget_addresses, mailbox_at, remember_address, set_router,
 };
 pub(crate) use self::any_mailbox::AnyMailbox;
+#[cfg(feature = "remote")]
+pub(crate) use self::gpus::{FreeGpus, visibility};
+pub(crate) use self::gpus::{GpuPool, Gpus, visible as visible_gpus};
 pub(crate) use self::intake::{Arrived, Intake, Received};
 pub(crate) use self::json::{JsonAnswer, Unanswered};
 pub(crate) use self::kind::{Ingredients, WorkKind};

@@ -4,11 +4,13 @@
 //! own. Each test runs in a process of its own as well; see [`apart`].
 
 mod addresses;
+mod advertised;
 mod apart;
 mod certificates;
 mod connections;
 mod faults;
 mod files;
+mod gpus;
 mod groups;
 mod held;
 mod lab;
@@ -41,10 +43,12 @@ fn main() -> ExitCode {
     }
     let all = [
         addresses::TESTS,
+        advertised::TESTS,
         certificates::TESTS,
         connections::TESTS,
         faults::TESTS,
         files::TESTS,
+        gpus::TESTS,
         groups::TESTS,
         leaks::TESTS,
         payloads::breaks::TESTS,

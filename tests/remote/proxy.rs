@@ -132,6 +132,11 @@ impl Proxy {
         &self.address
     }
 
+    /// How many connections there were.
+    pub(crate) fn connections(&self) -> u64 {
+        self.shared.connections.lock().unwrap().0
+    }
+
     pub(crate) fn set(&self, weather: Weather) {
         *self.shared.weather.lock().unwrap() = weather;
         self.shared.changed.notify_all();

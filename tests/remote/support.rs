@@ -40,6 +40,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
         .main(),
         "crowd" => crate::addresses::crowd().main(),
         "family" => App::new(crate::groups::family).process(crate::groups::around).main(),
+        "gpus" => crate::gpus::program_with_two(),
         "files" => crate::files::program(),
         "payloads" => crate::payloads::program(),
         "stranger" => App::new(Stranger::default).main(),

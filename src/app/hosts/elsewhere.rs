@@ -122,7 +122,7 @@ impl Elsewhere {
     }
 
     pub(super) fn listening(&self) -> Option<String> {
-        Some(self.head.get()?.endpoint()?.to_string())
+        Some(self.head.get()?.joining()?.to_string())
     }
 
     pub(super) fn vitals_of_processes(&self) -> Vec<Vitals> {

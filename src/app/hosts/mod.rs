@@ -7,6 +7,7 @@ mod elsewhere;
 mod elsewhere;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::snapshot::HEAD;
@@ -14,7 +15,7 @@ use crate::id::ActorPath;
 use crate::payload::PayloadId;
 use crate::recorder::Carried;
 use crate::work::{
-    Closed, Doorbell, Host, HostError, HostEvent, Ingredients, LocalHost, NodeStatus, Placement, RecordedBy,
+    Closed, Doorbell, GpuPool, Host, HostError, HostEvent, Ingredients, LocalHost, NodeStatus, Placement, RecordedBy,
     Resources, Vitals,
 };
 
@@ -26,20 +27,37 @@ pub(super) use self::elsewhere::{SharedHead, spawner};
 pub(super) struct Hosts {
     local: LocalHost,
     pub(super) elsewhere: Elsewhere,
+    /// The devices of this machine; `None` where they are not known.
+    gpus: Option<Arc<GpuPool>>,
+    /// Whether some of them are free again.
+    freed: Arc<AtomicBool>,
 }
 
 impl Hosts {
     pub(super) fn new(local: LocalHost, elsewhere: Elsewhere) -> Self {
-        Self { local, elsewhere }
+        Self { local, elsewhere, gpus: None, freed: Arc::default() }
+    }
+
+    /// Assigns so many devices to Works on this machine from now on.
+    pub(super) fn assign_gpus(&mut self, count: u32, doorbell: &Arc<Doorbell>) {
+        let (freed, doorbell) = (self.freed.clone(), doorbell.clone());
+        self.gpus = Some(GpuPool::new(count, move || {
+            freed.store(true, Ordering::Release);
+            doorbell.ring_again();
+        }));
     }
 
     pub(super) fn launch(
         &mut self,
         placement: &Placement,
         needs: Resources,
-        what: Ingredients,
+        mut what: Ingredients,
         doorbell: &Arc<Doorbell>,
     ) -> Result<(), HostError> {
+        let is_here = !matches!(placement, Placement::Node(_));
+        if let Some(gpus) = self.gpus.as_ref().filter(|_| needs.gpus > 0 && is_here) {
+            what.gpus = gpus.lease(needs.gpus).map_err(HostError::Unplaced)?;
+        }
         match placement {
             Placement::Process | Placement::Node(_) => {
                 self.elsewhere.launch(placement, needs, what, doorbell, &mut self.local)
@@ -77,7 +95,11 @@ impl Hosts {
     }
 
     pub(super) fn events(&mut self) -> Vec<HostEvent> {
-        self.elsewhere.events()
+        let mut events = self.elsewhere.events();
+        if self.freed.swap(false, Ordering::Acquire) {
+            events.push(HostEvent::Room);
+        }
+        events
     }
 
     /// The name of the node where a Work was launched last.

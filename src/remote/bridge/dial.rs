@@ -109,8 +109,10 @@ impl Bridge {
         let mut next = first;
         let mut fresh = next.is_none();
         let mut again = false;
+        let tried = endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(" and ");
         let why = 'session: loop {
             let mut pause = FIRST_PAUSE;
+            let mut failed = String::new();
             let (connection, received) = loop {
                 if let Some(next) = next.take() {
                     break next;
@@ -118,7 +120,17 @@ impl Bridge {
                 let hello = Hello { fresh, received: link.received(), ..hello.clone() };
                 let attempt = tokio::select! {
                     attempt = self.call(&endpoints, &hello) => attempt,
-                    () = link.lost() => break 'session "it could not be reached within the grace period".to_owned(),
+                    () = link.lost() => {
+                        if role == Role::Peer && !is_near {
+                            let (me, peer) = (&self.me().name, &link.peer().name);
+                            log::warn!(
+                                "node `{me}` cannot reach node `{peer}` at {tried}{failed}; messages to it go by way of the \
+                                 head. Where addresses are translated or ports forwarded, start `{peer}` with \
+                                 --advertise HOST:PORT"
+                            );
+                        }
+                        break 'session format!("it could not be reached at {tried} within the grace period{failed}");
+                    }
                 };
                 match attempt {
                     Ok((connection, welcome)) => break (connection, welcome.received),
@@ -126,7 +138,10 @@ impl Bridge {
                     Err(DialError::Transport(error)) if is_near && error.is_refused_connection() => {
                         break 'session "its process is gone".to_owned();
                     }
-                    Err(DialError::Transport(error)) => log::debug!("{error}"),
+                    Err(DialError::Transport(error)) => {
+                        log::debug!("{error}");
+                        failed = format!(": {error}");
+                    }
                     Err(error) => break 'session error.to_string(),
                 }
                 tokio::time::sleep(pause).await;

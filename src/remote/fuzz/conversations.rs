@@ -27,7 +27,7 @@ use crate::state::Value;
 use crate::transport::{Connection, Limits, Security, Unproved};
 use crate::wire::{self, Frame};
 use crate::work::{
-    Abort, Doorbell, Ingredients, Outbox, Placement, Resources, Router, Task, WorkKind, find_address,
+    Abort, Doorbell, Gpus, Ingredients, Outbox, Placement, Resources, Router, Task, WorkKind, find_address,
     forget_addresses, remember_address, set_router,
 };
 
@@ -139,6 +139,7 @@ pub async fn node_says(data: &[u8]) {
         mailbox: kind.mailbox(8),
         outbox: outbox.clone(),
         abort: Arc::new(Abort::default()),
+        gpus: Gpus::default(),
     };
     let mailbox = what.mailbox.clone();
     mailbox.open();
@@ -223,6 +224,7 @@ pub async fn peer_says(data: &[u8]) {
         state: Value::of(&Lab::default()).expect("it is a state"),
         max_state_bytes: 1 << 20,
         mailbox: 8,
+        gpus: Vec::new(),
     };
     let mut head = Inbox::new(node.bridge.clone(), node.head.clone());
     assert!(head.packet(Packet::Control(Box::new(launch))).is_ok(), "it is what heads say");

@@ -19,7 +19,8 @@ use crate::payload::{Hold, Holds, PayloadId};
 use crate::printable::lines;
 use crate::work::logs::{FROM_AFAR, Said, keep, shorten};
 use crate::work::{
-    BadNode, Failure, HostEvent, Reason, Report, Resources, check_labels, check_node_name, find_address,
+    BadNode, Failure, FreeGpus, HostEvent, Reason, Report, Resources, check_labels, check_node_name,
+    find_address,
 };
 
 /// Longest pause before the process of a node that is out of reach is looked for again.
@@ -63,7 +64,7 @@ impl Head {
         };
         let labels: String =
             link.peer().labels.iter().map(|(key, value)| format!(" --label {key}={value}")).collect();
-        let back = match self.endpoint() {
+        let back = match self.joining() {
             Some(endpoint) => {
                 format!("; to bring it back: `node --join {endpoint} --name {name}{labels}` on its machine")
             }
@@ -192,6 +193,7 @@ impl Site for Head {
         let node = Node {
             link: link.clone(),
             used: Resources::default(),
+            gpus: FreeGpus::new(card.resources.gpus),
             incarnations: HashSet::new(),
             is_process: starting.is_some(),
             is_reachable: true,

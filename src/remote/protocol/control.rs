@@ -26,6 +26,9 @@ pub(crate) enum Control {
         state: Value,
         max_state_bytes: u64,
         mailbox: u64,
+        /// Indices of the devices that it has.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        gpus: Vec<u32>,
     },
     Run {
         incarnation: u64,

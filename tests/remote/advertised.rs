@@ -1,0 +1,67 @@
+//! Nodes and heads whose addresses are translated, or reached by forwarded ports.
+
+use flowright::Config;
+use flowright::prelude::*;
+use flowright::testing::TestApp;
+
+use crate::lab::{Suite, Task};
+use crate::process::LIMIT;
+use crate::proxy::Proxy;
+use crate::support::{Process, free_address, joining, lab, node, program, start_with, times, waits_with};
+
+crate::tests![
+    node_is_reached_at_the_address_that_it_advertises,
+    node_that_advertises_a_wrong_address_is_reached_by_the_head,
+    head_tells_the_address_that_it_advertises,
+];
+
+/// `a`, on the node `n`, sends numbers to `b`, which serves on the node `m`.
+fn sending() -> Suite {
+    Suite::new(lab(node("n")), lab(node("m")), |suite, _| {
+        suite.b.run(Task::Serve);
+        if suite.b.is_running() {
+            suite.a.run(Task::Send(suite.b.addr(), 100));
+        }
+        Ok(())
+    })
+}
+
+fn summed(app: &TestApp) {
+    app.wait_for_state("a.sum", |sum: &Option<u64>| *sum == Some(4950));
+}
+
+/// A port of another address is forwarded to the one at which the node listens.
+fn node_is_reached_at_the_address_that_it_advertises() {
+    let app = start_with(times(250, 60_000), sending);
+    let (address, inside) = (joining(&app), free_address());
+    let gate = Proxy::to(&inside);
+    let _m = Process::node_with(&address, "m", &["--listen", &inside, "--advertise", gate.address()]);
+    let _n = Process::node(&address, "n");
+    summed(&app);
+    assert!(gate.connections() > 0, "it was reached by another way");
+}
+
+/// Nothing is lost; the warning names both nodes and the address.
+fn node_that_advertises_a_wrong_address_is_reached_by_the_head() {
+    let app = start_with(times(200, 2_000), sending);
+    let (address, inside, nowhere) = (joining(&app), free_address(), free_address());
+    let _m = Process::node_with(&address, "m", &["--listen", &inside, "--advertise", &nowhere]);
+    let mut n = Process::node(&address, "n");
+    let warning = n.expect("WARN: node `n` cannot reach node `m`");
+    assert!(warning.contains(&nowhere) && warning.contains("--advertise"), "{warning}");
+    summed(&app);
+}
+
+fn head_tells_the_address_that_it_advertises() {
+    let advertise = Some("gate.example.org".to_owned());
+    let config = Config { advertise, ..times(250, 20_000) };
+    let app = App::new(sending).listen("127.0.0.1:0").process(|| Ok(program("suite"))).config(config);
+    let app = TestApp::start_app(app).limit(LIMIT);
+    let told = app.status().listening.expect("it takes nodes in");
+    assert!(told.starts_with("gate.example.org:"), "{told}");
+    waits_with(&app, &format!("--join {told} --name n"));
+    // It listens where it was told to.
+    let inside = told.replace("gate.example.org", "127.0.0.1");
+    let _nodes = ["m", "n"].map(|name| Process::node(&inside, name));
+    summed(&app);
+}
