@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
@@ -181,9 +182,14 @@ fn watch(runtime: &Runtime, mut signals: Signals, leave: &Notify) {
     runtime.block_on(async {
         signals.next().await;
         leave.notify_one();
-        tokio::time::sleep(ONE_SIGNAL).await;
-        signals.next().await;
-        std::process::exit(0);
+        let asked = Instant::now();
+        loop {
+            signals.next().await;
+            // Whoever signals a process and its group, as `timeout` does, means one signal.
+            if asked.elapsed() >= ONE_SIGNAL {
+                std::process::exit(0);
+            }
+        }
     });
 }
 

@@ -152,7 +152,7 @@ const COMMON: [(&str, &str); 8] = [
     ("405", "the address has no such method"),
     ("408", "the request did not arrive in time"),
     ("421", "the request names another host"),
-    ("503", "the App is not running"),
+    ("503", "the App is not running, or a Flow of it does not return"),
 ];
 
 /// What any request may be answered with.

@@ -30,8 +30,9 @@ use crate::recorder::Carried;
 use crate::state::Value;
 use crate::transport::{Advertised, Endpoint, Listener, TransportError};
 use crate::work::{
-    AnyMailbox, Closed, Command, Commands, Doorbell, Failure, FreeGpus, HostError, HostEvent, Ingredients, Outbox,
-    Place, Placement, Reason, Report, Resources, Route, SharedRoute, Vitals, find_address, remember_address,
+    AnyMailbox, Closed, Command, Commands, Doorbell, Failure, FreeGpus, HostError, HostEvent, Ingredients,
+    Outbox, Place, Placement, Reason, Report, Resources, Route, SharedRoute, Vitals, find_address,
+    remember_address,
 };
 
 /// How long a node that is told of the end may take to hear of it.

@@ -167,7 +167,9 @@ mod tests {
         ) {
             let freed = Arc::new(AtomicUsize::new(0));
             let count = freed.clone();
-            let pool = GpuPool::new(total, move || drop(count.fetch_add(1, Ordering::Relaxed)));
+            let pool = GpuPool::new(total, move || {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
             let mut leases: Vec<Gpus> = Vec::new();
             let mut ended = 0;
             for (takes, wanted, which) in steps {

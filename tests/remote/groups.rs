@@ -21,6 +21,7 @@ crate::tests![
     sighup_ends_a_head_as_sigterm_does,
     sighup_is_ignored_by_a_head_under_nohup,
     sighup_has_a_node_leave_unless_it_is_ignored,
+    signals_at_once_have_a_node_leave_in_good_order,
     group_of_a_process_ends_with_it_however_it_ends,
     group_of_a_process_ends_with_a_stopped_work,
     group_of_a_process_ends_with_the_app,
@@ -243,6 +244,20 @@ fn sighup_has_a_node_leave_unless_it_is_ignored() {
     node.signal("TERM");
     let (code, lines) = node.end();
     assert_eq!(code, Some(0), "{lines:#?}");
+}
+
+/// The second of them is not one that ends the node at once.
+fn signals_at_once_have_a_node_leave_in_good_order() {
+    let app = start(serve);
+    let node = Process::node(&joining(&app), "n");
+    app.wait_for_stage("a", Stage::Running);
+    let ids = node.id().to_string();
+    let both = format!("kill -s TERM {ids}; kill -s INT {ids}");
+    assert!(Command::new("sh").args(["-c", &both]).status().expect("there is a shell").success());
+    let (code, lines) = node.end();
+    assert_eq!(code, Some(0), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains("This node has left the App.")), "{lines:#?}");
+    assert_eq!(app.wait_for_state("a.stopped", |stopped: &u32| *stopped == 1), 1);
 }
 
 /// Ends the process of the Work.

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use actix_rt::{Arbiter, ArbiterHandle};
 
+use crate::descriptors;
 use crate::id::{ActorPath, AppId};
 use crate::payload::PayloadId;
 use crate::recorder::Carried;
@@ -61,9 +62,15 @@ impl Elsewhere {
             return Ok(head.clone());
         }
         let options = self.options.take().ok_or("this App runs on one thread, for tests")?;
-        let arbiter = std::panic::catch_unwind(Arbiter::new)
-            .map_err(|_| "no thread could be started for the bridge to other processes")?
-            .handle();
+        let started = std::panic::catch_unwind(Arbiter::try_new)
+            .unwrap_or_else(|_| Err(std::io::Error::other("no actix System runs here")));
+        let arbiter = started.map_err(|error| {
+            let hint = descriptors::hint(&error);
+            format!(
+                "no thread with a runtime could be started for the bridge to other processes: {error}{hint}"
+            )
+        })?;
+        let arbiter = arbiter.handle();
         local.share(arbiter.clone());
         self.bridge = Some(arbiter.clone());
         let head = Head::new(self.app, options, doorbell.clone(), spawner(arbiter));

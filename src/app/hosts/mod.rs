@@ -15,8 +15,8 @@ use crate::id::ActorPath;
 use crate::payload::PayloadId;
 use crate::recorder::Carried;
 use crate::work::{
-    Closed, Doorbell, GpuPool, Host, HostError, HostEvent, Ingredients, LocalHost, NodeStatus, Placement, RecordedBy,
-    Resources, Vitals,
+    Closed, Doorbell, GpuPool, Host, HostError, HostEvent, Ingredients, LocalHost, NodeStatus, Placement,
+    RecordedBy, Resources, Vitals,
 };
 
 pub(super) use self::elsewhere::Elsewhere;
