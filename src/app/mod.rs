@@ -44,7 +44,9 @@ pub use self::launch::{App, AppHandle};
 #[cfg(feature = "remote")]
 pub(crate) use self::node::{NodeArguments, run_as_node};
 pub use self::payloads::PayloadStatus;
-pub(crate) use self::resources::{known_gpus, resources};
+#[cfg(feature = "remote")]
+pub(crate) use self::resources::known_gpus;
+pub(crate) use self::resources::resources;
 pub use self::root::Root;
 pub(crate) use self::snapshot::{HEAD, Snapshot, WorkSnapshot};
 #[cfg(feature = "remote")]
