@@ -88,6 +88,7 @@
 //!
 //! The repository's `ARCHITECTURE.md` follows one change through them, and `docs/guarantees.md` lists what is promised.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // Layers that are off leave parts of those below unused; the build with all of them checks that each part is used.
 #![cfg_attr(
     not(all(

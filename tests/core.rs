@@ -83,11 +83,13 @@ fn core_app_runs_to_its_end() {
     app.wait_for_exit().result.unwrap();
 }
 
+#[cfg(not(feature = "remote"))]
 #[derive(Serialize, Children)]
 struct Elsewhere {
     adder: WorkRef<Adder>,
 }
 
+#[cfg(not(feature = "remote"))]
 impl Flow for Elsewhere {
     fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
         self.adder.run(1);
