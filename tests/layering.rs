@@ -36,7 +36,7 @@ const FLOORS: [(&str, u32); 22] = [
 /// Names that only these modules may use, each by itself or as the beginning of a path.
 const ONLY: [(&str, &[&str]); 16] = [
     ("object_store", &["drive"]),
-    ("rmp_serde", &["wire"]),
+    ("rmp", &["wire"]),
     ("tokio_rustls", &["transport"]),
     ("rcgen", &["transport"]),
     ("actix_web", &["http"]),
@@ -376,7 +376,7 @@ fn siblings_exports_and_foreign_crates_are_found() {
     for (path, text, expected) in [
         ("state/mod.rs", "use crate::payload::Payload;", "`state` and `payload` are siblings on floor 2"),
         ("flow/mod.rs", "use crate::Value;", "`crate::Value` is an export of the crate"),
-        ("app/mod.rs", "use rmp_serde::Serializer;", "may use rmp_serde"),
+        ("app/mod.rs", "use rmp::Marker;", "may use rmp"),
         ("app/mod.rs", "use actix_web::web;", "may use actix_web"),
         ("flow/mod.rs", "use actix::Actor;", "actix is used in few files"),
         ("flow/mod.rs", "fn f() { actix_rt::spawn(g()) }", "actix is used in few files"),

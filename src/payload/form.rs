@@ -1,7 +1,8 @@
 //! How values of a type are written and read.
 //!
 //! Bytes, texts and vectors of plain numbers are their own encoding, little-endian, so that they move without a parse;
-//! anything else goes as MessagePack, encoded while it is sent and decoded while it arrives.
+//! anything else goes as MessagePack, encoded while it is sent and decoded while it arrives. Maps are written in the order of their
+//! encoded keys, so that equal maps are the same value, and whoever has pulled one gives it to others as the same bytes.
 
 use std::any::{Any, TypeId, type_name};
 use std::io;
@@ -62,7 +63,7 @@ fn write<T: Serialize + 'static>(value: &AnyValue, out: &mut dyn io::Write) -> R
         Some(bytes) => out.write_all(bytes).map_err(CodecError::written::<T>),
         None => {
             let value: &T = value.downcast_ref().expect("a form is used for values of its type");
-            wire::encode_to(value, out)
+            wire::encode_canonically(value, out)
         }
     }
 }
@@ -151,7 +152,7 @@ fn text(reception: Reception<'_>) -> Result<AnyValue, FetchError> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, HashMap};
 
     use proptest::prelude::*;
 
@@ -171,6 +172,7 @@ mod tests {
         let mut chunks = InMemory(&bytes);
         let back = form.receive(Reception::new(&outline, &mut chunks, Arc::default(), "it")).unwrap();
         assert_eq!(back.downcast_ref::<T>(), value.downcast_ref::<T>());
+        assert_eq!(form.outline(&back).unwrap(), outline, "whoever has pulled it gives the same bytes");
     }
 
     proptest! {
@@ -187,6 +189,7 @@ mod tests {
             there_and_back(floats);
             there_and_back(wide);
             there_and_back(text);
+            there_and_back(vec![table.iter().map(|(n, all)| (*n, all.clone())).collect::<HashMap<_, _>>()]);
             there_and_back::<BTreeMap<u32, Vec<String>>>(table);
         }
     }

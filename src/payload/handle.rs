@@ -250,7 +250,7 @@ impl<T> Payload<T> {
         self.reference.length
     }
 
-    /// The BLAKE3 hash of the encoded value.
+    /// The BLAKE3 hash of the encoded value, in which maps are in the order of their encoded keys: equal values have the same.
     pub fn content_hash(&self) -> [u8; 32] {
         self.reference.hash.0
     }

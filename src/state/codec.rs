@@ -10,12 +10,13 @@ use super::Value;
 use super::error::Fault;
 use super::map_diff::RESERVE;
 use super::value::repeated_key;
-use crate::wire;
+use crate::wire::{self, MAX_SOMES};
 
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Value::Nil => serializer.serialize_unit(),
+            Value::SomeNil(somes) => serializer.serialize_some(&Value::nil_in(somes.saturating_sub(1))),
             Value::Bool(b) => serializer.serialize_bool(*b),
             Value::I64(n) => serializer.serialize_i64(*n),
             Value::U64(n) => serializer.serialize_u64(*n),
@@ -128,7 +129,12 @@ impl<'de> Visitor<'de> for Any {
     }
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        Value::deserialize(deserializer)
+        match Value::deserialize(deserializer)? {
+            Value::Nil => Ok(Value::SomeNil(1)),
+            Value::SomeNil(MAX_SOMES) => Err(de::Error::custom(Fault::too_many_somes())),
+            Value::SomeNil(somes) => Ok(Value::SomeNil(somes + 1)),
+            value => Ok(value),
+        }
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {

@@ -11,9 +11,10 @@ use serde::forward_to_deserialize_any;
 
 use super::Value;
 use super::error::Fault;
+use crate::wire::MAX_SOMES;
 
 pub(super) fn decode<T: DeserializeOwned>(value: &Value) -> Result<T, Fault> {
-    T::deserialize(Decode { value, key: false })
+    T::deserialize(Decode::content(value))
 }
 
 #[derive(Clone, Copy)]
@@ -21,11 +22,30 @@ struct Decode<'de> {
     value: &'de Value,
     /// It is the key of a map, and so may have been turned into text on its way here.
     key: bool,
+    /// How many `Some`s were entered since the value was.
+    somes: u8,
+}
+
+enum Left {
+    Nil,
+    /// Nothing, inside of `Some`.
+    Some,
+    Value,
 }
 
 impl<'de> Decode<'de> {
     fn content(value: &'de Value) -> Self {
-        Self { value, key: false }
+        Self { value, key: false, somes: 0 }
+    }
+
+    /// What is left once as many `Some`s were entered.
+    fn left(self) -> Left {
+        match self.value {
+            Value::Nil => Left::Nil,
+            Value::SomeNil(somes) if *somes <= self.somes => Left::Nil,
+            Value::SomeNil(_) => Left::Some,
+            _ => Left::Value,
+        }
     }
 
     fn integer<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
@@ -56,6 +76,7 @@ impl<'de> Decode<'de> {
     fn unexpected(self) -> Unexpected<'de> {
         match self.value {
             Value::Nil => Unexpected::Unit,
+            Value::SomeNil(_) => Unexpected::Option,
             Value::Bool(b) => Unexpected::Bool(*b),
             Value::I64(n) => Unexpected::Signed(*n),
             Value::U64(n) => Unexpected::Unsigned(*n),
@@ -96,6 +117,10 @@ impl<'de> Deserializer<'de> for Decode<'de> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.value {
             Value::Nil => visitor.visit_unit(),
+            Value::SomeNil(_) => match self.left() {
+                Left::Some => visitor.visit_some(Self { somes: self.somes + 1, ..self }),
+                Left::Nil | Left::Value => visitor.visit_unit(),
+            },
             Value::Bool(b) => visitor.visit_bool(*b),
             Value::I64(n) => visitor.visit_i64(*n),
             Value::U64(n) => visitor.visit_u64(*n),
@@ -128,9 +153,11 @@ impl<'de> Deserializer<'de> for Decode<'de> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        match self.value {
-            Value::Nil => visitor.visit_none(),
-            _ => visitor.visit_some(self),
+        match self.left() {
+            Left::Nil => visitor.visit_none(),
+            // A type that is an option of itself would be entered for ever.
+            _ if self.somes == MAX_SOMES => Err(Fault::too_many_somes()),
+            _ => visitor.visit_some(Self { somes: self.somes + 1, ..self }),
         }
     }
 
@@ -284,7 +311,7 @@ impl<'de> MapAccess<'de> for Entries<'de> {
             return Ok(None);
         };
         self.seen += 1;
-        let key_only = Decode { value: key, key: true };
+        let key_only = Decode { key: true, ..Decode::content(key) };
         match seed.deserialize(key_only) {
             Ok(value) => Ok(Some(value)),
             Err(fault) => Err(fault.at_key(key)),

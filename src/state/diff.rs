@@ -12,6 +12,7 @@ use super::seq_diff::SeqDiff;
 use super::size;
 use super::walk::{Delta, Walk, Wrap};
 use super::{Value, key};
+use crate::wire::MAX_SOMES;
 
 /// Builds the value `state` serialises to.
 pub(super) fn build<T: Serialize + ?Sized>(state: &T) -> Result<Value, Fault> {
@@ -26,12 +27,14 @@ pub(super) fn build<T: Serialize + ?Sized>(state: &T) -> Result<Value, Fault> {
 pub(super) struct Diff<'a> {
     slot: &'a mut Value,
     walk: &'a mut Walk,
+    /// How many `Some`s the value is in, with nothing in between.
+    somes: u8,
 }
 
 impl<'a> Diff<'a> {
     #[inline]
     pub(super) fn new(slot: &'a mut Value, walk: &'a mut Walk) -> Self {
-        Self { slot, walk }
+        Self { slot, walk, somes: 0 }
     }
 
     #[inline]
@@ -250,11 +253,24 @@ impl<'a> Serializer for Diff<'a> {
 
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<Delta, Fault> {
-        value.serialize(self)
+        if self.somes == MAX_SOMES {
+            return Err(Fault::too_many_somes());
+        }
+        value.serialize(Self { somes: self.somes + 1, ..self })
     }
 
     #[inline]
     fn serialize_unit(self) -> Result<Delta, Fault> {
+        if self.somes > 0 {
+            self.walk.add(size::SOME_NIL_LEN)?;
+            return Ok(match self.slot {
+                Value::SomeNil(old) if *old == self.somes => Delta::Same,
+                _ => {
+                    let value = Value::SomeNil(self.somes);
+                    self.set(value)
+                }
+            });
+        }
         self.walk.add(1)?;
         Ok(match self.slot {
             Value::Nil => Delta::Same,
@@ -293,7 +309,7 @@ impl<'a> Serializer for Diff<'a> {
         value: &T,
     ) -> Result<Delta, Fault> {
         let (inner, wrap) = self.variant(variant)?;
-        let Diff { slot, walk } = inner;
+        let Diff { slot, walk, .. } = inner;
         let start = walk.size();
         match value.serialize(Diff::new(slot, walk)) {
             Ok(delta) => Ok(wrap.finish(delta, walk)),

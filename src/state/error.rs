@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 
 use super::Value;
 use super::json::key_text;
+use crate::wire::MAX_SOMES;
 
 /// Why a state could not be published, read back or patched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -127,6 +128,10 @@ impl Fault {
     }
 
     #[cold]
+    pub(super) fn too_many_somes() -> Self {
+        Self::new(format!("more than {MAX_SOMES} `Some`s are in each other"))
+    }
+
     pub(super) fn repeated(key: &Value) -> Self {
         Self::new(format!("the key `{}` appears twice", key_text(key)))
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::json::key_text;
+use super::json::json_key;
 use super::patch::{Change, Patch};
 
 impl Patch {
@@ -34,7 +34,7 @@ fn write(patch: &Patch, path: &mut String, out: &mut Vec<Json>) {
         Patch::Set(value) => out.push(json!({ "op": "replace", "path": path, "value": value.to_json() })),
         Patch::Map(patch) => {
             for entry in &patch.entries {
-                at(path, &key_text(&entry.key), |path| match &entry.change {
+                at(path, &json_key(&entry.key), |path| match &entry.change {
                     Change::Insert(value) => {
                         out.push(json!({ "op": "add", "path": path, "value": value.to_json() }));
                     }

@@ -7,6 +7,7 @@ use serde::ser::{self, Impossible, Serialize, Serializer};
 use super::Value;
 use super::diff::build;
 use super::error::Fault;
+use crate::wire::MAX_SOMES;
 
 /// A key to be found.
 pub(super) trait Probe {
@@ -54,7 +55,7 @@ impl<T: Serialize + ?Sized> Probe for Key<'_, T> {
         if let Some(built) = &self.built {
             return Ok(built == candidate);
         }
-        match self.key.serialize(Equals(candidate)) {
+        match self.key.serialize(Equals::new(candidate)) {
             Ok(equal) => Ok(equal),
             Err(NotScalar) => Ok(self.built.insert(self.whole()?) == candidate),
         }
@@ -109,17 +110,25 @@ pub(super) fn prints_as<T: Display + ?Sized>(value: &T, text: &str) -> bool {
 }
 
 /// Serialises into whether the scalar given equals the value held.
-pub(super) struct Equals<'a>(pub(super) &'a Value);
+pub(super) struct Equals<'a> {
+    candidate: &'a Value,
+    /// How many `Some`s the key is in, with nothing in between.
+    somes: u8,
+}
 
-impl Equals<'_> {
+impl<'a> Equals<'a> {
+    #[inline]
+    pub(super) fn new(candidate: &'a Value) -> Self {
+        Self { candidate, somes: 0 }
+    }
     #[inline]
     fn unsigned(self, n: u64) -> Result<bool, NotScalar> {
-        Ok(matches!(self.0, Value::U64(old) if *old == n))
+        Ok(matches!(self.candidate, Value::U64(old) if *old == n))
     }
 
     #[inline]
     fn signed(self, n: i64) -> Result<bool, NotScalar> {
-        Ok(match self.0 {
+        Ok(match self.candidate {
             Value::I64(old) => *old == n,
             Value::U64(old) => u64::try_from(n) == Ok(*old),
             _ => false,
@@ -142,7 +151,7 @@ impl Serializer for Equals<'_> {
 
     #[inline]
     fn serialize_bool(self, v: bool) -> Result<bool, NotScalar> {
-        Ok(matches!(self.0, Value::Bool(old) if *old == v))
+        Ok(matches!(self.candidate, Value::Bool(old) if *old == v))
     }
 
     #[inline]
@@ -166,7 +175,7 @@ impl Serializer for Equals<'_> {
     }
 
     fn serialize_i128(self, v: i128) -> Result<bool, NotScalar> {
-        Ok(match self.0 {
+        Ok(match self.candidate {
             Value::I64(old) => i128::from(*old) == v,
             Value::U64(old) => i128::from(*old) == v,
             Value::Wide(old) => **old == v,
@@ -200,11 +209,11 @@ impl Serializer for Equals<'_> {
     }
 
     fn serialize_f32(self, v: f32) -> Result<bool, NotScalar> {
-        Ok(matches!(self.0, Value::F32(old) if old.to_bits() == v.to_bits()))
+        Ok(matches!(self.candidate, Value::F32(old) if old.to_bits() == v.to_bits()))
     }
 
     fn serialize_f64(self, v: f64) -> Result<bool, NotScalar> {
-        Ok(matches!(self.0, Value::F64(old) if old.to_bits() == v.to_bits()))
+        Ok(matches!(self.candidate, Value::F64(old) if old.to_bits() == v.to_bits()))
     }
 
     fn serialize_char(self, v: char) -> Result<bool, NotScalar> {
@@ -213,11 +222,11 @@ impl Serializer for Equals<'_> {
 
     #[inline]
     fn serialize_str(self, v: &str) -> Result<bool, NotScalar> {
-        Ok(matches!(self.0, Value::Str(old) if old == v))
+        Ok(matches!(self.candidate, Value::Str(old) if old == v))
     }
 
     fn serialize_bytes(self, v: &[u8]) -> Result<bool, NotScalar> {
-        Ok(matches!(self.0, Value::Bytes(old) if old == v))
+        Ok(matches!(self.candidate, Value::Bytes(old) if old == v))
     }
 
     fn serialize_none(self) -> Result<bool, NotScalar> {
@@ -226,11 +235,17 @@ impl Serializer for Equals<'_> {
 
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<bool, NotScalar> {
-        value.serialize(self)
+        // Building it reports the error.
+        let somes = self.somes.checked_add(1).filter(|somes| *somes <= MAX_SOMES).ok_or(NotScalar)?;
+        value.serialize(Self { somes, ..self })
     }
 
     fn serialize_unit(self) -> Result<bool, NotScalar> {
-        Ok(matches!(self.0, Value::Nil))
+        Ok(match self.candidate {
+            Value::Nil => self.somes == 0,
+            Value::SomeNil(somes) => *somes == self.somes,
+            _ => false,
+        })
     }
 
     fn serialize_unit_struct(self, _: &'static str) -> Result<bool, NotScalar> {
@@ -307,7 +322,7 @@ impl Serializer for Equals<'_> {
     }
 
     fn collect_str<T: Display + ?Sized>(self, value: &T) -> Result<bool, NotScalar> {
-        Ok(matches!(self.0, Value::Str(old) if prints_as(value, old)))
+        Ok(matches!(self.candidate, Value::Str(old) if prints_as(value, old)))
     }
 
     fn is_human_readable(&self) -> bool {

@@ -29,8 +29,8 @@
 //! Structs become maps with the field names as keys, in declaration order. Unit variants
 //! become strings and all other variants one-entry maps from the variant's name to its
 //! content. Newtype structs and `Some(x)` become their content, `None` and unit become
-//! [`Value::Nil`]. Two nested options therefore collapse into one: `Some(None)` reads
-//! back as `None`.
+//! [`Value::Nil`], and inside of `Some`s [`Value::SomeNil`], so that nested options stay
+//! distinct.
 
 mod codec;
 mod decode;
@@ -53,6 +53,7 @@ mod walk;
 mod tests;
 
 pub use error::StateError;
+pub(crate) use json::{from_json, to_json};
 pub use patch::{MapPatch, Patch, SeqPatch};
 pub use tracker::Tracker;
 pub use value::Value;

@@ -56,6 +56,7 @@ pub(super) fn head_len(count: usize) -> usize {
     }
 }
 
+pub(super) const SOME_NIL_LEN: usize = 3;
 pub(super) const WIDE_LEN: usize = 18;
 pub(super) const F32_LEN: usize = 5;
 pub(super) const F64_LEN: usize = 9;
@@ -70,6 +71,7 @@ impl Value {
             Value::Nil | Value::Bool(_) => 1,
             Value::I64(n) => signed_len(*n),
             Value::U64(n) => unsigned_len(*n),
+            Value::SomeNil(_) => SOME_NIL_LEN,
             Value::Wide(_) => WIDE_LEN,
             Value::F32(_) => F32_LEN,
             Value::F64(_) => F64_LEN,

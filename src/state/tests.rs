@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use super::*;
 
 mod limits;
+mod options;
 mod properties;
 mod shapes;
 

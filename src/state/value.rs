@@ -35,6 +35,8 @@ pub enum Value {
     /// Nothing: `None`, `()` and unit structs.
     #[default]
     Nil,
+    /// Nothing inside of so many `Some`s, from 1 to 128: `Some(None)` and `Some(())` are in one.
+    SomeNil(u8),
     /// A boolean.
     Bool(bool),
     /// A negative integer. Others are [`U64`](Value::U64).
@@ -125,6 +127,11 @@ impl Value {
         Value::Str(Cow::Borrowed(name))
     }
 
+    /// Nothing inside of so many `Some`s.
+    pub(super) fn nil_in(somes: u8) -> Value {
+        if somes == 0 { Value::Nil } else { Value::SomeNil(somes) }
+    }
+
     #[inline]
     pub(super) fn from_i64(n: i64) -> Value {
         u64::try_from(n).map_or(Value::I64(n), Value::U64)
@@ -161,6 +168,7 @@ impl Value {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Value::Nil => "nothing",
+            Value::SomeNil(_) => "nothing inside of `Some`",
             Value::Bool(_) => "a boolean",
             Value::I64(_) | Value::U64(_) | Value::Wide(_) => "an integer",
             Value::F32(_) | Value::F64(_) => "a float",
@@ -176,6 +184,7 @@ impl PartialEq for Value {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Value::Nil, Value::Nil) => true,
+            (Value::SomeNil(a), Value::SomeNil(b)) => a == b,
             (Value::Bool(a), Value::Bool(b)) => a == b,
             (Value::I64(a), Value::I64(b)) => a == b,
             (Value::U64(a), Value::U64(b)) => a == b,
@@ -217,6 +226,7 @@ impl Hash for Value {
         std::mem::discriminant(self).hash(state);
         match self {
             Value::Nil => {}
+            Value::SomeNil(somes) => somes.hash(state),
             Value::Bool(b) => b.hash(state),
             Value::I64(n) => n.hash(state),
             Value::U64(n) => n.hash(state),

@@ -11,7 +11,7 @@ use super::tls;
 use crate::printable::one_line;
 
 const MAGIC: &[u8; 8] = b"FLOWRITE";
-pub(super) const VERSION: u16 = 2;
+pub(super) const VERSION: u16 = 3;
 const PREFACE: usize = 8 + 2 + 1 + 32;
 const HAS_TOKEN: u8 = 1;
 const TAKES_TLS: u8 = 2;

@@ -7,12 +7,16 @@
 use std::cell::Cell;
 use std::io;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use super::decoder;
 use super::depth::{MAX_DEPTH, Measured, is_too_deep};
+use super::encoder::{Form, Met, Out, Target};
+use super::fault::Fault;
+
 /// The largest buffer that a thread keeps, in bytes.
 const LARGEST_BUFFER: usize = 64 * 1024;
 
@@ -27,7 +31,7 @@ pub enum CodecError {
         /// The Rust type of the value.
         type_name: &'static str,
         /// What the encoder said.
-        error: rmp_serde::encode::Error,
+        error: Fault,
     },
     /// The bytes are not such a value.
     #[error("these {length} bytes are not a `{type_name}`: {error}")]
@@ -37,7 +41,7 @@ pub enum CodecError {
         /// How many bytes there were.
         length: usize,
         /// What the decoder said.
-        error: rmp_serde::decode::Error,
+        error: Fault,
     },
     /// The value is nested too deeply to be read.
     #[error(
@@ -53,9 +57,14 @@ pub enum CodecError {
 
 /// The value as MessagePack with named fields.
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, CodecError> {
+    encode_noting(value).map(|(bytes, _)| bytes)
+}
+
+/// The value as [`encode`] encodes it, and what was met in it.
+pub(crate) fn encode_noting<T: Serialize + ?Sized>(value: &T) -> Result<(Bytes, Met), CodecError> {
     let mut out = Vec::with_capacity(128);
-    write(value, &mut out)?;
-    Ok(Bytes::from(out))
+    let met = write(value, Target::Vec(&mut out), Form::AsIs)?;
+    Ok((Bytes::from(out), met))
 }
 
 /// Whether a value is being encoded by this module on this thread. Types of the runtime's own, which can be read either way,
@@ -68,7 +77,7 @@ thread_local! {
     static IS_ENCODING: Cell<bool> = const { Cell::new(false) };
 }
 
-fn write<T: Serialize + ?Sized>(value: &T, out: &mut impl io::Write) -> Result<(), CodecError> {
+fn write<T: Serialize + ?Sized>(value: &T, target: Target<'_>, form: Form) -> Result<Met, CodecError> {
     /// Resets the mark also when the value's `Serialize` panics.
     struct Restore(bool);
 
@@ -79,18 +88,21 @@ fn write<T: Serialize + ?Sized>(value: &T, out: &mut impl io::Write) -> Result<(
     }
 
     let _restore = Restore(IS_ENCODING.replace(true));
-    let mut encoder = rmp_serde::Serializer::new(out).with_struct_map().with_human_readable();
-    value.serialize(&mut encoder).map_err(encode_error::<T>)
+    Out::new(target, form).write(value).map_err(encode_error::<T>)
 }
 
 /// Appends the value as [`encode`] encodes it.
 pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), CodecError> {
-    write(value, &mut out.writer())
+    write(value, Target::Buffer(out), Form::AsIs).map(drop)
 }
 
-/// Writes the value as [`encode`] encodes it, piece by piece.
-pub(crate) fn encode_to<T: Serialize + ?Sized>(value: &T, out: &mut dyn io::Write) -> Result<(), CodecError> {
-    write(value, &mut { out })
+/// Writes the value piece by piece, with the entries of maps in the order of their encoded keys, so that equal maps have the same
+/// bytes. Each map takes memory for its encoding meanwhile.
+pub(crate) fn encode_canonically<T: Serialize + ?Sized>(
+    value: &T,
+    out: &mut dyn io::Write,
+) -> Result<(), CodecError> {
+    write(value, Target::Writer(out), Form::Canonical).map(drop)
 }
 
 /// Length of the value as [`encode`] encodes it; the largest number for a value that does not serialise.
@@ -109,16 +121,16 @@ pub(crate) fn length<T: Serialize + ?Sized>(value: &T) -> usize {
     }
 
     let mut count = Count(0);
-    match encode_to(value, &mut count) {
-        Ok(()) => count.0,
+    match write(value, Target::Writer(&mut count), Form::AsIs) {
+        Ok(_) => count.0,
         Err(_) => usize::MAX,
     }
 }
 
-/// The value that [`encode_to`] has written, read piece by piece.
+/// The value that [`encode_canonically`] has written, read piece by piece.
 pub(crate) fn decode_from<T: DeserializeOwned>(input: &mut dyn io::Read) -> Result<T, CodecError> {
     let mut input = Measured::new(input);
-    let value = T::deserialize(&mut rmp_serde::Deserializer::new(&mut input).with_human_readable());
+    let value = decoder::decode_from(&mut input);
     if input.is_too_deep {
         return Err(too_deep::<T>());
     }
@@ -149,16 +161,26 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     if is_too_deep(bytes) {
         return Err(too_deep::<T>());
     }
-    let mut decoder = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
-    T::deserialize(&mut decoder).map_err(|error| CodecError::Decode {
+    decoder::decode(bytes).map_err(|error| CodecError::Decode {
         type_name: std::any::type_name::<T>(),
         length: bytes.len(),
         error,
     })
 }
 
-/// The BLAKE3 hash and the length of the encoded value, which is never held as a whole.
-pub(crate) fn digest<T: Serialize + ?Sized>(value: &T) -> Result<(blake3::Hash, u64), CodecError> {
+/// The identity of a value: the BLAKE3 hash of its encoding in which neither the order of the entries of a map counts, nor the sign
+/// of zero, nor which NaN there is. The encoded value is never held as a whole.
+pub(crate) fn identity<T: Serialize + ?Sized>(value: &T) -> Result<blake3::Hash, CodecError> {
+    digest(value, Form::Identity)
+}
+
+/// The same without regard to the order of the items of sequences. Two values of one type that differ in their identity and not in
+/// this one differ in the order of some items only.
+pub(crate) fn unordered<T: Serialize + ?Sized>(value: &T) -> Result<blake3::Hash, CodecError> {
+    digest(value, Form::Unordered)
+}
+
+fn digest<T: Serialize + ?Sized>(value: &T, form: Form) -> Result<blake3::Hash, CodecError> {
     struct Sink(blake3::Hasher);
 
     impl io::Write for Sink {
@@ -174,16 +196,15 @@ pub(crate) fn digest<T: Serialize + ?Sized>(value: &T) -> Result<(blake3::Hash, 
 
     // The encoder writes a few bytes at a time and the hash is fast on many.
     let mut out = io::BufWriter::with_capacity(16 * 1024, Sink(blake3::Hasher::new()));
-    write(value, &mut out)?;
+    write(value, Target::Writer(&mut out), form)?;
     let Sink(hasher) = out.into_inner().unwrap_or_else(|_| unreachable!("hashing does not fail"));
-    Ok((hasher.finalize(), hasher.count()))
+    Ok(hasher.finalize())
 }
 
 impl CodecError {
     /// The encoded value could not be written where it should go.
     pub(crate) fn written<T: ?Sized>(error: io::Error) -> Self {
-        let error = rmp_serde::encode::Error::Syntax(error.to_string());
-        Self::Encode { type_name: std::any::type_name::<T>(), error }
+        Self::Encode { type_name: std::any::type_name::<T>(), error: Fault::from(error) }
     }
 }
 
@@ -191,7 +212,7 @@ fn too_deep<T: ?Sized>() -> CodecError {
     CodecError::TooDeep { type_name: std::any::type_name::<T>(), limit: MAX_DEPTH }
 }
 
-fn encode_error<T: ?Sized>(error: rmp_serde::encode::Error) -> CodecError {
+fn encode_error<T: ?Sized>(error: Fault) -> CodecError {
     CodecError::Encode { type_name: std::any::type_name::<T>(), error }
 }
 
@@ -351,10 +372,10 @@ mod tests {
 
     #[test]
     fn the_digest_is_that_of_the_encoded_bytes() {
-        let value = vec![("a", 1), ("b", 2)];
-        let (hash, length) = digest(&value).unwrap();
-        let bytes = encode(&value).unwrap();
-        assert_eq!((hash, length), (blake3::hash(&bytes), bytes.len() as u64));
+        let value = vec![("a", 1.5), ("b", 2.0)];
+        let (bytes, met) = encode_noting(&value).unwrap();
+        assert!(!met.several_forms);
+        assert_eq!(identity(&value).unwrap(), blake3::hash(&bytes));
     }
 
     #[test]

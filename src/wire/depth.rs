@@ -1,7 +1,7 @@
 //! How deep values are nested in bytes.
 //!
 //! Whoever reads a nested value calls itself for each level, and the end of a thread's stack ends the process. So the
-//! depth is looked at before anything is read. (`rmp-serde` has a limit of its own, which does not count enums.)
+//! depth is looked at before anything is read.
 
 use std::io;
 

@@ -12,6 +12,7 @@ use super::message::{AskError, Handle, Message, SendError};
 use super::run::{Input, RunKey};
 use super::{Messages, Work};
 use crate::id::{ActorPath, AppId};
+use crate::state;
 use crate::wire::{self, CodecError};
 
 /// An answer on its way, as JSON.
@@ -40,10 +41,10 @@ pub(super) fn question<W: Handle<M>, M: Message>(
     json: &[u8],
     deadline: Duration,
 ) -> Result<JsonAnswer, serde_json::Error> {
-    let message: M = serde_json::from_slice(json)?;
+    let message: M = state::from_json(json)?;
     Ok(Box::pin(async move {
         let reply = work.ask_within(deadline, message).await.map_err(Unanswered::from)?;
-        serde_json::to_vec(&reply).map_err(|error| {
+        state::to_json(&reply).map_err(|error| {
             Unanswered::Unwritable(format!("the answer of work `{}` is no JSON: {error}", work.path()))
         })
     }))
@@ -79,7 +80,7 @@ pub(super) fn ask<W: Work>(
 
 /// An input of a Work from JSON.
 pub(super) fn input<W: Work>(json: &[u8]) -> Result<(RunKey, Input), String> {
-    let input: W::Input = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    let input: W::Input = state::from_json(json).map_err(|error| error.to_string())?;
     Input::new(&input).map_err(|error| error.to_string())
 }
 

@@ -9,8 +9,8 @@ use crate::payload::{self, Holds};
 use crate::trace::Cause;
 use crate::wire::{self, CodecError};
 
-/// The identity of an input: the BLAKE3 hash of its encoding, in which order and repetition count and a payload
-/// stands for its content.
+/// The identity of an input: the BLAKE3 hash of its canonical encoding. The order and the repetition of the items of sequences count, the
+/// order of the entries of maps does not; `0.0` and `-0.0` are the same, as all NaNs are; a payload stands for its content.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RunKey([u8; 16]);
 
@@ -32,32 +32,50 @@ impl fmt::Debug for RunKey {
 pub(crate) struct Input {
     pub(crate) bytes: Bytes,
     holds: Holds,
+    /// Whether there is a sequence of several items in it.
+    has_sequence: bool,
 }
+
+/// The largest input of which the order of sequences is looked into, in bytes.
+const LONGEST_REORDERED: usize = 64 * 1024;
 
 impl Input {
     pub(crate) fn new<T: Serialize>(input: &T) -> Result<(RunKey, Self), CodecError> {
-        let (bytes, holds) = payload::collect(|| wire::encode(input));
-        let bytes = bytes?;
-        let hash = if holds.is_empty() {
+        let (encoded, holds) = payload::collect(|| wire::encode_noting(input));
+        let (bytes, met) = encoded?;
+        let hash = if holds.is_empty() && !met.several_forms {
             // An input may also carry a reference whose value is gone, which holds nothing; its bytes then name
             // the one payload that it was, and that is as good as content.
             blake3::hash(&bytes)
         } else {
-            payload::by_content(|| wire::digest(input))?.0
+            payload::by_content(|| wire::identity(input))?
         };
         let mut key = [0; 16];
         key.copy_from_slice(&hash.as_bytes()[..16]);
-        Ok((RunKey(key), Self { bytes, holds }))
+        let has_sequence = met.sequence;
+        Ok((RunKey(key), Self { bytes, holds, has_sequence }))
     }
 
     /// One that came from another process.
     pub(crate) fn arrived(bytes: Bytes, holds: Holds) -> Self {
-        Self { bytes, holds }
+        Self { bytes, holds, has_sequence: false }
     }
 
     /// What keeps the payloads in it alive.
     pub(crate) fn holds(&self) -> &Holds {
         &self.holds
+    }
+
+    /// Whether another input may differ from this one only in the order of the items of a sequence, which is looked into for small inputs
+    /// only.
+    pub(crate) fn may_be_reordered(&self) -> bool {
+        self.has_sequence && self.bytes.len() <= LONGEST_REORDERED
+    }
+
+    /// What inputs have in common that differ only in the order of the items of sequences, as far as it can be told.
+    pub(crate) fn unordered<T: Serialize>(input: &T) -> Option<u64> {
+        let hash = payload::by_content(|| wire::unordered(input)).ok()?;
+        hash.as_bytes().first_chunk().map(|first| u64::from_le_bytes(*first))
     }
 }
 

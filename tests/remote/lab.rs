@@ -36,6 +36,9 @@ pub(crate) enum Probe {
         #[serde(flatten)]
         gate: Option<Gate>,
         targets: Vec<Target>,
+        /// Options in options, which are not told apart by formats as they are.
+        nested: Vec<(Option<Option<u8>>, Option<Option<Option<()>>>)>,
+        named: std::collections::HashMap<u16, Option<Option<String>>>,
     },
 }
 
@@ -68,6 +71,13 @@ impl Probe {
                 Target::Name("name".to_owned()),
                 Target::Number(5),
             ],
+            nested: vec![
+                (None, None),
+                (Some(None), Some(None)),
+                (Some(Some(0)), Some(Some(None))),
+                (Some(Some(1)), Some(Some(Some(())))),
+            ],
+            named: [(1, None), (2, Some(None)), (3, Some(Some(String::new())))].into(),
         }
     }
 }

@@ -244,7 +244,7 @@ fn reply_that_cannot_be_sent_was_handled() {
 }
 
 /// Tagged, flattened and untagged types arrive as they were sent, in inputs, states, payloads, messages and answers, whatever is in
-/// them; so do the scopes of addresses.
+/// them; so do the scopes of addresses, and options in options.
 fn buffered_types_with_addresses_survive() {
     wherever_it_runs(|lodge| {
         let lodged = lodge(Box::new(|[a, b]| {

@@ -29,7 +29,8 @@ pub(in crate::http) struct RunNumber {
     pub(in crate::http) run: u64,
 }
 
-/// An input, as the Work's `Input` type reads it from JSON.
+/// An input, as the Work's `Input` type reads it from JSON. `Some(None)` and `Some(())` are `{"$some": null}`, `Some(Some(None))` is
+/// `{"$some": {"$some": null}}`.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "the types for the document; the body is read in two steps")]

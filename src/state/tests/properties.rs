@@ -8,6 +8,7 @@ const LIMIT: usize = 1 << 24;
 fn scalar() -> impl Strategy<Value = Value> {
     prop_oneof![
         Just(Value::Nil),
+        (1..4_u8).prop_map(Value::SomeNil),
         any::<bool>().prop_map(Value::Bool),
         (i64::MIN..0).prop_map(Value::I64),
         any::<u64>().prop_map(Value::U64),
@@ -134,7 +135,8 @@ fn patched(mut document: serde_json::Value, patch: &serde_json::Value) -> serde_
 /// Values whose keys are names, as those of states are; some of these have to be escaped.
 fn named() -> impl Strategy<Value = Value> {
     scalar().prop_recursive(4, 48, 6, |inner| {
-        let key = "[a~/.]{0,2}".prop_map(|text| Value::Str(text.into()));
+        let key = prop_oneof![9 => "[a~/.]{0,2}", 1 => "[$]{1,2}some"];
+        let key = key.prop_map(|text| Value::Str(text.into()));
         prop_oneof![vec(inner.clone(), 0..14).prop_map(Value::Seq), map(key, inner, 8)]
     })
 }

@@ -13,6 +13,7 @@ crate::tests![
     stop_of_an_operator_holds_against_its_flow,
     flow_releases_what_an_operator_has_stopped,
     runs_are_told_and_asked_for_again,
+    nested_options_are_told_apart_in_json,
     the_app_is_stopped_with_a_word,
 ];
 
@@ -154,6 +155,68 @@ fn runs_are_told_and_asked_for_again() {
     }
     for query in ["page=0", "per_page=201", "page=x", "pages=1", "page=1&page=2"] {
         assert_problem(&get(served.address, &format!("/api/v1/works/dials.0/runs?{query}")), 400, "");
+    }
+    served.stop();
+}
+
+/// Takes options in options in every way that there is, and shows them.
+#[derive(Default, Serialize, Deserialize)]
+struct Options {
+    last: Nested,
+}
+
+type Nested = Option<Option<Option<u8>>>;
+
+impl Work for Options {
+    type Input = Nested;
+
+    async fn run(&mut self, input: Nested, _cx: &mut WorkContext<Self>) -> Result<()> {
+        self.last = input;
+        Ok(())
+    }
+
+    fn messages(messages: &mut Messages<Self>) {
+        messages.accept::<Echo>();
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Echo(Nested);
+
+impl Handle<Echo> for Options {
+    type Reply = (Nested, Nested);
+
+    async fn handle(&mut self, Echo(nested): Echo, _cx: &mut WorkContext<Self>) -> (Nested, Nested) {
+        (nested, self.last)
+    }
+}
+
+#[derive(Default, Serialize, Children)]
+struct Holder {
+    work: WorkRef<Options>,
+}
+
+impl Flow for Holder {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        Ok(())
+    }
+}
+
+/// What JSON shows of options in options, in states, answers and the inputs of runs, is taken as the same again.
+fn nested_options_are_told_apart_in_json() {
+    let served = serve_flow(Holder::default);
+    let all =
+        [json!(null), json!({ "$some": null }), json!({ "$some": { "$some": null } }), json!(3), json!(4)];
+    for (runs, nested) in (1..).zip(&all) {
+        served.act("/api/v1/works/work/rerun", &json!({ "input": nested }).to_string());
+        served.wait_for(|document| {
+            document["works"]["work"]["runs"]["succeeded"] == json!(runs)
+                && document["state"]["work"]["last"] == *nested
+        });
+        let answer = post(served.address, "/api/v1/works/work/messages/Echo", &nested.to_string());
+        assert_eq!((answer.status, answer.json()), (200, json!([nested, nested])));
+        assert_eq!(served.get("/api/v1/works/work/runs")["items"][0]["input"], *nested);
+        assert_eq!(served.get("/api/v1/state")["state"]["work"]["last"], *nested);
     }
     served.stop();
 }

@@ -1,0 +1,602 @@
+//! The encoder: serde values to MessagePack with named fields.
+//!
+//! # Guarantees
+//! - Nested options stay distinct: `None` is nil, and nil inside `Some`s is an extension with their number.
+//! - In a [canonical](Form::Canonical) encoding the order of the entries of a map does not count: they are sorted by their encoded
+//!   keys, at every depth. Such a map takes memory for its encoding while it is written; nothing else does.
+
+use std::io;
+use std::ops::Range;
+
+use bytes::BytesMut;
+use serde::ser::{
+    Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
+    SerializeTupleStruct, SerializeTupleVariant, Serializer,
+};
+
+use super::fault::Fault;
+
+/// The name by which a newtype struct of a tag (`i8`) and of bytes asks for an extension type.
+pub(super) const EXTENSION: &str = "_ExtStruct";
+
+/// The extension type of nil inside of `Some`s. It has one byte, which is their number.
+pub(super) const SOME_NIL: i8 = 2;
+
+/// The largest number of `Some`s around nil.
+pub(crate) const MAX_SOMES: u8 = 128;
+
+/// What an encoding is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Form {
+    /// Maps are in the order in which they are iterated.
+    AsIs,
+    /// The entries of maps are sorted.
+    Canonical,
+    /// The same for comparing only: floats that are equal are the same, as all NaNs are.
+    Identity,
+    /// The same, with the items of sequences (not of tuples) sorted as well.
+    Unordered,
+}
+
+/// What an encoder has met.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Met {
+    /// Something whose encoding is not its identity: a map of several entries, a NaN or a negative zero.
+    pub(crate) several_forms: bool,
+    /// A sequence of several items.
+    pub(crate) sequence: bool,
+}
+
+/// Where encoded bytes go.
+pub(super) enum Target<'t> {
+    Vec(&'t mut Vec<u8>),
+    Buffer(&'t mut BytesMut),
+    Writer(&'t mut dyn io::Write),
+}
+
+/// The bytes of one value on their way, be they for a target or for a part that is not complete.
+pub(super) struct Out<'t> {
+    target: Target<'t>,
+    form: Form,
+    /// The parts that are gathered before they are written, the innermost last.
+    parts: Vec<Vec<u8>>,
+    met: Met,
+}
+
+impl<'t> Out<'t> {
+    pub(super) fn new(target: Target<'t>, form: Form) -> Self {
+        Self { target, form, parts: Vec::new(), met: Met::default() }
+    }
+
+    /// Encodes the value.
+    pub(super) fn write<T: Serialize + ?Sized>(mut self, value: &T) -> Result<Met, Fault> {
+        value.serialize(Encoder::new(&mut self))?;
+        Ok(self.met)
+    }
+
+    fn gather(&mut self) {
+        self.parts.push(Vec::new());
+    }
+
+    /// How much of the innermost part there is.
+    fn gathered(&self) -> usize {
+        self.parts.last().map_or(0, Vec::len)
+    }
+
+    fn take_gathered(&mut self) -> Vec<u8> {
+        self.parts.pop().unwrap_or_default()
+    }
+}
+
+impl io::Write for Out<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(part) = self.parts.last_mut() {
+            part.extend_from_slice(bytes);
+            return Ok(());
+        }
+        match &mut self.target {
+            Target::Vec(target) => target.extend_from_slice(bytes),
+            Target::Buffer(target) => target.extend_from_slice(bytes),
+            Target::Writer(target) => target.write_all(bytes)?,
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes one value.
+pub(super) struct Encoder<'o, 't> {
+    out: &'o mut Out<'t>,
+    /// How many `Some`s the value is in, with nothing in between.
+    somes: u8,
+}
+
+impl<'o, 't> Encoder<'o, 't> {
+    #[inline]
+    fn new(out: &'o mut Out<'t>) -> Self {
+        Self { out, somes: 0 }
+    }
+
+    fn variant(&mut self, name: &'static str) -> Result<(), Fault> {
+        rmp::encode::write_map_len(self.out, 1)?;
+        Ok(rmp::encode::write_str(self.out, name)?)
+    }
+
+    fn fields(self, length: usize) -> Result<Fields<'o, 't>, Fault> {
+        rmp::encode::write_map_len(self.out, count(length)?)?;
+        Ok(Fields { out: self.out })
+    }
+
+    fn tuple(self, length: usize) -> Result<Items<'o, 't>, Fault> {
+        rmp::encode::write_array_len(self.out, count(length)?)?;
+        Ok(Items { out: self.out, order: Order::Fixed, count: 0 })
+    }
+}
+
+fn count(length: usize) -> Result<u32, Fault> {
+    u32::try_from(length).map_err(|_| Fault::new(format!("{length} items are more than can be encoded")))
+}
+
+impl<'o, 't> Serializer for Encoder<'o, 't> {
+    type Ok = ();
+    type Error = Fault;
+    type SerializeSeq = Items<'o, 't>;
+    type SerializeTuple = Items<'o, 't>;
+    type SerializeTupleStruct = Items<'o, 't>;
+    type SerializeTupleVariant = Items<'o, 't>;
+    type SerializeMap = Entries<'o, 't>;
+    type SerializeStruct = Fields<'o, 't>;
+    type SerializeStructVariant = Fields<'o, 't>;
+
+    fn serialize_bool(self, v: bool) -> Result<(), Fault> {
+        Ok(rmp::encode::write_bool(self.out, v)?)
+    }
+
+    fn serialize_i8(self, v: i8) -> Result<(), Fault> {
+        self.serialize_i64(v.into())
+    }
+
+    fn serialize_i16(self, v: i16) -> Result<(), Fault> {
+        self.serialize_i64(v.into())
+    }
+
+    fn serialize_i32(self, v: i32) -> Result<(), Fault> {
+        self.serialize_i64(v.into())
+    }
+
+    fn serialize_i64(self, v: i64) -> Result<(), Fault> {
+        rmp::encode::write_sint(self.out, v)?;
+        Ok(())
+    }
+
+    fn serialize_i128(self, v: i128) -> Result<(), Fault> {
+        self.serialize_bytes(&v.to_be_bytes())
+    }
+
+    fn serialize_u8(self, v: u8) -> Result<(), Fault> {
+        self.serialize_u64(v.into())
+    }
+
+    fn serialize_u16(self, v: u16) -> Result<(), Fault> {
+        self.serialize_u64(v.into())
+    }
+
+    fn serialize_u32(self, v: u32) -> Result<(), Fault> {
+        self.serialize_u64(v.into())
+    }
+
+    fn serialize_u64(self, v: u64) -> Result<(), Fault> {
+        rmp::encode::write_uint(self.out, v)?;
+        Ok(())
+    }
+
+    fn serialize_u128(self, v: u128) -> Result<(), Fault> {
+        self.serialize_bytes(&v.to_be_bytes())
+    }
+
+    fn serialize_f32(self, v: f32) -> Result<(), Fault> {
+        let mut v = v;
+        if v.is_nan() || v == 0.0 && v.is_sign_negative() {
+            self.out.met.several_forms = true;
+            if self.out.form >= Form::Identity {
+                v = if v.is_nan() { f32::NAN } else { 0.0 };
+            }
+        }
+        Ok(rmp::encode::write_f32(self.out, v)?)
+    }
+
+    fn serialize_f64(self, v: f64) -> Result<(), Fault> {
+        let mut v = v;
+        if v.is_nan() || v == 0.0 && v.is_sign_negative() {
+            self.out.met.several_forms = true;
+            if self.out.form >= Form::Identity {
+                v = if v.is_nan() { f64::NAN } else { 0.0 };
+            }
+        }
+        Ok(rmp::encode::write_f64(self.out, v)?)
+    }
+
+    fn serialize_char(self, v: char) -> Result<(), Fault> {
+        self.serialize_str(v.encode_utf8(&mut [0; 4]))
+    }
+
+    fn serialize_str(self, v: &str) -> Result<(), Fault> {
+        count(v.len())?;
+        Ok(rmp::encode::write_str(self.out, v)?)
+    }
+
+    fn serialize_bytes(self, v: &[u8]) -> Result<(), Fault> {
+        count(v.len())?;
+        Ok(rmp::encode::write_bin(self.out, v)?)
+    }
+
+    fn serialize_none(self) -> Result<(), Fault> {
+        self.serialize_unit()
+    }
+
+    #[inline]
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Fault> {
+        if self.somes == MAX_SOMES {
+            return Err(Fault::new(format!("more than {MAX_SOMES} `Some`s are in each other")));
+        }
+        value.serialize(Self { somes: self.somes + 1, ..self })
+    }
+
+    fn serialize_unit(self) -> Result<(), Fault> {
+        if self.somes == 0 {
+            return Ok(rmp::encode::write_nil(self.out)?);
+        }
+        rmp::encode::write_ext_meta(self.out, 1, SOME_NIL)?;
+        Ok(io::Write::write_all(self.out, &[self.somes])?)
+    }
+
+    fn serialize_unit_struct(self, _name: &'static str) -> Result<(), Fault> {
+        rmp::encode::write_array_len(self.out, 0)?;
+        Ok(())
+    }
+
+    fn serialize_unit_variant(
+        self,
+        _name: &'static str,
+        _index: u32,
+        name: &'static str,
+    ) -> Result<(), Fault> {
+        self.serialize_str(name)
+    }
+
+    #[inline]
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), Fault> {
+        if name != EXTENSION {
+            return value.serialize(self);
+        }
+        self.out.gather();
+        value.serialize(Encoder::new(self.out))?;
+        let (tag, data): (i8, Data) = super::decoder::decode(&self.out.take_gathered())?;
+        rmp::encode::write_ext_meta(self.out, count(data.0.len())?, tag)?;
+        Ok(io::Write::write_all(self.out, &data.0)?)
+    }
+
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        mut self,
+        _name: &'static str,
+        _index: u32,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), Fault> {
+        self.variant(name)?;
+        value.serialize(Encoder::new(self.out))
+    }
+
+    fn serialize_seq(self, length: Option<usize>) -> Result<Items<'o, 't>, Fault> {
+        let order = match length {
+            _ if self.out.form == Form::Unordered => Order::Sorted { ends: Vec::new() },
+            Some(length) => {
+                self.out.met.sequence |= length > 1;
+                rmp::encode::write_array_len(self.out, count(length)?)?;
+                Order::Fixed
+            }
+            None => Order::Counted,
+        };
+        if !matches!(order, Order::Fixed) {
+            self.out.gather();
+        }
+        Ok(Items { out: self.out, order, count: 0 })
+    }
+
+    fn serialize_tuple(self, length: usize) -> Result<Items<'o, 't>, Fault> {
+        self.tuple(length)
+    }
+
+    fn serialize_tuple_struct(self, _name: &'static str, length: usize) -> Result<Items<'o, 't>, Fault> {
+        self.tuple(length)
+    }
+
+    fn serialize_tuple_variant(
+        mut self,
+        _name: &'static str,
+        _index: u32,
+        name: &'static str,
+        length: usize,
+    ) -> Result<Items<'o, 't>, Fault> {
+        self.variant(name)?;
+        self.tuple(length)
+    }
+
+    fn serialize_map(self, length: Option<usize>) -> Result<Entries<'o, 't>, Fault> {
+        let order = match length {
+            _ if self.out.form >= Form::Canonical => Order::Sorted { ends: Vec::new() },
+            Some(length) => {
+                rmp::encode::write_map_len(self.out, count(length)?)?;
+                Order::Fixed
+            }
+            None => Order::Counted,
+        };
+        if !matches!(order, Order::Fixed) {
+            self.out.gather();
+        }
+        Ok(Entries { out: self.out, order, count: 0, key_ends: Vec::new() })
+    }
+
+    fn serialize_struct(self, _name: &'static str, length: usize) -> Result<Fields<'o, 't>, Fault> {
+        self.fields(length)
+    }
+
+    fn serialize_struct_variant(
+        mut self,
+        _name: &'static str,
+        _index: u32,
+        name: &'static str,
+        length: usize,
+    ) -> Result<Fields<'o, 't>, Fault> {
+        self.variant(name)?;
+        self.fields(length)
+    }
+
+    fn is_human_readable(&self) -> bool {
+        true
+    }
+}
+
+/// The bytes of an extension.
+struct Data(Vec<u8>);
+
+impl<'de> serde::Deserialize<'de> for Data {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Data;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("the bytes of an extension")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Data, E> {
+                Ok(Data(bytes.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_bytes(Visitor)
+    }
+}
+
+/// In which order the parts of a container are written.
+enum Order {
+    /// As they come, after their number.
+    Fixed,
+    /// As they come, once their number is known.
+    Counted,
+    /// By their bytes, once all of them are there.
+    Sorted { ends: Vec<usize> },
+}
+
+/// Writes gathered parts, sorted by the bytes that `key` gives of each.
+fn write_sorted(
+    out: &mut Out<'_>,
+    gathered: &[u8],
+    ends: &[usize],
+    key: impl Fn(usize, Range<usize>) -> Range<usize>,
+) -> io::Result<()> {
+    let begin = |n: usize| if n == 0 { 0 } else { ends[n - 1] };
+    let key = |n: usize| &gathered[key(n, begin(n)..ends[n])];
+    if ends.len() < 2 || (1..ends.len()).all(|n| key(n - 1) <= key(n)) {
+        return io::Write::write_all(out, gathered);
+    }
+    let mut order: Vec<usize> = (0..ends.len()).collect();
+    order.sort_by(|a, b| key(*a).cmp(key(*b)));
+    order.into_iter().try_for_each(|n| io::Write::write_all(out, &gathered[begin(n)..ends[n]]))
+}
+
+/// The items of a sequence or a tuple.
+pub(super) struct Items<'o, 't> {
+    out: &'o mut Out<'t>,
+    order: Order,
+    count: u32,
+}
+
+impl Items<'_, '_> {
+    #[inline]
+    fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
+        value.serialize(Encoder::new(self.out))?;
+        self.count = self.count.saturating_add(1);
+        if let Order::Sorted { ends } = &mut self.order {
+            ends.push(self.out.gathered());
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), Fault> {
+        if matches!(self.order, Order::Fixed) {
+            return Ok(());
+        }
+        let gathered = self.out.take_gathered();
+        self.out.met.sequence |= self.count > 1;
+        rmp::encode::write_array_len(self.out, self.count)?;
+        match &self.order {
+            Order::Sorted { ends } => write_sorted(self.out, &gathered, ends, |_, item| item)?,
+            _ => io::Write::write_all(self.out, &gathered)?,
+        }
+        Ok(())
+    }
+}
+
+impl SerializeSeq for Items<'_, '_> {
+    type Ok = ();
+    type Error = Fault;
+
+    #[inline]
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
+        self.item(value)
+    }
+
+    fn end(self) -> Result<(), Fault> {
+        self.finish()
+    }
+}
+
+impl SerializeTuple for Items<'_, '_> {
+    type Ok = ();
+    type Error = Fault;
+
+    #[inline]
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
+        self.item(value)
+    }
+
+    fn end(self) -> Result<(), Fault> {
+        self.finish()
+    }
+}
+
+impl SerializeTupleStruct for Items<'_, '_> {
+    type Ok = ();
+    type Error = Fault;
+
+    #[inline]
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
+        self.item(value)
+    }
+
+    fn end(self) -> Result<(), Fault> {
+        self.finish()
+    }
+}
+
+impl SerializeTupleVariant for Items<'_, '_> {
+    type Ok = ();
+    type Error = Fault;
+
+    #[inline]
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
+        self.item(value)
+    }
+
+    fn end(self) -> Result<(), Fault> {
+        self.finish()
+    }
+}
+
+/// The entries of a map.
+pub(super) struct Entries<'o, 't> {
+    out: &'o mut Out<'t>,
+    order: Order,
+    count: u32,
+    /// Where each key ends among what was gathered.
+    key_ends: Vec<usize>,
+}
+
+impl SerializeMap for Entries<'_, '_> {
+    type Ok = ();
+    type Error = Fault;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Fault> {
+        key.serialize(Encoder::new(self.out))?;
+        self.count = self.count.saturating_add(1);
+        if let Order::Sorted { .. } = self.order {
+            self.key_ends.push(self.out.gathered());
+        }
+        Ok(())
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
+        value.serialize(Encoder::new(self.out))?;
+        if let Order::Sorted { ends } = &mut self.order {
+            ends.push(self.out.gathered());
+        }
+        Ok(())
+    }
+
+    fn end(self) -> Result<(), Fault> {
+        self.out.met.several_forms |= self.count > 1;
+        if matches!(self.order, Order::Fixed) {
+            return Ok(());
+        }
+        let gathered = self.out.take_gathered();
+        rmp::encode::write_map_len(self.out, self.count)?;
+        match &self.order {
+            Order::Sorted { ends } => {
+                if ends.len() != self.key_ends.len() {
+                    return Err(Fault::new("a map has a key without a value"));
+                }
+                write_sorted(self.out, &gathered, ends, |n, entry| entry.start..self.key_ends[n])?;
+            }
+            _ => io::Write::write_all(self.out, &gathered)?,
+        }
+        Ok(())
+    }
+}
+
+/// The fields of a struct.
+pub(super) struct Fields<'o, 't> {
+    out: &'o mut Out<'t>,
+}
+
+impl Fields<'_, '_> {
+    #[inline]
+    fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Fault> {
+        rmp::encode::write_str(self.out, name)?;
+        value.serialize(Encoder::new(self.out))
+    }
+}
+
+impl SerializeStruct for Fields<'_, '_> {
+    type Ok = ();
+    type Error = Fault;
+
+    #[inline]
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Fault> {
+        self.field(name, value)
+    }
+
+    fn end(self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+impl SerializeStructVariant for Fields<'_, '_> {
+    type Ok = ();
+    type Error = Fault;
+
+    #[inline]
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Fault> {
+        self.field(name, value)
+    }
+
+    fn end(self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
