@@ -141,7 +141,7 @@ pub use crate::drive::{Drive, DriveError, DriveFile, DriveStream, Get, Put, Tran
 pub use crate::error::{Error, Result};
 pub use crate::flow::{
     Children, Flow, FlowContext, FlowError, FlowRef, Interrupt, OnError, OnNodeLost, Overlap, Reaction,
-    Restart, Run, ScheduleError, Strategy, WorkRef,
+    Remember, Restart, Run, ScheduleError, Strategy, WorkRef,
 };
 pub use crate::id::ActorPath;
 pub use crate::payload::{

@@ -2,13 +2,14 @@
 //! as [`Action`]s.
 //!
 //! # Guarantees
-//! - One run per distinct input, unless calls are not cached; one run at a time; in the order asked for.
+//! - One run per distinct input, unless calls are not cached or its outcome was forgotten; one run at a time; in the order asked for.
 //! - A run that failed is tried again only by a restart or by [`Ledger::rerun`].
 //! - A restart, wherever it comes from, starts the run that was under way again, before any other.
 //! - A Work whose node is lost, or not there yet, waits for one: its run is pending and says what it waits for.
 //! - A report of a run that is no longer the current one changes nothing.
 //! - `status().seq` only grows.
 
+mod memory;
 mod runs;
 mod steps;
 
@@ -19,7 +20,6 @@ use std::time::{Duration, SystemTime};
 pub(crate) use self::runs::{Outcomes, RunEntry};
 use super::policy::{OnNodeLost, Policy};
 use super::restart::Restarts;
-use crate::id::IdMap;
 use crate::trace::Cause;
 use crate::work::{Closed, Failure, Input, Reason, Report, RunKey, RunOrder, Stage, Status};
 
@@ -71,7 +71,7 @@ const HISTORY: usize = 64;
 pub(crate) struct Ledger {
     policy: Arc<Policy>,
     life: Life,
-    runs: IdMap<RunKey, Status>,
+    runs: memory::Memory,
     queue: VecDeque<Waiting>,
     /// Boxed, since most Works of a large App are idle.
     current: Option<Box<Current>>,
@@ -170,7 +170,7 @@ impl Ledger {
         Self {
             policy,
             life: Life::Down,
-            runs: IdMap::default(),
+            runs: memory::Memory::default(),
             queue: VecDeque::new(),
             current: None,
             history: VecDeque::new(),
@@ -197,7 +197,8 @@ impl Ledger {
     // ---- what the Flow asks ----
 
     pub(crate) fn request(&mut self, key: RunKey, input: Input, now: Moment) -> Requested {
-        let known = self.runs.get(&key).map_or(Stage::NotStarted, |status| status.stage);
+        self.runs.expire(self.policy.remember, now);
+        let known = self.runs.stage(key);
         let result = if known == Stage::Succeeded { Requested::Finished } else { Requested::Unfinished };
         let wanted = match known {
             Stage::NotStarted | Stage::Stopped => true,
@@ -218,9 +219,30 @@ impl Ledger {
         }
     }
 
+    /// Whether an input was never asked for, or is new again.
+    pub(crate) fn is_new(&self, key: RunKey) -> bool {
+        self.runs.stage(key) == Stage::NotStarted
+    }
+
+    /// How many inputs are remembered, when that is worth a warning: once.
+    pub(crate) fn tell_of_many_inputs(&mut self) -> Option<usize> {
+        self.runs.tell_of_many()
+    }
+
+    /// Whether the order of the sequences in inputs is to be looked into still.
+    pub(crate) fn compares_order(&self) -> bool {
+        self.runs.compares_order()
+    }
+
+    /// Whether a new input is the first that differs from another one only in the order of a sequence; `unordered` is what such inputs
+    /// have in common.
+    pub(crate) fn is_reordered(&mut self, key: RunKey, unordered: u64) -> bool {
+        self.runs.is_reordered(key, unordered)
+    }
+
     /// Makes an input new again. A run of it that is under way goes on and is not counted.
     pub(crate) fn forget(&mut self, key: RunKey, now: Moment) {
-        self.runs.remove(&key);
+        self.runs.forget(key);
         self.drop_waiting(key, "its input was made new again", now.wall);
         if let Some(current) = self.current.as_mut().filter(|current| current.waiting.key == key) {
             current.waiting.forgotten = true;
@@ -229,7 +251,7 @@ impl Ledger {
 
     /// Makes every input new again whose run failed or was stopped.
     pub(crate) fn forgive(&mut self) {
-        self.runs.retain(|_, status| !matches!(status.stage, Stage::Failed | Stage::Stopped));
+        self.runs.forget_all(&[Stage::Failed, Stage::Stopped]);
     }
 
     /// Stops the Work, and keeps it stopped until [`release`](Self::release).
@@ -475,12 +497,12 @@ impl Ledger {
     // ---- what can be seen ----
 
     pub(crate) fn run_status(&self, key: RunKey) -> Status {
-        self.runs.get(&key).cloned().unwrap_or_default()
+        self.runs.get(key).cloned().unwrap_or_default()
     }
 
     /// The status of the run under way, else the last status of all.
     pub(crate) fn status(&self) -> Status {
-        let current = self.current.as_ref().and_then(|current| self.runs.get(&current.waiting.tells()?));
+        let current = self.current.as_ref().and_then(|current| self.runs.get(current.waiting.tells()?));
         current.or_else(|| self.history.back()).cloned().unwrap_or_default()
     }
 

@@ -37,7 +37,7 @@ pub use self::children::{ChildGroup, Found, Kinds, Route, Walk};
 pub use self::context::FlowContext;
 pub use self::error::FlowError;
 pub use self::flow_ref::FlowRef;
-pub use self::policy::{OnNodeLost, Overlap};
+pub use self::policy::{OnNodeLost, Overlap, Remember};
 pub use self::reaction::{Interrupt, Reaction};
 pub use self::restart::{OnError, Restart};
 pub use self::run::Run;

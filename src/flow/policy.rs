@@ -29,12 +29,44 @@ pub enum OnNodeLost {
     Fail,
 }
 
+/// Which outcomes of runs a Work remembers: as many as this, or those that are younger than this. Made from a number or from a
+/// [`Duration`]; see [`WorkRef::remember`](super::WorkRef::remember). The default is all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Remember {
+    pub(crate) count: Option<usize>,
+    pub(crate) age: Option<Duration>,
+}
+
+impl Remember {
+    pub(crate) fn is_everything(self) -> bool {
+        self.count.is_none() && self.age.is_none()
+    }
+
+    /// Both, where they do not say the same.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { count: other.count.or(self.count), age: other.age.or(self.age) }
+    }
+}
+
+impl From<usize> for Remember {
+    fn from(count: usize) -> Self {
+        Self { count: Some(count), age: None }
+    }
+}
+
+impl From<Duration> for Remember {
+    fn from(age: Duration) -> Self {
+        Self { count: None, age: Some(age) }
+    }
+}
+
 /// What a Work's owner asked for when it made the [`WorkRef`](super::WorkRef).
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
     pub(crate) cache_calls: bool,
     pub(crate) overlap: Overlap,
     pub(crate) queue: usize,
+    pub(crate) remember: Remember,
     pub(crate) timeout: Option<Duration>,
     pub(crate) restart: Restart,
     pub(crate) on_error: OnError,
@@ -59,6 +91,7 @@ impl Default for Policy {
             cache_calls: true,
             overlap: Overlap::Queue,
             queue: 1024,
+            remember: Remember::default(),
             timeout: None,
             restart: Restart::never(),
             on_error: OnError::Raise,

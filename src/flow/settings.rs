@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::policy::{OnNodeLost, Overlap};
+use super::policy::{OnNodeLost, Overlap, Remember};
 use super::restart::{OnError, Restart};
 use super::work_ref::WorkRef;
 use crate::work::{Placement, Resources, Selector, Work};
@@ -74,6 +74,30 @@ impl<W: Work> WorkRef<W> {
     /// and asked for again by a later reaction.
     pub fn queue(mut self, runs: usize) -> Self {
         Arc::make_mut(&mut self.policy).queue = runs;
+        self
+    }
+
+    /// How many outcomes of runs are remembered, or for how long; both may be said. By default all are, for as long as the Work is part of
+    /// the App, in about 150 bytes for each distinct input; at a million a warning is logged.
+    ///
+    /// What is forgotten is the oldest outcome, never a run that waits or is under way. A forgotten input is new again: when the Flow asks
+    /// for it once more it **runs once more**, also one that failed, and until then [`Run::finished`](crate::Run::finished) waits. So
+    /// remember at least as many as one reaction asks for, or the Work goes round and round.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use std::time::Duration;
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Fetch;
+    /// # impl Work for Fetch {
+    /// #     type Input = String;
+    /// #     async fn run(&mut self, _: String, _: &mut WorkContext<Self>) -> Result<()> { Ok(()) }
+    /// # }
+    /// let fetch = WorkRef::new(Fetch).remember(10_000).remember(Duration::from_secs(24 * 3600));
+    /// ```
+    pub fn remember(mut self, what: impl Into<Remember>) -> Self {
+        let policy = Arc::make_mut(&mut self.policy);
+        policy.remember = policy.remember.and(what.into());
         self
     }
 

@@ -82,6 +82,10 @@ impl<W: Work> WorkRef<W> {
     /// Asks for a run with this input: one run per distinct input. Already asked for: nothing happens. Never
     /// seen, or stopped: it waits its turn, and a Work that was stopped starts again.
     ///
+    /// Inputs are the same when they are equal: the order of a map's entries does not count, at any depth; that of a sequence does. `0.0` and
+    /// `-0.0` are the same, and so are all NaNs, so that an input with a NaN does not run for ever. Serde shows a `HashSet` as a sequence
+    /// whose order is not the same twice: use a `BTreeSet` in inputs. A [`Payload`](crate::Payload) counts by its content.
+    ///
     /// Ignoring what it returns is parallel code; `.finished()?` is sequential code. In the reaction that adds the
     /// Work to the tree nothing is asked for yet: the Flow reacts again when the Work is part of the App.
     pub fn run(&self, input: W::Input) -> Run<'_, W> {
@@ -96,19 +100,46 @@ impl<W: Work> WorkRef<W> {
             }
         }
         // Serialised before the record is locked: the input may read this very Work.
-        let input = Input::new(&input);
+        let given = input;
+        let input = Input::new(&given);
+        let mut may_be_reordered = false;
         let asked = self.command("run", |record| {
             let (key, input) =
                 input.map_err(|source| FlowError::Input { path: record.path.to_string(), source })?;
             let now = scope::with(|scope| scope.now).expect("a command has a scope");
+            may_be_reordered =
+                input.may_be_reordered() && record.ledger.is_new(key) && record.ledger.compares_order();
             let requested = record.ledger.request(key, input, now);
             if requested == Requested::Full {
                 log::debug!("work `{}`: the queue of runs is full; the Flow asks again later", record.path);
             }
+            if let Some(many) = record.ledger.tell_of_many_inputs() {
+                log::warn!(
+                    "work `{}` remembers the outcomes of {many} inputs, which takes memory; say how many are to be remembered, or \
+                     for how long, with `.remember(…)`",
+                    record.path
+                );
+            }
             Ok((key, requested == Requested::Finished))
         });
+        if let Some((key, _)) = asked.filter(|_| may_be_reordered) {
+            self.compare_order(key, &given);
+        }
         let (key, finished) = asked.map_or((None, false), |(key, finished)| (Some(key), finished));
         Run { work: self, key, finished }
+    }
+
+    /// Warns when a new input differs from another one only in the order of a sequence, as those from a `HashSet` do.
+    fn compare_order(&self, key: RunKey, input: &W::Input) {
+        let (Some(record), Some(unordered)) = (&self.record, Input::unordered(input)) else { return };
+        let mut record = lock(record);
+        if record.ledger.is_reordered(key, unordered) {
+            log::warn!(
+                "work `{}` is asked for inputs that differ only in the order of a sequence, and runs each; if that is a `HashSet`, \
+                 whose order is not the same twice, make it a `BTreeSet`",
+                record.path
+            );
+        }
     }
 
     /// Runs this input once more, whatever became of it before; nothing if it waits or runs.

@@ -1,5 +1,7 @@
 //! One run per distinct input, in order, one at a time.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
+
 use flowright::Stage;
 use flowright::prelude::*;
 use flowright::testing::TestApp;
@@ -65,6 +67,108 @@ fn inputs_that_differ_in_order_are_different_runs() {
 fn lists_that_differ_in_order_or_repetition_are_different_runs() {
     let inputs = vec![vec![1, 2], vec![2, 1], vec![1, 1], vec![1]];
     assert_eq!(run_all(inputs.clone(), Placement::Thread), inputs);
+}
+
+/// A map made anew for each question is in another order each time, at every level, and is the same input all the same.
+#[test]
+fn equal_maps_are_one_run_whatever_their_order() {
+    type Maps = HashMap<String, HashMap<(i8, Option<bool>), Vec<HashMap<u16, f64>>>>;
+
+    fn maps(last: f64) -> Maps {
+        let inner = || (0..8).map(|n| (n, f64::from(n))).chain([(8, last)]).collect();
+        let middle = || (0..8).map(|n| ((n, Some(n % 2 == 0)), vec![inner(), inner()])).collect();
+        (0..8).map(|n| (n.to_string(), middle())).collect()
+    }
+
+    wherever_it_runs(|placement| {
+        let inputs: Vec<_> = (0..20).map(|n| maps(f64::from(n % 2))).collect();
+        assert_eq!(run_all(inputs, placement), [maps(0.0), maps(1.0)]);
+    });
+}
+
+/// An input with a NaN is the same input each time, and zeros are equal.
+#[test]
+fn equal_floats_are_one_run() {
+    let ran = run_all(vec![f64::NAN, -f64::NAN, 0.0, -0.0, 1.0], Placement::Thread);
+    assert!(ran.len() == 3 && ran[0].is_nan() && ran[1..] == [0.0, 1.0], "{ran:?}");
+}
+
+/// Options in options are different inputs, and arrive as such.
+#[test]
+fn nested_options_are_different_runs() {
+    wherever_it_runs(|placement| {
+        let inputs = vec![None, Some(None), Some(Some(None)), Some(Some(Some(0))), Some(Some(Some(1)))];
+        assert_eq!(run_all(inputs.clone(), placement), inputs);
+        assert_eq!(run_all(vec![None, Some(())], placement), [None, Some(())]);
+    });
+}
+
+/// `forget` and `rerun` mean the input that is equal, whatever order its maps are in.
+#[test]
+fn equal_map_is_forgotten_and_run_again() {
+    let map = || (0..16).map(|n| (n, n)).collect::<HashMap<u8, u8>>();
+    let app = TestApp::start(move || {
+        one(WorkRef::from(Inputs::default()), move |work, cx| {
+            work.run(map()).finished()?;
+            match work.successes() {
+                1 => work.forget(&map()),
+                2 => work.rerun(map()),
+                3 => cx.stop("it has run as often as it was asked to"),
+                more => panic!("{more} runs"),
+            }
+            work.run(map());
+            Ok(())
+        })
+    });
+    assert_eq!(app.wait_for_exit().result.map_err(|error| error.to_string()), Ok(()));
+}
+
+/// Serde shows a set as a sequence: those that are in another order are told apart, which is told once; a `BTreeSet` is not.
+#[test]
+fn hash_sets_in_another_order_are_told_of_once() {
+    let sets: Vec<HashSet<u32>> = (0..10).map(|_| (0..50).collect()).collect();
+    assert!(run_all(sets, Placement::Thread).len() > 1, "they are in the same order");
+    let sets: Vec<BTreeSet<u32>> = (0..10).map(|_| (0..50).collect()).collect();
+    assert_eq!(run_all(sets, Placement::Thread).len(), 1);
+}
+
+/// The oldest outcomes are forgotten, and such an input runs once more when it is asked for again.
+#[test]
+fn forgotten_outcome_runs_again() {
+    let ran = Seen::new();
+    let seen = ran.clone();
+    let app = TestApp::start(move || {
+        let mut next = 0;
+        one(WorkRef::from(Inputs::default()).remember(2), move |work, cx| {
+            // 1 is forgotten when 3 has run, and so runs again.
+            let order = [1, 2, 1, 3, 2, 3, 1];
+            while let Some(input) = order.get(next) {
+                work.run(*input).finished()?;
+                next += 1;
+            }
+            seen.note(work.ran.clone());
+            cx.stop("all were asked for");
+            Ok(())
+        })
+    });
+    app.wait_for_exit().result.unwrap();
+    assert_eq!(ran.all().concat(), [1, 2, 3, 1]);
+}
+
+/// With a duration an outcome is forgotten once it is that old.
+#[test]
+fn old_outcome_is_forgotten_after_its_time() {
+    let app = paused(|| {
+        one(WorkRef::from(Inputs::default()).remember(Duration::from_secs(60)), |work, cx| {
+            cx.wake_in(Duration::from_secs(25));
+            work.run(7_u8);
+            if work.successes() == 3 {
+                cx.stop("it has run three times");
+            }
+            Ok(())
+        })
+    });
+    app.wait_for_exit().result.unwrap();
 }
 
 #[test]

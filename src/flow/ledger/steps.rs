@@ -20,7 +20,7 @@ impl Ledger {
             Overlap::Queue => {}
             Overlap::Latest | Overlap::Restart => {
                 for dropped in std::mem::take(&mut self.queue) {
-                    self.runs.remove(&dropped.key);
+                    self.runs.forget(dropped.key);
                     self.tries().dropped(&dropped, Some("a newer input took its place"), now.wall);
                 }
             }
@@ -243,7 +243,7 @@ impl Ledger {
     ) {
         let status = self.next_status(stage, reason, message, attempt, now);
         if let Some(key) = key {
-            self.runs.insert(key, status);
+            self.runs.set(key, status, self.policy.remember, now);
         }
     }
 

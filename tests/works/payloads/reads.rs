@@ -111,6 +111,62 @@ fn equal_content_is_the_same_input_whoever_made_it_and_new_content_is_a_new_one(
     });
 }
 
+/// Payloads of equal maps are equal, in whatever order the maps are iterated, and one input of a run.
+#[test]
+fn payloads_of_equal_maps_are_equal() {
+    type Map = std::collections::HashMap<String, std::collections::HashMap<u8, Option<Option<u8>>>>;
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct Maps {
+        made: Vec<Payload<Map>>,
+    }
+
+    impl Work for Maps {
+        type Input = ();
+
+        async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
+            let map = |last: Option<u8>| -> Map {
+                let inner = || (0..16).map(|n| (n, Some(Some(n)))).chain([(16, Some(last))]).collect();
+                (0..16).map(|n| (n.to_string(), inner())).collect()
+            };
+            for last in [None, None, Some(1)] {
+                self.made.push(cx.payload(map(last))?);
+            }
+            Ok(())
+        }
+    }
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct Takes;
+
+    impl Work for Takes {
+        type Input = Payload<Map>;
+
+        async fn run(&mut self, map: Payload<Map>, _cx: &mut WorkContext<Self>) -> Result<()> {
+            assert_eq!(map.value().await?.len(), 16);
+            Ok(())
+        }
+    }
+
+    wherever_it_runs(|placement| {
+        let app = TestApp::start(move || {
+            let makes = WorkRef::from(Maps::default()).placed(placement);
+            two(makes, WorkRef::from(Takes), move |makes, takes, cx| {
+                let made = &makes.run(()).finished()?.made;
+                assert!(made[0] == made[1] && made[0] != made[2]);
+                assert_eq!(made[0].content_hash(), made[1].content_hash());
+                let all = made.iter().map(|map| takes.run(map.clone()).finished().is_ok());
+                if all.fold(true, |all, done| all & done) {
+                    assert_eq!(takes.successes(), 2);
+                    cx.stop("all were read");
+                }
+                Ok(())
+            })
+        });
+        app.wait_for_exit().result.unwrap();
+    });
+}
+
 #[derive(Serialize, Children)]
 struct FanOut {
     makers: BTreeMap<String, WorkRef<Maker>>,

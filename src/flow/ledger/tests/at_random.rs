@@ -77,6 +77,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             on_error,
             grace: Duration::from_millis(grace),
             counts_for_readiness: None,
+            remember: crate::flow::Remember::default(),
         },
     )
 }

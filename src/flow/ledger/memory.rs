@@ -1,0 +1,246 @@
+//! The status of each input that a Work was asked for, and which of them are forgotten.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::Moment;
+use crate::flow::policy::Remember;
+use crate::id::IdMap;
+use crate::work::{RunKey, Stage, Status};
+
+/// As many inputs are no longer a few.
+const MANY: usize = 1_000_000;
+
+/// How many inputs are compared with a new one.
+const COMPARED: usize = 64;
+
+/// The statuses of inputs, by key. Outcomes are forgotten as [`Remember`] says, the oldest first; what is under way never is.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    statuses: IdMap<RunKey, Status>,
+    /// The outcomes by age, where some are to be forgotten: the number of the status, the input, and when it was.
+    outcomes: VecDeque<(u64, RunKey, Duration)>,
+    /// How many of `outcomes` are outdated.
+    outdated: usize,
+    is_told_of_many: bool,
+    /// Boxed: few Works have inputs with sequences.
+    reordered: Option<Box<Reordered>>,
+}
+
+/// Looks for inputs that differ in the order of a sequence only.
+#[derive(Debug, Default)]
+struct Reordered {
+    seen: VecDeque<(u64, RunKey)>,
+    is_told: bool,
+}
+
+impl Memory {
+    pub(super) fn get(&self, key: RunKey) -> Option<&Status> {
+        self.statuses.get(&key)
+    }
+
+    pub(super) fn stage(&self, key: RunKey) -> Stage {
+        self.get(key).map_or(Stage::NotStarted, |status| status.stage)
+    }
+
+    pub(super) fn set(&mut self, key: RunKey, status: Status, remember: Remember, now: Moment) {
+        let (seq, is_outcome) = (status.seq, status.stage.is_terminal());
+        let before = self.statuses.insert(key, status);
+        if remember.is_everything() {
+            return;
+        }
+        self.outdate(before);
+        if is_outcome {
+            self.outcomes.push_back((seq, key, now.at));
+            self.expire(remember, now);
+        }
+    }
+
+    pub(super) fn forget(&mut self, key: RunKey) {
+        let before = self.statuses.remove(&key);
+        self.outdate(before);
+    }
+
+    /// Forgets the outcomes of these stages.
+    pub(super) fn forget_all(&mut self, stages: &[Stage]) {
+        self.statuses.retain(|_, status| !stages.contains(&status.stage));
+        self.compact();
+    }
+
+    fn outdate(&mut self, before: Option<Status>) {
+        if !self.outcomes.is_empty() && before.is_some_and(|status| status.stage.is_terminal()) {
+            self.outdated += 1;
+            if self.outdated > COMPARED && self.outdated > self.outcomes.len() / 2 {
+                self.compact();
+            }
+        }
+    }
+
+    fn compact(&mut self) {
+        let statuses = &self.statuses;
+        self.outcomes.retain(|(seq, key, _)| statuses.get(key).is_some_and(|status| status.seq == *seq));
+        self.outdated = 0;
+    }
+
+    /// Forgets the outcomes that are too many or too old.
+    pub(super) fn expire(&mut self, remember: Remember, now: Moment) {
+        while let Some((seq, key, at)) = self.outcomes.front().copied() {
+            let is_valid = self.statuses.get(&key).is_some_and(|status| status.seq == seq);
+            if is_valid {
+                let is_too_old = remember.age.is_some_and(|age| now.at.saturating_sub(at) >= age);
+                let known = self.outcomes.len().saturating_sub(self.outdated);
+                if !is_too_old && remember.count.is_none_or(|count| known <= count) {
+                    return;
+                }
+                self.statuses.remove(&key);
+            } else {
+                self.outdated = self.outdated.saturating_sub(1);
+            }
+            self.outcomes.pop_front();
+        }
+    }
+
+    /// How many inputs are remembered, when that is worth a warning: once.
+    pub(super) fn tell_of_many(&mut self) -> Option<usize> {
+        let many = self.statuses.len();
+        (many >= MANY && !std::mem::replace(&mut self.is_told_of_many, true)).then_some(many)
+    }
+
+    /// Whether the order of the sequences in inputs is to be looked into still.
+    pub(super) fn compares_order(&self) -> bool {
+        self.reordered.as_ref().is_none_or(|reordered| !reordered.is_told)
+    }
+
+    /// Whether a new input is the first that differs from another one only in the order of a sequence; `unordered` is what such inputs
+    /// have in common.
+    pub(super) fn is_reordered(&mut self, key: RunKey, unordered: u64) -> bool {
+        let reordered = self.reordered.get_or_insert_default();
+        if reordered.is_told {
+            return false;
+        }
+        if reordered.seen.iter().any(|(seen, other)| *seen == unordered && *other != key) {
+            **reordered = Reordered { seen: VecDeque::new(), is_told: true };
+            return true;
+        }
+        if reordered.seen.len() == COMPARED {
+            reordered.seen.pop_front();
+        }
+        reordered.seen.push_back((unordered, key));
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::work::Input;
+
+    fn at(seconds: u64) -> Moment {
+        Moment { at: Duration::from_secs(seconds), wall: SystemTime::UNIX_EPOCH }
+    }
+
+    fn key(n: u8) -> RunKey {
+        Input::new(&n).unwrap().0
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Set(u8, Stage),
+        Forget(u8),
+        ForgetFailed,
+        Wait(u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let stage = prop_oneof![
+            Just(Stage::Pending),
+            Just(Stage::Running),
+            Just(Stage::Succeeded),
+            Just(Stage::Failed),
+            Just(Stage::Stopped),
+        ];
+        prop_oneof![
+            6 => (0..12_u8, stage).prop_map(|(n, stage)| Step::Set(n, stage)),
+            1 => (0..12_u8).prop_map(Step::Forget),
+            1 => Just(Step::ForgetFailed),
+            1 => (0..9_u8).prop_map(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        /// What is remembered is what a plain list of outcomes says, whatever happens; and what is under way is never forgotten.
+        #[test]
+        fn oldest_outcomes_are_forgotten_first(
+            steps in prop::collection::vec(step(), 0..400),
+            count in prop::option::of(1..6_usize),
+            age in prop::option::of(1..20_u64),
+        ) {
+            let remember = Remember { count, age: age.map(Duration::from_secs) };
+            let (mut memory, mut time) = (Memory::default(), 0);
+            // By age: the input, its stage, and when it got there.
+            let mut model: Vec<(u8, Stage, u64)> = Vec::new();
+            for (seq, step) in (1..).zip(steps) {
+                match step {
+                    Step::Set(n, stage) => {
+                        let status = Status { stage, seq, ..Status::default() };
+                        memory.set(key(n), status, remember, at(time));
+                        model.retain(|(other, ..)| *other != n);
+                        model.push((n, stage, time));
+                    }
+                    Step::Forget(n) => {
+                        memory.forget(key(n));
+                        model.retain(|(other, ..)| *other != n);
+                    }
+                    Step::ForgetFailed => {
+                        memory.forget_all(&[Stage::Failed, Stage::Stopped]);
+                        model.retain(|(_, stage, _)| !matches!(stage, Stage::Failed | Stage::Stopped));
+                    }
+                    Step::Wait(seconds) => time += u64::from(seconds),
+                }
+                memory.expire(remember, at(time));
+                model.retain(|(_, stage, then)| !stage.is_terminal() || age.is_none_or(|age| time - then < age));
+                while let Some(count) = count
+                    && model.iter().filter(|(_, stage, _)| stage.is_terminal()).count() > count
+                {
+                    let oldest = model.iter().position(|(_, stage, _)| stage.is_terminal()).unwrap();
+                    model.remove(oldest);
+                }
+                for n in 0..12 {
+                    let expected = model.iter().find(|(other, ..)| *other == n);
+                    let expected = expected.map_or(Stage::NotStarted, |(_, stage, _)| *stage);
+                    prop_assert_eq!(memory.stage(key(n)), expected, "{}", n);
+                }
+                prop_assert!(memory.outcomes.len() <= 2 * model.len() + COMPARED + 1);
+            }
+        }
+    }
+
+    /// By default nothing is forgotten, and no list of outcomes is kept.
+    #[test]
+    fn everything_is_remembered_by_default() {
+        let mut memory = Memory::default();
+        for (seq, n) in (1..).zip(0..=255_u8) {
+            let status = Status { stage: Stage::Succeeded, seq, ..Status::default() };
+            memory.set(key(n), status, Remember::default(), at(seq));
+        }
+        assert!((0..=255_u8).all(|n| memory.stage(key(n)) == Stage::Succeeded));
+        assert!(memory.outcomes.is_empty() && memory.tell_of_many().is_none());
+    }
+
+    /// The first input that is another one in another order is told of, and no other after it.
+    #[test]
+    fn reordered_input_is_told_of_once() {
+        let mut memory = Memory::default();
+        let (a, b, c) = (key(1), key(2), key(3));
+        assert!(!memory.is_reordered(a, 7));
+        assert!(!memory.is_reordered(a, 7), "it is the same input, made new again");
+        assert!(!memory.is_reordered(b, 8));
+        assert!(memory.compares_order());
+        assert!(memory.is_reordered(c, 7));
+        assert!(!memory.compares_order() && !memory.is_reordered(b, 7));
+    }
+}
