@@ -29,10 +29,10 @@ use super::resources::{known_gpus, resources};
 use super::shutdown::Shutdown;
 use super::snapshot::Snapshot;
 use super::timers::{Timer, Timers};
-use super::tree::{FlowLife, Tree};
+use super::tree::{Child, FlowLife, Tree};
 use super::watchdog::Watchdog;
 use crate::flow::{AnyFlow, FlowContext, Found, Moment, Node, Position, Visitor, Walk, lock};
-use crate::id::{AppId, FlowId, WorkId};
+use crate::id::{ActorPath, AppId, FlowId, WorkId};
 use crate::trace::Cause;
 use crate::work::{Doorbell, Failure, HostEvent, Reason, Report, Resources};
 
@@ -386,20 +386,46 @@ impl Driver {
         }
     }
 
+    /// Calls a Flow, wherever it was moved to; `None` when it cannot be found below the Flow that had it when the tree was
+    /// walked last.
     pub(super) fn with_flow<R>(&mut self, id: FlowId, call: impl FnOnce(&mut dyn AnyFlow) -> R) -> Option<R> {
         let path = self.tree.flows.get(&id)?.link.path.clone();
+        let lineage = self.tree.lineage(id);
         let mut root = self.root.take()?;
-        let result = self.watchdog.during(&path, || {
-            if path.is_root() {
-                return Some(call(&mut *root));
-            }
-            match root.find_child(crate::flow::Route::new(path.as_str())) {
-                Some(Found(Node::Flow(flow))) => Some(call(flow)),
-                _ => None,
-            }
+        let (mut call, mut result) = (Some(call), None);
+        self.watchdog.during(&path, || {
+            seek(&mut *root, &path, id, &lineage, &mut |flow| {
+                result = call.take().map(|call| call(flow));
+            });
         });
         self.root = Some(root);
         result
+    }
+
+    /// Whether a Flow can be called. When it is not where it was, the tree is walked.
+    pub(super) fn reaches(&mut self, id: FlowId) -> bool {
+        if self.with_flow(id, |_| ()).is_some() {
+            return true;
+        }
+        if !self.tree.flows.contains_key(&id) {
+            return false;
+        }
+        if let Err(error) = self.walk_tree() {
+            self.flow_failed(id, error);
+        }
+        // The Flows above may be others than before.
+        self.mark_up(id);
+        self.with_flow(id, |_| ()).is_some()
+    }
+
+    /// Whether other children are below a Flow than when the tree was walked last, or in another order.
+    pub(super) fn has_other_children(&mut self, id: FlowId) -> bool {
+        let mut found = Vec::new();
+        if self.with_flow(id, |flow| list_children(flow, id, &mut found)).is_none() {
+            return true;
+        }
+        let known = |flow: &FlowId| self.tree.flows.get(flow).map(|entry| &entry.children);
+        found.iter().any(|(flow, children)| known(flow) != Some(children))
     }
 
     /// Makes the `WorkRef`s show what has arrived.
@@ -451,6 +477,85 @@ impl Driver {
             (Some(deadline), none) => *none = Some(Box::pin(tokio::time::sleep_until(deadline))),
         }
     }
+}
+
+/// Calls the Flow that has this number: the one that is where its path says, else one that was moved, which is looked for
+/// below each of the Flows above it.
+fn seek(
+    root: &mut dyn AnyFlow,
+    path: &ActorPath,
+    id: FlowId,
+    lineage: &[FlowId],
+    call: &mut dyn FnMut(&mut dyn AnyFlow),
+) {
+    struct Seek<'a> {
+        lineage: &'a [FlowId],
+        call: &'a mut dyn FnMut(&mut dyn AnyFlow),
+    }
+
+    impl Visitor for Seek<'_> {
+        fn field(&mut self, _: &str) {}
+
+        fn child(&mut self, position: Position<'_>, node: Node<'_>) {
+            let Node::Flow(flow) = node else { return };
+            if flow.link().map(|link| link.id) != self.lineage.first().copied() {
+                return;
+            }
+            match &self.lineage[1..] {
+                [] => (self.call)(flow),
+                rest => {
+                    let mut below = Seek { lineage: rest, call: &mut *self.call };
+                    flow.walk_children(&mut Walk::new(position.path, &mut below));
+                }
+            }
+        }
+    }
+
+    let is_meant = |flow: &dyn AnyFlow| flow.link().is_some_and(|link| link.id == id);
+    if is_meant(root) {
+        return call(root);
+    }
+    if let Some(Found(Node::Flow(flow))) = root.find_child(crate::flow::Route::new(path.as_str()))
+        && is_meant(flow)
+    {
+        return call(flow);
+    }
+    if !lineage.is_empty() {
+        root.walk_children(&mut Walk::new("", &mut Seek { lineage, call }));
+    }
+}
+
+/// The children that are below a Flow, for each Flow there.
+fn list_children(flow: &mut dyn AnyFlow, id: FlowId, out: &mut Vec<(FlowId, Vec<Child>)>) {
+    struct List<'a> {
+        children: Vec<Child>,
+        out: &'a mut Vec<(FlowId, Vec<Child>)>,
+    }
+
+    /// What has not joined yet; no child has this number.
+    const NEW: Child = Child::Flow(FlowId(0));
+
+    impl Visitor for List<'_> {
+        fn field(&mut self, _: &str) {}
+
+        fn child(&mut self, _: Position<'_>, node: Node<'_>) {
+            self.children.push(match node {
+                Node::Work(work) => work.record().map_or(NEW, |record| Child::Work(lock(record).id)),
+                Node::Flow(flow) => match flow.link().map(|link| link.id) {
+                    Some(id) => {
+                        list_children(flow, id, self.out);
+                        Child::Flow(id)
+                    }
+                    None => NEW,
+                },
+            });
+        }
+    }
+
+    let mut list = List { children: Vec::new(), out };
+    flow.walk_children(&mut Walk::new("", &mut list));
+    let List { children, out } = list;
+    out.push((id, children));
 }
 
 fn refresh_all(flow: &mut dyn AnyFlow, path: &str) {

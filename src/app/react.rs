@@ -22,6 +22,9 @@ const SLOW_REACTION: Duration = Duration::from_millis(100);
 
 impl Driver {
     pub(super) fn react(&mut self, id: FlowId) {
+        if !self.reaches(id) {
+            return;
+        }
         let now = self.clock.now();
         let Some(entry) = self.tree.flows.get_mut(&id).filter(|entry| entry.life == FlowLife::Up) else {
             return;
@@ -77,7 +80,10 @@ impl Driver {
         let Scope { mut touched, lent, problems, tree_changed, early, .. } = scope;
         touched.dedup();
         touched.into_iter().for_each(|id| self.act(id));
-        if tree_changed {
+        // Children that are moved say nothing: a parent has moved them between Flows, or has put back what it had taken away.
+        let is_moved = lent.iter().any(|(child, _)| self.has_other_children(*child))
+            || self.tree.has_strays() && self.has_other_children(flow);
+        if tree_changed || is_moved {
             match self.walk_tree() {
                 Ok(_) => {
                     let lost = early.iter().find(|(_, joined)| !joined.load(Ordering::Relaxed));
@@ -98,7 +104,7 @@ impl Driver {
 
     /// A parent has had its hands on a child Flow: the child reacts if that has changed it.
     fn note_write(&mut self, child: FlowId, before: Option<Value>) {
-        let after = self.with_flow(child, |flow| flow.state().ok()).flatten();
+        let Some(after) = self.with_flow(child, |flow| flow.state().ok()) else { return };
         if after != before {
             self.mark_up(child);
         }

@@ -1,13 +1,13 @@
 //! The tree of children: who has joined, who has left, what everybody is called.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::SystemTime;
 
 use super::config::Config;
 use crate::flow::{
-    AnyFlow, FlowContext, FlowError, FlowLink, FlowOptions, Node, Place, Position, Restarts, SharedRecord,
-    Supervisor, Visitor, Walk, lock,
+    AnyFlow, FlowContext, FlowError, FlowLink, FlowOptions, Node, Place, Position, Record, Restarts,
+    SharedRecord, Supervisor, Visitor, Walk, lock,
 };
 use crate::id::{ActorPath, AppId, FlowId, IdMap, WorkId};
 use crate::trace::Cause;
@@ -60,6 +60,13 @@ pub(super) struct Tree {
     lists: HashMap<String, List>,
     /// Flows that have left, and whose Works have not all ended.
     leaving: IdMap<FlowId, LeavingFlow>,
+    /// Children that have left and may be kept somewhere, from where they can be put back.
+    strays: Vec<Stray>,
+}
+
+enum Stray {
+    Work(Weak<Mutex<Record>>),
+    Flow(Weak<FlowLink>),
 }
 
 /// The names in a list of children. A number is not given twice while a Work that may have had it lives.
@@ -96,7 +103,39 @@ impl Tree {
             next_id: 0,
             lists: HashMap::new(),
             leaving: IdMap::default(),
+            strays: Vec::new(),
         }
+    }
+
+    /// Whether a child that has left may be put back.
+    pub(super) fn has_strays(&mut self) -> bool {
+        let works = &self.works;
+        self.strays.retain(|stray| match stray {
+            Stray::Work(record) => {
+                // Until it has ended, it is known here as well.
+                record.upgrade().is_some_and(|record| {
+                    let id = lock(&record).id;
+                    Arc::strong_count(&record) > 1 + usize::from(works.contains_key(&id))
+                })
+            }
+            Stray::Flow(link) => link.strong_count() > 0,
+        });
+        !self.strays.is_empty()
+    }
+
+    /// A Flow and the Flows above it, without the root, from the top.
+    pub(super) fn lineage(&self, flow: FlowId) -> Vec<FlowId> {
+        let mut lineage = Vec::new();
+        let mut next = Some(flow);
+        while let Some(flow) = next {
+            let Some(entry) = self.flows.get(&flow) else { break };
+            next = entry.parent;
+            if next.is_some() {
+                lineage.push(flow);
+            }
+        }
+        lineage.reverse();
+        lineage
     }
 
     /// Whether a Work is no longer part of the tree.
@@ -182,6 +221,10 @@ impl Tree {
             stays
         });
         changes.flows_left.extend(self.flows.keys().filter(|id| !seen_flows.contains(id)));
+        let works = changes.left.iter().filter_map(|id| self.works.get(id));
+        self.strays.extend(works.map(|record| Stray::Work(Arc::downgrade(record))));
+        let flows = changes.flows_left.iter().filter_map(|id| self.flows.get(id));
+        self.strays.extend(flows.map(|entry| Stray::Flow(Arc::downgrade(&entry.link))));
         self.keep_lists(&changes.flows_left);
         if moved {
             changes.errors.extend(self.duplicate_name(&seen_flows));
@@ -286,7 +329,6 @@ impl Walker<'_> {
     }
 
     fn mark_seen(&mut self, id: WorkId) {
-        // One that has left and is here again, in another place, is not part of the tree any more.
         let Some(index) = self.tree.place_in_order(id) else { return };
         if self.seen.len() <= index {
             self.seen.resize(index + 1, false);
@@ -309,7 +351,9 @@ impl Visitor for Walker<'_> {
         match node {
             Node::Work(work) => {
                 let owner = self.owner().link.clone();
-                let known = work.record().map(|record| {
+                // One that has left and was put back is a new child.
+                let known = work.record().filter(|record| !self.tree.has_left(lock(record).id));
+                let known = known.map(|record| {
                     let mut record = lock(record);
                     // A child keeps its name when it is moved, but not its Flow.
                     record.owner = owner.id;
@@ -351,7 +395,8 @@ impl Visitor for Walker<'_> {
             }
             Node::Flow(flow) => {
                 let parent = self.flow;
-                let known = flow.link().map(|link| (link.id, link.path.clone()));
+                let known = flow.link().filter(|link| self.tree.flows.contains_key(&link.id));
+                let known = known.map(|link| (link.id, link.path.clone()));
                 let (id, path) = match known {
                     Some((id, name)) => {
                         self.compare(&name, position);

@@ -2,6 +2,7 @@
 
 mod children;
 mod errors;
+mod moves;
 mod nested;
 mod reactions;
 mod schedule;
