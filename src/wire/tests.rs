@@ -137,7 +137,7 @@ impl Tree {
                 .collect();
             let length = entries.len().max(1);
             entries.rotate_left(seed as usize % length);
-            if seed % 3 == 0 {
+            if seed.is_multiple_of(3) {
                 entries.reverse();
             }
             Shuffled(entries)

@@ -18,6 +18,21 @@ HELLO, DATA, ACK, BYE = range(4)
 CONTROL = 0
 
 
+# The extension types of MessagePack in states.
+SOME_NIL, WIDE = 2, 1
+
+
+def extension(kind, data):
+    """Nil inside of so many `Some`s, or a wide integer, as the HTTP API writes them."""
+    if kind == WIDE:
+        return str(int.from_bytes(data, "big", signed=True))
+    assert kind == SOME_NIL and 1 <= data[0] <= 128, (kind, data)
+    value = None
+    for _ in range(data[0]):
+        value = {"$some": value}
+    return value
+
+
 class Refused(Exception):
     pass
 
@@ -132,7 +147,7 @@ class Watcher:
             self.received = number
             self.acknowledge()
             assert body[8] == CONTROL, body[8]
-            ((what, fields),) = msgpack.unpackb(body[9:], strict_map_key=False).items()
+            ((what, fields),) = msgpack.unpackb(body[9:], strict_map_key=False, ext_hook=extension).items()
             if what == "end":
                 return
             assert what == "state", what

@@ -37,10 +37,12 @@ pub(crate) enum Probe {
         gate: Option<Gate>,
         targets: Vec<Target>,
         /// Options in options, which are not told apart by formats as they are.
-        nested: Vec<(Option<Option<u8>>, Option<Option<Option<()>>>)>,
+        nested: Vec<Nested>,
         named: std::collections::HashMap<u16, Option<Option<String>>>,
     },
 }
+
+type Nested = (Option<Option<u8>>, Option<Option<Option<()>>>);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Gate {
