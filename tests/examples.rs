@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 /// How long a program may take in all. Far more than any needs, so that a busy machine fails no test.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(300);
 
 const STARTING: &str = "Your Flowright App is starting. This won't take long.";
 const STARTED: &str = "INFO: Your app has started. View it in your browser: http://127.0.0.1:";

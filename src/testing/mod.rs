@@ -43,6 +43,7 @@
 
 use std::fmt::Write;
 use std::future::Future;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -54,14 +55,16 @@ use crate::printable::chain;
 use crate::state::Value;
 use crate::work::{Stage, Work, WorkAddr};
 
-/// How long a wait may last unless [`TestApp::limit`] says otherwise. It is real time, also when the App's clock is paused.
-pub const DEFAULT_LIMIT: Duration = Duration::from_secs(20);
+/// How long a wait may last unless [`TestApp::limit`] says otherwise. It is real time, also when the App's clock is paused, and
+/// so long that a machine that is busy with other things fails no test.
+pub const DEFAULT_LIMIT: Duration = Duration::from_secs(120);
 
 /// An App under test, driven from a test that is not async itself. Dropping it stops the App.
 pub struct TestApp {
     runtime: Runtime,
     control: Control,
-    handle: Option<AppHandle>,
+    /// Taken when the App's end is waited for.
+    handle: Mutex<Option<AppHandle>>,
     limit: Duration,
 }
 
@@ -110,7 +113,7 @@ impl TestApp {
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Thread)?;
         let handle = runtime.block_on(app.spawn())?;
         let control = handle.control().clone();
-        Ok(Self { runtime, control, handle: Some(handle), limit: DEFAULT_LIMIT })
+        Ok(Self { runtime, control, handle: Mutex::new(Some(handle)), limit: DEFAULT_LIMIT })
     }
 
     /// How long a wait may last.
@@ -138,7 +141,7 @@ impl TestApp {
     /// # Panics
     /// When there is none of this type at `path`.
     pub fn work<W: Work>(&self, path: &str) -> WorkAddr<W> {
-        let found = self.block_on(self.control.work(path)).expect("the App runs");
+        let found = self.running(self.control.work(path));
         found.unwrap_or_else(|| {
             panic!("there is no `{}` at `{path}`; {}", std::any::type_name::<W>(), self.describe())
         })
@@ -149,7 +152,7 @@ impl TestApp {
     /// # Panics
     /// When the App has ended.
     pub fn state(&self) -> Value {
-        self.block_on(self.control.state()).expect("the App runs")
+        self.running(self.control.state())
     }
 
     /// The status of everything now.
@@ -157,7 +160,7 @@ impl TestApp {
     /// # Panics
     /// When the App has ended.
     pub fn status(&self) -> AppStatus {
-        self.block_on(self.control.status()).expect("the App runs")
+        self.running(self.control.status())
     }
 
     /// How many times the Flows have reacted.
@@ -201,8 +204,8 @@ impl TestApp {
     ///
     /// # Panics
     /// When that does not happen within the limit.
-    pub fn wait_for_exit(mut self) -> Exit {
-        let handle = self.handle.take().expect("an App ends once");
+    pub fn wait_for_exit(self) -> Exit {
+        let handle = self.take_handle().expect("an App ends once");
         self.block_on(handle.wait())
     }
 
@@ -210,8 +213,8 @@ impl TestApp {
     ///
     /// # Panics
     /// When that takes longer than the limit.
-    pub fn stop(mut self) -> Exit {
-        let handle = self.handle.take().expect("an App ends once");
+    pub fn stop(self) -> Exit {
+        let handle = self.take_handle().expect("an App ends once");
         self.block_on(handle.stop())
     }
 
@@ -231,7 +234,7 @@ impl TestApp {
         });
         match found {
             Ok(Some(found)) => found,
-            Ok(None) => panic!("the App ended before {what} was as expected"),
+            Ok(None) => panic!("before {what} was as expected, {}", self.describe()),
             Err(_) => panic!("{what} was not as expected within {:?}; {}", self.limit, self.describe()),
         }
     }
@@ -242,8 +245,21 @@ impl TestApp {
         // Writing to a string cannot fail.
         let _ = match now {
             (Ok(state), Ok(status)) => write!(text, "state: {}\nstatus: {status:#?}", state.to_json()),
-            _ => write!(text, "the App has ended"),
+            _ => match self.take_handle().map(|handle| self.block_on(handle.wait()).result) {
+                Some(Err(error)) => write!(text, "the App has failed: {:#}", crate::Error::from(error)),
+                _ => write!(text, "the App has ended"),
+            },
         };
         text
+    }
+
+    /// What a question to the App gives, which has to run.
+    #[track_caller]
+    fn running<T, E>(&self, answer: impl Future<Output = Result<T, E>>) -> T {
+        self.block_on(answer).unwrap_or_else(|_| panic!("the App should run; {}", self.describe()))
+    }
+
+    fn take_handle(&self) -> Option<AppHandle> {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

@@ -212,13 +212,20 @@ fn clients_that_do_not_read_cost_little_and_are_let_go() {
     let before = process.descriptors();
     let mut idle = Vec::new();
     for path in ["/api/v1/events", "/api/v1/state"].into_iter().cycle().take(CLIENTS) {
-        let mut client = connect(address);
-        write!(client, "GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").unwrap();
-        // It has begun to answer, or says that too much is on its way already.
-        let mut first = [0; 12];
-        client.read_exact(&mut first).unwrap();
-        assert!(&first == b"HTTP/1.1 200" || &first == b"HTTP/1.1 503");
-        idle.push(client);
+        let began = std::time::Instant::now();
+        idle.push(loop {
+            let mut client = connect(address);
+            client.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).unwrap();
+            // It has begun to answer, or says that too much is on its way already.
+            let mut first = [0; 12];
+            client.read_exact(&mut first).unwrap();
+            match &first {
+                b"HTTP/1.1 200" | b"HTTP/1.1 503" => break client,
+                // On a busy machine the head of the request may not have been read in time.
+                b"HTTP/1.1 408" if began.elapsed() < LIMIT => {}
+                other => panic!("{}", String::from_utf8_lossy(other)),
+            }
+        });
     }
     let mut quick = Events::open(address);
     let now = round(quick.until(|document| round(document) > 0));

@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use crate::programs;
 
 /// How long anything that must come may take.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
 /// A program of [`programs`] that runs. Dropping it kills it.
 pub(crate) struct Process {
@@ -219,8 +219,8 @@ impl Events {
     /// With more headers, which end in line breaks.
     pub(crate) fn open_with(address: SocketAddr, headers: &str) -> Self {
         let mut stream = connect(address);
-        write!(stream, "GET /api/v1/events HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n")
-            .expect("it listens");
+        let head = format!("GET /api/v1/events HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n");
+        stream.write_all(head.as_bytes()).expect("it listens");
         Self { stream: BufReader::new(stream), document: Json::Null, last: 0, missed: 0 }
     }
 

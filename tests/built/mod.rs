@@ -5,12 +5,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The features of this build, with which the examples are built as well: they would build the library again without.
-const FEATURES: [(&str, bool); 4] = [
-    ("s3", cfg!(feature = "s3")),
-    ("traces", cfg!(feature = "traces")),
-    ("network-tests", cfg!(feature = "network-tests")),
+/// The features of this build, with which the examples are built as well: others would build the library again.
+const FEATURES: [(&str, bool); 11] = [
     ("chaos-tests", cfg!(feature = "chaos-tests")),
+    ("cli", cfg!(feature = "cli")),
+    ("drive", cfg!(feature = "drive")),
+    ("http", cfg!(feature = "http")),
+    ("metrics", cfg!(feature = "metrics")),
+    ("network-tests", cfg!(feature = "network-tests")),
+    ("remote", cfg!(feature = "remote")),
+    ("s3", cfg!(feature = "s3")),
+    ("tls", cfg!(feature = "tls")),
+    ("top", cfg!(feature = "top")),
+    ("traces", cfg!(feature = "traces")),
 ];
 
 /// The program of an example, up to date: the first call in a process has cargo build it, or all with `all`.
@@ -35,7 +42,7 @@ fn build(directory: &Path, one: Option<&str>) {
     let mut build = Command::new(cargo);
     // Those that `cargo test` has just built are not built again, and nothing is downloaded.
     build.args(["build", "--quiet", "--locked", "--offline", "--profile", profile]);
-    build.args(["--features", &features.join(",")]);
+    build.args(["--no-default-features", "--features", &features.join(",")]);
     build.arg("--manifest-path").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));
     build.arg("--target-dir").arg(directory.parent().expect("a profile is in the target directory"));
     match one {

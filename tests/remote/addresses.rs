@@ -21,7 +21,7 @@ crate::tests![
     a_first_tell_to_a_stopped_work_comes_back,
 ];
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// A Work that knows others.
 #[derive(Debug, Default, Serialize, Deserialize)]

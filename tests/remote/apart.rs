@@ -15,7 +15,7 @@ use crate::support::signal;
 pub(crate) const VARIABLE: &str = "FLOWRIGHT_TEST_APART";
 
 /// How long any test may take.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(900);
 
 /// Runs the test in another process.
 pub(crate) fn start(name: &str) -> Result<(), Failed> {

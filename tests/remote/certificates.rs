@@ -73,7 +73,7 @@ impl Certs {
     pub(crate) fn config(&self, name: &str) -> Config {
         Config {
             listen: Some("0.0.0.0:0".to_owned()),
-            heartbeat_ms: Some(100),
+            heartbeat_ms: Some(500),
             node_grace_ms: Some(20_000),
             tls_cert: Some(self.file(&format!("{name}.pem"))),
             tls_key: Some(self.file(&format!("{name}-key.pem"))),

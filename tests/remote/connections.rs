@@ -20,7 +20,7 @@ crate::tests![
 /// Ten thousand messages while `trouble` happens.
 fn numbers_arrive_in_spite_of(trouble: impl Fn(&Proxy) + Send + 'static) {
     const NUMBERS: u32 = 10_000;
-    let app = start_with(times(100, 60_000), serve);
+    let app = start_with(times(400, 60_000), serve);
     let proxy = Proxy::to(&joining(&app));
     let node = Process::node(proxy.address(), "n");
     app.wait_for_stage("a", Stage::Running);
@@ -91,7 +91,7 @@ fn a_slow_network_is_only_slow() {
 }
 
 fn a_long_break_gives_the_node_up_and_it_joins_again() {
-    let app = start_with(times(100, 4000), serve);
+    let app = start_with(times(100, 8000), serve);
     let proxy = Proxy::to(&joining(&app));
     let mut node = Process::node(proxy.address(), "n");
     app.wait_for_stage("a", Stage::Running);

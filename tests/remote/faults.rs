@@ -107,7 +107,7 @@ fn a_question_to_a_lost_node_is_answered_with_that() {
 }
 
 fn a_node_that_hangs_for_too_long_is_fenced() {
-    let app = start_with(times(100, 4000), || {
+    let app = start_with(times(100, 8000), || {
         Suite::new(lab(node("n")), lab(Placement::Thread), |suite, _| {
             suite.a.run(Task::Chatter);
             Ok(())
@@ -140,7 +140,7 @@ fn woken_node_does_not_begin_a_run_that_was_given_up() {
     let ordered = Arc::new(AtomicBool::new(false));
     let serves = ordered.clone();
     // The connection is not given up before the session is.
-    let app = start_with(times(2000, 4000), move || {
+    let app = start_with(times(4000, 8000), move || {
         // The Work that shares the thread of the connection keeps that busy: a thread that sleeps when it is stopped
         // looks at the time first when it wakes.
         let busy = lab("n/pool".parse().expect("it is a placement"));
@@ -179,7 +179,7 @@ fn killed_node_on_this_machine_is_lost_before_its_grace_period() {
 
 fn a_node_that_hangs_for_a_moment_loses_nothing() {
     const NUMBERS: u32 = 2000;
-    let app = start_with(times(100, 60_000), serve);
+    let app = start_with(times(500, 60_000), serve);
     let node = Process::node(&joining(&app), "n");
     app.wait_for_stage("a", Stage::Running);
     let (held, held_there) = (Held::here(), Held::by(node.id()));
@@ -221,7 +221,7 @@ fn a_node_without_its_head_ends_its_works_and_joins_the_next() {
 /// Nodes that were given up twice while they hung join again in the same processes: what their Works tell each other
 /// arrives, and pooled Works run.
 fn rejoined_nodes_are_as_good_as_new() {
-    let app = start_with(times(100, 4000), || {
+    let app = start_with(times(100, 8000), || {
         let pooled = lab("m/pool".parse().expect("it is a placement"));
         Suite::new(lab(node("n")), pooled, |suite, _| {
             suite.b.run(Task::Serve);
@@ -352,7 +352,7 @@ fn leaving_node_hands_its_work_over_in_good_order() {
 
 /// A handler that never ends does not keep the node.
 fn leaving_node_waits_for_its_works_no_longer_than_its_grace() {
-    let app = start_with(times(250, 2000), serve);
+    let app = start_with(times(250, 6000), serve);
     let node = Process::node_with(&joining(&app), "n", &[]);
     app.wait_for_stage("a", Stage::Running);
     let a = app.work::<Lab>("a");

@@ -13,6 +13,7 @@ use flowright::{Config, DriveError, PayloadUsage};
 use futures::TryStreamExt;
 
 use crate::held::children_of;
+use crate::process::LIMIT;
 use crate::proxy::{Proxy, Weather};
 use crate::support::{Process, joining, program as this_program, times};
 
@@ -271,7 +272,7 @@ fn open(
     places: [&'static str; 3],
     react: impl FnMut(&mut Depot, &mut FlowContext) -> Reaction + Send + 'static,
 ) -> Open {
-    open_by(places, 5000, str::to_owned, react)
+    open_by(places, 20_000, str::to_owned, react)
 }
 
 /// With nodes that join at the address that `way` makes of the head's.
@@ -287,7 +288,7 @@ fn open_by(
         .listen("127.0.0.1:0")
         .process(|| Ok(this_program("files")))
         .config(config);
-    let app = TestApp::start_app(app).limit(std::time::Duration::from_secs(60));
+    let app = TestApp::start_app(app).limit(LIMIT);
     let address = way(&joining(&app));
     let names = places.iter().map(|place| place.trim_end_matches("/pool"));
     let names = names.filter(|name| !["thread", "pool", "process"].contains(name));
@@ -308,7 +309,7 @@ impl Open {
     fn until(&self, what: &str, is_so: impl Fn() -> bool) {
         let began = std::time::Instant::now();
         while !is_so() {
-            assert!(began.elapsed().as_secs() < 60, "{what}");
+            assert!(began.elapsed() < LIMIT, "{what}");
             std::thread::park_timeout(std::time::Duration::from_millis(5));
         }
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// How long it may take until everything is given back.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = crate::process::LIMIT;
 
 /// Allocators keep some of what was given back to them.
 const SLACK: usize = 32 << 20;

@@ -83,7 +83,7 @@ fn a_panic_is_one_failure_and_a_restart_continues_from_the_last_published_state(
 fn a_run_that_takes_too_long_is_given_up() {
     wherever_it_runs(|lodge| {
         let lodged = lodge(Box::new(|[a, b]| {
-            let a = lab(a).on_error(OnError::Capture).timeout(Duration::from_millis(300));
+            let a = lab(a).on_error(OnError::Capture).timeout(Duration::from_secs(4));
             Suite::new(a, lab(b), |suite, cx| {
                 let failed = suite.a.run(Task::Serve).outcome()?.expect_err("it fails");
                 assert_eq!(failed.reason, Some(Reason::Timeout));

@@ -105,7 +105,7 @@ fn a_restart_continues_in_another_process_from_the_last_published_state() {
 }
 
 fn a_process_that_hangs_for_a_moment_loses_nothing() {
-    let app = start_with(times(100, 60_000), serve);
+    let app = start_with(times(500, 60_000), serve);
     let process = app.wait_for_state("a", |a: &Lab| a.runs == 1).process;
     let a = app.work::<Lab>("a");
     app.block_on(a.ask(Sum)).expect("it serves");
@@ -125,7 +125,7 @@ fn a_process_that_hangs_for_a_moment_loses_nothing() {
 }
 
 fn a_process_that_hangs_for_too_long_is_ended() {
-    let app = start_with(times(100, 2000), serve);
+    let app = start_with(times(100, 8000), serve);
     let process = app.wait_for_state("a", |a: &Lab| a.runs == 1).process;
     signal(process, "STOP");
     died(&app, "nothing was heard from it for the grace period");

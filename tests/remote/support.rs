@@ -58,7 +58,7 @@ pub(crate) fn program(name: &str) -> Command {
 /// An App that takes nodes in and starts this binary for Works with processes of their own. Who does not answer has more
 /// time than a busy machine takes.
 pub(crate) fn start(make: impl FnOnce() -> Suite + Send + 'static) -> TestApp {
-    start_with(times(250, 20_000), make)
+    start_with(times(500, 30_000), make)
 }
 
 /// How often something is said at least, and how long somebody may be out of reach, in milliseconds.

@@ -286,7 +286,7 @@ fn what_a_thread_that_blocked_past_its_timeout_still_says_is_not_heard() {
     *LATE_PUBLISH.lock().unwrap() = Some(late);
     let app = TestApp::start(|| {
         let work =
-            WorkRef::from(Blocks::default()).timeout(Duration::from_millis(50)).on_error(OnError::Capture);
+            WorkRef::from(Blocks::default()).timeout(Duration::from_secs(3)).on_error(OnError::Capture);
         two(work, WorkRef::from(Gated::default()), |a, b, _| {
             a.run(1);
             a.run(2).finished()?;
@@ -337,7 +337,7 @@ fn a_thread_that_blocks_past_its_timeout_learns_that_it_was_given_up() {
     });
     let failed = app.wait_for_stage("work", Stage::Failed);
     assert_eq!(failed.status.reason, Some(Reason::Timeout));
-    has_left.recv_timeout(Duration::from_secs(20)).expect("it was told to leave");
+    has_left.recv_timeout(flowright::testing::DEFAULT_LIMIT).expect("it was told to leave");
     app.stop().result.unwrap();
 }
 

@@ -9,6 +9,7 @@ use flowright::prelude::*;
 use flowright::testing::TestApp;
 use flowright::{Config, PayloadUsage};
 
+use crate::process::LIMIT;
 use crate::support::{Process, joining, program as this_program, times};
 
 pub(crate) type Bytes = Payload<Vec<u8>>;
@@ -332,7 +333,7 @@ pub(crate) fn open(
     arguments: &[&str],
     react: impl FnMut(&mut Office, &mut FlowContext) -> Reaction + Send + 'static,
 ) -> Open {
-    let config = times(250, 5000);
+    let config = times(250, 12_000);
     open_with(config, places, arguments, react)
 }
 
@@ -346,7 +347,7 @@ pub(crate) fn open_with(
         .listen("127.0.0.1:0")
         .process(|| Ok(this_program("payloads")))
         .config(config);
-    let app = TestApp::start_app(app).limit(std::time::Duration::from_secs(60));
+    let app = TestApp::start_app(app).limit(LIMIT);
     let address = joining(&app);
     let places: std::collections::BTreeSet<_> = places.into();
     let names = places.iter().map(|place| place.trim_end_matches("/pool"));
@@ -371,7 +372,7 @@ impl Open {
             {
                 return;
             }
-            assert!(began.elapsed().as_secs() < 60, "{payloads:?}");
+            assert!(began.elapsed() < LIMIT, "{payloads:?}");
             std::thread::park_timeout(std::time::Duration::from_millis(5));
         }
     }
@@ -389,7 +390,7 @@ impl Open {
             if done(usage) {
                 return;
             }
-            assert!(began.elapsed().as_secs() < 60, "{clerk}: {usage:?}");
+            assert!(began.elapsed() < LIMIT, "{clerk}: {usage:?}");
             std::thread::park_timeout(std::time::Duration::from_millis(5));
         }
     }
