@@ -2,7 +2,8 @@
 //!
 //! # Guarantees
 //! - Code of a Flow that keeps the App's thread is logged every ten seconds, with the name of the Flow.
-//! - An App that is to end does so within its grace period, also when a Flow never returns.
+//! - An App that is to end does so within its grace period, or within a second if that is longer, also when a Flow never
+//!   returns. No Flow is given up whose code has been executing for less than a second.
 //! - While nothing reacts the watchdog sleeps; while Flows react it wakes once in ten seconds.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,10 @@ use crate::id::ActorPath;
 
 /// Time after which code of a Flow counts as stuck, and interval of the log lines about it.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
+
+/// Least time that a Flow has to return while its App ends, however short the grace period is: also code that is about to
+/// return has been executing for a moment.
+const LEAST_GRACE: Duration = Duration::from_secs(1);
 
 /// What the App's thread is doing, shared by that thread, the watchdog, and those who ask.
 #[derive(Clone)]
@@ -88,7 +93,10 @@ impl Watch {
         if let Some(asked) = self.asked {
             // One that the driver knows of has begun to end, and what is stuck now has its time from then on.
             let from = if self.is_ending { asked.max(*since) } else { asked };
-            let rest = self.grace.saturating_sub(now.saturating_duration_since(from));
+            let grace = self.grace.max(LEAST_GRACE);
+            let rest = grace
+                .saturating_sub(now.saturating_duration_since(from))
+                .max(LEAST_GRACE.saturating_sub(time));
             if rest.is_zero() {
                 return Next::GiveUp(stuck());
             }
@@ -256,6 +264,30 @@ mod tests {
         assert_eq!(watch.next(start + 7 * S), Next::GiveUp(stuck(3)));
         watch.is_over = true;
         assert_eq!(watch.next(start + 7 * S), Next::End);
+    }
+
+    /// Code of a Flow that has only just begun is not given up, however short the grace period is and however long ago the App
+    /// was asked to end.
+    #[test]
+    fn code_that_has_just_begun_is_not_given_up() {
+        const MS: Duration = Duration::from_millis(1);
+        for grace in [Duration::ZERO, MS, 500 * MS, S] {
+            for is_ending in [false, true] {
+                let (mut watch, start) = busy(grace);
+                (watch.asked, watch.is_ending) = (Some(start), is_ending);
+                assert_eq!(watch.next(start), Next::Sleep(Some(S)), "{grace:?}, {is_ending}");
+                assert_eq!(watch.next(start + 999 * MS), Next::Sleep(Some(MS)), "{grace:?}, {is_ending}");
+                assert_eq!(watch.next(start + S), Next::GiveUp(stuck(1)), "{grace:?}, {is_ending}");
+                // What is executing at the end of the grace period may be another reaction.
+                watch.busy = Some((ActorPath::from("team"), start + 5 * S));
+                assert_eq!(watch.next(start + 5 * S), Next::Sleep(Some(S)), "{grace:?}, {is_ending}");
+                assert_eq!(watch.next(start + 6 * S), Next::GiveUp(stuck(1)), "{grace:?}, {is_ending}");
+                // It has as long from the moment at which the App is asked to end, however long it has been executing.
+                watch.asked = Some(start + 9 * S);
+                assert_eq!(watch.next(start + 9 * S), Next::Sleep(Some(S)), "{grace:?}, {is_ending}");
+                assert_eq!(watch.next(start + 10 * S), Next::GiveUp(stuck(5)), "{grace:?}, {is_ending}");
+            }
+        }
     }
 
     /// A grace period without end gives nothing up.
