@@ -92,6 +92,11 @@ pub(crate) enum Event {
         reading: Reading,
     },
 
+    /// The machine was too busy to let a process run: a thread of it that wanted to sleep for a moment slept so much longer.
+    Stalled {
+        micros: u64,
+    },
+
     // By the Flow.
     /// The Flow sees a state that it has not seen before.
     Saw {

@@ -34,9 +34,29 @@ fn is_quiet() -> bool {
     FILE.get_or_init(quiet_file).exists()
 }
 
+/// Records when the machine does not let this process run, for which nobody else is to blame.
+fn record_stalls() {
+    const MOMENT: Duration = Duration::from_millis(200);
+    const LEAST: Duration = Duration::from_millis(500);
+    let watch = || {
+        loop {
+            let began = Instant::now();
+            std::thread::sleep(MOMENT);
+            let late = began.elapsed().saturating_sub(MOMENT);
+            if late >= LEAST {
+                records::record(Event::Stalled {
+                    micros: u64::try_from(late.as_micros()).unwrap_or(u64::MAX),
+                });
+            }
+        }
+    };
+    std::thread::Builder::new().name("stalls".to_owned()).spawn(watch).expect("a thread can be started");
+}
+
 /// A head or a node.
 pub(crate) fn program() -> ExitCode {
     records::open();
+    record_stalls();
     // Panics that are asked for are not shown: the backtrace of one takes a hundred MiB, and would pass for a leak.
     let shown = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

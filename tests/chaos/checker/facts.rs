@@ -1,5 +1,6 @@
 //! The records, sorted by what they are about.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::records::{Event, HTTP, Kind, Life, Outcome, Record, Role};
@@ -15,6 +16,9 @@ pub(crate) const SLACK: Time = 2 * SECOND;
 
 /// How long two processes have to be out of reach of each other until their session may be lost.
 const OUT_OF_REACH: Time = 2 * SECOND;
+
+/// The disturbance of a process that the machine did not let run.
+const STALLED: &str = "stalled";
 
 /// One incarnation of a Work.
 pub(crate) struct LifeFacts<'a> {
@@ -79,7 +83,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) processes: HashMap<u32, ProcessFacts<'a>>,
     pub(crate) messages: BTreeMap<&'a str, MessageFacts<'a>>,
     /// Who was disturbed, from when to when and by what.
-    pub(crate) disturbances: Vec<(&'a str, Time, Time, &'a str)>,
+    pub(crate) disturbances: Vec<(Cow<'a, str>, Time, Time, &'a str)>,
     pub(crate) heads: BTreeMap<u32, u32>,
     pub(crate) phases: HashMap<&'a str, Time>,
     pub(crate) small_disks: HashSet<&'a str>,
@@ -106,6 +110,13 @@ impl<'a> Facts<'a> {
         }
         for record in records {
             facts.take(record);
+        }
+        // Where a process is may be recorded after it has begun.
+        for record in records {
+            if let Event::Stalled { micros } = record.event {
+                let who = Cow::Owned(facts.place(record.pid));
+                facts.disturbances.push((who, record.at.saturating_sub(micros), record.at, STALLED));
+            }
         }
         for lives in facts.of_work.values() {
             for pair in lives.windows(2) {
@@ -184,7 +195,9 @@ impl<'a> Facts<'a> {
             Event::Exited { child, .. } => {
                 self.processes.entry(*child).or_default().exited.get_or_insert(record);
             }
-            Event::Disturbed { who, what } => self.disturbances.push((who, at, Time::MAX, what)),
+            Event::Disturbed { who, what } => {
+                self.disturbances.push((Cow::Borrowed(who), at, Time::MAX, what));
+            }
             Event::Calm { who, what } => {
                 let mut open = self.disturbances.iter_mut().rev();
                 if let Some(begun) = open.find(|(other, _, to, why)| {
@@ -243,7 +256,7 @@ impl<'a> Facts<'a> {
         loop {
             let before = until;
             for (who, begun, ended, _) in &self.disturbances {
-                let concerns = *who == "*" || *who == "head" || places.contains(who);
+                let concerns = who == "*" || who == "head" || places.contains(&who.as_ref());
                 if concerns && *begun <= until && *ended >= from {
                     until = until.max(ended.saturating_add(GRACE + SLACK));
                 }
@@ -257,7 +270,7 @@ impl<'a> Facts<'a> {
     /// Whether any of these places is disturbed between these times.
     pub(crate) fn is_disturbed(&self, places: &[&str], from: Time, to: Time) -> bool {
         self.disturbances.iter().any(|(who, begun, ended, _)| {
-            (*who == "*" || places.contains(who)) && *begun <= to && *ended >= from
+            (who == "*" || places.contains(&who.as_ref())) && *begun <= to && *ended >= from
         })
     }
 
@@ -265,11 +278,18 @@ impl<'a> Facts<'a> {
     /// was out of reach of the others for so long that a session is over.
     pub(crate) fn may_lose_each_other(&self, places: &[&str], from: Time, to: Time) -> bool {
         self.disturbances.iter().any(|(who, begun, ended, what)| {
-            (*who == "*" || places.contains(who))
+            (who == "*" || places.contains(&who.as_ref()))
                 && !what.starts_with("network")
-                && ended.saturating_sub(*begun) >= OUT_OF_REACH
+                && (*what == STALLED || ended.saturating_sub(*begun) >= OUT_OF_REACH)
                 && *begun <= to
                 && *ended >= from
+        })
+    }
+
+    /// Whether the machine did not let one of these places run between these times, so that others may have given it up.
+    pub(crate) fn was_stalled(&self, places: &[&str], from: Time, to: Time) -> bool {
+        self.disturbances.iter().any(|(who, begun, ended, what)| {
+            *what == STALLED && places.contains(&who.as_ref()) && *begun <= to && *ended >= from
         })
     }
 

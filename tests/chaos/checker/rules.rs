@@ -26,6 +26,7 @@ pub(super) fn count(facts: &Facts<'_>, report: &mut Report) {
             Event::Read { reading: Reading::Lost(_), .. } => report.count("payloads lost"),
             Event::Read { reading: Reading::NoRoom(_), .. } => report.count("payloads without room"),
             Event::Disturbed { .. } => report.count("disturbances"),
+            Event::Stalled { .. } => report.count("stalls of a busy machine"),
             Event::Ordered { .. } => report.count("orders"),
             Event::Signalled { signal, .. } if signal == "KILL" => report.count("kills"),
             Event::Reached { error: None, .. } => report.count("addresses that reach"),
@@ -266,7 +267,7 @@ pub(super) fn payload(facts: &Facts<'_>, report: &mut Report) {
         let maker = made.map(|made| made.pid);
         let (here, there) = (facts.place(record.pid), maker.map(|pid| facts.place(pid)).unwrap_or_default());
         let few = facts.disturbances.iter().any(|(who, begun, ended, what)| {
-            (*who == here || *who == there)
+            (*who == here.as_str() || *who == there.as_str())
                 && what.contains("descriptors")
                 && *begun <= record.at
                 && *ended + READ >= record.at
@@ -311,6 +312,16 @@ pub(super) fn payload(facts: &Facts<'_>, report: &mut Report) {
                 ) =>
             {
                 report.count("payloads out of reach");
+                continue;
+            }
+            Reading::Lost(_)
+                if facts.was_stalled(
+                    &[&here, &there, "head"],
+                    record.at.saturating_sub(2 * GRACE + SLACK),
+                    record.at,
+                ) =>
+            {
+                report.count("payloads of a process that was stalled");
                 continue;
             }
             Reading::Lost(why) => format!("{parcel}, made on {there} and read on {here}, is lost: {why}"),

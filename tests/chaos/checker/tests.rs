@@ -26,6 +26,7 @@ tests![
     tell_long_after_a_kill_is_excused_in_a_cut,
     tell_overtaken_before_a_kill_violates_delivery,
     tell_between_nodes_in_a_short_cut_violates_delivery,
+    tell_between_nodes_in_a_stall_is_excused,
     tell_to_a_moved_work_violates_delivery,
     tell_of_a_killed_sender_is_excused,
     tell_of_a_sender_that_panicked_violates_delivery,
@@ -50,6 +51,7 @@ tests![
     lost_payload_violates_payload,
     payload_out_of_reach_violates_payload_in_a_short_cut,
     payload_lost_with_its_node_is_excused,
+    payload_lost_long_before_or_after_a_stall_violates_payload,
     late_payload_violates_payload,
     no_room_violates_payload_where_there_is_room,
     work_that_is_down_violates_reach,
@@ -133,6 +135,11 @@ impl Script {
 
     fn disturbed(&mut self, who: &str) {
         self.by(1, Event::Disturbed { who: who.to_owned(), what: "a cut".to_owned() });
+    }
+
+    /// For the second before now.
+    fn stalled(&mut self, pid: u32) {
+        self.by(pid, Event::Stalled { micros: SECOND });
     }
 
     fn calm(&mut self, who: &str) {
@@ -360,6 +367,17 @@ fn tell_between_nodes_in_a_short_cut_violates_delivery() {
         script.told("one");
         script.wait(seconds);
         script.calm("east");
+        script.wait(30);
+        script.violates(rules);
+    }
+}
+
+fn tell_between_nodes_in_a_stall_is_excused() {
+    for (seconds, rules) in [(0, &[][..]), (20, &["delivery"])] {
+        let mut script = Script::new();
+        script.told("one");
+        script.wait(seconds);
+        script.stalled(EAST);
         script.wait(30);
         script.violates(rules);
     }
@@ -619,6 +637,25 @@ fn payload_lost_with_its_node_is_excused() {
     script.kill(WEST);
     script.read("p", Reading::Lost("its node is lost".to_owned()));
     script.violates(&[]);
+}
+
+/// A process that the machine does not let run may be given up, and what it has is lost with it.
+fn payload_lost_long_before_or_after_a_stall_violates_payload() {
+    for (before, after, rules) in [(1, 1, &[][..]), (1, 15, &["payload"]), (15, 1, &[])] {
+        let mut script = Script::new();
+        script.made("p");
+        script.wait(before);
+        script.stalled(WEST);
+        script.wait(after);
+        script.read("p", Reading::Lost("nothing was heard of its node".to_owned()));
+        script.violates(rules);
+    }
+    let mut script = Script::new();
+    script.made("p");
+    script.read("p", Reading::Lost("nothing was heard of its node".to_owned()));
+    script.wait(5);
+    script.stalled(WEST);
+    script.violates(&["payload"]);
 }
 
 fn late_payload_violates_payload() {
