@@ -121,6 +121,8 @@ mod id;
 mod machine;
 mod payload;
 mod printable;
+#[cfg(any(feature = "cli", feature = "remote"))]
+mod program;
 mod recorder;
 #[cfg(feature = "remote")]
 mod remote;

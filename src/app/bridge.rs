@@ -12,6 +12,7 @@ use super::hosts::SharedHead;
 use super::launch::App;
 use crate::descriptors;
 use crate::flow::Kinds;
+use crate::program::this_program;
 use crate::remote::{BridgeOptions, HeadOptions, ProcessCommand, Program};
 use crate::transport::{Limits, TransportError};
 use crate::work::{Placement, WorkKind};
@@ -79,8 +80,7 @@ impl App {
     }
 
     pub(super) fn head_options(&self) -> Result<HeadOptions, TransportError> {
-        let program =
-            self.process.clone().unwrap_or_else(|| Arc::new(|| Ok(Command::new(std::env::current_exe()?))));
+        let program = self.process.clone().unwrap_or_else(|| Arc::new(this_program));
         let arguments = self.config.for_processes();
         let mut bridge = self.bridge_options()?;
         bridge.security = bridge.security.of_head();

@@ -7,13 +7,14 @@
 
 use std::io::{self, stdin};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitCode};
+use std::process::{Child, ExitCode};
 
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, getpgrp, kill_process, wait};
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::signals::Signals;
+use crate::program::this_program;
 
 /// Exit code of a process that was ended by a signal, less its number, as shells have it.
 const BY_SIGNAL: i32 = 128;
@@ -75,10 +76,7 @@ async fn supervise() -> io::Result<u8> {
 
 /// Starts the program again, in a process group of its own that has the terminal: what is typed there signals the program once.
 fn start() -> io::Result<Child> {
-    let mut arguments = std::env::args_os();
-    let name = arguments.next().unwrap_or_default();
-    let mut command = Command::new(std::env::current_exe()?);
-    let program = command.arg0(name).args(arguments).process_group(0).spawn()?;
+    let program = this_program()?.args(std::env::args_os().skip(1)).process_group(0).spawn()?;
     if tcgetpgrp(stdin()).is_ok_and(|group| group == getpgrp())
         && let Err(error) = tcsetpgrp(stdin(), Pid::from_child(&program))
     {

@@ -18,6 +18,7 @@ use crate::descriptors;
 #[cfg(feature = "http")]
 use crate::http;
 use crate::printable::{chain, lines};
+use crate::program::{restore_name, this_program};
 use crate::trace::export;
 #[cfg(feature = "remote")]
 use crate::transport::TransportError;
@@ -33,6 +34,7 @@ impl App {
     /// As the first process of a container (PID 1) the program starts itself again, passes signals on to that process, ends with
     /// it, and reaps other processes: what comes before this call happens in both.
     pub fn main(self) -> ExitCode {
+        restore_name();
         let asked = Asked::from_command_line();
         if asked.hosts_works()
             && let Some(code) = run_as_init()
@@ -227,10 +229,9 @@ fn restart_with(variables: Vec<(String, String)>) -> Option<ExitCode> {
     {
         return None;
     }
-    let mut arguments = std::env::args_os();
-    let name = arguments.next().unwrap_or_default();
-    let error = match std::env::current_exe() {
-        Ok(program) => std::process::Command::new(program).arg0(name).args(arguments).envs(variables).exec(),
+    let arguments = std::env::args_os().skip(1);
+    let error = match this_program() {
+        Ok(mut program) => program.args(arguments).envs(variables).exec(),
         Err(error) => error,
     };
     eprintln!("error: the environment of --env could not be set: {error}");

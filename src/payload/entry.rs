@@ -25,6 +25,7 @@ use super::kept::{Body, Kept};
 use super::outline::Outline;
 use super::spill::{SpillWriter, Spilled};
 use super::store::Holds;
+use crate::wire::CodecError;
 
 pub(crate) struct Entry {
     content: Mutex<Content>,
@@ -229,12 +230,14 @@ pub(super) fn straight_to_disk(
 
 fn write_file(kept: &Kept) -> Result<Spilled, FetchError> {
     let mut writer = SpillWriter::begin(kept.outline.length())?;
-    let failed =
-        |error: &dyn std::fmt::Display| FetchError::NoRoom(format!("it cannot be written to disk: {error}"));
     match &kept.body {
-        Body::Value(value, form) => form.write(value, &mut writer).map_err(|error| failed(&error))?,
+        Body::Value(value, form) => match form.write(value, &mut writer) {
+            Ok(()) => {}
+            Err(CodecError::Write { error, .. }) => return Err(writer.failed(&error)),
+            Err(error) => return Err(FetchError::NoRoom(format!("it cannot be put on disk: {error}"))),
+        },
         Body::Bytes(bytes) => {
-            io::Write::write_all(&mut writer, bytes).map_err(|error| failed(&error))?;
+            io::Write::write_all(&mut writer, bytes).map_err(|error| writer.failed(&error))?;
         }
         Body::File(_) => {}
     }

@@ -122,6 +122,14 @@ impl SpillWriter {
         &self.directory
     }
 
+    /// The error for what the system said when this was written to.
+    pub(super) fn failed(&self, error: &io::Error) -> FetchError {
+        FetchError::NoRoom(format!(
+            "its file in {} cannot be written: {error}; make room there, or choose another directory with --payload-dir",
+            self.directory.display()
+        ))
+    }
+
     pub(crate) fn finish(mut self) -> Result<Spilled, FetchError> {
         if self.written != self.length {
             return Err(FetchError::Corrupt(format!(
@@ -130,10 +138,7 @@ impl SpillWriter {
             )));
         }
         let out = self.out.take().expect("it is finished once");
-        let file = out.into_inner().map_err(|error| {
-            let error = error.error();
-            FetchError::NoRoom(format!("{} cannot be written to: {error}", self.directory.display()))
-        })?;
+        let file = out.into_inner().map_err(|error| self.failed(error.error()))?;
         let length = std::mem::take(&mut self.length);
         Ok(Spilled { directory: std::mem::take(&mut self.directory), file, length })
     }

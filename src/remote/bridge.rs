@@ -15,7 +15,7 @@ use std::thread::ThreadId;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::inbox::{Destination, Target};
 use super::link::{BadPeer, Link};
@@ -78,6 +78,8 @@ pub(crate) struct Bridge {
     site: OnceLock<Weak<dyn Site>>,
     sessions: Mutex<Sessions>,
     ended: watch::Sender<bool>,
+    /// Notified where the file of a socket was found to be missing.
+    sockets: Notify,
     /// Whether this process is about to end.
     is_leaving: AtomicBool,
     /// Connections that values were pulled on.
@@ -151,6 +153,7 @@ impl Bridge {
             site: OnceLock::new(),
             sessions: Mutex::default(),
             ended: watch::Sender::new(false),
+            sockets: Notify::new(),
             is_leaving: AtomicBool::new(false),
             idle: Idle::default(),
             complaints: Complaints::default(),
@@ -194,6 +197,11 @@ impl Bridge {
     /// Has the thread of the bridge do this too.
     pub(super) fn spawn<F: Future<Output = ()> + 'static>(&self, task: impl FnOnce() -> F + Send + 'static) {
         (self.spawner)(Box::new(|| task().boxed_local()));
+    }
+
+    /// The file of a socket is missing: it is made again soon.
+    pub(super) fn look_after_sockets(&self) {
+        self.sockets.notify_one();
     }
 
     /// The thread that it lives on is this one.

@@ -1,12 +1,14 @@
 //! What the process of a Work prints: shown here as it is, and kept as lines of the log of that Work, with the run that the
 //! process had under way when it printed them.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use log::Level;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::id::{ActorPath, AppId};
+use crate::printable::{LONGEST_REASON, brief};
 use crate::work::logs::{LONGEST_LINE, Said, keep};
 use crate::work::marks::{Marks, Piece};
 
@@ -18,11 +20,42 @@ pub(super) struct Printed {
     pub(super) node: Arc<str>,
     /// `stdout` or `stderr`.
     pub(super) target: &'static str,
+    /// Where the last lines are kept, for what is said of the end of the process.
+    pub(super) last: Option<LastLines>,
+}
+
+/// Lines that are kept as the last ones.
+const LAST: usize = 4;
+
+/// The last lines that a process has printed.
+#[derive(Clone, Default)]
+pub(super) struct LastLines(Arc<Mutex<VecDeque<String>>>);
+
+impl LastLines {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, line: &str) {
+        let mut lines = self.lock();
+        if lines.len() == LAST {
+            lines.pop_front();
+        }
+        lines.push_back(brief(line, LONGEST_REASON));
+    }
+
+    /// All of them in one.
+    pub(super) fn take(&self) -> String {
+        brief(&Vec::from(std::mem::take(&mut *self.lock())).join(" / "), LONGEST_REASON)
+    }
 }
 
 impl Printed {
     fn line(&self, run: Option<u64>, bytes: &[u8]) {
         let text = String::from_utf8_lossy(bytes).trim_end_matches('\r').to_owned();
+        if let Some(last) = self.last.as_ref().filter(|_| !text.trim().is_empty()) {
+            last.push(&text);
+        }
         keep(Said {
             level: self.level,
             app: Some(self.app),

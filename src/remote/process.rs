@@ -16,12 +16,13 @@ use std::time::Duration;
 
 use log::Level;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use tokio::sync::{Notify, OnceCell, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
+use super::bridge::Bridge;
 use super::head::Head;
-use super::printed::{Printed, copy};
+use super::printed::{LastLines, Printed, copy};
 use super::process_group::ProcessGroup;
 use super::process_id::is_stopped;
 use super::socket_directory::{self, token_file};
@@ -32,6 +33,8 @@ use crate::work::{Commands, Failure, Gpus, Ingredients, Outbox, Place, Reason, R
 
 /// How long a process may take to end by itself.
 const ORDERLY: Duration = Duration::from_secs(1);
+/// How often it is looked whether a socket is there again.
+const RESTORED: Duration = Duration::from_millis(5);
 /// How long the pipes of a process that has ended are read.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -46,7 +49,8 @@ pub(crate) struct ProcessCommand {
 
 pub(super) struct Processes {
     command: ProcessCommand,
-    socket: OnceCell<PathBuf>,
+    /// Locked while it is made.
+    socket: AsyncMutex<Option<PathBuf>>,
     running: Mutex<HashMap<String, Process>>,
     /// How many there are, those included of which nothing is expected any more.
     alive: watch::Sender<usize>,
@@ -104,7 +108,12 @@ impl Commands for CommandsToCome {
 
 impl Processes {
     pub(super) fn new(command: ProcessCommand) -> Self {
-        Self { command, socket: OnceCell::new(), running: Mutex::default(), alive: watch::Sender::new(0) }
+        Self {
+            command,
+            socket: AsyncMutex::new(None),
+            running: Mutex::default(),
+            alive: watch::Sender::new(0),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Process>> {
@@ -190,29 +199,60 @@ impl Processes {
         self.lock().drain().for_each(|(_, process)| process.kill.notify_one());
         let mut alive = self.alive.subscribe();
         let _ = timeout(ORDERLY + ORDERLY, alive.wait_for(|alive| *alive == 0)).await;
-        if let Some(directory) = self.socket.get().and_then(|socket| socket.parent()) {
+        if let Some(directory) = self.socket.lock().await.as_deref().and_then(Path::parent) {
             // It is in the directory for temporary files in any case.
             let _ = std::fs::remove_dir_all(directory);
         }
     }
 
-    async fn socket(&self, head: &Arc<Head>) -> Result<&Path, TransportError> {
-        let socket = self.socket.get_or_try_init(async || {
-            let socket = socket_directory::make()
-                .await
-                .map_err(|(directory, source)| TransportError::directory(&directory, source))?;
-            let endpoint = Endpoint::Unix(socket.clone());
-            let bridge = &head.bridge;
-            if let Some(token) = bridge.security().token() {
-                let file = token_file(&socket);
-                token.write_new(&file).map_err(|source| TransportError::directory(&file, source))?;
+    /// The socket that processes join at, with the token beside it.
+    async fn socket(&self, head: &Arc<Head>) -> Result<PathBuf, TransportError> {
+        let mut made = self.socket.lock().await;
+        if let Some(socket) = &*made {
+            match restore(socket, &head.bridge).await {
+                Ok(()) => return Ok(socket.clone()),
+                Err(error) => log::warn!("processes of Works join at another socket from now on: {error}"),
             }
-            let listener = Listener::bind(&endpoint, bridge.security().clone(), bridge.limits()).await?;
-            spawn_local(bridge.clone().listen(listener));
-            Ok(socket)
-        });
-        socket.await.map(PathBuf::as_path)
+        }
+        let socket = socket_directory::make()
+            .await
+            .map_err(|(directory, source)| TransportError::directory(&directory, source))?;
+        let endpoint = Endpoint::Unix(socket.clone());
+        let bridge = &head.bridge;
+        write_token(&socket, bridge)?;
+        let listener = Listener::bind(&endpoint, bridge.security().clone(), bridge.limits()).await?;
+        spawn_local(bridge.clone().listen(listener));
+        Ok(made.insert(socket).clone())
     }
+}
+
+fn write_token(socket: &Path, bridge: &Bridge) -> Result<(), TransportError> {
+    let file = token_file(socket);
+    match bridge.security().token() {
+        Some(token) if !file.exists() => {
+            token.write_new(&file).map_err(|source| TransportError::directory(&file, source))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Has the directory, the token and the socket be there again where they were removed.
+async fn restore(socket: &Path, bridge: &Bridge) -> Result<(), TransportError> {
+    if let Some(directory) = socket.parent() {
+        socket_directory::make_again(directory)
+            .map_err(|source| TransportError::directory(directory, source))?;
+    }
+    write_token(socket, bridge)?;
+    let listening = async {
+        while !socket.exists() {
+            bridge.look_after_sockets();
+            tokio::time::sleep(RESTORED).await;
+        }
+    };
+    timeout(ORDERLY, listening).await.map_err(|_| {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        TransportError::directory(socket, missing)
+    })
 }
 
 /// Reports the death of the Work once both are known: how the process ended, and what was on it.
@@ -241,14 +281,14 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, gpus
     let command = (head.processes.command.program)().map(|mut command| {
         // Ctrl-C is for the head, which then stops its Works in good order.
         command.process_group(0);
-        command.arg("node").arg("--join").arg(Endpoint::Unix(socket.to_owned()).to_string());
+        command.arg("node").arg("--join").arg(Endpoint::Unix(socket.clone()).to_string());
         command.arg("--name").arg(&name).args(&head.processes.command.arguments);
         command.env_remove(TOKEN_VARIABLE);
         if !gpus.indices().is_empty() {
             command.envs(visibility(gpus.indices()));
         }
         if head.bridge.security().token().is_some() {
-            command.arg("--token-file").arg(token_file(socket));
+            command.arg("--token-file").arg(token_file(&socket));
         }
         // Where nodes pull values from it; at which address of this machine, they know from the head's.
         if let Some(Endpoint::Tcp(address)) = head.endpoint()
@@ -273,7 +313,11 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, gpus
         }
     };
     let node: Arc<str> = Arc::from(head.bridge.me().name.as_str());
-    let said = |level, target| Printed { level, app, work: path.clone(), node: node.clone(), target };
+    let last = LastLines::default();
+    let said = |level, target| {
+        let last = (target == "stderr").then(|| last.clone());
+        Printed { level, app, work: path.clone(), node: node.clone(), target, last }
+    };
     let out = child.stdout.take().map(|pipe| copy(pipe, tokio::io::stdout(), said(Level::Info, "stdout")));
     let err = child.stderr.take().map(|pipe| copy(pipe, tokio::io::stderr(), said(Level::Warn, "stderr")));
     let printed: Vec<_> = [out.map(tokio::spawn), err.map(tokio::spawn)].into_iter().flatten().collect();
@@ -300,6 +344,11 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, gpus
     let _ = tokio::time::timeout(LAST_WORDS, futures::future::join_all(printed)).await;
     let how = match by_force {
         true => "was ended: nothing was heard from it for the grace period".to_owned(),
+        false if head.processes.expects(&name) => {
+            let said = last.take();
+            let said = if said.is_empty() { said } else { format!("; it said: {said}") };
+            format!("{}{said}", in_words(status))
+        }
         false => in_words(status),
     };
     head.processes.ended(&name, how);

@@ -2,6 +2,8 @@
 //!
 //! # Guarantees
 //! - It belongs to one user, and only that user can enter it.
+//! - Its path is short enough for sockets, wherever the directory for temporary files is.
+//! - Where it or what is in it is removed while the head runs, as tools do that clean up temporary files, it is made again.
 //! - It is removed at the end of the head; by the last of its processes where the head was killed; by the next head that
 //!   needs such a directory where they were all killed.
 
@@ -29,15 +31,64 @@ const MAKING: Duration = Duration::from_secs(60);
 /// How long a head may take to answer whether it is there.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Makes such a directory below the one for temporary files, and gives the place for the socket of the head.
+/// Longest path of a socket, in bytes.
+const LONGEST: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
+
+/// Bytes that a socket of a process adds to the path of the directory that such a directory is made in.
+const ADDED: usize = "/flowright-0123456789abcdef/process-0123456789abcdef.sock".len();
+
+/// Directories below which such a directory is made, the first one preferred; only those in which sockets have room.
+fn places() -> Vec<PathBuf> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let others = runtime.into_iter().chain([PathBuf::from("/tmp"), PathBuf::from("/var/tmp")]);
+    let mut places: Vec<_> = std::iter::once(std::env::temp_dir()).chain(others).collect();
+    places.retain(|place| place.as_os_str().len() + ADDED <= LONGEST);
+    places
+}
+
+/// Makes such a directory below the one for temporary files, or where that has a long path below another one. Returns the
+/// path for the socket of the head.
 pub(super) async fn make() -> Result<PathBuf, (PathBuf, io::Error)> {
-    let below = std::env::temp_dir();
-    sweep(&below).await;
-    let directory = below.join(format!("{PREFIX}{:016x}", unique()));
-    match fs::DirBuilder::new().mode(0o700).create(&directory) {
-        Ok(()) => Ok(directory.join(SOCKET)),
-        Err(error) => Err((directory, error)),
+    let mut failure = None;
+    for below in places() {
+        sweep(&below).await;
+        let directory = below.join(format!("{PREFIX}{:016x}", unique()));
+        match make_again(&directory) {
+            Ok(()) => return Ok(directory.join(SOCKET)),
+            Err(error) => failure = failure.or(Some((directory, error))),
+        }
     }
+    Err(failure.unwrap_or_else(|| {
+        let why = format!("its path is longer than {} bytes; set TMPDIR to a shorter one", LONGEST - ADDED);
+        (std::env::temp_dir(), io::Error::new(ErrorKind::InvalidFilename, why))
+    }))
+}
+
+/// Makes the directory of a head unless it is there.
+///
+/// # Errors
+/// When it cannot be made, or when what is there is not a directory that this user alone can enter: others may know its
+/// name.
+pub(super) fn make_again(directory: &Path) -> io::Result<()> {
+    if let Some(below) = directory.parent().filter(|below| !below.exists()) {
+        fs::create_dir_all(below)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            let metadata = fs::symlink_metadata(directory)?;
+            let is_ours = metadata.is_dir()
+                && metadata.uid() == rustix::process::geteuid().as_raw()
+                && metadata.mode() & 0o777 == 0o700;
+            if is_ours { Ok(()) } else { Err(error) }
+        }
+        made => made,
+    }
+}
+
+/// Whether a socket is in the directory of a head.
+pub(super) fn is_inside(socket: &Path) -> bool {
+    let name = socket.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with(PREFIX))
 }
 
 /// Where the processes of Works find the token: it is not in their environment, which programs that they start inherit.

@@ -1,6 +1,7 @@
 //! Being reached by other processes.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ const HERE: &str = "a Unix socket";
 /// Takes connections for as long as it lives.
 pub(crate) struct Listener {
     endpoint: Endpoint,
+    /// Device and inode of the file of a Unix socket.
+    file: Option<(u64, u64)>,
     proved: mpsc::Receiver<Connection>,
     /// Goes before the socket does: the next process at this address writes its own.
     token_file: Option<TokenFile>,
@@ -49,6 +52,7 @@ impl Listener {
     ) -> Result<Self, TransportError> {
         let failed = |error| TransportError::Listen { endpoint: endpoint.clone(), error };
         let mut token_file = None;
+        let mut file = None;
         let (socket, endpoint) = match endpoint {
             Endpoint::Tcp(address) => {
                 let addresses: Vec<_> = tokio::net::lookup_host(address).await.map_err(failed)?.collect();
@@ -65,17 +69,26 @@ impl Listener {
             Endpoint::Unix(path) => {
                 let listener = UnixListener::bind(path).map_err(failed)?;
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+                file = file_at(path);
                 (Socket::Unix(listener), endpoint.clone())
             }
         };
         let (prove, proved) = mpsc::channel(16);
         let accepting = tokio::spawn(accept(socket, security, limits, prove));
-        Ok(Self { endpoint, proved, token_file, accepting })
+        Ok(Self { endpoint, file, proved, token_file, accepting })
     }
 
     /// Where it listens.
     pub(crate) fn endpoint(&self) -> Endpoint {
         self.endpoint.clone()
+    }
+
+    /// Whether others can still find it: the file of a Unix socket may be removed by tools that clean up.
+    pub(crate) fn is_there(&self) -> bool {
+        match &self.endpoint {
+            Endpoint::Unix(path) => self.file.is_some() && self.file == file_at(path),
+            Endpoint::Tcp(_) => true,
+        }
     }
 
     /// The next connection that has proved itself.
@@ -103,10 +116,16 @@ impl Drop for Listener {
     fn drop(&mut self) {
         drop(self.token_file.take());
         self.accepting.abort();
-        if let Endpoint::Unix(path) = &self.endpoint {
+        if let Endpoint::Unix(path) = &self.endpoint
+            && self.is_there()
+        {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+fn file_at(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
 async fn accept(socket: Socket, security: Security, limits: Limits, prove: mpsc::Sender<Connection>) {

@@ -33,6 +33,14 @@ pub enum CodecError {
         /// What the encoder said.
         error: Fault,
     },
+    /// The encoded value could not be written where it should go.
+    #[error("an encoded `{type_name}` cannot be written: {error}")]
+    Write {
+        /// The Rust type of the value.
+        type_name: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
     /// The bytes are not such a value.
     #[error("these {length} bytes are not a `{type_name}`: {error}")]
     Decode {
@@ -204,7 +212,7 @@ fn digest<T: Serialize + ?Sized>(value: &T, form: Form) -> Result<blake3::Hash, 
 impl CodecError {
     /// The encoded value could not be written where it should go.
     pub(crate) fn written<T: ?Sized>(error: io::Error) -> Self {
-        Self::Encode { type_name: std::any::type_name::<T>(), error: Fault::from(error) }
+        Self::Write { type_name: std::any::type_name::<T>(), error }
     }
 }
 
@@ -213,7 +221,10 @@ fn too_deep<T: ?Sized>() -> CodecError {
 }
 
 fn encode_error<T: ?Sized>(error: Fault) -> CodecError {
-    CodecError::Encode { type_name: std::any::type_name::<T>(), error }
+    match error.into_io() {
+        Ok(error) => CodecError::written::<T>(error),
+        Err(error) => CodecError::Encode { type_name: std::any::type_name::<T>(), error },
+    }
 }
 
 #[cfg(test)]
@@ -224,6 +235,31 @@ mod tests {
     use serde::{Deserialize, Deserializer, Serializer};
 
     use super::*;
+
+    /// What cannot be written is no fault of the value's type.
+    #[test]
+    fn encoding_to_a_full_disk_names_the_disk() {
+        struct Full;
+
+        impl io::Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        for error in [
+            encode_canonically(&vec!["text"; 3], &mut Full).unwrap_err(),
+            encode_canonically(&std::collections::BTreeMap::from([(1, 2.5)]), &mut Full).unwrap_err(),
+            encode_canonically(&7_u64, &mut Full).unwrap_err(),
+        ] {
+            let is_full = |error: &io::Error| error.kind() == io::ErrorKind::StorageFull;
+            assert!(matches!(&error, CodecError::Write { error, .. } if is_full(error)), "{error:?}");
+        }
+    }
 
     /// Text where it is human-readable and bytes elsewhere, as UUIDs and many others are.
     #[derive(Debug, Clone, PartialEq)]

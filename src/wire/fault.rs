@@ -1,21 +1,41 @@
 //! What went wrong inside an encoder or a decoder.
 
 use std::fmt::{self, Display};
+use std::io;
 
 /// The reason why a value could not be encoded or decoded.
 #[derive(Debug)]
-pub struct Fault(Box<str>);
+pub struct Fault(Cause);
+
+#[derive(Debug)]
+enum Cause {
+    /// What is wrong with the value or with its bytes.
+    Value(Box<str>),
+    /// What the system said when bytes were read or written.
+    Io(io::Error),
+}
 
 impl Fault {
     #[cold]
     pub(super) fn new(reason: impl Display) -> Self {
-        Self(reason.to_string().into())
+        Self(Cause::Value(reason.to_string().into()))
+    }
+
+    /// What the system said, or else the fault itself.
+    pub(super) fn into_io(self) -> Result<io::Error, Self> {
+        match self.0 {
+            Cause::Io(error) => Ok(error),
+            cause => Err(Self(cause)),
+        }
     }
 }
 
 impl Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match &self.0 {
+            Cause::Value(reason) => f.write_str(reason),
+            Cause::Io(error) => error.fmt(f),
+        }
     }
 }
 
@@ -33,14 +53,14 @@ impl serde::de::Error for Fault {
     }
 }
 
-impl From<std::io::Error> for Fault {
-    fn from(error: std::io::Error) -> Self {
-        Self::new(error)
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self(Cause::Io(error))
     }
 }
 
 impl From<rmp::encode::ValueWriteError> for Fault {
     fn from(error: rmp::encode::ValueWriteError) -> Self {
-        Self::new(error)
+        io::Error::from(error).into()
     }
 }

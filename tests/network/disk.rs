@@ -94,6 +94,7 @@ impl Work for Filler {
             }
         };
         assert!(error.contains("No space left") && error.contains("made by work `filler`"), "{error}");
+        assert!(error.contains("--payload-dir") && !error.contains("Serialize"), "{error}");
         // Two are in memory, and on the disk there is room for some of the others.
         assert!((3..=10).contains(&made.len()), "{}", made.len());
         made.truncate(3);

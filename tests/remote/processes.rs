@@ -8,7 +8,7 @@ use flowright::prelude::*;
 use flowright::testing::TestApp;
 use flowright::{AskError, Reason};
 
-use crate::held::Held;
+use crate::held::{Held, children_of};
 use crate::lab::{Add, Die, Lab, Suite, Sum, Task};
 use crate::support::{Process, child_of, lab, program, signal, start, start_with, times, until, until_gone};
 
@@ -25,6 +25,10 @@ crate::tests![
     a_process_ends_with_its_work,
     a_process_ends_with_its_head,
     nothing_is_left_in_the_temporary_directory_by_a_killed_head,
+    process_starts_again_when_its_program_was_replaced,
+    process_starts_again_when_temporary_files_were_removed,
+    process_starts_where_the_temporary_directory_has_a_long_path,
+    process_that_cannot_join_says_why,
     directory_of_a_head_killed_with_its_processes_goes_with_the_next,
 ];
 
@@ -222,6 +226,116 @@ fn nothing_is_left_in_the_temporary_directory_by_a_killed_head() {
     until_gone(process);
     assert_eq!(left_in(&directory), Vec::<String>::new());
     std::fs::remove_dir_all(&directory).expect("it is ours");
+}
+
+/// A head whose `a` is started again when it fails, with this directory for temporary files.
+fn restarting_head(mut command: Command, directory: &std::path::Path) -> Process {
+    command.args(["--open-ui=false", "--without-server", "--listen", "127.0.0.1:0"]);
+    command.env("TMPDIR", directory).env_remove("XDG_RUNTIME_DIR");
+    let head = Process::start(command);
+    serving_child(&head, 0);
+    head
+}
+
+/// Waits until a process of the head other than this one runs a Work.
+fn serving_child(head: &Process, before: u32) -> u32 {
+    let runs_a_work = |process: &u32| {
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+        let mut names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.any(|name| name.starts_with("flowright-work"))
+    };
+    let mut child = None;
+    until("a process that runs a Work", || {
+        child = children_of(head.id()).into_iter().filter(|child| *child != before).find(runs_a_work);
+        child.is_some()
+    });
+    child.expect("waited for")
+}
+
+/// Ends the process of `a`, and waits until another one runs it.
+fn restart_process(head: &Process) -> u32 {
+    let before = serving_child(head, 0);
+    signal(before, "KILL");
+    serving_child(head, before)
+}
+
+/// The program that is started is the one that runs, by its name, whatever is at its path.
+fn process_starts_again_when_its_program_was_replaced() {
+    let directory = temporary("replaced");
+    let app = directory.join("my-app");
+    std::fs::copy(std::env::current_exe().expect("a test knows its file"), &app).expect("it is copied");
+    let mut command = Command::new(&app);
+    command.env(crate::support::VARIABLE, "restarts").env_remove("FLOWRIGHT_TOKEN");
+    let head = restarting_head(command, &directory);
+    std::fs::write(directory.join("next"), "another program").expect("it is written");
+    for replace in [true, false] {
+        match replace {
+            true => std::fs::rename(directory.join("next"), &app).expect("it is replaced"),
+            false => std::fs::remove_file(&app).expect("it is removed"),
+        }
+        let process = restart_process(&head);
+        let shown = |what| std::fs::read_to_string(format!("/proc/{process}/{what}")).expect("it runs");
+        assert_eq!(shown("comm").trim(), "my-app");
+        assert!(shown("cmdline").starts_with(&app.display().to_string()), "{}", shown("cmdline"));
+    }
+    head.signal("INT");
+    head.end();
+    std::fs::remove_dir_all(&directory).expect("it is ours");
+}
+
+/// The sockets and the token are there again: at once for a new process, soon for others.
+fn process_starts_again_when_temporary_files_were_removed() {
+    let directory = temporary("cleaned");
+    let head = restarting_head(program("restarts"), &directory);
+    let files = || {
+        let sockets = left_in(&directory).into_iter().map(|name| directory.join(name)).next();
+        let entries = sockets.and_then(|sockets| std::fs::read_dir(sockets).ok()).into_iter().flatten();
+        entries.flatten().map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    assert_eq!(files().len(), 3, "{:?}", files());
+    for remove_all in [false, true] {
+        match remove_all {
+            // Tools that clean up remove what is old, and leave directories.
+            false => files().iter().for_each(|file| std::fs::remove_file(file).expect("it is ours")),
+            true => std::fs::remove_dir_all(&directory).expect("it is ours"),
+        }
+        restart_process(&head);
+    }
+    std::fs::remove_dir_all(&directory).expect("it is ours");
+    std::fs::create_dir(&directory).expect("it was removed");
+    let has = |part: &str| files().iter().any(|file| file.to_string_lossy().contains(part));
+    until("the socket of the head", || has("head.sock"));
+    until("the socket of the process", || has("/process-"));
+    head.signal("INT");
+    head.end();
+    std::fs::remove_dir_all(&directory).expect("it is ours");
+}
+
+fn process_starts_where_the_temporary_directory_has_a_long_path() {
+    let directory = temporary("long");
+    let long = directory.join("a-directory-whose-path-leaves-no-room-for-the-name-of-a-socket-in-it");
+    std::fs::create_dir(&long).expect("it is new");
+    let head = restarting_head(program("restarts"), &long);
+    restart_process(&head);
+    assert_eq!(left_in(&long), Vec::<String>::new());
+    head.signal("INT");
+    head.end();
+    std::fs::remove_dir_all(&directory).expect("it is ours");
+}
+
+/// What a process has printed before it joined is part of its failure.
+fn process_that_cannot_join_says_why() {
+    let broken = || {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo 'libmissing.so: no such file' >&2; exit 3"]);
+        Ok(command)
+    };
+    let app = TestApp::start_app(App::new(serve).process(broken));
+    let failed = app.wait_for_stage("a", Stage::Failed);
+    let message = failed.status.message.unwrap_or_default();
+    for part in ["exit code 3", "libmissing.so: no such file"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
 }
 
 /// Nobody is left to remove the directory: the next head does.

@@ -38,6 +38,15 @@ pub(crate) fn run(program: &str) -> ExitCode {
             })
         })
         .main(),
+        // One whose `a` is started again when it fails.
+        "restarts" => App::new(|| {
+            let restart = Restart::on_failure().max(5).backoff(Duration::ZERO..Duration::ZERO);
+            Suite::new(lab(Placement::Process).restart(restart), lab(Placement::Thread), |suite, _| {
+                suite.a.run(Task::Serve);
+                Ok(())
+            })
+        })
+        .main(),
         "crowd" => crate::addresses::crowd().main(),
         "family" => App::new(crate::groups::family).process(crate::groups::around).main(),
         "gpus" => crate::gpus::program_with_two(),

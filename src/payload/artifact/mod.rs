@@ -97,7 +97,8 @@ impl Artifact {
         packing.write(&mut both, |error| ArtifactError::NoRoom {
             path: path.to_owned(),
             why: format!(
-                "its copy in {} cannot be written: {error}; choose another place with `--payload-dir`",
+                "its copy in {} cannot be written: {error}; make room there, or choose another directory with \
+                 `--payload-dir`",
                 directory.display()
             ),
         })?;

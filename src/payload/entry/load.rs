@@ -223,12 +223,7 @@ impl Entry {
                         }
                     };
                     let written = io::Write::write_all(&mut writer, &buffer[..read]);
-                    written.map_err(|error| {
-                        FetchError::NoRoom(format!(
-                            "it cannot be written below {}: {error}; choose another place with `--payload-dir`",
-                            writer.directory().display()
-                        ))
-                    })?;
+                    written.map_err(|error| writer.failed(&error))?;
                 }
                 let file = Arc::new(writer.finish()?);
                 let body = Body::File(file.clone());

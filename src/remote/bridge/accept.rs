@@ -9,24 +9,67 @@ use tokio::task::spawn_local;
 use super::super::inbox::Inbox;
 use super::super::link::{End, Link};
 use super::super::protocol::{Hello, Refusal, Role, Welcome};
+use super::super::socket_directory::{is_inside, make_again};
 use super::{Accepted, Bridge, DialError};
 use crate::printable::{LONGEST_REASON, brief};
-use crate::transport::{Connection, Listener, TransportError, Turn, Unproved};
+use crate::transport::{Connection, Endpoint, Listener, TransportError, Turn, Unproved};
 use crate::wire::{self, Frame};
+
+/// How often a process looks whether the files of its sockets are there.
+const LOOK_AFTER: Duration = Duration::from_secs(2);
 
 impl Bridge {
     /// Takes connections until the bridge ends; nothing listens there any more when this is done.
     pub(in crate::remote) async fn listen(self: Arc<Self>, mut listener: Listener) {
         let mut ended = self.ended.subscribe();
         let mut greetings = Unproved::new(self.limits.handshakes);
+        let is_file = matches!(listener.endpoint(), Endpoint::Unix(_));
         loop {
             let connection = tokio::select! {
                 connection = listener.accept() => Some(connection),
                 _ = ended.wait_for(|ended| *ended) => None,
+                () = self.sockets_to_look_after(), if is_file => {
+                    listener = self.looked_after(listener).await;
+                    continue;
+                }
             };
             let Some(connection) = connection else { return listener.close().await };
             let bridge = self.clone();
             greetings.begin(|turn| spawn_local(bridge.take_in(connection, turn)).abort_handle());
+        }
+    }
+
+    /// Waits until the files of sockets are to be looked after.
+    async fn sockets_to_look_after(&self) {
+        // Either way it is done soon.
+        let _ = tokio::time::timeout(LOOK_AFTER, self.sockets.notified()).await;
+    }
+
+    /// Listens anew where the file of a socket was removed.
+    async fn looked_after(&self, listener: Listener) -> Listener {
+        let Endpoint::Unix(path) = listener.endpoint() else { return listener };
+        if listener.is_there() {
+            return listener;
+        }
+        if let Some(directory) = path.parent().filter(|_| is_inside(&path))
+            && let Err(error) = make_again(directory)
+        {
+            let what = format!(
+                "the directory {} was removed and cannot be made again: {error}",
+                directory.display()
+            );
+            self.complaints.note(&path.display().to_string(), &what);
+            return listener;
+        }
+        match Listener::bind(&Endpoint::Unix(path.clone()), self.security.clone(), self.limits).await {
+            Ok(anew) => {
+                log::info!("the socket {} was removed; it is there again", path.display());
+                anew
+            }
+            Err(error) => {
+                self.complaints.note(&path.display().to_string(), &format!("a socket was removed: {error}"));
+                listener
+            }
         }
     }
 
