@@ -246,7 +246,7 @@ impl TestApp {
         let _ = match now {
             (Ok(state), Ok(status)) => write!(text, "state: {}\nstatus: {status:#?}", state.to_json()),
             _ => match self.take_handle().map(|handle| self.block_on(handle.wait()).result) {
-                Some(Err(error)) => write!(text, "the App has failed: {:#}", crate::Error::from(error)),
+                Some(Err(error)) => write!(text, "the App has failed: {}", chain(&error)),
                 _ => write!(text, "the App has ended"),
             },
         };
