@@ -113,6 +113,7 @@ mod drive;
 #[path = "drive_off.rs"]
 mod drive;
 mod error;
+mod fence;
 mod files;
 mod flow;
 #[cfg(feature = "http")]

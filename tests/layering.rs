@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: [(&str, u32); 23] = [
     ("id", 0),
     ("error", 0),
+    ("fence", 0),
     ("descriptors", 1),
     ("files", 1),
     ("machine", 1),

@@ -31,6 +31,7 @@ use super::snapshot::Snapshot;
 use super::timers::{Timer, Timers};
 use super::tree::{Child, FlowLife, Tree};
 use super::watchdog::Watchdog;
+use crate::fence;
 use crate::flow::{AnyFlow, FlowContext, Found, Moment, Node, Position, Visitor, Walk, lock};
 use crate::id::{ActorPath, AppId, FlowId, WorkId};
 use crate::trace::Cause;
@@ -394,9 +395,15 @@ impl Driver {
         let mut root = self.root.take()?;
         let (mut call, mut result) = (Some(call), None);
         self.watchdog.during(&path, || {
-            seek(&mut *root, &path, id, &lineage, &mut |flow| {
-                result = call.take().map(|call| call(flow));
+            // On the way there are maps of the user's.
+            let sought = fence::call(|| {
+                seek(&mut *root, &path, id, &lineage, &mut |flow| {
+                    result = call.take().map(|call| call(flow));
+                });
             });
+            if let Err(panic) = sought {
+                log::error!("flow `{path}` is not found, for a panic: {panic}");
+            }
         });
         self.root = Some(root);
         result
@@ -439,14 +446,18 @@ impl Driver {
                 record.stale = false;
                 record.path.clone()
             };
-            match root.find_child(crate::flow::Route::new(path.as_str())) {
-                Some(Found(Node::Work(work))) => work.refresh(),
-                // It was moved and is no longer where its name says.
-                _ => lost = true,
-            }
+            let found = fence::call(|| match root.find_child(crate::flow::Route::new(path.as_str())) {
+                Some(Found(Node::Work(work))) => {
+                    work.refresh();
+                    true
+                }
+                _ => false,
+            });
+            // It was moved and is no longer where its name says.
+            lost |= !found.unwrap_or(false);
         }
-        if lost {
-            refresh_all(&mut *root, "");
+        if lost && let Err(panic) = fence::call(|| refresh_all(&mut *root, "")) {
+            log::error!("not all states are shown to the Flows, for a panic: {panic}");
         }
         self.root = Some(root);
     }

@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +23,13 @@ use super::root::{Root, RootFlow};
 use super::watchdog::Watchdog;
 #[cfg(feature = "drive")]
 use crate::drive::{LocalHome, register};
+use crate::fence;
 #[cfg(feature = "remote")]
 use crate::flow::Kinds;
 use crate::id::AppId;
 use crate::payload::{configure, never_wait_here};
 use crate::recorder;
-use crate::work::{LocalHost, Placement, forget_addresses, panic_message};
+use crate::work::{LocalHost, Placement, forget_addresses};
 
 /// An application: a root, and how it is run.
 ///
@@ -225,8 +225,8 @@ impl App {
         };
         let (driver_exit, driver_exited) = oneshot::channel();
         let end = system.block_on(async move {
-            let driver = catch_unwind(AssertUnwindSafe(make))
-                .map_err(|panic| AppError::Constructor(panic_message(&*panic)))
+            let driver = fence::call(make)
+                .map_err(|panic| AppError::Constructor(panic.to_string()))
                 .and_then(|RootFlow(root)| {
                     let clock = Clock::new(paused, wall_clock);
                     Driver::new(app, root, config, hosts, watchdog.clone(), clock, driver_exit)

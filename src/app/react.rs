@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -11,14 +10,32 @@ use super::driver::Driver;
 use super::error::AppError;
 use super::timers::Timer;
 use super::tree::{Child, FlowLife};
-use crate::flow::{Action, Ending, FlowError, Interrupt, Scope, enter, leave, lock};
+use crate::error::Error;
+use crate::fence::{self, Fenced};
+use crate::flow::{Action, AnyFlow, Ending, FlowContext, FlowError, Interrupt, Scope, enter, leave, lock};
 use crate::id::{ActorPath, FlowId, WorkId};
 use crate::state::Value;
 use crate::trace::{Span, What};
-use crate::work::{Command, Failure, HostError, Reason, Report, forget_address, panic_message};
+use crate::work::{Command, Failure, HostError, Reason, Report, forget_address};
 
 /// A reaction longer than this is logged.
 const SLOW_REACTION: Duration = Duration::from_millis(100);
+
+/// Has the Flow react; its error as text, which is code of the user's as the error itself is.
+fn reacted(flow: &mut dyn AnyFlow, cx: &mut FlowContext) -> Result<(), String> {
+    match flow.react(cx) {
+        Ok(()) | Err(Interrupt::Pending) => Ok(()),
+        Err(Interrupt::Failed(error)) => {
+            let message = described(&error);
+            drop(Fenced::new(error));
+            Err(message)
+        }
+    }
+}
+
+fn described(error: &Error) -> String {
+    fence::text(|| format!("{error:#}"))
+}
 
 impl Driver {
     pub(super) fn react(&mut self, id: FlowId) {
@@ -35,8 +52,7 @@ impl Driver {
         cx.begin(now);
         enter(id, path.clone(), now);
         let began = Instant::now();
-        let result =
-            span.within(|| self.with_flow(id, |flow| catch_unwind(AssertUnwindSafe(|| flow.react(&mut cx)))));
+        let result = span.within(|| self.with_flow(id, |flow| fence::call(|| reacted(flow, &mut cx))));
         let took = began.elapsed();
         let scope = leave().expect("entered above");
         self.reactions += 1;
@@ -58,19 +74,20 @@ impl Driver {
         self.carry_out(id, scope);
         let path = path.to_string();
         match result {
-            None | Some(Ok(Ok(()) | Err(Interrupt::Pending))) => {}
-            Some(Ok(Err(Interrupt::Failed(error)))) => {
-                self.flow_failed(id, FlowError::React { path, message: format!("{error:#}") });
-            }
+            None | Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(message))) => self.flow_failed(id, FlowError::React { path, message }),
             Some(Err(panic)) => {
-                self.flow_failed(id, FlowError::Panicked { path, message: panic_message(&*panic) });
+                let message = panic.to_string();
+                self.flow_failed(id, FlowError::Panicked { path, code: "react", message });
             }
         }
         match ending {
             None => {}
             Some(Ending::Stop(why)) => self.stop(&why),
             Some(Ending::Fail(error)) => {
-                self.fail(AppError::Failed(FlowError::Deliberate(format!("{error:#}"))));
+                let message = described(&error);
+                drop(Fenced::new(error));
+                self.fail(AppError::Failed(FlowError::Deliberate(message)));
             }
         }
     }

@@ -12,7 +12,8 @@ use super::driver::Driver;
 use super::error::AppError;
 use super::timers::Timer;
 use super::tree::{Child, FlowLife};
-use crate::flow::{Decision, FlowError, lock};
+use crate::fence;
+use crate::flow::{Decision, FlowError, Strategy, lock};
 use crate::id::{FlowId, WorkId};
 use crate::printable::chain;
 use crate::work::{Reason, Stage, Status};
@@ -166,7 +167,14 @@ impl Driver {
     /// A child is being restarted; the strategy of its Flow decides about the others.
     pub(super) fn child_restarts(&mut self, flow: FlowId, child: Child, path: &str) {
         let now = self.clock.now();
-        let strategy = self.with_flow(flow, |flow| flow.strategy()).unwrap_or_default();
+        let strategy = match self.with_flow(flow, |flow| fence::call(|| flow.strategy())) {
+            Some(Ok(strategy)) => strategy,
+            None => Strategy::default(),
+            Some(Err(panic)) => {
+                let (path, message) = (self.tree.flow_path(flow), panic.to_string());
+                return self.flow_failed(flow, FlowError::Panicked { path, code: "strategy", message });
+            }
+        };
         let Some(entry) = self.tree.flows.get_mut(&flow) else { return };
         let children = entry.children.clone();
         let Some(place) = children.iter().position(|other| *other == child) else { return };

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::SystemTime;
 
 use super::config::Config;
+use crate::fence;
 use crate::flow::{
     AnyFlow, FlowContext, FlowError, FlowLink, FlowOptions, Node, Place, Position, Record, Restarts,
     SharedRecord, Supervisor, Visitor, Walk, lock,
@@ -441,7 +442,11 @@ impl Visitor for Walker<'_> {
                 }
                 self.flow = Some(id);
                 self.depth += 1;
-                flow.walk_children(&mut Walk::new(path.as_str(), self));
+                // The maps that it walks are the user's.
+                if let Err(panic) = fence::call(|| flow.walk_children(&mut Walk::new(path.as_str(), self))) {
+                    let (path, message) = (path.to_string(), panic.to_string());
+                    self.changes.errors.push(FlowError::Panicked { path, code: "Children", message });
+                }
                 self.depth -= 1;
                 self.flow = parent;
             }

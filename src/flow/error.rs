@@ -38,11 +38,13 @@ pub enum FlowError {
         /// The whole error chain.
         message: String,
     },
-    /// `react` panicked.
-    #[error("`react` of flow `{path}` panicked: {message}")]
+    /// Code of the Flow's panicked.
+    #[error("`{code}` of flow `{path}` panicked: {message}")]
     Panicked {
         /// The Flow.
         path: String,
+        /// The code: `react`, `strategy`, `Drop`, or the search for children.
+        code: &'static str,
         /// What the panic said.
         message: String,
     },

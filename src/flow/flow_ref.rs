@@ -9,10 +9,12 @@ use serde::{Serialize, Serializer};
 use super::Flow;
 use super::children::{ChildGroup, Children, Found, Kinds, Node, Route, Walk};
 use super::context::FlowContext;
+use super::error::FlowError;
 use super::reaction::Reaction;
 use super::restart::{OnError, Restart};
 use super::scope;
 use super::supervisor::Strategy;
+use crate::fence::Fenced;
 use crate::id::{ActorPath, FlowId};
 use crate::state::{StateError, Value};
 use crate::work::Status;
@@ -51,7 +53,8 @@ use crate::work::Status;
 /// }
 /// ```
 pub struct FlowRef<F: Flow> {
-    flow: F,
+    /// Taken out when this is dropped.
+    flow: Fenced<F>,
     options: FlowOptions,
     link: Option<Arc<FlowLink>>,
 }
@@ -74,7 +77,7 @@ impl<F: Flow> FlowRef<F> {
     /// A Flow that joins the App when it is in a field of a Flow that is part of it.
     pub fn new(flow: F) -> Self {
         scope::with(|scope| scope.tree_changed = true);
-        Self { flow, options: FlowOptions::default(), link: None }
+        Self { flow: Fenced::new(flow), options: FlowOptions::default(), link: None }
     }
 
     /// What its failure comes to when no restart is left: with `Raise`, the default, the failure of its parent;
@@ -119,7 +122,7 @@ impl<F: Flow> DerefMut for FlowRef<F> {
             let first = scope::with(|scope| scope.lent.iter().all(|(flow, _)| *flow != link.id));
             if first == Some(true) {
                 // Looked at before and after, since the child itself may have changed it meanwhile.
-                let before = Value::of(&self.flow).ok();
+                let before = Value::of(&*self.flow).ok();
                 scope::with(|scope| scope.lent.push((link.id, before)));
             }
         }
@@ -159,6 +162,10 @@ impl<F: Flow> Drop for FlowRef<F> {
         if self.link.is_some() {
             scope::with(|scope| scope.tree_changed = true);
         }
+        if let Err(panic) = self.flow.discard_now() {
+            let path = self.path().map(|path| path.to_string()).unwrap_or_default();
+            scope::problem(FlowError::Panicked { path, code: "Drop", message: panic.to_string() });
+        }
     }
 }
 
@@ -186,11 +193,11 @@ impl<F: Flow> AnyFlow for FlowRef<F> {
     }
 
     fn walk_children(&mut self, walk: &mut Walk<'_>) {
-        Children::walk(&mut self.flow, walk);
+        Children::walk(&mut *self.flow, walk);
     }
 
     fn find_child(&mut self, route: Route<'_>) -> Option<Found<'_>> {
-        Children::find(&mut self.flow, route)
+        Children::find(&mut *self.flow, route)
     }
 
     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
@@ -202,7 +209,7 @@ impl<F: Flow> AnyFlow for FlowRef<F> {
     }
 
     fn state(&self) -> Result<Value, StateError> {
-        Value::of(&self.flow)
+        Value::of(&*self.flow)
     }
 
     fn type_name(&self) -> &'static str {

@@ -16,6 +16,7 @@ use super::policy::Policy;
 use super::record::{Place, Record, SharedRecord, lock};
 use super::run::Run;
 use super::scope;
+use crate::fence::Fenced;
 use crate::id::ActorPath;
 use crate::payload;
 use crate::state::{StateError, Tracker};
@@ -59,9 +60,9 @@ pub struct WorkRef<W: Work> {
 
 /// The typed copy of the last published state, made when it is first looked at.
 struct View<W> {
-    current: OnceCell<W>,
+    current: OnceCell<Fenced<W>>,
     /// The copy before, shown when the newer state cannot be read.
-    earlier: RefCell<Option<W>>,
+    earlier: RefCell<Option<Fenced<W>>>,
 }
 
 impl<W: Work> WorkRef<W> {
@@ -69,7 +70,7 @@ impl<W: Work> WorkRef<W> {
     pub fn new(work: W) -> Self {
         scope::with(|scope| scope.tree_changed = true);
         Self {
-            view: View { current: OnceCell::from(work), earlier: RefCell::new(None) },
+            view: View { current: OnceCell::from(Fenced::new(work)), earlier: RefCell::new(None) },
             policy: Policy::shared(),
             placement: Placement::default(),
             needs: Resources::default(),
@@ -319,9 +320,9 @@ impl<W: Work> WorkRef<W> {
         result.map_err(scope::problem).ok()
     }
 
-    fn published(&self) -> Result<W, StateError> {
+    fn published(&self) -> Result<Fenced<W>, StateError> {
         let record = self.record.as_ref().expect("a Work without a record shows what it was made from");
-        lock(record).state.decode()
+        lock(record).state.decode().map(Fenced::new)
     }
 }
 

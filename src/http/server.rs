@@ -17,6 +17,7 @@ use super::pieces::{OnTheWay, in_pieces};
 use super::{Instance, read, routes};
 use crate::app::{App, AppError, AppHandle, Config, Control, Launched, short_name};
 use crate::descriptors;
+use crate::fence;
 
 /// Connections at once; others wait until one is closed.
 const CONNECTIONS: usize = 4096;
@@ -119,6 +120,13 @@ fn end_when_nothing_is_taken(connection: &dyn Any) {
 #[cfg(not(target_os = "linux"))]
 fn end_when_nothing_is_taken(_: &dyn Any) {}
 
+/// Adds routes of the user's.
+fn add_routes(mount: &Mount, config: &mut web::ServiceConfig) {
+    if let Err(panic) = fence::call(|| mount(config)) {
+        log::error!("what `App::routes` was given panicked, so that routes of it may be missing: {panic}");
+    }
+}
+
 /// Serves an App on `listener` for as long as the App lives.
 pub(crate) async fn start(
     launched: &Launched,
@@ -165,13 +173,15 @@ pub(crate) async fn start(
                     .wrap(from_fn(in_pieces))
                     .wrap(from_fn(guard))
                     .configure(routes::configure)
-                    .configure(|config| mounts.iter().for_each(|mount| mount(config)))
+                    .configure(|config| mounts.iter().for_each(|mount| add_routes(mount, config)))
                     .default_service(web::to(read::not_found))
             })
             .on_connect(|connection, _| end_when_nothing_is_taken(connection))
             .workers(1)
             .max_connections(descriptors::share(CONNECTIONS, 2))
             .client_request_timeout(HEAD_WITHIN)
+            // Who has closed its end waits for no answer: what it has asked is dropped.
+            .h1_allow_half_closed(false)
             .client_disconnect_timeout(Duration::from_secs(1))
             .keep_alive(KEEP_ALIVE)
             .disable_signals()

@@ -6,7 +6,8 @@
 
 use std::any::Any;
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::fence;
 
 type Dropped = Box<dyn Any>;
 
@@ -36,8 +37,8 @@ pub(super) fn drop_in_turn(what: impl Any) {
         return;
     }
     while let Some(next) = what.take() {
-        if catch_unwind(AssertUnwindSafe(|| drop(next))).is_err() {
-            log::error!("a value of a payload panicked while it was dropped");
+        if let Err(panic) = fence::discard(next) {
+            log::error!("a value of a payload panicked while it was dropped: {panic}");
         }
         what = WAITING.with_borrow_mut(|waiting| waiting.as_mut().and_then(Vec::pop));
     }

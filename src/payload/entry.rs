@@ -136,7 +136,7 @@ impl Entry {
         };
         keeper::count_hit();
         keeper::enlist(self);
-        Some(value)
+        Some(value.into_inner())
     }
 
     /// The type that it was made from, if that is known here.
@@ -172,6 +172,7 @@ impl Entry {
         let before = self.lock().kept.replace(kept);
         if let Some(before) = before.filter(Kept::is_in_memory) {
             keeper::freed(before.outline.length());
+            drop_in_turn(before);
         }
         if in_memory {
             keeper::enlist(self);
@@ -199,7 +200,8 @@ impl Entry {
         let length = kept.outline.length();
         content.kept = Some(Kept { body: Body::File(Arc::new(file)), ..kept.clone() });
         drop(content);
-        drop(kept);
+        // The last that has the value.
+        drop_in_turn(kept);
         keeper::freed(length);
         SpillOutcome::Done
     }

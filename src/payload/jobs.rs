@@ -1,8 +1,9 @@
 //! Threads for what blocks: large pulls, and what is read from disk.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::fence;
 
 /// So many at once; others wait their turn. Each of them fills the machine's memory bus as it is.
 const AT_ONCE: usize = 4;
@@ -55,6 +56,6 @@ fn work() {
             }
         };
         // Whoever waits for it finds its end of the channel dropped.
-        let _ = catch_unwind(AssertUnwindSafe(job));
+        let _ = fence::call(job);
     }
 }

@@ -12,6 +12,7 @@ use super::form::{AnyValue, Form, as_bytes};
 use super::outline::{CHUNK, Outline};
 use super::spill::Spilled;
 use super::store::Holds;
+use crate::fence::Fenced;
 use crate::wire::CodecError;
 
 /// A value that is in this process, in one way or another.
@@ -26,7 +27,8 @@ pub(crate) struct Kept {
 
 #[derive(Clone)]
 pub(super) enum Body {
-    Value(AnyValue, &'static Form),
+    /// Whoever gives it to others may be the last that has it.
+    Value(Fenced<AnyValue>, &'static Form),
     Bytes(Bytes),
     File(Arc<Spilled>),
 }
@@ -34,7 +36,8 @@ pub(super) enum Body {
 impl Kept {
     /// One that is in memory as what it is.
     pub(super) fn value(value: AnyValue, form: &'static Form, outline: Outline, nested: Holds) -> Self {
-        Self { outline, type_name: form.type_name().into(), nested, body: Body::Value(value, form) }
+        let body = Body::Value(Fenced::new(value), form);
+        Self { outline, type_name: form.type_name().into(), nested, body }
     }
 
     pub(super) fn is_in_memory(&self) -> bool {

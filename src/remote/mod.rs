@@ -4,6 +4,7 @@
 //! session, which survives breaks of its connection; see the module `session` for what it promises.
 
 mod agent;
+mod backoff;
 mod bridge;
 mod copies;
 mod departures;

@@ -9,6 +9,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
 
 use super::agent::{Agent, Kinds};
+use super::backoff::Backoff;
 use super::bridge::{Bridge, BridgeOptions, DialError, Site, Spawner};
 #[cfg(feature = "drive")]
 use super::drives::DrivesOfHead;
@@ -25,8 +26,7 @@ use crate::transport::{Advertised, Dialed, Endpoint, Listener, TransportError, d
 use crate::work::marks::mark_runs;
 use crate::work::{Resources, Router, forget_addresses, set_router};
 
-/// The waits before a head that is not there is dialed again.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// Longest wait before a head that is not there is dialed again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Longest wait before a listener is dialed again that has refused the handshake.
@@ -84,11 +84,13 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         mark_runs();
     }
     let mut first = true;
+    let mut backoff = Backoff::new(LONGEST_PAUSE);
     loop {
         let session = tokio::select! {
-            session = join(&options, std::mem::take(&mut first)) => session?,
+            session = join(&options, std::mem::take(&mut first), &mut backoff) => session?,
             () = leave.notified() => return Ok(Farewell::Left),
         };
+        let began = Instant::now();
         let Session { bridge, head, endpoint, hello, connection, received, listening, grace } = session;
         let agent = Agent::new(options.kinds.clone(), options.pool, is_process, bridge.clone(), head.clone());
         let site: Arc<dyn Site> = agent.clone();
@@ -153,6 +155,12 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
             "the head is lost ({why}): its Works here have been ended; waiting for a head at {}",
             options.join
         );
+        if let Some(pause) = backoff.lived(began.elapsed()) {
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = leave.notified() => return Ok(Farewell::Left),
+            }
+        }
     }
 }
 
@@ -277,7 +285,7 @@ impl Complaints {
 }
 
 /// Joins the head as soon as it is there.
-async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> {
+async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Result<Session, NodeError> {
     let BridgeOptions { security, limits, .. } = &options.bridge;
     let is_near = matches!(options.join, Endpoint::Unix(_));
     let mut complaints = Complaints { said: None };
@@ -286,7 +294,6 @@ async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> 
         true => Some(Identity::new(options, None).await?),
         false => None,
     };
-    let mut pause = FIRST_PAUSE;
     let mut waiting: Option<Instant> = None;
     let (identity, connection, welcome) = loop {
         let attempt = async {
@@ -345,8 +352,7 @@ async fn join(options: &NodeOptions, first: bool) -> Result<Session, NodeError> 
             }
         }
         waiting = waiting.filter(|_| is_taken).or_else(|| is_taken.then(Instant::now));
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(longest);
+        tokio::time::sleep(backoff.failed_within(longest)).await;
     };
     let Identity { bridge, listeners, hello, .. } = identity;
     bridge.set_app(welcome.app);

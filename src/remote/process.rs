@@ -8,6 +8,7 @@
 //! - With the process ends its process group, which has all that it has started and that has not left the group.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -27,6 +28,7 @@ use super::process_group::ProcessGroup;
 use super::process_id::is_stopped;
 use super::socket_directory::{self, token_file};
 use crate::descriptors;
+use crate::fence;
 use crate::id::{ActorPath, AppId, unique};
 use crate::transport::{Endpoint, Listener, TOKEN_VARIABLE, TransportError};
 use crate::work::{Commands, Failure, Gpus, Ingredients, Outbox, Place, Reason, Report, visibility};
@@ -278,7 +280,11 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, gpus
         Ok(socket) => socket,
         Err(error) => return head.processes.ended(&name, format!("could not be started: {error}")),
     };
-    let command = (head.processes.command.program)().map(|mut command| {
+    let program = fence::call(|| (head.processes.command.program)());
+    let program = program.unwrap_or_else(|panic| {
+        Err(io::Error::other(format!("what `App::process` was given panicked: {panic}")))
+    });
+    let command = program.map(|mut command| {
         // Ctrl-C is for the head, which then stops its Works in good order.
         command.process_group(0);
         command.arg("node").arg("--join").arg(Endpoint::Unix(socket.clone()).to_string());

@@ -4,6 +4,7 @@ use std::fmt::{self, Display};
 
 use super::Value;
 use super::json::key_text;
+use crate::fence::Panic;
 use crate::wire::MAX_SOMES;
 
 /// Why a state could not be published, read back or patched.
@@ -134,6 +135,12 @@ impl Fault {
 
     pub(super) fn repeated(key: &Value) -> Self {
         Self::new(format!("the key `{}` appears twice", key_text(key)))
+    }
+
+    /// The fault of user code of this name that has panicked.
+    #[cold]
+    pub(super) fn panicked(code: &str, panic: &Panic) -> Self {
+        Self::new(format!("its `{code}` panicked: {panic}"))
     }
 
     #[cold]

@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::error::{Fault, StateError};
 use super::walk::{Delta, Walk};
 use super::{Patch, Value};
+use crate::fence;
 
 /// What an unpublished or half-updated tree is shown as.
 static NIL: Value = Value::Nil;
@@ -76,7 +77,9 @@ impl Tracker {
             self.tree = Value::Nil;
         }
         let mut walk = Walk::new(self.limit);
-        let delta = walk.run(state, &mut self.tree).map_err(Fault::unserialisable)?;
+        let walked = fence::call(|| walk.run(state, &mut self.tree));
+        let delta = walked.unwrap_or_else(|panic| Err(Fault::panicked("Serialize", &panic)));
+        let delta = delta.map_err(Fault::unserialisable)?;
         self.published = true;
         Ok(match delta {
             Delta::Part => walk.take(),

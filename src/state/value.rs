@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::error::{Fault, StateError};
 use super::json::key_text;
 use super::{decode, diff};
+use crate::fence;
 
 /// Up to this many map entries are searched one by one; more are indexed first.
 pub(super) const SMALL: usize = 16;
@@ -71,7 +72,8 @@ impl Value {
     /// [`StateError::Unserialisable`] if a `Serialize` implementation reports an error,
     /// a map repeats a key, or an integer exceeds `i128::MAX`.
     pub fn of<T: Serialize + ?Sized>(state: &T) -> Result<Value, StateError> {
-        diff::build(state).map_err(Fault::unserialisable)
+        let built = fence::call(|| diff::build(state));
+        built.unwrap_or_else(|panic| Err(Fault::panicked("Serialize", &panic))).map_err(Fault::unserialisable)
     }
 
     /// Reads the value back as a `T`.
@@ -84,7 +86,9 @@ impl Value {
     ///
     /// [`StateError::Unreadable`] if the value does not have the shape of a `T`.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, StateError> {
-        decode::decode(self).map_err(Fault::unreadable::<T>)
+        let read = fence::call(|| decode::decode(self));
+        read.unwrap_or_else(|panic| Err(Fault::panicked("Deserialize", &panic)))
+            .map_err(Fault::unreadable::<T>)
     }
 
     /// The part of the value at a dotted path such as `layers.3.weights`.

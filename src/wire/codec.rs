@@ -16,6 +16,7 @@ use super::decoder;
 use super::depth::{MAX_DEPTH, Measured, is_too_deep};
 use super::encoder::{Form, Met, Out, Target};
 use super::fault::Fault;
+use crate::fence::{self, Panic};
 
 /// The largest buffer that a thread keeps, in bytes.
 const LARGEST_BUFFER: usize = 64 * 1024;
@@ -61,6 +62,16 @@ pub enum CodecError {
         /// How many levels are read.
         limit: usize,
     },
+    /// The value's `Serialize` or `Deserialize` panicked.
+    #[error("the `{code}` of `{type_name}` panicked: {panic}")]
+    Panicked {
+        /// The Rust type of the value.
+        type_name: &'static str,
+        /// `Serialize` or `Deserialize`.
+        code: &'static str,
+        /// What the panic said.
+        panic: String,
+    },
 }
 
 /// The value as MessagePack with named fields.
@@ -96,7 +107,10 @@ fn write<T: Serialize + ?Sized>(value: &T, target: Target<'_>, form: Form) -> Re
     }
 
     let _restore = Restore(IS_ENCODING.replace(true));
-    Out::new(target, form).write(value).map_err(encode_error::<T>)
+    match fence::call(|| Out::new(target, form).write(value)) {
+        Ok(encoded) => encoded.map_err(encode_error::<T>),
+        Err(panic) => Err(panicked::<T>("Serialize", &panic)),
+    }
 }
 
 /// Appends the value as [`encode`] encodes it.
@@ -138,10 +152,11 @@ pub(crate) fn length<T: Serialize + ?Sized>(value: &T) -> usize {
 /// The value that [`encode_canonically`] has written, read piece by piece.
 pub(crate) fn decode_from<T: DeserializeOwned>(input: &mut dyn io::Read) -> Result<T, CodecError> {
     let mut input = Measured::new(input);
-    let value = decoder::decode_from(&mut input);
+    let value = fence::call(|| decoder::decode_from(&mut input));
     if input.is_too_deep {
         return Err(too_deep::<T>());
     }
+    let value = value.map_err(|panic| panicked::<T>("Deserialize", &panic))?;
     value.map_err(|error| CodecError::Decode { type_name: std::any::type_name::<T>(), length: 0, error })
 }
 
@@ -169,7 +184,9 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     if is_too_deep(bytes) {
         return Err(too_deep::<T>());
     }
-    decoder::decode(bytes).map_err(|error| CodecError::Decode {
+    let value = fence::call(|| decoder::decode(bytes));
+    let value = value.map_err(|panic| panicked::<T>("Deserialize", &panic))?;
+    value.map_err(|error| CodecError::Decode {
         type_name: std::any::type_name::<T>(),
         length: bytes.len(),
         error,
@@ -218,6 +235,10 @@ impl CodecError {
 
 fn too_deep<T: ?Sized>() -> CodecError {
     CodecError::TooDeep { type_name: std::any::type_name::<T>(), limit: MAX_DEPTH }
+}
+
+fn panicked<T: ?Sized>(code: &'static str, panic: &Panic) -> CodecError {
+    CodecError::Panicked { type_name: std::any::type_name::<T>(), code, panic: panic.to_string() }
 }
 
 fn encode_error<T: ?Sized>(error: Fault) -> CodecError {
@@ -402,8 +423,40 @@ mod tests {
 
         assert!(encode(&Inner(|| false)).is_ok() && !is_encoding());
         assert!(encode(&Inner(|| true)).is_err() && !is_encoding());
-        let panics = std::panic::catch_unwind(|| encode(&Inner(|| panic!("on purpose"))));
-        assert!(panics.is_err() && !is_encoding());
+        assert!(encode(&Inner(|| panic!("on purpose"))).is_err() && !is_encoding());
+    }
+
+    /// A panic of a `Serialize` or `Deserialize` is an error that names the type and what the panic said.
+    #[test]
+    fn panics_of_user_code_are_errors() {
+        #[derive(Debug)]
+        struct Bad;
+
+        impl Serialize for Bad {
+            fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                panic!("not written")
+            }
+        }
+
+        impl<'de> Deserialize<'de> for Bad {
+            fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+                panic!("not read")
+            }
+        }
+
+        let written = [
+            encode(&Bad).unwrap_err().to_string(),
+            encode_to(&Bad, &mut Vec::new()).unwrap_err().to_string(),
+            digest(&Bad).unwrap_err().to_string(),
+        ];
+        assert!(written.iter().all(|said| said.contains("Bad` panicked: not written")), "{written:?}");
+        let bytes = encode(&1).unwrap();
+        let read = [
+            decode::<Bad>(&bytes).unwrap_err().to_string(),
+            decode_from::<Bad>(&mut &bytes[..]).unwrap_err().to_string(),
+        ];
+        assert!(read.iter().all(|said| said.contains("Bad` panicked: not read")), "{read:?}");
+        assert_eq!(length(&Bad), usize::MAX);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The life of one incarnation.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
@@ -21,6 +20,7 @@ use super::run::RunOrder;
 use super::status::{Failure, Reason};
 use crate::drive;
 use crate::error::Error;
+use crate::fence::{self, Fenced, Panic};
 use crate::id::{ActorPath, AppId};
 use crate::payload::{Holds, PayloadError};
 use crate::printable::chain;
@@ -80,6 +80,8 @@ struct Speaker {
     app: AppId,
     path: ActorPath,
     run: Option<u64>,
+    /// Whether a handler has begun and not ended.
+    is_handling: bool,
 }
 
 /// The Work whose code is running on this thread, with its App and the run that is under way.
@@ -90,6 +92,46 @@ pub(crate) fn current_run() -> Option<(AppId, ActorPath, Option<u64>)> {
     };
     // A destructor of a thread may log.
     CURRENT.try_with(look).ok().flatten()
+}
+
+/// Whether a handler of the Work whose code is running on this thread is under way.
+pub(super) fn is_handling() -> bool {
+    CURRENT.with_borrow(|current| current.as_ref().is_some_and(|speaker| speaker.is_handling))
+}
+
+/// The Work of which a handler is running on this thread.
+pub(super) fn handler_under_way() -> Option<ActorPath> {
+    let look = |current: &RefCell<Option<Speaker>>| {
+        let current = current.borrow();
+        current.as_ref().filter(|speaker| speaker.is_handling).map(|speaker| speaker.path.clone())
+    };
+    CURRENT.try_with(look).ok().flatten()
+}
+
+/// A handler under way. It may be dropped by the `run` that serves, before its end.
+pub(super) struct Handling(());
+
+impl Handling {
+    pub(super) fn begin() -> Self {
+        Self::set(true);
+        Self(())
+    }
+
+    fn set(is_handling: bool) {
+        let set = |current: &RefCell<Option<Speaker>>| {
+            if let Some(speaker) = &mut *current.borrow_mut() {
+                speaker.is_handling = is_handling;
+            }
+        };
+        // Where an incarnation is ended by force nobody asks any more.
+        let _ = CURRENT.try_with(set);
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        Self::set(false);
+    }
 }
 
 /// Says which run what is logged and printed from now on belongs to.
@@ -104,13 +146,14 @@ fn set_run(run: Option<u64>) {
 
 /// Runs an incarnation to its end and reports that end, unless it was aborted: then nobody listens any more.
 pub(crate) async fn live<W: Work>(seed: Box<Seed<W>>) {
-    let mut speaker = Some(Speaker { app: seed.app, path: seed.path.clone(), run: None });
+    let mut speaker = Some(Speaker { app: seed.app, path: seed.path.clone(), run: None, is_handling: false });
     let app = seed.app;
     let outbox = seed.outbox.clone();
     let abort = seed.abort.clone();
     let end = {
-        // Boxed, so that what a Work's code needs is given back when it is over, before the end is reported.
-        let mut body = Box::pin(AssertUnwindSafe(body(seed)).catch_unwind());
+        // Boxed, so that what a Work's code needs is given back when it is over, before the end is reported. Where it is
+        // dropped on its way, values of the user's are dropped with it.
+        let mut body = Fenced::new(Box::pin(AssertUnwindSafe(body(seed)).catch_unwind()));
         poll_fn(|cx| {
             if abort.is_raised() {
                 return Poll::Ready(None);
@@ -130,14 +173,15 @@ pub(crate) async fn live<W: Work>(seed: Box<Seed<W>>) {
     match end {
         None => {}
         Some(Ok(report)) => outbox.report(report),
-        Some(Err(panic)) => outbox.report(Report::Died { failure: panic_failure(&*panic) }),
+        Some(Err(panic)) => outbox.report(Report::Died { failure: panic_failure(&Panic::new(panic)) }),
     }
 }
 
 async fn body<W: Work>(seed: Box<Seed<W>>) -> Report {
     let Seed { app, path, state, holds, max_state_bytes, mailbox, incarnation, outbox, abort, gpus } = *seed;
-    let mut work: W = match state.decode() {
-        Ok(work) => work,
+    // A panic in a handler drops it while it unwinds.
+    let mut work: Fenced<W> = match state.decode() {
+        Ok(work) => Fenced::new(work),
         Err(error) => return Report::Died { failure: failure(&error.into(), "its state") },
     };
     // The Work has handles of its own now.
@@ -150,11 +194,35 @@ async fn body<W: Work>(seed: Box<Seed<W>>) -> Report {
         abort,
         tracker,
     );
+    let report = work_through(&mut *work, &mut cx).await;
+    match work.discard() {
+        Ok(()) => report,
+        Err(panic) => died_at_its_end(report, &panic),
+    }
+}
 
-    let result = Box::pin(work.on_start(&mut cx)).await;
+/// The end of an incarnation whose Work panicked when it was dropped.
+fn died_at_its_end(report: Report, panic: &Panic) -> Report {
+    let Failure { reason, message } = panic_failure(panic);
+    let also = |failure: Option<Failure>| match failure {
+        Some(Failure { reason, message: first }) => {
+            Failure { reason, message: format!("{first} (and its `Drop` panicked: {message})") }
+        }
+        None => Failure { reason, message: format!("its `Drop` panicked: {message}") },
+    };
+    match report {
+        Report::Stopped { failure } => Report::Stopped { failure: Some(also(failure)) },
+        Report::Died { failure } => Report::Died { failure: also(Some(failure)) },
+        other => other,
+    }
+}
+
+/// Has the Work do what it is asked to until it stops or breaks.
+async fn work_through<W: Work>(work: &mut W, cx: &mut WorkContext<W>) -> Report {
+    let result = Box::pin(work.on_start(cx)).await;
     let is_interrupted = cx.asked.stop && result.as_ref().is_err_and(is_stop);
     if result.is_ok() || is_interrupted {
-        cx.publish(&work);
+        cx.publish(work);
     }
     let result = match cx.take_trouble() {
         Some(error) => Err(error.into()),
@@ -169,7 +237,7 @@ async fn body<W: Work>(seed: Box<Seed<W>>) -> Report {
     while !cx.asked.stop {
         if let Some(order) = cx.asked.run.take() {
             // Boxed, as the hooks are: a Work that is idle, as most are, should be small.
-            if let Some(failure) = Box::pin(run(&mut work, &mut cx, order)).await {
+            if let Some(failure) = Box::pin(run(work, cx, order)).await {
                 return Report::Died { failure };
             }
             continue;
@@ -177,7 +245,7 @@ async fn body<W: Work>(seed: Box<Seed<W>>) -> Report {
         match cx.next().await {
             Mail::Command(command) => cx.obey(command),
             Mail::Message(envelope) => {
-                envelope.deliver(&mut work, &mut cx).await;
+                envelope.deliver(work, cx).await;
                 if let Some(error) = cx.take_trouble() {
                     return Report::Died { failure: failure(&error.into(), "a handler") };
                 }
@@ -190,8 +258,8 @@ async fn body<W: Work>(seed: Box<Seed<W>>) -> Report {
     }
 
     cx.asked.leaving = true;
-    let result = Box::pin(work.on_stop(&mut cx)).await;
-    cx.publish(&work);
+    let result = Box::pin(work.on_stop(cx)).await;
+    cx.publish(work);
     let result = match cx.take_trouble() {
         Some(error) => Err(error.into()),
         None if result.as_ref().is_err_and(is_stop) => Ok(()),
@@ -232,9 +300,9 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) ->
             let second = match hook {
                 Ok(Ok(())) => None,
                 Ok(Err(second)) if (cx.asked.stop || cx.asked.cancel) && is_stop(&second) => None,
-                Ok(Err(second)) => Some(format!("failed: {second:#}")),
+                Ok(Err(second)) => Some(format!("failed: {}", described(&second))),
                 Err(panic) => {
-                    let second = panic_failure(&*panic);
+                    let second = panic_failure(&Panic::new(panic));
                     let message =
                         format!("{} (and `on_error` panicked: {})", failure.message, second.message);
                     span.failed(&message);
@@ -259,16 +327,23 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) ->
 }
 
 fn failure(error: &Error, place: &str) -> Failure {
-    let reason = error.downcast_ref().map_or(Reason::UserError, payload_reason);
-    let message = if place.is_empty() { format!("{error:#}") } else { format!("{place} failed: {error:#}") };
+    // What the error is made of is code of the user's.
+    let reason = fence::call(|| error.downcast_ref().map_or(Reason::UserError, payload_reason));
+    let (reason, text) = (reason.unwrap_or(Reason::UserError), described(error));
+    let message = if place.is_empty() { text } else { format!("{place} failed: {text}") };
     Failure { reason, message }
 }
 
-fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
+/// The error with all of its causes.
+fn described(error: &Error) -> String {
+    fence::text(|| format!("{error:#}"))
+}
+
+fn panic_failure(panic: &Panic) -> Failure {
     if let Some(error) = panic.downcast_ref::<PayloadError>() {
         return Failure { reason: payload_reason(error), message: chain(error) };
     }
-    Failure { reason: Reason::Panic, message: panic_message(panic) }
+    Failure { reason: Reason::Panic, message: panic.to_string() }
 }
 
 fn payload_reason(error: &PayloadError) -> Reason {
@@ -276,13 +351,4 @@ fn payload_reason(error: &PayloadError) -> Reason {
         PayloadError::Lost { .. } | PayloadError::Corrupt { .. } => Reason::PayloadLost,
         _ => Reason::UserError,
     }
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let said = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned());
-    said.unwrap_or_else(|| "a panic without a message".to_owned())
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::oneshot;
 
 use super::Work;
+use super::actor::handler_under_way;
 use super::any_mailbox::AnyMailbox;
 use super::kind::WorkKind;
 use super::mailbox::{Closed, Mailbox, Refused, Went};
@@ -145,11 +146,13 @@ impl<W: Work> WorkAddr<W> {
             is_away.store(went == Went::Away, Ordering::Relaxed);
             let path = || self.path.to_string();
             match answer.await {
-                Ok(Ok(reply)) => Ok(reply),
+                Ok(Ok(reply)) => Ok(reply.into_inner()),
                 Ok(Err(NoAnswer::Refused(message, why))) => {
+                    let message = message.into_inner();
                     Err(AskError::NotHandled(SendError::closed(self.path.as_str(), why, message)))
                 }
                 Ok(Err(NoAnswer::Unreadable(message, why))) => {
+                    let message = message.into_inner();
                     Err(AskError::NotHandled(SendError::Unsendable { path: path(), why, message }))
                 }
                 Ok(Err(NoAnswer::ReplyNotSent(why))) => Err(AskError::ReplyNotSent { path: path(), why }),
@@ -160,7 +163,10 @@ impl<W: Work> WorkAddr<W> {
         };
         match within(deadline, &is_away, exchange).await {
             Some(result) => result,
-            None => Err(AskError::Timeout { path: self.path.to_string(), after: deadline }),
+            None => {
+                let asker = handler_under_way().map(|path| path.to_string());
+                Err(AskError::Timeout { path: self.path.to_string(), after: deadline, asker })
+            }
         }
     }
 

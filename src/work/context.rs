@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Work;
-use super::actor::Abort;
+use super::actor::{Abort, is_handling};
 use super::address::WorkAddr;
 use super::gpus::Gpus;
 use super::mailbox::{Mail, Receiver};
@@ -21,6 +21,7 @@ use super::message::Envelope;
 use super::outbox::{Outbox, Report};
 use super::run::{Command, RunOrder};
 use crate::error::Error;
+use crate::fence;
 use crate::id::{ActorPath, AppId};
 use crate::payload::{self, Artifact, ArtifactError, Files, Payload, PayloadError};
 use crate::state::{StateError, Tracker};
@@ -52,7 +53,9 @@ struct Request;
 
 /// Whether an error is a [`Stopped`] that was passed on.
 pub(super) fn is_stop(error: &Error) -> bool {
-    error.chain().any(|error| error.is::<Stopped>() || error.is::<Request>())
+    let is_passed_on = || error.chain().any(|error| error.is::<Stopped>() || error.is::<Request>());
+    // `source` is code of the user's.
+    fence::call(is_passed_on).unwrap_or(false)
 }
 
 /// Who an incarnation is.
@@ -149,11 +152,16 @@ impl<W: Work> WorkContext<W> {
 
     /// Serves the messages that wait, then lets others on this thread have a turn.
     ///
+    /// In a handler it only lets others on the thread have a turn: handlers do not nest.
+    ///
     /// # Errors
     /// [`Stopped`] when the Work is asked to stop. Not in `on_stop`, where no message is served any more either.
     pub async fn turn(&mut self, work: &mut W) -> Result<(), Stopped> {
-        if self.asked.leaving {
+        if self.asked.leaving || is_handling() {
             tokio::task::yield_now().await;
+            if !self.asked.leaving {
+                self.hear();
+            }
             return self.check();
         }
         for _ in 0..BUDGET {
@@ -174,6 +182,8 @@ impl<W: Work> WorkContext<W> {
 
     /// Waits for `duration` and serves messages meanwhile.
     ///
+    /// In a handler it only waits, and messages wait behind that handler: handlers do not nest.
+    ///
     /// # Errors
     /// [`Stopped`] at once when the Work is asked to stop. In `on_stop` it only waits, within the grace period.
     pub async fn sleep(&mut self, work: &mut W, duration: Duration) -> Result<(), Stopped> {
@@ -182,6 +192,9 @@ impl<W: Work> WorkContext<W> {
 
     /// Waits for `future` and serves messages meanwhile; the future goes on while a handler does.
     ///
+    /// In a handler it only waits, and messages wait behind that handler: handlers do not nest. What a Work should do while it
+    /// serves belongs into its `run`.
+    ///
     /// # Errors
     /// [`Stopped`] at once when the Work is asked to stop; the future is dropped then. In `on_stop` it only waits for the
     /// future, within the grace period.
@@ -189,6 +202,9 @@ impl<W: Work> WorkContext<W> {
         if self.asked.leaving {
             self.check()?;
             return Ok(future.await);
+        }
+        if is_handling() {
+            return self.wait(future).await;
         }
         let mut future = pin!(maybe_done(future));
         let mut served = 0_usize;
@@ -228,7 +244,26 @@ impl<W: Work> WorkContext<W> {
         }
     }
 
+    /// Waits for `future`, and serves no messages.
+    async fn wait<F: Future>(&mut self, future: F) -> Result<F::Output, Stopped> {
+        let mut future = pin!(future);
+        poll_fn(|cx| {
+            loop {
+                if let Err(stopped) = self.check() {
+                    return Poll::Ready(Err(stopped));
+                }
+                match self.receiver.poll_command(cx) {
+                    Poll::Ready(command) => self.obey(command),
+                    Poll::Pending => return future.as_mut().poll(cx).map(Ok),
+                }
+            }
+        })
+        .await
+    }
+
     /// Serves messages until the Work is asked to stop.
+    ///
+    /// In a handler it only waits until then, and no other message is handled any more: it belongs into `run`.
     ///
     /// # Errors
     /// Always [`Stopped`], in the end; in `on_stop` at once.
@@ -269,12 +304,17 @@ impl<W: Work> WorkContext<W> {
     pub fn is_stopping(&mut self) -> bool {
         // An incarnation that was given up gets no more commands of its own.
         self.asked.stop |= self.abort.is_raised();
+        self.hear();
+        self.asked.stop || self.asked.cancel
+    }
+
+    /// Takes the commands that wait.
+    fn hear(&mut self) {
         while !self.asked.stop
             && let Some(command) = self.receiver.command()
         {
             self.obey(command);
         }
-        self.asked.stop || self.asked.cancel
     }
 
     /// The Work's path from the root of the App.

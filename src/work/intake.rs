@@ -13,6 +13,7 @@ use super::json::{Question, question};
 use super::mailbox::{Mailbox, Refused};
 use super::message::{AskedFromAfar, Envelope, Handle, Letter, Message, Outcome, Reply, Told};
 use super::route::Origin;
+use crate::fence;
 use crate::trace::Cause;
 use crate::wire::{self, CodecError};
 
@@ -43,28 +44,30 @@ impl<W: Work> Messages<W> {
         self
     }
 
+    /// Has the Work's type name its messages.
+    fn collect(mut self) -> Self {
+        if let Err(panic) = fence::call(|| W::messages(&mut self)) {
+            log::error!("`messages` of Work `{}` panicked: {panic}", type_name::<W>());
+        }
+        self
+    }
+
     fn empty() -> Self {
         Self { wanted: None, found: None, names: Vec::new(), asked: None, question: None }
     }
 
     /// How messages of this name are asked with JSON.
     pub(super) fn question(name: &str) -> Option<Question<W>> {
-        let mut messages = Self { asked: Some(name.to_owned()), ..Self::empty() };
-        W::messages(&mut messages);
-        messages.question
+        Self { asked: Some(name.to_owned()), ..Self::empty() }.collect().question
     }
 
     pub(super) fn find(mailbox: Arc<Mailbox<W>>, name: &str) -> Option<Arc<dyn Intake>> {
-        let mut messages = Self { wanted: Some((name.to_owned(), mailbox)), ..Self::empty() };
-        W::messages(&mut messages);
-        messages.found
+        Self { wanted: Some((name.to_owned(), mailbox)), ..Self::empty() }.collect().found
     }
 
     /// The names of all of them.
     pub(crate) fn names() -> Vec<&'static str> {
-        let mut messages = Self::empty();
-        W::messages(&mut messages);
-        messages.names
+        Self::empty().collect().names
     }
 }
 

@@ -1,16 +1,19 @@
 //! Works reached with JSON, by people and programs that know no Rust type: a message is read as the type that its handler
 //! takes, and what the handler answers is written as JSON again.
 
+use std::any::type_name;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use serde::de::DeserializeOwned;
 
 use super::address::WorkAddr;
 use super::mailbox::Mailbox;
 use super::message::{AskError, Handle, Message, SendError};
 use super::run::{Input, RunKey};
 use super::{Messages, Work};
+use crate::fence::{self, Fenced};
 use crate::id::{ActorPath, AppId};
 use crate::state;
 use crate::wire::{self, CodecError};
@@ -41,19 +44,32 @@ pub(super) fn question<W: Handle<M>, M: Message>(
     json: &[u8],
     deadline: Duration,
 ) -> Result<JsonAnswer, serde_json::Error> {
-    let message: M = state::from_json(json)?;
+    let message: M = read(json)?;
     Ok(Box::pin(async move {
-        let reply = work.ask_within(deadline, message).await.map_err(Unanswered::from)?;
-        state::to_json(&reply).map_err(|error| {
-            Unanswered::Unwritable(format!("the answer of work `{}` is no JSON: {error}", work.path()))
-        })
+        let reply = Fenced::new(work.ask_within(deadline, message).await.map_err(Unanswered::from)?);
+        let written = fence::call(|| state::to_json(&*reply));
+        let why = match written {
+            Ok(Ok(json)) => return Ok(json),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => format!("its `Serialize` panicked: {panic}"),
+        };
+        Err(Unanswered::Unwritable(format!("the answer of work `{}` is no JSON: {why}", work.path())))
     }))
+}
+
+fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
+    let read = fence::call(|| state::from_json(json));
+    read.unwrap_or_else(|panic| {
+        let why = format!("the `Deserialize` of `{}` panicked: {panic}", type_name::<T>());
+        Err(serde::de::Error::custom(why))
+    })
 }
 
 impl<M> From<AskError<M>> for Unanswered {
     fn from(error: AskError<M>) -> Self {
         let text = error.to_string();
-        match error {
+        let error = Fenced::new(error);
+        match *error {
             AskError::NotHandled(SendError::Unsendable { .. }) => Self::Unsendable(text),
             AskError::NotHandled(SendError::NodeLost { .. }) => Self::NodeLost(text),
             AskError::NotHandled(_) => Self::NotRunning(text),
@@ -80,12 +96,12 @@ pub(super) fn ask<W: Work>(
 
 /// An input of a Work from JSON.
 pub(super) fn input<W: Work>(json: &[u8]) -> Result<(RunKey, Input), String> {
-    let input: W::Input = state::from_json(json).map_err(|error| error.to_string())?;
-    Input::new(&input).map_err(|error| error.to_string())
+    let input: Fenced<W::Input> = Fenced::new(read(json).map_err(|error| error.to_string())?);
+    Input::new(&*input).map_err(|error| error.to_string())
 }
 
 /// An input of a Work as it was encoded before, with what keeps its payloads alive.
 pub(super) fn same_input<W: Work>(bytes: &[u8]) -> Result<(RunKey, Input), CodecError> {
-    let input: W::Input = wire::decode(bytes)?;
-    Input::new(&input)
+    let input: Fenced<W::Input> = Fenced::new(wire::decode(bytes)?);
+    Input::new(&*input)
 }

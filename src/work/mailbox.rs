@@ -75,6 +75,8 @@ struct Inner<W> {
     /// Where commands go while the Work lives in another process.
     commands_to: Option<Arc<dyn Commands>>,
     receiver: Option<Waker>,
+    /// The same while a handler waits: woken by commands only.
+    listener: Option<Waker>,
     waiting: VecDeque<Waiting>,
     /// Senders whose turn has come and who have not used it yet.
     granted: Vec<u64>,
@@ -162,6 +164,7 @@ impl<W: Work> Mailbox<W> {
                 taken: 0,
                 commands_to: None,
                 receiver: None,
+                listener: None,
                 waiting: VecDeque::new(),
                 granted: Vec::new(),
                 next_ticket: 0,
@@ -375,11 +378,9 @@ impl<W: Work> Mailbox<W> {
         }
         inner.commands.push_back(command);
         self.commanded.store(true, Ordering::Release);
-        let receiver = inner.receiver.take();
+        let (receiver, listener) = (inner.receiver.take(), inner.listener.take());
         drop(inner);
-        if let Some(receiver) = receiver {
-            receiver.wake();
-        }
+        receiver.into_iter().chain(listener).for_each(Waker::wake);
     }
 
     /// Orders a run. A Work that sleeps begins with it at once, so that whoever orders it may say so without being
@@ -401,6 +402,7 @@ impl<W: Work> Mailbox<W> {
         inner.commands_to = None;
         inner.commands.clear();
         inner.receiver = None;
+        inner.listener = None;
         inner.incarnation += 1;
         let incarnation = inner.incarnation;
         self.lock_batch().incarnation = incarnation;

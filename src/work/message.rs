@@ -14,9 +14,11 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::actor::Handling;
 use super::mailbox::Closed;
 use super::route::Origin;
 use super::{Work, WorkContext};
+use crate::fence::Fenced;
 use crate::id::ActorPath;
 use crate::payload::{self, Holds};
 use crate::trace::{Cause, Span, What};
@@ -74,6 +76,9 @@ pub trait Handle<M: Message>: Work {
 
     /// Answers one message. Never at the same time as `run` or another handler of this Work: a busy `run` lets
     /// messages in at the points it chooses, see [`WorkContext::turn`].
+    ///
+    /// Handlers do not nest: while one waits, for whatever, no other message of its Work is handled. A handler that asks a Work whose
+    /// handler asks back waits until the deadline, and is told so by [`AskError::Timeout`].
     fn handle(&mut self, message: M, cx: &mut WorkContext<Self>) -> impl Future<Output = Self::Reply>;
 }
 
@@ -139,7 +144,7 @@ pub(crate) trait Reply: Send {
 }
 
 pub(crate) struct Told<W, M> {
-    message: M,
+    message: Fenced<M>,
     cause: Cause,
     /// Where it came from, when that is another process.
     origin: Option<Arc<dyn Origin>>,
@@ -148,16 +153,17 @@ pub(crate) struct Told<W, M> {
 
 impl<W: Handle<M>, M: Message> Told<W, M> {
     pub(crate) fn new(message: M) -> Box<Self> {
+        let message = Fenced::new(message);
         Box::new(Self { message, cause: Cause::current(), origin: None, work: PhantomData })
     }
 
     /// One that has come from another process, or has come back from there when it has no `origin`.
     pub(super) fn arrived(message: M, cause: Cause, origin: Option<Arc<dyn Origin>>) -> Box<Self> {
-        Box::new(Self { message, cause, origin, work: PhantomData })
+        Box::new(Self { message: Fenced::new(message), cause, origin, work: PhantomData })
     }
 
     pub(crate) fn into_message(self) -> M {
-        self.message
+        self.message.into_inner()
     }
 }
 
@@ -167,7 +173,7 @@ impl<W: Handle<M>, M: Message> Letter for Told<W, M> {
     }
 
     fn write(&self, out: &mut BytesMut) -> Result<(), CodecError> {
-        wire::encode_into(&self.message, out)
+        wire::encode_into(&*self.message, out)
     }
 
     fn is_question(&self) -> bool {
@@ -206,10 +212,11 @@ impl<W: Handle<M>, M: Message> Letter for Told<W, M> {
 impl<W: Handle<M>, M: Message> Deliver<W> for Told<W, M> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
+            let _handling = Handling::begin();
             let Self { message, cause, origin, .. } = *self;
             drop(origin);
             let span = span::<M>(cx.path(), &cause);
-            span.around(work.handle(message, cx)).await;
+            span.around(work.handle(message.into_inner(), cx)).await;
         })
     }
 }
@@ -221,28 +228,31 @@ fn span<M>(path: &ActorPath, cause: &Cause) -> Span {
 
 /// Why there is no answer, as the asker is told.
 pub(crate) enum NoAnswer<M> {
-    Refused(M, Closed),
+    Refused(Fenced<M>, Closed),
     NodeLost,
-    Unreadable(M, String),
+    Unreadable(Fenced<M>, String),
     /// The handler ended, and its answer could not be sent, for this reason.
     ReplyNotSent(String),
     /// The answer came and is no such answer.
     BadReply(CodecError),
 }
 
+/// The answer to a question, or why there is none, on its way to the asker.
+pub(crate) type Answer<W, M> = Result<Fenced<<W as Handle<M>>::Reply>, NoAnswer<M>>;
+
 pub(crate) struct Asked<W: Handle<M>, M: Message> {
-    message: M,
+    message: Fenced<M>,
     cause: Cause,
-    reply: oneshot::Sender<Result<W::Reply, NoAnswer<M>>>,
+    reply: oneshot::Sender<Answer<W, M>>,
 }
 
 impl<W: Handle<M>, M: Message> Asked<W, M> {
-    pub(crate) fn new(message: M, reply: oneshot::Sender<Result<W::Reply, NoAnswer<M>>>) -> Box<Self> {
-        Box::new(Self { message, cause: Cause::current(), reply })
+    pub(crate) fn new(message: M, reply: oneshot::Sender<Answer<W, M>>) -> Box<Self> {
+        Box::new(Self { message: Fenced::new(message), cause: Cause::current(), reply })
     }
 
     pub(crate) fn into_message(self) -> M {
-        self.message
+        self.message.into_inner()
     }
 }
 
@@ -252,7 +262,7 @@ impl<W: Handle<M>, M: Message> Letter for Asked<W, M> {
     }
 
     fn write(&self, out: &mut BytesMut) -> Result<(), CodecError> {
-        wire::encode_into(&self.message, out)
+        wire::encode_into(&*self.message, out)
     }
 
     fn is_question(&self) -> bool {
@@ -266,7 +276,9 @@ impl<W: Handle<M>, M: Message> Letter for Asked<W, M> {
     fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
         let Self { message, reply, .. } = *self;
         let answer = match outcome {
-            Outcome::Answered(bytes, _holds) => wire::decode(bytes).map_err(NoAnswer::BadReply),
+            Outcome::Answered(bytes, _holds) => {
+                wire::decode(bytes).map(Fenced::new).map_err(NoAnswer::BadReply)
+            }
             Outcome::Refused(why) => Err(NoAnswer::Refused(message, why)),
             // One that comes back is sent again by whoever has it, and never settled with this.
             Outcome::Moved => Err(NoAnswer::Refused(message, Closed::NotStarted)),
@@ -294,16 +306,19 @@ impl<W: Handle<M>, M: Message> Letter for Asked<W, M> {
 impl<W: Handle<M>, M: Message> Deliver<W> for Asked<W, M> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
+            let _handling = Handling::begin();
             let Self { message, cause, reply } = *self;
             let span = span::<M>(cx.path(), &cause);
-            let _ = reply.send(Ok(span.around(work.handle(message, cx)).await));
+            let answer = span.around(work.handle(message.into_inner(), cx)).await;
+            // The asker may have given up.
+            let _ = reply.send(Ok(Fenced::new(answer)));
         })
     }
 }
 
 /// A question from another process.
 pub(super) struct AskedFromAfar<W, M> {
-    message: M,
+    message: Fenced<M>,
     cause: Cause,
     reply: Box<dyn Reply>,
     origin: Arc<dyn Origin>,
@@ -317,7 +332,7 @@ impl<W: Handle<M>, M: Message> AskedFromAfar<W, M> {
         reply: Box<dyn Reply>,
         origin: Arc<dyn Origin>,
     ) -> Box<Self> {
-        Box::new(Self { message, cause, reply, origin, work: PhantomData })
+        Box::new(Self { message: Fenced::new(message), cause, reply, origin, work: PhantomData })
     }
 }
 
@@ -327,7 +342,7 @@ impl<W: Handle<M>, M: Message> Letter for AskedFromAfar<W, M> {
     }
 
     fn write(&self, out: &mut BytesMut) -> Result<(), CodecError> {
-        wire::encode_into(&self.message, out)
+        wire::encode_into(&*self.message, out)
     }
 
     fn is_question(&self) -> bool {
@@ -360,12 +375,13 @@ impl<W: Handle<M>, M: Message> Letter for AskedFromAfar<W, M> {
 impl<W: Handle<M>, M: Message> Deliver<W> for AskedFromAfar<W, M> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
+            let _handling = Handling::begin();
             let Self { message, cause, reply, origin, .. } = *self;
             drop(origin);
             let span = span::<M>(cx.path(), &cause);
-            let answer = span.around(work.handle(message, cx)).await;
+            let answer = Fenced::new(span.around(work.handle(message.into_inner(), cx)).await);
             wire::with_buffer(|buffer| {
-                let (encoded, holds) = payload::collect(|| wire::encode_into(&answer, buffer));
+                let (encoded, holds) = payload::collect(|| wire::encode_into(&*answer, buffer));
                 reply.send(match encoded {
                     Ok(()) => Outcome::Answered(buffer, holds),
                     Err(error) => {
@@ -472,15 +488,19 @@ pub enum AskError<M> {
     /// It was not sent, or was still waiting when the Work stopped: no handler saw it, so that asking again is safe.
     #[error(transparent)]
     NotHandled(SendError<M>),
-    /// No answer came in time. A handler may have seen the message, or may yet.
+    /// No answer came in time. A handler may have seen the message.
     #[error(
-        "work `{path}` did not answer within {after:?}; it may be busy: let its `run` take turns, or ask with a longer deadline"
+        "work `{path}` did not answer within {after:?}; it may be busy: let its `run` take turns, or ask with a longer deadline{}",
+        Asker(asker, path)
     )]
     Timeout {
         /// The Work.
         path: String,
         /// How long was waited.
         after: Duration,
+        /// The Work whose handler has asked: it handles nothing else while it waits, so that two Works whose handlers ask each
+        /// other wait for each other until a deadline has passed.
+        asker: Option<String>,
     },
     /// The handler began and did not end: it panicked, or its Work was ended by force.
     #[error("work `{path}` failed while it handled the message")]
@@ -511,6 +531,20 @@ pub enum AskError<M> {
         /// What is wrong with it.
         error: CodecError,
     },
+}
+
+/// What a handler that has waited in vain should know.
+struct Asker<'a>(&'a Option<String>, &'a str);
+
+impl fmt::Display for Asker<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(Some(asker), asked) = self else { return Ok(()) };
+        write!(
+            f,
+            "; the question came from a handler of work `{asker}`, which handles no other message until that has ended: if `{asked}` \
+             waits for an answer of `{asker}`, this is a deadlock"
+        )
+    }
 }
 
 impl<M> fmt::Debug for AskError<M> {

@@ -57,7 +57,7 @@ pub use self::policy::{
 };
 pub use self::status::{Reason, Stage, Status};
 
-pub(crate) use self::actor::{Abort, current_run, panic_message};
+pub(crate) use self::actor::{Abort, current_run};
 pub(crate) use self::address::{
     Bind, Router, find_address, forget_address, forget_addresses, mailbox_at, remember_address, set_router,
 };

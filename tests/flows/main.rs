@@ -2,6 +2,7 @@
 
 mod children;
 mod errors;
+mod fences;
 mod moves;
 mod nested;
 mod reactions;

@@ -9,6 +9,7 @@ mod apart;
 mod certificates;
 mod connections;
 mod faults;
+mod fences;
 mod files;
 mod gpus;
 mod groups;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         certificates::TESTS,
         connections::TESTS,
         faults::TESTS,
+        fences::TESTS,
         files::TESTS,
         gpus::TESTS,
         groups::TESTS,

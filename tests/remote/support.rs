@@ -47,6 +47,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
             })
         })
         .main(),
+        "snares" => crate::fences::snares().main(),
         "crowd" => crate::addresses::crowd().main(),
         "family" => App::new(crate::groups::family).process(crate::groups::around).main(),
         "gpus" => crate::gpus::program_with_two(),

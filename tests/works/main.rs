@@ -3,6 +3,7 @@
 mod artifacts;
 mod drives;
 mod failures;
+mod handlers;
 mod hooks;
 mod lifecycle;
 mod messages;

@@ -7,7 +7,6 @@
 //! - Small values come without a thread; whatever may block for long has one.
 
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,6 +24,7 @@ use super::super::reception::{Counter, InMemory, Reception};
 use super::super::spill::SpillWriter;
 use super::super::{jobs, keeper};
 use super::Entry;
+use crate::fence;
 
 /// What a value is wanted as.
 #[derive(Clone, Copy)]
@@ -131,7 +131,7 @@ impl Entry {
         };
         let opened = |chunks| Opened { outline, type_name: type_name.as_ref().to_owned(), nested, chunks };
         Ok(match (body, target) {
-            (Body::Value(value, _), _) => Ok(value),
+            (Body::Value(value, _), _) => Ok(value.into_inner()),
             (Body::Bytes(bytes), Target::Bytes) => Ok(Arc::new(bytes)),
             (Body::File(file), Target::File) => Ok(Arc::new(file)),
             (Body::Bytes(bytes), _) => Err(Source::Memory(opened(Box::new(InMemory(bytes))))),
@@ -236,8 +236,8 @@ impl Entry {
 
 /// Code of a user's is called here; what goes wrong in it is an error like another.
 fn decoded(form: &'static Form, reception: Reception<'_>) -> Result<AnyValue, FetchError> {
-    catch_unwind(AssertUnwindSafe(|| form.receive(reception))).unwrap_or_else(|_| {
-        Err(FetchError::Unusable(format!("a panic came of making a `{}` of it", form.type_name())))
+    fence::call(|| form.receive(reception)).unwrap_or_else(|panic| {
+        Err(FetchError::Unusable(format!("a panic came of making a `{}` of it: {panic}", form.type_name())))
     })
 }
 

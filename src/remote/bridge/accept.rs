@@ -1,8 +1,10 @@
 //! Those who dial: who may begin a session, or go on with one.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
@@ -11,6 +13,7 @@ use super::super::link::{End, Link};
 use super::super::protocol::{Hello, Refusal, Role, Welcome};
 use super::super::socket_directory::{is_inside, make_again};
 use super::{Accepted, Bridge, DialError};
+use crate::fence::Panic;
 use crate::printable::{LONGEST_REASON, brief};
 use crate::transport::{Connection, Endpoint, Listener, TransportError, Turn, Unproved};
 use crate::wire::{self, Frame};
@@ -232,8 +235,12 @@ impl Bridge {
             } else {
                 site.joined(&link, role);
             }
+            // Nothing that a peer sends panics; if it did, the session would be over, and nobody would wait for it.
+            let talk = AssertUnwindSafe(link.converse(connection, received, &mut inbox)).catch_unwind();
             let end = tokio::select! {
-                end = link.converse(connection, received, &mut inbox) => Some(end),
+                end = talk => Some(end.unwrap_or_else(|panic| {
+                    End::Over(format!("a panic: {}", Panic::new(panic)))
+                })),
                 // The peer has given up the connection before this process has noticed anything.
                 connection = arriving.recv() => { next = connection; None }
             };

@@ -1,19 +1,23 @@
 //! Those who are dialed: reaching another process, and keeping a session with it up.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures::FutureExt;
+
+use super::super::backoff::Backoff;
 use super::super::inbox::Inbox;
 use super::super::link::{End, Link};
 use super::super::protocol::{Hello, NodeCard, Refusal, Role, Welcome};
 use super::{Bridge, DialError};
+use crate::fence::Panic;
 use crate::id::{AppId, unique};
 use crate::printable::{LONGEST_REASON, brief};
 use crate::transport::{Connection, Endpoint, TransportError, dial};
 use crate::wire::{self, Frame};
 
-/// The waits between attempts to reach a process again.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// Longest wait between attempts to reach a process again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Bridge {
@@ -110,8 +114,8 @@ impl Bridge {
         let mut fresh = next.is_none();
         let mut again = false;
         let tried = endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(" and ");
+        let mut backoff = Backoff::new(LONGEST_PAUSE);
         let why = 'session: loop {
-            let mut pause = FIRST_PAUSE;
             let mut failed = String::new();
             let (connection, received) = loop {
                 if let Some(next) = next.take() {
@@ -144,8 +148,7 @@ impl Bridge {
                     }
                     Err(error) => break 'session error.to_string(),
                 }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                tokio::time::sleep(backoff.failed()).await;
             };
             fresh = false;
             if let Ok(site) = self.site() {
@@ -155,14 +158,22 @@ impl Bridge {
                     site.joined(&link, role);
                 }
             }
-            let end = link.converse(connection, received, &mut inbox).await;
+            let began = Instant::now();
+            // Nothing that a peer sends panics; if it did, the session would be over, and nobody would wait for it.
+            let talk = AssertUnwindSafe(link.converse(connection, received, &mut inbox)).catch_unwind().await;
             link.disconnect();
-            match end {
+            match talk.unwrap_or_else(|panic| End::Over(format!("a panic: {}", Panic::new(panic)))) {
                 End::Over(why) => break why,
                 End::Broken(why) => {
                     if let Ok(site) = self.site() {
                         site.disconnected(&link, role, &why);
                     }
+                }
+            }
+            if let Some(pause) = backoff.lived(began.elapsed()) {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = link.lost() => break "it could not be reached within the grace period".to_owned(),
                 }
             }
         };

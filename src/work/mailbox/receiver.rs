@@ -45,6 +45,23 @@ impl<W: Work> Receiver<W> {
         command
     }
 
+    /// The next command; messages stay where they are, and wake nobody.
+    pub(crate) fn poll_command(&mut self, cx: &mut Context<'_>) -> Poll<Command> {
+        let mut inner = self.mailbox.lock();
+        if inner.incarnation != self.incarnation {
+            return Poll::Ready(Command::Stop);
+        }
+        if let Some(command) = inner.commands.pop_front() {
+            return Poll::Ready(command);
+        }
+        self.mailbox.commanded.store(false, Ordering::Release);
+        match &mut inner.listener {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Mail<W>> {
         if let Some(command) = self.command() {
             return Poll::Ready(Mail::Command(command));
@@ -91,6 +108,7 @@ impl<W: Work> Drop for Receiver<W> {
         let mut inner = self.mailbox.lock();
         if inner.incarnation == self.incarnation {
             inner.receiver = None;
+            inner.listener = None;
             self.mailbox.unpop(&mut inner);
         }
     }

@@ -1,0 +1,88 @@
+//! Waits between attempts to reach another process.
+//!
+//! # Guarantees
+//! - A connection or session that ends soon after it began counts as a failed attempt: the next one waits, and longer each time.
+//! - Waits are jittered, so that processes that lost the same peer at the same moment do not dial it at the same moment.
+
+use std::time::Duration;
+
+/// The first wait.
+const FIRST: Duration = Duration::from_millis(20);
+
+/// A connection that lived for so long was a success.
+const STEADY: Duration = Duration::from_secs(1);
+
+/// Exponential backoff with jitter.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    longest: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    pub(super) fn new(longest: Duration) -> Self {
+        Self { longest, next: FIRST }
+    }
+
+    /// An attempt failed. Returns the wait before the next one: between a half and the whole of the present backoff, which doubles.
+    pub(super) fn failed(&mut self) -> Duration {
+        self.failed_within(self.longest)
+    }
+
+    /// The same with another limit on the wait.
+    pub(super) fn failed_within(&mut self, longest: Duration) -> Duration {
+        let pause = self.next.min(longest);
+        self.next = pause.saturating_mul(2).min(longest);
+        jittered(pause, random())
+    }
+
+    /// A connection has ended after this time. Returns the wait before the next attempt, if it was too short to be a success.
+    pub(super) fn lived(&mut self, time: Duration) -> Option<Duration> {
+        if time >= STEADY {
+            self.next = FIRST;
+            return None;
+        }
+        Some(self.failed())
+    }
+}
+
+/// A duration between the half and the whole of `pause`, by 16 random bits.
+fn jittered(pause: Duration, random: u16) -> Duration {
+    let half = pause / 2;
+    half + half * u32::from(random) / u32::from(u16::MAX)
+}
+
+fn random() -> u16 {
+    // Without random bytes there is no jitter.
+    getrandom::u32().map_or(u16::MAX, |bits| (bits >> 16) as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    /// Connections that live for a moment only are followed by longer and longer waits, up to the limit.
+    #[test]
+    fn short_lives_back_off_and_long_ones_do_not() {
+        let mut backoff = Backoff::new(LONGEST);
+        let waits: Vec<_> = (0..12).map(|_| backoff.lived(Duration::from_millis(3)).unwrap()).collect();
+        assert!(waits.iter().sum::<Duration>() >= 3 * LONGEST, "{waits:?}");
+        assert!(waits.iter().all(|wait| *wait <= LONGEST), "{waits:?}");
+        assert_eq!(backoff.lived(STEADY), None);
+        assert!(backoff.lived(Duration::ZERO).unwrap() <= FIRST);
+    }
+
+    proptest! {
+        /// A jittered wait is between the half and the whole.
+        #[test]
+        fn jitter_stays_within_half_and_whole(millis in 0_u64..100_000, random: u16) {
+            let pause = Duration::from_millis(millis);
+            let wait = jittered(pause, random);
+            prop_assert!(wait >= pause / 2 && wait <= pause);
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Code of a Flow's that panics where the runtime calls it: the failure of that Flow, and of nothing else.
+
+use flowright::Value;
+use flowright::prelude::*;
+use flowright::testing::TestApp;
+use serde::Serializer;
+
+use crate::support::*;
+
+/// Which code panics.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Snare {
+    Strategy,
+    ErrorDisplay,
+    ErrorDrop,
+    React,
+    ChildDrop,
+    RunInput,
+    FieldOfWork,
+}
+
+/// An error of which one part panics.
+struct Bad(Snare);
+
+impl std::fmt::Debug for Bad {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Bad")
+    }
+}
+
+impl std::fmt::Display for Bad {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        assert_ne!(self.0, Snare::ErrorDisplay, "a trap");
+        f.write_str("it is bad")
+    }
+}
+
+impl std::error::Error for Bad {}
+
+impl Drop for Bad {
+    fn drop(&mut self) {
+        assert_ne!(self.0, Snare::ErrorDrop, "a trap");
+    }
+}
+
+/// Panics when it is dropped while it is part of an App.
+#[derive(Serialize, Children)]
+struct Doomed;
+
+impl Flow for Doomed {
+    fn react(&mut self, _: &mut FlowContext) -> Reaction {
+        Ok(())
+    }
+}
+
+impl Drop for Doomed {
+    fn drop(&mut self) {
+        panic!("a trap");
+    }
+}
+
+/// A Work whose input and state panic on their way.
+#[derive(Default, Serialize, Deserialize)]
+struct Holder {
+    #[serde(deserialize_with = "trap")]
+    held: u8,
+}
+
+fn trap<'de, D: serde::Deserializer<'de>>(_: D) -> std::result::Result<u8, D::Error> {
+    panic!("a trap")
+}
+
+struct Input;
+
+impl Serialize for Input {
+    fn serialize<S: Serializer>(&self, _: S) -> std::result::Result<S::Ok, S::Error> {
+        panic!("a trap")
+    }
+}
+
+impl<'de> Deserialize<'de> for Input {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> std::result::Result<Self, D::Error> {
+        Ok(Self)
+    }
+}
+
+impl Work for Holder {
+    type Input = Input;
+
+    async fn run(&mut self, _: Input, _: &mut WorkContext<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Serialize, Children)]
+struct Snared {
+    probe: WorkRef<Probe>,
+    holder: Option<WorkRef<Holder>>,
+    doomed: Option<FlowRef<Doomed>>,
+    #[serde(skip)]
+    snare: Snare,
+}
+
+impl Flow for Snared {
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        match self.snare {
+            Snare::React => panic!("a trap"),
+            Snare::ErrorDisplay | Snare::ErrorDrop => return Err(Bad(self.snare).into()),
+            Snare::Strategy => drop(self.probe.run(Job::Panic("it panics".to_owned()))),
+            Snare::ChildDrop if cx.reaction() == 1 => {
+                self.doomed = Some(FlowRef::new(Doomed));
+                self.probe.run(Job::Set(1));
+            }
+            Snare::ChildDrop => self.doomed = None,
+            Snare::RunInput => drop(self.holder.as_ref().map(|holder| holder.run(Input))),
+            // The Work itself has failed, since it cannot be made.
+            Snare::FieldOfWork => {}
+        }
+        Ok(())
+    }
+
+    fn strategy(&self) -> flowright::Strategy {
+        assert_ne!(self.snare, Snare::Strategy, "a trap");
+        flowright::Strategy::one_for_one()
+    }
+}
+
+#[derive(Serialize, Children)]
+struct Root {
+    snared: FlowRef<Snared>,
+    witness: WorkRef<Probe>,
+    failed: Option<String>,
+}
+
+impl Root {
+    fn new(snare: Snare) -> Self {
+        let at_once = Duration::ZERO..Duration::ZERO;
+        let snared = Snared {
+            probe: WorkRef::from(Probe::default()).restart(Restart::on_failure().max(3).backoff(at_once)),
+            holder: matches!(snare, Snare::RunInput | Snare::FieldOfWork).then(WorkRef::default),
+            doomed: None,
+            snare,
+        };
+        let snared = FlowRef::new(snared).on_error(OnError::Capture);
+        Self { snared, witness: WorkRef::default(), failed: None }
+    }
+}
+
+impl Flow for Root {
+    fn react(&mut self, _: &mut FlowContext) -> Reaction {
+        self.witness.run(Job::Set(1));
+        if self.snared.status().stage == Stage::Failed {
+            self.failed = self.snared.status().message;
+        }
+        Ok(())
+    }
+}
+
+/// A panic in `react`, `strategy`, the `Display` or `Drop` of an error, the `Drop` of a child, the input of a run or the state of a Work
+/// fails the Flow whose it is, with a message that says so; the Flow above it captures that and goes on.
+#[test]
+fn panics_of_a_flow_are_its_own_failure() {
+    let table: [(Snare, &[&str]); 7] = [
+        (Snare::React, &["`react` of flow `snared` panicked: a trap"]),
+        (Snare::Strategy, &["`strategy` of flow `snared` panicked", "a trap"]),
+        (Snare::ErrorDisplay, &["`react` of flow `snared`", "`Display` panicked", "a trap"]),
+        (Snare::ErrorDrop, &["`react` of flow `snared`", "it is bad"]),
+        (Snare::ChildDrop, &["`Drop` of flow `snared.doomed` panicked: a trap"]),
+        (Snare::RunInput, &["snared.holder", "`Serialize`", "panicked: a trap"]),
+        (Snare::FieldOfWork, &["snared.holder", "`Deserialize` panicked: a trap"]),
+    ];
+    for (snare, parts) in table {
+        let app = TestApp::start(move || Root::new(snare));
+        let said = app.wait_for_state("failed", |failed: &Option<String>| failed.is_some());
+        assert_says(&said.unwrap_or_default(), parts);
+        app.wait_for_stage("witness", Stage::Succeeded);
+        let exit = app.stop();
+        assert!(exit.result.is_ok(), "{snare:?}: {:?}", exit.result);
+    }
+}
+
+#[derive(Serialize, Children)]
+struct Unshown {
+    #[serde(serialize_with = "unshown")]
+    own: u8,
+    witness: WorkRef<Probe>,
+}
+
+fn unshown<S: Serializer>(_: &u8, _: S) -> std::result::Result<S::Ok, S::Error> {
+    panic!("a trap")
+}
+
+impl Flow for Unshown {
+    fn react(&mut self, _: &mut FlowContext) -> Reaction {
+        self.witness.run(Job::Set(1));
+        Ok(())
+    }
+}
+
+/// A Flow whose `Serialize` panics goes on: whoever asks for its state is told, and its Works run.
+#[test]
+fn panic_of_a_flows_serialize_is_told_to_who_asks() {
+    let app = TestApp::start(|| Unshown { own: 0, witness: WorkRef::default() });
+    app.wait_for_stage("witness", Stage::Succeeded);
+    let error = app.block_on(app.control().state()).expect_err("it cannot be shown");
+    assert_says(&format!("{:#}", Error::from(error)), &["root", "`Serialize` panicked: a trap"]);
+    let exit = app.stop();
+    assert!(exit.result.is_ok(), "{:?}", exit.result);
+    assert_eq!(exit.state, Value::default(), "it cannot be shown");
+}
+
+#[derive(Default, Serialize, Children)]
+struct Giving;
+
+impl Flow for Giving {
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        cx.fail(Bad(Snare::ErrorDisplay));
+        Ok(())
+    }
+}
+
+/// An App that is failed with an error that cannot be shown ends with an error that says so.
+#[test]
+fn failing_with_an_error_that_panics_ends_the_app() {
+    let app = TestApp::start(Giving::default);
+    assert_says(&error(app.wait_for_exit()), &["`Display` panicked: ", "a trap"]);
+}

@@ -1,0 +1,217 @@
+//! Handlers that wait: nothing else of their Work is handled meanwhile, and they hear when it is asked to stop.
+
+use std::future::pending;
+
+use flowright::prelude::*;
+use flowright::testing::TestApp;
+use flowright::{AskError, Stage};
+
+use crate::support::wherever_it_runs;
+
+/// How a handler waits.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum Way {
+    Sleep(Duration),
+    Turn,
+    Serve(Duration),
+    Forever,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum Task {
+    Serve,
+    /// Serve for so long, then give up what is served, then serve.
+    Interrupted(Duration),
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Waiter {
+    /// The messages that were begun, and ended, in order.
+    begun: Vec<u32>,
+    ended: Vec<u32>,
+    most_at_once: usize,
+    stopped: Vec<u32>,
+    is_interrupted: bool,
+}
+
+impl Work for Waiter {
+    type Input = Task;
+
+    async fn run(&mut self, task: Task, cx: &mut WorkContext<Self>) -> Result<()> {
+        if let Task::Interrupted(after) = task {
+            let _ = tokio::time::timeout(after, cx.serve(self, pending::<()>())).await;
+            self.is_interrupted = true;
+            cx.publish(self);
+        }
+        cx.serve_forever(self).await?;
+        Ok(())
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Wait(u32, Way);
+
+impl Handle<Wait> for Waiter {
+    type Reply = ();
+
+    async fn handle(&mut self, Wait(number, way): Wait, cx: &mut WorkContext<Self>) {
+        self.begun.push(number);
+        self.most_at_once = self.most_at_once.max(self.begun.len() - self.ended.len());
+        cx.publish(self);
+        let waited = match way {
+            Way::Sleep(time) => cx.sleep(self, time).await,
+            Way::Turn => cx.turn(self).await,
+            Way::Serve(time) => cx.serve(self, tokio::time::sleep(time)).await,
+            Way::Forever => cx.serve_forever(self).await.map(drop),
+        };
+        if waited.is_err() {
+            self.stopped.push(number);
+        }
+        self.ended.push(number);
+    }
+}
+
+/// Asks another Work, within this time.
+#[derive(Debug, Serialize, Deserialize)]
+struct Via(WorkAddr<Waiter>, Option<WorkAddr<Waiter>>, Duration);
+
+impl Handle<Via> for Waiter {
+    type Reply = std::result::Result<(), String>;
+
+    async fn handle(&mut self, Via(other, back, within): Via, _: &mut WorkContext<Self>) -> Self::Reply {
+        let answer = match back {
+            Some(back) => other.ask_within(within, Via(back, None, within)).await,
+            None => other.ask_within(within, Wait(1, Way::Turn)).await.map(Ok).map_err(|error| {
+                let said = error.to_string();
+                match error {
+                    AskError::Timeout { .. } => AskError::Failed { path: said },
+                    other => panic!("{other}"),
+                }
+            }),
+        };
+        answer.map_err(|error| error.to_string())?
+    }
+}
+
+#[derive(Serialize, Children)]
+struct Pair {
+    a: WorkRef<Waiter>,
+    b: WorkRef<Waiter>,
+    #[serde(skip)]
+    task: Option<Task>,
+    #[serde(skip)]
+    stop_when_begun: bool,
+}
+
+impl Flow for Pair {
+    fn react(&mut self, _: &mut FlowContext) -> Reaction {
+        if self.stop_when_begun && !self.a.begun.is_empty() {
+            self.a.stop();
+        } else if let Some(task) = self.task {
+            self.a.run(task);
+        }
+        Ok(())
+    }
+}
+
+fn start(placement: Placement, task: Option<Task>, stop_when_begun: bool) -> TestApp {
+    let app = TestApp::start(move || {
+        let work = || WorkRef::from(Waiter::default()).placed(placement);
+        Pair { a: work(), b: work(), task, stop_when_begun }
+    });
+    match task {
+        Some(_) => app.wait_for_stage("a", Stage::Running),
+        None => app.wait_for_work("a", |a| a.is_up),
+    };
+    app
+}
+
+/// A thousand messages whose handlers all wait are handled one after the other, in order, whether a run serves them or the Work is
+/// idle.
+#[test]
+fn handlers_that_wait_do_not_nest() {
+    const MESSAGES: u32 = 1000;
+    wherever_it_runs(|placement| {
+        for task in [None, Some(Task::Serve)] {
+            let app = start(placement, task, false);
+            let a = app.work::<Waiter>("a");
+            app.block_on(async {
+                for number in 0..MESSAGES {
+                    let way = match number % 3 {
+                        0 => Way::Sleep(Duration::from_micros(100)),
+                        1 => Way::Turn,
+                        _ => Way::Serve(Duration::from_micros(100)),
+                    };
+                    a.tell(Wait(number, way)).await.expect("it runs");
+                }
+                a.ask(Wait(MESSAGES, Way::Turn)).await.expect("it answers");
+            });
+            let exit = app.stop();
+            let read = |path: &str| exit.state.get(path).expect("it is there").decode::<Vec<u32>>();
+            let all: Vec<_> = (0..=MESSAGES).collect();
+            assert_eq!(
+                (read("a.begun"), read("a.ended")),
+                (Ok(all.clone()), Ok(all)),
+                "{placement}, {task:?}"
+            );
+            let most = exit.state.get("a.most_at_once").and_then(|most| most.decode().ok());
+            assert_eq!(most, Some(1_usize), "{placement}, {task:?}");
+        }
+    });
+}
+
+/// A handler that waits, however it does, ends with `Stopped` when its Work is asked to stop, and the Work stops in good order.
+#[test]
+fn handlers_that_wait_hear_a_stop() {
+    let long = Duration::from_secs(3600);
+    wherever_it_runs(|placement| {
+        for task in [None, Some(Task::Serve)] {
+            for way in [Way::Sleep(long), Way::Serve(long), Way::Forever] {
+                let app = start(placement, task, true);
+                let a = app.work::<Waiter>("a");
+                app.block_on(async {
+                    a.tell(Wait(7, way)).await.expect("it runs");
+                    // Nothing else is served meanwhile.
+                    let _ = a.tell(Wait(8, Way::Turn)).await;
+                });
+                app.wait_for_work("a", |a| !a.is_up);
+                app.wait_for_state("a.stopped", |stopped: &Vec<u32>| *stopped == [7]);
+                app.wait_for_state("a.begun", |begun: &Vec<u32>| *begun == [7]);
+                app.stop().result.expect("it ends well");
+            }
+        }
+    });
+}
+
+/// Two Works whose handlers ask each other wait until the first deadline has passed; the error names both and calls it a deadlock.
+/// Both go on afterwards.
+#[test]
+fn handlers_that_ask_each_other_end_at_the_deadline() {
+    wherever_it_runs(|placement| {
+        let app = start(placement, None, false);
+        let (a, b) = (app.work::<Waiter>("a"), app.work::<Waiter>("b"));
+        let within = Duration::from_millis(200);
+        let said = app.block_on(a.ask(Via(b.clone(), Some(a.clone()), within))).expect("it answers");
+        let said = said.expect_err("nobody can answer");
+        for part in ["did not answer within 200ms", "`a`", "`b`", "deadlock"] {
+            assert!(said.contains(part), "{part:?} is not in {said:?}");
+        }
+        for work in [a, b] {
+            app.block_on(work.ask(Wait(9, Way::Turn))).expect("it goes on");
+        }
+    });
+}
+
+/// A run that gives up what it serves while a handler waits serves on afterwards.
+#[test]
+fn run_serves_on_after_a_handler_was_dropped() {
+    wherever_it_runs(|placement| {
+        let app = start(placement, Some(Task::Interrupted(Duration::from_millis(50))), false);
+        let a = app.work::<Waiter>("a");
+        let dropped = app.block_on(a.ask(Wait(1, Way::Forever)));
+        assert!(dropped.is_err(), "its handler was dropped");
+        app.wait_for_state("a.is_interrupted", |is_interrupted: &bool| *is_interrupted);
+        app.block_on(a.ask(Wait(2, Way::Turn))).expect("it serves");
+        app.block_on(a.ask(Wait(3, Way::Sleep(Duration::from_millis(1))))).expect("it serves");
+    });
+}
