@@ -71,6 +71,7 @@ impl Collector for Look {
         bridge(&mut page, snapshot)?;
         payloads(&mut page, &nodes)?;
         messages_lost(&mut page, &nodes)?;
+        questions_abandoned(&mut page, &nodes)?;
         of_the_program(&mut page, snapshot)
     }
 }
@@ -312,6 +313,17 @@ fn messages_lost(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt
     for (node, view) in nodes {
         if let Some(lost) = view.messages_lost {
             family.counter(&[("node", node.as_str())], lost)?;
+        }
+    }
+    Ok(())
+}
+
+fn questions_abandoned(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Result {
+    let help = "Questions that were dropped before a handler had begun, since nobody waited for the answer.";
+    let mut family = page.family("flowright_questions_abandoned", MetricType::Counter, help)?;
+    for (node, view) in nodes {
+        if let Some(abandoned) = view.questions_abandoned {
+            family.counter(&[("node", node.as_str())], abandoned)?;
         }
     }
     Ok(())

@@ -180,8 +180,6 @@ pub(crate) async fn start(
             .workers(1)
             .max_connections(descriptors::share(CONNECTIONS, 2))
             .client_request_timeout(HEAD_WITHIN)
-            // Who has closed its end waits for no answer: what it has asked is dropped.
-            .h1_allow_half_closed(false)
             .client_disconnect_timeout(Duration::from_secs(1))
             .keep_alive(KEEP_ALIVE)
             .disable_signals()

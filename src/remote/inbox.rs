@@ -8,9 +8,10 @@
 //! incarnation, and sends them on.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, VecDeque};
-use std::rc::{Rc, Weak};
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::{self, Rc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, LocalBoxFuture};
@@ -22,11 +23,13 @@ use super::link::{BadPeer, Inbound, Link};
 use super::protocol::{Control, FIRST_CREDIT, Packet, Unanswered};
 use super::pulls::tell_nested;
 use super::routing::count_lost;
-use crate::id::ActorPath;
+use crate::id::{ActorPath, IdMap};
 use crate::payload::Holds;
 use crate::trace::Cause;
 use crate::wire::CodecError;
-use crate::work::{AnyMailbox, Arrived, Intake, Origin, Outcome, Received, Reply, find_address};
+use crate::work::{
+    AnyMailbox, Arrived, Intake, Origin, Outcome, Received, Reply, count_abandoned, find_address,
+};
 
 /// The largest number of messages that may be on their way through one channel.
 const LARGEST_WINDOW: u32 = 4096;
@@ -58,9 +61,57 @@ pub(super) struct Inbox {
     bridge: Arc<Bridge>,
     link: Arc<Link>,
     lanes: Vec<Option<Rc<Lane>>>,
-    gates: HashMap<ActorPath, Weak<RefCell<Gate>>>,
+    gates: HashMap<ActorPath, rc::Weak<RefCell<Gate>>>,
     /// What the next message comes with.
     carried: Along,
+    questions: Questions,
+}
+
+/// A question that has come.
+#[derive(Clone)]
+struct Question {
+    number: u64,
+    /// Whether nobody waits for the answer any more.
+    is_abandoned: Arc<AtomicBool>,
+}
+
+impl Question {
+    fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Ordering::Acquire)
+    }
+}
+
+/// The questions of a session that were not answered yet, and the Works that they are for.
+#[derive(Default)]
+struct Questions {
+    open: IdMap<u64, (Weak<AtomicBool>, ActorPath)>,
+    /// Those that were answered are forgotten once there are so many.
+    look_at: usize,
+}
+
+impl Questions {
+    fn came(&mut self, number: u64, path: &ActorPath) -> Question {
+        if self.open.len() >= self.look_at {
+            self.open.retain(|_, (is_abandoned, _)| is_abandoned.strong_count() > 0);
+            self.look_at = 2 * self.open.len() + 64;
+        }
+        let is_abandoned = Arc::new(AtomicBool::new(false));
+        self.open.insert(number, (Arc::downgrade(&is_abandoned), path.clone()));
+        Question { number, is_abandoned }
+    }
+
+    /// Gives the Work that has the question, if it was not answered.
+    fn abandon(&mut self, number: u64) -> Option<ActorPath> {
+        let (is_abandoned, path) = self.open.remove(&number)?;
+        is_abandoned.upgrade()?.store(true, Ordering::Release);
+        Some(path)
+    }
+
+    /// The Works that have questions.
+    fn abandon_all(&mut self) -> HashSet<ActorPath> {
+        let numbers: Vec<_> = self.open.keys().copied().collect();
+        numbers.into_iter().filter_map(|number| self.abandon(number)).collect()
+    }
 }
 
 /// What a message refers to, and what has led to it.
@@ -72,7 +123,14 @@ struct Along {
 
 impl Inbox {
     pub(super) fn new(bridge: Arc<Bridge>, link: Arc<Link>) -> Self {
-        Self { bridge, link, lanes: Vec::new(), gates: HashMap::new(), carried: Along::default() }
+        Self {
+            bridge,
+            link,
+            lanes: Vec::new(),
+            gates: HashMap::new(),
+            carried: Along::default(),
+            questions: Questions::default(),
+        }
     }
 
     fn open(
@@ -100,7 +158,7 @@ impl Inbox {
         if window > FIRST_CREDIT {
             self.link.credit(channel, window - FIRST_CREDIT);
         }
-        let gate = match self.gates.get(&path).and_then(Weak::upgrade) {
+        let gate = match self.gates.get(&path).and_then(rc::Weak::upgrade) {
             Some(gate) => gate,
             None => {
                 // Those of Works to which no channel leads any more.
@@ -127,6 +185,13 @@ impl Inbox {
             outstanding: Cell::default(),
         }));
         Ok(())
+    }
+
+    /// Nobody waits for answers of this Work any more.
+    fn drop_abandoned(&self, path: &ActorPath) {
+        if let Some(mailbox) = find_address(self.bridge.app(), path) {
+            mailbox.drop_abandoned();
+        }
     }
 
     fn lane(&self, channel: u32) -> Result<&Rc<Lane>, BadPeer> {
@@ -162,7 +227,9 @@ impl Inbound for Inbox {
                 self.lane(channel)?.receive(Post { body, question: None, carried })
             }
             Packet::Ask { channel, question, body } => {
-                self.lane(channel)?.receive(Post { body, question: Some(question), carried })
+                let lane = self.lane(channel)?.clone();
+                let question = self.questions.came(question, &lane.origin.path);
+                lane.receive(Post { body, question: Some(question), carried })
             }
             Packet::Answer { question, body } => {
                 self.link.settle(question, Outcome::Answered(body, carried.holds));
@@ -181,6 +248,13 @@ impl Inbound for Inbox {
                 }
                 Control::Shut { channel, recall } => self.shut(channel, recall),
                 Control::Drained { channel } => self.link.channel_drained(channel),
+                Control::Abandoned { question } => {
+                    // One that is not known was answered before, which harms nobody.
+                    if let Some(path) = self.questions.abandon(question) {
+                        self.drop_abandoned(&path);
+                    }
+                    Ok(())
+                }
                 Control::Unanswered { question, why } => {
                     self.link.settle(
                         question,
@@ -230,17 +304,26 @@ impl Inbound for Inbox {
     }
 }
 
+impl Drop for Inbox {
+    /// The session is over: nobody waits for the answers to what came by it.
+    fn drop(&mut self) {
+        for path in self.questions.abandon_all() {
+            self.drop_abandoned(&path);
+        }
+    }
+}
+
 /// A message that has come.
 struct Post<'a> {
     body: &'a [u8],
-    question: Option<u64>,
+    question: Option<Question>,
     /// What it refers to, until it is read.
     carried: Along,
 }
 
 /// Something that waits behind a message.
 enum Waiting {
-    Message { body: Bytes, question: Option<u64>, carried: Along },
+    Message { body: Bytes, question: Option<Question>, carried: Along },
     Shut { recall: bool },
 }
 
@@ -328,9 +411,14 @@ impl Lane {
     fn deliver(
         self: &Rc<Self>,
         body: &[u8],
-        question: Option<u64>,
+        question: Option<Question>,
         carried: Along,
     ) -> Option<LocalBoxFuture<'static, bool>> {
+        if question.as_ref().is_some_and(Question::is_abandoned) {
+            count_abandoned(1);
+            self.done();
+            return None;
+        }
         let waits = self.hand_over(body, question, carried);
         if waits.is_none() {
             self.done();
@@ -341,7 +429,7 @@ impl Lane {
     fn hand_over(
         self: &Rc<Self>,
         body: &[u8],
-        question: Option<u64>,
+        question: Option<Question>,
         carried: Along,
     ) -> Option<LocalBoxFuture<'static, bool>> {
         if self.gate.borrow().refused >= self.target.incarnation {
@@ -375,13 +463,14 @@ impl Lane {
                 Unresolved::NotTaken => {
                     let why = format!("work `{}` does not take `{}`", self.origin.path, self.message);
                     match question {
-                        Some(question) => self.link.answer(question, Outcome::Unreadable(why)),
+                        Some(question) => self.link.answer(question.number, Outcome::Unreadable(why)),
                         None => count_lost(&self.origin.path, 1, &why),
                     }
                 }
             }
             return None;
         }
+        let is_question = question.is_some();
         let reply = question.map(|question| {
             Box::new(Answer { link: self.link.clone(), question, open: true }) as Box<dyn Reply>
         });
@@ -398,7 +487,7 @@ impl Lane {
             Received::Waits(waits) => return Some(waits),
             Received::Moved => self.refuse(),
             Received::Unreadable(error) => {
-                if question.is_none() {
+                if !is_question {
                     count_lost(&self.origin.path, 1, &error.to_string());
                 }
             }
@@ -428,9 +517,9 @@ impl Lane {
         *self.way_in.borrow_mut() = None;
     }
 
-    fn give_back(&self, body: &[u8], question: Option<u64>, carried: Along) {
+    fn give_back(&self, body: &[u8], question: Option<Question>, carried: Along) {
         match question {
-            Some(question) => self.link.answer(question, Outcome::Moved),
+            Some(question) => self.link.answer(question.number, Outcome::Moved),
             None => {
                 let Sender { channel, path, .. } = &*self.origin;
                 self.link.give_back_bytes(*channel, path, body, &carried.holds, &carried.cause);
@@ -502,21 +591,25 @@ impl Drop for Sender {
 /// The way back for the answer to one question.
 struct Answer {
     link: Arc<Link>,
-    question: u64,
+    question: Question,
     open: bool,
 }
 
 impl Reply for Answer {
     fn send(mut self: Box<Self>, outcome: Outcome<'_>) {
         self.open = false;
-        self.link.answer(self.question, outcome);
+        self.link.answer(self.question.number, outcome);
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.question.is_abandoned()
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        if self.open {
-            self.link.answer(self.question, Outcome::Failed);
+        if self.open && !self.question.is_abandoned() {
+            self.link.answer(self.question.number, Outcome::Failed);
         }
     }
 }

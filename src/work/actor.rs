@@ -5,7 +5,7 @@ use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 use futures::FutureExt;
 use futures::task::AtomicWaker;
@@ -80,8 +80,18 @@ struct Speaker {
     app: AppId,
     path: ActorPath,
     run: Option<u64>,
-    /// Whether a handler has begun and not ended.
+    /// Whether a handler, or `on_stop`, has begun and not ended: no message is taken out of the mailbox meanwhile.
     is_handling: bool,
+    /// How many futures of the Work take messages out of its mailbox, once they are polled.
+    serving: usize,
+    /// Futures of the Work that want it to do so.
+    want_service: Vec<Arc<Service>>,
+}
+
+/// A future of a Work's own that is of no use unless the Work takes messages out of its mailbox.
+struct Service {
+    is_refused: AtomicBool,
+    waker: Waker,
 }
 
 /// The Work whose code is running on this thread, with its App and the run that is under way.
@@ -92,6 +102,74 @@ pub(crate) fn current_run() -> Option<(AppId, ActorPath, Option<u64>)> {
     };
     // A destructor of a thread may log.
     CURRENT.try_with(look).ok().flatten()
+}
+
+/// Tells those who want the Work to take messages out of its mailbox whether something does, now that it waits.
+fn answer_who_wants_service(speaker: Option<&mut Speaker>) {
+    let Some(speaker) = speaker.filter(|speaker| !speaker.want_service.is_empty()) else { return };
+    for service in speaker.want_service.drain(..) {
+        service.is_refused.store(speaker.serving == 0, Ordering::Release);
+        service.waker.wake_by_ref();
+    }
+}
+
+/// Whether code of the Work at this path is running on this thread.
+pub(super) fn is_running(app: AppId, path: &ActorPath) -> bool {
+    let is_it = |current: &RefCell<Option<Speaker>>| {
+        current.borrow().as_ref().is_some_and(|speaker| speaker.app == app && speaker.path == *path)
+    };
+    CURRENT.try_with(is_it).unwrap_or(false)
+}
+
+/// Whether the Work at this path, if it is the one whose code is running on this thread, takes messages out of its mailbox
+/// while this waits: not in a handler or in `on_stop`, and elsewhere if something of it serves, such as `cx.serve`, around or beside
+/// this. At once for any other Work.
+pub(super) async fn is_served(app: AppId, path: &ActorPath) -> bool {
+    let mut wanted: Option<Arc<Service>> = None;
+    poll_fn(|cx| {
+        if let Some(service) = wanted.take() {
+            return Poll::Ready(!service.is_refused.load(Ordering::Acquire));
+        }
+        CURRENT.with_borrow_mut(|current| match current {
+            Some(speaker) if speaker.app == app && speaker.path == *path => {
+                if speaker.is_handling {
+                    return Poll::Ready(false);
+                }
+                let service =
+                    Arc::new(Service { is_refused: AtomicBool::new(false), waker: cx.waker().clone() });
+                speaker.want_service.push(service.clone());
+                wanted = Some(service);
+                Poll::Pending
+            }
+            _ => Poll::Ready(true),
+        })
+    })
+    .await
+}
+
+/// A future that takes messages out of the mailbox of the Work whose code is running.
+pub(super) struct Serving(());
+
+impl Serving {
+    pub(super) fn begin() -> Self {
+        change(|speaker| speaker.serving += 1);
+        Self(())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        change(|speaker| speaker.serving = speaker.serving.saturating_sub(1));
+    }
+}
+
+/// Changes what is known of the Work whose code is running. Where an incarnation is ended by force nobody asks any more.
+fn change(change: impl FnOnce(&mut Speaker)) {
+    let _ = CURRENT.try_with(|current| {
+        if let Some(speaker) = &mut *current.borrow_mut() {
+            change(speaker);
+        }
+    });
 }
 
 /// Whether a handler of the Work whose code is running on this thread is under way.
@@ -113,24 +191,23 @@ pub(super) struct Handling(());
 
 impl Handling {
     pub(super) fn begin() -> Self {
-        Self::set(true);
+        change(|speaker| speaker.is_handling = true);
         Self(())
     }
 
-    fn set(is_handling: bool) {
-        let set = |current: &RefCell<Option<Speaker>>| {
-            if let Some(speaker) = &mut *current.borrow_mut() {
-                speaker.is_handling = is_handling;
-            }
-        };
-        // Where an incarnation is ended by force nobody asks any more.
-        let _ = CURRENT.try_with(set);
+    /// Calls code that is not the handler's, but of the `run` that serves it.
+    pub(super) fn suspended<R>(code: impl FnOnce() -> R) -> R {
+        let was_handling = is_handling();
+        change(|speaker| speaker.is_handling = false);
+        let result = code();
+        change(|speaker| speaker.is_handling = was_handling);
+        result
     }
 }
 
 impl Drop for Handling {
     fn drop(&mut self) {
-        Self::set(false);
+        change(|speaker| speaker.is_handling = false);
     }
 }
 
@@ -146,7 +223,14 @@ fn set_run(run: Option<u64>) {
 
 /// Runs an incarnation to its end and reports that end, unless it was aborted: then nobody listens any more.
 pub(crate) async fn live<W: Work>(seed: Box<Seed<W>>) {
-    let mut speaker = Some(Speaker { app: seed.app, path: seed.path.clone(), run: None, is_handling: false });
+    let mut speaker = Some(Speaker {
+        app: seed.app,
+        path: seed.path.clone(),
+        run: None,
+        is_handling: false,
+        serving: 0,
+        want_service: Vec::new(),
+    });
     let app = seed.app;
     let outbox = seed.outbox.clone();
     let abort = seed.abort.clone();
@@ -166,6 +250,7 @@ pub(crate) async fn live<W: Work>(seed: Box<Seed<W>>) {
             let polled = body.as_mut().poll(cx).map(Some);
             speaker = CURRENT.replace(before.0);
             drive::enter(before.1);
+            answer_who_wants_service(speaker.as_mut());
             polled
         })
         .await
@@ -258,7 +343,9 @@ async fn work_through<W: Work>(work: &mut W, cx: &mut WorkContext<W>) -> Report 
     }
 
     cx.asked.leaving = true;
+    let handling = Handling::begin();
     let result = Box::pin(work.on_stop(cx)).await;
+    drop(handling);
     cx.publish(work);
     let result = match cx.take_trouble() {
         Some(error) => Err(error.into()),

@@ -13,11 +13,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::oneshot;
 
 use super::Work;
-use super::actor::handler_under_way;
+use super::actor::{handler_under_way, is_running, is_served};
 use super::any_mailbox::AnyMailbox;
 use super::kind::WorkKind;
-use super::mailbox::{Closed, Mailbox, Refused, Went};
-use super::message::{AskError, Asked, Handle, Letter, Message, NoAnswer, SendError, Told};
+use super::mailbox::{Closed, Mailbox, Refused, Went, typed};
+use super::message::{AskError, Asked, Envelope, Handle, Letter, Message, NoAnswer, SendError, Told};
 use super::route::Locator;
 use crate::id::{ActorPath, AppId};
 
@@ -84,19 +84,32 @@ impl<W: Work> WorkAddr<W> {
 
     /// Sends a message and waits only for room in the mailbox.
     ///
+    /// A Work that sends to itself waits for room only where it makes room: in `run`, within or beside `cx.serve` and the like.
+    ///
     /// # Cancel safety
     /// Dropped before it is done, the message is not sent.
     ///
     /// # Errors
-    /// [`SendError::Stopped`] and [`SendError::Unknown`], with the message.
+    /// [`SendError::Stopped`], [`SendError::Unknown`] and [`SendError::ToItself`], with the message.
     pub async fn tell<M: Message>(&self, message: M) -> Result<(), SendError<M>>
     where
         W: Handle<M>,
     {
         let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
-        let sent = mailbox.send(Told::<W, M>::new(message)).await;
-        sent.map(drop)
-            .map_err(|refused| self.not_sent(refused, |letter| open::<Told<W, M>>(letter).into_message()))
+        let message_of = |letter| open::<Told<W, M>>(letter).into_message();
+        let mut envelope: Envelope<W> = Told::<W, M>::new(message);
+        if is_running(self.app, &self.path) {
+            envelope = match mailbox.try_send(envelope) {
+                Ok(()) => return Ok(()),
+                Err(Refused::Full(letter)) => typed(letter),
+                Err(refused) => return Err(self.not_sent(refused, message_of)),
+            };
+            if !is_served(self.app, &self.path).await {
+                return Err(self.to_itself(message_of(envelope)));
+            }
+        }
+        let sent = mailbox.send(envelope).await;
+        sent.map(drop).map_err(|refused| self.not_sent(refused, message_of))
     }
 
     /// Sends a message if there is room for it now.
@@ -113,6 +126,10 @@ impl<W: Work> WorkAddr<W> {
     }
 
     /// Sends a message and waits for the answer, at most [`DEFAULT_ASK_DEADLINE`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it is done, or after the deadline, the message is not handled, wherever it waits, unless a handler has begun
+    /// it.
     ///
     /// # Errors
     /// [`AskError`], which says whether a handler may have seen the message.
@@ -136,16 +153,24 @@ impl<W: Work> WorkAddr<W> {
         W: Handle<M>,
     {
         let Some(mailbox) = &self.mailbox else { return Err(AskError::NotHandled(self.unknown(message))) };
+        if !is_served(self.app, &self.path).await {
+            return Err(AskError::NotHandled(self.to_itself(message)));
+        }
         let is_away = AtomicBool::new(false);
         let exchange = async {
+            // Before the receiver of the answer, which is dropped first.
+            let mut question = Question { mailbox, is_open: false };
             let (reply, answer) = oneshot::channel();
             let went = mailbox.send(Asked::<W, M>::new(message, reply)).await.map_err(|refused| {
                 let message = |letter| open::<Asked<W, M>>(letter).into_message();
                 AskError::NotHandled(self.not_sent(refused, message))
             })?;
             is_away.store(went == Went::Away, Ordering::Relaxed);
+            question.is_open = true;
             let path = || self.path.to_string();
-            match answer.await {
+            let answer = answer.await;
+            question.is_open = false;
+            match answer {
                 Ok(Ok(reply)) => Ok(reply.into_inner()),
                 Ok(Err(NoAnswer::Refused(message, why))) => {
                     let message = message.into_inner();
@@ -187,8 +212,26 @@ impl<W: Work> WorkAddr<W> {
         }
     }
 
+    fn to_itself<M>(&self, message: M) -> SendError<M> {
+        SendError::ToItself { path: self.path.to_string(), message }
+    }
+
     fn unknown<M>(&self, message: M) -> SendError<M> {
         SendError::Unknown { path: self.path.to_string(), message }
+    }
+}
+
+/// A question that was sent. Dropped before there is an answer, it is taken back from wherever it waits.
+struct Question<'a, W: Work> {
+    mailbox: &'a Mailbox<W>,
+    is_open: bool,
+}
+
+impl<W: Work> Drop for Question<'_, W> {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.mailbox.drop_abandoned();
+        }
     }
 }
 

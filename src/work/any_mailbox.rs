@@ -27,6 +27,8 @@ pub(crate) trait AnyMailbox: Send + Sync {
     fn leave(&self, incarnation: Option<u64>);
     fn give_back(&self, session: u64);
     fn stop(&self, route: &SharedRoute);
+    /// Drops the questions whose askers have gone.
+    fn drop_abandoned(&self);
     /// It matters where the Work is, also when no message waits.
     fn want(&self);
     /// The next message to be sent along a route.
@@ -101,6 +103,10 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
 
     fn give_back(&self, session: u64) {
         self.give_back(session);
+    }
+
+    fn drop_abandoned(&self) {
+        self.drop_abandoned();
     }
 
     fn want(&self) {

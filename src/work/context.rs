@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Work;
-use super::actor::{Abort, is_handling};
+use super::actor::{Abort, Handling, Serving, is_handling};
 use super::address::WorkAddr;
 use super::gpus::Gpus;
 use super::mailbox::{Mail, Receiver};
@@ -164,6 +164,7 @@ impl<W: Work> WorkContext<W> {
             }
             return self.check();
         }
+        let _serving = Serving::begin();
         for _ in 0..BUDGET {
             let mail = poll_fn(|cx| Poll::Ready(self.receiver.poll(cx))).await;
             match mail {
@@ -206,6 +207,7 @@ impl<W: Work> WorkContext<W> {
         if is_handling() {
             return self.wait(future).await;
         }
+        let _serving = Serving::begin();
         let mut future = pin!(maybe_done(future));
         let mut served = 0_usize;
         loop {
@@ -225,7 +227,7 @@ impl<W: Work> WorkContext<W> {
                 poll_fn(|cx| {
                     let delivered = delivery.as_mut().poll(cx);
                     if delivered.is_pending() {
-                        let _ = future.as_mut().poll(cx);
+                        let _ = Handling::suspended(|| future.as_mut().poll(cx));
                     }
                     delivered
                 })

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::mailbox::questions_abandoned;
 use crate::payload::{PayloadCounts, PayloadUsage};
 
 /// Interval at which a node reports its load to its head.
@@ -56,6 +57,9 @@ pub(crate) struct Vitals {
     pub(crate) counts: PayloadCounts,
     /// Messages that no handler saw and whose senders were not told.
     pub(crate) messages_lost: u64,
+    /// Questions that were dropped before a handler had begun, since nobody waited for the answer.
+    #[serde(default)]
+    pub(crate) questions_abandoned: u64,
 }
 
 impl Vitals {
@@ -66,6 +70,7 @@ impl Vitals {
             payloads: PayloadUsage::here(),
             counts: PayloadCounts::here(),
             messages_lost: LOST.load(Ordering::Relaxed),
+            questions_abandoned: questions_abandoned(),
         }
     }
 
@@ -89,7 +94,8 @@ impl Vitals {
             spills: a.spills.saturating_add(b.spills),
         };
         let messages_lost = self.messages_lost.saturating_add(other.messages_lost);
-        Self { load, payloads, counts, messages_lost }
+        let questions_abandoned = self.questions_abandoned.saturating_add(other.questions_abandoned);
+        Self { load, payloads, counts, messages_lost, questions_abandoned }
     }
 }
 

@@ -5,6 +5,7 @@
 //!   sender arrive in the order in which it sent them; among senders there is no order.
 //! - A mailbox belongs to the Work, not to one incarnation of it: what an incarnation had taken and not begun
 //!   when it died goes back to the front.
+//! - A question whose asker has gone is dropped, if no handler has begun it; see the module `abandoned`.
 //! - When the Work stops, what still waits is refused: an `ask` fails at its caller, a lost `tell` is logged and counted.
 //! - Dropping a waiting `send` gives up its place and keeps the message out.
 //! - There is one mailbox for a Work in a process, wherever the Work lives: the one of a Work that lives in another process
@@ -15,6 +16,7 @@
 //! so that it and the senders seldom meet at the lock. A batch is at most an eighth of the capacity; messages in
 //! it still count as waiting, so that a full mailbox may refuse up to an eighth early but never too late.
 
+mod abandoned;
 mod queue;
 mod receiver;
 
@@ -26,6 +28,7 @@ use std::task::{Poll, Waker};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::abandoned::{count_abandoned, questions_abandoned};
 pub(crate) use self::queue::{Item, Offer, Place, Queue, Step};
 pub(crate) use self::receiver::{Mail, Receiver};
 use super::message::{Envelope, Letter, Outcome};
@@ -594,7 +597,7 @@ impl<W> Drop for Mailbox<W> {
 }
 
 /// A letter for a Work of this type, as it was before its type was forgotten.
-pub(super) fn typed<W: Work>(letter: Box<dyn Letter>) -> Envelope<W> {
+pub(in crate::work) fn typed<W: Work>(letter: Box<dyn Letter>) -> Envelope<W> {
     *letter
         .into_envelope()
         .downcast()

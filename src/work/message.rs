@@ -102,6 +102,11 @@ pub(crate) trait Letter: Send {
     /// Whether an answer is waited for.
     fn is_question(&self) -> bool;
 
+    /// Whether its asker waits for an answer no more. No handler is to begin it then.
+    fn is_abandoned(&self) -> bool {
+        false
+    }
+
     /// What its sender was doing.
     fn cause(&self) -> Cause;
 
@@ -141,6 +146,9 @@ pub(crate) enum Outcome<'a> {
 /// Where an answer that leaves this process goes. Dropped unused, it says that the handler failed.
 pub(crate) trait Reply: Send {
     fn send(self: Box<Self>, outcome: Outcome<'_>);
+
+    /// Whether nobody waits for the answer any more.
+    fn is_abandoned(&self) -> bool;
 }
 
 pub(crate) struct Told<W, M> {
@@ -269,6 +277,10 @@ impl<W: Handle<M>, M: Message> Letter for Asked<W, M> {
         true
     }
 
+    fn is_abandoned(&self) -> bool {
+        self.reply.is_closed()
+    }
+
     fn cause(&self) -> Cause {
         self.cause.clone()
     }
@@ -349,6 +361,10 @@ impl<W: Handle<M>, M: Message> Letter for AskedFromAfar<W, M> {
         true
     }
 
+    fn is_abandoned(&self) -> bool {
+        self.reply.is_abandoned()
+    }
+
     fn cause(&self) -> Cause {
         self.cause.clone()
     }
@@ -421,6 +437,17 @@ pub enum SendError<M> {
         /// What was not sent.
         message: M,
     },
+    /// The Work sends to itself from a handler, a hook or a `run` that takes no messages meanwhile, so that it would wait for
+    /// itself: for room in its mailbox, or for its own answer.
+    #[error(
+        "work `{path}` waits for itself: it takes no messages out of its mailbox while this handler, hook or run waits; call what the          handler does, use `try_tell`, or wait within `cx.serve(self, …)` in `run`"
+    )]
+    ToItself {
+        /// The Work.
+        path: String,
+        /// What was not sent.
+        message: M,
+    },
     /// The address leads nowhere.
     #[error("work `{path}` is not of an App that this process takes part in, or is no longer part of it")]
     Unknown {
@@ -456,6 +483,7 @@ impl<M> SendError<M> {
             Self::Full { message, .. }
             | Self::Stopped { message, .. }
             | Self::Unknown { message, .. }
+            | Self::ToItself { message, .. }
             | Self::NodeLost { message, .. }
             | Self::Unsendable { message, .. } => message,
         }

@@ -69,7 +69,7 @@ pub(crate) use self::intake::{Arrived, Intake, Received};
 pub(crate) use self::json::{JsonAnswer, Unanswered};
 pub(crate) use self::kind::{Ingredients, WorkKind};
 pub(crate) use self::local::{LocalHost, Task};
-pub(crate) use self::mailbox::{Closed, Mailbox, Place, Refused};
+pub(crate) use self::mailbox::{Closed, Mailbox, Place, Refused, count_abandoned};
 #[cfg(test)]
 pub(crate) use self::mailbox::{Item, Offer, Queue, Step};
 pub(crate) use self::message::{Letter, Outcome, Reply};

@@ -26,6 +26,9 @@ pub(crate) trait Route: Send + Sync {
     /// Sends what waits in the mailbox.
     fn pump(self: Arc<Self>);
 
+    /// Withdraws the questions under way whose askers have gone.
+    fn withdraw_abandoned(&self);
+
     /// Whether the process at the other end sends messages on.
     fn is_relayed(&self) -> bool;
 

@@ -164,7 +164,7 @@ impl Handle<Make> for Snared {
     type Reply = std::result::Result<Payload<Trap>, String>;
 
     async fn handle(&mut self, Make(snare): Make, cx: &mut WorkContext<Self>) -> Self::Reply {
-        cx.payload(Trap(snare)).map_err(|error| error.to_string())
+        cx.payload(Trap(snare)).map_err(|error| format!("{:#}", Error::from(error)))
     }
 }
 
@@ -336,7 +336,10 @@ impl Trial<'_> {
         let made = self.ask("payload-deserialize", Make(Snare::InDeserialize)).expect("it answers");
         let made = made.expect("it can be made");
         match self.app.block_on(made.value()) {
-            Err(error) if is_away => assert!(error.to_string().contains("panicked: "), "{place}: {error}"),
+            Err(error) if is_away => {
+                let said = format!("{:#}", Error::from(error));
+                assert!(said.contains("panicked: "), "{place}: {said}");
+            }
             value => drop(value.expect("it is here")),
         }
         drop(made);

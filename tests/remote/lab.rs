@@ -19,6 +19,11 @@ pub(crate) enum Task {
     /// Tell another Work the numbers below this, and ask it for their sum.
     Send(WorkAddr<Lab>, u32),
     Exit(i32),
+    /// Ask another Work ten times and give up each; a refused question tells that the session has got that far, where the other is
+    /// not beside this one.
+    GiveUp(WorkAddr<Lab>, bool),
+    /// Ask another Work, for as long as it takes.
+    Ask(WorkAddr<Lab>),
     Bytes(Vec<u8>),
     /// Keep it, and a payload of it.
     Keep(Probe),
@@ -149,6 +154,14 @@ impl Work for Lab {
                 }
                 self.sum = Some(other.ask(Sum).await?);
             }
+            Task::GiveUp(other, is_beside) => {
+                give_up(&other, 100, is_beside).await;
+                self.count = 10;
+            }
+            Task::Ask(other) => {
+                cx.publish(self);
+                other.ask_within(Duration::from_secs(3600), Add(7)).await?;
+            }
             Task::Exit(code) => std::process::exit(code),
             Task::Bytes(bytes) => self.count = bytes.len() as u64,
             Task::Keep(probe) => {
@@ -168,6 +181,8 @@ impl Work for Lab {
             .accept::<Break>()
             .accept::<Die>()
             .accept::<Never>()
+            .accept::<Until>()
+            .accept::<Unreadable>()
             .accept::<Reply>()
             .accept::<Mirror>();
     }
@@ -261,6 +276,52 @@ impl Handle<Never> for Lab {
 
     async fn handle(&mut self, _: Never, _: &mut WorkContext<Self>) {
         std::future::pending().await
+    }
+}
+
+/// Is handled until this file is there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Until(pub(crate) std::path::PathBuf);
+
+impl Handle<Until> for Lab {
+    type Reply = ();
+
+    async fn handle(&mut self, Until(file): Until, _: &mut WorkContext<Self>) {
+        while !file.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Is refused by the process that it comes to, without its Work.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Unreadable;
+
+impl<'de> Deserialize<'de> for Unreadable {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> std::result::Result<Self, D::Error> {
+        Err(serde::de::Error::custom("it is not read"))
+    }
+}
+
+impl Handle<Unreadable> for Lab {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Unreadable, _: &mut WorkContext<Self>) {}
+}
+
+/// Asks ten times and gives up each: after a moment, or by dropping the question. What the process of the other Work has heard of
+/// that is all when this ends, unless it is this one.
+pub(crate) async fn give_up(other: &WorkAddr<Lab>, first: u32, is_beside: bool) {
+    let moment = Duration::from_millis(10);
+    for number in first..first + 5 {
+        let late = other.ask_within(moment, Add(number)).await;
+        assert!(matches!(late, Err(flowright::AskError::Timeout { .. })), "{late:?}");
+        let dropped = tokio::time::timeout(moment, other.ask(Add(number))).await;
+        assert!(dropped.is_err(), "{dropped:?}");
+    }
+    if !is_beside {
+        let refused = other.ask(Unreadable).await.expect_err("it cannot be read");
+        assert!(matches!(refused, flowright::AskError::NotHandled(_)), "{refused}");
     }
 }
 

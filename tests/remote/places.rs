@@ -3,8 +3,8 @@
 use flowright::prelude::*;
 use flowright::{AskError, Reason, SendError};
 
-use crate::lab::{Add, Break, Lab, Mirror, Never, Probe, Reply, Suite, Sum, Task, Unnamed};
-use crate::support::{Process, joining, lab, node, start, wherever_it_runs};
+use crate::lab::{Add, Break, Lab, Mirror, Never, Probe, Reply, Suite, Sum, Task, Unnamed, Until, give_up};
+use crate::support::{Process, joining, lab, node, start, until, wherever_it_runs};
 
 crate::tests![
     a_run_succeeds_and_its_state_is_there_no_later_than_its_status,
@@ -17,6 +17,8 @@ crate::tests![
     a_full_mailbox_holds_up_its_senders,
     a_message_that_was_not_named_is_refused_at_its_sender,
     reply_that_cannot_be_sent_was_handled,
+    given_up_questions_are_not_handled,
+    questions_of_a_lost_node_are_not_handled,
     buffered_types_with_addresses_survive,
     an_input_that_is_too_large_says_so,
     the_initial_state_travels,
@@ -241,6 +243,66 @@ fn reply_that_cannot_be_sent_was_handled() {
         assert_eq!(small.text.len(), 1 << 20);
         app.wait_for_state("a.count", |handled: &u64| *handled == 3);
     });
+}
+
+/// A file that is not there yet, for [`Until`].
+fn gate(name: &str) -> std::path::PathBuf {
+    std::env::temp_dir().join(format!("flowright-gate-{}-{name}", std::process::id()))
+}
+
+/// Questions that were given up, after their deadline or by being dropped, are not handled when the Work gets to them, wherever it and
+/// its askers are; others are.
+fn given_up_questions_are_not_handled() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            let is_here = |place| matches!(place, Placement::Thread | Placement::Pool);
+            let is_beside = is_here(a) && is_here(b) || a == b && a != Placement::Process;
+            Suite::new(lab(a), lab(b), move |suite, _| {
+                suite.b.run(Task::GiveUp(suite.a.addr(), is_beside));
+                Ok(())
+            })
+        }));
+        let (app, (place, _)) = (&lodged.app, lodged.places);
+        let is_here = matches!(place, "thread" | "pool");
+        let gate = gate("given-up");
+        let a = app.work::<Lab>("a");
+        app.wait_for_work("a", |a| a.is_up);
+        app.block_on(a.tell(Until(gate.clone()))).expect("it runs");
+        app.wait_for_stage("b", Stage::Succeeded);
+        app.block_on(async {
+            give_up(&a, 200, is_here).await;
+            a.tell(Add(1)).await.expect("it runs");
+        });
+        if is_here {
+            until("all that was given up is dropped", || a.waiting() <= 2);
+        }
+        std::fs::write(&gate, "").expect("a file");
+        let sum = app.block_on(a.ask_within(crate::process::LIMIT, Sum)).expect("it answers");
+        assert_eq!(sum, 1, "{:?}", lodged.places);
+        std::fs::remove_file(&gate).expect("it is there");
+    });
+}
+
+/// Questions of a Work whose node was killed are not handled by others.
+fn questions_of_a_lost_node_are_not_handled() {
+    let app = start(|| {
+        Suite::new(lab(Placement::Thread), lab(node("n")), |suite, _| {
+            suite.b.run(Task::Ask(suite.a.addr()));
+            Ok(())
+        })
+    });
+    let asker = Process::node(&joining(&app), "n");
+    let gate = gate("lost");
+    let a = app.work::<Lab>("a");
+    app.wait_for_work("a", |a| a.is_up);
+    app.block_on(a.tell(Until(gate.clone()))).expect("it runs");
+    until("the question waits", || a.waiting() > 0);
+    asker.signal("KILL");
+    app.wait_for_work("b", |b| b.status.stage == Stage::Pending);
+    until("the question is dropped", || a.waiting() == 0);
+    std::fs::write(&gate, "").expect("a file");
+    assert_eq!(app.block_on(a.ask(Sum)).expect("it answers"), 0);
+    std::fs::remove_file(&gate).expect("it is there");
 }
 
 /// Tagged, flattened and untagged types arrive as they were sent, in inputs, states, payloads, messages and answers, whatever is in

@@ -202,6 +202,155 @@ fn handlers_that_ask_each_other_end_at_the_deadline() {
     });
 }
 
+/// What a Work sends to itself, from where.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+enum Own {
+    Handler,
+    Run,
+    RunThatServes,
+    RunBesideService,
+    OnStart,
+    OnStop,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Selfish {
+    from: Option<Own>,
+    /// What came of a question, and of more messages than there is room for.
+    asked: Option<String>,
+    told: Option<String>,
+    handled: u32,
+}
+
+/// How many messages its mailbox holds.
+const ROOM: usize = 8;
+
+fn said<T>(result: std::result::Result<T, impl std::fmt::Display>) -> String {
+    result.map_or_else(|error| error.to_string(), |_| "ok".to_owned())
+}
+
+impl Selfish {
+    async fn send(addr: WorkAddr<Self>) -> (String, String) {
+        let asked = said(addr.ask(Note).await);
+        let mut told = "ok".to_owned();
+        for _ in 0..=2 * ROOM {
+            told = said(addr.tell(Note).await);
+            if told != "ok" {
+                break;
+            }
+        }
+        (asked, told)
+    }
+
+    async fn note(&mut self, own: Own, cx: &mut WorkContext<Self>) -> Result<()> {
+        let sent = Self::send(cx.addr());
+        let (asked, told) = match own {
+            Own::RunThatServes => cx.serve(self, sent).await?,
+            Own::RunBesideService => {
+                tokio::select! {
+                    sent = sent => sent,
+                    stopped = cx.serve_forever(self) => return stopped.map(drop).map_err(Error::from),
+                }
+            }
+            _ => sent.await,
+        };
+        (self.asked, self.told) = (Some(asked), Some(told));
+        cx.publish(self);
+        Ok(())
+    }
+}
+
+impl Work for Selfish {
+    type Input = Own;
+
+    async fn on_start(&mut self, cx: &mut WorkContext<Self>) -> Result<()> {
+        if self.from == Some(Own::OnStart) {
+            self.note(Own::OnStart, cx).await?;
+        }
+        Ok(())
+    }
+
+    async fn run(&mut self, own: Own, cx: &mut WorkContext<Self>) -> Result<()> {
+        self.note(own, cx).await
+    }
+
+    async fn on_stop(&mut self, cx: &mut WorkContext<Self>) -> Result<()> {
+        if self.from == Some(Own::OnStop) {
+            self.note(Own::OnStop, cx).await?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Note;
+
+impl Handle<Note> for Selfish {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Note, _: &mut WorkContext<Self>) {
+        self.handled += 1;
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Begin;
+
+impl Handle<Begin> for Selfish {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Begin, cx: &mut WorkContext<Self>) {
+        self.note(Own::Handler, cx).await.expect("it is not stopped");
+    }
+}
+
+#[derive(Serialize, Children)]
+struct Alone {
+    work: WorkRef<Selfish>,
+}
+
+impl Flow for Alone {
+    fn react(&mut self, _: &mut FlowContext) -> Reaction {
+        match self.work.from {
+            Some(own @ (Own::Run | Own::RunThatServes | Own::RunBesideService)) => drop(self.work.run(own)),
+            Some(Own::OnStop) if self.work.has_started() => {}
+            Some(Own::OnStop) => self.work.stop(),
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A Work that asks itself, or has no room for what it tells itself, is told so at once, wherever it takes no messages; where it does, it is
+/// answered.
+#[test]
+fn work_that_waits_for_itself_is_told_at_once() {
+    use Own::*;
+    wherever_it_runs(|placement| {
+        for own in [Handler, Run, RunThatServes, RunBesideService, OnStart, OnStop] {
+            let app = TestApp::start(move || {
+                let work = Selfish { from: Some(own), ..Selfish::default() };
+                Alone { work: WorkRef::from(work).placed(placement).mailbox(ROOM) }
+            });
+            if own == Handler {
+                app.block_on(app.work::<Selfish>("work").tell(Begin)).expect("it runs");
+            }
+            let seen = app.wait_for_state("work", |work: &Selfish| work.asked.is_some());
+            let (asked, told) = (seen.asked.unwrap_or_default(), seen.told.unwrap_or_default());
+            if matches!(own, RunThatServes | RunBesideService) {
+                assert_eq!((&*asked, &*told), ("ok", "ok"), "{placement}, {own:?}");
+            } else {
+                for said in [asked, told] {
+                    // Where the Work stops its mailbox is closed by then.
+                    let is_told = said.contains("`work` waits for itself")
+                        || own == OnStop && said.contains("`work` was stopped");
+                    assert!(is_told, "{placement}, {own:?}: {said}");
+                }
+            }
+        }
+    });
+}
+
 /// A run that gives up what it serves while a handler waits serves on afterwards.
 #[test]
 fn run_serves_on_after_a_handler_was_dropped() {

@@ -87,6 +87,8 @@ pub(in crate::http) struct NodeView {
     pub(in crate::http) payloads: Option<UsageView>,
     /// Messages that no handler saw and whose senders were not told, since the process began; `null` where it is not known.
     pub(in crate::http) messages_lost: Option<u64>,
+    /// Questions that were dropped there before a handler had begun, since nobody waited for the answer any more; `null` where it is not known.
+    pub(in crate::http) questions_abandoned: Option<u64>,
     /// How long ago something was heard of it, in seconds.
     #[schema(example = 0.4)]
     pub(in crate::http) heartbeat_age: f64,
@@ -107,6 +109,7 @@ impl From<NodeStatus> for NodeView {
             load: node.load.and_then(LoadView::of),
             payloads: node.vitals.as_ref().map(UsageView::from),
             messages_lost: node.vitals.as_ref().map(|vitals| vitals.messages_lost),
+            questions_abandoned: node.vitals.as_ref().map(|vitals| vitals.questions_abandoned),
             // Tenths: it is looked at by people, and each digit is a change.
             heartbeat_age: (node.heartbeat_age * 10.0).round() / 10.0,
             round_trip: node.round_trip,
@@ -139,6 +142,7 @@ pub(in crate::http) fn nodes(snapshot: &Snapshot) -> BTreeMap<String, NodeView> 
         load: vitals.load.and_then(LoadView::of),
         payloads: Some(UsageView::from(&vitals)),
         messages_lost: Some(vitals.messages_lost),
+        questions_abandoned: Some(vitals.questions_abandoned),
         heartbeat_age: 0.0,
         round_trip: None,
         is_head: true,

@@ -13,13 +13,14 @@ use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 use super::super::protocol::{
     Control, FIRST_CREDIT, Packet, begin_ask, begin_returned, begin_tell, write_control,
 };
+use super::super::references::Carried;
 use super::super::routing::{DirectRoute, Ends, count_lost};
 use super::{BadPeer, Link, NotPushed};
 use crate::id::ActorPath;
 use crate::payload::{self, Holds};
 use crate::trace::Cause;
 use crate::wire::{self, CodecError, Frame};
-use crate::work::{Letter, Outcome, Refused};
+use crate::work::{Letter, Outcome, Refused, count_abandoned};
 
 /// The way for messages of one type to one incarnation of a Work.
 pub(in crate::remote) struct Channel {
@@ -181,12 +182,20 @@ impl Link {
             };
             let question = letter.is_question().then(|| self.next_question.fetch_add(1, Ordering::Relaxed));
             let mut state = self.lock();
+            // Under the lock, under which those that are given up later are looked for.
+            if letter.is_abandoned() {
+                drop(state);
+                if let Some(Control::Carries { payloads, .. }) = carries {
+                    self.unpin(payloads);
+                }
+                count_abandoned(1);
+                return Ok(());
+            }
             let is_shut = state.over || channel.is_shut.load(Ordering::Relaxed);
             if is_shut || if_there_is_room && !state.session.has_room() {
                 drop(state);
                 if let Some(Control::Carries { payloads, .. }) = carries {
-                    let counted = payloads.into_iter().filter(|carried| carried.counted);
-                    counted.for_each(|carried| self.pins.release(carried.id, 1));
+                    self.unpin(payloads);
                 }
                 return Err(if is_shut { Refused::Moved(letter) } else { Refused::Full(letter) });
             }
@@ -215,6 +224,30 @@ impl Link {
             self.flush(state, question.is_some());
             Ok(())
         })
+    }
+
+    /// What a message refers to that is not sent after all.
+    fn unpin(&self, payloads: Vec<Carried>) {
+        let counted = payloads.into_iter().filter(|carried| carried.counted);
+        counted.for_each(|carried| self.pins.release(carried.id, 1));
+    }
+
+    /// Tells the peer of the questions whose askers have gone, and forgets them.
+    pub(in crate::remote) fn withdraw_abandoned(&self) {
+        let withdrawn: Vec<_> = {
+            let mut state = self.lock();
+            let abandoned = |(question, (letter, _)): (&u64, &(Box<dyn Letter>, Arc<Channel>))| {
+                letter.is_abandoned().then_some(*question)
+            };
+            let numbers: Vec<_> = state.questions.iter().filter_map(abandoned).collect();
+            numbers
+                .into_iter()
+                .filter_map(|number| Some((number, state.questions.remove(&number)?)))
+                .collect()
+        };
+        for (question, _) in &withdrawn {
+            self.control(&Control::Abandoned { question: *question });
+        }
     }
 
     /// Gives a message back that came on this channel of the peer's, and was no question.

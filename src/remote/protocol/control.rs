@@ -195,6 +195,10 @@ pub(crate) enum Control {
     Drained {
         channel: u32,
     },
+    /// Nobody waits for the answer to this question any more: it is not to be handled, unless that has begun. No answer is expected.
+    Abandoned {
+        question: u64,
+    },
     /// A question was not answered.
     Unanswered {
         question: u64,
@@ -225,6 +229,7 @@ impl Control {
             Self::Open { .. } => "open",
             Self::Shut { .. } => "shut",
             Self::Drained { .. } => "drained",
+            Self::Abandoned { .. } => "abandoned",
             Self::Unanswered { .. } => "unanswered",
             Self::Copied { .. } => "copied",
             Self::Where { .. } => "where",

@@ -292,6 +292,12 @@ impl Route for DirectRoute {
         });
     }
 
+    fn withdraw_abandoned(&self) {
+        if let Some(link) = self.link.get() {
+            link.withdraw_abandoned();
+        }
+    }
+
     fn is_relayed(&self) -> bool {
         self.ends.is_relayed
     }

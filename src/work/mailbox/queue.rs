@@ -183,6 +183,19 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         taken.into()
     }
 
+    /// Takes out those that `which` says of all messages that wait.
+    pub(crate) fn take_waiting(&mut self, which: impl Fn(&M) -> bool) -> Vec<M> {
+        let mut taken = Vec::new();
+        for queue in [&mut self.returned, &mut self.held, &mut self.messages] {
+            if queue.iter().any(&which) {
+                let (out, stays) = std::mem::take(queue).into_iter().partition::<VecDeque<_>, _>(&which);
+                *queue = stays;
+                taken.extend(out);
+            }
+        }
+        taken
+    }
+
     /// The place is another one now.
     pub(crate) fn set_place(&mut self, place: Place<R>) -> Vec<Step<M, R>> {
         if place == Place::Here && !self.is_here() && self.used.is_some() {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, Waker};
 use super::super::message::Envelope;
 use super::super::{Command, Work};
 use super::Mailbox;
+use super::abandoned::unless_abandoned;
 
 /// What an incarnation finds in its mailbox.
 pub(crate) enum Mail<W> {
@@ -66,6 +67,16 @@ impl<W: Work> Receiver<W> {
         if let Some(command) = self.command() {
             return Poll::Ready(Mail::Command(command));
         }
+        loop {
+            let mail = self.poll_mailbox(cx);
+            let Poll::Ready(Mail::Message(envelope)) = mail else { return mail };
+            if let Some(envelope) = unless_abandoned(envelope) {
+                return Poll::Ready(Mail::Message(envelope));
+            }
+        }
+    }
+
+    fn poll_mailbox(&mut self, cx: &mut Context<'_>) -> Poll<Mail<W>> {
         let mailbox = &*self.mailbox;
         {
             let mut batch = mailbox.lock_batch();
