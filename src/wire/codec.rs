@@ -444,10 +444,8 @@ mod tests {
             }
         }
 
-        let written = [
-            encode(&Bad).unwrap_err().to_string(),
-            digest(&Bad).unwrap_err().to_string(),
-        ];
+        let written =
+            [encode(&Bad).unwrap_err().to_string(), digest(&Bad, Form::Identity).unwrap_err().to_string()];
         assert!(written.iter().all(|said| said.contains("Bad` panicked: not written")), "{written:?}");
         let bytes = encode(&1).unwrap();
         let read = [
