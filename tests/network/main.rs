@@ -8,6 +8,8 @@
 mod clocks;
 mod container;
 mod disk;
+#[path = "../hangup/mod.rs"]
+mod hangup;
 #[path = "../remote/lab.rs"]
 #[allow(dead_code, reason = "the other tests need more of it")]
 mod lab;
@@ -109,6 +111,7 @@ fn main() -> ExitCode {
         Ok(_) => return suite(Duration::from_secs(4)),
         Err(_) => {}
     }
+    hangup::handle_hangup();
     let tests =
         [wires::TESTS, clocks::TESTS, container::TESTS, disk::TESTS, memory::TESTS].concat().into_iter();
     let trials = tests.map(|(name, test)| {

@@ -13,6 +13,8 @@ mod fences;
 mod files;
 mod gpus;
 mod groups;
+#[path = "../hangup/mod.rs"]
+mod hangup;
 mod held;
 mod lab;
 mod leaks;
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
     if let Ok(program) = std::env::var(support::VARIABLE) {
         return support::run(&program);
     }
+    hangup::handle_hangup();
     let all = [
         addresses::TESTS,
         advertised::TESTS,

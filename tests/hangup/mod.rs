@@ -1,0 +1,21 @@
+//! Tests whose processes are to end by SIGHUP, run by something that ignores it, such as `nohup`.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Starts this test binary anew with the system's own handling of SIGHUP, if whoever has started it ignores that signal: what
+/// it starts would ignore it too.
+pub(crate) fn handle_hangup() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    // SIGHUP is the first signal.
+    if ignored & 1 == 0 {
+        return;
+    }
+    let mut arguments = std::env::args_os();
+    arguments.next();
+    let this = std::env::current_exe().expect("a test knows its file");
+    let error = Command::new("env").arg("--default-signal=HUP").arg(this).args(arguments).exec();
+    panic!("SIGHUP is ignored, and `env --default-signal` cannot be run: {error}");
+}
