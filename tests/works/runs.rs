@@ -6,7 +6,9 @@ use flowright::Stage;
 use flowright::prelude::*;
 use flowright::testing::TestApp;
 
-use crate::support::{Gated, Journal, Seen, go_on, one, paused, two, wherever_it_runs};
+use crate::support::{
+    Gated, Journal, Seen, go_on, listen_to_the_log, one, paused, two, warnings, wherever_it_runs,
+};
 
 /// Remembers what it was run with, whatever the type.
 #[derive(Serialize, Deserialize)]
@@ -123,13 +125,53 @@ fn equal_map_is_forgotten_and_run_again() {
     assert_eq!(app.wait_for_exit().result.map_err(|error| error.to_string()), Ok(()));
 }
 
-/// Serde shows a set as a sequence: those that are in another order are told apart, which is told once; a `BTreeSet` is not.
+/// Asks for the runs of equal sets, which have paths that no other test has, so that the log can be told apart.
+#[derive(Serialize, Children)]
+struct EqualSets {
+    hash_sets: WorkRef<Inputs<HashSet<u32>>>,
+    tree_sets: WorkRef<Inputs<BTreeSet<u32>>>,
+    #[serde(skip)]
+    asked: Vec<HashSet<u32>>,
+    #[serde(skip)]
+    ran: Seen<(usize, usize)>,
+}
+
+impl Flow for EqualSets {
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        let mut done = true;
+        for set in &self.asked {
+            done &= self.hash_sets.run(set.clone()).finished().is_ok();
+            done &= self.tree_sets.run(set.iter().copied().collect()).finished().is_ok();
+        }
+        if done {
+            self.ran.note((self.hash_sets.ran.len(), self.tree_sets.ran.len()));
+            cx.stop("all have run");
+        }
+        Ok(())
+    }
+}
+
+/// Serde shows a set as a sequence: equal `HashSet`s in different orders are different inputs, of which one line is logged that
+/// names the Work and the remedy; equal `BTreeSet`s are one input, and nothing is logged.
 #[test]
 fn hash_sets_in_another_order_are_told_of_once() {
-    let sets: Vec<HashSet<u32>> = (0..10).map(|_| (0..50).collect()).collect();
-    assert!(run_all(sets, Placement::Thread).len() > 1, "they are in the same order");
-    let sets: Vec<BTreeSet<u32>> = (0..10).map(|_| (0..50).collect()).collect();
-    assert_eq!(run_all(sets, Placement::Thread).len(), 1);
+    listen_to_the_log();
+    let ran = Seen::new();
+    let seen = ran.clone();
+    let app = TestApp::start(move || EqualSets {
+        hash_sets: WorkRef::from(Inputs::default()),
+        tree_sets: WorkRef::from(Inputs::default()),
+        asked: (0..10).map(|_| (0..50).collect()).collect(),
+        ran: seen,
+    });
+    app.wait_for_exit().result.unwrap();
+    let (hash_sets, tree_sets) = ran.all()[0];
+    assert!(hash_sets > 1, "they are in the same order");
+    assert_eq!(tree_sets, 1);
+    let logged: Vec<_> = warnings().into_iter().filter(|line| line.contains("_sets` is asked")).collect();
+    let [line] = &logged[..] else { panic!("one line is logged: {logged:?}") };
+    let parts = ["work `hash_sets`", "only in the order of a sequence", "`HashSet`", "`BTreeSet`"];
+    assert!(parts.iter().all(|part| line.contains(part)), "{line}");
 }
 
 /// The oldest outcomes are forgotten, and such an input runs once more when it is asked for again.

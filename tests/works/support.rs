@@ -1,6 +1,6 @@
 //! Flows that tests write in place, Works that several tests use, and clocks.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
@@ -188,4 +188,36 @@ impl Handle<Wish> for Gated {
 pub(crate) fn wish(app: &TestApp, number: u32) {
     app.block_on(app.work::<Gated>("work").ask(Wish(number))).unwrap();
     app.wait_for_state("work.wished", |wished: &Vec<u32>| wished.last() == Some(&number));
+}
+
+/// What was logged as a warning or worse by this process since the first call of [`listen_to_the_log`].
+pub(crate) fn warnings() -> Vec<String> {
+    LOG.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Makes [`warnings`] work.
+pub(crate) fn listen_to_the_log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::set_boxed_logger(Box::new(Recorder)).expect("there is no other logger");
+        log::set_max_level(log::LevelFilter::Warn);
+    });
+}
+
+static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Recorder;
+
+impl log::Log for Recorder {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            LOG.lock().unwrap_or_else(PoisonError::into_inner).push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
 }
