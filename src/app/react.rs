@@ -179,7 +179,9 @@ impl Driver {
                     Action::Kill => record.kill(),
                     Action::Close(why) => {
                         let lost = record.mailbox.close(why);
-                        self.hosts.closed(&record.path, why);
+                        if record.owns_path {
+                            self.hosts.closed(&record.path, why);
+                        }
                         if lost > 0 {
                             log::warn!(
                                 "work `{}`: {lost} messages that waited in its mailbox are lost",
@@ -230,9 +232,11 @@ impl Driver {
         let changes = self.watchdog.during(&ActorPath::root(), || tree.walk(&mut *root, config, now.wall));
         self.root = Some(root);
         for id in changes.left {
-            if let Some(record) = self.tree.works.get(&id) {
-                lock(record).ledger.shut_down(now);
+            if let Some(record) = self.tree.works.get(&id).cloned() {
+                lock(&record).ledger.shut_down(now);
                 self.act(id);
+                // A Work that joins at the same path is launched after this, and its location is its own.
+                lock(&record).owns_path = false;
             }
         }
         for id in changes.flows_left {

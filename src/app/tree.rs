@@ -12,7 +12,7 @@ use crate::flow::{
 };
 use crate::id::{ActorPath, AppId, FlowId, IdMap, WorkId};
 use crate::trace::Cause;
-use crate::work::{Stage, Status};
+use crate::work::{Stage, Status, remember_address};
 
 /// A child of a Flow, in the order of declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -379,6 +379,8 @@ impl Visitor for Walker<'_> {
                         };
                         match work.attach(place, self.config.placement_of(path.as_str())) {
                             Ok(record) => {
+                                // From now on addresses of this path lead to it, also while a Work ends that was here before.
+                                remember_address(self.tree.app, &path, &lock(&record).mailbox);
                                 self.tree.works.insert(id, record);
                                 self.tree.order.push(id);
                                 self.changes.joined.push(id);

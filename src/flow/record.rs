@@ -27,6 +27,8 @@ pub(crate) struct Record {
     pub(crate) kind: &'static WorkKind,
     pub(crate) ledger: Ledger,
     pub(crate) mailbox: Arc<dyn AnyMailbox>,
+    /// Whether the path is its own: not once it has left the tree, when another Work may have joined at the same path.
+    pub(crate) owns_path: bool,
     /// The last published state.
     pub(crate) state: Value,
     holds: Holds,
@@ -80,6 +82,7 @@ impl Record {
             kind: WorkKind::of::<W>(),
             ledger,
             mailbox: Arc::new(Mailbox::<W>::new(mailbox)),
+            owns_path: true,
             state,
             holds,
             other_holds: false,

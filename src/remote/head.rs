@@ -32,7 +32,6 @@ use crate::transport::{Advertised, Endpoint, Listener, TransportError};
 use crate::work::{
     AnyMailbox, Closed, Command, Commands, Doorbell, Failure, FreeGpus, HostError, HostEvent, Ingredients,
     Outbox, Place, Placement, Reason, Report, Resources, Route, SharedRoute, Vitals, find_address,
-    remember_address,
 };
 
 /// How long a node that is told of the end may take to hear of it.
@@ -279,7 +278,7 @@ impl Head {
     ) -> Result<(), HostError> {
         let Ingredients {
             kind,
-            app,
+            app: _,
             path,
             state: value,
             holds,
@@ -323,7 +322,6 @@ impl Head {
             state.registry.set(&path, Location::At { node, incarnation });
         }
         drop(state);
-        remember_address(app, &path, &mailbox);
         let launch = Control::Launch {
             incarnation,
             path: path.clone(),

@@ -24,6 +24,7 @@ mod places;
 mod process;
 mod processes;
 mod proxy;
+mod replaced;
 mod strangers;
 mod support;
 mod tokens;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         peers::TESTS,
         places::TESTS,
         processes::TESTS,
+        replaced::TESTS,
         strangers::TESTS,
     ]
     .concat()

@@ -52,6 +52,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "family" => App::new(crate::groups::family).process(crate::groups::around).main(),
         "gpus" => crate::gpus::program_with_two(),
         "files" => crate::files::program(),
+        "line" => crate::replaced::line().main(),
         "payloads" => crate::payloads::program(),
         "stranger" => App::new(Stranger::default).main(),
         other => panic!("there is no program {other}"),
