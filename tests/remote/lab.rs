@@ -102,6 +102,8 @@ pub(crate) struct Lab {
     pub(crate) clock: u64,
     pub(crate) kept: Option<Probe>,
     pub(crate) payload: Option<Payload<Probe>>,
+    /// Whether `Until` is being handled.
+    pub(crate) is_held: bool,
     #[serde(skip)]
     pub(crate) private: u32,
 }
@@ -286,10 +288,13 @@ pub(crate) struct Until(pub(crate) std::path::PathBuf);
 impl Handle<Until> for Lab {
     type Reply = ();
 
-    async fn handle(&mut self, Until(file): Until, _: &mut WorkContext<Self>) {
+    async fn handle(&mut self, Until(file): Until, cx: &mut WorkContext<Self>) {
+        self.is_held = true;
+        cx.publish(self);
         while !file.exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        self.is_held = false;
     }
 }
 

@@ -258,7 +258,9 @@ fn given_up_questions_are_not_handled() {
             let is_here = |place| matches!(place, Placement::Thread | Placement::Pool);
             let is_beside = is_here(a) && is_here(b) || a == b && a != Placement::Process;
             Suite::new(lab(a), lab(b), move |suite, _| {
-                suite.b.run(Task::GiveUp(suite.a.addr(), is_beside));
+                if suite.a.is_held {
+                    suite.b.run(Task::GiveUp(suite.a.addr(), is_beside));
+                }
                 Ok(())
             })
         }));
