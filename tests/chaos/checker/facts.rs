@@ -17,8 +17,11 @@ pub(crate) const SLACK: Time = 2 * SECOND;
 /// How long two processes have to be out of reach of each other until their session may be lost.
 const OUT_OF_REACH: Time = 2 * SECOND;
 
+/// How much later than its end a disturbance may be seen to be over.
+const MOMENT: Time = SECOND / 2;
+
 /// The disturbance of a process that the machine did not let run.
-const STALLED: &str = "stalled";
+pub(crate) const STALLED: &str = "stalled";
 
 /// One incarnation of a Work.
 pub(crate) struct LifeFacts<'a> {
@@ -114,8 +117,17 @@ impl<'a> Facts<'a> {
         // Where a process is may be recorded after it has begun.
         for record in records {
             if let Event::Stalled { micros } = record.event {
-                let who = Cow::Owned(facts.place(record.pid));
-                facts.disturbances.push((who, record.at.saturating_sub(micros), record.at, STALLED));
+                let (who, begun) = (facts.place(record.pid), record.at.saturating_sub(micros));
+                // The run stops processes itself, which it has recorded.
+                let planned = facts.disturbances.iter().any(|(other, from, to, what)| {
+                    *other == who
+                        && *what != STALLED
+                        && *from <= record.at
+                        && to.saturating_add(MOMENT) >= begun
+                });
+                if !planned {
+                    facts.disturbances.push((Cow::Owned(who), begun, record.at, STALLED));
+                }
             }
         }
         for lives in facts.of_work.values() {

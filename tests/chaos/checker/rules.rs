@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::Report;
-use super::facts::{Facts, GRACE, SECOND, SLACK, Time};
+use super::facts::{Facts, GRACE, SECOND, SLACK, STALLED, Time};
 use crate::records::{Event, Held, Kind, Life, Outcome, Reading, Record, Role};
 
 /// The deadline of an `ask`, and what a busy machine may add to it.
@@ -13,6 +13,9 @@ const READ: Time = 20 * SECOND;
 
 /// What happened, for whoever reads the report.
 pub(super) fn count(facts: &Facts<'_>, report: &mut Report) {
+    for _ in facts.disturbances.iter().filter(|(_, _, _, what)| *what == STALLED) {
+        report.count("stalls of a busy machine");
+    }
     for record in facts.records {
         match &record.event {
             Event::Trying { kind: Kind::Ask, .. } => report.count("asks"),
@@ -26,7 +29,6 @@ pub(super) fn count(facts: &Facts<'_>, report: &mut Report) {
             Event::Read { reading: Reading::Lost(_), .. } => report.count("payloads lost"),
             Event::Read { reading: Reading::NoRoom(_), .. } => report.count("payloads without room"),
             Event::Disturbed { .. } => report.count("disturbances"),
-            Event::Stalled { .. } => report.count("stalls of a busy machine"),
             Event::Ordered { .. } => report.count("orders"),
             Event::Signalled { signal, .. } if signal == "KILL" => report.count("kills"),
             Event::Reached { error: None, .. } => report.count("addresses that reach"),

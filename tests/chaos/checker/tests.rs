@@ -52,6 +52,7 @@ tests![
     payload_out_of_reach_violates_payload_in_a_short_cut,
     payload_lost_with_its_node_is_excused,
     payload_lost_long_before_or_after_a_stall_violates_payload,
+    stall_of_a_process_that_the_run_stops_excuses_nothing,
     late_payload_violates_payload,
     no_room_violates_payload_where_there_is_room,
     work_that_is_down_violates_reach,
@@ -655,6 +656,17 @@ fn payload_lost_long_before_or_after_a_stall_violates_payload() {
     script.read("p", Reading::Lost("nothing was heard of its node".to_owned()));
     script.wait(5);
     script.stalled(WEST);
+    script.violates(&["payload"]);
+}
+
+fn stall_of_a_process_that_the_run_stops_excuses_nothing() {
+    let mut script = Script::new();
+    script.made("p");
+    script.disturbed("west");
+    script.wait(1);
+    script.stalled(WEST);
+    script.calm("west");
+    script.read("p", Reading::Lost("nothing was heard of its node".to_owned()));
     script.violates(&["payload"]);
 }
 
