@@ -42,7 +42,7 @@ impl App {
         self
     }
 
-    /// How the program is started again for a Work with a process of its own; `node --join …` is added to the
+    /// Sets the command that starts the program again for a Work with a process of its own; `node --join …` is added to the
     /// arguments. By default it is this program without other arguments, which does the right thing when its `main`
     /// calls [`App::main`].
     pub fn process(mut self, command: impl Fn() -> std::io::Result<Command> + Send + Sync + 'static) -> Self {
@@ -50,7 +50,7 @@ impl App {
         self
     }
 
-    /// What all processes of the App must have in common.
+    /// Options that all processes of the App must have in common.
     pub(super) fn bridge_options(&self) -> Result<BridgeOptions, TransportError> {
         let works = self
             .works()

@@ -142,7 +142,7 @@ fn system_changes() -> Option<LocalBoxStream<'static, ()>> {
 /// runtime, and can be set. Clones are the same clock.
 #[derive(Debug, Clone)]
 pub struct WallClock {
-    /// What it shows when the App starts, unless it is set later.
+    /// Time that it shows when the App starts, unless it is set later.
     start: watch::Sender<SystemTime>,
 }
 
@@ -162,7 +162,7 @@ impl WallClock {
         self.start.send_modify(|start| *start = start.checked_sub(step).unwrap_or(*start));
     }
 
-    /// What it shows when the App has run for `at`.
+    /// Returns the time that it shows when the App has run for `at`.
     fn after(&self, at: Duration) -> Option<SystemTime> {
         self.start.borrow().checked_add(at)
     }

@@ -409,7 +409,7 @@ impl Driver {
         result
     }
 
-    /// Whether a Flow can be called. When it is not where it was, the tree is walked.
+    /// Returns whether a Flow can be called. When it is not where it was, the tree is walked.
     pub(super) fn reaches(&mut self, id: FlowId) -> bool {
         if self.with_flow(id, |_| ()).is_some() {
             return true;
