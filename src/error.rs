@@ -1,4 +1,4 @@
-//! Floor 0: the error that users' code returns.
+//! Layer 0: the error that users' code returns.
 //!
 //! [`Error`] holds any [`std::error::Error`], takes it by `?`, and keeps its whole chain of causes; the idea is
 //! that of `anyhow`. It is a type of our own because a Flow's [`Interrupt`](crate::Interrupt) takes both this

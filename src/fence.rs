@@ -1,4 +1,4 @@
-//! Floor 0: calls into code of users.
+//! Layer 0: calls into code of users.
 //!
 //! A user's `Serialize`, `Deserialize`, `Drop`, `Display` and the like are called on threads that many Works share. Each such
 //! call is fenced where it is made, so that a panic is the failure of what it was called for; `ARCHITECTURE.md` lists the calls.

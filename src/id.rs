@@ -1,4 +1,4 @@
-//! Floor 0: names that every floor uses.
+//! Layer 0: names that every layer uses.
 
 use std::fmt;
 use std::sync::Arc;

@@ -65,11 +65,11 @@
 //! - [`App`], [`AppHandle`], [`Control`], [`Config`]: running it, inside another program as well.
 //! - [`testing`]: Apps in tests.
 //!
-//! # The floors
+//! # The layers
 //!
-//! Imports go down only, and siblings on one floor do not know each other.
+//! Imports go down only, and siblings on one layer do not know each other.
 //!
-//! | floor | module | what it is |
+//! | layer | module | what it is |
 //! | --- | --- | --- |
 //! | 7 | `cli`, [`testing`] | the command line of an App's binary; Apps in tests |
 //! | 6 | `http` | the API and the page |
@@ -104,6 +104,7 @@
 )]
 
 mod app;
+mod atomic_file;
 #[cfg(feature = "cli")]
 mod cli;
 mod descriptors;
@@ -114,7 +115,6 @@ mod drive;
 mod drive;
 mod error;
 mod fence;
-mod files;
 mod flow;
 #[cfg(feature = "http")]
 mod http;

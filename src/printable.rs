@@ -1,4 +1,4 @@
-//! Floor 1: text from outside (peers, clients, servers, users' values) made safe to print.
+//! Layer 1: text from outside (peers, clients, servers, users' values) made safe to print.
 //!
 //! # Guarantees
 //! - What these functions give has no control characters of C0 or C1, so that it cannot drive a terminal, and no characters that

@@ -1,4 +1,4 @@
-//! The floors of the crate: imports go down only, and siblings on one floor do not know each other.
+//! The layers of the crate: imports go down only, and siblings on one layer do not know each other.
 //!
 //! This reads the source as text. Comments (doc links may point anywhere) and string literals do not count;
 //! everything else does, tests included.
@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules at the top of the crate and their floors; `lib.rs`, which exports from all of them, has none.
-const FLOORS: [(&str, u32); 24] = [
+/// The modules at the top of the crate and their layers; `lib.rs`, which exports from all of them, has none.
+const LAYERS: [(&str, u32); 24] = [
     ("id", 0),
     ("error", 0),
     ("fence", 0),
     ("descriptors", 1),
-    ("files", 1),
+    ("atomic_file", 1),
     ("machine", 1),
     ("program", 1),
     ("printable", 1),
@@ -69,8 +69,8 @@ const ACTIX: [&str; 7] = [
     "work/local.rs",
 ];
 
-fn floor(module: &str) -> Option<u32> {
-    FLOORS.iter().find(|(name, _)| *name == module).map(|(_, floor)| *floor)
+fn layer(module: &str) -> Option<u32> {
+    LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer)
 }
 
 /// The text without comments, and with string and character literals emptied.
@@ -190,7 +190,7 @@ fn named_at_the_top(text: &str, depth: usize) -> BTreeSet<String> {
             let mut found = BTreeSet::new();
             first_segments(&tokens, begin, &mut found);
             // A module within a file is deeper than the file, so that `super` may not have led up to the top.
-            found.retain(|name| word(at) == "crate" || floor(name).is_some());
+            found.retain(|name| word(at) == "crate" || layer(name).is_some());
             names.append(&mut found);
         }
         at += 1;
@@ -244,25 +244,25 @@ fn violations(path: &str, text: &str) -> Vec<String> {
         return Vec::new();
     }
     let mut wrong = Vec::new();
-    let Some(own) = floor(top) else {
-        return vec![format!("{path}: the module `{top}` has no floor; give it one in tests/layering.rs")];
+    let Some(own) = layer(top) else {
+        return vec![format!("{path}: the module `{top}` has no layer; give it one in tests/layering.rs")];
     };
     // `flow/mod.rs` is the module `flow`; `flow/ledger.rs` is one below it.
     let depth = path.split('/').filter(|part| *part != "mod.rs").count();
     for name in named_at_the_top(text, depth) {
-        match floor(&name) {
+        match layer(&name) {
             _ if name == top => {}
             // Macros that are exported are at the top of the crate whatever file they are in.
             None if name == "bail" => {}
             None => wrong.push(format!(
-                "{path}: `crate::{name}` is an export of the crate; name the module that it is in, so that its floor shows"
+                "{path}: `crate::{name}` is an export of the crate; name the module that it is in, so that its layer shows"
             )),
             Some(other) if other < own => {}
             Some(other) if other == own => {
-                wrong.push(format!("{path}: `{top}` and `{name}` are siblings on floor {own}"));
+                wrong.push(format!("{path}: `{top}` and `{name}` are siblings on layer {own}"));
             }
             Some(other) => {
-                wrong.push(format!("{path}: `{top}` (floor {own}) must not know `{name}` (floor {other})"));
+                wrong.push(format!("{path}: `{top}` (layer {own}) must not know `{name}` (layer {other})"));
             }
         }
     }
@@ -347,7 +347,7 @@ fn an_import_that_goes_up_is_found_however_it_is_written() {
     ] {
         let wrong = violations("flow/mod.rs", bad);
         assert_eq!(wrong.len(), 1, "{bad}: {wrong:?}");
-        assert!(wrong[0].contains("`flow` (floor 4) must not know `app` (floor 5)"), "{wrong:?}");
+        assert!(wrong[0].contains("`flow` (layer 4) must not know `app` (layer 5)"), "{wrong:?}");
     }
     let deeper = violations("flow/ledger.rs", "use super::super::app::Control;");
     assert_eq!(deeper.len(), 1, "{deeper:?}");
@@ -376,13 +376,13 @@ fn what_is_allowed_is_not_reported() {
 #[test]
 fn siblings_exports_and_foreign_crates_are_found() {
     for (path, text, expected) in [
-        ("state/mod.rs", "use crate::payload::Payload;", "`state` and `payload` are siblings on floor 2"),
+        ("state/mod.rs", "use crate::payload::Payload;", "`state` and `payload` are siblings on layer 2"),
         ("flow/mod.rs", "use crate::Value;", "`crate::Value` is an export of the crate"),
         ("app/mod.rs", "use rmp::Marker;", "may use rmp"),
         ("app/mod.rs", "use actix_web::web;", "may use actix_web"),
         ("flow/mod.rs", "use actix::Actor;", "actix is used in few files"),
         ("flow/mod.rs", "fn f() { actix_rt::spawn(g()) }", "actix is used in few files"),
-        ("attic/mod.rs", "", "`attic` has no floor"),
+        ("attic/mod.rs", "", "`attic` has no layer"),
     ] {
         let wrong = violations(path, text);
         assert!(wrong.len() == 1 && wrong[0].contains(expected), "{path} {text}: {wrong:?}");

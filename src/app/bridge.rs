@@ -15,7 +15,7 @@ use crate::flow::Kinds;
 use crate::program::this_program;
 use crate::remote::{BridgeOptions, HeadOptions, ProcessCommand, Program};
 use crate::transport::{Limits, TransportError};
-use crate::work::{Placement, WorkKind};
+use crate::work::{Placement, WorkType};
 
 pub(super) type ProcessProgram = Arc<dyn Fn() -> std::io::Result<Command> + Send + Sync>;
 
@@ -73,7 +73,7 @@ impl App {
     }
 
     /// The types of Work that there can be in it.
-    pub(super) fn works(&self) -> BTreeMap<&'static str, &'static WorkKind> {
+    pub(super) fn works(&self) -> BTreeMap<&'static str, &'static WorkType> {
         let mut kinds = Kinds::default();
         (self.kinds)(&mut kinds);
         kinds.into_works()
@@ -91,7 +91,7 @@ impl App {
 impl Driver {
     /// Takes nodes in, before anything runs.
     pub(super) async fn listen(&mut self, endpoint: &str) -> Result<(), AppError> {
-        let head = self.hosts.start_head(&self.doorbell).map_err(AppError::Node)?;
+        let head = self.hosts.start_head(&self.ready_queue).map_err(AppError::Node)?;
         let endpoint = endpoint.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
         let advertised = self.config.advertised()?;
         let endpoint = head.listen(endpoint, advertised).await?;

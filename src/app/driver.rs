@@ -1,7 +1,7 @@
 //! The actor that runs the Flows of an App.
 //!
 //! All Flows of an App react on one thread, the deepest first, each never concurrently with itself. The driver
-//! sleeps until a Work rings its doorbell, a deadline comes or a question arrives; it never polls.
+//! sleeps until a Work rings its ready_queue, a deadline comes or a question arrives; it never polls.
 //!
 //! One cycle: take in the news of the Works that rang, let the Flows above them react, carry out what the Flows
 //! asked for, then show the new state to the outside.
@@ -35,7 +35,7 @@ use crate::fence;
 use crate::flow::{AnyFlow, FlowContext, Found, Moment, Node, Position, Visitor, Walk, lock};
 use crate::id::{ActorPath, AppId, FlowId, WorkId};
 use crate::trace::Cause;
-use crate::work::{Doorbell, Failure, HostEvent, Reason, Report, Resources};
+use crate::work::{Failure, HostEvent, ReadyQueue, Reason, Report, Resources};
 
 /// Told of the failure that ends the App, when it happens.
 pub(crate) type OnFailure = Box<dyn FnOnce(&AppError) + Send>;
@@ -55,7 +55,7 @@ pub(crate) struct Driver {
     pub(super) hosts: Hosts,
     pub(super) clock: Clock,
     pub(super) timers: Timers,
-    pub(super) doorbell: Arc<Doorbell>,
+    pub(super) ready_queue: Arc<ReadyQueue>,
     pub(super) dirty: BTreeSet<(Reverse<usize>, FlowId)>,
     stale: Vec<WorkId>,
     /// Works that wait for a node.
@@ -84,7 +84,7 @@ pub(crate) struct Driver {
 
 /// What wakes the driver.
 enum Wake {
-    News(Vec<WorkId>),
+    Updates(Vec<WorkId>),
     Deadline,
     ClockSet,
 }
@@ -107,7 +107,7 @@ impl Driver {
             hosts,
             clock,
             timers: Timers::default(),
-            doorbell: Arc::default(),
+            ready_queue: Arc::default(),
             dirty: BTreeSet::new(),
             stale: Vec::new(),
             unplaced: BTreeSet::new(),
@@ -128,7 +128,7 @@ impl Driver {
         };
         if let Some(count) = known_gpus(driver.config.gpus) {
             driver.resources.gpus = count;
-            driver.hosts.assign_gpus(count, &driver.doorbell);
+            driver.hosts.assign_gpus(count, &driver.ready_queue);
         }
         let fields = driver.walk_tree().map_err(AppError::Failed)?;
         driver.check_places(&fields)?;
@@ -202,21 +202,21 @@ impl Driver {
 
     // ---- the cycle ----
 
-    fn on_news(&mut self, rung: Vec<WorkId>) {
+    fn on_updates(&mut self, rung: Vec<WorkId>) {
         let now = self.clock.now();
         for id in rung {
             let Some(record) = self.tree.works.get(&id).cloned() else { continue };
-            let (news, owner, became_stale, cause) = {
+            let (update, owner, became_stale, cause) = {
                 let mut record = lock(&record);
                 let was_stale = record.stale;
-                let news = record.take_news(now);
+                let update = record.take_news(now);
                 let cause = std::mem::take(&mut record.cause);
-                (news, record.owner, record.stale && !was_stale, cause)
+                (update, record.owner, record.stale && !was_stale, cause)
             };
             if became_stale {
                 self.stale.push(id);
             }
-            match news {
+            match update {
                 Ok(false) => continue,
                 Ok(true) => {}
                 // It is in another process, which says what cannot be so.
@@ -339,7 +339,7 @@ impl Driver {
             self.react(flow);
         }
         if self.stage == AppStage::Running && !self.dirty.is_empty() {
-            self.doorbell.ring_again();
+            self.ready_queue.ring_again();
         }
         self.advance_shutdown();
         self.hosts.flush();
@@ -590,12 +590,12 @@ impl Actor for Driver {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let doorbell = self.doorbell.clone();
+        let ready_queue = self.ready_queue.clone();
         let sleep = self.sleep.clone();
         let clock_watch = self.clock_watch.clone();
         ctx.add_stream(stream::poll_fn(move |cx| {
-            if let Poll::Ready(rung) = doorbell.poll(cx) {
-                return Poll::Ready(Some(Wake::News(rung)));
+            if let Poll::Ready(rung) = ready_queue.poll(cx) {
+                return Poll::Ready(Some(Wake::Updates(rung)));
             }
             let mut sleep = sleep.borrow_mut();
             if sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
@@ -610,7 +610,7 @@ impl Actor for Driver {
 impl StreamHandler<Wake> for Driver {
     fn handle(&mut self, wake: Wake, _: &mut Self::Context) {
         match wake {
-            Wake::News(rung) => self.on_news(rung),
+            Wake::Updates(rung) => self.on_updates(rung),
             Wake::Deadline => self.on_deadline(),
             Wake::ClockSet => self.on_clock_set(),
         }

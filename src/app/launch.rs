@@ -64,7 +64,7 @@ pub struct App {
     pub(crate) on_failure: Option<OnFailure>,
     runtime: Option<Box<dyn FnOnce() -> tokio::runtime::Runtime + Send>>,
     wall_clock: Option<WallClock>,
-    /// What floors above keep here until the App runs.
+    /// What layers above keep here until the App runs.
     pub(crate) extensions: Vec<Box<dyn Any + Send>>,
     #[cfg(feature = "remote")]
     pub(super) kinds: fn(&mut Kinds),

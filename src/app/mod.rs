@@ -1,6 +1,6 @@
-//! Floor 5: the App: a tree with one root, the driver that runs its Flows, its start and its end.
+//! Layer 5: the App: a tree with one root, the driver that runs its Flows, its start and its end.
 //!
-//! The floors above query and steer a running App through [`Control`] only. They start and end it by [`App`],
+//! The layers above query and steer a running App through [`Control`] only. They start and end it by [`App`],
 //! [`Launched`] and [`AppHandle`], and read the log of the process directly.
 //!
 //! # Guarantees

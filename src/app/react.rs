@@ -141,9 +141,10 @@ impl Driver {
             for action in actions {
                 match action {
                     Action::Launch => {
-                        let what = record.incarnation(&self.doorbell);
+                        let what = record.incarnation(&self.ready_queue);
                         let now = self.clock.now();
-                        let result = self.hosts.launch(&record.placement, record.needs, what, &self.doorbell);
+                        let result =
+                            self.hosts.launch(&record.placement, record.needs, what, &self.ready_queue);
                         launched = result.is_ok();
                         match result {
                             Ok(()) => {

@@ -29,7 +29,7 @@ pub struct FlowKind;
 
 /// Marks roots that are Works.
 #[doc(hidden)]
-pub struct WorkKind;
+pub struct WorkType;
 
 impl<F: Flow> Root<FlowKind> for F {
     fn into_root(self) -> RootFlow {
@@ -41,7 +41,7 @@ impl<F: Flow> Root<FlowKind> for F {
     }
 }
 
-impl<W> Root<WorkKind> for W
+impl<W> Root<WorkType> for W
 where
     W: Work,
     W::Input: Default,

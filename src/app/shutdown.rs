@@ -144,7 +144,7 @@ impl Driver {
         for work in self.tree.works_below(id) {
             if let Some(record) = self.tree.works.get(&work) {
                 let mut record = lock(record);
-                record.ledger.forgive();
+                record.ledger.clear_failures();
                 record.ledger.start(now);
                 drop(record);
                 self.act(work);

@@ -14,7 +14,7 @@ use crate::flow::{FlowError, Outcomes, Record, RunEntry, lock};
 use crate::id::ActorPath;
 use crate::recorder::Carried;
 use crate::state::Value;
-use crate::work::{NodeStatus, Placement, RecordedBy, Resources, Status, Vitals, WorkKind};
+use crate::work::{LoadReport, NodeStatus, Placement, RecordedBy, Resources, Status, WorkType};
 
 /// The name of the node that the Flows are on.
 pub(crate) const HEAD: &str = "head";
@@ -33,7 +33,7 @@ pub(crate) struct Snapshot {
     pub(crate) nodes: BTreeMap<String, NodeStatus>,
     pub(crate) resources: Resources,
     /// What the processes of single Works have told of themselves.
-    pub(crate) processes: Vec<Vitals>,
+    pub(crate) processes: Vec<LoadReport>,
     /// What was recorded in other processes.
     pub(crate) recorded: Vec<(RecordedBy, Arc<Carried>)>,
     /// How long it has kept the App's thread.
@@ -43,7 +43,7 @@ pub(crate) struct Snapshot {
 pub(crate) struct WorkSnapshot {
     pub(crate) path: ActorPath,
     pub(crate) owner: ActorPath,
-    pub(crate) kind: &'static WorkKind,
+    pub(crate) kind: &'static WorkType,
     pub(crate) status: Status,
     pub(crate) placement: Placement,
     pub(crate) node: Option<Arc<str>>,
@@ -132,7 +132,7 @@ impl Driver {
             flows,
             nodes: self.hosts.nodes(),
             resources: self.resources,
-            processes: self.hosts.vitals_of_processes(),
+            processes: self.hosts.load_of_processes(),
             recorded: self.hosts.recorded(),
             took: began.elapsed(),
         }

@@ -1,4 +1,4 @@
-//! Floor 7: the command line of an App's binary.
+//! Layer 7: the command line of an App's binary.
 
 mod args;
 #[cfg(feature = "tls")]

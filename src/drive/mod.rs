@@ -1,4 +1,4 @@
-//! Floor 2: folders that all Works share.
+//! Layer 2: folders that all Works share.
 //!
 //! # Guarantees
 //! - Who gets a file gets all of one that was put, never half of one, and never a mixture of two.

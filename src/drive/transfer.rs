@@ -14,7 +14,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::error::DriveError;
 use super::store::{Given, Supply, Wanted};
 use super::{Drive, StoreError};
-use crate::files::Beside;
+use crate::atomic_file::StagedPath;
 
 /// How far a file is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,10 +151,10 @@ impl Get {
         if total != Some(bytes) {
             return Err(failed(StoreError::Failed(format!("{bytes} of {} bytes came", to - from))));
         }
-        let (beside, file) = writing;
+        let (staged, file) = writing;
         drop(file);
         let overwrite = self.overwrite;
-        let placed = on_a_thread(move || beside.take_place(overwrite)).await;
+        let placed = on_a_thread(move || staged.commit(overwrite)).await;
         placed.map_err(|error| self.written(&error))
     }
 }
@@ -169,20 +169,20 @@ impl IntoFuture for Get {
     }
 }
 
-async fn begin(into: &Path) -> io::Result<(Beside, File)> {
+async fn begin(into: &Path) -> io::Result<(StagedPath, File)> {
     let into = into.to_owned();
     on_a_thread(move || {
-        let beside = Beside::of(&into)?;
-        let file = OpenOptions::new().write(true).create_new(true).open(beside.path())?;
-        Ok((beside, file))
+        let staged = StagedPath::of(&into)?;
+        let file = OpenOptions::new().write(true).create_new(true).open(staged.path())?;
+        Ok((staged, file))
     })
     .await
 }
 
-async fn write((beside, mut file): (Beside, File), piece: Bytes) -> io::Result<(Beside, File)> {
+async fn write((staged, mut file): (StagedPath, File), piece: Bytes) -> io::Result<(StagedPath, File)> {
     on_a_thread(move || {
         file.write_all(&piece)?;
-        Ok((beside, file))
+        Ok((staged, file))
     })
     .await
 }

@@ -7,7 +7,7 @@ use std::hash::BuildHasher;
 
 use super::flow_ref::AnyFlow;
 use super::work_ref::AnyWork;
-use crate::work::WorkKind;
+use crate::work::WorkType;
 
 /// The Works and Flows that a Flow owns. Always derived:
 ///
@@ -71,7 +71,7 @@ pub trait ChildGroup {
 #[doc(hidden)]
 #[derive(Default)]
 pub struct Kinds {
-    works: BTreeMap<&'static str, &'static WorkKind>,
+    works: BTreeMap<&'static str, &'static WorkType>,
     /// A Flow can hold Flows of its own type.
     flows: HashSet<TypeId>,
 }
@@ -88,12 +88,12 @@ impl Kinds {
         }
     }
 
-    pub(super) fn add(&mut self, kind: &'static WorkKind) {
+    pub(super) fn add(&mut self, kind: &'static WorkType) {
         self.works.insert(kind.name(), kind);
     }
 
     /// By name.
-    pub(crate) fn into_works(self) -> BTreeMap<&'static str, &'static WorkKind> {
+    pub(crate) fn into_works(self) -> BTreeMap<&'static str, &'static WorkType> {
         self.works
     }
 }

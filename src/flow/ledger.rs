@@ -21,7 +21,7 @@ pub(crate) use self::runs::{Outcomes, RunEntry};
 use super::policy::{OnNodeLost, Policy};
 use super::restart::Restarts;
 use crate::trace::Cause;
-use crate::work::{Closed, Failure, Input, Reason, Report, RunKey, RunOrder, Stage, Status};
+use crate::work::{CloseReason, Failure, Input, Reason, Report, RunKey, RunOrder, Stage, Status};
 
 /// A point in time, given to a core that has no clock.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +45,7 @@ pub(crate) enum Action {
     /// Give the incarnation up: end it by force and listen to it no more.
     Kill,
     /// Refuse messages.
-    Close(Closed),
+    Close(CloseReason),
     /// A restart by the Work's own policy has begun; its Flow's strategy may restart others.
     Restarting(Failure),
     /// The Work has failed and its policy leaves that to its Flow.
@@ -88,7 +88,7 @@ pub(crate) struct Ledger {
     /// What it waits for while there is no place for it.
     waits_for: Option<Box<str>>,
     /// Who has stopped the Work from outside of its Flow, so that it stays as it is until that is lifted.
-    hold: Option<Hold>,
+    hold: Option<OperatorStop>,
     /// Whether the App is ending: outcomes stay as they are and nothing starts any more.
     ending: bool,
     /// Whether the incarnation ends because its node leaves: the next one is no restart, and its run no other try.
@@ -98,7 +98,7 @@ pub(crate) struct Ledger {
 
 /// A stop by an operator, which holds against whatever the Flow asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Hold {
+pub(crate) struct OperatorStop {
     pub(crate) by: Arc<str>,
     pub(crate) since: SystemTime,
 }
@@ -140,7 +140,7 @@ struct Waiting {
 
 impl Waiting {
     /// The input whose status this run tells.
-    fn tells(&self) -> Option<RunKey> {
+    fn status_key(&self) -> Option<RunKey> {
         (!self.forgotten).then_some(self.key)
     }
 }
@@ -250,18 +250,18 @@ impl Ledger {
     }
 
     /// Makes every input new again whose run failed or was stopped.
-    pub(crate) fn forgive(&mut self) {
+    pub(crate) fn clear_failures(&mut self) {
         self.runs.forget_all(&[Stage::Failed, Stage::Stopped]);
     }
 
     /// Stops the Work, and keeps it stopped until [`release`](Self::release).
     pub(crate) fn hold(&mut self, by: Arc<str>, now: Moment) {
         self.stop(now);
-        self.hold = Some(Hold { by, since: now.wall });
+        self.hold = Some(OperatorStop { by, since: now.wall });
     }
 
     /// Who keeps the Work stopped, if somebody does.
-    pub(crate) fn held(&self) -> Option<&Hold> {
+    pub(crate) fn held(&self) -> Option<&OperatorStop> {
         self.hold.as_ref()
     }
 
@@ -288,7 +288,7 @@ impl Ledger {
         }
         self.life = Life::Unplaced;
         self.launches = self.launches.saturating_sub(1);
-        self.actions.push(Action::Close(Closed::Unplaced));
+        self.actions.push(Action::Close(CloseReason::Unplaced));
         let said_before = self.waits_for.as_deref() == Some(why);
         self.waits_for = Some(why.into());
         match self.current.take().map(|current| current.waiting) {
@@ -297,9 +297,9 @@ impl Ledger {
                 let attempts = waiting.attempts.saturating_sub(1);
                 self.queue.push_front(Waiting { attempts, ..waiting });
             }
-            Some(waiting) => self.again(waiting, Some(why), now),
+            Some(waiting) => self.requeue(waiting, Some(why), now),
             None if said_before => {}
-            None => self.note(Stage::Pending, None, Some(why.to_owned()), now),
+            None => self.record_work_status(Stage::Pending, None, Some(why.to_owned()), now),
         }
     }
 
@@ -322,17 +322,22 @@ impl Ledger {
                 self.failed(current, failure, true, now);
             }
             Life::Up => {
-                self.actions.push(Action::Close(Closed::NodeLost));
+                self.actions.push(Action::Close(CloseReason::NodeLost));
                 match self.current.take().map(|current| current.waiting) {
-                    Some(waiting) => self.again(waiting, Some(why), now),
-                    None => self.note(Stage::Pending, Some(Reason::NodeLost), Some(why.to_owned()), now),
+                    Some(waiting) => self.requeue(waiting, Some(why), now),
+                    None => self.record_work_status(
+                        Stage::Pending,
+                        Some(Reason::NodeLost),
+                        Some(why.to_owned()),
+                        now,
+                    ),
                 }
                 self.launch(now);
             }
             Life::Down | Life::Waiting { .. } | Life::Unplaced => {}
         }
         if stays {
-            self.actions.push(Action::Close(Closed::Stopped));
+            self.actions.push(Action::Close(CloseReason::Stopped));
         }
     }
 
@@ -340,7 +345,14 @@ impl Ledger {
     pub(crate) fn stop(&mut self, now: Moment) {
         for waiting in std::mem::take(&mut self.queue) {
             self.tries().dropped(&waiting, None, now.wall);
-            self.record(waiting.tells(), Stage::Stopped, Some(Reason::Stopped), None, waiting.attempts, now);
+            self.record(
+                waiting.status_key(),
+                Stage::Stopped,
+                Some(Reason::Stopped),
+                None,
+                waiting.attempts,
+                now,
+            );
         }
         if let Some(current) = &mut self.current {
             current.waiting.stopped = true;
@@ -356,11 +368,11 @@ impl Ledger {
             Life::Stopping { next, .. } => *next = Next::Stay,
             Life::Waiting { .. } | Life::Unplaced => {
                 self.life = Life::Down;
-                self.note(Stage::Stopped, Some(Reason::Stopped), None, now);
+                self.record_work_status(Stage::Stopped, Some(Reason::Stopped), None, now);
             }
         }
         if was_open {
-            self.actions.push(Action::Close(Closed::Stopped));
+            self.actions.push(Action::Close(CloseReason::Stopped));
         }
     }
 
@@ -413,7 +425,7 @@ impl Ledger {
                 };
                 current.deadline = timeout.map(|timeout| now.at.saturating_add(timeout));
                 self.waits_for = None;
-                let (key, attempts) = (current.waiting.tells(), current.waiting.attempts);
+                let (key, attempts) = (current.waiting.status_key(), current.waiting.attempts);
                 self.record(key, Stage::Running, None, None, attempts, now);
                 self.tries().began(now.wall);
             }
@@ -421,18 +433,18 @@ impl Ledger {
                 let Some(current) = self.end_run(run) else { return };
                 self.successes += 1;
                 self.tries().ended(Stage::Succeeded, None, None, now.wall);
-                self.record(current.tells(), Stage::Succeeded, None, None, current.attempts, now);
+                self.record(current.status_key(), Stage::Succeeded, None, None, current.attempts, now);
                 self.pump(now);
             }
             Report::RunStopped { run } => {
                 let relaunch = matches!(self.life, Life::Stopping { next: Next::Relaunch { .. }, .. });
                 let Some(current) = self.end_run(run) else { return };
                 if relaunch {
-                    self.again(current, None, now);
+                    self.requeue(current, None, now);
                 } else {
                     self.tries().ended(Stage::Stopped, Some(Reason::Stopped), None, now.wall);
                     self.record(
-                        current.tells(),
+                        current.status_key(),
                         Stage::Stopped,
                         Some(Reason::Stopped),
                         None,
@@ -489,7 +501,14 @@ impl Ledger {
             self.life = Life::Stopping { next: Next::Relaunch { at: now.at }, kill_at: now.at };
             let Current { waiting, .. } = *self.current.take().expect("looked at above");
             self.tries().ended(Stage::Stopped, Some(Reason::Stopped), None, now.wall);
-            self.record(waiting.tells(), Stage::Stopped, Some(Reason::Stopped), None, waiting.attempts, now);
+            self.record(
+                waiting.status_key(),
+                Stage::Stopped,
+                Some(Reason::Stopped),
+                None,
+                waiting.attempts,
+                now,
+            );
             self.exited(None, now);
         }
     }
@@ -502,7 +521,7 @@ impl Ledger {
 
     /// The status of the run under way, else the last status of all.
     pub(crate) fn status(&self) -> Status {
-        let current = self.current.as_ref().and_then(|current| self.runs.get(current.waiting.tells()?));
+        let current = self.current.as_ref().and_then(|current| self.runs.get(current.waiting.status_key()?));
         current.or_else(|| self.history.back()).cloned().unwrap_or_default()
     }
 

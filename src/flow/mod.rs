@@ -1,4 +1,4 @@
-//! Floor 4: Flows, the supervisors.
+//! Layer 4: Flows, the supervisors.
 //!
 //! A Flow owns Works and other Flows, reacts when their state or status changes, and decides what runs next. It
 //! computes nothing itself. What is here is pure: no sockets, no clock. `run`, `stop` and the like only write
@@ -13,6 +13,7 @@
 //! - A Work is commanded by its own Flow only.
 //! - A Flow that fails ends its reaction; its failure goes up until somebody captures it.
 
+mod builder;
 mod children;
 mod context;
 mod error;
@@ -25,7 +26,6 @@ mod restart;
 mod run;
 mod schedule;
 mod scope;
-mod settings;
 mod supervisor;
 mod work_ref;
 

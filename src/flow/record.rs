@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::ledger::{Ledger, Moment};
 use crate::id::{ActorPath, AppId, FlowId, WorkId};
-use crate::payload::Holds;
+use crate::payload::PayloadGuards;
 use crate::state::{Patch, StateError, Tracker, Value};
 use crate::trace::Cause;
 use crate::wire;
 use crate::work::{
-    Abort, AnyMailbox, Doorbell, Gpus, Ingredients, Mailbox, Outbox, Placement, Resources, Work, WorkKind,
+    Abort, AnyMailbox, Gpus, LaunchSpec, Mailbox, Outbox, Placement, ReadyQueue, Resources, Work, WorkType,
 };
 
 pub(crate) type SharedRecord = Arc<Mutex<Record>>;
@@ -24,14 +24,14 @@ pub(crate) struct Record {
     pub(crate) owner_path: ActorPath,
     pub(crate) placement: Placement,
     pub(crate) needs: Resources,
-    pub(crate) kind: &'static WorkKind,
+    pub(crate) kind: &'static WorkType,
     pub(crate) ledger: Ledger,
     pub(crate) mailbox: Arc<dyn AnyMailbox>,
     /// Whether the path is its own: not once it has left the tree, when another Work may have joined at the same path.
     pub(crate) owns_path: bool,
     /// The last published state.
     pub(crate) state: Value,
-    holds: Holds,
+    holds: PayloadGuards,
     /// Whether what the state refers to has changed since the `WorkRef` was refreshed.
     pub(crate) other_holds: bool,
     /// How many states were published, and how many of them were not seen since a newer one came first.
@@ -68,7 +68,7 @@ impl Record {
         ledger: Ledger,
         mailbox: usize,
         state: Value,
-        holds: Holds,
+        holds: PayloadGuards,
     ) -> Self {
         let Place { id, app, path, owner, owner_path, max_state_bytes } = place;
         Self {
@@ -79,7 +79,7 @@ impl Record {
             owner_path,
             placement,
             needs,
-            kind: WorkKind::of::<W>(),
+            kind: WorkType::of::<W>(),
             ledger,
             mailbox: Arc::new(Mailbox::<W>::new(mailbox)),
             owns_path: true,
@@ -98,11 +98,11 @@ impl Record {
     }
 
     /// An incarnation ready to be launched; the one before it is given up.
-    pub(crate) fn incarnation(&mut self, doorbell: &Arc<Doorbell>) -> Ingredients {
-        let outbox = Arc::new(Outbox::new(self.id, doorbell.clone()));
+    pub(crate) fn incarnation(&mut self, ready_queue: &Arc<ReadyQueue>) -> LaunchSpec {
+        let outbox = Arc::new(Outbox::new(self.id, ready_queue.clone()));
         let abort = Arc::new(Abort::default());
         self.life = Some((outbox.clone(), abort.clone()));
-        Ingredients {
+        LaunchSpec {
             kind: self.kind,
             app: self.app,
             path: self.path.clone(),
@@ -117,7 +117,7 @@ impl Record {
     }
 
     /// What the last published state refers to.
-    pub(crate) fn holds(&self) -> &Holds {
+    pub(crate) fn holds(&self) -> &PayloadGuards {
         &self.holds
     }
 
@@ -233,14 +233,15 @@ mod tests {
         let ledger = Ledger::new(Arc::new(Policy::default()));
         let state = tracker.value().clone();
         let (placement, needs) = (Placement::Process, Resources::default());
-        let mut record = Record::new::<Pages>(place, placement, needs, ledger, 1, state, Holds::default());
+        let mut record =
+            Record::new::<Pages>(place, placement, needs, ledger, 1, state, PayloadGuards::default());
         let outbox = record.incarnation(&Arc::default()).outbox;
         let now = Moment { at: Duration::ZERO, wall: SystemTime::UNIX_EPOCH };
         let mut most = 0;
         for many in (1..2000).step_by(7) {
             let before = record.state.clone();
             let patch = tracker.update(&pages(many)).unwrap();
-            outbox.news(patch, None, Vec::new(), Cause::default());
+            outbox.update(patch, None, Vec::new(), Cause::default());
             match record.take_news(now) {
                 Ok(changed) => assert!(changed && record.state == *tracker.value()),
                 Err(error) => {

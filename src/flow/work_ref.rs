@@ -22,7 +22,7 @@ use crate::payload;
 use crate::state::{StateError, Tracker};
 use crate::work::{
     DEFAULT_MAILBOX, Handle, Input, Message, Placement, Resources, RunKey, SendError, Stage, Status, Work,
-    WorkAddr, WorkKind,
+    WorkAddr, WorkType,
 };
 
 /// A Flow's handle to one of its Works: its last published state, and the way to run, stop and message it.
@@ -435,7 +435,7 @@ impl<W: Work> AnyWork for WorkRef<W> {
 
 impl<W: Work> ChildGroup for WorkRef<W> {
     fn kinds(kinds: &mut Kinds) {
-        kinds.add(WorkKind::of::<W>());
+        kinds.add(WorkType::of::<W>());
     }
 
     fn walk(&mut self, walk: &mut Walk<'_>) {

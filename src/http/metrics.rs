@@ -21,7 +21,7 @@ use prometheus_client::registry::Registry;
 
 use super::model::{NodeView, UsageView, nodes};
 use super::problem::Common;
-use super::read::{Answer, fresh};
+use super::queries::{Answer, fresh};
 use crate::app::{Control, HEAD, Snapshot, short_name};
 use crate::descriptors as files;
 use crate::recorder::{self, Family, Gathered, Kind, Reading};

@@ -1,4 +1,4 @@
-//! Floor 6: what an App shows over HTTP and what can be asked of it there, on `actix-web`.
+//! Layer 6: what an App shows over HTTP and what can be asked of it there, on `actix-web`.
 //!
 //! All of the API is under `/api/v1` and described by `/api/v1/openapi.json`, which is made from the handlers; the page is at
 //! `/view`. Users' own services are mounted beside it by [`App::routes`](crate::App::routes).
@@ -11,18 +11,18 @@
 //!   bounded for all together, and their connections end.
 //! - What takes time is done on the server's thread; the App's own is asked for one look at a time.
 
-mod act;
 mod body;
-mod document;
+mod commands;
 mod events;
 mod guard;
 mod metrics;
 mod model;
+mod openapi;
 mod page;
 mod pieces;
 mod problem;
+mod queries;
 mod query;
-mod read;
 mod routes;
 mod server;
 

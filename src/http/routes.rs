@@ -4,7 +4,7 @@ use actix_web::http::{Method, header};
 use actix_web::{HttpRequest, Resource, Route, guard, web};
 
 use super::problem::Problem;
-use super::{act, events, metrics, page, read};
+use super::{commands, events, metrics, page, queries};
 
 /// What is at one address; other methods are told which ones there are.
 fn at(path: &str, method: Method, route: Route) -> Resource {
@@ -26,25 +26,25 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(get("/", web::route().to(page::home)))
         .service(get("/view", web::route().to(page::view)))
         .service(get("/view/{name}", web::route().to(page::file)))
-        .service(get("/healthz", web::route().to(read::health)))
-        .service(get("/readyz", web::route().to(read::ready)))
+        .service(get("/healthz", web::route().to(queries::health)))
+        .service(get("/readyz", web::route().to(queries::ready)))
         .service(get("/metrics", web::route().to(metrics::metrics)))
-        .service(get("/api/v1/openapi.json", web::route().to(read::openapi)))
-        .service(get("/api/v1/app", web::route().to(read::app)))
-        .service(get("/api/v1/state", web::route().to(read::state)))
-        .service(get("/api/v1/status", web::route().to(read::status)))
-        .service(get("/api/v1/graph", web::route().to(read::graph)))
-        .service(get("/api/v1/nodes", web::route().to(read::nodes)))
-        .service(get("/api/v1/payloads", web::route().to(read::payloads)))
-        .service(get("/api/v1/logs", web::route().to(read::logs)))
+        .service(get("/api/v1/openapi.json", web::route().to(queries::openapi)))
+        .service(get("/api/v1/app", web::route().to(queries::app)))
+        .service(get("/api/v1/state", web::route().to(queries::state)))
+        .service(get("/api/v1/status", web::route().to(queries::status)))
+        .service(get("/api/v1/graph", web::route().to(queries::graph)))
+        .service(get("/api/v1/nodes", web::route().to(queries::nodes)))
+        .service(get("/api/v1/payloads", web::route().to(queries::payloads)))
+        .service(get("/api/v1/logs", web::route().to(queries::logs)))
         .service(get("/api/v1/events", web::route().to(events::events)))
-        .service(get("/api/v1/works/{path}", web::route().to(read::work)))
-        .service(get("/api/v1/works/{path}/runs", web::route().to(read::runs)))
-        .service(post("/api/v1/works/{path}/stop", web::route().to(act::stop)))
-        .service(post("/api/v1/works/{path}/start", web::route().to(act::start)))
-        .service(post("/api/v1/works/{path}/restart", web::route().to(act::restart)))
-        .service(post("/api/v1/works/{path}/rerun", web::route().to(act::rerun)))
-        .service(post("/api/v1/works/{path}/forget", web::route().to(act::forget)))
-        .service(post("/api/v1/works/{path}/messages/{message}", web::route().to(act::ask)))
-        .service(post("/api/v1/app/stop", web::route().to(act::stop_app)));
+        .service(get("/api/v1/works/{path}", web::route().to(queries::work)))
+        .service(get("/api/v1/works/{path}/runs", web::route().to(queries::runs)))
+        .service(post("/api/v1/works/{path}/stop", web::route().to(commands::stop)))
+        .service(post("/api/v1/works/{path}/start", web::route().to(commands::start)))
+        .service(post("/api/v1/works/{path}/restart", web::route().to(commands::restart)))
+        .service(post("/api/v1/works/{path}/rerun", web::route().to(commands::rerun)))
+        .service(post("/api/v1/works/{path}/forget", web::route().to(commands::forget)))
+        .service(post("/api/v1/works/{path}/messages/{message}", web::route().to(commands::ask)))
+        .service(post("/api/v1/app/stop", web::route().to(commands::stop_app)));
 }

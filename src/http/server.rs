@@ -9,12 +9,12 @@ use actix_rt::net::TcpStream;
 use actix_web::middleware::from_fn;
 use actix_web::{App as WebApp, HttpServer, web};
 
-use super::document::Document;
 use super::events::{self, Hub};
 use super::guard::{Guard, guard};
 use super::model::About;
+use super::openapi::Document;
 use super::pieces::{OnTheWay, in_pieces};
-use super::{Instance, read, routes};
+use super::{Instance, queries, routes};
 use crate::app::{App, AppError, AppHandle, Config, Control, Launched, short_name};
 use crate::descriptors;
 use crate::fence;
@@ -148,7 +148,7 @@ pub(crate) async fn start(
     let app = control.app();
     let instance = web::Data::new(Instance(crate::id::unique(), app));
     let document = web::Data::new(Document::new());
-    let written = web::Data::new(read::Written::default());
+    let written = web::Data::new(queries::Written::default());
     let on_the_way = web::Data::new(OnTheWay::default());
     let hub = Arc::new(Hub::new());
     let mounts = options.mounts;
@@ -174,7 +174,7 @@ pub(crate) async fn start(
                     .wrap(from_fn(guard))
                     .configure(routes::configure)
                     .configure(|config| mounts.iter().for_each(|mount| add_routes(mount, config)))
-                    .default_service(web::to(read::not_found))
+                    .default_service(web::to(queries::not_found))
             })
             .on_connect(|connection, _| end_when_nothing_is_taken(connection))
             .workers(1)

@@ -99,8 +99,8 @@ mod tests {
             }
         }
 
-        let kept = Arc::new(());
-        super::drop_in_turn(Bad(kept.clone()));
-        assert_eq!(Arc::strong_count(&kept), 1);
+        let blob = Arc::new(());
+        super::drop_in_turn(Bad(blob.clone()));
+        assert_eq!(Arc::strong_count(&blob), 1);
     }
 }

@@ -15,16 +15,16 @@ use serde::{Deserialize, Serialize};
 
 use self::load::Loading;
 pub(super) use self::load::{Load, Target};
+use super::chunk_hashes::ChunkHashes;
+use super::codec::{AnyValue, Form};
 use super::deferred::drop_in_turn;
-use super::elsewhere::Elsewhere;
 use super::error::FetchError;
-use super::form::{AnyValue, Form};
 use super::hex::Hex;
-use super::keeper;
-use super::kept::{Body, Kept};
-use super::outline::Outline;
+use super::memory_budget;
+use super::remote_source::RemoteSource;
 use super::spill::{SpillWriter, Spilled};
-use super::store::Holds;
+use super::store::PayloadGuards;
+use super::stored_blob::{Body, StoredBlob};
 use crate::wire::CodecError;
 
 pub(crate) struct Entry {
@@ -43,16 +43,16 @@ pub(crate) struct ContentId {
 }
 
 impl ContentId {
-    fn of(outline: &Outline) -> Self {
-        Self { hash: Hex(outline.hash()), length: outline.length() }
+    fn of(hashes: &ChunkHashes) -> Self {
+        Self { hash: Hex(hashes.hash()), length: hashes.length() }
     }
 }
 
 struct Content {
     /// Nothing while it is only elsewhere.
-    kept: Option<Kept>,
+    blob: Option<StoredBlob>,
     loading: Option<Loading>,
-    elsewhere: Option<Arc<dyn Elsewhere>>,
+    remote_source: Option<Arc<dyn RemoteSource>>,
 }
 
 pub(super) enum SpillOutcome {
@@ -71,25 +71,30 @@ impl Entry {
     pub(super) fn of_value(
         value: AnyValue,
         form: &'static Form,
-        outline: Outline,
-        nested: Holds,
+        hashes: ChunkHashes,
+        nested: PayloadGuards,
     ) -> Arc<Self> {
-        let entry = Self::new(Some(Kept::value(value, form, outline, nested)));
-        keeper::enlist(&entry);
+        let entry = Self::new(Some(StoredBlob::value(value, form, hashes, nested)));
+        memory_budget::enlist(&entry);
         entry
     }
 
-    pub(super) fn of_file(file: Spilled, outline: Outline, type_name: &str, nested: Holds) -> Arc<Self> {
+    pub(super) fn of_file(
+        file: Spilled,
+        hashes: ChunkHashes,
+        type_name: &str,
+        nested: PayloadGuards,
+    ) -> Arc<Self> {
         let body = Body::File(Arc::new(file));
-        Self::new(Some(Kept { outline, type_name: type_name.into(), nested, body }))
+        Self::new(Some(StoredBlob { hashes, type_name: type_name.into(), nested, body }))
     }
 
-    fn new(kept: Option<Kept>) -> Arc<Self> {
+    fn new(blob: Option<StoredBlob>) -> Arc<Self> {
         let content_id = OnceLock::new();
-        if let Some(kept) = &kept {
-            let _ = content_id.set(ContentId::of(&kept.outline));
+        if let Some(blob) = &blob {
+            let _ = content_id.set(ContentId::of(&blob.hashes));
         }
-        let content = Mutex::new(Content { kept, loading: None, elsewhere: None });
+        let content = Mutex::new(Content { blob, loading: None, remote_source: None });
         Arc::new(Self { content, used: AtomicU64::new(0), content_id })
     }
 
@@ -97,13 +102,13 @@ impl Entry {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_elsewhere(&self, elsewhere: Arc<dyn Elsewhere>) {
-        self.lock().elsewhere = Some(elsewhere);
+    pub(super) fn set_remote_source(&self, remote_source: Arc<dyn RemoteSource>) {
+        self.lock().remote_source = Some(remote_source);
     }
 
     /// Makes this process the owner of a value that is here.
     pub(crate) fn set_owned_here(&self) {
-        self.lock().elsewhere = None;
+        self.lock().remote_source = None;
     }
 
     /// The identity of its content, if that is known here.
@@ -116,38 +121,38 @@ impl Entry {
     }
 
     /// Where it came from; `None` for what was made here.
-    pub(crate) fn elsewhere(&self) -> Option<Arc<dyn Elsewhere>> {
-        self.lock().elsewhere.clone()
+    pub(crate) fn remote_source(&self) -> Option<Arc<dyn RemoteSource>> {
+        self.lock().remote_source.clone()
     }
 
     pub(crate) fn is_here(&self) -> bool {
-        self.lock().kept.is_some()
+        self.lock().blob.is_some()
     }
 
     pub(crate) fn is_in_memory(&self) -> bool {
-        self.lock().kept.as_ref().is_some_and(Kept::is_in_memory)
+        self.lock().blob.as_ref().is_some_and(StoredBlob::is_in_memory)
     }
 
     /// The value, if it is in memory as one.
     pub(super) fn value(self: &Arc<Self>) -> Option<AnyValue> {
-        let value = match &self.lock().kept {
-            Some(Kept { body: Body::Value(value, _), .. }) => value.clone(),
+        let value = match &self.lock().blob {
+            Some(StoredBlob { body: Body::Value(value, _), .. }) => value.clone(),
             _ => return None,
         };
-        keeper::count_hit();
-        keeper::enlist(self);
+        memory_budget::count_hit();
+        memory_budget::enlist(self);
         Some(value.into_inner())
     }
 
     /// The type that it was made from, if that is known here.
     pub(super) fn type_name(&self) -> Option<String> {
-        self.lock().kept.as_ref().map(|kept| kept.type_name.as_ref().to_owned())
+        self.lock().blob.as_ref().map(|blob| blob.type_name.as_ref().to_owned())
     }
 
     /// Its file, if it is on disk.
-    pub(super) fn on_disk(&self) -> Option<(Arc<Spilled>, Outline)> {
-        match &self.lock().kept {
-            Some(Kept { body: Body::File(file), outline, .. }) => Some((file.clone(), outline.clone())),
+    pub(super) fn on_disk(&self) -> Option<(Arc<Spilled>, ChunkHashes)> {
+        match &self.lock().blob {
+            Some(StoredBlob { body: Body::File(file), hashes, .. }) => Some((file.clone(), hashes.clone())),
             _ => None,
         }
     }
@@ -155,68 +160,68 @@ impl Entry {
     /// How many bytes of it have arrived.
     pub(super) fn received(&self, length: u64) -> u64 {
         let content = self.lock();
-        match (&content.kept, &content.loading) {
+        match (&content.blob, &content.loading) {
             (Some(_), _) => length,
             (None, loading) => loading.as_ref().map_or(0, Loading::received),
         }
     }
 
     /// What is here of it, to be given to others who want it.
-    pub(crate) fn kept(&self) -> Option<Kept> {
-        self.lock().kept.clone()
+    pub(crate) fn blob(&self) -> Option<StoredBlob> {
+        self.lock().blob.clone()
     }
 
-    fn keep(self: &Arc<Self>, kept: Kept) {
-        let in_memory = kept.is_in_memory();
-        self.set_content_id(ContentId::of(&kept.outline));
-        let before = self.lock().kept.replace(kept);
-        if let Some(before) = before.filter(Kept::is_in_memory) {
-            keeper::freed(before.outline.length());
+    fn keep(self: &Arc<Self>, blob: StoredBlob) {
+        let in_memory = blob.is_in_memory();
+        self.set_content_id(ContentId::of(&blob.hashes));
+        let before = self.lock().blob.replace(blob);
+        if let Some(before) = before.filter(StoredBlob::is_in_memory) {
+            memory_budget::freed(before.hashes.length());
             drop_in_turn(before);
         }
         if in_memory {
-            keeper::enlist(self);
-            keeper::settle_later();
+            memory_budget::enlist(self);
+            memory_budget::settle_later();
         }
     }
 
     /// Puts the value on disk, unless somebody has a hand on it.
     pub(super) fn spill(&self) -> SpillOutcome {
-        let Some(kept) = self.kept().filter(Kept::is_in_memory) else { return SpillOutcome::Done };
+        let Some(blob) = self.blob().filter(StoredBlob::is_in_memory) else { return SpillOutcome::Done };
         // The one that is kept, and the one here.
         let in_use =
-            |kept: &Kept| matches!(&kept.body, Body::Value(value, _) if Arc::strong_count(value) > 2);
-        if in_use(&kept) {
+            |blob: &StoredBlob| matches!(&blob.body, Body::Value(value, _) if Arc::strong_count(value) > 2);
+        if in_use(&blob) {
             return SpillOutcome::InUse;
         }
-        let file = match write_file(&kept) {
+        let file = match write_file(&blob) {
             Ok(file) => file,
             Err(error) => return SpillOutcome::Failed(error),
         };
         let mut content = self.lock();
-        if in_use(&kept) {
+        if in_use(&blob) {
             return SpillOutcome::InUse;
         }
-        let length = kept.outline.length();
-        content.kept = Some(Kept { body: Body::File(Arc::new(file)), ..kept.clone() });
+        let length = blob.hashes.length();
+        content.blob = Some(StoredBlob { body: Body::File(Arc::new(file)), ..blob.clone() });
         drop(content);
         // The last that has the value.
-        drop_in_turn(kept);
-        keeper::freed(length);
+        drop_in_turn(blob);
+        memory_budget::freed(length);
         SpillOutcome::Done
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        keeper::delist(*self.used.get_mut());
+        memory_budget::delist(*self.used.get_mut());
         let content = self.content.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = content.kept.take() {
-            if kept.is_in_memory() {
-                keeper::freed(kept.outline.length());
+        if let Some(blob) = content.blob.take() {
+            if blob.is_in_memory() {
+                memory_budget::freed(blob.hashes.length());
             }
             // It may be the last that refers to other values.
-            drop_in_turn(kept);
+            drop_in_turn(blob);
         }
     }
 }
@@ -225,14 +230,14 @@ impl Drop for Entry {
 pub(super) fn straight_to_disk(
     value: AnyValue,
     form: &'static Form,
-    outline: &Outline,
+    hashes: &ChunkHashes,
 ) -> Result<Spilled, FetchError> {
-    write_file(&Kept::value(value, form, outline.clone(), Holds::default()))
+    write_file(&StoredBlob::value(value, form, hashes.clone(), PayloadGuards::default()))
 }
 
-fn write_file(kept: &Kept) -> Result<Spilled, FetchError> {
-    let mut writer = SpillWriter::begin(kept.outline.length())?;
-    match &kept.body {
+fn write_file(blob: &StoredBlob) -> Result<Spilled, FetchError> {
+    let mut writer = SpillWriter::begin(blob.hashes.length())?;
+    match &blob.body {
         Body::Value(value, form) => match form.write(value, &mut writer) {
             Ok(()) => {}
             Err(CodecError::Write { error, .. }) => return Err(writer.failed(&error)),

@@ -17,15 +17,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub(super) use self::on_disk::OnDisk;
+use super::codec::{AnyValue, Form};
 use super::deferred::drop_in_turn;
-use super::elsewhere::Want;
 use super::entry::{Entry, Load, Target, straight_to_disk};
 use super::error::{FetchError, PayloadError};
-use super::form::{AnyValue, Form};
 use super::hex::new_id;
 use super::reference::{Reference, readable_type};
-use super::store::{self, Hold, Replicas};
-use super::{blocking, keeper, replicas};
+use super::remote_source::Want;
+use super::store::{self, PayloadGuard, Replicas};
+use super::{blocking, memory_budget, replicas};
 use crate::id::{ActorPath, AppId};
 use crate::wire;
 
@@ -55,7 +55,7 @@ use crate::wire;
 /// ```
 pub struct Payload<T> {
     reference: Arc<Reference>,
-    hold: Option<Arc<Hold>>,
+    hold: Option<Arc<PayloadGuard>>,
     /// The App whose Work has made it in this process.
     maker: Option<AppId>,
     /// There once it was dereferenced.
@@ -89,22 +89,22 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
     pub(crate) fn new(value: T, app: AppId, origin: &ActorPath) -> Result<Self, PayloadError> {
         let form = Form::of::<T>();
         let value: AnyValue = Arc::new(value);
-        let (outline, nested) = store::collect(|| form.outline(&value));
-        let outline = outline.map_err(|source| PayloadError::Unserialisable {
+        let (hashes, nested) = store::collect(|| form.hashes(&value));
+        let hashes = hashes.map_err(|source| PayloadError::Unserialisable {
             origin: origin.to_string(),
             source: Arc::new(source),
         })?;
         let nested = nested.distinct();
         let id = new_id();
-        let reference = Arc::new(Reference::new(id, &outline, &readable_type::<T>(), origin));
-        let entry = match keeper::reserve(outline.length()) {
-            Ok(()) => Entry::of_value(value, form, outline, nested),
+        let reference = Arc::new(Reference::new(id, &hashes, &readable_type::<T>(), origin));
+        let entry = match memory_budget::reserve(hashes.length()) {
+            Ok(()) => Entry::of_value(value, form, hashes, nested),
             Err(FetchError::NoRoom(in_memory)) => {
-                let file = straight_to_disk(value, form, &outline).map_err(|on_disk| {
+                let file = straight_to_disk(value, form, &hashes).map_err(|on_disk| {
                     let why = format!("in memory: {in_memory}; on disk: {on_disk}");
                     PayloadError::NoRoom { payload: reference.describe(), why }
                 })?;
-                Entry::of_file(file, outline, form.type_name(), nested)
+                Entry::of_file(file, hashes, form.type_name(), nested)
             }
             Err(error) => return Err(reference.error::<T>(error)),
         };
@@ -230,7 +230,7 @@ impl<T> Payload<T> {
         self
     }
 
-    fn hold(&self) -> Result<&Arc<Hold>, PayloadError> {
+    fn hold(&self) -> Result<&Arc<PayloadGuard>, PayloadError> {
         self.hold.as_ref().ok_or_else(|| {
             self.reference.error::<T>(FetchError::Lost(
                 "nothing referred to it any more, so it was freed; keep the `Payload` in a state, an input or a variable \
@@ -391,7 +391,7 @@ mod tests {
         Payload::new(value, AppId::NONE, &ActorPath::from("maker")).unwrap()
     }
 
-    fn send<T>(payload: &Payload<T>) -> (Payload<T>, store::Holds) {
+    fn send<T>(payload: &Payload<T>) -> (Payload<T>, store::PayloadGuards) {
         let (bytes, holds) = store::collect(|| wire::encode(payload).unwrap());
         assert!(bytes.len() < 200, "{}", bytes.len());
         (wire::decode(&bytes).unwrap(), holds)

@@ -1,4 +1,4 @@
-//! Floor 2: references to large values.
+//! Layer 2: references to large values.
 //!
 //! A [`Payload`] is a small reference that travels in state, inputs and messages in place of a value that stays
 //! where it was made until somebody reads it.
@@ -17,47 +17,47 @@
 //!
 //! How a value is written is in `form`, what its bytes must be in `outline`, how they arrive in `reception`; where it is
 //! in `entry`, in which form in `kept`, what keeps it alive in `store`, and how much room there is in `keeper`. Files and directories are in
-//! `artifact`. How processes speak of payloads is none of this floor's business: it knows [`Elsewhere`] and [`Tie`].
+//! `artifact`. How processes speak of payloads is none of this layer's business: it knows [`RemoteSource`] and [`Lease`].
 
 mod artifact;
 mod blocking;
+mod chunk_hashes;
+mod codec;
 mod deferred;
-mod elsewhere;
 mod entry;
 mod error;
-mod form;
 mod handle;
 mod hex;
 mod huge;
 mod jobs;
-mod keeper;
-mod kept;
-mod outline;
-mod reception;
+mod memory_budget;
 mod reference;
+mod remote_source;
 mod replicas;
 mod spill;
 mod store;
+mod stored_blob;
+mod verified_reader;
 
 #[cfg(fuzzing)]
 pub use self::artifact::fuzz as artifact_fuzz;
 pub use self::artifact::{Artifact, ArtifactError, Fetch, Files};
 pub(crate) use self::blocking::never_wait_here;
-pub(crate) use self::elsewhere::{Elsewhere, Opened, SMALL, Small, Waited, Want};
+pub(crate) use self::chunk_hashes::ChunkHashes;
 pub(crate) use self::entry::ContentId;
 pub(crate) use self::error::FetchError;
 pub use self::error::PayloadError;
 pub use self::handle::{Payload, Progress};
 pub(crate) use self::hex::{Hex, PayloadId};
-pub(crate) use self::keeper::PayloadCounts;
-pub use self::keeper::PayloadUsage;
-pub(crate) use self::keeper::{StoreSettings, configure};
-pub(crate) use self::kept::Kept;
-pub(crate) use self::outline::Outline;
-pub(crate) use self::reception::Chunks;
+pub(crate) use self::memory_budget::PayloadCounts;
+pub use self::memory_budget::PayloadUsage;
+pub(crate) use self::memory_budget::{StoreSettings, configure};
 pub(crate) use self::reference::Reference;
+pub(crate) use self::remote_source::{Opened, RemoteSource, SMALL, Small, Waited, Want};
 pub(crate) use self::replicas::{Replicate, set_replicator};
 pub(crate) use self::store::{
-    COPIES, Hold, Holds, Replicas, Tie, all, arrived, by_content, collect, discard, discard_all, entry_of,
-    find,
+    COPIES, Lease, PayloadGuard, PayloadGuards, Replicas, all, arrived, by_content, collect, discard,
+    discard_all, entry_of, find,
 };
+pub(crate) use self::stored_blob::StoredBlob;
+pub(crate) use self::verified_reader::Chunks;

@@ -8,9 +8,9 @@ use std::any::type_name;
 
 use serde::{Deserialize, Serialize};
 
+use super::chunk_hashes::ChunkHashes;
 use super::error::{FetchError, PayloadError};
 use super::hex::{Hex, PayloadId};
-use super::outline::Outline;
 use crate::id::ActorPath;
 
 /// What travels in place of a value.
@@ -27,8 +27,8 @@ pub(crate) struct Reference {
 const NAME_LIMIT: usize = 56;
 
 impl Reference {
-    pub(super) fn new(id: PayloadId, outline: &Outline, of: &str, origin: &ActorPath) -> Self {
-        let (hash, length) = (Hex(outline.hash()), outline.length());
+    pub(super) fn new(id: PayloadId, hashes: &ChunkHashes, of: &str, origin: &ActorPath) -> Self {
+        let (hash, length) = (Hex(hashes.hash()), hashes.length());
         Self { id, hash, length, of: shorten(of), origin: shorten(origin.as_str()) }
     }
 

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::store::Hold;
+use super::store::PayloadGuard;
 use crate::id::AppId;
 
 /// Has other processes keep copies.
 pub(crate) trait Replicate: Send + Sync {
-    fn replicate(&self, hold: &Arc<Hold>);
+    fn replicate(&self, hold: &Arc<PayloadGuard>);
 }
 
 static WAYS: Mutex<Option<HashMap<AppId, Arc<dyn Replicate>>>> = Mutex::new(None);
@@ -28,7 +28,7 @@ pub(crate) fn set_replicator(app: AppId, way: Option<Arc<dyn Replicate>>) {
     drop(before);
 }
 
-pub(super) fn ask(app: AppId, hold: &Arc<Hold>) {
+pub(super) fn ask(app: AppId, hold: &Arc<PayloadGuard>) {
     let way = lock().as_ref().and_then(|ways| ways.get(&app)).cloned();
     if let Some(way) = way {
         way.replicate(hold);

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::FetchError;
-use super::keeper;
-use super::reception::Chunks;
+use super::memory_budget;
+use super::verified_reader::Chunks;
 
 /// Opens a new file without a name in this directory, which is made if it is not there.
 fn create(directory: &Path) -> io::Result<File> {
@@ -77,7 +77,7 @@ impl Spilled {
 
 impl Drop for Spilled {
     fn drop(&mut self) {
-        keeper::disk_freed(self.length);
+        memory_budget::disk_freed(self.length);
     }
 }
 
@@ -105,7 +105,7 @@ pub(crate) struct SpillWriter {
 impl SpillWriter {
     /// Begins the file of a value, for which there has to be room on disk.
     pub(crate) fn begin(length: u64) -> Result<Self, FetchError> {
-        let directory = keeper::disk_reserve(length)?;
+        let directory = memory_budget::disk_reserve(length)?;
         let mut writer = Self { directory, out: None, length, written: 0 };
         let file = create(&writer.directory).map_err(|error| {
             FetchError::NoRoom(format!(
@@ -163,7 +163,7 @@ impl Drop for SpillWriter {
             // What was not written yet need not be.
             drop(out.into_parts());
         }
-        keeper::disk_freed(self.length);
+        memory_budget::disk_freed(self.length);
     }
 }
 

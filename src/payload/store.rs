@@ -2,7 +2,7 @@
 //!
 //! The store itself holds weak references only. What is alive is decided by reachability: every place that keeps
 //! a *serialised* reference (a published state, a waiting input) serialises inside [`collect`] and keeps the
-//! [`Holds`] that come with it. A process that refers to a value of another one is *tied* to it: see [`Tie`].
+//! [`PayloadGuards`] that come with it. A process that refers to a value of another one is *tied* to it: see [`Lease`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
 
-use super::elsewhere::Elsewhere;
 use super::entry::Entry;
 use super::hex::{Hex, PayloadId};
-use super::keeper;
+use super::memory_budget;
+use super::remote_source::RemoteSource;
 
 /// What says to another process that something here refers to a value, until it is released.
-pub(crate) trait Tie: Send + Sync {
+pub(crate) trait Lease: Send + Sync {
     /// The number of the session that it is part of.
     fn session(&self) -> u64;
 
@@ -38,10 +38,10 @@ pub(crate) trait Tie: Send + Sync {
 pub(crate) const COPIES: u64 = 0;
 
 /// What keeps one value alive; dropping the last one of a value lets go of it.
-pub(crate) struct Hold {
+pub(crate) struct PayloadGuard {
     id: PayloadId,
     entry: Arc<Entry>,
-    ties: Mutex<Vec<Arc<dyn Tie>>>,
+    leases: Mutex<Vec<Arc<dyn Lease>>>,
     replicas: OnceLock<Replicas>,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct Replicas {
     pub(crate) length: u64,
 }
 
-impl Hold {
+impl PayloadGuard {
     pub(crate) fn id(&self) -> PayloadId {
         self.id
     }
@@ -62,45 +62,45 @@ impl Hold {
         &self.entry
     }
 
-    fn ties(&self) -> MutexGuard<'_, Vec<Arc<dyn Tie>>> {
-        self.ties.lock().unwrap_or_else(PoisonError::into_inner)
+    fn leases(&self) -> MutexGuard<'_, Vec<Arc<dyn Lease>>> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_tied(&self, session: u64) -> bool {
-        self.ties().iter().any(|tie| tie.session() == session)
+        self.leases().iter().any(|lease| lease.session() == session)
     }
 
     /// Ties it once more to this session, by a tie that `make` makes if there is none yet.
-    pub(crate) fn tie(&self, session: u64, make: impl FnOnce() -> Arc<dyn Tie>) {
-        let mut ties = self.ties();
-        match ties.iter().find(|tie| tie.session() == session) {
-            Some(tie) => tie.again(),
-            None => ties.push(make()),
+    pub(crate) fn lease(&self, session: u64, make: impl FnOnce() -> Arc<dyn Lease>) {
+        let mut leases = self.leases();
+        match leases.iter().find(|lease| lease.session() == session) {
+            Some(lease) => lease.again(),
+            None => leases.push(make()),
         }
     }
 
     /// Releases all other ties than those to these sessions and that of the copies.
     pub(crate) fn untie_all_but(&self, sessions: &[u64]) {
-        let mut ties = self.ties();
-        let (kept, released) = std::mem::take(&mut *ties)
+        let mut leases = self.leases();
+        let (blob, released) = std::mem::take(&mut *leases)
             .into_iter()
-            .partition(|tie| tie.session() == COPIES || sessions.contains(&tie.session()));
-        *ties = kept;
-        drop(ties);
-        let released: Vec<Arc<dyn Tie>> = released;
-        for tie in released {
-            tie.release(false);
+            .partition(|lease| lease.session() == COPIES || sessions.contains(&lease.session()));
+        *leases = blob;
+        drop(leases);
+        let released: Vec<Arc<dyn Lease>> = released;
+        for lease in released {
+            lease.release(false);
         }
     }
 
     /// Releases the tie to this session, if there is one.
     pub(crate) fn untie(&self, session: u64) {
-        let mut ties = self.ties();
-        let at = ties.iter().position(|tie| tie.session() == session);
-        let released = at.map(|at| ties.swap_remove(at));
-        drop(ties);
-        if let Some(tie) = released {
-            tie.release(false);
+        let mut leases = self.leases();
+        let at = leases.iter().position(|lease| lease.session() == session);
+        let released = at.map(|at| leases.swap_remove(at));
+        drop(leases);
+        if let Some(lease) = released {
+            lease.release(false);
         }
     }
 
@@ -114,10 +114,10 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
+impl Drop for PayloadGuard {
     fn drop(&mut self) {
-        let ties = std::mem::take(self.ties.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let copy_stays = self.entry.is_here() && ties.iter().any(|tie| tie.keeps_copies());
+        let leases = std::mem::take(self.leases.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let copy_stays = self.entry.is_here() && leases.iter().any(|lease| lease.keeps_copies());
         let _replaced = {
             let mut holds = holds();
             // Another may have taken the place already.
@@ -125,58 +125,65 @@ impl Drop for Hold {
                 holds.remove(&self.id);
             }
             // Before it is released: what discards it may come at once.
-            if copy_stays { keeper::park(self.id, self.entry.clone()) } else { None }
+            if copy_stays { memory_budget::retain(self.id, self.entry.clone()) } else { None }
         };
-        for tie in ties {
-            tie.release(copy_stays);
+        for lease in leases {
+            lease.release(copy_stays);
         }
     }
 }
 
-fn holds() -> MutexGuard<'static, HashMap<PayloadId, Weak<Hold>>> {
-    static HOLDS: OnceLock<Mutex<HashMap<PayloadId, Weak<Hold>>>> = OnceLock::new();
+fn holds() -> MutexGuard<'static, HashMap<PayloadId, Weak<PayloadGuard>>> {
+    static HOLDS: OnceLock<Mutex<HashMap<PayloadId, Weak<PayloadGuard>>>> = OnceLock::new();
     HOLDS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn insert(holds: &mut HashMap<PayloadId, Weak<Hold>>, id: PayloadId, entry: Arc<Entry>) -> Arc<Hold> {
-    let hold = Arc::new(Hold { id, entry, ties: Mutex::default(), replicas: OnceLock::new() });
+fn insert(
+    holds: &mut HashMap<PayloadId, Weak<PayloadGuard>>,
+    id: PayloadId,
+    entry: Arc<Entry>,
+) -> Arc<PayloadGuard> {
+    let hold = Arc::new(PayloadGuard { id, entry, leases: Mutex::default(), replicas: OnceLock::new() });
     holds.insert(id, Arc::downgrade(&hold));
     hold
 }
 
 /// A value that was made here.
-pub(super) fn made(id: PayloadId, entry: Arc<Entry>) -> Arc<Hold> {
+pub(super) fn made(id: PayloadId, entry: Arc<Entry>) -> Arc<PayloadGuard> {
     insert(&mut holds(), id, entry)
 }
 
-pub(crate) fn find(id: PayloadId) -> Option<Arc<Hold>> {
+pub(crate) fn find(id: PayloadId) -> Option<Arc<PayloadGuard>> {
     holds().get(&id)?.upgrade()
 }
 
 /// The values that something in this process refers to.
-pub(crate) fn all() -> Vec<Arc<Hold>> {
+pub(crate) fn all() -> Vec<Arc<PayloadGuard>> {
     holds().values().filter_map(Weak::upgrade).collect()
 }
 
 /// A reference has come from another process: what holds the value, here or there.
-pub(crate) fn arrived(id: PayloadId, elsewhere: impl FnOnce() -> Arc<dyn Elsewhere>) -> Arc<Hold> {
+pub(crate) fn arrived(
+    id: PayloadId,
+    remote_source: impl FnOnce() -> Arc<dyn RemoteSource>,
+) -> Arc<PayloadGuard> {
     let mut holds = holds();
     if let Some(hold) = holds.get(&id).and_then(Weak::upgrade) {
         drop(holds);
         // What was made here is nowhere else.
-        if hold.entry.elsewhere().is_some() {
-            hold.entry.set_elsewhere(elsewhere());
+        if hold.entry.remote_source().is_some() {
+            hold.entry.set_remote_source(remote_source());
         }
         return hold;
     }
-    let entry = keeper::unpark(id).unwrap_or_else(Entry::away);
-    entry.set_elsewhere(elsewhere());
+    let entry = memory_budget::unpark(id).unwrap_or_else(Entry::away);
+    entry.set_remote_source(remote_source());
     insert(&mut holds, id, entry)
 }
 
 /// A copy that nothing here refers to is not wanted any more.
 pub(crate) fn discard(id: PayloadId) {
-    drop(keeper::unpark(id));
+    drop(memory_budget::unpark(id));
 }
 
 /// Discards all copies that nothing here refers to, and forgets where values of other processes were: the session with
@@ -184,7 +191,7 @@ pub(crate) fn discard(id: PayloadId) {
 /// a load of the last one.
 pub(crate) fn discard_all() {
     let live: Vec<_> = holds().values().filter_map(Weak::upgrade).collect();
-    let from_elsewhere: Vec<_> = live.iter().filter(|hold| hold.entry.elsewhere().is_some()).collect();
+    let from_elsewhere: Vec<_> = live.iter().filter(|hold| hold.entry.remote_source().is_some()).collect();
     {
         let mut holds = holds();
         for hold in from_elsewhere {
@@ -193,22 +200,22 @@ pub(crate) fn discard_all() {
     }
     // Dropping a hold takes the lock.
     drop(live);
-    drop(keeper::unpark_all());
+    drop(memory_budget::unpark_all());
 }
 
 /// A value for those who pull it: one that something here refers to, or a copy that was kept.
 pub(crate) fn entry_of(id: PayloadId) -> Option<Arc<Entry>> {
     match find(id) {
         Some(hold) => Some(hold.entry.clone()),
-        None => keeper::parked(id),
+        None => memory_budget::parked(id),
     }
 }
 
 /// Keeps the values behind serialised references alive.
 #[derive(Clone, Default)]
-pub(crate) struct Holds(Option<Arc<[Arc<Hold>]>>);
+pub(crate) struct PayloadGuards(Option<Arc<[Arc<PayloadGuard>]>>);
 
-impl Holds {
+impl PayloadGuards {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
@@ -221,26 +228,26 @@ impl Holds {
         if distinct.len() == holds.len() { self } else { Self(Some(distinct.into())) }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Hold>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<PayloadGuard>> {
         self.0.iter().flat_map(|holds| holds.iter())
     }
 }
 
-impl FromIterator<Arc<Hold>> for Holds {
-    fn from_iter<I: IntoIterator<Item = Arc<Hold>>>(holds: I) -> Self {
+impl FromIterator<Arc<PayloadGuard>> for PayloadGuards {
+    fn from_iter<I: IntoIterator<Item = Arc<PayloadGuard>>>(holds: I) -> Self {
         let holds: Vec<_> = holds.into_iter().collect();
         Self((!holds.is_empty()).then(|| holds.into()))
     }
 }
 
 thread_local! {
-    static COLLECTED: RefCell<Option<Vec<Arc<Hold>>>> = const { RefCell::new(None) };
+    static COLLECTED: RefCell<Option<Vec<Arc<PayloadGuard>>>> = const { RefCell::new(None) };
     static BY_CONTENT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs `serialise` and gives what keeps alive every value whose reference it wrote.
-pub(crate) fn collect<R>(serialise: impl FnOnce() -> R) -> (R, Holds) {
-    struct Restore(Option<Vec<Arc<Hold>>>);
+pub(crate) fn collect<R>(serialise: impl FnOnce() -> R) -> (R, PayloadGuards) {
+    struct Restore(Option<Vec<Arc<PayloadGuard>>>);
     impl Drop for Restore {
         fn drop(&mut self) {
             COLLECTED.set(self.0.take());
@@ -270,7 +277,7 @@ pub(super) fn is_by_content() -> bool {
     BY_CONTENT.get()
 }
 
-pub(super) fn note(hold: &Arc<Hold>) {
+pub(super) fn note(hold: &Arc<PayloadGuard>) {
     COLLECTED.with_borrow_mut(|collected| {
         if let Some(collected) = collected {
             collected.push(hold.clone());

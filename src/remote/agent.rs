@@ -14,24 +14,24 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::bridge::{Bridge, Site, Whereabouts};
+use super::bridge::{Bridge, PeerHandler, Whereabouts};
 use super::inbox::{Destination, Target};
 use super::link::Link;
 use super::protocol::{Control, Hello, Refusal, Role};
 use super::references::{Source, tie_copy};
 use super::routing::{Forwarder, Location, count_lost};
 use crate::id::{ActorPath, IdMap, WorkId};
-use crate::payload::{self, Hex, Hold, Holds, PayloadId, Want};
+use crate::payload::{self, Hex, PayloadGuard, PayloadGuards, PayloadId, Want};
 use crate::recorder;
 use crate::trace::Cause;
 use crate::work::{
-    Abort, AnyMailbox, Bind, Closed, Command, Doorbell, Express, Failure, Gpus, Host, Ingredients, Input,
-    LocalHost, Locator, News, Outbox, Place, Placement, REPORT_INTERVAL, Reason, Report, Resources, Router,
-    RunOrder, Vitals, WorkKind, check_node_name, mailbox_at, remember_address,
+    Abort, AnyMailbox, Bind, CloseReason, Command, Failure, FastPath, Gpus, Host, Input, LaunchSpec,
+    LoadReport, LocalHost, Locator, Outbox, Place, Placement, REPORT_INTERVAL, ReadyQueue, Reason, Report,
+    Resources, Router, RunOrder, Update, WorkType, check_node_name, mailbox_at, remember_address,
 };
 
 /// The types of Work that there are, by name.
-pub(crate) type Kinds = std::collections::BTreeMap<&'static str, &'static WorkKind>;
+pub(crate) type Kinds = std::collections::BTreeMap<&'static str, &'static WorkType>;
 
 pub(super) struct Agent {
     me: Weak<Agent>,
@@ -40,7 +40,7 @@ pub(super) struct Agent {
     kinds: Kinds,
     /// Whether it is the process of one Work, which lives no longer than its head.
     is_process: bool,
-    doorbell: Arc<Doorbell>,
+    ready_queue: Arc<ReadyQueue>,
     /// The number of the last incarnation that was launched here. Those of one node grow.
     launched: watch::Sender<u64>,
     /// Nothing of the App runs here any more, where this node has said that it is about to leave.
@@ -71,7 +71,7 @@ struct Subscription {
     forwarders: Vec<Weak<Forwarder>>,
     location: Option<Location<Source>>,
     /// Its mailbox, while messages wait in it and nobody may have an address any more.
-    kept: Option<Arc<dyn AnyMailbox>>,
+    blob: Option<Arc<dyn AnyMailbox>>,
 }
 
 struct Hosted {
@@ -113,7 +113,7 @@ impl Agent {
             is_process,
             may_leave: Notify::new(),
             may_end: Notify::new(),
-            doorbell: Arc::default(),
+            ready_queue: Arc::default(),
             launched: watch::Sender::new(0),
             state: Mutex::new(state),
         })
@@ -130,7 +130,7 @@ impl Agent {
 
     pub(super) async fn send_news(self: Arc<Self>) {
         loop {
-            let rung = poll_fn(|cx| self.doorbell.poll(cx)).await;
+            let rung = poll_fn(|cx| self.ready_queue.poll(cx)).await;
             for WorkId(incarnation) in rung {
                 if !self.head.room().await {
                     return;
@@ -146,15 +146,15 @@ impl Agent {
                     self.leave(incarnation);
                 }
                 // Those that are taken at once meanwhile must not get there first.
-                let (over, holds) = outbox.hand_over(|news| {
-                    let over = is_end(&news.reports);
-                    let News { patch, holds, reports, cause: trace, .. } = news;
+                let (over, holds) = outbox.hand_over(|update| {
+                    let over = is_end(&update.reports);
+                    let Update { patch, holds, reports, cause: trace, .. } = update;
                     // The head keeps what it was told to keep.
                     let said = holds.as_ref().filter(|holds| differ(&mut lock(&refers), holds));
                     let refers = said.is_some();
                     let said = said.cloned().unwrap_or_default();
                     self.head
-                        .control_with(&said, &Control::News { incarnation, patch, refers, reports, trace });
+                        .control_with(&said, &Control::Update { incarnation, patch, refers, reports, trace });
                     (over, holds)
                 });
                 // Values may be freed by this.
@@ -169,7 +169,7 @@ impl Agent {
     }
 
     /// Tells the head how this process is, and what was recorded in it, now and then.
-    pub(super) async fn send_vitals(self: Arc<Self>) {
+    pub(super) async fn send_load_reports(self: Arc<Self>) {
         let mut told = recorder::Carried::default();
         while self.head.room().await {
             let families = told.update(recorder::families());
@@ -182,12 +182,12 @@ impl Agent {
                 state.round_trip
             };
             let round_trip_us = round_trip.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-            self.head.control(&Control::Vitals { vitals: Vitals::here(), round_trip_us });
+            self.head.control(&Control::LoadReport { load_report: LoadReport::here(), round_trip_us });
             tokio::time::sleep(REPORT_INTERVAL).await;
         }
     }
 
-    fn launch(&self, launch: Launch, holds: Holds) -> Result<(), String> {
+    fn launch(&self, launch: Launch, holds: PayloadGuards) -> Result<(), String> {
         let Launch {
             incarnation,
             path,
@@ -208,17 +208,21 @@ impl Agent {
                 let mailbox = kind.mailbox(1);
                 remember_address(app, &path, &mailbox);
                 if let Err(replaced) = other {
-                    count_lost(&path, replaced.close(Closed::Unknown), "another Work has taken its path");
+                    count_lost(
+                        &path,
+                        replaced.close(CloseReason::Unknown),
+                        "another Work has taken its path",
+                    );
                 }
                 mailbox
             }
         };
         mailbox.set_capacity(usize::try_from(capacity).unwrap_or(usize::MAX));
-        let outbox = Outbox::new(WorkId(incarnation), self.doorbell.clone());
+        let outbox = Outbox::new(WorkId(incarnation), self.ready_queue.clone());
         let outbox = Arc::new(outbox.with_express(self.head.clone()));
         let abort = Arc::new(Abort::default());
         let refers = Arc::new(Mutex::new(holds.iter().map(|hold| hold.id()).collect()));
-        let what = Ingredients {
+        let what = LaunchSpec {
             kind,
             app,
             path: path.clone(),
@@ -268,7 +272,7 @@ impl Agent {
     fn keep_mailbox(&self, path: &ActorPath, mailbox: Arc<dyn AnyMailbox>) {
         let before = {
             let mut state = self.lock();
-            state.subscriptions.entry(path.clone()).or_default().kept.replace(mailbox)
+            state.subscriptions.entry(path.clone()).or_default().blob.replace(mailbox)
         };
         drop(before);
     }
@@ -306,18 +310,18 @@ impl Agent {
     }
 
     fn located(&self, path: &ActorPath, location: Location<Source>) {
-        let (forwarders, kept) = {
+        let (forwarders, blob) = {
             let mut state = self.lock();
             let Some(subscription) = state.subscriptions.get_mut(path) else { return };
             subscription.location = Some(location.clone());
-            (subscription.forwarders.clone(), subscription.kept.take())
+            (subscription.forwarders.clone(), subscription.blob.take())
         };
         for forwarder in forwarders.iter().filter_map(Weak::upgrade) {
             forwarder.follow(&location);
         }
         // What is sent on holds it as long as is needed.
-        if let Some(kept) = kept.filter(|kept| kept.depth() > 0 && !matches!(kept.place(), Place::At(_))) {
-            self.keep_mailbox(path, kept);
+        if let Some(blob) = blob.filter(|blob| blob.depth() > 0 && !matches!(blob.place(), Place::At(_))) {
+            self.keep_mailbox(path, blob);
         }
     }
 
@@ -341,7 +345,7 @@ impl Agent {
     }
 
     /// Pulls the bytes of a value, which are then kept until the head says that they are not wanted.
-    fn keep(&self, id: PayloadId, hash: Hex<32>, length: u64, carried: Holds) {
+    fn keep(&self, id: PayloadId, hash: Hex<32>, length: u64, carried: PayloadGuards) {
         let head = self.head.clone();
         tokio::spawn(async move {
             let Some(hold) = carried.iter().find(|hold| hold.id() == id) else { return };
@@ -363,7 +367,7 @@ impl Agent {
     }
 
     /// An incarnation here takes no more messages, nor does the Work anywhere else for now.
-    fn close(&self, incarnation: u64, why: Closed) {
+    fn close(&self, incarnation: u64, why: CloseReason) {
         let hosted = {
             let state = self.lock();
             let hosted = state.incarnations.get(&incarnation);
@@ -388,12 +392,16 @@ impl Agent {
             hosted.abort.raise();
             // Other nodes may still have a head that knows where the Work goes on.
             hosted.mailbox.leave(Some(hosted.mailbox_incarnation));
-            count_lost(&hosted.path, hosted.mailbox.close(Closed::NodeLost), "this node left the App");
+            count_lost(&hosted.path, hosted.mailbox.close(CloseReason::NodeLost), "this node left the App");
         }
         for subscription in subscriptions.into_values() {
             for forwarder in subscription.forwarders.iter().filter_map(Weak::upgrade) {
                 if let Some(mailbox) = forwarder.mailbox() {
-                    count_lost(forwarder.path(), mailbox.close(Closed::NodeLost), "this node left the App");
+                    count_lost(
+                        forwarder.path(),
+                        mailbox.close(CloseReason::NodeLost),
+                        "this node left the App",
+                    );
                 }
             }
         }
@@ -411,22 +419,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Takes note of what is referred to now; whether that is something else than before.
-fn differ(before: &mut Vec<PayloadId>, holds: &Holds) -> bool {
+fn differ(before: &mut Vec<PayloadId>, holds: &PayloadGuards) -> bool {
     let now: Vec<_> = holds.iter().map(|hold| hold.id()).collect();
     let was = std::mem::replace(before, now);
     was != *before
 }
 
-impl Express for Link {
-    fn take(&self, WorkId(incarnation): WorkId, news: &mut News) -> bool {
+impl FastPath for Link {
+    fn take(&self, WorkId(incarnation): WorkId, update: &mut Update) -> bool {
         // More than telling it has to be done about an end.
         // So it has to be about what a state refers to.
-        if is_end(&news.reports) || news.holds.is_some() || !self.is_free() {
+        if is_end(&update.reports) || update.holds.is_some() || !self.is_free() {
             return false;
         }
-        let (patch, reports) = (news.patch.take(), std::mem::take(&mut news.reports));
-        let trace = std::mem::take(&mut news.cause);
-        self.control(&Control::News { incarnation, patch, refers: false, reports, trace });
+        let (patch, reports) = (update.patch.take(), std::mem::take(&mut update.reports));
+        let trace = std::mem::take(&mut update.cause);
+        self.control(&Control::Update { incarnation, patch, refers: false, reports, trace });
         true
     }
 }
@@ -442,7 +450,7 @@ struct Launch {
     gpus: Vec<u32>,
 }
 
-impl Site for Agent {
+impl PeerHandler for Agent {
     fn admit(&self, hello: &Hello) -> Result<(), Refusal> {
         match hello.role {
             Role::Peer => check_node_name(&hello.node.name).map_err(|why| Refusal::for_good(why.to_string())),
@@ -460,12 +468,12 @@ impl Site for Agent {
         } else {
             log::debug!("node `{}` sends messages here", link.peer().name);
             if self.bridge.is_leaving() {
-                link.control(&Control::MoveTies);
+                link.control(&Control::MoveLeases);
             }
         }
     }
 
-    fn control(&self, link: &Arc<Link>, control: Control, carried: Holds) -> Result<(), String> {
+    fn control(&self, link: &Arc<Link>, control: Control, carried: PayloadGuards) -> Result<(), String> {
         if !Arc::ptr_eq(link, &self.head) {
             return Err(format!("only the head says {}", control.name()));
         }
@@ -485,8 +493,8 @@ impl Site for Agent {
                     let failure = Failure { reason: Reason::UserError, message };
                     let reports = vec![Report::Died { failure }];
                     let trace = Cause::default();
-                    let news = Control::News { incarnation, patch: None, refers: false, reports, trace };
-                    self.head.control(&news);
+                    let update = Control::Update { incarnation, patch: None, refers: false, reports, trace };
+                    self.head.control(&update);
                 }
             }
             Control::Run { incarnation, run, attempt, input, trace: cause } => {
@@ -508,7 +516,7 @@ impl Site for Agent {
             }
             Control::Keep { id, hash, length } => self.keep(id, hash, length, carried),
             Control::Discard { id } => payload::discard(id),
-            Control::Heard => {
+            Control::LoadReportAck => {
                 let mut state = self.lock();
                 if let Some(told) = state.told.take() {
                     state.round_trip = Some(told.elapsed());
@@ -566,9 +574,9 @@ impl Site for Agent {
         (process == self.head.peer().id).then(|| self.head.clone())
     }
 
-    fn reference(&self, hold: &Arc<Hold>) {
+    fn reference(&self, hold: &Arc<PayloadGuard>) {
         // A copy that was kept for others is tied to the head no more since something here refers to it again.
-        if hold.entry().is_here() && hold.entry().elsewhere().is_some() {
+        if hold.entry().is_here() && hold.entry().remote_source().is_some() {
             tie_copy(&self.head, hold);
         }
     }
@@ -603,7 +611,7 @@ impl Agent {
 }
 
 impl Router for Agent {
-    fn locator(&self, path: &ActorPath, kind: &'static WorkKind) -> (Arc<dyn Locator>, Bind) {
+    fn locator(&self, path: &ActorPath, kind: &'static WorkType) -> (Arc<dyn Locator>, Bind) {
         let head = self.head.clone();
         let forwarder =
             Forwarder::new(self.me.clone(), &self.bridge, head, path.clone(), kind, self.is_process);

@@ -20,11 +20,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::inbox::{Destination, Target};
 use super::link::{BadPeer, Link};
 use super::protocol::{Control, Hello, NodeCard, Program, Refusal, Role};
-use super::pulls::Idle;
 use super::references::Source;
 use super::session::SessionSettings;
+use super::transfers::Idle;
 use crate::id::{ActorPath, AppId};
-use crate::payload::{Hold, Holds, PayloadId};
+use crate::payload::{PayloadGuard, PayloadGuards, PayloadId};
 use crate::transport::{Complaints, Connection, Endpoint, Limits, Security, TransportError};
 use crate::work::Task;
 
@@ -32,12 +32,12 @@ use crate::work::Task;
 pub(crate) type Spawner = Arc<dyn Fn(Task) + Send + Sync>;
 
 /// What this process does about its sessions: the head, or a node.
-pub(super) trait Site: Send + Sync {
+pub(super) trait PeerHandler: Send + Sync {
     /// Whether a process that dials may begin a session, else why not.
     fn admit(&self, hello: &Hello) -> Result<(), Refusal>;
     fn joined(&self, link: &Arc<Link>, role: Role);
     /// What comes along with `carried` refers to it.
-    fn control(&self, link: &Arc<Link>, control: Control, carried: Holds) -> Result<(), String>;
+    fn control(&self, link: &Arc<Link>, control: Control, carried: PayloadGuards) -> Result<(), String>;
     fn disconnected(&self, link: &Arc<Link>, role: Role, why: &str);
     fn connected_again(&self, link: &Arc<Link>, role: Role);
     fn lost(&self, link: &Arc<Link>, role: Role, why: &str);
@@ -52,7 +52,7 @@ pub(super) trait Site: Send + Sync {
     /// The session with this process, if there is one.
     fn link_to(&self, process: u64) -> Option<Arc<Link>>;
     /// A reference has come from another process.
-    fn reference(&self, hold: &Arc<Hold>);
+    fn reference(&self, hold: &Arc<PayloadGuard>);
     /// A value that was made elsewhere is in this process now.
     fn pulled(&self, id: PayloadId);
     /// Who has a value; `None` when the head cannot be asked.
@@ -75,7 +75,7 @@ pub(crate) struct Bridge {
     settings: SessionSettings,
     spawner: Spawner,
     home: OnceLock<ThreadId>,
-    site: OnceLock<Weak<dyn Site>>,
+    peer_handler: OnceLock<Weak<dyn PeerHandler>>,
     sessions: Mutex<Sessions>,
     ended: watch::Sender<bool>,
     /// Notified where the file of a socket was found to be missing.
@@ -150,7 +150,7 @@ impl Bridge {
             settings,
             spawner,
             home: OnceLock::new(),
-            site: OnceLock::new(),
+            peer_handler: OnceLock::new(),
             sessions: Mutex::default(),
             ended: watch::Sender::new(false),
             sockets: Notify::new(),
@@ -160,8 +160,8 @@ impl Bridge {
         }
     }
 
-    pub(super) fn set_site(&self, site: Weak<dyn Site>) {
-        let _ = self.site.set(site);
+    pub(super) fn set_peer_handler(&self, peer_handler: Weak<dyn PeerHandler>) {
+        let _ = self.peer_handler.set(peer_handler);
     }
 
     /// Who this process is, once it is known where it can be reached.
@@ -223,9 +223,9 @@ impl Bridge {
         self.is_leaving.load(Ordering::Acquire)
     }
 
-    pub(super) fn site(&self) -> Result<Arc<dyn Site>, BadPeer> {
-        let site = self.site.get().and_then(Weak::upgrade);
-        site.ok_or_else(|| BadPeer::Other("this process is leaving".to_owned()))
+    pub(super) fn peer_handler(&self) -> Result<Arc<dyn PeerHandler>, BadPeer> {
+        let peer_handler = self.peer_handler.get().and_then(Weak::upgrade);
+        peer_handler.ok_or_else(|| BadPeer::Other("this process is leaving".to_owned()))
     }
 
     fn sessions(&self) -> MutexGuard<'_, Sessions> {
@@ -250,14 +250,14 @@ impl Bridge {
 
     /// The head's number, where this is not it.
     pub(super) fn head_id(&self) -> Option<u64> {
-        Some(self.site().ok()?.head()?.peer().id)
+        Some(self.peer_handler().ok()?.head()?.peer().id)
     }
 
     /// The numbers of the sessions with these processes, as far as there are some.
     pub(super) fn sessions_with(&self, processes: [Option<u64>; 2]) -> Vec<u64> {
-        let Ok(site) = self.site() else { return Vec::new() };
+        let Ok(peer_handler) = self.peer_handler() else { return Vec::new() };
         let links = processes.into_iter().flatten().filter_map(|process| {
-            site.link_to(process).or_else(|| self.sessions().peers.get(&process).cloned())
+            peer_handler.link_to(process).or_else(|| self.sessions().peers.get(&process).cloned())
         });
         // One that is about to end keeps nothing alive for long.
         links.filter(|link| !link.is_leaving()).map(|link| link.number()).collect()
@@ -265,12 +265,12 @@ impl Bridge {
 
     /// The session with a process that has a value, begun if there is none.
     pub(super) fn link_to(self: &Arc<Self>, source: &Source) -> Option<Arc<Link>> {
-        let site = self.site().ok()?;
-        if let Some(link) = site.link_to(source.id) {
+        let peer_handler = self.peer_handler().ok()?;
+        if let Some(link) = peer_handler.link_to(source.id) {
             return Some(link);
         }
         // The head dials nobody.
-        site.head()?;
+        peer_handler.head()?;
         (!source.endpoints.is_empty()).then(|| self.peer(&source.card()))
     }
 
@@ -296,8 +296,8 @@ impl Bridge {
     }
 
     pub(super) async fn whereabouts(&self, id: PayloadId) -> Option<Whereabouts> {
-        let site = self.site().ok()?;
-        tokio::time::timeout(self.settings.grace, site.whereabouts(id)).await.ok()?
+        let peer_handler = self.peer_handler().ok()?;
+        tokio::time::timeout(self.settings.grace, peer_handler.whereabouts(id)).await.ok()?
     }
 
     /// Ends every session, and takes no more connections.

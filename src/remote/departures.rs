@@ -12,7 +12,7 @@
 //! # The course
 //! 1. The head says `MayLeave` once no Work runs there and all messages that no handler had begun are back. From then on a
 //!    copy there counts for nothing.
-//! 2. The process says `MoveTies` to each other node that it has a session with. Such a node has the head *adopt* each value
+//! 2. The process says `MoveLeases` to each other node that it has a session with. Such a node has the head *adopt* each value
 //!    that it holds by that process, and releases the process when the head says that the value stays.
 //! 3. The process says `HandedOver` when nothing is pinned for other nodes any more. The head adopts all other values that it
 //!    knows of and that would be lost, until there is none: a value that was moved may refer to others.
@@ -33,7 +33,7 @@ use super::head::Head;
 use super::link::Link;
 use super::protocol::Control;
 use super::references::{distant, tie_copy};
-use crate::payload::{self, FetchError, Hold, Holds, PayloadId, Want};
+use crate::payload::{self, FetchError, PayloadGuard, PayloadGuards, PayloadId, Want};
 
 /// Values that are moved at the same time.
 const AT_ONCE: usize = 8;
@@ -76,7 +76,7 @@ pub(super) fn fate(here: bool, holders: impl IntoIterator<Item = Presence>) -> F
 }
 
 impl Head {
-    fn fate_of(&self, hold: &Hold) -> Fate {
+    fn fate_of(&self, hold: &PayloadGuard) -> Fate {
         fate(hold.entry().is_here(), self.holders_of(hold).into_iter().map(|node| self.presence(node)))
     }
 
@@ -93,7 +93,7 @@ impl Head {
     }
 
     /// Lets go of the processes that kept a value for the head where that, or a copy, keeps it now.
-    fn settle(&self, hold: &Hold) {
+    fn settle(&self, hold: &PayloadGuard) {
         if hold.entry().is_here() {
             hold.entry().set_owned_here();
         }
@@ -104,7 +104,13 @@ impl Head {
     }
 
     /// A node holds a value by a process that is about to end.
-    pub(super) fn adopt_for(self: &Arc<Self>, link: &Arc<Link>, id: PayloadId, has: bool, carried: Holds) {
+    pub(super) fn adopt_for(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        id: PayloadId,
+        has: bool,
+        carried: PayloadGuards,
+    ) {
         if has {
             self.copied(link, id, None);
         }
@@ -177,7 +183,7 @@ fn too_slow(grace: Duration) -> String {
 }
 
 /// Pulls a value to this process, until nothing refers to it any more.
-async fn move_here(hold: &Arc<Hold>) -> Result<(), String> {
+async fn move_here(hold: &Arc<PayloadGuard>) -> Result<(), String> {
     let id = hold.id();
     let content = hold.entry().content_id().ok_or("its hash is not known")?;
     let what = format!("payload {id}");
@@ -211,10 +217,10 @@ impl Bridge {
         }
     }
 
-    pub(super) fn move_tie(&self, link: &Link, hold: &Arc<Hold>) {
-        let Ok(site) = self.site() else { return };
+    pub(super) fn move_tie(&self, link: &Link, hold: &Arc<PayloadGuard>) {
+        let Ok(peer_handler) = self.peer_handler() else { return };
         // The head moves values of its own accord.
-        let Some(head) = site.head().filter(|_| hold.is_tied(link.number())) else { return };
+        let Some(head) = peer_handler.head().filter(|_| hold.is_tied(link.number())) else { return };
         if hold.is_tied(head.number()) {
             return hold.untie(link.number());
         }
@@ -235,7 +241,7 @@ impl Bridge {
     pub(super) async fn release_peers(&self) {
         self.set_leaving();
         for link in self.peers() {
-            link.control(&Control::MoveTies);
+            link.control(&Control::MoveLeases);
         }
         while let Some(link) = self.peers().into_iter().find(|link| !link.pins().is_empty()) {
             link.pins().released().await;

@@ -14,24 +14,25 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::bridge::{Bridge, BridgeOptions, Site, Spawner};
-use super::copies::{Copies, FromHere};
+use super::bridge::{Bridge, BridgeOptions, PeerHandler, Spawner};
 use super::departures::Presence;
 use super::link::Link;
-use super::nodes::{Candidate, choose};
 use super::process::{CommandsToCome, ProcessCommand, Processes};
 use super::process_id::ProcessId;
 use super::protocol::{Control, NodeCard};
 use super::references::Source;
+use super::replication::{Copies, FromHere};
 use super::routing::{DirectRoute, Ends, Location, Registry, count_lost};
+use super::scheduler::{Candidate, choose};
 use crate::id::{ActorPath, AppId, IdMap, unique};
 use crate::payload::{PayloadId, never_wait_here, set_replicator};
 use crate::recorder::Carried;
 use crate::state::Value;
 use crate::transport::{Advertised, Endpoint, Listener, TransportError};
 use crate::work::{
-    AnyMailbox, Closed, Command, Commands, Doorbell, Failure, FreeGpus, HostError, HostEvent, Ingredients,
-    Outbox, Place, Placement, Reason, Report, Resources, Route, SharedRoute, Vitals, find_address,
+    AnyMailbox, CloseReason, Command, Commands, Failure, FreeGpus, HostError, HostEvent, LaunchSpec,
+    LoadReport, Outbox, Place, Placement, ReadyQueue, Reason, Report, Resources, Route, SharedRoute,
+    find_address,
 };
 
 /// How long a node that is told of the end may take to hear of it.
@@ -47,7 +48,7 @@ pub(crate) struct HeadOptions {
 pub(crate) struct Head {
     me: Weak<Head>,
     pub(super) bridge: Arc<Bridge>,
-    doorbell: Arc<Doorbell>,
+    ready_queue: Arc<ReadyQueue>,
     pub(super) processes: Processes,
     pub(super) copies: Copies,
     state: Mutex<State>,
@@ -98,7 +99,7 @@ struct Node {
     /// Whether the head has begun to move what would be lost with it.
     is_handed_over: bool,
     /// What it has told of itself last.
-    vitals: Option<Vitals>,
+    load_report: Option<LoadReport>,
     /// What programs have recorded there; kept as one, since every look at the App has it.
     recorded: Arc<Carried>,
     round_trip: Option<Duration>,
@@ -148,7 +149,7 @@ impl Head {
     pub(crate) fn new(
         app: AppId,
         options: HeadOptions,
-        doorbell: Arc<Doorbell>,
+        ready_queue: Arc<ReadyQueue>,
         spawner: Spawner,
     ) -> Arc<Self> {
         let HeadOptions { bridge: options, process } = options;
@@ -170,7 +171,7 @@ impl Head {
         let head = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             bridge: bridge.clone(),
-            doorbell,
+            ready_queue,
             processes: Processes::new(process),
             copies: Copies::default(),
             state: Mutex::default(),
@@ -178,8 +179,8 @@ impl Head {
             advertised: OnceLock::new(),
             listening: Mutex::default(),
         });
-        let site: Arc<dyn Site> = head.clone();
-        bridge.set_site(Arc::downgrade(&site));
+        let peer_handler: Arc<dyn PeerHandler> = head.clone();
+        bridge.set_peer_handler(Arc::downgrade(&peer_handler));
         set_replicator(app, Some(Arc::new(FromHere(Arc::downgrade(&head)))));
         head
     }
@@ -232,7 +233,7 @@ impl Head {
         self: &Arc<Self>,
         placement: &Placement,
         needs: Resources,
-        what: Ingredients,
+        what: LaunchSpec,
     ) -> Result<(), HostError> {
         match placement {
             Placement::Node(selector) => {
@@ -273,10 +274,10 @@ impl Head {
         node: u64,
         needs: Resources,
         pooled: bool,
-        what: Ingredients,
+        what: LaunchSpec,
         until_now: Option<&CommandsToCome>,
     ) -> Result<(), HostError> {
-        let Ingredients {
+        let LaunchSpec {
             kind,
             app: _,
             path,
@@ -387,7 +388,7 @@ impl Head {
             Route::drain(away.route.clone());
         }
         self.tell_locations();
-        self.doorbell.ring_again();
+        self.ready_queue.ring_again();
         Some(away.outbox)
     }
 
@@ -416,7 +417,7 @@ impl Head {
     }
 
     /// The Work at `path` takes no messages for now.
-    pub(crate) fn closed(&self, path: &ActorPath, why: Closed) {
+    pub(crate) fn closed(&self, path: &ActorPath, why: CloseReason) {
         let node = {
             let mut state = self.lock();
             let incarnation = match state.registry.location(path) {
@@ -500,7 +501,7 @@ impl Head {
             let next = &mut state.next_incarnation;
             let subscribed = state.registry.subscribe(link.number(), path, || {
                 let Some(mailbox) = find_address(self.bridge.app(), path) else {
-                    return Location::Closed(Closed::Unknown);
+                    return Location::Closed(CloseReason::Unknown);
                 };
                 match mailbox.place() {
                     Place::Closed(why) => Location::Closed(why),

@@ -21,14 +21,14 @@ use tokio::task::spawn_local;
 use super::bridge::Bridge;
 use super::link::{BadPeer, Inbound, Link};
 use super::protocol::{Control, FIRST_CREDIT, Packet, Unanswered};
-use super::pulls::tell_nested;
 use super::routing::count_lost;
+use super::transfers::tell_nested;
 use crate::id::{ActorPath, IdMap};
-use crate::payload::Holds;
+use crate::payload::PayloadGuards;
 use crate::trace::Cause;
 use crate::wire::CodecError;
 use crate::work::{
-    AnyMailbox, Arrived, Intake, Origin, Outcome, Received, Reply, count_abandoned, find_address,
+    AnyMailbox, Arrived, Origin, Outcome, Received, RemoteMessages, Reply, count_abandoned, find_address,
 };
 
 /// The largest number of messages that may be on their way through one channel.
@@ -60,8 +60,8 @@ pub(super) enum Destination {
 pub(super) struct Inbox {
     bridge: Arc<Bridge>,
     link: Arc<Link>,
-    lanes: Vec<Option<Rc<Lane>>>,
-    gates: HashMap<ActorPath, rc::Weak<RefCell<Gate>>>,
+    lanes: Vec<Option<Rc<Channel>>>,
+    gates: HashMap<ActorPath, rc::Weak<RefCell<DeliveryQueue>>>,
     /// What the next message comes with.
     carried: Along,
     questions: Questions,
@@ -117,7 +117,7 @@ impl Questions {
 /// What a message refers to, and what has led to it.
 #[derive(Default)]
 struct Along {
-    holds: Holds,
+    holds: PayloadGuards,
     cause: Cause,
 }
 
@@ -170,7 +170,7 @@ impl Inbox {
                 gate
             }
         };
-        self.lanes[index] = Some(Rc::new(Lane {
+        self.lanes[index] = Some(Rc::new(Channel {
             gate,
             link: self.link.clone(),
             bridge: self.bridge.clone(),
@@ -194,7 +194,7 @@ impl Inbox {
         }
     }
 
-    fn lane(&self, channel: u32) -> Result<&Rc<Lane>, BadPeer> {
+    fn lane(&self, channel: u32) -> Result<&Rc<Channel>, BadPeer> {
         self.lanes
             .get(channel as usize)
             .and_then(Option::as_ref)
@@ -284,7 +284,7 @@ impl Inbound for Inbox {
                     self.bridge.held(&self.link, id, there);
                     Ok(())
                 }
-                Control::MoveTies => {
+                Control::MoveLeases => {
                     self.bridge.move_ties(&self.link);
                     Ok(())
                 }
@@ -296,9 +296,11 @@ impl Inbound for Inbox {
                     self.link.nested().answered(&self.link, id, there.then_some(&carried.holds), more);
                     Ok(())
                 }
-                other => {
-                    self.bridge.site()?.control(&self.link, other, carried.holds).map_err(BadPeer::Other)
-                }
+                other => self
+                    .bridge
+                    .peer_handler()?
+                    .control(&self.link, other, carried.holds)
+                    .map_err(BadPeer::Other),
             },
         }
     }
@@ -329,9 +331,9 @@ enum Waiting {
 
 /// The messages on their way into one Work.
 #[derive(Default)]
-struct Gate {
+struct DeliveryQueue {
     /// What has come behind a message that waits for room.
-    backlog: VecDeque<(Rc<Lane>, Waiting)>,
+    backlog: VecDeque<(Rc<Channel>, Waiting)>,
     waits: bool,
     /// The last incarnation of whose messages one was given back: those behind it are given back as well, or they would
     /// overtake it.
@@ -339,7 +341,7 @@ struct Gate {
 }
 
 /// Puts in one after the other what has gathered behind a message that waits.
-async fn drain(mut lane: Rc<Lane>, mut waits: LocalBoxFuture<'static, bool>) {
+async fn drain(mut lane: Rc<Channel>, mut waits: LocalBoxFuture<'static, bool>) {
     loop {
         if waits.await {
             lane.refuse();
@@ -367,8 +369,8 @@ async fn drain(mut lane: Rc<Lane>, mut waits: LocalBoxFuture<'static, bool>) {
 }
 
 /// The end of one channel.
-struct Lane {
-    gate: Rc<RefCell<Gate>>,
+struct Channel {
+    gate: Rc<RefCell<DeliveryQueue>>,
     link: Arc<Link>,
     bridge: Arc<Bridge>,
     origin: Arc<Sender>,
@@ -385,7 +387,7 @@ struct Lane {
     outstanding: Cell<u32>,
 }
 
-impl Lane {
+impl Channel {
     fn receive(self: &Rc<Self>, post: Post<'_>) -> Result<(), BadPeer> {
         self.outstanding.set(self.outstanding.get() + 1);
         if self.outstanding.get() > self.window {
@@ -496,8 +498,8 @@ impl Lane {
     }
 
     fn resolve(&self) -> Result<(), Unresolved> {
-        let site = self.bridge.site().map_err(|_| Unresolved::Gone)?;
-        let (mailbox, incarnation) = match site.destination(&self.origin.path, self.target) {
+        let peer_handler = self.bridge.peer_handler().map_err(|_| Unresolved::Gone)?;
+        let (mailbox, incarnation) = match peer_handler.destination(&self.origin.path, self.target) {
             Destination::Incarnation(mailbox, incarnation) => (mailbox, Some(incarnation)),
             Destination::Anywhere(mailbox) => (mailbox, None),
             Destination::NotYet(launched) if !self.is_recalled.get() => {
@@ -530,8 +532,9 @@ impl Lane {
     /// No more messages come.
     fn shut(&self, recall: bool) {
         if recall
-            && let Ok(site) = self.bridge.site()
-            && let Destination::Incarnation(mailbox, _) = site.destination(&self.origin.path, self.target)
+            && let Ok(peer_handler) = self.bridge.peer_handler()
+            && let Destination::Incarnation(mailbox, _) =
+                peer_handler.destination(&self.origin.path, self.target)
         {
             mailbox.give_back(self.link.number());
         }
@@ -552,7 +555,7 @@ impl Lane {
 
 /// The way into a mailbox for messages of one type.
 struct WayIn {
-    intake: Arc<dyn Intake>,
+    intake: Arc<dyn RemoteMessages>,
     /// The number in the mailbox of the incarnation that takes them, where it has to be a certain one.
     incarnation: Option<u64>,
 }

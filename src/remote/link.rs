@@ -22,19 +22,19 @@ pub(super) use self::messages::Channel;
 use self::messages::Channels;
 use self::replies::Replies;
 use super::bridge::Bridge;
-use super::outlet::Outlet;
 use super::protocol::{
     Control, NodeCard, Packet, PacketError, Unanswered, write_control, write_credit, write_returned_question,
 };
-use super::pulls::NestedQuestions;
 use super::references::Pins;
 use super::session::{Session, SessionError, SessionSettings, TooLarge};
+use super::transfers::NestedQuestions;
+use super::write_turn::Outlet;
 use crate::id::{IdMap, unique};
-use crate::payload::Holds;
+use crate::payload::PayloadGuards;
 use crate::trace::Cause;
 use crate::transport::DirectWriter;
 use crate::wire::CodecError;
-use crate::work::{Letter, Outcome, Traffic};
+use crate::work::{AnyEnvelope, Outcome, Traffic};
 
 /// Credit for so many messages is worth a write of its own.
 const MUCH_CREDIT: u32 = 128;
@@ -63,7 +63,7 @@ pub(crate) struct Link {
 pub(super) struct State {
     pub(super) session: Session,
     pub(super) outlet: Outlet<DirectWriter>,
-    questions: IdMap<u64, (Box<dyn Letter>, Arc<Channel>)>,
+    questions: IdMap<u64, (Box<dyn AnyEnvelope>, Arc<Channel>)>,
     replies: Replies,
     /// Whether the peer asked for more than it takes.
     pub(super) is_overasked: bool,
@@ -181,7 +181,7 @@ impl Link {
     /// How long ago something was heard from the peer.
     pub(super) fn silent_for(&self) -> Duration {
         let now = self.now();
-        now.saturating_sub(self.lock().session.heard())
+        now.saturating_sub(self.lock().session.last_received())
     }
 
     /// What the session has carried.
@@ -225,7 +225,7 @@ impl Link {
     /// Sends what `write` writes, which refers to these values.
     fn push_with(
         &self,
-        holds: &Holds,
+        holds: &PayloadGuards,
         urgent: bool,
         write: impl FnOnce(&mut BytesMut) -> Result<(), NotPushed>,
     ) -> Result<(), NotPushed> {
@@ -246,13 +246,13 @@ impl Link {
 
     /// Pins these values, and says so, and what has led to the message. Where that cannot be sent they stay pinned until
     /// the end of the session.
-    fn carries(&self, holds: &Holds, cause: &Cause) -> Result<Control, NotPushed> {
+    fn carries(&self, holds: &PayloadGuards, cause: &Cause) -> Result<Control, NotPushed> {
         let bridge = self.bridge.upgrade().ok_or(NotPushed::Over)?;
         Ok(Control::Carries { payloads: bridge.carry(self, holds), trace: cause.clone() })
     }
 
     /// Sends a message of the runtime's own that refers to these values.
-    pub(super) fn control_with(&self, holds: &Holds, control: &Control) {
+    pub(super) fn control_with(&self, holds: &PayloadGuards, control: &Control) {
         match self.push_with(holds, false, |out| Ok(write_control(out, control)?)) {
             Ok(()) | Err(NotPushed::Over) => {}
             Err(error) => log::error!("nothing can be told to node `{}`: {error}", self.peer.name),
@@ -270,11 +270,11 @@ impl Link {
     /// Answers what the peer has asked. A peer that leaves more answers unacknowledged than the session has room for gets no more of
     /// them, and its session is ended: it decides how much it asks, so that nothing else would bound what is kept for it.
     pub(super) fn reply(&self, control: &Control) {
-        self.reply_with(&Holds::default(), control);
+        self.reply_with(&PayloadGuards::default(), control);
     }
 
     /// The same, for an answer that refers to these values.
-    pub(super) fn reply_with(&self, holds: &Holds, control: &Control) {
+    pub(super) fn reply_with(&self, holds: &PayloadGuards, control: &Control) {
         if self.lock().is_overasked {
             return;
         }
@@ -320,7 +320,7 @@ impl Link {
     }
 
     /// The same, for what can be too large: why it cannot be sent. When the session is over that is told otherwise.
-    pub(super) fn try_control(&self, holds: &Holds, control: &Control) -> Result<(), String> {
+    pub(super) fn try_control(&self, holds: &PayloadGuards, control: &Control) -> Result<(), String> {
         match self.push_with(holds, false, |out| Ok(write_control(out, control)?)) {
             Ok(()) | Err(NotPushed::Over) => Ok(()),
             Err(error) => Err(error.to_string()),
@@ -437,8 +437,8 @@ impl Link {
         self.wake.notify_one();
         self.pins.clear();
         self.nested.clear();
-        for (letter, _) in questions.into_values() {
-            letter.settle(Outcome::NodeLost);
+        for (envelope, _) in questions.into_values() {
+            envelope.settle(Outcome::NodeLost);
         }
         // Last, since messages go elsewhere from here on.
         self.is_ended.store(true, Ordering::Release);

@@ -1,4 +1,4 @@
-//! Floor 4: Works in other processes and on other machines.
+//! Layer 4: Works in other processes and on other machines.
 //!
 //! A *head* has the Flows; *nodes* host Works for it. Both are the same program. Between two processes there is a
 //! session, which survives breaks of its connection; see the module `session` for what it promises.
@@ -6,7 +6,8 @@
 mod agent;
 mod backoff;
 mod bridge;
-mod copies;
+mod child_output;
+mod connection_io;
 mod departures;
 #[cfg(feature = "drive")]
 mod drives;
@@ -17,19 +18,18 @@ mod inbox;
 mod link;
 mod logs;
 mod node;
-mod nodes;
-mod outlet;
-mod printed;
 mod process;
 mod process_group;
 mod process_id;
 mod protocol;
-mod pulls;
 mod references;
+mod replication;
 mod routing;
+mod scheduler;
 mod session;
 mod socket_directory;
-mod traffic;
+mod transfers;
+mod write_turn;
 
 pub(crate) use self::bridge::{BridgeOptions, Spawner};
 pub(crate) use self::head::{Head, HeadOptions};

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::agent::{Agent, Kinds};
 use super::backoff::Backoff;
-use super::bridge::{Bridge, BridgeOptions, DialError, Site, Spawner};
+use super::bridge::{Bridge, BridgeOptions, DialError, PeerHandler, Spawner};
 #[cfg(feature = "drive")]
 use super::drives::DrivesOfHead;
 use super::link::Link;
@@ -23,7 +23,7 @@ use crate::drive::register;
 use crate::id::unique;
 use crate::payload;
 use crate::transport::{Advertised, Dialed, Endpoint, Listener, TransportError, dial_from};
-use crate::work::marks::mark_runs;
+use crate::work::run_markers::mark_runs;
 use crate::work::{Resources, Router, forget_addresses, set_router};
 
 /// Longest wait before a head that is not there is dialed again.
@@ -93,15 +93,15 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         let began = Instant::now();
         let Session { bridge, head, endpoint, hello, connection, received, listening, grace } = session;
         let agent = Agent::new(options.kinds.clone(), options.pool, is_process, bridge.clone(), head.clone());
-        let site: Arc<dyn Site> = agent.clone();
-        bridge.set_site(Arc::downgrade(&site));
+        let peer_handler: Arc<dyn PeerHandler> = agent.clone();
+        bridge.set_peer_handler(Arc::downgrade(&peer_handler));
         let router: Arc<dyn Router> = agent.clone();
         set_router(bridge.app(), Some(Arc::downgrade(&router)));
         #[cfg(feature = "drive")]
         let drives = register(bridge.app(), Arc::new(DrivesOfHead(Arc::downgrade(&bridge))));
-        let news = spawn_local(agent.clone().send_news());
+        let update = spawn_local(agent.clone().send_news());
         let logs = spawn_local(send_logs(head.clone()));
-        let vitals = spawn_local(agent.clone().send_vitals());
+        let load_report = spawn_local(agent.clone().send_load_reports());
         let pursue = bridge.clone().pursue(head.clone(), vec![endpoint], hello, Some((connection, received)));
         let mut pursue = spawn_local(pursue);
         let mut is_done = false;
@@ -127,9 +127,9 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
             let _ = timeout(FAREWELL, &mut pursue).await;
         }
         pursue.abort();
-        news.abort();
+        update.abort();
         logs.abort();
-        vitals.abort();
+        load_report.abort();
         agent.end();
         bridge.end();
         payload::discard_all();
@@ -181,7 +181,7 @@ async fn hand_over(
     }
     let until = Instant::now() + grace;
     log::info!(
-        "leaving the App: the Works here end, to go on elsewhere; a second signal ends this node at once"
+        "leaving the App: the Works here end, to go on remote_source; a second signal ends this node at once"
     );
     head.control(&Control::Leave);
     tokio::select! {

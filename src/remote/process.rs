@@ -22,8 +22,8 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::bridge::Bridge;
+use super::child_output::{LastLines, Printed, copy};
 use super::head::Head;
-use super::printed::{LastLines, Printed, copy};
 use super::process_group::ProcessGroup;
 use super::process_id::is_stopped;
 use super::socket_directory::{self, token_file};
@@ -31,7 +31,7 @@ use crate::descriptors;
 use crate::fence;
 use crate::id::{ActorPath, AppId, unique};
 use crate::transport::{Endpoint, Listener, TOKEN_VARIABLE, TransportError};
-use crate::work::{Commands, Failure, Gpus, Ingredients, Outbox, Place, Reason, Report, visibility};
+use crate::work::{Commands, Failure, Gpus, LaunchSpec, Outbox, Place, Reason, Report, visibility};
 
 /// How long a process may take to end by itself.
 const ORDERLY: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ struct Process {
 
 /// What a process is started for.
 pub(super) struct Starting {
-    pub(super) what: Ingredients,
+    pub(super) what: LaunchSpec,
     /// The commands for the Work until the process has joined.
     pub(super) commands: Arc<CommandsToCome>,
 }
@@ -84,7 +84,7 @@ pub(super) struct CommandsToCome(Mutex<Coming>);
 
 #[derive(Default)]
 struct Coming {
-    kept: Vec<crate::work::Command>,
+    blob: Vec<crate::work::Command>,
     there: Option<Arc<dyn Commands>>,
 }
 
@@ -93,7 +93,7 @@ impl CommandsToCome {
     pub(super) fn go_to(&self, there: &Arc<dyn Commands>) {
         let mut coming = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Whoever commands meanwhile waits for the lock, so that the order stays.
-        coming.kept.drain(..).for_each(|command| there.command(command));
+        coming.blob.drain(..).for_each(|command| there.command(command));
         coming.there = Some(there.clone());
     }
 }
@@ -103,7 +103,7 @@ impl Commands for CommandsToCome {
         let mut coming = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &coming.there {
             Some(there) => there.command(command),
-            None => coming.kept.push(command),
+            None => coming.blob.push(command),
         }
     }
 }
@@ -123,7 +123,7 @@ impl Processes {
     }
 
     /// Starts a process for this incarnation.
-    pub(super) fn start(&self, head: &Arc<Head>, what: Ingredients) {
+    pub(super) fn start(&self, head: &Arc<Head>, what: LaunchSpec) {
         let name = format!("process-{:016x}", unique());
         let kill = Arc::new(Notify::new());
         let killer = kill.clone();

@@ -13,7 +13,7 @@
 //! Not counted is a reference that goes to a process to which the sender itself is tied: the release follows it in the same
 //! session, and until then that tie keeps the value.
 //!
-//! A value that refers to values keeps them alive wherever it is, as `Kept::nested` in the process that has it. Whoever pulls
+//! A value that refers to values keeps them alive wherever it is, as `StoredBlob::nested` in the process that has it. Whoever pulls
 //! it asks its source, in the session with that, which values these are, and is tied to them before it has the value.
 //!
 //! How ties move to the head when a process ends is in `departures`.
@@ -31,8 +31,8 @@ use super::bridge::Bridge;
 use super::link::Link;
 use super::protocol::{Control, NodeCard};
 use crate::payload::{
-    self, COPIES, ContentId, Elsewhere, FetchError, Hold, Holds, Opened, PayloadId, Replicas, Small, Tie,
-    Waited, Want,
+    self, COPIES, ContentId, FetchError, Lease, Opened, PayloadGuard, PayloadGuards, PayloadId, RemoteSource,
+    Replicas, Small, Waited, Want,
 };
 use crate::transport::Endpoint;
 
@@ -82,13 +82,13 @@ pub(crate) struct Carried {
 /// The values that are pinned for the other end of a session.
 #[derive(Default)]
 pub(super) struct Pins {
-    pinned: Mutex<HashMap<PayloadId, (Arc<Hold>, u32)>>,
+    pinned: Mutex<HashMap<PayloadId, (Arc<PayloadGuard>, u32)>>,
     /// Notified when none is left.
     released: Notify,
 }
 
 impl Pins {
-    fn lock(&self) -> MutexGuard<'_, HashMap<PayloadId, (Arc<Hold>, u32)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PayloadId, (Arc<PayloadGuard>, u32)>> {
         self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -111,7 +111,7 @@ impl Pins {
         }
     }
 
-    pub(super) fn add(&self, hold: &Arc<Hold>) {
+    pub(super) fn add(&self, hold: &Arc<PayloadGuard>) {
         self.lock().entry(hold.id()).or_insert_with(|| (hold.clone(), 0)).1 += 1;
     }
 
@@ -146,13 +146,13 @@ struct LinkTie {
 
 impl LinkTie {
     /// One that came once.
-    fn to(link: &Arc<Link>, id: PayloadId) -> Arc<dyn Tie> {
+    fn to(link: &Arc<Link>, id: PayloadId) -> Arc<dyn Lease> {
         let count = AtomicU32::new(1);
         Arc::new(Self { link: Arc::downgrade(link), session: link.number(), id, count })
     }
 }
 
-impl Tie for LinkTie {
+impl Lease for LinkTie {
     fn session(&self) -> u64 {
         self.session
     }
@@ -175,7 +175,7 @@ struct CopyTie {
     id: PayloadId,
 }
 
-impl Tie for CopyTie {
+impl Lease for CopyTie {
     fn session(&self) -> u64 {
         COPIES
     }
@@ -196,9 +196,9 @@ impl Tie for CopyTie {
 }
 
 /// Ties a value that is in this process, and was made in another one, to the head.
-pub(super) fn tie_copy(head: &Arc<Link>, hold: &Hold) {
+pub(super) fn tie_copy(head: &Arc<Link>, hold: &PayloadGuard) {
     let (head, id) = (Arc::downgrade(head), hold.id());
-    hold.tie(COPIES, || Arc::new(CopyTie { head, id }));
+    hold.lease(COPIES, || Arc::new(CopyTie { head, id }));
 }
 
 /// A value in another process.
@@ -232,12 +232,12 @@ impl Distant {
     }
 }
 
-impl Elsewhere for Distant {
+impl RemoteSource for Distant {
     fn small(&self, want: Want) -> BoxFuture<'static, Result<Small, FetchError>> {
         let (bridge, sources) = (self.bridge.clone(), self.sources());
         Box::pin(async move {
             match bridge.upgrade() {
-                Some(bridge) => super::pulls::small(bridge, sources, want).await,
+                Some(bridge) => super::transfers::small(bridge, sources, want).await,
                 None => Err(gone()),
             }
         })
@@ -245,7 +245,7 @@ impl Elsewhere for Distant {
 
     fn open(&self, want: &Want, waited: Waited) -> Result<Opened, FetchError> {
         let bridge = self.bridge.upgrade().ok_or_else(gone)?;
-        super::pulls::open(bridge, self.sources(), want, waited)
+        super::transfers::open(bridge, self.sources(), want, waited)
     }
 
     fn has(&self, id: PayloadId) -> BoxFuture<'static, bool> {
@@ -257,8 +257,8 @@ impl Elsewhere for Distant {
     }
 
     fn pulled(&self, id: PayloadId) {
-        if let Some(site) = self.bridge.upgrade().and_then(|bridge| bridge.site().ok()) {
-            site.pulled(id);
+        if let Some(peer_handler) = self.bridge.upgrade().and_then(|bridge| bridge.peer_handler().ok()) {
+            peer_handler.pulled(id);
         }
     }
 
@@ -272,14 +272,14 @@ fn gone() -> FetchError {
 }
 
 /// Where a value that came from elsewhere is.
-pub(super) fn distant<R>(hold: &Hold, look: impl FnOnce(&Distant) -> R) -> Option<R> {
-    let elsewhere = hold.entry().elsewhere()?;
-    elsewhere.as_any().downcast_ref().map(look)
+pub(super) fn distant<R>(hold: &PayloadGuard, look: impl FnOnce(&Distant) -> R) -> Option<R> {
+    let remote_source = hold.entry().remote_source()?;
+    remote_source.as_any().downcast_ref().map(look)
 }
 
 impl Bridge {
     /// What goes along with references to these over a session, for which they are pinned from now on.
-    pub(super) fn carry(&self, link: &Link, holds: &Holds) -> Vec<Carried> {
+    pub(super) fn carry(&self, link: &Link, holds: &PayloadGuards) -> Vec<Carried> {
         let carried = holds.iter().map(|hold| {
             let counted = !hold.is_tied(link.number());
             if counted {
@@ -300,7 +300,7 @@ impl Bridge {
     }
 
     /// References have come: what keeps their values alive until it is known who has them.
-    pub(super) fn arrived(self: &Arc<Self>, link: &Arc<Link>, carried: Vec<Carried>) -> Holds {
+    pub(super) fn arrived(self: &Arc<Self>, link: &Arc<Link>, carried: Vec<Carried>) -> PayloadGuards {
         let mut to_hold: Vec<(Source, PayloadId)> = Vec::new();
         let holds = carried.into_iter().map(|Carried { id, counted, owner, copies, replicas, content }| {
             let hold = payload::arrived(id, || {
@@ -320,7 +320,7 @@ impl Bridge {
             let head = self.head_id();
             let from = link.peer().id;
             let is_good = |node: u64| node == owner.id || Some(node) == head;
-            let made_here = hold.entry().elsewhere().is_none();
+            let made_here = hold.entry().remote_source().is_none();
             let tied_well = || {
                 let sessions = self.sessions_with([Some(owner.id), head]);
                 sessions.into_iter().any(|session| session != link.number() && hold.is_tied(session))
@@ -329,13 +329,13 @@ impl Bridge {
                 link.reply(&Control::Release { id, count: 1 });
                 return hold;
             }
-            hold.tie(link.number(), || LinkTie::to(link, id));
+            hold.lease(link.number(), || LinkTie::to(link, id));
             if !is_good(from) {
                 to_hold.push((owner, id));
             }
             hold
         });
-        let holds: Holds = holds.collect();
+        let holds: PayloadGuards = holds.collect();
         if link.is_leaving() {
             holds.iter().for_each(|hold| self.move_tie(link, hold));
         }
@@ -344,8 +344,8 @@ impl Bridge {
                 link.control(&Control::Hold { id });
             }
         }
-        if let Ok(site) = self.site() {
-            holds.iter().for_each(|hold| site.reference(hold));
+        if let Ok(peer_handler) = self.peer_handler() {
+            holds.iter().for_each(|hold| peer_handler.reference(hold));
         }
         holds
     }
@@ -367,7 +367,7 @@ impl Bridge {
         let Some(hold) = payload::find(id) else {
             return link.reply(&Control::Release { id, count: 1 });
         };
-        hold.tie(link.number(), || LinkTie::to(link, id));
+        hold.lease(link.number(), || LinkTie::to(link, id));
         if link.is_leaving() {
             return self.move_tie(link, &hold);
         }

@@ -109,9 +109,9 @@ pub(crate) struct Session {
     connected: bool,
     lost: bool,
     /// When something was heard from the peer.
-    heard: Duration,
+    last_received: Duration,
     /// When something was said.
-    said: Duration,
+    last_sent: Duration,
     /// The last message that was pushed, the last one that was ever sent, and the last one that the peer has
     /// acknowledged.
     pushed: u64,
@@ -161,8 +161,8 @@ impl Session {
             settings,
             connected: false,
             lost: false,
-            heard: now,
-            said: now,
+            last_received: now,
+            last_sent: now,
             pushed: 0,
             sent: 0,
             acknowledged: 0,
@@ -232,8 +232,8 @@ impl Session {
     }
 
     /// When something was heard from the peer.
-    pub(crate) fn heard(&self) -> Duration {
-        self.heard
+    pub(crate) fn last_received(&self) -> Duration {
+        self.last_received
     }
 
     /// The bytes that are kept until they are acknowledged.
@@ -285,8 +285,8 @@ impl Session {
         self.acknowledge(peer_received)?;
         self.connected = true;
         self.cursor = 0;
-        self.heard = now;
-        self.said = now;
+        self.last_received = now;
+        self.last_sent = now;
         // What is received from now on is told anew.
         self.ack_said = self.received;
         self.unacked_bytes = 0;
@@ -308,16 +308,16 @@ impl Session {
         let owed = self.received - self.ack_said;
         let next = self.segments.get(self.cursor);
         if next.is_none() && self.open.is_empty() {
-            let heartbeat = now.saturating_sub(self.said) >= self.settings.heartbeat;
+            let heartbeat = now.saturating_sub(self.last_sent) >= self.settings.heartbeat;
             if !heartbeat && !self.owes() {
                 return None;
             }
-            self.said = now;
+            self.last_sent = now;
             let mut out = BytesMut::new();
             self.put_ack(&mut out);
             return Some(out.freeze());
         }
-        self.said = now;
+        self.last_sent = now;
         let segment = match next {
             Some(segment) => segment,
             None => {
@@ -371,7 +371,7 @@ impl Session {
     }
 
     fn is_silent(&self, now: Duration) -> bool {
-        now.saturating_sub(self.said) >= QUIET
+        now.saturating_sub(self.last_sent) >= QUIET
     }
 
     /// Whether a message that is pushed now is written at once, whatever it is.
@@ -407,7 +407,7 @@ impl Session {
         if self.lost {
             return Err(SessionError::Lost);
         }
-        self.heard = now;
+        self.last_received = now;
         match frame {
             Frame::Data { seq, body } => {
                 let expected = self.received + 1;
@@ -452,7 +452,7 @@ impl Session {
         if self.lost {
             return None;
         }
-        let silent = now.saturating_sub(self.heard);
+        let silent = now.saturating_sub(self.last_received);
         if silent >= self.settings.grace {
             self.lost = true;
             self.connected = false;
@@ -470,11 +470,14 @@ impl Session {
         if self.lost {
             return None;
         }
-        let lost = self.heard + self.settings.grace;
+        let lost = self.last_received + self.settings.grace;
         if !self.connected {
             return Some(lost);
         }
-        Some(lost.min(self.heard + self.settings.silence()).min(self.said + self.settings.heartbeat))
+        Some(
+            lost.min(self.last_received + self.settings.silence())
+                .min(self.last_sent + self.settings.heartbeat),
+        )
     }
 }
 

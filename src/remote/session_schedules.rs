@@ -247,7 +247,7 @@ impl World {
                 Some(Expired::Connection | Expired::Session) => self.cut(),
                 None => {}
             }
-            let silent = self.now.saturating_sub(self.sides[side].session.heard());
+            let silent = self.now.saturating_sub(self.sides[side].session.last_received());
             assert_eq!(self.sides[side].session.is_lost(), silent >= settings().grace);
         }
     }

@@ -86,7 +86,7 @@ fn an_answer_carries_the_acknowledgement() {
 #[test]
 fn without_an_answer_the_heartbeat_acknowledges() {
     let (mut a, mut b) = pair();
-    say(&mut a, b"news");
+    say(&mut a, b"update");
     receive(&mut b, &transmit(&mut a, MS), MS);
     assert_eq!(b.next_deadline(), Some(100 * MS));
     receive(&mut a, &transmit(&mut b, 100 * MS), 100 * MS);

@@ -1,4 +1,4 @@
-//! Floor 7: starting an App in a test and waiting for what it does.
+//! Layer 7: starting an App in a test and waiting for what it does.
 //!
 //! ```
 //! use flowright::prelude::*;

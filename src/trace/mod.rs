@@ -1,4 +1,4 @@
-//! Floor 1: spans of OpenTelemetry, which follow a change from the Work that published it by way of the Flows that reacted
+//! Layer 1: spans of OpenTelemetry, which follow a change from the Work that published it by way of the Flows that reacted
 //! to the runs that they asked for, wherever those are.
 //!
 //! All of it is nothing without the feature `traces`: a [`Cause`] then has no size and no [`Span`] is ever made.

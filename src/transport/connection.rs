@@ -96,15 +96,15 @@ impl DirectWriter {
 }
 
 /// Ends a connection when it is dropped, unless it was told to [`spare`](Self::spare) it.
-pub(crate) struct Cutter(Option<std::net::TcpStream>);
+pub(crate) struct ShutdownGuard(Option<std::net::TcpStream>);
 
-impl Cutter {
+impl ShutdownGuard {
     pub(crate) fn spare(mut self) {
         self.0 = None;
     }
 }
 
-impl Drop for Cutter {
+impl Drop for ShutdownGuard {
     fn drop(&mut self) {
         if let Some(socket) = &self.0 {
             // It may be closed already.
@@ -181,14 +181,14 @@ impl Connection {
 
     /// What ends the connection, from whatever thread, also one that is blocked in it; `None` with TLS, where nothing
     /// blocks once the runtime ends.
-    pub(crate) fn cutter(&self) -> Result<Option<Cutter>, TransportError> {
+    pub(crate) fn shutdown_guard(&self) -> Result<Option<ShutdownGuard>, TransportError> {
         let socket = match &self.writer.half {
             WriteHalf::Tcp(half) => half.as_ref().as_ref().as_fd().try_clone_to_owned(),
             WriteHalf::Unix(half) => half.descriptor().try_clone_to_owned(),
             WriteHalf::Tls(_) => return Ok(None),
         };
         let socket = socket.map_err(|error| TransportError::broken(self.peer(), error))?;
-        Ok(Some(Cutter(Some(socket.into()))))
+        Ok(Some(ShutdownGuard(Some(socket.into()))))
     }
 
     /// Writes much, from a thread that may block and that belongs to this runtime, and gives the connection back. A peer
@@ -266,7 +266,7 @@ impl Connection {
         let Self { mut reader, writer } = self;
         let leaving = async {
             writer.close().await;
-            reader.hear_out().await;
+            reader.drain_to_eof().await;
         };
         // It is over in any case.
         let _ = timeout(FAREWELL, leaving).await;
@@ -378,7 +378,7 @@ impl FrameReader {
 
     /// Reads on, and takes nothing in, until the peer has closed. A connection that is closed with bytes unread is
     /// reset, and the peer may then not find what was said last.
-    pub(crate) async fn hear_out(&mut self) {
+    pub(crate) async fn drain_to_eof(&mut self) {
         for _ in 0..LAST_READS {
             self.taken = self.buffer.len();
             if !self.fill().await.unwrap_or(false) {

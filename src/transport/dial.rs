@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::connection::{Connection, Stream};
 use super::endpoint::Endpoint;
 use super::error::TransportError;
-use super::handshake::{self, Terms};
+use super::handshake::{self, HandshakeParams};
 use super::security::{Limits, Security};
 
 /// Pause before the next address of a host name is tried as well, as RFC 8305 recommends it.
@@ -166,14 +166,14 @@ fn together(endpoint: &Endpoint, addresses: &[SocketAddr], failures: Vec<Transpo
 pub(super) async fn prove(stream: Stream, security: &Security, peer: &str) -> Result<Stream, TransportError> {
     let token = security.token();
     let token = token.as_ref();
-    let (mut stream, terms) = match (stream, security.tls()) {
+    let (mut stream, params) = match (stream, security.tls()) {
         (Stream::Tcp(stream), Some(tls)) => {
             let (stream, binding) = tls.connect(stream, peer).await?;
-            (Stream::Tls(stream), Terms::inside_tls(token, binding, None))
+            (Stream::Tls(stream), HandshakeParams::inside_tls(token, binding, None))
         }
-        (stream, _) => (stream, Terms::plain(token)),
+        (stream, _) => (stream, HandshakeParams::plain(token)),
     };
-    handshake::present(&mut stream.as_io(), &terms, peer).await?;
+    handshake::client_handshake(&mut stream.as_io(), &params, peer).await?;
     Ok(stream)
 }
 

@@ -11,7 +11,7 @@ use super::tls;
 use crate::printable::one_line;
 
 const MAGIC: &[u8; 8] = b"FLOWRITE";
-pub(super) const VERSION: u16 = 3;
+pub(super) const VERSION: u16 = 4;
 const PREFACE: usize = 8 + 2 + 1 + 32;
 const HAS_TOKEN: u8 = 1;
 const TAKES_TLS: u8 = 2;
@@ -29,14 +29,14 @@ type Preface = [u8; PREFACE];
 
 /// What a handshake goes by.
 #[derive(Default)]
-pub(super) struct Terms<'a> {
+pub(super) struct HandshakeParams<'a> {
     token: Option<&'a Token>,
     takes_tls: bool,
     binding: Vec<u8>,
     objection: Option<String>,
 }
 
-impl<'a> Terms<'a> {
+impl<'a> HandshakeParams<'a> {
     /// On a connection as it is.
     pub(super) fn plain(token: Option<&'a Token>) -> Self {
         Self { token, ..Self::default() }
@@ -70,32 +70,32 @@ fn needs_tls(with: &str, without: &str) -> String {
     )
 }
 
-fn preface(terms: &Terms<'_>) -> Preface {
+fn preface(params: &HandshakeParams<'_>) -> Preface {
     let mut preface = [0; PREFACE];
     preface[..8].copy_from_slice(MAGIC);
     preface[8..10].copy_from_slice(&VERSION.to_be_bytes());
     let flag = |is_set, flag| if is_set { flag } else { 0 };
-    preface[10] = flag(terms.token.is_some(), HAS_TOKEN) | flag(terms.takes_tls, TAKES_TLS);
+    preface[10] = flag(params.token.is_some(), HAS_TOKEN) | flag(params.takes_tls, TAKES_TLS);
     getrandom::fill(&mut preface[11..]).expect("the system gives random bytes");
     preface
 }
 
 /// What is wrong with the preface of a peer, if anything is.
-fn mismatch(theirs: &Preface, terms: &Terms<'_>, here: &str, there: &str) -> Option<String> {
+fn mismatch(theirs: &Preface, params: &HandshakeParams<'_>, here: &str, there: &str) -> Option<String> {
     let version = u16::from_be_bytes([theirs[8], theirs[9]]);
     if version != VERSION {
         return Some(format!(
             "the {here} speaks version {VERSION} of the protocol, the {there} version {version}"
         ));
     }
-    if let Some(objection) = &terms.objection {
+    if let Some(objection) = &params.objection {
         return Some(objection.clone());
     }
-    if theirs[10] & TAKES_TLS != 0 && !terms.takes_tls {
+    if theirs[10] & TAKES_TLS != 0 && !params.takes_tls {
         return Some(needs_tls(there, here));
     }
     let give = "give both the same with --token-file or FLOWRIGHT_TOKEN";
-    match (terms.token.is_some(), theirs[10] & HAS_TOKEN != 0) {
+    match (params.token.is_some(), theirs[10] & HAS_TOKEN != 0) {
         (true, false) => Some(format!("the {here} has a token and the {there} has none: {give}")),
         (false, true) => Some(format!("the {there} has a token and the {here} has none: {give}")),
         _ => None,
@@ -107,32 +107,36 @@ const LISTENER: &[u8] = b"flowright listener";
 const WRONG: &str = "the tokens are not the same";
 
 /// Proves the listener's end.
-pub(super) async fn accept<S>(stream: &mut S, terms: &Terms<'_>, peer: &str) -> Result<(), TransportError>
+pub(super) async fn server_handshake<S>(
+    stream: &mut S,
+    params: &HandshakeParams<'_>,
+    peer: &str,
+) -> Result<(), TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let broken = |error| tls::explain(peer, error);
-    let mine = preface(terms);
+    let mine = preface(params);
     let mut theirs: Preface = [0; PREFACE];
     // Whoever speaks another language is told from its first bytes, and hears nothing of this one.
     stream.read_exact(&mut theirs[..8]).await.map_err(broken)?;
     if theirs[..8] != MAGIC[..] {
         if speaks_tls(&theirs) {
             stream.write_all(NO_TLS).await.map_err(broken)?;
-            take_leave(stream).await;
+            close_gracefully(stream).await;
         }
         return Err(foreign(peer, &theirs[..8]));
     }
     stream.write_all(&mine).await.map_err(broken)?;
     stream.flush().await.map_err(broken)?;
     stream.read_exact(&mut theirs[8..]).await.map_err(broken)?;
-    let mut wrong = mismatch(&theirs, terms, "listener", "dialer");
+    let mut wrong = mismatch(&theirs, params, "listener", "dialer");
     let mut proof = None;
-    if let (None, Some(token)) = (&wrong, terms.token) {
+    if let (None, Some(token)) = (&wrong, params.token) {
         let mut theirs_proof = [0; 32];
         stream.read_exact(&mut theirs_proof).await.map_err(broken)?;
-        if token.proves(terms.parts(DIALER, &theirs, &mine), &theirs_proof) {
-            proof = Some(token.proof(terms.parts(LISTENER, &theirs, &mine)));
+        if token.proves(params.parts(DIALER, &theirs, &mine), &theirs_proof) {
+            proof = Some(token.proof(params.parts(LISTENER, &theirs, &mine)));
         } else {
             wrong = Some(WRONG.to_owned());
         }
@@ -154,7 +158,7 @@ where
     match wrong {
         None => Ok(()),
         Some(why) => {
-            take_leave(stream).await;
+            close_gracefully(stream).await;
             Err(TransportError::Refused { peer: peer.to_owned(), why })
         }
     }
@@ -162,7 +166,7 @@ where
 
 /// Closes a connection in such a way that what was said last arrives: one that is dropped with bytes unread is reset,
 /// and the peer may then find nothing but that.
-pub(super) async fn take_leave<S>(stream: &mut S)
+pub(super) async fn close_gracefully<S>(stream: &mut S)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -181,13 +185,17 @@ where
 }
 
 /// Proves the dialer's end.
-pub(super) async fn present<S>(stream: &mut S, terms: &Terms<'_>, peer: &str) -> Result<(), TransportError>
+pub(super) async fn client_handshake<S>(
+    stream: &mut S,
+    params: &HandshakeParams<'_>,
+    peer: &str,
+) -> Result<(), TransportError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let broken = |error| tls::explain(peer, error);
     let refused = |why: String| TransportError::Refused { peer: peer.to_owned(), why };
-    let mine = preface(terms);
+    let mine = preface(params);
     stream.write_all(&mine).await.map_err(broken)?;
     stream.flush().await.map_err(broken)?;
     let mut theirs: Preface = [0; PREFACE];
@@ -195,11 +203,11 @@ where
     if theirs[..8] != MAGIC[..] {
         return Err(foreign(peer, &theirs[..8]));
     }
-    if let Some(why) = mismatch(&theirs, terms, "dialer", "listener") {
+    if let Some(why) = mismatch(&theirs, params, "dialer", "listener") {
         return Err(refused(why));
     }
-    if let Some(token) = terms.token {
-        stream.write_all(&token.proof(terms.parts(DIALER, &mine, &theirs))).await.map_err(broken)?;
+    if let Some(token) = params.token {
+        stream.write_all(&token.proof(params.parts(DIALER, &mine, &theirs))).await.map_err(broken)?;
     }
     stream.flush().await.map_err(broken)?;
     if stream.read_u8().await.map_err(broken)? != 0 {
@@ -208,10 +216,10 @@ where
         stream.read_exact(&mut reason).await.map_err(broken)?;
         return Err(refused(one_line(&String::from_utf8_lossy(&reason)).into_owned()));
     }
-    if let Some(token) = terms.token {
+    if let Some(token) = params.token {
         let mut proof = [0; 32];
         stream.read_exact(&mut proof).await.map_err(broken)?;
-        if !token.proves(terms.parts(LISTENER, &mine, &theirs), &proof) {
+        if !token.proves(params.parts(LISTENER, &mine, &theirs), &proof) {
             return Err(refused(WRONG.to_owned()));
         }
     }
@@ -244,20 +252,20 @@ pub fn fuzz(data: &[u8]) {
     let token = Token::new("a secret of some length").expect("it is long enough");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     runtime.block_on(async {
-        for terms in [
-            Terms::plain(None),
-            Terms::plain(Some(&token)),
-            Terms::without_tls(Some(&token)),
-            Terms::inside_tls(Some(&token), [7; 32], None),
+        for params in [
+            HandshakeParams::plain(None),
+            HandshakeParams::plain(Some(&token)),
+            HandshakeParams::without_tls(Some(&token)),
+            HandshakeParams::inside_tls(Some(&token), [7; 32], None),
         ] {
             for dialer in [false, true] {
                 let (mut here, mut there) = tokio::io::duplex(1 << 16);
                 let _ = there.write_all(&data[..data.len().min(1 << 15)]).await;
                 let _ = there.shutdown().await;
                 let _ = if dialer {
-                    present(&mut here, &terms, "a peer").await
+                    client_handshake(&mut here, &params, "a peer").await
                 } else {
-                    accept(&mut here, &terms, "a peer").await
+                    server_handshake(&mut here, &params, "a peer").await
                 };
             }
         }

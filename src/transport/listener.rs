@@ -14,11 +14,11 @@ use super::complaints::Complaints;
 use super::connection::{Connection, Stream};
 use super::endpoint::Endpoint;
 use super::error::TransportError;
-use super::handshake::{self, Terms};
+use super::handshake::{self, HandshakeParams};
 use super::local_token::TokenFile;
+use super::pending_handshakes::PendingHandshakes;
 use super::security::{Limits, Security};
 use super::tls;
-use super::unproved::Unproved;
 use crate::descriptors;
 
 /// How long to wait when the system has no connections left to give.
@@ -129,7 +129,7 @@ fn file_at(path: &Path) -> Option<(u64, u64)> {
 }
 
 async fn accept(socket: Socket, security: Security, limits: Limits, prove: mpsc::Sender<Connection>) {
-    let mut handshakes = Unproved::new(limits.handshakes);
+    let mut handshakes = PendingHandshakes::new(limits.handshakes);
     let places = Arc::new(Semaphore::new(limits.connections));
     let complaints = Complaints::default();
     loop {
@@ -199,20 +199,20 @@ async fn shake(
 pub(super) async fn prove(stream: Stream, security: &Security, peer: &str) -> Result<Stream, TransportError> {
     let token = security.token();
     let token = token.as_ref();
-    let (mut stream, terms) = match (stream, security.tls()) {
+    let (mut stream, params) = match (stream, security.tls()) {
         (Stream::Tcp(stream), Some(tls)) => {
             let mut first = [0];
             stream.peek(&mut first).await.map_err(|error| TransportError::broken(peer, error))?;
             if first == [tls::HANDSHAKE] {
                 let (stream, binding, objection) = tls.accept(stream, peer).await?;
-                (Stream::Tls(stream), Terms::inside_tls(token, binding, objection))
+                (Stream::Tls(stream), HandshakeParams::inside_tls(token, binding, objection))
             } else {
-                (Stream::Tcp(stream), Terms::without_tls(token))
+                (Stream::Tcp(stream), HandshakeParams::without_tls(token))
             }
         }
-        (stream, _) => (stream, Terms::objecting(token, security.objection())),
+        (stream, _) => (stream, HandshakeParams::objecting(token, security.objection())),
     };
-    handshake::accept(&mut stream.as_io(), &terms, peer).await?;
+    handshake::server_handshake(&mut stream.as_io(), &params, peer).await?;
     Ok(stream)
 }
 

@@ -1,4 +1,4 @@
-//! Floor 2: connections between processes.
+//! Layer 2: connections between processes.
 //!
 //! Knows frames and not what is in them.
 //!
@@ -32,6 +32,7 @@ mod error;
 mod handshake;
 mod listener;
 mod local_token;
+mod pending_handshakes;
 mod security;
 #[cfg(feature = "tls")]
 mod tls;
@@ -39,7 +40,6 @@ mod tls;
 #[path = "tls_off.rs"]
 mod tls;
 mod unix;
-mod unproved;
 
 pub(crate) use self::complaints::Complaints;
 pub(crate) use self::connection::{Connection, DirectWriter, FrameReader, FrameWriter};
@@ -50,8 +50,8 @@ pub use self::error::TransportError;
 #[cfg(fuzzing)]
 pub use self::handshake::fuzz as handshake_fuzz;
 pub(crate) use self::listener::Listener;
+pub(crate) use self::pending_handshakes::{PendingHandshakes, Turn};
 pub use self::security::Token;
 pub(crate) use self::security::{Limits, Security, TOKEN_VARIABLE};
 #[cfg(feature = "tls")]
 pub(crate) use self::tls::{Certificates, Tls, TlsFiles, make_certificates};
-pub(crate) use self::unproved::{Turn, Unproved};

@@ -1,4 +1,4 @@
-//! Floor 1: values to bytes and back, and bytes to frames.
+//! Layer 1: values to bytes and back, and bytes to frames.
 //!
 //! The only caller of `rmp`: MessagePack with named fields, as human-readable.
 //!

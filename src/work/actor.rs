@@ -14,26 +14,26 @@ use super::Work;
 use super::context::{BUDGET, Identity, WorkContext, is_stop};
 use super::gpus::Gpus;
 use super::mailbox::{Mail, Mailbox, Receiver};
-use super::marks::mark;
 use super::outbox::{Outbox, Report};
 use super::run::RunOrder;
+use super::run_markers::mark;
 use super::status::{Failure, Reason};
 use crate::drive;
 use crate::error::Error;
 use crate::fence::{self, Fenced, Panic};
 use crate::id::{ActorPath, AppId};
-use crate::payload::{Holds, PayloadError};
+use crate::payload::{PayloadError, PayloadGuards};
 use crate::printable::chain;
 use crate::state::{Tracker, Value};
 use crate::trace::{Span, What};
 use crate::wire;
 
 /// What an incarnation is made from; boxed on its way, since a future keeps room for what it was made with.
-pub(crate) struct Seed<W: Work> {
+pub(crate) struct IncarnationSpec<W: Work> {
     pub(crate) app: AppId,
     pub(crate) path: ActorPath,
     pub(crate) state: Value,
-    pub(crate) holds: Holds,
+    pub(crate) holds: PayloadGuards,
     pub(crate) max_state_bytes: usize,
     pub(crate) mailbox: Arc<Mailbox<W>>,
     pub(crate) incarnation: u64,
@@ -222,22 +222,22 @@ fn set_run(run: Option<u64>) {
 }
 
 /// Runs an incarnation to its end and reports that end, unless it was aborted: then nobody listens any more.
-pub(crate) async fn live<W: Work>(seed: Box<Seed<W>>) {
+pub(crate) async fn live<W: Work>(spec: Box<IncarnationSpec<W>>) {
     let mut speaker = Some(Speaker {
-        app: seed.app,
-        path: seed.path.clone(),
+        app: spec.app,
+        path: spec.path.clone(),
         run: None,
         is_handling: false,
         serving: 0,
         want_service: Vec::new(),
     });
-    let app = seed.app;
-    let outbox = seed.outbox.clone();
-    let abort = seed.abort.clone();
+    let app = spec.app;
+    let outbox = spec.outbox.clone();
+    let abort = spec.abort.clone();
     let end = {
         // Boxed, so that what a Work's code needs is given back when it is over, before the end is reported. Where it is
         // dropped on its way, values of the user's are dropped with it.
-        let mut body = Fenced::new(Box::pin(AssertUnwindSafe(body(seed)).catch_unwind()));
+        let mut body = Fenced::new(Box::pin(AssertUnwindSafe(body(spec)).catch_unwind()));
         poll_fn(|cx| {
             if abort.is_raised() {
                 return Poll::Ready(None);
@@ -262,8 +262,19 @@ pub(crate) async fn live<W: Work>(seed: Box<Seed<W>>) {
     }
 }
 
-async fn body<W: Work>(seed: Box<Seed<W>>) -> Report {
-    let Seed { app, path, state, holds, max_state_bytes, mailbox, incarnation, outbox, abort, gpus } = *seed;
+async fn body<W: Work>(spec: Box<IncarnationSpec<W>>) -> Report {
+    let IncarnationSpec {
+        app,
+        path,
+        state,
+        holds,
+        max_state_bytes,
+        mailbox,
+        incarnation,
+        outbox,
+        abort,
+        gpus,
+    } = *spec;
     // A panic in a handler drops it while it unwinds.
     let mut work: Fenced<W> = match state.decode() {
         Ok(work) => Fenced::new(work),

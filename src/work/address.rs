@@ -15,10 +15,12 @@ use tokio::sync::oneshot;
 use super::Work;
 use super::actor::{handler_under_way, is_running, is_served};
 use super::any_mailbox::AnyMailbox;
-use super::kind::WorkKind;
-use super::mailbox::{Closed, Mailbox, Refused, Went, typed};
-use super::message::{AskError, Asked, Envelope, Handle, Letter, Message, NoAnswer, SendError, Told};
+use super::mailbox::{CloseReason, Delivery, Mailbox, Refused, typed};
+use super::message::{
+    AnyEnvelope, AskEnvelope, AskError, Envelope, Handle, Message, NoAnswer, SendError, TellEnvelope,
+};
 use super::route::Locator;
+use super::work_type::WorkType;
 use crate::id::{ActorPath, AppId};
 
 /// How long an [`ask`](WorkAddr::ask) waits unless it says otherwise.
@@ -96,12 +98,12 @@ impl<W: Work> WorkAddr<W> {
         W: Handle<M>,
     {
         let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
-        let message_of = |letter| open::<Told<W, M>>(letter).into_message();
-        let mut envelope: Envelope<W> = Told::<W, M>::new(message);
+        let message_of = |envelope| open::<TellEnvelope<W, M>>(envelope).into_message();
+        let mut envelope: Envelope<W> = TellEnvelope::<W, M>::new(message);
         if is_running(self.app, &self.path) {
             envelope = match mailbox.try_send(envelope) {
                 Ok(()) => return Ok(()),
-                Err(Refused::Full(letter)) => typed(letter),
+                Err(Refused::Full(envelope)) => typed(envelope),
                 Err(refused) => return Err(self.not_sent(refused, message_of)),
             };
             if !is_served(self.app, &self.path).await {
@@ -121,8 +123,10 @@ impl<W: Work> WorkAddr<W> {
         W: Handle<M>,
     {
         let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
-        let refused = mailbox.try_send(Told::<W, M>::new(message));
-        refused.map_err(|refused| self.not_sent(refused, |letter| open::<Told<W, M>>(letter).into_message()))
+        let refused = mailbox.try_send(TellEnvelope::<W, M>::new(message));
+        refused.map_err(|refused| {
+            self.not_sent(refused, |envelope| open::<TellEnvelope<W, M>>(envelope).into_message())
+        })
     }
 
     /// Sends a message and waits for the answer, at most [`DEFAULT_ASK_DEADLINE`].
@@ -161,11 +165,11 @@ impl<W: Work> WorkAddr<W> {
             // Before the receiver of the answer, which is dropped first.
             let mut question = Question { mailbox, is_open: false };
             let (reply, answer) = oneshot::channel();
-            let went = mailbox.send(Asked::<W, M>::new(message, reply)).await.map_err(|refused| {
-                let message = |letter| open::<Asked<W, M>>(letter).into_message();
+            let went = mailbox.send(AskEnvelope::<W, M>::new(message, reply)).await.map_err(|refused| {
+                let message = |envelope| open::<AskEnvelope<W, M>>(envelope).into_message();
                 AskError::NotHandled(self.not_sent(refused, message))
             })?;
-            is_away.store(went == Went::Away, Ordering::Relaxed);
+            is_away.store(went == Delivery::Away, Ordering::Relaxed);
             question.is_open = true;
             let path = || self.path.to_string();
             let answer = answer.await;
@@ -197,18 +201,20 @@ impl<W: Work> WorkAddr<W> {
 
     fn not_sent<M>(
         &self,
-        refused: Refused<Box<dyn Letter>>,
-        message: impl FnOnce(Box<dyn Letter>) -> M,
+        refused: Refused<Box<dyn AnyEnvelope>>,
+        message: impl FnOnce(Box<dyn AnyEnvelope>) -> M,
     ) -> SendError<M> {
         let path = self.path.to_string();
         match refused {
-            Refused::Full(letter) => {
+            Refused::Full(envelope) => {
                 let capacity = self.mailbox.as_ref().map_or(0, |mailbox| mailbox.capacity());
-                SendError::Full { path, capacity, message: message(letter) }
+                SendError::Full { path, capacity, message: message(envelope) }
             }
-            Refused::Closed(letter, why) => SendError::closed(&path, why, message(letter)),
-            Refused::Moved(letter) => SendError::closed(&path, Closed::NotStarted, message(letter)),
-            Refused::Unsendable(letter, why) => SendError::Unsendable { path, why, message: message(letter) },
+            Refused::Closed(envelope, why) => SendError::closed(&path, why, message(envelope)),
+            Refused::Moved(envelope) => SendError::closed(&path, CloseReason::NotStarted, message(envelope)),
+            Refused::Unsendable(envelope, why) => {
+                SendError::Unsendable { path, why, message: message(envelope) }
+            }
         }
     }
 
@@ -260,8 +266,8 @@ async fn within<F: Future>(deadline: Duration, is_away: &AtomicBool, future: F) 
 }
 
 /// What the sender put into an envelope, which is of the type that it was made with.
-fn open<E: 'static>(letter: Box<dyn Letter>) -> E {
-    *letter.into_any().downcast::<E>().unwrap_or_else(|_| unreachable!("an envelope keeps its type"))
+fn open<E: 'static>(envelope: Box<dyn AnyEnvelope>) -> E {
+    *envelope.into_any().downcast::<E>().unwrap_or_else(|_| unreachable!("an envelope keeps its type"))
 }
 
 impl<W: Work> Clone for WorkAddr<W> {
@@ -311,7 +317,7 @@ pub(crate) fn find_address(app: AppId, path: &ActorPath) -> Option<Arc<dyn AnyMa
 pub(crate) fn mailbox_at(
     app: AppId,
     path: &ActorPath,
-    kind: &'static WorkKind,
+    kind: &'static WorkType,
 ) -> Result<Option<Arc<dyn AnyMailbox>>, Arc<dyn AnyMailbox>> {
     let router = routers().get(&app).and_then(Weak::upgrade);
     let mut directory = directory();
@@ -329,7 +335,7 @@ pub(crate) fn mailbox_at(
 /// Finds the places of the Works of an App that this process does not decide about.
 pub(crate) trait Router: Send + Sync {
     /// What finds the place of the Work at `path`, and how that is told of the mailbox it is for.
-    fn locator(&self, path: &ActorPath, kind: &'static WorkKind) -> (Arc<dyn Locator>, Bind);
+    fn locator(&self, path: &ActorPath, kind: &'static WorkType) -> (Arc<dyn Locator>, Bind);
 }
 
 /// Tells a locator which mailbox it is for.
@@ -397,7 +403,7 @@ impl<'de, W: Work> Deserialize<'de> for WorkAddr<W> {
                 std::any::type_name::<W>()
             ))
         };
-        let found = mailbox_at(app, &path, WorkKind::of::<W>()).map_err(|_| mismatch())?;
+        let found = mailbox_at(app, &path, WorkType::of::<W>()).map_err(|_| mismatch())?;
         let mailbox = match found {
             Some(mailbox) => Some(mailbox.into_any().downcast::<Mailbox<W>>().map_err(|_| mismatch())?),
             None => None,

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::intake::{Intake, Messages};
 use super::json::{self, JsonAnswer};
-use super::kind::WorkKind;
-use super::mailbox::{Closed, Mailbox, Place};
-use super::message::Letter;
+use super::mailbox::{CloseReason, Mailbox, Place};
+use super::message::AnyEnvelope;
+use super::remote_messages::{Messages, RemoteMessages};
 use super::route::{Commands, SharedRoute};
+use super::work_type::WorkType;
 use super::{Command, RunOrder, Work};
 use crate::id::{ActorPath, AppId};
 
@@ -32,22 +32,22 @@ pub(crate) trait AnyMailbox: Send + Sync {
     /// It matters where the Work is, also when no message waits.
     fn want(&self);
     /// The next message to be sent along a route.
-    fn next(&self, route: &SharedRoute) -> Option<Box<dyn Letter>>;
+    fn next(&self, route: &SharedRoute) -> Option<Box<dyn AnyEnvelope>>;
 
     // These give how many messages are lost without anybody being told.
-    fn close(&self, why: Closed) -> usize;
+    fn close(&self, why: CloseReason) -> usize;
     fn set_place(&self, place: Place<SharedRoute>) -> usize;
     fn left(&self, route: &SharedRoute) -> usize;
-    fn returned(&self, route: &SharedRoute, letter: Box<dyn Letter>) -> usize;
+    fn returned(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) -> usize;
     fn drained(&self, route: &SharedRoute) -> usize;
     fn lost(&self, route: &SharedRoute, instead: Place<SharedRoute>) -> usize;
-    fn put_back(&self, route: &SharedRoute, letter: Box<dyn Letter>) -> usize;
+    fn put_back(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) -> usize;
 
     fn depth(&self) -> usize;
     /// How many messages were ever taken, or passed on.
     fn accepted(&self) -> u64;
     /// How messages of this name get in; `None` when the Work's type does not name it among its messages.
-    fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn Intake>>;
+    fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn RemoteMessages>>;
     /// Asks with JSON; `None` when the Work's type does not name the message.
     fn ask(
         self: Arc<Self>,
@@ -82,7 +82,7 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
     }
 
     fn kind_name(&self) -> &'static str {
-        WorkKind::of::<W>().name()
+        WorkType::of::<W>().name()
     }
 
     fn launched_elsewhere(&self, commands_to: Arc<dyn Commands>) {
@@ -117,7 +117,7 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
         self.stop(route);
     }
 
-    fn next(&self, route: &SharedRoute) -> Option<Box<dyn Letter>> {
+    fn next(&self, route: &SharedRoute) -> Option<Box<dyn AnyEnvelope>> {
         self.next(route)
     }
 
@@ -129,8 +129,8 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
         self.left(route)
     }
 
-    fn returned(&self, route: &SharedRoute, letter: Box<dyn Letter>) -> usize {
-        self.returned(route, letter)
+    fn returned(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) -> usize {
+        self.returned(route, envelope)
     }
 
     fn drained(&self, route: &SharedRoute) -> usize {
@@ -141,11 +141,11 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
         self.lost(route, instead)
     }
 
-    fn put_back(&self, route: &SharedRoute, letter: Box<dyn Letter>) -> usize {
-        self.put_back(route, letter)
+    fn put_back(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) -> usize {
+        self.put_back(route, envelope)
     }
 
-    fn close(&self, why: Closed) -> usize {
+    fn close(&self, why: CloseReason) -> usize {
         self.close(why)
     }
 
@@ -157,7 +157,7 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
         self.accepted()
     }
 
-    fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn Intake>> {
+    fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn RemoteMessages>> {
         Messages::find(self, message)
     }
 

@@ -77,14 +77,14 @@ pub struct WorkContext<W: Work> {
     holds: bool,
     attempt: u32,
     pub(super) current: Option<u64>,
-    pub(super) asked: Asked,
+    pub(super) asked: AskEnvelope,
     /// Boxed: hardly ever there.
     trouble: Option<Box<StateError>>,
 }
 
 /// What the Flow has asked for that was not done yet.
 #[derive(Default)]
-pub(super) struct Asked {
+pub(super) struct AskEnvelope {
     pub(super) stop: bool,
     pub(super) cancel: bool,
     pub(super) run: Option<RunOrder>,
@@ -112,7 +112,7 @@ impl<W: Work> WorkContext<W> {
             holds: true,
             attempt: 0,
             current: None,
-            asked: Asked::default(),
+            asked: AskEnvelope::default(),
             trouble: None,
         }
     }

@@ -50,7 +50,7 @@ pub(crate) fn count_lost_messages(count: usize) {
 
 /// What a process knows of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Vitals {
+pub(crate) struct LoadReport {
     /// `None` where the system does not say.
     pub(crate) load: Option<NodeLoad>,
     pub(crate) payloads: PayloadUsage,
@@ -62,7 +62,7 @@ pub(crate) struct Vitals {
     pub(crate) questions_abandoned: u64,
 }
 
-impl Vitals {
+impl LoadReport {
     /// Those of this process.
     pub(crate) fn here() -> Self {
         Self {
@@ -188,6 +188,6 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn this_process_uses_memory() {
-        assert!(Vitals::here().load.unwrap().memory > 0);
+        assert!(LoadReport::here().load.unwrap().memory > 0);
     }
 }

@@ -9,7 +9,7 @@ use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use super::{Host, HostError, Ingredients, Placement, Resources};
+use super::{Host, HostError, LaunchSpec, Placement, Resources};
 use crate::id::ActorPath;
 
 /// What can be sent to the thread where it is to live: an incarnation, or something else that stays there.
@@ -86,7 +86,7 @@ impl LocalHost {
 }
 
 impl Host for LocalHost {
-    fn launch(&mut self, placement: &Placement, _: Resources, what: Ingredients) -> Result<(), HostError> {
+    fn launch(&mut self, placement: &Placement, _: Resources, what: LaunchSpec) -> Result<(), HostError> {
         let path = what.path.clone();
         let path = &path;
         let task = what.into_task();

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::abandoned::{count_abandoned, questions_abandoned};
 pub(crate) use self::queue::{Item, Offer, Place, Queue, Step};
 pub(crate) use self::receiver::{Mail, Receiver};
-use super::message::{Envelope, Letter, Outcome};
+use super::message::{AnyEnvelope, Envelope, Outcome};
 use super::route::{Commands, Locator, Route, SharedRoute};
 use super::{Command, RunOrder, Work};
 
@@ -42,7 +42,7 @@ const DISTANT_CAPACITY: usize = 64;
 
 /// Why a mailbox takes no messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Closed {
+pub(crate) enum CloseReason {
     NotStarted,
     Stopped,
     Failed,
@@ -99,7 +99,7 @@ type Steps<W> = Vec<Step<Envelope<W>, SharedRoute>>;
 
 impl<W> Item for Envelope<W> {
     fn is_question(&self) -> bool {
-        Letter::is_question(&**self)
+        AnyEnvelope::is_question(&**self)
     }
 }
 
@@ -131,7 +131,7 @@ impl<W> Inner<W> {
 
 /// Where a message is that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Went {
+pub(crate) enum Delivery {
     /// In the mailbox.
     Here,
     /// On its way to another process.
@@ -141,7 +141,7 @@ pub(crate) enum Went {
 /// A message that was not taken comes back with the reason.
 pub(crate) enum Refused<E> {
     Full(E),
-    Closed(E, Closed),
+    Closed(E, CloseReason),
     /// The Work is not where the message was sent to, any more. No handler has seen it.
     Moved(E),
     /// It cannot leave this process, for this reason.
@@ -151,7 +151,7 @@ pub(crate) enum Refused<E> {
 impl<W: Work> Mailbox<W> {
     /// The mailbox of a Work that this process decides about.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self::with(capacity.max(1), Place::Closed(Closed::NotStarted), None)
+        Self::with(capacity.max(1), Place::Closed(CloseReason::NotStarted), None)
     }
 
     /// The mailbox of a Work whose place `locator` finds.
@@ -201,7 +201,7 @@ impl<W: Work> Mailbox<W> {
         (self.capacity() / 8).clamp(1, LARGEST_BATCH)
     }
 
-    pub(crate) fn try_send(&self, envelope: Envelope<W>) -> Result<(), Refused<Box<dyn Letter>>> {
+    pub(crate) fn try_send(&self, envelope: Envelope<W>) -> Result<(), Refused<Box<dyn AnyEnvelope>>> {
         let mut envelope = envelope;
         loop {
             match self.offer(envelope) {
@@ -211,8 +211,8 @@ impl<W: Work> Mailbox<W> {
                     self.want_place();
                     return Err(Refused::Full(envelope));
                 }
-                Offer::Forward(letter, SharedRoute(route)) => match route.try_send(letter) {
-                    Err(Refused::Moved(letter)) => envelope = typed(letter),
+                Offer::Forward(forwarded, SharedRoute(route)) => match route.try_send(forwarded) {
+                    Err(Refused::Moved(refused)) => envelope = typed(refused),
                     sent => return sent,
                 },
             }
@@ -272,7 +272,10 @@ impl<W: Work> Mailbox<W> {
         }
     }
 
-    pub(crate) async fn send(&self, envelope: Envelope<W>) -> Result<Went, Refused<Box<dyn Letter>>> {
+    pub(crate) async fn send(
+        &self,
+        envelope: Envelope<W>,
+    ) -> Result<Delivery, Refused<Box<dyn AnyEnvelope>>> {
         let mut envelope = envelope;
         loop {
             let mut offer = self.offer(envelope);
@@ -281,11 +284,11 @@ impl<W: Work> Mailbox<W> {
                 offer = self.offer_when_there_is_room(waits, None).await;
             }
             match offer {
-                Offer::Queued => return Ok(Went::Here),
+                Offer::Queued => return Ok(Delivery::Here),
                 Offer::Refused(envelope, why) => return Err(Refused::Closed(envelope, why)),
                 Offer::Wait(_) => unreachable!("it has waited"),
-                Offer::Forward(letter, SharedRoute(route)) => match send_on(&*route, letter).await {
-                    Err(Refused::Moved(letter)) => envelope = typed(letter),
+                Offer::Forward(forwarded, SharedRoute(route)) => match send_on(&*route, forwarded).await {
+                    Err(Refused::Moved(refused)) => envelope = typed(refused),
                     sent => return sent,
                 },
             }
@@ -297,7 +300,7 @@ impl<W: Work> Mailbox<W> {
         &self,
         envelope: Envelope<W>,
         incarnation: u64,
-    ) -> Result<(), Refused<Box<dyn Letter>>> {
+    ) -> Result<(), Refused<Box<dyn AnyEnvelope>>> {
         match self.offer_when_there_is_room(envelope, Some(incarnation)).await {
             Offer::Queued => Ok(()),
             Offer::Forward(envelope, _) | Offer::Wait(envelope) | Offer::Refused(envelope, _) => {
@@ -433,7 +436,7 @@ impl<W: Work> Mailbox<W> {
     }
 
     /// Refuses messages from now on, and those that wait. Gives how many of them are lost without anybody being told.
-    pub(crate) fn close(&self, why: Closed) -> usize {
+    pub(crate) fn close(&self, why: CloseReason) -> usize {
         self.set_place(Place::Closed(why))
     }
 
@@ -472,8 +475,8 @@ impl<W: Work> Mailbox<W> {
     }
 
     /// A message comes back along this route; no handler has begun it.
-    pub(crate) fn returned(&self, route: &SharedRoute, letter: Box<dyn Letter>) -> usize {
-        let lost = self.change(|queue| queue.returned(route, typed(letter)));
+    pub(crate) fn returned(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) -> usize {
+        let lost = self.change(|queue| queue.returned(route, typed(envelope)));
         self.want_place();
         lost
     }
@@ -494,18 +497,18 @@ impl<W: Work> Mailbox<W> {
     }
 
     /// The next message to be sent along this route.
-    pub(crate) fn next(&self, route: &SharedRoute) -> Option<Box<dyn Letter>> {
+    pub(crate) fn next(&self, route: &SharedRoute) -> Option<Box<dyn AnyEnvelope>> {
         let mut inner = self.lock();
         let (message, steps) = inner.queue.next(route);
         let woken = inner.grant(self.capacity());
         self.carry_out(inner, steps);
         woken.into_iter().for_each(Waker::wake);
-        message.map(|envelope| -> Box<dyn Letter> { envelope })
+        message.map(|envelope| -> Box<dyn AnyEnvelope> { envelope })
     }
 
     /// A message could not be sent along this route.
-    pub(crate) fn put_back(&self, route: &SharedRoute, letter: Box<dyn Letter>) -> usize {
-        self.change(|queue| queue.put_back(route, typed(letter)))
+    pub(crate) fn put_back(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) -> usize {
+        self.change(|queue| queue.put_back(route, typed(envelope)))
     }
 
     fn change(&self, change: impl FnOnce(&mut Queue<Envelope<W>, SharedRoute>) -> Steps<W>) -> usize {
@@ -587,7 +590,7 @@ impl<W> Drop for Mailbox<W> {
             std::mem::take(&mut self.batch.get_mut().unwrap_or_else(PoisonError::into_inner).messages);
         messages.extend(inner.queue.clear());
         for message in messages {
-            if message.settle(Outcome::Refused(Closed::Stopped)) {
+            if message.settle(Outcome::Refused(CloseReason::Stopped)) {
                 log::warn!(
                     "a message that waited for a Work is lost: nothing has an address of the Work any more"
                 );
@@ -596,21 +599,24 @@ impl<W> Drop for Mailbox<W> {
     }
 }
 
-/// A letter for a Work of this type, as it was before its type was forgotten.
-pub(in crate::work) fn typed<W: Work>(letter: Box<dyn Letter>) -> Envelope<W> {
-    *letter
+/// An envelope for a Work of this type, as it was before its type was forgotten.
+pub(in crate::work) fn typed<W: Work>(envelope: Box<dyn AnyEnvelope>) -> Envelope<W> {
+    *envelope
         .into_envelope()
         .downcast()
         .unwrap_or_else(|_| unreachable!("a mailbox takes messages for one type of Work"))
 }
 
 /// Waits only where there is no room: a future that waits costs an allocation.
-async fn send_on(route: &dyn Route, letter: Box<dyn Letter>) -> Result<Went, Refused<Box<dyn Letter>>> {
-    match route.try_send(letter) {
-        Err(Refused::Full(letter)) => route.send(letter).await?,
+async fn send_on(
+    route: &dyn Route,
+    envelope: Box<dyn AnyEnvelope>,
+) -> Result<Delivery, Refused<Box<dyn AnyEnvelope>>> {
+    match route.try_send(envelope) {
+        Err(Refused::Full(envelope)) => route.send(envelope).await?,
         sent => sent?,
     }
-    Ok(Went::Away)
+    Ok(Delivery::Away)
 }
 
 /// A sender's place in the queue of those that wait; given up when the sender goes.

@@ -38,7 +38,7 @@ impl Deliver<Sink> for Note {
     }
 }
 
-impl Letter for Note {
+impl AnyEnvelope for Note {
     fn name(&self) -> &'static str {
         "note"
     }
@@ -147,9 +147,9 @@ fn closing_refuses_those_that_wait_for_room_and_counts_what_is_lost() {
     assert!(mailbox.try_send(note(1)).is_ok());
     let mut waiting = Box::pin(mailbox.send(note(2)));
     assert!((&mut waiting).now_or_never().is_none());
-    assert_eq!(mailbox.close(Closed::Stopped), 1);
-    assert!(matches!(waiting.now_or_never(), Some(Err(Refused::Closed(_, Closed::Stopped)))));
-    assert!(matches!(mailbox.try_send(note(3)), Err(Refused::Closed(_, Closed::Stopped))));
+    assert_eq!(mailbox.close(CloseReason::Stopped), 1);
+    assert!(matches!(waiting.now_or_never(), Some(Err(Refused::Closed(_, CloseReason::Stopped)))));
+    assert!(matches!(mailbox.try_send(note(3)), Err(Refused::Closed(_, CloseReason::Stopped))));
 }
 
 #[test]
@@ -158,10 +158,10 @@ fn a_sender_that_slept_while_the_mailbox_was_closed_and_opened_is_not_left_waiti
     assert!(mailbox.try_send(note(1)).is_ok());
     let mut waiting = Box::pin(mailbox.send(note(2)));
     assert!((&mut waiting).now_or_never().is_none());
-    mailbox.close(Closed::Failed);
+    mailbox.close(CloseReason::Failed);
     drop(receiver);
     let mut receiver = Receiver::new(mailbox.clone(), mailbox.open());
-    assert!(matches!(waiting.now_or_never(), Some(Ok(Went::Here))));
+    assert!(matches!(waiting.now_or_never(), Some(Ok(Delivery::Here))));
     assert_eq!(receive_all(&mut receiver), [2]);
 }
 
@@ -198,7 +198,7 @@ impl Wake for Woken {
     }
 }
 
-type Sending<'a> = Pin<Box<dyn Future<Output = Result<Went, Refused<Box<dyn Letter>>>> + 'a>>;
+type Sending<'a> = Pin<Box<dyn Future<Output = Result<Delivery, Refused<Box<dyn AnyEnvelope>>>> + 'a>>;
 
 /// One who sends one message after the other.
 #[derive(Default)]
@@ -265,7 +265,7 @@ proptest! {
                     receiver = Receiver::new(mailbox.clone(), mailbox.open());
                 }
                 Step::Close => {
-                    mailbox.close(Closed::Stopped);
+                    mailbox.close(CloseReason::Stopped);
                     drop(receiver);
                     receiver = Receiver::new(mailbox.clone(), mailbox.open());
                     senders.iter_mut().for_each(|sender| sender.sent.clear());

@@ -15,12 +15,12 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use super::actor::Handling;
-use super::mailbox::Closed;
+use super::mailbox::CloseReason;
 use super::route::Origin;
 use super::{Work, WorkContext};
 use crate::fence::Fenced;
 use crate::id::ActorPath;
-use crate::payload::{self, Holds};
+use crate::payload::{self, PayloadGuards};
 use crate::trace::{Cause, Span, What};
 use crate::wire::{self, CodecError};
 
@@ -85,14 +85,14 @@ pub trait Handle<M: Message>: Work {
 /// A message of any type for a `W`.
 pub(crate) type Envelope<W> = Box<dyn Deliver<W>>;
 
-pub(crate) trait Deliver<W>: Letter {
+pub(crate) trait Deliver<W>: AnyEnvelope {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()>
     where
         W: Work;
 }
 
 /// A message of any type for a Work of any type, as whoever carries it sees it.
-pub(crate) trait Letter: Send {
+pub(crate) trait AnyEnvelope: Send {
     /// The name of the message's type.
     fn name(&self) -> &'static str;
 
@@ -128,9 +128,9 @@ pub(crate) trait Letter: Send {
 /// What came of a message.
 pub(crate) enum Outcome<'a> {
     /// The handler's answer, encoded, and what keeps the payloads in it alive.
-    Answered(&'a [u8], Holds),
+    Answered(&'a [u8], PayloadGuards),
     /// No handler saw it.
-    Refused(Closed),
+    Refused(CloseReason),
     /// The handler began and did not end.
     Failed,
     /// The handler ended, and its answer could not be sent, for this reason.
@@ -151,7 +151,7 @@ pub(crate) trait Reply: Send {
     fn is_abandoned(&self) -> bool;
 }
 
-pub(crate) struct Told<W, M> {
+pub(crate) struct TellEnvelope<W, M> {
     message: Fenced<M>,
     cause: Cause,
     /// Where it came from, when that is another process.
@@ -159,7 +159,7 @@ pub(crate) struct Told<W, M> {
     work: PhantomData<fn(W)>,
 }
 
-impl<W: Handle<M>, M: Message> Told<W, M> {
+impl<W: Handle<M>, M: Message> TellEnvelope<W, M> {
     pub(crate) fn new(message: M) -> Box<Self> {
         let message = Fenced::new(message);
         Box::new(Self { message, cause: Cause::current(), origin: None, work: PhantomData })
@@ -175,7 +175,7 @@ impl<W: Handle<M>, M: Message> Told<W, M> {
     }
 }
 
-impl<W: Handle<M>, M: Message> Letter for Told<W, M> {
+impl<W: Handle<M>, M: Message> AnyEnvelope for TellEnvelope<W, M> {
     fn name(&self) -> &'static str {
         type_name::<M>()
     }
@@ -217,7 +217,7 @@ impl<W: Handle<M>, M: Message> Letter for Told<W, M> {
     }
 }
 
-impl<W: Handle<M>, M: Message> Deliver<W> for Told<W, M> {
+impl<W: Handle<M>, M: Message> Deliver<W> for TellEnvelope<W, M> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
             let _handling = Handling::begin();
@@ -236,7 +236,7 @@ fn span<M>(path: &ActorPath, cause: &Cause) -> Span {
 
 /// Why there is no answer, as the asker is told.
 pub(crate) enum NoAnswer<M> {
-    Refused(Fenced<M>, Closed),
+    Refused(Fenced<M>, CloseReason),
     NodeLost,
     Unreadable(Fenced<M>, String),
     /// The handler ended, and its answer could not be sent, for this reason.
@@ -248,13 +248,13 @@ pub(crate) enum NoAnswer<M> {
 /// The answer to a question, or why there is none, on its way to the asker.
 pub(crate) type Answer<W, M> = Result<Fenced<<W as Handle<M>>::Reply>, NoAnswer<M>>;
 
-pub(crate) struct Asked<W: Handle<M>, M: Message> {
+pub(crate) struct AskEnvelope<W: Handle<M>, M: Message> {
     message: Fenced<M>,
     cause: Cause,
     reply: oneshot::Sender<Answer<W, M>>,
 }
 
-impl<W: Handle<M>, M: Message> Asked<W, M> {
+impl<W: Handle<M>, M: Message> AskEnvelope<W, M> {
     pub(crate) fn new(message: M, reply: oneshot::Sender<Answer<W, M>>) -> Box<Self> {
         Box::new(Self { message: Fenced::new(message), cause: Cause::current(), reply })
     }
@@ -264,7 +264,7 @@ impl<W: Handle<M>, M: Message> Asked<W, M> {
     }
 }
 
-impl<W: Handle<M>, M: Message> Letter for Asked<W, M> {
+impl<W: Handle<M>, M: Message> AnyEnvelope for AskEnvelope<W, M> {
     fn name(&self) -> &'static str {
         type_name::<M>()
     }
@@ -293,7 +293,7 @@ impl<W: Handle<M>, M: Message> Letter for Asked<W, M> {
             }
             Outcome::Refused(why) => Err(NoAnswer::Refused(message, why)),
             // One that comes back is sent again by whoever has it, and never settled with this.
-            Outcome::Moved => Err(NoAnswer::Refused(message, Closed::NotStarted)),
+            Outcome::Moved => Err(NoAnswer::Refused(message, CloseReason::NotStarted)),
             Outcome::NodeLost => Err(NoAnswer::NodeLost),
             Outcome::Unreadable(why) => Err(NoAnswer::Unreadable(message, why)),
             Outcome::ReplyNotSent(why) => Err(NoAnswer::ReplyNotSent(why)),
@@ -315,7 +315,7 @@ impl<W: Handle<M>, M: Message> Letter for Asked<W, M> {
     }
 }
 
-impl<W: Handle<M>, M: Message> Deliver<W> for Asked<W, M> {
+impl<W: Handle<M>, M: Message> Deliver<W> for AskEnvelope<W, M> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
             let _handling = Handling::begin();
@@ -329,7 +329,7 @@ impl<W: Handle<M>, M: Message> Deliver<W> for Asked<W, M> {
 }
 
 /// A question from another process.
-pub(super) struct AskedFromAfar<W, M> {
+pub(super) struct RemoteAskEnvelope<W, M> {
     message: Fenced<M>,
     cause: Cause,
     reply: Box<dyn Reply>,
@@ -337,7 +337,7 @@ pub(super) struct AskedFromAfar<W, M> {
     work: PhantomData<fn(W)>,
 }
 
-impl<W: Handle<M>, M: Message> AskedFromAfar<W, M> {
+impl<W: Handle<M>, M: Message> RemoteAskEnvelope<W, M> {
     pub(super) fn arrived(
         message: M,
         cause: Cause,
@@ -348,7 +348,7 @@ impl<W: Handle<M>, M: Message> AskedFromAfar<W, M> {
     }
 }
 
-impl<W: Handle<M>, M: Message> Letter for AskedFromAfar<W, M> {
+impl<W: Handle<M>, M: Message> AnyEnvelope for RemoteAskEnvelope<W, M> {
     fn name(&self) -> &'static str {
         type_name::<M>()
     }
@@ -388,7 +388,7 @@ impl<W: Handle<M>, M: Message> Letter for AskedFromAfar<W, M> {
     }
 }
 
-impl<W: Handle<M>, M: Message> Deliver<W> for AskedFromAfar<W, M> {
+impl<W: Handle<M>, M: Message> Deliver<W> for RemoteAskEnvelope<W, M> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
             let _handling = Handling::begin();
@@ -489,15 +489,15 @@ impl<M> SendError<M> {
         }
     }
 
-    pub(crate) fn closed(path: &str, why: Closed, message: M) -> Self {
+    pub(crate) fn closed(path: &str, why: CloseReason, message: M) -> Self {
         let path = path.to_owned();
         let why = match why {
-            Closed::NotStarted => "has not started",
-            Closed::Stopped => "was stopped",
-            Closed::Failed => "has failed",
-            Closed::Unplaced => "waits for a node to run on",
-            Closed::Unknown => return Self::Unknown { path, message },
-            Closed::NodeLost => return Self::NodeLost { path, message },
+            CloseReason::NotStarted => "has not started",
+            CloseReason::Stopped => "was stopped",
+            CloseReason::Failed => "has failed",
+            CloseReason::Unplaced => "waits for a node to run on",
+            CloseReason::Unknown => return Self::Unknown { path, message },
+            CloseReason::NodeLost => return Self::NodeLost { path, message },
         };
         Self::Stopped { path, why, message }
     }

@@ -1,4 +1,4 @@
-//! Floor 3: Works, the actors.
+//! Layer 3: Works, the actors.
 //!
 //! A Work is one serde struct. Its serialised fields are its observable state, fields marked `#[serde(skip)]` are
 //! private to the place where it runs, and only the Work itself writes either.
@@ -18,22 +18,22 @@ mod address;
 mod any_mailbox;
 mod context;
 mod gpus;
-mod intake;
 mod json;
-mod kind;
 mod load_report;
 mod local;
 pub(crate) mod logs;
 mod mailbox;
-pub(crate) mod marks;
 mod message;
 mod node_names;
 mod node_status;
 mod outbox;
 mod policy;
+mod remote_messages;
 mod route;
 mod run;
+pub(crate) mod run_markers;
 mod status;
+mod work_type;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -43,9 +43,8 @@ use serde::de::DeserializeOwned;
 
 pub use self::address::{DEFAULT_ASK_DEADLINE, WorkAddr};
 pub use self::context::{Stopped, WorkContext};
-pub use self::intake::Messages;
+pub(crate) use self::load_report::LoadReport;
 pub use self::load_report::NodeLoad;
-pub(crate) use self::load_report::Vitals;
 #[cfg(feature = "remote")]
 pub(crate) use self::load_report::{REPORT_INTERVAL, count_lost_messages};
 pub use self::message::{AskError, Handle, Message, SendError};
@@ -55,6 +54,7 @@ pub(crate) use self::node_status::{RecordedBy, Traffic};
 pub use self::policy::{
     DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Placement, Resources, Selector, UnknownPlacement,
 };
+pub use self::remote_messages::Messages;
 pub use self::status::{Reason, Stage, Status};
 
 pub(crate) use self::actor::{Abort, current_run};
@@ -65,18 +65,18 @@ pub(crate) use self::any_mailbox::AnyMailbox;
 #[cfg(feature = "remote")]
 pub(crate) use self::gpus::{FreeGpus, visibility};
 pub(crate) use self::gpus::{GpuPool, Gpus, visible as visible_gpus};
-pub(crate) use self::intake::{Arrived, Intake, Received};
 pub(crate) use self::json::{JsonAnswer, Unanswered};
-pub(crate) use self::kind::{Ingredients, WorkKind};
 pub(crate) use self::local::{LocalHost, Task};
-pub(crate) use self::mailbox::{Closed, Mailbox, Place, Refused, count_abandoned};
+pub(crate) use self::mailbox::{CloseReason, Mailbox, Place, Refused, count_abandoned};
 #[cfg(test)]
 pub(crate) use self::mailbox::{Item, Offer, Queue, Step};
-pub(crate) use self::message::{Letter, Outcome, Reply};
-pub(crate) use self::outbox::{Doorbell, Express, News, Outbox, Report};
+pub(crate) use self::message::{AnyEnvelope, Outcome, Reply};
+pub(crate) use self::outbox::{FastPath, Outbox, ReadyQueue, Report, Update};
+pub(crate) use self::remote_messages::{Arrived, Received, RemoteMessages};
 pub(crate) use self::route::{Commands, Locator, Origin, Route, SharedRoute};
 pub(crate) use self::run::{Command, Input, RunKey, RunOrder};
 pub(crate) use self::status::Failure;
+pub(crate) use self::work_type::{LaunchSpec, WorkType};
 
 use crate::error::{Error, Result};
 
@@ -200,8 +200,7 @@ pub trait Work: Serialize + DeserializeOwned + 'static {
 /// A place where incarnations of Works live.
 pub(crate) trait Host {
     /// Starts an incarnation, which from then on speaks through its outbox.
-    fn launch(&mut self, placement: &Placement, needs: Resources, what: Ingredients)
-    -> Result<(), HostError>;
+    fn launch(&mut self, placement: &Placement, needs: Resources, what: LaunchSpec) -> Result<(), HostError>;
 
     /// Sends off what was launched since the last time; a host may gather launches until then.
     fn flush(&mut self);

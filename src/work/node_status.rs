@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::load_report::{NodeLoad, Vitals};
+use super::load_report::{LoadReport, NodeLoad};
 use super::policy::Resources;
 use crate::payload::PayloadUsage;
 
@@ -36,7 +36,7 @@ pub struct NodeStatus {
     /// How long a message from it and the answer took, in seconds; `None` until there was one.
     pub round_trip: Option<f64>,
     #[serde(skip)]
-    pub(crate) vitals: Option<Vitals>,
+    pub(crate) load_report: Option<LoadReport>,
     #[serde(skip)]
     pub(crate) traffic: Traffic,
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::status::Failure;
 use crate::id::WorkId;
-use crate::payload::Holds;
+use crate::payload::PayloadGuards;
 use crate::state::Patch;
 use crate::trace::Cause;
 use crate::wire;
@@ -50,28 +50,28 @@ pub(crate) enum Report {
 pub(crate) struct Outbox {
     id: WorkId,
     content: Mutex<Content>,
-    doorbell: Arc<Doorbell>,
-    express: Option<Arc<dyn Express>>,
+    ready_queue: Arc<ReadyQueue>,
+    express: Option<Arc<dyn FastPath>>,
 }
 
-/// Takes news away on the thread that brings them, which spares whoever waits at the doorbell a wake-up.
-pub(crate) trait Express: Send + Sync {
+/// Takes news away on the thread that brings them, which spares whoever waits at the ready_queue a wake-up.
+pub(crate) trait FastPath: Send + Sync {
     /// Takes them if it can now and if it is worth it. Whether it has.
-    fn take(&self, id: WorkId, news: &mut News) -> bool;
+    fn take(&self, id: WorkId, update: &mut Update) -> bool;
 }
 
 #[derive(Default)]
 struct Content {
-    news: News,
+    update: Update,
     rung: bool,
 }
 
 /// Everything since the last look.
 #[derive(Default)]
-pub(crate) struct News {
+pub(crate) struct Update {
     pub(crate) patch: Option<Patch>,
     /// What the state refers to, when that changed.
-    pub(crate) holds: Option<Holds>,
+    pub(crate) holds: Option<PayloadGuards>,
     pub(crate) reports: Vec<Report>,
     /// What has led to the last of it.
     pub(crate) cause: Cause,
@@ -83,12 +83,12 @@ pub(crate) struct News {
 }
 
 impl Outbox {
-    pub(crate) fn new(id: WorkId, doorbell: Arc<Doorbell>) -> Self {
-        Self { id, content: Mutex::default(), doorbell, express: None }
+    pub(crate) fn new(id: WorkId, ready_queue: Arc<ReadyQueue>) -> Self {
+        Self { id, content: Mutex::default(), ready_queue, express: None }
     }
 
     /// One whose news `express` may take before anybody is told of them.
-    pub(crate) fn with_express(self, express: Arc<dyn Express>) -> Self {
+    pub(crate) fn with_express(self, express: Arc<dyn FastPath>) -> Self {
         Self { express: Some(express), ..self }
     }
 
@@ -97,101 +97,101 @@ impl Outbox {
         self.id
     }
 
-    pub(crate) fn publish(&self, patch: Patch, holds: Option<Holds>) {
-        self.write(|news| {
-            news.published += 1;
-            news.conflated += u32::from(news.patch.is_some());
-            match &mut news.patch {
+    pub(crate) fn publish(&self, patch: Patch, holds: Option<PayloadGuards>) {
+        self.write(|update| {
+            update.published += 1;
+            update.conflated += u32::from(update.patch.is_some());
+            match &mut update.patch {
                 Some(earlier) => earlier.then(patch),
                 none => *none = Some(patch),
             }
             if holds.is_some() {
-                news.holds = holds;
+                update.holds = holds;
             }
-            news.cause = Cause::current();
+            update.cause = Cause::current();
         });
     }
 
     /// Both at once, as they came from another process.
-    pub(crate) fn news(
+    pub(crate) fn update(
         &self,
         patch: Option<Patch>,
-        holds: Option<Holds>,
+        holds: Option<PayloadGuards>,
         reports: Vec<Report>,
         cause: Cause,
     ) {
         let length = patch.as_ref().map_or(0, wire::length);
-        self.write(|news| {
-            news.foreign_bytes = news.foreign_bytes.saturating_add(length);
+        self.write(|update| {
+            update.foreign_bytes = update.foreign_bytes.saturating_add(length);
             if patch.is_some() {
-                news.published += 1;
-                news.conflated += u32::from(news.patch.is_some());
+                update.published += 1;
+                update.conflated += u32::from(update.patch.is_some());
             }
-            match (&mut news.patch, patch) {
+            match (&mut update.patch, patch) {
                 (_, None) => {}
                 (Some(earlier), Some(patch)) => earlier.then(patch),
                 (none, patch) => *none = patch,
             }
             if holds.is_some() {
-                news.holds = holds;
+                update.holds = holds;
             }
-            news.reports.extend(reports);
-            news.cause = cause;
+            update.reports.extend(reports);
+            update.cause = cause;
         });
     }
 
     pub(crate) fn report(&self, report: Report) {
-        self.write(|news| {
-            news.reports.push(report);
+        self.write(|update| {
+            update.reports.push(report);
             // A state of the same run that comes with it says more.
-            if news.cause.is_none() {
-                news.cause = Cause::current();
+            if update.cause.is_none() {
+                update.cause = Cause::current();
             }
         });
     }
 
-    fn write(&self, change: impl FnOnce(&mut News)) {
+    fn write(&self, change: impl FnOnce(&mut Update)) {
         let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut content.news);
-        if content.rung || self.express.as_ref().is_some_and(|way| way.take(self.id, &mut content.news)) {
+        change(&mut content.update);
+        if content.rung || self.express.as_ref().is_some_and(|way| way.take(self.id, &mut content.update)) {
             return;
         }
         content.rung = true;
         drop(content);
-        self.doorbell.ring(self.id);
+        self.ready_queue.ring(self.id);
     }
 
     /// Whether there are reports of which `is_it` holds.
     pub(crate) fn has(&self, is_it: impl FnOnce(&[Report]) -> bool) -> bool {
-        is_it(&self.content.lock().unwrap_or_else(PoisonError::into_inner).news.reports)
+        is_it(&self.content.lock().unwrap_or_else(PoisonError::into_inner).update.reports)
     }
 
-    pub(crate) fn take(&self) -> News {
-        self.hand_over(|news| news)
+    pub(crate) fn take(&self) -> Update {
+        self.hand_over(|update| update)
     }
 
     /// Gives the news to `to`, and none that come later to anybody before that is done with them.
-    pub(crate) fn hand_over<R>(&self, to: impl FnOnce(News) -> R) -> R {
+    pub(crate) fn hand_over<R>(&self, to: impl FnOnce(Update) -> R) -> R {
         let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
         content.rung = false;
-        to(std::mem::take(&mut content.news))
+        to(std::mem::take(&mut content.update))
     }
 }
 
 /// Tells the driver which outboxes to look into.
 #[derive(Default)]
-pub(crate) struct Doorbell {
-    state: Mutex<DoorbellState>,
+pub(crate) struct ReadyQueue {
+    state: Mutex<ReadyState>,
 }
 
 #[derive(Default)]
-struct DoorbellState {
+struct ReadyState {
     rung: Vec<WorkId>,
     again: bool,
     waker: Option<Waker>,
 }
 
-impl Doorbell {
+impl ReadyQueue {
     fn ring(&self, id: WorkId) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.rung.push(id);

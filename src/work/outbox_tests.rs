@@ -35,13 +35,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn outbox() -> (Outbox, Arc<Doorbell>) {
-    let doorbell = Arc::<Doorbell>::default();
-    (Outbox::new(WorkId(1), doorbell.clone()), doorbell)
+fn outbox() -> (Outbox, Arc<ReadyQueue>) {
+    let ready_queue = Arc::<ReadyQueue>::default();
+    (Outbox::new(WorkId(1), ready_queue.clone()), ready_queue)
 }
 
-fn rung(doorbell: &Doorbell) -> usize {
-    match doorbell.poll(&mut Context::from_waker(Waker::noop())) {
+fn rung(ready_queue: &ReadyQueue) -> usize {
+    match ready_queue.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(rung) => rung.len(),
         Poll::Pending => 0,
     }
@@ -59,7 +59,7 @@ proptest! {
     fn each_look_shows_the_newest_state_and_every_report_in_order(
         steps in proptest::collection::vec(step(), 0..80),
     ) {
-        let (outbox, doorbell) = outbox();
+        let (outbox, ready_queue) = outbox();
         let mut tracker = Tracker::new(1_000_000);
         let mut state = State::default();
         let mut shown = Value::default();
@@ -78,14 +78,14 @@ proptest! {
                     continue;
                 }
                 Step::Take => {
-                    prop_assert_eq!(rung(&doorbell), usize::from(news_since), "one ring for all there is");
+                    prop_assert_eq!(rung(&ready_queue), usize::from(news_since), "one ring for all there is");
                     news_since = false;
-                    let news = outbox.take();
-                    if let Some(patch) = news.patch {
+                    let update = outbox.take();
+                    if let Some(patch) = update.patch {
                         shown.apply(patch).unwrap();
                     }
                     prop_assert_eq!(&shown, tracker.value());
-                    for report in news.reports {
+                    for report in update.reports {
                         seen += 1;
                         prop_assert_eq!(run_of(&report), seen);
                     }
@@ -104,7 +104,7 @@ proptest! {
 #[test]
 fn another_thread_never_sees_an_older_state_after_a_newer_one_nor_a_report_before_its_state() {
     const LAST: u64 = 10_000;
-    let (outbox, doorbell) = outbox();
+    let (outbox, ready_queue) = outbox();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut tracker = Tracker::new(1_000);
@@ -121,15 +121,15 @@ fn another_thread_never_sees_an_older_state_after_a_newer_one_nor_a_report_befor
         let mut shown = Value::default();
         let (mut newest, mut reported) = (0, 0);
         while reported < LAST {
-            runtime.block_on(poll_fn(|cx| doorbell.poll(cx)));
-            let news = outbox.take();
-            if let Some(patch) = news.patch {
+            runtime.block_on(poll_fn(|cx| ready_queue.poll(cx)));
+            let update = outbox.take();
+            if let Some(patch) = update.patch {
                 shown.apply(patch).unwrap();
                 let count: u64 = shown.get("count").unwrap().decode().unwrap();
                 assert!(count > newest, "{count} after {newest}");
                 newest = count;
             }
-            for report in &news.reports {
+            for report in &update.reports {
                 assert!(run_of(report) > reported && run_of(report) <= newest);
                 reported = run_of(report);
             }

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use futures::future::BoxFuture;
 
 use super::mailbox::Refused;
-use super::message::Letter;
+use super::message::AnyEnvelope;
 use super::run::Command;
 use crate::trace::Cause;
 use crate::wire::CodecError;
@@ -14,10 +14,13 @@ use crate::wire::CodecError;
 /// What a mailbox forwards messages along. Messages of one sender arrive in order.
 pub(crate) trait Route: Send + Sync {
     /// Sends a message if there is room for it now.
-    fn try_send(&self, letter: Box<dyn Letter>) -> Result<(), Refused<Box<dyn Letter>>>;
+    fn try_send(&self, envelope: Box<dyn AnyEnvelope>) -> Result<(), Refused<Box<dyn AnyEnvelope>>>;
 
     /// Sends a message and waits for room.
-    fn send<'a>(&'a self, letter: Box<dyn Letter>) -> BoxFuture<'a, Result<(), Refused<Box<dyn Letter>>>>;
+    fn send<'a>(
+        &'a self,
+        envelope: Box<dyn AnyEnvelope>,
+    ) -> BoxFuture<'a, Result<(), Refused<Box<dyn AnyEnvelope>>>>;
 
     /// Takes no more messages, and has those that no handler has begun given back. Then the mailbox is told that the
     /// route is drained.

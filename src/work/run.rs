@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::payload::{self, Holds};
+use crate::payload::{self, PayloadGuards};
 use crate::trace::Cause;
 use crate::wire::{self, CodecError};
 
@@ -31,7 +31,7 @@ impl fmt::Debug for RunKey {
 #[derive(Clone)]
 pub(crate) struct Input {
     pub(crate) bytes: Bytes,
-    holds: Holds,
+    holds: PayloadGuards,
     /// Whether there is a sequence of several items in it.
     has_sequence: bool,
 }
@@ -57,12 +57,12 @@ impl Input {
     }
 
     /// One that came from another process.
-    pub(crate) fn arrived(bytes: Bytes, holds: Holds) -> Self {
+    pub(crate) fn arrived(bytes: Bytes, holds: PayloadGuards) -> Self {
         Self { bytes, holds, has_sequence: false }
     }
 
     /// What keeps the payloads in it alive.
-    pub(crate) fn holds(&self) -> &Holds {
+    pub(crate) fn holds(&self) -> &PayloadGuards {
         &self.holds
     }
 

@@ -609,7 +609,7 @@ impl Handle<Survey> for Member {
         let findings = here.findings.clone();
         let others = here.held.iter().filter(|((to, _), _)| *to != here.path && survey.only.contains(to));
         let others: Vec<_> = others.map(|(name, address)| (name.clone(), address.clone())).collect();
-        // Beside the Work, which has to answer the others meanwhile.
+        // StagedPath the Work, which has to answer the others meanwhile.
         tokio::task::spawn_local(async move {
             let all = others.into_iter().map(|((to, source), address)| async move {
                 let answer = address.ask_within(Duration::from_secs(5), Ping {}).await;

@@ -69,7 +69,7 @@ impl Drop for Forwarded {
 /// What a dialer says first; with `flags` 1 it has a token.
 pub(crate) fn preface(flags: u8) -> [u8; 43] {
     let mut preface = [7; 43];
-    preface[..11].copy_from_slice(&[&b"FLOWRITE"[..], &[0, 3, flags]].concat());
+    preface[..11].copy_from_slice(&[&b"FLOWRITE"[..], &[0, 4, flags]].concat());
     preface
 }
 

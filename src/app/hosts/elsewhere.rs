@@ -11,8 +11,8 @@ use crate::payload::PayloadId;
 use crate::recorder::Carried;
 use crate::remote::{Head, HeadOptions, Spawner};
 use crate::work::{
-    Closed, Doorbell, HostError, HostEvent, Ingredients, LocalHost, NodeStatus, Placement, RecordedBy,
-    Resources, Vitals,
+    CloseReason, HostError, HostEvent, LaunchSpec, LoadReport, LocalHost, NodeStatus, Placement, ReadyQueue,
+    RecordedBy, Resources,
 };
 
 /// The bridge to other processes, which is there once it is needed.
@@ -55,7 +55,7 @@ impl Elsewhere {
     /// The bridge, which begins to live on a thread of its own that pooled Works share.
     pub(in crate::app) fn start_head(
         &mut self,
-        doorbell: &Arc<Doorbell>,
+        ready_queue: &Arc<ReadyQueue>,
         local: &mut LocalHost,
     ) -> Result<Arc<Head>, String> {
         if let Some(head) = self.head.get() {
@@ -73,7 +73,7 @@ impl Elsewhere {
         let arbiter = arbiter.handle();
         local.share(arbiter.clone());
         self.bridge = Some(arbiter.clone());
-        let head = Head::new(self.app, options, doorbell.clone(), spawner(arbiter));
+        let head = Head::new(self.app, options, ready_queue.clone(), spawner(arbiter));
         Ok(self.head.0.get_or_init(|| head).clone())
     }
 
@@ -81,11 +81,11 @@ impl Elsewhere {
         &mut self,
         placement: &Placement,
         needs: Resources,
-        what: Ingredients,
-        doorbell: &Arc<Doorbell>,
+        what: LaunchSpec,
+        ready_queue: &Arc<ReadyQueue>,
         local: &mut LocalHost,
     ) -> Result<(), HostError> {
-        match self.start_head(doorbell, local) {
+        match self.start_head(ready_queue, local) {
             Ok(head) => {
                 let path = what.path.clone();
                 head.launch(placement, needs, what)?;
@@ -104,7 +104,7 @@ impl Elsewhere {
         }
     }
 
-    pub(super) fn closed(&self, path: &ActorPath, why: Closed) {
+    pub(super) fn closed(&self, path: &ActorPath, why: CloseReason) {
         if let Some(head) = self.head.get() {
             head.closed(path, why);
         }
@@ -132,8 +132,8 @@ impl Elsewhere {
         Some(self.head.get()?.joining()?.to_string())
     }
 
-    pub(super) fn vitals_of_processes(&self) -> Vec<Vitals> {
-        self.head.get().map(|head| head.vitals_of_processes()).unwrap_or_default()
+    pub(super) fn load_of_processes(&self) -> Vec<LoadReport> {
+        self.head.get().map(|head| head.load_of_processes()).unwrap_or_default()
     }
 
     pub(super) fn recorded(&self) -> Vec<(RecordedBy, Arc<Carried>)> {

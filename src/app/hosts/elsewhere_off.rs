@@ -7,8 +7,8 @@ use crate::id::ActorPath;
 use crate::payload::PayloadId;
 use crate::recorder::Carried;
 use crate::work::{
-    Closed, Doorbell, HostError, HostEvent, Ingredients, LocalHost, NodeStatus, Placement, RecordedBy,
-    Resources, Vitals,
+    CloseReason, HostError, HostEvent, LaunchSpec, LoadReport, LocalHost, NodeStatus, Placement, ReadyQueue,
+    RecordedBy, Resources,
 };
 
 /// Places in other processes; there are none.
@@ -20,8 +20,8 @@ impl Elsewhere {
         &mut self,
         placement: &Placement,
         _: Resources,
-        what: Ingredients,
-        _: &Arc<Doorbell>,
+        what: LaunchSpec,
+        _: &Arc<ReadyQueue>,
         _: &mut LocalHost,
     ) -> Result<(), HostError> {
         let why = format!(
@@ -33,7 +33,7 @@ impl Elsewhere {
 
     pub(super) fn launched_here(&self, _: &ActorPath) {}
 
-    pub(super) fn closed(&self, _: &ActorPath, _: Closed) {}
+    pub(super) fn closed(&self, _: &ActorPath, _: CloseReason) {}
 
     pub(super) fn stopping(&self) {}
 
@@ -53,7 +53,7 @@ impl Elsewhere {
         None
     }
 
-    pub(super) fn vitals_of_processes(&self) -> Vec<Vitals> {
+    pub(super) fn load_of_processes(&self) -> Vec<LoadReport> {
         Vec::new()
     }
 

@@ -15,8 +15,8 @@ use crate::id::ActorPath;
 use crate::payload::PayloadId;
 use crate::recorder::Carried;
 use crate::work::{
-    Closed, Doorbell, GpuPool, Host, HostError, HostEvent, Ingredients, LocalHost, NodeStatus, Placement,
-    RecordedBy, Resources, Vitals,
+    CloseReason, GpuPool, Host, HostError, HostEvent, LaunchSpec, LoadReport, LocalHost, NodeStatus,
+    Placement, ReadyQueue, RecordedBy, Resources,
 };
 
 pub(super) use self::elsewhere::Elsewhere;
@@ -39,11 +39,11 @@ impl Hosts {
     }
 
     /// Assigns so many devices to Works on this machine from now on.
-    pub(super) fn assign_gpus(&mut self, count: u32, doorbell: &Arc<Doorbell>) {
-        let (freed, doorbell) = (self.freed.clone(), doorbell.clone());
+    pub(super) fn assign_gpus(&mut self, count: u32, ready_queue: &Arc<ReadyQueue>) {
+        let (freed, ready_queue) = (self.freed.clone(), ready_queue.clone());
         self.gpus = Some(GpuPool::new(count, move || {
             freed.store(true, Ordering::Release);
-            doorbell.ring_again();
+            ready_queue.ring_again();
         }));
     }
 
@@ -51,8 +51,8 @@ impl Hosts {
         &mut self,
         placement: &Placement,
         needs: Resources,
-        mut what: Ingredients,
-        doorbell: &Arc<Doorbell>,
+        mut what: LaunchSpec,
+        ready_queue: &Arc<ReadyQueue>,
     ) -> Result<(), HostError> {
         let is_here = !matches!(placement, Placement::Node(_));
         if let Some(gpus) = self.gpus.as_ref().filter(|_| needs.gpus > 0 && is_here) {
@@ -60,7 +60,7 @@ impl Hosts {
         }
         match placement {
             Placement::Process | Placement::Node(_) => {
-                self.elsewhere.launch(placement, needs, what, doorbell, &mut self.local)
+                self.elsewhere.launch(placement, needs, what, ready_queue, &mut self.local)
             }
             _ => {
                 let path = what.path.clone();
@@ -75,13 +75,13 @@ impl Hosts {
     #[cfg(feature = "remote")]
     pub(super) fn start_head(
         &mut self,
-        doorbell: &Arc<Doorbell>,
+        ready_queue: &Arc<ReadyQueue>,
     ) -> Result<Arc<crate::remote::Head>, String> {
-        self.elsewhere.start_head(doorbell, &mut self.local)
+        self.elsewhere.start_head(ready_queue, &mut self.local)
     }
 
     /// Tells processes that have the address of the Work at `path` that it takes no messages for now.
-    pub(super) fn closed(&self, path: &ActorPath, why: Closed) {
+    pub(super) fn closed(&self, path: &ActorPath, why: CloseReason) {
         self.elsewhere.closed(path, why);
     }
 
@@ -120,8 +120,8 @@ impl Hosts {
     }
 
     /// The load of the processes of single Works, which are on this machine.
-    pub(super) fn vitals_of_processes(&self) -> Vec<Vitals> {
-        self.elsewhere.vitals_of_processes()
+    pub(super) fn load_of_processes(&self) -> Vec<LoadReport> {
+        self.elsewhere.load_of_processes()
     }
 
     /// Metrics that were recorded in other processes.

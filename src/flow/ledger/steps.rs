@@ -4,7 +4,7 @@ use super::{Action, Current, HISTORY, Ledger, Life, Moment, Next, Waiting};
 use crate::flow::policy::Overlap;
 use crate::flow::restart::OnError;
 use crate::trace::Cause;
-use crate::work::{Closed, Failure, Input, Reason, RunKey, RunOrder, Stage, Status};
+use crate::work::{CloseReason, Failure, Input, Reason, RunKey, RunOrder, Stage, Status};
 
 impl Ledger {
     pub(super) fn is_idle(&self) -> bool {
@@ -71,7 +71,7 @@ impl Ledger {
     pub(super) fn launch(&mut self, now: Moment) {
         if self.ending || self.hold.is_some() {
             if self.life != Life::Down {
-                self.actions.push(Action::Close(Closed::Stopped));
+                self.actions.push(Action::Close(CloseReason::Stopped));
             }
             self.life = Life::Down;
             return;
@@ -102,11 +102,11 @@ impl Ledger {
     }
 
     /// Puts a run that did not end back to the front; the same try if it never began.
-    pub(super) fn again(&mut self, waiting: Waiting, why: Option<&str>, now: Moment) {
+    pub(super) fn requeue(&mut self, waiting: Waiting, why: Option<&str>, now: Moment) {
         if self.is_superseded(&waiting) {
             self.tries().ended(Stage::Stopped, Some(Reason::Stopped), why, now.wall);
             let attempts = waiting.attempts;
-            self.record(waiting.tells(), Stage::Stopped, Some(Reason::Stopped), None, attempts, now);
+            self.record(waiting.status_key(), Stage::Stopped, Some(Reason::Stopped), None, attempts, now);
             return;
         }
         let began = self.run_status(waiting.key).stage == Stage::Running;
@@ -115,7 +115,7 @@ impl Ledger {
         self.tries().taken_back();
         self.tries().ended(Stage::Stopped, Some(Reason::Stopped), why, now.wall);
         let why = why.map(str::to_owned);
-        self.record(waiting.tells(), Stage::Pending, None, why, attempts, now);
+        self.record(waiting.status_key(), Stage::Pending, None, why, attempts, now);
         self.queue.push_front(Waiting { attempts, ..waiting });
     }
 
@@ -129,11 +129,11 @@ impl Ledger {
         let had_run = current.is_some();
         if let Some(waiting) = current {
             match next {
-                Next::Relaunch { .. } => self.again(waiting, None, now),
+                Next::Relaunch { .. } => self.requeue(waiting, None, now),
                 Next::Stay => {
                     self.tries().ended(Stage::Stopped, Some(Reason::Stopped), None, now.wall);
                     self.record(
-                        waiting.tells(),
+                        waiting.status_key(),
                         Stage::Stopped,
                         Some(Reason::Stopped),
                         None,
@@ -149,12 +149,12 @@ impl Ledger {
             Next::Relaunch { at } => Life::Waiting { until: at },
         };
         if let Some(failure) = failure {
-            self.note(Stage::Failed, Some(failure.reason), Some(failure.message.clone()), now);
+            self.record_work_status(Stage::Failed, Some(failure.reason), Some(failure.message.clone()), now);
             if !self.ending {
-                self.fall(failure);
+                self.escalate(failure);
             }
         } else if next == Next::Stay && !had_run && !self.ending && self.status().stage != Stage::Stopped {
-            self.note(Stage::Stopped, Some(Reason::Stopped), None, now);
+            self.record_work_status(Stage::Stopped, Some(Reason::Stopped), None, now);
         }
         match self.life {
             Life::Waiting { until } if until <= now.at => self.launch(now),
@@ -168,9 +168,9 @@ impl Ledger {
         match &run {
             Some(run) => {
                 self.tries().ended(Stage::Failed, Some(reason), Some(&message), now.wall);
-                self.record(run.tells(), Stage::Failed, Some(reason), Some(message), run.attempts, now)
+                self.record(run.status_key(), Stage::Failed, Some(reason), Some(message), run.attempts, now)
             }
-            None => self.note(Stage::Failed, Some(reason), Some(message), now),
+            None => self.record_work_status(Stage::Failed, Some(reason), Some(message), now),
         }
         let stopping = match self.life {
             Life::Stopping { next, .. } => Some(next),
@@ -181,7 +181,7 @@ impl Ledger {
                 self.life = Life::Down;
                 // What goes wrong on the way out is no less a failure; an error of `on_stop` is told elsewhere.
                 if !self.ending {
-                    self.fall(failure);
+                    self.escalate(failure);
                 }
             }
             return;
@@ -190,16 +190,16 @@ impl Ledger {
             // The App ends, and this Work was not asked to stop yet.
             if died {
                 self.life = Life::Down;
-                self.actions.push(Action::Close(Closed::Failed));
+                self.actions.push(Action::Close(CloseReason::Failed));
             }
-            self.fall(failure);
+            self.escalate(failure);
             return;
         }
         if let Some(wait) = self.restarts.next(&self.policy.restart, now.at) {
             let until = now.at.saturating_add(wait);
             if let Some(run) = run.filter(|run| !self.is_superseded(run)) {
                 let attempts = run.attempts;
-                self.record(run.tells(), Stage::Pending, None, None, attempts, now);
+                self.record(run.status_key(), Stage::Pending, None, None, attempts, now);
                 self.queue.push_front(run);
             }
             if died {
@@ -216,16 +216,16 @@ impl Ledger {
             if relaunch && self.policy.on_error == OnError::Capture {
                 self.launch(now);
             } else {
-                self.actions.push(Action::Close(Closed::Failed));
+                self.actions.push(Action::Close(CloseReason::Failed));
             }
         } else {
             self.pump(now);
         }
-        self.fall(failure);
+        self.escalate(failure);
     }
 
     /// No restart is left.
-    fn fall(&mut self, failure: Failure) {
+    fn escalate(&mut self, failure: Failure) {
         self.actions.push(match self.policy.on_error {
             OnError::Raise => Action::Raise(failure),
             OnError::Capture => Action::Captured(failure),
@@ -248,7 +248,7 @@ impl Ledger {
     }
 
     /// A status of the Work itself.
-    pub(super) fn note(
+    pub(super) fn record_work_status(
         &mut self,
         stage: Stage,
         reason: Option<Reason>,

@@ -25,7 +25,7 @@ pub(super) use self::hub::Hub;
 use self::hub::{Everything, Next};
 pub(super) use self::watch::watch;
 use super::problem::{Common, Problem};
-use super::read::Answer;
+use super::queries::Answer;
 
 /// A stream that says nothing says so, so that a broken connection is noticed.
 const HEARTBEAT: Duration = Duration::from_secs(15);

@@ -1,10 +1,10 @@
 //! What the API says, as Rust types: the OpenAPI document is made of them.
 
-mod asked;
-mod kept;
 mod node;
+mod requests;
 mod stage;
 mod status;
+mod storage;
 mod work;
 
 use std::time::SystemTime;
@@ -12,12 +12,12 @@ use std::time::SystemTime;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value as Json;
 
-pub(super) use self::asked::{Accepted, InputBody, Rerun, StopBody};
-pub(super) use self::kept::{LogView, LogsView, PayloadView, PayloadsView};
 pub(super) use self::node::{NodeView, UsageView, nodes};
+pub(super) use self::requests::{Accepted, InputBody, Rerun, StopBody};
 pub(super) use self::status::{
     About, AppInfo, GraphView, Health, PendingView, Readiness, StateView, StatusView, graph_view, status_view,
 };
+pub(super) use self::storage::{LogView, LogsView, PayloadView, PayloadsView};
 pub(super) use self::work::{RunView, RunsView, WorkView, work_view};
 use crate::state::Value;
 use crate::work::Status;

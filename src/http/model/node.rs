@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::app::{HEAD, Snapshot};
-use crate::work::{NodeLoad, NodeStatus, Resources, Vitals};
+use crate::work::{LoadReport, NodeLoad, NodeStatus, Resources};
 
 /// What a node has, or what of it is in use.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
@@ -57,9 +57,9 @@ pub(in crate::http) struct UsageView {
     pub(in crate::http) spills: u64,
 }
 
-impl From<&Vitals> for UsageView {
-    fn from(vitals: &Vitals) -> Self {
-        let (payloads, counts) = (vitals.payloads, vitals.counts);
+impl From<&LoadReport> for UsageView {
+    fn from(load_report: &LoadReport) -> Self {
+        let (payloads, counts) = (load_report.payloads, load_report.counts);
         Self {
             memory: payloads.memory,
             disk: payloads.disk,
@@ -107,9 +107,9 @@ impl From<NodeStatus> for NodeView {
             used: node.used.into(),
             works: node.works,
             load: node.load.and_then(LoadView::of),
-            payloads: node.vitals.as_ref().map(UsageView::from),
-            messages_lost: node.vitals.as_ref().map(|vitals| vitals.messages_lost),
-            questions_abandoned: node.vitals.as_ref().map(|vitals| vitals.questions_abandoned),
+            payloads: node.load_report.as_ref().map(UsageView::from),
+            messages_lost: node.load_report.as_ref().map(|load_report| load_report.messages_lost),
+            questions_abandoned: node.load_report.as_ref().map(|load_report| load_report.questions_abandoned),
             // Tenths: it is looked at by people, and each digit is a change.
             heartbeat_age: (node.heartbeat_age * 10.0).round() / 10.0,
             round_trip: node.round_trip,
@@ -132,17 +132,17 @@ pub(in crate::http) fn nodes(snapshot: &Snapshot) -> BTreeMap<String, NodeView> 
         works.push(work.path.as_str().to_owned());
     }
     works.sort();
-    let vitals = snapshot.processes.iter().fold(Vitals::here(), Vitals::plus);
+    let load_report = snapshot.processes.iter().fold(LoadReport::here(), LoadReport::plus);
     let head = NodeView {
         is_connected: true,
         labels: BTreeMap::new(),
         resources: snapshot.resources.into(),
         used: used.into(),
         works,
-        load: vitals.load.and_then(LoadView::of),
-        payloads: Some(UsageView::from(&vitals)),
-        messages_lost: Some(vitals.messages_lost),
-        questions_abandoned: Some(vitals.questions_abandoned),
+        load: load_report.load.and_then(LoadView::of),
+        payloads: Some(UsageView::from(&load_report)),
+        messages_lost: Some(load_report.messages_lost),
+        questions_abandoned: Some(load_report.questions_abandoned),
         heartbeat_age: 0.0,
         round_trip: None,
         is_head: true,

@@ -26,13 +26,13 @@ pub use self::error::ArtifactError;
 pub use self::files::Files;
 use self::pack::Packing;
 use self::unpack::{Destination, unpack};
+use super::chunk_hashes::{ChunkHasher, ChunkHashes};
 use super::error::FetchError;
 use super::handle::{OnDisk, Payload, Progress};
 use super::hex::new_id;
 use super::jobs;
-use super::outline::{Outline, OutlineWriter};
-use super::reception::Reception;
 use super::spill::{SpillWriter, Spilled};
+use super::verified_reader::VerifiedReader;
 use crate::id::{ActorPath, AppId};
 
 /// A small reference to a file or a directory, which stays where it was made until somebody fetches it.
@@ -92,7 +92,7 @@ impl Artifact {
         let no_room = |why: FetchError| ArtifactError::NoRoom { path: path.to_owned(), why: why.to_string() };
         let id = new_id();
         let spill = SpillWriter::begin(packing.length()).map_err(no_room)?;
-        let mut both = Both { spill, outline: OutlineWriter::new() };
+        let mut both = Both { spill, hashes: ChunkHasher::new() };
         let directory = both.spill.directory().to_owned();
         packing.write(&mut both, |error| ArtifactError::NoRoom {
             path: path.to_owned(),
@@ -102,12 +102,12 @@ impl Artifact {
                 directory.display()
             ),
         })?;
-        let outline = both.outline.finish();
+        let hashes = both.hashes.finish();
         let file = both.spill.finish().map_err(no_room)?;
         let kind = if packing.is_directory() { "directory" } else { "file" };
         let name = path.file_name().unwrap_or(path.as_os_str());
         let of = format!("{kind} `{}`", name.to_string_lossy());
-        Ok(Self(Payload::on_disk(OnDisk { id, file, outline, type_name: TREE }, &of, app, origin)))
+        Ok(Self(Payload::on_disk(OnDisk { id, file, hashes, type_name: TREE }, &of, app, origin)))
     }
 
     /// Has the file or directory be at `into`: that is the path of the thing itself, and not of a directory that it comes into.
@@ -136,13 +136,13 @@ impl Artifact {
     fn unpack(
         self,
         file: Arc<Spilled>,
-        outline: &Outline,
+        hashes: &ChunkHashes,
         destination: &Destination<'_>,
     ) -> Result<(), ArtifactError> {
         let what = self.0.describe();
         let mut chunks = file;
-        let mut reader = Reception::new(outline, &mut chunks, Arc::default(), &what).reader();
-        let unpacked = unpack(&mut reader, outline.length(), destination);
+        let mut reader = VerifiedReader::new(hashes, &mut chunks, Arc::default(), &what).reader();
+        let unpacked = unpack(&mut reader, hashes.length(), destination);
         match reader.failure.take() {
             Some(error) => {
                 let into = destination.into.to_owned();
@@ -209,13 +209,13 @@ impl Fetch {
             return Err(ArtifactError::Exists { into });
         }
         let pulled = artifact.0.pull_to_disk(TREE).await;
-        let (file, outline) =
+        let (file, hashes) =
             pulled.map_err(|source| ArtifactError::Unavailable { into: into.clone(), source })?;
         let (done, unpacked) = oneshot::channel();
         let destination = into.clone();
         jobs::run(move || {
             let destination = Destination { into: &destination, overwrite, is_wanted: &|| !done.is_closed() };
-            let unpacked = artifact.unpack(file, &outline, &destination);
+            let unpacked = artifact.unpack(file, &hashes, &destination);
             let _ = done.send(unpacked);
         });
         unpacked.await.unwrap_or(Err(ArtifactError::GivenUp { into }))
@@ -234,13 +234,13 @@ impl IntoFuture for Fetch {
 /// What is written is put on disk, and its outline made.
 struct Both {
     spill: SpillWriter,
-    outline: OutlineWriter,
+    hashes: ChunkHasher,
 }
 
 impl Write for Both {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.spill.write(bytes)?;
-        self.outline.write_all(&bytes[..written])?;
+        self.hashes.write_all(&bytes[..written])?;
         Ok(written)
     }
 

@@ -14,7 +14,7 @@ use std::path::Path;
 use super::error::ArtifactError;
 use super::manifest::{Item, Kind, Manifest, PERMISSIONS};
 use super::pack::{LENGTH, place};
-use crate::files::Beside;
+use crate::atomic_file::StagedPath;
 use crate::wire;
 
 const BUFFER: usize = 256 << 10;
@@ -35,20 +35,20 @@ pub(super) fn unpack(
 ) -> Result<(), ArtifactError> {
     let manifest = manifest(packed, length)?;
     let into = destination.into;
-    let beside = Beside::of(into).map_err(|error| match error.kind() {
+    let staged = StagedPath::of(into).map_err(|error| match error.kind() {
         io::ErrorKind::InvalidFilename => ArtifactError::NoName { into: into.to_owned() },
         _ => ArtifactError::write(into, error),
     })?;
-    write(&manifest, packed, beside.path(), destination).map_err(|error| match error {
+    write(&manifest, packed, staged.path(), destination).map_err(|error| match error {
         // Nobody knows it by the name that it has for now.
-        ArtifactError::Write { path, error } => match path.strip_prefix(beside.path()) {
+        ArtifactError::Write { path, error } => match path.strip_prefix(staged.path()) {
             Ok(below) if below.as_os_str().is_empty() => ArtifactError::write(into, error),
             Ok(below) => ArtifactError::write(&into.join(below), error),
             Err(_) => ArtifactError::Write { path, error },
         },
         error => error,
     })?;
-    beside.take_place(destination.overwrite).map_err(|error| match error.kind() {
+    staged.commit(destination.overwrite).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => ArtifactError::Exists { into: into.to_owned() },
         _ => ArtifactError::write(into, error),
     })

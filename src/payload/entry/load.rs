@@ -15,14 +15,14 @@ use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::{oneshot, watch};
 
 use super::super::artifact::TREE;
-use super::super::elsewhere::{Elsewhere, Opened, SMALL, Small, Want};
+use super::super::chunk_hashes::{CHUNK, ChunkHashes};
+use super::super::codec::{AnyValue, Form};
 use super::super::error::FetchError;
-use super::super::form::{AnyValue, Form};
-use super::super::kept::{Body, Kept};
-use super::super::outline::{CHUNK, Outline};
-use super::super::reception::{Counter, InMemory, Reception};
+use super::super::remote_source::{Opened, RemoteSource, SMALL, Small, Want};
 use super::super::spill::SpillWriter;
-use super::super::{jobs, keeper};
+use super::super::stored_blob::{Body, StoredBlob};
+use super::super::verified_reader::{Counter, InMemory, VerifiedReader};
+use super::super::{jobs, memory_budget};
 use super::Entry;
 use crate::fence;
 
@@ -56,7 +56,7 @@ impl Loading {
 enum Source {
     Memory(Opened),
     Disk(Opened),
-    Elsewhere(Arc<dyn Elsewhere>),
+    RemoteSource(Arc<dyn RemoteSource>),
 }
 
 impl Entry {
@@ -105,16 +105,16 @@ impl Entry {
         let is_small = want.length <= SMALL && !matches!(target, Target::File);
         match source {
             Source::Memory(opened) if is_small => self.receive(opened, &want, target, counter),
-            Source::Elsewhere(elsewhere) if is_small => {
-                let Small { bytes, type_name, nested } = elsewhere.small(want.clone()).await?;
-                let outline = Outline::of(&bytes);
-                if outline.hash() != want.hash {
+            Source::RemoteSource(remote_source) if is_small => {
+                let Small { bytes, type_name, nested } = remote_source.small(want.clone()).await?;
+                let hashes = ChunkHashes::of(&bytes);
+                if hashes.hash() != want.hash {
                     return Err(FetchError::Corrupt("what came has another hash".to_owned()));
                 }
-                let opened = Opened { outline, type_name, nested, chunks: Box::new(InMemory(bytes)) };
+                let opened = Opened { hashes, type_name, nested, chunks: Box::new(InMemory(bytes)) };
                 let received = self.receive(opened, &want, target, counter)?;
-                keeper::count_pull();
-                elsewhere.pulled(want.id);
+                memory_budget::count_pull();
+                remote_source.pulled(want.id);
                 Ok(received)
             }
             source => self.fetch_on_a_thread(source, want, target, counter).await,
@@ -124,12 +124,12 @@ impl Entry {
     /// The value, if it is here as what it is wanted as; else from where it can be had.
     fn source(&self, target: Target) -> Result<Result<AnyValue, Source>, FetchError> {
         let content = self.lock();
-        let Some(Kept { outline, type_name, nested, body }) = content.kept.clone() else {
-            let elsewhere = content.elsewhere.clone();
+        let Some(StoredBlob { hashes, type_name, nested, body }) = content.blob.clone() else {
+            let remote_source = content.remote_source.clone();
             let unknown = || FetchError::Lost("nothing is known here of where it is".to_owned());
-            return Ok(Err(Source::Elsewhere(elsewhere.ok_or_else(unknown)?)));
+            return Ok(Err(Source::RemoteSource(remote_source.ok_or_else(unknown)?)));
         };
-        let opened = |chunks| Opened { outline, type_name: type_name.as_ref().to_owned(), nested, chunks };
+        let opened = |chunks| Opened { hashes, type_name: type_name.as_ref().to_owned(), nested, chunks };
         Ok(match (body, target) {
             (Body::Value(value, _), _) => Ok(value.into_inner()),
             (Body::Bytes(bytes), Target::Bytes) => Ok(Arc::new(bytes)),
@@ -155,13 +155,13 @@ impl Entry {
             }
             let received = match source {
                 Source::Memory(opened) | Source::Disk(opened) => self.receive(opened, &want, target, counter),
-                Source::Elsewhere(elsewhere) => {
-                    let opened = elsewhere.open(&want, waited);
+                Source::RemoteSource(remote_source) => {
+                    let opened = remote_source.open(&want, waited);
                     let received = opened.and_then(|opened| self.receive(opened, &want, target, counter));
                     // What arrived although nobody waits any more is a copy like any other.
                     if received.is_ok() {
-                        keeper::count_pull();
-                        elsewhere.pulled(want.id);
+                        memory_budget::count_pull();
+                        remote_source.pulled(want.id);
                     }
                     received
                 }
@@ -179,8 +179,8 @@ impl Entry {
         target: Target,
         counter: Arc<Counter>,
     ) -> Result<AnyValue, FetchError> {
-        let Opened { outline, type_name, nested, mut chunks } = opened;
-        let length = outline.length();
+        let Opened { hashes, type_name, nested, mut chunks } = opened;
+        let length = hashes.length();
         // What is made of files is not to fill the memory, whoever keeps a copy of it.
         let target = match target {
             Target::Bytes if type_name == TREE && length > SMALL => Target::File,
@@ -192,25 +192,30 @@ impl Entry {
                     return Err(FetchError::WrongType(type_name));
                 }
                 let room = Room::in_memory(length)?;
-                let value = decoded(form, Reception::new(&outline, &mut *chunks, counter, &want.what))?;
+                let value = decoded(form, VerifiedReader::new(&hashes, &mut *chunks, counter, &want.what))?;
                 room.used();
-                self.keep(Kept::value(value.clone(), form, outline, nested));
+                self.keep(StoredBlob::value(value.clone(), form, hashes, nested));
                 Ok(value)
             }
             Target::Bytes => {
                 let room = Room::in_memory(length)?;
                 let value = decoded(
                     Form::of::<Bytes>(),
-                    Reception::new(&outline, &mut *chunks, counter, &want.what),
+                    VerifiedReader::new(&hashes, &mut *chunks, counter, &want.what),
                 )?;
                 let bytes = value.downcast_ref::<Bytes>().expect("of this form").clone();
                 room.used();
-                self.keep(Kept { outline, type_name: type_name.into(), nested, body: Body::Bytes(bytes) });
+                self.keep(StoredBlob {
+                    hashes,
+                    type_name: type_name.into(),
+                    nested,
+                    body: Body::Bytes(bytes),
+                });
                 Ok(value)
             }
             Target::File => {
                 let mut writer = SpillWriter::begin(length)?;
-                let mut reader = Reception::new(&outline, &mut *chunks, counter, &want.what).reader();
+                let mut reader = VerifiedReader::new(&hashes, &mut *chunks, counter, &want.what).reader();
                 let mut buffer = vec![0; CHUNK];
                 loop {
                     let read = match io::Read::read(&mut reader, &mut buffer) {
@@ -227,7 +232,7 @@ impl Entry {
                 }
                 let file = Arc::new(writer.finish()?);
                 let body = Body::File(file.clone());
-                self.keep(Kept { outline, type_name: type_name.into(), nested, body });
+                self.keep(StoredBlob { hashes, type_name: type_name.into(), nested, body });
                 Ok(Arc::new(file))
             }
         }
@@ -235,7 +240,7 @@ impl Entry {
 }
 
 /// Code of a user's is called here; what goes wrong in it is an error like another.
-fn decoded(form: &'static Form, reception: Reception<'_>) -> Result<AnyValue, FetchError> {
+fn decoded(form: &'static Form, reception: VerifiedReader<'_>) -> Result<AnyValue, FetchError> {
     fence::call(|| form.receive(reception)).unwrap_or_else(|panic| {
         Err(FetchError::Unusable(format!("a panic came of making a `{}` of it: {panic}", form.type_name())))
     })
@@ -248,9 +253,9 @@ impl Room {
     fn in_memory(length: u64) -> Result<Self, FetchError> {
         if length <= SMALL {
             // Not worth waiting for others to be put on disk.
-            keeper::take(length);
+            memory_budget::take(length);
         } else {
-            keeper::reserve(length)?;
+            memory_budget::reserve(length)?;
         }
         Ok(Self(length))
     }
@@ -262,6 +267,6 @@ impl Room {
 
 impl Drop for Room {
     fn drop(&mut self) {
-        keeper::freed(self.0);
+        memory_budget::freed(self.0);
     }
 }

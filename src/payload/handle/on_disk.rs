@@ -6,13 +6,13 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
+use super::super::chunk_hashes::ChunkHashes;
 use super::super::entry::{Entry, Target};
 use super::super::error::{FetchError, PayloadError};
 use super::super::hex::PayloadId;
-use super::super::outline::Outline;
 use super::super::reference::Reference;
 use super::super::spill::Spilled;
-use super::super::store::{self, Holds};
+use super::super::store::{self, PayloadGuards};
 use super::{Payload, Read};
 use crate::id::{ActorPath, AppId};
 
@@ -20,16 +20,16 @@ use crate::id::{ActorPath, AppId};
 pub(in crate::payload) struct OnDisk {
     pub(in crate::payload) id: PayloadId,
     pub(in crate::payload) file: Spilled,
-    pub(in crate::payload) outline: Outline,
+    pub(in crate::payload) hashes: ChunkHashes,
     pub(in crate::payload) type_name: &'static str,
 }
 
 impl<T> Payload<T> {
     /// A reference to what was put on disk.
     pub(in crate::payload) fn on_disk(made: OnDisk, of: &str, app: AppId, origin: &ActorPath) -> Self {
-        let OnDisk { id, file, outline, type_name } = made;
-        let reference = Arc::new(Reference::new(id, &outline, of, origin));
-        let entry = Entry::of_file(file, outline, type_name, Holds::default());
+        let OnDisk { id, file, hashes, type_name } = made;
+        let reference = Arc::new(Reference::new(id, &hashes, of, origin));
+        let entry = Entry::of_file(file, hashes, type_name, PayloadGuards::default());
         let hold = Some(store::made(id, entry));
         Self { reference, hold, maker: Some(app), read: Read::default(), of: PhantomData }
     }
@@ -38,7 +38,7 @@ impl<T> Payload<T> {
     pub(in crate::payload) async fn pull_to_disk(
         &self,
         type_name: &'static str,
-    ) -> Result<(Arc<Spilled>, Outline), PayloadError> {
+    ) -> Result<(Arc<Spilled>, ChunkHashes), PayloadError> {
         let entry = self.hold()?.entry();
         loop {
             if let Some(stored) = entry.type_name()
@@ -62,8 +62,8 @@ impl<T> Payload<T> {
         if hold.entry().is_here() {
             return true;
         }
-        match hold.entry().elsewhere() {
-            Some(elsewhere) => elsewhere.has(self.reference.id).await,
+        match hold.entry().remote_source() {
+            Some(remote_source) => remote_source.has(self.reference.id).await,
             None => false,
         }
     }

@@ -15,7 +15,7 @@ use super::super::socket_directory::{is_inside, make_again};
 use super::{Accepted, Bridge, DialError};
 use crate::fence::Panic;
 use crate::printable::{LONGEST_REASON, brief};
-use crate::transport::{Connection, Endpoint, Listener, TransportError, Turn, Unproved};
+use crate::transport::{Connection, Endpoint, Listener, PendingHandshakes, TransportError, Turn};
 use crate::wire::{self, Frame};
 
 /// How often a process looks whether the files of its sockets are there.
@@ -25,7 +25,7 @@ impl Bridge {
     /// Takes connections until the bridge ends; nothing listens there any more when this is done.
     pub(in crate::remote) async fn listen(self: Arc<Self>, mut listener: Listener) {
         let mut ended = self.ended.subscribe();
-        let mut greetings = Unproved::new(self.limits.handshakes);
+        let mut greetings = PendingHandshakes::new(self.limits.handshakes);
         let is_file = matches!(listener.endpoint(), Endpoint::Unix(_));
         loop {
             let connection = tokio::select! {
@@ -197,8 +197,8 @@ impl Bridge {
                 "it was silent for longer than the grace period, so that its Works were given up".to_owned();
             return Err(Refusal::lost(reason));
         }
-        let site = self.site().map_err(|error| Refusal::for_good(error.to_string()))?;
-        site.admit(hello)?;
+        let peer_handler = self.peer_handler().map_err(|error| Refusal::for_good(error.to_string()))?;
+        peer_handler.admit(hello)?;
         let link = Arc::new(Link::new(hello.node.clone(), self, self.settings));
         let (connections, arriving) = mpsc::channel(1);
         let accepted = Accepted { link: link.clone(), connections: connections.clone() };
@@ -229,11 +229,11 @@ impl Bridge {
             let Some((connection, received)) = connection else {
                 break "nothing was heard from it for the grace period".to_owned();
             };
-            let Ok(site) = self.site() else { break "this process leaves".to_owned() };
+            let Ok(peer_handler) = self.peer_handler() else { break "this process leaves".to_owned() };
             if std::mem::replace(&mut begun, true) {
-                site.connected_again(&link, role);
+                peer_handler.connected_again(&link, role);
             } else {
-                site.joined(&link, role);
+                peer_handler.joined(&link, role);
             }
             // Nothing that a peer sends panics; if it did, the session would be over, and nobody would wait for it.
             let talk = AssertUnwindSafe(link.converse(connection, received, &mut inbox)).catch_unwind();
@@ -248,15 +248,15 @@ impl Bridge {
             match end {
                 None => {}
                 Some(End::Over(why)) => break why,
-                Some(End::Broken(why)) => site.disconnected(&link, role, &why),
+                Some(End::Broken(why)) => peer_handler.disconnected(&link, role, &why),
             }
         };
         self.sessions().accepted.remove(&key);
         self.idle.close(link.peer().id);
         let why = link.given_up().unwrap_or(why);
         link.end();
-        if let Ok(site) = self.site() {
-            site.lost(&link, role, &why);
+        if let Ok(peer_handler) = self.peer_handler() {
+            peer_handler.lost(&link, role, &why);
         }
     }
 }

@@ -151,11 +151,11 @@ impl Bridge {
                 tokio::time::sleep(backoff.failed()).await;
             };
             fresh = false;
-            if let Ok(site) = self.site() {
+            if let Ok(peer_handler) = self.peer_handler() {
                 if std::mem::replace(&mut again, true) {
-                    site.connected_again(&link, role);
+                    peer_handler.connected_again(&link, role);
                 } else {
-                    site.joined(&link, role);
+                    peer_handler.joined(&link, role);
                 }
             }
             let began = Instant::now();
@@ -165,8 +165,8 @@ impl Bridge {
             match talk.unwrap_or_else(|panic| End::Over(format!("a panic: {}", Panic::new(panic)))) {
                 End::Over(why) => break why,
                 End::Broken(why) => {
-                    if let Ok(site) = self.site() {
-                        site.disconnected(&link, role, &why);
+                    if let Ok(peer_handler) = self.peer_handler() {
+                        peer_handler.disconnected(&link, role, &why);
                     }
                 }
             }

@@ -9,25 +9,25 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::super::agent::{Agent, Kinds};
-use super::super::bridge::{Bridge, BridgeOptions, Site, Spawner};
+use super::super::bridge::{Bridge, BridgeOptions, PeerHandler, Spawner};
 use super::super::drives::{DriveRequest, Part, hear};
 use super::super::head::{Head, HeadOptions};
 use super::super::inbox::Inbox;
 use super::super::link::{Inbound, Link};
 use super::super::process::ProcessCommand;
 use super::super::protocol::{Control, NodeCard, Packet, Program, Role};
-use super::super::pulls::{PullRequest, PullResponse, ask};
 use super::super::routing::Location;
 use super::super::session::SessionSettings;
+use super::super::transfers::{PullRequest, PullResponse, ask};
 use super::{Lab, Script};
 use crate::drive::{LocalHome, register};
 use crate::id::{ActorPath, AppId, WorkId};
-use crate::payload::{Holds, Payload, SMALL, Want, collect};
+use crate::payload::{Payload, PayloadGuards, SMALL, Want, collect};
 use crate::state::Value;
-use crate::transport::{Connection, Limits, Security, Unproved};
+use crate::transport::{Connection, Limits, PendingHandshakes, Security};
 use crate::wire::{self, Frame};
 use crate::work::{
-    Abort, Doorbell, Gpus, Ingredients, Outbox, Placement, Resources, Router, Task, WorkKind, find_address,
+    Abort, Gpus, LaunchSpec, Outbox, Placement, ReadyQueue, Resources, Router, Task, WorkType, find_address,
     forget_addresses, remember_address, set_router,
 };
 
@@ -122,19 +122,19 @@ async fn talk(said: &[u8], answer: impl AsyncFnOnce(Connection)) {
 /// known. To be called within an actix System.
 pub async fn node_says(data: &[u8]) {
     let app = AppId::next();
-    let doorbell: Arc<Doorbell> = Arc::default();
+    let ready_queue: Arc<ReadyQueue> = Arc::default();
     let head =
-        Head::new(app, HeadOptions { bridge: options(), process: nothing() }, doorbell.clone(), spawner());
+        Head::new(app, HeadOptions { bridge: options(), process: nothing() }, ready_queue.clone(), spawner());
     let link = Arc::new(Link::new(card(7, "n"), &head.bridge, SessionSettings::default()));
     head.joined(&link, Role::Node);
-    let kind = WorkKind::of::<Lab>();
-    let outbox = Arc::new(Outbox::new(WorkId(1), doorbell));
-    let what = Ingredients {
+    let kind = WorkType::of::<Lab>();
+    let outbox = Arc::new(Outbox::new(WorkId(1), ready_queue));
+    let what = LaunchSpec {
         kind,
         app,
         path: ActorPath::from("a"),
         state: Value::of(&Lab::default()).expect("it is a state"),
-        holds: Holds::default(),
+        holds: PayloadGuards::default(),
         max_state_bytes: 1 << 20,
         mailbox: kind.mailbox(8),
         outbox: outbox.clone(),
@@ -161,7 +161,7 @@ pub async fn node_says(data: &[u8]) {
     assert!(head.status().is_empty());
     link.end();
     head.end("it is over").await;
-    own.close(crate::work::Closed::Stopped);
+    own.close(crate::work::CloseReason::Stopped);
     forget_addresses(app);
     settle().await;
 }
@@ -172,7 +172,7 @@ struct Hosting {
     bridge: Arc<Bridge>,
     agent: Arc<Agent>,
     head: Arc<Link>,
-    news: JoinHandle<()>,
+    update: JoinHandle<()>,
 }
 
 impl Hosting {
@@ -182,20 +182,20 @@ impl Hosting {
         bridge.set_app(app);
         bridge.set_me(card(7, "n"));
         let head = Arc::new(Link::new(card(1, "head"), &bridge, SessionSettings::default()));
-        let kinds = Kinds::from([("Lab", WorkKind::of::<Lab>())]);
+        let kinds = Kinds::from([("Lab", WorkType::of::<Lab>())]);
         let agent = Agent::new(kinds, 1, false, bridge.clone(), head.clone());
-        let site: Arc<dyn Site> = agent.clone();
-        bridge.set_site(Arc::downgrade(&site));
+        let peer_handler: Arc<dyn PeerHandler> = agent.clone();
+        bridge.set_peer_handler(Arc::downgrade(&peer_handler));
         let router: Arc<dyn Router> = agent.clone();
         set_router(app, Some(Arc::downgrade(&router)));
-        let news = spawn_local(agent.clone().send_news());
-        Self { app, bridge, agent, head, news }
+        let update = spawn_local(agent.clone().send_news());
+        Self { app, bridge, agent, head, update }
     }
 
     async fn end(self) {
         self.agent.end();
         self.head.end();
-        self.news.abort();
+        self.update.abort();
         self.bridge.end();
         set_router(self.app, None);
         forget_addresses(self.app);
@@ -243,15 +243,15 @@ pub async fn peer_says(data: &[u8]) {
 /// be called within an actix System.
 pub async fn greeting(data: &[u8]) {
     let app = AppId::next();
-    let doorbell: Arc<Doorbell> = Arc::default();
-    let head = Head::new(app, HeadOptions { bridge: options(), process: nothing() }, doorbell, spawner());
+    let ready_queue: Arc<ReadyQueue> = Arc::default();
+    let head = Head::new(app, HeadOptions { bridge: options(), process: nothing() }, ready_queue, spawner());
     settle().await;
     let (mut peer, here) = tokio::net::UnixStream::pair().expect("the system has sockets");
     let connection = Connection::over(here, &options().limits);
     let _ = peer.write_all(&data[..data.len().min(1 << 15)]).await;
     let _ = peer.shutdown().await;
     let bridge = head.bridge.clone();
-    let mut begun = Unproved::new(1);
+    let mut begun = PendingHandshakes::new(1);
     begun.begin(|turn| spawn_local(bridge.take_in(connection, turn)).abort_handle());
     settle().await;
     // Nobody there would say that it has heard of the end.

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 pub use self::conversations::{drives, greeting, head_says, node_says, peer_says, pulls};
 use super::drives::{DriveRequest, Part};
 use super::protocol::{Hello, Packet, Refusal, Welcome};
-use super::pulls::{PullRequest, PullResponse};
 use super::session::{Session, SessionSettings, TooLarge};
+use super::transfers::{PullRequest, PullResponse};
 use crate::error::Result;
-use crate::payload::Outline;
+use crate::payload::ChunkHashes;
 use crate::state::{Patch, Value};
 use crate::wire::{self, Frame};
 use crate::work::{Handle, Messages, Work, WorkContext};
@@ -48,7 +48,7 @@ pub fn messages(data: &[u8]) {
     let _ = wire::decode::<Part>(data);
     let _ = wire::decode::<PullRequest>(data);
     if let Ok(PullResponse::Here { length, hash, chunks, .. }) = wire::decode::<PullResponse>(data) {
-        let _ = Outline::verified(length, hash.0, &chunks);
+        let _ = ChunkHashes::verified(length, hash.0, &chunks);
     }
 }
 

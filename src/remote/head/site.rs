@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::super::bridge::{Site, Whereabouts};
+use super::super::bridge::{PeerHandler, Whereabouts};
 use super::super::inbox::{Destination, Target};
 use super::super::link::Link;
 use super::super::process::Starting;
@@ -15,7 +15,7 @@ use super::super::protocol::{Control, Hello, Refusal, Role};
 use super::super::routing::Location;
 use super::{Head, Node, State, Watcher};
 use crate::id::ActorPath;
-use crate::payload::{Hold, Holds, PayloadId};
+use crate::payload::{PayloadGuard, PayloadGuards, PayloadId};
 use crate::printable::lines;
 use crate::work::logs::{FROM_AFAR, Said, keep, shorten};
 use crate::work::{
@@ -81,7 +81,7 @@ impl Head {
         }
         state.events.push(HostEvent::Room);
         drop(state);
-        self.doorbell.ring_again();
+        self.ready_queue.ring_again();
     }
 
     /// Has the Works of a node that is about to leave end there and go on elsewhere.
@@ -94,14 +94,17 @@ impl Head {
         if std::mem::replace(&mut node.is_leaving, true) {
             return;
         }
-        log::info!("node `{}` is about to leave; its Works end there and go on elsewhere", link.peer().name);
+        log::info!(
+            "node `{}` is about to leave; its Works end there and go on remote_source",
+            link.peer().name
+        );
         if node.incarnations.is_empty() && !*is_stopping {
             return link.control(&Control::MayLeave);
         }
         let left = node.incarnations.iter().filter_map(|number| incarnations.get(number));
         events.extend(left.map(|away| HostEvent::NodeLeaves { outbox: away.outbox.clone() }));
         drop(state);
-        self.doorbell.ring_again();
+        self.ready_queue.ring_again();
     }
 
     /// Others have let go of a process that is about to end: moves what would be lost with it.
@@ -136,7 +139,7 @@ impl Head {
     }
 }
 
-impl Site for Head {
+impl PeerHandler for Head {
     fn admit(&self, hello: &Hello) -> Result<(), Refusal> {
         let card = &hello.node;
         let checked = || check_node_name(&card.name).and_then(|()| check_labels(&card.labels));
@@ -178,7 +181,7 @@ impl Site for Head {
                 let watcher = Watcher { link: link.clone(), waiting: Arc::default() };
                 self.lock().watchers.push(watcher);
                 self.lock().events.push(HostEvent::Room);
-                self.doorbell.ring_again();
+                self.ready_queue.ring_again();
                 return;
             }
             Role::Node => {}
@@ -199,7 +202,7 @@ impl Site for Head {
             is_reachable: true,
             is_leaving: false,
             is_handed_over: false,
-            vitals: None,
+            load_report: None,
             recorded: Arc::default(),
             round_trip: None,
         };
@@ -215,22 +218,22 @@ impl Site for Head {
         }
         log::info!("node `{}` has joined, with {}", card.name, card.resources);
         self.lock().events.push(HostEvent::Room);
-        self.doorbell.ring_again();
+        self.ready_queue.ring_again();
     }
 
-    fn control(&self, link: &Arc<Link>, control: Control, carried: Holds) -> Result<(), String> {
+    fn control(&self, link: &Arc<Link>, control: Control, carried: PayloadGuards) -> Result<(), String> {
         match control {
-            Control::News { incarnation, patch, refers, reports, trace } => {
+            Control::Update { incarnation, patch, refers, reports, trace } => {
                 let outbox = match self.lock().incarnations.get(&incarnation) {
                     Some(away) if away.node == link.peer().id => away.outbox.clone(),
                     // It was given up; what it still says is not heard.
                     _ => return Ok(()),
                 };
                 let over = reports.iter().any(|r| matches!(r, Report::Stopped { .. } | Report::Died { .. }));
-                outbox.news(patch, refers.then_some(carried), reports, trace);
+                outbox.update(patch, refers.then_some(carried), reports, trace);
                 if over {
                     self.forget(incarnation);
-                    self.doorbell.ring_again();
+                    self.ready_queue.ring_again();
                 }
             }
             Control::Locate { path } => self.locate(link, &path)?,
@@ -251,12 +254,12 @@ impl Site for Head {
                 }
             }
             Control::HandedOver => self.handed_over(link),
-            Control::Vitals { vitals, round_trip_us } => {
+            Control::LoadReport { load_report, round_trip_us } => {
                 if let Some(node) = self.lock().nodes.get_mut(&link.peer().id) {
-                    node.vitals = Some(vitals);
+                    node.load_report = Some(load_report);
                     node.round_trip = round_trip_us.map(Duration::from_micros);
                 }
-                link.reply(&Control::Heard);
+                link.reply(&Control::LoadReportAck);
             }
             Control::Recorded { families } => {
                 if let Some(node) = self.lock().nodes.get_mut(&link.peer().id) {
@@ -330,7 +333,7 @@ impl Site for Head {
             log::log!(level, "node `{name}` is connected again; nothing was lost");
             self.set_reachable(link, true);
             self.lock().events.push(HostEvent::Room);
-            self.doorbell.ring_again();
+            self.ready_queue.ring_again();
         }
     }
 
@@ -349,7 +352,7 @@ impl Site for Head {
         self.link_of(process)
     }
 
-    fn reference(&self, hold: &Arc<Hold>) {
+    fn reference(&self, hold: &Arc<PayloadGuard>) {
         if let Some(head) = self.me.upgrade() {
             head.see_to_copies(hold);
         }

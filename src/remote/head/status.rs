@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Head, Node};
 use crate::recorder::Carried;
-use crate::work::{NodeStatus, RecordedBy, Vitals};
+use crate::work::{LoadReport, NodeStatus, RecordedBy};
 
 impl Head {
     /// The nodes, by name.
@@ -24,11 +24,11 @@ impl Head {
                     resources: card.resources,
                     used: node.used,
                     works,
-                    load: node.vitals.and_then(|vitals| vitals.load),
-                    payloads: node.vitals.map(|vitals| vitals.payloads),
+                    load: node.load_report.and_then(|load_report| load_report.load),
+                    payloads: node.load_report.map(|load_report| load_report.payloads),
                     heartbeat_age: node.link.silent_for().as_secs_f64(),
                     round_trip: node.round_trip.map(|took| took.as_secs_f64()),
-                    vitals: node.vitals,
+                    load_report: node.load_report,
                     traffic: node.link.traffic(),
                 };
                 (card.name.clone(), status)
@@ -37,9 +37,9 @@ impl Head {
     }
 
     /// What the processes of single Works have told of themselves, which are on the machine of this one.
-    pub(crate) fn vitals_of_processes(&self) -> Vec<Vitals> {
+    pub(crate) fn load_of_processes(&self) -> Vec<LoadReport> {
         let state = self.lock();
-        state.nodes.values().filter(|node| node.is_process).filter_map(|node| node.vitals).collect()
+        state.nodes.values().filter(|node| node.is_process).filter_map(|node| node.load_report).collect()
     }
 
     /// What was recorded in other processes.

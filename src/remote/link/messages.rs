@@ -17,10 +17,10 @@ use super::super::references::Carried;
 use super::super::routing::{DirectRoute, Ends, count_lost};
 use super::{BadPeer, Link, NotPushed};
 use crate::id::ActorPath;
-use crate::payload::{self, Holds};
+use crate::payload::{self, PayloadGuards};
 use crate::trace::Cause;
 use crate::wire::{self, CodecError, Frame};
-use crate::work::{Letter, Outcome, Refused, count_abandoned};
+use crate::work::{AnyEnvelope, Outcome, Refused, count_abandoned};
 
 /// The way for messages of one type to one incarnation of a Work.
 pub(in crate::remote) struct Channel {
@@ -136,54 +136,54 @@ impl Link {
     pub(in crate::remote) fn try_send(
         &self,
         channel: &Arc<Channel>,
-        letter: Box<dyn Letter>,
-    ) -> Result<(), Refused<Box<dyn Letter>>> {
+        envelope: Box<dyn AnyEnvelope>,
+    ) -> Result<(), Refused<Box<dyn AnyEnvelope>>> {
         match channel.credit.try_acquire() {
-            Ok(permit) => self.post(channel, permit, letter, true),
-            Err(TryAcquireError::NoPermits) => Err(Refused::Full(letter)),
-            Err(TryAcquireError::Closed) => Err(Refused::Moved(letter)),
+            Ok(permit) => self.post(channel, permit, envelope, true),
+            Err(TryAcquireError::NoPermits) => Err(Refused::Full(envelope)),
+            Err(TryAcquireError::Closed) => Err(Refused::Moved(envelope)),
         }
     }
 
     pub(in crate::remote) async fn send(
         &self,
         channel: &Arc<Channel>,
-        letter: Box<dyn Letter>,
-    ) -> Result<(), Refused<Box<dyn Letter>>> {
+        envelope: Box<dyn AnyEnvelope>,
+    ) -> Result<(), Refused<Box<dyn AnyEnvelope>>> {
         let Ok(permit) = channel.credit.acquire().await else {
-            return Err(Refused::Moved(letter));
+            return Err(Refused::Moved(envelope));
         };
         if !self.room().await {
-            return Err(Refused::Moved(letter));
+            return Err(Refused::Moved(envelope));
         }
-        self.post(channel, permit, letter, false)
+        self.post(channel, permit, envelope, false)
     }
 
     fn post(
         &self,
         channel: &Arc<Channel>,
         permit: SemaphorePermit<'_>,
-        letter: Box<dyn Letter>,
+        envelope: Box<dyn AnyEnvelope>,
         if_there_is_room: bool,
-    ) -> Result<(), Refused<Box<dyn Letter>>> {
+    ) -> Result<(), Refused<Box<dyn AnyEnvelope>>> {
         wire::with_buffer(|message| {
             // Before the lock: it is anybody's code that writes it.
-            let (written, holds) = payload::collect(|| letter.write(message));
+            let (written, holds) = payload::collect(|| envelope.write(message));
             if let Err(error) = written {
-                return Err(Refused::Unsendable(letter, error.to_string()));
+                return Err(Refused::Unsendable(envelope, error.to_string()));
             }
-            let cause = letter.cause();
+            let cause = envelope.cause();
             let carries = match holds.is_empty() && cause.is_none() {
                 true => None,
                 false => match self.carries(&holds, &cause) {
                     Ok(carries) => Some(carries),
-                    Err(_) => return Err(Refused::Moved(letter)),
+                    Err(_) => return Err(Refused::Moved(envelope)),
                 },
             };
-            let question = letter.is_question().then(|| self.next_question.fetch_add(1, Ordering::Relaxed));
+            let question = envelope.is_question().then(|| self.next_question.fetch_add(1, Ordering::Relaxed));
             let mut state = self.lock();
             // Under the lock, under which those that are given up later are looked for.
-            if letter.is_abandoned() {
+            if envelope.is_abandoned() {
                 drop(state);
                 if let Some(Control::Carries { payloads, .. }) = carries {
                     self.unpin(payloads);
@@ -197,7 +197,7 @@ impl Link {
                 if let Some(Control::Carries { payloads, .. }) = carries {
                     self.unpin(payloads);
                 }
-                return Err(if is_shut { Refused::Moved(letter) } else { Refused::Full(letter) });
+                return Err(if is_shut { Refused::Moved(envelope) } else { Refused::Full(envelope) });
             }
             let carried = match carries {
                 None => Ok(()),
@@ -214,12 +214,12 @@ impl Link {
                 })
             });
             if let Err(error) = pushed {
-                return Err(Refused::Unsendable(letter, error.to_string()));
+                return Err(Refused::Unsendable(envelope, error.to_string()));
             }
             permit.forget();
             channel.under_way.fetch_add(1, Ordering::Relaxed);
             if let Some(question) = question {
-                state.questions.insert(question, (letter, channel.clone()));
+                state.questions.insert(question, (envelope, channel.clone()));
             }
             self.flush(state, question.is_some());
             Ok(())
@@ -236,8 +236,8 @@ impl Link {
     pub(in crate::remote) fn withdraw_abandoned(&self) {
         let withdrawn: Vec<_> = {
             let mut state = self.lock();
-            let abandoned = |(question, (letter, _)): (&u64, &(Box<dyn Letter>, Arc<Channel>))| {
-                letter.is_abandoned().then_some(*question)
+            let abandoned = |(question, (envelope, _)): (&u64, &(Box<dyn AnyEnvelope>, Arc<Channel>))| {
+                envelope.is_abandoned().then_some(*question)
             };
             let numbers: Vec<_> = state.questions.iter().filter_map(abandoned).collect();
             numbers
@@ -273,7 +273,7 @@ impl Link {
         channel: u32,
         path: &ActorPath,
         message: &[u8],
-        holds: &Holds,
+        holds: &PayloadGuards,
         cause: &Cause,
     ) {
         let pushed = self.push_after(holds, cause, |out| {
@@ -291,7 +291,7 @@ impl Link {
     /// Pushes what `write` writes, after what it refers to and what has led to it.
     fn push_after(
         &self,
-        holds: &Holds,
+        holds: &PayloadGuards,
         cause: &Cause,
         write: impl FnOnce(&mut bytes::BytesMut) -> Result<(), NotPushed>,
     ) -> Result<(), NotPushed> {
@@ -324,8 +324,8 @@ impl Link {
     pub(in crate::remote) fn returned_question(&self, question: u64) {
         let asked = self.lock().questions.remove(&question);
         // One that is not known was answered before, which harms nobody.
-        if let Some((letter, channel)) = asked {
-            channel.letter_back(letter);
+        if let Some((envelope, channel)) = asked {
+            channel.letter_back(envelope);
         }
     }
 
@@ -362,8 +362,8 @@ impl Link {
     pub(in crate::remote) fn settle(&self, question: u64, outcome: Outcome<'_>) {
         let asked = self.lock().questions.remove(&question);
         // One that is not known was answered twice, which harms nobody.
-        if let Some((letter, _)) = asked {
-            letter.settle(outcome);
+        if let Some((envelope, _)) = asked {
+            envelope.settle(outcome);
         }
     }
 
@@ -397,11 +397,11 @@ impl Channel {
     }
 
     /// A question comes back.
-    fn letter_back(&self, letter: Box<dyn Letter>) {
+    fn letter_back(&self, envelope: Box<dyn AnyEnvelope>) {
         match self.route.upgrade() {
-            Some(route) => route.returned(letter),
+            Some(route) => route.returned(envelope),
             None => {
-                letter.settle(Outcome::Refused(crate::work::Closed::NotStarted));
+                envelope.settle(Outcome::Refused(crate::work::CloseReason::NotStarted));
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::payload::{Hex, PayloadId};
 use crate::recorder::Family;
 use crate::state::{Patch, Value};
 use crate::trace::Cause;
-use crate::work::{Closed, Report, Vitals};
+use crate::work::{CloseReason, LoadReport, Report};
 
 /// What a head and its nodes tell each other.
 #[derive(Debug, Serialize, Deserialize)]
@@ -52,15 +52,15 @@ pub(crate) enum Control {
     /// Refuse messages.
     Close {
         incarnation: u64,
-        why: Closed,
+        why: CloseReason,
     },
     /// Where a Work is. Said once for each `Locate`, and at each change.
     Located {
         path: ActorPath,
         location: Location<Source>,
     },
-    /// Vitals have come.
-    Heard,
+    /// Acknowledges a [`LoadReport`](Self::LoadReport).
+    LoadReportAck,
     /// Nothing runs any more on the node that is about to leave, or in the process whose Work is over: it hands over the
     /// values that are still referred to.
     MayLeave,
@@ -90,7 +90,7 @@ pub(crate) enum Control {
         state: Value,
     },
     // From a node.
-    News {
+    Update {
         incarnation: u64,
         patch: Option<Patch>,
         /// Whether the state now refers to what was carried, and to nothing else.
@@ -115,8 +115,8 @@ pub(crate) enum Control {
         path: ActorPath,
     },
     /// How loaded it is, and how long the answer to the last of these took.
-    Vitals {
-        vitals: Vitals,
+    LoadReport {
+        load_report: LoadReport,
         round_trip_us: Option<u64>,
     },
     /// What has changed of what programs have recorded there.
@@ -164,7 +164,7 @@ pub(crate) enum Control {
         there: bool,
     },
     /// The sender is about to end: the head is to hold the values that the sender holds for the receiver.
-    MoveTies,
+    MoveLeases,
     /// Which values does this one refer to? The first so many are known.
     WhatRefers {
         id: PayloadId,
@@ -219,11 +219,11 @@ impl Control {
             Self::Located { .. } => "located",
             Self::End { .. } => "end",
             Self::State { .. } => "state",
-            Self::News { .. } => "news",
+            Self::Update { .. } => "update",
             Self::Log { .. } => "log",
-            Self::Vitals { .. } => "vitals",
+            Self::LoadReport { .. } => "load_report",
             Self::Recorded { .. } => "recorded",
-            Self::Heard => "heard",
+            Self::LoadReportAck => "load_report_ack",
             Self::Locate { .. } => "locate",
             Self::Unlocate { .. } => "unlocate",
             Self::Open { .. } => "open",
@@ -243,7 +243,7 @@ impl Control {
             Self::Leave => "leave",
             Self::Adopt { .. } => "adopt",
             Self::HandedOver => "handed_over",
-            Self::MoveTies => "move_ties",
+            Self::MoveLeases => "move_leases",
             Self::WhatRefers { .. } => "what_refers",
             Self::Refers { .. } => "refers",
             Self::MayLeave => "may_leave",
@@ -254,7 +254,7 @@ impl Control {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Unanswered {
-    Refused(Closed),
+    Refused(CloseReason),
     Failed,
     NodeLost,
     Unreadable(String),

@@ -197,14 +197,14 @@ mod tests {
         let mut there = Value::Nil;
         for leaf in 0..3 {
             let patch = tracker.update(&tree(leaf)).unwrap();
-            let news = Control::News {
+            let update = Control::Update {
                 incarnation: 1,
                 patch,
                 refers: false,
                 reports: Vec::new(),
                 trace: Cause::default(),
             };
-            let Control::News { patch, .. } = travels(&news) else { panic!("it was news") };
+            let Control::Update { patch, .. } = travels(&update) else { panic!("it was update") };
             there.apply(patch.unwrap()).unwrap();
             assert_eq!(there, *tracker.value());
         }
@@ -221,7 +221,7 @@ mod tests {
         for levels in [80, 300, 100_000] {
             let bytes = [
                 &[CONTROL][..],
-                b"\x81\xa4news\x84\xabincarnation\x01\xa7reports\x90\xa6refers\xc2\xa5patch",
+                b"\x81\xa6update\x84\xabincarnation\x01\xa7reports\x90\xa6refers\xc2\xa5patch",
             ]
             .concat();
             let bytes = [bytes, level.repeat(levels), b"\x81\xa3set\xc0".to_vec()].concat();

@@ -10,15 +10,15 @@ use super::super::bridge::Bridge;
 use super::super::link::{Channel, Link};
 use super::count_lost;
 use crate::id::ActorPath;
-use crate::work::{AnyMailbox, Letter, Outcome, Place, Refused, Route, SharedRoute, WorkKind};
+use crate::work::{AnyEnvelope, AnyMailbox, Outcome, Place, Refused, Route, SharedRoute, WorkType};
 
-type Sent = Result<(), Refused<Box<dyn Letter>>>;
+type Sent = Result<(), Refused<Box<dyn AnyEnvelope>>>;
 
 /// The two ends of a route.
 pub(in crate::remote) struct Ends {
     pub(in crate::remote) mailbox: Weak<dyn AnyMailbox>,
     pub(in crate::remote) path: ActorPath,
-    pub(in crate::remote) kind: &'static WorkKind,
+    pub(in crate::remote) kind: &'static WorkType,
     pub(in crate::remote) incarnation: u64,
     /// Whether the head is to send messages on, wherever the Work is.
     pub(in crate::remote) is_relayed: bool,
@@ -122,18 +122,18 @@ impl DirectRoute {
     }
 
     /// A message has come back; no handler has begun it.
-    pub(in crate::remote) fn returned(&self, letter: Box<dyn Letter>) {
+    pub(in crate::remote) fn returned(&self, envelope: Box<dyn AnyEnvelope>) {
         let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) else {
-            return refuse(&self.ends.path, letter);
+            return refuse(&self.ends.path, envelope);
         };
-        count_lost(&self.ends.path, mailbox.returned(&route, letter), "the Work was stopped");
+        count_lost(&self.ends.path, mailbox.returned(&route, envelope), "the Work was stopped");
     }
 
     /// A `tell` has come back, as bytes.
     pub(in crate::remote) fn returned_bytes(&self, name: &str, body: &[u8], cause: crate::trace::Cause) {
         let intake = self.ends.mailbox.upgrade().and_then(|mailbox| mailbox.intake(name));
         match intake.map(|intake| intake.come_back(body, cause)) {
-            Some(Ok(letter)) => self.returned(letter),
+            Some(Ok(envelope)) => self.returned(envelope),
             Some(Err(error)) => count_lost(&self.ends.path, 1, &error.to_string()),
             None => count_lost(&self.ends.path, 1, "nothing here has an address of the Work any more"),
         }
@@ -228,27 +228,27 @@ impl DirectRoute {
 }
 
 /// A message has come back, and nothing in this process has an address of its Work any more.
-fn refuse(path: &ActorPath, letter: Box<dyn Letter>) {
-    if letter.settle(Outcome::Refused(crate::work::Closed::NotStarted)) {
+fn refuse(path: &ActorPath, envelope: Box<dyn AnyEnvelope>) {
+    if envelope.settle(Outcome::Refused(crate::work::CloseReason::NotStarted)) {
         count_lost(path, 1, "nothing here has an address of the Work any more");
     }
 }
 
 impl Route for DirectRoute {
-    fn try_send(&self, letter: Box<dyn Letter>) -> Sent {
-        self.check(match (self.channel(letter.name()), self.link()) {
-            (Ok(channel), Some(link)) => link.try_send(&channel, letter),
-            (Err(Some(why)), _) => Err(Refused::Unsendable(letter, why)),
-            _ => Err(Refused::Moved(letter)),
+    fn try_send(&self, envelope: Box<dyn AnyEnvelope>) -> Sent {
+        self.check(match (self.channel(envelope.name()), self.link()) {
+            (Ok(channel), Some(link)) => link.try_send(&channel, envelope),
+            (Err(Some(why)), _) => Err(Refused::Unsendable(envelope, why)),
+            _ => Err(Refused::Moved(envelope)),
         })
     }
 
-    fn send<'a>(&'a self, letter: Box<dyn Letter>) -> BoxFuture<'a, Sent> {
+    fn send<'a>(&'a self, envelope: Box<dyn AnyEnvelope>) -> BoxFuture<'a, Sent> {
         async move {
-            self.check(match (self.channel(letter.name()), self.link()) {
-                (Ok(channel), Some(link)) => link.send(&channel, letter).await,
-                (Err(Some(why)), _) => Err(Refused::Unsendable(letter, why)),
-                _ => Err(Refused::Moved(letter)),
+            self.check(match (self.channel(envelope.name()), self.link()) {
+                (Ok(channel), Some(link)) => link.send(&channel, envelope).await,
+                (Err(Some(why)), _) => Err(Refused::Unsendable(envelope, why)),
+                _ => Err(Refused::Moved(envelope)),
             })
         }
         .boxed()
@@ -275,16 +275,18 @@ impl Route for DirectRoute {
         let Some(bridge) = self.bridge.upgrade() else { return };
         let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) else { return };
         bridge.spawn(move || async move {
-            while let Some(letter) = mailbox.next(&route) {
-                match self.send(letter).await {
+            while let Some(envelope) = mailbox.next(&route) {
+                match self.send(envelope).await {
                     Ok(()) => {}
-                    Err(Refused::Unsendable(letter, why)) => {
-                        if letter.settle(Outcome::Unreadable(why.clone())) {
+                    Err(Refused::Unsendable(envelope, why)) => {
+                        if envelope.settle(Outcome::Unreadable(why.clone())) {
                             count_lost(&self.ends.path, 1, &why);
                         }
                     }
-                    Err(Refused::Full(letter) | Refused::Moved(letter) | Refused::Closed(letter, _)) => {
-                        let lost = mailbox.put_back(&route, letter);
+                    Err(
+                        Refused::Full(envelope) | Refused::Moved(envelope) | Refused::Closed(envelope, _),
+                    ) => {
+                        let lost = mailbox.put_back(&route, envelope);
                         return count_lost(&self.ends.path, lost, "the Work was stopped");
                     }
                 }

@@ -9,7 +9,7 @@ use super::super::link::Link;
 use super::super::references::Source;
 use super::{DirectRoute, Ends, Location, Relay, count_lost};
 use crate::id::ActorPath;
-use crate::work::{AnyMailbox, Locator, Place, SharedRoute, WorkKind};
+use crate::work::{AnyMailbox, Locator, Place, SharedRoute, WorkType};
 
 pub(in crate::remote) struct Forwarder {
     me: Weak<Forwarder>,
@@ -17,7 +17,7 @@ pub(in crate::remote) struct Forwarder {
     bridge: Weak<Bridge>,
     head: Arc<Link>,
     path: ActorPath,
-    kind: &'static WorkKind,
+    kind: &'static WorkType,
     /// Whether this process is that of one Work, which the head is reached for by all others.
     is_process: bool,
     mailbox: OnceLock<Weak<dyn AnyMailbox>>,
@@ -35,7 +35,7 @@ impl Forwarder {
         bridge: &Arc<Bridge>,
         head: Arc<Link>,
         path: ActorPath,
-        kind: &'static WorkKind,
+        kind: &'static WorkType,
         is_process: bool,
     ) -> Arc<Self> {
         let bridge = Arc::downgrade(bridge);

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::{Location, Registry};
 use crate::id::ActorPath;
-use crate::work::{Closed, Item, Offer, Place, Queue, Step};
+use crate::work::{CloseReason, Item, Offer, Place, Queue, Step};
 
 const HEAD: usize = 0;
 const WORKS: usize = 3;
@@ -51,7 +51,7 @@ enum Packet {
     Launch { work: usize, incarnation: u64 },
     Stop { incarnation: u64 },
     Kill { incarnation: u64 },
-    Close { incarnation: u64, why: Closed },
+    Close { incarnation: u64, why: CloseReason },
     Over { work: usize, incarnation: u64 },
 }
 
@@ -169,7 +169,7 @@ impl World {
             lost: BTreeSet::new(),
         };
         for work in 0..WORKS {
-            let queue = Queue::new(Place::Closed(Closed::NotStarted));
+            let queue = Queue::new(Place::Closed(CloseReason::NotStarted));
             world.processes[HEAD].queues.insert(work, queue);
         }
         world
@@ -298,7 +298,7 @@ impl World {
     }
 
     fn give_back(&mut self, mail: Mail) {
-        let Some(route) = mail.came else { unreachable!("it came from elsewhere") };
+        let Some(route) = mail.came else { unreachable!("it came from remote_source") };
         let has_way = |entry: &&Route| !self.ended.contains(&(entry.to, entry.from, entry.session));
         if let Some(entry) = self.routes.get(&route).filter(has_way) {
             let (from, to, session) = (entry.to, entry.from, entry.session);
@@ -386,7 +386,7 @@ impl World {
     fn launch(&mut self, work: usize, process: usize) {
         if self.processes[process].is_dead || self.processes[HEAD].lost.contains(&process) {
             self.lives[work] = Life::Unplaced;
-            self.close(work, Closed::Unplaced);
+            self.close(work, CloseReason::Unplaced);
             return;
         }
         let incarnation = self.number();
@@ -408,7 +408,7 @@ impl World {
         self.tell();
     }
 
-    fn close(&mut self, work: usize, why: Closed) {
+    fn close(&mut self, work: usize, why: CloseReason) {
         self.with_queue(HEAD, work, |queue| queue.set_place(Place::Closed(why)));
         self.registry.set(&path(work), Location::Closed(why));
         self.tell();
@@ -468,13 +468,13 @@ impl World {
                 self.processes[HEAD].hosted.remove(&incarnation);
                 self.lives[work] = Life::Stopped;
                 // What came from elsewhere is told like what is its own.
-                self.close(work, Closed::Stopped);
+                self.close(work, CloseReason::Stopped);
             }
             Life::Up { process, incarnation, route } => {
                 self.say(HEAD, process, Packet::Stop { incarnation });
                 self.lives[work] = Life::Stopping { process, incarnation, route, next: None };
-                self.say(HEAD, process, Packet::Close { incarnation, why: Closed::Stopped });
-                self.close(work, Closed::Stopped);
+                self.say(HEAD, process, Packet::Close { incarnation, why: CloseReason::Stopped });
+                self.close(work, CloseReason::Stopped);
             }
             _ => {}
         }
@@ -877,7 +877,7 @@ impl World {
                     self.over(work, incarnation, route);
                     self.lives[work] = if is_stopped { Life::Stopped } else { Life::Unplaced };
                     if !is_stopped {
-                        self.close(work, Closed::NodeLost);
+                        self.close(work, CloseReason::NodeLost);
                     }
                 }
             }
@@ -1008,8 +1008,8 @@ impl World {
         let alive = |route: &Route| {
             route.is_open && !self.processes[route.from].is_dead && !self.processes[route.to].is_dead
         };
-        let kept: Vec<_> = self.routes.values().filter(|route| alive(route)).collect();
-        assert!(kept.is_empty(), "routes are left: {kept:?}");
+        let blob: Vec<_> = self.routes.values().filter(|route| alive(route)).collect();
+        assert!(blob.is_empty(), "routes are left: {blob:?}");
         assert!(self.registry.is_empty(), "the head keeps what nobody asks for");
     }
 }

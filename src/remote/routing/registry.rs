@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::id::ActorPath;
-use crate::work::Closed;
+use crate::work::CloseReason;
 
 /// The paths that a session may ask for.
 pub(in crate::remote) const MOST_SUBSCRIPTIONS: usize = 1 << 20;
@@ -27,7 +27,7 @@ pub(crate) enum Location<N> {
         node: N,
         incarnation: u64,
     },
-    Closed(Closed),
+    Closed(CloseReason),
 }
 
 #[derive(Default)]
@@ -151,7 +151,7 @@ impl Registry {
             // It may have been unsubscribed since.
             if subscriber.is_untold.remove(&path) {
                 let location = self.entries.get(&path).map(|entry| entry.location.clone());
-                return Some((path, location.unwrap_or(Location::Closed(Closed::Unknown))));
+                return Some((path, location.unwrap_or(Location::Closed(CloseReason::Unknown))));
             }
         }
     }
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn changes_before_the_first_look_are_told_as_one() {
         let mut registry = Registry::default();
-        assert!(registry.subscribe(1, &path("a"), || Location::Closed(Closed::NotStarted)));
+        assert!(registry.subscribe(1, &path("a"), || Location::Closed(CloseReason::NotStarted)));
         registry.set(&path("a"), at(7, 1));
         registry.over(&path("a"), 1);
         registry.set(&path("a"), at(8, 2));
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(registry.next(1), Some((path("a"), at(7, 1))));
         assert_eq!(registry.next(1), None);
         registry.end_session(1);
-        registry.set(&path("a"), Location::Closed(Closed::Stopped));
+        registry.set(&path("a"), Location::Closed(CloseReason::Stopped));
         assert!(registry.is_empty());
     }
 }

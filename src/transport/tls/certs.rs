@@ -15,8 +15,8 @@ use tokio_rustls::rustls::RootCertStore;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
+use super::diagnostics::day;
 use super::files::{Material, certificates};
-use super::words::day;
 use super::{NAME, Verifiers};
 use crate::secret_file::read_secret;
 use crate::transport::error::TransportError;

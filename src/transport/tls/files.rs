@@ -9,7 +9,7 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use tokio_rustls::rustls::{self, CertificateError, RootCertStore};
 
-use super::words::{date, fault};
+use super::diagnostics::{date, fault};
 use super::{Verifiers, name};
 use crate::secret_file::read_secret;
 use crate::transport::error::TransportError;

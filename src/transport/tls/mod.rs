@@ -7,10 +7,10 @@
 //! that it belongs to the App, not which of its processes it is.
 
 mod certs;
+mod diagnostics;
 mod files;
 #[cfg(test)]
 mod tests;
-mod words;
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,12 +25,12 @@ use tokio_rustls::rustls::{self, ClientConfig, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 pub(crate) use self::certs::{Certificates, make_certificates};
+pub(super) use self::diagnostics::explain;
 use self::files::Material;
 pub(crate) use self::files::TlsFiles;
-pub(super) use self::words::explain;
 use super::connection::Encrypted;
 use super::error::TransportError;
-use super::handshake::take_leave;
+use super::handshake::close_gracefully;
 
 /// The name that the certificates of all processes are for.
 pub(super) const NAME: &str = "flowright";
@@ -102,7 +102,7 @@ impl Tls {
                 Ok((Box::new(TlsStream::from(stream)), binding, objection))
             }
             Err((error, mut stream)) => {
-                take_leave(&mut stream).await;
+                close_gracefully(&mut stream).await;
                 Err(explain(peer, error))
             }
         }
@@ -151,5 +151,5 @@ fn objection(certificates: Option<&[CertificateDer<'_>]>) -> Option<String> {
         }
         None => Err(rustls::Error::NoCertificatesPresented),
     };
-    checked.err().map(|error| words::objection(&error))
+    checked.err().map(|error| diagnostics::objection(&error))
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use super::super::Work;
-use super::super::message::{Envelope, Letter};
+use super::super::message::{AnyEnvelope, Envelope};
 use super::super::route::SharedRoute;
 use super::{Mailbox, Place};
 
@@ -30,7 +30,7 @@ impl<W: Work> Mailbox<W> {
         if inner.queue.is_here() {
             self.unpop(&mut inner);
         }
-        let dropped = inner.queue.take_waiting(|envelope| Letter::is_abandoned(&**envelope));
+        let dropped = inner.queue.take_waiting(|envelope| AnyEnvelope::is_abandoned(&**envelope));
         let route = match inner.queue.place() {
             Place::At(SharedRoute(route)) => Some(route.clone()),
             _ => None,
@@ -49,7 +49,7 @@ impl<W: Work> Mailbox<W> {
 
 /// Drops a question that was taken out of the mailbox and whose asker has gone; gives back any other message.
 pub(super) fn unless_abandoned<W>(envelope: Envelope<W>) -> Option<Envelope<W>> {
-    if !Letter::is_abandoned(&*envelope) {
+    if !AnyEnvelope::is_abandoned(&*envelope) {
         return Some(envelope);
     }
     count_abandoned(1);

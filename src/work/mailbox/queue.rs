@@ -19,7 +19,7 @@
 
 use std::collections::VecDeque;
 
-use super::Closed;
+use super::CloseReason;
 
 /// The place of a Work, as far as this process knows it. `R` is a route to another process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(crate) enum Place<R> {
     /// An incarnation in this process.
     Here,
     At(R),
-    Closed(Closed),
+    Closed(CloseReason),
 }
 
 /// A message, as far as the queue looks at it.
@@ -48,7 +48,7 @@ pub(crate) enum Offer<M, R> {
     Forward(M, R),
     /// There is no room, or it is not known yet where to.
     Wait(M),
-    Refused(M, Closed),
+    Refused(M, CloseReason),
 }
 
 /// Something to be done outside.
@@ -59,7 +59,7 @@ pub(crate) enum Step<M, R> {
     /// Take messages with [`Queue::next`] and send them along this route, until there are none.
     Pump(R),
     /// Tell the senders of these messages.
-    Refuse(Vec<M>, Closed),
+    Refuse(Vec<M>, CloseReason),
     /// Have those that wait offer again.
     Wake,
 }
@@ -85,7 +85,7 @@ struct Used<R> {
     pumping: bool,
 }
 
-impl Closed {
+impl CloseReason {
     /// Whether the Work is likely to run again without anybody doing anything: messages that were accepted wait for that.
     pub(crate) fn is_temporary(self) -> bool {
         matches!(self, Self::NotStarted | Self::Unplaced | Self::NodeLost)

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::id::{ActorPath, AppId};
 use crate::printable::{LONGEST_REASON, brief};
 use crate::work::logs::{LONGEST_LINE, Said, keep};
-use crate::work::marks::{Marks, Piece};
+use crate::work::run_markers::{Marks, Piece};
 
 /// Who prints, and where.
 pub(super) struct Printed {

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use futures::FutureExt;
 
 use super::Work;
-use super::actor::{Abort, Seed, live};
+use super::actor::{Abort, IncarnationSpec, live};
 use super::any_mailbox::AnyMailbox;
 use super::gpus::Gpus;
-use super::intake::Messages;
 use super::json;
 use super::local::Task;
 use super::mailbox::Mailbox;
 use super::outbox::Outbox;
+use super::remote_messages::Messages;
 use super::route::Locator;
 use super::run::{Input, RunKey};
 use crate::id::{ActorPath, AppId};
-use crate::payload::Holds;
+use crate::payload::PayloadGuards;
 use crate::state::Value;
 use crate::wire::CodecError;
 
@@ -25,24 +25,24 @@ type FromJson = fn(&[u8]) -> Result<(RunKey, Input), String>;
 type FromBytes = fn(&[u8]) -> Result<(RunKey, Input), CodecError>;
 
 /// A type of Work.
-pub(crate) struct WorkKind {
+pub(crate) struct WorkType {
     name: fn() -> &'static str,
     mailbox: fn(usize) -> Arc<dyn AnyMailbox>,
     distant_mailbox: fn(Arc<dyn Locator>) -> Arc<dyn AnyMailbox>,
-    task: fn(Ingredients) -> Task,
+    task: fn(LaunchSpec) -> Task,
     messages: fn() -> Vec<&'static str>,
     input: FromJson,
     same_input: FromBytes,
 }
 
 /// What is needed to make an incarnation of any type.
-pub(crate) struct Ingredients {
-    pub(crate) kind: &'static WorkKind,
+pub(crate) struct LaunchSpec {
+    pub(crate) kind: &'static WorkType,
     pub(crate) app: AppId,
     pub(crate) path: ActorPath,
     pub(crate) state: Value,
     /// What keeps the payloads in the state alive.
-    pub(crate) holds: Holds,
+    pub(crate) holds: PayloadGuards,
     pub(crate) max_state_bytes: usize,
     pub(crate) mailbox: Arc<dyn AnyMailbox>,
     pub(crate) outbox: Arc<Outbox>,
@@ -51,7 +51,7 @@ pub(crate) struct Ingredients {
     pub(crate) gpus: Gpus,
 }
 
-impl WorkKind {
+impl WorkType {
     pub(crate) fn of<W: Work>() -> &'static Self {
         const {
             &Self {
@@ -96,7 +96,7 @@ impl WorkKind {
     }
 }
 
-impl Ingredients {
+impl LaunchSpec {
     /// Opens the mailbox for it.
     pub(crate) fn into_task(self) -> Task {
         (self.kind.task)(self)
@@ -111,12 +111,12 @@ fn distant_mailbox<W: Work>(locator: Arc<dyn Locator>) -> Arc<dyn AnyMailbox> {
     Arc::new(Mailbox::<W>::distant(locator))
 }
 
-fn task<W: Work>(ingredients: Ingredients) -> Task {
-    let Ingredients { app, path, state, holds, max_state_bytes, mailbox, outbox, abort, gpus, .. } =
+fn task<W: Work>(ingredients: LaunchSpec) -> Task {
+    let LaunchSpec { app, path, state, holds, max_state_bytes, mailbox, outbox, abort, gpus, .. } =
         ingredients;
     let incarnation = mailbox.open();
     let mailbox = mailbox.into_any().downcast().unwrap_or_else(|_| unreachable!("made for this type"));
-    let seed = Box::new(Seed {
+    let spec = Box::new(IncarnationSpec {
         app,
         path,
         state,
@@ -128,5 +128,5 @@ fn task<W: Work>(ingredients: Ingredients) -> Task {
         abort,
         gpus,
     });
-    Box::new(move || live::<W>(seed).boxed_local())
+    Box::new(move || live::<W>(spec).boxed_local())
 }

@@ -4,7 +4,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::problem::Problem;
-use super::{act, events, metrics, read};
+use super::{commands, events, metrics, queries};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -13,26 +13,26 @@ use super::{act, events, metrics, read};
         description = "What an App shows and what can be asked of it. Errors are RFC 9457 problem documents.",
     ),
     paths(
-        read::health,
-        read::ready,
+        queries::health,
+        queries::ready,
         metrics::metrics,
-        read::app,
-        read::state,
-        read::status,
-        read::graph,
-        read::work,
-        read::runs,
-        read::nodes,
-        read::payloads,
-        read::logs,
+        queries::app,
+        queries::state,
+        queries::status,
+        queries::graph,
+        queries::work,
+        queries::runs,
+        queries::nodes,
+        queries::payloads,
+        queries::logs,
         events::events,
-        act::stop,
-        act::start,
-        act::restart,
-        act::rerun,
-        act::forget,
-        act::stop_app,
-        act::ask,
+        commands::stop,
+        commands::start,
+        commands::restart,
+        commands::rerun,
+        commands::forget,
+        commands::stop_app,
+        commands::ask,
     ),
     components(schemas(Problem)),
     modifiers(&Bearer),

@@ -13,7 +13,7 @@ use super::super::references::Source;
 use super::ask::{Given, NotGiven, ask, dial};
 use super::nested::nested;
 use super::sources::Sources;
-use crate::payload::{Chunks, FetchError, Holds, Opened, Waited, Want};
+use crate::payload::{Chunks, FetchError, Opened, PayloadGuards, Waited, Want};
 use crate::transport::Connection;
 
 /// Begins to pull a large value. All of it is done on the calling thread, and blocks.
@@ -31,14 +31,14 @@ pub(in crate::remote) fn open(
     let mut waited = waited;
     let opened = sources.until_given(async |bridge, source, want| {
         let mut connection = dial(bridge, source).await?;
-        let Given { outline, type_name, refers } = ask(&mut connection, want, 0, true).await?;
-        let nested = if refers { nested(bridge, source, want.id).await? } else { Holds::default() };
-        Ok((Current { connection, source: source.id, at: 0 }, outline, type_name, nested))
+        let Given { hashes, type_name, refers } = ask(&mut connection, want, 0, true).await?;
+        let nested = if refers { nested(bridge, source, want.id).await? } else { PayloadGuards::default() };
+        Ok((Current { connection, source: source.id, at: 0 }, hashes, type_name, nested))
     });
-    let (current, outline, type_name, nested) = until_given_up(&runtime, &mut waited, opened)?;
+    let (current, hashes, type_name, nested) = until_given_up(&runtime, &mut waited, opened)?;
     sources.progress();
     let chunks = Box::new(Pull { runtime, sources, waited, current: Some(current) });
-    Ok(Opened { outline, type_name, nested, chunks })
+    Ok(Opened { hashes, type_name, nested, chunks })
 }
 
 /// A large value on its way here.

@@ -1,4 +1,4 @@
-//! What this floor knows of other processes: that a value can be had there.
+//! What this layer knows of other processes: that a value can be had there.
 
 use std::any::Any;
 
@@ -6,11 +6,11 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
+use super::chunk_hashes::ChunkHashes;
 use super::error::FetchError;
 use super::hex::PayloadId;
-use super::outline::Outline;
-use super::reception::Chunks;
-use super::store::Holds;
+use super::store::PayloadGuards;
+use super::verified_reader::Chunks;
 
 /// What is not larger is pulled as one message, without a thread of its own.
 pub(crate) const SMALL: u64 = 64 << 10;
@@ -31,7 +31,7 @@ pub(crate) struct Want {
 pub(crate) type Waited = watch::Receiver<()>;
 
 /// Where a value that is not in this process can be had.
-pub(crate) trait Elsewhere: Send + Sync {
+pub(crate) trait RemoteSource: Send + Sync {
     /// All of a small value.
     fn small(&self, want: Want) -> BoxFuture<'static, Result<Small, FetchError>>;
 
@@ -52,14 +52,14 @@ pub(crate) struct Small {
     pub(crate) bytes: Bytes,
     pub(crate) type_name: String,
     /// The values that it refers to.
-    pub(crate) nested: Holds,
+    pub(crate) nested: PayloadGuards,
 }
 
 /// A pull that has begun.
 pub(crate) struct Opened {
-    pub(crate) outline: Outline,
+    pub(crate) hashes: ChunkHashes,
     pub(crate) type_name: String,
     /// The values that it refers to.
-    pub(crate) nested: Holds,
+    pub(crate) nested: PayloadGuards,
     pub(crate) chunks: Box<dyn Chunks>,
 }

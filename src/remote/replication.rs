@@ -9,7 +9,7 @@ use super::head::Head;
 use super::link::Link;
 use super::protocol::Control;
 use super::references::{Source, distant};
-use crate::payload::{self, COPIES, Hold, PayloadId, Replicas, Replicate, Tie};
+use crate::payload::{self, COPIES, Lease, PayloadGuard, PayloadId, Replicas, Replicate};
 use crate::printable::{LONGEST_REASON, brief};
 
 /// So many lost nodes are remembered, for those who miss what was on them.
@@ -47,7 +47,7 @@ impl Copied {
 
 struct CopiedTie(Arc<Copied>);
 
-impl Tie for CopiedTie {
+impl Lease for CopiedTie {
     fn session(&self) -> u64 {
         COPIES
     }
@@ -86,7 +86,7 @@ impl Copies {
 
 impl Head {
     /// What is known of the copies of this value.
-    fn copied_of(self: &Arc<Self>, hold: &Arc<Hold>) -> Arc<Copied> {
+    fn copied_of(self: &Arc<Self>, hold: &Arc<PayloadGuard>) -> Arc<Copied> {
         let id = hold.id();
         let copied = {
             let mut copies = self.copies.lock();
@@ -96,7 +96,7 @@ impl Head {
             copied.clone()
         };
         // Kept by one of before, whose end removes what is kept here.
-        hold.tie(COPIES, || Arc::new(CopiedTie(copied.clone())));
+        hold.lease(COPIES, || Arc::new(CopiedTie(copied.clone())));
         copied
     }
 
@@ -123,14 +123,14 @@ impl Head {
     }
 
     /// Sees to it that as many processes have the value as are to.
-    pub(super) fn see_to_copies(self: &Arc<Self>, hold: &Arc<Hold>) {
+    pub(super) fn see_to_copies(self: &Arc<Self>, hold: &Arc<PayloadGuard>) {
         let Some(wanted) = hold.replicas() else { return };
         let copied = self.copied_of(hold);
         copied.lock().wanted = Some(wanted);
         self.make_copies(&copied, hold);
     }
 
-    fn make_copies(&self, copied: &Copied, hold: &Arc<Hold>) {
+    fn make_copies(&self, copied: &Copied, hold: &Arc<PayloadGuard>) {
         let owner = distant(hold, |distant| distant.owner.id).unwrap_or_else(|| self.bridge.me().id);
         let owner_lives = owner == self.bridge.me().id || self.link_of(owner).is_some();
         let mut nodes = copied.lock();
@@ -190,7 +190,7 @@ impl Head {
     }
 
     /// The processes that have a value, as far as is known; not the head itself.
-    pub(super) fn holders_of(&self, hold: &Hold) -> Vec<u64> {
+    pub(super) fn holders_of(&self, hold: &PayloadGuard) -> Vec<u64> {
         let copied = self.copies.lock().get(&hold.id()).cloned();
         let mut holders: Vec<_> = copied.into_iter().flat_map(|copied| copied.lock().have.clone()).collect();
         if let Some(sources) = distant(hold, |distant| distant.sources()) {
@@ -203,7 +203,7 @@ impl Head {
     }
 
     /// A value could not be moved from the process that has its only copy and is about to end.
-    pub(super) fn not_moved(self: &Arc<Self>, hold: &Arc<Hold>, why: &str) {
+    pub(super) fn not_moved(self: &Arc<Self>, hold: &Arc<PayloadGuard>, why: &str) {
         let id = hold.id();
         let nodes = self.holders_of(hold);
         let who: Vec<_> = nodes
@@ -258,7 +258,7 @@ impl Head {
 pub(super) struct FromHere(pub(super) Weak<Head>);
 
 impl Replicate for FromHere {
-    fn replicate(&self, hold: &Arc<Hold>) {
+    fn replicate(&self, hold: &Arc<PayloadGuard>) {
         if let Some(head) = self.0.upgrade() {
             head.see_to_copies(hold);
         }

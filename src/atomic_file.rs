@@ -1,4 +1,4 @@
-//! Floor 1: files and directories that have their name once all of them is there.
+//! Layer 1: files and directories that have their name once all of them is there.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
@@ -8,12 +8,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The place beside the one that is wanted, where nobody looks. What is there is removed when this is dropped.
-pub(crate) struct Beside {
+pub(crate) struct StagedPath {
     path: PathBuf,
     into: PathBuf,
 }
 
-impl Beside {
+impl StagedPath {
     /// Makes the directories above `into`, which ends with a name.
     pub(crate) fn of(into: &Path) -> io::Result<Self> {
         let name = into.file_name().ok_or(ErrorKind::InvalidFilename)?;
@@ -37,7 +37,7 @@ impl Beside {
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] if there is something by that name, which is not to be replaced.
-    pub(crate) fn take_place(self, overwrite: bool) -> io::Result<()> {
+    pub(crate) fn commit(self, overwrite: bool) -> io::Result<()> {
         loop {
             let there = match fs::symlink_metadata(&self.into) {
                 Ok(_) if !overwrite => return Err(ErrorKind::AlreadyExists.into()),
@@ -109,7 +109,7 @@ fn exchange(_: &Path, _: &Path) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
 }
 
-impl Drop for Beside {
+impl Drop for StagedPath {
     fn drop(&mut self) {
         remove(&self.path);
     }
@@ -165,17 +165,17 @@ mod tests {
     }
 
     /// Makes a directory with files that all have the same text.
-    fn make(text: &str, into: &Path) -> Beside {
-        let beside = Beside::of(into).unwrap();
-        fs::create_dir(beside.path()).unwrap();
+    fn make(text: &str, into: &Path) -> StagedPath {
+        let staged = StagedPath::of(into).unwrap();
+        fs::create_dir(staged.path()).unwrap();
         for name in 0..4 {
-            fs::write(beside.path().join(name.to_string()), text).unwrap();
+            fs::write(staged.path().join(name.to_string()), text).unwrap();
         }
-        beside
+        staged
     }
 
     /// Of several that replace a directory at once each succeeds, one of them is there as a whole, and nothing else is left.
-    fn replace_at_once(name: &str, replace: impl Fn(Beside) -> io::Result<()> + Sync) {
+    fn replace_at_once(name: &str, replace: impl Fn(StagedPath) -> io::Result<()> + Sync) {
         let place = scratch(name);
         let into = place.join("it");
         for round in 0..50 {
@@ -184,9 +184,9 @@ mod tests {
                 for thread in 0..4 {
                     let (barrier, into, replace) = (&barrier, &into, &replace);
                     scope.spawn(move || {
-                        let beside = make(&format!("{round} {thread}"), into);
+                        let staged = make(&format!("{round} {thread}"), into);
                         barrier.wait();
-                        replace(beside).unwrap();
+                        replace(staged).unwrap();
                     });
                 }
             });
@@ -200,17 +200,17 @@ mod tests {
 
     #[test]
     fn the_last_of_several_that_replace_wins() {
-        replace_at_once("replace", |beside| beside.take_place(true));
+        replace_at_once("replace", |staged| staged.commit(true));
     }
 
     /// The same where directories cannot be exchanged at once.
     #[test]
     fn the_last_of_several_that_replace_in_steps_wins() {
-        replace_at_once("steps", |beside| {
+        replace_at_once("steps", |staged| {
             loop {
-                let placed = match fs::symlink_metadata(&beside.into) {
-                    Ok(_) => beside.replace_in_two_steps(),
-                    Err(_) => put(&beside.path, &beside.into),
+                let placed = match fs::symlink_metadata(&staged.into) {
+                    Ok(_) => staged.replace_in_two_steps(),
+                    Err(_) => put(&staged.path, &staged.into),
                 };
                 match placed {
                     Err(error) if is_taken(&error) || error.kind() == ErrorKind::NotFound => {}
@@ -226,20 +226,20 @@ mod tests {
         let place = scratch("kinds");
         let into = place.join("it");
         let file = |text: &str| {
-            let beside = Beside::of(&into).unwrap();
-            fs::write(beside.path(), text).unwrap();
-            beside
+            let staged = StagedPath::of(&into).unwrap();
+            fs::write(staged.path(), text).unwrap();
+            staged
         };
-        file("a").take_place(false).unwrap();
-        assert_eq!(file("b").take_place(false).unwrap_err().kind(), ErrorKind::AlreadyExists);
-        assert_eq!(make("b", &into).take_place(false).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        file("a").commit(false).unwrap();
+        assert_eq!(file("b").commit(false).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(make("b", &into).commit(false).unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read_to_string(&into).unwrap(), "a");
-        file("c").take_place(true).unwrap();
-        make("d", &into).take_place(true).unwrap();
+        file("c").commit(true).unwrap();
+        make("d", &into).commit(true).unwrap();
         assert_eq!(fs::read_to_string(into.join("3")).unwrap(), "d");
-        make("e", &into).take_place(true).unwrap();
-        assert_eq!(file("f").take_place(false).unwrap_err().kind(), ErrorKind::AlreadyExists);
-        file("f").take_place(true).unwrap();
+        make("e", &into).commit(true).unwrap();
+        assert_eq!(file("f").commit(false).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        file("f").commit(true).unwrap();
         assert_eq!(fs::read_to_string(&into).unwrap(), "f");
         assert_eq!(fs::read_dir(&place).unwrap().count(), 1);
         fs::remove_dir_all(place).unwrap();

@@ -345,6 +345,6 @@ pub(super) async fn not_found(request: HttpRequest) -> HttpResponse {
 }
 
 /// The document that describes the API.
-pub(super) async fn openapi(document: web::Data<super::document::Document>) -> HttpResponse {
+pub(super) async fn openapi(document: web::Data<super::openapi::Document>) -> HttpResponse {
     fresh().content_type("application/json").body(document.0.clone())
 }

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::chunk_hashes::{ChunkHasher, ChunkHashes};
 use super::error::FetchError;
 use super::huge;
-use super::outline::{Outline, OutlineWriter};
-use super::reception::Reception;
+use super::verified_reader::VerifiedReader;
 use crate::wire::{self, CodecError};
 
 /// A value of any type.
@@ -25,7 +25,7 @@ pub(crate) type AnyValue = Arc<dyn Any + Send + Sync>;
 pub(crate) struct Form {
     type_name: fn() -> &'static str,
     write: fn(&AnyValue, &mut dyn io::Write) -> Result<(), CodecError>,
-    receive: fn(Reception<'_>) -> Result<AnyValue, FetchError>,
+    receive: fn(VerifiedReader<'_>) -> Result<AnyValue, FetchError>,
 }
 
 impl Form {
@@ -37,12 +37,12 @@ impl Form {
         (self.type_name)()
     }
 
-    pub(crate) fn outline(&self, value: &AnyValue) -> Result<Outline, CodecError> {
+    pub(crate) fn hashes(&self, value: &AnyValue) -> Result<ChunkHashes, CodecError> {
         if let Some(bytes) = as_bytes(value) {
-            return Ok(Outline::of(bytes));
+            return Ok(ChunkHashes::of(bytes));
         }
         // The encoder writes a few bytes at a time, and the hash is fast on many.
-        let mut out = io::BufWriter::with_capacity(64 * 1024, OutlineWriter::new());
+        let mut out = io::BufWriter::with_capacity(64 * 1024, ChunkHasher::new());
         (self.write)(value, &mut out)?;
         Ok(out.into_inner().unwrap_or_else(|_| unreachable!("hashing does not fail")).finish())
     }
@@ -53,7 +53,7 @@ impl Form {
     }
 
     /// Makes a value from what arrives.
-    pub(crate) fn receive(&self, reception: Reception<'_>) -> Result<AnyValue, FetchError> {
+    pub(crate) fn receive(&self, reception: VerifiedReader<'_>) -> Result<AnyValue, FetchError> {
         (self.receive)(reception)
     }
 }
@@ -68,7 +68,7 @@ fn write<T: Serialize + 'static>(value: &AnyValue, out: &mut dyn io::Write) -> R
     }
 }
 
-fn receive<T>(reception: Reception<'_>) -> Result<AnyValue, FetchError>
+fn receive<T>(reception: VerifiedReader<'_>) -> Result<AnyValue, FetchError>
 where
     T: DeserializeOwned + Send + Sync + 'static,
 {
@@ -106,7 +106,7 @@ macro_rules! plain {
         }
 
         /// Receives a value that is its own encoding, or gives back what it would have come from.
-        fn receive_plain(of: TypeId, reception: Reception<'_>) -> Result<Result<AnyValue, FetchError>, Reception<'_>> {
+        fn receive_plain(of: TypeId, reception: VerifiedReader<'_>) -> Result<Result<AnyValue, FetchError>, VerifiedReader<'_>> {
             if of == TypeId::of::<Bytes>() {
                 return Ok(numbers::<u8>(reception).map(|bytes| Arc::new(Bytes::from(bytes)) as AnyValue));
             }
@@ -129,7 +129,7 @@ plain!(u8, i8, u16, i16, u32, i32, u64, i64, u128, i128, f32, f64);
 #[cfg(not(target_endian = "little"))]
 plain!(u8, i8);
 
-fn numbers<N: bytemuck::Pod>(reception: Reception<'_>) -> Result<Vec<N>, FetchError> {
+fn numbers<N: bytemuck::Pod>(reception: VerifiedReader<'_>) -> Result<Vec<N>, FetchError> {
     let length = reception.length()?;
     if !length.is_multiple_of(size_of::<N>()) {
         return Err(FetchError::Unusable(format!(
@@ -145,7 +145,7 @@ fn numbers<N: bytemuck::Pod>(reception: Reception<'_>) -> Result<Vec<N>, FetchEr
     Ok(numbers)
 }
 
-fn text(reception: Reception<'_>) -> Result<AnyValue, FetchError> {
+fn text(reception: VerifiedReader<'_>) -> Result<AnyValue, FetchError> {
     let text = String::from_utf8(numbers::<u8>(reception)?);
     text.map(|text| Arc::new(text) as AnyValue).map_err(|error| FetchError::Unusable(error.to_string()))
 }
@@ -156,7 +156,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::reception::InMemory;
+    use super::super::verified_reader::InMemory;
     use super::*;
 
     fn there_and_back<T>(value: T)
@@ -165,14 +165,14 @@ mod tests {
     {
         let form = Form::of::<T>();
         let value: AnyValue = Arc::new(value);
-        let outline = form.outline(&value).unwrap();
+        let hashes = form.hashes(&value).unwrap();
         let mut bytes = Vec::new();
         form.write(&value, &mut bytes).unwrap();
-        assert_eq!(outline, Outline::of(&bytes), "the outline is that of what is written");
+        assert_eq!(hashes, ChunkHashes::of(&bytes), "the hashes is that of what is written");
         let mut chunks = InMemory(&bytes);
-        let back = form.receive(Reception::new(&outline, &mut chunks, Arc::default(), "it")).unwrap();
+        let back = form.receive(VerifiedReader::new(&hashes, &mut chunks, Arc::default(), "it")).unwrap();
         assert_eq!(back.downcast_ref::<T>(), value.downcast_ref::<T>());
-        assert_eq!(form.outline(&back).unwrap(), outline, "whoever has pulled it gives the same bytes");
+        assert_eq!(form.hashes(&back).unwrap(), hashes, "whoever has pulled it gives the same bytes");
     }
 
     proptest! {

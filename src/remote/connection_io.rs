@@ -6,9 +6,9 @@ use bytes::BytesMut;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::link::{BadPeer, End, Inbound, Link, State};
-use super::outlet::Next;
 use super::protocol::Packet;
 use super::session::Expired;
+use super::write_turn::Next;
 use crate::transport::{Connection, FrameReader, FrameWriter, TransportError};
 use crate::wire::Frame;
 
@@ -64,7 +64,7 @@ impl Link {
                     self.leave(&why);
                     let leaving = async {
                         write.await;
-                        reader.hear_out().await;
+                        reader.drain_to_eof().await;
                     };
                     let _ = tokio::time::timeout(FAREWELL, leaving).await;
                     End::Over(why)

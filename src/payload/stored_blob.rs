@@ -8,20 +8,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::form::{AnyValue, Form, as_bytes};
-use super::outline::{CHUNK, Outline};
+use super::chunk_hashes::{CHUNK, ChunkHashes};
+use super::codec::{AnyValue, Form, as_bytes};
 use super::spill::Spilled;
-use super::store::Holds;
+use super::store::PayloadGuards;
 use crate::fence::Fenced;
 use crate::wire::CodecError;
 
 /// A value that is in this process, in one way or another.
 #[derive(Clone)]
-pub(crate) struct Kept {
-    pub(crate) outline: Outline,
+pub(crate) struct StoredBlob {
+    pub(crate) hashes: ChunkHashes,
     pub(crate) type_name: Arc<str>,
     /// The values that this one refers to, which live as long as it does, in whatever form it is kept.
-    pub(crate) nested: Holds,
+    pub(crate) nested: PayloadGuards,
     pub(super) body: Body,
 }
 
@@ -33,11 +33,16 @@ pub(super) enum Body {
     File(Arc<Spilled>),
 }
 
-impl Kept {
+impl StoredBlob {
     /// One that is in memory as what it is.
-    pub(super) fn value(value: AnyValue, form: &'static Form, outline: Outline, nested: Holds) -> Self {
+    pub(super) fn value(
+        value: AnyValue,
+        form: &'static Form,
+        hashes: ChunkHashes,
+        nested: PayloadGuards,
+    ) -> Self {
         let body = Body::Value(Fenced::new(value), form);
-        Self { outline, type_name: form.type_name().into(), nested, body }
+        Self { hashes, type_name: form.type_name().into(), nested, body }
     }
 
     pub(super) fn is_in_memory(&self) -> bool {

@@ -16,7 +16,7 @@ use super::super::references::Source;
 use super::ask::{Given, NotGiven, ask, dial};
 use super::nested::nested;
 use super::sources::Sources;
-use crate::payload::{FetchError, Holds, Outline, SMALL, Small, Want};
+use crate::payload::{ChunkHashes, FetchError, PayloadGuards, SMALL, Small, Want};
 use crate::transport::Connection;
 
 /// Idle connections that are kept to one process.
@@ -139,9 +139,9 @@ pub(in crate::remote) async fn small(
 
 async fn small_from(bridge: &Arc<Bridge>, source: &Source, want: &Want) -> Result<Small, NotGiven> {
     loop {
-        let kept = bridge.idle().take(source.id);
-        let was_kept = kept.is_some();
-        let mut connection = match kept {
+        let blob = bridge.idle().take(source.id);
+        let was_kept = blob.is_some();
+        let mut connection = match blob {
             Some(connection) => connection,
             None => dial(bridge, source).await?,
         };
@@ -149,7 +149,7 @@ async fn small_from(bridge: &Arc<Bridge>, source: &Source, want: &Want) -> Resul
             let Given { type_name, refers, .. } = ask(&mut connection, want, 0, true).await?;
             let mut bytes = vec![0; want.length.min(SMALL) as usize];
             connection.read_bytes(&mut bytes).await?;
-            if Outline::of(&bytes).hash() != want.hash {
+            if ChunkHashes::of(&bytes).hash() != want.hash {
                 return Err(NotGiven::HasItNot("it has sent other bytes than were put in".to_owned()));
             }
             Ok((Bytes::from(bytes), type_name, refers))
@@ -157,7 +157,8 @@ async fn small_from(bridge: &Arc<Bridge>, source: &Source, want: &Want) -> Resul
         match pulled.await {
             Ok((bytes, type_name, refers)) => {
                 keep(bridge, source.id, connection);
-                let nested = if refers { nested(bridge, source, want.id).await? } else { Holds::default() };
+                let nested =
+                    if refers { nested(bridge, source, want.id).await? } else { PayloadGuards::default() };
                 return Ok(Small { bytes, type_name, nested });
             }
             // It was closed there meanwhile.

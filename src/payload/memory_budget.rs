@@ -26,7 +26,7 @@ pub(crate) struct StoreSettings {
     pub(crate) directory: Option<PathBuf>,
 }
 
-struct Keeper {
+struct MemoryBudget {
     settings: StoreSettings,
     memory: u64,
     disk: u64,
@@ -37,7 +37,7 @@ struct Keeper {
     parked: Option<HashMap<PayloadId, Arc<Entry>>>,
 }
 
-static KEEPER: Mutex<Keeper> = Mutex::new(Keeper {
+static KEEPER: Mutex<MemoryBudget> = Mutex::new(MemoryBudget {
     settings: StoreSettings { memory: None, disk: None, directory: None },
     memory: 0,
     disk: 0,
@@ -46,15 +46,15 @@ static KEEPER: Mutex<Keeper> = Mutex::new(Keeper {
     parked: None,
 });
 
-fn lock() -> MutexGuard<'static, Keeper> {
+fn lock() -> MutexGuard<'static, MemoryBudget> {
     KEEPER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Uses these from now on, where they say something.
 pub(crate) fn configure(settings: StoreSettings) {
-    let mut keeper = lock();
-    let before = std::mem::take(&mut keeper.settings);
-    keeper.settings = StoreSettings {
+    let mut memory_budget = lock();
+    let before = std::mem::take(&mut memory_budget.settings);
+    memory_budget.settings = StoreSettings {
         memory: settings.memory.or(before.memory),
         disk: settings.disk.or(before.disk),
         directory: settings.directory.or(before.directory),
@@ -106,8 +106,8 @@ impl PayloadUsage {
     /// assert_eq!((usage.memory, usage.disk), (0, 0));
     /// ```
     pub fn here() -> Self {
-        let keeper = lock();
-        Self { memory: keeper.memory, disk: keeper.disk }
+        let memory_budget = lock();
+        Self { memory: memory_budget.memory, disk: memory_budget.disk }
     }
 }
 
@@ -123,17 +123,18 @@ pub(super) fn reserve(length: u64) -> Result<(), FetchError> {
     let mut tried = 0;
     let mut obstacle = None;
     loop {
-        let mut keeper = lock();
-        let budget = keeper.settings.memory();
-        if keeper.memory.saturating_add(length) <= budget {
-            keeper.memory += length;
+        let mut memory_budget = lock();
+        let budget = memory_budget.settings.memory();
+        if memory_budget.memory.saturating_add(length) <= budget {
+            memory_budget.memory += length;
             return Ok(());
         }
-        let found =
-            (length <= budget && tried < keeper.order.len()).then(|| keeper.order.pop_first()).flatten();
+        let found = (length <= budget && tried < memory_budget.order.len())
+            .then(|| memory_budget.order.pop_first())
+            .flatten();
         let Some((_, victim)) = found else {
-            let in_use = keeper.memory;
-            drop(keeper);
+            let in_use = memory_budget.memory;
+            drop(memory_budget);
             let why = match obstacle {
                 Some(obstacle) => format!("no other could be put on disk instead: {obstacle}"),
                 None if length > budget => "it alone is more than that".to_owned(),
@@ -144,7 +145,7 @@ pub(super) fn reserve(length: u64) -> Result<(), FetchError> {
                  give more with --payload-memory"
             )));
         };
-        drop(keeper);
+        drop(memory_budget);
         let Some(victim) = victim.upgrade() else { continue };
         match victim.spill() {
             SpillOutcome::Done => {
@@ -165,9 +166,9 @@ pub(super) fn reserve(length: u64) -> Result<(), FetchError> {
 
 /// Makes room again if more is taken than may be, for those who have no time to wait for it.
 pub(super) fn settle_later() {
-    let mut keeper = lock();
-    if keeper.memory > keeper.settings.memory() {
-        drop(keeper);
+    let mut memory_budget = lock();
+    if memory_budget.memory > memory_budget.settings.memory() {
+        drop(memory_budget);
         super::jobs::run(|| {
             // What cannot be made smaller stays.
             let _ = reserve(0);
@@ -181,18 +182,18 @@ pub(super) fn take(length: u64) {
 }
 
 pub(super) fn freed(length: u64) {
-    let mut keeper = lock();
-    keeper.memory = keeper.memory.saturating_sub(length);
+    let mut memory_budget = lock();
+    memory_budget.memory = memory_budget.memory.saturating_sub(length);
 }
 
 /// It is in memory, and was used just now.
 pub(super) fn enlist(entry: &Arc<Entry>) {
-    let mut keeper = lock();
-    keeper.next += 1;
-    let next = keeper.next;
+    let mut memory_budget = lock();
+    memory_budget.next += 1;
+    let next = memory_budget.next;
     let before = entry.used.swap(next, std::sync::atomic::Ordering::Relaxed);
-    keeper.order.remove(&before);
-    keeper.order.insert(next, Arc::downgrade(entry));
+    memory_budget.order.remove(&before);
+    memory_budget.order.insert(next, Arc::downgrade(entry));
 }
 
 /// It is not in memory any more.
@@ -202,27 +203,27 @@ pub(super) fn delist(used: u64) {
 
 /// Takes room on disk; gives the directory where it is.
 pub(super) fn disk_reserve(length: u64) -> Result<PathBuf, FetchError> {
-    let mut keeper = lock();
-    let budget = keeper.settings.disk.unwrap_or(u64::MAX);
-    if keeper.disk.saturating_add(length) > budget {
+    let mut memory_budget = lock();
+    let budget = memory_budget.settings.disk.unwrap_or(u64::MAX);
+    if memory_budget.disk.saturating_add(length) > budget {
         return Err(FetchError::NoRoom(format!(
             "it has {length} bytes, and of the {budget} bytes that payloads may take on disk {} are taken; \
              give more with --payload-disk",
-            keeper.disk
+            memory_budget.disk
         )));
     }
-    keeper.disk += length;
-    Ok(keeper.settings.directory.clone().unwrap_or_else(std::env::temp_dir))
+    memory_budget.disk += length;
+    Ok(memory_budget.settings.directory.clone().unwrap_or_else(std::env::temp_dir))
 }
 
 pub(super) fn disk_freed(length: u64) {
-    let mut keeper = lock();
-    keeper.disk = keeper.disk.saturating_sub(length);
+    let mut memory_budget = lock();
+    memory_budget.disk = memory_budget.disk.saturating_sub(length);
 }
 
 /// Keeps a copy until [`unpark`]. Gives the one that it takes the place of, to be dropped where no lock is held: values
 /// may refer to values.
-pub(super) fn park(id: PayloadId, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+pub(super) fn retain(id: PayloadId, entry: Arc<Entry>) -> Option<Arc<Entry>> {
     lock().parked.get_or_insert_default().insert(id, entry)
 }
 

@@ -11,7 +11,9 @@ use futures::future::BoxFuture;
 use super::Work;
 use super::json::{Question, question};
 use super::mailbox::{Mailbox, Refused};
-use super::message::{AskedFromAfar, Envelope, Handle, Letter, Message, Outcome, Reply, Told};
+use super::message::{
+    AnyEnvelope, Envelope, Handle, Message, Outcome, RemoteAskEnvelope, Reply, TellEnvelope,
+};
 use super::route::Origin;
 use crate::fence;
 use crate::trace::Cause;
@@ -20,7 +22,7 @@ use crate::wire::{self, CodecError};
 /// The messages that a Work takes from other processes and over HTTP, filled by [`Work::messages`].
 pub struct Messages<W: Work> {
     wanted: Option<(String, Arc<Mailbox<W>>)>,
-    found: Option<Arc<dyn Intake>>,
+    found: Option<Arc<dyn RemoteMessages>>,
     names: Vec<&'static str>,
     asked: Option<String>,
     question: Option<Question<W>>,
@@ -36,7 +38,7 @@ impl<W: Work> Messages<W> {
         self.names.push(name);
         if let Some((_, mailbox)) = self.wanted.take_if(|(wanted, _)| wanted == name) {
             let (envelope, come_back) = (envelope::<W, M> as Open<W>, come_back::<W, M> as OpenAgain);
-            self.found = Some(Arc::new(IntakeOf { mailbox, envelope, come_back }));
+            self.found = Some(Arc::new(RemoteMessagesOf { mailbox, envelope, come_back }));
         }
         if self.asked.take_if(|asked| asked == name).is_some() {
             self.question = Some(question::<W, M>);
@@ -61,7 +63,7 @@ impl<W: Work> Messages<W> {
         Self { asked: Some(name.to_owned()), ..Self::empty() }.collect().question
     }
 
-    pub(super) fn find(mailbox: Arc<Mailbox<W>>, name: &str) -> Option<Arc<dyn Intake>> {
+    pub(super) fn find(mailbox: Arc<Mailbox<W>>, name: &str) -> Option<Arc<dyn RemoteMessages>> {
         Self { wanted: Some((name.to_owned(), mailbox)), ..Self::empty() }.collect().found
     }
 
@@ -72,7 +74,7 @@ impl<W: Work> Messages<W> {
 }
 
 /// The way into one mailbox for messages of one type.
-pub(crate) trait Intake: Send + Sync {
+pub(crate) trait RemoteMessages: Send + Sync {
     /// Takes a message for this incarnation of the Work; without one, to be sent on to wherever the Work is.
     fn receive(&self, arrived: Arrived<'_>, incarnation: Option<u64>) -> Received;
 
@@ -80,7 +82,7 @@ pub(crate) trait Intake: Send + Sync {
     ///
     /// # Errors
     /// [`CodecError`], when it is not such a message.
-    fn come_back(&self, body: &[u8], cause: Cause) -> Result<Box<dyn Letter>, CodecError>;
+    fn come_back(&self, body: &[u8], cause: Cause) -> Result<Box<dyn AnyEnvelope>, CodecError>;
 }
 
 /// A message that has come from another process.
@@ -104,9 +106,9 @@ pub(crate) enum Received {
 }
 
 type Open<W> = fn(Arrived<'_>) -> Result<Envelope<W>, CodecError>;
-type OpenAgain = fn(&[u8], Cause) -> Result<Box<dyn Letter>, CodecError>;
+type OpenAgain = fn(&[u8], Cause) -> Result<Box<dyn AnyEnvelope>, CodecError>;
 
-struct IntakeOf<W: Work> {
+struct RemoteMessagesOf<W: Work> {
     mailbox: Arc<Mailbox<W>>,
     envelope: Open<W>,
     come_back: OpenAgain,
@@ -115,8 +117,8 @@ struct IntakeOf<W: Work> {
 fn envelope<W: Handle<M>, M: Message>(arrived: Arrived<'_>) -> Result<Envelope<W>, CodecError> {
     let Arrived { body, cause, reply, origin } = arrived;
     match (wire::decode::<M>(body), reply) {
-        (Ok(message), None) => Ok(Told::<W, M>::arrived(message, cause, Some(origin))),
-        (Ok(message), Some(reply)) => Ok(AskedFromAfar::<W, M>::arrived(message, cause, reply, origin)),
+        (Ok(message), None) => Ok(TellEnvelope::<W, M>::arrived(message, cause, Some(origin))),
+        (Ok(message), Some(reply)) => Ok(RemoteAskEnvelope::<W, M>::arrived(message, cause, reply, origin)),
         (Err(error), reply) => {
             if let Some(reply) = reply {
                 reply.send(Outcome::Unreadable(error.to_string()));
@@ -126,12 +128,15 @@ fn envelope<W: Handle<M>, M: Message>(arrived: Arrived<'_>) -> Result<Envelope<W
     }
 }
 
-fn come_back<W: Handle<M>, M: Message>(body: &[u8], cause: Cause) -> Result<Box<dyn Letter>, CodecError> {
+fn come_back<W: Handle<M>, M: Message>(
+    body: &[u8],
+    cause: Cause,
+) -> Result<Box<dyn AnyEnvelope>, CodecError> {
     let message = wire::decode::<M>(body)?;
-    Ok(Told::<W, M>::arrived(message, cause, None))
+    Ok(TellEnvelope::<W, M>::arrived(message, cause, None))
 }
 
-impl<W: Work> Intake for IntakeOf<W> {
+impl<W: Work> RemoteMessages for RemoteMessagesOf<W> {
     fn receive(&self, arrived: Arrived<'_>, incarnation: Option<u64>) -> Received {
         let envelope = match (self.envelope)(arrived) {
             Ok(envelope) => envelope,
@@ -151,13 +156,13 @@ impl<W: Work> Intake for IntakeOf<W> {
                     Refused::Closed(envelope, _)
                     | Refused::Moved(envelope)
                     | Refused::Unsendable(envelope, _),
-                ) => Refused::Moved(envelope as Box<dyn Letter>),
+                ) => Refused::Moved(envelope as Box<dyn AnyEnvelope>),
             },
             None => match self.mailbox.try_send(envelope) {
                 Ok(()) => return Received::Taken,
-                Err(Refused::Full(letter)) => {
+                Err(Refused::Full(envelope)) => {
                     return Received::Waits(Box::pin(async move {
-                        let sent = mailbox.send(super::mailbox::typed(letter)).await;
+                        let sent = mailbox.send(super::mailbox::typed(envelope)).await;
                         sent.map_err(settle).is_err()
                     }));
                 }
@@ -168,21 +173,21 @@ impl<W: Work> Intake for IntakeOf<W> {
         Received::Moved
     }
 
-    fn come_back(&self, body: &[u8], cause: Cause) -> Result<Box<dyn Letter>, CodecError> {
+    fn come_back(&self, body: &[u8], cause: Cause) -> Result<Box<dyn AnyEnvelope>, CodecError> {
         (self.come_back)(body, cause)
     }
 }
 
 /// Gives a message back to the process that it came from, unless it cannot be sent at all.
-fn settle(refused: Refused<Box<dyn Letter>>) {
-    let (letter, outcome) = match refused {
-        Refused::Full(letter) | Refused::Closed(letter, _) | Refused::Moved(letter) => {
-            (letter, Outcome::Moved)
+fn settle(refused: Refused<Box<dyn AnyEnvelope>>) {
+    let (envelope, outcome) = match refused {
+        Refused::Full(envelope) | Refused::Closed(envelope, _) | Refused::Moved(envelope) => {
+            (envelope, Outcome::Moved)
         }
-        Refused::Unsendable(letter, why) => (letter, Outcome::Unreadable(why)),
+        Refused::Unsendable(envelope, why) => (envelope, Outcome::Unreadable(why)),
     };
-    let name = letter.name();
-    if letter.settle(outcome) {
+    let name = envelope.name();
+    if envelope.settle(outcome) {
         log::warn!("a message `{name}` from another process is lost: it cannot be sent on");
     }
 }

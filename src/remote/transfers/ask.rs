@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::super::bridge::{Bridge, DialError};
 use super::super::protocol::Role;
 use super::super::references::Source;
-use crate::payload::{FetchError, Hex, Outline, PayloadId, Want};
+use crate::payload::{ChunkHashes, FetchError, Hex, PayloadId, Want};
 use crate::transport::{Connection, TransportError};
 use crate::wire::{self, Frame};
 
@@ -23,7 +23,7 @@ pub(in crate::remote) struct PullRequest {
     /// What has arrived already, in bytes.
     pub(super) from: u64,
     /// Whether the hashes of the chunks are wanted.
-    pub(super) outline: bool,
+    pub(super) hashes: bool,
 }
 
 /// What it is told.
@@ -78,7 +78,7 @@ impl From<DialError> for NotGiven {
 
 /// What a source has said of the value that it gives.
 pub(in crate::remote) struct Given {
-    pub(in crate::remote) outline: Outline,
+    pub(in crate::remote) hashes: ChunkHashes,
     pub(in crate::remote) type_name: String,
     /// Whether it refers to other values.
     pub(in crate::remote) refers: bool,
@@ -96,9 +96,9 @@ pub(in crate::remote) async fn ask(
     connection: &mut Connection,
     want: &Want,
     from: u64,
-    outline: bool,
+    hashes: bool,
 ) -> Result<Given, NotGiven> {
-    let request = PullRequest { id: want.id, type_name: want.type_name.to_owned(), from, outline };
+    let request = PullRequest { id: want.id, type_name: want.type_name.to_owned(), from, hashes };
     let body = wire::encode(&request).map_err(|error| NotGiven::HasItNot(error.to_string()))?;
     connection.write_frame(&Frame::Request(&body)).await?;
     let response = match connection.read_frame().await? {
@@ -114,13 +114,13 @@ pub(in crate::remote) async fn ask(
                 return Err(NotGiven::HasItNot("it has another value by this number".to_owned()));
             }
             // Whoever has the outline already does not ask for it again.
-            if !outline {
-                return Ok(Given { outline: Outline::of(&[]), type_name, refers });
+            if !hashes {
+                return Ok(Given { hashes: ChunkHashes::of(&[]), type_name, refers });
             }
-            let outline = Outline::verified(length, hash.0, &chunks).ok_or_else(|| {
+            let hashes = ChunkHashes::verified(length, hash.0, &chunks).ok_or_else(|| {
                 NotGiven::HasItNot("the hashes that it sent are not those of the value".to_owned())
             })?;
-            Ok(Given { outline, type_name, refers })
+            Ok(Given { hashes, type_name, refers })
         }
         PullResponse::WrongType { stored } => Err(NotGiven::Never(FetchError::WrongType(stored))),
         PullResponse::Gone => Err(NotGiven::HasItNot("it has it no more".to_owned())),

@@ -1,7 +1,7 @@
 //! What the bytes of a value must be, chunk by chunk: pure.
 //!
 //! BLAKE3 is a tree (O'Connor, Aumasson, Neves, Wilcox-O'Hearn, 2020): the hash of the whole is made from the hashes
-//! of aligned parts. An outline has those of parts of 1 MiB, so that each is verified as it arrives, whoever sent
+//! of aligned parts. The tree has those of parts of 1 MiB, so that each is verified as it arrives, whoever sent
 //! it, and all of them by the hash of the whole.
 
 use std::io;
@@ -20,15 +20,15 @@ const MANY: usize = 8;
 
 /// The hashes of the chunks of one value, and of the whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Outline {
+pub(crate) struct ChunkHashes {
     length: u64,
     hash: Hash,
     /// Empty when there is one chunk: then the hash of the whole says it all.
     chunks: Arc<[ChainingValue]>,
 }
 
-impl Outline {
-    /// The outline of these bytes; of many, threads share the work.
+impl ChunkHashes {
+    /// The tree of these bytes; of many, threads share the work.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let length = bytes.len() as u64;
         if bytes.len() <= CHUNK {
@@ -60,7 +60,7 @@ impl Outline {
         Self { length, hash: root(&chunks, length), chunks: chunks.into() }
     }
 
-    /// An outline that somebody else has sent, if it is one of the value with this hash.
+    /// The tree that somebody else has sent, if it is one of the value with this hash.
     pub(crate) fn verified(length: u64, hash: [u8; 32], chunks: &[u8]) -> Option<Self> {
         let expected = chunk_count(length);
         let (chunks, rest) = chunks.as_chunks::<32>();
@@ -128,8 +128,8 @@ fn inner(chunks: &[ChainingValue], length: u64) -> ChainingValue {
     merge_subtrees_non_root(&left, &right, Mode::Hash)
 }
 
-/// Makes an outline of what is written, and keeps none of it.
-pub(crate) struct OutlineWriter {
+/// Makes the tree of what is written, and keeps none of it.
+pub(crate) struct ChunkHasher {
     whole: Hasher,
     chunk: Hasher,
     in_chunk: usize,
@@ -137,7 +137,7 @@ pub(crate) struct OutlineWriter {
     chunks: Vec<ChainingValue>,
 }
 
-impl OutlineWriter {
+impl ChunkHasher {
     pub(crate) fn new() -> Self {
         Self { whole: Hasher::new(), chunk: Hasher::new(), in_chunk: 0, length: 0, chunks: Vec::new() }
     }
@@ -150,19 +150,19 @@ impl OutlineWriter {
         self.in_chunk = 0;
     }
 
-    pub(crate) fn finish(mut self) -> Outline {
+    pub(crate) fn finish(mut self) -> ChunkHashes {
         let length = self.length;
         if chunk_count(length) <= 1 {
-            return Outline { length, hash: self.whole.finalize(), chunks: Arc::default() };
+            return ChunkHashes { length, hash: self.whole.finalize(), chunks: Arc::default() };
         }
         if self.in_chunk > 0 {
             self.end_chunk();
         }
-        Outline { length, hash: root(&self.chunks, length), chunks: self.chunks.into() }
+        ChunkHashes { length, hash: root(&self.chunks, length), chunks: self.chunks.into() }
     }
 }
 
-impl io::Write for OutlineWriter {
+impl io::Write for ChunkHasher {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut left = bytes;
         while !left.is_empty() {
@@ -205,15 +205,15 @@ mod tests {
             for more in [-1_isize, 0, 1, 1000] {
                 let Some(length) = (chunks * CHUNK).checked_add_signed(more) else { continue };
                 let bytes = bytes(length);
-                let outline = Outline::of(&bytes);
-                assert_eq!(outline.hash(), *blake3::hash(&bytes).as_bytes(), "{length}");
-                let mut writer = OutlineWriter::new();
+                let tree = ChunkHashes::of(&bytes);
+                assert_eq!(tree.hash(), *blake3::hash(&bytes).as_bytes(), "{length}");
+                let mut writer = ChunkHasher::new();
                 bytes.chunks(300_007).for_each(|part| writer.write_all(part).unwrap());
-                assert_eq!(writer.finish(), outline, "{length}");
-                let sent = Outline::verified(outline.length(), outline.hash(), outline.chunk_hashes());
-                assert_eq!(sent.as_ref(), Some(&outline), "{length}");
+                assert_eq!(writer.finish(), tree, "{length}");
+                let sent = ChunkHashes::verified(tree.length(), tree.hash(), tree.chunk_hashes());
+                assert_eq!(sent.as_ref(), Some(&tree), "{length}");
                 for (n, chunk) in bytes.chunks(CHUNK).enumerate() {
-                    assert!(outline.matches(n, chunk), "{length} {n}");
+                    assert!(tree.matches(n, chunk), "{length} {n}");
                 }
             }
         }
@@ -224,22 +224,22 @@ mod tests {
         #[test]
         fn one_wrong_bit_is_noticed_in_its_chunk(length in 1..3 * CHUNK, at: prop::sample::Index, bit in 0..8) {
             let mut bytes = bytes(length);
-            let outline = Outline::of(&bytes);
+            let tree = ChunkHashes::of(&bytes);
             let at = at.index(length);
             bytes[at] ^= 1_u8 << bit;
             for (n, chunk) in bytes.chunks(CHUNK).enumerate() {
-                prop_assert_eq!(outline.matches(n, chunk), n != at / CHUNK);
+                prop_assert_eq!(tree.matches(n, chunk), n != at / CHUNK);
             }
         }
 
         #[test]
         fn an_outline_of_something_else_is_refused(length in CHUNK + 1..4 * CHUNK, at: prop::sample::Index) {
-            let outline = Outline::of(&bytes(length));
-            let mut hashes = outline.chunk_hashes().to_vec();
-            prop_assert!(Outline::verified(outline.length(), outline.hash(), &hashes[1..]).is_none());
+            let tree = ChunkHashes::of(&bytes(length));
+            let mut hashes = tree.chunk_hashes().to_vec();
+            prop_assert!(ChunkHashes::verified(tree.length(), tree.hash(), &hashes[1..]).is_none());
             let at = at.index(hashes.len());
             hashes[at] ^= 1;
-            prop_assert!(Outline::verified(outline.length(), outline.hash(), &hashes).is_none());
+            prop_assert!(ChunkHashes::verified(tree.length(), tree.hash(), &hashes).is_none());
         }
     }
 }

@@ -117,5 +117,5 @@ impl<W: Clone> Outlet<W> {
 }
 
 #[cfg(test)]
-#[path = "outlet_tests.rs"]
+#[path = "write_turn_tests.rs"]
 mod tests;

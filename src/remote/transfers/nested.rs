@@ -15,7 +15,7 @@ use super::super::link::Link;
 use super::super::protocol::Control;
 use super::super::references::Source;
 use super::ask::NotGiven;
-use crate::payload::{self, Hold, Holds, PayloadId};
+use crate::payload::{self, PayloadGuard, PayloadGuards, PayloadId};
 
 /// References in one answer.
 const AT_ONCE: usize = 1000;
@@ -26,8 +26,8 @@ pub(in crate::remote) struct NestedQuestions(Mutex<HashMap<PayloadId, Question>>
 
 #[derive(Default)]
 struct Question {
-    found: Vec<Arc<Hold>>,
-    askers: Vec<oneshot::Sender<Option<Holds>>>,
+    found: Vec<Arc<PayloadGuard>>,
+    askers: Vec<oneshot::Sender<Option<PayloadGuards>>>,
 }
 
 impl NestedQuestions {
@@ -36,7 +36,7 @@ impl NestedQuestions {
     }
 
     /// Waits for an answer, and says whether the peer has to be asked.
-    fn ask(&self, id: PayloadId) -> (oneshot::Receiver<Option<Holds>>, bool) {
+    fn ask(&self, id: PayloadId) -> (oneshot::Receiver<Option<PayloadGuards>>, bool) {
         let (asker, answer) = oneshot::channel();
         let mut questions = self.lock();
         let askers = &mut questions.entry(id).or_default().askers;
@@ -45,7 +45,13 @@ impl NestedQuestions {
     }
 
     /// Takes in an answer; `nested` is missing where the peer has not got the value.
-    pub(in crate::remote) fn answered(&self, link: &Link, id: PayloadId, nested: Option<&Holds>, more: bool) {
+    pub(in crate::remote) fn answered(
+        &self,
+        link: &Link,
+        id: PayloadId,
+        nested: Option<&PayloadGuards>,
+        more: bool,
+    ) {
         let mut questions = self.lock();
         let Some(question) = questions.get_mut(&id) else { return };
         if let Some(nested) = nested {
@@ -58,7 +64,7 @@ impl NestedQuestions {
         }
         let Some(Question { found, askers }) = questions.remove(&id) else { return };
         drop(questions);
-        let found: Option<Holds> = nested.map(|_| found.into_iter().collect());
+        let found: Option<PayloadGuards> = nested.map(|_| found.into_iter().collect());
         for asker in askers {
             let _ = asker.send(found.clone());
         }
@@ -72,7 +78,11 @@ impl NestedQuestions {
 }
 
 /// Has the values that a value of `source` refers to held for this process.
-pub(super) async fn nested(bridge: &Arc<Bridge>, source: &Source, id: PayloadId) -> Result<Holds, NotGiven> {
+pub(super) async fn nested(
+    bridge: &Arc<Bridge>,
+    source: &Source,
+    id: PayloadId,
+) -> Result<PayloadGuards, NotGiven> {
     let unreachable = || NotGiven::Unreachable("there is no session with it".to_owned());
     let link = bridge.link_to(source).ok_or_else(unreachable)?;
     let (answer, is_first) = link.nested().ask(id);
@@ -91,12 +101,12 @@ pub(super) async fn nested(bridge: &Arc<Bridge>, source: &Source, id: PayloadId)
 
 /// Tells the peer which values one of this process refers to, and has them held for it.
 pub(in crate::remote) fn tell_nested(link: &Link, id: PayloadId, from: u64) {
-    let Some(kept) = payload::entry_of(id).and_then(|entry| entry.kept()) else {
+    let Some(blob) = payload::entry_of(id).and_then(|entry| entry.blob()) else {
         return link.reply(&Control::Refers { id, there: false, more: false });
     };
     let from = usize::try_from(from).unwrap_or(usize::MAX);
-    let mut left = kept.nested.iter().skip(from);
-    let nested: Holds = left.by_ref().take(AT_ONCE).cloned().collect();
+    let mut left = blob.nested.iter().skip(from);
+    let nested: PayloadGuards = left.by_ref().take(AT_ONCE).cloned().collect();
     let more = left.next().is_some();
     link.reply_with(&nested, &Control::Refers { id, there: true, more });
 }

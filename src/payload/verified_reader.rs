@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{channel, sync_channel};
 use std::time::{Duration, Instant};
 
+use super::chunk_hashes::{CHUNK, ChunkHashes};
 use super::error::FetchError;
-use super::outline::{CHUNK, Outline};
 
 /// So many chunks may wait to be verified.
 const WINDOW: usize = 8;
@@ -42,8 +42,8 @@ impl Counter {
 }
 
 /// One value on its way here.
-pub(crate) struct Reception<'a> {
-    outline: &'a Outline,
+pub(crate) struct VerifiedReader<'a> {
+    hashes: &'a ChunkHashes,
     chunks: &'a mut dyn Chunks,
     counter: Arc<Counter>,
     /// The value in words.
@@ -52,27 +52,27 @@ pub(crate) struct Reception<'a> {
     spoken: Instant,
 }
 
-impl<'a> Reception<'a> {
+impl<'a> VerifiedReader<'a> {
     pub(crate) fn new(
-        outline: &'a Outline,
+        hashes: &'a ChunkHashes,
         chunks: &'a mut dyn Chunks,
         counter: Arc<Counter>,
         what: &'a str,
     ) -> Self {
         let began = Instant::now();
-        Self { outline, chunks, counter, what, began, spoken: began }
+        Self { hashes, chunks, counter, what, began, spoken: began }
     }
 
     /// The bytes of the value, if this machine can count so far.
     pub(crate) fn length(&self) -> Result<usize, FetchError> {
-        usize::try_from(self.outline.length())
+        usize::try_from(self.hashes.length())
             .map_err(|_| FetchError::Unusable("it is larger than this machine's memory can be".to_owned()))
     }
 
     /// Fills `buffer`, which is as long as the value. Other threads have the system give its pages, ahead of what arrives, and
     /// verify what has arrived.
     pub(crate) fn fill(mut self, buffer: &mut [u8]) -> Result<(), FetchError> {
-        let outline = self.outline;
+        let hashes = self.hashes;
         let counter = self.counter.clone();
         if buffer.len() <= CHUNK {
             return self.chunk(0, buffer);
@@ -82,7 +82,7 @@ impl<'a> Reception<'a> {
             let (wrong, to_repeat) = channel();
             scope.spawn(move || {
                 for (n, source, chunk) in to_verify {
-                    if outline.matches(n, chunk) {
+                    if hashes.matches(n, chunk) {
                         counter.add(chunk.len());
                     } else if wrong.send((n, source, chunk)).is_err() {
                         break;
@@ -121,7 +121,7 @@ impl<'a> Reception<'a> {
     fn chunk(&mut self, n: usize, chunk: &mut [u8]) -> Result<(), FetchError> {
         loop {
             let source = self.chunks.read(n as u64 * CHUNK as u64, chunk)?;
-            if self.outline.matches(n, chunk) {
+            if self.hashes.matches(n, chunk) {
                 self.counter.add(chunk.len());
                 self.speak();
                 return Ok(());
@@ -135,7 +135,7 @@ impl<'a> Reception<'a> {
             return;
         }
         self.spoken = Instant::now();
-        let (received, total) = (self.counter.get(), self.outline.length());
+        let (received, total) = (self.counter.get(), self.hashes.length());
         let percent = received as f64 / total.max(1) as f64 * 100.0;
         let rate = received as f64 / self.began.elapsed().as_secs_f64() / 1e6;
         log::info!(
@@ -152,7 +152,7 @@ impl<'a> Reception<'a> {
 }
 
 pub(crate) struct Reader<'a> {
-    reception: Reception<'a>,
+    reception: VerifiedReader<'a>,
     chunk: Vec<u8>,
     at: usize,
     next: usize,
@@ -163,7 +163,7 @@ pub(crate) struct Reader<'a> {
 impl Reader<'_> {
     fn refill(&mut self) -> Result<(), FetchError> {
         let offset = self.next as u64 * CHUNK as u64;
-        let left = self.reception.outline.length().saturating_sub(offset);
+        let left = self.reception.hashes.length().saturating_sub(offset);
         self.chunk.resize(left.min(CHUNK as u64) as usize, 0);
         self.at = 0;
         if !self.chunk.is_empty() {
@@ -262,12 +262,12 @@ mod tests {
             wrong in prop::collection::vec(prop::collection::vec(0_usize..6, 0..3), 1..3),
         ) {
             let value = value(length);
-            let outline = Outline::of(&value);
+            let hashes = ChunkHashes::of(&value);
             let sources = || Sources { value: value.clone(), wrong: wrong.clone(), current: 0, distrusted: vec![] };
             let counter = Arc::new(Counter::default());
             let mut buffer = vec![0; length];
             let mut first = sources();
-            let filled = Reception::new(&outline, &mut first, counter.clone(), "it").fill(&mut buffer);
+            let filled = VerifiedReader::new(&hashes, &mut first, counter.clone(), "it").fill(&mut buffer);
             match filled {
                 Ok(()) => {
                     prop_assert_eq!(&buffer, &value);
@@ -277,7 +277,7 @@ mod tests {
             }
             let mut second = sources();
             let mut read = Vec::new();
-            let mut reader = Reception::new(&outline, &mut second, Arc::default(), "it").reader();
+            let mut reader = VerifiedReader::new(&hashes, &mut second, Arc::default(), "it").reader();
             match reader.read_to_end(&mut read) {
                 Ok(_) => prop_assert_eq!(&read, &value),
                 Err(_) => prop_assert!(matches!(reader.failure, Some(FetchError::Corrupt(_)))),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::task::AbortHandle;
 
-pub(crate) struct Unproved {
+pub(crate) struct PendingHandshakes {
     limit: usize,
     /// The oldest first; some may be done.
     begun: VecDeque<Begun>,
@@ -25,7 +25,7 @@ pub(crate) struct Turn {
     _held: Arc<()>,
 }
 
-impl Unproved {
+impl PendingHandshakes {
     pub(crate) fn new(limit: usize) -> Self {
         Self { limit, begun: VecDeque::new() }
     }

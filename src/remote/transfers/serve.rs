@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::super::bridge::{Bridge, DialError};
 use super::ask::{PullRequest, PullResponse};
-use crate::payload::{self, Hex, Kept, SMALL};
+use crate::payload::{self, Hex, SMALL, StoredBlob};
 use crate::transport::Connection;
 use crate::wire::{self, Frame};
 
@@ -42,58 +42,58 @@ impl Bridge {
                 Some(_) => return Err(DialError::NotUnderstood("it asked for nothing".to_owned())),
                 None => return Ok(()),
             };
-            let kept = payload::entry_of(request.id).and_then(|entry| entry.kept());
-            let response = respond(&request, kept.as_ref());
+            let blob = payload::entry_of(request.id).and_then(|entry| entry.blob());
+            let response = respond(&request, blob.as_ref());
             let given = matches!(response, PullResponse::Here { .. });
             let body =
                 wire::encode(&response).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
             let mut out = BytesMut::new();
             Frame::Response(&body).put(&mut out);
-            let kept = kept.filter(|_| given);
-            let left = kept.as_ref().map_or(0, |kept| kept.outline.length() - request.from);
-            let small = kept.as_ref().and_then(Kept::at_hand).filter(|_| left <= SMALL);
+            let blob = blob.filter(|_| given);
+            let left = blob.as_ref().map_or(0, |blob| blob.hashes.length() - request.from);
+            let small = blob.as_ref().and_then(StoredBlob::at_hand).filter(|_| left <= SMALL);
             if let Some(bytes) = small {
                 out.extend_from_slice(&bytes[bytes.len() - left as usize..]);
             }
-            let done = kept.is_none() || small.is_some();
+            let done = blob.is_none() || small.is_some();
             connection.write_bytes(&out).await?;
-            let Some(kept) = kept.filter(|_| !done) else { continue };
+            let Some(blob) = blob.filter(|_| !done) else { continue };
             let _turn = if left > SMALL { SERVED.acquire().await.ok() } else { None };
             let runtime = Handle::current();
             let patience = self.settings().grace;
             // This may be dropped while the thread waits for a peer that takes nothing.
-            let cutter = connection.cutter()?;
+            let shutdown_guard = connection.shutdown_guard()?;
             let written = tokio::task::spawn_blocking(move || {
-                let write = |out: &mut dyn io::Write| kept.write_from(request.from, out);
+                let write = |out: &mut dyn io::Write| blob.write_from(request.from, out);
                 let (connection, written) = connection.write_blocking(&runtime, patience, write)?;
                 written.map_err(|error| DialError::NotUnderstood(error.to_string()))?;
                 Ok::<_, DialError>(connection)
             });
             // A panic in a user's `Serialize` ends the connection; the other side asks somebody else.
             connection = written.await.map_err(|error| DialError::NotUnderstood(error.to_string()))??;
-            if let Some(cutter) = cutter {
-                cutter.spare();
+            if let Some(shutdown_guard) = shutdown_guard {
+                shutdown_guard.spare();
             }
         }
     }
 }
 
-fn respond(request: &PullRequest, kept: Option<&Kept>) -> PullResponse {
-    let Some(kept) = kept else { return PullResponse::Gone };
-    let outline = &kept.outline;
-    if !request.type_name.is_empty() && *request.type_name != *kept.type_name {
-        return PullResponse::WrongType { stored: kept.type_name.as_ref().to_owned() };
+fn respond(request: &PullRequest, blob: Option<&StoredBlob>) -> PullResponse {
+    let Some(blob) = blob else { return PullResponse::Gone };
+    let hashes = &blob.hashes;
+    if !request.type_name.is_empty() && *request.type_name != *blob.type_name {
+        return PullResponse::WrongType { stored: blob.type_name.as_ref().to_owned() };
     }
-    if request.from > outline.length() {
-        let why = format!("it was asked for byte {} of {}", request.from, outline.length());
+    if request.from > hashes.length() {
+        let why = format!("it was asked for byte {} of {}", request.from, hashes.length());
         return PullResponse::Broken { why };
     }
-    let chunks = if request.outline { Bytes::copy_from_slice(outline.chunk_hashes()) } else { Bytes::new() };
+    let chunks = if request.hashes { Bytes::copy_from_slice(hashes.chunk_hashes()) } else { Bytes::new() };
     PullResponse::Here {
-        length: outline.length(),
-        hash: Hex(outline.hash()),
-        type_name: kept.type_name.as_ref().to_owned(),
+        length: hashes.length(),
+        hash: Hex(hashes.hash()),
+        type_name: blob.type_name.as_ref().to_owned(),
         chunks,
-        refers: !kept.nested.is_empty(),
+        refers: !blob.nested.is_empty(),
     }
 }
