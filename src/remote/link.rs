@@ -1,11 +1,11 @@
-//! One session with another process, and the messages between Works that go over it. Its connections are in the module
-//! `traffic`.
+//! A link: one session with another process, and the messages between Works that it carries. The module `connection_io`
+//! reads and writes its connections.
 //!
 //! # Guarantees
-//! - Messages of one channel arrive in the order in which they were sent, once, as long as the session lives.
-//! - What is on its way to a Work is bounded: a channel has as many messages under way as the other end has given
-//!   credit for, and a session as many bytes as its settings say. Senders wait for both.
-//! - When the session is lost, every question that waits for its answer is told so.
+//! - Messages of one channel arrive once and in the order in which they were sent, as long as the session lives.
+//! - Messages in flight are bounded: per channel by the credit that the other end has granted, and per session by the
+//!   limit on unacknowledged bytes in its settings. Senders wait for both.
+//! - When the session is lost, every ask that waits for its answer fails.
 
 mod messages;
 mod replies;
@@ -36,26 +36,26 @@ use crate::transport::DirectWriter;
 use crate::wire::CodecError;
 use crate::work::{AnyEnvelope, Outcome, Traffic};
 
-/// Credit for so many messages is worth a write of its own.
+/// Amount of credit that is worth a write of its own.
 const MUCH_CREDIT: u32 = 128;
 
 pub(crate) struct Link {
     peer: NodeCard,
     pub(super) start: Instant,
     state: Mutex<State>,
-    /// There is something to write.
+    /// Wakes the writer task when there is something to write.
     pub(super) wake: Notify,
-    /// There is room again for what can wait.
+    /// Wakes senders when the session has room again.
     pub(super) room: Notify,
     channels: Mutex<Channels>,
-    /// Whether all that comes back at the end of the session has come back.
+    /// True once everything that the end of the session returns to senders has been returned.
     is_ended: AtomicBool,
     next_question: AtomicU64,
-    /// Another one than that of any other session of this process.
+    /// Number of the session, unique in this process.
     number: u64,
     pins: Pins,
     nested: NestedQuestions,
-    /// Whether the peer has said that it is about to end.
+    /// True once the peer has announced that it is about to end.
     is_leaving: AtomicBool,
     bridge: Weak<Bridge>,
 }
@@ -65,30 +65,30 @@ pub(super) struct State {
     pub(super) outlet: Outlet<DirectWriter>,
     questions: IdMap<u64, (Box<dyn AnyEnvelope>, Arc<Channel>)>,
     replies: Replies,
-    /// Whether the peer asked for more than it takes.
+    /// True once the peer has requested more than it acknowledges.
     pub(super) is_overasked: bool,
     pub(super) over: bool,
-    /// Why it was ended here, when that was before its time.
+    /// The reason given when the session was ended by this process.
     ended: Option<String>,
-    /// Why this process leaves, once all that it has to say has been sent.
+    /// The reason for which this process leaves as soon as everything has been sent.
     pub(super) leaving: Option<String>,
 }
 
-/// Why a connection, or the whole session, is over.
+/// The reason why a connection, or the whole session, is over.
 #[derive(Debug)]
 pub(super) enum End {
-    /// The connection; the session goes on with the next one.
+    /// The connection is broken; the session continues with the next one.
     Broken(String),
-    /// The session: the peer has said so, or has broken the protocol.
+    /// The session is over: the peer has ended it, or has violated the protocol.
     Over(String),
 }
 
-/// What the messages of a link come to.
+/// The receiver of the packets of a link.
 pub(super) trait Inbound {
     fn packet(&mut self, packet: Packet<'_>) -> Result<(), BadPeer>;
 }
 
-/// A peer broke the protocol.
+/// Error for a peer that violated the protocol.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BadPeer {
     #[error(transparent)]
@@ -141,22 +141,22 @@ impl Link {
         &self.peer
     }
 
-    /// Its own, among the sessions of this process.
+    /// Returns the number of the session, unique in this process.
     pub(super) fn number(&self) -> u64 {
         self.number
     }
 
-    /// The values that are pinned for the peer.
+    /// Returns the values that are pinned for the peer.
     pub(super) fn pins(&self) -> &Pins {
         &self.pins
     }
 
-    /// The peer was asked which values these refer to.
+    /// Returns the pending questions to the peer about the values to which other values refer.
     pub(super) fn nested(&self) -> &NestedQuestions {
         &self.nested
     }
 
-    /// Whether the peer is about to end, so that it must not be what keeps a value alive.
+    /// Returns `true` when the peer is about to end, and must not be relied upon to keep a value alive.
     pub(super) fn is_leaving(&self) -> bool {
         self.is_leaving.load(Ordering::Acquire)
     }
@@ -173,18 +173,18 @@ impl Link {
         self.start.elapsed()
     }
 
-    /// The last message that arrived.
+    /// Returns the number of the last message that arrived.
     pub(super) fn received(&self) -> u64 {
         self.lock().session.received()
     }
 
-    /// How long ago something was heard from the peer.
+    /// Returns the time since a frame of the peer last arrived.
     pub(super) fn silent_for(&self) -> Duration {
         let now = self.now();
         now.saturating_sub(self.lock().session.last_received())
     }
 
-    /// What the session has carried.
+    /// Returns the counters of messages and bytes.
     pub(super) fn traffic(&self) -> Traffic {
         self.lock().session.traffic()
     }
@@ -193,7 +193,7 @@ impl Link {
         self.lock().session.is_connected()
     }
 
-    /// Whether what is sent now is written at once, by the thread that sends it.
+    /// Returns `true` when a message that is sent now is written at once, by the thread that sends it.
     pub(super) fn is_free(&self) -> bool {
         let state = self.lock();
         !state.over && state.session.has_room() && state.outlet.is_free(&state.session, self.now())
@@ -207,7 +207,7 @@ impl Link {
         self.lock().over
     }
 
-    /// Sends what `write` writes; it is urgent where somebody waits for it.
+    /// Sends the message that `write` writes; `urgent` if an asker waits for it.
     fn push(
         &self,
         urgent: bool,
@@ -222,7 +222,7 @@ impl Link {
         Ok(())
     }
 
-    /// Sends what `write` writes, which refers to these values.
+    /// Sends the message that `write` writes, which refers to the values of `holds`.
     fn push_with(
         &self,
         holds: &PayloadGuards,
@@ -237,43 +237,44 @@ impl Link {
         if state.over {
             return Err(NotPushed::Over);
         }
-        // Both or none, so that nothing comes between them.
+        // Both under one lock, so that no other message comes between them.
         state.session.push(|out| Ok::<_, NotPushed>(write_control(out, &carries)?))?;
         let pushed = state.session.push(write);
         self.flush(state, urgent);
         pushed
     }
 
-    /// Pins these values, and says so, and what has led to the message. Where that cannot be sent they stay pinned until
-    /// the end of the session.
+    /// Pins the values of `holds` and returns the control message that announces them and the cause of the message that
+    /// follows. If it cannot be sent, the values stay pinned until the session ends.
     fn carries(&self, holds: &PayloadGuards, cause: &Cause) -> Result<Control, NotPushed> {
         let bridge = self.bridge.upgrade().ok_or(NotPushed::Over)?;
         Ok(Control::Carries { payloads: bridge.carry(self, holds), trace: cause.clone() })
     }
 
-    /// Sends a message of the runtime's own that refers to these values.
+    /// Sends a control message that refers to the values of `holds`.
     pub(super) fn control_with(&self, holds: &PayloadGuards, control: &Control) {
         match self.push_with(holds, false, |out| Ok(write_control(out, control)?)) {
             Ok(()) | Err(NotPushed::Over) => {}
-            Err(error) => log::error!("nothing can be told to node `{}`: {error}", self.peer.name),
+            Err(error) => log::error!("cannot send a control message to node `{}`: {error}", self.peer.name),
         }
     }
 
-    /// Sends a message of the runtime's own. These do not wait for room: their number is bounded by what they are about.
+    /// Sends a control message. It does not wait for room: the number of control messages is bounded by their subjects.
     pub(super) fn control(&self, control: &Control) {
         match self.push(false, |out| Ok(write_control(out, control)?)) {
             Ok(()) | Err(NotPushed::Over) => {}
-            Err(error) => log::error!("nothing can be told to node `{}`: {error}", self.peer.name),
+            Err(error) => log::error!("cannot send a control message to node `{}`: {error}", self.peer.name),
         }
     }
 
-    /// Answers what the peer has asked. A peer that leaves more answers unacknowledged than the session has room for gets no more of
-    /// them, and its session is ended: it decides how much it asks, so that nothing else would bound what is kept for it.
+    /// Sends a reply to a request of the peer. A peer that leaves more bytes of replies unacknowledged than the session
+    /// has room for gets no more of them, and its session is ended: nothing else bounds the replies that are kept for a
+    /// peer that keeps asking.
     pub(super) fn reply(&self, control: &Control) {
         self.reply_with(&PayloadGuards::default(), control);
     }
 
-    /// The same, for an answer that refers to these values.
+    /// Sends a reply that refers to the values of `holds`; see [`reply`](Self::reply).
     pub(super) fn reply_with(&self, holds: &PayloadGuards, control: &Control) {
         if self.lock().is_overasked {
             return;
@@ -314,12 +315,16 @@ impl Link {
             }
             Err(error) => {
                 drop(state);
-                log::error!("nothing can be told to node `{}`: {error}", self.peer.name);
+                log::error!("cannot send a control message to node `{}`: {error}", self.peer.name);
             }
         }
     }
 
-    /// The same, for what can be too large: why it cannot be sent. When the session is over that is told otherwise.
+    /// Sends a control message that may be too large. A session that is over counts as success, since its end is
+    /// reported elsewhere.
+    ///
+    /// # Errors
+    /// The reason why the message cannot be sent.
     pub(super) fn try_control(&self, holds: &PayloadGuards, control: &Control) -> Result<(), String> {
         match self.push_with(holds, false, |out| Ok(write_control(out, control)?)) {
             Ok(()) | Err(NotPushed::Over) => Ok(()),
@@ -328,7 +333,7 @@ impl Link {
     }
 
     pub(super) fn credit(&self, channel: u32, more: u32) {
-        // Whoever sends so much is likely to wait for it.
+        // A sender of so many messages probably waits for credit.
         let _ = self.push(more >= MUCH_CREDIT, |out| {
             write_credit(out, channel, more);
             Ok(())
@@ -365,13 +370,13 @@ impl Link {
         self.control(&Control::Unanswered { question, why });
     }
 
-    /// Whether there is room for what can wait.
+    /// Returns `true` while the session is alive and senders need not wait.
     pub(super) fn has_room(&self) -> bool {
         let state = self.lock();
         !state.over && state.session.has_room()
     }
 
-    /// Waits until there is room for what can wait; `false` when the session is over.
+    /// Waits until senders need not wait any more; returns `false` when the session is over.
     pub(super) async fn room(&self) -> bool {
         loop {
             let room = self.room.notified();
@@ -388,7 +393,7 @@ impl Link {
         }
     }
 
-    /// Waits until everything has arrived at the peer, or the session is over.
+    /// Waits until the peer has acknowledged everything, or the session is over.
     pub(super) async fn drained(&self) {
         loop {
             let room = self.room.notified();
@@ -408,21 +413,21 @@ impl Link {
         self.wake.notify_one();
     }
 
-    /// Ends the session before its time.
+    /// Ends the session early, for the reason `why`.
     pub(super) fn give_up(&self, why: &str) {
         self.lock().ended.get_or_insert_with(|| why.to_owned());
         self.end();
     }
 
-    /// Why it was ended before its time, if it was.
+    /// Returns the reason why this process ended the session early, if it did.
     pub(super) fn given_up(&self) -> Option<String> {
         self.lock().ended.clone()
     }
 
-    /// Ends the session for ever. What was never written to a connection comes back to its senders; whoever waits for an
-    /// answer or for room is told.
+    /// Ends the session for good. Messages that were never written to a connection are returned to their senders; tasks
+    /// that wait for an answer or for room are woken.
     pub(super) fn end(&self) {
-        // What is sent from here on waits behind what comes back.
+        // Messages sent from here on queue behind those that are returned.
         self.close_channels().iter().for_each(|channel| channel.stop());
         let unsent = {
             let mut state = self.lock();
@@ -440,7 +445,7 @@ impl Link {
         for (envelope, _) in questions.into_values() {
             envelope.settle(Outcome::NodeLost);
         }
-        // Last, since messages go elsewhere from here on.
+        // Last, since from here on messages take other routes.
         self.is_ended.store(true, Ordering::Release);
         channels.iter().for_each(|channel| channel.lost());
     }

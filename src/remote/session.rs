@@ -1,15 +1,16 @@
-//! The conversation of two processes over a series of connections: pure. The time is given, as what has passed
-//! since some start.
+//! The session: reliable, ordered messages between two processes over a series of connections. Pure; the current time
+//! is an argument, as the duration since some fixed start.
 //!
 //! # Guarantees
-//! - Messages arrive in order and exactly once, as long as the session is not lost: what was not acknowledged is sent
-//!   again on the next connection, and what arrives twice is dropped.
-//! - What is not acknowledged is bounded for those who ask [`Session::has_room`] before they send.
-//! - A peer that says nothing for three heartbeats has no connection any more; one of which nothing was heard for the
-//!   grace period is lost, for ever.
+//! - Messages arrive in order and exactly once as long as the session is not lost: unacknowledged messages are
+//!   retransmitted on the next connection, and duplicates are dropped.
+//! - Unacknowledged bytes are bounded for senders that check [`Session::has_room`] before they push.
+//! - A connection on which the peer is silent for three heartbeat intervals is closed. A peer that is silent for the
+//!   grace period is lost for good.
 //!
-//! Messages gather in one buffer, which is sent, kept until it is acknowledged, and sent again as a whole: no message
-//! costs an allocation of its own. The scheme is TCP's, with messages for bytes.
+//! Messages gather in one buffer, the segment, which is written, kept until it is acknowledged, and retransmitted as a
+//! whole, so that no message costs an allocation of its own. The scheme is that of TCP, with messages in place of
+//! bytes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,32 +22,32 @@ use crate::printable::{LONGEST_REASON, brief};
 use crate::wire::{Frame, put_data};
 use crate::work::Traffic;
 
-/// The least that one write is worth: a buffer of this size is closed and the next one begun.
+/// Size in bytes at which a segment is closed and the next one begun.
 const SEGMENT: usize = 128 * 1024;
 
-/// So many bytes that have gathered are written at once.
+/// Number of gathered bytes that are worth a write at once.
 const MANY: usize = 32 * 1024;
 
-/// Room for the first messages of a buffer, so that it does not grow by each.
+/// Initial capacity of a segment in bytes, so that the first messages do not each grow it.
 const FEW: usize = 1024;
 
-/// So many messages, or bytes, are acknowledged at once where nothing else is to be said.
+/// Number of messages, or bytes, after which an acknowledgement is sent alone when there is no message to carry it.
 const ACK_MESSAGES: u64 = 64;
 const ACK_BYTES: usize = 64 * 1024;
 
-/// A message that comes after so long a silence is written at once, whatever it is.
+/// Silence after which a message is written at once, even one that is not urgent.
 const QUIET: Duration = Duration::from_micros(100);
 
-/// How long and how much.
+/// Timeouts and limits of a session.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SessionSettings {
-    /// Something is said at least so often.
+    /// Heartbeat interval: the longest time without a write to the connection.
     pub(crate) heartbeat: Duration,
-    /// How long the other process may be out of reach.
+    /// Grace period: how long the peer may be unreachable before the session is lost.
     pub(crate) grace: Duration,
-    /// Bytes that may wait for their acknowledgement before senders wait.
+    /// Number of unacknowledged bytes from which on senders wait.
     pub(crate) max_unacknowledged: usize,
-    /// The largest frame, in bytes.
+    /// Largest frame, in bytes.
     pub(crate) max_frame: usize,
 }
 
@@ -62,32 +63,32 @@ impl Default for SessionSettings {
 }
 
 impl SessionSettings {
-    /// How long a connection may say nothing.
+    /// Returns how long the peer may be silent before the connection is closed.
     pub(crate) fn silence(&self) -> Duration {
         (self.heartbeat * 3).min(self.grace)
     }
 }
 
-/// The message is larger than a frame may be.
+/// Error returned when a message is larger than the largest frame.
 #[derive(Debug, Error)]
-#[error("it has {length} bytes, and at most {limit} are sent at once; large values travel as a `Payload`")]
+#[error("the message has {length} bytes, and the limit is {limit} bytes; send large values as a `Payload`")]
 pub(crate) struct TooLarge {
     length: usize,
     limit: usize,
 }
 
-/// The peer broke the protocol, or has ended the session. It cannot go on.
+/// Error that ends the session: the peer violated the protocol or ended the session, or the session was lost.
 #[derive(Debug, Error)]
 pub(crate) enum SessionError {
-    #[error("message {seq} came and {expected} was expected")]
+    #[error("message {seq} arrived out of order: expected {expected}")]
     Gap { seq: u64, expected: u64 },
-    #[error("message {received} was acknowledged, and only {sent} were sent")]
+    #[error("peer acknowledged message {received}, but only {sent} were sent")]
     NeverSent { received: u64, sent: u64 },
-    #[error("it wants message {} again, and had acknowledged {acknowledged}", received + 1)]
+    #[error("peer requested retransmission of message {}, but it had acknowledged {acknowledged}", received + 1)]
     NotKept { received: u64, acknowledged: u64 },
-    #[error("a greeting came in the middle of a session")]
+    #[error("peer sent a greeting in the middle of a session")]
     Greeting,
-    #[error("a value was asked for in the middle of a session")]
+    #[error("peer requested a value on the connection of a session")]
     Pull,
     #[error("the session was given up")]
     Lost,
@@ -95,12 +96,12 @@ pub(crate) enum SessionError {
     Ended(String),
 }
 
-/// What time has brought.
+/// Timeout reported by [`Session::on_time`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expired {
-    /// The connection says nothing any more; it is to be closed.
+    /// The peer is silent; the connection is to be closed.
     Connection,
-    /// The peer is lost.
+    /// The grace period has passed; the peer is lost.
     Session,
 }
 
@@ -108,27 +109,27 @@ pub(crate) struct Session {
     settings: SessionSettings,
     connected: bool,
     lost: bool,
-    /// When something was heard from the peer.
+    /// Time at which a frame of the peer last arrived.
     last_received: Duration,
-    /// When something was said.
+    /// Time of the last write.
     last_sent: Duration,
-    /// The last message that was pushed, the last one that was ever sent, and the last one that the peer has
-    /// acknowledged.
+    /// Numbers of the last message that was pushed, the last one that was ever written, and the last one that the peer
+    /// has acknowledged.
     pushed: u64,
     sent: u64,
     acknowledged: u64,
-    /// What was sent and not acknowledged; those before `cursor` on this connection.
+    /// Segments that are not acknowledged. Segments before `cursor` have been written to the current connection.
     segments: VecDeque<Segment>,
     cursor: usize,
     kept_bytes: usize,
     open: BytesMut,
-    /// Where in it the last message begins.
+    /// Offset in `open` at which the last message begins.
     last: usize,
-    /// The last message that arrived, and the last one that was acknowledged to the peer.
+    /// Numbers of the last message that arrived, and of the last one that was acknowledged to the peer.
     received: u64,
     ack_said: u64,
     unacked_bytes: usize,
-    /// Whether a message has arrived since one was last written at once.
+    /// True if a message has arrived since a message was last written at once.
     arrived: bool,
     traffic: Traffic,
 }
@@ -138,8 +139,8 @@ struct Segment {
     bytes: Bytes,
 }
 
-/// What was appended by a push, all of which is taken back unless it is whole: also when what writes it, which may be
-/// anybody's code, panics.
+/// Guard of one push: truncates the buffer to its former length on drop unless the message is complete, also when the
+/// code that serialises it, which may be the user's, panics.
 struct Appended<'a> {
     open: &'a mut BytesMut,
     before: usize,
@@ -155,7 +156,7 @@ impl Drop for Appended<'_> {
 }
 
 impl Session {
-    /// Not connected yet; the grace period begins.
+    /// Creates a session without a connection; the grace period begins at `now`.
     pub(crate) fn new(settings: SessionSettings, now: Duration) -> Self {
         Self {
             settings,
@@ -182,7 +183,7 @@ impl Session {
     /// Appends one message, which `write` writes in place.
     ///
     /// # Errors
-    /// Those of `write`, and [`TooLarge`]; nothing is appended then.
+    /// The errors of `write`, and [`TooLarge`]; nothing is appended then.
     pub(crate) fn push<E: From<TooLarge>>(
         &mut self,
         write: impl FnOnce(&mut BytesMut) -> Result<(), E>,
@@ -215,8 +216,8 @@ impl Session {
         }
     }
 
-    /// Takes out what was never given to be written to a connection, so that the peer cannot have it; frames, in order. The
-    /// session is of no use afterwards.
+    /// Takes the frames that were never handed to a connection, in order, so that the peer cannot have received them.
+    /// The session is unusable afterwards.
     pub(crate) fn take_unsent(&mut self) -> Vec<Bytes> {
         self.close_segment();
         let sent = self.sent;
@@ -226,37 +227,37 @@ impl Session {
         unsent.map(|segment| segment.bytes).collect()
     }
 
-    /// Whether there is room for what can wait.
+    /// Returns `true` while senders need not wait.
     pub(crate) fn has_room(&self) -> bool {
         self.unacknowledged() < self.settings.max_unacknowledged
     }
 
-    /// When something was heard from the peer.
+    /// Returns the time at which a frame of the peer last arrived.
     pub(crate) fn last_received(&self) -> Duration {
         self.last_received
     }
 
-    /// The bytes that are kept until they are acknowledged.
+    /// Returns the number of bytes that are kept until they are acknowledged.
     pub(crate) fn unacknowledged(&self) -> usize {
         self.kept_bytes + self.open.len()
     }
 
-    /// The last message that was pushed.
+    /// Returns the number of the last message that was pushed.
     pub(crate) fn pushed(&self) -> u64 {
         self.pushed
     }
 
-    /// The last message that the peer has acknowledged.
+    /// Returns the number of the last message that the peer has acknowledged.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 
-    /// Bytes that may wait for their acknowledgement before senders wait.
+    /// Returns the number of unacknowledged bytes from which on senders wait.
     pub(crate) fn room(&self) -> usize {
         self.settings.max_unacknowledged
     }
 
-    /// The last message that arrived; a new connection begins with telling it to the peer.
+    /// Returns the number of the last message that arrived, which is announced to the peer on each new connection.
     pub(crate) fn received(&self) -> u64 {
         self.received
     }
@@ -269,11 +270,11 @@ impl Session {
         self.lost
     }
 
-    /// A connection is there, and the peer has said which message was the last that arrived there. All after it are
-    /// sent (again).
+    /// Starts a new connection on which the peer has announced `peer_received`, the number of the last message that
+    /// arrived there. All later messages are transmitted, some of them again.
     ///
     /// # Errors
-    /// [`SessionError`] when the peer can have no such message, or wants one that is not kept any more.
+    /// [`SessionError`] when no such message was sent, or when the peer had already acknowledged a later one.
     pub(crate) fn connect(&mut self, peer_received: u64, now: Duration) -> Result<(), SessionError> {
         if self.lost {
             return Err(SessionError::Lost);
@@ -287,20 +288,20 @@ impl Session {
         self.cursor = 0;
         self.last_received = now;
         self.last_sent = now;
-        // What is received from now on is told anew.
+        // The greeting has acknowledged everything that has arrived until now.
         self.ack_said = self.received;
         self.unacked_bytes = 0;
         self.arrived = false;
         Ok(())
     }
 
-    /// The connection is gone.
+    /// Records that the connection is closed.
     pub(crate) fn disconnect(&mut self, _now: Duration) {
         self.connected = false;
         self.cursor = 0;
     }
 
-    /// The next bytes to write to the connection; to be called until there are none.
+    /// Returns the next bytes to write to the connection. The caller repeats the call until it returns `None`.
     pub(crate) fn transmit(&mut self, now: Duration) -> Option<Bytes> {
         if !self.connected || self.lost {
             return None;
@@ -322,7 +323,8 @@ impl Session {
             Some(segment) => segment,
             None => {
                 if owed > 0 {
-                    // Goes with the messages, in their buffer. Sent again later it says nothing that is not so.
+                    // The acknowledgement becomes part of the segment. When it is retransmitted it is out of date, but
+                    // still true.
                     let mut open = std::mem::take(&mut self.open);
                     self.put_ack(&mut open);
                     self.open = open;
@@ -342,15 +344,17 @@ impl Session {
         Some(segment.bytes.clone())
     }
 
-    /// The next bytes, for whoever has just pushed a message and would write them itself: a wake-up less for a message,
-    /// and a write for each, which costs ten times what many in one do. So this gives some only
-    /// - for a question or an answer, when a message has arrived since the last time: whoever asks one thing after the
-    ///   other gets there, and of many at once the first only;
-    /// - for anything after some silence;
-    /// - when so much has gathered that it is worth a write: the other side begins with it while this one goes on.
+    /// Returns the next bytes if the thread that has just pushed a message should write them itself. That saves a
+    /// wake-up, but costs one write per message, which is ten times as expensive as many messages in one write. Bytes
+    /// are therefore returned only
+    /// - for an urgent message (an ask or its answer) when a message has arrived since the last such write: sequential
+    ///   asks always qualify, and of many concurrent ones only the first;
+    /// - for any message after some silence;
+    /// - when so many bytes have gathered that they are worth a write: the peer processes them while this thread goes
+    ///   on.
     ///
-    /// Nothing before the connection, or while older messages wait to be written. What it does not give is there for
-    /// [`transmit`](Self::transmit).
+    /// Returns nothing before the session is connected, or while older segments wait. Bytes that are not returned
+    /// remain for [`transmit`](Self::transmit).
     pub(crate) fn transmit_at_once(&mut self, urgent: bool, now: impl FnOnce() -> Duration) -> Option<Bytes> {
         if !self.connected || self.lost || self.cursor < self.segments.len() || self.open.is_empty() {
             return None;
@@ -358,7 +362,7 @@ impl Session {
         if self.open.len() >= MANY {
             return self.transmit(now());
         }
-        // Those before it wait for whoever writes many.
+        // Earlier messages wait for the writer task, which writes many at a time.
         if !urgent && self.last > 0 {
             return None;
         }
@@ -374,13 +378,13 @@ impl Session {
         now.saturating_sub(self.last_sent) >= QUIET
     }
 
-    /// Whether a message that is pushed now is written at once, whatever it is.
+    /// Returns `true` when any message that is pushed now is written at once, urgent or not.
     pub(crate) fn is_quiet(&self, now: Duration) -> bool {
         let nothing_waits = self.cursor == self.segments.len() && self.open.is_empty();
         self.connected && !self.lost && nothing_waits && self.is_silent(now)
     }
 
-    /// Whether an acknowledgement is worth a write of its own.
+    /// Returns `true` when an acknowledgement is worth a write of its own.
     pub(crate) fn owes(&self) -> bool {
         self.received - self.ack_said >= ACK_MESSAGES || self.unacked_bytes >= ACK_BYTES
     }
@@ -395,10 +399,10 @@ impl Session {
         self.unacked_bytes = 0;
     }
 
-    /// A frame has come: the message in it, if it is one that had not arrived before.
+    /// Processes a frame of the peer. Returns the message in it, unless the message is a duplicate.
     ///
     /// # Errors
-    /// [`SessionError`] when the peer broke the protocol or said goodbye.
+    /// [`SessionError`] when the peer violated the protocol or ended the session.
     pub(crate) fn receive<'a>(
         &mut self,
         frame: Frame<'a>,
@@ -424,7 +428,7 @@ impl Session {
                 self.traffic.received_bytes += body.len() as u64;
                 Ok(Some(body))
             }
-            // One that is older than the last comes with messages that are sent again.
+            // Retransmitted segments contain acknowledgements that are older than the last one.
             Frame::Ack { received } => self.acknowledge(received.max(self.acknowledged)).map(|()| None),
             Frame::Bye(reason) => {
                 Err(SessionError::Ended(brief(&String::from_utf8_lossy(reason), LONGEST_REASON)))
@@ -447,7 +451,7 @@ impl Session {
         Ok(())
     }
 
-    /// Time has passed.
+    /// Checks the timeouts at time `now`, and returns the one that has expired.
     pub(crate) fn on_time(&mut self, now: Duration) -> Option<Expired> {
         if self.lost {
             return None;
@@ -465,7 +469,7 @@ impl Session {
         None
     }
 
-    /// When [`on_time`](Self::on_time) and [`transmit`](Self::transmit) are to be called at the latest.
+    /// Returns the time by which [`on_time`](Self::on_time) and [`transmit`](Self::transmit) must be called.
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         if self.lost {
             return None;

@@ -1,9 +1,10 @@
-//! Random schedules of whatever can happen to two sessions, against a model: each side has a list of what it has pushed, and what
-//! has arrived at the other must be the beginning of it.
+//! Random schedules of two sessions, checked against a model: each side has the list of the messages that it has
+//! pushed, and the messages that arrived at the other side must be a prefix of it.
 //!
-//! Some of it is what TCP does: what is on its way comes in pieces, or is lost with its connection. That loses nothing. Some goes
-//! beyond it: writes are lost, doubled and swapped within a connection. A side that finds out, by a gap, ends the session, as one that
-//! crashes or is silent for too long; then both begin another.
+//! Ordinary steps are those of TCP: bytes in flight arrive in pieces, or are lost together with their connection. No
+//! message may be lost then. The other steps go beyond TCP: writes are lost, duplicated and reordered within a
+//! connection. A side that detects a gap ends the session, as does a crash or a long silence; both sides then begin
+//! another session.
 
 use std::collections::VecDeque;
 
@@ -25,21 +26,21 @@ enum Step {
         side: usize,
         length: usize,
     },
-    /// What has gathered gets on its way.
+    /// Writes the gathered messages to the wire.
     Transmit {
         side: usize,
     },
-    /// So many writes arrive.
+    /// Delivers a number of writes.
     Deliver {
         side: usize,
         writes: usize,
     },
-    /// So many bytes arrive, wherever that cuts what was written.
+    /// Delivers a number of bytes, which may end within a write.
     DeliverBytes {
         side: usize,
         bytes: usize,
     },
-    /// One of the writes on their way is lost.
+    /// Loses one of the writes in flight.
     Drop {
         side: usize,
         nth: usize,
@@ -48,18 +49,18 @@ enum Step {
         side: usize,
         nth: usize,
     },
-    /// One of them overtakes the one before it.
+    /// Swaps a write in flight with the one before it.
     Swap {
         side: usize,
         nth: usize,
     },
-    /// The connection breaks; what was on its way is lost.
+    /// Breaks the connection; the writes in flight are lost.
     Cut,
     Connect,
     Wait {
         ms: u32,
     },
-    /// A process is killed, and started again.
+    /// Kills a process and starts it again.
     Crash {
         side: usize,
     },
@@ -69,7 +70,7 @@ fn side() -> std::ops::Range<usize> {
     0..2
 }
 
-/// What TCP does.
+/// Steps that TCP allows.
 fn ordinary_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (side(), 0_usize..300).prop_map(|(side, length)| Step::Push { side, length }),
@@ -81,7 +82,7 @@ fn ordinary_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What nobody should do, as well.
+/// Steps including those that TCP rules out.
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (side(), 0..LARGEST).prop_map(|(side, length)| Step::Push { side, length }),
@@ -97,12 +98,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// One of the two processes, in one of its lives.
+/// One life of one of the two processes.
 struct Side {
     session: Session,
-    /// Which session it is in: what both have said in their greetings.
+    /// The number of its session, which both sides announce in their greetings.
     number: u64,
-    /// It has found that the other broke the protocol.
+    /// True once this side has found that the peer violated the protocol.
     over: bool,
     pushed: Vec<Vec<u8>>,
     arrived: usize,
@@ -121,9 +122,9 @@ impl Side {
 
 struct World {
     sides: [Side; 2],
-    /// Towards each side.
+    /// Writes in flight towards each side.
     wires: [VecDeque<Bytes>; 2],
-    /// What has arrived and is not a whole frame yet.
+    /// Bytes that have arrived at each side but are no whole frame yet.
     partial: [BytesMut; 2],
     up: bool,
     now: Duration,
@@ -152,14 +153,15 @@ impl World {
         }
     }
 
-    /// Goes on with the session, where both are in the same and it is not over; else both begin another.
+    /// Connects the sides. They resume the session if it is the same for both and not over; otherwise both begin
+    /// another.
     fn connect(&mut self) {
         self.cut();
         for side in &mut self.sides {
             if side.session.is_lost() {
                 let received = side.session.received();
                 let again = side.session.connect(received, self.now);
-                assert!(matches!(again, Err(SessionError::Lost)), "what is lost is lost for ever");
+                assert!(matches!(again, Err(SessionError::Lost)), "a lost session stays lost");
             }
         }
         if self.sides[0].number != self.sides[1].number || self.sides.iter().any(Side::is_done) {
@@ -167,8 +169,14 @@ impl World {
             self.sides = [0, 1].map(|_| Side::new(self.sessions, self.now));
         }
         let received = [0, 1].map(|side| self.sides[side].session.received());
-        self.sides[0].session.connect(received[1], self.now).expect("it has what was sent");
-        self.sides[1].session.connect(received[0], self.now).expect("it has what was sent");
+        self.sides[0]
+            .session
+            .connect(received[1], self.now)
+            .expect("the peer acknowledged only what was sent");
+        self.sides[1]
+            .session
+            .connect(received[0], self.now)
+            .expect("the peer acknowledged only what was sent");
         self.up = true;
     }
 
@@ -177,7 +185,7 @@ impl World {
         if !session.has_room() {
             return;
         }
-        // No two are the same, of whatever session.
+        // Makes each body unique, across sessions too.
         let mut body = [number.to_be_bytes(), (pushed.len() as u64).to_be_bytes()].concat();
         body.resize(16 + length, 7);
         session
@@ -185,14 +193,20 @@ impl World {
                 out.extend_from_slice(&body);
                 Ok::<_, TooLarge>(())
             })
-            .expect("it is small");
+            .expect("the message is small");
         pushed.push(body);
-        assert!(session.unacknowledged() < settings().max_unacknowledged + LARGEST + 100, "it is bounded");
+        assert!(
+            session.unacknowledged() < settings().max_unacknowledged + LARGEST + 100,
+            "unacknowledged bytes are bounded"
+        );
     }
 
     fn transmit(&mut self, side: usize) {
         while let Some(bytes) = self.sides[side].session.transmit(self.now) {
-            assert!(self.up && !self.sides[side].session.is_lost(), "nothing is said without a connection");
+            assert!(
+                self.up && !self.sides[side].session.is_lost(),
+                "nothing is written without a connection"
+            );
             self.wires[1 - side].push_back(bytes);
         }
     }
@@ -217,7 +231,7 @@ impl World {
         }
     }
 
-    /// Takes the whole frames that are there.
+    /// Processes the whole frames that have arrived.
     fn receive(&mut self, side: usize) {
         while let Some((frame, length)) = Frame::first(&self.partial[side], 1000).expect("frames are sent") {
             match self.sides[side].session.receive(frame, self.now) {
@@ -233,7 +247,7 @@ impl World {
                     self.cut();
                     return;
                 }
-                Err(error) => panic!("nobody did that: {error}"),
+                Err(error) => panic!("unexpected: {error}"),
             }
             self.partial[side].advance(length);
         }
@@ -243,7 +257,7 @@ impl World {
         self.now += ms * MS;
         for side in 0..2 {
             match self.sides[side].session.on_time(self.now) {
-                // It closes the connection.
+                // Either timeout closes the connection.
                 Some(Expired::Connection | Expired::Session) => self.cut(),
                 None => {}
             }
@@ -287,7 +301,7 @@ impl World {
         }
     }
 
-    /// The network is well from now on.
+    /// Delivers everything over a network without faults.
     fn settle(&mut self) {
         self.connect();
         for _ in 0..4 {
@@ -313,7 +327,7 @@ proptest! {
             if let Step::Wait { ms } = step {
                 silent += ms;
                 if silent > 400 {
-                    // Not a test of the grace period.
+                    // Reconnects in time: the grace period is not under test here.
                     world.connect();
                     silent = 0;
                 }
@@ -321,7 +335,7 @@ proptest! {
             world.apply(step);
         }
         world.settle();
-        prop_assert_eq!(world.sessions, 1, "it has never ended");
+        prop_assert_eq!(world.sessions, 1, "the session never ended");
         world.assert_all_arrived();
     }
 

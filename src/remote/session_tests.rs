@@ -1,4 +1,4 @@
-//! What one session does, and two that are connected.
+//! Tests of one session, and of two that are connected.
 
 use proptest::prelude::*;
 
@@ -63,7 +63,8 @@ fn what_was_not_acknowledged_is_sent_again_and_arrives_once() {
     drop(transmit(&mut a, MS)); // lost on the way
     a.disconnect(MS);
     b.disconnect(MS);
-    // Here the acknowledgement of the first message is lost as well: `b` tells what it has on the new connection.
+    // The acknowledgement of the first message is lost as well: `b` announces on the new connection what it has
+    // received.
     let (had_a, had_b) = (a.received(), b.received());
     a.connect(had_b, 2 * MS).unwrap();
     b.connect(had_a, 2 * MS).unwrap();
@@ -113,7 +114,7 @@ fn a_message_above_the_limit_is_refused_and_leaves_nothing_behind() {
         out.extend_from_slice(&[0; 600]);
         Ok(())
     });
-    assert!(refused.unwrap_err().to_string().contains("at most 500"));
+    assert!(refused.unwrap_err().to_string().contains("the limit is 500"));
     say(&mut a, b"small");
     assert_eq!(receive(&mut b, &transmit(&mut a, MS), MS), [Bytes::from_static(b"small")]);
 }
@@ -162,7 +163,7 @@ fn a_peer_that_breaks_the_protocol_is_refused() {
     assert!(matches!(a.receive(bye, MS), Err(SessionError::Ended(why)) if why == "enough"));
     assert!(matches!(a.connect(7, MS), Err(SessionError::NeverSent { .. })));
     say(&mut a, b"x");
-    // It waits here, and nobody can have it.
+    // The message was never written, so the peer cannot have received it.
     assert!(matches!(
         a.receive(Frame::Ack { received: 1 }, MS),
         Err(SessionError::NeverSent { sent: 0, .. })

@@ -66,7 +66,7 @@ fn works_in_other_processes_are_asked_with_json() {
         // It was handled: nothing that a client may take for a reason to ask again.
         let large = ask("Repeat", "17000000");
         assert_problem(&large, 502, "has handled the message");
-        assert_problem(&large, 502, "at most 16777216 are sent at once; large values travel as a `Payload`");
+        assert_problem(&large, 502, "the limit is 16777216 bytes; send large values as a `Payload`");
     }
     echo.end();
 }

@@ -94,10 +94,10 @@ fn who_breaks_the_protocol_is_told_how_and_costs_nobody_anything() {
     let address = joining(&app);
     let greeting = greeting_of_a_node();
     let cases = [
-        (data(2, b""), "message 2 came and 1 was expected"),
-        (frame(ACK, &(1_u64 << 40).to_be_bytes()), "was acknowledged, and only"),
-        (greeting.clone(), "a greeting came in the middle of a session"),
-        (frame(REQUEST, b"\x80"), "a value was asked for in the middle of a session"),
+        (data(2, b""), "message 2 arrived out of order: expected 1"),
+        (frame(ACK, &(1_u64 << 40).to_be_bytes()), ", but only 0 were sent"),
+        (greeting.clone(), "peer sent a greeting in the middle of a session"),
+        (frame(REQUEST, b"\x80"), "peer requested a value on the connection of a session"),
         (data(1, b""), "a message came that is too short"),
         (data(1, b"\x01\0"), "a message came that is too short"),
         (data(1, b"\x4d"), "a message of an unknown kind (77) came"),

@@ -1,8 +1,8 @@
-//! Messages of Works on a link: each type to each incarnation of a Work has a channel, whose credit says how many may be on
-//! their way.
+//! Messages of Works on a link. Each type of message to each incarnation of a Work has a channel, whose credit limits
+//! the messages in flight.
 //!
-//! A channel is opened when its first message is sent, and *shut* when no more will be. Its number is used again once the
-//! other end has *drained* it: whatever came on the channel was begun, refused or given back.
+//! A channel is opened by its first message, and *shut* when no more messages will follow. Its number is reused once
+//! the other end has *drained* it: every message that arrived on the channel was begun, refused or returned.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
@@ -22,16 +22,16 @@ use crate::trace::Cause;
 use crate::wire::{self, CodecError, Frame};
 use crate::work::{AnyEnvelope, Outcome, Refused, count_abandoned};
 
-/// The way for messages of one type to one incarnation of a Work.
+/// The channel for messages of one type to one incarnation of a Work.
 pub(in crate::remote) struct Channel {
     number: u32,
     message: &'static str,
     path: ActorPath,
     route: Weak<DirectRoute>,
     credit: Semaphore,
-    /// How many were sent and have not found their place yet.
+    /// The number of messages that were sent and for which the other end has not returned credit yet.
     under_way: AtomicU32,
-    /// Whether the other end was told that no more messages come. Changed under the lock of the session.
+    /// True once the other end was told that no more messages follow. Changed under the lock of the session.
     is_shut: AtomicBool,
 }
 
@@ -53,7 +53,10 @@ impl Link {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A channel for messages of this type to an incarnation of the Work at `path`.
+    /// Opens a channel for messages of this type to an incarnation of a Work.
+    ///
+    /// # Errors
+    /// A message when all channel numbers are in use.
     pub(in crate::remote) fn open_channel(
         &self,
         route: Weak<DirectRoute>,
@@ -81,7 +84,7 @@ impl Link {
             is_shut: AtomicBool::new(false),
         });
         channels.by_number[number as usize] = Some(channel.clone());
-        // Under the lock: the other end is told of numbers in the order in which they are given.
+        // Under the lock, so that the other end learns of channel numbers in the order in which they are assigned.
         self.control(&Control::Open {
             channel: number,
             path: path.clone(),
@@ -92,7 +95,7 @@ impl Link {
         Ok(channel)
     }
 
-    /// Sends no more on a channel. With `recall` the other end gives back what no handler has begun.
+    /// Shuts a channel. With `recall` the other end returns the messages that no handler has begun.
     pub(in crate::remote) fn shut(&self, channel: &Channel, recall: bool) {
         channel.credit.close();
         let mut state = self.lock();
@@ -103,17 +106,17 @@ impl Link {
         let pushed = state.session.push(|out| Ok::<_, NotPushed>(write_control(out, &shut)?));
         self.flush(state, false);
         if let Err(error) = pushed {
-            log::error!("nothing can be told to node `{}`: {error}", self.peer.name);
+            log::error!("cannot send a control message to node `{}`: {error}", self.peer.name);
         }
     }
 
-    /// The other end has nothing more of a channel: its number is free.
+    /// Frees the number of a channel that the other end has drained.
     pub(in crate::remote) fn channel_drained(&self, number: u32) -> Result<(), BadPeer> {
         let channel = {
             let mut channels = self.channels();
             let is_shut = channels.get(number).is_some_and(|channel| channel.is_shut.load(Ordering::Relaxed));
             if !is_shut {
-                let why = format!("channel {number} was drained, and had not been shut");
+                let why = format!("channel {number} was drained but had not been shut");
                 return Err(BadPeer::Other(why));
             }
             channels.free.push(number);
@@ -125,14 +128,14 @@ impl Link {
         Ok(())
     }
 
-    /// Takes all channels away: the session is over.
+    /// Closes the credit of all channels because the session is over, and returns the channels.
     pub(super) fn close_channels(&self) -> Vec<Arc<Channel>> {
         let channels: Vec<_> = self.channels().by_number.iter().flatten().cloned().collect();
         channels.iter().for_each(|channel| channel.credit.close());
         channels
     }
 
-    /// Sends it unless that would have to wait: for credit, or for room in the session.
+    /// Sends a message unless it would have to wait for credit or for room in the session.
     pub(in crate::remote) fn try_send(
         &self,
         channel: &Arc<Channel>,
@@ -167,7 +170,7 @@ impl Link {
         if_there_is_room: bool,
     ) -> Result<(), Refused<Box<dyn AnyEnvelope>>> {
         wire::with_buffer(|message| {
-            // Before the lock: it is anybody's code that writes it.
+            // Before the lock is taken, because user code may serialise the message.
             let (written, holds) = payload::collect(|| envelope.write(message));
             if let Err(error) = written {
                 return Err(Refused::Unsendable(envelope, error.to_string()));
@@ -182,7 +185,7 @@ impl Link {
             };
             let question = envelope.is_question().then(|| self.next_question.fetch_add(1, Ordering::Relaxed));
             let mut state = self.lock();
-            // Under the lock, under which those that are given up later are looked for.
+            // Under the lock, because `withdraw_abandoned` looks for abandoned questions under it.
             if envelope.is_abandoned() {
                 drop(state);
                 if let Some(Control::Carries { payloads, .. }) = carries {
@@ -226,13 +229,13 @@ impl Link {
         })
     }
 
-    /// What a message refers to that is not sent after all.
+    /// Releases the pins of a message that is not sent after all.
     fn unpin(&self, payloads: Vec<Carried>) {
         let counted = payloads.into_iter().filter(|carried| carried.counted);
         counted.for_each(|carried| self.pins.release(carried.id, 1));
     }
 
-    /// Tells the peer of the questions whose askers have gone, and forgets them.
+    /// Tells the peer which questions have lost their asker, and forgets them.
     pub(in crate::remote) fn withdraw_abandoned(&self) {
         let withdrawn: Vec<_> = {
             let mut state = self.lock();
@@ -250,7 +253,7 @@ impl Link {
         }
     }
 
-    /// Gives a message back that came on this channel of the peer's, and was no question.
+    /// Returns a `tell` that arrived on this channel to the peer.
     pub(in crate::remote) fn give_back(
         &self,
         channel: u32,
@@ -267,7 +270,7 @@ impl Link {
         });
     }
 
-    /// The same for a message that was not read, and refers to these values.
+    /// Returns a `tell` that was not decoded, and that refers to the values of `holds`.
     pub(in crate::remote) fn give_back_bytes(
         &self,
         channel: u32,
@@ -288,7 +291,7 @@ impl Link {
         }
     }
 
-    /// Pushes what `write` writes, after what it refers to and what has led to it.
+    /// Pushes the message that `write` writes, after a control message with the values that it refers to and its cause.
     fn push_after(
         &self,
         holds: &PayloadGuards,
@@ -309,7 +312,7 @@ impl Link {
         pushed
     }
 
-    /// A message that was no question has come back on a channel.
+    /// Handles a `tell` that the peer has returned on a channel.
     pub(in crate::remote) fn returned(&self, number: u32, body: &[u8], cause: Cause) -> Result<(), BadPeer> {
         let channel = self.channels().get(number).cloned();
         let Some(channel) = channel else {
@@ -320,16 +323,16 @@ impl Link {
         Ok(())
     }
 
-    /// A question has come back.
+    /// Handles a question that the peer has returned.
     pub(in crate::remote) fn returned_question(&self, question: u64) {
         let asked = self.lock().questions.remove(&question);
-        // One that is not known was answered before, which harms nobody.
+        // An unknown question was answered before, which is harmless.
         if let Some((envelope, channel)) = asked {
             channel.letter_back(envelope);
         }
     }
 
-    /// Gives back to their senders what was never written to a connection.
+    /// Returns messages that were never written to a connection to their senders.
     pub(super) fn come_back(&self, unsent: &[Bytes]) {
         for segment in unsent {
             let mut rest = &segment[..];
@@ -358,10 +361,10 @@ impl Link {
         }
     }
 
-    /// Another process has answered.
+    /// Completes a question with the answer of the peer.
     pub(in crate::remote) fn settle(&self, question: u64, outcome: Outcome<'_>) {
         let asked = self.lock().questions.remove(&question);
-        // One that is not known was answered twice, which harms nobody.
+        // An unknown question was answered twice, which is harmless.
         if let Some((envelope, _)) = asked {
             envelope.settle(outcome);
         }
@@ -373,7 +376,7 @@ impl Link {
             .get(channel)
             .ok_or_else(|| BadPeer::Other(format!("credit for channel {channel}, which was never opened")))?;
         if channel.credit.available_permits() + more as usize > Semaphore::MAX_PERMITS / 2 {
-            return Err(BadPeer::Other("more credit than there can be".to_owned()));
+            return Err(BadPeer::Other("more credit than a channel can have".to_owned()));
         }
         let _ = channel.under_way.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |under_way| {
             Some(under_way.saturating_sub(more))
@@ -388,15 +391,15 @@ impl Channel {
         self.under_way.load(Ordering::Relaxed) as usize
     }
 
-    /// A message that was no question comes back.
+    /// Returns a `tell` to its route.
     fn come_back(&self, body: &[u8], cause: Cause) {
         match self.route.upgrade() {
             Some(route) => route.returned_bytes(self.message, body, cause),
-            None => count_lost(&self.path, 1, "nothing here has an address of the Work any more"),
+            None => count_lost(&self.path, 1, "no address of the Work is left in this process"),
         }
     }
 
-    /// A question comes back.
+    /// Returns a question to its route.
     fn letter_back(&self, envelope: Box<dyn AnyEnvelope>) {
         match self.route.upgrade() {
             Some(route) => route.returned(envelope),
@@ -406,14 +409,14 @@ impl Channel {
         }
     }
 
-    /// The session is about to end.
+    /// Reports to the route that the session is about to end.
     pub(super) fn stop(&self) {
         if let Some(route) = self.route.upgrade() {
             route.stop();
         }
     }
 
-    /// The session is over.
+    /// Reports to the route that the session is over.
     pub(super) fn lost(&self) {
         if let Some(route) = self.route.upgrade() {
             route.lost();

@@ -1,8 +1,9 @@
-//! Answers of the runtime to what a peer asks it: bounded for a peer that asks for more than it takes.
+//! Accounting of the replies to requests of a peer, which bounds them for a peer that requests more than it
+//! acknowledges.
 
 use std::collections::VecDeque;
 
-/// Answers that the peer has not acknowledged.
+/// Replies that the peer has not acknowledged.
 #[derive(Default)]
 pub(super) struct Replies {
     /// The number of each message and its length in bytes, the oldest first.
@@ -11,13 +12,13 @@ pub(super) struct Replies {
 }
 
 impl Replies {
-    /// Notes an answer in message `number`.
+    /// Records a reply that was sent as message `number`.
     pub(super) fn push(&mut self, number: u64, bytes: usize) {
         self.waiting.push_back((number, bytes));
         self.bytes += bytes;
     }
 
-    /// The bytes of those that were not acknowledged when the last acknowledged message was this one.
+    /// Returns the bytes of the replies after message `acknowledged`, the last one that the peer has acknowledged.
     pub(super) fn unread(&mut self, acknowledged: u64) -> usize {
         while let Some((_, bytes)) = self.waiting.front().filter(|(number, _)| *number <= acknowledged) {
             self.bytes -= bytes;
@@ -31,7 +32,7 @@ impl Replies {
 mod tests {
     use super::*;
 
-    /// What is acknowledged does not count any more.
+    /// Acknowledged replies are no longer counted.
     #[test]
     fn acknowledged_replies_are_forgotten() {
         let mut replies = Replies::default();

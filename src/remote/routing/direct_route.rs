@@ -14,20 +14,20 @@ use crate::work::{AnyEnvelope, AnyMailbox, Outcome, Place, Refused, Route, Share
 
 type Sent = Result<(), Refused<Box<dyn AnyEnvelope>>>;
 
-/// The two ends of a route.
+/// The mailbox at which a route starts and the incarnation at which it ends.
 pub(in crate::remote) struct Ends {
     pub(in crate::remote) mailbox: Weak<dyn AnyMailbox>,
     pub(in crate::remote) path: ActorPath,
     pub(in crate::remote) kind: &'static WorkType,
     pub(in crate::remote) incarnation: u64,
-    /// Whether the head is to send messages on, wherever the Work is.
+    /// True if the head is to forward the messages to wherever the Work runs.
     pub(in crate::remote) is_relayed: bool,
 }
 
-/// The way by the head, which reaches every node.
+/// The fallback by way of the head, which reaches every node.
 pub(in crate::remote) struct Relay {
     pub(in crate::remote) head: Arc<Link>,
-    /// Whether it was ever used.
+    /// Set once a message was relayed; shared with the [`Forwarder`](super::Forwarder), which then keeps to the relay.
     pub(in crate::remote) is_used: Arc<AtomicBool>,
 }
 
@@ -35,20 +35,20 @@ pub(in crate::remote) struct DirectRoute {
     me: Weak<DirectRoute>,
     bridge: Weak<Bridge>,
     ends: Ends,
-    /// The session with the process, begun when the first message is sent.
+    /// The session with the process of the incarnation, begun when the first message is sent.
     link: OnceLock<Arc<Link>>,
     begin: Box<dyn Fn() -> Option<Arc<Link>> + Send + Sync>,
-    /// How messages go when the session is lost though the incarnation may live.
+    /// The relay to switch to when the session is lost although the incarnation may still be alive.
     relay: Option<Relay>,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// One for each type of message; there are few.
+    /// One channel for each type of message. A vector, since there are few.
     channels: Vec<(&'static str, Arc<Channel>)>,
     is_shut: bool,
-    /// How many of them the other end has not drained.
+    /// The number of channels that the other end has not drained yet.
     undrained: usize,
     is_drained: bool,
     when_drained: Option<Box<dyn FnOnce() + Send>>,
@@ -72,7 +72,7 @@ impl DirectRoute {
         })
     }
 
-    /// The same by way of a session that is there.
+    /// Returns a route over a session that exists already, without a relay.
     pub(in crate::remote) fn over(bridge: Weak<Bridge>, ends: Ends, link: Arc<Link>) -> Arc<Self> {
         Self::new(bridge, ends, None, move || Some(link.clone()))
     }
@@ -94,7 +94,10 @@ impl DirectRoute {
         self.link.get()
     }
 
-    /// The channel for messages of this type, else why there is none: `None` when the route is not used any more.
+    /// Returns the channel for messages of this type, and opens it if necessary.
+    ///
+    /// # Errors
+    /// The reason why messages of this type cannot be sent, or `None` when the route is shut or its session is over.
     fn channel(&self, message: &'static str) -> Result<Arc<Channel>, Option<String>> {
         let link = self.link().ok_or(None)?;
         let mut state = self.lock();
@@ -107,8 +110,8 @@ impl DirectRoute {
         let Ends { kind, .. } = &self.ends;
         if !kind.messages().contains(&message) {
             return Err(Some(format!(
-                "`{}` does not say that it takes `{message}` from other processes: have \
-                 `fn messages(messages: &mut Messages<Self>)` in its `impl Work` call `messages.accept::<…>()`",
+                "`{}` does not accept `{message}` from other processes: call `messages.accept::<…>()` in \
+                 `fn messages(messages: &mut Messages<Self>)` of its `impl Work`",
                 kind.name()
             )));
         }
@@ -121,7 +124,7 @@ impl DirectRoute {
         Ok(channel)
     }
 
-    /// A message has come back; no handler has begun it.
+    /// Returns a message that no handler has begun to the mailbox.
     pub(in crate::remote) fn returned(&self, envelope: Box<dyn AnyEnvelope>) {
         let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) else {
             return refuse(&self.ends.path, envelope);
@@ -129,17 +132,17 @@ impl DirectRoute {
         count_lost(&self.ends.path, mailbox.returned(&route, envelope), "the Work was stopped");
     }
 
-    /// A `tell` has come back, as bytes.
+    /// Decodes the body of a returned `tell` and returns it to the mailbox. Counts it as lost if that fails.
     pub(in crate::remote) fn returned_bytes(&self, name: &str, body: &[u8], cause: crate::trace::Cause) {
         let intake = self.ends.mailbox.upgrade().and_then(|mailbox| mailbox.intake(name));
         match intake.map(|intake| intake.come_back(body, cause)) {
             Some(Ok(envelope)) => self.returned(envelope),
             Some(Err(error)) => count_lost(&self.ends.path, 1, &error.to_string()),
-            None => count_lost(&self.ends.path, 1, "nothing here has an address of the Work any more"),
+            None => count_lost(&self.ends.path, 1, "no address of the Work is left in this process"),
         }
     }
 
-    /// The other end has nothing more of a channel.
+    /// Records that the other end has drained one channel; the route is drained with the last one.
     pub(in crate::remote) fn channel_drained(&self) {
         let is_last = {
             let mut state = self.lock();
@@ -151,7 +154,7 @@ impl DirectRoute {
         }
     }
 
-    /// Calls `then` once nothing comes back along this route any more.
+    /// Calls `then` once no message can be returned along this route any more.
     pub(in crate::remote) fn when_drained(&self, then: impl FnOnce() + Send + 'static) {
         {
             let mut state = self.lock();
@@ -177,7 +180,7 @@ impl DirectRoute {
         }
     }
 
-    /// The session is about to end: what it gives back comes before what is sent from now on.
+    /// Holds back new messages because the session is about to end: messages that it returns must precede them.
     pub(in crate::remote) fn stop(&self) {
         self.lock().is_shut = true;
         if let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) {
@@ -185,7 +188,8 @@ impl DirectRoute {
         }
     }
 
-    /// The session is over.
+    /// Handles the loss of the session: the mailbox switches to the relay if there is one, else it waits for a new
+    /// location.
     pub(in crate::remote) fn lost(&self) {
         let forgotten = {
             let mut state = self.lock();
@@ -216,9 +220,9 @@ impl DirectRoute {
         }
     }
 
-    /// What becomes of a message that the session did not take.
+    /// Reports the session as lost to the mailbox when a message could not be sent for that reason.
     fn check(&self, sent: Sent) -> Sent {
-        // A session that is about to end says so to the routes that have channels.
+        // A session that is about to end reports so itself, but only to the routes that have channels.
         let is_lost = |link: &Arc<Link>| link.is_ended() || link.is_over() && self.lock().channels.is_empty();
         if matches!(sent, Err(Refused::Moved(_))) && self.link().is_none_or(is_lost) {
             self.lost();
@@ -227,10 +231,10 @@ impl DirectRoute {
     }
 }
 
-/// A message has come back, and nothing in this process has an address of its Work any more.
+/// Refuses a returned message because this process has no address of its Work any more.
 fn refuse(path: &ActorPath, envelope: Box<dyn AnyEnvelope>) {
     if envelope.settle(Outcome::Refused(crate::work::CloseReason::NotStarted)) {
-        count_lost(path, 1, "nothing here has an address of the Work any more");
+        count_lost(path, 1, "no address of the Work is left in this process");
     }
 }
 

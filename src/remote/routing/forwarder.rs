@@ -1,4 +1,4 @@
-//! Finds the place of one Work for its mailbox on a node, and follows it.
+//! The forwarder: subscribes to the location of one Work on behalf of its mailbox on a node, and follows it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -18,14 +18,14 @@ pub(in crate::remote) struct Forwarder {
     head: Arc<Link>,
     path: ActorPath,
     kind: &'static WorkType,
-    /// Whether this process is that of one Work, which the head is reached for by all others.
+    /// True if this process hosts a single Work. All other processes reach such a Work by way of the head.
     is_process: bool,
     mailbox: OnceLock<Weak<dyn AnyMailbox>>,
-    /// Whether the head was asked.
+    /// True once this forwarder has subscribed at the head.
     is_asked: AtomicBool,
-    /// Whether messages go by way of the head, since a session with a node was lost.
+    /// True once messages go by way of the head because a session with a node was lost.
     is_relayed: Arc<AtomicBool>,
-    /// The last incarnation that was followed. Those that the head names grow, and one may be named twice.
+    /// The last incarnation that was followed. The head names incarnations in ascending order, and may name one twice.
     followed: AtomicU64,
 }
 
@@ -66,7 +66,7 @@ impl Forwarder {
         self.mailbox.get()?.upgrade()
     }
 
-    /// The head has told where the Work is.
+    /// Moves the mailbox to the location that the head has sent.
     pub(in crate::remote) fn follow(&self, location: &Location<Source>) {
         let (Some(mailbox), Some(bridge)) = (self.mailbox(), self.bridge.upgrade()) else { return };
         let is_relayed = self.is_relayed.load(Ordering::Acquire);
@@ -84,7 +84,7 @@ impl Forwarder {
             Place::At(SharedRoute(route))
         };
         let place = match location {
-            // The process of a Work is told that the Work is at the head, by way of which all others reach it.
+            // For the head, a Work in a process of its own is located at the head. That process itself hosts the Work.
             Location::At { node, .. }
                 if node.id == self.head.peer().id
                     && self.is_process
@@ -92,7 +92,7 @@ impl Forwarder {
             {
                 return;
             }
-            // The head follows the Work, and what it has on its way must not be overtaken.
+            // The head follows the Work itself, and the messages that it has in flight must not be overtaken.
             Location::Pending | Location::At { .. } if matches!(mailbox.place(), Place::At(SharedRoute(route)) if route.is_relayed()) =>
             {
                 return;
@@ -100,7 +100,7 @@ impl Forwarder {
             Location::Pending => Place::Pending,
             Location::Closed(why) => Place::Closed(*why),
             Location::At { node, .. } if node.id == bridge.me().id => {
-                // Launched before this was told, or over since.
+                // Either launched here before this location arrived, or ended since.
                 match mailbox.place() {
                     Place::Here => return,
                     _ => Place::Pending,
@@ -117,7 +117,7 @@ impl Forwarder {
                 Place::At(SharedRoute(route))
             }
         };
-        // An incarnation here is told by the head what becomes of it; its messages are not for it any more.
+        // The head tells a local incarnation separately what happens to it; it must get no more of these messages.
         mailbox.leave(None);
         count_lost(&self.path, mailbox.set_place(place), "the Work was stopped");
     }

@@ -1,9 +1,9 @@
-//! Messages that are lost without anybody being told: logged and counted.
+//! Logging and counting of messages that are lost without an error at the sender.
 
 use crate::id::ActorPath;
 use crate::work::count_lost_messages;
 
-/// Counts messages for the Work at `path` that no handler saw and whose senders were not told.
+/// Counts messages for the Work at `path` that were not handled and whose senders get no error.
 pub(in crate::remote) fn count_lost(path: &ActorPath, count: usize, why: &str) {
     if count == 0 {
         return;

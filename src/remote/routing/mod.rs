@@ -1,21 +1,25 @@
-//! How messages find the Works that they are for, wherever those are.
+//! Message routing to Works in other processes.
 //!
-//! The head decides where a Work runs and keeps the [`Registry`] of it: who is where, and which processes asked. A process
-//! that has an address asks once, and is told of each change from then on. Its mailbox for the Work forwards along a
-//! [`DirectRoute`] to the incarnation that the head has named, and to no other; see the module `work::mailbox::queue`
-//! for how a mailbox goes from one route to the next.
+//! The head decides which process hosts a Work and records the decision in the [`Registry`], together with the sessions
+//! that have subscribed to the Work. A process that has an address subscribes once and receives each change of location
+//! from then on. Its mailbox for the Work forwards messages along a [`DirectRoute`] to the incarnation that the head
+//! has named, and to no other; the module `work::mailbox::queue` documents how a mailbox changes from one route to the
+//! next.
 //!
 //! # Guarantees
-//! - A message is handled at most once, by the incarnation that its sender was told of. A message that reaches a process where
-//!   that incarnation has ended, or has been told to take no more, is given back to the sender, which sends it to the
-//!   next one.
-//! - No route leads to the process that it starts from, and a node never forwards what came from another: only the head does.
-//! - Two processes that do not reach each other exchange messages by way of the head. A mailbox that has begun to goes
-//!   on for as long as there is an address: what the head has on its way must not be overtaken.
-//! - Messages that were handed to a session and never written to a connection come back when the session is lost. Those
-//!   that were written and not acknowledged may have been handled: a `tell` among them is counted as lost, and an
-//!   `ask` fails with `NodeLost`.
-//! - Nobody who no longer has an address of a Work is told of it, and a channel that is not used any more is closed.
+//! - A message is handled at most once, by the incarnation that was named to its sender. When a message reaches a
+//!   process in which that incarnation has ended or has been told to accept no more messages, it is returned to the
+//!   sender, which sends it to the next incarnation.
+//! - No route leads to the process in which it starts, and a node never forwards messages of another process: only the
+//!   head does.
+//! - Two nodes that cannot reach each other exchange messages by way of the head. A mailbox that has begun to relay
+//!   continues to do so as long as an address exists, because messages in flight by way of the head must not be
+//!   overtaken.
+//! - When a session is lost, messages that were handed to it but never written to a connection are returned to their
+//!   senders. Messages that were written but not acknowledged may have been handled: such a `tell` is counted as lost,
+//!   and such an `ask` fails with `NodeLost`.
+//! - A process that no longer has an address of a Work receives no more locations of it, and unused channels are
+//!   closed.
 
 mod direct_route;
 mod forwarder;

@@ -1,9 +1,10 @@
-//! Messages, moves, restarts, losses and cuts in random order, over the queues of mailboxes and the head's registry. Sessions
-//! are lines of packets; what else a process does with them is written here once more, as simply as it can be.
+//! A model test of routing: sends, moves, restarts, losses and cuts in random order, over the real mailbox queues and
+//! the real registry of the head. Sessions are modelled as queues of packets, and the rest of a process as simply as
+//! possible.
 //!
-//! What must hold: a message that was accepted is handled once, or counted as lost, and that only with a process or a session
-//! that is lost or when its Work is stopped; one sender's messages are handled in the order in which it sent them; once
-//! nothing fails any more, every Work is reached from every process; and in the end nothing is kept.
+//! Invariants: an accepted message is handled once, or counted as lost, and the latter only when a process or session
+//! is lost or its Work is stopped; messages of one sender are handled in the order in which it sent them; once failures
+//! cease, every Work is reachable from every process; and in the end no state is left over.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,18 +16,18 @@ use crate::work::{CloseReason, Item, Offer, Place, Queue, Step};
 
 const HEAD: usize = 0;
 const WORKS: usize = 3;
-/// Messages that a mailbox holds of those that are offered in its process.
+/// The number of locally offered messages that a mailbox holds.
 const CAPACITY: usize = 6;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Message {
-    /// The process that has sent it, and how many it had sent to the Work before.
+    /// The sending process. With `number`, the count of messages that it had sent to the Work before.
     sender: usize,
     work: usize,
     number: u32,
 }
 
-/// A message in a queue, with the route that it came by.
+/// A message in a queue, with the route on which it arrived.
 #[derive(Debug, Clone)]
 struct Mail {
     message: Message,
@@ -59,11 +60,11 @@ enum Packet {
 #[derive(Debug, Default)]
 struct Line {
     packets: VecDeque<Packet>,
-    /// How many of the packets were written before the connection broke for ever.
+    /// The number of packets that were written before the connection broke for good.
     broken_at: Option<usize>,
-    /// Messages from this process, by Work, behind one that waits for a launch.
+    /// Messages from this process, by Work, queued behind one that waits for a launch.
     waiting: BTreeMap<usize, VecDeque<Packet>>,
-    /// By Work, the last incarnation of whose messages one was given back.
+    /// By Work, the last incarnation for which a message was returned.
     refused: BTreeMap<usize, u64>,
 }
 
@@ -71,15 +72,15 @@ struct Line {
 struct Route {
     from: usize,
     to: usize,
-    /// The session, where two processes have had several.
+    /// The number of the session, since two processes may have had several.
     session: usize,
     work: usize,
     incarnation: u64,
-    /// Whether the head is to send on what comes, wherever the Work is.
+    /// True if the head is to forward the messages to wherever the Work runs.
     is_relay: bool,
     is_open: bool,
     is_shut: bool,
-    /// At the other end: messages that came and were not begun, and whether no more come.
+    /// State of the other end: the number of messages that arrived and were not begun, and whether the channel is shut.
     held: usize,
     is_shut_there: bool,
     recall: bool,
@@ -89,31 +90,31 @@ struct Route {
 struct Process {
     is_dead: bool,
     queues: BTreeMap<usize, Queue<Mail, u64>>,
-    /// Incarnations that live here, by number.
+    /// Incarnations that run here, by number.
     hosted: BTreeMap<u64, usize>,
     launched: u64,
-    /// Works that it has asked the head for.
+    /// Works that this process has subscribed to at the head.
     asked: BTreeSet<usize>,
-    /// Processes to which its session is over.
+    /// Processes with which this process has lost its session.
     lost: BTreeSet<usize>,
-    /// Works whose messages go by way of the head, since a session was lost.
+    /// Works whose messages are relayed by the head since a session was lost.
     relayed: BTreeSet<usize>,
     /// By Work, the last incarnation that was followed.
     followed: BTreeMap<usize, u64>,
 }
 
-/// What the head knows of a Work.
+/// The head's view of a Work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
     Stopped,
-    /// It waits for a node.
+    /// The Work waits for a node.
     Unplaced,
     Up {
         process: usize,
         incarnation: u64,
         route: u64,
     },
-    /// Told to stop, and where to start next.
+    /// Told to stop, with the process to start in next.
     Stopping {
         process: usize,
         incarnation: u64,
@@ -127,7 +128,7 @@ struct World {
     processes: Vec<Process>,
     lives: [Life; WORKS],
     lines: BTreeMap<(usize, usize, usize), Line>,
-    /// How many sessions two nodes have had before.
+    /// The number of earlier sessions between two nodes.
     sessions: BTreeMap<(usize, usize), usize>,
     /// Sessions with a peer that a process has given up.
     ended: BTreeSet<(usize, usize, usize)>,
@@ -137,7 +138,8 @@ struct World {
     accepted: BTreeSet<Message>,
     handled: BTreeSet<Message>,
     last_handled: BTreeMap<(usize, usize), u32>,
-    /// Senders whose order is not promised: the Work came to them while the head had messages of theirs on its way.
+    /// Senders without a guarantee of order: the Work moved to their process while messages of theirs were in flight by
+    /// way of the head.
     unordered: BTreeSet<(usize, usize)>,
     lost: BTreeSet<Message>,
 }
@@ -147,7 +149,7 @@ fn path(work: usize) -> ActorPath {
 }
 
 fn work_of(path: &ActorPath) -> usize {
-    path.as_str()[1..].parse().expect("it is one of these")
+    path.as_str()[1..].parse().expect("the path of a Work of the model")
 }
 
 impl World {
@@ -205,7 +207,7 @@ impl World {
 
     // ---- mailboxes ----
 
-    /// The queue in a process, as an address that arrives there makes it.
+    /// Returns the queue of a Work in a process; creates it, as an address that arrives there does.
     fn address(&mut self, process: usize, work: usize) -> &mut Queue<Mail, u64> {
         self.processes[process].queues.entry(work).or_insert_with(|| Queue::new(Place::Unknown))
     }
@@ -250,7 +252,7 @@ impl World {
                         self.carry_out(process, work, steps);
                         let Some(mail) = mail else { break };
                         if self.is_over(route) {
-                            // As a session that is over says it.
+                            // The same report that a session gives once it is over.
                             self.route_lost(process, route);
                             self.with_queue(process, work, |queue| queue.put_back(&route, mail));
                             break;
@@ -262,7 +264,7 @@ impl World {
         }
     }
 
-    /// Whether the session that a route takes is over.
+    /// Returns `true` when the session that a route uses is over.
     fn is_over(&self, route: u64) -> bool {
         let Route { from, to, session, .. } = self.routes[&route];
         self.ended.contains(&(from, to, session))
@@ -277,7 +279,7 @@ impl World {
         self.release(mail.came);
     }
 
-    /// A message that came by this route is not held any more where it came to.
+    /// Counts a message that arrived by this route as no longer held by the process that it arrived in.
     fn release(&mut self, came: Option<u64>) {
         let Some(route) = came else { return };
         if let Some(entry) = self.routes.get_mut(&route) {
@@ -298,7 +300,9 @@ impl World {
     }
 
     fn give_back(&mut self, mail: Mail) {
-        let Some(route) = mail.came else { unreachable!("it came from remote_source") };
+        let Some(route) = mail.came else {
+            unreachable!("only messages from other processes are given back")
+        };
         let has_way = |entry: &&Route| !self.ended.contains(&(entry.to, entry.from, entry.session));
         if let Some(entry) = self.routes.get(&route).filter(has_way) {
             let (from, to, session) = (entry.to, entry.from, entry.session);
@@ -341,7 +345,7 @@ impl World {
         number
     }
 
-    /// Somebody in a process sends a message to a Work.
+    /// Sends a message to a Work from a process.
     fn offer(&mut self, process: usize, work: usize) {
         if self.processes[process].is_dead {
             return;
@@ -420,7 +424,7 @@ impl World {
         self.tell();
     }
 
-    /// An incarnation takes no more messages.
+    /// Makes an incarnation accept no more messages.
     fn leave(&mut self, process: usize, work: usize) {
         let Some(queue) = self.processes[process].queues.get_mut(&work).filter(|queue| queue.is_here())
         else {
@@ -441,11 +445,11 @@ impl World {
         }
     }
 
-    /// Restarts a Work in good order, or by force, which waits for nothing.
+    /// Restarts a Work, either gracefully or by force, which waits for nothing.
     fn restart(&mut self, work: usize, to: usize, by_force: bool) {
         let Life::Up { process, incarnation, route } = self.lives[work] else { return };
         if process == HEAD {
-            // Its mailbox keeps what waits.
+            // A local restart keeps the queued messages in the mailbox.
             if to != HEAD {
                 return;
             }
@@ -467,7 +471,7 @@ impl World {
             Life::Up { process: HEAD, incarnation, .. } => {
                 self.processes[HEAD].hosted.remove(&incarnation);
                 self.lives[work] = Life::Stopped;
-                // What came from elsewhere is told like what is its own.
+                // Messages from other processes are refused like local ones.
                 self.close(work, CloseReason::Stopped);
             }
             Life::Up { process, incarnation, route } => {
@@ -583,7 +587,7 @@ impl World {
         }
     }
 
-    /// Takes in what waits of one sender's messages for a Work.
+    /// Accepts the waiting messages of one sender for a Work.
     fn take_in(&mut self, from: usize, to: usize, session: usize, work: usize) {
         loop {
             let line = self.lines.entry((from, to, session)).or_default();
@@ -642,7 +646,7 @@ impl World {
                                 self.forward(next, mail);
                                 None
                             }
-                            // Behind what comes back to the head first.
+                            // Must stay behind the messages that are being returned to the head.
                             Offer::Wait(_) => {
                                 let line = self.lines.entry((from, to, session)).or_default();
                                 line.waiting.entry(work).or_default().push_front(packet);
@@ -724,7 +728,7 @@ impl World {
         self.with_queue(process, work, |queue| queue.set_place(place));
     }
 
-    /// Two nodes do not reach each other for longer than the grace period.
+    /// Cuts two nodes off from each other for longer than the grace period.
     fn cut(&mut self, a: usize, b: usize) {
         if a == b || a == HEAD || b == HEAD {
             return;
@@ -739,7 +743,7 @@ impl World {
         self.sessions.insert((a.min(b), a.max(b)), session + 1);
     }
 
-    /// A process gives up its session with another.
+    /// Makes a process give up its session with another.
     fn end_session(&mut self, process: usize, peer: usize, session: usize) {
         self.ended.insert((process, peer, session));
         let mine: Vec<_> = self
@@ -751,7 +755,7 @@ impl World {
         for (route, work) in &mine {
             self.with_queue(process, *work, |queue| queue.stop(route));
         }
-        // What was never written comes back; what was written may have arrived.
+        // Messages that were never written come back; those that were written may have arrived.
         let packets = self.lines.get_mut(&(process, peer, session)).map(|line| {
             let written = line.broken_at.unwrap_or(line.packets.len());
             line.broken_at = Some(0);
@@ -777,7 +781,7 @@ impl World {
         for (route, _) in mine {
             self.route_lost(process, route);
         }
-        // What the peer sent and is still here has no way back.
+        // Messages of the peer that still wait here cannot be returned to it.
         let waiting =
             self.lines.get_mut(&(peer, process, session)).map(|line| std::mem::take(&mut line.waiting));
         for packet in waiting.into_iter().flatten().flat_map(|(_, packets)| packets) {
@@ -811,7 +815,7 @@ impl World {
         }
     }
 
-    /// A node ends without a word. What it had is lost.
+    /// Kills a node without warning. Its messages and Works are lost.
     fn kill(&mut self, node: usize) {
         if node == HEAD || self.processes[node].is_dead {
             return;
@@ -822,7 +826,7 @@ impl World {
                 line.broken_at.get_or_insert(line.packets.len());
             }
         }
-        // What it had not written, and what nobody is left to read.
+        // Packets that the node had not written, and packets whose reader is dead.
         let mut gone = Vec::new();
         for ((from, to, _), line) in &mut self.lines {
             if (*from == node || *to == node) && self.processes[*from].is_dead {
@@ -839,7 +843,7 @@ impl World {
         for (_, mut queue) in queues {
             queue.clear().into_iter().for_each(|mail| self.lose(mail.message));
         }
-        // What it had promised to say it will not.
+        // The dead node will not send the packets that it still owed.
         for route in self.routes.values_mut().filter(|route| route.to == node) {
             (route.held, route.is_shut_there) = (0, false);
         }
@@ -855,7 +859,7 @@ impl World {
         self.processes.push(Process::default());
     }
 
-    /// A process notices that another has ended.
+    /// Makes a process notice that another has ended.
     fn notice(&mut self, process: usize, dead: usize) -> bool {
         if !self.processes[dead].is_dead
             || self.processes[process].is_dead
@@ -865,7 +869,7 @@ impl World {
             return false;
         }
         let session = self.session(process, dead);
-        // What had arrived is taken in first.
+        // Packets that had arrived are processed first.
         while self.deliver(dead, process, session) {}
         if process == HEAD {
             for work in 0..WORKS {
@@ -887,7 +891,7 @@ impl World {
         true
     }
 
-    /// Drops the addresses in a process: nobody there sends to the Work any more.
+    /// Drops the addresses in a process, which then no longer sends to the Work.
     fn forget(&mut self, process: usize, work: usize) {
         let is_idle = |queue: &Queue<Mail, u64>| !queue.is_here() && queue.len() == 0;
         if process == HEAD || !self.processes[process].queues.get(&work).is_some_and(is_idle) {
@@ -899,7 +903,7 @@ impl World {
             .filter(|(_, route)| route.from == process && route.work == work)
             .map(|(number, _)| *number)
             .collect();
-        // One that waits to be drained, or may give something back, is kept for that.
+        // A route that waits to be drained, or may still return messages, is kept until then.
         if mine
             .iter()
             .any(|route| self.routes[route].is_shut || self.routes[route].is_open && !self.is_settled(*route))
@@ -924,7 +928,7 @@ impl World {
         }
     }
 
-    /// Whether nothing that went along a route can come back.
+    /// Returns `true` when no message that was sent along a route can come back.
     fn is_settled(&self, route: u64) -> bool {
         let entry = &self.routes[&route];
         let under_way =
@@ -935,7 +939,7 @@ impl World {
         entry.held == 0 && under_way.next().is_none()
     }
 
-    /// Lets everything happen that waits to happen, with nothing failing.
+    /// Runs everything that is pending to completion, without failures.
     fn settle(&mut self) {
         for _ in 0..10_000 {
             let mut progress = false;
@@ -964,10 +968,10 @@ impl World {
                 return;
             }
         }
-        panic!("it does not come to rest");
+        panic!("the model does not come to rest");
     }
 
-    /// Everything is accounted for; every Work is reached from everywhere; nothing is kept.
+    /// Asserts that all messages are accounted for, every Work is reachable from everywhere, and no state is left over.
     fn check(mut self) {
         self.settle();
         let missing: Vec<_> = self
@@ -1004,7 +1008,7 @@ impl World {
             (0..WORKS).for_each(|work| self.forget(process, work));
         }
         self.settle();
-        // One that was never used is nothing but memory.
+        // A route that was never used has no counterpart at the other end.
         let alive = |route: &Route| {
             route.is_open && !self.processes[route.from].is_dead && !self.processes[route.to].is_dead
         };
@@ -1047,8 +1051,8 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(10_000))]
 
-    /// Works are launched, moved, stopped, restarted; nodes are killed and replaced; sessions are cut; messages are in flight at
-    /// every step.
+    /// Works are launched, moved, stopped and restarted; nodes are killed and replaced; sessions are cut; messages are
+    /// in flight at every step.
     #[test]
     fn accepted_messages_are_handled_once_in_order_or_counted(
         nodes in 1..4_usize,

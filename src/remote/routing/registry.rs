@@ -1,10 +1,10 @@
-//! Where each Work is, and which sessions are told: pure. Kept by the head.
+//! The head's registry of locations: which process hosts each Work, and which sessions have subscribed to it. Pure.
 //!
 //! # Guarantees
-//! - A session that has asked for a path is told of every change, unless a newer one comes first: what waits to be told is
-//!   one location for each path.
-//! - A location with a number is never told after one with a higher number.
-//! - What nobody asks for and no node hosts is not kept.
+//! - A session that has subscribed to a path is sent every change, unless a newer one comes first: locations conflate,
+//!   so that at most one per path waits to be sent.
+//! - A location with an incarnation number is never sent after one with a higher number.
+//! - A path without subscribers that no node hosts is not kept.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -13,16 +13,17 @@ use serde::{Deserialize, Serialize};
 use crate::id::ActorPath;
 use crate::work::CloseReason;
 
-/// The paths that a session may ask for.
+/// Limit on the number of paths that a session may subscribe to.
 pub(in crate::remote) const MOST_SUBSCRIPTIONS: usize = 1 << 20;
 
-/// The place of a Work as the head tells it. `N` names a node.
+/// The location of a Work as the head announces it. `N` identifies a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Location<N> {
-    /// Being started, restarted or moved.
+    /// The Work is being started, restarted or moved.
     Pending,
-    /// On this node, as this incarnation. The head's own Works, and those in processes of their own, are on the head.
+    /// Hosted by this node, as this incarnation. Works of the head itself, and Works in processes of their own, count
+    /// as hosted by the head.
     At {
         node: N,
         incarnation: u64,
@@ -44,7 +45,7 @@ struct Entry {
 #[derive(Default)]
 struct Subscriber {
     paths: HashSet<ActorPath>,
-    /// Paths whose location it has not been told yet, each once.
+    /// Paths whose location is still to be sent to this session, each at most once.
     untold: VecDeque<ActorPath>,
     is_untold: HashSet<ActorPath>,
 }
@@ -58,13 +59,13 @@ impl Subscriber {
 }
 
 impl Registry {
-    /// The location of a Work, where it is known.
+    /// Returns the location of a Work, if the registry has an entry for it.
     pub(in crate::remote) fn location(&self, path: &ActorPath) -> Option<&Location<u64>> {
         self.entries.get(path).map(|entry| &entry.location)
     }
 
-    /// Tells `session` of the Work at `path` from now on. `current` is the location where nothing is known of it here. Gives
-    /// `false` when the session has asked for too many.
+    /// Subscribes `session` to the Work at `path`. `current` returns the location to start from if the registry has no
+    /// entry. Returns `false` when the session has reached the limit of subscriptions.
     #[must_use]
     pub(in crate::remote) fn subscribe(
         &mut self,
@@ -108,7 +109,7 @@ impl Registry {
         }
     }
 
-    /// The session is over.
+    /// Removes a session that is over, and its subscriptions.
     pub(in crate::remote) fn end_session(&mut self, session: u64) {
         let Some(subscriber) = self.sessions.remove(&session) else { return };
         for path in &subscriber.paths {
@@ -116,7 +117,7 @@ impl Registry {
         }
     }
 
-    /// The Work at `path` is somewhere else now.
+    /// Sets the location of the Work at `path` and queues it for all subscribers.
     pub(in crate::remote) fn set(&mut self, path: &ActorPath, location: Location<u64>) {
         match self.entries.get_mut(path) {
             Some(entry) if entry.location == location => return,
@@ -135,7 +136,7 @@ impl Registry {
         self.tidy(path);
     }
 
-    /// This incarnation is over. Another word on the Work will come.
+    /// Marks the Work as pending if incarnation `over` is still its location. The next location will follow.
     pub(in crate::remote) fn over(&mut self, path: &ActorPath, over: u64) {
         let is_it = |location: &Location<u64>| matches!(location, Location::At { incarnation, .. } if *incarnation == over);
         if self.location(path).is_some_and(is_it) {
@@ -143,12 +144,12 @@ impl Registry {
         }
     }
 
-    /// The next thing to be told to `session`.
+    /// Removes and returns the next location to send to `session`.
     pub(in crate::remote) fn next(&mut self, session: u64) -> Option<(ActorPath, Location<u64>)> {
         let subscriber = self.sessions.get_mut(&session)?;
         loop {
             let path = subscriber.untold.pop_front()?;
-            // It may have been unsubscribed since.
+            // The path may have been unsubscribed since it was queued.
             if subscriber.is_untold.remove(&path) {
                 let location = self.entries.get(&path).map(|entry| entry.location.clone());
                 return Some((path, location.unwrap_or(Location::Closed(CloseReason::Unknown))));
@@ -156,13 +157,13 @@ impl Registry {
         }
     }
 
-    /// The sessions to which something is to be told.
+    /// Returns the sessions for which locations are queued.
     pub(in crate::remote) fn untold(&self) -> Vec<u64> {
         let untold = self.sessions.iter().filter(|(_, subscriber)| !subscriber.untold.is_empty());
         untold.map(|(session, _)| *session).collect()
     }
 
-    /// Whether nothing is kept.
+    /// Returns `true` when no subscription and no location is kept.
     #[cfg(test)]
     pub(in crate::remote) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.sessions.values().all(|subscriber| subscriber.paths.is_empty())
@@ -181,7 +182,7 @@ mod tests {
         Location::At { node, incarnation }
     }
 
-    /// Changes that were not told yet are told as the last of them.
+    /// Changes that have not been sent yet conflate to the last of them.
     #[test]
     fn changes_before_the_first_look_are_told_as_one() {
         let mut registry = Registry::default();
@@ -193,7 +194,7 @@ mod tests {
         assert_eq!(registry.next(1), None);
     }
 
-    /// The end of an incarnation that was replaced says nothing about its successor.
+    /// The end of an incarnation that was replaced does not change the location of its successor.
     #[test]
     fn the_end_of_an_older_incarnation_changes_nothing() {
         let mut registry = Registry::default();
@@ -202,7 +203,7 @@ mod tests {
         assert_eq!(registry.location(&path("a")), Some(&at(7, 2)));
     }
 
-    /// What was unsubscribed is not told, and nothing is kept of it.
+    /// A path that was unsubscribed is not sent, and no entry of it is kept.
     #[test]
     fn an_unsubscribed_path_is_forgotten() {
         let mut registry = Registry::default();
@@ -213,7 +214,7 @@ mod tests {
         assert!(registry.is_empty());
     }
 
-    /// A path that is asked for again before it was told is told once.
+    /// A path that is subscribed to twice before its location is sent is sent once.
     #[test]
     fn a_path_asked_for_again_is_told_again() {
         let mut registry = Registry::default();
