@@ -1,4 +1,4 @@
-//! Bodies of requests: bounded in length and in time.
+//! Request bodies, bounded in length and in time.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use serde::Deserialize;
 
 use super::problem::Problem;
 
-/// The longest body that is read, in bytes.
+/// The maximum length of a body, in bytes.
 pub(super) const LONGEST: usize = 4 << 20;
 
-/// How long a body may take to arrive.
+/// The time within which a whole body must arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn too_large() -> Problem {
-    let detail = format!("the body has more than {LONGEST} bytes; large values belong into a payload");
-    // What is still to come is not read.
+    let detail = format!("the body has more than {LONGEST} bytes; put large values into a payload");
+    // The connection is closed, since the rest of the body stays unread.
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).with(header::CONNECTION, "close")
 }
 
@@ -47,7 +47,8 @@ pub(super) async fn read(request: &HttpRequest, mut payload: web::Payload) -> Re
     })
 }
 
-/// Reads a body that has to be said to be JSON: a page of another origin cannot say so without asking beforehand.
+/// Reads a body whose `Content-Type` is JSON. Requiring the type protects against other origins: a browser sends it for
+/// a page of another origin only after a preflight request.
 pub(super) async fn read_json(request: &HttpRequest, payload: web::Payload) -> Result<Bytes, Problem> {
     let said = request.content_type();
     if !said.eq_ignore_ascii_case("application/json") {
@@ -57,15 +58,18 @@ pub(super) async fn read_json(request: &HttpRequest, payload: web::Payload) -> R
     read(request, payload).await
 }
 
-/// Reads JSON as a value of this type.
+/// Parses JSON as a `T`.
+///
+/// # Errors
+/// 400 when the body is not valid JSON, 422 when it is not a `T`.
 pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => unfit(error.to_string()),
-        _ => Problem::bad_request(format!("the body is no JSON: {error}")),
+        _ => Problem::bad_request(format!("the body is not valid JSON: {error}")),
     })
 }
 
-/// Reads a JSON object as a value of this type. (A list would do as well for serde.)
+/// Parses a JSON object as a `T`. Arrays are refused, which serde would accept for a struct.
 pub(super) fn parse_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
     let value = parse(body)?;
     match body.trim_ascii_start().first() {
@@ -74,10 +78,10 @@ pub(super) fn parse_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, 
     }
 }
 
-/// JSON that is not what is wanted.
+/// Creates the problem for a body that is valid JSON of the wrong form (422).
 pub(super) fn unfit(why: impl std::fmt::Display) -> Problem {
     Problem::new(
         StatusCode::UNPROCESSABLE_ENTITY,
-        format!("the body is JSON, and not what is wanted here: {why}"),
+        format!("the body is JSON, but not of the expected form: {why}"),
     )
 }

@@ -1,4 +1,4 @@
-//! What can be done: with Works, with the App, and asking.
+//! Handlers of actions: controlling Works, asking Works, stopping the App.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::app::{Action, Control, NoAnswer, NotDone};
 use crate::printable::one_line;
 use crate::work::{DEFAULT_ASK_DEADLINE, Input, RunKey, Unanswered};
 
-/// The longest name of who stops a Work that is shown, in characters.
+/// The maximum length of an operator's name, in characters.
 const LONGEST_NAME: usize = 100;
 
 fn accepted() -> HttpResponse {
@@ -31,9 +31,9 @@ async fn perform(control: &Control, path: &str, action: Action) -> Answer {
     match control.perform(path, action).await? {
         Ok(()) => Ok(accepted()),
         Err(NotDone::NoSuchWork) => Err(Problem::no_such_work(path)),
-        Err(NotDone::NotRunning) => Err(Problem::conflict("the App has not begun, or is ending")),
+        Err(NotDone::NotRunning) => Err(Problem::conflict("the App has not started, or is stopping")),
         Err(NotDone::QueueFull) => {
-            Err(Problem::conflict(format!("as many runs of work `{path}` wait as may; try again later")))
+            Err(Problem::conflict(format!("the run queue of work `{path}` is full; try again later")))
         }
     }
 }
@@ -42,15 +42,17 @@ async fn perform(control: &Control, path: &str, action: Action) -> Answer {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct StopQuery {
-    /// Who stops it, to be shown; the client's address by default.
+    /// The operator's name for display; the client's address by default.
     #[param(example = "alice@machine-0", max_length = 100, nullable = false)]
     by: Option<String>,
 }
 
-/// Stops a Work until it is started over the API, or its Flow releases it. What its Flow asks of it until then does not start it.
+/// Stops a Work until it is started over the API or its Flow releases it.
+///
+/// Runs that the Flow requests in the meantime do not start the Work.
 #[utoipa::path(post, path = "/api/v1/works/{path}/stop", tag = "actions",
     params(("path" = String, Path, description = "the path of the Work", example = "train"), StopQuery),
-    responses((status = 202, description = "it will be stopped", body = Accepted), OfActions),
+    responses((status = 202, description = "the Work will be stopped", body = Accepted), OfActions),
 )]
 pub(super) async fn stop(
     request: HttpRequest,
@@ -71,22 +73,24 @@ pub(super) async fn stop(
 /// Starts a Work that was stopped or has failed, without a run.
 #[utoipa::path(post, path = "/api/v1/works/{path}/start", tag = "actions",
     params(("path" = String, Path, description = "the path of the Work", example = "train")),
-    responses((status = 202, description = "it will be started", body = Accepted), OfActions),
+    responses((status = 202, description = "the Work will be started", body = Accepted), OfActions),
 )]
 pub(super) async fn start(control: web::Data<Control>, path: web::Path<String>) -> Answer {
     perform(&control, &path, Action::Start).await
 }
 
-/// Ends the Work's incarnation and starts the next one from its last published state; a run that is under way starts again.
+/// Restarts a Work: ends its incarnation and starts the next from its last published state.
+///
+/// A run in progress starts again.
 #[utoipa::path(post, path = "/api/v1/works/{path}/restart", tag = "actions",
     params(("path" = String, Path, description = "the path of the Work", example = "train")),
-    responses((status = 202, description = "it will be restarted", body = Accepted), OfActions),
+    responses((status = 202, description = "the Work will be restarted", body = Accepted), OfActions),
 )]
 pub(super) async fn restart(control: web::Data<Control>, path: web::Path<String>) -> Answer {
     perform(&control, &path, Action::Restart).await
 }
 
-/// A part of a body, as it was written.
+/// The body of a rerun, with the input as raw JSON.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RerunBody<'a> {
@@ -103,18 +107,18 @@ struct ForgetBody<'a> {
     input: &'a RawValue,
 }
 
-/// What is there, be it `null`: that is an input like any other.
+/// Deserialises a field that is present, even if it is `null`: `null` is an input like any other.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// A whole number, as JSON has it: `7.0` is one.
+/// Deserialises an integer as JSON Schema defines it: `7.0` is one.
 fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let number = serde_json::Number::deserialize(deserializer)?;
     if let Some(number) = number.as_u64() {
         return Ok(Some(number));
     }
-    // Above that a float is no exact number.
+    // Larger floats are not exact integers.
     const MOST: f64 = 9_007_199_254_740_991.0;
     match number.as_f64() {
         Some(float) if float.fract() == 0.0 && (0.0..=MOST).contains(&float) => Ok(Some(float as u64)),
@@ -125,14 +129,14 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
 async fn input(control: &Control, path: &str, json: &RawValue) -> Result<(RunKey, Input), Problem> {
     let input = control.input(path, json.get().as_bytes()).await?;
     let input = input.ok_or_else(|| Problem::no_such_work(path))?;
-    input.map_err(|why| body::unfit(format!("work `{path}` takes no such input: {why}")))
+    input.map_err(|why| body::unfit(format!("work `{path}` does not accept this input: {why}")))
 }
 
-/// Runs an input once more, whatever became of it before.
+/// Runs an input again, whatever the outcome of earlier runs.
 #[utoipa::path(post, path = "/api/v1/works/{path}/rerun", tag = "actions",
     params(("path" = String, Path, description = "the path of the Work", example = "train")),
-    request_body(content = Rerun, description = "the input, or the number of a run that had it"),
-    responses((status = 202, description = "it will run, unless it waits or runs already", body = Accepted), OfActions),
+    request_body(content = Rerun, description = "the input, or the number of an earlier run with it"),
+    responses((status = 202, description = "the input will run, unless queued or running", body = Accepted), OfActions),
 )]
 pub(super) async fn rerun(
     request: HttpRequest,
@@ -153,11 +157,11 @@ pub(super) async fn rerun(
     perform(&control, &path, Action::Rerun(key, input)).await
 }
 
-/// Makes an input new again: when its Flow asks for it the next time, it runs.
+/// Forgets the outcome of an input, so that it runs when the Flow next requests it.
 #[utoipa::path(post, path = "/api/v1/works/{path}/forget", tag = "actions",
     params(("path" = String, Path, description = "the path of the Work", example = "train")),
     request_body(content = InputBody, description = "the input"),
-    responses((status = 202, description = "it is forgotten", body = Accepted), OfActions),
+    responses((status = 202, description = "the outcome of the input will be forgotten", body = Accepted), OfActions),
 )]
 pub(super) async fn forget(
     request: HttpRequest,
@@ -171,10 +175,10 @@ pub(super) async fn forget(
     perform(&control, &path, Action::Forget(key)).await
 }
 
-/// Ends the App in good order.
+/// Stops the App gracefully: all Works first, in reverse order of their start.
 #[utoipa::path(post, path = "/api/v1/app/stop", tag = "actions",
-    request_body(content = StopBody, description = "why"),
-    responses((status = 202, description = "it will end", body = Accepted), OfActions),
+    request_body(content = StopBody, description = "the reason"),
+    responses((status = 202, description = "the App will stop", body = Accepted), OfActions),
 )]
 pub(super) async fn stop_app(
     request: HttpRequest,
@@ -192,15 +196,15 @@ pub(super) async fn stop_app(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AskQuery {
-    /// How long to wait for the answer, in seconds.
+    /// The maximum time to wait for the answer, in seconds.
     #[param(minimum = 0.001, maximum = 3600, default = 30, nullable = false)]
     deadline: Option<f64>,
 }
 
-/// Asks a Work: the body is the message, the answer its reply.
+/// Sends a message to a Work and returns its reply.
 ///
-/// The message is the name of its Rust type, without modules where that is enough, and has to be one of those that the
-/// Work names in its `messages`. An empty body is `null`.
+/// The message is named by its Rust type, without modules where that is unambiguous, and must be listed in the Work's
+/// `fn messages`. The body is the message as JSON; an empty body stands for `null`.
 #[utoipa::path(post, path = "/api/v1/works/{path}/messages/{message}", tag = "ask",
     params(
         ("path" = String, Path, description = "the path of the Work", example = "server"),
@@ -208,7 +212,7 @@ pub(super) struct AskQuery {
         AskQuery,
     ),
     request_body(content = Option<serde_json::Value>, description = "the message, as its type is read from JSON"),
-    responses((status = 200, description = "the answer of the handler", body = serde_json::Value), OfQuestions),
+    responses((status = 200, description = "the reply of the handler", body = serde_json::Value), OfQuestions),
 )]
 pub(super) async fn ask(
     request: HttpRequest,
@@ -228,14 +232,14 @@ pub(super) async fn ask(
     };
     let mut json = match body::read_json(&request, payload).await {
         Ok(json) => json,
-        // Nothing was sent, so that nothing has to be said of it.
+        // An empty body needs no content type.
         Err(problem) if !has_body(&request) && problem.is(StatusCode::UNSUPPORTED_MEDIA_TYPE) => Bytes::new(),
         Err(problem) => return Err(problem),
     };
     if json.is_empty() {
         json = Bytes::from_static(b"null");
     }
-    // So that what is no JSON at all is told from what is no such message.
+    // Parsed once without a type, to tell invalid JSON (400) from JSON of another form (422).
     body::parse::<serde::de::IgnoredAny>(&json)?;
     match control.ask_json(&path, &message, &json, deadline).await? {
         Ok(answer) => Ok(fresh().content_type("application/json").body(answer)),
@@ -262,9 +266,10 @@ fn unanswered(path: &str, message: &str, why: NoAnswer) -> Problem {
             Problem::not_found(detail).known(known)
         }
         NoAnswer::Ambiguous(known) => {
-            Problem::conflict(format!("`{message}` may be any of `known`: give the whole name")).known(known)
+            Problem::conflict(format!("`{message}` is ambiguous; give the full name of one of `known`"))
+                .known(known)
         }
-        NoAnswer::BadMessage(why) => body::unfit(format!("it is no `{message}`: {why}")),
+        NoAnswer::BadMessage(why) => body::unfit(format!("it is not a valid `{message}`: {why}")),
         NoAnswer::Unanswered(Unanswered::NotRunning(why) | Unanswered::Unsendable(why)) => {
             Problem::conflict(why)
         }

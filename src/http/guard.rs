@@ -1,8 +1,8 @@
-//! Who may ask: names, origins and tokens.
+//! Access control: the `Host`, `Origin` and token checks of every request.
 //!
-//! A server on the loopback address is reached by everybody on the machine, among them every page in every browser: pages
-//! of other origins are refused by their `Origin`, and pages that have rebound a name of theirs to this address by the
-//! `Host` that they name. Any other server asks for a token.
+//! Every process on the machine reaches a server on the loopback address, among them every page in every browser. Pages
+//! of other origins are refused by their `Origin`, and pages that use DNS rebinding by their `Host`. A server on any
+//! other address requires a token.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -18,21 +18,25 @@ use super::problem::Problem;
 use crate::app::{AppError, Config, Control};
 use crate::secret_file::read_secret;
 
-/// The shortest token, in bytes.
+/// The minimum length of a token, in bytes.
 const SHORTEST: usize = 16;
 
 pub(super) struct Guard {
-    /// Whether only this machine reaches the server.
+    /// True when the server listens on a loopback address, so that only this machine reaches it.
     loopback: bool,
-    /// The hash of the token: comparing hashes takes the same time whatever is wrong.
+    /// The hash of the token. Comparing hashes takes the same time wherever the texts differ.
     token: Option<blake3::Hash>,
     origins: Vec<String>,
-    /// Names beside those of the loopback address, such as the one that a proxy passes on.
+    /// Names accepted beside those of the loopback address, such as the name that a reverse proxy forwards.
     hosts: Vec<String>,
 }
 
 impl Guard {
-    /// As the configuration wants it, for a server at this address.
+    /// Creates the guard for a server at `address`.
+    ///
+    /// # Errors
+    /// [`AppError`] when the address is not loopback and no token is configured, when the token cannot be read or is
+    /// too short, or when an allowed origin or host is malformed.
     pub(super) fn new(address: SocketAddr, config: &Config) -> Result<Self, AppError> {
         let token = config.http_token_file.as_deref().map(read_token).transpose()?;
         let loopback = address.ip().is_loopback();
@@ -59,7 +63,7 @@ impl Guard {
         Ok(Self { loopback, token: token.map(|token| blake3::hash(token.as_bytes())), origins, hosts })
     }
 
-    /// Whether the server may be called by this name.
+    /// Returns true when `host` is an accepted name of the server. Servers beyond the loopback address accept any name.
     fn knows_host(&self, host: &str) -> bool {
         if !self.loopback {
             return true;
@@ -86,15 +90,16 @@ impl Guard {
         if !self.knows_host(host) {
             return Err(Problem::new(
                 StatusCode::MISDIRECTED_REQUEST,
-                "this App is served on the loopback address only, and the request names another host; --allow-host lets it be \
-                 called by that name, as by a proxy",
+                "this App is served on the loopback address only, and the request names another host; --allow-host accepts \
+                 that name, such as the one that a reverse proxy forwards",
             ));
         }
         let is_public = is_public(request.method(), request.path());
         match single(headers, &header::ORIGIN)? {
             Some(origin) if self.allows(origin) || is_same(origin, host) => {}
             Some(_) => return Err(foreign()),
-            // A picture or a script of another page's has no origin. That page may lead here, though.
+            // A request for a picture or a script from a page of another origin has no `Origin`. A link from such a
+            // page to ours has none either and stays allowed.
             None if headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site") && !is_public => {
                 return Err(foreign());
             }
@@ -122,17 +127,18 @@ impl Guard {
 fn foreign() -> Problem {
     Problem::new(
         StatusCode::FORBIDDEN,
-        "the request comes from a page of another origin; --allow-origin lets one use the API",
+        "the request comes from a page of another origin; --allow-origin lets pages of an origin use the API",
     )
 }
 
-/// What is shown without a token: whether the App lives, and the page itself, which then asks for the token.
+/// Returns true for the routes that need no token: liveness, and the files of the page, which asks for the token
+/// itself.
 fn is_public(method: &Method, path: &str) -> bool {
     (method == Method::GET || method == Method::HEAD)
         && (matches!(path, "/" | "/healthz" | "/view") || path.starts_with("/view/"))
 }
 
-/// The one header of this name; two may be read as one or the other.
+/// Returns the value of a header. Repeated headers are refused, since two parties may each pick a different one.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
     let mut all = headers.get_all(name);
     let first = all.next();
@@ -142,7 +148,7 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
     match first.map(HeaderValue::to_str) {
         None => Ok(None),
         Some(Ok(text)) => Ok(Some(text)),
-        Some(Err(_)) => Err(Problem::bad_request(format!("the `{name}` header is no text"))),
+        Some(Err(_)) => Err(Problem::bad_request(format!("the `{name}` header is not valid text"))),
     }
 }
 
@@ -176,11 +182,11 @@ fn read_token(file: &Path) -> Result<String, AppError> {
     Ok(token)
 }
 
-/// Refuses what would wait for a Flow that does not return.
+/// Refuses requests that would wait for a Flow that does not return.
 fn answers(request: &ServiceRequest) -> Result<(), Problem> {
     let path = request.path();
     let needs_app = matches!(path, "/readyz" | "/metrics") || path.starts_with("/api/v1/");
-    // These are had without it.
+    // Routes that are answered without the App's thread.
     if !needs_app
         || matches!(path, "/api/v1/logs" | "/api/v1/openapi.json" | "/api/v1/app" | "/api/v1/app/stop")
     {
@@ -192,7 +198,7 @@ fn answers(request: &ServiceRequest) -> Result<(), Problem> {
     }
 }
 
-/// Refuses what may not ask, and answers browsers that ask beforehand.
+/// Middleware that refuses requests without access and answers CORS preflight requests.
 pub(super) async fn guard<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
@@ -269,7 +275,7 @@ mod tests {
         }
     }
 
-    /// A name that a proxy passes on, with any port; malformed names are refused.
+    /// A name that a reverse proxy forwards is accepted with any port; malformed names are refused.
     #[test]
     fn allowed_hosts_are_known() {
         let with = |host: &str| {

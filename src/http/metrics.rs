@@ -1,12 +1,12 @@
-//! `/metrics`: numbers for Prometheus, in its text format.
+//! `/metrics`: metrics in the text format of Prometheus.
 //!
-//! All is read from one look at the App when it is asked for, which costs nothing while nobody asks. Labels are bounded:
-//! paths of Works up to a number, names of nodes, types of Flows. What the program itself records by the `metrics` facade
-//! comes after that.
+//! All values come from a snapshot taken at each scrape, so that metrics cost nothing in between. Label values are
+//! bounded: paths of Works up to a number, names of nodes, types of Flows. The metrics that the program records by the
+//! `metrics` facade follow those of the App.
 //!
-//! The format is written by `prometheus-client`. The exporter of the facade cannot write what is kept here: its counters are
-//! whole numbers, while seconds of runs are not; its histograms are made of single values, while those that are kept here
-//! are counted already.
+//! `prometheus-client` writes the format. The exporter of the facade could not write the App's own metrics: its
+//! counters are integers, while seconds of runs are not; and its histograms consist of single observations, while those
+//! here are already aggregated into buckets.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,12 +27,12 @@ use crate::descriptors as files;
 use crate::recorder::{self, Family, Gathered, Kind, Reading};
 use crate::work::{RecordedBy, Stage, Traffic};
 
-/// The Works that have numbers of their own; those of all others are summed up as one.
+/// The maximum number of Works with series of their own. All others are summed up as one.
 const WORKS: usize = 1000;
 
-/// Numbers for Prometheus, in its text format.
+/// Returns metrics in the text format of Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "health", responses(
-    (status = 200, description = "the numbers", body = String, content_type = "text/plain"),
+    (status = 200, description = "the metrics", body = String, content_type = "text/plain"),
     Common,
 ))]
 pub(super) async fn metrics(control: web::Data<Control>) -> Answer {
@@ -44,7 +44,7 @@ fn text(snapshot: Snapshot) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Look(snapshot)));
     let mut text = String::new();
-    // Writing to a text does not fail.
+    // Writing to a `String` does not fail.
     let _ = prometheus_text::encode(&mut text, &registry);
     text
 }
@@ -76,19 +76,19 @@ impl Collector for Look {
     }
 }
 
-/// No labels.
+/// The empty label set.
 const NONE: [(&str, &str); 0] = [];
 
 struct Page<'a>(DescriptorEncoder<'a>);
 
 impl Page<'_> {
-    /// That of a counter is without the `_total` that is written after it.
+    /// Starts a metric family. The encoder appends `_total` to the names of counters.
     fn family<'a>(&'a mut self, name: &'a str, kind: MetricType, help: &str) -> Result<Of<'a>, fmt::Error> {
         Ok(Of(self.0.encode_descriptor(name, help, None, kind)?))
     }
 }
 
-/// A metric whose samples are written.
+/// A metric family whose samples are being written.
 struct Of<'a>(MetricEncoder<'a>);
 
 impl Of<'_> {
@@ -99,20 +99,20 @@ impl Of<'_> {
     fn gauge(&mut self, labels: &[impl EncodeLabel], value: f64) -> fmt::Result {
         let mut family = self.0.encode_family(&labels)?;
         match value as i64 {
-            // Without a point.
+            // Integers are written without a decimal point.
             whole if whole as f64 == value => family.encode_gauge(&whole),
             _ => family.encode_gauge(&value),
         }
     }
 
-    /// How many there were in each class, by its upper end.
+    /// Writes a histogram from its buckets: the upper bound and the number of observations of each.
     fn histogram(&mut self, labels: &[impl EncodeLabel], sum: f64, classes: &[(f64, u64)]) -> fmt::Result {
         let count = classes.iter().map(|(_, count)| count).sum();
         self.0.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, classes, None)
     }
 }
 
-/// The numbers of one Work, or of those that have none of their own.
+/// The metrics of one Work, or the sum of those beyond [`WORKS`].
 #[derive(Default, Clone)]
 struct Numbers {
     messages: u64,
@@ -160,7 +160,7 @@ fn numbers(snapshot: &Snapshot) -> Vec<(String, Numbers)> {
         }
     }
     if snapshot.works.len() > WORKS {
-        // No child has an empty name, so that no Work is called so.
+        // No Work has this path, since no child has an empty name.
         all.push(("others..".to_owned(), others));
     }
     all
@@ -169,14 +169,14 @@ fn numbers(snapshot: &Snapshot) -> Vec<(String, Numbers)> {
 fn works(page: &mut Page<'_>, all: &[(String, Numbers)]) -> fmt::Result {
     type Get = fn(&Numbers) -> u64;
     let counters: [(&str, &str, Get); 4] = [
-        ("flowright_work_messages", "Messages that the mailbox has taken.", |n| n.messages),
+        ("flowright_work_messages", "Messages that the mailbox has accepted.", |n| n.messages),
         ("flowright_work_publishes", "States that the Work has published.", |n| n.published),
         (
             "flowright_work_conflations",
-            "Published states that were not seen, since a newer one came first.",
+            "Published states that were conflated: a newer one replaced them before they were seen.",
             |n| n.conflated,
         ),
-        ("flowright_work_restarts", "How often the Work was started anew.", |n| n.restarts),
+        ("flowright_work_restarts", "Restarts of the Work.", |n| n.restarts),
     ];
     for (name, help, get) in counters {
         let mut family = page.family(name, MetricType::Counter, help)?;
@@ -187,7 +187,7 @@ fn works(page: &mut Page<'_>, all: &[(String, Numbers)]) -> fmt::Result {
     let gauges: [(&str, &str, Get); 3] = [
         ("flowright_work_mailbox_depth", "Messages that wait in the mailbox.", |n| n.depth),
         ("flowright_work_runs_waiting", "Runs that wait for their turn.", |n| n.waiting),
-        ("flowright_work_running", "Whether a run is under way.", |n| n.running),
+        ("flowright_work_running", "Runs in progress.", |n| n.running),
     ];
     for (name, help, get) in gauges {
         let mut family = page.family(name, MetricType::Gauge, help)?;
@@ -195,11 +195,11 @@ fn works(page: &mut Page<'_>, all: &[(String, Numbers)]) -> fmt::Result {
             family.gauge(&[("work", path)], get(numbers) as f64)?;
         }
     }
-    let help = "How long runs took, by how they ended.";
+    let help = "Duration of runs, by outcome.";
     let mut family = page.family("flowright_work_run_seconds", MetricType::Histogram, help)?;
     for (path, numbers) in all {
         for (place, outcome) in OUTCOMES.iter().enumerate() {
-            // Classes of each Work's own would be many series; how many and how long is what is kept.
+            // Buckets for each Work would be too many series; count and sum are kept.
             let all = [(f64::INFINITY, numbers.runs[place])];
             family.histogram(
                 &[("work", path.as_str()), ("outcome", outcome)],
@@ -212,46 +212,44 @@ fn works(page: &mut Page<'_>, all: &[(String, Numbers)]) -> fmt::Result {
 }
 
 fn reactions(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
-    let help = "How long Flows took to react, by type.";
+    let help = "Duration of reactions, by type of Flow.";
     let mut family = page.family("flowright_reaction_seconds", MetricType::Histogram, help)?;
     for (flow, times) in &snapshot.reaction_times {
         family.histogram(&[("flow", short_name(flow))], times.sum(), &times.classes())?;
     }
-    let help = "How many times Flows have reacted.";
+    let help = "Reactions of all Flows.";
     page.family("flowright_reactions", MetricType::Counter, help)?.counter(&NONE, snapshot.reactions)
 }
 
-/// By the names that Prometheus has for them.
+/// Writes the metrics of file descriptors, under the conventional names of Prometheus.
 fn descriptors(page: &mut Page<'_>) -> fmt::Result {
     if let Some(open) = files::open() {
-        let help = "File descriptors that are open in the process of the App.";
+        let help = "Open file descriptors of the process of the App.";
         page.family("process_open_fds", MetricType::Gauge, help)?.gauge(&NONE, open as f64)?;
     }
-    let help = "How many there may be.";
+    let help = "The limit on open file descriptors.";
     page.family("process_max_fds", MetricType::Gauge, help)?.gauge(&NONE, files::limit() as f64)
 }
 
 fn every_node(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Result {
     type Get = fn(&NodeView) -> Option<f64>;
     let families: [(&str, &str, Get); 6] = [
-        ("flowright_node_connected", "Whether there is a connection to the node.", |n| {
+        ("flowright_node_connected", "1 while the node is connected, else 0.", |n| {
             Some(f64::from(u8::from(n.is_connected)))
         }),
         ("flowright_node_works", "Works that live on the node.", |n| Some(n.works.len() as f64)),
-        ("flowright_node_heartbeat_age_seconds", "How long ago something was heard of the node.", |n| {
+        ("flowright_node_heartbeat_age_seconds", "Time since the last message from the node.", |n| {
             Some(n.heartbeat_age)
         }),
-        ("flowright_node_busy_cpus", "Processors that the process of the node keeps busy.", |n| {
+        ("flowright_node_busy_cpus", "Processor cores that the process of the node keeps busy.", |n| {
             Some(n.load?.cpus)
         }),
-        ("flowright_node_memory_bytes", "Memory that the process of the node has in use.", |n| {
+        ("flowright_node_memory_bytes", "Memory that the process of the node uses.", |n| {
             Some(n.load?.memory as f64)
         }),
-        (
-            "flowright_bridge_round_trip_seconds",
-            "How long a message from the node and the answer took.",
-            |n| n.round_trip,
-        ),
+        ("flowright_bridge_round_trip_seconds", "Round-trip time between the head and the node.", |n| {
+            n.round_trip
+        }),
     ];
     for (name, help, get) in families {
         let mut family = page.family(name, MetricType::Gauge, help)?;
@@ -267,13 +265,13 @@ fn every_node(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::R
 fn bridge(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
     type Get = fn(&Traffic) -> u64;
     let families: [(&str, &str, Get); 5] = [
-        ("flowright_bridge_sent_bytes", "Bytes that were sent to the node.", |t| t.sent_bytes),
-        ("flowright_bridge_received_bytes", "Bytes of messages that came from the node.", |t| {
+        ("flowright_bridge_sent_bytes", "Bytes sent to the node.", |t| t.sent_bytes),
+        ("flowright_bridge_received_bytes", "Bytes of messages received from the node.", |t| {
             t.received_bytes
         }),
-        ("flowright_bridge_sent_frames", "Messages that were sent to the node.", |t| t.sent_messages),
-        ("flowright_bridge_received_frames", "Messages that came from the node.", |t| t.received_messages),
-        ("flowright_bridge_resends", "Buffers that were sent to the node once more.", |t| t.resent),
+        ("flowright_bridge_sent_frames", "Messages sent to the node.", |t| t.sent_messages),
+        ("flowright_bridge_received_frames", "Messages received from the node.", |t| t.received_messages),
+        ("flowright_bridge_resends", "Buffers retransmitted to the node.", |t| t.resent),
     ];
     for (name, help, get) in families {
         let mut family = page.family(name, MetricType::Counter, help)?;
@@ -286,7 +284,7 @@ fn bridge(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
 
 fn payloads(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Result {
     let known = || nodes.iter().filter_map(|(node, view)| Some((node.as_str(), view.payloads?)));
-    let help = "What the values of payloads take on the node.";
+    let help = "Bytes that payload values occupy on the node.";
     let mut family = page.family("flowright_payload_bytes", MetricType::Gauge, help)?;
     for (node, usage) in known() {
         family.gauge(&[("node", node), ("where", "memory")], usage.memory as f64)?;
@@ -294,9 +292,9 @@ fn payloads(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Res
     }
     type Get = fn(&UsageView) -> u64;
     let families: [(&str, &str, Get); 3] = [
-        ("flowright_payload_hits", "Values that were in memory when they were read.", |u| u.hits),
-        ("flowright_payload_pulls", "Values that were pulled from another process.", |u| u.pulls),
-        ("flowright_payload_spills", "Values that were put on disk to make room.", |u| u.spills),
+        ("flowright_payload_hits", "Reads of a value that was in memory.", |u| u.hits),
+        ("flowright_payload_pulls", "Values pulled from another process.", |u| u.pulls),
+        ("flowright_payload_spills", "Values spilled to disk to make room in memory.", |u| u.spills),
     ];
     for (name, help, get) in families {
         let mut family = page.family(name, MetricType::Counter, help)?;
@@ -308,7 +306,7 @@ fn payloads(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Res
 }
 
 fn messages_lost(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Result {
-    let help = "Messages that no handler saw and whose senders were not told.";
+    let help = "Messages lost: no handler saw them, and their senders got no error.";
     let mut family = page.family("flowright_messages_lost", MetricType::Counter, help)?;
     for (node, view) in nodes {
         if let Some(lost) = view.messages_lost {
@@ -319,7 +317,7 @@ fn messages_lost(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt
 }
 
 fn questions_abandoned(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Result {
-    let help = "Questions that were dropped before a handler had begun, since nobody waited for the answer.";
+    let help = "Asks dropped before a handler began, because the caller had stopped waiting.";
     let mut family = page.family("flowright_questions_abandoned", MetricType::Counter, help)?;
     for (node, view) in nodes {
         if let Some(abandoned) = view.questions_abandoned {
@@ -329,7 +327,7 @@ fn questions_abandoned(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) 
     Ok(())
 }
 
-/// What the program has recorded itself, here and in other processes.
+/// Writes the metrics that the program has recorded, in this process and in others.
 fn of_the_program(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
     let mut all = Gathered::default();
     all.add(&recorder::families(), &[("node", HEAD)]);

@@ -1,15 +1,16 @@
-//! Layer 6: what an App shows over HTTP and what can be asked of it there, on `actix-web`.
+//! Layer 6: the HTTP server of an App, on `actix-web`: the API, the page, metrics and the users' own services.
 //!
-//! All of the API is under `/api/v1` and described by `/api/v1/openapi.json`, which is made from the handlers; the page is at
-//! `/view`. Users' own services are mounted beside it by [`App::routes`](crate::App::routes).
+//! The whole API is under `/api/v1`; `/api/v1/openapi.json` describes it and is generated from the handlers. The page
+//! is at `/view`. [`App::routes`](crate::App::routes) mounts users' own services beside the API.
 //!
 //! # Guarantees
-//! - On a loopback address, requests that name another host and those of pages of other origins are refused. On any other
-//!   there is no server without a token.
-//! - What one client costs is bounded: its body, its headers, the time that both take, and its place in the stream of
-//!   events, whose content is kept once for all. Clients that are slow to read skip. What is kept for those that do not read is
-//!   bounded for all together, and their connections end.
-//! - What takes time is done on the server's thread; the App's own is asked for one look at a time.
+//! - A server on a loopback address refuses requests with a foreign `Host` or `Origin`. A server on any other address
+//!   does not start without a token.
+//! - The cost of one client is bounded: the size of its body and headers, the time in which both must arrive, and its
+//!   position in the event stream, whose events are stored once for all clients. Slow clients skip events. The memory
+//!   held for clients that do not read is bounded for all of them together; beyond the limit their connections are
+//!   closed.
+//! - Expensive work is done on the server's thread. The App's thread is asked for one snapshot at a time.
 
 mod body;
 mod commands;
@@ -28,5 +29,5 @@ mod server;
 
 pub(crate) use self::server::{Options, start};
 
-/// This life of the App: a number that no other has, and the App's own.
+/// Identifies this run of the App: a number unique to this server instance, and the id of the App.
 struct Instance(u64, crate::id::AppId);

@@ -1,4 +1,4 @@
-//! The OpenAPI document, made from the handlers and the types of their answers.
+//! The OpenAPI document, generated from the handlers and their response types.
 
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -10,7 +10,7 @@ use super::{commands, events, metrics, queries};
 #[openapi(
     info(
         title = "Flowright",
-        description = "What an App shows and what can be asked of it. Errors are RFC 9457 problem documents.",
+        description = "Queries an App and controls it. Errors are RFC 9457 problem documents.",
     ),
     paths(
         queries::health,
@@ -40,7 +40,7 @@ use super::{commands, events, metrics, queries};
 )]
 struct Api;
 
-/// The token, where the server asks for one.
+/// Adds the bearer token as a security scheme.
 struct Bearer;
 
 impl Modify for Bearer {
@@ -51,12 +51,12 @@ impl Modify for Bearer {
     }
 }
 
-/// The document, written once.
+/// The document, rendered once when the server starts.
 pub(super) struct Document(pub(super) String);
 
 impl Document {
     pub(super) fn new() -> Self {
-        // Types of the program's own always are JSON.
+        // Serialising the crate's own types cannot fail.
         Self(Api::openapi().to_pretty_json().unwrap_or_default())
     }
 }

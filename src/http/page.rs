@@ -1,11 +1,11 @@
-//! The page, which is built into the program.
+//! The page, whose files are embedded in the program.
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse};
 
 use super::problem::Problem;
 
-/// What the page may load: its own scripts, styles and icon, and its own server's answers.
+/// Content security policy of the page: its own scripts, styles and icon, and requests to its own server only.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
      img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -20,7 +20,7 @@ macro_rules! assets {
     };
 }
 
-/// Every file of `view/`.
+/// All files of `view/`: name, content type, text.
 const ASSETS: &[(&str, &str, &str)] = assets![
     "actions.js": SCRIPT,
     "api.js": SCRIPT,
@@ -57,7 +57,7 @@ pub(super) async fn file(request: HttpRequest) -> HttpResponse {
     asset(&request, name)
 }
 
-/// A part of the page. It is never cached: another program may be served at this address tomorrow.
+/// Responds with a file of the page. Clients must not cache it: another program may be served at this address later.
 fn asset(request: &HttpRequest, name: &str) -> HttpResponse {
     let Some((_, content_type, body)) = ASSETS.iter().find(|(known, ..)| *known == name) else {
         return Problem::not_found("the page has no such part").at(request).respond();
@@ -70,7 +70,7 @@ fn asset(request: &HttpRequest, name: &str) -> HttpResponse {
 }
 
 pub(super) async fn home() -> HttpResponse {
-    // Relative: a proxy may serve this below a path.
+    // A relative location, because a reverse proxy may serve the App below a path.
     HttpResponse::SeeOther().insert_header((header::LOCATION, "view")).finish()
 }
 
@@ -119,7 +119,7 @@ mod tests {
         }
     }
 
-    /// A proxy may serve the page below a path: nothing is asked for at the root.
+    /// A reverse proxy may serve the page below a path, so the page requests nothing by an absolute path.
     #[test]
     fn the_page_asks_for_nothing_at_the_root() {
         for (name, _, text) in ASSETS {

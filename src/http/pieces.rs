@@ -1,11 +1,12 @@
-//! Large answers, which leave in pieces.
+//! Large responses, sent in pieces.
 //!
-//! The server copies each piece of a body into the buffer of its connection: an answer that is one piece is there twice, and
-//! once more for each client that asks for it. In pieces of [`PIECE`] a client costs little, as long as the same bytes are
-//! sent to all.
+//! The server copies each piece of a body into the write buffer of its connection. A body in a single piece would
+//! therefore be in memory twice, and once more for each further client. In pieces of [`PIECE`] bytes a client adds
+//! little, as long as all clients share the same bytes.
 //!
 //! # Guarantees
-//! - All answers that are on their way, whose clients may read slowly or not at all, take no more than [`MOST`] together.
+//! - All responses in flight together, including those to clients that read slowly or not at all, occupy no more than
+//!   [`MOST`] bytes.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -22,16 +23,17 @@ use bytes::Bytes;
 
 use super::problem::Problem;
 
-/// As much as is handed to a connection at once.
+/// The number of bytes handed to a connection at a time.
 pub(super) const PIECE: usize = 16 * 1024;
 
-/// Answers of fewer bytes are one piece, and not counted.
+/// Smaller responses are sent in one piece and not counted against [`MOST`].
 const LARGE: usize = 64 * 1024;
 
-/// What all large answers that are on their way may take.
+/// The limit on the bytes of all large responses in flight.
 const MOST: usize = 256 << 20;
 
-/// The large answers on their way: by where its bytes are, how many clients each goes to, and how long it is.
+/// The large responses in flight, keyed by the address of their bytes: the number of clients that each is sent to, and
+/// its length.
 #[derive(Default)]
 pub(super) struct OnTheWay(Mutex<HashMap<usize, (usize, usize)>>);
 
@@ -40,12 +42,12 @@ impl OnTheWay {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes room for an answer; `None` when there is none.
+    /// Reserves room for a response; `None` when the limit [`MOST`] is reached.
     fn take(self: &Arc<Self>, bytes: Bytes) -> Option<Pieces> {
         let mut answers = self.lock();
         let place = bytes.as_ptr() as usize;
         let taken: usize = answers.values().map(|(_, length)| length).sum();
-        // However large it is, one goes.
+        // A single response is admitted whatever its size.
         if !answers.is_empty() && !answers.contains_key(&place) && taken + bytes.len() > MOST {
             return None;
         }
@@ -55,7 +57,7 @@ impl OnTheWay {
     }
 }
 
-/// An answer on its way.
+/// The body of a response in flight; its reservation is released on drop.
 struct Pieces {
     left: Bytes,
     place: usize,
@@ -86,7 +88,7 @@ impl Drop for Pieces {
     }
 }
 
-/// Has large answers leave in pieces.
+/// Middleware that sends large responses in pieces, and answers 503 when too much is in flight.
 pub(super) async fn in_pieces<B: MessageBody + 'static>(
     on_the_way: web::Data<OnTheWay>,
     request: ServiceRequest,
@@ -118,13 +120,13 @@ pub(super) async fn in_pieces<B: MessageBody + 'static>(
 mod tests {
     use super::*;
 
-    /// Answers of the same bytes count once, those of others up to the limit, and one goes however large it is.
+    /// Responses with the same bytes count once, others add up to the limit, and a single response may exceed it.
     #[test]
     fn answers_on_their_way_are_bounded() {
         let on_the_way = Arc::new(OnTheWay::default());
         let one = Bytes::from(vec![1; MOST + 1]);
-        let first = on_the_way.take(one.clone()).expect("it is alone");
-        let again = on_the_way.take(one).expect("it is there already");
+        let first = on_the_way.take(one.clone()).expect("a single response is admitted");
+        let again = on_the_way.take(one).expect("the same bytes are admitted again");
         let other = Bytes::from(vec![2; LARGE]);
         assert!(on_the_way.take(other.clone()).is_none());
         drop(first);

@@ -1,4 +1,4 @@
-//! Errors as RFC 9457 has them.
+//! Errors as problem documents (RFC 9457).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,26 +14,26 @@ use crate::printable::chain;
 
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
-/// What went wrong (RFC 9457).
+/// A problem document (RFC 9457).
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct Problem {
     /// Always `about:blank`: the status says what kind of problem it is.
     #[serde(rename = "type")]
     #[schema(example = "about:blank")]
     kind: &'static str,
-    /// The status in words.
+    /// The reason phrase of the status.
     #[schema(example = "Not Found")]
     title: &'static str,
-    /// The HTTP status.
+    /// The HTTP status code.
     #[schema(example = 404)]
     status: u16,
-    /// What was wrong, and what to do.
+    /// The cause of the problem, and a remedy.
     #[schema(example = "there is no work `trian`")]
     detail: String,
-    /// The path that was asked for.
+    /// The path of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
-    /// The names that there are, or that the one given may mean.
+    /// The names that exist, or the names that an ambiguous one may stand for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     known: Vec<String>,
@@ -70,7 +70,8 @@ impl Problem {
         Self::not_found(format!("there is no work `{path}`; /api/v1/graph has those that there are"))
     }
 
-    /// That a Flow does not return, where that is so: nothing is answered that the App's thread has to say.
+    /// Returns the problem for a Flow that does not return, if there is one. Requests that need the App's thread are
+    /// answered with it instead of waiting.
     pub(super) fn stuck(control: &Control) -> Option<Self> {
         let stuck = control.stuck()?;
         let detail = format!("{stuck}: no Flow reacts, and the App answers nothing until it does");
@@ -89,7 +90,7 @@ impl Problem {
         Self { header: Some(Box::new((name, value.into()))), ..self }
     }
 
-    /// Says which request it was.
+    /// Adds the path of the request.
     pub(super) fn at(self, request: &HttpRequest) -> Self {
         Self { instance: Some(request.path().chars().take(256).collect()), ..self }
     }
@@ -101,13 +102,13 @@ impl Problem {
         response.insert_header((header::CACHE_CONTROL, "no-store"));
         if let Some((name, value)) = self.header.as_deref() {
             if *name == header::CONNECTION {
-                // What is still to come is not read.
+                // The connection is closed, since the rest of the body stays unread.
                 response.force_close();
             } else {
                 response.insert_header((name.clone(), value.as_str()));
             }
         }
-        // Strings and numbers are always JSON.
+        // Serialising strings and numbers cannot fail.
         response.body(serde_json::to_vec(self).unwrap_or_default())
     }
 }
@@ -134,7 +135,7 @@ impl From<AppError> for Problem {
     }
 }
 
-/// One kind of problem in the OpenAPI document.
+/// A response of the OpenAPI document that is a problem.
 fn described(description: &str) -> RefOr<Response> {
     let problem = Content::new(Some(RefOr::Ref(Ref::from_schema_name("Problem"))));
     RefOr::T(ResponseBuilder::new().description(description).content(MEDIA_TYPE, problem).build())
@@ -148,14 +149,14 @@ const COMMON: [(&str, &str); 8] = [
     ("400", "the request is malformed"),
     ("401", "the token is missing or wrong"),
     ("403", "the request comes from a page of another origin"),
-    ("404", "there is no such thing"),
-    ("405", "the address has no such method"),
+    ("404", "the resource does not exist"),
+    ("405", "the address does not support this method"),
     ("408", "the request did not arrive in time"),
     ("421", "the request names another host"),
-    ("503", "the App is not running, or a Flow of it does not return"),
+    ("503", "the App does not run, or one of its Flows does not return"),
 ];
 
-/// What any request may be answered with.
+/// The errors of every route.
 pub(super) struct Common;
 
 impl IntoResponses for Common {
@@ -164,30 +165,30 @@ impl IntoResponses for Common {
     }
 }
 
-/// What an action may be answered with besides.
+/// The errors of actions: those of every route, and those of bodies and states.
 pub(super) struct OfActions;
 
 impl IntoResponses for OfActions {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let mut responses = all(&COMMON);
         responses.extend(all(&[
-            ("409", "it cannot be done as things stand"),
+            ("409", "the action is impossible in the current state"),
             ("413", "the body is too large"),
-            ("415", "the body is not said to be JSON"),
-            ("422", "the body is JSON, and not what is wanted here"),
+            ("415", "the content type is not JSON"),
+            ("422", "the body is JSON, but not of the expected form"),
         ]));
         responses
     }
 }
 
-/// What a question may be answered with besides.
+/// The errors of asking a Work: those of actions, and failures of the handler.
 pub(super) struct OfQuestions;
 
 impl IntoResponses for OfQuestions {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let mut responses = OfActions::responses();
         responses.extend(all(&[
-            ("502", "the Work failed while it handled the message, or its answer is no JSON"),
+            ("502", "the Work failed while it handled the message, or its answer is not JSON"),
             ("504", "the Work did not answer in time"),
         ]));
         responses

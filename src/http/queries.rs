@@ -1,4 +1,4 @@
-//! What is there to see.
+//! Handlers of queries.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -33,9 +33,9 @@ fn json<T: Serialize>(value: &T) -> HttpResponse {
     fresh().json(value)
 }
 
-/// Whether the App lives: its process answers, and no Flow has kept the App's thread for ten seconds.
+/// Reports liveness: 200 while the process answers and no Flow has blocked the App's thread for ten seconds.
 #[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses(
-    (status = 200, description = "it lives", body = Health),
+    (status = 200, description = "the App lives", body = Health),
     Common,
 ))]
 pub(super) async fn health(control: web::Data<Control>) -> Answer {
@@ -49,17 +49,17 @@ pub(super) async fn health(control: web::Data<Control>) -> Answer {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ReadyQuery {
-    /// Whether the Works that are pending are listed, those included that do not count.
+    /// Lists the pending Works, including those that do not count.
     #[param(default = false, nullable = false)]
     detail: Option<bool>,
 }
 
-/// Whether the App is ready: it runs, and no Work that counts is pending.
+/// Reports readiness: 200 when the App runs and no Work that counts is pending.
 ///
-/// A Work counts as its Flow has said with `counts_for_readiness`. Where nothing was said it counts unless it waits for a node,
-/// as a batch job does that is placed where nothing runs yet.
+/// A Flow decides with `counts_for_readiness` which Works count. By default a Work counts unless it waits for a node,
+/// as a batch job does whose nodes have not been started yet.
 #[utoipa::path(get, path = "/readyz", tag = "health", params(ReadyQuery), responses(
-    (status = 200, description = "it is ready", body = Readiness),
+    (status = 200, description = "the App is ready", body = Readiness),
     Common,
 ))]
 pub(super) async fn ready(request: HttpRequest, control: web::Data<Control>) -> Answer {
@@ -86,9 +86,9 @@ pub(super) async fn ready(request: HttpRequest, control: web::Data<Control>) -> 
     }
 }
 
-/// Which program serves here.
+/// Identifies the program that serves this API.
 #[utoipa::path(get, path = "/api/v1/app", tag = "status", responses(
-    (status = 200, description = "its name, its type and its version", body = AppInfo),
+    (status = 200, description = "its name, root type and version", body = AppInfo),
     Common,
 ))]
 pub(super) async fn app(about: web::Data<About>) -> Answer {
@@ -100,12 +100,12 @@ pub(super) async fn app(about: web::Data<About>) -> Answer {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct StateQuery {
-    /// The dotted path of the part that is wanted; without it, all.
+    /// The dotted path of a part of the state; the whole state by default.
     #[param(example = "train", nullable = false)]
     path: Option<String>,
 }
 
-/// The whole state as it was written last, and its version: most who ask do so again before it changes.
+/// The last serialised state and its version. Most clients poll more often than the state changes.
 #[derive(Default)]
 pub(super) struct Written(Mutex<Option<(u64, Bytes)>>);
 
@@ -119,12 +119,12 @@ impl Written {
     }
 }
 
-/// The state of the App, or a part of it.
+/// Returns the state of the App, or a part of it.
 ///
-/// With `If-None-Match` and the `ETag` of an earlier answer it is not sent again while it is the same.
+/// A request with `If-None-Match` and the `ETag` of an earlier answer gets 304 while the state is the same.
 #[utoipa::path(get, path = "/api/v1/state", tag = "state", params(StateQuery), responses(
     (status = 200, description = "the state", body = StateView, headers(("ETag" = String, description = "the version"))),
-    (status = 304, description = "it has not changed since", headers(("ETag" = String, description = "the version"))),
+    (status = 304, description = "the state has not changed", headers(("ETag" = String, description = "the version"))),
     Common,
 ))]
 pub(super) async fn state(
@@ -140,7 +140,7 @@ pub(super) async fn state(
         let etag = etag(version);
         known.is_some_and(|known| known.split(',').any(|one| one.trim().trim_start_matches("W/") == etag))
     };
-    // Between this look and the next the state may only become newer.
+    // Read before the snapshot: the state may only become newer in between.
     let version = *control.changes().borrow();
     if path.is_none() && is_known(version) {
         return Ok(HttpResponse::NotModified().insert_header((header::ETAG, etag(version))).finish());
@@ -173,7 +173,7 @@ pub(super) async fn state(
     Ok(respond(version, bytes))
 }
 
-/// The status of everything.
+/// Returns the status of the App, its Works, Flows and nodes.
 #[utoipa::path(get, path = "/api/v1/status", tag = "status", responses(
     (status = 200, description = "the status of the App, its Works, its Flows and its nodes", body = StatusView),
     Common,
@@ -182,7 +182,7 @@ pub(super) async fn status(control: web::Data<Control>, about: web::Data<About>)
     Ok(json(&status_view(&control.snapshot().await?, &about)))
 }
 
-/// The tree of Flows and Works, and where they are.
+/// Returns the tree of Flows and Works, and the node of each.
 #[utoipa::path(get, path = "/api/v1/graph", tag = "status", responses(
     (status = 200, description = "the Flows by path, then the Works in the order in which they joined", body = GraphView),
     Common,
@@ -191,7 +191,7 @@ pub(super) async fn graph(control: web::Data<Control>) -> Answer {
     Ok(json(&graph_view(&control.snapshot().await?)))
 }
 
-/// One Work.
+/// Returns one Work.
 #[utoipa::path(get, path = "/api/v1/works/{path}", tag = "works",
     params(("path" = String, Path, description = "the path of the Work", example = "train")),
     responses((status = 200, description = "the Work", body = WorkView), Common),
@@ -207,17 +207,17 @@ pub(super) async fn work(control: web::Data<Control>, path: web::Path<String>) -
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct RunsQuery {
-    /// Which page, from 1.
+    /// The page, from 1.
     #[param(minimum = 1, maximum = 1_000_000, default = 1, nullable = false)]
     page: Option<u64>,
-    /// How many to a page.
+    /// The number of runs per page.
     #[param(minimum = 1, maximum = 200, default = 50, nullable = false)]
     per_page: Option<u64>,
 }
 
-/// The runs of a Work, the newest first.
+/// Lists the runs of a Work, the newest first.
 ///
-/// The last 200 tries are remembered, and those that wait.
+/// The last 200 attempts and all waiting runs are kept.
 #[utoipa::path(get, path = "/api/v1/works/{path}/runs", tag = "works",
     params(("path" = String, Path, description = "the path of the Work", example = "train"), RunsQuery),
     responses((status = 200, description = "a page of runs", body = RunsView), Common),
@@ -238,7 +238,7 @@ pub(super) async fn runs(
     Ok(json(&RunsView { page, per_page, total: runs.total as u64, items }))
 }
 
-/// The largest number that every JSON parser reads exactly.
+/// The largest integer that every JSON parser reads exactly (2^53 - 1).
 const MOST: u64 = 9_007_199_254_740_991;
 
 fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), Problem> {
@@ -248,7 +248,7 @@ fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), Problem> 
     Err(Problem::bad_request(format!("`{name}` is {value}, and has to be from {least} to {most}")))
 }
 
-/// The nodes, `head` among them, where the Flows are.
+/// Lists the nodes, including `head`, the process with the Flows.
 #[utoipa::path(get, path = "/api/v1/nodes", tag = "status", responses(
     (status = 200, description = "the nodes by name", body = std::collections::BTreeMap<String, NodeView>),
     Common,
@@ -257,7 +257,7 @@ pub(super) async fn nodes(control: web::Data<Control>) -> Answer {
     Ok(json(&super::model::nodes(&control.snapshot().await?)))
 }
 
-/// The payloads that states of Works and inputs of runs refer to.
+/// Lists the payloads that states of Works and inputs of runs refer to.
 #[utoipa::path(get, path = "/api/v1/payloads", tag = "state", responses(
     (status = 200, description = "the payloads", body = PayloadsView),
     Common,
@@ -271,19 +271,19 @@ pub(super) async fn payloads(control: web::Data<Control>) -> Answer {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct LogsQuery {
-    /// Lines of the Work at this path only.
+    /// The path of a Work; lines of all Works and of the App by default.
     #[param(nullable = false)]
     work: Option<String>,
-    /// Lines that are at least as severe.
+    /// The lowest severity; `info` by default.
     #[param(inline, value_type = LevelName, required = false)]
     level: Option<LevelName>,
-    /// Lines since this time only (RFC 3339).
+    /// The earliest time (RFC 3339).
     #[param(format = DateTime, nullable = false)]
     since: Option<String>,
-    /// The lines that follow the one of this number; without it the last ones.
+    /// The number of a line; only later lines are returned. Without it, the last lines are.
     #[param(minimum = 0, maximum = 9007199254740991_i64, nullable = false)]
     after: Option<u64>,
-    /// How many lines at most.
+    /// The maximum number of lines.
     #[param(minimum = 1, maximum = 1000, default = 200, nullable = false)]
     limit: Option<u64>,
 }
@@ -298,9 +298,9 @@ pub(super) enum LevelName {
     Trace,
 }
 
-/// What was logged, as far as it is kept: the last 1,000 lines of each Work.
+/// Returns logged lines, the oldest first. The last 1,000 lines of each Work are kept.
 #[utoipa::path(get, path = "/api/v1/logs", tag = "logs", params(LogsQuery), responses(
-    (status = 200, description = "lines, the oldest first", body = LogsView),
+    (status = 200, description = "log lines, the oldest first", body = LogsView),
     Common,
 ))]
 pub(super) async fn logs(request: HttpRequest, instance: web::Data<super::Instance>) -> Answer {
@@ -309,7 +309,7 @@ pub(super) async fn logs(request: HttpRequest, instance: web::Data<super::Instan
         Some(text) => DateTime::parse_from_rfc3339(&text)
             .map_err(|error| {
                 Problem::bad_request(format!(
-                    "`since` is no RFC 3339 time ({error}): 2026-01-31T12:00:00Z is one"
+                    "`since` is not an RFC 3339 time ({error}); write it like 2026-01-31T12:00:00Z"
                 ))
             })?
             .into(),
@@ -328,7 +328,7 @@ pub(super) async fn logs(request: HttpRequest, instance: web::Data<super::Instan
     let last = *logs::last().borrow();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let found = logs::find(&Wanted { app: instance.1, work: work.as_deref(), level, since, after, limit });
-    // With a full page there may be more behind it; else all up to the last line was looked at.
+    // A full page may have more lines behind it; otherwise all lines up to `last` have been searched.
     let next = match found.last() {
         Some(line) if found.len() == limit => line.seq,
         Some(line) => line.seq.max(last),
@@ -337,14 +337,14 @@ pub(super) async fn logs(request: HttpRequest, instance: web::Data<super::Instan
     Ok(json(&LogsView { items: found.iter().map(|line| LogView::from(&**line)).collect(), next }))
 }
 
-/// Nothing is there.
+/// Answers requests to unknown addresses with 404.
 pub(super) async fn not_found(request: HttpRequest) -> HttpResponse {
     let detail = "there is nothing at this address; the page is at /view, and the API is described by \
                   /api/v1/openapi.json";
     Problem::not_found(detail).at(&request).respond()
 }
 
-/// The document that describes the API.
+/// Returns the OpenAPI document.
 pub(super) async fn openapi(document: web::Data<super::openapi::Document>) -> HttpResponse {
     fresh().content_type("application/json").body(document.0.clone())
 }

@@ -1,4 +1,4 @@
-//! What follows the `?`.
+//! Query strings.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::problem::Problem;
 
-/// The query as a value of this type; a name that is given twice, or is not known, is refused.
+/// Parses the query string as a `T`. Unknown and repeated parameters are refused with 400.
 pub(super) fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Problem> {
     let wrong = |why: String| Problem::bad_request(format!("the query cannot be used: {why}"));
     let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string());

@@ -1,4 +1,4 @@
-//! The routes.
+//! The routes of the server.
 
 use actix_web::http::{Method, header};
 use actix_web::{HttpRequest, Resource, Route, guard, web};
@@ -6,12 +6,12 @@ use actix_web::{HttpRequest, Resource, Route, guard, web};
 use super::problem::Problem;
 use super::{commands, events, metrics, page, queries};
 
-/// What is at one address; other methods are told which ones there are.
+/// Returns the resource of one path. Requests with another method are answered with 405 and the allowed method.
 fn at(path: &str, method: Method, route: Route) -> Resource {
     let allowed = method.to_string();
     web::resource(path).route(route.guard(guard::Method(method))).default_service(web::to(
         move |request: HttpRequest| {
-            let detail = format!("this address has no {}; it has {allowed}", request.method());
+            let detail = format!("this address does not support {}; it supports {allowed}", request.method());
             let status = actix_web::http::StatusCode::METHOD_NOT_ALLOWED;
             let problem = Problem::new(status, detail).with(header::ALLOW, allowed.clone()).at(&request);
             async move { problem.respond() }

@@ -1,4 +1,4 @@
-//! Starting the server, and an App with it.
+//! Starting the server, and an App together with it.
 
 use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
@@ -19,27 +19,27 @@ use crate::app::{App, AppError, AppHandle, Config, Control, Launched, short_name
 use crate::descriptors;
 use crate::fence;
 
-/// Connections at once; others wait until one is closed.
+/// The maximum number of open connections; further ones wait in the listen queue.
 const CONNECTIONS: usize = 4096;
 
-/// How long the head of a request may take to arrive.
+/// The time within which the head of a request must arrive.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long a client may take nothing of what waits for it.
+/// The time after which a connection is reset whose client acknowledges none of the bytes sent to it.
 const TAKE_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long a connection that says nothing stays open.
+/// The time after which an idle connection is closed.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 
-/// What mounts the user's own services.
+/// A closure that mounts users' own services.
 type Mount = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 
 impl App {
-    /// Runs the App on a thread of its own, inside any program that has a tokio runtime. With [`App::serve`] it
-    /// has a server as well.
+    /// Runs the App on a thread of its own, inside any program that has a tokio runtime. After [`App::serve`] it is
+    /// served over HTTP as well.
     ///
     /// # Errors
-    /// [`AppError`] when the tree is not in order or the server cannot listen; nothing has run then.
+    /// [`AppError`] when the tree is invalid or the server cannot listen. No code of the App has run in that case.
     pub async fn spawn(mut self) -> Result<AppHandle, AppError> {
         let Some(options) = self.serve.then(|| Options::of(&mut self)) else {
             return Ok(self.launch().await?.begin(None));
@@ -50,9 +50,9 @@ impl App {
         Ok(launched.begin(Some(address)))
     }
 
-    /// Mounts services of your own beside the API, on the same server and behind the same checks of hosts, origins and
-    /// tokens. [`Control`] is there as `web::Data<Control>`, to read the state and to ask Works. May be called more than
-    /// once; paths of the API are its own. Each thread of the server calls it.
+    /// Mounts your own services beside the API, on the same server and behind the same checks of hosts, origins and
+    /// tokens. Handlers get the [`Control`] as `web::Data<Control>`, to read the state and to ask Works. May be called
+    /// more than once. Paths of the API cannot be overridden. Each thread of the server calls `mount`.
     ///
     /// ```
     /// use actix_web::{HttpResponse, web};
@@ -87,7 +87,7 @@ impl App {
     }
 }
 
-/// How an App is served.
+/// The HTTP settings of an App and its mounted services.
 pub(crate) struct Options {
     config: Config,
     mounts: Vec<Mount>,
@@ -106,13 +106,16 @@ fn listen(host: &str, port: u16) -> Result<TcpListener, AppError> {
     TcpListener::bind((host, port)).map_err(|source| AppError::Listen { address, source })
 }
 
-/// Has the system end a connection whose client takes nothing: the server waits for it without a limit.
+/// Sets `TCP_USER_TIMEOUT`, so that the kernel resets a connection whose client reads nothing. The server itself has no
+/// write timeout.
 #[cfg(target_os = "linux")]
 fn end_when_nothing_is_taken(connection: &dyn Any) {
     if let Some(connection) = connection.downcast_ref::<TcpStream>() {
         let limit = u32::try_from(TAKE_WITHIN.as_millis()).unwrap_or(u32::MAX);
         if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(connection, limit) {
-            log::debug!("a client that reads nothing will not be let go: {error}");
+            log::debug!(
+                "cannot set a write timeout on a connection; a client that reads nothing keeps it open: {error}"
+            );
         }
     }
 }
@@ -120,14 +123,16 @@ fn end_when_nothing_is_taken(connection: &dyn Any) {
 #[cfg(not(target_os = "linux"))]
 fn end_when_nothing_is_taken(_: &dyn Any) {}
 
-/// Adds routes of the user's.
+/// Mounts users' services. A panic in the closure is logged.
 fn add_routes(mount: &Mount, config: &mut web::ServiceConfig) {
     if let Err(panic) = fence::call(|| mount(config)) {
-        log::error!("what `App::routes` was given panicked, so that routes of it may be missing: {panic}");
+        log::error!(
+            "a closure given to `App::routes` panicked, so that some of its routes may be missing: {panic}"
+        );
     }
 }
 
-/// Serves an App on `listener` for as long as the App lives.
+/// Serves an App on `listener` until the App ends. Returns the local address once the server accepts connections.
 pub(crate) async fn start(
     launched: &Launched,
     listener: TcpListener,
@@ -152,14 +157,14 @@ pub(crate) async fn start(
     let on_the_way = web::Data::new(OnTheWay::default());
     let hub = Arc::new(Hub::new());
     let mounts = options.mounts;
-    // A thread of its own: the App's thread belongs to its Flows.
+    // A thread of its own, since the App's thread belongs to its Flows.
     let (ready, started) = tokio::sync::oneshot::channel();
     let serve = move || {
         let system = actix_rt::System::new();
         system.block_on(async move {
             let ended = control.clone();
             let server = HttpServer::new(move || {
-                // On the thread of those who are told, which spares a wake-up.
+                // Runs on the thread that serves the clients, which spares a wake-up per event.
                 actix_rt::spawn(events::watch(control.clone(), about.clone(), hub.clone(), app));
                 WebApp::new()
                     .app_data(web::Data::new(control.clone()))

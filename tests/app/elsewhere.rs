@@ -62,7 +62,7 @@ fn works_in_other_processes_are_asked_with_json() {
         let answer = ask("Predict", &body.to_string());
         assert_eq!((answer.status, answer.json()), (200, body.clone()), "{work}");
         assert_problem(&ask("Predicct", "1"), 404, "no message `Predicct`");
-        assert_problem(&ask("Predict", "{"), 400, "no JSON");
+        assert_problem(&ask("Predict", "{"), 400, "not valid JSON");
         // It was handled: nothing that a client may take for a reason to ask again.
         let large = ask("Repeat", "17000000");
         assert_problem(&large, 502, "has handled the message");

@@ -1,4 +1,4 @@
-//! What was written last for all clients, and the place of each in it.
+//! The ring buffer of events, shared by all clients, and the lookup of the next event for each.
 
 use std::collections::VecDeque;
 use std::fmt::Display;
@@ -14,16 +14,16 @@ use tokio::sync::{Notify, watch};
 use crate::http::pieces::PIECE;
 use crate::state::{StateError, Tracker};
 
-/// What is kept for clients that lag behind.
+/// The capacity of the ring buffer, in events and in bytes.
 const EVENTS: usize = 4096;
 const BYTES: usize = 4 << 20;
 
-/// What all snapshots may take that clients have not read to their end. Beyond that the oldest are given up, and their clients
-/// with them; there is always one.
+/// The limit on the bytes of all snapshots that clients are still reading. Beyond it the oldest are evicted, which ends
+/// the streams of their clients. The newest is kept whatever its size.
 const SNAPSHOTS: usize = 64 << 20;
 
-/// A snapshot of so many bytes is shared with clients that come later, as long as what has changed since is less than that
-/// and still there.
+/// The minimum size of a snapshot that later clients share. They do so as long as all events since are kept and are
+/// smaller than the snapshot.
 const SHARED: usize = 64 << 10;
 
 pub(in crate::http) struct Hub {
@@ -35,28 +35,29 @@ pub(in crate::http) struct Hub {
 }
 
 pub(super) struct Inner {
-    /// The next event's number. It begins with the time, so that no client takes another life of the App for this one.
+    /// The number of the next event. It starts at the current time in microseconds, so that no client mistakes another
+    /// run of the App for this one.
     next: u64,
     events: VecDeque<(u64, Bytes)>,
     bytes: usize,
     current: Option<Current>,
-    /// Those that clients are still sent, the oldest first.
+    /// The snapshots that clients are still reading, the oldest first.
     snapshots: Vec<Weak<Everything>>,
 }
 
-/// All there is to see.
+/// The document as clients currently see it.
 struct Current {
     tracker: Tracker,
-    /// Written when somebody needs it.
+    /// Its JSON, serialised on first use after a change.
     json: Option<Arc<Everything>>,
 }
 
-/// A snapshot, for all clients that begin with it.
+/// A snapshot, shared by all clients that start with it.
 #[derive(Debug)]
 pub(super) struct Everything {
     at: u64,
     length: usize,
-    /// Nothing once it was given up.
+    /// `None` once the snapshot has been evicted.
     json: Mutex<Option<Bytes>>,
 }
 
@@ -78,22 +79,22 @@ impl Everything {
         self.lock().is_none()
     }
 
-    /// The next piece from `offset` on, empty at the end; `None` when it was given up.
+    /// Returns the next piece from `offset` on, empty at the end; `None` when the snapshot has been evicted.
     pub(super) fn piece(&self, offset: usize) -> Option<Bytes> {
         self.lock().as_ref().map(|json| json.slice(offset..json.len().min(offset + PIECE)))
     }
 }
 
-/// What a client is sent next.
+/// The data that a client is sent next.
 #[derive(Debug)]
 pub(super) enum Next {
     Wait,
     Bytes(Bytes, u64),
-    /// Part of the next event, up to so many of its bytes.
+    /// A part of the next event, which ends at this offset.
     Part(Bytes, usize),
-    /// The rest of an event is not kept any more.
+    /// The rest of a partly sent event has been overwritten.
     Lost,
-    /// So many events were missed; everything as it is now, which is the case after this event.
+    /// A snapshot of the document as it is after event `at`, and the number of events that the client missed.
     Anew {
         missed: Option<u64>,
         at: u64,
@@ -127,7 +128,8 @@ impl Hub {
         self.streams.load(Ordering::Acquire)
     }
 
-    /// Shows what there is now, at `version`, and the lines that were logged meanwhile, without so many that were skipped.
+    /// Publishes the document at `version` and the lines logged since the last call. `skipped` is the number of log
+    /// lines left out, which count as missed events.
     pub(super) fn show(
         &self,
         document: &impl Serialize,
@@ -145,7 +147,7 @@ impl Hub {
                 let change = json!({ "version": version, "ops": patch.to_json_patch() });
                 inner.push("patch", change);
             } else {
-                // Whoever has waited for it.
+                // The number changes for clients that wait for the first snapshot.
                 inner.next += 1;
             }
         }
@@ -158,7 +160,7 @@ impl Hub {
         Ok(())
     }
 
-    /// Forgets what there was; nobody looks.
+    /// Forgets the document and all events, once no client is left.
     pub(super) fn clear(&self) {
         let mut inner = self.lock();
         inner.current = None;
@@ -180,7 +182,7 @@ impl Inner {
         }
     }
 
-    /// What comes after the event that was seen last, of which the next was sent up to `within`.
+    /// Returns the data after event `seen`, when the first `within` bytes of the next event have been sent.
     pub(super) fn next_for(&mut self, seen: Option<u64>, within: usize) -> Next {
         let last = self.next - 1;
         if self.current.is_none() {
@@ -196,7 +198,7 @@ impl Inner {
         let start = self.events.partition_point(|(id, _)| *id <= seen);
         let mut kept = self.events.range(start..).zip(seen + 1..);
         let first = match kept.next() {
-            // Not as one piece, of which each connection would have a copy.
+            // In pieces, since each connection copies what it is handed.
             Some(((id, event), next))
                 if *id == next && event.len() > PIECE && within + PIECE < event.len() =>
             {
@@ -213,7 +215,7 @@ impl Inner {
                 return Next::Anew { missed: Some(everything.at - seen), at: everything.at, everything };
             }
         };
-        // One alone is the same bytes for all clients.
+        // A single event is shared by all clients, not copied.
         let (mut upto, mut piece) = (seen + 1, Vec::new());
         for ((id, event), next) in kept {
             if *id != next || first.len() + piece.len() + event.len() > PIECE {
@@ -226,7 +228,7 @@ impl Inner {
         Next::Bytes(bytes, upto)
     }
 
-    /// A snapshot to begin with: the newest that there is, if it will do, else a new one.
+    /// Returns the newest snapshot if it can still be shared, else a new one.
     fn everything(&mut self) -> Arc<Everything> {
         let mut snapshots: Vec<_> = self.snapshots.iter().filter_map(Weak::upgrade).collect();
         snapshots.retain(|snapshot| !snapshot.is_given_up());
@@ -253,7 +255,7 @@ impl Inner {
         new
     }
 
-    /// Whether what is kept leads from this snapshot to what there is now, and is less than a new one.
+    /// Returns true when all events since the snapshot are kept and are smaller than a new snapshot.
     fn leads_on(&self, snapshot: &Everything) -> bool {
         let last = self.next - 1;
         if snapshot.is_given_up() {
@@ -296,7 +298,7 @@ mod tests {
 
     fn show(hub: &Hub, lines: &[&str], skipped: u64) {
         let lines: Vec<_> = lines.iter().map(|&line| line.to_owned()).collect();
-        hub.show(&json!({ "a": 1 }), 1, &lines, skipped).expect("it is JSON");
+        hub.show(&json!({ "a": 1 }), 1, &lines, skipped).expect("the document is JSON");
     }
 
     fn start(hub: &Hub) -> u64 {
@@ -315,10 +317,10 @@ mod tests {
         let at = start(&hub);
         assert!(matches!(hub.next(Some(at)), Next::Wait));
         show(&hub, &["a", "b"], 0);
-        let Next::Bytes(bytes, seen) = hub.next(Some(at)) else { panic!("it is there") };
+        let Next::Bytes(bytes, seen) = hub.next(Some(at)) else { panic!("events are pending") };
         let text = format!("id: {}\nevent: log\ndata: a\n\nid: {}\nevent: log\ndata: b\n\n", at + 1, at + 2);
         assert_eq!((&bytes[..], seen), (text.as_bytes(), at + 2));
-        // Where it was when it comes back.
+        // A client that reconnects resumes after the event it names.
         assert!(matches!(hub.next(Some(at + 1)), Next::Bytes(_, seen) if seen == at + 2));
     }
 
@@ -344,15 +346,15 @@ mod tests {
         let at = start(&hub);
         show(&hub, &[], 0);
         assert!(matches!(hub.next(Some(at)), Next::Wait));
-        hub.show(&json!({ "a": 2 }), 7, &[], 0).expect("it is JSON");
-        let Next::Bytes(bytes, _) = hub.next(Some(at)) else { panic!("it is there") };
+        hub.show(&json!({ "a": 2 }), 7, &[], 0).expect("the document is JSON");
+        let Next::Bytes(bytes, _) = hub.next(Some(at)) else { panic!("events are pending") };
         let change = json!({ "version": 7, "ops": [{ "op": "replace", "path": "/a", "value": 2 }] });
         assert_eq!(bytes, format!("id: {}\nevent: patch\ndata: {change}\n\n", at + 1));
     }
 
     fn big(hub: &Hub, number: usize) {
         let document = json!({ "a": number, "text": "x".repeat(SNAPSHOTS / 4) });
-        hub.show(&document, 1, &[], 0).expect("it is JSON");
+        hub.show(&document, 1, &[], 0).expect("the document is JSON");
     }
 
     fn begin(hub: &Hub) -> Arc<Everything> {
@@ -362,7 +364,7 @@ mod tests {
         }
     }
 
-    /// An event that is larger than a piece comes in several, unless it is not kept any more.
+    /// An event larger than a piece is sent in several, and lost once the ring buffer has overwritten it.
     #[test]
     fn a_large_event_comes_in_pieces() {
         let hub = hub();
@@ -392,7 +394,7 @@ mod tests {
         assert!(matches!(hub.lock().next_for(Some(at), within), Next::Lost));
     }
 
-    /// Clients that begin with a snapshot share it, and what has changed since follows.
+    /// Clients share a large snapshot, and the changes since follow it.
     #[test]
     fn a_large_snapshot_is_shared_with_those_who_come_later() {
         let hub = Hub::new();
@@ -402,7 +404,7 @@ mod tests {
         let later = begin(&hub);
         assert!(Arc::ptr_eq(&first, &later));
         assert!(matches!(hub.next(Some(later.at)), Next::Bytes(_, seen) if seen == later.at + 1));
-        // Not when something in between is gone.
+        // A gap in the events prevents sharing.
         hub.lock().next += 1;
         big(&hub, 3);
         let newest = begin(&hub);
@@ -410,21 +412,21 @@ mod tests {
         assert!(matches!(hub.next(Some(newest.at)), Next::Wait));
     }
 
-    /// Snapshots that nobody reads to the end take no more than the limit: the oldest are given up.
+    /// Snapshots that are not read to the end stay within the limit: the oldest are evicted.
     #[test]
     fn snapshots_that_are_not_read_are_bounded() {
         let hub = Hub::new();
         let mut held = Vec::new();
         for number in 0..20 {
-            // No change leads from one to the next.
+            // A gap in the events, so that each client needs a snapshot of its own.
             hub.lock().next += 1;
             big(&hub, number);
             held.push(begin(&hub));
         }
         let taken: usize = held.iter().filter_map(|one| one.lock().as_ref().map(Bytes::len)).sum();
         assert!(taken <= SNAPSHOTS, "{taken}");
-        assert!(held[0].piece(0).is_none(), "the oldest was given up");
-        assert!(!held[19].is_given_up(), "and the newest was not");
+        assert!(held[0].piece(0).is_none(), "the oldest is evicted");
+        assert!(!held[19].is_given_up(), "the newest is kept");
     }
 
     #[test]

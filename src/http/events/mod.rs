@@ -1,12 +1,12 @@
-//! One stream of what happens, for any number of clients.
+//! The event stream, shared by all clients.
 //!
-//! One task looks at the App, at most 60 times a second, compares what it sees with what it saw before, and writes the
-//! difference once; all clients are sent the same bytes. What was written last is kept in one ring for all, so that a client
-//! costs its place in it and no more. One that was too slow, or away for too long, finds that its place is gone: it is told
-//! how much it has missed, and shown everything anew.
+//! One task takes snapshots of the App, at most 60 a second, compares each with the previous one, and writes the
+//! difference once; all clients are sent the same bytes. The latest events are kept in a single ring buffer, so that a
+//! client costs no more than its position in it. A client whose position has been overwritten, because it was too slow
+//! or disconnected for too long, is told how many events it missed and gets a new snapshot.
 //!
-//! What clients are shown is bounded as well: they share snapshots, which leave in pieces, and those that are not read to the
-//! end are given up beyond a limit.
+//! Snapshots are bounded as well: clients share them, they are sent in pieces, and beyond a limit the oldest ones that
+//! are not read to the end are evicted.
 
 mod hub;
 mod watch;
@@ -27,20 +27,20 @@ pub(super) use self::watch::watch;
 use super::problem::{Common, Problem};
 use super::queries::Answer;
 
-/// A stream that says nothing says so, so that a broken connection is noticed.
+/// The interval of comments on an idle stream, by which both ends notice a broken connection.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// Streams at once.
+/// The maximum number of open streams.
 const STREAMS: usize = 1024;
 
-/// Counted for as long as it is open.
+/// One open stream. It counts against [`STREAMS`] until it is dropped.
 struct Stream {
     hub: Arc<Hub>,
     last: tokio::sync::watch::Receiver<u64>,
     seen: Option<u64>,
-    /// How much of the next event was sent.
+    /// The number of bytes of the next event that have been sent.
     within: usize,
-    /// The snapshot that is being sent, from this byte on.
+    /// The snapshot in progress, and the number of its bytes that have been sent.
     snapshot: Option<(Arc<Everything>, usize)>,
 }
 
@@ -55,7 +55,7 @@ impl Stream {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             if let Some((everything, sent)) = &mut self.snapshot {
-                // One that was given up ends the stream: too much was kept for clients that do not read. This one may come back.
+                // An evicted snapshot ends the stream; its client may reconnect.
                 let piece = everything.piece(*sent)?;
                 if piece.is_empty() {
                     self.snapshot = None;
@@ -75,7 +75,7 @@ impl Stream {
                     self.within = upto;
                     return Some(bytes);
                 }
-                // When it comes back it is told what it missed.
+                // After reconnecting, the client is told how many events it missed.
                 Next::Lost => return None,
                 Next::Anew { missed, at, everything } => {
                     let missed = missed.map(|events| {
@@ -101,14 +101,15 @@ impl Drop for Stream {
     }
 }
 
-/// What happens, as server-sent events.
+/// Streams events (server-sent events).
 ///
-/// First comes `snapshot`, which is what `/api/v1/status` answers, with the `state` besides; then `patch` for each change,
-/// with `version` and `ops`, a JSON Patch of that document, at most 60 a second; and `log` for each line that is logged.
-/// A client that is too slow gets `missed` with the number of `events`, and a new `snapshot`. With `Last-Event-ID` a client
-/// that comes back goes on where it was, as long as that is not too long ago.
+/// The first event is `snapshot`: the document that `/api/v1/status` returns, with the `state` added. A `patch` follows
+/// for each change, at most 60 a second, with `version` and `ops`, a JSON Patch (RFC 6902) of that document; and a
+/// `log` for each logged line. A client that is too slow gets `missed` with the number of `events`, and a new
+/// `snapshot`. A client that reconnects with `Last-Event-ID` resumes after that event, as long as the events since are
+/// still kept.
 #[utoipa::path(get, path = "/api/v1/events", tag = "events",
-    params(("Last-Event-ID" = Option<String>, Header, description = "the last event that was seen")),
+    params(("Last-Event-ID" = Option<String>, Header, description = "the id of the last event received")),
     responses(
         (status = 200, description = "a stream that ends with the App", body = String, content_type = "text/event-stream",
             example = "id: 1700000000000001\nevent: patch\ndata: {\"version\":7,\"ops\":[]}\n\n"),
@@ -118,7 +119,7 @@ impl Drop for Stream {
 pub(super) async fn events(request: HttpRequest, hub: web::Data<Arc<Hub>>) -> Answer {
     let seen = request.headers().get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let Some(stream) = Stream::open(&hub, seen) else {
-        let detail = format!("{STREAMS} event streams are open; close one");
+        let detail = format!("{STREAMS} event streams are open, the maximum; close one");
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail));
     };
     let events = stream::unfold(stream, |mut stream| async move {
@@ -127,7 +128,7 @@ pub(super) async fn events(request: HttpRequest, hub: web::Data<Arc<Hub>>) -> An
     });
     Ok(HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
-        // nginx would gather events until it has a buffer full of them.
+        // Disables response buffering in nginx, which would delay events until a buffer is full.
         .insert_header(("X-Accel-Buffering", "no"))
         .content_type("text/event-stream")
         .streaming(events))

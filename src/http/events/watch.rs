@@ -1,4 +1,4 @@
-//! The one task that looks at the App and writes what has changed.
+//! The task that takes snapshots of the App and writes the changes to the hub.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -12,16 +12,17 @@ use crate::id::AppId;
 use crate::state::Value;
 use crate::work::logs::{self, Line, Wanted};
 
-/// How often clients are sent something new at most: what a screen shows.
+/// The minimum time between two updates: one frame of a screen.
 const FRAME: Duration = Duration::from_millis(16);
 
-/// What does not count as a change, such as how many messages wait, is looked at so often while somebody watches.
+/// The interval of refreshes while clients are connected, for values that do not count as a change, such as mailbox
+/// depths.
 const REFRESH: Duration = Duration::from_secs(2);
 
-/// For so long after the last client has gone what happens is still written down, for when it comes back.
+/// The time for which events are still recorded after the last client has disconnected, so that it can resume.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// Lines of the log that are shown in one frame.
+/// The maximum number of log lines in one frame.
 const LINES: usize = 500;
 
 #[derive(Serialize)]
@@ -31,7 +32,7 @@ struct Document<'a> {
     state: &'a Value,
 }
 
-/// Looks at the App for as long as it lives.
+/// Runs until the App ends.
 pub(in crate::http) async fn watch(control: Control, about: About, hub: Arc<Hub>, app: AppId) {
     let mut lines = logs::last();
     let mut shown: Option<u64> = None;
@@ -79,11 +80,11 @@ pub(in crate::http) async fn watch(control: Control, about: About, hub: Arc<Hub>
         let text: Vec<_> = said[skipped..].iter().map(written).collect();
         line = last.max(said.last().map_or(0, |line| line.seq));
         if let Err(error) = hub.show(&document, snapshot.version, &text, skipped as u64) {
-            log::error!("the App cannot be shown: {error}");
+            log::error!("the App cannot be shown to clients of the event stream: {error}");
             return;
         }
         shown = Some(snapshot.version);
-        // Looking takes a tenth of the App's thread at most, and half of this one.
+        // Snapshots take at most a tenth of the App's thread, and writing them half of this one.
         let rest = FRAME.max(snapshot.took * 10).max(began.elapsed());
         tokio::time::sleep(rest).await;
         let linger = if hub.streams() > 0 { REFRESH } else { LINGER };

@@ -1,4 +1,4 @@
-//! What the API says, as Rust types: the OpenAPI document is made of them.
+//! The JSON documents of the API as Rust types, from which the OpenAPI document is generated.
 
 mod node;
 mod requests;
@@ -22,12 +22,12 @@ pub(super) use self::work::{RunView, RunsView, WorkView, work_view};
 use crate::state::Value;
 use crate::work::Status;
 
-/// A time as RFC 3339 has it, in UTC, with milliseconds.
+/// Formats a time as RFC 3339, in UTC, with milliseconds.
 fn time(time: SystemTime) -> String {
     DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// MessagePack as JSON, for people to read.
+/// Converts MessagePack to JSON for display; `null` when the bytes are invalid.
 fn readable(bytes: &[u8]) -> Json {
     crate::wire::decode::<Value>(bytes).map(|value| value.to_json()).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Nodes, how loaded they are, and what they keep.
+//! Nodes with their load and their payload storage.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use utoipa::ToSchema;
 use crate::app::{HEAD, Snapshot};
 use crate::work::{LoadReport, NodeLoad, NodeStatus, Resources};
 
-/// What a node has, or what of it is in use.
+/// Resources of a node: those it has, or those that are reserved.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(in crate::http) struct ResourcesView {
     pub(in crate::http) cpus: u32,
     pub(in crate::http) gpus: u32,
-    /// Bytes.
+    /// Memory in bytes.
     pub(in crate::http) memory: u64,
 }
 
@@ -23,37 +23,37 @@ impl From<Resources> for ResourcesView {
     }
 }
 
-/// How loaded a node is.
+/// The load of a node.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(in crate::http) struct LoadView {
-    /// How many processors its process keeps busy.
+    /// The processor cores that the process of the node keeps busy.
     #[schema(example = 0.25)]
     pub(in crate::http) cpus: f64,
-    /// Memory that its process has in use, in bytes.
+    /// The memory that the process of the node uses, in bytes.
     pub(in crate::http) memory: u64,
-    /// How many threads of its machine want a processor, over the last minute.
+    /// The load average of the machine over the last minute.
     #[schema(example = 1.5)]
     pub(in crate::http) average: f64,
 }
 
 impl LoadView {
-    /// What a node has said, as far as JSON has it.
+    /// Converts a load report; `None` when it has numbers that JSON cannot express.
     fn of(load: NodeLoad) -> Option<Self> {
         let NodeLoad { cpus, memory, average } = load;
         (cpus.is_finite() && average.is_finite()).then_some(Self { cpus: hundredths(cpus), memory, average })
     }
 }
 
-/// What the values of payloads take on a node, in bytes, and what became of them since its process began.
+/// The bytes that payload values occupy on a node, and counters since its process started.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(in crate::http) struct UsageView {
     pub(in crate::http) memory: u64,
     pub(in crate::http) disk: u64,
-    /// How often a value that was read was in memory.
+    /// Reads of a value that was in memory.
     pub(in crate::http) hits: u64,
-    /// How often one was pulled from another process.
+    /// Values pulled from another process.
     pub(in crate::http) pulls: u64,
-    /// How often one was put on disk to make room.
+    /// Values spilled to disk to make room in memory.
     pub(in crate::http) spills: u64,
 }
 
@@ -75,24 +75,25 @@ impl From<&LoadReport> for UsageView {
 pub(in crate::http) struct NodeView {
     pub(in crate::http) is_connected: bool,
     pub(in crate::http) labels: BTreeMap<String, String>,
-    /// What it has.
+    /// The resources that the node has.
     pub(in crate::http) resources: ResourcesView,
-    /// What the Works on it need.
+    /// The resources that its Works reserve.
     pub(in crate::http) used: ResourcesView,
-    /// The paths of the Works on it.
+    /// The paths of the Works on the node.
     pub(in crate::http) works: Vec<String>,
-    /// How loaded it is, the processes of single Works counted in; `null` where it is not known.
+    /// The load, including the processes of single Works; `null` while it is unknown.
     pub(in crate::http) load: Option<LoadView>,
-    /// What the values of payloads take there; `null` where it is not known.
+    /// The memory and disk that payload values occupy; `null` while it is unknown.
     pub(in crate::http) payloads: Option<UsageView>,
-    /// Messages that no handler saw and whose senders were not told, since the process began; `null` where it is not known.
+    /// Messages lost since the process started: no handler saw them, and their senders got no error. `null` while it is
+    /// unknown.
     pub(in crate::http) messages_lost: Option<u64>,
-    /// Questions that were dropped there before a handler had begun, since nobody waited for the answer any more; `null` where it is not known.
+    /// Asks dropped before a handler began, because the caller had stopped waiting; `null` while it is unknown.
     pub(in crate::http) questions_abandoned: Option<u64>,
-    /// How long ago something was heard of it, in seconds.
+    /// The time since the last message from the node, in seconds.
     #[schema(example = 0.4)]
     pub(in crate::http) heartbeat_age: f64,
-    /// How long a message from it and the answer take, in seconds; `null` for the head, and where it is not known yet.
+    /// The round-trip time between the head and the node, in seconds; `null` for the head, and while it is unknown.
     #[schema(example = 0.0004)]
     pub(in crate::http) round_trip: Option<f64>,
     pub(in crate::http) is_head: bool,
@@ -110,7 +111,7 @@ impl From<NodeStatus> for NodeView {
             payloads: node.load_report.as_ref().map(UsageView::from),
             messages_lost: node.load_report.as_ref().map(|load_report| load_report.messages_lost),
             questions_abandoned: node.load_report.as_ref().map(|load_report| load_report.questions_abandoned),
-            // Tenths: it is looked at by people, and each digit is a change.
+            // In tenths: the number is for people, and every new digit would be a change to send.
             heartbeat_age: (node.heartbeat_age * 10.0).round() / 10.0,
             round_trip: node.round_trip,
             is_head: false,
@@ -122,7 +123,7 @@ fn hundredths(number: f64) -> f64 {
     (number * 100.0).round() / 100.0
 }
 
-/// All nodes, the head among them.
+/// Returns all nodes by name, including the head.
 pub(in crate::http) fn nodes(snapshot: &Snapshot) -> BTreeMap<String, NodeView> {
     let here = snapshot.works.iter().filter(|work| work.node.as_deref() == Some(HEAD));
     let mut used = Resources::default();

@@ -1,17 +1,17 @@
-//! What is asked for, and that it will be done.
+//! The bodies of actions, and their answer.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use utoipa::ToSchema;
 
-/// It will be done.
+/// The answer to an action that will be carried out.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct Accepted {
     #[schema(example = true)]
     pub(in crate::http) accepted: bool,
 }
 
-/// A run that is wanted once more: either its input, or the number of a run that had it.
+/// The run to repeat: its input, or the number of an earlier run with that input.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(untagged)]
 #[schema(example = json!({"run": 7}))]
@@ -29,8 +29,8 @@ pub(in crate::http) struct RunNumber {
     pub(in crate::http) run: u64,
 }
 
-/// An input, as the Work's `Input` type reads it from JSON. `Some(None)` and `Some(())` are `{"$some": null}`, `Some(Some(None))` is
-/// `{"$some": {"$some": null}}`.
+/// An input, as the Work's `Input` type reads it from JSON. `Some(None)` and `Some(())` are `{"$some": null}`, and
+/// `Some(Some(None))` is `{"$some": {"$some": null}}`.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "the types for the document; the body is read in two steps")]
@@ -39,7 +39,7 @@ pub(in crate::http) struct InputBody {
     pub(in crate::http) input: Json,
 }
 
-/// Why the App is to end.
+/// The reason for stopping the App.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct StopBody {

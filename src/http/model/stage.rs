@@ -1,4 +1,4 @@
-//! Where things stand, and why.
+//! Stages, and the reasons of failures and stops.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::app::AppStage;
 use crate::work::{Reason, Stage};
 
-/// Where a Work, a Flow or a run stands.
+/// The stage of a Work, a Flow or a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum StageView {
@@ -31,7 +31,7 @@ impl From<Stage> for StageView {
     }
 }
 
-/// Why it failed or stopped.
+/// The reason of a failure or a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum ReasonView {
@@ -58,7 +58,7 @@ impl From<Reason> for ReasonView {
     }
 }
 
-/// Where the App stands.
+/// The stage of the App.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum AppStageView {

@@ -1,4 +1,4 @@
-//! The App as a whole.
+//! The App as a whole: status, state, graph, health.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -22,32 +22,32 @@ pub(in crate::http) struct AppView {
     #[schema(example = "0.1.0")]
     pub(in crate::http) version: String,
     pub(in crate::http) stage: AppStageView,
-    /// How many times its Flows have reacted.
+    /// The number of reactions of all Flows.
     pub(in crate::http) reactions: u64,
-    /// Where nodes join, when they may.
+    /// The address at which nodes join; `null` when none may.
     pub(in crate::http) listening: Option<String>,
     #[schema(format = DateTime)]
     pub(in crate::http) started: String,
 }
 
-/// Everything but the state.
+/// The status of the App: everything but the state.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct StatusView {
-    /// Grows with each change.
+    /// The version, which grows with each change.
     pub(in crate::http) version: u64,
     pub(in crate::http) app: AppView,
-    /// By path.
+    /// The Works by path.
     pub(in crate::http) works: BTreeMap<String, WorkView>,
-    /// By path; that of the root is empty.
+    /// The Flows by path; the path of the root is empty.
     pub(in crate::http) flows: BTreeMap<String, FlowView>,
-    /// By name; `head` is where the Flows are.
+    /// The nodes by name; `head` is the process with the Flows.
     pub(in crate::http) nodes: BTreeMap<String, NodeView>,
 }
 
-/// The state of the App, or of a part of it.
+/// The state of the App, or a part of it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct StateView {
-    /// Grows with each change.
+    /// The version, which grows with each change.
     #[schema(example = 42)]
     pub(in crate::http) version: u64,
     /// The serialised fields of Flows and Works.
@@ -63,13 +63,13 @@ pub(in crate::http) struct FlowView {
     pub(in crate::http) message: Option<String>,
     #[schema(format = DateTime)]
     pub(in crate::http) since: Option<String>,
-    /// Its Rust type.
+    /// The Rust type of the Flow.
     #[serde(rename = "type")]
     #[schema(example = "ContinuousDeployment")]
     pub(in crate::http) type_name: String,
 }
 
-/// What is a Flow and what a Work.
+/// The kind of an item in the graph.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum Kind {
@@ -86,7 +86,7 @@ pub(in crate::http) struct GraphItem {
     #[serde(rename = "type")]
     #[schema(example = "Train")]
     pub(in crate::http) type_name: String,
-    /// The path of the Flow that it belongs to; `null` for the root.
+    /// The path of the parent Flow; `null` for the root.
     pub(in crate::http) parent: Option<String>,
     pub(in crate::http) node: Option<String>,
     pub(in crate::http) placement: Option<String>,
@@ -99,19 +99,19 @@ pub(in crate::http) struct GraphView {
     pub(in crate::http) items: Vec<GraphItem>,
 }
 
-/// Whether the App lives.
+/// The answer of a liveness probe.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct Health {
     #[schema(example = "ok")]
     pub(in crate::http) status: String,
 }
 
-/// Whether the App is ready.
+/// The answer of a readiness probe.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct Readiness {
     #[schema(example = "ok")]
     pub(in crate::http) status: String,
-    /// The Works that are pending, where these were asked for with `detail=true`.
+    /// The pending Works, listed with `detail=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(in crate::http) pending: Option<Vec<PendingView>>,
@@ -122,24 +122,24 @@ pub(in crate::http) struct Readiness {
 pub(in crate::http) struct PendingView {
     #[schema(example = "train")]
     pub(in crate::http) path: String,
-    /// Whether the App is not ready because of it.
+    /// True when the App is not ready because of this Work.
     pub(in crate::http) counts: bool,
-    /// What it waits for.
+    /// The reason why the Work is pending.
     pub(in crate::http) message: Option<String>,
 }
 
-/// Which program serves here.
+/// The program that serves this API.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct AppInfo {
     #[schema(example = "ContinuousDeployment")]
     pub(in crate::http) name: String,
-    /// The whole type of the root, which tells programs of the same name apart.
+    /// The full Rust type of the root, which distinguishes programs of the same name.
     #[schema(example = "continuous_deployment::ContinuousDeployment")]
     pub(in crate::http) program: String,
     pub(in crate::http) version: String,
 }
 
-/// What the program is, which does not change.
+/// Facts about the program that stay the same while it runs.
 #[derive(Debug, Clone)]
 pub(in crate::http) struct About {
     pub(in crate::http) name: String,

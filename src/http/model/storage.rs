@@ -1,4 +1,4 @@
-//! What is kept: payloads, and lines that were logged.
+//! Payloads and log lines.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -7,27 +7,27 @@ use super::time;
 use crate::app::{HEAD, PayloadStatus};
 use crate::work::logs::Line;
 
-/// A payload that something in the App refers to.
+/// A payload that a state or a run refers to.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct PayloadView {
     pub(in crate::http) id: String,
-    /// The Rust type of its value.
+    /// The Rust type of the value.
     #[serde(rename = "type")]
     #[schema(example = "Vec<f32>")]
     pub(in crate::http) type_name: String,
-    /// The length of its value, encoded.
+    /// The length of the encoded value, in bytes.
     pub(in crate::http) bytes: u64,
-    /// The path of the Work that made it.
+    /// The path of the Work that made the payload.
     pub(in crate::http) made_by: String,
-    /// The node that it is on; `null` when it is lost.
+    /// The node that owns the value; `null` when the value is lost.
     pub(in crate::http) owner: Option<String>,
-    /// The other nodes that have it.
+    /// The other nodes that have a replica.
     pub(in crate::http) copies: Vec<String>,
-    /// Whether it is in the memory of the head.
+    /// True when the value is in the memory of the head.
     pub(in crate::http) in_memory: bool,
-    /// Whether it is on the disk of the head.
+    /// True when the value is on the disk of the head.
     pub(in crate::http) on_disk: bool,
-    /// The states and runs that refer to it.
+    /// The states and runs that refer to the payload.
     #[schema(example = json!(["train (state)", "deploy (run 3)"]))]
     pub(in crate::http) held_by: Vec<String>,
 }
@@ -49,26 +49,26 @@ impl From<PayloadStatus> for PayloadView {
     }
 }
 
-/// The payloads.
+/// All payloads that states and runs refer to.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct PayloadsView {
     pub(in crate::http) items: Vec<PayloadView>,
 }
 
-/// One line that was logged.
+/// One log line.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct LogView {
-    /// Grows from line to line.
+    /// The sequence number of the line. Later lines have higher numbers.
     pub(in crate::http) seq: u64,
     #[schema(format = DateTime)]
     pub(in crate::http) time: String,
     /// `error`, `warn`, `info`, `debug` or `trace`.
     #[schema(example = "info")]
     pub(in crate::http) level: String,
-    /// The path of the Work that said it.
+    /// The path of the Work that logged the line.
     pub(in crate::http) work: Option<String>,
-    /// The run that the Work had under way when it said it; `null` where it had none, as in handlers of messages between
-    /// runs.
+    /// The number of the run in which the Work logged the line; `null` outside of runs, as in message handlers between
+    /// two runs.
     pub(in crate::http) run: Option<u64>,
     #[schema(example = "head")]
     pub(in crate::http) node: String,
@@ -76,11 +76,11 @@ pub(in crate::http) struct LogView {
     pub(in crate::http) text: String,
 }
 
-/// Lines that were logged, in order.
+/// Log lines in order.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct LogsView {
     pub(in crate::http) items: Vec<LogView>,
-    /// What to give as `after` to get those that follow.
+    /// The value of `after` for the next request, which then returns the lines that follow.
     pub(in crate::http) next: u64,
 }
 

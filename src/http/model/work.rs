@@ -12,36 +12,36 @@ use crate::flow::RunEntry;
 /// A Work.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct WorkView {
-    /// Its Rust type.
+    /// The Rust type of the Work.
     #[serde(rename = "type")]
     #[schema(example = "Train")]
     pub(in crate::http) type_name: String,
     pub(in crate::http) stage: StageView,
     pub(in crate::http) reason: Option<ReasonView>,
-    /// The whole chain of causes, or what it waits for.
+    /// The error with its chain of causes, or the reason why the Work is pending.
     pub(in crate::http) message: Option<String>,
-    /// Which try of its run it is, from 1; 0 before the first.
+    /// The attempt of the run, from 1; 0 before the first.
     pub(in crate::http) attempt: u32,
-    /// When it got to this stage.
+    /// The time at which the Work reached this stage.
     #[schema(format = DateTime)]
     pub(in crate::http) since: Option<String>,
-    /// `thread`, `pool`, `process`, or which nodes.
+    /// `thread`, `pool`, `process`, or a choice of nodes.
     #[schema(example = "thread")]
     pub(in crate::http) placement: String,
-    /// Where it lives, while it does.
+    /// The node on which the incarnation lives; `null` while there is none.
     #[schema(example = "head")]
     pub(in crate::http) node: Option<String>,
-    /// Whether messages reach it.
+    /// True while an incarnation lives, so that messages are handled.
     pub(in crate::http) is_up: bool,
-    /// Who has stopped it from outside: it stays so until it is started from outside, or its Flow releases it.
+    /// The operator who stopped the Work. It stays stopped until it is started over the API, or its Flow releases it.
     pub(in crate::http) held: Option<HeldView>,
     pub(in crate::http) mailbox: MailboxView,
     pub(in crate::http) runs: RunCounts,
-    /// How often it was started anew.
+    /// The number of restarts.
     pub(in crate::http) restarts: u32,
-    /// The run under way.
+    /// The run in progress.
     pub(in crate::http) current: Option<CurrentRun>,
-    /// The messages that it can be asked with.
+    /// The names of the messages that it can be asked with.
     #[schema(example = json!(["Predict"]))]
     pub(in crate::http) messages: Vec<String>,
 }
@@ -55,16 +55,16 @@ pub(in crate::http) struct HeldView {
     pub(in crate::http) since: String,
 }
 
-/// The messages that wait.
+/// The mailbox of a Work.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct MailboxView {
     pub(in crate::http) waiting: u64,
     pub(in crate::http) capacity: u64,
-    /// How many were ever taken, or passed on to where the Work is.
+    /// The number of messages accepted since the Work joined, including those forwarded to another process.
     pub(in crate::http) accepted: u64,
 }
 
-/// How many runs wait, and how many tries have ended in which way.
+/// The number of waiting runs, and of ended attempts by outcome.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct RunCounts {
     pub(in crate::http) waiting: u64,
@@ -73,27 +73,27 @@ pub(in crate::http) struct RunCounts {
     pub(in crate::http) stopped: u64,
 }
 
-/// The run under way.
+/// The run in progress.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct CurrentRun {
     pub(in crate::http) run: u64,
-    /// `null` when it is too large to be shown.
+    /// The input; `null` when it is too large to be kept.
     pub(in crate::http) input: Json,
     #[schema(format = DateTime)]
     pub(in crate::http) started: Option<String>,
 }
 
-/// One try of a run.
+/// One attempt of a run.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct RunView {
-    /// Its number; `null` while it waits for its turn.
+    /// The number of the run; `null` while it waits in the queue.
     pub(in crate::http) run: Option<u64>,
-    /// Which try it is, from 1; 0 while it waits for the first.
+    /// The attempt, from 1; 0 while the run waits for the first.
     pub(in crate::http) attempt: u32,
     pub(in crate::http) stage: StageView,
     pub(in crate::http) reason: Option<ReasonView>,
     pub(in crate::http) message: Option<String>,
-    /// `null` when it was too large to be kept (4 KiB).
+    /// The input; `null` when it is larger than 4 KiB and was not kept.
     pub(in crate::http) input: Json,
     #[schema(format = DateTime)]
     pub(in crate::http) queued: String,
@@ -126,7 +126,7 @@ impl From<RunEntry> for RunView {
 pub(in crate::http) struct RunsView {
     pub(in crate::http) page: u64,
     pub(in crate::http) per_page: u64,
-    /// How many are remembered.
+    /// The number of attempts that are kept.
     pub(in crate::http) total: u64,
     pub(in crate::http) items: Vec<RunView>,
 }

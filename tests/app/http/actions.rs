@@ -35,7 +35,7 @@ fn a_question_without_an_answer_says_why() {
     assert_problem(&unknown, 404, "no message `Trun`");
     assert_eq!(unknown.json()["known"], json!(["Turn", "Break", "Hang"]));
     assert_problem(&ask("dials.0/messages/Turn", "\"eight\""), 422, "expected u32");
-    assert_problem(&ask("dials.0/messages/Turn", "{"), 400, "no JSON");
+    assert_problem(&ask("dials.0/messages/Turn", "{"), 400, "not valid JSON");
     assert_problem(&ask("dials.0/messages/Turn?deadline=0", "8"), 400, "deadline");
     assert_problem(&ask("dials.0/messages/Turn?deadlin=1", "8"), 400, "deadlin");
     let untold = format!(
@@ -151,7 +151,7 @@ fn runs_are_told_and_asked_for_again() {
     assert_problem(&rerun(r#"{"run": 77}"#), 409, "no run 77");
     assert_problem(&rerun(r#"{"run": 1, "input": 7}"#), 422, "either");
     for list in ["[]", "[1]", "[null, null]"] {
-        assert_problem(&rerun(list), 422, "what is wanted");
+        assert_problem(&rerun(list), 422, "not of the expected form");
     }
     for query in ["page=0", "per_page=201", "page=x", "pages=1", "page=1&page=2"] {
         assert_problem(&get(served.address, &format!("/api/v1/works/dials.0/runs?{query}")), 400, "");
