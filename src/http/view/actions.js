@@ -1,9 +1,9 @@
-// What the buttons do, and saying what came of it.
+// The actions of the buttons, and notifications of their results.
 
 import { post, workUrl } from "./api.js";
 import { announce, byId, el } from "./dom.js";
 
-/** A short message in the corner, and to screen readers. */
+/** Shows a short message in the corner and announces it to screen readers. */
 export function toast(message, bad = false) {
   announce(message);
   const node = el("p", { class: bad ? "toast bad" : "toast", text: message });

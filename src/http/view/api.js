@@ -1,12 +1,12 @@
 // Requests to the App that served this page.
 
-// Where the App is served, perhaps below a path of a proxy's: this file is `view/api.js` there.
+// The address of the App, which may be below a path of a reverse proxy. This file is `view/api.js` there.
 const BASE = new URL("../", import.meta.url);
 const KEY = "flowright-token";
 let token = sessionStorage.getItem(KEY);
 let offset = 0;
 
-/** An answer that says no, or no answer. */
+/** A request that was refused or failed. `status` is 0 when the App does not answer. */
 export class Problem extends Error {
   constructor(status, title, detail) {
     super(detail ? `${title}: ${detail}` : title);
@@ -22,16 +22,16 @@ export function setToken(value) {
   else sessionStorage.setItem(KEY, value);
 }
 
-/** The time on the App's clock, in milliseconds: what it calls "now" may be something else here. */
+/** Returns the current time by the App's clock, in milliseconds; it may differ from the browser's. */
 export const now = () => Date.now() + offset;
 
 async function problemOf(response) {
   let body = null;
-  try { body = await response.json(); } catch { /* an answer of something in between */ }
+  try { body = await response.json(); } catch { /* a proxy may answer without JSON */ }
   return new Problem(response.status, body?.title ?? `status ${response.status}`, body?.detail ?? body?.error);
 }
 
-/** A response of a path of the App's that is fine, or a [Problem]. */
+/** Requests a path of the App. Throws a [Problem] unless the response is successful. */
 export async function request(path, options = {}) {
   const headers = { ...options.headers };
   if (token !== null) headers.Authorization = `Bearer ${token}`;
@@ -43,7 +43,7 @@ export async function request(path, options = {}) {
     throw new Problem(0, "the App does not answer", "");
   }
   const date = Date.parse(response.headers.get("date"));
-  // The header has whole seconds: anything smaller is noise.
+  // The Date header has a resolution of one second, so that smaller differences are noise.
   if (!Number.isNaN(date)) offset = Math.abs(date - Date.now()) > 2000 ? date - Date.now() : 0;
   if (!response.ok) throw await problemOf(response);
   return response;

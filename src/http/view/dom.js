@@ -1,4 +1,4 @@
-// Elements without a framework. Text is only ever set as text.
+// DOM elements without a framework. Text is never parsed as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -18,7 +18,7 @@ export const el = (tag, props, ...children) => fill(document.createElement(tag),
 export const svg = (tag, props, ...children) => fill(document.createElementNS(SVG, tag), props, children);
 export const byId = (id) => document.getElementById(id);
 
-/** The sign of a stage: its shape says the same as its colour. */
+/** Returns the icon of a stage, whose shape carries the same information as its colour. */
 export function icon(stage) {
   const use = svg("use", { href: `#i-${stage}` });
   const node = svg("svg", { class: `icon s-${stage}`, viewBox: "0 0 16 16", "aria-hidden": "true" }, use);
@@ -33,7 +33,7 @@ export function setIcon(node, stage) {
   node.firstChild.setAttribute("href", `#i-${stage}`);
 }
 
-/** Writes only what is new, so that a frame without news touches nothing. */
+/** Sets the text of an element if it differs, so that a frame without changes leaves the DOM untouched. */
 export function text(node, value) {
   const string = String(value ?? "");
   if (node.shown === string) return false;
@@ -54,7 +54,7 @@ export function hide(node, hidden) {
 
 const kept = new WeakMap();
 
-/** Makes the children of `parent` those of `items`, keeping the element of each key. */
+/** Reconciles the children of `parent` with `items`, reusing the element of each key. */
 export function list(parent, items, keyOf, make, update) {
   let rows = kept.get(parent);
   if (!rows) kept.set(parent, (rows = new Map()));
@@ -80,7 +80,7 @@ export function list(parent, items, keyOf, make, update) {
 }
 
 let polite;
-/** Has a screen reader say something when it is free. */
+/** Announces a message to screen readers, politely. */
 export function announce(message) {
   polite ??= byId("announcements");
   polite.textContent = message;

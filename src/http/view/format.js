@@ -1,4 +1,4 @@
-// Numbers, times and names as people read them.
+// Numbers, times and names for people.
 
 export const STAGES = ["running", "pending", "succeeded", "failed", "stopped", "not_started"];
 
@@ -14,7 +14,7 @@ export const reasonName = (reason) => REASONS[reason] ?? reason ?? "";
 export const count = (n) => Number(n ?? 0).toLocaleString("en");
 export const plural = (n, one, many = `${one}s`) => `${count(n)} ${n === 1 ? one : many}`;
 
-/** A span of time that is over: "340 ms", "12.3 s", "3 min 4 s", "2 h 5 min". */
+/** Formats a completed duration: "340 ms", "12.3 s", "3 min 4 s", "2 h 5 min". */
 export function duration(seconds) {
   if (!(seconds >= 0)) return "–";
   if (seconds < 0.0995) return `${(seconds * 1000).toFixed(seconds < 0.00995 ? 1 : 0)} ms`;
@@ -23,7 +23,7 @@ export function duration(seconds) {
   return span(seconds);
 }
 
-/** A span that goes on, in whole seconds, so that it does not flicker. */
+/** Formats a growing duration in whole seconds, so that it does not flicker. */
 export function span(seconds) {
   const s = Math.max(0, Math.floor(seconds));
   if (s < 60) return `${s} s`;
@@ -41,7 +41,7 @@ export function bytes(n) {
   }
 }
 
-/** A Rust type without the modules: "demo::Train<alloc::string::String>" → "Train<String>". */
+/** Returns a Rust type without its modules: "demo::Train<alloc::string::String>" → "Train<String>". */
 export const typeName = (name) => (name ?? "").replace(/\b\w+::/g, "");
 
 const two = (n) => String(n).padStart(2, "0");
@@ -51,7 +51,7 @@ export function clock(time) {
 }
 export const stamp = (time) => `${clock(time)}.${String(new Date(time).getMilliseconds()).padStart(3, "0")}`;
 
-/** JSON on one line, cut where nobody reads on. */
+/** Formats JSON on one line, truncated to `limit` characters. */
 export function brief(value, limit = 80) {
   const text = value === undefined ? "" : JSON.stringify(value);
   return text.length > limit ? `${text.slice(0, limit - 1)}…` : text;

@@ -1,4 +1,4 @@
-// The tree as a graph: cards, and the lines between them. What cannot be seen is not drawn.
+// The tree as a graph of cards and edges. Parts outside of the viewport are not rendered.
 
 import { now } from "./api.js";
 import { attr, byId, el, icon, list, setIcon, svg, text } from "./dom.js";
@@ -26,7 +26,7 @@ export class Graph {
     new ResizeObserver(() => { this.#places = null; redraw(); }).observe(this.#box);
   }
 
-  /** Rebuilds the tree; called when Works or Flows have come or gone. */
+  /** Rebuilds the tree; called when Works or Flows were added or removed. */
   restructure(order) {
     this.root = build(this.store.doc, order);
     this.byId = new Map();
@@ -39,7 +39,7 @@ export class Graph {
     this.#places = null;
   }
 
-  /** Names of the children in the list or map at `path`, in order. */
+  /** Returns the names of the children of the list or map at `path`, in order. */
   siblings(path) { return (this.byId.get(`g:${path}`)?.children ?? []).map((child) => child.name); }
 
   toggle(id, open) {
@@ -48,7 +48,7 @@ export class Graph {
     this.redraw();
   }
 
-  /** Where everything is: found anew when the tree, the width, or what is open has changed. */
+  /** Returns all positions, computed again after a change of the tree, the width, or the expanded nodes. */
   #layout() {
     const style = getComputedStyle(this.#box);
     const width = this.#box.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
@@ -123,14 +123,14 @@ export class Graph {
     if (!work) return;
     setIcon(parts.icon, work.stage);
     text(parts.name, node.name);
-    // With one process there is nothing to tell apart but how the Work runs in it.
+    // With a single process, the placement says more than the node.
     text(parts.where, Object.keys(this.store.doc.nodes).length > 1 ? work.node ?? "no node" : work.placement ?? "");
     const since = work.stage === "running" && work.current ? work.current.started : work.since;
     const age = since ? span((now() - Date.parse(since)) / 1000) : "";
     const told = work.stage === "failed" ? `${reasonName(work.reason)} · ${work.message ?? ""}`
       : work.stage === "not_started" || !age ? stageName(work.stage)
         : ["running", "pending"].includes(work.stage) ? `${stageName(work.stage)} for ${age}` : `${stageName(work.stage)} ${age} ago`;
-    // Where there is no room for all, the type is what can be done without.
+    // An error needs the room more than the type.
     text(parts.under, work.stage === "failed" ? told : `${told} · ${typeName(work.type)}`);
     attr(card, "data-stage", work.stage);
     attr(card, "aria-label", `${node.path || node.name}, Work ${typeName(work.type)}, ${stageName(work.stage)}${work.reason ? `, ${reasonName(work.reason)}` : ""}${work.node ? `, on ${work.node}` : ""}`);
@@ -158,7 +158,7 @@ export class Graph {
     }
   }
 
-  /** One square for each Work: a thousand of them are one canvas. */
+  /** Draws one square for each Work on a single canvas, which scales to thousands. */
   #dots(parts, card, node, at, works) {
     if (!parts.canvas) {
       parts.canvas = el("canvas", { class: "dots", "aria-hidden": "true" });
@@ -236,7 +236,7 @@ function edge({ x, y, parent }, wide) {
 
 let colours = null;
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { colours = null; });
-/** The colours of the stages as the style sheet has them. */
+/** Returns the colours of the stages, read from the style sheet. */
 export function stageColours() {
   if (colours) return colours;
   colours = {};

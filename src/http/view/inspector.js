@@ -1,4 +1,4 @@
-// The column beside the graph: one Work, one Flow, or a list of Works.
+// The column beside the graph, with the details of a Work, a Flow, or a list of Works.
 
 import { stopApp } from "./actions.js";
 import { byId, el, hide, icon, list, setIcon, text } from "./dom.js";
@@ -73,7 +73,7 @@ class FlowPanel {
       el("section", {}, el("h3", { text: "State" }), this.state.node), this.end);
   }
 
-  /** Stopping the whole App takes two steps, the second of which says what it does. */
+  /** Stopping the App needs a second click, on a button that says what it does. */
   #ending() {
     const ask = el("button", { type: "button", text: "Stop the App" });
     const yes = el("button", { type: "button", class: "danger", text: "Stop it", hidden: true });
@@ -112,7 +112,7 @@ function drawTally(node, stages) {
   }, (row, stage) => text(row.label, `${count(stages[stage])} ${stageName(stage)}`));
 }
 
-/** Works of a list, or of a stage, with a filter; however many. */
+/** A filtered list of the Works of a group or of a stage, of any length. */
 class ListPanel {
   constructor(id, { store, graph, select, redraw }) {
     Object.assign(this, { id, store, graph });

@@ -1,4 +1,4 @@
-// Lines of the log: of the whole App with filters, or of one Work.
+// Log lines: of the whole App with filters, or of one Work.
 
 import { get } from "./api.js";
 import { attr, byId, el, hide, list, text } from "./dom.js";
@@ -8,14 +8,14 @@ const LEVELS = ["error", "warn", "info", "debug", "trace"];
 const SHOWN = 250;
 const rank = (level) => LEVELS.indexOf(String(level).toLowerCase());
 
-/** The newest lines of `log` that `admit` lets through, in order. */
+/** Returns the newest lines of `log` that `admit` accepts, oldest first. */
 export function newest(log, admit, limit = SHOWN) {
   const lines = [];
   for (let i = log.length - 1; i >= 0 && lines.length < limit; i--) if (admit(log[i])) lines.push(log[i]);
   return lines.reverse();
 }
 
-/** A box of lines that stays at its end unless somebody has scrolled up. */
+/** A box of lines that scrolls with new ones, unless the user has scrolled up. */
 export class Lines {
   atEnd = true;
 
@@ -35,7 +35,7 @@ export class Lines {
   draw(lines, whenEmpty) {
     hide(this.empty, lines.length > 0);
     text(this.empty, whenEmpty);
-    // While somebody reads further up, nothing is taken away above.
+    // While the user reads further up, no line above is removed.
     if (!this.atEnd && this.inner.childElementCount > 0 && lines.length > 0) {
       const first = this.inner.firstChild.seq;
       if (lines[0].seq > first) return;
@@ -100,7 +100,7 @@ export class Log {
     attr(byId("log"), "data-filtered", filtered);
   }
 
-  /** What was logged before the page was opened, for the filter at hand. */
+  /** Loads lines logged before the page was opened, for the current filter. */
   #fetchSoon() {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.fetch(), 250);
@@ -118,11 +118,11 @@ export class Log {
   again() { this.#asked = ""; return this.fetch(); }
 }
 
-/** Adds lines of the past to what is there. */
+/** Merges past lines into the log. */
 export async function load(store, query) {
   try {
     store.logs((await get(query)).items);
   } catch {
-    // The live lines come all the same; that the App does not answer is said elsewhere.
+    // Live lines arrive nonetheless, and the header shows a lost connection.
   }
 }

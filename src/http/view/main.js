@@ -1,4 +1,4 @@
-// Puts the parts together, and draws once a frame at most.
+// Connects the parts, and draws at most once a frame.
 
 import { get, setToken, hasToken, now } from "./api.js";
 import { announce, attr, byId, el, hide, icon, list, text } from "./dom.js";
@@ -40,9 +40,9 @@ let orderTimer = null;
 let begun = null;
 let failed = null;
 
-// What is selected is in the address, so that it can be shared and the browser's "back" works.
+// The selection is in the address, so that it can be shared and the browser's "back" works.
 
-/** The id of what is selected: the root unless something else was chosen. */
+/** Returns the id of the selected node; the root by default. */
 function selected() {
   const hash = decodeURIComponent(location.hash.slice(1));
   return /^[fwgs]:/.test(hash) ? hash : graph.root?.id ?? "f:";
@@ -113,7 +113,7 @@ function drawHeader(paths) {
     text(button.number, count(n));
     text(button.label, stage === "" ? (n === 1 ? "Work" : "Works") : stageName(stage));
   });
-  // A failure is news for those too who do not see the colour.
+  // Announced, since a colour alone does not reach everybody.
   if (failed !== null && bad > failed) announce(`${plural(bad, "Work has", "Works have")} failed`);
   failed = bad;
 }
@@ -138,15 +138,15 @@ function drawConnection() {
   hide(notice, store.doc !== null || phase === "live");
   if (store.doc !== null) return;
   const words = {
-    connecting: ["Connecting", "The App is asked how it is."],
+    connecting: ["Connecting", "Waiting for the first snapshot of the App."],
     lost: ["The App does not answer", "It may have ended, or not have started yet. This page tries again by itself."],
-    refused: link.problem?.status === 401 ? ["A token is needed", "The App shows itself to those who know its token."] : ["The App refused this page", link.problem?.message ?? ""],
+    refused: link.problem?.status === 401 ? ["A token is needed", "The App requires a token."] : ["The App refused this page", link.problem?.message ?? ""],
   }[phase] ?? ["", ""];
   text(byId("notice-title"), words[0]);
   text(byId("notice-text"), words[1]);
 }
 
-/** The order in which children were declared, which the document does not have. */
+/** Fetches the order in which children were declared, which the document does not contain. */
 function orderSoon() {
   orderTimer ??= setTimeout(async () => {
     orderTimer = null;
@@ -157,7 +157,7 @@ function orderSoon() {
       order = new Map(found.map((path, i) => [path, i]));
       graph.restructure(order);
       redraw();
-    } catch { /* by name is an order too */ }
+    } catch { /* children stay sorted by name */ }
   }, order ? 1000 : 0);
 }
 
@@ -198,7 +198,7 @@ byId("token-form").addEventListener("submit", (event) => {
   connection.retry();
 });
 
-// Ages and plots move on once a second; all else when it happens.
+// Ages and plots advance once a second; everything else is drawn when it changes.
 setInterval(() => {
   if (link.phase === "live") store.sample();
   redraw();

@@ -1,11 +1,11 @@
-// The processes of the App, and how loaded they are.
+// The processes of the App and their load.
 
 import { byId, el, list, setIcon, icon, text, attr, hide } from "./dom.js";
 import { STAGES, byName, bytes, count, duration, plural, span, stageName } from "./format.js";
 import { tally } from "./tree.js";
 
 const part = (n) => Number(n).toLocaleString("en", { maximumFractionDigits: 2 });
-// What there is of it, how it is written, and whether the load of a node says how much is in use.
+// Resource key, label, formatter, and whether the load report measures its use.
 const RESOURCES = [["cpus", "CPUs", part, true], ["memory", "memory", bytes, true], ["gpus", "GPUs", count, false]];
 
 export function drawNodes(store) {

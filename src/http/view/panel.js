@@ -48,7 +48,7 @@ export class WorkPanel {
     this.redraw = redraw;
   }
 
-  /** Draws what may have changed; `false` when the Work is gone. */
+  /** Draws the Work; returns `false` when it no longer exists. */
   draw() {
     const work = this.store.doc.works[this.path];
     if (!work) return false;
@@ -98,7 +98,7 @@ export class WorkPanel {
       text(row.time, !run.started ? "waits" : run.ended ? duration((Date.parse(run.ended) - begun) / 1000) : span((now() - begun) / 1000));
       text(row.when, run.started ? clock(run.started) : "");
       text(row.input, run.input === null ? "" : JSON.stringify(run.input) ?? "");
-      // What the panel says in full already is not said twice.
+      // A message shown above in full is not repeated.
       hide(row.message, !run.message || (!this.error.hidden && run.message === work.message));
       text(row.message, run.message);
       hide(row.again, !run.ended);
@@ -120,7 +120,7 @@ export class WorkPanel {
   }
 }
 
-/** A button that opens a small form for a piece of JSON. */
+/** A button that opens a small form for a JSON value. */
 class Asking {
   constructor(title, label, verb, act, suggest) {
     const id = `ask-${Math.random().toString(36).slice(2)}`;
@@ -152,7 +152,7 @@ class Asking {
   }
 }
 
-/** Messages that the Work takes from outside, and what it answers. */
+/** A form that sends one of the Work's accepted messages and shows the answer. */
 class Messages {
   constructor(path) {
     this.select = el("select", { id: "message-kind" });

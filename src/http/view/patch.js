@@ -1,10 +1,10 @@
-// JSON Patch (RFC 6902) by hand: operations are carried out in place, on a document that nobody else holds.
+// JSON Patch (RFC 6902), applied in place: the document has no other owner.
 
-/** The segments of a JSON Pointer: "/works/team.train/stage" → ["works", "team.train", "stage"]. */
+/** Splits a JSON Pointer: "/works/team.train/stage" → ["works", "team.train", "stage"]. */
 export function segments(pointer) {
   if (pointer === "") return [];
   if (pointer[0] !== "/") throw new Error(`${JSON.stringify(pointer)} is no JSON Pointer`);
-  const parts = pointer.slice(1).split("/");
+  if (pointer[0] !== "/") throw new Error(`${JSON.stringify(pointer)} is not a JSON Pointer`);
   return pointer.includes("~") ? parts.map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~")) : parts;
 }
 

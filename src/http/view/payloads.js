@@ -1,4 +1,4 @@
-// The large values: how large, where, and who keeps them.
+// The payloads: their size, location and holders.
 
 import { get } from "./api.js";
 import { byId, el, hide, list, text } from "./dom.js";
@@ -22,7 +22,7 @@ export class Payloads {
     byId("payloads-body").append(this.#table, this.#empty);
   }
 
-  /** Asks anew, soon: something has happened that may have made or freed some. */
+  /** Schedules a refresh, after a change that may have made or freed payloads. */
   refresh() {
     this.#timer ??= setTimeout(async () => {
       this.#asked = Date.now();

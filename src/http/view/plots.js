@@ -1,4 +1,4 @@
-// Small plots: the last two minutes, one value a second.
+// Sparklines of the last two minutes, with one sample per second.
 
 import { attr, el, svg, text } from "./dom.js";
 import { SAMPLES } from "./store.js";

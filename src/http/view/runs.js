@@ -1,9 +1,9 @@
-// The runs of Works: fetched when somebody looks at them and something has become of them.
+// The run histories of Works, fetched for visible Works when their counters change.
 
 import { get, workUrl } from "./api.js";
 
 const AT_ONCE = 3;
-const PATIENCE = 1000; // A busy Work's runs are asked for once in so many milliseconds.
+const PATIENCE = 1000; // The minimum time between two requests for the same Work, in milliseconds.
 
 export class Runs {
   #known = new Map();
@@ -12,7 +12,7 @@ export class Runs {
 
   constructor(onNews) { this.onNews = onNews; }
 
-  /** What is known of the runs of `path`: {items, total, error}. Fetches what is new of them. */
+  /** Returns the known runs of `path` as {items, total, error}, and fetches them again when they have changed. */
   of(path, work) {
     let entry = this.#known.get(path);
     if (!entry) this.#known.set(path, (entry = { items: [], total: 0, sign: null, asked: 0, waits: false, error: null, loaded: false }));

@@ -1,9 +1,9 @@
-// A value as a tree that opens and closes, in which what has changed is marked for a moment.
+// A value as a collapsible tree that highlights changes for a moment.
 
 import { el, list, text } from "./dom.js";
 import { brief, count } from "./format.js";
 
-const FEW = 100; // So many members are shown at once.
+const FEW = 100; // The number of members shown at once.
 const MARK = 1600;
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -101,10 +101,10 @@ export class StateTree {
   }
 }
 
-/** A change is seen where it happened: it glows and fades, or is underlined for as long where motion is unwanted. */
+/** Highlights a change with a fading glow, or with an underline where the user prefers reduced motion. */
 function mark(node) {
   const now = performance.now();
-  // What changes all the time glows all the time; it need not begin anew in each frame.
+  // A value that changes all the time keeps its glow, without a new animation in each frame.
   if (node.markedAt !== undefined && now - node.markedAt < 300) return;
   node.markedAt = now;
   if (!still.matches) {

@@ -1,8 +1,8 @@
-// What is known of the App, what of it is new in this frame, and what a minute ago was like.
+// The document of the App, the changes since the last frame, and samples for the plots.
 
 import { apply, segments } from "./patch.js";
 
-/** How many samples of each plot are kept; one a second. */
+/** The number of samples kept for each plot, one per second. */
 export const SAMPLES = 120;
 const LOG_LINES = 4000;
 
@@ -16,7 +16,7 @@ export class Store {
 
   constructor(onNews) { this.onNews = onNews; }
 
-  /** What has changed since the last call. */
+  /** Returns the changes since the last call. */
   take() {
     const fresh = this.#fresh;
     this.#fresh = news();
@@ -30,7 +30,7 @@ export class Store {
     this.onNews();
   }
 
-  /** Throws when an operation does not fit: then only a new snapshot helps. */
+  /** Applies a patch. Throws when an operation does not apply; only a new snapshot helps then. */
   patch({ version, ops }) {
     const fresh = this.#fresh;
     this.doc = apply(this.doc, ops);
@@ -52,7 +52,7 @@ export class Store {
     this.onNews();
   }
 
-  /** Lines of the log, in the order of their numbers, each once. */
+  /** Adds log lines. Lines stay sorted by their numbers, without duplicates. */
   logs(items) {
     const sorted = items.length < 2 || items.every((item, i) => i === 0 || items[i - 1].seq < item.seq);
     if (sorted && (items[0]?.seq ?? 0) > this.#seqs) this.log.push(...items);
@@ -67,7 +67,7 @@ export class Store {
     this.onNews();
   }
 
-  /** Another App has begun at this address: its log has nothing to do with the last one's. */
+  /** Clears the log when another App has started at this address. */
   forgetLog() {
     this.log = [];
     this.#seqs = 0;
@@ -76,7 +76,7 @@ export class Store {
 
   get lastSeq() { return this.#seqs; }
 
-  /** Called once a second while connected. */
+  /** Takes a sample of each Work; called once a second while connected. */
   sample() {
     for (const [path, work] of Object.entries(this.doc?.works ?? {})) {
       let past = this.#history.get(path);
@@ -84,7 +84,7 @@ export class Store {
       keep(past.depth, work.mailbox?.waiting ?? 0);
       const accepted = work.mailbox?.accepted;
       if (accepted === undefined) continue;
-      // Over two seconds: the App counts anew that often.
+      // Averaged over two seconds, the interval at which the App refreshes the count.
       const before = past.accepted.at(-2) ?? past.accepted.at(-1) ?? accepted;
       keep(past.rate, Math.max(0, (accepted - before) / Math.min(2, Math.max(1, past.accepted.length))));
       past.accepted = [...past.accepted.slice(-1), accepted];

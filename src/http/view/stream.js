@@ -1,8 +1,8 @@
-// The events of the App: fetched as a stream, since an EventSource cannot send a token.
+// The event stream, read with `fetch`, since an EventSource cannot send a token.
 
 import { Problem, request } from "./api.js";
 
-/** Takes text as it arrives and gives whole events. */
+/** Parses server-sent events from text that arrives in chunks. */
 export class Parser {
   #rest = "";
   #event = "";
@@ -35,19 +35,19 @@ export class Parser {
   }
 }
 
-const QUIET = 8000; // Without a byte for so long, the App is asked whether it is there.
+const QUIET = 8000; // After this many milliseconds without a byte, /healthz is probed.
 const PATIENCE = 4000;
 const SLOWEST = 8000;
 
 /**
- * Stays connected. `onState` gets {phase, why, retryAt}; phases are `connecting`, `live`, `lost`, and `refused`, after
- * which it waits for `retry`. Each connection begins with a snapshot: what was missed is of no interest, and the App
- * may be another one by now.
+ * Keeps the stream connected and reconnects with back-off. `onState` gets {phase, why, retryAt}; the phases are
+ * `connecting`, `live`, `lost`, and `refused`, which waits for a call of `retry`. Each connection begins with a snapshot
+ * instead of resuming, since another App may serve this address by then.
  */
 export class Connection {
   #wake = null;
   #pause = 0;
-  /** When the App was last heard. */
+  /** The time at which the last bytes arrived. */
   heard = Date.now();
 
   constructor(onEvent, onState) {

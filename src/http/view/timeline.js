@@ -1,4 +1,4 @@
-// The runs of all Works along one axis of time.
+// The runs of all Works on a common time axis.
 
 import { now } from "./api.js";
 import { attr, byId, el, list, svg, text } from "./dom.js";
@@ -63,7 +63,7 @@ export class Timeline {
   }
 
   #lane(row, path) {
-    // Works are told apart by the ends of their paths.
+    // The end of a path distinguishes Works better than its beginning.
     text(row.label, this.narrow && path.length > 13 ? `…${path.slice(-12)}` : path || "App");
     const work = this.store.doc.works[path];
     if (!work) return;
@@ -78,7 +78,7 @@ export class Timeline {
       const x = Math.max(0, this.#x(begun));
       const right = Math.min(this.width, this.#x(ended));
       const w = Math.max(3, right - x);
-      // Newest first: one that would be hidden behind the next is left out.
+      // Newest first; a bar hidden behind a newer one is skipped.
       if (run.stage !== "failed" && right > edge && x >= edge - 0.5) continue;
       edge = Math.min(edge, x);
       bars.push({ run, x, w, begun, ended });

@@ -1,13 +1,13 @@
-// The tree of Flows and Works: from paths to nodes, and from nodes to places. Nothing here knows of elements.
+// The tree of Flows and Works: from paths to nodes, and from nodes to positions. Independent of the DOM.
 
 import { byName, typeName } from "./format.js";
 
-/** Lists and maps of more children than this are one node until somebody opens them. */
+/** Lists and maps with more children than this are collapsed into one node at first. */
 const MANY = 8;
 
 /**
- * The root node. A node is {id, kind: "flow" | "work" | "group", path, name, children, works}: `works` are the paths of all
- * Works at or below it. The children `workers.0`, `workers.1`, … of a Flow are below a group `workers`.
+ * Builds the tree and returns its root. A node is {id, kind: "flow" | "work" | "group", path, name, children, works}:
+ * `works` are the paths of all Works at or below it. The children `workers.0`, `workers.1`, … of a Flow are in a group `workers`.
  */
 export function build(doc, order) {
   const flows = new Set(Object.keys(doc.flows));
@@ -39,7 +39,7 @@ export function build(doc, order) {
     node.name = rest.slice(dot + 1);
     group.children.push(node);
   };
-  // An App of one Work has no Flow.
+  // The App of a single Work has no Flow.
   if (!flows.has("") && works.length === 1) return { id: `w:${works[0]}`, kind: "work", path: works[0], name: works[0] || typeName(doc.works[works[0]].type), children: [], works };
   const root = flow("");
   for (const path of flows) flow(path);
@@ -57,18 +57,18 @@ function ownerOf(path, flows) {
   return "";
 }
 
-/** Gathers what is below, and puts children into the order of their declaration where it is known. */
+/** Collects the Works below each node, and sorts children in order of declaration where it is known. */
 function finish(node, order) {
   for (const child of node.children) finish(child, order);
   const place = (child) => order.get(child.kind === "group" ? child.children[0].path : child.path) ?? Infinity;
   if (node.kind === "group") node.children.sort((a, b) => byName(a.name, b.name));
   else node.children.sort((a, b) => (place(a) === place(b) ? byName(a.path, b.path) : place(a) - place(b)));
   if (node.kind !== "work") node.works = node.children.flatMap((child) => child.works);
-  // A list of a few is no more to see than the few.
+  // Short lists stay expanded.
   node.many = node.kind === "group" && node.children.length > MANY;
 }
 
-/** Whether the children of `node` are shown, unless somebody said otherwise. */
+/** Returns true when the children of `node` are shown: the user's choice, else a default by size. */
 export function isOpen(node, choices, total) {
   if (node.children.length === 0) return false;
   const choice = choices.get(node.id);
@@ -78,8 +78,8 @@ export function isOpen(node, choices, total) {
 }
 
 /**
- * Places the visible nodes. Wide: generations from left to right. Narrow: an outline. Each parent is level with its first
- * child, so that what comes later moves nothing that was there.
+ * Positions the visible nodes. Wide: generations from left to right. Narrow: an outline. Each parent is level with its
+ * first child, so that a node added later moves no earlier one.
  */
 export function layout(root, choices, width) {
   const wide = width >= 640;
@@ -111,7 +111,7 @@ export function layout(root, choices, width) {
   return { places, height, width: span, wide };
 }
 
-/** A square for each of `n` Works in `width` pixels: smaller ones when there are very many. */
+/** Lays out one square for each of `n` Works in `width` pixels; more Works get smaller squares. */
 export function dots(n, width) {
   for (let pitch = 11; ; pitch--) {
     const columns = Math.max(1, Math.floor(width / pitch));
@@ -120,7 +120,7 @@ export function dots(n, width) {
   }
 }
 
-/** How many of `paths` are in which stage. */
+/** Counts the Works of `paths` by stage. */
 export function tally(works, paths) {
   const stages = {};
   for (const path of paths) {
@@ -131,8 +131,8 @@ export function tally(works, paths) {
 }
 
 /**
- * The part of the state that belongs to `path`, or undefined. Lists are found by rank: a child keeps its name when a
- * sibling goes, its place in the list does not keep its number.
+ * Returns the part of the state that belongs to `path`, or undefined. List items are found by rank: a child keeps its
+ * name when a sibling is removed, but its index in the list changes.
  */
 export function stateAt(state, path, siblings) {
   if (path === "") return state;

@@ -1,4 +1,4 @@
-// A list of any length, of which only the visible rows exist. The box has the focus; arrows move within it.
+// A virtual list, which renders the visible rows only. The box has the focus; arrow keys move the active row.
 
 import { attr, el, list } from "./dom.js";
 
@@ -10,8 +10,8 @@ export class VirtualList {
   #prefix = `v${++lists}-`;
 
   /**
-   * `make(item)` and `update(row, item)` fill rows of `height` pixels; `keyOf(item)` names them; `choose(item)` is told of
-   * a click or Enter.
+   * `make(item)` and `update(row, item)` fill rows of `height` pixels; `keyOf(item)` identifies a row; `choose(item)` is
+   * called on click and Enter.
    */
   constructor(box, { height, label, keyOf, make, update, choose, redraw }) {
     Object.assign(this, { box, height, keyOf, make, update, choose });
