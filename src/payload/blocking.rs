@@ -1,4 +1,4 @@
-//! Waiting for a value on the thread that wants it.
+//! Blocking the current thread until a value has been loaded.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -11,7 +11,8 @@ thread_local! {
     static MUST_NOT_WAIT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// The values that come to this process come by way of this thread, or its Flows wait for it: nothing on it may wait.
+/// Forbids this thread to block on a value. A thread must call this if it drives the transfers of this process, or
+/// runs the Flows of an App.
 pub(crate) fn never_wait_here() {
     MUST_NOT_WAIT.set(true);
 }
@@ -28,7 +29,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Waits for `future`, blocking the thread.
+/// Blocks the thread until `future` is ready.
 pub(super) fn wait<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));

@@ -1,8 +1,8 @@
-//! What the bytes of a value must be, chunk by chunk: pure.
+//! BLAKE3 hashes of the chunks of a value, by which each chunk is verified on arrival. Pure: no I/O.
 //!
-//! BLAKE3 is a tree (O'Connor, Aumasson, Neves, Wilcox-O'Hearn, 2020): the hash of the whole is made from the hashes
-//! of aligned parts. The tree has those of parts of 1 MiB, so that each is verified as it arrives, whoever sent
-//! it, and all of them by the hash of the whole.
+//! BLAKE3 is a Merkle tree (O'Connor, Aumasson, Neves, Wilcox-O'Hearn, 2020): the hash of the whole is computed from
+//! the hashes of aligned subtrees. The tree here has one leaf for each MiB, so that each chunk is verified as it
+//! arrives, whichever peer sent it; the leaves themselves are verified against the hash of the whole.
 
 use std::io;
 use std::sync::Arc;
@@ -12,23 +12,23 @@ use blake3::hazmat::{
 };
 use blake3::{Hash, Hasher};
 
-/// The bytes of all chunks but the last one.
+/// Size in bytes of every chunk except the last one.
 pub(crate) const CHUNK: usize = 1 << 20;
 
-/// From how many chunks on threads share the work.
+/// Minimum number of chunks for which hashing uses several threads.
 const MANY: usize = 8;
 
-/// The hashes of the chunks of one value, and of the whole.
+/// The hash of each chunk of one value, and the hash of the whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ChunkHashes {
     length: u64,
     hash: Hash,
-    /// Empty when there is one chunk: then the hash of the whole says it all.
+    /// Empty if there is only one chunk, because then the hash of the whole is enough.
     chunks: Arc<[ChainingValue]>,
 }
 
 impl ChunkHashes {
-    /// The tree of these bytes; of many, threads share the work.
+    /// Hashes `bytes`, on several threads if there are at least [`MANY`] chunks.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let length = bytes.len() as u64;
         if bytes.len() <= CHUNK {
@@ -60,7 +60,7 @@ impl ChunkHashes {
         Self { length, hash: root(&chunks, length), chunks: chunks.into() }
     }
 
-    /// The tree that somebody else has sent, if it is one of the value with this hash.
+    /// Checks chunk hashes received from a peer against the hash of the whole; `None` if they do not match.
     pub(crate) fn verified(length: u64, hash: [u8; 32], chunks: &[u8]) -> Option<Self> {
         let expected = chunk_count(length);
         let (chunks, rest) = chunks.as_chunks::<32>();
@@ -84,12 +84,12 @@ impl ChunkHashes {
         *self.hash.as_bytes()
     }
 
-    /// The hashes of the chunks, as they are sent.
+    /// Returns the hashes of the chunks in the form in which they are sent.
     pub(crate) fn chunk_hashes(&self) -> &[u8] {
         self.chunks.as_flattened()
     }
 
-    /// Whether these are the bytes of the `n`th chunk.
+    /// Returns whether `chunk` has the hash of the `n`th chunk.
     pub(crate) fn matches(&self, n: usize, chunk: &[u8]) -> bool {
         match self.chunks.get(n) {
             Some(expected) => chaining_value(n, chunk) == *expected,
@@ -98,7 +98,7 @@ impl ChunkHashes {
     }
 }
 
-/// How many chunks a value of this length has.
+/// Returns the number of chunks of a value of this length.
 fn chunk_count(length: u64) -> u64 {
     length.div_ceil(CHUNK as u64)
 }
@@ -108,7 +108,7 @@ fn chaining_value(n: usize, chunk: &[u8]) -> ChainingValue {
     Hasher::new().set_input_offset(offset).update(chunk).finalize_non_root()
 }
 
-/// The hash of the whole; there are at least two chunks.
+/// Computes the hash of the whole from at least two chunk hashes.
 fn root(chunks: &[ChainingValue], length: u64) -> Hash {
     let (left, right) = halves(chunks, length);
     merge_subtrees_root(&left, &right, Mode::Hash)
@@ -128,7 +128,7 @@ fn inner(chunks: &[ChainingValue], length: u64) -> ChainingValue {
     merge_subtrees_non_root(&left, &right, Mode::Hash)
 }
 
-/// Makes the tree of what is written, and keeps none of it.
+/// A writer that computes the [`ChunkHashes`] of what is written, without storing it.
 pub(crate) struct ChunkHasher {
     whole: Hasher,
     chunk: Hasher,
@@ -170,7 +170,8 @@ impl io::Write for ChunkHasher {
                 self.end_chunk();
             }
             let (now, later) = left.split_at(left.len().min(CHUNK - self.in_chunk));
-            // Of a value of one chunk only the whole has a hash of its own.
+            // A value of one chunk needs the root hash of the whole, which cannot be derived from the chunk's
+            // chaining value.
             if self.chunks.is_empty() {
                 self.whole.update(now);
             }

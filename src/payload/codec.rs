@@ -1,8 +1,9 @@
-//! How values of a type are written and read.
+//! Encoding and decoding of the values of payloads.
 //!
-//! Bytes, texts and vectors of plain numbers are their own encoding, little-endian, so that they move without a parse;
-//! anything else goes as MessagePack, encoded while it is sent and decoded while it arrives. Maps are written in the order of their
-//! encoded keys, so that equal maps are the same value, and whoever has pulled one gives it to others as the same bytes.
+//! Byte strings, texts and vectors of plain numbers are sent as they are in memory (little-endian), so that they need
+//! no parsing. All other types use MessagePack, encoded while the value is sent and decoded while it arrives. Maps
+//! are written in the order of their encoded keys, so that equal maps have equal encodings, and a process that pulled
+//! a value passes on the same bytes.
 
 use std::any::{Any, TypeId, type_name};
 use std::io;
@@ -21,7 +22,7 @@ use crate::wire::{self, CodecError};
 /// A value of any type.
 pub(crate) type AnyValue = Arc<dyn Any + Send + Sync>;
 
-/// How values of one type are written and read.
+/// The encoder and decoder of one type, with the type erased.
 pub(crate) struct Form {
     type_name: fn() -> &'static str,
     write: fn(&AnyValue, &mut dyn io::Write) -> Result<(), CodecError>,
@@ -41,18 +42,18 @@ impl Form {
         if let Some(bytes) = as_bytes(value) {
             return Ok(ChunkHashes::of(bytes));
         }
-        // The encoder writes a few bytes at a time, and the hash is fast on many.
+        // The encoder writes a few bytes at a time, while BLAKE3 is fast on large buffers only.
         let mut out = io::BufWriter::with_capacity(64 * 1024, ChunkHasher::new());
         (self.write)(value, &mut out)?;
         Ok(out.into_inner().unwrap_or_else(|_| unreachable!("hashing does not fail")).finish())
     }
 
-    /// Writes the encoded value.
+    /// Writes the encoding of `value`.
     pub(crate) fn write(&self, value: &AnyValue, out: &mut dyn io::Write) -> Result<(), CodecError> {
         (self.write)(value, out)
     }
 
-    /// Makes a value from what arrives.
+    /// Decodes a value from verified chunks as they arrive.
     pub(crate) fn receive(&self, reception: VerifiedReader<'_>) -> Result<AnyValue, FetchError> {
         (self.receive)(reception)
     }
@@ -86,10 +87,10 @@ where
     }
 }
 
-/// For each type that is its own encoding: as bytes, and from bytes.
+/// Defines `as_bytes` and `receive_plain` for the types whose memory is their encoding.
 macro_rules! plain {
     ($($number:ty),*) => {
-        /// The bytes of a value that is its own encoding.
+        /// Returns the bytes of a value whose memory is its encoding; `None` for other types.
         pub(super) fn as_bytes(value: &AnyValue) -> Option<&[u8]> {
             if let Some(bytes) = value.downcast_ref::<Bytes>() {
                 return Some(bytes);
@@ -105,7 +106,7 @@ macro_rules! plain {
             None
         }
 
-        /// Receives a value that is its own encoding, or gives back what it would have come from.
+        /// Receives a value whose memory is its encoding; returns the reader unchanged for other types.
         fn receive_plain(of: TypeId, reception: VerifiedReader<'_>) -> Result<Result<AnyValue, FetchError>, VerifiedReader<'_>> {
             if of == TypeId::of::<Bytes>() {
                 return Ok(numbers::<u8>(reception).map(|bytes| Arc::new(Bytes::from(bytes)) as AnyValue));
@@ -123,7 +124,7 @@ macro_rules! plain {
     };
 }
 
-// On a machine that is not little-endian these would not be what they say; there all goes as MessagePack.
+// On a big-endian machine the memory of a number is not its little-endian encoding; there, numbers use MessagePack.
 #[cfg(target_endian = "little")]
 plain!(u8, i8, u16, i16, u32, i32, u64, i64, u128, i128, f32, f64);
 #[cfg(not(target_endian = "little"))]
@@ -133,11 +134,11 @@ fn numbers<N: bytemuck::Pod>(reception: VerifiedReader<'_>) -> Result<Vec<N>, Fe
     let length = reception.length()?;
     if !length.is_multiple_of(size_of::<N>()) {
         return Err(FetchError::Unusable(format!(
-            "{length} bytes are no whole number of `{}`",
+            "{length} bytes are not a whole number of `{}` values",
             type_name::<N>()
         )));
     }
-    // All zeros: the system gives the memory only when it is written to.
+    // Zeroed memory is mapped lazily: the system allocates each page on the first write.
     let mut numbers = vec![N::zeroed(); length / size_of::<N>()];
     let bytes = bytemuck::cast_slice_mut(&mut numbers);
     huge::advise(bytes);
@@ -168,11 +169,11 @@ mod tests {
         let hashes = form.hashes(&value).unwrap();
         let mut bytes = Vec::new();
         form.write(&value, &mut bytes).unwrap();
-        assert_eq!(hashes, ChunkHashes::of(&bytes), "the hashes is that of what is written");
+        assert_eq!(hashes, ChunkHashes::of(&bytes), "the hash is that of the written bytes");
         let mut chunks = InMemory(&bytes);
         let back = form.receive(VerifiedReader::new(&hashes, &mut chunks, Arc::default(), "it")).unwrap();
         assert_eq!(back.downcast_ref::<T>(), value.downcast_ref::<T>());
-        assert_eq!(form.hashes(&back).unwrap(), hashes, "whoever has pulled it gives the same bytes");
+        assert_eq!(form.hashes(&back).unwrap(), hashes, "a pulled value has the same bytes");
     }
 
     proptest! {

@@ -1,8 +1,8 @@
-//! Dropping values that refer to values, without a deeper stack for each.
+//! Iterative dropping of values that refer to other values, to bound the depth of the stack.
 //!
 //! # Guarantees
-//! - However deep values are nested, dropping the first needs no more stack than dropping two.
-//! - A panic in a user's `Drop` is logged, and the values behind it are dropped all the same.
+//! - Dropping a chain of nested values needs a stack of constant depth, however long the chain is.
+//! - A panic in a user's `Drop` is logged, and the remaining values are dropped nevertheless.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -12,14 +12,14 @@ use crate::fence;
 type Dropped = Box<dyn Any>;
 
 thread_local! {
-    /// What is still to be dropped by the call that is under way on this thread.
+    /// Values queued by the [`drop_in_turn`] that is running on this thread.
     static WAITING: RefCell<Option<Vec<Dropped>>> = const { RefCell::new(None) };
 }
 
-/// Drops this now, or, within such a drop, after it.
+/// Drops `what` now, or, if called from within such a drop, after that drop has returned.
 pub(super) fn drop_in_turn(what: impl Any) {
     let mut what: Option<Dropped> = Some(Box::new(what));
-    // At the end of a thread there may be no queue any more.
+    // The queue is gone while the thread's locals are destroyed; then the value is dropped recursively.
     let is_first = WAITING.try_with(|waiting| {
         let mut waiting = waiting.borrow_mut();
         match &mut *waiting {
@@ -63,7 +63,7 @@ mod tests {
         Payload::new(Nested { next }, AppId::NONE, &ActorPath::from("maker")).unwrap()
     }
 
-    /// Dropping the first of many nested payloads drops them all, in the stack that a small thread has.
+    /// Dropping the first of many nested payloads drops them all within the small stack of one thread.
     #[test]
     fn nested_payloads_are_dropped_without_a_deep_stack() {
         let small = std::thread::Builder::new().stack_size(256 << 10);
@@ -73,7 +73,7 @@ mod tests {
             let mut chain = innermost;
             for _ in 0..20_000 {
                 chain = payload(Some(chain));
-                // What was read by way of a handle is kept by that as well.
+                // Dereferencing makes the handle keep the value that it has read.
                 assert!(chain.next.as_ref().is_some_and(|next| next.encoded_len() > 0));
             }
             let read = {
@@ -87,7 +87,7 @@ mod tests {
         assert!(last.unwrap().join().unwrap().upgrade().is_none());
     }
 
-    /// A panic of one value does not keep the others.
+    /// A panic in one value's `Drop` does not leak the others.
     #[test]
     fn a_panic_while_dropping_keeps_no_other_value() {
         struct Bad(Arc<()>);

@@ -1,9 +1,10 @@
-//! One value, wherever it is: in memory, on disk, or in another process until somebody wants it.
+//! One value and its location: in memory, on disk, or in another process until it is loaded.
 //!
 //! # Guarantees
-//! - It is kept in one way at a time, and the keeper knows of the memory that it takes for exactly as long as it takes it.
-//! - What somebody has a hand on stays in memory.
-//! - Those who want it at the same time share one load.
+//! - A value is stored in one form at a time, and the memory budget counts its bytes exactly while they are in
+//!   memory.
+//! - A value whose allocation is in use outside the store is never spilled.
+//! - Concurrent loads of the same value share one transfer.
 
 mod load;
 
@@ -29,9 +30,9 @@ use crate::wire::CodecError;
 
 pub(crate) struct Entry {
     content: Mutex<Content>,
-    /// When it was used, as the keeper counts.
+    /// The position in the LRU order of the memory budget.
     pub(super) used: AtomicU64,
-    /// Set once it is known.
+    /// Set as soon as the hash is known, once.
     content_id: OnceLock<ContentId>,
 }
 
@@ -49,14 +50,14 @@ impl ContentId {
 }
 
 struct Content {
-    /// Nothing while it is only elsewhere.
+    /// `None` while the value is only in other processes.
     blob: Option<StoredBlob>,
     loading: Option<Loading>,
     remote_source: Option<Arc<dyn RemoteSource>>,
 }
 
 pub(super) enum SpillOutcome {
-    /// It takes no memory any more.
+    /// The value no longer takes memory.
     Done,
     InUse,
     Failed(FetchError),
@@ -67,7 +68,7 @@ impl Entry {
         Self::new(None)
     }
 
-    /// For a value that takes room in memory already.
+    /// Creates an entry for a value whose memory has already been reserved.
     pub(super) fn of_value(
         value: AnyValue,
         form: &'static Form,
@@ -106,12 +107,12 @@ impl Entry {
         self.lock().remote_source = Some(remote_source);
     }
 
-    /// Makes this process the owner of a value that is here.
+    /// Makes this process the owner of a value that is stored here, by forgetting its remote source.
     pub(crate) fn set_owned_here(&self) {
         self.lock().remote_source = None;
     }
 
-    /// The identity of its content, if that is known here.
+    /// Returns the identity of the content, if this process knows it.
     pub(crate) fn content_id(&self) -> Option<ContentId> {
         self.content_id.get().copied()
     }
@@ -120,7 +121,7 @@ impl Entry {
         let _ = self.content_id.set(content_id);
     }
 
-    /// Where it came from; `None` for what was made here.
+    /// Returns the process that the value came from; `None` if it was created here.
     pub(crate) fn remote_source(&self) -> Option<Arc<dyn RemoteSource>> {
         self.lock().remote_source.clone()
     }
@@ -133,7 +134,7 @@ impl Entry {
         self.lock().blob.as_ref().is_some_and(StoredBlob::is_in_memory)
     }
 
-    /// The value, if it is in memory as one.
+    /// Returns the value if it is in memory in decoded form, and marks it as recently used.
     pub(super) fn value(self: &Arc<Self>) -> Option<AnyValue> {
         let value = match &self.lock().blob {
             Some(StoredBlob { body: Body::Value(value, _), .. }) => value.clone(),
@@ -144,12 +145,12 @@ impl Entry {
         Some(value.into_inner())
     }
 
-    /// The type that it was made from, if that is known here.
+    /// Returns the name of the type that the value was created from, if the value is stored here.
     pub(super) fn type_name(&self) -> Option<String> {
         self.lock().blob.as_ref().map(|blob| blob.type_name.as_ref().to_owned())
     }
 
-    /// Its file, if it is on disk.
+    /// Returns the spill file and its chunk hashes, if the value is on disk.
     pub(super) fn on_disk(&self) -> Option<(Arc<Spilled>, ChunkHashes)> {
         match &self.lock().blob {
             Some(StoredBlob { body: Body::File(file), hashes, .. }) => Some((file.clone(), hashes.clone())),
@@ -157,7 +158,7 @@ impl Entry {
         }
     }
 
-    /// How many bytes of it have arrived.
+    /// Returns how many bytes have arrived: all `length` of them once the value is stored here.
     pub(super) fn received(&self, length: u64) -> u64 {
         let content = self.lock();
         match (&content.blob, &content.loading) {
@@ -166,7 +167,7 @@ impl Entry {
         }
     }
 
-    /// What is here of it, to be given to others who want it.
+    /// Returns the stored form of the value, if there is one here, so that it can be sent to peers.
     pub(crate) fn blob(&self) -> Option<StoredBlob> {
         self.lock().blob.clone()
     }
@@ -185,10 +186,10 @@ impl Entry {
         }
     }
 
-    /// Puts the value on disk, unless somebody has a hand on it.
+    /// Spills the value to disk, unless its allocation is in use.
     pub(super) fn spill(&self) -> SpillOutcome {
         let Some(blob) = self.blob().filter(StoredBlob::is_in_memory) else { return SpillOutcome::Done };
-        // The one that is kept, and the one here.
+        // Two references are expected: the one in `content`, and the clone in `blob`.
         let in_use =
             |blob: &StoredBlob| matches!(&blob.body, Body::Value(value, _) if Arc::strong_count(value) > 2);
         if in_use(&blob) {
@@ -205,7 +206,7 @@ impl Entry {
         let length = blob.hashes.length();
         content.blob = Some(StoredBlob { body: Body::File(Arc::new(file)), ..blob.clone() });
         drop(content);
-        // The last that has the value.
+        // Dropping the last reference may drop nested payloads.
         drop_in_turn(blob);
         memory_budget::freed(length);
         SpillOutcome::Done
@@ -220,13 +221,13 @@ impl Drop for Entry {
             if blob.is_in_memory() {
                 memory_budget::freed(blob.hashes.length());
             }
-            // It may be the last that refers to other values.
+            // Dropping the last reference may drop nested payloads.
             drop_in_turn(blob);
         }
     }
 }
 
-/// Puts a value that there is no room for in memory on disk at once.
+/// Writes a value for which there is no room in memory directly to disk.
 pub(super) fn straight_to_disk(
     value: AnyValue,
     form: &'static Form,
@@ -241,7 +242,7 @@ fn write_file(blob: &StoredBlob) -> Result<Spilled, FetchError> {
         Body::Value(value, form) => match form.write(value, &mut writer) {
             Ok(()) => {}
             Err(CodecError::Write { error, .. }) => return Err(writer.failed(&error)),
-            Err(error) => return Err(FetchError::NoRoom(format!("it cannot be put on disk: {error}"))),
+            Err(error) => return Err(FetchError::NoRoom(format!("it cannot be encoded to disk: {error}"))),
         },
         Body::Bytes(bytes) => {
             io::Write::write_all(&mut writer, bytes).map_err(|error| writer.failed(&error))?;

@@ -1,4 +1,4 @@
-//! What goes wrong with payloads.
+//! Errors of payloads.
 
 use std::sync::Arc;
 
@@ -6,73 +6,73 @@ use thiserror::Error;
 
 use crate::wire::CodecError;
 
-/// A payload could not be made or read.
+/// Error returned when a payload could not be created or read.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum PayloadError {
-    /// The value does not serialise, so that no other node could ever read it.
-    #[error("a payload of work `{origin}` cannot be made")]
+    /// The value cannot be serialised, so that no other node could ever read it.
+    #[error("work `{origin}` cannot create a payload: its value cannot be serialised")]
     Unserialisable {
-        /// The Work that tried to make it.
+        /// The path of the Work that created the payload.
         origin: String,
-        /// What the encoder said.
+        /// The error of the encoder.
         #[source]
         source: Arc<CodecError>,
     },
-    /// Nothing that can be reached has the value any more.
+    /// No reachable process has the value any more.
     #[error("the value of {payload} is lost: {why}")]
     Lost {
-        /// The payload in words: type, size, Work and id.
+        /// Description of the payload: id, type, size and Work.
         payload: String,
-        /// Where the value was, why it is gone, and what keeps one from going.
+        /// Where the value was, why it is gone, and how to keep values alive.
         why: String,
     },
-    /// The reference is read as another type than the value has.
+    /// The payload was read as a type other than the one that it was created from.
     #[error("{payload} is a `{stored}` and is read as a `{wanted}`; read it as the type it was made from")]
     WrongType {
-        /// The payload in words: type, size, Work and id.
+        /// Description of the payload: id, type, size and Work.
         payload: String,
-        /// The type that it was made from.
+        /// The type that the payload was created from.
         stored: String,
-        /// The type that was asked for.
+        /// The type that was requested.
         wanted: &'static str,
     },
-    /// What came is not what was put in, and no other source has that.
-    #[error("{payload} cannot be had as it was made: {why}")]
+    /// The bytes do not match the hash of the payload, and no other source has the right ones.
+    #[error("{payload} is corrupt: {why}")]
     Corrupt {
-        /// The payload in words: type, size, Work and id.
+        /// Description of the payload: id, type, size and Work.
         payload: String,
-        /// In what way.
+        /// Which part does not match.
         why: String,
     },
-    /// The bytes are those that were put in, and cannot be made into a value.
-    #[error("{payload} cannot be made into a value again: {why}")]
+    /// The bytes match the hash of the payload but cannot be decoded into a value.
+    #[error("{payload} cannot be decoded: {why}")]
     Unusable {
-        /// The payload in words: type, size, Work and id.
+        /// Description of the payload: id, type, size and Work.
         payload: String,
-        /// What the decoder said.
+        /// The error of the decoder.
         why: String,
     },
-    /// There is no room for the value, neither in memory nor on disk.
+    /// The value fits neither the memory budget nor the disk budget, or the disk is full.
     #[error("there is no room for {payload}: {why}")]
     NoRoom {
-        /// The payload in words: type, size, Work and id.
+        /// Description of the payload: id, type, size and Work.
         payload: String,
-        /// What is full, and what to do.
+        /// Which budget or disk is full, and which option changes that.
         why: String,
     },
-    /// `*payload` would have to wait for the value on a thread that must not wait.
+    /// `*payload` would have to block for the value on a thread that must not block.
     #[error(
         "the value of {payload} is not on this machine, and this thread must not wait for it: \
          give the payload to a Work as an input, and read it there with `.value().await`"
     )]
     WouldBlock {
-        /// The payload in words: type, size, Work and id.
+        /// Description of the payload: id, type, size and Work.
         payload: String,
     },
 }
 
-/// Why the encoded bytes of a value could not be had.
+/// Why the encoded bytes of a value could not be loaded.
 #[derive(Debug, Clone, Error)]
 pub(crate) enum FetchError {
     #[error("{0}")]
@@ -85,6 +85,6 @@ pub(crate) enum FetchError {
     Unusable(String),
     #[error("{0}")]
     NoRoom(String),
-    #[error("nobody waits for it any more")]
+    #[error("the transfer was cancelled, because no reader waits for it any more")]
     Cancelled,
 }

@@ -1,9 +1,11 @@
-//! The handle that users have of a value.
+//! The handle through which user code holds and reads a value.
 //!
 //! # Guarantees
-//! - Where the value is in memory it is given as the allocation that it is; else it comes when it is wanted, and not before.
-//! - A handle keeps its value alive, and what was read by way of it in memory.
-//! - It serialises as the reference that travels, or as the content where that is what identifies it.
+//! - If the value is in memory, reading returns that allocation; otherwise the value is loaded on first read, and not
+//!   earlier.
+//! - A handle keeps its value alive. A value read by dereferencing the handle also stays in memory as long as the
+//!   handle.
+//! - A handle serialises as a reference, or as its content hash where the encoding is used as an identity.
 
 mod on_disk;
 
@@ -29,11 +31,10 @@ use super::{blocking, memory_budget, replicas};
 use crate::id::{ActorPath, AppId};
 use crate::wire;
 
-/// A small typed reference to a large value that stays where it was made until someone reads it.
+/// A small typed reference to a large value, which stays in the process that created it until it is read.
 ///
-/// Made by [`WorkContext::payload`](crate::WorkContext::payload). It is serialised in under 200 bytes and can be
-/// a field of a state, an input or a part of either, and a message. Equality and run identity are those of the
-/// *content*.
+/// Created by [`WorkContext::payload`](crate::WorkContext::payload). It is serialised in under 200 bytes and can be
+/// part of a state, an input or a message. Equality and run identity are those of the *content*.
 ///
 /// ```
 /// # use flowright::prelude::*;
@@ -56,32 +57,32 @@ use crate::wire;
 pub struct Payload<T> {
     reference: Arc<Reference>,
     hold: Option<Arc<PayloadGuard>>,
-    /// The App whose Work has made it in this process.
+    /// The App, if the payload was created in this process.
     maker: Option<AppId>,
-    /// There once it was dereferenced.
+    /// The value, once this handle has been dereferenced.
     read: Read,
     of: PhantomData<Arc<T>>,
 }
 
-/// A value that was read by way of a handle, which keeps it in memory.
+/// A value that was read by dereferencing a handle, which keeps it in memory.
 #[derive(Default)]
 struct Read(OnceLock<AnyValue>);
 
 impl Drop for Read {
     fn drop(&mut self) {
         if let Some(value) = self.0.take() {
-            // It may refer to other values that were read.
+            // The value may refer to payloads whose handles have read values, too.
             drop_in_turn(value);
         }
     }
 }
 
-/// How far the value of a payload is on its way to this process.
+/// Progress of the transfer of a payload's value to this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// The bytes that are here.
+    /// Bytes that have arrived and been verified.
     pub received: u64,
-    /// All bytes of the encoded value.
+    /// Length of the encoded value in bytes.
     pub total: u64,
 }
 
@@ -117,14 +118,16 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
         })
     }
 
-    /// The value: on the node that has it the very allocation, at no cost; elsewhere it is pulled now, from a node that
-    /// has it, verified against its hash, and kept. Those who want it at the same time share one transfer.
+    /// Returns the value. In the process that has it, this is the original allocation, at no cost; elsewhere the
+    /// value is pulled from a node that has it, verified against its hash, and kept. Concurrent readers share one
+    /// transfer.
     ///
-    /// Memory for the value is needed once. What [`value`](Self::value) gives stays in memory for as long as somebody
-    /// has it; other values are put on disk where there are too many of them.
+    /// The value is in memory once, however many readers it has. It stays there while a returned `Arc` is in use;
+    /// unused values are spilled to disk when the memory budget is exceeded.
     ///
     /// # Cancel safety
-    /// When all who wait for it are dropped the transfer ends, and what had come is freed.
+    /// The transfer is cancelled, and what had arrived is freed, when all futures that wait for the value are
+    /// dropped.
     ///
     /// # Errors
     /// [`PayloadError`], which names the payload and says what to do.
@@ -141,7 +144,8 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
         }
     }
 
-    /// Begins to pull the value, so that it is here, or nearer, when it is wanted. Errors are told to whoever wants it.
+    /// Starts to pull the value in the background, so that a later read finds it here or waits less. An error is
+    /// returned by that read.
     pub fn prefetch(&self) {
         let Ok(Found::Coming(load)) = self.look() else { return };
         match tokio::runtime::Handle::try_current() {
@@ -150,7 +154,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
         }
     }
 
-    /// Looks in memory, and has the value come if it is not there.
+    /// Returns the value if it is in memory, and otherwise starts or joins a load of it.
     fn look(&self) -> Result<Found<T>, PayloadError> {
         if let Some(value) = self.read.0.get() {
             return self.typed(value.clone()).map(Found::Here);
@@ -167,7 +171,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
 
     fn landed(&self, landed: Result<AnyValue, FetchError>) -> Result<Option<Arc<T>>, PayloadError> {
         match landed {
-            // One that joined others may have waited for it as something else.
+            // A load that this reader joined may have been for another form, such as bytes; the caller tries again.
             Ok(value) => Ok(value.downcast::<T>().ok()),
             Err(FetchError::WrongType(stored)) if stored == type_name::<T>() => Ok(None),
             Err(error) => Err(self.reference.error::<T>(error)),
@@ -219,8 +223,9 @@ enum Found<T> {
 }
 
 impl<T> Payload<T> {
-    /// Has so many nodes keep a copy, the one that made it included: as soon as there are so many nodes, and for as long as
-    /// anything refers to the payload. Where a node with a copy is lost another makes one from those that are left.
+    /// Keeps replicas on `copies` nodes, including the one that created the payload, as soon as there are so many
+    /// nodes and for as long as anything refers to the payload. If a node with a replica is lost, another node makes
+    /// one from those that are left.
     pub fn replicate(self, copies: usize) -> Self {
         if let (Some(hold), Some(app)) = (&self.hold, self.maker) {
             let Reference { hash, length, .. } = *self.reference;
@@ -245,22 +250,23 @@ impl<T> Payload<T> {
         Want { id: *id, hash: hash.0, length: *length, type_name, what: self.reference.describe() }
     }
 
-    /// The size of the encoded value in bytes.
+    /// Returns the size of the encoded value in bytes.
     pub fn encoded_len(&self) -> u64 {
         self.reference.length
     }
 
-    /// The BLAKE3 hash of the encoded value, in which maps are in the order of their encoded keys: equal values have the same.
+    /// Returns the BLAKE3 hash of the encoded value, in which maps are ordered by their encoded keys. Equal values
+    /// have equal hashes.
     pub fn content_hash(&self) -> [u8; 32] {
         self.reference.hash.0
     }
 
-    /// The path of the Work that made it.
+    /// Returns the path of the Work that created the payload.
     pub fn origin(&self) -> &str {
         &self.reference.origin
     }
 
-    /// How far the value is on its way here.
+    /// Returns the progress of the transfer to this process.
     pub fn progress(&self) -> Progress {
         let total = self.reference.length;
         let received = self.hold.as_ref().map_or(0, |hold| hold.entry().received(total));
@@ -268,13 +274,14 @@ impl<T> Payload<T> {
     }
 }
 
-/// Reads the value, blocking the thread until it is here; what was read stays in memory for as long as this handle does.
+/// Returns the value, blocking the thread until it is loaded. The value stays in memory for as long as this handle
+/// does.
 ///
 /// # Panics
-/// With the [`PayloadError`] when the value cannot be had; inside a Work this ends the run, with
-/// [`Reason::PayloadLost`](crate::Reason::PayloadLost) where it is lost. [`Payload::value`] gives it as an error instead.
-/// Where the value is elsewhere and the thread must not wait, which is so in a Flow and in Works of the pool that live with
-/// the connections, that is an error as well.
+/// With the [`PayloadError`] if the value cannot be loaded; inside a Work this ends the run, with
+/// [`Reason::PayloadLost`](crate::Reason::PayloadLost) if the value is lost. Also with [`PayloadError::WouldBlock`]
+/// if the value is elsewhere and the thread must not block: in a Flow, and in Works of the pool that run on the
+/// thread of the connections. [`Payload::value`] returns errors instead of panicking.
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Deref for Payload<T> {
     type Target = T;
 
@@ -289,7 +296,7 @@ impl<T> Clone for Payload<T> {
             reference: self.reference.clone(),
             hold: self.hold.clone(),
             maker: self.maker,
-            // What this handle keeps in memory need not be kept by another.
+            // A clone keeps a value in memory only after it has been dereferenced itself.
             read: Read::default(),
             of: PhantomData,
         }
@@ -330,7 +337,7 @@ impl<T> Serialize for Payload<T> {
 
 impl<'de, T> Deserialize<'de> for Payload<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // A struct is read from an array as well.
+        // In human-readable formats, a derived `Deserialize` reads the struct from an array as well as from a map.
         let reference = if deserializer.is_human_readable() {
             Reference::deserialize(deserializer)?
         } else {
@@ -356,7 +363,7 @@ mod tests {
         },
     }
 
-    /// A reference is read from a buffer of serde's, and from JSON, in whichever form it was written.
+    /// A reference is read from JSON and from serde's internal buffer, in either of its encodings.
     #[test]
     fn payload_in_untagged_type_arrives() {
         let made = payload(5_u64);
@@ -371,7 +378,7 @@ mod tests {
         }
     }
 
-    /// A type that is JSON in text, within a value that is encoded.
+    /// A reference inside JSON text inside a MessagePack value is readable.
     #[test]
     fn payload_in_json_in_a_message_arrives() {
         struct Text(Payload<u64>);

@@ -1,4 +1,4 @@
-//! Bytes that are text where a person reads them, and bytes elsewhere.
+//! Byte arrays that are hexadecimal text in human-readable formats, and plain bytes elsewhere.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::wire;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Hex<const N: usize>(pub(crate) [u8; N]);
 
-/// A payload by number; unique among all processes.
+/// The id of a payload, unique among all processes.
 pub(crate) type PayloadId = Hex<16>;
 
 impl<const N: usize> fmt::Display for Hex<N> {
@@ -49,7 +49,8 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
                 bytes.try_into().map(Hex).map_err(|_| E::invalid_length(bytes.len(), &self))
             }
 
-            /// As JSON has bytes, where a value is written as JSON within one that is encoded.
+            /// Reads a sequence of numbers, which is how JSON writes bytes when a JSON text is part of an encoded
+            /// value.
             fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Hex<N>, A::Error> {
                 let mut bytes = [0; N];
                 for (at, byte) in bytes.iter_mut().enumerate() {
@@ -79,7 +80,8 @@ impl<'de, const N: usize> Deserialize<'de> for Hex<N> {
     }
 }
 
-/// Unique in this process by counting, and among processes by the random keys that the standard library's hash maps get.
+/// Returns a new id: a random number of the process, from the keys of the standard library's hash maps, and a
+/// counter.
 pub(super) fn new_id() -> PayloadId {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,12 +1,13 @@
-//! Large pages for large values.
+//! Huge pages for large values.
 //!
-//! Memory that is written to for the first time costs a fault for each page. With pages of 2 MiB instead of 4 KiB a value
-//! of 1 GiB is received in about half the time.
+//! The first write to each page of new memory causes a page fault. With pages of 2 MiB instead of 4 KiB a value of 1
+//! GiB is received in about half the time.
 
-/// Below this it is not worth a call.
+/// Minimum size in bytes for which the system call pays off.
 const LARGE: usize = 4 << 20;
 
-/// Asks the system to back this memory, which was not written to yet, with large pages. It may decline.
+/// Asks the system to back `memory`, which must not have been written to yet, with huge pages. The system may
+/// decline.
 #[cfg(target_os = "linux")]
 pub(super) fn advise(memory: &mut [u8]) {
     const PAGE: usize = 4096;
@@ -14,7 +15,7 @@ pub(super) fn advise(memory: &mut [u8]) {
     if memory.len() < LARGE {
         return;
     }
-    // Whole pages only, and those inside.
+    // `madvise` takes whole pages, and only those inside `memory` belong to it.
     let skip = memory.as_ptr().align_offset(PAGE);
     let Some(inside) = memory.get_mut(skip..) else { return };
     let length = inside.len() / PAGE * PAGE;

@@ -1,11 +1,11 @@
-//! Threads for what blocks: large pulls, and what is read from disk.
+//! Threads for blocking work: large transfers, and reading from disk.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::fence;
 
-/// So many at once; others wait their turn. Each of them fills the machine's memory bus as it is.
+/// Maximum number of jobs that run at once; more are queued. One transfer alone can saturate the memory bus.
 const AT_ONCE: usize = 4;
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -22,7 +22,8 @@ fn lock() -> MutexGuard<'static, Jobs> {
     JOBS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs `job` on a thread as soon as one of few is free. Without any thread at all it is dropped.
+/// Runs `job` on one of [`AT_ONCE`] threads, as soon as one is free. The job is dropped if no thread can be started
+/// and none is running.
 pub(super) fn run(job: impl FnOnce() + Send + 'static) {
     let mut jobs = lock();
     jobs.waiting.push_back(Box::new(job));
@@ -42,7 +43,7 @@ pub(super) fn run(job: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Lives while there is something to do.
+/// Runs queued jobs until the queue is empty; then the thread ends.
 fn work() {
     loop {
         let job = {
@@ -55,7 +56,7 @@ fn work() {
                 }
             }
         };
-        // Whoever waits for it finds its end of the channel dropped.
+        // A panic drops the job's end of its channel, by which the waiting task learns that it failed.
         let _ = fence::call(job);
     }
 }

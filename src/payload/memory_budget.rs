@@ -1,9 +1,10 @@
-//! How much room the values of this process take, and which have to make room for others.
+//! Memory and disk budgets of the values in this process, and LRU eviction to disk.
 //!
 //! # Guarantees
-//! - Values in memory take no more than the budget, by their encoded length; those that were not used for longest go to
-//!   disk. One that somebody has a hand on stays.
-//! - Files take no more than the disk's budget.
+//! - Values in memory take no more than the memory budget, measured by their encoded length; the least recently used
+//!   ones are spilled to disk. A value whose allocation is in use is never spilled. Values of at most 64 KiB that
+//!   arrive from other processes may exceed the budget until others have been spilled.
+//! - Spill files take no more than the disk budget.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -15,14 +16,14 @@ use super::error::FetchError;
 use super::hex::PayloadId;
 use crate::machine;
 
-/// What the values of a process may take.
+/// Limits for the values in a process. `None` means the default, or the setting made earlier.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StoreSettings {
-    /// In memory, in bytes.
+    /// Memory budget in bytes; by default a quarter of the memory available to this process.
     pub(crate) memory: Option<u64>,
-    /// On disk, in bytes.
+    /// Disk budget in bytes; unlimited by default.
     pub(crate) disk: Option<u64>,
-    /// Where on disk.
+    /// Directory of spill files; by default the system's temporary directory.
     pub(crate) directory: Option<PathBuf>,
 }
 
@@ -30,10 +31,10 @@ struct MemoryBudget {
     settings: StoreSettings,
     memory: u64,
     disk: u64,
-    /// What is in memory, the one that was not used for longest first.
+    /// The values in memory, least recently used first.
     order: BTreeMap<u64, Weak<Entry>>,
     next: u64,
-    /// Copies that nothing here refers to, and something elsewhere does.
+    /// Replicas that nothing in this process refers to, retained for references in other processes.
     parked: Option<HashMap<PayloadId, Arc<Entry>>>,
 }
 
@@ -50,7 +51,7 @@ fn lock() -> MutexGuard<'static, MemoryBudget> {
     KEEPER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Uses these from now on, where they say something.
+/// Replaces the limits that `settings` sets; the others stay as they are.
 pub(crate) fn configure(settings: StoreSettings) {
     let mut memory_budget = lock();
     let before = std::mem::take(&mut memory_budget.settings);
@@ -65,8 +66,8 @@ static HITS: AtomicU64 = AtomicU64::new(0);
 static PULLS: AtomicU64 = AtomicU64::new(0);
 static SPILLS: AtomicU64 = AtomicU64::new(0);
 
-/// How often values of payloads were read in this process that were in memory, were pulled from another one, and were put on
-/// disk to make room.
+/// Counters of this process: values read from memory (`hits`), pulled from another process (`pulls`) and spilled to
+/// disk (`spills`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct PayloadCounts {
     pub(crate) hits: u64,
@@ -89,17 +90,17 @@ pub(super) fn count_pull() {
     PULLS.fetch_add(1, Ordering::Relaxed);
 }
 
-/// What the values of payloads take, in bytes of their encoding.
+/// Memory and disk used by the values of payloads, in bytes of their encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PayloadUsage {
-    /// In memory.
+    /// Bytes in memory.
     pub memory: u64,
-    /// On disk.
+    /// Bytes on disk.
     pub disk: u64,
 }
 
 impl PayloadUsage {
-    /// What they take in this process.
+    /// Returns the usage of this process.
     ///
     /// ```
     /// let usage = flowright::PayloadUsage::here();
@@ -112,13 +113,14 @@ impl PayloadUsage {
 }
 
 impl StoreSettings {
-    /// A quarter of the memory that there is for this process, unless it was said otherwise.
+    /// Returns the memory budget in bytes; by default a quarter of the memory available to this process, or 1 GiB if
+    /// the system does not report it.
     fn memory(&mut self) -> u64 {
         *self.memory.get_or_insert_with(|| machine::memory().map_or(1 << 30, |memory| memory / 4))
     }
 }
 
-/// Takes room in memory for a value, for which others may have to go to disk.
+/// Reserves memory for a value, spilling the least recently used values to disk until there is room.
 pub(super) fn reserve(length: u64) -> Result<(), FetchError> {
     let mut tried = 0;
     let mut obstacle = None;
@@ -136,13 +138,13 @@ pub(super) fn reserve(length: u64) -> Result<(), FetchError> {
             let in_use = memory_budget.memory;
             drop(memory_budget);
             let why = match obstacle {
-                Some(obstacle) => format!("no other could be put on disk instead: {obstacle}"),
-                None if length > budget => "it alone is more than that".to_owned(),
-                None => format!("{in_use} bytes are taken by values that are in use"),
+                Some(obstacle) => format!("no other value could be spilled to disk: {obstacle}"),
+                None if length > budget => "it alone exceeds that budget".to_owned(),
+                None => format!("values in use take {in_use} bytes"),
             };
             return Err(FetchError::NoRoom(format!(
-                "it has {length} bytes, and payloads may take {budget} bytes of memory; {why}; \
-                 give more with --payload-memory"
+                "it has {length} bytes, and the memory budget of payloads is {budget} bytes; {why}; \
+                 raise it with --payload-memory"
             )));
         };
         drop(memory_budget);
@@ -164,19 +166,19 @@ pub(super) fn reserve(length: u64) -> Result<(), FetchError> {
     }
 }
 
-/// Makes room again if more is taken than may be, for those who have no time to wait for it.
+/// Spills values on another thread if the budget is exceeded, for callers that cannot block.
 pub(super) fn settle_later() {
     let mut memory_budget = lock();
     if memory_budget.memory > memory_budget.settings.memory() {
         drop(memory_budget);
         super::jobs::run(|| {
-            // What cannot be made smaller stays.
+            // Values in use cannot be spilled; the budget stays exceeded until they are released.
             let _ = reserve(0);
         });
     }
 }
 
-/// Takes room whether there is any.
+/// Reserves memory without checking the budget.
 pub(super) fn take(length: u64) {
     lock().memory += length;
 }
@@ -186,7 +188,7 @@ pub(super) fn freed(length: u64) {
     memory_budget.memory = memory_budget.memory.saturating_sub(length);
 }
 
-/// It is in memory, and was used just now.
+/// Marks a value in memory as the most recently used one.
 pub(super) fn enlist(entry: &Arc<Entry>) {
     let mut memory_budget = lock();
     memory_budget.next += 1;
@@ -196,19 +198,19 @@ pub(super) fn enlist(entry: &Arc<Entry>) {
     memory_budget.order.insert(next, Arc::downgrade(entry));
 }
 
-/// It is not in memory any more.
+/// Removes a value from the LRU order, because it is no longer in memory.
 pub(super) fn delist(used: u64) {
     lock().order.remove(&used);
 }
 
-/// Takes room on disk; gives the directory where it is.
+/// Reserves disk space and returns the directory for the file.
 pub(super) fn disk_reserve(length: u64) -> Result<PathBuf, FetchError> {
     let mut memory_budget = lock();
     let budget = memory_budget.settings.disk.unwrap_or(u64::MAX);
     if memory_budget.disk.saturating_add(length) > budget {
         return Err(FetchError::NoRoom(format!(
-            "it has {length} bytes, and of the {budget} bytes that payloads may take on disk {} are taken; \
-             give more with --payload-disk",
+            "it has {length} bytes, and {} of the {budget} bytes in the disk budget of payloads are taken; \
+             raise it with --payload-disk",
             memory_budget.disk
         )));
     }
@@ -221,8 +223,8 @@ pub(super) fn disk_freed(length: u64) {
     memory_budget.disk = memory_budget.disk.saturating_sub(length);
 }
 
-/// Keeps a copy until [`unpark`]. Gives the one that it takes the place of, to be dropped where no lock is held: values
-/// may refer to values.
+/// Retains a replica until [`unpark`]. Returns the replica that it replaces; the caller must drop that without
+/// holding a lock, since a value may refer to other values.
 pub(super) fn retain(id: PayloadId, entry: Arc<Entry>) -> Option<Arc<Entry>> {
     lock().parked.get_or_insert_default().insert(id, entry)
 }

@@ -1,23 +1,24 @@
 //! Layer 2: references to large values.
 //!
-//! A [`Payload`] is a small reference that travels in state, inputs and messages in place of a value that stays
-//! where it was made until somebody reads it.
+//! A [`Payload`] is a small reference that travels in state, inputs and messages in place of a large value, which
+//! stays in the process that created it until it is read.
 //!
 //! # Guarantees
-//! - On a node that has it, [`Payload::value`] and `*payload` give the very same allocation: nothing is serialised or
-//!   copied. Elsewhere the value is pulled when it is first read, once for all who want it, straight from a node that
-//!   has it; every chunk is verified against the hash.
-//! - A value lives while anything refers to it: a handle, the last published state of a Work, the input of a run
-//!   that has not ended, a value that is alive itself, in whatever process. Then it is freed, and all copies of it. Nothing
-//!   else keeps it, and nothing drops it earlier.
-//! - Two payloads with equal content are the same input to a run, whoever made them.
-//! - A reference that outlived its value, or is read as another type than was stored, gives a [`PayloadError`]
-//!   that names it.
-//! - Values in memory take no more than a budget; those that were not used for longest wait on disk.
+//! - On a node that has the value, [`Payload::value`] and `*payload` return the original allocation: nothing is
+//!   serialised or copied. Elsewhere the value is pulled on first read, directly from a node that has it; concurrent
+//!   readers share one transfer, and every chunk is verified against its hash.
+//! - A value lives as long as anything refers to it, in any process: a handle, the last published state of a Work,
+//!   the input of a run that has not ended, or another live value. Then the value and all its replicas are freed.
+//!   Nothing else keeps a value alive, and nothing frees it earlier.
+//! - Two payloads with equal content are the same input to a run, no matter which Works created them.
+//! - Reading a reference whose value was freed, or reading it as a type other than the stored one, returns a
+//!   [`PayloadError`] that names the payload.
+//! - Values in memory take no more than the memory budget; the least recently used ones are spilled to disk.
 //!
-//! How a value is written is in `form`, what its bytes must be in `outline`, how they arrive in `reception`; where it is
-//! in `entry`, in which form in `kept`, what keeps it alive in `store`, and how much room there is in `keeper`. Files and directories are in
-//! `artifact`. How processes speak of payloads is none of this layer's business: it knows [`RemoteSource`] and [`Lease`].
+//! Encoding and decoding are in `codec`, chunk hashes in `chunk_hashes`, verification of arriving chunks in
+//! `verified_reader`. `entry` tracks the location of a value, `stored_blob` its stored form, `store` the guards and
+//! leases that keep it alive, and `memory_budget` the memory and disk in use. Files and directories are in
+//! `artifact`. The network protocol belongs to a layer above, which implements [`RemoteSource`] and [`Lease`].
 
 mod artifact;
 mod blocking;

@@ -1,8 +1,8 @@
-//! What travels in place of a value.
+//! The reference that travels in place of a value.
 //!
 //! # Guarantees
-//! - It is serialised in under 200 bytes, whatever the type and the maker are called.
-//! - Errors say in words which value it is of.
+//! - A reference is serialised in under 200 bytes, however long the names of its type and its Work are.
+//! - Errors describe the payload in words: id, type, size and the Work that created it.
 
 use std::any::type_name;
 
@@ -13,7 +13,7 @@ use super::error::{FetchError, PayloadError};
 use super::hex::{Hex, PayloadId};
 use crate::id::ActorPath;
 
-/// What travels in place of a value.
+/// The serialisable reference to a value: its identity, its size, and a description for error messages.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Reference {
     pub(crate) id: PayloadId,
@@ -23,7 +23,7 @@ pub(crate) struct Reference {
     pub(crate) origin: String,
 }
 
-/// Names longer than this are cut, so that a reference stays small whatever the type is called.
+/// Maximum length of a type name or path in bytes. Longer names are truncated, so that a reference stays small.
 const NAME_LIMIT: usize = 56;
 
 impl Reference {
@@ -32,7 +32,7 @@ impl Reference {
         Self { id, hash, length, of: shorten(of), origin: shorten(origin.as_str()) }
     }
 
-    /// Whether it may be of a value of this type, as far as the names say.
+    /// Returns `false` if the recorded type name proves that the value is not a `T`. A truncated name proves nothing.
     pub(super) fn may_be<T>(&self) -> bool {
         let name = readable_type::<T>();
         name.len() > NAME_LIMIT || name == self.of
@@ -53,18 +53,20 @@ impl Reference {
             FetchError::Corrupt(why) => PayloadError::Corrupt { payload, why },
             FetchError::Unusable(why) => PayloadError::Unusable { payload, why },
             FetchError::NoRoom(why) => PayloadError::NoRoom { payload, why },
-            FetchError::Cancelled => PayloadError::Lost { payload, why: "its pull was given up".to_owned() },
+            FetchError::Cancelled => {
+                PayloadError::Lost { payload, why: "its transfer was cancelled".to_owned() }
+            }
         }
     }
 
-    /// One that is written as MessagePack has it.
+    /// Creates a reference from its MessagePack fields; `None` if the id or the hash has the wrong length.
     pub(crate) fn from_parts(id: &[u8], hash: &[u8], length: u64, of: &str, origin: &str) -> Option<Self> {
         let (id, hash) = (Hex(id.try_into().ok()?), Hex(hash.try_into().ok()?));
         Some(Self { id, hash, length, of: of.to_owned(), origin: origin.to_owned() })
     }
 }
 
-/// `alloc::vec::Vec<f32>` as `Vec<f32>`.
+/// Returns the type's name without module paths: `Vec<f32>` for `alloc::vec::Vec<f32>`.
 pub(super) fn readable_type<T>() -> String {
     let mut out = String::new();
     let mut word_start = 0;

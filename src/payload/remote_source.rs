@@ -1,4 +1,4 @@
-//! What this layer knows of other processes: that a value can be had there.
+//! Interface to other processes from which a value can be pulled.
 
 use std::any::Any;
 
@@ -12,36 +12,36 @@ use super::hex::PayloadId;
 use super::store::PayloadGuards;
 use super::verified_reader::Chunks;
 
-/// What is not larger is pulled as one message, without a thread of its own.
+/// Maximum size in bytes of a value that is pulled as one message, without a thread of its own.
 pub(crate) const SMALL: u64 = 64 << 10;
 
-/// Which value is wanted.
+/// A request for a value.
 #[derive(Debug, Clone)]
 pub(crate) struct Want {
     pub(crate) id: PayloadId,
     pub(crate) hash: [u8; 32],
     pub(crate) length: u64,
-    /// The type as which it will be read; empty for whoever only keeps the bytes.
+    /// The type as which the value will be read; empty if the requester only stores the bytes.
     pub(crate) type_name: &'static str,
-    /// The payload in words.
+    /// Description of the payload, for errors and log messages.
     pub(crate) what: String,
 }
 
-/// Told, by being closed, that nobody waits any more.
+/// Closed as soon as nothing waits for the transfer any more.
 pub(crate) type Waited = watch::Receiver<()>;
 
-/// Where a value that is not in this process can be had.
+/// The processes from which a value that is not stored here can be pulled.
 pub(crate) trait RemoteSource: Send + Sync {
-    /// All of a small value.
+    /// Pulls a small value as a whole.
     fn small(&self, want: Want) -> BoxFuture<'static, Result<Small, FetchError>>;
 
-    /// Begins to pull. Blocks, as all that comes of it does.
+    /// Begins a transfer. This method and the returned [`Chunks`] block.
     fn open(&self, want: &Want, waited: Waited) -> Result<Opened, FetchError>;
 
-    /// Whether anybody who can be reached has it.
+    /// Returns whether any reachable process has the value.
     fn has(&self, id: PayloadId) -> BoxFuture<'static, bool>;
 
-    /// The value is here now as well.
+    /// Reports that this process now has the value, too.
     fn pulled(&self, id: PayloadId);
 
     fn as_any(&self) -> &dyn Any;
@@ -51,15 +51,15 @@ pub(crate) trait RemoteSource: Send + Sync {
 pub(crate) struct Small {
     pub(crate) bytes: Bytes,
     pub(crate) type_name: String,
-    /// The values that it refers to.
+    /// The payloads that the value refers to.
     pub(crate) nested: PayloadGuards,
 }
 
-/// A pull that has begun.
+/// A transfer that has begun.
 pub(crate) struct Opened {
     pub(crate) hashes: ChunkHashes,
     pub(crate) type_name: String,
-    /// The values that it refers to.
+    /// The payloads that the value refers to.
     pub(crate) nested: PayloadGuards,
     pub(crate) chunks: Box<dyn Chunks>,
 }

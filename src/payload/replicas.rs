@@ -1,4 +1,4 @@
-//! Copies on purpose: who sees to them, by App.
+//! Registry of the [`Replicate`] implementation for each App in this process.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::store::PayloadGuard;
 use crate::id::AppId;
 
-/// Has other processes keep copies.
+/// Requests replicas of a value in other processes.
 pub(crate) trait Replicate: Send + Sync {
     fn replicate(&self, hold: &Arc<PayloadGuard>);
 }
@@ -17,7 +17,8 @@ fn lock() -> MutexGuard<'static, Option<HashMap<AppId, Arc<dyn Replicate>>>> {
     WAYS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Who sees to copies of what this process makes for this App. On a node that is the head, which is told with the reference.
+/// Registers the replicator for payloads that `app` creates in this process, or removes it. A node has none: its head
+/// learns the number of replicas together with the reference.
 pub(crate) fn set_replicator(app: AppId, way: Option<Arc<dyn Replicate>>) {
     let mut ways = lock();
     let ways = ways.get_or_insert_default();

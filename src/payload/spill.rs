@@ -1,10 +1,10 @@
-//! Values on disk.
+//! Values spilled to disk.
 //!
 //! # Guarantees
-//! - The files have no names: nobody else can open, replace or remove them, and none is left of a process, however it
-//!   ends.
-//! - Nothing that others have put into the directory is opened, so that nothing there can be waited for.
-//! - A directory that was removed is made again.
+//! - Spill files have no directory entry: no other process can open, replace or remove them, and none is left behind,
+//!   however this process ends.
+//! - Existing files in the directory are never opened, so that opening cannot block on a pipe or follow a symlink.
+//! - The directory is created again if it was removed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -16,7 +16,7 @@ use super::error::FetchError;
 use super::memory_budget;
 use super::verified_reader::Chunks;
 
-/// Opens a new file without a name in this directory, which is made if it is not there.
+/// Opens a new file without a directory entry, creating the directory if it is missing.
 fn create(directory: &Path) -> io::Result<File> {
     match unnamed(directory) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -29,11 +29,11 @@ fn create(directory: &Path) -> io::Result<File> {
 
 #[cfg(target_os = "linux")]
 fn unnamed(directory: &Path) -> io::Result<File> {
-    // Nor can it be given a name later.
+    // `O_EXCL` makes sure that the file cannot be linked into a directory later.
     let flags = libc::O_TMPFILE | libc::O_EXCL;
     let created = OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(flags).open(directory);
     match created.as_ref().map_err(io::Error::raw_os_error) {
-        // Not every file system has such files, and those that have not say so in different ways.
+        // Not every file system supports `O_TMPFILE`, and the errors of those that do not differ.
         Err(Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => unlinked(directory),
         _ => created,
     }
@@ -44,7 +44,7 @@ fn unnamed(directory: &Path) -> io::Result<File> {
     unlinked(directory)
 }
 
-/// A file whose name is removed at once.
+/// Creates a file and unlinks it at once.
 fn unlinked(directory: &Path) -> io::Result<File> {
     let path = directory.join(format!(".flowright-payload-{:016x}", crate::id::unique()));
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
@@ -52,7 +52,7 @@ fn unlinked(directory: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// A value on disk; its room is given back with it.
+/// A value on disk. Dropping it releases its share of the disk budget.
 #[derive(Debug)]
 pub(crate) struct Spilled {
     directory: PathBuf,
@@ -69,7 +69,7 @@ impl Spilled {
         format!("in {}", self.directory.display())
     }
 
-    /// Reads what begins at `offset`.
+    /// Reads exactly `buffer.len()` bytes at `offset`.
     pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(buffer, offset)
     }
@@ -89,21 +89,23 @@ impl Chunks for Arc<Spilled> {
     }
 
     fn distrust(&mut self, _: u64) -> Result<(), FetchError> {
-        Err(FetchError::Corrupt(format!("its file {} was changed", self.whereabouts())))
+        Err(FetchError::Corrupt(format!("its file {} does not match its hash", self.whereabouts())))
     }
 }
 
-/// A file that is being written. Dropped before it is finished, its room is given back.
+/// A spill file that is being written. If it is dropped before [`finish`](Self::finish), its share of the disk budget
+/// is released.
 pub(crate) struct SpillWriter {
     directory: PathBuf,
     out: Option<BufWriter<File>>,
-    /// What was reserved of the disk's budget.
+    /// Bytes reserved from the disk budget.
     length: u64,
     written: u64,
 }
 
 impl SpillWriter {
-    /// Begins the file of a value, for which there has to be room on disk.
+    /// Creates the file of a value of `length` bytes and reserves its disk space. Fails if the disk budget is
+    /// exhausted or the directory cannot be used.
     pub(crate) fn begin(length: u64) -> Result<Self, FetchError> {
         let directory = memory_budget::disk_reserve(length)?;
         let mut writer = Self { directory, out: None, length, written: 0 };
@@ -117,12 +119,12 @@ impl SpillWriter {
         Ok(writer)
     }
 
-    /// Where it is written.
+    /// Returns the directory of the file.
     pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The error for what the system said when this was written to.
+    /// Returns the error for a failed write.
     pub(super) fn failed(&self, error: &io::Error) -> FetchError {
         FetchError::NoRoom(format!(
             "its file in {} cannot be written: {error}; make room there, or choose another directory with --payload-dir",
@@ -133,11 +135,11 @@ impl SpillWriter {
     pub(crate) fn finish(mut self) -> Result<Spilled, FetchError> {
         if self.written != self.length {
             return Err(FetchError::Corrupt(format!(
-                "{} bytes were written where there should be {}",
+                "{} bytes were written instead of {}",
                 self.written, self.length
             )));
         }
-        let out = self.out.take().expect("it is finished once");
+        let out = self.out.take().expect("a writer is finished once");
         let file = out.into_inner().map_err(|error| self.failed(error.error()))?;
         let length = std::mem::take(&mut self.length);
         Ok(Spilled { directory: std::mem::take(&mut self.directory), file, length })
@@ -146,7 +148,7 @@ impl SpillWriter {
 
 impl Write for SpillWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let out = self.out.as_mut().expect("nothing is written after the end");
+        let out = self.out.as_mut().expect("nothing is written after `finish`");
         let written = out.write(bytes)?;
         self.written += written as u64;
         Ok(written)
@@ -160,7 +162,7 @@ impl Write for SpillWriter {
 impl Drop for SpillWriter {
     fn drop(&mut self) {
         if let Some(out) = self.out.take() {
-            // What was not written yet need not be.
+            // Discards buffered bytes, which dropping the `BufWriter` would write to a file that is about to vanish.
             drop(out.into_parts());
         }
         memory_budget::disk_freed(self.length);
@@ -177,7 +179,8 @@ mod tests {
         path
     }
 
-    /// A file can be written and read, and has no name in the directory, which is made where it is missing, also again.
+    /// A file can be written and read and has no directory entry; a missing directory is created, also for the second
+    /// time.
     #[test]
     fn files_have_no_names_and_the_directory_is_made_again() {
         let directory = scratch("spill").join("below");

@@ -1,8 +1,8 @@
-//! The values of this process, and what keeps them alive.
+//! Registry of the values of this process, and the guards and leases that keep them alive.
 //!
-//! The store itself holds weak references only. What is alive is decided by reachability: every place that keeps
-//! a *serialised* reference (a published state, a waiting input) serialises inside [`collect`] and keeps the
-//! [`PayloadGuards`] that come with it. A process that refers to a value of another one is *tied* to it: see [`Lease`].
+//! The registry holds weak references only. Reachability decides what is alive: every owner of a *serialised*
+//! reference (a published state, a waiting input) serialises inside [`collect`] and keeps the resulting
+//! [`PayloadGuards`]. A process that refers to a value in another process holds a [`Lease`] there.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -15,29 +15,31 @@ use super::hex::{Hex, PayloadId};
 use super::memory_budget;
 use super::remote_source::RemoteSource;
 
-/// What says to another process that something here refers to a value, until it is released.
+/// A claim on a value in another process. That process keeps the value until the lease is released.
 pub(crate) trait Lease: Send + Sync {
-    /// The number of the session that it is part of.
+    /// Returns the number of the session that the lease belongs to.
     fn session(&self) -> u64;
 
-    /// The reference came once more.
+    /// Counts one more arrival of the reference.
     fn again(&self);
 
-    /// Whether a copy may stay when nothing here refers to the value any more: the other end says when it is to be
-    /// discarded.
+    /// Returns whether a replica may stay here after the last reference in this process is gone. If so, the other end
+    /// says when to discard it.
     fn keeps_copies(&self) -> bool {
         false
     }
 
-    /// Nothing here refers to the value any more, and whether a copy stays, if it may.
+    /// Releases the lease, because nothing in this process refers to the value any more. `copy_stays` says whether a
+    /// replica stays, which is possible only if [`keeps_copies`](Self::keeps_copies).
     fn release(&self, copy_stays: bool);
 }
 
-/// The session of ties that keep no value alive elsewhere: those by which the head and a process that has a copy
-/// let each other know when it is not wanted any more. No session has this number.
+/// Session number of leases that keep no value alive elsewhere. By these, the head and a process with a replica tell
+/// each other that the replica is not needed any more. No real session has this number.
 pub(crate) const COPIES: u64 = 0;
 
-/// What keeps one value alive; dropping the last one of a value lets go of it.
+/// A strong reference to a value. Dropping the last guard of a value frees it, or retains it as a replica if a lease
+/// asks for that.
 pub(crate) struct PayloadGuard {
     id: PayloadId,
     entry: Arc<Entry>,
@@ -45,7 +47,7 @@ pub(crate) struct PayloadGuard {
     replicas: OnceLock<Replicas>,
 }
 
-/// How many processes are to have a value, and which it is.
+/// The number of processes that should have a replica of a value, and the identity of its content.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Replicas {
     pub(crate) count: u32,
@@ -70,7 +72,7 @@ impl PayloadGuard {
         self.leases().iter().any(|lease| lease.session() == session)
     }
 
-    /// Ties it once more to this session, by a tie that `make` makes if there is none yet.
+    /// Adds an arrival of the reference to the lease of this session, which `make` creates if there is none yet.
     pub(crate) fn lease(&self, session: u64, make: impl FnOnce() -> Arc<dyn Lease>) {
         let mut leases = self.leases();
         match leases.iter().find(|lease| lease.session() == session) {
@@ -79,7 +81,7 @@ impl PayloadGuard {
         }
     }
 
-    /// Releases all other ties than those to these sessions and that of the copies.
+    /// Releases all leases except those of `sessions` and of [`COPIES`].
     pub(crate) fn untie_all_but(&self, sessions: &[u64]) {
         let mut leases = self.leases();
         let (blob, released) = std::mem::take(&mut *leases)
@@ -93,7 +95,7 @@ impl PayloadGuard {
         }
     }
 
-    /// Releases the tie to this session, if there is one.
+    /// Releases the lease of this session, if there is one.
     pub(crate) fn untie(&self, session: u64) {
         let mut leases = self.leases();
         let at = leases.iter().position(|lease| lease.session() == session);
@@ -108,7 +110,7 @@ impl PayloadGuard {
         self.replicas.get().copied()
     }
 
-    /// Says how many processes are to have it; once.
+    /// Sets the number of replicas. Only the first call has an effect.
     pub(crate) fn set_replicas(&self, replicas: Replicas) {
         let _ = self.replicas.set(replicas);
     }
@@ -120,11 +122,12 @@ impl Drop for PayloadGuard {
         let copy_stays = self.entry.is_here() && leases.iter().any(|lease| lease.keeps_copies());
         let _replaced = {
             let mut holds = holds();
-            // Another may have taken the place already.
+            // A new guard may have been registered since the last reference to this one was dropped.
             if holds.get(&self.id).is_some_and(|hold| std::ptr::eq(hold.as_ptr(), self)) {
                 holds.remove(&self.id);
             }
-            // Before it is released: what discards it may come at once.
+            // Retain before the release: the peer may answer the release at once with a request to discard the
+            // replica.
             if copy_stays { memory_budget::retain(self.id, self.entry.clone()) } else { None }
         };
         for lease in leases {
@@ -148,7 +151,7 @@ fn insert(
     hold
 }
 
-/// A value that was made here.
+/// Registers a value that was created in this process.
 pub(super) fn made(id: PayloadId, entry: Arc<Entry>) -> Arc<PayloadGuard> {
     insert(&mut holds(), id, entry)
 }
@@ -157,12 +160,13 @@ pub(crate) fn find(id: PayloadId) -> Option<Arc<PayloadGuard>> {
     holds().get(&id)?.upgrade()
 }
 
-/// The values that something in this process refers to.
+/// Returns a guard for each value that something in this process refers to.
 pub(crate) fn all() -> Vec<Arc<PayloadGuard>> {
     holds().values().filter_map(Weak::upgrade).collect()
 }
 
-/// A reference has come from another process: what holds the value, here or there.
+/// Registers a reference that arrived from another process, and returns the guard of its value. The value itself may
+/// be here already, or only at `remote_source`.
 pub(crate) fn arrived(
     id: PayloadId,
     remote_source: impl FnOnce() -> Arc<dyn RemoteSource>,
@@ -170,7 +174,7 @@ pub(crate) fn arrived(
     let mut holds = holds();
     if let Some(hold) = holds.get(&id).and_then(Weak::upgrade) {
         drop(holds);
-        // What was made here is nowhere else.
+        // A value that was created here has no remote source.
         if hold.entry.remote_source().is_some() {
             hold.entry.set_remote_source(remote_source());
         }
@@ -181,14 +185,14 @@ pub(crate) fn arrived(
     insert(&mut holds, id, entry)
 }
 
-/// A copy that nothing here refers to is not wanted any more.
+/// Discards a replica that nothing in this process refers to.
 pub(crate) fn discard(id: PayloadId) {
     drop(memory_budget::unpark(id));
 }
 
-/// Discards all copies that nothing here refers to, and forgets where values of other processes were: the session with
-/// the head that this came from is over. A reference that comes in the next session begins anew, and does not wait for
-/// a load of the last one.
+/// Discards all replicas that nothing in this process refers to, and forgets the remote sources of values, because
+/// the session with the head that they came from is over. A reference that arrives in the next session starts anew,
+/// and does not join a load of the previous session.
 pub(crate) fn discard_all() {
     let live: Vec<_> = holds().values().filter_map(Weak::upgrade).collect();
     let from_elsewhere: Vec<_> = live.iter().filter(|hold| hold.entry.remote_source().is_some()).collect();
@@ -198,12 +202,12 @@ pub(crate) fn discard_all() {
             holds.remove(&hold.id);
         }
     }
-    // Dropping a hold takes the lock.
+    // Dropping a guard takes the lock.
     drop(live);
     drop(memory_budget::unpark_all());
 }
 
-/// A value for those who pull it: one that something here refers to, or a copy that was kept.
+/// Returns a value for peers that pull it: one that something in this process refers to, or a retained replica.
 pub(crate) fn entry_of(id: PayloadId) -> Option<Arc<Entry>> {
     match find(id) {
         Some(hold) => Some(hold.entry.clone()),
@@ -211,7 +215,7 @@ pub(crate) fn entry_of(id: PayloadId) -> Option<Arc<Entry>> {
     }
 }
 
-/// Keeps the values behind serialised references alive.
+/// Guards of the values behind serialised references.
 #[derive(Clone, Default)]
 pub(crate) struct PayloadGuards(Option<Arc<[Arc<PayloadGuard>]>>);
 
@@ -220,7 +224,7 @@ impl PayloadGuards {
         self.0.is_none()
     }
 
-    /// The same, with each value once.
+    /// Removes duplicates, so that each value has one guard.
     pub(crate) fn distinct(self) -> Self {
         let Some(holds) = &self.0 else { return self };
         let mut seen = HashSet::new();
@@ -245,7 +249,7 @@ thread_local! {
     static BY_CONTENT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `serialise` and gives what keeps alive every value whose reference it wrote.
+/// Runs `serialise` and returns guards for every value whose reference it wrote.
 pub(crate) fn collect<R>(serialise: impl FnOnce() -> R) -> (R, PayloadGuards) {
     struct Restore(Option<Vec<Arc<PayloadGuard>>>);
     impl Drop for Restore {
@@ -260,7 +264,8 @@ pub(crate) fn collect<R>(serialise: impl FnOnce() -> R) -> (R, PayloadGuards) {
     (result, found.into_iter().collect())
 }
 
-/// Runs `serialise` with references written as their content alone, for identities.
+/// Runs `serialise` with references written as hash and length only, so that equal content has equal encoding. Run
+/// keys are computed this way.
 pub(crate) fn by_content<R>(serialise: impl FnOnce() -> R) -> R {
     struct Restore(bool);
     impl Drop for Restore {

@@ -1,7 +1,7 @@
-//! Values as they are kept in this process: in memory as they are, as their bytes, or on disk.
+//! Values as they are stored in this process: decoded in memory, encoded in memory, or in a file on disk.
 //!
 //! # Guarantees
-//! - In whatever way it is kept, what others are given of it are the same bytes: encoded while they are sent, where they are not at hand.
+//! - Peers receive the same bytes whatever the stored form is; a decoded value is encoded while it is sent.
 
 use std::io;
 use std::sync::Arc;
@@ -15,26 +15,27 @@ use super::store::PayloadGuards;
 use crate::fence::Fenced;
 use crate::wire::CodecError;
 
-/// A value that is in this process, in one way or another.
+/// A value that is stored in this process, in one of the forms of [`Body`].
 #[derive(Clone)]
 pub(crate) struct StoredBlob {
     pub(crate) hashes: ChunkHashes,
     pub(crate) type_name: Arc<str>,
-    /// The values that this one refers to, which live as long as it does, in whatever form it is kept.
+    /// The payloads that this value refers to. They live as long as this value does, whatever its stored form is.
     pub(crate) nested: PayloadGuards,
     pub(super) body: Body,
 }
 
 #[derive(Clone)]
 pub(super) enum Body {
-    /// Whoever gives it to others may be the last that has it.
+    /// The decoded value. It is fenced because the thread that sends it to a peer may drop the last reference, and so
+    /// run a user's `Drop`.
     Value(Fenced<AnyValue>, &'static Form),
     Bytes(Bytes),
     File(Arc<Spilled>),
 }
 
 impl StoredBlob {
-    /// One that is in memory as what it is.
+    /// Creates a blob that holds the decoded value in memory.
     pub(super) fn value(
         value: AnyValue,
         form: &'static Form,
@@ -49,7 +50,7 @@ impl StoredBlob {
         !matches!(self.body, Body::File(_))
     }
 
-    /// Whether the bytes can be had without encoding them first.
+    /// Returns the encoded bytes if they are in memory and need no encoding.
     pub(crate) fn at_hand(&self) -> Option<&[u8]> {
         match &self.body {
             Body::Value(value, _) => as_bytes(value),
@@ -58,7 +59,7 @@ impl StoredBlob {
         }
     }
 
-    /// Writes the bytes from `offset` on.
+    /// Writes the encoded bytes from `offset` on, encoding the value or reading its file where necessary.
     pub(crate) fn write_from(&self, offset: u64, out: &mut dyn io::Write) -> Result<(), CodecError> {
         let failed = CodecError::written::<Bytes>;
         if let Some(bytes) = self.at_hand() {
@@ -82,12 +83,12 @@ impl StoredBlob {
                 form.write(value, &mut out)?;
                 io::Write::flush(&mut out).map_err(failed)
             }
-            Body::Bytes(_) => unreachable!("they are at hand"),
+            Body::Bytes(_) => unreachable!("`at_hand` returns bytes in memory"),
         }
     }
 }
 
-/// Leaves out what comes first.
+/// A writer that discards the first `skip` bytes.
 struct Skip<'a> {
     skip: u64,
     out: &'a mut dyn io::Write,

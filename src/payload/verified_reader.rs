@@ -1,4 +1,4 @@
-//! The bytes of a value as they arrive, verified chunk by chunk.
+//! Reads a value from its sources and verifies each chunk on arrival.
 
 use std::io;
 use std::sync::Arc;
@@ -9,25 +9,25 @@ use std::time::{Duration, Instant};
 use super::chunk_hashes::{CHUNK, ChunkHashes};
 use super::error::FetchError;
 
-/// So many chunks may wait to be verified.
+/// Maximum number of chunks that wait to be verified.
 const WINDOW: usize = 8;
 
-/// Memory that was not written to yet is had for each of so many bytes.
+/// Size of a page of memory in bytes, which the first write to it allocates.
 const PAGE: usize = 4096;
 
-/// A pull that takes longer is spoken of, and again after as long.
+/// Interval at which the progress of a long transfer is logged.
 const LONG: Duration = Duration::from_secs(5);
 
-/// Where the bytes of a value come from. All of it blocks.
+/// The source of a value's bytes. All methods block.
 pub(crate) trait Chunks: Send {
-    /// Fills `buffer` with what begins at `offset`, and says which of the sources had it.
+    /// Fills `buffer` with the bytes at `offset` and returns the number of the source that delivered them.
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<u64, FetchError>;
 
-    /// That source has sent something else than the value: it is asked no more.
+    /// Excludes a source that sent wrong bytes. Fails if no other source is left.
     fn distrust(&mut self, source: u64) -> Result<(), FetchError>;
 }
 
-/// How far a pull is.
+/// Number of verified bytes of a transfer.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -41,12 +41,12 @@ impl Counter {
     }
 }
 
-/// One value on its way here.
+/// A transfer of one value to this process.
 pub(crate) struct VerifiedReader<'a> {
     hashes: &'a ChunkHashes,
     chunks: &'a mut dyn Chunks,
     counter: Arc<Counter>,
-    /// The value in words.
+    /// Description of the value, for log messages.
     what: &'a str,
     began: Instant,
     spoken: Instant,
@@ -63,14 +63,15 @@ impl<'a> VerifiedReader<'a> {
         Self { hashes, chunks, counter, what, began, spoken: began }
     }
 
-    /// The bytes of the value, if this machine can count so far.
+    /// Returns the length of the value in bytes, or an error if it exceeds the address space of this machine.
     pub(crate) fn length(&self) -> Result<usize, FetchError> {
-        usize::try_from(self.hashes.length())
-            .map_err(|_| FetchError::Unusable("it is larger than this machine's memory can be".to_owned()))
+        usize::try_from(self.hashes.length()).map_err(|_| {
+            FetchError::Unusable("it is larger than the address space of this machine".to_owned())
+        })
     }
 
-    /// Fills `buffer`, which is as long as the value. Other threads have the system give its pages, ahead of what arrives, and
-    /// verify what has arrived.
+    /// Fills `buffer`, which must be as long as the value. One thread faults in the pages ahead of the arriving
+    /// bytes, and another verifies the chunks that have arrived.
     pub(crate) fn fill(mut self, buffer: &mut [u8]) -> Result<(), FetchError> {
         let hashes = self.hashes;
         let counter = self.counter.clone();
@@ -117,7 +118,7 @@ impl<'a> VerifiedReader<'a> {
         })
     }
 
-    /// Fills the `n`th chunk from whichever source has the right one.
+    /// Fills the `n`th chunk, trying the sources until one delivers the right bytes.
     fn chunk(&mut self, n: usize, chunk: &mut [u8]) -> Result<(), FetchError> {
         loop {
             let source = self.chunks.read(n as u64 * CHUNK as u64, chunk)?;
@@ -145,7 +146,7 @@ impl<'a> VerifiedReader<'a> {
         );
     }
 
-    /// The verified bytes one after the other.
+    /// Returns a reader of the verified bytes in order.
     pub(crate) fn reader(self) -> Reader<'a> {
         Reader { reception: self, chunk: Vec::new(), at: 0, next: 0, failure: None }
     }
@@ -156,7 +157,7 @@ pub(crate) struct Reader<'a> {
     chunk: Vec<u8>,
     at: usize,
     next: usize,
-    /// Why it could not be read further.
+    /// The error that ended reading.
     pub(crate) failure: Option<FetchError>,
 }
 
@@ -190,21 +191,19 @@ impl io::Read for Reader<'_> {
     }
 }
 
-/// Bytes that are here already.
+/// A source whose bytes are already in memory.
 pub(crate) struct InMemory<B>(pub(crate) B);
 
 impl<B: AsRef<[u8]> + Send> Chunks for InMemory<B> {
     fn read(&mut self, offset: u64, buffer: &mut [u8]) -> Result<u64, FetchError> {
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
         let part = self.0.as_ref().get(from..from.saturating_add(buffer.len()));
-        buffer.copy_from_slice(
-            part.ok_or_else(|| FetchError::Corrupt("there is too little of it".to_owned()))?,
-        );
+        buffer.copy_from_slice(part.ok_or_else(|| FetchError::Corrupt("it is truncated".to_owned()))?);
         Ok(0)
     }
 
     fn distrust(&mut self, _: u64) -> Result<(), FetchError> {
-        Err(FetchError::Corrupt("its bytes are not those that were put in".to_owned()))
+        Err(FetchError::Corrupt("its bytes do not match its hash".to_owned()))
     }
 }
 
@@ -216,10 +215,10 @@ mod tests {
 
     use super::*;
 
-    /// Several sources; some of their bytes are wrong, and after some bytes each breaks for a while.
+    /// Several sources, each with some wrong chunks.
     struct Sources {
         value: Vec<u8>,
-        /// For each source the chunks that it has wrong.
+        /// The wrong chunks of each source.
         wrong: Vec<Vec<usize>>,
         current: usize,
         distrusted: Vec<usize>,

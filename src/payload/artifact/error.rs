@@ -1,4 +1,4 @@
-//! What goes wrong with artifacts.
+//! Errors of artifacts.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,112 +7,112 @@ use thiserror::Error;
 
 use super::super::error::PayloadError;
 
-/// An artifact could not be made or fetched.
+/// Error returned when an artifact could not be created or fetched.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ArtifactError {
-    /// There is nothing at the path that it should be made of.
+    /// The path to create the artifact from does not exist.
     #[error(
-        "there is nothing at {path}, of which an artifact was to be made; a relative path is one below {directory}"
+        "cannot create an artifact: there is nothing at {path}; a relative path is resolved against {directory}"
     )]
     NothingThere {
-        /// The path that was given.
+        /// The path as it was given.
         path: PathBuf,
-        /// The directory in which the process runs.
+        /// The working directory of the process.
         directory: PathBuf,
     },
     /// A file or directory could not be read.
-    #[error("{path}, which an artifact was to be made of, cannot be read: {error}")]
+    #[error("cannot create an artifact: {path} cannot be read: {error}")]
     Read {
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
-    /// A file was written to while it was read.
-    #[error("{path} changed while an artifact was made of it; make one when all of it is written")]
-    Changed {
-        /// Which file.
-        path: PathBuf,
-    },
-    /// There is something that is neither a file nor a directory nor a symlink.
-    #[error("{path} is neither a file nor a directory nor a symlink; leave it out of the artifact")]
-    NoFile {
-        /// Which.
-        path: PathBuf,
-    },
-    /// A symlink leads to something that is not part of the tree.
+    /// A file changed while it was being read.
     #[error(
-        "the symlink {path} points to {target}, which {why}; put a copy in its place, or make the artifact of a \
-         directory that has both"
+        "{path} changed while it was copied into an artifact; create the artifact after all writes have finished"
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The tree contains something that is neither a file, a directory nor a symlink.
+    #[error("{path} is neither a file, a directory nor a symlink; exclude it from the artifact")]
+    NoFile {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// A symlink points to something that is not part of the tree.
+    #[error(
+        "the symlink {path} points to {target}, which {why}; replace it by a copy, or create the artifact from a \
+         directory that contains both"
     )]
     Symlink {
-        /// Where the symlink is.
+        /// The path of the symlink.
         path: PathBuf,
-        /// What it points to.
+        /// The target of the symlink.
         target: PathBuf,
-        /// In what way that is none of the tree's.
+        /// Why the target is not part of the tree.
         why: &'static str,
     },
-    /// A pattern of what is to be left out cannot be used.
+    /// An exclusion pattern is malformed.
     #[error(
-        "the pattern {pattern:?} of what an artifact leaves out cannot be used: {why}; write it as a line in .gitignore"
+        "the exclusion pattern {pattern:?} of an artifact is malformed: {why}; use the syntax of a line in .gitignore"
     )]
     Pattern {
         /// The pattern.
         pattern: String,
-        /// What is wrong with it.
+        /// The error of the pattern's parser.
         why: String,
     },
-    /// There is no room for it.
+    /// There is not enough disk space for the artifact.
     #[error("there is no room for the artifact of {path}: {why}")]
     NoRoom {
-        /// What it was to be made of.
+        /// The path to create the artifact from.
         path: PathBuf,
-        /// What is full, and what to do.
+        /// Which budget or disk is full, and which option changes that.
         why: String,
     },
-    /// It cannot be had here.
+    /// The artifact could not be pulled to this machine.
     #[error("the artifact cannot be fetched to {into}")]
     Unavailable {
-        /// Where it was wanted.
+        /// The destination path.
         into: PathBuf,
-        /// Why, and what to do.
+        /// The error of the transfer, which says what to do.
         #[source]
         source: PayloadError,
     },
-    /// There is something at the path that it is wanted at.
-    #[error(
-        "there is something at {into} already; fetch the artifact to another path, or with `.overwrite(true)`"
-    )]
+    /// The destination path exists already.
+    #[error("{into} exists already; fetch the artifact to another path, or with `.overwrite(true)`")]
     Exists {
-        /// Where it was wanted.
+        /// The destination path.
         into: PathBuf,
     },
-    /// The path that it is wanted at has no last part that could be its name.
-    #[error("{into} cannot be the name of what is fetched; end the path with the name that it is to have")]
+    /// The destination path has no last component that could name the artifact.
+    #[error("{into} has no last component to name the artifact; end the path with a file name")]
     NoName {
-        /// Where it was wanted.
+        /// The destination path.
         into: PathBuf,
     },
-    /// It could not be written.
-    #[error("{path} cannot be written: {error}; nothing is left of what was fetched")]
+    /// A part of the artifact could not be written. Nothing is left at the destination.
+    #[error("{path} cannot be written: {error}; nothing is left of the fetched artifact")]
     Write {
-        /// Which part of it.
+        /// The part that could not be written.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
-    /// What was sent is no tree that could be written.
-    #[error("what was sent as an artifact is refused: {why}; nothing of it was written")]
+    /// The received bytes are not a valid artifact, or one that would write outside of its root.
+    #[error("the received artifact is malformed: {why}; nothing of it was written")]
     Malformed {
-        /// What is wrong with it.
+        /// What is wrong with the received bytes.
         why: String,
     },
-    /// Nobody waits for it any more.
-    #[error("the artifact was not fetched to {into}: it was given up")]
+    /// The fetch was cancelled, because its future was dropped.
+    #[error("fetching the artifact to {into} was cancelled")]
     GivenUp {
-        /// Where it was wanted.
+        /// The destination path.
         into: PathBuf,
     },
 }

@@ -1,4 +1,4 @@
-//! What an artifact is made of.
+//! Selection of the files that become an artifact.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use super::error::ArtifactError;
 
-/// A file or a directory of which an artifact is made, and what is left out of it.
+/// A file or directory to create an artifact from, and the patterns of files to exclude.
 ///
 /// ```
 /// # use flowright::Files;
@@ -19,14 +19,15 @@ pub struct Files {
 }
 
 impl Files {
-    /// All that is at `path`.
+    /// Selects everything at `path`.
     pub fn at(path: impl AsRef<Path>) -> Self {
         Self { root: path.as_ref().to_owned(), patterns: Vec::new() }
     }
 
-    /// Leaves out what matches `pattern`, which has the syntax of a line in `.gitignore`: `*.tmp` matches in all directories, `/cache` at
-    /// the root only, `target/` directories with all that is in them, and `!keep.tmp` takes back what an earlier pattern has left out. The
-    /// root itself is never left out. A malformed pattern is an error when the artifact is made.
+    /// Excludes files that match `pattern`, which has the syntax of a line in `.gitignore`: `*.tmp` matches in all
+    /// directories, `/cache` only at the root, `target/` matches directories with everything in them, and `!keep.tmp`
+    /// includes a file that an earlier pattern excluded. The root itself is never excluded. A malformed pattern is an
+    /// error when the artifact is created.
     pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
         self.patterns.push(pattern.into());
         self
@@ -59,11 +60,12 @@ impl<P: AsRef<Path>> From<P> for Files {
     }
 }
 
-/// What is left out.
+/// The compiled exclusion patterns.
 pub(super) struct Excluded(Gitignore);
 
 impl Excluded {
-    /// Whether the file or directory at this path, relative to the root, is left out. The directories above it are not.
+    /// Returns whether the file or directory at this path, relative to the root, is excluded. The caller has checked
+    /// its parent directories.
     pub(super) fn has(&self, path: &Path, is_directory: bool) -> bool {
         self.0.matched(path, is_directory).is_ignore()
     }

@@ -1,27 +1,29 @@
-//! What is in a tree, and which trees may be written: pure.
+//! The manifest of an artifact, and the check that a manifest from a peer is safe to unpack. Pure: no I/O.
 //!
 //! # Guarantees
-//! - Nothing that passes [`Manifest::check`] is outside of its root: no path climbs, is absolute or comes twice, what is above each
-//!   part of the tree is a directory of the tree, and no symlink leads out, also not by way of another one.
+//! - A manifest that passes [`Manifest::check`] writes nothing outside of its root: no path is absolute, contains
+//!   `..` or occurs twice, the parent of each item is a directory of the same tree, and no symlink leads out of the
+//!   tree, not even through other symlinks.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Symlinks that lead to symlinks are followed so far.
+/// Maximum number of symlinks that are followed from one symlink, as in the kernel.
 const LINKS: usize = 40;
 
-/// What a permission is of a mode; who may become somebody else by running a file is decided where it is written.
+/// The permission bits of a mode. `setuid`, `setgid` and `sticky` are dropped: those are for the owner of the
+/// destination to set.
 pub(super) const PERMISSIONS: u32 = 0o777;
 
-/// The parts of a tree, in the order of their paths as bytes; the root, whose path is empty, is the first.
+/// The items of a tree, ordered by their paths as bytes. The root, whose path is empty, is the first item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Manifest(pub(super) Vec<Item>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Item {
-    /// Below the root, its parts separated by `/`.
+    /// Path relative to the root, with `/` as separator.
     pub(super) path: Bytes,
     pub(super) mode: u32,
     pub(super) kind: Kind,
@@ -35,14 +37,14 @@ pub(super) enum Kind {
     Symlink { target: Bytes },
 }
 
-/// A symlink, by its place in the manifest, and what is wrong with it.
+/// A symlink, by its index in the manifest, and the reason why it is refused.
 pub(super) struct BadLink {
     pub(super) nth: usize,
     pub(super) why: &'static str,
 }
 
 impl Manifest {
-    /// The bytes of all files.
+    /// Returns the total size of all files in bytes; `None` if it overflows.
     pub(super) fn size(&self) -> Option<u64> {
         self.0.iter().try_fold(0_u64, |sum, item| match item.kind {
             Kind::File { size } => sum.checked_add(size),
@@ -50,7 +52,7 @@ impl Manifest {
         })
     }
 
-    /// Refuses what is no tree.
+    /// Refuses a manifest that is not a well-formed tree.
     pub(super) fn check(&self) -> Result<(), String> {
         let Some((root, below)) = self.0.split_first() else {
             return Err("there is nothing in it".to_owned());
@@ -90,7 +92,7 @@ impl Manifest {
         })
     }
 
-    /// Refuses symlinks that lead out.
+    /// Refuses symlinks that lead out of the tree.
     pub(super) fn check_links(&self) -> Result<(), BadLink> {
         let kinds = self.kinds();
         for (nth, item) in self.0.iter().enumerate() {
@@ -110,13 +112,13 @@ fn is_name(part: &[u8]) -> bool {
     !part.is_empty() && part != b"." && part != b".." && !part.contains(&0)
 }
 
-/// The path of the directory that something is in.
+/// Returns the path of the parent directory.
 fn parent(path: &[u8]) -> &[u8] {
     let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
     &path[..end]
 }
 
-/// Goes where the symlink at `path` leads, as the system would.
+/// Resolves the target of the symlink at `path` as the kernel would, and refuses it if it leaves the tree.
 fn leads_inside(kinds: &HashMap<&[u8], &Kind>, path: &[u8], target: &[u8]) -> Result<(), &'static str> {
     let mut at = parent(path).to_vec();
     let mut left: Vec<&[u8]> = Vec::new();
@@ -235,7 +237,7 @@ mod tests {
             (vec![link("a", "")], "no path"),
             (vec![link("a", "a")], "circle"),
             (vec![link("a", "b"), link("b", "a")], "circle"),
-            // As text this is `deep/etc`; but `up` is the root, and above it is what is outside.
+            // Lexically this is `deep/etc`; but `up` points to the root, so that `..` leaves the tree.
             (
                 vec![
                     directory("deep"),

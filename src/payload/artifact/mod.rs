@@ -1,8 +1,8 @@
-//! Files and directories that travel as payloads do.
+//! Artifacts: files and directories that are stored and transferred like payloads.
 //!
 //! # Guarantees
-//! - What an artifact has is what was there when it was made; it is copied then.
-//! - Neither making nor sending nor fetching one needs memory for more than some buffers and the list of its files.
+//! - An artifact contains what was at the path when it was created, because the files are copied then.
+//! - Creating, sending and fetching an artifact need memory only for some buffers and the list of its files.
 
 mod error;
 mod files;
@@ -35,19 +35,22 @@ use super::spill::{SpillWriter, Spilled};
 use super::verified_reader::VerifiedReader;
 use crate::id::{ActorPath, AppId};
 
-/// A small reference to a file or a directory, which stays where it was made until somebody fetches it.
+/// A small reference to a file or a directory, whose content stays in the process that created the artifact until it
+/// is fetched.
 ///
-/// Made by [`WorkContext::artifact`](crate::WorkContext::artifact), which copies the files: what becomes of them afterwards does
-/// not change the artifact. It is serialised in under 200 bytes and can be part of a state, an input or a message. Equality
-/// and run identity are those of the *content*: the names below the root, the permissions, and the bytes.
+/// Created by [`WorkContext::artifact`](crate::WorkContext::artifact), which copies the files; later changes to the
+/// originals do not change the artifact. It is serialised in under 200 bytes and can be part of a state, an input or
+/// a message. Equality and run identity are those of the *content*: the names below the root, the permissions, and
+/// the bytes.
 ///
-/// It lives as a [`Payload`] does: for as long as anything refers to it. On disk, that is, below the directory for payloads
-/// (`--payload-dir`), and counts there.
+/// An artifact lives as long as anything refers to it, like a [`Payload`]. Its content is on disk, in the directory
+/// for payloads (`--payload-dir`), and counts towards the disk budget.
 ///
 /// # What is kept
-/// Names, contents, the permissions of files and directories (read, write, execute), and symlinks that lead to something in the
-/// same tree. Symlinks that lead out are refused, as are sockets, pipes and devices. Owners, times, extended attributes and the bits
-/// `setuid`, `setgid` and `sticky` are not kept; hard links become files of their own.
+/// Names, contents, the permissions of files and directories (read, write, execute), and symlinks that lead to
+/// something in the same tree. Symlinks that lead out of the tree are refused, as are sockets, pipes and devices.
+/// Owners, timestamps, extended attributes and the bits `setuid`, `setgid` and `sticky` are not kept; hard links
+/// become separate files.
 ///
 /// ```
 /// # use flowright::prelude::*;
@@ -79,10 +82,11 @@ use crate::id::{ActorPath, AppId};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Artifact(Payload<Tree>);
 
-/// What an artifact is a reference to; never a value in memory.
+/// The type parameter of an artifact's [`Payload`]. It has no values, because an artifact is never decoded into
+/// memory.
 enum Tree {}
 
-/// The type of artifacts, for those who have or want them.
+/// Type name that marks a payload as an artifact.
 pub(super) const TREE: &str = "flowright::Artifact";
 
 impl Artifact {
@@ -110,11 +114,12 @@ impl Artifact {
         Ok(Self(Payload::on_disk(OnDisk { id, file, hashes, type_name: TREE }, &of, app, origin)))
     }
 
-    /// Has the file or directory be at `into`: that is the path of the thing itself, and not of a directory that it comes into.
-    /// Directories above it are made.
+    /// Writes the artifact to `into`, which is the destination itself, not its parent directory. Missing parent
+    /// directories are created.
     ///
-    /// It is written beside `into`, under a hidden name, and has its name once all of it is there. Where it is not on this
-    /// machine yet it is pulled first, as a payload is, and kept for others.
+    /// The artifact is written to a hidden temporary sibling of `into`, which is renamed to `into` when it is
+    /// complete. If the content is not on this machine yet, it is pulled first, like a payload, and kept as a
+    /// replica.
     ///
     /// ```no_run
     /// # async fn f(artifact: flowright::Artifact) -> flowright::Result<()> {
@@ -124,15 +129,17 @@ impl Artifact {
     /// ```
     ///
     /// # Cancel safety
-    /// When it is dropped nothing is left, unless all was done. What has been pulled by then is kept.
+    /// If the future is dropped before the rename, nothing is left at `into`. Content that has been pulled completely
+    /// is kept.
     ///
     /// # Errors
-    /// [`ArtifactError`]; nothing is left at `into` then but what had been there.
+    /// [`ArtifactError`]. A failed fetch leaves `into` as it was.
     pub fn fetch(&self, into: impl Into<PathBuf>) -> Fetch {
         Fetch { artifact: self.clone(), into: into.into(), overwrite: false }
     }
 
-    /// Nothing refers to it any more by way of this call when that is over.
+    /// Unpacks the file. The method takes the artifact by value, so that the reference is dropped before the caller
+    /// is notified.
     fn unpack(
         self,
         file: Arc<Spilled>,
@@ -152,39 +159,39 @@ impl Artifact {
         }
     }
 
-    /// Whether it can be had: here, or from another node that is there.
+    /// Returns whether the content is stored here or in another process that can be reached.
     pub async fn exists(&self) -> bool {
         self.0.is_somewhere().await
     }
 
-    /// Has so many nodes keep a copy; see [`Payload::replicate`].
+    /// Keeps replicas on `copies` nodes; see [`Payload::replicate`].
     pub fn replicate(self, copies: usize) -> Self {
         Self(self.0.replicate(copies))
     }
 
-    /// Its size in bytes, the list of its files included.
+    /// Returns the size in bytes, including the list of the files.
     #[expect(clippy::len_without_is_empty, reason = "there is always a list")]
     pub fn len(&self) -> u64 {
         self.0.encoded_len()
     }
 
-    /// The BLAKE3 hash of all of it.
+    /// Returns the BLAKE3 hash of the whole content.
     pub fn content_hash(&self) -> [u8; 32] {
         self.0.content_hash()
     }
 
-    /// The path of the Work that made it.
+    /// Returns the path of the Work that created the artifact.
     pub fn origin(&self) -> &str {
         self.0.origin()
     }
 
-    /// How far it is on its way to this machine.
+    /// Returns the progress of the transfer to this machine.
     pub fn progress(&self) -> Progress {
         self.0.progress()
     }
 }
 
-/// An artifact that is to be fetched, once this is awaited.
+/// A future that fetches an artifact when it is awaited.
 #[must_use = "nothing is fetched until this is awaited"]
 #[derive(Debug)]
 pub struct Fetch {
@@ -194,7 +201,8 @@ pub struct Fetch {
 }
 
 impl Fetch {
-    /// Whether to replace what is there, which is given up once the artifact is written; `false` by default.
+    /// Sets whether to replace an existing file or directory, which is removed after the artifact is complete;
+    /// `false` by default.
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.overwrite = overwrite;
         self
@@ -231,7 +239,7 @@ impl IntoFuture for Fetch {
     }
 }
 
-/// What is written is put on disk, and its outline made.
+/// A writer that spills to disk and computes the chunk hashes at once.
 struct Both {
     spill: SpillWriter,
     hashes: ChunkHasher,
@@ -267,18 +275,18 @@ impl<'de> Deserialize<'de> for Artifact {
     }
 }
 
-/// A tree that somebody has sent: it is written where it was wanted, and nowhere else.
+/// Unpacks arbitrary bytes and asserts that nothing outside of the destination is written.
 #[cfg(fuzzing)]
 pub fn fuzz(data: &[u8]) {
     let outside = std::env::temp_dir().join(format!("flowright-fuzz-{}", std::process::id()));
     let inside = outside.join("inside");
-    std::fs::create_dir_all(&inside).expect("there is a place for temporary files");
+    std::fs::create_dir_all(&inside).expect("the temporary directory is writable");
     let into = inside.join("tree");
     let destination = unpack::Destination { into: &into, overwrite: false, is_wanted: &|| true };
     let written = unpack::unpack(&mut &data[..], data.len() as u64, &destination);
     for (directory, there) in [(&outside, 1), (&inside, usize::from(written.is_ok()))] {
-        let entries = std::fs::read_dir(directory).expect("it is ours").count();
+        let entries = std::fs::read_dir(directory).expect("this process created the directory").count();
         assert_eq!(entries, there, "{written:?}");
     }
-    std::fs::remove_dir_all(&outside).expect("it is ours");
+    std::fs::remove_dir_all(&outside).expect("this process created the directory");
 }

@@ -1,5 +1,5 @@
-//! From files to one stream: the length of the manifest (8 bytes, big-endian), the manifest as MessagePack, and the contents of the
-//! files in its order.
+//! Packing of files into one stream: the length of the manifest (8 bytes, big-endian), the manifest as MessagePack,
+//! and the contents of the files in the order of the manifest.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
@@ -14,13 +14,13 @@ use super::files::Files;
 use super::manifest::{Item, Kind, Manifest, PERMISSIONS};
 use crate::wire;
 
-/// So much is read at once.
+/// Size of the read buffer in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// The bytes of the length of a manifest.
+/// Size of the manifest's length field in bytes.
 pub(super) const LENGTH: u64 = 8;
 
-/// Files that are to be packed.
+/// Files to be packed, with their manifest.
 #[derive(Debug)]
 pub(super) struct Packing {
     root: PathBuf,
@@ -30,11 +30,11 @@ pub(super) struct Packing {
 }
 
 impl Packing {
-    /// Looks what there is.
+    /// Walks the tree and builds its manifest. No file is opened yet.
     pub(super) fn of(files: &Files) -> Result<Self, ArtifactError> {
         let root = files.root();
         let excluded = files.excluded()?;
-        // The root may be a symlink to what is meant.
+        // The root may be a symlink; its target is packed.
         let metadata = match fs::metadata(root) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let directory = std::env::current_dir().unwrap_or_default();
@@ -57,7 +57,7 @@ impl Packing {
                     below.push(b'/');
                 }
                 below.extend_from_slice(entry.file_name().as_bytes());
-                // What is below a directory that is left out is not looked at.
+                // A directory that is excluded is not walked.
                 if excluded.has(Path::new(std::ffi::OsStr::from_bytes(&below)), metadata.is_dir()) {
                     continue;
                 }
@@ -89,12 +89,12 @@ impl Packing {
         matches!(self.manifest.0[0].kind, Kind::Directory)
     }
 
-    /// The bytes that [`write`](Self::write) will write.
+    /// Returns how many bytes [`write`](Self::write) writes.
     pub(super) fn length(&self) -> u64 {
         self.size
     }
 
-    /// Writes all of it; `failed` makes an error of what goes wrong with that.
+    /// Writes the whole stream. `failed` converts an error of `out`.
     pub(super) fn write(
         &self,
         out: &mut dyn Write,
@@ -145,12 +145,13 @@ fn item(path: &Path, below: Bytes, metadata: &Metadata) -> Result<Item, Artifact
     } else {
         return Err(ArtifactError::NoFile { path: path.to_owned() });
     };
-    // Systems do not agree on the modes of symlinks, and nobody uses them.
+    // The modes of symlinks have no effect, and differ between systems.
     let mode = if metadata.is_symlink() { PERMISSIONS } else { metadata.mode() & PERMISSIONS };
     Ok(Item { path: below, mode, kind })
 }
 
-/// Opens a file that was one a moment ago: neither by way of a symlink, nor waiting for whoever is at the other end of a pipe.
+/// Opens a file that was regular when the tree was walked. It follows no symlink except at the root, and does not
+/// block on a pipe.
 fn open(path: &Path, may_be_symlink: bool) -> Result<File, ArtifactError> {
     let flags = libc::O_NONBLOCK | if may_be_symlink { 0 } else { libc::O_NOFOLLOW };
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
@@ -161,7 +162,7 @@ fn open(path: &Path, may_be_symlink: bool) -> Result<File, ArtifactError> {
     })
 }
 
-/// Where a part of a tree is.
+/// Returns the path of an item below `root`.
 pub(super) fn place(root: &Path, below: &[u8]) -> PathBuf {
     if below.is_empty() { root.to_owned() } else { root.join(std::ffi::OsStr::from_bytes(below)) }
 }

@@ -1,4 +1,4 @@
-//! Trees that are packed and unpacked, and streams that must not be.
+//! Packing and unpacking of trees, and refusal of malformed streams.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ use super::unpack::{Destination, unpack};
 use super::*;
 use crate::wire;
 
-/// A directory of a test's own.
+/// A temporary directory for one test, removed on drop.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -44,7 +44,7 @@ fn packed(root: &Path) -> Result<Vec<u8>, ArtifactError> {
 fn packed_files(files: &Files) -> Result<Vec<u8>, ArtifactError> {
     let packing = Packing::of(files)?;
     let mut bytes = Vec::new();
-    packing.write(&mut bytes, |_| unreachable!("there is memory"))?;
+    packing.write(&mut bytes, |_| unreachable!("a `Vec` takes all bytes"))?;
     assert_eq!(bytes.len() as u64, packing.length());
     Ok(bytes)
 }
@@ -63,7 +63,7 @@ fn item(path: &str, kind: Kind) -> Item {
     Item { path: Bytes::copy_from_slice(path.as_bytes()), mode: 0o644, kind }
 }
 
-/// All that is below, and what it is.
+/// Returns everything below `root` with its mode and content.
 fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, String)> {
     let mut found = BTreeMap::new();
     let mut left = vec![root.to_owned()];
@@ -83,7 +83,7 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, String)> {
     found
 }
 
-/// What a test may put somewhere.
+/// An item of a generated tree.
 #[derive(Debug, Clone)]
 enum Part {
     File(Vec<u8>, u32),
@@ -115,7 +115,7 @@ proptest! {
         let mut modes = Vec::new();
         for (path, part) in parts {
             let path = root.join(path);
-            // What is above may be a file, or lead out; then there is nothing to be made.
+            // The parent may be a file, or a symlink that leads out of the tree; then the item is skipped.
             let above = path.parent().unwrap();
             if fs::create_dir_all(above).is_err() || !above.canonicalize().is_ok_and(|above| above.starts_with(&root)) {
                 continue;
@@ -202,11 +202,11 @@ fn streams_that_lie_are_refused() {
             "no directory",
         ),
         (stream(vec![directory(), item("a", Kind::Symlink { target: "..".into() })], b""), "outside"),
-        (stream(vec![directory(), file("a", 2)], b"x"), "to have 2 bytes, and 1 came"),
-        (stream(vec![directory(), file("a", 1)], b"xx"), "to have 1 bytes, and 2 came"),
+        (stream(vec![directory(), file("a", 2)], b"x"), "files of 2 bytes, but 1 bytes follow"),
+        (stream(vec![directory(), file("a", 1)], b"xx"), "files of 1 bytes, but 2 bytes follow"),
         (stream(vec![directory(), file("a", u64::MAX), file("b", 1)], b"xx"), "larger than can be counted"),
         (stream(vec![], b""), "nothing in it"),
-        (u64::MAX.to_be_bytes().to_vec(), "are to say what there is"),
+        (u64::MAX.to_be_bytes().to_vec(), "exceeds its length"),
         (vec![1, 2, 3], "cannot be read"),
         ([&3_u64.to_be_bytes()[..], b"abc"].concat(), "cannot be read"),
     ] {
@@ -276,7 +276,7 @@ fn what_is_no_file_and_what_leads_out_is_named() {
     symlink("/etc/hostname", root.join("link")).unwrap();
     let error = packed(&root).unwrap_err().to_string();
     assert!(error.contains("made/link points to /etc/hostname, which is absolute"), "{error}");
-    // The root itself may be one.
+    // The root itself may be a symlink.
     symlink("made", scratch.at("by_link")).unwrap();
     fs::remove_file(root.join("link")).unwrap();
     assert_eq!(packed(&scratch.at("by_link")).unwrap(), packed(&root).unwrap());
@@ -293,7 +293,7 @@ fn names_that_are_no_text_are_kept() {
     assert_eq!(fs::read(scratch.at("into").join(name)).unwrap(), b"x");
 }
 
-/// Patterns mean what they mean in `.gitignore`, and a malformed one is named.
+/// Patterns have the semantics of `.gitignore`, and the error of a malformed pattern names it.
 #[test]
 fn excluded_files_are_left_out() {
     let scratch = Scratch::new();
@@ -305,7 +305,7 @@ fn excluded_files_are_left_out() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, file).unwrap();
     }
-    // A link to what is left out leads to nothing: it is left out with it.
+    // A symlink to an excluded file would dangle; it is excluded by the same pattern.
     std::os::unix::fs::symlink("b.tmp", root.join("link.tmp")).unwrap();
     let files = Files::at(&root)
         .exclude("# a comment")

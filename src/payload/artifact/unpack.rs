@@ -1,9 +1,9 @@
-//! From one stream to files.
+//! Unpacking of a stream into files.
 //!
 //! # Guarantees
-//! - What is unpacked has its name once all of it is there; whatever goes wrong, nothing is left of it.
-//! - Nothing is written that is not inside; see `manifest`.
-//! - What was there is given up last, and only if that was asked for.
+//! - The destination path exists only once everything is unpacked; after a failure, nothing is left of it.
+//! - Nothing is written outside of the destination; see `manifest`.
+//! - An existing destination is replaced last, and only if that was requested.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -19,15 +19,15 @@ use crate::wire;
 
 const BUFFER: usize = 256 << 10;
 
-/// Where something is to be unpacked.
+/// Destination of an unpacking, and how to treat it.
 pub(super) struct Destination<'a> {
     pub(super) into: &'a Path,
     pub(super) overwrite: bool,
-    /// Asked now and then.
+    /// Polled before each buffer; unpacking is cancelled when it returns `false`.
     pub(super) is_wanted: &'a dyn Fn() -> bool,
 }
 
-/// Unpacks `length` bytes.
+/// Unpacks a stream of `length` bytes.
 pub(super) fn unpack(
     packed: &mut dyn Read,
     length: u64,
@@ -40,7 +40,7 @@ pub(super) fn unpack(
         _ => ArtifactError::write(into, error),
     })?;
     write(&manifest, packed, staged.path(), destination).map_err(|error| match error {
-        // Nobody knows it by the name that it has for now.
+        // The staging path is meaningless to the caller, so the error names the final path.
         ArtifactError::Write { path, error } => match path.strip_prefix(staged.path()) {
             Ok(below) if below.as_os_str().is_empty() => ArtifactError::write(into, error),
             Ok(below) => ArtifactError::write(&into.join(below), error),
@@ -58,25 +58,27 @@ fn unreadable(error: &dyn std::fmt::Display) -> ArtifactError {
     ArtifactError::malformed(format!("it cannot be read: {error}"))
 }
 
-/// Reads what there is, and refuses what must not be written.
+/// Reads the manifest and refuses one that is not safe to unpack.
 fn manifest(packed: &mut dyn Read, length: u64) -> Result<Manifest, ArtifactError> {
     let mut bytes = [0; LENGTH as usize];
     packed.read_exact(&mut bytes).map_err(|error| unreadable(&error))?;
     let encoded = u64::from_be_bytes(bytes);
     let contents = length.checked_sub(LENGTH).and_then(|left| left.checked_sub(encoded));
     let contents = contents.ok_or_else(|| {
-        ArtifactError::malformed(format!("of {length} bytes, {encoded} are to say what there is"))
+        ArtifactError::malformed(format!(
+            "its manifest has {encoded} bytes, which exceeds its length of {length} bytes"
+        ))
     })?;
     let mut packed = packed.take(encoded);
     let manifest: Manifest = wire::decode_from(&mut packed).map_err(|error| unreadable(&error))?;
     if packed.limit() > 0 {
-        return Err(ArtifactError::malformed("there is something between its manifest and its files"));
+        return Err(ArtifactError::malformed("there are extra bytes between its manifest and its files"));
     }
     manifest.check().map_err(ArtifactError::malformed)?;
     if manifest.size() != Some(contents) {
         let said = manifest.size().unwrap_or_default();
         return Err(ArtifactError::malformed(format!(
-            "its files are to have {said} bytes, and {contents} came"
+            "its manifest lists files of {said} bytes, but {contents} bytes follow it"
         )));
     }
     Ok(manifest)
@@ -93,7 +95,7 @@ fn write(
         let path = place(root, path);
         let failed = |error| ArtifactError::write(&path, error);
         match kind {
-            // Written to before it is perhaps made unwritable.
+            // Files are created in the directory before its final permissions, which may forbid writing, are set.
             Kind::Directory => DirBuilder::new().mode(0o700).create(&path).map_err(failed)?,
             Kind::File { size } => {
                 let mut file = OpenOptions::new()
@@ -117,7 +119,7 @@ fn write(
             Kind::Symlink { .. } => {}
         }
     }
-    // Once nothing is written by way of them.
+    // Symlinks are created after all files, so that no file is written through one.
     for Item { path, kind, .. } in &manifest.0 {
         if let Kind::Symlink { target } = kind {
             let path = place(root, path);
@@ -125,7 +127,7 @@ fn write(
                 .map_err(|error| ArtifactError::write(&path, error))?;
         }
     }
-    // What is inside first, since a directory may be made unreadable.
+    // In reverse order, since the final permissions of a directory may make its children inaccessible.
     for Item { path, mode, kind } in manifest.0.iter().rev() {
         if *kind == Kind::Directory {
             let path = place(root, path);

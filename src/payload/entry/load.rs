@@ -1,10 +1,10 @@
-//! How a value comes to be here: from the disk, or from another process.
+//! Loading of values into this process, from disk or from another process.
 //!
 //! # Guarantees
-//! - All who wait for a value share one load, which ends when none of them waits any more.
-//! - What is kept has the bytes that it is referred to by: every chunk is verified while it comes.
-//! - Room is there before anything comes, and is given back where nothing is kept.
-//! - Small values come without a thread; whatever may block for long has one.
+//! - Concurrent readers of a value share one load, which is cancelled when the last of them is dropped.
+//! - Every chunk is verified on arrival, so that a stored value has the hash of its reference.
+//! - Memory or disk space is reserved before bytes arrive, and released if the load fails.
+//! - Small values are loaded without a thread; loads that may block for long run on one.
 
 use std::io;
 use std::sync::Arc;
@@ -26,33 +26,33 @@ use super::super::{jobs, memory_budget};
 use super::Entry;
 use crate::fence;
 
-/// What a value is wanted as.
+/// The form in which a value is requested.
 #[derive(Clone, Copy)]
 pub(in crate::payload) enum Target {
     Value(&'static Form),
-    /// Its bytes, in memory.
+    /// The encoded bytes, in memory.
     Bytes,
-    /// Its bytes, on disk.
+    /// The encoded bytes, in a file on disk.
     File,
 }
 
-/// A value on its way, for all who wait for it: a value of the type, [`Bytes`], or an [`Arc<Spilled>`].
+/// A shared load. It resolves to a value of the requested type, to [`Bytes`], or to an [`Arc<Spilled>`].
 pub(in crate::payload) type Load = Shared<BoxFuture<'static, Result<AnyValue, FetchError>>>;
 
-/// A load that those who want the value later can join.
+/// A load in progress, which later readers of the value can join.
 pub(super) struct Loading {
     load: WeakShared<BoxFuture<'static, Result<AnyValue, FetchError>>>,
     counter: Arc<Counter>,
 }
 
 impl Loading {
-    /// How many bytes have come, if anybody waits for them still.
+    /// Returns how many bytes have arrived, or 0 if the load was cancelled.
     pub(super) fn received(&self) -> u64 {
         self.load.upgrade().map_or(0, |_| self.counter.get())
     }
 }
 
-/// From where the bytes of a value come.
+/// The place from which the bytes of a value are loaded.
 enum Source {
     Memory(Opened),
     Disk(Opened),
@@ -60,7 +60,7 @@ enum Source {
 }
 
 impl Entry {
-    /// Has the value come, or joins those who wait for it already.
+    /// Starts a load of the value, or joins the one in progress.
     pub(in crate::payload) fn load(self: &Arc<Self>, want: Want, target: Target) -> Load {
         let mut content = self.lock();
         if let Some(load) = content.loading.as_ref().and_then(|loading| loading.load.upgrade())
@@ -74,12 +74,12 @@ impl Entry {
         load
     }
 
-    /// Has the bytes of the value come, to be kept as such.
+    /// Loads the encoded bytes and keeps them in memory.
     pub(crate) async fn load_bytes(self: &Arc<Self>, want: Want) -> Result<(), FetchError> {
         self.load(want, Target::Bytes).await.map(|_| ())
     }
 
-    /// Has the bytes of the value come, to be kept in memory where there is room for them, else on disk.
+    /// Loads the encoded bytes and keeps them in memory if there is room, otherwise on disk.
     pub(crate) async fn load_somewhere(self: &Arc<Self>, want: Want) -> Result<(), FetchError> {
         match self.load_bytes(want.clone()).await {
             Err(FetchError::NoRoom(in_memory)) => match self.load(want, Target::File).await {
@@ -109,7 +109,7 @@ impl Entry {
                 let Small { bytes, type_name, nested } = remote_source.small(want.clone()).await?;
                 let hashes = ChunkHashes::of(&bytes);
                 if hashes.hash() != want.hash {
-                    return Err(FetchError::Corrupt("what came has another hash".to_owned()));
+                    return Err(FetchError::Corrupt("the received bytes do not match its hash".to_owned()));
                 }
                 let opened = Opened { hashes, type_name, nested, chunks: Box::new(InMemory(bytes)) };
                 let received = self.receive(opened, &want, target, counter)?;
@@ -121,12 +121,12 @@ impl Entry {
         }
     }
 
-    /// The value, if it is here as what it is wanted as; else from where it can be had.
+    /// Returns the value if it is stored here in the requested form; otherwise the place to load it from.
     fn source(&self, target: Target) -> Result<Result<AnyValue, Source>, FetchError> {
         let content = self.lock();
         let Some(StoredBlob { hashes, type_name, nested, body }) = content.blob.clone() else {
             let remote_source = content.remote_source.clone();
-            let unknown = || FetchError::Lost("nothing is known here of where it is".to_owned());
+            let unknown = || FetchError::Lost("no process that has it is known".to_owned());
             return Ok(Err(Source::RemoteSource(remote_source.ok_or_else(unknown)?)));
         };
         let opened = |chunks| Opened { hashes, type_name: type_name.as_ref().to_owned(), nested, chunks };
@@ -147,7 +147,7 @@ impl Entry {
         counter: Arc<Counter>,
     ) -> Result<AnyValue, FetchError> {
         let (done, wait) = oneshot::channel();
-        // Closed when this future is dropped, which is when nobody waits any more.
+        // Dropping this future closes the channel, which tells the source that no reader waits any more.
         let (_waiting, waited) = watch::channel(());
         jobs::run(move || {
             if done.is_closed() {
@@ -158,7 +158,7 @@ impl Entry {
                 Source::RemoteSource(remote_source) => {
                     let opened = remote_source.open(&want, waited);
                     let received = opened.and_then(|opened| self.receive(opened, &want, target, counter));
-                    // What arrived although nobody waits any more is a copy like any other.
+                    // A value that arrived after its last reader was dropped is kept as a replica like any other.
                     if received.is_ok() {
                         memory_budget::count_pull();
                         remote_source.pulled(want.id);
@@ -168,10 +168,11 @@ impl Entry {
             };
             let _ = done.send(received);
         });
-        wait.await.unwrap_or_else(|_| Err(FetchError::Unusable("no thread was there to pull it".to_owned())))
+        wait.await
+            .unwrap_or_else(|_| Err(FetchError::Unusable("no thread could be started to load it".to_owned())))
     }
 
-    /// Makes of the bytes what they are wanted as, and keeps that.
+    /// Converts the bytes to the requested form and stores the result.
     fn receive(
         self: &Arc<Self>,
         opened: Opened,
@@ -181,7 +182,7 @@ impl Entry {
     ) -> Result<AnyValue, FetchError> {
         let Opened { hashes, type_name, nested, mut chunks } = opened;
         let length = hashes.length();
-        // What is made of files is not to fill the memory, whoever keeps a copy of it.
+        // An artifact must not fill the memory of a process that only keeps a replica of it.
         let target = match target {
             Target::Bytes if type_name == TREE && length > SMALL => Target::File,
             target => target,
@@ -203,7 +204,7 @@ impl Entry {
                     Form::of::<Bytes>(),
                     VerifiedReader::new(&hashes, &mut *chunks, counter, &want.what),
                 )?;
-                let bytes = value.downcast_ref::<Bytes>().expect("of this form").clone();
+                let bytes = value.downcast_ref::<Bytes>().expect("this form decodes `Bytes`").clone();
                 room.used();
                 self.keep(StoredBlob {
                     hashes,
@@ -239,20 +240,20 @@ impl Entry {
     }
 }
 
-/// Code of a user's is called here; what goes wrong in it is an error like another.
+/// Decodes the value. A panic in the user's `Deserialize` becomes an error.
 fn decoded(form: &'static Form, reception: VerifiedReader<'_>) -> Result<AnyValue, FetchError> {
     fence::call(|| form.receive(reception)).unwrap_or_else(|panic| {
-        Err(FetchError::Unusable(format!("a panic came of making a `{}` of it: {panic}", form.type_name())))
+        Err(FetchError::Unusable(format!("decoding it as `{}` panicked: {panic}", form.type_name())))
     })
 }
 
-/// Room in memory, given back unless it is used.
+/// A reservation of memory, released on drop unless it is used.
 struct Room(u64);
 
 impl Room {
     fn in_memory(length: u64) -> Result<Self, FetchError> {
         if length <= SMALL {
-            // Not worth waiting for others to be put on disk.
+            // Spilling other values to disk would take longer than so small a load.
             memory_budget::take(length);
         } else {
             memory_budget::reserve(length)?;

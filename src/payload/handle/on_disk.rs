@@ -1,7 +1,8 @@
-//! References to what is never a value in memory.
+//! References to artifacts, which are stored on disk and never decoded into memory.
 //!
 //! # Guarantees
-//! - What they refer to comes to the disk of this machine, whoever else has it come to memory.
+//! - [`Payload::pull_to_disk`] stores the bytes on the disk of this machine, even if another reader loads them into
+//!   memory.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::super::store::{self, PayloadGuards};
 use super::{Payload, Read};
 use crate::id::{ActorPath, AppId};
 
-/// What was put on disk when it was made.
+/// A file that was written when the artifact was created, before it has a reference.
 pub(in crate::payload) struct OnDisk {
     pub(in crate::payload) id: PayloadId,
     pub(in crate::payload) file: Spilled,
@@ -25,7 +26,7 @@ pub(in crate::payload) struct OnDisk {
 }
 
 impl<T> Payload<T> {
-    /// A reference to what was put on disk.
+    /// Creates a reference to a file on disk.
     pub(in crate::payload) fn on_disk(made: OnDisk, of: &str, app: AppId, origin: &ActorPath) -> Self {
         let OnDisk { id, file, hashes, type_name } = made;
         let reference = Arc::new(Reference::new(id, &hashes, of, origin));
@@ -34,7 +35,7 @@ impl<T> Payload<T> {
         Self { reference, hold, maker: Some(app), read: Read::default(), of: PhantomData }
     }
 
-    /// Has it come to the disk of this machine, unless it is there.
+    /// Pulls the bytes to the disk of this machine, unless they are on it already.
     pub(in crate::payload) async fn pull_to_disk(
         &self,
         type_name: &'static str,
@@ -50,13 +51,13 @@ impl<T> Payload<T> {
             if let Some(on_disk) = entry.on_disk() {
                 return Ok(on_disk);
             }
-            // Others may have it come to memory; then it goes to disk from there.
+            // If another reader loads the bytes into memory, the next iteration writes them from memory to disk.
             let pulled = entry.load(self.want_as(type_name), Target::File).await;
             pulled.map_err(|error| self.reference.error::<T>(error))?;
         }
     }
 
-    /// Whether it is here, or somewhere else that can be reached.
+    /// Returns whether the value is stored here or in another process that can be reached.
     pub(in crate::payload) async fn is_somewhere(&self) -> bool {
         let Some(hold) = &self.hold else { return false };
         if hold.entry().is_here() {
@@ -76,7 +77,7 @@ impl<T> Payload<T> {
         self.reference.error::<T>(error)
     }
 
-    /// What it is a reference to, in words.
+    /// Returns the description of the content.
     pub(in crate::payload) fn of(&self) -> &str {
         &self.reference.of
     }
