@@ -1,9 +1,9 @@
-//! A node's side: hosts Works for a head.
+//! The agent: the part of a node that hosts Works for a head.
 //!
 //! # Guarantees
-//! - What a Work publishes and reports goes to the head in order; states conflate for as long as there is no room.
-//! - When the session with the head is lost, all Works end at once, before anything else is done: the head has given
-//!   them up by then, or will.
+//! - States and reports of a Work are sent to the head in order; states conflate as long as the session has no room.
+//! - When the session with the head is lost, all Works end before anything else is done, since the head has given them
+//!   up or is about to.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -30,7 +30,7 @@ use crate::work::{
     Resources, Router, RunOrder, Update, WorkType, check_node_name, mailbox_at, remember_address,
 };
 
-/// The types of Work that there are, by name.
+/// The registered types of Works, by name.
 pub(crate) type Kinds = std::collections::BTreeMap<&'static str, &'static WorkType>;
 
 pub(super) struct Agent {
@@ -38,14 +38,14 @@ pub(super) struct Agent {
     bridge: Arc<Bridge>,
     head: Arc<Link>,
     kinds: Kinds,
-    /// Whether it is the process of one Work, which lives no longer than its head.
+    /// True in the process of a single Work, which lives no longer than its head.
     is_process: bool,
     ready_queue: Arc<ReadyQueue>,
-    /// The number of the last incarnation that was launched here. Those of one node grow.
+    /// The number of the last incarnation that was launched here. The numbers ascend within one node.
     launched: watch::Sender<u64>,
-    /// Nothing of the App runs here any more, where this node has said that it is about to leave.
+    /// Notified once nothing of the App runs here any more, after this node has announced that it leaves.
     pub(super) may_leave: Notify,
-    /// Nothing in the App needs this process any more, where it is about to end.
+    /// Notified once nothing in the App needs this process any more, when it is about to end.
     pub(super) may_end: Notify,
     state: Mutex<State>,
 }
@@ -53,31 +53,31 @@ pub(super) struct Agent {
 struct State {
     host: LocalHost,
     incarnations: IdMap<u64, Hosted>,
-    /// The Works of which the head tells where they are.
+    /// The Works whose locations this node has subscribed to at the head.
     subscriptions: HashMap<ActorPath, Subscription>,
     over: Option<String>,
-    /// When the head was told how this process is, and how long its answer to that took.
+    /// The time of the last load report, and the round trip time to the head, measured by its acknowledgement.
     told: Option<Instant>,
     round_trip: Option<Duration>,
-    /// Those who want to know where a value is.
+    /// Pending requests for the whereabouts of values.
     looking: HashMap<PayloadId, Vec<oneshot::Sender<Whereabouts>>>,
 }
 
-/// A Work of which the head tells where it is.
+/// A subscription to the location of a Work at the head.
 #[derive(Default)]
 struct Subscription {
-    /// How many forwarders have asked; usually one.
+    /// Number of forwarders that have subscribed, usually one.
     count: usize,
     forwarders: Vec<Weak<Forwarder>>,
     location: Option<Location<Source>>,
-    /// Its mailbox, while messages wait in it and nobody may have an address any more.
+    /// The mailbox of the Work, kept here while messages wait in it, since there may be no address of it any more.
     blob: Option<Arc<dyn AnyMailbox>>,
 }
 
 struct Hosted {
-    /// Its number in the mailbox.
+    /// Number of the incarnation in its mailbox.
     mailbox_incarnation: u64,
-    /// What the state that was sent last refers to.
+    /// The values that the state last sent to the head refers to.
     refers: Arc<Mutex<Vec<PayloadId>>>,
     path: ActorPath,
     mailbox: Arc<dyn AnyMailbox>,
@@ -86,7 +86,7 @@ struct Hosted {
 }
 
 impl Agent {
-    /// The process of one Work is no node of its own.
+    /// Creates the agent of a node, or of the process of a single Work, which is not a node of its own.
     pub(super) fn new(
         kinds: Kinds,
         pool: usize,
@@ -123,7 +123,7 @@ impl Agent {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why the App is over, once the head has said so.
+    /// Returns the reason why the App is over, once the head has announced it.
     pub(super) fn why_over(&self) -> Option<String> {
         self.lock().over.clone()
     }
@@ -142,14 +142,15 @@ impl Agent {
                 };
                 let Some((outbox, refers)) = hosted else { continue };
                 if outbox.has(is_end) {
-                    // Before the head is told: what is sent on goes to the next incarnation.
+                    // Before the head learns of it: messages that are forwarded from here on are for the next
+                    // incarnation.
                     self.leave(incarnation);
                 }
-                // Those that are taken at once meanwhile must not get there first.
+                // Serialised with the fast path, so that updates taken there in the meantime do not overtake these.
                 let (over, holds) = outbox.hand_over(|update| {
                     let over = is_end(&update.reports);
                     let Update { patch, holds, reports, cause: trace, .. } = update;
-                    // The head keeps what it was told to keep.
+                    // Announced only when they differ, since the head keeps the values that were announced last.
                     let said = holds.as_ref().filter(|holds| differ(&mut lock(&refers), holds));
                     let refers = said.is_some();
                     let said = said.cloned().unwrap_or_default();
@@ -157,18 +158,19 @@ impl Agent {
                         .control_with(&said, &Control::Update { incarnation, patch, refers, reports, trace });
                     (over, holds)
                 });
-                // Values may be freed by this.
+                // Outside the hand-over, since dropping the guards may free values.
                 drop(holds);
-                // Dropped without the lock: with the mailbox its subscription may go.
+                // Dropped without the lock: the last share of the mailbox may end its subscription, which takes the
+                // lock.
                 let ended = if over { self.lock().incarnations.remove(&incarnation) } else { None };
                 if let Some(hosted) = ended {
-                    log::log!(self.level(), "work `{}` is over here", hosted.path);
+                    log::log!(self.level(), "work `{}` has ended here", hosted.path);
                 }
             }
         }
     }
 
-    /// Tells the head how this process is, and what was recorded in it, now and then.
+    /// Sends load reports and newly recorded metrics to the head at intervals.
     pub(super) async fn send_load_reports(self: Arc<Self>) {
         let mut told = recorder::Carried::default();
         while self.head.room().await {
@@ -198,9 +200,13 @@ impl Agent {
             mailbox: capacity,
             gpus,
         } = launch;
-        let kind = self.kinds.get(work.as_str()).ok_or_else(|| format!("there is no Work `{work}` here"))?;
+        let kind = self
+            .kinds
+            .get(work.as_str())
+            .ok_or_else(|| format!("this program has no Work of type `{work}`"))?;
         log::log!(self.level(), "work `{path}` runs here");
-        // The one that addresses here lead to, if there are any: messages that wait are for the Work, not for one life of it.
+        // Reuses the mailbox that local addresses lead to: messages that wait in it are for the Work, not for one
+        // incarnation.
         let app = self.bridge.app();
         let mailbox = match mailbox_at(app, &path, kind) {
             Ok(Some(mailbox)) => mailbox,
@@ -211,7 +217,7 @@ impl Agent {
                     count_lost(
                         &path,
                         replaced.close(CloseReason::Unknown),
-                        "another Work has taken its path",
+                        "another Work has replaced it at this path",
                     );
                 }
                 mailbox
@@ -247,7 +253,7 @@ impl Agent {
         launched.map_err(|error| error.to_string())
     }
 
-    /// An incarnation here takes no more messages.
+    /// Makes the mailbox of an incarnation accept no more messages for it.
     fn leave(&self, incarnation: u64) {
         let hosted = {
             let state = self.lock();
@@ -259,7 +265,7 @@ impl Agent {
         }
     }
 
-    /// The mailbox takes no more messages for this incarnation of its, and follows the Work to wherever it is next.
+    /// Closes incarnation `number` of a mailbox, which then follows the Work to its next location.
     fn left(&self, path: &ActorPath, mailbox: &Arc<dyn AnyMailbox>, number: u64) {
         mailbox.leave(Some(number));
         if mailbox.depth() > 0 {
@@ -268,7 +274,7 @@ impl Agent {
         mailbox.want();
     }
 
-    /// Keeps a mailbox in which messages wait, and of which nobody else may know.
+    /// Keeps a mailbox alive in which messages wait, since there may be no other reference to it.
     fn keep_mailbox(&self, path: &ActorPath, mailbox: Arc<dyn AnyMailbox>) {
         let before = {
             let mut state = self.lock();
@@ -277,7 +283,7 @@ impl Agent {
         drop(before);
     }
 
-    /// Has the head tell where the Work of `forwarder` is, and follows it.
+    /// Subscribes to the location of the Work of `forwarder`, and has the forwarder follow it.
     pub(super) fn subscribe(&self, forwarder: &Arc<Forwarder>) {
         let path = forwarder.path();
         let known = {
@@ -286,7 +292,7 @@ impl Agent {
             subscription.count += 1;
             subscription.forwarders.push(Arc::downgrade(forwarder));
             if subscription.count == 1 {
-                // Under the lock, so that it is in order with what is said when the last one goes.
+                // Under the lock, so that the head receives `Locate` and `Unlocate` in order.
                 self.head.control(&Control::Locate { path: path.clone() });
             }
             subscription.location.clone()
@@ -319,7 +325,7 @@ impl Agent {
         for forwarder in forwarders.iter().filter_map(Weak::upgrade) {
             forwarder.follow(&location);
         }
-        // What is sent on holds it as long as is needed.
+        // Messages that are being forwarded keep the mailbox alive themselves.
         if let Some(blob) = blob.filter(|blob| blob.depth() > 0 && !matches!(blob.place(), Place::At(_))) {
             self.keep_mailbox(path, blob);
         }
@@ -328,7 +334,7 @@ impl Agent {
     fn command(&self, incarnation: u64, command: Command) {
         let hosted = match self.lock().incarnations.get(&incarnation) {
             Some(hosted) => (hosted.mailbox.clone(), hosted.outbox.clone()),
-            // One that is over has reported so; the head will know.
+            // An incarnation that has ended has reported so, and the head will learn of it.
             None => return,
         };
         let (mailbox, outbox) = hosted;
@@ -344,14 +350,14 @@ impl Agent {
         }
     }
 
-    /// Pulls the bytes of a value, which are then kept until the head says that they are not wanted.
+    /// Pulls the bytes of a value and keeps them as a replica until the head releases it.
     fn keep(&self, id: PayloadId, hash: Hex<32>, length: u64, carried: PayloadGuards) {
         let head = self.head.clone();
         tokio::spawn(async move {
             let Some(hold) = carried.iter().find(|hold| hold.id() == id) else { return };
             let what = format!("a copy of payload {id}");
             let want = Want { id, hash: hash.0, length, type_name: "", what };
-            // Once it is here the head is told, as of any pull.
+            // A successful pull is reported to the head in `pulled`.
             if let Err(error) = hold.entry().load_bytes(want).await {
                 head.control(&Control::Copied { id, failed: Some(error.to_string()) });
             }
@@ -366,7 +372,7 @@ impl Agent {
         }
     }
 
-    /// An incarnation here takes no more messages, nor does the Work anywhere else for now.
+    /// Closes the mailbox of an incarnation for the reason `why`, until the Work has a location again.
     fn close(&self, incarnation: u64, why: CloseReason) {
         let hosted = {
             let state = self.lock();
@@ -390,7 +396,7 @@ impl Agent {
         for hosted in incarnations.into_values() {
             log::log!(self.level(), "work `{}` is ended: the head is gone, or this node leaves", hosted.path);
             hosted.abort.raise();
-            // Other nodes may still have a head that knows where the Work goes on.
+            // Other nodes may still have a head that knows the next location of the Work.
             hosted.mailbox.leave(Some(hosted.mailbox_incarnation));
             count_lost(&hosted.path, hosted.mailbox.close(CloseReason::NodeLost), "this node left the App");
         }
@@ -408,17 +414,17 @@ impl Agent {
     }
 }
 
-/// Whether they tell of the end of an incarnation.
+/// Returns `true` if one of the reports is the end of an incarnation.
 fn is_end(reports: &[Report]) -> bool {
     reports.iter().any(|report| matches!(report, Report::Stopped { .. } | Report::Died { .. }))
 }
 
-/// The news of a Work on its way to the head.
+/// Locks a mutex, poisoned or not.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes note of what is referred to now; whether that is something else than before.
+/// Replaces the recorded references of a state. Returns `true` if they differ from those before.
 fn differ(before: &mut Vec<PayloadId>, holds: &PayloadGuards) -> bool {
     let now: Vec<_> = holds.iter().map(|hold| hold.id()).collect();
     let was = std::mem::replace(before, now);
@@ -427,8 +433,7 @@ fn differ(before: &mut Vec<PayloadId>, holds: &PayloadGuards) -> bool {
 
 impl FastPath for Link {
     fn take(&self, WorkId(incarnation): WorkId, update: &mut Update) -> bool {
-        // More than telling it has to be done about an end.
-        // So it has to be about what a state refers to.
+        // The end of an incarnation, and a change of the values that a state refers to, need the slow path.
         if is_end(&update.reports) || update.holds.is_some() || !self.is_free() {
             return false;
         }
@@ -475,7 +480,7 @@ impl PeerHandler for Agent {
 
     fn control(&self, link: &Arc<Link>, control: Control, carried: PayloadGuards) -> Result<(), String> {
         if !Arc::ptr_eq(link, &self.head) {
-            return Err(format!("only the head says {}", control.name()));
+            return Err(format!("only the head may send {}", control.name()));
         }
         match control {
             Control::Launch { incarnation, path, work, pooled, state, max_state_bytes, mailbox, gpus } => {
@@ -530,7 +535,7 @@ impl PeerHandler for Agent {
                     false => self.head.end(),
                 }
             }
-            other => return Err(format!("a head does not say {}", other.name())),
+            other => return Err(format!("the head may not send {}", other.name())),
         }
         Ok(())
     }
@@ -545,7 +550,7 @@ impl PeerHandler for Agent {
             return Destination::Gone;
         }
         Destination::NotYet(Box::pin(async move {
-            // This process leaves when it fails.
+            // An error means that the agent is gone; the process is about to exit.
             let _ = launched.wait_for(|last| *last >= incarnation).await;
         }))
     }
@@ -575,14 +580,14 @@ impl PeerHandler for Agent {
     }
 
     fn reference(&self, hold: &Arc<PayloadGuard>) {
-        // A copy that was kept for others is tied to the head no more since something here refers to it again.
+        // A local reference keeps the copy alive from now on, in place of the interest of the head.
         if hold.entry().is_here() && hold.entry().remote_source().is_some() {
             tie_copy(&self.head, hold);
         }
     }
 
     fn pulled(&self, id: PayloadId) {
-        // Before the head is told: what it lists is held.
+        // Before the head is told, since it may rely on copies that were reported.
         let Some(hold) = payload::find(id) else { return };
         tie_copy(&self.head, &hold);
         self.head.control(&Control::Copied { id, failed: None });
@@ -604,7 +609,7 @@ impl PeerHandler for Agent {
 }
 
 impl Agent {
-    /// For what the head says as well where this is one of its own processes.
+    /// Returns the level for events that the head logs as well if this is the process of a single Work.
     fn level(&self) -> log::Level {
         if self.is_process { log::Level::Debug } else { log::Level::Info }
     }

@@ -1,15 +1,17 @@
-//! Waits between attempts to reach another process.
+//! Back-off between attempts to reach another process.
 //!
 //! # Guarantees
-//! - A connection or session that ends soon after it began counts as a failed attempt: the next one waits, and longer each time.
-//! - Waits are jittered, so that processes that lost the same peer at the same moment do not dial it at the same moment.
+//! - A connection or session that ends soon after it began counts as a failed attempt: the next attempt waits, and
+//!   longer each time.
+//! - Waits are jittered, so that processes that lost the same peer at the same moment do not all dial it at the same
+//!   moment.
 
 use std::time::Duration;
 
 /// The first wait.
 const FIRST: Duration = Duration::from_millis(20);
 
-/// A connection that lived for so long was a success.
+/// Lifetime from which on a connection counts as a success.
 const STEADY: Duration = Duration::from_secs(1);
 
 /// Exponential backoff with jitter.
@@ -24,19 +26,21 @@ impl Backoff {
         Self { longest, next: FIRST }
     }
 
-    /// An attempt failed. Returns the wait before the next one: between a half and the whole of the present backoff, which doubles.
+    /// Records a failed attempt. Returns the wait before the next one: between half and all of the present back-off,
+    /// which then doubles.
     pub(super) fn failed(&mut self) -> Duration {
         self.failed_within(self.longest)
     }
 
-    /// The same with another limit on the wait.
+    /// Records a failed attempt like [`failed`](Self::failed), with another limit on the wait.
     pub(super) fn failed_within(&mut self, longest: Duration) -> Duration {
         let pause = self.next.min(longest);
         self.next = pause.saturating_mul(2).min(longest);
         jittered(pause, random())
     }
 
-    /// A connection has ended after this time. Returns the wait before the next attempt, if it was too short to be a success.
+    /// Records that a connection ended after `time`. Returns the wait before the next attempt if `time` was too short
+    /// for a success.
     pub(super) fn lived(&mut self, time: Duration) -> Option<Duration> {
         if time >= STEADY {
             self.next = FIRST;
@@ -46,7 +50,7 @@ impl Backoff {
     }
 }
 
-/// A duration between the half and the whole of `pause`, by 16 random bits.
+/// Returns a duration between half and all of `pause`, chosen by 16 random bits.
 fn jittered(pause: Duration, random: u16) -> Duration {
     let half = pause / 2;
     half + half * u32::from(random) / u32::from(u16::MAX)
@@ -65,7 +69,7 @@ mod tests {
 
     const LONGEST: Duration = Duration::from_secs(1);
 
-    /// Connections that live for a moment only are followed by longer and longer waits, up to the limit.
+    /// Connections that end at once are followed by longer and longer waits, up to the limit.
     #[test]
     fn short_lives_back_off_and_long_ones_do_not() {
         let mut backoff = Backoff::new(LONGEST);
@@ -77,7 +81,7 @@ mod tests {
     }
 
     proptest! {
-        /// A jittered wait is between the half and the whole.
+        /// A jittered wait is between half and all of the pause.
         #[test]
         fn jitter_stays_within_half_and_whole(millis in 0_u64..100_000, random: u16) {
             let pause = Duration::from_millis(millis);

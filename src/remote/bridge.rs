@@ -1,8 +1,9 @@
-//! What one process is to the others: its listener, its sessions, and how it finds other processes.
+//! The bridge: the part of a process that talks to other processes. It owns the listeners and the sessions, and knows
+//! how to reach other processes.
 //!
-//! All of it lives on one thread, which light Works share: what arrives for them then costs no wake-up of another. It
-//! shares their set of local tasks as well: a task of the runtime's own that wakes one of those has the runtime look for
-//! events first, which is a system call for each message.
+//! The bridge lives on one thread, which pooled Works share, so that messages that arrive for them need no wake-up of
+//! another thread. It shares their set of local tasks too: a task outside it that wakes a task of the set would have
+//! the runtime poll for I/O events first, which costs a system call per message.
 
 mod accept;
 mod dial;
@@ -28,38 +29,38 @@ use crate::payload::{PayloadGuard, PayloadGuards, PayloadId};
 use crate::transport::{Complaints, Connection, Endpoint, Limits, Security, TransportError};
 use crate::work::Task;
 
-/// Puts a task among the local ones of the thread that a bridge lives on, from any thread.
+/// Spawns a task on the local set of a bridge's thread, from any thread.
 pub(crate) type Spawner = Arc<dyn Fn(Task) + Send + Sync>;
 
-/// What this process does about its sessions: the head, or a node.
+/// The role-specific behaviour of a process towards its sessions, implemented by the head and by the agent of a node.
 pub(super) trait PeerHandler: Send + Sync {
-    /// Whether a process that dials may begin a session, else why not.
+    /// Decides whether a process that dials may begin a session; returns the refusal if not.
     fn admit(&self, hello: &Hello) -> Result<(), Refusal>;
     fn joined(&self, link: &Arc<Link>, role: Role);
-    /// What comes along with `carried` refers to it.
+    /// Handles a control message. `carried` holds the values that the message refers to.
     fn control(&self, link: &Arc<Link>, control: Control, carried: PayloadGuards) -> Result<(), String>;
     fn disconnected(&self, link: &Arc<Link>, role: Role, why: &str);
     fn connected_again(&self, link: &Arc<Link>, role: Role);
     fn lost(&self, link: &Arc<Link>, role: Role, why: &str);
 
-    /// Where messages go that have come for the Work at `path`.
+    /// Resolves the destination of messages that have arrived for the Work at `path`.
     fn destination(&self, path: &ActorPath, target: Target) -> Destination;
 
     // ---- values ----
 
-    /// The head, where this is not it.
+    /// Returns the session with the head, or `None` in the head itself.
     fn head(&self) -> Option<&Arc<Link>>;
-    /// The session with this process, if there is one.
+    /// Returns the session with a process, if there is one.
     fn link_to(&self, process: u64) -> Option<Arc<Link>>;
-    /// A reference has come from another process.
+    /// Handles a reference that has arrived from another process.
     fn reference(&self, hold: &Arc<PayloadGuard>);
-    /// A value that was made elsewhere is in this process now.
+    /// Handles the arrival of a value that was made in another process.
     fn pulled(&self, id: PayloadId);
-    /// Who has a value; `None` when the head cannot be asked.
+    /// Finds the processes that have a value. Resolves to `None` when the head cannot be asked.
     fn whereabouts(&self, id: PayloadId) -> BoxFuture<'static, Option<Whereabouts>>;
 }
 
-/// Who has a value; or how it was lost.
+/// The processes that have a value, or the reason for its loss.
 pub(super) struct Whereabouts {
     pub(super) sources: Vec<Source>,
     pub(super) lost: Option<String>,
@@ -78,20 +79,20 @@ pub(crate) struct Bridge {
     peer_handler: OnceLock<Weak<dyn PeerHandler>>,
     sessions: Mutex<Sessions>,
     ended: watch::Sender<bool>,
-    /// Notified where the file of a socket was found to be missing.
+    /// Notified when the file of a socket was found to be missing.
     sockets: Notify,
-    /// Whether this process is about to end.
+    /// True once this process is about to end.
     is_leaving: AtomicBool,
-    /// Connections that values were pulled on.
+    /// Idle connections for pulling values.
     idle: Idle,
     complaints: Complaints,
 }
 
 #[derive(Default)]
 struct Sessions {
-    /// Those that others began, by their process and number.
+    /// Sessions that other processes began, by process and session number.
     accepted: HashMap<(u64, u64), Accepted>,
-    /// Those with peers that this process began, by process.
+    /// Sessions with peers that this process began, by process.
     peers: HashMap<u64, Arc<Link>>,
 }
 
@@ -100,7 +101,7 @@ struct Accepted {
     connections: mpsc::Sender<(Connection, u64)>,
 }
 
-/// How a process takes part in an App.
+/// Settings of a process that takes part in an App.
 #[derive(Clone)]
 pub(crate) struct BridgeOptions {
     pub(crate) program: Program,
@@ -109,23 +110,24 @@ pub(crate) struct BridgeOptions {
     pub(crate) settings: SessionSettings,
 }
 
-/// A process could not be reached, or did not want to.
+/// Error returned when another process cannot be reached or refuses the session.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
     #[error(transparent)]
     Transport(#[from] TransportError),
-    #[error("it was refused there: {0}")]
+    #[error("the session was refused: {0}")]
     Refused(String),
-    /// It may try again: another node has its name, and is silent.
-    #[error("it was refused there: {0}")]
+    /// Another node has the same name and is silent; the attempt may be repeated.
+    #[error("the session was refused: {0}")]
     Taken(String),
-    #[error("the session was given up there: {0}")]
+    #[error("the peer has given up the session: {0}")]
     Lost(String),
-    #[error("what came from there cannot be understood: {0}")]
+    #[error("the exchange of greetings failed: {0}")]
     NotUnderstood(String),
 }
 
-/// "Every address of this machine" is said by processes of the head's machine, of which nodes know an address.
+/// Replaces an unspecified address by the head's host. Only processes of the head's machine announce unspecified
+/// addresses, and nodes know an address of that machine.
 fn on_the_machine_of(head: &str, endpoint: &Endpoint) -> Endpoint {
     if let Endpoint::Tcp(address) = endpoint
         && let Some((host, _)) = head.rsplit_once(':')
@@ -137,7 +139,7 @@ fn on_the_machine_of(head: &str, endpoint: &Endpoint) -> Endpoint {
 }
 
 impl Bridge {
-    /// One that lives on the thread of `spawner`.
+    /// Creates a bridge that lives on the thread of `spawner`.
     pub(super) fn new(options: BridgeOptions, spawner: Spawner) -> Self {
         let BridgeOptions { program, security, limits, settings } = options;
         Self {
@@ -164,7 +166,7 @@ impl Bridge {
         let _ = self.peer_handler.set(peer_handler);
     }
 
-    /// Who this process is, once it is known where it can be reached.
+    /// Sets the identity of this process, once its addresses are known.
     pub(super) fn set_me(&self, me: NodeCard) {
         let _ = self.me.set(me);
     }
@@ -177,7 +179,7 @@ impl Bridge {
         let _ = self.app.set(app);
     }
 
-    /// The App that this process takes part in.
+    /// Returns the App that this process takes part in.
     pub(super) fn app(&self) -> AppId {
         self.app.get().copied().unwrap_or(AppId::NONE)
     }
@@ -194,27 +196,27 @@ impl Bridge {
         self.settings
     }
 
-    /// Has the thread of the bridge do this too.
+    /// Spawns a task on the thread of the bridge.
     pub(super) fn spawn<F: Future<Output = ()> + 'static>(&self, task: impl FnOnce() -> F + Send + 'static) {
         (self.spawner)(Box::new(|| task().boxed_local()));
     }
 
-    /// The file of a socket is missing: it is made again soon.
+    /// Has the missing file of a socket created again soon.
     pub(super) fn look_after_sockets(&self) {
         self.sockets.notify_one();
     }
 
-    /// The thread that it lives on is this one.
+    /// Declares the current thread to be the thread of the bridge.
     pub(super) fn settle_here(&self) {
         let _ = self.home.set(std::thread::current().id());
     }
 
-    /// Whether the calling thread is the one that it lives on.
+    /// Returns `true` when called on the thread of the bridge.
     pub(super) fn is_home(&self) -> bool {
         self.home.get() == Some(&std::thread::current().id())
     }
 
-    /// Sessions with other nodes that begin from now on are told that this process is about to end.
+    /// Marks this process as about to end, which is announced in sessions with other nodes that begin from now on.
     pub(super) fn set_leaving(&self) {
         self.is_leaving.store(true, Ordering::Release);
     }
@@ -232,12 +234,12 @@ impl Bridge {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The sessions that others began and that live.
+    /// Returns the live sessions that other processes began.
     pub(super) fn accepted(&self) -> Vec<Arc<Link>> {
         self.sessions().accepted.values().map(|accepted| accepted.link.clone()).collect()
     }
 
-    /// The sessions that live, without those with the head.
+    /// Returns the live sessions, except the one that this process began with the head.
     pub(super) fn peers(&self) -> Vec<Arc<Link>> {
         let sessions = self.sessions();
         let accepted = sessions.accepted.values().map(|accepted| &accepted.link);
@@ -248,33 +250,33 @@ impl Bridge {
         &self.idle
     }
 
-    /// The head's number, where this is not it.
+    /// Returns the process number of the head, or `None` in the head itself.
     pub(super) fn head_id(&self) -> Option<u64> {
         Some(self.peer_handler().ok()?.head()?.peer().id)
     }
 
-    /// The numbers of the sessions with these processes, as far as there are some.
+    /// Returns the numbers of the existing sessions with these processes.
     pub(super) fn sessions_with(&self, processes: [Option<u64>; 2]) -> Vec<u64> {
         let Ok(peer_handler) = self.peer_handler() else { return Vec::new() };
         let links = processes.into_iter().flatten().filter_map(|process| {
             peer_handler.link_to(process).or_else(|| self.sessions().peers.get(&process).cloned())
         });
-        // One that is about to end keeps nothing alive for long.
+        // A process that is about to end cannot keep a value alive.
         links.filter(|link| !link.is_leaving()).map(|link| link.number()).collect()
     }
 
-    /// The session with a process that has a value, begun if there is none.
+    /// Returns the session with a process that has a value, and begins one if necessary.
     pub(super) fn link_to(self: &Arc<Self>, source: &Source) -> Option<Arc<Link>> {
         let peer_handler = self.peer_handler().ok()?;
         if let Some(link) = peer_handler.link_to(source.id) {
             return Some(link);
         }
-        // The head dials nobody.
+        // The head does not dial.
         peer_handler.head()?;
         (!source.endpoints.is_empty()).then(|| self.peer(&source.card()))
     }
 
-    /// Where a process that has a value is reached.
+    /// Returns the endpoints at which a process that has a value can be reached.
     pub(super) fn endpoints_of(&self, source: &Source) -> Vec<Endpoint> {
         match self.join.get() {
             Some(join) if Some(source.id) == self.head_id() => vec![join.clone()],
@@ -285,12 +287,12 @@ impl Bridge {
         }
     }
 
-    /// Where the head is reached from here.
+    /// Sets the endpoint at which this process reaches the head.
     pub(super) fn set_join(&self, join: Endpoint) {
         let _ = self.join.set(join);
     }
 
-    /// Where the head is reached from here; `None` at the head.
+    /// Returns the endpoint at which this process reaches the head; `None` in the head itself.
     pub(super) fn head_endpoint(&self) -> Option<Endpoint> {
         self.join.get().cloned()
     }
@@ -300,7 +302,7 @@ impl Bridge {
         tokio::time::timeout(self.settings.grace, peer_handler.whereabouts(id)).await.ok()?
     }
 
-    /// Ends every session, and takes no more connections.
+    /// Ends all sessions and stops accepting connections.
     pub(super) fn end(&self) {
         self.ended.send_replace(true);
         self.idle.clear();

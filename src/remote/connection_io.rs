@@ -1,4 +1,4 @@
-//! What goes over the connections of a link: reading, writing, and noticing that nothing comes.
+//! I/O on the connections of a link: reading, writing, and detecting a silent peer.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use super::write_turn::Next;
 use crate::transport::{Connection, FrameReader, FrameWriter, TransportError};
 use crate::wire::Frame;
 
-/// So many frames are taken in before others on the thread get their turn.
+/// Number of frames to process before other tasks of the thread get their turn.
 const FRAMES_AT_ONCE: usize = 512;
 
-/// How long a peer that broke the protocol is told so.
+/// Time limit for sending the reason for the end of a session to the peer.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// Later than any deadline.
+/// Timer setting that is later than any deadline.
 const FAR: Duration = Duration::from_secs(24 * 3600);
 
 impl Link {
-    /// Sees to it that what was pushed is written: by the task that writes, or right here when that is worth it.
+    /// Has the pushed messages written: by the writer task, or by this thread if that is worth it.
     pub(super) fn flush(&self, mut state: std::sync::MutexGuard<'_, State>, urgent: bool) {
         let State { session, outlet, .. } = &mut *state;
         let Some(turn) = outlet.at_once(session, urgent, || self.now()) else {
@@ -31,14 +31,14 @@ impl Link {
             return;
         };
         drop(state);
-        // What is wrong with a connection is found by the task as well, which then tries the same.
+        // An error is ignored here: the writer task encounters the same error when it writes the rest.
         let written = turn.writer.try_write(&turn.bytes).unwrap_or(0);
         if self.lock().outlet.done(&turn, written) {
             self.wake.notify_one();
         }
     }
 
-    /// Goes on with the session on this connection until either is over. Dropping the future closes the connection.
+    /// Carries on the session over this connection until either is over. Dropping the future closes the connection.
     pub(super) async fn converse(
         &self,
         connection: Connection,
@@ -57,8 +57,8 @@ impl Link {
         let end = tokio::select! {
             biased;
             end = self.read(&mut reader, inbound) => match end {
-                // It is told why, unless it has said so itself or does not listen.
-                // Nobody is there to be told, and what runs here must not wait for that.
+                // A lost peer cannot receive the reason, and the Works here must not wait for it. In all other cases
+                // the peer is told, unless it does not read.
                 End::Over(why) if self.lock().session.is_lost() => End::Over(why),
                 End::Over(why) => {
                     self.leave(&why);
@@ -77,7 +77,7 @@ impl Link {
         end
     }
 
-    /// The connection is gone; also called when the future of [`converse`](Self::converse) was dropped.
+    /// Records that the connection is gone; also called when the future of [`converse`](Self::converse) was dropped.
     pub(super) fn disconnect(&self) {
         let now = self.now();
         let mut state = self.lock();
@@ -88,8 +88,8 @@ impl Link {
     async fn read(&self, reader: &mut FrameReader, inbound: &mut dyn Inbound) -> End {
         loop {
             let now = self.now();
-            // What lies in the socket of a process that was stopped for long is from before: the peer may have given it
-            // up meanwhile. The greeting of the next connection tells, before anything of it is taken in.
+            // After a process was suspended for long, its socket contains outdated frames of a peer that may have given
+            // it up. They must not be processed: the greeting on the next connection tells whether the session goes on.
             if let Some(end) = self.on_time(now) {
                 return end;
             }
@@ -110,7 +110,7 @@ impl Link {
                 self.wake.notify_one();
             }
             if taken == FRAMES_AT_ONCE {
-                // Senders on this thread must get their turn as well.
+                // Other tasks of this thread, such as senders, must get their turn.
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -122,7 +122,7 @@ impl Link {
         }
     }
 
-    /// Takes in one frame; whether an acknowledgement is owed.
+    /// Processes one frame. Returns `true` if an acknowledgement is owed.
     fn frame(&self, frame: Frame<'_>, now: Duration, inbound: &mut dyn Inbound) -> Result<bool, BadPeer> {
         let is_ack = matches!(frame, Frame::Ack { .. });
         let (body, owes) = {
@@ -138,7 +138,7 @@ impl Link {
         if let Some(body) = body {
             inbound.packet(Packet::read(body)?)?;
             if self.lock().is_overasked {
-                let why = "it asks for more than it takes: it has not acknowledged the answers that it has";
+                let why = "peer has left too many replies to its requests unacknowledged";
                 return Err(BadPeer::Other(why.to_owned()));
             }
         }
@@ -146,7 +146,7 @@ impl Link {
     }
 
     async fn write(&self, mut writer: FrameWriter) -> End {
-        // Deadlines mostly move on: the timer is set anew when it has fired, not for every message.
+        // Deadlines mostly move later: the timer is reset when it has fired, not for every message.
         let mut timer = Box::pin(sleep(FAR));
         loop {
             let (next, deadline, leaving) = {
@@ -171,7 +171,7 @@ impl Link {
                         return broken(error);
                     }
                     self.lock().outlet.written();
-                    // What is written without waiting must not keep others from their turn.
+                    // Writes that complete without waiting must not starve other tasks.
                     tokio::task::consume_budget().await;
                 }
                 Next::Taken => self.wake.notified().await,
@@ -196,10 +196,10 @@ impl Link {
         }
     }
 
-    /// Ends the connection, or the session, when nothing has come for too long.
+    /// Ends the connection, or the session, when the peer has been silent for too long.
     fn on_time(&self, now: Duration) -> Option<End> {
         match self.lock().session.on_time(now)? {
-            Expired::Connection => Some(End::Broken("nothing came for too long".to_owned())),
+            Expired::Connection => Some(End::Broken("the peer was silent for too long".to_owned())),
             Expired::Session => Some(End::Over("nothing was heard from it for the grace period".to_owned())),
         }
     }
@@ -222,11 +222,11 @@ impl Link {
     }
 }
 
-/// Says goodbye, and that nothing more comes.
+/// Sends the goodbye and closes the connection.
 async fn leave(mut writer: FrameWriter, why: String) -> End {
     let mut bye = BytesMut::new();
     Frame::Bye(why.as_bytes()).put(&mut bye);
-    // The peer will notice in any case.
+    // An error is harmless: the peer notices the end of the connection in any case.
     let _ = writer.write(&bye).await;
     writer.close().await;
     End::Over(why)

@@ -1,9 +1,9 @@
-//! The head's side: which nodes there are, what runs on them, and what becomes of it when they are lost.
+//! The head: knows the nodes and the Works that they host, launches Works on them, and handles their loss.
 //!
 //! # Guarantees
-//! - Every launch has a number. What comes from an incarnation that was given up, whatever its node still says, is
-//!   ignored.
-//! - What is lost with a node is told to the driver once for each incarnation.
+//! - Every launch has an incarnation number. Messages from an incarnation that was given up are ignored, whatever its
+//!   node still sends (fencing).
+//! - The loss of a node is reported to the driver once per incarnation that was lost with it.
 
 mod site;
 mod status;
@@ -35,13 +35,13 @@ use crate::work::{
     find_address,
 };
 
-/// How long a node that is told of the end may take to hear of it.
+/// Time limit for telling the other processes that the App is over.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// How an App takes other processes in.
+/// Settings of the head.
 pub(crate) struct HeadOptions {
     pub(crate) bridge: BridgeOptions,
-    /// How the program is started again, for a Work with a process of its own.
+    /// The command that starts this program again, for Works with a process of their own.
     pub(crate) process: ProcessCommand,
 }
 
@@ -53,9 +53,9 @@ pub(crate) struct Head {
     pub(super) copies: Copies,
     state: Mutex<State>,
     endpoint: OnceLock<Endpoint>,
-    /// The address that nodes are told, where that is another one.
+    /// The address that is announced to nodes, if it differs from `endpoint`.
     advertised: OnceLock<Endpoint>,
-    /// Resolves when nothing listens any more.
+    /// Resolves when the listener is closed.
     listening: Mutex<Option<oneshot::Receiver<()>>>,
 }
 
@@ -64,24 +64,24 @@ struct State {
     nodes: BTreeMap<u64, Node>,
     incarnations: IdMap<u64, Away>,
     registry: Registry,
-    /// Sessions that wait for room to be told where Works are.
+    /// Sessions that have no room for further locations.
     waiting_to_tell: HashSet<u64>,
     events: Vec<HostEvent>,
     watchers: Vec<Watcher>,
     next_incarnation: u64,
-    /// Whether the App ends, so that no value has to outlive the process that it is in.
+    /// True once the App is stopping, so that values need not outlive their processes any more.
     is_stopping: bool,
-    /// Whether all others were told that the App is over, so that they are expected to go.
+    /// True once all processes were told that the App is over, so that their end is expected.
     is_ending: bool,
 }
 
-/// A version of the state of the App that waits to be shown.
+/// The version of the App's state that a watcher is to be sent next.
 type Waiting = Arc<Mutex<Option<(u64, Arc<Value>)>>>;
 
-/// A process that is shown the App's state.
+/// A process that watches the state of the App.
 struct Watcher {
     link: Arc<Link>,
-    /// The newest state, for as long as there is no room for it.
+    /// The newest state, while the session has no room for it. Older ones are conflated.
     waiting: Waiting,
 }
 
@@ -90,17 +90,18 @@ struct Node {
     used: Resources,
     gpus: FreeGpus,
     incarnations: HashSet<u64>,
-    /// Whether it is the process of one Work.
+    /// True for the process of a single Work.
     is_process: bool,
-    /// Whether Works are sent there; those that are on it stay while it is not.
+    /// True while Works can be launched there. Works that run there stay while it is false.
     is_reachable: bool,
-    /// Whether it is about to end, because it has said so or because its Work is over: nothing more is launched there.
+    /// True once the node is about to end, at its own request or because its Work is over. Nothing more is launched
+    /// there.
     is_leaving: bool,
-    /// Whether the head has begun to move what would be lost with it.
+    /// True once the head has begun to move the values that would be lost with the node.
     is_handed_over: bool,
-    /// What it has told of itself last.
+    /// The last load report.
     load_report: Option<LoadReport>,
-    /// What programs have recorded there; kept as one, since every look at the App has it.
+    /// The metrics recorded there; shared, since every snapshot of the App contains them.
     recorded: Arc<Carried>,
     round_trip: Option<Duration>,
 }
@@ -111,9 +112,9 @@ struct Away {
     node: u64,
     path: ActorPath,
     needs: Resources,
-    /// Indices of the devices that it has, of those of its node.
+    /// Indices of the GPUs of the node that the incarnation has been assigned.
     gpus: Vec<u32>,
-    /// The mailbox of its Work here, and the route from there.
+    /// The mailbox of the Work in this process, and the route from it.
     mailbox: Weak<dyn AnyMailbox>,
     route: Arc<DirectRoute>,
 }
@@ -145,7 +146,7 @@ impl Commands for CommandsAway {
 }
 
 impl Head {
-    /// One that lives on the thread of `spawner`.
+    /// Creates a head whose bridge lives on the thread of `spawner`.
     pub(crate) fn new(
         app: AppId,
         options: HeadOptions,
@@ -185,7 +186,7 @@ impl Head {
         head
     }
 
-    /// Takes nodes in from now on.
+    /// Starts to accept nodes at `endpoint`. Returns the endpoint that is listened at.
     pub(crate) async fn listen(
         self: &Arc<Self>,
         endpoint: Endpoint,
@@ -214,12 +215,12 @@ impl Head {
         Ok(endpoint)
     }
 
-    /// Where this process listens for nodes.
+    /// Returns the endpoint at which this process listens for nodes.
     pub(super) fn endpoint(&self) -> Option<&Endpoint> {
         self.endpoint.get()
     }
 
-    /// Where nodes join.
+    /// Returns the endpoint at which nodes join.
     pub(crate) fn joining(&self) -> Option<&Endpoint> {
         self.advertised.get().or_else(|| self.endpoint.get())
     }
@@ -296,7 +297,7 @@ impl Head {
             return Err(HostError::Unplaced("waits for a node: the one it was meant for is gone".to_owned()));
         };
         entry.used = entry.used.plus(needs);
-        // There are as many as there is room for.
+        // Cannot fail: the resources of the node were checked.
         let taken = entry.gpus.take(needs.gpus).unwrap_or_default();
         entry.incarnations.insert(incarnation);
         let link = entry.link.clone();
@@ -331,7 +332,7 @@ impl Head {
             state: value,
             max_state_bytes: max_state_bytes as u64,
             mailbox: mailbox.capacity() as u64,
-            // A process sees those only that it has.
+            // A process sees only its own devices, numbered from zero.
             gpus: if is_process { (0..gpus.indices().len() as u32).collect() } else { taken },
         };
         if let Err(why) = link.try_control(&holds, &launch) {
@@ -341,7 +342,7 @@ impl Head {
         let (far, me) = (link.clone(), self.me.clone());
         abort.tell(move || {
             far.control(&Control::Kill { incarnation });
-            // Nothing more is heard of it.
+            // Fences the incarnation: its messages are ignored from here on.
             if let Some(head) = me.upgrade() {
                 head.forget(incarnation);
             }
@@ -356,7 +357,7 @@ impl Head {
         Ok(())
     }
 
-    /// An incarnation is over: its place is free.
+    /// Removes an incarnation that is over, and releases its resources.
     fn forget(&self, incarnation: u64) -> Option<Arc<Outbox>> {
         let mut state = self.lock();
         let away = state.incarnations.remove(&incarnation)?;
@@ -369,7 +370,8 @@ impl Head {
                 memory: node.used.memory.saturating_sub(away.needs.memory),
             };
         }
-        // Said once what it has not begun is back. When the App ends it stays for the values that are only there.
+        // Sent once the messages that were not begun have been returned. While the App stops, the process stays for its
+        // values.
         let last = if state.is_stopping { None } else { state.nodes.get_mut(&away.node) };
         let last = last.and_then(|node| {
             node.is_leaving |= node.is_process;
@@ -392,7 +394,7 @@ impl Head {
         Some(away.outbox)
     }
 
-    /// The mailbox of an incarnation that is over waits for the next.
+    /// Has the mailbox of an incarnation that is over wait for the next one.
     fn left(&self, away: &Away) {
         if let Some(mailbox) = away.mailbox.upgrade() {
             let route = SharedRoute(away.route.clone());
@@ -400,13 +402,14 @@ impl Head {
         }
     }
 
-    /// A Work of this process, or with a process of its own, has been launched: nodes reach it here.
+    /// Announces that a Work of this process, or with a process of its own, has been launched; nodes reach it by way of
+    /// the head.
     pub(crate) fn launched_here(&self, path: &ActorPath) {
         let me = self.bridge.me().id;
         let mut state = self.lock();
         let is_news =
             |location: &Location<u64>| !matches!(location, Location::At { node, .. } if *node == me);
-        // Only told to those who have asked, and not again at a restart: its mailbox keeps what waits.
+        // Announced only to subscribers, and not again after a restart, since the mailbox keeps the waiting messages.
         if state.registry.location(path).is_some_and(is_news) {
             state.next_incarnation += 1;
             let location = Location::At { node: me, incarnation: state.next_incarnation };
@@ -416,7 +419,7 @@ impl Head {
         }
     }
 
-    /// The Work at `path` takes no messages for now.
+    /// Announces that the Work at `path` takes no messages for the reason `why`.
     pub(crate) fn closed(&self, path: &ActorPath, why: CloseReason) {
         let node = {
             let mut state = self.lock();
@@ -434,7 +437,7 @@ impl Head {
         self.tell_locations();
     }
 
-    /// Tells those who have asked where Works are, as far as their sessions have room.
+    /// Sends the queued locations to their subscribers, as far as the sessions have room.
     fn tell_locations(&self) {
         let sessions = self.lock().registry.untold();
         if sessions.is_empty() {
@@ -449,7 +452,8 @@ impl Head {
         }
     }
 
-    /// The same for one session. What does not fit waits, and only the last location of each Work is kept.
+    /// Sends the queued locations of one session. When the session has no room, the rest waits, and the locations of
+    /// each Work conflate.
     pub(super) fn tell(&self, link: &Arc<Link>) {
         let session = link.number();
         let mut state = self.lock();
@@ -469,7 +473,7 @@ impl Head {
                     };
                     match card {
                         Some(card) => Location::At { node: Source::of(card), incarnation },
-                        // It is lost, and another word will come.
+                        // The node is lost; the next location will follow.
                         None => Location::Pending,
                     }
                 }
@@ -490,10 +494,10 @@ impl Head {
         });
     }
 
-    /// A process wants to be told where the Work at `path` is.
+    /// Subscribes a process to the location of the Work at `path`.
     fn locate(&self, link: &Arc<Link>, path: &ActorPath) -> Result<(), String> {
         if path.as_str().len() > ActorPath::LONGEST_FROM_AFAR {
-            return Err("it asks where a Work is whose path is too long".to_owned());
+            return Err("the peer subscribed to a path that is too long".to_owned());
         }
         {
             let mut state = self.lock();
@@ -505,7 +509,7 @@ impl Head {
                 };
                 match mailbox.place() {
                     Place::Closed(why) => Location::Closed(why),
-                    // With processes of their own as well: those are reached by way of this one.
+                    // Includes Works with a process of their own, which are reached by way of the head.
                     _ => {
                         *next += 1;
                         Location::At { node: self.bridge.me().id, incarnation: *next }
@@ -513,7 +517,7 @@ impl Head {
                 }
             });
             if !subscribed {
-                return Err("it asks where too many Works are".to_owned());
+                return Err("the peer subscribed to too many Works".to_owned());
             }
         }
         self.tell(link);
@@ -524,14 +528,14 @@ impl Head {
         std::mem::take(&mut self.lock().events)
     }
 
-    /// The name under which a process is shown; those of single Works are on this machine.
+    /// Returns the displayed name of a process. Processes of single Works count as this machine.
     fn name_of(&self, link: &Arc<Link>) -> Arc<str> {
         let peer = link.peer();
         let is_process = self.lock().nodes.get(&peer.id).is_some_and(|node| node.is_process);
         Arc::from(if is_process { self.bridge.me().name.as_str() } else { peer.name.as_str() })
     }
 
-    /// The name of the node that a Work is on; processes of single Works are on this machine.
+    /// Returns the name of the node that hosts a Work. Processes of single Works count as this machine.
     pub(crate) fn node_of(&self, path: &ActorPath) -> Option<Arc<str>> {
         let state = self.lock();
         let Location::At { node, .. } = state.registry.location(path)? else { return None };
@@ -539,12 +543,12 @@ impl Head {
         (!node.is_process).then(|| Arc::from(node.link.peer().name.as_str()))
     }
 
-    /// The names of the nodes that have a value.
+    /// Returns the names of the nodes that have a value.
     pub(crate) fn holders(&self, id: PayloadId) -> Vec<String> {
         self.who_has(id).sources.into_iter().map(|source| source.name).collect()
     }
 
-    /// Shows the App's state to those who watch it. One who is slow is shown a later one, and holds up nobody.
+    /// Sends the state of the App to its watchers. States conflate for a slow watcher, which does not delay the others.
     pub(crate) fn show(&self, version: u64, shown: Value) {
         let shown = Arc::new(shown);
         let mut state = self.lock();
@@ -562,7 +566,7 @@ impl Head {
         !self.lock().watchers.is_empty()
     }
 
-    /// The App begins to end.
+    /// Records that the App begins to stop.
     pub(crate) fn stopping(&self) {
         self.lock().is_stopping = true;
     }
@@ -583,7 +587,7 @@ impl Head {
         self.bridge.end();
         let closed = self.listening.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(closed) = closed {
-            // The port is free, and the token's file gone, before the process can end.
+            // The port must be free, and the file of the token deleted, before the process ends.
             let _ = tokio::time::timeout(FAREWELL, closed).await;
         }
         set_replicator(self.bridge.app(), None);
@@ -605,12 +609,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Head {
-    /// The session with a node, as long as that is not lost.
+    /// Returns the session with a node that is not lost.
     pub(super) fn link_of(&self, node: u64) -> Option<Arc<Link>> {
         self.lock().nodes.get(&node).map(|node| node.link.clone())
     }
 
-    /// The nodes that copies may be kept on, the least loaded first.
+    /// Returns the nodes on which replicas may be kept, the least loaded first.
     pub(super) fn keepers(&self) -> Vec<Arc<Link>> {
         let state = self.lock();
         let mut nodes: Vec<_> = state
@@ -622,7 +626,7 @@ impl Head {
         nodes.into_iter().map(|node| node.link.clone()).collect()
     }
 
-    /// The process of a Work has ended. Its session is over once what it said last was read.
+    /// Handles the end of the process of a Work. Its session ends once everything that it had sent was read.
     pub(super) fn process_gone(&self, name: &str) {
         let link = {
             let state = self.lock();
@@ -634,7 +638,7 @@ impl Head {
         }
     }
 
-    /// Whether a node or a process of a Work is there, and will be.
+    /// Returns whether a node or the process of a Work is present, and is going to stay.
     pub(super) fn presence(&self, node: u64) -> Presence {
         match self.lock().nodes.get(&node) {
             Some(node) if node.is_leaving => Presence::Leaves,
@@ -643,7 +647,7 @@ impl Head {
         }
     }
 
-    /// A node or the process of a Work, for errors.
+    /// Returns a description of a node or the process of a Work, for errors.
     pub(super) fn in_words(&self, link: &Link) -> String {
         let name = &link.peer().name;
         match self.processes.path_of(name) {

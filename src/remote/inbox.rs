@@ -1,11 +1,11 @@
-//! Messages that arrive from another process, on their way to the Works they are for.
+//! The inbox: delivers messages that arrive from another process to the Works that they are for.
 //!
-//! A channel has messages of one type; those of all types for one Work go through one delivery queue, so that none overtakes
-//! another that waits for room. All of it stays on the thread of the bridge.
+//! A channel carries messages of one type. The messages of all types for one Work pass through one delivery queue, so
+//! that none overtakes another that waits for room. All of this stays on the thread of the bridge.
 //!
-//! A message is for one incarnation. One that has ended, or takes no more, has its messages given back; one that the head
-//! has told the sender of and not launched here yet is waited for. The head takes messages for a Work whatever its
-//! incarnation, and sends them on.
+//! A message is addressed to one incarnation. If the incarnation has ended or accepts no more messages, the message is
+//! returned. If the head has announced the incarnation to the sender but has not launched it here yet, the message
+//! waits. The head accepts messages for a Work whatever the incarnation, and forwards them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -31,29 +31,29 @@ use crate::work::{
     AnyMailbox, Arrived, Origin, Outcome, Received, RemoteMessages, Reply, count_abandoned, find_address,
 };
 
-/// The largest number of messages that may be on their way through one channel.
+/// Upper limit of the window of a channel, which is the number of its messages in flight.
 const LARGEST_WINDOW: u32 = 4096;
 
-/// The channels that a peer may have open: one for each pair of an incarnation and a type of message.
+/// Limit on the channels that a peer may have open, one for each pair of an incarnation and a type of message.
 const CHANNELS: usize = 1 << 20;
 
-/// The incarnation that a message is for.
+/// The incarnation that a message is addressed to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Target {
     pub(super) incarnation: u64,
-    /// Whether the head is to send it on, wherever the Work is.
+    /// True if the head is to forward the message to wherever the Work runs.
     pub(super) relayed: bool,
 }
 
-/// Where a message that has arrived goes.
+/// The destination of a message that has arrived.
 pub(super) enum Destination {
-    /// To an incarnation here, which has this number in its mailbox.
+    /// An incarnation in this process, with its number in the mailbox.
     Incarnation(Arc<dyn AnyMailbox>, u64),
-    /// To wherever the Work is.
+    /// The Work, wherever it runs.
     Anywhere(Arc<dyn AnyMailbox>),
-    /// The incarnation has not been launched here yet: wait for this and look again.
+    /// An incarnation that has not been launched here yet. Resolve again once the future completes.
     NotYet(BoxFuture<'static, ()>),
-    /// Back.
+    /// Back to the sender, because the incarnation is gone.
     Gone,
 }
 
@@ -62,16 +62,16 @@ pub(super) struct Inbox {
     link: Arc<Link>,
     lanes: Vec<Option<Rc<Channel>>>,
     gates: HashMap<ActorPath, rc::Weak<RefCell<DeliveryQueue>>>,
-    /// What the next message comes with.
+    /// The values and the cause that belong to the next message.
     carried: Along,
     questions: Questions,
 }
 
-/// A question that has come.
+/// A question that has arrived.
 #[derive(Clone)]
 struct Question {
     number: u64,
-    /// Whether nobody waits for the answer any more.
+    /// Set when the asker no longer waits for the answer.
     is_abandoned: Arc<AtomicBool>,
 }
 
@@ -81,11 +81,11 @@ impl Question {
     }
 }
 
-/// The questions of a session that were not answered yet, and the Works that they are for.
+/// The unanswered questions of a session, with the paths of the Works that they are for.
 #[derive(Default)]
 struct Questions {
     open: IdMap<u64, (Weak<AtomicBool>, ActorPath)>,
-    /// Those that were answered are forgotten once there are so many.
+    /// Size of `open` at which answered questions are removed.
     look_at: usize,
 }
 
@@ -100,21 +100,21 @@ impl Questions {
         Question { number, is_abandoned }
     }
 
-    /// Gives the Work that has the question, if it was not answered.
+    /// Marks a question as abandoned. Returns the path of its Work if it was still unanswered.
     fn abandon(&mut self, number: u64) -> Option<ActorPath> {
         let (is_abandoned, path) = self.open.remove(&number)?;
         is_abandoned.upgrade()?.store(true, Ordering::Release);
         Some(path)
     }
 
-    /// The Works that have questions.
+    /// Abandons all questions. Returns the paths of the Works that have unanswered ones.
     fn abandon_all(&mut self) -> HashSet<ActorPath> {
         let numbers: Vec<_> = self.open.keys().copied().collect();
         numbers.into_iter().filter_map(|number| self.abandon(number)).collect()
     }
 }
 
-/// What a message refers to, and what has led to it.
+/// The values that a message refers to, and its cause.
 #[derive(Default)]
 struct Along {
     holds: PayloadGuards,
@@ -141,17 +141,17 @@ impl Inbox {
         target: Target,
     ) -> Result<(), BadPeer> {
         if path.as_str().len() > ActorPath::LONGEST_FROM_AFAR {
-            return Err(BadPeer::Other("a channel was opened to a path that is too long".to_owned()));
+            return Err(BadPeer::Other("peer opened a channel to a path that is too long".to_owned()));
         }
         let index = channel as usize;
         if index >= CHANNELS || index > self.lanes.len() {
-            return Err(BadPeer::Other(format!("channel {channel} was opened out of order")));
+            return Err(BadPeer::Other(format!("peer opened channel {channel} out of order")));
         }
         if index == self.lanes.len() {
             self.lanes.push(None);
         }
         if self.lanes[index].is_some() {
-            return Err(BadPeer::Other(format!("channel {channel} was opened twice")));
+            return Err(BadPeer::Other(format!("peer opened channel {channel} twice")));
         }
         let capacity = find_address(self.bridge.app(), &path).map_or(0, |mailbox| mailbox.capacity());
         let window = u32::try_from(capacity).unwrap_or(u32::MAX).clamp(FIRST_CREDIT, LARGEST_WINDOW);
@@ -161,7 +161,7 @@ impl Inbox {
         let gate = match self.gates.get(&path).and_then(rc::Weak::upgrade) {
             Some(gate) => gate,
             None => {
-                // Those of Works to which no channel leads any more.
+                // Removes the entries of Works to which no channel leads any more.
                 if self.gates.len() >= 2 * self.lanes.len() + 16 {
                     self.gates.retain(|_, gate| gate.strong_count() > 0);
                 }
@@ -187,7 +187,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Nobody waits for answers of this Work any more.
+    /// Removes abandoned questions from the mailbox of a Work.
     fn drop_abandoned(&self, path: &ActorPath) {
         if let Some(mailbox) = find_address(self.bridge.app(), path) {
             mailbox.drop_abandoned();
@@ -236,7 +236,7 @@ impl Inbound for Inbox {
                 Ok(())
             }
             Packet::Credit { channel, more } => self.link.more_credit(channel, more),
-            // What it refers to is held until it has been read.
+            // Holds the values that the message refers to until it has been decoded.
             Packet::Returned { channel, body } => self.link.returned(channel, body, carried.cause),
             Packet::ReturnedQuestion { question } => {
                 self.link.returned_question(question);
@@ -249,7 +249,7 @@ impl Inbound for Inbox {
                 Control::Shut { channel, recall } => self.shut(channel, recall),
                 Control::Drained { channel } => self.link.channel_drained(channel),
                 Control::Abandoned { question } => {
-                    // One that is not known was answered before, which harms nobody.
+                    // An unknown question was answered before, which is harmless.
                     if let Some(path) = self.questions.abandon(question) {
                         self.drop_abandoned(&path);
                     }
@@ -307,7 +307,7 @@ impl Inbound for Inbox {
 }
 
 impl Drop for Inbox {
-    /// The session is over: nobody waits for the answers to what came by it.
+    /// Abandons all questions of the session, because nothing can be answered once it is over.
     fn drop(&mut self) {
         for path in self.questions.abandon_all() {
             self.drop_abandoned(&path);
@@ -315,32 +315,32 @@ impl Drop for Inbox {
     }
 }
 
-/// A message that has come.
+/// A message that has arrived.
 struct Post<'a> {
     body: &'a [u8],
     question: Option<Question>,
-    /// What it refers to, until it is read.
+    /// The values that it refers to, held until it is decoded, and its cause.
     carried: Along,
 }
 
-/// Something that waits behind a message.
+/// An entry of a backlog, behind a message that waits.
 enum Waiting {
     Message { body: Bytes, question: Option<Question>, carried: Along },
     Shut { recall: bool },
 }
 
-/// The messages on their way into one Work.
+/// The queue of messages that are being delivered to one Work.
 #[derive(Default)]
 struct DeliveryQueue {
-    /// What has come behind a message that waits for room.
+    /// Messages that arrived after one that waits for room.
     backlog: VecDeque<(Rc<Channel>, Waiting)>,
     waits: bool,
-    /// The last incarnation of whose messages one was given back: those behind it are given back as well, or they would
-    /// overtake it.
+    /// The last incarnation for which a message was returned. Later messages for it are returned as well, since they
+    /// would otherwise overtake the first one.
     refused: u64,
 }
 
-/// Puts in one after the other what has gathered behind a message that waits.
+/// Waits for the message at the head of the queue, then delivers its backlog one by one.
 async fn drain(mut lane: Rc<Channel>, mut waits: LocalBoxFuture<'static, bool>) {
     loop {
         if waits.await {
@@ -368,7 +368,7 @@ async fn drain(mut lane: Rc<Channel>, mut waits: LocalBoxFuture<'static, bool>) 
     }
 }
 
-/// The end of one channel.
+/// The receiving end of one channel.
 struct Channel {
     gate: Rc<RefCell<DeliveryQueue>>,
     link: Arc<Link>,
@@ -378,12 +378,12 @@ struct Channel {
     target: Target,
     window: u32,
     way_in: RefCell<Option<WayIn>>,
-    /// Whether the sender wants back what no handler has begun.
+    /// True if the sender wants the messages back that no handler has begun.
     is_recalled: Cell<bool>,
     recalled: Notify,
-    /// Messages that have found their place and for which no credit was given yet.
+    /// Number of messages that were delivered and for which no credit has been granted yet.
     owed: Cell<u32>,
-    /// Messages for which no credit was given yet.
+    /// Number of messages that have arrived and for which no credit has been granted yet.
     outstanding: Cell<u32>,
 }
 
@@ -391,7 +391,7 @@ impl Channel {
     fn receive(self: &Rc<Self>, post: Post<'_>) -> Result<(), BadPeer> {
         self.outstanding.set(self.outstanding.get() + 1);
         if self.outstanding.get() > self.window {
-            return Err(BadPeer::Other("more messages came than there was credit for".to_owned()));
+            return Err(BadPeer::Other("peer sent more messages than it had credit for".to_owned()));
         }
         let Post { body, question, carried } = post;
         {
@@ -409,7 +409,8 @@ impl Channel {
         Ok(())
     }
 
-    /// Gives the message to its Work; what to wait for when that is not possible yet.
+    /// Delivers the message to its Work. Returns a future if it has to wait, which completes when the message is
+    /// delivered; the future returns `true` if later messages for the incarnation must be returned.
     fn deliver(
         self: &Rc<Self>,
         body: &[u8],
@@ -456,14 +457,14 @@ impl Channel {
                     }));
                 }
                 Unresolved::Gone => {
-                    // What was recalled is given back as a whole in any case.
+                    // Recalled messages are all returned in any case.
                     if !self.is_recalled.get() {
                         self.refuse();
                     }
                     self.give_back(body, question, carried);
                 }
                 Unresolved::NotTaken => {
-                    let why = format!("work `{}` does not take `{}`", self.origin.path, self.message);
+                    let why = format!("work `{}` does not accept `{}`", self.origin.path, self.message);
                     match question {
                         Some(question) => self.link.answer(question.number, Outcome::Unreadable(why)),
                         None => count_lost(&self.origin.path, 1, &why),
@@ -485,7 +486,7 @@ impl Channel {
         };
         match received {
             Received::Taken => {}
-            // What the message refers to is its own by now.
+            // The decoded message holds the values that it refers to by now.
             Received::Waits(waits) => return Some(waits),
             Received::Moved => self.refuse(),
             Received::Unreadable(error) => {
@@ -512,7 +513,7 @@ impl Channel {
         Ok(())
     }
 
-    /// A message was given back: so is what comes behind it for the same incarnation.
+    /// Makes later messages for the same incarnation be returned, after one was.
     fn refuse(&self) {
         let mut gate = self.gate.borrow_mut();
         gate.refused = gate.refused.max(self.target.incarnation);
@@ -529,7 +530,7 @@ impl Channel {
         }
     }
 
-    /// No more messages come.
+    /// Handles the shutting of the channel by its sender.
     fn shut(&self, recall: bool) {
         if recall
             && let Ok(peer_handler) = self.bridge.peer_handler()
@@ -538,11 +539,11 @@ impl Channel {
         {
             mailbox.give_back(self.link.number());
         }
-        // The way in belongs to a mailbox, which is not to be kept for the sake of what waits here.
+        // The way in holds the mailbox, which messages that wait here must not keep alive.
         *self.way_in.borrow_mut() = None;
     }
 
-    /// One message has found its place. Credit is given for many at once.
+    /// Counts one delivered message, and grants credit for many at once.
     fn done(&self) {
         self.owed.set(self.owed.get() + 1);
         if self.owed.get() >= self.window / 4 {
@@ -556,19 +557,19 @@ impl Channel {
 /// The way into a mailbox for messages of one type.
 struct WayIn {
     intake: Arc<dyn RemoteMessages>,
-    /// The number in the mailbox of the incarnation that takes them, where it has to be a certain one.
+    /// The number in the mailbox of the incarnation that takes the messages, if it must be a certain one.
     incarnation: Option<u64>,
 }
 
-/// Why a message cannot be delivered.
+/// The reason why a message cannot be delivered.
 enum Unresolved {
     NotYet(BoxFuture<'static, ()>),
     Gone,
     NotTaken,
 }
 
-/// The sender of the messages of one channel. Each message that came on it has a share of this until it is begun, refused
-/// or given back; with the last share the channel is drained.
+/// The sender of the messages of one channel. Each message that arrived on the channel shares it until the message is
+/// begun, refused or returned; when the last share is dropped, the channel is drained.
 struct Sender {
     link: Arc<Link>,
     channel: u32,

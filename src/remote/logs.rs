@@ -1,6 +1,6 @@
-//! What is logged on a node reaches the head, with the path of the Work that logged it.
+//! Forwards the lines that are logged on a node to the head, with the path of the Work that logged them.
 //!
-//! Logging never waits: what comes faster than it can be sent is dropped, and how much that was is said.
+//! Logging never waits: lines that are logged faster than they can be sent are dropped, and their number is logged.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,7 +14,7 @@ use crate::id::ActorPath;
 use crate::work::current_run;
 use crate::work::logs::shorten;
 
-/// Lines that wait to be sent.
+/// Capacity of the queue, in lines.
 const WAITING: usize = 1024;
 
 struct Line {
@@ -29,7 +29,7 @@ struct Line {
 struct Queue {
     lines: VecDeque<Line>,
     dropped: u64,
-    /// Whether there is a head to send to.
+    /// True while there is a head to send to.
     open: bool,
 }
 
@@ -50,7 +50,8 @@ impl Shared {
     }
 }
 
-/// Logs as `inner` does, and to the head; with `instead`, as `inner` does only while there is no head.
+/// Returns a logger that logs to `inner` and to the head; with `instead`, it logs to `inner` only while there is no
+/// head.
 pub(crate) fn forwarding(inner: impl Log, instead: bool) -> impl Log {
     Forwarding { inner, instead }
 }
@@ -72,7 +73,7 @@ impl<L: Log> Log for Forwarding<L> {
         if !self.instead {
             self.inner.log(record);
         }
-        // What the runtime itself has to say here is for whoever looks here.
+        // Messages of the runtime itself concern the operator of this node.
         let (path, run) = match current_run() {
             Some((_, path, run)) => (Some(path), run),
             None => (None, None),
@@ -108,8 +109,8 @@ impl<L: Log> Log for Forwarding<L> {
     }
 }
 
-/// Closes the queue when dropped, also where the task that sends is aborted: lines of one session with a head are not
-/// for the next.
+/// Closes the queue on drop, also when the sending task is aborted: lines of one session with a head must not reach the
+/// next head.
 struct Open;
 
 impl Open {
@@ -128,7 +129,7 @@ impl Drop for Open {
     }
 }
 
-/// Sends what is logged, for as long as the session lives.
+/// Sends the logged lines as long as the session lives.
 pub(super) async fn send_logs(head: Arc<Link>) {
     let _open = Open::new();
     loop {
@@ -141,7 +142,7 @@ pub(super) async fn send_logs(head: Arc<Link>) {
         };
         if dropped > 0 {
             let text =
-                format!("{dropped} lines were logged faster than they could be sent, and are only there");
+                format!("{dropped} lines were logged faster than they could be sent, and were dropped");
             let target = "flowright".to_owned();
             head.control(&Control::Log { path: None, run: None, level: Level::Warn, target, text });
         }

@@ -1,7 +1,7 @@
 //! Layer 4: Works in other processes and on other machines.
 //!
-//! A *head* has the Flows; *nodes* host Works for it. Both are the same program. Between two processes there is a
-//! session, which survives breaks of its connection; see the module `session` for what it promises.
+//! The *head* runs the Flows; *nodes* host Works for it. Both are the same program. Two processes communicate over a
+//! session, which survives broken connections; the module `session` documents its guarantees.
 
 mod agent;
 mod backoff;

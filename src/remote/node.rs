@@ -1,4 +1,5 @@
-//! How a process takes part in an App as a node: it finds the head, hosts Works for it, and waits for it where it is lost.
+//! A process that takes part in an App as a node: it finds the head, hosts Works for it, and waits for a head after
+//! losing one.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -26,58 +27,58 @@ use crate::transport::{Advertised, Dialed, Endpoint, Listener, TransportError, d
 use crate::work::run_markers::mark_runs;
 use crate::work::{Resources, Router, forget_addresses, set_router};
 
-/// Longest wait before a head that is not there is dialed again.
+/// Longest wait between attempts to dial a head that is not there.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Longest wait before a listener is dialed again that has refused the handshake.
+/// Longest wait between attempts to dial a listener that has refused the handshake.
 const LONGEST_REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long a node that leaves waits for those who may be out of reach.
+/// How long a node that leaves waits for peers that may be unreachable.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How often a node says what keeps it from joining.
+/// Interval at which a node repeats the reason that keeps it from joining.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// How a process takes part in an App as a node.
+/// Settings of a node.
 pub(crate) struct NodeOptions {
     pub(crate) bridge: BridgeOptions,
-    /// Where it lives.
+    /// Spawner for the thread that the node lives on.
     pub(crate) spawner: Spawner,
     pub(crate) kinds: Kinds,
-    /// Where the head is.
+    /// The endpoint of the head.
     pub(crate) join: Endpoint,
     pub(crate) name: String,
     pub(crate) labels: std::collections::BTreeMap<String, String>,
     pub(crate) resources: Resources,
-    /// Where other nodes reach this one; by default at the address from which it reaches the head.
+    /// The endpoint at which other nodes reach this one; by default the address from which it reaches the head.
     pub(crate) listen: Option<Endpoint>,
-    /// What others are told in place of that.
+    /// The address that is announced to others in place of `listen`.
     pub(crate) advertise: Option<Advertised>,
-    /// Threads that pooled Works share.
+    /// Number of threads that pooled Works share.
     pub(crate) pool: usize,
 }
 
-/// A process could not take part as a node.
+/// Error returned when a process cannot take part in an App as a node.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NodeError {
     #[error(transparent)]
     Transport(#[from] TransportError),
-    #[error("the head at {head} does not take this node: {why}")]
+    #[error("the head at {head} refused this node: {why}")]
     Refused { head: Endpoint, why: String },
 }
 
-/// Why a node is done.
+/// The reason why a node ends.
 pub(crate) enum Farewell {
-    /// The head has said that the App is over, or that this node is not needed any more.
+    /// The head has announced that the App is over, or that this node is no longer needed.
     Over(String),
-    /// Nothing is heard of the head, without which this process of a Work has no purpose.
+    /// The head is lost, and this process of a single Work has no purpose without it.
     HeadLost(String),
-    /// It was asked to leave.
+    /// The node was asked to leave.
     Left,
 }
 
-/// Hosts Works until the App is over or `leave` is notified. Where the head is lost, it is waited for, and joined
-/// anew.
+/// Hosts Works until the App is over or `leave` is notified. A node that loses its head waits for a head and joins
+/// again.
 pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Farewell, NodeError> {
     let is_process = matches!(options.join, Endpoint::Unix(_));
     if is_process {
@@ -107,7 +108,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         let mut is_done = false;
         let (why, left) = tokio::select! {
             why = &mut pursue => (why.unwrap_or_else(|error| error.to_string()), false),
-            // The Work of this process is over.
+            // The only Work of this process is over.
             () = agent.may_leave.notified(), if is_process => {
                 let until = Instant::now() + grace;
                 hand_over_values(&agent, &bridge, &head, &mut pursue, until).await;
@@ -123,7 +124,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         };
         if !pursue.is_finished() {
             head.leave(if left { "it was asked to leave" } else { "its Work is over" });
-            // The head may be out of reach.
+            // With a time limit, since the head may be unreachable.
             let _ = timeout(FAREWELL, &mut pursue).await;
         }
         pursue.abort();
@@ -133,7 +134,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         agent.end();
         bridge.end();
         payload::discard_all();
-        // At the same address, perhaps, the next session listens.
+        // Awaited, because the next session may listen at the same address.
         futures::future::join_all(listening).await;
         set_router(bridge.app(), None);
         #[cfg(feature = "drive")]
@@ -164,8 +165,8 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
     }
 }
 
-/// Waits until the Works of this node have ended in good order, to go on elsewhere, and what the App needs of its values is
-/// elsewhere, but no longer than the grace period.
+/// Waits until the Works of this node have stopped gracefully, to continue elsewhere, and the values that the App needs
+/// have been moved, but no longer than the grace period.
 async fn hand_over(
     agent: &Agent,
     bridge: &Bridge,
@@ -181,7 +182,7 @@ async fn hand_over(
     }
     let until = Instant::now() + grace;
     log::info!(
-        "leaving the App: the Works here end, to go on remote_source; a second signal ends this node at once"
+        "leaving the App: the Works here stop and continue elsewhere; a second signal ends this node at once"
     );
     head.control(&Control::Leave);
     tokio::select! {
@@ -193,12 +194,12 @@ async fn hand_over(
         }
     }
     hand_over_values(agent, bridge, head, pursue, until).await;
-    // What other nodes have sent here is answered.
+    // Answers to other nodes are acknowledged before this node ends.
     let links = bridge.accepted();
     let _ = timeout(FAREWELL, futures::future::join_all(links.iter().map(|link| link.drained()))).await;
 }
 
-/// Waits until no value that others refer to is only here, but no longer than this.
+/// Waits until this process is not the only one with a value that others refer to, but no longer than `until`.
 async fn hand_over_values(
     agent: &Agent,
     bridge: &Bridge,
@@ -207,7 +208,7 @@ async fn hand_over_values(
     until: Instant,
 ) {
     let handed_over = async {
-        // Nodes that cannot be reached must not keep the head from its part.
+        // Unreachable nodes must not use up the time that the head needs.
         let half = until.saturating_duration_since(Instant::now()) / 2;
         let _ = timeout(half, bridge.release_peers()).await;
         head.control(&Control::HandedOver);
@@ -234,17 +235,17 @@ struct Session {
     grace: Duration,
 }
 
-/// What this process is to others, while it has this address.
+/// The identity of this process towards others, as long as it has this address.
 struct Identity {
     bridge: Arc<Bridge>,
     listeners: Vec<Listener>,
     hello: Hello,
-    /// The address of this machine from which the head was reached, where the listeners depend on that.
+    /// The local address from which the head was reached, if the listeners depend on it.
     address: Option<IpAddr>,
 }
 
 impl Identity {
-    /// Listens for others, who reach this process at `address` unless it was said otherwise.
+    /// Starts to listen. Peers reach this process at `address` unless the options name other endpoints.
     async fn new(options: &NodeOptions, address: Option<IpAddr>) -> Result<Self, TransportError> {
         let bridge = Arc::new(Bridge::new(options.bridge.clone(), options.spawner.clone()));
         bridge.settle_here();
@@ -269,7 +270,7 @@ impl Identity {
     }
 }
 
-/// What keeps a node from joining is logged when it is new, and once a minute.
+/// Logs the reason that keeps a node from joining when it is new, and then once a minute.
 struct Complaints {
     said: Option<(String, Instant)>,
 }
@@ -289,7 +290,7 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
     let BridgeOptions { security, limits, .. } = &options.bridge;
     let is_near = matches!(options.join, Endpoint::Unix(_));
     let mut complaints = Complaints { said: None };
-    // Where it listens is known before the head is reached, or is the address from which that is.
+    // The endpoint to listen at is configured, or is the address from which the head will be reached.
     let mut identity = match is_near || options.listen.is_some() {
         true => Some(Identity::new(options, None).await?),
         false => None,
@@ -317,21 +318,21 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
         let is_taken = matches!(failure, DialError::Taken(_));
         let mut longest = LONGEST_PAUSE;
         match failure {
-            // The head was there before this process, and is gone.
+            // The head existed before this process, and has ended.
             DialError::Transport(error) if is_near => return Err(error.into()),
             DialError::Transport(
                 error @ (TransportError::Unprotected { .. } | TransportError::NoTokenBeyond { .. }),
             ) => return Err(error.into()),
-            // Whoever listens there has not proved that it is the head, whose word would be final.
+            // The process at that address has not proved that it is the head, so that its refusal is not final.
             DialError::Transport(error @ TransportError::Refused { .. }) => {
-                // A head that was started again has another token, which is there in a moment.
+                // A head that was restarted has another token, which will be in the file in a moment.
                 if !security.may_change() {
                     longest = LONGEST_REFUSED_PAUSE;
                 }
                 complaints.note(log::Level::Warn, format!("{error}; trying again until the head is there"));
             }
             DialError::Transport(error) => {
-                // That nothing listens where the head was is known.
+                // After the loss of the head, a refused connection is expected.
                 if first || !error.is_refused_connection() {
                     complaints
                         .note(log::Level::Info, format!("{error}; trying again until the head is there"));
@@ -344,7 +345,7 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
                 );
                 complaints.note(log::Level::Warn, why);
             }
-            // A session that has not begun cannot be lost; the head is another one than a moment ago.
+            // A session that has not begun cannot be lost: the head was restarted between two attempts.
             DialError::Lost(why) => log::debug!("{why}"),
             DialError::NotUnderstood(why) => {
                 let why = format!("{} cannot be joined: {why}; trying again", options.join);
@@ -371,7 +372,7 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
     Ok(Session { bridge, head, endpoint, hello, connection, received: welcome.received, listening, grace })
 }
 
-/// Whether others reach this process at the address from which it reaches the head.
+/// Returns `true` if others reach this process at the address from which it reaches the head.
 fn needs_address(options: &NodeOptions) -> bool {
     let any = |endpoint: &Endpoint| is_any(endpoint).is_some();
     let is_any = match &options.listen {
@@ -381,10 +382,10 @@ fn needs_address(options: &NodeOptions) -> bool {
     matches!(options.join, Endpoint::Tcp(_)) && is_any
 }
 
-/// Where to listen for others.
+/// Returns the endpoints to listen at.
 fn endpoints(options: &NodeOptions, address: Option<IpAddr>) -> Vec<Endpoint> {
     match &options.join {
-        // A process of the head's machine, which others there reach as it reaches the head.
+        // This process runs on the head's machine, and other processes there reach it like the head.
         Endpoint::Unix(head) => {
             let mut endpoints = vec![Endpoint::Unix(head.with_file_name(format!("{}.sock", options.name)))];
             endpoints.extend(options.listen.clone());
@@ -397,14 +398,14 @@ fn endpoints(options: &NodeOptions, address: Option<IpAddr>) -> Vec<Endpoint> {
     }
 }
 
-/// The port, where an endpoint is at every address of this machine.
+/// Returns the port if an endpoint is the unspecified address.
 fn is_any(endpoint: &Endpoint) -> Option<u16> {
     let Endpoint::Tcp(address) = endpoint else { return None };
     let address: SocketAddr = address.parse().ok()?;
     address.ip().is_unspecified().then(|| address.port())
 }
 
-/// What others are told of where to reach what listens at `endpoint`.
+/// Returns the endpoint that is announced for a listener at `endpoint`.
 fn told(options: &NodeOptions, endpoint: &Endpoint, address: Option<IpAddr>) -> Endpoint {
     match &options.advertise {
         Some(advertised) => advertised.of(endpoint),
@@ -412,7 +413,7 @@ fn told(options: &NodeOptions, endpoint: &Endpoint, address: Option<IpAddr>) -> 
     }
 }
 
-/// Where others reach what listens at `endpoint`: nobody else can dial "every address of this machine".
+/// Returns the endpoint at which others reach a listener at `endpoint`: they cannot dial the unspecified address.
 fn reachable(endpoint: &Endpoint, address: Option<IpAddr>) -> Endpoint {
     match (is_any(endpoint), address) {
         (Some(port), Some(address)) => Endpoint::Tcp(SocketAddr::new(address, port).to_string()),

@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn process_elsewhere_is_not_judged() {
         let own = ProcessId::own().unwrap();
-        assert!(!ProcessId { machine: "remote_source".to_owned(), pid: u32::MAX, ..own.clone() }.has_ended());
+        assert!(!ProcessId { machine: "another".to_owned(), pid: u32::MAX, ..own.clone() }.has_ended());
         assert!(!ProcessId { pid: u32::MAX, ..own.clone() }.has_ended());
         // Another process has the id of one that has ended.
         assert!(ProcessId { started: own.started + 1, ..own }.has_ended());

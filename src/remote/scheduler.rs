@@ -1,4 +1,4 @@
-//! Which node a Work goes to: pure.
+//! The scheduler: chooses the node for a Work. Pure.
 
 use crate::work::{Resources, Selector};
 
@@ -7,13 +7,16 @@ use super::protocol::NodeCard;
 /// A node that can be chosen.
 pub(super) struct Candidate<'a> {
     pub(super) card: &'a NodeCard,
-    /// What the Works on it need.
+    /// The sum of the resources that its Works need.
     pub(super) used: Resources,
-    /// How many there are.
+    /// The number of its Works.
     pub(super) works: usize,
 }
 
-/// The least loaded node that the selector means and that has room, or what is waited for.
+/// Returns the least loaded node that matches the selector and has room.
+///
+/// # Errors
+/// A description of what the Work waits for.
 pub(super) fn choose(nodes: &[Candidate<'_>], selector: &Selector, needs: Resources) -> Result<u64, String> {
     let meant: Vec<_> = nodes
         .iter()
@@ -43,7 +46,7 @@ pub(super) fn choose(nodes: &[Candidate<'_>], selector: &Selector, needs: Resour
     Err(format!("waits for {} with room for {needs}: {}", selector.describe(), have.join("; ")))
 }
 
-/// The share of what is there that is taken, of whichever resource is scarcest.
+/// Returns the used share of the node's scarcest resource.
 fn load(node: &Candidate<'_>) -> f64 {
     let have = node.card.resources;
     let share = |used: f64, have: f64| if have > 0.0 { used / have } else { 0.0 };

@@ -1,12 +1,12 @@
-//! Whose turn it is to write to the connection of a session: pure.
+//! Arbitration between the threads that write to the connection of a session. Pure.
 //!
-//! One task writes what has gathered. Whoever pushes a message may also write it at once, from another thread, when
-//! nobody else writes; see [`Session::transmit_at_once`] for when that is worth it.
+//! The writer task writes messages that have gathered. A thread that pushes a message may also write it at once, if no
+//! other thread is writing; [`Session::transmit_at_once`] documents when that is worth it.
 //!
 //! # Guarantees
-//! - No two write at a time, and what a connection has not taken of something is written before anything else.
-//! - Whoever still writes to a connection that is gone changes nothing about the next one.
-//! - Whenever there is something to write, somebody writes, or the task has been woken to.
+//! - At most one thread writes at a time, and after a partial write the rest is written before anything else.
+//! - A thread that still writes to a connection that is gone does not affect the next connection.
+//! - Whenever there is something to write, a thread is writing or the writer task has been woken.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use bytes::Bytes;
 use super::session::Session;
 
 pub(super) struct Outlet<W> {
-    /// Counts them, to tell one from the next.
+    /// Number of the connection, which distinguishes it from earlier ones.
     connection: u64,
-    /// For those who write at once, where the connection allows it.
+    /// The writer for threads that write at once, if the connection supports that.
     writer: Option<W>,
     taken: bool,
-    /// Whether the task found it taken and waits.
+    /// True if the writer task found the turn taken and waits.
     awaited: bool,
-    /// What is to be written first.
+    /// The rest of a partial write, which is written first.
     rest: Bytes,
 }
 
@@ -33,14 +33,14 @@ pub(super) struct Turn<W> {
     connection: u64,
 }
 
-/// What the task that writes is to do.
+/// The next action of the writer task.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Write this, and say when it is written.
+    /// Write these bytes, then call [`Outlet::written`].
     Write(Bytes),
-    /// Wait to be woken: somebody else writes.
+    /// Wait to be woken: another thread is writing.
     Taken,
-    /// Wait to be woken, or for what the session's deadlines bring.
+    /// Wait to be woken, or for the next deadline of the session.
     Nothing,
 }
 
@@ -49,22 +49,23 @@ impl<W: Clone> Outlet<W> {
         Self { connection: 0, writer: None, taken: false, awaited: false, rest: Bytes::new() }
     }
 
-    /// There is another connection.
+    /// Starts on a new connection.
     pub(super) fn open(&mut self, writer: Option<W>) {
         *self = Self { connection: self.connection + 1, writer, ..Self::new() };
     }
 
-    /// The connection is gone.
+    /// Records that the connection is gone.
     pub(super) fn close(&mut self) {
         self.open(None);
     }
 
-    /// Whether whoever pushes a message now gets a turn, whatever the message.
+    /// Returns `true` if a thread that pushes a message now gets a turn, urgent or not.
     pub(super) fn is_free(&self, session: &Session, now: Duration) -> bool {
         !self.taken && self.rest.is_empty() && self.writer.is_some() && session.is_quiet(now)
     }
 
-    /// A turn for whoever has just pushed a message; without one it wakes the task.
+    /// Returns a turn for the thread that has just pushed a message. Without a turn, the caller must wake the writer
+    /// task.
     pub(super) fn at_once(
         &mut self,
         session: &mut Session,
@@ -80,7 +81,7 @@ impl<W: Clone> Outlet<W> {
         Some(Turn { writer: writer.clone(), bytes, connection: self.connection })
     }
 
-    /// So many of its bytes were written. Whether the task is to be woken.
+    /// Ends a turn in which `written` bytes were written. Returns `true` if the writer task must be woken.
     #[must_use]
     pub(super) fn done(&mut self, turn: &Turn<W>, written: usize) -> bool {
         if turn.connection != self.connection {
@@ -91,7 +92,7 @@ impl<W: Clone> Outlet<W> {
         std::mem::take(&mut self.awaited) || !self.rest.is_empty()
     }
 
-    /// For the task that writes.
+    /// Returns the next action of the writer task.
     pub(super) fn next(&mut self, session: &mut Session, now: Duration) -> Next {
         if self.taken {
             self.awaited = true;
@@ -110,7 +111,7 @@ impl<W: Clone> Outlet<W> {
         }
     }
 
-    /// The task has written all of what it was given.
+    /// Records that the writer task has written everything that it was given.
     pub(super) fn written(&mut self) {
         self.taken = false;
     }

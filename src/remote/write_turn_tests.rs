@@ -1,4 +1,4 @@
-//! Many who write, connections that take as much as they like and break in the middle, and what must come of it.
+//! Tests with many writers, and with connections that accept arbitrary amounts and break at arbitrary points.
 
 use bytes::{Buf, BytesMut};
 use proptest::prelude::*;
@@ -11,23 +11,23 @@ const MS: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// A message; whoever pushes it begins to write it if it has a turn, and wakes the task if not.
+    /// Pushes a message. The pushing thread begins to write it if it gets a turn, and wakes the writer task otherwise.
     Push {
         urgent: bool,
         length: usize,
     },
-    /// One of those who write at once has written so much.
+    /// Finishes one of the turns after `takes` bytes.
     Finish {
         which: usize,
         takes: usize,
     },
-    /// The task goes on, if it was woken or is in the middle of something; the connection takes so much.
+    /// Runs the writer task, if it was woken or is in the middle of a write; the connection accepts `takes` bytes.
     Task {
         takes: usize,
     },
-    /// Something comes from the other side.
+    /// Receives a message from the other side.
     Hear,
-    /// The connection breaks, and there is another.
+    /// Breaks the connection and opens another.
     Reconnect,
     Wait {
         us: u64,
@@ -45,16 +45,16 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A process that sends, with the number of its connection for what writes to it.
+/// A sending process. Its writers are the numbers of the connections that they write to.
 struct Sender {
     session: Session,
     outlet: Outlet<usize>,
     peer: Session,
     partial: BytesMut,
     connection: usize,
-    /// Those who are in the middle of writing at once.
+    /// Turns in which threads are writing.
     turns: Vec<Turn<usize>>,
-    /// What the task is in the middle of.
+    /// Bytes that the writer task is writing.
     writing: Option<Bytes>,
     woken: bool,
     pushed: u64,
@@ -90,7 +90,8 @@ impl Sender {
     }
 
     fn reconnect(&mut self) {
-        // The task of the connection before is gone, whatever it was in the middle of. Those who write at once are not.
+        // The writer task of the previous connection is gone, even in the middle of a write. Threads with a turn are
+        // not.
         self.writing = None;
         self.partial.clear();
         self.session.disconnect(self.now);
@@ -100,11 +101,11 @@ impl Sender {
         self.peer.connect(self.session.received(), self.now).unwrap();
         self.connection += 1;
         self.outlet.open(Some(self.connection));
-        // A new task looks first.
+        // A new writer task begins by looking for work.
         self.woken = true;
     }
 
-    /// Bytes for the other side, of which each is taken; those for an old connection go nowhere.
+    /// Delivers bytes to the other side; bytes for an old connection are lost.
     fn write(&mut self, connection: usize, bytes: &[u8]) {
         if connection != self.connection {
             return;
@@ -159,7 +160,7 @@ impl Sender {
                 match self.outlet.at_once(&mut self.session, urgent, || self.now) {
                     Some(turn) => self.turns.push(turn),
                     None => {
-                        assert!(!is_free, "it was promised a turn");
+                        assert!(!is_free, "`is_free` promises a turn");
                         self.woken = true;
                     }
                 }
@@ -195,7 +196,7 @@ proptest! {
         for step in &steps {
             sender.apply(step);
         }
-        // Everybody gets done with what they are doing, and the task does what it was woken for: no more is needed.
+        // Finishing all turns, and the wake-ups of the writer task that result, must suffice to write everything.
         while !sender.turns.is_empty() {
             sender.finish(0, usize::MAX);
         }
@@ -217,7 +218,7 @@ fn a_lone_question_is_written_at_once_and_of_many_the_first_only() {
     sender.finish(0, usize::MAX);
     assert_eq!(sender.arrived, 1);
     sender.apply(&question);
-    assert!(sender.turns.is_empty() && sender.woken, "nothing was heard since the last one");
+    assert!(sender.turns.is_empty() && sender.woken, "no message has arrived since the last turn");
     sender.task(usize::MAX);
     sender.task(usize::MAX);
     assert_eq!(sender.arrived, 2);
@@ -240,7 +241,7 @@ fn what_nobody_waits_for_is_written_at_once_after_a_silence_only() {
     sender.apply(&told);
     assert!(sender.turns.is_empty() && sender.woken);
     sender.now += MS;
-    // Others wait before it: whoever writes those takes it along.
+    // Earlier messages wait: they are written together with this one.
     sender.apply(&told);
     assert!(sender.turns.is_empty());
 }

@@ -1,4 +1,4 @@
-//! Those who dial: who may begin a session, or go on with one.
+//! The accepting side: decides which dialing processes may begin or resume a session.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::printable::{LONGEST_REASON, brief};
 use crate::transport::{Connection, Endpoint, Listener, PendingHandshakes, TransportError, Turn};
 use crate::wire::{self, Frame};
 
-/// How often a process looks whether the files of its sockets are there.
+/// Interval at which the files of sockets are checked.
 const LOOK_AFTER: Duration = Duration::from_secs(2);
 
 impl Bridge {
-    /// Takes connections until the bridge ends; nothing listens there any more when this is done.
+    /// Accepts connections until the bridge ends. When the future is done the listener is closed.
     pub(in crate::remote) async fn listen(self: Arc<Self>, mut listener: Listener) {
         let mut ended = self.ended.subscribe();
         let mut greetings = PendingHandshakes::new(self.limits.handshakes);
@@ -42,13 +42,13 @@ impl Bridge {
         }
     }
 
-    /// Waits until the files of sockets are to be looked after.
+    /// Waits until the files of sockets are to be checked.
     async fn sockets_to_look_after(&self) {
-        // Either way it is done soon.
+        // The check is due on notification as well as on timeout.
         let _ = tokio::time::timeout(LOOK_AFTER, self.sockets.notified()).await;
     }
 
-    /// Listens anew where the file of a socket was removed.
+    /// Returns a new listener if the file of the socket was removed, else the same one.
     async fn looked_after(&self, listener: Listener) -> Listener {
         let Endpoint::Unix(path) = listener.endpoint() else { return listener };
         if listener.is_there() {
@@ -66,7 +66,7 @@ impl Bridge {
         }
         match Listener::bind(&Endpoint::Unix(path.clone()), self.security.clone(), self.limits).await {
             Ok(anew) => {
-                log::info!("the socket {} was removed; it is there again", path.display());
+                log::info!("the socket {} was removed and has been created again", path.display());
                 anew
             }
             Err(error) => {
@@ -76,7 +76,7 @@ impl Bridge {
         }
     }
 
-    /// Has a connection greet, and does what it is for.
+    /// Exchanges greetings on a connection and then serves it according to the role of the peer.
     pub(in crate::remote) async fn take_in(self: Arc<Self>, connection: Connection, turn: Turn) {
         let peer = connection.peer().to_owned();
         let limit = self.limits.handshake;
@@ -102,21 +102,22 @@ impl Bridge {
                 self.complaints.note(&peer, &format!("a connection from {peer} was refused: {error}"))
             }
             Err(_) => {
-                let what = format!("a connection from {peer} was closed: it said nothing within {limit:?}");
+                let what =
+                    format!("a connection from {peer} was closed: it completed no greeting within {limit:?}");
                 self.complaints.note(&peer, &what);
             }
         }
     }
 
-    /// Why this process does nothing with drives, if that is so.
+    /// Returns the reason why this process serves no drives, if it does not.
     fn refusal_of_drives(&self) -> Option<&'static str> {
         if cfg!(not(feature = "drive")) {
             return Some("this program was built without Flowright's feature `drive`");
         }
-        self.head_id().is_some().then_some("drives are at the head, which this is not")
+        self.head_id().is_some().then_some("only the head serves drives")
     }
 
-    /// Gives the connection back where there is no session on it.
+    /// Exchanges greetings. Hands the connection to its session, or returns it if it is not for one.
     async fn greet(
         self: &Arc<Self>,
         mut connection: Connection,
@@ -145,7 +146,7 @@ impl Bridge {
         let (hello, session) = match found {
             Ok(found) => found,
             Err(refusal) => {
-                // It may quote what the peer has sent, which is as long as the peer likes.
+                // The reason may quote the peer's input, whose length the peer decides.
                 let refusal = Refusal { reason: brief(&refusal.reason, LONGEST_REASON), ..refusal };
                 let body =
                     wire::encode(&refusal).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
@@ -164,12 +165,12 @@ impl Bridge {
         let body = wire::encode(&welcome).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
         connection.write_frame(&Frame::Hello(&body)).await?;
         let Some((_, connections)) = session else { return Ok(Some((hello.role, connection))) };
-        // The session may have ended meanwhile; then the connection is closed.
+        // If the session has ended in the meantime, the connection is dropped.
         let _ = connections.send((connection, hello.received)).await;
         Ok(None)
     }
 
-    /// Why the dialer is not of this App, if it is not.
+    /// Returns a refusal if the dialing process does not belong to this App.
     fn stranger(&self, hello: &Hello) -> Option<Refusal> {
         if let Some(difference) = self.program.difference(&hello.program) {
             let reason = format!(
@@ -182,7 +183,7 @@ impl Bridge {
         another.then(|| Refusal::lost("this is another run of the App".to_owned()))
     }
 
-    /// The session that goes on, or begins, with this greeting.
+    /// Returns the session that this greeting resumes or begins.
     #[expect(clippy::type_complexity, reason = "used in one place")]
     fn session_for(
         self: &Arc<Self>,
@@ -207,7 +208,7 @@ impl Bridge {
         Ok((link, connections))
     }
 
-    /// Lives as long as a session that another process began.
+    /// Runs a session that another process began until it is over.
     async fn attend(
         self: Arc<Self>,
         link: Arc<Link>,
@@ -235,13 +236,13 @@ impl Bridge {
             } else {
                 peer_handler.joined(&link, role);
             }
-            // Nothing that a peer sends panics; if it did, the session would be over, and nobody would wait for it.
+            // No input of a peer should panic. If some did, the session would end here, instead of hanging.
             let talk = AssertUnwindSafe(link.converse(connection, received, &mut inbox)).catch_unwind();
             let end = tokio::select! {
                 end = talk => Some(end.unwrap_or_else(|panic| {
                     End::Over(format!("a panic: {}", Panic::new(panic)))
                 })),
-                // The peer has given up the connection before this process has noticed anything.
+                // The peer has dialed anew because it noticed the end of the connection first.
                 connection = arriving.recv() => { next = connection; None }
             };
             link.disconnect();

@@ -1,4 +1,4 @@
-//! Those who are dialed: reaching another process, and keeping a session with it up.
+//! The dialing side: reaches another process and keeps a session with it connected.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use crate::printable::{LONGEST_REASON, brief};
 use crate::transport::{Connection, Endpoint, TransportError, dial};
 use crate::wire::{self, Frame};
 
-/// Longest wait between attempts to reach a process again.
+/// Longest wait between attempts to reconnect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Bridge {
-    /// Reaches another process and begins, or goes on with, a session.
+    /// Dials another process to begin or resume a session; tries its endpoints in turn.
     pub(in crate::remote) async fn call(
         &self,
         endpoints: &[Endpoint],
         hello: &Hello,
     ) -> Result<(Connection, Welcome), DialError> {
-        let mut failure = DialError::NotUnderstood("it has said nowhere where it can be reached".to_owned());
+        let mut failure = DialError::NotUnderstood("the peer has announced no address".to_owned());
         for endpoint in endpoints {
             match self.call_at(endpoint, hello).await {
                 Ok(welcome) => return Ok(welcome),
@@ -43,7 +43,7 @@ impl Bridge {
         self.greet_at(endpoint, connection, hello).await
     }
 
-    /// Begins, or goes on with, a session on a connection to this endpoint.
+    /// Exchanges greetings on a connection to `endpoint`, to begin or resume a session.
     pub(in crate::remote) async fn greet_at(
         &self,
         endpoint: &Endpoint,
@@ -67,13 +67,13 @@ impl Bridge {
                         Refusal { .. } => DialError::Refused(reason),
                     })
                 }
-                Some(_) => Err(not_understood(&"it did not answer with a greeting")),
-                // It has too much to do, perhaps: that is no refusal.
+                Some(_) => Err(not_understood(&"the peer did not answer with a greeting")),
+                // The peer may be overloaded; this is no refusal.
                 None => Err(TransportError::Broken {
                     peer: endpoint.to_string(),
                     error: std::io::Error::new(
                         std::io::ErrorKind::UnexpectedEof,
-                        "it closed the connection instead of answering the greeting",
+                        "the peer closed the connection instead of answering the greeting",
                     ),
                 }
                 .into()),
@@ -99,7 +99,7 @@ impl Bridge {
         }
     }
 
-    /// Lives as long as a session that this process began; gives why it ended.
+    /// Runs a session that this process began until it is over. Returns the reason for its end.
     pub(in crate::remote) async fn pursue(
         self: Arc<Self>,
         link: Arc<Link>,
@@ -138,7 +138,7 @@ impl Bridge {
                 };
                 match attempt {
                     Ok((connection, welcome)) => break (connection, welcome.received),
-                    // On this machine the system knows.
+                    // On this machine a refused connection proves that the process has ended.
                     Err(DialError::Transport(error)) if is_near && error.is_refused_connection() => {
                         break 'session "its process is gone".to_owned();
                     }
@@ -159,7 +159,7 @@ impl Bridge {
                 }
             }
             let began = Instant::now();
-            // Nothing that a peer sends panics; if it did, the session would be over, and nobody would wait for it.
+            // No input of a peer should panic. If some did, the session would end here, instead of hanging.
             let talk = AssertUnwindSafe(link.converse(connection, received, &mut inbox)).catch_unwind().await;
             link.disconnect();
             match talk.unwrap_or_else(|panic| End::Over(format!("a panic: {}", Panic::new(panic)))) {
@@ -181,7 +181,7 @@ impl Bridge {
         why
     }
 
-    /// The session with another node, begun when it is first needed.
+    /// Returns the session with another node, and begins one if necessary.
     pub(in crate::remote) fn peer(self: &Arc<Self>, card: &NodeCard) -> Arc<Link> {
         let mut sessions = self.sessions();
         if let Some(link) = sessions.peers.get(&card.id).filter(|link| !link.is_over()) {

@@ -1,4 +1,4 @@
-//! What nodes say to the head, and what becomes of one that is lost.
+//! The head's handling of its nodes: their control messages, and their loss.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::work::{
     find_address,
 };
 
-/// Longest pause before the process of a node that is out of reach is looked for again.
+/// Longest pause between checks of the process of an unreachable node.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Head {
@@ -31,7 +31,7 @@ impl Head {
         let id = link.peer().id;
         let name = &link.peer().name;
         let mut state = self.lock();
-        // Another session may have taken its place.
+        // Another session may have replaced this one.
         if state.nodes.get(&id).is_none_or(|node| !Arc::ptr_eq(&node.link, link)) {
             return;
         }
@@ -84,7 +84,7 @@ impl Head {
         self.ready_queue.ring_again();
     }
 
-    /// Has the Works of a node that is about to leave end there and go on elsewhere.
+    /// Stops the Works of a node that is about to leave, so that they continue elsewhere.
     fn leaves(&self, link: &Arc<Link>) {
         let mut state = self.lock();
         let State { nodes, incarnations, events, is_stopping, .. } = &mut *state;
@@ -95,7 +95,7 @@ impl Head {
             return;
         }
         log::info!(
-            "node `{}` is about to leave; its Works end there and go on remote_source",
+            "node `{}` is about to leave; its Works stop there and continue elsewhere",
             link.peer().name
         );
         if node.incarnations.is_empty() && !*is_stopping {
@@ -107,7 +107,7 @@ impl Head {
         self.ready_queue.ring_again();
     }
 
-    /// Others have let go of a process that is about to end: moves what would be lost with it.
+    /// Moves the values that would be lost with a leaving process, once the other processes have released theirs.
     fn handed_over(&self, link: &Arc<Link>) {
         {
             let mut state = self.lock();
@@ -123,8 +123,8 @@ impl Head {
         });
     }
 
-    /// Gives a node up before its grace period is over once it is proved that its process has ended, which only a
-    /// process of the same machine can prove. That a connection is refused proves nothing: a firewall may do so.
+    /// Gives a node up before its grace period is over when its process has provably ended, which only a process of the
+    /// same machine can prove. A refused connection proves nothing, since a firewall may refuse it.
     async fn watch_process(link: Arc<Link>) {
         let Some(process) = link.peer().process.clone() else { return };
         let mut pause = Duration::from_millis(1);
@@ -132,7 +132,7 @@ impl Head {
             if process.has_ended() {
                 return link.give_up("its process is gone");
             }
-            // The connections of a process are closed a moment before it has ended.
+            // The connections of a process close a moment before it has ended.
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -165,11 +165,11 @@ impl PeerHandler for Head {
                     "there is a node `{name}` already; give this one another name with --name, or end the other first"
                 ),
                 lost: false,
-                // Unless the other has been heard since this one began to wait for its end.
+                // Wait, unless the other node was heard since this one began to wait for the end of that one.
                 wait: silent >= Duration::from_millis(hello.waited_ms),
             });
         }
-        // It has been started again: what ran on the one before is lost.
+        // The node was started again: the Works of its previous process are lost.
         same_name.iter().for_each(|link| link.give_up("it was started again"));
         Ok(())
     }
@@ -187,10 +187,10 @@ impl PeerHandler for Head {
             Role::Node => {}
         }
         let card = link.peer();
-        // By this number it was here in another session, of which nothing more is heard.
+        // The process was here in another session, which is fenced from now on.
         let before = self.lock().nodes.get(&card.id).map(|node| node.link.clone());
         if let Some(before) = before {
-            self.lost_node(&before, "it began anew");
+            self.lost_node(&before, "it has joined again");
         }
         let starting = self.processes.joined(&card.name);
         let node = Node {
@@ -226,7 +226,7 @@ impl PeerHandler for Head {
             Control::Update { incarnation, patch, refers, reports, trace } => {
                 let outbox = match self.lock().incarnations.get(&incarnation) {
                     Some(away) if away.node == link.peer().id => away.outbox.clone(),
-                    // It was given up; what it still says is not heard.
+                    // Fenced: the incarnation was given up.
                     _ => return Ok(()),
                 };
                 let over = reports.iter().any(|r| matches!(r, Report::Stopped { .. } | Report::Died { .. }));
@@ -281,14 +281,14 @@ impl PeerHandler for Head {
                         text: text.clone(),
                     });
                 }
-                // The program may have a logger of its own, which shows what it is given.
+                // A logger of the program's own may print the text as it is.
                 let text = lines(&text);
                 match path {
                     Some(path) => log::log!(target: FROM_AFAR, level, "[{path} on {name}] {text}"),
                     None => log::log!(target: FROM_AFAR, level, "[{name}] {text}"),
                 }
             }
-            other => return Err(format!("a node does not say {}", other.name())),
+            other => return Err(format!("a node may not send {}", other.name())),
         }
         Ok(())
     }
@@ -297,7 +297,7 @@ impl PeerHandler for Head {
         let here = Location::At { node: self.bridge.me().id, incarnation: target.incarnation };
         let is_elsewhere = |location: &Location<u64>| *location != here;
         if !target.relayed && self.lock().registry.location(path).is_some_and(is_elsewhere) {
-            // Its sender has been told of another place, or will be.
+            // The sender was told of another location, or will be.
             return Destination::Gone;
         }
         find_address(self.bridge.app(), path).map_or(Destination::Gone, Destination::Anywhere)
@@ -310,7 +310,7 @@ impl PeerHandler for Head {
         let name = &link.peer().name;
         self.set_reachable(link, false);
         if self.processes.has(name) {
-            // It may only hang. Where it has ended, what it said last has been read by now.
+            // The process may merely hang. If it has ended, everything that it had sent has been read by now.
             if self.processes.is_gone(name) {
                 link.end();
             }

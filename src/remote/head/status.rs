@@ -1,4 +1,4 @@
-//! The nodes as they are shown.
+//! The status of nodes, for the API and the page.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::recorder::Carried;
 use crate::work::{LoadReport, NodeStatus, RecordedBy};
 
 impl Head {
-    /// The nodes, by name.
+    /// Returns the status of all nodes, by name.
     pub(crate) fn status(&self) -> BTreeMap<String, NodeStatus> {
         let state = self.lock();
         let nodes = state.nodes.values().filter(|node| !node.is_process);
@@ -36,13 +36,13 @@ impl Head {
             .collect()
     }
 
-    /// What the processes of single Works have told of themselves, which are on the machine of this one.
+    /// Returns the load reports of the processes of single Works, which run on the machine of the head.
     pub(crate) fn load_of_processes(&self) -> Vec<LoadReport> {
         let state = self.lock();
         state.nodes.values().filter(|node| node.is_process).filter_map(|node| node.load_report).collect()
     }
 
-    /// What was recorded in other processes.
+    /// Returns the metrics recorded in other processes.
     pub(crate) fn recorded(&self) -> Vec<(RecordedBy, Arc<Carried>)> {
         let state = self.lock();
         let by = |node: &Node| match node.is_process {
