@@ -187,6 +187,9 @@ pub(crate) async fn start(
             .client_request_timeout(HEAD_WITHIN)
             .client_disconnect_timeout(Duration::from_secs(1))
             .keep_alive(KEEP_ALIVE)
+            // A client that has closed its side gets no answer any more: the request is dropped, and with it the
+            // question that waits in a mailbox.
+            .h1_allow_half_closed(false)
             .disable_signals()
             .shutdown_timeout(0)
             .listen(listener);

@@ -1,5 +1,10 @@
 //! Code of a Flow's that panics where the runtime calls it: the failure of that Flow, and of nothing else.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use flowright::Value;
 use flowright::prelude::*;
 use flowright::testing::TestApp;
@@ -177,6 +182,82 @@ fn panics_of_a_flow_are_its_own_failure() {
         let exit = app.stop();
         assert!(exit.result.is_ok(), "{snare:?}: {:?}", exit.result);
     }
+}
+
+/// Hashes children's keys, and panics once the Flow has set the trap.
+#[derive(Default, Clone)]
+struct TrapHasher {
+    inner: std::hash::DefaultHasher,
+    is_set: Arc<AtomicBool>,
+}
+
+impl BuildHasher for TrapHasher {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        assert!(!self.is_set.load(Ordering::Relaxed), "a trap");
+        self.clone()
+    }
+}
+
+impl Hasher for TrapHasher {
+    fn finish(&self) -> u64 {
+        self.inner.finish()
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.inner.write(bytes);
+    }
+}
+
+#[derive(Serialize, Children)]
+struct Hashed {
+    probes: HashMap<String, WorkRef<Probe>, TrapHasher>,
+    seen: usize,
+}
+
+impl Flow for Hashed {
+    fn react(&mut self, _: &mut FlowContext) -> Reaction {
+        for probe in self.probes.values() {
+            probe.run(Job::Set(1));
+        }
+        if self.probes.values().all(|probe| probe.value == 1) {
+            self.probes.hasher().is_set.store(true, Ordering::Relaxed);
+            self.probes.values().for_each(|probe| drop(probe.run(Job::Set(2))));
+        }
+        self.seen = self.probes.values().filter(|probe| probe.value == 2).count();
+        Ok(())
+    }
+}
+
+#[derive(Serialize, Children)]
+struct Above {
+    hashed: FlowRef<Hashed>,
+    witness: WorkRef<Probe>,
+}
+
+impl Flow for Above {
+    fn react(&mut self, _: &mut FlowContext) -> Reaction {
+        self.witness.run(Job::Set(1));
+        Ok(())
+    }
+}
+
+/// A hasher that panics while children are looked up in a map by their keys harms nobody: the Flow sees the states of its
+/// Works, others go on, and the App ends in order.
+#[test]
+fn panic_of_a_hasher_leaves_the_app() {
+    let app = TestApp::start(|| {
+        let mut probes = HashMap::with_hasher(TrapHasher::default());
+        probes.extend(["a", "b"].map(|key| (key.to_owned(), WorkRef::default())));
+        Above {
+            hashed: FlowRef::new(Hashed { probes, seen: 0 }).on_error(OnError::Capture),
+            witness: WorkRef::default(),
+        }
+    });
+    app.wait_for_state("hashed.seen", |seen: &usize| *seen == 2);
+    app.wait_for_stage("witness", Stage::Succeeded);
+    assert!(app.stop().result.is_ok());
 }
 
 #[derive(Serialize, Children)]

@@ -1,11 +1,13 @@
 //! Connections that break, hang, are slow, and are not read from.
 
+use std::time::Instant;
+
 use flowright::Config;
 use flowright::prelude::*;
 
 use crate::held::Held;
 use crate::lab::{Add, Lab, Suite, Sum, Task};
-use crate::proxy::{Proxy, Weather};
+use crate::proxy::{Proxy, Trap, Weather};
 use crate::support::{Process, joining, lab, node, serve, start, start_with, times, waits_with};
 
 crate::tests![
@@ -13,6 +15,7 @@ crate::tests![
     a_long_break_gives_the_node_up_and_it_joins_again,
     a_half_open_connection_is_noticed_and_made_anew,
     a_slow_network_is_only_slow,
+    connections_that_end_at_once_are_made_less_often,
     a_node_that_does_not_read_holds_its_senders_up,
     chatter_conflates,
 ];
@@ -86,6 +89,40 @@ fn a_slow_network_is_only_slow() {
             }
             assert_eq!(a.ask(Sum).await.expect("it answers"), sum);
         });
+    }
+    assert_eq!(app.wait_for_stage("a", Stage::Running).status.attempt, 1);
+}
+
+/// Connections that end in the handshake, or as soon as messages pass, are dialed again after longer and longer pauses.
+/// Nothing is lost meanwhile.
+fn connections_that_end_at_once_are_made_less_often() {
+    const BROKEN: u32 = 8;
+    // Half of each pause of an exponential backoff from 20 ms, which jitter cannot take away.
+    const PAUSES: Duration = Duration::from_millis(10 + 20 + 40 + 80 + 160 + 320 + 500);
+    let app = start_with(times(400, 120_000), serve);
+    let proxy = Proxy::to(&joining(&app));
+    let _node = Process::node(proxy.address(), "n");
+    app.wait_for_stage("a", Stage::Running);
+    let a = app.work::<Lab>("a");
+    let mut sum = 0;
+    for bytes_before_the_end in [1, 6000] {
+        let before = proxy.connections();
+        proxy.trap(bytes_before_the_end, Trap::Close, BROKEN);
+        let began = Instant::now();
+        proxy.set(Weather::Cut);
+        proxy.set(Weather::Fair);
+        app.block_on(async {
+            while proxy.traps_left() > 0 {
+                a.tell(Add(1)).await.expect("the node is not lost");
+                sum += 1;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(a.ask(Sum).await.expect("the node is not lost"), sum);
+        });
+        assert!(began.elapsed() >= PAUSES, "{:?} for {BROKEN} connections", began.elapsed());
+        // The one that works in the end, and those of the handshake that the cut interrupted.
+        let dialed = proxy.connections() - before;
+        assert!((u64::from(BROKEN)..=u64::from(BROKEN) + 3).contains(&dialed), "{dialed} connections");
     }
     assert_eq!(app.wait_for_stage("a", Stage::Running).status.attempt, 1);
 }

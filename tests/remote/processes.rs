@@ -22,6 +22,7 @@ crate::tests![
     a_process_that_hangs_for_too_long_is_ended,
     a_storm_of_restarts_ends_at_its_limit_and_leaves_nothing_behind,
     a_program_that_cannot_be_started_says_why,
+    panic_in_the_command_of_a_process_fails_its_work,
     a_process_ends_with_its_work,
     a_process_ends_with_its_head,
     nothing_is_left_in_the_temporary_directory_by_a_killed_head,
@@ -169,6 +170,16 @@ fn a_program_that_cannot_be_started_says_why() {
         failed.status.message.as_deref().unwrap_or_default().contains("could not be started"),
         "{failed:?}"
     );
+}
+
+/// A panic in what `App::process` is given fails the Work whose process it was to start, and no other.
+fn panic_in_the_command_of_a_process_fails_its_work() {
+    let app = TestApp::start_app(App::new(serve).process(|| panic!("a trap")));
+    let failed = app.wait_for_stage("a", Stage::Failed);
+    assert_eq!(failed.status.reason, Some(Reason::ProcessDied));
+    let message = failed.status.message.as_deref().unwrap_or_default();
+    assert!(message.contains("could not be started") && message.contains("a trap"), "{failed:?}");
+    assert_eq!(app.block_on(app.work::<Lab>("b").ask(Sum)).expect("it serves"), 0);
 }
 
 fn a_process_ends_with_its_work() {

@@ -60,6 +60,14 @@ pub const MEASURES: &[Measure] = &[
         quick: 10_000,
     },
     Measure {
+        name: "bytes-per-remembered-run",
+        unit: "bytes/run",
+        doc: "Growth of the resident set while one Work of the pool runs n distinct inputs, one after the other, \
+              divided by n: the status of each is remembered.",
+        n: 400_000,
+        quick: 20_000,
+    },
+    Measure {
         name: "wakeup",
         unit: "ns one way",
         doc: "Half the median round trip of n turns between two threads over a Mutex and a \

@@ -231,6 +231,17 @@ mod tests {
         assert!(memory.outcomes.is_empty() && memory.tell_of_many().is_none());
     }
 
+    /// The warning comes with the millionth remembered input, and once.
+    #[test]
+    fn many_inputs_are_warned_of_once() {
+        let mut memory = Memory::default();
+        for n in 1..=MANY as u64 + 1 {
+            let status = Status { stage: Stage::Succeeded, seq: n, ..Status::default() };
+            memory.set(Input::new(&n).unwrap().0, status, Remember::default(), at(0));
+            assert_eq!(memory.tell_of_many(), (n == MANY as u64).then_some(MANY));
+        }
+    }
+
     /// The first input that is another one in another order is told of, and no other after it.
     #[test]
     fn reordered_input_is_told_of_once() {

@@ -9,6 +9,8 @@ use crate::support::*;
 crate::tests![
     a_work_is_asked_with_json,
     a_question_without_an_answer_says_why,
+    question_of_a_client_that_has_gone_is_dropped,
+    panics_of_serde_code_in_json_are_the_questions_failure,
     works_are_stopped_started_and_restarted,
     stop_of_an_operator_holds_against_its_flow,
     flow_releases_what_an_operator_has_stopped,
@@ -48,6 +50,130 @@ fn a_question_without_an_answer_says_why() {
     assert_problem(&ask("dials.0/messages/Break", "null"), 502, "failed while it handled");
     served.wait_for(|document| document["works"]["dials.0"]["stage"] == "failed");
     assert_problem(&ask("dials.0/messages/Turn", "8"), 409, "has failed");
+    served.stop();
+}
+
+/// A question whose client has closed its connection is dropped from the mailbox long before its deadline, and counted.
+fn question_of_a_client_that_has_gone_is_dropped() {
+    let served = serve();
+    let send = |message: &str, body: &str| {
+        let mut stream = connect(served.address);
+        let path = format!("/api/v1/works/dials.1/messages/{message}?deadline=3600");
+        let length = body.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}",
+            served.address
+        );
+        std::io::Write::write_all(&mut stream, head.as_bytes()).expect("it listens");
+        stream
+    };
+    let waiting = || served.get("/api/v1/works/dials.1")["mailbox"]["waiting"].as_u64();
+    let until = |what: &str, is_so: &dyn Fn() -> bool| {
+        let deadline = std::time::Instant::now() + LIMIT;
+        while !is_so() {
+            assert!(std::time::Instant::now() < deadline, "never happened: {what}");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    };
+    let abandoned = || {
+        let metrics = get(served.address, "/metrics").body;
+        let counted = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("flowright_questions_abandoned_total{node=\"head\"} "));
+        counted.and_then(|counted| counted.parse::<u64>().ok()).expect("it is counted")
+    };
+    let before = abandoned();
+    // The handler of the first never ends.
+    let hanging = [send("Hang", "null"), send("Hang", "null")];
+    until("one waits for the other", &|| waiting() == Some(1));
+    let gone: Vec<_> = (0..3).map(|value| send("Turn", &value.to_string())).collect();
+    until("all wait behind it", &|| waiting() == Some(4));
+    drop(gone);
+    until("they are dropped", &|| waiting() == Some(1));
+    // Others of this process may be counted as well.
+    until("the abandoned questions are counted", &|| abandoned() >= before + 3);
+    drop(hanging);
+    served.stop();
+}
+
+/// A message or input whose `Deserialize` panics, and an answer whose `Serialize` does.
+struct Trap;
+
+impl Serialize for Trap {
+    fn serialize<S: serde::Serializer>(&self, _: S) -> std::result::Result<S::Ok, S::Error> {
+        panic!("a trap")
+    }
+}
+
+impl<'de> Deserialize<'de> for Trap {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> std::result::Result<Self, D::Error> {
+        panic!("a trap")
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Trapped {
+    handled: u32,
+}
+
+impl Work for Trapped {
+    type Input = Trap;
+
+    async fn run(&mut self, _: Trap, _cx: &mut WorkContext<Self>) -> Result<()> {
+        Ok(())
+    }
+
+    fn messages(messages: &mut Messages<Self>) {
+        messages.accept::<Give>().accept::<Take>();
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Give(Trap);
+
+impl Handle<Give> for Trapped {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Give, _cx: &mut WorkContext<Self>) {}
+}
+
+#[derive(Serialize, Deserialize)]
+struct Take;
+
+impl Handle<Take> for Trapped {
+    type Reply = Trap;
+
+    async fn handle(&mut self, _: Take, cx: &mut WorkContext<Self>) -> Trap {
+        self.handled += 1;
+        cx.publish(self);
+        Trap
+    }
+}
+
+#[derive(Default, Serialize, Children)]
+struct Traps {
+    trapped: WorkRef<Trapped>,
+}
+
+impl Flow for Traps {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        self.trapped.start();
+        Ok(())
+    }
+}
+
+/// A panic in serde code that JSON goes through is the failure of that question: 422 before the handler, 502 after it.
+fn panics_of_serde_code_in_json_are_the_questions_failure() {
+    let served = serve_flow(Traps::default);
+    for handled in 1..=2 {
+        let give = post(served.address, "/api/v1/works/trapped/messages/Give", "1");
+        assert_problem(&give, 422, "panicked: a trap");
+        let rerun = post(served.address, "/api/v1/works/trapped/rerun", &json!({ "input": 1 }).to_string());
+        assert_problem(&rerun, 422, "panicked: a trap");
+        let take = post(served.address, "/api/v1/works/trapped/messages/Take", "null");
+        assert_problem(&take, 502, "panicked: a trap");
+        served.wait_for(|document| document["state"]["trapped"]["handled"] == handled);
+    }
     served.stop();
 }
 

@@ -7,6 +7,7 @@ use crate::support::*;
 
 crate::tests![
     services_of_the_users_own_are_beside_the_api,
+    panic_of_a_users_service_leaves_the_api,
     the_document_describes_every_route,
     the_page_is_served_and_other_addresses_are_not,
     nonsense_harms_nobody,
@@ -31,6 +32,41 @@ fn services_of_the_users_own_are_beside_the_api() {
     assert_eq!(get(served.address, "/sum").body, "it was 7");
     assert_eq!(get_as(served.address, "/sum", "evil.example").status, 421);
     assert_eq!(served.get("/healthz")["status"], "ok");
+    served.stop();
+}
+
+/// A panic while services are mounted costs the routes of that call, a panic in a handler its connection; the API and
+/// other services go on.
+fn panic_of_a_users_service_leaves_the_api() {
+    use actix_web::{HttpResponse, web};
+
+    async fn breaks() -> HttpResponse {
+        panic!("a trap")
+    }
+
+    let app = board()
+        .routes(|config| {
+            config.route("/breaks", web::get().to(breaks));
+        })
+        .routes(|_| panic!("a trap"))
+        .routes(|config| {
+            config.route("/works", web::get().to(HttpResponse::Ok));
+        });
+    let served = serve_app(app, "");
+    for _ in 0..3 {
+        use std::io::{Read, Write};
+        let mut stream = connect(served.address);
+        let head = format!("GET /breaks HTTP/1.1\r\nHost: {}\r\n\r\n", served.address);
+        stream.write_all(head.as_bytes()).expect("it listens");
+        let mut answer = Vec::new();
+        // The connection ends, in whichever way, without an answer.
+        let _ = stream.read_to_end(&mut answer);
+        assert!(answer.is_empty(), "{}", String::from_utf8_lossy(&answer));
+        assert_eq!(get(served.address, "/works").status, 200);
+        assert_eq!(served.get("/healthz")["status"], "ok");
+    }
+    served.turn(3);
+    served.wait_for(|document| document["state"]["dials"][0]["value"] == 3);
     served.stop();
 }
 

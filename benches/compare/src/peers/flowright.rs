@@ -21,6 +21,7 @@ pub fn run(measure: &str, n: u64) -> Option<f64> {
         "ask-same-thread" => Some(pair::<Ask>(Placement::Pool, n)),
         "ask-other-thread" => Some(pair::<Ask>(Placement::Thread, n)),
         "spawn" | "bytes-per-idle-actor" => spawn(n).figure(measure),
+        "bytes-per-remembered-run" => Some(remembered_runs(n)),
         "publish-react" => Some(latency::<Stamped>(n)),
         "publish-react-run" => Some(publish_react_run(n)),
         "publish-react-map-10" => Some(latency::<Map<10>>(n)),
@@ -246,6 +247,52 @@ fn spawn(n: u64) -> Spawned {
         let bytes = growth.bytes_each(n);
         Spawned { ns, bytes }
     })
+}
+
+// ---- remembered runs ----
+
+impl Work for Numbered {
+    type Input = u64;
+
+    async fn run(&mut self, _: u64, _: &mut WorkContext<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Numbered;
+
+/// Runs inputs one after the other. The first ones fill what is bounded: the list of the last tries, and buffers.
+#[derive(Serialize, Children)]
+struct Remembering {
+    work: WorkRef<Numbered>,
+    next: u64,
+    n: u64,
+    #[serde(skip)]
+    growth: Option<Growth>,
+}
+
+const FIRST_RUNS: u64 = 1_000;
+
+impl Flow for Remembering {
+    fn react(&mut self, _: &mut FlowContext) -> Reaction {
+        while self.next < FIRST_RUNS + self.n {
+            self.work.run(self.next).finished()?;
+            self.next += 1;
+            if self.next == FIRST_RUNS {
+                self.growth = Some(Growth::start());
+            }
+        }
+        if let Some(growth) = self.growth.take() {
+            report(growth.bytes_each(self.n));
+        }
+        Ok(())
+    }
+}
+
+fn remembered_runs(n: u64) -> f64 {
+    let work = || WorkRef::new(Numbered).placed(Placement::Pool);
+    figure_of(move || Remembering { work: work(), next: 0, n, growth: None })
 }
 
 // ---- publish ----
