@@ -1,4 +1,4 @@
-//! Layer 1: files and directories that have their name once all of them is there.
+//! Layer 1: files and directories that appear under their name only once they are complete.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Permissions};
@@ -7,14 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The place beside the one that is wanted, where nobody looks. What is there is removed when this is dropped.
+/// Temporary sibling of the target path, hidden by a leading dot; deleted on drop unless committed.
 pub(crate) struct StagedPath {
     path: PathBuf,
     into: PathBuf,
 }
 
 impl StagedPath {
-    /// Makes the directories above `into`, which ends with a name.
+    /// Creates the parent directories of `into` and chooses a temporary name; `into` must end with a file name.
     pub(crate) fn of(into: &Path) -> io::Result<Self> {
         let name = into.file_name().ok_or(ErrorKind::InvalidFilename)?;
         let directory = match into.parent() {
@@ -23,7 +23,7 @@ impl StagedPath {
         };
         fs::create_dir_all(directory)?;
         let mut hidden = OsString::from(".");
-        // A name may be as long as names can be.
+        // The name of the target may have the maximum length already.
         hidden.push(OsStr::from_bytes(&name.as_bytes()[..name.len().min(200)]));
         hidden.push(format!(".{:016x}", crate::id::unique()));
         Ok(Self { path: directory.join(hidden), into: into.to_owned() })
@@ -33,10 +33,10 @@ impl StagedPath {
         &self.path
     }
 
-    /// Gives what is there its name.
+    /// Renames the staged file or directory to its target path.
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`] if there is something by that name, which is not to be replaced.
+    /// [`ErrorKind::AlreadyExists`] if the target exists and `overwrite` is false; other errors of the file system.
     pub(crate) fn commit(self, overwrite: bool) -> io::Result<()> {
         loop {
             let there = match fs::symlink_metadata(&self.into) {
@@ -51,9 +51,9 @@ impl StagedPath {
             };
             match placed {
                 Err(error) if is_taken(&error) && !overwrite => return Err(ErrorKind::AlreadyExists.into()),
-                // Another has put something there meanwhile, or taken it away. The last one wins.
+                // Another process created or removed the target meanwhile. The last writer wins.
                 Err(error) if is_taken(&error) || error.kind() == ErrorKind::NotFound => {
-                    // Unless it is what is to be placed that is gone.
+                    // `NotFound` may also be about the staged path itself: then there is nothing to retry.
                     fs::symlink_metadata(&self.path)?;
                 }
                 placed => return placed,
@@ -61,14 +61,14 @@ impl StagedPath {
         }
     }
 
-    /// Puts what is there in the place of something else.
+    /// Replaces the existing target by the staged file or directory.
     fn replace(&self, is_directory: bool) -> io::Result<()> {
         if !is_directory && !fs::symlink_metadata(&self.path)?.is_dir() {
             return fs::rename(&self.path, &self.into);
         }
-        // At once, so that there is always one of the two; the one before is removed by the name that this has now.
+        // Atomic, so that the target always exists; the old one then has the staged name and is removed on drop.
         match exchange(&self.path, &self.into) {
-            // Not every file system can.
+            // Not every file system supports the exchange.
             Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
                 self.replace_in_two_steps()
             }
@@ -83,10 +83,10 @@ impl StagedPath {
         fs::rename(&self.into, &aside)?;
         let placed = put(&self.path, &self.into);
         match &placed {
-            // It was replaced by another than this one.
+            // Another writer created the target meanwhile, so that the old one is obsolete.
             Err(error) if is_taken(error) => remove(&aside),
             Err(_) => {
-                // Whatever that was, what was there is there again, or something newer is.
+                // Restores the old target, unless a newer one exists.
                 if put(&aside, &self.into).is_err() {
                     remove(&aside);
                 }
@@ -115,7 +115,7 @@ impl Drop for StagedPath {
     }
 }
 
-/// Gives a name to what has none yet; a file is never put in the place of another that way.
+/// Moves `path` to the unused name `into`. Never replaces an existing file.
 fn put(path: &Path, into: &Path) -> io::Result<()> {
     if fs::symlink_metadata(path)?.is_dir() {
         return fs::rename(path, into);
@@ -123,7 +123,7 @@ fn put(path: &Path, into: &Path) -> io::Result<()> {
     match fs::hard_link(path, into) {
         Ok(()) => fs::remove_file(path),
         Err(error) if is_taken(&error) => Err(error),
-        // Not every file system has them.
+        // Not every file system supports hard links.
         Err(_) => fs::rename(path, into),
     }
 }
@@ -132,7 +132,7 @@ fn is_taken(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty | ErrorKind::NotADirectory)
 }
 
-/// Removes what is at `path`, also directories that may not be written to.
+/// Removes the file or directory at `path`, including directories without write permission.
 fn remove(path: &Path) {
     let Ok(metadata) = fs::symlink_metadata(path) else { return };
     if !metadata.is_dir() {
@@ -164,7 +164,7 @@ mod tests {
         path
     }
 
-    /// Makes a directory with files that all have the same text.
+    /// Stages a directory with four files of the same text.
     fn make(text: &str, into: &Path) -> StagedPath {
         let staged = StagedPath::of(into).unwrap();
         fs::create_dir(staged.path()).unwrap();
@@ -174,7 +174,8 @@ mod tests {
         staged
     }
 
-    /// Of several that replace a directory at once each succeeds, one of them is there as a whole, and nothing else is left.
+    /// Each of several concurrent replacements of a directory succeeds; one of them is there whole, and no temporary
+    /// file remains.
     fn replace_at_once(name: &str, replace: impl Fn(StagedPath) -> io::Result<()> + Sync) {
         let place = scratch(name);
         let into = place.join("it");
@@ -203,7 +204,7 @@ mod tests {
         replace_at_once("replace", |staged| staged.commit(true));
     }
 
-    /// The same where directories cannot be exchanged at once.
+    /// The same on a file system without atomic exchange.
     #[test]
     fn the_last_of_several_that_replace_in_steps_wins() {
         replace_at_once("steps", |staged| {
@@ -220,7 +221,7 @@ mod tests {
         });
     }
 
-    /// Whatever is there is replaced by whatever comes, and kept where that was not asked for.
+    /// Files and directories replace each other with `overwrite`, and stay without it.
     #[test]
     fn files_and_directories_replace_each_other() {
         let place = scratch("kinds");

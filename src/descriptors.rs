@@ -1,22 +1,23 @@
-//! File descriptors of this process: how many there may be, how many there are, and how they are shared out.
+//! File descriptors of this process: the limit, the number that is open, and the share of each of their users.
 //!
 //! # Guarantees
-//! - What the runtime limits itself (clients of the API, connections of other processes) leaves a reserve, so that a
-//!   small limit of the system keeps neither out.
+//! - The runtime's own limits (clients of the API, connections of other processes) leave a reserve, so that a small
+//!   limit of the system excludes neither.
 
 use std::io;
 
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that are left to Works, logs, values on disk and the runtime itself.
+/// Descriptors reserved for Works, logs, values on disk and the runtime itself.
 const RESERVE: u64 = 256;
 
-/// Some programs close every descriptor that there could be before they start another: beyond this that takes long.
+/// Upper bound for the raised limit: some programs close every possible descriptor before they start another program,
+/// which takes long with a larger limit.
 const MOST: u64 = 1 << 20;
 
-/// Raises the soft limit on open files to the hard one, as far as that is at most a million. Processes that are started
-/// from now on inherit it.
+/// Raises the soft limit on open files to the hard limit, at most [`MOST`]. Processes that are started afterwards
+/// inherit it.
 pub(crate) fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.unwrap_or(MOST).min(MOST);
@@ -27,19 +28,20 @@ pub(crate) fn raise_limit() {
     }
 }
 
-/// The soft limit on open files.
+/// Returns the soft limit on open files.
 pub(crate) fn limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
-/// How many descriptors are open; `None` where the system does not tell.
+/// Returns the number of open descriptors, or `None` where the system does not report it.
 pub(crate) fn open() -> Option<u64> {
     let listed = std::fs::read_dir("/proc/self/fd").ok()?.count() as u64;
-    // The one that the list itself is read from.
+    // The descriptor from which the list itself is read is closed again.
     Some(listed.saturating_sub(1))
 }
 
-/// How many of at most `most` there may be of what takes a descriptor each: a `share`th of the limit beyond the reserve.
+/// Returns how many objects that take one descriptor each may exist: the part `1/share` of the limit beyond the
+/// reserve, at least 4 and at most `most`.
 pub(crate) fn share(most: usize, share: u64) -> usize {
     share_of(limit(), most, share)
 }
@@ -50,13 +52,13 @@ fn share_of(limit: u64, most: usize, share: u64) -> usize {
     usize::try_from(beyond / share).unwrap_or(usize::MAX).clamp(4, most)
 }
 
-/// Whether an error says that no more descriptors can be had.
+/// Returns true if an error means that the process or the system has run out of descriptors.
 pub(crate) fn are_exhausted(error: &io::Error) -> bool {
     let out = [Errno::MFILE, Errno::NFILE].map(|errno| errno.raw_os_error());
     error.raw_os_error().is_some_and(|errno| out.contains(&errno))
 }
 
-/// What to do, as the end of a sentence about an error, where the cause is that no more descriptors can be had.
+/// Returns advice to append to the message of an error caused by exhausted descriptors, and an empty text otherwise.
 pub(crate) fn hint(error: &io::Error) -> String {
     if are_exhausted(error) { advice() } else { String::new() }
 }
@@ -74,7 +76,7 @@ fn advice() -> String {
 mod tests {
     use super::*;
 
-    /// An ordinary limit leaves the reserve, a small one half of itself, and a large one all that is wanted.
+    /// An ordinary limit leaves the reserve, a small limit leaves half of itself, and a large limit allows `most`.
     #[test]
     fn shares_leave_a_reserve() {
         assert_eq!((share_of(1024, 4096, 2), share_of(1024, 1024, 4)), (384, 192));
@@ -83,7 +85,7 @@ mod tests {
         assert_eq!(share_of(0, 4096, 2), 4);
     }
 
-    /// Only errors about descriptors are explained, with how many there are.
+    /// Only errors about exhausted descriptors are explained, with the limit.
     #[test]
     fn exhaustion_is_explained() {
         let out = io::Error::from_raw_os_error(Errno::MFILE.raw_os_error());

@@ -1,14 +1,15 @@
-//! Layer 0: the error that users' code returns.
+//! Layer 0: the error type that users' code returns.
 //!
-//! [`Error`] holds any [`std::error::Error`], takes it by `?`, and keeps its whole chain of causes; the idea is
-//! that of `anyhow`. It is a type of our own because a Flow's [`Interrupt`](crate::Interrupt) takes both this
-//! and every standard error by `?`, which only the crate that defines both types may say.
+//! [`Error`] holds any [`std::error::Error`], converts from it by `?`, and keeps its whole chain of causes, like
+//! `anyhow::Error`. It is a type of this crate because [`Interrupt`](crate::Interrupt), the error of a Flow, converts
+//! by `?` from this type as well as from every standard error, and the orphan rule allows that only to the crate that
+//! defines both.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
-/// What Works, hooks and handlers return.
+/// The result of Works, hooks and handlers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Any error, with its chain of causes.
@@ -28,22 +29,22 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Error(Box<dyn StdError + Send + Sync + 'static>);
 
 impl Error {
-    /// An error that is only a message.
+    /// Creates an error that consists of a message, without a cause.
     pub fn msg(message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Message { text: message.into(), cause: None }))
     }
 
-    /// Takes an error that is already boxed, such as the content of an `anyhow::Error`.
+    /// Converts an error that is already boxed, such as the content of an `anyhow::Error`.
     pub fn from_boxed(error: Box<dyn StdError + Send + Sync + 'static>) -> Self {
         Self(error)
     }
 
-    /// Puts a message in front; this error becomes its cause.
+    /// Wraps this error in a message; this error becomes the cause of the new one.
     pub fn context(self, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Message { text: message.into(), cause: Some(self.0) }))
     }
 
-    /// The error and its causes, outermost first.
+    /// Iterates over the error and its causes, outermost first.
     pub fn chain(&self) -> impl Iterator<Item = &(dyn StdError + 'static)> {
         let mut next: Option<&(dyn StdError + 'static)> = Some(&*self.0);
         std::iter::from_fn(move || {
@@ -53,7 +54,7 @@ impl Error {
         })
     }
 
-    /// The first error of type `E` in the chain.
+    /// Returns the first error of type `E` in the chain.
     pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
         self.chain().find_map(|error| error.downcast_ref())
     }
@@ -105,7 +106,7 @@ impl StdError for Message {
     }
 }
 
-/// Leaves the function with an [`Error`] made from a format string.
+/// Returns early from the function with an [`Error`] made from a format string.
 ///
 /// ```
 /// fn half(n: u32) -> flowright::Result<u32> {

@@ -1,18 +1,20 @@
-//! Layer 0: calls into code of users.
+//! Layer 0: calls into users' code.
 //!
-//! A user's `Serialize`, `Deserialize`, `Drop`, `Display` and the like are called on threads that many Works share. Each such
-//! call is fenced where it is made, so that a panic is the failure of what it was called for; `ARCHITECTURE.md` lists the calls.
+//! A user's `Serialize`, `Deserialize`, `Drop` or `Display` is called on threads that many Works share. Each such call
+//! is fenced where it is made, so that a panic fails only the operation that made the call; `ARCHITECTURE.md` lists the
+//! calls.
 //!
 //! # Guarantees
-//! - A panic does not leave [`call`], [`text`], [`discard`] and the drop of a [`Fenced`] or a [`Panic`].
-//! - A value in a [`Fenced`] may panic in its `Drop` while another panic unwinds: the process goes on.
+//! - A panic does not unwind out of [`call`], [`text`] or [`discard`], nor out of the drop of a [`Fenced`] or a
+//!   [`Panic`].
+//! - A value in a [`Fenced`] may panic in its `Drop` while another panic unwinds: the process does not abort.
 
 use std::any::{Any, type_name};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A panic that was caught.
+/// A caught panic with its payload.
 pub(crate) struct Panic(Option<Box<dyn Any + Send>>);
 
 impl Panic {
@@ -20,7 +22,7 @@ impl Panic {
         Self(Some(payload))
     }
 
-    /// The value that was panicked with, if it is an `E`.
+    /// Returns the payload of the panic if it is an `E`.
     pub(crate) fn downcast_ref<E: 'static>(&self) -> Option<&E> {
         self.0.as_ref()?.downcast_ref()
     }
@@ -41,7 +43,7 @@ impl fmt::Debug for Panic {
 }
 
 impl Drop for Panic {
-    /// The value that was panicked with may panic itself when it is dropped; what that panics with is leaked.
+    /// Drops the payload, whose own `Drop` may panic. The payload of that second panic is leaked.
     fn drop(&mut self) {
         let payload = self.0.take();
         if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
@@ -50,28 +52,28 @@ impl Drop for Panic {
     }
 }
 
-/// Calls code of a user.
+/// Calls a user's code.
 ///
 /// # Errors
-/// [`Panic`], when the code panicked.
+/// [`Panic`] if the code panicked.
 pub(crate) fn call<R>(code: impl FnOnce() -> R) -> Result<R, Panic> {
     catch_unwind(AssertUnwindSafe(code)).map_err(Panic::new)
 }
 
-/// Drops a value of a user.
+/// Drops a user's value.
 ///
 /// # Errors
-/// [`Panic`], when its `Drop` panicked.
+/// [`Panic`] if its `Drop` panicked.
 pub(crate) fn discard<T>(value: T) -> Result<(), Panic> {
     call(move || drop(value))
 }
 
-/// The text that code of a user makes, such as the `Display` of an error.
+/// Returns the text that a user's code makes, such as the `Display` of an error, or a text about its panic.
 pub(crate) fn text(make: impl FnOnce() -> String) -> String {
     call(make).unwrap_or_else(|panic| format!("an error whose `Display` panicked: {panic}"))
 }
 
-/// Holder of a value of a user, whose `Drop` may panic: that is logged and goes no further.
+/// Holder of a user's value whose `Drop` may panic. Such a panic is logged and does not unwind further.
 pub(crate) struct Fenced<T>(Option<T>);
 
 impl<T> Fenced<T> {
@@ -86,15 +88,16 @@ impl<T> Fenced<T> {
     /// Drops the value.
     ///
     /// # Errors
-    /// [`Panic`], when its `Drop` panicked.
+    /// [`Panic`] if its `Drop` panicked.
     pub(crate) fn discard(mut self) -> Result<(), Panic> {
         self.discard_now()
     }
 
-    /// Drops the value, in the `Drop` of what has this holder, which is of no use afterwards.
+    /// Drops the value in place, for the `Drop` of a type that contains this holder. The holder must not be used
+    /// afterwards.
     ///
     /// # Errors
-    /// [`Panic`], when its `Drop` panicked.
+    /// [`Panic`] if its `Drop` panicked.
     pub(crate) fn discard_now(&mut self) -> Result<(), Panic> {
         discard(self.0.take())
     }
@@ -142,7 +145,7 @@ mod tests {
         }
     }
 
-    /// The panic of a `Drop` stays within the holder, is told by `discard`, and does not happen to a value that is taken out.
+    /// A panic in `Drop` stays within the holder, `discard` returns it, and `into_inner` avoids it.
     #[test]
     fn panicking_drop_stays_within_its_holder() {
         drop(Fenced::new(Bomb("one")));
@@ -150,7 +153,7 @@ mod tests {
         std::mem::forget(Fenced::new(Bomb("three")).into_inner());
     }
 
-    /// A panic that unwinds past a holder whose value panics as well is caught as if it were the only one.
+    /// A panic that unwinds past a holder whose value panics as well is caught like a single panic.
     #[test]
     fn two_panics_at_once_do_not_abort() {
         let panic = call(|| {
@@ -160,7 +163,7 @@ mod tests {
         assert_eq!(panic.unwrap_err().to_string(), "first");
     }
 
-    /// What was panicked with may panic when it is dropped.
+    /// A panic whose payload panics in its own `Drop` is caught.
     #[test]
     fn panicking_panic_payload_is_caught() {
         let panic = call(|| std::panic::panic_any(Bomb("third"))).unwrap_err();
@@ -168,7 +171,7 @@ mod tests {
         assert!(panic.downcast_ref::<Bomb>().is_some());
     }
 
-    /// The text of an error whose `Display` panics says so.
+    /// An error whose `Display` panics is shown as a text that says so.
     #[test]
     fn panicking_display_is_a_text() {
         struct Mute;

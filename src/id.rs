@@ -1,4 +1,4 @@
-//! Layer 0: names that every layer uses.
+//! Layer 0: paths and numbers that identify Works, Flows and Apps.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,26 +7,26 @@ use serde::{Deserialize, Serialize};
 
 /// The dotted path of a Work or Flow from the root of its App: `train`, `team.train`, `workers.3`.
 ///
-/// A path is given once, when the child joins the tree, and never changes or passes to a sibling.
-/// The root Flow's path is empty. Cloning is cheap.
+/// A path is assigned once, when the child joins the tree; it never changes and never passes to a sibling. The path of
+/// the root Flow is empty as text and displayed as `root`. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ActorPath(Arc<str>);
 
 impl ActorPath {
-    /// The path of the root Flow.
+    /// Returns the path of the root Flow.
     pub fn root() -> Self {
         Self(Arc::from(""))
     }
 
-    /// The path as text.
+    /// Returns the path as text, which is empty for the root Flow.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Length of the longest path that another process may name, in bytes.
+    /// Longest path accepted from another process, in bytes.
     pub(crate) const LONGEST_FROM_AFAR: usize = 4096;
 
-    /// Whether this is the root Flow's path.
+    /// Returns true for the path of the root Flow.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
@@ -62,37 +62,38 @@ impl<'de> Deserialize<'de> for ActorPath {
     }
 }
 
-/// A Work of one App, by number: what the runtime's tables are keyed by.
+/// Number of a Work in its App, the key of the runtime's tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct WorkId(pub(crate) u64);
 
-/// A Flow of one App, by number.
+/// Number of a Flow in its App.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct FlowId(pub(crate) u64);
 
-/// A running App; addresses carry it, so that two Apps never mix, in one program or on one network.
+/// Random number of a running App. Addresses carry it, so that the messages of two Apps never mix in one program or on
+/// one network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct AppId(u64);
 
 impl AppId {
-    /// No App.
+    /// Placeholder in an address whose Work has not joined an App.
     pub(crate) const NONE: Self = Self(0);
 
-    /// A number that no other App has.
+    /// Returns a number that no other App has.
     pub(crate) fn next() -> Self {
         Self(unique())
     }
 }
 
-/// A number that was not given before: random, and never 0. Not a secret.
+/// Returns a random number that is never 0 and practically never repeats. Predictable: not to be used as a secret.
 pub(crate) fn unique() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
-    // Each `RandomState` has other keys than the one before, and its first ones come from the system.
+    // Each `RandomState` has keys different from the one before, and the first keys come from the operating system.
     RandomState::new().build_hasher().finish().max(1)
 }
 
-/// A map by number, or by what is a hash already. The numbers are the runtime's own, so that they need no hash that an attacker
-/// cannot foresee.
+/// A map whose keys are numbers or already hashes. The runtime chooses these keys itself, so that the map needs no
+/// protection against chosen keys.
 pub(crate) type IdMap<K, V> = std::collections::HashMap<K, V, std::hash::BuildHasherDefault<IdHasher>>;
 
 #[derive(Default)]

@@ -1,20 +1,21 @@
-//! Layer 1: what this machine, or the container that this process is in, has.
+//! Layer 1: resources of this machine or container.
 //!
 //! # Guarantees
-//! - The memory is the smaller of the machine's and of the limits of the control groups of this process, of version 1 or 2.
-//! - The processors are those that this process may use: its affinity and the quota of its control groups count.
+//! - The memory is the smallest of the machine's memory and the limits of the control groups (version 1 or 2) of this
+//!   process.
+//! - The processors are those that this process may use, by its CPU affinity and the quotas of its control groups.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-/// The memory that there is for this process, in bytes; `None` where the system does not say.
+/// Returns the memory available to this process, in bytes; `None` where the system does not report it.
 pub(crate) fn memory() -> Option<u64> {
     memory_at(Path::new("/"))
 }
 
-/// The processors that this process may use.
+/// Returns the number of processors that this process may use.
 pub(crate) fn cpus() -> usize {
-    // It knows of affinity, and of quotas of both versions.
+    // `available_parallelism` respects affinity and the quotas of both versions.
     std::thread::available_parallelism().map_or(1, |cpus| cpus.get())
 }
 
@@ -25,35 +26,35 @@ fn memory_at(root: &Path) -> Option<u64> {
     limits.chain(total(&read("proc/meminfo"))).min()
 }
 
-/// The memory of the machine.
+/// Parses the total memory of the machine, in bytes, from `/proc/meminfo`.
 fn total(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim();
     let kib: u64 = line.strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib << 10)
 }
 
-/// The limits of a control group and of those above it, as a line of `/proc/self/cgroup` names it.
+/// Returns the memory limits, in bytes, of the control group in a line of `/proc/self/cgroup` and of its ancestors.
 fn limits(root: &Path, line: &str) -> Vec<u64> {
     let mut parts = line.splitn(3, ':').skip(1);
     let (Some(controllers), Some(group)) = (parts.next(), parts.next()) else { return Vec::new() };
     let (mounts, file) = match controllers {
-        // Version 2, alone or beside version 1.
+        // Version 2, alone or mounted beside version 1.
         "" => (["sys/fs/cgroup", "sys/fs/cgroup/unified"], "memory.max"),
         _ if controllers.split(',').any(|name| name == "memory") => {
             (["sys/fs/cgroup/memory", "sys/fs/cgroup/memory,hugetlb"], "memory.limit_in_bytes")
         }
         _ => return Vec::new(),
     };
-    // In a container the group may be named as it is seen from outside: then it is that at the root of the mount.
+    // In a container the line may have the path outside of it: then the group is the root of the mount.
     let group: PathBuf =
         Path::new(group).components().filter(|part| matches!(part, Component::Normal(_))).collect();
     let mounts = mounts.map(|mount| root.join(mount));
     let places = mounts.iter().flat_map(|mount| group.ancestors().map(move |above| mount.join(above)));
-    // "max" is no limit, and so is, in version 1, a number larger than any memory.
+    // Neither "max" nor, in version 1, a number larger than any memory is a limit.
     places.filter_map(|place| fs::read_to_string(place.join(file)).ok()?.trim().parse().ok()).collect()
 }
 
-/// The name of this machine.
+/// Returns the host name of this machine, or `node` if it has none.
 #[cfg(feature = "cli")]
 pub(crate) fn machine_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -69,7 +70,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// The memory of a machine of 1,024 MiB with these files.
+    /// Returns the memory of a machine of 1,024 MiB with these files.
     fn memory_with(name: &str, files: &[(&str, &str)]) -> Option<u64> {
         let root = std::env::temp_dir().join(format!("flowright-test-machine-{name}-{}", std::process::id()));
         let meminfo = ("proc/meminfo", "MemTotal:        1048576 kB\nMemFree:          17 kB\n");
@@ -83,7 +84,7 @@ mod tests {
         memory
     }
 
-    /// Without control groups, or without limits, it is that of the machine.
+    /// The memory of the machine counts if there are no control groups or they have no limits.
     #[test]
     fn memory_without_limits_is_the_machines() {
         assert_eq!(memory_with("none", &[]), Some(1024 * MIB));
@@ -96,7 +97,7 @@ mod tests {
         assert_eq!(memory_with("huge", &huge), Some(1024 * MIB));
     }
 
-    /// In version 2 the smallest limit of the group and of those above it counts.
+    /// The smallest limit of a version-2 group and its ancestors counts.
     #[test]
     fn memory_is_limited_by_groups_of_version_2() {
         let of = |max: &str| {
@@ -110,12 +111,12 @@ mod tests {
         assert_eq!(of("max\n"), Some(300 * MIB));
         assert_eq!(of("104857600\n"), Some(100 * MIB));
         assert_eq!(of("999999999999\n"), Some(300 * MIB));
-        // In a container, its own group is the root.
+        // Inside of a container, its own group is the root.
         let inside = [("proc/self/cgroup", "0::/\n"), ("sys/fs/cgroup/memory.max", "314572800\n")];
         assert_eq!(memory_with("v2-inside", &inside), Some(300 * MIB));
     }
 
-    /// In version 1 the group is that of the controller of memory, under whatever name it is known outside.
+    /// The version-1 group of the memory controller counts, under whatever path it has outside of a container.
     #[test]
     fn memory_is_limited_by_groups_of_version_1() {
         let groups = "7:cpu,cpuacct:/docker/x\n5:memory:/docker/x\n0::/\n";
@@ -128,7 +129,7 @@ mod tests {
         assert_eq!(memory_with("v1-other", &other), Some(1024 * MIB));
     }
 
-    /// What cannot be read is no limit.
+    /// Unreadable files set no limit.
     #[test]
     fn memory_with_files_that_make_no_sense_is_the_machines() {
         let files = [("proc/self/cgroup", "x\n::\n0::/../..\n"), ("sys/fs/cgroup/memory.max", "much\n")];

@@ -1,19 +1,19 @@
 //! Layer 1: text from outside (peers, clients, servers, users' values) made safe to print.
 //!
 //! # Guarantees
-//! - What these functions give has no control characters of C0 or C1, so that it cannot drive a terminal, and no characters that
-//!   reorder text or break lines without being seen. They are written as escapes, `\u{1b}`.
+//! - The returned text has no control characters of C0 or C1, so that it cannot send escape sequences to a terminal,
+//!   and no invisible characters that reorder text or break lines. They are escaped, as in `\u{1b}`.
 
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::Write;
 
-/// The longest text from a peer that is logged or kept as a reason, in characters.
+/// Longest text from a peer that is logged or stored as a reason, in characters.
 pub(crate) const LONGEST_REASON: usize = 1000;
 
-/// Whether a character is written as an escape.
+/// Returns true for a character that is escaped.
 fn is_hidden(c: char) -> bool {
-    // Marks that change the direction of text, and the line breaks that are not control characters.
+    // Bidirectional marks, and line breaks that are not control characters.
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
@@ -33,7 +33,7 @@ fn escaped(text: &str, replace: impl Fn(char) -> Option<char>) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Text that may have several lines: line feeds and tabs stay, also before a carriage return.
+/// Escapes a text of several lines: tabs and line feeds stay, and CRLF becomes a line feed.
 pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     if text.contains('\r') {
         return Cow::Owned(
@@ -43,8 +43,8 @@ pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     escaped(text, |c| matches!(c, '\n' | '\t').then_some(c))
 }
 
-/// The messages of an error and of its causes, the outermost first and joined by colons. An error that returns its source leaves
-/// it out of its own message, so that whoever prints an error prints this.
+/// Joins the messages of an error and its causes by colons, outermost first. An error that returns its source leaves
+/// the source out of its own message, so errors are printed with this function.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -55,12 +55,12 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// Text on one line: white space that breaks lines becomes a blank.
+/// Escapes a text and turns line feeds, carriage returns and tabs into spaces, for one line.
 pub(crate) fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, |c| matches!(c, '\n' | '\r' | '\t').then_some(' '))
 }
 
-/// Text on one line of at most `limit` characters of the original; how many were left out is said.
+/// Escapes at most the first `limit` characters of a text, on one line, and appends the number of omitted characters.
 pub(crate) fn brief(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
         None => one_line(text).into_owned(),
@@ -71,7 +71,8 @@ pub(crate) fn brief(text: &str, limit: usize) -> String {
     }
 }
 
-/// JSON of the same meaning: what would be hidden in its strings is escaped there. Line feeds outside of strings stay.
+/// Escapes JSON without changing its meaning: hidden characters in its strings become `\u` escapes. Line feeds between
+/// tokens stay.
 pub(crate) fn json(text: &str) -> Cow<'_, str> {
     let is_hidden = |c: char| is_hidden(c) && c != '\n';
     if !text.contains(is_hidden) {
@@ -97,7 +98,7 @@ mod tests {
 
     use super::*;
 
-    /// What is printable stays as it is, without a copy.
+    /// Printable text is returned without a copy.
     #[test]
     fn printable_text_is_borrowed() {
         for text in ["", "a Work", "größer 🦀 \u{a0}x"] {
@@ -106,14 +107,14 @@ mod tests {
         }
     }
 
-    /// Escape sequences in both forms, and text that is turned around, are shown.
+    /// Escape sequences of both forms and bidirectional marks are escaped.
     #[test]
     fn hidden_characters_are_escaped() {
         assert_eq!(lines("a\x1b[2J\u{9b}31m\nb\tc\r\nd\re"), "a\\u{1b}[2J\\u{9b}31m\nb\tc\nd\\u{d}e");
         assert_eq!(one_line("a\nb\u{202e}c\u{7f}"), "a b\\u{202e}c\\u{7f}");
     }
 
-    /// A long text is cut between characters, and says so.
+    /// A long text is cut between characters and ends with the number of omitted ones.
     #[test]
     fn brief_text_says_what_was_left_out() {
         assert_eq!(brief("äöü", 3), "äöü");
@@ -121,7 +122,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nothing hidden is left, and JSON means the same.
+        /// No hidden character is left, and JSON keeps its meaning.
         #[test]
         fn nothing_hidden_is_left(text in "\\PC*|[\\x00-\\u{a0}\\u{2028}\\u{202e}a]*", limit in 0_usize..20) {
             prop_assert!(!one_line(&text).contains(is_hidden));

@@ -1,19 +1,19 @@
-//! This program, to be started again.
+//! Starting another process of this program.
 //!
 //! # Guarantees
-//! - What is started is the very program that runs, also where its file was replaced, moved or removed since.
-//! - It is shown by the same name (`argv[0]`, and the name of the process).
+//! - The started program is the one that runs now, even if its file was replaced, moved or removed since.
+//! - The new process has the same `argv[0]` and process name.
 
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Leads to the program of whichever process opens it, by its inode and not by its path.
+/// Link to the executable of the process that opens it, by inode and not by path.
 #[cfg(target_os = "linux")]
 const ITSELF: &str = "/proc/self/exe";
 
-/// A command that starts this program again, without arguments.
+/// Returns a command that starts this program again, without arguments.
 pub(crate) fn this_program() -> io::Result<Command> {
     let mut command = Command::new(path()?);
     if let Some(name) = std::env::args_os().next() {
@@ -24,7 +24,7 @@ pub(crate) fn this_program() -> io::Result<Command> {
 
 #[cfg(target_os = "linux")]
 fn path() -> io::Result<PathBuf> {
-    // Without `/proc` the other way fails as well.
+    // Without `/proc` there is no reliable path either.
     std::fs::metadata(ITSELF).map(|_| ITSELF.into())
 }
 
@@ -33,7 +33,7 @@ fn path() -> io::Result<PathBuf> {
     std::env::current_exe()
 }
 
-/// Gives this process the name of its program, where it has that of the link by which it was started.
+/// Sets the process name to that of the program if it is `exe`, the name of the link by which the process was started.
 #[cfg(all(feature = "cli", target_os = "linux"))]
 pub(crate) fn restore_name() {
     const NAME: &str = "/proc/self/comm";
@@ -41,7 +41,7 @@ pub(crate) fn restore_name() {
     let program = std::env::args_os().next().map(PathBuf::from);
     let name = program.as_deref().and_then(std::path::Path::file_name);
     if let (Some(name), Ok("exe\n")) = (name, std::fs::read_to_string(NAME).as_deref()) {
-        // Only what tools show depends on it.
+        // The name is only for display.
         let _ = std::fs::write(NAME, name.as_encoded_bytes());
     }
 }

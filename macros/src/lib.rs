@@ -1,4 +1,4 @@
-//! The derive macro of `flowright`.
+//! The derive macro `Children` of `flowright`.
 
 use proc_macro::TokenStream;
 use quote::quote;
@@ -7,8 +7,12 @@ use syn::{
     parse_macro_input,
 };
 
-/// Finds the children of a Flow: the fields whose type is `WorkRef`, `FlowRef`, or an `Option`, `Vec`, `HashMap` or
-/// `BTreeMap` of them. All other fields are the Flow's own state.
+/// Implements `Children` for a Flow: its children are the fields whose type is `WorkRef`, `FlowRef`, or an `Option`,
+/// `Vec`, `HashMap` or `BTreeMap` of them. All other fields are the Flow's own state.
+///
+/// # Errors
+/// Compile errors for a type that is not a struct, for a child in a tuple struct or in any other collection, and for a
+/// child that serde would serialise under another name.
 #[proc_macro_derive(Children)]
 pub fn derive_children(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -95,7 +99,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
     })
 }
 
-/// Name to serialise with, from serde's attribute `key`: `rename = "…"`, or `rename(serialize = "…")`.
+/// Returns the serialised name set by serde's attribute `key`: `rename = "…"` or `rename(serialize = "…")`.
 fn renamed_by(attributes: &[Attribute], key: &str) -> syn::Result<Option<String>> {
     let mut name = None;
     for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
@@ -129,7 +133,7 @@ fn text_of(value: &Expr) -> Option<String> {
     }
 }
 
-/// Tells whether one of serde's conventions changes the name of a field.
+/// Returns true if one of serde's conventions for `rename_all` changes the name of a field.
 fn changes(convention: &str, name: &str) -> bool {
     match convention {
         "snake_case" => false,
@@ -139,7 +143,7 @@ fn changes(convention: &str, name: &str) -> bool {
     }
 }
 
-/// Whether a `WorkRef` or `FlowRef` is anywhere in it.
+/// Returns true if a `WorkRef` or `FlowRef` occurs anywhere in the tokens.
 fn mentions_children(tokens: proc_macro2::TokenStream) -> bool {
     tokens.into_iter().any(|token| match token {
         proc_macro2::TokenTree::Ident(ident) => ident == "WorkRef" || ident == "FlowRef",
@@ -148,9 +152,9 @@ fn mentions_children(tokens: proc_macro2::TokenStream) -> bool {
     })
 }
 
-/// Whether the type is a `WorkRef` or `FlowRef`, or a collection of them; by name, since a macro sees no more.
+/// Returns true for a `WorkRef`, a `FlowRef` or a collection of them, by name, since a macro has no type information.
 fn holds_children(ty: &Type) -> bool {
-    // A type that a macro was given comes in a group that is not seen.
+    // A type passed through a `macro_rules!` macro is wrapped in an invisible group.
     if let Type::Group(group) = ty {
         return holds_children(&group.elem);
     }

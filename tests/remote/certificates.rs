@@ -388,8 +388,8 @@ fn wrong_flags_and_files_say_what_is_wrong() {
     for (arguments, code, said) in [
         (node(&flags[..2]), 2, "--tls-cert needs --tls-key and --tls-ca as well"),
         (run(&flags[..4]), 2, "--tls-cert and --tls-key need --tls-ca as well"),
-        (node(&with_key(&open)), 1, "others may read the file; `chmod 600 "),
-        (run(&with_key(&open)), 1, "others may read the file; `chmod 600 "),
+        (node(&with_key(&open)), 1, "others may read the file; run `chmod 600 "),
+        (run(&with_key(&open)), 1, "others may read the file; run `chmod 600 "),
         (run(&with_key(&certs.file("nowhere.pem"))), 1, "nowhere.pem cannot be used for TLS: No such file"),
         (run(&["--listen".to_owned(), "0.0.0.0:0".to_owned()]), 1, "--tls-cert, --tls-key and --tls-ca"),
         (["certs", "ca"].map(str::to_owned).to_vec(), 2, "is not `ca`"),
