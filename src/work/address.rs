@@ -1,4 +1,4 @@
-//! How Works reach each other.
+//! Addresses, by which Works send messages to each other.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,13 +23,17 @@ use super::route::Locator;
 use super::work_type::WorkType;
 use crate::id::{ActorPath, AppId};
 
-/// How long an [`ask`](WorkAddr::ask) waits unless it says otherwise.
+/// Deadline of [`ask`](WorkAddr::ask): 30 s.
 pub const DEFAULT_ASK_DEADLINE: Duration = Duration::from_secs(30);
 
-/// The address of a Work: cloneable, serialisable, an input like any other.
+/// The address of a Work: cloneable, comparable and serialisable, so that it can be part of inputs, states and
+/// messages.
 ///
-/// It belongs to the Work and not to one life of it: it stays good when the Work is restarted, or stopped and
-/// started again. Messages of one sender arrive in the order in which they were sent.
+/// An address refers to the Work and not to one incarnation: it stays valid when the Work is restarted, moved, or
+/// stopped and started again. Messages of one sender arrive in the order in which they were sent.
+///
+/// Serialising the address of a Work that has not joined an App fails, and so does deserialising an address as one of
+/// another type of Work.
 ///
 /// ```
 /// # use flowright::prelude::*;
@@ -69,30 +73,34 @@ impl<W: Work> WorkAddr<W> {
         Self { app, path, mailbox: Some(mailbox) }
     }
 
-    /// The address of a Work that is not part of an App yet. It cannot be sent anywhere.
+    /// Returns the address of a Work that has not joined an App. Sending to it fails.
     pub(crate) fn nowhere() -> Self {
         Self { app: AppId::NONE, path: ActorPath::root(), mailbox: None }
     }
 
-    /// The path of the Work.
+    /// Returns the path of the Work.
     pub fn path(&self) -> &ActorPath {
         &self.path
     }
 
-    /// How many messages wait in its mailbox.
+    /// Returns the number of messages that wait in the Work's mailbox in this process or, if the Work lives in another
+    /// process, are in flight to it.
     pub fn waiting(&self) -> usize {
         self.mailbox.as_ref().map_or(0, |mailbox| mailbox.depth())
     }
 
-    /// Sends a message and waits only for room in the mailbox.
+    /// Sends a message without a reply. Waits while the mailbox is full, and returns when the mailbox has accepted the
+    /// message or the message is on its way to the process of the Work.
     ///
-    /// A Work that sends to itself waits for room only where it makes room: in `run`, within or beside `cx.serve` and the like.
+    /// A Work that sends to itself waits for room only while it serves its mailbox: in `run`, within or beside
+    /// [`WorkContext::serve`](crate::WorkContext::serve) and the like.
     ///
     /// # Cancel safety
-    /// Dropped before it is done, the message is not sent.
+    /// A future that is dropped before it completes does not send the message.
     ///
     /// # Errors
-    /// [`SendError::Stopped`], [`SendError::Unknown`] and [`SendError::ToItself`], with the message.
+    /// [`SendError`] with the message, but never [`SendError::Full`]. [`SendError::ToItself`] is returned where waiting
+    /// would never end.
     pub async fn tell<M: Message>(&self, message: M) -> Result<(), SendError<M>>
     where
         W: Handle<M>,
@@ -114,10 +122,10 @@ impl<W: Work> WorkAddr<W> {
         sent.map(drop).map_err(|refused| self.not_sent(refused, message_of))
     }
 
-    /// Sends a message if there is room for it now.
+    /// Sends a message without a reply if the mailbox has room, and never waits.
     ///
     /// # Errors
-    /// [`SendError`], with the message.
+    /// [`SendError`] with the message; [`SendError::Full`] if there is no room.
     pub fn try_tell<M: Message>(&self, message: M) -> Result<(), SendError<M>>
     where
         W: Handle<M>,
@@ -129,14 +137,14 @@ impl<W: Work> WorkAddr<W> {
         })
     }
 
-    /// Sends a message and waits for the answer, at most [`DEFAULT_ASK_DEADLINE`].
+    /// Sends a message and waits for the reply, for at most [`DEFAULT_ASK_DEADLINE`].
     ///
     /// # Cancel safety
-    /// Dropped before it is done, or after the deadline, the message is not handled, wherever it waits, unless a handler has begun
-    /// it.
+    /// If the future is dropped, or the deadline passes, the message is withdrawn from wherever it waits, unless a
+    /// handler has begun it.
     ///
     /// # Errors
-    /// [`AskError`], which says whether a handler may have seen the message.
+    /// [`AskError`], which tells whether a handler may have seen the message.
     pub async fn ask<M: Message>(&self, message: M) -> Result<W::Reply, AskError<M>>
     where
         W: Handle<M>,
@@ -144,10 +152,14 @@ impl<W: Work> WorkAddr<W> {
         self.ask_within(DEFAULT_ASK_DEADLINE, message).await
     }
 
-    /// The same with a deadline, which includes the wait for room.
+    /// Sends a message and waits for the reply, for at most `deadline`, which includes the wait for room in the
+    /// mailbox.
+    ///
+    /// # Cancel safety
+    /// As for [`ask`](WorkAddr::ask).
     ///
     /// # Errors
-    /// [`AskError`], which says whether a handler may have seen the message.
+    /// [`AskError`], which tells whether a handler may have seen the message.
     pub async fn ask_within<M: Message>(
         &self,
         deadline: Duration,
@@ -162,7 +174,8 @@ impl<W: Work> WorkAddr<W> {
         }
         let is_away = AtomicBool::new(false);
         let exchange = async {
-            // Before the receiver of the answer, which is dropped first.
+            // Declared before the receiver of the reply, which is therefore dropped first and marks the ask as
+            // abandoned.
             let mut question = Question { mailbox, is_open: false };
             let (reply, answer) = oneshot::channel();
             let went = mailbox.send(AskEnvelope::<W, M>::new(message, reply)).await.map_err(|refused| {
@@ -227,7 +240,7 @@ impl<W: Work> WorkAddr<W> {
     }
 }
 
-/// A question that was sent. Dropped before there is an answer, it is taken back from wherever it waits.
+/// Guard of an ask in flight. Dropped before the reply, it withdraws the message from wherever it waits.
 struct Question<'a, W: Work> {
     mailbox: &'a Mailbox<W>,
     is_open: bool,
@@ -241,11 +254,11 @@ impl<W: Work> Drop for Question<'_, W> {
     }
 }
 
-/// Waits for `future` at most until the deadline.
+/// Waits for `future` until the deadline; returns `None` when the deadline passes first.
 ///
-/// Setting a timer costs as much as the whole exchange with a Work on the same thread, which has answered by the
-/// next time this task is polled. So the first wait sets none, but asks to be polled again behind the others; unless the
-/// answer comes from another process.
+/// Setting a timer costs as much as the whole exchange with a Work on the same thread, which has replied by the next
+/// time this task is polled. So the first wait sets no timer but yields once to the other tasks of this thread, unless
+/// the reply comes from another process.
 async fn within<F: Future>(deadline: Duration, is_away: &AtomicBool, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut polls = 0;
@@ -265,7 +278,7 @@ async fn within<F: Future>(deadline: Duration, is_away: &AtomicBool, future: F) 
     }
 }
 
-/// What the sender put into an envelope, which is of the type that it was made with.
+/// Downcasts an envelope to the type with which the sender made it.
 fn open<E: 'static>(envelope: Box<dyn AnyEnvelope>) -> E {
     *envelope.into_any().downcast::<E>().unwrap_or_else(|_| unreachable!("an envelope keeps its type"))
 }
@@ -290,7 +303,7 @@ impl<W: Work> fmt::Debug for WorkAddr<W> {
     }
 }
 
-/// The mailboxes of this process that an address which arrives can lead to, by App and path.
+/// Mailboxes of this process by App and path, to which deserialised addresses are bound.
 type Directory = Mutex<HashMap<(AppId, ActorPath), Weak<dyn AnyMailbox>>>;
 
 fn directory() -> MutexGuard<'static, HashMap<(AppId, ActorPath), Weak<dyn AnyMailbox>>> {
@@ -298,22 +311,22 @@ fn directory() -> MutexGuard<'static, HashMap<(AppId, ActorPath), Weak<dyn AnyMa
     DIRECTORY.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes an address that arrives lead to this mailbox.
+/// Registers a mailbox for deserialised addresses.
 pub(crate) fn remember_address(app: AppId, path: &ActorPath, mailbox: &Arc<dyn AnyMailbox>) {
     directory().insert((app, path.clone()), Arc::downgrade(mailbox));
 }
 
-/// The mailbox in this process that an address of this path leads to.
+/// Returns the mailbox in this process to which an address of this path is bound.
 pub(crate) fn find_address(app: AppId, path: &ActorPath) -> Option<Arc<dyn AnyMailbox>> {
     directory().get(&(app, path.clone()))?.upgrade()
 }
 
-/// The one mailbox in this process for a Work of this type at this path, made by its router when there is none: an address
-/// that arrives and an incarnation that is launched at the same time find the same one. `None` where this process
-/// hosts no Works for others.
+/// Returns the only mailbox in this process for a Work of this type at this path, and creates it by the App's router if
+/// there is none. An address that arrives and an incarnation that is launched at the same time thus share one mailbox.
+/// `None` if this process has no router for the App.
 ///
 /// # Errors
-/// The mailbox that is there, when it is of another type of Work.
+/// The existing mailbox, if it is of another type of Work.
 pub(crate) fn mailbox_at(
     app: AppId,
     path: &ActorPath,
@@ -332,13 +345,13 @@ pub(crate) fn mailbox_at(
     Ok(Some(mailbox))
 }
 
-/// Finds the places of the Works of an App that this process does not decide about.
+/// Finds Works of an App whose placement this process does not decide.
 pub(crate) trait Router: Send + Sync {
-    /// What finds the place of the Work at `path`, and how that is told of the mailbox it is for.
+    /// Returns a locator for the Work at `path`, and the callback that binds the locator to its mailbox.
     fn locator(&self, path: &ActorPath, kind: &'static WorkType) -> (Arc<dyn Locator>, Bind);
 }
 
-/// Tells a locator which mailbox it is for.
+/// Binds a locator to its mailbox.
 pub(crate) type Bind = Box<dyn FnOnce(&Arc<dyn AnyMailbox>)>;
 
 type Routers = HashMap<AppId, Weak<dyn Router>>;
@@ -348,7 +361,7 @@ fn routers() -> MutexGuard<'static, Routers> {
     ROUTERS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has addresses of `app` that arrive, and are of no Work here, lead where `router` says.
+/// Sets or removes the router for deserialised addresses of `app` whose Work is not in this process.
 pub(crate) fn set_router(app: AppId, router: Option<Weak<dyn Router>>) {
     match router {
         Some(router) => drop(routers().insert(app, router)),
@@ -356,12 +369,12 @@ pub(crate) fn set_router(app: AppId, router: Option<Weak<dyn Router>>) {
     }
 }
 
-/// Forgets the addresses of an App that has ended.
+/// Unregisters all addresses of an App that has ended.
 pub(crate) fn forget_addresses(app: AppId) {
     directory().retain(|(owner, _), _| *owner != app);
 }
 
-/// Forgets the address of one Work, unless another has taken its path.
+/// Unregisters the address of one Work, unless another Work has taken its path.
 pub(crate) fn forget_address(app: AppId, path: &ActorPath, mailbox: &Arc<dyn AnyMailbox>) {
     let mut directory = directory();
     let key = (app, path.clone());
@@ -377,13 +390,13 @@ impl<W: Work> Serialize for WorkAddr<W> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if self.path.is_root() {
             return Err(serde::ser::Error::custom(
-                "it has the address of a Work that is not part of the App yet; use it from the next reaction on",
+                "cannot serialise a `WorkAddr` before its Work has joined the App; use the address from the next reaction on",
             ));
         }
         if let Some(mailbox) = &self.mailbox {
             let mut directory = directory();
             let known = directory.entry((self.app, self.path.clone()));
-            // Another Work may have taken the path since.
+            // The path may belong to another Work by now, whose mailbox must stay registered.
             let known = known.or_insert_with(|| Weak::<Mailbox<W>>::new());
             if known.strong_count() == 0 {
                 let mailbox: Arc<dyn AnyMailbox> = mailbox.clone();

@@ -1,4 +1,4 @@
-//! Mailboxes of Works whose type is not known where they are used.
+//! Type-erased mailboxes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use super::work_type::WorkType;
 use super::{Command, RunOrder, Work};
 use crate::id::{ActorPath, AppId};
 
-/// A mailbox of a Work whose type is not known here.
+/// A [`Mailbox`] whose type of Work is not known to its user. Methods without a comment are those of [`Mailbox`].
 pub(crate) trait AnyMailbox: Send + Sync {
     fn command(&self, command: Command);
     fn run(&self, order: RunOrder) -> bool;
     fn open(&self) -> u64;
     fn capacity(&self) -> usize;
     fn set_capacity(&self, capacity: usize);
-    /// The name of the type of Work that it is for.
+    /// Returns the type name of the Work.
     fn kind_name(&self) -> &'static str;
     fn launched_elsewhere(&self, commands_to: Arc<dyn Commands>);
     fn place(&self) -> Place<SharedRoute>;
@@ -27,14 +27,14 @@ pub(crate) trait AnyMailbox: Send + Sync {
     fn leave(&self, incarnation: Option<u64>);
     fn give_back(&self, session: u64);
     fn stop(&self, route: &SharedRoute);
-    /// Drops the questions whose askers have gone.
+    /// Drops waiting asks whose caller has given up.
     fn drop_abandoned(&self);
-    /// It matters where the Work is, also when no message waits.
+    /// Requests the place of the Work from its locator, even if no message waits.
     fn want(&self);
-    /// The next message to be sent along a route.
+    /// Takes the next message to forward along a route.
     fn next(&self, route: &SharedRoute) -> Option<Box<dyn AnyEnvelope>>;
 
-    // These give how many messages are lost without anybody being told.
+    // The methods of this group return the number of messages that were lost without notice to their sender.
     fn close(&self, why: CloseReason) -> usize;
     fn set_place(&self, place: Place<SharedRoute>) -> usize;
     fn left(&self, route: &SharedRoute) -> usize;
@@ -44,11 +44,12 @@ pub(crate) trait AnyMailbox: Send + Sync {
     fn put_back(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) -> usize;
 
     fn depth(&self) -> usize;
-    /// How many messages were ever taken, or passed on.
+    /// Returns the number of messages accepted or forwarded since the mailbox exists.
     fn accepted(&self) -> u64;
-    /// How messages of this name get in; `None` when the Work's type does not name it among its messages.
+    /// Returns the way in for messages of this type name from other processes; `None` if the Work does not declare the
+    /// type.
     fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn RemoteMessages>>;
-    /// Asks with JSON; `None` when the Work's type does not name the message.
+    /// Sends an ask whose message is JSON; `None` if the Work does not declare the type of the message.
     fn ask(
         self: Arc<Self>,
         app: AppId,

@@ -59,9 +59,7 @@ impl GpuPool {
                 "waits for {count} gpus of the head, which has {}: give it more with --gpus, or place the work on a node",
                 self.total
             )),
-            None => {
-                Err(format!("waits for {count} gpus of the head, of whose {} {left} are free", self.total))
-            }
+            None => Err(format!("waits for {count} gpus of the head: {left} of its {} are free", self.total)),
         }
     }
 }

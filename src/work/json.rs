@@ -53,7 +53,10 @@ pub(super) fn question<W: Handle<M>, M: Message>(
             Ok(Err(error)) => error.to_string(),
             Err(panic) => format!("its `Serialize` panicked: {panic}"),
         };
-        Err(Unanswered::Unwritable(format!("the answer of work `{}` is no JSON: {why}", work.path())))
+        Err(Unanswered::Unwritable(format!(
+            "the answer of work `{}` cannot be written as JSON: {why}",
+            work.path()
+        )))
     }))
 }
 

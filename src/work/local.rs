@@ -1,4 +1,4 @@
-//! The places of this process: a thread for one Work, or one of a few threads for many.
+//! The host for Works of this process: a thread for one Work, or a pool of threads for many.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,47 +12,51 @@ use tokio::task::LocalSet;
 use super::{Host, HostError, LaunchSpec, Placement, Resources};
 use crate::id::ActorPath;
 
-/// What can be sent to the thread where it is to live: an incarnation, or something else that stays there.
+/// A closure sent to a thread, which makes the future of an incarnation (or of another actor) that stays on this
+/// thread.
 pub(crate) type Task = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
 
-/// Hosts Works in this process: those of the pool on arbiters of the current actix System, others on threads of their own.
+/// Host for Works in this process: those of the pool run on arbiters of the current actix System, others on threads of
+/// their own.
 pub(crate) struct LocalHost {
     pool: Vec<PoolThread>,
     pool_size: usize,
     next: usize,
     inline: bool,
-    /// Closed with this host, which ends the threads that are still there.
+    /// Closed when this host is dropped, which ends the remaining threads.
     alive: watch::Sender<()>,
 }
 
 struct PoolThread {
     arbiter: ArbiterHandle,
-    /// Whether this host started the thread and stops it. A shared one carries more than this host's Works.
+    /// True if this host started the thread and stops it. A shared thread also runs actors of others.
     is_own: bool,
-    /// Sent as one, since to start many Works is common and each message to the thread may have to wake it.
+    /// Tasks gathered for one message to the thread, because starting many Works is common and each message may have to
+    /// wake the thread.
     launched: Vec<Task>,
 }
 
 impl LocalHost {
-    /// `pool_size` threads for pooled Works, started when the first one needs them.
+    /// Creates a host with at most `pool_size` pool threads, which are started on demand.
     pub(crate) fn new(pool_size: usize) -> Self {
         let alive = watch::Sender::new(());
         Self { pool: Vec::new(), pool_size: pool_size.max(1), next: 0, inline: false, alive }
     }
 
-    /// All Works on the calling thread, whatever their placement: one clock for everything.
+    /// Creates a host that runs all Works on the calling thread, whatever their placement, so that a test controls one
+    /// clock.
     pub(crate) fn inline() -> Self {
         let mut host = Self::new(1);
         host.inline = true;
         host
     }
 
-    /// Makes `arbiter` the first thread of the pool. It stays the caller's: dropping this host does not stop it.
+    /// Makes `arbiter` the first thread of the pool. The caller still owns it: dropping this host does not stop it.
     pub(crate) fn share(&mut self, arbiter: ArbiterHandle) {
         self.pool.insert(0, PoolThread { arbiter, is_own: false, launched: Vec::new() });
     }
 
-    /// The same with the arbiter of the calling thread.
+    /// Makes the arbiter of the calling thread the first thread of the pool.
     pub(crate) fn share_current(&mut self) {
         self.share(Arbiter::current());
     }
@@ -63,9 +67,13 @@ impl LocalHost {
         started.map_err(|error| HostError::no_thread(path, &error))
     }
 
-    /// Starts a thread that ends with the task. It is no arbiter: the System keeps something of each of those for ever.
+    /// Starts a thread that ends with the task. Not an arbiter, because the actix System keeps an entry of every
+    /// arbiter.
+    ///
+    /// # Errors
+    /// The error of the system, if the runtime or the thread could not be created.
     fn start_thread(&self, task: Task) -> io::Result<()> {
-        // Before the thread, so that what goes wrong is told to the caller.
+        // Built before the thread starts, so that an error reaches the caller.
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let mut alive = self.alive.subscribe();
         std::thread::Builder::new().name("flowright-work".to_owned()).spawn(move || {
@@ -73,12 +81,12 @@ impl LocalHost {
                 tokio::select! {
                     biased;
                     () = task() => {}
-                    // Nothing is ever sent.
+                    // Completes only when the sender is dropped: nothing is ever sent.
                     _ = alive.changed() => {}
                 }
             };
             LocalSet::new().block_on(&runtime, done);
-            // A call that blocks on another thread of this runtime is not waited for.
+            // Does not wait for blocking calls on other threads of this runtime.
             runtime.shutdown_background();
         })?;
         Ok(())

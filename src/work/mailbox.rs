@@ -1,20 +1,22 @@
-//! The bounded mailbox.
+//! Bounded mailboxes.
 //!
 //! # Guarantees
-//! - At most `capacity` messages wait. Senders that wait for room get it in the order of asking. Messages of one
-//!   sender arrive in the order in which it sent them; among senders there is no order.
-//! - A mailbox belongs to the Work, not to one incarnation of it: what an incarnation had taken and not begun
-//!   when it died goes back to the front.
-//! - A question whose asker has gone is dropped, if no handler has begun it; see the module `abandoned`.
-//! - When the Work stops, what still waits is refused: an `ask` fails at its caller, a lost `tell` is logged and counted.
-//! - Dropping a waiting `send` gives up its place and keeps the message out.
-//! - There is one mailbox for a Work in a process, wherever the Work lives: the one of a Work that lives in another process
-//!   forwards along a [`Route`]; see the module `queue` for what holds while the Work moves.
+//! - At most `capacity` messages wait. Senders that wait for room get it in the order in which they asked. Messages of
+//!   one sender arrive in the order in which they were sent; messages of different senders have no order.
+//! - A mailbox belongs to the Work and not to one incarnation: messages that an incarnation had taken but not begun
+//!   when it died go back to the front.
+//! - An ask whose caller has given up is dropped if no handler has begun it; see the module `abandoned`.
+//! - When the Work stops, waiting messages are refused: an `ask` fails at its caller, a lost `tell` is logged and
+//!   counted.
+//! - A waiting `send` that is dropped gives up its place in the queue of senders and does not send its message.
+//! - A process has one mailbox for a Work, wherever the Work lives. The mailbox of a Work in another process forwards
+//!   along a [`Route`]; see the module `queue` for the guarantees while the Work moves.
 //!
 //! # Cost
-//! One lock and, only when the Work is parked, one wake-up per message. The receiver takes messages in batches,
-//! so that it and the senders seldom meet at the lock. A batch is at most an eighth of the capacity; messages in
-//! it still count as waiting, so that a full mailbox may refuse up to an eighth early but never too late.
+//! One lock and, only when the Work is parked, one wake-up per message. The receiver takes messages in batches, so that
+//! it rarely contends with the senders for the lock. A batch is at most an eighth of the capacity; its messages still
+//! count as waiting, so that a mailbox may refuse messages when it is seven eighths full but never exceeds its
+//! capacity.
 
 mod abandoned;
 mod queue;
@@ -37,31 +39,31 @@ use super::{Command, RunOrder, Work};
 
 const LARGEST_BATCH: usize = 128;
 
-/// The capacity of a mailbox whose Work lives elsewhere and has not said how much it takes.
+/// Capacity of the mailbox of a Work in another process, unless the capacity has been set.
 const DISTANT_CAPACITY: usize = 64;
 
-/// Why a mailbox takes no messages.
+/// Reason why a mailbox refuses messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum CloseReason {
     NotStarted,
     Stopped,
     Failed,
-    /// It waits for a node to run on.
+    /// The Work waits for a node to run on.
     Unplaced,
-    /// The node where it lived is lost.
+    /// The node of the Work is lost.
     NodeLost,
-    /// No such Work.
+    /// There is no such Work.
     Unknown,
 }
 
 pub(crate) struct Mailbox<W> {
     inner: Mutex<Inner<W>>,
-    /// Messages that the receiver has taken and not begun. Locked after `inner`.
+    /// Messages that the receiver has taken but not begun. Locked after `inner`.
     batch: Mutex<Batch<W>>,
-    /// Whether there may be commands, so that a message costs no lock to find out.
+    /// True if commands may wait, so that the receiver of a message can check it without the lock.
     commanded: AtomicBool,
     capacity: AtomicUsize,
-    /// Finds the place of the Work, where this process does not decide about it.
+    /// Finds the Work, if this process does not decide its placement.
     locator: Option<Arc<dyn Locator>>,
 }
 
@@ -73,20 +75,21 @@ struct Batch<W> {
 struct Inner<W> {
     queue: Queue<Envelope<W>, SharedRoute>,
     commands: VecDeque<Command>,
-    /// How many messages the last batch had.
+    /// Size of the last batch, which still counts as waiting.
     taken: usize,
-    /// Where commands go while the Work lives in another process.
+    /// Destination of commands while the Work lives in another process.
     commands_to: Option<Arc<dyn Commands>>,
     receiver: Option<Waker>,
-    /// The same while a handler waits: woken by commands only.
+    /// Waker of a receiver that waits in a handler, woken by commands only.
     listener: Option<Waker>,
     waiting: VecDeque<Waiting>,
-    /// Senders whose turn has come and who have not used it yet.
+    /// Tickets of senders that may send now and have not done so yet.
     granted: Vec<u64>,
     next_ticket: u64,
-    /// How many messages were ever taken, or passed on.
+    /// Number of messages accepted or forwarded since the mailbox exists.
     accepted: u64,
-    /// Which incarnation may receive. An earlier one that was given up and still runs finds only an order to stop.
+    /// The incarnation that may receive. An earlier incarnation that was given up but still executes receives only an
+    /// order to stop.
     incarnation: u64,
 }
 
@@ -108,13 +111,13 @@ impl<W> Inner<W> {
         self.queue.len() + self.taken + self.granted.len() < capacity
     }
 
-    /// Whether a sender with this ticket waits or has been given a place.
+    /// Returns true if the sender with this ticket waits or has been granted a place.
     fn knows(&self, ticket: u64) -> bool {
         self.granted.contains(&ticket) || self.waiting.iter().any(|waiting| waiting.ticket == ticket)
     }
 
-    /// Gives free places to waiting senders, in order, once half of the mailbox is free: waking a sender costs as
-    /// much as many messages do, so that it should find room for many.
+    /// Grants free places to waiting senders, in order, once half of the mailbox is free: waking a sender costs as much
+    /// as many messages, so a sender that wakes should find room for many.
     fn grant(&mut self, capacity: usize) -> Vec<Waker> {
         let mut woken = Vec::new();
         if self.queue.len() + self.taken > capacity / 2 {
@@ -129,32 +132,32 @@ impl<W> Inner<W> {
     }
 }
 
-/// Where a message is that was taken.
+/// Destination of a message that was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delivery {
-    /// In the mailbox.
+    /// The mailbox in this process.
     Here,
-    /// On its way to another process.
+    /// A route to another process.
     Away,
 }
 
-/// A message that was not taken comes back with the reason.
+/// Error of a message that was not accepted, with the message.
 pub(crate) enum Refused<E> {
     Full(E),
     Closed(E, CloseReason),
-    /// The Work is not where the message was sent to, any more. No handler has seen it.
+    /// The Work has left the place to which the message was sent. No handler has seen the message.
     Moved(E),
-    /// It cannot leave this process, for this reason.
+    /// The message cannot be sent to another process, for this reason.
     Unsendable(E, String),
 }
 
 impl<W: Work> Mailbox<W> {
-    /// The mailbox of a Work that this process decides about.
+    /// Creates the mailbox of a Work whose placement this process decides.
     pub(crate) fn new(capacity: usize) -> Self {
         Self::with(capacity.max(1), Place::Closed(CloseReason::NotStarted), None)
     }
 
-    /// The mailbox of a Work whose place `locator` finds.
+    /// Creates a mailbox that forwards to the place found by `locator`.
     pub(crate) fn distant(locator: Arc<dyn Locator>) -> Self {
         Self::with(DISTANT_CAPACITY, Place::Unknown, Some(locator))
     }
@@ -219,7 +222,10 @@ impl<W: Work> Mailbox<W> {
         }
     }
 
-    /// Takes a message that came from another process for this incarnation.
+    /// Accepts a message from another process for this incarnation.
+    ///
+    /// # Errors
+    /// [`Refused::Moved`] if the incarnation does not receive any more, [`Refused::Full`] if there is no room.
     pub(super) fn receive(
         &self,
         envelope: Envelope<W>,
@@ -258,14 +264,14 @@ impl<W: Work> Mailbox<W> {
         }
     }
 
-    /// Messages wait; where it is not known where the Work is, that is asked.
+    /// Requests the place of the Work for waiting messages, if it is unknown.
     fn want_place(&self) {
         if matches!(self.lock().queue.place(), Place::Unknown) {
             self.want();
         }
     }
 
-    /// It matters where the Work is.
+    /// Requests the place of the Work from the locator, if there is one.
     pub(crate) fn want(&self) {
         if let Some(locator) = &self.locator {
             locator.wanted();
@@ -295,7 +301,10 @@ impl<W: Work> Mailbox<W> {
         }
     }
 
-    /// Takes a message that came from another process for this incarnation as soon as there is room.
+    /// Accepts a message from another process for this incarnation, and waits for room.
+    ///
+    /// # Errors
+    /// [`Refused::Moved`] if the incarnation does not receive any more.
     pub(super) async fn receive_when_there_is_room(
         &self,
         envelope: Envelope<W>,
@@ -309,7 +318,8 @@ impl<W: Work> Mailbox<W> {
         }
     }
 
-    /// Gives [`Offer::Wait`] only to a message for an incarnation that does not receive any more.
+    /// Offers a message and waits for room. Returns [`Offer::Wait`] only for a message to an incarnation that does not
+    /// receive any more.
     async fn offer_when_there_is_room(
         &self,
         envelope: Envelope<W>,
@@ -319,7 +329,7 @@ impl<W: Work> Mailbox<W> {
         let mut turn = Turn { mailbox: self, ticket: None };
         poll_fn(|cx| {
             let mut inner = self.lock();
-            // The mailbox was closed and opened again before this sender had a look: its turn is gone.
+            // The mailbox was closed and reopened since the last poll, so that this sender's ticket is void.
             if turn.ticket.is_some_and(|ticket| !inner.knows(ticket)) {
                 turn.ticket = None;
             }
@@ -374,7 +384,7 @@ impl<W: Work> Mailbox<W> {
         .await
     }
 
-    /// Puts a command where the receiver finds it before any message.
+    /// Sends a command, which the receiver takes before any message.
     pub(crate) fn command(&self, command: Command) {
         let mut inner = self.lock();
         if let Some(to) = &inner.commands_to {
@@ -389,8 +399,8 @@ impl<W: Work> Mailbox<W> {
         receiver.into_iter().chain(listener).for_each(Waker::wake);
     }
 
-    /// Orders a run. A Work that sleeps begins with it at once, so that whoever orders it may say so without being
-    /// told: that spares both sides a wake-up. Whether it does.
+    /// Orders a run. Returns true if the receiver is parked and therefore begins at once: the caller then records the
+    /// run as started, and no report of the start is sent, which spares both sides a wake-up.
     pub(crate) fn run(&self, mut order: RunOrder) -> bool {
         let announced = {
             let inner = self.lock();
@@ -401,7 +411,7 @@ impl<W: Work> Mailbox<W> {
         announced
     }
 
-    /// Takes messages from now on, for a new incarnation in this process, whose number it gives.
+    /// Opens the mailbox for a new incarnation in this process and returns the number of the incarnation.
     pub(crate) fn open(&self) -> u64 {
         let mut inner = self.lock();
         self.unpop(&mut inner);
@@ -417,16 +427,16 @@ impl<W: Work> Mailbox<W> {
         incarnation
     }
 
-    /// The Work lives in another process from now on, or will: where its commands go.
+    /// Redirects commands to an incarnation that lives, or is being started, in another process.
     pub(crate) fn launched_elsewhere(&self, commands_to: Arc<dyn Commands>) {
         let mut inner = self.lock();
         inner.commands_to = Some(commands_to);
         inner.commands.clear();
     }
 
-    // The methods that follow give how many messages are lost without anybody being told.
+    // The methods of this group return the number of messages that were lost without notice to their sender.
 
-    /// Tells where the Work is.
+    /// Sets the place of the Work.
     pub(crate) fn set_place(&self, place: Place<SharedRoute>) -> usize {
         self.change(|queue| queue.set_place(place))
     }
@@ -435,13 +445,14 @@ impl<W: Work> Mailbox<W> {
         self.lock().queue.place().clone()
     }
 
-    /// Refuses messages from now on, and those that wait. Gives how many of them are lost without anybody being told.
+    /// Refuses new messages and those that wait. Returns the number of messages lost without notice to their sender.
     pub(crate) fn close(&self, why: CloseReason) -> usize {
         self.set_place(Place::Closed(why))
     }
 
-    /// The incarnation in this process takes no more messages: those from other processes go back there, the others wait
-    /// for the next word on the place. Does nothing when it is another incarnation's turn; `None` means whichever there is.
+    /// Ends the receiving of this incarnation in this process, or of any incarnation for `None`: waiting messages from
+    /// other processes are given back to them, the others wait for the next place of the Work. Does nothing if another
+    /// incarnation receives.
     pub(crate) fn leave(&self, incarnation: Option<u64>) {
         let mut inner = self.lock();
         if !inner.queue.is_here() || incarnation.is_some_and(|incarnation| incarnation != inner.incarnation) {
@@ -456,7 +467,7 @@ impl<W: Work> Mailbox<W> {
         });
     }
 
-    /// Gives the messages of a session with another process back, as far as no handler has begun them.
+    /// Gives back the messages of a session with another process that no handler has begun.
     pub(crate) fn give_back(&self, session: u64) {
         let mut inner = self.lock();
         self.unpop(&mut inner);
@@ -469,34 +480,34 @@ impl<W: Work> Mailbox<W> {
         });
     }
 
-    /// The incarnation at the end of this route is over.
+    /// Records that the incarnation at the end of this route has ended.
     pub(crate) fn left(&self, route: &SharedRoute) -> usize {
         self.change(|queue| queue.left(route))
     }
 
-    /// A message comes back along this route; no handler has begun it.
+    /// Takes back a message from this route; no handler has begun it.
     pub(crate) fn returned(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) -> usize {
         let lost = self.change(|queue| queue.returned(route, typed(envelope)));
         self.want_place();
         lost
     }
 
-    /// All that was not begun has come back along this route.
+    /// Records that this route has given back all messages that were not begun.
     pub(crate) fn drained(&self, route: &SharedRoute) -> usize {
         self.change(|queue| queue.drained(route))
     }
 
-    /// Sends no more along this route, which is about to be lost.
+    /// Stops forwarding along this route, which is about to be lost.
     pub(crate) fn stop(&self, route: &SharedRoute) {
         self.change(|queue| queue.stop(route));
     }
 
-    /// Nothing comes along this route any more.
+    /// Records that nothing arrives along this route any more.
     pub(crate) fn lost(&self, route: &SharedRoute, instead: Place<SharedRoute>) -> usize {
         self.change(|queue| queue.lost(route, instead))
     }
 
-    /// The next message to be sent along this route.
+    /// Takes the next message to forward along this route.
     pub(crate) fn next(&self, route: &SharedRoute) -> Option<Box<dyn AnyEnvelope>> {
         let mut inner = self.lock();
         let (message, steps) = inner.queue.next(route);
@@ -506,7 +517,7 @@ impl<W: Work> Mailbox<W> {
         message.map(|envelope| -> Box<dyn AnyEnvelope> { envelope })
     }
 
-    /// A message could not be sent along this route.
+    /// Takes back a message that could not be sent along this route.
     pub(crate) fn put_back(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) -> usize {
         self.change(|queue| queue.put_back(route, typed(envelope)))
     }
@@ -520,14 +531,14 @@ impl<W: Work> Mailbox<W> {
         self.carry_out(inner, steps)
     }
 
-    /// Puts what the receiver has taken and not begun back to the front.
+    /// Returns the messages that the receiver has taken but not begun to the front of the queue.
     fn unpop(&self, inner: &mut Inner<W>) {
         let mut batch = self.lock_batch();
         inner.queue.unpop(&mut batch.messages);
         inner.taken = 0;
     }
 
-    /// Gives how many messages are lost without anybody being told.
+    /// Executes the steps of the queue. Returns the number of messages lost without notice to their sender.
     fn carry_out(&self, mut inner: MutexGuard<'_, Inner<W>>, steps: Steps<W>) -> usize {
         let mut woken = Vec::new();
         let mut others = Vec::new();
@@ -560,17 +571,17 @@ impl<W: Work> Mailbox<W> {
         lost
     }
 
-    /// The incarnation that receives, or did last.
+    /// Returns the number of the incarnation that receives, or was the last to receive.
     pub(crate) fn incarnation(&self) -> u64 {
         self.lock().incarnation
     }
 
-    /// How many messages were ever taken, or passed on.
+    /// Returns the number of messages accepted or forwarded since the mailbox exists.
     pub(super) fn accepted(&self) -> u64 {
         self.lock().accepted
     }
 
-    /// How many messages wait.
+    /// Returns the number of messages that wait in this process or are in flight along the current route.
     pub(crate) fn depth(&self) -> usize {
         let inner = self.lock();
         let away = match inner.queue.place() {
@@ -599,7 +610,7 @@ impl<W> Drop for Mailbox<W> {
     }
 }
 
-/// An envelope for a Work of this type, as it was before its type was forgotten.
+/// Restores the type of an envelope for this type of Work.
 pub(in crate::work) fn typed<W: Work>(envelope: Box<dyn AnyEnvelope>) -> Envelope<W> {
     *envelope
         .into_envelope()
@@ -607,7 +618,7 @@ pub(in crate::work) fn typed<W: Work>(envelope: Box<dyn AnyEnvelope>) -> Envelop
         .unwrap_or_else(|_| unreachable!("a mailbox takes messages for one type of Work"))
 }
 
-/// Waits only where there is no room: a future that waits costs an allocation.
+/// Sends along a route. Tries first without waiting, because a future that waits costs an allocation.
 async fn send_on(
     route: &dyn Route,
     envelope: Box<dyn AnyEnvelope>,
@@ -619,7 +630,7 @@ async fn send_on(
     Ok(Delivery::Away)
 }
 
-/// A sender's place in the queue of those that wait; given up when the sender goes.
+/// A place in the queue of waiting senders; dropping it gives up the place.
 struct Turn<'a, W: Work> {
     mailbox: &'a Mailbox<W>,
     ticket: Option<u64>,

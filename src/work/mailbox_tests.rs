@@ -25,7 +25,7 @@ impl Work for Sink {
     }
 }
 
-/// The message number so-and-so of a sender.
+/// A numbered message of one sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Note {
     sender: usize,
@@ -170,7 +170,7 @@ const SENDERS: usize = 4;
 #[derive(Debug, Clone)]
 enum Step {
     TrySend(usize),
-    /// Begins to send, or has another look whether there is room.
+    /// Begins to send, or polls a `send` that waits for room.
     Send(usize),
     GiveUp(usize),
     Receive,
@@ -200,13 +200,13 @@ impl Wake for Woken {
 
 type Sending<'a> = Pin<Box<dyn Future<Output = Result<Delivery, Refused<Box<dyn AnyEnvelope>>>> + 'a>>;
 
-/// One who sends one message after the other.
+/// A sender that sends one message after another.
 #[derive(Default)]
 struct Sender<'a> {
     next: u32,
     sending: Option<Sending<'a>>,
     woken: Arc<Woken>,
-    /// Sent and not received, in order.
+    /// Messages sent but not received yet, in order.
     sent: VecDeque<u32>,
 }
 
@@ -223,7 +223,8 @@ impl Sender<'_> {
 }
 
 proptest! {
-    /// Whoever sends, waits, gives up, receives, dies or closes in whatever order.
+    /// Senders send, wait and give up, and the receiver receives, restarts and closes, in any order: the mailbox stays
+    /// bounded, keeps the order of each sender and forgets no waiting sender.
     #[test]
     fn it_is_bounded_keeps_each_senders_order_and_forgets_nobody_who_waits(
         capacity in 1_usize..20,
@@ -232,7 +233,7 @@ proptest! {
         let (mailbox, mut receiver) = open(capacity);
         let mut senders: [Sender<'_>; SENDERS] = Default::default();
         let received = |senders: &mut [Sender<'_>; SENDERS], note: Note| {
-            // Also that what was given up is never received: it was never sent.
+            // A message whose sender gave up is not in `sent`, so this also checks that it is never received.
             assert_eq!(senders[note.sender].sent.pop_front(), Some(note.number));
         };
         for step in steps {
@@ -273,7 +274,7 @@ proptest! {
             }
             prop_assert!(mailbox.depth() <= capacity);
         }
-        // From here on only those look again who were woken.
+        // From here on only senders that were woken are polled.
         loop {
             let mut progress = false;
             while let Some(note) = receive(&mut receiver) {

@@ -1,4 +1,4 @@
-//! Typed messages and what carries them.
+//! Typed messages and their envelopes.
 
 use std::any::{Any, type_name};
 use std::fmt;
@@ -24,9 +24,9 @@ use crate::payload::{self, PayloadGuards};
 use crate::trace::{Cause, Span, What};
 use crate::wire::{self, CodecError};
 
-/// What can be sent to a Work, and answered by it: any serde value that may change threads.
+/// A message that Works can send and reply with: any serde value that is `Send` and `'static`.
 ///
-/// Implemented for every such type; there is nothing to write.
+/// Implemented for every such type.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a message between Works",
     label = "not a message",
@@ -36,7 +36,7 @@ pub trait Message: Serialize + DeserializeOwned + Send + 'static {}
 
 impl<T: Serialize + DeserializeOwned + Send + 'static> Message for T {}
 
-/// How a Work answers messages of type `M`.
+/// A handler for messages of type `M`.
 ///
 /// ```
 /// # use flowright::prelude::*;
@@ -71,18 +71,18 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Message for T {}
     note = "write `impl Handle<{M}> for {Self} {{ type Reply = …; async fn handle(…) -> … }}`"
 )]
 pub trait Handle<M: Message>: Work {
-    /// What the sender of an `ask` gets; `()` when there is nothing to say.
+    /// The reply to an `ask`; `()` if there is none.
     type Reply: Message;
 
-    /// Answers one message. Never at the same time as `run` or another handler of this Work: a busy `run` lets
-    /// messages in at the points it chooses, see [`WorkContext::turn`].
+    /// Handles one message and returns the reply. Never called while `run` or another handler of this Work executes: a
+    /// busy `run` lets messages in where it takes turns, see [`WorkContext::turn`].
     ///
-    /// Handlers do not nest: while one waits, for whatever, no other message of its Work is handled. A handler that asks a Work whose
-    /// handler asks back waits until the deadline, and is told so by [`AskError::Timeout`].
+    /// Handlers do not nest: while one waits, no other message of its Work is handled. Two Works whose handlers ask
+    /// each other therefore wait until a deadline passes; [`AskError::Timeout`] reports that.
     fn handle(&mut self, message: M, cx: &mut WorkContext<Self>) -> impl Future<Output = Self::Reply>;
 }
 
-/// A message of any type for a `W`.
+/// A message of any type for a Work of type `W`.
 pub(crate) type Envelope<W> = Box<dyn Deliver<W>>;
 
 pub(crate) trait Deliver<W>: AnyEnvelope {
@@ -91,70 +91,73 @@ pub(crate) trait Deliver<W>: AnyEnvelope {
         W: Work;
 }
 
-/// A message of any type for a Work of any type, as whoever carries it sees it.
+/// A message whose types of message and Work are erased, for code that queues and forwards it.
 pub(crate) trait AnyEnvelope: Send {
-    /// The name of the message's type.
+    /// Returns the type name of the message.
     fn name(&self) -> &'static str;
 
-    /// Appends the message encoded.
+    /// Appends the encoded message to `out`.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the message cannot be encoded.
     fn write(&self, out: &mut BytesMut) -> Result<(), CodecError>;
 
-    /// Whether an answer is waited for.
+    /// Returns true for an ask, false for a tell.
     fn is_question(&self) -> bool;
 
-    /// Whether its asker waits for an answer no more. No handler is to begin it then.
+    /// Returns true if the caller of the ask has given up. No handler may begin such a message.
     fn is_abandoned(&self) -> bool {
         false
     }
 
-    /// What its sender was doing.
+    /// Returns the trace context of the sender.
     fn cause(&self) -> Cause;
 
-    /// Tells the sender what came of it; whether it is lost without anybody being told.
+    /// Notifies the sender of the outcome. Returns true if the message is lost without notice, as a `tell` is.
     fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool;
 
-    /// The message itself, of the type that the sender knows.
+    /// Returns the envelope itself, for a downcast to the type with which it was made.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 
-    /// The same as an [`Envelope`] for the type of Work that it is for.
+    /// Returns the envelope as an [`Envelope`] of its type of Work, for a downcast.
     fn into_envelope(self: Box<Self>) -> Box<dyn Any>;
 
-    /// The session that it came by, when it came from another process.
+    /// Returns the session by which the message arrived, if it came from another process.
     fn session(&self) -> Option<u64> {
         None
     }
 }
 
-/// What came of a message.
+/// Outcome of a message.
 pub(crate) enum Outcome<'a> {
-    /// The handler's answer, encoded, and what keeps the payloads in it alive.
+    /// The encoded reply of the handler, with the guards that keep its payloads alive.
     Answered(&'a [u8], PayloadGuards),
-    /// No handler saw it.
+    /// The mailbox did not accept or keep the message; no handler saw it.
     Refused(CloseReason),
-    /// The handler began and did not end.
+    /// The handler began and did not complete.
     Failed,
-    /// The handler ended, and its answer could not be sent, for this reason.
+    /// The handler completed, but its reply could not be sent, for this reason.
     ReplyNotSent(String),
-    /// The node that had it is lost; a handler may have seen it.
+    /// The node that had the message is lost; a handler may have seen the message.
     NodeLost,
-    /// The Work's process cannot take it, for this reason; no handler saw it.
+    /// The process of the Work could not accept or decode the message, for this reason; no handler saw it.
     Unreadable(String),
-    /// The Work is not here any more: a message from another process goes back there. No handler saw it.
+    /// The Work has left this process: a message from another process is given back to it. No handler saw the message.
     Moved,
 }
 
-/// Where an answer that leaves this process goes. Dropped unused, it says that the handler failed.
+/// Sends the reply to an ask from another process. Dropped unused, it reports that the handler failed.
 pub(crate) trait Reply: Send {
     fn send(self: Box<Self>, outcome: Outcome<'_>);
 
-    /// Whether nobody waits for the answer any more.
+    /// Returns true if the caller has given up.
     fn is_abandoned(&self) -> bool;
 }
 
 pub(crate) struct TellEnvelope<W, M> {
     message: Fenced<M>,
     cause: Cause,
-    /// Where it came from, when that is another process.
+    /// Sender in another process, if the message came from there.
     origin: Option<Arc<dyn Origin>>,
     work: PhantomData<fn(W)>,
 }
@@ -165,7 +168,7 @@ impl<W: Handle<M>, M: Message> TellEnvelope<W, M> {
         Box::new(Self { message, cause: Cause::current(), origin: None, work: PhantomData })
     }
 
-    /// One that has come from another process, or has come back from there when it has no `origin`.
+    /// Wraps a message that arrived from another process or, without an `origin`, that another process has given back.
     pub(super) fn arrived(message: M, cause: Cause, origin: Option<Arc<dyn Origin>>) -> Box<Self> {
         Box::new(Self { message: Fenced::new(message), cause, origin, work: PhantomData })
     }
@@ -229,23 +232,23 @@ impl<W: Handle<M>, M: Message> Deliver<W> for TellEnvelope<W, M> {
     }
 }
 
-/// Leads to what the sender was doing, where that was part of a trace; no other message begins a span.
+/// Starts a span for the handler if the sender was part of a trace; other messages have no span.
 fn span<M>(path: &ActorPath, cause: &Cause) -> Span {
     Span::start_if_caused(What::Message { name: type_name::<M>() }, path.as_str(), cause)
 }
 
-/// Why there is no answer, as the asker is told.
+/// Reason why an ask has no reply.
 pub(crate) enum NoAnswer<M> {
     Refused(Fenced<M>, CloseReason),
     NodeLost,
     Unreadable(Fenced<M>, String),
-    /// The handler ended, and its answer could not be sent, for this reason.
+    /// The handler completed, but its reply could not be sent, for this reason.
     ReplyNotSent(String),
-    /// The answer came and is no such answer.
+    /// The reply arrived but could not be decoded.
     BadReply(CodecError),
 }
 
-/// The answer to a question, or why there is none, on its way to the asker.
+/// The reply to an ask, or the reason why there is none.
 pub(crate) type Answer<W, M> = Result<Fenced<<W as Handle<M>>::Reply>, NoAnswer<M>>;
 
 pub(crate) struct AskEnvelope<W: Handle<M>, M: Message> {
@@ -292,15 +295,15 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for AskEnvelope<W, M> {
                 wire::decode(bytes).map(Fenced::new).map_err(NoAnswer::BadReply)
             }
             Outcome::Refused(why) => Err(NoAnswer::Refused(message, why)),
-            // One that comes back is sent again by whoever has it, and never settled with this.
+            // An ask that comes back is sent again by the mailbox that receives it, so this outcome does not occur.
             Outcome::Moved => Err(NoAnswer::Refused(message, CloseReason::NotStarted)),
             Outcome::NodeLost => Err(NoAnswer::NodeLost),
             Outcome::Unreadable(why) => Err(NoAnswer::Unreadable(message, why)),
             Outcome::ReplyNotSent(why) => Err(NoAnswer::ReplyNotSent(why)),
-            // The asker takes silence for that.
+            // Dropping the reply channel means `Failed` to the caller.
             Outcome::Failed => return false,
         };
-        // The asker may have given up; that is no matter of the handler's.
+        // The caller may have given up, which does not concern the handler.
         let _ = reply.send(answer);
         false
     }
@@ -322,13 +325,13 @@ impl<W: Handle<M>, M: Message> Deliver<W> for AskEnvelope<W, M> {
             let Self { message, cause, reply } = *self;
             let span = span::<M>(cx.path(), &cause);
             let answer = span.around(work.handle(message.into_inner(), cx)).await;
-            // The asker may have given up.
+            // The caller may have given up.
             let _ = reply.send(Ok(Fenced::new(answer)));
         })
     }
 }
 
-/// A question from another process.
+/// An ask from another process.
 pub(super) struct RemoteAskEnvelope<W, M> {
     message: Fenced<M>,
     cause: Cause,
@@ -410,74 +413,75 @@ impl<W: Handle<M>, M: Message> Deliver<W> for RemoteAskEnvelope<W, M> {
     }
 }
 
-/// A message was not sent. It comes back inside.
+/// Error returned when a message could not be delivered. Carries the message back to the caller.
 #[derive(Error)]
 #[non_exhaustive]
 pub enum SendError<M> {
-    /// The mailbox is full. Trying again later is safe.
+    /// The mailbox is full. Retrying later is safe.
     #[error(
         "the mailbox of work `{path}` is full ({capacity} messages wait); wait for room with `tell(…).await`, \
          let the Work take turns more often, or give it a larger `.mailbox(…)`"
     )]
     Full {
-        /// The Work.
+        /// Path of the Work.
         path: String,
-        /// How many messages its mailbox holds.
+        /// Capacity of the mailbox, in messages.
         capacity: usize,
-        /// What was not sent.
+        /// The message that was not sent.
         message: M,
     },
-    /// The Work is not running. Trying again is safe once it is started.
+    /// The Work is not running. Retrying is safe once the Work has started.
     #[error("work `{path}` {why}; messages reach it once it runs again")]
     Stopped {
-        /// The Work.
+        /// Path of the Work.
         path: String,
-        /// In what way it is not running.
+        /// State of the Work, as a phrase such as "was stopped".
         why: &'static str,
-        /// What was not sent.
+        /// The message that was not sent.
         message: M,
     },
-    /// The Work sends to itself from a handler, a hook or a `run` that takes no messages meanwhile, so that it would wait for
-    /// itself: for room in its mailbox, or for its own answer.
+    /// The Work sends to itself from a handler, from `on_stop`, or from a `run` that does not serve its mailbox
+    /// meanwhile, so that it would wait forever for room in its own mailbox or for its own reply.
     #[error(
-        "work `{path}` waits for itself: it takes no messages out of its mailbox while this handler, hook or run waits; call what the          handler does, use `try_tell`, or wait within `cx.serve(self, …)` in `run`"
+        "work `{path}` waits for itself: it takes no messages out of its mailbox while this handler, hook or run waits; \
+         call what the handler does, use `try_tell`, or wait within `cx.serve(self, …)` in `run`"
     )]
     ToItself {
-        /// The Work.
+        /// Path of the Work.
         path: String,
-        /// What was not sent.
+        /// The message that was not sent.
         message: M,
     },
-    /// The address leads nowhere.
+    /// The address does not refer to a Work of an App of this process.
     #[error("work `{path}` is not of an App that this process takes part in, or is no longer part of it")]
     Unknown {
         /// The path in the address.
         path: String,
-        /// What was not sent.
+        /// The message that was not sent.
         message: M,
     },
-    /// The node or process where the Work lived is lost. Trying again is safe once the Work runs somewhere else.
+    /// The node or process of the Work is lost. Retrying is safe once the Work runs on another node.
     #[error("the node that hosted work `{path}` is lost; messages reach the Work once it runs on another")]
     NodeLost {
-        /// The Work.
+        /// Path of the Work.
         path: String,
-        /// What was not sent.
+        /// The message that was not sent.
         message: M,
     },
-    /// The message cannot be sent to the process where the Work lives. Trying again does not help.
+    /// The message cannot be sent to the process of the Work. Retrying does not help.
     #[error("the message cannot be sent to work `{path}`, which runs in another process: {why}")]
     Unsendable {
-        /// The Work.
+        /// Path of the Work.
         path: String,
-        /// What stands in the way, and what to do.
+        /// Cause and remedy, as text.
         why: String,
-        /// What was not sent.
+        /// The message that was not sent.
         message: M,
     },
 }
 
 impl<M> SendError<M> {
-    /// The message that was not sent.
+    /// Returns the message that was not sent.
     pub fn into_message(self) -> M {
         match self {
             Self::Full { message, .. }
@@ -509,59 +513,60 @@ impl<M> fmt::Debug for SendError<M> {
     }
 }
 
-/// A question was not answered.
+/// Error returned when an ask has no reply.
 #[derive(Error)]
 #[non_exhaustive]
 pub enum AskError<M> {
-    /// It was not sent, or was still waiting when the Work stopped: no handler saw it, so that asking again is safe.
+    /// The message was not sent, or was still waiting when the Work stopped: no handler saw it, and asking again is
+    /// safe.
     #[error(transparent)]
     NotHandled(SendError<M>),
-    /// No answer came in time. A handler may have seen the message.
+    /// The reply did not arrive before the deadline. A handler may have seen the message.
     #[error(
         "work `{path}` did not answer within {after:?}; it may be busy: let its `run` take turns, or ask with a longer deadline{}",
         Asker(asker, path)
     )]
     Timeout {
-        /// The Work.
+        /// Path of the Work.
         path: String,
-        /// How long was waited.
+        /// The deadline.
         after: Duration,
-        /// The Work whose handler has asked: it handles nothing else while it waits, so that two Works whose handlers ask each
-        /// other wait for each other until a deadline has passed.
+        /// Path of the Work whose handler has asked, if a handler did. That Work handles no other message while it
+        /// waits, so that two Works whose handlers ask each other are in a deadlock until one deadline passes.
         asker: Option<String>,
     },
-    /// The handler began and did not end: it panicked, or its Work was ended by force.
+    /// The handler began and did not complete: it panicked, or its incarnation was ended by force.
     #[error("work `{path}` failed while it handled the message")]
     Failed {
-        /// The Work.
+        /// Path of the Work.
         path: String,
     },
-    /// The node or process where the Work lived was lost before the answer came. A handler may have seen the message.
+    /// The node or process of the Work was lost before the reply arrived. A handler may have seen the message.
     #[error("the node that hosted work `{path}` was lost before the answer came")]
     NodeLost {
-        /// The Work.
+        /// Path of the Work.
         path: String,
     },
-    /// The handler ended, and its answer could not be sent to this process: it is too large, or its `Serialize` fails. The
-    /// message was handled; sending it again handles it again.
+    /// The handler completed, but its reply could not be sent to this process: the reply is too large, or its
+    /// `Serialize` fails. Asking again handles the message a second time.
     #[error("work `{path}` has handled the message, and its answer could not be sent: {why}")]
     ReplyNotSent {
-        /// The Work.
+        /// Path of the Work.
         path: String,
-        /// What stands in the way, and what to do.
+        /// Cause and remedy, as text.
         why: String,
     },
-    /// The answer came from another process and cannot be read. The message was handled.
+    /// The reply arrived from another process but could not be decoded. The message was handled.
     #[error("the answer of work `{path}` cannot be read: {error}")]
     BadReply {
-        /// The Work.
+        /// Path of the Work.
         path: String,
-        /// What is wrong with it.
+        /// The error of decoding the reply.
         error: CodecError,
     },
 }
 
-/// What a handler that has waited in vain should know.
+/// Suffix of [`AskError::Timeout`] that explains a possible deadlock of two handlers.
 struct Asker<'a>(&'a Option<String>, &'a str);
 
 impl fmt::Display for Asker<'_> {

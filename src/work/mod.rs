@@ -1,17 +1,18 @@
 //! Layer 3: Works, the actors.
 //!
 //! A Work is one serde struct. Its serialised fields are its observable state, fields marked `#[serde(skip)]` are
-//! private to the place where it runs, and only the Work itself writes either.
+//! private to the incarnation, and only the Work itself writes either.
 //!
 //! # Guarantees
-//! - One thread of control: `run`, handlers and hooks have `&mut self` and are never under way at the same time,
-//!   except that a `run` (or handler) lets handlers in at points it chooses.
-//! - A panic ends one incarnation of one Work. The next one, if there is one, continues from the last published
-//!   state, with private fields at their defaults; messages that no handler had begun are still there.
-//! - Publishing never blocks, sends only what changed, and conflates; see the module `outbox`.
-//! - A run's last state is visible no later than its status.
+//! - One thread of control: `run`, handlers and hooks have `&mut self` and never execute at the same time, except that
+//!   `run` and the hooks other than `on_stop` let handlers in where they take turns ([`WorkContext::turn`],
+//!   [`WorkContext::sleep`], [`WorkContext::serve`]).
+//! - A panic ends one incarnation of one Work. The next incarnation, if there is one, continues from the last published
+//!   state, with private fields at their defaults; messages that no handler had begun are still in the mailbox.
+//! - Publishing never blocks, sends only the difference, and conflates; see the module `outbox`.
+//! - The last state of a run is visible no later than the run's status.
 //!
-//! Handles to a Work do not know where it runs; that is decided by a [`Host`].
+//! Handles to a Work do not depend on where it runs; a [`Host`] decides that.
 
 mod actor;
 mod address;
@@ -111,17 +112,17 @@ use crate::error::{Error, Result};
     note = "a Work derives `Serialize` and `Deserialize` (its fields are its state) and has `impl Work for {Self}`"
 )]
 pub trait Work: Serialize + DeserializeOwned + 'static {
-    /// What a run is asked for with. Equal inputs are the same run.
+    /// The input of a run. Equal inputs, compared by their canonical encoding, are the same run.
     type Input: Serialize + DeserializeOwned + 'static;
 
-    /// Does the work that `input` asks for. Its end publishes the state by itself.
+    /// Executes one run with `input`. The state is published at its end, without a call of [`WorkContext::publish`].
     ///
-    /// On a thread of its own (the default placement) it may block, but then answers no messages meanwhile and
-    /// cannot be stopped in between.
+    /// With a thread of its own (the default placement) a Work may block, but it serves no messages and cannot be
+    /// stopped while it does.
     ///
     /// # Errors
-    /// Any error; what becomes of it is decided by the Work's [`Restart`](crate::Restart) and
-    /// [`OnError`](crate::OnError). [`Stopped`] passed on by `?` ends the run as stopped instead.
+    /// Any error fails the run; the Work's [`Restart`](crate::Restart) and [`OnError`](crate::OnError) decide whether
+    /// the run is retried or the failure escalates. [`Stopped`] passed on by `?` ends the run as stopped instead.
     fn run(&mut self, input: Self::Input, cx: &mut WorkContext<Self>) -> impl Future<Output = Result<()>>
     where
         Self: Sized;
@@ -129,8 +130,8 @@ pub trait Work: Serialize + DeserializeOwned + 'static {
     /// Called once at the start of each incarnation, before any run or message.
     ///
     /// # Errors
-    /// Any error is the failure of the Work. [`Stopped`] passed on by `?` ends the incarnation as stopped instead, without
-    /// [`on_stop`](Work::on_stop): what was not started whole is not stopped.
+    /// Any error fails the Work. [`Stopped`] passed on by `?` ends the incarnation as stopped instead; then
+    /// [`on_stop`](Work::on_stop) is not called, because the start was not completed.
     fn on_start(&mut self, _cx: &mut WorkContext<Self>) -> impl Future<Output = Result<()>>
     where
         Self: Sized,
@@ -138,12 +139,12 @@ pub trait Work: Serialize + DeserializeOwned + 'static {
         async { Ok(()) }
     }
 
-    /// Called at the end of an incarnation that was asked to stop, also when the App ends; not after a panic.
-    /// It has the grace period (10 s) to be done, in which [`WorkContext::sleep`] and [`WorkContext::serve`] wait without
-    /// serving messages.
+    /// Called at the end of an incarnation that was asked to stop, also when the App ends; not after a panic. It must
+    /// return within the grace period (10 s by default). In it, [`WorkContext::sleep`] and [`WorkContext::serve`] wait
+    /// without serving messages.
     ///
     /// # Errors
-    /// Any error is the failure of the Work, except [`Stopped`] passed on by `?`.
+    /// Any error fails the Work, except [`Stopped`] passed on by `?`.
     fn on_stop(&mut self, _cx: &mut WorkContext<Self>) -> impl Future<Output = Result<()>>
     where
         Self: Sized,
@@ -151,11 +152,11 @@ pub trait Work: Serialize + DeserializeOwned + 'static {
         async { Ok(()) }
     }
 
-    /// Called after `run` returned an error, before the failure is told to the Flow.
+    /// Called after `run` returned an error, before the failure is reported to the Flow.
     ///
     /// # Errors
-    /// Any error is added to the message of the failure, and so is a panic, which also ends the incarnation. [`Stopped`]
-    /// passed on by `?` adds nothing.
+    /// The text of any error is appended to the message of the failure, and so is that of a panic, which also ends the
+    /// incarnation. [`Stopped`] passed on by `?` appends nothing.
     fn on_error(&mut self, _error: &Error, _cx: &mut WorkContext<Self>) -> impl Future<Output = Result<()>>
     where
         Self: Sized,
@@ -163,8 +164,9 @@ pub trait Work: Serialize + DeserializeOwned + 'static {
         async { Ok(()) }
     }
 
-    /// The messages that it takes from other processes, by their types. Between Works of one process nothing needs
-    /// to be said; a message that arrives from another and is not named here is refused at its sender.
+    /// Declares the types of messages that the Work accepts from other processes and as JSON. Messages between Works of
+    /// one process need no declaration. Of an undeclared type, an `ask` from another process fails with
+    /// [`SendError::Unsendable`], and a `tell` is lost, logged and counted.
     ///
     /// ```
     /// # use flowright::prelude::*;
@@ -197,26 +199,29 @@ pub trait Work: Serialize + DeserializeOwned + 'static {
     }
 }
 
-/// A place where incarnations of Works live.
+/// Executor of Works in one kind of place: threads of this process, other processes, nodes.
 pub(crate) trait Host {
-    /// Starts an incarnation, which from then on speaks through its outbox.
+    /// Starts an incarnation, which from then on reports through its outbox.
+    ///
+    /// # Errors
+    /// [`HostError`]; [`HostError::Unplaced`] is temporary.
     fn launch(&mut self, placement: &Placement, needs: Resources, what: LaunchSpec) -> Result<(), HostError>;
 
-    /// Sends off what was launched since the last time; a host may gather launches until then.
+    /// Sends the launches that the host has gathered since the last call.
     fn flush(&mut self);
 }
 
-/// Something that happened to the places of Works.
+/// Change in the places where Works can run.
 pub(crate) enum HostEvent {
-    /// There may be a place for what had none.
+    /// Resources were freed: launches that failed with [`HostError::Unplaced`] may succeed now.
     Room,
-    /// The node is lost where the incarnation lived that speaks through this outbox.
+    /// The node of the incarnation with this outbox is lost.
     NodeLost { outbox: Arc<Outbox>, why: String },
-    /// The node is about to leave where the incarnation lives that speaks through this outbox.
+    /// The node of the incarnation with this outbox is about to leave.
     NodeLeaves { outbox: Arc<Outbox> },
 }
 
-/// An incarnation could not be started.
+/// Error returned when an incarnation could not be started.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HostError {
     #[error(
@@ -226,13 +231,13 @@ pub(crate) enum HostError {
     NoThread { path: String, why: String },
     #[error("no process could be started for work `{path}`: {why}")]
     NoProcess { path: String, why: String },
-    /// There is no place for it yet; it is launched again when there may be one.
+    /// No node or device is free for the Work now; the launch is retried after a [`HostEvent::Room`].
     #[error("{0}")]
     Unplaced(String),
 }
 
 impl HostError {
-    /// Says which limit is reached.
+    /// Names the limit that was reached.
     fn no_thread(path: &crate::id::ActorPath, error: &std::io::Error) -> Self {
         let what = match error.raw_os_error() {
             Some(libc::EMFILE | libc::ENFILE) => {

@@ -1,4 +1,4 @@
-//! Names and labels that a node may have.
+//! Valid names and labels of nodes.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ const LONGEST_NAME: usize = 64;
 /// Longest key or value of a label, in characters.
 const LONGEST_LABEL: usize = 256;
 
-/// Names that mean something else where a place is named.
+/// Reserved names, which have a meaning of their own in placements and in output.
 const TAKEN: [&str; 5] = ["head", "thread", "pool", "process", "*"];
 
-/// A node cannot be called so.
+/// Error returned for an invalid name or label of a node.
 #[derive(Debug, Error)]
 pub(crate) enum BadNode {
     #[error(
@@ -28,7 +28,10 @@ pub(crate) enum BadNode {
     Label(String),
 }
 
-/// Checks the name of a node: it must not mask another place, be taken for a label, or disturb what shows it.
+/// Checks the name of a node: it must not equal a reserved name, look like a label, or garble the output that shows it.
+///
+/// # Errors
+/// [`BadNode::Name`] with the rules.
 pub(crate) fn check_node_name(name: &str) -> Result<(), BadNode> {
     let is_good = has_length(name, LONGEST_NAME)
         && !TAKEN.contains(&name)
@@ -38,6 +41,9 @@ pub(crate) fn check_node_name(name: &str) -> Result<(), BadNode> {
 }
 
 /// Checks the labels of a node.
+///
+/// # Errors
+/// [`BadNode::Label`] with the first invalid label.
 pub(crate) fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), BadNode> {
     let is_good = |word: &str| has_length(word, LONGEST_LABEL) && !word.chars().any(char::is_control);
     match labels.iter().find(|(key, value)| !is_good(key) || !is_good(value) || key.contains('=')) {
@@ -50,7 +56,7 @@ fn has_length(text: &str, longest: usize) -> bool {
     (1..=longest).contains(&text.chars().take(longest + 1).count())
 }
 
-/// As much of it as is worth showing.
+/// Returns at most the first [`LONGEST_NAME`] characters of a text, with an ellipsis if it is longer.
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(LONGEST_NAME) {
         Some((at, _)) => format!("{}…", &text[..at]),
@@ -62,7 +68,7 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Names that a machine may have are taken, those that mean something else or harm whoever shows them are not.
+    /// Host names are valid; reserved names, labels, control characters and names of excessive length are not.
     #[test]
     fn node_names_are_checked() {
         for good in ["n", "gpu-1", "host.example.org", "process-1", "Büro 3", &"x".repeat(64)] {
@@ -78,7 +84,7 @@ mod tests {
         }
     }
 
-    /// Labels are what users like, as long as they can be shown and told apart.
+    /// Labels of any text are valid if they are short, non-empty and printable and their key has no `=`.
     #[test]
     fn labels_are_checked() {
         let labels = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);

@@ -161,10 +161,10 @@ impl<'de> Deserialize<'de> for Placement {
     }
 }
 
-/// Text that is no placement.
+/// Error returned for a text that is not a placement.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is no placement; there are `thread` (a thread of its own), `pool` (a few shared threads), `process` (a \
+    "`{0}` is not a placement; valid ones are `thread` (a thread of its own), `pool` (a few shared threads), `process` (a \
      process of its own), the name of a node such as `gpu-1`, a label of nodes such as `zone=west`, and `*` (any node)"
 )]
 pub struct UnknownPlacement(String);

@@ -1,7 +1,7 @@
-//! How messages from other processes get in.
+//! Messages from other processes, decoded for their Work.
 //!
-//! A message that comes from afar is bytes and the name of a type. A Work says by [`Work::messages`] which types it
-//! takes from there; between Works of one process nothing of this is needed.
+//! A message from another process consists of bytes and the name of a type. A Work declares by [`Work::messages`] which
+//! types it accepts; messages between Works of one process are not encoded and need no declaration.
 
 use std::any::type_name;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::fence;
 use crate::trace::Cause;
 use crate::wire::{self, CodecError};
 
-/// The messages that a Work takes from other processes and over HTTP, filled by [`Work::messages`].
+/// The types of messages that a Work accepts from other processes and as JSON, declared in [`Work::messages`].
 pub struct Messages<W: Work> {
     wanted: Option<(String, Arc<Mailbox<W>>)>,
     found: Option<Arc<dyn RemoteMessages>>,
@@ -29,7 +29,7 @@ pub struct Messages<W: Work> {
 }
 
 impl<W: Work> Messages<W> {
-    /// Takes messages of this type.
+    /// Accepts messages of type `M`.
     pub fn accept<M: Message>(&mut self) -> &mut Self
     where
         W: Handle<M>,
@@ -46,7 +46,7 @@ impl<W: Work> Messages<W> {
         self
     }
 
-    /// Has the Work's type name its messages.
+    /// Calls [`Work::messages`]; a panic in it is logged and leaves the types declared so far.
     fn collect(mut self) -> Self {
         if let Err(panic) = fence::call(|| W::messages(&mut self)) {
             log::error!("`messages` of Work `{}` panicked: {panic}", type_name::<W>());
@@ -58,7 +58,7 @@ impl<W: Work> Messages<W> {
         Self { wanted: None, found: None, names: Vec::new(), asked: None, question: None }
     }
 
-    /// How messages of this name are asked with JSON.
+    /// Returns the function that asks with a message of this type name as JSON.
     pub(super) fn question(name: &str) -> Option<Question<W>> {
         Self { asked: Some(name.to_owned()), ..Self::empty() }.collect().question
     }
@@ -67,40 +67,41 @@ impl<W: Work> Messages<W> {
         Self { wanted: Some((name.to_owned(), mailbox)), ..Self::empty() }.collect().found
     }
 
-    /// The names of all of them.
+    /// Returns the names of all accepted types.
     pub(crate) fn names() -> Vec<&'static str> {
         Self::empty().collect().names
     }
 }
 
-/// The way into one mailbox for messages of one type.
+/// The way into one mailbox for messages of one type from other processes.
 pub(crate) trait RemoteMessages: Send + Sync {
-    /// Takes a message for this incarnation of the Work; without one, to be sent on to wherever the Work is.
+    /// Delivers a message to this incarnation of the Work or, without an incarnation, sends it on to where the Work
+    /// lives.
     fn receive(&self, arrived: Arrived<'_>, incarnation: Option<u64>) -> Received;
 
-    /// A message that had been sent to another process and has come back, as it was before it left.
+    /// Decodes a tell that this process had sent to another process, which has given it back.
     ///
     /// # Errors
-    /// [`CodecError`], when it is not such a message.
+    /// [`CodecError`] if the bytes cannot be decoded as the message.
     fn come_back(&self, body: &[u8], cause: Cause) -> Result<Box<dyn AnyEnvelope>, CodecError>;
 }
 
-/// A message that has come from another process.
+/// A message that has arrived from another process, encoded.
 pub(crate) struct Arrived<'a> {
     pub(crate) body: &'a [u8],
     pub(crate) cause: Cause,
-    /// The way back for the answer, when it is a question.
+    /// Return channel for the reply, if the message is an ask.
     pub(crate) reply: Option<Box<dyn Reply>>,
     pub(crate) origin: Arc<dyn Origin>,
 }
 
-/// What became of a message that arrived.
+/// Result of a message that arrived.
 pub(crate) enum Received {
     Taken,
-    /// The mailbox is full: the message gets in when this has ended, before any that is received after that. Gives whether it
-    /// has been given back to its sender instead.
+    /// The mailbox is full. The future completes once the message is accepted, before any message that is received
+    /// later; its result is true if the message was given back to its sender instead.
     Waits(BoxFuture<'static, bool>),
-    /// The Work is not here; the message has been given back to its sender.
+    /// The Work is not in this process; the message was given back to its sender.
     Moved,
     Unreadable(CodecError),
 }
@@ -178,7 +179,7 @@ impl<W: Work> RemoteMessages for RemoteMessagesOf<W> {
     }
 }
 
-/// Gives a message back to the process that it came from, unless it cannot be sent at all.
+/// Gives a message back to the process from which it came, or reports why it can never be sent.
 fn settle(refused: Refused<Box<dyn AnyEnvelope>>) {
     let (envelope, outcome) = match refused {
         Refused::Full(envelope) | Refused::Closed(envelope, _) | Refused::Moved(envelope) => {

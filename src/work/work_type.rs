@@ -24,7 +24,7 @@ use crate::wire::CodecError;
 type FromJson = fn(&[u8]) -> Result<(RunKey, Input), String>;
 type FromBytes = fn(&[u8]) -> Result<(RunKey, Input), CodecError>;
 
-/// A type of Work.
+/// Type-erased functions of one type of Work.
 pub(crate) struct WorkType {
     name: fn() -> &'static str,
     mailbox: fn(usize) -> Arc<dyn AnyMailbox>,
@@ -35,19 +35,19 @@ pub(crate) struct WorkType {
     same_input: FromBytes,
 }
 
-/// What is needed to make an incarnation of any type.
+/// Parameters of a new incarnation of any type.
 pub(crate) struct LaunchSpec {
     pub(crate) kind: &'static WorkType,
     pub(crate) app: AppId,
     pub(crate) path: ActorPath,
     pub(crate) state: Value,
-    /// What keeps the payloads in the state alive.
+    /// Guards that keep the payloads in the state alive until the Work has decoded it.
     pub(crate) holds: PayloadGuards,
     pub(crate) max_state_bytes: usize,
     pub(crate) mailbox: Arc<dyn AnyMailbox>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) abort: Arc<Abort>,
-    /// The devices that it has until its end.
+    /// Devices assigned to the incarnation until its end.
     pub(crate) gpus: Gpus,
 }
 
@@ -66,7 +66,7 @@ impl WorkType {
         }
     }
 
-    /// The Rust type's name, the same in all processes of one program.
+    /// Returns the name of the Rust type, which is the same in all processes of one program.
     pub(crate) fn name(&self) -> &'static str {
         (self.name)()
     }
@@ -75,29 +75,32 @@ impl WorkType {
         (self.mailbox)(capacity)
     }
 
-    /// The mailbox of a Work whose place `locator` finds.
+    /// Creates a mailbox that forwards to the place found by `locator`.
     pub(crate) fn distant_mailbox(&self, locator: Arc<dyn Locator>) -> Arc<dyn AnyMailbox> {
         (self.distant_mailbox)(locator)
     }
 
-    /// The messages it takes from other processes and over HTTP.
+    /// Returns the types of messages that the Work accepts from other processes and as JSON.
     pub(crate) fn messages(&self) -> Vec<&'static str> {
         (self.messages)()
     }
 
-    /// An input from JSON, else what is wrong with it.
+    /// Decodes an input from JSON.
+    ///
+    /// # Errors
+    /// The text of the error of decoding or encoding the input.
     pub(crate) fn input(&self, json: &[u8]) -> Result<(RunKey, Input), String> {
         (self.input)(json)
     }
 
-    /// An input that was encoded before.
+    /// Decodes an input from bytes that this process encoded before.
     pub(crate) fn same_input(&self, bytes: &[u8]) -> Result<(RunKey, Input), CodecError> {
         (self.same_input)(bytes)
     }
 }
 
 impl LaunchSpec {
-    /// Opens the mailbox for it.
+    /// Opens the mailbox for a new incarnation and returns the task that runs the incarnation.
     pub(crate) fn into_task(self) -> Task {
         (self.kind.task)(self)
     }

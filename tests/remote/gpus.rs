@@ -113,7 +113,7 @@ fn devices_of_a_killed_process_go_to_the_next() {
     let app = start(Some(1), || trainers(2, 1, Placement::Process));
     let first = running(&app, 0);
     assert_eq!(first.cuda.as_deref(), Some("0"));
-    waits(&app, 1, "waits for 1 gpus of the head, of whose 1 0 are free");
+    waits(&app, 1, "waits for 1 gpus of the head: 0 of its 1 are free");
     signal(first.process, "KILL");
     app.wait_for_stage("trainers.0", Stage::Failed);
     assert_eq!(running(&app, 1).cuda.as_deref(), Some("0"));
@@ -123,7 +123,7 @@ fn threads_on_one_head_have_different_devices() {
     let app = start(Some(4), || trainers(3, 2, Placement::Thread));
     let lists = [0, 1].map(|number| running(&app, number).gpus);
     assert_eq!(lists, [vec![0, 1], vec![2, 3]]);
-    waits(&app, 2, "of whose 4 0 are free");
+    waits(&app, 2, "0 of its 4 are free");
 }
 
 fn works_on_one_node_have_different_devices() {

@@ -430,7 +430,7 @@ fn a_wrong_command_line_says_what_is_wrong() {
         (&["node", "--join", "127.0.0.1:1", "--advertise", "gate:80"], "give --listen with the port"),
         (&["--without-server", "--advertise", "gate:80"], "give --listen as well"),
         (&["--without-server", "--listen", "127.0.0.1:0", "--advertise", "http://gate"], "HOST:PORT"),
-        (&["--place", "a=two words"], "no placement"),
+        (&["--place", "a=two words"], "is not a placement"),
         (&["--place", "nobody=thread", "--without-server"], "there is no work `nobody`"),
     ] {
         let mut command = program("suite");

@@ -1,7 +1,7 @@
-//! Questions whose asker waits no more: it has given up, is gone, or its process is.
+//! Abandoned asks: those whose caller has given up or ended, or whose caller's process is lost.
 //!
-//! Such a question is dropped from the mailbox in which it waits. One that another process has is withdrawn there. A handler that has
-//! begun goes on.
+//! An abandoned ask is dropped from the mailbox in which it waits, and withdrawn from another process to which it was
+//! sent. A handler that has begun is not interrupted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
@@ -13,18 +13,18 @@ use super::{Mailbox, Place};
 
 static ABANDONED: AtomicU64 = AtomicU64::new(0);
 
-/// The number of questions that were dropped in this process before a handler had begun, since nobody waited for the answer.
+/// Returns the number of asks dropped in this process as abandoned before a handler had begun.
 pub(crate) fn questions_abandoned() -> u64 {
     ABANDONED.load(Ordering::Relaxed)
 }
 
-/// Counts questions that are dropped.
+/// Counts asks dropped as abandoned.
 pub(crate) fn count_abandoned(questions: usize) {
     ABANDONED.fetch_add(questions as u64, Ordering::Relaxed);
 }
 
 impl<W: Work> Mailbox<W> {
-    /// Drops the questions whose askers have gone, and withdraws those that another process has.
+    /// Drops waiting asks whose caller has given up, and withdraws those in flight to another process.
     pub(crate) fn drop_abandoned(&self) {
         let mut inner = self.lock();
         if inner.queue.is_here() {
@@ -39,7 +39,7 @@ impl<W: Work> Mailbox<W> {
         drop(inner);
         woken.into_iter().for_each(Waker::wake);
         count_abandoned(dropped.len());
-        // Not under the lock: its `Drop` is code of a user's.
+        // Outside of the lock, because `Drop` of a message is a user's code.
         drop(dropped);
         if let Some(route) = route {
             route.withdraw_abandoned();
@@ -47,7 +47,7 @@ impl<W: Work> Mailbox<W> {
     }
 }
 
-/// Drops a question that was taken out of the mailbox and whose asker has gone; gives back any other message.
+/// Drops an ask taken out of the mailbox if its caller has given up; returns any other message.
 pub(super) fn unless_abandoned<W>(envelope: Envelope<W>) -> Option<Envelope<W>> {
     if !AnyEnvelope::is_abandoned(&*envelope) {
         return Some(envelope);

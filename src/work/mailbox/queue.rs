@@ -1,18 +1,18 @@
-//! The messages of one mailbox and where they go: the pure core of addresses. No sockets, threads or clocks; what is to
-//! be done comes out as [`Step`]s.
+//! The messages of one mailbox and their destination: the pure core of addresses. No sockets, threads or clocks;
+//! actions for the mailbox are returned as [`Step`]s.
 //!
-//! A process has one mailbox for each Work that it hosts or has an address of. The mailbox either belongs to an incarnation
-//! in this process, or forwards along a *route* to the process that hosts the Work. When the Work moves, the route is
-//! *drained* first: it takes no more messages, and the process at its other end gives back those that no handler has
-//! begun. Only then does the mailbox forward along the next route.
+//! A process has one mailbox for each Work that it hosts or has an address of. The mailbox either belongs to an
+//! incarnation in this process, or forwards along a *route* to the process that hosts the Work. When the Work moves,
+//! the route is *drained* first: it takes no more messages, and the process at its other end gives back the messages
+//! that no handler has begun. Only then does the mailbox forward along the next route.
 //!
 //! # Guarantees
-//! - A message is in one place: it waits here, was forwarded, or was given back to its sender.
-//! - Messages of one sender keep their order across moves: what was given back goes before what waits, and nothing is
-//!   forwarded along a new route before the old one is drained or lost.
+//! - Each message is in one place: it waits here, was forwarded, or was given back to its sender.
+//! - Messages of one sender keep their order across moves: returned messages go before waiting ones, and nothing is
+//!   forwarded along a new route before the old route is drained or lost.
 //! - A route that has given a message back is not used again.
-//! - A mailbox whose place is not known keeps its senders waiting; one whose Work is being started or moved takes as many
-//!   messages as it has room for.
+//! - While the place of the Work is unknown, senders wait; while the Work is being started or moved, the mailbox
+//!   accepts messages up to its capacity.
 //!
 //! The scheme is that of a forwarding address with a flush of the old channel before the new one is used, as in the
 //! process migration of DEMOS/MP (Powell and Miller, 1983).
@@ -21,12 +21,12 @@ use std::collections::VecDeque;
 
 use super::CloseReason;
 
-/// The place of a Work, as far as this process knows it. `R` is a route to another process.
+/// The place of a Work as known to this process. `R` is a route to another process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place<R> {
-    /// Not asked for yet, or not answered.
+    /// Not requested yet, or not answered.
     Unknown,
-    /// Being started, restarted or moved; another word on it will come.
+    /// Being started, restarted or moved; the place will be set again.
     Pending,
     /// An incarnation in this process.
     Here,
@@ -34,33 +34,33 @@ pub(crate) enum Place<R> {
     Closed(CloseReason),
 }
 
-/// A message, as far as the queue looks at it.
+/// Properties of a message that the queue needs.
 pub(crate) trait Item {
-    /// Whether somebody waits for the answer and is better told at once that none will come.
+    /// Returns true for an ask, whose caller should learn at once that there will be no reply.
     fn is_question(&self) -> bool;
 }
 
-/// What became of a message that was offered.
+/// Result of offering a message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Offer<M, R> {
     Queued,
-    /// To be sent along this route at once.
+    /// The message is to be sent along this route at once.
     Forward(M, R),
-    /// There is no room, or it is not known yet where to.
+    /// The mailbox is full, or the place of the Work is unknown.
     Wait(M),
     Refused(M, CloseReason),
 }
 
-/// Something to be done outside.
+/// Action that the mailbox executes after a change of the queue.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step<M, R> {
-    /// Stop using this route; [`Queue::drained`] follows when all that was not begun has been given back.
+    /// Stop using this route; [`Queue::drained`] follows when all messages that were not begun have been given back.
     Drain(R),
     /// Take messages with [`Queue::next`] and send them along this route, until there are none.
     Pump(R),
-    /// Tell the senders of these messages.
+    /// Notify the senders of these messages.
     Refuse(Vec<M>, CloseReason),
-    /// Have those that wait offer again.
+    /// Wake the waiting senders, which then offer their messages again.
     Wake,
 }
 
@@ -69,24 +69,24 @@ pub(crate) struct Queue<M, R> {
     place: Place<R>,
     used: Option<Used<R>>,
     messages: VecDeque<M>,
-    /// Messages that the route in use has given back, until it is drained.
+    /// Messages given back by the current route, until the route is drained.
     returned: VecDeque<M>,
-    /// Messages of this process for an incarnation here that go after those, and before what waits.
+    /// Messages from this process for an incarnation here, which go after the returned ones and before `messages`.
     held: VecDeque<M>,
 }
 
-/// A route along which messages have gone and may still be under way.
+/// A route along which messages have been sent and may still be in flight.
 #[derive(Debug)]
 struct Used<R> {
     route: R,
     draining: bool,
     drained: bool,
-    /// Whether somebody takes messages with [`Queue::next`], and may have one in hand.
+    /// True while a pump takes messages with [`Queue::next`]; it may have taken one that is not sent yet.
     pumping: bool,
 }
 
 impl CloseReason {
-    /// Whether the Work is likely to run again without anybody doing anything: messages that were accepted wait for that.
+    /// Returns true if the Work is expected to run again without further action; accepted tells wait for that.
     pub(crate) fn is_temporary(self) -> bool {
         matches!(self, Self::NotStarted | Self::Unplaced | Self::NodeLost)
     }
@@ -111,17 +111,17 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         matches!(self.place, Place::Here)
     }
 
-    /// How many messages wait.
+    /// Returns the number of waiting messages.
     pub(crate) fn len(&self) -> usize {
         self.messages.len() + self.returned.len() + self.held.len()
     }
 
-    /// Offers a message from this process.
+    /// Offers a message from this process; `room` is true if the mailbox has room for it.
     pub(crate) fn offer(&mut self, message: M, room: bool) -> Offer<M, R> {
         match &self.place {
             Place::Closed(why) => return Offer::Refused(message, *why),
             Place::Unknown => return Offer::Wait(message),
-            // What comes back was sent before this message.
+            // Messages that the old route gives back were sent before this one.
             Place::Here if self.used.is_some() => return Offer::Wait(message),
             Place::At(_) => {
                 if let Some(used) = &self.used
@@ -141,17 +141,17 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         Offer::Queued
     }
 
-    /// Takes a message from another process, for the incarnation here.
+    /// Appends a message from another process, for the incarnation here.
     pub(crate) fn deliver(&mut self, message: M) {
         self.messages.push_back(message);
     }
 
-    /// Takes the next message out, for the incarnation here.
+    /// Takes the next message, for the incarnation here.
     pub(crate) fn pop(&mut self) -> Option<M> {
         self.messages.pop_front()
     }
 
-    /// Takes the next `count` messages out, or all that there are.
+    /// Moves the next `count` messages to `batch`, or all if there are fewer.
     pub(crate) fn pop_into(&mut self, batch: &mut VecDeque<M>, count: usize) {
         if batch.is_empty() && count >= self.messages.len() {
             std::mem::swap(batch, &mut self.messages);
@@ -160,19 +160,19 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         }
     }
 
-    /// How many messages the incarnation here would find.
+    /// Returns the number of messages that the incarnation here can take.
     pub(crate) fn ready(&self) -> usize {
         self.messages.len()
     }
 
-    /// Puts messages back that were taken out and not begun.
+    /// Returns the messages of a batch, which were not begun, to the front.
     pub(crate) fn unpop(&mut self, batch: &mut VecDeque<M>) {
         while let Some(message) = batch.pop_back() {
             self.messages.push_front(message);
         }
     }
 
-    /// Takes out the waiting messages that `which` says.
+    /// Removes the messages for the incarnation here for which `which` is true.
     pub(crate) fn take(&mut self, which: impl Fn(&M) -> bool) -> Vec<M> {
         if !self.messages.iter().any(&which) {
             return Vec::new();
@@ -183,7 +183,7 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         taken.into()
     }
 
-    /// Takes out those that `which` says of all messages that wait.
+    /// Removes all waiting messages for which `which` is true, including returned ones.
     pub(crate) fn take_waiting(&mut self, which: impl Fn(&M) -> bool) -> Vec<M> {
         let mut taken = Vec::new();
         for queue in [&mut self.returned, &mut self.held, &mut self.messages] {
@@ -196,17 +196,18 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         taken
     }
 
-    /// The place is another one now.
+    /// Sets the place of the Work.
     pub(crate) fn set_place(&mut self, place: Place<R>) -> Vec<Step<M, R>> {
         if place == Place::Here && !self.is_here() && self.used.is_some() {
-            // What comes back was sent before these, which the incarnation would begin with.
+            // Messages that the old route gives back were sent before these, so the incarnation must not begin with
+            // these.
             self.held.append(&mut self.messages);
         }
         self.place = place;
         self.settle()
     }
 
-    /// The incarnation at the end of `route` is over. Another word on the place will come.
+    /// Records that the incarnation at the end of `route` has ended. The place will be set again.
     pub(crate) fn left(&mut self, route: &R) -> Vec<Step<M, R>> {
         if self.place != Place::At(route.clone()) {
             return Vec::new();
@@ -214,7 +215,7 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         self.set_place(Place::Pending)
     }
 
-    /// A message comes back along a route; no handler has begun it.
+    /// Takes back a message from a route; no handler has begun it.
     pub(crate) fn returned(&mut self, route: &R, message: M) -> Vec<Step<M, R>> {
         self.returned.push_back(message);
         if self.place == Place::At(route.clone()) {
@@ -223,7 +224,7 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         self.settle()
     }
 
-    /// All that was not begun has come back along a route.
+    /// Records that a route has given back all messages that were not begun.
     pub(crate) fn drained(&mut self, route: &R) -> Vec<Step<M, R>> {
         match &mut self.used {
             Some(used) if used.route == *route => used.drained = true,
@@ -232,7 +233,8 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         self.settle()
     }
 
-    /// Sends no more along a route, which is about to be lost; what it gives back comes first.
+    /// Stops forwarding along a route that is about to be lost. Messages that it gives back keep their place at the
+    /// front.
     pub(crate) fn stop(&mut self, route: &R) -> Vec<Step<M, R>> {
         if let Some(used) = self.used.as_mut().filter(|used| used.route == *route) {
             used.draining = true;
@@ -240,7 +242,8 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         Vec::new()
     }
 
-    /// Nothing comes along a route any more. The Work is `instead` there, unless another word on its place has come.
+    /// Records that nothing arrives along a route any more. The place becomes `instead` unless it has been set to
+    /// another since.
     pub(crate) fn lost(&mut self, route: &R, instead: Place<R>) -> Vec<Step<M, R>> {
         let was_used = self.used.as_ref().is_some_and(|used| used.route == *route);
         if self.place == Place::At(route.clone()) || was_used && self.place == Place::Pending {
@@ -252,7 +255,7 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         self.settle()
     }
 
-    /// The next message to be sent along `route`; when there is none the pump ends.
+    /// Takes the next message to forward along `route`; the pump ends when there is none.
     pub(crate) fn next(&mut self, route: &R) -> (Option<M>, Vec<Step<M, R>>) {
         let Some(used) = self.used.as_mut().filter(|used| used.route == *route) else {
             return (None, Vec::new());
@@ -263,7 +266,7 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         (message, steps)
     }
 
-    /// The pump could not send this message, and ends.
+    /// Takes back a message that the pump could not send; the pump has ended.
     pub(crate) fn put_back(&mut self, route: &R, message: M) -> Vec<Step<M, R>> {
         self.messages.push_front(message);
         if let Some(used) = self.used.as_mut().filter(|used| used.route == *route) {
@@ -272,7 +275,7 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         self.settle()
     }
 
-    /// Empties it.
+    /// Removes and returns all messages.
     pub(crate) fn clear(&mut self) -> Vec<M> {
         let mut all = std::mem::take(&mut self.returned);
         all.append(&mut self.held);

@@ -1,4 +1,4 @@
-//! The end of a mailbox at which its Work takes messages out, in batches.
+//! The receiving end of a mailbox, which takes messages in batches.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,13 +9,14 @@ use super::super::{Command, Work};
 use super::Mailbox;
 use super::abandoned::unless_abandoned;
 
-/// What an incarnation finds in its mailbox.
+/// An item received from a mailbox.
 pub(crate) enum Mail<W> {
     Command(Command),
     Message(Envelope<W>),
 }
 
-/// The receiving end, of which the living incarnation has the only one.
+/// The receiving end of a mailbox. Only the receiver of the current incarnation gets messages; an older one gets an
+/// order to stop.
 pub(crate) struct Receiver<W: Work> {
     mailbox: Arc<Mailbox<W>>,
     incarnation: u64,
@@ -30,7 +31,7 @@ impl<W: Work> Receiver<W> {
         &self.mailbox
     }
 
-    /// A command that waits; commands go before messages.
+    /// Takes the next waiting command; commands go before messages.
     pub(crate) fn command(&mut self) -> Option<Command> {
         if !self.mailbox.commanded.load(Ordering::Acquire) {
             return None;
@@ -46,7 +47,7 @@ impl<W: Work> Receiver<W> {
         command
     }
 
-    /// The next command; messages stay where they are, and wake nobody.
+    /// Polls for the next command. Messages stay in the mailbox and do not wake the task.
     pub(crate) fn poll_command(&mut self, cx: &mut Context<'_>) -> Poll<Command> {
         let mut inner = self.mailbox.lock();
         if inner.incarnation != self.incarnation {
