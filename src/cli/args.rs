@@ -1,4 +1,4 @@
-//! Arguments, and what is wrong with them.
+//! Arguments, and errors in them.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::app::Config;
 use crate::work::BadNode;
 use crate::work::{Placement, UnknownPlacement};
 
-/// What the binary of an App understands.
+/// The command line of an App's program.
 #[derive(Debug, Parser)]
 #[command(about = "A Flowright App: runs until its Flows stop it, it fails, or Ctrl-C", version = None)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -48,7 +48,7 @@ enum Command {
     },
 }
 
-/// What a command line asks for.
+/// The parsed command line.
 #[derive(Debug)]
 pub(super) enum Asked {
     Run(Args),
@@ -61,7 +61,7 @@ pub(super) enum Asked {
     Completions(clap_complete::Shell),
 }
 
-/// How the App is to be run.
+/// The arguments of `run`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[cfg(feature = "http")]
@@ -81,7 +81,7 @@ pub(super) struct Args {
     port: Option<u16>,
 
     #[cfg(feature = "http")]
-    /// A file with the token that clients of the API have to send; beyond this machine there has to be one
+    /// A file with the token that clients of the API have to send; required beyond the loopback address
     #[arg(long, value_name = "FILE")]
     http_token_file: Option<PathBuf>,
 
@@ -91,11 +91,11 @@ pub(super) struct Args {
     allow_origin: Vec<String>,
 
     #[cfg(feature = "http")]
-    /// Let the API be called by this name as well, as a proxy does; may be repeated
+    /// Accept this name in requests as well, such as the one that a reverse proxy forwards; may be repeated
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
 
-    /// Write all that is logged to files in this directory, too
+    /// Write the log to rotated files in this directory, too
     #[arg(long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
 
@@ -109,17 +109,17 @@ pub(super) struct Args {
     env: Vec<String>,
 
     #[cfg(feature = "remote")]
-    /// Take nodes in at this address, at port 0 at a free one; beyond this machine only with a token or TLS
+    /// Accept nodes at this address, with port 0 at any free port; beyond the loopback address only with a token or TLS
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
 
     #[cfg(feature = "remote")]
-    /// The address that is told of where nodes join, where that is another one than it listens at (NAT, forwarded ports)
+    /// The address at which nodes reach this process, if it is not the address it listens at (NAT, forwarded ports)
     #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Option<String>,
 
     #[cfg(feature = "remote")]
-    /// A file with the secret that all processes share [env: FLOWRIGHT_TOKEN has it otherwise]
+    /// A file with the secret that all processes share [env: FLOWRIGHT_TOKEN may hold the secret instead]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
@@ -131,19 +131,19 @@ pub(super) struct Args {
     payload: PayloadArgs,
 
     #[cfg(feature = "drive")]
-    /// The directory in which the drives are [default: .flowright/drives]
+    /// The directory of the drives [default: .flowright/drives]
     #[arg(long, value_name = "DIR")]
     drive_dir: Option<PathBuf>,
 
-    /// Where a Work runs: thread, pool, process, a node's name or label; may be repeated
+    /// The placement of a Work: thread, pool, process, or a node by name or label; may be repeated
     #[arg(long, value_name = "PATH=PLACEMENT")]
     place: Vec<String>,
 
-    /// How many graphics processors Works may have on this machine [default: what there is]
+    /// The number of GPUs that Works may reserve on this machine [default: all]
     #[arg(long)]
     gpus: Option<u32>,
 
-    /// How much to log: off, error, warn, info, debug or trace
+    /// The log level: off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value_t = log::LevelFilter::Info, value_parser = log_level)]
     pub(super) log_level: log::LevelFilter,
 
@@ -153,18 +153,18 @@ pub(super) struct Args {
 }
 
 #[cfg(feature = "tls")]
-/// The certificate of this process; `run` and `node` have it in common.
+/// The arguments for TLS, shared by `run` and `node`.
 #[derive(Debug, clap::Args)]
 pub(super) struct TlsArgs {
-    /// The certificate that this process shows to others over TLS (PEM); `certs` makes one
+    /// The certificate that this process presents over TLS (PEM); `certs` makes one
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
 
-    /// The key of that certificate (PEM)
+    /// The private key of that certificate (PEM)
     #[arg(long, value_name = "FILE")]
     tls_key: Option<PathBuf>,
 
-    /// The CA that signs the certificates of all processes (PEM)
+    /// The CA that has signed the certificates of all processes (PEM)
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
 }
@@ -181,24 +181,24 @@ impl TlsArgs {
     }
 }
 
-/// What the values of payloads may take in this process; `run` and `node` have it in common.
+/// The arguments for payload storage, shared by `run` and `node`.
 #[derive(Debug, clap::Args)]
 pub(super) struct PayloadArgs {
-    /// How much memory payloads may take, in MiB [default: a quarter of what there is]
+    /// The memory for payload values, in MiB [default: a quarter of the machine's]
     #[arg(long, value_name = "MIB")]
     payload_memory: Option<u64>,
 
-    /// Where payloads go for which there is no room in memory [default: the directory for temporary files]
+    /// The directory for payload values that do not fit into memory [default: the directory for temporary files]
     #[arg(long, value_name = "DIR")]
     payload_dir: Option<PathBuf>,
 
-    /// How much they may take there, in MiB [default: what there is]
+    /// The disk space for them, in MiB [default: no limit]
     #[arg(long, value_name = "MIB")]
     payload_disk: Option<u64>,
 }
 
 impl PayloadArgs {
-    /// The configuration that these arguments come to.
+    /// Returns the configuration given by these arguments.
     pub(super) fn config(&self) -> Config {
         Config {
             payload_memory_mib: self.payload_memory,
@@ -209,7 +209,7 @@ impl PayloadArgs {
     }
 }
 
-/// An argument that cannot be used. The process ends with exit code 2.
+/// An unusable argument. The process exits with code 2.
 #[derive(Debug, Error)]
 pub(super) enum UsageError {
     #[error(
@@ -255,7 +255,7 @@ pub(super) enum UsageError {
         #[source]
         source: std::io::Error,
     },
-    #[error("--config {path} is no configuration")]
+    #[error("--config {path} is not a valid configuration")]
     Config {
         path: String,
         #[source]
@@ -274,14 +274,14 @@ impl Asked {
         }
     }
 
-    /// What this process was asked for. What is wrong with that ends it, with exit code 2.
+    /// Parses the command line. On an error it prints the error and exits with code 2.
     pub(super) fn from_command_line() -> Self {
         CommandLine::parse().into_asked()
     }
 }
 
 impl Args {
-    /// The configuration that the arguments and the file come to; the arguments win.
+    /// Returns the configuration given by the arguments and the configuration file. The arguments win.
     pub(super) fn config(&self) -> Result<Config, UsageError> {
         let file = match &self.config {
             Some(path) => read(path)?,
@@ -328,7 +328,7 @@ impl Args {
         Ok(arguments.or(file))
     }
 
-    /// The environment variables that were asked for.
+    /// Returns the environment variables given by `--env`.
     pub(super) fn environment(&self) -> Result<Vec<(String, String)>, UsageError> {
         let mut variables: Vec<(String, String)> = Vec::new();
         for text in &self.env {
@@ -361,7 +361,7 @@ impl CommandLine {
     }
 }
 
-/// Completions for `shell`, under the name that the program was called by.
+/// Returns the completions for `shell`, under the name by which the program was called.
 pub(super) fn completions(shell: clap_complete::Shell) -> Vec<u8> {
     let called = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&called).file_name().unwrap_or(&called).to_string_lossy().into_owned();
@@ -378,8 +378,8 @@ fn completions_as(shell: clap_complete::Shell, name: &str) -> Vec<u8> {
     if shell != clap_complete::Shell::Bash || name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return generated(name);
     }
-    // The generator names the parts of its script after the program, in two ways that differ where the name has a hyphen. The script
-    // is made for a plain name, and registered for the program's own.
+    // The generator derives identifiers from the name in two ways, which differ when the name has a hyphen. The script
+    // is therefore generated for a plain name, and registered for the program's own.
     let plain: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     let plain = format!("app{plain}");
     let text = String::from_utf8_lossy(&generated(&plain)).into_owned();
@@ -421,7 +421,7 @@ mod tests {
         assert!(args(&[]).open_ui);
     }
 
-    /// Bash itself completes commands and flags of a program, whatever its name.
+    /// Bash itself completes the commands and flags of a program, whatever its name.
     #[test]
     fn bash_completes_programs_of_any_name() {
         for name in ["app", "my-app", "my_app.v2"] {

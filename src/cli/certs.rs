@@ -1,4 +1,4 @@
-//! `certs`: a CA and certificates for those who have none.
+//! `certs`: makes a CA and certificates for deployments without a PKI.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,18 +9,18 @@ use crate::app::AppError;
 use crate::machine::machine_name;
 use crate::transport::{Certificates, make_certificates};
 
-/// The certificate with this name is shown with the command that begins an App.
+/// The certificate of this name is shown with the command of the head, all others with that of a node.
 const HEAD: &str = "head";
 const NODE: &str = "node";
 
-/// What certificates are to be made.
+/// The arguments of `certs`.
 #[derive(Debug, clap::Args)]
 pub(super) struct CertsArgs {
-    /// Where they go, and where the CA is or will be
+    /// The directory of the certificates and of the CA, which is made unless it exists
     #[arg(long, value_name = "DIR", default_value = "certs")]
     dir: PathBuf,
 
-    /// What for: each gets NAME.pem and NAME-key.pem
+    /// The names to make certificates for; each gets NAME.pem and NAME-key.pem
     #[arg(value_name = "NAME", default_values = [HEAD, NODE])]
     names: Vec<String>,
 }
@@ -68,12 +68,12 @@ fn show(directory: &Path, certificates: &Certificates) {
     let ca_key = directory.join("ca-key.pem");
     match ca_is_new {
         true => say(&format!(
-            "Made a CA: {} and {}. Keep the key to yourself, and on no machine that does not make certificates: whoever \
+            "Made a CA: {} and {}. Keep the key secret, and only on the machine that makes certificates: whoever \
              has it can let processes in.",
             ca.display(),
             ca_key.display()
         )),
-        false => say(&format!("The CA is the one that was there: {}", ca.display())),
+        false => say(&format!("Using the existing CA: {}", ca.display())),
     }
     for made in made {
         say(&format!("Made {} and {}, valid until {until}.", made.cert.display(), made.key.display()));
@@ -96,7 +96,7 @@ fn show(directory: &Path, certificates: &Certificates) {
             name => format!(" --name {name}"),
         };
         say(&format!(
-            "On another machine, where {}, {} and ca.pem have been brought to:",
+            "On another machine, with copies of {}, {} and ca.pem:",
             file_name(&made.cert),
             file_name(&made.key)
         ));
@@ -108,7 +108,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().display().to_string()
 }
 
-/// A word for a shell.
+/// Quotes a word for a POSIX shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -1,9 +1,9 @@
-//! A program that is the first process of a container.
+//! Running as PID 1, the first process of a container.
 //!
-//! The first process of a PID namespace becomes the parent of every process whose own parent has ended, and has to take their exit
-//! statuses, or they remain as zombies. The runtime, and users' code, wait for processes of their own meanwhile, and would
-//! miss a status that was taken from them. So the first process does nothing else: it starts the program again as its only child, as
-//! `tini` does, passes signals on, and ends with it.
+//! PID 1 becomes the parent of every orphaned process and has to reap it, or it remains a zombie. The runtime and
+//! users' code wait for child processes of their own and would miss a status that is reaped elsewhere. PID 1 therefore
+//! does nothing but reap: it starts the program again as its only child, as `tini` does, forwards signals to it, and
+//! exits with its exit code.
 
 use std::io::{self, stdin};
 use std::os::unix::process::CommandExt;
@@ -16,10 +16,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::signals::Signals;
 use crate::program::this_program;
 
-/// Exit code of a process that was ended by a signal, less its number, as shells have it.
+/// The exit code of a process killed by a signal, less the number of the signal, as in shells.
 const BY_SIGNAL: i32 = 128;
 
-/// Runs the program as a child of this process where this is the first one; `None` where it is not.
+/// Runs the program as a child when this process is PID 1, and returns its exit code; `None` otherwise.
 pub(super) fn run_as_init() -> Option<ExitCode> {
     if std::process::id() != 1 {
         return None;
@@ -38,7 +38,7 @@ pub(super) fn run_as_init() -> Option<ExitCode> {
 }
 
 async fn supervise() -> io::Result<u8> {
-    // Before there is a child that can end.
+    // Installed before the child starts, so that its end is not missed.
     let mut ended = signal(SignalKind::child())?;
     let mut ends = Signals::catch()?;
     let others = [
@@ -69,12 +69,13 @@ async fn supervise() -> io::Result<u8> {
             _ = first.recv() => Signal::USR1,
             _ = second.recv() => Signal::USR2,
         };
-        // It may just have ended.
+        // The child may just have ended.
         let _ = kill_process(pid, passed_on);
     }
 }
 
-/// Starts the program again, in a process group of its own that has the terminal: what is typed there signals the program once.
+/// Starts the program again in a process group of its own and gives that group the terminal, so that Ctrl-C signals the
+/// program once.
 fn start() -> io::Result<Child> {
     let program = this_program()?.args(std::env::args_os().skip(1)).process_group(0).spawn()?;
     if tcgetpgrp(stdin()).is_ok_and(|group| group == getpgrp())
@@ -85,13 +86,13 @@ fn start() -> io::Result<Child> {
     Ok(program)
 }
 
-/// Takes the statuses of all children that have ended; the exit code of the program once it has.
+/// Reaps all children that have ended. Returns the exit code of the program once it has.
 fn reap(program: Pid) -> io::Result<Option<u8>> {
     let mut code = None;
     while let Some((pid, status)) = wait(WaitOptions::NOHANG)? {
         if pid == program {
             code = Some(exit_code(status));
-            // There may be no other.
+            // `wait` fails when there is no child left.
             break;
         }
     }

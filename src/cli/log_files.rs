@@ -1,4 +1,4 @@
-//! `--log-dir`: all that is logged, in files that are rotated.
+//! `--log-dir`: the log in rotated files.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Write};
@@ -12,19 +12,22 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use crate::app::{LogLine, also_log_to};
 use crate::printable::{lines, one_line};
 
-/// The name of the file that is written; older ones end in `.1`, `.2` and so on.
+/// The name of the current file. Rotated files end in `.1` (the newest), `.2` and so on.
 const NAME: &str = "app.log";
 
-/// A file of more bytes than this is followed by the next one.
+/// The size in bytes at which a file is rotated.
 const LARGEST: u64 = 16 << 20;
 
-/// So many files are kept.
+/// The number of files kept, including the current one.
 const FILES: u32 = 8;
 
-/// Lines that wait to be written.
+/// The capacity of the queue of lines to be written.
 const WAITING: usize = 8192;
 
-/// Writes what is logged from now on into this directory, which is made if it is not there.
+/// Writes all further log lines into files in `directory`, which is created if necessary.
+///
+/// # Errors
+/// When the directory or the file cannot be created, or the name is taken by something other than a regular file.
 pub(super) fn write_to(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let mut files = Files::open(directory.to_owned(), LARGEST)?;
@@ -35,11 +38,12 @@ pub(super) fn write_to(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whoever logs does not wait for the disk: what it cannot keep up with is counted instead.
+/// Queues a line without blocking the logging thread. Lines that do not fit are dropped and counted; the next line that
+/// fits reports the count.
 fn send(sender: &SyncSender<String>, lost: &AtomicU64, line: String) {
     let before = lost.load(Ordering::Relaxed);
     let line = if before > 0 {
-        format!("({before} lines were logged faster than they could be written)\n{line}")
+        format!("({before} lines were dropped: they were logged faster than they could be written)\n{line}")
     } else {
         line
     };
@@ -63,7 +67,7 @@ fn written(line: &LogLine) -> String {
     }
     out.push_str(&one_line(line.node.as_deref().unwrap_or("head")));
     out.push_str("] ");
-    // Another line of the same text is told from a new one.
+    // Continuation lines are indented, to tell them from new entries.
     out.push_str(&lines(&line.text).replace('\n', "\n    "));
     out.push('\n');
     out
@@ -80,7 +84,7 @@ fn write_all(lines: &Receiver<String>, files: &mut Files) {
         if let Err(error) = &result
             && well
         {
-            // Not logged: that would come here again.
+            // Logging the error would come back here.
             eprintln!("ERROR: {} cannot be written: {error}", files.directory.join(NAME).display());
         }
         well = result.is_ok();
@@ -96,7 +100,7 @@ struct Files {
 
 impl Files {
     fn open(directory: PathBuf, largest: u64) -> io::Result<Self> {
-        // Others may be able to put things into the directory: a link that leads elsewhere, or a pipe to wait for.
+        // Other users may be able to write to the directory and plant a symbolic link, or a pipe that blocks.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let path = directory.join(NAME);
         let file = OpenOptions::new().create(true).append(true).mode(0o600).custom_flags(flags).open(&path);
@@ -109,7 +113,7 @@ impl Files {
         if !metadata.is_file() {
             return Err(no_file());
         }
-        // One that was made by an earlier version; one of another user keeps its mode.
+        // Tightens the mode of an existing file; that of another user's file cannot be changed.
         let _ = file.set_permissions(Permissions::from_mode(0o600));
         let length = metadata.len();
         Ok(Self { directory, out: BufWriter::new(file), length, largest })
@@ -157,15 +161,15 @@ mod tests {
         for entry in fs::read_dir(&directory).unwrap() {
             assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
         }
-        // What is there is gone on with.
+        // An existing file is appended to.
         let length = Files::open(directory.clone(), 10).unwrap().length;
         fs::remove_dir_all(&directory).unwrap();
         assert_eq!(newest, ("line 099\n".into(), "line 098\n".into(), "line 092\n".into()));
         assert_eq!((count, length), (FILES as usize, 9));
     }
 
-    /// A pipe or a link that somebody has put in the place of the file is neither waited for nor followed, and others cannot
-    /// read what is logged.
+    /// A pipe or a link in place of the file is refused, without waiting or following it, and other users cannot read
+    /// the log.
     #[test]
     fn only_a_regular_file_is_written_to() {
         use std::os::unix::fs::{PermissionsExt, symlink};

@@ -1,4 +1,4 @@
-//! Layer 7: the command line of an App's binary.
+//! Layer 7: the command line of an App's program.
 
 mod args;
 #[cfg(feature = "tls")]

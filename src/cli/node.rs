@@ -1,4 +1,4 @@
-//! `node`: this machine hosts Works of an App that runs elsewhere.
+//! `node`: hosts Works of an App that runs elsewhere.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,42 +21,42 @@ use crate::trace::export;
 use crate::transport::{Advertised, Endpoint};
 use crate::work::{Resources, check_labels, check_node_name};
 
-/// How this machine takes part.
+/// The arguments of `node`.
 #[derive(Debug, clap::Args)]
 pub(super) struct NodeArgs {
-    /// Where the head of the App listens
+    /// The address at which the head of the App listens
     #[arg(long, value_name = "HOST:PORT")]
     join: String,
 
-    /// The name by which Works are placed here [default: the machine's]
+    /// The name by which Works are placed on this node [default: the host name]
     #[arg(long)]
     name: Option<String>,
 
-    /// A label by which Works are placed here; may be repeated
+    /// A label by which Works are placed on this node; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
 
-    /// How many processor cores Works may need here [default: what there is]
+    /// The number of processor cores that Works may reserve [default: all]
     #[arg(long)]
     cpus: Option<u32>,
 
-    /// How many graphics processors [default: what there is]
+    /// The number of GPUs that Works may reserve [default: all]
     #[arg(long)]
     gpus: Option<u32>,
 
-    /// How much memory, in MiB [default: what there is]
+    /// The memory that Works may reserve, in MiB [default: all]
     #[arg(long, value_name = "MIB")]
     memory: Option<u64>,
 
-    /// Where other nodes reach this one [default: any port of the address that reaches the head]
+    /// The address at which other nodes reach this one [default: any port of the address that reaches the head]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
 
-    /// The address that other nodes are told, where that is another one than it listens at (NAT, forwarded ports)
+    /// The address that other nodes are told instead of the one this node listens at (NAT, forwarded ports)
     #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Option<String>,
 
-    /// A file with the secret that all processes share [env: FLOWRIGHT_TOKEN has it otherwise]
+    /// A file with the secret that all processes share [env: FLOWRIGHT_TOKEN may hold the secret instead]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
@@ -67,13 +67,13 @@ pub(super) struct NodeArgs {
     #[command(flatten)]
     payload: PayloadArgs,
 
-    /// How much to log: off, error, warn, info, debug or trace
+    /// The log level: off, error, warn, info, debug or trace
     #[arg(long, value_name = "LEVEL", default_value_t = log::LevelFilter::Info, value_parser = log_level)]
     pub(super) log_level: log::LevelFilter,
 }
 
 impl NodeArgs {
-    /// Whether it is started by a head on this machine, for a single Work.
+    /// Returns true for the process of a single Work, which its head on this machine has started.
     pub(super) fn is_process(&self) -> bool {
         matches!(self.join.parse::<Endpoint>(), Ok(Endpoint::Unix(_)))
     }
@@ -116,7 +116,7 @@ impl NodeArgs {
         if let (Some(text), None) = (&self.advertise, &listen)
             && advertise.as_ref().is_some_and(Advertised::has_port)
         {
-            let why = "it has a port, and this node listens at any: give --listen with the port to which that one leads";
+            let why = "it has a port, but this node listens at any port; give --listen with the port it is forwarded to";
             return Err(UsageError::Advertise(text.clone(), why));
         }
         Ok(NodeArguments { join, name, labels, resources, listen, advertise })
@@ -160,7 +160,7 @@ impl App {
             Ok(over) => {
                 if !is_process {
                     say(&match over {
-                        Some(why) => format!("This node is done: {why}."),
+                        Some(why) => format!("This node ends: {why}."),
                         None => "This node has left the App.".to_owned(),
                     });
                 }
@@ -172,12 +172,12 @@ impl App {
             }
         };
         exporting.end();
-        // A Work that blocks its thread must not keep the process.
+        // Exits at once: a Work that blocks its thread must not keep the process.
         std::process::exit(code)
     }
 }
 
-/// Has the node leave at the first signal, and ends it at the second.
+/// Makes the node leave the App at the first signal, and ends the process at the second.
 fn watch(runtime: &Runtime, mut signals: Signals, leave: &Notify) {
     runtime.block_on(async {
         signals.next().await;
@@ -185,7 +185,7 @@ fn watch(runtime: &Runtime, mut signals: Signals, leave: &Notify) {
         let asked = Instant::now();
         loop {
             signals.next().await;
-            // Whoever signals a process and its group, as `timeout` does, means one signal.
+            // A process and its group may be signalled together, as by `timeout`; that is one signal.
             if asked.elapsed() >= ONE_SIGNAL {
                 std::process::exit(0);
             }
@@ -193,12 +193,12 @@ fn watch(runtime: &Runtime, mut signals: Signals, leave: &Notify) {
     });
 }
 
-/// Leaves every signal to the head, which stops the Work of this process in good order when it is signalled itself.
+/// Ignores every signal. The head stops the Work of this process gracefully when it is signalled itself.
 fn ignore(runtime: &Runtime, mut signals: Signals) {
     runtime.block_on(async {
         loop {
             let name = signals.next().await;
-            log::debug!("{name} is left to the head");
+            log::debug!("{name} ignored: the head stops this Work");
         }
     });
 }

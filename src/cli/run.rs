@@ -1,4 +1,4 @@
-//! `main`: from arguments to an exit code.
+//! `App::main`: from arguments to an exit code.
 
 use std::io::{self, Write};
 #[cfg(feature = "http")]
@@ -26,13 +26,13 @@ use crate::transport::TransportError;
 const WRONG_USAGE: u8 = 2;
 
 impl App {
-    /// Gives the binary its command line and runs the App until it ends.
+    /// Gives the program its command line and runs the App until it ends.
     ///
-    /// Exit codes: 0 when a Flow stopped it or on Ctrl-C, SIGTERM or SIGHUP, 1 when it failed (what failed is on stderr
-    /// at once), 2 for wrong usage. A second Ctrl-C ends it without waiting for its Works.
+    /// Exit codes: 0 when a Flow, Ctrl-C, SIGTERM or SIGHUP stopped the App; 1 when it failed (the failure is printed
+    /// to stderr at once); 2 for wrong usage. A second Ctrl-C ends the process without waiting for its Works.
     ///
-    /// As the first process of a container (PID 1) the program starts itself again, passes signals on to that process, ends with
-    /// it, and reaps other processes: what comes before this call happens in both.
+    /// As PID 1 of a container the program starts itself again as a child, forwards signals to it, exits with it, and
+    /// reaps orphaned processes. Code before this call therefore runs in both processes.
     pub fn main(self) -> ExitCode {
         restore_name();
         let asked = Asked::from_command_line();
@@ -53,7 +53,7 @@ impl App {
             #[cfg(feature = "http")]
             Asked::Client(command) => return super::client::run(&command, self.name),
             Asked::Completions(shell) => {
-                // Whether somebody still reads is no matter of the program's.
+                // A reader that has closed the pipe is no error.
                 let _ = io::stdout().lock().write_all(&completions(shell));
                 return ExitCode::SUCCESS;
             }
@@ -82,7 +82,7 @@ impl App {
         let _exporting = export();
         say("Your Flowright App is starting. This won't take long.");
         self.on_failure = Some(Box::new(report));
-        // Before anything can be seen to run: whoever sees it may end it.
+        // Installed before the App is visible to others: whoever sees it may signal it.
         let (runtime, signals) = match catch() {
             Ok(caught) => caught,
             Err(error) => {
@@ -94,7 +94,7 @@ impl App {
             let mut signals = signals;
             let begun = tokio::select! {
                 begun = self.serve_and_begin(args) => begun,
-                // The root may not return from being made; nothing runs yet.
+                // The constructor of the root may never return; no Work runs yet.
                 _ = signals.next() => return ExitCode::SUCCESS,
             };
             match begun {
@@ -117,7 +117,7 @@ impl App {
             return Ok(launched.begin(None));
         }
         let address = http::start(&launched, listen(&host, port)?, options).await?;
-        // A page cannot be asked for at "every address of this machine".
+        // A browser cannot connect to the unspecified address.
         let shown = match address.ip() {
             ip if ip.is_unspecified() => format!("127.0.0.1:{}", address.port()),
             _ => address.to_string(),
@@ -125,7 +125,7 @@ impl App {
         let url = format!("http://{shown}/view");
         log::info!("Your app has started. View it in your browser: {url}");
         if args.open_ui {
-            // Finding and starting a browser may take its time, or fail; the App does not wait for it.
+            // On a thread of its own: finding and starting a browser may take long, or fail.
             std::thread::spawn(move || {
                 if let Err(error) = webbrowser::open(&url) {
                     log::warn!(
@@ -145,7 +145,7 @@ impl App {
     }
 }
 
-/// What is told to the shell: whether it was the command line, or what came of it.
+/// Returns the exit code for an error: 2 for wrong usage, 1 for other failures.
 pub(super) fn exit_code(error: &AppError) -> u8 {
     match error {
         AppError::UnknownPlace { .. }
@@ -159,7 +159,7 @@ pub(super) fn exit_code(error: &AppError) -> u8 {
 }
 
 #[cfg(feature = "http")]
-/// The port that was asked for, or a free one if it is taken.
+/// Listens on the requested port, or on a free one if it is taken.
 fn listen(host: &str, port: u16) -> Result<TcpListener, AppError> {
     let failed = |source| AppError::Listen { address: format!("{host}:{port}"), source };
     match TcpListener::bind((host, port)) {
@@ -180,7 +180,7 @@ async fn wait(app: AppHandle, mut signals: Signals) -> Result<(), ()> {
         loop {
             let name = signals.next().await;
             match asked {
-                // Whoever signals a process and its group, as `timeout` does, means one signal.
+                // A process and its group may be signalled together, as by `timeout`; that is one signal.
                 Some(asked) if asked.elapsed() < ONE_SIGNAL => continue,
                 Some(_) => {
                     log::warn!("a second {name}: ending without waiting for the Works");
@@ -196,7 +196,7 @@ async fn wait(app: AppHandle, mut signals: Signals) -> Result<(), ()> {
         exit = app.wait() => {
             match &exit.result {
                 Ok(()) => say("Your Flowright App has been stopped successfully!"),
-                // Other failures are told when they happen.
+                // Other failures were printed when they happened.
                 Err(error @ AppError::Stuck { .. }) => report(error),
                 Err(_) => {}
             }
@@ -206,12 +206,12 @@ async fn wait(app: AppHandle, mut signals: Signals) -> Result<(), ()> {
     }
 }
 
-/// Prints a line; whether somebody still reads is no matter of the App's.
+/// Prints a line to stdout. A reader that has closed the pipe is no error.
 pub(super) fn say(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{}", lines(line));
 }
 
-/// Told the moment it happens, whatever has still to be stopped.
+/// Prints a failure to stderr. Called as soon as it happens, while Works may still have to be stopped.
 pub(super) fn report(error: &AppError) {
     let mut stderr = io::stderr().lock();
     let _ = writeln!(stderr, "ERROR: {}", lines(&chain(error)));
@@ -222,8 +222,8 @@ pub(super) fn wrong_usage(error: &UsageError) -> ExitCode {
     ExitCode::from(WRONG_USAGE)
 }
 
-/// Puts `variables` into the environment by starting the program anew in this very process: a program with threads
-/// cannot change its environment safely. `None` when they are there.
+/// Sets environment variables by executing the program again in this process, since a process with threads cannot
+/// change its environment safely. Returns `None` when they are already set, else the exit code of the failed attempt.
 fn restart_with(variables: Vec<(String, String)>) -> Option<ExitCode> {
     if variables.iter().all(|(key, value)| std::env::var_os(key).is_some_and(|there| there == value.as_str()))
     {
@@ -234,22 +234,22 @@ fn restart_with(variables: Vec<(String, String)>) -> Option<ExitCode> {
         Ok(mut program) => program.args(arguments).envs(variables).exec(),
         Err(error) => error,
     };
-    eprintln!("error: the environment of --env could not be set: {error}");
+    eprintln!("error: the environment variables of --env could not be set: {error}");
     Some(ExitCode::FAILURE)
 }
 
 pub(super) fn init_log(level: log::LevelFilter) {
     let logger = logger(level).build();
     let level = logger.filter();
-    // A program that has a logger of its own keeps it.
+    // A program that has installed a logger keeps it.
     if log::set_boxed_logger(Box::new(keeping(logger))).is_ok() {
         log::set_max_level(level);
     }
 }
 
 #[cfg(feature = "remote")]
-/// Has what is logged shown here, and at the head as well once this node has joined it. What a process of a single Work
-/// logs is shown by its head, on the same machine.
+/// Logs on stderr, and at the head as well once this node has joined it. The process of a single Work logs through its
+/// head only, which is on the same machine.
 pub(super) fn init_node_log(level: log::LevelFilter, is_process: bool) {
     let logger = logger(level).build();
     let level = logger.filter();
@@ -261,15 +261,15 @@ pub(super) fn init_node_log(level: log::LevelFilter, is_process: bool) {
 fn logger(level: log::LevelFilter) -> env_logger::Builder {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level).format(|out, record| {
-        // Much of what is logged quotes what nodes, Works and strangers have said.
+        // Log lines may quote nodes, Works and unauthenticated peers.
         writeln!(out, "{}: {}", record.level(), lines(&record.args().to_string()))
     });
     if level < log::LevelFilter::Debug {
-        // The server announces each of its own steps at this level.
+        // The server logs each of its own steps at this level.
         for module in ["actix_server", "actix_web"] {
             builder.filter_module(module, level.min(log::LevelFilter::Warn));
         }
-        // What clients do wrong is an error to this one, as often as they do it.
+        // This module logs every malformed request as an error.
         builder.filter_module("actix_http", log::LevelFilter::Off);
     }
     builder

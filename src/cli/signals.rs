@@ -1,8 +1,8 @@
 //! Signals that end a process.
 //!
 //! # Guarantees
-//! - SIGHUP ends an App and a node as SIGTERM does, unless it was ignored when the program started, as `nohup` has it.
-//! - The process of a Work leaves all of them to its head, whoever sends them.
+//! - SIGHUP ends an App and a node as SIGTERM does, unless it was ignored when the program started, as under `nohup`.
+//! - The process of a Work ignores all of them, whoever sends them: its head stops the Work.
 
 use std::future::pending;
 use std::io;
@@ -12,15 +12,15 @@ use nix::sys::signal::{self as system, SigSet};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Signals within this time of the first are that one: `timeout` signals a process and its group, a service manager may signal
-/// all processes and then the first.
+/// Signals within this time of the first count as the same one: `timeout` signals a process and its group, and a
+/// service manager may signal all processes and then the main one.
 pub(super) const ONE_SIGNAL: Duration = Duration::from_millis(250);
 
-/// SIGINT, SIGTERM and SIGHUP, caught from when this is made.
+/// Handlers for SIGINT, SIGTERM and SIGHUP, installed on creation.
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// `None` where it is ignored, or where the system does not say whether it is.
+    /// `None` when SIGHUP is ignored, or when that is unknown.
     hangup: Option<Signal>,
 }
 
@@ -34,7 +34,7 @@ impl Signals {
         Ok(Self { interrupt, terminate, hangup })
     }
 
-    /// The name of the next one.
+    /// Waits for the next signal and returns its name. Cancel safe.
     pub(super) async fn next(&mut self) -> &'static str {
         let hangup = async {
             match &mut self.hangup {
@@ -50,7 +50,7 @@ impl Signals {
     }
 }
 
-/// The same, and the runtime that receives them.
+/// Installs the handlers on a new runtime, which has to run for signals to be received.
 pub(super) fn catch() -> io::Result<(Runtime, Signals)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
@@ -60,7 +60,8 @@ pub(super) fn catch() -> io::Result<(Runtime, Signals)> {
     Ok((runtime, signals))
 }
 
-/// Lets the signals in that a head has blocked when it started this process for a Work, which are caught by now.
+/// Unblocks the signals that a head blocks when it starts the process of a Work. Called once their handlers are
+/// installed.
 pub(super) fn unblock() {
     let ends: SigSet = [system::SIGINT, system::SIGTERM, system::SIGHUP].into_iter().collect();
     if let Err(error) = ends.thread_unblock() {
@@ -68,7 +69,7 @@ pub(super) fn unblock() {
     }
 }
 
-/// Whether this process ignores a signal; `None` where the system does not say.
+/// Returns true when this process ignores a signal; `None` when the system does not say.
 fn is_ignored(signal: system::Signal) -> Option<bool> {
     ignores(&std::fs::read_to_string("/proc/self/status").ok()?, signal)
 }

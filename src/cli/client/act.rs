@@ -1,4 +1,4 @@
-//! Commands that change something, and waiting until it is done.
+//! Commands that change something, and waiting for their completion.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 pub(super) fn ask(args: &AskArgs) -> Result<(), ClientError> {
     let api = Api::new(&args.target)?;
     let path = format!("/messages/{}?deadline={}", super::api::escape(&args.message), args.deadline);
-    // The App keeps to the deadline; the rest is for its answer to get here.
+    // The App enforces the deadline; the rest is for the transport of its answer.
     let limit = Duration::try_from_secs_f64(args.deadline.min(1e9)).unwrap_or_default() + LIMIT;
     let answer = api.post_work(&args.work, &path, Some(&args.body), limit)?;
     print(&as_json(&answer))
@@ -47,11 +47,11 @@ pub(super) fn stop(args: &StopArgs) -> Result<(), ClientError> {
         None => {
             let accepted =
                 match api.post("app/stop", Some(&json!({ "why": "asked for on the command line" }))) {
-                    // It may have ended before its answer got here; whether it has is seen below.
+                    // The App may have ended before its answer arrived; the events below tell.
                     Err(ClientError::Broken { .. }) => json!({ "accepted": true }),
                     accepted => accepted?,
                 };
-            // It is over when its events are, or when it does not answer any more.
+            // The App has ended when it closes the event stream or does not answer any more.
             let over = |api: &Api| match api.get_raw("status") {
                 Err(ClientError::NoApp { .. } | ClientError::Broken { .. }) => Ok(Some(())),
                 _ => Ok(None),
@@ -61,7 +61,7 @@ pub(super) fn stop(args: &StopArgs) -> Result<(), ClientError> {
     }
 }
 
-/// Who gives the command, as others know them.
+/// Returns the name of the operator as shown to others: user and machine.
 fn operator() -> String {
     let user =
         std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "somebody".to_owned());
@@ -107,7 +107,7 @@ pub(super) fn rerun(args: &RerunArgs) -> Result<(), ClientError> {
     let work = &args.work;
     let newest = |api: &Api| -> Result<Option<RunView>, ClientError> {
         let page = api.of_work_raw(work, "/runs?page=1&per_page=50")?;
-        // Compared as it was sent; what is shown of it is made safe to print.
+        // Compared as sent, since the parsed view is sanitised for printing.
         let run = page["items"].as_array().into_iter().flatten().find(|run| run["input"] == args.input);
         run.map(|run| api.understood(run.clone())).transpose()
     };
@@ -143,7 +143,8 @@ fn print(text: &str) -> Result<(), ClientError> {
     Ok(())
 }
 
-/// Waits, with a spinner on a terminal and a line in a pipe, until `done` says so; it is asked after each event.
+/// Waits until `done` returns a value, with a spinner on a terminal and a line in a pipe. `done` is called once at
+/// first and after each event.
 fn finish(
     args: &ActArgs,
     accepted: &Json,
@@ -157,7 +158,7 @@ fn finish(
         print(&as_json(accepted))?;
     }
     if args.no_wait {
-        return if args.target.json { Ok(()) } else { print(&format!("{doing}: asked for\n")) };
+        return if args.target.json { Ok(()) } else { print(&format!("{doing}: accepted\n")) };
     }
     let spinner = spinner(args, doing);
     if spinner.is_none() && !args.target.json {
@@ -169,7 +170,7 @@ fn finish(
             Ok(None) => {}
             other => break other.map(|_| ()),
         }
-        // An App that has ended has nothing more to say, and is asked once more.
+        // The stream ends with the App; check once more.
         if events.next()?.is_none() {
             break done(api).map(|_| ());
         }

@@ -14,12 +14,12 @@ use super::error::ClientError;
 use super::model::{AppView, Graph, Problem};
 use crate::printable::{lines, one_line};
 
-/// How long an answer may take, unless somebody waits for an event or for a Work.
+/// The time limit of a request, except for events and asks.
 const LIMIT: Duration = Duration::from_secs(30);
-/// How much of an answer is read; a state may have 1 MiB for each Work.
+/// The maximum size of an answer in bytes; a state may have 1 MiB for each Work.
 const MOST: u64 = 1 << 30;
 
-/// A running App, by its address.
+/// A client of one App.
 pub(super) struct Api {
     agent: Agent,
     address: String,
@@ -50,7 +50,8 @@ impl Api {
         Ok(api)
     }
 
-    /// Refuses the App of another program: whatever is served at the usual port would be stopped by its neighbour's command.
+    /// Refuses the App of another program, so that a command does not control a neighbour's App that happens to use the
+    /// default port.
     fn expect(&self, program: &str) -> Result<(), ClientError> {
         let app: AppView = self.get("app")?;
         if app.program == program {
@@ -64,13 +65,13 @@ impl Api {
         format!("http://{}/api/v1/{path}", self.address)
     }
 
-    /// A part of an answer, its texts made safe to print.
+    /// Parses a part of an answer, with its texts sanitised for printing.
     pub(super) fn understood<T: DeserializeOwned>(&self, value: Json) -> Result<T, ClientError> {
         serde_json::from_value(cleaned(value))
             .map_err(|error| ClientError::Strange { address: self.address.clone(), why: error.to_string() })
     }
 
-    /// Reads `path` as it was sent, to be shown as JSON.
+    /// Requests `path` and returns the JSON as sent; `None` for 404.
     pub(super) fn find_raw(&self, path: &str) -> Result<Option<Json>, ClientError> {
         let mut request = self.agent.get(self.url(path));
         if let Some(value) = &self.authorization {
@@ -84,12 +85,12 @@ impl Api {
         self.json(answer).map(Some)
     }
 
-    /// Reads `path`, which every App has, its texts made safe to print.
+    /// Requests `path`, which every App serves, with texts sanitised for printing.
     pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.understood(self.get_raw(path)?)
     }
 
-    /// The same as it was sent.
+    /// Like [`get`](Self::get), but returns the JSON as sent.
     pub(super) fn get_raw(&self, path: &str) -> Result<Json, ClientError> {
         let strange = || ClientError::Strange {
             address: self.address.clone(),
@@ -98,12 +99,12 @@ impl Api {
         self.find_raw(path)?.ok_or_else(strange)
     }
 
-    /// Reads what belongs to a Work; an unknown one is told with those whose names are near.
+    /// Requests a resource of a Work. The error for an unknown Work suggests similar names.
     pub(super) fn of_work<T: DeserializeOwned>(&self, work: &str, rest: &str) -> Result<T, ClientError> {
         self.understood(self.of_work_raw(work, rest)?)
     }
 
-    /// The same as it was sent.
+    /// Like [`of_work`](Self::of_work), but returns the JSON as sent.
     pub(super) fn of_work_raw(&self, work: &str, rest: &str) -> Result<Json, ClientError> {
         match self.find_raw(&format!("works/{}{rest}", escape(work)))? {
             Some(found) => Ok(found),
@@ -111,7 +112,7 @@ impl Api {
         }
     }
 
-    /// Sends to what belongs to a Work, and gives the answer.
+    /// Posts to a resource of a Work and returns the answer.
     pub(super) fn post_work(
         &self,
         work: &str,
@@ -122,7 +123,7 @@ impl Api {
         let path = format!("works/{}{rest}", escape(work));
         let answer = self.send(&path, body, limit)?;
         if answer.status() == 404 {
-            // It may be the Work that is unknown, or what was asked of it.
+            // The Work may be unknown, or the resource; the error differs.
             let known = self.find_raw(&format!("works/{}", escape(work)))?;
             if known.is_none() {
                 return Err(self.unknown(work));
@@ -149,7 +150,7 @@ impl Api {
         sent.map_err(|error| self.no_answer(&error))
     }
 
-    /// The events of the App, from now on.
+    /// Subscribes to the events of the App.
     pub(super) fn events(&self) -> Result<Events, ClientError> {
         let mut request = self.agent.get(self.url("events")).header("Accept", "text/event-stream");
         if let Some(value) = &self.authorization {
@@ -192,7 +193,7 @@ impl Api {
         }
         match self.text(answer).map(|text| serde_json::from_str::<Problem>(&text)) {
             Ok(Ok(problem)) => ClientError::Refused(problem.to_string()),
-            Ok(Err(_)) => ClientError::Strange { address, why: format!("it answers with status {status}") },
+            Ok(Err(_)) => ClientError::Strange { address, why: format!("it responds with status {status}") },
             Err(error) => error,
         }
     }
@@ -209,7 +210,7 @@ impl Api {
                 ClientError::NoApp { address, why: "nothing listens there".to_owned() }
             }
             ureq::Error::HostNotFound => {
-                ClientError::NoApp { address, why: "there is no such host".to_owned() }
+                ClientError::NoApp { address, why: "the host name is unknown".to_owned() }
             }
             other => ClientError::Strange { address, why: other.to_string() },
         }
@@ -222,7 +223,7 @@ impl Api {
     }
 }
 
-/// What an App says, its texts made safe to print: names on one line, texts perhaps on several.
+/// Sanitises all texts for printing. Names are put on one line; texts may keep several.
 pub(super) fn cleaned(value: Json) -> Json {
     match value {
         Json::String(text) => Json::String(lines(&text).into_owned()),
@@ -234,7 +235,7 @@ pub(super) fn cleaned(value: Json) -> Json {
     }
 }
 
-/// Those of `names` that were probably meant.
+/// Returns up to three of `names` that are similar to `name`, the most similar first.
 fn near(name: &str, names: Vec<String>) -> Vec<String> {
     let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     let score = |candidate: &str| {
@@ -247,7 +248,7 @@ fn near(name: &str, names: Vec<String>) -> Vec<String> {
     scored.into_iter().take(3).map(|(_, candidate)| candidate).collect()
 }
 
-/// A path as one segment of a URL.
+/// Percent-encodes a path as one segment of a URL.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -261,13 +262,13 @@ pub(super) fn escape(text: &str) -> String {
     escaped
 }
 
-/// The events of an App.
+/// The event stream of an App.
 pub(super) struct Events {
     reader: Box<dyn BufRead + Send>,
     address: String,
 }
 
-/// One of them.
+/// An event of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Event {
     pub(super) name: String,
@@ -275,7 +276,7 @@ pub(super) struct Event {
 }
 
 impl Events {
-    /// The next one; `None` when the App has ended.
+    /// Returns the next event; `None` when the App has ended.
     pub(super) fn next(&mut self) -> Result<Option<Event>, ClientError> {
         let (mut name, mut data) = (String::new(), String::new());
         let mut line = String::new();
@@ -284,7 +285,7 @@ impl Events {
             match self.reader.read_line(&mut line) {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
-                // An App that ends may not take leave of everybody.
+                // An App that ends may reset its connections.
                 Err(error)
                     if matches!(
                         error.kind(),

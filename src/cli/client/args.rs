@@ -1,49 +1,49 @@
-//! What the commands take.
+//! The arguments of the commands.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-/// A command for an App that runs.
+/// A command for a running App.
 #[derive(Debug, Subcommand)]
 pub(in crate::cli) enum Client {
-    /// Show how a running App and its Works are
+    /// Show the status of a running App and its Works
     Status(WatchArgs),
     /// Show the state of a running App, or a part of it
     State(StateArgs),
     /// Show the tree of Flows and Works, and where each runs
     Graph(Target),
-    /// Show the processes of an App, and how loaded they are
+    /// Show the processes of an App with their load
     Nodes(Target),
     /// Show the runs of a Work, the newest first
     Runs(RunsArgs),
-    /// Show the payloads of an App: how large, where, and who keeps them
+    /// Show the payloads of an App: size, location and holders
     Payloads(Target),
-    /// Show what the App or a Work has logged
+    /// Show the log of the App or of a Work
     Logs(LogsArgs),
     /// Send a message to a Work and show its answer
     Ask(AskArgs),
-    /// Stop a Work until `start`, whatever its Flow asks, or the whole App
+    /// Stop a Work until `start`, whatever its Flow requests, or the whole App
     Stop(StopArgs),
-    /// Start a Work that was stopped or has failed; what its Flow asks of it counts again
+    /// Start a Work that was stopped or has failed; its Flow controls it again
     Start(RestartArgs),
-    /// Stop a Work and start it again
+    /// Restart a Work: stop it and start it again from its last published state
     Restart(RestartArgs),
-    /// Run a Work with an input, whether that has been run before or not
+    /// Run a Work with an input, even if that input has been run before
     Rerun(RerunArgs),
     #[cfg(feature = "top")]
-    /// Watch an App in the terminal; q ends it
+    /// Show an App in the terminal, live; q quits
     Top(Target),
 }
 
-/// Which App is meant, and how the answer is to be written.
+/// The App to query, and the format of the output.
 #[derive(Debug, Clone, Args)]
 pub(in crate::cli) struct Target {
-    /// Where the App is served
+    /// The address at which the App is served
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7501")]
     pub(super) url: String,
 
-    /// A file with the token that the App asks for, beyond its own machine
+    /// A file with the token of an App that requires one
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
 
@@ -51,7 +51,7 @@ pub(in crate::cli) struct Target {
     #[arg(long)]
     pub(super) json: bool,
 
-    /// Go on when the App there is that of another program than this one
+    /// Continue even if the App at this address belongs to another program
     #[arg(long)]
     pub(super) any_app: bool,
 }
@@ -61,17 +61,17 @@ pub(in crate::cli) struct WatchArgs {
     #[command(flatten)]
     pub(super) target: Target,
 
-    /// Show it again whenever something changes, until Ctrl-C
+    /// Show it again after every change, until Ctrl-C
     #[arg(long)]
     pub(super) watch: bool,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StateArgs {
-    /// The path of a Flow, a Work or a field, such as team.train; everything without it
+    /// The path of a Flow, a Work or a field, such as team.train [default: everything]
     pub(super) path: Option<String>,
 
-    /// Show it again whenever something changes, until Ctrl-C
+    /// Show it again after every change, until Ctrl-C
     #[arg(long)]
     pub(super) watch: bool,
 
@@ -84,7 +84,7 @@ pub(in crate::cli) struct RunsArgs {
     /// The path of the Work
     pub(super) work: String,
 
-    /// How many to show
+    /// The number of runs to show
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) limit: u32,
 
@@ -94,18 +94,18 @@ pub(in crate::cli) struct RunsArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct LogsArgs {
-    /// The path of a Work; the whole App without it
+    /// The path of a Work [default: the whole App]
     pub(super) work: Option<String>,
 
-    /// Go on with what is logged from now on, until Ctrl-C
+    /// Continue with new lines, until Ctrl-C
     #[arg(short, long)]
     pub(super) follow: bool,
 
-    /// The least level to show: error, warn, info, debug or trace
+    /// The lowest severity to show: error, warn, info, debug or trace
     #[arg(long, default_value = "info", value_parser = ["error", "warn", "info", "debug", "trace"])]
     pub(super) level: String,
 
-    /// Only what is younger: a span such as 90s, 10m, 2h or 1d, or a time such as 2026-11-24T19:00:00Z
+    /// Show only lines since: a span such as 90s, 10m, 2h or 1d, or a time such as 2026-11-24T19:00:00Z
     #[arg(long, value_name = "SPAN|TIME", value_parser = super::logs::since)]
     pub(super) since: Option<String>,
 
@@ -118,14 +118,14 @@ pub(in crate::cli) struct AskArgs {
     /// The path of the Work
     pub(super) work: String,
 
-    /// The type of the message, such as Predict
+    /// The Rust type of the message, such as Predict
     pub(super) message: String,
 
-    /// The message
+    /// The message as JSON
     #[arg(value_name = "JSON", allow_negative_numbers = true, default_value = "null", value_parser = json)]
     pub(super) body: serde_json::Value,
 
-    /// How long to wait for the answer, in seconds
+    /// The time to wait for the answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
     pub(super) deadline: f64,
 
@@ -135,7 +135,7 @@ pub(in crate::cli) struct AskArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StopArgs {
-    /// The path of a Work; the whole App without it
+    /// The path of a Work [default: the whole App]
     pub(super) work: Option<String>,
 
     #[command(flatten)]
@@ -156,7 +156,7 @@ pub(in crate::cli) struct RerunArgs {
     /// The path of the Work
     pub(super) work: String,
 
-    /// The input
+    /// The input as JSON
     #[arg(value_name = "JSON", allow_negative_numbers = true, value_parser = json)]
     pub(super) input: serde_json::Value,
 
@@ -164,10 +164,10 @@ pub(in crate::cli) struct RerunArgs {
     pub(super) act: ActArgs,
 }
 
-/// What commands that change something have in common.
+/// The arguments of all commands that change something.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ActArgs {
-    /// Do not wait until it is done
+    /// Do not wait for completion
     #[arg(long)]
     pub(super) no_wait: bool,
 
@@ -176,9 +176,8 @@ pub(in crate::cli) struct ActArgs {
 }
 
 fn json(text: &str) -> Result<serde_json::Value, String> {
-    serde_json::from_str(text).map_err(|error| {
-        format!("this is no JSON ({error}); a string is written with its quotes, as '\"text\"'")
-    })
+    serde_json::from_str(text)
+        .map_err(|error| format!("this is not JSON ({error}); write a string with its quotes, as '\"text\"'"))
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

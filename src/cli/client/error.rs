@@ -1,4 +1,4 @@
-//! What can go wrong with a command.
+//! Errors of the commands.
 
 use std::io;
 
@@ -19,9 +19,9 @@ pub(super) enum ClientError {
         #[source]
         source: io::Error,
     },
-    #[error("the App at {address} asks for a token; give it with --token-file")]
+    #[error("the App at {address} requires a token; give it with --token-file")]
     NoToken { address: String },
-    #[error("the App at {address} does not take the token in --token-file")]
+    #[error("the App at {address} rejects the token in --token-file; give the one it was started with")]
     WrongToken { address: String },
     #[error(
         "the App at {address} is `{there}`, and this program is `{here}`: say with --url where yours is served (it is in the line that it \
@@ -34,7 +34,7 @@ pub(super) enum ClientError {
     NoState { path: String },
     #[error("{0}")]
     Refused(String),
-    #[error("what answers at {address} is no Flowright App, or another version of it: {why}")]
+    #[error("the server at {address} is not a Flowright App, or an incompatible version of it: {why}")]
     Strange { address: String, why: String },
     #[error("the connection to the App at {address} broke: {why}")]
     Broken { address: String, why: String },

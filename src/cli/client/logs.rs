@@ -1,4 +1,4 @@
-//! What was logged, and what is being logged.
+//! `logs`: past and new log lines.
 
 use std::io::{self, Write};
 
@@ -14,7 +14,7 @@ use crate::printable::{json, one_line};
 
 pub(super) fn logs(args: &LogsArgs) -> Result<(), ClientError> {
     let api = Api::new(&args.target)?;
-    // The events first, up to where they have begun, so that nothing falls between what was and what comes.
+    // Subscribing before reading past lines leaves no gap between them.
     let mut events = if args.follow { Some(api.events()?) } else { None };
     if let Some(events) = &mut events {
         events.next()?;
@@ -44,7 +44,7 @@ pub(super) fn logs(args: &LogsArgs) -> Result<(), ClientError> {
     Ok(())
 }
 
-/// Writes an item, and gives its number.
+/// Writes a line and returns its sequence number.
 fn write(item: &Json, as_it_came: bool) -> Result<u64, ClientError> {
     let mut out = io::stdout().lock();
     let line: LogView = serde_json::from_value(cleaned(item.clone())).unwrap_or_default();
@@ -54,7 +54,7 @@ fn write(item: &Json, as_it_came: bool) -> Result<u64, ClientError> {
         let work = line.work.map(|work| format!(" {}:", one_line(&work))).unwrap_or_default();
         let level = one_line(&line.level);
         let level = paint(&format!("{:5}", level.to_uppercase()), &level.to_lowercase(), colours());
-        // The text may have lines; it was made safe to print as a whole.
+        // The text may have several lines; it was sanitised as a whole.
         writeln!(out, "{} {level}{work} {}", one_line(&line.time), line.text)?;
     }
     Ok(line.seq)
@@ -65,7 +65,7 @@ fn rank(level: &str) -> usize {
     levels.iter().position(|name| name.eq_ignore_ascii_case(level)).unwrap_or(levels.len())
 }
 
-/// A time of the API: that long ago, or the time that it is.
+/// Converts a span before now, or a time, to a time of the API (RFC 3339).
 pub(super) fn since(text: &str) -> Result<String, String> {
     since_at(text, Utc::now())
 }

@@ -1,7 +1,7 @@
-//! Commands that ask a running App, over its HTTP API.
+//! Commands that query and control a running App over its HTTP API.
 //!
-//! They exit with 0 when it was done, 1 when it could not be done (nothing listens, no such Work, the App said no), and
-//! with 2 for wrong usage. What they show goes to stdout, what went wrong to stderr.
+//! Exit codes: 0 on success, 1 when the command failed (no App, no such Work, refused), and 2 for wrong usage. Results
+//! go to stdout, errors to stderr.
 
 mod act;
 mod api;
@@ -23,14 +23,14 @@ pub(super) use self::args::Client;
 use self::error::ClientError;
 use crate::printable::{chain, lines};
 
-/// The type of the root of this program's App. A process has one.
+/// The type of the root of this program's App; set once per process.
 static PROGRAM: OnceLock<&'static str> = OnceLock::new();
 
 fn program() -> &'static str {
     PROGRAM.get().copied().unwrap_or_default()
 }
 
-/// Carries a command out, for an App of the program whose root is of the type `program`.
+/// Runs a command against an App whose root has the type `program`.
 pub(super) fn run(command: &Client, program: &'static str) -> ExitCode {
     PROGRAM.get_or_init(|| program);
     let done = match command {
@@ -55,7 +55,7 @@ pub(super) fn run(command: &Client, program: &'static str) -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has seen enough, such as `head`.
+        // The reader has closed the pipe, as `head` does.
         Err(ClientError::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
             ExitCode::SUCCESS
         }

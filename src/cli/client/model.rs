@@ -1,4 +1,4 @@
-//! What the API answers, as far as the commands show it.
+//! Responses of the API, with the fields that the commands show.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-/// How an App is.
+/// The status document of an App.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Document {
@@ -20,7 +20,7 @@ pub(super) struct Document {
 #[serde(default)]
 pub(super) struct AppView {
     pub(super) name: String,
-    /// The type of its root; only `app` has it.
+    /// The full type of the root; only `/api/v1/app` returns it.
     pub(super) program: String,
     pub(super) version: String,
     pub(super) stage: String,
@@ -52,7 +52,7 @@ pub(super) struct WorkView {
     pub(super) restarts: u64,
 }
 
-/// Who has stopped a Work, and when.
+/// A stop by an operator, and its time.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Held {
@@ -127,7 +127,7 @@ pub(super) struct RunsPage {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct RunView {
-    /// None while it waits for its turn.
+    /// `None` while the run waits in the queue.
     pub(super) run: Option<u64>,
     pub(super) attempt: u64,
     pub(super) stage: String,
@@ -176,12 +176,12 @@ pub(super) struct Place {
     pub(super) stage: String,
 }
 
-/// What an App says when it does not do something (RFC 9457).
+/// An error of the API (RFC 9457).
 #[derive(Debug, Deserialize)]
 pub(super) struct Problem {
     title: String,
     detail: Option<String>,
-    /// The names that would have been right.
+    /// The names that exist.
     #[serde(default)]
     known: Vec<String>,
 }

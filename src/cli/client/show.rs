@@ -1,4 +1,4 @@
-//! Tables of what there is.
+//! Tables of Works, nodes, runs and payloads.
 
 use std::io::Write;
 
@@ -12,12 +12,12 @@ use super::table::{Table, bytes, clock, colours, cut, seconds_between, span, sta
 use super::watch::Picture;
 use crate::printable::{json, one_line};
 
-/// The answer as it came, on lines of its own. What a terminal would act on is escaped in its strings, which means the same.
+/// Formats an answer as indented JSON. Control characters in strings are escaped, which does not change their meaning.
 pub(super) fn as_json(value: &Json) -> String {
     json(&format!("{value:#}\n")).into_owned()
 }
 
-/// What was asked for as JSON or as something to lay out.
+/// Returns the answer as JSON, or laid out for people.
 fn either<T: DeserializeOwned>(
     as_it_came: bool,
     value: Json,
@@ -26,8 +26,9 @@ fn either<T: DeserializeOwned>(
     if as_it_came {
         return Ok(as_json(&value));
     }
-    let strange =
-        |error: serde_json::Error| ClientError::Refused(format!("the App's answer makes no sense: {error}"));
+    let strange = |error: serde_json::Error| {
+        ClientError::Refused(format!("the App's answer is not understood: {error}"))
+    };
     let mut out = Vec::new();
     lay_out(serde_json::from_value(cleaned(value)).map_err(strange)?, &mut out)?;
     Ok(String::from_utf8_lossy(&out).into_owned())
@@ -59,7 +60,7 @@ pub(super) fn status(api: &Api, json: bool) -> Picture {
     })
 }
 
-/// One line about the App.
+/// Returns the headline: name, version, stage and uptime of the App.
 pub(super) fn headline(document: &Document) -> String {
     let app = &document.app;
     let name = if app.name.is_empty() { "App" } else { &app.name };
@@ -118,7 +119,7 @@ pub(super) fn why(work: &WorkView) -> String {
     }
 }
 
-/// What the values of payloads take on a node.
+/// Formats the memory and disk that payload values occupy on a node.
 pub(super) fn kept(kept: Kept) -> String {
     match kept.disk {
         0 => bytes(kept.memory),
@@ -126,7 +127,7 @@ pub(super) fn kept(kept: Kept) -> String {
     }
 }
 
-/// How loaded a node is.
+/// Formats the load of a node.
 pub(super) fn busy(load: Load) -> String {
     format!("{:.2} cpus, {}", load.cpus, bytes(load.memory))
 }

@@ -1,4 +1,4 @@
-//! Tables, colours, and how numbers are written.
+//! Tables, colours, and formats of numbers.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -6,12 +6,12 @@ use chrono::{DateTime, Local, Utc};
 
 use crate::printable::one_line;
 
-/// Whether stdout may have colours: it is a terminal, and nobody has set `NO_COLOR`.
+/// Returns true when output may be coloured: stdout is a terminal, and `NO_COLOR` is unset or empty.
 pub(super) fn colours() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// The colour of a stage, or of a level.
+/// Returns the ANSI colour of a stage or of a log level.
 fn code(word: &str) -> &'static str {
     match word {
         "running" | "info" => "34",
@@ -23,18 +23,18 @@ fn code(word: &str) -> &'static str {
     }
 }
 
-/// `text` in the colour of `word`, where colours are wanted.
+/// Returns `text` in the colour of `word`, or unchanged without `colours`.
 pub(super) fn paint(text: &str, word: &str, colours: bool) -> String {
     if colours { format!("\x1b[{}m{text}\x1b[0m", code(word)) } else { text.to_owned() }
 }
 
-/// Rows under a head; columns are as wide as what is in them.
+/// A table whose columns are as wide as their widest cell.
 pub(super) struct Table {
     head: Vec<&'static str>,
     rows: Vec<Vec<Cell>>,
 }
 
-/// Text, and the word that gives it its colour.
+/// The text of a cell, and the word that determines its colour.
 pub(super) struct Cell(String, Option<String>);
 
 impl<T: Into<String>> From<T> for Cell {
@@ -43,7 +43,7 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// The name of a stage, in its colour.
+/// Returns a cell with a stage in its colour.
 pub(super) fn stage(stage: &str) -> Cell {
     Cell(one_line(&stage.replace('_', " ")).into_owned(), Some(stage.to_owned()))
 }
@@ -85,7 +85,7 @@ impl Table {
     }
 }
 
-/// Text on at most `limit` characters.
+/// Truncates text to `limit` characters.
 pub(super) fn cut(text: &str, limit: usize) -> String {
     if text.chars().count() <= limit {
         return text.to_owned();
@@ -93,7 +93,7 @@ pub(super) fn cut(text: &str, limit: usize) -> String {
     text.chars().take(limit.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// A span of time: `340 ms`, `12.3 s`, `3 min 4 s`.
+/// Formats a duration: `340 ms`, `12.3 s`, `3 min 4 s`.
 pub(super) fn span(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
     match whole {
@@ -123,14 +123,14 @@ fn moment(time: &str) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(time).ok().map(|time| time.with_timezone(&Utc))
 }
 
-/// The seconds between two times of the API; until now without the second.
+/// Returns the seconds between two times of the API; `to` defaults to now.
 pub(super) fn seconds_between(from: Option<&str>, to: Option<&str>) -> Option<f64> {
     let to = to.map_or_else(|| Some(Utc::now()), moment)?;
     let millis = (to - moment(from?)?).num_milliseconds();
     Some(millis.max(0) as f64 / 1000.0)
 }
 
-/// A time of the API on this machine's clock.
+/// Formats a time of the API as local time of day.
 pub(super) fn clock(time: &str) -> String {
     moment(time).map_or_else(
         || one_line(time).into_owned(),
@@ -138,7 +138,7 @@ pub(super) fn clock(time: &str) -> String {
     )
 }
 
-/// A type without its modules: `demo::Train` → `Train`.
+/// Returns a type without its modules: `demo::Train` → `Train`.
 pub(super) fn type_name(name: &str) -> String {
     let mut short = String::new();
     let mut word = String::new();

@@ -1,4 +1,4 @@
-//! `top`: an App in the terminal, live.
+//! `top`: a live view of an App in the terminal.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -19,10 +19,10 @@ use super::table::{clock, colours};
 use crate::printable;
 
 const EVERY: Duration = Duration::from_millis(500);
-/// In this order: what wants to be looked at comes first.
+/// The sort order of Works; those that need attention come first.
 const STAGES: [&str; 6] = ["failed", "running", "pending", "stopped", "succeeded", "not_started"];
 
-/// The columns of the Works, how wide they are, and from which width of the terminal on they are there.
+/// The columns of the Works: title, width, and the terminal width from which the column is shown.
 const COLUMNS: [(&str, Constraint, u16); 7] = [
     ("WORK", Constraint::Fill(2), 0),
     ("STAGE", Constraint::Length(11), 0),
@@ -37,11 +37,11 @@ fn one_line(text: &str) -> String {
     printable::one_line(text).into_owned()
 }
 
-/// What is on the screen.
+/// The contents of the screen.
 struct Screen {
     document: Document,
     log: Vec<LogView>,
-    /// What the last question came to, when it was no answer.
+    /// The error of the last request, if it failed; the rest is stale then.
     trouble: Option<String>,
     by_path: bool,
     table: TableState,

@@ -1,4 +1,4 @@
-//! Trees: of Flows and Works, and of the state.
+//! Trees of Flows and Works, and of the state.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,9 @@ pub(super) fn graph(api: &Api, json: bool) -> Picture {
     if json {
         return Ok(as_json(&value));
     }
-    let strange =
-        |error: serde_json::Error| ClientError::Refused(format!("the App's answer makes no sense: {error}"));
+    let strange = |error: serde_json::Error| {
+        ClientError::Refused(format!("the App's answer is not understood: {error}"))
+    };
     let graph: Graph = serde_json::from_value(cleaned(value)).map_err(strange)?;
     Ok(drawn(&graph.items, colours()))
 }
@@ -54,7 +55,7 @@ fn branch(
         one_line(&type_name(&item.type_name)),
         one_line(&place)
     ));
-    // A Work has no children, and an App of one Work has its path for a parent of nobody.
+    // Only Flows have children. In an App of a single Work, the Work has an empty path, which is also its parent's.
     let below_it = if item.kind == "flow" { children.get(&Some(item.path.as_str())) } else { None };
     let below_it = below_it.map(Vec::as_slice).unwrap_or_default();
     for (index, child) in below_it.iter().enumerate() {
@@ -79,7 +80,7 @@ pub(super) fn state(api: &Api, path: Option<&str>, json: bool) -> Picture {
     Ok(text)
 }
 
-/// One field a line, what is in it below it.
+/// Writes one field per line, with nested fields indented below it.
 fn fields(value: &Json, depth: usize, text: &mut String) {
     let members: Vec<(String, &Json)> = match value {
         Json::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), value)).collect(),
@@ -90,7 +91,7 @@ fn fields(value: &Json, depth: usize, text: &mut String) {
         let indent = "  ".repeat(depth);
         let inner = match value {
             Json::Object(fields) => !fields.is_empty(),
-            // Plain lists are read better on one line.
+            // Lists of plain values fit on one line.
             Json::Array(items) => items.iter().any(|item| item.is_object() || item.is_array()),
             _ => false,
         };

@@ -1,4 +1,4 @@
-//! Showing something once, or again whenever it changes.
+//! Showing a result once, or again after each change.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -8,10 +8,10 @@ use super::api::Api;
 use super::args::Target;
 use super::error::ClientError;
 
-/// The least time between two pictures.
+/// The minimum time between two updates.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Makes what is to be shown: a text for people, or one line of JSON.
+/// A rendered result: text for people, or JSON.
 pub(super) type Picture = Result<String, ClientError>;
 
 pub(super) fn once(target: &Target, picture: impl Fn(&Api, bool) -> Picture) -> Result<(), ClientError> {
@@ -21,8 +21,8 @@ pub(super) fn once(target: &Target, picture: impl Fn(&Api, bool) -> Picture) -> 
     Ok(())
 }
 
-/// Shows it again after each change, when `watch` is wanted: in place on a terminal, one after the other in a pipe. Ends
-/// when the App does.
+/// Shows a result, and with `watch` again after each change: in place on a terminal, appended in a pipe. Returns when
+/// the App ends.
 pub(super) fn watched(
     target: &Target,
     watch: bool,
@@ -34,7 +34,7 @@ pub(super) fn watched(
     let api = Api::new(target)?;
     let mut events = api.events()?;
     let (sender, changes) = channel();
-    // Events are read as they come, so that a terminal that is slow does not hold them up.
+    // A thread of its own drains the events, so that a slow terminal does not delay them.
     std::thread::spawn(move || {
         while let Ok(Some(_)) = events.next() {
             if sender.send(()).is_err() {
@@ -46,7 +46,7 @@ pub(super) fn watched(
     let mut shown = String::new();
     loop {
         let text = match picture(&api, target.json) {
-            // The App has ended between an event and the question.
+            // The App has ended between the event and the request.
             Err(ClientError::NoApp { .. } | ClientError::Broken { .. }) if !shown.is_empty() => return Ok(()),
             text => text?,
         };
@@ -62,7 +62,7 @@ pub(super) fn watched(
             shown = text;
         }
         std::thread::sleep(PAUSE);
-        // Ages move on without events.
+        // Ages advance without events.
         let patience = if in_place { Duration::from_secs(1) } else { Duration::from_secs(3_600) };
         match changes.recv_timeout(patience) {
             Ok(()) | Err(RecvTimeoutError::Timeout) => {}
