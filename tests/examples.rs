@@ -312,7 +312,8 @@ fn schedule_with_an_unknown_tz_fails() {
         .expect("the example runs");
     let err = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{err}");
-    for part in ["`TZ` is `Europe/Berln`, which is no time zone", "did you mean `Europe/Berlin`?", "unset it"]
+    for part in
+        ["`TZ` is `Europe/Berln`, which is not a time zone", "did you mean `Europe/Berlin`?", "unset it"]
     {
         assert!(err.contains(part), "{part:?} is not in {err}");
     }

@@ -119,7 +119,7 @@ pub enum FlowError {
         source: StateError,
     },
     /// The Flow's own state does not serialise.
-    #[error("the state of flow `{path}` cannot be shown")]
+    #[error("the state of flow `{path}` cannot be serialised")]
     OwnState {
         /// The Flow.
         path: String,

@@ -243,7 +243,7 @@ impl Ledger {
     /// Makes an input new again. A run of it that is under way goes on and is not counted.
     pub(crate) fn forget(&mut self, key: RunKey, now: Moment) {
         self.runs.forget(key);
-        self.drop_waiting(key, "its input was made new again", now.wall);
+        self.drop_waiting(key, "its input was forgotten", now.wall);
         if let Some(current) = self.current.as_mut().filter(|current| current.waiting.key == key) {
             current.waiting.forgotten = true;
         }

@@ -36,7 +36,7 @@ pub struct ScheduleError(#[from] Problem);
 #[derive(Debug, Error)]
 enum Problem {
     #[error(
-        "`{expression}` is no schedule: {error}; write a cron expression of 5 fields, or of 6 with seconds first \
+        "`{expression}` is not a schedule: {error}; write a cron expression of 5 fields, or of 6 with seconds first \
          (`*/10 * * * * *`), or one of midnight, hourly, daily, weekly, monthly, yearly, annually"
     )]
     Malformed { expression: String, error: croner::errors::CronError },
@@ -45,11 +45,11 @@ enum Problem {
     )]
     Never { expression: String },
     #[error(
-        "`{zone}` is no time zone: write a name of the IANA time zone database, such as `Europe/Berlin` or `UTC`{hint}"
+        "`{zone}` is not a time zone: write a name of the IANA time zone database, such as `Europe/Berlin` or `UTC`{hint}"
     )]
     UnknownZone { zone: String, hint: String },
     #[error(
-        "the environment variable `TZ` is `{zone}`, which is no time zone: set it to a name of the IANA time zone \
+        "the environment variable `TZ` is `{zone}`, which is not a time zone: set it to a name of the IANA time zone \
          database, such as `Europe/Berlin` or `UTC`, or unset it for the time zone of the machine{hint}; \
          or use `cx.schedule_in` with a name"
     )]
@@ -94,9 +94,7 @@ impl Schedules {
         let time_zone = zone.map_or_else(local_zone, named_zone)?;
         let schedule = Schedule::new(parsed, time_zone, zone.map(str::to_owned), timestamp(now.wall));
         if schedule.next.is_none() {
-            log::warn!(
-                "schedule `{expression}`: the years that it names are over, so it does not occur any more"
-            );
+            log::warn!("schedule `{expression}` never occurs again: all years that it names are over");
         }
         self.items.entry(expression.to_owned()).or_default().push(schedule);
         Ok(false)

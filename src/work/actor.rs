@@ -1,4 +1,4 @@
-//! The life of one incarnation.
+//! The lifecycle of one incarnation.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -28,7 +28,7 @@ use crate::state::{Tracker, Value};
 use crate::trace::{Span, What};
 use crate::wire;
 
-/// What an incarnation is made from; boxed on its way, since a future keeps room for what it was made with.
+/// Parameters of an incarnation. Boxed when passed on, because a future reserves space for its arguments.
 pub(crate) struct IncarnationSpec<W: Work> {
     pub(crate) app: AppId,
     pub(crate) path: ActorPath,
@@ -42,12 +42,12 @@ pub(crate) struct IncarnationSpec<W: Work> {
     pub(crate) gpus: Gpus,
 }
 
-/// Ends an incarnation by force, at its next `await`.
+/// Ends an incarnation by force, the next time that it awaits.
 #[derive(Default)]
 pub(crate) struct Abort {
     raised: AtomicBool,
     waker: AtomicWaker,
-    /// Where the incarnation lives in another process: tells that process.
+    /// Forwards the request to the process of the incarnation, if that is another.
     away: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
@@ -60,9 +60,9 @@ impl Abort {
         }
     }
 
-    /// Has `tell` called when it is raised.
+    /// Sets the callback that forwards the request to another process.
     pub(crate) fn tell(&self, tell: impl Fn() + Send + Sync + 'static) {
-        // An incarnation lives in one place.
+        // Set once: an incarnation lives in one process.
         let _ = self.away.set(Box::new(tell));
     }
 
@@ -75,36 +75,36 @@ thread_local! {
     static CURRENT: RefCell<Option<Speaker>> = const { RefCell::new(None) };
 }
 
-/// Whose code is running.
+/// The Work that is executing on this thread.
 struct Speaker {
     app: AppId,
     path: ActorPath,
     run: Option<u64>,
-    /// Whether a handler, or `on_stop`, has begun and not ended: no message is taken out of the mailbox meanwhile.
+    /// True while a handler or `on_stop` executes: no message is taken from the mailbox meanwhile.
     is_handling: bool,
-    /// How many futures of the Work take messages out of its mailbox, once they are polled.
+    /// Number of futures of the Work that take messages from its mailbox when polled.
     serving: usize,
-    /// Futures of the Work that want it to do so.
+    /// Futures of the Work that wait for its mailbox to be served.
     want_service: Vec<Arc<Service>>,
 }
 
-/// A future of a Work's own that is of no use unless the Work takes messages out of its mailbox.
+/// Request of a Work's own future, which makes progress only if the Work serves its mailbox.
 struct Service {
     is_refused: AtomicBool,
     waker: Waker,
 }
 
-/// The Work whose code is running on this thread, with its App and the run that is under way.
+/// Returns the App and path of the Work that is executing on this thread, and the number of its current run.
 pub(crate) fn current_run() -> Option<(AppId, ActorPath, Option<u64>)> {
     let look = |current: &RefCell<Option<Speaker>>| {
         let current = current.borrow();
         current.as_ref().map(|speaker| (speaker.app, speaker.path.clone(), speaker.run))
     };
-    // A destructor of a thread may log.
+    // Inaccessible when a destructor of a thread logs.
     CURRENT.try_with(look).ok().flatten()
 }
 
-/// Tells those who want the Work to take messages out of its mailbox whether something does, now that it waits.
+/// Tells waiting futures of the Work whether its mailbox is served, after a poll that left the Work waiting.
 fn answer_who_wants_service(speaker: Option<&mut Speaker>) {
     let Some(speaker) = speaker.filter(|speaker| !speaker.want_service.is_empty()) else { return };
     for service in speaker.want_service.drain(..) {
@@ -113,7 +113,7 @@ fn answer_who_wants_service(speaker: Option<&mut Speaker>) {
     }
 }
 
-/// Whether code of the Work at this path is running on this thread.
+/// Returns true if code of the Work at this path is executing on this thread.
 pub(super) fn is_running(app: AppId, path: &ActorPath) -> bool {
     let is_it = |current: &RefCell<Option<Speaker>>| {
         current.borrow().as_ref().is_some_and(|speaker| speaker.app == app && speaker.path == *path)
@@ -121,9 +121,9 @@ pub(super) fn is_running(app: AppId, path: &ActorPath) -> bool {
     CURRENT.try_with(is_it).unwrap_or(false)
 }
 
-/// Whether the Work at this path, if it is the one whose code is running on this thread, takes messages out of its mailbox
-/// while this waits: not in a handler or in `on_stop`, and elsewhere if something of it serves, such as `cx.serve`, around or beside
-/// this. At once for any other Work.
+/// Returns whether the mailbox of the Work at this path is served while the caller waits. If the caller is that Work
+/// itself, this is false in a handler and in `on_stop`, and elsewhere depends on whether a future such as `cx.serve`
+/// executes around or beside the caller. For any other Work it is true at once.
 pub(super) async fn is_served(app: AppId, path: &ActorPath) -> bool {
     let mut wanted: Option<Arc<Service>> = None;
     poll_fn(|cx| {
@@ -147,7 +147,7 @@ pub(super) async fn is_served(app: AppId, path: &ActorPath) -> bool {
     .await
 }
 
-/// A future that takes messages out of the mailbox of the Work whose code is running.
+/// Guard of a future that takes messages from the mailbox of the executing Work.
 pub(super) struct Serving(());
 
 impl Serving {
@@ -163,7 +163,7 @@ impl Drop for Serving {
     }
 }
 
-/// Changes what is known of the Work whose code is running. Where an incarnation is ended by force nobody asks any more.
+/// Updates the record of the executing Work. There is none when an incarnation is dropped after being ended by force.
 fn change(change: impl FnOnce(&mut Speaker)) {
     let _ = CURRENT.try_with(|current| {
         if let Some(speaker) = &mut *current.borrow_mut() {
@@ -172,12 +172,12 @@ fn change(change: impl FnOnce(&mut Speaker)) {
     });
 }
 
-/// Whether a handler of the Work whose code is running on this thread is under way.
+/// Returns true if a handler of the Work that is executing on this thread is in progress.
 pub(super) fn is_handling() -> bool {
     CURRENT.with_borrow(|current| current.as_ref().is_some_and(|speaker| speaker.is_handling))
 }
 
-/// The Work of which a handler is running on this thread.
+/// Returns the path of the Work whose handler is executing on this thread.
 pub(super) fn handler_under_way() -> Option<ActorPath> {
     let look = |current: &RefCell<Option<Speaker>>| {
         let current = current.borrow();
@@ -186,7 +186,7 @@ pub(super) fn handler_under_way() -> Option<ActorPath> {
     CURRENT.try_with(look).ok().flatten()
 }
 
-/// A handler under way. It may be dropped by the `run` that serves, before its end.
+/// Guard of a handler in progress. The `run` that serves the handler may drop it before its end.
 pub(super) struct Handling(());
 
 impl Handling {
@@ -195,7 +195,7 @@ impl Handling {
         Self(())
     }
 
-    /// Calls code that is not the handler's, but of the `run` that serves it.
+    /// Calls code of the `run` that serves this handler, which is not part of the handler.
     pub(super) fn suspended<R>(code: impl FnOnce() -> R) -> R {
         let was_handling = is_handling();
         change(|speaker| speaker.is_handling = false);
@@ -211,7 +211,7 @@ impl Drop for Handling {
     }
 }
 
-/// Says which run what is logged and printed from now on belongs to.
+/// Sets the run to which log lines and output belong from now on.
 fn set_run(run: Option<u64>) {
     mark(run);
     CURRENT.with_borrow_mut(|current| {
@@ -221,7 +221,8 @@ fn set_run(run: Option<u64>) {
     });
 }
 
-/// Runs an incarnation to its end and reports that end, unless it was aborted: then nobody listens any more.
+/// Runs an incarnation to its end and reports that end, unless the incarnation was aborted: then its outbox is not read
+/// any more.
 pub(crate) async fn live<W: Work>(spec: Box<IncarnationSpec<W>>) {
     let mut speaker = Some(Speaker {
         app: spec.app,
@@ -235,8 +236,8 @@ pub(crate) async fn live<W: Work>(spec: Box<IncarnationSpec<W>>) {
     let outbox = spec.outbox.clone();
     let abort = spec.abort.clone();
     let end = {
-        // Boxed, so that what a Work's code needs is given back when it is over, before the end is reported. Where it is
-        // dropped on its way, values of the user's are dropped with it.
+        // Boxed, so that the memory and values of the Work are freed before the end is reported. Fenced, because
+        // dropping the future drops values of the user.
         let mut body = Fenced::new(Box::pin(AssertUnwindSafe(body(spec)).catch_unwind()));
         poll_fn(|cx| {
             if abort.is_raised() {
@@ -275,12 +276,12 @@ async fn body<W: Work>(spec: Box<IncarnationSpec<W>>) -> Report {
         abort,
         gpus,
     } = *spec;
-    // A panic in a handler drops it while it unwinds.
+    // A panic in a handler drops this value while it unwinds.
     let mut work: Fenced<W> = match state.decode() {
         Ok(work) => Fenced::new(work),
         Err(error) => return Report::Died { failure: failure(&error.into(), "its state") },
     };
-    // The Work has handles of its own now.
+    // The decoded Work has payload handles of its own now.
     drop(holds);
     let tracker = Tracker::resume(state, max_state_bytes);
     let mut cx = WorkContext::new(
@@ -297,7 +298,7 @@ async fn body<W: Work>(spec: Box<IncarnationSpec<W>>) -> Report {
     }
 }
 
-/// The end of an incarnation whose Work panicked when it was dropped.
+/// Adds a panic in the `Drop` of the Work to the report of its end.
 fn died_at_its_end(report: Report, panic: &Panic) -> Report {
     let Failure { reason, message } = panic_failure(panic);
     let also = |failure: Option<Failure>| match failure {
@@ -313,7 +314,7 @@ fn died_at_its_end(report: Report, panic: &Panic) -> Report {
     }
 }
 
-/// Has the Work do what it is asked to until it stops or breaks.
+/// Executes hooks, runs and handlers of the Work until it stops or fails.
 async fn work_through<W: Work>(work: &mut W, cx: &mut WorkContext<W>) -> Report {
     let result = Box::pin(work.on_start(cx)).await;
     let is_interrupted = cx.asked.stop && result.as_ref().is_err_and(is_stop);
@@ -332,7 +333,7 @@ async fn work_through<W: Work>(work: &mut W, cx: &mut WorkContext<W>) -> Report 
     let mut served = 0_usize;
     while !cx.asked.stop {
         if let Some(order) = cx.asked.run.take() {
-            // Boxed, as the hooks are: a Work that is idle, as most are, should be small.
+            // Boxed, like the hooks, to keep the future of an idle Work small.
             if let Some(failure) = Box::pin(run(work, cx, order)).await {
                 return Report::Died { failure };
             }
@@ -366,7 +367,7 @@ async fn work_through<W: Work>(work: &mut W, cx: &mut WorkContext<W>) -> Report 
     Report::Stopped { failure: result.err().map(|error| failure(&error, "`on_stop`")) }
 }
 
-/// Does one run and reports its end. Gives a failure when that is the end of the incarnation too.
+/// Executes one run and reports its end. Returns a failure if it ends the incarnation as well.
 async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) -> Option<Failure> {
     cx.begin(&order);
     let run = order.run;
@@ -377,7 +378,7 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) ->
         span.within(|| cx.outbox().report(Report::RunStarted { run }));
     }
     let input = wire::decode(&order.input.bytes);
-    // The Flow holds what the input refers to until the run is over; this must not do so for longer.
+    // The Flow keeps the payloads of the input alive until the run ends; this process must not keep them longer.
     drop(order);
     let result = match input {
         Ok(input) => span.around(work.run(input, cx)).await,
@@ -412,7 +413,7 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) ->
             }
             span.within(|| cx.publish(work));
             span.failed(&failure.message);
-            // A state that still cannot be published is the failure that is being told.
+            // If the state cannot be published, that is part of the failure reported here.
             let _ = cx.take_trouble();
             Report::RunFailed { run, failure }
         }
@@ -425,14 +426,14 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) ->
 }
 
 fn failure(error: &Error, place: &str) -> Failure {
-    // What the error is made of is code of the user's.
+    // The error is a value of the user, whose code may panic.
     let reason = fence::call(|| error.downcast_ref().map_or(Reason::UserError, payload_reason));
     let (reason, text) = (reason.unwrap_or(Reason::UserError), described(error));
     let message = if place.is_empty() { text } else { format!("{place} failed: {text}") };
     Failure { reason, message }
 }
 
-/// The error with all of its causes.
+/// Returns the error with all of its causes as text.
 fn described(error: &Error) -> String {
     fence::text(|| format!("{error:#}"))
 }

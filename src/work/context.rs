@@ -1,4 +1,4 @@
-//! What a Work's code can do.
+//! The context that a Work's code gets in `run`, handlers and hooks.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -27,8 +27,8 @@ use crate::payload::{self, Artifact, ArtifactError, Files, Payload, PayloadError
 use crate::state::{StateError, Tracker};
 use crate::trace::{Cause, Span, What};
 
-/// The Work was asked to stop. Passed on by `?`, it ends the run or hook in good order, also inside an error of the
-/// user's own that has it as its source or is transparent to it.
+/// Error returned when the Work was asked to stop. Passed on by `?`, it ends the run or hook as stopped and not as
+/// failed, even inside an error of the user that has it as its source or is transparent to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopped;
 
@@ -39,33 +39,33 @@ impl fmt::Display for Stopped {
 }
 
 impl StdError for Stopped {
-    /// The `Request`, which remains in the chain of an error that is transparent to this one.
+    /// Returns `Request`, which remains in the chain of an error that is transparent to this one.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         Some(&Request)
     }
 }
 
-/// The source of [`Stopped`]. An error that is transparent to another forwards `source` to it, and so leaves the other
-/// itself out of its chain; this is what such a chain of a [`Stopped`] is recognised by.
+/// The source of [`Stopped`]. A transparent error forwards `source` to the inner error and so omits the inner error
+/// itself from its chain; a transparent [`Stopped`] is recognised by this type instead.
 #[derive(Debug, thiserror::Error)]
 #[error("by its Flow, by an operator, or because the App ends")]
 struct Request;
 
-/// Whether an error is a [`Stopped`] that was passed on.
+/// Returns true if an error is a [`Stopped`] that was passed on.
 pub(super) fn is_stop(error: &Error) -> bool {
     let is_passed_on = || error.chain().any(|error| error.is::<Stopped>() || error.is::<Request>());
-    // `source` is code of the user's.
+    // `source` is a user's code.
     fence::call(is_passed_on).unwrap_or(false)
 }
 
-/// Who an incarnation is.
+/// Identity and devices of an incarnation.
 pub(crate) struct Identity {
     pub(crate) app: AppId,
     pub(crate) path: ActorPath,
     pub(crate) gpus: Gpus,
 }
 
-/// What a Work's `run`, handlers and hooks do with the world: publish, sleep, take turns with the mailbox, make
+/// The context of a Work's `run`, handlers and hooks: publishes the state, serves the mailbox, sleeps, and creates
 /// payloads.
 pub struct WorkContext<W: Work> {
     identity: Identity,
@@ -73,26 +73,26 @@ pub struct WorkContext<W: Work> {
     outbox: Arc<Outbox>,
     abort: Arc<Abort>,
     tracker: Tracker,
-    /// Whether the state as last published refers to payloads.
+    /// True if the last published state refers to payloads.
     holds: bool,
     attempt: u32,
     pub(super) current: Option<u64>,
     pub(super) asked: AskEnvelope,
-    /// Boxed: hardly ever there.
+    /// Error of a publish, reported when the Work takes turns. Boxed because it is rare.
     trouble: Option<Box<StateError>>,
 }
 
-/// What the Flow has asked for that was not done yet.
+/// Requests of the Flow that have not been carried out yet.
 #[derive(Default)]
 pub(super) struct AskEnvelope {
     pub(super) stop: bool,
     pub(super) cancel: bool,
     pub(super) run: Option<RunOrder>,
-    /// Whether `on_stop` has begun. It waits as long as it asks to, and leaves the mailbox alone.
+    /// True once `on_stop` has begun, which may wait in spite of the stop and does not serve the mailbox.
     pub(super) leaving: bool,
 }
 
-/// At most this many messages are served before others on the thread get their turn.
+/// Most messages that are served before other tasks of the thread get their turn.
 pub(super) const BUDGET: usize = 256;
 
 impl<W: Work> WorkContext<W> {
@@ -117,24 +117,26 @@ impl<W: Work> WorkContext<W> {
         }
     }
 
-    /// Indices of the graphics processors that are assigned to this Work, as many as [`Resources::gpus`](crate::Resources) says
-    /// that it needs; no other Work of this machine has them meanwhile.
+    /// Returns the indices of the graphics processors assigned to this Work, as many as its
+    /// [`Resources::gpus`](crate::Resources); no other Work of this machine has them at the same time.
     ///
-    /// They count the devices that this process sees. A Work with a process of its own sees no others
-    /// (`CUDA_VISIBLE_DEVICES`, `ROCR_VISIBLE_DEVICES` and `ONEAPI_DEVICE_SELECTOR` are set for it), so that its indices begin
-    /// at 0. The list is empty for a Work that needs none, and on a head that knows of no devices.
+    /// The indices refer to the devices visible to this process. A Work with a process of its own sees only its own
+    /// devices (`CUDA_VISIBLE_DEVICES`, `ROCR_VISIBLE_DEVICES` and `ONEAPI_DEVICE_SELECTOR` are set for it), so that
+    /// its indices begin at 0. The list is empty for a Work that needs no graphics processors, and on a head without
+    /// known devices.
     pub fn gpus(&self) -> &[u32] {
         self.identity.gpus.indices()
     }
 
-    /// Tells the Flow what changed in the Work's state since the last time. Costs what comparing costs; never
-    /// blocks.
+    /// Publishes the difference between the Work's state and the state published last. Costs a serialisation and
+    /// comparison of the state; never blocks.
     ///
-    /// Several fields changed in between arrive together. Under load a Flow may skip intermediate values, never
-    /// sees an older one after a newer one, and always sees the last. What must not be skipped is a message.
+    /// Fields changed between two publishes arrive together. Under load a Flow may skip intermediate states (they
+    /// conflate), but it never sees an older state after a newer one and always sees the last one. Send a message where
+    /// every value must arrive.
     ///
-    /// A state that does not serialise or is above the App's limit is not published and fails the Work: at the
-    /// next point where it takes turns, or at the end of the run.
+    /// A state that cannot be serialised or exceeds the App's limit is not published and fails the Work: the next call
+    /// that takes turns returns [`Stopped`], and the run ends as failed with the error of the state.
     pub fn publish(&mut self, work: &W) {
         let (result, holds) = payload::collect(|| self.tracker.update(work));
         match result {
@@ -150,12 +152,16 @@ impl<W: Work> WorkContext<W> {
         }
     }
 
-    /// Serves the messages that wait, then lets others on this thread have a turn.
+    /// Serves up to 256 waiting messages, then yields to other tasks of this thread.
     ///
-    /// In a handler it only lets others on the thread have a turn: handlers do not nest.
+    /// In a handler it only yields: handlers do not nest.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped while a handler executes drops the handler; its caller gets
+    /// [`AskError::Failed`](crate::AskError::Failed).
     ///
     /// # Errors
-    /// [`Stopped`] when the Work is asked to stop. Not in `on_stop`, where no message is served any more either.
+    /// [`Stopped`] when the Work is asked to stop. In `on_stop` it only yields and never returns an error.
     pub async fn turn(&mut self, work: &mut W) -> Result<(), Stopped> {
         if self.asked.leaving || is_handling() {
             tokio::task::yield_now().await;
@@ -183,7 +189,10 @@ impl<W: Work> WorkContext<W> {
 
     /// Waits for `duration` and serves messages meanwhile.
     ///
-    /// In a handler it only waits, and messages wait behind that handler: handlers do not nest.
+    /// In a handler it only waits, and other messages wait for the end of that handler: handlers do not nest.
+    ///
+    /// # Cancel safety
+    /// As for [`turn`](Self::turn).
     ///
     /// # Errors
     /// [`Stopped`] at once when the Work is asked to stop. In `on_stop` it only waits, within the grace period.
@@ -191,14 +200,17 @@ impl<W: Work> WorkContext<W> {
         self.serve(work, tokio::time::sleep(duration)).await
     }
 
-    /// Waits for `future` and serves messages meanwhile; the future goes on while a handler does.
+    /// Waits for `future` and serves messages meanwhile; the future is also polled while a handler waits.
     ///
-    /// In a handler it only waits, and messages wait behind that handler: handlers do not nest. What a Work should do while it
-    /// serves belongs into its `run`.
+    /// In a handler it only waits, and other messages wait for the end of that handler: handlers do not nest. Work that
+    /// should continue while messages are served belongs in `run`.
+    ///
+    /// # Cancel safety
+    /// As for [`turn`](Self::turn); `future` is dropped as well.
     ///
     /// # Errors
-    /// [`Stopped`] at once when the Work is asked to stop; the future is dropped then. In `on_stop` it only waits for the
-    /// future, within the grace period.
+    /// [`Stopped`] at once when the Work is asked to stop; the future is dropped then. In `on_stop` it only waits for
+    /// the future, within the grace period.
     pub async fn serve<F: Future>(&mut self, work: &mut W, future: F) -> Result<F::Output, Stopped> {
         if self.asked.leaving {
             self.check()?;
@@ -235,7 +247,7 @@ impl<W: Work> WorkContext<W> {
             }
             served += 1;
             if served.is_multiple_of(BUDGET) {
-                // A mailbox that never runs dry must not keep the future waiting for ever.
+                // A mailbox that never becomes empty must not starve the future.
                 let done = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await;
                 self.check()?;
                 if done {
@@ -246,7 +258,7 @@ impl<W: Work> WorkContext<W> {
         }
     }
 
-    /// Waits for `future`, and serves no messages.
+    /// Waits for `future` and obeys commands, but serves no messages.
     async fn wait<F: Future>(&mut self, future: F) -> Result<F::Output, Stopped> {
         let mut future = pin!(future);
         poll_fn(|cx| {
@@ -265,10 +277,13 @@ impl<W: Work> WorkContext<W> {
 
     /// Serves messages until the Work is asked to stop.
     ///
-    /// In a handler it only waits until then, and no other message is handled any more: it belongs into `run`.
+    /// In a handler it only waits, and no other message is handled until the Work stops: call it in `run`.
+    ///
+    /// # Cancel safety
+    /// As for [`turn`](Self::turn).
     ///
     /// # Errors
-    /// Always [`Stopped`], in the end; in `on_stop` at once.
+    /// Always [`Stopped`], when the Work is asked to stop; in `on_stop` at once.
     pub async fn serve_forever(&mut self, work: &mut W) -> Result<std::convert::Infallible, Stopped> {
         if self.asked.leaving {
             return Err(Stopped);
@@ -276,10 +291,11 @@ impl<W: Work> WorkContext<W> {
         self.serve(work, std::future::pending()).await
     }
 
-    /// Keeps `value` here and gives a small reference to it, which can be part of the state, inputs and messages.
+    /// Stores `value` in this process and returns a small reference to it, which can be part of states, inputs and
+    /// messages.
     ///
     /// # Errors
-    /// [`PayloadError::Unserialisable`] when the value could never travel.
+    /// [`PayloadError::Unserialisable`] if the value cannot be serialised.
     pub fn payload<T>(&self, value: T) -> Result<Payload<T>, PayloadError>
     where
         T: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -287,30 +303,30 @@ impl<W: Work> WorkContext<W> {
         Payload::new(value, self.identity.app, &self.identity.path)
     }
 
-    /// Copies the file or directory at `path` and gives a small reference to it, which can be part of the state, inputs and
-    /// messages. What becomes of the files afterwards does not change it.
+    /// Copies the file or directory at `path` and returns a small reference to the copy, which can be part of states,
+    /// inputs and messages. Later changes of the files do not affect the copy.
     ///
-    /// [`Files`] says what of a directory is left out: `cx.artifact(Files::at("model").exclude("*.tmp"))`.
+    /// [`Files`] excludes parts of a directory: `cx.artifact(Files::at("model").exclude("*.tmp"))`.
     ///
-    /// The files are read, and a copy of them is written to disk, on the calling thread: a Work with a thread of its own, as is
-    /// the default, holds nobody up by that.
+    /// Reads the files and writes the copy to disk on the calling thread, which blocks no other Work if this one has a
+    /// thread of its own, the default placement.
     ///
     /// # Errors
-    /// [`ArtifactError`], where something cannot be read, is no file, or leads out of the directory, and where there is no
-    /// room on disk.
+    /// [`ArtifactError`] if something cannot be read, is not a file or directory, or is a link that leads out of the
+    /// directory, and if the disk is full.
     pub fn artifact(&self, files: impl Into<Files>) -> Result<Artifact, ArtifactError> {
         Artifact::new(&files.into(), self.identity.app, &self.identity.path)
     }
 
-    /// Whether the Work has been asked to stop, for code that does not take turns.
+    /// Returns true if the Work or its current run was asked to stop, for code that does not take turns.
     pub fn is_stopping(&mut self) -> bool {
-        // An incarnation that was given up gets no more commands of its own.
+        // An incarnation that was given up receives no more commands.
         self.asked.stop |= self.abort.is_raised();
         self.hear();
         self.asked.stop || self.asked.cancel
     }
 
-    /// Takes the commands that wait.
+    /// Obeys the waiting commands.
     fn hear(&mut self) {
         while !self.asked.stop
             && let Some(command) = self.receiver.command()
@@ -319,17 +335,17 @@ impl<W: Work> WorkContext<W> {
         }
     }
 
-    /// The Work's path from the root of the App.
+    /// Returns the Work's path from the root of the App.
     pub fn path(&self) -> &ActorPath {
         &self.identity.path
     }
 
-    /// The Work's own address.
+    /// Returns the Work's own address.
     pub fn addr(&self) -> WorkAddr<W> {
         WorkAddr::new(self.identity.app, self.identity.path.clone(), self.receiver.mailbox().clone())
     }
 
-    /// Which try of this run it is, from 1.
+    /// Returns the number of the attempt at the current run, from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
@@ -370,7 +386,7 @@ impl<W: Work> WorkContext<W> {
     pub(super) fn obey(&mut self, command: Command) {
         match command {
             Command::Stop => self.asked.stop = true,
-            // One that a busy handler has not let begin does not begin.
+            // A run that waits behind a busy handler is removed before it begins.
             Command::Cancel { run } if self.asked.run.as_ref().is_some_and(|order| order.run == run) => {
                 self.asked.run = None;
                 self.outbox.report(Report::RunStopped { run });

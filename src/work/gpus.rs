@@ -1,13 +1,13 @@
 //! Graphics processors of one machine, assigned to Works by index.
 //!
 //! # Guarantees
-//! - No device is assigned to two incarnations at once, and none is lost.
-//! - A device is free again when the incarnation has ended that had it, or its process, however that has ended.
+//! - No device is assigned to two incarnations at once, and none leaks.
+//! - A device is free again when its incarnation or its process has ended, for whatever reason.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// The devices that are free: pure. Devices are numbered from 0.
+/// The set of free devices (pure). Devices are numbered from 0.
 #[derive(Debug, Default)]
 pub(crate) struct FreeGpus {
     free: BTreeSet<u32>,
@@ -19,7 +19,7 @@ impl FreeGpus {
         Self { free: (0..total).collect(), total }
     }
 
-    /// Takes the lowest of those that are free; `None`, and none of them, where there are not enough.
+    /// Takes the free devices with the lowest numbers; takes none and returns `None` if there are not enough.
     pub(crate) fn take(&mut self, count: u32) -> Option<Vec<u32>> {
         if self.free.len() < count as usize {
             return None;
@@ -27,7 +27,7 @@ impl FreeGpus {
         Some((0..count).filter_map(|_| self.free.pop_first()).collect())
     }
 
-    /// Gives back what was taken.
+    /// Returns devices to the set.
     pub(crate) fn give_back(&mut self, devices: &[u32]) {
         self.free.extend(devices.iter().filter(|device| **device < self.total));
     }
@@ -37,7 +37,7 @@ impl FreeGpus {
 pub(crate) struct GpuPool {
     total: u32,
     free: Mutex<FreeGpus>,
-    /// Called when devices are free again.
+    /// Callback after devices were returned.
     freed: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -46,10 +46,10 @@ impl GpuPool {
         Arc::new(Self { total, free: Mutex::new(FreeGpus::new(total)), freed: Box::new(freed) })
     }
 
-    /// Devices for one incarnation, which has them until it is dropped.
+    /// Leases devices to one incarnation until the lease is dropped.
     ///
     /// # Errors
-    /// What is waited for.
+    /// The text of the reason to wait, if too few devices are free.
     pub(crate) fn lease(self: &Arc<Self>, count: u32) -> Result<Gpus, String> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let left = free.free.len();
@@ -64,18 +64,18 @@ impl GpuPool {
     }
 }
 
-/// The devices that one incarnation has.
+/// Lease of the devices of one incarnation.
 #[derive(Clone, Default)]
 pub(crate) struct Gpus(Option<Arc<Assigned>>);
 
 struct Assigned {
     devices: Vec<u32>,
-    /// Where they go back to; `None` where another process does that.
+    /// Pool to which the devices return; `None` if another process manages them.
     pool: Option<Arc<GpuPool>>,
 }
 
 impl Gpus {
-    /// Devices that another process has assigned.
+    /// Wraps devices that another process has assigned.
     #[cfg(feature = "remote")]
     pub(crate) fn given(devices: Vec<u32>) -> Self {
         match devices.is_empty() {
@@ -98,13 +98,14 @@ impl Drop for Assigned {
     }
 }
 
-/// Names of the variables that say to a program which devices it sees.
+/// Environment variables that restrict the devices visible to a program.
 const CUDA: &str = "CUDA_VISIBLE_DEVICES";
 const ROCR: &str = "ROCR_VISIBLE_DEVICES";
 #[cfg(feature = "remote")]
 const ONEAPI: &str = "ONEAPI_DEVICE_SELECTOR";
 
-/// The variables by which a process sees these devices only, of those that this process sees.
+/// Returns the variables that restrict a new process to these devices, given as indices into the devices that this
+/// process sees.
 #[cfg(feature = "remote")]
 pub(crate) fn visibility(devices: &[u32]) -> [(&'static str, String); 3] {
     visibility_with(devices, |name| std::env::var(name).ok())
@@ -124,7 +125,7 @@ fn visibility_with(
         devices.iter().map(seen).collect::<Vec<_>>().join(",")
     };
     let plain = |name| listed(variable(name).as_deref());
-    // Such as `level_zero:0,1`.
+    // For example `level_zero:0,1`.
     let outer = variable(ONEAPI);
     let (backend, outer) = match outer.as_deref().and_then(|outer| outer.split_once(':')) {
         Some((backend, devices)) if !devices.contains([':', ';', '*', '.']) => (backend, Some(devices)),
@@ -133,7 +134,7 @@ fn visibility_with(
     [(CUDA, plain(CUDA)), (ROCR, plain(ROCR)), (ONEAPI, format!("{backend}:{}", listed(outer)))]
 }
 
-/// How many devices the environment lets this process see; `None` where it says nothing of that.
+/// Returns the number of devices that the environment makes visible to this process; `None` if it sets no restriction.
 pub(crate) fn visible() -> Option<u32> {
     visible_with(|name| std::env::var(name).ok())
 }
@@ -143,7 +144,7 @@ fn visible_with(variable: impl Fn(&str) -> Option<String>) -> Option<u32> {
     Some(u32::try_from(entries(&listed).count()).unwrap_or(u32::MAX))
 }
 
-/// The devices of a list, up to the first that is none, as CUDA reads it.
+/// Iterates over the devices of a list up to the first invalid entry, as CUDA does.
 fn entries(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim).take_while(|entry| !entry.is_empty() && !entry.starts_with('-'))
 }
@@ -157,7 +158,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever is taken and given back, in whichever order: no device is taken twice, and all are free in the end.
+        /// Leases are taken and dropped in any order: no device is taken twice, and all are free in the end.
         #[test]
         fn devices_are_taken_once_and_none_is_lost(
             total in 0_u32..9,
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[cfg(feature = "remote")]
-    /// A process sees what it has been assigned, of those that this process sees.
+    /// A process sees its assigned devices, as a part of those that this process sees.
     #[test]
     fn devices_are_those_that_this_process_sees() {
         let shown = |devices: &[u32], outer: &[(&str, &str)]| {

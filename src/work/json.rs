@@ -1,5 +1,5 @@
-//! Works reached with JSON, by people and programs that know no Rust type: a message is read as the type that its handler
-//! takes, and what the handler answers is written as JSON again.
+//! Works reached with JSON, by people and programs without the Rust types: the JSON is decoded as the type of message
+//! of a handler, and the handler's reply is encoded as JSON.
 
 use std::any::type_name;
 use std::sync::Arc;
@@ -18,22 +18,22 @@ use crate::id::{ActorPath, AppId};
 use crate::state;
 use crate::wire::{self, CodecError};
 
-/// An answer on its way, as JSON.
+/// A future of a reply as JSON.
 pub(crate) type JsonAnswer = BoxFuture<'static, Result<Vec<u8>, Unanswered>>;
 
-/// Why a question in JSON got no answer.
+/// Reason why an ask with JSON has no reply, with the text of the error.
 #[derive(Debug)]
 pub(crate) enum Unanswered {
-    /// No handler saw it; asking again is safe once that has changed.
+    /// No handler saw the message; retrying is safe once the Work runs.
     NotRunning(String),
-    /// No handler saw it: it does not reach the process of the Work.
+    /// No handler saw the message: it cannot be sent to the process of the Work.
     Unsendable(String),
     Timeout(String),
-    /// A handler may have seen it.
+    /// A handler may have seen the message.
     Failed(String),
-    /// The same, and the node is lost.
+    /// The node or process of the Work is lost; a handler may have seen the message.
     NodeLost(String),
-    /// There is an answer, and it cannot be sent or written as JSON.
+    /// The handler completed, but its reply cannot be sent or encoded as JSON.
     Unwritable(String),
 }
 
@@ -84,7 +84,7 @@ impl<M> From<AskError<M>> for Unanswered {
     }
 }
 
-/// Asks with JSON; `None` when the Work's type does not name the message.
+/// Sends an ask whose message is JSON; `None` if the Work does not declare the type of the message.
 pub(super) fn ask<W: Work>(
     mailbox: Arc<Mailbox<W>>,
     app: AppId,
@@ -97,13 +97,13 @@ pub(super) fn ask<W: Work>(
     Some(question(WorkAddr::new(app, path, mailbox), json, deadline))
 }
 
-/// An input of a Work from JSON.
+/// Decodes an input of a Work from JSON.
 pub(super) fn input<W: Work>(json: &[u8]) -> Result<(RunKey, Input), String> {
     let input: Fenced<W::Input> = Fenced::new(read(json).map_err(|error| error.to_string())?);
     Input::new(&*input).map_err(|error| error.to_string())
 }
 
-/// An input of a Work as it was encoded before, with what keeps its payloads alive.
+/// Decodes an input of a Work from bytes that were encoded before, and takes guards of its payloads.
 pub(super) fn same_input<W: Work>(bytes: &[u8]) -> Result<(RunKey, Input), CodecError> {
     let input: Fenced<W::Input> = Fenced::new(wire::decode(bytes)?);
     Input::new(&*input)

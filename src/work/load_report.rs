@@ -1,7 +1,6 @@
-//! How loaded a process is, and what the values of payloads take in it.
+//! Load of a process, and the memory and disk space of the payloads in it.
 //!
-//! A node tells its head every two seconds, with what it says anyhow to show that it lives; a head looks at itself when
-//! somebody asks.
+//! A node reports to its head every two seconds, together with its heartbeat; a head measures itself on request.
 
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,13 +15,13 @@ use crate::payload::{PayloadCounts, PayloadUsage};
 /// Interval at which a node reports its load to its head.
 pub(crate) const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Nothing is measured more often: the system counts in hundredths of a second.
+/// Shortest interval between measurements: the system counts in hundredths of a second.
 const LEAST: Duration = Duration::from_secs(1);
 
-/// How the system counts the time of processes, on every architecture that Linux has today: so many to a second.
+/// Unit of process times in `/proc`, in ticks per second, on every architecture of Linux today.
 const TICKS: f64 = 100.0;
 
-/// How loaded a process is, as far as its system says.
+/// Load of a process, as reported by its system.
 ///
 /// ```
 /// use flowright::NodeLoad;
@@ -33,37 +32,37 @@ const TICKS: f64 = 100.0;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct NodeLoad {
-    /// How many processors it keeps busy.
+    /// Number of processors that the process keeps busy.
     pub cpus: f64,
-    /// Memory that it has in use, in bytes.
+    /// Resident memory of the process, in bytes, rounded up to MiB.
     pub memory: u64,
-    /// How many threads of its machine want a processor, over the last minute.
+    /// Load average of the machine over the last minute, in threads.
     pub average: f64,
 }
 
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// Counts messages of this process that no handler saw and whose senders were not told.
+/// Counts messages of this process that no handler saw and whose senders were not notified.
 pub(crate) fn count_lost_messages(count: usize) {
     LOST.fetch_add(count as u64, Ordering::Relaxed);
 }
 
-/// What a process knows of itself.
+/// Metrics of a process that its head collects.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LoadReport {
-    /// `None` where the system does not say.
+    /// `None` where the system does not report it.
     pub(crate) load: Option<NodeLoad>,
     pub(crate) payloads: PayloadUsage,
     pub(crate) counts: PayloadCounts,
-    /// Messages that no handler saw and whose senders were not told.
+    /// Messages that no handler saw and whose senders were not notified.
     pub(crate) messages_lost: u64,
-    /// Questions that were dropped before a handler had begun, since nobody waited for the answer.
+    /// Asks dropped before a handler had begun because their caller had given up.
     #[serde(default)]
     pub(crate) questions_abandoned: u64,
 }
 
 impl LoadReport {
-    /// Those of this process.
+    /// Measures this process.
     pub(crate) fn here() -> Self {
         Self {
             load: load(),
@@ -74,7 +73,7 @@ impl LoadReport {
         }
     }
 
-    /// With those of another process on the same machine.
+    /// Adds the report of another process on the same machine.
     pub(crate) fn plus(self, other: &Self) -> Self {
         let load = match (self.load, other.load) {
             (Some(a), Some(b)) => Some(NodeLoad {
@@ -99,7 +98,7 @@ impl LoadReport {
     }
 }
 
-/// What was measured last, and what the next is compared with.
+/// The last measurement, which the next is compared with.
 struct Measured {
     looked: Option<Instant>,
     times: Option<Times>,
@@ -125,12 +124,12 @@ fn look(before: &mut Option<Times>) -> Option<NodeLoad> {
     Some(NodeLoad { cpus, memory, average })
 }
 
-/// The time of a process, in seconds.
+/// Times of a process, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Times {
-    /// Of its processors, all threads together.
+    /// Processor time of all threads.
     used: f64,
-    /// Since the start of the machine, of now and of its beginning.
+    /// Time since the machine started: now, and when the process started.
     now: f64,
     began: f64,
 }
@@ -145,16 +144,16 @@ impl Times {
         Some(Self { used, now, began: ticks(19)? / TICKS })
     }
 
-    /// The processors that were busy since then; without it, since the beginning.
+    /// Returns the number of processors kept busy since `before` or, without it, since the process started.
     fn since(&self, before: Option<Self>) -> f64 {
         let (used, then) = before.map_or((0.0, self.began), |before| (before.used, before.now));
         let busy = (self.used - used).max(0.0) / (self.now - then).max(1.0 / TICKS);
-        // Hundredths: people look at it, and each digit is a change.
+        // Rounded to hundredths, because each change is sent and shown.
         (busy * 100.0).round() / 100.0
     }
 }
 
-/// Memory in use, in bytes, in whole MiB: a process that does nothing stays the same.
+/// Returns the resident memory in bytes, rounded up to MiB so that an idle process does not change.
 fn resident(status: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -174,7 +173,7 @@ mod tests {
         assert_eq!(first.since(None), 0.3);
         let then = Times { used: 6.0, now: 102.0, ..first };
         assert_eq!(then.since(Some(first)), 1.5);
-        // Two looks at the same instant.
+        // Two measurements at the same instant.
         assert_eq!(then.since(Some(then)), 0.0);
         assert_eq!(Times::read("no such thing", "1 1"), None);
     }

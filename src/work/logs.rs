@@ -1,8 +1,8 @@
-//! What is logged, kept for a while: the last lines of each Work, with the run in which they were said and the node where.
+//! The last log lines of each Work, with their run and node.
 //!
 //! # Guarantees
-//! - Logging never waits for whoever reads.
-//! - What is kept is bounded: in lines and bytes for each Work, and in Works.
+//! - Logging never waits for a reader.
+//! - Memory is bounded: in lines and bytes for each Work, and in the number of Works.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,34 +14,34 @@ use tokio::sync::watch;
 use super::actor::current_run;
 use crate::id::{ActorPath, AppId};
 
-/// The longest text that is kept of one line, in bytes.
+/// Longest text of a stored line, in bytes; a longer text is truncated.
 pub(crate) const LONGEST_LINE: usize = 8 * 1024;
 
-/// What is kept of one Work.
+/// Limits of the lines stored for one Work.
 const LINES: usize = 1000;
 const BYTES: usize = 256 * 1024;
 
-/// Works whose lines are kept.
+/// Largest number of Works with stored lines; the least recent is evicted.
 const WORKS: usize = 1024;
 
-/// One line that was logged.
+/// A log line.
 #[derive(Debug)]
 pub(crate) struct Line {
-    /// Grows from line to line.
+    /// Sequence number, which grows from line to line.
     pub(crate) seq: u64,
     pub(crate) time: SystemTime,
     pub(crate) level: Level,
-    /// The App whose Work said it; `None` where that is not known, as it is for lines of the process itself.
+    /// App of the Work that logged the line; `None` if there is none, as for lines of the process itself.
     pub(crate) app: Option<AppId>,
     pub(crate) work: Option<ActorPath>,
     pub(crate) run: Option<u64>,
-    /// `None` on the machine of the Flows.
+    /// `None` for lines of the process with the Flows.
     pub(crate) node: Option<Arc<str>>,
     pub(crate) target: String,
     pub(crate) text: String,
 }
 
-/// A line as it is said.
+/// A log line before it is numbered and stored.
 pub(crate) struct Said<'a> {
     pub(crate) level: Level,
     pub(crate) app: Option<AppId>,
@@ -65,7 +65,7 @@ struct Ring {
     works: HashMap<Who, Kept>,
 }
 
-/// Where lines go besides.
+/// Additional consumer of all lines.
 type Sink = Box<dyn Fn(&Line) + Send + Sync>;
 
 struct Logs {
@@ -84,14 +84,14 @@ fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
     what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// As much of a text as is kept, cut between two characters.
+/// Truncates a text to [`LONGEST_LINE`] bytes, at a character boundary.
 pub(crate) fn shorten(text: &mut String) {
     if let Some(end) = (0..=LONGEST_LINE.min(text.len())).rev().find(|end| text.is_char_boundary(*end)) {
         text.truncate(end);
     }
 }
 
-/// Keeps a line.
+/// Stores a line and passes it to the sink.
 pub(crate) fn keep(said: Said<'_>) {
     let Said { level, app, work, run, node, target, mut text } = said;
     shorten(&mut text);
@@ -108,7 +108,7 @@ pub(crate) fn keep(said: Said<'_>) {
     LOGS.last.send_replace(seq);
 }
 
-/// Gives all lines to `sink` as well, from now on.
+/// Sets the sink, which gets all lines from now on.
 pub(crate) fn also_to(sink: impl Fn(&Line) + Send + Sync + 'static) {
     *lock(&LOGS.sink) = Some(Box::new(sink));
 }
@@ -117,7 +117,7 @@ impl Ring {
     fn push(&mut self, line: Arc<Line>) {
         let who = (line.app, line.work.clone());
         if self.works.len() >= WORKS && !self.works.contains_key(&who) {
-            // The one that has said nothing for longest.
+            // Evicts the Work that has not logged for the longest time.
             let last = |kept: &Kept| kept.lines.back().map_or(0, |line| line.seq);
             let oldest = self.works.iter().min_by_key(|(_, kept)| last(kept)).map(|(who, _)| who.clone());
             oldest.and_then(|oldest| self.works.remove(&oldest));
@@ -131,7 +131,7 @@ impl Ring {
         }
     }
 
-    /// Lines after `after`, oldest first, at most `limit`, from the beginning or the end of what there is.
+    /// Returns matching lines, oldest first, at most `limit`: the first ones after `after`, or else the last ones.
     fn find(&self, wanted: &Wanted<'_>) -> Vec<Arc<Line>> {
         let mut found = Vec::new();
         for ((app, work), kept) in &self.works {
@@ -158,30 +158,30 @@ impl Ring {
     }
 }
 
-/// Which lines are wanted.
+/// Query of stored lines.
 pub(crate) struct Wanted<'a> {
     pub(crate) app: AppId,
-    /// Of this Work only.
+    /// Only lines of this Work.
     pub(crate) work: Option<&'a str>,
-    /// At least as severe.
+    /// Least severe level.
     pub(crate) level: Level,
     pub(crate) since: SystemTime,
-    /// The first ones after this number; without it the last ones of all.
+    /// Returns the first lines after this number; without a number, the last lines.
     pub(crate) after: Option<u64>,
     pub(crate) limit: usize,
 }
 
-/// The lines that are kept and wanted, oldest first.
+/// Returns the stored lines that match the query, oldest first.
 pub(crate) fn find(wanted: &Wanted<'_>) -> Vec<Arc<Line>> {
     lock(&LOGS.ring).find(wanted)
 }
 
-/// The number of the last line, whenever there is another.
+/// Returns a receiver for the number of the last line.
 pub(crate) fn last() -> watch::Receiver<u64> {
     LOGS.last.subscribe()
 }
 
-/// Logs as `inner` does, and keeps what is logged.
+/// Wraps a logger so that its lines are also stored.
 pub(crate) fn keeping(inner: impl Log) -> impl Log {
     Keeping(inner)
 }
@@ -198,7 +198,7 @@ impl<L: Log> Log for Keeping<L> {
             return;
         }
         self.0.log(record);
-        // It has been kept as the line of the Work that said it elsewhere.
+        // The line was stored when it arrived, with the Work that logged it in another process.
         if record.target() == FROM_AFAR {
             return;
         }
@@ -215,7 +215,7 @@ impl<L: Log> Log for Keeping<L> {
     }
 }
 
-/// The target of lines that are shown here and were said elsewhere.
+/// Target of lines that are shown here but were logged in another process.
 pub(crate) const FROM_AFAR: &str = "flowright::afar";
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The nodes of an App as they are shown.
+//! The nodes of an App, as queries and the page show them.
 
 use std::collections::BTreeMap;
 
@@ -6,34 +6,34 @@ use super::load_report::{LoadReport, NodeLoad};
 use super::policy::Resources;
 use crate::payload::PayloadUsage;
 
-/// Where something was recorded.
+/// Process in which a metric was recorded.
 pub(crate) enum RecordedBy {
-    /// On the node of this name.
+    /// The node of this name.
     Node(String),
-    /// In the process of the Work at this path.
+    /// The process of the Work at this path.
     Process(String),
 }
 
-/// A node, as it is shown.
+/// Status of a node.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct NodeStatus {
-    /// Whether there is a connection to it now.
+    /// True while a connection to the node exists.
     pub is_connected: bool,
-    /// What it has been given by `--label`.
+    /// Labels of the node, as given by `--label`.
     pub labels: BTreeMap<String, String>,
-    /// What it has.
+    /// Resources of the node.
     pub resources: Resources,
-    /// What the Works on it need.
+    /// Resources needed by the Works on the node.
     pub used: Resources,
-    /// The paths of the Works on it.
+    /// Paths of the Works on the node.
     pub works: Vec<String>,
-    /// How loaded its process is; `None` until it has said so, or where its system does not.
+    /// Load of the node's process; `None` until its first report, or where its system does not report it.
     pub load: Option<NodeLoad>,
-    /// What the values of payloads take there; `None` until it has said so.
+    /// Memory and disk space of payloads on the node; `None` until its first report.
     pub payloads: Option<PayloadUsage>,
-    /// How long ago something was heard of it, in seconds.
+    /// Time since anything was received from the node, in seconds.
     pub heartbeat_age: f64,
-    /// How long a message from it and the answer took, in seconds; `None` until there was one.
+    /// Last measured round-trip time of the session, in seconds; `None` until the first measurement.
     pub round_trip: Option<f64>,
     #[serde(skip)]
     pub(crate) load_report: Option<LoadReport>,
@@ -41,13 +41,13 @@ pub struct NodeStatus {
     pub(crate) traffic: Traffic,
 }
 
-/// What a session has carried.
+/// Traffic of a session.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Traffic {
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,
     pub(crate) sent_messages: u64,
     pub(crate) received_messages: u64,
-    /// Buffers of messages that were sent once more.
+    /// Number of retransmitted buffers, each with several messages.
     pub(crate) resent: u64,
 }

@@ -1,12 +1,11 @@
-//! What a Work tells its Flow.
+//! The queue of states and reports from one incarnation to its Flow.
 //!
 //! # Guarantees
-//! - State conflates: what was published since the last look is one patch. An older value never follows a newer
-//!   one, and the last one always arrives.
-//! - Reports do not conflate, and stay in order.
-//! - State published before a report is seen no later than the report: both are taken in one look.
-//! - Each incarnation has an outbox of its own. What is written into the outbox of an incarnation that was given
-//!   up is never read.
+//! - States conflate: the states published since the last read are one patch. An older value never follows a newer one,
+//!   and the last value always arrives.
+//! - Reports do not conflate, and keep their order.
+//! - A state published before a report is visible no later than the report: one read takes both.
+//! - Each incarnation has an outbox of its own. The outbox of an incarnation that was given up is not read any more.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -20,7 +19,7 @@ use crate::state::Patch;
 use crate::trace::Cause;
 use crate::wire;
 
-/// Something that happened to an incarnation.
+/// Event in the life of an incarnation.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
     RunStarted {
@@ -33,15 +32,15 @@ pub(crate) enum Report {
         run: u64,
         failure: Failure,
     },
-    /// The run left early because it was asked to.
+    /// The run ended early because it was asked to.
     RunStopped {
         run: u64,
     },
-    /// The incarnation is over because it was asked to stop; a failing `on_stop` is told here.
+    /// The incarnation ended because it was asked to stop; `failure` is that of `on_stop`.
     Stopped {
         failure: Option<Failure>,
     },
-    /// The incarnation is over because it broke: a panic, or a failing hook.
+    /// The incarnation ended because of a panic or a failed hook.
     Died {
         failure: Failure,
     },
@@ -54,9 +53,9 @@ pub(crate) struct Outbox {
     express: Option<Arc<dyn FastPath>>,
 }
 
-/// Takes news away on the thread that brings them, which spares whoever waits at the ready_queue a wake-up.
+/// Consumer that takes updates on the thread that writes them, which spares the driver a wake-up.
 pub(crate) trait FastPath: Send + Sync {
-    /// Takes them if it can now and if it is worth it. Whether it has.
+    /// Takes the update if that is possible and worthwhile now. Returns true if it was taken.
     fn take(&self, id: WorkId, update: &mut Update) -> bool;
 }
 
@@ -66,18 +65,18 @@ struct Content {
     rung: bool,
 }
 
-/// Everything since the last look.
+/// All changes since the last read.
 #[derive(Default)]
 pub(crate) struct Update {
     pub(crate) patch: Option<Patch>,
-    /// What the state refers to, when that changed.
+    /// Guards of the payloads in the state, if they changed.
     pub(crate) holds: Option<PayloadGuards>,
     pub(crate) reports: Vec<Report>,
-    /// What has led to the last of it.
+    /// Trace context of the last change.
     pub(crate) cause: Cause,
-    /// Encoded length of the patches that came from another process: they make the state larger by that at most.
+    /// Encoded length, in bytes, of the patches from another process: an upper bound for the growth of the state.
     pub(crate) foreign_bytes: usize,
-    /// How many states were published, and how many of them no one will see since a newer one came first.
+    /// Number of published states; `conflated` of them were replaced by a newer one before they were read.
     pub(crate) published: u32,
     pub(crate) conflated: u32,
 }
@@ -87,12 +86,12 @@ impl Outbox {
         Self { id, content: Mutex::default(), ready_queue, express: None }
     }
 
-    /// One whose news `express` may take before anybody is told of them.
+    /// Returns the outbox with a fast path that may take updates before the driver is notified.
     pub(crate) fn with_express(self, express: Arc<dyn FastPath>) -> Self {
         Self { express: Some(express), ..self }
     }
 
-    /// The Work that it is of.
+    /// Returns the number of the Work.
     pub(crate) fn id(&self) -> WorkId {
         self.id
     }
@@ -112,7 +111,7 @@ impl Outbox {
         });
     }
 
-    /// Both at once, as they came from another process.
+    /// Adds a patch and reports that arrived together from another process.
     pub(crate) fn update(
         &self,
         patch: Option<Patch>,
@@ -143,7 +142,7 @@ impl Outbox {
     pub(crate) fn report(&self, report: Report) {
         self.write(|update| {
             update.reports.push(report);
-            // A state of the same run that comes with it says more.
+            // The cause of a state of the same run is more specific.
             if update.cause.is_none() {
                 update.cause = Cause::current();
             }
@@ -161,7 +160,7 @@ impl Outbox {
         self.ready_queue.ring(self.id);
     }
 
-    /// Whether there are reports of which `is_it` holds.
+    /// Returns the result of `is_it` for the reports that wait.
     pub(crate) fn has(&self, is_it: impl FnOnce(&[Report]) -> bool) -> bool {
         is_it(&self.content.lock().unwrap_or_else(PoisonError::into_inner).update.reports)
     }
@@ -170,7 +169,7 @@ impl Outbox {
         self.hand_over(|update| update)
     }
 
-    /// Gives the news to `to`, and none that come later to anybody before that is done with them.
+    /// Passes the update to `to` under the lock, so that no later update is taken before `to` returns.
     pub(crate) fn hand_over<R>(&self, to: impl FnOnce(Update) -> R) -> R {
         let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
         content.rung = false;
@@ -178,7 +177,7 @@ impl Outbox {
     }
 }
 
-/// Tells the driver which outboxes to look into.
+/// Queue of the outboxes that have something for the driver.
 #[derive(Default)]
 pub(crate) struct ReadyQueue {
     state: Mutex<ReadyState>,
@@ -202,7 +201,7 @@ impl ReadyQueue {
         }
     }
 
-    /// Makes the next look find something, if only that there is more to do.
+    /// Makes the next poll ready even if no outbox has anything, because the driver has more to do.
     pub(crate) fn ring_again(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.again = true;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::*;
 use crate::state::{Tracker, Value};
 
-/// A state of which some parts change at a time.
+/// A state whose fields change one or several at a time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 struct State {
     count: u64,

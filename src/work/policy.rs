@@ -1,4 +1,4 @@
-//! Where a Work lives, and the sizes of what it is given.
+//! Placement and limits of Works.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -6,26 +6,26 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Where a Work runs.
+/// Place where a Work runs.
 ///
-/// As text, as `--place` and configuration files have it: `thread`, `pool`, `process`, or a [`Selector`] of nodes.
+/// The text form, for `--place` and configuration files, is `thread`, `pool`, `process`, or a [`Selector`] of nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Placement {
-    /// A thread (an actix arbiter) of its own: code that blocks harms nobody else.
+    /// A thread of its own, so that blocking code delays no other Work.
     #[default]
     Thread,
-    /// One of a few threads that many light Works share: code in it must not block.
+    /// One of a few threads shared by many light Works, whose code must not block.
     Pool,
-    /// A process of its own on the machine of the App: a crash, an abort or the end of memory is the failure of
-    /// this Work only. The process is the same program, started with `node`.
+    /// A process of its own on the machine of the App: a crash, an abort or memory exhaustion fails this Work only. The
+    /// process is an instance of the same program, started with `node`.
     Process,
-    /// A node that the selector fits, on a thread of its own there unless the selector says otherwise.
+    /// A node that matches the selector; a thread of its own there unless the selector is pooled.
     Node(Selector),
 }
 
-/// Which nodes are meant: `gpu-1` is the node of that name, `zone=west` those with that label, `*` any node. With
-/// `/pool` behind it, Works share threads there as with [`Placement::Pool`].
+/// Selector of nodes: `gpu-1` is the node of that name, `zone=west` matches nodes with that label, `*` matches any
+/// node. With the suffix `/pool`, Works share threads there as with [`Placement::Pool`].
 ///
 /// ```
 /// # use flowright::{Placement, Selector};
@@ -33,7 +33,7 @@ pub enum Placement {
 /// assert_eq!(placement, Placement::Node(Selector::label("zone", "west").pooled()));
 /// ```
 ///
-/// Each distinct one is kept for as long as the process lives, so that placements can be copied freely.
+/// The text of each distinct selector is kept until the process ends, so that placements can be `Copy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Selector {
     text: &'static str,
@@ -41,22 +41,22 @@ pub struct Selector {
 }
 
 impl Selector {
-    /// The node of this name.
+    /// Selects the node of this name.
     pub fn name(name: &str) -> Self {
         Self { text: interned(name), pooled: false }
     }
 
-    /// The nodes with this label.
+    /// Selects the nodes with this label.
     pub fn label(key: &str, value: &str) -> Self {
         Self { text: interned(&format!("{key}={value}")), pooled: false }
     }
 
-    /// Any node.
+    /// Selects any node.
     pub fn any() -> Self {
         Self::name("*")
     }
 
-    /// On threads that Works share there.
+    /// Places the Works on threads that they share with others on the node.
     pub fn pooled(self) -> Self {
         Self { pooled: true, ..self }
     }
@@ -65,7 +65,7 @@ impl Selector {
         self.pooled
     }
 
-    /// Whether it is a node of this name and these labels.
+    /// Returns true if a node with this name and these labels matches.
     pub(crate) fn fits<'a>(&self, name: &str, mut labels: impl Iterator<Item = (&'a str, &'a str)>) -> bool {
         match self.text.split_once('=') {
             Some(wanted) => labels.any(|label| label == wanted),
@@ -73,7 +73,7 @@ impl Selector {
         }
     }
 
-    /// The nodes that it means, in words.
+    /// Returns the selected nodes in words.
     pub(crate) fn describe(&self) -> String {
         match self.text {
             "*" => "any node".to_owned(),
@@ -82,7 +82,7 @@ impl Selector {
         }
     }
 
-    /// The arguments that make a node one that it means.
+    /// Returns the command line arguments that make a node match.
     pub(crate) fn arguments(&self) -> String {
         match self.text {
             "*" => String::new(),
@@ -169,7 +169,7 @@ impl<'de> Deserialize<'de> for Placement {
 )]
 pub struct UnknownPlacement(String);
 
-/// What a Work needs of the node where it runs, or what a node has. The default needs nothing.
+/// Resources that a Work needs or a node has. The default needs nothing.
 ///
 /// ```
 /// # use flowright::Resources;
@@ -178,41 +178,41 @@ pub struct UnknownPlacement(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {
-    /// Processor cores.
+    /// Number of processor cores.
     pub cpus: u32,
-    /// Graphics processors.
+    /// Number of graphics processors.
     pub gpus: u32,
-    /// Bytes.
+    /// Memory, in bytes.
     pub memory: u64,
 }
 
 impl Resources {
-    /// So many cores.
+    /// Returns a need of this number of processor cores.
     pub fn cpus(cpus: u32) -> Self {
         Self { cpus, ..Self::default() }
     }
 
-    /// So many graphics processors.
+    /// Returns a need of this number of graphics processors.
     pub fn gpus(gpus: u32) -> Self {
         Self { gpus, ..Self::default() }
     }
 
-    /// So many bytes of memory.
+    /// Returns a need of this much memory, in bytes.
     pub fn memory(bytes: u64) -> Self {
         Self { memory: bytes, ..Self::default() }
     }
 
-    /// And so many bytes of memory.
+    /// Adds a need of this much memory, in bytes.
     pub fn and_memory(self, bytes: u64) -> Self {
         Self { memory: bytes, ..self }
     }
 
-    /// And so many cores.
+    /// Adds a need of this number of processor cores.
     pub fn and_cpus(self, cpus: u32) -> Self {
         Self { cpus, ..self }
     }
 
-    /// Whether there is room for `more` in this beside what is `used`.
+    /// Returns true if these resources suffice for `more` in addition to `used`.
     pub(crate) fn has_room(&self, used: Self, more: Self) -> bool {
         used.cpus.saturating_add(more.cpus) <= self.cpus
             && used.gpus.saturating_add(more.gpus) <= self.gpus
@@ -234,9 +234,9 @@ impl fmt::Display for Resources {
     }
 }
 
-/// How many messages wait in a Work's mailbox before senders wait or are refused, unless
-/// [`WorkRef::mailbox`](crate::WorkRef::mailbox) says otherwise.
+/// Default capacity of a Work's mailbox, in messages. Senders to a full mailbox wait or get their message back. Set
+/// another with [`WorkRef::mailbox`](crate::WorkRef::mailbox).
 pub const DEFAULT_MAILBOX: usize = 1024;
 
-/// How large the encoded state of one Work may be, in bytes, unless the App says otherwise.
+/// Default limit of the encoded state of one Work, in bytes. The App can set another.
 pub const DEFAULT_MAX_STATE_BYTES: usize = 1024 * 1024;

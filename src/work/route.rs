@@ -1,4 +1,4 @@
-//! The way to a Work that another process hosts.
+//! Routes to a Work in another process.
 
 use std::sync::Arc;
 
@@ -11,35 +11,38 @@ use super::run::Command;
 use crate::trace::Cause;
 use crate::wire::CodecError;
 
-/// What a mailbox forwards messages along. Messages of one sender arrive in order.
+/// A route along which a mailbox forwards messages. Messages of one sender arrive in order.
 pub(crate) trait Route: Send + Sync {
     /// Sends a message if there is room for it now.
+    ///
+    /// # Errors
+    /// [`Refused`] with the message.
     fn try_send(&self, envelope: Box<dyn AnyEnvelope>) -> Result<(), Refused<Box<dyn AnyEnvelope>>>;
 
-    /// Sends a message and waits for room.
+    /// Sends a message; waits for room.
     fn send<'a>(
         &'a self,
         envelope: Box<dyn AnyEnvelope>,
     ) -> BoxFuture<'a, Result<(), Refused<Box<dyn AnyEnvelope>>>>;
 
-    /// Takes no more messages, and has those that no handler has begun given back. Then the mailbox is told that the
-    /// route is drained.
+    /// Takes no more messages, and has the process at the other end give back those that no handler has begun. Then
+    /// tells the mailbox that the route is drained.
     fn drain(self: Arc<Self>);
 
-    /// Sends what waits in the mailbox.
+    /// Starts a pump, which sends the messages that wait in the mailbox.
     fn pump(self: Arc<Self>);
 
-    /// Withdraws the questions under way whose askers have gone.
+    /// Withdraws asks in flight whose caller has given up.
     fn withdraw_abandoned(&self);
 
-    /// Whether the process at the other end sends messages on.
+    /// Returns true if the process at the other end forwards the messages to a third process.
     fn is_relayed(&self) -> bool;
 
-    /// The number of messages under way.
+    /// Returns the number of messages in flight.
     fn depth(&self) -> usize;
 }
 
-/// Compares routes by identity.
+/// A route that is compared by identity.
 #[derive(Clone)]
 pub(crate) struct SharedRoute(pub(crate) Arc<dyn Route>);
 
@@ -51,22 +54,22 @@ impl PartialEq for SharedRoute {
 
 impl Eq for SharedRoute {}
 
-/// Finds the place of the Work that a mailbox is of.
+/// Finds the place of the Work of one mailbox.
 pub(crate) trait Locator: Send + Sync {
-    /// Messages wait until the place is known.
+    /// Requests the place, for which messages wait.
     fn wanted(&self);
 }
 
-/// Takes the commands for an incarnation in another process.
+/// Destination of commands to an incarnation in another process.
 pub(crate) trait Commands: Send + Sync {
     fn command(&self, command: Command);
 }
 
-/// The sender of messages from another process.
+/// Sender of messages in another process.
 pub(crate) trait Origin: Send + Sync {
-    /// The session that they came by.
+    /// Returns the session by which the messages arrived.
     fn session(&self) -> u64;
 
-    /// Gives back a message that is no question and that no handler has begun.
+    /// Gives back a tell that no handler has begun.
     fn give_back(&self, write: &mut dyn FnMut(&mut BytesMut) -> Result<(), CodecError>, cause: Cause);
 }

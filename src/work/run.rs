@@ -1,4 +1,4 @@
-//! What identifies a run, and what is sent to have one.
+//! Identity of runs, and the commands to an incarnation.
 
 use std::fmt;
 
@@ -9,14 +9,15 @@ use crate::payload::{self, PayloadGuards};
 use crate::trace::Cause;
 use crate::wire::{self, CodecError};
 
-/// The identity of an input: the BLAKE3 hash of its canonical encoding. The order and the repetition of the items of sequences count, the
-/// order of the entries of maps does not; `0.0` and `-0.0` are the same, as all NaNs are; a payload stands for its content.
+/// Identity of an input: 128 bits of the BLAKE3 hash of its canonical encoding. The order and the repetition of the
+/// items of sequences count, the order of the entries of maps does not; `0.0` equals `-0.0`, all NaNs are equal, and a
+/// payload is identified by its content.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RunKey([u8; 16]);
 
 impl std::hash::Hash for RunKey {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        // It is a hash already.
+        // The key is a hash already.
         state.write_u64(u64::from_le_bytes(self.0[..8].try_into().expect("eight of sixteen bytes")));
     }
 }
@@ -27,16 +28,16 @@ impl fmt::Debug for RunKey {
     }
 }
 
-/// An input as it waits, with what keeps its payloads alive.
+/// An encoded input, with the guards that keep its payloads alive.
 #[derive(Clone)]
 pub(crate) struct Input {
     pub(crate) bytes: Bytes,
     holds: PayloadGuards,
-    /// Whether there is a sequence of several items in it.
+    /// True if the input contains a sequence of several items.
     has_sequence: bool,
 }
 
-/// The largest input of which the order of sequences is looked into, in bytes.
+/// Largest input that is compared regardless of the order of its sequences, in bytes.
 const LONGEST_REORDERED: usize = 64 * 1024;
 
 impl Input {
@@ -44,8 +45,8 @@ impl Input {
         let (encoded, holds) = payload::collect(|| wire::encode_noting(input));
         let (bytes, met) = encoded?;
         let hash = if holds.is_empty() && !met.several_forms {
-            // An input may also carry a reference whose value is gone, which holds nothing; its bytes then name
-            // the one payload that it was, and that is as good as content.
+            // An input may also contain a reference whose value is gone, which has no guard. Its bytes identify the one
+            // payload that it referred to, which is as good as the content.
             blake3::hash(&bytes)
         } else {
             payload::by_content(|| wire::identity(input))?
@@ -56,49 +57,51 @@ impl Input {
         Ok((RunKey(key), Self { bytes, holds, has_sequence }))
     }
 
-    /// One that came from another process.
+    /// Wraps an input that arrived from another process.
     pub(crate) fn arrived(bytes: Bytes, holds: PayloadGuards) -> Self {
         Self { bytes, holds, has_sequence: false }
     }
 
-    /// What keeps the payloads in it alive.
+    /// Returns the guards that keep the payloads of the input alive.
     pub(crate) fn holds(&self) -> &PayloadGuards {
         &self.holds
     }
 
-    /// Whether another input may differ from this one only in the order of the items of a sequence, which is looked into for small inputs
-    /// only.
+    /// Returns true if another input may differ from this one only in the order of the items of a sequence. Always
+    /// false for inputs of more than [`LONGEST_REORDERED`] bytes.
     pub(crate) fn may_be_reordered(&self) -> bool {
         self.has_sequence && self.bytes.len() <= LONGEST_REORDERED
     }
 
-    /// What inputs have in common that differ only in the order of the items of sequences, as far as it can be told.
+    /// Returns a hash that is equal for inputs which differ only in the order of the items of sequences; `None` if the
+    /// input cannot be encoded.
     pub(crate) fn unordered<T: Serialize>(input: &T) -> Option<u64> {
         let hash = payload::by_content(|| wire::unordered(input)).ok()?;
         hash.as_bytes().first_chunk().map(|first| u64::from_le_bytes(*first))
     }
 }
 
-/// One run as its Work is asked for it.
+/// Order to a Work to execute one run.
 pub(crate) struct RunOrder {
-    /// Counts the runs of a Work, each try anew, so that a late report is not taken for that of another run.
+    /// Number of this attempt at a run, unique within the Work, so that a late report cannot be taken for one of
+    /// another.
     pub(crate) run: u64,
     pub(crate) attempt: u32,
     pub(crate) input: Input,
-    /// Whether the Flow has been told that it is under way: see [`Mailbox::run`](super::Mailbox::run).
+    /// True if the Flow already counts the run as started: see [`Mailbox::run`](super::Mailbox::run).
     pub(crate) announced: bool,
-    /// What has led to it.
+    /// Trace context of the order.
     pub(crate) cause: Cause,
 }
 
-/// What a Flow tells an incarnation.
+/// Command from a Flow to an incarnation.
 pub(crate) enum Command {
     Run(RunOrder),
-    /// End this run early.
+    /// Ends this run early.
     Cancel {
         run: u64,
     },
-    /// End this incarnation.
+    /// Ends this incarnation.
     Stop,
 }
 

@@ -1,8 +1,8 @@
-//! Marks in what the process of a Work prints, which say to its head in which run it is printed.
+//! Markers in the output of a Work's process, which tell its head to which run the output belongs.
 //!
-//! The pipe and the session are two ways to the head: when something has come by the one says nothing of what was said
-//! before it on the other. So the run is said in the pipe itself. A mark is a control sequence of the kind that terminals have
-//! for programs (OSC) and that they ignore where they do not know it; what is kept and shown is without.
+//! Output reaches the head by a pipe and reports reach it by the session, without an order between the two. So the run
+//! is marked in the pipe itself. A marker is an operating system command (OSC), a control sequence that terminals
+//! ignore if they do not know it; the head removes it from the output that is stored and shown.
 
 use std::io::{Write, stderr, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,22 +10,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const START: &[u8] = b"\x1b]flowright;run=";
 const END: u8 = b'\x07';
 
-/// As many digits as a number can have.
+/// Most digits of a run's number.
 const DIGITS: usize = 20;
 
-/// Whether the head of this process looks for marks.
+/// True if the head of this process reads markers.
 static MARKING: AtomicBool = AtomicBool::new(false);
 
-/// Writes marks from now on.
+/// Enables the writing of markers.
 pub(crate) fn mark_runs() {
     MARKING.store(true, Ordering::Relaxed);
 }
 
-/// What is printed from now on is of this run, or of none.
+/// Marks the output that follows as belonging to this run, or to none.
 pub(super) fn mark(run: Option<u64>) {
     if MARKING.load(Ordering::Relaxed) {
         let mark = written(run);
-        // Where nobody reads, nobody has to know.
+        // A closed pipe has no reader that could need the marker.
         let _ = stdout().write_all(&mark).and_then(|()| stdout().flush());
         let _ = stderr().write_all(&mark);
     }
@@ -36,17 +36,17 @@ fn written(run: Option<u64>) -> Vec<u8> {
     [START, run.as_bytes(), &[END]].concat()
 }
 
-/// What was printed, or what a mark says.
+/// Part of the output: text, or the run of the text that follows.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Piece<'a> {
     Text(&'a [u8]),
     Run(Option<u64>),
 }
 
-/// Finds marks in what comes in pieces.
+/// Parser of markers in a stream.
 #[derive(Default)]
 pub(crate) struct Marks {
-    /// What came last, as long as it may be the beginning of a mark.
+    /// Last bytes of the input, if they may be the beginning of a marker.
     begun: Vec<u8>,
 }
 
@@ -74,7 +74,7 @@ impl Marks {
         found(Piece::Text(&all[text..]));
     }
 
-    /// Nothing more comes.
+    /// Ends the stream: an incomplete marker is text.
     pub(crate) fn end(self, mut found: impl FnMut(Piece<'_>)) {
         found(Piece::Text(&self.begun));
     }
@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    /// The text without marks, and which runs were marked after how much of it.
+    /// Returns the text without markers, and for each marker its position in the text and its run.
     fn read(pieces: &[&[u8]]) -> (Vec<u8>, Vec<(usize, Option<u64>)>) {
         let (mut text, mut runs) = (Vec::new(), Vec::new());
         let mut take = |piece: Piece<'_>| match piece {

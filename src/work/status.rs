@@ -1,31 +1,31 @@
-//! What became of a run, and of a Work.
+//! Status of runs and Works.
 
 use std::fmt;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a run stands.
+/// Stage of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Never asked for, or forgotten.
     #[default]
     NotStarted,
-    /// Asked for; waits for its turn, for its Work to start, or for a restart.
+    /// Asked for; waits for its turn, for the start of its Work, or for a restart.
     Pending,
-    /// Under way.
+    /// Executing.
     Running,
-    /// Ended well. The last state it published is visible no later than this.
+    /// Ended successfully. The last state that the run published is visible no later than this stage.
     Succeeded,
     /// Ended with an error, a panic or a timeout.
     Failed,
-    /// Ended because it was asked to.
+    /// Ended because the run was asked to stop.
     Stopped,
 }
 
 impl Stage {
-    /// Whether the run is over.
+    /// Returns true for the stages `Succeeded`, `Failed` and `Stopped`, in which the run has ended.
     pub fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Stopped)
     }
@@ -44,7 +44,7 @@ impl fmt::Display for Stage {
     }
 }
 
-/// Why a run failed or stopped.
+/// Reason why a run failed or stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -53,15 +53,15 @@ pub enum Reason {
     UserError,
     /// The user's code panicked.
     Panic,
-    /// It took longer than its `timeout`.
+    /// The run exceeded its `timeout`.
     Timeout,
-    /// A payload that it needed is gone.
+    /// A payload that the run needed is lost or corrupt.
     PayloadLost,
-    /// The node where it ran is lost.
+    /// The node on which the run executed is lost.
     NodeLost,
-    /// The process of its own in which it ran has died.
+    /// The Work's own process has died.
     ProcessDied,
-    /// It was asked to stop.
+    /// The run was asked to stop.
     Stopped,
 }
 
@@ -79,23 +79,23 @@ impl fmt::Display for Reason {
     }
 }
 
-/// One step in the life of a run.
+/// Status of a run at one point of its life.
 ///
-/// The order of statuses is that of [`seq`](Status::seq), which only grows within a Work; never that of the clock.
+/// Statuses are ordered by [`seq`](Status::seq), which only grows within a Work, and not by their time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Where the run stands.
+    /// Stage of the run.
     pub stage: Stage,
-    /// Why, when it failed or stopped.
+    /// Reason, if the run failed or stopped.
     pub reason: Option<Reason>,
-    /// The whole error chain, when there is one.
+    /// The error with its whole chain of causes, if there is one.
     pub message: Option<String>,
-    /// The wall clock of the Flow's machine when it got to know; serialised as milliseconds since 1970.
+    /// Wall-clock time at which the Flow's machine recorded the status; serialised as milliseconds since 1970.
     #[serde(with = "milliseconds")]
     pub time: SystemTime,
-    /// Which try this is, from 1; 0 before the first.
+    /// Number of the attempt, from 1; 0 before the first attempt.
     pub attempt: u32,
-    /// The place of this status among those of its Work.
+    /// Sequence number of the status within its Work.
     pub seq: u64,
 }
 
@@ -127,7 +127,7 @@ mod milliseconds {
     }
 }
 
-/// An end that was not asked for: what is known of it.
+/// Reason and message of an end that was not asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Failure {
     pub(crate) reason: Reason,

@@ -130,7 +130,7 @@ fn a_state_that_cannot_be_shown_is_told_to_who_asks_and_harms_nobody() {
     let app = TestApp::start(Unserialisable::default);
     let error = app.block_on(app.control().state()).unwrap_err();
     let error = format!("{:#}", flowright::Error::from(error));
-    assert_says(&error, &["the state of flow `root` cannot be shown", "nobody's business"]);
+    assert_says(&error, &["the state of flow `root` cannot be serialised", "nobody's business"]);
     app.block_on(app.work::<Probe>("probe").tell(Set(1))).unwrap();
     app.wait_for_exit().result.unwrap();
 }

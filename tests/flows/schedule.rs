@@ -129,7 +129,7 @@ fn an_expression_that_is_no_schedule_fails_the_flow_and_says_how_to_write_one() 
     let message = error(paused(Misspelt::default).wait_for_exit());
     assert_says(
         &message,
-        &["flow `below`", "`every now and then` is no schedule", "6 with seconds", "hourly"],
+        &["flow `below`", "`every now and then` is not a schedule", "6 with seconds", "hourly"],
     );
 }
 
@@ -278,6 +278,6 @@ fn schedule_that_never_occurs_fails_the_flow() {
 #[test]
 fn schedule_in_an_unknown_zone_fails_the_flow() {
     let app = paused(|| Impossible { zone: Some("Europe/Berln"), expression: "0 9 * * *" });
-    let parts = ["`Europe/Berln` is no time zone", "IANA", "did you mean `Europe/Berlin`?"];
+    let parts = ["`Europe/Berln` is not a time zone", "IANA", "did you mean `Europe/Berlin`?"];
     assert_says(&error(app.wait_for_exit()), &parts);
 }

@@ -21,7 +21,7 @@ impl Ledger {
             Overlap::Latest | Overlap::Restart => {
                 for dropped in std::mem::take(&mut self.queue) {
                     self.runs.forget(dropped.key);
-                    self.tries().dropped(&dropped, Some("a newer input took its place"), now.wall);
+                    self.tries().dropped(&dropped, Some("replaced by a newer input"), now.wall);
                 }
             }
         }

@@ -110,7 +110,7 @@ fn expression_without_an_occurrence_is_refused() {
 #[test]
 fn unknown_zone_is_refused_with_a_similar_one() {
     let berlin = error(Some("Europe/Berln"), "0 9 * * *");
-    assert!(berlin.contains("`Europe/Berln` is no time zone"), "{berlin}");
+    assert!(berlin.contains("`Europe/Berln` is not a time zone"), "{berlin}");
     assert!(berlin.contains("did you mean `Europe/Berlin`?"), "{berlin}");
     let nonsense = error(Some(""), "0 9 * * *");
     assert!(nonsense.contains("IANA") && !nonsense.contains("did you mean"), "{nonsense}");
