@@ -1,5 +1,5 @@
-//! What the process of a Work prints: shown here as it is, and kept as lines of the log of that Work, with the run that the
-//! process had under way when it printed them.
+//! Output of the process of a Work: passed through as it is, and kept as log lines of the Work, with the run that was
+//! in progress when they were printed.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use crate::printable::{LONGEST_REASON, brief};
 use crate::work::logs::{LONGEST_LINE, Said, keep};
 use crate::work::run_markers::{Marks, Piece};
 
-/// Who prints, and where.
+/// The source and the destination of printed lines.
 pub(super) struct Printed {
     pub(super) level: Level,
     pub(super) app: AppId,
@@ -20,11 +20,11 @@ pub(super) struct Printed {
     pub(super) node: Arc<str>,
     /// `stdout` or `stderr`.
     pub(super) target: &'static str,
-    /// Where the last lines are kept, for what is said of the end of the process.
+    /// The last lines, which are quoted when the process ends.
     pub(super) last: Option<LastLines>,
 }
 
-/// Lines that are kept as the last ones.
+/// Number of lines that are kept as the last ones.
 const LAST: usize = 4;
 
 /// The last lines that a process has printed.
@@ -44,7 +44,7 @@ impl LastLines {
         lines.push_back(brief(line, LONGEST_REASON));
     }
 
-    /// All of them in one.
+    /// Takes the last lines, joined into one.
     pub(super) fn take(&self) -> String {
         brief(&Vec::from(std::mem::take(&mut *self.lock())).join(" / "), LONGEST_REASON)
     }
@@ -68,7 +68,7 @@ impl Printed {
     }
 }
 
-/// Copies what comes until its end.
+/// Copies the output of a process until its end.
 pub(super) async fn copy(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
@@ -95,7 +95,7 @@ pub(super) async fn copy(
             0 => std::mem::take(&mut marks).end(|piece| take(piece, &mut shown)),
             _ => marks.take(&buffer[..read], |piece| take(piece, &mut shown)),
         }
-        // Whether somebody still reads what is printed here is no matter of the Work's.
+        // An error is ignored: a closed output of the head must not affect the Work.
         let _ = to.write_all(&shown).await;
         let _ = to.flush().await;
         shown.clear();
@@ -106,7 +106,7 @@ pub(super) async fn copy(
     lines.end(|line| printed.line(run, line));
 }
 
-/// Bytes as lines; one that is too long is cut into several.
+/// Splits bytes into lines. A line that is too long is cut into several.
 #[derive(Default)]
 struct Lines(Vec<u8>);
 
@@ -128,7 +128,7 @@ impl Lines {
         }
     }
 
-    /// The last one is over without an end of its own.
+    /// Ends the last line, which may lack a newline.
     fn end(&mut self, mut line: impl FnMut(&[u8])) {
         if !self.0.is_empty() {
             line(&std::mem::take(&mut self.0));

@@ -1,25 +1,27 @@
-//! The values of a process that ends in good order.
+//! Moving the values of a process that ends gracefully.
 //!
 //! # Guarantees
-//! - A node that leaves, and the process of a Work that is over, end once every value that something else in the App refers
-//!   to is kept by a process that stays: as a reference in a state, an input, a message, a variable or another value. That is
-//!   bounded by the grace period. A value that could not be moved in time is named in an error of the head's log and in the
-//!   error of whoever reads it, with the reason.
-//! - A value is moved only where it would be lost: not if nothing refers to it any more, nor if a process that stays has a copy.
-//! - It is streamed to the head, into memory where the budget has room for it, else to disk.
-//! - While the App itself ends nothing is moved: these processes stay until the Works of the App have ended.
+//! - A node that leaves, and the process of a Work that is over, end once a process that stays keeps every value to
+//!   which the App refers, by a state, an input, a message, a variable or another value. That is bounded by the grace
+//!   period. A value that could not be moved in time is named, with the reason, in an error of the head's log and in
+//!   the error of its readers.
+//! - A value is moved only if it would be lost otherwise: not if it is unreferenced, nor if a process that stays has a
+//!   copy.
+//! - The value is streamed to the head, into memory if the budget has room for it, else to disk.
+//! - While the App itself stops nothing is moved: these processes stay until the Works of the App have ended.
 //!
-//! # The course
-//! 1. The head says `MayLeave` once no Work runs there and all messages that no handler had begun are back. From then on a
-//!    copy there counts for nothing.
-//! 2. The process says `MoveLeases` to each other node that it has a session with. Such a node has the head *adopt* each value
-//!    that it holds by that process, and releases the process when the head says that the value stays.
-//! 3. The process says `HandedOver` when nothing is pinned for other nodes any more. The head adopts all other values that it
-//!    knows of and that would be lost, until there is none: a value that was moved may refer to others.
-//! 4. The head says `End`.
+//! # Protocol
+//! 1. The head sends `MayLeave` once no Work runs there and all messages that no handler had begun have been returned.
+//!    From then on, copies in that process no longer count.
+//! 2. The process sends `MoveLeases` to each other node that it has a session with. Such a node has the head *adopt*
+//!    each value that it holds by a lease of the process, and releases the process when the head confirms that the
+//!    value stays.
+//! 3. The process sends `HandedOver` when nothing is pinned for other nodes any more. The head adopts all other values
+//!    that it knows of and that would be lost, until there are none: a value that was moved may refer to others.
+//! 4. The head sends `End`.
 //!
-//! Everything that the process had said before is taken in by then, since all of it goes over the same sessions. Which value
-//! has to be moved is decided by [`fate`], on which a test tries random departures.
+//! All earlier messages of the process have been processed by then, since they use the same sessions. The function
+//! [`fate`] decides which values have to be moved; a property test runs random departures on it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,13 +37,13 @@ use super::protocol::Control;
 use super::references::{distant, tie_copy};
 use crate::payload::{self, FetchError, PayloadGuard, PayloadGuards, PayloadId, Want};
 
-/// Values that are moved at the same time.
+/// Number of values that are moved concurrently.
 const AT_ONCE: usize = 8;
 
-/// How often a move is given up if nothing refers to the value any more.
+/// Interval at which a move checks whether the value is still referenced.
 const WANTED: Duration = Duration::from_millis(100);
 
-/// Whether a process that has a value will have it in future.
+/// Presence of a process that has a value, now and in the future.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presence {
     Stays,
@@ -49,17 +51,17 @@ pub(super) enum Presence {
     Gone,
 }
 
-/// What has to be done about a value that is referred to.
+/// The fate of a value that is referenced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// A process that stays has it.
+    /// A process that stays has the value.
     Kept,
-    /// Only processes that leave have it.
+    /// Only processes that leave have the value.
     Moves,
     Lost,
 }
 
-/// The fate of a value of which these processes have copies, besides the head if it is `here`.
+/// Returns the fate of a value of which these processes have copies; `here` if the head has one too.
 pub(super) fn fate(here: bool, holders: impl IntoIterator<Item = Presence>) -> Fate {
     if here {
         return Fate::Kept;
@@ -80,19 +82,19 @@ impl Head {
         fate(hold.entry().is_here(), self.holders_of(hold).into_iter().map(|node| self.presence(node)))
     }
 
-    /// Moves a value here unless a process that stays has it.
+    /// Moves a value to the head unless a process that stays has it.
     async fn adopt(&self, id: PayloadId) -> Result<(), String> {
         let Some(hold) = payload::find(id) else { return Ok(()) };
         match self.fate_of(&hold) {
             Fate::Kept => {}
             Fate::Moves => move_here(&hold).await?,
-            Fate::Lost => return Err("no process that can be reached has it".to_owned()),
+            Fate::Lost => return Err("no reachable process has it".to_owned()),
         }
         self.settle(&hold);
         Ok(())
     }
 
-    /// Lets go of the processes that kept a value for the head where that, or a copy, keeps it now.
+    /// Releases the head's leases at other processes if the head owns the value now, or its owner is leaving.
     fn settle(&self, hold: &PayloadGuard) {
         if hold.entry().is_here() {
             hold.entry().set_owned_here();
@@ -103,7 +105,7 @@ impl Head {
         }
     }
 
-    /// A node holds a value by a process that is about to end.
+    /// Adopts a value that a node holds only by a lease from a process that is about to end.
     pub(super) fn adopt_for(
         self: &Arc<Self>,
         link: &Arc<Link>,
@@ -130,7 +132,7 @@ impl Head {
         });
     }
 
-    /// The values that would be lost with this process.
+    /// Returns the values that would be lost with this process.
     fn only_at(&self, node: u64) -> Vec<PayloadId> {
         let mut found = Vec::new();
         for hold in payload::all() {
@@ -146,7 +148,7 @@ impl Head {
         found
     }
 
-    /// Moves all that would be lost with this process, and has it end.
+    /// Moves all values that would be lost with this process, then has the process end.
     pub(super) async fn take_over(self: &Arc<Self>, link: &Arc<Link>) {
         let node = link.peer().id;
         let mut failed: BTreeMap<[u8; 16], String> = BTreeMap::new();
@@ -182,7 +184,7 @@ fn too_slow(grace: Duration) -> String {
     format!("that took longer than the grace period of {grace:?}")
 }
 
-/// Pulls a value to this process, until nothing refers to it any more.
+/// Pulls a value to this process; gives up once nothing refers to it.
 async fn move_here(hold: &Arc<PayloadGuard>) -> Result<(), String> {
     let id = hold.id();
     let content = hold.entry().content_id().ok_or("its hash is not known")?;
@@ -191,7 +193,7 @@ async fn move_here(hold: &Arc<PayloadGuard>) -> Result<(), String> {
     let load = async {
         loop {
             match hold.entry().load_somewhere(want.clone()).await {
-                // Somebody else has waited for it as something that it is not.
+                // A concurrent reader has requested the value as another type, which has failed the shared pull.
                 Err(FetchError::WrongType(_)) if !hold.entry().is_here() => tokio::task::yield_now().await,
                 loaded => return loaded,
             }
@@ -209,7 +211,7 @@ async fn move_here(hold: &Arc<PayloadGuard>) -> Result<(), String> {
 }
 
 impl Bridge {
-    /// A peer is about to end: the head is to hold what that holds for this process.
+    /// Has the head hold the values that a peer, which is about to end, holds for this process.
     pub(super) fn move_ties(&self, link: &Link) {
         link.set_leaving();
         for hold in payload::all() {
@@ -219,14 +221,14 @@ impl Bridge {
 
     pub(super) fn move_tie(&self, link: &Link, hold: &Arc<PayloadGuard>) {
         let Ok(peer_handler) = self.peer_handler() else { return };
-        // The head moves values of its own accord.
+        // The head itself moves values in `take_over`.
         let Some(head) = peer_handler.head().filter(|_| hold.is_tied(link.number())) else { return };
         if hold.is_tied(head.number()) {
             return hold.untie(link.number());
         }
         let owner = distant(hold, |distant| distant.owner.id).filter(|owner| *owner != link.peer().id);
         if owner.is_some() && !self.sessions_with([owner, None]).is_empty() {
-            // The owner is about to say that it holds the value.
+            // The owner will confirm soon that it holds the value.
             return;
         }
         let has = hold.entry().is_here();
@@ -237,7 +239,7 @@ impl Bridge {
         head.control_with(&carried, &Control::Adopt { id: hold.id(), has });
     }
 
-    /// Has other nodes let go of this process, which is about to end, and waits until they have.
+    /// Has other nodes release this process, which is about to end, and waits until they have.
     pub(super) async fn release_peers(&self) {
         self.set_leaving();
         for link in self.peers() {

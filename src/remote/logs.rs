@@ -142,7 +142,7 @@ pub(super) async fn send_logs(head: Arc<Link>) {
         };
         if dropped > 0 {
             let text =
-                format!("{dropped} lines were logged faster than they could be sent, and were dropped");
+                format!("{dropped} lines were logged faster than they could be sent, and are missing here");
             let target = "flowright".to_owned();
             head.control(&Control::Log { path: None, run: None, level: Level::Warn, target, text });
         }

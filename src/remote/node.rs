@@ -33,7 +33,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest wait between attempts to dial a listener that has refused the handshake.
 const LONGEST_REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long a node that leaves waits for peers that may be unreachable.
+/// Time that a node that leaves waits for peers that may be unreachable.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Interval at which a node repeats the reason that keeps it from joining.

@@ -1,11 +1,12 @@
-//! Works with a process of their own: the same program, started again, joined over a Unix socket.
+//! Works with a process of their own: the same program, started again and joined over a Unix socket.
 //!
 //! # Guarantees
-//! - Whatever ends the process ends one Work: its failure says how the process ended. What the Work had published
-//!   and reported before is taken in first.
-//! - One that hangs, or is not heard for another reason, has the grace period to come back, as a node has; then it is ended.
-//! - The process ends when its Work is over, and when the head does. Signals that ask it to end it leaves to the head.
-//! - With the process ends its process group, which has all that it has started and that has not left the group.
+//! - Whatever ends such a process ends one Work, whose failure says how the process ended. States and reports that the
+//!   Work had sent before are processed first.
+//! - A process that hangs, or is unreachable for another reason, has the grace period to come back, like a node; then
+//!   it is killed.
+//! - The process ends when its Work is over, and when the head ends. It leaves termination signals to the head.
+//! - With the process ends its process group: all processes that it has started and that have not left the group.
 
 use std::collections::HashMap;
 use std::io;
@@ -33,52 +34,52 @@ use crate::id::{ActorPath, AppId, unique};
 use crate::transport::{Endpoint, Listener, TOKEN_VARIABLE, TransportError};
 use crate::work::{Commands, Failure, Gpus, LaunchSpec, Outbox, Place, Reason, Report, visibility};
 
-/// How long a process may take to end by itself.
+/// Time that a process may take to end by itself before it is killed.
 const ORDERLY: Duration = Duration::from_secs(1);
-/// How often it is looked whether a socket is there again.
+/// Interval at which a missing socket is checked for.
 const RESTORED: Duration = Duration::from_millis(5);
-/// How long the pipes of a process that has ended are read.
+/// Time for reading the remaining output of a process that has ended.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(500);
 
-/// How the program is started again.
+/// The command that starts this program again.
 #[derive(Clone)]
 pub(crate) struct ProcessCommand {
-    /// Makes the command, to which `node --join …` is added.
+    /// Returns the command, to which `node --join …` is appended.
     pub(crate) program: Arc<dyn Fn() -> std::io::Result<Command> + Send + Sync>,
-    /// What comes after that.
+    /// Arguments after those.
     pub(crate) arguments: Vec<String>,
 }
 
 pub(super) struct Processes {
     command: ProcessCommand,
-    /// Locked while it is made.
+    /// The socket that processes join at. Locked while it is created.
     socket: AsyncMutex<Option<PathBuf>>,
     running: Mutex<HashMap<String, Process>>,
-    /// How many there are, those included of which nothing is expected any more.
+    /// Number of live processes, including those whose Work is over.
     alive: watch::Sender<usize>,
 }
 
 struct Process {
-    /// What it is started for, until it has joined.
+    /// The launch that the process is started for, until it has joined.
     starting: Option<Starting>,
     path: ActorPath,
     kill: Arc<Notify>,
-    /// Whether it has ended.
+    /// True once the process has ended.
     gone: bool,
-    /// How it ended, once that is known.
+    /// A description of how it ended, once that is known.
     ended: Option<String>,
-    /// The Work that was on it, once its session is over.
+    /// The Work that was lost with its session, once the session is over.
     lost: Option<Option<Arc<Outbox>>>,
 }
 
-/// What a process is started for.
+/// The launch that a process is started for.
 pub(super) struct Starting {
     pub(super) what: LaunchSpec,
-    /// The commands for the Work until the process has joined.
+    /// Commands for the Work until the process has joined.
     pub(super) commands: Arc<CommandsToCome>,
 }
 
-/// Keeps the commands for an incarnation until its process has joined.
+/// Queues the commands for an incarnation until its process has joined.
 #[derive(Default)]
 pub(super) struct CommandsToCome(Mutex<Coming>);
 
@@ -89,10 +90,10 @@ struct Coming {
 }
 
 impl CommandsToCome {
-    /// Passes on what was kept, and what comes from now on.
+    /// Passes on the queued commands, and later ones directly.
     pub(super) fn go_to(&self, there: &Arc<dyn Commands>) {
         let mut coming = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever commands meanwhile waits for the lock, so that the order stays.
+        // Under the lock, so that concurrent commands stay in order.
         coming.blob.drain(..).for_each(|command| there.command(command));
         coming.there = Some(there.clone());
     }
@@ -158,7 +159,7 @@ impl Processes {
         self.lock().contains_key(name)
     }
 
-    /// The Work that a process is for.
+    /// Returns the path of the Work that a process was started for.
     pub(super) fn path_of(&self, name: &str) -> Option<ActorPath> {
         self.lock().get(name).map(|process| process.path.clone())
     }
@@ -173,12 +174,12 @@ impl Processes {
         }
     }
 
-    /// A node has joined: what is to run there, if it is one of these.
+    /// Takes the launch for a node that has joined, if the node is such a process.
     pub(super) fn joined(&self, name: &str) -> Option<Starting> {
         self.lock().get_mut(name)?.starting.take()
     }
 
-    /// The session with a process is over, and this Work had not ended.
+    /// Records that the session with a process is over. `work` is the Work that had not ended, if any.
     pub(super) fn lost(&self, name: &str, work: Option<Arc<Outbox>>) {
         let mut running = self.lock();
         if let Some(process) = running.get_mut(name) {
@@ -196,18 +197,18 @@ impl Processes {
         }
     }
 
-    /// Ends all of them, and waits until they have ended, so that none is left behind.
+    /// Ends all processes and waits until they have ended, so that none is left behind.
     pub(super) async fn end(&self) {
         self.lock().drain().for_each(|(_, process)| process.kill.notify_one());
         let mut alive = self.alive.subscribe();
         let _ = timeout(ORDERLY + ORDERLY, alive.wait_for(|alive| *alive == 0)).await;
         if let Some(directory) = self.socket.lock().await.as_deref().and_then(Path::parent) {
-            // It is in the directory for temporary files in any case.
+            // On failure a directory for temporary files keeps the rest.
             let _ = std::fs::remove_dir_all(directory);
         }
     }
 
-    /// The socket that processes join at, with the token beside it.
+    /// Returns the socket that processes join at, with the token beside it; creates both if necessary.
     async fn socket(&self, head: &Arc<Head>) -> Result<PathBuf, TransportError> {
         let mut made = self.socket.lock().await;
         if let Some(socket) = &*made {
@@ -238,7 +239,7 @@ fn write_token(socket: &Path, bridge: &Bridge) -> Result<(), TransportError> {
     }
 }
 
-/// Has the directory, the token and the socket be there again where they were removed.
+/// Restores the directory, the token and the socket if they were removed.
 async fn restore(socket: &Path, bridge: &Bridge) -> Result<(), TransportError> {
     if let Some(directory) = socket.parent() {
         socket_directory::make_again(directory)
@@ -257,14 +258,14 @@ async fn restore(socket: &Path, bridge: &Bridge) -> Result<(), TransportError> {
     })
 }
 
-/// Reports the death of the Work once both are known: how the process ended, and what was on it.
+/// Reports the death of the Work once both are known: how the process ended, and which Work was on it.
 fn settle(running: &mut HashMap<String, Process>, name: &str) {
     let Some(process) = running.get_mut(name) else { return };
     let Some(how) = &process.ended else { return };
     let work = match (process.starting.take(), process.lost.take()) {
         (Some(starting), _) => Some(starting.what.outbox),
         (None, Some(work)) => work,
-        // What it said last has not been read yet.
+        // The last messages of the process have not been read yet.
         (None, None) => return,
     };
     if let Some(outbox) = work {
@@ -274,7 +275,7 @@ fn settle(running: &mut HashMap<String, Process>, name: &str) {
     running.remove(name);
 }
 
-/// Lives as long as the process.
+/// Starts a process and waits until it has ended.
 async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, gpus: Gpus, kill: Arc<Notify>) {
     let socket = match head.processes.socket(&head).await {
         Ok(socket) => socket,
@@ -282,10 +283,10 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, gpus
     };
     let program = fence::call(|| (head.processes.command.program)());
     let program = program.unwrap_or_else(|panic| {
-        Err(io::Error::other(format!("what `App::process` was given panicked: {panic}")))
+        Err(io::Error::other(format!("the function given to `App::process` panicked: {panic}")))
     });
     let command = program.map(|mut command| {
-        // Ctrl-C is for the head, which then stops its Works in good order.
+        // Keeps Ctrl-C from the process: the head handles it and stops its Works gracefully.
         command.process_group(0);
         command.arg("node").arg("--join").arg(Endpoint::Unix(socket.clone()).to_string());
         command.arg("--name").arg(&name).args(&head.processes.command.arguments);
@@ -296,7 +297,7 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, gpus
         if head.bridge.security().token().is_some() {
             command.arg("--token-file").arg(token_file(&socket));
         }
-        // Where nodes pull values from it; at which address of this machine, they know from the head's.
+        // The process listens for nodes that pull values, at the address at which they know the head.
         if let Some(Endpoint::Tcp(address)) = head.endpoint()
             && let Some((host, _)) = address.rsplit_once(':')
         {
@@ -308,7 +309,7 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, gpus
         let mut command = tokio::process::Command::from(command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.kill_on_drop(true);
-        // A service manager that signals every process may do so before this one can catch anything.
+        // A service manager may signal all processes before the new one has installed its handlers.
         with_signals_blocked(|| command.spawn())
     });
     let mut child = match child {
@@ -327,26 +328,27 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, gpus
     let out = child.stdout.take().map(|pipe| copy(pipe, tokio::io::stdout(), said(Level::Info, "stdout")));
     let err = child.stderr.take().map(|pipe| copy(pipe, tokio::io::stderr(), said(Level::Warn, "stderr")));
     let printed: Vec<_> = [out.map(tokio::spawn), err.map(tokio::spawn)].into_iter().flatten().collect();
-    // Also where this is dropped, it goes before the process, whose id no other has until then.
+    // The guard is also dropped when this future is; it must go before the child is reaped, until when the id cannot be
+    // reused.
     let Some(group) = ProcessGroup::of(&child) else {
         return head.processes.ended(&name, "ended before it was waited for".to_owned());
     };
     let by_force = tokio::select! {
         () = group.leader_ended(&mut child) => false,
         () = kill.notified() => {
-            // One that is stopped does not end by itself, however long that is waited for.
+            // A process that is suspended cannot end by itself.
             let patience = if child.id().is_some_and(is_stopped) { Duration::ZERO } else { ORDERLY };
             timeout(patience, group.leader_ended(&mut child)).await.is_err()
         }
     };
-    // It ends the process as well, where that has not ended by itself.
+    // Kills the process too, if it has not ended by itself.
     drop(group);
     let status = child.wait().await;
-    // The next incarnation may have them.
+    // Only now may the next incarnation be assigned the same devices.
     drop(gpus);
     head.processes.gone(&name);
     head.process_gone(&name);
-    // What it printed last comes before its end, unless a child of its own keeps the pipe.
+    // Output precedes the report of the end, unless a child of the process keeps the pipe open.
     let _ = tokio::time::timeout(LAST_WORDS, futures::future::join_all(printed)).await;
     let how = match by_force {
         true => "was ended: nothing was heard from it for the grace period".to_owned(),
@@ -360,7 +362,7 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, gpus
     head.processes.ended(&name, how);
 }
 
-/// Starts a process in which SIGINT, SIGTERM and SIGHUP are blocked until it catches them.
+/// Starts a process with SIGINT, SIGTERM and SIGHUP blocked, until it installs its handlers.
 fn with_signals_blocked<R>(start: impl FnOnce() -> R) -> R {
     let ends: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     let before = ends.thread_swap_mask(SigmaskHow::SIG_BLOCK);

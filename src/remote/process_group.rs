@@ -1,4 +1,4 @@
-//! Process group of a Work's process, which ends with it.
+//! The process group of a Work's process, which ends with that process.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -10,19 +10,18 @@ use rustix::process::{
 use tokio::io::unix::AsyncFd;
 use tokio::process::Child;
 
-/// The process group that a child of this process leads, with all that it has started and that has not left the group.
-/// Dropping this ends every process in it.
+/// The process group of which a child is the leader: all processes that the child has started and that have not left
+/// the group. Dropping the value kills every process in it.
 ///
-/// It has to be dropped before the exit status of the child is taken: until then no other process, and no other group, can have
-/// the same id.
+/// The value has to be dropped before the child is reaped: until then, no other process or group can have the same id.
 pub(super) struct ProcessGroup {
     leader: Pid,
-    /// A descriptor of the child, by which its end is noticed without taking its status; `None` where the system has none.
+    /// The pidfd of the child, which reports its end without reaping it; `None` if the system has none.
     ended: Option<AsyncFd<OwnedFd>>,
 }
 
 impl ProcessGroup {
-    /// That of a child which was started as the leader of a group and has not been waited for.
+    /// Returns the group of a child that was started as a group leader and has not been reaped.
     pub(super) fn of(child: &Child) -> Option<Self> {
         let leader = i32::try_from(child.id()?).ok().and_then(Pid::from_raw)?;
         Some(Self { leader, ended: watch(leader) })
@@ -31,12 +30,12 @@ impl ProcessGroup {
     /// Waits until the child has ended.
     ///
     /// # Cancel safety
-    /// It may be cancelled, and called again.
+    /// The future may be dropped, and the method called again.
     pub(super) async fn leader_ended(&self, child: &mut Child) {
         match &self.ended {
-            // It becomes readable once the process has ended, which never fails.
+            // Becomes readable once the process has ended; this cannot fail.
             Some(ended) => drop(ended.readable().await),
-            // For a moment, the id is free then before the group is ended.
+            // This reaps the child: its id is free for a moment before the group is killed.
             None => drop(child.wait().await),
         }
     }
@@ -54,7 +53,7 @@ impl Drop for ProcessGroup {
 #[cfg(target_os = "linux")]
 #[allow(
     deprecated,
-    reason = "what replaces it is newer than the tokio that this builds with; an `OwnedFd` stays the same"
+    reason = "the replacement is newer than the oldest supported tokio; an `OwnedFd` stays the same"
 )]
 fn watch(process: Pid) -> Option<AsyncFd<OwnedFd>> {
     let descriptor = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty()).ok()?;
@@ -66,10 +65,10 @@ fn watch(_: Pid) -> Option<AsyncFd<OwnedFd>> {
     None
 }
 
-/// How long a head that is about to end may take from the end of its connections to its own.
+/// Time that the process of a head may live on after its connections have closed.
 const LAST_STEPS: Duration = Duration::from_secs(5);
 
-/// The parent of this process, as it is when this is made.
+/// The parent of this process at the time of construction.
 #[derive(Clone, Copy)]
 pub(crate) struct Parent(Option<Pid>);
 
@@ -78,16 +77,18 @@ impl Parent {
         Self(getppid())
     }
 
-    /// Ends the process group of this process, itself included, where the head that has started it is gone and cannot do so.
+    /// Kills the process group of this process, itself included, if the head that has started it is gone and cannot do
+    /// so.
     ///
-    /// A head that lives notices that the process has ended, and how. It is the parent of the leader of the group.
+    /// A live head notices the end of the process, and reports how it ended. The head is the parent of the group
+    /// leader.
     pub(crate) fn end_group_of_orphan(self) {
         let limit = Instant::now() + LAST_STEPS;
         while getppid() == self.0 && getpid() == getpgrp() {
             if Instant::now() > limit {
                 return;
             }
-            // The connections of a process are closed a moment before it has ended.
+            // The connections of a process close a moment before it has ended.
             std::thread::sleep(Duration::from_millis(1));
         }
         if let Err(error) = kill_current_process_group(Signal::KILL) {

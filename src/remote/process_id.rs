@@ -1,8 +1,8 @@
-//! Identity of a process on its machine, which lets another process of that machine prove that it has ended.
+//! Identity of a process on its machine, by which another process of that machine can prove that it has ended.
 //!
 //! # Guarantees
-//! - [`ProcessId::has_ended`] is a proof: a connection that is refused or reset says nothing about the process behind
-//!   it, and neither does a process that this one is not allowed to look at.
+//! - [`ProcessId::has_ended`] is a proof. A refused or reset connection proves nothing about the process behind it, and
+//!   neither does a process that this one is not allowed to inspect.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -11,26 +11,26 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
 
-/// Identity of a process: where process ids mean the same, its id, and when it started, since ids are used again.
+/// Identity of a process: machine, process id and start time, because process ids are reused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessId {
-    /// Boot id of the kernel and PID namespace: only there is `pid` this process.
+    /// Boot id of the kernel and PID namespace, in which alone `pid` identifies the process.
     machine: String,
     pid: u32,
-    /// Start time in clock ticks since the boot, as `/proc/PID/stat` has it.
+    /// Start time in clock ticks since boot, as in `/proc/PID/stat`.
     started: u64,
 }
 
 impl ProcessId {
-    /// That of this process; `None` where the system does not tell.
+    /// Returns the identity of this process; `None` if the system does not provide it.
     pub(super) fn own() -> Option<Self> {
         let pid = std::process::id();
         let Stat { started, .. } = Stat::of(pid)?;
         Some(Self { machine: machine()?.to_owned(), pid, started })
     }
 
-    /// Whether it is proved that the process has ended: it is of this machine and this PID namespace, and no process
-    /// has its id, or one that has ended or started at another time.
+    /// Returns `true` if the process has provably ended: it belongs to this machine and PID namespace, and its id is
+    /// unused, or is that of a process that has ended or has another start time.
     pub(super) fn has_ended(&self) -> bool {
         if machine() != Some(&self.machine) {
             return false;
@@ -39,12 +39,12 @@ impl ProcessId {
         if test_kill_process(pid) == Err(Errno::SRCH) {
             return true;
         }
-        // It may be hidden from this user, which is no proof.
+        // A process that is hidden from this user is no proof.
         Stat::of(self.pid).is_some_and(|stat| stat.has_ended() || stat.started != self.started)
     }
 }
 
-/// Boot id and PID namespace of this process.
+/// Returns boot id and PID namespace of this process.
 fn machine() -> Option<&'static String> {
     static MACHINE: OnceLock<Option<String>> = OnceLock::new();
     let machine = MACHINE.get_or_init(|| {
@@ -55,12 +55,12 @@ fn machine() -> Option<&'static String> {
     machine.as_ref()
 }
 
-/// Whether the process was stopped by a signal (SIGSTOP, SIGTSTP), or by a debugger.
+/// Returns `true` if the process is stopped by a signal (SIGSTOP, SIGTSTP) or by a debugger.
 pub(super) fn is_stopped(pid: u32) -> bool {
     Stat::of(pid).is_some_and(|stat| matches!(stat.state, 'T' | 't'))
 }
 
-/// What `/proc/PID/stat` says of a process.
+/// The fields of `/proc/PID/stat` that are used here.
 struct Stat {
     state: char,
     threads: u32,
@@ -73,7 +73,7 @@ impl Stat {
     }
 
     fn read(text: &str) -> Option<Self> {
-        // The name of the program may contain spaces and parentheses.
+        // The program name may contain spaces and parentheses.
         let fields: Vec<_> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         Some(Self {
             state: fields.first()?.chars().next()?,
@@ -82,7 +82,7 @@ impl Stat {
         })
     }
 
-    /// Whether it is a zombie of which no thread is left: the first thread of a process may end before the others.
+    /// Returns `true` for a zombie without other threads: the first thread of a process may end before the others.
     fn has_ended(&self) -> bool {
         matches!(self.state, 'Z' | 'X') && self.threads <= 1
     }
@@ -96,7 +96,7 @@ mod tests {
 
     const STAT: &str = "71 (a (b) c) S 1 71 71 0 -1 4194560 900 0 0 0 250 50 0 0 20 0 9 0 9000 1000 200 1844";
 
-    /// A process is a zombie until its parent has asked for its end, and gone afterwards: both are its end.
+    /// A process is a zombie until its parent reaps it, and gone afterwards: both count as ended.
     #[test]
     fn child_that_was_killed_has_ended() {
         let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
@@ -115,7 +115,7 @@ mod tests {
         assert!(id.has_ended());
     }
 
-    /// A process that was stopped is told from one that runs.
+    /// A stopped process is distinguished from a running one.
     #[test]
     fn stopped_child_is_stopped() {
         let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
@@ -124,7 +124,7 @@ mod tests {
         rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
         let limit = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while !is_stopped(child.id()) {
-            assert!(std::time::Instant::now() < limit, "it is not seen to have stopped");
+            assert!(std::time::Instant::now() < limit, "a stopped child does not count as stopped");
             std::thread::yield_now();
         }
         child.kill().unwrap();
@@ -132,17 +132,17 @@ mod tests {
         assert!(!is_stopped(child.id()));
     }
 
-    /// An id says nothing about a process of another machine, or of another PID namespace of this one.
+    /// A process of another machine, or of another PID namespace, is not judged by its id.
     #[test]
     fn process_elsewhere_is_not_judged() {
         let own = ProcessId::own().unwrap();
         assert!(!ProcessId { machine: "another".to_owned(), pid: u32::MAX, ..own.clone() }.has_ended());
         assert!(!ProcessId { pid: u32::MAX, ..own.clone() }.has_ended());
-        // Another process has the id of one that has ended.
+        // Its id belongs to another process now.
         assert!(ProcessId { started: own.started + 1, ..own }.has_ended());
     }
 
-    /// A zombie whose other threads run on is alive.
+    /// A zombie whose other threads still run is alive.
     #[test]
     fn zombie_with_threads_is_alive() {
         assert_eq!(Stat::read(STAT).unwrap().started, 9000);

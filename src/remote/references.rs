@@ -1,22 +1,24 @@
-//! What keeps a value alive for references in other processes.
+//! Distributed reference counting: keeps a value alive for references in other processes.
 //!
 //! # The scheme
-//! Whoever sends a reference pins the value for the session until the receiver releases it, as many times as it was sent: the
-//! *counts*, since a release and the same reference may cross on their way (the scheme of the object-capability protocols,
-//! E's CapTP among them). The receiver is *tied* by that, until nothing there refers to the value any more.
+//! The sender of a reference pins the value for the session until the receiver releases it, as many times as it was
+//! sent. These are the *counts*: they are needed because a release and the same reference may cross on the wire. (The
+//! scheme is that of the object-capability protocols, E's CapTP among them.) The receiver thereby has a *lease*, until
+//! nothing there refers to the value any more.
 //!
-//! A tie is good when it is to the owner, in whose process the value was made, or to the head, which is tied to the owner
-//! itself. One to anybody else is exchanged at once: the receiver has the owner `hold` the value for it, and then releases
-//! the sender. So ties lead to the owner in two steps at most, never in a circle, and what a node knows is not lost with
-//! another node that it knows it from.
+//! A lease is good when it is from the owner, in whose process the value was made, or from the head, which has a lease
+//! of the owner itself. A lease of any other process is exchanged at once: the receiver asks the owner to `hold` the
+//! value for it, and then releases the sender. Leases therefore lead to the owner in at most two steps, never in a
+//! circle, and a node does not lose values with another node that has merely passed on a reference.
 //!
-//! Not counted is a reference that goes to a process to which the sender itself is tied: the release follows it in the same
-//! session, and until then that tie keeps the value.
+//! A reference is not counted when it goes to a process of which the sender itself has a lease: the release follows it
+//! in the same session, and until then that lease keeps the value.
 //!
-//! A value that refers to values keeps them alive wherever it is, as `StoredBlob::nested` in the process that has it. Whoever pulls
-//! it asks its source, in the session with that, which values these are, and is tied to them before it has the value.
+//! A value that refers to other values keeps them alive wherever it is, as `StoredBlob::nested` in each process that
+//! has it. A process that pulls it asks the source, in their session, which values these are, and has leases on them
+//! before it has the value.
 //!
-//! How ties move to the head when a process ends is in `departures`.
+//! The module `departures` documents how leases move to the head when a process ends.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -49,7 +51,7 @@ impl Source {
         Self { id: card.id, name: card.name.clone(), endpoints: card.endpoints.clone() }
     }
 
-    /// As much of a card as is needed to reach it.
+    /// Returns the parts of a card that are needed to reach the process.
     pub(super) fn card(&self) -> NodeCard {
         NodeCard {
             id: self.id,
@@ -66,24 +68,24 @@ impl Source {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Carried {
     pub(crate) id: PayloadId,
-    /// Whether the sender pins the value until it is released.
+    /// True if the sender pins the value until the receiver releases it.
     pub(crate) counted: bool,
-    /// In whose process it was made.
+    /// The process in which the value was made.
     pub(crate) owner: Source,
-    /// Who else has it.
+    /// Other processes that have the value.
     pub(crate) copies: Vec<Source>,
-    /// How many processes are to have it.
+    /// The number of processes that are to have a replica.
     pub(crate) replicas: Option<Replicas>,
-    /// What it is, if the sender knows; may be missing.
+    /// Hash and length of the content, if the sender knows them; may be absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) content: Option<ContentId>,
 }
 
-/// The values that are pinned for the other end of a session.
+/// The values that are pinned for the peer of a session.
 #[derive(Default)]
 pub(super) struct Pins {
     pinned: Mutex<HashMap<PayloadId, (Arc<PayloadGuard>, u32)>>,
-    /// Notified when none is left.
+    /// Notified when no pin is left.
     released: Notify,
 }
 
@@ -122,7 +124,7 @@ impl Pins {
         let released = if *pinned == 0 { pins.remove(&id) } else { None };
         let is_last = pins.is_empty();
         drop(pins);
-        // Not under the lock: what else it releases may be pinned here as well.
+        // Not under the lock: dropping the guard may release other values that are pinned here.
         drop(released);
         if is_last {
             self.released.notify_waiters();
@@ -136,7 +138,7 @@ impl Pins {
     }
 }
 
-/// The end of a session that a reference has come by.
+/// The lease of a session over which a reference has arrived.
 struct LinkTie {
     link: Weak<Link>,
     session: u64,
@@ -145,7 +147,7 @@ struct LinkTie {
 }
 
 impl LinkTie {
-    /// One that came once.
+    /// Returns a lease with a count of one.
     fn to(link: &Arc<Link>, id: PayloadId) -> Arc<dyn Lease> {
         let count = AtomicU32::new(1);
         Arc::new(Self { link: Arc::downgrade(link), session: link.number(), id, count })
@@ -168,8 +170,8 @@ impl Lease for LinkTie {
     }
 }
 
-/// Ties a copy in this process to the head, which lists it and says when it is not wanted any more. It keeps no value alive
-/// at the head: it only has the copy stay here when nothing here refers to the value.
+/// The interest of the head in a copy in this process. The head lists the copy and announces when it is no longer
+/// wanted. The lease keeps no value alive at the head; it only keeps the copy here when no local reference is left.
 struct CopyTie {
     head: Weak<Link>,
     id: PayloadId,
@@ -188,14 +190,14 @@ impl Lease for CopyTie {
 
     fn release(&self, copy_stays: bool) {
         if let Some(head) = self.head.upgrade().filter(|head| copy_stays && !head.is_over()) {
-            // Once more: it may have let go of all that it knew, and been told of the value anew since. Where it does
-            // not know the value it has the copy discarded.
+            // Reported again, since the head may have forgotten the value and learned of it anew in between. If the
+            // head does not know the value, it has the copy discarded.
             head.control(&Control::Copied { id: self.id, failed: None });
         }
     }
 }
 
-/// Ties a value that is in this process, and was made in another one, to the head.
+/// Attaches the head's interest to a copy in this process of a value that was made in another one.
 pub(super) fn tie_copy(head: &Arc<Link>, hold: &PayloadGuard) {
     let (head, id) = (Arc::downgrade(head), hold.id());
     hold.lease(COPIES, || Arc::new(CopyTie { head, id }));
@@ -224,7 +226,7 @@ impl Distant {
         self.copies().retain(|source| source.id != node);
     }
 
-    /// All who may have it, its owner first.
+    /// Returns all processes that may have the value, the owner first.
     pub(super) fn sources(&self) -> Vec<Source> {
         let mut sources = vec![self.owner.clone()];
         sources.extend(self.copies().iter().cloned());
@@ -271,14 +273,14 @@ fn gone() -> FetchError {
     FetchError::Lost("this process takes no part in its App any more".to_owned())
 }
 
-/// Where a value that came from elsewhere is.
+/// Calls `look` with the remote source of a value that was made in another process.
 pub(super) fn distant<R>(hold: &PayloadGuard, look: impl FnOnce(&Distant) -> R) -> Option<R> {
     let remote_source = hold.entry().remote_source()?;
     remote_source.as_any().downcast_ref().map(look)
 }
 
 impl Bridge {
-    /// What goes along with references to these over a session, for which they are pinned from now on.
+    /// Pins the values of `holds` for the session, and returns the descriptions that accompany the references.
     pub(super) fn carry(&self, link: &Link, holds: &PayloadGuards) -> Vec<Carried> {
         let carried = holds.iter().map(|hold| {
             let counted = !hold.is_tied(link.number());
@@ -288,7 +290,7 @@ impl Bridge {
             let (owner, mut copies) =
                 distant(hold, |distant| (distant.owner.clone(), distant.copies().clone()))
                     .unwrap_or_else(|| (Source::of(self.me()), Vec::new()));
-            // The receiver may need it when the owner is lost.
+            // The receiver may need this copy when the owner is lost.
             let me = self.me();
             if owner.id != me.id && hold.entry().is_here() && copies.iter().all(|copy| copy.id != me.id) {
                 copies.push(Source::of(me));
@@ -299,7 +301,8 @@ impl Bridge {
         carried.collect()
     }
 
-    /// References have come: what keeps their values alive until it is known who has them.
+    /// Takes in references that have arrived. Returns guards that keep their values alive until it is settled which
+    /// process holds them.
     pub(super) fn arrived(self: &Arc<Self>, link: &Arc<Link>, carried: Vec<Carried>) -> PayloadGuards {
         let mut to_hold: Vec<(Source, PayloadId)> = Vec::new();
         let holds = carried.into_iter().map(|Carried { id, counted, owner, copies, replicas, content }| {
@@ -350,7 +353,7 @@ impl Bridge {
         holds
     }
 
-    /// Somebody wants a value of this process held for them, since they have it from others.
+    /// Holds a value of this process for a peer that has its reference from another process.
     pub(super) fn hold(&self, link: &Link, id: PayloadId) {
         let hold = payload::find(id);
         if let Some(hold) = &hold {
@@ -359,7 +362,8 @@ impl Bridge {
         link.reply(&Control::Held { id, there: hold.is_some() });
     }
 
-    /// The owner holds a value for this process: whoever it came from need not any more.
+    /// Handles the owner's confirmation that it holds a value for this process: the sender of the reference can be
+    /// released.
     pub(super) fn held(&self, link: &Arc<Link>, id: PayloadId, there: bool) {
         if !there {
             return;

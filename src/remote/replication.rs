@@ -1,4 +1,4 @@
-//! The head's side of values: who has copies of them, and who is to have some.
+//! Replication at the head: which processes have copies of a value, and which nodes are to have a replica.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,7 +12,7 @@ use super::references::{Source, distant};
 use crate::payload::{self, COPIES, Lease, PayloadGuard, PayloadId, Replicas, Replicate};
 use crate::printable::{LONGEST_REASON, brief};
 
-/// So many lost nodes are remembered, for those who miss what was on them.
+/// Number of lost nodes that are remembered, to explain the loss of their values.
 const REMEMBERED: usize = 256;
 
 /// All copies that the head knows of.
@@ -22,7 +22,7 @@ pub(super) struct Copies {
     lost: Mutex<VecDeque<(u64, String)>>,
 }
 
-/// Who has copies of one value, for as long as something in the App refers to it.
+/// The copies of one value, recorded as long as something in the App refers to the value.
 struct Copied {
     id: PayloadId,
     head: Weak<Head>,
@@ -32,10 +32,10 @@ struct Copied {
 #[derive(Default)]
 struct Nodes {
     have: HashSet<u64>,
-    /// They were told to pull it.
+    /// Nodes that were told to pull the value.
     asked: HashSet<u64>,
     wanted: Option<Replicas>,
-    /// Why it could not be moved before its only copy was lost.
+    /// The reason why the value could not be moved before its only copy was lost.
     not_moved: Option<String>,
 }
 
@@ -54,10 +54,10 @@ impl Lease for CopiedTie {
 
     fn again(&self) {}
 
-    /// Nothing refers to the value any more: the copies are let go.
+    /// Discards the copies because nothing refers to the value any more.
     fn release(&self, _: bool) {
         let Some(head) = self.0.head.upgrade() else { return };
-        // Where the value came anew meanwhile, what is kept of it since is another one.
+        // If the value has arrived anew in the meantime, the map has a later record of it.
         let last = head.copies.lock().remove(&self.0.id);
         let last = last.filter(|last| !Arc::ptr_eq(last, &self.0));
         let mut nodes = std::mem::take(&mut *self.0.lock());
@@ -85,7 +85,7 @@ impl Copies {
 }
 
 impl Head {
-    /// What is known of the copies of this value.
+    /// Returns the record of the copies of this value; creates one if necessary.
     fn copied_of(self: &Arc<Self>, hold: &Arc<PayloadGuard>) -> Arc<Copied> {
         let id = hold.id();
         let copied = {
@@ -95,12 +95,12 @@ impl Head {
             });
             copied.clone()
         };
-        // Kept by one of before, whose end removes what is kept here.
+        // An earlier lease stays if there is one; its end removes this record too.
         hold.lease(COPIES, || Arc::new(CopiedTie(copied.clone())));
         copied
     }
 
-    /// A process has a copy now, or cannot make one.
+    /// Records that a process has a copy, or that it cannot make one.
     pub(super) fn copied(self: &Arc<Self>, link: &Arc<Link>, id: PayloadId, failed: Option<String>) {
         let node = link.peer().id;
         let Some(hold) = payload::find(id) else {
@@ -122,7 +122,7 @@ impl Head {
         }
     }
 
-    /// Sees to it that as many processes have the value as are to.
+    /// Has as many nodes pull the value as its replication factor asks for.
     pub(super) fn see_to_copies(self: &Arc<Self>, hold: &Arc<PayloadGuard>) {
         let Some(wanted) = hold.replicas() else { return };
         let copied = self.copied_of(hold);
@@ -151,7 +151,7 @@ impl Head {
         }
     }
 
-    /// There is another node, or one less.
+    /// Adjusts the replicas after a node has joined or was lost.
     pub(super) fn nodes_changed(&self) {
         let all: Vec<_> = self.copies.lock().values().cloned().collect();
         for copied in all {
@@ -163,7 +163,7 @@ impl Head {
         }
     }
 
-    /// What was on this node is not there any more.
+    /// Forgets the copies of a node that is lost, and makes new replicas.
     pub(super) fn copies_lost(&self, link: &Link, why: &str, is_expected: bool) {
         let node = link.peer().id;
         let how = if is_expected { "ended" } else { "was lost" };
@@ -189,12 +189,13 @@ impl Head {
         self.nodes_changed();
     }
 
-    /// The processes that have a value, as far as is known; not the head itself.
+    /// Returns the processes known to have a value, without the head itself.
     pub(super) fn holders_of(&self, hold: &PayloadGuard) -> Vec<u64> {
         let copied = self.copies.lock().get(&hold.id()).cloned();
         let mut holders: Vec<_> = copied.into_iter().flat_map(|copied| copied.lock().have.clone()).collect();
         if let Some(sources) = distant(hold, |distant| distant.sources()) {
-            // What is said of other copies than the owner's may be old, and is of use only where a process is about to end.
+            // Reports of copies beside the owner's may be out of date. They matter only for a process that is about to
+            // end.
             let is_sure = |place: usize, node: u64| place == 0 || self.presence(node) == Presence::Leaves;
             let sources = sources.into_iter().enumerate();
             holders.extend(sources.filter(|(place, node)| is_sure(*place, node.id)).map(|(_, node)| node.id));
@@ -202,7 +203,7 @@ impl Head {
         holders
     }
 
-    /// A value could not be moved from the process that has its only copy and is about to end.
+    /// Records that a value could not be moved from a process that has the only copy and is about to end.
     pub(super) fn not_moved(self: &Arc<Self>, hold: &Arc<PayloadGuard>, why: &str) {
         let id = hold.id();
         let nodes = self.holders_of(hold);
@@ -220,7 +221,7 @@ impl Head {
         self.copied_of(hold).lock().not_moved = Some(why);
     }
 
-    /// Who has a value.
+    /// Returns the processes that have a value, or the reason for its loss.
     pub(super) fn who_has(&self, id: PayloadId) -> Whereabouts {
         let Some(hold) = payload::find(id) else {
             let lost = "nothing in the App referred to it any more, so it was freed".to_owned();
@@ -254,7 +255,7 @@ impl Head {
     }
 }
 
-/// Copies of what Works in the head's own process make.
+/// Replication of values that Works in the head's own process make.
 pub(super) struct FromHere(pub(super) Weak<Head>);
 
 impl Replicate for FromHere {

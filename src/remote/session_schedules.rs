@@ -98,7 +98,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// One life of one of the two processes.
+/// A process in one of its lives, on one of the two sides.
 struct Side {
     session: Session,
     /// The number of its session, which both sides announce in their greetings.

@@ -1,11 +1,13 @@
-//! Directory of a head with the socket that the processes of its Works join, their own sockets, and their token.
+//! The directory of a head with the socket that the processes of its Works join, the sockets of these processes, and
+//! the token.
 //!
 //! # Guarantees
-//! - It belongs to one user, and only that user can enter it.
+//! - The directory belongs to one user, and only that user can enter it.
 //! - Its path is short enough for sockets, wherever the directory for temporary files is.
-//! - Where it or what is in it is removed while the head runs, as tools do that clean up temporary files, it is made again.
-//! - It is removed at the end of the head; by the last of its processes where the head was killed; by the next head that
-//!   needs such a directory where they were all killed.
+//! - If it or its content is removed while the head runs, as tools that clean up temporary files do, it is created
+//!   again.
+//! - It is removed at the end of the head; if the head was killed, by the last of its processes; if they were all
+//!   killed, by the next head that needs such a directory.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -22,22 +24,22 @@ use crate::id::unique;
 const PREFIX: &str = "flowright-";
 const SOCKET: &str = "head.sock";
 
-/// Looks at most at this many entries of the directory for temporary files.
+/// Limit on the entries of the directory for temporary files that are examined.
 const MOST_LOOKED_AT: usize = 10_000;
 
-/// A directory without a socket may be one that another head is about to put its socket into.
+/// Age up to which a directory without a socket may belong to a head that is about to create its socket.
 const MAKING: Duration = Duration::from_secs(60);
 
-/// How long a head may take to answer whether it is there.
+/// Time limit for connecting to the socket of another head.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Longest path of a socket, in bytes.
 const LONGEST: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
 
-/// Bytes that a socket of a process adds to the path of the directory that such a directory is made in.
+/// Number of bytes that the socket of a process adds to the path of the parent directory.
 const ADDED: usize = "/flowright-0123456789abcdef/process-0123456789abcdef.sock".len();
 
-/// Directories below which such a directory is made, the first one preferred; only those in which sockets have room.
+/// Returns the possible parent directories in order of preference; only those whose paths leave room for sockets.
 fn places() -> Vec<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let others = runtime.into_iter().chain([PathBuf::from("/tmp"), PathBuf::from("/var/tmp")]);
@@ -46,8 +48,8 @@ fn places() -> Vec<PathBuf> {
     places
 }
 
-/// Makes such a directory below the one for temporary files, or where that has a long path below another one. Returns the
-/// path for the socket of the head.
+/// Creates such a directory below the one for temporary files, or below another one if that path is too long. Returns
+/// the path for the socket of the head.
 pub(super) async fn make() -> Result<PathBuf, (PathBuf, io::Error)> {
     let mut failure = None;
     for below in places() {
@@ -64,11 +66,11 @@ pub(super) async fn make() -> Result<PathBuf, (PathBuf, io::Error)> {
     }))
 }
 
-/// Makes the directory of a head unless it is there.
+/// Creates the directory of a head unless it exists.
 ///
 /// # Errors
-/// When it cannot be made, or when what is there is not a directory that this user alone can enter: others may know its
-/// name.
+/// When it cannot be created, or when the existing entry is not a directory that only this user can enter: another user
+/// may know its name.
 pub(super) fn make_again(directory: &Path) -> io::Result<()> {
     if let Some(below) = directory.parent().filter(|below| !below.exists()) {
         fs::create_dir_all(below)?;
@@ -85,13 +87,14 @@ pub(super) fn make_again(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a socket is in the directory of a head.
+/// Returns `true` if a socket is in the directory of a head.
 pub(super) fn is_inside(socket: &Path) -> bool {
     let name = socket.parent().and_then(Path::file_name).and_then(|name| name.to_str());
     name.is_some_and(|name| name.starts_with(PREFIX))
 }
 
-/// Where the processes of Works find the token: it is not in their environment, which programs that they start inherit.
+/// Returns the path of the token for the processes of Works. It is not in their environment, which programs that they
+/// start inherit.
 pub(super) fn token_file(socket: &Path) -> PathBuf {
     socket.with_file_name("token")
 }
@@ -100,7 +103,7 @@ pub(super) fn token_file(socket: &Path) -> PathBuf {
 pub(crate) fn tidy_up(socket: &Path) {
     let connected = BlockingUnixStream::connect(socket);
     if connected.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
-        // Another of its processes may do the same.
+        // Another process of the head may have removed it at the same time.
         let _ = fs::remove_file(socket);
     }
     let Some(directory) = socket.parent().filter(|_| !socket.exists()) else { return };
@@ -111,7 +114,7 @@ pub(crate) fn tidy_up(socket: &Path) {
     }
 }
 
-/// Removes directories of this user's heads that were killed together with all their processes.
+/// Removes the directories of this user's heads that were killed together with all their processes.
 async fn sweep(below: &Path) {
     let Ok(user) = fs::metadata("/proc/self").map(|process| process.uid()) else { return };
     let Ok(entries) = fs::read_dir(below) else { return };
@@ -122,18 +125,18 @@ async fn sweep(below: &Path) {
             continue;
         }
         let directory = entry.path();
-        // Not of what a link leads to.
+        // Does not follow links.
         let Ok(metadata) = fs::symlink_metadata(&directory) else { continue };
         let is_ours = metadata.is_dir() && metadata.uid() == user && metadata.mode() & 0o777 == 0o700;
         if is_ours && is_abandoned(&directory, &metadata).await {
             log::debug!("{} was left behind by a head that was killed", directory.display());
-            // Another head may do the same.
+            // Another head may remove it at the same time.
             let _ = fs::remove_dir_all(&directory);
         }
     }
 }
 
-/// Whether no head listens there any more, and none is about to.
+/// Returns `true` if no head listens there, and none is about to.
 async fn is_abandoned(directory: &Path, metadata: &fs::Metadata) -> bool {
     match timeout(PATIENCE, UnixStream::connect(directory.join(SOCKET))).await {
         Ok(Err(error)) if error.kind() == ErrorKind::ConnectionRefused => true,

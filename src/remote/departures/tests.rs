@@ -1,4 +1,4 @@
-//! Random departures, on a model of who has which value.
+//! Random departures, on a model of which processes have which value.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ const VALUES: usize = 6;
 enum Step {
     /// A process pulls a value from another one that has it.
     Copy { value: usize, process: usize },
-    /// The last reference to a value goes.
+    /// The last reference to a value is dropped.
     Release { value: usize },
     /// A process begins to leave.
     Leave { process: usize },
@@ -25,7 +25,7 @@ enum Step {
 
 #[derive(Debug, Default)]
 struct Value {
-    /// Besides the head.
+    /// The processes that have the value, apart from the head.
     holders: BTreeSet<usize>,
     here: bool,
     is_released: bool,
@@ -44,7 +44,7 @@ impl World {
         fate(*here, holders.iter().map(|process| self.processes[*process]))
     }
 
-    /// As the head finds them: values that nothing refers to are not known any more.
+    /// Returns the values that would be lost, as the head finds them: unreferenced values are unknown to it.
     fn only_at(&self, process: usize) -> Vec<usize> {
         let is_known = |value: &usize| {
             let Value { holders, is_released, .. } = &self.values[*value];
@@ -74,7 +74,7 @@ impl World {
                 if let Some(value) = left.get(pick % left.len().max(1)) {
                     let value = &mut self.values[*value];
                     let stays = value.holders.iter().any(|holder| self.processes[*holder] == Presence::Stays);
-                    assert!(!value.here && !stays, "it is moved though another process keeps it");
+                    assert!(!value.here && !stays, "a value is moved though another process keeps it");
                     value.here = true;
                     self.moves += 1;
                 }
@@ -105,7 +105,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// However departures interleave, a value that is referred to is never lost, is moved at most once and only where no
+    /// For any interleaving of departures, a referenced value is never lost, and is moved at most once and only when no
     /// process that stays has it; and every process can end.
     #[test]
     fn departures_in_any_order_lose_no_value(
@@ -131,7 +131,7 @@ proptest! {
     }
 }
 
-/// A value is moved only from processes that leave, and only if no other has it.
+/// A value is moved only if processes that leave have it, and no other does.
 #[test]
 fn fate_depends_on_those_that_stay() {
     use Presence::{Gone, Leaves, Stays};

@@ -1,8 +1,8 @@
-//! What the head does with its drives for other processes.
+//! Serving the head's drives to other processes.
 //!
 //! # Guarantees
-//! - A name is checked before anything is looked for by it.
-//! - A process that is silent for too long is not waited for, and what it was putting is not kept.
+//! - A drive's name is validated before the drive is looked up.
+//! - A process that is silent for too long is disconnected, and a file that it was uploading is discarded.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,11 +18,11 @@ use crate::drive::{Given, Store, StoreError, Supply, check_name, home};
 use crate::transport::{Connection, FrameReader, FrameWriter};
 use crate::wire::{self, Frame};
 
-/// A connection on which nothing comes for so long is closed.
+/// Time after which a silent connection is closed.
 const IDLE: Duration = Duration::from_secs(60);
 
 impl Bridge {
-    /// Does one thing with a drive for another process.
+    /// Serves one request of another process for a drive.
     pub(in crate::remote) async fn serve_drive(
         self: &Arc<Self>,
         connection: Connection,
@@ -33,14 +33,14 @@ impl Bridge {
             Some(Frame::Request(body)) => {
                 wire::decode(body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
             }
-            Some(_) => return Err(DialError::NotUnderstood("it asked for nothing".to_owned())),
+            Some(_) => return Err(DialError::NotUnderstood("the peer sent no request".to_owned())),
             None => return Ok(()),
         };
         match self.open_drive(&request) {
             Ok(store) => serve(store, request.action, &mut reader, &mut writer).await,
             Err(error) => say(&mut writer, &Part::Failed(error)).await,
         }?;
-        // Whoever closes first may take what was said last with it, so that is the other side.
+        // The peer closes first, since a process that closes first may lose the last data that it has sent.
         while let Ok(Ok(Some(_))) = tokio::time::timeout(IDLE, reader.frame()).await {}
         Ok(())
     }
@@ -111,7 +111,7 @@ async fn serve(
     }
 }
 
-/// Reads a file that is put, to its end even where it is not wanted any more: the other side hears of that meanwhile.
+/// Reads the file of a `put` to its end, even after the store has failed: the peer learns of the failure meanwhile.
 async fn receive(reader: &mut FrameReader, pieces: mpsc::Sender<Result<Bytes, StoreError>>) {
     loop {
         let broken = |why: String| Err(StoreError::Unreachable(why));
@@ -120,14 +120,14 @@ async fn receive(reader: &mut FrameReader, pieces: mpsc::Sender<Result<Bytes, St
                 Ok(Part::Data(piece)) => (Ok(piece), false),
                 Ok(Part::Done) => return,
                 Ok(Part::Failed(error)) => (Err(error), true),
-                Ok(_) => (broken("it sent no file".to_owned()), true),
+                Ok(_) => (broken("the peer sent no file".to_owned()), true),
                 Err(error) => (broken(error.to_string()), true),
             },
-            Ok(Ok(_)) => (broken("it closed the connection".to_owned()), true),
+            Ok(Ok(_)) => (broken("the peer closed the connection".to_owned()), true),
             Ok(Err(error)) => (broken(error.to_string()), true),
-            Err(_) => (broken(format!("nothing came for {IDLE:?}")), true),
+            Err(_) => (broken(format!("the peer was silent for {IDLE:?}")), true),
         };
-        // It may not be wanted any more.
+        // The store may have stopped reading.
         let _ = pieces.send(piece).await;
         if is_last {
             return;
@@ -135,11 +135,12 @@ async fn receive(reader: &mut FrameReader, pieces: mpsc::Sender<Result<Bytes, St
     }
 }
 
-/// What arrives cannot be had from the beginning again.
+/// Returns a supply that can be read once, since data from a connection cannot be read again.
 fn once(body: mpsc::Receiver<Result<Bytes, StoreError>>) -> Supply {
     let body = Mutex::new(Some(body));
     Arc::new(move || match body.lock().unwrap_or_else(PoisonError::into_inner).take() {
         Some(body) => stream::unfold(body, async |mut body| Some((body.recv().await?, body))).boxed(),
-        None => stream::once(async { Err(StoreError::Failed("it was read already".to_owned())) }).boxed(),
+        None => stream::once(async { Err(StoreError::Failed("the upload cannot be read twice".to_owned())) })
+            .boxed(),
     })
 }

@@ -1,9 +1,9 @@
-//! Drives at the head, as other processes use them.
+//! The head's drives, as used by other processes.
 //!
 //! # Guarantees
-//! - Files go over connections of their own, in frames, one at a time: no message waits behind them.
-//! - A connection that breaks is made again within the grace period. What was being read goes on where it was, if it is still the same
-//!   file; what was being put is put from the beginning. What must not be done twice is not tried again once it was asked for.
+//! - Files travel over connections of their own, in frames, one file at a time, so that no message waits behind them.
+//! - A broken connection is dialed again within the grace period. A read resumes at its offset if the file is still the
+//!   same version; a put starts over. An operation that is not idempotent is not repeated once it was requested.
 
 mod head;
 mod node;

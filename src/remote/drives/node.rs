@@ -1,9 +1,10 @@
 //! A drive of the head, as a `Store` in another process.
 //!
 //! # Guarantees
-//! - Each thing that is wanted has a connection of its own. One that breaks is made again for as long as the grace period lasts.
-//! - Reading goes on where it broke, in the same version of the file. A file is put again from its beginning, unless it must be new; that,
-//!   and deleting, is not tried again once it was asked for.
+//! - Each operation has a connection of its own, which is dialed again after a break for as long as the grace period
+//!   lasts.
+//! - A read resumes at its offset, in the same version of the file. A put starts over, unless it must create a new
+//!   file; such a put, and a deletion, are not repeated once they were requested.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -20,11 +21,11 @@ use crate::drive::{Body, DriveFile, Given, Home, Store, StoreError, Supply, Want
 use crate::transport::{Connection, FrameReader, FrameWriter, TransportError};
 use crate::wire::{self, Frame};
 
-/// The waits between attempts to reach the head.
+/// Bounds of the wait between attempts to reach the head.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The drives of an App, in another process than the head.
+/// The drives of an App, in a process other than the head.
 pub(in crate::remote) struct DrivesOfHead(pub(in crate::remote) Weak<Bridge>);
 
 impl Home for DrivesOfHead {
@@ -39,9 +40,9 @@ struct DriveOfHead {
     drive: Arc<str>,
 }
 
-/// Why something was not done.
+/// The reason why an operation was not done.
 enum NotDone {
-    /// The connection broke; it may be tried again.
+    /// The connection broke; the operation may be repeated.
     Broken(String),
     Failed(StoreError),
 }
@@ -58,19 +59,19 @@ impl From<StoreError> for NotDone {
     }
 }
 
-/// What the head says next.
+/// Reads the next part of the head's answer.
 async fn answer(reader: &mut FrameReader) -> Result<Part, NotDone> {
     match reader.frame().await? {
         Some(Frame::Response(body)) => match wire::decode(body).map_err(not_understood)? {
             Part::Failed(error) => Err(NotDone::Failed(error)),
             part => Ok(part),
         },
-        Some(_) => Err(not_understood("it did not answer").into()),
+        Some(_) => Err(not_understood("the head sent no answer").into()),
         None => Err(NotDone::Broken("the head closed the connection".to_owned())),
     }
 }
 
-/// Since when something does not work, and how long to wait before it is tried again.
+/// Back-off of an operation: the time since it fails, and the wait before the next attempt.
 struct Patience {
     since: Instant,
     pause: Duration,
@@ -81,10 +82,13 @@ impl Patience {
         Self { since: Instant::now(), pause: FIRST_PAUSE }
     }
 
-    /// Waits, unless it has been too long.
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreachable`] with the reason `why` when the grace period has passed.
     async fn wait(&mut self, grace: Duration, why: String) -> Result<(), StoreError> {
         if self.since.elapsed() >= grace {
-            return Err(StoreError::Unreachable(format!("{why}; it was tried for {grace:?}")));
+            return Err(StoreError::Unreachable(format!("{why}; gave up after {grace:?}")));
         }
         tokio::time::sleep(self.pause).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -98,7 +102,7 @@ impl DriveOfHead {
         self.bridge.upgrade().ok_or_else(gone)
     }
 
-    /// A connection on which this was asked for.
+    /// Returns a connection on which the action has been requested.
     async fn ask(&self, action: Action, patience: &mut Patience) -> Result<Connection, StoreError> {
         let bridge = self.bridge()?;
         let grace = bridge.settings().grace;
@@ -119,7 +123,8 @@ impl DriveOfHead {
         }
     }
 
-    /// Asks, and takes the first of the answer; again for as long as that breaks, where it may be done twice.
+    /// Requests an action and passes the connection to `take`. Repeats both after a break of the connection if
+    /// `may_repeat`.
     async fn ask_for<T>(
         &self,
         action: Action,
@@ -135,7 +140,9 @@ impl DriveOfHead {
                 Err(NotDone::Failed(error)) => return Err(error),
                 Err(NotDone::Broken(why)) if may_repeat => patience.wait(grace, why).await?,
                 Err(NotDone::Broken(why)) => {
-                    return Err(StoreError::Unreachable(format!("{why}; whether it was done is not known")));
+                    return Err(StoreError::Unreachable(format!(
+                        "{why}; the operation may or may not have been done"
+                    )));
                 }
             }
         }
@@ -150,7 +157,7 @@ impl DriveOfHead {
                         let body = stream::empty().boxed();
                         Ok((Given { file, from, to, version, body }, reader, writer))
                     }
-                    _ => Err(not_understood("it gave no file").into()),
+                    _ => Err(not_understood("the head sent no file").into()),
                 }
             }
             .boxed()
@@ -159,14 +166,14 @@ impl DriveOfHead {
     }
 }
 
-/// Sends a file, and hears meanwhile whether it is still wanted.
+/// Sends a file, and watches meanwhile for an early answer of the head.
 async fn send(connection: Connection, body: Body) -> Result<(), NotDone> {
     let (mut reader, mut writer) = connection.split();
     let sending = async {
         let mut parts = parts(body);
         while let Some(part) = parts.next().await {
             writer.write(&request(&part)?).await?;
-            // It was told, so that what is there already is not kept.
+            // The head was told of the failure, so that it discards the partial file.
             if let Part::Failed(error) = part {
                 return Err(NotDone::Failed(error));
             }
@@ -181,7 +188,7 @@ async fn send(connection: Connection, body: Body) -> Result<(), NotDone> {
         sent = sending => match sent {
             Ok(()) => unreachable!("it waits for the answer"),
             Err(NotDone::Failed(error)) => Err(NotDone::Failed(error)),
-            // It may have said why before it closed.
+            // The head may have sent the reason before it closed the connection.
             Err(broken) => match answered.await {
                 Err(NotDone::Failed(error)) => Err(NotDone::Failed(error)),
                 _ => Err(broken),
@@ -193,7 +200,7 @@ async fn send(connection: Connection, body: Body) -> Result<(), NotDone> {
 fn done(part: Part) -> Result<(), NotDone> {
     match part {
         Part::Done => Ok(()),
-        _ => Err(not_understood("it did not say that it was done").into()),
+        _ => Err(not_understood("the head did not confirm the operation").into()),
     }
 }
 
@@ -229,7 +236,7 @@ impl Store for DriveOfHead {
     fn list(&self, directory: String) -> BoxStream<'static, Result<Vec<DriveFile>, StoreError>> {
         let this = self.clone();
         let listing = async move {
-            // From the beginning where it breaks, so that nothing comes twice.
+            // Starts over after a break, so that no entry is listed twice.
             this.ask_for(Action::List { directory }, true, |connection| {
                 async move {
                     let (mut reader, _writer) = connection.split();
@@ -266,7 +273,7 @@ impl Store for DriveOfHead {
                 async move {
                     match answer(&mut connection.split().0).await? {
                         Part::Found(found) => Ok(found),
-                        _ => Err(not_understood("it did not say what it found").into()),
+                        _ => Err(not_understood("the head did not describe the file").into()),
                     }
                 }
                 .boxed()
@@ -277,7 +284,7 @@ impl Store for DriveOfHead {
     }
 }
 
-/// A file on its way here.
+/// A file that is being read.
 struct Receiving {
     drive: DriveOfHead,
     name: String,
@@ -285,7 +292,7 @@ struct Receiving {
     to: u64,
     version: Option<String>,
     reader: FrameReader,
-    /// The connection lives as long as both its ends.
+    /// Kept, because the connection lives as long as both its halves.
     _writer: FrameWriter,
 }
 
@@ -296,16 +303,16 @@ impl Receiving {
                 Ok(Part::Data(piece)) => {
                     self.at += piece.len() as u64;
                     if self.at > self.to {
-                        return Err(not_understood("it sent more than there is"));
+                        return Err(not_understood("the head sent more bytes than requested"));
                     }
                     return Ok(Some((piece, self)));
                 }
                 Ok(Part::Done) if self.at == self.to => return Ok(None),
-                Ok(_) => return Err(not_understood("it sent no file")),
+                Ok(_) => return Err(not_understood("the head sent no file")),
                 Err(NotDone::Failed(error)) => return Err(error),
                 Err(NotDone::Broken(_)) if self.at == self.to => return Ok(None),
                 Err(NotDone::Broken(why)) => {
-                    log::debug!("what was read of drive `{}` broke at {}: {why}", self.drive.drive, self.at);
+                    log::debug!("a read of drive `{}` broke at byte {}: {why}", self.drive.drive, self.at);
                     let wanted = Wanted {
                         name: self.name.clone(),
                         from: self.at,
@@ -320,7 +327,7 @@ impl Receiving {
     }
 }
 
-/// What a head answers, whatever was asked.
+/// Handles arbitrary answers of a head, for fuzzing.
 #[cfg(fuzzing)]
 pub(in crate::remote) async fn hear(connection: Connection, asked: u8) {
     if asked % 2 == 0 {

@@ -1,7 +1,8 @@
-//! What a node and the head say on a connection for a drive, and how it is written.
+//! The protocol between a node and the head on a connection for a drive.
 //!
 //! # Guarantees
-//! - One request, and what answers it; a file is its bytes in pieces that fit into frames, and then how it ended.
+//! - A connection carries one request and its answer. A file is sent in pieces that fit into frames, followed by its
+//!   outcome.
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::drive::{Body, DriveFile, PIECE, StoreError, Wanted};
 use crate::wire::{self, Frame};
 
-/// What is wanted of a drive.
+/// A request for a drive.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::remote) struct DriveRequest {
     pub(super) drive: String,
@@ -21,7 +22,7 @@ pub(in crate::remote) struct DriveRequest {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Action {
-    /// The file follows, as `data` and `done` or `failed`.
+    /// The content of the file follows, as `data` and then `done` or `failed`.
     Put {
         name: String,
         create: bool,
@@ -38,14 +39,14 @@ pub(super) enum Action {
     },
 }
 
-/// What follows a request, and what answers it.
+/// A part of an answer, or of a file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::remote) enum Part {
-    /// Of the file, the next bytes.
+    /// The next bytes of the file.
     Data(Bytes),
     Files(Vec<DriveFile>),
-    /// The file that follows, as `data` and `done` or `failed`.
+    /// The content of the file follows, as `data` and then `done` or `failed`.
     Here {
         file: DriveFile,
         from: u64,
@@ -58,15 +59,15 @@ pub(in crate::remote) enum Part {
 }
 
 pub(super) fn not_understood(what: impl std::fmt::Display) -> StoreError {
-    StoreError::Failed(format!("the head and this process do not understand each other: {what}"))
+    StoreError::Failed(format!("protocol error between this process and the head: {what}"))
 }
 
-/// What a node says, as the bytes of a frame.
+/// Returns a frame with a message of the node.
 pub(super) fn request<T: Serialize>(what: &T) -> Result<BytesMut, StoreError> {
     framed(|body| Frame::Request(body), what)
 }
 
-/// What the head says, as the bytes of a frame.
+/// Returns a frame with a message of the head.
 pub(super) fn response(what: &Part) -> Result<BytesMut, StoreError> {
     framed(|body| Frame::Response(body), what)
 }
@@ -78,7 +79,7 @@ fn framed<T: Serialize>(make: impl Fn(&[u8]) -> Frame<'_>, what: &T) -> Result<B
     Ok(out)
 }
 
-/// A file as it is said, to its end.
+/// Returns a file as the parts in which it is sent.
 pub(super) fn parts(body: Body) -> BoxStream<'static, Part> {
     stream::unfold(Some((body, Bytes::new())), async |left| {
         let (mut body, mut piece) = left?;

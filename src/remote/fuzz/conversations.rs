@@ -1,4 +1,4 @@
-//! Whole conversations, each with one side that says whatever it likes.
+//! Whole conversations in which one side sends arbitrary input.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ fn card(id: u64, name: &str) -> NodeCard {
     }
 }
 
-/// Of local tasks of the thread that this is called on.
+/// Returns a spawner of local tasks on the calling thread.
 fn spawner() -> Spawner {
     let (send, mut tasks) = mpsc::unbounded_channel::<Task>();
     spawn_local(async move {
@@ -51,7 +51,7 @@ fn spawner() -> Spawner {
             spawn_local(task());
         }
     });
-    // When the thread has ended all is over.
+    // Sending fails once the thread has ended, and with it everything else.
     Arc::new(move |task| drop(send.send(task)))
 }
 
@@ -69,7 +69,7 @@ fn options() -> BridgeOptions {
     BridgeOptions { program, security: Security::default(), limits, settings }
 }
 
-/// Takes out what would reach beyond this process, or is slow and not looked at here.
+/// Removes parts that would reach beyond this process, or that are slow and not under test.
 fn tame(packet: &mut Packet<'_>) {
     let Packet::Control(control) = packet else { return };
     match &mut **control {
@@ -90,7 +90,7 @@ fn tame(packet: &mut Packet<'_>) {
     }
 }
 
-/// Takes in what somebody says, until that is not allowed; after each message `look` does.
+/// Processes arbitrary packets until one is rejected, and calls `look` after each.
 async fn take_in(inbox: &mut Inbox, data: &[u8], mut look: impl FnMut()) {
     let mut script = Script(data);
     while let Some(part) = script.part() {
@@ -106,7 +106,7 @@ async fn take_in(inbox: &mut Inbox, data: &[u8], mut look: impl FnMut()) {
     }
 }
 
-/// A peer says this and takes whatever comes, until its connection has done here what it is for.
+/// Plays a peer that sends `said` and reads everything, until `answer` is done with the connection.
 async fn talk(said: &[u8], answer: impl AsyncFnOnce(Connection)) {
     let (mut peer, here) = tokio::net::UnixStream::pair().expect("the system has sockets");
     let connection = Connection::over(here, &options().limits);
@@ -118,8 +118,8 @@ async fn talk(said: &[u8], answer: impl AsyncFnOnce(Connection)) {
     futures::future::join(talk, answer(connection)).await;
 }
 
-/// Everything that a node can say to its head, on which a Work of that node, `a`, and one of the head's own, `b`, are
-/// known. To be called within an actix System.
+/// Runs arbitrary control messages of a node to its head, which knows a Work of that node, `a`, and a local one, `b`.
+/// Must be called within an actix System.
 pub async fn node_says(data: &[u8]) {
     let app = AppId::next();
     let ready_queue: Arc<ReadyQueue> = Arc::default();
@@ -203,7 +203,7 @@ impl Hosting {
     }
 }
 
-/// Everything that a head can say to its node. To be called within an actix System.
+/// Runs arbitrary messages of a head to its node. Must be called within an actix System.
 pub async fn head_says(data: &[u8]) {
     let node = Hosting::new();
     let mut inbox = Inbox::new(node.bridge.clone(), node.head.clone());
@@ -213,7 +213,7 @@ pub async fn head_says(data: &[u8]) {
     node.end().await;
 }
 
-/// Everything that a node can say to another, on which a Work, `a`, lives. To be called within an actix System.
+/// Runs arbitrary messages of a node to another, which hosts a Work, `a`. Must be called within an actix System.
 pub async fn peer_says(data: &[u8]) {
     let node = Hosting::new();
     let launch = Control::Launch {
@@ -239,8 +239,8 @@ pub async fn peer_says(data: &[u8]) {
     node.end().await;
 }
 
-/// Bytes on a connection that has proved itself: its greeting, and the session, the pulls or the drive that it is for. To
-/// be called within an actix System.
+/// Runs arbitrary bytes on a connection after the handshake: the greeting, and the session, the pulls or the drive that
+/// it is for. Must be called within an actix System.
 pub async fn greeting(data: &[u8]) {
     let app = AppId::next();
     let ready_queue: Arc<ReadyQueue> = Arc::default();
@@ -254,7 +254,7 @@ pub async fn greeting(data: &[u8]) {
     let mut begun = PendingHandshakes::new(1);
     begun.begin(|turn| spawn_local(bridge.take_in(connection, turn)).abort_handle());
     settle().await;
-    // Nobody there would say that it has heard of the end.
+    // The peer does not acknowledge the end.
     head.bridge.accepted().iter().for_each(|link| link.end());
     head.end("it is over").await;
     drop(peer);
@@ -262,7 +262,7 @@ pub async fn greeting(data: &[u8]) {
     settle().await;
 }
 
-/// Both ends of a connection on which values are pulled. To be called within an actix System.
+/// Runs both ends of a connection on which values are pulled. Must be called within an actix System.
 pub async fn pulls(data: &[u8]) {
     let app = AppId::next();
     let path = ActorPath::from("a");
@@ -301,7 +301,7 @@ pub async fn pulls(data: &[u8]) {
     settle().await;
 }
 
-/// Both ends of a connection on which a drive is used. To be called within an actix System.
+/// Runs both ends of a connection on which a drive is used. Must be called within an actix System.
 pub async fn drives(data: &[u8]) {
     let app = AppId::next();
     let outside = std::env::temp_dir().join(format!("flowright-fuzz-{}", std::process::id()));
@@ -336,7 +336,7 @@ pub async fn drives(data: &[u8]) {
     std::fs::remove_dir_all(&outside).expect("it is ours");
 }
 
-/// Lets everything that was begun end.
+/// Runs the pending tasks.
 async fn settle() {
     for _ in 0..32 {
         tokio::task::yield_now().await;

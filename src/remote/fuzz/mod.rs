@@ -1,4 +1,4 @@
-//! What is fuzzed: everything that reads what a peer has sent, and what it is read for.
+//! Fuzz targets: all code that decodes the input of a peer, and the code that acts on it.
 
 mod conversations;
 
@@ -19,7 +19,7 @@ use crate::state::{Patch, Value};
 use crate::wire::{self, Frame};
 use crate::work::{Handle, Messages, Work, WorkContext};
 
-/// Frames, and a session that takes them.
+/// Decodes frames, and passes them to a session.
 pub fn frames(data: &[u8]) {
     let settings = SessionSettings::default();
     let mut session = Session::new(settings, Duration::ZERO);
@@ -35,7 +35,7 @@ pub fn frames(data: &[u8]) {
     }
 }
 
-/// Every message that a peer can send, and the greeting.
+/// Decodes every message that a peer can send, and the greetings.
 pub fn messages(data: &[u8]) {
     let _ = Packet::read(data);
     let mut control = vec![0];
@@ -52,7 +52,7 @@ pub fn messages(data: &[u8]) {
     }
 }
 
-/// Bytes, taken apart.
+/// A reader of the structured parts of arbitrary bytes.
 struct Script<'a>(&'a [u8]);
 
 impl<'a> Script<'a> {
@@ -62,7 +62,7 @@ impl<'a> Script<'a> {
         Some(*first)
     }
 
-    /// A small number mostly, and any number now and then.
+    /// Returns mostly a small number, and occasionally any number.
     fn number(&mut self) -> Option<u64> {
         let first = self.byte()?;
         if first < 240 {
@@ -73,7 +73,7 @@ impl<'a> Script<'a> {
         Some(u64::from_be_bytes(*wide))
     }
 
-    /// Up to the length that two bytes say.
+    /// Returns a part whose length is given by two bytes.
     fn part(&mut self) -> Option<&'a [u8]> {
         let (length, rest) = self.0.split_first_chunk()?;
         let (part, rest) = rest.split_at(usize::from(u16::from_be_bytes(*length)).min(rest.len()));
@@ -82,7 +82,7 @@ impl<'a> Script<'a> {
     }
 }
 
-/// A session: its connections come and go, time passes, and its peer says whatever it likes.
+/// Runs a session whose connections come and go, while time passes and the peer sends arbitrary frames.
 pub fn session(data: &[u8]) {
     let mut script = Script(data);
     let mut now = Duration::ZERO;
@@ -134,7 +134,7 @@ pub fn session(data: &[u8]) {
                 let frame = match kind {
                     5 => Frame::Data { seq: number, body: b"" },
                     6 => Frame::Ack { received: number },
-                    // Rarely, since it ends everything.
+                    // Rarely, since these frames end the session.
                     _ if number == 0 => Frame::Bye(b""),
                     _ if number == 1 => Frame::Hello(b""),
                     _ => Frame::Data { seq: arrived + 1, body: b"" },
@@ -151,13 +151,13 @@ pub fn session(data: &[u8]) {
         assert_eq!(session.received(), arrived, "each number once, and none left out");
         assert!(session.next_deadline().is_some() != session.is_lost());
         if broken {
-            // The connection is closed, and no other is made.
+            // The connection is closed, and no other is opened.
             return;
         }
     }
 }
 
-/// The state that a peer says a Work has, and the changes of it.
+/// Applies arbitrary patches to an arbitrary state of a Work.
 pub fn states(data: &[u8]) {
     let mut script = Script(data);
     let Some(first) = script.part() else { return };
@@ -181,7 +181,7 @@ pub fn states(data: &[u8]) {
         let mut at_once = before;
         let fitted = at_once.apply(folded).is_ok();
         well_formed(&at_once);
-        // What does not fit may fit when it is folded, or the other way round; what fits both ways comes to the same.
+        // A patch that does not fit may fit when it is folded, or vice versa. If both fit, the results are equal.
         if fits && fitted {
             assert_eq!(at_once, value);
         }
@@ -199,7 +199,7 @@ fn well_formed(value: &Value) {
     let _ = value.decode::<BTreeMap<i8, Option<Vec<f32>>>>();
 }
 
-/// Its name, and those of its messages, are in the corpora.
+/// The corpora contain its name and the names of its messages.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Lab {
     numbers: Vec<u32>,

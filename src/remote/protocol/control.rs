@@ -1,4 +1,4 @@
-//! What a head, its nodes and processes that know each other tell each other, besides the messages of Works.
+//! Control messages: those that the head, nodes and peers exchange besides the messages of Works.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -12,12 +12,12 @@ use crate::state::{Patch, Value};
 use crate::trace::Cause;
 use crate::work::{CloseReason, LoadReport, Report};
 
-/// What a head and its nodes tell each other.
+/// A control message.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Control {
     // From the head.
-    /// Start an incarnation.
+    /// Starts an incarnation.
     Launch {
         incarnation: u64,
         path: ActorPath,
@@ -26,7 +26,7 @@ pub(crate) enum Control {
         state: Value,
         max_state_bytes: u64,
         mailbox: u64,
-        /// Indices of the devices that it has.
+        /// Indices of the GPUs assigned to it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         gpus: Vec<u32>,
     },
@@ -45,46 +45,46 @@ pub(crate) enum Control {
     Stop {
         incarnation: u64,
     },
-    /// End it by force.
+    /// Ends an incarnation by force.
     Kill {
         incarnation: u64,
     },
-    /// Refuse messages.
+    /// Closes the mailbox of an incarnation.
     Close {
         incarnation: u64,
         why: CloseReason,
     },
-    /// Where a Work is. Said once for each `Locate`, and at each change.
+    /// The location of a Work. Sent once per `Locate`, and on each change.
     Located {
         path: ActorPath,
         location: Location<Source>,
     },
     /// Acknowledges a [`LoadReport`](Self::LoadReport).
     LoadReportAck,
-    /// Nothing runs any more on the node that is about to leave, or in the process whose Work is over: it hands over the
-    /// values that are still referred to.
+    /// Tells a node that is about to leave that nothing runs on it any more, or a process that its Work is over: it
+    /// hands over the values that are still referenced.
     MayLeave,
-    /// The App is over, or nothing in it needs this process any more.
+    /// The App is over, or no longer needs this process.
     End {
         why: String,
     },
-    /// Who has a value; or how it was lost.
+    /// Answers `Where`: the processes that have a value, or the reason for its loss.
     There {
         id: PayloadId,
         sources: Vec<Source>,
         lost: Option<String>,
     },
-    /// Pull the bytes of this value, and keep them.
+    /// Requests a replica: pull the bytes of this value and keep them.
     Keep {
         id: PayloadId,
         hash: Hex<32>,
         length: u64,
     },
-    /// Nothing refers to this value any more: a copy of it is not wanted.
+    /// The value is unreferenced; a copy is no longer wanted.
     Discard {
         id: PayloadId,
     },
-    /// The App's state, for a watcher.
+    /// The state of the App, for a watcher.
     State {
         version: u64,
         state: Value,
@@ -93,7 +93,7 @@ pub(crate) enum Control {
     Update {
         incarnation: u64,
         patch: Option<Patch>,
-        /// Whether the state now refers to what was carried, and to nothing else.
+        /// True if the state now refers to exactly the values that were carried.
         refers: bool,
         reports: Vec<Report>,
         #[serde(default, skip_serializing_if = "Cause::is_none")]
@@ -106,56 +106,56 @@ pub(crate) enum Control {
         target: String,
         text: String,
     },
-    /// Tell this process where this Work is, from now on.
+    /// Subscribes the sender to the location of this Work.
     Locate {
         path: ActorPath,
     },
-    /// Tell it no more.
+    /// Ends a subscription.
     Unlocate {
         path: ActorPath,
     },
-    /// How loaded it is, and how long the answer to the last of these took.
+    /// Load of a node, and the round trip time of its previous load report.
     LoadReport {
         load_report: LoadReport,
         round_trip_us: Option<u64>,
     },
-    /// What has changed of what programs have recorded there.
+    /// The changes to the metrics that were recorded on a node.
     Recorded {
         families: Vec<Family>,
     },
-    /// The bytes of a value are in this process as well, or cannot be.
+    /// The sender has a copy of the bytes of a value, or failed to make one.
     Copied {
         id: PayloadId,
         failed: Option<String>,
     },
-    /// Who has this value?
+    /// Asks which processes have a value; answered by `There`.
     Where {
         id: PayloadId,
     },
-    /// It is about to leave, and wants its Works to go on elsewhere.
+    /// The sender is about to leave, and its Works are to continue elsewhere.
     Leave,
-    /// Have the App keep this value, which was carried, without the process that holds it for the sender and is about to
+    /// Has the App keep this value, which was carried, without the process that holds it for the sender and is about to
     /// end. Answered by `Held` once that is so.
     Adopt {
         id: PayloadId,
-        /// Whether the sender has a copy.
+        /// True if the sender has a copy.
         has: bool,
     },
-    /// Nothing keeps the sender from ending but the values that the head and others need of it.
+    /// Only the values that the head and other processes need keep the sender from ending.
     HandedOver,
-    // From anybody.
-    /// The next message has these references, and this has led to it.
+    // From any process.
+    /// The references in the next message, and its cause.
     Carries {
         payloads: Vec<Carried>,
         #[serde(default, skip_serializing_if = "Cause::is_none")]
         trace: Cause,
     },
-    /// Nothing here refers to this value any more, which came so often.
+    /// Releases a value that is unreferenced at the sender and whose references were received `count` times.
     Release {
         id: PayloadId,
         count: u32,
     },
-    /// Have this value held for this process, which has it from somebody else.
+    /// Asks the owner to hold this value for the sender, which has its reference from a third process.
     Hold {
         id: PayloadId,
     },
@@ -165,41 +165,42 @@ pub(crate) enum Control {
     },
     /// The sender is about to end: the head is to hold the values that the sender holds for the receiver.
     MoveLeases,
-    /// Which values does this one refer to? The first so many are known.
+    /// Asks for the values to which this value refers, beginning with number `from`.
     WhatRefers {
         id: PayloadId,
         from: u64,
     },
-    /// It refers to what was carried, and to others that are to be asked for.
+    /// Answers `WhatRefers` with the values that were carried. With `more`, there are others to ask for.
     Refers {
         id: PayloadId,
-        /// Whether the sender has the value.
+        /// True if the sender has the value.
         there: bool,
         more: bool,
     },
-    /// What is sent on this channel is for this incarnation of this Work and of this type.
+    /// Opens a channel for messages of one type to one incarnation of a Work.
     Open {
         channel: u32,
         path: ActorPath,
         message: String,
         incarnation: u64,
-        /// Whether the head is to send messages on, wherever the Work is.
+        /// True if the head is to forward the messages to wherever the Work runs.
         relayed: bool,
     },
-    /// No more messages come on this channel. With `recall`, those that no handler has begun are to come back.
+    /// No more messages follow on this channel. With `recall`, messages that no handler has begun are to be returned.
     Shut {
         channel: u32,
         recall: bool,
     },
-    /// Nothing is left here of what came on a channel that was shut: its number is free.
+    /// Every message of a channel that was shut is done with: its number can be reused.
     Drained {
         channel: u32,
     },
-    /// Nobody waits for the answer to this question any more: it is not to be handled, unless that has begun. No answer is expected.
+    /// No asker waits for the answer to this question any more. It is not handled, unless that has begun, and need not
+    /// be answered.
     Abandoned {
         question: u64,
     },
-    /// A question was not answered.
+    /// The question has no answer.
     Unanswered {
         question: u64,
         why: Unanswered,
@@ -207,7 +208,7 @@ pub(crate) enum Control {
 }
 
 impl Control {
-    /// What it is called in the protocol.
+    /// Returns the name of the message in the protocol.
     pub(in crate::remote) fn name(&self) -> &'static str {
         match self {
             Self::Launch { .. } => "launch",
@@ -258,6 +259,6 @@ pub(crate) enum Unanswered {
     Failed,
     NodeLost,
     Unreadable(String),
-    /// The handler ended, and its answer could not be sent, for this reason.
+    /// The handler has ended, and its answer could not be sent for this reason.
     ReplyNotSent(String),
 }

@@ -1,7 +1,7 @@
-//! Who two processes are, and whether they understand each other.
+//! Greetings: the identity of two processes, and the check that they are compatible.
 //!
 //! # Guarantees
-//! - Processes of different programs, or of different versions of one, are told what is different.
+//! - Processes of different programs, or of different versions of one, are told the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,32 +12,32 @@ use crate::id::AppId;
 use crate::transport::Endpoint;
 use crate::work::Resources;
 
-/// Who a process is.
+/// The identity of a process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct NodeCard {
-    /// Another one each time it is started.
+    /// Random number, different at each start of the process.
     pub(crate) id: u64,
     pub(crate) name: String,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) resources: Resources,
-    /// Where other processes reach it.
+    /// Endpoints at which other processes reach it.
     pub(crate) endpoints: Vec<Endpoint>,
-    /// Which process of its machine it is, so that others there can prove its end; may be missing.
+    /// Identity of the process on its machine, by which others there can prove its end; may be absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) process: Option<ProcessId>,
 }
 
-/// What two processes must have in common.
+/// The properties that two processes must have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Program {
     pub(crate) name: String,
     pub(crate) version: String,
-    /// The types of Work, and the messages that each takes from other processes.
+    /// The types of Work, with the messages that each accepts from other processes.
     pub(crate) works: BTreeMap<String, Vec<String>>,
 }
 
 impl Program {
-    /// What is different there, in words.
+    /// Returns a description of the first difference between two programs.
     pub(in crate::remote) fn difference(&self, there: &Self) -> Option<String> {
         if self.name != there.name {
             return Some(format!("this is the program `{}`, and that is `{}`", self.name, there.name));
@@ -64,71 +64,72 @@ impl Program {
     }
 }
 
-/// What a dialer wants.
+/// The purpose for which a process dials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Role {
-    /// To host Works of the App whose head it has dialed.
+    /// Host Works of the App whose head it has dialed.
     Node,
-    /// To bring messages from Works of the same App.
+    /// Send messages to Works of the same App.
     Peer,
-    /// To be shown the App's state.
+    /// Watch the state of the App.
     Watcher,
-    /// To pull values; there is no session.
+    /// Pull values, without a session.
     Puller,
-    /// To do something with a drive of the head; there is no session.
+    /// Use a drive of the head, without a session.
     Drive,
 }
 
-/// The first thing that a dialer says.
+/// The greeting of the dialing process, which is the first message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Hello {
     pub(crate) role: Role,
     pub(crate) program: Program,
     pub(crate) node: NodeCard,
-    /// The App, if it is known already.
+    /// The App, if the process knows it already.
     pub(crate) app: Option<AppId>,
-    /// The session that goes on with this connection; another number each time one begins.
+    /// The session that this connection resumes or begins; a random number.
     pub(crate) session: u64,
-    /// Whether it begins.
+    /// True if the session begins.
     pub(crate) fresh: bool,
-    /// The last message of the session that arrived at the dialer.
+    /// Number of the last message of the session that arrived at the dialing process.
     pub(crate) received: u64,
-    /// How long it has been waiting for another node of its name to be lost, in milliseconds; may be missing.
+    /// Time for which the process has waited for the loss of another node with its name, in milliseconds; may be
+    /// absent.
     #[serde(default)]
     pub(crate) waited_ms: u64,
 }
 
-/// The listener takes the connection.
+/// The answer that accepts a connection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Welcome {
     pub(crate) app: AppId,
     pub(crate) node: NodeCard,
-    /// The last message of the session that arrived at the listener.
+    /// Number of the last message of the session that arrived at the listening process.
     pub(crate) received: u64,
     pub(crate) heartbeat_ms: u64,
     pub(crate) grace_ms: u64,
 }
 
-/// The listener does not take it.
+/// The answer that refuses a connection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Refusal {
     pub(crate) reason: String,
-    /// Whether the session was given up, so that another may begin.
+    /// True if the session was given up, so that another may begin.
     pub(crate) lost: bool,
-    /// Whether the dialer may try again with the same greeting: another node has its name and is silent, so that it may be
-    /// lost soon. May be missing.
+    /// True if the dialing process may repeat the greeting: another node has its name but is silent, and may be lost
+    /// soon. May be absent.
     #[serde(default)]
     pub(crate) wait: bool,
 }
 
 impl Refusal {
-    /// One that trying again does not change.
+    /// Returns a refusal that another attempt does not change.
     pub(in crate::remote) fn for_good(reason: String) -> Self {
         Self { reason, lost: false, wait: false }
     }
 
-    /// The session was given up.
+    /// Returns a refusal for a session that was given up.
     pub(in crate::remote) fn lost(reason: String) -> Self {
         Self { reason, lost: true, wait: false }
     }

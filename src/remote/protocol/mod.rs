@@ -1,10 +1,10 @@
-//! What two processes say to each other.
+//! The protocol between two processes.
 //!
-//! A connection begins with one [`Hello`] from the dialer and one [`Welcome`] or [`Refusal`] from the listener, as
-//! MessagePack in `Hello` and `Bye` frames. Then come the messages of a session: the body of each data frame is one
-//! byte that says what it is, and
+//! A connection begins with one [`Hello`] from the dialing process and one [`Welcome`] or [`Refusal`] from the
+//! listening one, as MessagePack in `Hello` and `Bye` frames. The messages of a session follow: the body of each data
+//! frame is one byte for the kind of message, and
 //!
-//! | byte | what | body |
+//! | byte | kind | body |
 //! | --- | --- | --- |
 //! | 0 | control | a [`Control`] as MessagePack |
 //! | 1 | tell | channel (u32), the message as MessagePack |

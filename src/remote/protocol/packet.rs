@@ -1,18 +1,18 @@
-//! The messages of a session, as bytes.
+//! Encoding of the messages of a session.
 //!
 //! # Guarantees
-//! - No bytes make reading them panic, or take more of the stack than there is.
-//! - Whatever a state may be travels, and so do its changes.
+//! - Decoding arbitrary bytes never panics or overflows the stack.
+//! - Every possible state, and every change of it, can be encoded.
 
 use bytes::{Buf, BufMut, BytesMut};
 
 use super::Control;
 use crate::wire::{self, CodecError};
 
-/// How many messages may be sent on a new channel before there was any word from the other end.
+/// Initial credit of a channel, in messages.
 pub(in crate::remote) const FIRST_CREDIT: u32 = 64;
 
-/// One message of a session.
+/// A message of a session.
 #[derive(Debug)]
 pub(in crate::remote) enum Packet<'a> {
     Control(Box<Control>),
@@ -44,14 +44,14 @@ pub(in crate::remote) enum Packet<'a> {
     },
 }
 
-/// A message of a session that is none.
+/// Error returned when the body of a data frame is not a valid message.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PacketError {
-    #[error("a message came that is too short")]
+    #[error("peer sent a message that is too short")]
     TooShort,
-    #[error("a message of an unknown kind ({0}) came")]
+    #[error("peer sent a message of an unknown kind ({0})")]
     UnknownKind(u8),
-    #[error("a control message cannot be read: {0}")]
+    #[error("peer sent an invalid control message: {0}")]
     Control(CodecError),
 }
 

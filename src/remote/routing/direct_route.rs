@@ -45,7 +45,7 @@ pub(in crate::remote) struct DirectRoute {
 
 #[derive(Default)]
 struct State {
-    /// One channel for each type of message. A vector, since there are few.
+    /// The channels, one for each type of message. A vector, since there are few.
     channels: Vec<(&'static str, Arc<Channel>)>,
     is_shut: bool,
     /// The number of channels that the other end has not drained yet.

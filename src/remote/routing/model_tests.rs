@@ -56,7 +56,7 @@ enum Packet {
     Over { work: usize, incarnation: u64 },
 }
 
-/// One direction of a session between two processes.
+/// The packets of one direction of a session between two processes.
 #[derive(Debug, Default)]
 struct Line {
     packets: VecDeque<Packet>,

@@ -1,8 +1,9 @@
-//! What a puller says, and what it is told.
+//! The pull protocol: the request of a process that pulls a value, and the response of the source.
 //!
 //! # Guarantees
-//! - An answer is taken only if it is of the value that was asked for, with hashes that add up to the one in the reference.
-//! - Why there is no value says whether it is worth asking again.
+//! - A response is accepted only if it is for the requested value, with chunk hashes that add up to the hash in the
+//!   reference.
+//! - The reason why a value is missing tells whether another attempt is worthwhile.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -14,50 +15,50 @@ use crate::payload::{ChunkHashes, FetchError, Hex, PayloadId, Want};
 use crate::transport::{Connection, TransportError};
 use crate::wire::{self, Frame};
 
-/// What a puller asks for.
+/// The request of a puller.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::remote) struct PullRequest {
     pub(in crate::remote) id: PayloadId,
-    /// The type as which it will be read; empty for whoever only keeps the bytes.
+    /// The type as which the value will be read; empty if only the bytes are kept.
     pub(super) type_name: String,
-    /// What has arrived already, in bytes.
+    /// Number of bytes that have arrived already.
     pub(super) from: u64,
-    /// Whether the hashes of the chunks are wanted.
+    /// True if the chunk hashes are requested.
     pub(super) hashes: bool,
 }
 
-/// What it is told.
+/// The response of a source.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::remote) enum PullResponse {
-    /// The bytes from there on follow, in no frame.
+    /// The bytes from `from` on follow, unframed.
     Here {
         length: u64,
         hash: Hex<32>,
         type_name: String,
         chunks: Bytes,
-        /// Whether it refers to other values; may be missing.
+        /// True if the value refers to other values; may be absent.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         refers: bool,
     },
     WrongType {
         stored: String,
     },
-    /// It is not here.
+    /// The source does not have the value.
     Gone,
-    /// What is here cannot be given.
+    /// The source has the value but cannot send it.
     Broken {
         why: String,
     },
 }
 
-/// Why a source did not give the value.
+/// The reason why a source has not sent the value.
 pub(in crate::remote) enum NotGiven {
-    /// It may yet.
+    /// The source may still send it.
     Unreachable(String),
-    /// It will not.
+    /// The source will not send it.
     HasItNot(String),
-    /// Nobody will.
+    /// No source will send it.
     Never(FetchError),
 }
 
@@ -76,22 +77,22 @@ impl From<DialError> for NotGiven {
     }
 }
 
-/// What a source has said of the value that it gives.
+/// The description of a value that a source is going to send.
 pub(in crate::remote) struct Given {
     pub(in crate::remote) hashes: ChunkHashes,
     pub(in crate::remote) type_name: String,
-    /// Whether it refers to other values.
+    /// True if the value refers to other values.
     pub(in crate::remote) refers: bool,
 }
 
-/// A connection to ask a source on.
+/// Dials a source for a pull.
 pub(super) async fn dial(bridge: &Bridge, source: &Source) -> Result<Connection, NotGiven> {
     let endpoints = bridge.endpoints_of(source);
     let hello = bridge.hello(Role::Puller, Some(bridge.app()), crate::id::unique());
     Ok(bridge.call(&endpoints, &hello).await?.0)
 }
 
-/// Asks for the bytes from `from` on.
+/// Requests the bytes from `from` on.
 pub(in crate::remote) async fn ask(
     connection: &mut Connection,
     want: &Want,
@@ -105,25 +106,25 @@ pub(in crate::remote) async fn ask(
         Some(Frame::Response(body)) => {
             wire::decode(body).map_err(|error| NotGiven::HasItNot(error.to_string()))?
         }
-        Some(_) => return Err(NotGiven::HasItNot("it did not answer what it was asked".to_owned())),
+        Some(_) => return Err(NotGiven::HasItNot("it did not answer the request".to_owned())),
         None => return Err(NotGiven::Unreachable("it closed the connection".to_owned())),
     };
     match response {
         PullResponse::Here { length, hash, type_name, chunks, refers } => {
             if length != want.length || hash.0 != want.hash {
-                return Err(NotGiven::HasItNot("it has another value by this number".to_owned()));
+                return Err(NotGiven::HasItNot("it has a different value with this id".to_owned()));
             }
-            // Whoever has the outline already does not ask for it again.
+            // A puller that resumes has the chunk hashes already.
             if !hashes {
                 return Ok(Given { hashes: ChunkHashes::of(&[]), type_name, refers });
             }
             let hashes = ChunkHashes::verified(length, hash.0, &chunks).ok_or_else(|| {
-                NotGiven::HasItNot("the hashes that it sent are not those of the value".to_owned())
+                NotGiven::HasItNot("it sent chunk hashes that do not match the hash of the value".to_owned())
             })?;
             Ok(Given { hashes, type_name, refers })
         }
         PullResponse::WrongType { stored } => Err(NotGiven::Never(FetchError::WrongType(stored))),
-        PullResponse::Gone => Err(NotGiven::HasItNot("it has it no more".to_owned())),
+        PullResponse::Gone => Err(NotGiven::HasItNot("it no longer has the value".to_owned())),
         PullResponse::Broken { why } => Err(NotGiven::HasItNot(why)),
     }
 }

@@ -1,8 +1,8 @@
-//! Large values, of which chunks come as they are wanted.
+//! Pulls of large values, whose chunks are read on demand.
 //!
 //! # Guarantees
-//! - All is done on the thread that wants the value, with a connection that lives as long as the pull.
-//! - A pull that breaks goes on with the next byte, and ends when nobody waits any more.
+//! - Everything runs on the thread that reads the value, with a connection that lives as long as the pull.
+//! - A pull whose connection breaks resumes at the next byte. A pull ends when no reader waits for it any more.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use super::sources::Sources;
 use crate::payload::{Chunks, FetchError, Opened, PayloadGuards, Waited, Want};
 use crate::transport::Connection;
 
-/// Begins to pull a large value. All of it is done on the calling thread, and blocks.
+/// Begins to pull a large value. All reads run on the calling thread, and block it.
 pub(in crate::remote) fn open(
     bridge: Arc<Bridge>,
     sources: Vec<Source>,
@@ -26,7 +26,7 @@ pub(in crate::remote) fn open(
     let runtime = Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|error| FetchError::Lost(format!("no runtime could be made to pull it: {error}")))?;
+        .map_err(|error| FetchError::Lost(format!("cannot create a runtime for the pull: {error}")))?;
     let mut sources = Sources::new(bridge, sources, want.clone());
     let mut waited = waited;
     let opened = sources.until_given(async |bridge, source, want| {
@@ -41,9 +41,9 @@ pub(in crate::remote) fn open(
     Ok(Opened { hashes, type_name, nested, chunks })
 }
 
-/// A large value on its way here.
+/// The pull of a large value.
 struct Pull {
-    /// First, since it ends what is below.
+    /// First, since its drop needs the runtime.
     current: Option<Current>,
     runtime: Runtime,
     sources: Sources,
@@ -53,7 +53,7 @@ struct Pull {
 struct Current {
     connection: Connection,
     source: u64,
-    /// Where the next byte is from.
+    /// Offset of the next byte.
     at: u64,
 }
 
@@ -107,7 +107,7 @@ fn until_given_up<T>(
         tokio::select! {
             biased;
             done = what => done,
-            // Nothing is ever sent: it is closed when nobody waits any more.
+            // No value is ever sent: the channel closes when no reader waits any more.
             _ = waited.changed() => Err(FetchError::Cancelled),
         }
     })

@@ -1,13 +1,13 @@
-//! Values that this process pulls, and those that others pull from it.
+//! Transfers of values: pulls by this process, and serving the pulls of others.
 //!
 //! # Guarantees
-//! - Values go over connections of their own, so that no message waits behind them, and straight from a process that has
-//!   them.
-//! - What breaks is resumed from where it was, at the same source or another; a source that has not got the value, or sends
-//!   something else, is asked no more.
-//! - A value is here no sooner than the values that it refers to are held for this process.
-//! - A pull that nobody waits for any more ends.
-//! - Few large values are served at once, the others in the order in which they were asked for.
+//! - Values travel over connections of their own, so that no message waits behind them, and directly from a process
+//!   that has them.
+//! - A broken pull resumes at its offset, from the same source or another. A source that does not have the value, or
+//!   sends something else, is not asked again.
+//! - A value counts as present in a process only once the values that it refers to are held for that process.
+//! - A pull for which no reader waits any more ends.
+//! - A limited number of large values is served concurrently; further requests are served in order.
 
 mod ask;
 mod large;

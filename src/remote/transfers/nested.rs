@@ -1,9 +1,9 @@
-//! The values that a pulled value refers to.
+//! The values to which a pulled value refers (nested values).
 //!
 //! # Guarantees
-//! - Before a value is in this process, each value that it refers to is held for this process, by way of the session with the
-//!   process that it was pulled from: that has the value, and so keeps alive what it refers to.
-//! - However many there are, an answer is small; the next one is asked for once an answer has come.
+//! - Before a value is present in this process, the values that it refers to are held for this process, over the
+//!   session with the source of the pull: the source has the value, and so keeps its nested values alive.
+//! - Answers have a bounded size; the next one is requested once the previous one has arrived.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,10 +17,10 @@ use super::super::references::Source;
 use super::ask::NotGiven;
 use crate::payload::{self, PayloadGuard, PayloadGuards, PayloadId};
 
-/// References in one answer.
+/// Limit on the references in one answer.
 const AT_ONCE: usize = 1000;
 
-/// The questions that were asked in one session and are not answered yet.
+/// The unanswered questions of one session.
 #[derive(Default)]
 pub(in crate::remote) struct NestedQuestions(Mutex<HashMap<PayloadId, Question>>);
 
@@ -35,7 +35,7 @@ impl NestedQuestions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for an answer, and says whether the peer has to be asked.
+    /// Registers an asker. Returns a receiver for the answer, and `true` if the peer must be asked.
     fn ask(&self, id: PayloadId) -> (oneshot::Receiver<Option<PayloadGuards>>, bool) {
         let (asker, answer) = oneshot::channel();
         let mut questions = self.lock();
@@ -44,7 +44,7 @@ impl NestedQuestions {
         (answer, askers.len() == 1)
     }
 
-    /// Takes in an answer; `nested` is missing where the peer has not got the value.
+    /// Handles an answer; `nested` is `None` if the peer does not have the value.
     pub(in crate::remote) fn answered(
         &self,
         link: &Link,
@@ -70,20 +70,20 @@ impl NestedQuestions {
         }
     }
 
-    /// The session is over: nothing is answered any more.
+    /// Fails all questions, because the session is over.
     pub(in crate::remote) fn clear(&self) {
         let questions = std::mem::take(&mut *self.lock());
         drop(questions);
     }
 }
 
-/// Has the values that a value of `source` refers to held for this process.
+/// Has the values to which a value of `source` refers held for this process.
 pub(super) async fn nested(
     bridge: &Arc<Bridge>,
     source: &Source,
     id: PayloadId,
 ) -> Result<PayloadGuards, NotGiven> {
-    let unreachable = || NotGiven::Unreachable("there is no session with it".to_owned());
+    let unreachable = || NotGiven::Unreachable("there is no session with its process".to_owned());
     let link = bridge.link_to(source).ok_or_else(unreachable)?;
     let (answer, is_first) = link.nested().ask(id);
     if is_first {
@@ -94,12 +94,12 @@ pub(super) async fn nested(
     }
     match tokio::time::timeout(bridge.settings().grace, answer).await {
         Ok(Ok(Some(nested))) => Ok(nested),
-        Ok(Ok(None)) => Err(NotGiven::HasItNot("it has it no more".to_owned())),
+        Ok(Ok(None)) => Err(NotGiven::HasItNot("it no longer has the value".to_owned())),
         Ok(Err(_)) | Err(_) => Err(unreachable()),
     }
 }
 
-/// Tells the peer which values one of this process refers to, and has them held for it.
+/// Tells the peer to which values a value of this process refers, and holds these for the peer.
 pub(in crate::remote) fn tell_nested(link: &Link, id: PayloadId, from: u64) {
     let Some(blob) = payload::entry_of(id).and_then(|entry| entry.blob()) else {
         return link.reply(&Control::Refers { id, there: false, more: false });

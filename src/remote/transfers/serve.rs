@@ -1,8 +1,8 @@
-//! Values that are given to those who pull them.
+//! Serving values to processes that pull them.
 //!
 //! # Guarantees
-//! - Few large values are served at once, the others in the order in which they were asked for.
-//! - A puller that asks for nothing, or takes nothing, is not waited for.
+//! - A limited number of large values is served concurrently; further requests are served in order.
+//! - A puller that sends no request, or does not read the response, is disconnected.
 
 use std::io;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::payload::{self, Hex, SMALL, StoredBlob};
 use crate::transport::Connection;
 use crate::wire::{self, Frame};
 
-/// So many large values are served at once.
+/// Number of large values that are served concurrently.
 const SERVED_AT_ONCE: usize = 4;
 
-/// A connection on which nothing is asked for so long is closed.
+/// Time after which a connection without a request is closed.
 const IDLE: Duration = Duration::from_secs(60);
 
 impl Bridge {
-    /// Gives values to another process for as long as it asks for some.
+    /// Serves values to another process for as long as it sends requests.
     pub(in crate::remote) async fn serve_pulls(
         self: &Arc<Self>,
         mut connection: Connection,
@@ -39,7 +39,7 @@ impl Bridge {
                 Some(Frame::Request(body)) => {
                     wire::decode(body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
                 }
-                Some(_) => return Err(DialError::NotUnderstood("it asked for nothing".to_owned())),
+                Some(_) => return Err(DialError::NotUnderstood("the peer sent no request".to_owned())),
                 None => return Ok(()),
             };
             let blob = payload::entry_of(request.id).and_then(|entry| entry.blob());
@@ -61,7 +61,8 @@ impl Bridge {
             let _turn = if left > SMALL { SERVED.acquire().await.ok() } else { None };
             let runtime = Handle::current();
             let patience = self.settings().grace;
-            // This may be dropped while the thread waits for a peer that takes nothing.
+            // The future may be dropped while the blocking thread waits for a peer that does not read; the guard then
+            // ends the wait.
             let shutdown_guard = connection.shutdown_guard()?;
             let written = tokio::task::spawn_blocking(move || {
                 let write = |out: &mut dyn io::Write| blob.write_from(request.from, out);
@@ -69,7 +70,7 @@ impl Bridge {
                 written.map_err(|error| DialError::NotUnderstood(error.to_string()))?;
                 Ok::<_, DialError>(connection)
             });
-            // A panic in a user's `Serialize` ends the connection; the other side asks somebody else.
+            // A panic in a user's `Serialize` ends the connection, and the puller tries another source.
             connection = written.await.map_err(|error| DialError::NotUnderstood(error.to_string()))??;
             if let Some(shutdown_guard) = shutdown_guard {
                 shutdown_guard.spare();
@@ -85,7 +86,7 @@ fn respond(request: &PullRequest, blob: Option<&StoredBlob>) -> PullResponse {
         return PullResponse::WrongType { stored: blob.type_name.as_ref().to_owned() };
     }
     if request.from > hashes.length() {
-        let why = format!("it was asked for byte {} of {}", request.from, hashes.length());
+        let why = format!("byte {} was requested of {} bytes", request.from, hashes.length());
         return PullResponse::Broken { why };
     }
     let chunks = if request.hashes { Bytes::copy_from_slice(hashes.chunk_hashes()) } else { Bytes::new() };

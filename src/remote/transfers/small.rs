@@ -1,9 +1,9 @@
-//! Small values, which come as one message on connections that are kept.
+//! Pulls of small values, which arrive as one message on pooled connections.
 //!
 //! # Guarantees
-//! - No thread is begun for them, and mostly no connection.
-//! - An idle connection is closed when the session with its process ends, when it was idle for [`OLD`], and when it is the
-//!   least recently used of more than [`MOST`].
+//! - They need no thread of their own, and mostly no new connection.
+//! - An idle connection is closed when the session with its process ends, when it was idle for [`OLD`], and when it is
+//!   the least recently used of more than [`MOST`].
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,13 +19,13 @@ use super::sources::Sources;
 use crate::payload::{ChunkHashes, FetchError, PayloadGuards, SMALL, Small, Want};
 use crate::transport::Connection;
 
-/// Idle connections that are kept to one process.
+/// Limit on the idle connections to one process.
 const KEPT: usize = 4;
 
-/// Idle connections that are kept to all processes together.
+/// Limit on the idle connections to all processes together.
 const MOST: usize = 64;
 
-/// How long an idle connection is kept. The other end closes it after a minute.
+/// Time for which an idle connection is kept. The other end closes it after a minute.
 const OLD: Duration = Duration::from_secs(30);
 
 /// A pool of idle connections, the least recently used one first.
@@ -33,7 +33,7 @@ pub(in crate::remote) struct Idle<C = Connection>(Mutex<Pool<C>>);
 
 struct Pool<C> {
     connections: VecDeque<Pooled<C>>,
-    /// Whether a task is under way that closes connections that are old.
+    /// True while a task is running that closes old connections.
     is_swept: bool,
 }
 
@@ -54,14 +54,14 @@ impl<C> Idle<C> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the connection to this process that was used last.
+    /// Takes the most recently used connection to this process.
     fn take(&self, process: u64) -> Option<C> {
         let mut pool = self.lock();
         let at = pool.connections.iter().rposition(|pooled| pooled.process == process)?;
         pool.connections.remove(at).map(|pooled| pooled.connection)
     }
 
-    /// Keeps a connection for the next value. Returns whether the caller has to start a task that calls
+    /// Keeps a connection for the next value. Returns `true` if the caller must start a task that calls
     /// [`sweep`](Self::sweep) until that returns `false`.
     #[must_use]
     fn put(&self, process: u64, connection: C, now: Instant) -> bool {
@@ -76,7 +76,7 @@ impl<C> Idle<C> {
         !std::mem::replace(&mut pool.is_swept, true)
     }
 
-    /// Closes the connections that are old. Returns whether any is left.
+    /// Closes old connections. Returns `true` if any connection is left.
     fn sweep(&self, now: Instant) -> bool {
         let mut pool = self.lock();
         pool.connections.retain(|pooled| now.saturating_duration_since(pooled.since) < OLD);
@@ -96,7 +96,7 @@ impl<C> Idle<C> {
 
 /// Keeps a connection for the next value from this process.
 fn keep(bridge: &Arc<Bridge>, process: u64, connection: Connection) {
-    // A session that ends meanwhile closes what is kept; after its end nothing is kept for longer than `OLD`.
+    // The end of the session closes pooled connections; one that is put later is kept for at most `OLD`.
     if !bridge.idle().put(process, connection, Instant::now()) {
         return;
     }
@@ -112,7 +112,7 @@ fn keep(bridge: &Arc<Bridge>, process: u64, connection: Connection) {
     });
 }
 
-/// All of a small value, without a thread of its own.
+/// Pulls a small value, without a thread of its own.
 pub(in crate::remote) async fn small(
     bridge: Arc<Bridge>,
     sources: Vec<Source>,
@@ -123,7 +123,7 @@ pub(in crate::remote) async fn small(
         let mut sources = Sources::new(bridge, sources, want);
         sources.until_given(small_from).await
     };
-    // Connections live on the thread of the bridge. Whoever is on it already does without another turn of it.
+    // Connections live on the thread of the bridge; a caller on that thread is spared a detour through its task queue.
     if home.is_home() {
         return pull.await;
     }
@@ -150,7 +150,9 @@ async fn small_from(bridge: &Arc<Bridge>, source: &Source, want: &Want) -> Resul
             let mut bytes = vec![0; want.length.min(SMALL) as usize];
             connection.read_bytes(&mut bytes).await?;
             if ChunkHashes::of(&bytes).hash() != want.hash {
-                return Err(NotGiven::HasItNot("it has sent other bytes than were put in".to_owned()));
+                return Err(NotGiven::HasItNot(
+                    "it sent bytes that do not match the hash of the value".to_owned(),
+                ));
             }
             Ok((Bytes::from(bytes), type_name, refers))
         };
@@ -161,7 +163,7 @@ async fn small_from(bridge: &Arc<Bridge>, source: &Source, want: &Want) -> Resul
                     if refers { nested(bridge, source, want.id).await? } else { PayloadGuards::default() };
                 return Ok(Small { bytes, type_name, nested });
             }
-            // It was closed there meanwhile.
+            // The peer had closed the idle connection.
             Err(NotGiven::Unreachable(_)) if was_kept => {}
             Err(why) => return Err(why),
         }
@@ -176,7 +178,7 @@ mod tests {
         idle.lock().connections.len()
     }
 
-    /// Few connections are kept to one process, and the one that was used last is taken first.
+    /// The idle connections to one process are bounded, and the most recently used one is taken first.
     #[test]
     fn connections_to_one_process_are_bounded() {
         let idle = Idle::default();
@@ -189,7 +191,7 @@ mod tests {
         assert_eq!((idle.take(1), idle.take(2)), (Some(3), None));
     }
 
-    /// However many processes there are, the pool closes the connection that was idle for longest.
+    /// For any number of processes, the pool evicts the least recently used connection.
     #[test]
     fn connections_to_all_processes_are_bounded() {
         let idle = Idle::default();
@@ -213,7 +215,7 @@ mod tests {
         assert_eq!((count(&idle), idle.take(1), idle.take(2)), (1, None, Some(0)));
     }
 
-    /// A connection that is old is closed, and the sweeper ends with the last one, to be started anew by the next.
+    /// Old connections are closed. The sweeper ends with the last one, and the next connection needs a new one.
     #[test]
     fn old_connections_are_closed() {
         let idle = Idle::default();

@@ -1,8 +1,9 @@
-//! Those who may have a value, asked one after another.
+//! The sources of a value, tried one after another.
 //!
 //! # Guarantees
-//! - Who cannot be reached is tried again until the grace period is over; who has not got the value is asked no more.
-//! - When nobody is left the head is asked who else has it, and whether it is lost.
+//! - An unreachable source is retried until the grace period is over; a source that does not have the value is not
+//!   asked again.
+//! - When no source is left, the head is asked for further ones, and whether the value is lost.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,18 +14,18 @@ use super::super::references::Source;
 use super::ask::NotGiven;
 use crate::payload::{FetchError, Want};
 
-/// The waits between attempts at a source.
+/// Bounds of the wait between attempts at a source.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Those who may have a value, and what became of asking them.
+/// The processes that may have a value, and the outcome of asking them.
 pub(super) struct Sources {
     bridge: Arc<Bridge>,
     want: Want,
     left: Vec<Source>,
     asked: HashSet<u64>,
     failures: Vec<String>,
-    /// How many could not be reached since all were tried.
+    /// Number of consecutive sources that were unreachable; reset once all were tried.
     tried: usize,
     last: Instant,
     pause: Duration,
@@ -45,7 +46,7 @@ impl Sources {
         }
     }
 
-    /// Asks one after another, until one of them has given what is wanted.
+    /// Asks one source after another until one of them has given the value.
     pub(super) async fn until_given<T>(
         &mut self,
         mut ask: impl AsyncFnMut(&Arc<Bridge>, &Source, &Want) -> Result<T, NotGiven>,
@@ -62,13 +63,13 @@ impl Sources {
         }
     }
 
-    /// Something has come.
+    /// Records that bytes have arrived, which resets the back-off.
     pub(super) fn progress(&mut self) {
         self.last = Instant::now();
         self.pause = FIRST_PAUSE;
     }
 
-    /// The first of them has not given it: makes another the first, after a while if all were tried.
+    /// Handles the failure of the first source and moves on to the next one, after a pause if all were tried.
     async fn failed(&mut self, why: NotGiven) -> Result<(), FetchError> {
         let source = self.left.remove(0);
         match why {
@@ -77,7 +78,7 @@ impl Sources {
             NotGiven::Unreachable(why) if self.last.elapsed() >= self.bridge.settings().grace => {
                 self.failures.push(format!("node `{}`: {why}", source.name));
             }
-            // It may only be the connection.
+            // The connection alone may have failed.
             NotGiven::Unreachable(_) => {
                 self.left.push(source);
                 self.tried += 1;
@@ -92,26 +93,26 @@ impl Sources {
         if self.left.is_empty() { self.ask_the_head().await } else { Ok(()) }
     }
 
-    /// One has sent other bytes than those of the value, and is asked no more. Whether that leaves nobody.
+    /// Drops a source that has sent bytes other than those of the value. Returns `true` if no source is left.
     pub(super) fn distrust(&mut self, source: u64) -> bool {
         let Some(at) = self.left.iter().position(|left| left.id == source) else { return false };
         let Source { name, .. } = self.left.remove(at);
         log::warn!(
-            "node `{name}` has sent other bytes than those of {}; it is asked for it no more",
+            "node `{name}` sent bytes that do not match the hash of {}; it is not asked again",
             self.want.what
         );
-        self.failures.push(format!("node `{name}` has sent other bytes than were put in"));
+        self.failures.push(format!("node `{name}` sent bytes that do not match the hash of the value"));
         self.left.is_empty()
     }
 
-    /// The head may know that those who cannot be reached are gone for good.
+    /// Drops sources that the head knows to be lost.
     async fn drop_lost(&mut self) {
         if let Some(answer) = self.bridge.whereabouts(self.want.id).await {
             self.left.retain(|source| answer.sources.iter().any(|known| known.id == source.id));
         }
     }
 
-    /// Others may have it of whom this process does not know.
+    /// Asks the head for sources that are unknown here.
     pub(super) async fn ask_the_head(&mut self) -> Result<(), FetchError> {
         let answer = self.bridge.whereabouts(self.want.id).await;
         let (sources, lost) = answer.map_or((Vec::new(), None), |answer| (answer.sources, answer.lost));
@@ -125,8 +126,8 @@ impl Sources {
         Err(FetchError::Lost(match (lost, failures.is_empty()) {
             (Some(lost), true) => lost,
             (Some(lost), false) => format!("{lost} ({failures})"),
-            (None, false) => format!("nobody who had it could give it: {failures}"),
-            (None, true) => "nobody is known to have it".to_owned(),
+            (None, false) => format!("no source could send it: {failures}"),
+            (None, true) => "no process is known to have it".to_owned(),
         }))
     }
 }

@@ -51,7 +51,7 @@ fn a_wrong_byte_is_noticed() {
     });
     proxy.trap(2_500_000, Trap::Flip, u32::MAX);
     let error = open.app.wait_for_exit().result.unwrap_err().to_string();
-    for part in ["payload lost", "made by work `a`", "`head` has sent other bytes than were put in"] {
+    for part in ["payload lost", "made by work `a`", "`head` sent bytes that do not match the hash"] {
         assert!(error.contains(part), "{part}: {error}");
     }
 }
