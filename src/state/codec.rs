@@ -1,4 +1,4 @@
-//! Values in and out of other formats.
+//! Serialisation of [`Value`] to and from other formats.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -48,12 +48,12 @@ impl Serialize for Value {
     }
 }
 
-/// MessagePack has integers of 64 bits. Wider ones are an extension type, of the tag below; this is the name by which
-/// its encoder knows one.
+/// Name by which the MessagePack encoder recognises an extension type. Integers of more than 64 bits, which
+/// MessagePack lacks, are an extension of type [`WIDE`].
 const EXTENSION: &str = "_ExtStruct";
 const WIDE: u64 = 1;
 
-/// A wide integer, big-endian.
+/// The 16 bytes of a wide integer, big-endian.
 struct Wide([u8; 16]);
 
 impl Serialize for Wide {
@@ -62,7 +62,8 @@ impl Serialize for Wide {
     }
 }
 
-/// Needs a self-describing format. Refuses maps that repeat a key, or have one of more than four levels.
+/// Needs a self-describing format. Refuses maps with repeated keys, and keys that are nested in more than four
+/// levels.
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(Any)

@@ -1,4 +1,4 @@
-//! A deserializer that reads a value in place.
+//! A deserializer that reads a [`Value`] in place.
 
 use std::slice;
 
@@ -20,15 +20,15 @@ pub(super) fn decode<T: DeserializeOwned>(value: &Value) -> Result<T, Fault> {
 #[derive(Clone, Copy)]
 struct Decode<'de> {
     value: &'de Value,
-    /// It is the key of a map, and so may have been turned into text on its way here.
+    /// True for the key of a map, which may have been converted to text by a format such as JSON.
     key: bool,
-    /// How many `Some`s were entered since the value was.
+    /// Number of `Some`s entered since `value`.
     somes: u8,
 }
 
 enum Left {
     Nil,
-    /// Nothing, inside of `Some`.
+    /// `None` inside of further `Some`s.
     Some,
     Value,
 }
@@ -38,7 +38,7 @@ impl<'de> Decode<'de> {
         Self { value, key: false, somes: 0 }
     }
 
-    /// What is left once as many `Some`s were entered.
+    /// Returns what remains of the value after `somes` levels of `Some` have been entered.
     fn left(self) -> Left {
         match self.value {
             Value::Nil => Left::Nil,
@@ -155,7 +155,7 @@ impl<'de> Deserializer<'de> for Decode<'de> {
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.left() {
             Left::Nil => visitor.visit_none(),
-            // A type that is an option of itself would be entered for ever.
+            // The visitor of a type that is an option of itself would recurse without end.
             _ if self.somes == MAX_SOMES => Err(Fault::too_many_somes()),
             _ => visitor.visit_some(Self { somes: self.somes + 1, ..self }),
         }

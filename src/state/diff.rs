@@ -1,4 +1,4 @@
-//! A serializer that compares what it is given with a tree and updates the tree to match.
+//! A serializer that compares its input with a tree and updates the tree to match.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write};
@@ -14,20 +14,20 @@ use super::walk::{Delta, Walk, Wrap};
 use super::{Value, key};
 use crate::wire::MAX_SOMES;
 
-/// Builds the value `state` serialises to.
+/// Builds the value that `state` serialises to.
 pub(super) fn build<T: Serialize + ?Sized>(state: &T) -> Result<Value, Fault> {
     let mut value = Value::Nil;
     Walk::new(usize::MAX).run(state, &mut value)?;
     Ok(value)
 }
 
-/// Brings `slot` up to the value serialised into it.
+/// Updates `slot` to the value that is serialised into it, and reports the difference.
 ///
-/// After an error the slot holds a meaningless mixture.
+/// After an error, `slot` holds a meaningless mixture of old and new.
 pub(super) struct Diff<'a> {
     slot: &'a mut Value,
     walk: &'a mut Walk,
-    /// How many `Some`s the value is in, with nothing in between.
+    /// Number of `Some`s directly around the value.
     somes: u8,
 }
 
@@ -68,7 +68,7 @@ impl<'a> Diff<'a> {
         })
     }
 
-    /// A string whose text is fixed at compile time, and so need not be copied.
+    /// Writes a string literal, which is borrowed and not copied.
     #[inline]
     fn name(self, name: &'static str) -> Result<Delta, Fault> {
         self.walk.add(size::str_len(name.len()))?;
@@ -78,7 +78,7 @@ impl<'a> Diff<'a> {
         })
     }
 
-    /// The slot for the content of a variant, with what to do once it is filled.
+    /// Prepares the slot for the content of a variant, and returns what to do once the content is written.
     fn variant(self, name: &'static str) -> Result<(Diff<'a>, Wrap), Fault> {
         self.walk.enter()?;
         self.walk.add(size::head_len(1))?;

@@ -1,4 +1,4 @@
-//! What can go wrong with observable state, in words for whoever has to fix it.
+//! Errors of observable state, and what to do about them.
 
 use std::fmt::{self, Display};
 
@@ -7,7 +7,7 @@ use super::json::key_text;
 use crate::fence::Panic;
 use crate::wire::MAX_SOMES;
 
-/// Why a state could not be published, read back or patched.
+/// Error returned when a state could not be published, read back or patched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
@@ -18,10 +18,9 @@ pub enum StateError {
         Place(path)
     )]
     Unserialisable {
-        /// Dotted path of the field where it failed, such as `layers.3.weights`; empty
-        /// for the state itself.
+        /// Dotted path of the field that failed, such as `layers.3.weights`; empty for the state itself.
         path: String,
-        /// What the serialiser said.
+        /// The error of the `Serialize` implementation.
         reason: String,
     },
 
@@ -32,13 +31,12 @@ pub enum StateError {
         Largest(field)
     )]
     TooLarge {
-        /// How many bytes had been counted when the walk stopped, so the least the state
-        /// can take.
+        /// Size in bytes when the walk stopped, which is a lower bound of the state's size.
         size: usize,
-        /// The limit it exceeds.
+        /// The limit in bytes.
         limit: usize,
-        /// The largest top-level field so far and its size up to where the walk stopped;
-        /// `None` if the state has no fields.
+        /// The largest top-level field so far, with its size up to where the walk stopped; `None` if the state has no
+        /// fields.
         field: Option<(String, usize)>,
     },
 
@@ -49,15 +47,15 @@ pub enum StateError {
         Place(path.as_deref().unwrap_or_default())
     )]
     Unreadable {
-        /// The Rust type that was asked for.
+        /// The requested Rust type.
         type_name: &'static str,
-        /// Dotted path of the part that did not fit, where known.
+        /// Dotted path of the part that did not fit, if known.
         path: Option<String>,
-        /// What was wrong there.
+        /// Why the part did not fit.
         reason: String,
     },
 
-    /// A patch was applied to a value it was not made for.
+    /// A patch was applied to a value that it was not made for.
     #[error(
         "the patch does not fit the value{}: {reason}. An earlier patch is missing or was \
          applied twice; start again from the whole value",
@@ -66,7 +64,7 @@ pub enum StateError {
     Mismatch {
         /// Dotted path of the part that did not fit; empty for the whole value.
         path: String,
-        /// What was wrong there.
+        /// Why the part did not fit.
         reason: String,
     },
 }
@@ -95,10 +93,10 @@ impl Display for Largest<'_> {
     }
 }
 
-/// So many steps of a path are shown.
+/// Maximum number of path steps in a message.
 const SHOWN_STEPS: usize = 16;
 
-/// An error on its way up from the field it occurred in, gathering its path.
+/// An error that collects its path while it is passed up from the field in which it occurred.
 ///
 /// Boxed so that the results passed around while walking a state stay small.
 #[derive(Debug)]
@@ -107,7 +105,7 @@ pub(super) struct Fault(Box<Inner>);
 #[derive(Debug)]
 struct Inner {
     cause: Cause,
-    /// Innermost first.
+    /// Path steps, innermost first.
     path: Vec<String>,
 }
 
@@ -130,14 +128,14 @@ impl Fault {
 
     #[cold]
     pub(super) fn too_many_somes() -> Self {
-        Self::new(format!("more than {MAX_SOMES} `Some`s are in each other"))
+        Self::new(format!("more than {MAX_SOMES} `Some`s are nested in each other"))
     }
 
     pub(super) fn repeated(key: &Value) -> Self {
         Self::new(format!("the key `{}` appears twice", key_text(key)))
     }
 
-    /// The fault of user code of this name that has panicked.
+    /// Returns the fault of user code, named `code`, that panicked.
     #[cold]
     pub(super) fn panicked(code: &str, panic: &Panic) -> Self {
         Self::new(format!("its `{code}` panicked: {panic}"))
@@ -161,8 +159,8 @@ impl Fault {
         self.at(key_text(key))
     }
 
-    /// Names the largest child of the container this fault is passing through. The
-    /// outermost container comes last, so its answer is the one that stays.
+    /// Sets the largest child of the container that this fault is passing through. The outermost container is the
+    /// last to call this, so its child is the one reported.
     pub(super) fn with_largest(mut self, find: impl FnOnce() -> Option<(String, usize)>) -> Self {
         if let Cause::TooLarge { field, .. } = &mut self.0.cause {
             *field = find();
@@ -174,7 +172,7 @@ impl Fault {
         let Inner { cause, mut path } = *self.0;
         path.reverse();
         if path.len() > SHOWN_STEPS {
-            // Of what is nested so deep the beginning says enough.
+            // The first steps of such a deep path are enough to find the field.
             path.truncate(SHOWN_STEPS);
             path.push("…".to_owned());
         }

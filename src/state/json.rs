@@ -1,4 +1,4 @@
-//! Values as JSON and as text, for people to read.
+//! Conversion between values and JSON, and values as readable text.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -11,14 +11,15 @@ use super::{Value, number};
 use crate::wire::MAX_SOMES;
 
 impl Value {
-    /// The value as JSON, for display and for clients that know nothing else.
+    /// Converts the value to JSON, for display and for clients that read nothing else.
     ///
-    /// What JSON cannot express becomes text: map keys that are not strings, integers of
-    /// more than 64 bits, the floats `"NaN"`, `"inf"` and `"-inf"`, and bytes, as
-    /// hexadecimal digits. Should two keys of a map have the same text, one wins.
+    /// Values that JSON cannot express become text: map keys that are not strings, integers of more than 64 bits, the
+    /// floats `"NaN"`, `"inf"` and `"-inf"`, and bytes, as hexadecimal digits. If two keys of a map have the same
+    /// text, one of the entries is lost.
     ///
-    /// Nothing inside of `Some` is `{"$some": null}`, inside of two `Some`s `{"$some": {"$some": null}}` and so on, which is read as that
-    /// where JSON is accepted. A key of a map that is `$some`, or that with more `$` before it, has one `$` more.
+    /// `Some(None)` is written as `{"$some": null}`, `Some(Some(None))` as `{"$some": {"$some": null}}` and so on,
+    /// and is read back from this form where JSON is accepted. A map key that is `$some`, or `$some` after further
+    /// `$`, is escaped with one more `$`.
     pub fn to_json(&self) -> Json {
         match self {
             Value::Nil => Json::Null,
@@ -27,7 +28,7 @@ impl Value {
             Value::I64(n) => Json::from(*n),
             Value::U64(n) => Json::from(*n),
             Value::Wide(n) => Json::String(n.to_string()),
-            // The shortest digits for this precision; converting would show them all.
+            // Formats the shortest digits of an `f32`; converting to `f64` would show spurious digits.
             Value::F32(x) => float(x.to_string().parse().unwrap_or(f64::from(*x))),
             Value::F64(x) => float(*x),
             Value::Str(text) => Json::String(text.clone().into_owned()),
@@ -44,30 +45,30 @@ impl Value {
     }
 }
 
-/// The key of an object that stands for `Some`.
+/// Key of the object that represents `Some`.
 const SOME: &str = "$some";
 
 fn some_nil(somes: u8) -> Json {
     (0..somes).fold(Json::Null, |inner, _| Json::Object([(SOME.to_owned(), inner)].into_iter().collect()))
 }
 
-/// Whether a key could be taken for one that stands for `Some`, or for one that is escaped.
+/// Returns whether a map key must be escaped, because it could be read as `$some` or as an escaped key.
 fn is_reserved(key: &str) -> bool {
     key.ends_with(SOME) && key.trim_start_matches('$') == &SOME[1..]
 }
 
-/// The key of a map in JSON.
+/// Returns a map key as text, escaped for JSON.
 pub(super) fn json_key(key: &Value) -> Cow<'_, str> {
     let text = key_text(key);
     if is_reserved(&text) { Cow::Owned(format!("${text}")) } else { text }
 }
 
-/// Reads JSON as a `T`, with nothing inside of `Some` as [`Value::to_json`] writes it.
+/// Reads JSON as a `T`; nested options are read from the form that [`Value::to_json`] writes.
 ///
 /// # Errors
-/// The JSON is none, or no such value.
+/// The JSON is malformed, or does not have the shape of a `T`.
 pub(crate) fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {
-    // Few have a key with a dollar sign. Those that have none are read without a detour.
+    // Few texts contain a dollar sign; the others are parsed directly into a `T`.
     let may_have_somes = json.contains(&b'$') || json.windows(6).any(|part| part == b"\\u0024");
     if may_have_somes
         && let Ok(mut value) = serde_json::from_slice::<Value>(json)
@@ -78,7 +79,7 @@ pub(crate) fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_jso
     serde_json::from_slice(json)
 }
 
-/// Makes nothing inside of `Some` of what stands for it, and keys that are escaped what they are; whether there were any.
+/// Converts objects that represent nested options, and unescapes keys. Returns whether there were any.
 fn read_somes(value: &mut Value) -> bool {
     match value {
         Value::Seq(items) => items.iter_mut().fold(false, |any, item| read_somes(item) | any),
@@ -111,13 +112,13 @@ fn read_somes(value: &mut Value) -> bool {
     }
 }
 
-/// Writes a value as JSON, with nothing inside of `Some` as [`Value::to_json`] writes it.
+/// Writes a value as JSON; nested options are written in the form of [`Value::to_json`].
 ///
 /// # Errors
-/// The value cannot be written as JSON.
+/// `value` cannot be written as JSON.
 pub(crate) fn to_json<T: Serialize>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
     let json = serde_json::to_vec(value)?;
-    // Nothing is written as null, whatever it is in.
+    // Nested options that end in `None` contain `null`, so that a text without `null` needs no second pass.
     let may_have_somes = json.contains(&b'$') || json.windows(4).any(|part| part == b"null");
     if may_have_somes
         && let Ok(tree) = Value::of(value)
@@ -141,7 +142,7 @@ fn has_somes(value: &Value) -> bool {
     }
 }
 
-/// Marks in the JSON of a value what JSON itself cannot tell.
+/// Rewrites the parts of `json` that plain JSON cannot distinguish: nested options, reserved keys and `f32`.
 fn write_somes(value: &Value, json: &mut Json) {
     match (value, json) {
         (Value::SomeNil(somes), json @ Json::Null) => *json = some_nil(*somes),
@@ -157,7 +158,7 @@ fn write_somes(value: &Value, json: &mut Json) {
                     marked.insert(json_key(key).into_owned(), json);
                 }
             }
-            // Keys that JSON writes in another way than states do.
+            // Keeps entries whose keys serde_json formats differently from `key_text`.
             object.append(&mut marked);
         }
         _ => {}
@@ -171,13 +172,13 @@ fn float(x: f64) -> Json {
 fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
-        // Writing to a string does not fail.
+        // Writing to a `String` cannot fail.
         let _ = write!(text, "{byte:02x}");
     }
     text
 }
 
-/// The textual form of a map key.
+/// Returns the textual form of a map key.
 pub(super) fn key_text(key: &Value) -> Cow<'_, str> {
     match key {
         Value::Str(text) => Cow::Borrowed(text),

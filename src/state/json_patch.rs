@@ -1,4 +1,4 @@
-//! Changes as JSON Patch (RFC 6902), for clients that know nothing else.
+//! Conversion of patches to JSON Patch (RFC 6902), for clients that read nothing else.
 
 use serde_json::{Value as Json, json};
 
@@ -6,8 +6,8 @@ use super::json::json_key;
 use super::patch::{Change, Patch};
 
 impl Patch {
-    /// The change as JSON Patch: what it makes of the [JSON](super::Value::to_json) of the value before is the JSON of
-    /// the value after.
+    /// Converts the patch to JSON Patch. Applied to the [JSON](super::Value::to_json) of the value before the change,
+    /// the result is the JSON of the value after it.
     ///
     /// ```
     /// use flowright::state::Tracker;
@@ -59,7 +59,7 @@ fn write(patch: &Patch, path: &mut String, out: &mut Vec<Json>) {
     }
 }
 
-/// With one more step on the path, escaped as RFC 6901 has it.
+/// Calls `call` with one more step, escaped as in RFC 6901, on the path.
 fn at(path: &mut String, step: &str, call: impl FnOnce(&mut String)) {
     let length = path.len();
     path.push('/');

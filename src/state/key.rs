@@ -1,4 +1,4 @@
-//! Comparing a key that is yet to be serialised with one already in the tree.
+//! Comparison of a map key with keys in the tree, without serialising it to a value first.
 
 use std::fmt::{self, Display, Write};
 
@@ -9,20 +9,20 @@ use super::diff::build;
 use super::error::Fault;
 use crate::wire::MAX_SOMES;
 
-/// A key to be found.
+/// A map key to be located in the tree.
 pub(super) trait Probe {
     fn is(&mut self, candidate: &Value) -> Result<bool, Fault>;
     fn build(&mut self) -> Result<Value, Fault>;
 }
 
-/// The name of a field.
+/// The name of a struct field.
 pub(super) struct Field(pub(super) &'static str);
 
 impl Probe for Field {
     #[inline]
     fn is(&mut self, candidate: &Value) -> Result<bool, Fault> {
         Ok(match candidate {
-            // A name is normally the very same text each time.
+            // A field's name is normally the same string literal each time.
             Value::Str(name) => {
                 (name.as_ptr() == self.0.as_ptr() && name.len() == self.0.len()) || name == self.0
             }
@@ -35,10 +35,10 @@ impl Probe for Field {
     }
 }
 
-/// Any key.
+/// A key of any type.
 pub(super) struct Key<'k, T: ?Sized> {
     key: &'k T,
-    /// The key itself, once it proved not to be comparable without.
+    /// The key as a value, built once it proves not to be a scalar.
     built: Option<Value>,
 }
 
@@ -76,7 +76,7 @@ impl<T: Serialize + ?Sized> Key<'_, T> {
     }
 }
 
-/// The key is not a scalar (or fails to serialise), so finding out takes building it.
+/// The key is not a scalar, or fails to serialise, so that it can only be compared as a [`Value`].
 #[derive(Debug)]
 pub(super) struct NotScalar;
 
@@ -94,7 +94,7 @@ impl ser::Error for NotScalar {
     }
 }
 
-/// Whether `value` displays as exactly `text`, without building the string.
+/// Returns whether `value` displays as exactly `text`, without allocating.
 pub(super) fn prints_as<T: Display + ?Sized>(value: &T, text: &str) -> bool {
     struct Rest<'a>(&'a str);
 
@@ -109,10 +109,10 @@ pub(super) fn prints_as<T: Display + ?Sized>(value: &T, text: &str) -> bool {
     write!(rest, "{value}").is_ok() && rest.0.is_empty()
 }
 
-/// Serialises into whether the scalar given equals the value held.
+/// A serializer that returns whether its input is a scalar equal to `candidate`.
 pub(super) struct Equals<'a> {
     candidate: &'a Value,
-    /// How many `Some`s the key is in, with nothing in between.
+    /// Number of `Some`s directly around the key.
     somes: u8,
 }
 
@@ -204,7 +204,7 @@ impl Serializer for Equals<'_> {
     }
 
     fn serialize_u128(self, v: u128) -> Result<bool, NotScalar> {
-        // Too large a key is no key of the tree; building it reports the error.
+        // No value can hold so large an integer; building the key reports that error.
         i128::try_from(v).map_or(Err(NotScalar), |v| self.serialize_i128(v))
     }
 
@@ -235,7 +235,7 @@ impl Serializer for Equals<'_> {
 
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<bool, NotScalar> {
-        // Building it reports the error.
+        // Building the key reports the error.
         let somes = self.somes.checked_add(1).filter(|somes| *somes <= MAX_SOMES).ok_or(NotScalar)?;
         value.serialize(Self { somes, ..self })
     }

@@ -1,11 +1,10 @@
-//! Comparing a map being serialised with the map in the tree.
+//! Comparison of a map that is being serialised with the map in the tree.
 //!
-//! Maps are usually serialised in the order they had last time, so a cursor walks the old
-//! entries alongside. What is out of place is handled in stages, each for more disorder
-//! than the one before. A key found a little further on has the entries before it set
-//! aside, where later keys may find them. A key found neither there nor nearby is looked
-//! for among all entries left, since it is probably new and there are few such. Once that
-//! has happened too often, or too much is set aside, everything left goes into a hash map.
+//! Maps are usually serialised in the order of the last time, so a cursor walks the old entries alongside. Entries
+//! out of order are handled in stages of increasing cost. If a key is found a little ahead of the cursor, the entries
+//! before it are set aside, where later keys may find them. If a key is neither nearby nor set aside, all remaining
+//! entries are scanned, because it is probably new and there are few of those. After too many scans, or with too many
+//! entries set aside, all remaining entries are moved into a hash map.
 //!
 //! ```text
 //! 0 ······· write ······· read ······· len
@@ -25,44 +24,44 @@ use super::size;
 use super::value::{SMALL, Value, repeated_key, repeated_key_at};
 use super::walk::{Delta, Walk, Wrap};
 
-/// How many keys are looked for one by one among all entries left before those are indexed.
+/// Number of scans over all remaining entries after which they are indexed.
 const SCANS: u8 = 16;
 
-/// Where an entry was that is new.
+/// Former position of an entry that is new.
 const NOWHERE: usize = usize::MAX;
 
-/// Patches with fewer changes are sent as they are, however much they replace.
+/// Patches with at most this many changes are sent as patches, however many bytes they replace.
 pub(super) const TRIVIAL: usize = 8;
 
-/// Reserved up front at most, whatever length is announced.
+/// Maximum capacity to reserve for an announced length, which cannot be trusted.
 pub(super) const RESERVE: usize = 4096;
 
 pub(super) struct MapDiff<'a> {
     entries: &'a mut Vec<(Value, Value)>,
     walk: &'a mut Walk,
     start: usize,
-    /// The slot did not hold a map, so that all of this one is new.
+    /// The slot did not hold a map, so that the whole map is new.
     fresh: bool,
     read: usize,
     write: usize,
-    /// How far the entries not seen yet have moved back to make room for new ones.
+    /// Number of positions by which the entries not yet seen have moved back, to make room for new ones.
     shift: usize,
-    /// Where the entry at `write` used to be, or `NOWHERE`.
+    /// Former position of the entry at `write`, or `NOWHERE`.
     was: usize,
-    /// Boxed, as this struct is moved about for every map and most are in order.
+    /// Boxed to keep this struct small: one is moved for every map, and most maps are in order.
     disorder: Option<Box<Disorder>>,
     changes: Vec<Entry>,
     inserted: usize,
-    /// Bytes in values overwritten as a whole.
+    /// Bytes of values that were replaced as a whole.
     replaced: usize,
     wrap: Wrap,
 }
 
 #[derive(Default)]
 struct Disorder {
-    /// Entries passed over, with where they were.
+    /// Entries set aside, with their former positions.
     skipped: Vec<(usize, Value, Value)>,
-    /// Once there is too much disorder: all entries not seen yet.
+    /// All entries not yet seen, once there is too much disorder to scan.
     rest: Option<HashMap<Value, (usize, Value)>>,
     scans: u8,
 }
@@ -94,7 +93,7 @@ impl<'a> MapDiff<'a> {
         }
     }
 
-    /// Makes the entry at `write` the one for this key.
+    /// Moves the entry with this key to `write`, or inserts a new one there.
     #[inline]
     fn locate(&mut self, mut probe: impl Probe) -> Result<(), Fault> {
         if let Some((key, _)) = self.entries.get(self.read)
@@ -154,7 +153,7 @@ impl<'a> MapDiff<'a> {
         Ok(())
     }
 
-    /// Moves the entry at `at` to `write`, setting aside those passed over.
+    /// Moves the entry at `at` to `write`, setting aside the entries in between.
     fn take(&mut self, at: usize) {
         let skipped = &mut self.disorder.get_or_insert_default().skipped;
         for passed in self.read..at {
@@ -166,7 +165,7 @@ impl<'a> MapDiff<'a> {
         self.read = at + 1;
     }
 
-    /// Puts an entry at `write`.
+    /// Writes an entry to `write`, overwriting a hole or making room.
     fn place(&mut self, was: usize, key: Value, value: Value) {
         self.was = was;
         if self.write < self.read {
@@ -230,7 +229,7 @@ impl<'a> MapDiff<'a> {
         self.changes.push(Entry { key: key.clone(), at: hint(at), change });
     }
 
-    /// Records what was not seen as removed.
+    /// Records the entries that were not seen as removed.
     #[inline(never)]
     fn sweep(&mut self) {
         let from = self.changes.len();
@@ -299,7 +298,7 @@ impl<'a> MapDiff<'a> {
         }
     }
 
-    /// Adds where it happened to a fault from the entry at `write`.
+    /// Adds the path and the largest field to a fault from the entry at `write`.
     #[cold]
     fn blame(&self, fault: Fault, before: usize) -> Fault {
         let key = &self.entries[self.write].0;
@@ -317,7 +316,7 @@ impl<'a> MapDiff<'a> {
         self.wrap.blame(fault, self.walk.size() - self.start)
     }
 
-    /// The largest of the first `count` entries.
+    /// Returns the largest of the first `count` entries.
     fn largest(&self, count: usize) -> Option<(String, usize)> {
         let sizes =
             self.entries[..count].iter().map(|(key, value)| (key, key.encoded_len() + value.encoded_len()));

@@ -1,5 +1,5 @@
-//! Numbers of `serde_json` when some crate of the program has turned its feature `arbitrary_precision` on: they serialise as a
-//! struct of one field with a text, which only `serde_json` itself takes for a number.
+//! Numbers of `serde_json` with its feature `arbitrary_precision`, which any crate of the program may enable. They
+//! serialise as a struct with one text field, which only `serde_json` itself reads as a number.
 
 use std::borrow::Cow;
 
@@ -11,10 +11,10 @@ use super::error::Fault;
 use super::map_diff::MapDiff;
 use super::walk::Delta;
 
-/// The name of that struct, and of its field.
+/// Name of the struct and of its field.
 pub(super) const TOKEN: &str = "$serde_json::private::Number";
 
-/// The number that the text is, if a [`Value`] can hold it as it is.
+/// Parses the text as a number, if a [`Value`] can hold it exactly.
 pub(super) fn parse(text: &str) -> Option<Value> {
     if let Ok(n) = text.parse::<i128>() {
         return Some(Value::from_i128(n));
@@ -24,14 +24,14 @@ pub(super) fn parse(text: &str) -> Option<Value> {
     exact.then_some(Value::F64(x))
 }
 
-/// The significant digits.
+/// Returns the significant digits.
 fn digits(text: &str) -> String {
     let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
     let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
     digits.trim_matches('0').to_owned()
 }
 
-/// The text in a map that is such a number.
+/// Returns the text of such a number, if `entries` are those of its struct.
 pub(super) fn text_of(entries: &[(Value, Value)]) -> Option<&str> {
     match entries {
         [(Value::Str(name), Value::Str(text))] if name == TOKEN => Some(text),
@@ -39,7 +39,7 @@ pub(super) fn text_of(entries: &[(Value, Value)]) -> Option<&str> {
     }
 }
 
-/// A struct that is compared with the tree, or a number.
+/// The comparison of a struct with the tree, or of a number in the form of a struct.
 pub(super) enum StructDiff<'a> {
     Struct(MapDiff<'a>),
     Number { diff: Option<Diff<'a>>, delta: Option<Delta> },
@@ -61,7 +61,7 @@ impl SerializeStruct for StructDiff<'_> {
                 };
                 *delta = Some(match parse(&text) {
                     Some(number) => number.serialize(diff)?,
-                    // One that no value can hold stays what it is, so that nothing of it is lost.
+                    // A number that no scalar can hold exactly keeps its struct, so that no digits are lost.
                     None => [(TOKEN, &text)]
                         .into_iter()
                         .collect::<std::collections::BTreeMap<_, _>>()
@@ -90,7 +90,7 @@ mod tests {
     use super::super::Tracker;
     use super::*;
 
-    /// As `serde_json` serialises a number with that feature.
+    /// A number as `serde_json` serialises it with `arbitrary_precision`.
     struct Arbitrary(&'static str);
 
     impl Serialize for Arbitrary {
@@ -101,7 +101,7 @@ mod tests {
         }
     }
 
-    /// Numbers are numbers in the state, and compared as such.
+    /// Such numbers become scalars in the state, and are compared as scalars.
     #[test]
     fn arbitrary_numbers_are_numbers_in_the_state() {
         let mut tracker = Tracker::new(1 << 20);
@@ -121,7 +121,8 @@ mod tests {
         }
     }
 
-    /// One with more digits than a float has keeps all of them, and is not shown as serde_json's private struct.
+    /// A number with more digits than a float keeps all of them, and is displayed as a number, not as serde_json's
+    /// private struct.
     #[test]
     fn longer_numbers_keep_their_digits() {
         let text = "0.12345678901234567890123";

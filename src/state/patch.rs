@@ -1,4 +1,4 @@
-//! Changes to a value, and folding them together.
+//! Patches, which are changes to a value, and folding of consecutive patches.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,8 +12,8 @@ use super::value::{SMALL, repeated};
 
 /// A tree of changes that turns one value into another.
 ///
-/// A patch is made for one particular value. On any other it may be refused, or change
-/// what is there; see [`Value::apply`].
+/// A patch is made for one particular value. Applied to any other, it may be refused, or change whatever is there;
+/// see [`Value::apply`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Patch {
     /// Replaces the value, whatever it was.
@@ -31,7 +31,7 @@ pub enum Patch {
 #[derive(Debug, Clone, Serialize)]
 #[serde(transparent)]
 pub struct MapPatch {
-    /// One for each key; a patch with another is not read.
+    /// Changes with distinct keys; a patch that repeats a key does not deserialise.
     pub(super) entries: Vec<Entry>,
     #[serde(skip)]
     index: Index,
@@ -40,11 +40,11 @@ pub struct MapPatch {
 /// Changes to the items of a sequence; part of a [`Patch`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SeqPatch {
-    /// The length the sequence has before.
+    /// The length of the sequence before the patch.
     pub(super) from: u32,
-    /// The length the sequence has after.
+    /// The length of the sequence after the patch.
     pub(super) len: u32,
-    /// Items beyond the shorter of the two lengths are always set.
+    /// Changes by position. Items beyond the shorter of the two lengths are always [`Patch::Set`].
     pub(super) items: BTreeMap<u32, Patch>,
 }
 
@@ -52,54 +52,51 @@ pub struct SeqPatch {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Entry {
     pub(super) key: Value,
-    /// Where the entry is likely to be found in the map as it was before the patch, or in
-    /// case of a new one belongs in the map as it is after.
+    /// A position hint: of an existing entry, its likely position before the patch; of a new entry, its position
+    /// after the patch.
     pub(super) at: u32,
     pub(super) change: Change,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Change {
-    /// The key is new.
+    /// Adds an entry with this value.
     #[serde(rename = "add")]
     Insert(Value),
-    /// The key stays.
+    /// Changes the value of an existing entry.
     #[serde(rename = "to")]
     Update(Patch),
-    /// The key goes.
+    /// Removes an entry.
     #[serde(rename = "del")]
     Remove,
 }
 
-/// Where the entry of each key is, built once there are enough of them.
+/// Positions of entries by key, built once there are more than a few.
 #[derive(Debug, Default)]
 #[expect(clippy::box_collection, reason = "most patches have none, and all should be small")]
 struct Index(Option<Box<HashMap<Value, usize>>>);
 
 impl Clone for Index {
     fn clone(&self) -> Self {
-        // It can be rebuilt, and a copy of a patch is rarely folded any further.
+        // The index can be rebuilt, and a copy of a patch is rarely folded any further.
         Self(None)
     }
 }
 
-/// A position as it is kept in patches. Saturates: where exactness matters, lengths
-/// beyond `u32` make a patch that does not fit.
+/// Converts a position to its form in patches. Saturates: where positions must be exact, a length beyond `u32` makes
+/// a patch that fits no value.
 #[inline]
 pub(super) fn hint(at: usize) -> u32 {
     u32::try_from(at).unwrap_or(u32::MAX)
 }
 
 impl Patch {
-    /// Adds the changes of `later`, so that applying the result once equals applying
-    /// `self` and then `later`.
+    /// Appends the changes of `later`, so that applying the result equals applying `self` and then `later`.
     ///
-    /// Takes time in proportion to the size of `later`, amortised, however large `self`
-    /// has grown; except that removing or adding an entry of a map that `self` carries as
-    /// a whole involves a pass over the keys of that map.
+    /// Takes time proportional to the size of `later`, amortised, however large `self` has grown; except that adding
+    /// or removing an entry of a map that `self` carries as a whole takes a pass over the keys of that map.
     ///
-    /// If `later` was not made for the value `self` leads to, the result does not fit
-    /// any value either.
+    /// If `later` was not made for the value that `self` leads to, the result fits no value.
     pub fn then(&mut self, later: Patch) {
         match (&mut *self, later) {
             (_, Patch::Set(value)) => *self = Patch::Set(value),
@@ -120,9 +117,9 @@ impl Patch {
         }
     }
 
-    /// The top-level keys or positions that change, in their textual form.
+    /// Returns the top-level keys or positions that change, in their textual form.
     ///
-    /// A patch that replaces the whole value touches all that the new value has.
+    /// A patch that replaces the whole value touches everything in the new value.
     pub fn touches(&self) -> Vec<String> {
         match self {
             Patch::Set(Value::Map(entries)) => {
@@ -137,7 +134,7 @@ impl Patch {
         }
     }
 
-    /// A patch that no value accepts.
+    /// Returns a patch that no value accepts.
     fn unfit() -> Patch {
         Patch::Seq(SeqPatch::new(u32::MAX, 0, Vec::new()))
     }
@@ -196,7 +193,7 @@ impl MapPatch {
         index.get(key).copied()
     }
 
-    /// Forgets the change at `at`.
+    /// Removes the change at position `at` from the patch.
     fn cancel(&mut self, at: usize) {
         let cancelled = self.entries.swap_remove(at);
         if let Some(index) = &mut self.index.0 {
@@ -221,7 +218,7 @@ impl SeqPatch {
         Self { from, len, items: items.into_iter().collect() }
     }
 
-    /// False if `later` does not follow.
+    /// Returns `false` if `later` does not follow `self`.
     fn then(&mut self, later: SeqPatch) -> bool {
         if later.from != self.len {
             return false;

@@ -1,4 +1,4 @@
-//! Applying patches.
+//! Applying patches to values.
 
 use std::collections::{HashMap, HashSet};
 
@@ -6,24 +6,23 @@ use super::error::{Fault, StateError};
 use super::patch::{Change, Entry, MapPatch, Patch, SeqPatch};
 use super::value::{SMALL, Value};
 
-/// Up to this many structural changes are made one by one, each moving what follows it.
+/// Number of insertions or removals up to which entries are moved one at a time.
 const FEW: usize = 4;
 
-/// How far around its hint an entry is looked for before giving up on the hint.
+/// Distance from its position hint within which an entry is looked for before all entries are searched.
 const DRIFT: usize = 8;
 
 impl Value {
-    /// Applies the changes of `patch`.
+    /// Applies the changes of `patch` to this value.
     ///
-    /// Changing an entry of a map takes no search if the map's entries are in the order
-    /// the publisher has them in, which is the case unless they were reordered since the
-    /// whole map was last sent. Removing or adding entries takes a pass over the map.
+    /// Changing an entry of a map takes no search if the entries are in the publisher's order, which is the case
+    /// unless they were reordered since the whole map was last sent. Adding or removing entries takes a pass over the
+    /// map.
     ///
     /// # Errors
     ///
-    /// [`StateError::Mismatch`] if the patch was made for a different value and does not
-    /// fit this one. The value may then have some of the changes, and is well-formed, but
-    /// of no use any more.
+    /// [`StateError::Mismatch`] if the patch was made for a different value and does not fit this one. The value is
+    /// still well-formed then, but may have only some of the changes; discard it.
     pub fn apply(&mut self, patch: Patch) -> Result<(), StateError> {
         self.change(patch).map_err(Fault::mismatch)
     }
@@ -58,7 +57,7 @@ fn change_entries(entries: &mut Entries, patch: MapPatch) -> Result<(), Fault> {
     let mut removed = Vec::new();
     let mut inserted = Vec::new();
     let mut misplaced = Vec::new();
-    // Nothing moves until all positions are known.
+    // Entries are inserted and removed after all positions are known.
     for entry in patch.entries {
         if let Change::Insert(value) = entry.change {
             inserted.push((entry.at as usize, (entry.key, value)));

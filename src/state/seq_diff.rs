@@ -1,4 +1,4 @@
-//! Comparing a sequence being serialised with the sequence in the tree, item by item.
+//! Comparison of a sequence that is being serialised with the sequence in the tree, item by item.
 
 use serde::ser::{Serialize, SerializeSeq, SerializeTuple, SerializeTupleStruct, SerializeTupleVariant};
 
@@ -14,12 +14,12 @@ pub(super) struct SeqDiff<'a> {
     items: &'a mut Vec<Value>,
     walk: &'a mut Walk,
     start: usize,
-    /// The slot did not hold a sequence, so that all of this one is new.
+    /// The slot did not hold a sequence, so that the whole sequence is new.
     fresh: bool,
     old_len: usize,
     next: usize,
     changes: Vec<(u32, Patch)>,
-    /// Bytes in items overwritten as a whole.
+    /// Bytes of items that were replaced as a whole.
     replaced: usize,
     wrap: Wrap,
 }

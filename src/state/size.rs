@@ -1,4 +1,4 @@
-//! What a value takes in MessagePack, closely enough to hold a limit against.
+//! Size of values in MessagePack, precise enough to enforce a limit.
 
 use super::Value;
 
@@ -46,7 +46,7 @@ pub(super) fn bytes_len(len: usize) -> usize {
     head + len
 }
 
-/// The head of a sequence or map of `count` items.
+/// Returns the size of the header of a sequence or map of `count` items.
 #[inline]
 pub(super) fn head_len(count: usize) -> usize {
     match count {
@@ -62,9 +62,9 @@ pub(super) const F32_LEN: usize = 5;
 pub(super) const F64_LEN: usize = 9;
 
 impl Value {
-    /// About how many bytes the value takes as MessagePack.
+    /// Returns about how many bytes the value takes as MessagePack.
     ///
-    /// This is the measure a [`Tracker`](super::Tracker) holds its limit against.
+    /// A [`Tracker`](super::Tracker) measures its limit in this unit.
     #[inline]
     pub fn encoded_len(&self) -> usize {
         match self {

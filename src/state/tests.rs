@@ -38,7 +38,7 @@ fn training() -> Training {
     }
 }
 
-/// A tracker and an observer's copy that must stay equal.
+/// A tracker and an observer's copy, which must stay equal.
 struct Pair {
     tracker: Tracker,
     copy: Value,
@@ -353,7 +353,7 @@ fn carrying_on_after_an_error_is_an_error() {
         }
     }
     let error = Value::of(&Stubborn).unwrap_err().to_string();
-    assert!(error.contains("went on after an error"), "{error}");
+    assert!(error.contains("ignored an error"), "{error}");
     Value::of(&StubbornSeq).unwrap_err();
 }
 

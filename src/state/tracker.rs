@@ -1,4 +1,4 @@
-//! The publisher's side.
+//! The publishing side of observable state.
 
 use serde::Serialize;
 
@@ -7,10 +7,10 @@ use super::walk::{Delta, Walk};
 use super::{Patch, Value};
 use crate::fence;
 
-/// What an unpublished or half-updated tree is shown as.
+/// The published value while nothing is published.
 static NIL: Value = Value::Nil;
 
-/// The publisher's side: the tree as last published.
+/// The publishing side of a state: holds the value published last, and compares new states with it.
 ///
 /// ```
 /// use flowright::state::{Tracker, Value};
@@ -41,35 +41,35 @@ static NIL: Value = Value::Nil;
 #[derive(Debug)]
 pub struct Tracker {
     tree: Value,
-    /// Observers have `tree`. False before the first update and from the moment an update
-    /// begins until it succeeds, so that a panic on the way counts as a failure too.
+    /// Set while `tree` is the value that observers have. Cleared initially, and from the begin of each update
+    /// until it succeeds, so that a panic in between counts as a failure.
     published: bool,
     limit: usize,
 }
 
 impl Tracker {
-    /// A tracker with nothing published yet: the first update sends the whole value.
+    /// Creates a tracker that has published nothing: the first update sends the whole value.
     ///
-    /// States over `limit_bytes`, as measured by [`Value::encoded_len`], are refused.
+    /// States larger than `limit_bytes`, as measured by [`Value::encoded_len`], are refused.
     pub fn new(limit_bytes: usize) -> Self {
         Self { tree: Value::Nil, published: false, limit: limit_bytes }
     }
 
-    /// A tracker that continues from a value observers are known to have.
+    /// Creates a tracker that continues from a value that observers have.
     pub fn resume(value: Value, limit_bytes: usize) -> Self {
         Self { tree: value, published: true, limit: limit_bytes }
     }
 
-    /// Compares `state` with what was last published. `None` means nothing changed;
-    /// `Some` is the patch that brings a copy of the value last published up to `state`.
+    /// Compares `state` with the value published last. Returns the patch that turns a copy of that value into
+    /// `state`, or `None` if nothing changed.
     ///
-    /// Map entries that merely changed places are no change.
+    /// Reordered map entries are not a change.
     ///
     /// # Errors
     ///
-    /// [`StateError::Unserialisable`] as for [`Value::of`], and [`StateError::TooLarge`] if
-    /// the state exceeds the limit. Nothing counts as published then: the next successful
-    /// update returns a [`Patch::Set`] with the whole value.
+    /// [`StateError::Unserialisable`] as for [`Value::of`], and [`StateError::TooLarge`] if the state exceeds the
+    /// limit. The tracker then counts as having published nothing: the next successful update returns a
+    /// [`Patch::Set`] with the whole value.
     #[inline]
     pub fn update<T: Serialize + ?Sized>(&mut self, state: &T) -> Result<Option<Patch>, StateError> {
         let continues = std::mem::replace(&mut self.published, false);
@@ -88,8 +88,7 @@ impl Tracker {
         })
     }
 
-    /// The value last published; [`Value::Nil`] if there is none, or if the last update
-    /// failed.
+    /// Returns the value published last; [`Value::Nil`] if there is none, or if the last update failed.
     pub fn value(&self) -> &Value {
         if self.published { &self.tree } else { &NIL }
     }

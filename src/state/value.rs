@@ -1,4 +1,4 @@
-//! The value tree itself: its shape, its equality, and ways to look into it.
+//! The value tree: its shape, equality, and access by path.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -12,35 +12,33 @@ use super::json::key_text;
 use super::{decode, diff};
 use crate::fence;
 
-/// Up to this many map entries are searched one by one; more are indexed first.
+/// Number of map entries up to which they are searched one by one; larger maps are indexed.
 pub(super) const SMALL: usize = 16;
 
 /// A serialised value: the serde data model as a tree.
 ///
-/// The [module documentation](super) says how Rust types map to it.
+/// The [module documentation](super) describes how Rust types map to it.
 ///
 /// # Equality
 ///
-/// Floats compare by their bits, so a NaN equals itself and `0.0` differs from `-0.0`.
-/// `F32` and `F64` never equal each other. Maps compare without regard to the order of
-/// their entries.
+/// Floats compare by their bits, so that a NaN equals itself and `0.0` differs from `-0.0`. `F32` and `F64` never
+/// equal each other. Maps compare without regard to the order of their entries.
 ///
 /// # Canonical form
 ///
-/// Everything in this module produces values with one representation per number, as
-/// noted at the variants, and with no key twice in a map. Values put together by hand
-/// should keep to that: a number in two representations compares as two numbers, and
-/// comparing maps that repeat a key gives an unspecified answer.
+/// All functions of this module produce values with one representation per number, as noted at the variants, and
+/// without repeated keys in maps. Values constructed by hand should do the same: a number in two representations
+/// compares as two numbers, and comparing maps with repeated keys gives an unspecified result.
 #[derive(Debug, Clone, Default)]
 pub enum Value {
-    /// Nothing: `None`, `()` and unit structs.
+    /// `None`, `()` and unit structs.
     #[default]
     Nil,
-    /// Nothing inside of so many `Some`s, from 1 to 128: `Some(None)` and `Some(())` are in one.
+    /// `None` or unit inside of this number of `Some`s, from 1 to 128; 1 for `Some(None)` and `Some(())`.
     SomeNil(u8),
     /// A boolean.
     Bool(bool),
-    /// A negative integer. Others are [`U64`](Value::U64).
+    /// A negative integer; other integers are [`U64`](Value::U64).
     I64(i64),
     /// A non-negative integer.
     U64(u64),
@@ -50,8 +48,7 @@ pub enum Value {
     F32(f32),
     /// A double-precision float.
     F64(f64),
-    /// Text: strings, chars and the names of unit variants. Names known at compile time
-    /// are borrowed.
+    /// Text: strings, chars and the names of unit variants. String literals are borrowed.
     Str(Cow<'static, str>),
     /// Binary data.
     Bytes(Vec<u8>),
@@ -61,11 +58,11 @@ pub enum Value {
     Map(Vec<(Value, Value)>),
 }
 
-/// How many levels the key of a map may have.
+/// Maximum number of levels in the key of a map.
 const MAX_KEY_DEPTH: usize = 4;
 
 impl Value {
-    /// The value `state` serialises to.
+    /// Returns the value that `state` serialises to.
     ///
     /// # Errors
     ///
@@ -78,9 +75,8 @@ impl Value {
 
     /// Reads the value back as a `T`.
     ///
-    /// Numbers convert between widths where they fit, and integers are accepted for
-    /// floats. Map keys that came through a text format (`"3"`, `"true"`) are accepted
-    /// for integer and boolean keys.
+    /// Numbers convert between widths if they fit, and integers are accepted for floats. Map keys that passed through
+    /// a text format (`"3"`, `"true"`) are accepted for integer and boolean keys.
     ///
     /// # Errors
     ///
@@ -91,11 +87,11 @@ impl Value {
             .map_err(Fault::unreadable::<T>)
     }
 
-    /// The part of the value at a dotted path such as `layers.3.weights`.
+    /// Returns the part of the value at a dotted path such as `layers.3.weights`.
     ///
-    /// Steps are map keys (in their textual form) or sequence positions; the empty path
-    /// is the value itself. Keys that contain dots are found too; where a path has two
-    /// readings, the one with the shorter first step wins.
+    /// Steps are map keys (in their textual form) or sequence positions; the empty path is the value itself. Keys
+    /// that contain dots are found, too; if a path can be read in two ways, the reading with the shorter first step
+    /// wins.
     pub fn get(&self, path: &str) -> Option<&Value> {
         if path.is_empty() {
             return Some(self);
@@ -131,7 +127,7 @@ impl Value {
         Value::Str(Cow::Borrowed(name))
     }
 
-    /// Nothing inside of so many `Some`s.
+    /// Returns `None` inside of `somes` levels of `Some`.
     pub(super) fn nil_in(somes: u8) -> Value {
         if somes == 0 { Value::Nil } else { Value::SomeNil(somes) }
     }
@@ -151,8 +147,8 @@ impl Value {
         }
     }
 
-    /// Whether it can be the key of a map. To compare two keys, or to write one as text, takes work that doubles
-    /// with each key within a key.
+    /// Returns whether the value is allowed as a map key. Comparing or printing a key takes time that doubles with
+    /// each key nested in a key, hence the limit.
     pub(super) fn is_key(&self) -> bool {
         self.has_levels(MAX_KEY_DEPTH)
     }
@@ -168,7 +164,7 @@ impl Value {
         }
     }
 
-    /// What the value is, for error messages.
+    /// Returns the kind of the value, for error messages.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Value::Nil => "nothing",
@@ -210,7 +206,7 @@ fn same_entries(a: &[(Value, Value)], b: &[(Value, Value)]) -> bool {
     if a.len() != b.len() {
         return false;
     }
-    // Equal maps usually agree on the order as well.
+    // Equal maps usually have the same order of entries as well.
     let ordered = a.iter().zip(b).take_while(|(a, b)| a.0 == b.0).count();
     let (a_head, a_rest) = a.split_at(ordered);
     let (b_head, b_rest) = b.split_at(ordered);
@@ -241,7 +237,7 @@ impl Hash for Value {
             Value::Bytes(bytes) => bytes.hash(state),
             Value::Seq(items) => items.hash(state),
             Value::Map(entries) => {
-                // A sum, because equality disregards the order.
+                // Hashes are summed, because the order of entries does not matter for equality.
                 let sum = entries.iter().fold(0u64, |sum, entry| {
                     let mut hasher = DefaultHasher::new();
                     entry.hash(&mut hasher);
@@ -254,12 +250,12 @@ impl Hash for Value {
     }
 }
 
-/// A key that occurs more than once.
+/// Returns a key that occurs more than once.
 pub(super) fn repeated_key(entries: &[(Value, Value)]) -> Option<&Value> {
     repeated(entries.iter().map(|(key, _)| key))
 }
 
-/// One that occurs more than once.
+/// Returns a key that occurs more than once.
 pub(super) fn repeated<'a>(keys: impl ExactSizeIterator<Item = &'a Value> + Clone) -> Option<&'a Value> {
     if keys.len() <= SMALL {
         let twice = |(at, key): &(usize, &Value)| keys.clone().take(*at).any(|earlier| earlier == *key);
@@ -270,8 +266,8 @@ pub(super) fn repeated<'a>(keys: impl ExactSizeIterator<Item = &'a Value> + Clon
     }
 }
 
-/// A key that occurs more than once, given that the keys other than the `count` ones at
-/// `positions` are distinct.
+/// Returns a key that occurs more than once, if all keys except the `count` ones at `positions` are known to be
+/// distinct.
 pub(super) fn repeated_key_at(
     entries: &[(Value, Value)],
     count: usize,

@@ -1,4 +1,4 @@
-//! What the parts of a walk along a state have in common.
+//! State of one walk along a serialised state, shared by the comparisons of its parts.
 
 use serde::Serialize;
 
@@ -7,52 +7,52 @@ use super::diff::Diff;
 use super::error::Fault;
 use super::patch::{MapPatch, Patch};
 
-/// How many levels a state may have. Whoever reads, compares or drops one calls itself for each.
+/// Maximum nesting depth of a state. Reading, comparing and dropping a value are recursive.
 pub(super) const MAX_DEPTH: usize = 128;
 
-/// Changes further down are sent as whole values: a patch has four levels where its value has one.
+/// Depth below which changes are sent as whole values: a patch has four levels where its value has one.
 const MAX_PATCH_DEPTH: usize = 32;
 
-/// What became of one part of the tree. See [`Walk::part`] for the patch.
+/// The result of comparing one part of the tree. The patch of a [`Delta::Part`] is in [`Walk::part`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Delta {
-    /// It was equal already.
+    /// The part was equal.
     Same,
-    /// It was overwritten. The patch is the value itself, and whoever records patches
-    /// clones it; that way nested overwritten parts are cloned once, or not at all.
+    /// The part was overwritten. The new value itself is the patch; the recorder of patches clones it, so that nested
+    /// overwritten parts are cloned once, or not at all.
     Whole,
-    /// It was changed in places.
+    /// Some places of the part were changed.
     Part,
 }
 
-/// What is common to one walk along a state.
+/// State of one walk: its size, limit, depth, and the latest patch.
 #[derive(Debug)]
 pub(super) struct Walk {
     size: usize,
     limit: usize,
-    /// How many containers the walk is in.
+    /// Number of containers that the walk is inside of.
     depth: usize,
-    /// The patch that goes with a [`Delta::Part`], for the recipient to take. Handing it
-    /// over here keeps what every single field returns small enough for registers.
+    /// The patch of a [`Delta::Part`], for the caller to take. It is passed here so that the result for each field
+    /// fits into registers.
     part: Option<Patch>,
-    /// Something failed, so that the tree and the changes recorded no longer agree, even if
-    /// a `Serialize` implementation chose to carry on.
+    /// Something failed, so that the tree and the recorded changes no longer agree, even if a `Serialize`
+    /// implementation ignored the error and continued.
     failed: bool,
 }
 
 impl Walk {
-    /// A walk that fails beyond `limit` bytes.
+    /// Creates a walk that fails after `limit` bytes.
     #[inline]
     pub(super) fn new(limit: usize) -> Self {
         Self { size: 0, limit, depth: 0, part: None, failed: false }
     }
 
-    /// Brings `tree` up to `state`.
+    /// Updates `tree` to `state`.
     #[inline]
     pub(super) fn run<T: Serialize + ?Sized>(&mut self, state: &T, tree: &mut Value) -> Result<Delta, Fault> {
         let delta = state.serialize(Diff::new(tree, self))?;
         if self.failed {
-            return Err(Fault::new("a `Serialize` implementation went on after an error"));
+            return Err(Fault::new("a `Serialize` implementation ignored an error and continued"));
         }
         Ok(delta)
     }
@@ -62,7 +62,7 @@ impl Walk {
         self.failed = true;
     }
 
-    /// Bytes seen so far.
+    /// Returns the number of bytes counted so far.
     #[inline]
     pub(super) fn size(&self) -> usize {
         self.size
@@ -77,7 +77,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Goes into a container.
+    /// Enters a container.
     #[inline]
     pub(super) fn enter(&mut self) -> Result<(), Fault> {
         self.depth += 1;
@@ -87,13 +87,13 @@ impl Walk {
         Ok(())
     }
 
-    /// Leaves the container that was entered last.
+    /// Leaves the innermost container.
     #[inline]
     pub(super) fn leave(&mut self) {
         self.depth -= 1;
     }
 
-    /// Whether changes of this container are sent one by one.
+    /// Returns whether changes at this depth are sent one by one.
     #[inline]
     pub(super) fn patches(&self) -> bool {
         self.depth <= MAX_PATCH_DEPTH
@@ -105,14 +105,14 @@ impl Walk {
         Delta::Part
     }
 
-    /// The patch just given: `None` unless what became of it is [`Delta::Part`].
+    /// Takes the patch of the latest result: `None` unless that was [`Delta::Part`].
     #[inline]
     pub(super) fn take(&mut self) -> Option<Patch> {
         self.part.take()
     }
 }
 
-/// The variant around a container, if there is one.
+/// The enum variant around a container, if there is one.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Wrap {
     None,
@@ -123,7 +123,7 @@ pub(super) enum Wrap {
 }
 
 impl Wrap {
-    /// The change to the variant, given the change to its content.
+    /// Returns the change to the variant for a change to its content.
     #[inline]
     pub(super) fn finish(self, delta: Delta, walk: &mut Walk) -> Delta {
         let patches = walk.patches();

@@ -1,4 +1,4 @@
-//! How deep a state may be nested.
+//! Limits on the nesting depth of states and keys.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ enum Tree {
 }
 
 fn tree(levels: usize, leaf: u32) -> Tree {
-    // The leaf is a level, an inner node two, a list two.
+    // A leaf adds one level, an inner node two, and a list two.
     (0..levels / 2).fold(Tree::Leaf(leaf), |inner, level| match level % 2 {
         0 => Tree::Inner { left: Box::new(inner) },
         _ => Tree::List(vec![inner]),
@@ -41,14 +41,14 @@ fn a_key_that_is_nested_too_deeply_is_refused_by_whoever_writes_or_reads_it() {
     let bad = BTreeMap::from([(BTreeMap::from([(vec![vec![vec![(1, 2)]]], 3)]), 1)]);
     let error = Value::of(&bad).unwrap_err().to_string();
     assert!(error.contains("key of a map is nested in more than 4 levels"), "{error}");
-    // As a peer might send it: to compare these, or to show one, would take longer than anybody lives.
+    // A malicious peer could send such keys: comparing or printing these would take practically forever.
     let nested = |leaf: u8| [&[0x81].repeat(60)[..], &[leaf], &[0xc0].repeat(60)[..]].concat();
     let bytes = [&[0x82][..], &nested(1), &[0xc0], &nested(2), &[0xc0]].concat();
     let error = crate::wire::decode::<Value>(&bytes).unwrap_err().to_string();
     assert!(error.contains("key of a map is nested"), "{error}");
 }
 
-/// Integers of more than 64 bits are such integers at the other end of a connection.
+/// Integers of more than 64 bits survive the encoding of connections.
 #[test]
 fn wide_integers_travel() {
     for wide in [i128::MAX, i128::MIN, i128::from(u64::MAX) + 1] {

@@ -1,4 +1,4 @@
-//! Options in options, in states and in JSON.
+//! Nested options, in states and in JSON.
 
 use std::collections::BTreeMap;
 
@@ -65,7 +65,7 @@ fn state() -> impl Strategy<Value = State> {
         })
 }
 
-/// What can be said in JSON: keys are texts there.
+/// The types that JSON can express, where keys are texts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Said {
     number: Option<Option<Option<u8>>>,
@@ -84,7 +84,7 @@ fn said() -> impl Strategy<Value = Said> {
 }
 
 proptest! {
-    /// States are read back as they were, and observers have the same after any change.
+    /// States are read back unchanged, and observers have the same state after any change.
     #[test]
     fn nested_options_stay_distinct_in_states(states in prop::collection::vec(state(), 1..5)) {
         let mut tracker = Tracker::new(1 << 20);
@@ -100,7 +100,7 @@ proptest! {
         }
     }
 
-    /// JSON that was shown is read as what it shows, whether it comes from a state or from an answer.
+    /// Nested options in JSON are read back as they were, both from a state and from a reply.
     #[test]
     fn nested_options_come_back_from_json(value in said()) {
         let shown = Value::of(&value).unwrap().to_json();
@@ -111,7 +111,7 @@ proptest! {
     }
 }
 
-/// The form that is documented, and what is no such form is left alone.
+/// Nested options have the documented form in JSON, and similar objects are left alone.
 #[test]
 fn json_of_nested_options_is_as_documented() {
     type Deep = Option<Option<Option<u8>>>;
@@ -134,7 +134,7 @@ fn json_of_nested_options_is_as_documented() {
     assert_eq!(Value::of(&map).unwrap().to_json(), escaped);
 }
 
-/// A type that is an option of itself is neither written nor read without end.
+/// A type that is an option of itself is refused, both when it is written and when it is read.
 #[test]
 fn option_of_itself_is_refused_when_too_deep() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]

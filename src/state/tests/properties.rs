@@ -24,7 +24,7 @@ fn scalar() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// Entries whose keys are distinct, in no particular order.
+/// Generates entries with distinct keys in arbitrary order.
 fn map(
     key: impl Strategy<Value = Value> + 'static,
     value: impl Strategy<Value = Value> + 'static,
@@ -53,7 +53,7 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Large maps with few distinct keys, so that successive ones overlap in all ways.
+/// Generates large maps with few distinct keys, so that successive maps overlap in many ways.
 fn crowd() -> impl Strategy<Value = Value> {
     let entries = btree_map(0u64..120, 0u64..3, 0..120);
     (entries, any::<bool>(), any::<u64>()).prop_map(|(entries, shuffled, seed)| {
@@ -108,7 +108,7 @@ fn check_sequence(values: &[Value]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Carries out a JSON Patch (RFC 6902).
+/// Applies a JSON Patch (RFC 6902).
 fn patched(mut document: serde_json::Value, patch: &serde_json::Value) -> serde_json::Value {
     use serde_json::Value as Json;
 
@@ -132,7 +132,7 @@ fn patched(mut document: serde_json::Value, patch: &serde_json::Value) -> serde_
     document
 }
 
-/// Values whose keys are names, as those of states are; some of these have to be escaped.
+/// Generates values whose keys are names, as in states; some of the names must be escaped.
 fn named() -> impl Strategy<Value = Value> {
     scalar().prop_recursive(4, 48, 6, |inner| {
         let key = prop_oneof![9 => "[a~/.]{0,2}", 1 => "[$]{1,2}some"];
