@@ -1,41 +1,43 @@
-//! What goes wrong with drives.
+//! Errors of drives.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Something could not be done with a drive.
+/// Error returned when an operation on a drive failed.
 #[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum DriveError {
-    /// That is no drive.
-    #[error("`{drive}` is no drive: {why}")]
+    /// The name or URL of the drive is malformed.
+    #[error("`{drive}` is not a valid drive: {why}")]
     BadDrive {
         /// The name or URL.
         drive: String,
         /// What is wrong with it, and what to write instead.
         why: String,
     },
-    /// That can be no name in a drive.
-    #[error("`{name}` is no name in the drive `{drive}`: {why}; names are like `reports/2024/one.txt`")]
+    /// The name of the file or directory is malformed.
+    #[error(
+        "`{name}` is not a valid name in the drive `{drive}`: {why}; names are like `reports/2024/one.txt`"
+    )]
     BadName {
         /// The drive.
         drive: String,
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// What is wrong with the name.
         why: &'static str,
     },
-    /// There is no file by that name.
-    #[error("there is no `{name}` in the drive `{drive}`; `list(\"\")` says what there is")]
+    /// The drive has no file with this name.
+    #[error("there is no `{name}` in the drive `{drive}`; `list(\"\")` lists all files")]
     NotFound {
         /// The drive.
         drive: String,
         /// The name.
         name: String,
     },
-    /// There is a file by that name, which was not to be replaced.
+    /// The drive has a file with this name, and overwriting was not requested.
     #[error(
         "there is a `{name}` in the drive `{drive}` already; put it by another name, or with `.overwrite(true)`"
     )]
@@ -45,25 +47,25 @@ pub enum DriveError {
         /// The name.
         name: String,
     },
-    /// There is something at the path that a file is wanted at.
-    #[error("there is something at {into} already; get `{name}` to another path, or with `.overwrite(true)`")]
+    /// The local destination path exists already, and overwriting was not requested.
+    #[error("{into} exists already; get `{name}` to another path, or with `.overwrite(true)`")]
     ExistsHere {
-        /// Where it was wanted.
+        /// The destination path.
         into: PathBuf,
         /// The name in the drive.
         name: String,
     },
-    /// A file on this machine cannot be read or written.
+    /// A local file could not be read or written.
     #[error("{path} cannot be {what}: {why}")]
     Local {
-        /// Which file.
+        /// Path of the local file.
         path: PathBuf,
-        /// What was to be done with it.
+        /// The operation that failed, as a participle: `read` or `written`.
         what: &'static str,
-        /// What the system said.
+        /// The error of the system.
         why: String,
     },
-    /// The file was replaced while it was read.
+    /// The file was replaced while it was being read.
     #[error("`{name}` in the drive `{drive}` was replaced while it was read; read it again")]
     Changed {
         /// The drive.
@@ -71,61 +73,61 @@ pub enum DriveError {
         /// The name.
         name: String,
     },
-    /// There is no room on the disk of the drive.
+    /// The disk of the drive is full.
     #[error(
-        "there is no room in the drive `{drive}` for `{name}`: {why}; delete what is not needed, or give it another disk with `--drive-dir`"
+        "there is no room in the drive `{drive}` for `{name}`: {why}; delete files, or move the drive to another disk with `--drive-dir`"
     )]
     NoRoom {
         /// The drive.
         drive: String,
         /// The name.
         name: String,
-        /// What the system said.
+        /// The error of the system.
         why: String,
     },
-    /// It is not allowed.
-    #[error("the drive `{drive}` does not allow it: {why}")]
+    /// Permission was denied.
+    #[error("the drive `{drive}` denied permission: {why}")]
     Denied {
         /// The drive.
         drive: String,
-        /// What the service or the system said.
+        /// The error of the storage service or the system.
         why: String,
     },
-    /// The drive cannot be reached.
+    /// The storage service, the head, or the directory of the drive cannot be reached.
     #[error("the drive `{drive}` cannot be reached: {why}")]
     Unreachable {
         /// The drive.
         drive: String,
-        /// Why.
+        /// The cause.
         why: String,
     },
-    /// A drive by name is at the head of an App, and this is no part of one.
-    #[error("the drive `{drive}` is at the head of an App; {why}")]
+    /// A drive with a plain name belongs to an App, and the caller is not inside exactly one App.
+    #[error("the drive `{drive}` belongs to an App; {why}")]
     NoApp {
         /// The drive.
         drive: String,
-        /// In what way it cannot be told of which.
+        /// Why the App cannot be determined, and what to do.
         why: &'static str,
     },
-    /// Anything else.
-    #[error("with the drive `{drive}` something failed: {why}")]
+    /// Any other failure.
+    #[error("an operation on the drive `{drive}` failed: {why}")]
     Failed {
         /// The drive.
         drive: String,
-        /// What.
+        /// The cause.
         why: String,
     },
 }
 
-/// What goes wrong at a store, which knows neither what the drive is called nor who asked.
+/// Error of a [`Store`](super::Store), which does not know the name of its drive.
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum StoreError {
     #[error("there is no such file")]
     NotFound,
-    #[error("there is one already")]
+    #[error("the file exists already")]
     Exists,
-    #[error("it was replaced")]
+    #[error("the file was replaced")]
     Changed,
     #[error("{0}")]
     NoRoom(String),
@@ -133,7 +135,7 @@ pub(crate) enum StoreError {
     Denied(String),
     #[error("{0}")]
     Unreachable(String),
-    /// What was to be put cannot be read.
+    /// The source of a put could not be read.
     #[error("{0}")]
     Source(String),
     #[error("{0}")]

@@ -1,4 +1,4 @@
-//! Where the drives of an App are that have a name: who knows that, by App.
+//! Registry that maps each App in this process to the location of its named drives.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -11,17 +11,17 @@ use super::objects::Objects;
 use super::store::Store;
 use crate::id::AppId;
 
-/// Opens drives.
+/// Opens the named drives of one App.
 pub(crate) trait Home: Send + Sync {
     fn open(&self, drive: &str) -> Result<Arc<dyn Store>, StoreError>;
 }
 
-/// Drives that are directories below one of this machine.
+/// Named drives as subdirectories of a local directory.
 pub(crate) struct LocalHome(pub(crate) PathBuf);
 
 impl Home for LocalHome {
     fn open(&self, drive: &str) -> Result<Arc<dyn Store>, StoreError> {
-        // Other processes name drives, too.
+        // The name may come from another process, so it is checked here, too.
         check_drive(drive).map_err(StoreError::Failed)?;
         Ok(Arc::new(Objects::in_directory(&self.0.join(drive))?))
     }
@@ -37,7 +37,7 @@ fn lock() -> MutexGuard<'static, Option<HashMap<AppId, Arc<dyn Home>>>> {
     HOMES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Says where the drives of this App are, as seen from this process, for as long as what this gives lives.
+/// Registers the location of the App's named drives for this process, until the returned value is dropped.
 pub(crate) fn register(app: AppId, home: Arc<dyn Home>) -> Registered {
     let before = lock().get_or_insert_default().insert(app, home);
     drop(before);
@@ -58,23 +58,23 @@ pub(crate) fn home(app: AppId) -> Option<Arc<dyn Home>> {
     lock().as_ref()?.get(&app).cloned()
 }
 
-/// Code of this App runs on this thread from now on; gives whose it was before.
+/// Sets the App whose code runs on this thread from now on, and returns the previous one.
 pub(crate) fn enter(app: Option<AppId>) -> Option<AppId> {
     CURRENT.replace(app)
 }
 
-/// Opens a drive of the App whose code this is.
+/// Opens a named drive of the App whose code runs on this thread, or of the only App in this process.
 pub(super) fn open(drive: &str) -> Result<Arc<dyn Store>, DriveError> {
     let no_app = |why| DriveError::NoApp { drive: drive.to_owned(), why };
     let found = {
         let homes = lock();
         let homes = homes.as_ref().filter(|homes| !homes.is_empty());
-        let homes = homes.ok_or_else(|| no_app("none runs in this process: use it in a Work"))?;
+        let homes = homes.ok_or_else(|| no_app("none runs in this process: use the drive in a Work"))?;
         match (CURRENT.get().and_then(|app| homes.get(&app)), homes.len()) {
             (Some(home), _) => home.clone(),
             (None, 1) => homes.values().next().expect("there is one").clone(),
             (None, _) => {
-                return Err(no_app("several run in this process: use it in a Work of the one that is meant"));
+                return Err(no_app("several run in this process: use the drive in a Work of its App"));
             }
         }
     };

@@ -1,11 +1,11 @@
-//! Layer 2: folders that all Works share.
+//! Layer 2: drives, which are folders that all Works share.
 //!
 //! # Guarantees
-//! - Who gets a file gets all of one that was put, never half of one, and never a mixture of two.
-//! - No file of more than 8 MiB is held in memory as a whole but where it was asked for as such.
+//! - A reader gets a complete file as it was put: never part of one, and never a mixture of two versions.
+//! - Files of more than 8 MiB are streamed; only [`Drive::read`] holds a whole one in memory.
 //!
-//! Where a drive is, is in `home`; what it can do, in `store`, of which there are two: `objects` here, and on nodes one that speaks
-//! with the head, upstairs.
+//! `home` locates drives, and `store` defines what a drive can do. `objects` implements it for directories and
+//! buckets; on nodes, a layer above implements it by requests to the head.
 
 mod error;
 mod home;
@@ -35,13 +35,14 @@ pub use self::store::DriveFile;
 pub(crate) use self::store::{Body, Given, Store, Supply, Wanted};
 pub use self::transfer::{Get, Put, Transferred};
 
-/// A folder that all Works of an App share, on whatever machine they are.
+/// A folder that all Works of an App share, on whichever machine they run.
 ///
-/// By its name alone it is a directory at the head (`--drive-dir`, `.flowright/drives` by default), which nodes reach through the head:
-/// no service is needed. By a URL it is a directory that all machines have in the same place (`file:///mnt/shared`), or, with the
-/// feature `s3`, a bucket (`s3://bucket/prefix`).
+/// A drive with a plain name is a directory of the head (`--drive-dir`, by default `.flowright/drives`), which nodes
+/// access through the head: no storage service is needed. A drive with a URL is a directory that all machines have
+/// mounted at the same path (`file:///mnt/shared`), or, with the feature `s3`, a bucket (`s3://bucket/prefix`).
 ///
-/// It is serialised as its name or URL, so that it can be part of a state, an input or a message. Its methods are for Works.
+/// A drive is serialised as its name or URL, so that it can be part of a state, an input or a message. Its methods
+/// are to be called from Works.
 ///
 /// ```
 /// # use flowright::prelude::*;
@@ -80,24 +81,26 @@ pub use self::transfer::{Get, Put, Transferred};
 /// ```
 ///
 /// # Names
-/// A file has a name such as `reports/2024/one.txt`. Absolute names, `..` and the like are refused.
+/// A file has a name such as `reports/2024/one.txt`. Absolute names, and names with `..` and the like, are refused.
 ///
 /// # Two at once
-/// Of two that put a file by one name at the same time one is there afterwards, whole. With `.overwrite(false)` the other is told
-/// [`DriveError::Exists`]; for files of more than 8 MiB in a bucket that is looked at just before the end, so that there two at
-/// the very same instant may both be told that all is well.
+/// If two writers put a file with the same name at the same time, one of the two files remains, complete. With
+/// `.overwrite(false)` the other writer gets [`DriveError::Exists`]; but for files of more than 8 MiB in a bucket
+/// this is checked just before the upload is completed, so that two writers at the very same time may both succeed.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Drive(Arc<str>);
 
 impl Drive {
-    /// The drive by this name at the head of the App. What is wrong with a name is told by whatever is done with the drive.
+    /// Creates a reference to the drive with this name at the head of the App. A malformed name is reported by the
+    /// first operation on the drive.
     pub fn new(name: impl AsRef<str>) -> Self {
         Self(name.as_ref().into())
     }
 
-    /// The drive at this URL: `file:///directory`, or `s3://bucket/prefix` with the feature `s3`. For the latter the environment of
-    /// each process says the rest: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, and for another service
-    /// than Amazon's `AWS_ENDPOINT` (and `AWS_ALLOW_HTTP=true`).
+    /// Creates a reference to the drive at this URL: `file:///directory`, or `s3://bucket/prefix` with the feature
+    /// `s3`. Credentials for S3 come from the environment of each process: `AWS_ACCESS_KEY_ID`,
+    /// `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, and for a service other than Amazon's `AWS_ENDPOINT` (and
+    /// `AWS_ALLOW_HTTP=true`).
     ///
     /// ```
     /// use flowright::Drive;
@@ -108,19 +111,19 @@ impl Drive {
     /// ```
     ///
     /// # Errors
-    /// [`DriveError::BadDrive`].
+    /// [`DriveError::BadDrive`] if the URL is malformed or needs a feature that is off.
     pub fn from_url(url: impl AsRef<str>) -> Result<Self, DriveError> {
         let url = url.as_ref();
         place_of(url).map_err(|why| DriveError::BadDrive { drive: url.to_owned(), why })?;
         Ok(Self(url.into()))
     }
 
-    /// Its name, or its URL.
+    /// Returns the name or URL of the drive.
     pub fn name(&self) -> &str {
         &self.0
     }
 
-    /// Puts the file at the path `from` into the drive, once this is awaited. It is streamed.
+    /// Returns a future that streams the file at the path `from` into the drive.
     ///
     /// ```no_run
     /// # async fn f(drive: flowright::Drive) -> flowright::Result<()> {
@@ -134,17 +137,17 @@ impl Drive {
     /// ```
     ///
     /// # Cancel safety
-    /// When it is dropped before it is done, what had been there by that name is there.
+    /// If the future is dropped before it is done, a file that had the name before remains.
     ///
     /// # Errors
-    /// [`DriveError`]; what had been there by that name is there then, unless it is said that this is not known.
+    /// [`DriveError`]; a file that had the name before remains, unless the error says that the outcome is unknown.
     pub fn put(&self, name: impl Into<String>, from: impl Into<PathBuf>) -> Put {
         let from = from.into();
         let total = from.metadata().ok().map(|metadata| metadata.len());
         Put::new(self.clone(), name.into(), supply_of_file(from.clone()), Some(from), total)
     }
 
-    /// Puts these bytes into the drive, once this is awaited.
+    /// Returns a future that puts these bytes into the drive as a file.
     ///
     /// # Errors
     /// As [`put`](Self::put).
@@ -154,19 +157,19 @@ impl Drive {
         Put::new(self.clone(), name.into(), supply_of_bytes(bytes), None, Some(total))
     }
 
-    /// Has a file of the drive be at the path `into`, once this is awaited. It is streamed, and has its name there once all of it
-    /// is there; directories above it are made.
+    /// Returns a future that streams a file of the drive to the local path `into`. The file is written to a temporary
+    /// sibling of `into` and renamed when it is complete; missing parent directories are created.
     ///
     /// # Cancel safety
-    /// When it is dropped before it is done nothing is left.
+    /// If the future is dropped before it is done, nothing is left at `into`.
     ///
     /// # Errors
-    /// [`DriveError`]; nothing is left at `into` then but what had been there.
+    /// [`DriveError`]; a failed get leaves `into` as it was.
     pub fn get(&self, name: impl Into<String>, into: impl Into<PathBuf>) -> Get {
         Get::new(self.clone(), name.into(), into.into())
     }
 
-    /// All bytes of a file, in memory.
+    /// Reads a whole file into memory.
     ///
     /// # Errors
     /// [`DriveError`].
@@ -179,7 +182,7 @@ impl Drive {
         Ok(bytes.freeze())
     }
 
-    /// The bytes of a file between these, as they come.
+    /// Streams a range of a file, in bytes.
     ///
     /// ```no_run
     /// # use flowright::Drive;
@@ -195,7 +198,7 @@ impl Drive {
     /// ```
     ///
     /// # Errors
-    /// [`DriveError`], here and from the stream.
+    /// [`DriveError`], from this method and from the stream.
     pub async fn stream(&self, name: &str, range: impl RangeBounds<u64>) -> Result<DriveStream, DriveError> {
         let from = match range.start_bound() {
             Bound::Included(from) => *from,
@@ -220,10 +223,10 @@ impl Drive {
         Ok(DriveStream { drive: self.clone(), file, body })
     }
 
-    /// All files in a directory of the drive and below it, ordered by name; `""` is all of the drive.
+    /// Lists all files in a directory of the drive and below it, ordered by name; `""` lists the whole drive.
     ///
     /// # Errors
-    /// [`DriveError`]; a directory in which there is nothing is no error.
+    /// [`DriveError`]; an empty or missing directory is not an error.
     pub async fn list(&self, directory: &str) -> Result<Vec<DriveFile>, DriveError> {
         let mut files = Vec::new();
         let mut found = self.list_stream(directory)?;
@@ -234,10 +237,10 @@ impl Drive {
         Ok(files)
     }
 
-    /// The same as they are found, in no order.
+    /// Streams all files in a directory of the drive and below it, in no particular order.
     ///
     /// # Errors
-    /// [`DriveError`], here and from the stream.
+    /// [`DriveError`], from this method and from the stream.
     pub fn list_stream(
         &self,
         directory: &str,
@@ -251,23 +254,23 @@ impl Drive {
     /// Deletes a file.
     ///
     /// # Errors
-    /// [`DriveError`], and [`DriveError::NotFound`] if there is none by that name.
+    /// [`DriveError`], in particular [`DriveError::NotFound`] if the drive has no file with this name.
     pub async fn delete(&self, name: &str) -> Result<(), DriveError> {
         let store = self.open(name, false)?;
         store.delete(name.to_owned()).await.map_err(|error| error.with(&self.0, name, None))
     }
 
-    /// Whether there is a file by that name.
+    /// Returns whether the drive has a file with this name.
     ///
     /// # Errors
-    /// [`DriveError`], if that cannot be told.
+    /// [`DriveError`] if the drive cannot be queried.
     pub async fn exists(&self, name: &str) -> Result<bool, DriveError> {
         let store = self.open(name, false)?;
         let found = store.look(name.to_owned()).await;
         Ok(found.map_err(|error| error.with(&self.0, name, None))?.is_some())
     }
 
-    /// What it is on, for something by this name.
+    /// Checks `name` and opens the store of this drive.
     fn open(&self, name: &str, may_be_empty: bool) -> Result<Arc<dyn Store>, DriveError> {
         let bad_drive = |why| DriveError::BadDrive { drive: self.0.as_ref().to_owned(), why };
         names::check(name, may_be_empty).map_err(|why| DriveError::BadName {
@@ -288,7 +291,7 @@ impl Drive {
     }
 }
 
-/// Where a URL leads.
+/// The location that a URL denotes.
 enum Place<'a> {
     Directory(&'a Path),
     #[cfg(feature = "s3")]
@@ -312,24 +315,26 @@ fn place_of(url: &str) -> Result<Place<'_>, String> {
             let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
             let prefix = prefix.trim_end_matches('/');
             if rest.contains('@') {
-                return Err("a URL is seen by all who see the state; give keys by `AWS_ACCESS_KEY_ID` and \
+                return Err(
+                    "a URL is visible to all who see the state; set keys with `AWS_ACCESS_KEY_ID` and \
                             `AWS_SECRET_ACCESS_KEY`"
-                    .to_owned());
+                        .to_owned(),
+                );
             }
             if bucket.is_empty() {
                 return Err("it names no bucket: `s3://bucket/prefix`".to_owned());
             }
             names::check(prefix, true)
-                .map_err(|why| format!("what comes after the bucket cannot be used: {why}"))?;
+                .map_err(|why| format!("the prefix after the bucket is not valid: {why}"))?;
             Ok(Place::Bucket { prefix })
         }
-        _ => Err("the URLs of drives are `file:///directory` and `s3://bucket/prefix`; by a name alone, \
-                  `Drive::new(\"name\")`, it is at the head"
+        _ => Err("the URLs of drives are `file:///directory` and `s3://bucket/prefix`; a drive with \
+                  a plain name, `Drive::new(\"name\")`, is at the head"
             .to_owned()),
     }
 }
 
-/// The bytes of a file as they come.
+/// A stream of the bytes of a file.
 pub struct DriveStream {
     drive: Drive,
     file: DriveFile,
@@ -337,7 +342,7 @@ pub struct DriveStream {
 }
 
 impl DriveStream {
-    /// What they are of.
+    /// Returns the file that the bytes belong to.
     pub fn file(&self) -> &DriveFile {
         &self.file
     }

@@ -1,6 +1,6 @@
-//! Which names there are: pure.
+//! Validation of the names of drives and files. Pure: no I/O.
 
-/// What is wrong with the name of a file or, if it may be empty, of a directory.
+/// Checks the name of a file or, if it may be empty, of a directory. The error says what is wrong with the name.
 pub(crate) fn check(name: &str, may_be_empty: bool) -> Result<(), &'static str> {
     if name.is_empty() {
         return if may_be_empty { Ok(()) } else { Err("it is empty") };
@@ -16,14 +16,18 @@ pub(crate) fn check(name: &str, may_be_empty: bool) -> Result<(), &'static str> 
         "." | ".." => Err("it has a part that is `.` or `..`"),
         part if part.len() > 200 => Err("a part of it is longer than 200 bytes"),
         part if part.chars().any(char::is_control) => Err("it has a control character"),
-        // By which a file goes while it is written.
-        part if part.starts_with(STAGING) => Err("a part of it begins like what is being put"),
-        part if is_numbered(part) => Err("a part of it ends with `#` and a number, like what is being put"),
+        // Reserved for files while they are being written.
+        part if part.starts_with(STAGING) => {
+            Err("a part of it begins with `.flowright-put`, which is reserved for incomplete files")
+        }
+        part if is_numbered(part) => {
+            Err("a part of it ends with `#` and a number, which is reserved for incomplete files")
+        }
         _ => Ok(()),
     })
 }
 
-/// Where files are until they have their name.
+/// Directory of files that are still being written.
 pub(super) const STAGING: &str = ".flowright-put";
 
 fn is_numbered(part: &str) -> bool {
@@ -31,7 +35,7 @@ fn is_numbered(part: &str) -> bool {
         .is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// What is wrong with the name of a drive.
+/// Checks the name of a drive. The error says what is wrong with the name, and what to write instead.
 pub(super) fn check_drive(name: &str) -> Result<(), String> {
     if let Some((scheme, rest)) = name.split_once("://") {
         let rest = rest.trim_matches('/');

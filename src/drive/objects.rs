@@ -1,8 +1,9 @@
-//! Drives on what `object_store` knows: directories, and buckets.
+//! Drives on the storage of `object_store`: local directories, and buckets.
 //!
 //! # Guarantees
-//! - A file has its name once all of it is there: on a directory it is renamed, in a bucket its upload is completed.
-//! - What is put and not completed is removed, also when whoever puts it is gone.
+//! - A file appears under its name only when it is complete: in a directory by a rename, in a bucket by the
+//!   completion of its upload.
+//! - An incomplete upload is removed, even if the writer's future is dropped.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -28,26 +29,26 @@ use super::error::StoreError;
 use super::names::STAGING;
 use super::store::{Body, DriveFile, Given, Store, Supply, Wanted};
 
-/// What is not larger is put at once; what is larger in parts of this size.
+/// Size in bytes of the parts of an upload. Smaller files are put in one request.
 const PART: usize = 8 << 20;
 
-/// So many parts are on their way at once.
+/// Maximum number of parts of one upload that are in flight.
 const PARTS: usize = 4;
 
-/// So much of a file is read at once.
+/// Size in bytes of the buffer with which files are read.
 pub(crate) const PIECE: usize = 512 << 10;
 
 #[derive(Clone)]
 pub(super) struct Objects {
     store: Arc<dyn ObjectStore>,
-    /// What comes before each name.
+    /// Prefix of every object's path; empty for a directory.
     prefix: Path,
-    /// The same, where it is a directory. There, a file can be renamed at once unless there is one by that name.
+    /// The store of a local directory, which can also rename a file unless the new name exists.
     local: Option<Arc<LocalFileSystem>>,
 }
 
 impl Objects {
-    /// In a directory, which is made.
+    /// Opens the drive in a directory, which is created if it is missing.
     pub(super) fn in_directory(directory: &FilePath) -> Result<Self, StoreError> {
         let failed = |error: io::Error| {
             let why = format!("the directory {} cannot be used: {error}", directory.display());
@@ -59,18 +60,18 @@ impl Objects {
         };
         std::fs::create_dir_all(directory).map_err(failed)?;
         let store = LocalFileSystem::new_with_prefix(directory).map_err(told)?;
-        // A directory is part of the names of files, and not there without any.
+        // Object stores have no empty directories: a directory is removed with its last file.
         let store = Arc::new(store.with_automatic_cleanup(true));
         Ok(Self { store: store.clone(), prefix: Path::default(), local: Some(store) })
     }
 
-    /// In a bucket, whose name and what comes before each name are in the URL.
+    /// Opens the drive in a bucket. `url` names the bucket; `prefix` is prepended to every name.
     #[cfg(feature = "s3")]
     pub(super) fn in_bucket(url: &str, prefix: &str) -> Result<Self, StoreError> {
         use object_store::RetryConfig;
         use object_store::aws::AmazonS3Builder;
 
-        // As long as one waits for a node.
+        // The total time of all attempts equals the default grace period of nodes.
         let retry =
             RetryConfig { max_retries: 5, retry_timeout: Duration::from_secs(10), ..RetryConfig::default() };
         let store = AmazonS3Builder::from_env().with_url(url).with_retry(retry).build().map_err(told)?;
@@ -87,7 +88,7 @@ impl Objects {
         Path::parse(whole).map_err(|error| StoreError::Failed(error.to_string()))
     }
 
-    /// Does something about the path of a file, on a thread that may block; nothing in a bucket.
+    /// Calls `what` with the local path of a file, on a thread that may block. Does nothing for a bucket.
     async fn on_disk(
         &self,
         path: &Path,
@@ -99,22 +100,23 @@ impl Objects {
         done.unwrap_or_else(|error| Err(StoreError::Failed(error.to_string())))
     }
 
-    /// The path of what is to be opened.
+    /// Returns the path of a file to be opened.
     async fn path_of_file(&self, name: &str) -> Result<Path, StoreError> {
         let path = self.path(name)?;
         let check = |file: &FilePath| match std::fs::metadata(file) {
-            // A pipe would be waited for.
+            // Opening a pipe would block.
             Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => {
-                Err(StoreError::Failed("what is there by that name is not a regular file".to_owned()))
+                Err(StoreError::Failed("the file with that name is not a regular file".to_owned()))
             }
-            // Directories, and what is not there, are told by the store.
+            // The store itself reports directories and missing files.
             _ => Ok(()),
         };
         self.on_disk(&path, check).await?;
         Ok(path)
     }
 
-    /// The path of what is to be put. A directory by that name in which there are no files is in nobody's way.
+    /// Returns the path of a file to be put. A directory without files under that name is removed first, since it
+    /// must not block the name.
     async fn path_to_put(&self, name: &str) -> Result<Path, StoreError> {
         let path = self.path(name)?;
         let clear = |file: &FilePath| {
@@ -156,7 +158,7 @@ impl Objects {
         if create {
             self.is_free(&path).await?;
         }
-        // In a bucket, what completes an upload in parts cannot say itself that there must be none by that name.
+        // A multipart upload to a bucket cannot be completed on the condition that the name is free.
         if !create || self.local.is_none() {
             return self.put_parts(&path, first, rest, body, create).await;
         }
@@ -195,13 +197,13 @@ impl Objects {
         if must_be_free {
             self.is_free(path).await?;
         }
-        let Some(parts) = upload.0.take() else { unreachable!("taken once") };
+        let Some(parts) = upload.0.take() else { unreachable!("an upload is completed once") };
         parts.finish().await.map_err(told)?;
         Ok(())
     }
 }
 
-/// Removes a directory with the directories in it, unless there is anything else.
+/// Removes a directory and its subdirectories, if there are no files in any of them.
 fn remove_empty(directory: &FilePath) {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
@@ -210,12 +212,12 @@ fn remove_empty(directory: &FilePath) {
     let _ = std::fs::remove_dir(directory);
 }
 
-/// Given up unless it was completed.
+/// A multipart upload, aborted on drop unless it was completed.
 struct Upload(Option<WriteMultipart>);
 
 impl Upload {
     fn parts(&mut self) -> &mut WriteMultipart {
-        self.0.as_mut().expect("it is completed last")
+        self.0.as_mut().expect("no part is added after completion")
     }
 }
 
@@ -224,14 +226,14 @@ impl Drop for Upload {
         if let (Some(upload), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(async move {
                 if let Err(error) = upload.abort().await {
-                    log::debug!("an upload that was given up could not be removed: {error}");
+                    log::debug!("a cancelled upload could not be removed: {error}");
                 }
             });
         }
     }
 }
 
-/// What waits for its name; removed unless it got it.
+/// A complete file under its temporary name, removed on drop unless it was renamed.
 struct Staged {
     store: Arc<dyn ObjectStore>,
     path: Option<Path>,
@@ -298,7 +300,7 @@ impl Store for Objects {
         let this = self.clone();
         async move {
             let path = this.path_of_file(&name).await?;
-            // A bucket says nothing of what was not there.
+            // A bucket reports success for the deletion of a missing object.
             this.store.head(&path).await.map_err(told)?;
             this.store.delete(&path).await.map_err(told)
         }
@@ -318,7 +320,7 @@ impl Store for Objects {
     }
 }
 
-/// The bytes of a file between these, read on threads that may block.
+/// Streams the bytes `from..to` of a file, reading on threads that may block.
 fn pieces(file: File, from: u64, to: u64) -> Body {
     let read = move |(mut file, at): (File, u64)| async move {
         if at >= to {
@@ -348,13 +350,13 @@ fn pieces(file: File, from: u64, to: u64) -> Body {
     stream::try_unfold((file, from), read).boxed()
 }
 
-/// The bytes of a file that is to be put.
+/// Returns a supply of the bytes of a local file.
 pub(super) fn supply_of_file(path: PathBuf) -> Supply {
     Arc::new(move || {
         let path = path.clone();
         let open = async move {
             let opened = tokio::task::spawn_blocking(move || {
-                // A pipe is not waited for.
+                // Opening a pipe must not block.
                 let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path)?;
                 let metadata = file.metadata()?;
                 if metadata.is_dir() {
@@ -387,7 +389,7 @@ pub(super) fn supply_of_bytes(bytes: Bytes) -> Supply {
     })
 }
 
-/// What goes wrong in words of one's own, with the whole chain of causes.
+/// Converts an error, with the messages of its whole chain of sources.
 fn told(error: object_store::Error) -> StoreError {
     use object_store::Error;
 

@@ -1,4 +1,4 @@
-//! What a drive is on, wherever that is.
+//! The interface of the storage behind a drive.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,33 +13,33 @@ use super::error::StoreError;
 /// A file in a drive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriveFile {
-    /// Its name, in which directories are separated by `/`.
+    /// Name of the file, with `/` as separator of directories.
     pub name: String,
-    /// Its size in bytes.
+    /// Size of the file in bytes.
     pub size: u64,
-    /// When it was put.
+    /// Time at which the file was put.
     pub modified: SystemTime,
 }
 
-/// The bytes of a file, piece by piece.
+/// A stream of the bytes of a file.
 pub(crate) type Body = BoxStream<'static, Result<Bytes, StoreError>>;
 
-/// Gives the bytes of a file that is to be put, from the beginning each time it is called.
+/// A source of the bytes of a file to be put. Each call starts from the beginning, for retries.
 pub(crate) type Supply = Arc<dyn Fn() -> Body + Send + Sync>;
 
-/// What is wanted of a file.
+/// A request to read a file or a range of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Wanted {
     pub(crate) name: String,
-    /// In bytes.
+    /// Offset of the first byte.
     pub(crate) from: u64,
-    /// Without this one; to the end where there is none.
+    /// Offset after the last byte; `None` for the end of the file.
     pub(crate) to: Option<u64>,
-    /// If it is still this one.
+    /// The version that the file must still have, if any.
     pub(crate) version: Option<String>,
 }
 
-/// What is given of it.
+/// The reply to a [`Wanted`]: the file, the range in bytes that follows, and its bytes.
 pub(crate) struct Given {
     pub(crate) file: DriveFile,
     pub(crate) from: u64,
@@ -48,14 +48,15 @@ pub(crate) struct Given {
     pub(crate) body: Body,
 }
 
-/// A folder somewhere. Names have been looked at by whoever calls.
+/// The storage of one drive. Callers have validated all names.
 pub(crate) trait Store: Send + Sync {
-    /// Puts a file, which has its name once all of it is there. With `create` only if there is none by that name.
+    /// Puts a file, which appears under its name only when it is complete. With `create`, fails with
+    /// [`StoreError::Exists`] if the name is taken.
     fn put(&self, name: String, supply: Supply, create: bool) -> BoxFuture<'static, Result<(), StoreError>>;
 
     fn get(&self, wanted: Wanted) -> BoxFuture<'static, Result<Given, StoreError>>;
 
-    /// All files in a directory and below it, in no order.
+    /// Lists all files in a directory and below it, in batches and in no particular order.
     fn list(&self, directory: String) -> BoxStream<'static, Result<Vec<DriveFile>, StoreError>>;
 
     fn delete(&self, name: String) -> BoxFuture<'static, Result<(), StoreError>>;

@@ -1,4 +1,4 @@
-//! Files on their way into a drive and out of it.
+//! Transfers of files into a drive and out of it.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -16,12 +16,12 @@ use super::store::{Given, Supply, Wanted};
 use super::{Drive, StoreError};
 use crate::atomic_file::StagedPath;
 
-/// How far a file is on its way.
+/// Progress of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transferred {
-    /// The bytes that are through.
+    /// Bytes transferred so far.
     pub bytes: u64,
-    /// All bytes, where that is known.
+    /// Size of the file in bytes, if it is known.
     pub total: Option<u64>,
 }
 
@@ -33,7 +33,7 @@ fn tell(on_progress: Option<&OnProgress>, now: Transferred) {
     }
 }
 
-/// A file that is to be put into a drive, once this is awaited.
+/// A future that puts a file into a drive when it is awaited.
 #[must_use = "nothing is put until this is awaited"]
 pub struct Put {
     drive: Drive,
@@ -56,19 +56,20 @@ impl Put {
         Self { drive, name, supply, from, total, overwrite: true, on_progress: None }
     }
 
-    /// Whether to replace what is there by that name; `true` by default.
+    /// Sets whether to replace an existing file of that name; `true` by default.
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.overwrite = overwrite;
         self
     }
 
-    /// Has this called as the bytes go; from the beginning again where a connection broke.
+    /// Sets a callback that is called after each piece. Its count restarts at zero if the upload is retried after a
+    /// broken connection.
     pub fn on_progress(mut self, call: impl FnMut(Transferred) + Send + 'static) -> Self {
         self.on_progress = Some(Arc::new(Mutex::new(call)));
         self
     }
 
-    /// The supply, which tells how far it is.
+    /// Wraps the supply so that it reports progress.
     fn told(&self) -> Supply {
         let (supply, on_progress, total) = (self.supply.clone(), self.on_progress.clone(), self.total);
         Arc::new(move || {
@@ -88,7 +89,7 @@ impl IntoFuture for Put {
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        // Now, since whose code this is may not be known later.
+        // Opens the store now, while the thread still runs code of the App: the future may be polled elsewhere.
         let store = self.drive.open(&self.name, false);
         Box::pin(async move {
             let supply = if self.on_progress.is_some() { self.told() } else { self.supply.clone() };
@@ -98,8 +99,8 @@ impl IntoFuture for Put {
     }
 }
 
-/// A file that is to be had from a drive, once this is awaited.
-#[must_use = "nothing is got until this is awaited"]
+/// A future that gets a file from a drive when it is awaited.
+#[must_use = "nothing is fetched until this is awaited"]
 pub struct Get {
     drive: Drive,
     name: String,
@@ -113,13 +114,13 @@ impl Get {
         Self { drive, name, into, overwrite: false, on_progress: None }
     }
 
-    /// Whether to replace what is at that path, once the file is there; `false` by default.
+    /// Sets whether to replace an existing file at the path, once the new file is complete; `false` by default.
     pub fn overwrite(mut self, overwrite: bool) -> Self {
         self.overwrite = overwrite;
         self
     }
 
-    /// Has this called as the bytes come.
+    /// Sets a callback that is called after each piece.
     pub fn on_progress(mut self, call: impl FnMut(Transferred) + Send + 'static) -> Self {
         self.on_progress = Some(Arc::new(Mutex::new(call)));
         self
@@ -149,7 +150,7 @@ impl Get {
             tell(self.on_progress.as_ref(), Transferred { bytes, total });
         }
         if total != Some(bytes) {
-            return Err(failed(StoreError::Failed(format!("{bytes} of {} bytes came", to - from))));
+            return Err(failed(StoreError::Failed(format!("only {bytes} of {} bytes arrived", to - from))));
         }
         let (staged, file) = writing;
         drop(file);

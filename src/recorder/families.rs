@@ -1,4 +1,4 @@
-//! What was recorded, as it is carried between processes and put together for one page: pure.
+//! Metric families as they are sent between processes and merged into one Prometheus page. Pure: no I/O.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{BOUNDS, LONGEST};
 
-/// Names that begin so are Flowright's own.
+/// Prefix reserved for Flowright's own metrics.
 const OURS: &str = "flowright_";
 
-/// How many series of one other process are carried.
+/// Maximum number of series accepted from one other process.
 const CARRIED: usize = 1000;
 
-/// What a metric is.
+/// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     Counter,
@@ -20,14 +20,14 @@ pub(crate) enum Kind {
     Histogram,
 }
 
-/// A metric and what it is now.
+/// A metric with the current values of all its series.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Family {
-    /// That of a counter ends in `_total`.
+    /// Name of the metric; that of a counter ends in `_total`.
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) help: Option<String>,
-    /// By labels.
+    /// Values by labels.
     pub(crate) series: Vec<(Labels, Reading)>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) type Labels = Vec<(String, String)>;
 pub(crate) enum Reading {
     Counter(u64),
     Gauge(f64),
-    /// How many there were in each class, the last of which is for those above all [`BOUNDS`].
+    /// Number of values in each bucket. The last bucket is for values above all [`BOUNDS`].
     Histogram {
         sum: f64,
         counts: Vec<u64>,
@@ -49,7 +49,7 @@ impl Reading {
         match self {
             Self::Counter(_) => kind == Kind::Counter,
             Self::Gauge(_) => kind == Kind::Gauge,
-            // They are added up for the page.
+            // The page has cumulative counts, so their sum must not overflow.
             Self::Histogram { counts, .. } => {
                 let sum = counts.iter().try_fold(0_u64, |sum, count| sum.checked_add(*count));
                 kind == Kind::Histogram && counts.len() == BOUNDS.len() + 1 && sum.is_some()
@@ -58,7 +58,7 @@ impl Reading {
     }
 }
 
-/// Which metrics there are, and which of them has samples of which name.
+/// Registry of metric names, and of the sample names that each metric uses.
 #[derive(Default)]
 pub(super) struct Names {
     kinds: HashMap<String, Kind>,
@@ -66,10 +66,10 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Makes the names of all its samples its own.
+    /// Claims the names of all samples of a metric. Fails if another metric has one of them, or the name is reserved.
     pub(super) fn claim(&mut self, kind: Kind, name: &str) -> Result<(), String> {
         if name.starts_with(OURS) {
-            return Err(format!("names that begin with `{OURS}` are those of Flowright itself"));
+            return Err(format!("names that begin with `{OURS}` are reserved for Flowright"));
         }
         if self.kinds.get(name) == Some(&kind) {
             return Ok(());
@@ -88,7 +88,7 @@ impl Names {
     }
 }
 
-/// What it is called on the page.
+/// Returns the name of the metric on the page.
 pub(super) fn full_name(kind: Kind, name: &str) -> String {
     let name = allowed(name);
     match kind {
@@ -97,7 +97,8 @@ pub(super) fn full_name(kind: Kind, name: &str) -> String {
     }
 }
 
-/// The labels as they are on the page, one of each name; those that `taken` has are called something else.
+/// Returns the labels as they are on the page, each name once. A label whose name is `taken` gets the prefix
+/// `exported_`.
 pub(super) fn labels<'a>(
     labels: impl Iterator<Item = (&'a str, &'a str)>,
     taken: impl Fn(&str) -> bool,
@@ -109,14 +110,14 @@ pub(super) fn labels<'a>(
     named.collect()
 }
 
-/// As names of Prometheus are.
+/// Replaces characters that Prometheus does not allow in names.
 fn allowed(name: &str) -> String {
     let start = name.chars().next().is_none_or(|first| first.is_ascii_digit());
     let rest = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
     start.then_some('_').into_iter().chain(rest).collect()
 }
 
-/// What several processes have recorded, as one page can have it.
+/// The metrics of several processes, merged so that one Prometheus page can hold them.
 #[derive(Default)]
 pub(crate) struct Gathered {
     names: Names,
@@ -131,7 +132,8 @@ struct Whole {
 }
 
 impl Gathered {
-    /// Adds those of one process, with labels that say which. Where two do not go together the earlier one stays.
+    /// Adds the metrics of one process, with the labels `whose`, which identify it. Of two metrics that conflict, the
+    /// one added first stays.
     pub(crate) fn add<'a>(&mut self, families: impl IntoIterator<Item = &'a Family>, whose: &[(&str, &str)]) {
         for Family { name, kind, help, series } in families {
             let name = full_name(*kind, name);
@@ -151,7 +153,7 @@ impl Gathered {
         }
     }
 
-    /// By name.
+    /// Returns the merged families, ordered by name.
     pub(crate) fn families(self) -> impl Iterator<Item = Family> {
         self.families.into_iter().map(|(name, Whole { kind, help, series })| {
             let series = series.into_iter().collect();
@@ -160,12 +162,12 @@ impl Gathered {
     }
 }
 
-/// What another process has recorded, or what was told of it: no more than [`CARRIED`] series.
+/// The metrics of another process, or those already sent to it: at most [`CARRIED`] series.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Carried(BTreeMap<String, Family>);
 
 impl Carried {
-    /// Takes in what is new, and gives what of it was not there yet.
+    /// Merges `families`, and returns those that changed.
     pub(crate) fn update(&mut self, families: Vec<Family>) -> Vec<Family> {
         let mut changed = Vec::new();
         let mut all: usize = self.0.values().map(|family| family.series.len()).sum();

@@ -1,4 +1,4 @@
-//! The same interface in a program without the feature `metrics`: nothing is recorded.
+//! The interface of `on` for builds without the feature `metrics`: nothing is recorded.
 
 use super::families::Family;
 

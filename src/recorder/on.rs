@@ -1,4 +1,4 @@
-//! The recorder of this process.
+//! The recorder of this process, with the feature `metrics`.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -14,32 +14,34 @@ use super::{BOUNDS, LONGEST, SERIES};
 
 static HERE: LazyLock<Numbers> = LazyLock::new(Numbers::default);
 
-/// Keeps what this process records from now on, unless the program has another recorder.
+/// Installs the recorder of this process, unless the program has installed another one.
 pub(crate) fn install() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         if metrics::set_global_recorder(&*HERE).is_err() {
-            log::debug!("the program has a recorder for metrics: they are not shown in `/metrics`");
+            log::debug!(
+                "the program has installed another recorder: its metrics are not shown in `/metrics`"
+            );
         }
     });
 }
 
-/// What this process has recorded, by name.
+/// Returns the metrics that this process has recorded, ordered by name.
 pub(crate) fn families() -> Vec<Family> {
     HERE.families()
 }
 
-/// Values in classes.
+/// A histogram with the buckets of [`BOUNDS`].
 #[derive(Default)]
 struct Classes {
     counts: [AtomicU64; BOUNDS.len() + 1],
-    /// The bits of a float.
+    /// The bits of an `f64`.
     sum: AtomicU64,
 }
 
 impl HistogramFn for Classes {
     fn record(&self, value: f64) {
-        // It is in no class, and a sum with it would be none for ever.
+        // A NaN fits no bucket, and would turn the sum into a NaN for good.
         if value.is_nan() {
             return;
         }
@@ -52,7 +54,7 @@ impl HistogramFn for Classes {
 #[derive(Clone)]
 enum Cell {
     Counter(Arc<AtomicU64>),
-    /// The bits of a float.
+    /// The bits of an `f64`.
     Gauge(Arc<AtomicU64>),
     Histogram(Arc<Classes>),
 }
@@ -83,12 +85,13 @@ struct Numbers(RwLock<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    /// By what they were asked for with, by kind; `None` where that cannot be recorded.
+    /// Cells by kind and by the key under which they were registered; `None` for keys that cannot be recorded.
     found: [HashMap<Key, Option<Cell>>; 3],
     metrics: BTreeMap<String, (Kind, BTreeMap<Labels, Cell>)>,
     names: Names,
     help: BTreeMap<String, String>,
-    /// Whether it was told that there are too many, and that one was too long.
+    /// Set once the warning about too many series has been logged; `has_long` likewise for the one about too long
+    /// names.
     is_full: bool,
     has_long: bool,
 }
@@ -131,7 +134,7 @@ impl Kept {
         if self.found.iter().map(HashMap::len).sum::<usize>() >= SERIES {
             if !std::mem::replace(&mut self.is_full, true) {
                 log::warn!(
-                    "`{}` and all that is new after it is not recorded: there are {SERIES} metrics with their labels",
+                    "the series `{}` and all later ones are not recorded: the limit of {SERIES} series is reached",
                     key.name()
                 );
             }
@@ -142,13 +145,13 @@ impl Kept {
             if !std::mem::replace(&mut self.has_long, true) {
                 let start: String = key.name().chars().take(100).collect();
                 log::warn!(
-                    "a metric `{start}` is not recorded: its name and labels are longer than {LONGEST} bytes"
+                    "the metric `{start}` is not recorded: its name and labels have more than {LONGEST} bytes"
                 );
             }
             return None;
         }
         match self.found[kind as usize].entry(key.clone()) {
-            // Another thread was faster.
+            // Another thread registered the key first.
             Entry::Occupied(there) => return there.get().clone(),
             Entry::Vacant(room) => room.insert(None),
         };

@@ -1,4 +1,4 @@
-//! Layer 7: starting an App in a test and waiting for what it does.
+//! Layer 7: starting an App in a test, and waiting for its state and statuses.
 //!
 //! ```
 //! use flowright::prelude::*;
@@ -38,8 +38,7 @@
 //! app.stop().result.unwrap();
 //! ```
 //!
-//! Everything waits for events, not for time; a wait that lasts longer than its limit panics with the state and
-//! the statuses as they are then.
+//! All waits are for events, not for time. A wait that exceeds its limit panics with the current state and statuses.
 
 use std::fmt::Write;
 use std::future::Future;
@@ -55,15 +54,15 @@ use crate::printable::chain;
 use crate::state::Value;
 use crate::work::{Stage, Work, WorkAddr};
 
-/// How long a wait may last unless [`TestApp::limit`] says otherwise. It is real time, also when the App's clock is paused, and
-/// so long that a machine that is busy with other things fails no test.
+/// Default limit of a wait; see [`TestApp::limit`]. It is measured in real time, even if the App's clock is paused,
+/// and is long enough that a busy machine does not fail a test.
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(120);
 
-/// An App under test, driven from a test that is not async itself. Dropping it stops the App.
+/// An App under test, driven from a synchronous test. Dropping it stops the App.
 pub struct TestApp {
     runtime: Runtime,
     control: Control,
-    /// Taken when the App's end is waited for.
+    /// Taken when the end of the App is awaited.
     handle: Mutex<Option<AppHandle>>,
     limit: Duration,
 }
@@ -72,7 +71,7 @@ impl TestApp {
     /// Starts an App without a server.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If the App does not start.
     pub fn start<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> Self
     where
         R: Root<Kind>,
@@ -80,12 +79,12 @@ impl TestApp {
         Self::start_app(App::new(make))
     }
 
-    /// Starts an App on one thread with a clock of its own that jumps to the next deadline whenever the App is
-    /// idle: timers, schedules, `cx.sleep`, backoffs and timeouts then take no time. `make_runtime` makes a
-    /// current-thread runtime with `start_paused(true)`, which needs tokio's feature `test-util` in the test.
+    /// Starts an App on one thread, with a clock that jumps to the next deadline whenever the App is idle: timers,
+    /// schedules, `cx.sleep`, backoffs and timeouts then take no time. `make_runtime` creates a current-thread
+    /// runtime with `start_paused(true)`, which needs tokio's feature `test-util` in the test.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If the App does not start.
     pub fn start_paused<R, Kind>(
         make: impl FnOnce() -> R + Send + 'static,
         make_runtime: impl FnOnce() -> Runtime + Send + 'static,
@@ -96,18 +95,18 @@ impl TestApp {
         Self::start_app(App::new(make).runtime(make_runtime))
     }
 
-    /// Starts an App that was set up in some way.
+    /// Starts an App with a configuration of its own.
     ///
     /// # Panics
-    /// When it does not start.
+    /// If the App does not start.
     pub fn start_app(app: App) -> Self {
         Self::try_start(app).unwrap_or_else(|error| panic!("the App did not start: {}", chain(&error)))
     }
 
-    /// Starts an App that may not start.
+    /// Starts an App that is allowed to fail.
     ///
     /// # Errors
-    /// Why it did not.
+    /// The error with which the App failed to start.
     pub fn try_start(app: App) -> Result<Self, AppError> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Thread)?;
@@ -116,30 +115,30 @@ impl TestApp {
         Ok(Self { runtime, control, handle: Mutex::new(Some(handle)), limit: DEFAULT_LIMIT })
     }
 
-    /// How long a wait may last.
+    /// Sets the limit of each wait.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
     }
 
-    /// The App's door.
+    /// Returns the control handle of the App.
     pub fn control(&self) -> &Control {
         &self.control
     }
 
-    /// Waits for something outside the App, such as an answer of a Work.
+    /// Waits for something outside the App, such as the reply of a Work.
     ///
     /// # Panics
-    /// When it takes longer than the limit.
+    /// If the wait exceeds the limit.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         let result = self.runtime.block_on(async { tokio::time::timeout(self.limit, future).await });
-        result.unwrap_or_else(|_| panic!("nothing came within {:?}; {}", self.limit, self.describe()))
+        result.unwrap_or_else(|_| panic!("no result within {:?}; {}", self.limit, self.describe()))
     }
 
-    /// The address of a Work.
+    /// Returns the address of a Work.
     ///
     /// # Panics
-    /// When there is none of this type at `path`.
+    /// If there is no Work of this type at `path`.
     pub fn work<W: Work>(&self, path: &str) -> WorkAddr<W> {
         let found = self.running(self.control.work(path));
         found.unwrap_or_else(|| {
@@ -147,34 +146,34 @@ impl TestApp {
         })
     }
 
-    /// The state tree now.
+    /// Returns the current state tree.
     ///
     /// # Panics
-    /// When the App has ended.
+    /// If the App has ended.
     pub fn state(&self) -> Value {
         self.running(self.control.state())
     }
 
-    /// The status of everything now.
+    /// Returns the current status of the App and everything in it.
     ///
     /// # Panics
-    /// When the App has ended.
+    /// If the App has ended.
     pub fn status(&self) -> AppStatus {
         self.running(self.control.status())
     }
 
-    /// How many times the Flows have reacted.
+    /// Returns how many times the Flows have reacted.
     ///
     /// # Panics
-    /// When the App has ended.
+    /// If the App has ended.
     pub fn reactions(&self) -> u64 {
         self.status().reactions
     }
 
-    /// Waits until the state at the dotted `path` is a `T` of which `holds` is true, and gives it.
+    /// Waits until the state at the dotted `path` is a `T` that satisfies `holds`, and returns it.
     ///
     /// # Panics
-    /// When that does not happen within the limit, or the App ends before.
+    /// If the wait exceeds the limit, or the App ends first.
     pub fn wait_for_state<T: DeserializeOwned>(&self, path: &str, holds: impl Fn(&T) -> bool) -> T {
         self.wait(&format!("the state `{path}`"), async |control: &Control| {
             let state = control.state().await.ok()?;
@@ -182,20 +181,20 @@ impl TestApp {
         })
     }
 
-    /// Waits until `holds` is true of the status of the Work at `path`, and gives it.
+    /// Waits until the status of the Work at `path` satisfies `holds`, and returns it.
     ///
     /// # Panics
-    /// When that does not happen within the limit, or the App ends before.
+    /// If the wait exceeds the limit, or the App ends first.
     pub fn wait_for_work(&self, path: &str, holds: impl Fn(&WorkStatus) -> bool) -> WorkStatus {
         self.wait(&format!("the status of work `{path}`"), async |control: &Control| {
             control.status().await.ok()?.works.remove(path).filter(&holds)
         })
     }
 
-    /// Waits until the Work at `path` is at this stage.
+    /// Waits until the Work at `path` is at this stage, and returns its status.
     ///
     /// # Panics
-    /// When that does not happen within the limit, or the App ends before.
+    /// If the wait exceeds the limit, or the App ends first.
     pub fn wait_for_stage(&self, path: &str, stage: Stage) -> WorkStatus {
         self.wait_for_work(path, |work| work.status.stage == stage)
     }
@@ -203,7 +202,7 @@ impl TestApp {
     /// Waits until the App ends by itself.
     ///
     /// # Panics
-    /// When that does not happen within the limit.
+    /// If the wait exceeds the limit.
     pub fn wait_for_exit(self) -> Exit {
         let handle = self.take_handle().expect("an App ends once");
         self.block_on(handle.wait())
@@ -212,7 +211,7 @@ impl TestApp {
     /// Stops the App and waits until it has ended.
     ///
     /// # Panics
-    /// When that takes longer than the limit.
+    /// If the wait exceeds the limit.
     pub fn stop(self) -> Exit {
         let handle = self.take_handle().expect("an App ends once");
         self.block_on(handle.stop())
@@ -242,7 +241,7 @@ impl TestApp {
     fn describe(&self) -> String {
         let now = self.runtime.block_on(async { (self.control.state().await, self.control.status().await) });
         let mut text = String::new();
-        // Writing to a string cannot fail.
+        // Writing to a `String` cannot fail.
         let _ = match now {
             (Ok(state), Ok(status)) => write!(text, "state: {}\nstatus: {status:#?}", state.to_json()),
             _ => match self.take_handle().map(|handle| self.block_on(handle.wait()).result) {
@@ -253,7 +252,7 @@ impl TestApp {
         text
     }
 
-    /// What a question to the App gives, which has to run.
+    /// Awaits the answer to a query. Panics if the App has ended.
     #[track_caller]
     fn running<T, E>(&self, answer: impl Future<Output = Result<T, E>>) -> T {
         self.block_on(answer).unwrap_or_else(|_| panic!("the App should run; {}", self.describe()))

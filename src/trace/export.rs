@@ -1,4 +1,4 @@
-//! Where spans go: to a collector, by OTLP over HTTP, as the standard variables of the environment say.
+//! Export of spans to a collector, by OTLP over HTTP, configured by the standard `OTEL_*` environment variables.
 
 use std::fmt;
 use std::future::ready;
@@ -10,16 +10,16 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{SpanExporter, WithHttpConfig};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
-/// How long a collector may take for one batch.
+/// Timeout of one batch at the collector.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the end of the process waits for what has not been sent.
+/// Timeout for flushing the remaining spans at the end of the process.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Spans are sent for as long as it lives.
+/// Guard of the exporter: spans are exported until it is dropped.
 pub(crate) struct Exporting(Option<SdkTracerProvider>);
 
-/// Sends spans to the collector that the environment names, if it names one.
+/// Starts to export spans if the environment names a collector.
 pub(crate) fn export() -> Exporting {
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_off = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
@@ -43,7 +43,7 @@ pub(crate) fn export() -> Exporting {
 }
 
 impl Exporting {
-    /// Waits until all is sent, where nothing is dropped any more.
+    /// Flushes the remaining spans; for callers that leave by `std::process::exit`, which drops nothing.
     pub(crate) fn end(self) {
         drop(self);
     }
@@ -59,7 +59,7 @@ impl Drop for Exporting {
     }
 }
 
-/// The client of the command line, which is there anyhow: the exporter has a thread of its own, so it may block.
+/// The HTTP client that the command line uses as well. It may block, because the exporter has its own thread.
 struct Client(ureq::Agent);
 
 impl fmt::Debug for Client {
@@ -77,7 +77,7 @@ impl Client {
 }
 
 impl HttpClient for Client {
-    // As `async_trait` writes it.
+    // This is the signature to which `async_trait` expands.
     fn send_bytes<'a, 'b>(
         &'a self,
         request: Request<Bytes>,

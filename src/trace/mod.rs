@@ -1,7 +1,7 @@
-//! Layer 1: spans of OpenTelemetry, which follow a change from the Work that published it by way of the Flows that reacted
-//! to the runs that they asked for, wherever those are.
+//! Layer 1: OpenTelemetry spans, which follow a change from the Work that published it, through the Flows that
+//! reacted to it, to the runs that they requested, across processes.
 //!
-//! All of it is nothing without the feature `traces`: a [`Cause`] then has no size and no [`Span`] is ever made.
+//! Without the feature `traces` all of this compiles to nothing: a [`Cause`] has no size, and no [`Span`] is created.
 
 #[cfg(feature = "traces")]
 mod export;
@@ -17,16 +17,16 @@ pub(crate) use self::off::{Cause, Span, export};
 #[cfg(feature = "traces")]
 pub(crate) use self::on::{Cause, Span};
 
-/// What a span is of.
+/// The operation that a span represents.
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(not(feature = "traces"), allow(dead_code, reason = "nobody asks"))]
+#[cfg_attr(not(feature = "traces"), allow(dead_code, reason = "spans are not recorded without the feature"))]
 pub(crate) enum What {
-    /// A run of a Work, and which try of it.
+    /// A run of a Work, with the number of its attempt.
     Run { run: u64, attempt: u32 },
-    /// A state that a Work has published.
+    /// A state published by a Work.
     Publish,
     /// A reaction of a Flow.
     React,
-    /// A message that is handled, and its type.
+    /// The handling of a message, with its type.
     Message { name: &'static str },
 }

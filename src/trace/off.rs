@@ -1,4 +1,4 @@
-//! Without the feature.
+//! The interface of `on` and `export` for builds without the feature `traces`.
 
 use std::future::Future;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::What;
 
-/// What has led to something: nothing that is known.
+/// The cause of an operation, which is never known without the feature.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Cause {}
 
@@ -59,7 +59,7 @@ impl Span {
     pub(crate) fn failed(&self, _: &str) {}
 }
 
-/// Nothing is sent.
+/// Guard of the exporter, which does not exist without the feature.
 pub(crate) struct Exporting;
 
 impl Exporting {

@@ -1,4 +1,4 @@
-//! With the feature.
+//! Spans and their causes, with the feature `traces`.
 
 use std::future::Future;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::What;
 
-/// What has led to something: a span in this or another process, if one is recorded.
+/// The cause of an operation: a recorded span in this or another process, if there is one.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Cause(Option<SpanContext>);
 
@@ -20,7 +20,7 @@ impl Cause {
         self.0.is_none()
     }
 
-    /// That of the code which runs on this thread.
+    /// Returns the span of the code that runs on this thread.
     pub(crate) fn current() -> Self {
         Self::of(&Context::current())
     }
@@ -36,13 +36,13 @@ impl Cause {
         }
     }
 
-    /// Has what is done by `what` caused by it.
+    /// Runs `what` with this cause as the current one.
     pub(crate) fn within<R>(&self, what: impl FnOnce() -> R) -> R {
         let _attached = self.context().attach();
         what()
     }
 
-    /// From the `traceparent` of W3C Trace Context.
+    /// Parses a `traceparent` of W3C Trace Context.
     fn read(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
         let mut next = |length| parts.next().filter(|part| part.len() == length && part.is_ascii());
@@ -71,20 +71,20 @@ impl<'de> Deserialize<'de> for Cause {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Option::<String>::deserialize(deserializer)? {
             None => Ok(Self(None)),
-            Some(text) => Self::read(&text).ok_or_else(|| de::Error::custom("that is no traceparent")),
+            Some(text) => Self::read(&text).ok_or_else(|| de::Error::custom("invalid traceparent")),
         }
     }
 }
 
-/// Something that takes time, until it is dropped.
+/// An operation in progress, which ends when this is dropped.
 pub(crate) struct Span {
     context: Context,
-    /// Whether it is one of its own.
+    /// False for a span that was only joined, and must not be ended here.
     begun: bool,
 }
 
 impl Span {
-    /// The first of its causes is its parent; it is linked to the others.
+    /// Starts a span. The first cause becomes its parent; the others are linked.
     pub(crate) fn start(what: What, path: &str, causes: &[Cause]) -> Self {
         let tracer = global::tracer("flowright");
         let path = if path.is_empty() { "root" } else { path };
@@ -113,7 +113,7 @@ impl Span {
         Self { context, begun: true }
     }
 
-    /// The one that there is already where nothing has led to it.
+    /// Starts a span if there is a cause, and otherwise joins the current span.
     pub(crate) fn start_if_caused(what: What, path: &str, cause: &Cause) -> Self {
         match cause.is_none() {
             true => Self { context: Context::current(), begun: false },
@@ -121,13 +121,13 @@ impl Span {
         }
     }
 
-    /// Has what is done by `what` caused by it.
+    /// Runs `what` with this span as the current one.
     pub(crate) fn within<R>(&self, what: impl FnOnce() -> R) -> R {
         let _attached = self.context.clone().attach();
         what()
     }
 
-    /// The same of what is done while the future is polled.
+    /// Makes this span the current one whenever `future` is polled.
     pub(crate) fn around<F: Future>(&self, future: F) -> WithContext<F> {
         future.with_context(self.context.clone())
     }
@@ -139,7 +139,7 @@ impl Span {
 
 impl Drop for Span {
     fn drop(&mut self) {
-        // Clones of the context may be around for longer.
+        // Clones of the context may outlive this, so the span is ended explicitly.
         if self.begun {
             self.context.span().end();
         }

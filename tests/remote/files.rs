@@ -433,8 +433,8 @@ fn what_a_drive_refuses_is_refused_alike_from_everywhere() {
             "/nowhere/at/all cannot be read",
             "there is no `missing`",
             "there is no `missing`",
-            "`../it` is no name",
-            "`../x` is no drive",
+            "`../it` is not a valid name",
+            "`../x` is not a valid drive",
         ]) {
             assert!(refusal.contains(part), "{refusal}");
         }

@@ -143,7 +143,7 @@ impl Story for Refusals {
         drive.put_bytes("it", "new").await?;
         fs::write(place.join("mine"), "mine")?;
         let error = drive.get("it", place.join("mine")).await.unwrap_err().to_string();
-        assert!(error.contains("mine already") && error.contains(".overwrite(true)"), "{error}");
+        assert!(error.contains("mine exists already") && error.contains(".overwrite(true)"), "{error}");
         assert_eq!(fs::read_to_string(place.join("mine"))?, "mine");
         drive.get("it", place.join("mine")).overwrite(true).await?;
         assert_eq!(fs::read_to_string(place.join("mine"))?, "new");
