@@ -1,4 +1,4 @@
-//! What publishing costs its Work, and what a patch costs the Flow: the core alone, without an App.
+//! Cost of publishing for a Work, and of applying a patch for its Flow: the state layer alone, without an App.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ struct Five {
     step: u64,
 }
 
-/// One changed field of five.
+/// Publishes a struct of five fields of which one has changed.
 #[divan::bench]
 fn publish_field(bencher: Bencher<'_, '_>) {
     let mut state = Five { name: "a training run", epoch: 3, loss: 0.5, best: Some(0.25), step: 0 };
@@ -36,7 +36,7 @@ fn map(entries: usize) -> BTreeMap<String, u64> {
     (0..entries).map(|key| (format!("key-{key:05}"), 0)).collect()
 }
 
-/// One changed entry of a map.
+/// Publishes a map of which one entry has changed.
 #[divan::bench(args = [10, 10_000])]
 fn publish_map(bencher: Bencher<'_, '_>, entries: usize) {
     let mut state = map(entries);
@@ -47,7 +47,7 @@ fn publish_map(bencher: Bencher<'_, '_>, entries: usize) {
     });
 }
 
-/// The same patch on the Flow's side.
+/// Applies the patch for one entry of a map, as the Flow's side does.
 #[divan::bench(args = [10, 10_000])]
 fn apply_map(bencher: Bencher<'_, '_>, entries: usize) {
     let mut state = map(entries);
@@ -62,7 +62,7 @@ fn apply_map(bencher: Bencher<'_, '_>, entries: usize) {
         .bench_local_values(|patch| copy.apply(patch));
 }
 
-/// The whole map as the type that `react` reads.
+/// Decodes the whole map into the type that `react` reads.
 #[divan::bench(args = [10, 10_000])]
 fn read_map(bencher: Bencher<'_, '_>, entries: usize) {
     let value = flowright::Value::of(&map(entries)).expect("it serialises");

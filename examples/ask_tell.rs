@@ -1,4 +1,4 @@
-//! Two Works talk to each other directly; one answers while its own `run` is busy.
+//! Two Works exchange messages directly; one replies while its own `run` is busy.
 //!
 //! ```text
 //! CLIENT: 14 times 1 is 14

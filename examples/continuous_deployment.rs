@@ -1,4 +1,4 @@
-//! One Work reacts to another: each new checkpoint that training makes is deployed.
+//! One Work reacts to another: each new checkpoint of the training is deployed.
 
 use flowright::prelude::*;
 

@@ -1,4 +1,4 @@
-//! A map of Works grows and shrinks at run time: what is in it is in the App.
+//! A map of Works grows and shrinks at run time: the Works in the map are those of the App.
 //!
 //! ```text
 //! wave 1: workers [1]
@@ -27,7 +27,7 @@ impl Work for Worker {
     }
 }
 
-/// How many workers each wave needs.
+/// Number of workers in each wave.
 const WAVES: [u32; 3] = [1, 3, 2];
 
 #[derive(Default, Serialize, Children)]
@@ -47,7 +47,7 @@ impl Flow for Elastic {
                 }
                 println!("wave {wave}: workers {:?}", self.workers.keys().collect::<Vec<_>>());
             }
-            // all at once, then wait for all of them
+            // Start all runs at once, then wait for all of them.
             let runs: Vec<_> = self.workers.values().map(|worker| worker.run(wave)).collect();
             for run in runs {
                 run.finished()?;

@@ -1,4 +1,4 @@
-//! An App inside a program that has a life of its own: started, asked, looked at and stopped through its handle.
+//! An App embedded in another program, which starts, queries, observes and stops it through its handle.
 //!
 //! ```text
 //! PROGRAM: the App runs
@@ -57,7 +57,7 @@ async fn main() -> Result<()> {
     let counter = counter.ok_or_else(|| Error::msg("there is no counter"))?;
     println!("PROGRAM: the counter says {}", counter.ask(Add(3)).await?);
 
-    // What a Work has published is soon in the state of the App.
+    // A published state arrives in the state of the App soon, but not at once.
     let mut changes = app.control().changes();
     let state = loop {
         let state = app.control().state().await?.to_json();

@@ -1,4 +1,5 @@
-//! A gigabyte of embeddings is made in one process and used in two others: what that takes in time and in memory.
+//! A gigabyte of embeddings is created in one process and used in two others; prints the time and memory that this
+//! takes.
 
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use flowright::prelude::*;
 const DIMENSIONS: usize = 1024;
 const MIB: f64 = (1 << 20) as f64;
 
-/// One number of one vector: 1 or -1, as if at random.
+/// Returns one component of a vector: a pseudo-random 1 or -1.
 fn number(vector: usize, dimension: usize) -> f32 {
     let mixed = ((vector * DIMENSIONS + dimension) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     if (mixed ^ (mixed >> 29)).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 }
@@ -28,7 +29,7 @@ impl Work for Embedder {
     }
 }
 
-/// Finds the vector that is nearest to another one.
+/// Finds the vector that is nearest to a query.
 #[derive(Default, Serialize, Deserialize)]
 struct Search {
     found: usize,
@@ -42,7 +43,7 @@ impl Work for Search {
         let began = Instant::now();
         let all = embeddings.value().await?; // the data moves here, and only here
         let (bytes, seconds) = (embeddings.encoded_len() as f64, began.elapsed().as_secs_f64());
-        // What is looked for is a vector of which a tenth is wrong.
+        // The query is a known vector with a tenth of its components flipped.
         let sign = |at| if at < DIMENSIONS / 10 { -1.0 } else { 1.0 };
         let query: Vec<f32> = (0..DIMENSIONS).map(|at| sign(at) * number(vector, at)).collect();
         let score = |one: &[f32]| one.iter().zip(&query).map(|(one, other)| one * other).sum::<f32>();
@@ -55,7 +56,7 @@ impl Work for Search {
     }
 }
 
-/// The most memory that this process has had, in MiB.
+/// Returns the peak memory of this process in MiB.
 fn peak_memory() -> Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));

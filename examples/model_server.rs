@@ -1,4 +1,4 @@
-//! A model server that is a Work, asked with curl:
+//! A model server as a Work, queried with curl:
 //!
 //! ```console
 //! $ cargo run --example model_server -- --open-ui=false

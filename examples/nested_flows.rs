@@ -1,4 +1,4 @@
-//! Flows in Flows: each team manages its own Works, the company only sets goals and reads results.
+//! Nested Flows: each team manages its own Works, while the company only sets goals and reads results.
 //!
 //! ```text
 //! wheels: made 4

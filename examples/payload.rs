@@ -1,4 +1,4 @@
-//! A large variable goes from one Work to another: the Flow passes on a reference, never the bytes.
+//! Sending a large variable from one Work to another: the Flow passes on a reference, never the bytes.
 
 use flowright::prelude::*;
 

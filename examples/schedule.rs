@@ -1,5 +1,5 @@
-//! Something happens by the clock: a cron expression, here with seconds. `cx.schedule_in("Europe/Berlin", "0 9 * * *")`
-//! goes by the clocks of a time zone, wherever the App runs.
+//! Runs by the clock: a cron expression, here with seconds. `cx.schedule_in("Europe/Berlin", "0 9 * * *")` uses the
+//! time of a time zone, wherever the App runs.
 //!
 //! ```text
 //! report 1

@@ -11,7 +11,7 @@
 //! publish ends
 //! ```
 //!
-//! `train` and `index` are under way at the same time, so that their lines may come in another order.
+//! `train` and `index` run at the same time, so that their lines may be printed in either order.
 
 use flowright::prelude::*;
 
@@ -39,10 +39,10 @@ struct Pipeline {
 
 impl Flow for Pipeline {
     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
-        // one after the other
+        // One after the other.
         self.download.run(("download".to_string(), 50)).finished()?;
 
-        // both at the same time
+        // Both at the same time.
         let train = self.train.run(("train".to_string(), 300));
         let index = self.index.run(("index".to_string(), 100));
         train.finished()?;

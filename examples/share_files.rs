@@ -1,11 +1,12 @@
-//! Files between Works: a checkpoint directory goes from training to deployment, and a drive collects what both report.
+//! Sharing files between Works: a checkpoint directory goes from training to deployment, and a drive collects the
+//! reports of both.
 
 use std::fs;
 use std::path::PathBuf;
 
 use flowright::prelude::*;
 
-/// A directory of this Work's own, wherever it runs.
+/// Returns the path of a temporary directory for this Work, in whichever process it runs.
 fn scratch(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("share_files-{}", std::process::id())).join(name)
 }
@@ -51,7 +52,7 @@ impl Work for Deploy {
     }
 }
 
-/// Reads what the others have reported.
+/// Reads the reports of the other Works.
 #[derive(Default, Serialize, Deserialize)]
 struct Summarize;
 

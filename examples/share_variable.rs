@@ -1,4 +1,4 @@
-//! A variable goes from a Flow to a Work: the input of a run.
+//! Passing a variable from a Flow to a Work: the input of a run.
 
 use flowright::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Failure is part of the plan: one Work is restarted until it succeeds, the failure of another is handled.
+//! Supervision: one Work is restarted until it succeeds, and the failure of another is handled by its Flow.
 //!
 //! ```text
 //! FLAKY: attempt 1 fails

@@ -1,4 +1,4 @@
-//! Writes the service of the gRPC peer: no compiler of `.proto` files is needed for two methods.
+//! Generates the service of the gRPC peer without `protoc`, which two methods do not justify.
 
 use tonic_build::manual::{Builder, Method, Service};
 

@@ -1,7 +1,7 @@
-//! Flowright beside other actor systems, one table.
+//! Comparison of Flowright with other actor systems, as one table.
 //!
-//! The parent runs each (system, measure) pair as a fresh child process of this
-//! same binary, several rounds, the systems taking turns, and prints medians.
+//! The parent runs each (system, measure) pair as a new child process of this binary, in several rounds with the
+//! systems alternating, and prints medians.
 
 mod measures;
 mod peers;
@@ -16,10 +16,10 @@ use clap::{Args, Parser, Subcommand};
 use measures::{MEASURES, Measure};
 use peers::{SYSTEMS, System};
 
-/// What every ratio in the table is relative to.
+/// The system that all ratios in the table are relative to.
 const BASELINE: &str = "actix";
 
-/// A child that runs longer than this is given up.
+/// Time limit of a child process.
 const CHILD_LIMIT: Duration = Duration::from_secs(300);
 
 #[derive(Parser)]
@@ -33,7 +33,7 @@ struct Cli {
 
 #[derive(Args)]
 struct Options {
-    /// How many times each case is run
+    /// Number of rounds in which each case is run
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Only these measures (repeat it, or separate them with commas)
@@ -52,12 +52,12 @@ struct Options {
 
 #[derive(Subcommand)]
 enum Internal {
-    /// One case in this process: prints one number, or nothing where the system lacks the measure
+    /// Run a case in this process: print its figure, or nothing if the system lacks the measure
     #[command(hide = true)]
     Case { system: String, measure: String, n: u64 },
 }
 
-/// One line of the table: a pair of system and measure, and what its rounds gave.
+/// A line of the table: a pair of system and measure, and the figures of its rounds.
 struct Row {
     measure: &'static Measure,
     system: &'static System,
@@ -83,7 +83,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// The child's side. It leaves by `exit`: threads that still hold actors are not waited for.
+/// Runs one case in the child process. It leaves by `exit`, so that it does not wait for threads that still hold
+/// actors.
 fn case(system: &str, measure: &str, n: u64) -> Result<(), String> {
     let system = SYSTEMS.iter().find(|s| s.name == system).ok_or_else(|| format!("no system {system:?}"))?;
     std::thread::spawn(|| {
@@ -114,7 +115,7 @@ fn compare(options: &Options) -> Result<(), String> {
     unknown(&options.system, SYSTEMS.iter().map(|s| s.name).collect())?;
     let wanted = |filter: &[String], name: &str| filter.is_empty() || filter.iter().any(|f| f == name);
 
-    // Measure after measure, so that the table's lines stand in the measures' order.
+    // Ordered by measure, like the lines of the table.
     let mut rows: Vec<Row> = Vec::new();
     for measure in MEASURES.iter().filter(|m| wanted(&options.only, m.name)) {
         for system in SYSTEMS.iter().filter(|s| wanted(&options.system, s.name)) {
@@ -127,13 +128,13 @@ fn compare(options: &Options) -> Result<(), String> {
         for measure in MEASURES {
             let mut turn: Vec<&mut Row> =
                 rows.iter_mut().filter(|row| std::ptr::eq(row.measure, measure)).collect();
-            // Another system begins in each round: none is always the first after a pause.
+            // The first system rotates with each round, so that none always runs first after a pause.
             if !turn.is_empty() {
                 let first = round as usize % turn.len();
                 turn.rotate_left(first);
             }
             for row in turn {
-                // After the first round, what gave nothing then is not asked again.
+                // A pair without a figure in the first round does not exist, and is skipped later.
                 if round > 0 && row.values.is_empty() {
                     continue;
                 }
@@ -179,7 +180,7 @@ fn child(system: &System, measure: &Measure, n: u64) -> Result<Option<f64>, Stri
     if !output.status.success() {
         return Err(format!("the child ended with {}", output.status));
     }
-    // The number is the last line, should a library have printed something of its own.
+    // The figure is in the last line; a library may have printed other lines.
     let text = String::from_utf8_lossy(&output.stdout);
     match text.lines().last().map(str::trim) {
         None | Some("") => Ok(None),

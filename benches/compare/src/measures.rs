@@ -1,13 +1,13 @@
-//! What is measured: the names, the units, the counts.
+//! The measures: names, units and counts.
 
 pub struct Measure {
     pub name: &'static str,
     pub unit: &'static str,
-    /// What is counted and when the clock runs.
+    /// Definition: the counted operation, and the begin and end of timing.
     pub doc: &'static str,
-    /// The count handed to the case.
+    /// Number of operations in a case.
     pub n: u64,
-    /// The count with `--quick`.
+    /// Number of operations with `--quick`.
     pub quick: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What the cases share: runtimes, clocks, the resident set.
+//! Code shared by the cases: runtimes, clocks, the resident set.
 
 use std::future::Future;
 use std::sync::Mutex;
@@ -8,23 +8,23 @@ use std::time::Instant;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
-/// Where sending never waits, the producer yields after so many messages.
+/// Number of messages after which a producer yields, in systems where sending never waits.
 pub const CHUNK: u64 = 1_000;
 
-/// Asks made before the clock starts.
+/// Number of asks before the clock starts.
 pub const WARM_UP: u64 = 1_000;
 
-/// A current-thread runtime as an application has it: all drivers enabled.
+/// Creates a current-thread runtime as an application would: with all drivers enabled.
 pub fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// A multi-thread runtime with two workers.
+/// Creates a multi-thread runtime with two workers.
 pub fn two_workers() -> Runtime {
     Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
 }
 
-/// Runs `main` on `runtime` as a spawned task, never as the `block_on` one.
+/// Runs `main` on `runtime` as a spawned task, never as the `block_on` task.
 pub fn spawned<F>(runtime: &Runtime, main: F) -> F::Output
 where
     F: Future + Send + 'static,
@@ -33,8 +33,8 @@ where
     runtime.block_on(async { tokio::spawn(main).await.expect("the task") })
 }
 
-/// Starts a thread with a current-thread runtime, makes something in its context,
-/// hands it out and keeps the runtime going until the process ends.
+/// Starts a thread with a current-thread runtime, runs `make` there, returns its result, and keeps the runtime
+/// running until the process ends.
 pub fn on_other_thread<M, F>(make: M) -> F::Output
 where
     M: FnOnce() -> F + Send + 'static,
@@ -56,7 +56,7 @@ pub fn ns_each(start: Instant, end: Instant, n: u64) -> f64 {
     end.duration_since(start).as_nanos() as f64 / n as f64
 }
 
-/// An actor's count down to its last message, whose time it reports.
+/// Countdown of an actor to its last message, whose time it reports.
 #[derive(Debug)]
 pub struct Finish {
     left: u64,
@@ -80,7 +80,7 @@ impl Finish {
     }
 }
 
-/// The same count shared by many actors.
+/// A countdown shared by many actors.
 #[derive(Debug)]
 pub struct Tally {
     left: AtomicU64,
@@ -124,7 +124,7 @@ impl Spawned {
     }
 }
 
-/// Measures the growth of the resident set from its making on.
+/// Measures the growth of the resident set since [`start`](Self::start).
 pub struct Growth(u64);
 
 impl Growth {
@@ -137,7 +137,7 @@ impl Growth {
     }
 }
 
-/// The resident set, from the kernel's figure in KiB: no page size need be known.
+/// Returns the resident set in KiB, the unit of the kernel's figure, so that the page size is not needed.
 fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux's /proc");
     status
@@ -148,7 +148,7 @@ fn resident_kib() -> u64 {
         .expect("VmRSS")
 }
 
-/// Sorts `values` and returns the middle one (the mean of the two, of an even number).
+/// Sorts `values` and returns the median: the middle value, or the mean of the two middle values.
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;

@@ -1,5 +1,5 @@
-//! Other actor systems between two processes: `remote-peers case NAME` starts the other process, measures, and prints a
-//! line for each figure. The bench `remote` beside this runs it, in turns with its own cases.
+//! Other actor systems between two processes: `remote-peers case NAME` starts the server process, measures, and
+//! prints one line for each figure. The bench `remote` runs this program, alternating with its own cases.
 
 mod peers;
 mod support;
@@ -7,7 +7,7 @@ mod support;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// A case that runs longer than this is given up.
+/// Time limit of a case.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {

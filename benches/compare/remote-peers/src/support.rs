@@ -1,4 +1,4 @@
-//! What the peers share: the messages' size, the clock, the process at the other end.
+//! Code shared by the peers: the size of messages, the clock, the server process.
 
 use std::io::BufRead;
 use std::net::TcpListener;
@@ -10,16 +10,16 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 const WARM_UP: u64 = 2_000;
 const ASKS: u64 = 20_000;
 
-/// The bytes beside the number that each message has.
+/// Padding of each message, in addition to its number.
 pub const PADDING: [u8; 40] = [7; 40];
 
-/// A runtime of one thread.
+/// Runs `main` on a runtime with one thread.
 pub fn on_one_thread<T>(main: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(main)
 }
 
-/// Times questions, one after the other: `while let Some(number) = asks.next()`, and [`answered`](Self::answered) behind
-/// each. Prints what it took when all have been asked.
+/// Times sequential asks: `while let Some(number) = asks.next()`, and [`answered`](Self::answered) after each reply.
+/// Prints the percentiles once all asks have been answered.
 #[derive(Default)]
 pub struct Asks {
     number: u64,
@@ -50,19 +50,19 @@ impl Asks {
     }
 }
 
-/// Prints how many messages a second it was, in millions.
+/// Prints the throughput in millions of messages a second.
 pub fn tells(count: u64, began: Instant) {
     println!("tell {}", count as f64 / began.elapsed().as_secs_f64() / 1e6);
 }
 
-/// The process at the other end, until the case is over.
+/// The server process, killed when the case is over.
 pub struct Server {
     child: Child,
     pub port: u16,
 }
 
 impl Server {
-    /// This program again.
+    /// Starts this program as the server.
     pub fn start(name: &str) -> Self {
         let mut command = Command::new(std::env::current_exe().expect("a program knows its file"));
         Self::started_by(|port| {
@@ -71,10 +71,10 @@ impl Server {
         })
     }
 
-    /// Waits until it has said something, which it does when it is ready.
+    /// Starts the server with `command`, and waits for the line that it prints when it is ready.
     pub fn started_by(command: impl FnOnce(u16) -> Command) -> Self {
         let port = free_port();
-        // As in the cases of `remote`: a core for each end.
+        // As in the cases of `remote`, each end has one core.
         keep_to(1);
         let mut child =
             command(port).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
@@ -93,7 +93,7 @@ impl Drop for Server {
     }
 }
 
-/// Keeps this thread, and all that it starts, to one core.
+/// Pins this thread, and all threads and processes that it starts, to one core.
 fn keep_to(core: usize) {
     let mut cores = CpuSet::new();
     cores.set(core);
@@ -105,7 +105,7 @@ pub fn free_port() -> u16 {
     free.local_addr().expect("it has one").port()
 }
 
-/// Says so to whoever started this process, and ends with it.
+/// Tells the parent that this process is ready, and exits with the parent.
 pub fn ready() {
     use std::io::Write;
     std::thread::spawn(|| {

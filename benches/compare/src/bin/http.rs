@@ -1,8 +1,9 @@
-//! What the control plane does and what it costs: the state over HTTP beside a handler that has it ready-made, events of
-//! changes, and publishing while pages are open.
+//! Cost of the control plane: the state over HTTP compared with a handler that returns the same bytes ready-made,
+//! latency of events, and latency of publishing while pages are open.
 //!
-//! One run, the cases taking turns, medians of the rounds. `cargo run --release --bin http [ROUNDS]`; it takes `taskset`.
-//! `… --bin http app WORKS` serves such an App until its standard input ends, to look at.
+//! The cases alternate within one run, and medians of the rounds are printed. `cargo run --release --bin http
+//! [ROUNDS]`; requires `taskset`. `… --bin http app WORKS` serves such an App until its standard input ends, for
+//! inspection in a browser.
 
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -21,11 +22,12 @@ use tokio::sync::Notify;
 const WORKS: usize = 1000;
 const PAGES: usize = 20;
 
-/// Connections that ask one after the other.
+/// Number of connections, each of which sends one request after the other.
 const CLIENTS: usize = 8;
 const ASK_FOR: Duration = Duration::from_secs(3);
 
-/// Publishes as fast as they are seen, and such that are far apart, as those that somebody waits for are.
+/// Number of publishes at full speed, each as soon as the previous one was seen, and of publishes at intervals of
+/// `APART`, where all threads sleep in between.
 const FAST: u64 = 20_000;
 const SLOW: u64 = 300;
 const APART: Duration = Duration::from_millis(30);
@@ -49,7 +51,7 @@ impl Work for Worker {
     }
 }
 
-/// Publishes when it was, on a thread of its own.
+/// A Work on its own thread that publishes the time of each publish.
 #[derive(Default, Serialize, Deserialize)]
 struct Publisher {
     stamp: u64,
@@ -71,8 +73,8 @@ fn now_ns() -> u64 {
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
-/// Whether the two threads that a publish goes between keep to a core each: where the scheduler puts them makes a difference
-/// of 4 us against 20 us, which has nothing to do with pages.
+/// Pins each of the two threads of a publish to a core. The scheduler's placement makes a difference of 4
+/// us against 20 us, which is not related to pages.
 static PIN: AtomicBool = AtomicBool::new(false);
 
 fn keep_to(core: usize) {
@@ -84,7 +86,8 @@ fn keep_to(core: usize) {
     }
 }
 
-/// Publishes so often, each time when the one before was seen; how long that took, the median in microseconds.
+/// Publishes `count` times, each time after the previous publish was seen. The reply is the median latency in
+/// microseconds.
 #[derive(Serialize, Deserialize)]
 struct Publish {
     count: u64,
@@ -156,11 +159,11 @@ async fn crowd(works: usize) -> AppHandle {
 
 // ---- programs that this one starts ----
 
-/// Killed when it is dropped.
+/// A child process, killed on drop.
 struct Program(Child);
 
 impl Program {
-    /// This program as another one, on one core if that is said.
+    /// Starts this program as a child process, pinned to a core if one is given.
     fn start(core: Option<&str>, arguments: &[&str]) -> Self {
         let this = std::env::current_exe().expect("a program knows its file");
         let mut command = match core {
@@ -175,7 +178,7 @@ impl Program {
         Self(command.spawn().expect("it starts; it takes `taskset`"))
     }
 
-    /// The next line that it prints.
+    /// Returns the next line that the child prints.
     fn line(&mut self) -> String {
         let mut line = String::new();
         let out = self.0.stdout.as_mut().expect("it is piped");
@@ -191,13 +194,13 @@ impl Drop for Program {
     }
 }
 
-/// Says something, and waits until nobody listens any more.
+/// Prints a line for the parent, and waits until the parent closes standard input.
 fn say_and_wait(what: impl std::fmt::Display) {
     println!("{what}");
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
-/// A handler that has the bytes ready-made.
+/// Serves a handler that returns the given bytes: the lower bound for an HTTP response.
 async fn floor(bytes: Vec<u8>) {
     let bytes = bytes::Bytes::from(bytes);
     let handler = move || {
@@ -215,7 +218,7 @@ fn request(path: &str, address: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n")
 }
 
-/// Reads one answer with a length into `buffer`, and gives where its body begins.
+/// Reads one response with a `Content-Length` into `buffer`, and returns the offset of its body.
 fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> usize {
     buffer.clear();
     let mut whole = None;
@@ -237,7 +240,7 @@ fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> usize {
     whole.expect("it was found").0
 }
 
-/// How many answers there are in a second.
+/// Returns the number of responses per second under load.
 fn load(address: &str) -> f64 {
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
@@ -259,7 +262,7 @@ fn load(address: &str) -> f64 {
     f64::from(count) / ASK_FOR.as_secs_f64()
 }
 
-/// Opens streams of events as pages do, and reads what comes.
+/// Opens event streams as pages do, and reads the events.
 fn pages(address: &str) {
     for _ in 0..PAGES {
         let mut stream = TcpStream::connect(address).expect("it listens");
@@ -273,7 +276,7 @@ fn pages(address: &str) {
 
 // ---- the cases ----
 
-/// Answers in a second: of an App of so many Works, and of a handler that has the same bytes.
+/// Measures responses per second: of an App with this many Works, and of a handler that returns the same bytes.
 fn state_over_http(works: usize) -> (f64, f64, usize) {
     let mut app = Program::start(Some("0"), &["app", &works.to_string()]);
     let address = app.line();
@@ -296,7 +299,8 @@ fn state_over_http(works: usize) -> (f64, f64, usize) {
     (ours, rate(&address), body.len())
 }
 
-/// One way over loopback, of small messages that are far apart: half the median round trip, in microseconds.
+/// Measures the one-way latency of loopback TCP for small messages far apart: half the median round trip, in
+/// microseconds.
 fn loopback() -> f64 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let address = listener.local_addr().expect("it has one");
@@ -330,7 +334,8 @@ async fn publish(app: &AppHandle, count: u64, apart: Duration) -> f64 {
     publisher.ask(Publish { count, apart }).await.expect("it answers")
 }
 
-/// From a publish to the reaction, and to a client of the events, the same publishes: medians in microseconds.
+/// Measures the latency from a publish to the reaction, and to a client of the event stream, for the same publishes:
+/// medians in microseconds.
 async fn events(app: &AppHandle) -> (f64, f64) {
     static DONE: AtomicBool = AtomicBool::new(false);
     DONE.store(false, Ordering::Release);
@@ -361,7 +366,7 @@ async fn events(app: &AppHandle) -> (f64, f64) {
     (react, client.join().expect("no panic"))
 }
 
-/// From a publish to the reaction while no page is open, and while there are some: medians in microseconds.
+/// Measures the latency from a publish to the reaction, without open pages and with some: medians in microseconds.
 async fn with_pages(app: &AppHandle) -> (f64, f64) {
     PIN.store(true, Ordering::Release);
     let without = publish(app, FAST, Duration::ZERO).await;

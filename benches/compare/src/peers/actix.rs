@@ -1,6 +1,6 @@
 //! actix: actors on arbiters, each arbiter a thread with a current-thread runtime.
 //!
-//! `do_send` never waits, whatever the mailbox's capacity.
+//! `do_send` never waits, whatever the capacity of the mailbox.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub fn run(measure: &str, n: u64) -> Option<f64> {
             let (finish, done) = Finish::after(n);
             let sink = Sink::start_in_arbiter(&other.handle(), |_| Sink { sum: 0, finish });
             let start = Instant::now();
-            // Nothing waits here, and nothing need: the actor runs on its own thread.
+            // Sending needs no yield, because the actor runs on its own thread.
             for value in 0..n {
                 sink.do_send(Tell(value));
             }

@@ -1,4 +1,4 @@
-//! The floor under everything that crosses threads: no actor system at all.
+//! Lower bound for everything that crosses threads: no actor system at all.
 
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
@@ -33,7 +33,7 @@ fn wakeup(n: u64) -> f64 {
     for _ in 0..n {
         let start = Instant::now();
         pass(&table, Turn::Here, Turn::There);
-        // The turn is back: the other thread was woken, and woke this one.
+        // When the turn is back, the other thread was woken and has woken this one.
         let mut turn = table.0.lock().expect("no panic");
         while *turn != Turn::Here {
             turn = table.1.wait(turn).expect("no panic");
@@ -44,7 +44,7 @@ fn wakeup(n: u64) -> f64 {
     median(&mut trips) / 2.0
 }
 
-/// Waits for `mine` and hands the turn over.
+/// Waits for the turn `mine` and passes it on.
 fn pass(table: &(Mutex<Turn>, Condvar), mine: Turn, next: Turn) {
     let mut turn = table.0.lock().expect("no panic");
     while *turn != mine {

@@ -1,7 +1,7 @@
-//! Flowright: Works on threads of their own, or several on the one thread of a pool.
+//! Flowright: Works on threads of their own, or several on the single thread of a pool.
 //!
-//! `tell` waits for room, in mailboxes of the default capacity. What the two sides of a case share is in statics:
-//! a Work is made from its serialised state, wherever it runs.
+//! `tell` waits for room, in mailboxes of the default capacity. Data shared by the two sides of a case is in statics,
+//! because a Work is created from its serialised state, wherever it runs.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -35,7 +35,7 @@ pub fn run(measure: &str, n: u64) -> Option<f64> {
     }
 }
 
-/// The figure of a case, from whichever thread has it.
+/// Sender of the figure, for whichever thread computes it.
 static FIGURE: Mutex<Option<oneshot::Sender<f64>>> = Mutex::new(None);
 
 fn report(figure: f64) {
@@ -44,7 +44,7 @@ fn report(figure: f64) {
     }
 }
 
-/// Runs an App until something in it reports the figure.
+/// Runs an App until a part of it reports the figure.
 fn figure_of<F: Flow>(make: impl FnOnce() -> F + Send + 'static) -> f64 {
     let (figure, reported) = oneshot::channel();
     *FIGURE.lock().expect("no panic") = Some(figure);
@@ -103,7 +103,7 @@ impl Handle<Ask> for Sink {
     }
 }
 
-/// What one Work does to another `n` times; nanoseconds each.
+/// An operation that one Work performs on another `n` times; returns the nanoseconds per operation.
 trait Exchange: 'static {
     async fn exchange(sink: WorkAddr<Sink>, n: u64) -> Result<f64>;
 }
@@ -121,7 +121,7 @@ impl Exchange for Tell {
     }
 }
 
-/// Makes the sink take the count that was put down for it.
+/// Makes the sink take the counter that was left in `FINISH`.
 #[derive(Serialize, Deserialize)]
 struct Fetch;
 
@@ -211,7 +211,7 @@ impl Handle<Tell> for One {
     }
 }
 
-/// Makes its Works in the first reaction and sends each one message in the next.
+/// Creates its Works in the first reaction, and sends a message to each in the next one.
 #[derive(Serialize, Children)]
 struct Many {
     works: Vec<WorkRef<One>>,
@@ -242,7 +242,7 @@ fn spawn(n: u64) -> Spawned {
         let app = start(move || Many { works: Vec::new(), n, told: false }).await;
         let end = done.await.expect("the Works live");
         let ns = ns_each(*BEGAN.get().expect("it has reacted"), end, n);
-        // The starts of all of them have been reported when this is answered.
+        // The driver answers a query after it has processed the reports of all starts.
         app.control().status().await.expect("the App runs");
         let bytes = growth.bytes_each(n);
         Spawned { ns, bytes }
@@ -262,7 +262,8 @@ impl Work for Numbered {
 #[derive(Default, Serialize, Deserialize)]
 struct Numbered;
 
-/// Runs inputs one after the other. The first ones fill what is bounded: the list of the last tries, and buffers.
+/// Runs one input after the other. The first runs fill everything of bounded size, such as the list of recent
+/// attempts and buffers.
 #[derive(Serialize, Children)]
 struct Remembering {
     work: WorkRef<Numbered>,
@@ -297,7 +298,7 @@ fn remembered_runs(n: u64) -> f64 {
 
 // ---- publish ----
 
-/// Set when a publish was seen.
+/// Notified when a publish was seen.
 static SEEN: Notify = Notify::const_new();
 static LATENCIES: Mutex<Vec<f64>> = Mutex::new(Vec::new());
 
@@ -312,7 +313,7 @@ fn note_latency(stamp: u64) {
     SEEN.notify_one();
 }
 
-/// A state with one field that changes.
+/// A state of which one field changes.
 trait Changing: Serialize + for<'a> Deserialize<'a> + 'static {
     fn new() -> Self;
     fn change(&mut self, round: u64, stamp: u64);
@@ -386,12 +387,12 @@ struct Publisher<C: Changing> {
     state: C,
 }
 
-/// What a run of the publisher does `n` times.
+/// The operation that a run of the publisher repeats `n` times.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 enum Task {
-    /// Publish, and wait until it was seen.
+    /// Publishes, and waits until the publish was seen.
     Latency { n: u64 },
-    /// Publish without waiting.
+    /// Publishes without waiting.
     Cost { n: u64 },
 }
 
@@ -402,7 +403,7 @@ impl<C: Changing> Work for Publisher<C> {
         match task {
             Task::Latency { n } => {
                 for round in 1..=n {
-                    // The Flow's thread goes to sleep after it has woken this one.
+                    // Give the Flow's thread time to go to sleep after it has woken this one.
                     std::thread::sleep(Duration::from_micros(50));
                     self.state.change(round, now_ns());
                     cx.publish(self);
@@ -510,7 +511,7 @@ impl Flow for Idle {
     }
 }
 
-/// CPU seconds and reactions of 30 seconds with `n` Works, each on its own thread.
+/// Measures CPU seconds and reactions within 30 seconds, with `n` Works on a thread each.
 fn idle(n: u64) -> (f64, f64) {
     current_thread().block_on(async move {
         let app = start(move || Idle { works: (0..n).map(|_| WorkRef::new(One)).collect() }).await;
@@ -528,7 +529,7 @@ fn idle(n: u64) -> (f64, f64) {
     })
 }
 
-/// The processor time of all threads of this process so far.
+/// Returns the CPU time of all threads of this process so far.
 fn cpu_seconds() -> f64 {
     let threads = std::fs::read_dir("/proc/self/task").expect("Linux's /proc");
     let ns = threads.filter_map(|thread| {

@@ -20,7 +20,7 @@ pub fn run(measure: &str, n: u64) -> Option<f64> {
             Some(spawned(&current_thread(), async move { ask(Asked::spawn(Asked), n).await }))
         }
         "ask-other-thread" => {
-            // `spawn` takes the runtime in whose context it is called.
+            // `spawn` uses the runtime in whose context it is called.
             let actor = on_other_thread(|| async { Asked::spawn(Asked) });
             Some(spawned(&current_thread(), ask(actor, n)))
         }
@@ -54,7 +54,7 @@ impl Message<Tell> for Sink {
     }
 }
 
-/// The producer is the spawned task that runs this; a full mailbox makes it wait.
+/// The producer is the spawned task that runs this function; it waits while the mailbox is full.
 async fn tell(n: u64) -> f64 {
     let (finish, done) = Finish::after(n);
     let sink = Sink::spawn(Sink { sum: 0, finish });

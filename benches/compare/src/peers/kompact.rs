@@ -1,6 +1,6 @@
-//! kompact: components on a pool of its own, here of one thread; mailboxes are unbounded.
+//! kompact: components on its own pool, here of one thread; mailboxes are unbounded.
 //!
-//! Sends go through strong references, as its documentation asks for loops.
+//! Sends go through strong references, as its documentation recommends for loops.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -66,7 +66,7 @@ impl Actor for Sink {
     }
 }
 
-/// The producer is this thread, the actor runs on the pool's.
+/// The producer is this thread; the actor runs on the thread of the pool.
 fn tell_other_thread(n: u64) -> f64 {
     let system = system();
     let (finish, done) = Finish::after(n);
@@ -83,7 +83,7 @@ fn tell_other_thread(n: u64) -> f64 {
 #[derive(Debug)]
 struct More;
 
-/// Sends a part of its messages each time it is scheduled.
+/// A component that sends a part of its messages each time it is scheduled.
 #[derive(ComponentDefinition)]
 struct Producer {
     ctx: ComponentContext<Self>,
@@ -95,8 +95,8 @@ struct Producer {
 
 ignore_lifecycle!(Producer);
 
-/// A component handles 25 messages before it gives way (its default), so that with this
-/// the producer gives way each `CHUNK` messages as the other systems' do.
+/// A component handles 25 messages before it yields (the default), so that with this part size the producer yields
+/// every `CHUNK` messages, as in the other systems.
 const PART: u64 = CHUNK / 25;
 
 impl Actor for Producer {
@@ -118,7 +118,7 @@ impl Actor for Producer {
     }
 }
 
-/// Both are components on the pool's one thread.
+/// Both components run on the single thread of the pool.
 fn tell_same_thread(n: u64) -> f64 {
     let system = system();
     let (finish, done) = Finish::after(n);
@@ -160,7 +160,7 @@ impl Actor for Asked {
     }
 }
 
-/// The caller is a future on the pool's one thread.
+/// The caller is a future on the single thread of the pool.
 fn ask(system: &KompactSystem, asked: &Arc<Component<Asked>>, n: u64) -> f64 {
     started(system, asked);
     let actor = asked.actor_ref().hold().expect("the actor lives");
@@ -196,9 +196,9 @@ impl Actor for One {
     }
 }
 
-/// This thread creates, the pool's thread runs: two threads share this measure's work,
-/// where the other systems do both on one. Each `CHUNK` actors the creator waits for the
-/// pool, so that no backlog stays in the resident set.
+/// This thread creates the actors and the pool's thread runs them: two threads share the work of this measure, where
+/// the other systems use one. After every `CHUNK` actors the creator waits for the pool, so that no backlog remains
+/// in the resident set.
 fn spawn(n: u64) -> Spawned {
     let system = system();
     let (tally, done) = Tally::after(n);

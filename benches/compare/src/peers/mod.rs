@@ -1,5 +1,5 @@
-//! The systems compared. Each module has `run(measure, n)`: the figure, or `None`
-//! where the system does not have that measure.
+//! The compared systems. Each module has `run(measure, n)`, which returns the figure, or `None` if the system does
+//! not have the measure.
 
 mod actix;
 mod floor;

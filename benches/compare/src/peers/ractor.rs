@@ -11,8 +11,8 @@ use crate::support::{
     two_workers,
 };
 
-/// After so many messages a producer yields. A shorter run than `CHUNK` is faster here,
-/// on one thread and on two workers alike.
+/// Number of messages after which a producer yields. This is faster here than `CHUNK`, on one thread and on two
+/// workers alike.
 const RUN: u64 = 100;
 
 pub fn run(measure: &str, n: u64) -> Option<f64> {
@@ -21,7 +21,7 @@ pub fn run(measure: &str, n: u64) -> Option<f64> {
         "tell-same-thread" => Some(spawned(&current_thread(), tell(n))),
         "ask-same-thread" => Some(spawned(&current_thread(), async move { ask(asked().await, n).await })),
         "ask-other-thread" => {
-            // `spawn` takes the runtime in whose context it is called.
+            // `spawn` uses the runtime in whose context it is called.
             let actor = on_other_thread(asked);
             Some(spawned(&current_thread(), ask(actor, n)))
         }
@@ -60,9 +60,9 @@ impl Actor for Sink {
     }
 }
 
-/// The producer is the spawned task that runs this. A send never waits, so it yields
-/// now and then: on one thread the actor would not run otherwise, and on two workers it
-/// could stay in the slot of the producer's, where the other one does not look for it.
+/// The producer is the spawned task that runs this function. A send never waits, so it yields at intervals: on one
+/// thread the actor would not run otherwise, and on two workers it could stay in the LIFO slot of the producer's
+/// worker, from which the other worker does not steal.
 async fn tell(n: u64) -> f64 {
     let (finish, done) = Finish::after(n);
     let (sink, _) = Actor::spawn(None, Sink, finish).await.expect("an actor");

@@ -1,4 +1,4 @@
-//! Tasks over tokio's own channels: a bounded mpsc as the mailbox, a oneshot as the reply.
+//! Tasks over tokio's channels: a bounded mpsc as the mailbox, a oneshot as the reply.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub fn run(measure: &str, n: u64) -> Option<f64> {
     }
 }
 
-/// The producer is the spawned task that runs this; the actor is another.
+/// The producer is the spawned task that runs this function; the actor is another task.
 async fn tell(n: u64) -> f64 {
     let (mut finish, done) = Finish::after(n);
     let (tx, mut rx) = mpsc::channel::<u64>(CAPACITY);

@@ -49,7 +49,7 @@ fn echo() -> Blueprint {
 
 fn caller() -> Blueprint {
     ActorGroup::new().exec(|ctx| async move {
-        // Until the nodes know each other there is nobody to ask.
+        // Requests fail until the nodes have discovered each other.
         while ctx.request(Count).resolve().await.is_err() {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
@@ -69,7 +69,7 @@ fn caller() -> Blueprint {
     })
 }
 
-/// A node with its network, whose configuration is this text.
+/// Adds a node with its network, configured by this text.
 fn mount(topology: &Topology, config: &str) {
     let configurers = topology.local("system.configurers").entrypoint();
     topology.local("system.network").mount(network::new(topology));

@@ -1,4 +1,4 @@
-//! Erlang/OTP: two nodes of its own distribution. The program is `erlang.escript`, beside this.
+//! Erlang/OTP: two nodes of its own distribution. Their program is `erlang.escript`, next to this file.
 
 use std::process::Command;
 
@@ -6,7 +6,7 @@ use crate::support::Server;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/peers/erlang.escript");
 
-/// Without its daemon for names: the port is known, and only one of the nodes listens.
+/// Runs without the Erlang port mapper daemon: the port is known, and only one of the nodes listens.
 fn escript(port: u16, name: &str, more: &str, does: &str) -> Command {
     let flags = format!(
         "-name {name}@127.0.0.1 -setcookie compare -start_epmd false -erl_epmd_port {port} +sbwt none {more}"
@@ -16,7 +16,7 @@ fn escript(port: u16, name: &str, more: &str, does: &str) -> Command {
     command
 }
 
-/// It is started by [`call`], as another program.
+/// Does nothing: [`call`] starts the server as another program.
 pub fn serve(_: u16) {}
 
 pub fn call() {

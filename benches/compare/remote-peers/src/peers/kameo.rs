@@ -1,4 +1,4 @@
-//! kameo with its `remote`: a libp2p swarm over TCP, which is what its own bootstrap listens on, without mDNS.
+//! kameo with its `remote`: a libp2p swarm over TCP, the transport of its own bootstrap, without mDNS.
 
 use std::time::Instant;
 
@@ -14,8 +14,8 @@ use crate::support::{Asks, PADDING, Server, on_one_thread, ready, tells};
 const TELLS: u64 = 100_000;
 const NAME: &str = "echo";
 
-/// Each message has a stream of its own until it is acknowledged. What goes beyond this many streams is lost, of which
-/// `send` says nothing: so `send_ack`, many at once.
+/// Maximum number of concurrent streams. Each message has its own stream until it is acknowledged, and messages
+/// beyond this number of streams are lost without an error from `send`; hence `send_ack`, with many in flight.
 const STREAMS: usize = 256;
 const UNACKNOWLEDGED: usize = 200;
 
@@ -83,7 +83,7 @@ fn swarm() -> Swarm<remote::Behaviour> {
         .expect("it has a transport")
         .with_behaviour(|key| remote::Behaviour::new(key.public().to_peer_id(), messaging))
         .expect("it has a behaviour")
-        // Otherwise each message first waits a round trip for its stream.
+        // Without this, each message first waits a round trip for the negotiation of its stream.
         .with_swarm_config(|config| config.with_substream_upgrade_protocol_override(Version::V1Lazy))
         .build();
     swarm.behaviour().init_global();
@@ -117,7 +117,7 @@ pub fn call() {
     on_one_thread(async {
         let mut swarm = swarm();
         swarm.dial(address(server.port)).expect("it can be dialed");
-        // A lookup asks only peers that the swarm has an address of, and that one was dialed does not count as such.
+        // A lookup queries only peers whose address the swarm knows, and dialing a peer does not add its address.
         loop {
             if let SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } =
                 swarm.select_next_some().await

@@ -1,4 +1,4 @@
-//! One module for each system, with the two processes of its case.
+//! The compared systems: one module each, with the client and server process of its case.
 
 mod elfo;
 mod erlang;
@@ -26,7 +26,7 @@ fn find(name: &str) -> Option<&'static Peer> {
     PEERS.iter().find(|peer| peer.name == name)
 }
 
-/// The process that is asked; whether there is such a peer.
+/// Runs the server process; returns `false` if there is no such peer.
 pub fn serve(name: &str, port: u16) -> bool {
     find(name).is_some_and(|peer| {
         (peer.serve)(port);
@@ -34,7 +34,7 @@ pub fn serve(name: &str, port: u16) -> bool {
     })
 }
 
-/// The process that asks and measures.
+/// Runs the client process, which measures; returns `false` if there is no such peer.
 pub fn call(name: &str) -> bool {
     find(name).is_some_and(|peer| {
         (peer.call)();

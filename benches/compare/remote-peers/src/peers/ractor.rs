@@ -1,4 +1,4 @@
-//! ractor_cluster: an actor in a group, which the other node then sees.
+//! ractor_cluster: an actor in a process group, which the other node discovers.
 
 use std::time::{Duration, Instant};
 
@@ -83,7 +83,7 @@ pub fn call() {
         let began = Instant::now();
         for number in 0..TELLS {
             echo.cast(Message::Tell(number, PADDING.to_vec())).expect("it lives");
-            // Sending never waits; without this all of it would gather in memory first.
+            // Sending never waits; without a yield all messages would first accumulate in memory.
             if number % 100 == 0 {
                 tokio::task::yield_now().await;
             }

@@ -1,4 +1,4 @@
-//! gRPC, by tonic: a unary call for each question, one stream of the client's for what is told.
+//! gRPC with tonic: a unary call for each ask, and one client stream for all tells.
 
 use std::pin::Pin;
 use std::time::Instant;
@@ -42,7 +42,7 @@ impl Echo for Echoing {
         Ok(Response::new(request.into_inner()))
     }
 
-    /// Answers with how many there were.
+    /// Replies with the number of messages received.
     async fn tell(&self, request: Request<Streaming<Ping>>) -> Result<Response<Ping>, Status> {
         let mut stream: Pin<Box<_>> = Box::pin(request.into_inner());
         let mut told = 0;

@@ -1,4 +1,4 @@
-//! What the machine asks for moving bytes between two processes, with nothing of Flowright in between.
+//! Cost of moving bytes between two processes on this machine without Flowright: the lower bound.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, IoSlice, IoSliceMut, Read, Write};
@@ -21,17 +21,18 @@ use super::{GIB, Killed, median, this};
 
 const MIB: usize = 1 << 20;
 
-/// In GB/s.
+/// Throughput of each method, in GB/s.
 pub struct Floor {
-    /// One GiB by TCP into one buffer of 1 MiB, again and again.
+    /// 1 GiB over TCP into one buffer of 1 MiB, which is reused.
     pub large: f64,
-    /// 100 MiB of the same.
+    /// 100 MiB over TCP into one buffer of 1 MiB, which is reused.
     pub hundred: f64,
-    /// One GiB by TCP into a buffer of its size that was there before, hashed by another thread.
+    /// 1 GiB over TCP into an existing buffer of the full size, hashed by another thread.
     pub verified: f64,
-    /// The same by a file in memory that is passed on and written to meanwhile.
+    /// The same through a memory file, whose descriptor is passed to the reader while the file is being written.
     pub passed: f64,
-    /// A file in memory that was there before, hashed in place by two threads.
+    /// A memory file that was complete before, hashed by two threads through a small buffer, without a copy of the
+    /// whole.
     pub shared: f64,
 }
 
@@ -56,7 +57,7 @@ pub fn measure(rounds: u64) -> Floor {
     Floor { large, hundred, verified, passed, shared }
 }
 
-/// The bytes of one GiB for whoever connects.
+/// Serves one GiB to each connection.
 pub fn serve(path: &str) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
     let unix = UnixListener::bind(path).expect("there is no such file");
@@ -74,7 +75,7 @@ pub fn serve(path: &str) {
         });
         for stream in listener.incoming() {
             let mut stream = stream.expect("the parent dials");
-            // Whoever wants less closes the connection.
+            // A client that needs fewer bytes closes the connection.
             let _ = bytes.chunks(MIB).try_for_each(|chunk| stream.write_all(chunk));
         }
     });
@@ -135,7 +136,7 @@ fn tcp(address: &str, length: usize) -> f64 {
     rate(length, began)
 }
 
-/// Fills the buffer chunk by chunk, while another thread hashes what is there.
+/// Fills the buffer chunk by chunk, while another thread hashes the filled chunks.
 fn fill(whole: &mut [u8], mut read: impl FnMut(usize, &mut [u8])) -> f64 {
     let began = Instant::now();
     std::thread::scope(|scope| {
@@ -175,7 +176,7 @@ fn shared(path: &str) -> f64 {
     std::thread::scope(|scope| {
         for half in 0..2 {
             scope.spawn(move || {
-                // Stays in the cache of the core, as if the file were mapped.
+                // Fits into the cache of the core, so that reading is about as cheap as mapping the file.
                 let mut chunk = vec![0; 64 << 10];
                 for n in (half * GIB / 2..(half + 1) * GIB / 2).step_by(chunk.len()) {
                     file.read_exact_at(&mut chunk, n as u64).expect("it is there");

@@ -1,7 +1,7 @@
-//! Large values between two processes over loopback, beside the floor, which is the same bytes through a TCP connection and
-//! nothing else, and beside Ray and Dask where they are installed.
+//! Large values between two processes over loopback, compared with the floor, which sends the same bytes over plain
+//! TCP, and with Ray and Dask where they are installed.
 //!
-//! One run, medians of the rounds. `cargo run --release --bin payload [ROUNDS]`
+//! Prints medians of the rounds of one run. `cargo run --release --bin payload [ROUNDS]`
 
 mod floor;
 mod peers;
@@ -32,7 +32,7 @@ impl Work for Maker {
     async fn run(&mut self, round: u64, cx: &mut WorkContext<Self>) -> Result<()> {
         self.large.clear();
         for n in 0..2 {
-            // The first bytes make another value of it each time.
+            // Distinct first bytes give each value a hash of its own.
             let mut bytes = vec![7; GIB];
             bytes[..8].copy_from_slice(&(2 * round + n).to_le_bytes());
             self.large.push(cx.payload(Bytes::from(bytes))?);
@@ -62,10 +62,10 @@ impl Handle<Ping> for Maker {
 #[derive(Serialize, Deserialize)]
 enum Errand {
     Read(Payload<Bytes>, Payload<Vec<f32>>, Vec<Payload<Vec<u8>>>),
-    /// Another number each time.
+    /// The number makes each input distinct, so that it is a new run.
     Ask(WorkAddr<Maker>, u64),
     Pull(Payload<Bytes>),
-    /// On the node that has them: a large one, and small ones.
+    /// Reads values on the node that has them: a large one, and small ones.
     Near(Payload<Bytes>, Vec<Payload<Vec<u8>>>),
 }
 
@@ -75,13 +75,13 @@ struct Reader {
     floats: f64,
     small_us: f64,
     peak_over_value: f64,
-    /// The median and the 99th percentile of each series of questions, in microseconds.
+    /// The median and the 99th percentile of each series of asks, in microseconds.
     asks: Vec<[f64; 2]>,
-    /// The large one, and the median of the small ones, in microseconds.
+    /// The time for the large value, and the median of the small ones, in microseconds.
     near: [f64; 2],
 }
 
-/// A figure of this process in MiB, by its name in `/proc/self/status`.
+/// Returns a figure of this process in MiB, by its name in `/proc/self/status`.
 fn memory(name: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("it is in it");
@@ -142,7 +142,7 @@ impl Work for Reader {
     }
 }
 
-/// This quantile in microseconds.
+/// Returns this quantile in microseconds.
 fn at(times: &mut [Duration], quantile: f64) -> f64 {
     times.sort();
     times[((times.len() - 1) as f64 * quantile) as usize].as_secs_f64() * 1e6
@@ -233,7 +233,7 @@ fn main() -> ExitCode {
     }
     let rounds: u64 = arguments.first().and_then(|rounds| rounds.parse().ok()).unwrap_or(5);
     let before = floor::measure(rounds);
-    // The first round is not counted: memory that the machine gives for the first time takes its time.
+    // The first round is discarded, because the system has to allocate and zero the memory then.
     let app = App::new(move || Bench::new(rounds + 1)).listen("127.0.0.1:0");
     let app = TestApp::start_app(app).limit(Duration::from_secs(600));
     let joining = app.status().listening.expect("it listens");

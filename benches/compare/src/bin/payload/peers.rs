@@ -1,4 +1,4 @@
-//! Ray and Dask, which measure the same in Python: `peers/*.py`.
+//! Ray and Dask, which run the same measurements in Python: `peers/*.py`.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::median;
 
-/// Large values in GB/s, the others in microseconds.
+/// Throughput of large values in GB/s; latencies in microseconds.
 #[derive(Deserialize)]
 pub struct Figures {
     pub large: f64,
@@ -17,10 +17,10 @@ pub struct Figures {
     pub ask_us: f64,
 }
 
-/// Where Python is that has the peers, unless it is `python3`.
+/// Environment variable with the Python interpreter that has the peers installed; `python3` by default.
 const PYTHON: &str = "PEERS_PYTHON";
 
-/// The medians of a peer, or why there are none.
+/// Returns the medians of a peer, or the reason why it could not be measured.
 pub fn measure(module: &str, script: &str, rounds: u64) -> Result<Figures, String> {
     let python = std::env::var(PYTHON).unwrap_or_else(|_| "python3".to_owned());
     let mut probe = Command::new(&python);
@@ -30,7 +30,7 @@ pub fn measure(module: &str, script: &str, rounds: u64) -> Result<Figures, Strin
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(script);
     let mut command = Command::new(&python);
-    // The first round is not counted, as for Flowright.
+    // The first round is discarded, as for Flowright.
     command.arg(script).arg((rounds + 1).to_string()).stderr(Stdio::null());
     let output = command.output().map_err(|error| error.to_string())?;
     let lines = String::from_utf8_lossy(&output.stdout);

@@ -1,4 +1,4 @@
-//! The cases: each is a process that prints its figures.
+//! The cases. Each runs as a process that prints its figures.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -7,9 +7,9 @@ use super::{floor, load, messages, nodes};
 
 pub struct Case {
     pub name: &'static str,
-    /// The program that has it, where it is not this one.
+    /// The program that runs the case; `None` for this one.
     pub program: Option<PathBuf>,
-    /// Once in a run, not in every round: it lasts long, or counts over a long time.
+    /// Set for a case that is run once instead of in every round, because it takes or averages over a long time.
     pub once: bool,
 }
 
@@ -30,7 +30,7 @@ const OWN: &[(&str, fn(&str), bool)] = &[
 
 const PEERS: &[&str] = &["elfo", "kameo", "ractor_cluster", "tonic", "erlang"];
 
-/// All of them; those of the peers where their program is.
+/// Returns all cases; those of the peers only if their program is given.
 pub fn all(peers: Option<PathBuf>) -> Vec<Case> {
     let own = OWN.iter().map(|(name, _, once)| Case { name, program: None, once: *once });
     let peers = peers.map(|program| {
@@ -39,14 +39,14 @@ pub fn all(peers: Option<PathBuf>) -> Vec<Case> {
     own.chain(peers.into_iter().flatten()).collect()
 }
 
-/// Runs one of this program's own in this process.
+/// Runs a case of this program in this process.
 pub fn run(name: &str) {
     let (_, run, _) = OWN.iter().find(|(known, ..)| *known == name).expect("the parent knows the cases");
     run(name);
 }
 
 impl Case {
-    /// Runs it in a process of its own; its figures, by measure.
+    /// Runs the case in a new process and returns its figures by measure.
     pub fn measure(&self) -> Result<Vec<(String, f64)>, String> {
         let program = match &self.program {
             Some(program) => program.clone(),
@@ -62,7 +62,7 @@ impl Case {
             return Err(format!("it ended with {}", output.status));
         }
         let text = String::from_utf8_lossy(&output.stdout);
-        // A library may have printed something of its own.
+        // Other lines are ignored, since a library may have printed some.
         Ok(text
             .lines()
             .filter_map(|line| {

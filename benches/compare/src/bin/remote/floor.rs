@@ -1,4 +1,5 @@
-//! What anybody pays: framed TCP (and a Unix socket) on one thread with the same encoding and no actors, and waking a thread.
+//! Lower bounds: framed TCP (and a Unix socket) on one thread with the same encoding and no actors, and waking a
+//! thread.
 
 use std::io::Write as _;
 use std::sync::{Arc, Condvar, Mutex};
@@ -12,18 +13,19 @@ use super::messages::{ASKS, Ping, TELLS};
 use super::support::{Killed, figure, now_ns, p50_p99_us, percentile, this};
 
 const WAKE_UPS: u32 = 20_000;
-/// What is said before and after a stream of messages that are only counted.
+/// Control messages around a stream of messages that the server only counts: `QUIET` switches echoing off, `LOUD`
+/// switches it on again.
 const QUIET: u64 = u64::MAX - 1;
 const LOUD: u64 = u64::MAX;
 
-/// How messages are written: as Flowright does, or in the fewest bytes that this encoding has.
+/// Encoding of messages: as Flowright encodes them, or with the fewest bytes that MessagePack allows.
 #[derive(Clone, Copy, PartialEq)]
 enum Form {
     Named,
     Compact,
 }
 
-/// The same message, read without a copy of its bytes.
+/// The same message, decoded without copying its bytes.
 #[derive(Serialize, Deserialize)]
 struct Borrowed<'a> {
     number: u64,
@@ -61,7 +63,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
         self.out.clear();
     }
 
-    /// The number of the first whole message that has arrived.
+    /// Removes the first complete message from the buffer and returns its number.
     fn take(&mut self) -> Option<u64> {
         let length = u32::from_be_bytes(*self.buffer.first_chunk::<4>()?) as usize;
         let frame = self.buffer.get(4..4 + length)?;
@@ -79,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
         Some(number)
     }
 
-    /// Waits until more has arrived; `false` at the end.
+    /// Waits for more bytes; `false` at the end of the stream.
     async fn fill(&mut self) -> bool {
         self.buffer.reserve(1 << 16);
         self.stream.read_buf(&mut self.buffer).await.expect("it reads") > 0
@@ -93,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Framed<S> {
         }
     }
 
-    /// Echoes what it reads, or only counts it.
+    /// Echoes messages, or only counts them.
     async fn serve(mut self) {
         let mut echo = true;
         loop {
@@ -146,7 +148,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
 }
 
-/// The process at the other end.
+/// Runs the server process.
 pub fn serve(kind: &str) {
     block_on(async {
         if kind == "floor-unix" {
@@ -198,7 +200,8 @@ pub fn measure(kind: &str) {
     });
 }
 
-/// A thread's wake-up by another, one way: half a turn of two over a condition variable, and of two event loops.
+/// Measures the one-way latency of waking another thread: half the round trip between two threads over a condition
+/// variable, and between two event loops.
 pub fn wake_ups() {
     figure("wake-up", half_p50(condition_variable()));
     figure("wake-up-event-loop", half_p50(event_loops()));

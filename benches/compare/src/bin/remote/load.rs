@@ -1,4 +1,5 @@
-//! A thousand Works on one node that publish a hundred times a second each, and a head that reacts to all of it.
+//! Load test: a thousand Works on one node that each publish a hundred times a second, and a head that reacts to all
+//! of it.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,16 +14,16 @@ use super::support::{Killed, Usage, figure, now_ns, percentile};
 
 const WORKS: usize = 1_000;
 const PERIOD: Duration = Duration::from_millis(10);
-/// Before the counting begins, and while it lasts.
+/// Duration of the run before counting begins; `WINDOW` is the duration of counting.
 const WARM_UP: Duration = Duration::from_secs(2);
 const WINDOW: Duration = Duration::from_secs(30);
-/// How long a reaction takes where the head is overloaded.
+/// Duration of a reaction in the overload case.
 const SLOW: Duration = Duration::from_millis(100);
 
-/// Whether the counting is over, and reactions need not be slow any more.
+/// Set after counting, so that reactions need not be slow any more.
 static OVER: AtomicBool = AtomicBool::new(false);
 
-/// Publishes at a steady rate until it is told to end.
+/// A Work that publishes at a steady rate until it is told to stop.
 #[derive(Default, Serialize, Deserialize)]
 struct Ticker {
     count: u64,
@@ -65,15 +66,16 @@ impl Handle<Enough> for Ticker {
 #[derive(Serialize, Children)]
 struct Load {
     tickers: Vec<WorkRef<Ticker>>,
-    /// How old the state of one Work was in each reaction, for those that had news of it.
+    /// Age in nanoseconds of one Work's state in each reaction that found a new state of that Work.
     #[serde(skip)]
     ages: Vec<u64>,
-    /// And which state that was.
+    /// The stamp of the state last seen, by Work.
     #[serde(skip)]
     looked: Vec<u64>,
     #[serde(skip)]
     turn: usize,
-    /// Whether they are part of the App and have been asked to run: once, for that is not what is measured.
+    /// Set once the Works have joined the App and their runs were requested; done only once, because it is not part
+    /// of the measurement.
     asked: bool,
     age_p50: f64,
     age_p99: f64,
@@ -111,7 +113,7 @@ impl Flow for Load {
         if self.is_slow && !OVER.load(Ordering::Relaxed) {
             std::thread::sleep(SLOW);
         }
-        // Those of the last moments, a few at a time: sorting is not what is measured.
+        // Percentiles of the most recent ages only, because sorting more would distort the measurement.
         if self.ages.len() >= 256 || self.is_slow && self.ages.len() >= 16 {
             self.ages.sort_unstable();
             (self.age_p50, self.age_p99) =
@@ -126,7 +128,8 @@ pub fn node() -> ExitCode {
     App::new(|| Load::new(false)).main()
 }
 
-/// What the head's `/metrics` say: the states that have arrived there, and those of them that no reaction saw.
+/// Reads from the head's `/metrics` how many states have arrived, and how many of these were conflated before a
+/// reaction.
 fn arrived(address: SocketAddr) -> [f64; 2] {
     let mut stream = TcpStream::connect(address).expect("it listens");
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")
@@ -188,7 +191,7 @@ pub fn measure(case: &str) {
     figure("node-rss-end", far_then.resident_mib);
 
     OVER.store(true, Ordering::Relaxed);
-    // Nothing that was published last is lost, however much of it conflated.
+    // The last published state is never lost, however many states were conflated.
     let last = |number: usize| {
         let ticker = app.work::<Ticker>(&format!("tickers.{number}"));
         app.block_on(ticker.ask(Enough)).expect("it answers")

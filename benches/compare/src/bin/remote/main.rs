@@ -1,7 +1,7 @@
 //! Two processes over loopback: Flowright, other actor systems, and the floor beneath all of them.
 //!
-//! Each case is a fresh process that starts the one at the other end; the cases take turns over several rounds, and what
-//! is printed are medians. `cargo run --release --bin remote -- --help`
+//! Each case is a new process that starts its own server process. The cases alternate over several rounds, and
+//! medians are printed. `cargo run --release --bin remote -- --help`
 
 mod cases;
 mod floor;
@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use clap::Parser;
 
-/// A case that runs longer than this is given up.
+/// Time limit of a case.
 const LIMIT: Duration = Duration::from_secs(120);
 
 #[derive(Parser)]
 #[command(about = "Messages between two processes: Flowright, other actor systems, and the floor")]
 struct Options {
-    /// How many times each case is run
+    /// Number of rounds in which each case is run
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Only these cases (repeat it, or separate them with commas)
@@ -41,8 +41,8 @@ fn main() -> ExitCode {
     let app = std::env::var(support::APP).unwrap_or_default();
     support::end_with_parent();
     let role = arguments.next();
-    // Two machines with a core each, as it were. Left alone, the scheduler at times puts both ends on one core, where a
-    // wake-up takes a tenth of what it takes between two, and that decides the figures.
+    // Pin each end to its own core, like two machines with one core each. Otherwise the scheduler sometimes puts both
+    // ends on one core, where a wake-up takes a tenth of the time, and that would dominate the figures.
     match role.as_deref() {
         Some("node" | "floor") => support::keep_to(1),
         Some("case") => support::keep_to(0),
@@ -87,7 +87,7 @@ fn compare(options: &Options) -> ExitCode {
     let mut figures = table::Figures::default();
     let mut failed = false;
     for round in 0..options.rounds {
-        // Another one begins in each round: none is always the first after a pause.
+        // The first case rotates with each round, so that no case always runs first after a pause.
         let first = round as usize % cases.len();
         for case in cases[first..].iter().chain(&cases[..first]) {
             if round > 0 && case.once {

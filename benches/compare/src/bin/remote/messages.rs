@@ -1,7 +1,8 @@
 //! Messages and state between two processes of a Flowright App.
 //!
-//! Who asks and tells is a Work in the head's pool, which lives on the thread of the connections; who answers is where
-//! the case says. What is timed one way goes from there to the head, stamped with the clock that all processes share.
+//! The client is a Work in the head's pool, which runs on the thread of the connections; the server is a Work placed
+//! as the case says. One-way latencies are measured from the server to the head, with timestamps of the clock that
+//! all processes share.
 
 use std::time::Duration;
 
@@ -13,12 +14,12 @@ use super::support::{Killed, figure, now_ns, p50_p99_us, this};
 
 pub const ASKS: u64 = 20_000;
 pub const TELLS: u64 = 1_000_000;
-/// Messages, and publishes, that are timed one way.
+/// Number of messages, and of publishes, that are timed one way.
 const STAMPS: u64 = 400;
-/// The pause before each of them: all that was under way has come to rest.
+/// Pause before each of them, so that no earlier work is in progress.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// 64 bytes and a little when it is encoded.
+/// A message of a little more than 64 bytes when encoded.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Ping {
     pub number: u64,
@@ -35,11 +36,11 @@ impl Ping {
 #[derive(Clone, Serialize, Deserialize)]
 struct Told(Ping);
 
-/// How many were told.
+/// Query for the number of messages received.
 #[derive(Clone, Serialize, Deserialize)]
 struct Count;
 
-/// Answers; and, when it is run, stamps what it sends.
+/// Echoes messages; its run sends timestamped messages to the catchers.
 #[derive(Default, Serialize, Deserialize)]
 struct Echo {
     number: u64,
@@ -94,7 +95,7 @@ impl Handle<Count> for Echo {
     }
 }
 
-/// Notes how long messages were under way.
+/// Records the latency of messages.
 #[derive(Default, Serialize, Deserialize)]
 struct Catcher {
     #[serde(skip)]

@@ -1,4 +1,4 @@
-//! Nodes that come, and nodes that are lost.
+//! Joining nodes, and detecting the loss of nodes.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use super::support::{Killed, figure, now_ns, p50_p99_us};
 
 const NODES: usize = 20;
 
-/// Says when its run began.
+/// Records the time at which its run began.
 #[derive(Default, Serialize, Deserialize)]
 struct First {
     began: u64,
@@ -31,7 +31,7 @@ impl Work for First {
     }
 }
 
-/// A Work for each of some nodes.
+/// A Flow with one Work on each node.
 #[derive(Serialize, Children)]
 struct Nodes {
     works: BTreeMap<String, WorkRef<First>>,
@@ -68,7 +68,7 @@ fn start(nodes: usize, stay: bool) -> (TestApp, String) {
     (app, joining)
 }
 
-/// From before a node's process is started to the first line of the first run on it.
+/// Measures the time from before a node's process is started to the first line of the first run on it.
 pub fn join() {
     let (app, joining) = start(NODES, false);
     let times = (0..NODES).map(|number| {
@@ -81,7 +81,7 @@ pub fn join() {
     figure("join-p50", p50_p99_us(times.collect())[0] / 1e3);
 }
 
-/// From the signal until the connection to the node is seen to be gone, and until its Work waits for another node.
+/// Measures the time from the signal until the node is seen as disconnected, and until its Work is pending again.
 pub fn loss() {
     for (how, signal) in [("closed", Signal::KILL), ("silent", Signal::STOP)] {
         let (app, joining) = start(1, true);
@@ -90,7 +90,7 @@ pub fn loss() {
         let began = Instant::now();
         node.signal(signal);
         let passed = || began.elapsed().as_secs_f64() * 1e3;
-        // Nothing tells of this but the node's own line, which is looked at.
+        // No event announces the disconnection, so the node's status is polled.
         while app.status().nodes.get("n0").is_some_and(|node| node.is_connected) {
             std::thread::sleep(Duration::from_millis(1));
         }

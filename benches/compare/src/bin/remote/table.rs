@@ -1,6 +1,6 @@
-//! What was measured, as two tables: everything, and what was to be reached.
+//! Prints the results as two tables: all figures, and the targets.
 
-/// A measure's name, its unit, and what it is compared with.
+/// The name of each measure, its unit, and the case that it is compared with.
 const MEASURES: &[(&str, &str, Option<&str>)] = &[
     ("ask-p50", "us", Some("floor")),
     ("ask-p99", "us", Some("floor")),
@@ -40,7 +40,7 @@ impl Figures {
         }
     }
 
-    /// The median of the rounds.
+    /// Returns the median of the rounds.
     fn get(&self, measure: &str, case: &str) -> Option<f64> {
         let (_, _, values) = self.0.iter().find(|(known, of, _)| known == measure && *of == case)?;
         Some(median(values))
@@ -109,7 +109,7 @@ impl Figures {
             times(1.3, get("one-way-thread", "flowright-pool")),
         );
         at_most("a node joins and runs its first Work, ms", get("join-p50", "flowright-join"), Some(50.0));
-        // Three heartbeats of a second, and what a busy machine adds.
+        // Three heartbeats of a second, plus a margin for a busy machine.
         at_most("a silent node is noticed, ms", get("silent-disconnected", "flowright-loss"), Some(3_100.0));
         at_most(
             "a node whose socket was closed is lost, ms",
