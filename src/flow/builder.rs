@@ -1,4 +1,4 @@
-//! What is said of a Work when it is made.
+//! The policies of a Work, set by builder methods of its `WorkRef`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,15 @@ use super::work_ref::WorkRef;
 use crate::work::{Placement, Resources, Selector, Work};
 
 impl<W: Work> WorkRef<W> {
-    /// Where it runs; a thread of its own by default. The command line and the configuration win over this.
+    /// Sets the placement; by default the Work has a thread of its own. The command line and the configuration take
+    /// precedence.
     pub fn placed(mut self, placement: Placement) -> Self {
         self.placement = placement;
         self
     }
 
-    /// What it needs of the node where it runs. With the default placement it then runs on any node that has room
-    /// for it, on the one with the least load; the process of the App itself is no such node.
+    /// Sets the resources that the Work needs on its node. With the default placement the Work then runs on the least
+    /// loaded node with enough free resources; the process of the App itself is not such a node.
     pub fn needs(mut self, needs: Resources) -> Self {
         if self.placement == Placement::default() {
             self.placement = Placement::Node(Selector::any());
@@ -25,64 +26,68 @@ impl<W: Work> WorkRef<W> {
         self
     }
 
-    /// What becomes of it when the node where it runs is lost; by default it waits for another.
+    /// Sets the policy for the loss of the Work's node; by default the Work waits for another node.
     pub fn on_node_lost(mut self, on_node_lost: OnNodeLost) -> Self {
         Arc::make_mut(&mut self.policy).on_node_lost = on_node_lost;
         self
     }
 
-    /// How often it is restarted when it fails; never by default.
+    /// Sets the restart policy; by default a failed Work is not restarted.
     pub fn restart(mut self, restart: Restart) -> Self {
         Arc::make_mut(&mut self.policy).restart = restart;
         self
     }
 
-    /// What its failure comes to when no restart is left; the failure of the App by default.
+    /// Sets the handling of a failure after the last restart; by default it fails the App.
     pub fn on_error(mut self, on_error: OnError) -> Self {
         Arc::make_mut(&mut self.policy).on_error = on_error;
         self
     }
 
-    /// What a new input does while another runs; it waits in a queue by default.
+    /// Sets the policy for a new input that arrives while another runs; by default it waits in a queue.
     pub fn overlap(mut self, overlap: Overlap) -> Self {
         Arc::make_mut(&mut self.policy).overlap = overlap;
         self
     }
 
-    /// With `false`, an input that succeeded runs again whenever it is asked for while the Work is idle.
-    /// [`Run::finished`](crate::Run::finished) passes from its end until it is asked for again, that reaction included.
+    /// With `false`, an input that succeeded runs again when it is requested while the Work is idle. Then
+    /// [`Run::finished`](crate::Run::finished) returns the Work from the end of the run until the input is requested
+    /// again, including in that reaction.
     pub fn cache_calls(mut self, cache_calls: bool) -> Self {
         Arc::make_mut(&mut self.policy).cache_calls = cache_calls;
         self
     }
 
-    /// How long one run may take from its start. One that takes longer fails with
-    /// [`Reason::Timeout`](crate::Reason::Timeout) and its incarnation is given up: at its next `await` it ends,
-    /// and what it still publishes is not seen. A thread that blocks without end stays behind.
+    /// Sets the longest duration of one run, from its start; there is none by default. A run that takes longer fails
+    /// with [`Reason::Timeout`](crate::Reason::Timeout), and its incarnation is ended at its next `await`; states that
+    /// it still publishes are ignored. The thread of an incarnation that blocks forever is leaked.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         Arc::make_mut(&mut self.policy).timeout = Some(timeout);
         self
     }
 
-    /// How many messages wait before senders wait or are refused; [`DEFAULT_MAILBOX`](crate::DEFAULT_MAILBOX) by default.
+    /// Sets the capacity of the mailbox, in messages; [`DEFAULT_MAILBOX`](crate::DEFAULT_MAILBOX) by default. Senders
+    /// to a full mailbox wait or get their message back.
     pub fn mailbox(mut self, capacity: usize) -> Self {
         self.mailbox = capacity;
         self
     }
 
-    /// How many runs wait with [`Overlap::Queue`]; 1024 by default. One that finds the queue full is not accepted
-    /// and asked for again by a later reaction.
+    /// Sets the largest number of runs that wait with [`Overlap::Queue`]; 1024 by default. An input that finds the
+    /// queue full is not accepted, and the next reaction asks for it again.
     pub fn queue(mut self, runs: usize) -> Self {
         Arc::make_mut(&mut self.policy).queue = runs;
         self
     }
 
-    /// How many outcomes of runs are remembered, or for how long; both may be said. By default all are, for as long as the Work is part of
-    /// the App, in about 150 bytes for each distinct input; at a million a warning is logged.
+    /// Limits the number or the age of the outcomes of runs that are remembered; both limits can be set. By default all
+    /// outcomes are remembered for as long as the Work is part of the App, in about 150 bytes for each distinct input;
+    /// a warning is logged at a million.
     ///
-    /// What is forgotten is the oldest outcome, never a run that waits or is under way. A forgotten input is new again: when the Flow asks
-    /// for it once more it **runs once more**, also one that failed, and until then [`Run::finished`](crate::Run::finished) waits. So
-    /// remember at least as many as one reaction asks for, or the Work goes round and round.
+    /// The oldest outcomes are forgotten first, never a run that waits or is in progress. A forgotten input is new
+    /// again: when the Flow requests it once more it **runs once more**, also if it had failed, and until then
+    /// [`Run::finished`](crate::Run::finished) is pending. Remember at least as many outcomes as one reaction requests,
+    /// or the Work repeats its runs endlessly.
     ///
     /// ```
     /// # use flowright::prelude::*;
@@ -101,14 +106,14 @@ impl<W: Work> WorkRef<W> {
         self
     }
 
-    /// How long it may take to stop before it is ended by force; 10 s by default.
+    /// Sets the longest time for a graceful stop, before the Work is ended by force; 10 s by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         Arc::make_mut(&mut self.policy).grace = grace;
         self
     }
 
-    /// Whether `/readyz` says that the App is not ready while this Work is pending. Without this a Work counts unless it waits for a
-    /// node: say `true` for a service without which the App is of no use, and `false` for a batch job.
+    /// Sets whether `/readyz` reports the App as not ready while this Work is pending. By default a Work counts unless
+    /// it waits for a node: set `true` for a service without which the App is of no use, and `false` for a batch job.
     pub fn counts_for_readiness(mut self, counts: bool) -> Self {
         Arc::make_mut(&mut self.policy).counts_for_readiness = Some(counts);
         self

@@ -1,4 +1,4 @@
-//! The children of a Flow: what the derive finds, and how the driver walks them.
+//! The children of a Flow: the traits behind the derive, and the driver's walk over children.
 
 use std::any::TypeId;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -32,7 +32,7 @@ use crate::work::WorkType;
 /// ```
 ///
 /// Children are the fields whose type is [`WorkRef`](crate::WorkRef), [`FlowRef`](crate::FlowRef), or an `Option`,
-/// `Vec`, `HashMap` or `BTreeMap` of them. Their order is that of declaration.
+/// `Vec`, `HashMap` or `BTreeMap` of them, in the order of declaration.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say what its children are",
     label = "not a Flow yet",
@@ -51,7 +51,7 @@ pub trait Children {
     fn find(&mut self, route: Route<'_>) -> Option<Found<'_>>;
 }
 
-/// A field in which `#[derive(Children)]` finds children.
+/// A field that can contain children.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot hold children of a Flow",
     label = "no children can be here",
@@ -67,17 +67,17 @@ pub trait ChildGroup {
     fn find(&mut self, route: Route<'_>) -> Option<Found<'_>>;
 }
 
-/// The types of Work that can be below a Flow, whether there are any yet or not.
+/// The types of Works that can exist below a Flow, even if there is none of a type at the moment.
 #[doc(hidden)]
 #[derive(Default)]
 pub struct Kinds {
     works: BTreeMap<&'static str, &'static WorkType>,
-    /// A Flow can hold Flows of its own type.
+    /// Visited Flow types, because a Flow can contain Flows of its own type.
     flows: HashSet<TypeId>,
 }
 
 impl Kinds {
-    /// Those in a field of this type.
+    /// Adds the types in a field of type `G`.
     pub fn field<G: ChildGroup>(&mut self) {
         G::kinds(self);
     }
@@ -92,13 +92,13 @@ impl Kinds {
         self.works.insert(kind.name(), kind);
     }
 
-    /// By name.
+    /// Returns the types by name.
     pub(crate) fn into_works(self) -> BTreeMap<&'static str, &'static WorkType> {
         self.works
     }
 }
 
-/// A path on the way down to the child that it names.
+/// A path, and the part of it that has not been resolved yet.
 #[doc(hidden)]
 #[derive(Clone, Copy)]
 pub struct Route<'a> {
@@ -111,30 +111,30 @@ impl<'a> Route<'a> {
         Self { path, rest: path }
     }
 
-    /// The next segment and what is left below it.
+    /// Returns the next segment, and the route below it.
     pub fn next(self) -> (&'a str, Self) {
         let (segment, rest) = self.rest.split_once('.').unwrap_or((self.rest, ""));
         (segment, Self { rest, ..self })
     }
 
-    /// Whether the child at `path` is meant.
+    /// Returns true if the route names the child at `path`.
     pub(super) fn ends_at(self, path: &str) -> bool {
         self.path == path
     }
 
-    /// Whether the child at `path` or one below it is meant.
+    /// Returns true if the route names the child at `path` or one below it.
     pub(super) fn leads_through(self, path: &str) -> bool {
         self.path.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     }
 
-    /// The same route with only what lies below `path` still to go.
+    /// Returns the route with only the part below `path` unresolved.
     pub(super) fn below(self, path: &str) -> Self {
         let rest = self.path.strip_prefix(path).unwrap_or_default();
         Self { rest: rest.strip_prefix('.').unwrap_or(rest), ..self }
     }
 }
 
-/// A child.
+/// A child that was found.
 #[doc(hidden)]
 pub struct Found<'a>(pub(crate) Node<'a>);
 
@@ -143,21 +143,21 @@ pub(crate) enum Node<'a> {
     Flow(&'a mut dyn AnyFlow),
 }
 
-/// Sees each child of a Flow in order.
+/// Visitor of the children of a Flow, in order.
 pub(crate) trait Visitor {
-    /// A field that can hold children is about to be looked into.
+    /// Called before a field that can contain children.
     fn field(&mut self, path: &str);
 
     fn child(&mut self, position: Position<'_>, node: Node<'_>);
 }
 
-/// Where a child was found.
+/// Position of a child in the tree.
 #[derive(Clone, Copy)]
 pub(crate) struct Position<'a> {
     pub(crate) path: &'a str,
-    /// Whether it is an element of a list, whose name is given once and is not its index for ever.
+    /// True for an element of a list: it keeps the name it was given first, even if its index changes.
     pub(crate) listed: bool,
-    /// A key on the way that cannot be part of a path, after the path of its map.
+    /// Path of a map and its key on the way to the child, if the key cannot be part of a path.
     pub(crate) bad_key: Option<(&'a str, &'a str)>,
 }
 
@@ -256,7 +256,7 @@ impl<G: ChildGroup> ChildGroup for Vec<G> {
 
     fn find(&mut self, route: Route<'_>) -> Option<Found<'_>> {
         let (segment, rest) = route.next();
-        // Names outlive positions: an element that has moved up is looked for.
+        // Names outlive positions: an element whose index has changed is searched for.
         let index = segment
             .parse()
             .ok()
@@ -304,7 +304,7 @@ macro_rules! integer_keys {
 
 integer_keys!(u8 u16 u32 u64 usize i8 i16 i32 i64 isize);
 
-// Two maps, one way: only the bounds on their keys differ.
+// One implementation for both maps, which differ only in the bounds of their keys.
 macro_rules! map_group {
     ([$($generics:tt)*] $map:ty) => {
         impl<$($generics)*> ChildGroup for $map {

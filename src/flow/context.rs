@@ -1,4 +1,4 @@
-//! What a Flow can do besides commanding its children.
+//! The context of a reaction.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use super::scope;
 use crate::error::Error;
 use crate::id::ActorPath;
 
-/// What `react` does with the App: schedule, wake up later, end it.
+/// The context of [`Flow::react`](crate::Flow::react): schedules, wakes the Flow later, and ends the App.
 pub struct FlowContext {
     path: ActorPath,
     reaction: u64,
@@ -19,7 +19,7 @@ pub struct FlowContext {
     pub(crate) ending: Option<Ending>,
 }
 
-/// A Flow's wish to end the App.
+/// Request of a Flow to end the App.
 #[derive(Debug)]
 pub(crate) enum Ending {
     Stop(String),
@@ -38,36 +38,40 @@ impl FlowContext {
         self.wake_in = None;
     }
 
-    /// True in exactly one reaction per occurrence of a cron expression, in the local time of the machine; the first call
-    /// starts the schedule and is false. The Flow is made to react when an occurrence comes.
+    /// Returns true in exactly one reaction per occurrence of a cron expression, in the local time of the machine. The
+    /// first call starts the schedule and returns false. Each occurrence causes a reaction of the Flow.
     ///
-    /// 5 fields, or 6 with seconds first; or `midnight`, `hourly`, `daily`, `weekly`, `monthly`, `yearly`, `annually`.
-    /// The local time is that of `TZ`, or else of `/etc/localtime`, or else UTC.
+    /// An expression has 5 fields, or 6 with seconds first; or it is one of `midnight`, `hourly`, `daily`, `weekly`,
+    /// `monthly`, `yearly`, `annually`. The local time zone is that of `TZ`, or else of `/etc/localtime`, or else UTC.
     ///
     /// # Daylight saving time
     /// An expression that matches in every hour (`*/10 * * * *`, `hourly`, `* * * * * *`) is an interval: it occurs
-    /// whenever the clock shows a matching time, also in an hour that is repeated, and what is skipped takes no time.
-    /// Any other expression (`30 2 * * *`, `0 */2 * * *`) is of fixed times, which occur once each: a repeated one the
-    /// first time, a skipped one at the first moment after the gap. Times that are skipped together are one occurrence.
+    /// whenever the clock shows a matching time, also in an hour that is repeated; a skipped hour takes no time. Any
+    /// other expression (`30 2 * * *`, `0 */2 * * *`) has fixed times, which occur once each: a repeated time when it
+    /// is first shown, a skipped time at the first moment after the gap. Times that one gap skips are one occurrence.
     ///
-    /// # Late reactions and a clock that is set
-    /// An occurrence that a reaction did not ask for stays due. Occurrences missed for more than a minute count as
-    /// one, and so do those that the clock has jumped over because it was set forward or the machine slept. A
-    /// clock that is set back is followed: what has occurred is repeated when the clock shows its time again, unless the clock
-    /// was set back by less than half of the time between this occurrence and the next. Linux reports that its clock was
-    /// set; elsewhere, and where the time zone changes, it is noticed within a minute or some minutes.
+    /// # Late reactions and clock changes
+    /// An occurrence stays due until a reaction calls this method. Occurrences missed for more than a minute count as
+    /// one, and so do those that the clock has jumped over because it was set forward or the machine slept. A clock
+    /// that is set back is followed: occurrences are repeated when the clock shows their times again, unless the clock
+    /// was set back by less than half of the time between the last occurrence and the next. On Linux the system reports
+    /// that its clock was set; on other systems this is detected within a minute, and a change of the time zone within
+    /// some minutes.
     ///
     /// # Errors
-    /// An expression that is none or never occurs (`0 0 30 2 *`), and a `TZ` that is unknown, fail the Flow.
+    /// The Flow fails with [`FlowError::Schedule`] for an expression that is invalid or never occurs (`0 0 30 2 *`),
+    /// and for an unknown `TZ`.
     pub fn schedule(&mut self, expression: &str) -> bool {
         self.check(None, expression)
     }
 
-    /// The same as [`schedule`](Self::schedule) by the clocks of a time zone of the IANA database, such as `Europe/Berlin` or
-    /// `UTC`, wherever the App runs. The zones of the machine are used, or else those that the program was built with.
+    /// Works like [`schedule`](Self::schedule), with the clock of a time zone of the IANA database, such as
+    /// `Europe/Berlin` or `UTC`, wherever the App runs. The zones are those of the machine, or else those built into
+    /// the program.
     ///
     /// # Errors
-    /// An expression that is none or never occurs, and an unknown zone, fail the Flow.
+    /// The Flow fails with [`FlowError::Schedule`] for an expression that is invalid or never occurs, and for an
+    /// unknown zone.
     pub fn schedule_in(&mut self, zone: &str, expression: &str) -> bool {
         self.check(Some(zone), expression)
     }
@@ -79,13 +83,14 @@ impl FlowContext {
         })
     }
 
-    /// Makes the Flow react again after `delay`, if nothing makes it react before; a reaction that still wants to
-    /// be woken says so again. Of several calls in one reaction the nearest counts. `Duration::MAX` is never.
+    /// Makes the Flow react again after `delay` at the latest. The request lasts until the next reaction, which has to
+    /// call this method again if it still needs to be woken. Of several calls in one reaction the shortest delay
+    /// counts. `Duration::MAX` never wakes.
     pub fn wake_in(&mut self, delay: Duration) {
         self.wake_in = Some(self.wake_in.map_or(delay, |earlier| earlier.min(delay)));
     }
 
-    /// Ends the App in good order, with exit code 0, after this reaction. `why` is logged.
+    /// Ends the App gracefully, with exit code 0, after this reaction. `why` is logged.
     pub fn stop(&mut self, why: impl Into<String>) {
         self.ending.get_or_insert(Ending::Stop(why.into()));
     }
@@ -95,12 +100,12 @@ impl FlowContext {
         self.ending = Some(Ending::Fail(error.into()));
     }
 
-    /// The Flow's path from the root of the App.
+    /// Returns the Flow's path from the root of the App.
     pub fn path(&self) -> &ActorPath {
         &self.path
     }
 
-    /// Which reaction of this Flow it is, from 1.
+    /// Returns the number of this reaction of the Flow, from 1.
     pub fn reaction(&self) -> u64 {
         self.reaction
     }

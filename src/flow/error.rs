@@ -1,4 +1,4 @@
-//! What a Flow can do wrong, and what can go wrong below it.
+//! Errors of a Flow and of its children.
 
 use thiserror::Error;
 
@@ -7,150 +7,150 @@ use crate::state::StateError;
 use crate::wire::CodecError;
 use crate::work::Reason;
 
-/// A Flow failed.
+/// Error with which a Flow fails.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum FlowError {
-    /// A Work failed for good, and its [`OnError`](crate::OnError) is `Raise`.
+    /// A Work failed after its last restart, and its [`OnError`](crate::OnError) is `Raise`.
     #[error("work `{path}` failed ({reason}): {message}")]
     Work {
-        /// The Work.
+        /// Path of the Work.
         path: String,
-        /// In what way.
+        /// Reason of the failure.
         reason: Reason,
-        /// The whole error chain.
+        /// The error with its whole chain of causes.
         message: String,
     },
     /// A child Flow failed.
     #[error("flow `{path}` failed")]
     Flow {
-        /// The child.
+        /// Path of the child.
         path: String,
-        /// Its failure.
+        /// Failure of the child.
         #[source]
         source: Box<FlowError>,
     },
     /// `react` returned an error.
     #[error("`react` of flow `{path}` returned an error: {message}")]
     React {
-        /// The Flow.
+        /// Path of the Flow.
         path: String,
-        /// The whole error chain.
+        /// The error with its whole chain of causes.
         message: String,
     },
-    /// Code of the Flow's panicked.
+    /// The Flow's code panicked.
     #[error("`{code}` of flow `{path}` panicked: {message}")]
     Panicked {
-        /// The Flow.
+        /// Path of the Flow.
         path: String,
         /// The code: `react`, `strategy`, `Drop`, or the search for children.
         code: &'static str,
-        /// What the panic said.
+        /// Message of the panic.
         message: String,
     },
-    /// `cx.fail(…)` was called.
+    /// [`FlowContext::fail`](crate::FlowContext::fail) was called.
     #[error("{0}")]
     Deliberate(String),
-    /// More restarts of children than the Flow's strategy bears.
+    /// The restarts of the Flow's children exceeded the limit of its strategy.
     #[error(
         "flow `{path}`: more than {max} restarts of its children within {within:?}, the last of work `{last}`; \
          the limit is that of its `strategy`"
     )]
     TooManyRestarts {
-        /// The Flow.
+        /// Path of the Flow.
         path: String,
-        /// The limit.
+        /// The largest number of restarts within the window.
         max: u32,
-        /// The window.
+        /// Length of the window.
         within: std::time::Duration,
-        /// The child whose restart was one too many.
+        /// Path of the child whose restart exceeded the limit.
         last: String,
     },
-    /// A Work was used before it was part of the App's tree.
+    /// A Work was used before it had joined the App's tree.
     #[error(
         "a `WorkRef<{type_name}>` was used that is not part of the App yet: keep it in a field of the Flow that \
          `#[derive(Children)]` finds (a `WorkRef`, or an `Option`, `Vec`, `HashMap` or `BTreeMap` of them); \
          what `react` adds can be used from the next reaction on"
     )]
     Unattached {
-        /// The Work's type.
+        /// Type of the Work.
         type_name: &'static str,
     },
-    /// A Flow used a Work that belongs to another Flow.
+    /// A Flow commanded a Work that belongs to another Flow.
     #[error(
         "flow `{flow}` cannot {verb} work `{work}`, which belongs to flow `{owner}`: only its own Flow commands \
          a Work; set a field of that Flow and let its `react` do it, or send the Work a message"
     )]
     Foreign {
-        /// The Flow that tried.
+        /// Path of the Flow that gave the command.
         flow: String,
-        /// What it tried.
+        /// The command.
         verb: &'static str,
-        /// The Work.
+        /// Path of the Work.
         work: String,
-        /// The Flow that the Work belongs to.
+        /// Path of the Flow that owns the Work.
         owner: String,
     },
-    /// The input of a run does not serialise.
+    /// The input of a run cannot be serialised.
     #[error("the input of a run of work `{path}` cannot be sent")]
     Input {
-        /// The Work.
+        /// Path of the Work.
         path: String,
-        /// What the encoder said.
+        /// Error of the encoder.
         #[source]
         source: CodecError,
     },
-    /// The initial state of a Work does not serialise or is too large.
+    /// The initial state of a Work cannot be serialised or is too large.
     #[error("the initial state of work `{path}` cannot be used")]
     InitialState {
-        /// The Work.
+        /// Path of the Work.
         path: String,
-        /// What is wrong with it.
+        /// Error of the state.
         #[source]
         source: StateError,
     },
-    /// What a Work published cannot be read back as its type.
+    /// The published state of a Work cannot be decoded as its type.
     #[error("the state of work `{path}` cannot be read")]
     Unreadable {
-        /// The Work.
+        /// Path of the Work.
         path: String,
-        /// What is wrong with it.
+        /// Error of the decoder.
         #[source]
         source: StateError,
     },
-    /// The Flow's own state does not serialise.
+    /// The Flow's own state cannot be serialised.
     #[error("the state of flow `{path}` cannot be serialised")]
     OwnState {
-        /// The Flow.
+        /// Path of the Flow.
         path: String,
-        /// What is wrong with it.
+        /// Error of the encoder.
         #[source]
         source: StateError,
     },
-    /// Two children would have one name.
+    /// Two children have the same path.
     #[error(
         "two children are called `{path}`: a child keeps the name it was given first, also when it is moved; remove one"
     )]
     DuplicateName {
-        /// The name.
+        /// The path.
         path: String,
     },
-    /// A map's key cannot be part of a path.
+    /// The key of a map cannot be part of a path.
     #[error(
         "the map `{group}` has a child under the key {key:?}: a key must not be empty or have a `.` in it"
     )]
     BadKey {
-        /// The map.
+        /// Path of the map.
         group: String,
         /// The key.
         key: String,
     },
-    /// A schedule expression says no times.
+    /// A schedule expression is invalid, never occurs, or has an unknown time zone.
     #[error("a schedule of flow `{path}` cannot be used")]
     Schedule {
-        /// The Flow.
+        /// Path of the Flow.
         path: String,
-        /// What is wrong with it.
+        /// Error of the schedule.
         #[source]
         source: ScheduleError,
     },

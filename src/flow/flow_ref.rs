@@ -1,4 +1,4 @@
-//! How a Flow holds another Flow.
+//! Handles by which a Flow holds other Flows.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -19,11 +19,11 @@ use crate::id::{ActorPath, FlowId};
 use crate::state::{StateError, Value};
 use crate::work::Status;
 
-/// A Flow's handle to a Flow below it, which is an actor of its own: it reacts by itself to what happens below
-/// it, commands its own Works, and its failure goes to its parent.
+/// A Flow's handle to a Flow below it, which is an actor of its own: it reacts to changes below it, commands its own
+/// Works, and its failure escalates to its parent.
 ///
-/// It dereferences to the Flow, so that the parent reads its fields and those of its Works. A parent that writes
-/// a field makes the child react.
+/// A `FlowRef` dereferences to the Flow, so that the parent can read the Flow's fields and Works. A parent that writes
+/// a field causes a reaction of the child.
 ///
 /// ```
 /// # use flowright::prelude::*;
@@ -53,7 +53,7 @@ use crate::work::Status;
 /// }
 /// ```
 pub struct FlowRef<F: Flow> {
-    /// Taken out when this is dropped.
+    /// Discarded in `drop`, which reports a panic.
     flow: Fenced<F>,
     options: FlowOptions,
     link: Option<Arc<FlowLink>>,
@@ -65,7 +65,7 @@ pub(crate) struct FlowOptions {
     pub(crate) restart: Restart,
 }
 
-/// What the driver and the `FlowRef` share.
+/// State shared by the driver and the `FlowRef`.
 #[derive(Debug)]
 pub(crate) struct FlowLink {
     pub(crate) id: FlowId,
@@ -74,27 +74,27 @@ pub(crate) struct FlowLink {
 }
 
 impl<F: Flow> FlowRef<F> {
-    /// A Flow that joins the App when it is in a field of a Flow that is part of it.
+    /// Creates a Flow. It joins the App when it is in a field of a Flow that is part of the App.
     pub fn new(flow: F) -> Self {
         scope::with(|scope| scope.tree_changed = true);
         Self { flow: Fenced::new(flow), options: FlowOptions::default(), link: None }
     }
 
-    /// What its failure comes to when no restart is left: with `Raise`, the default, the failure of its parent;
-    /// with `Capture` its Works are stopped, its [`status`](Self::status) says so, and the parent reacts.
+    /// Sets the handling of a failure after the last restart: with `Raise`, the default, the parent fails too; with
+    /// `Capture` the Flow's Works are stopped, its [`status`](Self::status) becomes failed, and the parent reacts.
     pub fn on_error(mut self, on_error: OnError) -> Self {
         self.options.on_error = on_error;
         self
     }
 
-    /// How often it is restarted when it fails: all Works below it start again from their last published states,
-    /// runs that failed are forgotten, and it reacts anew. Never by default.
+    /// Sets the restart policy: a restart of the Flow restarts all Works below it from their last published states and
+    /// forgets failed runs, and the Flow reacts anew. By default a failed Flow is not restarted.
     pub fn restart(mut self, restart: Restart) -> Self {
         self.options.restart = restart;
         self
     }
 
-    /// Whether it runs or has failed, and why.
+    /// Returns the status of the Flow: running, or failed with the reason.
     pub fn status(&self) -> Status {
         self.link
             .as_ref()
@@ -102,7 +102,7 @@ impl<F: Flow> FlowRef<F> {
             .unwrap_or_default()
     }
 
-    /// The path from the root of the App, once the Flow is part of it.
+    /// Returns the path from the root of the App, or `None` before the Flow has joined the App.
     pub fn path(&self) -> Option<ActorPath> {
         self.link.as_ref().map(|link| link.path.clone())
     }
@@ -121,7 +121,8 @@ impl<F: Flow> DerefMut for FlowRef<F> {
         if let Some(link) = &self.link {
             let first = scope::with(|scope| scope.lent.iter().all(|(flow, _)| *flow != link.id));
             if first == Some(true) {
-                // Looked at before and after, since the child itself may have changed it meanwhile.
+                // Saved to detect a write of the parent. The state published last does not serve for that, since the
+                // child may have changed its fields meanwhile.
                 let before = Value::of(&*self.flow).ok();
                 scope::with(|scope| scope.lent.push((link.id, before)));
             }
@@ -169,7 +170,7 @@ impl<F: Flow> Drop for FlowRef<F> {
     }
 }
 
-/// A `FlowRef` of any type, as the driver sees it.
+/// A `FlowRef` of any type, for the driver.
 pub(crate) trait AnyFlow {
     fn link(&self) -> Option<&Arc<FlowLink>>;
     fn attach(&mut self, link: Arc<FlowLink>) -> FlowOptions;
@@ -178,7 +179,7 @@ pub(crate) trait AnyFlow {
     fn react(&mut self, cx: &mut FlowContext) -> Reaction;
     fn strategy(&self) -> Strategy;
     fn state(&self) -> Result<Value, StateError>;
-    /// The Flow's Rust type.
+    /// Returns the name of the Flow's Rust type.
     fn type_name(&self) -> &'static str;
 }
 

@@ -1,12 +1,14 @@
-//! The runs of one Work and the lives of its incarnations: pure. The time is given; what is to be done comes out
-//! as [`Action`]s.
+//! The runs of one Work and the lives of its incarnations (pure): the time is a parameter, and [`Action`]s for the
+//! driver are the output.
 //!
 //! # Guarantees
-//! - One run per distinct input, unless calls are not cached or its outcome was forgotten; one run at a time; in the order asked for.
-//! - A run that failed is tried again only by a restart or by [`Ledger::rerun`].
-//! - A restart, wherever it comes from, starts the run that was under way again, before any other.
-//! - A Work whose node is lost, or not there yet, waits for one: its run is pending and says what it waits for.
-//! - A report of a run that is no longer the current one changes nothing.
+//! - One run per distinct input, unless calls are not cached or the outcome was forgotten; one run at a time; in the
+//!   order of the requests.
+//! - A failed run is retried only by a restart or by [`Ledger::rerun`].
+//! - Any restart starts the run that was in progress again, before any other.
+//! - A Work whose node is lost, or not connected yet, waits for a node: its run is pending and its status has the
+//!   reason.
+//! - A report about a run that is not the current one changes nothing.
 //! - `status().seq` only grows.
 
 mod memory;
@@ -23,43 +25,43 @@ use super::restart::Restarts;
 use crate::trace::Cause;
 use crate::work::{CloseReason, Failure, Input, Reason, Report, RunKey, RunOrder, Stage, Status};
 
-/// A point in time, given to a core that has no clock.
+/// A point in time, passed to a core that has no clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
-    /// Since the start of the App; for deadlines.
+    /// Monotonic time since the start of the App; for deadlines.
     pub(crate) at: Duration,
-    /// For people.
+    /// Wall-clock time, for display.
     pub(crate) wall: SystemTime,
 }
 
-/// What is to be done for a Work.
+/// Action that the driver carries out for a Work.
 #[derive(Debug)]
 pub(crate) enum Action {
-    /// Start an incarnation from the last published state, with the mailbox open.
+    /// Starts an incarnation from the last published state, with the mailbox open.
     Launch,
     Send(RunOrder),
     Cancel {
         run: u64,
     },
     Stop,
-    /// Give the incarnation up: end it by force and listen to it no more.
+    /// Aborts the incarnation and abandons its outbox.
     Kill,
-    /// Refuse messages.
+    /// Refuses messages.
     Close(CloseReason),
-    /// A restart by the Work's own policy has begun; its Flow's strategy may restart others.
+    /// The Work restarts by its own policy; the Flow's strategy may restart siblings.
     Restarting(Failure),
-    /// The Work has failed and its policy leaves that to its Flow.
+    /// The Work has failed, and its policy leaves the handling to its Flow.
     Captured(Failure),
-    /// The Work has failed for good and its policy says that this is the App's failure.
+    /// The Work has failed after its last restart, and its policy fails the App.
     Raise(Failure),
 }
 
-/// What a request came to.
+/// Result of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Requested {
-    /// The run succeeded, and this is the reaction that may go on.
+    /// The run has succeeded, and this reaction may continue.
     Finished,
-    /// It is accepted, under way, or over in another way.
+    /// The run is accepted, in progress, failed or stopped.
     Unfinished,
     /// The queue is full.
     Full,
@@ -73,7 +75,7 @@ pub(crate) struct Ledger {
     life: Life,
     runs: memory::Memory,
     queue: VecDeque<Waiting>,
-    /// Boxed, since most Works of a large App are idle.
+    /// Boxed to keep idle Works, which are most of a large App, small.
     current: Option<Box<Current>>,
     history: VecDeque<Status>,
     restarts: Restarts,
@@ -81,22 +83,23 @@ pub(crate) struct Ledger {
     seq: u64,
     successes: u64,
     launches: u32,
-    /// Boxed as well: most Works of a large App have none.
+    /// Boxed to keep Works without runs, which are most of a large App, small.
     tries: Option<Box<runs::Tries>>,
-    /// Where the incarnation lives.
+    /// Node of the incarnation.
     node: Option<Arc<str>>,
-    /// What it waits for while there is no place for it.
+    /// Reason why the Work has no place, while it waits for one.
     waits_for: Option<Box<str>>,
-    /// Who has stopped the Work from outside of its Flow, so that it stays as it is until that is lifted.
+    /// Stop by an operator, which keeps the Work stopped until it is lifted.
     hold: Option<OperatorStop>,
-    /// Whether the App is ending: outcomes stay as they are and nothing starts any more.
+    /// True once the App ends: outcomes are kept, and nothing starts any more.
     ending: bool,
-    /// Whether the incarnation ends because its node leaves: the next one is no restart, and its run no other try.
+    /// True if the incarnation ends because its node leaves: the next incarnation is not a restart, and its run not a
+    /// new attempt.
     moving: bool,
     actions: Vec<Action>,
 }
 
-/// A stop by an operator, which holds against whatever the Flow asks.
+/// A stop by an operator, which takes precedence over the requests of the Flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct OperatorStop {
     pub(crate) by: Arc<str>,
@@ -114,7 +117,7 @@ enum Life {
     Waiting {
         until: Duration,
     },
-    /// There is no place for it yet.
+    /// There is no place for the Work yet.
     Unplaced,
 }
 
@@ -130,16 +133,17 @@ struct Waiting {
     input: Input,
     queued: SystemTime,
     attempts: u32,
-    /// Whether its input was made new again while it was under way: what becomes of it says nothing about the input.
+    /// True if the input was forgotten while its run was in progress: the outcome is not recorded for the input.
     forgotten: bool,
-    /// Whether it was asked to stop with its Work, so that it does not start again with it.
+    /// True if the run was asked to stop together with its Work, so that a start of the Work does not start the run
+    /// again.
     stopped: bool,
-    /// The reaction that has asked for it, also when it starts much later.
+    /// Trace context of the reaction that requested the run.
     cause: Cause,
 }
 
 impl Waiting {
-    /// The input whose status this run tells.
+    /// Returns the input whose status this run determines.
     fn status_key(&self) -> Option<RunKey> {
         (!self.forgotten).then_some(self.key)
     }
@@ -189,7 +193,7 @@ impl Ledger {
         }
     }
 
-    /// What is to be done since the last call.
+    /// Returns the actions since the last call.
     pub(crate) fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
     }
@@ -219,28 +223,28 @@ impl Ledger {
         }
     }
 
-    /// Whether an input was never asked for, or is new again.
+    /// Returns true if an input was never requested, or was forgotten.
     pub(crate) fn is_new(&self, key: RunKey) -> bool {
         self.runs.stage(key) == Stage::NotStarted
     }
 
-    /// How many inputs are remembered, when that is worth a warning: once.
+    /// Returns the number of remembered inputs once, when it is large enough for a warning.
     pub(crate) fn tell_of_many_inputs(&mut self) -> Option<usize> {
         self.runs.tell_of_many()
     }
 
-    /// Whether the order of the sequences in inputs is to be looked into still.
+    /// Returns true as long as the order of sequences in inputs is compared.
     pub(crate) fn compares_order(&self) -> bool {
         self.runs.compares_order()
     }
 
-    /// Whether a new input is the first that differs from another one only in the order of a sequence; `unordered` is what such inputs
-    /// have in common.
+    /// Returns true for the first new input that differs from another one only in the order of a sequence. `unordered`
+    /// is the hash that such inputs have in common.
     pub(crate) fn is_reordered(&mut self, key: RunKey, unordered: u64) -> bool {
         self.runs.is_reordered(key, unordered)
     }
 
-    /// Makes an input new again. A run of it that is under way goes on and is not counted.
+    /// Forgets the outcome of an input. A run of it that is in progress continues, and its outcome is not recorded.
     pub(crate) fn forget(&mut self, key: RunKey, now: Moment) {
         self.runs.forget(key);
         self.drop_waiting(key, "its input was forgotten", now.wall);
@@ -249,7 +253,7 @@ impl Ledger {
         }
     }
 
-    /// Makes every input new again whose run failed or was stopped.
+    /// Forgets all inputs whose run failed or was stopped.
     pub(crate) fn clear_failures(&mut self) {
         self.runs.forget_all(&[Stage::Failed, Stage::Stopped]);
     }
@@ -260,12 +264,12 @@ impl Ledger {
         self.hold = Some(OperatorStop { by, since: now.wall });
     }
 
-    /// Who keeps the Work stopped, if somebody does.
+    /// Returns the operator's stop that holds the Work, if there is one.
     pub(crate) fn held(&self) -> Option<&OperatorStop> {
         self.hold.as_ref()
     }
 
-    /// Has the Work do again what its Flow asks.
+    /// Lifts the stop of an operator.
     pub(crate) fn release(&mut self) {
         self.hold = None;
     }
@@ -281,7 +285,7 @@ impl Ledger {
         }
     }
 
-    /// There was no place for the incarnation that was to be launched, for this reason.
+    /// Records that there was no place for the launched incarnation, for this reason.
     pub(crate) fn unplaced(&mut self, why: &str, now: Moment) {
         if self.life != Life::Up {
             return;
@@ -303,14 +307,14 @@ impl Ledger {
         }
     }
 
-    /// There may be a place for it now.
+    /// Launches a Work that waits for a place, because there may be one now.
     pub(crate) fn place(&mut self, now: Moment) {
         if self.life == Life::Unplaced {
             self.launch(now);
         }
     }
 
-    /// The node where the incarnation lived is lost.
+    /// Records that the node of the incarnation is lost.
     pub(crate) fn node_lost(&mut self, why: &str, now: Moment) {
         self.actions.push(Action::Kill);
         let stays = matches!(self.life, Life::Stopping { next: Next::Stay, .. });
@@ -341,7 +345,7 @@ impl Ledger {
         }
     }
 
-    /// Ends the Work until it is started again or a run is asked for.
+    /// Stops the Work until it is started or a run is requested.
     pub(crate) fn stop(&mut self, now: Moment) {
         for waiting in std::mem::take(&mut self.queue) {
             self.tries().dropped(&waiting, None, now.wall);
@@ -376,7 +380,7 @@ impl Ledger {
         }
     }
 
-    /// Starts no incarnation and no run from now on, because the App ends; one that lives goes on until
+    /// Starts no further incarnation and no further run, because the App ends; a living incarnation continues until
     /// [`shut_down`](Self::shut_down).
     pub(crate) fn wind_down(&mut self, now: Moment) {
         self.ending = true;
@@ -385,7 +389,7 @@ impl Ledger {
         }
     }
 
-    /// Does what [`stop`](Self::stop) does because the App ends: what has an outcome keeps it.
+    /// Stops the Work because the App ends; existing outcomes are kept.
     pub(crate) fn shut_down(&mut self, now: Moment) {
         self.ending = true;
         self.stop(now);
@@ -404,7 +408,7 @@ impl Ledger {
         }
     }
 
-    /// The node where the incarnation lives is about to leave: it ends in good order, and the next one goes on elsewhere.
+    /// Ends the incarnation gracefully, because its node is about to leave; the next one starts on another node.
     pub(crate) fn move_away(&mut self, now: Moment) {
         if self.ending {
             self.stop(now);
@@ -474,7 +478,7 @@ impl Ledger {
             Life::Waiting { until } => Some(until),
             Life::Down | Life::Up | Life::Unplaced => None,
         };
-        // A run has the deadlines of its own only while nothing else ends its incarnation.
+        // The deadlines of a run count only while nothing else ends its incarnation.
         let run = self.current.iter().filter(|_| self.life == Life::Up);
         let run = run.flat_map(|current| [current.deadline, current.kill_at]).flatten();
         life.into_iter().chain(run).min()
@@ -519,7 +523,7 @@ impl Ledger {
         self.runs.get(key).cloned().unwrap_or_default()
     }
 
-    /// The status of the run under way, else the last status of all.
+    /// Returns the status of the run in progress, or else the last status of the Work.
     pub(crate) fn status(&self) -> Status {
         let current = self.current.as_ref().and_then(|current| self.runs.get(current.waiting.status_key()?));
         current.or_else(|| self.history.back()).cloned().unwrap_or_default()
@@ -533,8 +537,7 @@ impl Ledger {
         self.successes
     }
 
-    /// Whether an incarnation lives.
-    /// Whether it waits for a node that fits.
+    /// Returns true while the Work waits for a node that fits.
     pub(crate) fn is_unplaced(&self) -> bool {
         matches!(self.life, Life::Unplaced)
     }
@@ -543,11 +546,12 @@ impl Ledger {
         &self.policy
     }
 
+    /// Returns true while an incarnation lives.
     pub(crate) fn is_up(&self) -> bool {
         matches!(self.life, Life::Up | Life::Stopping { .. })
     }
 
-    /// Whether nothing lives and nothing will by itself.
+    /// Returns true if no incarnation lives, and none will start without a request.
     pub(crate) fn is_down(&self) -> bool {
         self.life == Life::Down
     }

@@ -1,17 +1,17 @@
 //! Layer 4: Flows, the supervisors.
 //!
 //! A Flow owns Works and other Flows, reacts when their state or status changes, and decides what runs next. It
-//! computes nothing itself. What is here is pure: no sockets, no clock. `run`, `stop` and the like only write
-//! down what is to be done; the driver upstairs does it after `react` has returned.
+//! computes nothing itself. This module is pure: no sockets, no clock. `run`, `stop` and similar calls only record
+//! commands; the driver, a layer above, carries them out after `react` has returned.
 //!
 //! # Guarantees
-//! - `react` is called at the start and after each batch of changes below the Flow, never concurrently with
-//!   itself, and never without a reason. Changes that arrive meanwhile are one later batch. A change that `react`
-//!   itself makes to the Flow's own fields is no reason.
-//! - During one reaction, what is seen of the Works does not change.
+//! - `react` is called at the start and after each batch of changes below the Flow, never concurrently with itself, and
+//!   never without such a cause. Changes that arrive during a reaction are part of a later batch. A change that `react`
+//!   itself makes to the Flow's own fields causes no reaction.
+//! - During one reaction, the visible states and statuses of the Works do not change.
 //! - One run per distinct input; see the module `ledger`.
-//! - A Work is commanded by its own Flow only.
-//! - A Flow that fails ends its reaction; its failure goes up until somebody captures it.
+//! - Only a Work's own Flow commands the Work.
+//! - A failed Flow ends its reaction; the failure escalates from parent to parent until one captures it.
 
 mod builder;
 mod children;
@@ -93,18 +93,19 @@ pub(crate) use self::supervisor::{Decision, Supervisor};
     note = "a Flow derives `Serialize` and `Children` and has `impl Flow for {Self}` with a `react`"
 )]
 pub trait Flow: Children + Serialize + 'static {
-    /// Decides what runs, given how things stand. Called any number of times, so that it describes what should
-    /// be rather than what to do next; quick, since all Flows of an App share a thread (over 100 ms is logged).
+    /// Decides what should run, from the current state of the Flow and its children. Called any number of times, so it
+    /// declares the wanted state instead of the next step. It must return quickly, since all Flows of an App share one
+    /// thread; a reaction of more than 100 ms is logged.
     ///
-    /// What stands before a `?` that leaves it is done again by the next reaction. A change that it makes to the
-    /// Flow's own fields is no reason to react again; [`FlowContext::wake_in`] is.
+    /// Code before a `?` that returns early executes again in the next reaction. A change to the Flow's own fields does
+    /// not cause another reaction; use [`FlowContext::wake_in`] for that.
     ///
     /// # Errors
-    /// [`Interrupt::Pending`] leaves it early and is no error; any other error, which `?` takes, is the failure
-    /// of the Flow.
+    /// [`Interrupt::Pending`] ends the reaction early and is not a failure; any other error, converted by `?`, fails
+    /// the Flow.
     fn react(&mut self, cx: &mut FlowContext) -> Reaction;
 
-    /// Which children are restarted when one of them is.
+    /// Returns which children are restarted when one of them fails. By default only the failed one.
     fn strategy(&self) -> Strategy {
         Strategy::one_for_one()
     }

@@ -1,36 +1,37 @@
-//! What a Work's owner decides about its runs.
+//! Policies of a Work's runs, set by its owner.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use super::restart::{OnError, Restart};
 
-/// What a new input does while a run is under way or waiting.
+/// Policy for a new input that arrives while another run is in progress or waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overlap {
-    /// It waits its turn, in order. When the queue is full it is not accepted; a later reaction asks again.
+    /// The new run waits in a FIFO queue. If the queue is full the input is not accepted, and the next reaction asks
+    /// again.
     #[default]
     Queue,
-    /// It waits, in place of any other that waits: only the newest.
+    /// The new run replaces all waiting runs: only the latest waits.
     Latest,
-    /// The run under way is stopped, those that wait are dropped, and it starts.
+    /// The run in progress is stopped, waiting runs are dropped, and the new run starts.
     Restart,
 }
 
-/// What becomes of a Work whose node is lost.
+/// Policy for a Work whose node is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnNodeLost {
-    /// That is nobody's error: it waits for a node that fits, and continues there from its last published state. A
-    /// run that was under way starts again, one that had succeeded does not.
+    /// Not counted as a failure: the Work waits for a node that fits and continues there from its last published state.
+    /// A run in progress starts again; a run that had succeeded does not.
     #[default]
     Wait,
-    /// It is the failure of the Work, with [`Reason::NodeLost`](crate::Reason::NodeLost): its
-    /// [`Restart`](crate::Restart) and [`OnError`](crate::OnError) decide.
+    /// The Work fails with [`Reason::NodeLost`](crate::Reason::NodeLost); its [`Restart`](crate::Restart) and
+    /// [`OnError`](crate::OnError) apply.
     Fail,
 }
 
-/// Which outcomes of runs a Work remembers: as many as this, or those that are younger than this. Made from a number or from a
-/// [`Duration`]; see [`WorkRef::remember`](super::WorkRef::remember). The default is all of them.
+/// Limit of the run outcomes that a Work remembers, by number or by age. Converted from a number or a [`Duration`]; see
+/// [`WorkRef::remember`](super::WorkRef::remember). By default all outcomes are remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Remember {
     pub(crate) count: Option<usize>,
@@ -42,7 +43,7 @@ impl Remember {
         self.count.is_none() && self.age.is_none()
     }
 
-    /// Both, where they do not say the same.
+    /// Combines both limits; `other` takes precedence.
     pub(crate) fn and(self, other: Self) -> Self {
         Self { count: other.count.or(self.count), age: other.age.or(self.age) }
     }
@@ -60,7 +61,7 @@ impl From<Duration> for Remember {
     }
 }
 
-/// What a Work's owner asked for when it made the [`WorkRef`](super::WorkRef).
+/// Policies set on a [`WorkRef`](super::WorkRef).
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
     pub(crate) cache_calls: bool,
@@ -71,14 +72,14 @@ pub(crate) struct Policy {
     pub(crate) restart: Restart,
     pub(crate) on_error: OnError,
     pub(crate) on_node_lost: OnNodeLost,
-    /// How long a Work that was asked to stop may take before it is ended by force.
+    /// Longest time from the request to stop until the Work is ended by force.
     pub(crate) grace: Duration,
-    /// Whether the App is not ready while the Work is pending; `None` where nothing was said.
+    /// True if the App is not ready while the Work is pending; `None` if not set.
     pub(crate) counts_for_readiness: Option<bool>,
 }
 
 impl Policy {
-    /// The default, of which there is one for all Works.
+    /// Returns the default policy, one instance for all Works.
     pub(crate) fn shared() -> Arc<Self> {
         static DEFAULT: LazyLock<Arc<Policy>> = LazyLock::new(Arc::default);
         DEFAULT.clone()

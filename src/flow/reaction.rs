@@ -1,18 +1,18 @@
-//! How `react` ends.
+//! The result of `react`.
 
 use std::error::Error as StdError;
 
 use crate::error::Error;
 
-/// What `react` returns.
+/// The result of [`Flow::react`](crate::Flow::react).
 pub type Reaction = Result<(), Interrupt>;
 
-/// Why `react` was left early. `?` makes one from any error.
+/// Reason why `react` returned early. `?` converts any error into [`Interrupt::Failed`].
 #[derive(Debug)]
 pub enum Interrupt {
-    /// Something that was waited for is not done yet; `react` is called again when it may be. Not an error.
+    /// A run that the Flow waits for has not finished; `react` is called again when it may have. Not a failure.
     Pending,
-    /// The Flow has failed.
+    /// The Flow has failed with this error.
     Failed(Error),
 }
 

@@ -1,4 +1,4 @@
-//! What a Flow knows of one of its Works, shared by the `WorkRef` and the driver.
+//! Record of one Work, shared by its `WorkRef` and the driver.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use crate::work::{
 
 pub(crate) type SharedRecord = Arc<Mutex<Record>>;
 
-/// One Work, whatever its type.
+/// State, ledger and mailbox of one Work, independent of its type.
 pub(crate) struct Record {
     pub(crate) id: WorkId,
     pub(crate) app: AppId,
@@ -27,30 +27,30 @@ pub(crate) struct Record {
     pub(crate) kind: &'static WorkType,
     pub(crate) ledger: Ledger,
     pub(crate) mailbox: Arc<dyn AnyMailbox>,
-    /// Whether the path is its own: not once it has left the tree, when another Work may have joined at the same path.
+    /// True until the Work leaves the tree; afterwards another Work may have joined with the same path.
     pub(crate) owns_path: bool,
     /// The last published state.
     pub(crate) state: Value,
     holds: PayloadGuards,
-    /// Whether what the state refers to has changed since the `WorkRef` was refreshed.
+    /// True if the payloads of the state have changed since the `WorkRef` was refreshed.
     pub(crate) other_holds: bool,
-    /// How many states were published, and how many of them were not seen since a newer one came first.
+    /// Number of published states; `conflated` of them were replaced by a newer one before they were read.
     pub(crate) published: u64,
     pub(crate) conflated: u64,
-    /// Grows with each change of the state.
+    /// Version of the state, incremented by each change.
     pub(crate) version: u64,
-    /// Whether the `WorkRef` still shows an older state.
+    /// True while the `WorkRef` shows an older state.
     pub(crate) stale: bool,
     max_state_bytes: usize,
-    /// What the state takes at most, as far as that is known: it is measured when what came from another process could have
+    /// Upper bound of the encoded state, in bytes. The state is measured when patches from another process may have
     /// made it too large.
     size_bound: usize,
     life: Option<(Arc<Outbox>, Arc<Abort>)>,
-    /// What has led to what was told last, until the driver takes it.
+    /// Trace context of the last update, until the driver takes it.
     pub(crate) cause: Cause,
 }
 
-/// What the tree gives to a Work that joins it.
+/// Identity that the tree gives to a Work that joins it.
 pub(crate) struct Place {
     pub(crate) id: WorkId,
     pub(crate) app: AppId,
@@ -97,7 +97,7 @@ impl Record {
         }
     }
 
-    /// An incarnation ready to be launched; the one before it is given up.
+    /// Prepares the launch of a new incarnation, which replaces the one before.
     pub(crate) fn incarnation(&mut self, ready_queue: &Arc<ReadyQueue>) -> LaunchSpec {
         let outbox = Arc::new(Outbox::new(self.id, ready_queue.clone()));
         let abort = Arc::new(Abort::default());
@@ -116,24 +116,27 @@ impl Record {
         }
     }
 
-    /// What the last published state refers to.
+    /// Returns the guards of the payloads in the last published state.
     pub(crate) fn holds(&self) -> &PayloadGuards {
         &self.holds
     }
 
-    /// Whether the living incarnation writes into this outbox.
+    /// Returns true if the current incarnation writes to this outbox.
     pub(crate) fn speaks_through(&self, outbox: &Arc<Outbox>) -> bool {
         self.life.as_ref().is_some_and(|(living, _)| Arc::ptr_eq(living, outbox))
     }
 
-    /// Ends the incarnation by force and listens to it no more.
+    /// Aborts the incarnation and abandons its outbox.
     pub(crate) fn kill(&mut self) {
         if let Some((_, abort)) = self.life.take() {
             abort.raise();
         }
     }
 
-    /// Takes in what the incarnation has told since the last time; whether anything has changed.
+    /// Applies the updates of the incarnation since the last call. Returns true if anything changed.
+    ///
+    /// # Errors
+    /// [`StateError`] if a patch does not apply or makes the state exceed its limit.
     pub(crate) fn take_news(&mut self, now: Moment) -> Result<bool, StateError> {
         let Some((outbox, _)) = &self.life else { return Ok(false) };
         let news = outbox.take();
@@ -157,8 +160,8 @@ impl Record {
         Ok(changed)
     }
 
-    /// Changes the state. A Work in this process has held its own patches against the limit; those of another process, of
-    /// which `foreign_bytes` tells the length, are held against it here.
+    /// Applies a patch to the state. A Work in this process has checked its patches against the limit; patches from
+    /// another process, whose encoded length is `foreign_bytes`, are checked here.
     fn apply(&mut self, patch: Patch, foreign_bytes: usize) -> Result<(), StateError> {
         if foreign_bytes == 0 {
             self.size_bound = usize::MAX;
@@ -169,7 +172,7 @@ impl Record {
             self.size_bound = bound;
             return self.state.apply(patch);
         }
-        // The state stays as it was where this is too large, for the next incarnation.
+        // A state that is too large is discarded, so that the next incarnation starts from the last valid one.
         let mut next = self.state.clone();
         next.apply(patch)?;
         Tracker::new(self.max_state_bytes).update(&next)?;
@@ -215,8 +218,8 @@ mod tests {
         Pages { texts: vec!["a page of twenty b..".to_owned(); many] }
     }
 
-    /// Patches that come from another process may make the state as large as the limit, and no larger; one that would is
-    /// an error that names the field, and leaves the state as it was.
+    /// Patches from another process may make the state as large as the limit but no larger; a patch that would is
+    /// refused with an error that names the field, and the state stays unchanged.
     #[test]
     fn foreign_state_beyond_the_limit_is_refused() {
         const LIMIT: usize = 10_000;

@@ -1,4 +1,4 @@
-//! Whether and when to try again: pure, without a clock of its own.
+//! Restart policies: whether and when a failed run is retried (pure, without a clock of its own).
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -6,21 +6,21 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// What becomes of an error that no restart has cured.
+/// Handling of a failure after the last restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
-    /// The App fails at once with that error, and exit code 1.
+    /// Fails the App at once with this error, and exit code 1.
     #[default]
     Raise,
-    /// The status says it, and `react` decides.
+    /// Records the failure in the status; the Flow's `react` decides.
     Capture,
 }
 
-/// How often a Work (or a Flow) that failed is started again before its [`OnError`] decides.
+/// Restart policy: how often a failed Work (or Flow) is restarted before its [`OnError`] applies.
 ///
-/// A restart makes a new incarnation: it continues from the last published state, private fields start at their
-/// defaults, `on_start` is called, and a run that failed starts again. The wait before it doubles with each
+/// A restart creates a new incarnation: it continues from the last published state, private fields start at their
+/// defaults, `on_start` is called, and the failed run starts again. The back-off before a restart doubles with each
 /// restart in the window.
 ///
 /// ```
@@ -39,12 +39,12 @@ pub struct Restart {
 }
 
 impl Restart {
-    /// No restart: the first failure counts. The default.
+    /// Never restarts: the first failure counts. The default.
     pub fn never() -> Self {
         Self { max: 0, ..Self::on_failure() }
     }
 
-    /// At most 5 restarts within 60 s, after 100 ms at first and never more than 10 s.
+    /// Restarts at most 5 times within 60 s, with a back-off of 100 ms at first and at most 10 s.
     pub fn on_failure() -> Self {
         Self {
             max: 5,
@@ -53,17 +53,18 @@ impl Restart {
         }
     }
 
-    /// At most `max` restarts within the window.
+    /// Sets the largest number of restarts within the window.
     pub fn max(self, max: u32) -> Self {
         Self { max, ..self }
     }
 
-    /// The length of the window: restarts longer ago do not count.
+    /// Sets the length of the window: older restarts do not count.
     pub fn within(self, within: Duration) -> Self {
         Self { within, ..self }
     }
 
-    /// The shortest and the longest wait before a restart. Waits as long as the window keep it from ever being full.
+    /// Sets the first and the longest back-off before a restart. If the back-off is as long as the window, the window
+    /// never fills, and restarts never end.
     pub fn backoff(self, backoff: Range<Duration>) -> Self {
         Self { backoff, ..self }
     }
@@ -75,14 +76,15 @@ impl Default for Restart {
     }
 }
 
-/// Events within a sliding window of time.
+/// Events within a sliding time window.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     times: VecDeque<Duration>,
 }
 
 impl Window {
-    /// Counts an event at `now` unless `max` happened within the window; how many happened before it.
+    /// Records an event at `now` and returns the number of earlier events in the window, or `None`, without recording
+    /// it, if there were `max`.
     pub(super) fn admit(&mut self, max: u32, within: Duration, now: Duration) -> Option<u32> {
         while self.times.front().is_some_and(|time| now.saturating_sub(*time) >= within) {
             self.times.pop_front();
@@ -96,12 +98,12 @@ impl Window {
     }
 }
 
-/// The restarts of one child so far.
+/// Restart history of one child.
 #[derive(Debug, Default)]
 pub(crate) struct Restarts(Window);
 
 impl Restarts {
-    /// How long to wait before another restart, or `None` when there were enough.
+    /// Records another restart and returns the back-off before it, or `None` if the limit is reached.
     pub(crate) fn next(&mut self, policy: &Restart, now: Duration) -> Option<Duration> {
         let before = self.0.admit(policy.max, policy.within, now)?;
         let factor = 1_u32.checked_shl(before).unwrap_or(u32::MAX);

@@ -1,10 +1,10 @@
-//! What a Flow waits for.
+//! Runs, as a Flow sees them.
 
 use super::reaction::Interrupt;
 use super::work_ref::WorkRef;
 use crate::work::{RunKey, Status, Work};
 
-/// A run that was asked for.
+/// Handle to a requested run.
 pub struct Run<'a, W: Work> {
     pub(super) work: &'a WorkRef<W>,
     pub(super) key: Option<RunKey>,
@@ -12,8 +12,9 @@ pub struct Run<'a, W: Work> {
 }
 
 impl<'a, W: Work> Run<'a, W> {
-    /// The Work, once this run has succeeded; until then `?` leaves `react`, which is called again when it may
-    /// have. A run that failed and was captured keeps waiting: look at [`status`](Self::status) first.
+    /// Returns the Work once this run has succeeded. Until then `?` ends the reaction, and `react` is called again when
+    /// the run may have succeeded. For a failed run whose failure is captured this is pending forever: check
+    /// [`status`](Self::status) first, or use [`outcome`](Self::outcome).
     ///
     /// # Errors
     /// [`Interrupt::Pending`] while the run has not succeeded.
@@ -21,8 +22,8 @@ impl<'a, W: Work> Run<'a, W> {
         if self.finished { Ok(self.work) } else { Err(Interrupt::Pending) }
     }
 
-    /// How this run ended, whichever way, for a Flow that captures failures: the Work when it succeeded, else the
-    /// status; until the end `?` leaves `react`.
+    /// Returns the outcome of the run, for a Flow that captures failures: the Work if the run succeeded, or else the
+    /// status of the run. Until the run has ended, `?` ends the reaction.
     ///
     /// # Errors
     /// [`Interrupt::Pending`] while the run has not ended.
@@ -34,7 +35,7 @@ impl<'a, W: Work> Run<'a, W> {
         if status.stage.is_terminal() { Ok(Err(status)) } else { Err(Interrupt::Pending) }
     }
 
-    /// Where this run stands.
+    /// Returns the status of this run.
     pub fn status(&self) -> Status {
         self.key.map_or_else(Status::default, |key| self.work.read(|ledger| ledger.run_status(key)))
     }

@@ -1,13 +1,13 @@
-//! Cron schedules of one Flow: pure; the time is given, and so is the zone of the machine.
+//! Cron schedules of one Flow (pure): the time is a parameter.
 //!
 //! # Guarantees
-//! - Each occurrence after the first call is true in exactly one reaction, also when reactions are late or left
-//!   `react` before they asked: it stays due until it is asked for.
+//! - Each occurrence after the first call is true in exactly one reaction. If a reaction is late or returns before it
+//!   asks, the occurrence stays due until a reaction asks for it.
 //! - Calls with the same zone and expression in one reaction agree.
-//! - Occurrences missed for more than a minute count as one, and so do those that the wall clock has jumped over because
-//!   it was set forward or the machine slept.
+//! - Occurrences missed for more than a minute count as one, and so do those that the wall clock has jumped over
+//!   because it was set forward or the machine slept.
 //! - A wall clock that is set back is followed at once. If it is set back by less than half of the time to the next
-//!   occurrence, what has occurred is not repeated.
+//!   occurrence, past occurrences are not repeated.
 
 mod expression;
 
@@ -21,14 +21,13 @@ use thiserror::Error;
 use self::expression::Expression;
 use super::ledger::Moment;
 
-/// The time after which an occurrence that nobody asked for hides those after it.
+/// Delay after which a missed occurrence absorbs the later missed ones.
 const MISSED: SignedDuration = SignedDuration::from_mins(1);
 
-/// The difference between the wall clock and the steady one from which the wall clock was set, rather than read a
-/// little late.
+/// Difference of the wall clock and the monotonic clock from which the wall clock counts as set, not as read late.
 const STEP: SignedDuration = SignedDuration::from_secs(1);
 
-/// A schedule that cannot be: its expression says no times, or its time zone is unknown.
+/// Error returned for an invalid schedule: an expression that is malformed or never occurs, or an unknown time zone.
 #[derive(Debug, Error)]
 #[error(transparent)]
 pub struct ScheduleError(#[from] Problem);
@@ -63,15 +62,15 @@ enum Problem {
 
 #[derive(Default)]
 pub(crate) struct Schedules {
-    /// By expression; few have one in several time zones.
+    /// By expression; an expression rarely occurs with several time zones.
     items: HashMap<String, Vec<Schedule>>,
-    /// When the clocks were last looked at.
+    /// Time of the last update of all schedules.
     seen: Option<Moment>,
 }
 
 impl Schedules {
-    /// Whether an occurrence of `expression` in `zone`, or else in the zone of the machine, falls to the reaction
-    /// number `reaction`.
+    /// Returns true if an occurrence of `expression` belongs to the reaction number `reaction`, in `zone` or else in
+    /// the zone of the machine.
     pub(crate) fn check(
         &mut self,
         zone: Option<&str>,
@@ -100,15 +99,15 @@ impl Schedules {
         Ok(false)
     }
 
-    /// When the Flow should react for a schedule.
+    /// Returns the time of the next reaction that the schedules need.
     pub(crate) fn next_wake(&self) -> Option<SystemTime> {
         self.items.values().flatten().filter_map(Schedule::wake).min().map(SystemTime::from)
     }
 
-    /// Whether a reaction is due for a schedule now; each occurrence asks for one.
+    /// Returns true if a reaction is due now; each occurrence causes one.
     pub(crate) fn wake(&mut self, now: Moment) -> bool {
         self.look(now);
-        // What cannot be read any more was read before.
+        // An unreadable zone was readable before: keep the old one.
         if self.all().any(|schedule| schedule.zone_name.is_none())
             && let Ok(zone) = local_zone()
         {
@@ -127,7 +126,7 @@ impl Schedules {
         self.items.is_empty()
     }
 
-    /// Takes notice of the time, and of a wall clock that was set since this was last done.
+    /// Updates all schedules to the time, and detects a wall clock that was set since the last update.
     fn look(&mut self, now: Moment) {
         let seen = self.seen.replace(now).unwrap_or(now);
         let passed = SignedDuration::try_from(now.at.saturating_sub(seen.at)).unwrap_or(SignedDuration::MAX);
@@ -140,22 +139,22 @@ impl Schedules {
     }
 }
 
-/// One expression in one zone.
+/// The schedule of an expression in a time zone.
 #[derive(Debug)]
 struct Schedule {
     expression: Expression,
     zone: TimeZone,
-    /// The name by which the Flow has asked for the zone, unless it is that of the machine.
+    /// Zone name given by the Flow; `None` for the zone of the machine.
     zone_name: Option<String>,
-    /// The last occurrence that was true.
+    /// The last occurrence that was returned as true.
     last: Option<Timestamp>,
-    /// The occurrence that has not been true yet.
+    /// The next occurrence, which has not been returned as true yet.
     next: Option<Timestamp>,
-    /// Whether the clock has reached `next`. It stays so when the clock is set back.
+    /// True once the clock has reached `next`, even if it is set back afterwards.
     due: bool,
-    /// Whether the Flow was asked to react for `next`.
+    /// True once a reaction for `next` was requested.
     asked: bool,
-    /// Occurrences up to here count as one with `next`.
+    /// Occurrences until then count as one with `next`.
     missed_until: Timestamp,
     /// The reaction in which `last` was true.
     true_in: Option<u64>,
@@ -177,12 +176,13 @@ impl Schedule {
         }
     }
 
-    /// When the Flow should be asked to react, unless it was for this occurrence: at once for one that is due.
+    /// Returns the time for which a reaction is needed, at once if `next` is due; `None` if a reaction was requested
+    /// already.
     fn wake(&self) -> Option<Timestamp> {
         self.next.filter(|_| !self.asked).map(|next| if self.due { Timestamp::MIN } else { next })
     }
 
-    /// Takes notice of the time. It would be `expected` if the wall clock had not been set.
+    /// Updates the schedule to the time. The wall clock would show `expected` if it had not been set.
     fn look(&mut self, expected: Timestamp, now: Timestamp) {
         self.due |= self.next.is_some_and(|next| next <= expected.max(now));
         let step = now.duration_since(expected);
@@ -199,7 +199,7 @@ impl Schedule {
         }
     }
 
-    /// Goes by the clock of another zone from now on.
+    /// Changes the zone of the schedule.
     fn move_to(&mut self, zone: &TimeZone, now: Timestamp) {
         if self.zone != *zone {
             self.zone = zone.clone();
@@ -210,7 +210,7 @@ impl Schedule {
         }
     }
 
-    /// Whether an occurrence is true in this reaction.
+    /// Returns true if an occurrence belongs to this reaction.
     fn take(&mut self, name: &str, now: Timestamp, reaction: u64) -> bool {
         if self.true_in == Some(reaction) {
             return true;
@@ -229,7 +229,7 @@ impl Schedule {
         true
     }
 
-    /// The occurrence that comes after `last`, by a clock that shows `now` and may have been set back meanwhile.
+    /// Returns the occurrence after `last`, for a clock that shows `now` and may have been set back since `last`.
     fn resume(&self, last: Timestamp, now: Timestamp) -> Option<Timestamp> {
         let next = self.expression.following(&self.zone, last);
         let interval = next.map_or(SignedDuration::MAX, |next| next.duration_since(last));
@@ -248,7 +248,7 @@ impl Schedule {
     }
 }
 
-/// The wall clock; one beyond the year 9999 stands still.
+/// Converts the wall clock; a time after the year 9999 is clamped.
 fn timestamp(wall: SystemTime) -> Timestamp {
     let limit = if wall < SystemTime::UNIX_EPOCH { Timestamp::MIN } else { Timestamp::MAX };
     Timestamp::try_from(wall).unwrap_or(limit)
@@ -258,8 +258,8 @@ fn named_zone(name: &str) -> Result<TimeZone, Problem> {
     TimeZone::get(name).map_err(|_| Problem::UnknownZone { zone: name.to_owned(), hint: similar(name) })
 }
 
-/// The zone of `TZ`, or else of the machine, or UTC where neither is set, as everywhere. It is remembered for some
-/// minutes.
+/// Returns the zone of `TZ`, or else of the machine, or UTC if neither is set, as is usual. `jiff` caches the zone for
+/// some minutes.
 fn local_zone() -> Result<TimeZone, Problem> {
     if let Ok(zone) = TimeZone::try_system() {
         return Ok(zone);
@@ -274,7 +274,7 @@ fn local_zone() -> Result<TimeZone, Problem> {
     }
 }
 
-/// A hint at the known zone whose name is most similar.
+/// Returns a hint at the known zone with the most similar name.
 fn similar(name: &str) -> String {
     let likeness = |known: &str| strsim::jaro_winkler(&known.to_lowercase(), &name.to_lowercase());
     let known = jiff::tz::db().available().map(|known| (likeness(known.as_str()), known));

@@ -1,7 +1,7 @@
-//! The reaction under way on this thread.
+//! The reaction in progress on this thread.
 //!
-//! `WorkRef`s are used through `&self` inside `react`, and their effects are carried out after it. What they are
-//! gathered in is here, rather than in an argument of every call, so that a Flow reads like sequential code.
+//! `WorkRef`s are used through `&self` inside of `react`, and their commands are carried out after it. The commands are
+//! collected in a thread-local instead of an argument of every call, so that a Flow reads like sequential code.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -19,13 +19,14 @@ pub(crate) struct Scope {
     pub(crate) now: Moment,
     /// Works with actions to carry out.
     pub(crate) touched: Vec<WorkId>,
-    /// Flows that their parent has had its hands on, with their state before.
+    /// Flows that their parent has borrowed mutably, with their state before.
     pub(crate) lent: Vec<(FlowId, Option<Value>)>,
-    /// What user code did wrong without being told, such as a `run` whose result was ignored.
+    /// Errors of the user's code that had no other way to be reported, such as an invalid `run` whose result was
+    /// ignored.
     pub(crate) problems: Vec<FlowError>,
-    /// Whether a child was made or dropped, so that the tree has to be walked.
+    /// True if a child was created or dropped, so that the tree has to be walked.
     pub(crate) tree_changed: bool,
-    /// Works of which a run was asked for before they were part of the tree: their type, and whether they are by now.
+    /// Works that were asked to run before they joined the tree: their type, and a flag that is set when they join.
     pub(crate) early: Vec<(&'static str, Arc<AtomicBool>)>,
 }
 
@@ -33,7 +34,7 @@ thread_local! {
     static SCOPE: RefCell<Option<Scope>> = const { RefCell::new(None) };
 }
 
-/// Opens the scope of a reaction.
+/// Begins a reaction.
 pub(crate) fn enter(flow: FlowId, path: ActorPath, now: Moment) {
     SCOPE.set(Some(Scope {
         flow,
@@ -47,12 +48,12 @@ pub(crate) fn enter(flow: FlowId, path: ActorPath, now: Moment) {
     }));
 }
 
-/// Closes it and gives what was gathered.
+/// Ends the reaction and returns its effects.
 pub(crate) fn leave() -> Option<Scope> {
     SCOPE.take()
 }
 
-/// Changes the scope, if a reaction is under way on this thread.
+/// Accesses the reaction in progress on this thread; returns `None` if there is none.
 pub(super) fn with<R>(change: impl FnOnce(&mut Scope) -> R) -> Option<R> {
     SCOPE.try_with(|scope| scope.try_borrow_mut().ok()?.as_mut().map(change)).ok().flatten()
 }

@@ -1,4 +1,4 @@
-//! Which siblings share a child's restart, and when there were too many: pure.
+//! Decides which siblings are restarted with a child, and when there were too many restarts (pure).
 //!
 //! The strategies are those of Erlang/OTP's supervisors.
 
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use super::restart::Window;
 
-/// Which children of a Flow are restarted when one of them is, and how many restarts the Flow bears.
+/// Supervision strategy: the children of a Flow that are restarted when one of them fails, and the limit of restarts.
 ///
-/// Given by [`Flow::strategy`](crate::Flow::strategy). A restart beyond the limit is the failure of the Flow and
-/// goes to its parent; without a limit the children's own [`Restart`](crate::Restart) is all that counts.
+/// Returned by [`Flow::strategy`](crate::Flow::strategy). A restart beyond the limit fails the Flow and escalates to
+/// its parent; without a limit only the [`Restart`](crate::Restart) policy of each child counts.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -23,7 +23,7 @@ pub struct Strategy {
     limit: Option<(u32, Duration)>,
 }
 
-/// Who is restarted with the child that failed.
+/// Children that are restarted with the failed child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     One,
@@ -32,22 +32,22 @@ enum Kind {
 }
 
 impl Strategy {
-    /// Only the child that failed. The default.
+    /// Restarts only the failed child. The default.
     pub const fn one_for_one() -> Self {
         Self { kind: Kind::One, limit: None }
     }
 
-    /// All children, for those that cannot go on without each other.
+    /// Restarts all children, for children that depend on each other.
     pub const fn all_for_one() -> Self {
         Self { kind: Kind::All, limit: None }
     }
 
-    /// The child that failed and those declared after it, for those that build on earlier ones.
+    /// Restarts the failed child and those declared after it, for children that depend on earlier ones.
     pub const fn rest_for_one() -> Self {
         Self { kind: Kind::Rest, limit: None }
     }
 
-    /// More than `max` restarts of children within `within` are the failure of this Flow.
+    /// Limits the restarts: more than `max` restarts of children within `within` fail this Flow.
     pub const fn limit(self, max: u32, within: Duration) -> Self {
         Self { limit: Some((max, within)), ..self }
     }
@@ -59,23 +59,23 @@ impl Default for Strategy {
     }
 }
 
-/// What follows from the restart of a child.
+/// Consequence of the restart of a child.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// Restart these children as well, by their places in the order of declaration; the failed one may be among them.
+    /// Restarts these children, as positions in the order of declaration; the failed child may be among them.
     Restart(Range<usize>),
-    /// Too many: the Flow itself has failed.
+    /// The limit was exceeded, which fails the Flow itself.
     Escalate { max: u32, within: Duration },
 }
 
-/// The supervision of one Flow's children.
+/// Restart history of one Flow's children.
 #[derive(Debug, Default)]
 pub(crate) struct Supervisor {
     window: Window,
 }
 
 impl Supervisor {
-    /// Child number `child` of `children` is being restarted at `now`.
+    /// Records that child number `child` of `children` is being restarted at `now`, and decides about its siblings.
     pub(crate) fn on_restart(
         &mut self,
         strategy: Strategy,
@@ -113,7 +113,7 @@ mod tests {
     }
 
     proptest! {
-        /// The model counts all restarts that were let through and looks back over the window each time.
+        /// The model keeps all permitted restarts and counts those within the window each time.
         #[test]
         fn it_decides_as_the_model_does(
             strategy in strategy(),

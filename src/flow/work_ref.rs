@@ -1,4 +1,4 @@
-//! How a Flow holds a Work.
+//! Handles by which a Flow holds its Works.
 
 use std::any::type_name;
 use std::cell::{OnceCell, RefCell};
@@ -25,10 +25,11 @@ use crate::work::{
     WorkAddr, WorkType,
 };
 
-/// A Flow's handle to one of its Works: its last published state, and the way to run, stop and message it.
+/// A Flow's handle to one of its Works: its last published state and its statuses, and the methods to run, stop and
+/// message it.
 ///
-/// It dereferences to the Work as last published, so that its fields are read directly. During one reaction it
-/// does not change. Private fields of what it shows (`#[serde(skip)]`) mean nothing.
+/// A `WorkRef` dereferences to the last published state of the Work, so that its fields are read directly. The state
+/// does not change during a reaction. Private fields (`#[serde(skip)]`) have their defaults and no meaning there.
 ///
 /// ```
 /// # use flowright::prelude::*;
@@ -54,19 +55,20 @@ pub struct WorkRef<W: Work> {
     pub(super) needs: Resources,
     pub(super) mailbox: usize,
     record: Option<SharedRecord>,
-    /// There since a run was asked for before the Work joined; true once it has.
+    /// Set when a run was requested before the Work joined the tree; the flag becomes true when the Work joins.
     joined: OnceCell<Arc<AtomicBool>>,
 }
 
-/// The typed copy of the last published state, made when it is first looked at.
+/// Typed copy of the last published state, decoded on first access.
 struct View<W> {
     current: OnceCell<Fenced<W>>,
-    /// The copy before, shown when the newer state cannot be read.
+    /// The previous copy, shown if the newer state cannot be decoded.
     earlier: RefCell<Option<Fenced<W>>>,
 }
 
 impl<W: Work> WorkRef<W> {
-    /// A Work with this initial state. It joins the App when it is in a field of a Flow that is part of it.
+    /// Creates a Work with this initial state. It joins the App when it is in a field of a Flow that is part of the
+    /// App.
     pub fn new(work: W) -> Self {
         scope::with(|scope| scope.tree_changed = true);
         Self {
@@ -80,15 +82,22 @@ impl<W: Work> WorkRef<W> {
         }
     }
 
-    /// Asks for a run with this input: one run per distinct input. Already asked for: nothing happens. Never
-    /// seen, or stopped: it waits its turn, and a Work that was stopped starts again.
+    /// Requests a run with this input: one run per distinct input. Nothing happens if the input was requested before;
+    /// an input that is new or was stopped is queued, and a stopped Work starts again.
     ///
-    /// Inputs are the same when they are equal: the order of a map's entries does not count, at any depth; that of a sequence does. `0.0` and
-    /// `-0.0` are the same, and so are all NaNs, so that an input with a NaN does not run for ever. Serde shows a `HashSet` as a sequence
-    /// whose order is not the same twice: use a `BTreeSet` in inputs. A [`Payload`](crate::Payload) counts by its content.
+    /// Inputs are compared by value: the order of a map's entries does not count, at any depth; the order of a sequence
+    /// does. `0.0` equals `-0.0`, and all NaNs are equal, so that an input with a NaN does not run endlessly. Serde
+    /// serialises a `HashSet` as a sequence whose order varies: use a `BTreeSet` in inputs. A
+    /// [`Payload`](crate::Payload) is compared by its content.
     ///
-    /// Ignoring what it returns is parallel code; `.finished()?` is sequential code. In the reaction that adds the
-    /// Work to the tree nothing is asked for yet: the Flow reacts again when the Work is part of the App.
+    /// Ignore the returned [`Run`] to execute runs in parallel, and use `.finished()?` to execute them one after the
+    /// other. In the reaction that adds the Work to the tree no run is requested yet: the Flow reacts again when the
+    /// Work has joined.
+    ///
+    /// # Errors
+    /// The Flow fails with [`FlowError::Input`] if the input cannot be serialised, with [`FlowError::Foreign`] if the
+    /// Work belongs to another Flow, and with [`FlowError::Unattached`] if the Work is not in a field where it can join
+    /// the App.
     pub fn run(&self, input: W::Input) -> Run<'_, W> {
         if self.record.is_none() {
             let joined = self.joined.get_or_init(Arc::default).clone();
@@ -100,7 +109,7 @@ impl<W: Work> WorkRef<W> {
                 return Run { work: self, key: None, finished: false };
             }
         }
-        // Serialised before the record is locked: the input may read this very Work.
+        // Serialised before the record is locked, because the input may read this very Work.
         let given = input;
         let input = Input::new(&given);
         let mut may_be_reordered = false;
@@ -116,8 +125,8 @@ impl<W: Work> WorkRef<W> {
             }
             if let Some(many) = record.ledger.tell_of_many_inputs() {
                 log::warn!(
-                    "work `{}` remembers the outcomes of {many} inputs, which takes memory; say how many are to be remembered, or \
-                     for how long, with `.remember(…)`",
+                    "work `{}` remembers the outcomes of {many} inputs, which takes memory; limit their number or their age with \
+                     `.remember(…)`",
                     record.path
                 );
             }
@@ -130,20 +139,20 @@ impl<W: Work> WorkRef<W> {
         Run { work: self, key, finished }
     }
 
-    /// Warns when a new input differs from another one only in the order of a sequence, as those from a `HashSet` do.
+    /// Warns when a new input differs from another one only in the order of a sequence, as inputs with a `HashSet` do.
     fn compare_order(&self, key: RunKey, input: &W::Input) {
         let (Some(record), Some(unordered)) = (&self.record, Input::unordered(input)) else { return };
         let mut record = lock(record);
         if record.ledger.is_reordered(key, unordered) {
             log::warn!(
-                "work `{}` is asked for inputs that differ only in the order of a sequence, and runs each; if that is a `HashSet`, \
-                 whose order is not the same twice, make it a `BTreeSet`",
+                "work `{}` runs inputs separately that differ only in the order of a sequence; if the sequence is a `HashSet`, \
+                 whose order varies, use a `BTreeSet`",
                 record.path
             );
         }
     }
 
-    /// Runs this input once more, whatever became of it before; nothing if it waits or runs.
+    /// Runs this input once more, whatever its last outcome; does nothing if the input waits or runs.
     pub fn rerun(&self, input: W::Input) {
         self.with_input("rerun", &input, |record, key, input| {
             let now = scope::with(|scope| scope.now).expect("a command has a scope");
@@ -153,7 +162,7 @@ impl<W: Work> WorkRef<W> {
         });
     }
 
-    /// Makes one input new again: the next `run` with it runs. A waiting run of it is dropped.
+    /// Forgets the outcome of one input, so that the next `run` with it runs. Drops a waiting run of the input.
     pub fn forget(&self, input: &W::Input) {
         self.with_input("forget a run of", input, |record, key, _| {
             let now = scope::with(|scope| scope.now).expect("a command has a scope");
@@ -161,21 +170,22 @@ impl<W: Work> WorkRef<W> {
         });
     }
 
-    /// Starts the Work if it is stopped or has failed, without a run. One that an operator has stopped stays so; see
-    /// [`release`](Self::release).
+    /// Starts the Work without a run if it is stopped or has failed. A Work that an operator has stopped stays stopped;
+    /// see [`release`](Self::release).
     pub fn start(&self) {
         self.timed("start", |ledger, now| ledger.start(now));
     }
 
-    /// Asks the Work to stop: its run ends at its next turn, `on_stop` is called, what waits in its mailbox is
-    /// refused. A later `run` with an input that has not succeeded, or [`start`](Self::start), starts it again.
+    /// Asks the Work to stop: its run ends when it next takes turns, `on_stop` is called, and the messages in its
+    /// mailbox are refused. A later `run` with an input that has not succeeded, or [`start`](Self::start), starts the
+    /// Work again.
     pub fn stop(&self) {
         self.timed("stop", |ledger, now| ledger.stop(now));
     }
 
-    /// Lifts the stop of an operator, who has stopped the Work by a command, over HTTP or on the page, and starts the Work. Until
+    /// Lifts an operator's stop, which was given by a command, over HTTP or on the page, and starts the Work. Until
     /// then, or until an operator starts it, [`run`](Self::run), [`start`](Self::start), [`rerun`](Self::rerun) and
-    /// [`restart_now`](Self::restart_now) do nothing.
+    /// [`restart_now`](Self::restart_now) have no effect.
     pub fn release(&self) {
         self.timed("release", |ledger, now| {
             if ledger.held().is_some() {
@@ -185,21 +195,21 @@ impl<W: Work> WorkRef<W> {
         });
     }
 
-    /// Whether an operator has stopped the Work, so that it stays stopped whatever its Flow asks.
+    /// Returns true if an operator has stopped the Work, which then stays stopped whatever its Flow requests.
     pub fn is_held(&self) -> bool {
         self.read(|ledger| ledger.held().is_some())
     }
 
-    /// Ends this incarnation and starts another from the last published state; a run under way starts again.
+    /// Ends this incarnation and starts another from the last published state; a run in progress starts again.
     pub fn restart_now(&self) {
         self.timed("restart", |ledger, now| ledger.restart(now));
     }
 
-    /// Sends a message if there is room for it now. `react` does not wait; a Work that must wait for room or for
-    /// an answer uses [`addr`](Self::addr).
+    /// Sends a message without a reply if the mailbox has room. `react` never waits; a Work that has to wait for room
+    /// or for a reply uses [`addr`](Self::addr).
     ///
     /// # Errors
-    /// [`SendError`], with the message.
+    /// [`SendError`] with the message; [`SendError::Full`] if there is no room.
     pub fn try_tell<M: Message>(&self, message: M) -> Result<(), SendError<M>>
     where
         W: Handle<M>,
@@ -207,7 +217,7 @@ impl<W: Work> WorkRef<W> {
         self.addr().try_tell(message)
     }
 
-    /// The Work's address, an input like any other. In the reaction that adds the Work it leads nowhere yet.
+    /// Returns the Work's address. In the reaction that adds the Work to the tree the address is not usable yet.
     pub fn addr(&self) -> WorkAddr<W> {
         self.address().unwrap_or_else(WorkAddr::nowhere)
     }
@@ -217,52 +227,52 @@ impl<W: Work> WorkRef<W> {
         Some(WorkAddr::new(record.app, record.path.clone(), record.mailbox_of::<W>()?))
     }
 
-    /// The path from the root of the App, once the Work is part of it.
+    /// Returns the path from the root of the App, or `None` before the Work has joined the App.
     pub fn path(&self) -> Option<ActorPath> {
         self.record.as_ref().map(|record| lock(record).path.clone())
     }
 
-    /// Where the run under way stands, else the last one.
+    /// Returns the status of the run in progress, or else the last status.
     pub fn status(&self) -> Status {
         self.read(|ledger| ledger.status())
     }
 
-    /// The last statuses of all runs, oldest first; at most 64.
+    /// Returns the last statuses of all runs, oldest first; at most 64.
     pub fn statuses(&self) -> Vec<Status> {
         self.read(|ledger| ledger.history().cloned().collect())
     }
 
-    /// How many runs have succeeded.
+    /// Returns the number of runs that have succeeded.
     pub fn successes(&self) -> u64 {
         self.read(Ledger::successes)
     }
 
-    /// Whether a run was ever asked for.
+    /// Returns true if a run was ever requested.
     pub fn has_started(&self) -> bool {
         self.status().stage != Stage::NotStarted
     }
 
-    /// Whether the last run succeeded.
+    /// Returns true if the last run succeeded.
     pub fn has_succeeded(&self) -> bool {
         self.status().stage == Stage::Succeeded
     }
 
-    /// Whether the last run failed.
+    /// Returns true if the last run failed.
     pub fn has_failed(&self) -> bool {
         self.status().stage == Stage::Failed
     }
 
-    /// Whether the Work, or its last run, was stopped.
+    /// Returns true if the Work, or its last run, was stopped.
     pub fn has_stopped(&self) -> bool {
         self.status().stage == Stage::Stopped
     }
 
-    /// Whether a run is under way.
+    /// Returns true while a run is in progress.
     pub fn is_running(&self) -> bool {
         self.status().stage == Stage::Running
     }
 
-    /// Whether a run waits for its turn.
+    /// Returns true while the last requested run waits for its turn, for its Work to start, or for a restart.
     pub fn is_pending(&self) -> bool {
         self.status().stage == Stage::Pending
     }
@@ -289,7 +299,7 @@ impl<W: Work> WorkRef<W> {
         });
     }
 
-    /// Does something to the Work on behalf of the Flow that is reacting; what stands in the way is that Flow's failure.
+    /// Changes the record of the Work on behalf of the reacting Flow. An error fails that Flow.
     fn command<R>(
         &self,
         verb: &'static str,
@@ -332,7 +342,7 @@ impl<W: Work> Deref for WorkRef<W> {
     fn deref(&self) -> &W {
         self.view.current.get_or_init(|| match self.published() {
             Ok(work) => {
-                // It must not keep payloads alive that the Work has replaced.
+                // The previous copy must not keep payloads alive that the Work has replaced.
                 self.view.earlier.take();
                 work
             }
@@ -367,7 +377,7 @@ impl<W: Work> fmt::Debug for WorkRef<W> {
     }
 }
 
-/// The last published state.
+/// Serialises the last published state.
 impl<W: Work> Serialize for WorkRef<W> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.record {
@@ -385,7 +395,7 @@ impl<W: Work> Drop for WorkRef<W> {
     }
 }
 
-/// A `WorkRef` of any type, as the driver sees it.
+/// A `WorkRef` of any type, for the driver.
 pub(crate) trait AnyWork {
     fn record(&self) -> Option<&SharedRecord>;
     fn attach(&mut self, place: Place, placement: Option<Placement>) -> Result<SharedRecord, FlowError>;
@@ -420,7 +430,7 @@ impl<W: Work> AnyWork for WorkRef<W> {
         if let Some(work) = self.view.current.take() {
             self.view.earlier.replace(Some(work));
         }
-        // An older copy that nobody looks past must not keep payloads alive.
+        // A previous copy that is not accessed again must not keep payloads alive.
         let other_holds =
             self.record.as_ref().is_some_and(|record| std::mem::take(&mut lock(record).other_holds));
         if other_holds

@@ -13,7 +13,7 @@
 //!   along a [`Route`]; see the module `queue` for the guarantees while the Work moves.
 //!
 //! # Cost
-//! One lock and, only when the Work is parked, one wake-up per message. The receiver takes messages in batches, so that
+//! Per message one lock and, only when the Work is parked, one wake-up. The receiver takes messages in batches, so that
 //! it rarely contends with the senders for the lock. A batch is at most an eighth of the capacity; its messages still
 //! count as waiting, so that a mailbox may refuse messages when it is seven eighths full but never exceeds its
 //! capacity.

@@ -88,7 +88,7 @@ use crate::error::{Error, Result};
 ///
 /// #[derive(Default, Serialize, Deserialize)]
 /// struct Counter {
-///     count: u64,       // state: whoever watches the App sees it
+///     count: u64,       // state, visible to everyone who watches the App
 ///     #[serde(skip)]
 ///     scratch: Vec<u8>, // private
 /// }

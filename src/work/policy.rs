@@ -15,7 +15,7 @@ pub enum Placement {
     /// A thread of its own, so that blocking code delays no other Work.
     #[default]
     Thread,
-    /// One of a few threads shared by many light Works, whose code must not block.
+    /// A thread of a small pool, shared by many light Works, whose code must not block.
     Pool,
     /// A process of its own on the machine of the App: a crash, an abort or memory exhaustion fails this Work only. The
     /// process is an instance of the same program, started with `node`.

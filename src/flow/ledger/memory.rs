@@ -1,4 +1,4 @@
-//! The status of each input that a Work was asked for, and which of them are forgotten.
+//! Status of each input that was requested of a Work, and the eviction of old outcomes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,26 +8,26 @@ use crate::flow::policy::Remember;
 use crate::id::IdMap;
 use crate::work::{RunKey, Stage, Status};
 
-/// As many inputs are no longer a few.
+/// Number of remembered inputs at which a warning is logged.
 const MANY: usize = 1_000_000;
 
-/// How many inputs are compared with a new one.
+/// Number of recent inputs that are compared with a new one.
 const COMPARED: usize = 64;
 
-/// The statuses of inputs, by key. Outcomes are forgotten as [`Remember`] says, the oldest first; what is under way never is.
+/// Statuses of inputs, by key. Outcomes are evicted as [`Remember`] requires, oldest first; runs in progress never are.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     statuses: IdMap<RunKey, Status>,
-    /// The outcomes by age, where some are to be forgotten: the number of the status, the input, and when it was.
+    /// Outcomes by age, if there is a limit: the sequence number of the status, the input, and the time.
     outcomes: VecDeque<(u64, RunKey, Duration)>,
-    /// How many of `outcomes` are outdated.
+    /// Number of outdated entries in `outcomes`.
     outdated: usize,
     is_told_of_many: bool,
-    /// Boxed: few Works have inputs with sequences.
+    /// Boxed, because few Works have inputs with sequences.
     reordered: Option<Box<Reordered>>,
 }
 
-/// Looks for inputs that differ in the order of a sequence only.
+/// Detector of inputs that differ only in the order of a sequence.
 #[derive(Debug, Default)]
 struct Reordered {
     seen: VecDeque<(u64, RunKey)>,
@@ -61,7 +61,7 @@ impl Memory {
         self.outdate(before);
     }
 
-    /// Forgets the outcomes of these stages.
+    /// Forgets the inputs in these stages.
     pub(super) fn forget_all(&mut self, stages: &[Stage]) {
         self.statuses.retain(|_, status| !stages.contains(&status.stage));
         self.compact();
@@ -82,7 +82,7 @@ impl Memory {
         self.outdated = 0;
     }
 
-    /// Forgets the outcomes that are too many or too old.
+    /// Evicts outcomes beyond the limits of number or age.
     pub(super) fn expire(&mut self, remember: Remember, now: Moment) {
         while let Some((seq, key, at)) = self.outcomes.front().copied() {
             let is_valid = self.statuses.get(&key).is_some_and(|status| status.seq == seq);
@@ -100,19 +100,19 @@ impl Memory {
         }
     }
 
-    /// How many inputs are remembered, when that is worth a warning: once.
+    /// Returns the number of remembered inputs once, when it is large enough for a warning.
     pub(super) fn tell_of_many(&mut self) -> Option<usize> {
         let many = self.statuses.len();
         (many >= MANY && !std::mem::replace(&mut self.is_told_of_many, true)).then_some(many)
     }
 
-    /// Whether the order of the sequences in inputs is to be looked into still.
+    /// Returns true as long as the order of sequences in inputs is compared.
     pub(super) fn compares_order(&self) -> bool {
         self.reordered.as_ref().is_none_or(|reordered| !reordered.is_told)
     }
 
-    /// Whether a new input is the first that differs from another one only in the order of a sequence; `unordered` is what such inputs
-    /// have in common.
+    /// Returns true for the first new input that differs from another one only in the order of a sequence. `unordered`
+    /// is the hash that such inputs have in common.
     pub(super) fn is_reordered(&mut self, key: RunKey, unordered: u64) -> bool {
         let reordered = self.reordered.get_or_insert_default();
         if reordered.is_told {
@@ -172,7 +172,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is remembered is what a plain list of outcomes says, whatever happens; and what is under way is never forgotten.
+        /// The memory agrees with a plain list of outcomes after any steps, and never evicts a run in progress.
         #[test]
         fn oldest_outcomes_are_forgotten_first(
             steps in prop::collection::vec(step(), 0..400),
@@ -181,7 +181,7 @@ mod tests {
         ) {
             let remember = Remember { count, age: age.map(Duration::from_secs) };
             let (mut memory, mut time) = (Memory::default(), 0);
-            // By age: the input, its stage, and when it got there.
+            // By age: the input, its stage, and the time of the stage.
             let mut model: Vec<(u8, Stage, u64)> = Vec::new();
             for (seq, step) in (1..).zip(steps) {
                 match step {
@@ -219,7 +219,7 @@ mod tests {
         }
     }
 
-    /// By default nothing is forgotten, and no list of outcomes is kept.
+    /// By default nothing is evicted, and no list of outcomes is kept.
     #[test]
     fn everything_is_remembered_by_default() {
         let mut memory = Memory::default();
@@ -231,7 +231,7 @@ mod tests {
         assert!(memory.outcomes.is_empty() && memory.tell_of_many().is_none());
     }
 
-    /// The warning comes with the millionth remembered input, and once.
+    /// The warning appears once, with the millionth remembered input.
     #[test]
     fn many_inputs_are_warned_of_once() {
         let mut memory = Memory::default();
@@ -242,7 +242,7 @@ mod tests {
         }
     }
 
-    /// The first input that is another one in another order is told of, and no other after it.
+    /// Only the first reordered input is reported.
     #[test]
     fn reordered_input_is_told_of_once() {
         let mut memory = Memory::default();

@@ -1,4 +1,4 @@
-//! What is remembered of the runs of a Work, for people: each try, with a part of the inputs.
+//! History of the attempts at runs of a Work, for display, with small inputs.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,22 +9,22 @@ use bytes::Bytes;
 use super::{Current, Ledger, Waiting};
 use crate::work::{Input, Reason, RunKey, Stage};
 
-/// So many tries of a Work are remembered.
+/// Number of attempts of a Work that are kept.
 const TRIES: usize = 200;
 
-/// An input of more bytes than this is not kept once its run is over.
+/// Largest input that is kept after its run has ended, in bytes.
 const LONGEST_INPUT: usize = 4 * 1024;
 
-/// One try of a run, as it is shown.
+/// An attempt at a run, as it is shown.
 #[derive(Debug, Clone)]
 pub(crate) struct RunEntry {
-    /// `None` while it waits for its turn.
+    /// Number of the attempt; `None` while the run waits for its turn.
     pub(crate) run: Option<u64>,
     pub(crate) attempt: u32,
     pub(crate) stage: Stage,
     pub(crate) reason: Option<Reason>,
     pub(crate) message: Option<Arc<str>>,
-    /// Encoded; `None` when it was too large to be kept.
+    /// Encoded input; `None` if it was too large to be kept.
     pub(crate) input: Option<Bytes>,
     pub(crate) queued: SystemTime,
     pub(crate) started: Option<SystemTime>,
@@ -32,17 +32,17 @@ pub(crate) struct RunEntry {
     pub(crate) node: Option<Arc<str>>,
 }
 
-/// How many tries ended in which way.
+/// Number of attempts by outcome.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Outcomes {
     pub(crate) succeeded: u64,
     pub(crate) failed: u64,
     pub(crate) stopped: u64,
-    /// How long those tries took that began, in seconds, in the same order.
+    /// Total duration of the attempts that began, in seconds, in the order of the fields.
     pub(crate) seconds: [f64; 3],
 }
 
-/// The tries that were begun, the last one last; at most one of them is under way.
+/// Attempts that were sent, oldest first; at most the last one is in progress.
 #[derive(Debug, Default)]
 pub(super) struct Tries {
     entries: VecDeque<RunEntry>,
@@ -57,7 +57,7 @@ impl Tries {
         self.entries.push_back(entry);
     }
 
-    /// A try is sent to the Work.
+    /// Records an attempt that is sent to the Work.
     pub(super) fn sent(&mut self, run: u64, waiting: &Waiting, node: Option<Arc<str>>) {
         self.push(RunEntry { run: Some(run), node, ..entry(waiting) });
     }
@@ -78,14 +78,14 @@ impl Tries {
         }
     }
 
-    /// What was sent did not begin, and waits again.
+    /// Removes an attempt that was sent but did not begin, because its run waits again.
     pub(super) fn taken_back(&mut self) {
         if self.open().is_some_and(|entry| entry.started.is_none()) {
             self.entries.pop_back();
         }
     }
 
-    /// The try that was sent last is over.
+    /// Records the end of the attempt that was sent last.
     pub(super) fn ended(
         &mut self,
         stage: Stage,
@@ -100,9 +100,9 @@ impl Tries {
         }
     }
 
-    /// One that has never been sent is over.
+    /// Records the end of a run that was never sent.
     pub(super) fn dropped(&mut self, waiting: &Waiting, why: Option<&str>, now: SystemTime) {
-        // What is under way stays the last one.
+        // The attempt in progress stays the last one.
         let open = self.open().is_some().then(|| self.entries.pop_back()).flatten();
         let mut dropped = entry(waiting);
         close(&mut dropped, Stage::Stopped, Some(Reason::Stopped), why, now);
@@ -146,7 +146,7 @@ fn entry(waiting: &Waiting) -> RunEntry {
 }
 
 impl Ledger {
-    /// A page of the runs, the newest first, and how many there are in all.
+    /// Returns a page of runs, newest first, and their total number.
     pub(crate) fn runs(&self, skip: usize, take: usize) -> (usize, Vec<RunEntry>) {
         let tries = self.tries.as_deref().map(|tries| &tries.entries);
         let total = self.queue.len() + tries.map_or(0, VecDeque::len);
@@ -155,7 +155,7 @@ impl Ledger {
         (total, waiting.chain(begun).skip(skip).take(take).collect())
     }
 
-    /// How many runs wait for their turn.
+    /// Returns the number of waiting runs.
     pub(crate) fn waiting_runs(&self) -> usize {
         self.queue.len()
     }
@@ -164,7 +164,7 @@ impl Ledger {
         self.tries.as_deref().map(|tries| tries.outcomes).unwrap_or_default()
     }
 
-    /// The run under way: its number, its input and when it began.
+    /// Returns the number, the input and the start of the run in progress.
     pub(crate) fn current_run(&self) -> Option<(u64, Option<Bytes>, Option<SystemTime>)> {
         let Current { run, waiting, .. } = &**self.current.as_ref()?;
         let entry = self.tries.as_deref().and_then(|tries| tries.entries.back());
@@ -173,24 +173,24 @@ impl Ledger {
         Some((*run, input, entry.and_then(|entry| entry.started)))
     }
 
-    /// The input of a run that is remembered, encoded. `Some(None)` when it was too large to be kept.
+    /// Returns the encoded input of a run in the history; `Some(None)` if it was too large to be kept.
     pub(crate) fn input_of(&self, run: u64) -> Option<Option<Bytes>> {
         let tries = self.tries.as_deref()?;
         tries.entries.iter().find(|entry| entry.run == Some(run)).map(|entry| entry.input.clone())
     }
 
-    /// The inputs that wait or are under way, with the number of the run where there is one.
+    /// Iterates over the inputs that wait or are in progress, with the number of the run if there is one.
     pub(crate) fn inputs(&self) -> impl Iterator<Item = (Option<u64>, &Input)> {
         let current = self.current.iter().map(|current| (Some(current.run), &current.waiting.input));
         current.chain(self.queue.iter().map(|waiting| (None, &waiting.input)))
     }
 
-    /// How many incarnations there were before the one that lives, or lived last.
+    /// Returns the number of incarnations before the current or last one.
     pub(crate) fn restart_count(&self) -> u32 {
         self.launches.saturating_sub(1)
     }
 
-    /// Where the incarnation that was launched last lives.
+    /// Records the node of the incarnation that was launched last.
     pub(crate) fn placed_on(&mut self, node: Option<Arc<str>>) {
         self.node.clone_from(&node);
         if let Some(tries) = &mut self.tries {
@@ -198,7 +198,7 @@ impl Ledger {
         }
     }
 
-    /// Where the incarnation lives, while there is one.
+    /// Returns the node of the living incarnation.
     pub(crate) fn node(&self) -> Option<&Arc<str>> {
         self.node.as_ref().filter(|_| self.is_up())
     }

@@ -1,4 +1,4 @@
-//! The steps of which the ledger's answers are made: what becomes of runs and incarnations when something happens.
+//! State transitions of the ledger: the consequences of events for runs and incarnations.
 
 use super::{Action, Current, HISTORY, Ledger, Life, Moment, Next, Waiting};
 use crate::flow::policy::Overlap;
@@ -47,7 +47,7 @@ impl Ledger {
         true
     }
 
-    /// Sends the next run when there is one and nothing is under way.
+    /// Sends the next run if there is one and none is in progress.
     pub(super) fn pump(&mut self, _now: Moment) {
         if self.life != Life::Up || self.current.is_some() || self.ending {
             return;
@@ -93,15 +93,15 @@ impl Ledger {
         self.current.take_if(|current| current.run == run).map(|current| current.waiting)
     }
 
-    /// Whether nobody wants the run any more: its input was made new again, it was stopped, or a newer one is to run
-    /// in its place.
+    /// Returns true if the run is not wanted any more: its input was forgotten, it was stopped, or a newer run is to
+    /// replace it.
     fn is_superseded(&self, waiting: &Waiting) -> bool {
         waiting.forgotten
             || waiting.stopped
             || self.policy.overlap == Overlap::Restart && !self.queue.is_empty()
     }
 
-    /// Puts a run that did not end back to the front; the same try if it never began.
+    /// Returns an interrupted run to the front of the queue, with the same attempt number if it never began.
     pub(super) fn requeue(&mut self, waiting: Waiting, why: Option<&str>, now: Moment) {
         if self.is_superseded(&waiting) {
             self.tries().ended(Stage::Stopped, Some(Reason::Stopped), why, now.wall);
@@ -119,7 +119,7 @@ impl Ledger {
         self.queue.push_front(Waiting { attempts, ..waiting });
     }
 
-    /// The incarnation is over as it was asked to be.
+    /// Records that the incarnation has ended as requested.
     pub(super) fn exited(&mut self, failure: Option<Failure>, now: Moment) {
         let next = match self.life {
             Life::Stopping { next, .. } => next,
@@ -179,7 +179,7 @@ impl Ledger {
         if stopping == Some(Next::Stay) {
             if died {
                 self.life = Life::Down;
-                // What goes wrong on the way out is no less a failure; an error of `on_stop` is told elsewhere.
+                // A failure during the stop is a failure nevertheless; an error of `on_stop` is handled in `exited`.
                 if !self.ending {
                     self.escalate(failure);
                 }
@@ -187,7 +187,7 @@ impl Ledger {
             return;
         }
         if self.ending {
-            // The App ends, and this Work was not asked to stop yet.
+            // The App ends, and this Work has not been asked to stop yet.
             if died {
                 self.life = Life::Down;
                 self.actions.push(Action::Close(CloseReason::Failed));
@@ -224,7 +224,7 @@ impl Ledger {
         self.escalate(failure);
     }
 
-    /// No restart is left.
+    /// Hands over a failure after the last restart, as the policy says.
     fn escalate(&mut self, failure: Failure) {
         self.actions.push(match self.policy.on_error {
             OnError::Raise => Action::Raise(failure),
@@ -247,7 +247,7 @@ impl Ledger {
         }
     }
 
-    /// A status of the Work itself.
+    /// Records a status of the Work itself.
     pub(super) fn record_work_status(
         &mut self,
         stage: Stage,

@@ -1,4 +1,4 @@
-//! What a ledger does in situations that were wrong once, or are easy to get wrong.
+//! Regression tests of the ledger for situations that are easy to get wrong.
 
 mod at_random;
 
@@ -31,7 +31,7 @@ fn runs(actions: &[Action]) -> Vec<u64> {
         .collect()
 }
 
-/// A stop by an operator holds against all that a Flow asks, until it is lifted.
+/// A stop by an operator takes precedence over all requests of a Flow until it is lifted.
 #[test]
 fn held_work_starts_only_when_released() {
     let mut ledger = Ledger::new(Policy::shared());
@@ -55,7 +55,8 @@ fn held_work_starts_only_when_released() {
     assert!(ledger.is_up() && ledger.take_actions().iter().any(|action| matches!(action, Action::Launch)));
 }
 
-/// A Work whose node leaves goes on elsewhere in the same try, and that is no restart; an ordinary restart is counted.
+/// A Work whose node leaves continues elsewhere in the same attempt, without counting as a restart; an ordinary restart
+/// counts.
 #[test]
 fn moved_work_goes_on_in_the_same_try() {
     let mut ledger = Ledger::new(Policy::shared());
@@ -73,7 +74,7 @@ fn moved_work_goes_on_in_the_same_try() {
     ledger.report(Report::Stopped { failure: None }, at(2));
     assert_eq!(attempts(ledger.take_actions()), [1]);
     assert_eq!(ledger.restart_count(), 0);
-    // There is no place for it at first.
+    // The first launch finds no place.
     ledger.unplaced("waits for a node", at(3));
     ledger.place(at(4));
     ledger.take_actions();

@@ -1,14 +1,14 @@
-//! Cron expressions, and their occurrences in a time zone: pure.
+//! Cron expressions and their occurrences in a time zone (pure).
 //!
-//! An expression is matched against civil times, that is, against what a clock on the wall shows. Where the clocks of
-//! the zone are changed, two rules say which instants those are:
+//! An expression is matched against civil times, that is, the times that a wall clock shows. Where the clocks of the
+//! zone change, two rules select the instants:
 //!
 //! - An *interval*, whose expression matches in every hour of the day (`*/10 * * * *`, `hourly`, `* * * * * *`), occurs
-//!   at each instant at which the clock shows a matching time. It goes on through an hour that is repeated, and what
-//!   is skipped takes no time.
-//! - *Fixed times*, which is every other expression (`30 2 * * *`, `0 */2 * * *`), occur once each: a time that is
-//!   repeated when it is first shown, a time that is skipped at the first moment after the gap. Several times that one
-//!   gap skips are one occurrence.
+//!   at each instant at which the clock shows a matching time. It continues through an hour that is repeated, and a
+//!   skipped hour takes no time.
+//! - *Fixed times*, which are all other expressions (`30 2 * * *`, `0 */2 * * *`), occur once each: a repeated time
+//!   when it is first shown, a skipped time at the first moment after the gap. Times that one gap skips are one
+//!   occurrence.
 
 use std::str::FromStr;
 
@@ -19,13 +19,13 @@ use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 use jiff::{SignedDuration, Timestamp};
 
-/// Twice as much as the civil times of two zones, or of one zone before and after a change, can differ.
+/// Twice the largest possible difference of civil times between two zones, or within a zone before and after a change.
 const TWO_DAYS: SignedDuration = SignedDuration::from_hours(48);
 
 #[derive(Debug)]
 pub(super) struct Expression {
     cron: Cron,
-    /// Whether it is an interval and not fixed times.
+    /// True for an interval, false for fixed times.
     interval: bool,
 }
 
@@ -47,18 +47,18 @@ impl Expression {
         Ok(Self { cron, interval })
     }
 
-    /// Whether it matches any time of any year: `0 0 30 2 *` does not.
+    /// Returns true if the expression matches any time of any year; `0 0 30 2 *` does not.
     pub(super) fn matches_ever(&self) -> bool {
         self.cron.find_next_occurrence(&DateTime::constant(1, 1, 1, 0, 0, 0, 0), true).is_ok()
     }
 
-    /// The first occurrence after an instant.
+    /// Returns the first occurrence after an instant.
     pub(super) fn following(&self, zone: &TimeZone, after: Timestamp) -> Option<Timestamp> {
         if self.interval { self.following_match(zone, after) } else { self.following_fixed(zone, after) }
     }
 
-    /// The first instant at which a clock in the zone shows a time that matches. Between two changes of the clock,
-    /// civil times and instants differ by one offset.
+    /// Returns the first instant at which a clock in the zone shows a matching time. Between two changes of the clock,
+    /// civil times and instants differ by a constant offset.
     fn following_match(&self, zone: &TimeZone, after: Timestamp) -> Option<Timestamp> {
         let mut from = after;
         let mut inclusive = false;
@@ -68,14 +68,14 @@ impl Expression {
             let found = offset.to_timestamp(civil).ok()?;
             let change = zone.following(from).next().map(|change| change.timestamp());
             let Some(change) = change.filter(|change| *change <= found) else { return Some(found) };
-            // With another offset it may be earlier, but not by days: changes of the clock long before do not matter.
+            // Another offset may give an earlier instant, but not by days: earlier changes of the clock do not matter.
             from = found.checked_sub(TWO_DAYS).map_or(change, |before| before.max(change));
             inclusive = true;
         }
     }
 
-    /// The first instant that is that of a matching time. Later times have no earlier instants, so the times up to the
-    /// one that is shown at `after` are over.
+    /// Returns the first instant of a matching time after `after`. Later civil times have no earlier instants, so the
+    /// search begins at the civil time of `after`.
     fn following_fixed(&self, zone: &TimeZone, after: Timestamp) -> Option<Timestamp> {
         let mut civil = zone.to_datetime(after);
         loop {
@@ -88,14 +88,14 @@ impl Expression {
     }
 }
 
-/// The instant at which a clock first shows `civil` or, where it skips it, what comes next.
+/// Returns the instant at which a clock first shows `civil` or, if `civil` is skipped, the end of the gap.
 fn first_instant(zone: &TimeZone, civil: DateTime) -> Option<Timestamp> {
     match zone.to_ambiguous_timestamp(civil).offset() {
         AmbiguousOffset::Unambiguous { offset } | AmbiguousOffset::Fold { before: offset, .. } => {
             offset.to_timestamp(civil).ok()
         }
         AmbiguousOffset::Gap { before, .. } => {
-            // As much after the change as `civil` is after the beginning of the gap.
+            // As long after the change as `civil` is after the beginning of the gap.
             let inside = before.to_timestamp(civil).ok()?.checked_add(SignedDuration::from_secs(1)).ok()?;
             zone.preceding(inside).next().map(|change| change.timestamp())
         }

@@ -6,8 +6,8 @@ use super::*;
 
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 
-/// The second has summer time at another date than the first, the third changes by half an hour, the fourth does not
-/// change and is not at a whole hour, and the last has skipped a day.
+/// The second zone changes to summer time on another date than the first, the third changes by half an hour, the fourth
+/// does not change and has an offset that is not a full hour, and the last has skipped a day.
 const ZONES: [&str; 6] =
     ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "UTC", "Pacific/Apia"];
 
@@ -15,7 +15,7 @@ fn zone(name: &str) -> TimeZone {
     TimeZone::get(name).unwrap()
 }
 
-/// An instant, as `2026-03-29T00:00:00Z`.
+/// Parses an instant such as `2026-03-29T00:00:00Z`.
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
@@ -32,14 +32,14 @@ fn occurrences(expression: &str, zone: &TimeZone, from: Timestamp, to: Timestamp
     found
 }
 
-/// What a clock in the zone shows at the occurrences.
+/// Returns the times that a clock in the zone shows at the occurrences.
 fn shown(expression: &str, name: &str, from: &str, to: &str) -> Vec<String> {
     let zone = zone(name);
     let found = occurrences(expression, &zone, at(from), at(to));
     found.iter().map(|time| time.to_zoned(zone.clone()).strftime("%d %H:%M%:z").to_string()).collect()
 }
 
-/// Minutes, hours, days of the month and months that match.
+/// Matching minutes, hours, days of the month and months.
 #[derive(Debug, Clone)]
 struct Fields {
     minutes: Vec<i8>,
@@ -64,11 +64,11 @@ impl Fields {
     }
 
     /// Walks through every minute with a clock. An interval occurs when the clock shows a match; fixed times occur when
-    /// the clock comes to or past a match that it has never come to before.
+    /// the clock reaches or passes a match for the first time.
     fn walk(&self, zone: &TimeZone, from: Timestamp, to: Timestamp) -> Vec<Timestamp> {
         let interval = self.hours.len() == 24;
         let mut found = Vec::new();
-        // What was shown before the walk begins counts, and no clock goes back by more than a day.
+        // Times shown before the walk count as seen; no clock goes back by more than a day.
         let mut time = from - SignedDuration::from_hours(26);
         let mut furthest = zone.to_datetime(time);
         while time < to {
@@ -98,7 +98,7 @@ fn some(values: RangeInclusive<i8>) -> impl Strategy<Value = Vec<i8>> {
 }
 
 fn fields() -> impl Strategy<Value = Fields> {
-    // Changes of the clock are at night.
+    // Clocks change at night.
     let hours = prop_oneof![some(0..=23), some(0..=3)];
     (some(0..=59), hours, some(1..=31), some(1..=12)).prop_map(|(minutes, hours, days, months)| Fields {
         minutes,
@@ -108,7 +108,7 @@ fn fields() -> impl Strategy<Value = Fields> {
     })
 }
 
-/// The beginning of some days in a zone, most of them around a change of the clock between 1990 and 2060.
+/// The beginnings of some days in a zone, most of them near a change of the clock between 1990 and 2060.
 fn days() -> impl Strategy<Value = (&'static str, Timestamp)> {
     let second = at("1990-01-01T00:00:00Z").as_second()..at("2060-01-01T00:00:00Z").as_second();
     (proptest::sample::select(&ZONES[..]), second, any::<bool>()).prop_map(|(name, second, change)| {
@@ -123,7 +123,7 @@ fn days() -> impl Strategy<Value = (&'static str, Timestamp)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// The search finds exactly what a clock shows that is watched minute by minute.
+    /// The search finds exactly the occurrences that a clock shows minute by minute.
     #[test]
     fn occurrences_are_those_of_a_clock_that_is_watched((name, from) in days(), fields in fields()) {
         let (zone, to) = (zone(name), from + SignedDuration::from_hours(24 * 3));
@@ -133,7 +133,7 @@ proptest! {
         prop_assert!(differ.is_none() && found.len() == expected.len(), "{} in {name}: {differ:?}", fields.expression());
     }
 
-    /// The search finds the same from wherever it begins.
+    /// The search finds the same occurrences from any start.
     #[test]
     fn first_occurrence_is_the_same_from_any_instant(
         (name, from) in days(), fields in fields(), second in 0_i64..180_000, nano in 0_i64..1_000_000_000,
@@ -146,7 +146,7 @@ proptest! {
     }
 }
 
-/// A fixed time comes once for each day of the calendar, of which Apia has had one less that ended with its beginning.
+/// A fixed time occurs once on each calendar day, of which Apia has had one fewer.
 #[test]
 fn fixed_times_come_once_a_day_over_years() {
     for name in ZONES {
@@ -162,11 +162,11 @@ fn fixed_times_come_once_a_day_over_years() {
     }
 }
 
-/// An interval that divides the changes of the clock comes evenly for a year.
+/// An interval that divides the changes of the clock occurs evenly for a year.
 #[test]
 fn intervals_come_evenly_over_a_year() {
     for (name, hour) in ZONES.into_iter().flat_map(|name| [(name, false), (name, true)]) {
-        // Half an hour is no multiple of an hour.
+        // Half an hour is not a multiple of an hour.
         let (expression, every) = match hour {
             true if name == "Australia/Lord_Howe" => continue,
             true => ("hourly", 60),
@@ -183,7 +183,7 @@ fn intervals_come_evenly_over_a_year() {
     }
 }
 
-/// Every second of the night in which an hour is repeated, and of that in which one is skipped, occurs.
+/// Every second occurs, both in a night with a repeated hour and in a night with a skipped hour.
 #[test]
 fn every_second_comes_over_both_changes() {
     for night in ["2026-03-29", "2026-10-25"] {

@@ -4,7 +4,7 @@ use super::*;
 
 const HOUR: i64 = 3600;
 
-/// A wall clock and a steady one. They begin at a full hour.
+/// A wall clock and a monotonic clock, both starting at a full hour.
 struct Clocks {
     schedules: Schedules,
     at: i64,
@@ -26,13 +26,13 @@ impl Clocks {
         self.schedules.check(Some("UTC"), expression, self.now(), self.reaction).unwrap()
     }
 
-    /// Sets the wall clock, and tells of it. Gives what [`run`](Self::run) gives.
+    /// Sets the wall clock and reports that to the schedules. Returns the result of [`run`](Self::run).
     fn set(&mut self, expression: &str, by: i64) -> Vec<(i64, i64)> {
         self.wall += by;
         self.react(expression)
     }
 
-    /// Reacts as often as the schedules ask for it.
+    /// Reacts as often as the schedules request.
     fn react(&mut self, expression: &str) -> Vec<(i64, i64)> {
         let mut found = Vec::new();
         while self.schedules.wake(self.now()) {
@@ -44,7 +44,8 @@ impl Clocks {
         found
     }
 
-    /// Lets time pass; gives the seconds at which an occurrence was true, by the steady clock and by the wall clock.
+    /// Lets time pass and returns the seconds at which an occurrence was true, by the monotonic clock and by the wall
+    /// clock.
     fn run(&mut self, expression: &str, seconds: i64) -> Vec<(i64, i64)> {
         let mut found = Vec::new();
         for _ in 0..seconds {
@@ -116,7 +117,7 @@ fn unknown_zone_is_refused_with_a_similar_one() {
     assert!(nonsense.contains("IANA") && !nonsense.contains("did you mean"), "{nonsense}");
 }
 
-/// An expression whose years are over is one that was right once, as after a restart of the App.
+/// An expression whose years are over is accepted, because it may have been valid before a restart of the App.
 #[test]
 fn expression_of_past_years_is_silent() {
     let mut clocks = Clocks::new();
@@ -139,7 +140,7 @@ fn clock_set_back_is_followed_at_once() {
     }
 }
 
-/// A clock that is corrected by a little does not repeat what has just occurred, be it a fixed time or an interval.
+/// A small correction of the clock does not repeat the last occurrence, of fixed times as of an interval.
 #[test]
 fn clock_set_back_a_little_repeats_nothing() {
     for (expression, back) in [("30 8 * * *", 11 * HOUR), ("hourly", 29 * 60), ("*/10 * * * * *", 4)] {
@@ -163,7 +164,7 @@ fn clock_set_forward_gives_one_tick_and_goes_on() {
             let mut clocks = Clocks::new();
             clocks.check(expression);
             clocks.run(expression, HOUR);
-            // The clock was at an occurrence, and so the stretch that it has jumped over may have others.
+            // The clock was at an occurrence, so the range that it jumped over may have others.
             assert_eq!(clocks.set(expression, step).len(), usize::from(step >= every), "{expression} {step}");
             let found = clocks.run(expression, HOUR);
             assert_eq!(found.len() as i64, HOUR / every, "{expression} {step}: {found:?}");
@@ -172,7 +173,7 @@ fn clock_set_forward_gives_one_tick_and_goes_on() {
     }
 }
 
-/// A wait for a fixed time that the clock is set past, or set close to, does not take the old time.
+/// A wait for a fixed time follows a clock that is set past that time or close to it.
 #[test]
 fn clock_set_forward_shortens_the_wait() {
     let mut clocks = Clocks::new();
@@ -215,8 +216,7 @@ proptest! {
         prop_assert!(clocks.check("*/3 * * * * *"));
     }
 
-    /// However the clock is set, each time that it is makes an interval silent for at most two of it, and gives at most
-    /// two ticks more.
+    /// Each setting of the clock silences an interval for at most two periods, and adds at most two ticks.
     #[test]
     fn set_clock_makes_neither_silence_nor_bursts(
         steps in proptest::collection::vec((1_i64..2000, -100_000_i64..100_000), 1..12),
@@ -237,7 +237,7 @@ proptest! {
         }
         ticks.extend(clocks.run(expression, every * 2).into_iter().map(|(at, _)| at));
         let silence = ticks.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
-        // Several steps in one interval may each put an occurrence off once.
+        // Each of several steps in one interval may postpone an occurrence once.
         prop_assert!(silence <= every * 2 * count as i64, "{silence}: {ticks:?}");
         prop_assert!(ticks.len() as i64 <= clocks.at / every + 2 * count as i64 + 1, "{ticks:?}");
     }

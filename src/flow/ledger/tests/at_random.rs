@@ -1,4 +1,4 @@
-//! A ledger is driven at random, with a host that does what its actions say, and held against what was asked for.
+//! Random test of the ledger: a host carries out its actions, and a model checks them against the requests.
 
 use std::collections::HashSet;
 
@@ -22,19 +22,19 @@ enum Step {
     Restart,
     /// The node of the incarnation is about to leave.
     Move,
-    /// The incarnation does what it would do next, in this way where it has a choice.
+    /// The incarnation makes its next step, in this way if there are several.
     Host(Way),
-    /// So many milliseconds go by.
+    /// Time passes, in milliseconds.
     Wait(u64),
-    /// A report of a run that was over long ago.
+    /// A report about a run that ended long ago.
     Late,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Way {
-    /// It leaves early when it is asked to.
+    /// Ends the run early when asked to.
     Well,
-    /// It goes on to its end although it is asked to leave.
+    /// Completes the run although asked to stop.
     Stubbornly,
     Error,
     Death,
@@ -82,7 +82,7 @@ fn policy() -> impl Strategy<Value = Policy> {
     )
 }
 
-/// An incarnation as the host has it.
+/// An incarnation in the host.
 #[derive(Debug, Default)]
 struct Incarnation {
     order: Option<(u64, u8)>,
@@ -91,26 +91,26 @@ struct Incarnation {
     stops: bool,
 }
 
-/// The ledger, its host, and what should be true of both.
+/// The ledger, its host, and the expectations about both.
 struct Model {
     ledger: Ledger,
     policy: Policy,
     now: Duration,
     incarnation: Option<Incarnation>,
-    /// Accepted and not sent yet, in the order in which they should be.
+    /// Inputs accepted but not sent yet, in the expected order.
     waiting: VecDeque<u8>,
-    /// Sent and not over: a restart may send it again, before any that waits.
+    /// Input sent and not ended; a restart may send it again, before any waiting input.
     open: Option<u8>,
-    /// Whether the input of the run that was sent last was made new again since.
+    /// True if the input that was sent last was forgotten since.
     forgotten: bool,
     succeeded: HashSet<u8>,
     failed: HashSet<u8>,
-    /// Accepted and never forgotten.
+    /// Inputs accepted and never forgotten.
     owed: HashSet<u8>,
     successes: u64,
     wants_up: bool,
     raised: bool,
-    /// Whether the App ends, so that nothing new may start.
+    /// True once the App ends, so that nothing new may start.
     winds_down: bool,
     last_seq: u64,
     last_run: u64,
@@ -204,7 +204,7 @@ impl Model {
         self.open = None;
     }
 
-    /// Finds out whether a request was accepted, and what that means for the others.
+    /// Checks whether a request was accepted, and updates the waiting inputs.
     fn find_accepted(&mut self, number: u8, seq_before: u64) {
         let status = self.status(number);
         if status.stage != Stage::Pending || status.seq == seq_before {
@@ -222,7 +222,7 @@ impl Model {
         assert!(self.policy.overlap != Overlap::Queue || self.waiting.len() <= most, "{:?}", self.waiting);
     }
 
-    /// Does what the ledger has asked for.
+    /// Carries out the actions of the ledger.
     fn act(&mut self) {
         for action in self.ledger.take_actions() {
             match action {
@@ -287,7 +287,7 @@ impl Model {
         incarnation.cancelled = false;
     }
 
-    /// The incarnation does its next thing.
+    /// Makes the next step of the incarnation.
     fn host(&mut self, way: Way) {
         let now = self.moment();
         let Some(incarnation) = &mut self.incarnation else { return };
@@ -328,7 +328,7 @@ impl Model {
         self.ledger.report(report, now);
     }
 
-    /// Lets time go by, deadline for deadline.
+    /// Advances the time from deadline to deadline.
     fn wait_until(&mut self, end: Duration) {
         while let Some(deadline) = self.ledger.next_deadline().filter(|deadline| *deadline <= end) {
             self.now = self.now.max(deadline);
@@ -337,7 +337,7 @@ impl Model {
         self.now = self.now.max(end);
     }
 
-    /// A deadline leads somewhere: not to itself again and again.
+    /// A deadline must lead to progress and not to itself again.
     fn on_time(&mut self) {
         for _ in 0..3 {
             self.ledger.on_time(self.moment());
@@ -349,7 +349,7 @@ impl Model {
         panic!("the deadline {:?} leads nowhere at {:?}", self.ledger.next_deadline(), self.now);
     }
 
-    /// The host answers everything and time goes by, until nothing is left to do.
+    /// Makes the host answer everything and the time pass until nothing is left to do.
     fn settle(&mut self) {
         for _ in 0..1_000 {
             if self.incarnation.as_ref().is_some_and(|life| life.order.is_some() || life.stops) {
@@ -386,8 +386,8 @@ proptest! {
         }
     }
 
-    /// Between the beginning of the App's end and the time when the Work is asked to stop, what is under way goes on and
-    /// nothing new starts.
+    /// From the beginning of the App's end until the Work is asked to stop, the run in progress continues and nothing
+    /// new starts.
     #[test]
     fn winding_down_starts_nothing_and_keeps_outcomes(
         policy in policy(),
@@ -436,7 +436,7 @@ proptest! {
         model.act();
         for step in after.iter().filter(|step| !matches!(step, Step::Forget(_))) {
             model.take(step);
-            // Wishes do not count any more.
+            // Requests have no effect any more.
             model.wants_up = false;
         }
         model.settle();
