@@ -1,8 +1,8 @@
-//! What is logged of strangers: rarely, briefly and printably, whatever they do.
+//! Rate-limited logging of connections that were refused: few, short and printable lines, whatever strangers send.
 //!
 //! # Guarantees
-//! - Of one address one refusal a minute is logged, with how many others there were.
-//! - Of all addresses together no more than ten at once and one a second are logged.
+//! - For each address, one refusal per minute is logged, with the number of further ones.
+//! - For all addresses together, at most a burst of ten refusals and then one per second are logged.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -13,17 +13,17 @@ use tokio::time::Instant;
 
 use crate::printable::{LONGEST_REASON, brief};
 
-/// The time in which one refusal of an address is logged.
+/// Window of one logged refusal per address.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Refusals of all addresses are logged at most so often, but for a few that come together.
+/// Rate limit for all addresses together: one line per interval, after a burst.
 const ONE_COMPLAINT: Duration = Duration::from_secs(1);
 const FEW: u32 = 10;
 
-/// Addresses that are told apart at a time; all others share one place.
+/// Limit on the addresses that are tracked separately; all others share one entry.
 const ADDRESSES: usize = 1024;
 
-/// The log of refusals. Clones share what they know.
+/// The log of refusals. Clones share its state.
 #[derive(Clone, Default)]
 pub(crate) struct Complaints {
     state: Arc<Mutex<State>>,
@@ -31,15 +31,15 @@ pub(crate) struct Complaints {
 
 #[derive(Default)]
 struct State {
-    /// Those that were refused within a window, and how often without a line; `None` stands for all that there is no place for.
+    /// The number of refusals without a line, per origin in its window. `None` stands for all origins beyond the limit.
     known: HashMap<Option<Origin>, u64>,
     last: Option<Instant>,
-    /// How many were logged together until now.
+    /// Number of lines of the current burst.
     together: u32,
 }
 
-/// Who is told apart: an address of IPv4, a network of IPv6 (whoever has one address of a /64 has all of them), or processes of
-/// this machine.
+/// The origin of connections: an IPv4 address, an IPv6 network (the owner of one address of a /64 has all of them), or
+/// processes of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Origin {
     Address(IpAddr),
@@ -75,7 +75,7 @@ impl Complaints {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Logs what is wrong with `peer`, an address and port or something else, unless too much was logged already. Must be called
+    /// Logs what is wrong with `peer`, an address and port or a description, unless a limit is reached. Must be called
     /// within a runtime.
     pub(crate) fn note(&self, peer: &str, what: &str) {
         if let Some(text) = self.take(peer, what) {
@@ -83,7 +83,7 @@ impl Complaints {
         }
     }
 
-    /// What is to be logged now, if anything is.
+    /// Returns the line to log now, if any.
     fn take(&self, peer: &str, what: &str) -> Option<String> {
         let now = Instant::now();
         let mut state = self.lock();
@@ -105,7 +105,7 @@ impl Complaints {
         None
     }
 
-    /// At the end of the window says what was left out, and forgets the address.
+    /// Logs the number of further refusals at the end of the window, and forgets the origin.
     fn watch(&self, origin: Option<Origin>) {
         let complaints = self.clone();
         tokio::spawn(async move {
@@ -142,7 +142,7 @@ impl State {
 mod tests {
     use super::*;
 
-    /// One line a minute of one address, whatever its ports and reasons; others are heard meanwhile.
+    /// An address gets one line per minute, whatever its ports and reasons; other addresses are logged meanwhile.
     #[tokio::test(start_paused = true)]
     async fn one_refusal_per_address_and_minute_is_logged() {
         let complaints = Complaints::default();
@@ -159,7 +159,7 @@ mod tests {
         assert!(complaints.take("10.0.0.1:1", "again").is_some());
     }
 
-    /// Many addresses do not make many lines, nor much memory.
+    /// Many addresses do not cause many lines, nor use much memory.
     #[tokio::test(start_paused = true)]
     async fn many_addresses_share_a_limit() {
         let complaints = Complaints::default();
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(complaints.lock().known.len(), ADDRESSES + 1);
     }
 
-    /// What was left out is said in the field's words.
+    /// The summary gives the number of further refusals and the address.
     #[test]
     fn summary_names_the_address() {
         assert_eq!(

@@ -1,4 +1,4 @@
-//! A connection that has proved itself, and the frames on it.
+//! An authenticated connection, and the frames on it.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -17,14 +17,14 @@ use super::security::Limits;
 use super::unix;
 use crate::wire::Frame;
 
-/// How much is read at once at least and at most: room grows while reads fill it.
+/// Bounds of the buffer space for one read; the space grows while reads fill it.
 const SMALL_READ: usize = 16 * 1024;
 const LARGE_READ: usize = 256 * 1024;
 
-/// So much a peer has to take before the patience with it ends, where the system does not watch it.
+/// Number of bytes that a peer must accept within the timeout of a blocking write, if the system does not enforce one.
 const PIECE: usize = 64 * 1024;
 
-/// How long, and how often, a peer that was dismissed is heard out.
+/// Limits, in time and in reads, for reading until a peer that was dismissed closes the connection.
 const FAREWELL: Duration = Duration::from_secs(1);
 const LAST_READS: usize = 64;
 
@@ -34,26 +34,26 @@ pub(super) enum Stream {
     Tls(Encrypted),
 }
 
-/// A connection, before it is used for a session.
+/// An authenticated connection, before it is used for a session.
 pub(crate) struct Connection {
     reader: FrameReader,
     writer: FrameWriter,
 }
 
-/// The end of a connection that frames come from.
+/// The receiving half of a connection.
 pub(crate) struct FrameReader {
     half: ReadHalf,
     buffer: BytesMut,
-    /// How much of it was given out as frames.
+    /// Number of bytes of the buffer that were returned as frames.
     taken: usize,
     reserve: usize,
     max_frame: usize,
     peer: Arc<str>,
-    /// The place among those that may be connected.
+    /// The share of this connection in the limit on connections.
     _place: Option<Arc<OwnedSemaphorePermit>>,
 }
 
-/// The end of a connection that frames go to.
+/// The sending half of a connection.
 pub(crate) struct FrameWriter {
     half: WriteHalf,
     peer: Arc<str>,
@@ -72,7 +72,7 @@ enum WriteHalf {
     Tls(tokio_io::WriteHalf<Encrypted>),
 }
 
-/// Writes to a connection from any thread, as much as it takes now.
+/// Writes to a connection from any thread, without waiting.
 #[derive(Clone)]
 pub(crate) enum DirectWriter {
     Tcp(Arc<tcp::OwnedWriteHalf>),
@@ -80,7 +80,7 @@ pub(crate) enum DirectWriter {
 }
 
 impl DirectWriter {
-    /// How many of the bytes the connection has taken; none when it takes no more for now.
+    /// Returns the number of bytes that the connection has accepted; 0 when it accepts none now.
     pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         let written = match self {
             Self::Tcp(half) => half.try_write(bytes),
@@ -95,7 +95,7 @@ impl DirectWriter {
     }
 }
 
-/// Ends a connection when it is dropped, unless it was told to [`spare`](Self::spare) it.
+/// Shuts a connection down on drop, unless [`spare`](Self::spare) was called.
 pub(crate) struct ShutdownGuard(Option<std::net::TcpStream>);
 
 impl ShutdownGuard {
@@ -107,14 +107,14 @@ impl ShutdownGuard {
 impl Drop for ShutdownGuard {
     fn drop(&mut self) {
         if let Some(socket) = &self.0 {
-            // It may be closed already.
+            // The socket may be closed already.
             let _ = socket.shutdown(std::net::Shutdown::Both);
         }
     }
 }
 
 impl Stream {
-    /// What both ends do the handshake with.
+    /// Returns the stream on which both ends perform the handshake.
     pub(super) fn as_io(&mut self) -> &mut (dyn Io + Send) {
         match self {
             Self::Tcp(stream) => stream,
@@ -124,10 +124,10 @@ impl Stream {
     }
 }
 
-/// A stream of bytes in both directions.
+/// A bidirectional byte stream.
 pub(super) trait Io: AsyncRead + AsyncWrite + Unpin {}
 
-/// A TLS stream over TCP. The type behind it is there only with the feature `tls`.
+/// A TLS stream over TCP. Boxed, since its type exists only with the feature `tls`.
 pub(super) type Encrypted = Box<dyn Io + Send>;
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
@@ -168,19 +168,19 @@ impl Connection {
         Ok(Self { reader, writer: FrameWriter { half: write, peer, _place: place } })
     }
 
-    /// One that has proved itself.
+    /// Returns an authenticated connection.
     #[cfg(fuzzing)]
     pub(crate) fn over(stream: UnixStream, limits: &Limits) -> Self {
         Self::new(Stream::Unix(stream), "a peer".to_owned(), limits, None).expect("a socket can be split")
     }
 
-    /// The other end, in words.
+    /// Returns a description of the peer.
     pub(crate) fn peer(&self) -> &str {
         &self.reader.peer
     }
 
-    /// What ends the connection, from whatever thread, also one that is blocked in it; `None` with TLS, where nothing
-    /// blocks once the runtime ends.
+    /// Returns a guard that shuts the connection down from any thread, even if another one is blocked on it; `None`
+    /// with TLS, where no thread blocks once the runtime ends.
     pub(crate) fn shutdown_guard(&self) -> Result<Option<ShutdownGuard>, TransportError> {
         let socket = match &self.writer.half {
             WriteHalf::Tcp(half) => half.as_ref().as_ref().as_fd().try_clone_to_owned(),
@@ -191,10 +191,11 @@ impl Connection {
         Ok(Some(ShutdownGuard(Some(socket.into()))))
     }
 
-    /// Writes much, from a thread that may block and that belongs to this runtime, and gives the connection back. A peer
-    /// that takes nothing for as long as `patience` is given up.
+    /// Writes a large amount from a thread that may block and that belongs to this runtime, and returns the connection.
+    /// A peer that accepts no bytes for as long as `patience` fails the write.
     ///
-    /// Without TLS the thread writes to the socket itself, so that the runtime's own thread is not woken for each piece.
+    /// Without TLS the thread writes to the socket itself, so that the runtime's own thread is not woken for each
+    /// piece.
     pub(crate) fn write_blocking<E>(
         self,
         runtime: &Handle,
@@ -239,17 +240,17 @@ impl Connection {
         (self.reader, self.writer)
     }
 
-    /// The next frame; `None` at the end.
+    /// Returns the next frame; `None` at the end.
     pub(crate) async fn read_frame(&mut self) -> Result<Option<Frame<'_>>, TransportError> {
         self.reader.frame().await
     }
 
-    /// Fills `buffer` with bytes that are in no frame.
+    /// Fills `buffer` with unframed bytes.
     pub(crate) async fn read_bytes(&mut self, buffer: &mut [u8]) -> Result<(), TransportError> {
         self.reader.bytes(buffer).await
     }
 
-    /// Writes bytes that are in no frame.
+    /// Writes unframed bytes.
     pub(crate) async fn write_bytes(&mut self, bytes: &[u8]) -> Result<(), TransportError> {
         self.writer.write(bytes).await
     }
@@ -260,7 +261,7 @@ impl Connection {
         self.writer.write(&bytes).await
     }
 
-    /// Says this last.
+    /// Sends a last frame and closes the connection.
     pub(crate) async fn dismiss(mut self, frame: &Frame<'_>) -> Result<(), TransportError> {
         self.write_frame(frame).await?;
         let Self { mut reader, writer } = self;
@@ -268,13 +269,13 @@ impl Connection {
             writer.close().await;
             reader.drain_to_eof().await;
         };
-        // It is over in any case.
+        // An error is ignored: the connection is over in any case.
         let _ = timeout(FAREWELL, leaving).await;
         Ok(())
     }
 }
 
-/// Writes to a stream of the runtime's from a thread that may block.
+/// A writer to a stream of the runtime for a thread that may block.
 struct Blocking<'a> {
     half: &'a mut WriteHalf,
     runtime: &'a Handle,
@@ -304,10 +305,10 @@ impl WriteHalf {
 }
 
 impl FrameReader {
-    /// The next frame; `None` at the end.
+    /// Returns the next frame; `None` at the end.
     ///
     /// # Cancel safety
-    /// What was read is kept for the next call.
+    /// Bytes that were read are kept for the next call.
     pub(crate) async fn frame(&mut self) -> Result<Option<Frame<'_>>, TransportError> {
         while !self.has_next()? {
             if !self.fill().await? {
@@ -324,7 +325,7 @@ impl FrameReader {
         Ok(has)
     }
 
-    /// The next frame that has arrived.
+    /// Returns the next frame that has arrived completely.
     pub(crate) fn next(&mut self) -> Result<Option<Frame<'_>>, TransportError> {
         match Frame::first(&self.buffer[self.taken..], self.max_frame) {
             Ok(Some((frame, length))) => {
@@ -336,7 +337,7 @@ impl FrameReader {
         }
     }
 
-    /// Bytes that are in no frame; the first of them may have come along with the last frame.
+    /// Fills `buffer` with unframed bytes; the first of them may have arrived together with the last frame.
     async fn bytes(&mut self, buffer: &mut [u8]) -> Result<(), TransportError> {
         self.buffer.advance(std::mem::take(&mut self.taken));
         let here = self.buffer.len().min(buffer.len());
@@ -350,10 +351,10 @@ impl FrameReader {
         read.map_err(|error| TransportError::broken(&self.peer, error))
     }
 
-    /// Waits until more has arrived; `false` at the end, when that does not come in the middle of a frame.
+    /// Waits until more bytes have arrived; returns `false` at the end, unless that is in the middle of a frame.
     ///
     /// # Cancel safety
-    /// What was read is kept for the next call.
+    /// Bytes that were read are kept for the next call.
     pub(crate) async fn fill(&mut self) -> Result<bool, TransportError> {
         self.buffer.advance(std::mem::take(&mut self.taken));
         self.buffer.reserve(self.reserve);
@@ -376,8 +377,8 @@ impl FrameReader {
         Ok(true)
     }
 
-    /// Reads on, and takes nothing in, until the peer has closed. A connection that is closed with bytes unread is
-    /// reset, and the peer may then not find what was said last.
+    /// Reads and discards until the peer has closed. A connection that is closed with unread bytes is reset, and the
+    /// peer may then not receive the last data that was sent.
     pub(crate) async fn drain_to_eof(&mut self) {
         for _ in 0..LAST_READS {
             self.taken = self.buffer.len();
@@ -393,8 +394,8 @@ impl FrameWriter {
         self.half.write_all(bytes).await.map_err(|error| TransportError::broken(&self.peer, error))
     }
 
-    /// For other threads, where the kind of the connection allows it. Whoever uses it sees to it that no two write at
-    /// once, and that what it leaves over is written next.
+    /// Returns a writer for other threads, if the kind of connection supports that. Its users must make sure that no
+    /// two threads write at once, and that the rest of a partial write is written next.
     pub(crate) fn direct(&self) -> Option<DirectWriter> {
         match &self.half {
             WriteHalf::Tcp(half) => Some(DirectWriter::Tcp(half.clone())),
@@ -403,21 +404,22 @@ impl FrameWriter {
         }
     }
 
-    /// Says that nothing more comes.
+    /// Closes the sending direction.
     pub(crate) async fn close(self) {
         match self.half {
-            // Closes its direction of the connection when nobody has it any more.
+            // Closes the sending direction when the last share is dropped.
             WriteHalf::Tcp(half) => drop(half),
             WriteHalf::Unix(half) => half.close(),
             WriteHalf::Tls(mut half) => {
-                // The peer will notice in any case.
+                // An error is ignored: the peer notices the end in any case.
                 let _ = half.shutdown().await;
             }
         }
     }
 }
 
-/// A process that is gone has not taken leave in TLS either; sessions know by themselves what has not arrived.
+/// Treats the end of a TLS stream without `close_notify` as an ordinary end: a process that was killed sends none, and
+/// sessions detect truncation themselves.
 fn end_as_such(read: io::Result<usize>) -> io::Result<usize> {
     match read {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
@@ -425,7 +427,7 @@ fn end_as_such(read: io::Result<usize>) -> io::Result<usize> {
     }
 }
 
-/// What was encrypted and has not left yet would wait for the next write.
+/// Writes and flushes, since encrypted bytes would otherwise remain in the buffer until the next write.
 async fn write_through<W: AsyncWrite + Unpin>(half: &mut W, bytes: &[u8]) -> io::Result<()> {
     half.write_all(bytes).await?;
     half.flush().await

@@ -1,8 +1,8 @@
-//! Reaching another process.
+//! Dialing another process.
 //!
 //! # Guarantees
-//! - Of the addresses that a host name has, none keeps another one from being tried: each has the whole time limit for
-//!   itself, and the next one begins a moment after it.
+//! - No address of a host name delays another one for long: each has the whole time limit for itself, and the next
+//!   attempt starts shortly after the previous one (Happy Eyeballs).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,17 +20,17 @@ use super::error::TransportError;
 use super::handshake::{self, HandshakeParams};
 use super::security::{Limits, Security};
 
-/// Pause before the next address of a host name is tried as well, as RFC 8305 recommends it.
+/// Pause before the next address of a host name is tried as well, as recommended by RFC 8305.
 const STAGGER: Duration = Duration::from_millis(250);
 
 /// A connection that was dialed.
 pub(crate) struct Dialed {
     pub(crate) connection: Connection,
-    /// The address of this machine that it is from; `None` for Unix sockets.
+    /// The local address of the connection; `None` for Unix sockets.
     pub(crate) local: Option<IpAddr>,
 }
 
-/// A connection to the process that listens at `endpoint`, which has proved itself.
+/// Returns an authenticated connection to the process that listens at `endpoint`.
 pub(crate) async fn dial(
     endpoint: &Endpoint,
     security: &Security,
@@ -39,7 +39,7 @@ pub(crate) async fn dial(
     dial_from(endpoint, security, limits).await.map(|dialed| dialed.connection)
 }
 
-/// The same, with the address that it is from.
+/// Dials like [`dial`], and returns the local address too.
 pub(crate) async fn dial_from(
     endpoint: &Endpoint,
     security: &Security,
@@ -62,7 +62,7 @@ pub(crate) async fn dial_from(
     Ok(Dialed { connection: Connection::new(stream, peer, limits, None)?, local })
 }
 
-/// A connection to the first of these addresses where a process proves itself, and the address that it is from.
+/// Connects to the first address that completes the handshake. Returns the stream and its local address.
 async fn dial_addresses(
     endpoint: &Endpoint,
     addresses: &[SocketAddr],
@@ -99,8 +99,8 @@ async fn in_time(
     timeout(limits.handshake, proving).await.unwrap_or_else(slow)
 }
 
-/// The addresses in the order in which they came, but those of the two families in turn: often one family does not
-/// work at all.
+/// Returns the addresses in their order, but alternates between the two families, since often one family does not work
+/// at all.
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let Some(first) = addresses.first().copied() else { return addresses };
     let (same, other): (Vec<_>, Vec<_>) =
@@ -113,8 +113,8 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
         .collect()
 }
 
-/// What the first attempt that succeeds gives. Each begins when the one before it has failed, or has taken a moment
-/// without a result; the others are dropped. When all have failed: their errors, in their order.
+/// Returns the result of the first attempt that succeeds; the others are dropped. An attempt starts when the previous
+/// one has failed, or has taken [`STAGGER`] without a result. If all fail, returns their errors in order.
 async fn first_of<T, E>(attempts: Vec<BoxFuture<'_, Result<T, E>>>) -> Result<T, Vec<E>> {
     let mut left = attempts.into_iter().enumerate();
     let mut under_way = FuturesUnordered::new();
@@ -139,7 +139,7 @@ async fn first_of<T, E>(attempts: Vec<BoxFuture<'_, Result<T, E>>>) -> Result<T,
     }
 }
 
-/// One error of those of all addresses. What a listener has said counts for more than that another could not be reached.
+/// Combines the errors of all addresses into one. A refusal by a listener takes precedence over unreachable addresses.
 fn together(endpoint: &Endpoint, addresses: &[SocketAddr], failures: Vec<TransportError>) -> TransportError {
     let mut unreachable = Vec::new();
     let mut kind = None;
@@ -162,7 +162,7 @@ fn together(endpoint: &Endpoint, addresses: &[SocketAddr], failures: Vec<Transpo
     TransportError::Dial { endpoint: endpoint.clone(), error }
 }
 
-/// Gives the stream back once both ends have proved themselves.
+/// Performs the dialing side of the handshake. Returns the stream once both ends have authenticated each other.
 pub(super) async fn prove(stream: Stream, security: &Security, peer: &str) -> Result<Stream, TransportError> {
     let token = security.token();
     let token = token.as_ref();

@@ -1,11 +1,11 @@
-//! Hosts of which not every address answers.
+//! Tests with hosts of which not every address answers.
 
 use std::net::TcpListener as Socket;
 
 use super::*;
 use crate::transport::Listener;
 
-/// No attempt is given up because of the time.
+/// Returns limits under which no attempt times out.
 fn patient() -> Limits {
     Limits { handshake: Duration::from_secs(3600), ..Limits::default() }
 }
@@ -14,7 +14,7 @@ fn host() -> Endpoint {
     Endpoint::Tcp("a-host:7502".to_owned())
 }
 
-/// Nobody ever speaks at the first address; the connection is made to the second one meanwhile.
+/// The first address never answers; the connection is made to the second one meanwhile.
 #[tokio::test]
 async fn silent_address_does_not_hold_up_the_next() {
     let silent = Socket::bind("127.0.0.1:0").expect("there is a free port");
@@ -29,7 +29,7 @@ async fn silent_address_does_not_hold_up_the_next() {
     assert_eq!(local, IpAddr::from([127, 0, 0, 1]));
 }
 
-/// What refuses is passed over at once, and named with its address where no other answers either.
+/// Addresses that refuse are passed over at once, and all of them are named in the error if no other answers.
 #[tokio::test]
 async fn addresses_that_all_refuse_are_all_named() {
     let closed = || Socket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
@@ -43,7 +43,7 @@ async fn addresses_that_all_refuse_are_all_named() {
     assert!(nobody.err().expect("there is nobody").to_string().contains("has no address"));
 }
 
-/// A family of addresses that does not work costs one attempt before the other family has its turn.
+/// A family of addresses that does not work costs one attempt before the other family gets its turn.
 #[test]
 fn address_families_take_turns() {
     let address = |text: &str| text.parse::<SocketAddr>().expect("it is an address");

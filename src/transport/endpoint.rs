@@ -1,4 +1,4 @@
-//! Where a process can be reached.
+//! Addresses of processes.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Where a process can be reached: `host:port`, or `unix:/path` for a Unix socket.
+/// The address of a process: `host:port`, or `unix:/path` for a Unix socket.
 ///
 /// ```
 /// # use flowright::Endpoint;
@@ -19,26 +19,26 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub enum Endpoint {
     /// A host, by name or number, and a port.
     Tcp(String),
-    /// A Unix socket on this machine.
+    /// The path of a Unix socket on this machine.
     Unix(PathBuf),
 }
 
 impl Endpoint {
-    /// What keeps others from ever being reached there, if it is no address at all: a host and a port from 1 on, the host
-    /// an IPv6 address in brackets, an IPv4 address or a name.
+    /// Returns what makes an address invalid, if it is. A valid one has a host and a port from 1 on; the host is an
+    /// IPv6 address in brackets, an IPv4 address or a name.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         let Self::Tcp(address) = self else { return None };
         if address.contains("://") {
-            return Some("that is an address of a page, of which only HOST:PORT is wanted");
+            return Some("that is a URL; give only its HOST:PORT");
         }
         let Some((host, port)) = address.rsplit_once(':') else { return Some("it has no port") };
         let is_name = |host: &str| host.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'));
         match host.strip_prefix('[').map(|host| host.strip_suffix(']')) {
             Some(Some(host)) if host.parse::<Ipv6Addr>().is_ok() => {}
-            Some(_) => return Some("what is in the brackets is no IPv6 address"),
+            Some(_) => return Some("the text in brackets is not an IPv6 address"),
             None if host.is_empty() => return Some("it has no host"),
-            None if host.contains(':') => return Some("an IPv6 address is written in brackets"),
-            None if !is_name(host) => return Some("that is no name of a host"),
+            None if host.contains(':') => return Some("an IPv6 address must be in brackets"),
+            None if !is_name(host) => return Some("that is not a host name"),
             None => {}
         }
         match port.parse::<u16>() {
@@ -49,7 +49,7 @@ impl Endpoint {
     }
 }
 
-/// An address that others are told, in place of the one at which a process listens.
+/// An address that is announced to others in place of the one at which a process listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Advertised {
     host: String,
@@ -57,13 +57,13 @@ pub(crate) struct Advertised {
 }
 
 impl Advertised {
-    /// A host, and a port where that is another one than the process listens at.
+    /// Parses a host, and a port if it differs from the one that the process listens at.
     ///
     /// # Errors
-    /// What keeps others from ever reaching anything there.
+    /// The reason why the address is invalid.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let fault = |text: &str| Endpoint::Tcp(text.to_owned()).fault();
-        // What is behind the last colon may be a part of an IPv6 address.
+        // The last colon may be part of an IPv6 address.
         let (host, port) = match text.rsplit_once(':').filter(|(_, port)| !port.contains(']')) {
             Some((host, port)) => (host, Some(port)),
             None => (text, None),
@@ -75,7 +75,7 @@ impl Advertised {
         let port = port.and_then(|port| port.parse().ok());
         let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
         if address.is_ok_and(|address| address.is_unspecified()) {
-            return Err("that stands for every address of a machine, and none that others can dial");
+            return Err("that is the unspecified address, which others cannot dial");
         }
         Ok(Self { host: host.to_owned(), port })
     }
@@ -84,7 +84,7 @@ impl Advertised {
         self.port.is_some()
     }
 
-    /// Where others reach what listens at `endpoint`.
+    /// Returns the announced address of a listener at `endpoint`.
     pub(crate) fn of(&self, endpoint: &Endpoint) -> Endpoint {
         let Endpoint::Tcp(address) = endpoint else { return endpoint.clone() };
         let Self { host, port } = self;
@@ -137,7 +137,7 @@ mod tests {
         text.parse::<Endpoint>().unwrap_or_else(|never| match never {}).fault()
     }
 
-    /// An address that others are told has a host, and the port at which the process listens unless it has one of its own.
+    /// An announced address has a host, and the port at which the process listens unless it has its own.
     #[test]
     fn advertised_addresses_are_checked_and_completed() {
         let of = |text: &str, listening: &str| {
@@ -163,7 +163,7 @@ mod tests {
         }
     }
 
-    /// What can be dialed has no fault, and what cannot has one.
+    /// Valid endpoints have no fault, and invalid ones have one.
     #[test]
     fn endpoint_faults_are_found() {
         for good in ["localhost:7502", "10.0.0.1:1", "[::1]:65535", "my_host-1.example.org:80", "unix:/tmp/x"]

@@ -1,4 +1,4 @@
-//! What goes wrong between processes.
+//! Errors of connections between processes.
 
 use std::io;
 use std::path::Path;
@@ -9,19 +9,19 @@ use super::endpoint::Endpoint;
 use crate::descriptors;
 use crate::wire::FrameError;
 
-/// Another process cannot be reached, or cannot be understood.
+/// Error returned when another process cannot be reached, fails the handshake or violates the protocol.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TransportError {
-    /// Nothing can listen there.
-    #[error("nothing can listen at {endpoint}: {error}{}", hint(.error))]
+    /// The process cannot listen at the endpoint.
+    #[error("cannot listen at {endpoint}: {error}{}", hint(.error))]
     Listen {
-        /// Where.
+        /// The endpoint.
         endpoint: Endpoint,
-        /// What the system said.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// Without a secret or certificates nothing listens beyond this machine.
+    /// Listening beyond this machine requires a token or certificates.
     #[error(
         "{endpoint} can be reached from other machines, and nothing would keep strangers out: give all processes the \
          same secret with --token-file FILE or the variable FLOWRIGHT_TOKEN (`head -c 32 /dev/urandom | base64` \
@@ -29,7 +29,7 @@ pub enum TransportError {
          some), or listen at 127.0.0.1"
     )]
     Unprotected {
-        /// Where it should have listened.
+        /// The endpoint that was to be listened at.
         endpoint: Endpoint,
     },
     /// The token for processes of this machine could not be written.
@@ -38,12 +38,12 @@ pub enum TransportError {
          directory of this user only, or give all processes the same token with --token-file FILE or FLOWRIGHT_TOKEN"
     )]
     Announce {
-        /// Where it listens.
+        /// The endpoint that is listened at.
         endpoint: Endpoint,
-        /// What is wrong with each directory.
+        /// The problem with each directory.
         why: String,
     },
-    /// The listener on this machine has no token that this user can read.
+    /// The listener on this machine has no token file that this user can read.
     #[error(
         "{endpoint} has not proved that it is a process of this user ({why}): the head writes that file when it listens on a loopback \
          address. If the head has a token of its own, runs as another user or in another container, or is behind a forwarded port, give both \
@@ -51,101 +51,101 @@ pub enum TransportError {
          --tls-ca"
     )]
     NoToken {
-        /// Where it listens.
+        /// The endpoint of the listener.
         endpoint: Endpoint,
-        /// What was looked for.
+        /// The problem with the token file.
         why: String,
     },
-    /// Another machine is only joined with a token or certificates.
+    /// Joining a head on another machine requires a token or certificates.
     #[error(
         "{endpoint} is not on this machine, so that a token or certificates are needed: give all processes the same token with \
          --token-file FILE or FLOWRIGHT_TOKEN (`head -c 32 /dev/urandom | base64` makes one), or certificates of one CA with \
          --tls-cert, --tls-key and --tls-ca (the command `certs` makes some)"
     )]
     NoTokenBeyond {
-        /// Where it listens.
+        /// The endpoint of the listener.
         endpoint: Endpoint,
     },
-    /// Nobody answers there.
+    /// The endpoint cannot be connected to.
     #[error("{endpoint} cannot be reached: {error}{}", descriptors::hint(.error))]
     Dial {
-        /// Where.
+        /// The endpoint.
         endpoint: Endpoint,
-        /// What the system said.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// The other process did not say what it should in time.
-    #[error("{peer} did not end the handshake in time")]
+    /// The peer did not complete the handshake in time.
+    #[error("{peer} did not complete the handshake in time")]
     Slow {
-        /// Who.
+        /// Description of the peer.
         peer: String,
     },
     /// The connection broke.
     #[error("the connection to {peer} broke: {error}")]
     Broken {
-        /// Who.
+        /// Description of the peer.
         peer: String,
-        /// What the system said.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// What came is not of this protocol.
+    /// The peer sent bytes that are not of this protocol.
     #[error("{peer} does not speak this protocol: {why}")]
     Foreign {
-        /// Who.
+        /// Description of the peer.
         peer: String,
-        /// In what way.
+        /// The violation of the protocol.
         why: String,
     },
     /// The handshake failed.
     #[error("the handshake with {peer} failed: {why}")]
     Refused {
-        /// Who.
+        /// Description of the peer.
         peer: String,
-        /// What was wrong, and what to do.
+        /// The reason, and what to do.
         why: String,
     },
     /// A token cannot be used.
     #[error("the token {whence} cannot be used: {why}")]
     Token {
-        /// Where it is from.
+        /// The source of the token.
         whence: String,
-        /// What is wrong with it.
+        /// The problem with it.
         why: String,
     },
-    /// Not all that TLS needs was given.
+    /// Some of the options that TLS needs are missing.
     #[error(
         "{given} {} {missing} as well: the certificate of this process, its key, and the CA that signs those of all \
          processes (the command `certs` makes all three)",
         if given.contains(' ') { "need" } else { "needs" }
     )]
     TlsIncomplete {
-        /// The flags that were given.
+        /// The options that were given.
         given: String,
-        /// Those that were not.
+        /// The options that are missing.
         missing: String,
     },
     /// A file for TLS cannot be used.
     #[error("{file} cannot be used for TLS: {why}")]
     Tls {
-        /// Which.
+        /// The file.
         file: String,
-        /// What is wrong with it, and what to do.
+        /// The problem with it, and what to do.
         why: String,
     },
-    /// Certificates could not be made.
-    #[error("the certificates could not be made: {file}: {why}")]
+    /// Certificates could not be created.
+    #[error("cannot create the certificates: {file}: {why}")]
     Certificates {
-        /// Which file it is about.
+        /// The file that the problem concerns.
         file: String,
-        /// What is wrong, and what to do.
+        /// The problem, and what to do.
         why: String,
     },
-    /// A directory for sockets or certificates could not be made.
-    #[error("the directory {path} could not be made: {error}")]
+    /// A directory for sockets or certificates could not be created.
+    #[error("cannot create the directory {path}: {error}")]
     Directory {
-        /// Which.
+        /// The path of the directory.
         path: String,
-        /// What the system said.
+        /// The error of the operating system.
         error: io::Error,
     },
 }
@@ -159,7 +159,7 @@ impl TransportError {
         Self::Broken { peer: peer.to_owned(), error }
     }
 
-    /// A connection that broke before both ends had proved themselves.
+    /// Returns the error for a connection that broke before the handshake was complete.
     pub(super) fn handshake_broken(peer: &str, error: io::Error) -> Self {
         let error = match error.kind() {
             io::ErrorKind::UnexpectedEof => {
@@ -174,13 +174,13 @@ impl TransportError {
         Self::Foreign { peer: peer.to_owned(), why: error.to_string() }
     }
 
-    /// Whether the peer has closed the connection, without a word.
+    /// Returns `true` if the peer has closed the connection without giving a reason.
     pub(crate) fn is_gone(&self) -> bool {
         use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
         matches!(self, Self::Broken { error, .. } if matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof))
     }
 
-    /// Whether nothing listens there any more.
+    /// Returns `true` if no process listens there any more.
     pub(crate) fn is_refused_connection(&self) -> bool {
         let Self::Dial { error, .. } = self else { return false };
         matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
@@ -192,7 +192,7 @@ fn hint(error: &io::Error) -> &'static str {
         io::ErrorKind::AddrInUse => {
             "; another program listens there: end it, or choose another port (0 for any)"
         }
-        io::ErrorKind::AddrNotAvailable => "; that is no address of this machine",
+        io::ErrorKind::AddrNotAvailable => "; that is not an address of this machine",
         _ => "",
     }
 }

@@ -1,4 +1,5 @@
-//! How two ends of a connection prove themselves; the module docs above say it byte by byte.
+//! The handshake by which the two ends of a connection authenticate each other; the documentation of the module
+//! `transport` specifies it.
 
 use std::time::Duration;
 
@@ -16,18 +17,18 @@ const PREFACE: usize = 8 + 2 + 1 + 32;
 const HAS_TOKEN: u8 = 1;
 const TAKES_TLS: u8 = 2;
 
-/// The longest reason that is listened to, in bytes.
+/// Limit on the length of a reason that is read, in bytes.
 const LONGEST_REASON: usize = 500;
 
-/// How long a peer that was refused may take to notice.
+/// Time that a peer that was refused has to read the reason and close.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Fatal, `protocol_version`: what a TLS peer understands when there is no TLS here.
+/// TLS alert `protocol_version`, fatal: the answer to a TLS peer when this process has no TLS.
 const NO_TLS: &[u8] = &[0x15, 3, 3, 0, 2, 2, 70];
 
 type Preface = [u8; PREFACE];
 
-/// What a handshake goes by.
+/// The local parameters of a handshake.
 #[derive(Default)]
 pub(super) struct HandshakeParams<'a> {
     token: Option<&'a Token>,
@@ -37,22 +38,24 @@ pub(super) struct HandshakeParams<'a> {
 }
 
 impl<'a> HandshakeParams<'a> {
-    /// On a connection as it is.
+    /// Returns parameters for a connection without TLS.
     pub(super) fn plain(token: Option<&'a Token>) -> Self {
         Self { token, ..Self::default() }
     }
 
-    /// The same, with what there is against every peer.
+    /// Returns parameters for a connection without TLS, with an objection to any peer.
     pub(super) fn objecting(token: Option<&'a Token>, objection: Option<String>) -> Self {
         Self { token, objection, ..Self::default() }
     }
 
-    /// Inside TLS: what both its ends know and nobody else does, and what there is against the peer.
+    /// Returns parameters for a handshake inside TLS. `binding` is known to the two ends of the TLS connection alone;
+    /// `objection` is the reason to refuse the peer, if there is one.
     pub(super) fn inside_tls(token: Option<&'a Token>, binding: [u8; 32], objection: Option<String>) -> Self {
         Self { token, takes_tls: true, binding: binding.to_vec(), objection }
     }
 
-    /// With a peer that speaks without TLS where that is needed. It is refused in its own language.
+    /// Returns parameters for refusing a peer that speaks without TLS where TLS is required. The refusal is sent
+    /// without TLS.
     pub(super) fn without_tls(token: Option<&'a Token>) -> Self {
         let objection = Some(needs_tls("listener", "dialer"));
         Self { token, takes_tls: true, binding: Vec::new(), objection }
@@ -80,7 +83,7 @@ fn preface(params: &HandshakeParams<'_>) -> Preface {
     preface
 }
 
-/// What is wrong with the preface of a peer, if anything is.
+/// Returns the reason to refuse a peer because of its preface, if there is one.
 fn mismatch(theirs: &Preface, params: &HandshakeParams<'_>, here: &str, there: &str) -> Option<String> {
     let version = u16::from_be_bytes([theirs[8], theirs[9]]);
     if version != VERSION {
@@ -106,7 +109,7 @@ const DIALER: &[u8] = b"flowright dialer";
 const LISTENER: &[u8] = b"flowright listener";
 const WRONG: &str = "the tokens are not the same";
 
-/// Proves the listener's end.
+/// Performs the listener's side of the handshake.
 pub(super) async fn server_handshake<S>(
     stream: &mut S,
     params: &HandshakeParams<'_>,
@@ -118,7 +121,7 @@ where
     let broken = |error| tls::explain(peer, error);
     let mine = preface(params);
     let mut theirs: Preface = [0; PREFACE];
-    // Whoever speaks another language is told from its first bytes, and hears nothing of this one.
+    // A peer of another protocol is recognised by its first bytes, and gets no bytes of this protocol.
     stream.read_exact(&mut theirs[..8]).await.map_err(broken)?;
     if theirs[..8] != MAGIC[..] {
         if speaks_tls(&theirs) {
@@ -164,8 +167,8 @@ where
     }
 }
 
-/// Closes a connection in such a way that what was said last arrives: one that is dropped with bytes unread is reset,
-/// and the peer may then find nothing but that.
+/// Closes a connection so that the last data that was sent arrives: a connection that is dropped with unread bytes is
+/// reset, and the peer may then receive nothing but the reset.
 pub(super) async fn close_gracefully<S>(stream: &mut S)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -180,11 +183,11 @@ where
         }
         Ok::<_, std::io::Error>(())
     };
-    // It is over in any case.
+    // An error is ignored: the connection is over in any case.
     let _ = timeout(FAREWELL, leaving).await;
 }
 
-/// Proves the dialer's end.
+/// Performs the dialer's side of the handshake.
 pub(super) async fn client_handshake<S>(
     stream: &mut S,
     params: &HandshakeParams<'_>,
@@ -241,12 +244,12 @@ fn foreign(peer: &str, bytes: &[u8]) -> TransportError {
     TransportError::Foreign { peer: peer.to_owned(), why }
 }
 
-/// Whether these are the first bytes of a TLS handshake.
+/// Returns `true` if the bytes begin a TLS handshake.
 fn speaks_tls(bytes: &[u8]) -> bool {
     bytes.starts_with(&[tls::HANDSHAKE, 3])
 }
 
-/// Both ends of the handshake, each with what somebody has sent.
+/// Runs both sides of the handshake on arbitrary input.
 #[cfg(fuzzing)]
 pub fn fuzz(data: &[u8]) {
     let token = Token::new("a secret of some length").expect("it is long enough");

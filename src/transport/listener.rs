@@ -1,4 +1,4 @@
-//! Being reached by other processes.
+//! Accepting connections of other processes.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -21,19 +21,19 @@ use super::security::{Limits, Security};
 use super::tls;
 use crate::descriptors;
 
-/// How long to wait when the system has no connections left to give.
+/// Pause after the system has run out of resources for connections.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
-/// Who connects over a Unix socket, in messages.
+/// Name of a peer that connects over a Unix socket, in messages.
 const HERE: &str = "a Unix socket";
 
-/// Takes connections for as long as it lives.
+/// Accepts connections until it is closed or dropped.
 pub(crate) struct Listener {
     endpoint: Endpoint,
     /// Device and inode of the file of a Unix socket.
     file: Option<(u64, u64)>,
     proved: mpsc::Receiver<Connection>,
-    /// Goes before the socket does: the next process at this address writes its own.
+    /// Removed before the socket is closed, because the next process at this address writes its own.
     token_file: Option<TokenFile>,
     accepting: JoinHandle<()>,
 }
@@ -44,7 +44,7 @@ enum Socket {
 }
 
 impl Listener {
-    /// Listens at `endpoint`, at port 0 on a free one.
+    /// Listens at `endpoint`; port 0 selects a free port.
     pub(crate) async fn bind(
         endpoint: &Endpoint,
         security: Security,
@@ -78,12 +78,12 @@ impl Listener {
         Ok(Self { endpoint, file, proved, token_file, accepting })
     }
 
-    /// Where it listens.
+    /// Returns the endpoint at which it listens.
     pub(crate) fn endpoint(&self) -> Endpoint {
         self.endpoint.clone()
     }
 
-    /// Whether others can still find it: the file of a Unix socket may be removed by tools that clean up.
+    /// Returns `true` while others can reach the listener: tools that clean up may remove the file of a Unix socket.
     pub(crate) fn is_there(&self) -> bool {
         match &self.endpoint {
             Endpoint::Unix(path) => self.file.is_some() && self.file == file_at(path),
@@ -91,23 +91,23 @@ impl Listener {
         }
     }
 
-    /// The next connection that has proved itself.
+    /// Returns the next authenticated connection.
     ///
     /// # Cancel safety
     /// No connection is lost.
     pub(crate) async fn accept(&mut self) -> Connection {
         match self.proved.recv().await {
             Some(connection) => connection,
-            // The runtime is going down.
+            // The runtime is shutting down.
             None => std::future::pending().await,
         }
     }
 
-    /// Takes no more connections. Another may listen there when this is done.
+    /// Closes the listener. Another one may listen at the endpoint when the future is done.
     pub(crate) async fn close(mut self) {
         drop(self.token_file.take());
         self.accepting.abort();
-        // It was cancelled, which is no news.
+        // The only possible error is the cancellation.
         let _ = (&mut self.accepting).await;
     }
 }
@@ -135,7 +135,7 @@ async fn accept(socket: Socket, security: Security, limits: Limits, prove: mpsc:
     loop {
         let accepted = match &socket {
             Socket::Tcp(listener) => listener.accept().await.map(|(stream, address)| {
-                // A write is not held back in the hope of more.
+                // Writes are sent at once instead of being combined.
                 let _ = stream.set_nodelay(true);
                 (Stream::Tcp(stream), address.to_string())
             }),
@@ -146,17 +146,18 @@ async fn accept(socket: Socket, security: Security, limits: Limits, prove: mpsc:
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                complaints.note(
-                    HERE,
-                    &format!("no connection could be taken: {error}{}", descriptors::hint(&error)),
-                );
+                complaints
+                    .note(HERE, &format!("cannot accept a connection: {error}{}", descriptors::hint(&error)));
                 tokio::time::sleep(EXHAUSTED).await;
                 continue;
             }
         };
-        // One beyond the limit is closed at once: whoever is honest tries again.
+        // Connections beyond the limit are closed at once: honest peers try again.
         let Ok(place) = places.clone().try_acquire_owned() else {
-            complaints.note(&peer, &format!("a connection from {peer} was closed: there are too many"));
+            complaints.note(
+                &peer,
+                &format!("a connection from {peer} was closed: the limit on connections is reached"),
+            );
             continue;
         };
         let (security, prove, complain) = (security.clone(), prove.clone(), complaints.clone());
@@ -168,7 +169,7 @@ async fn accept(socket: Socket, security: Security, limits: Limits, prove: mpsc:
                         drop(turn);
                         let _ = prove.send(connection).await;
                     }
-                    // One that is ending itself, or that only looked whether somebody listens.
+                    // The peer is shutting down, or only probed for a listener.
                     Err(error) if error.is_gone() => log::debug!("a connection was not used: {error}"),
                     Err(error) => complain.note(&peer, &format!("a connection was refused: {error}")),
                 }
@@ -176,7 +177,7 @@ async fn accept(socket: Socket, security: Security, limits: Limits, prove: mpsc:
             tokio::spawn(shaking).abort_handle()
         });
         if is_full {
-            let what = "a handshake that had not ended was given up: too many have begun after it";
+            let what = "a pending handshake was cancelled: too many have begun since";
             complaints.note(&from, what);
         }
     }
@@ -195,7 +196,7 @@ async fn shake(
     }
 }
 
-/// Gives the stream back once both ends have proved themselves.
+/// Performs the listening side of the handshake. Returns the stream once both ends have authenticated each other.
 pub(super) async fn prove(stream: Stream, security: &Security, peer: &str) -> Result<Stream, TransportError> {
     let token = security.token();
     let token = token.as_ref();

@@ -1,4 +1,4 @@
-//! Strangers at the door.
+//! Tests with peers that never authenticate.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -8,7 +8,7 @@ use super::*;
 
 #[tokio::test]
 async fn those_who_never_prove_themselves_keep_nobody_out() {
-    // None is given up because of the time.
+    // No handshake times out.
     let handshake = Duration::from_secs(3600);
     let limits = Limits { handshakes: 4, handshake, ..Limits::default() };
     let any = Endpoint::Tcp("127.0.0.1:0".to_owned());
@@ -24,7 +24,7 @@ async fn those_who_never_prove_themselves_keep_nobody_out() {
         let (dialed, _accepted) = tokio::join!(dial(&endpoint, &security, &limits), listener.accept());
         dialed.expect("whoever is honest gets through");
     }
-    // Each that began since took the place of the oldest that had not ended; those who ended took none.
+    // Each new handshake has evicted the oldest pending one; completed handshakes took no place.
     let (given_up, waiting) = strangers.split_at_mut(5);
     for stranger in given_up {
         let end = stranger.read(&mut [0]).await;

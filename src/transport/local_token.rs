@@ -1,10 +1,10 @@
 //! The token of an App that was given none: a file on this machine that only its user can read.
 //!
 //! # Guarantees
-//! - The file is in a directory that belongs to the user of the process and that no other user can enter. Directories and
-//!   files of another owner, mode or type are refused; symlinks are not followed.
-//! - The file appears with its content, and is removed when the listener closes. One that a killed process has left behind is
-//!   replaced by the next listener at the same address, or removed by another one.
+//! - The file is in a directory that belongs to the user of the process and that no other user can enter. Directories
+//!   and files of another owner, mode or type are refused; symlinks are not followed.
+//! - The file appears with its content, and is removed when the listener closes. A file that a killed process has left
+//!   behind is replaced by the next listener at the same address, or removed by a listener at another address.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,20 +16,20 @@ use rustix::fs::OFlags;
 
 use super::security::Token;
 
-/// The directory below the user's directory for run-time files.
+/// Directory below the user's directory for run-time files.
 const DIRECTORY: &str = "flowright";
 const EXTENSION: &str = "token";
 
-/// The largest token file that is read, in bytes.
+/// Largest token file that is read, in bytes.
 const LARGEST: u64 = 4096;
 
-/// Checks at most this many files of other listeners when one is written.
+/// Limit on the files of other listeners that are checked when one is written.
 const MOST_STALE: usize = 256;
 
-/// The token file of a listener. Removed on drop.
+/// The token file of a listener; removed on drop.
 pub(super) struct TokenFile {
     path: PathBuf,
-    /// Locked as long as the listener lives, which tells the file from one that was left behind.
+    /// Locked as long as the listener lives, which distinguishes the file from one that was left behind.
     locked: File,
 }
 
@@ -37,7 +37,7 @@ impl TokenFile {
     /// Writes the token of the listener at `address`.
     ///
     /// # Errors
-    /// What is wrong with each of the directories, if the file can be written to none of them.
+    /// The problem with each of the directories, if the file can be written to none of them.
     pub(super) fn write(address: SocketAddr, token: &Token) -> Result<Self, String> {
         let mut failures = Vec::new();
         for directory in directories() {
@@ -63,10 +63,11 @@ impl Drop for TokenFile {
     }
 }
 
-/// The token of the listener at `address`, which must have been written by a process of this user; `None` if there is no file.
+/// Reads the token of the listener at `address`, which must have been written by a process of this user; `None` if
+/// there is no file.
 ///
 /// # Errors
-/// What is wrong with a file or directory that is there.
+/// The problem with an existing file or directory.
 pub(super) fn find(address: SocketAddr) -> Result<Option<Token>, String> {
     for directory in directories() {
         match check_directory(&directory) {
@@ -86,14 +87,14 @@ pub(super) fn find(address: SocketAddr) -> Result<Option<Token>, String> {
     Ok(None)
 }
 
-/// Where the token of the listener at `address` is looked for, for messages.
+/// Returns the paths at which the token of the listener at `address` is looked for, for messages.
 pub(super) fn places(address: SocketAddr) -> String {
     let files = directories().into_iter().map(|directory| file_of(&directory, address).display().to_string());
     files.collect::<Vec<_>>().join(" or ")
 }
 
-/// The directories for token files, the preferred one first. A head and a node of one user may see different environments, so
-/// that all of them are looked into.
+/// Returns the directories for token files, the preferred one first. A head and a node of one user may have different
+/// environments, so that all of them are searched.
 fn directories() -> Vec<PathBuf> {
     let user = rustix::process::geteuid().as_raw();
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
@@ -141,13 +142,13 @@ fn write_in(directory: &Path, address: SocketAddr, token: &Token) -> io::Result<
 
 fn write_staged(path: &Path, token: &Token) -> io::Result<File> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    // Locked before it has its name: nobody takes it for one that was left behind.
+    // Locked before the rename, so that no other process takes the file for one that was left behind.
     file.lock()?;
     token.write_to(&mut file)?;
     Ok(file)
 }
 
-/// Removes the files of listeners that were killed: nobody holds their locks.
+/// Removes the files of killed listeners, which are no longer locked.
 fn remove_stale(directory: &Path) {
     let Ok(entries) = std::fs::read_dir(directory) else { return };
     for entry in entries.flatten().take(MOST_STALE) {
@@ -210,7 +211,7 @@ fn check_private(metadata: &std::fs::Metadata, what: &str) -> io::Result<()> {
 }
 
 impl Token {
-    /// A new secret of 256 random bits.
+    /// Creates a secret of 256 random bits.
     pub(crate) fn random() -> Self {
         let mut random = [0_u8; 32];
         getrandom::fill(&mut random).expect("the system gives random bytes");
@@ -218,7 +219,7 @@ impl Token {
         Self::new(&text).expect("64 digits are enough")
     }
 
-    /// Writes the token to a file of its own that only this user can read.
+    /// Writes the token to a new file that only this user can read.
     ///
     /// # Errors
     /// When the file exists or cannot be written.
@@ -265,7 +266,7 @@ mod tests {
         "127.0.0.1:7502".parse().unwrap()
     }
 
-    /// Nobody else can read what is written, and it goes with the listener.
+    /// No other user can read the file, and it is removed with the listener.
     #[test]
     fn token_file_is_private_and_removed_on_drop() {
         let scratch = Scratch::new();
@@ -293,7 +294,7 @@ mod tests {
         assert!(!path.exists());
     }
 
-    /// A killed process leaves its file, and the next listener at any address removes it; one in use stays.
+    /// A killed process leaves its file, and the next listener at any address removes it; a file in use stays.
     #[test]
     fn stale_files_are_removed_and_live_ones_kept() {
         let scratch = Scratch::new();
@@ -304,7 +305,7 @@ mod tests {
         assert!(!stale.exists() && live.path.exists());
     }
 
-    /// Directories and files that others could have made or can read are refused, with the reason.
+    /// Directories and files that others could have created or can read are refused, with the reason.
     #[test]
     fn foreign_modes_and_types_are_refused() {
         let scratch = Scratch::new();

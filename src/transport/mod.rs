@@ -1,28 +1,28 @@
 //! Layer 2: connections between processes.
 //!
-//! Knows frames and not what is in them.
+//! This layer knows frames, but not their content.
 //!
 //! # Guarantees
-//! - A connection that is given out has proved itself: both ends know the same secret, or have certificates of the same CA, or
-//!   both. Without either, the head makes a secret that processes of its user on its machine find, and no others.
-//! - Without a secret or certificates that were given nothing listens beyond the machine itself.
-//! - A peer costs no more memory than what it has sent, is never waited for beyond a limit before it has proved
-//!   itself, and is refused with a reason where the protocol allows it.
-//! - Those who never prove themselves keep nobody out.
+//! - A connection that is returned is authenticated: both ends know the same token, or have certificates of the same
+//!   CA, or both. Without either, the head generates a token that only processes of its user on its machine can read.
+//! - Without a configured token or certificates, no process listens beyond its own machine.
+//! - A peer uses no more memory than it has sent bytes, is never waited for beyond a limit before it is authenticated,
+//!   and is refused with a reason if the protocol allows it.
+//! - Peers that never authenticate cannot keep others out.
 //!
 //! # The handshake below the frames
 //! Each side sends a preface at once: the bytes `FLOWRITE`, the version of the protocol (u16, big-endian), a byte of
-//! flags (1: it has a token; 2: it takes TLS only) and 32 random bytes. If both have a token, the dialer sends the
-//! HMAC-SHA256, with the token as the key, of `flowright dialer`, the dialer's preface and the listener's preface; the
-//! listener checks it and answers with a verdict, and when that is good with the HMAC of `flowright listener`, the
-//! dialer's preface and the listener's preface. A verdict is one byte, 0 when all is well; otherwise 1, a length (u16,
+//! flags (1: it has a token; 2: it requires TLS) and 32 random bytes. If both have a token, the dialer sends a proof,
+//! the HMAC-SHA256, with the token as the key, of `flowright dialer`, the dialer's preface and the listener's preface.
+//! The listener checks it and answers with a verdict, and if that is positive with the HMAC of `flowright listener`,
+//! the dialer's preface and the listener's preface. A verdict is one byte, 0 for success; otherwise 1, a length (u16,
 //! big-endian) and the reason in UTF-8. The listener sends one in any case, after the prefaces or after the dialer's
-//! proof. What is proved covers both prefaces and who says it, so that neither can be replayed or sent back; the token
-//! is never sent.
+//! proof. A proof covers both prefaces and the role of its sender, so that it can neither be replayed nor reflected;
+//! the token is never sent.
 //!
-//! With certificates all of this happens inside TLS, and what is proved covers that as well: a value that only the two
-//! ends of this one TLS connection know, so that nobody who has a certificate can pass the proofs of others on. Unix
-//! sockets, which only one user of one machine can reach, do without TLS.
+//! With certificates the handshake happens inside TLS, and a proof covers the TLS connection as well (channel binding):
+//! a value that only the two ends of this one TLS connection know, so that the owner of a certificate cannot relay the
+//! proofs of others. Unix sockets, which only one user of one machine can reach, do not use TLS.
 
 mod complaints;
 mod connection;

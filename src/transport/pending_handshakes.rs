@@ -1,8 +1,8 @@
-//! Those who have begun and not proved themselves yet: how many there may be, and who has to go.
+//! Pending handshakes: bounds their number and evicts the oldest.
 //!
 //! # Guarantees
-//! - There are no more than the limit. For one more the one that began first is given up: whoever is honest is quick, so
-//!   that those who wait for nothing cannot keep others out.
+//! - The number of pending handshakes is at most the limit. One more evicts the oldest: honest peers are quick, so that
+//!   silent peers cannot keep them out.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 
 pub(crate) struct PendingHandshakes {
     limit: usize,
-    /// The oldest first; some may be done.
+    /// The oldest first; some may be completed.
     begun: VecDeque<Begun>,
 }
 
@@ -20,7 +20,7 @@ struct Begun {
     turn: Weak<()>,
 }
 
-/// Is held until its holder has proved itself.
+/// Held by a handshake until it is complete.
 pub(crate) struct Turn {
     _held: Arc<()>,
 }
@@ -30,7 +30,7 @@ impl PendingHandshakes {
         Self { limit, begun: VecDeque::new() }
     }
 
-    /// Begins with another; whether one was given up for it.
+    /// Starts a handshake. Returns `true` if another one was evicted for it.
     pub(crate) fn begin(&mut self, start: impl FnOnce(Turn) -> AbortHandle) -> bool {
         if self.begun.len() >= self.limit {
             self.begun.retain(|begun| begun.turn.strong_count() > 0);

@@ -1,4 +1,4 @@
-//! What proves processes to each other, and how much is borne from those who have not proved themselves.
+//! Credentials of processes, and the limits for peers before they are authenticated.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,22 +19,22 @@ use crate::secret_file::read_secret;
 #[derive(Clone)]
 pub struct Token(Arc<[u8]>);
 
-/// The environment variable that may hold the secret that all processes share. Processes of Works do not inherit it.
+/// The environment variable that may hold the token. Processes of Works do not inherit it.
 pub(crate) const TOKEN_VARIABLE: &str = "FLOWRIGHT_TOKEN";
 
-/// The shortest that counts as a secret, in bytes.
+/// Minimum length of a token, in bytes.
 const SHORTEST: usize = 16;
 
 impl Token {
-    /// A token from text; white space around it does not count.
+    /// Creates a token from text; surrounding white space is ignored.
     ///
     /// # Errors
-    /// When it is shorter than 16 bytes.
+    /// When the text is shorter than 16 bytes.
     pub fn new(text: &str) -> Result<Self, TransportError> {
         Self::from("that was given", text)
     }
 
-    /// The token in a file, which only its owner may read.
+    /// Reads the token in a file, which only its owner may read.
     ///
     /// # Errors
     /// When the file cannot be read, can be read by others, or is too short.
@@ -72,7 +72,7 @@ impl Token {
         self.mac(parts).finalize().into_bytes().into()
     }
 
-    /// Takes the same time whatever is wrong.
+    /// Verifies a proof in constant time.
     pub(super) fn proves(&self, parts: [&[u8]; 4], proof: &[u8; 32]) -> bool {
         self.mac(parts).verify_slice(proof).is_ok()
     }
@@ -84,7 +84,7 @@ impl fmt::Debug for Token {
     }
 }
 
-/// What proves two processes to each other.
+/// The credentials of a process.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Security {
     proof: Proof,
@@ -93,15 +93,15 @@ pub(crate) struct Security {
 
 #[derive(Debug, Clone, Default)]
 enum Proof {
-    /// None, or that of TLS only.
+    /// No token; TLS may authenticate.
     #[default]
     Absent,
     /// A token that all processes of the App were given.
     Given(Token),
-    /// The head's own token, for this machine only: processes of the same user find it in a file.
+    /// The head's generated token, for this machine only: processes of the same user find it in a file.
     Own(Token),
-    /// The token that the head has written. It is read anew for each connection to the head, which may be another process than
-    /// before.
+    /// The token that the head has written. It is read again for each connection to the head, which may have been
+    /// restarted.
     OfHead { head: Endpoint, found: Arc<Mutex<Option<Token>>> },
 }
 
@@ -110,7 +110,7 @@ impl Security {
         Self { proof: token.map_or(Proof::Absent, Proof::Given), tls }
     }
 
-    /// What this comes to at a head: without a token and certificates it makes a token of its own.
+    /// Returns the credentials of a head: without a token and certificates it generates a token.
     pub(crate) fn of_head(self) -> Self {
         match self.proof {
             Proof::Absent if self.tls.is_none() => Self { proof: Proof::Own(Token::random()), tls: None },
@@ -118,8 +118,8 @@ impl Security {
         }
     }
 
-    /// What this comes to at a process that joins `head`: without a token and certificates it has that of the head, if both are on
-    /// one machine.
+    /// Returns the credentials of a process that joins `head`: without a token and certificates it uses that of the
+    /// head, if both are on one machine.
     pub(crate) fn of_node(self, head: &Endpoint) -> Self {
         match (&self.proof, head) {
             (Proof::Absent, Endpoint::Tcp(_)) if self.tls.is_none() => {
@@ -129,7 +129,7 @@ impl Security {
         }
     }
 
-    /// The token that this process shares with the others.
+    /// Returns the token that this process shares with the others.
     pub(crate) fn token(&self) -> Option<Token> {
         match &self.proof {
             Proof::Absent => None,
@@ -138,28 +138,29 @@ impl Security {
         }
     }
 
-    /// For TCP: what stays on this machine, over a Unix socket, does without.
+    /// Returns the settings of TLS, which is used for TCP only: Unix sockets stay on this machine.
     pub(super) fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
 
-    /// Whether it keeps strangers out, also those of other machines.
+    /// Returns `true` if the credentials keep strangers out, also those of other machines.
     pub(super) fn keeps_strangers_out(&self) -> bool {
         matches!(self.proof, Proof::Given(_)) || self.tls.is_some()
     }
 
-    /// Whether the token is that of another process, which may have another one by the next attempt: a refusal is not final.
+    /// Returns `true` if the token belongs to the head, which may have another one at the next attempt: a refusal is
+    /// not final.
     pub(crate) fn may_change(&self) -> bool {
         matches!(self.proof, Proof::OfHead { .. })
     }
 
-    /// Why nobody can be proved now, if that is so: the token of the head is not known yet.
+    /// Returns the reason why no peer can be authenticated now: the token of the head is not known yet.
     pub(super) fn objection(&self) -> Option<String> {
         let lacks = matches!(&self.proof, Proof::OfHead { found, .. } if lock(found).is_none());
         lacks.then(|| "this node has not joined an App yet".to_owned())
     }
 
-    /// Lets processes of this user prove themselves at a listener, if they have no other way.
+    /// Writes the generated token, if there is one, for processes of this user that dial a listener.
     pub(super) fn announce(&self, address: SocketAddr) -> Result<Option<TokenFile>, TransportError> {
         let Proof::Own(token) = &self.proof else { return Ok(None) };
         TokenFile::write(address, token)
@@ -173,7 +174,7 @@ impl Security {
         if head == endpoint && peer.ip().to_canonical().is_loopback() {
             match local_token::find(peer) {
                 Ok(Some(token)) => *lock(found) = Some(token),
-                // One that is known already still proves the head.
+                // The token that was read before still authenticates the head.
                 Ok(None) => {}
                 Err(why) => return Err(TransportError::NoToken { endpoint: endpoint.clone(), why }),
             }
@@ -193,16 +194,16 @@ fn lock(found: &Mutex<Option<Token>>) -> MutexGuard<'_, Option<Token>> {
     found.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How much is borne from others.
+/// Limits on the resources that peers can use.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// The largest frame, in bytes.
+    /// Largest frame, in bytes.
     pub(crate) max_frame: usize,
-    /// How long a handshake may take.
+    /// Time limit for a handshake.
     pub(crate) handshake: Duration,
-    /// How many may be under way.
+    /// Limit on pending handshakes.
     pub(crate) handshakes: usize,
-    /// How many connections there may be.
+    /// Limit on connections.
     pub(crate) connections: usize,
 }
 

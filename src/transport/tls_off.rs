@@ -1,4 +1,4 @@
-//! The same interface in a program without the feature `tls`: there is no certificate, so no connection is encrypted.
+//! The interface of TLS without the feature `tls`: there are no certificates, so no connection is encrypted.
 
 use std::io;
 
@@ -12,7 +12,7 @@ pub(super) const HANDSHAKE: u8 = 0x16;
 
 type Binding = [u8; 32];
 
-/// The certificate of a process; there is none.
+/// The certificate of a process. Uninhabited, since there is none.
 #[derive(Debug, Clone)]
 pub(crate) enum Tls {}
 
@@ -34,7 +34,7 @@ impl Tls {
     }
 }
 
-/// Why a handshake failed.
+/// Returns the error for a failed handshake.
 pub(super) fn explain(peer: &str, error: io::Error) -> TransportError {
     TransportError::handshake_broken(peer, error)
 }

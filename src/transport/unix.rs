@@ -1,9 +1,9 @@
-//! Unix sockets, watched for what arrives only.
+//! Unix sockets that are polled for writability only while a write waits.
 //!
-//! The other end of a Unix socket makes this one writable anew each time it reads. Whoever watches for that is woken by
-//! every message that it has sent: a wake-up for nothing, for each. So it is watched for only while a write waits. The
-//! halves of tokio's own sockets watch for both; what it has for one direction only is made for pipes, and does with
-//! any descriptor what is wanted here.
+//! A Unix socket becomes writable anew each time the other end reads, so that a task that is registered for writability
+//! is woken for each message that it has sent, without need. The halves of tokio's own Unix sockets are registered for
+//! both directions. The receiving half here is tokio's type for pipes, which is registered for reading only and works
+//! with any descriptor.
 
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -19,7 +19,7 @@ pub(super) struct ReadHalf(pipe::Receiver);
 
 pub(crate) struct WriteHalf(UnixStream);
 
-/// Must be called within the runtime that is to read from it.
+/// Splits a stream. Must be called within the runtime that is to read from it.
 pub(super) fn split(stream: tokio::net::UnixStream) -> io::Result<(ReadHalf, WriteHalf)> {
     let stream = stream.into_std()?;
     let read = pipe::Receiver::from_owned_fd_unchecked(stream.try_clone()?.into())?;
@@ -55,7 +55,7 @@ impl WriteHalf {
         Ok(())
     }
 
-    /// Lets a thread that may block write, while nobody reads.
+    /// Lets a thread that may block write, while no task reads.
     pub(super) fn blocking<R>(
         &self,
         patience: Duration,
@@ -73,7 +73,7 @@ impl WriteHalf {
     }
 
     pub(super) fn close(&self) {
-        // It may be closed already.
+        // The socket may be closed already.
         let _ = self.0.shutdown(Shutdown::Write);
     }
 }

@@ -1,8 +1,8 @@
-//! Values to bytes and back, and to a digest without keeping the bytes.
+//! Encoding of values to bytes and back, and to a digest without keeping the bytes.
 //!
-//! The encoding is MessagePack with named fields, and says that it is human-readable: addresses, UUIDs and dates are texts.
-//! serde reads untagged, flattened and internally tagged types from a buffer that takes itself for human-readable, whatever
-//! it was filled from, so that no other encoding of such types can be read.
+//! The encoding is MessagePack with named fields, and declares itself human-readable: addresses, UUIDs and dates are
+//! texts. serde reads untagged, flattened and internally tagged types from a buffer that always declares itself
+//! human-readable, whatever format filled it, so that such types can be read from no other encoding.
 
 use std::cell::Cell;
 use std::io;
@@ -18,48 +18,48 @@ use super::encoder::{Form, Met, Out, Target};
 use super::fault::Fault;
 use crate::fence::{self, Panic};
 
-/// The largest buffer that a thread keeps, in bytes.
+/// Largest buffer that a thread keeps, in bytes.
 const LARGEST_BUFFER: usize = 64 * 1024;
 
-/// A value could not be turned into bytes, or bytes not into a value.
+/// Error returned when a value cannot be encoded, or bytes cannot be decoded.
 #[derive(Debug, Error)]
 pub enum CodecError {
-    /// The value's `Serialize` refused.
+    /// The value's `Serialize` returned an error.
     #[error(
         "a `{type_name}` does not serialise: {error}; derive `Serialize` for it, or skip the field at fault"
     )]
     Encode {
         /// The Rust type of the value.
         type_name: &'static str,
-        /// What the encoder said.
+        /// The error of the encoder.
         error: Fault,
     },
-    /// The encoded value could not be written where it should go.
+    /// The encoded value could not be written to its destination.
     #[error("an encoded `{type_name}` cannot be written: {error}")]
     Write {
         /// The Rust type of the value.
         type_name: &'static str,
-        /// What the system said.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// The bytes are not such a value.
+    /// The bytes are not a value of the type.
     #[error("these {length} bytes are not a `{type_name}`: {error}")]
     Decode {
-        /// The Rust type that was wanted.
+        /// The Rust type that was expected.
         type_name: &'static str,
-        /// How many bytes there were.
+        /// The number of bytes.
         length: usize,
-        /// What the decoder said.
+        /// The error of the decoder.
         error: Fault,
     },
-    /// The value is nested too deeply to be read.
+    /// The value is nested too deeply to be decoded.
     #[error(
         "a `{type_name}` that is nested in more than {limit} levels is not read; flatten it, or send it in parts"
     )]
     TooDeep {
-        /// The Rust type that was wanted.
+        /// The Rust type that was expected.
         type_name: &'static str,
-        /// How many levels are read.
+        /// The maximum number of levels.
         limit: usize,
     },
     /// The value's `Serialize` or `Deserialize` panicked.
@@ -69,25 +69,25 @@ pub enum CodecError {
         type_name: &'static str,
         /// `Serialize` or `Deserialize`.
         code: &'static str,
-        /// What the panic said.
+        /// The message of the panic.
         panic: String,
     },
 }
 
-/// The value as MessagePack with named fields.
+/// Encodes the value as MessagePack with named fields.
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, CodecError> {
     encode_noting(value).map(|(bytes, _)| bytes)
 }
 
-/// The value as [`encode`] encodes it, and what was met in it.
+/// Encodes the value like [`encode`], and returns which ambiguous parts were met in it.
 pub(crate) fn encode_noting<T: Serialize + ?Sized>(value: &T) -> Result<(Bytes, Met), CodecError> {
     let mut out = Vec::with_capacity(128);
     let met = write(value, Target::Vec(&mut out), Form::AsIs)?;
     Ok((Bytes::from(out), met))
 }
 
-/// Whether a value is being encoded by this module on this thread. Types of the runtime's own, which can be read either way,
-/// are shorter in this encoding than in others that are human-readable.
+/// Returns `true` while this module is encoding a value on this thread. Types of the runtime, which can be read in
+/// either form, have a shorter form in this encoding than in others that are human-readable.
 pub(crate) fn is_encoding() -> bool {
     IS_ENCODING.get()
 }
@@ -97,7 +97,7 @@ thread_local! {
 }
 
 fn write<T: Serialize + ?Sized>(value: &T, target: Target<'_>, form: Form) -> Result<Met, CodecError> {
-    /// Resets the mark also when the value's `Serialize` panics.
+    /// Resets the mark on drop, also when the value's `Serialize` panics.
     struct Restore(bool);
 
     impl Drop for Restore {
@@ -113,13 +113,13 @@ fn write<T: Serialize + ?Sized>(value: &T, target: Target<'_>, form: Form) -> Re
     }
 }
 
-/// Appends the value as [`encode`] encodes it.
+/// Appends the value, encoded like [`encode`].
 pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut BytesMut) -> Result<(), CodecError> {
     write(value, Target::Buffer(out), Form::AsIs).map(drop)
 }
 
-/// Writes the value piece by piece, with the entries of maps in the order of their encoded keys, so that equal maps have the same
-/// bytes. Each map takes memory for its encoding meanwhile.
+/// Writes the value piece by piece, with the entries of maps in the order of their encoded keys, so that equal maps
+/// have the same bytes. Each map is buffered while it is encoded.
 pub(crate) fn encode_canonically<T: Serialize + ?Sized>(
     value: &T,
     out: &mut dyn io::Write,
@@ -127,7 +127,7 @@ pub(crate) fn encode_canonically<T: Serialize + ?Sized>(
     write(value, Target::Writer(out), Form::Canonical).map(drop)
 }
 
-/// Length of the value as [`encode`] encodes it; the largest number for a value that does not serialise.
+/// Returns the length of the value, encoded like [`encode`]; `usize::MAX` if the value does not serialise.
 pub(crate) fn length<T: Serialize + ?Sized>(value: &T) -> usize {
     struct Count(usize);
 
@@ -149,7 +149,7 @@ pub(crate) fn length<T: Serialize + ?Sized>(value: &T) -> usize {
     }
 }
 
-/// The value that [`encode_canonically`] has written, read piece by piece.
+/// Decodes a value that was written by [`encode_canonically`], piece by piece.
 pub(crate) fn decode_from<T: DeserializeOwned>(input: &mut dyn io::Read) -> Result<T, CodecError> {
     let mut input = Measured::new(input);
     let value = fence::call(|| decoder::decode_from(&mut input));
@@ -160,13 +160,13 @@ pub(crate) fn decode_from<T: DeserializeOwned>(input: &mut dyn io::Read) -> Resu
     value.map_err(|error| CodecError::Decode { type_name: std::any::type_name::<T>(), length: 0, error })
 }
 
-/// Lends an empty buffer, which is kept for the next time: small values are encoded all the time, and each in memory of
-/// its own would be an allocation for each.
+/// Lends an empty buffer, which the thread keeps for the next call: small values are encoded frequently, and this saves
+/// an allocation for each.
 pub(crate) fn with_buffer<R>(encode: impl FnOnce(&mut BytesMut) -> R) -> R {
     thread_local! {
         static BUFFER: Cell<BytesMut> = Cell::default();
     }
-    // One that is wanted while another is in use, by the code of a value, is new.
+    // A nested call, from the code of a value, gets a new buffer.
     let mut buffer = BUFFER.take();
     let result = encode(&mut buffer);
     if buffer.capacity() <= LARGEST_BUFFER {
@@ -176,7 +176,7 @@ pub(crate) fn with_buffer<R>(encode: impl FnOnce(&mut BytesMut) -> R) -> R {
     result
 }
 
-/// The value that [`encode`] made `bytes` from.
+/// Decodes a value that was encoded by [`encode`].
 ///
 /// # Errors
 /// [`CodecError`], also for a value that is nested too deeply.
@@ -193,14 +193,14 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError>
     })
 }
 
-/// The identity of a value: the BLAKE3 hash of its encoding in which neither the order of the entries of a map counts, nor the sign
-/// of zero, nor which NaN there is. The encoded value is never held as a whole.
+/// Returns the identity of a value: the BLAKE3 hash of an encoding that is independent of the order of map entries, of
+/// the sign of zero, and of the bits of a NaN. The encoded value is never held as a whole.
 pub(crate) fn identity<T: Serialize + ?Sized>(value: &T) -> Result<blake3::Hash, CodecError> {
     digest(value, Form::Identity)
 }
 
-/// The same without regard to the order of the items of sequences. Two values of one type that differ in their identity and not in
-/// this one differ in the order of some items only.
+/// Returns the identity of a value without regard to the order of the items of sequences. If two values of one type
+/// differ in their [`identity`] but not in this hash, they differ only in the order of some items.
 pub(crate) fn unordered<T: Serialize + ?Sized>(value: &T) -> Result<blake3::Hash, CodecError> {
     digest(value, Form::Unordered)
 }
@@ -219,7 +219,7 @@ fn digest<T: Serialize + ?Sized>(value: &T, form: Form) -> Result<blake3::Hash, 
         }
     }
 
-    // The encoder writes a few bytes at a time and the hash is fast on many.
+    // The encoder writes a few bytes at a time, and hashing is faster on many.
     let mut out = io::BufWriter::with_capacity(16 * 1024, Sink(blake3::Hasher::new()));
     write(value, Target::Writer(&mut out), form)?;
     let Sink(hasher) = out.into_inner().unwrap_or_else(|_| unreachable!("hashing does not fail"));
@@ -227,7 +227,7 @@ fn digest<T: Serialize + ?Sized>(value: &T, form: Form) -> Result<blake3::Hash, 
 }
 
 impl CodecError {
-    /// The encoded value could not be written where it should go.
+    /// Returns the error for an encoded value that could not be written to its destination.
     pub(crate) fn written<T: ?Sized>(error: io::Error) -> Self {
         Self::Write { type_name: std::any::type_name::<T>(), error }
     }
@@ -257,7 +257,7 @@ mod tests {
 
     use super::*;
 
-    /// What cannot be written is no fault of the value's type.
+    /// A failure to write is not blamed on the value's type.
     #[test]
     fn encoding_to_a_full_disk_names_the_disk() {
         struct Full;
@@ -282,7 +282,7 @@ mod tests {
         }
     }
 
-    /// Text where it is human-readable and bytes elsewhere, as UUIDs and many others are.
+    /// Text in human-readable formats and bytes in others, like UUIDs and many other types.
     #[derive(Debug, Clone, PartialEq)]
     struct Token([u8; 4]);
 
@@ -395,7 +395,8 @@ mod tests {
     }
 
     proptest! {
-        /// Types that serde reads from a buffer come back as they were, whatever is in them, whole and in pieces.
+        /// Types that serde reads from a buffer are decoded as they were encoded, whatever their content, whole and in
+        /// pieces.
         #[test]
         fn buffered_types_come_back(value in adjacent()) {
             let bytes = encode(&value).unwrap();
@@ -404,7 +405,7 @@ mod tests {
         }
     }
 
-    /// The mark of the encoder is gone after an error and after a panic, and stays after an inner value.
+    /// The mark of the encoder is reset after an error and after a panic, and remains set after an inner value.
     #[test]
     fn mark_of_the_encoder_lasts_as_long_as_the_encoding() {
         struct Inner(fn() -> bool);
@@ -426,7 +427,7 @@ mod tests {
         assert!(encode(&Inner(|| panic!("on purpose"))).is_err() && !is_encoding());
     }
 
-    /// A panic of a `Serialize` or `Deserialize` is an error that names the type and what the panic said.
+    /// A panic of a `Serialize` or `Deserialize` becomes an error with the type and the message of the panic.
     #[test]
     fn panics_of_user_code_are_errors() {
         #[derive(Debug)]

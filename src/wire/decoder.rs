@@ -1,8 +1,9 @@
 //! The decoder: MessagePack to serde values.
 //!
 //! # Guarantees
-//! - It reads what the [encoder](super::encoder) writes, and integers, floats, texts and bytes of any width that MessagePack has.
-//! - Memory grows as bytes arrive, never by what a length claims.
+//! - It reads the output of the [encoder](super::encoder), and integers, floats, texts and bytes of any width that
+//!   MessagePack has.
+//! - Memory is allocated as bytes arrive, never by the claimed length.
 
 use std::io;
 
@@ -17,17 +18,17 @@ use serde::forward_to_deserialize_any;
 use super::encoder::{EXTENSION, MAX_SOMES, SOME_NIL};
 use super::fault::Fault;
 
-/// Reads a value from the beginning of `bytes`.
+/// Decodes a value from the beginning of `bytes`.
 pub(super) fn decode<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Fault> {
     T::deserialize(&mut Decoder::new(Slice(bytes)))
 }
 
-/// Reads a value from what comes.
+/// Decodes a value from a reader.
 pub(super) fn decode_from<T: DeserializeOwned>(input: impl io::Read) -> Result<T, Fault> {
     T::deserialize(&mut Decoder::new(Stream { input, peeked: None, buffer: Vec::new() }))
 }
 
-/// Where bytes come from.
+/// A source of bytes.
 trait Input<'de> {
     fn peek(&mut self) -> Result<u8, Fault>;
 
@@ -36,7 +37,7 @@ trait Input<'de> {
     fn bytes(&mut self, length: usize) -> Result<Bytes<'de, '_>, Fault>;
 }
 
-/// Bytes that outlive the decoder, or do not.
+/// Bytes that outlive the decoder, or are copied.
 enum Bytes<'de, 'a> {
     Borrowed(&'de [u8]),
     Copied(&'a [u8]),
@@ -52,7 +53,7 @@ impl Bytes<'_, '_> {
 }
 
 fn ended() -> Fault {
-    Fault::new("it ends too early")
+    Fault::new("the input ends too early")
 }
 
 struct Slice<'de>(&'de [u8]);
@@ -116,7 +117,7 @@ impl<'de, R: io::Read> Input<'de> for Stream<R> {
 
 struct Decoder<I> {
     input: I,
-    /// How many `Some`s were entered since a byte was read.
+    /// The number of `Some`s that were entered since a byte was read.
     somes: u8,
 }
 
@@ -200,7 +201,7 @@ impl<'de, I: Input<'de>> Decoder<I> {
         Ok(value)
     }
 
-    /// The extension that begins with this marker.
+    /// Reads the extension that begins with this marker.
     fn extension(&mut self, marker: Marker) -> Result<Extension<'_, 'de>, Fault> {
         let length = match marker {
             Marker::FixExt1 => 1,
@@ -219,13 +220,13 @@ impl<'de, I: Input<'de>> Decoder<I> {
         match data.get() {
             &[somes] if tag == SOME_NIL => match somes {
                 1..=MAX_SOMES => Ok(Extension::SomeNil(SomeNil(somes))),
-                _ => Err(Fault::new(format!("nothing can be inside of {somes} `Some`s"))),
+                _ => Err(Fault::new(format!("nil cannot be nested in {somes} `Some`s"))),
             },
             _ => Ok(Extension::Other(tag, data)),
         }
     }
 
-    /// A value of any kind; bytes are a sequence of numbers where one is wanted.
+    /// Reads a value of any kind; bytes are visited as a sequence of numbers if `wants_items`.
     fn any<V: Visitor<'de>>(&mut self, visitor: V, wants_items: bool) -> Result<V::Value, Fault> {
         let marker = self.marker()?;
         match marker {
@@ -265,7 +266,7 @@ impl<'de, I: Input<'de>> Decoder<I> {
         }
     }
 
-    /// An integer of up to 128 bits, and whether it is one of 16 bytes.
+    /// Reads an integer of up to 128 bits: `Ok` is the form of 16 bytes, `Err` any other.
     fn wide(&mut self) -> Result<Result<[u8; 16], i128>, Fault> {
         let bytes = match self.peek()? {
             Marker::Bin8 => {
@@ -299,7 +300,7 @@ fn is_extension(marker: Marker) -> bool {
     )
 }
 
-/// Reads an integer as MessagePack has it.
+/// Deserialises an integer in MessagePack's own form.
 struct Small<'a, I>(&'a mut Decoder<I>);
 
 impl<'de, I: Input<'de>> Deserializer<'de> for Small<'_, I> {
@@ -354,9 +355,9 @@ impl<'de, I: Input<'de>> Deserializer<'de> for &mut Decoder<I> {
                     Extension::Other(tag, data) => visitor.visit_some(Other { tag, data }),
                 }
             }
-            // A type that is an option of itself would be entered for ever.
+            // Without the limit, a type that is an option of itself would recurse without end.
             _ if self.somes == MAX_SOMES => {
-                Err(Fault::new(format!("more than {MAX_SOMES} `Some`s are in each other")))
+                Err(Fault::new(format!("more than {MAX_SOMES} `Some`s are nested")))
             }
             _ => {
                 self.somes += 1;
@@ -563,7 +564,7 @@ enum Extension<'a, 'de> {
     Other(i8, Bytes<'de, 'a>),
 }
 
-/// Nil inside of so many `Some`s.
+/// Nil inside this number of `Some`s.
 struct SomeNil(u8);
 
 impl<'de> Deserializer<'de> for SomeNil {

@@ -1,49 +1,49 @@
-//! How deep values are nested in bytes.
+//! Measuring the nesting depth of encoded values.
 //!
-//! Whoever reads a nested value calls itself for each level, and the end of a thread's stack ends the process. So the
-//! depth is looked at before anything is read.
+//! Decoding recurses once per level, and a stack overflow would abort the process. The depth is therefore checked
+//! before anything is decoded.
 
 use std::io;
 
-/// So many levels are read. A level in a debug build takes a few KiB of stack at most, and threads have 2 MiB.
+/// Maximum number of levels. A level takes a few KiB of stack at most in a debug build, and threads have 2 MiB.
 pub(crate) const MAX_DEPTH: usize = 256;
 
-/// Whether the value at the beginning of `bytes` has more than [`MAX_DEPTH`] levels.
+/// Returns `true` if the value at the beginning of `bytes` has more than [`MAX_DEPTH`] levels.
 pub(super) fn is_too_deep(bytes: &[u8]) -> bool {
-    // Each level takes a byte at least, so that small messages cost nothing.
+    // Each level takes at least one byte, so that short messages need no scan.
     bytes.len() > MAX_DEPTH && Depth::new().is_exceeded_by(bytes)
 }
 
-/// Follows one value, whose bytes may come in pieces.
+/// Measures one value, whose bytes may arrive in pieces.
 pub(super) struct Depth {
     next: Next,
-    /// What is still to come at each level.
+    /// The number of remaining values at each level.
     to_come: [u64; MAX_DEPTH],
     level: usize,
 }
 
-/// What the next byte is.
+/// The meaning of the next byte.
 #[derive(Clone, Copy)]
 enum Next {
     Marker,
-    /// Part of a length: so many bytes are missing.
+    /// Part of a length, of which `missing` bytes remain.
     Length {
         missing: u8,
         so_far: u64,
         of: Of,
     },
-    /// So many bytes have nothing in them.
+    /// Content without nested values; the number of remaining bytes.
     Skip(u64),
-    /// The value is over, or is none. Whoever reads it stops there as well.
+    /// The value is complete or invalid. The decoder stops there as well.
     Nothing,
 }
 
-/// What a length is of.
+/// The kind of things that a length counts.
 #[derive(Clone, Copy)]
 enum Of {
-    /// A container, of so many values for each that is counted.
+    /// The entries of a container, with the number of values per entry.
     Values(u64),
-    /// Bytes, and so many more.
+    /// Bytes, and the number of additional ones.
     Bytes(u64),
 }
 
@@ -52,7 +52,7 @@ impl Depth {
         Self { next: Next::Marker, to_come: [0; MAX_DEPTH], level: 0 }
     }
 
-    /// The value goes on with these bytes; whether it has too many levels by now.
+    /// Continues the value with these bytes. Returns `true` if it has too many levels by now.
     pub(super) fn is_exceeded_by(&mut self, mut bytes: &[u8]) -> bool {
         loop {
             match self.next {
@@ -119,7 +119,7 @@ impl Depth {
         false
     }
 
-    /// Begins what has a length.
+    /// Begins a part that has a length. Returns `true` if it is one level too many.
     fn begin(&mut self, of: Of, length: u64) -> bool {
         match of {
             Of::Bytes(more) => self.next = Next::Skip(length + more),
@@ -134,7 +134,7 @@ impl Depth {
         false
     }
 
-    /// A value is over, and with it those of which it was the last.
+    /// Ends a value, and the containers of which it was the last.
     fn end(&mut self) {
         self.next = Next::Nothing;
         while let Some(last) = self.level.checked_sub(1) {
@@ -148,7 +148,7 @@ impl Depth {
     }
 }
 
-/// Reads no further when the value that is read has too many levels.
+/// A reader that fails when the value that is read has too many levels.
 pub(super) struct Measured<R> {
     input: R,
     depth: Depth,
@@ -166,7 +166,7 @@ impl<R: io::Read> io::Read for Measured<R> {
         let read = self.input.read(out)?;
         if self.depth.is_exceeded_by(&out[..read]) {
             self.is_too_deep = true;
-            return Err(io::Error::other("it is nested too deeply"));
+            return Err(io::Error::other("the value is nested too deeply"));
         }
         Ok(read)
     }

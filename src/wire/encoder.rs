@@ -2,8 +2,8 @@
 //!
 //! # Guarantees
 //! - Nested options stay distinct: `None` is nil, and nil inside `Some`s is an extension with their number.
-//! - In a [canonical](Form::Canonical) encoding the order of the entries of a map does not count: they are sorted by their encoded
-//!   keys, at every depth. Such a map takes memory for its encoding while it is written; nothing else does.
+//! - A [canonical](Form::Canonical) encoding is independent of the order of the entries of maps: they are sorted by
+//!   their encoded keys, at every depth. Such a map is buffered while it is written; nothing else is.
 
 use std::io;
 use std::ops::Range;
@@ -16,49 +16,49 @@ use serde::ser::{
 
 use super::fault::Fault;
 
-/// The name by which a newtype struct of a tag (`i8`) and of bytes asks for an extension type.
+/// The name by which a newtype struct of a tag (`i8`) and bytes is recognised as an extension.
 pub(super) const EXTENSION: &str = "_ExtStruct";
 
-/// The extension type of nil inside of `Some`s. It has one byte, which is their number.
+/// The type of the extension for nil inside `Some`s. Its content is one byte, their number.
 pub(super) const SOME_NIL: i8 = 2;
 
-/// The largest number of `Some`s around nil.
+/// Maximum number of `Some`s around nil.
 pub(crate) const MAX_SOMES: u8 = 128;
 
-/// What an encoding is for.
+/// The form of an encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Form {
-    /// Maps are in the order in which they are iterated.
+    /// Maps are in their order of iteration.
     AsIs,
     /// The entries of maps are sorted.
     Canonical,
-    /// The same for comparing only: floats that are equal are the same, as all NaNs are.
+    /// Canonical, and for comparison only: equal floats have the same encoding, as have all NaNs.
     Identity,
-    /// The same, with the items of sequences (not of tuples) sorted as well.
+    /// Like `Identity`, with the items of sequences (not of tuples) sorted as well.
     Unordered,
 }
 
-/// What an encoder has met.
+/// Ambiguous parts that an encoder has met.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Met {
-    /// Something whose encoding is not its identity: a map of several entries, a NaN or a negative zero.
+    /// A part whose encoding is not its identity: a map of several entries, a NaN or a negative zero.
     pub(crate) several_forms: bool,
     /// A sequence of several items.
     pub(crate) sequence: bool,
 }
 
-/// Where encoded bytes go.
+/// The destination of encoded bytes.
 pub(super) enum Target<'t> {
     Vec(&'t mut Vec<u8>),
     Buffer(&'t mut BytesMut),
     Writer(&'t mut dyn io::Write),
 }
 
-/// The bytes of one value on their way, be they for a target or for a part that is not complete.
+/// The output of one value: to the target, or to the innermost incomplete part.
 pub(super) struct Out<'t> {
     target: Target<'t>,
     form: Form,
-    /// The parts that are gathered before they are written, the innermost last.
+    /// The parts that are buffered before they are written, the innermost last.
     parts: Vec<Vec<u8>>,
     met: Met,
 }
@@ -78,7 +78,7 @@ impl<'t> Out<'t> {
         self.parts.push(Vec::new());
     }
 
-    /// How much of the innermost part there is.
+    /// Returns the current length of the innermost part.
     fn gathered(&self) -> usize {
         self.parts.last().map_or(0, Vec::len)
     }
@@ -114,10 +114,10 @@ impl io::Write for Out<'_> {
     }
 }
 
-/// Writes one value.
+/// Serialises one value.
 pub(super) struct Encoder<'o, 't> {
     out: &'o mut Out<'t>,
-    /// How many `Some`s the value is in, with nothing in between.
+    /// The number of `Some`s that directly enclose the value.
     somes: u8,
 }
 
@@ -144,7 +144,8 @@ impl<'o, 't> Encoder<'o, 't> {
 }
 
 fn count(length: usize) -> Result<u32, Fault> {
-    u32::try_from(length).map_err(|_| Fault::new(format!("{length} items are more than can be encoded")))
+    u32::try_from(length)
+        .map_err(|_| Fault::new(format!("cannot encode {length} items: MessagePack counts with 32 bits")))
 }
 
 impl<'o, 't> Serializer for Encoder<'o, 't> {
@@ -247,7 +248,7 @@ impl<'o, 't> Serializer for Encoder<'o, 't> {
     #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Fault> {
         if self.somes == MAX_SOMES {
-            return Err(Fault::new(format!("more than {MAX_SOMES} `Some`s are in each other")));
+            return Err(Fault::new(format!("more than {MAX_SOMES} `Some`s are nested")));
         }
         value.serialize(Self { somes: self.somes + 1, ..self })
     }
@@ -394,17 +395,17 @@ impl<'de> serde::Deserialize<'de> for Data {
     }
 }
 
-/// In which order the parts of a container are written.
+/// The order in which the parts of a container are written.
 enum Order {
-    /// As they come, after their number.
+    /// In order, after their number.
     Fixed,
-    /// As they come, once their number is known.
+    /// In order, once their number is known.
     Counted,
-    /// By their bytes, once all of them are there.
+    /// Sorted by their bytes, once they are complete.
     Sorted { ends: Vec<usize> },
 }
 
-/// Writes gathered parts, sorted by the bytes that `key` gives of each.
+/// Writes buffered parts, sorted by the bytes that `key` selects from each.
 fn write_sorted(
     out: &mut Out<'_>,
     gathered: &[u8],
@@ -515,7 +516,7 @@ pub(super) struct Entries<'o, 't> {
     out: &'o mut Out<'t>,
     order: Order,
     count: u32,
-    /// Where each key ends among what was gathered.
+    /// The end of each key within the buffered bytes.
     key_ends: Vec<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! What went wrong inside an encoder or a decoder.
+//! The internal error of the encoder and the decoder.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -9,9 +9,9 @@ pub struct Fault(Cause);
 
 #[derive(Debug)]
 enum Cause {
-    /// What is wrong with the value or with its bytes.
+    /// A problem with the value or its bytes.
     Value(Box<str>),
-    /// What the system said when bytes were read or written.
+    /// An error of the operating system when bytes were read or written.
     Io(io::Error),
 }
 
@@ -21,7 +21,7 @@ impl Fault {
         Self(Cause::Value(reason.to_string().into()))
     }
 
-    /// What the system said, or else the fault itself.
+    /// Returns the error of the operating system, or else the fault itself.
     pub(super) fn into_io(self) -> Result<io::Error, Self> {
         match self.0 {
             Cause::Io(error) => Ok(error),

@@ -1,15 +1,15 @@
-//! Frames: how bytes on a connection are cut into pieces.
+//! Frames: the units into which the bytes on a connection are divided.
 //!
-//! A frame is a length (4 bytes, big-endian, of what follows), a kind (1 byte) and a body. Numbers are big-endian.
+//! A frame is a length (4 bytes, big-endian, of the rest), a kind (1 byte) and a body. Numbers are big-endian.
 //!
 //! # Guarantees
-//! - Nothing is set aside for a frame but what has arrived of it, whatever its header says.
-//! - A frame above the limit is refused as soon as its header is there.
+//! - Memory for a frame is allocated only as its bytes arrive, whatever its header claims.
+//! - A frame above the limit is refused as soon as its header has arrived.
 
 use bytes::{Buf, BufMut, BytesMut};
 use thiserror::Error;
 
-/// The bytes of a length.
+/// Size of the length field in bytes.
 const LENGTH: usize = 4;
 
 const HELLO: u8 = 0;
@@ -19,43 +19,43 @@ const BYE: u8 = 3;
 const REQUEST: u8 = 4;
 const RESPONSE: u8 = 5;
 
-/// One frame, in the memory where it has arrived.
+/// A frame that borrows from the receive buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Frame<'a> {
-    /// The beginning of a connection; what is in it is the handshake's.
+    /// The beginning of a connection, with a greeting.
     Hello(&'a [u8]),
-    /// A message of a session, by its number.
+    /// A message of a session, with its sequence number.
     Data {
-        /// Counts the messages of one direction of a session, from 1.
+        /// Sequence number in one direction of a session, from 1.
         seq: u64,
         body: &'a [u8],
     },
-    /// All messages up to this number have arrived. Also says that the peer lives.
+    /// Acknowledges all messages up to this number. Also serves as a heartbeat.
     Ack { received: u64 },
-    /// The end, and why.
+    /// The end of the connection, with the reason.
     Bye(&'a [u8]),
-    /// What is wanted of a value, on a connection that values are pulled on.
+    /// A request for a value, on a connection for pulls, or for a drive.
     Request(&'a [u8]),
-    /// The answer to that; the bytes of the value follow, in no frame.
+    /// The response to a request; the bytes of a pulled value follow, unframed.
     Response(&'a [u8]),
 }
 
-/// Bytes that are no frame. The connection they came from cannot be used any more.
+/// Error returned when bytes are not a valid frame. The connection is unusable afterwards.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub(crate) enum FrameError {
-    #[error("a frame of {length} bytes was announced, and at most {limit} are taken")]
+    #[error("a frame of {length} bytes exceeds the limit of {limit} bytes")]
     TooLong { length: usize, limit: usize },
-    #[error("a frame of an unknown kind ({0}) came")]
+    #[error("unknown frame kind {0}")]
     UnknownKind(u8),
-    #[error("a frame came that is too short for its kind ({kind}, {length} bytes)")]
+    #[error("a frame of {length} bytes is too short for its kind ({kind})")]
     TooShort { kind: u8, length: usize },
 }
 
 impl<'a> Frame<'a> {
-    /// The first frame, once all of it is there, and how many bytes it takes.
+    /// Returns the first frame and its length in bytes, once it has arrived completely.
     ///
     /// # Errors
-    /// [`FrameError`]; the bytes then are of no use any more.
+    /// [`FrameError`]; the rest of the bytes is unusable then.
     pub(crate) fn first(buffer: &'a [u8], limit: usize) -> Result<Option<(Self, usize)>, FrameError> {
         let Some(header) = buffer.first_chunk::<LENGTH>() else { return Ok(None) };
         let length = u32::from_be_bytes(*header) as usize;
@@ -111,7 +111,7 @@ fn put<R>(out: &mut BytesMut, kind: u8, write: impl FnOnce(&mut BytesMut) -> R) 
     out.put_u32(0);
     out.put_u8(kind);
     let result = write(out);
-    // What is larger than a length can say is refused by whoever wrote it, long before.
+    // The sender checks the size of the message; the length cannot overflow before.
     let length = u32::try_from(out.len() - start - LENGTH).unwrap_or(u32::MAX);
     out[start..start + LENGTH].copy_from_slice(&length.to_be_bytes());
     result

@@ -1,9 +1,9 @@
-//! Layer 1: values to bytes and back, and bytes to frames.
+//! Layer 1: encoding of values to bytes and back, and framing.
 //!
-//! The only caller of `rmp`: MessagePack with named fields, as human-readable.
+//! The only caller of `rmp`: MessagePack with named fields, declared human-readable.
 //!
 //! # Guarantees
-//! - Whatever the bytes are, reading them neither panics nor runs out of stack.
+//! - Decoding arbitrary bytes neither panics nor overflows the stack.
 
 mod codec;
 mod decoder;

@@ -1,4 +1,4 @@
-//! What values keep on their way through the encoding.
+//! Round-trip tests of the encoding.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -25,7 +25,7 @@ enum Nested {
     More(Option<Option<Box<Nested>>>),
 }
 
-/// The same in types that serde reads from a buffer.
+/// Nested options in types that serde reads from a buffer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
 enum Tagged {
@@ -105,7 +105,7 @@ where
     Ok(())
 }
 
-/// Maps in maps, of which the order is drawn as well.
+/// Nested maps in a drawn order.
 #[derive(Debug, Clone, Serialize)]
 #[serde(untagged)]
 enum Tree {
@@ -116,7 +116,7 @@ enum Tree {
     Keyed(Shuffled<(i8, Option<bool>)>),
 }
 
-/// A map that is written in this order.
+/// A map that is serialised in this order.
 #[derive(Debug, Clone)]
 struct Shuffled<K>(Vec<(K, Tree)>);
 
@@ -127,7 +127,7 @@ impl<K: Serialize> Serialize for Shuffled<K> {
 }
 
 impl Tree {
-    /// The same value, its maps in another order.
+    /// Returns the same value with its maps in another order.
     fn shuffled(&self, seed: u64) -> Self {
         fn shuffle<K: Clone>(entries: &[(K, Tree)], seed: u64) -> Shuffled<K> {
             let mut entries: Vec<_> = entries
@@ -151,7 +151,7 @@ impl Tree {
         }
     }
 
-    /// The value as one that compares maps without regard to their order.
+    /// Returns a description that is independent of the order of maps.
     fn sorted(&self) -> String {
         fn entries<K: std::fmt::Debug>(entries: &[(K, Tree)]) -> String {
             let mut all: Vec<_> =
@@ -189,40 +189,40 @@ fn canonical<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 proptest! {
-    /// Options in options come back as they were, in every kind of container.
+    /// Options in options are decoded as they were encoded, in every kind of container.
     #[test]
     fn nested_options_come_back(value in nested()) {
         comes_back(&value)?;
     }
 
-    /// The same in types that serde reads from a buffer.
+    /// The same holds in types that serde reads from a buffer.
     #[test]
     fn nested_options_in_buffered_types_come_back(value in tagged()) {
         comes_back(&value)?;
     }
 
-    /// The identity of a value depends on what is in its maps at any depth, and not on the order in which they are iterated.
+    /// The identity of a value depends on the content of its maps at any depth, and not on their order of iteration.
     #[test]
     fn identity_does_not_depend_on_the_order_of_maps(value in tree(), seed: u64) {
         let other = value.shuffled(seed);
         prop_assert_eq!(identity(&value).unwrap(), identity(&other).unwrap());
         prop_assert_eq!(canonical(&value), canonical(&other));
         prop_assert_eq!(unordered(&value).unwrap(), unordered(&other).unwrap());
-        // Without such a map the bytes say it all.
+        // Without such a part the plain encoding is the identity.
         let (bytes, met) = encode_noting(&value).unwrap();
         if !met.several_forms {
             prop_assert_eq!(identity(&value).unwrap(), blake3::hash(&bytes));
         }
     }
 
-    /// Different values have different identities, also where only the order of a sequence differs.
+    /// Different values have different identities, also if only the order of a sequence differs.
     #[test]
     fn identity_of_different_values_differs(a in tree(), b in tree()) {
         prop_assert_eq!(identity(&a).unwrap() == identity(&b).unwrap(), a.sorted() == b.sorted());
         prop_assert_eq!(canonical(&a) == canonical(&b), a.sorted() == b.sorted());
     }
 
-    /// No bytes make the decoder panic, and what it reads as one type is written again.
+    /// No bytes make the decoder panic, and a value that it reads can be encoded again.
     #[test]
     fn no_bytes_make_the_decoder_panic(
         bytes in prop::collection::vec(prop_oneof![Just(0xd4), Just(0x02), Just(0xc0), any::<u8>()], 0..60),
@@ -235,7 +235,7 @@ proptest! {
     }
 }
 
-/// Maps whose length is not known beforehand, and items that are maps, are sorted as well.
+/// Maps of unknown length, and items that are maps, are sorted as well.
 #[test]
 fn maps_of_unknown_length_are_sorted() {
     struct Unknown(Vec<(u16, u8)>);
@@ -260,7 +260,7 @@ fn maps_of_unknown_length_are_sorted() {
     assert_eq!(read, [entries.into_iter().collect()]);
 }
 
-/// Floats that are equal are the same, and so is what is no number; payloads keep their bits.
+/// Equal floats have one identity, and so have all NaNs; the encoding keeps the bits of a NaN.
 #[test]
 fn floats_that_are_equal_have_one_identity() {
     let other_nan = f64::from_bits(f64::NAN.to_bits() ^ 1 << 63 ^ 1);
@@ -272,7 +272,7 @@ fn floats_that_are_equal_have_one_identity() {
     assert_eq!(read.to_bits(), other_nan.to_bits(), "it arrives as it was sent");
 }
 
-/// Sequences in another order differ in their identity only; tuples differ in both.
+/// Sequences in another order differ in their identity only; tuples differ in both hashes.
 #[test]
 fn unordered_hash_ignores_the_order_of_sequences() {
     let (a, b) = ((vec![1, 2, 2], 3), (vec![2, 1, 2], 3));
@@ -282,7 +282,7 @@ fn unordered_hash_ignores_the_order_of_sequences() {
     assert_ne!(unordered(&(1, 2)).unwrap(), unordered(&(2, 1)).unwrap());
 }
 
-/// A type that is an option of itself is neither encoded nor read without end.
+/// A type that is an option of itself is refused by the encoder and the decoder when it is too deep.
 #[test]
 fn option_of_itself_is_refused_when_too_deep() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -298,7 +298,7 @@ fn option_of_itself_is_refused_when_too_deep() {
     }
 }
 
-/// Other extensions arrive as the type that asks for them by name, and nil in `Some`s is shorter than any of them.
+/// Other extensions are decoded as the type that asks for them by name, and nil in `Some`s is shorter than any of them.
 #[test]
 fn extensions_come_back() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]

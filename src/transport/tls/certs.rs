@@ -1,4 +1,4 @@
-//! Making a small CA, and the certificates that it signs, for those who have none.
+//! Creation of a small CA and of certificates that it signs, for users who have none.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -23,18 +23,18 @@ use crate::transport::error::TransportError;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How far the clocks of two machines may be apart without a new certificate being one of the future.
+/// Tolerated difference between the clocks of two machines: certificates are valid from so much earlier on.
 const SKEW: Duration = DAY;
 const CA_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 const LIFE: Duration = Duration::from_secs(2 * 365 * 24 * 60 * 60);
 
-/// What `certs` has made.
+/// The files that `certs` has created.
 pub(crate) struct Certificates {
     pub(crate) ca: PathBuf,
-    /// Else it was there before.
+    /// True if the CA was created, false if it existed before.
     pub(crate) ca_is_new: bool,
     pub(crate) made: Vec<Certificate>,
-    /// The last day on which those are valid.
+    /// The last day on which the certificates are valid.
     pub(crate) until: String,
 }
 
@@ -44,8 +44,8 @@ pub(crate) struct Certificate {
     pub(crate) key: PathBuf,
 }
 
-/// Makes a certificate for each name in `directory`, and the CA that signs them when there is none yet. Nothing that is
-/// there is overwritten, and when anything fails nothing is left of this attempt.
+/// Creates a certificate for each name in `directory`, and the CA that signs them if there is none yet. Existing files
+/// are not overwritten, and on failure all files of this attempt are removed.
 pub(crate) fn make_certificates(directory: &Path, names: &[String]) -> Result<Certificates, TransportError> {
     let mut directories = std::fs::DirBuilder::new();
     directories
@@ -99,7 +99,7 @@ pub(crate) fn make_certificates(directory: &Path, names: &[String]) -> Result<Ce
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     roots: Arc<RootCertStore>,
-    /// For what is said of it.
+    /// The file of its certificate, for messages.
     ca: PathBuf,
 }
 
@@ -140,7 +140,7 @@ impl Authority {
             key: PrivateKeyDer::from_pem_slice(private.as_bytes()).map_err(|error| unmade(key, error))?,
             roots: self.roots.clone(),
         };
-        // What others would say of it: a CA that was not made here may have signed nothing at all.
+        // Checked as peers check it: a CA that was not created here may be unable to sign such certificates.
         let accepted = Verifiers::new(&material)
             .is_ok_and(|verifiers| material.verify(&verifiers, UnixTime::since_unix_epoch(now)).is_ok());
         if !accepted {
@@ -153,8 +153,8 @@ impl Authority {
     }
 }
 
-/// Of a CA's certificate only the key is needed to make all of it again: its name comes from the key, so that those of two
-/// CAs are never the same.
+/// Returns the parameters of a CA, which follow from its key: the name is derived from the key, so that two CAs never
+/// have the same name.
 fn ca_params(now: Duration, key: &KeyPair) -> CertificateParams {
     let number = blake3::hash(&key.subject_public_key_info()).to_hex();
     let mut params = CertificateParams::default();
@@ -203,7 +203,7 @@ fn unmade(file: &Path, why: impl ToString) -> TransportError {
     TransportError::Certificates { file: file.display().to_string(), why: why.to_string() }
 }
 
-/// The files that were written, which go again unless all of them were.
+/// The files that were written. Removes them on drop unless all were written.
 #[derive(Default)]
 struct Files {
     written: Vec<PathBuf>,

@@ -1,4 +1,4 @@
-//! What is wrong with a peer, or with what it thinks of this process, and what to do.
+//! Descriptions of TLS failures: what is wrong with the peer, or with this process in the peer's view, and what to do.
 
 use std::io;
 
@@ -10,11 +10,11 @@ use crate::transport::error::TransportError;
 
 const ONE_CA: &str = "give both certificates of the same CA with --tls-cert, --tls-key and --tls-ca";
 
-/// How many of the names in a certificate are told, and how much of each: a peer may have written them.
+/// Limits on the number and the length of the names that are quoted from a certificate, whose content the peer decides.
 const NAMES: usize = 3;
 const NAME_LENGTH: usize = 64;
 
-/// Why a handshake failed.
+/// Returns the error for a failed handshake.
 pub(in crate::transport) fn explain(peer: &str, error: io::Error) -> TransportError {
     if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         return TransportError::Refused { peer: peer.to_owned(), why: refusal(error) };
@@ -22,7 +22,7 @@ pub(in crate::transport) fn explain(peer: &str, error: io::Error) -> TransportEr
     TransportError::handshake_broken(peer, error)
 }
 
-/// What the dialer is told of its own certificate.
+/// Returns the objection to a dialer's certificate, which the dialer is sent.
 pub(super) fn objection(error: &Error) -> String {
     match error {
         Error::InvalidCertificate(fault) => {
@@ -45,11 +45,11 @@ fn refusal(error: &Error) -> String {
         }
         Error::PeerIncompatible(_) => format!("TLS 1.3 is needed, and it does not speak that: {error}"),
         Error::AlertReceived(alert) => opinion(*alert),
-        error => format!("it does not keep to TLS: {error}"),
+        error => format!("it violates the TLS protocol: {error}"),
     }
 }
 
-/// What the peer has against this process: an alert is one number.
+/// Describes the peer's objection to this process: an alert is just a number.
 fn opinion(alert: AlertDescription) -> String {
     match alert {
         AlertDescription::UnknownCA => {
@@ -74,7 +74,7 @@ fn opinion(alert: AlertDescription) -> String {
     }
 }
 
-/// What is wrong with a certificate, as the rest of a sentence that begins with it.
+/// Describes a problem with a certificate, as the predicate of a sentence about the certificate.
 pub(super) fn fault(error: &CertificateError, ca: &str) -> String {
     let renew = "make another with the command `certs` and start its process anew with that; if the time here is wrong, \
         set the clock";
@@ -124,6 +124,6 @@ fn format(time: UnixTime, format: &str) -> String {
     let time = i64::try_from(time.as_secs()).ok().and_then(|secs| chrono::DateTime::from_timestamp(secs, 0));
     match time {
         Some(time) => time.format(format).to_string(),
-        None => "a time that no calendar has".to_owned(),
+        None => "a time out of range".to_owned(),
     }
 }

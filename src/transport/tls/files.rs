@@ -1,4 +1,4 @@
-//! The files of a process's certificate, and whether others would accept what is in them.
+//! The certificate files of a process, and the check that peers will accept them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use super::{Verifiers, name};
 use crate::secret_file::read_secret;
 use crate::transport::error::TransportError;
 
-/// How long before its end a certificate is warned of.
+/// Remaining validity below which a warning is logged.
 const SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Where the certificate of a process is, its key, and the CA that signed it and those of all others; PEM.
+/// The paths of the certificate of a process, its key, and the CA that signs the certificates of all processes; PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TlsFiles {
     pub(crate) cert: PathBuf,
@@ -25,7 +25,7 @@ pub(crate) struct TlsFiles {
     pub(crate) ca: PathBuf,
 }
 
-/// What is in them.
+/// The content of the files.
 pub(super) struct Material {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
@@ -43,7 +43,7 @@ impl TlsFiles {
         Ok(Material { chain, key, roots: Arc::new(roots) })
     }
 
-    /// Says here what peers would say of the certificate.
+    /// Checks the certificate as peers do, so that problems are reported here first.
     pub(super) fn check(&self, material: &Material, verifiers: &Verifiers) -> Result<(), TransportError> {
         let now = UnixTime::now();
         material.verify(verifiers, now).map_err(|error| {
@@ -88,7 +88,7 @@ impl TlsFiles {
 }
 
 impl Material {
-    /// What peers would say of the certificate.
+    /// Verifies the certificate as peers do.
     pub(super) fn verify(&self, verifiers: &Verifiers, now: UnixTime) -> Result<(), rustls::Error> {
         let [certificate, intermediates @ ..] = &self.chain[..] else {
             return Err(rustls::Error::NoCertificatesPresented);

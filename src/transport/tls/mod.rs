@@ -1,10 +1,10 @@
-//! Mutual TLS: both ends show a certificate of the same CA.
+//! Mutual TLS: both ends have a certificate of the same CA.
 //!
 //! # What is checked
-//! TLS 1.3, and of the certificate of the peer, in both directions and for each connection anew: that a CA of `--tls-ca`
-//! has signed it, that it is valid now, that it may be used by this end (where it names uses), and that it is for the DNS
-//! name `flowright`. Addresses and host names are not looked at: a process may be reached by any, and a certificate says
-//! that it belongs to the App, not which of its processes it is.
+//! TLS 1.3. The certificate of the peer is verified in both directions and for each connection anew: that a CA of
+//! `--tls-ca` has signed it, that it is valid now, that its key usages (if it has any) allow its use by this end, and
+//! that it is for the DNS name `flowright`. Addresses and host names are not checked: a process may be reached by any
+//! of them, and a certificate proves that a process belongs to the App, not which of the App's processes it is.
 
 mod certs;
 mod diagnostics;
@@ -32,17 +32,17 @@ use super::connection::Encrypted;
 use super::error::TransportError;
 use super::handshake::close_gracefully;
 
-/// The name that the certificates of all processes are for.
+/// The DNS name in the certificates of all processes.
 pub(super) const NAME: &str = "flowright";
 
 /// The first byte of a connection that begins with TLS.
 pub(super) const HANDSHAKE: u8 = 0x16;
 
-/// What both ends of a TLS connection know, and nobody else does (RFC 9266).
+/// The channel binding: a value that only the two ends of a TLS connection know (RFC 9266).
 type Binding = [u8; 32];
 const BINDING: &[u8] = b"EXPORTER-Channel-Binding";
 
-/// What a process proves itself with over TLS, and checks others with.
+/// The TLS settings of a process: its certificate, and the CA for verifying others.
 #[derive(Clone)]
 pub(crate) struct Tls {
     acceptor: TlsAcceptor,
@@ -50,7 +50,7 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// From files that were looked at: others will accept what is in them.
+    /// Reads the files and verifies that peers will accept the certificate.
     pub(crate) fn read(files: &TlsFiles) -> Result<Self, TransportError> {
         let material = files.read()?;
         let verifiers = Verifiers::new(&material).map_err(|error| files.unusable_ca(&error))?;
@@ -64,7 +64,7 @@ impl Tls {
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(verifiers.client)
             .with_single_cert(chain.clone(), key.clone_key())?;
-        // A session that is resumed is not checked again.
+        // Session resumption is disabled, since it would skip the verification.
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         let mut client = ClientConfig::builder_with_provider(provider())
@@ -75,7 +75,7 @@ impl Tls {
         Ok(Self { acceptor: Arc::new(server).into(), connector: Arc::new(client).into() })
     }
 
-    /// The dialer's end.
+    /// Performs the dialer's side.
     pub(super) async fn connect(
         &self,
         stream: TcpStream,
@@ -87,7 +87,8 @@ impl Tls {
         Ok((Box::new(TlsStream::from(stream)), binding))
     }
 
-    /// The listener's end; gives as well what there is against the peer, which can be told so.
+    /// Performs the listener's side. Also returns the objection to the peer, if any, which can be sent over the
+    /// connection.
     pub(super) async fn accept(
         &self,
         stream: TcpStream,
@@ -115,7 +116,7 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// What certificates are checked with: those of listeners, and those of dialers.
+/// The verifiers for certificates of listeners and of dialers.
 struct Verifiers {
     server: Arc<WebPkiServerVerifier>,
     client: Arc<dyn rustls::server::danger::ClientCertVerifier>,
@@ -140,10 +141,13 @@ fn name() -> ServerName<'static> {
 }
 
 fn no_binding(peer: &str, error: &rustls::Error) -> TransportError {
-    TransportError::Refused { peer: peer.to_owned(), why: format!("TLS gave nothing to bind to: {error}") }
+    TransportError::Refused {
+        peer: peer.to_owned(),
+        why: format!("TLS provides no channel binding: {error}"),
+    }
 }
 
-/// What speaks against a dialer whose certificate is good as far as TLS looks: that does not look at a client's name.
+/// Returns the objection to a dialer whose certificate TLS has accepted: TLS does not check the name of a client.
 fn objection(certificates: Option<&[CertificateDer<'_>]>) -> Option<String> {
     let checked = match certificates.and_then(<[_]>::first) {
         Some(certificate) => {

@@ -1,4 +1,4 @@
-//! Files that are read, and those that `certs` makes.
+//! Tests of reading certificate files, and of the files that `certs` creates.
 
 use std::path::PathBuf;
 
@@ -74,7 +74,7 @@ async fn what_certs_makes_is_accepted_by_each_other_and_only_the_owner_reads_the
             open("node.pem")
         ]
     );
-    // The CA signs more of them later on.
+    // The same CA signs further certificates later.
     let ca = std::fs::read(folder.file("ca.pem")).expect("it is there");
     let more = folder.make(&["gpu-1"]).expect("the CA is reused");
     assert!(!more.ca_is_new);
@@ -83,7 +83,7 @@ async fn what_certs_makes_is_accepted_by_each_other_and_only_the_owner_reads_the
     for (dialer, listener) in [("node", "head"), ("head", "node"), ("gpu-1", "node")] {
         assert_eq!(meet(&tls(dialer), &tls(listener)).await, (None, None));
     }
-    // Of another CA of the same making nobody is accepted.
+    // Certificates of another CA, created in the same way, are refused.
     let other = Folder::new("made-elsewhere");
     other.make(&["node"]).expect("there is nothing yet");
     let stranger = with(Tls::read(&other.files("node")).expect("it was just made"));
@@ -116,7 +116,7 @@ fn certs_overwrites_nothing_and_leaves_nothing_half_made() {
     std::fs::remove_file(folder.file("ca.pem")).expect("it is there");
     refused(&["node"], "ca.pem: it is not there, but its key");
     std::fs::remove_file(folder.file("ca-key.pem")).expect("it is there");
-    // The second name cannot be written: not even the new CA stays.
+    // The second name cannot be written: not even the new CA is left.
     std::os::unix::fs::symlink("/nowhere/at/all", folder.file("node-key.pem")).expect("it can be made");
     refused(&["first", "node"], "node-key.pem");
     assert!(

@@ -1,4 +1,4 @@
-//! Certificates of all kinds, and two ends that have them.
+//! Test certificates of all kinds, and two ends that use them.
 
 mod files;
 mod peers;
@@ -20,7 +20,7 @@ use crate::transport::{dial, listener};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What a test changes of a certificate.
+/// A modification of the parameters of a test certificate.
 type Change = fn(&mut CertificateParams);
 
 struct Ca {
@@ -32,12 +32,12 @@ fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970")
 }
 
-/// Ends yesterday.
+/// Makes the certificate expire yesterday.
 fn expired(params: &mut CertificateParams) {
     params.not_after = date_time_ymd(1970, 1, 1) + (now() - DAY);
 }
 
-/// Begins the day after tomorrow.
+/// Makes the certificate valid from the day after tomorrow.
 fn future(params: &mut CertificateParams) {
     params.not_before = date_time_ymd(1970, 1, 1) + (now() + 2 * DAY);
 }
@@ -84,7 +84,7 @@ impl Ca {
         self.trusting(self, name, change)
     }
 
-    /// Without the look at its own certificate: what if others do not accept it?
+    /// Returns settings without the check of the own certificate, to test peers that do not accept it.
     fn trusting(&self, trusted: &Self, name: &str, change: Change) -> Tls {
         let material = Material { roots: trusted.roots(), ..self.material(name, change) };
         let verifiers = Verifiers::new(&material).expect("it has a CA");
@@ -100,7 +100,7 @@ fn with(tls: Tls) -> Security {
     Security::new(None, Some(tls))
 }
 
-/// The two ends of a connection.
+/// Returns the two ends of a connection.
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let dialed = TcpStream::connect(listener.local_addr().expect("an address"));
@@ -108,7 +108,7 @@ async fn pair() -> (TcpStream, TcpStream) {
     (dialed.expect("it is there"), accepted.expect("it was dialed").0)
 }
 
-/// What each end says of the other: the dialer, then the listener.
+/// Performs a handshake and returns the errors of the dialer and of the listener.
 async fn meet(dialer: &Security, listener: &Security) -> (Option<String>, Option<String>) {
     let (dialed, accepted) = pair().await;
     let (here, there) = tokio::join!(

@@ -1,4 +1,4 @@
-//! What two ends say to each other.
+//! Tests of the handshake between two ends.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 
@@ -25,7 +25,7 @@ async fn frames_of_any_size_go_both_ways_and_the_end_is_one() {
     for size in [0, 1, 16 << 10, 1 << 20, (16 << 20) - 100] {
         let body = vec![7; size];
         let frame = Frame::Bye(&body);
-        // Each end writes more than the system keeps before the other reads.
+        // Each end writes more than the system buffers before the other reads.
         let (sent, arrived) = tokio::join!(dialed.write_frame(&frame), accepted.read_frame());
         sent.expect("it is sent");
         assert_eq!(arrived.expect("it arrives"), Some(frame));
@@ -33,7 +33,7 @@ async fn frames_of_any_size_go_both_ways_and_the_end_is_one() {
         sent.expect("it is sent");
         assert_eq!(arrived.expect("it arrives"), Some(frame));
     }
-    // A process that is killed says nothing.
+    // A killed process sends no `close_notify`.
     drop(dialed);
     assert_eq!(accepted.read_frame().await.expect("that is no error"), None);
 }
@@ -202,7 +202,7 @@ async fn whoever_is_refused_hears_why_and_so_does_the_other_side() {
     }
 }
 
-/// A TLS client of its own, without what Flowright does.
+/// Connects with a bare TLS client, without Flowright's own handshake.
 async fn call(ca: &Ca, client: Option<Material>, listener: &Security) -> (std::io::Result<[u8; 1]>, String) {
     let builder =
         ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13]).expect("1.3");
@@ -231,7 +231,7 @@ async fn a_client_without_a_certificate_gets_nothing_but_an_alert() {
     let (read, refused) = call(&ca, None, &with(ca.good())).await;
     assert!(read.unwrap_err().to_string().contains("CertificateRequired"));
     assert!(refused.contains("it has no certificate: give both"), "{refused}");
-    // With one it would have gone on to the preface; this one hangs up after the first bytes of it.
+    // With a certificate the client gets as far as the preface, and closes after its first byte.
     let (read, refused) = call(&ca, Some(ca.material(NAME, |_| {})), &with(ca.good())).await;
     assert_eq!(&read.expect("the preface of the listener"), b"F");
     assert!(refused.contains("closed during the handshake"), "{refused}");
@@ -270,7 +270,7 @@ async fn whatever_begins_like_tls_is_refused() {
     for bytes in [&[HANDSHAKE][..], &[HANDSHAKE; 4096], &huge, &endless, &alert] {
         let (mut dialed, accepted) = pair().await;
         let dial = async move {
-            // It may have been refused already.
+            // The listener may have refused already.
             let _ = dialed.write_all(bytes).await;
             let _ = dialed.shutdown().await;
             let mut answer = Vec::new();
