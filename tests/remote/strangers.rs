@@ -429,7 +429,7 @@ fn a_wrong_command_line_says_what_is_wrong() {
         (&["node", "--join", "127.0.0.1:1", "--name", "\x1b[31m"], "choose another with --name"),
         (&["node", "--join", "127.0.0.1:1", "--label", "zone=a\tb"], "cannot have the label"),
         (&["node", "--join", "127.0.0.1:1", "--label", "zone"], "KEY=VALUE"),
-        (&["node", "--join", "127.0.0.1:1", "--advertise", "0.0.0.0"], "every address of a machine"),
+        (&["node", "--join", "127.0.0.1:1", "--advertise", "0.0.0.0"], "the unspecified address"),
         (&["node", "--join", "127.0.0.1:1", "--advertise", "gate:0"], "--advertise \"gate:0\""),
         (&["node", "--join", "127.0.0.1:1", "--advertise", "gate:80"], "give --listen with the port"),
         (&["--without-server", "--advertise", "gate:80"], "give --listen as well"),
