@@ -200,7 +200,7 @@ impl Link {
     fn on_time(&self, now: Duration) -> Option<End> {
         match self.lock().session.on_time(now)? {
             Expired::Connection => Some(End::Broken("the peer was silent for too long".to_owned())),
-            Expired::Session => Some(End::Over("nothing was heard from it for the grace period".to_owned())),
+            Expired::Session => Some(End::Over("no heartbeat within the grace period".to_owned())),
         }
     }
 

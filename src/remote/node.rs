@@ -311,7 +311,7 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
         let failure = match attempt.await {
             Ok((connection, welcome)) => match identity.take() {
                 Some(identity) => break (identity, connection, welcome),
-                None => unreachable!("it has greeted"),
+                None => unreachable!("the identity exists since the greeting"),
             },
             Err(failure) => failure,
         };

@@ -351,7 +351,7 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, gpus
     // Output precedes the report of the end, unless a child of the process keeps the pipe open.
     let _ = tokio::time::timeout(LAST_WORDS, futures::future::join_all(printed)).await;
     let how = match by_force {
-        true => "was ended: nothing was heard from it for the grace period".to_owned(),
+        true => "was ended: no heartbeat within the grace period".to_owned(),
         false if head.processes.expects(&name) => {
             let said = last.take();
             let said = if said.is_empty() { said } else { format!("; it said: {said}") };

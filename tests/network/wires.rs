@@ -146,7 +146,7 @@ fn a_long_cut_loses_the_node_and_it_comes_back() {
     let mut node = network.node();
     head.expect("`a` serves, attempt 1");
     network.cut();
-    head.expect("node `n` is lost (nothing was heard from it for the grace period): work `a` ran on it");
+    head.expect("node `n` is lost (no heartbeat within the grace period): work `a` ran on it");
     node.expect("work `a` is ended");
     network.mend();
     head.expect("`a` serves, attempt 2");

@@ -133,7 +133,7 @@ fn a_process_that_hangs_for_too_long_is_ended() {
     let app = start_with(times(100, 8000), serve);
     let process = app.wait_for_state("a", |a: &Lab| a.runs == 1).process;
     signal(process, "STOP");
-    died(&app, "nothing was heard from it for the grace period");
+    died(&app, "no heartbeat within the grace period");
     until_gone(process);
 }
 

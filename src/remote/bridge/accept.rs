@@ -228,7 +228,7 @@ impl Bridge {
                 },
             };
             let Some((connection, received)) = connection else {
-                break "nothing was heard from it for the grace period".to_owned();
+                break "no heartbeat within the grace period".to_owned();
             };
             let Ok(peer_handler) = self.peer_handler() else { break "this process leaves".to_owned() };
             if std::mem::replace(&mut begun, true) {

@@ -186,7 +186,7 @@ async fn send(connection: Connection, body: Body) -> Result<(), NotDone> {
         biased;
         answer = &mut answered => done(answer?),
         sent = sending => match sent {
-            Ok(()) => unreachable!("it waits for the answer"),
+            Ok(()) => unreachable!("sending ends with an error only"),
             Err(NotDone::Failed(error)) => Err(NotDone::Failed(error)),
             // The head may have sent the reason before it closed the connection.
             Err(broken) => match answered.await {

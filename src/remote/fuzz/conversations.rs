@@ -133,7 +133,7 @@ pub async fn node_says(data: &[u8]) {
         kind,
         app,
         path: ActorPath::from("a"),
-        state: Value::of(&Lab::default()).expect("it is a state"),
+        state: Value::of(&Lab::default()).expect("a state"),
         holds: PayloadGuards::default(),
         max_state_bytes: 1 << 20,
         mailbox: kind.mailbox(8),
@@ -143,13 +143,13 @@ pub async fn node_says(data: &[u8]) {
     };
     let mailbox = what.mailbox.clone();
     mailbox.open();
-    let any = "n".parse::<Placement>().expect("it is a placement");
-    assert!(head.launch(&any, Resources::default(), what).is_ok(), "there is a node for it");
+    let any = "n".parse::<Placement>().expect("a placement");
+    assert!(head.launch(&any, Resources::default(), what).is_ok(), "the node can host it");
     let own = kind.mailbox(8);
     own.open();
     remember_address(app, &ActorPath::from("b"), &own);
     let mut inbox = Inbox::new(head.bridge.clone(), link.clone());
-    let mut value = Value::of(&Lab::default()).expect("it is a state");
+    let mut value = Value::of(&Lab::default()).expect("a state");
     take_in(&mut inbox, data, || {
         if let Some(patch) = outbox.take().patch {
             let _ = value.apply(patch);
@@ -157,7 +157,7 @@ pub async fn node_says(data: &[u8]) {
         let _ = (head.take_events(), head.status());
     })
     .await;
-    head.lost(&link, Role::Node, "its peer broke the protocol");
+    head.lost(&link, Role::Node, "the peer violated the protocol");
     assert!(head.status().is_empty());
     link.end();
     head.end("it is over").await;
@@ -221,20 +221,20 @@ pub async fn peer_says(data: &[u8]) {
         path: ActorPath::from("a"),
         work: "Lab".to_owned(),
         pooled: true,
-        state: Value::of(&Lab::default()).expect("it is a state"),
+        state: Value::of(&Lab::default()).expect("a state"),
         max_state_bytes: 1 << 20,
         mailbox: 8,
         gpus: Vec::new(),
     };
     let mut head = Inbox::new(node.bridge.clone(), node.head.clone());
-    assert!(head.packet(Packet::Control(Box::new(launch))).is_ok(), "it is what heads say");
+    assert!(head.packet(Packet::Control(Box::new(launch))).is_ok(), "a head may send it");
     settle().await;
     let peer = Arc::new(Link::new(card(9, "m"), &node.bridge, SessionSettings::default()));
     let mut inbox = Inbox::new(node.bridge.clone(), peer.clone());
     take_in(&mut inbox, data, || {}).await;
     settle().await;
     let is_there = find_address(node.app, &ActorPath::from("a")).is_some();
-    assert!(is_there, "nothing that a peer says ends a Work");
+    assert!(is_there, "no message of a peer ends a Work");
     peer.end();
     node.end().await;
 }
@@ -266,7 +266,7 @@ pub async fn greeting(data: &[u8]) {
 pub async fn pulls(data: &[u8]) {
     let app = AppId::next();
     let path = ActorPath::from("a");
-    let value = Payload::new(vec![(1_u32, "one".to_owned())], app, &path).expect("it can travel");
+    let value = Payload::new(vec![(1_u32, "one".to_owned())], app, &path).expect("the value can be encoded");
     let (_, holds) = collect(|| wire::encode(&value));
     let id = holds.iter().next().expect("it refers to the value").id();
     let bridge = Arc::new(Bridge::new(options(), spawner()));
@@ -279,7 +279,7 @@ pub async fn pulls(data: &[u8]) {
         match wire::decode::<PullRequest>(part) {
             Ok(mut request) => {
                 request.id = id;
-                let request = wire::encode(&request).expect("it was read from such bytes");
+                let request = wire::encode(&request).expect("a decoded request can be encoded");
                 Frame::Request(&request).put(&mut said);
             }
             Err(_) if wire::decode::<PullResponse>(part).is_ok() => {
@@ -331,9 +331,9 @@ pub async fn drives(data: &[u8]) {
     })
     .await;
     drop(home);
-    let there = std::fs::read_dir(&outside).expect("it is ours").count();
-    assert_eq!(there, 1, "nothing is written anywhere else");
-    std::fs::remove_dir_all(&outside).expect("it is ours");
+    let there = std::fs::read_dir(&outside).expect("the directory is ours").count();
+    assert_eq!(there, 1, "nothing is written outside the drive");
+    std::fs::remove_dir_all(&outside).expect("the directory is ours");
 }
 
 /// Runs the pending tasks.

@@ -23,7 +23,7 @@ use crate::work::{Handle, Messages, Work, WorkContext};
 pub fn frames(data: &[u8]) {
     let settings = SessionSettings::default();
     let mut session = Session::new(settings, Duration::ZERO);
-    session.connect(0, Duration::ZERO).expect("it is new");
+    session.connect(0, Duration::ZERO).expect("a new session");
     let mut rest = data;
     while let Ok(Some((frame, length))) = Frame::first(rest, settings.max_frame) {
         rest = &rest[length..];
@@ -112,17 +112,19 @@ pub fn session(data: &[u8]) {
                 while let Some(bytes) = session.transmit(now) {
                     sent.extend_from_slice(&bytes);
                 }
-                assert!(sent.is_empty() || is_connected, "nothing is said without a connection");
+                assert!(sent.is_empty() || is_connected, "nothing is written without a connection");
                 let mut rest = &sent[..];
-                while let Some((frame, length)) = Frame::first(rest, usize::MAX).expect("it says frames") {
+                while let Some((frame, length)) =
+                    Frame::first(rest, usize::MAX).expect("a session writes frames")
+                {
                     match frame {
                         Frame::Data { seq, .. } => assert!(seq <= pushed),
                         Frame::Ack { received } => assert!(received <= arrived),
-                        _ => panic!("a session says nothing else"),
+                        _ => panic!("a session writes nothing else"),
                     }
                     rest = &rest[length..];
                 }
-                assert!(rest.is_empty(), "it says whole frames");
+                assert!(rest.is_empty(), "a session writes whole frames");
             }
             4 => {
                 let Some(millis) = script.number() else { break };
@@ -167,7 +169,7 @@ pub fn states(data: &[u8]) {
     let mut fits = true;
     while let Some(part) = script.part() {
         let Ok(patch) = wire::decode::<Patch>(part) else { continue };
-        let bytes = wire::encode(&patch).expect("it was read from such bytes");
+        let bytes = wire::encode(&patch).expect("a decoded patch can be encoded");
         assert!(wire::decode::<Patch>(&bytes).is_ok_and(|again| again == patch));
         let _ = patch.touches();
         match &mut folded {

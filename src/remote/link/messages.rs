@@ -71,7 +71,7 @@ impl Link {
             None => {
                 let number = u32::try_from(channels.by_number.len());
                 channels.by_number.push(None);
-                number.map_err(|_| "there are too many channels".to_owned())?
+                number.map_err(|_| "all channel numbers of the session are in use".to_owned())?
             }
         };
         let channel = Arc::new(Channel {

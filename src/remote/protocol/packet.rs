@@ -169,8 +169,8 @@ mod tests {
         let control = Control::State { version: 1, state: value.clone() };
         let mut bytes = BytesMut::new();
         write_control(&mut bytes, &control).unwrap();
-        let Packet::Control(read) = Packet::read(&bytes).unwrap() else { panic!("it was a control") };
-        let Control::State { state: there, .. } = *read else { panic!("it was a state") };
+        let Packet::Control(read) = Packet::read(&bytes).unwrap() else { panic!("not a control message") };
+        let Control::State { state: there, .. } = *read else { panic!("not a state") };
         assert_eq!(there, value);
     }
 
@@ -190,7 +190,7 @@ mod tests {
             write_control(&mut bytes, control).unwrap();
             match Packet::read(&bytes).unwrap() {
                 Packet::Control(read) => *read,
-                other => panic!("it was a control: {other:?}"),
+                other => panic!("not a control message: {other:?}"),
             }
         };
         let mut tracker = Tracker::new(1 << 20);
@@ -204,13 +204,13 @@ mod tests {
                 reports: Vec::new(),
                 trace: Cause::default(),
             };
-            let Control::Update { patch, .. } = travels(&update) else { panic!("it was update") };
+            let Control::Update { patch, .. } = travels(&update) else { panic!("not an update") };
             there.apply(patch.unwrap()).unwrap();
             assert_eq!(there, *tracker.value());
         }
         let Control::State { state, .. } = travels(&Control::State { version: 1, state: there.clone() })
         else {
-            panic!("it was a state")
+            panic!("not a state")
         };
         assert_eq!(state, there);
     }
