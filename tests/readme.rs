@@ -12,7 +12,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The part of a page below the heading of this text, down to the next heading of the same or a higher level.
+/// The part of a page below this heading, down to the next heading of the same or a higher level.
 fn section(page: &str, heading: &str) -> String {
     let level = heading.chars().take_while(|c| *c == '#').count();
     let mut lines = page.lines().skip_while(|line| *line != heading);
@@ -48,14 +48,14 @@ fn flags(text: &str) -> BTreeSet<String> {
     text.split("--").skip(1).map(name).filter(|name: &String| !name.is_empty()).collect()
 }
 
-/// What the program of the README prints when asked for help.
+/// The output of `--help` of the program in the README.
 fn help(command: &[&str]) -> String {
     let example = built::example("continuous_deployment", false);
     let output = Command::new(example).args(command).arg("--help").output().expect("the example runs");
     String::from_utf8(output.stdout).expect("help is text")
 }
 
-/// The flags that help has a line for, but for `--help` itself.
+/// The flags that help has a line for, except `--help` itself.
 fn flags_of(help: &str) -> BTreeSet<String> {
     let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
     let mut flags: BTreeSet<_> = lines.filter_map(|line| flags(line).into_iter().next()).collect();
@@ -74,7 +74,7 @@ fn commands_of(help: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The program in the README is the example of that name, to the letter.
+/// The program in the README is identical to the example of that name.
 #[test]
 fn readme_program_is_the_example() {
     let readme = read("README.md");
@@ -99,7 +99,7 @@ fn readme_lists_every_example() {
     assert_eq!(named, names.collect());
 }
 
-/// The README lists the Cargo features, but for those that only add tests.
+/// The README lists the Cargo features, except those that only add tests.
 #[test]
 fn readme_lists_every_cargo_feature() {
     let manifest = read("Cargo.toml");
@@ -116,16 +116,18 @@ fn readme_lists_every_cargo_feature() {
     assert_eq!(listed, features);
 }
 
-/// A newcomer reads the README in one go, and every page fits a terminal.
+/// The README is short enough to be read at once, and the lines of every page fit a terminal. In some pages the rows of
+/// tables may be wider.
 #[test]
 fn pages_are_short_and_narrow() {
-    let pages = ["actix", "api", "command-line", "lightning", "operations", "security"];
-    let pages = pages.map(|page| format!("docs/{page}.md"));
+    let with_tables = ["actix", "api", "command-line", "lightning", "operations", "security"];
+    let with_tables = with_tables.map(|page| format!("docs/{page}.md"));
+    let narrow = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/guarantees.md", "docs/protocol.md"];
     let mut wide = Vec::new();
-    for page in pages.iter().map(String::as_str).chain(["README.md"]) {
+    for page in with_tables.iter().map(String::as_str).chain(narrow) {
         let text = read(page);
         for (at, line) in text.lines().enumerate() {
-            let is_table = line.trim_start().starts_with('|') && page != "README.md";
+            let is_table = line.trim_start().starts_with('|') && !narrow.contains(&page);
             if line.chars().count() > 120 && !is_table {
                 wide.push(format!("{page}:{}: {} columns", at + 1, line.chars().count()));
             }
@@ -214,7 +216,7 @@ fn api_page_has_every_route() {
     assert_eq!(documented, served);
 }
 
-/// The pages that people read, by their paths in the repository.
+/// The pages of the documentation, by their paths in the repository.
 fn pages() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let docs = fs::read_dir(root.join("docs")).expect("there are pages");
@@ -253,6 +255,23 @@ fn pages_name_paths_that_exist() {
         }
     }
     assert!(named > 50, "pages name paths: {named}");
+    assert!(wrong.is_empty(), "these paths do not exist: {wrong:#?}");
+}
+
+/// Each file or folder that the architecture names exists, in `src/` unless its path begins at the root.
+#[test]
+fn architecture_names_paths_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = read("ARCHITECTURE.md");
+    let (text, page) = text.split_once("\n### The page\n").expect("it describes the page");
+    let (_, rest) = page.split_once("\n## ").expect("another section follows");
+    let text = prose(&format!("{text}\n{rest}")).join("\n");
+    let is_path = |text: &&str| text.ends_with(".rs") || text.contains('/');
+    let paths = in_backticks(&text).filter(is_path).filter(|path| !path.contains(char::is_whitespace));
+    let paths: BTreeSet<_> = paths.filter(|path| *path != "mod.rs").collect();
+    assert!(paths.len() > 100, "it names the files: {paths:?}");
+    let missing = |path: &&&str| !root.join("src").join(path).exists() && !root.join(path).exists();
+    let wrong: Vec<_> = paths.iter().filter(missing).collect();
     assert!(wrong.is_empty(), "these paths do not exist: {wrong:#?}");
 }
 
@@ -341,7 +360,7 @@ fn tests_at(path: &str) -> Option<String> {
             Err(_) => text += &fs::read_to_string(&path).unwrap_or_default(),
         }
     }
-    // Some are programs of their own, in another language as well.
+    // Some tests are programs of their own, in another language as well.
     let ways = ["#[test]", "#[tokio::test]", "tests![", "fn main(", "import sys"];
     ways.iter().any(|way| text.contains(way)).then_some(text)
 }
