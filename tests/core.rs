@@ -1,4 +1,4 @@
-//! The actor core: what a program has without any feature of Flowright. It is run with `--no-default-features` as well.
+//! The actor core: the parts that exist without any feature of Flowright. Also run with `--no-default-features`.
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
@@ -35,7 +35,7 @@ impl Handle<Sum> for Adder {
     }
 }
 
-/// A Work that asks another one, and reads its payload.
+/// A Work that asks another Work, and reads its payload.
 #[derive(Default, Serialize, Deserialize)]
 struct Reader {
     seen: u64,
@@ -75,7 +75,7 @@ impl Flow for Root {
     }
 }
 
-/// Works on threads and in the pool run, fail, start again, answer, and pass payloads to each other.
+/// Works on threads and in the pool run, fail, restart, answer, and pass payloads to each other.
 #[test]
 fn core_app_runs_to_its_end() {
     let app = TestApp::start(Root::default);

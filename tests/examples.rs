@@ -1,7 +1,7 @@
-//! Every program in `examples/`, run as a real process: what it prints, and how it ends.
+//! Runs every program in `examples/` as a real process, and checks its output and its exit code.
 //!
-//! Only the order that is guaranteed is asserted: [`Program::expect`] finds a line anywhere behind the one that
-//! was found `after` it, whatever else comes in between.
+//! Only the guaranteed order is asserted: [`Program::expect`] finds a line anywhere after the one that was found
+//! `after` it; other lines may come in between.
 
 mod built;
 
@@ -13,7 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// How long a program may take in all. Far more than any needs, so that a busy machine fails no test.
+/// Limit on the time of a program. Far more than any needs, so that a busy machine fails no test.
 const LIMIT: Duration = Duration::from_secs(300);
 
 const STARTING: &str = "Your Flowright App is starting. This won't take long.";
@@ -21,7 +21,7 @@ const STARTED: &str = "INFO: Your app has started. View it in your browser: http
 const STOPPING: &str = "Your Flowright App is being stopped. This won't take long.";
 const STOPPED: &str = "Your Flowright App has been stopped successfully!";
 
-/// A running example. Dropped, it is killed, so that no failed test leaves one behind.
+/// A running example. Killed on drop, so that a failed test leaves no process behind.
 struct Program {
     name: &'static str,
     child: Child,
@@ -68,7 +68,7 @@ impl Program {
         Self { name, child, lines, end_by: Instant::now() + LIMIT, out: Vec::new(), err: Vec::new() }
     }
 
-    /// Reads until `found` finds something in what was written so far; panics at the end of both streams.
+    /// Reads until `found` returns a value for the output so far. Panics at the end of both streams.
     fn read_until<T>(&mut self, what: &str, found: impl Fn(&Self) -> Option<T>) -> T {
         loop {
             if let Some(found) = found(self) {
@@ -80,7 +80,7 @@ impl Program {
         }
     }
 
-    /// One more line, or `false` when there are no more.
+    /// Reads one more line; `false` at the end of both streams.
     fn read(&mut self) -> bool {
         match self.lines.recv_timeout(self.end_by.saturating_duration_since(Instant::now())) {
             Ok((Stream::Out, line)) => self.out.push(line),
@@ -94,13 +94,13 @@ impl Program {
         true
     }
 
-    /// Waits for these lines on stdout, in this order, with others in between or not.
+    /// Waits for these lines on stdout, in this order; other lines may come in between.
     fn expect(&mut self, lines: &[&str]) {
         let what = format!("these lines in this order: {lines:#?}");
         self.read_until(&what, |program| contains_in_order(&program.out, lines).then_some(()));
     }
 
-    /// The port that the App says it serves.
+    /// The port at which the App announces that it is served.
     fn port(&mut self) -> u16 {
         self.read_until("saying where it serves", |program| {
             let line = program.err.iter().find_map(|line| line.strip_prefix(STARTED))?;
@@ -116,7 +116,7 @@ impl Program {
     /// Reads the rest of both streams and waits for the end.
     fn end(&mut self) -> ExitStatus {
         while self.read() {}
-        // Both streams are closed, so that the process is over or about to be.
+        // Both streams are closed, so that the process has exited or is about to.
         self.child.wait().expect("a child can be waited for")
     }
 
@@ -166,7 +166,7 @@ fn get(port: u16, path: &str) -> String {
     answer
 }
 
-/// The program ends by itself and says exactly this on stdout.
+/// Asserts that the program ends by itself and prints exactly this on stdout.
 fn tells(name: &'static str, story: &[&str]) {
     let mut program = Program::start(name);
     program.ends_well();
@@ -302,7 +302,7 @@ fn schedule() {
     tells("schedule", &["report 1", "report 2", "report 3"]);
 }
 
-/// A `TZ` that is unknown is no UTC: a schedule by local time fails with the remedy.
+/// An unknown `TZ` is not treated as UTC: a schedule in local time fails, and the error names the remedy.
 #[test]
 fn schedule_with_an_unknown_tz_fails() {
     let output = Command::new(path_of("schedule"))

@@ -1,13 +1,13 @@
-//! The layers of the crate: imports go down only, and siblings on one layer do not know each other.
+//! The layers of the crate: imports go down only, and siblings on one layer do not import each other.
 //!
-//! This reads the source as text. Comments (doc links may point anywhere) and string literals do not count;
+//! The tests read the source as text. Comments (doc links may point anywhere) and string literals do not count;
 //! everything else does, tests included.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The modules at the top of the crate and their layers; `lib.rs`, which exports from all of them, has none.
+/// The top-level modules of the crate and their layers. `lib.rs`, which re-exports from all of them, has none.
 const LAYERS: [(&str, u32); 24] = [
     ("id", 0),
     ("error", 0),
@@ -55,10 +55,10 @@ const ONLY: [(&str, &[&str]); 16] = [
     ("ratatui", &["cli"]),
 ];
 
-/// The one file that calls the system without a safe wrapper, which it explains.
+/// The one file with `unsafe` calls into the system, which it explains.
 const UNSAFE: &str = "payload/huge.rs";
 
-/// The files that may use actix, which does not behave as one would hope; a new one wants a reason.
+/// The files that may use actix. A new one needs a reason, since actix differs from the guarantees of this crate.
 const ACTIX: [&str; 7] = [
     "app/control.rs",
     "app/driver.rs",
@@ -116,7 +116,7 @@ fn code_only(text: &str) -> String {
             at += 1;
             code.push_str("\"\"");
         } else if bytes[at] == '\'' && bytes.get(at + 1) == Some(&'\\') {
-            // An escaped character; its closing quote is at least three further.
+            // An escaped character; its closing quote is at least three characters further.
             at += 3;
             while at < bytes.len() && bytes[at] != '\'' {
                 at += 1;
@@ -132,7 +132,7 @@ fn code_only(text: &str) -> String {
     code
 }
 
-/// How many `#` a raw string literal that begins here has.
+/// The number of `#` of a raw string literal that begins here.
 fn raw_string(bytes: &[char], at: usize) -> Option<usize> {
     let in_word = at > 0 && is_word(bytes[at - 1]);
     if bytes[at] != 'r' || in_word {
@@ -146,7 +146,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Words, `::`, and single other characters.
+/// Splits code into words, `::`, and single other characters.
 fn tokens(code: &str) -> Vec<String> {
     let mut tokens: Vec<String> = Vec::new();
     let mut chars = code.chars().peekable();
@@ -166,15 +166,15 @@ fn tokens(code: &str) -> Vec<String> {
     tokens
 }
 
-/// What is named at the top of the crate in a file of this many modules' depth: the first segment of each path that
-/// begins with `crate::`, or with enough `super::`, groups (`crate::{a::b, c}`) included.
+/// The top-level names that a file at this module depth uses: the first segment of each path that begins with
+/// `crate::`, or with enough `super::`, groups (`crate::{a::b, c}`) included.
 fn named_at_the_top(text: &str, depth: usize) -> BTreeSet<String> {
     let tokens = tokens(&code_only(text));
     let word = |at: usize| tokens.get(at).map_or("", String::as_str);
     let mut names = BTreeSet::new();
     let mut at = 0;
     while at < tokens.len() {
-        // `$crate` is the crate of the program that uses a macro's text; `pub(crate)` has no `::`.
+        // `$crate` is the crate that uses a macro's text; `pub(crate)` has no `::`.
         let is_macro = at > 0 && word(at - 1) == "$";
         let continues = at > 0 && word(at - 1) == "::";
         let begin = if word(at) == "crate" && word(at + 1) == "::" && !is_macro && !continues {
@@ -198,7 +198,7 @@ fn named_at_the_top(text: &str, depth: usize) -> BTreeSet<String> {
     names
 }
 
-/// The first segment of the path at `at`, or of each path in the group there.
+/// Collects the first segment of the path at `at`, or of each path in the group there.
 fn first_segments(tokens: &[String], at: usize, names: &mut BTreeSet<String>) {
     let Some(first) = tokens.get(at) else { return };
     if first != "{" {
@@ -224,7 +224,7 @@ fn first_segments(tokens: &[String], at: usize, names: &mut BTreeSet<String>) {
     }
 }
 
-/// Whether the code names this crate: `name::…`, `use name`.
+/// True if the code names this crate: `name::…`, `use name`.
 fn names_crate(text: &str, name: &str) -> bool {
     let tokens = tokens(&code_only(text));
     tokens.iter().enumerate().any(|(at, token)| {
@@ -237,7 +237,7 @@ fn names_crate(text: &str, name: &str) -> bool {
     })
 }
 
-/// What is wrong with a file at `path` below `src`, such as `flow/mod.rs`.
+/// The violations in a file at `path` below `src`, such as `flow/mod.rs`.
 fn violations(path: &str, text: &str) -> Vec<String> {
     let top = path.split('/').next().unwrap_or_default().trim_end_matches(".rs");
     if top == "lib" {
@@ -252,7 +252,7 @@ fn violations(path: &str, text: &str) -> Vec<String> {
     for name in named_at_the_top(text, depth) {
         match layer(&name) {
             _ if name == top => {}
-            // Macros that are exported are at the top of the crate whatever file they are in.
+            // Exported macros are at the top of the crate, whatever file they are in.
             None if name == "bail" => {}
             None => wrong.push(format!(
                 "{path}: `crate::{name}` is an export of the crate; name the module that it is in, so that its layer shows"
@@ -389,12 +389,12 @@ fn siblings_exports_and_foreign_crates_are_found() {
     }
 }
 
-/// The variants of errors in a text that show their source in their message and return it as well.
+/// The variants of errors in a text that both show their source in their message and return it.
 fn shown_twice(text: &str) -> Vec<String> {
     let attributes = text.split("#[error(").skip(1);
     let twice = attributes.filter_map(|rest| {
         let (message, rest) = rest.split_once(")]\n")?;
-        // A variant ends before the next attribute, or where its enum or struct does.
+        // A variant ends before the next attribute, or at the end of its enum or struct.
         let variant = rest.split("\n}").next()?;
         let is_returned =
             variant.contains("#[source]") || variant.contains("#[from]") || variant.contains(" source:");
@@ -404,7 +404,7 @@ fn shown_twice(text: &str) -> Vec<String> {
     twice.collect()
 }
 
-/// Whoever prints an error prints its chain, so that a source that is in the message as well would be read twice.
+/// Errors are printed with their chain of sources, so that a source that is also in the message would be printed twice.
 #[test]
 fn errors_show_their_source_or_return_it() {
     let mut wrong = Vec::new();

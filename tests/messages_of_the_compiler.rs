@@ -1,10 +1,10 @@
-//! What the compiler says to programs that are nearly right.
+//! Compiler errors for programs that are nearly right.
 //!
-//! Each file in `tests/compile_fail` must not compile, and says in its first lines (`//! says: …`) what of our own
-//! words must be in the compiler's answer. The rest of the answer is the compiler's business and changes with it.
+//! Each file in `tests/compile_fail` must not compile, and lists in its first lines (`//! says: …`) texts of this crate
+//! that must be in the output of the compiler. The rest of the output may change with the compiler.
 //!
-//! The compiler is called directly, with the crates that cargo has built for this very test: that needs no network
-//! and no second build of the dependencies.
+//! The tests call the compiler directly, with the crates that cargo has built for this test: that needs no network and
+//! no second build of the dependencies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ struct Crates {
     others: PathBuf,
 }
 
-/// Asks cargo, which has nothing left to do, what it has built.
+/// Queries cargo, which has nothing left to build, for the built crates.
 fn crates() -> Crates {
     let own = std::env::current_exe().expect("a test knows its file");
     let others = own.parent().expect("it is in a folder").to_owned();
@@ -43,7 +43,7 @@ fn crates() -> Crates {
             let has = |list: &Json, word: &str| {
                 list.as_array().is_some_and(|list| list.iter().any(|item| item == word))
             };
-            // What build scripts use of serde is built for itself, without derives.
+            // serde for build scripts is built separately, without derives.
             let is_ours =
                 has(&target["kind"], "lib") && (name == "flowright" || has(&message["features"], "derive"));
             let mut files = message["filenames"].as_array()?.iter().filter_map(Json::as_str);
@@ -55,7 +55,7 @@ fn crates() -> Crates {
 }
 
 impl Crates {
-    /// What the compiler writes about a program; whether it takes it.
+    /// Compiles a program; returns success and the output of the compiler.
     fn compile(&self, program: &Path) -> (bool, String) {
         let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let mut command = Command::new(rustc);
@@ -76,7 +76,7 @@ fn a_program_that_is_nearly_right_is_told_what_is_missing() {
     let crates = crates();
     let names: Vec<_> = crates.named.iter().map(|(name, _)| name.as_str()).collect();
     assert!(names.contains(&"flowright") && names.contains(&"serde"), "{names:?}");
-    // If this one is not taken, what the others are told means nothing.
+    // If this valid program does not compile, the results for the others mean nothing.
     let (taken, answer) = crates.compile(&root.join("examples/continuous_deployment.rs"));
     assert!(taken, "{answer}");
 

@@ -18,7 +18,7 @@ tests![
     works_run_where_the_command_line_places_them,
 ];
 
-/// A file that is gone when the test is over.
+/// A file that is removed on drop.
 struct File(PathBuf);
 
 impl File {
@@ -154,7 +154,7 @@ fn works_run_where_the_command_line_places_them() {
         let address = app.address();
         app.expect("first serves");
         app.expect("second serves");
-        // A run's start comes after what `on_start` published.
+        // The run starts after the publish of `on_start`.
         let state = wait_for(address, |state| {
             [&state["first"], &state["second"]]
                 .iter()
@@ -166,7 +166,7 @@ fn works_run_where_the_command_line_places_them() {
     }
 }
 
-/// Follows the events until the state is as wanted.
+/// Follows the event stream until `holds` is true of the state, and returns that state.
 fn wait_for(address: std::net::SocketAddr, holds: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
     Events::open(address).until(|document| holds(&document["state"]))["state"].clone()
 }

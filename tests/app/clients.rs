@@ -1,4 +1,4 @@
-//! Clients that may not ask, and those that ask for too much.
+//! Clients without authorization, and clients that exceed limits.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -148,7 +148,7 @@ fn beyond_the_machine_there_is_no_server_without_a_token() {
     let app = runtime.block_on(app.spawn()).unwrap();
     let port = app.address().unwrap().port();
     let address = format!("127.0.0.1:{port}").parse().unwrap();
-    // Names do not matter where a token does.
+    // With a token, host names are not checked.
     assert_eq!(get_as(address, "/api/v1/state", "app.example").status, 401);
     let head = format!(
         "GET /api/v1/state HTTP/1.1\r\nHost: app.example\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
@@ -184,7 +184,7 @@ fn five_hundred_clients_at_once_are_answered() {
 fn slow_streams_are_told_what_they_missed_and_harm_nobody() {
     const LAST: u32 = 300;
     let served = serve();
-    // Those that do not read.
+    // Clients that do not read.
     let mut slow: Vec<_> = (0..50).map(|_| Events::open(served.address)).collect();
     let mut quick: Vec<_> = (0..150).map(|_| Events::open(served.address)).collect();
     for events in slow.iter_mut().chain(&mut quick) {
@@ -201,8 +201,8 @@ fn slow_streams_are_told_what_they_missed_and_harm_nobody() {
     served.stop();
 }
 
-/// Clients that read nothing, neither of events nor of the state, do not have a copy of a large state each, and the server does
-/// not wait for them for ever.
+/// Clients that read neither events nor the state do not hold a copy of a large state each, and the server disconnects
+/// them after a while.
 fn clients_that_do_not_read_cost_little_and_are_let_go() {
     const CLIENTS: usize = 120;
     let mut process = Process::start("large", &["--port=0"]);
@@ -216,7 +216,7 @@ fn clients_that_do_not_read_cost_little_and_are_let_go() {
         idle.push(loop {
             let mut client = connect(address);
             client.write_all(format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n").as_bytes()).unwrap();
-            // It has begun to answer, or says that too much is on its way already.
+            // The answer has begun, or refuses because too much is in flight.
             let mut first = [0; 12];
             client.read_exact(&mut first).unwrap();
             match &first {
@@ -252,7 +252,7 @@ fn a_client_that_sends_a_byte_now_and_then_is_let_go() {
     let mut slow = connect(served.address);
     slow.set_read_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
     let mut answer = Vec::new();
-    // A byte a second, for as long as it is borne.
+    // One byte a second, until the server closes the connection.
     for byte in std::iter::once(b"GET /".as_slice()).chain(std::iter::repeat(b"x".as_slice())).take(30) {
         let mut buffer = [0; 1024];
         if slow.write_all(byte).is_err() {
@@ -284,7 +284,7 @@ fn a_body_without_end_is_refused_at_its_beginning() {
         let mut client = connect(served.address);
         client.write_all(head(length).as_bytes()).unwrap();
         let piece = vec![b'1'; 1 << 20];
-        // As much as it takes before it hangs up, up to a gigabyte.
+        // Up to a gigabyte, as much as the server reads before it closes the connection.
         for _ in 0..1000 {
             let sent = client.write_all(before.as_bytes()).and_then(|()| client.write_all(&piece));
             let ended = if before.is_empty() { Ok(()) } else { client.write_all(b"\r\n") };
@@ -295,10 +295,10 @@ fn a_body_without_end_is_refused_at_its_beginning() {
         let mut answer = Vec::new();
         let _ = client.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer);
-        // What was sent after it hung up may have taken the answer away.
+        // A reset after the server closed the connection may have discarded the answer.
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 413"), "{answer:?}");
     }
-    // One that asks first is told.
+    // A client that sends only the head of its request gets the answer before it sends the body.
     let mut client = connect(served.address);
     client.write_all(head("Content-Length: 1000000000").as_bytes()).unwrap();
     let mut answer = [0; 12];

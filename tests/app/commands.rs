@@ -1,4 +1,4 @@
-//! Commands for an App that runs, through the binary that a user has.
+//! Commands for a running App, through the binary of a program.
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output, Stdio};
@@ -45,11 +45,11 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("it is text")
 }
 
-/// A desk, whose first run is over.
+/// A running `desk` whose first run is over.
 pub(crate) struct App {
     process: Process,
     url: String,
-    /// The program whose commands are used.
+    /// The program whose commands are called.
     program: &'static str,
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn desk() -> App {
     let address = process.address();
     process.expect("the total is 7");
     let app = App { process, url: address.to_string(), program: "desk" };
-    // That it has been logged is not yet that it is over.
+    // The line is logged before the run is over.
     while app.json(&["status"])["works"]["adder"]["stage"] != "succeeded" {
         std::thread::yield_now();
     }
@@ -159,7 +159,7 @@ fn a_work_is_stopped_restarted_and_run_again() {
     let shown = app.shown(&["restart", "adder"]);
     assert!(shown.contains("adder has been restarted"), "{shown}");
     assert_eq!(app.json(&["status"])["works"]["adder"]["is_up"], true);
-    // It goes on from its last state.
+    // The Work continues from its last state.
     let shown = app.shown(&["rerun", "adder", "7"]);
     assert!(shown.contains("of adder has succeeded"), "{shown}");
     assert_eq!(app.shown(&["state", "adder.total"]), "14\n");
@@ -167,7 +167,7 @@ fn a_work_is_stopped_restarted_and_run_again() {
     assert_eq!(serde_json::from_str::<Json>(&shown).unwrap(), json!({ "accepted": true }));
 }
 
-/// A Flow that asks for a run in each reaction does not undo a stop by command, which ends and is shown.
+/// A Flow that requests a run in each reaction does not override a stop by command; the stop completes and is shown.
 fn work_stopped_by_command_stays_stopped_until_started() {
     let mut process = Process::start("service", &["--port", "0"]);
     let app = App { url: process.address().to_string(), process, program: "service" };
@@ -175,7 +175,7 @@ fn work_stopped_by_command_stays_stopped_until_started() {
         std::thread::yield_now();
     }
     assert!(app.shown(&["stop", "first"]).contains("first has stopped"));
-    // Its Flow reacts to this as well.
+    // The Flow reacts to this restart as well.
     assert!(app.shown(&["restart", "second"]).contains("second has been restarted"));
     let status = app.shown(&["status"]);
     let first = status.lines().find(|line| line.starts_with("first")).expect("it is listed");
@@ -292,7 +292,7 @@ fn shells_get_completions() {
     }
 }
 
-/// What is served at the usual port may be somebody else's: it is neither stopped nor shown, unless that is meant.
+/// The App at the default port may be another program's: commands neither stop nor show it without `--any-app`.
 fn commands_refuse_the_app_of_another_program() {
     let mut process = Process::start("clerk", &["--port", "0"]);
     let app = App { url: process.address().to_string(), process, program: "desk" };
@@ -309,12 +309,13 @@ fn commands_refuse_the_app_of_another_program() {
     assert_eq!(app.process.end().0, Some(0));
 }
 
-/// What a terminal would act on, or show as something else than it is.
+/// True if the text has characters that control a terminal, or change the order of the text.
 fn drives_a_terminal(text: &str) -> bool {
     text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\t') || c == '\u{202e}')
 }
 
-/// Names, errors, states, inputs and logs of Works are shown with their control characters escaped; JSON means the same.
+/// Names, errors, states, inputs and logs of Works are shown with their control characters escaped; JSON keeps their
+/// values.
 fn commands_print_nothing_that_drives_a_terminal() {
     let mut process = Process::start("rude", &["--port", "0"]);
     let app = App { url: process.address().to_string(), process, program: "rude" };
@@ -347,13 +348,13 @@ fn commands_print_nothing_that_drives_a_terminal() {
     let failed = app.refused(&["rerun", "rude", &json!(programs::RUDE).to_string()]);
     assert!(failed.contains("clear\\u{1b}") && !drives_a_terminal(&failed), "{failed:?}");
     app.process.signal("INT");
-    // What the App itself has logged to its terminal.
+    // The log of the App on its own terminal.
     let (_, lines) = app.process.end();
     assert!(lines.iter().any(|line| line.contains("clear\\u{1b}")), "{lines:#?}");
     assert!(!lines.iter().any(|line| drives_a_terminal(line)), "{lines:#?}");
 }
 
-/// Whatever answers instead of an App, its words reach the terminal escaped.
+/// Text from a server that is no App reaches the terminal escaped.
 fn errors_of_servers_are_printed_safely() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let address = listener.local_addr().expect("it has one").to_string();

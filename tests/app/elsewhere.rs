@@ -1,4 +1,4 @@
-//! Works on a node and in a process of their own, as the API shows them and as they answer it.
+//! Works on a node and in a process of their own, in the API.
 
 use std::process::Command;
 
@@ -63,7 +63,7 @@ fn works_in_other_processes_are_asked_with_json() {
         assert_eq!((answer.status, answer.json()), (200, body.clone()), "{work}");
         assert_problem(&ask("Predicct", "1"), 404, "no message `Predicct`");
         assert_problem(&ask("Predict", "{"), 400, "not valid JSON");
-        // It was handled: nothing that a client may take for a reason to ask again.
+        // The message was handled: no answer may suggest to send it again.
         let large = ask("Repeat", "17000000");
         assert_problem(&large, 502, "has handled the message");
         assert_problem(&large, 502, "the limit is 16777216 bytes; send large values as a `Payload`");
@@ -126,7 +126,7 @@ fn what_a_work_logs_elsewhere_has_its_run_and_its_node() {
 fn what_the_process_of_a_work_prints_has_its_run() {
     let mut process = Process::start("printer", &["--port", "0", "--place", "printer=process"]);
     let address = process.address();
-    // What is shown has been kept.
+    // Lines that were shown are kept as well.
     process.expect("ink 20");
     let shown = process.expect("last of 20");
     assert!(!shown.contains('\x1b'), "{shown:?}");

@@ -24,7 +24,7 @@ tests![
     a_work_as_the_root_is_run_once,
 ];
 
-/// A counter; tells its journal when it stops.
+/// A counter, which sends a line to its journal when it stops.
 #[derive(Default, Serialize, Deserialize)]
 struct Counter {
     count: u32,
@@ -105,7 +105,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
-/// Runs a future with a limit.
+/// Runs a future with a time limit.
 fn block_on<F: Future>(runtime: &Runtime, future: F) -> F::Output {
     runtime.block_on(async { tokio::time::timeout(LIMIT, future).await.expect("it takes too long") })
 }
@@ -114,7 +114,7 @@ async fn counter(app: &AppHandle, path: &str) -> WorkAddr<Counter> {
     app.control().work(path).await.unwrap().expect("it is there")
 }
 
-/// Waits until all of it has been started and the first run is over.
+/// Waits until all Works have started and the first run is over.
 async fn settled(app: &AppHandle) {
     let mut changes = app.control().changes();
     loop {
@@ -156,7 +156,7 @@ fn it_runs_inside_a_program_with_many_threads() {
 
 fn it_runs_inside_a_program_of_actix() {
     let (tell, told) = std::sync::mpsc::channel();
-    // The program's own System, which goes on when the App has ended.
+    // The program's own System, which outlives the App.
     let program = std::thread::spawn(move || {
         actix_rt::System::new().block_on(async move {
             let app = counters(new_journal(), false).spawn().await.unwrap();
@@ -184,7 +184,7 @@ fn two_apps_in_one_program_do_not_mix() {
         let address = counter(&one, "second").await;
         assert_eq!(address.ask(Add(5)).await.unwrap(), 5);
         assert_eq!(counter(&other, "second").await.ask(Add(1)).await.unwrap(), 1);
-        // An address that has travelled finds the Work of the App it came from.
+        // A deserialised address finds the Work of the App that it came from.
         let text = serde_json::to_string(&address).unwrap();
         let back: WorkAddr<Counter> = serde_json::from_str(&text).unwrap();
         assert_eq!(back.ask(Add(5)).await.unwrap(), 10);
@@ -301,7 +301,7 @@ fn a_port_that_is_taken_is_an_error_of_the_embedding_program() {
     assert!(journal(number).lock().unwrap().is_empty());
 }
 
-/// Counts its runs.
+/// A Work that counts its runs.
 #[derive(Default, Serialize, Deserialize)]
 struct Once {
     runs: u32,

@@ -1,7 +1,7 @@
-//! Apps as wholes: inside other programs, over HTTP, and as processes with a command line.
+//! Whole Apps: inside other programs, over HTTP, and as processes with a command line.
 //!
-//! The processes are this very binary, started again with [`programs::VARIABLE`] set. An App's `main` reads the
-//! arguments of its process, which are no business of a test harness; so this binary has a `main` of its own.
+//! The processes are this test binary, started again with [`programs::VARIABLE`] set. The `main` of an App reads the
+//! arguments of its process, which must not be those of a test harness; so this binary has its own `main`.
 
 mod arguments;
 mod clients;
@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
-/// Names tests as `module::function`; one that is listed nowhere is dead code, of which the compiler warns.
+/// Lists tests as `module::function`. A test that is in no list is dead code, for which the compiler warns.
 macro_rules! tests {
     ($($name:ident),* $(,)?) => {
         pub(crate) const TESTS: &[(&str, fn())] = &[$((concat!(module_path!(), "::", stringify!($name)), $name)),*];

@@ -1,4 +1,4 @@
-//! Numbers for Prometheus: the App's own, and those that programs record themselves.
+//! Metrics for Prometheus: the App's own, and those that programs record themselves.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ tests![
     what_works_record_in_other_processes_is_there_with_where,
 ];
 
-/// Its numbers, once its clerk has done its work.
+/// Returns the metrics of a program, once its clerk has finished.
 fn numbers_of(program: &str) -> (Process, String) {
     let mut process = Process::start(program, &["--port", "0"]);
     let address = process.address();
@@ -48,7 +48,7 @@ fn what_a_program_records_is_beside_the_numbers_of_the_app() {
         "page_seconds_sum{node=\"head\"} 1000002.06",
         "page_seconds_count{node=\"head\"} 3",
         "flowright_work_run_seconds_count{work=\"clerk\",outcome=\"succeeded\"} 1",
-        // The program has tried to set it to 99, and was told.
+        // The program tried to set this metric to 99, and a warning was logged.
         "flowright_works 1",
     ];
     assert_has(&numbers, &wanted);
@@ -73,7 +73,7 @@ fn what_works_record_in_other_processes_is_there_with_where() {
     for (place, labels) in [("n", "node=\"n\""), ("process", "node=\"head\",work=\"clerk\"")] {
         let office = spread("clerk", &["--place", &format!("clerk={place}")]);
         let line = format!("pages_read_total{{format=\"pdf\",{labels}}} 3");
-        // It comes with what processes tell of themselves, now and then.
+        // The metrics of processes arrive with their periodic reports.
         let numbers = loop {
             let numbers = get(office.address, "/metrics").body;
             if numbers.lines().any(|there| there == line) {

@@ -1,4 +1,4 @@
-//! An App as a process: what it prints, how it ends.
+//! An App as a process: its output and its end.
 
 use crate::support::*;
 use crate::tests;
@@ -24,7 +24,7 @@ fn it_says_that_it_starts_and_where_to_look() {
     let (code, lines) = app.end();
     assert_eq!(code, Some(0));
     let started = format!("err| INFO: Your app has started. View it in your browser: http://{address}/view");
-    // What is read from two streams has no order between them.
+    // Lines from two streams have no order between them.
     let first = lines.iter().find(|line| line.starts_with("out| "));
     assert_eq!(first.map(String::as_str), Some("out| Your Flowright App is starting. This won't take long."));
     assert_line(&lines, &started);
@@ -56,7 +56,7 @@ fn a_second_signal_ends_it_at_once() {
     app.expect("slow is ready");
     app.signal("INT");
     app.expect("slow is asked to stop");
-    // One that comes right after the first is taken for the same.
+    // A signal right after the first is merged with it.
     app.signal_until("INT", "a second Ctrl-C");
     let (code, lines) = app.end();
     assert_eq!(code, Some(0));
@@ -67,7 +67,7 @@ fn a_second_signal_ends_it_at_once() {
 
 fn a_failure_is_told_at_once_with_its_chain_and_ends_with_1() {
     let mut app = Process::start("failing", &["--without-server"]);
-    // The other Work does not stop before it gets a line.
+    // The other Work stops only when it gets a line.
     let error = app.expect("ERROR");
     assert_eq!(
         error,
@@ -88,7 +88,7 @@ fn an_app_of_one_work_ends_with_it() {
     assert_line(&lines, "out| hello");
 }
 
-/// Its name is in the log, `/healthz` says so, and the API answers instead of waiting.
+/// The name of the Flow is in the log and in `/healthz`, and the API answers an error instead of waiting.
 fn flow_that_does_not_return_is_seen_and_ended_by_one_signal() {
     let mut app = Process::start("endless", &["--port", "0"]);
     let address = app.address();
@@ -99,7 +99,7 @@ fn flow_that_does_not_return_is_seen_and_ended_by_one_signal() {
     assert!(health.body.contains("flow `team`"), "{}", health.body);
     assert_eq!(get(address, "/api/v1/status").status, 503);
     assert_eq!(get(address, "/api/v1/logs").status, 200);
-    // Before anything else is told.
+    // The first signal, and the only one.
     app.signal("TERM");
     let (code, lines) = app.end();
     assert_eq!(code, Some(1), "{lines:#?}");
@@ -114,7 +114,7 @@ fn constructor_that_does_not_return_is_ended_by_one_signal() {
     assert_eq!(app.end().0, Some(0));
 }
 
-/// Neither its thread nor that of the pool is waited for longer than the grace period.
+/// The App waits for neither the thread of a Work nor that of the pool longer than the grace period.
 fn work_that_blocks_its_thread_is_ended_by_one_signal() {
     for place in ["thread", "pool", "process"] {
         let mut app = Process::start("blocking", &["--without-server", "--place", &format!("work={place}")]);

@@ -4,7 +4,7 @@ use std::io::BufRead;
 
 use flowright::prelude::*;
 
-/// Names the program that this binary is to be.
+/// Environment variable with the name of the program that this binary runs.
 pub(crate) const VARIABLE: &str = "FLOWRIGHT_TEST_PROGRAM";
 
 pub(crate) fn run(program: &str) -> ExitCode {
@@ -34,7 +34,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
     }
 }
 
-/// Says that it is there and serves until it is stopped.
+/// A Work that logs that it serves, and serves until it is stopped.
 #[derive(Default, Serialize, Deserialize)]
 struct Server {
     greeting: Option<String>,
@@ -79,7 +79,7 @@ impl Flow for Service {
     }
 }
 
-/// Does not return from its reaction.
+/// A Flow whose reaction does not return.
 #[derive(Default, Serialize, Children)]
 struct Loop {
     server: WorkRef<Server>,
@@ -112,7 +112,7 @@ fn unmade() -> Service {
     }
 }
 
-/// Blocks its thread without end.
+/// A Work that blocks its thread without end.
 #[derive(Default, Serialize, Deserialize)]
 struct Blocking;
 
@@ -139,10 +139,10 @@ impl Flow for Blocked {
     }
 }
 
-/// What a terminal would act on, in both forms of escape sequences, and what turns text around.
+/// Control characters for a terminal, in both forms of escape sequences, and bidirectional marks.
 pub(crate) const RUDE: &str = "clear\x1b[2J\u{9b}31mtitle\x1b]0;x\x07\u{202e}back\x7f\rover";
 
-/// Shows, logs and fails with what a terminal would act on.
+/// A Work that publishes, logs and fails with control characters.
 #[derive(Default, Serialize, Deserialize)]
 struct Rude {
     said: std::collections::BTreeMap<String, String>,
@@ -185,7 +185,7 @@ impl Flow for Rudeness {
     }
 }
 
-/// Has a large state, all of which changes now and then.
+/// A Work with a large state, all of which changes from time to time.
 #[derive(Default, Serialize, Deserialize)]
 struct Changing {
     round: u32,
@@ -217,7 +217,7 @@ impl Flow for Large {
     }
 }
 
-/// Is in no hurry to stop: it waits for a line on stdin.
+/// A Work that waits for a line on stdin before it stops.
 #[derive(Default, Serialize, Deserialize)]
 struct Slow;
 
@@ -237,7 +237,7 @@ impl Work for Slow {
     }
 }
 
-/// Fails with a chain of causes.
+/// A Work that fails with a chain of causes.
 #[derive(Default, Serialize, Deserialize)]
 struct Trainer;
 
@@ -287,7 +287,7 @@ impl Flow for Stuck {
     }
 }
 
-/// An App of one Work, which ends with it.
+/// The root of an App of one Work, which ends with it.
 #[derive(Default, Serialize, Deserialize)]
 struct Greeter;
 
@@ -300,7 +300,7 @@ impl Work for Greeter {
     }
 }
 
-/// Takes any input and any message, for clients that know no types.
+/// A Work that takes any input and any message, for clients that know no types.
 #[derive(Default, Serialize, Deserialize)]
 struct Echo {
     last: serde_json::Value,
@@ -323,7 +323,7 @@ impl Work for Echo {
     }
 }
 
-/// Is answered with so many bytes of text, or none where it is no number.
+/// A message whose answer is a text of this many bytes, or empty if the value is no number.
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 struct Repeat(serde_json::Value);
@@ -360,7 +360,7 @@ impl Flow for Echoing {
     }
 }
 
-/// Adds numbers, those of runs and those of messages; one that would make it negative is an error.
+/// A Work that adds the numbers of its runs and messages; a negative total is an error.
 #[derive(Default, Serialize, Deserialize)]
 struct Adder {
     total: i64,
@@ -396,7 +396,7 @@ impl Handle<Add> for Adder {
     }
 }
 
-/// Has an adder, which it gives one number.
+/// A Flow with an adder, to which it gives one number.
 #[derive(Serialize, Children)]
 struct Desk {
     adder: WorkRef<Adder>,
@@ -409,7 +409,7 @@ impl Flow for Desk {
     }
 }
 
-/// Records what it does.
+/// A Work that records metrics.
 #[derive(Default, Serialize, Deserialize)]
 struct Clerk;
 
@@ -442,7 +442,7 @@ impl Flow for Office {
     }
 }
 
-/// Prints what it is given.
+/// A Work that prints its input.
 #[derive(Default, Serialize, Deserialize)]
 struct Printer;
 
@@ -457,7 +457,7 @@ impl Work for Printer {
     async fn run(&mut self, number: u32, _cx: &mut WorkContext<Self>) -> Result<()> {
         println!("page {number}");
         eprintln!("ink {number}");
-        // The others have no end.
+        // The other lines have no line break.
         let end = if number == 20 { "\n" } else { "" };
         print!("last of {number}{end}");
         Ok(())

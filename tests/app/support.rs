@@ -1,4 +1,4 @@
-//! Processes and requests.
+//! Processes of the test binary, and HTTP requests.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,10 +10,10 @@ use serde_json::Value as Json;
 
 use crate::programs;
 
-/// How long anything that must come may take.
+/// Time limit for every event that a test waits for.
 pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
-/// A program of [`programs`] that runs. Dropping it kills it.
+/// A running program of [`programs`]. Killed on drop.
 pub(crate) struct Process {
     child: Child,
     lines: Receiver<String>,
@@ -29,7 +29,7 @@ impl Process {
         Self::start_command(command)
     }
 
-    /// Starts anything.
+    /// Starts any command.
     pub(crate) fn start_command(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
@@ -44,7 +44,7 @@ impl Process {
             let sender = sender.clone();
             std::thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    // Nobody may be interested any more.
+                    // The receiver may be gone.
                     let _ = sender.send(format!("{name}| {line}"));
                 }
             });
@@ -52,7 +52,7 @@ impl Process {
         Self { child, lines, seen: Vec::new() }
     }
 
-    /// Reads until a line contains `part`, and gives it. Lines begin with `out| ` or `err| `.
+    /// Reads until a line contains `part`, and returns that line. Lines begin with `out| ` or `err| `.
     pub(crate) fn expect(&mut self, part: &str) -> String {
         loop {
             if let Some(line) = self.seen.iter().find(|line| line.contains(part)) {
@@ -65,21 +65,21 @@ impl Process {
         }
     }
 
-    /// Reads until it is served, and gives where.
+    /// Reads until the App is served, and returns its address.
     pub(crate) fn address(&mut self) -> SocketAddr {
         let line = self.expect("/view");
         let (_, url) = line.split_once("http://").expect("it has a URL");
         url.trim_end_matches("/view").parse().expect("the URL has an address")
     }
 
-    /// The memory that it has in use, in bytes.
+    /// The resident memory of the process, in bytes.
     pub(crate) fn memory(&self) -> usize {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap_or_default();
         let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<usize>().ok());
         pages.expect("it lives") * 4096
     }
 
-    /// How many files and connections it has open.
+    /// The number of its open files and connections.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it lives").count()
     }
@@ -101,13 +101,13 @@ impl Process {
         }
     }
 
-    /// Lets go a Work that waits for a line on stdin.
+    /// Sends the line for which a Work waits on stdin.
     pub(crate) fn send_line(&mut self) {
         let stdin = self.child.stdin.as_mut().expect("it is piped");
         stdin.write_all(b"\n").expect("it reads");
     }
 
-    /// Reads until it ends; its exit code and all its lines.
+    /// Reads until the process ends; returns its exit code and all its lines.
     pub(crate) fn end(mut self) -> (Option<i32>, Vec<String>) {
         loop {
             match self.lines.recv_timeout(LIMIT) {
@@ -123,19 +123,19 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended long ago.
+        // The process may have ended before.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Some of `lines` contains `part`.
+/// Asserts that one of `lines` contains `part`.
 #[track_caller]
 pub(crate) fn assert_line(lines: &[String], part: &str) {
     assert!(lines.iter().any(|line| line.contains(part)), "{part:?} is not in {lines:#?}");
 }
 
-/// An answer of a server.
+/// An HTTP response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -149,7 +149,7 @@ impl Answer {
     }
 }
 
-/// Connects with a limit on every read.
+/// Connects with a time limit on every read.
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("it is served");
     stream.set_read_timeout(Some(LIMIT)).expect("a socket can have a limit");
@@ -160,17 +160,17 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
     get_as(address, path, &address.to_string())
 }
 
-/// Asks under another name.
+/// Sends a GET request with another host name.
 pub(crate) fn get_as(address: SocketAddr, path: &str, host: &str) -> Answer {
     request(address, format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())
 }
 
-/// Sends these bytes and reads what comes until the server hangs up.
+/// Sends these bytes and reads until the server closes the connection.
 pub(crate) fn request(address: SocketAddr, bytes: &[u8]) -> Answer {
     let mut stream = connect(address);
     stream.write_all(bytes).expect("it listens");
     let mut text = Vec::new();
-    // A server that was told nonsense may reset the connection.
+    // A server may reset the connection after an invalid request.
     let _ = stream.read_to_end(&mut text);
     let text = String::from_utf8_lossy(&text).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
@@ -178,7 +178,7 @@ pub(crate) fn request(address: SocketAddr, bytes: &[u8]) -> Answer {
     Answer { status, head: head.to_ascii_lowercase(), body: body.to_owned() }
 }
 
-/// Sends a JSON body.
+/// Sends a POST request with a JSON body.
 pub(crate) fn post(address: SocketAddr, path: &str, body: &str) -> Answer {
     let length = body.len();
     let head = format!(
@@ -188,7 +188,7 @@ pub(crate) fn post(address: SocketAddr, path: &str, body: &str) -> Answer {
     request(address, format!("{head}{body}").as_bytes())
 }
 
-/// Asks with more headers, which end in line breaks.
+/// Sends a GET request with more headers, which end in line breaks.
 pub(crate) fn get_with(address: SocketAddr, path: &str, headers: &str) -> Answer {
     let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n");
     request(address, head.as_bytes())
@@ -202,10 +202,10 @@ pub(crate) struct Event {
     pub(crate) data: Json,
 }
 
-/// The events of a server, as they come, and what they add up to.
+/// The event stream of a server, and the document that its events add up to.
 pub(crate) struct Events {
     stream: BufReader<TcpStream>,
-    /// What a client that has seen all of them knows.
+    /// The document as a client knows it that has received all events.
     pub(crate) document: Json,
     pub(crate) last: u64,
     pub(crate) missed: u64,
@@ -216,7 +216,7 @@ impl Events {
         Self::open_with(address, "")
     }
 
-    /// With more headers, which end in line breaks.
+    /// Opens the stream with more headers, which end in line breaks.
     pub(crate) fn open_with(address: SocketAddr, headers: &str) -> Self {
         let mut stream = connect(address);
         let head = format!("GET /api/v1/events HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n");
@@ -224,7 +224,7 @@ impl Events {
         Self { stream: BufReader::new(stream), document: Json::Null, last: 0, missed: 0 }
     }
 
-    /// The next line that is there, whole.
+    /// Reads the next whole line.
     fn line(&mut self) -> String {
         let mut line = String::new();
         let read = self.stream.read_line(&mut line).expect("something comes in time");
@@ -232,11 +232,11 @@ impl Events {
         line
     }
 
-    /// The content of the next chunk of the body.
+    /// Returns the content of the next chunk of the body.
     fn chunk(&mut self) -> Vec<u8> {
         loop {
             let line = self.line();
-            // The head of the answer has no line that is a number only.
+            // The head of the response has no line that is only a number.
             if let Ok(length) = usize::from_str_radix(line.trim(), 16)
                 && !line.trim().is_empty()
             {
@@ -248,7 +248,7 @@ impl Events {
         }
     }
 
-    /// The events of as many chunks as make up whole ones.
+    /// Reads whole events from as many chunks as they take.
     pub(crate) fn some(&mut self) -> Vec<Event> {
         let mut text = Vec::new();
         while !text.ends_with(b"\n\n") {
@@ -287,7 +287,7 @@ impl Events {
         }
     }
 
-    /// Reads until the document is so.
+    /// Reads until `is_so` is true of the document.
     pub(crate) fn until(&mut self, is_so: impl Fn(&Json) -> bool) -> &Json {
         while !is_so(&self.document) {
             self.some();
@@ -295,10 +295,10 @@ impl Events {
         &self.document
     }
 
-    /// Reads until the server hangs up.
+    /// Reads until the server closes the connection.
     pub(crate) fn drain(mut self) {
         let mut rest = Vec::new();
-        // How it hangs up is no matter; only a server that does not is one.
+        // Every way of closing is accepted; only a connection that stays open is an error.
         let end = self.stream.read_to_end(&mut rest).map_err(|error| error.kind());
         let hangs = matches!(end, Err(ErrorKind::WouldBlock | ErrorKind::TimedOut));
         assert!(!hangs, "the connection stays open");

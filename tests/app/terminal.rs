@@ -1,4 +1,4 @@
-//! `top` in a terminal: a pseudo-terminal, and an emulator that knows what is on its screen.
+//! `top` in a terminal: a pseudo-terminal, and an emulator that knows the content of its screen.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -39,7 +39,7 @@ impl Terminal {
             File::from(rustix::fs::open(&name, flags, Mode::empty()).expect("it can be opened"))
         };
         tcsetwinsize(&master, size(rows, columns)).expect("terminals have sizes");
-        // Without a session of its own it is not told when the size changes.
+        // Without a session of its own the program gets no signal when the size changes.
         let mut command = Command::new("setsid");
         command.arg("--ctty").arg(std::env::current_exe().expect("a test knows its file")).args(arguments);
         command.env(programs::VARIABLE, "desk").env("TERM", "xterm-256color").env_remove("NO_COLOR");
@@ -51,14 +51,14 @@ impl Terminal {
         std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(read @ 1..) = from.read(&mut buffer) {
-                // Nobody may be interested any more.
+                // The receiver may be gone.
                 let _ = sender.send(buffer[..read].to_vec());
             }
         });
         Self { master, child, output, screen: vt100::Parser::new(rows, columns, 0) }
     }
 
-    /// What is on the screen once that is so.
+    /// Waits until `is_so` is true of the screen, and returns its lines.
     #[track_caller]
     fn until(&mut self, is_so: impl Fn(&vt100::Screen) -> bool) -> Vec<String> {
         while !is_so(self.screen.screen()) {
@@ -83,7 +83,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // It may have ended long ago.
+        // The process may have ended before.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -104,7 +104,7 @@ fn top_shows_the_works_obeys_keys_fits_the_terminal_and_leaves_it_as_it_was() {
     assert!(adder.contains("succeeded") && adder.contains("1 ok"), "{rows:#?}");
     assert!(rows[23].contains("sort by path"), "{rows:#?}");
 
-    // What happens meanwhile is seen by itself.
+    // The change is shown without a key press.
     app.refused(&["rerun", "adder", "-8"]);
     let rows = terminal.until(|screen| shows(screen, "less than nothing") && shows(screen, "1 failed"));
     assert!(rows.iter().any(|row| row.starts_with("adder") && row.contains("failed")), "{rows:#?}");

@@ -1,11 +1,11 @@
-//! The programs in `examples/`, built. `cargo test` builds them beside the tests, and `cargo test --test NAME` does not,
-//! so that they are missing or those of older code.
+//! Builds the programs in `examples/`. `cargo test` builds them beside the tests, but `cargo test --test NAME` does
+//! not, so that they would be missing or outdated.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The features of this build, with which the examples are built as well: others would build the library again.
+/// The features of this build. The examples are built with the same ones: others would build the library again.
 const FEATURES: [(&str, bool); 11] = [
     ("chaos-tests", cfg!(feature = "chaos-tests")),
     ("cli", cfg!(feature = "cli")),
@@ -20,7 +20,8 @@ const FEATURES: [(&str, bool); 11] = [
     ("traces", cfg!(feature = "traces")),
 ];
 
-/// The program of an example, up to date: the first call in a process has cargo build it, or all with `all`.
+/// Returns the path of an example's program, up to date: the first call in a process has cargo build it, or all with
+/// `all`.
 pub(crate) fn example(name: &str, all: bool) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     let test = std::env::current_exe().expect("a test has a path");
@@ -32,7 +33,7 @@ pub(crate) fn example(name: &str, all: bool) -> PathBuf {
 }
 
 fn build(directory: &Path, one: Option<&str>) {
-    // A test that somebody starts without cargo takes what there is.
+    // A test that is started without cargo uses the existing programs.
     let Some(cargo) = std::env::var_os("CARGO") else { return };
     let profile = match directory.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
@@ -40,7 +41,7 @@ fn build(directory: &Path, one: Option<&str>) {
     };
     let features: Vec<_> = FEATURES.iter().filter_map(|(name, is_on)| is_on.then_some(*name)).collect();
     let mut build = Command::new(cargo);
-    // Those that `cargo test` has just built are not built again, and nothing is downloaded.
+    // Examples that `cargo test` has just built are not built again, and nothing is downloaded.
     build.args(["build", "--quiet", "--locked", "--offline", "--profile", profile]);
     build.args(["--no-default-features", "--features", &features.join(",")]);
     build.arg("--manifest-path").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"));

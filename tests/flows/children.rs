@@ -1,4 +1,4 @@
-//! Children: what they are called, what the state looks like, and how they come and go.
+//! Children: their names, their state in the tree, and children that are added and removed.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -25,7 +25,7 @@ fn team(members: usize) -> Team {
     Team { members: (0..members).map(|_| WorkRef::default()).collect(), ..Team::default() }
 }
 
-/// A Flow whose children's types come by way of a macro.
+/// A Flow whose children's types are passed through a macro.
 macro_rules! flow_of {
     ($name:ident, $one:ty, $many:ty) => {
         #[derive(Default, Serialize, Children)]
@@ -45,7 +45,7 @@ macro_rules! flow_of {
 
 flow_of!(ByMacro, WorkRef<Probe>, Vec<Option<WorkRef<Probe>>>);
 
-/// Types that a macro was given as `$t:ty` are children as others are.
+/// Types that were passed to a macro as `$t:ty` are found as children like any others.
 #[test]
 fn children_whose_types_come_from_a_macro_are_found() {
     let app = TestApp::start(|| ByMacro { many: vec![Some(WorkRef::default())], ..ByMacro::default() });
@@ -54,7 +54,7 @@ fn children_whose_types_come_from_a_macro_are_found() {
     app.stop();
 }
 
-/// One of every kind of child.
+/// A Flow with one child of every kind.
 #[derive(Default, Serialize, Children)]
 struct Everything {
     one: WorkRef<Probe>,
@@ -124,7 +124,7 @@ fn children_are_called_by_their_path_from_the_root() {
     let flows = ["root", "team", "teams.0", "teams.1", "teams_by_name.red"];
     assert_eq!(status.flows.keys().collect::<Vec<_>>(), flows);
     for path in expected {
-        // Each of them lives and answers under its name.
+        // Each child runs and answers under its name.
         assert_eq!(app.block_on(app.work::<Probe>(path).ask(Ping)).unwrap(), 0);
     }
 }
@@ -160,8 +160,8 @@ fn the_state_of_an_app_is_the_tree_of_its_structs() {
     );
 }
 
-/// Adds and removes as its Work `boss` says: its value is the number of workers there should be, a negative one
-/// says which to remove.
+/// A Flow that adds and removes workers as its Work `boss` says: a value of `boss` is the number of workers that there
+/// should be, or, if it is negative, the worker to remove.
 #[derive(Serialize, Children)]
 struct Crew {
     boss: WorkRef<Probe>,
@@ -236,7 +236,7 @@ fn names_in_a_list_never_drift_and_are_never_given_twice() {
     order(&app, -1);
     assert_eq!(works(&app), ["boss", "workers.0", "workers.2"]);
     assert_eq!(values(&app), [10, 12]);
-    // The one that has moved up still answers, and shows what it publishes, under its own name.
+    // The worker that has moved up still answers, and publishes, under its own name.
     assert_eq!(app.block_on(app.work::<Probe>("workers.2").ask(Set(22))).unwrap(), 12);
     app.wait_for_state("workers.1.value", |value: &i64| *value == 22);
     order(&app, 4);
@@ -293,7 +293,7 @@ fn flows_come_and_go_with_all_that_is_below_them() {
     assert_eq!(json(&app)["teams"], json!({}));
 }
 
-/// Adds a Work and runs it in one and the same reaction.
+/// A Flow that adds a Work and runs it in the same reaction.
 #[derive(Default, Serialize, Children)]
 struct Hurried {
     jobs: BTreeMap<String, WorkRef<Probe>>,
@@ -321,7 +321,7 @@ fn a_work_can_be_run_in_the_reaction_that_adds_it() {
     assert!(exit.status.works.values().all(|work| work.successes == 1));
 }
 
-/// Moves its Work from one field to the other; puts a new one in its place if `refill`.
+/// A Flow that moves its Work from one field to the other, and puts a new one in its place if `refill`.
 #[derive(Default, Serialize, Children)]
 struct Mover {
     first: Option<WorkRef<Probe>>,

@@ -1,4 +1,4 @@
-//! What users are told when a Flow is not right, and what becomes of what they ask meanwhile.
+//! Errors that users get for a Flow that is not valid, and the fate of its commands.
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
@@ -6,7 +6,7 @@ use flowright::{SendError, Value};
 
 use crate::support::*;
 
-/// Keeps a Work where the derive does not look.
+/// A Flow that keeps a Work in a place that the derive does not search.
 #[derive(Default, Serialize, Children)]
 struct Hidden {
     #[serde(skip)]
@@ -45,7 +45,7 @@ fn a_work_outside_the_tree_cannot_be_used_and_the_error_says_where_to_keep_it() 
     }
 }
 
-/// Sends to a Work that it has just made, and to one that has not begun.
+/// A Flow that sends to a Work that it has just made, and to one that has not started.
 #[derive(Default, Serialize, Children)]
 struct Eager {
     early: WorkRef<Probe>,
@@ -79,7 +79,7 @@ fn a_message_of_the_first_reaction_arrives_and_one_to_nowhere_comes_back() {
     assert_says(&answers[0], &["is not of an App that this process takes part in"]);
 }
 
-/// A Work whose state is larger than allowed from the start.
+/// A Work whose initial state exceeds the limit.
 #[derive(Default, Serialize, Children)]
 struct TooLarge {
     heavy: WorkRef<Probe>,
@@ -135,7 +135,7 @@ fn a_state_that_cannot_be_shown_is_told_to_who_asks_and_harms_nobody() {
     app.wait_for_exit().result.unwrap();
 }
 
-/// Asks for more runs than the queue holds.
+/// A Flow that requests more runs than the queue holds.
 #[derive(Serialize, Children)]
 struct Full {
     probe: WorkRef<Probe>,

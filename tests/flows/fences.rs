@@ -1,4 +1,4 @@
-//! Code of a Flow's that panics where the runtime calls it: the failure of that Flow, and of nothing else.
+//! Code of a Flow that panics where the runtime calls it: the failure of that Flow only.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
@@ -12,7 +12,7 @@ use serde::Serializer;
 
 use crate::support::*;
 
-/// Which code panics.
+/// The code that panics.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Snare {
     Strategy,
@@ -24,7 +24,7 @@ enum Snare {
     FieldOfWork,
 }
 
-/// An error of which one part panics.
+/// An error of which one method panics.
 struct Bad(Snare);
 
 impl std::fmt::Debug for Bad {
@@ -48,7 +48,7 @@ impl Drop for Bad {
     }
 }
 
-/// Panics when it is dropped while it is part of an App.
+/// A value that panics when it is dropped as a part of an App.
 #[derive(Serialize, Children)]
 struct Doomed;
 
@@ -64,7 +64,7 @@ impl Drop for Doomed {
     }
 }
 
-/// A Work whose input and state panic on their way.
+/// A Work whose input and state panic when they are serialised or deserialised.
 #[derive(Default, Serialize, Deserialize)]
 struct Holder {
     #[serde(deserialize_with = "trap")]
@@ -118,7 +118,7 @@ impl Flow for Snared {
             }
             Snare::ChildDrop => self.doomed = None,
             Snare::RunInput => drop(self.holder.as_ref().map(|holder| holder.run(Input))),
-            // The Work itself has failed, since it cannot be made.
+            // The Work itself has failed, since it cannot be decoded.
             Snare::FieldOfWork => {}
         }
         Ok(())
@@ -161,8 +161,9 @@ impl Flow for Root {
     }
 }
 
-/// A panic in `react`, `strategy`, the `Display` or `Drop` of an error, the `Drop` of a child, the input of a run or the state of a Work
-/// fails the Flow whose it is, with a message that says so; the Flow above it captures that and goes on.
+/// A panic in `react`, `strategy`, the `Display` or `Drop` of an error, the `Drop` of a child, the input of a run or
+/// the state of a Work fails the Flow that the code belongs to, with a message that names the panic; the Flow above it
+/// captures the failure and goes on.
 #[test]
 fn panics_of_a_flow_are_its_own_failure() {
     let table: [(Snare, &[&str]); 7] = [
@@ -278,7 +279,7 @@ impl Flow for Unshown {
     }
 }
 
-/// A Flow whose `Serialize` panics goes on: whoever asks for its state is told, and its Works run.
+/// A Flow whose `Serialize` panics goes on: queries for its state get an error, and its Works run.
 #[test]
 fn panic_of_a_flows_serialize_is_told_to_who_asks() {
     let app = TestApp::start(|| Unshown { own: 0, witness: WorkRef::default() });
@@ -300,7 +301,7 @@ impl Flow for Giving {
     }
 }
 
-/// An App that is failed with an error that cannot be shown ends with an error that says so.
+/// An App that fails with an error whose `Display` panics ends with an error that reports the panic.
 #[test]
 fn failing_with_an_error_that_panics_ends_the_app() {
     let app = TestApp::start(Giving::default);

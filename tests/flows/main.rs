@@ -1,4 +1,4 @@
-//! Flows: what makes them react, how they name and hold their children, and what becomes of failures.
+//! Flows: the causes of reactions, the names and handles of children, and the propagation of failures.
 
 mod children;
 mod errors;

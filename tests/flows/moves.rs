@@ -1,4 +1,4 @@
-//! Children that are moved about: each one that is in the tree reacts, whatever was done to it.
+//! Children that are moved: each child in the tree reacts, whatever moves were made.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::support::*;
 
-/// Shows that it reacts: to what its parent writes, and to what its Work publishes.
+/// A Flow that shows its reactions: to writes of its parent, and to publishes of its Work.
 #[derive(Default, Serialize, Children)]
 struct Kid {
     goal: i64,
@@ -28,7 +28,7 @@ impl Flow for Kid {
     }
 }
 
-/// A Flow in between.
+/// A Flow between the root and a child.
 #[derive(Default, Serialize, Children)]
 struct House {
     room: Option<FlowRef<Kid>>,
@@ -57,13 +57,13 @@ enum Place {
 
 #[derive(Debug, Clone, Copy)]
 enum Move {
-    /// Exchanges what is in two places, be there something or not.
+    /// Exchanges the contents of two places, each of which may be empty.
     Swap(Place, Place),
-    /// Takes it out of the tree.
+    /// Takes the child in this place out of the tree.
     Pocket(Place),
-    /// Puts everything back that was taken out, and takes everything out that is in that place.
+    /// Puts back all children that were taken out, and takes all children out that are in that place.
     Return,
-    /// Drops it, and makes a new one.
+    /// Drops the child in this place, and makes a new one.
     Replace(Place),
     /// Exchanges the Works of two children.
     SwapWorks,
@@ -79,7 +79,7 @@ struct Town {
     list: Vec<FlowRef<Kid>>,
     house: FlowRef<House>,
     other: FlowRef<House>,
-    /// The last step that all children have reacted to, twice.
+    /// The last step to which all children have reacted, twice.
     settled: i64,
     kids: usize,
     reactions: u64,
@@ -123,7 +123,7 @@ impl Town {
         assert!(before.is_none(), "{place:?} was taken from before");
     }
 
-    /// A place with a name that nobody had, since a child keeps the name that it was given first.
+    /// Returns a place with a name that was never used, since a child keeps its first name.
     fn unused(&mut self) -> Place {
         self.next_key += 1;
         Place::Key(100 + self.next_key)
@@ -191,7 +191,7 @@ impl Flow for Town {
         let (mut kids, mut settled, mut waits) = (0, true, false);
         for kid in self.all() {
             kids += 1;
-            // Written at each reaction, changed or not.
+            // Written at each reaction, whether or not it changes.
             kid.goal = step;
             settled &= (kid.seen, kid.sum) == (step, step);
             let Some(path) = kid.work.path().filter(|_| kid.seen == step && kid.sum != step) else {
@@ -201,7 +201,7 @@ impl Flow for Town {
             if !told.contains(&message) {
                 match kid.work.try_tell(Set(step)) {
                     Ok(()) => told.push(message),
-                    // It has not started yet.
+                    // The Work has not started yet.
                     Err(_) => waits = true,
                 }
             }
@@ -217,10 +217,10 @@ impl Flow for Town {
     }
 }
 
-/// Makes these moves, one after the other, and waits each time for all children to have reacted.
+/// Makes these moves in order, and waits after each for all children to have reacted.
 fn check(moves: &[Move]) {
     let mut reversed: Vec<_> = moves.iter().rev().copied().collect();
-    // At last all are back.
+    // In the end all children are back in the tree.
     reversed.insert(0, Move::Return);
     let steps = reversed.len() as i64;
     let app = TestApp::start(move || Town {
@@ -253,8 +253,8 @@ fn place() -> impl Strategy<Value = Place> {
     ]
 }
 
-/// However children are moved between fields, keys, lists and Flows, taken away, put back and replaced, each one that is in the tree
-/// reacts to its parent and to its Work, and nothing reacts without end.
+/// However children are moved between fields, keys, lists and Flows, taken out, put back and replaced, each child in
+/// the tree reacts to its parent and to its Work, and no Flow reacts without end.
 #[test]
 fn moved_children_react_whatever_the_moves() {
     let moves = prop_oneof![
@@ -274,7 +274,7 @@ fn moved_children_react_whatever_the_moves() {
         .unwrap();
 }
 
-/// The cases that are easily told: between the keys of a map, between fields, and by `mem::swap`.
+/// Fixed cases: moves between the keys of a map, between fields, and by `mem::swap`.
 #[test]
 fn child_moved_once_reacts_and_keeps_its_name() {
     check(&[Move::Swap(Place::Key(1), Place::Key(3))]);

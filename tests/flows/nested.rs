@@ -5,7 +5,8 @@ use flowright::testing::TestApp;
 
 use crate::support::*;
 
-/// Reacts by itself: keeps the sum of what its Works say, and its orders with what the parent asked for.
+/// A Flow that reacts by itself: it keeps the sum of its Works' values, and runs its Work with the goal that its parent
+/// sets.
 #[derive(Default, Serialize, Children)]
 struct Team {
     goal: i64,
@@ -26,7 +27,7 @@ impl Flow for Team {
     }
 }
 
-/// Reads all of it, and sets the team's goal to the value of its own Work.
+/// A Flow that reads all of its tree, and sets the team's goal to the value of its own Work.
 #[derive(Default, Serialize, Children)]
 struct Company {
     boss: WorkRef<Probe>,
@@ -38,7 +39,7 @@ struct Company {
 impl Flow for Company {
     fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
         self.seen = (self.team.sum, self.team.helper.value);
-        // Written at each reaction, changed or not.
+        // Written at each reaction, whether or not it changes.
         self.team.goal = self.boss.value;
         self.goal = self.team.goal;
         Ok(())
@@ -88,7 +89,7 @@ fn a_field_that_the_parent_writes_makes_the_child_react_and_equal_writes_do_not(
     app.wait_for_state("team.sum", |sum: &i64| *sum == 9);
     app.wait_for_work("team.lead", |lead| lead.successes == 1);
     let before = app.reactions();
-    // One round of the child and its parent, whose write changes nothing: no loop.
+    // One reaction of the child and its parent, whose write changes nothing: no loop.
     app.block_on(app.work::<Probe>("team.helper").tell(Set(1))).unwrap();
     app.wait_for_state("seen", |seen: &(i64, i64)| *seen == (10, 1));
     app.block_on(app.work::<Probe>("boss").ask(Ping)).unwrap();
@@ -118,7 +119,7 @@ fn a_work_is_commanded_by_its_own_flow_only() {
     );
 }
 
-/// Three storeys; the Work at the bottom does what it is told.
+/// Three levels of Flows; the Work at the bottom follows orders.
 #[derive(Serialize, Children)]
 struct House {
     floor: FlowRef<Storey>,
@@ -211,7 +212,7 @@ fn a_flow_with_a_restart_policy_starts_again_with_all_below_it() {
     app.block_on(app.work::<Probe>("floor.room.probe").tell(Crash)).unwrap();
     app.wait_for_state("floor.room.probe.starts", |starts: &u32| *starts == 2);
     app.wait_for_state("floor.probe.starts", |starts: &u32| *starts == 2);
-    // It goes on from what was published.
+    // The Work continues from its last published state.
     assert_eq!(app.block_on(app.work::<Probe>("floor.probe").ask(Ping)).unwrap(), 3);
     assert_eq!(app.status().flows["floor.room"].stage, Stage::Running);
     app.block_on(app.work::<Probe>("floor.room.probe").tell(Crash)).unwrap();

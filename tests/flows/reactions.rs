@@ -1,4 +1,4 @@
-//! When `react` is called, what it sees, and how it ends.
+//! Calls of `react`: when they happen, the view that they have, and their ends.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -21,7 +21,7 @@ impl Flow for Idle {
     }
 }
 
-/// A Flow over one Work that also counts.
+/// A Flow with one Work, which also counts its reactions.
 #[derive(Serialize, Children)]
 struct Watcher {
     probe: WorkRef<Probe>,
@@ -45,7 +45,7 @@ impl Flow for Watcher {
 fn a_flow_reacts_once_at_the_start_and_its_own_writes_are_no_reason_for_more() {
     let app = TestApp::start(Idle::default);
     app.wait_for_state("reactions", |reactions: &u64| *reactions == 1);
-    // Each question goes through the same mailbox as everything else that could wake the App.
+    // Each question goes through the same mailbox as every other event that could wake the App.
     for _ in 0..20 {
         assert_eq!(app.reactions(), 1);
     }
@@ -56,21 +56,21 @@ fn a_flow_reacts_once_at_the_start_and_its_own_writes_are_no_reason_for_more() {
 fn an_idle_app_does_not_react() {
     let app = TestApp::start(Watcher::new);
     let probe = app.work::<Probe>("probe");
-    // What the Work tells comes in order: after this, its start is old news.
+    // Updates of a Work arrive in order: after this one, its start has been processed.
     app.block_on(probe.tell(Set(1))).unwrap();
     app.wait_for_state("probe.value", |value: &i64| *value == 1);
     let before = app.reactions();
     for _ in 0..100 {
         assert_eq!(app.block_on(probe.ask(Ping)).unwrap(), 1);
     }
-    // A value that is published but has not changed is no news either.
+    // Publishing an unchanged value causes no reaction either.
     assert_eq!(app.block_on(probe.ask(Set(1))).unwrap(), 1);
     assert_eq!(app.block_on(probe.ask(Set(2))).unwrap(), 1);
     app.wait_for_state("probe.value", |value: &i64| *value == 2);
     assert_eq!(app.reactions(), before + 1);
 }
 
-/// Publishes as often as its input says, without a pause.
+/// A Work that publishes as often as its input says, without a pause.
 #[derive(Default, Serialize, Deserialize)]
 struct Burst {
     first: u64,
@@ -106,13 +106,13 @@ impl Flow for OverBurst {
 
 #[test]
 fn many_changes_at_once_are_one_batch() {
-    // On one thread the App cannot look before the run gives way.
+    // On one thread the App cannot read updates before the run yields.
     let exit = paused(OverBurst::default).wait_for_exit();
     exit.result.unwrap();
     assert!(exit.status.reactions <= 4, "{} reactions", exit.status.reactions);
 }
 
-/// Counts up until it is stopped; both fields always change together.
+/// A Work that counts up until it is stopped; both fields always change together.
 #[derive(Default, Serialize, Deserialize)]
 struct Pair {
     first: u64,
@@ -156,7 +156,7 @@ impl Flow for OverPair {
         if first == 0 {
             return Ok(());
         }
-        // The Work goes on meanwhile, but not for this reaction.
+        // The Work continues, but the view of this reaction does not change.
         let mark = PUBLISHED.load(Ordering::Acquire);
         while PUBLISHED.load(Ordering::Acquire) < mark + 2 {
             std::thread::yield_now();
@@ -203,7 +203,7 @@ fn a_flow_that_asks_to_be_woken_reacts_then() {
     assert_eq!(exit.state.to_json(), serde_json::json!({ "reactions": 5 }));
 }
 
-/// Asks to be woken in a minute; does not when something else has woken it before. Ends with the hour.
+/// A Flow that asks to be woken in a minute, but not in a reaction with another cause. Ends after an hour.
 #[derive(Default, Serialize, Children)]
 struct Impatient {
     probe: WorkRef<Probe>,

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 
 use crate::support::*;
 
-/// Milliseconds since the first reaction at which a schedule was true.
+/// Times at which a schedule was true, in milliseconds since the first reaction.
 type Times = Vec<u64>;
 
-/// Two schedules, and a Flow that reacts far more often than they come.
+/// A Flow with two schedules that reacts far more often than these fire.
 #[derive(Default, Serialize, Children)]
 struct Metronome {
     ten: Times,
@@ -57,14 +57,15 @@ fn a_schedule_is_true_once_for_each_occurrence_and_schedules_do_not_mix() {
     exit.result.unwrap();
     let ten: Times = exit.state.get("ten").unwrap().decode().unwrap();
     let fifteen: Times = exit.state.get("fifteen").unwrap().decode().unwrap();
-    // The first and the last one depend on the moment of the minute at which the test began.
+    // The number of occurrences depends on the moment of the minute at which the test began.
     assert!((59..=61).contains(&ten.len()) && gaps(&ten).iter().all(|gap| *gap == 10), "{ten:?}");
     assert!((39..=41).contains(&fifteen.len()) && gaps(&fifteen).iter().all(|gap| *gap == 15), "{fifteen:?}");
     assert_eq!(exit.state.to_json()["disagreements"], 0, "one reaction gets one answer");
     assert!(exit.status.reactions > 800);
 }
 
-/// Leaves `react` early whenever the schedule wakes it, and asks only when it is woken by itself.
+/// A Flow that leaves `react` early in reactions that the schedule causes, and queries the schedule only in those that
+/// it requested itself.
 #[derive(Default, Serialize, Children)]
 struct Distracted {
     times: Times,
@@ -145,10 +146,10 @@ fn paused_at(second: u64, make: impl FnOnce(WallClock) -> Night + Send + 'static
     TestApp::start_app(app.runtime(runtime).wall_clock(clock))
 }
 
-/// Schedules in Berlin, and a clock that is set by some seconds when the App has run for some seconds.
+/// A Flow with schedules in Berlin, and a clock that is set by some seconds when the App has run for some seconds.
 #[derive(Serialize, Children)]
 struct Night {
-    /// When the schedules were true, in seconds since the start.
+    /// Times at which the schedules were true, in seconds since the start.
     ten_minutes: Times,
     at_half_past_two: Times,
     each_second: u32,
@@ -215,7 +216,7 @@ fn night(second: u64, hours: u64, steps: &'static [(u64, i64)]) -> (Times, Times
 const MIDNIGHT_BEFORE_SUMMER: u64 = 1_774_738_800; // 2026-03-29 00:00+01:00
 const MIDNIGHT_BEFORE_WINTER: u64 = 1_792_879_200; // 2026-10-25 00:00+02:00
 
-/// Where summer time begins an interval goes on, and a time that is skipped comes at 3:00, two hours after midnight.
+/// At the begin of summer time an interval goes on, and a skipped time fires at 3:00, two hours after midnight.
 #[test]
 fn spring_skips_no_fixed_time_and_no_interval() {
     let (ten, fixed, seconds) = night(MIDNIGHT_BEFORE_SUMMER, 6, &[]);
@@ -224,7 +225,7 @@ fn spring_skips_no_fixed_time_and_no_interval() {
     assert_eq!(seconds, 6 * 3600);
 }
 
-/// Where summer time ends an interval goes on, and a time that is repeated comes the first time only.
+/// At the end of summer time an interval goes on, and a repeated time fires only the first time.
 #[test]
 fn autumn_repeats_no_fixed_time_and_is_not_silent() {
     let (ten, fixed, seconds) = night(MIDNIGHT_BEFORE_WINTER, 6, &[]);
@@ -233,7 +234,7 @@ fn autumn_repeats_no_fixed_time_and_is_not_silent() {
     assert_eq!(seconds, 6 * 3600);
 }
 
-/// After 70 minutes the clock is set back by an hour: intervals go on as before, and 2:30 is an hour later.
+/// After 70 minutes the clock is set back by an hour: intervals go on as before, and 2:30 fires an hour later.
 #[test]
 fn clock_set_back_makes_no_silence() {
     let (ten, fixed, seconds) = night(MIDNIGHT_BEFORE_WINTER, 4, &[(4200, -3600)]);
@@ -242,7 +243,8 @@ fn clock_set_back_makes_no_silence() {
     assert!((4 * 3600 - 2..=4 * 3600).contains(&seconds), "{seconds}");
 }
 
-/// After 65 minutes the clock is set forward to 2:50: what was skipped is one tick at once, and the rest comes earlier.
+/// After 65 minutes the clock is set forward to 2:50: the skipped occurrences give one tick at once, and the rest fire
+/// earlier.
 #[test]
 fn clock_set_forward_gives_one_tick_at_once() {
     let (ten, fixed, seconds) = night(MIDNIGHT_BEFORE_WINTER, 2, &[(3900, 6300)]);
@@ -252,7 +254,7 @@ fn clock_set_forward_gives_one_tick_at_once() {
     assert!((2 * 3600 - 2..=2 * 3600 + 1).contains(&seconds), "{seconds}");
 }
 
-/// Asks for a schedule that cannot be.
+/// A Flow that requests a schedule that is not valid.
 #[derive(Default, Serialize, Children)]
 struct Impossible {
     zone: Option<&'static str>,

@@ -1,4 +1,4 @@
-//! Restarts of children, and how they are shared.
+//! Restarts of children, and strategies that restart their siblings.
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
@@ -50,12 +50,12 @@ fn group(journal: &str, strategy: Strategy) -> Group {
 
 const PATHS: [&str; 4] = ["a", "b", "c.e", "d"];
 
-/// How often each Work has started, once that is at least `expected`, and all of them answer.
+/// Returns how often each Work has started, once that is at least `expected` and all of them answer.
 fn starts(app: &TestApp, expected: [u32; 4]) -> [u32; 4] {
     for (path, expected) in PATHS.iter().zip(expected) {
         app.wait_for_state(&format!("{path}.starts"), |starts: &u32| *starts >= expected);
     }
-    // What an answer needs was started before it.
+    // An answer proves that the start before it is counted.
     for path in PATHS {
         app.block_on(app.work::<Probe>(path).ask(Ping)).unwrap();
     }
@@ -117,7 +117,7 @@ fn more_restarts_than_the_limit_are_the_failure_of_the_flow() {
     assert_says(&message, &["flow `root`", "more than 2 restarts", "3600s", "work `d`", "strategy"]);
 }
 
-/// Ends with a failure that its parent restarts.
+/// A Flow that restarts its child Flow when that fails.
 #[derive(Serialize, Children)]
 struct Parent {
     group: FlowRef<Group>,
@@ -144,7 +144,7 @@ fn a_failure_by_the_limit_can_be_cured_by_a_restart_of_the_flow() {
     assert_says(&message, &["flow `group` failed", "more than 0 restarts", "work `group.b`"]);
 }
 
-/// Fails each time, with a policy of its own.
+/// A Flow whose Work fails each time, with a policy of its own.
 #[derive(Serialize, Children)]
 struct Stubborn {
     probe: WorkRef<Probe>,

@@ -1,4 +1,4 @@
-//! A Work that does what it is told, a journal that outlives it, and a log that can be read.
+//! A scripted Work, a journal that outlives it, and a log that tests can read.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, Once, PoisonError};
@@ -9,14 +9,14 @@ use flowright::testing::TestApp;
 use flowright::{Config, Exit, Root};
 use serde_json::Value as Json;
 
-/// Does what its input or its messages say, and writes down its life in the journal of its test.
+/// A Work that follows its input and its messages, and records its life in the journal of its test.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Probe {
-    /// Which journal; the name of the test.
+    /// The key of its journal: the name of the test.
     pub(crate) journal: String,
-    /// How many incarnations have started.
+    /// The number of incarnations that have started.
     pub(crate) starts: u32,
-    /// The last [`Set`].
+    /// The value of the last [`Set`].
     pub(crate) value: i64,
 }
 
@@ -30,7 +30,7 @@ impl Probe {
     }
 }
 
-/// What a run of a [`Probe`] does.
+/// An order for a run of a [`Probe`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Job {
     Set(i64),
@@ -67,7 +67,7 @@ impl Work for Probe {
     }
 }
 
-/// Becomes the Work's value, which is published; answered with the one before.
+/// A message that sets and publishes the value of the Work. The answer is the previous value.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Set(pub(crate) i64);
 
@@ -81,7 +81,7 @@ impl Handle<Set> for Probe {
     }
 }
 
-/// Changes nothing; answered with the value.
+/// A message that changes nothing. The answer is the value.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Ping;
 
@@ -93,7 +93,7 @@ impl Handle<Ping> for Probe {
     }
 }
 
-/// Ends the incarnation with a panic.
+/// A message that ends the incarnation with a panic.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Crash;
 
@@ -105,7 +105,7 @@ impl Handle<Crash> for Probe {
     }
 }
 
-/// An App whose timers take no time.
+/// Starts an App with a paused clock, so that timers take no real time.
 pub(crate) fn paused<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> TestApp
 where
     R: Root<Kind>,
@@ -115,7 +115,7 @@ where
     })
 }
 
-/// The state tree now, as JSON.
+/// The present state tree, as JSON.
 pub(crate) fn json(app: &TestApp) -> Json {
     app.state().to_json()
 }
@@ -125,12 +125,12 @@ pub(crate) fn works(app: &TestApp) -> Vec<String> {
     app.status().works.into_keys().collect()
 }
 
-/// The error that ended an App, as it is shown.
+/// The error that ended an App, as text.
 pub(crate) fn error(exit: Exit) -> String {
     format!("{:#}", flowright::Error::from(exit.result.expect_err("the App fails")))
 }
 
-/// Why an App does not start, as it is shown.
+/// The error with which an App does not start, as text.
 pub(crate) fn refusal<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> String
 where
     R: Root<Kind>,
@@ -141,7 +141,7 @@ where
     }
 }
 
-/// `text` contains all of `parts`.
+/// Asserts that `text` contains all of `parts`.
 #[track_caller]
 pub(crate) fn assert_says(text: &str, parts: &[&str]) {
     for part in parts {
@@ -164,12 +164,12 @@ pub(crate) fn noted(journal: &str, what: &str) -> Vec<String> {
     lines.into_iter().flatten().filter(|line| line.starts_with(what)).cloned().collect()
 }
 
-/// What was logged as a warning or worse by this process so far.
+/// Warnings and errors that this process has logged so far. Needs [`listen_to_the_log`].
 pub(crate) fn warnings() -> Vec<String> {
     LOG.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Makes [`warnings`] work.
+/// Installs the logger that [`warnings`] reads.
 pub(crate) fn listen_to_the_log() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -194,7 +194,7 @@ impl log::Log for Recorder {
     fn flush(&self) {}
 }
 
-/// A restart policy that waits as little as possible.
+/// A restart policy with a backoff of 1 ms.
 pub(crate) fn quick_restarts(max: u32) -> Restart {
     Restart::on_failure().max(max).backoff(Duration::from_millis(1)..Duration::from_millis(1))
 }

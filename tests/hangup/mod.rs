@@ -1,15 +1,16 @@
-//! Tests whose processes are to end by SIGHUP, run by something that ignores it, such as `nohup`.
+//! Support for tests whose processes must end by SIGHUP, when the tests run under something that ignores it, such as
+//! `nohup`.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Starts this test binary anew with the system's own handling of SIGHUP, if whoever has started it ignores that signal: what
-/// it starts would ignore it too.
+/// Starts this test binary again with the default handling of SIGHUP, if its parent has made it ignore that signal: its
+/// child processes would inherit that.
 pub(crate) fn handle_hangup() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
-    // SIGHUP is the first signal.
+    // SIGHUP is the lowest bit of the mask.
     if ignored & 1 == 0 {
         return;
     }

@@ -1,4 +1,4 @@
-//! Clocks on the wall that are wrong.
+//! Wall clocks that are wrong.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::program;
 pub(crate) const TESTS: &[(&str, fn())] =
     &[("clocks_that_are_wrong_and_are_set_change_nothing", clocks_that_are_wrong_and_are_set_change_nothing)];
 
-/// Says what time it is for a process, and changes that while it runs.
+/// A file that sets the time of a process, and changes it while the process runs.
 struct Clock(PathBuf);
 
 impl Clock {
@@ -18,14 +18,14 @@ impl Clock {
         Self(std::env::temp_dir().join(format!("flowright-clock-{name}-{}", std::process::id())))
     }
 
-    /// As `libfaketime` reads it: `+3600` is an hour ahead.
+    /// Sets the offset in the format of `libfaketime`: `+3600` is an hour ahead.
     fn set(&self, seconds: &str) {
         let next = self.0.with_extension("next");
         std::fs::write(&next, seconds).expect("there is a place for temporary files");
         std::fs::rename(&next, &self.0).expect("it is ours");
     }
 
-    /// Has the process go by this clock. What is not the time on the wall stays as it is.
+    /// Makes the process use this wall clock. Monotonic clocks do not change.
     fn rules(&self, command: &mut Command) {
         assert!(Path::new("/usr/bin/faketime").exists(), "this test needs faketime (on Debian a package)");
         command
@@ -42,7 +42,8 @@ impl Drop for Clock {
     }
 }
 
-/// An hour ahead here and an hour behind there, and the other way round in mid-run, while the grace period passes.
+/// One clock is an hour ahead and the other an hour behind, and the other way round in mid-run, while the grace period
+/// passes.
 fn clocks_that_are_wrong_and_are_set_change_nothing() {
     let (here, there) = (Clock::new("head"), Clock::new("node"));
     here.set("+3600");
@@ -65,7 +66,7 @@ fn clocks_that_are_wrong_and_are_set_change_nothing() {
     head.expect("the clock here was set by -2 hours");
     node.signal("CONT");
     head.expect("node `n` is connected again; nothing was lost");
-    // It is asked once more.
+    // The Work is asked once more.
     head.expect("`a` serves, attempt 1, +2 hours from here");
     all_arrive(&mut head);
 }

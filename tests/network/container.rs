@@ -12,10 +12,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("first_process_ends_with_the_exit_code_of_the_app", first_process_ends_with_the_exit_code_of_the_app),
 ];
 
-/// How many processes lose their parents.
+/// The number of processes that are orphaned.
 const ORPHANS: usize = 50;
 
-/// Leaves processes without a parent, and waits for others of its own.
+/// A Work that leaves orphaned processes, and waits for children of its own.
 #[derive(Default, Serialize, Deserialize)]
 struct Parent;
 
@@ -47,7 +47,7 @@ impl Work for Parent {
     }
 }
 
-/// A process of this namespace that has ended and was not waited for.
+/// Returns a process of this namespace that has ended and was not reaped.
 fn zombie() -> Option<u32> {
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
     let mut ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -57,7 +57,7 @@ fn zombie() -> Option<u32> {
     })
 }
 
-/// One on a thread, and one with a process of its own.
+/// Two Works: one on a thread, and one with a process of its own.
 #[derive(Default, Serialize, Children)]
 struct Parents {
     thread: WorkRef<Parent>,
@@ -81,7 +81,7 @@ pub(crate) fn parents() -> ExitCode {
     .main()
 }
 
-/// The program as the first process of a namespace.
+/// Starts the program as the first process of a namespace.
 fn container(code: i32) -> Process {
     let inner = program("container", &["--open-ui=false", "--without-server"]);
     let mut command = Command::new("unshare");
@@ -92,7 +92,7 @@ fn container(code: i32) -> Process {
     Process::start(command)
 }
 
-/// The first process of the namespace.
+/// The process id of the first process of the namespace.
 fn first_of(container: &Process) -> u32 {
     let children = format!("/proc/{0}/task/{0}/children", container.id());
     let children = std::fs::read_to_string(children).expect("it lives");

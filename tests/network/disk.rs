@@ -1,4 +1,4 @@
-//! A disk that is full.
+//! Full disks.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::{LIMIT, run};
 pub(crate) const TESTS: &[(&str, fn())] =
     &[("a_full_disk_is_said_and_nothing_is_left_there", a_full_disk_is_said_and_nothing_is_left_there)];
 
-/// A small disk of its own; unmounted when dropped.
+/// A small disk; unmounted on drop.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -25,7 +25,7 @@ impl Disk {
         disk
     }
 
-    /// How many files and directories there are.
+    /// The number of files and directories on it.
     fn parts(&self) -> usize {
         let mut left = vec![self.0.clone()];
         let mut parts = 0;
@@ -48,7 +48,7 @@ impl Drop for Disk {
     }
 }
 
-/// Fills a disk of 8 MiB in each way there is.
+/// A Work that fills a disk of 8 MiB in every possible way.
 #[derive(Default, Serialize, Deserialize)]
 struct Filler;
 
@@ -95,7 +95,7 @@ impl Work for Filler {
         };
         assert!(error.contains("No space left") && error.contains("made by work `filler`"), "{error}");
         assert!(error.contains("--payload-dir") && !error.contains("Serialize"), "{error}");
-        // Two are in memory, and on the disk there is room for some of the others.
+        // Two values are in memory, and the disk has room for some of the others.
         assert!((3..=10).contains(&made.len()), "{}", made.len());
         made.truncate(3);
         for (n, payload) in made.iter().enumerate() {

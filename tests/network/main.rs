@@ -1,9 +1,9 @@
-//! A head and a node with a network of their own between them, which loses packets, is cut, and is slow; and what else of a machine
-//! can be wrong: its clock, its disk, its memory.
+//! A head and a node with a network of their own, which loses packets, is cut, and is slow; and other faults of a
+//! machine: its clock, its disk, its memory.
 //!
-//! The networks are namespaces that each test makes and removes: that takes root, `ip`, `tc` and `iptables`. A disk that is full and a
-//! memory that is small take root as well, a PID namespace takes root and `unshare`, a wrong clock takes `faketime`. So these tests are run where `--features network-tests` asks for
-//! them.
+//! Each test creates and removes network namespaces: that takes root, `ip`, `tc` and `iptables`. A full disk and a
+//! small memory take root as well, a PID namespace root and `unshare`, a wrong clock `faketime`. So these tests need
+//! `--features network-tests`.
 
 mod clocks;
 mod container;
@@ -37,7 +37,8 @@ use self::process::{LIMIT, Process, VARIABLE};
 
 const NUMBERS: u32 = 20_000;
 
-/// `b`, which is on the head, sends numbers to `a` on the node, and asks it for their sum again when the clock of the head was set.
+/// `b`, which is on the head, sends numbers to `a` on the node, and asks it for their sum again when the clock of the
+/// head was set.
 fn suite(grace: Duration) -> ExitCode {
     let grace = u64::try_from(grace.as_millis()).ok();
     let config = Config { heartbeat_ms: Some(200), node_grace_ms: grace, ..Config::default() };
@@ -77,12 +78,12 @@ fn suite(grace: Duration) -> ExitCode {
     App::new(make).config(config).main()
 }
 
-/// How far two times, in seconds, are apart.
+/// The difference of two times in seconds.
 fn hours(one: u64, other: u64) -> i64 {
     (one.abs_diff(other) + 1800) as i64 / 3600 * if one < other { -1 } else { 1 }
 }
 
-/// This binary as the program that [`suite`] is.
+/// Starts this binary as the program [`suite`].
 pub(crate) fn program(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a test knows its file"));
     command.args(arguments).env(VARIABLE, name).env("FLOWRIGHT_TOKEN", "a secret of some length");

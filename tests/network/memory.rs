@@ -1,4 +1,4 @@
-//! A process that the system ends because it takes too much memory.
+//! A process that the kernel kills because it uses too much memory.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,11 +16,11 @@ pub(crate) const TESTS: &[(&str, fn())] = &[(
     a_process_that_the_system_ends_for_its_memory_is_the_failure_of_one_work,
 )];
 
-/// Processes that have little memory together; removed when dropped.
+/// A control group with little memory; removed on drop.
 struct Group(PathBuf);
 
 impl Group {
-    /// In the first version of control groups or the second.
+    /// Creates the group, in version 1 or 2 of control groups.
     fn of_mib(mib: u64) -> Self {
         let name = format!("flowright-{}", std::process::id());
         let first = Path::new("/sys/fs/cgroup/memory");
@@ -33,7 +33,7 @@ impl Group {
         let group = Self(place);
         std::fs::write(group.0.join(limit), (mib << 20).to_string()).expect("memory can be limited");
         for swap in ["memory.memsw.limit_in_bytes", "memory.swap.max"] {
-            // Where there is no swap there is no such file.
+            // Without swap this file does not exist.
             let _ = std::fs::write(
                 group.0.join(swap),
                 if swap.contains("memsw") { (mib << 20).to_string() } else { "0".to_owned() },
@@ -42,7 +42,7 @@ impl Group {
         group
     }
 
-    /// Has this program be one of them from its start on.
+    /// Makes this program a member of the group from its start.
     fn has(&self, command: &Command) -> Command {
         let mut within = Command::new("sh");
         within.args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""]).arg(&self.0);
@@ -71,7 +71,7 @@ fn a_process_that_the_system_ends_for_its_memory_is_the_failure_of_one_work() {
     };
     let app = App::new(make).process(move || {
         let mut command = program("network", &[]);
-        // This head has none.
+        // This head has no token.
         command.env_remove("FLOWRIGHT_TOKEN");
         Ok(processes.has(&command))
     });

@@ -16,7 +16,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a_long_cut_loses_the_node_and_it_comes_back", a_long_cut_loses_the_node_and_it_comes_back),
 ];
 
-/// Two namespaces, joined by a wire; removed when dropped.
+/// Two namespaces, joined by a virtual wire; removed on drop.
 struct Network {
     head: String,
     node: String,
@@ -40,7 +40,7 @@ impl Network {
         network
     }
 
-    /// Has the node's side of the wire treat what arrives by this rule.
+    /// Applies this rule to packets that arrive at the node's end of the wire.
     fn rule(&self, what: &str, rule: &[&str]) {
         let arguments = [&["netns", "exec", &self.node, "iptables", what, "INPUT", "-i", "w"], rule].concat();
         run("ip", &arguments);
@@ -75,7 +75,7 @@ impl Network {
         Self::start(&self.node, "network", &["node", "--join", address, "--name", "n"])
     }
 
-    /// Has packets get lost on their way to the node, at random.
+    /// Drops packets on their way to the node, at random.
     fn lose(&self, share: &str) {
         let at_random = ["-m", "statistic", "--mode", "random", "--probability", share, "-j", "DROP"];
         self.rule("-A", &at_random);
@@ -108,7 +108,7 @@ fn a_slow_wire_is_only_slow() {
     all_arrive(&mut head);
 }
 
-/// A way on which everything takes 200 ms; to be called in a process in the head's network.
+/// Delays all packets by 200 ms. Called in a process in the head's network.
 pub(crate) fn long_way() -> ExitCode {
     let proxy = Proxy::at("10.231.0.1:7503", "10.231.0.1:7502");
     proxy.set(Weather::Delay(Duration::from_millis(200)));

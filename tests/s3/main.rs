@@ -23,14 +23,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 const KEY: &str = "access";
 const SECRET: &str = "a secret of some length";
 
-/// Goes in parts.
+/// Length of a file that is uploaded in parts.
 const LARGE: usize = 20 << 20;
 
 fn bytes(length: usize, seed: u8) -> Vec<u8> {
     (0..length).map(|at| (at as u8).wrapping_mul(31).wrapping_add((at >> 12) as u8) ^ seed).collect()
 }
 
-/// Does one of the tests.
+/// A Work that runs one of the tests.
 #[derive(Default, Serialize, Deserialize)]
 struct Teller;
 
@@ -130,7 +130,7 @@ async fn half_written() -> Result<()> {
         let mut last = 0;
         while last < 3 {
             let it = match drive.read("it").await {
-                // What was being read was replaced: said, and not mixed.
+                // The file was replaced during the read: an error instead of a mixture.
                 Err(DriveError::Changed { .. }) => continue,
                 it => it?,
             };
@@ -149,7 +149,7 @@ async fn half_written() -> Result<()> {
     Ok(())
 }
 
-/// A directory that is removed.
+/// A directory that is removed on drop.
 struct Place(PathBuf);
 
 impl Place {
@@ -166,7 +166,7 @@ impl Drop for Place {
     }
 }
 
-/// A server with a bucket called `drives`. Dropped, it is ended.
+/// A server with a bucket called `drives`. Killed on drop.
 struct Server {
     child: Child,
     port: u16,
@@ -225,7 +225,7 @@ impl Server {
             assert!(began.elapsed() < LIMIT, "the server does not listen: {}", server.log());
             std::thread::sleep(Duration::from_millis(50));
         }
-        // It listens before it can store anything, and then says so here.
+        // The server listens before it can store anything, and logs here when it can.
         loop {
             let mut shell = Command::new(&weed)
                 .args(["shell", &format!("-master=127.0.0.1:{master}")])
@@ -255,7 +255,7 @@ impl Drop for Server {
     }
 }
 
-/// Runs this binary as one of the tests.
+/// Runs this binary as one of the tests; true if it succeeds.
 fn told(test: &str, port: u16, secret: &str) -> bool {
     let program = std::env::current_exe().expect("a test knows its file");
     let mut command = Command::new(program);

@@ -1,7 +1,7 @@
-//! Spans, as a collector gets them from a head and a node: from what was published on the node by way of the Flow to the
-//! run that it asked for, and from there to the handler of a message on the node.
+//! Spans as a collector gets them from a head and a node: from a publish on the node, through the Flow, to the run that
+//! it requested, and from there to the handler of a message on the node.
 //!
-//! The processes are this very binary, started again with [`PROGRAM`] set; so it has a `main` of its own.
+//! The processes are this test binary, started again with [`PROGRAM`] set; so it has its own `main`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -13,10 +13,10 @@ use flowright::Messages;
 use flowright::prelude::*;
 use libtest_mimic::{Arguments, Trial};
 
-/// Set in the processes that take part in the App.
+/// Environment variable of the processes that take part in the App.
 const PROGRAM: &str = "FLOWRIGHT_TEST_PROGRAM";
 
-/// How long anything that must come may take.
+/// Time limit for every event that a test waits for.
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn main() -> ExitCode {
@@ -85,7 +85,7 @@ impl Flow for Pipeline {
     }
 }
 
-/// Killed when it is dropped.
+/// A process that is killed on drop.
 struct Process(Child);
 
 impl Process {
@@ -97,12 +97,12 @@ impl Process {
         Self(command.stdout(Stdio::null()).spawn().expect("the test's own binary starts"))
     }
 
-    /// What follows `part` in what it logs.
+    /// Returns the text that follows `part` in its log.
     fn after(&mut self, part: &str) -> String {
         let log = BufReader::new(self.0.stderr.take().expect("it is piped"));
         let mut lines = log.lines().map_while(Result::ok);
         let found = lines.find_map(|line| Some(line.split_once(part)?.1.to_owned()));
-        // It must not wait for somebody to read what comes.
+        // The process must not block on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         found.unwrap_or_else(|| panic!("it has not logged {part:?}"))
     }
@@ -110,7 +110,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended.
+        // The process may have ended before.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -186,7 +186,7 @@ fn spans(request: &[u8]) -> Vec<Span> {
     found
 }
 
-/// Takes what is exported over one connection.
+/// Receives the exports of one connection.
 fn collect(stream: TcpStream, sender: &Sender<Span>) {
     let mut reader = BufReader::new(stream);
     loop {
@@ -231,7 +231,7 @@ fn collector() -> (String, Receiver<Span>) {
     (format!("http://{address}"), spans)
 }
 
-/// The spans that have led to one, the nearest first, as `service: name`, while they are of its trace.
+/// The ancestors of a span, the nearest first, as `service: name`, while they are of its trace.
 fn ancestors(of: &Span, all: &[Span]) -> Vec<String> {
     let mut chain = Vec::new();
     let mut parent = &of.parent;
@@ -255,7 +255,7 @@ fn a_change_is_followed_from_a_node_by_way_of_the_flow_to_a_run_and_back_by_a_me
         let left = until.saturating_duration_since(Instant::now());
         spans.push(incoming.recv_timeout(left).unwrap_or_else(|_| panic!("only these came: {spans:#?}")));
     };
-    // Both runs go on until they are told to stop, and a span is sent when it is over.
+    // Both runs go on until they are stopped, and a span is exported when it is over.
     while !spans.iter().any(|span| span.name == "handle first") {
         next(&mut spans);
     }

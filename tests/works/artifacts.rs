@@ -1,4 +1,4 @@
-//! Files and directories that go from Work to Work by reference.
+//! Files and directories that are passed from Work to Work by reference.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,7 +11,7 @@ use flowright::testing::TestApp;
 use crate::stories::{Place, Story, Teller, bytes, tell};
 use crate::support::two;
 
-/// A checkpoint of several files, one of them larger than what is read at once.
+/// Writes a checkpoint of several files, one of them larger than a read buffer.
 fn make_checkpoint(at: &Path, seed: u8) {
     fs::create_dir_all(at.join("layers/deep")).unwrap();
     fs::write(at.join("weights"), bytes(3_000_000, seed)).unwrap();
@@ -21,7 +21,7 @@ fn make_checkpoint(at: &Path, seed: u8) {
     symlink("../weights", at.join("layers/latest")).unwrap();
 }
 
-/// Makes artifacts of checkpoints.
+/// A Work that makes artifacts of checkpoints.
 #[derive(Default, Serialize, Deserialize)]
 struct Trainer {
     checkpoint: Option<Artifact>,
@@ -34,7 +34,7 @@ impl Work for Trainer {
         let directory = place.join(format!("made-{seed}"));
         make_checkpoint(&directory, seed % 2);
         self.checkpoint = Some(cx.artifact(&directory)?);
-        // It has what was there when it was made.
+        // The artifact has the content from the time it was made.
         fs::remove_dir_all(&directory)?;
         Ok(())
     }
@@ -95,7 +95,7 @@ fn equal_content_is_the_same_input_whenever_it_was_made() {
                     fetched,
                     "seed {seed}"
                 );
-                // The state has what was made last.
+                // The state has the newest artifact.
                 asked += 1;
             }
             cx.stop("it is");
@@ -128,7 +128,7 @@ impl Story for Refusals {
         assert_eq!(fs::read_to_string(&into)?, "mine");
         artifact.fetch(&into).overwrite(true).await?;
         assert!(into.join("weights").exists());
-        // Several at once: each succeeds, and nothing is left of those that others have replaced.
+        // Several fetches at once: each succeeds, and nothing is left of the directories that others have replaced.
         let fetches = (0..4).map(|_| artifact.fetch(&into).overwrite(true).into_future());
         futures::future::try_join_all(fetches).await?;
         let hidden = fs::read_dir(place)?.filter_map(Result::ok);

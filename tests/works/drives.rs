@@ -11,7 +11,7 @@ use futures::{FutureExt, TryStreamExt};
 
 use crate::stories::{Place, Story, Teller, bytes, tell};
 
-/// More than goes at once.
+/// Length of a file that is written in several parts.
 const LARGE: usize = 9 << 20;
 
 #[derive(Default)]
@@ -32,7 +32,7 @@ impl Story for Everything {
         assert_eq!(names, all.map(|(name, size)| (name.to_owned(), size)));
         assert_eq!(drive.list("2024").await?.len(), 2);
         assert_eq!(drive.list("20").await?.len(), 0, "directories are whole names");
-        // It is what it says: files in a directory.
+        // The drive is a directory with the files.
         assert_eq!(fs::read(place.join("drives/reports/2024/large"))?, large);
 
         drive.get("2024/large", place.join("back/large")).await?;
@@ -124,7 +124,7 @@ impl Story for Refusals {
             drive.delete("it").await?;
         }
 
-        // A pipe is not waited for, wherever it is.
+        // Opening a pipe would block, wherever it is.
         let pipes = [place.join("pipe"), place.join("drives/reports/pipe")];
         for pipe in &pipes {
             assert!(std::process::Command::new("mkfifo").arg(pipe).status()?.success());
@@ -186,14 +186,14 @@ struct Directories;
 impl Story for Directories {
     async fn tell(place: &Path, _: &mut WorkContext<Teller<Self>>) -> Result<()> {
         let drive = Drive::new("reports");
-        // A directory is part of the names of files, as in a bucket: without files it is not there.
+        // A directory is part of the names of files, as in a bucket: without files it does not exist.
         for name in ["d/x", "d/y/z", "d", "d/x/y"] {
             drive.put_bytes(name, name).await?;
             assert_eq!(drive.read(name).await?, name);
             drive.delete(name).await?;
             assert!(!place.join("drives/reports/d").exists(), "{name}");
         }
-        // Nor where something else has made it.
+        // Nor does a directory exist that another program has made.
         fs::create_dir_all(place.join("drives/reports/d/e/f"))?;
         drive.put_bytes("d", "file").await?;
         assert_eq!(drive.read("d").await?, "file");
@@ -206,7 +206,7 @@ impl Story for Directories {
     }
 }
 
-/// A name can be that of a file when the files whose names began with it were deleted.
+/// A name can be that of a file once the files below it were deleted.
 #[test]
 fn directories_without_files_are_not_in_the_way() {
     tell::<Directories>();
@@ -247,9 +247,9 @@ impl Story for HalfWritten {
             };
             futures::future::try_join(write, read).await?;
 
-            // One that is given up has not been.
+            // A cancelled `put` stores nothing.
             let mut giving_up = Box::pin(drive.put_bytes("it", vec![9; length]).into_future());
-            // It may be done at once: then it has been, all of it.
+            // It may complete at once: then the whole file is stored.
             let _ = (&mut giving_up).now_or_never();
             drop(giving_up);
             assert!(drive.read("it").await?.iter().all(|byte| *byte == 5 || *byte == 9));
@@ -298,7 +298,7 @@ struct InSeveral;
 impl Story for InSeveral {
     async fn tell(_: &Path, cx: &mut WorkContext<Teller<Self>>) -> Result<()> {
         Drive::new("mine").put_bytes("it", cx.path().to_string()).await?;
-        // Also from what it starts.
+        // The same drive, opened a second time.
         let other = Drive::new("mine").read("it").await?;
         assert_eq!(other, cx.path().as_str());
         Ok(())
@@ -312,7 +312,7 @@ fn each_app_has_its_own() {
         let config = Config { drive_dir: Some(place.0.join(name)), ..Config::default() };
         TestApp::start_app(App::new(Teller::<InSeveral>::default).config(config))
     });
-    // Each has a Work that was given nothing to do by a Flow: it runs once.
+    // The root of each App is a Work, which runs once.
     for app in apps {
         app.wait_for_exit().result.unwrap();
     }

@@ -1,4 +1,4 @@
-//! Errors and panics in runs, and who decides what becomes of them.
+//! Errors and panics in runs, and the policies that decide their consequences.
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
@@ -6,7 +6,7 @@ use flowright::{Reason, Stage};
 
 use crate::support::{Gated, Journal, Seen, go_on, one, two, wherever_it_runs};
 
-/// Refuses odd inputs by an error and multiples of ten by a panic; the latter unless they are multiples of 100.
+/// A Work that refuses odd inputs with an error, and multiples of ten with a panic, except multiples of 100.
 #[derive(Default, Serialize, Deserialize)]
 struct Picky {
     took: Vec<u32>,
@@ -28,7 +28,7 @@ impl Work for Picky {
     }
 }
 
-/// Asks for all of these until each is over, and gives the stages.
+/// Requests all of these inputs until each run is over, and returns the stages.
 fn run_all(inputs: &'static [u32], placement: Placement) -> (Vec<(Stage, Option<Reason>)>, flowright::Exit) {
     let stages = Seen::new();
     let seen = stages.clone();

@@ -1,4 +1,4 @@
-//! Handlers that wait: nothing else of their Work is handled meanwhile, and they hear when it is asked to stop.
+//! Handlers that wait: their Work handles no other message meanwhile, and they return when it is asked to stop.
 
 use std::future::pending;
 
@@ -8,7 +8,7 @@ use flowright::{AskError, Stage};
 
 use crate::support::wherever_it_runs;
 
-/// How a handler waits.
+/// The call in which a handler waits.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 enum Way {
     Sleep(Duration),
@@ -20,13 +20,13 @@ enum Way {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 enum Task {
     Serve,
-    /// Serve for so long, then give up what is served, then serve.
+    /// Serve for this time, then drop the handler in progress, then serve again.
     Interrupted(Duration),
 }
 
 #[derive(Default, Serialize, Deserialize)]
 struct Waiter {
-    /// The messages that were begun, and ended, in order.
+    /// The messages whose handlers began, in order.
     begun: Vec<u32>,
     ended: Vec<u32>,
     most_at_once: usize,
@@ -71,7 +71,7 @@ impl Handle<Wait> for Waiter {
     }
 }
 
-/// Asks another Work, within this time.
+/// A message whose handler asks another Work, within this time.
 #[derive(Debug, Serialize, Deserialize)]
 struct Via(WorkAddr<Waiter>, Option<WorkAddr<Waiter>>, Duration);
 
@@ -126,8 +126,8 @@ fn start(placement: Placement, task: Option<Task>, stop_when_begun: bool) -> Tes
     app
 }
 
-/// A thousand messages whose handlers all wait are handled one after the other, in order, whether a run serves them or the Work is
-/// idle.
+/// A thousand messages whose handlers all wait are handled one after the other, in order, whether a run serves them or
+/// the Work is idle.
 #[test]
 fn handlers_that_wait_do_not_nest() {
     const MESSAGES: u32 = 1000;
@@ -160,7 +160,8 @@ fn handlers_that_wait_do_not_nest() {
     });
 }
 
-/// A handler that waits, however it does, ends with `Stopped` when its Work is asked to stop, and the Work stops in good order.
+/// A handler that waits, in whichever call, ends with `Stopped` when its Work is asked to stop, and the Work stops in
+/// good order.
 #[test]
 fn handlers_that_wait_hear_a_stop() {
     let long = Duration::from_secs(3600);
@@ -171,7 +172,7 @@ fn handlers_that_wait_hear_a_stop() {
                 let a = app.work::<Waiter>("a");
                 app.block_on(async {
                     a.tell(Wait(7, way)).await.expect("it runs");
-                    // Nothing else is served meanwhile.
+                    // No other message is handled meanwhile.
                     let _ = a.tell(Wait(8, Way::Turn)).await;
                 });
                 app.wait_for_work("a", |a| !a.is_up);
@@ -183,8 +184,8 @@ fn handlers_that_wait_hear_a_stop() {
     });
 }
 
-/// Two Works whose handlers ask each other wait until the first deadline has passed; the error names both and calls it a deadlock.
-/// Both go on afterwards.
+/// Two Works whose handlers ask each other wait until the first deadline has passed; the error names both and calls it
+/// a deadlock. Both Works go on afterwards.
 #[test]
 fn handlers_that_ask_each_other_end_at_the_deadline() {
     wherever_it_runs(|placement| {
@@ -202,7 +203,7 @@ fn handlers_that_ask_each_other_end_at_the_deadline() {
     });
 }
 
-/// What a Work sends to itself, from where.
+/// The code from which a Work sends messages to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 enum Own {
     Handler,
@@ -216,13 +217,13 @@ enum Own {
 #[derive(Default, Serialize, Deserialize)]
 struct Selfish {
     from: Option<Own>,
-    /// What came of a question, and of more messages than there is room for.
+    /// Result of a question to itself; `told` is the result of sending more messages than there is room for.
     asked: Option<String>,
     told: Option<String>,
     handled: u32,
 }
 
-/// How many messages its mailbox holds.
+/// Capacity of its mailbox.
 const ROOM: usize = 8;
 
 fn said<T>(result: std::result::Result<T, impl std::fmt::Display>) -> String {
@@ -321,8 +322,8 @@ impl Flow for Alone {
     }
 }
 
-/// A Work that asks itself, or has no room for what it tells itself, is told so at once, wherever it takes no messages; where it does, it is
-/// answered.
+/// A Work that asks itself, or has no room for a message to itself, gets an error at once where it handles no messages;
+/// where it handles some, it gets an answer.
 #[test]
 fn work_that_waits_for_itself_is_told_at_once() {
     use Own::*;
@@ -341,7 +342,7 @@ fn work_that_waits_for_itself_is_told_at_once() {
                 assert_eq!((&*asked, &*told), ("ok", "ok"), "{placement}, {own:?}");
             } else {
                 for said in [asked, told] {
-                    // Where the Work stops its mailbox is closed by then.
+                    // The mailbox of a Work that stops is already closed.
                     let is_told = said.contains("`work` waits for itself")
                         || own == OnStop && said.contains("`work` was stopped");
                     assert!(is_told, "{placement}, {own:?}: {said}");
@@ -351,7 +352,7 @@ fn work_that_waits_for_itself_is_told_at_once() {
     });
 }
 
-/// A run that gives up what it serves while a handler waits serves on afterwards.
+/// A run that drops the handler that it serves, while that waits, can serve again.
 #[test]
 fn run_serves_on_after_a_handler_was_dropped() {
     wherever_it_runs(|placement| {

@@ -1,4 +1,4 @@
-//! When `on_start`, `on_stop` and `on_error` are called, and what their errors come to.
+//! Calls of `on_start`, `on_stop` and `on_error`, and the consequences of their errors.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use flowright::{Placement, Reason, Stage};
 
 use crate::support::{one, paused, wherever_it_runs};
 
-/// Which of a Work's parts fail.
+/// The parts of a Work that fail.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 enum Fails {
     #[default]
@@ -22,7 +22,7 @@ enum Fails {
     RunAndOnErrorPanics,
 }
 
-/// Writes down what is called.
+/// A Work that records its calls.
 #[derive(Default, Serialize, Deserialize)]
 struct Diary {
     fails: Fails,
@@ -160,7 +160,7 @@ fn an_error_of_on_error_is_added_to_the_failure() {
     assert!(error.contains("run broke") && error.contains("on_error broke too"), "{error}");
 }
 
-/// The panic ends the incarnation, which a restart replaces.
+/// A panic of `on_error` ends the incarnation, and a restart begins the next.
 #[test]
 fn a_panic_of_on_error_is_added_to_the_failure() {
     wherever_it_runs(|placement| {
@@ -320,7 +320,7 @@ impl Passed {
     }
 }
 
-/// Passes `Stopped` on where it waits to be stopped.
+/// A Work that passes `Stopped` on in the place where it waits to be stopped.
 #[derive(Default, Serialize, Deserialize)]
 struct Waiter {
     waits: Waits,
@@ -367,7 +367,7 @@ impl Work for Waiter {
     }
 }
 
-/// `Stopped` passed on is a stop in a run and in every hook, whatever errors are around it.
+/// `Stopped` passed on by `?` is a stop in a run and in every hook, also inside other errors.
 #[test]
 fn stopped_passed_on_is_a_stop_in_every_hook() {
     for waits in [Waits::OnStart, Waits::Run, Waits::OnError, Waits::OnStop] {
@@ -405,7 +405,7 @@ fn stopped_passed_on_is_a_stop_in_every_hook() {
     }
 }
 
-/// A Work that its Flow stops while `on_start` waits has stopped, and the App goes on.
+/// A Work that its Flow stops while `on_start` waits has the status stopped, and the App goes on.
 #[test]
 fn a_work_stopped_in_on_start_has_stopped() {
     let app = TestApp::start(|| {
@@ -426,7 +426,7 @@ fn a_work_stopped_in_on_start_has_stopped() {
     assert_eq!(exit.status.works["work"].status.stage, Stage::Stopped);
 }
 
-/// Says goodbye in its own time.
+/// A Work that takes some time in `on_stop`.
 #[derive(Default, Serialize, Deserialize)]
 struct Polite {
     goodbyes: u32,

@@ -1,4 +1,4 @@
-//! Stopping Works, starting them again, and what they are when the App ends.
+//! Stopping and restarting Works, and their statuses when the App ends.
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
@@ -203,7 +203,7 @@ fn a_failure_that_was_captured_is_still_a_failure_at_the_end_of_the_app() {
     assert_eq!(exit.status.works["work"].status.stage, Stage::Failed);
 }
 
-/// Does not listen when it is asked to stop.
+/// A Work that ignores the request to stop.
 #[derive(Default, Serialize, Deserialize)]
 struct Deaf {
     begun: bool,
@@ -292,10 +292,10 @@ fn an_app_whose_work_does_not_stop_ends_after_its_grace_period() {
     TestApp::start_app(app).wait_for_exit().result.unwrap();
 }
 
-/// Which Works began and ended `on_stop`, in order.
+/// The Works that began and ended `on_stop`, each in order.
 static LEAVING: std::sync::Mutex<(Vec<u32>, Vec<u32>)> = std::sync::Mutex::new((Vec::new(), Vec::new()));
 
-/// Takes its time to stop.
+/// A Work that is slow to stop.
 #[derive(Default, Serialize, Deserialize)]
 struct Leaves {
     number: u32,
@@ -329,8 +329,8 @@ impl Flow for Crowd {
     }
 }
 
-/// Of any number of Works, however slow, all are asked to stop early enough to do so, and those that are quick are so in
-/// the reverse order of their start.
+/// All Works are asked to stop early enough to do so, however many and however slow they are, and the quick ones stop
+/// in the reverse order of their start.
 #[test]
 fn all_works_are_asked_to_stop_within_the_grace() {
     for (count, slow_each) in [(30, 1), (100, 1), (100, 2), (300, 7)] {
@@ -355,7 +355,7 @@ fn all_works_are_asked_to_stop_within_the_grace() {
     }
 }
 
-/// Runs that wait and restarts that are due do not begin while a Work that is slow to stop holds the others up.
+/// Queued runs and restarts that are due do not begin while a slow Work delays the shutdown.
 #[test]
 fn nothing_starts_while_the_app_ends() {
     #[derive(Default, Serialize, Deserialize)]
@@ -432,7 +432,7 @@ fn nothing_starts_while_the_app_ends() {
     assert_eq!(list("fails.begun"), [1]);
 }
 
-/// Blocks its thread until the test is over.
+/// A Work that blocks its thread until the test is over.
 #[derive(Default, Serialize, Deserialize)]
 struct Blocks {
     begun: bool,

@@ -1,4 +1,4 @@
-//! What a user sees of Works on one machine: runs, statuses, messages, failures, hooks, payloads.
+//! Works on one machine as a user sees them: runs, statuses, messages, failures, hooks, payloads.
 
 mod artifacts;
 mod drives;

@@ -1,4 +1,4 @@
-//! Messages between Works and from outside: order, room, answers, and what becomes of those that cannot arrive.
+//! Messages between Works and from outside: order, capacity, answers, and messages that cannot be delivered.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use tokio::sync::Notify;
 
 use crate::support::{Gated, GoOn, go_on, one, two, wherever_it_runs};
 
-/// How a Server's run spends its time.
+/// The call in which a Server's run waits.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 enum Pastime {
     Sleep,
     Turn,
     Serve,
     ServeForever,
-    /// Holds on to the thread of control until the test says so.
+    /// Keeps the thread of control, without serving messages, until the test notifies the [`alarm`] of this number.
     Deaf(u32),
 }
 
-/// Answers and writes down what it is told.
+/// A Work that answers and records its messages.
 #[derive(Default, Serialize, Deserialize)]
 struct Server {
     got: Vec<u32>,
@@ -31,14 +31,14 @@ struct Server {
     quit: Arc<Notify>,
 }
 
-/// What the run with this number, if it is deaf, waits for.
+/// The notification that the deaf run with this number waits for.
 fn alarm(number: u32) -> Arc<Notify> {
     static ALARMS: std::sync::Mutex<std::collections::BTreeMap<u32, Arc<Notify>>> =
         std::sync::Mutex::new(std::collections::BTreeMap::new());
     ALARMS.lock().unwrap().entry(number).or_default().clone()
 }
 
-/// A number for [`alarm`] that no other test has.
+/// Returns a number for [`alarm`] that no other test uses.
 fn unused() -> u32 {
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
@@ -85,7 +85,7 @@ impl Handle<Put> for Server {
     }
 }
 
-/// Makes the handler panic.
+/// A message whose handler panics.
 #[derive(Debug, Serialize, Deserialize)]
 struct Poison;
 
@@ -97,7 +97,7 @@ impl Handle<Poison> for Server {
     }
 }
 
-/// A Server that does this, or nothing.
+/// Starts a Server whose run does this, or that is idle.
 fn serve(
     pastime: Option<Pastime>,
     make: impl FnOnce(WorkRef<Server>) -> WorkRef<Server> + Send + 'static,
@@ -213,7 +213,7 @@ fn a_sender_waits_for_room_and_keeps_its_place_and_one_that_gives_up_is_not_hear
             drop(given_up);
             assert!(server.try_tell(Put(5)).is_err(), "nobody overtakes those that wait");
             alarm(number).notify_one();
-            // In the other order, so that it is the mailbox that keeps it.
+            // Polled in the other order, so that only the mailbox can keep the order.
             let (fourth, second) = tokio::join!(fourth, second);
             fourth.unwrap();
             second.unwrap();
@@ -278,7 +278,7 @@ fn messages_that_wait_survive_the_panic_of_the_one_before_them() {
             server.try_tell(Put(number)).unwrap();
         }
         alarm(number).notify_one();
-        // The address is good for the next incarnation as well.
+        // The address is valid for the next incarnation as well.
         assert_eq!(app.block_on(server.ask(Put(41))).unwrap(), 82);
         let got = app.wait_for_state("work.got", |got: &Vec<u32>| got.len() == 41);
         assert_eq!(got, (1..=41).collect::<Vec<_>>());
@@ -342,7 +342,7 @@ fn questions_that_wait_when_the_work_stops_come_back_unheard() {
     app.stop().result.unwrap();
 }
 
-/// A Work of another type that talks to a Server.
+/// A Work of another type that sends messages to a Server.
 #[derive(Default, Serialize, Deserialize)]
 struct Client {
     answers: Vec<u32>,
@@ -450,7 +450,7 @@ fn a_flow_can_tell_its_works_something() {
 #[derive(Serialize, Children)]
 struct Crowd {
     servers: Vec<WorkRef<Server>>,
-    /// Where the test gets their addresses from.
+    /// Channel by which the test gets the addresses.
     #[serde(skip)]
     addresses: Option<tokio::sync::oneshot::Sender<Vec<WorkAddr<Server>>>>,
 }
@@ -458,7 +458,7 @@ struct Crowd {
 impl Flow for Crowd {
     fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
         if let Some(addresses) = self.addresses.take() {
-            // Nobody listens when the test has failed.
+            // The receiver is gone when the test has failed.
             let _ = addresses.send(self.servers.iter().map(WorkRef::addr).collect());
         }
         Ok(())

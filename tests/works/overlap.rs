@@ -1,4 +1,4 @@
-//! What a new input does while a run is under way.
+//! Overlap policies: a new input while a run is in progress.
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
@@ -6,7 +6,7 @@ use flowright::{Reason, Stage};
 
 use crate::support::{Gated, Seen, go_on, one, wherever_it_runs, wish};
 
-/// Runs whatever the test has wished for last.
+/// Starts a Flow that runs the input that the test requested last.
 fn run_the_newest(overlap: Overlap, placement: Placement) -> TestApp {
     TestApp::start(move || {
         one(WorkRef::from(Gated::default()).placed(placement).overlap(overlap), |work, _| {
@@ -119,7 +119,7 @@ fn restart_the_run_that_was_stopped_says_so_and_the_incarnation_lives_on() {
     assert_eq!(statuses.all(), expected);
 }
 
-/// A run that does not listen.
+/// A Work whose run ignores the request to stop.
 #[derive(Default, Serialize, Deserialize)]
 struct Deaf {
     begun: Vec<u32>,

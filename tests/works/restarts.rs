@@ -1,4 +1,4 @@
-//! Works that try again, and runs that take too long.
+//! Works that are restarted, and runs that exceed their timeout.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,21 +8,21 @@ use flowright::{Placement, Reason, Stage};
 
 use crate::support::{Gated, Seen, go_on, one, paused, two};
 
-/// How a Flaky Work fails.
+/// The way in which a Flaky Work fails.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 enum How {
     Error,
     Panic,
 }
 
-/// Fails until it has been tried `good_at` times.
+/// A Work that fails until the attempt `good_at`.
 #[derive(Serialize, Deserialize)]
 struct Flaky {
     how: How,
     good_at: u32,
     published: u32,
     lives: u32,
-    /// What the private field was at the start of each try.
+    /// The value of the private field at the start of each attempt.
     found: Vec<u32>,
     attempts: Vec<u32>,
     #[serde(skip)]
@@ -189,7 +189,7 @@ fn runs_that_wait_keep_their_order_behind_the_one_that_is_tried_again() {
     assert_eq!(exit.state.get("work.ran").unwrap().decode::<Vec<u32>>().unwrap(), [0, 1, 1, 2, 3]);
 }
 
-/// Takes for ever the first time.
+/// A Work whose first run never ends.
 #[derive(Default, Serialize, Deserialize)]
 struct Slow {
     lives: u32,
@@ -255,7 +255,7 @@ fn after_a_timeout_a_new_incarnation_works_on() {
 static RELEASED: AtomicBool = AtomicBool::new(false);
 static LATE_PUBLISH: std::sync::Mutex<Option<std::sync::mpsc::Sender<()>>> = std::sync::Mutex::new(None);
 
-/// Blocks its thread the first time, then publishes although nobody listens to it any more.
+/// A Work that blocks its thread the first time, then publishes although it is fenced.
 #[derive(Default, Serialize, Deserialize)]
 struct Blocks {
     said: Vec<String>,
@@ -304,7 +304,7 @@ fn what_a_thread_that_blocked_past_its_timeout_still_says_is_not_heard() {
     app.stop().result.unwrap();
 }
 
-/// Blocks its thread and asks now and then whether it should leave.
+/// A Work that blocks its thread, and checks from time to time whether it should leave.
 #[derive(Default, Serialize, Deserialize)]
 struct Polite;
 
@@ -368,7 +368,7 @@ fn the_timeout_is_for_each_run_from_its_start() {
     app.wait_for_exit().result.unwrap();
 }
 
-/// Waits for as long as its input says, then passes on what it is told.
+/// A Work that waits for as long as its input says, then passes on its messages.
 #[derive(Default, Serialize, Deserialize)]
 struct Patient {
     tries: u32,
@@ -388,7 +388,7 @@ impl Work for Patient {
     }
 }
 
-/// A time that is too long to be added to the present is never, wherever one can be given, and nothing panics.
+/// A duration that is too long to be added to the present means never, wherever it is given, and nothing panics.
 #[test]
 fn endless_durations_mean_never() {
     let just_less = Duration::MAX - Duration::from_nanos(1);

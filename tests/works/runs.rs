@@ -10,7 +10,7 @@ use crate::support::{
     Gated, Journal, Seen, go_on, listen_to_the_log, one, paused, two, warnings, wherever_it_runs,
 };
 
-/// Remembers what it was run with, whatever the type.
+/// A Work that records its inputs, of any type.
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "")]
 struct Inputs<I: Serialize + serde::de::DeserializeOwned> {
@@ -32,7 +32,7 @@ impl<I: Serialize + serde::de::DeserializeOwned + 'static> Work for Inputs<I> {
     }
 }
 
-/// Asks for the inputs in each of many reactions, and gives what was run.
+/// Requests the inputs in each of many reactions, and returns those that ran.
 fn run_all<I>(inputs: Vec<I>, placement: Placement) -> Vec<I>
 where
     I: Serialize + serde::de::DeserializeOwned + Clone + Send + 'static,
@@ -71,7 +71,8 @@ fn lists_that_differ_in_order_or_repetition_are_different_runs() {
     assert_eq!(run_all(inputs.clone(), Placement::Thread), inputs);
 }
 
-/// A map made anew for each question is in another order each time, at every level, and is the same input all the same.
+/// A map that is made anew for each request iterates in another order each time, at every level, and is the same input
+/// nevertheless.
 #[test]
 fn equal_maps_are_one_run_whatever_their_order() {
     type Maps = HashMap<String, HashMap<(i8, Option<bool>), Vec<HashMap<u16, f64>>>>;
@@ -95,7 +96,7 @@ fn equal_floats_are_one_run() {
     assert!(ran.len() == 3 && ran[0].is_nan() && ran[1..] == [0.0, 1.0], "{ran:?}");
 }
 
-/// Options in options are different inputs, and arrive as such.
+/// Nested options are different inputs, and arrive unchanged.
 #[test]
 fn nested_options_are_different_runs() {
     wherever_it_runs(|placement| {
@@ -105,7 +106,7 @@ fn nested_options_are_different_runs() {
     });
 }
 
-/// `forget` and `rerun` mean the input that is equal, whatever order its maps are in.
+/// `forget` and `rerun` apply to the equal input, whatever the order of its maps.
 #[test]
 fn equal_map_is_forgotten_and_run_again() {
     let map = || (0..16).map(|n| (n, n)).collect::<HashMap<u8, u8>>();
@@ -125,7 +126,7 @@ fn equal_map_is_forgotten_and_run_again() {
     assert_eq!(app.wait_for_exit().result.map_err(|error| error.to_string()), Ok(()));
 }
 
-/// Asks for the runs of equal sets, which have paths that no other test has, so that the log can be told apart.
+/// A Flow that requests runs of equal sets. Its paths are unique to one test, so that its log lines can be told apart.
 #[derive(Serialize, Children)]
 struct EqualSets {
     hash_sets: WorkRef<Inputs<HashSet<u32>>>,
@@ -151,8 +152,8 @@ impl Flow for EqualSets {
     }
 }
 
-/// Serde shows a set as a sequence: equal `HashSet`s in different orders are different inputs, of which one line is logged that
-/// names the Work and the remedy; equal `BTreeSet`s are one input, and nothing is logged.
+/// Serde serialises a set as a sequence: equal `HashSet`s in different orders are different inputs, for which one line
+/// is logged that names the Work and the remedy; equal `BTreeSet`s are one input, and nothing is logged.
 #[test]
 fn hash_sets_in_another_order_are_told_of_once() {
     listen_to_the_log();
@@ -174,7 +175,7 @@ fn hash_sets_in_another_order_are_told_of_once() {
     assert!(parts.iter().all(|part| line.contains(part)), "{line}");
 }
 
-/// The oldest outcomes are forgotten, and such an input runs once more when it is asked for again.
+/// The oldest outcomes are forgotten, and a forgotten input runs again when it is requested again.
 #[test]
 fn forgotten_outcome_runs_again() {
     let ran = Seen::new();
@@ -197,7 +198,7 @@ fn forgotten_outcome_runs_again() {
     assert_eq!(ran.all().concat(), [1, 2, 3, 1]);
 }
 
-/// With a duration an outcome is forgotten once it is that old.
+/// With a duration an outcome is forgotten at that age.
 #[test]
 fn old_outcome_is_forgotten_after_its_time() {
     let app = paused(|| {
@@ -258,7 +259,7 @@ fn a_reaction_without_a_new_input_runs_nothing_again() {
     assert_eq!(exit.status.works["work"].successes, 1);
 }
 
-/// Five Works, each of which continues the list that the one before it made.
+/// Five Works, each of which continues the list of the one before it.
 #[derive(Serialize, Children)]
 struct Chain {
     links: Vec<WorkRef<Link>>,
@@ -474,7 +475,7 @@ fn with_a_queue_of_none_an_idle_work_still_runs() {
     app.wait_for_exit().result.unwrap();
 }
 
-/// Adds what it is told to its state, and multiplies a private number.
+/// A Work that adds messages to its state, and multiplies a private number.
 #[derive(Serialize, Deserialize)]
 struct Sum {
     total: u64,
@@ -509,7 +510,7 @@ fn each_of_many_waiting_runs_finds_what_the_ones_before_it_left() {
     });
 }
 
-/// Needs no message and no Flow to be of use.
+/// A Work that runs without any message and any Flow.
 #[derive(Default, Serialize, Deserialize)]
 struct Once {
     runs: u32,

@@ -1,4 +1,4 @@
-//! What a Flow sees of a Work's fields.
+//! A Flow's view of the fields of a Work.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ fn read<T: serde::de::DeserializeOwned>(state: &Value, path: &str) -> T {
     state.get(path).unwrap_or_else(|| panic!("no `{path}`")).decode().unwrap()
 }
 
-/// Publishes every number up to the one it is run with.
+/// A Work that publishes every number up to its input.
 #[derive(Default, Serialize, Deserialize)]
 struct Counter {
     count: u64,
@@ -93,7 +93,7 @@ fn in_the_reaction_that_learns_of_a_success_the_final_state_is_there() {
     });
 }
 
-/// Changes its collections in place.
+/// A Work that changes its collections in place.
 #[derive(Default, Serialize, Deserialize)]
 struct Shelf {
     list: Vec<u32>,
@@ -168,7 +168,7 @@ fn a_publish_that_changes_nothing_is_no_reason_to_react() {
     assert!(exit.status.reactions < 10, "{} reactions", exit.status.reactions);
 }
 
-/// Keeps a private tally.
+/// A Work with a private counter.
 #[derive(Default, Serialize, Deserialize)]
 struct Private {
     shown: u32,
@@ -221,7 +221,7 @@ fn the_state_that_a_work_was_built_with_is_the_one_that_it_starts_from() {
     assert_eq!(read::<u64>(&exit.state, "work.count"), 41);
 }
 
-/// Gets somewhere, then fails.
+/// A Work that publishes some state, then fails.
 #[derive(Default, Serialize, Deserialize)]
 struct FailsLate {
     progress: u32,
@@ -254,7 +254,7 @@ fn what_a_failing_run_got_to_is_visible_with_its_failure() {
     });
 }
 
-/// Grows to the size that it is run with.
+/// A Work whose state grows to the size of its input.
 #[derive(Default, Serialize, Deserialize)]
 struct Large {
     name: String,
@@ -322,7 +322,7 @@ fn refuse<S: Serializer>(refused: &bool, serializer: S) -> Result<S::Ok, S::Erro
     }
 }
 
-/// Comes to hold what cannot be shown.
+/// A Work whose state stops being serialisable.
 #[derive(Default, Serialize, Deserialize)]
 struct Wired {
     fine: u32,
@@ -359,7 +359,7 @@ fn a_state_that_does_not_serialise_fails_the_work_and_names_the_field() {
     });
 }
 
-/// Takes an input that cannot always be sent.
+/// A Work whose input does not always serialise.
 #[derive(Default, Serialize, Deserialize)]
 struct Takes;
 

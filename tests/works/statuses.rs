@@ -1,4 +1,4 @@
-//! What a Flow can learn of its Work's runs.
+//! Information for a Flow about the runs of its Works.
 
 use std::fmt;
 
@@ -99,7 +99,7 @@ impl std::error::Error for Engine {
     }
 }
 
-/// Fails with a chain of causes.
+/// A Work that fails with a chain of causes.
 #[derive(Default, Serialize, Deserialize)]
 struct Car;
 

@@ -1,4 +1,4 @@
-//! Works that do what one test wants, with a directory of their own.
+//! Works that run the code of one test, with a directory of their own.
 
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use flowright::Config;
 use flowright::prelude::*;
 use flowright::testing::TestApp;
 
-/// What a Work does in a test.
+/// The code of a test that runs in a Work.
 pub(crate) trait Story: Default + 'static {
     async fn tell(place: &Path, cx: &mut WorkContext<Teller<Self>>) -> Result<()>;
 }
@@ -40,7 +40,7 @@ impl<S: Story> Flow for Telling<S> {
     }
 }
 
-/// Has the story told, and panics with what went wrong in it. The drives are in `drives` below its place.
+/// Runs the story, and panics with its error. The drives are in `drives` below its place.
 #[track_caller]
 pub(crate) fn tell<S: Story>() {
     let place = Place::new();
@@ -53,7 +53,7 @@ pub(crate) fn tell<S: Story>() {
     }
 }
 
-/// A directory that is removed.
+/// A directory that is removed on drop.
 pub(crate) struct Place(pub(crate) PathBuf);
 
 impl Place {
@@ -72,7 +72,7 @@ impl Drop for Place {
     }
 }
 
-/// So many bytes that are unlike each other.
+/// `length` pseudo-random bytes.
 pub(crate) fn bytes(length: usize, seed: u8) -> Vec<u8> {
     (0..length).map(|at| (at as u8).wrapping_mul(31).wrapping_add((at >> 12) as u8) ^ seed).collect()
 }

@@ -32,7 +32,7 @@ impl<W: Work> Flow for One<W> {
 
 type ReactTwo<A, B> = Box<dyn FnMut(&mut WorkRef<A>, &mut WorkRef<B>, &mut FlowContext) -> Reaction>;
 
-/// The same with two Works, called `a` and `b`.
+/// A Flow with two Works, called `a` and `b`, that reacts as the test says.
 #[derive(Serialize, Children)]
 pub(crate) struct Two<A: Work, B: Work> {
     a: WorkRef<A>,
@@ -55,14 +55,14 @@ impl<A: Work, B: Work> Flow for Two<A, B> {
     }
 }
 
-/// Does the same with a Work on a thread of its own and with one in the pool.
+/// Runs a test with a Work on a thread of its own and with one in the pool.
 pub(crate) fn wherever_it_runs(test: impl Fn(Placement)) {
     for placement in [Placement::Thread, Placement::Pool] {
         test(placement);
     }
 }
 
-/// An App on one thread whose clock jumps to the next deadline when nothing else is to be done.
+/// An App on one thread whose clock jumps to the next deadline when it is idle.
 pub(crate) fn paused<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> TestApp
 where
     R: Root<Kind>,
@@ -72,7 +72,7 @@ where
     })
 }
 
-/// What happened, in order, as seen from the test.
+/// Events in order, as the test sees them.
 #[derive(Clone, Default)]
 pub(crate) struct Seen<T>(Arc<Mutex<Vec<T>>>);
 
@@ -90,7 +90,7 @@ impl<T: Clone> Seen<T> {
     }
 }
 
-/// Writes down each run: its input, and whether another was under way.
+/// A Work that records each run: its input, and whether another was in progress.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Journal {
     pub(crate) ran: Vec<u32>,
@@ -111,19 +111,19 @@ impl Work for Journal {
     }
 }
 
-/// A Work whose runs last until they are told to go on.
+/// A Work whose runs wait until the test lets them end.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Gated {
     pub(crate) begun: Vec<u32>,
     pub(crate) ended: Vec<u32>,
     pub(crate) stopped: Vec<u32>,
-    /// What the test wants to be run, for Flows that do as it wants.
+    /// The inputs that the test requests, for Flows that run them.
     pub(crate) wished: Vec<u32>,
     #[serde(skip)]
     gate: Arc<Gate>,
 }
 
-/// Lets as many runs pass as it was told to, also before they come.
+/// A semaphore of runs that may end; permits are kept for later runs.
 struct Gate(Semaphore);
 
 impl Default for Gate {
@@ -154,7 +154,7 @@ impl Work for Gated {
     }
 }
 
-/// Lets the run under way, or the next one, end.
+/// A message that lets the current run, or the next one, end.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct GoOn;
 
@@ -171,7 +171,7 @@ pub(crate) fn go_on(app: &TestApp, path: &str) {
     app.block_on(app.work::<Gated>(path).ask(GoOn)).unwrap();
 }
 
-/// Adds a number to those that the test wants to be run.
+/// A message that adds a number to the requested inputs.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Wish(u32);
 
@@ -184,18 +184,18 @@ impl Handle<Wish> for Gated {
     }
 }
 
-/// Wishes for a number and waits until the Flow of the Work `work` has reacted to it.
+/// Requests a number and waits until the Flow of the Work `work` has reacted to it.
 pub(crate) fn wish(app: &TestApp, number: u32) {
     app.block_on(app.work::<Gated>("work").ask(Wish(number))).unwrap();
     app.wait_for_state("work.wished", |wished: &Vec<u32>| wished.last() == Some(&number));
 }
 
-/// What was logged as a warning or worse by this process since the first call of [`listen_to_the_log`].
+/// Warnings and errors that this process has logged since the first call of [`listen_to_the_log`].
 pub(crate) fn warnings() -> Vec<String> {
     LOG.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Makes [`warnings`] work.
+/// Installs the logger that [`warnings`] reads.
 pub(crate) fn listen_to_the_log() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

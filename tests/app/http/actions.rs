@@ -1,4 +1,4 @@
-//! What can be asked of a running App, and of its Works.
+//! Commands for a running App and its Works.
 
 use flowright::prelude::*;
 use serde_json::{Value as Json, json};
@@ -177,7 +177,8 @@ fn panics_of_serde_code_in_json_are_the_questions_failure() {
     served.stop();
 }
 
-/// Asks for a run in each reaction, as Flows do; with `lifts` it does not bear a stop from outside.
+/// A Flow that requests a run in each reaction, as Flows do; with `lifts` it releases a Work that was stopped from
+/// outside.
 #[derive(Default, Serialize, Children)]
 struct Stubborn {
     dial: WorkRef<Dial>,
@@ -198,7 +199,8 @@ impl Flow for Stubborn {
     }
 }
 
-/// However often the Flow asks for runs, what an operator has stopped stays so until an operator starts it; who and when are shown.
+/// However often the Flow requests runs, a Work that an operator has stopped stays stopped until an operator starts it;
+/// the operator and the time are shown.
 fn stop_of_an_operator_holds_against_its_flow() {
     let served = serve_flow(Stubborn::default);
     let dial = |document: &Json| document["works"]["dial"].clone();
@@ -207,14 +209,14 @@ fn stop_of_an_operator_holds_against_its_flow() {
     let held = dial(&served.wait_for(|document| dial(document)["is_up"] == false));
     assert_eq!(held["held"]["by"], "alice\\u{1b}");
     assert!(held["held"]["since"].is_string(), "{held}");
-    // New inputs, and messages to others: the Flow reacts, and asks in vain.
+    // New inputs, and messages to another Work: the Flow reacts, and its requests have no effect.
     for value in 10..20 {
         assert_eq!(post(served.address, "/api/v1/works/beat/messages/Turn", &value.to_string()).status, 200);
         served.wait_for(|document| document["state"]["beat"]["value"] == value);
         assert_eq!(dial(&served.get("/api/v1/status"))["is_up"], false);
     }
     served.act("/api/v1/works/dial/start", "");
-    // The last input was asked for in vain until now.
+    // The last input was requested without effect until now.
     served.wait_for(|document| document["state"]["dial"]["value"] == 19 && dial(document)["held"].is_null());
     served.act("/api/v1/works/dial/stop", "");
     let held = dial(&served.wait_for(|document| dial(document)["is_up"] == false));
@@ -226,7 +228,7 @@ fn stop_of_an_operator_holds_against_its_flow() {
     served.stop();
 }
 
-/// The Flow can lift the stop of an operator, by the method that says so.
+/// The Flow can lift the stop of an operator, by the method for that.
 fn flow_releases_what_an_operator_has_stopped() {
     let served = serve_flow(|| Stubborn { lifts: true, ..Stubborn::default() });
     served.wait_for(|document| document["works"]["dial"]["stage"] == "succeeded");
@@ -259,7 +261,7 @@ fn runs_are_told_and_asked_for_again() {
     served.wait_for(succeeded(2));
     served.act("/api/v1/works/dials.0/rerun", r#"{"run": 1.0}"#);
     served.wait_for(succeeded(3));
-    // Its Flow asks for it, so that it runs once more.
+    // The Flow requests the input, so that it runs once more.
     served.act("/api/v1/works/dials.0/forget", r#"{"input": 7}"#);
     served.wait_for(succeeded(4));
     let runs = served.get("/api/v1/works/dials.0/runs?per_page=3");
@@ -285,7 +287,7 @@ fn runs_are_told_and_asked_for_again() {
     served.stop();
 }
 
-/// Takes options in options in every way that there is, and shows them.
+/// A Work that takes nested options as input, message and state, and publishes them.
 #[derive(Default, Serialize, Deserialize)]
 struct Options {
     last: Nested,
@@ -328,7 +330,7 @@ impl Flow for Holder {
     }
 }
 
-/// What JSON shows of options in options, in states, answers and the inputs of runs, is taken as the same again.
+/// The JSON of nested options, in states, answers and the inputs of runs, is accepted as the same values.
 fn nested_options_are_told_apart_in_json() {
     let served = serve_flow(Holder::default);
     let all =

@@ -37,7 +37,7 @@ fn a_client_that_comes_back_goes_on_where_it_was() {
     back.document = document;
     assert_eq!(back.some()[0].name, "patch");
     back.until(|document| document["state"]["dials"][0]["value"] == 8);
-    // Of another life, or of none.
+    // Ids from another server, and invalid ones.
     for id in ["7", "x", "99999999999999999999", "18446744073709551615"] {
         let mut anew = Events::open_with(served.address, &format!("Last-Event-ID: {id}\r\n"));
         anew.until(|document| document["state"]["dials"][0]["value"] == 8);

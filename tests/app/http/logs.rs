@@ -1,4 +1,4 @@
-//! What Works log and print.
+//! Lines that Works log and print.
 
 use serde_json::json;
 
@@ -22,7 +22,7 @@ fn what_a_work_logs_is_kept_and_written_to_files() {
         let logs = get(address, &format!("/api/v1/logs?{query}")).json();
         logs["items"].as_array().expect("a list").clone()
     };
-    // The run has begun; its first lines come at once.
+    // The run has begun, so its first lines arrive soon.
     let lines = loop {
         let lines = said("work=first&level=warn");
         if !lines.is_empty() {
@@ -56,7 +56,7 @@ fn what_the_process_of_a_work_prints_is_kept_and_shown() {
     };
     let has =
         |part: &str| said().iter().any(|(_, text)| text.as_str().is_some_and(|text| text.contains(part)));
-    // Both have been shown here; the line that was printed may come to the log a moment later.
+    // Both lines have been shown; the printed one may enter the log a moment later.
     while !(has("a warning") && has("first serves")) {}
     let said = said();
     let printed = said.iter().find(|(_, text)| text.as_str().is_some_and(|text| text.contains("serves")));

@@ -1,4 +1,4 @@
-//! What an App shows over HTTP, and what can be asked of it there.
+//! The HTTP API of an App: its views and its commands.
 
 pub(crate) mod actions;
 pub(crate) mod events;
@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 use crate::support::*;
 
-/// Has a number, which it is told.
+/// A Work with a number, which messages set.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Dial {
     value: u32,
@@ -91,13 +91,14 @@ pub(crate) struct Served {
     pub(crate) address: SocketAddr,
 }
 
-/// A board as an App.
+/// An App with a board of two dials.
 pub(crate) fn board() -> App {
     let dial = || WorkRef::new(Dial::default()).on_error(OnError::Capture);
     App::new(move || Board { title: "", dials: vec![dial(), dial()] })
 }
 
-/// The same with a third dial, which waits for a node that never comes and counts for readiness, or not, or as it is.
+/// A board with a third dial, which waits for a node that never joins. `counts` sets whether it counts for readiness;
+/// `None` is the default.
 pub(crate) fn board_and_waiting(counts: Option<bool>) -> App {
     let dial = || WorkRef::new(Dial::default()).on_error(OnError::Capture);
     App::new(move || {
@@ -113,12 +114,12 @@ pub(crate) fn serve() -> Served {
     serve_app(board(), "")
 }
 
-/// Serves it on a free port, for clients that send these headers.
+/// Serves an App on a free port, for clients that send these headers.
 pub(crate) fn serve_app(app: App, headers: &str) -> Served {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let app = runtime.block_on(app.serve("127.0.0.1:0".parse().unwrap()).spawn()).unwrap();
     let address = app.address().unwrap();
-    // Both dials have turned and everybody knows.
+    // Both dials have turned, and the update has reached the clients.
     Events::open_with(address, headers).until(|document| {
         ["dials.0", "dials.1"].iter().all(|dial| document["works"][*dial]["stage"] == "succeeded")
     });
@@ -162,7 +163,7 @@ impl Served {
     }
 }
 
-/// A problem document with this status, whose detail says this.
+/// Asserts that the answer is a problem document with this status, whose detail contains `says`.
 #[track_caller]
 pub(crate) fn assert_problem(answer: &Answer, status: u16, says: &str) {
     assert_eq!(answer.status, status, "{answer:?}");

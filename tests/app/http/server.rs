@@ -1,4 +1,4 @@
-//! What else is served, and what the server refuses.
+//! Other routes of the server, and requests that it refuses.
 
 use flowright::{Control, WorkAddr};
 
@@ -77,7 +77,7 @@ fn the_document_describes_every_route() {
     let paths = document["paths"].as_object().unwrap();
     assert_eq!(paths.len(), 20, "{:?}", paths.keys());
     for (path, item) in paths {
-        // What is described is there: something else than nothing answers.
+        // Every path of the document exists: its answer is not the one for an unknown route.
         let address = path.replace("{path}", "dials.0").replace("{message}", "Turn");
         let answer = match item.get("post") {
             Some(_) if path.ends_with("/stop") => continue,
@@ -126,7 +126,7 @@ fn nonsense_harms_nobody() {
     ];
     for bytes in requests {
         let mut stream = connect(served.address);
-        // It may hang up in the middle.
+        // The server may close the connection during the write.
         let _ = stream.write_all(bytes);
         let _ = stream.shutdown(std::net::Shutdown::Write);
     }
@@ -150,6 +150,6 @@ fn the_server_ends_with_its_app() {
     let mut open = Events::open(address);
     open.some();
     served.stop();
-    // What hangs on its events is let go.
+    // Clients of the event stream are disconnected.
     open.drain();
 }

@@ -1,4 +1,4 @@
-//! What is shown of an App, its state and its Works.
+//! Views of an App, its state and its Works.
 
 use serde_json::json;
 

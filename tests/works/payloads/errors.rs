@@ -1,4 +1,4 @@
-//! References that cannot be read, and what is said of them.
+//! References that cannot be read, and their errors.
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
@@ -7,7 +7,7 @@ use flowright::{PayloadError, Reason};
 use super::Maker;
 use crate::support::two;
 
-/// Reads a reference as something else than it was made from.
+/// A Work that reads a reference as another type than that of the value.
 #[derive(Default, Serialize, Deserialize)]
 struct Mistaken {
     told: String,

@@ -1,4 +1,4 @@
-//! How long values live: for as long as anything refers to them, and no longer.
+//! Lifetime of values: as long as anything refers to them, and no longer.
 
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -8,7 +8,7 @@ use flowright::testing::TestApp;
 
 use crate::support::{Gated, go_on, two};
 
-/// How many values of a type there are in memory.
+/// The number of values of a type in memory.
 struct Living {
     count: Mutex<usize>,
     changed: Condvar,
@@ -32,7 +32,7 @@ impl Living {
         *self.count.lock().unwrap()
     }
 
-    /// Waits until there are so many.
+    /// Waits until there are `count` values.
     fn wait_for(&self, count: usize) {
         let living = self.count.lock().unwrap();
         let limit = flowright::testing::DEFAULT_LIMIT;
@@ -41,7 +41,7 @@ impl Living {
     }
 }
 
-/// Defines a value that counts how many of it live, so that each test has a count of its own.
+/// Defines a type of values that counts its live values, so that each test has a counter of its own.
 macro_rules! counted {
     ($name:ident, $living:ident) => {
         static $living: Living = Living::new();
@@ -66,7 +66,7 @@ macro_rules! counted {
 
 counted!(Kept, LIVING_KEPT);
 
-/// Makes what the Keeper keeps.
+/// A Work that makes the value that the Keeper keeps.
 #[derive(Default, Serialize, Deserialize)]
 struct KeptMaker {
     kept: Option<Payload<Kept>>,
@@ -81,7 +81,7 @@ impl Work for KeptMaker {
     }
 }
 
-/// Keeps a payload in its state until it is told to let go.
+/// A Work that keeps a payload in its state until it gets a message to drop it.
 #[derive(Default, Serialize, Deserialize)]
 struct Keeper {
     keeps: Option<Payload<Kept>>,
@@ -156,7 +156,7 @@ fn a_value_outlives_its_maker_while_it_is_referred_to_and_is_freed_after() {
 
 counted!(Checkpoint, LIVING_CHECKPOINTS);
 
-/// Makes one checkpoint after another and shows the newest.
+/// A Work that makes one checkpoint after another and publishes the newest.
 #[derive(Default, Serialize, Deserialize)]
 struct Trainer {
     newest: Option<Payload<Checkpoint>>,
@@ -185,7 +185,7 @@ fn values_that_were_replaced_are_freed_although_the_flow_has_looked_at_them() {
             Ok(())
         })
     });
-    // The other Work is running, so the Flow has reacted to all there was.
+    // The other Work is running, so the Flow has reacted to all earlier changes.
     app.wait_for_state("b.begun", |begun: &Vec<u32>| begun.len() == 1);
     assert_eq!(app.wait_for_state("a.made", |_: &u32| true), 20);
     LIVING_CHECKPOINTS.wait_for(1);
@@ -197,7 +197,7 @@ fn values_that_were_replaced_are_freed_although_the_flow_has_looked_at_them() {
 
 counted!(Queued, LIVING_QUEUED);
 
-/// Sends itself nothing: it makes a payload that only the input of a run refers to.
+/// A Work that makes a payload to which only the input of a run refers.
 #[derive(Default, Serialize, Deserialize)]
 struct Passes {
     passing: Option<Payload<Queued>>,
@@ -212,7 +212,7 @@ impl Work for Passes {
     }
 }
 
-/// Waits for its turn, then reads its input.
+/// A Work that waits for a message, then reads its input.
 #[derive(Default, Serialize, Deserialize)]
 struct ReadsLater {
     at_work: bool,
@@ -261,7 +261,7 @@ fn a_value_lives_while_only_a_waiting_run_refers_to_it() {
                 b.run(a.passing.clone());
             }
             a.run(false).finished()?;
-            // Look, so that the Flow's own view refers to it no more.
+            // Reading the field refreshes the Flow's view, which then has no reference any more.
             assert!(a.passing.is_none());
             Ok(())
         })

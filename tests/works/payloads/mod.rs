@@ -1,4 +1,4 @@
-//! Large values that go from Work to Work by reference.
+//! Large values that are passed from Work to Work by reference.
 
 mod errors;
 mod lives;
@@ -10,7 +10,7 @@ use flowright::prelude::*;
 
 type Table = Vec<Vec<i64>>;
 
-/// Makes a table, and says where in memory it is.
+/// A Work that makes a table, and publishes its address in memory.
 #[derive(Default, Serialize, Deserialize)]
 struct Maker {
     table: Option<Payload<Table>>,

@@ -1,4 +1,4 @@
-//! What is read of a value, and when two are the same.
+//! Reading values, and equality of payloads.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use flowright::testing::TestApp;
 use super::{Maker, Table};
 use crate::support::{one, two, wherever_it_runs};
 
-/// Reads tables, in both ways there are.
+/// A Work that reads tables by both methods.
 #[derive(Default, Serialize, Deserialize)]
 struct Reader {
     first_numbers: Vec<i64>,
@@ -111,7 +111,7 @@ fn equal_content_is_the_same_input_whoever_made_it_and_new_content_is_a_new_one(
     });
 }
 
-/// Payloads of equal maps are equal, in whatever order the maps are iterated, and one input of a run.
+/// Payloads of equal maps are equal, in whatever order the maps iterate, and are one input of a run.
 #[test]
 fn payloads_of_equal_maps_are_equal() {
     type Map = std::collections::HashMap<String, std::collections::HashMap<u8, Option<Option<u8>>>>;
