@@ -1,4 +1,4 @@
-//! What can be asked of a running App from outside, carried out between reactions as if its Flow had asked.
+//! Actions on a running App from outside, carried out between reactions as if the Work's Flow had requested them.
 
 use std::sync::Arc;
 
@@ -7,32 +7,32 @@ use super::driver::Driver;
 use crate::flow::{Found, Node, Requested, Route, SharedRecord, lock};
 use crate::work::{Input, RunKey};
 
-/// What is to be done with a Work.
+/// An action on a Work.
 pub(crate) enum Action {
-    /// Stop it, by whom, until it is started from outside or released by its Flow.
+    /// Stop it until it is started from outside or released by its Flow; carries the operator's name.
     Stop(Arc<str>),
     Start,
     Restart,
-    /// Run this input once more, whatever became of it before.
+    /// Run this input again, whatever the outcome of earlier runs.
     Rerun(RunKey, Input),
-    /// Make this input new again.
+    /// Forget the outcome of this input.
     Forget(RunKey),
 }
 
-/// Why it was not done.
+/// The reason why an action was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotDone {
     NoSuchWork,
-    /// The App has not begun, or ends.
+    /// The App has not started, or is stopping.
     NotRunning,
-    /// As many runs wait as may.
+    /// The run queue of the Work is full.
     QueueFull,
 }
 
 impl Driver {
-    /// The Work at this path, if it is part of the tree.
+    /// Returns the Work at this path, if it is part of the tree.
     pub(super) fn record(&mut self, path: &str) -> Option<SharedRecord> {
-        let root = self.root.as_mut().expect("nothing below the root is being called");
+        let root = self.root.as_mut().expect("no call into the root is in progress");
         let found = match root.find_child(Route::new(path)) {
             Some(Found(Node::Work(work))) => work.record().cloned(),
             _ => None,
@@ -40,7 +40,7 @@ impl Driver {
         if found.is_some() {
             return found;
         }
-        // One that was moved is not where its name says.
+        // A moved Work is not at its path.
         let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id));
         works.into_iter().find(|record| lock(record).path.as_str() == path).cloned()
     }

@@ -1,4 +1,4 @@
-//! Asking a Work with JSON, wherever it lives.
+//! Asking a Work with JSON, wherever it runs.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use super::error::AppError;
 use crate::flow::{SharedRecord, lock};
 use crate::work::{Input, RunKey, Unanswered};
 
-/// Why there is no answer.
+/// The reason why an ask has no answer.
 #[derive(Debug)]
 pub(crate) enum NoAnswer {
     NoSuchWork,
-    /// The Work does not name such a message among its messages; these it does.
+    /// The Work does not accept such a message; carries the names of those it accepts.
     NoSuchMessage(Vec<String>),
-    /// These are all called so.
+    /// Several messages have this short name; carries their full names.
     Ambiguous(Vec<String>),
-    /// The JSON is no such message, for this reason.
+    /// The JSON does not deserialise as the message; carries the error.
     BadMessage(String),
     Unanswered(Unanswered),
 }
 
-/// The type's name without the modules that it is in: `app::Predict<app::Text>` is `Predict<Text>`.
+/// Returns the name of a type without modules: `app::Predict<app::Text>` is `Predict<Text>`.
 pub(crate) fn short_name(type_name: &str) -> String {
     let mut out = String::new();
     let mut word = 0;
@@ -37,7 +37,7 @@ pub(crate) fn short_name(type_name: &str) -> String {
     out
 }
 
-/// The names by which messages are asked for: short where that says which is meant.
+/// Returns the names of messages: short where that is unambiguous.
 pub(crate) fn message_names(all: &[&'static str]) -> Vec<String> {
     let short: Vec<_> = all.iter().map(|name| short_name(name)).collect();
     let names = all.iter().zip(&short).map(|(name, own)| {
@@ -47,7 +47,7 @@ pub(crate) fn message_names(all: &[&'static str]) -> Vec<String> {
     names.collect()
 }
 
-/// The one message that is meant by `name`.
+/// Returns the message called `name`, by its full or its short name.
 fn find(all: &[&'static str], name: &str) -> Result<&'static str, NoAnswer> {
     if let Some(exact) = all.iter().find(|known| **known == name) {
         return Ok(exact);
@@ -61,8 +61,7 @@ fn find(all: &[&'static str], name: &str) -> Result<&'static str, NoAnswer> {
 }
 
 impl Control {
-    /// Asks the Work at `path`: the JSON is read as the message of this name, and the answer is JSON. Waits for the
-    /// answer at most as long as `deadline`.
+    /// Sends the JSON as the named message to the Work at `path` and returns its reply as JSON, within `deadline`.
     pub(crate) async fn ask_json(
         &self,
         path: &str,
@@ -78,7 +77,8 @@ impl Control {
         Ok(answer.await.map_err(NoAnswer::Unanswered))
     }
 
-    /// An input of the Work at `path`, from JSON, else what is wrong with it. `None` when there is no such Work.
+    /// Parses an input of the Work at `path` from JSON; the inner error says why it is invalid. `None` when there is no
+    /// such Work.
     pub(crate) async fn input(
         &self,
         path: &str,
@@ -89,7 +89,8 @@ impl Control {
         Ok(Some(kind.input(json)))
     }
 
-    /// The input of a run that is remembered, else why it is not there. `None` when there is no such Work.
+    /// Returns the input of a past run; the inner error says why it is not available. `None` when there is no such
+    /// Work.
     pub(crate) async fn input_of_run(
         &self,
         path: &str,
@@ -101,7 +102,7 @@ impl Control {
             (record.kind, record.ledger.input_of(run))
         };
         Ok(Some(match input {
-            None => Err(format!("there is no run {run} of work `{path}`, or it is no longer remembered")),
+            None => Err(format!("there is no run {run} of work `{path}`, or its history is no longer kept")),
             Some(None) => Err(format!("the input of run {run} was too large to be kept; give it as `input`")),
             Some(Some(bytes)) => kind.same_input(&bytes).map_err(|error| error.to_string()),
         }))

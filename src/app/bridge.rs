@@ -1,4 +1,4 @@
-//! The App and other processes that take part in it: feature `remote`.
+//! The connection between an App and the other processes that take part in it (feature `remote`).
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -20,7 +20,7 @@ use crate::work::{Placement, WorkType};
 pub(super) type ProcessProgram = Arc<dyn Fn() -> std::io::Result<Command> + Send + Sync>;
 
 impl Config {
-    /// Refuses to place Works on nodes when no node can join.
+    /// Refuses placements on nodes when no node can join.
     pub(super) fn check_nodes(&self) -> Result<(), AppError> {
         if self.listen.is_some() {
             return Ok(());
@@ -35,22 +35,22 @@ impl Config {
 }
 
 impl App {
-    /// Takes nodes in at this address, such as `127.0.0.1:7502`, at port 0 at a free one. Beyond the machine itself it
-    /// needs a secret or certificates; see [`Config::token_file`] and [`Config::tls_cert`].
+    /// Accepts nodes at this address, such as `127.0.0.1:7502`; port 0 is any free port. An address that is not a
+    /// loopback address needs a secret or certificates; see [`Config::token_file`] and [`Config::tls_cert`].
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.config.listen = Some(address.into());
         self
     }
 
-    /// Sets the command that starts the program again for a Work with a process of its own; `node --join …` is added to the
-    /// arguments. By default it is this program without other arguments, which does the right thing when its `main`
-    /// calls [`App::main`].
+    /// Sets the command that starts the program again for a Work with a process of its own; `node --join …` is appended
+    /// to its arguments. The default is this program without other arguments, which is right when its `main` calls
+    /// [`App::main`].
     pub fn process(mut self, command: impl Fn() -> std::io::Result<Command> + Send + Sync + 'static) -> Self {
         self.process = Some(Arc::new(command));
         self
     }
 
-    /// Options that all processes of the App must have in common.
+    /// Returns the options that all processes of the App share.
     pub(super) fn bridge_options(&self) -> Result<BridgeOptions, TransportError> {
         let works = self
             .works()
@@ -64,7 +64,7 @@ impl App {
             limits: Limits {
                 max_frame: settings.max_frame,
                 connections: descriptors::share(Limits::default().connections, 4),
-                // Those who do not end theirs, or do not greet then, leave room for others.
+                // Limits unfinished handshakes, so that peers that never finish theirs leave descriptors for others.
                 handshakes: descriptors::share(Limits::default().handshakes, 12),
                 ..Limits::default()
             },
@@ -72,7 +72,7 @@ impl App {
         })
     }
 
-    /// The types of Work that there can be in it.
+    /// Returns the types of Work that the tree can contain.
     pub(super) fn works(&self) -> BTreeMap<&'static str, &'static WorkType> {
         let mut kinds = Kinds::default();
         (self.kinds)(&mut kinds);
@@ -89,7 +89,7 @@ impl App {
 }
 
 impl Driver {
-    /// Takes nodes in, before anything runs.
+    /// Starts accepting nodes, before any Work starts.
     pub(super) async fn listen(&mut self, endpoint: &str) -> Result<(), AppError> {
         let head = self.hosts.start_head(&self.ready_queue).map_err(AppError::Node)?;
         let endpoint = endpoint.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
@@ -104,7 +104,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Refuses an address to be told where nothing listens.
+    /// Refuses an advertised address when the App does not listen for nodes.
     pub(super) fn nothing_is_advertised(&self) -> Result<(), AppError> {
         match &self.config.advertise {
             Some(address) => Err(AppError::Advertise {
@@ -116,7 +116,7 @@ impl Driver {
     }
 }
 
-/// Shows each new state to the processes that watch.
+/// Sends each new state to the processes that watch the App.
 pub(super) async fn show_watchers(control: Control, head: SharedHead) {
     let mut changes = control.changes();
     while changes.changed().await.is_ok() {

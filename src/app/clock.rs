@@ -1,4 +1,4 @@
-//! The driver's clocks, and what tells it that the wall clock was set.
+//! The clocks of the driver, and detection of changes of the wall clock.
 
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -10,11 +10,11 @@ use tokio::time::Instant;
 
 use crate::flow::Moment;
 
-/// A deadline at or after this is never: a hundred years.
+/// Deadlines from here on never expire: a hundred years.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// A wait for a time of the wall clock is interrupted so often to look at that clock and at the time zone again. Nothing
-/// tells of a new time zone, and not every system tells that its clock was set.
+/// The interval at which a wait for a wall-clock time looks at the clock and at the time zone again. A change of the
+/// time zone is never notified, and a change of the clock not on every system.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 pub(super) struct Clock {
@@ -24,7 +24,7 @@ pub(super) struct Clock {
 
 enum Wall {
     System,
-    /// As old as the runtime's clock, which a test may have paused.
+    /// Advances with the clock of the runtime, which a test may have paused, from this time on.
     Runtime(SystemTime),
     Test(WallClock),
 }
@@ -49,12 +49,12 @@ impl Clock {
         Moment { at, wall: wall.unwrap_or_else(SystemTime::now) }
     }
 
-    /// The instant at which a deadline comes, or `None` when that is never.
+    /// Returns the instant of a deadline; `None` when it never expires.
     pub(super) fn instant(&self, at: Duration) -> Option<Instant> {
         if at < NEVER { self.start.checked_add(at) } else { None }
     }
 
-    /// When to look whether the wall clock shows `time`, on the clock for deadlines.
+    /// Returns the deadline at which to look whether the wall clock has reached `time`.
     pub(super) fn look_at(&self, time: SystemTime, now: Moment) -> Duration {
         let wait = time.duration_since(now.wall).unwrap_or_default();
         let wait = if matches!(self.wall, Wall::System) { wait.min(LOOK_AGAIN) } else { wait };
@@ -62,7 +62,7 @@ impl Clock {
     }
 }
 
-/// Tells when the wall clock was set, once it has begun.
+/// Detects changes of the wall clock, once it has begun.
 #[derive(Default)]
 pub(super) struct ClockWatch {
     begun: bool,
@@ -94,7 +94,7 @@ impl ClockWatch {
     }
 }
 
-/// Yields when somebody sets the clock of the system or when the machine wakes up; `None` where the system does not say.
+/// Yields when the system clock is set or the machine resumes from suspend; `None` where the system does not notify.
 #[cfg(target_os = "linux")]
 fn system_changes() -> Option<LocalBoxStream<'static, ()>> {
     use rustix::io::Errno;
@@ -107,7 +107,7 @@ fn system_changes() -> Option<LocalBoxStream<'static, ()>> {
 
     let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
     let timer = timerfd_create(TimerfdClockId::Realtime, flags).ok()?;
-    // It never expires; it is there to be cancelled.
+    // The timer never expires; it exists to be cancelled when the clock is set.
     let never = Timespec { tv_sec: i64::MAX, tv_nsec: 0 };
     let never = Itimerspec { it_interval: Timespec::default(), it_value: never };
     let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
@@ -138,26 +138,26 @@ fn system_changes() -> Option<LocalBoxStream<'static, ()>> {
     None
 }
 
-/// A wall clock for an App under test: it begins at a date of the test's choice, goes as fast as the clock of the App's
-/// runtime, and can be set. Clones are the same clock.
+/// A wall clock for an App under test: it starts at a date chosen by the test, advances with the clock of the App's
+/// runtime, and can be set. Clones share one clock.
 #[derive(Debug, Clone)]
 pub struct WallClock {
-    /// Time that it shows when the App starts, unless it is set later.
+    /// The time that it shows when the App starts, unless it is set later.
     start: watch::Sender<SystemTime>,
 }
 
 impl WallClock {
-    /// A clock that shows `time` when the App starts.
+    /// Creates a clock that shows `time` when the App starts.
     pub fn starting_at(time: SystemTime) -> Self {
         Self { start: watch::Sender::new(time) }
     }
 
-    /// Sets the clock forward, as a person or a time server does; a `step` beyond what a clock can show does nothing.
+    /// Sets the clock forward, as a person or a time server does. Does nothing when the result would be out of range.
     pub fn set_forward(&self, step: Duration) {
         self.start.send_modify(|start| *start = start.checked_add(step).unwrap_or(*start));
     }
 
-    /// Sets the clock back; a `step` beyond what a clock can show does nothing.
+    /// Sets the clock back. Does nothing when the result would be out of range.
     pub fn set_back(&self, step: Duration) {
         self.start.send_modify(|start| *start = start.checked_sub(step).unwrap_or(*start));
     }

@@ -1,4 +1,4 @@
-//! What an App can be told from outside.
+//! The configuration of an App.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,9 +17,10 @@ use crate::transport::{Advertised, Security, TOKEN_VARIABLE, Token, TransportErr
 use crate::transport::{Tls, TlsFiles};
 use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
 
-/// How an App is run. The command line wins over a configuration file, the file over the code.
+/// The configuration of an App. The command line takes precedence over a configuration file, and the file over the
+/// code.
 ///
-/// As a file it is TOML, every key optional:
+/// A configuration file is TOML, with all keys optional:
 ///
 /// ```toml
 /// host = "127.0.0.1"
@@ -57,74 +58,75 @@ pub struct Config {
     /// The port of the HTTP server; 7501 by default.
     #[cfg(feature = "http")]
     pub port: Option<u16>,
-    /// A file with the token that HTTP clients have to send; beyond the machine itself there has to be one.
+    /// A file with the token that HTTP clients have to send; required beyond the loopback address.
     #[cfg(feature = "http")]
     pub http_token_file: Option<PathBuf>,
     /// The origins whose pages may use the API, such as `https://example.org`; none by default.
     #[cfg(feature = "http")]
     #[serde(default)]
     pub allow_origin: Vec<String>,
-    /// The names by which a server on the loopback address may be called beside those of that address, such as the one that a
-    /// proxy passes on; none by default.
+    /// The names that requests to a server on the loopback address may use beside those of that address, such as the
+    /// one that a reverse proxy forwards; none by default.
     #[cfg(feature = "http")]
     #[serde(default)]
     pub allow_host: Vec<String>,
-    /// A directory for files with all that is logged; none by default.
+    /// A directory for log files; none by default.
     #[cfg(feature = "cli")]
     pub log_dir: Option<PathBuf>,
-    /// How large the encoded state of one Work may be, in bytes; 1 MiB by default.
+    /// The limit on the encoded state of one Work, in bytes; 1 MiB by default.
     pub max_state_bytes: Option<usize>,
-    /// How many threads pooled Works share; as many as the machine has cores by default.
+    /// The number of threads that pooled Works share; the number of cores by default.
     pub pool_threads: Option<usize>,
-    /// How many graphics processors Works may have that run on the machine of the head; what there is by default.
+    /// The number of GPUs that Works on the head's machine may reserve; all by default.
     pub gpus: Option<u32>,
-    /// How long Works have to stop when the App ends, in seconds; 10 by default.
+    /// The grace period in which Works have to stop when the App ends, in seconds; 10 by default.
     pub grace_seconds: Option<u64>,
-    /// Where nodes join: an address and a port, at port 0 any free one; none may join by default.
+    /// The address and port at which nodes join, with port 0 any free one. Without it no node may join.
     #[cfg(feature = "remote")]
     pub listen: Option<String>,
-    /// The address that is told of where nodes join, where that is not the one at which the head listens: with address translation
-    /// or forwarded ports between them. Without a port it has the port at which the head listens.
+    /// The address at which nodes reach the head, if it is not the one at which the head listens, as with address
+    /// translation or forwarded ports. Without a port it gets the port at which the head listens.
     #[cfg(feature = "remote")]
     pub advertise: Option<String>,
-    /// A file with the secret that all processes share; the variable `FLOWRIGHT_TOKEN` has it otherwise. Without either, and
-    /// without certificates, a head on a loopback address makes a secret that nodes of its user on its machine find.
+    /// A file with the secret that all processes share; the variable `FLOWRIGHT_TOKEN` may hold the secret instead.
+    /// Without either, and without certificates, a head on a loopback address makes a secret that nodes of the same
+    /// user on its machine find.
     #[cfg(feature = "remote")]
     pub token_file: Option<PathBuf>,
-    /// The certificate with which this process proves itself to others over TLS, as a PEM file; all that goes to and comes
-    /// from other machines is encrypted then. It has to be for the DNS name `flowright`. Works with processes of their
-    /// own use that of the head.
+    /// The certificate by which this process authenticates itself over TLS, as a PEM file. It encrypts all connections
+    /// to other machines. The certificate has to be for the DNS name `flowright`. Works with processes of their own use
+    /// that of the head.
     #[cfg(feature = "tls")]
     pub tls_cert: Option<PathBuf>,
-    /// The key of that certificate, as a PEM file that only its owner may read.
+    /// The private key of that certificate, as a PEM file that only its owner may read.
     #[cfg(feature = "tls")]
     pub tls_key: Option<PathBuf>,
-    /// The CA that has signed that certificate, and those of all other processes, as a PEM file. Whoever has a certificate
-    /// of it can take part, so that it should be one for this App only.
+    /// The CA that has signed the certificates of all processes, as a PEM file. Every owner of a certificate of this CA
+    /// can take part, so use it for this App only.
     #[cfg(feature = "tls")]
     pub tls_ca: Option<PathBuf>,
-    /// How often processes say that they live, in milliseconds; 1,000 by default.
+    /// The heartbeat interval between processes, in milliseconds; 1,000 by default.
     #[cfg(feature = "remote")]
     pub heartbeat_ms: Option<u64>,
-    /// How long a node may be out of reach before its Works are given up, in milliseconds; 10,000 by default.
+    /// The grace period of an unreachable node, in milliseconds, after which its Works are given up; 10,000 by default.
     #[cfg(feature = "remote")]
     pub node_grace_ms: Option<u64>,
-    /// How much memory the values of payloads may take in each process, in MiB; a quarter of what there is by default.
+    /// The memory budget for payload values in each process, in MiB; a quarter of the machine's memory by default.
     pub payload_memory_mib: Option<u64>,
-    /// How much of the disk they may take where there is no room in memory, in MiB; without a limit by default.
+    /// The disk budget for payload values that do not fit into memory, in MiB; unlimited by default.
     pub payload_disk_mib: Option<u64>,
-    /// Where on disk; the directory for temporary files by default.
+    /// The directory for payload values on disk; the directory for temporary files by default.
     pub payload_dir: Option<PathBuf>,
-    /// The directory of the head in which the drives are; `.flowright/drives`, below the directory in which it runs, by default.
+    /// The directory of the drives on the head; by default `.flowright/drives` below its working directory.
     #[cfg(feature = "drive")]
     pub drive_dir: Option<PathBuf>,
-    /// Where Works run, by path; a path also stands for all Works below it.
+    /// The placements of Works by path. A path also applies to all Works below it.
     #[serde(default)]
     pub place: BTreeMap<String, Placement>,
 }
 
 impl Config {
-    /// This configuration where it says something, else the other one.
+    /// Fills the settings that this configuration lacks from another one.
     pub fn or(mut self, other: Self) -> Self {
         let mut place = other.place;
         place.append(&mut self.place);
@@ -170,8 +172,8 @@ impl Config {
         }
     }
 
-    /// The arguments that say the same to processes of this machine, but for the token. Other nodes pull payloads from these as they do from
-    /// here, hence the certificates.
+    /// Returns the arguments that configure the processes of Works on this machine, without the token. They include the
+    /// certificates, since other nodes pull payloads from these processes as they do from the head.
     #[cfg(feature = "remote")]
     pub(super) fn for_processes(&self) -> Vec<String> {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
@@ -191,7 +193,7 @@ impl Config {
         given.flatten().collect()
     }
 
-    /// What payloads may take.
+    /// Returns the budgets for payload values.
     pub(super) fn store_settings(&self) -> StoreSettings {
         StoreSettings {
             memory: self.payload_memory_mib.map(|mib| mib.saturating_mul(1 << 20)),
@@ -200,11 +202,11 @@ impl Config {
         }
     }
 
-    /// Where the drives are.
+    /// Returns the directory of the drives as an absolute path.
     #[cfg(feature = "drive")]
     pub(super) fn drives(&self) -> PathBuf {
         let directory = self.drive_dir.clone().unwrap_or_else(|| PathBuf::from(".flowright/drives"));
-        // What the process does to its working directory later does not move them.
+        // A later change of the working directory must not move the drives.
         std::path::absolute(&directory).unwrap_or(directory)
     }
 
@@ -231,7 +233,7 @@ impl Config {
         Duration::from_secs(self.grace_seconds.unwrap_or(10))
     }
 
-    /// The address that nodes are told.
+    /// Returns the address that nodes are told.
     #[cfg(feature = "remote")]
     pub(super) fn advertised(&self) -> Result<Option<Advertised>, AppError> {
         let Some(text) = &self.advertise else { return Ok(None) };
@@ -239,7 +241,10 @@ impl Config {
         parsed.map_err(|why| AppError::Advertise { address: text.clone(), why })
     }
 
-    /// What proves processes to each other.
+    /// Returns the credentials by which processes authenticate each other.
+    ///
+    /// # Errors
+    /// When the token or the TLS files cannot be read, or only some of the TLS files are given.
     #[cfg(feature = "remote")]
     pub(super) fn security(&self) -> Result<Security, TransportError> {
         let token = match (&self.token_file, std::env::var(TOKEN_VARIABLE)) {
@@ -278,12 +283,12 @@ impl Config {
         let default = SessionSettings::default();
         let millis = |setting: Option<u64>, default| setting.map_or(default, Duration::from_millis);
         let heartbeat = millis(self.heartbeat_ms, default.heartbeat).max(Duration::from_millis(1));
-        // A connection that is silent for three heartbeats must have time to be made anew.
+        // A connection that is silent for three heartbeats needs time to reconnect.
         let grace = millis(self.node_grace_ms, default.grace).max(heartbeat);
         SessionSettings { heartbeat, grace, ..default }
     }
 
-    /// The placement given for the Work at `path`, by its own path or the longest one above it.
+    /// Returns the placement configured for the Work at `path`: its own, or that of the longest path above it.
     pub(super) fn placement_of(&self, path: &str) -> Option<Placement> {
         let mut prefix = path;
         loop {

@@ -17,63 +17,63 @@ use crate::id::{ActorPath, AppId};
 use crate::state::Value;
 use crate::work::{NodeStatus, Placement, Status, Work, WorkAddr};
 
-/// Where an App stands.
+/// The stage of an App.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AppStage {
-    /// Its tree is made; nothing runs yet.
+    /// The tree has been built; no Work or Flow has run yet.
     Starting,
-    /// Its Flows react.
+    /// The Flows react.
     Running,
-    /// Its Works are being stopped.
+    /// The Works are being stopped.
     Stopping,
-    /// It is over.
+    /// The App has ended.
     Ended,
 }
 
-/// The status of everything in an App.
+/// The status of an App with its Works, Flows and nodes.
 #[derive(Debug, Clone, Serialize)]
 pub struct AppStatus {
-    /// Where the App stands.
+    /// The stage of the App.
     pub stage: AppStage,
-    /// How many times its Flows have reacted.
+    /// The number of reactions of all Flows.
     pub reactions: u64,
-    /// Its Works, by path.
+    /// The Works by path.
     pub works: BTreeMap<String, WorkStatus>,
-    /// Its Flows, by path; the root is `root`.
+    /// The Flows by path; the path of the root is `root`.
     pub flows: BTreeMap<String, Status>,
-    /// The nodes that have joined it, by name.
+    /// The nodes that have joined, by name.
     pub nodes: BTreeMap<String, NodeStatus>,
-    /// Where nodes join, when they may.
+    /// The address at which nodes join; `None` when none may.
     pub listening: Option<String>,
 }
 
 /// The status of a Work.
 #[derive(Debug, Clone, Serialize)]
 pub struct WorkStatus {
-    /// Where the run under way stands, else the last one.
+    /// The status of the run in progress, else of the last run.
     #[serde(flatten)]
     pub status: Status,
     /// The Rust type of the Work.
     pub type_name: &'static str,
-    /// Where it runs.
+    /// The placement of the Work.
     pub placement: Placement,
-    /// Whether an incarnation lives, so that messages reach it.
+    /// True while an incarnation lives, so that messages are handled.
     pub is_up: bool,
-    /// How many runs have succeeded.
+    /// The number of runs that have succeeded.
     pub successes: u64,
-    /// How many messages wait in its mailbox.
+    /// The number of messages that wait in the mailbox.
     pub waiting_messages: usize,
 }
 
-/// How an App ended.
+/// The outcome of an App that has ended.
 #[derive(Debug)]
 pub struct Exit {
-    /// Whether it ended well.
+    /// `Ok` when the App was stopped, an error when it failed.
     pub result: Result<(), AppError>,
-    /// Its last state.
+    /// The last state of the App.
     pub state: Value,
-    /// The last status of everything in it. A Work that was stopped because the App ended keeps its outcome.
+    /// The last status of the App. A Work that was stopped because the App ended keeps its outcome.
     pub status: AppStatus,
 }
 
@@ -82,7 +82,7 @@ impl Exit {
         Self::failed(AppError::Internal(how.to_owned()))
     }
 
-    /// That of an App of which nothing more can be said.
+    /// Creates the outcome of an App whose state and status are unknown.
     pub(super) fn failed(error: AppError) -> Self {
         Self {
             result: Err(error),
@@ -99,7 +99,7 @@ impl Exit {
     }
 }
 
-/// Asks and steers a running App, from any thread. Cloning is cheap.
+/// A handle that queries and controls a running App, from any thread. Cloning is cheap.
 #[derive(Clone)]
 pub struct Control {
     driver: Addr<Driver>,
@@ -120,26 +120,26 @@ impl Control {
         Self { driver, changes, alive, watchdog, app }
     }
 
-    /// The state tree: the root Flow as it is serialised, the Works in it as last published.
+    /// Returns the state tree: the root Flow as serialised, with the last published state of each Work.
     ///
     /// # Errors
-    /// [`AppError::Ended`], and [`AppError::Failed`] when a Flow's own state does not serialise.
+    /// [`AppError::Ended`] when the App has ended, and [`AppError::Failed`] when a Flow's own state does not serialise.
     pub async fn state(&self) -> Result<Value, AppError> {
         self.call(|driver| driver.state()).await?.map_err(AppError::Failed)
     }
 
-    /// The status of everything.
+    /// Returns the status of the App, its Works, Flows and nodes.
     ///
     /// # Errors
-    /// [`AppError::Ended`].
+    /// [`AppError::Ended`] when the App has ended.
     pub async fn status(&self) -> Result<AppStatus, AppError> {
         self.call(|driver| driver.status()).await
     }
 
-    /// The address of the Work at `path`; `None` when there is none, or it is of another type.
+    /// Returns the address of the Work at `path`; `None` when there is no such Work, or it has another type.
     ///
     /// # Errors
-    /// [`AppError::Ended`].
+    /// [`AppError::Ended`] when the App has ended.
     pub async fn work<W: Work>(&self, path: &str) -> Result<Option<WorkAddr<W>>, AppError> {
         let record = self.record(path).await?;
         Ok(record.and_then(|record| {
@@ -148,14 +148,14 @@ impl Control {
         }))
     }
 
-    /// Changes whenever there is something new to see, after the Flows have reacted to it; the value is a number
-    /// that grows. Closed when the App is over.
+    /// Returns a receiver that changes whenever the state or the status has changed and the Flows have reacted to it.
+    /// The value is a version that grows. The channel closes when the App ends.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
     }
 
-    /// Ends the App in good order, as `cx.stop(why)` does. Does nothing if it is ending. Where a Flow does not return, the App
-    /// ends with [`AppError::Stuck`] when the grace period is over.
+    /// Stops the App gracefully, as `cx.stop(why)` does. Does nothing if the App is already stopping. If a Flow does
+    /// not return, the App ends with [`AppError::Stuck`] after the grace period.
     pub fn stop(&self, why: impl Into<String>) {
         let why = why.into();
         self.watchdog.ask_to_end();
@@ -165,13 +165,13 @@ impl Control {
         }));
     }
 
-    /// Waits for the end of the App, without being woken by its changes.
+    /// Waits for the end of the App, without waking up for its changes. Cancel safe.
     pub(crate) async fn ended(&self) {
-        // Nothing is ever sent on it.
+        // Nothing is ever sent; the channel closes with the driver.
         let _ = self.alive.clone().changed().await;
     }
 
-    /// The Flow whose code has kept the App's thread for a long time, so that nothing else is answered.
+    /// Returns the Flow whose code has blocked the App's thread for a long time, so that no call is answered.
     pub(crate) fn stuck(&self) -> Option<Stuck> {
         self.watchdog.stuck()
     }
@@ -180,17 +180,17 @@ impl Control {
         self.driver.do_send(Call::new(Driver::begin));
     }
 
-    /// Which App it is.
+    /// Returns the id of the App.
     pub(crate) fn app(&self) -> AppId {
         self.app
     }
 
-    /// One look at everything.
+    /// Returns a snapshot of the App.
     pub(crate) async fn snapshot(&self) -> Result<Snapshot, AppError> {
         self.call(|driver| driver.snapshot()).await
     }
 
-    /// The same as soon as there is something newer than `version`; for one at a time.
+    /// Returns a receiver of the first snapshot newer than `version`. Only the latest caller is served.
     pub(crate) async fn snapshot_after(&self, version: u64) -> Result<oneshot::Receiver<Snapshot>, AppError> {
         let (onlooker, snapshot) = oneshot::channel();
         self.call(move |driver| driver.show_after(version, onlooker)).await?;
@@ -202,7 +202,7 @@ impl Control {
         self.call(move |driver| driver.work_snapshot(&path)).await
     }
 
-    /// A page of the runs of a Work, the newest first.
+    /// Returns a page of the runs of a Work, the newest first; `None` when there is no such Work.
     pub(crate) async fn runs(
         &self,
         path: &str,
@@ -218,13 +218,13 @@ impl Control {
         self.call(move |driver| driver.perform(&path, action)).await
     }
 
-    /// What is known of the Work at `path`, if there is one.
+    /// Returns the record of the Work at `path`; `None` when there is no such Work.
     pub(crate) async fn record(&self, path: &str) -> Result<Option<SharedRecord>, AppError> {
         let path = path.to_owned();
         self.call(move |driver| driver.record(&path)).await
     }
 
-    /// Has something done on the App's thread, between reactions.
+    /// Runs a closure on the App's thread, between reactions.
     pub(super) async fn call<R: Send + 'static>(
         &self,
         what: impl FnOnce(&mut Driver) -> R + Send + 'static,
@@ -233,7 +233,7 @@ impl Control {
     }
 }
 
-/// A question to the driver, or an order.
+/// A closure to run on the driver.
 struct Call<R>(Box<dyn FnOnce(&mut Driver) -> R + Send>);
 
 impl<R> Call<R> {
@@ -256,7 +256,7 @@ impl<R: Send + 'static> Handler<Call<R>> for Driver {
 
 impl Driver {
     pub(super) fn state(&self) -> Result<Value, FlowError> {
-        let root = self.root.as_ref().expect("nothing below the root is being called");
+        let root = self.root.as_ref().expect("no call into the root is in progress");
         let state = self.watchdog.during(&ActorPath::root(), || root.state());
         state.map_err(|source| FlowError::OwnState { path: "root".to_owned(), source })
     }

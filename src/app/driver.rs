@@ -1,10 +1,10 @@
 //! The actor that runs the Flows of an App.
 //!
-//! All Flows of an App react on one thread, the deepest first, each never concurrently with itself. The driver
-//! sleeps until a Work rings its ready_queue, a deadline comes or a question arrives; it never polls.
+//! All Flows of an App react on one thread, the deepest first, each never concurrently with itself. The driver sleeps
+//! until a Work is in the [`ReadyQueue`], a deadline expires or a call arrives; it never polls.
 //!
-//! One cycle: take in the news of the Works that rang, let the Flows above them react, carry out what the Flows
-//! asked for, then show the new state to the outside.
+//! A cycle takes the updates of the ready Works, lets the Flows above them react, carries out the commands given in the
+//! reactions, and publishes the new state to observers.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -37,18 +37,18 @@ use crate::id::{ActorPath, AppId, FlowId, WorkId};
 use crate::trace::Cause;
 use crate::work::{Failure, HostEvent, ReadyQueue, Reason, Report, Resources};
 
-/// Told of the failure that ends the App, when it happens.
+/// A callback for the failure that stops the App, called when the failure happens.
 pub(crate) type OnFailure = Box<dyn FnOnce(&AppError) + Send>;
 
-/// After so many reactions the driver looks for questions and signals first: two Flows that undo each other's
-/// changes must not make the App deaf.
+/// The number of reactions after which the driver yields to calls and signals: two Flows that undo each other's changes
+/// must not block the App forever.
 const REACTIONS_AT_ONCE: usize = 256;
 
-/// As many of the causes of one reaction are remembered.
+/// The number of causes kept for one reaction.
 const CAUSES: usize = 32;
 
 pub(crate) struct Driver {
-    /// Taken out while something below it is called.
+    /// The root; taken out while code below it is called.
     pub(super) root: Option<Box<dyn AnyFlow>>,
     pub(super) tree: Tree,
     pub(super) config: Config,
@@ -60,29 +60,29 @@ pub(crate) struct Driver {
     stale: Vec<WorkId>,
     /// Works that wait for a node.
     pub(super) unplaced: BTreeSet<WorkId>,
-    /// The one timer; gone once its deadline was noticed. Whether it has elapsed does not say that.
+    /// The single timer. `None` once its expiry has been handled, which `Sleep::is_elapsed` does not tell.
     sleep: Rc<RefCell<Option<Pin<Box<Sleep>>>>>,
     pub(super) watchdog: Watchdog,
-    /// Says when the wall clock was set; there from the first schedule on.
+    /// Detects changes of the wall clock; started by the first schedule.
     clock_watch: Rc<RefCell<ClockWatch>>,
     pub(super) stage: AppStage,
     pub(super) shutdown: Option<Shutdown>,
     pub(super) on_failure: Option<OnFailure>,
     pub(super) exit: Option<oneshot::Sender<Exit>>,
     pub(super) reactions: u64,
-    /// How long the Flows took to react, by type.
+    /// The durations of reactions, by type of Flow.
     pub(super) reaction_times: BTreeMap<&'static str, Histogram>,
-    /// What this machine has.
+    /// The resources of this machine.
     pub(super) resources: Resources,
     version: watch::Sender<u64>,
-    /// Dropped with the driver, which is how those who do not look at every change hear of its end.
+    /// Closed when the driver is dropped, which notifies those that wait for the end of the App only.
     alive: watch::Sender<()>,
     pub(super) changed: bool,
-    /// Waits for the next change, and is shown what came of it at once: asking then would take two wake-ups more.
+    /// A waiting observer, which is sent a snapshot with the next change. A separate call would cost two more wake-ups.
     onlooker: Option<oneshot::Sender<Snapshot>>,
 }
 
-/// What wakes the driver.
+/// The events that wake the driver.
 enum Wake {
     Updates(Vec<WorkId>),
     Deadline,
@@ -90,7 +90,10 @@ enum Wake {
 }
 
 impl Driver {
-    /// Attaches the whole tree, without starting anything.
+    /// Attaches the whole tree without starting any Work.
+    ///
+    /// # Errors
+    /// When the tree is invalid, or a configured placement names an unknown path.
     pub(super) fn new(
         app: AppId,
         root: Box<dyn AnyFlow>,
@@ -135,7 +138,8 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Every placement is of a Work that is there, or of one that may join a list or map later.
+    /// Checks that every configured placement is for a Work in the tree, or for a child that may join a list or map
+    /// later.
     fn check_places(&self, fields: &[String]) -> Result<(), AppError> {
         let works = self.tree.works.values().map(|record| lock(record).path.to_string());
         let flows = self.tree.flows.values().map(|entry| entry.link.path.to_string());
@@ -160,12 +164,12 @@ impl Driver {
         self.version.subscribe()
     }
 
-    /// Shows everything to `onlooker` as soon as there is something newer than `version`.
+    /// Sends a snapshot to `onlooker` once the version differs from `version`, at once if it does already.
     pub(super) fn show_after(&mut self, version: u64, onlooker: oneshot::Sender<Snapshot>) {
         if self.version() == version {
             self.onlooker = Some(onlooker);
         } else {
-            // It may have given up.
+            // The observer may have stopped waiting.
             let _ = onlooker.send(self.snapshot());
         }
     }
@@ -178,7 +182,7 @@ impl Driver {
         *self.version.borrow()
     }
 
-    /// Starts the Works and lets every Flow react.
+    /// Starts all Works and lets every Flow react.
     pub(super) fn begin(&mut self) {
         if self.stage != AppStage::Starting {
             return;
@@ -219,9 +223,10 @@ impl Driver {
             match update {
                 Ok(false) => continue,
                 Ok(true) => {}
-                // It is in another process, which says what cannot be so.
+                // A process has sent a patch that does not apply, or a state that is too large. No Work of this process
+                // can.
                 Err(source) => {
-                    let message = format!("what it has published cannot be followed: {source}");
+                    let message = format!("its published state cannot be applied: {source}");
                     let failure = Failure { reason: Reason::UserError, message };
                     let mut record = lock(&record);
                     record.kill();
@@ -301,7 +306,7 @@ impl Driver {
         self.settle();
     }
 
-    /// Looks again at what was to be at a time of the wall clock, which was set.
+    /// Reevaluates all schedules after the wall clock was set.
     fn on_clock_set(&mut self) {
         let now = self.clock.now();
         let with_schedules = self
@@ -328,7 +333,7 @@ impl Driver {
         self.set_flow_timer(id);
     }
 
-    /// Lets Flows react until none has a reason to, then shows what came of it.
+    /// Lets Flows react until none is dirty, then publishes the new version.
     pub(super) fn settle(&mut self) {
         self.refresh_views();
         for _ in 0..REACTIONS_AT_ONCE {
@@ -348,7 +353,7 @@ impl Driver {
             if let Some(onlooker) = self.onlooker.take()
                 && !onlooker.is_closed()
             {
-                // It may have given up just now.
+                // The observer may have stopped waiting just now.
                 let _ = onlooker.send(self.snapshot());
             }
         }
@@ -363,7 +368,7 @@ impl Driver {
         }
     }
 
-    /// Makes a Flow and all above it react.
+    /// Marks a Flow and all Flows above it for a reaction.
     pub(super) fn mark_up(&mut self, flow: FlowId) {
         self.changed = true;
         let mut next = Some(flow);
@@ -373,7 +378,7 @@ impl Driver {
         }
     }
 
-    /// Remembers what the next reactions of a Flow and all above it come from.
+    /// Records the cause of the next reactions of a Flow and of all Flows above it, for tracing.
     fn note_cause(&mut self, flow: FlowId, cause: &Cause) {
         if cause.is_none() {
             return;
@@ -387,29 +392,29 @@ impl Driver {
         }
     }
 
-    /// Calls a Flow, wherever it was moved to; `None` when it cannot be found below the Flow that had it when the tree was
-    /// walked last.
+    /// Calls a Flow, also when it was moved since the last walk of the tree. Returns `None` when it is no longer below
+    /// the Flows that were above it then.
     pub(super) fn with_flow<R>(&mut self, id: FlowId, call: impl FnOnce(&mut dyn AnyFlow) -> R) -> Option<R> {
         let path = self.tree.flows.get(&id)?.link.path.clone();
         let lineage = self.tree.lineage(id);
         let mut root = self.root.take()?;
         let (mut call, mut result) = (Some(call), None);
         self.watchdog.during(&path, || {
-            // On the way there are maps of the user's.
+            // The search walks collections of the user's, which may panic.
             let sought = fence::call(|| {
                 seek(&mut *root, &path, id, &lineage, &mut |flow| {
                     result = call.take().map(|call| call(flow));
                 });
             });
             if let Err(panic) = sought {
-                log::error!("flow `{path}` is not found, for a panic: {panic}");
+                log::error!("flow `{path}` cannot be reached: code of its parents panicked: {panic}");
             }
         });
         self.root = Some(root);
         result
     }
 
-    /// Returns whether a Flow can be called. When it is not where it was, the tree is walked.
+    /// Returns true when a Flow can be called. If it is not at its last known position, the tree is walked again.
     pub(super) fn reaches(&mut self, id: FlowId) -> bool {
         if self.with_flow(id, |_| ()).is_some() {
             return true;
@@ -420,12 +425,12 @@ impl Driver {
         if let Err(error) = self.walk_tree() {
             self.flow_failed(id, error);
         }
-        // The Flows above may be others than before.
+        // The Flow may have other parents than before.
         self.mark_up(id);
         self.with_flow(id, |_| ()).is_some()
     }
 
-    /// Whether other children are below a Flow than when the tree was walked last, or in another order.
+    /// Returns true when the children below a Flow, or their order, have changed since the last walk of the tree.
     pub(super) fn has_other_children(&mut self, id: FlowId) -> bool {
         let mut found = Vec::new();
         if self.with_flow(id, |flow| list_children(flow, id, &mut found)).is_none() {
@@ -435,10 +440,10 @@ impl Driver {
         found.iter().any(|(flow, children)| known(flow) != Some(children))
     }
 
-    /// Makes the `WorkRef`s show what has arrived.
+    /// Refreshes the `WorkRef`s of Works with new states.
     fn refresh_views(&mut self) {
         let mut lost = false;
-        let mut root = self.root.take().expect("nothing below the root is being called");
+        let mut root = self.root.take().expect("no call into the root is in progress");
         for id in std::mem::take(&mut self.stale) {
             let Some(record) = self.tree.works.get(&id) else { continue };
             let path = {
@@ -453,11 +458,13 @@ impl Driver {
                 }
                 _ => false,
             });
-            // It was moved and is no longer where its name says.
+            // A moved Work is not found by its path.
             lost |= !found.unwrap_or(false);
         }
         if lost && let Err(panic) = fence::call(|| refresh_all(&mut *root, "")) {
-            log::error!("not all states are shown to the Flows, for a panic: {panic}");
+            log::error!(
+                "some states shown to Flows are out of date: a collection of children panicked: {panic}"
+            );
         }
         self.root = Some(root);
     }
@@ -478,7 +485,7 @@ impl Driver {
         self.timers.set(Timer::Flow(id), deadlines.into_iter().flatten().min());
     }
 
-    /// Sets the one timer to the nearest deadline.
+    /// Sets the single timer to the earliest deadline.
     fn arm(&mut self) {
         let mut sleep = self.sleep.borrow_mut();
         match (self.timers.next().and_then(|at| self.clock.instant(at)), &mut *sleep) {
@@ -490,8 +497,8 @@ impl Driver {
     }
 }
 
-/// Calls the Flow that has this number: the one that is where its path says, else one that was moved, which is looked for
-/// below each of the Flows above it.
+/// Calls the Flow with this id: at its path, or else anywhere below the Flows of its lineage, where it may have been
+/// moved.
 fn seek(
     root: &mut dyn AnyFlow,
     path: &ActorPath,
@@ -536,14 +543,14 @@ fn seek(
     }
 }
 
-/// The children that are below a Flow, for each Flow there.
+/// Collects the children of a Flow and of each Flow below it.
 fn list_children(flow: &mut dyn AnyFlow, id: FlowId, out: &mut Vec<(FlowId, Vec<Child>)>) {
     struct List<'a> {
         children: Vec<Child>,
         out: &'a mut Vec<(FlowId, Vec<Child>)>,
     }
 
-    /// What has not joined yet; no child has this number.
+    /// A child that has not joined yet; ids start at 1.
     const NEW: Child = Child::Flow(FlowId(0));
 
     impl Visitor for List<'_> {

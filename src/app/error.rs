@@ -1,4 +1,4 @@
-//! Why an App did not start, or did not end well.
+//! Errors with which an App fails to start or ends.
 
 use thiserror::Error;
 
@@ -6,33 +6,33 @@ use crate::flow::FlowError;
 #[cfg(feature = "remote")]
 use crate::transport::TransportError;
 
-/// An App failed.
+/// The error of an App that failed to start, or failed while it ran.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum AppError {
-    /// A Work or Flow failed and nobody captured it.
+    /// A Work or Flow failed, and the failure was not captured.
     #[error(transparent)]
     Failed(#[from] FlowError),
     /// The constructor of the root panicked.
-    #[error("the App's root could not be made: its constructor panicked: {0}")]
+    #[error("the constructor of the App's root panicked: {0}")]
     Constructor(String),
-    /// A placement was given for a Work that is not there.
+    /// A placement was given for an unknown path.
     #[error("there is no work `{path}` to place; there are: {known}")]
     UnknownPlace {
-        /// The path that was given.
+        /// The given path.
         path: String,
-        /// What there is.
+        /// The known paths.
         known: String,
     },
-    /// A Work was placed on a node, and no nodes are taken in.
+    /// A Work was placed on a node, but the App does not accept nodes.
     #[error(
-        "work `{path}` is placed on {node}, and this App takes no nodes in: start it with --listen ADDRESS:PORT, or place \
+        "work `{path}` is placed on {node}, but this App accepts no nodes: start it with --listen ADDRESS:PORT, or place \
          the work in this process (`thread`, `pool`) or in one of its own (`process`)"
     )]
     NoNodes {
-        /// The path that was given.
+        /// The path of the Work.
         path: String,
-        /// The node that was meant, in words.
+        /// A description of the requested node.
         node: String,
     },
     /// The HTTP server could not be started.
@@ -40,34 +40,34 @@ pub enum AppError {
         "the server cannot listen on {address}; choose another with --host and --port, or use --without-server"
     )]
     Listen {
-        /// Where it should have listened.
+        /// The address that was to be listened on.
         address: String,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: std::io::Error,
     },
-    /// The HTTP server was told to listen beyond the machine itself, and there is no token.
+    /// The HTTP server was to listen beyond the loopback address without a token.
     #[error(
-        "the server would be reached from other machines at {address}, and asks for no token: give it one with \
+        "the server would be reached from other machines at {address}, and requires no token: give it one with \
          --http-token-file FILE, or listen on 127.0.0.1"
     )]
     NoHttpToken {
-        /// Where it should have listened.
+        /// The address that was to be listened on.
         address: String,
     },
-    /// What the HTTP server was told cannot be used.
+    /// A setting of the HTTP server is invalid.
     #[error("{0}")]
     Http(String),
-    /// Others cannot be told the address that was given for that.
+    /// The address to be advertised is invalid.
     #[cfg(feature = "remote")]
     #[error("--advertise {address:?}: {why}; write it as HOST or HOST:PORT, as nodes reach this machine")]
     Advertise {
-        /// What was given.
+        /// The given address.
         address: String,
-        /// What is wrong with it.
+        /// The reason why it is invalid.
         why: &'static str,
     },
-    /// Other processes cannot be taken in.
+    /// Other processes cannot take part in the App.
     #[cfg(feature = "remote")]
     #[error(transparent)]
     Bridge(#[from] TransportError),
@@ -77,27 +77,27 @@ pub enum AppError {
     /// No thread could be started for the App.
     #[error("no thread could be started for the App")]
     Thread(#[source] std::io::Error),
-    /// Ctrl-C, SIGTERM and SIGHUP could not be caught.
-    #[error("Ctrl-C, SIGTERM and SIGHUP could not be caught")]
+    /// The handlers of Ctrl-C, SIGTERM and SIGHUP could not be installed.
+    #[error("the handlers of Ctrl-C, SIGTERM and SIGHUP could not be installed")]
     Signals(#[source] std::io::Error),
-    /// A Flow did not return while the App was to end: its Works were not asked to stop.
+    /// A Flow did not return while the App was to stop, so that its Works could not be asked to stop.
     #[error(
         "flow `{path}` has kept the App's thread for {} s and has not returned, so the App ends without stopping its Works \
-         in good order; let a Work do what takes long",
+         in good order; move long computations into a Work",
         time.as_secs()
     )]
     Stuck {
         /// The path of the Flow.
         path: String,
-        /// How long it has not returned.
+        /// The time for which the Flow has not returned.
         time: std::time::Duration,
     },
     /// The App has already ended.
     #[error("the App has ended")]
     Ended,
-    /// The App's own thread broke: a defect of Flowright.
+    /// The App's own thread failed, which is a defect of Flowright.
     #[error(
-        "the App's driver broke, which is a defect of Flowright; please report it with this message: {0}"
+        "the App's driver failed, which is a defect of Flowright; please report it with this message: {0}"
     )]
     Internal(String),
 }

@@ -1,11 +1,11 @@
-//! How long something took, counted.
+//! A histogram of durations.
 
 use std::time::Duration;
 
-/// The upper ends of the classes, in seconds; one more is for all that is longer.
+/// The upper bounds of the buckets, in seconds. One more bucket is unbounded.
 const BOUNDS: [f64; 10] = [1e-6, 1e-5, 1e-4, 1e-3, 5e-3, 1e-2, 5e-2, 0.1, 0.5, 1.0];
 
-/// Counts in classes, and the sum.
+/// The counts of the buckets, and the sum of all durations.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Histogram {
     counts: [u64; BOUNDS.len() + 1],
@@ -20,12 +20,12 @@ impl Histogram {
         self.sum += seconds;
     }
 
-    /// How many there were in each class, by its upper end.
+    /// Returns the upper bound and the count of each bucket.
     pub(crate) fn classes(&self) -> [(f64, u64); BOUNDS.len() + 1] {
         std::array::from_fn(|class| (BOUNDS.get(class).copied().unwrap_or(f64::INFINITY), self.counts[class]))
     }
 
-    /// In seconds.
+    /// Returns the sum in seconds.
     pub(crate) fn sum(&self) -> f64 {
         self.sum
     }

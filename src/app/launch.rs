@@ -31,9 +31,9 @@ use crate::payload::{configure, never_wait_here};
 use crate::recorder;
 use crate::work::{LocalHost, Placement, forget_addresses};
 
-/// An application: a root, and how it is run.
+/// An application: a root and its configuration.
 ///
-/// `App::new(root).main()` gives a binary its command line; `App::new(root).spawn().await` runs the same inside a
+/// `App::new(root).main()` gives a program its command line; `App::new(root).spawn().await` runs the App inside a
 /// program or a test.
 ///
 /// ```
@@ -58,17 +58,17 @@ use crate::work::{LocalHost, Placement, forget_addresses};
 pub struct App {
     pub(crate) make: Box<dyn FnOnce() -> RootFlow + Send>,
     pub(crate) config: Config,
-    /// Where to serve HTTP when the App is spawned into a program.
+    /// True when the App serves HTTP after [`App::spawn`].
     #[cfg(feature = "http")]
     pub(crate) serve: bool,
     pub(crate) on_failure: Option<OnFailure>,
     runtime: Option<Box<dyn FnOnce() -> tokio::runtime::Runtime + Send>>,
     wall_clock: Option<WallClock>,
-    /// What layers above keep here until the App runs.
+    /// Extensions that upper layers store until the App is launched.
     pub(crate) extensions: Vec<Box<dyn Any + Send>>,
     #[cfg(feature = "remote")]
     pub(super) kinds: fn(&mut Kinds),
-    /// The type of the root.
+    /// The name of the type of the root.
     pub(crate) name: &'static str,
     pub(super) version: String,
     #[cfg(feature = "remote")]
@@ -76,7 +76,7 @@ pub struct App {
 }
 
 impl App {
-    /// An App whose root is made by `make`, on the thread of the App.
+    /// Creates an App whose root is constructed by `make`, on the thread of the App.
     pub fn new<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> Self
     where
         R: Root<Kind>,
@@ -99,44 +99,44 @@ impl App {
         }
     }
 
-    /// The version of the program: processes take part in an App only when they are of the same one.
+    /// Sets the version of the program. Processes can take part in an App only with the same version.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
         self
     }
 
-    /// Uses this configuration where nothing else says otherwise.
+    /// Applies a configuration; its settings take precedence over earlier ones.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config.or(self.config);
         self
     }
 
-    /// Where the Work at `path`, and all below it, runs.
+    /// Sets the placement of the Work at `path`, and of all Works below it.
     pub fn place(mut self, path: impl Into<String>, placement: Placement) -> Self {
         self.config.place.insert(path.into(), placement);
         self
     }
 
-    /// How large the encoded state of one Work may be, in bytes; 1 MiB by default.
+    /// Sets the limit on the encoded state of one Work, in bytes; 1 MiB by default.
     pub fn max_state_bytes(mut self, bytes: usize) -> Self {
         self.config.max_state_bytes = Some(bytes);
         self
     }
 
-    /// How many threads pooled Works share; as many as the machine has cores by default.
+    /// Sets the number of threads that pooled Works share; the number of cores by default.
     pub fn pool_threads(mut self, threads: usize) -> Self {
         self.config.pool_threads = Some(threads);
         self
     }
 
-    /// How long Works have to stop when the App ends, in whole seconds; 10 by default.
+    /// Sets the grace period in which Works have to stop when the App ends, in whole seconds; 10 by default.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.config.grace_seconds = Some(grace.as_secs());
         self
     }
 
-    /// Serves the HTTP API and the page when the App is spawned into a program: on `address`, at port 0 on a free
-    /// one. `main` always does, unless its command line says otherwise.
+    /// Serves the HTTP API and the page on `address` after [`App::spawn`]; port 0 is any free port. `main` serves them
+    /// by default, unless the command line says otherwise.
     #[cfg(feature = "http")]
     pub fn serve(mut self, address: SocketAddr) -> Self {
         self.config.host = Some(address.ip().to_string());
@@ -145,14 +145,14 @@ impl App {
         self
     }
 
-    /// Runs the whole App, all its Works whatever their placement included, on one thread and on this runtime, so
-    /// that a test can pause its clock: timers and schedules then go by that clock.
+    /// Runs the whole App on one thread and on this runtime, including all Works whatever their placement. A test can
+    /// pause the clock of the runtime; timers and schedules then follow that clock.
     pub fn runtime(mut self, make: impl FnOnce() -> tokio::runtime::Runtime + Send + 'static) -> Self {
         self.runtime = Some(Box::new(make));
         self
     }
 
-    /// Uses this wall clock for schedules and for the times that the App shows, so that a test chooses the date.
+    /// Uses this wall clock for schedules and for displayed times, so that a test can choose the date.
     pub fn wall_clock(mut self, clock: WallClock) -> Self {
         self.wall_clock = Some(clock);
         self
@@ -161,13 +161,13 @@ impl App {
     /// Runs the App on a thread of its own, inside any program that has a tokio runtime.
     ///
     /// # Errors
-    /// [`AppError`] when the tree is not in order; nothing has run then.
+    /// [`AppError`] when the tree is invalid. No Work or Flow has run in that case.
     #[cfg(not(feature = "http"))]
     pub async fn spawn(self) -> Result<AppHandle, AppError> {
         Ok(self.launch().await?.begin(None))
     }
 
-    /// Makes the tree and finds it in order, on a new thread; nothing runs before [`Launched::begin`].
+    /// Builds and checks the tree on a new thread. No Work or Flow runs before [`Launched::begin`].
     pub(crate) async fn launch(self) -> Result<Launched, AppError> {
         let (name, version) = (self.name, self.version.clone());
         let (ready, launched) = oneshot::channel();
@@ -181,7 +181,8 @@ impl App {
             watchdog.end();
             return Err(AppError::Thread(error));
         }
-        let control = launched.await.map_err(|_| AppError::Internal("it did not start".to_owned()))??;
+        let control =
+            launched.await.map_err(|_| AppError::Internal("its thread ended at once".to_owned()))??;
         let exited = async move {
             tokio::select! {
                 biased;
@@ -264,17 +265,17 @@ impl App {
         forget_addresses(app);
         #[cfg(feature = "drive")]
         drop(drives);
-        // Stops every arbiter that is still there.
+        // Stops all remaining arbiters.
         System::current().stop();
         let _ = system.run();
-        // Not before: who has waited for the App finds nothing of it any more.
+        // Sent last, so that nothing of the App is left when its end is reported.
         if let Some(end) = end {
             let _ = exit.send(end);
         }
     }
 }
 
-/// Ends the watchdog with the thread of the App.
+/// A guard that ends the watchdog together with the App's thread.
 struct Watched(Watchdog);
 
 impl Drop for Watched {
@@ -283,10 +284,10 @@ impl Drop for Watched {
     }
 }
 
-/// An App whose tree is in order and which has not begun.
+/// An App with a valid tree that has not started yet.
 pub(crate) struct Launched {
     pub(crate) control: Control,
-    /// The name and the version of the program.
+    /// The type of the root and the version of the program.
     pub(crate) name: &'static str,
     pub(crate) version: String,
     exited: BoxFuture<'static, Option<Exit>>,
@@ -299,7 +300,7 @@ impl Launched {
     }
 }
 
-/// A running App. Dropping it asks the App to stop.
+/// A handle to a running App. Dropping it asks the App to stop.
 pub struct AppHandle {
     control: Control,
     exited: Option<BoxFuture<'static, Option<Exit>>>,
@@ -307,12 +308,12 @@ pub struct AppHandle {
 }
 
 impl AppHandle {
-    /// Queries and steers the App: its state, its status, its Works.
+    /// Returns the handle for queries and commands.
     pub fn control(&self) -> &Control {
         &self.control
     }
 
-    /// Where the App serves HTTP, if it does.
+    /// Returns the address at which the App serves HTTP, if it does.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
     }
@@ -320,18 +321,19 @@ impl AppHandle {
     /// Waits for the App to end.
     ///
     /// # Cancel safety
-    /// The handle is used up: dropping the future asks the App to stop, as dropping the handle does.
+    /// Not cancel safe: the handle is consumed, and dropping the future asks the App to stop, as dropping the handle
+    /// does.
     pub async fn wait(mut self) -> Exit {
         let exited = self.exited.take().expect("a handle waits once");
         match exited.await {
             Some(exit) => exit,
-            None => Exit::broken("it ended without a word"),
+            None => Exit::broken("its thread ended without a result"),
         }
     }
 
-    /// Asks the App to stop and waits until it has.
+    /// Asks the App to stop and waits for its end.
     pub async fn stop(self) -> Exit {
-        self.control.stop("its handle asked for it");
+        self.control.stop("requested by its handle");
         self.wait().await
     }
 }

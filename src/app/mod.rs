@@ -1,13 +1,13 @@
-//! Layer 5: the App: a tree with one root, the driver that runs its Flows, its start and its end.
+//! Layer 5: the App: a tree with one root, the driver that runs its Flows, its start and its shutdown.
 //!
-//! The layers above query and steer a running App through [`Control`] only. They start and end it by [`App`],
+//! The layers above query and control a running App through [`Control`] only. They start and end it by [`App`],
 //! [`Launched`] and [`AppHandle`], and read the log of the process directly.
 //!
 //! # Guarantees
-//! - Nothing runs before the whole tree is found to be in order.
+//! - No Work or Flow runs before the whole tree has been checked.
 //! - An idle App uses no processor time.
-//! - A failure that nobody captured ends the App at once. Its Works are stopped in reverse order of their start
-//!   and have a grace period for it.
+//! - A failure that is not captured stops the App at once. Its Works are stopped in reverse order of their start,
+//!   within a grace period.
 
 mod actions;
 mod ask;

@@ -1,4 +1,4 @@
-//! A process that hosts Works for an App whose Flows are elsewhere.
+//! A process that hosts Works for an App whose Flows run elsewhere.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::remote::{Farewell, NodeOptions, Parent, run_node, tidy_up};
 use crate::transport::{Advertised, Endpoint};
 use crate::work::Resources;
 
-/// How a process takes part as a node.
+/// The arguments of a process that joins an App as a node.
 pub(crate) struct NodeArguments {
     pub(crate) join: Endpoint,
     pub(crate) name: String,
@@ -25,7 +25,7 @@ pub(crate) struct NodeArguments {
     pub(crate) advertise: Option<Advertised>,
 }
 
-/// Hosts Works until the App is over, which gives why, or `leave` is notified.
+/// Hosts Works until the App ends, which returns the reason, or until `leave` is notified, which returns `None`.
 pub(crate) fn run_as_node(
     app: &App,
     arguments: NodeArguments,

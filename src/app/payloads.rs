@@ -1,4 +1,4 @@
-//! Which payloads there are: those that the states of Works and the inputs of runs refer to.
+//! The payloads of an App: those that states of Works and inputs of runs refer to.
 
 use std::collections::BTreeMap;
 
@@ -13,24 +13,24 @@ use crate::payload::{self, PayloadId, Reference};
 use crate::state::Value;
 use crate::wire;
 
-/// A payload or an artifact that the state of a Work or the input of a run refers to.
+/// A payload or artifact that the state of a Work or the input of a run refers to.
 #[derive(Debug, Clone, Serialize)]
 pub struct PayloadStatus {
-    /// What errors call it.
+    /// The id, as in error messages.
     pub id: String,
-    /// The Rust type of its value.
+    /// The Rust type of the value.
     pub type_name: String,
-    /// The length of its value, encoded.
+    /// The length of the encoded value, in bytes.
     pub bytes: u64,
-    /// The path of the Work that made it.
+    /// The path of the Work that made the payload.
     pub made_by: String,
-    /// The nodes that have all of the value; none when it is lost.
+    /// The nodes that have the complete value; empty when it is lost.
     pub nodes: Vec<String>,
-    /// What refers to it.
+    /// The states and runs that refer to the payload.
     pub held_by: Vec<String>,
-    /// Whether the App's own process has it.
+    /// True when the App's own process has the value.
     pub is_here: bool,
-    /// Whether it has it in memory, not on disk.
+    /// True when the App's own process has the value in memory, not on disk.
     pub is_in_memory: bool,
 }
 
@@ -51,7 +51,7 @@ impl PayloadStatus {
     }
 }
 
-/// What refers to payloads, and who has it.
+/// A state or an input that refers to payloads, and its owner.
 struct Referring {
     who: String,
     what: What,
@@ -91,10 +91,10 @@ impl Driver {
 }
 
 impl Control {
-    /// The payloads that states and runs of the App refer to, in the order of their ids.
+    /// Returns the payloads that states and runs of the App refer to, ordered by id.
     ///
     /// # Errors
-    /// [`AppError::Ended`].
+    /// [`AppError::Ended`] when the App has ended.
     pub async fn payloads(&self) -> Result<Vec<PayloadStatus>, AppError> {
         let referring = self.call(|driver| driver.referring()).await?;
         let mut seen: BTreeMap<String, (PayloadId, PayloadStatus)> = BTreeMap::new();
@@ -123,7 +123,7 @@ impl Control {
     }
 }
 
-/// Calls `found` with each reference in a value, as states have them or as MessagePack does.
+/// Calls `found` with each reference in a value, in the form of states as well as of MessagePack.
 fn find(value: &Value, found: &mut impl FnMut(Reference)) {
     match value {
         Value::Map(entries) => {

@@ -1,4 +1,4 @@
-//! One reaction, and carrying out what it asked for.
+//! Running a reaction, and carrying out the commands given in it.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -18,10 +18,10 @@ use crate::state::Value;
 use crate::trace::{Span, What};
 use crate::work::{Command, Failure, HostError, Reason, Report, forget_address};
 
-/// A reaction longer than this is logged.
+/// The duration of a reaction beyond which it is logged.
 const SLOW_REACTION: Duration = Duration::from_millis(100);
 
-/// Has the Flow react; its error as text, which is code of the user's as the error itself is.
+/// Lets the Flow react. Returns an error as text, since formatting and dropping the error run code of the user's.
 fn reacted(flow: &mut dyn AnyFlow, cx: &mut FlowContext) -> Result<(), String> {
     match flow.react(cx) {
         Ok(()) | Err(Interrupt::Pending) => Ok(()),
@@ -62,7 +62,8 @@ impl Driver {
         }
         if took > SLOW_REACTION {
             log::warn!(
-                "flow `{path}` took {took:?} to react; all Flows of the App wait meanwhile, so let a Work do what takes long"
+                "flow `{path}` took {took:?} to react; no Flow of the App reacts meanwhile, so move long computations \
+                 into a Work"
             );
         }
         let ending = cx.ending.take();
@@ -92,12 +93,13 @@ impl Driver {
         }
     }
 
-    /// Does what a Flow asked for while it reacted.
+    /// Carries out the commands that a Flow gave while it reacted.
     fn carry_out(&mut self, flow: FlowId, scope: Scope) {
         let Scope { mut touched, lent, problems, tree_changed, early, .. } = scope;
         touched.dedup();
         touched.into_iter().for_each(|id| self.act(id));
-        // Children that are moved say nothing: a parent has moved them between Flows, or has put back what it had taken away.
+        // Moving children is not reported: a parent may have moved them between Flows, or put back a child it had taken
+        // out.
         let is_moved = lent.iter().any(|(child, _)| self.has_other_children(*child))
             || self.tree.has_strays() && self.has_other_children(flow);
         if tree_changed || is_moved {
@@ -119,7 +121,7 @@ impl Driver {
         }
     }
 
-    /// A parent has had its hands on a child Flow: the child reacts if that has changed it.
+    /// Marks a child Flow for a reaction if its parent has changed its state.
     fn note_write(&mut self, child: FlowId, before: Option<Value>) {
         let Some(after) = self.with_flow(child, |flow| flow.state().ok()) else { return };
         if after != before {
@@ -127,7 +129,7 @@ impl Driver {
         }
     }
 
-    /// Carries out what the ledger of a Work asks for.
+    /// Carries out the actions that the ledger of a Work requests.
     pub(super) fn act(&mut self, id: WorkId) {
         let Some(shared) = self.tree.works.get(&id).cloned() else { return };
         self.changed = true;
@@ -166,7 +168,7 @@ impl Driver {
                             }
                         }
                     }
-                    // What was to be sent to an incarnation that is not there has been taken back.
+                    // The launch has failed, and the ledger has already taken the run back.
                     Action::Send(_) if !launched => {}
                     Action::Send(order) => {
                         let run = order.run;
@@ -199,7 +201,7 @@ impl Driver {
                     }
                     Action::Captured(Failure { reason, message }) => {
                         log::warn!(
-                            "work `{}` failed, which is left to flow `{}`: {reason}: {message}",
+                            "work `{}` failed; its failure is captured for flow `{}`: {reason}: {message}",
                             record.path,
                             record.owner_path
                         );
@@ -225,10 +227,11 @@ impl Driver {
         }
     }
 
-    /// Lets new children join and start, and those that are gone stop. Gives the fields that can hold children.
+    /// Walks the tree: new children join and start, removed ones stop. Returns the paths of the fields that can hold
+    /// children.
     pub(super) fn walk_tree(&mut self) -> Result<Vec<String>, FlowError> {
         let now = self.clock.now();
-        let mut root = self.root.take().expect("nothing below the root is being called");
+        let mut root = self.root.take().expect("no call into the root is in progress");
         let (tree, config) = (&mut self.tree, &self.config);
         let changes = self.watchdog.during(&ActorPath::root(), || tree.walk(&mut *root, config, now.wall));
         self.root = Some(root);
@@ -236,7 +239,7 @@ impl Driver {
             if let Some(record) = self.tree.works.get(&id).cloned() {
                 lock(&record).ledger.shut_down(now);
                 self.act(id);
-                // A Work that joins at the same path is launched after this, and its location is its own.
+                // A Work that joins at the same path is launched after this and has a location of its own.
                 lock(&record).owns_path = false;
             }
         }

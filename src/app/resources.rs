@@ -1,9 +1,9 @@
-//! Resources of the machine that this process runs on.
+//! Resources of this machine.
 
 use crate::machine;
 use crate::work::{Resources, visible_gpus};
 
-/// Resources of this machine, or of the container that this process is in, as far as the system says.
+/// Returns the resources of this machine, or of the container around this process, as far as they are known.
 pub(crate) fn resources() -> Resources {
     Resources {
         cpus: u32::try_from(machine::cpus()).unwrap_or(u32::MAX),
@@ -12,8 +12,8 @@ pub(crate) fn resources() -> Resources {
     }
 }
 
-/// How many graphics processors there are for Works of this machine: as many as were given, or as the system says, and no more
-/// than the environment lets this process see. `None` where nothing is known of them.
+/// Returns the number of GPUs for Works on this machine: the given number, or the detected one, limited by the devices
+/// visible to this process. `None` when nothing is known about GPUs.
 pub(crate) fn known_gpus(given: Option<u32>) -> Option<u32> {
     let visible = visible_gpus();
     if let (Some(given), Some(visible)) = (given, visible)

@@ -1,11 +1,11 @@
-//! What an App can have as its root.
+//! The types that can be the root of an App.
 
 use serde::Serialize;
 
 use crate::flow::{AnyFlow, Children, Flow, FlowContext, FlowRef, Kinds, Reaction, WorkRef};
 use crate::work::Work;
 
-/// The root of an App: a [`Flow`], or a [`Work`] that is run once and ends the App with its success.
+/// The root of an App: a [`Flow`], or a [`Work`] that is run once and whose success ends the App.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the root of an App",
     label = "neither a Flow nor a Work whose input has a default",
@@ -19,15 +19,15 @@ pub trait Root<Kind> {
     fn kinds(kinds: &mut Kinds);
 }
 
-/// A root of any kind.
+/// A type-erased root.
 #[doc(hidden)]
 pub struct RootFlow(pub(super) Box<dyn AnyFlow>);
 
-/// Marks roots that are Flows.
+/// Marker of roots that are Flows.
 #[doc(hidden)]
 pub struct FlowKind;
 
-/// Marks roots that are Works.
+/// Marker of roots that are Works.
 #[doc(hidden)]
 pub struct WorkType;
 

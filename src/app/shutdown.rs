@@ -1,8 +1,9 @@
-//! Failure and the end.
+//! Failure and shutdown.
 //!
-//! A failure goes up the tree of Flows until somebody captures it or it is the App's. At the App's end nothing new
-//! starts, and Works are asked to stop in reverse order of their start. A slow one delays the next for a short time
-//! only, every one is asked within half of the grace period, and all of them together have the grace period.
+//! A failure goes up the tree of Flows until a Flow captures or restarts it, or it fails the App. During the shutdown
+//! nothing new starts, and Works are asked to stop in reverse order of their start. A slow Work delays the next for a
+//! short time only, every Work is asked within half of the grace period, and all of them together have the whole grace
+//! period.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -57,10 +58,10 @@ impl Turns {
     }
 }
 
-/// The App's end under way.
+/// A shutdown in progress.
 pub(super) struct Shutdown {
     result: Option<Result<(), AppError>>,
-    /// Those that were not asked to stop yet, the last one first in line.
+    /// Works that have not been asked to stop yet; the next one is the last.
     left: Vec<WorkId>,
     asked: Option<WorkId>,
     turns: Turns,
@@ -71,7 +72,7 @@ pub(super) struct Shutdown {
 impl Driver {
     // ---- failures ----
 
-    /// A Flow has failed: by itself, or because of a child.
+    /// Handles the failure of a Flow, its own or that of a child: restarts it, or captures or escalates the failure.
     pub(super) fn flow_failed(&mut self, id: FlowId, error: FlowError) {
         if self.stage == AppStage::Stopping || self.stage == AppStage::Ended {
             log::error!("while the App ends: {}", chain(&error));
@@ -115,7 +116,7 @@ impl Driver {
         self.stop_below(id);
         if captured {
             log::warn!(
-                "{}; the failure of flow `{path}` is left to flow `{}`",
+                "{}; the failure of flow `{path}` is captured for flow `{}`",
                 chain(&error),
                 self.tree.flow_path(parent)
             );
@@ -135,7 +136,7 @@ impl Driver {
         }
     }
 
-    /// The wait of a failed Flow is over.
+    /// Restarts a failed Flow after its back-off.
     pub(super) fn flow_restarted(&mut self, id: FlowId) {
         if self.stage != AppStage::Running {
             return;
@@ -150,7 +151,7 @@ impl Driver {
                 self.act(work);
             }
         }
-        // Those below may have failed on the way to this one, or wait for a restart of their own.
+        // The Flows below may have failed before this one, or wait for restarts of their own.
         for flow in self.tree.flows_from(id) {
             let Some(entry) = self.tree.flows.get_mut(&flow) else { continue };
             if entry.life != FlowLife::Up {
@@ -164,7 +165,7 @@ impl Driver {
         }
     }
 
-    /// A child is being restarted; the strategy of its Flow decides about the others.
+    /// Applies the strategy of a Flow to the siblings of a child that is being restarted.
     pub(super) fn child_restarts(&mut self, flow: FlowId, child: Child, path: &str) {
         let now = self.clock.now();
         let strategy = match self.with_flow(flow, |flow| fence::call(|| flow.strategy())) {
@@ -211,7 +212,7 @@ impl Driver {
 
     // ---- the end ----
 
-    /// Ends the App in good order.
+    /// Stops the App gracefully.
     pub(super) fn stop(&mut self, why: &str) {
         if self.shutdown.is_none() {
             log::info!("the App ends: {why}");
@@ -219,7 +220,7 @@ impl Driver {
         }
     }
 
-    /// Ends the App as failed.
+    /// Stops the App as failed.
     pub(super) fn fail(&mut self, error: AppError) {
         match &self.shutdown {
             Some(_) => log::error!("while the App ends: {}", chain(&error)),
@@ -256,7 +257,8 @@ impl Driver {
         }
     }
 
-    /// Asks the next Works to stop, when it is their turn; ends the App when none is left.
+    /// Asks the next Works to stop when it is their turn. Ends the App when none is left, or when the grace period is
+    /// over.
     pub(super) fn advance_shutdown(&mut self) {
         let now = self.clock.now();
         loop {
@@ -291,7 +293,8 @@ impl Driver {
         self.timers.set(Timer::ShutDown, Some(next));
     }
 
-    /// Nothing to do but to go on; the cycle does it.
+    /// Kills the Works that have not stopped when the grace period is over; before that the cycle advances the
+    /// shutdown.
     pub(super) fn shutdown_deadline(&mut self) {
         let now = self.clock.now().at;
         if self.shutdown.as_ref().is_none_or(|shutdown| now < shutdown.end_at) {
@@ -312,7 +315,7 @@ impl Driver {
         let state = self.state();
         let status = self.status();
         if let Some(exit) = self.exit.take() {
-            // Nobody may be waiting.
+            // The caller may not be waiting for the end.
             let _ = exit.send(Exit { result, state: state.unwrap_or_default(), status });
         }
     }
@@ -324,7 +327,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Asks Works that need these times to stop; gives when each was asked.
+    /// Simulates Works that need these times to stop. Returns the time at which each was asked.
     fn asked(grace: Duration, needs: &[Duration]) -> Vec<Duration> {
         let start = 7 * MS;
         let (mut turns, mut now) = (Turns::new(grace, start), start);
@@ -347,7 +350,7 @@ mod tests {
         }
     }
 
-    /// A Work that is quick is waited for, however many slow ones are among the others.
+    /// Quick Works get the time they need, however many slow ones are among the others.
     #[test]
     fn quick_works_are_waited_for_among_slow_ones() {
         for slow_each in [2, 3, 10] {
@@ -360,7 +363,7 @@ mod tests {
         }
     }
 
-    /// Where there is time enough, a slow Work delays the next for the whole of the patience.
+    /// With enough time, a slow Work delays the next by the whole [`PATIENCE`].
     #[test]
     fn few_slow_works_are_waited_for_as_long_as_may_be() {
         let all = [Duration::MAX; 3];

@@ -1,5 +1,5 @@
-//! The App as it is shown: one look at everything, taken between reactions. Cheap on the App's thread: what takes time,
-//! such as writing it as JSON, is done by whoever asked.
+//! A consistent snapshot of an App, taken between reactions. Taking it is cheap on the App's thread; expensive work,
+//! such as serialising it as JSON, is left to the caller.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -16,27 +16,27 @@ use crate::recorder::Carried;
 use crate::state::Value;
 use crate::work::{LoadReport, NodeStatus, Placement, RecordedBy, Resources, Status, WorkType};
 
-/// The name of the node that the Flows are on.
+/// The name of the node with the Flows.
 pub(crate) const HEAD: &str = "head";
 
-/// Everything, at one version.
+/// A snapshot of the whole App at one version.
 pub(crate) struct Snapshot {
     pub(crate) version: u64,
     pub(crate) stage: AppStage,
     pub(crate) reactions: u64,
     pub(crate) reaction_times: BTreeMap<&'static str, Histogram>,
     pub(crate) listening: Option<String>,
-    /// A Flow's own state may not serialise.
+    /// An error when a Flow's own state does not serialise.
     pub(crate) state: Result<Value, FlowError>,
     pub(crate) works: Vec<WorkSnapshot>,
     pub(crate) flows: Vec<FlowSnapshot>,
     pub(crate) nodes: BTreeMap<String, NodeStatus>,
     pub(crate) resources: Resources,
-    /// What the processes of single Works have told of themselves.
+    /// The load reports of the processes of single Works.
     pub(crate) processes: Vec<LoadReport>,
-    /// What was recorded in other processes.
+    /// The metrics recorded in other processes.
     pub(crate) recorded: Vec<(RecordedBy, Arc<Carried>)>,
-    /// How long it has kept the App's thread.
+    /// The time that taking the snapshot has kept the App's thread.
     pub(crate) took: Duration,
 }
 
@@ -48,18 +48,19 @@ pub(crate) struct WorkSnapshot {
     pub(crate) placement: Placement,
     pub(crate) node: Option<Arc<str>>,
     pub(crate) is_up: bool,
-    /// Operator that keeps it stopped, and the time of the stop.
+    /// The operator who keeps the Work stopped, and the time of the stop.
     pub(crate) held: Option<(Arc<str>, SystemTime)>,
-    /// True while it waits for a node.
+    /// True while the Work waits for a node.
     pub(crate) is_unplaced: bool,
-    /// Whether the App is not ready while it is pending, if that was said.
+    /// The readiness policy of the Work: whether the App is not ready while this Work is pending. `None` when its Flow
+    /// sets none.
     pub(crate) counts_for_readiness: Option<bool>,
     pub(crate) waiting_messages: usize,
     pub(crate) capacity: usize,
     pub(crate) waiting_runs: usize,
     pub(crate) outcomes: Outcomes,
     pub(crate) restarts: u32,
-    /// Its number, its input if that is small, and when it began.
+    /// The run in progress: its number, its input if that is small, and its start.
     pub(crate) current: Option<(u64, Option<Bytes>, Option<SystemTime>)>,
     pub(crate) needs: Resources,
     pub(crate) accepted: u64,

@@ -1,4 +1,4 @@
-//! What the driver waits for, by deadline: at most one deadline for each Work and Flow, and one timer for all.
+//! The deadlines of the driver: at most one for each Work and Flow, served by a single timer.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -39,7 +39,7 @@ impl Timers {
         self.by_time.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Takes a timer whose deadline has come.
+    /// Removes and returns a timer whose deadline has passed.
     pub(super) fn due(&mut self, now: Duration) -> Option<Timer> {
         let (deadline, timer) = *self.by_time.first()?;
         if deadline > now {

@@ -1,4 +1,4 @@
-//! The tree of children: who has joined, who has left, what everybody is called.
+//! The tree of children: joining, leaving, and names.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, Weak};
@@ -14,14 +14,14 @@ use crate::id::{ActorPath, AppId, FlowId, IdMap, WorkId};
 use crate::trace::Cause;
 use crate::work::{Stage, Status, remember_address};
 
-/// A child of a Flow, in the order of declaration.
+/// A child of a Flow. Children are kept in the order of declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Child {
     Work(WorkId),
     Flow(FlowId),
 }
 
-/// What the driver knows of one Flow.
+/// The record of one Flow.
 pub(super) struct FlowEntry {
     pub(super) link: Arc<FlowLink>,
     pub(super) type_name: &'static str,
@@ -32,18 +32,18 @@ pub(super) struct FlowEntry {
     pub(super) supervisor: Supervisor,
     pub(super) restarts: Restarts,
     pub(super) life: FlowLife,
-    /// Taken out while it reacts.
+    /// The context of the Flow; taken out while it reacts.
     pub(super) cx: Option<FlowContext>,
-    /// When it asked to be woken.
+    /// The time at which it asked to be woken.
     pub(super) wake_at: Option<std::time::Duration>,
-    /// What has led to its next reaction.
+    /// The causes of its next reaction.
     pub(super) causes: Vec<Cause>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FlowLife {
     Up,
-    /// Failed; waits to be restarted.
+    /// Failed; restarts after a back-off.
     Waiting {
         until: std::time::Duration,
     },
@@ -59,9 +59,9 @@ pub(super) struct Tree {
     next_id: u64,
     /// The next number in each list of children, by the path of the list.
     lists: HashMap<String, List>,
-    /// Flows that have left, and whose Works have not all ended.
+    /// Flows that have left, whose Works have not all ended.
     leaving: IdMap<FlowId, LeavingFlow>,
-    /// Children that have left and may be kept somewhere, from where they can be put back.
+    /// Children that have left but still exist, so that they may be put back.
     strays: Vec<Stray>,
 }
 
@@ -70,10 +70,10 @@ enum Stray {
     Flow(Weak<FlowLink>),
 }
 
-/// The names in a list of children. A number is not given twice while a Work that may have had it lives.
+/// The names in a list of children. A number is not reused while a Work that may have it lives.
 struct List {
     next: u64,
-    /// The Flow that has named a child in it last.
+    /// The Flow that has last named a child in this list.
     owner: FlowId,
 }
 
@@ -82,7 +82,7 @@ struct LeavingFlow {
     lists: Vec<String>,
 }
 
-/// What a walk has found.
+/// The result of a walk.
 #[derive(Default)]
 pub(super) struct Changes {
     pub(super) joined: Vec<WorkId>,
@@ -108,12 +108,12 @@ impl Tree {
         }
     }
 
-    /// Whether a child that has left may be put back.
+    /// Returns true when a child that has left still exists and may be put back.
     pub(super) fn has_strays(&mut self) -> bool {
         let works = &self.works;
         self.strays.retain(|stray| match stray {
             Stray::Work(record) => {
-                // Until it has ended, it is known here as well.
+                // The tree holds a reference of its own until the Work has ended.
                 record.upgrade().is_some_and(|record| {
                     let id = lock(&record).id;
                     Arc::strong_count(&record) > 1 + usize::from(works.contains_key(&id))
@@ -124,7 +124,7 @@ impl Tree {
         !self.strays.is_empty()
     }
 
-    /// A Flow and the Flows above it, without the root, from the top.
+    /// Returns the Flows from below the root down to `flow`.
     pub(super) fn lineage(&self, flow: FlowId) -> Vec<FlowId> {
         let mut lineage = Vec::new();
         let mut next = Some(flow);
@@ -139,13 +139,13 @@ impl Tree {
         lineage
     }
 
-    /// Whether a Work is no longer part of the tree.
+    /// Returns true when a Work is no longer part of the tree.
     pub(super) fn has_left(&self, id: WorkId) -> bool {
         self.place_in_order(id).is_none()
     }
 
     fn place_in_order(&self, id: WorkId) -> Option<usize> {
-        // Ids grow, and the order is that of joining.
+        // Ids grow in the order of joining.
         self.order.binary_search(&id).ok()
     }
 
@@ -161,8 +161,8 @@ impl Tree {
         }
     }
 
-    /// Keeps the lists of Flows that have left until their Works have ended: a Flow that joins under the same name meanwhile
-    /// is not to give names that those still have.
+    /// Keeps the lists of Flows that have left until their Works have ended, so that a Flow that joins at the same path
+    /// does not reuse their names.
     fn keep_lists(&mut self, left: &[FlowId]) {
         if left.is_empty() {
             return;
@@ -198,7 +198,7 @@ impl Tree {
         }
     }
 
-    /// Walks all children; those that are new join, those that are gone leave.
+    /// Walks all children: new ones join, missing ones leave.
     pub(super) fn walk(&mut self, root: &mut dyn AnyFlow, config: &Config, now: SystemTime) -> Changes {
         let mut walker = Walker {
             tree: self,
@@ -233,7 +233,8 @@ impl Tree {
         changes
     }
 
-    /// A name that two children have. Places differ, so that it takes one that was moved and kept its name.
+    /// Returns an error if two children have the same name. Positions are unique, so this takes a child that was moved
+    /// and kept its name.
     fn duplicate_name(&self, flows: &HashSet<FlowId>) -> Option<FlowError> {
         let works = self.order.iter().filter_map(|id| self.works.get(id)).map(|work| lock(work).path.clone());
         let flows = flows.iter().filter_map(|id| self.flows.get(id)).map(|entry| entry.link.path.clone());
@@ -247,7 +248,7 @@ impl Tree {
         self.next_id
     }
 
-    /// A Flow and the Flows below it, at any depth.
+    /// Returns a Flow and all Flows below it, at any depth.
     pub(super) fn flows_from(&self, flow: FlowId) -> Vec<FlowId> {
         let mut flows = vec![flow];
         let mut next = 0;
@@ -266,7 +267,7 @@ impl Tree {
         flows
     }
 
-    /// The Works below a Flow, at any depth.
+    /// Returns the Works below a Flow, at any depth.
     pub(super) fn works_below(&self, flow: FlowId) -> Vec<WorkId> {
         let mut works = Vec::new();
         let mut flows = vec![flow];
@@ -292,9 +293,9 @@ struct Walker<'a> {
     now: SystemTime,
     flow: Option<FlowId>,
     depth: usize,
-    /// Whether a child was found that is no longer where it got its name.
+    /// True when a child was found away from the position that it is named after.
     moved: bool,
-    /// In the order of joining: whether the Work was found.
+    /// True for each Work that was found, in the order of joining.
     seen: Vec<bool>,
     seen_flows: HashSet<FlowId>,
     changes: Changes,
@@ -321,7 +322,7 @@ impl Walker<'_> {
         }
     }
 
-    /// Looks whether a child that has a name is still where it got it; its place in a list does not matter.
+    /// Checks whether a child is still at the position it is named after; its index in a list does not count.
     fn compare(&mut self, name: &ActorPath, position: Position<'_>) {
         let group = |path: &str| path.rsplit_once('.').map_or(0, |(group, _)| group.len());
         let (name, place) = (name.as_str(), position.path);
@@ -352,11 +353,11 @@ impl Visitor for Walker<'_> {
         match node {
             Node::Work(work) => {
                 let owner = self.owner().link.clone();
-                // One that has left and was put back is a new child.
+                // A child that has left and was put back joins anew.
                 let known = work.record().filter(|record| !self.tree.has_left(lock(record).id));
                 let known = known.map(|record| {
                     let mut record = lock(record);
-                    // A child keeps its name when it is moved, but not its Flow.
+                    // A child that was moved keeps its name, but not its owner.
                     record.owner = owner.id;
                     record.owner_path = owner.path.clone();
                     (record.id, record.path.clone())
@@ -379,7 +380,8 @@ impl Visitor for Walker<'_> {
                         };
                         match work.attach(place, self.config.placement_of(path.as_str())) {
                             Ok(record) => {
-                                // From now on addresses of this path lead to it, also while a Work ends that was here before.
+                                // Addresses of this path lead to the new Work from here on, even while a previous Work
+                                // at this path still ends.
                                 remember_address(self.tree.app, &path, &lock(&record).mailbox);
                                 self.tree.works.insert(id, record);
                                 self.tree.order.push(id);
@@ -444,7 +446,7 @@ impl Visitor for Walker<'_> {
                 }
                 self.flow = Some(id);
                 self.depth += 1;
-                // The maps that it walks are the user's.
+                // The collections walked are the user's and may panic.
                 if let Err(panic) = fence::call(|| flow.walk_children(&mut Walk::new(path.as_str(), self))) {
                     let (path, message) = (path.to_string(), panic.to_string());
                     self.changes.errors.push(FlowError::Panicked { path, code: "Children", message });
@@ -531,7 +533,7 @@ mod tests {
         tree.order.iter().map(|id| lock(&tree.works[id]).path.to_string()).collect()
     }
 
-    /// A list begins anew with its Flow, but gives no name that a Work of the Flow before it still has.
+    /// A list starts over with its Flow, but does not reuse a name while a Work of the previous Flow has it.
     #[test]
     fn names_in_a_list_are_kept_until_its_works_ended() {
         let mut root = FlowRef::new(Teams::default());
@@ -546,7 +548,7 @@ mod tests {
         put(&mut root);
         assert!(walk(&mut tree, &mut root).is_empty());
         assert_eq!(paths(&tree), ["by_name.blue.members.0"]);
-        // The Work of the one before has not ended.
+        // The Work of the previous Flow has not ended.
         put(&mut root);
         let first = walk(&mut tree, &mut root);
         assert_eq!(paths(&tree), ["by_name.blue.members.1"]);

@@ -1,10 +1,10 @@
-//! Watchdog of an App: notices the code of a Flow that does not return, from a thread of its own.
+//! The watchdog of an App: a thread that detects code of a Flow that does not return.
 //!
 //! # Guarantees
-//! - Code of a Flow that keeps the App's thread is logged every ten seconds, with the name of the Flow.
-//! - An App that is to end does so within its grace period, or within a second if that is longer, also when a Flow never
-//!   returns. No Flow is given up whose code has been executing for less than a second.
-//! - While nothing reacts the watchdog sleeps; while Flows react it wakes once in ten seconds.
+//! - Code of a Flow that blocks the App's thread is logged every ten seconds, with the path of the Flow.
+//! - An App that is asked to stop ends within its grace period, or within a second if that is longer, even when a Flow
+//!   never returns. Code that has been executing for less than a second is not given up.
+//! - The watchdog sleeps while no Flow reacts, and wakes once in ten seconds while Flows react.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,14 +14,14 @@ use tokio::sync::oneshot;
 use super::error::AppError;
 use crate::id::ActorPath;
 
-/// Time after which code of a Flow counts as stuck, and interval of the log lines about it.
+/// The time after which code of a Flow counts as stuck, and the interval of the log lines about it.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// Least time that a Flow has to return while its App ends, however short the grace period is: also code that is about to
-/// return has been executing for a moment.
+/// The minimum time that a Flow has to return while its App stops, however short the grace period: code that is about
+/// to return has been executing for a moment, too.
 const LEAST_GRACE: Duration = Duration::from_secs(1);
 
-/// What the App's thread is doing, shared by that thread, the watchdog, and those who ask.
+/// The activity of the App's thread, shared by that thread, the watchdog, and callers of the API.
 #[derive(Clone)]
 pub(crate) struct Watchdog(Arc<Shared>);
 
@@ -45,24 +45,24 @@ impl std::fmt::Display for Stuck {
     }
 }
 
-/// The state of the watchdog: pure.
+/// The state machine of the watchdog: pure.
 #[derive(Debug)]
 struct Watch {
     grace: Duration,
-    /// The Flow whose code is executing, and since when.
+    /// The Flow whose code is executing, and the start of the call.
     busy: Option<(ActorPath, Instant)>,
-    /// How often that was logged.
+    /// The number of log lines about this call.
     told: u32,
-    /// When the App was asked to end.
+    /// The time at which the App was asked to stop.
     asked: Option<Instant>,
-    /// Whether the driver knows that.
+    /// True once the driver has begun the shutdown.
     is_ending: bool,
     is_over: bool,
-    /// Whether the watchdog waits for the next change.
+    /// True while the watchdog waits for the next change without a timeout.
     is_asleep: bool,
 }
 
-/// What the watchdog does next.
+/// The next step of the watchdog.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
     Sleep(Option<Duration>),
@@ -91,7 +91,7 @@ impl Watch {
         let stuck = || Stuck { path: path.clone(), time };
         let mut wait = (STUCK_AFTER * (self.told + 1)).saturating_sub(time);
         if let Some(asked) = self.asked {
-            // One that the driver knows of has begun to end, and what is stuck now has its time from then on.
+            // Once the shutdown has begun, a call that starts later has its time from its own start.
             let from = if self.is_ending { asked.max(*since) } else { asked };
             let grace = self.grace.max(LEAST_GRACE);
             let rest = grace
@@ -112,8 +112,8 @@ impl Watch {
 }
 
 impl Watchdog {
-    /// Starts the thread of a watchdog. When it gives up, because a Flow does not return though the App is to end, it sends the
-    /// error with which the App ends.
+    /// Starts the watchdog thread. When a Flow does not return though the App is to stop, the watchdog gives up and
+    /// sends the error with which the App ends.
     pub(super) fn start(grace: Duration) -> std::io::Result<(Self, oneshot::Receiver<AppError>)> {
         let shared = Arc::new(Shared { watch: Mutex::new(Watch::new(grace)), changed: Condvar::new() });
         let (give_up, gave_up) = oneshot::channel();
@@ -125,9 +125,9 @@ impl Watchdog {
         Ok((Self(shared), gave_up))
     }
 
-    /// Calls code of the Flow at `path`.
+    /// Calls code of the Flow at `path` under supervision. Calls may nest.
     pub(super) fn during<R>(&self, path: &ActorPath, call: impl FnOnce() -> R) -> R {
-        /// Notes the end also of code that panics.
+        /// Restores the outer call on drop, so also after a panic.
         struct Busy<'a>(&'a Shared, Option<(ActorPath, Instant)>);
 
         impl Drop for Busy<'_> {
@@ -150,12 +150,12 @@ impl Watchdog {
         call()
     }
 
-    /// The App is asked to end.
+    /// Records that the App was asked to stop.
     pub(super) fn ask_to_end(&self) {
         self.change(|watch| watch.asked = watch.asked.or_else(|| Some(Instant::now())));
     }
 
-    /// The App has begun to end.
+    /// Records that the driver has begun the shutdown.
     pub(super) fn ending(&self) {
         self.change(|watch| {
             watch.asked = watch.asked.or_else(|| Some(Instant::now()));
@@ -163,12 +163,12 @@ impl Watchdog {
         });
     }
 
-    /// The App has ended, and with it the watchdog.
+    /// Ends the watchdog with its App.
     pub(super) fn end(&self) {
         self.change(|watch| watch.is_over = true);
     }
 
-    /// The Flow whose code keeps the App's thread, if that has been so for ten seconds.
+    /// Returns the Flow whose code has blocked the App's thread for at least ten seconds.
     pub(crate) fn stuck(&self) -> Option<Stuck> {
         self.0.lock().stuck(Instant::now())
     }
@@ -198,14 +198,14 @@ impl Shared {
                 Next::Tell(stuck) => {
                     drop(watch);
                     log::error!(
-                        "{stuck}: no Flow of the App reacts meanwhile, and the API does not answer; let a Work do what \
-                         takes long"
+                        "{stuck}: no Flow of the App reacts meanwhile, and the API does not answer; move long \
+                         computations into a Work"
                     );
                     self.lock()
                 }
                 Next::GiveUp(Stuck { path, time }) => {
                     drop(watch);
-                    // Nobody may wait for the end of the App.
+                    // The handle of the App may have been dropped.
                     let _ = give_up.send(AppError::Stuck { path: path.to_string(), time });
                     return;
                 }
@@ -232,7 +232,7 @@ mod tests {
         Stuck { path: ActorPath::from("team"), time: seconds * S }
     }
 
-    /// A Flow that does not return is told of after ten seconds, and every ten seconds from then on.
+    /// A Flow that does not return is logged after ten seconds, and every ten seconds from then on.
     #[test]
     fn stuck_flow_is_told_of_every_ten_seconds() {
         let (mut watch, start) = busy(S);
@@ -248,17 +248,17 @@ mod tests {
         assert_eq!(watch.stuck(start + 50 * S), None);
     }
 
-    /// An App that is asked to end while a Flow does not return is given up when its grace period is over, and not before.
+    /// An App that is asked to stop while a Flow does not return is given up after its grace period, and not before.
     #[test]
     fn stuck_app_is_given_up_after_its_grace() {
         let (mut watch, start) = busy(3 * S);
         watch.asked = Some(start + 2 * S);
         assert_eq!(watch.next(start + 2 * S), Next::Sleep(Some(3 * S)));
         assert_eq!(watch.next(start + 5 * S), Next::GiveUp(stuck(5)));
-        // Another reaction may have begun meanwhile.
+        // Another reaction may have started in the meantime.
         watch.busy = Some((ActorPath::from("team"), start + 4 * S));
         assert_eq!(watch.next(start + 5 * S), Next::GiveUp(stuck(1)));
-        // Once it ends, what keeps the thread has the grace period for itself.
+        // Once the shutdown has begun, the code on the thread has the grace period to itself.
         watch.is_ending = true;
         assert_eq!(watch.next(start + 5 * S), Next::Sleep(Some(2 * S)));
         assert_eq!(watch.next(start + 7 * S), Next::GiveUp(stuck(3)));
@@ -266,8 +266,8 @@ mod tests {
         assert_eq!(watch.next(start + 7 * S), Next::End);
     }
 
-    /// Code of a Flow that has only just begun is not given up, however short the grace period is and however long ago the App
-    /// was asked to end.
+    /// Code of a Flow that has only just started is not given up, however short the grace period is and however long
+    /// ago the App was asked to stop.
     #[test]
     fn code_that_has_just_begun_is_not_given_up() {
         const MS: Duration = Duration::from_millis(1);
@@ -278,11 +278,11 @@ mod tests {
                 assert_eq!(watch.next(start), Next::Sleep(Some(S)), "{grace:?}, {is_ending}");
                 assert_eq!(watch.next(start + 999 * MS), Next::Sleep(Some(MS)), "{grace:?}, {is_ending}");
                 assert_eq!(watch.next(start + S), Next::GiveUp(stuck(1)), "{grace:?}, {is_ending}");
-                // What is executing at the end of the grace period may be another reaction.
+                // Another reaction may be executing at the end of the grace period.
                 watch.busy = Some((ActorPath::from("team"), start + 5 * S));
                 assert_eq!(watch.next(start + 5 * S), Next::Sleep(Some(S)), "{grace:?}, {is_ending}");
                 assert_eq!(watch.next(start + 6 * S), Next::GiveUp(stuck(1)), "{grace:?}, {is_ending}");
-                // It has as long from the moment at which the App is asked to end, however long it has been executing.
+                // Long-running code has the minimum time as well, counted from the request to stop.
                 watch.asked = Some(start + 9 * S);
                 assert_eq!(watch.next(start + 9 * S), Next::Sleep(Some(S)), "{grace:?}, {is_ending}");
                 assert_eq!(watch.next(start + 10 * S), Next::GiveUp(stuck(5)), "{grace:?}, {is_ending}");
@@ -290,7 +290,7 @@ mod tests {
         }
     }
 
-    /// A grace period without end gives nothing up.
+    /// An unlimited grace period gives up no code.
     #[test]
     fn endless_grace_gives_nothing_up() {
         let (mut watch, start) = busy(Duration::MAX);

@@ -1,4 +1,4 @@
-//! Places in other processes: the bridge to them, which is there once it is needed.
+//! Hosts in other processes. The head side of the connection to them is started on first use.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -15,7 +15,7 @@ use crate::work::{
     RecordedBy, Resources,
 };
 
-/// The bridge to other processes, which is there once it is needed.
+/// The head side of the connection to other processes, once it has been started.
 #[derive(Clone, Default)]
 pub(in crate::app) struct SharedHead(Arc<OnceLock<Arc<Head>>>);
 
@@ -25,13 +25,13 @@ impl SharedHead {
     }
 }
 
-/// Places in other processes.
+/// The hosts in other processes.
 pub(in crate::app) struct Elsewhere {
     app: AppId,
-    /// `None` where everything is on one thread, for tests with a clock of their own.
+    /// `None` when the whole App runs on one thread, as in tests with a paused clock.
     options: Option<HeadOptions>,
     head: SharedHead,
-    /// The thread that the bridge lives on, and that pooled Works share.
+    /// The thread of the head, which pooled Works share.
     bridge: Option<ArbiterHandle>,
 }
 
@@ -52,7 +52,7 @@ impl Elsewhere {
         self.head.clone()
     }
 
-    /// The bridge, which begins to live on a thread of its own that pooled Works share.
+    /// Returns the head, started if necessary on a thread of its own, which pooled Works share.
     pub(in crate::app) fn start_head(
         &mut self,
         ready_queue: &Arc<ReadyQueue>,
@@ -145,10 +145,10 @@ impl Elsewhere {
     }
 }
 
-/// Spawns local tasks on this arbiter.
+/// Returns a function that spawns local tasks on this arbiter.
 pub(in crate::app) fn spawner(arbiter: ArbiterHandle) -> Spawner {
     Arc::new(move |task| {
-        // When it has stopped the App is over.
+        // Fails only when the arbiter has stopped, which is at the end of the App.
         let _ = arbiter.spawn_fn(move || drop(actix_rt::spawn(task())));
     })
 }

@@ -1,4 +1,4 @@
-//! The same interface in a program without the feature `remote`: there are no other processes.
+//! The interface of `elsewhere.rs` for programs without the feature `remote`: there are no other processes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::work::{
     RecordedBy, Resources,
 };
 
-/// Places in other processes; there are none.
+/// The hosts in other processes; there are none.
 #[derive(Default)]
 pub(in crate::app) struct Elsewhere {}
 

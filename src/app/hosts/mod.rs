@@ -1,4 +1,4 @@
-//! The places of an App: this process, and others that take part where the feature `remote` is on.
+//! The hosts of an App: this process, and with the feature `remote` other processes.
 
 #[cfg(feature = "remote")]
 mod elsewhere;
@@ -23,13 +23,13 @@ pub(super) use self::elsewhere::Elsewhere;
 #[cfg(feature = "remote")]
 pub(super) use self::elsewhere::{SharedHead, spawner};
 
-/// Starts Works in the place that each is given.
+/// Launches Works according to their placement.
 pub(super) struct Hosts {
     local: LocalHost,
     pub(super) elsewhere: Elsewhere,
-    /// The devices of this machine; `None` where they are not known.
+    /// The GPUs of this machine; `None` when they are unknown.
     gpus: Option<Arc<GpuPool>>,
-    /// Whether some of them are free again.
+    /// True once leased GPUs have been returned.
     freed: Arc<AtomicBool>,
 }
 
@@ -38,7 +38,7 @@ impl Hosts {
         Self { local, elsewhere, gpus: None, freed: Arc::default() }
     }
 
-    /// Assigns so many devices to Works on this machine from now on.
+    /// Makes `count` GPUs available for leases to Works on this machine.
     pub(super) fn assign_gpus(&mut self, count: u32, ready_queue: &Arc<ReadyQueue>) {
         let (freed, ready_queue) = (self.freed.clone(), ready_queue.clone());
         self.gpus = Some(GpuPool::new(count, move || {
@@ -71,7 +71,7 @@ impl Hosts {
         }
     }
 
-    /// Starts the bridge to other processes, unless it is there.
+    /// Starts the head side of the connection to other processes, unless it is running.
     #[cfg(feature = "remote")]
     pub(super) fn start_head(
         &mut self,
@@ -80,12 +80,12 @@ impl Hosts {
         self.elsewhere.start_head(ready_queue, &mut self.local)
     }
 
-    /// Tells processes that have the address of the Work at `path` that it takes no messages for now.
+    /// Tells processes with the address of the Work at `path` that it accepts no messages for now.
     pub(super) fn closed(&self, path: &ActorPath, why: CloseReason) {
         self.elsewhere.closed(path, why);
     }
 
-    /// Says that the App ends.
+    /// Tells other processes that the App is stopping.
     pub(super) fn stopping(&self) {
         self.elsewhere.stopping();
     }
@@ -102,29 +102,29 @@ impl Hosts {
         events
     }
 
-    /// The name of the node where a Work was launched last.
+    /// Returns the name of the node on which a Work was last launched.
     pub(super) fn node_of(&self, path: &ActorPath) -> Arc<str> {
         static HERE: OnceLock<Arc<str>> = OnceLock::new();
         let elsewhere = self.elsewhere.node_of(path);
         elsewhere.unwrap_or_else(|| HERE.get_or_init(|| Arc::from(HEAD)).clone())
     }
 
-    /// The names of the nodes that hold the value of a payload.
+    /// Returns the names of the nodes that hold the value of a payload.
     pub(super) fn holders(&self, id: PayloadId) -> Vec<String> {
         self.elsewhere.holders(id).unwrap_or_else(|| vec![HEAD.to_owned()])
     }
 
-    /// The address where nodes join.
+    /// Returns the address at which nodes join.
     pub(super) fn listening(&self) -> Option<String> {
         self.elsewhere.listening()
     }
 
-    /// The load of the processes of single Works, which are on this machine.
+    /// Returns the load reports of the processes of single Works, all of which are on this machine.
     pub(super) fn load_of_processes(&self) -> Vec<LoadReport> {
         self.elsewhere.load_of_processes()
     }
 
-    /// Metrics that were recorded in other processes.
+    /// Returns the metrics recorded in other processes.
     pub(super) fn recorded(&self) -> Vec<(RecordedBy, Arc<Carried>)> {
         self.elsewhere.recorded()
     }

@@ -33,7 +33,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 /// The maximum number of open streams.
 const STREAMS: usize = 1024;
 
-/// One open stream. It counts against [`STREAMS`] until it is dropped.
+/// An open stream. It counts against [`STREAMS`] until it is dropped.
 struct Stream {
     hub: Arc<Hub>,
     last: tokio::sync::watch::Receiver<u64>,

@@ -77,7 +77,7 @@ pub(in crate::http) enum Kind {
     Work,
 }
 
-/// One Flow or Work in the graph.
+/// A Flow or Work in the graph.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct GraphItem {
     #[schema(example = "train")]

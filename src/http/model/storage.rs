@@ -55,7 +55,7 @@ pub(in crate::http) struct PayloadsView {
     pub(in crate::http) items: Vec<PayloadView>,
 }
 
-/// One log line.
+/// A log line.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct LogView {
     /// The sequence number of the line. Later lines have higher numbers.

@@ -83,7 +83,7 @@ pub(in crate::http) struct CurrentRun {
     pub(in crate::http) started: Option<String>,
 }
 
-/// One attempt of a run.
+/// An attempt of a run.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct RunView {
     /// The number of the run; `null` while it waits in the queue.
