@@ -25,9 +25,9 @@ impl Work for Server {
 
     async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
         loop {
-            self.rounds += 1; // it is never done
+            self.rounds += 1; // this run never ends by itself
             cx.publish(self);
-            cx.sleep(self, Duration::from_millis(10)).await?; // messages are answered here, and it leaves here
+            cx.sleep(self, Duration::from_millis(10)).await?; // handles messages, and returns when it is stopped
         }
     }
 }
@@ -56,7 +56,7 @@ impl Work for Client {
 
     async fn run(&mut self, server: Self::Input, _cx: &mut WorkContext<Self>) -> Result<()> {
         println!("CLIENT: 14 times 1 is {}", server.ask(Multiply(14)).await?);
-        server.tell(SetFactor(3)).await?; // waits for no answer; messages arrive in order
+        server.tell(SetFactor(3)).await?; // does not wait for a reply; messages arrive in order
         println!("CLIENT: 14 times 3 is {}", server.ask(Multiply(14)).await?);
         Ok(())
     }

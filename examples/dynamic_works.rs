@@ -41,9 +41,9 @@ impl Flow for Elastic {
         while let Some(&needed) = WAVES.get(self.wave) {
             let wave = self.wave + 1;
             if self.workers.len() != needed as usize {
-                self.workers.retain(|number, _| *number <= needed); // these are stopped and leave the App
+                self.workers.retain(|number, _| *number <= needed); // the others are stopped and leave the App
                 for number in 1..=needed {
-                    self.workers.entry(number).or_default(); // these join it
+                    self.workers.entry(number).or_default(); // new ones join it
                 }
                 println!("wave {wave}: workers {:?}", self.workers.keys().collect::<Vec<_>>());
             }

@@ -13,7 +13,7 @@ impl Work for EmbeddingProcessor {
     async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
         println!("PROCESSOR: Generating embeddings...");
         self.embeddings = Some(cx.payload(vec![vec![1, 2, 3], vec![2, 3, 4]])?);
-        Ok(()) // the end of a run publishes by itself
+        Ok(()) // the state is published at the end of a run
     }
 }
 
@@ -39,7 +39,7 @@ struct WorkflowOrchestrator {
 
 impl Flow for WorkflowOrchestrator {
     fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
-        let processor = self.processor.run(()).finished()?; // `?` waits: react is called again when it is done
+        let processor = self.processor.run(()).finished()?; // `?` returns early; react is called again after the run
         if let Some(embeddings) = &processor.embeddings {
             self.server.run(embeddings.clone()).finished()?;
         }

@@ -27,7 +27,7 @@ impl Work for Train {
             fs::write(directory.join(format!("layers/{layer}.bin")), vec![layer; 1_000_000])?;
         }
         println!("TRAIN: the checkpoint is written");
-        self.checkpoint = Some(cx.artifact(&directory)?); // a copy: the directory may go
+        self.checkpoint = Some(cx.artifact(&directory)?); // a copy, so that the directory can be removed
         fs::remove_dir_all(&directory)?;
         reports.put_bytes("train.txt", "trained 2 layers").await?;
         Ok(())
