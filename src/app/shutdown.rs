@@ -75,7 +75,7 @@ impl Driver {
     /// Handles the failure of a Flow, its own or that of a child: restarts it, or captures or escalates the failure.
     pub(super) fn flow_failed(&mut self, id: FlowId, error: FlowError) {
         if self.stage == AppStage::Stopping || self.stage == AppStage::Ended {
-            log::error!("while the App ends: {}", chain(&error));
+            log::error!("during the shutdown: {}", chain(&error));
             return;
         }
         let now = self.clock.now();
@@ -223,7 +223,7 @@ impl Driver {
     /// Stops the App as failed.
     pub(super) fn fail(&mut self, error: AppError) {
         match &self.shutdown {
-            Some(_) => log::error!("while the App ends: {}", chain(&error)),
+            Some(_) => log::error!("during the shutdown: {}", chain(&error)),
             None => {
                 if let Some(told) = self.on_failure.take() {
                     told(&error);

@@ -52,7 +52,7 @@ pub(super) async fn read(request: &HttpRequest, mut payload: web::Payload) -> Re
 pub(super) async fn read_json(request: &HttpRequest, payload: web::Payload) -> Result<Bytes, Problem> {
     let said = request.content_type();
     if !said.eq_ignore_ascii_case("application/json") {
-        let detail = "send JSON, and say so: `Content-Type: application/json`";
+        let detail = "send JSON, with the header `Content-Type: application/json`";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
     }
     read(request, payload).await

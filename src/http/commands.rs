@@ -122,7 +122,7 @@ fn whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::E
     const MOST: f64 = 9_007_199_254_740_991.0;
     match number.as_f64() {
         Some(float) if float.fract() == 0.0 && (0.0..=MOST).contains(&float) => Ok(Some(float as u64)),
-        _ => Err(serde::de::Error::custom(format!("`run` is {number}, and has to be the number of a run"))),
+        _ => Err(serde::de::Error::custom(format!("`run` is {number}, but has to be the number of a run"))),
     }
 }
 
@@ -226,7 +226,7 @@ pub(super) async fn ask(
         None => DEFAULT_ASK_DEADLINE,
         Some(seconds) if (0.001..=3600.0).contains(&seconds) => Duration::from_secs_f64(seconds),
         Some(seconds) => {
-            let detail = format!("`deadline` is {seconds}, and has to be from 0.001 to 3600 seconds");
+            let detail = format!("`deadline` is {seconds}, but has to be from 0.001 to 3600 seconds");
             return Err(Problem::bad_request(detail));
         }
     };
@@ -258,10 +258,10 @@ fn unanswered(path: &str, message: &str, why: NoAnswer) -> Problem {
         NoAnswer::NoSuchMessage(known) => {
             let detail = if known.is_empty() {
                 format!(
-                    "work `{path}` names no messages that it takes from outside: name `{message}` in its `fn messages`"
+                    "work `{path}` accepts no messages from outside: list `{message}` in its `fn messages`"
                 )
             } else {
-                format!("work `{path}` names no message `{message}`; `known` has those that it does")
+                format!("work `{path}` accepts no message `{message}`; `known` lists those that it accepts")
             };
             Problem::not_found(detail).known(known)
         }

@@ -115,7 +115,7 @@ impl Guard {
                 if given.is_some_and(|given| blake3::hash(given.as_bytes()) == *token) {
                     return Ok(());
                 }
-                let detail = "this server asks for a token: send it as `Authorization: Bearer TOKEN`";
+                let detail = "this server requires a token: send it as `Authorization: Bearer TOKEN`";
                 Err(Problem::new(StatusCode::UNAUTHORIZED, detail)
                     .with(header::WWW_AUTHENTICATE, "Bearer realm=\"flowright\""))
             }

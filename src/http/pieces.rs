@@ -107,8 +107,9 @@ pub(super) async fn in_pieces<B: MessageBody + 'static>(
     let response = match on_the_way.into_inner().take(bytes) {
         Some(pieces) => head.set_body(BoxBody::new(pieces)),
         None => {
-            let detail =
-                format!("{MOST} bytes are on their way to clients that are slow to read; try again later");
+            let detail = format!(
+                "responses of {MOST} bytes are in flight to clients that are slow to read; try again later"
+            );
             let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail);
             problem.with(header::RETRY_AFTER, "1").at(&request).respond()
         }

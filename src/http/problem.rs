@@ -67,14 +67,14 @@ impl Problem {
     }
 
     pub(super) fn no_such_work(path: &str) -> Self {
-        Self::not_found(format!("there is no work `{path}`; /api/v1/graph has those that there are"))
+        Self::not_found(format!("there is no work `{path}`; /api/v1/graph lists all Works"))
     }
 
     /// Returns the problem for a Flow that does not return, if there is one. Requests that need the App's thread are
     /// answered with it instead of waiting.
     pub(super) fn stuck(control: &Control) -> Option<Self> {
         let stuck = control.stuck()?;
-        let detail = format!("{stuck}: no Flow reacts, and the App answers nothing until it does");
+        let detail = format!("{stuck}: no Flow reacts, and the App answers no requests until it returns");
         Some(Self::new(StatusCode::SERVICE_UNAVAILABLE, detail))
     }
 

@@ -245,7 +245,7 @@ fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), Problem> 
     if (least..=most).contains(&value) {
         return Ok(());
     }
-    Err(Problem::bad_request(format!("`{name}` is {value}, and has to be from {least} to {most}")))
+    Err(Problem::bad_request(format!("`{name}` is {value}, but has to be from {least} to {most}")))
 }
 
 /// Lists the nodes, including `head`, the process with the Flows.

@@ -9,7 +9,7 @@ use super::problem::Problem;
 
 /// Parses the query string as a `T`. Unknown and repeated parameters are refused with 400.
 pub(super) fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, Problem> {
-    let wrong = |why: String| Problem::bad_request(format!("the query cannot be used: {why}"));
+    let wrong = |why: String| Problem::bad_request(format!("the query is invalid: {why}"));
     let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
     let mut names = BTreeMap::new();
     for (name, _) in pairs.map_err(|error| wrong(error.to_string()))?.into_inner() {
