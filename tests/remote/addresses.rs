@@ -1,4 +1,4 @@
-//! Addresses of Works that wait, move, restart, fail and share a node.
+//! Addresses of Works that are pending, move, restart, fail and share a node.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,21 +23,21 @@ crate::tests![
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// A Work that knows others.
+/// A Work that has the addresses of others.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Peer {
     known: Vec<WorkAddr<Peer>>,
     lives: u32,
     runs: u32,
-    /// The numbers that came from each sender, in order.
+    /// The numbers received from each sender, in order.
     received: BTreeMap<u32, Vec<u32>>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Know these, and serve.
+    /// Store these addresses, and serve.
     Know(Vec<WorkAddr<Peer>>),
-    /// Tell the first of those that are known the numbers in this range, and go on.
+    /// Tell the first stored address the numbers in this range, and go on.
     Tell(u32, u32),
     /// Panic.
     Fail,
@@ -76,7 +76,7 @@ impl Work for Peer {
     }
 }
 
-/// Answers a question.
+/// A question that is always answered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Hello;
 
@@ -88,7 +88,7 @@ impl Handle<Hello> for Peer {
     }
 }
 
-/// Asks all that are known; those that did not answer.
+/// Asks all stored addresses; answers with those that did not answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Visit;
 
@@ -119,7 +119,7 @@ impl Handle<Note> for Peer {
     }
 }
 
-/// What it has received.
+/// A question for the received numbers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Received;
 
@@ -131,7 +131,7 @@ impl Handle<Received> for Peer {
     }
 }
 
-/// Keeps its thread busy until a file is there.
+/// Blocks the thread of the Work until a file exists.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Block(std::path::PathBuf);
 
@@ -143,7 +143,7 @@ impl Handle<Block> for Peer {
     }
 }
 
-/// Tries to tell the first that is known so many numbers; how many it took.
+/// Calls `try_tell` this many times on the first stored address; answers with the number of accepted messages.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Flood(u32);
 
@@ -153,7 +153,7 @@ impl Handle<Flood> for Peer {
     async fn handle(&mut self, Flood(count): Flood, _: &mut WorkContext<Self>) -> u32 {
         let other = &self.known[0];
         let (taken, next) = (AtomicU32::new(0), AtomicU32::new(0));
-        // From a thread that knows nothing of the runtime.
+        // On a thread without a runtime.
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for _ in 0..count {
@@ -168,7 +168,7 @@ impl Handle<Flood> for Peer {
     }
 }
 
-/// Tells the first that is known one number; what came of it, in words.
+/// Tells the first stored address one number; answers with the result as text.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Pass(u32);
 
@@ -222,7 +222,7 @@ fn peer(placement: &str) -> WorkRef<Peer> {
     WorkRef::new(Peer::default()).placed(placement.parse().expect("it is a placement"))
 }
 
-/// Has each know all others.
+/// Gives each Work the addresses of all others.
 fn acquaint(crowd: &mut Crowd) -> Reaction {
     let all: Vec<_> = crowd.peers.iter().map(WorkRef::addr).collect();
     if crowd.peers.iter().all(|peer| peer.path().is_some()) {
@@ -234,7 +234,7 @@ fn acquaint(crowd: &mut Crowd) -> Reaction {
     Ok(())
 }
 
-/// Every Work reaches every other, and is reached from here.
+/// Asserts that every Work reaches every other, and is reached from the test.
 #[track_caller]
 fn all_reach_all(app: &TestApp, count: usize) {
     for index in 0..count {
@@ -248,8 +248,8 @@ fn all_reach_all(app: &TestApp, count: usize) {
     }
 }
 
-/// Eight Works that hold each other's addresses wait for a node: once it joins each reaches all others, also after the node
-/// has been killed and started again.
+/// Eight Works that hold each other's addresses wait for a node: once it joins each reaches all others, also after the
+/// node was killed and restarted.
 fn waiting_works_reach_each_other_once_a_node_joins() {
     let app = start(|| (0..8).map(|_| peer("n")).collect(), Box::new(acquaint));
     let address = joining(&app);
@@ -264,7 +264,8 @@ fn waiting_works_reach_each_other_once_a_node_joins() {
     }
 }
 
-/// Works that may run on any node go on where there is one, and those on other nodes that have their addresses reach them.
+/// Works that may run on any node continue on another one, and Works on other nodes that have their addresses reach
+/// them.
 fn addresses_follow_works_whose_node_is_replaced() {
     let peers = || vec![peer("*"), peer("zone=east"), peer("fixed"), peer("fixed/pool"), peer("thread")];
     let app = start(peers, Box::new(acquaint));
@@ -282,7 +283,8 @@ fn addresses_follow_works_whose_node_is_replaced() {
     }
 }
 
-/// A sender on one node tells a Work on another, which is restarted again and again: all arrives once and in order.
+/// A sender on one node tells a Work on another, which is restarted again and again: every message arrives once and in
+/// order.
 fn an_orderly_restart_loses_and_reorders_no_message() {
     const NUMBERS: u32 = 20_000;
     for place in ["m", "process"] {
@@ -310,7 +312,7 @@ fn an_orderly_restart_loses_and_reorders_no_message() {
         let receiver = app.work::<Peer>("peers.1");
         app.block_on(async {
             for number in 0..NUMBERS {
-                // The one is told by the other, and from here.
+                // The Work receives messages from the other Work and from the test.
                 if number % 100 == 0 {
                     let told = sender.ask_within(LIMIT, Pass(number / 100)).await;
                     assert_eq!(told.expect("it answers"), "told");
@@ -318,7 +320,7 @@ fn an_orderly_restart_loses_and_reorders_no_message() {
                 receiver.tell(Note(0, number)).await.expect("the Work runs, or is about to");
                 if number % (NUMBERS / 10) == 0 {
                     restarts.fetch_add(1, Ordering::SeqCst);
-                    // Has the Flow react.
+                    // Causes a reaction of the Flow.
                     sender.tell(Note(9, number)).await.expect("it runs");
                 }
             }
@@ -330,7 +332,8 @@ fn an_orderly_restart_loses_and_reorders_no_message() {
         });
         let lives: u32 = app.wait_for_state("peers.1.lives", |_: &u32| true);
         assert!(lives > 1, "{place}: it was restarted");
-        // What an incarnation had received and not published in its last instant is not known to the next.
+        // An incarnation may receive numbers in its last instant that it does not publish, and the next does not know
+        // them.
         let in_order = |sender| received[&sender].windows(2).all(|pair| pair[0] < pair[1]);
         assert!(in_order(0) && in_order(2), "{place}: each once and in order");
         let missing = (0..NUMBERS).filter(|number| received[&0].binary_search(number).is_err()).count();
@@ -338,8 +341,8 @@ fn an_orderly_restart_loses_and_reorders_no_message() {
     }
 }
 
-/// A Work that another reaches by an address which has come to their node takes as many messages as its mailbox holds, also
-/// from a thread without a runtime, and in order.
+/// The address of a Work on the same node, which arrived there in a message, accepts as many messages as the mailbox
+/// holds, also from a thread without a runtime, and in order.
 fn local_messages_on_a_node_keep_the_mailbox_bound() {
     let directory = std::env::temp_dir().join(format!("flowright-bound-{}", std::process::id()));
     let go_on = directory.join("go-on");
@@ -355,15 +358,15 @@ fn local_messages_on_a_node_keep_the_mailbox_bound() {
         sender.ask_within(LIMIT, Flood(1000)).await.expect("it answers")
     });
     std::fs::write(&go_on, "").expect("it is ours");
-    // One may have been taken before the first that blocks was begun.
+    // The Work may have taken one message before the first that blocks began.
     assert!((1..=65).contains(&taken), "{taken} were taken");
     let received = app.block_on(receiver.ask_within(LIMIT, Received)).expect("it answers");
     let _ = std::fs::remove_dir_all(&directory);
     assert_eq!(received[&1], (0..taken).collect::<Vec<_>>());
 }
 
-/// Messages to a Work that has failed on a node are refused at once, from everywhere, and the next incarnation gets none of
-/// them.
+/// Messages to a Work that has failed on a node are refused at once, from everywhere, and the next incarnation gets
+/// none of them.
 fn a_failed_work_on_a_node_refuses_messages() {
     let fail = Arc::new(AtomicU32::new(0));
     let wanted = fail.clone();
@@ -409,7 +412,7 @@ fn a_failed_work_on_a_node_refuses_messages() {
     );
 }
 
-/// Works with names of their own come and go on a node, each reached from another node: nothing is left of them there.
+/// Short-lived Works with unique names run on a node, each reached from another node: nothing is left of them there.
 fn thousands_of_short_lived_works_leave_no_channels() {
     const ROUNDS: u32 = 40;
     const EACH: usize = 25;
@@ -459,7 +462,7 @@ fn thousands_of_short_lived_works_leave_no_channels() {
     assert!(grown < 4096, "{grown} KiB more for {} Works that have gone", EACH as u32 * ROUNDS / 2);
 }
 
-/// The first message from a node to a Work that is not running is refused: it is not taken and lost.
+/// The first message from a node to a Work that is not running is refused, and not accepted and lost.
 fn a_first_tell_to_a_stopped_work_comes_back() {
     let stopped = || WorkRef::new(Peer::default()).placed(Placement::Thread);
     let react: React = Box::new(|crowd| {

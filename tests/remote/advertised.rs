@@ -1,4 +1,4 @@
-//! Nodes and heads whose addresses are translated, or reached by forwarded ports.
+//! Nodes and heads whose addresses are translated, or that are reached at forwarded ports.
 
 use flowright::Config;
 use flowright::prelude::*;
@@ -41,7 +41,7 @@ fn node_is_reached_at_the_address_that_it_advertises() {
     assert!(gate.connections() > 0, "it was reached by another way");
 }
 
-/// Nothing is lost; the warning names both nodes and the address.
+/// No message is lost; the warning names both nodes and the address.
 fn node_that_advertises_a_wrong_address_is_reached_by_the_head() {
     let app = start_with(times(200, 2_000), sending);
     let (address, inside, nowhere) = (joining(&app), free_address(), free_address());
@@ -60,7 +60,7 @@ fn head_tells_the_address_that_it_advertises() {
     let told = app.status().listening.expect("it takes nodes in");
     assert!(told.starts_with("gate.example.org:"), "{told}");
     waits_with(&app, &format!("--join {told} --name n"));
-    // It listens where it was told to.
+    // The node still listens at the address of `--listen`.
     let inside = told.replace("gate.example.org", "127.0.0.1");
     let _nodes = ["m", "n"].map(|name| Process::node(&inside, name));
     summed(&app);

@@ -1,4 +1,5 @@
-//! Each test in a process of its own: what one leaves behind is not taken for another's, and one that hangs is ended.
+//! Runs each test in a process of its own: leftovers of one test do not affect another, and a test that hangs is
+//! killed.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,10 +12,10 @@ use libtest_mimic::Failed;
 use crate::held::{Held, children_of};
 use crate::support::signal;
 
-/// Names the test that this process is for.
+/// Environment variable with the test that this process runs.
 pub(crate) const VARIABLE: &str = "FLOWRIGHT_TEST_APART";
 
-/// How long any test may take.
+/// Time limit for a test.
 const LIMIT: Duration = Duration::from_secs(900);
 
 /// Runs the test in another process.
@@ -45,7 +46,7 @@ pub(crate) fn start(name: &str) -> Result<(), Failed> {
     outcome.map_err(|why| format!("{why}; it said:\n{}", String::from_utf8_lossy(&text)).into())
 }
 
-/// Ends a process and all that it has started.
+/// Kills a process and all its descendants.
 fn end(process: u32) {
     for child in children_of(process) {
         end(child);
@@ -53,11 +54,11 @@ fn end(process: u32) {
     signal(process, "KILL");
 }
 
-/// Runs the test in this process, which then holds no more than before.
+/// Runs the test in this process, and asserts that the process then holds no more resources than before.
 pub(crate) fn run(test: fn()) -> ExitCode {
-    // What a runtime needs once for a process is kept.
+    // The first runtime allocates resources that the process keeps.
     drop(tokio::runtime::Builder::new_current_thread().enable_all().build());
-    // Some tests have large values, and the text of a panic takes memory.
+    // Some tests have large values, and the backtrace of a panic takes memory.
     let before = Held::here().whatever_memory();
     test();
     before.is_back();

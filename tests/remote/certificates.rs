@@ -1,4 +1,4 @@
-//! Processes that prove themselves with certificates, and those that cannot.
+//! Processes that authenticate with certificates, and processes that cannot.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -55,7 +55,7 @@ impl Certs {
         self.directory.join(name)
     }
 
-    /// A certificate that ends in so many days, or did so many days ago.
+    /// Makes a certificate that expires in `days` days, or expired that many days ago if negative.
     fn make(&self, name: &str, days: i32) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(["flowright".to_owned()]).expect("a name");
@@ -103,7 +103,7 @@ impl Drop for Certs {
     }
 }
 
-/// A CA and a good certificate, `good`.
+/// Makes a CA and a valid certificate, `good`.
 pub(crate) fn certs(name: &str) -> Certs {
     let certs = Certs::new(name);
     certs.make("good", 100);
@@ -126,7 +126,7 @@ fn shown(path: &Path) -> String {
     path.to_str().expect("it is text").to_owned()
 }
 
-/// The head, as a process, so that what it says can be read. Nodes join at the second.
+/// Starts the head as a process, so that its output can be read. Returns the address at which nodes join.
 fn head(arguments: &[String]) -> (Process, String) {
     let mut command = program("suite");
     command.args(["--open-ui=false", "--without-server", "--listen", "0.0.0.0:0"]).args(arguments);
@@ -147,7 +147,7 @@ fn serve() -> Suite {
     })
 }
 
-/// It says why it cannot join, and goes on trying: whoever refuses it has not proved itself.
+/// Asserts that the node prints why it cannot join, and tries again: the refusing peer has not proved itself.
 fn refused(mut node: Process, said: &str) {
     let line = node.expect(said);
     assert!(line.contains("trying again until the head is there"), "{line}");
@@ -163,7 +163,7 @@ fn two_processes_need_only_what_certs_prints() {
     let [for_head, for_node] = &commands[..] else { panic!("{lines:#?}") };
     assert!(for_head.contains("--listen 0.0.0.0:7502"), "{for_head}");
     assert!(for_node.contains(" node --join ") && for_node.contains(":7502 --name n "), "{for_node}");
-    // As a shell reads them; but this test shares its machine with others, and looks for no browser.
+    // Splits the line as a shell does. The test needs free ports and no browser.
     let shell = |line: String| {
         let mut shell = Command::new("/bin/sh");
         shell.arg("-c").arg(format!("exec {}", line.trim()));
@@ -205,7 +205,7 @@ fn works_in_other_places_talk_to_each_other_over_tls() {
             })
         });
         let address = joining(&app);
-        // Other nodes reach these at an address where nothing listens without certificates.
+        // Without certificates, nothing may listen at the address at which these nodes are reached.
         let nodes = ["m", "n"].map(|name| {
             let flags = [certs.flags("good"), vec!["--listen".to_owned(), "0.0.0.0:0".to_owned()]].concat();
             Process::node_with(&address, name, &flags.iter().map(String::as_str).collect::<Vec<_>>())
@@ -219,7 +219,7 @@ fn works_in_other_places_talk_to_each_other_over_tls() {
 fn whoever_has_no_certificate_that_counts_is_refused_and_both_sides_say_why() {
     let (certs, others) = (certs("counts"), certs("counts-not"));
     certs.make("expired", -3);
-    // Each time another head: it logs one refusal of an address a minute.
+    // A new head each time: a head logs one refusal for each address and minute.
     let fresh = || head(&certs.flags("good"));
 
     let (mut head, address) = fresh();
@@ -231,7 +231,7 @@ fn whoever_has_no_certificate_that_counts_is_refused_and_both_sides_say_why() {
     );
     head.expect_again("the listener takes TLS only and the dialer speaks without it");
 
-    // Without anything that proves the head, nothing is said to it.
+    // Without any proof of the head, the node sends it nothing.
     let mut waiting = Process::node(&address, "n");
     let said = waiting.expect("has not proved that it is a process of this user");
     assert!(said.contains("--tls-cert"), "{said}");
@@ -244,7 +244,7 @@ fn whoever_has_no_certificate_that_counts_is_refused_and_both_sides_say_why() {
     );
     head.expect_again("it does not know the CA that signed the certificate of this process");
 
-    // A node looks at its own certificate first: this never gets as far as the head.
+    // A node checks its own certificate first, and does not dial the head.
     let (code, lines) = certs.node("expired", &address, "n").end();
     let said = "expired.pem cannot be used for TLS: the certificate expired at";
     assert!(code == Some(1) && lines.iter().any(|line| line.contains(said)), "{code:?}: {lines:#?}");
@@ -260,7 +260,7 @@ fn whoever_has_no_certificate_that_counts_is_refused_and_both_sides_say_why() {
     head.expect_again("[a on n] it serves");
 }
 
-/// The alert with which the head answers a TLS client that shows this certificate.
+/// Returns the alert with which the head answers a TLS client that presents this certificate.
 fn call(address: &str, certs: &Certs, name: Option<&str>) -> String {
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_file(certs.file("ca.pem")).expect("it was written");
@@ -314,7 +314,7 @@ fn a_token_is_asked_for_inside_tls_as_well() {
 fn a_break_loses_nothing_and_a_killed_node_is_noticed_at_once() {
     const NUMBERS: u32 = 10_000;
     let certs = certs("break");
-    // For as long as that nobody would wait.
+    // A grace period that is longer than the test.
     let config = Config { node_grace_ms: Some(600_000), ..certs.config("good") };
     let app = start_with(config, serve);
     let proxy = Proxy::to(&joining(&app));
@@ -349,7 +349,7 @@ fn those_who_begin_tls_and_never_end_are_let_go() {
         let mut stream = TcpStream::connect(&address).expect("it listens");
         match number % 3 {
             0 => {}
-            // The beginning of a TLS record, and of the first message in it. Those over the limit are closed already.
+            // The start of a TLS record, and of the first message in it. Connections over the limit are already closed.
             1 => drop(stream.write_all(&[0x16])),
             _ => drop(stream.write_all(&[0x16, 3, 1, 1, 0, 1, 0, 0, 252, 3, 3])),
         }
@@ -358,7 +358,7 @@ fn those_who_begin_tls_and_never_end_are_let_go() {
     let _node = certs.node("good", &address, "n");
     app.wait_for_stage("a", Stage::Running);
     for mut stream in idle {
-        // Each is closed from the other side, in the end.
+        // The other side closes each connection in the end.
         let _ = stream.read_to_end(&mut Vec::new());
     }
     assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves"), 0);

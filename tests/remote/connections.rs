@@ -20,7 +20,7 @@ crate::tests![
     chatter_conflates,
 ];
 
-/// Ten thousand messages while `trouble` happens.
+/// Asserts that ten thousand messages arrive while `trouble` happens.
 fn numbers_arrive_in_spite_of(trouble: impl Fn(&Proxy) + Send + 'static) {
     const NUMBERS: u32 = 10_000;
     let app = start_with(times(400, 60_000), serve);
@@ -30,7 +30,7 @@ fn numbers_arrive_in_spite_of(trouble: impl Fn(&Proxy) + Send + 'static) {
     let a = app.work::<Lab>("a");
     app.block_on(a.ask(Sum)).expect("it serves");
     let (held, held_there) = (Held::here(), Held::by(node.id()));
-    // Each thousand of messages, some trouble, while the next are sent.
+    // `trouble` happens after each thousand messages, while the next are sent.
     let (progress, seen) = std::sync::mpsc::sync_channel(0);
     let troubling = std::thread::spawn(move || {
         while seen.recv().is_ok() {
@@ -67,13 +67,13 @@ fn a_short_break_loses_doubles_and_reorders_nothing() {
 
 fn a_half_open_connection_is_noticed_and_made_anew() {
     numbers_arrive_in_spite_of(|proxy| {
-        // Nothing passes and nothing is closed: only the silence tells.
+        // No bytes pass and nothing is closed: only missing heartbeats reveal it.
         proxy.hold_until_the_next_connection();
     });
 }
 
 fn a_slow_network_is_only_slow() {
-    // The times that it has where nothing else is said.
+    // The default heartbeat and grace period.
     let app = start_with(Config::default(), serve);
     let proxy = Proxy::to(&joining(&app));
     let _node = Process::node(proxy.address(), "n");
@@ -186,7 +186,7 @@ fn chatter_conflates() {
     both_count(1000);
     let held = Held::here();
     both_count(20_000);
-    // However much more is published, no more is kept.
+    // However many states are published after that, no more memory is used.
     held.is_back();
     let counts = ["a.count", "b.count"]
         .map(|path| app.state().get(path).and_then(|count| count.decode::<u64>().ok()).expect("it counts"));

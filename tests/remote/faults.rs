@@ -1,4 +1,4 @@
-//! Nodes and heads that die, hang and come back.
+//! Nodes and heads that crash, hang and return.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,7 +48,7 @@ fn a_killed_node_is_waited_for_and_its_run_starts_again_on_the_next() {
     let _second = Process::node(&address, "n");
     let again = app.wait_for_stage("a", Stage::Running);
     assert_eq!((again.status.attempt, again.successes), (2, 0));
-    // From the last published state: it was alive once already.
+    // The state continues from the last published one, which had one life.
     app.wait_for_state("a.lives", |lives: &u32| *lives == 2);
     assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves again"), 0);
     held.is_back();
@@ -123,26 +123,26 @@ fn a_node_that_hangs_for_too_long_is_fenced() {
     let _other = Process::node(&address, "n");
     app.wait_for_state("a.lives", |lives: &u32| *lives == 2);
     zombie.signal("CONT");
-    // It finds out by itself that it was given up, ends its Works, and cannot join again under a name that is taken.
+    // The node notices that it was given up, ends its Works, and cannot join again under a name that is taken.
     zombie.expect("work `a` is ended");
     let (code, lines) = zombie.end();
     assert_eq!(code, Some(1), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("there is a node `n` already")), "{lines:#?}");
-    // What is seen is the other's, which went on from where this was.
+    // The state is that of the other incarnation, which continued from the last published one.
     let now: Lab = app.wait_for_state("a", |a: &Lab| a.count > before + 100);
     assert_eq!((now.lives, now.runs), (2, 2));
     held.is_back();
 }
 
-/// A run is ordered while the node is stopped, and given up with the node before that is woken: what lies in its socket
-/// is not taken in.
+/// A run is sent while the node is stopped, and the node is given up before it is woken: it does not process the data
+/// in its socket.
 fn woken_node_does_not_begin_a_run_that_was_given_up() {
     let ordered = Arc::new(AtomicBool::new(false));
     let serves = ordered.clone();
-    // The connection is not given up before the session is.
+    // The heartbeat interval is so long that the session expires before the connection.
     let app = start_with(times(4000, 8000), move || {
-        // The Work that shares the thread of the connection keeps that busy: a thread that sleeps when it is stopped
-        // looks at the time first when it wakes.
+        // The Work that shares the thread of the connection keeps it busy: a sleeping thread checks the time first when
+        // it wakes.
         let busy = lab("n/pool".parse().expect("it is a placement"));
         Suite::new(lab(node("n")), busy, move |suite, cx| {
             cx.wake_in(Duration::from_millis(20));
@@ -168,7 +168,7 @@ fn woken_node_does_not_begin_a_run_that_was_given_up() {
     assert_eq!(app.wait_for_stage("a", Stage::Running).status.attempt, 1, "the first try never began");
 }
 
-/// That its process has ended is proved, so that it is not waited for.
+/// The end of the process is proved, so that the head does not wait for the grace period.
 fn killed_node_on_this_machine_is_lost_before_its_grace_period() {
     let app = start_with(times(1000, 600_000), serve);
     let node = Process::node(&joining(&app), "n");
@@ -205,21 +205,21 @@ fn a_node_without_its_head_ends_its_works_and_joins_the_next() {
     let mut first = head(&address, &[]);
     let mut node = Process::node(&address, "n");
     node.expect("work `a` runs here");
-    // What is logged there is seen here as well.
+    // Log lines of the node appear at the head.
     first.expect("WARN: [a on n] it serves");
     let held = Held::by(node.id());
     first.signal("KILL");
     drop(first);
     let mut second = head(&address, &[]);
-    // The next head knows nothing of the session, so that the node need not wait for the grace period.
+    // The next head does not know the session, so that the node need not wait for the grace period.
     node.expect("work `a` is ended");
     node.expect_again("work `a` runs here");
     second.expect("WARN: [a on n] it serves");
     held.is_back();
 }
 
-/// Nodes that were given up twice while they hung join again in the same processes: what their Works tell each other
-/// arrives, and pooled Works run.
+/// Nodes that were given up twice while they hung join again in the same processes: messages between their Works
+/// arrive, and pooled Works run.
 fn rejoined_nodes_are_as_good_as_new() {
     let app = start_with(times(100, 8000), || {
         let pooled = lab("m/pool".parse().expect("it is a placement"));
@@ -247,7 +247,7 @@ fn rejoined_nodes_are_as_good_as_new() {
     }
 }
 
-/// The same with nodes whose head was killed and started anew, twice.
+/// As above, with nodes whose head was killed and restarted twice.
 fn nodes_of_a_restarted_head_are_as_good_as_new() {
     let address = free_address();
     let head = || {
@@ -268,14 +268,14 @@ fn nodes_of_a_restarted_head_are_as_good_as_new() {
 fn a_killed_head_takes_its_processes_with_it_and_its_nodes_after_the_grace_period() {
     let address = free_address();
     let mut first = head(&address, &["--place", "b=process"]);
-    // Others are to find it at this address, whichever head it has joined.
+    // The address at which other nodes find it, whichever head it has joined.
     let mut node = Process::node_with(&address, "n", &["--listen", &free_address()]);
     node.expect("work `a` runs here");
     first.expect("WARN: [a on n] it serves");
     let process = child_of(&first);
     first.signal("KILL");
     until_gone(process);
-    // Nobody tells it: it waits for the head to come back, and then does not any more.
+    // The node gets no notice: it waits for the head to return, until its grace period is over.
     node.expect("the connection to the head broke");
     node.expect("work `a` is ended");
     node.expect(&format!("waiting for a head at {address}"));
@@ -295,7 +295,7 @@ fn a_head_that_hangs_for_a_moment_loses_nothing() {
     node.expect("the connection to the head broke");
     head.signal("CONT");
     node.expect("connected to the head again; nothing was lost");
-    // It would have ended its Work otherwise.
+    // Otherwise the node would have ended its Work.
     node.signal("INT");
     head.expect("node `n` has left; its Works had ended in good order");
     held.is_back();
@@ -323,8 +323,8 @@ fn a_node_that_is_asked_to_leave_leaves_at_once() {
     assert_eq!(code, Some(0), "{lines:#?}");
 }
 
-/// SIGTERM: the run stops at its next turn, `on_stop` runs, the last state arrives, and the Work goes on from it on the
-/// other node, in the same try.
+/// After SIGTERM the run stops at its next turn, `on_stop` runs, the last state arrives, and the Work continues from it
+/// on the other node, in the same attempt.
 fn leaving_node_hands_its_work_over_in_good_order() {
     let app = start(|| {
         let a = lab("*".parse().expect("it is a placement"));
@@ -350,7 +350,7 @@ fn leaving_node_hands_its_work_over_in_good_order() {
     until("its departure", || !app.status().nodes.contains_key("m"));
 }
 
-/// A handler that never ends does not keep the node.
+/// A handler that never ends does not keep the node from leaving.
 fn leaving_node_waits_for_its_works_no_longer_than_its_grace() {
     let app = start_with(times(250, 6000), serve);
     let node = Process::node_with(&joining(&app), "n", &[]);

@@ -1,4 +1,4 @@
-//! Code of users that panics where the runtime calls it: the failure of one Work or one message, wherever the Work lives.
+//! Users' code that panics where the runtime calls it: the failure of one Work or one message, wherever the Work runs.
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
@@ -12,7 +12,7 @@ use crate::support::{Process, joining, program, times};
 
 crate::tests![panics_of_user_code_break_one_work_or_message];
 
-/// Which code panics.
+/// The code that panics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 enum Snare {
     #[default]
@@ -47,7 +47,7 @@ impl Drop for Trap {
     }
 }
 
-/// An error that cannot be shown.
+/// An error whose `Display` panics.
 struct Mute;
 
 impl std::fmt::Debug for Mute {
@@ -74,7 +74,7 @@ struct Snared {
 #[derive(Serialize, Deserialize)]
 enum Task {
     Take(Trap),
-    /// Fail with an error that cannot be shown.
+    /// Fail with an error whose `Display` panics.
     Mute,
     /// Wait for ever, with a value whose `Drop` panics.
     Hang,
@@ -105,7 +105,7 @@ impl Work for Snared {
     }
 }
 
-/// Takes the value; answers how many were taken.
+/// A message with a value; answered with the number of values taken.
 #[derive(Serialize, Deserialize)]
 struct Give(Trap);
 
@@ -119,7 +119,7 @@ impl Handle<Give> for Snared {
     }
 }
 
-/// Answers such a value, after a while.
+/// A question that is answered with such a value, after a delay.
 #[derive(Serialize, Deserialize)]
 struct Fetch(Snare, Duration);
 
@@ -132,7 +132,7 @@ impl Handle<Fetch> for Snared {
     }
 }
 
-/// Has such a value in the state.
+/// A message that puts such a value into the state.
 #[derive(Serialize, Deserialize)]
 struct Hold(Snare);
 
@@ -156,7 +156,7 @@ impl Handle<Break> for Snared {
     }
 }
 
-/// Makes a payload of such a value.
+/// A message that makes a payload of such a value.
 #[derive(Serialize, Deserialize)]
 struct Make(Snare);
 
@@ -168,7 +168,7 @@ impl Handle<Make> for Snared {
     }
 }
 
-/// One Work for each place in which code panics, and one that looks on.
+/// One Work for each place in which code panics, and one witness.
 #[derive(Serialize, Children)]
 struct Snares {
     works: BTreeMap<String, WorkRef<Snared>>,
@@ -224,7 +224,7 @@ pub(crate) fn snares() -> App {
     App::new(|| Snares::new(Placement::Thread))
 }
 
-/// The Works of an App, and whether they are in another process.
+/// The Works of an App, and whether they run in another process.
 struct Trial<'a> {
     app: &'a TestApp,
     is_away: bool,
@@ -241,13 +241,13 @@ impl Trial<'_> {
         self.app.block_on(addr.ask_within(LIMIT, message))
     }
 
-    /// The one that looks on is as it was.
+    /// Asserts that the witness is not affected.
     fn goes_on(&self, after: &str) {
         let given = self.ask("witness", Give(Trap::default()));
         given.unwrap_or_else(|error| panic!("{}, after {after}: {error}", self.place));
     }
 
-    /// The Work fails, and says this.
+    /// Asserts that the Work fails with this reason, and a message that contains `said`.
     fn fails(&self, work: &str, reason: Reason, said: &str) {
         let failed = self.app.wait_for_work(&format!("works.{work}"), |work| {
             let is_over = work.status.stage == Stage::Failed || !work.is_up;
@@ -298,7 +298,7 @@ impl Trial<'_> {
             self.ask(work, Give(Trap::default())).expect("the Work goes on");
         }
 
-        // The asker has gone when the answer comes.
+        // The asker has gone before the answer arrives.
         let addr = self.app.work::<Snared>("works.reply-drop");
         let late = Fetch(Snare::InDrop, Duration::from_millis(300));
         let late = self.app.block_on(addr.ask_within(Duration::from_millis(30), late));
@@ -306,7 +306,7 @@ impl Trial<'_> {
         self.ask("reply-drop", Give(Trap::default())).expect("the Work goes on");
         self.goes_on("reply-drop");
 
-        // It waits behind one that fails, and is dropped with the rest of the mailbox.
+        // The message waits behind one whose handler fails, and is dropped with the rest of the mailbox.
         let addr = self.app.work::<Snared>("works.message-drop");
         let slow = Fetch(Snare::Nowhere, Duration::from_millis(100));
         self.app.block_on(async {
@@ -323,7 +323,7 @@ impl Trial<'_> {
         let _ = self.ask("state-deserialize", Break);
         self.fails("state-deserialize", Reason::UserError, "`Deserialize` panicked");
 
-        // Two panics at once: the handler's, and that of the Work as it is dropped.
+        // Two panics at once: the handler's, and that of the Work's drop.
         self.ask("state-drop", Hold(Snare::InDrop)).expect("the state can be written");
         let _ = self.ask("state-drop", Break);
         self.fails("state-drop", Reason::Panic, "the handler panics");
@@ -354,9 +354,9 @@ impl Trial<'_> {
     }
 }
 
-/// A panic in the `Serialize`, `Deserialize` or `Drop` of a message, answer, input, state or payload, of a future that is dropped, or
-/// in the `Display` of an error, is the failure of that message or Work. The session, the thread and the process that it happens in
-/// go on, and so do the other Works there.
+/// A panic in the `Serialize`, `Deserialize` or `Drop` of a message, answer, input, state or payload, of a future that
+/// is dropped, or in the `Display` of an error, is the failure of that message or Work. The session, the thread and the
+/// process in which it happens go on, and so do the other Works there.
 fn panics_of_user_code_break_one_work_or_message() {
     for place in ["thread", "pool", "process", "n", "n/pool"] {
         let placement: Placement = place.parse().expect("a placement");

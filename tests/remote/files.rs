@@ -28,7 +28,7 @@ crate::tests![
     of_two_that_create_a_file_one_has,
 ];
 
-/// More than is put at once.
+/// Length of a file that is written in several parts.
 const LARGE: usize = 9 << 20;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,12 +38,12 @@ enum Job {
         copies: usize,
     },
     Fetch(Artifact),
-    /// Put files that begin with this name, and read them back.
+    /// Put files whose names begin with this text, and read them back.
     Shelve(Drive, String),
-    /// Read all there is.
+    /// Read all files.
     Collect(Drive),
     Refusals(Drive),
-    /// Put a large file and get it back, so many times.
+    /// Put a large file and get it back, this many times.
     Haul(Drive, u32),
     Create(Drive, String),
 }
@@ -66,7 +66,7 @@ fn sum(bytes: &[u8]) -> u64 {
     bytes.iter().zip(1_u64..).map(|(byte, at)| u64::from(*byte) * (at % 251)).sum()
 }
 
-/// A directory that is removed.
+/// A directory that is removed on drop.
 struct Place(PathBuf);
 
 impl Place {
@@ -96,7 +96,7 @@ fn make(at: &Path, length: usize) {
     symlink("deep/er/file", at.join("link")).unwrap();
 }
 
-/// What is at `at`, as one number.
+/// A hash of the files at `at`.
 fn look(at: &Path) -> u64 {
     assert_eq!(fs::read_link(at.join("link")).unwrap(), Path::new("deep/er/file"));
     assert_eq!(fs::read(at.join("empty")).unwrap(), b"");
@@ -275,7 +275,7 @@ fn open(
     open_by(places, 20_000, str::to_owned, react)
 }
 
-/// With nodes that join at the address that `way` makes of the head's.
+/// Starts an App, with nodes that join at the address that `way` makes of the head's.
 fn open_by(
     places: [&'static str; 3],
     grace: u64,
@@ -305,7 +305,7 @@ impl Open {
         self.app.block_on(self.app.work::<Porter>(who).ask(message)).expect("it answers")
     }
 
-    /// Asks until it is so.
+    /// Polls until `is_so` is true.
     fn until(&self, what: &str, is_so: impl Fn() -> bool) {
         let began = std::time::Instant::now();
         while !is_so() {
@@ -415,7 +415,7 @@ fn a_drive_is_one_folder_wherever_it_is_used() {
         });
         let Open { app, place, .. } = open;
         app.wait_for_exit().result.unwrap();
-        // At the head it is files in a directory.
+        // At the head the drive is a directory with files.
         assert_eq!(fs::read(place.at("drives/reports/b/deep/small")).unwrap(), bytes(100, 3));
     }
 }
@@ -460,7 +460,7 @@ fn a_connection_that_breaks_only_delays_a_drive() {
     });
     let proxy = proxy.expect("it was asked for");
     for round in 1..ROUNDS {
-        // The next is under way by then, or about to be.
+        // The next transfer is in progress by then, or about to start.
         open.app.wait_for_state("a.hauled", |hauled: &u32| *hauled >= round);
         proxy.set(Weather::Cut);
         proxy.set(Weather::Fair);

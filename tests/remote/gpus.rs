@@ -1,4 +1,4 @@
-//! Graphics processors, assigned to Works by index. None has to be there.
+//! Graphics processors, assigned to Works by index. The machine needs none.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -19,7 +19,7 @@ crate::tests![
     devices_are_those_that_the_head_sees,
 ];
 
-/// Says which devices it has.
+/// A Work that publishes its devices.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Trainer {
     gpus: Vec<u32>,
@@ -66,7 +66,7 @@ impl Flow for Trainers {
     }
 }
 
-/// So many of them, which need so many devices each.
+/// A Flow with `count` Works, each of which needs `gpus` devices.
 fn trainers(count: usize, gpus: u32, placement: Placement) -> Trainers {
     let trainer = || {
         let trainer = WorkRef::from(Trainer::default()).on_error(OnError::Capture);
@@ -75,14 +75,14 @@ fn trainers(count: usize, gpus: u32, placement: Placement) -> Trainers {
     Trainers { trainers: (0..count).map(|_| trainer()).collect() }
 }
 
-/// A head with this many devices, and nodes.
+/// Starts a head with this many devices, and its nodes.
 fn start(gpus: Option<u32>, make: impl FnOnce() -> Trainers + Send + 'static) -> TestApp {
     let config = Config { gpus, heartbeat_ms: Some(250), node_grace_ms: Some(20_000), ..Config::default() };
     let app = App::new(make).listen("127.0.0.1:0").process(|| Ok(program("gpus"))).config(config);
     TestApp::start_app(app).limit(LIMIT)
 }
 
-/// What a Work says once it has begun to run.
+/// Returns the state of a Work once it runs.
 fn running(app: &TestApp, number: usize) -> Trainer {
     app.wait_for_stage(&format!("trainers.{number}"), Stage::Running);
     app.wait_for_state(&format!("trainers.{number}"), |trainer: &Trainer| trainer.process != 0)
@@ -99,7 +99,7 @@ fn waits(app: &TestApp, number: usize, part: &str) {
 fn processes_on_one_head_see_different_devices() {
     let app = start(Some(3), || trainers(2, 1, Placement::Process));
     let [first, second] = [0, 1].map(|number| running(&app, number));
-    // Each sees one, and counts it from 0.
+    // Each Work sees one device, with index 0.
     assert_eq!((&first.gpus, &second.gpus), (&vec![0], &vec![0]));
     let seen: BTreeSet<_> = [&first, &second].iter().filter_map(|trainer| trainer.cuda.clone()).collect();
     assert_eq!(seen, ["0", "1"].map(str::to_owned).into());
@@ -150,7 +150,7 @@ fn devices_of_a_lost_node_are_had_again_on_another() {
     assert_eq!(all, [0, 1].into(), "{after:?}");
 }
 
-/// A head whose environment lets it see some devices gives those to its processes.
+/// A head whose environment restricts the visible devices assigns those to its processes.
 fn devices_are_those_that_the_head_sees() {
     let mut command: Command = program("gpus");
     command.args(["--open-ui=false", "--without-server", "--gpus", "4"]);

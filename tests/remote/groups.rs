@@ -1,4 +1,4 @@
-//! Signals, and what the processes of Works have started themselves.
+//! Signals, and processes that the processes of Works have started.
 
 use std::fs::File;
 use std::io::Write;
@@ -30,10 +30,10 @@ crate::tests![
     ctrl_c_at_a_terminal_stops_works_with_processes_in_good_order,
 ];
 
-/// How many Works the program has.
+/// Environment variable with the number of Works of the program.
 const COUNT: &str = "FLOWRIGHT_TEST_COUNT";
 
-/// Starts two processes that run for longer than any test, and serves.
+/// A Work that starts two processes that outlast any test, and serves.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Parent {
     process: u32,
@@ -75,11 +75,11 @@ impl Handle<Die> for Parent {
     }
 }
 
-/// Works with a process of their own each.
+/// A Flow of Works with a process of their own each.
 #[derive(Default, Serialize, Children)]
 pub(crate) struct Family {
     parents: Vec<WorkRef<Parent>>,
-    /// Whether each is stopped once it runs.
+    /// Stop each Work once it runs.
     stop: bool,
 }
 
@@ -101,12 +101,12 @@ pub(crate) fn family() -> Family {
     Family { parents: (0..count).map(|_| parent()).collect(), stop: false }
 }
 
-/// In this process.
+/// Starts an App in this process.
 fn alone(make: fn() -> Family) -> TestApp {
     TestApp::start_app(App::new(make).process(|| Ok(program("family")))).limit(LIMIT)
 }
 
-/// The program as a head, with so many Works that have all started what they start.
+/// Starts the program as a head, with this many Works, and waits until all have started their processes.
 fn head_of(count: usize) -> Process {
     started(program("family"), count)
 }
@@ -120,7 +120,7 @@ fn started(mut command: Command, count: usize) -> Process {
     head
 }
 
-/// The processes of a group that have not ended.
+/// The live processes of a group.
 fn group_of(leader: u32) -> Vec<u32> {
     let processes = std::fs::read_dir("/proc").expect("there is a /proc").flatten();
     let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -132,7 +132,7 @@ fn group_of(leader: u32) -> Vec<u32> {
     .collect()
 }
 
-/// What `/proc/PID/stat` has after the name: the state, the parent, the group and so on.
+/// The fields of `/proc/PID/stat` after the name: state, parent, group and so on.
 fn stat(process: u32) -> Vec<String> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     stat.rsplit(") ").next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
@@ -146,14 +146,14 @@ fn until_group_is_gone(leader: u32) {
     until("the end of what the process has started", || group_of(leader).is_empty());
 }
 
-/// Sends a signal to all of them at once.
+/// Sends a signal to all these processes at once.
 fn signal_all(processes: &[u32], name: &str) {
     let ids = processes.iter().map(u32::to_string);
     let sent = Command::new("kill").args(["-s", name]).args(ids).status();
     assert!(sent.expect("there is a kill").success());
 }
 
-/// Whether SIGHUP, the first signal, is ignored.
+/// True if the process ignores SIGHUP, the lowest bit of the mask.
 fn ignores_hangup(process: u32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it lives");
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("it is there");
@@ -169,7 +169,7 @@ fn until_delivered(process: u32) {
     });
 }
 
-/// As service managers do with all processes of a service.
+/// A service manager signals all processes of a service in this way.
 fn on_stop_runs_in_every_process_when_all_are_signalled() {
     for name in ["TERM", "INT", "HUP"] {
         let head = head_of(16);
@@ -202,7 +202,7 @@ fn sighup_ends_a_head_as_sigterm_does() {
     assert!(lines.iter().any(|line| line == "parents.0 has stopped"), "{lines:#?}");
 }
 
-/// A program that ignores SIGHUP from its start.
+/// The program with SIGHUP ignored from its start.
 fn ignoring(command: &Command) -> Command {
     let mut ignoring = Command::new("sh");
     ignoring.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]);
@@ -246,7 +246,7 @@ fn sighup_has_a_node_leave_unless_it_is_ignored() {
     assert_eq!(code, Some(0), "{lines:#?}");
 }
 
-/// The second of them is not one that ends the node at once.
+/// A second signal at the same time does not end the node at once.
 fn signals_at_once_have_a_node_leave_in_good_order() {
     let app = start(serve);
     let node = Process::node(&joining(&app), "n");
@@ -260,7 +260,7 @@ fn signals_at_once_have_a_node_leave_in_good_order() {
     assert_eq!(app.wait_for_state("a.stopped", |stopped: &u32| *stopped == 1), 1);
 }
 
-/// Ends the process of the Work.
+/// A function that ends the process of the Work.
 type End<'a> = &'a dyn Fn(&TestApp, u32);
 
 fn group_of_a_process_ends_with_it_however_it_ends() {
@@ -299,13 +299,13 @@ fn group_of_a_process_ends_with_the_app() {
     processes.into_iter().for_each(until_group_is_gone);
 }
 
-/// It is the process that notices.
+/// The process itself notices the end of the head.
 fn group_of_a_process_ends_with_a_killed_head() {
     let head = head_of(2);
     let processes = children_of(head.id());
     head.signal("KILL");
     processes.into_iter().for_each(until_group_is_gone);
-    // A program around the process does not keep what it has started.
+    // A wrapper around the process does not keep the group alive.
     let mut command = program("family");
     command.env("FLOWRIGHT_TEST_AROUND", "yes");
     let head = started(command, 1);
@@ -315,7 +315,7 @@ fn group_of_a_process_ends_with_a_killed_head() {
     until_group_is_gone(around);
 }
 
-/// The program that starts its processes by way of a shell, when it is told to.
+/// Starts the program whose processes are started through a shell, if that is configured.
 pub(crate) fn around() -> std::io::Result<Command> {
     let this = std::env::current_exe()?;
     if std::env::var_os("FLOWRIGHT_TEST_AROUND").is_none() {
@@ -330,12 +330,12 @@ pub(crate) fn around() -> std::io::Result<Command> {
 fn group_of_a_process_ends_with_a_head_in_a_hurry() {
     let mut head = head_of(1);
     let process = child_of(&head);
-    // Until it goes on it does not stop.
+    // The process does not stop while it is suspended.
     signal(process, "STOP");
     head.signal("TERM");
     head.expect("the App ends");
     until("the end of the head", || {
-        // Repeated at once it is taken for the same.
+        // A signal that is repeated at once is merged with the first.
         let _ =
             Command::new("kill").args(["-s", "TERM", &head.id().to_string()]).stderr(Stdio::null()).status();
         std::fs::read_to_string(format!("/proc/{}/stat", head.id())).is_ok_and(|stat| stat.contains(") Z "))
@@ -345,7 +345,7 @@ fn group_of_a_process_ends_with_a_head_in_a_hurry() {
     until_group_is_gone(process);
 }
 
-/// The terminal signals the group of the head, in which the processes of Works are not.
+/// The terminal signals the group of the head, which does not contain the processes of Works.
 fn ctrl_c_at_a_terminal_stops_works_with_processes_in_good_order() {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("there are terminals");
     grantpt(&master).expect("it is ours");
@@ -354,7 +354,7 @@ fn ctrl_c_at_a_terminal_stops_works_with_processes_in_good_order() {
     let slave =
         rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("it can be opened");
     let inner = program("family");
-    // With the terminal as its own, and pipes for what it prints.
+    // The shell has the terminal as its own, and pipes for its output.
     let mut command = Command::new("sh");
     command.args(["-c", "exec setsid --wait --ctty \"$0\" \"$@\" < \"$TERMINAL\""]).arg(inner.get_program());
     command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));

@@ -1,11 +1,11 @@
-//! What a process holds: it is to be the same after a fault as before.
+//! Resources of a process, which must be the same after a fault as before.
 
 use std::time::{Duration, Instant};
 
-/// How long it may take until everything is given back.
+/// Time limit for the release of resources.
 const LIMIT: Duration = crate::process::LIMIT;
 
-/// Allocators keep some of what was given back to them.
+/// Memory that an allocator may keep after it was freed.
 const SLACK: usize = 32 << 20;
 
 /// Threads, descriptors and memory of a process at one time.
@@ -14,7 +14,7 @@ pub(crate) struct Held {
     process: u32,
     threads: usize,
     descriptors: usize,
-    /// In bytes.
+    /// Resident memory, in bytes.
     memory: usize,
 }
 
@@ -36,7 +36,7 @@ impl Held {
         }
     }
 
-    /// Open files and connections.
+    /// The number of open files and connections.
     pub(crate) fn descriptors(&self) -> usize {
         self.descriptors
     }
@@ -46,12 +46,12 @@ impl Held {
         self.memory
     }
 
-    /// However much memory is held afterwards.
+    /// Accepts any amount of memory.
     pub(crate) fn whatever_memory(self) -> Self {
         Self { memory: usize::MAX - SLACK, ..self }
     }
 
-    /// Waits until the process holds no more than this again.
+    /// Waits until the process holds no more than this.
     #[track_caller]
     pub(crate) fn is_back(&self) {
         let deadline = Instant::now() + LIMIT;
@@ -68,7 +68,7 @@ impl Held {
         }
     }
 
-    /// What the descriptors and threads are.
+    /// The descriptors and threads by name.
     fn in_detail(&self) -> String {
         let entries = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", self.process)).into_iter();
         let descriptors = entries("fd").flatten().flatten();
@@ -95,7 +95,7 @@ pub(crate) fn wait_for_the_end_of(thread: &str) {
     }
 }
 
-/// The processes that a process has started and that are there, also those that have ended and were not asked how.
+/// The child processes of a process, also those that have ended and were not reaped.
 pub(crate) fn children_of(process: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());

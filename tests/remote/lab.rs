@@ -1,38 +1,37 @@
-//! A Work that does whatever a test wants, and the App around two of it.
+//! A scripted Work, and an App with two of them.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use flowright::prelude::*;
 use flowright::{Messages, Payload};
 
-/// What a run is to do.
+/// An order for a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Task {
-    /// Count up to this, published one by one.
+    /// Count up to this number, and publish each.
     Count(u64),
     Fail,
     Panic,
     /// Serve until it is stopped.
     Serve,
-    /// Publish as fast as it goes, until it is stopped.
+    /// Publish without a pause, until it is stopped.
     Chatter,
     /// Tell another Work the numbers below this, and ask it for their sum.
     Send(WorkAddr<Lab>, u32),
     Exit(i32),
-    /// Ask another Work ten times and give up each; a refused question tells that the session has got that far, where the other is
-    /// not beside this one.
+    /// Ask another Work ten times and give up each question. Unless the flag says that the other Work is in this process,
+    /// a refused question proves that the session has got that far.
     GiveUp(WorkAddr<Lab>, bool),
-    /// Ask another Work, for as long as it takes.
+    /// Ask another Work, without a deadline.
     Ask(WorkAddr<Lab>),
     Bytes(Vec<u8>),
-    /// Keep it, and a payload of it.
+    /// Keep the value in the state, and a payload of it.
     Keep(Probe),
-    /// Keep what the payload is of.
+    /// Keep the value of the payload.
     Open(Payload<Probe>),
 }
 
-/// A value that serde reads from a buffer, in each of the ways that there are, with parts that are written as text where it is
-/// human-readable.
+/// A value that serde reads from a buffer, in each possible way, with parts that are text in human-readable formats.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind")]
 pub(crate) enum Probe {
@@ -41,7 +40,7 @@ pub(crate) enum Probe {
         #[serde(flatten)]
         gate: Option<Gate>,
         targets: Vec<Target>,
-        /// Options in options, which are not told apart by formats as they are.
+        /// Nested options, which many formats do not tell apart.
         nested: Vec<Nested>,
         named: std::collections::HashMap<u16, Option<Option<String>>>,
     },
@@ -98,11 +97,11 @@ pub(crate) struct Lab {
     pub(crate) sum: Option<u64>,
     pub(crate) process: u32,
     pub(crate) stopped: u32,
-    /// The time of its machine, in seconds.
+    /// The wall clock of its machine, in seconds.
     pub(crate) clock: u64,
     pub(crate) kept: Option<Probe>,
     pub(crate) payload: Option<Payload<Probe>>,
-    /// Whether `Until` is being handled.
+    /// True while `Until` is being handled.
     pub(crate) is_held: bool,
     #[serde(skip)]
     pub(crate) private: u32,
@@ -214,13 +213,13 @@ impl Handle<Sum> for Lab {
     }
 }
 
-/// The time of this machine, as its clock on the wall has it.
+/// The wall clock of this machine, in seconds.
 pub(crate) fn clock() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
 }
 
-/// Something large.
+/// A large message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Load(pub(crate) String);
 
@@ -243,12 +242,12 @@ impl Handle<Break> for Lab {
     }
 }
 
-/// Ends the process.
+/// A message that ends the process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Die {
     Abort,
     Exit(i32),
-    /// Take memory until there is none.
+    /// Allocate memory until there is none.
     Eat,
 }
 
@@ -269,7 +268,7 @@ impl Handle<Die> for Lab {
     }
 }
 
-/// Is answered never.
+/// A question that is never answered.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Never;
 
@@ -281,7 +280,7 @@ impl Handle<Never> for Lab {
     }
 }
 
-/// Is handled until this file is there.
+/// A message whose handler waits until this file exists.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Until(pub(crate) std::path::PathBuf);
 
@@ -298,7 +297,7 @@ impl Handle<Until> for Lab {
     }
 }
 
-/// Is refused by the process that it comes to, without its Work.
+/// A message that the receiving process refuses, without its Work.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Unreadable;
 
@@ -314,8 +313,8 @@ impl Handle<Unreadable> for Lab {
     async fn handle(&mut self, _: Unreadable, _: &mut WorkContext<Self>) {}
 }
 
-/// Asks ten times and gives up each: after a moment, or by dropping the question. What the process of the other Work has heard of
-/// that is all when this ends, unless it is this one.
+/// Asks ten times and gives up each question: after a moment, or by dropping it. On return the process of the other
+/// Work has received all of that, unless it is this process.
 pub(crate) async fn give_up(other: &WorkAddr<Lab>, first: u32, is_beside: bool) {
     let moment = Duration::from_millis(10);
     for number in first..first + 5 {
@@ -330,7 +329,7 @@ pub(crate) async fn give_up(other: &WorkAddr<Lab>, first: u32, is_beside: bool) 
     }
 }
 
-/// Is answered with the same.
+/// A question that is answered with the same value.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Mirror(pub(crate) Probe);
 
@@ -342,16 +341,16 @@ impl Handle<Mirror> for Lab {
     }
 }
 
-/// Is counted in `count`, and answered with this.
+/// A question that is counted in `count`, and answered with this value.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    /// A text of so many bytes.
+    /// A text of this many bytes.
     Large(usize),
     /// A value that does not serialise.
     Broken,
 }
 
-/// A value that serialises unless it says otherwise.
+/// A value that may refuse to serialise.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Replied {
     pub(crate) text: String,
@@ -379,7 +378,7 @@ impl Handle<Reply> for Lab {
     }
 }
 
-/// Not among the messages that it takes from other processes.
+/// A message that is not in the list of those that the Work accepts from other processes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Unnamed;
 
@@ -391,7 +390,7 @@ impl Handle<Unnamed> for Lab {
 
 type React = Box<dyn FnMut(&mut Suite, &mut FlowContext) -> Reaction>;
 
-/// Two Works, and a Flow that does as the test says.
+/// Two Works, and a Flow with the reaction of the test.
 #[derive(Serialize, Children)]
 pub(crate) struct Suite {
     pub(crate) a: WorkRef<Lab>,
@@ -419,7 +418,7 @@ impl Flow for Suite {
     }
 }
 
-/// Another program.
+/// The root of another program.
 #[derive(Default, Serialize, Children)]
 pub(crate) struct Stranger {
     work: WorkRef<Lab>,

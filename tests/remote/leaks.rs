@@ -1,4 +1,4 @@
-//! What has left is forgotten: descriptors, threads, values and memory are those of what is there.
+//! Leaks: Works, nodes and processes that have gone leave no descriptors, threads, values and memory.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ crate::tests![
     works_that_leave_an_empty_tree_are_forgotten,
 ];
 
-/// A small value is read from each of many processes that follow one another; the connections that it came on are closed.
+/// A small value is read from each of many consecutive processes; the connections for that are closed.
 fn replaced_processes_leave_no_connections() {
     let mut seed = 0;
     let open = open(["process", "thread", "thread"], &[], move |office, _| {
@@ -34,7 +34,7 @@ fn replaced_processes_leave_no_connections() {
     let before = Held::here().descriptors();
     read(41);
     let began = Instant::now();
-    // One process is there, wholly or in part.
+    // At most one process exists at a time.
     while Held::here().descriptors() > before + 20 {
         assert!(began.elapsed() < LIMIT, "{before} descriptors before, and {:?}", Held::here());
         std::thread::park_timeout(Duration::from_millis(10));
@@ -57,7 +57,7 @@ impl Work for Keeper {
     }
 }
 
-/// Has one Work after another, and none between two of them.
+/// A Flow that has one Work after another, and none in between.
 #[derive(Serialize, Children)]
 struct OneByOne {
     keeper: Option<WorkRef<Keeper>>,
@@ -85,7 +85,7 @@ impl Flow for OneByOne {
     }
 }
 
-/// Works that leave while no Work is left in the tree are forgotten like others, with all that they hold.
+/// Works that leave while no Work is left in the tree are forgotten like others, with all their resources.
 fn works_that_leave_an_empty_tree_are_forgotten() {
     for placement in [Placement::Thread, Placement::Pool] {
         let app = TestApp::start(move || OneByOne { keeper: None, left: 300, placement }).limit(LIMIT);
@@ -96,14 +96,14 @@ fn works_that_leave_an_empty_tree_are_forgotten() {
             assert!(began.elapsed() < LIMIT, "{:?}", PayloadUsage::here());
             std::thread::park_timeout(Duration::from_millis(10));
         }
-        // Two threads of the pool were not there at the beginning.
+        // Two threads of the pool did not exist at the beginning.
         let now = Held::here().descriptors();
         assert!(now < before.descriptors() + 50, "{before:?}; now there are {now} descriptors");
         app.stop().result.unwrap();
     }
 }
 
-/// Makes many Works with threads of their own, and drops them before they do anything.
+/// A Flow that makes many Works with threads of their own, and drops them at once.
 #[derive(Serialize, Children)]
 struct Crowds {
     crowd: Vec<WorkRef<Keeper>>,
@@ -126,14 +126,14 @@ impl Flow for Crowds {
     }
 }
 
-/// A thread that has ended is forgotten by all that knew of it: 20,000 of them take no memory.
+/// The resources of a thread that has ended are released: 20,000 threads take no memory.
 fn threads_that_end_at_once_leave_no_memory() {
     let app = TestApp::start(|| Crowds { crowd: Vec::new(), left: 400 }).limit(2 * LIMIT);
     app.wait_for_state("left", |left: &u32| *left <= 300);
     let before = Held::here().memory();
     app.wait_for_state("left", |left: &u32| *left == 0);
     let after = Held::here().memory();
-    // They took 1.4 KiB each.
+    // A leak of 1.4 KiB for each thread would be more than that.
     assert!(after < before + (10 << 20), "{} KiB, and {} KiB before", after >> 10, before >> 10);
     app.stop().result.unwrap();
 }

@@ -1,7 +1,7 @@
-//! Works in other processes: the same wherever they run, and what becomes of them when those fail.
+//! Works in other processes: the same behaviour wherever they run, and the consequences of failing processes.
 //!
-//! Nodes and processes are this very binary, started again with [`support::VARIABLE`] set; so it has a `main` of its
-//! own. Each test runs in a process of its own as well; see [`apart`].
+//! Nodes and processes are this test binary, started again with [`support::VARIABLE`] set; so it has its own `main`.
+//! Each test runs in a process of its own as well; see [`apart`].
 
 mod addresses;
 mod advertised;
@@ -33,7 +33,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
-/// Names tests as `module::function`; one that is listed nowhere is dead code, of which the compiler warns.
+/// Lists tests as `module::function`. A test that is in no list is dead code, for which the compiler warns.
 macro_rules! tests {
     ($($name:ident),* $(,)?) => {
         pub(crate) const TESTS: &[(&str, fn())] = &[$((concat!(module_path!(), "::", stringify!($name)), $name)),*];
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
     }
     let trials = all.map(|(name, _)| Trial::test(name, move || apart::start(name)));
     let mut arguments = Arguments::from_args();
-    // Each starts processes of its own.
+    // Each test starts processes of its own.
     arguments.test_threads.get_or_insert(2);
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }

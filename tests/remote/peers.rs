@@ -1,4 +1,4 @@
-//! Peers that know the protocol and break it.
+//! Peers that know the protocol and violate it.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use crate::lab::{Lab, Suite, Sum};
 use crate::support::{Process, joining, lab, program, serve, start, start_with, times, until};
 use crate::tokens::{accept, proved};
 
-/// What those tests share that are the head of a node themselves.
+/// Token for tests in which a thread of the test is the head of a node.
 const TOKEN: &str = "a secret of some length";
 
 crate::tests![
@@ -45,12 +45,12 @@ fn read_frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
     Some((header[4], body))
 }
 
-/// What a node of this program says first: its greeting.
+/// Returns the first message of a node of this program: its greeting.
 fn greeting_of_a_node() -> Vec<u8> {
     greeting_of("n", &[])
 }
 
-/// That of a node of this name, which is started with these arguments.
+/// Returns the greeting of a node of this name, which is started with these arguments.
 pub(crate) fn greeting_of(name: &str, arguments: &[&str]) -> Vec<u8> {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
     let address = listener.local_addr().expect("it has one").to_string();
@@ -73,7 +73,7 @@ fn join(address: &str, greeting: &[u8]) -> TcpStream {
     stream
 }
 
-/// The frames until the end.
+/// Reads frames until the end of the stream.
 fn rest(stream: &mut TcpStream) -> Vec<(u8, Vec<u8>)> {
     std::iter::from_fn(|| read_frame(stream)).collect()
 }
@@ -82,7 +82,7 @@ fn until_nodes_are(app: &TestApp, count: usize) {
     until("a node that joins or is lost", || app.status().nodes.len() == count);
 }
 
-/// Whoever is honest is served.
+/// Asserts that an honest node is served.
 fn serves(app: &TestApp) {
     let _node = Process::node(&joining(app), "n");
     app.wait_for_stage("a", Stage::Running);
@@ -116,18 +116,19 @@ fn who_breaks_the_protocol_is_told_how_and_costs_nobody_anything() {
         assert!(reason.contains(why), "{why}: {reason}");
         drop(peer);
         until_nodes_are(&app, 0);
-        // The first has had what is needed once for all.
+        // The first peer has caused the allocations that are made once.
         held.get_or_insert_with(Held::here).is_back();
     }
     serves(&app);
 }
 
-/// Small questions whose answers are not acknowledged, whether they are read or not, cost the head no more than a session has room for.
+/// Small questions whose answers are not acknowledged, whether they are read or not, cost the head no more than the
+/// room of a session.
 fn peer_that_takes_no_answers_is_ended() {
     let app = start(serve);
     let address = joining(&app);
     let greeting = greeting_of_a_node();
-    // `{"where": {"id": 16 bytes}}`, a value that nobody has.
+    // `{"where": {"id": 16 bytes}}`, for a value that no process has.
     let question = [&b"\0\x81\xa5where\x81\xa2id\xc4\x10"[..], &[7; 16]].concat();
     for reads in [true, false] {
         let mut peer = join(&address, &greeting);
@@ -135,7 +136,7 @@ fn peer_that_takes_no_answers_is_ended() {
         let mut asking = peer.try_clone().expect("it is a socket");
         let question = question.clone();
         let asker = std::thread::spawn(move || {
-            // The answer is about as long as the question, and there is room for 8 MiB of them.
+            // An answer is about as long as its question, and there is room for 8 MiB of them.
             (1..1_000_000).find(|number| asking.write_all(&data(*number, &question)).is_err())
         });
         if reads {
@@ -162,14 +163,14 @@ fn what_is_no_frame_ends_the_connection_and_then_the_node() {
         peer.write_all(said).expect("it is read");
         peer.shutdown(std::net::Shutdown::Write).expect("it is open");
         assert!(rest(&mut peer).iter().all(|(kind, _)| *kind != BYE), "{what}: it may yet come back");
-        // It greeted as a process of this machine that has ended.
+        // The peer greeted as a process of this machine that has ended.
         until_nodes_are(&app, 0);
     }
     serves(&app);
 }
 
-/// A node of another machine, as far as can be told, whose connection breaks and whose address refuses connections:
-/// it has its grace period to come back, as a firewall may do the same.
+/// A node that seems to be on another machine, whose connection breaks and whose address refuses connections, has its
+/// grace period to return, as a firewall may cause the same.
 fn refused_connection_does_not_lose_a_node() {
     let here = || lab(flowright::Placement::Thread);
     let app = start_with(times(100, 600_000), move || Suite::new(here(), here(), |_, _| Ok(())));
@@ -181,13 +182,13 @@ fn refused_connection_does_not_lose_a_node() {
     greeting[at] = if greeting[at] == b'0' { b'1' } else { b'0' };
     drop(join(&address, &greeting));
     until("that it is missed", || app.status().nodes.get("n").is_some_and(|node| !node.is_connected));
-    // Another node, of this machine, breaks off later and is lost at once: its process is proved to have ended.
+    // Another node, on this machine, disconnects later and is lost at once: the end of its process is proved.
     let other = Process::node(&address, "other");
     until_nodes_are(&app, 2);
     other.signal("KILL");
     until_nodes_are(&app, 1);
     assert!(app.status().nodes.contains_key("n"), "it is waited for");
-    // The greeting of the same session again, which is not a new one.
+    // The greeting of the same session again, which does not begin a new one.
     let fresh =
         greeting.windows(7).position(|part| part == b"\xa5fresh\xc3").expect("it begins a session") + 6;
     greeting[fresh] = 0xc2;

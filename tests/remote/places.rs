@@ -1,4 +1,4 @@
-//! What a Work does is the same wherever it runs.
+//! Works behave the same wherever they run.
 
 use flowright::prelude::*;
 use flowright::{AskError, Reason, SendError};
@@ -114,7 +114,7 @@ fn a_work_that_was_stopped_refuses_messages_and_starts_again() {
         }));
         let app = &lodged.app;
         app.wait_for_state("a.stopped", |stopped: &u32| *stopped == 1);
-        // It was asked for again by the reaction to its end, and runs once more.
+        // The reaction to its end requested it again, so that it runs once more.
         app.wait_for_work("a", |a| a.status.stage == Stage::Running && a.is_up);
         app.wait_for_state("a.lives", |lives: &u32| *lives == 2);
         assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves"), 0);
@@ -158,7 +158,7 @@ fn works_tell_each_other_in_order_and_lose_nothing() {
                 if suite.b.is_running() {
                     let a = suite.a.run(Task::Send(suite.b.addr(), NUMBERS)).finished()?;
                     assert_eq!(a.sum, Some((0..u64::from(NUMBERS)).sum()));
-                    // What the two publish has no order between them.
+                    // There is no order between publishes of the two Works.
                     if suite.b.received.len() == NUMBERS as usize {
                         assert!(suite.b.received.iter().copied().eq(0..NUMBERS), "in order, each once");
                         cx.stop("seen");
@@ -183,7 +183,7 @@ fn a_full_mailbox_holds_up_its_senders() {
         let app = &lodged.app;
         app.wait_for_stage("a", Stage::Running);
         let a = app.work::<Lab>("a");
-        // Nothing is taken out any more.
+        // The Work takes no more messages out of the mailbox.
         a.try_tell(Never).expect("there is room");
         let mut taken = 0;
         let full = loop {
@@ -212,8 +212,8 @@ fn a_message_that_was_not_named_is_refused_at_its_sender() {
     assert!(app.work::<Lab>("b").try_tell(Unnamed).is_ok(), "in one process nothing needs to be named");
 }
 
-/// A reply that is too large for a frame, or does not serialise, is told as such: the message was handled, once, and asking
-/// again would handle it again. The Work goes on.
+/// A reply that is too large for a frame, or does not serialise, is reported as such: the message was handled, once,
+/// and asking again would handle it again. The Work goes on.
 fn reply_that_cannot_be_sent_was_handled() {
     wherever_it_runs(|lodge| {
         let lodged = lodge(Box::new(|[a, b]| {
@@ -245,13 +245,13 @@ fn reply_that_cannot_be_sent_was_handled() {
     });
 }
 
-/// A file that is not there yet, for [`Until`].
+/// The path of a file that does not exist yet, for [`Until`].
 fn gate(name: &str) -> std::path::PathBuf {
     std::env::temp_dir().join(format!("flowright-gate-{}-{name}", std::process::id()))
 }
 
-/// Questions that were given up, after their deadline or by being dropped, are not handled when the Work gets to them, wherever it and
-/// its askers are; others are.
+/// Questions that were given up, by a deadline or by being dropped, are not handled when the Work gets to them,
+/// wherever it and its askers run; other questions are.
 fn given_up_questions_are_not_handled() {
     wherever_it_runs(|lodge| {
         let lodged = lodge(Box::new(|[a, b]| {
@@ -307,8 +307,8 @@ fn questions_of_a_lost_node_are_not_handled() {
     std::fs::remove_file(&gate).expect("it is there");
 }
 
-/// Tagged, flattened and untagged types arrive as they were sent, in inputs, states, payloads, messages and answers, whatever is in
-/// them; so do the scopes of addresses, and options in options.
+/// Tagged, flattened and untagged types arrive as they were sent, in inputs, states, payloads, messages and answers,
+/// whatever their parts are; so do the scopes of addresses, and nested options.
 fn buffered_types_with_addresses_survive() {
     wherever_it_runs(|lodge| {
         let lodged = lodge(Box::new(|[a, b]| {

@@ -1,20 +1,20 @@
-//! Processes of the binary that a test is in, and what they write.
+//! Processes of the test binary, and their output.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// Names the program that the binary is to be.
+/// Environment variable with the name of the program that the binary runs.
 pub(crate) const VARIABLE: &str = "FLOWRIGHT_TEST_PROGRAM";
 
-/// How long anything that must come may take: what takes longer hangs, however busy the machine is.
+/// Time limit for every event that a test waits for, far above the time on a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
-/// So many lines are read in search of one.
+/// The number of lines that are read in search of one.
 const MOST_LINES: usize = 5_000;
 
-/// A process of this binary. Dropping it kills it.
+/// A process of the test binary. Killed on drop.
 pub(crate) struct Process {
     child: Child,
     lines: Receiver<String>,
@@ -36,7 +36,7 @@ impl Process {
             let sender = sender.clone();
             std::thread::spawn(move || {
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    // Nobody may be interested any more.
+                    // The receiver may be gone.
                     let _ = sender.send(line);
                 }
             });
@@ -48,7 +48,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Reads until a line contains `part`, and gives it.
+    /// Reads until a line contains `part`, and returns that line.
     #[track_caller]
     pub(crate) fn expect(&mut self, part: &str) -> String {
         loop {
@@ -56,14 +56,14 @@ impl Process {
                 return line.clone();
             }
             match self.lines.recv_timeout(LIMIT) {
-                // One that goes on writing does not keep the test from its end.
+                // A process that logs without end does not keep the test from ending.
                 Ok(line) if self.seen.len() < MOST_LINES => self.seen.push(line),
                 _ => panic!("{part:?} was not written; there was {:#?}", self.seen),
             }
         }
     }
 
-    /// The same, of lines that were not read yet.
+    /// As [`expect`](Self::expect), but only for lines that were not read before.
     #[track_caller]
     pub(crate) fn expect_again(&mut self, part: &str) -> String {
         self.seen.clear();
@@ -74,7 +74,7 @@ impl Process {
         signal(self.child.id(), name);
     }
 
-    /// Reads until it ends; its exit code and all its lines.
+    /// Reads until the process ends; returns its exit code and all its lines.
     pub(crate) fn end(mut self) -> (Option<i32>, Vec<String>) {
         loop {
             match self.lines.recv_timeout(LIMIT) {
@@ -90,7 +90,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended long ago.
+        // The process may have ended before.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Works with a process of their own: whatever becomes of it is the failure of one Work.
+//! Works with a process of their own: any end of the process is the failure of one Work.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ fn serve() -> Suite {
     })
 }
 
-/// Waits until it serves, which it has published, and tells it to die.
+/// Waits until the Work has published that it serves, and sends it a message to die.
 fn dies(app: &TestApp, how: Die, said: &str) {
     app.wait_for_state("a.runs", |runs: &u32| *runs == 1);
     let error = app.block_on(app.work::<Lab>("a").ask(how)).expect_err("it dies of it");
@@ -57,7 +57,7 @@ fn died(app: &TestApp, how: &str) {
     let message = failed.status.message.unwrap_or_default();
     assert!(message.contains("the process of work `a`") && message.contains(how), "{message}");
     assert_eq!(app.wait_for_state("a", |a: &Lab| a.runs == 1).lives, 1);
-    // The other Work goes on.
+    // The other Work is not affected.
     assert_eq!(app.block_on(app.work::<Lab>("b").ask(Sum)).expect("it serves"), 0);
 }
 
@@ -99,7 +99,7 @@ fn a_restart_continues_in_another_process_from_the_last_published_state() {
     });
     app.wait_for_state("a.count", |count: &u64| *count == 10);
     app.wait_for_work("a", |a| a.successes == 1 && a.status.stage == Stage::Running);
-    // What it publishes and takes with it in the same instant may not leave it.
+    // A state that the Work publishes in the instant of its crash may be lost.
     app.wait_for_state("a.runs", |runs: &u32| *runs == 2);
     let first = app.wait_for_state("a.process", |process: &u32| *process != 0);
     signal(first, "KILL");
@@ -118,7 +118,7 @@ fn a_process_that_hangs_for_a_moment_loses_nothing() {
     for number in 0..100 {
         if number == 50 {
             signal(process, "STOP");
-            // Its connection is given up, and nothing else.
+            // Only its connection is closed.
             until("that it is missed", || Held::here().descriptors() < held.descriptors());
             signal(process, "CONT");
         }
@@ -153,7 +153,7 @@ fn a_storm_of_restarts_ends_at_its_limit_and_leaves_nothing_behind() {
             Ok(())
         })
     });
-    // One that fails has had what is needed once for all.
+    // The first process that fails causes the allocations that are made once.
     app.wait_for_stage("b", Stage::Failed);
     let held = Held::here();
     begins.store(true, Ordering::Relaxed);
@@ -204,7 +204,7 @@ fn a_process_ends_with_its_head() {
     until_gone(process);
 }
 
-/// A head with a token and a process for `a`, whose temporary directory this is.
+/// Starts a head with a token and a process for `a`, with this temporary directory.
 fn head_in(directory: &std::path::Path) -> Process {
     let mut command = program("suite");
     command.args(["--open-ui=false", "--without-server", "--listen", "127.0.0.1:0", "--place", "a=process"]);
@@ -227,7 +227,7 @@ fn temporary(name: &str) -> std::path::PathBuf {
     directory
 }
 
-/// The process that is left removes the sockets and the token of its head.
+/// The surviving process removes the sockets and the token of its head.
 fn nothing_is_left_in_the_temporary_directory_by_a_killed_head() {
     let directory = temporary("left");
     let head = head_in(&directory);
@@ -239,7 +239,7 @@ fn nothing_is_left_in_the_temporary_directory_by_a_killed_head() {
     std::fs::remove_dir_all(&directory).expect("it is ours");
 }
 
-/// A head whose `a` is started again when it fails, with this directory for temporary files.
+/// Starts a head that restarts `a` when it fails, with this directory for temporary files.
 fn restarting_head(mut command: Command, directory: &std::path::Path) -> Process {
     command.args(["--open-ui=false", "--without-server", "--listen", "127.0.0.1:0"]);
     command.env("TMPDIR", directory).env_remove("XDG_RUNTIME_DIR");
@@ -248,7 +248,7 @@ fn restarting_head(mut command: Command, directory: &std::path::Path) -> Process
     head
 }
 
-/// Waits until a process of the head other than this one runs a Work.
+/// Waits until a process of the head other than `before` runs a Work.
 fn serving_child(head: &Process, before: u32) -> u32 {
     let runs_a_work = |process: &u32| {
         let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
@@ -263,14 +263,14 @@ fn serving_child(head: &Process, before: u32) -> u32 {
     child.expect("waited for")
 }
 
-/// Ends the process of `a`, and waits until another one runs it.
+/// Kills the process of `a`, and waits until another one runs it.
 fn restart_process(head: &Process) -> u32 {
     let before = serving_child(head, 0);
     signal(before, "KILL");
     serving_child(head, before)
 }
 
-/// The program that is started is the one that runs, by its name, whatever is at its path.
+/// The new process runs the same executable, under the same name, whatever file is at its path.
 fn process_starts_again_when_its_program_was_replaced() {
     let directory = temporary("replaced");
     let app = directory.join("my-app");
@@ -294,7 +294,7 @@ fn process_starts_again_when_its_program_was_replaced() {
     std::fs::remove_dir_all(&directory).expect("it is ours");
 }
 
-/// The sockets and the token are there again: at once for a new process, soon for others.
+/// The sockets and the token are created again: at once for a new process, soon for others.
 fn process_starts_again_when_temporary_files_were_removed() {
     let directory = temporary("cleaned");
     let head = restarting_head(program("restarts"), &directory);
@@ -306,7 +306,7 @@ fn process_starts_again_when_temporary_files_were_removed() {
     assert_eq!(files().len(), 3, "{:?}", files());
     for remove_all in [false, true] {
         match remove_all {
-            // Tools that clean up remove what is old, and leave directories.
+            // Clean-up tools remove old files, and leave directories.
             false => files().iter().for_each(|file| std::fs::remove_file(file).expect("it is ours")),
             true => std::fs::remove_dir_all(&directory).expect("it is ours"),
         }
@@ -334,7 +334,7 @@ fn process_starts_where_the_temporary_directory_has_a_long_path() {
     std::fs::remove_dir_all(&directory).expect("it is ours");
 }
 
-/// What a process has printed before it joined is part of its failure.
+/// The failure of a process that did not join has its output.
 fn process_that_cannot_join_says_why() {
     let broken = || {
         let mut command = Command::new("sh");
@@ -349,12 +349,12 @@ fn process_that_cannot_join_says_why() {
     }
 }
 
-/// Nobody is left to remove the directory: the next head does.
+/// No process is left to remove the directory: the next head does.
 fn directory_of_a_head_killed_with_its_processes_goes_with_the_next() {
     let directory = temporary("swept");
     let head = head_in(&directory);
     let process = child_of(&head);
-    // One that was stopped would go on when its parent ends, and the head would notice the end of its process.
+    // A stopped process would continue when its parent ends, and the head would notice the end of its process.
     head.signal("STOP");
     signal(process, "KILL");
     until_gone(process);

@@ -1,4 +1,4 @@
-//! A network between a node and its head that can be cut, held up and slowed down.
+//! A proxy between a node and its head that can cut, hold and slow down the network.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -10,34 +10,34 @@ use std::time::{Duration, Instant};
 
 use crate::tokens::Forwarded;
 
-/// What becomes of bytes on their way.
+/// The treatment of bytes in transit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weather {
     Fair,
-    /// They take this long.
+    /// Bytes are delayed by this time.
     Delay(Duration),
-    /// So many pass each second, and others wait where they come from.
+    /// This many bytes pass each second; the rest waits at the sender.
     Slow(u32),
-    /// They do not arrive, and nothing is said.
+    /// Bytes do not arrive, and connections stay open.
     Hold,
-    /// There is no connection, and none is made.
+    /// All connections are closed, and none is accepted.
     Cut,
 }
 
-/// What becomes of a connection on which many bytes have passed in one direction.
+/// The end of a connection after some number of bytes in one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trap {
     Close,
-    /// One of its bytes is another from there on.
+    /// One byte is changed.
     Flip,
 }
 
-/// Passes on what comes to its own address. When it is dropped, it closes all connections.
+/// A proxy that forwards connections to its own address. Closes all connections on drop.
 pub(crate) struct Proxy {
     address: String,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
-    /// For nodes that find the head's token by the address that they join at.
+    /// Lets nodes find the head's token by the address of the proxy.
     _token: Option<Forwarded>,
 }
 
@@ -45,14 +45,14 @@ struct Shared {
     weather: Mutex<Weather>,
     changed: Condvar,
     streams: Mutex<HashMap<u64, [TcpStream; 2]>>,
-    /// How many connections there were, and the first of them that bytes may pass.
+    /// The number of connections so far, and the first of them that bytes may pass.
     connections: Mutex<(u64, u64)>,
-    /// After how many bytes, what, and for how many connections still.
+    /// The trap: after how many bytes, its kind, and the number of connections that it is still set for.
     trap: Mutex<Option<(u64, Trap, u32)>>,
     ended: AtomicBool,
 }
 
-/// A connection, which both directions share; the last of them closes it.
+/// A connection, shared by both directions; the last one to end closes it.
 struct Passage {
     number: u64,
     shared: Arc<Shared>,
@@ -65,10 +65,10 @@ impl Drop for Passage {
 }
 
 impl Shared {
-    /// Waits while so many bytes are held up; `false` when the connection is to be closed.
+    /// Waits while these bytes are held; `false` when the connection is to be closed.
     fn pass(&self, connection: u64, read_at: Instant, bytes: usize) -> bool {
         if connection < self.connections.lock().unwrap().1 {
-            // Held for good: neither passed on nor closed.
+            // Held for good: neither forwarded nor closed.
             return true;
         }
         let now = Instant::now();
@@ -94,12 +94,12 @@ impl Shared {
 }
 
 impl Proxy {
-    /// One that leads to `target`.
+    /// Starts a proxy that leads to `target`.
     pub(crate) fn to(target: &str) -> Self {
         Self::at("127.0.0.1:0", target)
     }
 
-    /// The same, at this address.
+    /// As [`to`](Self::to), at this address.
     pub(crate) fn at(address: &str, target: &str) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -132,7 +132,7 @@ impl Proxy {
         &self.address
     }
 
-    /// How many connections there were.
+    /// The number of connections so far.
     pub(crate) fn connections(&self) -> u64 {
         self.shared.connections.lock().unwrap().0
     }
@@ -142,7 +142,7 @@ impl Proxy {
         self.shared.changed.notify_all();
         if weather == Weather::Cut {
             for stream in self.shared.streams.lock().unwrap().values().flatten() {
-                // It may be closed already.
+                // The stream may be closed already.
                 let _ = stream.shutdown(Shutdown::Both);
             }
         }
@@ -150,17 +150,17 @@ impl Proxy {
 }
 
 impl Proxy {
-    /// Sets a trap for so many connections.
+    /// Sets a trap for the next `times` connections.
     pub(crate) fn trap(&self, after: u64, trap: Trap, times: u32) {
         *self.shared.trap.lock().unwrap() = Some((after, trap, times));
     }
 
-    /// For how many connections the trap is still set.
+    /// The number of connections that the trap is still set for.
     pub(crate) fn traps_left(&self) -> u32 {
         self.shared.trap.lock().unwrap().map_or(0, |(_, _, left)| left)
     }
 
-    /// Lets nothing pass on the connections that there are, without closing them, and waits until another was made.
+    /// Holds all bytes on the existing connections, without closing them, and waits until another is made.
     pub(crate) fn hold_until_the_next_connection(&self) {
         let before = {
             let mut connections = self.shared.connections.lock().unwrap();
@@ -178,7 +178,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Relaxed);
         self.set(Weather::Cut);
-        // It waits for a connection.
+        // Wakes the thread that accepts.
         let _ = TcpStream::connect(&self.address);
         let _ = self.accepting.take().map(JoinHandle::join);
     }
@@ -203,7 +203,7 @@ impl Shared {
     }
 }
 
-/// Reads at once and writes when it may, so that a delay costs no throughput.
+/// Reads at once and writes after the delay, so that a delay costs no throughput.
 fn carry(mut from: TcpStream, mut to: TcpStream, passage: &Passage) {
     let (shared, connection) = (&passage.shared, passage.number);
     let (send, receive) = std::sync::mpsc::sync_channel::<(Instant, Vec<u8>)>(64);
@@ -251,7 +251,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, passage: &Passage) {
             break;
         }
     }
-    // Whoever reads may wait for room here.
+    // The reading side may wait for room here.
     drop(receive);
     let _ = to.shutdown(Shutdown::Both);
     let _ = reader.join();

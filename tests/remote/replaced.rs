@@ -1,4 +1,4 @@
-//! Works that take the path of others, which still end.
+//! Works that take the path of others, which are still ending.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ crate::tests![
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// A Work that takes long to end: until a file of the test is there.
+/// A Work that does not end until a file of the test exists.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Heir {
     generation: u32,
@@ -63,7 +63,7 @@ impl Handle<Add> for Heir {
     }
 }
 
-/// Asks for the generation of an [`Heir`] and what it was told.
+/// A question for the generation of an [`Heir`] and the numbers that it received.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Told;
 
@@ -75,11 +75,11 @@ impl Handle<Told> for Heir {
     }
 }
 
-/// A Work that is given the address of each [`Heir`].
+/// A Work that gets the address of each [`Heir`].
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Asker {
     heir: Option<WorkAddr<Heir>>,
-    /// The generation of the Heir whose address it was given last.
+    /// The generation of the Heir whose address it got last.
     knows: u32,
     /// The generation that the Flow is to have.
     wanted: u32,
@@ -98,7 +98,7 @@ impl Work for Asker {
     }
 }
 
-/// Has the Flow replace the Heir.
+/// A message that has the Flow replace the Heir.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Replace(u32);
 
@@ -111,7 +111,7 @@ impl Handle<Replace> for Asker {
     }
 }
 
-/// Tells the Heir a number and asks what it was told.
+/// Tells the Heir a number and asks for those that it received.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Pass(u32);
 
@@ -168,14 +168,14 @@ struct Scene {
     app: TestApp,
     _nodes: Vec<Process>,
     directory: PathBuf,
-    /// For what a failed assertion says.
+    /// Text for failed assertions.
     places: String,
     generation: u32,
     told: Vec<u32>,
 }
 
 impl Scene {
-    /// The Heirs of all generations are in these places, from the first; the last place is that of all others as well.
+    /// Starts the App. `heirs` are the places of the generations, in order; later ones are in the last place.
     fn new(heirs: &'static [&'static str], asker: &'static str) -> Self {
         let places = format!("{heirs:?} and {asker}");
         let name = format!("flowright-replaced-{}-{}-{asker}", std::process::id(), heirs.join("-"));
@@ -204,7 +204,8 @@ impl Scene {
         self.app.work("asker")
     }
 
-    /// Has the next generation take the path; the process of the one before, which is about to end and does not.
+    /// Has the next generation take the path. Returns the process of the previous one, which is asked to end and does
+    /// not yet.
     #[track_caller]
     fn replace(&mut self) -> u32 {
         let before = self.generation;
@@ -219,7 +220,7 @@ impl Scene {
         process.expect("waited for")
     }
 
-    /// The newest generation gets what it is told, in order, and answers.
+    /// Asserts that the newest generation receives its messages, in order, and answers.
     #[track_caller]
     fn is_reached(&mut self) {
         let generation = self.generation;
@@ -230,7 +231,7 @@ impl Scene {
         assert_eq!(answer, Ok((generation, self.told.clone())), "{}", self.places);
     }
 
-    /// The same for a second, in which whatever happens late has happened.
+    /// Asserts the same for a second, so that late events have happened.
     #[track_caller]
     fn stays_reached(&mut self) {
         let began = Instant::now();
@@ -249,7 +250,7 @@ impl Scene {
         until("its end", || self.directory.join(format!("ended-{generation}")).exists());
     }
 
-    /// Ends the App, in which the last one is to end as well.
+    /// Ends the App, which ends the last generation as well.
     #[track_caller]
     fn finish(self) {
         (1..=self.generation).for_each(|generation| self.let_go(generation));
@@ -258,8 +259,8 @@ impl Scene {
     }
 }
 
-/// A Work is replaced at its path, and so is its successor, while they still end: whoever has the address of the newest reaches
-/// that, before and after the others have ended.
+/// A Work is replaced at its path, and so is its successor, while both are still ending: messages to the address of the
+/// newest reach it, before and after the others have ended.
 fn successors_are_reached_while_replaced_works_end() {
     for asker in ["thread", "n"] {
         for heirs in [&["thread"][..], &["process"], &["m"], &["m", "thread", "process"], &["thread", "m"]] {
@@ -277,7 +278,7 @@ fn successors_are_reached_while_replaced_works_end() {
     }
 }
 
-/// The same when the process or node of a Work that was replaced is killed before that has ended.
+/// As above, when the process or node of a replaced Work is killed before the Work has ended.
 fn successors_are_reached_when_replaced_works_are_killed() {
     for asker in ["thread", "n"] {
         for heirs in

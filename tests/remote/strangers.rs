@@ -1,4 +1,4 @@
-//! Processes that are not what they should be.
+//! Processes that are not valid members of the App.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -56,8 +56,8 @@ fn a_second_node_of_the_same_name_is_refused() {
     assert_eq!(app.wait_for_stage("a", Stage::Running).status.attempt, 1);
 }
 
-/// The first node is stopped, so that nothing is heard from it: the second one waits until it is not connected any
-/// more, and has its name and its Work then.
+/// The first node is stopped, so that it is silent: the second one waits until the first is disconnected, then gets its
+/// name and its Work.
 fn replacement_of_a_silent_node_waits_and_takes_over() {
     let app = start_with(times(1000, 600_000), serve);
     let address = joining(&app);
@@ -70,8 +70,8 @@ fn replacement_of_a_silent_node_waits_and_takes_over() {
     app.wait_for_state("a.process", |process: &u32| *process == second.id());
 }
 
-/// While its head is away, something else listens at its address and refuses the node. The node waits, and joins the
-/// head that comes after that.
+/// While its head is down, another process listens at its address and refuses the node. The node waits, and joins the
+/// next head.
 fn node_outlives_the_refusal_of_a_stranger_at_the_address_of_its_head() {
     let file = file_with_token("stranger");
     let token = ["--token-file", &file.display().to_string()];
@@ -90,7 +90,7 @@ fn node_outlives_the_refusal_of_a_stranger_at_the_address_of_its_head() {
     std::fs::remove_file(&file).expect("it is ours");
 }
 
-/// A file with the token that only its owner can read.
+/// A file with the token, readable by its owner only.
 fn file_with_token(name: &str) -> std::path::PathBuf {
     let file = std::env::temp_dir().join(format!("flowright-token-{name}-{}", std::process::id()));
     std::fs::write(&file, TOKEN).expect("it can be written");
@@ -103,7 +103,7 @@ fn node_name_is_checked_by_the_head() {
     let app = start(serve);
     let address = joining(&app);
     for name in [&b"head"[..], b"pool", b"z=w", b"\x1b[m", b"   "] {
-        // Of the same length, with something to be found by.
+        // A name of the same length that can be found in the bytes.
         let good = "q".repeat(name.len());
         let mut greeting = greeting_of(&good, &[]);
         let length = 0xa0 | u8::try_from(name.len()).expect("it is short");
@@ -121,9 +121,10 @@ fn node_name_is_checked_by_the_head() {
     assert!(app.status().nodes.is_empty());
 }
 
-/// Others cannot dial "every address", so that it says the one from which it has reached the head, and its own port.
+/// Other nodes cannot dial the unspecified address, so that the node reports the address from which it reached the
+/// head, and its own port.
 fn node_that_listens_everywhere_is_reached_where_it_dials_from() {
-    // With a token, since it listens beyond the machine.
+    // The node needs a token, since it listens beyond the loopback address.
     let file = file_with_token("everywhere");
     let config = Config { token_file: Some(file.clone()), ..Config::default() };
     let app = start_with(config, || {
@@ -142,7 +143,7 @@ fn node_that_listens_everywhere_is_reached_where_it_dials_from() {
     std::fs::remove_file(&file).expect("it is ours");
 }
 
-/// This binary as the program, with this limit on open files: `-Sn` is the soft one, `-n` both.
+/// Starts this binary as the program with a limit on open files: `-Sn` is the soft one, `-n` both.
 fn limited(limit: &str, arguments: &[&str]) -> Process {
     let shell = format!("ulimit {limit}; exec \"$0\" \"$@\"");
     let there = program("suite");
@@ -160,7 +161,7 @@ fn limits_of(process: u32) -> (u64, u64) {
     (numbers.next().expect("the soft one"), numbers.next().expect("the hard one"))
 }
 
-/// A head and a node raise the soft limit, and leave the hard one as it is.
+/// A head and a node raise the soft limit to the hard one.
 fn limit_on_open_files_is_raised() {
     let address = free_address();
     let at_head = ["--open-ui=false", "--without-server", "--listen", &address];
@@ -175,8 +176,8 @@ fn limit_on_open_files_is_raised() {
     }
 }
 
-/// A head that may open few files only takes fewer connections, and gives up those that have not proved themselves for
-/// others.
+/// A head with a low limit on open files accepts fewer connections, and gives up connections that have not proved
+/// themselves for others.
 fn strangers_keep_no_node_out_where_few_files_may_be_open() {
     let address = free_address();
     let mut head = limited("-n 200", &["--open-ui=false", "--without-server", "--listen", &address]);
@@ -226,12 +227,12 @@ fn a_node_needs_the_token_of_its_head() {
         }
         Process::start(command)
     };
-    // Without a token nothing is said to the head, which another process may be by now: the node waits, and says what to do.
+    // Without a token the node sends nothing to the head, which may be another process: it waits, and logs what to do.
     let mut waiting = with(None);
     let said = waiting.expect("has not proved that it is a process of this user");
     assert!(said.contains("--token-file"), "{said}");
     drop(waiting);
-    // Whoever listens has not proved that it is the head, so that its word is not final.
+    // The listener has not proved that it is the head, so that its refusal is not final.
     let mut waiting = with(Some("another of some length"));
     let line = waiting.expect("not the same");
     assert!(line.contains("trying again until the head is there"), "{line}");
@@ -261,10 +262,10 @@ fn a_port_that_is_taken_says_so() {
     assert!(error.to_string().contains("another program listens there"), "{error}");
 }
 
-/// Sends bytes and gives what comes back until the other side is done.
+/// Sends bytes and returns the response until the other side closes the connection.
 fn exchange(mut stream: TcpStream, parts: &[&[u8]], hang_up: bool) -> Vec<u8> {
     for part in parts {
-        // It may have been refused already.
+        // The connection may have been refused already.
         let _ = stream.write_all(part);
     }
     if hang_up {
@@ -288,7 +289,7 @@ fn strangers_are_refused_and_disturb_nobody() {
     let without_token = preface(0);
     let with_token = preface(1);
     let data = [&frame(10, &[1])[..], &1_u64.to_be_bytes(), &[9]].concat();
-    // What was sent, and what is said to it: nothing, in this protocol, to whoever speaks another.
+    // Bytes of strangers, and the response: none in this protocol, for a peer that speaks another one.
     let strangers: [(&str, Vec<&[u8]>, &str); 6] = [
         ("nothing", vec![], ""),
         ("a page is asked for", vec![b"GET / HTTP/1.1\r\n\r\n"], ""),
@@ -297,7 +298,7 @@ fn strangers_are_refused_and_disturb_nobody() {
         ("no token", vec![&without_token, &data], "the listener has a token and the dialer has none"),
         ("another token", vec![&with_token, &[0; 32]], "the tokens are not the same"),
     ];
-    // Of those who know the token.
+    // Bytes of peers that know the token.
     let proved_ones: [(&str, Vec<&[u8]>, &str); 5] = [
         (
             "a huge length",
@@ -327,29 +328,30 @@ fn strangers_are_refused_and_disturb_nobody() {
 fn those_who_never_end_their_handshake_are_let_go() {
     let app = start(serve);
     let address = joining(&app);
-    // What is needed once for all.
+    // Causes the allocations that are made once.
     drop(exchange(connect(&address), &[], true));
     let held = Held::here();
     let mut idle: Vec<TcpStream> = Vec::new();
     let token = token(&address);
     for number in 0..1000 {
         let mut stream = connect(&address);
-        // Some say nothing, some half of what is first, some all of it and then nothing, and some prove themselves and do not greet.
+        // Some send nothing, some half of a preface, some a whole preface and then nothing, and some prove themselves
+        // and do not greet.
         match number % 4 {
             0 => {}
-            // It may have been given up already.
+            // The connection may have been given up already.
             1 => drop(stream.write_all(&preface(1)[..20])),
             2 => drop(stream.write_all(&preface(1))),
             _ => drop(prove(&mut stream, &token)),
         }
         idle.push(stream);
     }
-    // Whoever is honest gets through all the same.
+    // An honest node joins nevertheless.
     let node = Process::node(&address, "n");
     app.wait_for_stage("a", Stage::Running);
     for mut stream in idle {
         let mut answer = Vec::new();
-        // Each is closed from the other side, in the end.
+        // The other side closes each connection in the end.
         let _ = stream.read_to_end(&mut answer);
     }
     assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves"), 0);
@@ -358,7 +360,7 @@ fn those_who_never_end_their_handshake_are_let_go() {
     held.is_back();
 }
 
-/// Only the user of the head can read the file with its token, which is not there for longer than the head.
+/// Only the user of the head can read the file with its token, which is removed with the head.
 fn loopback_token_is_private_and_goes_with_its_head() {
     let app = start(serve);
     let address = joining(&app);
@@ -375,18 +377,19 @@ fn loopback_token_is_private_and_goes_with_its_head() {
     assert!(!file.exists(), "{} is left behind", file.display());
 }
 
-/// Whoever takes the port while the head is down learns nothing and launches nothing; the next head is joined.
+/// A process that takes the port while the head is down learns nothing and launches nothing; the node joins the next
+/// head.
 fn waiting_node_obeys_nobody_without_its_heads_token() {
     let address = free_address();
     let first = head(&address, &[]);
     let mut node = Process::node(&address, "n");
     node.expect("work `a` runs here");
     let secret = token(&address);
-    // Killed, so that its file stays, until another head finds it.
+    // Killed, so that its file stays until another head finds it.
     drop(first);
     node.expect("waiting for a head at");
     let listener = TcpListener::bind(&address).expect("the head is gone");
-    // Without a token, with a proof that is none, and with the node's own proof sent back.
+    // A listener without a token, one with an invalid proof, and one that reflects the node's own proof.
     for number in 0..3 {
         let (mut stream, _) = listener.accept().expect("the node dials");
         let mut theirs = [0; 43];
@@ -403,7 +406,7 @@ fn waiting_node_obeys_nobody_without_its_heads_token() {
                 "and to nobody else"
             );
             let reply = if number == 1 { [9; 32] } else { said };
-            // It may have gone.
+            // The node may have disconnected.
             let _ = stream.write_all(&[&[0][..], &reply].concat());
         }
         let mut rest = Vec::new();

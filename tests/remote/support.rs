@@ -1,4 +1,4 @@
-//! Nodes, and Apps that take them in.
+//! Nodes, and Apps that accept them.
 
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
             })
         })
         .main(),
-        // One whose `a` is started again when it fails.
+        // A program whose `a` is restarted when it fails.
         "restarts" => App::new(|| {
             let restart = Restart::on_failure().max(5).backoff(Duration::ZERO..Duration::ZERO);
             Suite::new(lab(Placement::Process).restart(restart), lab(Placement::Thread), |suite, _| {
@@ -59,20 +59,20 @@ pub(crate) fn run(program: &str) -> ExitCode {
     }
 }
 
-/// This binary as another program.
+/// A command that runs this binary as another program.
 pub(crate) fn program(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a test knows its file"));
     command.env(VARIABLE, name).env_remove("FLOWRIGHT_TOKEN");
     command
 }
 
-/// An App that takes nodes in and starts this binary for Works with processes of their own. Who does not answer has more
-/// time than a busy machine takes.
+/// Starts an App that accepts nodes and starts this binary for Works with processes of their own. Its heartbeat and
+/// grace period are long enough for a busy machine.
 pub(crate) fn start(make: impl FnOnce() -> Suite + Send + 'static) -> TestApp {
     start_with(times(500, 30_000), make)
 }
 
-/// How often something is said at least, and how long somebody may be out of reach, in milliseconds.
+/// A configuration with this heartbeat interval and grace period, in milliseconds.
 pub(crate) fn times(heartbeat: u64, grace: u64) -> Config {
     Config { heartbeat_ms: Some(heartbeat), node_grace_ms: Some(grace), ..Config::default() }
 }
@@ -82,12 +82,12 @@ pub(crate) fn start_with(config: Config, make: impl FnOnce() -> Suite + Send + '
     TestApp::start_app(app).limit(LIMIT)
 }
 
-/// Where nodes join; every address of this machine is this one as well.
+/// The address at which nodes join; the unspecified address is replaced by the loopback one.
 pub(crate) fn joining(app: &TestApp) -> String {
     app.status().listening.expect("it takes nodes in").replace("0.0.0.0", "127.0.0.1")
 }
 
-/// Runs `Serve` on the node `n`; the other Work is in this process.
+/// A Flow that runs `Serve` on the node `n`; the other Work is in this process.
 pub(crate) fn serve() -> Suite {
     Suite::new(lab(node("n")), lab(Placement::Thread), |suite, _| {
         suite.a.run(Task::Serve);
@@ -95,7 +95,7 @@ pub(crate) fn serve() -> Suite {
     })
 }
 
-/// Waits until `a` waits, and says this.
+/// Waits until `a` is pending with a message that contains `part`.
 #[track_caller]
 pub(crate) fn waits_with(app: &TestApp, part: &str) {
     app.wait_for_work("a", |a| {
@@ -104,8 +104,8 @@ pub(crate) fn waits_with(app: &TestApp, part: &str) {
     });
 }
 
-/// An address at which nothing listens, on a loopback address of this process's own: on the usual one somebody else may be
-/// given the port meanwhile.
+/// An address at which no process listens, on a loopback address of this process's own: on 127.0.0.1 another process
+/// may get the port meanwhile.
 pub(crate) fn free_address() -> String {
     let [_, first, second, third] = std::process::id().to_be_bytes();
     let own = std::net::Ipv4Addr::new(127, 1 + first % 128, second, third);
@@ -113,7 +113,7 @@ pub(crate) fn free_address() -> String {
     free.expect("there is a free port").to_string()
 }
 
-/// Waits until it is so.
+/// Polls until `is_so` is true.
 #[track_caller]
 pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + LIMIT;
@@ -123,7 +123,7 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A head as a process, at this address: `a` is on the node `n`.
+/// Starts a head as a process, at this address: `a` is on the node `n`.
 pub(crate) fn head(address: &str, arguments: &[&str]) -> Process {
     let mut command = program("suite");
     command.args(["--open-ui=false", "--without-server", "--listen", address]).args(arguments);
@@ -131,7 +131,7 @@ pub(crate) fn head(address: &str, arguments: &[&str]) -> Process {
 }
 
 impl Process {
-    /// A node that joins at `address`.
+    /// Starts a node that joins at `address`.
     pub(crate) fn node(address: &str, name: &str) -> Self {
         Self::node_with(address, name, &[])
     }
@@ -147,7 +147,7 @@ impl Process {
     }
 }
 
-/// The first process that another one starts.
+/// The first child process of another process.
 pub(crate) fn child_of(process: &Process) -> u32 {
     let mut child = None;
     until("a process that it starts", || {
@@ -161,14 +161,14 @@ pub(crate) fn child_of(process: &Process) -> u32 {
 pub(crate) fn until_gone(process: u32) {
     let stat = format!("/proc/{process}/stat");
     until("its end", || {
-        // A process whose parent has not asked how it ended is still listed.
+        // A process that was not reaped is still listed.
         let text = std::fs::read_to_string(&stat).unwrap_or_default();
         text.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
     });
 }
 
-/// Does the same in this process, in processes of their own, and on nodes: the two Works in two places. The nodes
-/// `m` and `n` are there where they are needed.
+/// Runs a test with the two Works in each pair of places: in this process, in processes of their own, and on nodes.
+/// Starts the nodes `m` and `n` where they are needed.
 pub(crate) fn wherever_it_runs(test: impl Fn(&dyn Fn(Make) -> Lodged)) {
     for (a, b) in [
         ("thread", "pool"),
@@ -190,7 +190,7 @@ pub(crate) fn wherever_it_runs(test: impl Fn(&dyn Fn(Make) -> Lodged)) {
     }
 }
 
-/// Makes the Flow, its Works placed there.
+/// A function that makes the Flow, with its Works placed there.
 pub(crate) type Make = Box<dyn FnOnce([Placement; 2]) -> Suite + Send>;
 
 /// An App and its nodes.
@@ -198,7 +198,7 @@ pub(crate) struct Lodged {
     pub(crate) app: TestApp,
     #[expect(dead_code, reason = "they live as long as this")]
     pub(crate) nodes: Vec<Process>,
-    /// For what a failed assertion says.
+    /// Text for failed assertions.
     pub(crate) places: (&'static str, &'static str),
 }
 

@@ -1,4 +1,4 @@
-//! The token that a head on a loopback address makes, as a process that is no Flowright finds and proves it.
+//! The token that a head on a loopback address makes, found and proved without the code of the crate.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -35,10 +35,10 @@ pub(crate) fn token(address: &str) -> String {
     std::fs::read_to_string(file).expect("it is ours").trim().to_owned()
 }
 
-/// The same token for another address, which leads to the head. Removed on drop.
+/// The token file of a head under another address, which leads to that head. Removed on drop.
 pub(crate) struct Forwarded {
     path: PathBuf,
-    /// Locked, as that of a head is: one without a lock was left behind.
+    /// Locked, as the file of a head is: a file without a lock is stale.
     _locked: File,
 }
 
@@ -61,12 +61,12 @@ impl Forwarded {
 
 impl Drop for Forwarded {
     fn drop(&mut self) {
-        // Its directory may be gone.
+        // The directory may be gone.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// What a dialer says first; with `flags` 1 it has a token.
+/// The preface of a dialer; with `flags` 1 it has a token.
 pub(crate) fn preface(flags: u8) -> [u8; 43] {
     let mut preface = [7; 43];
     preface[..11].copy_from_slice(&[&b"FLOWRITE"[..], &[0, 4, flags]].concat());
@@ -82,7 +82,7 @@ pub(crate) fn proof(token: &str, role: &str, dialer: &[u8], listener: &[u8]) -> 
     mac.finalize().into_bytes().to_vec()
 }
 
-/// Proves a dialer that knows the token, and has the listener prove itself.
+/// Proves knowledge of the token as a dialer, and checks the proof of the listener.
 pub(crate) fn prove(stream: &mut TcpStream, token: &str) -> io::Result<()> {
     let mine = preface(1);
     stream.write_all(&mine)?;
@@ -97,7 +97,7 @@ pub(crate) fn prove(stream: &mut TcpStream, token: &str) -> io::Result<()> {
     }
 }
 
-/// Proves a listener whose dialer knows the token.
+/// Proves knowledge of the token as a listener to a dialer that knows it.
 pub(crate) fn accept(stream: &mut TcpStream, token: &str) -> io::Result<()> {
     let mut theirs = [0; 43];
     stream.read_exact(&mut theirs)?;
@@ -111,7 +111,7 @@ pub(crate) fn accept(stream: &mut TcpStream, token: &str) -> io::Result<()> {
     stream.write_all(&[&[0][..], &proof(token, "flowright listener", &theirs, &mine)].concat())
 }
 
-/// A connection to the head at this address, on which both ends are proved.
+/// A connection to the head at this address, after mutual proof.
 #[track_caller]
 pub(crate) fn proved(address: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).expect("it listens");

@@ -1,4 +1,4 @@
-//! Pulls that break, are given up, or are of somebody who sends something else.
+//! Pulls that are interrupted, cancelled, or from a source that sends other bytes.
 
 use flowright::prelude::*;
 
@@ -17,7 +17,7 @@ crate::tests![
     a_puller_that_takes_nothing_holds_up_nobody,
 ];
 
-/// A Work on a node that reaches the head through a proxy: so do its pulls of the head's values.
+/// A Work on a node that reaches the head through a proxy, which its pulls of the head's values pass as well.
 fn behind_a_proxy(
     places: [&'static str; 3],
     react: impl FnMut(&mut Office, &mut FlowContext) -> Reaction + Send + 'static,
@@ -71,7 +71,7 @@ fn a_source_that_sends_a_wrong_byte_is_replaced() {
     open.app.stop().result.unwrap();
 }
 
-/// So large that it is still under way when it is seen to have begun.
+/// A length for which the transfer is still in progress when its start is observed.
 const LARGE: usize = 512 << 20;
 
 fn killed_on_the_way(with_a_copy: bool) -> Open {
@@ -132,7 +132,7 @@ fn a_puller_that_takes_nothing_holds_up_nobody() {
     proxy.set(Weather::Slow(5_000_000));
     open.app.wait_for_state("b", |clerk: &Clerk| clerk.received > 0);
     proxy.set(Weather::Hold);
-    // The thread that gives the value away waits for room now; it ends with the App, also while nothing closes its connection.
+    // The thread that serves the value waits for room now; it ends with the App, also while its connection stays open.
     open.app.stop().result.unwrap();
     wait_for_the_end_of("tokio-rt-worker");
     drop(proxy);

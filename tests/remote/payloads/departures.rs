@@ -1,4 +1,4 @@
-//! Processes that end in good order while others refer to their values.
+//! Processes that end in good order while other processes refer to their values.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -28,7 +28,7 @@ crate::tests![
 
 const LENGTHS: [usize; 3] = [10, 70_000, 3_000_000];
 
-/// Two of each length.
+/// Total length of two values of each length.
 const ALL: usize = 2 * (10 + 70_000 + 3_000_000);
 
 /// Has a clerk make values of several lengths.
@@ -40,13 +40,13 @@ fn make(clerk: &WorkRef<Clerk>, seed: u8) -> std::result::Result<Vec<Bytes>, Int
     Ok(made)
 }
 
-/// The sums of what [`make`] has made.
+/// The lengths and sums of the values of [`make`].
 fn summaries(seed: u8) -> Vec<(usize, u64)> {
     let of = |length: usize| [0, 1].map(|n| summary(&value(length, seed + n)));
     LENGTHS.into_iter().flat_map(of).collect()
 }
 
-/// An office whose Flow does other things in each of several phases. The clerk `c` is in the head's process.
+/// An office whose Flow has a script for each of several phases. The clerk `c` is in the head's process.
 struct Phases {
     open: Open,
     phase: Arc<AtomicU8>,
@@ -96,7 +96,7 @@ fn in_memory(length: usize) -> PayloadUsage {
     PayloadUsage { memory: length as u64, disk: 0 }
 }
 
-/// Reads what `a` has made when that has ended.
+/// The values of `a` are read after its process has ended.
 fn values_of_a_stopped_process_move_to_the_head() {
     let phases = Phases::new(["process", "n", "thread"], |office, phase| {
         let made = make(&office.a, 1)?;
@@ -209,7 +209,8 @@ fn nested_values_of_a_stopped_process_move_along() {
     phases.stop();
 }
 
-/// What a value refers to lives while that waits on disk, in the process that made it and in one that has a copy.
+/// Values within a value stay alive while that is spilled to disk, in the process that made it and in one that has a
+/// copy.
 fn nested_values_are_read_back_from_the_disk() {
     let config = || Config { payload_memory_mib: Some(1), ..times(250, 20_000) };
     for [a, b] in [["thread", "thread"], ["process", "thread"]] {
@@ -217,7 +218,7 @@ fn nested_values_are_read_back_from_the_disk() {
             let a = office.a.run(Errand::Nest { depth: DEPTH, length: LENGTH }).finished()?;
             let Some(nested) = a.nested.clone() else { return Ok(()) };
             office.b.run(Errand::Unnest(nested.clone())).finished()?;
-            // Small values went to disk for larger ones.
+            // Small values were spilled to make room for larger ones.
             office.b.run(Errand::Make { count: 3, length: 900_000, seed: 7 }).finished()?;
             office.c.run(Errand::Unnest(nested));
             Ok(())
@@ -227,7 +228,7 @@ fn nested_values_are_read_back_from_the_disk() {
     }
 }
 
-/// So large that it is still under way when it is seen to have begun.
+/// A length for which the transfer is still in progress when its start is observed.
 const LARGE: usize = 256 << 20;
 
 fn a_reader_goes_on_while_the_process_ends() {
@@ -264,7 +265,7 @@ fn values_of_a_node_that_leaves_move_to_the_head() {
     phases.stop();
 }
 
-/// Neither the head nor a state knows of it.
+/// Neither the head nor a state refers to the value.
 fn a_value_in_a_variable_elsewhere_outlives_a_leaving_node() {
     let mut phases = Phases::new(["m", "n", "thread"], |office, _| {
         let b = office.b.addr();
@@ -279,13 +280,13 @@ fn a_value_in_a_variable_elsewhere_outlives_a_leaving_node() {
     assert_eq!(m.end().0, Some(0));
     let read = phases.open.app.block_on(phases.open.app.work::<Clerk>("b").ask(Empty)).unwrap();
     assert_eq!(read, Ok(summary(&value(300_000, 9))));
-    // Nothing refers to it any more.
+    // No reference is left.
     until("the end of the value at the head", || PayloadUsage::here() == in_memory(0));
     phases.open.until("b", |usage| usage == in_memory(0));
     phases.stop();
 }
 
-/// Each of them has a copy of what the other has made.
+/// Each node has a copy of the value that the other has made.
 fn values_of_two_nodes_that_leave_at_once_are_read() {
     let mut phases = Phases::new(["m", "n", "thread"], |office, phase| {
         let (a, b) = (make(&office.a, 1)?, make(&office.b, 2)?);
@@ -369,7 +370,7 @@ fn values_that_move_go_to_disk_where_memory_is_short() {
     phases.stop();
 }
 
-/// The head has no room for it.
+/// The head has no room for the value.
 fn a_value_that_cannot_move_is_lost_with_the_reason() {
     let config = Config { payload_memory_mib: Some(1), payload_disk_mib: Some(1), ..times(250, 20_000) };
     let mut phases = Phases::with(config, ["m", "n", "thread"], |office, phase| {

@@ -1,4 +1,4 @@
-//! How long values live, and what outlives whom.
+//! Lifetime of values, also beyond that of their makers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -46,7 +46,7 @@ fn what_nothing_refers_to_is_freed_everywhere() {
     });
     open.app.wait_for_work("c", |work| work.successes == 1);
     open.app.wait_for_work("a", |work| work.successes == 2);
-    // Their makers have forgotten them, and so have their readers; one has kept one.
+    // The makers and readers have dropped their references, except for one.
     open.until("a", |usage| usage.memory == 400_000);
     open.until("b", |usage| usage.memory == 400_000);
     open.until("c", |usage| usage.memory == 400_000);
@@ -96,7 +96,7 @@ fn a_copy_outlives_the_node_that_made_it() {
     open.app.stop().result.unwrap();
 }
 
-/// The copy of a Work that was sent the value in a message, and that has let go of it, is listed and can be read.
+/// The copy of a Work that received the value in a message, and dropped its reference, is listed and can be read.
 fn a_listed_copy_outlives_its_maker_when_it_came_by_message() {
     let mut open = open(["m", "n", "thread"], &[], |office, _| {
         let b = office.b.addr();
@@ -116,7 +116,7 @@ fn a_listed_copy_outlives_its_maker_when_it_came_by_message() {
     open.app.stop().result.unwrap();
 }
 
-/// A copy that came by message is kept for the head for no longer than something in the App refers to the value.
+/// A copy that arrived by message is kept for the head no longer than something in the App refers to the value.
 fn a_copy_is_freed_when_nothing_in_the_app_refers_to_it() {
     let open = open(["m", "n", "thread"], &[], |office, _| {
         let b = office.b.addr();
@@ -150,8 +150,8 @@ fn replicas_are_kept_and_made_anew() {
     open.app.stop().result.unwrap();
 }
 
-/// Nodes that were given up while they hung, and joined again in the same processes, make values and read each
-/// other's, small ones and large ones.
+/// Nodes that were given up while they hung, and joined again in the same processes, make values and read each other's,
+/// small ones and large ones.
 fn values_pass_between_nodes_that_joined_again() {
     const LENGTHS: [usize; 2] = [1000, 300_000];
     let round = Arc::new(AtomicU8::new(1));

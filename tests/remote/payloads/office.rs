@@ -1,4 +1,4 @@
-//! Three clerks in three places, who make values, give them to each other and read them.
+//! Three clerks in three places, which make values, pass them to each other and read them.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -15,10 +15,10 @@ use crate::support::{Process, joining, program as this_program, times};
 pub(crate) type Bytes = Payload<Vec<u8>>;
 pub(crate) type Table = Payload<BTreeMap<u32, Vec<String>>>;
 
-/// What a clerk is to do.
+/// An order for a clerk.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Errand {
-    /// Make so many values of so many bytes, the first of which are these.
+    /// Make this many values of this many bytes, of which these are the first.
     Make {
         count: usize,
         length: usize,
@@ -29,33 +29,33 @@ pub(crate) enum Errand {
         copies: usize,
     },
     Table(u32),
-    /// Make so many values, each of which refers to the one before, and keep the last.
+    /// Make this many values, each of which refers to the one before, and keep the last.
     Nest {
         depth: usize,
         length: usize,
     },
-    /// Read a value and all that it refers to.
+    /// Read a value and all values that it refers to.
     Unnest(Payload<Nested>),
-    /// Have another clerk keep a new value in its pocket, and let go of it.
+    /// Have another clerk keep a new value in its pocket, and drop the own reference.
     Pass(WorkAddr<Clerk>),
     Read(Vec<Bytes>),
     ReadTable(Table),
     ReadAs(Payload<Vec<f32>>),
     Deref(Bytes),
-    /// Several at once.
+    /// Read the value several times at once.
     ReadTogether(Bytes, usize),
     Give(WorkAddr<Clerk>),
-    /// Have another clerk read the first value by message, and let go of it.
+    /// Have another clerk read the first value by message, and drop the own reference.
     Hand(WorkAddr<Clerk>),
     Forget,
     Keep(Bytes),
     GiveUp(Bytes),
     Prefetch(Bytes),
-    /// Publish how much has come.
+    /// Publish the number of bytes that have arrived.
     Watch(Bytes),
 }
 
-/// A value that refers to values.
+/// A value that refers to other values.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Nested {
     content: Bytes,
@@ -69,10 +69,10 @@ pub(crate) struct Clerk {
     pub(crate) table: Option<Table>,
     pub(crate) nested: Option<Payload<Nested>>,
     kept: Option<Bytes>,
-    /// No part of the state, so that only this process knows of it.
+    /// No part of the state, so that only this process refers to it.
     #[serde(skip)]
     pocket: Option<Bytes>,
-    /// Of the values that were read: lengths, and sums of their bytes.
+    /// Lengths of the values that were read, and sums of their bytes.
     pub(crate) read: Vec<(usize, u64)>,
     pub(crate) address: usize,
     pub(crate) received: u64,
@@ -238,7 +238,7 @@ impl Handle<Return> for Clerk {
     }
 }
 
-/// Has a clerk keep a value that it does not read.
+/// A message that has a clerk keep a value without reading it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Pocket(Bytes);
 
@@ -250,7 +250,7 @@ impl Handle<Pocket> for Clerk {
     }
 }
 
-/// Has a clerk read what is in its pocket.
+/// A message that has a clerk read the value in its pocket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Empty;
 
@@ -264,7 +264,7 @@ impl Handle<Empty> for Clerk {
     }
 }
 
-/// Has a clerk change its state, so that its Flow reacts.
+/// A message that has a clerk change its state, so that its Flow reacts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Poke;
 
@@ -277,7 +277,7 @@ impl Handle<Poke> for Clerk {
     }
 }
 
-/// Has a clerk say how much the payloads of its process take.
+/// A question for the memory and disk of the payloads of a clerk's process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Look;
 
@@ -362,7 +362,7 @@ impl Open {
         self.app.block_on(self.app.work::<Clerk>(clerk).ask(Look)).expect("it answers")
     }
 
-    /// Waits until these nodes have the one payload that there is.
+    /// Waits until `done` is true of the nodes that have the only payload.
     pub(crate) fn until_held(&self, done: impl Fn(&[String]) -> bool) {
         let began = std::time::Instant::now();
         loop {
@@ -377,12 +377,12 @@ impl Open {
         }
     }
 
-    /// Has the Flow react once more; `c` is in the head's process.
+    /// Causes one more reaction of the Flow; `c` is in the head's process.
     pub(crate) fn poke(&self) {
         self.app.block_on(self.app.work::<Clerk>("c").ask(Poke)).expect("it answers");
     }
 
-    /// Waits until the payloads of a clerk's process take so much.
+    /// Waits until `done` is true of the memory and disk of the payloads of a clerk's process.
     pub(crate) fn until(&self, clerk: &str, done: impl Fn(PayloadUsage) -> bool) {
         let began = std::time::Instant::now();
         loop {

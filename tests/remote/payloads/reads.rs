@@ -1,4 +1,4 @@
-//! What is read of a value, and how, wherever it was made.
+//! Reading a value, wherever it was made.
 
 use super::office::{Clerk, Errand, open, open_with, summary, value};
 use crate::certificates::certs;
@@ -44,7 +44,7 @@ fn values_are_what_was_made_wherever_they_are_read() {
 fn values_come_over_tls_as_well() {
     const LENGTH: usize = 10_000_000;
     let certs = certs("payloads");
-    // Nodes listen at an address where they would not without certificates.
+    // Without certificates, nodes may not listen at this address.
     let flags = [certs.flags("good"), vec!["--listen".to_owned(), "0.0.0.0:0".to_owned()]].concat();
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
     let open = open_with(certs.config("good"), ["process", "n", "thread"], &flags, |office, cx| {
@@ -75,7 +75,7 @@ fn values_in_messages_and_answers_are_pulled_from_their_node() {
         [["m", "n", "thread"], ["thread", "n", "m"], ["process", "m", "thread"], ["m", "process", "n"]]
     {
         let open = open(places, &[], |office, _| {
-            // An address leads somewhere once its Work is there.
+            // An address leads to its Work once that has started.
             if office.b.run(Errand::Forget).finished().is_ok() {
                 office.a.run(Errand::Give(office.b.addr()));
             }

@@ -1,4 +1,4 @@
-//! More values than there is room for.
+//! More values than memory and disk hold.
 
 use super::office::{Errand, open, summary, value};
 
@@ -8,7 +8,7 @@ crate::tests![
     without_room_the_error_says_what_to_do,
 ];
 
-/// A directory that is removed in the end.
+/// A directory that is removed on drop.
 struct Scratch(std::path::PathBuf);
 
 impl Scratch {
@@ -54,7 +54,7 @@ fn more_values_than_there_is_memory_for_wait_on_disk() {
     open.app.stop().result.unwrap();
 }
 
-/// What others have put into the directory for payloads is not opened: a pipe there would be waited for.
+/// Foreign files in the directory for payloads are not opened: opening a pipe would block.
 fn pipes_of_others_in_the_directory_are_not_waited_for() {
     let scratch = Scratch::new("pipes");
     let theirs = scratch.0.join("flowright-payloads-0000000000000000");
