@@ -1,4 +1,4 @@
-//! One run from its beginning to its end.
+//! The conductor: one run from its start to its end.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,18 +15,18 @@ use crate::records::{Event, HTTP, Held, Kind, Outcome, Recorder, unique};
 use crate::stage::Stage;
 use crate::works::{ASK, Finding, answer_to};
 
-/// How long everything may take to be well again; that it takes so long means that it never will be.
+/// Time limit for the App to recover; after that it never will.
 const WELL: Duration = Duration::from_secs(60);
-/// How long it may take until everybody reaches everybody.
+/// Time limit until every Work reaches every other.
 const REACHED: Duration = Duration::from_secs(30);
-/// How long a Work that is up may take to answer.
+/// Time limit for an answer of a Work that is up.
 const PING: Duration = Duration::from_secs(5);
-/// How long processes may take to end.
+/// Time limit for processes to exit.
 const END: Duration = Duration::from_secs(30);
-/// How long the processor time of idle processes is measured.
+/// Period in which the processor time of idle processes is measured.
 const IDLE: Duration = Duration::from_secs(3);
 
-/// Does a run with faults for so long; its records are in a directory that is new.
+/// Conducts a run with faults for `lasts`; its records are in the new directory `run`.
 pub(crate) fn conduct(seed: u64, lasts: Duration, run: &Path) {
     std::fs::create_dir_all(run.join("records")).expect("there is a place for temporary files");
     let recorder = Arc::new(Recorder::new(run));
@@ -80,7 +80,7 @@ impl Conductor {
             self.stage.tick();
         }
         asking.join().expect("it asks until it is told to stop");
-        // Those who asked last still wait for an answer.
+        // The last questions still wait for an answer.
         self.stage.wait(Duration::from_secs(3));
         self.survey();
         self.release();
@@ -132,7 +132,7 @@ impl Conductor {
         }
     }
 
-    /// Has every Work ask every other one by each address that it has, until all are reached or it has taken too long.
+    /// Has every Work ask every other one by each address that it has, until all are reached or the time limit is over.
     fn survey(&mut self) {
         self.phase("survey");
         let works = self.works().unwrap_or_default();
@@ -192,7 +192,7 @@ impl Conductor {
         self.recorder.record(Event::Reached { from: from.to_owned(), to, source, error });
     }
 
-    /// Asks these Works at the same time.
+    /// Asks these Works concurrently.
     fn ask_all(&self, paths: &[String], message: &str, body: &Value) -> Vec<(String, Result<Value, String>)> {
         let api = &self.stage.api;
         std::thread::scope(|scope| {
@@ -209,7 +209,7 @@ impl Conductor {
         self.ask_all(&paths, "Release", &json!({}));
     }
 
-    /// Measures what all processes hold, and what processor time they take for so long.
+    /// Measures the resources of all processes, and their processor time over `time`.
     fn measure(&mut self, phase: &str, time: Duration) {
         let works = self.works().unwrap_or_default();
         let works_on =
@@ -230,7 +230,7 @@ impl Conductor {
         let measured_ms = began.elapsed().as_millis() as u64;
         for ((process, name, works), before) in all.into_iter().zip(before) {
             let busy_ms = busy_ms(process).saturating_sub(before);
-            // Those that the head has started share its directory.
+            // Processes that the head has started share its directory.
             let payloads = self.stage.payloads(if name == "process" { "head" } else { &name });
             let held = Held { busy_ms, measured_ms, ..held(process, &payloads, works) };
             self.recorder.record(Event::Measured { child: process, phase: phase.to_owned(), held });
@@ -278,12 +278,12 @@ impl Conductor {
         self.phase("over");
     }
 
-    /// Panics that no test has asked for, and aborts.
+    /// Records panics that no test has requested, and aborts.
     fn look_for_crashes(&self) {
         for log in std::fs::read_dir(self.stage.run.join("logs")).into_iter().flatten().flatten() {
             let text = log_of(&log.path());
             let is_crash = |line: &&str| {
-                // A thread that cannot be started is a panic of an arbiter, which is caught.
+                // Failing to start a thread panics in an arbiter, which catches that.
                 (line.contains("panicked at") && !line.contains("actix-rt"))
                     || line.contains("has overflowed its stack")
                     || line.contains("memory allocation of")
@@ -306,7 +306,7 @@ fn over_http(path: &str, error: Option<String>) -> Finding {
     Finding { to: path.to_owned(), source: "http".to_owned(), error }
 }
 
-/// Why a Work is not up, or its run is not under way.
+/// Returns the reason why a Work is not up, or its run is not executing.
 fn down(work: &Value, role: Role) -> Option<String> {
     let stage = work["stage"].as_str().unwrap_or_default();
     let is_up = work["is_up"].as_bool().unwrap_or_default();
@@ -324,7 +324,7 @@ fn append(path: &Path, text: &str) {
     let _ = file.and_then(|mut file| file.write_all(text.as_bytes()));
 }
 
-/// Asks Works over HTTP, one after the other.
+/// A thread that asks Works over HTTP, one after the other.
 struct Asking {
     api: Api,
     recorder: Arc<Recorder>,
@@ -344,7 +344,7 @@ impl Asking {
 
     fn ask(&self, work: &str, number: u64) {
         let id = format!("m{}", unique());
-        // Which head answers is not known before.
+        // It is unknown which head answers.
         let trying =
             Event::Trying { life: HTTP, id: id.clone(), to: work.to_owned(), epoch: 0, kind: Kind::Ask };
         self.recorder.record(trying);

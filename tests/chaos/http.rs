@@ -1,4 +1,4 @@
-//! The head's API, as the conductor uses it.
+//! Client of the head's API, for the conductor.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -6,18 +6,18 @@ use std::time::Duration;
 use serde_json::Value;
 use ureq::Agent;
 
-/// Reaches the head of the moment.
+/// Requests to the present head.
 #[derive(Clone)]
 pub(crate) struct Api {
     agent: Agent,
     address: Arc<Mutex<Option<String>>>,
 }
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Status(u16, String),
-    /// The connection failed; what became of the request is not known.
+    /// The connection failed; the effect of the request is unknown.
     None(String),
 }
 

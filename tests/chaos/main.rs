@@ -1,10 +1,11 @@
 //! Whole Apps under random faults: a head, nodes and processes of Works, with a network between them that breaks.
 //!
-//! A seed decides what there is, what is sent and which faults happen ([`plan`]). All processes record what they do
-//! ([`records`]), and a checker that knows nothing of the product judges the records ([`checker`]).
+//! A seed determines the processes, the messages and the faults ([`plan`]). All processes record their actions
+//! ([`records`]), and a checker that shares no code with the crate judges the records ([`checker`]).
 //!
-//! `FLOWRIGHT_CHAOS_SEED` selects one seed, `FLOWRIGHT_CHAOS_SECONDS` how long the faults of a seed go on, and
-//! `FLOWRIGHT_CHAOS_RUNS` how many random seeds there are. With `FLOWRIGHT_CHAOS_KEEP` the records of good runs are kept as well.
+//! `FLOWRIGHT_CHAOS_SEED` selects one seed, `FLOWRIGHT_CHAOS_SECONDS` the duration of the faults of a seed, and
+//! `FLOWRIGHT_CHAOS_RUNS` the number of random seeds. With `FLOWRIGHT_CHAOS_KEEP` the records of good runs are kept as
+//! well.
 
 mod checker;
 mod conduct;
@@ -35,11 +36,11 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 use self::process::VARIABLE;
 
-/// The first argument of a process that conducts a run; seed, seconds and directory follow.
+/// First argument of a process that conducts a run; seed, seconds and directory follow.
 const CONDUCT: &str = "conduct";
 /// Seeds that are always run.
 const FIXED: [u64; 2] = [1, 2];
-/// How long the faults of each seed go on, unless it is said.
+/// Default duration of the faults of each seed.
 const SECONDS: u64 = 20;
 
 fn main() -> ExitCode {
@@ -82,20 +83,20 @@ fn main() -> ExitCode {
     trials
         .extend(seeds.into_iter().map(|seed| Trial::test(format!("seed_{seed}"), move || run(seed, lasts))));
     let mut arguments = Arguments::from_args();
-    // A run has all of the machine.
+    // A run uses the whole machine.
     arguments.test_threads = Some(1);
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// Conducts a run in a process that has a network, disks and process numbers of its own, where that is possible: nothing of
-/// it can be left behind then.
+/// Conducts a run in a process with its own network, disks and process ids, where that is possible, so that nothing can
+/// be left behind.
 fn conduct_alone(seed: u64, lasts: Duration, directory: &Path) -> Result<(), Failed> {
     const ALONE: [&str; 7] = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child", "--"];
     let can = Command::new("unshare").args(ALONE).args(["ip", "link", "set", "lo", "up"]).output();
     let this = std::env::current_exe()?;
     let mut command = if can.is_ok_and(|done| done.status.success()) {
         let mut command = Command::new("unshare");
-        // The shell waits for those whose parents were killed.
+        // The shell reaps orphaned processes.
         command.args(ALONE).args(["sh", "-c", "ip link set lo up; \"$0\" \"$@\"; exit $?"]).arg(this);
         command.env(stage::ALONE, "yes");
         command

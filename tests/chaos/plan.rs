@@ -1,12 +1,12 @@
-//! What a seed decides: pure, so that a seed always means the same.
+//! The plan that a seed determines. Pure, so that a seed always gives the same plan.
 
 use std::time::Duration;
 
-/// How long a node may be out of reach in a run.
+/// The grace period of a run.
 pub(crate) const GRACE: Duration = Duration::from_millis(2_500);
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(250);
 
-/// SplitMix64. It is here, and not a crate's, since a seed must mean the same after an update.
+/// SplitMix64. Implemented here, since a seed must give the same plan after an update of dependencies.
 #[derive(Debug, Clone)]
 pub(crate) struct Rng(u64);
 
@@ -23,7 +23,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number below `end`, which is not zero.
+    /// A number below `end`, which must not be zero.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
@@ -32,7 +32,7 @@ impl Rng {
         low + self.below(high - low)
     }
 
-    /// True in so many of a hundred cases.
+    /// True with this probability, in percent.
     pub(crate) fn percent(&mut self, chance: u64) -> bool {
         self.below(100) < chance
     }
@@ -46,14 +46,14 @@ impl Rng {
     }
 }
 
-/// Everything that a seed decides.
+/// Everything that a seed determines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) seed: u64,
-    /// Whether processes prove themselves by certificates. Bytes are corrupted only then: without TLS nothing protects
-    /// what is said from who can change it, and nothing promises that.
+    /// True if processes authenticate with certificates. Bytes are corrupted only then: without TLS nothing protects
+    /// messages from modification.
     pub(crate) tls: bool,
-    /// Whether nodes are there before the head.
+    /// True if nodes start before the head.
     pub(crate) nodes_first: bool,
     pub(crate) nodes: Vec<NodePlan>,
     pub(crate) works: Vec<WorkPlan>,
@@ -66,23 +66,23 @@ pub(crate) struct NodePlan {
     pub(crate) name: String,
     pub(crate) zone: String,
     pub(crate) cpus: u32,
-    /// Whether its payloads are on a disk of a few MiB, and little of them in memory.
+    /// True if its payloads are on a disk of a few MiB, with a small memory budget.
     pub(crate) small_disk: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WorkPlan {
     pub(crate) name: String,
-    /// As on the command line; empty for the default with needs.
+    /// Placement as on the command line; empty for the default with needs.
     pub(crate) placement: String,
     pub(crate) cpus: u32,
     pub(crate) role: Role,
     pub(crate) mailbox: usize,
-    /// How long the Flow leaves it stopped.
+    /// Time after which the Flow starts it again when it was stopped.
     pub(crate) rest: Duration,
 }
 
-/// What a Work does all the time.
+/// The continuous activity of a Work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
     /// One long run that sends messages to others.
@@ -102,68 +102,69 @@ pub(crate) enum Ending {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Scheduled {
-    /// Since the faults began.
+    /// Time since the start of the faults.
     pub(crate) at: Duration,
     pub(crate) fault: Fault,
 }
 
-/// How a command reaches a Work's Flow.
+/// The route by which a command reaches the Flow of a Work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Via {
     Http,
     Flow,
 }
 
-/// A fault. Nodes and Works are given by their place in the plan.
+/// A fault. Nodes and Works are given by their index in the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Killed, and started again under the same name.
+    /// The node is killed, and started again under the same name.
     KillNode {
         node: usize,
         back_after: Duration,
     },
-    /// Asked to leave, and started again.
+    /// The node is asked to leave, and started again.
     LeaveNode {
         node: usize,
         back_after: Duration,
     },
-    /// Stopped by SIGSTOP.
+    /// The node is stopped by SIGSTOP.
     StopNode {
         node: usize,
         lasts: Duration,
     },
-    /// What happens between a node and its head.
+    /// A fault of the network between a node and its head.
     Network {
         node: usize,
         weather: Weather,
         lasts: Duration,
     },
-    /// What happens between a node and the others that connect to it; its own connection to the head goes on.
+    /// A fault of the network between a node and the others that connect to it; its own connection to the head is not
+    /// affected.
     Peers {
         node: usize,
         route: Route,
         lasts: Duration,
     },
-    /// The next connections break after so many bytes, or one of their bytes is changed.
+    /// The next connections break after this many bytes, or one of their bytes is changed.
     Trap {
         node: usize,
         after: u64,
         flip: bool,
         times: u32,
     },
-    /// A second node of the same name, while the first is stopped or not.
+    /// A second node of the same name starts, while the first is stopped or not.
     Twin {
         node: usize,
         stop_first: bool,
         lasts: Duration,
     },
-    /// Started anew with so few descriptors, until it is started anew once more.
+    /// The node is restarted with this limit on descriptors, and restarted without it later.
     FewDescriptors {
         node: usize,
         limit: u32,
         lasts: Duration,
     },
-    /// The clock on the wall of a node jumps, in seconds.
+    /// The wall clock of a node jumps, in seconds.
     ClockStep {
         node: usize,
         by: i64,
@@ -174,7 +175,7 @@ pub(crate) enum Fault {
     StopHead {
         lasts: Duration,
     },
-    /// The process of a Work is killed, so many times in a row.
+    /// The process of a Work is killed, this many times in a row.
     KillProcess {
         nth: usize,
         times: u32,
@@ -187,7 +188,7 @@ pub(crate) enum Fault {
         work: usize,
         via: Via,
     },
-    /// Stopped; the Flow starts it again after its rest.
+    /// The Work is stopped; the Flow starts it again after its rest.
     Stop {
         work: usize,
         via: Via,
@@ -208,32 +209,32 @@ pub(crate) enum Fault {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weather {
-    /// Bytes do not arrive, and nothing is said.
+    /// Bytes do not arrive, and connections stay open.
     Hold,
-    /// Connections are closed, and new ones as soon as they are taken.
+    /// Connections are closed, and new ones as soon as they are accepted.
     Cut,
     /// Connections are reset, and new ones refused.
     Reject,
-    /// Bytes take so many milliseconds.
+    /// Bytes are delayed by this many milliseconds.
     Delay(u32),
 }
 
-/// What becomes of packets to the address at which a node listens.
+/// The treatment of packets to the address at which a node listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// They vanish.
+    /// Packets are dropped.
     Blackhole,
-    /// Their senders are told that there is no way.
+    /// Senders get "no route to host".
     Unreachable,
-    /// Their senders are told that it is forbidden.
+    /// Senders get "administratively prohibited".
     Prohibit,
 }
 
-/// How many Works may be added while a run lasts.
+/// Number of Works that may be added during a run.
 pub(crate) const EXTRAS: usize = 4;
 
 impl Plan {
-    /// The plan of a seed, with faults for so long. What is there does not depend on how long.
+    /// Makes the plan of a seed, with faults for `lasts`. Processes and Works do not depend on `lasts`.
     pub(crate) fn new(seed: u64, lasts: Duration) -> Self {
         let mut rng = Rng::new(seed);
         let count = rng.between(2, 5) as usize;
@@ -264,7 +265,7 @@ fn works(rng: &mut Rng, nodes: &[NodePlan]) -> Vec<WorkPlan> {
             let node = &rng.pick(nodes).name;
             let zone = ["west", "east"][rng.below(2) as usize];
             let mut cpus = 0;
-            // The first are of each kind once.
+            // The first nine Works have one placement of each kind.
             let placement = match if n < 9 { n } else { rng.below(9) } {
                 0 => "thread".to_owned(),
                 1 => "pool".to_owned(),
@@ -298,7 +299,7 @@ fn works(rng: &mut Rng, nodes: &[NodePlan]) -> Vec<WorkPlan> {
 
 fn faults(rng: &mut Rng, plan: &Plan, lasts: Duration) -> Vec<Scheduled> {
     let mut faults = Vec::new();
-    // A node has one fault at a time, and a moment to recover from it that may be too short.
+    // A node has one fault at a time, and some time to recover, which may be too short.
     let mut free = vec![Duration::ZERO; plan.nodes.len()];
     let mut head_free = Duration::from_secs(3);
     let mut at = Duration::ZERO;
@@ -309,7 +310,7 @@ fn faults(rng: &mut Rng, plan: &Plan, lasts: Duration) -> Vec<Scheduled> {
             return faults;
         }
         let left = (lasts - at).as_millis() as u64;
-        // Short ones, some within the grace period, some beyond it, and few that are long.
+        // Short durations, some within the grace period, some beyond it, and a few long ones.
         let span = |rng: &mut Rng| {
             let span = match rng.below(10) {
                 0..3 => rng.between(100, 500),
@@ -406,7 +407,7 @@ fn faults(rng: &mut Rng, plan: &Plan, lasts: Duration) -> Vec<Scheduled> {
 pub(crate) const TESTS: &[(&str, fn())] =
     &[("plan::a_seed_always_means_the_same", same), ("plan::seeds_have_all_kinds_of_faults", all_kinds)];
 
-/// What is there does not depend on how long faults go on, and the faults are the same each time.
+/// Processes and Works do not depend on the duration of the faults, and the faults are the same each time.
 fn same() {
     for seed in 0..200 {
         let plan = Plan::new(seed, Duration::from_secs(60));
@@ -419,7 +420,7 @@ fn same() {
     }
 }
 
-/// Among a few seeds each kind of fault is there.
+/// A few seeds contain each kind of fault.
 fn all_kinds() {
     let mut kinds = std::collections::BTreeSet::new();
     for seed in 0..20 {

@@ -1,4 +1,4 @@
-//! The processes of a run: starting and ending them, and what the system says of them.
+//! Processes of a run: starting and ending them, and their resources according to the system.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
@@ -9,11 +9,11 @@ use std::sync::Arc;
 use crate::held::children_of;
 use crate::records::{DIRECTORY, Event, Held, Recorder, Role};
 
-/// A process that the conductor has started. Dropping it kills it.
+/// A process that the conductor has started. Killed on drop.
 pub(crate) struct Running {
     child: Child,
     recorder: Arc<Recorder>,
-    /// Whether it was asked to end.
+    /// True once it was asked to end.
     pub(crate) ending: bool,
     pub(crate) is_stopped: bool,
     status: Option<ExitStatus>,
@@ -35,7 +35,7 @@ impl Running {
         self.child.id()
     }
 
-    /// Sends a signal, unless it has ended.
+    /// Sends a signal, unless the process has ended.
     pub(crate) fn signal(&mut self, name: &str) {
         if self.has_ended() {
             return;
@@ -52,7 +52,7 @@ impl Running {
         }
     }
 
-    /// Whether it has ended, which is recorded once.
+    /// True once the process has ended, which is recorded once.
     pub(crate) fn has_ended(&mut self) -> bool {
         if self.status.is_none()
             && let Ok(Some(status)) = self.child.try_wait()
@@ -78,10 +78,10 @@ impl Drop for Running {
     }
 }
 
-/// Sends a signal to a process of this run and records it before.
+/// Records a signal, then sends it to a process of this run.
 pub(crate) fn signal(recorder: &Recorder, process: u32, name: &str) {
     recorder.record(Event::Signalled { child: process, signal: name.to_owned() });
-    // It may have ended meanwhile.
+    // The process may have ended meanwhile.
     let _ = Command::new("kill").args(["-s", name, &process.to_string()]).stderr(Stdio::null()).status();
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn processes_below(head: u32) -> Vec<u32> {
     children_of(head).into_iter().filter(alive).collect()
 }
 
-/// The processes whose environment names this run, but the one that asks; those that have ended are not among them.
+/// The live processes whose environment names this run, except the calling one.
 pub(crate) fn processes_of(run: &Path) -> Vec<(u32, String)> {
     let wanted = format!("{DIRECTORY}={}", run.display());
     let mut found = Vec::new();
@@ -116,12 +116,12 @@ pub(crate) fn processes_of(run: &Path) -> Vec<(u32, String)> {
 pub(crate) fn busy_ms(process: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let fields: Vec<_> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-    // `utime` and `stime` are the 14th and 15th field, in hundredths of a second; two come before these.
+    // `utime` and `stime` are the 14th and 15th field, in hundredths of a second; two fields come before these.
     let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
     (ticks(11) + ticks(12)) * 10
 }
 
-/// What a process holds now.
+/// The present resources of a process.
 pub(crate) fn held(process: u32, payloads: &Path, works: u64) -> Held {
     let count =
         |what: &str| std::fs::read_dir(format!("/proc/{process}/{what}")).map_or(0, Iterator::count) as u64;
@@ -152,7 +152,7 @@ pub(crate) fn entries(directory: &Path) -> Vec<String> {
     found
 }
 
-/// What the descriptors and threads of a process are, for a report.
+/// The descriptors and threads of a process by name, for a report.
 pub(crate) fn in_detail(process: u32) -> String {
     let all =
         |what: &str| std::fs::read_dir(format!("/proc/{process}/{what}")).into_iter().flatten().flatten();

@@ -1,7 +1,7 @@
 //! The records of one run: one JSON line for each event, written by all processes that take part.
 //!
-//! Each process appends to a file of its own, which it opens before anything else, so that a process that is short of
-//! descriptors can still record. A line is written by one `write`: a process that is killed leaves whole lines only.
+//! Each process appends to a file of its own, which it opens first, so that a process that is short of descriptors can
+//! still record. A line is written by one `write`: a process that is killed leaves whole lines only.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 /// The environment variable that names the directory of the run.
 pub(crate) const DIRECTORY: &str = "FLOWRIGHT_CHAOS_DIR";
 
-/// One event, when it happened and in which process.
+/// One event, with its time and process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// Microseconds of the machine's monotonic clock, which all processes share.
@@ -26,12 +26,12 @@ pub(crate) struct Record {
 /// Number of one incarnation of a Work, unique within a run.
 pub(crate) type Life = u64;
 
-/// The sender number of questions that are asked over HTTP.
+/// The sender number of questions over HTTP.
 pub(crate) const HTTP: Life = 0;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Event {
-    // By the bodies of Works.
+    // Recorded by Works.
     /// An incarnation began; `epoch` counts the heads, `generation` the incarnations that its state remembers.
     Began {
         life: Life,
@@ -44,7 +44,7 @@ pub(crate) enum Event {
         life: Life,
         orderly: bool,
     },
-    /// A handler is about to panic, which ends its incarnation and nothing else.
+    /// A handler is about to panic, which ends only its incarnation.
     Panicking {
         life: Life,
     },
@@ -56,7 +56,7 @@ pub(crate) enum Event {
         epoch: u32,
         kind: Kind,
     },
-    /// What the sender was told of it.
+    /// The result of sending the message.
     Sent {
         id: String,
         outcome: Outcome,
@@ -85,19 +85,19 @@ pub(crate) enum Event {
         parcel: String,
         length: u64,
     },
-    /// A payload was read, or not.
+    /// The result of reading a payload.
     Read {
         life: Life,
         parcel: String,
         reading: Reading,
     },
 
-    /// The machine was too busy to let a process run: a thread of it that wanted to sleep for a moment slept so much longer.
+    /// The machine did not schedule a process: a thread that slept for a moment slept longer by this time.
     Stalled {
         micros: u64,
     },
 
-    // By the Flow.
+    // Recorded by the Flow.
     /// The Flow sees a state that it has not seen before.
     Saw {
         epoch: u32,
@@ -113,7 +113,7 @@ pub(crate) enum Event {
         run: u64,
     },
 
-    // By the conductor.
+    // Recorded by the conductor.
     /// A process was started.
     Spawned {
         child: u32,
@@ -128,19 +128,19 @@ pub(crate) enum Event {
         child: u32,
         signal: String,
     },
-    /// A process has ended; `wanted` when the conductor had asked for it.
+    /// A process has ended; `wanted` if the conductor requested it.
     Exited {
         child: u32,
         code: Option<i32>,
         signal: Option<i32>,
         wanted: bool,
     },
-    /// A fault begins that disturbs messages from and to a node, the head (`head`) or everybody (`*`).
+    /// A fault begins that disturbs messages from and to a node, the head (`head`) or all processes (`*`).
     Disturbed {
         who: String,
         what: String,
     },
-    /// The disturbance is over.
+    /// The disturbance ends.
     Calm {
         who: String,
         what: String,
@@ -153,7 +153,7 @@ pub(crate) enum Event {
     Phase {
         name: String,
     },
-    /// At the end: whether `from` reached `to` by an address that it has from `source`.
+    /// At the end: the result of reaching `to` from `from`, by an address that `from` has from `source`.
     Reached {
         from: String,
         to: String,
@@ -165,26 +165,26 @@ pub(crate) enum Event {
         work: String,
         error: Option<String>,
     },
-    /// What a process holds.
+    /// The resources of a process.
     Measured {
         child: u32,
         phase: String,
         held: Held,
     },
-    /// A process or a file that was found after the end.
+    /// A process or a file that was left at the end.
     Left {
         what: String,
     },
-    /// A line of a log that says that the product has panicked or was aborted.
+    /// A line of a log that shows a panic or an abort of the runtime.
     Crashed {
         log: String,
         line: String,
     },
-    /// The payloads of a node are on a disk that is soon full.
+    /// The payloads of a node are on a small disk.
     SmallDisk {
         who: String,
     },
-    /// A fault that could not be made on this machine.
+    /// A fault that is not possible on this machine.
     Skipped {
         what: String,
         why: String,
@@ -200,31 +200,31 @@ pub(crate) enum Kind {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Outcome {
-    /// A `tell` was accepted.
+    /// The `tell` was accepted.
     Accepted,
-    /// An `ask` was answered, and the answer was the right one.
+    /// The `ask` got the right answer.
     Answered,
     /// The error says that no handler has seen the message.
     NotHandled(String),
     /// The error says that a handler may have seen the message.
     Unclear(String),
-    /// The sender gave up before it was told anything.
+    /// The sender gave up before it got a result.
     Cancelled,
-    /// Something that must never happen, such as a wrong answer.
+    /// A result that must never happen, such as a wrong answer.
     Wrong(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Reading {
-    /// The content has the checksum that its maker has given.
+    /// The content has the checksum that its maker recorded.
     Verified,
-    /// It has another.
+    /// The content has another checksum.
     Different,
     /// The error says that the value is lost.
     Lost(String),
     /// The error says that there was no room.
     NoRoom(String),
-    /// It had not come in time.
+    /// The value did not arrive in time.
     Late,
     /// The reader was ended before.
     Cancelled,
@@ -238,20 +238,20 @@ pub(crate) enum Role {
     Node { name: String },
 }
 
-/// What a process holds at one time.
+/// The resources of a process at one time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Held {
     pub(crate) descriptors: u64,
     pub(crate) threads: u64,
     /// Resident memory in bytes.
     pub(crate) memory: u64,
-    /// Works that live in it.
+    /// Number of Works in the process.
     pub(crate) works: u64,
     /// Files and directories below its directory for payloads.
     pub(crate) entries: u64,
-    /// Processor time in milliseconds, over the period of measuring.
+    /// Processor time in milliseconds, over the period of measurement.
     pub(crate) busy_ms: u64,
-    /// How long was measured, in milliseconds.
+    /// Length of the period of measurement, in milliseconds.
     pub(crate) measured_ms: u64,
 }
 
@@ -266,7 +266,7 @@ pub(crate) fn directory() -> PathBuf {
     std::env::var_os(DIRECTORY).map(PathBuf::from).expect("a process of a run is told its directory")
 }
 
-/// Appends to the file of one process.
+/// Appends records to the file of one process.
 pub(crate) struct Recorder(File);
 
 impl Recorder {
@@ -296,13 +296,13 @@ pub(crate) fn record(event: Event) {
     RECORDER.get().expect("the records were opened first").record(event);
 }
 
-/// A number that no other call gives within a run.
+/// Returns a number that is unique within a run.
 pub(crate) fn unique() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     u64::from(std::process::id()) * 10_000_000 + NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// All records of a run in the order of time. The last line of a file may be cut off where its disk was full.
+/// Reads all records of a run in the order of time. The last line of a file may be cut off where its disk was full.
 pub(crate) fn read(run: &Path) -> Vec<Record> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(run.join("records")).into_iter().flatten().flatten() {
@@ -312,7 +312,7 @@ pub(crate) fn read(run: &Path) -> Vec<Record> {
             all.push(record.unwrap_or_else(|error| panic!("{}: {error}: {line}", entry.path().display())));
         }
     }
-    // Stable: events of one process at the same microsecond keep their order.
+    // The sort is stable: events of one process at the same microsecond keep their order.
     all.sort_by_key(|record: &Record| record.at);
     all
 }

@@ -1,4 +1,4 @@
-//! The head, the nodes and the networks between them, and the faults that happen to them.
+//! The stage: the head, the nodes, the networks between them, and their faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, TcpListener};
@@ -17,11 +17,11 @@ use crate::proxy::{self, Proxy, Trap};
 use crate::records::{DIRECTORY, Event, Recorder, Role};
 use crate::works::{EPOCH, SEED};
 
-/// How long the supervisor of a machine waits before it starts a node again that has ended by itself.
+/// Delay after which the supervisor of a machine restarts a node that has ended by itself.
 const AGAIN: Duration = Duration::from_millis(300);
-/// A library that lets a process see another time of day.
+/// A library that changes the wall clock of a process.
 const FAKETIME: &str = "faketime/libfaketimeMT.so.1";
-/// The environment variable that says that a run has a network of its own.
+/// Environment variable that says that a run has a network of its own.
 pub(crate) const ALONE: &str = "FLOWRIGHT_CHAOS_ALONE";
 /// The size of a small disk.
 const SMALL_DISK: &str = "size=6m";
@@ -44,7 +44,7 @@ pub(crate) struct Stage {
     has_faketime: bool,
     /// Works that were stopped over HTTP.
     held: BTreeSet<String>,
-    /// Whether the network is only this run's, so that its routes can be changed.
+    /// True if only this run uses the network, so that its routes can be changed.
     is_alone: bool,
 }
 
@@ -53,17 +53,17 @@ pub(crate) struct Post {
     pub(crate) name: String,
     address: String,
     proxy: Option<Proxy>,
-    /// The node, and another of the same name where there is one.
+    /// The node, and another of the same name during the fault `Twin`.
     pub(crate) nodes: Vec<Running>,
-    /// Whether the supervisor of the machine keeps a node running.
+    /// True if the supervisor of the machine keeps a node running.
     keep: bool,
     again_at: Option<Instant>,
     limit: Option<u32>,
-    /// What disturbs it now.
+    /// The present disturbance.
     disturbed: Option<String>,
 }
 
-/// What ends a fault.
+/// A scheduled step: the start of a fault, or an action that ends one.
 enum Step {
     Begin(Fault),
     StartNode(usize),
@@ -177,7 +177,7 @@ impl Stage {
         self.run.join("logs").join(format!("{name}.log"))
     }
 
-    /// This binary as a process of the run.
+    /// A command that runs this binary as a process of the run.
     fn program(&self, epoch: u32) -> Command {
         let mut command = Command::new(std::env::current_exe().expect("a test knows its file"));
         self.set_environment(&mut command, epoch);
@@ -263,14 +263,14 @@ impl Stage {
         self.steps.insert((Instant::now() + after, self.next_step), step);
     }
 
-    /// Begins with the faults of the plan.
+    /// Schedules the faults of the plan.
     pub(crate) fn schedule(&mut self) {
         for scheduled in self.plan.faults.clone() {
             self.at(scheduled.at, Step::Begin(scheduled.fault));
         }
     }
 
-    /// Does what is due, looks after the processes, and waits for a moment.
+    /// Performs the steps that are due, looks after the processes, and waits for a moment.
     pub(crate) fn tick(&mut self) {
         while let Some(entry) = self.steps.first_entry().filter(|entry| entry.key().0 <= Instant::now()) {
             let step = entry.remove();
@@ -280,12 +280,12 @@ impl Stage {
         std::thread::sleep(Duration::from_millis(15));
     }
 
-    /// Whether all faults are over.
+    /// True once all faults are over.
     pub(crate) fn is_done(&self) -> bool {
         self.steps.is_empty()
     }
 
-    /// Ticks for so long.
+    /// Ticks for this time.
     pub(crate) fn wait(&mut self, time: Duration) {
         let until = Instant::now() + time;
         while Instant::now() < until {
@@ -343,7 +343,7 @@ impl Stage {
             }
             Step::EndTwin(n) => {
                 self.perform(Step::Resume(n));
-                // Whichever of them has the name keeps it.
+                // Either of the two keeps the name.
                 if let [first, .., last] = &mut self.posts[n].nodes[..] {
                     let which = if self.next_step.is_multiple_of(2) { first } else { last };
                     which.signal("KILL");
@@ -416,7 +416,7 @@ impl Stage {
         let head = self.head_address.clone();
         let post = &mut self.posts[n];
         if weather == Some(Weather::Reject) {
-            // Nobody listens there then, and all connections are closed.
+            // During this fault nothing listens there, and all connections are closed.
             post.proxy = None;
             return;
         }
@@ -435,7 +435,7 @@ impl Stage {
             Fault::KillNode { node: n, back_after } => {
                 self.posts[n].keep = false;
                 self.posts[n].nodes.iter_mut().for_each(|node| node.signal("KILL"));
-                // Whether the process is gone when the next begins is left to chance.
+                // It is random whether the process is gone when the next begins.
                 self.posts[n].nodes.iter_mut().for_each(|node| {
                     node.has_ended();
                 });
@@ -488,7 +488,7 @@ impl Stage {
             Fault::FewDescriptors { node: n, limit, lasts } => {
                 self.disturb_node(n, "it has few descriptors");
                 self.posts[n].limit = Some(limit);
-                // Its supervisor starts it again.
+                // The supervisor starts the node again.
                 self.posts[n].nodes.iter_mut().for_each(|node| node.signal("TERM"));
                 self.at(lasts, Step::EnoughDescriptors(n));
             }
@@ -531,7 +531,7 @@ impl Stage {
                 let work = self.work(nth);
                 self.command(&work, "stop", via);
                 if via == Via::Http {
-                    // Its Flow does not start it then.
+                    // The Flow does not start a Work that was stopped over HTTP.
                     self.held.insert(work.clone());
                     self.at(self.plan.works[nth].rest, Step::StartWork(work));
                 }
@@ -573,25 +573,25 @@ impl Stage {
 
     fn post(&self, work: &str, what: &str) {
         let (api, path) = (self.api.clone(), format!("api/v1/works/{work}/{what}"));
-        // A head that is stopped does not answer.
+        // A stopped head does not answer.
         std::thread::spawn(move || api.post(&path, None, Duration::from_secs(5)));
     }
 
-    /// Starts a Work that was stopped over HTTP: whether the command to start it came after that to stop it is not known.
+    /// Starts a Work that was stopped over HTTP: the order of the commands to stop and to start it is unknown.
     pub(crate) fn start_if_held(&self, work: &str) {
         if self.held.contains(work) {
             self.post(work, "start");
         }
     }
 
-    /// Has the Flow do something.
+    /// Sends an order to the Flow.
     fn order(&self, work: &str, what: &str, command: &serde_json::Value) {
         self.recorder.record(Event::Ordered { work: work.to_owned(), what: what.to_owned() });
         let (api, body) = (self.api.clone(), json!({"work": work, "what": command}));
         std::thread::spawn(move || api.ask("director", "Order", &body, Duration::from_secs(5)));
     }
 
-    /// Ends whatever still disturbs somebody.
+    /// Ends all disturbances.
     pub(crate) fn heal(&mut self) {
         while let Some((_, step)) = self.steps.pop_first() {
             if !matches!(step, Step::Begin(_) | Step::KillProcess(..)) {
@@ -607,7 +607,7 @@ impl Stage {
         }
     }
 
-    /// Expects all processes to end from now on.
+    /// From now on all processes are expected to end.
     pub(crate) fn let_go(&mut self) {
         for post in &mut self.posts {
             post.keep = false;
@@ -618,7 +618,7 @@ impl Stage {
         }
     }
 
-    /// Whether the head and all nodes have ended.
+    /// True once the head and all nodes have ended.
     pub(crate) fn have_ended(&mut self) -> bool {
         let nodes = self.posts.iter_mut().flat_map(|post| &mut post.nodes);
         let going_on = nodes.filter_map(|node| (!node.has_ended()).then_some(())).count();
@@ -648,14 +648,14 @@ fn listening(node: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 0, 100, node as u8 + 1)
 }
 
-/// Changes the routes of a network that is only this run's.
+/// Changes the routes of a network that only this run uses.
 fn route(arguments: &[&str]) {
     let done = Command::new("ip").arg("route").args(arguments).output().expect("there is an `ip`");
     assert!(done.status.success(), "ip route {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// An address of this machine at which nobody listens. It is one of this process's own, so that nobody else is given the
-/// port while a process that is to listen there is away.
+/// An address of this machine at which nothing listens. It is an address of this process's own, so that no other
+/// process gets the port while the listening process is down.
 fn free_address() -> String {
     let [_, first, second, third] = std::process::id().to_be_bytes();
     let own = Ipv4Addr::new(127, 1 + first % 120, second, third.max(1));
@@ -663,7 +663,7 @@ fn free_address() -> String {
     free.expect("there is a free port").to_string()
 }
 
-/// A proxy at an address where there was one before.
+/// Starts a proxy at the address of an earlier one.
 fn listen_again(address: &str, target: &str) -> Proxy {
     for _ in 0..200 {
         if let Ok(free) = TcpListener::bind(address) {

@@ -1,4 +1,4 @@
-//! The Works of a run, which record what they do, and the Flow above them, which records what it sees.
+//! The Works of a run, which record their actions, and the Flow above them, which records its views.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -19,12 +19,12 @@ use crate::records::{self, Event, Kind, Life, Outcome, Reading, record, unique};
 pub(crate) const SEED: &str = "FLOWRIGHT_CHAOS_PLAN";
 pub(crate) const EPOCH: &str = "FLOWRIGHT_CHAOS_EPOCH";
 
-/// How long an `ask` waits.
+/// Deadline of an `ask`.
 pub(crate) const ASK: Duration = Duration::from_secs(8);
-/// How long the value of a payload is waited for.
+/// Time limit for reading a payload.
 const READ: Duration = Duration::from_secs(20);
 
-/// While this file of the run is there, nobody sends anything.
+/// While this file of the run exists, no Work sends anything.
 pub(crate) fn quiet_file() -> PathBuf {
     records::directory().join("quiet")
 }
@@ -34,7 +34,7 @@ fn is_quiet() -> bool {
     FILE.get_or_init(quiet_file).exists()
 }
 
-/// Records when the machine does not let this process run, for which nobody else is to blame.
+/// Records when the machine does not schedule this process, which is no fault of the runtime.
 fn record_stalls() {
     const MOMENT: Duration = Duration::from_millis(200);
     const LEAST: Duration = Duration::from_millis(500);
@@ -53,11 +53,11 @@ fn record_stalls() {
     std::thread::Builder::new().name("stalls".to_owned()).spawn(watch).expect("a thread can be started");
 }
 
-/// A head or a node.
+/// Runs a head or a node.
 pub(crate) fn program() -> ExitCode {
     records::open();
     record_stalls();
-    // Panics that are asked for are not shown: the backtrace of one takes a hundred MiB, and would pass for a leak.
+    // Requested panics are not printed: the backtrace of one takes a hundred MiB, and would look like a leak.
     let shown = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         if info.location().is_none_or(|location| location.file() != file!()) {
@@ -79,12 +79,12 @@ fn checksum(bytes: &[u8]) -> u64 {
     })
 }
 
-/// What a question with this number has to be answered with.
+/// The right answer to a question with this number.
 pub(crate) fn answer_to(number: u64) -> u64 {
     Rng::new(number).next()
 }
 
-/// A payload and what its content has to be.
+/// A payload and the checksum of its content.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Parcel {
     name: String,
@@ -114,7 +114,7 @@ impl Parcel {
         }
     }
 
-    /// Reads the value and records what came of it.
+    /// Reads the value and records the result.
     async fn read(self, life: Life) {
         let mut reading = Unread { life, name: self.name, done: false };
         let outcome = match tokio::time::timeout(READ, self.value.value()).await {
@@ -136,7 +136,7 @@ fn reading_of(error: &PayloadError) -> Reading {
     }
 }
 
-/// Records that a reader was ended.
+/// Records on drop that a reader was ended.
 struct Unread {
     life: Life,
     name: String,
@@ -158,7 +158,7 @@ impl Drop for Unread {
     }
 }
 
-/// A message under way; records that its sender gave up.
+/// A message that is being sent; records on drop that its sender gave up.
 struct Sending {
     id: String,
     done: bool,
@@ -209,14 +209,14 @@ fn answered(id: &str, number: u64, answer: Result<&Answer, &AskError<Question>>)
     }
 }
 
-/// Who sends.
+/// The sender of messages.
 #[derive(Clone, Copy)]
 struct Sender {
     life: Life,
     epoch: u32,
 }
 
-/// An address with the path that it is of.
+/// An address with the path of its Work.
 pub(crate) type Contact = (String, WorkAddr<Member>);
 
 /// A message without an answer.
@@ -225,13 +225,13 @@ pub(crate) struct Note {
     id: String,
     contacts: Vec<Contact>,
     parcel: Option<Parcel>,
-    /// Whether the payload is read in the handler.
+    /// True if the payload is read in the handler.
     read_now: bool,
-    /// Whether the handler tells somebody else something.
+    /// True if the handler sends a message to another Work.
     forward: bool,
-    /// How many milliseconds the handler keeps its thread.
+    /// Time in milliseconds for which the handler blocks its thread.
     block: u64,
-    /// Whether the handler panics.
+    /// True if the handler panics.
     panic: bool,
     filler: Vec<u8>,
 }
@@ -242,7 +242,7 @@ pub(crate) struct Question {
     number: u64,
     #[serde(default)]
     parcel: Option<Parcel>,
-    /// Whether the answer has a payload.
+    /// True if the answer has a payload.
     #[serde(default)]
     wants_parcel: bool,
 }
@@ -254,33 +254,33 @@ pub(crate) struct Answer {
     parcel: Option<Parcel>,
 }
 
-/// Answered with the number of the incarnation.
+/// A question that is answered with the number of the incarnation.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Ping {}
 
-/// Begins to ask all of these whose address the Work has whether they are there, by each address that it has.
+/// Has the Work ask all of these Works whose address it has, by each address that it has.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Survey {
     only: Vec<String>,
 }
 
-/// Answered with what has come of that.
+/// A question for the results of the survey.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Findings {}
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Finding {
     pub(crate) to: String,
-    /// How the address came here.
+    /// The way by which the address arrived.
     pub(crate) source: String,
     pub(crate) error: Option<String>,
 }
 
-/// Lets go of all payloads.
+/// Has the Work drop all payloads.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Release {}
 
-/// What a run is to do.
+/// An order for a run.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) enum Task {
     Roam { contacts: Vec<Contact> },
@@ -291,31 +291,31 @@ pub(crate) enum Task {
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Member {
     pub(crate) epoch: u32,
-    /// How many incarnations the published state remembers.
+    /// The number of incarnations according to the published state.
     pub(crate) generation: u64,
     pub(crate) version: u64,
     pub(crate) life: Life,
-    /// Addresses in a state: the next incarnation has them from there.
+    /// Addresses in the state, which the next incarnation gets with it.
     contacts: Vec<Contact>,
     kept: Option<Parcel>,
     #[serde(skip)]
     here: Option<Here>,
 }
 
-/// What one incarnation has for itself.
+/// Data of one incarnation.
 struct Here {
     path: String,
     rng: Rng,
-    /// Addresses by path and by how they came.
+    /// Addresses by path and by the way of their arrival.
     held: BTreeMap<(String, &'static str), WorkAddr<Member>>,
     /// Payloads that are read later.
     parcels: Vec<Parcel>,
-    /// What has come of the last survey; nothing while it is under way.
+    /// Results of the last survey; `None` while it is in progress.
     findings: Rc<RefCell<Option<Vec<Finding>>>>,
     _end: End,
 }
 
-/// Records the end of an incarnation that was not asked to end.
+/// Records on drop the end of an incarnation that was not asked to end.
 struct End(Life);
 
 impl Drop for End {
@@ -336,7 +336,7 @@ impl Member {
     fn keep(&mut self, contacts: Vec<Contact>, source: &'static str) {
         let held = &mut self.here().held;
         for (path, address) in contacts {
-            // The first address is kept: it has to stay good.
+            // The first address is kept, to test that it stays valid.
             held.entry((path, source)).or_insert(address);
         }
     }
@@ -360,7 +360,7 @@ impl Member {
         (0..count).filter_map(|_| self.somebody()).collect()
     }
 
-    /// Sends something, or publishes.
+    /// Sends a random message, or publishes.
     async fn step(&mut self, cx: &mut WorkContext<Self>) -> Result<(), Stopped> {
         let Some((to, address)) = self.somebody() else { return Ok(()) };
         let (from, life) = (self.sender(), self.life);
@@ -609,7 +609,7 @@ impl Handle<Survey> for Member {
         let findings = here.findings.clone();
         let others = here.held.iter().filter(|((to, _), _)| *to != here.path && survey.only.contains(to));
         let others: Vec<_> = others.map(|(name, address)| (name.clone(), address.clone())).collect();
-        // StagedPath the Work, which has to answer the others meanwhile.
+        // Runs beside the Work, which has to answer the others meanwhile.
         tokio::task::spawn_local(async move {
             let all = others.into_iter().map(|((to, source), address)| async move {
                 let answer = address.ask_within(Duration::from_secs(5), Ping {}).await;
@@ -640,7 +640,7 @@ impl Handle<Release> for Member {
     }
 }
 
-/// What the conductor wants the Flow to do.
+/// An order of the conductor to the Flow.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Order {
     pub(crate) work: String,
@@ -655,7 +655,7 @@ pub(crate) enum Command {
     Remove,
 }
 
-/// Takes orders for the Flow.
+/// A Work that takes orders for the Flow.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Director {
     orders: Vec<Order>,
@@ -692,16 +692,16 @@ pub(crate) struct Troupe {
     notes: Notes,
 }
 
-/// What the Flow knows beside its Works.
+/// Data of the Flow beside its Works.
 struct Notes {
     epoch: u32,
     roles: HashMap<String, (Role, Duration)>,
     orders_done: usize,
-    /// What was seen last of each Work.
+    /// The state that was seen last of each Work.
     seen: HashMap<String, (Life, u64)>,
     stopped: HashMap<String, Instant>,
     chores: HashMap<String, u64>,
-    /// Sends messages as the Flow.
+    /// The number under which the Flow sends messages.
     life: Life,
     rng: Rng,
 }
@@ -789,7 +789,7 @@ impl Notes {
         }
     }
 
-    /// How much longer a Work that has stopped is left so; nothing when it is to run.
+    /// The remaining time for which a stopped Work rests; `None` when it is to run.
     fn rests(&mut self, path: &str, work: &WorkRef<Member>, rest: Duration) -> Option<Duration> {
         if !work.has_stopped() {
             self.stopped.remove(path);
@@ -844,7 +844,7 @@ impl Flow for Troupe {
         let mut contacts: Option<Vec<Contact>> = None;
         let notes = &mut self.notes;
         for (path, work) in works.chain(extras) {
-            // One that was added in this reaction is no part of the App yet.
+            // A Work that was added in this reaction has not joined the App yet.
             if work.path().is_none() {
                 continue;
             }
@@ -855,7 +855,7 @@ impl Flow for Troupe {
                 cx.wake_in(left);
                 continue;
             }
-            // One that is pending may wait for a node without a run.
+            // A pending Work may wait for a node without a run.
             if role == Role::Roam && work.is_running() {
                 continue;
             }

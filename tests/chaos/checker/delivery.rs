@@ -1,4 +1,4 @@
-//! The rule `delivery`: which messages that were accepted and never handled are excused.
+//! The rule `delivery`: every accepted message is handled, or its loss is excused.
 
 use std::collections::HashMap;
 
@@ -6,12 +6,12 @@ use super::Report;
 use super::facts::{Death, Facts, GRACE, MessageFacts, SECOND, SLACK, Time};
 use crate::records::{Event, Kind, Life, Outcome, Role};
 
-/// How long a message may be on its way, or wait in a mailbox, where nothing disturbs it.
+/// Longest time that a message may be in flight or wait in a mailbox without a disturbance.
 const UNDER_WAY: Time = 20 * SECOND;
-/// How long what a process has sent may take to leave it.
+/// Longest time that an accepted message may take to leave its process.
 const LEAVING: Time = 3 * SECOND;
 
-/// A `tell` that was accepted is handled, unless the receiver or the sender was lost on the way.
+/// Checks that an accepted `tell` is handled, unless the receiver or the sender was lost meanwhile.
 pub(super) fn delivery(facts: &Facts<'_>, report: &mut Report) {
     let later = handled_later(facts);
     for message in facts.messages.values() {
@@ -24,7 +24,7 @@ pub(super) fn delivery(facts: &Facts<'_>, report: &mut Report) {
             tried: message.trying.at,
             accepted: sent.at,
             later: later.get(&key(message)).and_then(|all| {
-                // The first that was sent after it and was handled.
+                // The first handled message that was sent after this one.
                 all.iter().filter(|(tried, _)| *tried > sent.at).map(|(_, handled)| *handled).min()
             }),
         };
@@ -33,7 +33,7 @@ pub(super) fn delivery(facts: &Facts<'_>, report: &mut Report) {
             None => {
                 let mut records = message.records();
                 let lives = facts.of_work.get(&(message.epoch, message.to)).into_iter().flatten();
-                // The incarnations of the receiver about that time.
+                // The incarnations of the receiver at about that time.
                 let near = |at: Time| at + 30 * SECOND > lost.tried && at < lost.accepted + 30 * SECOND;
                 for life in lives.map(|life| &facts.lives[life]).filter(|life| near(life.began)) {
                     records.push(life.record.clone());
@@ -63,7 +63,7 @@ fn key<'a>(message: &MessageFacts<'a>) -> Key<'a> {
     (message.from, message.epoch, message.to)
 }
 
-/// Of each sender and receiver, when messages were sent that were handled, and when.
+/// For each sender and receiver, the times at which handled messages were sent and handled.
 fn handled_later<'a>(facts: &Facts<'a>) -> HashMap<Key<'a>, Vec<(Time, Time)>> {
     let mut all = HashMap::<_, Vec<_>>::new();
     for message in facts.messages.values() {
@@ -78,11 +78,11 @@ fn handled_later<'a>(facts: &Facts<'a>) -> HashMap<Key<'a>, Vec<(Time, Time)>> {
 struct Lost {
     tried: Time,
     accepted: Time,
-    /// When a later one of the same sender was handled: it was lost before.
+    /// Time at which a later message of the same sender was handled: this one was lost before that.
     later: Option<Time>,
 }
 
-/// Why it may have been lost.
+/// Returns the reason for which the message may have been lost, if there is one.
 fn excuse(facts: &Facts<'_>, message: &MessageFacts<'_>, lost: &Lost) -> Option<&'static str> {
     let sender = facts.place_of(message.from);
     if facts.end_of_head(message.epoch).is_some_and(|end| end < lost.accepted + UNDER_WAY) {
@@ -90,7 +90,7 @@ fn excuse(facts: &Facts<'_>, message: &MessageFacts<'_>, lost: &Lost) -> Option<
     }
     let empty = Vec::new();
     let lives = facts.of_work.get(&(message.epoch, message.to)).unwrap_or(&empty);
-    // A sender keeps what a node cannot be sent that is out of reach.
+    // A sender keeps messages for a node that is unreachable.
     let mut places: Vec<String> = lives.iter().map(|life| facts.place_of(*life)).collect();
     places.push(sender.clone());
     if is_sender_lost(facts, message.from, &places, lost) {
@@ -102,7 +102,7 @@ fn excuse(facts: &Facts<'_>, message: &MessageFacts<'_>, lost: &Lost) -> Option<
             return Some(if death.orderly { "the receiver was stopped" } else { "the receiver was lost" });
         }
     }
-    // What had been written to a connection and was not acknowledged is not sent again by way of the head, since it may
+    // A message that was written to a connection and not acknowledged is not sent again through the head, since it may
     // have been handled.
     let places: Vec<&str> = places.iter().map(String::as_str).collect();
     if facts.may_lose_each_other(&places, lost.tried.saturating_sub(SECOND), lost.accepted + SECOND) {
@@ -121,23 +121,24 @@ fn excuse(facts: &Facts<'_>, message: &MessageFacts<'_>, lost: &Lost) -> Option<
     None
 }
 
-/// Whether a message can have been on its way to an incarnation when that ended, by what its sender knew.
+/// True if a message can have been in flight to an incarnation when that ended, given the knowledge of its sender.
 fn concerns(facts: &Facts<'_>, death: &Death, sender: &str, receiver: &str, lost: &Lost) -> bool {
     let known = facts.settled(&[sender, receiver], death.from, death.known);
     let under_way = facts.settled(&[sender, receiver], lost.tried, lost.accepted + UNDER_WAY);
     lost.tried <= known && death.from <= under_way && lost.later.is_none_or(|later| later >= death.from)
 }
 
-/// What a process has accepted and not sent yet is lost with it.
+/// True if the message may have been lost with its sender: messages that a process has accepted and not sent yet are
+/// lost with it.
 fn is_sender_lost(facts: &Facts<'_>, life: Life, places: &[String], lost: &Lost) -> bool {
     let Some(sender) = facts.lives.get(&life) else { return false };
     let places: Vec<&str> = places.iter().map(String::as_str).collect();
     let left = facts.settled(&places, lost.tried, lost.accepted + LEAVING);
     let process = facts.end_of_process(sender.pid);
-    // What a Work has sent leaves its process also when the Work has ended, unless the head has given its node up.
+    // Messages of a Work leave its process also after the Work has ended, unless the head has given its node up.
     let is_given_up = !sender.panicked && sender.ended.is_none_or(|(_, orderly)| !orderly);
     let ended = sender.ended.map(|(at, _)| at).filter(|_| is_given_up);
-    // It may go on for a while where it is.
+    // The incarnation may go on for a while after it was replaced.
     let replaced = sender.next_began.filter(|_| is_given_up);
     [ended, process, replaced].into_iter().flatten().any(|at| at <= left)
 }

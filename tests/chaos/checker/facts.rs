@@ -1,4 +1,4 @@
-//! The records, sorted by what they are about.
+//! The records, indexed by their subject.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -9,18 +9,19 @@ use crate::records::{Event, HTTP, Kind, Life, Outcome, Record, Role};
 pub(crate) type Time = u64;
 
 pub(crate) const SECOND: Time = 1_000_000;
-/// How long the loss of a node may go unnoticed: the grace period of a run, and a moment on a busy machine.
+/// Longest time for which the loss of a node may go unnoticed: the grace period of a run, and a moment on a busy
+/// machine.
 pub(crate) const GRACE: Time = 2_500_000 + SECOND;
-/// How long news of the head may take to nodes that nothing disturbs.
+/// Longest time that updates of the head take to reach undisturbed nodes.
 pub(crate) const SLACK: Time = 2 * SECOND;
 
-/// How long two processes have to be out of reach of each other until their session may be lost.
+/// Shortest time of unreachability after which the session of two processes may be lost.
 const OUT_OF_REACH: Time = 2 * SECOND;
 
-/// How much later than its end a disturbance may be seen to be over.
+/// Longest delay with which the end of a disturbance is noticed.
 const MOMENT: Time = SECOND / 2;
 
-/// The disturbance of a process that the machine did not let run.
+/// Name of the disturbance of a process that the machine did not schedule.
 pub(crate) const STALLED: &str = "stalled";
 
 /// One incarnation of a Work.
@@ -29,21 +30,21 @@ pub(crate) struct LifeFacts<'a> {
     pub(crate) work: &'a str,
     pub(crate) epoch: u32,
     pub(crate) began: Time,
-    /// When and whether in good order.
+    /// The time of the end, and whether it was in good order.
     pub(crate) ended: Option<(Time, bool)>,
-    /// Whether its own panic has ended it.
+    /// True if its own panic ended it.
     pub(crate) panicked: bool,
     pub(crate) pid: u32,
-    /// When the next incarnation of the Work began.
+    /// Time at which the next incarnation of the Work began.
     pub(crate) next_began: Option<Time>,
 }
 
 #[derive(Default)]
 pub(crate) struct ProcessFacts<'a> {
     pub(crate) role: Option<&'a Role>,
-    /// The head that has started it for a Work.
+    /// The head that started the process for a Work.
     pub(crate) head: Option<u32>,
-    /// When it was told to end, or was killed.
+    /// Time at which the process was told to end or was killed, and the order.
     pub(crate) told_to_end: Option<(Time, &'a str)>,
     pub(crate) exited: Option<&'a Record>,
 }
@@ -53,10 +54,10 @@ pub(crate) struct MessageFacts<'a> {
     pub(crate) from: Life,
     pub(crate) to: &'a str,
     pub(crate) kind: Kind,
-    /// Zero where it is not known.
+    /// The number of the head; zero where it is not known.
     pub(crate) epoch: u32,
     pub(crate) sent: Option<(&'a Record, &'a Outcome)>,
-    /// The handlers that saw it.
+    /// The handlers that began with it.
     pub(crate) handled: Vec<(&'a Record, Life)>,
 }
 
@@ -71,9 +72,9 @@ impl MessageFacts<'_> {
 /// The end of an incarnation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Death {
-    /// From when on messages may have been lost by it.
+    /// Time from which on messages may have been lost with the incarnation.
     pub(crate) from: Time,
-    /// When all others are to know of it, had nothing disturbed them.
+    /// Time at which all other processes know of the end, without a disturbance.
     pub(crate) known: Time,
     pub(crate) orderly: bool,
 }
@@ -81,11 +82,11 @@ pub(crate) struct Death {
 pub(crate) struct Facts<'a> {
     pub(crate) records: &'a [Record],
     pub(crate) lives: HashMap<Life, LifeFacts<'a>>,
-    /// The incarnations of each Work under each head, as they began.
+    /// The incarnations of each Work under each head, in the order of their start.
     pub(crate) of_work: BTreeMap<(u32, &'a str), Vec<Life>>,
     pub(crate) processes: HashMap<u32, ProcessFacts<'a>>,
     pub(crate) messages: BTreeMap<&'a str, MessageFacts<'a>>,
-    /// Who was disturbed, from when to when and by what.
+    /// Disturbances: the place, begin, end, and kind.
     pub(crate) disturbances: Vec<(Cow<'a, str>, Time, Time, &'a str)>,
     pub(crate) heads: BTreeMap<u32, u32>,
     pub(crate) phases: HashMap<&'a str, Time>,
@@ -107,18 +108,18 @@ impl<'a> Facts<'a> {
             small_disks: HashSet::new(),
             made_by: HashMap::new(),
         };
-        // A message can be handled before its sender has recorded that it is sent, where these are two processes.
+        // A message to another process can be handled before its sender has recorded that it was sent.
         for record in records {
             facts.take_sent(record);
         }
         for record in records {
             facts.take(record);
         }
-        // Where a process is may be recorded after it has begun.
+        // The place of a process may be recorded after the process has begun.
         for record in records {
             if let Event::Stalled { micros } = record.event {
                 let (who, begun) = (facts.place(record.pid), record.at.saturating_sub(micros));
-                // The run stops processes itself, which it has recorded.
+                // Processes that the run itself stopped are recorded as such.
                 let planned = facts.disturbances.iter().any(|(other, from, to, what)| {
                     *other == who
                         && *what != STALLED
@@ -224,7 +225,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// The node of a process, `head`, or the process itself.
+    /// The place of a process: the name of its node, `head`, or the process itself.
     pub(crate) fn place(&self, pid: u32) -> String {
         match self.processes.get(&pid).and_then(|process| process.role) {
             Some(Role::Node { name }) => name.clone(),
@@ -233,7 +234,7 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// When a process was told to end or has ended by itself.
+    /// Time at which a process was told to end or has ended by itself.
     pub(crate) fn end_of_process(&self, pid: u32) -> Option<Time> {
         let process = self.processes.get(&pid)?;
         let told = process.told_to_end.map(|(at, _)| at);
@@ -241,19 +242,19 @@ impl<'a> Facts<'a> {
         told.into_iter().chain(exited).min()
     }
 
-    /// When a head was told to end or was killed.
+    /// Time at which a head was told to end or was killed.
     pub(crate) fn end_of_head(&self, epoch: u32) -> Option<Time> {
         self.end_of_process(*self.heads.get(&epoch)?)
     }
 
-    /// The end of an incarnation, if it has one.
+    /// The end of an incarnation, if it has ended.
     pub(crate) fn death(&self, life: Life) -> Option<Death> {
         let facts = self.lives.get(&life)?;
         let process = self.end_of_process(facts.pid);
         let head = self.end_of_head(facts.epoch);
         let ended = facts.ended.map(|(at, _)| at);
         let first = [ended, process, head, facts.next_began].into_iter().flatten().min()?;
-        // A node that was killed is missed only after a while.
+        // The loss of a node that was killed is noticed only after the grace period.
         let is_node = self.place(facts.pid) != "head" && !self.place(facts.pid).starts_with("process");
         let noticed = process.map(|at| if is_node { at + GRACE } else { at });
         let known = [ended, noticed, head, facts.next_began].into_iter().flatten().min()?;
@@ -261,8 +262,8 @@ impl<'a> Facts<'a> {
         Some(Death { from: first.saturating_sub(SECOND), known: known + SLACK, orderly })
     }
 
-    /// The latest time until which these places may not know what happened until `to`: whenever one of them is
-    /// disturbed then, it is the end of that, the grace period and a moment later.
+    /// Latest time until which these places may not know of an event before `to`. If one of them is disturbed then,
+    /// that is the end of the disturbance plus the grace period and a moment.
     pub(crate) fn settled(&self, places: &[&str], from: Time, to: Time) -> Time {
         let mut until = to;
         loop {
@@ -279,15 +280,15 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Whether any of these places is disturbed between these times.
+    /// True if any of these places is disturbed between these times.
     pub(crate) fn is_disturbed(&self, places: &[&str], from: Time, to: Time) -> bool {
         self.disturbances.iter().any(|(who, begun, ended, _)| {
             (who == "*" || places.contains(&who.as_ref())) && *begun <= to && *ended >= from
         })
     }
 
-    /// Whether processes at these places may have lost each other between these times, while the head went on with both: one
-    /// was out of reach of the others for so long that a session is over.
+    /// True if processes at these places may have lost each other between these times, while the head continued with
+    /// both: one was unreachable for the others for so long that a session has expired.
     pub(crate) fn may_lose_each_other(&self, places: &[&str], from: Time, to: Time) -> bool {
         self.disturbances.iter().any(|(who, begun, ended, what)| {
             (who == "*" || places.contains(&who.as_ref()))
@@ -298,14 +299,15 @@ impl<'a> Facts<'a> {
         })
     }
 
-    /// Whether the machine did not let one of these places run between these times, so that others may have given it up.
+    /// True if the machine did not schedule one of these places between these times, so that others may have given it
+    /// up.
     pub(crate) fn was_stalled(&self, places: &[&str], from: Time, to: Time) -> bool {
         self.disturbances.iter().any(|(who, begun, ended, what)| {
             *what == STALLED && places.contains(&who.as_ref()) && *begun <= to && *ended >= from
         })
     }
 
-    /// Where a sender is.
+    /// The place of a sender.
     pub(crate) fn place_of(&self, life: Life) -> String {
         match self.lives.get(&life) {
             Some(facts) => self.place(facts.pid),

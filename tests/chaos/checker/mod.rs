@@ -1,16 +1,17 @@
-//! Judges a run by its records. It knows nothing of the product and of the plan.
+//! Checks the records of a run. It does not depend on the crate or the plan.
 //!
 //! # Rules
 //! - `once`: no message is handled twice.
 //! - `order`: the messages of one sender to one Work are handled in the order in which they were sent.
-//! - `delivery`: a `tell` that was accepted is handled, unless the receiver or the sender was lost on the way.
-//! - `answer`: an `ask` has the right answer or an error, in time; an error that says that nobody has handled it is true.
+//! - `delivery`: a `tell` that was accepted is handled, unless the receiver or the sender was lost meanwhile.
+//! - `answer`: an `ask` gets the right answer or an error, in time; an error that claims that no handler saw the
+//!   message is true.
 //! - `state`: the Flow never sees an older state after a newer one, and sees the last one.
 //! - `run`: a run that has succeeded is not begun again.
-//! - `payload`: what is read is what was put in; only what was on a lost process is lost.
+//! - `payload`: a value that is read is the value that was stored; only values on a lost process are lost.
 //! - `reach`: after the faults every Work is up and reaches every other.
-//! - `leak`: nobody holds more than before the faults, and nobody who is idle is busy.
-//! - `end`: the App ends with success, leaves nothing, and nobody has crashed.
+//! - `leak`: no process holds more resources than before the faults, and no idle process uses processor time.
+//! - `end`: the App ends with success, leaves nothing behind, and no process has crashed.
 
 mod delivery;
 mod facts;
@@ -24,10 +25,10 @@ use std::fmt;
 use self::facts::Facts;
 use crate::records::Record;
 
-/// So many different violations of a rule are shown.
+/// Number of violations of a rule that are shown.
 const SHOWN: usize = 20;
 
-/// A rule that was broken, with what shows it.
+/// A violated rule, with the records that show the violation.
 #[derive(Debug)]
 pub(crate) struct Violation {
     pub(crate) rule: &'static str,
@@ -35,11 +36,11 @@ pub(crate) struct Violation {
     pub(crate) records: Vec<Record>,
 }
 
-/// What the records come to.
+/// The result of the checks.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) violations: Vec<Violation>,
-    /// What happened how often.
+    /// The number of events of each kind.
     pub(crate) counts: BTreeMap<String, u64>,
 }
 

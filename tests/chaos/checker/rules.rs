@@ -1,4 +1,4 @@
-//! All rules but `delivery`.
+//! All rules except `delivery`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -6,12 +6,12 @@ use super::Report;
 use super::facts::{Facts, GRACE, SECOND, SLACK, STALLED, Time};
 use crate::records::{Event, Held, Kind, Life, Outcome, Reading, Record, Role};
 
-/// The deadline of an `ask`, and what a busy machine may add to it.
+/// The deadline of an `ask`, and the delay of a busy machine.
 const ANSWER: Time = 8 * SECOND + 12 * SECOND;
-/// How long reading a payload waits.
+/// Time limit for reading a payload.
 const READ: Time = 20 * SECOND;
 
-/// What happened, for whoever reads the report.
+/// Counts events for the reader of the report.
 pub(super) fn count(facts: &Facts<'_>, report: &mut Report) {
     for _ in facts.disturbances.iter().filter(|(_, _, _, what)| *what == STALLED) {
         report.count("stalls of a busy machine");
@@ -41,7 +41,7 @@ pub(super) fn count(facts: &Facts<'_>, report: &mut Report) {
     }
 }
 
-/// No message is handled twice, or by somebody whom it was not sent to.
+/// Checks that no message is handled twice, or by a Work that it was not sent to.
 pub(super) fn once(facts: &Facts<'_>, report: &mut Report) {
     for message in facts.messages.values() {
         if message.handled.len() > 1 {
@@ -69,7 +69,7 @@ pub(super) fn once(facts: &Facts<'_>, report: &mut Report) {
     }
 }
 
-/// The messages of one sender to one Work are handled in the order in which they were sent.
+/// Checks that the messages of one sender to one Work are handled in the order in which they were sent.
 pub(super) fn order(facts: &Facts<'_>, report: &mut Report) {
     let mut pairs = HashMap::<(Life, &str, u32), Vec<_>>::new();
     for message in facts.messages.values() {
@@ -80,7 +80,7 @@ pub(super) fn order(facts: &Facts<'_>, report: &mut Report) {
     }
     for ((_, to, _), mut all) in pairs {
         all.sort_by_key(|(handled, ..)| *handled);
-        // Of those handled so far, the one that was sent last.
+        // The handled message that was sent last.
         let mut latest: Option<(Life, Time, &super::facts::MessageFacts<'_>)> = None;
         for (_, life, message) in all {
             let done = message.sent.map_or(Time::MAX, |(sent, _)| sent.at);
@@ -100,7 +100,7 @@ pub(super) fn order(facts: &Facts<'_>, report: &mut Report) {
     }
 }
 
-/// Whether an incarnation may have been given up before it began: what had been sent to it arrives with it.
+/// True if an incarnation may have been given up before it began: messages for it arrive together with it.
 fn may_be_late(facts: &Facts<'_>, life: Life) -> bool {
     let life = &facts.lives[&life];
     facts.is_disturbed(
@@ -110,7 +110,7 @@ fn may_be_late(facts: &Facts<'_>, life: Life) -> bool {
     )
 }
 
-/// Errors are true, answers are right and come in time.
+/// Checks that errors are true, and that answers are right and in time.
 pub(super) fn answer(facts: &Facts<'_>, report: &mut Report) {
     for message in facts.messages.values() {
         let Some((sent, outcome)) = message.sent else {
@@ -152,7 +152,7 @@ pub(super) fn answer(facts: &Facts<'_>, report: &mut Report) {
     }
 }
 
-/// A message whose sender lives and was told nothing.
+/// Reports a message whose sender is alive and got no result.
 fn hung(facts: &Facts<'_>, message: &super::facts::MessageFacts<'_>, report: &mut Report) {
     let Some(idle) = facts.phases.get("idle") else { return };
     let place = facts.place_of(message.from);
@@ -165,7 +165,8 @@ fn hung(facts: &Facts<'_>, message: &super::facts::MessageFacts<'_>, report: &mu
     }
 }
 
-/// The Flow never sees an older state after a newer one, only what was published, and in the end the last one.
+/// Checks that the Flow never sees an older state after a newer one, only published states, and in the end the last
+/// one.
 pub(super) fn state(facts: &Facts<'_>, report: &mut Report) {
     struct Seen<'a> {
         record: &'a Record,
@@ -196,7 +197,7 @@ pub(super) fn state(facts: &Facts<'_>, report: &mut Report) {
                     let is_older = (generation, version) < (last.generation, last.version)
                         || (life == last.life && version == last.version)
                         || before.contains(&life);
-                    // A Work that was removed and has joined again begins anew.
+                    // A Work that was removed and joins again begins with a new state.
                     if is_older && !(work.starts_with("extras.") && generation == 1) {
                         let text = format!("the Flow saw an older state of {work} after a newer one");
                         report.violation("state", text, vec![last.record.clone(), record.clone()]);
@@ -214,7 +215,7 @@ pub(super) fn state(facts: &Facts<'_>, report: &mut Report) {
     for ((_, work), last) in seen {
         let lives_on = facts.death(last.life).is_none_or(|death| death.from + SECOND > *end);
         let Some((version, record)) = published.get(&last.life).filter(|_| lives_on) else { continue };
-        // What is published while the App ends may come too late.
+        // A state that is published while the App ends may arrive too late.
         if record.at + 2 * SECOND < *end && *version > last.version {
             let text = format!("the Flow has not seen the last state of {work}");
             report.violation("state", text, vec![last.record.clone(), (*record).clone()]);
@@ -222,7 +223,7 @@ pub(super) fn state(facts: &Facts<'_>, report: &mut Report) {
     }
 }
 
-/// A run that has succeeded is not begun again, and one incarnation begins none twice.
+/// Checks that a run that has succeeded is not begun again, and that no incarnation begins a run twice.
 pub(super) fn run(facts: &Facts<'_>, report: &mut Report) {
     let mut succeeded = HashMap::<(u32, &str, u64), &Record>::new();
     let mut ended = HashSet::<(u32, &str, u64)>::new();
@@ -248,7 +249,7 @@ pub(super) fn run(facts: &Facts<'_>, report: &mut Report) {
                 }
                 let Some(of) = facts.lives.get(life) else { continue };
                 let Some(before) = succeeded.get(&(of.epoch, of.work, *run)) else { continue };
-                // One that was given up may begin what the next has done meanwhile.
+                // An incarnation that was given up may begin a run that the next has completed meanwhile.
                 let given_up = facts.death(*life).is_some_and(|death| death.from < record.at);
                 if !given_up && !of.work.starts_with("extras.") {
                     let text = format!("run {run} of {} was begun again after it had succeeded", of.work);
@@ -260,7 +261,7 @@ pub(super) fn run(facts: &Facts<'_>, report: &mut Report) {
     }
 }
 
-/// What is read is what was put in; only what was on a lost process is lost.
+/// Checks that a value that is read is the value that was stored, and that only values on a lost process are lost.
 pub(super) fn payload(facts: &Facts<'_>, report: &mut Report) {
     for record in facts.records {
         let Event::Read { life, parcel, reading } = &record.event else { continue };
@@ -275,7 +276,7 @@ pub(super) fn payload(facts: &Facts<'_>, report: &mut Report) {
                 && *ended + READ >= record.at
         });
         let process_lost = |pid: u32| facts.end_of_process(pid).is_some_and(|at| at < record.at + SECOND);
-        // A node that is given up lets go of everything.
+        // A node that is given up drops all its values.
         let given_up = |pid: u32| {
             facts.lives.values().any(|life| {
                 life.pid == pid
@@ -305,7 +306,7 @@ pub(super) fn payload(facts: &Facts<'_>, report: &mut Report) {
             Reading::Lost(_) if head_lost || few || is_lost(record.pid) || maker.is_none_or(is_lost) => {
                 continue;
             }
-            // Who has the value is tried for as long as the grace period.
+            // Reading tries the holders of a value for the grace period.
             Reading::Lost(_)
                 if facts.may_lose_each_other(
                     &[&here, &there],
@@ -341,7 +342,7 @@ pub(super) fn payload(facts: &Facts<'_>, report: &mut Report) {
     }
 }
 
-/// After the faults every Work is up and reaches every other by each address that it has.
+/// Checks that after the faults every Work is up and reaches every other by each address that it has.
 pub(super) fn reach(facts: &Facts<'_>, report: &mut Report) {
     let mut from = BTreeMap::<&str, BTreeSet<&str>>::new();
     for record in facts.records {
@@ -364,7 +365,7 @@ pub(super) fn reach(facts: &Facts<'_>, report: &mut Report) {
     }
 }
 
-/// Nobody holds more than before the faults, and nobody who is idle is busy.
+/// Checks that no process holds more resources than before the faults, and that no idle process uses processor time.
 pub(super) fn leak(facts: &Facts<'_>, report: &mut Report) {
     let mut warm = HashMap::<u32, (Held, &Record)>::new();
     for record in facts.records {
@@ -397,7 +398,7 @@ pub(super) fn leak(facts: &Facts<'_>, report: &mut Report) {
     }
 }
 
-/// The App ends with success, leaves nothing, and nobody has crashed.
+/// Checks that the App ends with success and leaves nothing behind, and that no process has crashed.
 pub(super) fn end(facts: &Facts<'_>, report: &mut Report) {
     let killed = facts
         .records
@@ -406,7 +407,7 @@ pub(super) fn end(facts: &Facts<'_>, report: &mut Report) {
     let end = facts.phases.get("end").copied().unwrap_or(Time::MAX);
     for record in facts.records {
         match &record.event {
-            // A process that was killed cannot tidy up.
+            // A process that was killed cannot clean up.
             Event::Left { what } if killed && what.starts_with("file") => {
                 report.count("files left by killed processes")
             }

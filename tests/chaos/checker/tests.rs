@@ -1,9 +1,9 @@
-//! Each rule fails where it has to fail, and only there, on records that are written by hand.
+//! Each rule fails where it must fail, and only there, on records that are written by hand.
 
 use super::check;
 use crate::records::{Event, HTTP, Held, Kind, Life, Outcome, Reading, Record, Role};
 
-/// Names the tests of this file.
+/// Lists the tests of this file.
 macro_rules! tests {
     ($($name:ident),* $(,)?) => {
         pub(crate) const TESTS: &[(&str, fn())] = &[$((concat!("checker::", stringify!($name)), $name)),*];
@@ -75,7 +75,7 @@ const EAST: u32 = 30;
 const A: Life = 1;
 const B: Life = 2;
 
-/// Records as they are made, in the order of time.
+/// A list of records in the order of time.
 struct Script {
     at: u64,
     records: Vec<Record>,
@@ -95,7 +95,7 @@ impl Script {
         script
     }
 
-    /// Records an event of a process, a millisecond after the one before.
+    /// Records an event of a process, a millisecond after the previous one.
     fn by(&mut self, pid: u32, event: Event) {
         self.at += 1_000;
         self.records.push(Record { at: self.at, pid, event });
@@ -123,7 +123,7 @@ impl Script {
         self.by(EAST, Event::Handled { life, id: id.to_owned() });
     }
 
-    /// A tell of `a` to `b` that was accepted.
+    /// Records a tell of `a` to `b` that was accepted.
     fn told(&mut self, id: &str) {
         self.trying(A, id, "b", Kind::Tell);
         self.sent(id, Outcome::Accepted);
@@ -138,7 +138,7 @@ impl Script {
         self.by(1, Event::Disturbed { who: who.to_owned(), what: "a cut".to_owned() });
     }
 
-    /// For the second before now.
+    /// Records that the process was not scheduled for the last second.
     fn stalled(&mut self, pid: u32) {
         self.by(pid, Event::Stalled { micros: SECOND });
     }
@@ -181,7 +181,7 @@ impl Script {
         self.by(1, Event::Exited { child, code, signal, wanted });
     }
 
-    /// The rules that are violated.
+    /// Asserts that exactly these rules are violated.
     #[track_caller]
     fn violates(self, rules: &[&str]) {
         let report = check(&self.records);
@@ -191,7 +191,7 @@ impl Script {
     }
 }
 
-/// A whole run in which everything is as it has to be.
+/// A whole run without any violation.
 fn records_of_a_good_run_violate_nothing() {
     let mut script = Script::new();
     script.published(B, 1);
@@ -225,7 +225,7 @@ fn records_of_a_good_run_violate_nothing() {
     script.violates(&[]);
 }
 
-/// Also where two incarnations have handled it.
+/// Also when two incarnations have handled it.
 fn message_handled_twice_violates_once() {
     let mut script = Script::new();
     script.told("one");
@@ -263,7 +263,7 @@ fn swapped_messages_violate_order() {
     script.violates(&["order"]);
 }
 
-/// The next incarnation may not handle what was sent before that which the one before has handled.
+/// The next incarnation may not handle a message that was sent before one that the previous incarnation has handled.
 fn swapped_messages_of_two_lives_violate_order() {
     let mut script = Script::new();
     script.told("one");
@@ -275,7 +275,7 @@ fn swapped_messages_of_two_lives_violate_order() {
     script.violates(&["order"]);
 }
 
-/// Of two asks under way at once either may be the first.
+/// Two concurrent asks have no order.
 fn messages_sent_at_once_may_be_swapped() {
     let mut script = Script::new();
     script.trying(A, "one", "b", Kind::Ask);
@@ -287,7 +287,7 @@ fn messages_sent_at_once_may_be_swapped() {
     script.violates(&[]);
 }
 
-/// What was on its way to a stopped node arrives there when it goes on, although the node was given up.
+/// Messages in flight to a stopped node arrive there when it continues, although the node was given up.
 fn late_life_of_a_stopped_node_may_swap() {
     let mut script = Script::new();
     script.told("one");
@@ -312,7 +312,7 @@ fn tell_to_a_killed_node_is_excused() {
     script.told("one");
     script.kill(EAST);
     script.violates(&[]);
-    // Before the head has noticed.
+    // The head has not noticed the kill yet.
     let mut script = Script::new();
     script.kill(EAST);
     script.wait(1);
@@ -320,7 +320,7 @@ fn tell_to_a_killed_node_is_excused() {
     script.violates(&[]);
 }
 
-/// The message had all the time to arrive before.
+/// The message had enough time to arrive before.
 fn tell_long_before_a_kill_violates_delivery() {
     let mut script = Script::new();
     script.told("one");
@@ -329,7 +329,7 @@ fn tell_long_before_a_kill_violates_delivery() {
     script.violates(&["delivery"]);
 }
 
-/// By then the sender has to be told so.
+/// At that time the sender must know of the loss.
 fn tell_long_after_a_kill_violates_delivery() {
     let mut script = Script::new();
     script.kill(EAST);
@@ -338,7 +338,7 @@ fn tell_long_after_a_kill_violates_delivery() {
     script.violates(&["delivery"]);
 }
 
-/// A sender that is cut off cannot be told.
+/// A sender that is cut off cannot know of the loss.
 fn tell_long_after_a_kill_is_excused_in_a_cut() {
     let mut script = Script::new();
     script.disturbed("west");
@@ -349,7 +349,7 @@ fn tell_long_after_a_kill_is_excused_in_a_cut() {
     script.violates(&[]);
 }
 
-/// A later message of the same sender was handled before: it was lost without the kill.
+/// A later message of the same sender was handled before: the kill does not explain the loss.
 fn tell_overtaken_before_a_kill_violates_delivery() {
     let mut script = Script::new();
     script.told("one");
@@ -360,7 +360,7 @@ fn tell_overtaken_before_a_kill_violates_delivery() {
     script.violates(&["delivery"]);
 }
 
-/// A session outlives a short cut; after a long one nobody knows what had arrived.
+/// A session survives a short cut; after a long one it is unknown which messages had arrived.
 fn tell_between_nodes_in_a_short_cut_violates_delivery() {
     for (seconds, rules) in [(1, &["delivery"][..]), (4, &[])] {
         let mut script = Script::new();
@@ -384,7 +384,7 @@ fn tell_between_nodes_in_a_stall_is_excused() {
     }
 }
 
-/// The Work lives elsewhere for a long time, and the sender still sends to where it was.
+/// The Work has been elsewhere for a long time, and the sender still sends to its old place.
 fn tell_to_a_moved_work_violates_delivery() {
     let mut script = Script::new();
     script.by(EAST, Event::Ended { life: B, orderly: true });
@@ -401,7 +401,7 @@ fn tell_of_a_killed_sender_is_excused() {
     script.violates(&[]);
 }
 
-/// Its process goes on, and with it what the Work has sent. One that was given up with its node is another matter.
+/// Its process continues, and sends the messages of the Work. A Work that was given up with its node is another case.
 fn tell_of_a_sender_that_panicked_violates_delivery() {
     for panic in [true, false] {
         let mut script = Script::new();
@@ -414,7 +414,7 @@ fn tell_of_a_sender_that_panicked_violates_delivery() {
     }
 }
 
-/// Unless the receiver was out of reach all the time.
+/// The loss is excused only if the receiver was unreachable all the time.
 fn tell_of_a_sender_killed_long_after_violates_delivery() {
     for cut in [false, true] {
         let mut script = Script::new();
@@ -428,7 +428,7 @@ fn tell_of_a_sender_killed_long_after_violates_delivery() {
     }
 }
 
-/// A Work that stops in good order has sent what was accepted.
+/// The accepted messages of a Work that stops in good order have left its process.
 fn tell_of_a_stopped_sender_violates_delivery() {
     let mut script = Script::new();
     script.told("one");
@@ -493,7 +493,7 @@ fn given_up_tell_that_is_handled_violates_answer() {
     script.violates(&["answer"]);
 }
 
-/// A sender that was stopped itself cannot be told in time.
+/// A sender that was stopped itself cannot get the answer in time.
 fn late_answer_violates_answer() {
     for disturbed in [false, true] {
         let mut script = Script::new();
@@ -534,7 +534,7 @@ fn older_state_violates_state() {
     script.violates(&["state"]);
 }
 
-/// Also when it counts as many incarnations and has a higher version.
+/// Also when the state has a higher version and as many incarnations.
 fn state_of_a_replaced_life_violates_state() {
     let mut script = Script::new();
     script.published(B, 1);
@@ -554,7 +554,7 @@ fn unpublished_state_violates_state() {
     script.violates(&["state"]);
 }
 
-/// One that has just been published may still be on its way.
+/// A state that has just been published may still be in flight.
 fn last_state_unseen_violates_state() {
     for wait in [0, 5] {
         let mut script = Script::new();
@@ -567,7 +567,7 @@ fn last_state_unseen_violates_state() {
     }
 }
 
-/// One that was given up may, as it does not know.
+/// An incarnation that was given up may begin it, as it does not know of the success.
 fn run_begun_after_success_violates_run() {
     for given_up in [false, true] {
         let mut script = Script::new();
@@ -619,7 +619,7 @@ fn lost_payload_violates_payload() {
     script.violates(&["payload"]);
 }
 
-/// Its node is tried for the grace period.
+/// The node is tried for the grace period.
 fn payload_out_of_reach_violates_payload_in_a_short_cut() {
     for (seconds, rules) in [(1, &["payload"][..]), (4, &[])] {
         let mut script = Script::new();
@@ -640,7 +640,7 @@ fn payload_lost_with_its_node_is_excused() {
     script.violates(&[]);
 }
 
-/// A process that the machine does not let run may be given up, and what it has is lost with it.
+/// A process that is not scheduled may be given up, and its values are lost with it.
 fn payload_lost_long_before_or_after_a_stall_violates_payload() {
     for (before, after, rules) in [(1, 1, &[][..]), (1, 15, &["payload"]), (15, 1, &[])] {
         let mut script = Script::new();
@@ -769,7 +769,7 @@ fn crash_violates_end() {
     script.violates(&["end"]);
 }
 
-/// A node that was refused has a code that is no success; at the end nobody has.
+/// A node that was refused exits with an error code; at the end no process may.
 fn exit_code_violates_end() {
     let mut script = Script::new();
     script.exited(WEST, Some(1), None, false);
