@@ -142,7 +142,7 @@ fn system_changes() -> Option<LocalBoxStream<'static, ()>> {
 /// runtime, and can be set. Clones share one clock.
 #[derive(Debug, Clone)]
 pub struct WallClock {
-    /// The time that it shows when the App starts, unless it is set later.
+    /// The time that the clock shows when the App starts; moved by setting the clock.
     start: watch::Sender<SystemTime>,
 }
 
@@ -162,7 +162,7 @@ impl WallClock {
         self.start.send_modify(|start| *start = start.checked_sub(step).unwrap_or(*start));
     }
 
-    /// Returns the time that it shows when the App has run for `at`.
+    /// Returns the time of the clock after the App has run for `at`; `None` when that is out of range.
     fn after(&self, at: Duration) -> Option<SystemTime> {
         self.start.borrow().checked_add(at)
     }

@@ -98,7 +98,7 @@ pub struct Config {
     /// that of the head.
     #[cfg(feature = "tls")]
     pub tls_cert: Option<PathBuf>,
-    /// The private key of that certificate, as a PEM file that only its owner may read.
+    /// The private key of `tls_cert`, as a PEM file that only its owner may read.
     #[cfg(feature = "tls")]
     pub tls_key: Option<PathBuf>,
     /// The CA that has signed the certificates of all processes, as a PEM file. Every owner of a certificate of this CA

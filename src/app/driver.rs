@@ -204,7 +204,7 @@ impl Driver {
         }
     }
 
-    // ---- the cycle ----
+    // ---- cycle ----
 
     fn on_updates(&mut self, rung: Vec<WorkId>) {
         let now = self.clock.now();

@@ -19,13 +19,13 @@ use crate::id::{FlowId, WorkId};
 use crate::printable::chain;
 use crate::work::{Reason, Stage, Status};
 
-/// Longest time for which a Work that is slow to stop delays the one that was started before it.
+/// The longest time for which a Work that is slow to stop delays the one that was started before it.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Share of the reserve that one slow Work may use.
+/// The share of the reserve that one slow Work may use.
 const RESERVE_PARTS: u32 = 10;
 
-/// Division of the time in which Works are asked to stop, one after the other.
+/// The division of the time in which Works are asked to stop, one after the other.
 ///
 /// Half of the grace period is for asking. Half of that is divided evenly between the Works that are left, so that no
 /// number of slow Works takes the time of the quick ones; the other half is a reserve, of which each slow Work may use
@@ -45,7 +45,7 @@ impl Turns {
         Self { until: now.saturating_add(time), reserve: time / 2, began: now, share: Duration::ZERO }
     }
 
-    /// Begins the turn of one of `left` Works. Returns when the next one is asked at the latest.
+    /// Begins the turn of one of `left` Works. Returns the time at which the next one is asked at the latest.
     fn next(&mut self, left: usize, now: Duration) -> Duration {
         let over = now.saturating_sub(self.began).saturating_sub(self.share);
         self.reserve = self.reserve.saturating_sub(over);
@@ -210,7 +210,7 @@ impl Driver {
         }
     }
 
-    // ---- the end ----
+    // ---- shutdown ----
 
     /// Stops the App gracefully.
     pub(super) fn stop(&mut self, why: &str) {

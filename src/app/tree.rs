@@ -34,9 +34,9 @@ pub(super) struct FlowEntry {
     pub(super) life: FlowLife,
     /// The context of the Flow; taken out while it reacts.
     pub(super) cx: Option<FlowContext>,
-    /// The time at which it asked to be woken.
+    /// The time at which the Flow has asked to be woken.
     pub(super) wake_at: Option<std::time::Duration>,
-    /// The causes of its next reaction.
+    /// The causes of the next reaction, for tracing.
     pub(super) causes: Vec<Cause>,
 }
 

@@ -76,7 +76,7 @@ pub(super) struct Args {
     host: Option<String>,
 
     #[cfg(feature = "http")]
-    /// The port to serve them on, 0 for any free one; a free one is used if it is taken [default: 7501]
+    /// The port of the API and the page, 0 for any free port; if the port is taken, a free one is used [default: 7501]
     #[arg(long)]
     port: Option<u16>,
 
@@ -160,7 +160,7 @@ pub(super) struct TlsArgs {
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
 
-    /// The private key of that certificate (PEM)
+    /// The private key of the certificate in --tls-cert (PEM)
     #[arg(long, value_name = "FILE")]
     tls_key: Option<PathBuf>,
 
@@ -192,7 +192,7 @@ pub(super) struct PayloadArgs {
     #[arg(long, value_name = "DIR")]
     payload_dir: Option<PathBuf>,
 
-    /// The disk space for them, in MiB [default: no limit]
+    /// The disk space for payload values, in MiB [default: no limit]
     #[arg(long, value_name = "MIB")]
     payload_disk: Option<u64>,
 }

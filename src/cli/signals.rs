@@ -2,7 +2,7 @@
 //!
 //! # Guarantees
 //! - SIGHUP ends an App and a node as SIGTERM does, unless it was ignored when the program started, as under `nohup`.
-//! - The process of a Work ignores all of them, whoever sends them: its head stops the Work.
+//! - The process of a Work ignores these signals, whoever sends them: its head stops the Work.
 
 use std::future::pending;
 use std::io;

@@ -61,7 +61,7 @@ pub(in crate::cli) struct WatchArgs {
     #[command(flatten)]
     pub(super) target: Target,
 
-    /// Show it again after every change, until Ctrl-C
+    /// Update the output after every change, until Ctrl-C
     #[arg(long)]
     pub(super) watch: bool,
 }
@@ -71,7 +71,7 @@ pub(in crate::cli) struct StateArgs {
     /// The path of a Flow, a Work or a field, such as team.train [default: everything]
     pub(super) path: Option<String>,
 
-    /// Show it again after every change, until Ctrl-C
+    /// Update the output after every change, until Ctrl-C
     #[arg(long)]
     pub(super) watch: bool,
 
