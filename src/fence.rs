@@ -113,13 +113,13 @@ impl<T> Deref for Fenced<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.0.as_ref().expect("there until it is taken")
+        self.0.as_ref().expect("the value is present until it is taken")
     }
 }
 
 impl<T> DerefMut for Fenced<T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.0.as_mut().expect("there until it is taken")
+        self.0.as_mut().expect("the value is present until it is taken")
     }
 }
 

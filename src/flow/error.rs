@@ -92,7 +92,7 @@ pub enum FlowError {
         owner: String,
     },
     /// The input of a run cannot be serialised.
-    #[error("the input of a run of work `{path}` cannot be sent")]
+    #[error("the input of a run of work `{path}` cannot be serialised")]
     Input {
         /// Path of the Work.
         path: String,
@@ -110,7 +110,7 @@ pub enum FlowError {
         source: StateError,
     },
     /// The published state of a Work cannot be decoded as its type.
-    #[error("the state of work `{path}` cannot be read")]
+    #[error("the state of work `{path}` cannot be decoded")]
     Unreadable {
         /// Path of the Work.
         path: String,

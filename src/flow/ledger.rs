@@ -503,7 +503,7 @@ impl Ledger {
         } else if current.kill_at.is_some_and(|kill_at| kill_at <= now.at) {
             self.actions.push(Action::Kill);
             self.life = Life::Stopping { next: Next::Relaunch { at: now.at }, kill_at: now.at };
-            let Current { waiting, .. } = *self.current.take().expect("looked at above");
+            let Current { waiting, .. } = *self.current.take().expect("checked above");
             self.tries().ended(Stage::Stopped, Some(Reason::Stopped), None, now.wall);
             self.record(
                 waiting.status_key(),

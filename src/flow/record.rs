@@ -257,6 +257,6 @@ mod tests {
             most = many;
         }
         let size = wire::length(&pages(most));
-        assert!((LIMIT - 200..=LIMIT).contains(&size), "{size} bytes were the most that was taken");
+        assert!((LIMIT - 200..=LIMIT).contains(&size), "the largest accepted state has {size} bytes");
     }
 }

@@ -82,8 +82,9 @@ impl<W: Work> WorkRef<W> {
         }
     }
 
-    /// Requests a run with this input: one run per distinct input. Nothing happens if the input was requested before;
-    /// an input that is new or was stopped is queued, and a stopped Work starts again.
+    /// Requests a run with this input: one run per distinct input, unless [`cache_calls`](Self::cache_calls) is off.
+    /// Nothing happens if the input was requested before; an input that is new or was stopped is queued, and a stopped
+    /// Work starts again.
     ///
     /// Inputs are compared by value: the order of a map's entries does not count, at any depth; the order of a sequence
     /// does. `0.0` equals `-0.0`, and all NaNs are equal, so that an input with a NaN does not run endlessly. Serde
@@ -331,7 +332,7 @@ impl<W: Work> WorkRef<W> {
     }
 
     fn published(&self) -> Result<Fenced<W>, StateError> {
-        let record = self.record.as_ref().expect("a Work without a record shows what it was made from");
+        let record = self.record.as_ref().expect("the state is only decoded for a Work with a record");
         lock(record).state.decode().map(Fenced::new)
     }
 }
@@ -349,7 +350,7 @@ impl<W: Work> Deref for WorkRef<W> {
             Err(source) => {
                 let path = self.path().map(|path| path.to_string()).unwrap_or_default();
                 scope::problem(FlowError::Unreadable { path, source });
-                self.view.earlier.take().expect("an older view is kept until the newer one was read")
+                self.view.earlier.take().expect("the previous copy is kept until the newer one is decoded")
             }
         })
     }

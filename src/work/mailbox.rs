@@ -292,7 +292,7 @@ impl<W: Work> Mailbox<W> {
             match offer {
                 Offer::Queued => return Ok(Delivery::Here),
                 Offer::Refused(envelope, why) => return Err(Refused::Closed(envelope, why)),
-                Offer::Wait(_) => unreachable!("it has waited"),
+                Offer::Wait(_) => unreachable!("the offer has waited for room"),
                 Offer::Forward(forwarded, SharedRoute(route)) => match send_on(&*route, forwarded).await {
                     Err(Refused::Moved(refused)) => envelope = typed(refused),
                     sent => return sent,
@@ -602,9 +602,7 @@ impl<W> Drop for Mailbox<W> {
         messages.extend(inner.queue.clear());
         for message in messages {
             if message.settle(Outcome::Refused(CloseReason::Stopped)) {
-                log::warn!(
-                    "a message that waited for a Work is lost: nothing has an address of the Work any more"
-                );
+                log::warn!("a waiting message to a Work is lost: the last address of the Work was dropped");
             }
         }
     }

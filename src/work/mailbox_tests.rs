@@ -82,7 +82,7 @@ fn open(capacity: usize) -> (Arc<Mailbox<Sink>>, Receiver<Sink>) {
 fn receive(receiver: &mut Receiver<Sink>) -> Option<Note> {
     match receiver.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Mail::Message(envelope)) => Some(*envelope.into_any().downcast().unwrap()),
-        Poll::Ready(Mail::Command(_)) => panic!("nobody gave a command"),
+        Poll::Ready(Mail::Command(_)) => panic!("no command was sent"),
         Poll::Pending => None,
     }
 }
@@ -215,7 +215,7 @@ impl Sender<'_> {
         let Some(sending) = &mut self.sending else { return };
         let waker = Waker::from(self.woken.clone());
         if let Poll::Ready(result) = sending.as_mut().poll(&mut Context::from_waker(&waker)) {
-            assert!(result.is_ok(), "whoever looks at it finds it open");
+            assert!(result.is_ok(), "the mailbox is open whenever a sender polls");
             self.sending = None;
             self.sent.push_back(self.next - 1);
         }

@@ -452,8 +452,11 @@ pub enum SendError<M> {
         /// The message that was not sent.
         message: M,
     },
-    /// The address does not refer to a Work of an App of this process.
-    #[error("work `{path}` is not of an App that this process takes part in, or is no longer part of it")]
+    /// The address refers to no Work: the Work has not joined an App yet, has left it, or belongs to an App in which this
+    /// process takes no part.
+    #[error(
+        "there is no work `{path}` in the Apps of this process: it has not joined one yet, or has left it"
+    )]
     Unknown {
         /// The path in the address.
         path: String,

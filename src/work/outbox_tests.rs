@@ -50,7 +50,7 @@ fn rung(ready_queue: &ReadyQueue) -> usize {
 fn run_of(report: &Report) -> u64 {
     match report {
         Report::RunSucceeded { run } => *run,
-        other => panic!("nobody sent {other:?}"),
+        other => panic!("unexpected report {other:?}"),
     }
 }
 

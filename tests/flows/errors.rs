@@ -76,7 +76,7 @@ fn a_message_of_the_first_reaction_arrives_and_one_to_nowhere_comes_back() {
     let exit = TestApp::start(Eager::default).wait_for_exit();
     exit.result.unwrap();
     let answers: Vec<String> = exit.state.get("answers").unwrap().decode().unwrap();
-    assert_says(&answers[0], &["is not of an App that this process takes part in"]);
+    assert_says(&answers[0], &["in the Apps of this process"]);
 }
 
 /// A Work whose initial state exceeds the limit.

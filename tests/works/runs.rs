@@ -169,7 +169,7 @@ fn hash_sets_in_another_order_are_told_of_once() {
     let (hash_sets, tree_sets) = ran.all()[0];
     assert!(hash_sets > 1, "they are in the same order");
     assert_eq!(tree_sets, 1);
-    let logged: Vec<_> = warnings().into_iter().filter(|line| line.contains("_sets` is asked")).collect();
+    let logged: Vec<_> = warnings().into_iter().filter(|line| line.contains("_sets` runs inputs")).collect();
     let [line] = &logged[..] else { panic!("one line is logged: {logged:?}") };
     let parts = ["work `hash_sets`", "only in the order of a sequence", "`HashSet`", "`BTreeSet`"];
     assert!(parts.iter().all(|part| line.contains(part)), "{line}");

@@ -248,7 +248,7 @@ mod tests {
         let mut memory = Memory::default();
         let (a, b, c) = (key(1), key(2), key(3));
         assert!(!memory.is_reordered(a, 7));
-        assert!(!memory.is_reordered(a, 7), "it is the same input, made new again");
+        assert!(!memory.is_reordered(a, 7), "the same input after it was forgotten");
         assert!(!memory.is_reordered(b, 8));
         assert!(memory.compares_order());
         assert!(memory.is_reordered(c, 7));

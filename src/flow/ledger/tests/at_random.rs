@@ -234,12 +234,12 @@ impl Model {
                 }
                 Action::Send(order) => self.send(&order),
                 Action::Cancel { run } => {
-                    let incarnation = self.incarnation.as_mut().expect("nobody to cancel");
+                    let incarnation = self.incarnation.as_mut().expect("no incarnation to cancel");
                     assert_eq!(incarnation.order.map(|(run, _)| run), Some(run));
                     incarnation.cancelled = true;
                 }
-                Action::Stop => self.incarnation.as_mut().expect("nobody to stop").stops = true,
-                Action::Kill => drop(self.incarnation.take().expect("nobody to end")),
+                Action::Stop => self.incarnation.as_mut().expect("no incarnation to stop").stops = true,
+                Action::Kill => drop(self.incarnation.take().expect("no incarnation to end")),
                 Action::Raise(_) => {
                     assert_eq!(self.policy.on_error, OnError::Raise);
                     self.raised = true;
@@ -268,7 +268,7 @@ impl Model {
 
     fn send(&mut self, order: &RunOrder) {
         let number: u8 = wire::decode(&order.input.bytes).unwrap();
-        let incarnation = self.incarnation.as_mut().expect("nobody to run it");
+        let incarnation = self.incarnation.as_mut().expect("no incarnation to run it");
         assert!(self.wants_up && !incarnation.stops, "a run was sent to a Work that is being stopped");
         assert!(incarnation.order.is_none(), "two runs at once");
         assert!(!self.winds_down, "a run began although the App ends");
@@ -279,7 +279,7 @@ impl Model {
             assert_eq!(self.waiting.pop_front(), Some(number), "out of order");
         }
         assert!(!self.succeeded.contains(&number), "it ran although it had succeeded");
-        assert!(!self.failed.contains(&number), "it was tried again although nobody asked for it");
+        assert!(!self.failed.contains(&number), "a failed run was retried without a request");
         self.open = Some(number);
         self.forgotten = false;
         incarnation.order = Some((order.run, number));
