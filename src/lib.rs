@@ -54,9 +54,9 @@
 //!
 //! # Where to start
 //!
-//! - [`Work`], [`WorkContext`]: what a Work does, publishes and answers. [`Handle`], [`WorkAddr`]: messages between Works.
-//! - [`Flow`], [`WorkRef`], [`Run`], [`FlowContext`]: what a Flow reads and commands. [`Children`] says what can be
-//!   a child, [`FlowRef`] is a Flow below a Flow.
+//! - [`Work`], [`WorkContext`]: the actor, and its means to publish, serve and sleep. [`Handle`], [`WorkAddr`]: messages between Works.
+//! - [`Flow`], [`WorkRef`], [`Run`], [`FlowContext`]: what a Flow reads and commands. [`Children`]: the fields that
+//!   are children. [`FlowRef`]: a Flow below a Flow.
 //! - [`Restart`], [`OnError`], [`Strategy`], [`Overlap`]: restart policies, escalation of failures, and the handling of
 //!   an input that arrives during another run. [`Status`]: the stage and the outcome of a run.
 //! - [`Payload`]: a large value that stays where it was made while a small reference to it travels.

@@ -209,7 +209,7 @@ impl Ledger {
             Stage::Pending | Stage::Running | Stage::Failed => false,
             Stage::Succeeded => !self.policy.cache_calls && self.is_idle(),
         };
-        // A later reaction asks again, when it is not held any more.
+        // A later reaction requests the run again, once the operator's stop is lifted.
         let wanted = wanted && self.hold.is_none();
         if wanted && !self.enqueue(key, input, now) { Requested::Full } else { result }
     }
