@@ -1,4 +1,4 @@
-"""A process that takes part in an App without being the same program: it hosts nothing, and is shown the state.
+"""A watcher: a process that takes part in an App without being the same program, hosts nothing, and receives the state.
 
 Written from docs/protocol.md alone. Needs the package `msgpack`.
 """
@@ -23,7 +23,7 @@ SOME_NIL, WIDE = 2, 1
 
 
 def extension(kind, data):
-    """Nil inside of so many `Some`s, or a wide integer, as the HTTP API writes them."""
+    """Converts an extension (nil inside `Some`s, or a wide integer) to the JSON of the HTTP API."""
     if kind == WIDE:
         return str(int.from_bytes(data, "big", signed=True))
     assert kind == SOME_NIL and 1 <= data[0] <= 128, (kind, data)
@@ -52,13 +52,13 @@ def frame(kind, body):
 
 
 class Watcher:
-    """A session that is shown the App's state."""
+    """A session that receives the App's state."""
 
     def __init__(self, host, port, program, token=None, certificate=None):
         self.address = (host, port)
         self.program = program
         self.token = token
-        # Files: the certificate, its key, and the CA.
+        # Paths of the certificate, its key, and the CA.
         self.certificate = certificate
         self.id = int.from_bytes(os.urandom(7), "big")
         self.session = int.from_bytes(os.urandom(7), "big")
@@ -67,7 +67,7 @@ class Watcher:
         self.stream = None
 
     def connect(self):
-        """Begins the session, or goes on with it on another connection."""
+        """Begins the session, or continues it on another connection."""
         stream = socket.create_connection(self.address, timeout=20)
         if self.certificate:
             cert, key, ca = self.certificate
@@ -130,14 +130,14 @@ class Watcher:
         self.stream.close()
 
     def states(self):
-        """The states, as (version, state), until the App ends."""
+        """Yields the states, as (version, state), until the App ends."""
         while True:
             kind, body = self.read()
             if kind == BYE:
                 return
             if kind != DATA:
                 assert kind == ACK and struct.unpack(">Q", body) == (0,), (kind, body)
-                # Whoever hears a heartbeat answers it with its own.
+                # Answers each heartbeat with one.
                 self.acknowledge()
                 continue
             (number,) = struct.unpack(">Q", body[:8])

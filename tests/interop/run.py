@@ -1,4 +1,4 @@
-"""Starts an App and watches it with the peer next door: what it is shown must be what the HTTP API says."""
+"""Starts an App and watches it with `peer.py`, whose states must equal those of the HTTP API."""
 
 import json
 import os
@@ -36,7 +36,7 @@ PROGRAM = {
 
 
 def certificates(directory):
-    """The files that `certs` makes there, for the head and for a node."""
+    """Returns the files that `certs` makes there, for the head and for a node."""
     command = ["cargo", "run", "--quiet", "--example", "continuous_deployment", "--", "certs", "--dir", directory]
     subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
     file = pathlib.Path(directory).joinpath
@@ -78,7 +78,7 @@ class App:
 
 
 def own_token(port):
-    """What a head that was given nothing has written, in the first of the directories of docs/protocol.md that has it."""
+    """Reads the token that a head without one has generated, from the first directory of docs/protocol.md that has it."""
     user = os.geteuid()
     runtime = [f"{os.environ['XDG_RUNTIME_DIR']}/flowright"] if "XDG_RUNTIME_DIR" in os.environ else []
     directories = [*runtime, f"/run/user/{user}/flowright", f"{tempfile.gettempdir()}/flowright-{user}"]
@@ -101,10 +101,10 @@ def check(token, head=None, node=None):
         for shown_version, shown in watcher.states():
             assert not versions or shown_version > versions[-1], "an older state after a newer one"
             versions.append(shown_version)
-            # The API may be a moment ahead.
+            # The API may have a newer state.
             same += shown == app.state()
             if len(versions) == 1:
-                # The session goes on on another connection.
+                # The session continues on another connection.
                 watcher.cut()
                 watcher.connect()
             if shown["model_deployment"] is None and shown["train"]["last_checkpoint"] and same >= 1 and len(versions) >= 2:
@@ -141,5 +141,5 @@ def check(token, head=None, node=None):
 check(None)
 check(TOKEN)
 with tempfile.TemporaryDirectory() as directory:
-    # What a token proves inside TLS covers that, and takes a library that gives away its exporter (RFC 9266).
+    # The proof of a token inside TLS is bound to the TLS session, and needs a library with an exporter (RFC 9266).
     check(None, *certificates(directory))

@@ -37,7 +37,7 @@ test("continuous deployment: checkpoints arrive, are deployed, and are seen", as
   await card(page, "w:model_deployment").filter({ hasText: "succeeded" }).click();
   await panel.locator(".run", { hasText: "/some/path/step=0_fake_loss=100000.0" }).waitFor();
   await shot(page, "continuous-deployment");
-  // Declared first, shown first.
+  // Shown in the order of declaration.
   const names = await page.locator(".node.work .name").allInnerTexts();
   assert.deepEqual(names, ["train", "model_deployment"]);
   await leave(page);

@@ -1,5 +1,5 @@
-// An App that is not one: it serves the page from src/http/view/ and speaks the API, so that the page can be shown what a
-// real App shows only on bad days (or only with a rack of machines). Run it by hand to work on the page:
+// A scripted App: it serves the page from src/http/view/ and implements the API, so that tests can show the page states
+// that are rare in a real App, or need many machines. Run it by hand to work on the page:
 //
 //     node tests/page/fake.js demo 7599
 
@@ -29,7 +29,7 @@ const node = (more = {}) => ({
   round_trip: 0.00042, is_head: false, ...more,
 });
 
-/** A fake App: a document, its history of runs and its log, and those who listen. */
+/** A fake App: a document, its history of runs and its log, and the clients of its event stream. */
 export class FakeApp {
   constructor(name) {
     this.doc = {
@@ -56,7 +56,7 @@ export class FakeApp {
     this.runs[path] = [];
   }
 
-  /** Changes a part of the document, and tells those who listen at the next flush. */
+  /** Changes a part of the document, and sends the patch to all clients at the next flush. */
   set(pointer, value) {
     const parts = pointer.slice(1).split("/").map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~"));
     let at = this.doc;
@@ -112,7 +112,7 @@ export class FakeApp {
     this.set(`${base}/runs/${stage}`, this.doc.works[path].runs[stage] + 1);
   }
 
-  /** What happened before: `count` runs of `seconds` each, the last of which has just ended. */
+  /** Adds a history: `count` runs of `seconds` each, the last of which has just ended. */
   past(path, inputs, seconds, pause) {
     inputs.forEach((input, i) => {
       const ago = (inputs.length - i) * (seconds + pause);
@@ -126,7 +126,7 @@ export class FakeApp {
     return new Promise((resolve) => this.server.listen(port, "127.0.0.1", () => resolve((this.port = this.server.address().port))));
   }
 
-  /** Ends at once, as a process that is killed. */
+  /** Ends at once, like a process that is killed. */
   async close() {
     clearInterval(this.timer);
     if (!this.server.listening) return;
@@ -188,7 +188,7 @@ export class FakeApp {
   }
 }
 
-/** Training, serving and some data: what a good day looks like, with one thing that went wrong. */
+/** Training, serving and some data: a normal App with one failure. */
 export function demo() {
   const app = new FakeApp("Continuous deployment");
   const { doc } = app;

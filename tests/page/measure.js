@@ -1,9 +1,9 @@
-// How heavy the page of a running App is, and how soon it shows something:
+// Measures the size of the page of a running App, and the time until it shows something:
 //
-//     cd benches/compare && cargo run --release --bin http app 1000      # says where it is
+//     cd benches/compare && cargo run --release --bin http app 1000      # prints its address
 //     node tests/page/measure.js 127.0.0.1:PORT
 //
-// First paint is the browser's own figure; "all there" is when the graph has been drawn.
+// First paint is the figure of the browser; "all there" is the time at which the graph has been drawn.
 
 import { launch } from "./support.js";
 
@@ -19,7 +19,7 @@ const complete = [];
 let weight = 0;
 try {
   for (let round = 0; round < ROUNDS; round++) {
-    // A context of its own, with nothing cached.
+    // A new context with an empty cache.
     const context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
     const page = await context.newPage();
     await page.addInitScript((wanted) => {

@@ -1,4 +1,4 @@
-// The page before an App that can be made to do anything: tests/page/fake.js.
+// The page with a scripted App: tests/page/fake.js.
 
 import assert from "node:assert/strict";
 import { after, afterEach, before, test } from "node:test";
@@ -9,7 +9,7 @@ let browser;
 before(async () => { browser = await launch(); });
 after(async () => { await browser?.close(); });
 
-// What a test that failed has left behind must not keep the others waiting.
+// Leftovers of a failed test must not block the others.
 const left = new Set();
 afterEach(async () => {
   for (const close of left) await close();
@@ -50,7 +50,7 @@ test("a Work's panel has its state, runs, numbers, log and errors in full", asyn
   assert.match(await panel.locator(".run").nth(1).innerText(), /6\s+succeeded\s+[\d.]+ s/);
   await panel.getByText("checkpoint").first().waitFor();
   await panel.locator(".log-line", { hasText: "load new model" }).first().waitFor();
-  // A change is seen where it happened.
+  // A change is highlighted in its place.
   app.set("/state/serving/model/requests", 77_777);
   app.flush();
   const value = panel.locator(".field", { hasText: "requests" }).locator(".value").first();
@@ -147,7 +147,7 @@ test("it says when it is stale, and connects again by itself", async () => {
   await page.getByRole("button", { name: "Retry now" }).waitFor();
   await next.listen(port);
   left.add(() => next.close());
-  // It may be connected again by itself before the mouse is there.
+  // The page may reconnect by itself before the click.
   await page.locator("#retry").dispatchEvent("click");
   await phase(page, "live");
   await page.locator("#app-name", { hasText: "The next one" }).waitFor();
@@ -252,10 +252,10 @@ test("1,000 Works with 1,000 changes a second are drawn smoothly", async () => {
   }));
   const sorted = [...frames].sort((a, b) => a - b);
   const at = (share) => sorted[Math.floor(sorted.length * share)].toFixed(1);
-  // A figure to read, not to pass: how fast a machine is, is no matter of the page's.
+  // Printed and not asserted: it depends on the speed of the machine.
   console.log(`1,000 Works, ${app.changes} changes in 4 s: ${frames.length} frames; between them ${at(0.5)} ms (p50), ${at(0.95)} ms (p95), ${at(0.99)} ms (p99)`);
   await shot(page, "crowd-busy");
-  // It is not behind: what is set last is seen.
+  // The page is up to date: it shows the last value.
   clearInterval(app.timer);
   app.set("/works/workers.7/stage", "failed");
   app.set("/app/name", "Crowd, the end");
@@ -263,12 +263,12 @@ test("1,000 Works with 1,000 changes a second are drawn smoothly", async () => {
   await page.locator("#app-name", { hasText: "Crowd, the end" }).waitFor();
   const elements = await page.evaluate(() => document.querySelectorAll("*").length);
   assert.ok(elements < 1500, `${elements} elements for 1,000 Works`);
-  // A group is a list, and a list leads to each.
+  // A group opens as a list, from which each Work can be opened.
   await card(page, "g:workers").locator(".name").click();
   await page.locator("#list-filter").fill("workers.777");
   await page.getByRole("option", { name: /^workers\.777,/ }).click();
   await page.locator("#inspector h2", { hasText: "777" }).waitFor();
-  // Opened, it is drawn as far as it is seen.
+  // Only the visible part of an opened group is drawn.
   await page.locator('[id="n-g:workers"] .twist').click();
   await card(page, "w:workers.5").waitFor();
   assert.ok((await page.locator(".node").count()) < 60);

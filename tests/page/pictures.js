@@ -1,7 +1,7 @@
 // Takes the pictures of the README from real Apps, into docs/:
 //
 //     cargo build --examples
-//     cd benches/compare && cargo run --release --bin http app 1000      # says where it is
+//     cd benches/compare && cargo run --release --bin http app 1000      # prints its address
 //     node tests/page/pictures.js 127.0.0.1:PORT
 
 import { fileURLToPath } from "node:url";
@@ -11,7 +11,7 @@ import { Program, card, launch, visit } from "./support.js";
 const DOCS = fileURLToPath(new URL("../../docs/", import.meta.url));
 const LARGE = { width: 1280, height: 860 };
 
-/** As it is once its pictures of the last minute have something in them. */
+/** Takes a picture once the plots of the last minute have data. */
 async function picture(page, name, seconds) {
   await page.waitForTimeout(seconds * 1000);
   await page.screenshot({ path: join(DOCS, `page-${name}.png`) });
@@ -22,7 +22,7 @@ const [crowd] = process.argv.slice(2);
 const browser = await launch();
 const programs = [];
 try {
-  // Training goes on, a node serves, and one checkpoint after the other is deployed there.
+  // Training continues, and each checkpoint is deployed on a node that serves it.
   const app = await Program.serve("continuous_deployment", { args: ["--listen", "127.0.0.1:0", "--place", "model_deployment=gpu-1"] });
   programs.push(app);
   const join = (await app.expect("nodes join at")).match(/nodes join at (\S+)/)[1];

@@ -1,4 +1,4 @@
-// A browser, and programs to look at.
+// A browser, and programs whose pages it opens.
 
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
@@ -21,14 +21,14 @@ export async function launch() {
   });
 }
 
-/** A page that must not complain: `complaints` has what it wrote to its console, and what its policy forbade. */
+/** Opens a page. `complaints` collects its console messages and violations of its content security policy. */
 export async function visit(browser, port, { hash = "", width = 1280, height = 900, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width, height }, ...options });
   const page = await context.newPage();
   page.complaints = [];
   page.on("pageerror", (error) => page.complaints.push(error.stack));
   page.on("console", (message) => {
-    // A server that is gone, or that asks for a token, is what some tests are about.
+    // Some tests stop the server or make it require a token.
     if (["error", "warning"].includes(message.type()) && !/Failed to load resource/.test(message.text())) page.complaints.push(message.text());
   });
   page.foreign = [];
@@ -48,7 +48,7 @@ export async function leave(page) {
 export const shot = (page, name, options) => page.screenshot({ path: join(SHOTS, `${name}.png`), ...options });
 
 let binary;
-/** The binary of tests/app, which is its own child processes. */
+/** Returns the binary of tests/app, which starts itself again as its child processes. */
 function testBinary() {
   if (binary) return binary;
   const built = spawnSync("cargo", ["test", "--no-run", "--test", "app", "--message-format=json"], { cwd: ROOT, encoding: "utf8", maxBuffer: 1 << 28 });

@@ -28,7 +28,7 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
-    # What is gathered to be compressed must not hold up events.
+    # Buffering for compression must not delay events.
     gzip on;
     gzip_proxied any;
     gzip_types text/event-stream application/json;
@@ -41,7 +41,7 @@ http {{
 
 
 def example(language):
-    """The example in the documentation, which is what is tried."""
+    """Returns the example in the documentation, which the test runs."""
     text = (ROOT / "docs/operations.md").read_text()
     return re.search(rf"```{language}\n(.*?)```", text, re.S).group(1)
 
@@ -71,7 +71,7 @@ def ask(port, path, method="GET", headers=None, body=None):
 
 
 def events(port):
-    """Those of the stream, as they come; a proxy that gathers them runs into the time limit."""
+    """Yields the events of the stream as they arrive; a proxy that buffers them exceeds the time limit."""
     answer = ask(port, "/my-app/api/v1/events", headers={"Accept": "text/event-stream", "Accept-Encoding": "identity"})
     assert answer.status == 200, answer.status
     for line in answer:
@@ -100,12 +100,12 @@ def check(name, port):
         assert found.status == 200, (part, found.status)
     status = json.loads(ask(port, "/my-app/api/v1/status", headers={"Accept-Encoding": "identity"}).read())
     assert "train" in status["works"], status
-    # From the page itself, which has the name of the proxy.
+    # A request of the page itself, whose origin has the name of the proxy.
     restarted = ask(port, "/my-app/api/v1/works/train/restart", "POST", {"Origin": f"https://{HOST}"})
     assert restarted.status == 202, (restarted.status, restarted.read())
     foreign = ask(port, "/my-app/api/v1/works/train/restart", "POST", {"Origin": "https://evil.example"})
     assert foreign.status == 403, foreign.status
-    # The first, and the one that the first change brings, about a second later.
+    # The snapshot, and the patch of the first change, about a second later.
     seen = [event for event, _ in zip(events(port), range(2))]
     assert seen[0] == "snapshot" and len(seen) == 2, seen
     print(f"{name}: the page, the API and {len(seen)} events came through")
@@ -131,7 +131,7 @@ def nginx(directory, port, app):
 
 
 def caddy(directory, port, app):
-    # On this machine there is no certificate for the name.
+    # This machine has no certificate for the name.
     site = example("caddyfile").replace("127.0.0.1:7501", f"127.0.0.1:{app}").replace(HOST, f"http://{HOST}:{port}", 1)
     file = directory / "Caddyfile"
     file.write_text("{\n\tadmin off\n\tauto_https off\n}\n" + site)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Holds an App against its own OpenAPI document: thousands of requests, with all checks of schemathesis.
+"""Checks an App against its own OpenAPI document: thousands of requests, with all checks of schemathesis.
 
 Needs `schemathesis` (the program `st`) beside this Python. With `promtool` on the path, `/metrics` is checked as well.
 """
@@ -15,12 +15,12 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LEAST = 2000
-# A stream that does not end cannot be read to its end, and an App that was stopped answers nothing more.
+# Excluded: a stream does not end, and an App that was stopped answers no more requests.
 LEFT_OUT = ["/api/v1/events", "/api/v1/app/stop"]
 
 
 def program():
-    """The binary of tests/app, which can be one of its Apps."""
+    """Returns the binary of tests/app, which can run one of its Apps."""
     built = subprocess.run(
         ["cargo", "test", "--test", "app", "--no-run", "--message-format=json"],
         cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True,
@@ -46,10 +46,10 @@ def main():
         command += ["--checks", "all", "--continue-on-failure", "--no-color"]
         for path in LEFT_OUT:
             command += ["--exclude-path", path]
-        # What the App logs has to go somewhere.
+        # The App must not block on a full pipe.
         with open(os.devnull, "w") as nothing:
             drain = subprocess.Popen(["cat"], stdin=app.stderr, stdout=nothing)
-        # Its cache of what failed belongs to the build.
+        # The cache of failures belongs into the build directory.
         ran = subprocess.run(command, cwd=ROOT / "target", stdout=subprocess.PIPE, text=True)
         print(ran.stdout)
         generated = re.search(r"(\d+) generated", ran.stdout)
