@@ -52,8 +52,8 @@ impl Program {
             .unwrap_or_else(|error| panic!("`{name}` does not start: {error}"));
         let (sender, lines) = channel();
         let streams: [(Stream, Box<dyn Read + Send>); 2] = [
-            (Stream::Out, Box::new(child.stdout.take().expect("piped"))),
-            (Stream::Err, Box::new(child.stderr.take().expect("piped"))),
+            (Stream::Out, Box::new(child.stdout.take().expect("the stream is piped"))),
+            (Stream::Err, Box::new(child.stderr.take().expect("the stream is piped"))),
         ];
         for (stream, pipe) in streams {
             let sender = sender.clone();
@@ -249,7 +249,7 @@ fn embeddings() {
 #[test]
 fn share_files() {
     let drives = std::env::temp_dir().join(format!("flowright-example-{}", std::process::id()));
-    let directory = drives.to_str().expect("it is text");
+    let directory = drives.to_str().expect("valid UTF-8");
     let mut program =
         Program::start_with("share_files", &["--open-ui=false", "--port", "0", "--drive-dir", directory]);
     program.ends_well();
@@ -262,7 +262,7 @@ fn share_files() {
         STOPPED,
     ];
     assert_eq!(program.out, story, "{}", program.transcript());
-    assert_eq!(std::fs::read_dir(drives.join("reports")).expect("it is there").count(), 0);
+    assert_eq!(std::fs::read_dir(drives.join("reports")).expect("the directory exists").count(), 0);
     std::fs::remove_dir_all(drives).expect("it can be removed");
 }
 
@@ -357,7 +357,7 @@ fn model_server() {
     let port = program.port();
     while !get(port, "/readyz").contains("200 OK") {}
     let body = r#"{"x":[1.0,2.0]}"#;
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it is served");
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the App is served");
     write!(
         stream,
         "POST /api/v1/works/server/messages/Predict HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
@@ -366,7 +366,7 @@ fn model_server() {
     )
     .expect("it listens");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
+    stream.read_to_string(&mut answer).expect("the server answers");
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"{"y":5.0,"served":1}"#), "{answer}");
     program.ends_well_on_interrupt();
 }

@@ -138,7 +138,8 @@ fn beyond_the_machine_there_is_no_server_without_a_token() {
     let file = TokenFile::new("everywhere", 0o600);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let everywhere = "0.0.0.0:0".parse().unwrap();
-    let error = runtime.block_on(board().serve(everywhere).spawn()).err().expect("it is refused").to_string();
+    let error =
+        runtime.block_on(board().serve(everywhere).spawn()).err().expect("the start is refused").to_string();
     assert!(error.contains("--http-token-file"), "{error}");
     let app = board().serve(everywhere).config(Config {
         host: Some("0.0.0.0".to_owned()),
@@ -161,7 +162,7 @@ fn a_file_that_others_may_read_is_no_secret() {
     let file = TokenFile::new("open", 0o644);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let app = board().serve("127.0.0.1:0".parse().unwrap()).config(file.config());
-    let error = runtime.block_on(app.spawn()).err().expect("it is refused").to_string();
+    let error = runtime.block_on(app.spawn()).err().expect("the start is refused").to_string();
     assert!(error.contains("chmod 600"), "{error}");
 }
 

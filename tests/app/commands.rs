@@ -32,7 +32,7 @@ tests![
 ];
 
 fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(std::env::current_exe().expect("a test knows its file"));
+    let mut command = Command::new(std::env::current_exe().expect("the path of the test binary is known"));
     command.env(programs::VARIABLE, "desk").env("NO_COLOR", "1").args(arguments).stdin(Stdio::null());
     command
 }
@@ -42,7 +42,7 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).expect("it is text")
+    String::from_utf8(bytes.to_vec()).expect("valid UTF-8")
 }
 
 /// A running `desk` whose first run is over.
@@ -357,7 +357,7 @@ fn commands_print_nothing_that_drives_a_terminal() {
 /// Text from a server that is no App reaches the terminal escaped.
 fn errors_of_servers_are_printed_safely() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    let address = listener.local_addr().expect("it has one").to_string();
+    let address = listener.local_addr().expect("the socket has an address").to_string();
     let problem =
         json!({ "title": programs::RUDE, "detail": programs::RUDE, "known": [programs::RUDE] }).to_string();
     let wrong =

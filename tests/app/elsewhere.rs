@@ -27,9 +27,9 @@ pub(crate) fn spread(program: &str, arguments: &[&str]) -> Spread {
     let mut head =
         Process::start(program, &[&["--port", "0", "--listen", "127.0.0.1:0"], arguments].concat());
     let line = head.expect("nodes join at ");
-    let (_, join) = line.split_once("nodes join at ").expect("it is there");
+    let (_, join) = line.split_once("nodes join at ").expect("the line has an address");
     let join = join.split([' ', ';', ',']).next().expect("an address");
-    let mut command = Command::new(std::env::current_exe().expect("a test knows its file"));
+    let mut command = Command::new(std::env::current_exe().expect("the path of the test binary is known"));
     command.env(programs::VARIABLE, program).env_remove("FLOWRIGHT_TOKEN");
     command.args(["node", "--join", join, "--name", "n"]);
     let node = Process::start_command(command);
@@ -109,7 +109,7 @@ fn what_a_work_logs_elsewhere_has_its_run_and_its_node() {
     let service = spread("service", &["--place", "first=n", "--place", "second=process"]);
     let said = |work: &str| {
         let logs = get(service.address, &format!("/api/v1/logs?work={work}&level=warn")).json();
-        logs["items"].as_array().expect("a list").clone()
+        logs["items"].as_array().expect("an array").clone()
     };
     for (work, node) in [("first", "n"), ("second", "head")] {
         let line = loop {
@@ -131,7 +131,7 @@ fn what_the_process_of_a_work_prints_has_its_run() {
     let shown = process.expect("last of 20");
     assert!(!shown.contains('\x1b'), "{shown:?}");
     let logs = get(address, "/api/v1/logs?work=printer").json();
-    let lines = logs["items"].as_array().expect("a list");
+    let lines = logs["items"].as_array().expect("an array");
     let run_of = |text: &str| {
         let line = lines.iter().find(|line| line["text"] == text);
         line.unwrap_or_else(|| panic!("{text} is not in {lines:#?}"))["run"].clone()
@@ -139,7 +139,7 @@ fn what_the_process_of_a_work_prints_has_its_run() {
     assert_eq!(run_of("before all"), Json::Null);
     let runs = get(address, "/api/v1/works/printer/runs").json();
     for number in 1..=20 {
-        let runs = runs["items"].as_array().expect("a list");
+        let runs = runs["items"].as_array().expect("an array");
         let run = runs.iter().find(|run| run["input"] == number).expect("it has run")["run"].clone();
         assert!(run.is_u64(), "{run}");
         for text in [format!("page {number}"), format!("ink {number}"), format!("last of {number}")] {

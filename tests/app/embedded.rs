@@ -111,7 +111,7 @@ fn block_on<F: Future>(runtime: &Runtime, future: F) -> F::Output {
 }
 
 async fn counter(app: &AppHandle, path: &str) -> WorkAddr<Counter> {
-    app.control().work(path).await.unwrap().expect("it is there")
+    app.control().work(path).await.unwrap().expect("the Work exists")
 }
 
 /// Waits until all Works have started and the first run is over.

@@ -23,7 +23,8 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a program without a browser.
     pub(crate) fn start(program: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("a test knows its file"));
+        let mut command =
+            Command::new(std::env::current_exe().expect("the path of the test binary is known"));
         command.env(programs::VARIABLE, program).env_remove("GREETING").env_remove("RUST_LOG");
         command.arg("--open-ui=false").args(arguments);
         Self::start_command(command)
@@ -38,8 +39,8 @@ impl Process {
             .spawn()
             .expect("the test's own binary starts");
         let (sender, lines) = channel();
-        let out: Box<dyn Read + Send> = Box::new(child.stdout.take().expect("it is piped"));
-        let err: Box<dyn Read + Send> = Box::new(child.stderr.take().expect("it is piped"));
+        let out: Box<dyn Read + Send> = Box::new(child.stdout.take().expect("the stream is piped"));
+        let err: Box<dyn Read + Send> = Box::new(child.stderr.take().expect("the stream is piped"));
         for (name, stream) in [("out", out), ("err", err)] {
             let sender = sender.clone();
             std::thread::spawn(move || {
@@ -76,17 +77,17 @@ impl Process {
     pub(crate) fn memory(&self) -> usize {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap_or_default();
         let pages = statm.split_whitespace().nth(1).and_then(|pages| pages.parse::<usize>().ok());
-        pages.expect("it lives") * 4096
+        pages.expect("the process is alive") * 4096
     }
 
     /// The number of its open files and connections.
     pub(crate) fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("it lives").count()
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("the process is alive").count()
     }
 
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
-        assert!(sent.expect("there is a kill").success());
+        assert!(sent.expect("`kill` can be run").success());
     }
 
     /// Repeats a signal until a line contains `part`.
@@ -103,8 +104,8 @@ impl Process {
 
     /// Sends the line for which a Work waits on stdin.
     pub(crate) fn send_line(&mut self) {
-        let stdin = self.child.stdin.as_mut().expect("it is piped");
-        stdin.write_all(b"\n").expect("it reads");
+        let stdin = self.child.stdin.as_mut().expect("the stream is piped");
+        stdin.write_all(b"\n").expect("the program reads");
     }
 
     /// Reads until the process ends; returns its exit code and all its lines.
@@ -151,7 +152,7 @@ impl Answer {
 
 /// Connects with a time limit on every read.
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).expect("it is served");
+    let stream = TcpStream::connect(address).expect("the App is served");
     stream.set_read_timeout(Some(LIMIT)).expect("a socket can have a limit");
     stream
 }
@@ -168,7 +169,7 @@ pub(crate) fn get_as(address: SocketAddr, path: &str, host: &str) -> Answer {
 /// Sends these bytes and reads until the server closes the connection.
 pub(crate) fn request(address: SocketAddr, bytes: &[u8]) -> Answer {
     let mut stream = connect(address);
-    stream.write_all(bytes).expect("it listens");
+    stream.write_all(bytes).expect("the server listens");
     let mut text = Vec::new();
     // A server may reset the connection after an invalid request.
     let _ = stream.read_to_end(&mut text);
@@ -220,7 +221,7 @@ impl Events {
     pub(crate) fn open_with(address: SocketAddr, headers: &str) -> Self {
         let mut stream = connect(address);
         let head = format!("GET /api/v1/events HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n");
-        stream.write_all(head.as_bytes()).expect("it listens");
+        stream.write_all(head.as_bytes()).expect("the server listens");
         Self { stream: BufReader::new(stream), document: Json::Null, last: 0, missed: 0 }
     }
 
@@ -276,7 +277,7 @@ impl Events {
         match event.name.as_str() {
             "snapshot" => self.document = event.data.clone(),
             "patch" => {
-                for operation in event.data["ops"].as_array().expect("a list") {
+                for operation in event.data["ops"].as_array().expect("an array") {
                     apply(&mut self.document, operation);
                 }
                 assert_eq!(self.document["version"], event.data["version"]);

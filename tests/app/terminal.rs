@@ -31,9 +31,9 @@ fn size(rows: u16, columns: u16) -> Winsize {
 impl Terminal {
     fn start(arguments: &[&str], rows: u16, columns: u16) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("there are terminals");
-        grantpt(&master).expect("it is ours");
-        unlockpt(&master).expect("it is ours");
-        let name = ptsname(&master, Vec::new()).expect("it has a name");
+        grantpt(&master).expect("the test owns the terminal");
+        unlockpt(&master).expect("the test owns the terminal");
+        let name = ptsname(&master, Vec::new()).expect("the terminal has a name");
         let open = || {
             let flags = OFlags::RDWR | OFlags::NOCTTY;
             File::from(rustix::fs::open(&name, flags, Mode::empty()).expect("it can be opened"))
@@ -41,7 +41,10 @@ impl Terminal {
         tcsetwinsize(&master, size(rows, columns)).expect("terminals have sizes");
         // Without a session of its own the program gets no signal when the size changes.
         let mut command = Command::new("setsid");
-        command.arg("--ctty").arg(std::env::current_exe().expect("a test knows its file")).args(arguments);
+        command
+            .arg("--ctty")
+            .arg(std::env::current_exe().expect("the path of the test binary is known"))
+            .args(arguments);
         command.env(programs::VARIABLE, "desk").env("TERM", "xterm-256color").env_remove("NO_COLOR");
         let child = command.stdin(open()).stdout(open()).stderr(open()).spawn().expect("there is a setsid");
         drop(command);
@@ -72,7 +75,7 @@ impl Terminal {
     }
 
     fn press(&mut self, keys: &str) {
-        self.master.write_all(keys.as_bytes()).expect("it reads");
+        self.master.write_all(keys.as_bytes()).expect("the program reads");
     }
 
     fn resize(&mut self, rows: u16, columns: u16) {

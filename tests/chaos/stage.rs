@@ -179,7 +179,8 @@ impl Stage {
 
     /// A command that runs this binary as a process of the run.
     fn program(&self, epoch: u32) -> Command {
-        let mut command = Command::new(std::env::current_exe().expect("a test knows its file"));
+        let mut command =
+            Command::new(std::env::current_exe().expect("the path of the test binary is known"));
         self.set_environment(&mut command, epoch);
         command
     }
@@ -224,7 +225,7 @@ impl Stage {
             Some(limit) => {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]);
-                shell.arg(std::env::current_exe().expect("a test knows its file"));
+                shell.arg(std::env::current_exe().expect("the path of the test binary is known"));
                 self.set_environment(&mut shell, 0);
                 shell
             }

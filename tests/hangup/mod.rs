@@ -16,7 +16,7 @@ pub(crate) fn handle_hangup() {
     }
     let mut arguments = std::env::args_os();
     arguments.next();
-    let this = std::env::current_exe().expect("a test knows its file");
+    let this = std::env::current_exe().expect("the path of the test binary is known");
     let error = Command::new("env").arg("--default-signal=HUP").arg(this).args(arguments).exec();
     panic!("SIGHUP is ignored, and `env --default-signal` cannot be run: {error}");
 }

@@ -22,7 +22,7 @@ impl Clock {
     fn set(&self, seconds: &str) {
         let next = self.0.with_extension("next");
         std::fs::write(&next, seconds).expect("there is a place for temporary files");
-        std::fs::rename(&next, &self.0).expect("it is ours");
+        std::fs::rename(&next, &self.0).expect("the path belongs to the test");
     }
 
     /// Makes the process use this wall clock. Monotonic clocks do not change.

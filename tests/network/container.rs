@@ -95,8 +95,8 @@ fn container(code: i32) -> Process {
 /// The process id of the first process of the namespace.
 fn first_of(container: &Process) -> u32 {
     let children = format!("/proc/{0}/task/{0}/children", container.id());
-    let children = std::fs::read_to_string(children).expect("it lives");
-    children.split_whitespace().next().and_then(|child| child.parse().ok()).expect("it has one")
+    let children = std::fs::read_to_string(children).expect("the process is alive");
+    children.split_whitespace().next().and_then(|child| child.parse().ok()).expect("the process has a child")
 }
 
 fn first_process_reaps_orphans_and_takes_no_status() {

@@ -18,10 +18,10 @@ struct Disk(PathBuf);
 impl Disk {
     fn of_mib(size: u32) -> Self {
         let place = std::env::temp_dir().join(format!("flowright-disk-{}", std::process::id()));
-        std::fs::create_dir(&place).expect("it is new");
+        std::fs::create_dir(&place).expect("the directory is new");
         let disk = Self(place);
         let options = format!("size={size}m");
-        run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", disk.0.to_str().expect("it is text")]);
+        run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", disk.0.to_str().expect("valid UTF-8")]);
         disk
     }
 
@@ -125,7 +125,7 @@ impl Flow for Filling {
 fn a_full_disk_is_said_and_nothing_is_left_there() {
     let disk = Disk::of_mib(8);
     let large = std::env::temp_dir().join(format!("flowright-large-{}", std::process::id()));
-    std::fs::create_dir(&large).expect("it is new");
+    std::fs::create_dir(&large).expect("the directory is new");
     let config = Config {
         payload_dir: Some(disk.0.join("payloads")),
         payload_memory_mib: Some(2),

@@ -85,7 +85,7 @@ fn hours(one: u64, other: u64) -> i64 {
 
 /// Starts this binary as the program [`suite`].
 pub(crate) fn program(name: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(std::env::current_exe().expect("a test knows its file"));
+    let mut command = Command::new(std::env::current_exe().expect("the path of the test binary is known"));
     command.args(arguments).env(VARIABLE, name).env("FLOWRIGHT_TOKEN", "a secret of some length");
     command
 }

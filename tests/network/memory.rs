@@ -83,6 +83,6 @@ fn a_process_that_the_system_ends_for_its_memory_is_the_failure_of_one_work() {
     assert_eq!(failed.status.reason, Some(Reason::ProcessDied), "{failed:?}");
     let message = failed.status.message.unwrap_or_default();
     assert!(message.contains("the process of work `a`") && message.contains("SIGKILL"), "{message}");
-    assert_eq!(app.block_on(app.work::<Lab>("b").ask(Sum)).expect("it serves"), 0);
+    assert_eq!(app.block_on(app.work::<Lab>("b").ask(Sum)).expect("the Work serves"), 0);
     app.stop().result.expect("it ends well");
 }

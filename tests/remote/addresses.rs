@@ -219,7 +219,7 @@ fn node(address: &str, name: &str) -> Process {
 }
 
 fn peer(placement: &str) -> WorkRef<Peer> {
-    WorkRef::new(Peer::default()).placed(placement.parse().expect("it is a placement"))
+    WorkRef::new(Peer::default()).placed(placement.parse().expect("the placement is valid"))
 }
 
 /// Gives each Work the addresses of all others.
@@ -315,13 +315,13 @@ fn an_orderly_restart_loses_and_reorders_no_message() {
                 // The Work receives messages from the other Work and from the test.
                 if number % 100 == 0 {
                     let told = sender.ask_within(LIMIT, Pass(number / 100)).await;
-                    assert_eq!(told.expect("it answers"), "told");
+                    assert_eq!(told.expect("the Work answers"), "told");
                 }
                 receiver.tell(Note(0, number)).await.expect("the Work runs, or is about to");
                 if number % (NUMBERS / 10) == 0 {
                     restarts.fetch_add(1, Ordering::SeqCst);
                     // Causes a reaction of the Flow.
-                    sender.tell(Note(9, number)).await.expect("it runs");
+                    sender.tell(Note(9, number)).await.expect("the Work runs");
                 }
             }
         });
@@ -346,7 +346,7 @@ fn an_orderly_restart_loses_and_reorders_no_message() {
 fn local_messages_on_a_node_keep_the_mailbox_bound() {
     let directory = std::env::temp_dir().join(format!("flowright-bound-{}", std::process::id()));
     let go_on = directory.join("go-on");
-    std::fs::create_dir_all(&directory).expect("it is ours");
+    std::fs::create_dir_all(&directory).expect("the path belongs to the test");
     let peers =
         || vec![peer("n"), WorkRef::new(Peer::default()).mailbox(64).placed("n".parse().expect("a place"))];
     let app = start(peers, Box::new(acquaint));
@@ -354,13 +354,13 @@ fn local_messages_on_a_node_keep_the_mailbox_bound() {
     all_reach_all(&app, 2);
     let (sender, receiver) = (app.work::<Peer>("peers.0"), app.work::<Peer>("peers.1"));
     let taken = app.block_on(async {
-        receiver.tell(Block(go_on.clone())).await.expect("it takes it");
-        sender.ask_within(LIMIT, Flood(1000)).await.expect("it answers")
+        receiver.tell(Block(go_on.clone())).await.expect("the Work accepts the message");
+        sender.ask_within(LIMIT, Flood(1000)).await.expect("the Work answers")
     });
-    std::fs::write(&go_on, "").expect("it is ours");
+    std::fs::write(&go_on, "").expect("the path belongs to the test");
     // The Work may have taken one message before the first that blocks began.
     assert!((1..=65).contains(&taken), "{taken} were taken");
-    let received = app.block_on(receiver.ask_within(LIMIT, Received)).expect("it answers");
+    let received = app.block_on(receiver.ask_within(LIMIT, Received)).expect("the Work answers");
     let _ = std::fs::remove_dir_all(&directory);
     assert_eq!(received[&1], (0..taken).collect::<Vec<_>>());
 }
@@ -392,14 +392,14 @@ fn a_failed_work_on_a_node_refuses_messages() {
     let _nodes = ["m", "n"].map(|name| node(&address, name));
     all_reach_all(&app, 2);
     let (other, broken) = (app.work::<Peer>("peers.0"), app.work::<Peer>("peers.1"));
-    let poke = |number| app.block_on(other.tell(Note(9, number))).expect("it runs");
+    let poke = |number| app.block_on(other.tell(Note(9, number))).expect("the Work runs");
     fail.store(1, Ordering::SeqCst);
     poke(1);
     app.wait_for_work("peers.1", |peer| peer.status.stage == Stage::Failed && !peer.is_up);
     let refused = app.block_on(broken.ask_within(LIMIT, Hello)).expect_err("it has failed");
     assert!(matches!(refused, AskError::NotHandled(SendError::Stopped { .. })), "{refused}");
     until("the word of it at the other node", || {
-        let said = app.block_on(other.ask_within(LIMIT, Pass(7))).expect("it answers");
+        let said = app.block_on(other.ask_within(LIMIT, Pass(7))).expect("the Work answers");
         said.contains("has failed")
     });
     fail.store(2, Ordering::SeqCst);
@@ -441,7 +441,8 @@ fn thousands_of_short_lived_works_leave_no_channels() {
     let [_n, m] = ["n", "m"].map(|name| node(&address, name));
     let visitor = app.work::<Peer>("peers.0");
     let memory = |process: &Process| {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("it runs");
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("the process runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number")
     };
@@ -477,6 +478,7 @@ fn a_first_tell_to_a_stopped_work_comes_back() {
     let _node = node(&joining(&app), "n");
     app.wait_for_state("peers.0.known", |known: &Vec<serde_json::Value>| known.len() == 1);
     app.wait_for_work("peers.1", |peer| !peer.is_up);
-    let said = app.block_on(app.work::<Peer>("peers.0").ask_within(LIMIT, Pass(1))).expect("it answers");
+    let said =
+        app.block_on(app.work::<Peer>("peers.0").ask_within(LIMIT, Pass(1))).expect("the Work answers");
     assert!(said.contains("was stopped") || said.contains("has not started"), "{said}");
 }

@@ -119,11 +119,11 @@ fn directory(name: &str) -> PathBuf {
 
 fn write(path: &Path, text: &str) {
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).expect("it can be written");
+    file.and_then(|mut file| file.write_all(text.as_bytes())).expect("the file is writable");
 }
 
 fn shown(path: &Path) -> String {
-    path.to_str().expect("it is text").to_owned()
+    path.to_str().expect("valid UTF-8").to_owned()
 }
 
 /// Starts the head as a process, so that its output can be read. Returns the address at which nodes join.
@@ -182,14 +182,14 @@ fn two_processes_need_only_what_certs_prints() {
     let mut node = shell(format!("{before} --join {address} {after}"));
     node.expect("work `a` runs here");
     head.expect("[a on n] it serves");
-    std::fs::remove_dir_all(&directory).expect("it is ours");
+    std::fs::remove_dir_all(&directory).expect("the path belongs to the test");
 }
 
 fn works_in_other_places_talk_to_each_other_over_tls() {
     const NUMBERS: u32 = 3000;
     let certs = certs("talk");
     for (a, b) in [("m", "n"), ("n", "process"), ("thread", "n/pool")] {
-        let placed = move |place: &str| lab(place.parse().expect("a placement"));
+        let placed = move |place: &str| lab(place.parse().expect("the placement is valid"));
         let app = start_with(certs.config("good"), move || {
             Suite::new(placed(a), placed(b), |suite, cx| {
                 suite.b.run(Task::Serve);
@@ -263,7 +263,7 @@ fn whoever_has_no_certificate_that_counts_is_refused_and_both_sides_say_why() {
 /// Returns the alert with which the head answers a TLS client that presents this certificate.
 fn call(address: &str, certs: &Certs, name: Option<&str>) -> String {
     let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_file(certs.file("ca.pem")).expect("it was written");
+    let ca = CertificateDer::from_pem_file(certs.file("ca.pem")).expect("the file was written");
     roots.add(ca).expect("it is a CA");
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -271,17 +271,17 @@ fn call(address: &str, certs: &Certs, name: Option<&str>) -> String {
         .with_root_certificates(roots);
     let config = match name {
         Some(name) => {
-            let cert =
-                CertificateDer::from_pem_file(certs.file(&format!("{name}.pem"))).expect("it was written");
-            let key =
-                PrivateKeyDer::from_pem_file(certs.file(&format!("{name}-key.pem"))).expect("it was written");
+            let cert = CertificateDer::from_pem_file(certs.file(&format!("{name}.pem")))
+                .expect("the file was written");
+            let key = PrivateKeyDer::from_pem_file(certs.file(&format!("{name}-key.pem")))
+                .expect("the file was written");
             config.with_client_auth_cert(vec![cert], key).expect("they belong together")
         }
         None => config.with_no_client_auth(),
     };
     let name = ServerName::try_from("flowright").expect("it is a name");
     let client = ClientConnection::new(Arc::new(config), name).expect("it is configured");
-    let stream = TcpStream::connect(address).expect("it listens");
+    let stream = TcpStream::connect(address).expect("the server listens");
     let mut stream = StreamOwned::new(client, stream);
     let error = stream.read(&mut [0]).expect_err("it is refused").to_string();
     error.rsplit(' ').next().expect("a word").to_owned()
@@ -329,7 +329,7 @@ fn a_break_loses_nothing_and_a_killed_node_is_noticed_at_once() {
                 proxy.set(Weather::Fair);
             }
         }
-        assert_eq!(a.ask(Sum).await.expect("it answers"), (0..u64::from(NUMBERS)).sum::<u64>());
+        assert_eq!(a.ask(Sum).await.expect("the Work answers"), (0..u64::from(NUMBERS)).sum::<u64>());
     });
     let received: Vec<u32> = app.wait_for_state("a.received", |received: &Vec<u32>| !received.is_empty());
     assert!(received.into_iter().eq(0..NUMBERS), "in order, each once");
@@ -346,7 +346,7 @@ fn those_who_begin_tls_and_never_end_are_let_go() {
     let address = joining(&app);
     let mut idle: Vec<TcpStream> = Vec::new();
     for number in 0..1000 {
-        let mut stream = TcpStream::connect(&address).expect("it listens");
+        let mut stream = TcpStream::connect(&address).expect("the server listens");
         match number % 3 {
             0 => {}
             // The start of a TLS record, and of the first message in it. Connections over the limit are already closed.
@@ -361,7 +361,7 @@ fn those_who_begin_tls_and_never_end_are_let_go() {
         // The other side closes each connection in the end.
         let _ = stream.read_to_end(&mut Vec::new());
     }
-    assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves"), 0);
+    assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("the Work serves"), 0);
 }
 
 fn a_certificate_that_expires_soon_is_warned_of() {
@@ -377,7 +377,8 @@ fn wrong_flags_and_files_say_what_is_wrong() {
     let certs = certs("wrong");
     let open = certs.file("open-key.pem");
     std::fs::copy(certs.file("good-key.pem"), &open).expect("it can be copied");
-    std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644)).expect("it is ours");
+    std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .expect("the path belongs to the test");
     let flags = certs.flags("good");
     let with_key = |key: &Path| [&flags[..3], &[shown(key)], &flags[4..]].concat();
     let node = |flags: &[String]| {

@@ -28,7 +28,7 @@ fn numbers_arrive_in_spite_of(trouble: impl Fn(&Proxy) + Send + 'static) {
     let node = Process::node(proxy.address(), "n");
     app.wait_for_stage("a", Stage::Running);
     let a = app.work::<Lab>("a");
-    app.block_on(a.ask(Sum)).expect("it serves");
+    app.block_on(a.ask(Sum)).expect("the Work serves");
     let (held, held_there) = (Held::here(), Held::by(node.id()));
     // `trouble` happens after each thousand messages, while the next are sent.
     let (progress, seen) = std::sync::mpsc::sync_channel(0);
@@ -42,7 +42,7 @@ fn numbers_arrive_in_spite_of(trouble: impl Fn(&Proxy) + Send + 'static) {
         for number in 0..NUMBERS {
             a.tell(Add(number)).await.expect("the node is not lost");
             if number % 1000 == 500 {
-                progress.send(()).expect("it listens");
+                progress.send(()).expect("the receiver waits");
             }
         }
         drop(progress);
@@ -87,7 +87,7 @@ fn a_slow_network_is_only_slow() {
             for number in 0..1000 {
                 a.tell(Add(number)).await.expect("the node is not lost");
             }
-            assert_eq!(a.ask(Sum).await.expect("it answers"), sum);
+            assert_eq!(a.ask(Sum).await.expect("the Work answers"), sum);
         });
     }
     assert_eq!(app.wait_for_stage("a", Stage::Running).status.attempt, 1);
@@ -132,7 +132,7 @@ fn a_long_break_gives_the_node_up_and_it_joins_again() {
     let proxy = Proxy::to(&joining(&app));
     let mut node = Process::node(proxy.address(), "n");
     app.wait_for_stage("a", Stage::Running);
-    app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves");
+    app.block_on(app.work::<Lab>("a").ask(Sum)).expect("the Work serves");
     let held = Held::here();
     proxy.set(Weather::Hold);
     waits_with(&app, "waits for node `n`");
@@ -150,7 +150,7 @@ fn a_node_that_does_not_read_holds_its_senders_up() {
     let node = Process::node(&joining(&app), "n");
     app.wait_for_stage("a", Stage::Running);
     let a = app.work::<Lab>("a");
-    app.block_on(a.ask(Sum)).expect("it serves");
+    app.block_on(a.ask(Sum)).expect("the Work serves");
     let held = Held::here();
     node.signal("STOP");
     let mut taken = 0_u32;

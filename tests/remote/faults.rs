@@ -41,7 +41,7 @@ fn a_killed_node_is_waited_for_and_its_run_starts_again_on_the_next() {
     waits_with(&app, &format!("node --join {address} --name n"));
     let first = Process::node(&address, "n");
     app.wait_for_stage("a", Stage::Running);
-    app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves");
+    app.block_on(app.work::<Lab>("a").ask(Sum)).expect("the Work serves");
     let held = Held::here();
     first.signal("KILL");
     waits_with(&app, "waits for node `n`");
@@ -143,7 +143,7 @@ fn woken_node_does_not_begin_a_run_that_was_given_up() {
     let app = start_with(times(4000, 8000), move || {
         // The Work that shares the thread of the connection keeps it busy: a sleeping thread checks the time first when
         // it wakes.
-        let busy = lab("n/pool".parse().expect("it is a placement"));
+        let busy = lab("n/pool".parse().expect("the placement is valid"));
         Suite::new(lab(node("n")), busy, move |suite, cx| {
             cx.wake_in(Duration::from_millis(20));
             suite.b.run(Task::Chatter);
@@ -192,7 +192,7 @@ fn a_node_that_hangs_for_a_moment_loses_nothing() {
         }
         app.block_on(a.tell(Add(number))).expect("it is not lost");
     }
-    assert_eq!(app.block_on(a.ask(Sum)).expect("it answers"), (0..u64::from(NUMBERS)).sum::<u64>());
+    assert_eq!(app.block_on(a.ask(Sum)).expect("the Work answers"), (0..u64::from(NUMBERS)).sum::<u64>());
     let received: Vec<u32> = app.wait_for_state("a.received", |received: &Vec<u32>| !received.is_empty());
     assert!(received.into_iter().eq(0..NUMBERS), "in order, each once");
     assert_eq!(app.wait_for_stage("a", Stage::Running).status.attempt, 1, "nothing was started again");
@@ -222,7 +222,7 @@ fn a_node_without_its_head_ends_its_works_and_joins_the_next() {
 /// arrive, and pooled Works run.
 fn rejoined_nodes_are_as_good_as_new() {
     let app = start_with(times(100, 8000), || {
-        let pooled = lab("m/pool".parse().expect("it is a placement"));
+        let pooled = lab("m/pool".parse().expect("the placement is valid"));
         Suite::new(lab(node("n")), pooled, |suite, _| {
             suite.b.run(Task::Serve);
             if suite.b.lives > 0 {
@@ -327,7 +327,7 @@ fn a_node_that_is_asked_to_leave_leaves_at_once() {
 /// on the other node, in the same attempt.
 fn leaving_node_hands_its_work_over_in_good_order() {
     let app = start(|| {
-        let a = lab("*".parse().expect("it is a placement"));
+        let a = lab("*".parse().expect("the placement is valid"));
         Suite::new(a, lab(Placement::Thread), |suite, _| {
             suite.a.run(Task::Chatter);
             Ok(())
@@ -356,7 +356,7 @@ fn leaving_node_waits_for_its_works_no_longer_than_its_grace() {
     let node = Process::node_with(&joining(&app), "n", &[]);
     app.wait_for_stage("a", Stage::Running);
     let a = app.work::<Lab>("a");
-    app.block_on(a.ask(Sum)).expect("it serves");
+    app.block_on(a.ask(Sum)).expect("the Work serves");
     app.block_on(async {
         let mut ask = std::pin::pin!(a.ask(Never));
         let poll = std::future::poll_fn(|cx| Poll::Ready(ask.as_mut().poll(cx).is_pending()));

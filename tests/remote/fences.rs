@@ -277,7 +277,7 @@ impl Trial<'_> {
         }
 
         let addr = self.app.work::<Snared>("works.tell-deserialize");
-        self.app.block_on(addr.tell(Give(Trap(Snare::InDeserialize)))).expect("it is accepted");
+        self.app.block_on(addr.tell(Give(Trap(Snare::InDeserialize)))).expect("the message is accepted");
         let given = self.ask("tell-deserialize", Give(Trap::default())).expect("the Work goes on");
         assert_eq!(given, if is_away { 1 } else { 2 }, "{place}");
 
@@ -310,9 +310,9 @@ impl Trial<'_> {
         let addr = self.app.work::<Snared>("works.message-drop");
         let slow = Fetch(Snare::Nowhere, Duration::from_millis(100));
         self.app.block_on(async {
-            addr.tell(slow).await.expect("it is accepted");
-            addr.tell(Break).await.expect("it is accepted");
-            addr.tell(Give(Trap(Snare::InDrop))).await.expect("it is accepted");
+            addr.tell(slow).await.expect("the message is accepted");
+            addr.tell(Break).await.expect("the message is accepted");
+            addr.tell(Give(Trap(Snare::InDrop))).await.expect("the message is accepted");
         });
         self.fails("message-drop", Reason::Panic, "the handler panics");
 
@@ -330,10 +330,10 @@ impl Trial<'_> {
 
         self.ask("end-drop", Hold(Snare::InDrop)).expect("the state can be written");
 
-        let made = self.ask("payload-serialize", Make(Snare::InSerialize)).expect("it answers");
+        let made = self.ask("payload-serialize", Make(Snare::InSerialize)).expect("the Work answers");
         let error = made.expect_err("it cannot be made");
         assert!(error.contains("panicked: "), "{place}: {error}");
-        let made = self.ask("payload-deserialize", Make(Snare::InDeserialize)).expect("it answers");
+        let made = self.ask("payload-deserialize", Make(Snare::InDeserialize)).expect("the Work answers");
         let made = made.expect("it can be made");
         match self.app.block_on(made.value()) {
             Err(error) if is_away => {
@@ -343,7 +343,7 @@ impl Trial<'_> {
             value => drop(value.expect("it is here")),
         }
         drop(made);
-        let made = self.ask("payload-drop", Make(Snare::InDrop)).expect("it answers");
+        let made = self.ask("payload-drop", Make(Snare::InDrop)).expect("the Work answers");
         drop(made.expect("it can be made"));
         self.ask("payload-drop", Give(Trap::default())).expect("the Work goes on");
         self.goes_on("payload-drop");
@@ -359,7 +359,7 @@ impl Trial<'_> {
 /// process in which it happens go on, and so do the other Works there.
 fn panics_of_user_code_break_one_work_or_message() {
     for place in ["thread", "pool", "process", "n", "n/pool"] {
-        let placement: Placement = place.parse().expect("a placement");
+        let placement: Placement = place.parse().expect("the placement is valid");
         let app = App::new(move || Snares::new(placement))
             .listen("127.0.0.1:0")
             .process(|| Ok(program("snares")))

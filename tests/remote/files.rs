@@ -74,7 +74,7 @@ impl Place {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("flowright-files-{}-{number}", std::process::id()));
-        fs::create_dir(&path).expect("it is new");
+        fs::create_dir(&path).expect("the directory is new");
         Self(path)
     }
 
@@ -254,7 +254,7 @@ impl Flow for Depot {
 
 fn depot(places: [&str; 3], react: impl FnMut(&mut Depot, &mut FlowContext) -> Reaction + 'static) -> Depot {
     let [a, b, c] = places
-        .map(|place| WorkRef::from(Porter::default()).placed(place.parse().expect("it is a placement")));
+        .map(|place| WorkRef::from(Porter::default()).placed(place.parse().expect("the placement is valid")));
     Depot { a, b, c, react: Some(Box::new(react)) }
 }
 
@@ -302,7 +302,7 @@ impl Open {
         Porter: Handle<M>,
         M: flowright::Message,
     {
-        self.app.block_on(self.app.work::<Porter>(who).ask(message)).expect("it answers")
+        self.app.block_on(self.app.work::<Porter>(who).ask(message)).expect("the Work answers")
     }
 
     /// Polls until `is_so` is true.
@@ -319,8 +319,13 @@ fn a_tree_is_what_was_made_wherever_it_is_fetched() {
     for places in [["thread", "process", "n"], ["m", "n/pool", "process"], ["process", "thread", "m/pool"]] {
         for length in [1_000, 3_000_000] {
             let open = open(places, move |depot, cx| {
-                let made =
-                    depot.a.run(Job::Make { length, copies: 1 }).finished()?.made.clone().expect("made");
+                let made = depot
+                    .a
+                    .run(Job::Make { length, copies: 1 })
+                    .finished()?
+                    .made
+                    .clone()
+                    .expect("the value was made");
                 let expected = [sum(&bytes(length, 1)); 2];
                 assert_eq!(depot.b.run(Job::Fetch(made.clone())).finished()?.fetched, expected);
                 assert_eq!(depot.c.run(Job::Fetch(made.clone())).finished()?.fetched, expected);

@@ -150,13 +150,14 @@ fn until_group_is_gone(leader: u32) {
 fn signal_all(processes: &[u32], name: &str) {
     let ids = processes.iter().map(u32::to_string);
     let sent = Command::new("kill").args(["-s", name]).args(ids).status();
-    assert!(sent.expect("there is a kill").success());
+    assert!(sent.expect("`kill` can be run").success());
 }
 
 /// True if the process ignores SIGHUP, the lowest bit of the mask.
 fn ignores_hangup(process: u32) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it lives");
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("it is there");
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process is alive");
+    let mask =
+        status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("the status has the field");
     u64::from_str_radix(mask.trim(), 16).expect("a number") & 1 == 1
 }
 
@@ -190,7 +191,7 @@ fn signal_to_a_process_is_left_to_its_head() {
         signal(process, name);
         until_delivered(process);
     }
-    app.block_on(app.work::<Parent>("parents.0").ask(Die::Eat)).expect("it serves");
+    app.block_on(app.work::<Parent>("parents.0").ask(Die::Eat)).expect("the Work serves");
     assert_eq!(app.wait_for_stage("parents.0", Stage::Running).status.attempt, 1);
 }
 
@@ -240,7 +241,7 @@ fn sighup_has_a_node_leave_unless_it_is_ignored() {
     app.wait_for_stage("a", Stage::Running);
     node.signal("HUP");
     assert!(ignores_hangup(node.id()));
-    app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves");
+    app.block_on(app.work::<Lab>("a").ask(Sum)).expect("the Work serves");
     node.signal("TERM");
     let (code, lines) = node.end();
     assert_eq!(code, Some(0), "{lines:#?}");
@@ -348,9 +349,9 @@ fn group_of_a_process_ends_with_a_head_in_a_hurry() {
 /// The terminal signals the group of the head, which does not contain the processes of Works.
 fn ctrl_c_at_a_terminal_stops_works_with_processes_in_good_order() {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("there are terminals");
-    grantpt(&master).expect("it is ours");
-    unlockpt(&master).expect("it is ours");
-    let name = ptsname(&master, Vec::new()).expect("it has a name");
+    grantpt(&master).expect("the test owns the terminal");
+    unlockpt(&master).expect("the test owns the terminal");
+    let name = ptsname(&master, Vec::new()).expect("the terminal has a name");
     let slave =
         rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("it can be opened");
     let inner = program("family");
@@ -358,10 +359,10 @@ fn ctrl_c_at_a_terminal_stops_works_with_processes_in_good_order() {
     let mut command = Command::new("sh");
     command.args(["-c", "exec setsid --wait --ctty \"$0\" \"$@\" < \"$TERMINAL\""]).arg(inner.get_program());
     command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command.env_remove("FLOWRIGHT_TOKEN").env("TERMINAL", name.to_str().expect("it is text"));
+    command.env_remove("FLOWRIGHT_TOKEN").env("TERMINAL", name.to_str().expect("valid UTF-8"));
     let mut head = started(command, 1);
     let mut master = File::from(master);
-    master.write_all(b"\x03").expect("it reads");
+    master.write_all(b"\x03").expect("the program reads");
     head.expect("parents.0 has stopped");
     let (code, lines) = head.end();
     assert_eq!(code, Some(0), "{lines:#?}");

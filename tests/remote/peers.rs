@@ -28,7 +28,7 @@ const BYE: u8 = 3;
 const REQUEST: u8 = 4;
 
 fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len() + 1).expect("it is short");
+    let length = u32::try_from(body.len() + 1).expect("the length fits");
     [&length.to_be_bytes()[..], &[kind], body].concat()
 }
 
@@ -53,7 +53,7 @@ fn greeting_of_a_node() -> Vec<u8> {
 /// Returns the greeting of a node of this name, which is started with these arguments.
 pub(crate) fn greeting_of(name: &str, arguments: &[&str]) -> Vec<u8> {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    let address = listener.local_addr().expect("it has one").to_string();
+    let address = listener.local_addr().expect("the socket has an address").to_string();
     let mut command = program("suite");
     command.args(["node", "--join", &address, "--name", name]).args(arguments).env("FLOWRIGHT_TOKEN", TOKEN);
     let _node = Process::start(command);
@@ -67,7 +67,7 @@ pub(crate) fn greeting_of(name: &str, arguments: &[&str]) -> Vec<u8> {
 /// Joins as that node.
 fn join(address: &str, greeting: &[u8]) -> TcpStream {
     let mut stream = proved(address);
-    stream.write_all(greeting).expect("it is read");
+    stream.write_all(greeting).expect("the peer reads");
     let (kind, welcome) = read_frame(&mut stream).expect("it greets");
     assert_eq!(kind, HELLO, "{}", String::from_utf8_lossy(&welcome));
     stream
@@ -86,7 +86,7 @@ fn until_nodes_are(app: &TestApp, count: usize) {
 fn serves(app: &TestApp) {
     let _node = Process::node(&joining(app), "n");
     app.wait_for_stage("a", Stage::Running);
-    assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves"), 0);
+    assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("the Work serves"), 0);
 }
 
 fn who_breaks_the_protocol_is_told_how_and_costs_nobody_anything() {
@@ -109,7 +109,7 @@ fn who_breaks_the_protocol_is_told_how_and_costs_nobody_anything() {
     let mut held = None;
     for (said, why) in cases {
         let mut peer = join(&address, &greeting);
-        peer.write_all(&said).expect("it is read");
+        peer.write_all(&said).expect("the peer reads");
         let (kind, reason) = rest(&mut peer).pop().expect("it is answered");
         let reason = String::from_utf8_lossy(&reason);
         assert_eq!(kind, BYE, "{why}: {reason}");
@@ -160,7 +160,7 @@ fn what_is_no_frame_ends_the_connection_and_then_the_node() {
     {
         let mut peer = join(&address, &greeting);
         until_nodes_are(&app, 1);
-        peer.write_all(said).expect("it is read");
+        peer.write_all(said).expect("the peer reads");
         peer.shutdown(std::net::Shutdown::Write).expect("it is open");
         assert!(rest(&mut peer).iter().all(|(kind, _)| *kind != BYE), "{what}: it may yet come back");
         // The peer greeted as a process of this machine that has ended.

@@ -117,7 +117,7 @@ fn a_work_that_was_stopped_refuses_messages_and_starts_again() {
         // The reaction to its end requested it again, so that it runs once more.
         app.wait_for_work("a", |a| a.status.stage == Stage::Running && a.is_up);
         app.wait_for_state("a.lives", |lives: &u32| *lives == 2);
-        assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves"), 0);
+        assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("the Work serves"), 0);
     });
 }
 
@@ -135,9 +135,9 @@ fn questions_are_answered_and_unanswered_ones_say_why() {
         let a = app.work::<Lab>("a");
         app.block_on(async {
             for number in 1..=10 {
-                a.tell(Add(number)).await.expect("it takes it");
+                a.tell(Add(number)).await.expect("the Work accepts the message");
             }
-            assert_eq!(a.ask(Sum).await.expect("it answers"), 55, "{:?}", lodged.places);
+            assert_eq!(a.ask(Sum).await.expect("the Work answers"), 55, "{:?}", lodged.places);
             let broken = a.ask(Break).await.expect_err("the handler panics");
             assert!(matches!(broken, AskError::Failed { .. }), "{:?}: {broken}", lodged.places);
         });
@@ -269,19 +269,19 @@ fn given_up_questions_are_not_handled() {
         let gate = gate("given-up");
         let a = app.work::<Lab>("a");
         app.wait_for_work("a", |a| a.is_up);
-        app.block_on(a.tell(Until(gate.clone()))).expect("it runs");
+        app.block_on(a.tell(Until(gate.clone()))).expect("the Work runs");
         app.wait_for_stage("b", Stage::Succeeded);
         app.block_on(async {
             give_up(&a, 200, is_here).await;
-            a.tell(Add(1)).await.expect("it runs");
+            a.tell(Add(1)).await.expect("the Work runs");
         });
         if is_here {
             until("all that was given up is dropped", || a.waiting() <= 2);
         }
-        std::fs::write(&gate, "").expect("a file");
-        let sum = app.block_on(a.ask_within(crate::process::LIMIT, Sum)).expect("it answers");
+        std::fs::write(&gate, "").expect("the file is writable");
+        let sum = app.block_on(a.ask_within(crate::process::LIMIT, Sum)).expect("the Work answers");
         assert_eq!(sum, 1, "{:?}", lodged.places);
-        std::fs::remove_file(&gate).expect("it is there");
+        std::fs::remove_file(&gate).expect("the file exists");
     });
 }
 
@@ -297,14 +297,14 @@ fn questions_of_a_lost_node_are_not_handled() {
     let gate = gate("lost");
     let a = app.work::<Lab>("a");
     app.wait_for_work("a", |a| a.is_up);
-    app.block_on(a.tell(Until(gate.clone()))).expect("it runs");
+    app.block_on(a.tell(Until(gate.clone()))).expect("the Work runs");
     until("the question waits", || a.waiting() > 0);
     asker.signal("KILL");
     app.wait_for_work("b", |b| b.status.stage == Stage::Pending);
     until("the question is dropped", || a.waiting() == 0);
-    std::fs::write(&gate, "").expect("a file");
-    assert_eq!(app.block_on(a.ask(Sum)).expect("it answers"), 0);
-    std::fs::remove_file(&gate).expect("it is there");
+    std::fs::write(&gate, "").expect("the file is writable");
+    assert_eq!(app.block_on(a.ask(Sum)).expect("the Work answers"), 0);
+    std::fs::remove_file(&gate).expect("the file exists");
 }
 
 /// Tagged, flattened and untagged types arrive as they were sent, in inputs, states, payloads, messages and answers,
@@ -325,7 +325,7 @@ fn buffered_types_with_addresses_survive() {
             app.wait_for_work(work, |work| work.status.stage != Stage::Pending && work.is_up);
             app.wait_for_state(&format!("{work}.kept"), |kept: &Option<Probe>| *kept == Some(Probe::new()));
             let answer = app.block_on(app.work::<Lab>(work).ask(Mirror(Probe::new())));
-            assert_eq!(answer.expect("it answers"), Probe::new(), "{:?}", lodged.places);
+            assert_eq!(answer.expect("the Work answers"), Probe::new(), "{:?}", lodged.places);
         }
     });
 }

@@ -30,8 +30,8 @@ impl Process {
             .spawn()
             .expect("what starts the test's own binary is there");
         let (sender, lines) = channel();
-        let out: Box<dyn std::io::Read + Send> = Box::new(child.stdout.take().expect("it is piped"));
-        let err: Box<dyn std::io::Read + Send> = Box::new(child.stderr.take().expect("it is piped"));
+        let out: Box<dyn std::io::Read + Send> = Box::new(child.stdout.take().expect("the stream is piped"));
+        let err: Box<dyn std::io::Read + Send> = Box::new(child.stderr.take().expect("the stream is piped"));
         for stream in [out, err] {
             let sender = sender.clone();
             std::thread::spawn(move || {
@@ -98,5 +98,5 @@ impl Drop for Process {
 
 pub(crate) fn signal(process: u32, name: &str) {
     let sent = Command::new("kill").args(["-s", name, &process.to_string()]).status();
-    assert!(sent.expect("there is a kill").success());
+    assert!(sent.expect("`kill` can be run").success());
 }

@@ -58,7 +58,7 @@ fn died(app: &TestApp, how: &str) {
     assert!(message.contains("the process of work `a`") && message.contains(how), "{message}");
     assert_eq!(app.wait_for_state("a", |a: &Lab| a.runs == 1).lives, 1);
     // The other Work is not affected.
-    assert_eq!(app.block_on(app.work::<Lab>("b").ask(Sum)).expect("it serves"), 0);
+    assert_eq!(app.block_on(app.work::<Lab>("b").ask(Sum)).expect("the Work serves"), 0);
 }
 
 fn an_abort_is_the_failure_of_one_work() {
@@ -113,7 +113,7 @@ fn a_process_that_hangs_for_a_moment_loses_nothing() {
     let app = start_with(times(500, 60_000), serve);
     let process = app.wait_for_state("a", |a: &Lab| a.runs == 1).process;
     let a = app.work::<Lab>("a");
-    app.block_on(a.ask(Sum)).expect("it serves");
+    app.block_on(a.ask(Sum)).expect("the Work serves");
     let held = Held::here();
     for number in 0..100 {
         if number == 50 {
@@ -124,7 +124,7 @@ fn a_process_that_hangs_for_a_moment_loses_nothing() {
         }
         app.block_on(a.tell(Add(number))).expect("it is not lost");
     }
-    assert_eq!(app.block_on(a.ask(Sum)).expect("it answers"), 4950);
+    assert_eq!(app.block_on(a.ask(Sum)).expect("the Work answers"), 4950);
     assert_eq!(app.wait_for_stage("a", Stage::Running).status.attempt, 1);
     held.is_back();
 }
@@ -179,7 +179,7 @@ fn panic_in_the_command_of_a_process_fails_its_work() {
     assert_eq!(failed.status.reason, Some(Reason::ProcessDied));
     let message = failed.status.message.as_deref().unwrap_or_default();
     assert!(message.contains("could not be started") && message.contains("a trap"), "{failed:?}");
-    assert_eq!(app.block_on(app.work::<Lab>("b").ask(Sum)).expect("it serves"), 0);
+    assert_eq!(app.block_on(app.work::<Lab>("b").ask(Sum)).expect("the Work serves"), 0);
 }
 
 fn a_process_ends_with_its_work() {
@@ -216,14 +216,14 @@ fn head_in(directory: &std::path::Path) -> Process {
 
 /// The directories in it that are for sockets.
 fn left_in(directory: &std::path::Path) -> Vec<String> {
-    let entries = std::fs::read_dir(directory).expect("it is there").flatten();
+    let entries = std::fs::read_dir(directory).expect("the directory exists").flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| name.starts_with("flowright-") && name.len() == "flowright-".len() + 16).collect()
 }
 
 fn temporary(name: &str) -> std::path::PathBuf {
     let directory = std::env::temp_dir().join(format!("fr-{name}-{}", std::process::id()));
-    std::fs::create_dir(&directory).expect("it is new");
+    std::fs::create_dir(&directory).expect("the directory is new");
     directory
 }
 
@@ -236,7 +236,7 @@ fn nothing_is_left_in_the_temporary_directory_by_a_killed_head() {
     head.signal("KILL");
     until_gone(process);
     assert_eq!(left_in(&directory), Vec::<String>::new());
-    std::fs::remove_dir_all(&directory).expect("it is ours");
+    std::fs::remove_dir_all(&directory).expect("the path belongs to the test");
 }
 
 /// Starts a head that restarts `a` when it fails, with this directory for temporary files.
@@ -260,7 +260,7 @@ fn serving_child(head: &Process, before: u32) -> u32 {
         child = children_of(head.id()).into_iter().filter(|child| *child != before).find(runs_a_work);
         child.is_some()
     });
-    child.expect("waited for")
+    child.expect("the loop above has set it")
 }
 
 /// Kills the process of `a`, and waits until another one runs it.
@@ -274,7 +274,8 @@ fn restart_process(head: &Process) -> u32 {
 fn process_starts_again_when_its_program_was_replaced() {
     let directory = temporary("replaced");
     let app = directory.join("my-app");
-    std::fs::copy(std::env::current_exe().expect("a test knows its file"), &app).expect("it is copied");
+    std::fs::copy(std::env::current_exe().expect("the path of the test binary is known"), &app)
+        .expect("it is copied");
     let mut command = Command::new(&app);
     command.env(crate::support::VARIABLE, "restarts").env_remove("FLOWRIGHT_TOKEN");
     let head = restarting_head(command, &directory);
@@ -285,13 +286,14 @@ fn process_starts_again_when_its_program_was_replaced() {
             false => std::fs::remove_file(&app).expect("it is removed"),
         }
         let process = restart_process(&head);
-        let shown = |what| std::fs::read_to_string(format!("/proc/{process}/{what}")).expect("it runs");
+        let shown =
+            |what| std::fs::read_to_string(format!("/proc/{process}/{what}")).expect("the process runs");
         assert_eq!(shown("comm").trim(), "my-app");
         assert!(shown("cmdline").starts_with(&app.display().to_string()), "{}", shown("cmdline"));
     }
     head.signal("INT");
     head.end();
-    std::fs::remove_dir_all(&directory).expect("it is ours");
+    std::fs::remove_dir_all(&directory).expect("the path belongs to the test");
 }
 
 /// The sockets and the token are created again: at once for a new process, soon for others.
@@ -307,31 +309,33 @@ fn process_starts_again_when_temporary_files_were_removed() {
     for remove_all in [false, true] {
         match remove_all {
             // Clean-up tools remove old files, and leave directories.
-            false => files().iter().for_each(|file| std::fs::remove_file(file).expect("it is ours")),
-            true => std::fs::remove_dir_all(&directory).expect("it is ours"),
+            false => files()
+                .iter()
+                .for_each(|file| std::fs::remove_file(file).expect("the path belongs to the test")),
+            true => std::fs::remove_dir_all(&directory).expect("the path belongs to the test"),
         }
         restart_process(&head);
     }
-    std::fs::remove_dir_all(&directory).expect("it is ours");
+    std::fs::remove_dir_all(&directory).expect("the path belongs to the test");
     std::fs::create_dir(&directory).expect("it was removed");
     let has = |part: &str| files().iter().any(|file| file.to_string_lossy().contains(part));
     until("the socket of the head", || has("head.sock"));
     until("the socket of the process", || has("/process-"));
     head.signal("INT");
     head.end();
-    std::fs::remove_dir_all(&directory).expect("it is ours");
+    std::fs::remove_dir_all(&directory).expect("the path belongs to the test");
 }
 
 fn process_starts_where_the_temporary_directory_has_a_long_path() {
     let directory = temporary("long");
     let long = directory.join("a-directory-whose-path-leaves-no-room-for-the-name-of-a-socket-in-it");
-    std::fs::create_dir(&long).expect("it is new");
+    std::fs::create_dir(&long).expect("the directory is new");
     let head = restarting_head(program("restarts"), &long);
     restart_process(&head);
     assert_eq!(left_in(&long), Vec::<String>::new());
     head.signal("INT");
     head.end();
-    std::fs::remove_dir_all(&directory).expect("it is ours");
+    std::fs::remove_dir_all(&directory).expect("the path belongs to the test");
 }
 
 /// The failure of a process that did not join has its output.
@@ -368,5 +372,5 @@ fn directory_of_a_head_killed_with_its_processes_goes_with_the_next() {
     next.signal("INT");
     next.end();
     assert_eq!(left_in(&directory), Vec::<String>::new());
-    std::fs::remove_dir_all(&directory).expect("it is ours");
+    std::fs::remove_dir_all(&directory).expect("the path belongs to the test");
 }

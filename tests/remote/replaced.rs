@@ -138,7 +138,7 @@ pub(crate) struct Line {
 
 impl Line {
     fn new(make: Make, asker: &str) -> Self {
-        let asker = WorkRef::from(Asker::default()).placed(asker.parse().expect("it is a placement"));
+        let asker = WorkRef::from(Asker::default()).placed(asker.parse().expect("the placement is valid"));
         Self { heir: make(1), asker, generation: 1, make }
     }
 }
@@ -185,7 +185,7 @@ impl Scene {
         let make: Make = Box::new(move |generation| {
             let heir = Heir { generation, directory: of_heirs.clone(), told: Vec::new() };
             let place = heirs.get(generation as usize - 1).or(heirs.last()).expect("there is one");
-            WorkRef::from(heir).placed(place.parse().expect("it is a placement")).grace(LIMIT * 10)
+            WorkRef::from(heir).placed(place.parse().expect("the placement is valid")).grace(LIMIT * 10)
         });
         let app = App::new(move || Line::new(make, asker)).listen("127.0.0.1:0");
         let app = app.process(|| Ok(program("line"))).config(times(1000, 60_000));
@@ -210,14 +210,14 @@ impl Scene {
     fn replace(&mut self) -> u32 {
         let before = self.generation;
         (self.generation, self.told) = (before + 1, Vec::new());
-        self.app.block_on(self.asker().tell(Replace(self.generation))).expect("it runs");
+        self.app.block_on(self.asker().tell(Replace(self.generation))).expect("the Work runs");
         let mut process = None;
         until("the end of the one before", || {
             let text = std::fs::read_to_string(self.directory.join(format!("stopping-{before}")));
             process = text.unwrap_or_default().strip_suffix('.').and_then(|id| id.parse().ok());
             process.is_some()
         });
-        process.expect("waited for")
+        process.expect("the loop above has set it")
     }
 
     /// Asserts that the newest generation receives its messages, in order, and answers.
@@ -227,7 +227,7 @@ impl Scene {
         self.app.wait_for_state("asker.knows", |knows: &u32| *knows == generation);
         let number = self.told.len() as u32;
         self.told.push(number);
-        let answer = self.app.block_on(self.asker().ask_within(LIMIT, Pass(number))).expect("it runs");
+        let answer = self.app.block_on(self.asker().ask_within(LIMIT, Pass(number))).expect("the Work runs");
         assert_eq!(answer, Ok((generation, self.told.clone())), "{}", self.places);
     }
 
@@ -241,7 +241,7 @@ impl Scene {
     }
 
     fn let_go(&self, generation: u32) {
-        std::fs::write(self.directory.join(format!("go-on-{generation}")), "").expect("it can be written");
+        std::fs::write(self.directory.join(format!("go-on-{generation}")), "").expect("the file is writable");
     }
 
     #[track_caller]

@@ -81,20 +81,21 @@ fn node_outlives_the_refusal_of_a_stranger_at_the_address_of_its_head() {
     let (mut connection, _) = stranger.accept().expect("the node dials");
     connection.read_exact(&mut [0; 43]).expect("it says its preface");
     let verdict = [&preface(1)[..], &[1, 0, 7], b"go away"].concat();
-    connection.write_all(&verdict).expect("it listens");
+    connection.write_all(&verdict).expect("the server listens");
     let line = node.expect("go away");
     assert!(line.contains("WARN") && line.contains("trying again"), "{line}");
     drop((connection, stranger));
     let _head = head(&address, &token);
     node.expect("work `a` runs here");
-    std::fs::remove_file(&file).expect("it is ours");
+    std::fs::remove_file(&file).expect("the path belongs to the test");
 }
 
 /// A file with the token, readable by its owner only.
 fn file_with_token(name: &str) -> std::path::PathBuf {
     let file = std::env::temp_dir().join(format!("flowright-token-{name}-{}", std::process::id()));
-    std::fs::write(&file, TOKEN).expect("it can be written");
-    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("it is ours");
+    std::fs::write(&file, TOKEN).expect("the file is writable");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .expect("the path belongs to the test");
     file
 }
 
@@ -106,13 +107,14 @@ fn node_name_is_checked_by_the_head() {
         // A name of the same length that can be found in the bytes.
         let good = "q".repeat(name.len());
         let mut greeting = greeting_of(&good, &[]);
-        let length = 0xa0 | u8::try_from(name.len()).expect("it is short");
+        let length = 0xa0 | u8::try_from(name.len()).expect("the length fits");
         let before = [&b"\xa4name"[..], &[length]].concat();
         let is_it = |part: &[u8]| part.starts_with(&before) && part.ends_with(good.as_bytes());
-        let at = greeting.windows(before.len() + name.len()).position(is_it).expect("it has a name");
+        let at =
+            greeting.windows(before.len() + name.len()).position(is_it).expect("the greeting has the name");
         greeting[at + before.len()..][..name.len()].copy_from_slice(name);
         let mut stream = proved(&address);
-        stream.write_all(&greeting).expect("it is read");
+        stream.write_all(&greeting).expect("the peer reads");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("it is answered");
         let answer = String::from_utf8_lossy(&answer);
@@ -140,7 +142,7 @@ fn node_that_listens_everywhere_is_reached_where_it_dials_from() {
     let everywhere = ["--listen", "0.0.0.0:0", "--token-file", &token];
     let _nodes = ["m", "n"].map(|name| Process::node_with(&address, name, &everywhere));
     app.wait_for_state("a.sum", |sum: &Option<u64>| *sum == Some(45));
-    std::fs::remove_file(&file).expect("it is ours");
+    std::fs::remove_file(&file).expect("the path belongs to the test");
 }
 
 /// Starts this binary as the program with a limit on open files: `-Sn` is the soft one, `-n` both.
@@ -155,8 +157,9 @@ fn limited(limit: &str, arguments: &[&str]) -> Process {
 
 /// The soft and the hard limit of a process on open files.
 fn limits_of(process: u32) -> (u64, u64) {
-    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).expect("it lives");
-    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("there is one");
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).expect("the process is alive");
+    let line =
+        limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("the file has the limit");
     let mut numbers = line.split_ascii_whitespace().map(|number| number.parse().unwrap_or(u64::MAX));
     (numbers.next().expect("the soft one"), numbers.next().expect("the hard one"))
 }
@@ -183,7 +186,7 @@ fn strangers_keep_no_node_out_where_few_files_may_be_open() {
     let mut head = limited("-n 200", &["--open-ui=false", "--without-server", "--listen", &address]);
     head.expect("nodes join at");
     let files = format!("/proc/{}/fd", head.id());
-    let open = || std::fs::read_dir(&files).expect("it lives").count();
+    let open = || std::fs::read_dir(&files).expect("the process is alive").count();
     let before = open();
     let mut most = before;
     let idle: Vec<_> = (0..250)
@@ -206,7 +209,7 @@ fn a_node_needs_the_token_of_its_head() {
     let directory = std::env::temp_dir().join(format!("flowright-token-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("there is a place for temporary files");
     let file = directory.join("token");
-    std::fs::write(&file, TOKEN).expect("it can be written");
+    std::fs::write(&file, TOKEN).expect("the file is writable");
     let config = Config { token_file: Some(file.clone()), ..Config::default() };
     let make = |config: Config| {
         TestApp::try_start(
@@ -216,7 +219,7 @@ fn a_node_needs_the_token_of_its_head() {
     let open = make(config.clone()).err().expect("others may read it").to_string();
     assert!(open.contains("chmod 600"), "{open}");
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-    std::fs::set_permissions(&file, mode).expect("it is ours");
+    std::fs::set_permissions(&file, mode).expect("the path belongs to the test");
     let app = make(config).expect("the token is good");
     let address = joining(&app);
     let with = |token: Option<&str>| {
@@ -243,12 +246,12 @@ fn a_node_needs_the_token_of_its_head() {
     assert!(lines.iter().any(|line| line.contains("at least 16")), "{lines:#?}");
     let _node = with(Some(TOKEN));
     app.wait_for_stage("a", Stage::Running);
-    std::fs::remove_dir_all(&directory).expect("it is ours");
+    std::fs::remove_dir_all(&directory).expect("the path belongs to the test");
 }
 
 fn nothing_listens_beyond_the_machine_without_a_token() {
     for address in ["0.0.0.0:0", "[::]:0"] {
-        let error = TestApp::try_start(App::new(serve).listen(address)).err().expect("it is refused");
+        let error = TestApp::try_start(App::new(serve).listen(address)).err().expect("the start is refused");
         let error = error.to_string();
         assert!(error.contains("--token-file") && error.contains("FLOWRIGHT_TOKEN"), "{error}");
     }
@@ -277,7 +280,7 @@ fn exchange(mut stream: TcpStream, parts: &[&[u8]], hang_up: bool) -> Vec<u8> {
 }
 
 fn connect(address: &str) -> TcpStream {
-    TcpStream::connect(address).expect("it listens")
+    TcpStream::connect(address).expect("the server listens")
 }
 
 fn strangers_are_refused_and_disturb_nobody() {
@@ -354,7 +357,7 @@ fn those_who_never_end_their_handshake_are_let_go() {
         // The other side closes each connection in the end.
         let _ = stream.read_to_end(&mut answer);
     }
-    assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves"), 0);
+    assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("the Work serves"), 0);
     node.signal("INT");
     waits_with(&app, "waits for node `n`");
     held.is_back();
@@ -366,13 +369,13 @@ fn loopback_token_is_private_and_goes_with_its_head() {
     let address = joining(&app);
     let file = token_file(&address).expect("nodes find it");
     let mode = |path: &std::path::Path| {
-        let metadata = std::fs::metadata(path).expect("it is there");
+        let metadata = std::fs::metadata(path).expect("the file exists");
         std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o777
     };
-    assert_eq!((mode(&file), mode(file.parent().expect("it has one"))), (0o600, 0o700));
+    assert_eq!((mode(&file), mode(file.parent().expect("the file has a directory"))), (0o600, 0o700));
     let _node = Process::node(&address, "n");
     app.wait_for_stage("a", Stage::Running);
-    assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves"), 0);
+    assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("the Work serves"), 0);
     app.stop();
     assert!(!file.exists(), "{} is left behind", file.display());
 }
@@ -395,7 +398,7 @@ fn waiting_node_obeys_nobody_without_its_heads_token() {
         let mut theirs = [0; 43];
         stream.read_exact(&mut theirs).expect("it says its preface");
         let mine = preface(u8::from(number > 0));
-        stream.write_all(&mine).expect("it is read");
+        stream.write_all(&mine).expect("the peer reads");
         let mut said = [0; 32];
         let has_proved = stream.read_exact(&mut said).is_ok();
         assert_eq!(has_proved, number > 0, "it proves itself to nobody who has no token");

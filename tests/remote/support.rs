@@ -16,7 +16,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
     match program {
         "suite" => App::new(|| {
             let on_node = |name: &str| {
-                let placement = name.parse().expect("it is a placement");
+                let placement = name.parse().expect("the placement is valid");
                 WorkRef::from(Lab::default()).placed(placement)
             };
             Suite::new(on_node("n"), on_node("thread"), |suite, _| {
@@ -26,7 +26,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
         })
         .main(),
         "pair" => App::new(|| {
-            let pooled = lab("m/pool".parse().expect("it is a placement"));
+            let pooled = lab("m/pool".parse().expect("the placement is valid"));
             Suite::new(lab(node("n")), pooled, |suite, _| {
                 suite.b.run(Task::Serve);
                 if !suite.b.is_running() {
@@ -61,7 +61,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
 
 /// A command that runs this binary as another program.
 pub(crate) fn program(name: &str) -> Command {
-    let mut command = Command::new(std::env::current_exe().expect("a test knows its file"));
+    let mut command = Command::new(std::env::current_exe().expect("the path of the test binary is known"));
     command.env(VARIABLE, name).env_remove("FLOWRIGHT_TOKEN");
     command
 }
@@ -154,7 +154,7 @@ pub(crate) fn child_of(process: &Process) -> u32 {
         child = children_of(process.id()).first().copied();
         child.is_some()
     });
-    child.expect("waited for")
+    child.expect("the loop above has set it")
 }
 
 /// Waits until a process has ended.
@@ -179,7 +179,8 @@ pub(crate) fn wherever_it_runs(test: impl Fn(&dyn Fn(Make) -> Lodged)) {
         ("process", "n"),
     ] {
         test(&|make: Make| {
-            let places = [a.parse().expect("a placement"), b.parse().expect("a placement")];
+            let places =
+                [a.parse().expect("the placement is valid"), b.parse().expect("the placement is valid")];
             let app = start(move || make(places));
             let address = joining(&app);
             let wanted = |name: &str| [a, b].iter().any(|place| place.trim_end_matches("/pool") == name);

@@ -32,7 +32,7 @@ pub(crate) fn token_file(address: &str) -> Option<PathBuf> {
 #[track_caller]
 pub(crate) fn token(address: &str) -> String {
     let file = token_file(address).expect("a head on a loopback address has written it");
-    std::fs::read_to_string(file).expect("it is ours").trim().to_owned()
+    std::fs::read_to_string(file).expect("the path belongs to the test").trim().to_owned()
 }
 
 /// The token file of a head under another address, which leads to that head. Removed on drop.
@@ -44,7 +44,7 @@ pub(crate) struct Forwarded {
 
 impl Forwarded {
     pub(crate) fn new(from: &str, to: &str) -> Option<Self> {
-        let text = std::fs::read(token_file(to)?).expect("it is ours");
+        let text = std::fs::read(token_file(to)?).expect("the path belongs to the test");
         let path = token_file(to)?.with_file_name(format!("{from}.token"));
         let mut file = File::options()
             .write(true)
@@ -52,7 +52,7 @@ impl Forwarded {
             .truncate(true)
             .mode(0o600)
             .open(&path)
-            .expect("it is ours");
+            .expect("the path belongs to the test");
         file.lock().expect("nobody else has it");
         file.write_all(&text).expect("there is room");
         Some(Self { path, _locked: file })
@@ -114,7 +114,7 @@ pub(crate) fn accept(stream: &mut TcpStream, token: &str) -> io::Result<()> {
 /// A connection to the head at this address, after mutual proof.
 #[track_caller]
 pub(crate) fn proved(address: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(address).expect("it listens");
+    let mut stream = TcpStream::connect(address).expect("the server listens");
     prove(&mut stream, &token(address)).expect("it knows its own token");
     stream
 }

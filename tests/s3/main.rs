@@ -155,7 +155,7 @@ struct Place(PathBuf);
 impl Place {
     fn new() -> Self {
         let path = std::env::temp_dir().join(format!("flowright-s3-{}", std::process::id()));
-        fs::create_dir(&path).expect("it is new");
+        fs::create_dir(&path).expect("the directory is new");
         Self(path)
     }
 }
@@ -193,9 +193,9 @@ impl Server {
             r#"{{"identities":[{{"name":"test","credentials":[{{"accessKey":"{KEY}","secretKey":"{SECRET}"}}],
             "actions":["Admin","Read","Write","List"]}}]}}"#
         );
-        fs::write(&config, identity).expect("it can be written");
+        fs::write(&config, identity).expect("the file is writable");
         let [master, volume, filer, port] = [port(), port(), port(), port()];
-        let log = fs::File::create(place.0.join("log")).expect("it can be written");
+        let log = fs::File::create(place.0.join("log")).expect("the file is writable");
         let child = Command::new(&weed)
             .args([
                 "server",
@@ -234,7 +234,8 @@ impl Server {
                 .stderr(Stdio::piped())
                 .spawn()
                 .expect("it has started before");
-            writeln!(shell.stdin.take().expect("piped"), "s3.bucket.create -name drives").expect("it reads");
+            writeln!(shell.stdin.take().expect("the stream is piped"), "s3.bucket.create -name drives")
+                .expect("the program reads");
             let said = shell.wait_with_output().expect("it ends");
             if String::from_utf8_lossy(&said.stdout).contains("created bucket") {
                 return server;
@@ -257,7 +258,7 @@ impl Drop for Server {
 
 /// Runs this binary as one of the tests; true if it succeeds.
 fn told(test: &str, port: u16, secret: &str) -> bool {
-    let program = std::env::current_exe().expect("a test knows its file");
+    let program = std::env::current_exe().expect("the path of the test binary is known");
     let mut command = Command::new(program);
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("AWS_")) {
         command.env_remove(name);

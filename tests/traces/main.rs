@@ -90,7 +90,8 @@ struct Process(Child);
 
 impl Process {
     fn start(service: &str, collector: &str, arguments: &[&str]) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("a test knows its file"));
+        let mut command =
+            Command::new(std::env::current_exe().expect("the path of the test binary is known"));
         command.env(PROGRAM, "pipeline").env_remove("FLOWRIGHT_TOKEN");
         command.env("OTEL_EXPORTER_OTLP_ENDPOINT", collector).env("OTEL_SERVICE_NAME", service);
         command.env("OTEL_BSP_SCHEDULE_DELAY", "50").args(arguments).stderr(Stdio::piped());
@@ -99,7 +100,7 @@ impl Process {
 
     /// Returns the text that follows `part` in its log.
     fn after(&mut self, part: &str) -> String {
-        let log = BufReader::new(self.0.stderr.take().expect("it is piped"));
+        let log = BufReader::new(self.0.stderr.take().expect("the stream is piped"));
         let mut lines = log.lines().map_while(Result::ok);
         let found = lines.find_map(|line| Some(line.split_once(part)?.1.to_owned()));
         // The process must not block on a full pipe.
@@ -167,7 +168,7 @@ fn first(bytes: &[u8], number: u64) -> &[u8] {
 
 /// The spans of an `ExportTraceServiceRequest`.
 fn spans(request: &[u8]) -> Vec<Span> {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("it is text");
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("valid UTF-8");
     let mut found = Vec::new();
     for resource in all(request, 1) {
         let attributes = all(first(resource, 1), 1);
@@ -220,7 +221,7 @@ fn collect(stream: TcpStream, sender: &Sender<Span>) {
 
 fn collector() -> (String, Receiver<Span>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    let address = listener.local_addr().expect("it has one");
+    let address = listener.local_addr().expect("the socket has an address");
     let (sender, spans) = channel();
     std::thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
@@ -260,7 +261,7 @@ fn a_change_is_followed_from_a_node_by_way_of_the_flow_to_a_run_and_back_by_a_me
         next(&mut spans);
     }
     let stopped = Command::new("kill").args(["-s", "TERM", &head.0.id().to_string()]).status();
-    assert!(stopped.expect("there is a kill").success());
+    assert!(stopped.expect("`kill` can be run").success());
     let leads_to = |name: &str, wanted: &[&str], spans: &[Span]| {
         spans.iter().filter(|span| span.name == name).any(|span| ancestors(span, spans) == wanted)
     };

@@ -65,7 +65,8 @@ fn a_directory_goes_from_work_to_work_as_it_was() {
     let path = place.0.clone();
     let flow = move || {
         two(WorkRef::<Trainer>::default(), WorkRef::<Server>::default(), move |trainer, server, cx| {
-            let made = trainer.run((path.clone(), 1)).finished()?.checkpoint.clone().expect("made");
+            let made =
+                trainer.run((path.clone(), 1)).finished()?.checkpoint.clone().expect("the value was made");
             let fetched = &server.run((path.clone(), made)).finished()?.fetched;
             let into = &fetched[0];
             let mode = |name: &str| into.join(name).metadata().unwrap().permissions().mode() & 0o777;
@@ -89,7 +90,12 @@ fn equal_content_is_the_same_input_whenever_it_was_made() {
     let flow = move || {
         two(WorkRef::<Trainer>::default(), WorkRef::<Server>::default(), move |trainer, server, cx| {
             for (seed, fetched) in [(1, 1), (3, 1), (2, 2)].into_iter().skip(asked) {
-                let made = trainer.run((path.clone(), seed)).finished()?.checkpoint.clone().expect("made");
+                let made = trainer
+                    .run((path.clone(), seed))
+                    .finished()?
+                    .checkpoint
+                    .clone()
+                    .expect("the value was made");
                 assert_eq!(
                     server.run((path.clone(), made)).finished()?.fetched.len(),
                     fetched,

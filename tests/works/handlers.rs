@@ -142,12 +142,13 @@ fn handlers_that_wait_do_not_nest() {
                         1 => Way::Turn,
                         _ => Way::Serve(Duration::from_micros(100)),
                     };
-                    a.tell(Wait(number, way)).await.expect("it runs");
+                    a.tell(Wait(number, way)).await.expect("the Work runs");
                 }
-                a.ask(Wait(MESSAGES, Way::Turn)).await.expect("it answers");
+                a.ask(Wait(MESSAGES, Way::Turn)).await.expect("the Work answers");
             });
             let exit = app.stop();
-            let read = |path: &str| exit.state.get(path).expect("it is there").decode::<Vec<u32>>();
+            let read =
+                |path: &str| exit.state.get(path).expect("the state has the field").decode::<Vec<u32>>();
             let all: Vec<_> = (0..=MESSAGES).collect();
             assert_eq!(
                 (read("a.begun"), read("a.ended")),
@@ -171,7 +172,7 @@ fn handlers_that_wait_hear_a_stop() {
                 let app = start(placement, task, true);
                 let a = app.work::<Waiter>("a");
                 app.block_on(async {
-                    a.tell(Wait(7, way)).await.expect("it runs");
+                    a.tell(Wait(7, way)).await.expect("the Work runs");
                     // No other message is handled meanwhile.
                     let _ = a.tell(Wait(8, Way::Turn)).await;
                 });
@@ -192,7 +193,7 @@ fn handlers_that_ask_each_other_end_at_the_deadline() {
         let app = start(placement, None, false);
         let (a, b) = (app.work::<Waiter>("a"), app.work::<Waiter>("b"));
         let within = Duration::from_millis(200);
-        let said = app.block_on(a.ask(Via(b.clone(), Some(a.clone()), within))).expect("it answers");
+        let said = app.block_on(a.ask(Via(b.clone(), Some(a.clone()), within))).expect("the Work answers");
         let said = said.expect_err("nobody can answer");
         for part in ["did not answer within 200ms", "`a`", "`b`", "deadlock"] {
             assert!(said.contains(part), "{part:?} is not in {said:?}");
@@ -334,7 +335,7 @@ fn work_that_waits_for_itself_is_told_at_once() {
                 Alone { work: WorkRef::from(work).placed(placement).mailbox(ROOM) }
             });
             if own == Handler {
-                app.block_on(app.work::<Selfish>("work").tell(Begin)).expect("it runs");
+                app.block_on(app.work::<Selfish>("work").tell(Begin)).expect("the Work runs");
             }
             let seen = app.wait_for_state("work", |work: &Selfish| work.asked.is_some());
             let (asked, told) = (seen.asked.unwrap_or_default(), seen.told.unwrap_or_default());
@@ -361,7 +362,7 @@ fn run_serves_on_after_a_handler_was_dropped() {
         let dropped = app.block_on(a.ask(Wait(1, Way::Forever)));
         assert!(dropped.is_err(), "its handler was dropped");
         app.wait_for_state("a.is_interrupted", |is_interrupted: &bool| *is_interrupted);
-        app.block_on(a.ask(Wait(2, Way::Turn))).expect("it serves");
-        app.block_on(a.ask(Wait(3, Way::Sleep(Duration::from_millis(1))))).expect("it serves");
+        app.block_on(a.ask(Wait(2, Way::Turn))).expect("the Work serves");
+        app.block_on(a.ask(Wait(3, Way::Sleep(Duration::from_millis(1))))).expect("the Work serves");
     });
 }

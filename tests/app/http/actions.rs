@@ -64,7 +64,7 @@ fn question_of_a_client_that_has_gone_is_dropped() {
             "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}",
             served.address
         );
-        std::io::Write::write_all(&mut stream, head.as_bytes()).expect("it listens");
+        std::io::Write::write_all(&mut stream, head.as_bytes()).expect("the server listens");
         stream
     };
     let waiting = || served.get("/api/v1/works/dials.1")["mailbox"]["waiting"].as_u64();

@@ -11,7 +11,7 @@ crate::tests![
 
 fn what_a_work_logs_is_kept_and_written_to_files() {
     let directory = std::env::temp_dir().join(format!("flowright-app-logs-{}", std::process::id()));
-    let path = directory.to_str().expect("it is text");
+    let path = directory.to_str().expect("valid UTF-8");
     let mut process = Process::start("service", &["--port", "0", "--log-dir", path]);
     let address = process.address();
     process.expect("a warning");
@@ -20,7 +20,7 @@ fn what_a_work_logs_is_kept_and_written_to_files() {
     });
     let said = |query: &str| {
         let logs = get(address, &format!("/api/v1/logs?{query}")).json();
-        logs["items"].as_array().expect("a list").clone()
+        logs["items"].as_array().expect("an array").clone()
     };
     // The run has begun, so its first lines arrive soon.
     let lines = loop {
@@ -38,7 +38,7 @@ fn what_a_work_logs_is_kept_and_written_to_files() {
     assert!(said(&format!("after={after}")).iter().all(|line| line["seq"].as_u64() > Some(after)));
     process.signal("TERM");
     process.end();
-    let file = std::fs::read_to_string(directory.join("app.log")).expect("it was written");
+    let file = std::fs::read_to_string(directory.join("app.log")).expect("the file was written");
     std::fs::remove_dir_all(&directory).expect("it can be removed");
     assert!(file.lines().any(|line| line.contains("WARN  [first#1 on head] a warning")), "{file}");
 }
@@ -51,7 +51,7 @@ fn what_the_process_of_a_work_prints_is_kept_and_shown() {
     process.expect("[first on");
     let said = || {
         let logs = get(address, "/api/v1/logs?work=first").json();
-        let items = logs["items"].as_array().expect("a list").clone();
+        let items = logs["items"].as_array().expect("an array").clone();
         items.into_iter().map(|line| (line["target"].clone(), line["text"].clone())).collect::<Vec<_>>()
     };
     let has =
@@ -60,7 +60,7 @@ fn what_the_process_of_a_work_prints_is_kept_and_shown() {
     while !(has("a warning") && has("first serves")) {}
     let said = said();
     let printed = said.iter().find(|(_, text)| text.as_str().is_some_and(|text| text.contains("serves")));
-    assert_eq!(printed.expect("it is there").0, "stdout");
+    assert_eq!(printed.expect("the line was logged").0, "stdout");
     let warnings = said.iter().filter(|(_, text)| text.as_str().is_some_and(|text| text.contains("warning")));
     assert_eq!(warnings.count(), 1, "{said:?}");
     process.signal("TERM");

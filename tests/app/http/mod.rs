@@ -102,7 +102,7 @@ pub(crate) fn board() -> App {
 pub(crate) fn board_and_waiting(counts: Option<bool>) -> App {
     let dial = || WorkRef::new(Dial::default()).on_error(OnError::Capture);
     App::new(move || {
-        let mut waiting = dial().placed("n".parse().expect("a placement"));
+        let mut waiting = dial().placed("n".parse().expect("the placement is valid"));
         if let Some(counts) = counts {
             waiting = waiting.counts_for_readiness(counts);
         }

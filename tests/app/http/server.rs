@@ -57,7 +57,7 @@ fn panic_of_a_users_service_leaves_the_api() {
         use std::io::{Read, Write};
         let mut stream = connect(served.address);
         let head = format!("GET /breaks HTTP/1.1\r\nHost: {}\r\n\r\n", served.address);
-        stream.write_all(head.as_bytes()).expect("it listens");
+        stream.write_all(head.as_bytes()).expect("the server listens");
         let mut answer = Vec::new();
         // The connection ends, in whichever way, without an answer.
         let _ = stream.read_to_end(&mut answer);

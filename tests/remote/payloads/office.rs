@@ -158,12 +158,12 @@ impl Work for Clerk {
             Errand::Give(other) => {
                 let payload = cx.payload(value(300_000, 9))?;
                 other.tell(Take(payload)).await?;
-                let back = other.ask(Return).await?.expect("it was taken");
+                let back = other.ask(Return).await?.expect("the clerk kept the value");
                 self.read.push(summary(&back.value().await?));
             }
             Errand::Hand(other) => {
                 other.ask(Take(self.made[0].clone())).await?;
-                drop(other.ask(Return).await?.expect("it was taken"));
+                drop(other.ask(Return).await?.expect("the clerk kept the value"));
             }
             Errand::Forget => {
                 self.made.clear();
@@ -317,8 +317,8 @@ pub(crate) fn office(
     places: [&str; 3],
     react: impl FnMut(&mut Office, &mut FlowContext) -> Reaction + 'static,
 ) -> Office {
-    let [a, b, c] =
-        places.map(|place| WorkRef::from(Clerk::default()).placed(place.parse().expect("it is a placement")));
+    let [a, b, c] = places
+        .map(|place| WorkRef::from(Clerk::default()).placed(place.parse().expect("the placement is valid")));
     Office { a, b, c, react: Some(Box::new(react)) }
 }
 
@@ -359,14 +359,14 @@ pub(crate) fn open_with(
 
 impl Open {
     pub(crate) fn usage(&self, clerk: &str) -> PayloadUsage {
-        self.app.block_on(self.app.work::<Clerk>(clerk).ask(Look)).expect("it answers")
+        self.app.block_on(self.app.work::<Clerk>(clerk).ask(Look)).expect("the Work answers")
     }
 
     /// Waits until `done` is true of the nodes that have the only payload.
     pub(crate) fn until_held(&self, done: impl Fn(&[String]) -> bool) {
         let began = std::time::Instant::now();
         loop {
-            let payloads = self.app.block_on(self.app.control().payloads()).expect("it runs");
+            let payloads = self.app.block_on(self.app.control().payloads()).expect("the App runs");
             if let [payload] = &payloads[..]
                 && done(&payload.nodes)
             {
@@ -379,7 +379,7 @@ impl Open {
 
     /// Causes one more reaction of the Flow; `c` is in the head's process.
     pub(crate) fn poke(&self) {
-        self.app.block_on(self.app.work::<Clerk>("c").ask(Poke)).expect("it answers");
+        self.app.block_on(self.app.work::<Clerk>("c").ask(Poke)).expect("the Work answers");
     }
 
     /// Waits until `done` is true of the memory and disk of the payloads of a clerk's process.

@@ -25,7 +25,8 @@ fn values_are_what_was_made_wherever_they_are_read() {
                 office.a.run(Errand::Make { count: 1, length: 1_000, seed: 2 }).finished()?.made[1].clone();
             let none =
                 office.a.run(Errand::Make { count: 1, length: 0, seed: 2 }).finished()?.made[2].clone();
-            let table = office.a.run(Errand::Table(50_000)).finished()?.table.clone().expect("made");
+            let table =
+                office.a.run(Errand::Table(50_000)).finished()?.table.clone().expect("the value was made");
             let all = vec![made[0].clone(), few, none];
             for reader in [&office.b, &office.c] {
                 reader.run(Errand::Read(all.clone())).finished()?;

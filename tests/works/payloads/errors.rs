@@ -43,7 +43,7 @@ fn a_payload_that_is_read_as_another_type_is_a_typed_error_that_names_both() {
     for way in [Way::Value, Way::Deref] {
         let app = TestApp::start(move || {
             two(WorkRef::from(Maker::default()), WorkRef::from(Mistaken::default()), move |a, b, _| {
-                let table = a.run(1).finished()?.table.clone().expect("made");
+                let table = a.run(1).finished()?.table.clone().expect("the value was made");
                 b.run((way, serde_json::to_string(&table)?));
                 Ok(())
             })
@@ -62,7 +62,7 @@ fn a_reference_that_outlived_its_value_says_what_it_was() {
         let mut reference = None;
         two(WorkRef::from(Maker::default()), WorkRef::from(Mistaken::default()), move |a, b, _| {
             if reference.is_none() {
-                let table = a.run(1).finished()?.table.clone().expect("made");
+                let table = a.run(1).finished()?.table.clone().expect("the value was made");
                 reference = Some(serde_json::to_string(&table)?);
             }
             assert!(a.run(2).finished()?.table.is_some());

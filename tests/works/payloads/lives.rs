@@ -131,7 +131,7 @@ struct MakerGoes {
 impl Flow for MakerGoes {
     fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
         if let Some(maker) = &self.maker {
-            let kept = maker.run(5).finished()?.kept.clone().expect("made");
+            let kept = maker.run(5).finished()?.kept.clone().expect("the value was made");
             self.keeper.run(kept).finished()?;
             self.maker = None;
         }

@@ -87,11 +87,11 @@ struct TwoMakers {
 
 impl Flow for TwoMakers {
     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
-        let left = self.left.run(7).finished()?.table.clone().expect("made");
-        let right = self.right.run(7).finished()?.table.clone().expect("made");
+        let left = self.left.run(7).finished()?.table.clone().expect("the value was made");
+        let right = self.right.run(7).finished()?.table.clone().expect("the value was made");
         self.reader.run(left).finished()?;
         self.reader.run(right).finished()?;
-        let other = self.right.run(8).finished()?.table.clone().expect("made");
+        let other = self.right.run(8).finished()?.table.clone().expect("the value was made");
         self.reader.run(other).finished()?;
         assert_eq!(self.reader.first_numbers, [7, 8]);
         cx.stop("both contents were read");
