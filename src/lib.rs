@@ -54,14 +54,16 @@
 //!
 //! # Where to start
 //!
-//! - [`Work`], [`WorkContext`]: the actor, and its means to publish, serve and sleep. [`Handle`], [`WorkAddr`]: messages between Works.
+//! - [`Work`], [`WorkContext`]: the actor, and its means to publish, serve and sleep. [`Handle`], [`WorkAddr`]:
+//!   messages between Works.
 //! - [`Flow`], [`WorkRef`], [`Run`], [`FlowContext`]: what a Flow reads and commands. [`Children`]: the fields that
 //!   are children. [`FlowRef`]: a Flow below a Flow.
 //! - [`Restart`], [`OnError`], [`Strategy`], [`Overlap`]: restart policies, escalation of failures, and the handling of
 //!   an input that arrives during another run. [`Status`]: the stage and the outcome of a run.
 //! - [`Payload`]: a large value that stays where it was made while a small reference to it travels.
 //! - [`Artifact`]: a payload that is a file or a directory. [`Drive`]: a folder that all Works share.
-//! - [`Placement`], [`Selector`], [`Resources`], [`OnNodeLost`], [`Messages`]: Works in processes of their own and on nodes.
+//! - [`Placement`], [`Selector`], [`Resources`], [`OnNodeLost`], [`Messages`]: Works in processes of their own and
+//!   on nodes.
 //! - [`App`], [`AppHandle`], [`Control`], [`Config`]: running an App, alone or embedded in another program.
 //! - [`testing`]: Apps in tests.
 //!
