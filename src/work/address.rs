@@ -83,8 +83,8 @@ impl<W: Work> WorkAddr<W> {
         &self.path
     }
 
-    /// Returns the number of messages that wait in the Work's mailbox in this process, plus those in flight from here if
-    /// the Work lives in another process.
+    /// Returns the number of messages that wait in the Work's mailbox in this process, plus those in flight from here
+    /// if the Work lives in another process.
     pub fn waiting(&self) -> usize {
         self.mailbox.as_ref().map_or(0, |mailbox| mailbox.depth())
     }

@@ -452,8 +452,8 @@ pub enum SendError<M> {
         /// The message that was not sent.
         message: M,
     },
-    /// The address refers to no Work: the Work has not joined an App yet, has left it, or belongs to an App in which this
-    /// process takes no part.
+    /// The address refers to no Work: the Work has not joined an App yet, has left it, or belongs to an App in which
+    /// this process takes no part.
     #[error(
         "there is no work `{path}` in the Apps of this process: it has not joined one yet, or has left it"
     )]
