@@ -140,7 +140,7 @@ mod wire;
 mod work;
 
 pub use crate::app::{
-    App, AppError, AppHandle, AppStage, AppStatus, Config, Control, Exit, PayloadStatus, Root, WorkStatus,
+    App, AppError, AppHandle, AppStage, AppStatus, Config, Control, Exit, PayloadStatus, WorkStatus,
 };
 #[cfg(feature = "drive")]
 pub use crate::drive::{Drive, DriveError, DriveFile, DriveStream, Get, Put, Transferred};

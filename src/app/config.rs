@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 #[cfg(feature = "remote")]
 use super::error::AppError;
@@ -79,8 +79,10 @@ pub struct Config {
     pub pool_threads: Option<usize>,
     /// The number of GPUs that Works on the head's machine may reserve; all by default.
     pub gpus: Option<u32>,
-    /// The grace period in which Works have to stop when the App ends, in seconds; 10 by default.
-    pub grace_seconds: Option<u64>,
+    /// The grace period in which Works have to stop when the App ends; 10 seconds by default. In a file the key is
+    /// `grace_seconds`, a number that may have a fraction.
+    #[serde(rename = "grace_seconds", default, deserialize_with = "seconds")]
+    pub grace: Option<Duration>,
     /// The address and port at which nodes join, with port 0 any free one. Without it no node may join.
     #[cfg(feature = "remote")]
     pub listen: Option<String>,
@@ -146,7 +148,7 @@ impl Config {
             max_state_bytes: self.max_state_bytes.or(other.max_state_bytes),
             pool_threads: self.pool_threads.or(other.pool_threads),
             gpus: self.gpus.or(other.gpus),
-            grace_seconds: self.grace_seconds.or(other.grace_seconds),
+            grace: self.grace.or(other.grace),
             #[cfg(feature = "remote")]
             listen: self.listen.or(other.listen),
             #[cfg(feature = "remote")]
@@ -230,7 +232,7 @@ impl Config {
     }
 
     pub(super) fn grace(&self) -> Duration {
-        Duration::from_secs(self.grace_seconds.unwrap_or(10))
+        self.grace.unwrap_or(Duration::from_secs(10))
     }
 
     /// Returns the address that nodes are told.
@@ -300,6 +302,12 @@ impl Config {
     }
 }
 
+/// Reads a number of seconds, which may have a fraction.
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let seconds = f64::deserialize(deserializer)?;
+    Duration::try_from_secs_f64(seconds).map(Some).map_err(serde::de::Error::custom)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,8 +346,8 @@ mod tests {
     #[test]
     fn the_first_configuration_wins() {
         let first = Config { port: Some(1), ..Config::default() };
-        let second = Config { port: Some(2), grace_seconds: Some(3), ..Config::default() };
+        let second = Config { port: Some(2), grace: Some(Duration::from_secs(3)), ..Config::default() };
         let both = first.or(second);
-        assert_eq!((both.port, both.grace_seconds), (Some(1), Some(3)));
+        assert_eq!((both.port, both.grace), (Some(1), Some(Duration::from_secs(3))));
     }
 }

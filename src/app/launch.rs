@@ -19,17 +19,18 @@ use super::control::{Control, Exit};
 use super::driver::{Driver, OnFailure};
 use super::error::AppError;
 use super::hosts::{Elsewhere, Hosts};
-use super::root::{Root, RootFlow};
+use super::root::OneWork;
 use super::watchdog::Watchdog;
 #[cfg(feature = "drive")]
 use crate::drive::{LocalHome, register};
 use crate::fence;
 #[cfg(feature = "remote")]
 use crate::flow::Kinds;
+use crate::flow::{AnyFlow, Flow, FlowRef, WorkRef};
 use crate::id::AppId;
 use crate::payload::{configure, never_wait_here};
 use crate::recorder;
-use crate::work::{LocalHost, Placement, forget_addresses};
+use crate::work::{LocalHost, Placement, Work, forget_addresses};
 
 /// An application: a root and its configuration.
 ///
@@ -56,7 +57,7 @@ use crate::work::{LocalHost, Placement, forget_addresses};
 /// # }
 /// ```
 pub struct App {
-    pub(crate) make: Box<dyn FnOnce() -> RootFlow + Send>,
+    pub(crate) make: Box<dyn FnOnce() -> Box<dyn AnyFlow> + Send>,
     pub(crate) config: Config,
     /// True when the App serves HTTP after [`App::spawn`].
     #[cfg(feature = "http")]
@@ -76,13 +77,10 @@ pub struct App {
 }
 
 impl App {
-    /// Creates an App whose root is constructed by `make`, on the thread of the App.
-    pub fn new<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> Self
-    where
-        R: Root<Kind>,
-    {
+    /// Creates an App whose root Flow is constructed by `make`, on the thread of the App.
+    pub fn new<F: Flow>(make: impl FnOnce() -> F + Send + 'static) -> Self {
         Self {
-            make: Box::new(move || make().into_root()),
+            make: Box::new(move || Box::new(FlowRef::new(make()))),
             config: Config::default(),
             #[cfg(feature = "http")]
             serve: false,
@@ -91,12 +89,43 @@ impl App {
             wall_clock: None,
             extensions: Vec::new(),
             #[cfg(feature = "remote")]
-            kinds: R::kinds,
-            name: std::any::type_name::<R>(),
+            kinds: Kinds::below::<F>,
+            name: std::any::type_name::<F>(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             #[cfg(feature = "remote")]
             process: None,
         }
+    }
+
+    /// Creates an App that runs a single Work, made by `make` on the thread of the App, once with the default input. The App
+    /// ends when that run has succeeded, or fails with it. The Work's path is `work`.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Hello;
+    ///
+    /// impl Work for Hello {
+    ///     type Input = ();
+    ///
+    ///     async fn run(&mut self, (): (), _cx: &mut WorkContext<Self>) -> Result<()> {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let app = App::of_work(Hello::default).spawn().await?;
+    /// app.wait().await.result?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn of_work<W>(make: impl FnOnce() -> W + Send + 'static) -> Self
+    where
+        W: Work,
+        W::Input: Default,
+    {
+        Self { name: std::any::type_name::<W>(), ..Self::new(move || OneWork { work: WorkRef::new(make()) }) }
     }
 
     /// Sets the version of the program. Processes can take part in an App only with the same version.
@@ -129,9 +158,9 @@ impl App {
         self
     }
 
-    /// Sets the grace period in which Works have to stop when the App ends, in whole seconds; 10 by default.
+    /// Sets the grace period in which Works have to stop when the App ends; 10 seconds by default.
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.config.grace_seconds = Some(grace.as_secs());
+        self.config.grace = Some(grace);
         self
     }
 
@@ -228,7 +257,7 @@ impl App {
         let end = system.block_on(async move {
             let driver = fence::call(make)
                 .map_err(|panic| AppError::Constructor(panic.to_string()))
-                .and_then(|RootFlow(root)| {
+                .and_then(|root| {
                     let clock = Clock::new(paused, wall_clock);
                     Driver::new(app, root, config, hosts, watchdog.clone(), clock, driver_exit)
                 });

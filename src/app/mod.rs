@@ -47,7 +47,6 @@ pub use self::payloads::PayloadStatus;
 #[cfg(feature = "remote")]
 pub(crate) use self::resources::known_gpus;
 pub(crate) use self::resources::resources;
-pub use self::root::Root;
 pub(crate) use self::snapshot::{HEAD, Snapshot, WorkSnapshot};
 #[cfg(feature = "remote")]
 pub(crate) use crate::remote::forwarding;

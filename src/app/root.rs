@@ -1,64 +1,14 @@
-//! The types that can be the root of an App.
+//! The Flow around a Work that is run as an App.
 
 use serde::Serialize;
 
-use crate::flow::{AnyFlow, Children, Flow, FlowContext, FlowRef, Kinds, Reaction, WorkRef};
+use crate::flow::{Children, Flow, FlowContext, Kinds, Reaction, WorkRef};
 use crate::work::Work;
 
-/// The root of an App: a [`Flow`], or a [`Work`] that is run once and whose success ends the App.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be the root of an App",
-    label = "neither a Flow nor a Work whose input has a default",
-    note = "a Flow derives `Serialize` and `Children` and has `impl Flow`; a Work derives `Serialize` and `Deserialize` and has `impl Work`"
-)]
-pub trait Root<Kind> {
-    #[doc(hidden)]
-    fn into_root(self) -> RootFlow;
-
-    #[doc(hidden)]
-    fn kinds(kinds: &mut Kinds);
-}
-
-/// A type-erased root.
-#[doc(hidden)]
-pub struct RootFlow(pub(super) Box<dyn AnyFlow>);
-
-/// Marker of roots that are Flows.
-#[doc(hidden)]
-pub struct FlowKind;
-
-/// Marker of roots that are Works.
-#[doc(hidden)]
-pub struct WorkType;
-
-impl<F: Flow> Root<FlowKind> for F {
-    fn into_root(self) -> RootFlow {
-        RootFlow(Box::new(FlowRef::new(self)))
-    }
-
-    fn kinds(kinds: &mut Kinds) {
-        kinds.below::<F>();
-    }
-}
-
-impl<W> Root<WorkType> for W
-where
-    W: Work,
-    W::Input: Default,
-{
-    fn into_root(self) -> RootFlow {
-        RootFlow(Box::new(FlowRef::new(OneWork { work: WorkRef::new(self) })))
-    }
-
-    fn kinds(kinds: &mut Kinds) {
-        kinds.field::<WorkRef<W>>();
-    }
-}
-
-/// The Flow around a Work that is the root.
+/// Runs its Work once and ends the App when that has succeeded.
 #[derive(Serialize)]
-struct OneWork<W: Work> {
-    work: WorkRef<W>,
+pub(super) struct OneWork<W: Work> {
+    pub(super) work: WorkRef<W>,
 }
 
 impl<W: Work> Children for OneWork<W> {

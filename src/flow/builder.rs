@@ -81,7 +81,7 @@ impl<W: Work> WorkRef<W> {
     }
 
     /// Limits the number or the age of the outcomes of runs that are remembered; both limits can be set. By default all
-    /// outcomes are remembered for as long as the Work is part of the App, in about 150 bytes for each distinct input;
+    /// outcomes are remembered for as long as the Work is part of the App, in 95 to 150 bytes for each distinct input;
     /// a warning is logged at a million.
     ///
     /// The oldest outcomes are forgotten first, never a run that waits or is in progress. A forgotten input is new

@@ -90,7 +90,8 @@ pub(crate) use self::supervisor::{Decision, Supervisor};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a Flow",
     label = "not a Flow",
-    note = "a Flow derives `Serialize` and `Children` and has `impl Flow for {Self}` with a `react`"
+    note = "a Flow derives `Serialize` and `Children` and has `impl Flow for {Self}` with a `react`; an App of a single Work is made by \
+            `App::of_work`"
 )]
 pub trait Flow: Children + Serialize + 'static {
     /// Decides what should run, from the current state of the Flow and its children. Called any number of times, so it

@@ -99,8 +99,8 @@ mod tests {
             }
         }
 
-        let blob = Arc::new(());
-        super::drop_in_turn(Bad(blob.clone()));
-        assert_eq!(Arc::strong_count(&blob), 1);
+        let shared = Arc::new(());
+        super::drop_in_turn(Bad(shared.clone()));
+        assert_eq!(Arc::strong_count(&shared), 1);
     }
 }

@@ -57,8 +57,6 @@ use crate::wire;
 pub struct Payload<T> {
     reference: Arc<Reference>,
     hold: Option<Arc<PayloadGuard>>,
-    /// The App, if the payload was created in this process.
-    maker: Option<AppId>,
     /// The value, once this handle has been dereferenced.
     read: Read,
     of: PhantomData<Arc<T>>,
@@ -111,8 +109,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
         };
         Ok(Self {
             reference,
-            hold: Some(store::made(id, entry)),
-            maker: Some(app),
+            hold: Some(store::made(id, app, entry)),
             read: Read::default(),
             of: PhantomData,
         })
@@ -227,10 +224,10 @@ impl<T> Payload<T> {
     /// nodes and for as long as anything refers to the payload. If a node with a replica is lost, another node makes
     /// one from those that are left.
     pub fn replicate(self, copies: usize) -> Self {
-        if let (Some(hold), Some(app)) = (&self.hold, self.maker) {
+        if let Some(hold) = &self.hold {
             let Reference { hash, length, .. } = *self.reference;
             hold.set_replicas(Replicas { count: u32::try_from(copies).unwrap_or(u32::MAX), hash, length });
-            replicas::ask(app, hold);
+            replicas::ask(hold);
         }
         self
     }
@@ -295,7 +292,6 @@ impl<T> Clone for Payload<T> {
         Self {
             reference: self.reference.clone(),
             hold: self.hold.clone(),
-            maker: self.maker,
             // A clone keeps a value in memory only after it has been dereferenced itself.
             read: Read::default(),
             of: PhantomData,
@@ -345,7 +341,7 @@ impl<'de, T> Deserialize<'de> for Payload<T> {
             Reference { id, hash, length, of, origin }
         };
         let hold = store::find(reference.id);
-        Ok(Self { reference: Arc::new(reference), hold, maker: None, read: Read::default(), of: PhantomData })
+        Ok(Self { reference: Arc::new(reference), hold, read: Read::default(), of: PhantomData })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::store::PayloadGuard;
 use crate::id::AppId;
 
-/// Requests replicas of a value in other processes.
+/// Requests replicas of a value in other processes, if its App knows the value.
 pub(crate) trait Replicate: Send + Sync {
     fn replicate(&self, hold: &Arc<PayloadGuard>);
 }
@@ -17,8 +17,7 @@ fn lock() -> MutexGuard<'static, Option<HashMap<AppId, Arc<dyn Replicate>>>> {
     WAYS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Registers the replicator for payloads that `app` creates in this process, or removes it. A node has none: its head
-/// learns the number of replicas together with the reference.
+/// Registers the replicator of `app` in this process, or removes it.
 pub(crate) fn set_replicator(app: AppId, way: Option<Arc<dyn Replicate>>) {
     let mut ways = lock();
     let ways = ways.get_or_insert_default();
@@ -29,9 +28,10 @@ pub(crate) fn set_replicator(app: AppId, way: Option<Arc<dyn Replicate>>) {
     drop(before);
 }
 
-pub(super) fn ask(app: AppId, hold: &Arc<PayloadGuard>) {
-    let way = lock().as_ref().and_then(|ways| ways.get(&app)).cloned();
-    if let Some(way) = way {
+/// Requests the replicas of a value from all Apps of this process. Those that do not know the value ignore the request.
+pub(super) fn ask(hold: &Arc<PayloadGuard>) {
+    let ways: Vec<_> = lock().iter().flat_map(HashMap::values).cloned().collect();
+    for way in ways {
         way.replicate(hold);
     }
 }

@@ -14,6 +14,7 @@ use super::entry::Entry;
 use super::hex::{Hex, PayloadId};
 use super::memory_budget;
 use super::remote_source::RemoteSource;
+use crate::id::AppId;
 
 /// A claim on a value in another process. That process keeps the value until the lease is released.
 pub(crate) trait Lease: Send + Sync {
@@ -42,6 +43,8 @@ pub(crate) const COPIES: u64 = 0;
 /// asks for that.
 pub(crate) struct PayloadGuard {
     id: PayloadId,
+    /// The App whose Work created the value in this process; `None` if the value came from another process.
+    maker: Option<AppId>,
     entry: Arc<Entry>,
     leases: Mutex<Vec<Arc<dyn Lease>>>,
     replicas: OnceLock<Replicas>,
@@ -58,6 +61,10 @@ pub(crate) struct Replicas {
 impl PayloadGuard {
     pub(crate) fn id(&self) -> PayloadId {
         self.id
+    }
+
+    pub(crate) fn maker(&self) -> Option<AppId> {
+        self.maker
     }
 
     pub(crate) fn entry(&self) -> &Arc<Entry> {
@@ -84,10 +91,10 @@ impl PayloadGuard {
     /// Releases all leases except those of `sessions` and of [`COPIES`].
     pub(crate) fn untie_all_but(&self, sessions: &[u64]) {
         let mut leases = self.leases();
-        let (blob, released) = std::mem::take(&mut *leases)
+        let (remaining, released) = std::mem::take(&mut *leases)
             .into_iter()
             .partition(|lease| lease.session() == COPIES || sessions.contains(&lease.session()));
-        *leases = blob;
+        *leases = remaining;
         drop(leases);
         let released: Vec<Arc<dyn Lease>> = released;
         for lease in released {
@@ -144,16 +151,18 @@ fn holds() -> MutexGuard<'static, HashMap<PayloadId, Weak<PayloadGuard>>> {
 fn insert(
     holds: &mut HashMap<PayloadId, Weak<PayloadGuard>>,
     id: PayloadId,
+    maker: Option<AppId>,
     entry: Arc<Entry>,
 ) -> Arc<PayloadGuard> {
-    let hold = Arc::new(PayloadGuard { id, entry, leases: Mutex::default(), replicas: OnceLock::new() });
+    let hold =
+        Arc::new(PayloadGuard { id, maker, entry, leases: Mutex::default(), replicas: OnceLock::new() });
     holds.insert(id, Arc::downgrade(&hold));
     hold
 }
 
 /// Registers a value that was created in this process.
-pub(super) fn made(id: PayloadId, entry: Arc<Entry>) -> Arc<PayloadGuard> {
-    insert(&mut holds(), id, entry)
+pub(super) fn made(id: PayloadId, app: AppId, entry: Arc<Entry>) -> Arc<PayloadGuard> {
+    insert(&mut holds(), id, Some(app), entry)
 }
 
 pub(crate) fn find(id: PayloadId) -> Option<Arc<PayloadGuard>> {
@@ -182,7 +191,7 @@ pub(crate) fn arrived(
     }
     let entry = memory_budget::unpark(id).unwrap_or_else(Entry::away);
     entry.set_remote_source(remote_source());
-    insert(&mut holds, id, entry)
+    insert(&mut holds, id, None, entry)
 }
 
 /// Discards a replica that nothing in this process refers to.

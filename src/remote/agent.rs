@@ -71,7 +71,7 @@ struct Subscription {
     forwarders: Vec<Weak<Forwarder>>,
     location: Option<Location<Source>>,
     /// The mailbox of the Work, kept here while messages wait in it, since there may be no address of it any more.
-    blob: Option<Arc<dyn AnyMailbox>>,
+    mailbox: Option<Arc<dyn AnyMailbox>>,
 }
 
 struct Hosted {
@@ -128,7 +128,7 @@ impl Agent {
         self.lock().over.clone()
     }
 
-    pub(super) async fn send_news(self: Arc<Self>) {
+    pub(super) async fn send_updates(self: Arc<Self>) {
         loop {
             let rung = poll_fn(|cx| self.ready_queue.poll(cx)).await;
             for WorkId(incarnation) in rung {
@@ -278,7 +278,7 @@ impl Agent {
     fn keep_mailbox(&self, path: &ActorPath, mailbox: Arc<dyn AnyMailbox>) {
         let before = {
             let mut state = self.lock();
-            state.subscriptions.entry(path.clone()).or_default().blob.replace(mailbox)
+            state.subscriptions.entry(path.clone()).or_default().mailbox.replace(mailbox)
         };
         drop(before);
     }
@@ -316,18 +316,20 @@ impl Agent {
     }
 
     fn located(&self, path: &ActorPath, location: Location<Source>) {
-        let (forwarders, blob) = {
+        let (forwarders, mailbox) = {
             let mut state = self.lock();
             let Some(subscription) = state.subscriptions.get_mut(path) else { return };
             subscription.location = Some(location.clone());
-            (subscription.forwarders.clone(), subscription.blob.take())
+            (subscription.forwarders.clone(), subscription.mailbox.take())
         };
         for forwarder in forwarders.iter().filter_map(Weak::upgrade) {
             forwarder.follow(&location);
         }
         // Messages that are being forwarded keep the mailbox alive themselves.
-        if let Some(blob) = blob.filter(|blob| blob.depth() > 0 && !matches!(blob.place(), Place::At(_))) {
-            self.keep_mailbox(path, blob);
+        if let Some(mailbox) =
+            mailbox.filter(|mailbox| mailbox.depth() > 0 && !matches!(mailbox.place(), Place::At(_)))
+        {
+            self.keep_mailbox(path, mailbox);
         }
     }
 

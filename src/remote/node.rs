@@ -18,11 +18,12 @@ use super::link::Link;
 use super::logs::send_logs;
 use super::process_id::ProcessId;
 use super::protocol::{Control, Hello, NodeCard, Role};
+use super::replication::FromNode;
 use super::session::SessionSettings;
 #[cfg(feature = "drive")]
 use crate::drive::register;
 use crate::id::unique;
-use crate::payload;
+use crate::payload::{self, set_replicator};
 use crate::transport::{Advertised, Dialed, Endpoint, Listener, TransportError, dial_from};
 use crate::work::run_markers::mark_runs;
 use crate::work::{Resources, Router, forget_addresses, set_router};
@@ -100,7 +101,8 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         set_router(bridge.app(), Some(Arc::downgrade(&router)));
         #[cfg(feature = "drive")]
         let drives = register(bridge.app(), Arc::new(DrivesOfHead(Arc::downgrade(&bridge))));
-        let update = spawn_local(agent.clone().send_news());
+        set_replicator(bridge.app(), Some(Arc::new(FromNode(Arc::downgrade(&head)))));
+        let updates = spawn_local(agent.clone().send_updates());
         let logs = spawn_local(send_logs(head.clone()));
         let load_report = spawn_local(agent.clone().send_load_reports());
         let pursue = bridge.clone().pursue(head.clone(), vec![endpoint], hello, Some((connection, received)));
@@ -128,7 +130,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
             let _ = timeout(FAREWELL, &mut pursue).await;
         }
         pursue.abort();
-        update.abort();
+        updates.abort();
         logs.abort();
         load_report.abort();
         agent.end();
@@ -137,6 +139,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         // Awaited, because the next session may listen at the same address.
         futures::future::join_all(listening).await;
         set_router(bridge.app(), None);
+        set_replicator(bridge.app(), None);
         #[cfg(feature = "drive")]
         drop(drives);
         forget_addresses(bridge.app());

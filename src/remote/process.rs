@@ -85,7 +85,7 @@ pub(super) struct CommandsToCome(Mutex<Coming>);
 
 #[derive(Default)]
 struct Coming {
-    blob: Vec<crate::work::Command>,
+    commands: Vec<crate::work::Command>,
     there: Option<Arc<dyn Commands>>,
 }
 
@@ -94,7 +94,7 @@ impl CommandsToCome {
     pub(super) fn go_to(&self, there: &Arc<dyn Commands>) {
         let mut coming = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Under the lock, so that concurrent commands stay in order.
-        coming.blob.drain(..).for_each(|command| there.command(command));
+        coming.commands.drain(..).for_each(|command| there.command(command));
         coming.there = Some(there.clone());
     }
 }
@@ -104,7 +104,7 @@ impl Commands for CommandsToCome {
         let mut coming = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &coming.there {
             Some(there) => there.command(command),
-            None => coming.blob.push(command),
+            None => coming.commands.push(command),
         }
     }
 }

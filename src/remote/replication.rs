@@ -255,13 +255,30 @@ impl Head {
     }
 }
 
-/// Replication of values that Works in the head's own process make.
+/// Replication that Works and Flows in the head's own process request.
 pub(super) struct FromHere(pub(super) Weak<Head>);
 
 impl Replicate for FromHere {
     fn replicate(&self, hold: &Arc<PayloadGuard>) {
-        if let Some(head) = self.0.upgrade() {
+        let Some(head) = self.0.upgrade() else { return };
+        let is_known = hold.maker() == Some(head.bridge.app())
+            || head.bridge.accepted().iter().any(|link| hold.is_tied(link.number()));
+        if is_known {
             head.see_to_copies(hold);
+        }
+    }
+}
+
+/// Replication that Works on a node request. The number of replicas goes to the head with the reference; a value that the
+/// head knows already is sent once more.
+pub(super) struct FromNode(pub(super) Weak<Link>);
+
+impl Replicate for FromNode {
+    fn replicate(&self, hold: &Arc<PayloadGuard>) {
+        let Some(head) = self.0.upgrade() else { return };
+        let id = hold.id();
+        if hold.entry().remote_source().is_some() || head.pins().has(id) {
+            head.control_with(&std::iter::once(hold.clone()).collect(), &Control::Replicate { id });
         }
     }
 }

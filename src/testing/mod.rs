@@ -49,7 +49,8 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
 pub use crate::app::WallClock;
-use crate::app::{App, AppError, AppHandle, AppStatus, Control, Exit, Root, WorkStatus};
+use crate::app::{App, AppError, AppHandle, AppStatus, Control, Exit, WorkStatus};
+use crate::flow::Flow;
 use crate::printable::chain;
 use crate::state::Value;
 use crate::work::{Stage, Work, WorkAddr};
@@ -72,10 +73,7 @@ impl TestApp {
     ///
     /// # Panics
     /// If the App does not start.
-    pub fn start<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> Self
-    where
-        R: Root<Kind>,
-    {
+    pub fn start<F: Flow>(make: impl FnOnce() -> F + Send + 'static) -> Self {
         Self::start_app(App::new(make))
     }
 
@@ -85,13 +83,10 @@ impl TestApp {
     ///
     /// # Panics
     /// If the App does not start.
-    pub fn start_paused<R, Kind>(
-        make: impl FnOnce() -> R + Send + 'static,
+    pub fn start_paused<F: Flow>(
+        make: impl FnOnce() -> F + Send + 'static,
         make_runtime: impl FnOnce() -> Runtime + Send + 'static,
-    ) -> Self
-    where
-        R: Root<Kind>,
-    {
+    ) -> Self {
         Self::start_app(App::new(make).runtime(make_runtime))
     }
 

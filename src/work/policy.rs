@@ -207,6 +207,11 @@ impl Resources {
         Self { memory: bytes, ..self }
     }
 
+    /// Adds a need of `gpus` graphics processors.
+    pub fn and_gpus(self, gpus: u32) -> Self {
+        Self { gpus, ..self }
+    }
+
     /// Adds a need of this number of processor cores.
     pub fn and_cpus(self, cpus: u32) -> Self {
         Self { cpus, ..self }

@@ -317,7 +317,8 @@ impl Work for Once {
 }
 
 fn a_work_as_the_root_is_run_once() {
-    let exit = block_on(&runtime(), async { App::new(Once::default).spawn().await.unwrap().wait().await });
+    let exit =
+        block_on(&runtime(), async { App::of_work(Once::default).spawn().await.unwrap().wait().await });
     exit.result.unwrap();
     assert_eq!(exit.state.to_json(), json!({ "work": { "runs": 1 } }));
     assert_eq!(exit.status.works["work"].status.stage, Stage::Succeeded);

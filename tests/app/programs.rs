@@ -21,7 +21,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "rude" => {
             App::new(|| Rudeness { rude: WorkRef::new(Rude::default()).on_error(OnError::Capture) }).main()
         }
-        "finished" => App::new(Greeter::default).main(),
+        "finished" => App::of_work(Greeter::default).main(),
         "echo" => App::new(Echoing::default).main(),
         "large" => App::new(|| Large { work: WorkRef::default() }).max_state_bytes(16 << 20).main(),
         "printer" => App::new(Press::default).main(),

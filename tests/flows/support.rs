@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
-use flowright::{Config, Exit, Root};
+use flowright::{Config, Exit};
 use serde_json::Value as Json;
 
 /// A Work that follows its input and its messages, and records its life in the journal of its test.
@@ -106,10 +106,7 @@ impl Handle<Crash> for Probe {
 }
 
 /// Starts an App with a paused clock, so that timers take no real time.
-pub(crate) fn paused<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> TestApp
-where
-    R: Root<Kind>,
-{
+pub(crate) fn paused<F: Flow>(make: impl FnOnce() -> F + Send + 'static) -> TestApp {
     TestApp::start_paused(make, || {
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
     })
@@ -131,10 +128,7 @@ pub(crate) fn error(exit: Exit) -> String {
 }
 
 /// The error with which an App does not start, as text.
-pub(crate) fn refusal<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> String
-where
-    R: Root<Kind>,
-{
+pub(crate) fn refusal<F: Flow>(make: impl FnOnce() -> F + Send + 'static) -> String {
     match TestApp::try_start(App::new(make).config(Config::default())) {
         Ok(_) => panic!("the App starts"),
         Err(error) => format!("{:#}", flowright::Error::from(error)),

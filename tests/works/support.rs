@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
-use flowright::{Placement, Root, Work};
+use flowright::{Placement, Work};
 use tokio::sync::Semaphore;
 
 type React<W> = Box<dyn FnMut(&mut WorkRef<W>, &mut FlowContext) -> Reaction>;
@@ -63,10 +63,7 @@ pub(crate) fn wherever_it_runs(test: impl Fn(Placement)) {
 }
 
 /// An App on one thread whose clock jumps to the next deadline when it is idle.
-pub(crate) fn paused<R, Kind>(make: impl FnOnce() -> R + Send + 'static) -> TestApp
-where
-    R: Root<Kind>,
-{
+pub(crate) fn paused<F: Flow>(make: impl FnOnce() -> F + Send + 'static) -> TestApp {
     TestApp::start_paused(make, || {
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
     })

@@ -255,7 +255,7 @@ fn what_is_there_is_replaced_only_when_that_is_asked_for() {
             let read = fs::read(if into.is_dir() { into.join("f") } else { into.clone() });
             assert_eq!(read.unwrap(), b"new");
             assert!(!into.join("old").exists());
-            assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1, "nothing is left staged it");
+            assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1, "nothing is left beside it");
             if into.is_dir() { fs::remove_dir_all(&into).unwrap() } else { fs::remove_file(&into).unwrap() }
         }
     }

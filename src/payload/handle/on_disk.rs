@@ -31,8 +31,8 @@ impl<T> Payload<T> {
         let OnDisk { id, file, hashes, type_name } = made;
         let reference = Arc::new(Reference::new(id, &hashes, of, origin));
         let entry = Entry::of_file(file, hashes, type_name, PayloadGuards::default());
-        let hold = Some(store::made(id, entry));
-        Self { reference, hold, maker: Some(app), read: Read::default(), of: PhantomData }
+        let hold = Some(store::made(id, app, entry));
+        Self { reference, hold, read: Read::default(), of: PhantomData }
     }
 
     /// Pulls the bytes to the disk of this machine, unless they are on it already.

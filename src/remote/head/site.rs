@@ -253,6 +253,8 @@ impl PeerHandler for Head {
                     head.adopt_for(link, id, has, carried);
                 }
             }
+            // The number of replicas has come with the reference.
+            Control::Replicate { .. } => {}
             Control::HandedOver => self.handed_over(link),
             Control::LoadReport { load_report, round_trip_us } => {
                 if let Some(node) = self.lock().nodes.get_mut(&link.peer().id) {

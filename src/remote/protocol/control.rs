@@ -141,6 +141,10 @@ pub(crate) enum Control {
         /// True if the sender has a copy.
         has: bool,
     },
+    /// Requests replicas of this value, which was carried together with their number.
+    Replicate {
+        id: PayloadId,
+    },
     /// Only the values that the head and other processes need keep the sender from ending.
     HandedOver,
     // From any process.
@@ -243,6 +247,7 @@ impl Control {
             Self::Discard { .. } => "discard",
             Self::Leave => "leave",
             Self::Adopt { .. } => "adopt",
+            Self::Replicate { .. } => "replicate",
             Self::HandedOver => "handed_over",
             Self::MoveLeases => "move_leases",
             Self::WhatRefers { .. } => "what_refers",

@@ -1012,8 +1012,8 @@ impl World {
         let alive = |route: &Route| {
             route.is_open && !self.processes[route.from].is_dead && !self.processes[route.to].is_dead
         };
-        let blob: Vec<_> = self.routes.values().filter(|route| alive(route)).collect();
-        assert!(blob.is_empty(), "routes are left: {blob:?}");
+        let left: Vec<_> = self.routes.values().filter(|route| alive(route)).collect();
+        assert!(left.is_empty(), "routes are left: {left:?}");
         assert!(self.registry.is_empty(), "the head keeps what nobody asks for");
     }
 }

@@ -139,9 +139,9 @@ pub(in crate::remote) async fn small(
 
 async fn small_from(bridge: &Arc<Bridge>, source: &Source, want: &Want) -> Result<Small, NotGiven> {
     loop {
-        let blob = bridge.idle().take(source.id);
-        let was_kept = blob.is_some();
-        let mut connection = match blob {
+        let idle = bridge.idle().take(source.id);
+        let was_kept = idle.is_some();
+        let mut connection = match idle {
             Some(connection) => connection,
             None => dial(bridge, source).await?,
         };

@@ -16,6 +16,7 @@ crate::tests![
     a_listed_copy_outlives_its_maker_when_it_came_by_message,
     a_copy_is_freed_when_nothing_in_the_app_refers_to_it,
     replicas_are_kept_and_made_anew,
+    replicas_of_values_from_elsewhere_are_made,
     values_pass_between_nodes_that_joined_again,
 ];
 
@@ -148,6 +149,29 @@ fn replicas_are_kept_and_made_anew() {
         assert_eq!(open.usage(clerk).memory, 500_000);
     }
     open.app.stop().result.unwrap();
+}
+
+/// A Flow, or a Work on another node, that has a value of a third process requests replicas of it.
+fn replicas_of_values_from_elsewhere_are_made() {
+    for is_flow in [true, false] {
+        let mut open = open(["m", "n", "o"], &[], move |office, _| {
+            office.b.run(Errand::Forget).finished()?;
+            office.c.run(Errand::Forget).finished()?;
+            let made =
+                office.a.run(Errand::Make { count: 1, length: 500_000, seed: 1 }).finished()?.made.clone();
+            if is_flow {
+                drop(made[0].clone().replicate(2));
+            } else {
+                office.b.run(Errand::ReplicateOf(made[0].clone(), 2));
+            }
+            Ok(())
+        });
+        open.app.wait_for_work("a", |work| work.successes == 1);
+        open.until_held(|nodes| nodes.len() == 2 && nodes[0] == "m");
+        open.nodes.remove("m");
+        open.until_held(|nodes| nodes.len() == 2 && !nodes.contains(&"m".to_owned()));
+        open.app.stop().result.unwrap();
+    }
 }
 
 /// Nodes that were given up while they hung, and joined again in the same processes, make values and read each other's,

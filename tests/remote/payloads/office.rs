@@ -24,6 +24,7 @@ pub(crate) enum Errand {
         length: usize,
         seed: u8,
     },
+    ReplicateOf(Bytes, usize),
     Replicate {
         length: usize,
         copies: usize,
@@ -110,6 +111,7 @@ impl Work for Clerk {
             Errand::Replicate { length, copies } => {
                 self.made.push(cx.payload(value(length, 3))?.replicate(copies));
             }
+            Errand::ReplicateOf(payload, copies) => drop(payload.replicate(copies)),
             Errand::Table(rows) => {
                 let table = (0..rows).map(|row| (row, vec![row.to_string(); (row % 5) as usize])).collect();
                 self.table = Some(cx.payload(table)?);
