@@ -58,7 +58,9 @@ fn help(command: &[&str]) -> String {
 /// The flags that help has a line for, except `--help` itself.
 fn flags_of(help: &str) -> BTreeSet<String> {
     let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
-    let mut flags: BTreeSet<_> = lines.filter_map(|line| flags(line).into_iter().next()).collect();
+    // The description, which may name other flags, follows after two spaces.
+    let names = lines.filter_map(|line| line.split("  ").next());
+    let mut flags: BTreeSet<_> = names.flat_map(flags).collect();
     flags.remove("help");
     flags
 }
