@@ -77,14 +77,14 @@ pub struct WorkContext<W: Work> {
     holds: bool,
     attempt: u32,
     pub(super) current: Option<u64>,
-    pub(super) asked: AskEnvelope,
+    pub(super) asked: FlowRequests,
     /// Error of a publish, reported when the Work takes turns. Boxed because it is rare.
     trouble: Option<Box<StateError>>,
 }
 
 /// Requests of the Flow that have not been carried out yet.
 #[derive(Default)]
-pub(super) struct AskEnvelope {
+pub(super) struct FlowRequests {
     pub(super) stop: bool,
     pub(super) cancel: bool,
     pub(super) run: Option<RunOrder>,
@@ -112,7 +112,7 @@ impl<W: Work> WorkContext<W> {
             holds: true,
             attempt: 0,
             current: None,
-            asked: AskEnvelope::default(),
+            asked: FlowRequests::default(),
             trouble: None,
         }
     }
