@@ -201,7 +201,7 @@ impl Driver {
                     }
                     Action::Captured(Failure { reason, message }) => {
                         log::warn!(
-                            "work `{}` failed; its failure is captured for flow `{}`: {reason}: {message}",
+                            "work `{}` failed, captured by flow `{}`: {reason}: {message}",
                             record.path,
                             record.owner_path
                         );

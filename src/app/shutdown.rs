@@ -116,7 +116,7 @@ impl Driver {
         self.stop_below(id);
         if captured {
             log::warn!(
-                "{}; the failure of flow `{path}` is captured for flow `{}`",
+                "{}; the failure of flow `{path}` is captured by flow `{}`",
                 chain(&error),
                 self.tree.flow_path(parent)
             );

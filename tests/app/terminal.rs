@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -64,8 +65,9 @@ impl Terminal {
     /// Waits until `is_so` is true of the screen, and returns its lines.
     #[track_caller]
     fn until(&mut self, is_so: impl Fn(&vt100::Screen) -> bool) -> Vec<String> {
+        let deadline = Instant::now() + LIMIT;
         while !is_so(self.screen.screen()) {
-            match self.output.recv_timeout(LIMIT) {
+            match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => self.screen.process(&bytes),
                 Err(_) => panic!("it is not so:\n{}", self.screen.screen().contents()),
             }
