@@ -2,8 +2,11 @@
 //!
 //! The tests read the source as text. Comments (doc links may point anywhere) and string literals do not count;
 //! everything else does, tests included.
+//!
+//! Below the layers, the files of one folder may import each other, and the import cycles between them are those listed
+//! in [`CYCLES`] and no others. For these, unit tests do not count.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -423,4 +426,699 @@ fn errors_show_their_source_or_return_it() {
     ] {
         assert_eq!(shown_twice(right), Vec::<String>::new(), "{right}");
     }
+}
+
+// Cycles between the modules of one folder.
+
+/// The import cycles that remain between the modules of one folder below `src`: the folder, the modules, and the reason
+/// why no move of a type or function closes the cycle. [`cycles_between_siblings_are_known`] compares the list with the
+/// code. The list should only shrink.
+const CYCLES: [(&str, &str, &str); 13] = [
+    (
+        "app",
+        "actions control driver hosts shutdown snapshot",
+        "`impl Driver` is spread over actions, shutdown and snapshot; Control calls these methods and Driver has their types as fields",
+    ),
+    ("app", "bridge launch", "`impl App` is in both files, for the options of the head"),
+    (
+        "cli",
+        "args certs node run",
+        "the commands share arguments and output functions with the parser that lists them",
+    ),
+    ("cli/client", "api args logs", "the argument `--since` is parsed by the command that uses it"),
+    (
+        "flow",
+        "children flow_ref run work_ref",
+        "a Run borrows its WorkRef, and the walk over children names the traits of both references",
+    ),
+    (
+        "http",
+        "commands events metrics openapi queries",
+        "the document lists the handlers, and one of them serves the document",
+    ),
+    (
+        "payload",
+        "artifact entry handle memory_budget remote_source replicas spill store stored_blob",
+        "a stored value owns guards of the values that it refers to, each guard owns the entry of its value, and the entry owns the stored value",
+    ),
+    (
+        "remote",
+        "agent bridge inbox link protocol references routing transfers",
+        "a Bridge owns its Links, and whatever arrives on a Link is handled with the Bridge; control messages carry references and locations",
+    ),
+    (
+        "remote",
+        "departures head process replication",
+        "`impl Head` is spread over departures and replication, whose types are fields of Head",
+    ),
+    (
+        "state",
+        "decode diff error json key map_diff number patch seq_diff size value walk",
+        "a Value is built, compared and decoded by mutual recursion over the shapes of serde, and errors show the Value of a key",
+    ),
+    (
+        "transport",
+        "connection handshake local_token security tls",
+        "the types of credentials, limits and encrypted streams are in the files that use them",
+    ),
+    (
+        "wire",
+        "decoder encoder",
+        "the encoder decodes the extension that serde passes as bytes, and the decoder has its constants from it",
+    ),
+    (
+        "work",
+        "actor address any_mailbox context json local mailbox message remote_messages route work_type",
+        "an envelope runs its handler on a WorkContext, which receives envelopes from the mailbox",
+    ),
+];
+
+/// Absolute path of a module or of a name in one, without `crate`.
+type Segments = Vec<String>;
+
+/// A path that the code of a module names.
+#[derive(Debug, PartialEq)]
+struct NamedPath {
+    segments: Segments,
+    /// The file and the path as they are written, for messages.
+    written: String,
+}
+
+/// What resolution must know of a module.
+#[derive(Default)]
+struct Module {
+    /// Modules with a file of their own.
+    children: BTreeSet<String>,
+    /// Names of the items defined here.
+    items: BTreeSet<String>,
+    /// Names that a `use` brings here, with the paths that they stand for.
+    bindings: BTreeMap<String, Vec<Segments>>,
+    /// Modules from which a `use` brings all names.
+    globs: Vec<Segments>,
+    paths: Vec<NamedPath>,
+    /// Words that may be names brought by a glob, with their files.
+    words: BTreeSet<(String, String)>,
+}
+
+/// Keywords in front of the name of an item.
+const ITEMS: [&str; 8] = ["struct", "enum", "union", "trait", "fn", "type", "const", "static"];
+
+/// Removes the items under `#[cfg(test)]` or `#[cfg(all(test, …))]`.
+fn without_tests(tokens: &[String]) -> Vec<String> {
+    let mut kept = Vec::with_capacity(tokens.len());
+    let mut at = 0;
+    while at < tokens.len() {
+        if is_test_attribute(&tokens[at..]) {
+            at = end_of_item(tokens, at);
+        } else {
+            kept.push(tokens[at].clone());
+            at += 1;
+        }
+    }
+    kept
+}
+
+fn begins_with(tokens: &[String], expected: &[&str]) -> bool {
+    tokens.len() >= expected.len() && tokens.iter().zip(expected).all(|(token, expected)| token == expected)
+}
+
+fn is_test_attribute(tokens: &[String]) -> bool {
+    begins_with(tokens, &["#", "[", "cfg", "(", "test", ")", "]"])
+        || begins_with(tokens, &["#", "[", "cfg", "(", "all", "(", "test", ","])
+}
+
+/// The position behind the group of brackets that begins at `at`.
+fn end_of_group(tokens: &[String], at: usize) -> usize {
+    let mut depth = 0;
+    for (n, token) in tokens.iter().enumerate().skip(at) {
+        match token.as_str() {
+            "(" | "[" | "{" => depth += 1,
+            ")" | "]" | "}" => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return n + 1;
+        }
+    }
+    tokens.len()
+}
+
+/// The position behind the item, field, variant or statement at `at`, its attributes included.
+fn end_of_item(tokens: &[String], mut at: usize) -> usize {
+    let word = |at: usize| tokens.get(at).map_or("", String::as_str);
+    while word(at) == "#" {
+        at = end_of_group(tokens, at + 1);
+    }
+    if word(at) == "pub" {
+        at += 1;
+        if word(at) == "(" {
+            at = end_of_group(tokens, at);
+        }
+    }
+    let to_semicolon = matches!(word(at), "use" | "let" | "type" | "static")
+        || (word(at) == "const"
+            && !ITEMS.contains(&word(at + 1))
+            && !matches!(word(at + 1), "unsafe" | "async"));
+    let is_item = to_semicolon
+        || ITEMS.contains(&word(at))
+        || matches!(word(at), "mod" | "impl" | "async" | "unsafe" | "extern" | "macro_rules");
+    while at < tokens.len() {
+        match word(at) {
+            ";" => return at + 1,
+            "," if !is_item => return at + 1,
+            "}" | ")" | "]" => return at,
+            "{" if !to_semicolon => return end_of_group(tokens, at),
+            "{" | "(" | "[" => at = end_of_group(tokens, at),
+            _ => at += 1,
+        }
+    }
+    at
+}
+
+/// One leaf of a `use`: its path, and the name that it binds (`None` for `*` and `_`).
+type Leaf = (Segments, Option<String>);
+
+/// Collects the leaves of the tree of a `use` at `at`, and returns the position behind it.
+fn use_tree(tokens: &[String], mut at: usize, prefix: &[String], leaves: &mut Vec<Leaf>) -> usize {
+    let word = |at: usize| tokens.get(at).map_or("", String::as_str);
+    let mut path = prefix.to_vec();
+    loop {
+        match word(at) {
+            "::" => at += 1,
+            "{" => {
+                at += 1;
+                while at < tokens.len() && word(at) != "}" {
+                    at = use_tree(tokens, at, &path, leaves);
+                    if word(at) == "," {
+                        at += 1;
+                    }
+                }
+                return at + 1;
+            }
+            "*" => {
+                path.push("*".to_owned());
+                leaves.push((path, None));
+                return at + 1;
+            }
+            "as" => {
+                let name = word(at + 1);
+                leaves.push((path, (name != "_").then(|| name.to_owned())));
+                return at + 2;
+            }
+            "self" if !path.is_empty() => at += 1,
+            name if name.chars().all(is_word) && !name.is_empty() => {
+                path.push(name.to_owned());
+                at += 1;
+            }
+            _ => {
+                let name = path.last().cloned();
+                leaves.push((path, name));
+                return at;
+            }
+        }
+    }
+}
+
+/// The absolute path of `path` in the module `here`: `None` if it begins with a name and not with a keyword.
+fn absolute(here: &[String], path: &[String]) -> Option<Segments> {
+    let (first, mut rest) = path.split_first()?;
+    let mut base = match first.as_str() {
+        "crate" => Vec::new(),
+        "self" => here.to_vec(),
+        "super" => here[..here.len().checked_sub(1)?].to_vec(),
+        _ => return None,
+    };
+    while let Some(("super", behind)) = rest.split_first().map(|(first, behind)| (first.as_str(), behind)) {
+        base.pop()?;
+        rest = behind;
+    }
+    base.extend_from_slice(rest);
+    Some(base)
+}
+
+impl Module {
+    /// Reads the code of a file of the module `here`. Returns the modules that the file declares.
+    fn read(&mut self, here: &[String], file: &str, text: &str) -> BTreeSet<String> {
+        let tokens = without_tests(&tokens(&code_only(text)));
+        let word = |at: usize| tokens.get(at).map_or("", String::as_str);
+        let mut declared = BTreeSet::new();
+        let mut uses: Vec<Leaf> = Vec::new();
+        // The modules within the file that are open, with the depth of brackets in which each is.
+        let mut inline: Vec<(String, usize)> = Vec::new();
+        let mut depth = 0_usize;
+        let mut at = 0;
+        while at < tokens.len() {
+            let before = at.checked_sub(1).map_or("", word);
+            let scope: Segments = here.iter().chain(inline.iter().map(|(name, _)| name)).cloned().collect();
+            match word(at) {
+                "{" | "(" | "[" => depth += 1,
+                "}" | ")" | "]" => {
+                    depth = depth.saturating_sub(1);
+                    inline.pop_if(|(_, outside)| *outside == depth);
+                }
+                "mod" if word(at + 2) == ";" && depth == 0 => {
+                    declared.insert(word(at + 1).to_owned());
+                }
+                "mod" if word(at + 2) == "{" => {
+                    if depth == 0 {
+                        self.items.insert(word(at + 1).to_owned());
+                    }
+                    inline.push((word(at + 1).to_owned(), depth));
+                    depth += 1;
+                    at += 2;
+                }
+                "use" if word(at + 1) != "<" => {
+                    let mut leaves = Vec::new();
+                    at = use_tree(&tokens, at + 1, &[], &mut leaves);
+                    for (path, name) in leaves {
+                        if let Some(segments) = absolute(&scope, &path) {
+                            let written = format!("{file}: use {}", path.join("::"));
+                            self.paths.push(NamedPath { segments, written });
+                        }
+                        if inline.is_empty() && (depth == 0 || path.last().is_some_and(|last| last == "*")) {
+                            uses.push((path, name));
+                        }
+                    }
+                    continue;
+                }
+                "crate" | "super" | "self" if word(at + 1) == "::" && !matches!(before, "::" | "$") => {
+                    let mut path = vec![word(at).to_owned()];
+                    while word(at + 1) == "::"
+                        && word(at + 2).chars().all(is_word)
+                        && !word(at + 2).is_empty()
+                    {
+                        path.push(word(at + 2).to_owned());
+                        at += 2;
+                    }
+                    if let Some(segments) = absolute(&scope, &path) {
+                        self.paths
+                            .push(NamedPath { segments, written: format!("{file}: {}", path.join("::")) });
+                    }
+                }
+                keyword if depth == 0 && ITEMS.contains(&keyword) => {
+                    let name = (at + 1..).map(word).find(|name| {
+                        !ITEMS.contains(name)
+                            && !matches!(*name, "unsafe" | "async" | "extern" | "mut" | "\"")
+                    });
+                    self.items.extend(name.map(str::to_owned));
+                }
+                name if name.chars().all(is_word) && !matches!(before, "::" | ".") => {
+                    self.words.insert((name.to_owned(), file.to_owned()));
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        self.children.extend(declared.iter().cloned());
+        let own: BTreeSet<String> = uses.iter().filter_map(|(_, name)| name.clone()).collect();
+        for (path, name) in uses {
+            let is_own = path.first().is_some_and(|first| {
+                self.children.contains(first)
+                    || self.items.contains(first)
+                    || (path.len() > 1 && own.contains(first))
+            });
+            let mut segments = match absolute(here, &path) {
+                Some(segments) => segments,
+                None if is_own => here.iter().cloned().chain(path).collect(),
+                // From another crate.
+                None => continue,
+            };
+            match name {
+                Some(name) => self.bindings.entry(name).or_default().push(segments),
+                None if segments.last().is_some_and(|last| last == "*") => {
+                    segments.pop();
+                    self.globs.push(segments);
+                }
+                None => {}
+            }
+        }
+        declared
+    }
+}
+
+/// The modules of the crate by path, tests excluded.
+struct Modules(BTreeMap<Segments, Module>);
+
+impl Modules {
+    /// Follows the declarations of modules from `lib.rs`. The sources are by path below `src`.
+    fn new(sources: &BTreeMap<String, String>) -> Self {
+        let mut modules = Self(BTreeMap::new());
+        let mut waiting = vec![(Segments::new(), "lib.rs".to_owned())];
+        while let Some((here, file)) = waiting.pop() {
+            let Some(text) = sources.get(&file) else { continue };
+            let module = modules.0.entry(here.clone()).or_default();
+            let beside = file.rsplit_once('/').map(|(folder, _)| format!("{folder}/")).unwrap_or_default();
+            for name in module.read(&here, &file, text) {
+                let child: Segments = here.iter().cloned().chain([name.clone()]).collect();
+                waiting.push((child.clone(), format!("{}.rs", child.join("/"))));
+                waiting.push((child.clone(), format!("{}/mod.rs", child.join("/"))));
+                for path in paths_of_module(text, &name) {
+                    waiting.push((child.clone(), format!("{beside}{path}")));
+                }
+            }
+        }
+        modules
+    }
+
+    /// Collects the modules that a path leads through: those that re-export it, and the one that it ends in.
+    fn resolve(&self, path: &[String], seen: &mut BTreeSet<Segments>, found: &mut BTreeSet<Segments>) {
+        if !seen.insert(path.to_vec()) {
+            return;
+        }
+        let mut here = Segments::new();
+        for (n, name) in path.iter().enumerate() {
+            let module = &self.0[&here];
+            let child: Segments = here.iter().cloned().chain([name.clone()]).collect();
+            if self.0.contains_key(&child) {
+                here = child;
+            } else if let Some(targets) = module.bindings.get(name) {
+                for target in targets {
+                    let target: Segments = target.iter().chain(&path[n + 1..]).cloned().collect();
+                    self.resolve(&target, seen, found);
+                }
+                break;
+            } else if !module.items.contains(name)
+                && let Some(glob) = self.glob_with(module, name)
+            {
+                let target: Segments = glob.iter().chain(&path[n..]).cloned().collect();
+                self.resolve(&target, seen, found);
+                break;
+            } else {
+                break;
+            }
+        }
+        found.insert(here);
+    }
+
+    /// The module among the globs of `module` that has the name.
+    fn glob_with<'a>(&self, module: &'a Module, name: &str) -> Option<&'a Segments> {
+        module.globs.iter().find(|glob| self.has(glob, name, &mut BTreeSet::new()))
+    }
+
+    fn has(&self, here: &[String], name: &str, seen: &mut BTreeSet<Segments>) -> bool {
+        let Some(module) = self.0.get(here) else { return false };
+        seen.insert(here.to_vec())
+            && (module.items.contains(name)
+                || module.children.contains(name)
+                || module.bindings.contains_key(name)
+                || module.globs.iter().any(|glob| self.has(glob, name, seen)))
+    }
+
+    /// The imports between the children of one module, by the path of that module. An import by a deeper module counts
+    /// for the child that it is below.
+    fn edges(&self) -> BTreeMap<Segments, Edges> {
+        let mut edges: BTreeMap<Segments, Edges> = BTreeMap::new();
+        for (here, module) in &self.0 {
+            let by_glob = module.words.iter().filter_map(|(name, file)| {
+                let known = module.items.contains(name) || module.bindings.contains_key(name);
+                let glob = if known { None } else { self.glob_with(module, name) }?;
+                let segments = glob.iter().chain([name]).cloned().collect();
+                Some(NamedPath { segments, written: format!("{file}: {name}, by a glob") })
+            });
+            for path in by_glob.collect::<Vec<_>>().iter().chain(&module.paths) {
+                let mut found = BTreeSet::new();
+                self.resolve(&path.segments, &mut BTreeSet::new(), &mut found);
+                for target in found {
+                    let common = here.iter().zip(&target).take_while(|(a, b)| a == b).count();
+                    if let (Some(from), Some(to)) = (here.get(common), target.get(common)) {
+                        edges
+                            .entry(here[..common].to_vec())
+                            .or_default()
+                            .entry(from.clone())
+                            .or_default()
+                            .entry(to.clone())
+                            .or_insert_with(|| path.written.clone());
+                    }
+                }
+            }
+        }
+        edges
+    }
+}
+
+/// The files that `#[path = "…"]` gives to the module in a text.
+fn paths_of_module(text: &str, module: &str) -> Vec<String> {
+    let declaration = format!("mod {module};");
+    let files = text.split("#[path = \"").skip(1).filter_map(|rest| {
+        let (file, rest) = rest.split_once("\"]")?;
+        let declared = rest.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
+        declared.ends_with(&declaration).then(|| file.to_owned())
+    });
+    files.collect()
+}
+
+/// The imports from each module of a folder to others of the same folder, each with one place where it is written.
+type Edges = BTreeMap<String, BTreeMap<String, String>>;
+
+/// The strongly connected components of more than one module, by Tarjan's algorithm.
+fn components(edges: &Edges) -> Vec<BTreeSet<String>> {
+    #[derive(Default)]
+    struct Search {
+        index: BTreeMap<String, usize>,
+        lowest: BTreeMap<String, usize>,
+        stack: Vec<String>,
+        components: Vec<BTreeSet<String>>,
+    }
+
+    fn visit(name: &str, edges: &Edges, search: &mut Search) {
+        let index = search.index.len();
+        search.index.insert(name.to_owned(), index);
+        search.stack.push(name.to_owned());
+        let mut lowest = index;
+        for to in edges.get(name).into_iter().flat_map(BTreeMap::keys) {
+            if !search.index.contains_key(to) {
+                visit(to, edges, search);
+                lowest = lowest.min(search.lowest[to]);
+            } else if search.stack.contains(to) {
+                lowest = lowest.min(search.index[to]);
+            }
+        }
+        search.lowest.insert(name.to_owned(), lowest);
+        if lowest == index {
+            let begin = search.stack.iter().position(|other| other == name).expect("it is on the stack");
+            let component: BTreeSet<String> = search.stack.drain(begin..).collect();
+            if component.len() > 1 {
+                search.components.push(component);
+            }
+        }
+    }
+
+    let mut search = Search::default();
+    for name in edges.keys() {
+        if !search.index.contains_key(name) {
+            visit(name, edges, &mut search);
+        }
+    }
+    search.components
+}
+
+/// The differences between the cycles in the sources and the list of those that are known.
+fn cycle_violations(sources: &BTreeMap<String, String>, known: &[(&str, &str, &str)]) -> Vec<String> {
+    let mut known: BTreeSet<(String, BTreeSet<String>)> = known
+        .iter()
+        .map(|(folder, modules, _)| {
+            ((*folder).to_owned(), modules.split_whitespace().map(str::to_owned).collect())
+        })
+        .collect();
+    let mut wrong = Vec::new();
+    for (folder, edges) in Modules::new(sources).edges() {
+        let folder = folder.join("/");
+        for component in components(&edges) {
+            if known.remove(&(folder.clone(), component.clone())) {
+                continue;
+            }
+            let mut message = format!(
+                "src/{folder}: the modules {component:?} import each other in a cycle that is not in CYCLES. Close it: move \
+                 the type, constant or function that leads back to the module that it belongs to, or to one below both. \
+                 If it is what remains of a larger cycle, shorten the entry in CYCLES. The imports:"
+            );
+            for (from, targets) in &edges {
+                for (to, written) in targets {
+                    if component.contains(from) && component.contains(to) {
+                        message.push_str(&format!("\n    {from} -> {to}   ({written})"));
+                    }
+                }
+            }
+            wrong.push(message);
+        }
+    }
+    wrong.extend(known.into_iter().map(|(folder, modules)| {
+        format!("src/{folder}: the cycle of {modules:?} in CYCLES is no longer in the code; remove or shorten its entry")
+    }));
+    wrong
+}
+
+#[test]
+fn cycles_between_siblings_are_known() {
+    let mut sources = BTreeMap::new();
+    each_source(|path, text| {
+        sources.insert(path.to_owned(), text.to_owned());
+    });
+    let wrong = cycle_violations(&sources, &CYCLES);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The sources of a crate in which `a` is a folder with the files `b.rs`, `c.rs` and `d/`.
+fn crate_with(b: &str, door: &str) -> BTreeMap<String, String> {
+    let sources = [
+        ("lib.rs", "mod a; mod other; mod up;"),
+        ("other.rs", "pub struct Other;"),
+        ("up.rs", "pub use crate::a::Re;"),
+        ("a/mod.rs", door),
+        ("a/b.rs", b),
+        ("a/c.rs", "pub struct C; pub mod inner { pub struct I; } pub struct Other;"),
+        ("a/d/mod.rs", "mod e; pub(super) struct D;"),
+        ("a/d/e.rs", "pub struct E;"),
+    ];
+    sources.map(|(path, text)| (path.to_owned(), text.to_owned())).into()
+}
+
+const DOOR: &str = "mod b; mod c; mod d; pub use self::c::C as Re; pub(crate) use c::*; use self::d::{self as dd, D}; \
+                    use crate::other::Other as FromOther; pub struct Own;";
+
+/// The modules that the file `a/b.rs` with this text imports, by the resolver.
+fn imports_of(b: &str) -> Vec<String> {
+    let edges = Modules::new(&crate_with(b, DOOR)).edges();
+    let targets = edges.get(["a".to_owned()].as_slice()).and_then(|edges| edges.get("b"));
+    targets.map(|targets| targets.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// An import of a sibling is found however its path is written, and through the names that the parent re-exports.
+#[test]
+fn siblings_imports_are_resolved_however_written() {
+    for to_c in [
+        "use super::c::C;",
+        "use super::c;",
+        "use super::{c::{self, C}};",
+        "use crate::a::c::C as Renamed;",
+        "use crate::{other::Other, a::{c::C}};",
+        "use super::Re;",
+        "use super::{Own, Re};",
+        "use super::C;",
+        "use super::inner::I;",
+        "use super::super::a::c::C;",
+        "use crate::up::Re;",
+        "use super::*; struct B(C);",
+        "fn f(c: &super::c::C) {}",
+        "fn f() { let x = crate::a::Re; }",
+        "fn f() { use super::c::C; }",
+        "impl T for super::Re {}",
+        "mod inline { use super::super::c::C; }",
+        "mod inline { fn f() { super::super::Re } }",
+        "#[cfg(feature = \"x\")] use super::c::C;",
+        "#[cfg(not(test))] use super::c::C;",
+        "struct A { #[cfg(test)] a: u8, c: super::c::C }",
+        "#[cfg(test)] use super::d::{D}; use super::c::C;",
+        "#[cfg(test)] const A: B = B { b: 1 }; use super::c::C;",
+        "#[cfg(test)] fn f<A, B>(a: A) -> B { super::d::g() } use super::c::C;",
+        "#[cfg(test)] mod tests { use super::super::d::D; } use super::c::C;",
+        "const A: &str = \"\\\"\"; use super::c::C; // super::d",
+    ] {
+        assert_eq!(imports_of(to_c), ["c"], "{to_c}");
+    }
+    for to_d in ["use super::d::e::E;", "use super::D;", "use super::dd::e;", "use super::*; type A = D;"] {
+        assert_eq!(imports_of(to_d), ["d"], "{to_d}");
+    }
+    assert_eq!(imports_of("use super::{Re, D};"), ["c", "d"]);
+}
+
+/// Names of the parent itself, of other folders and in text that is no code, or only in tests, are no imports.
+#[test]
+fn names_that_are_no_sibling_are_no_imports() {
+    for none in [
+        "use super::Own;",
+        "use super::*; struct B(Own);",
+        "use super::*; struct C; struct B(C);",
+        "use super::FromOther;",
+        "use crate::other::Other;",
+        "use super::b::X;",
+        "use self::c::C;",
+        "use c::C;",
+        "pub(super) struct B; pub(in crate::a) struct A;",
+        "mod c { pub struct C; } use self::c::C; fn f() -> self::c::C { c::C }",
+        "mod inline { use super::c::C; }",
+        "/// See [`super::c::C`].\n// super::c\n/* super::c */ struct B;",
+        "const A: &str = \"super::c::C\";",
+        "#[cfg(test)] mod tests { use super::super::c::C; }",
+        "#[cfg(test)] use super::c::{C};",
+        "#[cfg(test)] impl A { fn f() { super::c::g() } }",
+        "#[cfg(all(test, feature = \"x\"))] fn f() -> super::c::C { super::c::C }",
+        "#[cfg(test)] #[path = \"b_tests.rs\"] mod tests;",
+        "macro_rules! m { () => { $crate::a::c::C } }",
+        "fn f(x: X) { x.c.C() }",
+    ] {
+        assert_eq!(imports_of(none), Vec::<String>::new(), "{none}");
+    }
+}
+
+/// Imports by the files of a subfolder count for the subfolder, and the parent is no part of a cycle.
+#[test]
+fn a_subfolder_counts_as_one_module() {
+    let mut sources = crate_with("use super::d::e::E;", DOOR);
+    assert_eq!(cycle_violations(&sources, &[]), Vec::<String>::new());
+    sources.insert("a/d/e.rs".to_owned(), "use super::super::b::B;".to_owned());
+    let wrong = cycle_violations(&sources, &[]);
+    assert!(wrong.len() == 1 && wrong[0].starts_with("src/a: the modules {\"b\", \"d\"}"), "{wrong:?}");
+    assert!(wrong[0].contains("b -> d   (a/b.rs: use super::d::e::E)"), "{wrong:?}");
+    assert!(wrong[0].contains("d -> b   (a/d/e.rs: use super::super::b::B)"), "{wrong:?}");
+}
+
+/// Files that `#[path]` gives to a module are read, and files that are declared for tests only are not.
+#[test]
+fn files_of_modules_follow_their_declarations() {
+    let mut sources = crate_with("use super::c::C;", &format!("{DOOR} #[cfg(test)] mod t;"));
+    sources.insert("a/t.rs".to_owned(), "use super::b;".to_owned());
+    sources.insert(
+        "a/c.rs".to_owned(),
+        "pub struct C;\n#[cfg(test)]\n#[path = \"c_tests.rs\"]\nmod tests;".to_owned(),
+    );
+    sources.insert("a/c_tests.rs".to_owned(), "use super::super::b;".to_owned());
+    assert_eq!(cycle_violations(&sources, &[]), Vec::<String>::new());
+    let door = format!("{DOOR}\n#[cfg(not(feature = \"x\"))]\n#[path = \"c_off.rs\"]\nmod c;");
+    sources.insert("a/mod.rs".to_owned(), door);
+    sources.insert("a/c_off.rs".to_owned(), "use super::b;".to_owned());
+    assert_eq!(cycle_violations(&sources, &[]).len(), 1);
+}
+
+/// A cycle must be in the list exactly as it is in the code: neither new, grown, shrunk nor gone.
+#[test]
+fn cycles_differ_from_the_list_when_they_change() {
+    let mut sources = crate_with("use super::c::C;", DOOR);
+    sources.insert("a/c.rs".to_owned(), "use super::b; use super::d;".to_owned());
+    let known: [(&str, &str, &str); 1] = [("a", "b c", "a reason")];
+    assert_eq!(cycle_violations(&sources, &known), Vec::<String>::new());
+
+    sources.insert("a/d/e.rs".to_owned(), "use super::super::b;".to_owned());
+    let grown = cycle_violations(&sources, &known);
+    assert_eq!(grown.len(), 2, "{grown:?}");
+    assert!(
+        grown[0].contains("{\"b\", \"c\", \"d\"}") && grown[1].contains("no longer in the code"),
+        "{grown:?}"
+    );
+
+    sources.insert("a/c.rs".to_owned(), String::new());
+    let gone = cycle_violations(&sources, &known);
+    assert!(gone.len() == 1 && gone[0].contains("{\"b\", \"c\"}") && gone[0].contains("remove"), "{gone:?}");
+}
+
+/// The components are the strongly connected ones, not all that are connected.
+#[test]
+fn components_are_strongly_connected() {
+    let edges = |pairs: &[(&str, &str)]| {
+        let mut edges = Edges::new();
+        for (from, to) in pairs {
+            edges.entry((*from).to_owned()).or_default().insert((*to).to_owned(), String::new());
+        }
+        edges
+    };
+    let found = |pairs: &[(&str, &str)]| {
+        let mut found: Vec<String> =
+            components(&edges(pairs)).into_iter().map(|found| found.into_iter().collect()).collect();
+        found.sort();
+        found
+    };
+    assert_eq!(found(&[("a", "b"), ("a", "c"), ("b", "c"), ("c", "d")]), Vec::<String>::new());
+    assert_eq!(found(&[("a", "b"), ("b", "a"), ("b", "c"), ("c", "d"), ("d", "c")]), ["ab", "cd"]);
+    assert_eq!(found(&[("a", "b"), ("b", "c"), ("c", "d"), ("d", "b"), ("c", "e")]), ["bcd"]);
+    assert_eq!(found(&[("a", "b"), ("b", "c"), ("c", "a"), ("x", "b"), ("c", "y"), ("y", "c")]), ["abcy"]);
 }
