@@ -1,13 +1,17 @@
-//! Starting another process of this program.
+//! The running program: starting another process of it, and the identity of its build.
 //!
 //! # Guarantees
 //! - The started program is the one that runs now, even if its file was replaced, moved or removed since.
 //! - The new process has the same `argv[0]` and process name.
 
+#[cfg(any(feature = "remote", feature = "http"))]
+use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+#[cfg(any(feature = "remote", feature = "http"))]
+use std::sync::OnceLock;
 
 /// Link to the executable of the process that opens it, by inode and not by path.
 #[cfg(target_os = "linux")]
@@ -48,3 +52,29 @@ pub(crate) fn restore_name() {
 
 #[cfg(all(feature = "cli", not(target_os = "linux")))]
 pub(crate) fn restore_name() {}
+
+/// Returns the version of the program, or the identity of its build if it has none: `build ` and a part of the hash of
+/// its binary.
+#[cfg(any(feature = "remote", feature = "http"))]
+pub(crate) fn version_or_build(version: Option<&str>) -> String {
+    static BUILD: OnceLock<String> = OnceLock::new();
+    let build = || {
+        let hash = path().and_then(|path| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update_reader(File::open(path)?)?;
+            Ok(hasher.finalize())
+        });
+        match hash {
+            Ok(hash) => format!("{BUILD_PREFIX}{}", &hash.to_hex()[..16]),
+            Err(error) => {
+                log::warn!("the binary of this program cannot be read, so its build is unknown: {error}");
+                format!("{BUILD_PREFIX}unknown")
+            }
+        }
+    };
+    version.map_or_else(|| BUILD.get_or_init(build).clone(), str::to_owned)
+}
+
+/// The beginning of a version that identifies a build.
+#[cfg(any(feature = "remote", feature = "http"))]
+pub(crate) const BUILD_PREFIX: &str = "build ";

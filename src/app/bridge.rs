@@ -12,7 +12,7 @@ use super::hosts::SharedHead;
 use super::launch::App;
 use crate::descriptors;
 use crate::flow::Kinds;
-use crate::program::this_program;
+use crate::program::{this_program, version_or_build};
 use crate::remote::{BridgeOptions, HeadOptions, ProcessCommand, Program};
 use crate::transport::{Limits, TransportError};
 use crate::work::{Placement, WorkType};
@@ -56,7 +56,7 @@ impl App {
             .works()
             .into_iter()
             .map(|(name, kind)| (name.to_owned(), kind.messages().into_iter().map(str::to_owned).collect()));
-        let (name, version) = (self.name.to_owned(), self.version.clone());
+        let (name, version) = (self.name.to_owned(), version_or_build(self.version.as_deref()));
         let settings = self.config.session_settings();
         Ok(BridgeOptions {
             program: Program { name, version, works: works.collect() },

@@ -71,9 +71,29 @@ pub struct App {
     pub(super) kinds: fn(&mut Kinds),
     /// The name of the type of the root.
     pub(crate) name: &'static str,
-    pub(super) version: String,
+    /// Absent if builds are to be compared.
+    pub(super) version: Option<String>,
     #[cfg(feature = "remote")]
     pub(super) process: Option<ProcessProgram>,
+}
+
+/// Creates an [`App`] as [`App::new`] does, with the version of the package in which the macro is used
+/// ([`App::version`]): processes of different builds can then take part in the same App.
+///
+/// ```
+/// # use flowright::prelude::*;
+/// # #[derive(Default, Serialize, Children)]
+/// # struct Hello;
+/// # impl Flow for Hello {
+/// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+/// # }
+/// let app = flowright::app!(Hello::default);
+/// ```
+#[macro_export]
+macro_rules! app {
+    ($make:expr $(,)?) => {
+        $crate::App::new($make).version(::core::env!("CARGO_PKG_VERSION"))
+    };
 }
 
 impl App {
@@ -91,7 +111,7 @@ impl App {
             #[cfg(feature = "remote")]
             kinds: Kinds::below::<F>,
             name: std::any::type_name::<F>(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: None,
             #[cfg(feature = "remote")]
             process: None,
         }
@@ -128,9 +148,11 @@ impl App {
         Self { name: std::any::type_name::<W>(), ..Self::new(move || OneWork { work: WorkRef::new(make()) }) }
     }
 
-    /// Sets the version of the program. Processes can take part in an App only with the same version.
+    /// Sets the version of the program. Processes can take part in an App only with the same version. Without it they have
+    /// to be the same build: the hashes of their binaries are compared. [`app!`](crate::app!) sets the version of the
+    /// package that it is used in.
     pub fn version(mut self, version: impl Into<String>) -> Self {
-        self.version = version.into();
+        self.version = Some(version.into());
         self
     }
 
@@ -318,7 +340,7 @@ pub(crate) struct Launched {
     pub(crate) control: Control,
     /// The type of the root and the version of the program.
     pub(crate) name: &'static str,
-    pub(crate) version: String,
+    pub(crate) version: Option<String>,
     exited: BoxFuture<'static, Option<Exit>>,
 }
 

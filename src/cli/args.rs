@@ -65,10 +65,10 @@ pub(super) enum Asked {
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[cfg(feature = "http")]
-    /// Open the App's page in the browser
-    #[arg(long, value_name = "BOOL", default_value_t = true, default_missing_value = "true", num_args = 0..=1)]
+    /// Open the App's page in the browser; by default on a terminal with a display
+    #[arg(long, value_name = "BOOL", default_missing_value = "true", num_args = 0..=1)]
     #[arg(require_equals = true, action = clap::ArgAction::Set)]
-    pub(super) open_ui: bool,
+    pub(super) open_ui: Option<bool>,
 
     #[cfg(feature = "http")]
     /// The address to serve the API and the page on [default: 127.0.0.1]
@@ -416,9 +416,9 @@ mod tests {
 
     #[test]
     fn running_is_what_it_does_unless_told_otherwise() {
-        assert!(args(&["run", "--open-ui"]).open_ui);
-        assert!(!args(&["--open-ui=false"]).open_ui);
-        assert!(args(&[]).open_ui);
+        assert_eq!(args(&["run", "--open-ui"]).open_ui, Some(true));
+        assert_eq!(args(&["--open-ui=false"]).open_ui, Some(false));
+        assert_eq!(args(&[]).open_ui, None);
     }
 
     /// Bash itself completes the commands and flags of a program, whatever its name.

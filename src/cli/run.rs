@@ -1,5 +1,9 @@
 //! `App::main`: from arguments to an exit code.
 
+#[cfg(feature = "http")]
+use std::ffi::OsString;
+#[cfg(feature = "http")]
+use std::io::IsTerminal;
 use std::io::{self, Write};
 #[cfg(feature = "http")]
 use std::net::TcpListener;
@@ -24,6 +28,16 @@ use crate::trace::export;
 use crate::transport::TransportError;
 
 const WRONG_USAGE: u8 = 2;
+
+/// Returns `true` if a person probably sees a browser that this process opens: it runs on a terminal, and there is a
+/// display, by the environment variables that `variable` reads.
+#[cfg(feature = "http")]
+fn has_display(on_terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let is_set = |name: &&str| variable(name).is_some_and(|value| !value.is_empty());
+    // The last one is set in the Windows Subsystem for Linux, where the browser is that of Windows.
+    let of_display = ["DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME"];
+    on_terminal && (cfg!(target_os = "macos") || of_display.iter().any(is_set))
+}
 
 impl App {
     /// Gives the program its command line and runs the App until it ends.
@@ -124,7 +138,12 @@ impl App {
         };
         let url = format!("http://{shown}/view");
         log::info!("Your app has started. View it in your browser: {url}");
-        if args.open_ui {
+        let is_asked = args.open_ui;
+        if is_asked.unwrap_or_else(|| has_display(io::stderr().is_terminal(), |name| std::env::var_os(name)))
+        {
+            if is_asked.is_none() {
+                log::info!("It opens in your browser now; --open-ui=false turns that off.");
+            }
             // On a thread of its own: finding and starting a browser may take long, or fail.
             std::thread::spawn(move || {
                 if let Err(error) = webbrowser::open(&url) {
@@ -273,4 +292,19 @@ fn logger(level: log::LevelFilter) -> env_logger::Builder {
         builder.filter_module("actix_http", log::LevelFilter::Off);
     }
     builder
+}
+
+#[cfg(all(test, feature = "http", target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn browser_needs_a_terminal_and_a_display() {
+        let with = |set: &'static str| move |name: &str| (name == set).then(|| OsString::from(":0"));
+        assert!(has_display(true, with("DISPLAY")));
+        assert!(has_display(true, with("WAYLAND_DISPLAY")));
+        assert!(!has_display(false, with("DISPLAY")));
+        assert!(!has_display(true, with("HOME")));
+        assert!(!has_display(true, |_| Some(OsString::new())));
+    }
 }

@@ -18,6 +18,7 @@ use super::{Instance, queries, routes};
 use crate::app::{App, AppError, AppHandle, Config, Control, Launched, short_name};
 use crate::descriptors;
 use crate::fence;
+use crate::program::version_or_build;
 
 /// The maximum number of open connections; further ones wait in the listen queue.
 const CONNECTIONS: usize = 4096;
@@ -147,7 +148,7 @@ pub(crate) async fn start(
     let about = About {
         name: short_name(launched.name),
         program: launched.name,
-        version: launched.version.clone(),
+        version: version_or_build(launched.version.as_deref()),
         started,
     };
     let app = control.app();

@@ -182,7 +182,13 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
         })
     }
 
-    fn resolve(&self) -> Result<&T, PayloadError> {
+    /// Returns the value, blocking the thread until it is loaded; the fallible form of a dereference. The value stays in
+    /// memory for as long as this handle does.
+    ///
+    /// # Errors
+    /// [`PayloadError`], which names the payload and says what to do; [`PayloadError::WouldBlock`] if the value is
+    /// elsewhere and the thread must not block, as in a Flow.
+    pub fn blocking_value(&self) -> Result<&T, PayloadError> {
         loop {
             if let Some(value) = self.read.0.get().and_then(|value| value.downcast_ref()) {
                 return Ok(value);
@@ -278,12 +284,13 @@ impl<T> Payload<T> {
 /// With the [`PayloadError`] if the value cannot be loaded; inside a Work this ends the run, with
 /// [`Reason::PayloadLost`](crate::Reason::PayloadLost) if the value is lost. Also with [`PayloadError::WouldBlock`]
 /// if the value is elsewhere and the thread must not block: in a Flow, and in Works of the pool that run on the
-/// thread of the connections. [`Payload::value`] returns errors instead of panicking.
+/// thread of the connections. [`Payload::value`], which does not block, and [`Payload::blocking_value`] return errors
+/// instead of panicking.
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Deref for Payload<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.resolve().unwrap_or_else(|error| std::panic::panic_any(error))
+        self.blocking_value().unwrap_or_else(|error| std::panic::panic_any(error))
     }
 }
 
@@ -404,7 +411,7 @@ mod tests {
     fn what_arrives_is_the_same_allocation() {
         let made = payload(vec![1_i64, 2, 3]);
         let (arrived, _) = send(&made);
-        assert!(std::ptr::eq(made.resolve().unwrap(), arrived.resolve().unwrap()));
+        assert!(std::ptr::eq(made.blocking_value().unwrap(), arrived.blocking_value().unwrap()));
         assert_eq!(*arrived, [1, 2, 3]);
     }
 
@@ -429,7 +436,7 @@ mod tests {
         drop(holds);
         assert!(weak.upgrade().is_none());
         let arrived: Payload<String> = wire::decode(&bytes).unwrap();
-        let error = arrived.resolve().unwrap_err().to_string();
+        let error = arrived.blocking_value().unwrap_err().to_string();
         assert!(error.contains("String, 3 bytes, made by work `maker`"), "{error}");
     }
 
@@ -440,7 +447,7 @@ mod tests {
             wire::encode(made).unwrap()
         };
         let arrived: Payload<String> = wire::decode(&bytes).unwrap();
-        assert!(matches!(arrived.resolve(), Err(PayloadError::WrongType { .. })));
+        assert!(matches!(arrived.blocking_value(), Err(PayloadError::WrongType { .. })));
     }
 
     #[test]

@@ -23,14 +23,9 @@ TOKEN = "a secret of some length"
 LIMIT = 60
 
 
-def version():
-    text = (ROOT / "Cargo.toml").read_text()
-    return re.search(r'^version = "(.*)"$', text, re.M).group(1)
-
-
+# Without its version, which the App shows.
 PROGRAM = {
     "name": "continuous_deployment::ContinuousDeployment",
-    "version": version(),
     "works": {"continuous_deployment::Train": [], "continuous_deployment::ModelDeployment": []},
 }
 
@@ -65,9 +60,12 @@ class App:
                 return int(found.group(1))
         sys.exit(f"the App ended without saying {pattern}")
 
+    def get(self, path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/api/v1/{path}", timeout=LIMIT) as answer:
+            return json.load(answer)
+
     def state(self):
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/api/v1/state", timeout=LIMIT) as answer:
-            return json.load(answer)["state"]
+        return self.get("state")["state"]
 
     def __enter__(self):
         return self
@@ -93,7 +91,8 @@ def check(token, head=None, node=None):
     with App(token, head) as app:
         if token is None and head is None:
             token = own_token(app.joining)
-        watcher = Watcher("127.0.0.1", app.joining, PROGRAM, token, node)
+        program = {**PROGRAM, "version": app.get("app")["version"]}
+        watcher = Watcher("127.0.0.1", app.joining, program, token, node)
         welcome = watcher.connect()
         assert welcome["node"]["name"] == "head", welcome
         deadline = time.monotonic() + LIMIT
@@ -113,9 +112,9 @@ def check(token, head=None, node=None):
         assert same >= 1, "what was shown was never what the API said"
 
         for wrong, said in [
-            ({**PROGRAM, "name": "another"}, "another"),
-            ({**PROGRAM, "version": "0.0.0-other"}, "0.0.0-other"),
-            ({**PROGRAM, "works": {"continuous_deployment::Train": []}}, "continuous_deployment::ModelDeployment"),
+            ({**program, "name": "another"}, "another"),
+            ({**program, "version": "0.0.0-other"}, "0.0.0-other"),
+            ({**program, "works": {"continuous_deployment::Train": []}}, "continuous_deployment::ModelDeployment"),
         ]:
             try:
                 Watcher("127.0.0.1", app.joining, wrong, token, node).connect()
@@ -124,13 +123,13 @@ def check(token, head=None, node=None):
                 assert said in str(refused), refused
         for other in [None if token else TOKEN, "quite another secret"]:
             try:
-                Watcher("127.0.0.1", app.joining, PROGRAM, other, node).connect()
+                Watcher("127.0.0.1", app.joining, program, other, node).connect()
                 sys.exit("it was taken in with another token")
             except Refused as refused:
                 assert "token" in str(refused), refused
         if head:
             try:
-                Watcher("127.0.0.1", app.joining, PROGRAM, token).connect()
+                Watcher("127.0.0.1", app.joining, program, token).connect()
                 sys.exit("it was taken in without TLS")
             except Refused as refused:
                 assert "takes TLS only" in str(refused), refused

@@ -267,7 +267,8 @@ type End<'a> = &'a dyn Fn(&TestApp, u32);
 fn group_of_a_process_ends_with_it_however_it_ends() {
     let ends: [(&str, End<'_>); 4] = [
         ("killed", &|_, process| signal(process, "KILL")),
-        ("signal 3", &|_, process| signal(process, "QUIT")),
+        // Not one of those that a shell ignores for programs in its background.
+        ("signal 10", &|_, process| signal(process, "USR1")),
         ("aborted", &|app, _| drop(app.block_on(app.work::<Parent>("parents.0").ask(Die::Abort)))),
         ("exit code 3", &|app, _| drop(app.block_on(app.work::<Parent>("parents.0").ask(Die::Exit(3))))),
     ];

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::process_id::ProcessId;
 use crate::id::AppId;
+use crate::program::BUILD_PREFIX;
 use crate::transport::Endpoint;
 use crate::work::Resources;
 
@@ -43,6 +44,14 @@ impl Program {
             return Some(format!("this is the program `{}`, and that is `{}`", self.name, there.name));
         }
         if self.version != there.version {
+            let is_build = |version: &str| version.starts_with(BUILD_PREFIX);
+            if is_build(&self.version) && is_build(&there.version) {
+                return Some(format!(
+                    "this is {}, and that is {}; run the same binary everywhere, or give the App a version (`App::version`, \
+                     `app!`), which is compared instead",
+                    self.version, there.version
+                ));
+            }
             return Some(format!("this is version {}, and that is version {}", self.version, there.version));
         }
         let list = |names: BTreeSet<&String>| {
@@ -154,6 +163,9 @@ mod tests {
         );
         let newer = Program { version: "2".to_owned(), ..here.clone() };
         assert!(here.difference(&newer).unwrap().contains("version 1, and that is version 2"));
+        let [one, two] =
+            ["build 1", "build 2"].map(|build| Program { version: build.to_owned(), ..here.clone() });
+        assert!(one.difference(&two).unwrap().contains("build 1, and that is build 2; run the same binary"));
         let mut other = here.clone();
         other.works.get_mut("B").unwrap().push("Predict".to_owned());
         assert!(here.difference(&other).unwrap().contains("the messages of Work `B`"));
