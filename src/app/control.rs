@@ -20,6 +20,7 @@ use crate::work::{NodeStatus, Placement, Status, Work, WorkAddr};
 /// The stage of an App.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum AppStage {
     /// The tree has been built; no Work or Flow has run yet.
     Starting,
@@ -33,6 +34,7 @@ pub enum AppStage {
 
 /// The status of an App with its Works, Flows and nodes.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct AppStatus {
     /// The stage of the App.
     pub stage: AppStage,
@@ -50,6 +52,7 @@ pub struct AppStatus {
 
 /// The status of a Work.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct WorkStatus {
     /// The status of the run in progress, else of the last run.
     #[serde(flatten)]
@@ -68,6 +71,7 @@ pub struct WorkStatus {
 
 /// The outcome of an App that has ended.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Exit {
     /// `Ok` when the App was stopped, an error when it failed.
     pub result: Result<(), AppError>,

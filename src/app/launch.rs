@@ -56,6 +56,7 @@ use crate::work::{LocalHost, Placement, Work, forget_addresses};
 /// # Ok(())
 /// # }
 /// ```
+#[must_use = "an App does nothing until `main` or `spawn` is called"]
 pub struct App {
     pub(crate) make: Box<dyn FnOnce() -> Box<dyn AnyFlow> + Send>,
     pub(crate) config: Config,
@@ -352,6 +353,7 @@ impl Launched {
 }
 
 /// A handle to a running App. Dropping it asks the App to stop.
+#[must_use = "dropping the handle stops the App"]
 pub struct AppHandle {
     control: Control,
     exited: Option<BoxFuture<'static, Option<Exit>>>,

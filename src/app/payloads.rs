@@ -15,6 +15,7 @@ use crate::wire;
 
 /// A payload or artifact that the state of a Work or the input of a run refers to.
 #[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
 pub struct PayloadStatus {
     /// The id, as in error messages.
     pub id: String,

@@ -12,6 +12,7 @@ use super::error::StoreError;
 
 /// A file in a drive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct DriveFile {
     /// Name of the file, with `/` as separator of directories.
     pub name: String,

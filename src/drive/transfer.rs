@@ -18,6 +18,7 @@ use crate::atomic_file::StagedPath;
 
 /// Progress of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Transferred {
     /// Bytes transferred so far.
     pub bytes: u64,

@@ -7,6 +7,7 @@ use super::restart::{OnError, Restart};
 
 /// Policy for a new input that arrives while another run is in progress or waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Overlap {
     /// The new run waits in a FIFO queue. If the queue is full the input is not accepted, and the next reaction asks
     /// again.
@@ -20,6 +21,7 @@ pub enum Overlap {
 
 /// Policy for a Work whose node is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum OnNodeLost {
     /// Not counted as a failure: the Work waits for a node that fits and continues there from its last published state.
     /// A run in progress starts again; a run that had succeeded does not.

@@ -9,6 +9,7 @@ pub type Reaction = Result<(), Interrupt>;
 
 /// Reason why `react` returned early. `?` converts any error into [`Interrupt::Failed`].
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Interrupt {
     /// A run that the Flow waits for has not finished; `react` is called again when it may have. Not a failure.
     Pending,

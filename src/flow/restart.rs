@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Handling of a failure after the last restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum OnError {
     /// Fails the App at once with this error, and exit code 1.
     #[default]
@@ -32,6 +33,7 @@ pub enum OnError {
 ///     .backoff(Duration::from_millis(100)..Duration::from_secs(10));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a restart policy does nothing until it is given to a Work or Flow"]
 pub struct Restart {
     max: u32,
     within: Duration,

@@ -77,6 +77,7 @@ impl Drop for Read {
 
 /// Progress of the transfer of a payload's value to this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Progress {
     /// Bytes that have arrived and been verified.
     pub received: u64,

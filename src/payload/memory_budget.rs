@@ -91,7 +91,8 @@ pub(super) fn count_pull() {
 }
 
 /// Memory and disk used by the values of payloads, in bytes of their encoding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct PayloadUsage {
     /// Bytes in memory.
     pub memory: u64,

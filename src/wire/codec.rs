@@ -23,6 +23,7 @@ const LARGEST_BUFFER: usize = 64 * 1024;
 
 /// Error returned when a value cannot be encoded, or bytes cannot be decoded.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum CodecError {
     /// The value's `Serialize` returned an error.
     #[error(

@@ -31,6 +31,7 @@ const TICKS: f64 = 100.0;
 /// # }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct NodeLoad {
     /// Number of processors that the process keeps busy.
     pub cpus: f64,

@@ -16,6 +16,7 @@ pub(crate) enum RecordedBy {
 
 /// Status of a node.
 #[derive(Debug, Clone, serde::Serialize)]
+#[non_exhaustive]
 pub struct NodeStatus {
     /// True while a connection to the node exists.
     pub is_connected: bool,

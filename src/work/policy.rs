@@ -177,6 +177,7 @@ pub struct UnknownPlacement(String);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Resources {
     /// Number of processor cores.
     pub cpus: u32,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Stage of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Stage {
     /// Never asked for, or forgotten.
     #[default]
@@ -83,6 +84,7 @@ impl fmt::Display for Reason {
 ///
 /// Statuses are ordered by [`seq`](Status::seq), which only grows within a Work, and not by their time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Status {
     /// Stage of the run.
     pub stage: Stage,

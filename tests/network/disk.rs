@@ -102,7 +102,7 @@ impl Work for Filler {
             assert!(payload.value().await?.iter().all(|byte| *byte == n as u8), "{n}");
         }
         drop(made);
-        assert_eq!(PayloadUsage::here(), PayloadUsage { memory: 0, disk: 0 });
+        assert_eq!(PayloadUsage::here(), PayloadUsage::default());
         Ok(())
     }
 }

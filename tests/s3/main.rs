@@ -278,7 +278,7 @@ fn told(test: &str, port: u16, secret: &str) -> bool {
 
 fn main() -> ExitCode {
     if std::env::var_os(TEST).is_some() {
-        let exit = TestApp::start(Teller::default).limit(LIMIT).wait_for_exit();
+        let exit = TestApp::start_app(App::of_work(Teller::default)).limit(LIMIT).wait_for_exit();
         return match exit.result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

@@ -93,7 +93,9 @@ impl Phases {
 }
 
 fn in_memory(length: usize) -> PayloadUsage {
-    PayloadUsage { memory: length as u64, disk: 0 }
+    let mut usage = PayloadUsage::default();
+    usage.memory = length as u64;
+    usage
 }
 
 /// The values of `a` are read after its process has ended.
