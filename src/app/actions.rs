@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::control::AppStage;
 use super::driver::Driver;
+use super::status::AppStage;
 use crate::flow::{Found, Node, Requested, Route, SharedRecord, lock};
 use crate::work::{Input, RunKey};
 

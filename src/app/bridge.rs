@@ -5,10 +5,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use super::config::Config;
-use super::control::Control;
 use super::driver::Driver;
 use super::error::AppError;
-use super::hosts::SharedHead;
 use super::launch::App;
 use crate::descriptors;
 use crate::flow::Kinds;
@@ -16,8 +14,6 @@ use crate::program::{this_program, version_or_build};
 use crate::remote::{BridgeOptions, HeadOptions, ProcessCommand, Program};
 use crate::transport::{Limits, TransportError};
 use crate::work::{Placement, WorkType};
-
-pub(super) type ProcessProgram = Arc<dyn Fn() -> std::io::Result<Command> + Send + Sync>;
 
 impl Config {
     /// Refuses placements on nodes when no node can join.
@@ -112,18 +108,6 @@ impl Driver {
                 why: "nothing listens for nodes; give --listen as well",
             }),
             None => Ok(()),
-        }
-    }
-}
-
-/// Sends each new state to the processes that watch the App.
-pub(super) async fn show_watchers(control: Control, head: SharedHead) {
-    let mut changes = control.changes();
-    while changes.changed().await.is_ok() {
-        let version = *changes.borrow_and_update();
-        let Some(head) = head.get().filter(|head| head.has_watchers()) else { continue };
-        if let Ok(state) = control.state().await {
-            head.show(version, state);
         }
     }
 }

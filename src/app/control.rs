@@ -1,107 +1,18 @@
 //! Queries and commands for a running App, carried out by its driver between reactions.
 
-use std::collections::BTreeMap;
-use std::sync::PoisonError;
-
 use actix::{Addr, Handler, Message};
-use serde::Serialize;
 use tokio::sync::{oneshot, watch};
 
 use super::actions::{Action, NotDone};
 use super::driver::Driver;
 use super::error::AppError;
 use super::snapshot::{RunsPage, Snapshot, WorkSnapshot};
+use super::status::AppStatus;
 use super::watchdog::{Stuck, Watchdog};
-use crate::flow::{FlowError, SharedRecord, lock};
-use crate::id::{ActorPath, AppId};
+use crate::flow::{SharedRecord, lock};
+use crate::id::AppId;
 use crate::state::Value;
-use crate::work::{NodeStatus, Placement, Status, Work, WorkAddr};
-
-/// The stage of an App.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum AppStage {
-    /// The tree has been built; no Work or Flow has run yet.
-    Starting,
-    /// The Flows react.
-    Running,
-    /// The Works are being stopped.
-    Stopping,
-    /// The App has ended.
-    Ended,
-}
-
-/// The status of an App with its Works, Flows and nodes.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct AppStatus {
-    /// The stage of the App.
-    pub stage: AppStage,
-    /// The number of reactions of all Flows.
-    pub reactions: u64,
-    /// The Works by path.
-    pub works: BTreeMap<String, WorkStatus>,
-    /// The Flows by path; the path of the root is `root`.
-    pub flows: BTreeMap<String, Status>,
-    /// The nodes that have joined, by name.
-    pub nodes: BTreeMap<String, NodeStatus>,
-    /// The address at which nodes join; `None` when none may.
-    pub listening: Option<String>,
-}
-
-/// The status of a Work.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct WorkStatus {
-    /// The status of the run in progress, else of the last run.
-    #[serde(flatten)]
-    pub status: Status,
-    /// The Rust type of the Work.
-    pub type_name: &'static str,
-    /// The placement of the Work.
-    pub placement: Placement,
-    /// True while an incarnation lives, so that messages are handled.
-    pub is_up: bool,
-    /// The number of runs that have succeeded.
-    pub successes: u64,
-    /// The number of messages that wait in the mailbox.
-    pub waiting_messages: usize,
-}
-
-/// The outcome of an App that has ended.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Exit {
-    /// `Ok` when the App was stopped, an error when it failed.
-    pub result: Result<(), AppError>,
-    /// The last state of the App.
-    pub state: Value,
-    /// The last status of the App. A Work that was stopped because the App ended keeps its outcome.
-    pub status: AppStatus,
-}
-
-impl Exit {
-    pub(super) fn broken(how: &str) -> Self {
-        Self::failed(AppError::Internal(how.to_owned()))
-    }
-
-    /// Creates the outcome of an App whose state and status are unknown.
-    pub(super) fn failed(error: AppError) -> Self {
-        Self {
-            result: Err(error),
-            state: Value::default(),
-            status: AppStatus {
-                stage: AppStage::Ended,
-                reactions: 0,
-                works: BTreeMap::new(),
-                flows: BTreeMap::new(),
-                nodes: BTreeMap::new(),
-                listening: None,
-            },
-        }
-    }
-}
+use crate::work::{Work, WorkAddr};
 
 /// A handle that queries and controls a running App, from any thread. Cloning is cheap.
 #[derive(Clone)]
@@ -255,40 +166,5 @@ impl<R: Send + 'static> Handler<Call<R>> for Driver {
 
     fn handle(&mut self, Call(what): Call<R>, _: &mut Self::Context) -> Self::Result {
         actix::MessageResult(what(self))
-    }
-}
-
-impl Driver {
-    pub(super) fn state(&self) -> Result<Value, FlowError> {
-        let root = self.root.as_ref().expect("no call into the root is in progress");
-        let state = self.watchdog.during(&ActorPath::root(), || root.state());
-        state.map_err(|source| FlowError::OwnState { path: "root".to_owned(), source })
-    }
-
-    pub(super) fn status(&self) -> AppStatus {
-        let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id)).map(|record| {
-            let record = lock(record);
-            let status = WorkStatus {
-                status: record.ledger.status(),
-                type_name: record.kind.name(),
-                placement: record.placement,
-                is_up: record.ledger.is_up(),
-                successes: record.ledger.successes(),
-                waiting_messages: record.mailbox.depth(),
-            };
-            (record.path.to_string(), status)
-        });
-        let flows = self.tree.flows.values().map(|entry| {
-            let status = entry.link.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            (entry.link.path.to_string(), status)
-        });
-        AppStatus {
-            stage: self.stage,
-            reactions: self.reactions,
-            works: works.collect(),
-            flows: flows.collect(),
-            nodes: self.hosts.nodes(),
-            listening: self.hosts.listening(),
-        }
     }
 }

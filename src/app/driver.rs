@@ -21,13 +21,13 @@ use tokio::time::Sleep;
 
 use super::clock::{Clock, ClockWatch};
 use super::config::Config;
-use super::control::{AppStage, Exit};
 use super::error::AppError;
 use super::histogram::Histogram;
 use super::hosts::Hosts;
 use super::resources::{known_gpus, resources};
 use super::shutdown::Shutdown;
 use super::snapshot::Snapshot;
+use super::status::{AppStage, Exit};
 use super::timers::{Timer, Timers};
 use super::tree::{Child, FlowLife, Tree};
 use super::watchdog::Watchdog;

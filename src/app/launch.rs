@@ -11,16 +11,17 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
-#[cfg(feature = "remote")]
-use super::bridge::{ProcessProgram, show_watchers};
 use super::clock::{Clock, WallClock};
 use super::config::Config;
-use super::control::{Control, Exit};
+use super::control::Control;
 use super::driver::{Driver, OnFailure};
 use super::error::AppError;
 use super::hosts::{Elsewhere, Hosts};
 use super::root::OneWork;
+use super::status::Exit;
 use super::watchdog::Watchdog;
+#[cfg(feature = "remote")]
+use super::watchers::show_watchers;
 #[cfg(feature = "drive")]
 use crate::drive::{LocalHome, register};
 use crate::fence;
@@ -31,6 +32,10 @@ use crate::id::AppId;
 use crate::payload::{configure, never_wait_here};
 use crate::recorder;
 use crate::work::{LocalHost, Placement, Work, forget_addresses};
+
+#[cfg(feature = "remote")]
+/// Makes the command that starts the program again.
+type ProcessProgram = Arc<dyn Fn() -> std::io::Result<std::process::Command> + Send + Sync>;
 
 /// An application: a root and its configuration.
 ///

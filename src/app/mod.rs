@@ -24,21 +24,26 @@ mod launch;
 #[cfg(feature = "remote")]
 mod node;
 mod payloads;
+mod queries;
 mod react;
 mod resources;
 mod root;
 mod shutdown;
 mod snapshot;
+mod status;
 mod timers;
 mod tree;
 mod watchdog;
+#[cfg(feature = "remote")]
+mod watchers;
 
 pub(crate) use self::actions::{Action, NotDone};
 pub(crate) use self::ask::{NoAnswer, message_names, short_name};
 pub use self::clock::WallClock;
 pub use self::config::Config;
-pub use self::control::{AppStage, AppStatus, Control, Exit, WorkStatus};
+pub use self::control::Control;
 pub use self::error::AppError;
+pub(crate) use self::hosts::HEAD;
 pub(crate) use self::launch::Launched;
 pub use self::launch::{App, AppHandle};
 #[cfg(feature = "remote")]
@@ -47,7 +52,8 @@ pub use self::payloads::PayloadStatus;
 #[cfg(feature = "remote")]
 pub(crate) use self::resources::known_gpus;
 pub(crate) use self::resources::resources;
-pub(crate) use self::snapshot::{HEAD, Snapshot, WorkSnapshot};
+pub(crate) use self::snapshot::{Snapshot, WorkSnapshot};
+pub use self::status::{AppStage, AppStatus, Exit, WorkStatus};
 #[cfg(feature = "remote")]
 pub(crate) use crate::remote::forwarding;
 pub(crate) use crate::work::logs::{Line as LogLine, also_to as also_log_to, keeping};

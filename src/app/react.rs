@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::control::AppStage;
 use super::driver::Driver;
 use super::error::AppError;
+use super::status::AppStage;
 use super::timers::Timer;
 use super::tree::{Child, FlowLife};
 use crate::error::Error;

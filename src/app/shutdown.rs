@@ -8,9 +8,9 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::control::{AppStage, Exit};
 use super::driver::Driver;
 use super::error::AppError;
+use super::status::{AppStage, Exit};
 use super::timers::Timer;
 use super::tree::{Child, FlowLife};
 use crate::fence;

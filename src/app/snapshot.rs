@@ -2,22 +2,18 @@
 //! such as serialising it as JSON, is left to the caller.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::control::AppStage;
-use super::driver::Driver;
 use super::histogram::Histogram;
-use crate::flow::{FlowError, Outcomes, Record, RunEntry, lock};
+use super::status::AppStage;
+use crate::flow::{FlowError, Outcomes, Record, RunEntry};
 use crate::id::ActorPath;
 use crate::recorder::Carried;
 use crate::state::Value;
 use crate::work::{LoadReport, NodeStatus, Placement, RecordedBy, Resources, Status, WorkType};
-
-/// The name of the node with the Flows.
-pub(crate) const HEAD: &str = "head";
 
 /// A snapshot of the whole App at one version.
 pub(crate) struct Snapshot {
@@ -81,70 +77,31 @@ pub(crate) struct RunsPage {
     pub(crate) runs: Vec<RunEntry>,
 }
 
-fn look(record: &Record) -> WorkSnapshot {
-    let ledger = &record.ledger;
-    WorkSnapshot {
-        path: record.path.clone(),
-        owner: record.owner_path.clone(),
-        kind: record.kind,
-        status: ledger.status(),
-        placement: record.placement,
-        node: ledger.node().cloned(),
-        is_up: ledger.is_up(),
-        held: ledger.held().map(|hold| (hold.by.clone(), hold.since)),
-        is_unplaced: ledger.is_unplaced(),
-        counts_for_readiness: ledger.policy().counts_for_readiness,
-        waiting_messages: record.mailbox.depth(),
-        capacity: record.mailbox.capacity(),
-        waiting_runs: ledger.waiting_runs(),
-        outcomes: ledger.outcomes(),
-        restarts: ledger.restart_count(),
-        current: ledger.current_run(),
-        needs: record.needs,
-        accepted: record.mailbox.accepted(),
-        published: record.published,
-        conflated: record.conflated,
-    }
-}
-
-impl Driver {
-    pub(super) fn snapshot(&self) -> Snapshot {
-        let began = Instant::now();
-        let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id));
-        let works = works.map(|record| look(&lock(record))).collect();
-        let flows = self.tree.flows.values().map(|entry| FlowSnapshot {
-            path: entry.link.path.clone(),
-            parent: entry
-                .parent
-                .and_then(|parent| self.tree.flows.get(&parent))
-                .map(|entry| entry.link.path.clone()),
-            type_name: entry.type_name,
-            status: entry.link.status.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-        });
-        let flows = flows.collect();
-        Snapshot {
-            version: self.version(),
-            stage: self.stage,
-            reactions: self.reactions,
-            reaction_times: self.reaction_times.clone(),
-            listening: self.hosts.listening(),
-            state: self.state(),
-            works,
-            flows,
-            nodes: self.hosts.nodes(),
-            resources: self.resources,
-            processes: self.hosts.load_of_processes(),
-            recorded: self.hosts.recorded(),
-            took: began.elapsed(),
+impl WorkSnapshot {
+    /// Takes the snapshot of one Work.
+    pub(super) fn of(record: &Record) -> Self {
+        let ledger = &record.ledger;
+        Self {
+            path: record.path.clone(),
+            owner: record.owner_path.clone(),
+            kind: record.kind,
+            status: ledger.status(),
+            placement: record.placement,
+            node: ledger.node().cloned(),
+            is_up: ledger.is_up(),
+            held: ledger.held().map(|hold| (hold.by.clone(), hold.since)),
+            is_unplaced: ledger.is_unplaced(),
+            counts_for_readiness: ledger.policy().counts_for_readiness,
+            waiting_messages: record.mailbox.depth(),
+            capacity: record.mailbox.capacity(),
+            waiting_runs: ledger.waiting_runs(),
+            outcomes: ledger.outcomes(),
+            restarts: ledger.restart_count(),
+            current: ledger.current_run(),
+            needs: record.needs,
+            accepted: record.mailbox.accepted(),
+            published: record.published,
+            conflated: record.conflated,
         }
-    }
-
-    pub(super) fn work_snapshot(&mut self, path: &str) -> Option<WorkSnapshot> {
-        self.record(path).map(|record| look(&lock(&record)))
-    }
-
-    pub(super) fn runs(&mut self, path: &str, skip: usize, take: usize) -> Option<RunsPage> {
-        let (total, runs) = lock(&self.record(path)?).ledger.runs(skip, take);
-        Some(RunsPage { total, runs })
     }
 }

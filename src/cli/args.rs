@@ -1,20 +1,21 @@
-//! Arguments, and errors in them.
+//! The arguments of the program, and those of `run`.
 
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use thiserror::Error;
 
 #[cfg(feature = "tls")]
 use super::certs::CertsArgs;
 #[cfg(feature = "http")]
 use super::client::Client;
+use super::error::UsageError;
 #[cfg(feature = "remote")]
 use super::node::NodeArgs;
+#[cfg(feature = "tls")]
+use super::shared_args::TlsArgs;
+use super::shared_args::{PayloadArgs, log_level};
 use crate::app::Config;
-#[cfg(feature = "remote")]
-use crate::work::BadNode;
-use crate::work::{Placement, UnknownPlacement};
+use crate::work::Placement;
 
 /// The command line of an App's program.
 #[derive(Debug, Parser)]
@@ -152,117 +153,6 @@ pub(super) struct Args {
     config: Option<PathBuf>,
 }
 
-#[cfg(feature = "tls")]
-/// The arguments for TLS, shared by `run` and `node`.
-#[derive(Debug, clap::Args)]
-pub(super) struct TlsArgs {
-    /// The certificate that this process presents over TLS (PEM); `certs` makes one
-    #[arg(long, value_name = "FILE")]
-    tls_cert: Option<PathBuf>,
-
-    /// The private key of the certificate in --tls-cert (PEM)
-    #[arg(long, value_name = "FILE")]
-    tls_key: Option<PathBuf>,
-
-    /// The CA that has signed the certificates of all processes (PEM)
-    #[arg(long, value_name = "FILE")]
-    tls_ca: Option<PathBuf>,
-}
-
-#[cfg(feature = "tls")]
-impl TlsArgs {
-    pub(super) fn config(&self) -> Config {
-        Config {
-            tls_cert: self.tls_cert.clone(),
-            tls_key: self.tls_key.clone(),
-            tls_ca: self.tls_ca.clone(),
-            ..Config::default()
-        }
-    }
-}
-
-/// The arguments for payload storage, shared by `run` and `node`.
-#[derive(Debug, clap::Args)]
-pub(super) struct PayloadArgs {
-    /// The memory for payload values, in MiB [default: a quarter of the machine's]
-    #[arg(long, value_name = "MIB")]
-    payload_memory: Option<u64>,
-
-    /// The directory for payload values that do not fit into memory [default: the directory for temporary files]
-    #[arg(long, value_name = "DIR")]
-    payload_dir: Option<PathBuf>,
-
-    /// The disk space for payload values, in MiB [default: no limit]
-    #[arg(long, value_name = "MIB")]
-    payload_disk: Option<u64>,
-}
-
-impl PayloadArgs {
-    /// Returns the configuration given by these arguments.
-    pub(super) fn config(&self) -> Config {
-        Config {
-            payload_memory_mib: self.payload_memory,
-            payload_dir: self.payload_dir.clone(),
-            payload_disk_mib: self.payload_disk,
-            ..Config::default()
-        }
-    }
-}
-
-/// An unusable argument. The process exits with code 2.
-#[derive(Debug, Error)]
-pub(super) enum UsageError {
-    #[error(
-        "--env {0:?}: write it as KEY=VALUE, with a KEY of letters, digits and _ that begins with no digit"
-    )]
-    Env(String),
-    #[error("--env {0} is given twice; give each variable once")]
-    EnvTwice(String),
-    #[cfg(feature = "remote")]
-    #[error("--label {0:?}: write it as KEY=VALUE, such as zone=west")]
-    Label(String),
-    #[cfg(feature = "remote")]
-    #[error("--join {0:?}: {1}; write it as HOST:PORT, where the App was started with --listen")]
-    Join(String, &'static str),
-    #[cfg(feature = "remote")]
-    #[error("--advertise {0:?}: {1}; write it as HOST or HOST:PORT, as others reach this machine")]
-    Advertise(String, &'static str),
-    #[cfg(feature = "remote")]
-    #[error(transparent)]
-    Node(#[from] BadNode),
-    #[cfg(feature = "tls")]
-    #[error(
-        "certs {0:?}: a name is made of letters, digits, `-`, `_` and `.`, begins with a letter or digit, has at most 64 of \
-         them, does not end in `-key`, and is not `ca`"
-    )]
-    CertName(String),
-    #[cfg(feature = "tls")]
-    #[error("certs {0} is given twice; give each name once")]
-    CertNameTwice(String),
-    #[error("--place {0:?}: write it as PATH=PLACEMENT, such as train=pool")]
-    Place(String),
-    #[error("--place {0} is given twice; give each path once")]
-    PlaceTwice(String),
-    #[error("--place {path} cannot be used")]
-    Placement {
-        path: String,
-        #[source]
-        source: UnknownPlacement,
-    },
-    #[error("--config {path} cannot be read")]
-    ConfigFile {
-        path: String,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("--config {path} is not a valid configuration")]
-    Config {
-        path: String,
-        #[source]
-        source: Box<toml::de::Error>,
-    },
-}
-
 impl Asked {
     /// True for commands that run Works, as the App's head or as a node.
     pub(super) fn hosts_works(&self) -> bool {
@@ -390,10 +280,6 @@ fn completions_as(shell: clap_complete::Shell, name: &str) -> Vec<u8> {
             _ => line.to_owned(),
         });
     lines.collect::<String>().into_bytes()
-}
-
-pub(super) fn log_level(name: &str) -> Result<log::LevelFilter, &'static str> {
-    name.parse().map_err(|_| "the levels are off, error, warn, info, debug and trace")
 }
 
 fn is_name(key: &str) -> bool {

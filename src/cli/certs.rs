@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::args::UsageError;
-use super::run::{report, say, wrong_usage};
+use super::error::UsageError;
+use super::output::{report, say, wrong_usage};
 use crate::app::AppError;
 use crate::machine::machine_name;
 use crate::transport::{Certificates, make_certificates};

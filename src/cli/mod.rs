@@ -5,9 +5,12 @@ mod args;
 mod certs;
 #[cfg(feature = "http")]
 mod client;
+mod error;
 mod init;
 mod log_files;
 #[cfg(feature = "remote")]
 mod node;
+mod output;
 mod run;
+mod shared_args;
 mod signals;

@@ -9,10 +9,11 @@ use std::time::Instant;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
+use super::error::UsageError;
+use super::output::{exit_code, report, say, wrong_usage};
 #[cfg(feature = "tls")]
-use super::args::TlsArgs;
-use super::args::{PayloadArgs, UsageError, log_level};
-use super::run::{report, say};
+use super::shared_args::TlsArgs;
+use super::shared_args::{PayloadArgs, log_level};
 use super::signals::{ONE_SIGNAL, Signals, catch, unblock};
 use crate::app::{App, AppError, Config, NodeArguments, known_gpus, resources, run_as_node};
 use crate::descriptors;
@@ -127,7 +128,7 @@ impl App {
     pub(super) fn node(self, args: &NodeArgs) -> ExitCode {
         let arguments = match args.arguments() {
             Ok(arguments) => arguments,
-            Err(error) => return super::run::wrong_usage(&error),
+            Err(error) => return wrong_usage(&error),
         };
         let config = Config { token_file: args.token_file.clone(), ..args.payload.config() };
         #[cfg(feature = "tls")]
@@ -168,7 +169,7 @@ impl App {
             }
             Err(error) => {
                 report(&error);
-                i32::from(super::run::exit_code(&error))
+                i32::from(exit_code(&error))
             }
         };
         exporting.end();

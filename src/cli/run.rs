@@ -11,8 +11,9 @@ use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use super::args::{Args, Asked, UsageError, completions};
+use super::args::{Args, Asked, completions};
 use super::init::run_as_init;
+use super::output::{WRONG_USAGE, exit_code, report, say, wrong_usage};
 use super::signals::{ONE_SIGNAL, Signals, catch};
 #[cfg(feature = "remote")]
 use crate::app::forwarding;
@@ -21,13 +22,9 @@ use crate::app::{App, AppError, AppHandle};
 use crate::descriptors;
 #[cfg(feature = "http")]
 use crate::http;
-use crate::printable::{chain, lines};
+use crate::printable::lines;
 use crate::program::{restore_name, this_program};
 use crate::trace::export;
-#[cfg(feature = "remote")]
-use crate::transport::TransportError;
-
-const WRONG_USAGE: u8 = 2;
 
 /// Returns `true` if a person probably sees a browser that this process opens: it runs on a terminal, and there is a
 /// display, by the environment variables that `variable` reads.
@@ -164,19 +161,6 @@ impl App {
     }
 }
 
-/// Returns the exit code for an error: 2 for wrong usage, 1 for other failures.
-pub(super) fn exit_code(error: &AppError) -> u8 {
-    match error {
-        AppError::UnknownPlace { .. }
-        | AppError::NoNodes { .. }
-        | AppError::NoHttpToken { .. }
-        | AppError::Http(_) => WRONG_USAGE,
-        #[cfg(feature = "remote")]
-        AppError::Advertise { .. } | AppError::Bridge(TransportError::TlsIncomplete { .. }) => WRONG_USAGE,
-        _ => 1,
-    }
-}
-
 #[cfg(feature = "http")]
 /// Listens on the requested port, or on a free one if it is taken.
 fn listen(host: &str, port: u16) -> Result<TcpListener, AppError> {
@@ -223,22 +207,6 @@ async fn wait(app: AppHandle, mut signals: Signals) -> Result<(), ()> {
         }
         () = stopping => unreachable!("signals never end"),
     }
-}
-
-/// Prints a line to stdout. A reader that has closed the pipe is no error.
-pub(super) fn say(line: &str) {
-    let _ = writeln!(io::stdout().lock(), "{}", lines(line));
-}
-
-/// Prints a failure to stderr. Called as soon as it happens, while Works may still have to be stopped.
-pub(super) fn report(error: &AppError) {
-    let mut stderr = io::stderr().lock();
-    let _ = writeln!(stderr, "ERROR: {}", lines(&chain(error)));
-}
-
-pub(super) fn wrong_usage(error: &UsageError) -> ExitCode {
-    eprintln!("error: {}\n\nFor more information, try '--help'.", chain(error));
-    ExitCode::from(WRONG_USAGE)
 }
 
 /// Sets environment variables by executing the program again in this process, since a process with threads cannot

@@ -4,10 +4,16 @@ use std::any::TypeId;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
-use super::flow_ref::AnyFlow;
-use super::work_ref::AnyWork;
-use crate::work::WorkType;
+use super::context::FlowContext;
+use super::error::FlowError;
+use super::flow_link::{FlowLink, FlowOptions};
+use super::reaction::Reaction;
+use super::record::{Place, SharedRecord};
+use super::supervisor::Strategy;
+use crate::state::{StateError, Value};
+use crate::work::{Placement, WorkType};
 
 /// The Works and Flows that a Flow owns. Always derived:
 ///
@@ -141,6 +147,27 @@ pub struct Found<'a>(pub(crate) Node<'a>);
 pub(crate) enum Node<'a> {
     Work(&'a mut dyn AnyWork),
     Flow(&'a mut dyn AnyFlow),
+}
+
+/// A `WorkRef` of any type, for the driver.
+pub(crate) trait AnyWork {
+    fn record(&self) -> Option<&SharedRecord>;
+    fn attach(&mut self, place: Place, placement: Option<Placement>) -> Result<SharedRecord, FlowError>;
+    /// Shows the newest state from now on.
+    fn refresh(&mut self);
+}
+
+/// A `FlowRef` of any type, for the driver.
+pub(crate) trait AnyFlow {
+    fn link(&self) -> Option<&Arc<FlowLink>>;
+    fn attach(&mut self, link: Arc<FlowLink>) -> FlowOptions;
+    fn walk_children(&mut self, walk: &mut Walk<'_>);
+    fn find_child(&mut self, route: Route<'_>) -> Option<Found<'_>>;
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction;
+    fn strategy(&self) -> Strategy;
+    fn state(&self) -> Result<Value, StateError>;
+    /// Returns the name of the Flow's Rust type.
+    fn type_name(&self) -> &'static str;
 }
 
 /// Visitor of the children of a Flow, in order.

@@ -2,20 +2,21 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use serde::{Serialize, Serializer};
 
 use super::Flow;
-use super::children::{ChildGroup, Children, Found, Kinds, Node, Route, Walk};
+use super::children::{AnyFlow, ChildGroup, Children, Found, Kinds, Node, Route, Walk};
 use super::context::FlowContext;
 use super::error::FlowError;
+use super::flow_link::{FlowLink, FlowOptions};
 use super::reaction::Reaction;
 use super::restart::{OnError, Restart};
 use super::scope;
 use super::supervisor::Strategy;
 use crate::fence::Fenced;
-use crate::id::{ActorPath, FlowId};
+use crate::id::ActorPath;
 use crate::state::{StateError, Value};
 use crate::work::Status;
 
@@ -57,20 +58,6 @@ pub struct FlowRef<F: Flow> {
     flow: Fenced<F>,
     options: FlowOptions,
     link: Option<Arc<FlowLink>>,
-}
-
-#[derive(Debug, Clone, Default)]
-pub(crate) struct FlowOptions {
-    pub(crate) on_error: OnError,
-    pub(crate) restart: Restart,
-}
-
-/// State shared by the driver and the `FlowRef`.
-#[derive(Debug)]
-pub(crate) struct FlowLink {
-    pub(crate) id: FlowId,
-    pub(crate) path: ActorPath,
-    pub(crate) status: Mutex<Status>,
 }
 
 impl<F: Flow> FlowRef<F> {
@@ -168,19 +155,6 @@ impl<F: Flow> Drop for FlowRef<F> {
             scope::problem(FlowError::Panicked { path, code: "Drop", message: panic.to_string() });
         }
     }
-}
-
-/// A `FlowRef` of any type, for the driver.
-pub(crate) trait AnyFlow {
-    fn link(&self) -> Option<&Arc<FlowLink>>;
-    fn attach(&mut self, link: Arc<FlowLink>) -> FlowOptions;
-    fn walk_children(&mut self, walk: &mut Walk<'_>);
-    fn find_child(&mut self, route: Route<'_>) -> Option<Found<'_>>;
-    fn react(&mut self, cx: &mut FlowContext) -> Reaction;
-    fn strategy(&self) -> Strategy;
-    fn state(&self) -> Result<Value, StateError>;
-    /// Returns the name of the Flow's Rust type.
-    fn type_name(&self) -> &'static str;
 }
 
 impl<F: Flow> AnyFlow for FlowRef<F> {

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Serialize, Serializer};
 
-use super::children::{ChildGroup, Found, Kinds, Node, Route, Walk};
+use super::children::{AnyWork, ChildGroup, Found, Kinds, Node, Route, Walk};
 use super::error::FlowError;
 use super::ledger::{Ledger, Requested};
 use super::policy::Policy;
+use super::reaction::Interrupt;
 use super::record::{Place, Record, SharedRecord, lock};
-use super::run::Run;
 use super::scope;
 use crate::fence::Fenced;
 use crate::id::ActorPath;
@@ -396,14 +396,6 @@ impl<W: Work> Drop for WorkRef<W> {
     }
 }
 
-/// A `WorkRef` of any type, for the driver.
-pub(crate) trait AnyWork {
-    fn record(&self) -> Option<&SharedRecord>;
-    fn attach(&mut self, place: Place, placement: Option<Placement>) -> Result<SharedRecord, FlowError>;
-    /// Shows the newest state from now on.
-    fn refresh(&mut self);
-}
-
 impl<W: Work> AnyWork for WorkRef<W> {
     fn record(&self) -> Option<&SharedRecord> {
         self.record.as_ref()
@@ -459,5 +451,42 @@ impl<W: Work> ChildGroup for WorkRef<W> {
 
     fn find(&mut self, route: Route<'_>) -> Option<Found<'_>> {
         if self.holds(route) { Some(Found(Node::Work(self))) } else { None }
+    }
+}
+
+/// Handle to a requested run.
+pub struct Run<'a, W: Work> {
+    work: &'a WorkRef<W>,
+    key: Option<RunKey>,
+    finished: bool,
+}
+
+impl<'a, W: Work> Run<'a, W> {
+    /// Returns the Work once this run has succeeded. Until then `?` ends the reaction, and `react` is called again when
+    /// the run may have succeeded. For a failed run whose failure is captured this is pending forever: check
+    /// [`status`](Self::status) first, or use [`outcome`](Self::outcome).
+    ///
+    /// # Errors
+    /// [`Interrupt::Pending`] while the run has not succeeded.
+    pub fn finished(self) -> Result<&'a W, Interrupt> {
+        if self.finished { Ok(self.work) } else { Err(Interrupt::Pending) }
+    }
+
+    /// Returns the outcome of the run, for a Flow that captures failures: the Work if the run succeeded, or else the
+    /// status of the run. Until the run has ended, `?` ends the reaction.
+    ///
+    /// # Errors
+    /// [`Interrupt::Pending`] while the run has not ended.
+    pub fn outcome(self) -> Result<Result<&'a W, Status>, Interrupt> {
+        if self.finished {
+            return Ok(Ok(self.work));
+        }
+        let status = self.status();
+        if status.stage.is_terminal() { Ok(Err(status)) } else { Err(Interrupt::Pending) }
+    }
+
+    /// Returns the status of this run.
+    pub fn status(&self) -> Status {
+        self.key.map_or_else(Status::default, |key| self.work.read(|ledger| ledger.run_status(key)))
     }
 }

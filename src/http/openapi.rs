@@ -1,9 +1,11 @@
 //! The OpenAPI document, generated from the handlers and their response types.
 
+use actix_web::{HttpResponse, web};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::problem::Problem;
+use super::queries::fresh;
 use super::{commands, events, metrics, queries};
 
 #[derive(OpenApi)]
@@ -59,4 +61,9 @@ impl Document {
         // Serialising the crate's own types cannot fail.
         Self(Api::openapi().to_pretty_json().unwrap_or_default())
     }
+}
+
+/// Returns the OpenAPI document.
+pub(super) async fn openapi(document: web::Data<Document>) -> HttpResponse {
+    fresh().content_type("application/json").body(document.0.clone())
 }

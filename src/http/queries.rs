@@ -343,8 +343,3 @@ pub(super) async fn not_found(request: HttpRequest) -> HttpResponse {
                   /api/v1/openapi.json";
     Problem::not_found(detail).at(&request).respond()
 }
-
-/// Returns the OpenAPI document.
-pub(super) async fn openapi(document: web::Data<super::openapi::Document>) -> HttpResponse {
-    fresh().content_type("application/json").body(document.0.clone())
-}

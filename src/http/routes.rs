@@ -4,7 +4,7 @@ use actix_web::http::{Method, header};
 use actix_web::{HttpRequest, Resource, Route, guard, web};
 
 use super::problem::Problem;
-use super::{commands, events, metrics, page, queries};
+use super::{commands, events, metrics, openapi, page, queries};
 
 /// Returns the resource of one path. Requests with another method are answered with 405 and the allowed method.
 fn at(path: &str, method: Method, route: Route) -> Resource {
@@ -29,7 +29,7 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(get("/healthz", web::route().to(queries::health)))
         .service(get("/readyz", web::route().to(queries::ready)))
         .service(get("/metrics", web::route().to(metrics::metrics)))
-        .service(get("/api/v1/openapi.json", web::route().to(queries::openapi)))
+        .service(get("/api/v1/openapi.json", web::route().to(openapi::openapi)))
         .service(get("/api/v1/app", web::route().to(queries::app)))
         .service(get("/api/v1/state", web::route().to(queries::state)))
         .service(get("/api/v1/status", web::route().to(queries::status)))

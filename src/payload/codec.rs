@@ -22,6 +22,9 @@ use crate::wire::{self, CodecError};
 /// A value of any type.
 pub(crate) type AnyValue = Arc<dyn Any + Send + Sync>;
 
+/// Type name that marks a payload as an artifact.
+pub(super) const TREE: &str = "flowright::Artifact";
+
 /// The encoder and decoder of one type, with the type erased.
 pub(crate) struct Form {
     type_name: fn() -> &'static str,

@@ -33,6 +33,7 @@ use tokio::time::timeout;
 use super::bridge::Bridge;
 use super::head::Head;
 use super::link::Link;
+use super::presence::{Fate, Presence, fate};
 use super::protocol::Control;
 use super::references::{distant, tie_copy};
 use crate::payload::{self, FetchError, PayloadGuard, PayloadGuards, PayloadId, Want};
@@ -42,40 +43,6 @@ const AT_ONCE: usize = 8;
 
 /// Interval at which a move checks whether the value is still referenced.
 const WANTED: Duration = Duration::from_millis(100);
-
-/// Presence of a process that has a value, now and in the future.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Presence {
-    Stays,
-    Leaves,
-    Gone,
-}
-
-/// The fate of a value that is referenced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// A process that stays has the value.
-    Kept,
-    /// Only processes that leave have the value.
-    Moves,
-    Lost,
-}
-
-/// Returns the fate of a value of which these processes have copies; `here` if the head has one too.
-pub(super) fn fate(here: bool, holders: impl IntoIterator<Item = Presence>) -> Fate {
-    if here {
-        return Fate::Kept;
-    }
-    let mut fate = Fate::Lost;
-    for holder in holders {
-        match holder {
-            Presence::Stays => return Fate::Kept,
-            Presence::Leaves => fate = Fate::Moves,
-            Presence::Gone => {}
-        }
-    }
-    fate
-}
 
 impl Head {
     fn fate_of(&self, hold: &PayloadGuard) -> Fate {

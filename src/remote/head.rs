@@ -15,8 +15,8 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::bridge::{Bridge, BridgeOptions, PeerHandler, Spawner};
-use super::departures::Presence;
 use super::link::Link;
+use super::presence::Presence;
 use super::process::{CommandsToCome, ProcessCommand, Processes};
 use super::process_id::ProcessId;
 use super::protocol::{Control, NodeCard};

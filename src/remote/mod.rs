@@ -18,6 +18,7 @@ mod inbox;
 mod link;
 mod logs;
 mod node;
+mod presence;
 mod process;
 mod process_group;
 mod process_id;

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::bridge::Whereabouts;
-use super::departures::Presence;
 use super::head::Head;
 use super::link::Link;
+use super::presence::Presence;
 use super::protocol::Control;
 use super::references::{Source, distant};
 use crate::payload::{self, COPIES, Lease, PayloadGuard, PayloadId, Replicas, Replicate};

@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use super::error::TransportError;
-use super::security::Limits;
+use super::limits::Limits;
 use super::unix;
 use crate::wire::Frame;
 

@@ -18,7 +18,8 @@ use super::connection::{Connection, Stream};
 use super::endpoint::Endpoint;
 use super::error::TransportError;
 use super::handshake::{self, HandshakeParams};
-use super::security::{Limits, Security};
+use super::limits::Limits;
+use super::security::Security;
 
 /// Pause before the next address of a host name is tried as well, as recommended by RFC 8305.
 const STAGGER: Duration = Duration::from_millis(250);

@@ -1,14 +1,12 @@
 //! The handshake by which the two ends of a connection authenticate each other; the documentation of the module
 //! `transport` specifies it.
 
-use std::time::Duration;
-
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
 
+use super::close::close_gracefully;
 use super::error::TransportError;
-use super::security::Token;
 use super::tls;
+use super::token::Token;
 use crate::printable::one_line;
 
 const MAGIC: &[u8; 8] = b"FLOWRITE";
@@ -19,9 +17,6 @@ const TAKES_TLS: u8 = 2;
 
 /// Limit on the length of a reason that is read, in bytes.
 const LONGEST_REASON: usize = 500;
-
-/// Time that a peer that was refused has to read the reason and close.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// TLS alert `protocol_version`, fatal: the answer to a TLS peer when this process has no TLS.
 const NO_TLS: &[u8] = &[0x15, 3, 3, 0, 2, 2, 70];
@@ -165,26 +160,6 @@ where
             Err(TransportError::Refused { peer: peer.to_owned(), why })
         }
     }
-}
-
-/// Closes a connection so that the last data that was sent arrives: a connection that is dropped with unread bytes is
-/// reset, and the peer may then receive nothing but the reset.
-pub(super) async fn close_gracefully<S>(stream: &mut S)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let leaving = async {
-        stream.shutdown().await?;
-        let mut unread = [0; 1024];
-        for _ in 0..64 {
-            if stream.read(&mut unread).await? == 0 {
-                break;
-            }
-        }
-        Ok::<_, std::io::Error>(())
-    };
-    // An error is ignored: the connection is over in any case.
-    let _ = timeout(FAREWELL, leaving).await;
 }
 
 /// Performs the dialer's side of the handshake.

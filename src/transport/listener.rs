@@ -15,9 +15,10 @@ use super::connection::{Connection, Stream};
 use super::endpoint::Endpoint;
 use super::error::TransportError;
 use super::handshake::{self, HandshakeParams};
+use super::limits::Limits;
 use super::local_token::TokenFile;
 use super::pending_handshakes::PendingHandshakes;
-use super::security::{Limits, Security};
+use super::security::Security;
 use super::tls;
 use crate::descriptors;
 

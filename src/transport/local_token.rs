@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::security::Token;
+use super::token::Token;
 
 /// Directory below the user's directory for run-time files.
 const DIRECTORY: &str = "flowright";

@@ -24,12 +24,14 @@
 //! a value that only the two ends of this one TLS connection know, so that the owner of a certificate cannot relay the
 //! proofs of others. Unix sockets, which only one user of one machine can reach, do not use TLS.
 
+mod close;
 mod complaints;
 mod connection;
 mod dial;
 mod endpoint;
 mod error;
 mod handshake;
+mod limits;
 mod listener;
 mod local_token;
 mod pending_handshakes;
@@ -39,6 +41,7 @@ mod tls;
 #[cfg(not(feature = "tls"))]
 #[path = "tls_off.rs"]
 mod tls;
+mod token;
 mod unix;
 
 pub(crate) use self::complaints::Complaints;
@@ -49,9 +52,10 @@ pub use self::endpoint::Endpoint;
 pub use self::error::TransportError;
 #[cfg(fuzzing)]
 pub use self::handshake::fuzz as handshake_fuzz;
+pub(crate) use self::limits::Limits;
 pub(crate) use self::listener::Listener;
 pub(crate) use self::pending_handshakes::{PendingHandshakes, Turn};
-pub use self::security::Token;
-pub(crate) use self::security::{Limits, Security, TOKEN_VARIABLE};
+pub(crate) use self::security::{Security, TOKEN_VARIABLE};
 #[cfg(feature = "tls")]
 pub(crate) use self::tls::{Certificates, Tls, TlsFiles, make_certificates};
+pub use self::token::Token;

@@ -1,88 +1,16 @@
-//! Credentials of processes, and the limits for peers before they are authenticated.
+//! Credentials of processes.
 
-use std::fmt;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
 
 use super::endpoint::Endpoint;
 use super::error::TransportError;
 use super::local_token::{self, TokenFile};
 use super::tls::Tls;
-use crate::secret_file::read_secret;
-
-/// A secret that all processes of an App share. It is never sent, and never shown.
-#[derive(Clone)]
-pub struct Token(Arc<[u8]>);
+use super::token::Token;
 
 /// The environment variable that may hold the token. Processes of Works do not inherit it.
 pub(crate) const TOKEN_VARIABLE: &str = "FLOWRIGHT_TOKEN";
-
-/// Minimum length of a token, in bytes.
-const SHORTEST: usize = 16;
-
-impl Token {
-    /// Creates a token from text; surrounding white space is ignored.
-    ///
-    /// # Errors
-    /// When the text is shorter than 16 bytes.
-    pub fn new(text: &str) -> Result<Self, TransportError> {
-        Self::from("that was given", text)
-    }
-
-    /// Reads the token in a file, which only its owner may read.
-    ///
-    /// # Errors
-    /// When the file cannot be read, can be read by others, or is too short.
-    pub fn read(path: &Path) -> Result<Self, TransportError> {
-        let whence = format!("in {}", path.display());
-        match read_secret(path) {
-            Ok(text) => Self::from(&whence, &text),
-            Err(why) => Err(TransportError::Token { whence, why }),
-        }
-    }
-
-    fn from(whence: &str, text: &str) -> Result<Self, TransportError> {
-        let text = text.trim();
-        if text.len() < SHORTEST {
-            let why = format!(
-                "it has {} bytes and needs at least {SHORTEST}; `head -c 32 /dev/urandom | base64` makes a good one",
-                text.len()
-            );
-            return Err(TransportError::Token { whence: whence.to_owned(), why });
-        }
-        Ok(Self(text.as_bytes().into()))
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn mac(&self, parts: [&[u8]; 4]) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("a key of any length will do");
-        parts.into_iter().for_each(|part| mac.update(part));
-        mac
-    }
-
-    pub(super) fn proof(&self, parts: [&[u8]; 4]) -> [u8; 32] {
-        self.mac(parts).finalize().into_bytes().into()
-    }
-
-    /// Verifies a proof in constant time.
-    pub(super) fn proves(&self, parts: [&[u8]; 4], proof: &[u8; 32]) -> bool {
-        self.mac(parts).verify_slice(proof).is_ok()
-    }
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
 
 /// The credentials of a process.
 #[derive(Debug, Clone, Default)]
@@ -192,23 +120,4 @@ impl Security {
 
 fn lock(found: &Mutex<Option<Token>>) -> MutexGuard<'_, Option<Token>> {
     found.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Limits on the resources that peers can use.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// Largest frame, in bytes.
-    pub(crate) max_frame: usize,
-    /// Time limit for a handshake.
-    pub(crate) handshake: Duration,
-    /// Limit on pending handshakes.
-    pub(crate) handshakes: usize,
-    /// Limit on connections.
-    pub(crate) connections: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { max_frame: 16 << 20, handshake: Duration::from_secs(5), handshakes: 256, connections: 1024 }
-    }
 }

@@ -15,7 +15,7 @@ use serde::de::{
 };
 use serde::forward_to_deserialize_any;
 
-use super::encoder::{EXTENSION, MAX_SOMES, SOME_NIL};
+use super::extension::{EXTENSION, MAX_SOMES, SOME_NIL};
 use super::fault::Fault;
 
 /// Decodes a value from the beginning of `bytes`.

@@ -14,16 +14,8 @@ use serde::ser::{
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
+use super::extension::{EXTENSION, MAX_SOMES, SOME_NIL};
 use super::fault::Fault;
-
-/// The name by which a newtype struct of a tag (`i8`) and bytes is recognised as an extension.
-pub(super) const EXTENSION: &str = "_ExtStruct";
-
-/// The type of the extension for nil inside `Some`s. Its content is one byte, their number.
-pub(super) const SOME_NIL: i8 = 2;
-
-/// Maximum number of `Some`s around nil.
-pub(crate) const MAX_SOMES: u8 = 128;
 
 /// The form of an encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,6 +9,7 @@ mod codec;
 mod decoder;
 mod depth;
 mod encoder;
+mod extension;
 mod fault;
 mod frame;
 
@@ -20,5 +21,5 @@ pub(crate) use codec::{
     decode, decode_from, encode, encode_canonically, encode_into, encode_noting, identity, is_encoding,
     length, unordered, with_buffer,
 };
-pub(crate) use encoder::MAX_SOMES;
+pub(crate) use extension::MAX_SOMES;
 pub(crate) use frame::{Frame, FrameError, put_data};

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::snapshot::HEAD;
 use crate::id::ActorPath;
 use crate::payload::PayloadId;
 use crate::recorder::Carried;
@@ -22,6 +21,9 @@ use crate::work::{
 pub(super) use self::elsewhere::Elsewhere;
 #[cfg(feature = "remote")]
 pub(super) use self::elsewhere::{SharedHead, spawner};
+
+/// The name of the node with the Flows.
+pub(crate) const HEAD: &str = "head";
 
 /// Launches Works according to their placement.
 pub(super) struct Hosts {

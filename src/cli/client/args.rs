@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
 
 /// A command for a running App.
@@ -106,7 +107,7 @@ pub(in crate::cli) struct LogsArgs {
     pub(super) level: String,
 
     /// Show only lines since: a span such as 90s, 10m, 2h or 1d, or a time such as 2026-11-24T19:00:00Z
-    #[arg(long, value_name = "SPAN|TIME", value_parser = super::logs::since)]
+    #[arg(long, value_name = "SPAN|TIME", value_parser = since)]
     pub(super) since: Option<String>,
 
     #[command(flatten)]
@@ -187,6 +188,29 @@ fn seconds(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "write it in seconds, such as 2.5".to_owned())
 }
 
+/// Converts a span before now, or a time, to a time of the API (RFC 3339).
+fn since(text: &str) -> Result<String, String> {
+    since_at(text, Utc::now())
+}
+
+fn since_at(text: &str, now: DateTime<Utc>) -> Result<String, String> {
+    if DateTime::parse_from_rfc3339(text).is_ok() {
+        return Ok(text.to_owned());
+    }
+    let wrong = || "write it as 90s, 10m, 2h or 1d, or as a time such as 2026-11-24T19:00:00Z".to_owned();
+    let unit = match text.chars().last() {
+        Some('s') => 1,
+        Some('m') => 60,
+        Some('h') => 3_600,
+        Some('d') => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    let ago = chrono::TimeDelta::try_seconds(i64::from(number) * unit).ok_or_else(wrong)?;
+    let time = now.checked_sub_signed(ago).ok_or_else(wrong)?;
+    Ok(time.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,6 +221,17 @@ mod tests {
         assert!(json("text").unwrap_err().contains("'\"text\"'"));
         for bad in ["0", "-1", "inf", "NaN", "soon"] {
             assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_span_is_counted_back_from_now() {
+        let now = "2026-11-24T19:00:00Z".parse().unwrap();
+        assert_eq!(since_at("90s", now).unwrap(), "2026-11-24T18:58:30.000Z");
+        assert_eq!(since_at("1d", now).unwrap(), "2026-11-23T19:00:00.000Z");
+        assert_eq!(since_at("2026-11-24T19:00:00+01:00", now).unwrap(), "2026-11-24T19:00:00+01:00");
+        for bad in ["", "m", "10", "-5m", "ten minutes", "5ä", "4294967295d"] {
+            assert!(since_at(bad, now).is_err(), "{bad}");
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value as Json;
 
 use super::api::{Api, cleaned, escape};
@@ -63,43 +62,4 @@ fn write(item: &Json, as_it_came: bool) -> Result<u64, ClientError> {
 fn rank(level: &str) -> usize {
     let levels = ["error", "warn", "info", "debug", "trace"];
     levels.iter().position(|name| name.eq_ignore_ascii_case(level)).unwrap_or(levels.len())
-}
-
-/// Converts a span before now, or a time, to a time of the API (RFC 3339).
-pub(super) fn since(text: &str) -> Result<String, String> {
-    since_at(text, Utc::now())
-}
-
-fn since_at(text: &str, now: DateTime<Utc>) -> Result<String, String> {
-    if DateTime::parse_from_rfc3339(text).is_ok() {
-        return Ok(text.to_owned());
-    }
-    let wrong = || "write it as 90s, 10m, 2h or 1d, or as a time such as 2026-11-24T19:00:00Z".to_owned();
-    let unit = match text.chars().last() {
-        Some('s') => 1,
-        Some('m') => 60,
-        Some('h') => 3_600,
-        Some('d') => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u32 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    let ago = chrono::TimeDelta::try_seconds(i64::from(number) * unit).ok_or_else(wrong)?;
-    let time = now.checked_sub_signed(ago).ok_or_else(wrong)?;
-    Ok(time.to_rfc3339_opts(SecondsFormat::Millis, true))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_span_is_counted_back_from_now() {
-        let now = "2026-11-24T19:00:00Z".parse().unwrap();
-        assert_eq!(since_at("90s", now).unwrap(), "2026-11-24T18:58:30.000Z");
-        assert_eq!(since_at("1d", now).unwrap(), "2026-11-23T19:00:00.000Z");
-        assert_eq!(since_at("2026-11-24T19:00:00+01:00", now).unwrap(), "2026-11-24T19:00:00+01:00");
-        for bad in ["", "m", "10", "-5m", "ten minutes", "5ä", "4294967295d"] {
-            assert!(since_at(bad, now).is_err(), "{bad}");
-        }
-    }
 }

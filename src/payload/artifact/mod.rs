@@ -27,6 +27,7 @@ pub use self::files::Files;
 use self::pack::Packing;
 use self::unpack::{Destination, unpack};
 use super::chunk_hashes::{ChunkHasher, ChunkHashes};
+use super::codec::TREE;
 use super::error::FetchError;
 use super::handle::{OnDisk, Payload, Progress};
 use super::hex::new_id;
@@ -85,9 +86,6 @@ pub struct Artifact(Payload<Tree>);
 /// The type parameter of an artifact's [`Payload`]. It has no values, because an artifact is never decoded into
 /// memory.
 enum Tree {}
-
-/// Type name that marks a payload as an artifact.
-pub(super) const TREE: &str = "flowright::Artifact";
 
 impl Artifact {
     pub(crate) fn new(files: &Files, app: AppId, origin: &ActorPath) -> Result<Self, ArtifactError> {

@@ -14,9 +14,8 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared, WeakShared};
 use tokio::sync::{oneshot, watch};
 
-use super::super::artifact::TREE;
 use super::super::chunk_hashes::{CHUNK, ChunkHashes};
-use super::super::codec::{AnyValue, Form};
+use super::super::codec::{AnyValue, Form, TREE};
 use super::super::error::FetchError;
 use super::super::remote_source::{Opened, RemoteSource, SMALL, Small, Want};
 use super::super::spill::SpillWriter;

@@ -28,9 +28,9 @@ pub(crate) use self::certs::{Certificates, make_certificates};
 pub(super) use self::diagnostics::explain;
 use self::files::Material;
 pub(crate) use self::files::TlsFiles;
+use super::close::close_gracefully;
 use super::connection::Encrypted;
 use super::error::TransportError;
-use super::handshake::close_gracefully;
 
 /// The DNS name in the certificates of all processes.
 pub(super) const NAME: &str = "flowright";

@@ -3,7 +3,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 
 use super::*;
-use crate::transport::security::{Limits, Token};
+use crate::transport::limits::Limits;
+use crate::transport::token::Token;
 use crate::transport::{Connection, Endpoint, Listener};
 use crate::wire::Frame;
 

@@ -1,0 +1,86 @@
+//! Queries that the driver answers between reactions: state, status and snapshots.
+
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use super::driver::Driver;
+use super::snapshot::{FlowSnapshot, RunsPage, Snapshot, WorkSnapshot};
+use super::status::{AppStatus, WorkStatus};
+use crate::flow::{FlowError, lock};
+use crate::id::ActorPath;
+use crate::state::Value;
+
+impl Driver {
+    pub(super) fn state(&self) -> Result<Value, FlowError> {
+        let root = self.root.as_ref().expect("no call into the root is in progress");
+        let state = self.watchdog.during(&ActorPath::root(), || root.state());
+        state.map_err(|source| FlowError::OwnState { path: "root".to_owned(), source })
+    }
+
+    pub(super) fn status(&self) -> AppStatus {
+        let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id)).map(|record| {
+            let record = lock(record);
+            let status = WorkStatus {
+                status: record.ledger.status(),
+                type_name: record.kind.name(),
+                placement: record.placement,
+                is_up: record.ledger.is_up(),
+                successes: record.ledger.successes(),
+                waiting_messages: record.mailbox.depth(),
+            };
+            (record.path.to_string(), status)
+        });
+        let flows = self.tree.flows.values().map(|entry| {
+            let status = entry.link.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            (entry.link.path.to_string(), status)
+        });
+        AppStatus {
+            stage: self.stage,
+            reactions: self.reactions,
+            works: works.collect(),
+            flows: flows.collect(),
+            nodes: self.hosts.nodes(),
+            listening: self.hosts.listening(),
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let began = Instant::now();
+        let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id));
+        let works = works.map(|record| WorkSnapshot::of(&lock(record))).collect();
+        let flows = self.tree.flows.values().map(|entry| FlowSnapshot {
+            path: entry.link.path.clone(),
+            parent: entry
+                .parent
+                .and_then(|parent| self.tree.flows.get(&parent))
+                .map(|entry| entry.link.path.clone()),
+            type_name: entry.type_name,
+            status: entry.link.status.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        });
+        let flows = flows.collect();
+        Snapshot {
+            version: self.version(),
+            stage: self.stage,
+            reactions: self.reactions,
+            reaction_times: self.reaction_times.clone(),
+            listening: self.hosts.listening(),
+            state: self.state(),
+            works,
+            flows,
+            nodes: self.hosts.nodes(),
+            resources: self.resources,
+            processes: self.hosts.load_of_processes(),
+            recorded: self.hosts.recorded(),
+            took: began.elapsed(),
+        }
+    }
+
+    pub(super) fn work_snapshot(&mut self, path: &str) -> Option<WorkSnapshot> {
+        self.record(path).map(|record| WorkSnapshot::of(&lock(&record)))
+    }
+
+    pub(super) fn runs(&mut self, path: &str, skip: usize, take: usize) -> Option<RunsPage> {
+        let (total, runs) = lock(&self.record(path)?).ledger.runs(skip, take);
+        Some(RunsPage { total, runs })
+    }
+}

@@ -1,0 +1,95 @@
+//! The stage and the status of an App, and its outcome.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::error::AppError;
+use crate::state::Value;
+use crate::work::{NodeStatus, Placement, Status};
+
+/// The stage of an App.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum AppStage {
+    /// The tree has been built; no Work or Flow has run yet.
+    Starting,
+    /// The Flows react.
+    Running,
+    /// The Works are being stopped.
+    Stopping,
+    /// The App has ended.
+    Ended,
+}
+
+/// The status of an App with its Works, Flows and nodes.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct AppStatus {
+    /// The stage of the App.
+    pub stage: AppStage,
+    /// The number of reactions of all Flows.
+    pub reactions: u64,
+    /// The Works by path.
+    pub works: BTreeMap<String, WorkStatus>,
+    /// The Flows by path; the path of the root is `root`.
+    pub flows: BTreeMap<String, Status>,
+    /// The nodes that have joined, by name.
+    pub nodes: BTreeMap<String, NodeStatus>,
+    /// The address at which nodes join; `None` when none may.
+    pub listening: Option<String>,
+}
+
+/// The status of a Work.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct WorkStatus {
+    /// The status of the run in progress, else of the last run.
+    #[serde(flatten)]
+    pub status: Status,
+    /// The Rust type of the Work.
+    pub type_name: &'static str,
+    /// The placement of the Work.
+    pub placement: Placement,
+    /// True while an incarnation lives, so that messages are handled.
+    pub is_up: bool,
+    /// The number of runs that have succeeded.
+    pub successes: u64,
+    /// The number of messages that wait in the mailbox.
+    pub waiting_messages: usize,
+}
+
+/// The outcome of an App that has ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Exit {
+    /// `Ok` when the App was stopped, an error when it failed.
+    pub result: Result<(), AppError>,
+    /// The last state of the App.
+    pub state: Value,
+    /// The last status of the App. A Work that was stopped because the App ended keeps its outcome.
+    pub status: AppStatus,
+}
+
+impl Exit {
+    pub(super) fn broken(how: &str) -> Self {
+        Self::failed(AppError::Internal(how.to_owned()))
+    }
+
+    /// Creates the outcome of an App whose state and status are unknown.
+    pub(super) fn failed(error: AppError) -> Self {
+        Self {
+            result: Err(error),
+            state: Value::default(),
+            status: AppStatus {
+                stage: AppStage::Ended,
+                reactions: 0,
+                works: BTreeMap::new(),
+                flows: BTreeMap::new(),
+                nodes: BTreeMap::new(),
+                listening: None,
+            },
+        }
+    }
+}
