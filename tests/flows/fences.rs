@@ -224,7 +224,9 @@ impl Flow for Hashed {
         }
         if self.probes.values().all(|probe| probe.value == 1) {
             self.probes.hasher().is_set.store(true, Ordering::Relaxed);
-            self.probes.values().for_each(|probe| drop(probe.run(Job::Set(2))));
+            for probe in self.probes.values() {
+                probe.run(Job::Set(2));
+            }
         }
         self.seen = self.probes.values().filter(|probe| probe.value == 2).count();
         Ok(())

@@ -55,7 +55,7 @@ impl Loading {
 enum Source {
     Memory(Opened),
     Disk(Opened),
-    RemoteSource(Arc<dyn RemoteSource>),
+    Remote(Arc<dyn RemoteSource>),
 }
 
 impl Entry {
@@ -104,7 +104,7 @@ impl Entry {
         let is_small = want.length <= SMALL && !matches!(target, Target::File);
         match source {
             Source::Memory(opened) if is_small => self.receive(opened, &want, target, counter),
-            Source::RemoteSource(remote_source) if is_small => {
+            Source::Remote(remote_source) if is_small => {
                 let Small { bytes, type_name, nested } = remote_source.small(want.clone()).await?;
                 let hashes = ChunkHashes::of(&bytes);
                 if hashes.hash() != want.hash {
@@ -126,7 +126,7 @@ impl Entry {
         let Some(StoredBlob { hashes, type_name, nested, body }) = content.blob.clone() else {
             let remote_source = content.remote_source.clone();
             let unknown = || FetchError::Lost("no process that has it is known".to_owned());
-            return Ok(Err(Source::RemoteSource(remote_source.ok_or_else(unknown)?)));
+            return Ok(Err(Source::Remote(remote_source.ok_or_else(unknown)?)));
         };
         let opened = |chunks| Opened { hashes, type_name: type_name.as_ref().to_owned(), nested, chunks };
         Ok(match (body, target) {
@@ -154,7 +154,7 @@ impl Entry {
             }
             let received = match source {
                 Source::Memory(opened) | Source::Disk(opened) => self.receive(opened, &want, target, counter),
-                Source::RemoteSource(remote_source) => {
+                Source::Remote(remote_source) => {
                     let opened = remote_source.open(&want, waited);
                     let received = opened.and_then(|opened| self.receive(opened, &want, target, counter));
                     // A value that arrived after its last reader was dropped is kept as a replica like any other.
