@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::driver::Driver;
 use super::status::AppStage;
-use crate::flow::{Found, Node, Requested, Route, SharedRecord, lock};
+use crate::flow::{Found, Node, Requested, Route, SharedRecord};
 use crate::work::{Input, RunKey};
 
 /// An action on a Work.
@@ -42,7 +42,7 @@ impl Driver {
         }
         // A moved Work is not at its path.
         let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id));
-        works.into_iter().find(|record| lock(record).path.as_str() == path).cloned()
+        works.into_iter().find(|record| record.lock().path.as_str() == path).cloned()
     }
 
     pub(super) fn perform(&mut self, path: &str, action: Action) -> Result<(), NotDone> {
@@ -52,7 +52,7 @@ impl Driver {
         }
         let now = self.clock.now();
         let (id, owner, result) = {
-            let mut record = lock(&record);
+            let mut record = record.lock();
             let ledger = &mut record.ledger;
             let result = match action {
                 Action::Stop(by) => {

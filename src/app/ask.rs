@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::control::Control;
 use super::error::AppError;
-use crate::flow::{SharedRecord, lock};
+use crate::flow::SharedRecord;
 use crate::work::{Input, RunKey, Unanswered};
 
 /// The reason why an ask has no answer.
@@ -85,7 +85,7 @@ impl Control {
         json: &[u8],
     ) -> Result<Option<Result<(RunKey, Input), String>>, AppError> {
         let Some(record) = self.record(path).await? else { return Ok(None) };
-        let kind = lock(&record).kind;
+        let kind = record.lock().kind;
         Ok(Some(kind.input(json)))
     }
 
@@ -98,7 +98,7 @@ impl Control {
     ) -> Result<Option<Result<(RunKey, Input), String>>, AppError> {
         let Some(record) = self.record(path).await? else { return Ok(None) };
         let (kind, input) = {
-            let record = lock(&record);
+            let record = record.lock();
             (record.kind, record.ledger.input_of(run))
         };
         Ok(Some(match input {
@@ -116,7 +116,7 @@ fn question(
     deadline: Duration,
 ) -> Result<crate::work::JsonAnswer, NoAnswer> {
     let (kind, mailbox, app, path) = {
-        let record = lock(record);
+        let record = record.lock();
         (record.kind, record.mailbox.clone(), record.app, record.path.clone())
     };
     let name = find(&kind.messages(), message)?;

@@ -9,7 +9,7 @@ use super::error::AppError;
 use super::snapshot::{RunsPage, Snapshot, WorkSnapshot};
 use super::status::AppStatus;
 use super::watchdog::{Stuck, Watchdog};
-use crate::flow::{SharedRecord, lock};
+use crate::flow::SharedRecord;
 use crate::id::AppId;
 use crate::state::Value;
 use crate::work::{Work, WorkAddr};
@@ -58,7 +58,7 @@ impl Control {
     pub async fn work<W: Work>(&self, path: &str) -> Result<Option<WorkAddr<W>>, AppError> {
         let record = self.record(path).await?;
         Ok(record.and_then(|record| {
-            let record = lock(&record);
+            let record = record.lock();
             Some(WorkAddr::new(record.app, record.path.clone(), record.mailbox_of::<W>()?))
         }))
     }

@@ -32,7 +32,7 @@ use super::timers::{Timer, Timers};
 use super::tree::{Child, FlowLife, Tree};
 use super::watchdog::Watchdog;
 use crate::fence;
-use crate::flow::{AnyFlow, FlowContext, Found, Moment, Node, Position, Visitor, Walk, lock};
+use crate::flow::{AnyFlow, FlowContext, Found, Moment, Node, Position, Visitor, Walk};
 use crate::id::{ActorPath, AppId, FlowId, WorkId};
 use crate::trace::Cause;
 use crate::work::{Failure, HostEvent, ReadyQueue, Reason, Report, Resources};
@@ -141,7 +141,7 @@ impl Driver {
     /// Checks that every configured placement is for a Work in the tree, or for a child that may join a list or map
     /// later.
     fn check_places(&self, fields: &[String]) -> Result<(), AppError> {
-        let works = self.tree.works.values().map(|record| lock(record).path.to_string());
+        let works = self.tree.works.values().map(|record| record.lock().path.to_string());
         let flows = self.tree.flows.values().map(|entry| entry.link.path.to_string());
         let children: HashSet<String> = works.chain(flows).collect();
         #[cfg(feature = "remote")]
@@ -199,7 +199,7 @@ impl Driver {
 
     pub(super) fn start(&mut self, id: WorkId, now: Moment) {
         if let Some(record) = self.tree.works.get(&id) {
-            lock(record).ledger.start(now);
+            record.lock().ledger.start(now);
             self.act(id);
         }
     }
@@ -211,7 +211,7 @@ impl Driver {
         for id in rung {
             let Some(record) = self.tree.works.get(&id).cloned() else { continue };
             let (update, owner, became_stale, cause) = {
-                let mut record = lock(&record);
+                let mut record = record.lock();
                 let was_stale = record.stale;
                 let update = record.take_news(now);
                 let cause = std::mem::take(&mut record.cause);
@@ -228,7 +228,7 @@ impl Driver {
                 Err(source) => {
                     let message = format!("its published state cannot be applied: {source}");
                     let failure = Failure { reason: Reason::UserError, message };
-                    let mut record = lock(&record);
+                    let mut record = record.lock();
                     record.kill();
                     record.ledger.report(Report::Died { failure }, now);
                 }
@@ -256,7 +256,7 @@ impl Driver {
                     let id = outbox.id();
                     let Some(record) = self.tree.works.get(&id).cloned() else { continue };
                     let owner = {
-                        let mut record = lock(&record);
+                        let mut record = record.lock();
                         if !record.speaks_through(&outbox) {
                             continue;
                         }
@@ -275,7 +275,7 @@ impl Driver {
             for id in std::mem::take(&mut self.unplaced) {
                 let Some(record) = self.tree.works.get(&id).cloned() else { continue };
                 let owner = {
-                    let mut record = lock(&record);
+                    let mut record = record.lock();
                     record.ledger.place(now);
                     record.owner
                 };
@@ -292,7 +292,7 @@ impl Driver {
                 Timer::Work(id) => {
                     let Some(record) = self.tree.works.get(&id).cloned() else { continue };
                     let owner = {
-                        let mut record = lock(&record);
+                        let mut record = record.lock();
                         record.ledger.on_time(now);
                         record.owner
                     };
@@ -447,7 +447,7 @@ impl Driver {
         for id in std::mem::take(&mut self.stale) {
             let Some(record) = self.tree.works.get(&id) else { continue };
             let path = {
-                let mut record = lock(record);
+                let mut record = record.lock();
                 record.stale = false;
                 record.path.clone()
             };
@@ -558,7 +558,7 @@ fn list_children(flow: &mut dyn AnyFlow, id: FlowId, out: &mut Vec<(FlowId, Vec<
 
         fn child(&mut self, _: Position<'_>, node: Node<'_>) {
             self.children.push(match node {
-                Node::Work(work) => work.record().map_or(NEW, |record| Child::Work(lock(record).id)),
+                Node::Work(work) => work.record().map_or(NEW, |record| Child::Work(record.lock().id)),
                 Node::Flow(flow) => match flow.link().map(|link| link.id) {
                     Some(id) => {
                         list_children(flow, id, self.out);

@@ -8,7 +8,6 @@ use serde::Serialize;
 use super::control::Control;
 use super::driver::Driver;
 use super::error::AppError;
-use crate::flow::lock;
 use crate::payload::{self, PayloadId, Reference};
 use crate::state::Value;
 use crate::wire;
@@ -67,7 +66,7 @@ impl Driver {
     fn referring(&self) -> Vec<Referring> {
         let mut found = Vec::new();
         for record in self.tree.order.iter().filter_map(|id| self.tree.works.get(id)) {
-            let record = lock(record);
+            let record = record.lock();
             let path = &record.path;
             if !record.holds().is_empty() {
                 found.push(Referring {

@@ -1,12 +1,11 @@
 //! Queries that the driver answers between reactions: state, status and snapshots.
 
-use std::sync::PoisonError;
 use std::time::Instant;
 
 use super::driver::Driver;
 use super::snapshot::{FlowSnapshot, RunsPage, Snapshot, WorkSnapshot};
 use super::status::{AppStatus, WorkStatus};
-use crate::flow::{FlowError, lock};
+use crate::flow::FlowError;
 use crate::id::ActorPath;
 use crate::state::Value;
 
@@ -19,7 +18,7 @@ impl Driver {
 
     pub(super) fn status(&self) -> AppStatus {
         let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id)).map(|record| {
-            let record = lock(record);
+            let record = record.lock();
             let status = WorkStatus {
                 status: record.ledger.status(),
                 type_name: record.kind.name(),
@@ -31,7 +30,7 @@ impl Driver {
             (record.path.to_string(), status)
         });
         let flows = self.tree.flows.values().map(|entry| {
-            let status = entry.link.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let status = entry.link.status.lock().clone();
             (entry.link.path.to_string(), status)
         });
         AppStatus {
@@ -47,7 +46,7 @@ impl Driver {
     pub(super) fn snapshot(&self) -> Snapshot {
         let began = Instant::now();
         let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id));
-        let works = works.map(|record| WorkSnapshot::of(&lock(record))).collect();
+        let works = works.map(|record| WorkSnapshot::of(&record.lock())).collect();
         let flows = self.tree.flows.values().map(|entry| FlowSnapshot {
             path: entry.link.path.clone(),
             parent: entry
@@ -55,7 +54,7 @@ impl Driver {
                 .and_then(|parent| self.tree.flows.get(&parent))
                 .map(|entry| entry.link.path.clone()),
             type_name: entry.type_name,
-            status: entry.link.status.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            status: entry.link.status.lock().clone(),
         });
         let flows = flows.collect();
         Snapshot {
@@ -76,11 +75,11 @@ impl Driver {
     }
 
     pub(super) fn work_snapshot(&mut self, path: &str) -> Option<WorkSnapshot> {
-        self.record(path).map(|record| WorkSnapshot::of(&lock(&record)))
+        self.record(path).map(|record| WorkSnapshot::of(&record.lock()))
     }
 
     pub(super) fn runs(&mut self, path: &str, skip: usize, take: usize) -> Option<RunsPage> {
-        let (total, runs) = lock(&self.record(path)?).ledger.runs(skip, take);
+        let (total, runs) = self.record(path)?.lock().ledger.runs(skip, take);
         Some(RunsPage { total, runs })
     }
 }

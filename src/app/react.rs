@@ -12,7 +12,7 @@ use super::timers::Timer;
 use super::tree::{Child, FlowLife};
 use crate::error::Error;
 use crate::fence::{self, Fenced};
-use crate::flow::{Action, AnyFlow, Ending, FlowContext, FlowError, Interrupt, Scope, enter, leave, lock};
+use crate::flow::{Action, AnyFlow, Ending, FlowContext, FlowError, Interrupt, Scope, enter, leave};
 use crate::id::{ActorPath, FlowId, WorkId};
 use crate::state::Value;
 use crate::trace::{Span, What};
@@ -133,7 +133,7 @@ impl Driver {
     pub(super) fn act(&mut self, id: WorkId) {
         let Some(shared) = self.tree.works.get(&id).cloned() else { return };
         self.changed = true;
-        let mut record = lock(&shared);
+        let mut record = shared.lock();
         loop {
             let actions = record.ledger.take_actions();
             if actions.is_empty() {
@@ -197,7 +197,7 @@ impl Driver {
                         log::warn!("work `{path}` failed and is restarted: {reason}: {message}");
                         drop(record);
                         self.child_restarts(owner, Child::Work(id), &path);
-                        record = lock(&shared);
+                        record = shared.lock();
                     }
                     Action::Captured(Failure { reason, message }) => {
                         log::warn!(
@@ -210,7 +210,7 @@ impl Driver {
                         let (owner, path) = (record.owner, record.path.to_string());
                         drop(record);
                         self.flow_failed(owner, FlowError::Work { path, reason, message });
-                        record = lock(&shared);
+                        record = shared.lock();
                     }
                 }
             }
@@ -237,10 +237,10 @@ impl Driver {
         self.root = Some(root);
         for id in changes.left {
             if let Some(record) = self.tree.works.get(&id).cloned() {
-                lock(&record).ledger.shut_down(now);
+                record.lock().ledger.shut_down(now);
                 self.act(id);
                 // A Work that joins at the same path is launched after this and has a location of its own.
-                lock(&record).owns_path = false;
+                record.lock().owns_path = false;
             }
         }
         for id in changes.flows_left {
@@ -256,7 +256,7 @@ impl Driver {
             let mut owners = HashSet::new();
             for id in changes.joined {
                 self.start(id, now);
-                owners.extend(self.tree.works.get(&id).map(|record| lock(record).owner));
+                owners.extend(self.tree.works.get(&id).map(|record| record.lock().owner));
             }
             owners.into_iter().for_each(|flow| self.mark_up(flow));
             changes.flows_joined.into_iter().for_each(|flow| self.mark_up(flow));

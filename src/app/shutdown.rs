@@ -5,7 +5,6 @@
 //! short time only, every Work is asked within half of the grace period, and all of them together have the whole grace
 //! period.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::driver::Driver;
@@ -14,7 +13,7 @@ use super::status::{AppStage, Exit};
 use super::timers::Timer;
 use super::tree::{Child, FlowLife};
 use crate::fence;
-use crate::flow::{Decision, FlowError, Strategy, lock};
+use crate::flow::{Decision, FlowError, Strategy};
 use crate::id::{FlowId, WorkId};
 use crate::printable::chain;
 use crate::work::{Reason, Stage, Status};
@@ -103,7 +102,7 @@ impl Driver {
         let path = entry.link.path.to_string();
         let captured = entry.options.on_error == crate::flow::OnError::Capture;
         {
-            let mut status = entry.link.status.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut status = entry.link.status.lock();
             *status = Status {
                 stage: Stage::Failed,
                 reason: Some(Reason::UserError),
@@ -130,7 +129,7 @@ impl Driver {
         let now = self.clock.now();
         for id in self.tree.works_below(flow).into_iter().rev() {
             if let Some(record) = self.tree.works.get(&id) {
-                lock(record).ledger.stop(now);
+                record.lock().ledger.stop(now);
                 self.act(id);
             }
         }
@@ -144,7 +143,7 @@ impl Driver {
         let now = self.clock.now();
         for work in self.tree.works_below(id) {
             if let Some(record) = self.tree.works.get(&work) {
-                let mut record = lock(record);
+                let mut record = record.lock();
                 record.ledger.clear_failures();
                 record.ledger.start(now);
                 drop(record);
@@ -156,7 +155,7 @@ impl Driver {
             let Some(entry) = self.tree.flows.get_mut(&flow) else { continue };
             if entry.life != FlowLife::Up {
                 entry.life = FlowLife::Up;
-                let mut status = entry.link.status.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut status = entry.link.status.lock();
                 let (attempt, seq) = (status.attempt, status.seq + 1);
                 *status = Status { stage: Stage::Running, time: now.wall, attempt, seq, ..Status::default() };
             }
@@ -198,7 +197,7 @@ impl Driver {
                     };
                     for work in works {
                         let Some(record) = self.tree.works.get(&work) else { continue };
-                        let mut record = lock(record);
+                        let mut record = record.lock();
                         if record.ledger.is_up() {
                             record.ledger.restart(now);
                         }
@@ -251,7 +250,7 @@ impl Driver {
         });
         for id in left {
             if let Some(record) = self.tree.works.get(&id) {
-                lock(record).ledger.wind_down(now);
+                record.lock().ledger.wind_down(now);
                 self.act(id);
             }
         }
@@ -267,7 +266,7 @@ impl Driver {
             let waits = shutdown
                 .asked
                 .and_then(|id| works.get(&id))
-                .is_some_and(|record| !lock(record).ledger.is_down());
+                .is_some_and(|record| !record.lock().ledger.is_down());
             if waits && now.at < shutdown.next_at {
                 break;
             }
@@ -276,11 +275,11 @@ impl Driver {
             shutdown.asked = Some(id);
             shutdown.next_at = shutdown.turns.next(count, now.at);
             if let Some(record) = works.get(&id) {
-                lock(record).ledger.shut_down(now);
+                record.lock().ledger.shut_down(now);
                 self.act(id);
             }
         }
-        let all_down = self.tree.works.values().all(|record| lock(record).ledger.is_down());
+        let all_down = self.tree.works.values().all(|record| record.lock().ledger.is_down());
         let Some(shutdown) = &mut self.shutdown else { return };
         if shutdown.left.is_empty() && all_down || now.at >= shutdown.end_at {
             if let Some(result) = shutdown.result.take() {
@@ -301,7 +300,7 @@ impl Driver {
             return;
         }
         for record in self.tree.works.values() {
-            let mut record = lock(record);
+            let mut record = record.lock();
             if !record.ledger.is_down() {
                 log::warn!("work `{}` did not stop in time and is ended by force", record.path);
                 record.kill();

@@ -1,14 +1,16 @@
 //! The tree of children: joining, leaving, and names.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
+
+use parking_lot::Mutex;
 
 use super::config::Config;
 use crate::fence;
 use crate::flow::{
     AnyFlow, FlowContext, FlowError, FlowLink, FlowOptions, Node, Place, Position, Record, Restarts,
-    SharedRecord, Supervisor, Visitor, Walk, lock,
+    SharedRecord, Supervisor, Visitor, Walk,
 };
 use crate::id::{ActorPath, AppId, FlowId, IdMap, WorkId};
 use crate::trace::Cause;
@@ -115,7 +117,7 @@ impl Tree {
             Stray::Work(record) => {
                 // The tree holds a reference of its own until the Work has ended.
                 record.upgrade().is_some_and(|record| {
-                    let id = lock(&record).id;
+                    let id = record.lock().id;
                     Arc::strong_count(&record) > 1 + usize::from(works.contains_key(&id))
                 })
             }
@@ -152,7 +154,7 @@ impl Tree {
     /// Forgets a Work that has left and ended.
     pub(super) fn remove(&mut self, id: WorkId) {
         let Some(record) = self.works.remove(&id) else { return };
-        let owner = lock(&record).owner;
+        let owner = record.lock().owner;
         if let Some(leaving) = self.leaving.get_mut(&owner) {
             leaving.works = leaving.works.saturating_sub(1);
             if leaving.works == 0 {
@@ -172,7 +174,7 @@ impl Tree {
             leaving.insert(*flow, LeavingFlow { works: 0, lists: Vec::new() });
         }
         for record in self.works.values() {
-            if let Some(flow) = leaving.get_mut(&lock(record).owner) {
+            if let Some(flow) = leaving.get_mut(&record.lock().owner) {
                 flow.works += 1;
             }
         }
@@ -236,7 +238,8 @@ impl Tree {
     /// Returns an error if two children have the same name. Positions are unique, so this takes a child that was moved
     /// and kept its name.
     fn duplicate_name(&self, flows: &HashSet<FlowId>) -> Option<FlowError> {
-        let works = self.order.iter().filter_map(|id| self.works.get(id)).map(|work| lock(work).path.clone());
+        let works =
+            self.order.iter().filter_map(|id| self.works.get(id)).map(|work| work.lock().path.clone());
         let flows = flows.iter().filter_map(|id| self.flows.get(id)).map(|entry| entry.link.path.clone());
         let mut names = HashSet::new();
         let twice = works.chain(flows).find(|path| !names.insert(path.clone()))?;
@@ -354,9 +357,9 @@ impl Visitor for Walker<'_> {
             Node::Work(work) => {
                 let owner = self.owner().link.clone();
                 // A child that has left and was put back joins anew.
-                let known = work.record().filter(|record| !self.tree.has_left(lock(record).id));
+                let known = work.record().filter(|record| !self.tree.has_left(record.lock().id));
                 let known = known.map(|record| {
-                    let mut record = lock(record);
+                    let mut record = record.lock();
                     // A child that was moved keeps its name, but not its owner.
                     record.owner = owner.id;
                     record.owner_path = owner.path.clone();
@@ -382,7 +385,7 @@ impl Visitor for Walker<'_> {
                             Ok(record) => {
                                 // Addresses of this path lead to the new Work from here on, even while a previous Work
                                 // at this path still ends.
-                                remember_address(self.tree.app, &path, &lock(&record).mailbox);
+                                remember_address(self.tree.app, &path, &record.lock().mailbox);
                                 self.tree.works.insert(id, record);
                                 self.tree.order.push(id);
                                 self.changes.joined.push(id);
@@ -530,7 +533,7 @@ mod tests {
     }
 
     fn paths(tree: &Tree) -> Vec<String> {
-        tree.order.iter().map(|id| lock(&tree.works[id]).path.to_string()).collect()
+        tree.order.iter().map(|id| tree.works[id].lock().path.to_string()).collect()
     }
 
     /// A list starts over with its Flow, but does not reuse a name while a Work of the previous Flow has it.

@@ -6,9 +6,10 @@
 //!   never returns. Code that has been executing for less than a second is not given up.
 //! - The watchdog sleeps while no Flow reacts, and wakes once in ten seconds while Flows react.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::error::AppError;
@@ -132,13 +133,13 @@ impl Watchdog {
 
         impl Drop for Busy<'_> {
             fn drop(&mut self) {
-                let mut watch = self.0.lock();
+                let mut watch = self.0.watch.lock();
                 watch.busy = self.1.take();
                 watch.told = 0;
             }
         }
 
-        let mut watch = self.0.lock();
+        let mut watch = self.0.watch.lock();
         let before = watch.busy.replace((path.clone(), Instant::now()));
         watch.told = 0;
         let wakes = std::mem::take(&mut watch.is_asleep);
@@ -170,30 +171,26 @@ impl Watchdog {
 
     /// Returns the Flow whose code has blocked the App's thread for at least ten seconds.
     pub(crate) fn stuck(&self) -> Option<Stuck> {
-        self.0.lock().stuck(Instant::now())
+        self.0.watch.lock().stuck(Instant::now())
     }
 
     fn change(&self, change: impl FnOnce(&mut Watch)) {
-        change(&mut self.0.lock());
+        change(&mut self.0.watch.lock());
         self.0.changed.notify_one();
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Watch> {
-        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn watch(&self, give_up: oneshot::Sender<AppError>) {
-        let mut watch = self.lock();
+        let mut watch = self.watch.lock();
         loop {
-            watch = match watch.next(Instant::now()) {
+            match watch.next(Instant::now()) {
                 Next::Sleep(None) => {
                     watch.is_asleep = true;
-                    self.changed.wait(watch).unwrap_or_else(PoisonError::into_inner)
+                    self.changed.wait(&mut watch);
                 }
                 Next::Sleep(Some(time)) => {
-                    self.changed.wait_timeout(watch, time).unwrap_or_else(PoisonError::into_inner).0
+                    self.changed.wait_for(&mut watch, time);
                 }
                 Next::Tell(stuck) => {
                     drop(watch);
@@ -201,7 +198,7 @@ impl Shared {
                         "{stuck}: no Flow of the App reacts meanwhile, and the API does not answer; move long \
                          computations into a Work"
                     );
-                    self.lock()
+                    watch = self.watch.lock();
                 }
                 Next::GiveUp(Stuck { path, time }) => {
                     drop(watch);
@@ -210,7 +207,7 @@ impl Shared {
                     return;
                 }
                 Next::End => return,
-            };
+            }
         }
     }
 }

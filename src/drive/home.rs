@@ -3,7 +3,9 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::error::{DriveError, StoreError};
 use super::names::check_drive;
@@ -33,13 +35,9 @@ thread_local! {
     static CURRENT: Cell<Option<AppId>> = const { Cell::new(None) };
 }
 
-fn lock() -> MutexGuard<'static, Option<HashMap<AppId, Arc<dyn Home>>>> {
-    HOMES.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Registers the location of the App's named drives for this process, until the returned value is dropped.
 pub(crate) fn register(app: AppId, home: Arc<dyn Home>) -> Registered {
-    let before = lock().get_or_insert_default().insert(app, home);
+    let before = HOMES.lock().get_or_insert_default().insert(app, home);
     drop(before);
     Registered(app)
 }
@@ -49,13 +47,13 @@ pub(crate) struct Registered(AppId);
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let home = lock().as_mut().and_then(|homes| homes.remove(&self.0));
+        let home = HOMES.lock().as_mut().and_then(|homes| homes.remove(&self.0));
         drop(home);
     }
 }
 
 pub(crate) fn home(app: AppId) -> Option<Arc<dyn Home>> {
-    lock().as_ref()?.get(&app).cloned()
+    HOMES.lock().as_ref()?.get(&app).cloned()
 }
 
 /// Sets the App whose code runs on this thread from now on, and returns the previous one.
@@ -67,7 +65,7 @@ pub(crate) fn enter(app: Option<AppId>) -> Option<AppId> {
 pub(super) fn open(drive: &str) -> Result<Arc<dyn Store>, DriveError> {
     let no_app = |why| DriveError::NoApp { drive: drive.to_owned(), why };
     let found = {
-        let homes = lock();
+        let homes = HOMES.lock();
         let homes = homes.as_ref().filter(|homes| !homes.is_empty());
         let homes = homes.ok_or_else(|| no_app("none runs in this process: use the drive in a Work"))?;
         match (CURRENT.get().and_then(|app| homes.get(&app)), homes.len()) {

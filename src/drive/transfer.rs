@@ -5,11 +5,12 @@ use std::fs::{File, OpenOptions};
 use std::future::IntoFuture;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{StreamExt, TryStreamExt};
+use parking_lot::Mutex;
 
 use super::error::DriveError;
 use super::store::{Given, Supply, Wanted};
@@ -30,7 +31,7 @@ type OnProgress = Arc<Mutex<dyn FnMut(Transferred) + Send>>;
 
 fn tell(on_progress: Option<&OnProgress>, now: Transferred) {
     if let Some(on_progress) = on_progress {
-        (on_progress.lock().unwrap_or_else(PoisonError::into_inner))(now);
+        (on_progress.lock())(now);
     }
 }
 

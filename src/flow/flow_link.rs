@@ -1,6 +1,6 @@
 //! The options of a Flow, and the state that the driver shares with its `FlowRef`.
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 
 use super::restart::{OnError, Restart};
 use crate::id::{ActorPath, FlowId};

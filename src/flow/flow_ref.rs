@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
@@ -83,10 +83,7 @@ impl<F: Flow> FlowRef<F> {
 
     /// Returns the status of the Flow: running, or failed with the reason.
     pub fn status(&self) -> Status {
-        self.link
-            .as_ref()
-            .map(|link| link.status.lock().unwrap_or_else(PoisonError::into_inner).clone())
-            .unwrap_or_default()
+        self.link.as_ref().map(|link| link.status.lock().clone()).unwrap_or_default()
     }
 
     /// Returns the path from the root of the App, or `None` before the Flow has joined the App.

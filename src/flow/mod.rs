@@ -48,7 +48,7 @@ pub(crate) use self::children::{AnyFlow, Node, Position, Visitor};
 pub(crate) use self::context::Ending;
 pub(crate) use self::flow_link::{FlowLink, FlowOptions};
 pub(crate) use self::ledger::{Action, Moment, Outcomes, Requested, RunEntry};
-pub(crate) use self::record::{Place, Record, SharedRecord, lock};
+pub(crate) use self::record::{Place, Record, SharedRecord};
 pub(crate) use self::restart::Restarts;
 pub(crate) use self::scope::{Scope, enter, leave};
 pub(crate) use self::supervisor::{Decision, Supervisor};

@@ -1,7 +1,9 @@
 //! Record of one Work, shared by its `WorkRef` and the driver.
 
 use std::any::Any;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::ledger::{Ledger, Moment};
 use crate::id::{ActorPath, AppId, FlowId, WorkId};
@@ -185,10 +187,6 @@ impl Record {
         let mailbox: Arc<dyn Any + Send + Sync> = self.mailbox.clone().into_any();
         mailbox.downcast().ok()
     }
-}
-
-pub(crate) fn lock(record: &SharedRecord) -> MutexGuard<'_, Record> {
-    record.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -4,9 +4,10 @@ use std::any::type_name;
 use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
+use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 
 use super::children::{AnyWork, ChildGroup, Found, Kinds, Node, Route, Walk};
@@ -14,7 +15,7 @@ use super::error::FlowError;
 use super::ledger::{Ledger, Requested};
 use super::policy::Policy;
 use super::reaction::Interrupt;
-use super::record::{Place, Record, SharedRecord, lock};
+use super::record::{Place, Record, SharedRecord};
 use super::scope;
 use crate::fence::Fenced;
 use crate::id::ActorPath;
@@ -143,7 +144,7 @@ impl<W: Work> WorkRef<W> {
     /// Warns when a new input differs from another one only in the order of a sequence, as inputs with a `HashSet` do.
     fn compare_order(&self, key: RunKey, input: &W::Input) {
         let (Some(record), Some(unordered)) = (&self.record, Input::unordered(input)) else { return };
-        let mut record = lock(record);
+        let mut record = record.lock();
         if record.ledger.is_reordered(key, unordered) {
             log::warn!(
                 "work `{}` runs inputs separately that differ only in the order of a sequence; if the sequence is a `HashSet`, \
@@ -224,13 +225,13 @@ impl<W: Work> WorkRef<W> {
     }
 
     fn address(&self) -> Option<WorkAddr<W>> {
-        let record = lock(self.record.as_ref()?);
+        let record = self.record.as_ref()?.lock();
         Some(WorkAddr::new(record.app, record.path.clone(), record.mailbox_of::<W>()?))
     }
 
     /// Returns the path from the root of the App, or `None` before the Work has joined the App.
     pub fn path(&self) -> Option<ActorPath> {
-        self.record.as_ref().map(|record| lock(record).path.clone())
+        self.record.as_ref().map(|record| record.lock().path.clone())
     }
 
     /// Returns the status of the run in progress, or else the last status.
@@ -279,7 +280,7 @@ impl<W: Work> WorkRef<W> {
     }
 
     pub(super) fn read<R: Default>(&self, look: impl FnOnce(&Ledger) -> R) -> R {
-        self.record.as_ref().map(|record| look(&lock(record).ledger)).unwrap_or_default()
+        self.record.as_ref().map(|record| look(&record.lock().ledger)).unwrap_or_default()
     }
 
     fn timed(&self, verb: &'static str, act: impl FnOnce(&mut Ledger, super::ledger::Moment)) {
@@ -310,7 +311,7 @@ impl<W: Work> WorkRef<W> {
             scope::problem(FlowError::Unattached { type_name: type_name::<W>() });
             return None;
         };
-        let mut record = lock(record);
+        let mut record = record.lock();
         let owner = record.owner;
         let (id, path) = (record.id, record.path.clone());
         let foreign = scope::with(|scope| {
@@ -333,7 +334,7 @@ impl<W: Work> WorkRef<W> {
 
     fn published(&self) -> Result<Fenced<W>, StateError> {
         let record = self.record.as_ref().expect("the state is only decoded for a Work with a record");
-        lock(record).state.decode().map(Fenced::new)
+        record.lock().state.decode().map(Fenced::new)
     }
 }
 
@@ -382,7 +383,7 @@ impl<W: Work> fmt::Debug for WorkRef<W> {
 impl<W: Work> Serialize for WorkRef<W> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.record {
-            Some(record) => lock(record).state.serialize(serializer),
+            Some(record) => record.lock().state.serialize(serializer),
             None => (**self).serialize(serializer),
         }
     }
@@ -425,7 +426,7 @@ impl<W: Work> AnyWork for WorkRef<W> {
         }
         // A previous copy that is not accessed again must not keep payloads alive.
         let other_holds =
-            self.record.as_ref().is_some_and(|record| std::mem::take(&mut lock(record).other_holds));
+            self.record.as_ref().is_some_and(|record| std::mem::take(&mut record.lock().other_holds));
         if other_holds
             && self.view.earlier.borrow().is_some()
             && let Ok(work) = self.published()
@@ -446,7 +447,7 @@ impl<W: Work> ChildGroup for WorkRef<W> {
     }
 
     fn holds(&self, route: Route<'_>) -> bool {
-        self.record.as_ref().is_some_and(|record| route.ends_at(lock(record).path.as_str()))
+        self.record.as_ref().is_some_and(|record| route.ends_at(record.lock().path.as_str()))
     }
 
     fn find(&mut self, route: Route<'_>) -> Option<Found<'_>> {

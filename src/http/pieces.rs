@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, BoxBody, EitherBody, MessageBody};
@@ -20,6 +20,7 @@ use actix_web::http::{StatusCode, header};
 use actix_web::middleware::Next;
 use actix_web::{Error, web};
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::problem::Problem;
 
@@ -38,13 +39,9 @@ const MOST: usize = 256 << 20;
 pub(super) struct OnTheWay(Mutex<HashMap<usize, (usize, usize)>>);
 
 impl OnTheWay {
-    fn lock(&self) -> MutexGuard<'_, HashMap<usize, (usize, usize)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Reserves room for a response; `None` when the limit [`MOST`] is reached.
     fn take(self: &Arc<Self>, bytes: Bytes) -> Option<Pieces> {
-        let mut answers = self.lock();
+        let mut answers = self.0.lock();
         let place = bytes.as_ptr() as usize;
         let taken: usize = answers.values().map(|(_, length)| length).sum();
         // A single response is admitted whatever its size.
@@ -79,7 +76,7 @@ impl MessageBody for Pieces {
 
 impl Drop for Pieces {
     fn drop(&mut self) {
-        let mut answers = self.on_the_way.lock();
+        let mut answers = self.on_the_way.0.lock();
         let Some((clients, _)) = answers.get_mut(&self.place) else { return };
         *clients -= 1;
         if *clients == 0 {
@@ -134,6 +131,6 @@ mod tests {
         assert!(on_the_way.take(other.clone()).is_none());
         drop(again);
         assert!(on_the_way.take(other).is_some());
-        assert!(on_the_way.lock().is_empty());
+        assert!(on_the_way.0.lock().is_empty());
     }
 }

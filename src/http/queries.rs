@@ -1,12 +1,12 @@
 //! Handlers of queries.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::Bytes;
 use chrono::DateTime;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use utoipa::IntoParams;
 
@@ -110,12 +110,8 @@ pub(super) struct StateQuery {
 pub(super) struct Written(Mutex<Option<(u64, Bytes)>>);
 
 impl Written {
-    fn lock(&self) -> MutexGuard<'_, Option<(u64, Bytes)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn get(&self, version: u64) -> Option<Bytes> {
-        self.lock().as_ref().filter(|(known, _)| *known == version).map(|(_, bytes)| bytes.clone())
+        self.0.lock().as_ref().filter(|(known, _)| *known == version).map(|(_, bytes)| bytes.clone())
     }
 }
 
@@ -168,7 +164,7 @@ pub(super) async fn state(
     let view = serde_json::to_vec(&StateView { version, state: part.to_json() });
     let bytes = Bytes::from(view.map_err(|error| AppError::Internal(error.to_string()))?);
     if is_whole {
-        *written.lock() = Some((version, bytes.clone()));
+        *written.0.lock() = Some((version, bytes.clone()));
     }
     Ok(respond(version, bytes))
 }

@@ -10,8 +10,9 @@ mod load;
 
 use std::io;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use self::load::Loading;
@@ -99,17 +100,13 @@ impl Entry {
         Arc::new(Self { content, used: AtomicU64::new(0), content_id })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Content> {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn set_remote_source(&self, remote_source: Arc<dyn RemoteSource>) {
-        self.lock().remote_source = Some(remote_source);
+        self.content.lock().remote_source = Some(remote_source);
     }
 
     /// Makes this process the owner of a value that is stored here, by forgetting its remote source.
     pub(crate) fn set_owned_here(&self) {
-        self.lock().remote_source = None;
+        self.content.lock().remote_source = None;
     }
 
     /// Returns the identity of the content, if this process knows it.
@@ -123,20 +120,20 @@ impl Entry {
 
     /// Returns the process that the value came from; `None` if it was created here.
     pub(crate) fn remote_source(&self) -> Option<Arc<dyn RemoteSource>> {
-        self.lock().remote_source.clone()
+        self.content.lock().remote_source.clone()
     }
 
     pub(crate) fn is_here(&self) -> bool {
-        self.lock().blob.is_some()
+        self.content.lock().blob.is_some()
     }
 
     pub(crate) fn is_in_memory(&self) -> bool {
-        self.lock().blob.as_ref().is_some_and(StoredBlob::is_in_memory)
+        self.content.lock().blob.as_ref().is_some_and(StoredBlob::is_in_memory)
     }
 
     /// Returns the value if it is in memory in decoded form, and marks it as recently used.
     pub(super) fn value(self: &Arc<Self>) -> Option<AnyValue> {
-        let value = match &self.lock().blob {
+        let value = match &self.content.lock().blob {
             Some(StoredBlob { body: Body::Value(value, _), .. }) => value.clone(),
             _ => return None,
         };
@@ -147,12 +144,12 @@ impl Entry {
 
     /// Returns the name of the type that the value was created from, if the value is stored here.
     pub(super) fn type_name(&self) -> Option<String> {
-        self.lock().blob.as_ref().map(|blob| blob.type_name.as_ref().to_owned())
+        self.content.lock().blob.as_ref().map(|blob| blob.type_name.as_ref().to_owned())
     }
 
     /// Returns the spill file and its chunk hashes, if the value is on disk.
     pub(super) fn on_disk(&self) -> Option<(Arc<Spilled>, ChunkHashes)> {
-        match &self.lock().blob {
+        match &self.content.lock().blob {
             Some(StoredBlob { body: Body::File(file), hashes, .. }) => Some((file.clone(), hashes.clone())),
             _ => None,
         }
@@ -160,7 +157,7 @@ impl Entry {
 
     /// Returns how many bytes have arrived: all `length` of them once the value is stored here.
     pub(super) fn received(&self, length: u64) -> u64 {
-        let content = self.lock();
+        let content = self.content.lock();
         match (&content.blob, &content.loading) {
             (Some(_), _) => length,
             (None, loading) => loading.as_ref().map_or(0, Loading::received),
@@ -169,13 +166,13 @@ impl Entry {
 
     /// Returns the stored form of the value, if there is one here, so that it can be sent to peers.
     pub(crate) fn blob(&self) -> Option<StoredBlob> {
-        self.lock().blob.clone()
+        self.content.lock().blob.clone()
     }
 
     fn keep(self: &Arc<Self>, blob: StoredBlob) {
         let in_memory = blob.is_in_memory();
         self.set_content_id(ContentId::of(&blob.hashes));
-        let before = self.lock().blob.replace(blob);
+        let before = self.content.lock().blob.replace(blob);
         if let Some(before) = before.filter(StoredBlob::is_in_memory) {
             memory_budget::freed(before.hashes.length());
             drop_in_turn(before);
@@ -199,7 +196,7 @@ impl Entry {
             Ok(file) => file,
             Err(error) => return SpillOutcome::Failed(error),
         };
-        let mut content = self.lock();
+        let mut content = self.content.lock();
         if in_use(&blob) {
             return SpillOutcome::InUse;
         }
@@ -216,7 +213,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         memory_budget::delist(*self.used.get_mut());
-        let content = self.content.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let content = self.content.get_mut();
         if let Some(blob) = content.blob.take() {
             if blob.is_in_memory() {
                 memory_budget::freed(blob.hashes.length());

@@ -1,7 +1,8 @@
 //! Threads for blocking work: large transfers, and reading from disk.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::fence;
 
@@ -18,14 +19,10 @@ struct Jobs {
 
 static JOBS: Mutex<Jobs> = Mutex::new(Jobs { waiting: VecDeque::new(), threads: 0 });
 
-fn lock() -> MutexGuard<'static, Jobs> {
-    JOBS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Runs `job` on one of [`AT_ONCE`] threads, as soon as one is free. The job is dropped if no thread can be started
 /// and none is running.
 pub(super) fn run(job: impl FnOnce() + Send + 'static) {
-    let mut jobs = lock();
+    let mut jobs = JOBS.lock();
     jobs.waiting.push_back(Box::new(job));
     if jobs.threads == AT_ONCE {
         return;
@@ -33,7 +30,7 @@ pub(super) fn run(job: impl FnOnce() + Send + 'static) {
     jobs.threads += 1;
     drop(jobs);
     if std::thread::Builder::new().name("flowright-pull".to_owned()).spawn(work).is_err() {
-        let mut jobs = lock();
+        let mut jobs = JOBS.lock();
         jobs.threads -= 1;
         if jobs.threads == 0 {
             let dropped = std::mem::take(&mut jobs.waiting);
@@ -47,7 +44,7 @@ pub(super) fn run(job: impl FnOnce() + Send + 'static) {
 fn work() {
     loop {
         let job = {
-            let mut jobs = lock();
+            let mut jobs = JOBS.lock();
             match jobs.waiting.pop_front() {
                 Some(job) => job,
                 None => {

@@ -9,7 +9,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use super::entry::{Entry, SpillOutcome};
 use super::error::FetchError;
@@ -47,13 +49,9 @@ static KEEPER: Mutex<MemoryBudget> = Mutex::new(MemoryBudget {
     parked: None,
 });
 
-fn lock() -> MutexGuard<'static, MemoryBudget> {
-    KEEPER.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Replaces the limits that `settings` sets; the others stay as they are.
 pub(crate) fn configure(settings: StoreSettings) {
-    let mut memory_budget = lock();
+    let mut memory_budget = KEEPER.lock();
     let before = std::mem::take(&mut memory_budget.settings);
     memory_budget.settings = StoreSettings {
         memory: settings.memory.or(before.memory),
@@ -108,7 +106,7 @@ impl PayloadUsage {
     /// assert_eq!((usage.memory, usage.disk), (0, 0));
     /// ```
     pub fn here() -> Self {
-        let memory_budget = lock();
+        let memory_budget = KEEPER.lock();
         Self { memory: memory_budget.memory, disk: memory_budget.disk }
     }
 }
@@ -126,7 +124,7 @@ pub(super) fn reserve(length: u64) -> Result<(), FetchError> {
     let mut tried = 0;
     let mut obstacle = None;
     loop {
-        let mut memory_budget = lock();
+        let mut memory_budget = KEEPER.lock();
         let budget = memory_budget.settings.memory();
         if memory_budget.memory.saturating_add(length) <= budget {
             memory_budget.memory += length;
@@ -169,7 +167,7 @@ pub(super) fn reserve(length: u64) -> Result<(), FetchError> {
 
 /// Spills values on another thread if the budget is exceeded, for callers that cannot block.
 pub(super) fn settle_later() {
-    let mut memory_budget = lock();
+    let mut memory_budget = KEEPER.lock();
     if memory_budget.memory > memory_budget.settings.memory() {
         drop(memory_budget);
         super::jobs::run(|| {
@@ -181,17 +179,17 @@ pub(super) fn settle_later() {
 
 /// Reserves memory without checking the budget.
 pub(super) fn take(length: u64) {
-    lock().memory += length;
+    KEEPER.lock().memory += length;
 }
 
 pub(super) fn freed(length: u64) {
-    let mut memory_budget = lock();
+    let mut memory_budget = KEEPER.lock();
     memory_budget.memory = memory_budget.memory.saturating_sub(length);
 }
 
 /// Marks a value in memory as the most recently used one.
 pub(super) fn enlist(entry: &Arc<Entry>) {
-    let mut memory_budget = lock();
+    let mut memory_budget = KEEPER.lock();
     memory_budget.next += 1;
     let next = memory_budget.next;
     let before = entry.used.swap(next, std::sync::atomic::Ordering::Relaxed);
@@ -201,12 +199,12 @@ pub(super) fn enlist(entry: &Arc<Entry>) {
 
 /// Removes a value from the LRU order, because it is no longer in memory.
 pub(super) fn delist(used: u64) {
-    lock().order.remove(&used);
+    KEEPER.lock().order.remove(&used);
 }
 
 /// Reserves disk space and returns the directory for the file.
 pub(super) fn disk_reserve(length: u64) -> Result<PathBuf, FetchError> {
-    let mut memory_budget = lock();
+    let mut memory_budget = KEEPER.lock();
     let budget = memory_budget.settings.disk.unwrap_or(u64::MAX);
     if memory_budget.disk.saturating_add(length) > budget {
         return Err(FetchError::NoRoom(format!(
@@ -220,24 +218,24 @@ pub(super) fn disk_reserve(length: u64) -> Result<PathBuf, FetchError> {
 }
 
 pub(super) fn disk_freed(length: u64) {
-    let mut memory_budget = lock();
+    let mut memory_budget = KEEPER.lock();
     memory_budget.disk = memory_budget.disk.saturating_sub(length);
 }
 
 /// Retains a replica until [`unpark`]. Returns the replica that it replaces; the caller must drop that without
 /// holding a lock, since a value may refer to other values.
 pub(super) fn retain(id: PayloadId, entry: Arc<Entry>) -> Option<Arc<Entry>> {
-    lock().parked.get_or_insert_default().insert(id, entry)
+    KEEPER.lock().parked.get_or_insert_default().insert(id, entry)
 }
 
 pub(super) fn unpark(id: PayloadId) -> Option<Arc<Entry>> {
-    lock().parked.as_mut()?.remove(&id)
+    KEEPER.lock().parked.as_mut()?.remove(&id)
 }
 
 pub(super) fn unpark_all() -> Option<HashMap<PayloadId, Arc<Entry>>> {
-    lock().parked.take()
+    KEEPER.lock().parked.take()
 }
 
 pub(super) fn parked(id: PayloadId) -> Option<Arc<Entry>> {
-    lock().parked.as_ref()?.get(&id).cloned()
+    KEEPER.lock().parked.as_ref()?.get(&id).cloned()
 }

@@ -1,7 +1,9 @@
 //! Registry of the [`Replicate`] implementation for each App in this process.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::store::PayloadGuard;
 use crate::id::AppId;
@@ -13,13 +15,9 @@ pub(crate) trait Replicate: Send + Sync {
 
 static WAYS: Mutex<Option<HashMap<AppId, Arc<dyn Replicate>>>> = Mutex::new(None);
 
-fn lock() -> MutexGuard<'static, Option<HashMap<AppId, Arc<dyn Replicate>>>> {
-    WAYS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Registers the replicator of `app` in this process, or removes it.
 pub(crate) fn set_replicator(app: AppId, way: Option<Arc<dyn Replicate>>) {
-    let mut ways = lock();
+    let mut ways = WAYS.lock();
     let ways = ways.get_or_insert_default();
     let before = match way {
         Some(way) => ways.insert(app, way),
@@ -30,7 +28,7 @@ pub(crate) fn set_replicator(app: AppId, way: Option<Arc<dyn Replicate>>) {
 
 /// Requests the replicas of a value from all Apps of this process. Those that do not know the value ignore the request.
 pub(super) fn ask(hold: &Arc<PayloadGuard>) {
-    let ways: Vec<_> = lock().iter().flat_map(HashMap::values).cloned().collect();
+    let ways: Vec<_> = WAYS.lock().iter().flat_map(HashMap::values).cloned().collect();
     for way in ways {
         way.replicate(hold);
     }

@@ -6,8 +6,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use super::entry::Entry;
@@ -71,17 +72,13 @@ impl PayloadGuard {
         &self.entry
     }
 
-    fn leases(&self) -> MutexGuard<'_, Vec<Arc<dyn Lease>>> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn is_tied(&self, session: u64) -> bool {
-        self.leases().iter().any(|lease| lease.session() == session)
+        self.leases.lock().iter().any(|lease| lease.session() == session)
     }
 
     /// Adds an arrival of the reference to the lease of this session, which `make` creates if there is none yet.
     pub(crate) fn lease(&self, session: u64, make: impl FnOnce() -> Arc<dyn Lease>) {
-        let mut leases = self.leases();
+        let mut leases = self.leases.lock();
         match leases.iter().find(|lease| lease.session() == session) {
             Some(lease) => lease.again(),
             None => leases.push(make()),
@@ -90,7 +87,7 @@ impl PayloadGuard {
 
     /// Releases all leases except those of `sessions` and of [`COPIES`].
     pub(crate) fn untie_all_but(&self, sessions: &[u64]) {
-        let mut leases = self.leases();
+        let mut leases = self.leases.lock();
         let (remaining, released) = std::mem::take(&mut *leases)
             .into_iter()
             .partition(|lease| lease.session() == COPIES || sessions.contains(&lease.session()));
@@ -104,7 +101,7 @@ impl PayloadGuard {
 
     /// Releases the lease of this session, if there is one.
     pub(crate) fn untie(&self, session: u64) {
-        let mut leases = self.leases();
+        let mut leases = self.leases.lock();
         let at = leases.iter().position(|lease| lease.session() == session);
         let released = at.map(|at| leases.swap_remove(at));
         drop(leases);
@@ -125,7 +122,7 @@ impl PayloadGuard {
 
 impl Drop for PayloadGuard {
     fn drop(&mut self) {
-        let leases = std::mem::take(self.leases.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let leases = std::mem::take(self.leases.get_mut());
         let copy_stays = self.entry.is_here() && leases.iter().any(|lease| lease.keeps_copies());
         let _replaced = {
             let mut holds = holds();
@@ -145,7 +142,7 @@ impl Drop for PayloadGuard {
 
 fn holds() -> MutexGuard<'static, HashMap<PayloadId, Weak<PayloadGuard>>> {
     static HOLDS: OnceLock<Mutex<HashMap<PayloadId, Weak<PayloadGuard>>>> = OnceLock::new();
-    HOLDS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+    HOLDS.get_or_init(Mutex::default).lock()
 }
 
 fn insert(

@@ -3,11 +3,12 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock};
 
 use metrics::{
     Counter, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
+use parking_lot::RwLock;
 
 use super::families::{Family, Kind, Labels, Names, Reading, full_name, labels};
 use super::{BOUNDS, LONGEST, SERIES};
@@ -98,17 +99,17 @@ struct Kept {
 
 impl Numbers {
     fn cell(&self, kind: Kind, key: &Key) -> Option<Cell> {
-        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.0.read();
         match kept.found[kind as usize].get(key) {
             Some(cell) => return cell.clone(),
             None if kept.is_full => return None,
             None => drop(kept),
         }
-        self.0.write().unwrap_or_else(PoisonError::into_inner).make(kind, key)
+        self.0.write().make(kind, key)
     }
 
     fn describe(&self, kind: Kind, name: &KeyName, help: &str) {
-        let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.write();
         let name = full_name(kind, name.as_str());
         if kept.help.len() < SERIES && name.len() + help.len() <= LONGEST {
             kept.help.insert(name, help.to_owned());
@@ -116,7 +117,7 @@ impl Numbers {
     }
 
     fn families(&self) -> Vec<Family> {
-        let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.0.read();
         let metrics = kept.metrics.iter();
         metrics
             .map(|(name, (kind, series))| Family {

@@ -7,11 +7,12 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::bridge::{Bridge, PeerHandler, Whereabouts};
@@ -119,13 +120,9 @@ impl Agent {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns the reason why the App is over, once the head has announced it.
     pub(super) fn why_over(&self) -> Option<String> {
-        self.lock().over.clone()
+        self.state.lock().over.clone()
     }
 
     pub(super) async fn send_updates(self: Arc<Self>) {
@@ -136,7 +133,7 @@ impl Agent {
                     return;
                 }
                 let hosted = {
-                    let state = self.lock();
+                    let state = self.state.lock();
                     let hosted = state.incarnations.get(&incarnation);
                     hosted.map(|hosted| (hosted.outbox.clone(), hosted.refers.clone()))
                 };
@@ -151,7 +148,7 @@ impl Agent {
                     let over = is_end(&update.reports);
                     let Update { patch, holds, reports, cause: trace, .. } = update;
                     // Announced only when they differ, since the head keeps the values that were announced last.
-                    let said = holds.as_ref().filter(|holds| differ(&mut lock(&refers), holds));
+                    let said = holds.as_ref().filter(|holds| differ(&mut refers.lock(), holds));
                     let refers = said.is_some();
                     let said = said.cloned().unwrap_or_default();
                     self.head
@@ -162,7 +159,7 @@ impl Agent {
                 drop(holds);
                 // Dropped without the lock: the last share of the mailbox may end its subscription, which takes the
                 // lock.
-                let ended = if over { self.lock().incarnations.remove(&incarnation) } else { None };
+                let ended = if over { self.state.lock().incarnations.remove(&incarnation) } else { None };
                 if let Some(hosted) = ended {
                     log::log!(self.level(), "work `{}` has ended here", hosted.path);
                 }
@@ -179,7 +176,7 @@ impl Agent {
                 self.head.control(&Control::Recorded { families });
             }
             let round_trip = {
-                let mut state = self.lock();
+                let mut state = self.state.lock();
                 state.told = Some(Instant::now());
                 state.round_trip
             };
@@ -241,7 +238,7 @@ impl Agent {
             gpus: Gpus::given(gpus),
         };
         let placement = if pooled { Placement::Pool } else { Placement::Thread };
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let launched = state.host.launch(&placement, Resources::default(), what);
         let mailbox_incarnation = mailbox.incarnation();
         state
@@ -256,7 +253,7 @@ impl Agent {
     /// Makes the mailbox of an incarnation accept no more messages for it.
     fn leave(&self, incarnation: u64) {
         let hosted = {
-            let state = self.lock();
+            let state = self.state.lock();
             let hosted = state.incarnations.get(&incarnation);
             hosted.map(|hosted| (hosted.path.clone(), hosted.mailbox.clone(), hosted.mailbox_incarnation))
         };
@@ -277,7 +274,7 @@ impl Agent {
     /// Keeps a mailbox alive in which messages wait, since there may be no other reference to it.
     fn keep_mailbox(&self, path: &ActorPath, mailbox: Arc<dyn AnyMailbox>) {
         let before = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             state.subscriptions.entry(path.clone()).or_default().mailbox.replace(mailbox)
         };
         drop(before);
@@ -287,7 +284,7 @@ impl Agent {
     pub(super) fn subscribe(&self, forwarder: &Arc<Forwarder>) {
         let path = forwarder.path();
         let known = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let subscription = state.subscriptions.entry(path.clone()).or_default();
             subscription.count += 1;
             subscription.forwarders.push(Arc::downgrade(forwarder));
@@ -303,7 +300,7 @@ impl Agent {
     }
 
     pub(super) fn unsubscribe(&self, path: &ActorPath) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let Some(subscription) = state.subscriptions.get_mut(path) else { return };
         subscription.count = subscription.count.saturating_sub(1);
         subscription.forwarders.retain(|forwarder| forwarder.strong_count() > 0);
@@ -317,7 +314,7 @@ impl Agent {
 
     fn located(&self, path: &ActorPath, location: Location<Source>) {
         let (forwarders, mailbox) = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let Some(subscription) = state.subscriptions.get_mut(path) else { return };
             subscription.location = Some(location.clone());
             (subscription.forwarders.clone(), subscription.mailbox.take())
@@ -334,7 +331,7 @@ impl Agent {
     }
 
     fn command(&self, incarnation: u64, command: Command) {
-        let hosted = match self.lock().incarnations.get(&incarnation) {
+        let hosted = match self.state.lock().incarnations.get(&incarnation) {
             Some(hosted) => (hosted.mailbox.clone(), hosted.outbox.clone()),
             // An incarnation that has ended has reported so, and the head will learn of it.
             None => return,
@@ -367,7 +364,7 @@ impl Agent {
     }
 
     fn kill(&self, incarnation: u64) {
-        let killed = self.lock().incarnations.remove(&incarnation);
+        let killed = self.state.lock().incarnations.remove(&incarnation);
         if let Some(hosted) = killed {
             hosted.abort.raise();
             self.left(&hosted.path, &hosted.mailbox, hosted.mailbox_incarnation);
@@ -377,7 +374,7 @@ impl Agent {
     /// Closes the mailbox of an incarnation for the reason `why`, until the Work has a location again.
     fn close(&self, incarnation: u64, why: CloseReason) {
         let hosted = {
-            let state = self.lock();
+            let state = self.state.lock();
             let hosted = state.incarnations.get(&incarnation);
             hosted.map(|hosted| (hosted.path.clone(), hosted.mailbox.clone(), hosted.mailbox_incarnation))
         };
@@ -391,7 +388,7 @@ impl Agent {
 
     /// Ends all Works.
     pub(super) fn end(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let incarnations = std::mem::take(&mut state.incarnations);
         let subscriptions = std::mem::take(&mut state.subscriptions);
         drop(state);
@@ -419,11 +416,6 @@ impl Agent {
 /// Returns `true` if one of the reports is the end of an incarnation.
 fn is_end(reports: &[Report]) -> bool {
     reports.iter().any(|report| matches!(report, Report::Stopped { .. } | Report::Died { .. }))
-}
-
-/// Locks a mutex, poisoned or not.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Replaces the recorded references of a state. Returns `true` if they differ from those before.
@@ -493,7 +485,7 @@ impl PeerHandler for Agent {
                     Launch { incarnation, path, work, pooled, state, max_state_bytes, mailbox, gpus };
                 if let Err(message) = self.launch(launch, carried) {
                     self.launched.send_replace(incarnation);
-                    let failed = self.lock().incarnations.remove(&incarnation);
+                    let failed = self.state.lock().incarnations.remove(&incarnation);
                     if let Some(hosted) = failed {
                         self.left(&hosted.path, &hosted.mailbox, hosted.mailbox_incarnation);
                     }
@@ -517,21 +509,21 @@ impl PeerHandler for Agent {
             Control::Close { incarnation, why } => self.close(incarnation, why),
             Control::Located { path, location } => self.located(&path, location),
             Control::There { id, sources, lost } => {
-                for asker in self.lock().looking.remove(&id).unwrap_or_default() {
+                for asker in self.state.lock().looking.remove(&id).unwrap_or_default() {
                     let _ = asker.send(Whereabouts { sources: sources.clone(), lost: lost.clone() });
                 }
             }
             Control::Keep { id, hash, length } => self.keep(id, hash, length, carried),
             Control::Discard { id } => payload::discard(id),
             Control::LoadReportAck => {
-                let mut state = self.lock();
+                let mut state = self.state.lock();
                 if let Some(told) = state.told.take() {
                     state.round_trip = Some(told.elapsed());
                 }
             }
             Control::MayLeave => self.may_leave.notify_one(),
             Control::End { why } => {
-                self.lock().over = Some(why);
+                self.state.lock().over = Some(why);
                 match self.bridge.is_leaving() {
                     true => self.may_end.notify_one(),
                     false => self.head.end(),
@@ -544,7 +536,7 @@ impl PeerHandler for Agent {
 
     fn destination(&self, _: &ActorPath, target: Target) -> Destination {
         let incarnation = target.incarnation;
-        if let Some(hosted) = self.lock().incarnations.get(&incarnation) {
+        if let Some(hosted) = self.state.lock().incarnations.get(&incarnation) {
             return Destination::Incarnation(hosted.mailbox.clone(), hosted.mailbox_incarnation);
         }
         let mut launched = self.launched.subscribe();
@@ -558,7 +550,7 @@ impl PeerHandler for Agent {
     }
 
     fn disconnected(&self, _: &Arc<Link>, role: Role, why: &str) {
-        if role != Role::Node || self.lock().over.is_some() {
+        if role != Role::Node || self.state.lock().over.is_some() {
             return;
         }
         let level = if self.is_process { log::Level::Debug } else { log::Level::Warn };
@@ -598,7 +590,7 @@ impl PeerHandler for Agent {
     fn whereabouts(&self, id: PayloadId) -> BoxFuture<'static, Option<Whereabouts>> {
         let (asker, answer) = oneshot::channel();
         let first = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let askers = state.looking.entry(id).or_default();
             askers.push(asker);
             askers.len() == 1

@@ -11,11 +11,12 @@ mod dial;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::ThreadId;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::inbox::{Destination, Target};
@@ -230,18 +231,14 @@ impl Bridge {
         peer_handler.ok_or_else(|| BadPeer::Other("this process is leaving".to_owned()))
     }
 
-    fn sessions(&self) -> MutexGuard<'_, Sessions> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Returns the live sessions that other processes began.
     pub(super) fn accepted(&self) -> Vec<Arc<Link>> {
-        self.sessions().accepted.values().map(|accepted| accepted.link.clone()).collect()
+        self.sessions.lock().accepted.values().map(|accepted| accepted.link.clone()).collect()
     }
 
     /// Returns the live sessions, except the one that this process began with the head.
     pub(super) fn peers(&self) -> Vec<Arc<Link>> {
-        let sessions = self.sessions();
+        let sessions = self.sessions.lock();
         let accepted = sessions.accepted.values().map(|accepted| &accepted.link);
         accepted.chain(sessions.peers.values()).filter(|link| !link.is_over()).cloned().collect()
     }
@@ -259,7 +256,7 @@ impl Bridge {
     pub(super) fn sessions_with(&self, processes: [Option<u64>; 2]) -> Vec<u64> {
         let Ok(peer_handler) = self.peer_handler() else { return Vec::new() };
         let links = processes.into_iter().flatten().filter_map(|process| {
-            peer_handler.link_to(process).or_else(|| self.sessions().peers.get(&process).cloned())
+            peer_handler.link_to(process).or_else(|| self.sessions.lock().peers.get(&process).cloned())
         });
         // A process that is about to end cannot keep a value alive.
         links.filter(|link| !link.is_leaving()).map(|link| link.number()).collect()
@@ -306,7 +303,7 @@ impl Bridge {
     pub(super) fn end(&self) {
         self.ended.send_replace(true);
         self.idle.clear();
-        let sessions = std::mem::take(&mut *self.sessions());
+        let sessions = std::mem::take(&mut *self.sessions.lock());
         let accepted = sessions.accepted.into_values().map(|accepted| accepted.link);
         accepted.chain(sessions.peers.into_values()).for_each(|link| link.end());
     }

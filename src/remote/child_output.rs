@@ -2,9 +2,10 @@
 //! in progress when they were printed.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use log::Level;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::id::{ActorPath, AppId};
@@ -32,12 +33,8 @@ const LAST: usize = 4;
 pub(super) struct LastLines(Arc<Mutex<VecDeque<String>>>);
 
 impl LastLines {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn push(&self, line: &str) {
-        let mut lines = self.lock();
+        let mut lines = self.0.lock();
         if lines.len() == LAST {
             lines.pop_front();
         }
@@ -46,7 +43,7 @@ impl LastLines {
 
     /// Takes the last lines, joined into one.
     pub(super) fn take(&self) -> String {
-        brief(&Vec::from(std::mem::take(&mut *self.lock())).join(" / "), LONGEST_REASON)
+        brief(&Vec::from(std::mem::take(&mut *self.0.lock())).join(" / "), LONGEST_REASON)
     }
 }
 

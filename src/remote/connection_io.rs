@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use parking_lot::MutexGuard;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::link::{BadPeer, End, Inbound, Link, State};
@@ -23,7 +24,7 @@ const FAR: Duration = Duration::from_secs(24 * 3600);
 
 impl Link {
     /// Has the pushed messages written: by the writer task, or by this thread if that is worth it.
-    pub(super) fn flush(&self, mut state: std::sync::MutexGuard<'_, State>, urgent: bool) {
+    pub(super) fn flush(&self, mut state: MutexGuard<'_, State>, urgent: bool) {
         let State { session, outlet, .. } = &mut *state;
         let Some(turn) = outlet.at_once(session, urgent, || self.now()) else {
             drop(state);
@@ -33,7 +34,7 @@ impl Link {
         drop(state);
         // An error is ignored here: the writer task encounters the same error when it writes the rest.
         let written = turn.writer.try_write(&turn.bytes).unwrap_or(0);
-        if self.lock().outlet.done(&turn, written) {
+        if self.state.lock().outlet.done(&turn, written) {
             self.wake.notify_one();
         }
     }
@@ -47,7 +48,7 @@ impl Link {
     ) -> End {
         let (mut reader, writer) = connection.split();
         {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             if let Err(error) = state.session.connect(peer_received, self.now()) {
                 return End::Over(error.to_string());
             }
@@ -59,7 +60,7 @@ impl Link {
             end = self.read(&mut reader, inbound) => match end {
                 // A lost peer cannot receive the reason, and the Works here must not wait for it. In all other cases
                 // the peer is told, unless it does not read.
-                End::Over(why) if self.lock().session.is_lost() => End::Over(why),
+                End::Over(why) if self.state.lock().session.is_lost() => End::Over(why),
                 End::Over(why) => {
                     self.leave(&why);
                     let leaving = async {
@@ -80,7 +81,7 @@ impl Link {
     /// Records that the connection is gone; also called when the future of [`converse`](Self::converse) was dropped.
     pub(super) fn disconnect(&self) {
         let now = self.now();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.session.disconnect(now);
         state.outlet.close();
     }
@@ -126,7 +127,7 @@ impl Link {
     fn frame(&self, frame: Frame<'_>, now: Duration, inbound: &mut dyn Inbound) -> Result<bool, BadPeer> {
         let is_ack = matches!(frame, Frame::Ack { .. });
         let (body, owes) = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let body = state.session.receive(frame, now)?;
             let owes = state.session.owes();
             if is_ack && state.session.has_room() {
@@ -137,7 +138,7 @@ impl Link {
         };
         if let Some(body) = body {
             inbound.packet(Packet::read(body)?)?;
-            if self.lock().is_overasked {
+            if self.state.lock().is_overasked {
                 let why = "peer has left too many replies to its requests unacknowledged";
                 return Err(BadPeer::Other(why.to_owned()));
             }
@@ -150,7 +151,7 @@ impl Link {
         let mut timer = Box::pin(sleep(FAR));
         loop {
             let (next, deadline, leaving) = {
-                let mut state = self.lock();
+                let mut state = self.state.lock();
                 if state.over {
                     return End::Over("the session was ended here".to_owned());
                 }
@@ -170,7 +171,7 @@ impl Link {
                     if let Err(error) = writer.write(&bytes).await {
                         return broken(error);
                     }
-                    self.lock().outlet.written();
+                    self.state.lock().outlet.written();
                     // Writes that complete without waiting must not starve other tasks.
                     tokio::task::consume_budget().await;
                 }
@@ -198,7 +199,7 @@ impl Link {
 
     /// Ends the connection, or the session, when the peer has been silent for too long.
     fn on_time(&self, now: Duration) -> Option<End> {
-        match self.lock().session.on_time(now)? {
+        match self.state.lock().session.on_time(now)? {
             Expired::Connection => Some(End::Broken("the peer was silent for too long".to_owned())),
             Expired::Session => Some(End::Over("no heartbeat within the grace period".to_owned())),
         }
@@ -208,7 +209,7 @@ impl Link {
     pub(super) async fn lost(&self) {
         loop {
             let deadline = {
-                let state = self.lock();
+                let state = self.state.lock();
                 if state.over || state.session.is_lost() {
                     return;
                 }

@@ -9,9 +9,10 @@ mod site;
 mod status;
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::bridge::{Bridge, BridgeOptions, PeerHandler, Spawner};
@@ -195,7 +196,7 @@ impl Head {
         let bridge = self.bridge.clone();
         let (ready, listening) = oneshot::channel();
         let (closing, closed) = oneshot::channel();
-        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = Some(closed);
+        *self.listening.lock() = Some(closed);
         self.bridge.spawn(async move || {
             match Listener::bind(&endpoint, bridge.security().clone(), bridge.limits()).await {
                 Ok(listener) => {
@@ -225,10 +226,6 @@ impl Head {
         self.advertised.get().or_else(|| self.endpoint.get())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Starts an incarnation in another process.
     pub(crate) fn launch(
         self: &Arc<Self>,
@@ -239,7 +236,7 @@ impl Head {
         match placement {
             Placement::Node(selector) => {
                 let chosen = {
-                    let state = self.lock();
+                    let state = self.state.lock();
                     let candidates: Vec<_> = state
                         .nodes
                         .values()
@@ -290,7 +287,7 @@ impl Head {
             abort,
             gpus,
         } = what;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.next_incarnation += 1;
         let incarnation = state.next_incarnation;
         let Some(entry) = state.nodes.get_mut(&node) else {
@@ -359,7 +356,7 @@ impl Head {
 
     /// Removes an incarnation that is over, and releases its resources.
     fn forget(&self, incarnation: u64) -> Option<Arc<Outbox>> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let away = state.incarnations.remove(&incarnation)?;
         if let Some(node) = state.nodes.get_mut(&away.node) {
             node.incarnations.remove(&incarnation);
@@ -406,7 +403,7 @@ impl Head {
     /// the head.
     pub(crate) fn launched_here(&self, path: &ActorPath) {
         let me = self.bridge.me().id;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let is_news =
             |location: &Location<u64>| !matches!(location, Location::At { node, .. } if *node == me);
         // Announced only to subscribers, and not again after a restart, since the mailbox keeps the waiting messages.
@@ -422,7 +419,7 @@ impl Head {
     /// Announces that the Work at `path` takes no messages for the reason `why`.
     pub(crate) fn closed(&self, path: &ActorPath, why: CloseReason) {
         let node = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let incarnation = match state.registry.location(path) {
                 Some(Location::At { incarnation, .. }) => Some(*incarnation),
                 _ => None,
@@ -439,7 +436,7 @@ impl Head {
 
     /// Sends the queued locations to their subscribers, as far as the sessions have room.
     fn tell_locations(&self) {
-        let sessions = self.lock().registry.untold();
+        let sessions = self.state.lock().registry.untold();
         if sessions.is_empty() {
             return;
         }
@@ -447,7 +444,7 @@ impl Head {
         for session in sessions {
             match accepted.iter().find(|link| link.number() == session) {
                 Some(link) => self.tell(link),
-                None => self.lock().registry.end_session(session),
+                None => self.state.lock().registry.end_session(session),
             }
         }
     }
@@ -456,7 +453,7 @@ impl Head {
     /// each Work conflate.
     pub(super) fn tell(&self, link: &Arc<Link>) {
         let session = link.number();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.waiting_to_tell.contains(&session) {
             return;
         }
@@ -487,7 +484,7 @@ impl Head {
         self.bridge.spawn(move || async move {
             let there_is_room = link.room().await;
             let Some(head) = me.upgrade() else { return };
-            head.lock().waiting_to_tell.remove(&session);
+            head.state.lock().waiting_to_tell.remove(&session);
             if there_is_room {
                 head.tell(&link);
             }
@@ -500,7 +497,7 @@ impl Head {
             return Err("the peer subscribed to a path that is too long".to_owned());
         }
         {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let state = &mut *state;
             let next = &mut state.next_incarnation;
             let subscribed = state.registry.subscribe(link.number(), path, || {
@@ -525,19 +522,19 @@ impl Head {
     }
 
     pub(crate) fn take_events(&self) -> Vec<HostEvent> {
-        std::mem::take(&mut self.lock().events)
+        std::mem::take(&mut self.state.lock().events)
     }
 
     /// Returns the displayed name of a process. Processes of single Works count as this machine.
     fn name_of(&self, link: &Arc<Link>) -> Arc<str> {
         let peer = link.peer();
-        let is_process = self.lock().nodes.get(&peer.id).is_some_and(|node| node.is_process);
+        let is_process = self.state.lock().nodes.get(&peer.id).is_some_and(|node| node.is_process);
         Arc::from(if is_process { self.bridge.me().name.as_str() } else { peer.name.as_str() })
     }
 
     /// Returns the name of the node that hosts a Work. Processes of single Works count as this machine.
     pub(crate) fn node_of(&self, path: &ActorPath) -> Option<Arc<str>> {
-        let state = self.lock();
+        let state = self.state.lock();
         let Location::At { node, .. } = state.registry.location(path)? else { return None };
         let node = state.nodes.get(node)?;
         (!node.is_process).then(|| Arc::from(node.link.peer().name.as_str()))
@@ -551,10 +548,10 @@ impl Head {
     /// Sends the state of the App to its watchers. States conflate for a slow watcher, which does not delay the others.
     pub(crate) fn show(&self, version: u64, shown: Value) {
         let shown = Arc::new(shown);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.watchers.retain(|watcher| !watcher.link.is_over());
         for Watcher { link, waiting } in &state.watchers {
-            let before = lock(waiting).replace((version, shown.clone()));
+            let before = waiting.lock().replace((version, shown.clone()));
             if before.is_none() {
                 let (link, waiting) = (link.clone(), waiting.clone());
                 self.bridge.spawn(move || show_when_there_is_room(link, waiting));
@@ -563,21 +560,21 @@ impl Head {
     }
 
     pub(crate) fn has_watchers(&self) -> bool {
-        !self.lock().watchers.is_empty()
+        !self.state.lock().watchers.is_empty()
     }
 
     /// Records that the App begins to stop.
     pub(crate) fn stopping(&self) {
-        self.lock().is_stopping = true;
+        self.state.lock().is_stopping = true;
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        self.lock().is_stopping
+        self.state.lock().is_stopping
     }
 
     /// Tells all other processes that the App is over.
     pub(crate) async fn end(&self, why: &str) {
-        self.lock().is_ending = true;
+        self.state.lock().is_ending = true;
         let links = self.bridge.accepted();
         for link in &links {
             link.control(&Control::End { why: why.to_owned() });
@@ -585,7 +582,7 @@ impl Head {
         let farewell = futures::future::join_all(links.iter().map(|link| link.drained()));
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
         self.bridge.end();
-        let closed = self.listening.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let closed = self.listening.lock().take();
         if let Some(closed) = closed {
             // The port must be free, and the file of the token deleted, before the process ends.
             let _ = tokio::time::timeout(FAREWELL, closed).await;
@@ -597,26 +594,22 @@ impl Head {
 
 async fn show_when_there_is_room(link: Arc<Link>, waiting: Waiting) {
     let is_over = !link.room().await;
-    if let Some((version, state)) = lock(&waiting).take()
+    if let Some((version, state)) = waiting.lock().take()
         && !is_over
     {
         link.control(&Control::State { version, state: Arc::unwrap_or_clone(state) });
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Head {
     /// Returns the session with a node that is not lost.
     pub(super) fn link_of(&self, node: u64) -> Option<Arc<Link>> {
-        self.lock().nodes.get(&node).map(|node| node.link.clone())
+        self.state.lock().nodes.get(&node).map(|node| node.link.clone())
     }
 
     /// Returns the nodes on which replicas may be kept, the least loaded first.
     pub(super) fn keepers(&self) -> Vec<Arc<Link>> {
-        let state = self.lock();
+        let state = self.state.lock();
         let mut nodes: Vec<_> = state
             .nodes
             .values()
@@ -629,7 +622,7 @@ impl Head {
     /// Handles the end of the process of a Work. Its session ends once everything that it had sent was read.
     pub(super) fn process_gone(&self, name: &str) {
         let link = {
-            let state = self.lock();
+            let state = self.state.lock();
             let node = state.nodes.values().find(|node| node.is_process && node.link.peer().name == name);
             node.map(|node| node.link.clone())
         };
@@ -640,7 +633,7 @@ impl Head {
 
     /// Returns whether a node or the process of a Work is present, and is going to stay.
     pub(super) fn presence(&self, node: u64) -> Presence {
-        match self.lock().nodes.get(&node) {
+        match self.state.lock().nodes.get(&node) {
             Some(node) if node.is_leaving => Presence::Leaves,
             Some(_) => Presence::Stays,
             None => Presence::Gone,
@@ -657,7 +650,7 @@ impl Head {
     }
 
     fn set_reachable(&self, link: &Arc<Link>, is_reachable: bool) {
-        if let Some(node) = self.lock().nodes.get_mut(&link.peer().id) {
+        if let Some(node) = self.state.lock().nodes.get_mut(&link.peer().id) {
             node.is_reachable = is_reachable;
         }
     }

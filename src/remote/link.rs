@@ -11,10 +11,11 @@ mod messages;
 mod replies;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -42,7 +43,7 @@ const MUCH_CREDIT: u32 = 128;
 pub(crate) struct Link {
     peer: NodeCard,
     pub(super) start: Instant,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Wakes the writer task when there is something to write.
     pub(super) wake: Notify,
     /// Wakes senders when the session has room again.
@@ -165,37 +166,33 @@ impl Link {
         self.is_leaving.store(true, Ordering::Release);
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn now(&self) -> Duration {
         self.start.elapsed()
     }
 
     /// Returns the number of the last message that arrived.
     pub(super) fn received(&self) -> u64 {
-        self.lock().session.received()
+        self.state.lock().session.received()
     }
 
     /// Returns the time since a frame of the peer last arrived.
     pub(super) fn silent_for(&self) -> Duration {
         let now = self.now();
-        now.saturating_sub(self.lock().session.last_received())
+        now.saturating_sub(self.state.lock().session.last_received())
     }
 
     /// Returns the counters of messages and bytes.
     pub(super) fn traffic(&self) -> Traffic {
-        self.lock().session.traffic()
+        self.state.lock().session.traffic()
     }
 
     pub(super) fn is_connected(&self) -> bool {
-        self.lock().session.is_connected()
+        self.state.lock().session.is_connected()
     }
 
     /// Returns `true` when a message that is sent now is written at once, by the thread that sends it.
     pub(super) fn is_free(&self) -> bool {
-        let state = self.lock();
+        let state = self.state.lock();
         !state.over && state.session.has_room() && state.outlet.is_free(&state.session, self.now())
     }
 
@@ -204,7 +201,7 @@ impl Link {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.lock().over
+        self.state.lock().over
     }
 
     /// Sends the message that `write` writes; `urgent` if an asker waits for it.
@@ -213,7 +210,7 @@ impl Link {
         urgent: bool,
         write: impl FnOnce(&mut BytesMut) -> Result<(), NotPushed>,
     ) -> Result<(), NotPushed> {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.over {
             return Err(NotPushed::Over);
         }
@@ -233,7 +230,7 @@ impl Link {
             return self.push(urgent, write);
         }
         let carries = self.carries(holds, &Cause::default())?;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.over {
             return Err(NotPushed::Over);
         }
@@ -276,7 +273,7 @@ impl Link {
 
     /// Sends a reply that refers to the values of `holds`; see [`reply`](Self::reply).
     pub(super) fn reply_with(&self, holds: &PayloadGuards, control: &Control) {
-        if self.lock().is_overasked {
+        if self.state.lock().is_overasked {
             return;
         }
         let carries = match holds.is_empty() {
@@ -286,7 +283,7 @@ impl Link {
                 Err(_) => return,
             },
         };
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.over || state.is_overasked {
             return;
         }
@@ -372,7 +369,7 @@ impl Link {
 
     /// Returns `true` while the session is alive and senders need not wait.
     pub(super) fn has_room(&self) -> bool {
-        let state = self.lock();
+        let state = self.state.lock();
         !state.over && state.session.has_room()
     }
 
@@ -381,7 +378,7 @@ impl Link {
         loop {
             let room = self.room.notified();
             {
-                let state = self.lock();
+                let state = self.state.lock();
                 if state.over {
                     return false;
                 }
@@ -398,7 +395,7 @@ impl Link {
         loop {
             let room = self.room.notified();
             {
-                let state = self.lock();
+                let state = self.state.lock();
                 if state.over || state.session.unacknowledged() == 0 {
                     return;
                 }
@@ -409,19 +406,19 @@ impl Link {
 
     /// Says goodbye once everything has been sent, which ends the session.
     pub(super) fn leave(&self, why: &str) {
-        self.lock().leaving = Some(why.to_owned());
+        self.state.lock().leaving = Some(why.to_owned());
         self.wake.notify_one();
     }
 
     /// Ends the session early, for the reason `why`.
     pub(super) fn give_up(&self, why: &str) {
-        self.lock().ended.get_or_insert_with(|| why.to_owned());
+        self.state.lock().ended.get_or_insert_with(|| why.to_owned());
         self.end();
     }
 
     /// Returns the reason why this process ended the session early, if it did.
     pub(super) fn given_up(&self) -> Option<String> {
-        self.lock().ended.clone()
+        self.state.lock().ended.clone()
     }
 
     /// Ends the session for good. Messages that were never written to a connection are returned to their senders; tasks
@@ -430,14 +427,14 @@ impl Link {
         // Messages sent from here on queue behind those that are returned.
         self.close_channels().iter().for_each(|channel| channel.stop());
         let unsent = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             state.over = true;
             state.session.take_unsent()
         };
         let channels = self.close_channels();
         channels.iter().for_each(|channel| channel.stop());
         self.come_back(&unsent);
-        let questions = std::mem::take(&mut self.lock().questions);
+        let questions = std::mem::take(&mut self.state.lock().questions);
         self.room.notify_waiters();
         self.wake.notify_one();
         self.pins.clear();

@@ -3,9 +3,10 @@
 //! Logging never waits: lines that are logged faster than they can be sent are dropped, and their number is logged.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use log::{Level, Log, Metadata, Record};
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::link::Link;
@@ -44,12 +45,6 @@ fn shared() -> &'static Arc<Shared> {
     SHARED.get_or_init(Arc::default)
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Returns a logger that logs to `inner` and to the head; with `instead`, it logs to `inner` only while there is no
 /// head.
 pub(crate) fn forwarding(inner: impl Log, instead: bool) -> impl Log {
@@ -84,7 +79,7 @@ impl<L: Log> Log for Forwarding<L> {
             }
             return;
         }
-        let mut queue = shared().lock();
+        let mut queue = shared().queue.lock();
         if !queue.open {
             drop(queue);
             if self.instead {
@@ -115,14 +110,14 @@ struct Open;
 
 impl Open {
     fn new() -> Self {
-        shared().lock().open = true;
+        shared().queue.lock().open = true;
         Self
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let mut queue = shared().lock();
+        let mut queue = shared().queue.lock();
         queue.open = false;
         queue.lines.clear();
         queue.dropped = 0;
@@ -137,7 +132,7 @@ pub(super) async fn send_logs(head: Arc<Link>) {
             break;
         }
         let (line, dropped) = {
-            let mut queue = shared().lock();
+            let mut queue = shared().queue.lock();
             (queue.lines.pop_front(), std::mem::take(&mut queue.dropped))
         };
         if dropped > 0 {

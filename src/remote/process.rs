@@ -13,11 +13,12 @@ use std::io;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::Level;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
@@ -92,7 +93,7 @@ struct Coming {
 impl CommandsToCome {
     /// Passes on the queued commands, and later ones directly.
     pub(super) fn go_to(&self, there: &Arc<dyn Commands>) {
-        let mut coming = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut coming = self.0.lock();
         // Under the lock, so that concurrent commands stay in order.
         coming.commands.drain(..).for_each(|command| there.command(command));
         coming.there = Some(there.clone());
@@ -101,7 +102,7 @@ impl CommandsToCome {
 
 impl Commands for CommandsToCome {
     fn command(&self, command: crate::work::Command) {
-        let mut coming = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut coming = self.0.lock();
         match &coming.there {
             Some(there) => there.command(command),
             None => coming.commands.push(command),
@@ -117,10 +118,6 @@ impl Processes {
             running: Mutex::default(),
             alive: watch::Sender::new(0),
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Process>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts a process for this incarnation.
@@ -142,7 +139,7 @@ impl Processes {
             ended: None,
             lost: None,
         };
-        self.lock().insert(name.clone(), process);
+        self.running.lock().insert(name.clone(), process);
         self.alive.send_modify(|alive| *alive += 1);
         let of_process = head.clone();
         head.bridge.spawn(move || async move {
@@ -152,36 +149,36 @@ impl Processes {
     }
 
     pub(super) fn expects(&self, name: &str) -> bool {
-        self.lock().get(name).is_some_and(|process| process.starting.is_some())
+        self.running.lock().get(name).is_some_and(|process| process.starting.is_some())
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
-        self.lock().contains_key(name)
+        self.running.lock().contains_key(name)
     }
 
     /// Returns the path of the Work that a process was started for.
     pub(super) fn path_of(&self, name: &str) -> Option<ActorPath> {
-        self.lock().get(name).map(|process| process.path.clone())
+        self.running.lock().get(name).map(|process| process.path.clone())
     }
 
     pub(super) fn is_gone(&self, name: &str) -> bool {
-        self.lock().get(name).is_none_or(|process| process.gone)
+        self.running.lock().get(name).is_none_or(|process| process.gone)
     }
 
     fn gone(&self, name: &str) {
-        if let Some(process) = self.lock().get_mut(name) {
+        if let Some(process) = self.running.lock().get_mut(name) {
             process.gone = true;
         }
     }
 
     /// Takes the launch for a node that has joined, if the node is such a process.
     pub(super) fn joined(&self, name: &str) -> Option<Starting> {
-        self.lock().get_mut(name)?.starting.take()
+        self.running.lock().get_mut(name)?.starting.take()
     }
 
     /// Records that the session with a process is over. `work` is the Work that had not ended, if any.
     pub(super) fn lost(&self, name: &str, work: Option<Arc<Outbox>>) {
-        let mut running = self.lock();
+        let mut running = self.running.lock();
         if let Some(process) = running.get_mut(name) {
             process.lost = Some(work);
             process.kill.notify_one();
@@ -190,7 +187,7 @@ impl Processes {
     }
 
     fn ended(&self, name: &str, how: String) {
-        let mut running = self.lock();
+        let mut running = self.running.lock();
         if let Some(process) = running.get_mut(name) {
             process.ended = Some(how);
             settle(&mut running, name);
@@ -199,7 +196,7 @@ impl Processes {
 
     /// Ends all processes and waits until they have ended, so that none is left behind.
     pub(super) async fn end(&self) {
-        self.lock().drain().for_each(|(_, process)| process.kill.notify_one());
+        self.running.lock().drain().for_each(|(_, process)| process.kill.notify_one());
         let mut alive = self.alive.subscribe();
         let _ = timeout(ORDERLY + ORDERLY, alive.wait_for(|alive| *alive == 0)).await;
         if let Some(directory) = self.socket.lock().await.as_deref().and_then(Path::parent) {

@@ -23,9 +23,10 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -90,16 +91,12 @@ pub(super) struct Pins {
 }
 
 impl Pins {
-    fn lock(&self) -> MutexGuard<'_, HashMap<PayloadId, (Arc<PayloadGuard>, u32)>> {
-        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn has(&self, id: PayloadId) -> bool {
-        self.lock().contains_key(&id)
+        self.pinned.lock().contains_key(&id)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.pinned.lock().is_empty()
     }
 
     /// Waits until nothing is pinned.
@@ -114,11 +111,11 @@ impl Pins {
     }
 
     pub(super) fn add(&self, hold: &Arc<PayloadGuard>) {
-        self.lock().entry(hold.id()).or_insert_with(|| (hold.clone(), 0)).1 += 1;
+        self.pinned.lock().entry(hold.id()).or_insert_with(|| (hold.clone(), 0)).1 += 1;
     }
 
     pub(super) fn release(&self, id: PayloadId, count: u32) {
-        let mut pins = self.lock();
+        let mut pins = self.pinned.lock();
         let Some((_, pinned)) = pins.get_mut(&id) else { return };
         *pinned = pinned.saturating_sub(count);
         let released = if *pinned == 0 { pins.remove(&id) } else { None };
@@ -132,7 +129,7 @@ impl Pins {
     }
 
     pub(super) fn clear(&self) {
-        let pins = std::mem::take(&mut *self.lock());
+        let pins = std::mem::take(&mut *self.pinned.lock());
         drop(pins);
         self.released.notify_waiters();
     }
@@ -211,25 +208,21 @@ pub(super) struct Distant {
 }
 
 impl Distant {
-    fn copies(&self) -> MutexGuard<'_, Vec<Source>> {
-        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn add_copy(&self, source: Source) {
-        let mut copies = self.copies();
+        let mut copies = self.copies.lock();
         if !copies.contains(&source) {
             copies.push(source);
         }
     }
 
     pub(super) fn remove_copy(&self, node: u64) {
-        self.copies().retain(|source| source.id != node);
+        self.copies.lock().retain(|source| source.id != node);
     }
 
     /// Returns all processes that may have the value, the owner first.
     pub(super) fn sources(&self) -> Vec<Source> {
         let mut sources = vec![self.owner.clone()];
-        sources.extend(self.copies().iter().cloned());
+        sources.extend(self.copies.lock().iter().cloned());
         sources
     }
 }
@@ -288,7 +281,7 @@ impl Bridge {
                 link.pins().add(hold);
             }
             let (owner, mut copies) =
-                distant(hold, |distant| (distant.owner.clone(), distant.copies().clone()))
+                distant(hold, |distant| (distant.owner.clone(), distant.copies.lock().clone()))
                     .unwrap_or_else(|| (Source::of(self.me()), Vec::new()));
             // The receiver may need this copy when the owner is lost.
             let me = self.me();

@@ -1,7 +1,9 @@
 //! Replication at the head: which processes have copies of a value, and which nodes are to have a replica.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use super::bridge::Whereabouts;
 use super::head::Head;
@@ -39,12 +41,6 @@ struct Nodes {
     not_moved: Option<String>,
 }
 
-impl Copied {
-    fn lock(&self) -> MutexGuard<'_, Nodes> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 struct CopiedTie(Arc<Copied>);
 
 impl Lease for CopiedTie {
@@ -58,11 +54,11 @@ impl Lease for CopiedTie {
     fn release(&self, _: bool) {
         let Some(head) = self.0.head.upgrade() else { return };
         // If the value has arrived anew in the meantime, the map has a later record of it.
-        let last = head.copies.lock().remove(&self.0.id);
+        let last = head.copies.by_value.lock().remove(&self.0.id);
         let last = last.filter(|last| !Arc::ptr_eq(last, &self.0));
-        let mut nodes = std::mem::take(&mut *self.0.lock());
+        let mut nodes = std::mem::take(&mut *self.0.nodes.lock());
         if let Some(last) = last {
-            let Nodes { have, asked, .. } = std::mem::take(&mut *last.lock());
+            let Nodes { have, asked, .. } = std::mem::take(&mut *last.nodes.lock());
             nodes.have.extend(have);
             nodes.asked.extend(asked);
         }
@@ -74,22 +70,12 @@ impl Lease for CopiedTie {
     }
 }
 
-impl Copies {
-    fn lock(&self) -> MutexGuard<'_, HashMap<PayloadId, Arc<Copied>>> {
-        self.by_value.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lost(&self) -> MutexGuard<'_, VecDeque<(u64, String)>> {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl Head {
     /// Returns the record of the copies of this value; creates one if necessary.
     fn copied_of(self: &Arc<Self>, hold: &Arc<PayloadGuard>) -> Arc<Copied> {
         let id = hold.id();
         let copied = {
-            let mut copies = self.copies.lock();
+            let mut copies = self.copies.by_value.lock();
             let copied = copies.entry(id).or_insert_with(|| {
                 Arc::new(Copied { id, head: Arc::downgrade(self), nodes: Mutex::default() })
             });
@@ -107,7 +93,7 @@ impl Head {
             return link.reply(&Control::Discard { id });
         };
         let copied = self.copied_of(&hold);
-        let mut nodes = copied.lock();
+        let mut nodes = copied.nodes.lock();
         nodes.asked.remove(&node);
         match failed {
             None => {
@@ -126,14 +112,14 @@ impl Head {
     pub(super) fn see_to_copies(self: &Arc<Self>, hold: &Arc<PayloadGuard>) {
         let Some(wanted) = hold.replicas() else { return };
         let copied = self.copied_of(hold);
-        copied.lock().wanted = Some(wanted);
+        copied.nodes.lock().wanted = Some(wanted);
         self.make_copies(&copied, hold);
     }
 
     fn make_copies(&self, copied: &Copied, hold: &Arc<PayloadGuard>) {
         let owner = distant(hold, |distant| distant.owner.id).unwrap_or_else(|| self.bridge.me().id);
         let owner_lives = owner == self.bridge.me().id || self.link_of(owner).is_some();
-        let mut nodes = copied.lock();
+        let mut nodes = copied.nodes.lock();
         let Some(Replicas { count, hash, length }) = nodes.wanted else { return };
         let there = nodes.have.len() + nodes.asked.len() + usize::from(owner_lives);
         let missing = (count as usize).saturating_sub(there);
@@ -153,9 +139,9 @@ impl Head {
 
     /// Adjusts the replicas after a node has joined or was lost.
     pub(super) fn nodes_changed(&self) {
-        let all: Vec<_> = self.copies.lock().values().cloned().collect();
+        let all: Vec<_> = self.copies.by_value.lock().values().cloned().collect();
         for copied in all {
-            if copied.lock().wanted.is_some()
+            if copied.nodes.lock().wanted.is_some()
                 && let Some(hold) = payload::find(copied.id)
             {
                 self.make_copies(&copied, &hold);
@@ -170,16 +156,16 @@ impl Head {
         let when = chrono::Utc::now().format("%Y-%m-%d %H:%M:%S UTC");
         let words = format!("{} had it, and {how} at {when} ({why})", self.in_words(link));
         {
-            let mut lost = self.copies.lost();
+            let mut lost = self.copies.lost.lock();
             lost.push_back((node, words));
             if lost.len() > REMEMBERED {
                 lost.pop_front();
             }
         }
-        let all: Vec<_> = self.copies.lock().values().cloned().collect();
+        let all: Vec<_> = self.copies.by_value.lock().values().cloned().collect();
         for copied in all {
             let had = {
-                let mut nodes = copied.lock();
+                let mut nodes = copied.nodes.lock();
                 nodes.asked.remove(&node) | nodes.have.remove(&node)
             };
             if had && let Some(hold) = payload::find(copied.id) {
@@ -191,8 +177,9 @@ impl Head {
 
     /// Returns the processes known to have a value, without the head itself.
     pub(super) fn holders_of(&self, hold: &PayloadGuard) -> Vec<u64> {
-        let copied = self.copies.lock().get(&hold.id()).cloned();
-        let mut holders: Vec<_> = copied.into_iter().flat_map(|copied| copied.lock().have.clone()).collect();
+        let copied = self.copies.by_value.lock().get(&hold.id()).cloned();
+        let mut holders: Vec<_> =
+            copied.into_iter().flat_map(|copied| copied.nodes.lock().have.clone()).collect();
         if let Some(sources) = distant(hold, |distant| distant.sources()) {
             // Reports of copies beside the owner's may be out of date. They matter only for a process that is about to
             // end.
@@ -218,7 +205,7 @@ impl Head {
             &id.to_string()[..8]
         );
         let why = format!("{who} had it, and ended before it could be moved to the head: {why}");
-        self.copied_of(hold).lock().not_moved = Some(why);
+        self.copied_of(hold).nodes.lock().not_moved = Some(why);
     }
 
     /// Returns the processes that have a value, or the reason for its loss.
@@ -229,10 +216,10 @@ impl Head {
         };
         let me = self.bridge.me();
         let owner = distant(&hold, |distant| distant.owner.clone());
-        let copied = self.copies.lock().get(&id).cloned();
+        let copied = self.copies.by_value.lock().get(&id).cloned();
         let (have, not_moved) = match copied {
             Some(copied) => {
-                let nodes = copied.lock();
+                let nodes = copied.nodes.lock();
                 (nodes.have.clone(), nodes.not_moved.clone())
             }
             None => Default::default(),
@@ -245,7 +232,10 @@ impl Head {
         }
         let Some(owner) = owner else { return Whereabouts { sources, lost: None } };
         let lost = sources.is_empty().then(|| {
-            let known = self.copies.lost().iter().find(|(node, _)| *node == owner.id).map(|(_, words)| words.clone());
+            let known = {
+                let lost = self.copies.lost.lock();
+                lost.iter().find(|(node, _)| *node == owner.id).map(|(_, words)| words.clone())
+            };
             let words = not_moved.or(known).unwrap_or_else(|| format!("node `{}` had it, and is gone", owner.name));
             format!(
                 "{words}, and no other node has a copy; `cx.payload(value)?.replicate(2)` has a second node keep one"

@@ -42,9 +42,9 @@
 
 use std::fmt::Write;
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
@@ -254,6 +254,6 @@ impl TestApp {
     }
 
     fn take_handle(&self) -> Option<AppHandle> {
-        self.handle.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.handle.lock().take()
     }
 }

@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::printable::{LONGEST_REASON, brief};
@@ -71,10 +72,6 @@ impl std::fmt::Display for Origin {
 }
 
 impl Complaints {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Logs what is wrong with `peer`, an address and port or a description, unless a limit is reached. Must be called
     /// within a runtime.
     pub(crate) fn note(&self, peer: &str, what: &str) {
@@ -86,7 +83,7 @@ impl Complaints {
     /// Returns the line to log now, if any.
     fn take(&self, peer: &str, what: &str) -> Option<String> {
         let now = Instant::now();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let mut origin = Some(Origin::of(peer));
         if !state.known.contains_key(&origin) && state.known.len() >= ADDRESSES {
             origin = None;
@@ -110,7 +107,7 @@ impl Complaints {
         let complaints = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(WINDOW).await;
-            let left_out = complaints.lock().known.remove(&origin).unwrap_or_default();
+            let left_out = complaints.state.lock().known.remove(&origin).unwrap_or_default();
             if left_out > 0 {
                 log::warn!("{}", summary(origin, left_out));
             }
@@ -154,7 +151,7 @@ mod tests {
         assert!(complaints.take("[2001:db8::1]:1", "six").is_some());
         assert_eq!(complaints.take("[2001:db8::ffff:2]:1", "the same network"), None);
         assert!(complaints.take("a Unix socket", "here").is_some());
-        assert_eq!(complaints.lock().known[&Some(Origin::of("10.0.0.1:9"))], 998);
+        assert_eq!(complaints.state.lock().known[&Some(Origin::of("10.0.0.1:9"))], 998);
         tokio::time::sleep(WINDOW + Duration::from_secs(1)).await;
         assert!(complaints.take("10.0.0.1:1", "again").is_some());
     }
@@ -169,7 +166,7 @@ mod tests {
             })
             .count();
         assert_eq!(logged, FEW as usize);
-        assert_eq!(complaints.lock().known.len(), ADDRESSES + 1);
+        assert_eq!(complaints.state.lock().known.len(), ADDRESSES + 1);
     }
 
     /// The summary gives the number of further refusals and the address.

@@ -1,7 +1,9 @@
 //! Credentials of processes.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::endpoint::Endpoint;
 use super::error::TransportError;
@@ -62,7 +64,7 @@ impl Security {
         match &self.proof {
             Proof::Absent => None,
             Proof::Given(token) | Proof::Own(token) => Some(token.clone()),
-            Proof::OfHead { found, .. } => lock(found).clone(),
+            Proof::OfHead { found, .. } => found.lock().clone(),
         }
     }
 
@@ -84,7 +86,7 @@ impl Security {
 
     /// Returns the reason why no peer can be authenticated now: the token of the head is not known yet.
     pub(super) fn objection(&self) -> Option<String> {
-        let lacks = matches!(&self.proof, Proof::OfHead { found, .. } if lock(found).is_none());
+        let lacks = matches!(&self.proof, Proof::OfHead { found, .. } if found.lock().is_none());
         lacks.then(|| "this node has not joined an App yet".to_owned())
     }
 
@@ -101,7 +103,7 @@ impl Security {
         let Proof::OfHead { head, found } = &self.proof else { return Ok(()) };
         if head == endpoint && peer.ip().to_canonical().is_loopback() {
             match local_token::find(peer) {
-                Ok(Some(token)) => *lock(found) = Some(token),
+                Ok(Some(token)) => *found.lock() = Some(token),
                 // The token that was read before still authenticates the head.
                 Ok(None) => {}
                 Err(why) => return Err(TransportError::NoToken { endpoint: endpoint.clone(), why }),
@@ -116,8 +118,4 @@ impl Security {
             Some(_) => Err(TransportError::NoTokenBeyond { endpoint: endpoint.clone() }),
         }
     }
-}
-
-fn lock(found: &Mutex<Option<Token>>) -> MutexGuard<'_, Option<Token>> {
-    found.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,10 +5,11 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::oneshot;
 
@@ -308,7 +309,7 @@ type Directory = Mutex<HashMap<(AppId, ActorPath), Weak<dyn AnyMailbox>>>;
 
 fn directory() -> MutexGuard<'static, HashMap<(AppId, ActorPath), Weak<dyn AnyMailbox>>> {
     static DIRECTORY: OnceLock<Directory> = OnceLock::new();
-    DIRECTORY.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+    DIRECTORY.get_or_init(Mutex::default).lock()
 }
 
 /// Registers a mailbox for deserialised addresses.
@@ -358,7 +359,7 @@ type Routers = HashMap<AppId, Weak<dyn Router>>;
 
 fn routers() -> MutexGuard<'static, Routers> {
     static ROUTERS: OnceLock<Mutex<Routers>> = OnceLock::new();
-    ROUTERS.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner)
+    ROUTERS.get_or_init(Mutex::default).lock()
 }
 
 /// Sets or removes the router for deserialised addresses of `app` whose Work is not in this process.

@@ -5,7 +5,9 @@
 //! - A device is free again when its incarnation or its process has ended, for whatever reason.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 /// The set of free devices (pure). Devices are numbered from 0.
 #[derive(Debug, Default)]
@@ -51,7 +53,7 @@ impl GpuPool {
     /// # Errors
     /// The text of the reason to wait, if too few devices are free.
     pub(crate) fn lease(self: &Arc<Self>, count: u32) -> Result<Gpus, String> {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.free.lock();
         let left = free.free.len();
         match free.take(count) {
             Some(devices) => Ok(Gpus(Some(Arc::new(Assigned { devices, pool: Some(self.clone()) })))),
@@ -92,7 +94,7 @@ impl Gpus {
 impl Drop for Assigned {
     fn drop(&mut self) {
         if let Some(pool) = &self.pool {
-            pool.free.lock().unwrap_or_else(PoisonError::into_inner).give_back(&self.devices);
+            pool.free.lock().give_back(&self.devices);
             (pool.freed)();
         }
     }

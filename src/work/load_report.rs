@@ -4,9 +4,9 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::mailbox::questions_abandoned;
@@ -108,7 +108,7 @@ struct Measured {
 
 fn load() -> Option<NodeLoad> {
     static MEASURED: Mutex<Measured> = Mutex::new(Measured { looked: None, times: None, load: None });
-    let mut measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut measured = MEASURED.lock();
     if measured.looked.is_none_or(|looked| looked.elapsed() >= LEAST) {
         measured.looked = Some(Instant::now());
         measured.load = look(&mut measured.times);

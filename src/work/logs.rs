@@ -5,10 +5,11 @@
 //! - Memory is bounded: in lines and bytes for each Work, and in the number of Works.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use log::{Level, Log, Metadata, Record};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::actor::current_run;
@@ -80,10 +81,6 @@ static LOGS: std::sync::LazyLock<Logs> = std::sync::LazyLock::new(|| Logs {
     sink: Mutex::new(None),
 });
 
-fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
-    what.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Truncates a text to [`LONGEST_LINE`] bytes, at a character boundary.
 pub(crate) fn shorten(text: &mut String) {
     if let Some(end) = (0..=LONGEST_LINE.min(text.len())).rev().find(|end| text.is_char_boundary(*end)) {
@@ -96,13 +93,13 @@ pub(crate) fn keep(said: Said<'_>) {
     let Said { level, app, work, run, node, target, mut text } = said;
     shorten(&mut text);
     let target = target.to_owned();
-    let mut ring = lock(&LOGS.ring);
+    let mut ring = LOGS.ring.lock();
     ring.seq += 1;
     let seq = ring.seq;
     let line = Arc::new(Line { seq, time: SystemTime::now(), level, app, work, run, node, target, text });
     ring.push(line.clone());
     drop(ring);
-    if let Some(sink) = &*lock(&LOGS.sink) {
+    if let Some(sink) = &*LOGS.sink.lock() {
         sink(&line);
     }
     LOGS.last.send_replace(seq);
@@ -110,7 +107,7 @@ pub(crate) fn keep(said: Said<'_>) {
 
 /// Sets the sink, which gets all lines from now on.
 pub(crate) fn also_to(sink: impl Fn(&Line) + Send + Sync + 'static) {
-    *lock(&LOGS.sink) = Some(Box::new(sink));
+    *LOGS.sink.lock() = Some(Box::new(sink));
 }
 
 impl Ring {
@@ -173,7 +170,7 @@ pub(crate) struct Wanted<'a> {
 
 /// Returns the stored lines that match the query, oldest first.
 pub(crate) fn find(wanted: &Wanted<'_>) -> Vec<Arc<Line>> {
-    lock(&LOGS.ring).find(wanted)
+    LOGS.ring.lock().find(wanted)
 }
 
 /// Returns a receiver for the number of the last line.

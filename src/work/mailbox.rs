@@ -24,10 +24,11 @@ mod receiver;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::abandoned::{count_abandoned, questions_abandoned};
@@ -184,14 +185,6 @@ impl<W: Work> Mailbox<W> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner<W>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_batch(&self) -> MutexGuard<'_, Batch<W>> {
-        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn capacity(&self) -> usize {
         self.capacity.load(Ordering::Relaxed)
     }
@@ -231,7 +224,7 @@ impl<W: Work> Mailbox<W> {
         envelope: Envelope<W>,
         incarnation: u64,
     ) -> Result<(), Refused<Envelope<W>>> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if !inner.queue.is_here() || inner.incarnation != incarnation {
             return Err(Refused::Moved(envelope));
         }
@@ -244,7 +237,7 @@ impl<W: Work> Mailbox<W> {
     }
 
     fn offer(&self, envelope: Envelope<W>) -> Offer<Envelope<W>, SharedRoute> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let room = inner.waiting.is_empty() && inner.room(self.capacity());
         let offer = inner.queue.offer(envelope, room);
         match offer {
@@ -266,7 +259,7 @@ impl<W: Work> Mailbox<W> {
 
     /// Requests the place of the Work for waiting messages, if it is unknown.
     fn want_place(&self) {
-        if matches!(self.lock().queue.place(), Place::Unknown) {
+        if matches!(self.inner.lock().queue.place(), Place::Unknown) {
             self.want();
         }
     }
@@ -328,7 +321,7 @@ impl<W: Work> Mailbox<W> {
         let mut envelope = Some(envelope);
         let mut turn = Turn { mailbox: self, ticket: None };
         poll_fn(|cx| {
-            let mut inner = self.lock();
+            let mut inner = self.inner.lock();
             // The mailbox was closed and reopened since the last poll, so that this sender's ticket is void.
             if turn.ticket.is_some_and(|ticket| !inner.knows(ticket)) {
                 turn.ticket = None;
@@ -386,7 +379,7 @@ impl<W: Work> Mailbox<W> {
 
     /// Sends a command, which the receiver takes before any message.
     pub(crate) fn command(&self, command: Command) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if let Some(to) = &inner.commands_to {
             let to = to.clone();
             drop(inner);
@@ -403,7 +396,7 @@ impl<W: Work> Mailbox<W> {
     /// run as started, and no report of the start is sent, which spares both sides a wake-up.
     pub(crate) fn run(&self, mut order: RunOrder) -> bool {
         let announced = {
-            let inner = self.lock();
+            let inner = self.inner.lock();
             inner.commands_to.is_none() && inner.receiver.is_some()
         };
         order.announced = announced;
@@ -413,7 +406,7 @@ impl<W: Work> Mailbox<W> {
 
     /// Opens the mailbox for a new incarnation in this process and returns the number of the incarnation.
     pub(crate) fn open(&self) -> u64 {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         self.unpop(&mut inner);
         inner.commands_to = None;
         inner.commands.clear();
@@ -421,7 +414,7 @@ impl<W: Work> Mailbox<W> {
         inner.listener = None;
         inner.incarnation += 1;
         let incarnation = inner.incarnation;
-        self.lock_batch().incarnation = incarnation;
+        self.batch.lock().incarnation = incarnation;
         let steps = inner.queue.set_place(Place::Here);
         self.carry_out(inner, steps);
         incarnation
@@ -429,7 +422,7 @@ impl<W: Work> Mailbox<W> {
 
     /// Redirects commands to an incarnation that lives, or is being started, in another process.
     pub(crate) fn launched_elsewhere(&self, commands_to: Arc<dyn Commands>) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.commands_to = Some(commands_to);
         inner.commands.clear();
     }
@@ -442,7 +435,7 @@ impl<W: Work> Mailbox<W> {
     }
 
     pub(crate) fn place(&self) -> Place<SharedRoute> {
-        self.lock().queue.place().clone()
+        self.inner.lock().queue.place().clone()
     }
 
     /// Refuses new messages and those that wait. Returns the number of messages lost without notice to their sender.
@@ -454,7 +447,7 @@ impl<W: Work> Mailbox<W> {
     /// other processes are given back to them, the others wait for the next place of the Work. Does nothing if another
     /// incarnation receives.
     pub(crate) fn leave(&self, incarnation: Option<u64>) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if !inner.queue.is_here() || incarnation.is_some_and(|incarnation| incarnation != inner.incarnation) {
             return;
         }
@@ -469,7 +462,7 @@ impl<W: Work> Mailbox<W> {
 
     /// Gives back the messages of a session with another process that no handler has begun.
     pub(crate) fn give_back(&self, session: u64) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         self.unpop(&mut inner);
         let away = inner.queue.take(|envelope| envelope.session() == Some(session));
         let woken = inner.grant(self.capacity());
@@ -509,7 +502,7 @@ impl<W: Work> Mailbox<W> {
 
     /// Takes the next message to forward along this route.
     pub(crate) fn next(&self, route: &SharedRoute) -> Option<Box<dyn AnyEnvelope>> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         let (message, steps) = inner.queue.next(route);
         let woken = inner.grant(self.capacity());
         self.carry_out(inner, steps);
@@ -523,7 +516,7 @@ impl<W: Work> Mailbox<W> {
     }
 
     fn change(&self, change: impl FnOnce(&mut Queue<Envelope<W>, SharedRoute>) -> Steps<W>) -> usize {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.queue.is_here() {
             self.unpop(&mut inner);
         }
@@ -533,7 +526,7 @@ impl<W: Work> Mailbox<W> {
 
     /// Returns the messages that the receiver has taken but not begun to the front of the queue.
     fn unpop(&self, inner: &mut Inner<W>) {
-        let mut batch = self.lock_batch();
+        let mut batch = self.batch.lock();
         inner.queue.unpop(&mut batch.messages);
         inner.taken = 0;
     }
@@ -573,17 +566,17 @@ impl<W: Work> Mailbox<W> {
 
     /// Returns the number of the incarnation that receives, or was the last to receive.
     pub(crate) fn incarnation(&self) -> u64 {
-        self.lock().incarnation
+        self.inner.lock().incarnation
     }
 
     /// Returns the number of messages accepted or forwarded since the mailbox exists.
     pub(super) fn accepted(&self) -> u64 {
-        self.lock().accepted
+        self.inner.lock().accepted
     }
 
     /// Returns the number of messages that wait in this process or are in flight along the current route.
     pub(crate) fn depth(&self) -> usize {
-        let inner = self.lock();
+        let inner = self.inner.lock();
         let away = match inner.queue.place() {
             Place::At(SharedRoute(route)) => Some(route.clone()),
             _ => None,
@@ -596,9 +589,8 @@ impl<W: Work> Mailbox<W> {
 
 impl<W> Drop for Mailbox<W> {
     fn drop(&mut self) {
-        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let mut messages: VecDeque<_> =
-            std::mem::take(&mut self.batch.get_mut().unwrap_or_else(PoisonError::into_inner).messages);
+        let inner = self.inner.get_mut();
+        let mut messages: VecDeque<_> = std::mem::take(&mut self.batch.get_mut().messages);
         messages.extend(inner.queue.clear());
         for message in messages {
             if message.settle(Outcome::Refused(CloseReason::Stopped)) {
@@ -637,7 +629,7 @@ struct Turn<'a, W: Work> {
 impl<W: Work> Drop for Turn<'_, W> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
-        let mut inner = self.mailbox.lock();
+        let mut inner = self.mailbox.inner.lock();
         inner.waiting.retain(|waiting| waiting.ticket != ticket);
         inner.granted.retain(|granted| *granted != ticket);
         let woken = inner.grant(self.mailbox.capacity());

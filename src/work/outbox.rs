@@ -7,9 +7,10 @@
 //! - A state published before a report is visible no later than the report: one read takes both.
 //! - Each incarnation has an outbox of its own. The outbox of an incarnation that was given up is not read any more.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::status::Failure;
@@ -150,7 +151,7 @@ impl Outbox {
     }
 
     fn write(&self, change: impl FnOnce(&mut Update)) {
-        let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut content = self.content.lock();
         change(&mut content.update);
         if content.rung || self.express.as_ref().is_some_and(|way| way.take(self.id, &mut content.update)) {
             return;
@@ -162,7 +163,7 @@ impl Outbox {
 
     /// Returns the result of `is_it` for the reports that wait.
     pub(crate) fn has(&self, is_it: impl FnOnce(&[Report]) -> bool) -> bool {
-        is_it(&self.content.lock().unwrap_or_else(PoisonError::into_inner).update.reports)
+        is_it(&self.content.lock().update.reports)
     }
 
     pub(crate) fn take(&self) -> Update {
@@ -171,7 +172,7 @@ impl Outbox {
 
     /// Passes the update to `to` under the lock, so that no later update is taken before `to` returns.
     pub(crate) fn hand_over<R>(&self, to: impl FnOnce(Update) -> R) -> R {
-        let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut content = self.content.lock();
         content.rung = false;
         to(std::mem::take(&mut content.update))
     }
@@ -192,7 +193,7 @@ struct ReadyState {
 
 impl ReadyQueue {
     fn ring(&self, id: WorkId) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.rung.push(id);
         let waker = state.waker.take();
         drop(state);
@@ -203,7 +204,7 @@ impl ReadyQueue {
 
     /// Makes the next poll ready even if no outbox has anything, because the driver has more to do.
     pub(crate) fn ring_again(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         state.again = true;
         let waker = state.waker.take();
         drop(state);
@@ -213,7 +214,7 @@ impl ReadyQueue {
     }
 
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Vec<WorkId>> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if state.rung.is_empty() && !std::mem::take(&mut state.again) {
             state.waker = Some(cx.waker().clone());
             return Poll::Pending;

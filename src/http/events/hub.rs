@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::{Notify, watch};
@@ -27,7 +28,7 @@ const SNAPSHOTS: usize = 64 << 20;
 const SHARED: usize = 64 << 10;
 
 pub(in crate::http) struct Hub {
-    inner: Mutex<Inner>,
+    pub(super) inner: Mutex<Inner>,
     /// The number of the last event.
     pub(super) last: watch::Sender<u64>,
     pub(super) streams: AtomicUsize,
@@ -66,22 +67,18 @@ impl Everything {
         Self { at, length: json.len(), json: Mutex::new(Some(json)) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Bytes>> {
-        self.json.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn give_up(&self) {
-        let json = self.lock().take();
+        let json = self.json.lock().take();
         drop(json);
     }
 
     pub(super) fn is_given_up(&self) -> bool {
-        self.lock().is_none()
+        self.json.lock().is_none()
     }
 
     /// Returns the next piece from `offset` on, empty at the end; `None` when the snapshot has been evicted.
     pub(super) fn piece(&self, offset: usize) -> Option<Bytes> {
-        self.lock().as_ref().map(|json| json.slice(offset..json.len().min(offset + PIECE)))
+        self.json.lock().as_ref().map(|json| json.slice(offset..json.len().min(offset + PIECE)))
     }
 }
 
@@ -120,10 +117,6 @@ impl Hub {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn streams(&self) -> usize {
         self.streams.load(Ordering::Acquire)
     }
@@ -137,7 +130,7 @@ impl Hub {
         lines: &[String],
         skipped: u64,
     ) -> Result<(), StateError> {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.next += skipped;
         let known = inner.current.is_some();
         let current = inner.current.get_or_insert_with(Current::new);
@@ -162,7 +155,7 @@ impl Hub {
 
     /// Forgets the document and all events, once no client is left.
     pub(super) fn clear(&self) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         inner.current = None;
         inner.events.clear();
         inner.bytes = 0;
@@ -286,7 +279,7 @@ mod tests {
 
     impl Hub {
         fn next(&self, seen: Option<u64>) -> Next {
-            self.lock().next_for(seen, 0)
+            self.inner.lock().next_for(seen, 0)
         }
     }
 
@@ -336,7 +329,7 @@ mod tests {
         assert!(
             matches!(next, Next::Anew { missed, at, .. } if missed == Some(3 * EVENTS as u64) && at == last)
         );
-        let inner = hub.lock();
+        let inner = hub.inner.lock();
         assert!(inner.bytes <= BYTES && inner.events.len() <= EVENTS, "{} bytes", inner.bytes);
     }
 
@@ -373,7 +366,7 @@ mod tests {
         show(&hub, &[&text], 0);
         let (mut whole, mut within) = (Vec::new(), 0);
         let seen = loop {
-            match hub.lock().next_for(Some(at), within) {
+            match hub.inner.lock().next_for(Some(at), within) {
                 Next::Part(bytes, upto) => {
                     assert!(bytes.len() <= PIECE && upto > within);
                     whole.extend_from_slice(&bytes);
@@ -391,7 +384,7 @@ mod tests {
         for _ in 0..EVENTS {
             show(&hub, &["later"], 0);
         }
-        assert!(matches!(hub.lock().next_for(Some(at), within), Next::Lost));
+        assert!(matches!(hub.inner.lock().next_for(Some(at), within), Next::Lost));
     }
 
     /// Clients share a large snapshot, and the changes since follow it.
@@ -405,7 +398,7 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &later));
         assert!(matches!(hub.next(Some(later.at)), Next::Bytes(_, seen) if seen == later.at + 1));
         // A gap in the events prevents sharing.
-        hub.lock().next += 1;
+        hub.inner.lock().next += 1;
         big(&hub, 3);
         let newest = begin(&hub);
         assert_eq!(newest.at, first.at + 3);
@@ -419,11 +412,11 @@ mod tests {
         let mut held = Vec::new();
         for number in 0..20 {
             // A gap in the events, so that each client needs a snapshot of its own.
-            hub.lock().next += 1;
+            hub.inner.lock().next += 1;
             big(&hub, number);
             held.push(begin(&hub));
         }
-        let taken: usize = held.iter().filter_map(|one| one.lock().as_ref().map(Bytes::len)).sum();
+        let taken: usize = held.iter().filter_map(|one| one.json.lock().as_ref().map(Bytes::len)).sum();
         assert!(taken <= SNAPSHOTS, "{taken}");
         assert!(held[0].piece(0).is_none(), "the oldest is evicted");
         assert!(!held[19].is_given_up(), "the newest is kept");

@@ -65,7 +65,7 @@ impl Stream {
                 return Some(piece);
             }
             self.last.mark_unchanged();
-            let next = self.hub.lock().next_for(self.seen, self.within);
+            let next = self.hub.inner.lock().next_for(self.seen, self.within);
             match next {
                 Next::Bytes(bytes, seen) => {
                     (self.seen, self.within) = (Some(seen), 0);

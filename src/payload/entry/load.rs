@@ -61,7 +61,7 @@ enum Source {
 impl Entry {
     /// Starts a load of the value, or joins the one in progress.
     pub(in crate::payload) fn load(self: &Arc<Self>, want: Want, target: Target) -> Load {
-        let mut content = self.lock();
+        let mut content = self.content.lock();
         if let Some(load) = content.loading.as_ref().and_then(|loading| loading.load.upgrade())
             && load.peek().is_none()
         {
@@ -122,7 +122,7 @@ impl Entry {
 
     /// Returns the value if it is stored here in the requested form; otherwise the place to load it from.
     fn source(&self, target: Target) -> Result<Result<AnyValue, Source>, FetchError> {
-        let content = self.lock();
+        let content = self.content.lock();
         let Some(StoredBlob { hashes, type_name, nested, body }) = content.blob.clone() else {
             let remote_source = content.remote_source.clone();
             let unknown = || FetchError::Lost("no process that has it is known".to_owned());

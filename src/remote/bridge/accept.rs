@@ -190,7 +190,7 @@ impl Bridge {
         hello: &Hello,
     ) -> Result<(Arc<Link>, mpsc::Sender<(Connection, u64)>), Refusal> {
         let key = (hello.node.id, hello.session);
-        if let Some(accepted) = self.sessions().accepted.get(&key) {
+        if let Some(accepted) = self.sessions.lock().accepted.get(&key) {
             return Ok((accepted.link.clone(), accepted.connections.clone()));
         }
         if !hello.fresh {
@@ -203,7 +203,7 @@ impl Bridge {
         let link = Arc::new(Link::new(hello.node.clone(), self, self.settings));
         let (connections, arriving) = mpsc::channel(1);
         let accepted = Accepted { link: link.clone(), connections: connections.clone() };
-        self.sessions().accepted.insert(key, accepted);
+        self.sessions.lock().accepted.insert(key, accepted);
         spawn_local(self.clone().attend(link.clone(), arriving, hello.role, key));
         Ok((link, connections))
     }
@@ -252,7 +252,7 @@ impl Bridge {
                 Some(End::Broken(why)) => peer_handler.disconnected(&link, role, &why),
             }
         };
-        self.sessions().accepted.remove(&key);
+        self.sessions.lock().accepted.remove(&key);
         self.idle.close(link.peer().id);
         let why = link.given_up().unwrap_or(why);
         link.end();

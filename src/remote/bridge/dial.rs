@@ -183,7 +183,7 @@ impl Bridge {
 
     /// Returns the session with another node, and begins one if necessary.
     pub(in crate::remote) fn peer(self: &Arc<Self>, card: &NodeCard) -> Arc<Link> {
-        let mut sessions = self.sessions();
+        let mut sessions = self.sessions.lock();
         if let Some(link) = sessions.peers.get(&card.id).filter(|link| !link.is_over()) {
             return link.clone();
         }
@@ -197,7 +197,7 @@ impl Bridge {
             let why = bridge.clone().pursue(peer.clone(), endpoints, hello, None).await;
             log::debug!("the session with node `{}` is over: {why}", peer.peer().name);
             bridge.idle.close(id);
-            let mut sessions = bridge.sessions();
+            let mut sessions = bridge.sessions.lock();
             if sessions.peers.get(&id).is_some_and(|link| Arc::ptr_eq(link, &peer)) {
                 sessions.peers.remove(&id);
             }

@@ -4,12 +4,13 @@
 //! - A drive's name is validated before the drive is looked up.
 //! - A process that is silent for too long is disconnected, and a file that it was uploading is discarded.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join;
 use futures::{StreamExt, TryStreamExt, stream};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::super::bridge::{Bridge, DialError};
@@ -138,7 +139,7 @@ async fn receive(reader: &mut FrameReader, pieces: mpsc::Sender<Result<Bytes, St
 /// Returns a supply that can be read once, since data from a connection cannot be read again.
 fn once(body: mpsc::Receiver<Result<Bytes, StoreError>>) -> Supply {
     let body = Mutex::new(Some(body));
-    Arc::new(move || match body.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    Arc::new(move || match body.lock().take() {
         Some(body) => stream::unfold(body, async |mut body| Some((body.recv().await?, body))).boxed(),
         None => stream::once(async { Err(StoreError::Failed("the upload cannot be read twice".to_owned())) })
             .boxed(),

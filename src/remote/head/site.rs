@@ -30,7 +30,7 @@ impl Head {
     fn lost_node(&self, link: &Arc<Link>, why: &str) {
         let id = link.peer().id;
         let name = &link.peer().name;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         // Another session may have replaced this one.
         if state.nodes.get(&id).is_none_or(|node| !Arc::ptr_eq(&node.link, link)) {
             return;
@@ -38,7 +38,7 @@ impl Head {
         let Some(node) = state.nodes.remove(&id) else { return };
         drop(state);
         self.copies_lost(link, why, node.is_leaving);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let mut lost = Vec::new();
         for number in &node.incarnations {
             if let Some(away) = state.incarnations.remove(number) {
@@ -49,7 +49,7 @@ impl Head {
         drop(state);
         lost.iter().for_each(|away| self.left(away));
         self.tell_locations();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if node.is_process {
             drop(state);
             self.processes.lost(name, lost.into_iter().map(|away| away.outbox).next());
@@ -86,7 +86,7 @@ impl Head {
 
     /// Stops the Works of a node that is about to leave, so that they continue elsewhere.
     fn leaves(&self, link: &Arc<Link>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let State { nodes, incarnations, events, is_stopping, .. } = &mut *state;
         let Some(node) = nodes.get_mut(&link.peer().id).filter(|node| Arc::ptr_eq(&node.link, link)) else {
             return;
@@ -110,7 +110,7 @@ impl Head {
     /// Moves the values that would be lost with a leaving process, once the other processes have released theirs.
     fn handed_over(&self, link: &Arc<Link>) {
         {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let node = state.nodes.get_mut(&link.peer().id).filter(|node| Arc::ptr_eq(&node.link, link));
             let Some(node) = node.filter(|node| node.is_leaving && !node.is_handed_over) else { return };
             node.is_handed_over = true;
@@ -154,7 +154,7 @@ impl PeerHandler for Head {
             return Ok(());
         }
         let same_name: Vec<_> = {
-            let state = self.lock();
+            let state = self.state.lock();
             let nodes = state.nodes.values().filter(|node| &node.link.peer().name == name);
             nodes.map(|node| node.link.clone()).collect()
         };
@@ -179,8 +179,8 @@ impl PeerHandler for Head {
             Role::Peer | Role::Puller | Role::Drive => return,
             Role::Watcher => {
                 let watcher = Watcher { link: link.clone(), waiting: Arc::default() };
-                self.lock().watchers.push(watcher);
-                self.lock().events.push(HostEvent::Room);
+                self.state.lock().watchers.push(watcher);
+                self.state.lock().events.push(HostEvent::Room);
                 self.ready_queue.ring_again();
                 return;
             }
@@ -188,7 +188,7 @@ impl PeerHandler for Head {
         }
         let card = link.peer();
         // The process was here in another session, which is fenced from now on.
-        let before = self.lock().nodes.get(&card.id).map(|node| node.link.clone());
+        let before = self.state.lock().nodes.get(&card.id).map(|node| node.link.clone());
         if let Some(before) = before {
             self.lost_node(&before, "it has joined again");
         }
@@ -206,7 +206,7 @@ impl PeerHandler for Head {
             recorded: Arc::default(),
             round_trip: None,
         };
-        self.lock().nodes.insert(card.id, node);
+        self.state.lock().nodes.insert(card.id, node);
         self.nodes_changed();
         if let Some(Starting { what, commands }) = starting {
             let outbox = what.outbox.clone();
@@ -217,14 +217,14 @@ impl PeerHandler for Head {
             return;
         }
         log::info!("node `{}` has joined, with {}", card.name, card.resources);
-        self.lock().events.push(HostEvent::Room);
+        self.state.lock().events.push(HostEvent::Room);
         self.ready_queue.ring_again();
     }
 
     fn control(&self, link: &Arc<Link>, control: Control, carried: PayloadGuards) -> Result<(), String> {
         match control {
             Control::Update { incarnation, patch, refers, reports, trace } => {
-                let outbox = match self.lock().incarnations.get(&incarnation) {
+                let outbox = match self.state.lock().incarnations.get(&incarnation) {
                     Some(away) if away.node == link.peer().id => away.outbox.clone(),
                     // Fenced: the incarnation was given up.
                     _ => return Ok(()),
@@ -237,7 +237,7 @@ impl PeerHandler for Head {
                 }
             }
             Control::Locate { path } => self.locate(link, &path)?,
-            Control::Unlocate { path } => self.lock().registry.unsubscribe(link.number(), &path),
+            Control::Unlocate { path } => self.state.lock().registry.unsubscribe(link.number(), &path),
             Control::Where { id } => {
                 let Whereabouts { sources, lost } = self.who_has(id);
                 link.reply(&Control::There { id, sources, lost });
@@ -257,14 +257,14 @@ impl PeerHandler for Head {
             Control::Replicate { .. } => {}
             Control::HandedOver => self.handed_over(link),
             Control::LoadReport { load_report, round_trip_us } => {
-                if let Some(node) = self.lock().nodes.get_mut(&link.peer().id) {
+                if let Some(node) = self.state.lock().nodes.get_mut(&link.peer().id) {
                     node.load_report = Some(load_report);
                     node.round_trip = round_trip_us.map(Duration::from_micros);
                 }
                 link.reply(&Control::LoadReportAck);
             }
             Control::Recorded { families } => {
-                if let Some(node) = self.lock().nodes.get_mut(&link.peer().id) {
+                if let Some(node) = self.state.lock().nodes.get_mut(&link.peer().id) {
                     Arc::make_mut(&mut node.recorded).update(families);
                 }
             }
@@ -298,7 +298,7 @@ impl PeerHandler for Head {
     fn destination(&self, path: &ActorPath, target: Target) -> Destination {
         let here = Location::At { node: self.bridge.me().id, incarnation: target.incarnation };
         let is_elsewhere = |location: &Location<u64>| *location != here;
-        if !target.relayed && self.lock().registry.location(path).is_some_and(is_elsewhere) {
+        if !target.relayed && self.state.lock().registry.location(path).is_some_and(is_elsewhere) {
             // The sender was told of another location, or will be.
             return Destination::Gone;
         }
@@ -318,7 +318,7 @@ impl PeerHandler for Head {
             }
             return;
         }
-        if self.lock().is_ending {
+        if self.state.lock().is_ending {
             return;
         }
         log::warn!(
@@ -334,13 +334,13 @@ impl PeerHandler for Head {
             let level = if self.processes.has(name) { log::Level::Debug } else { log::Level::Info };
             log::log!(level, "node `{name}` is connected again; nothing was lost");
             self.set_reachable(link, true);
-            self.lock().events.push(HostEvent::Room);
+            self.state.lock().events.push(HostEvent::Room);
             self.ready_queue.ring_again();
         }
     }
 
     fn lost(&self, link: &Arc<Link>, role: Role, why: &str) {
-        self.lock().registry.end_session(link.number());
+        self.state.lock().registry.end_session(link.number());
         if role == Role::Node {
             self.lost_node(link, why);
         }

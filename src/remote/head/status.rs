@@ -10,7 +10,7 @@ use crate::work::{LoadReport, NodeStatus, RecordedBy};
 impl Head {
     /// Returns the status of all nodes, by name.
     pub(crate) fn status(&self) -> BTreeMap<String, NodeStatus> {
-        let state = self.lock();
+        let state = self.state.lock();
         let nodes = state.nodes.values().filter(|node| !node.is_process);
         nodes
             .map(|node| {
@@ -38,13 +38,13 @@ impl Head {
 
     /// Returns the load reports of the processes of single Works, which run on the machine of the head.
     pub(crate) fn load_of_processes(&self) -> Vec<LoadReport> {
-        let state = self.lock();
+        let state = self.state.lock();
         state.nodes.values().filter(|node| node.is_process).filter_map(|node| node.load_report).collect()
     }
 
     /// Returns the metrics recorded in other processes.
     pub(crate) fn recorded(&self) -> Vec<(RecordedBy, Arc<Carried>)> {
-        let state = self.lock();
+        let state = self.state.lock();
         let by = |node: &Node| match node.is_process {
             false => Some(RecordedBy::Node(node.link.peer().name.clone())),
             true => {

@@ -5,7 +5,7 @@
 //! the other end has *drained* it: every message that arrived on the channel was begun, refused or returned.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use bytes::{BufMut, Bytes};
 use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
@@ -49,10 +49,6 @@ impl Channels {
 }
 
 impl Link {
-    fn channels(&self) -> std::sync::MutexGuard<'_, Channels> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Opens a channel for messages of this type to an incarnation of a Work.
     ///
     /// # Errors
@@ -65,7 +61,7 @@ impl Link {
     ) -> Result<Arc<Channel>, String> {
         let Ends { path, kind, incarnation, is_relayed, .. } = ends;
         debug_assert!(kind.messages().contains(&message), "checked by the route");
-        let mut channels = self.channels();
+        let mut channels = self.channels.lock();
         let number = match channels.free.pop() {
             Some(number) => number,
             None => {
@@ -98,7 +94,7 @@ impl Link {
     /// Shuts a channel. With `recall` the other end returns the messages that no handler has begun.
     pub(in crate::remote) fn shut(&self, channel: &Channel, recall: bool) {
         channel.credit.close();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if channel.is_shut.swap(true, Ordering::Relaxed) || state.over {
             return;
         }
@@ -113,7 +109,7 @@ impl Link {
     /// Frees the number of a channel that the other end has drained.
     pub(in crate::remote) fn channel_drained(&self, number: u32) -> Result<(), BadPeer> {
         let channel = {
-            let mut channels = self.channels();
+            let mut channels = self.channels.lock();
             let is_shut = channels.get(number).is_some_and(|channel| channel.is_shut.load(Ordering::Relaxed));
             if !is_shut {
                 let why = format!("channel {number} was drained but had not been shut");
@@ -130,7 +126,7 @@ impl Link {
 
     /// Closes the credit of all channels because the session is over, and returns the channels.
     pub(super) fn close_channels(&self) -> Vec<Arc<Channel>> {
-        let channels: Vec<_> = self.channels().by_number.iter().flatten().cloned().collect();
+        let channels: Vec<_> = self.channels.lock().by_number.iter().flatten().cloned().collect();
         channels.iter().for_each(|channel| channel.credit.close());
         channels
     }
@@ -184,7 +180,7 @@ impl Link {
                 },
             };
             let question = envelope.is_question().then(|| self.next_question.fetch_add(1, Ordering::Relaxed));
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             // Under the lock, because `withdraw_abandoned` looks for abandoned questions under it.
             if envelope.is_abandoned() {
                 drop(state);
@@ -238,7 +234,7 @@ impl Link {
     /// Tells the peer which questions have lost their asker, and forgets them.
     pub(in crate::remote) fn withdraw_abandoned(&self) {
         let withdrawn: Vec<_> = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             let abandoned = |(question, (envelope, _)): (&u64, &(Box<dyn AnyEnvelope>, Arc<Channel>))| {
                 envelope.is_abandoned().then_some(*question)
             };
@@ -302,7 +298,7 @@ impl Link {
             return self.push(false, write);
         }
         let carries = self.carries(holds, cause)?;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.over {
             return Err(NotPushed::Over);
         }
@@ -314,7 +310,7 @@ impl Link {
 
     /// Handles a `tell` that the peer has returned on a channel.
     pub(in crate::remote) fn returned(&self, number: u32, body: &[u8], cause: Cause) -> Result<(), BadPeer> {
-        let channel = self.channels().get(number).cloned();
+        let channel = self.channels.lock().get(number).cloned();
         let Some(channel) = channel else {
             let why = format!("a message came back on channel {number}, which was never opened");
             return Err(BadPeer::Other(why));
@@ -325,7 +321,7 @@ impl Link {
 
     /// Handles a question that the peer has returned.
     pub(in crate::remote) fn returned_question(&self, question: u64) {
-        let asked = self.lock().questions.remove(&question);
+        let asked = self.state.lock().questions.remove(&question);
         // An unknown question was answered before, which is harmless.
         if let Some((envelope, channel)) = asked {
             channel.letter_back(envelope);
@@ -348,7 +344,7 @@ impl Link {
                         continue;
                     }
                     Ok(Packet::Tell { channel, body }) => {
-                        let channel = self.channels().get(channel).cloned();
+                        let channel = self.channels.lock().get(channel).cloned();
                         if let Some(channel) = channel {
                             channel.come_back(body, std::mem::take(&mut cause));
                         }
@@ -363,7 +359,7 @@ impl Link {
 
     /// Completes a question with the answer of the peer.
     pub(in crate::remote) fn settle(&self, question: u64, outcome: Outcome<'_>) {
-        let asked = self.lock().questions.remove(&question);
+        let asked = self.state.lock().questions.remove(&question);
         // An unknown question was answered twice, which is harmless.
         if let Some((envelope, _)) = asked {
             envelope.settle(outcome);
@@ -371,7 +367,7 @@ impl Link {
     }
 
     pub(in crate::remote) fn more_credit(&self, channel: u32, more: u32) -> Result<(), BadPeer> {
-        let channels = self.channels();
+        let channels = self.channels.lock();
         let channel = channels
             .get(channel)
             .ok_or_else(|| BadPeer::Other(format!("credit for channel {channel}, which was never opened")))?;

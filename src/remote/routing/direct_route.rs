@@ -1,10 +1,11 @@
 //! The route to one incarnation of a Work in another process.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 
 use super::super::bridge::Bridge;
 use super::super::link::{Channel, Link};
@@ -82,10 +83,6 @@ impl DirectRoute {
         Some(SharedRoute(route))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn link(&self) -> Option<&Arc<Link>> {
         if self.link.get().is_none() {
             let link = (self.begin)()?;
@@ -100,7 +97,7 @@ impl DirectRoute {
     /// The reason why messages of this type cannot be sent, or `None` when the route is shut or its session is over.
     fn channel(&self, message: &'static str) -> Result<Arc<Channel>, Option<String>> {
         let link = self.link().ok_or(None)?;
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if state.is_shut {
             return Err(None);
         }
@@ -145,7 +142,7 @@ impl DirectRoute {
     /// Records that the other end has drained one channel; the route is drained with the last one.
     pub(in crate::remote) fn channel_drained(&self) {
         let is_last = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             state.undrained = state.undrained.saturating_sub(1);
             state.is_shut && state.undrained == 0
         };
@@ -157,7 +154,7 @@ impl DirectRoute {
     /// Calls `then` once no message can be returned along this route any more.
     pub(in crate::remote) fn when_drained(&self, then: impl FnOnce() + Send + 'static) {
         {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             if !state.is_drained {
                 state.when_drained = Some(Box::new(then));
                 return;
@@ -168,7 +165,7 @@ impl DirectRoute {
 
     fn drained(&self) {
         let then = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             state.is_drained = true;
             state.when_drained.take()
         };
@@ -182,7 +179,7 @@ impl DirectRoute {
 
     /// Holds back new messages because the session is about to end: messages that it returns must precede them.
     pub(in crate::remote) fn stop(&self) {
-        self.lock().is_shut = true;
+        self.state.lock().is_shut = true;
         if let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) {
             mailbox.stop(&route);
         }
@@ -192,7 +189,7 @@ impl DirectRoute {
     /// location.
     pub(in crate::remote) fn lost(&self) {
         let forgotten = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             state.is_shut = true;
             state.when_drained.take()
         };
@@ -223,7 +220,8 @@ impl DirectRoute {
     /// Reports the session as lost to the mailbox when a message could not be sent for that reason.
     fn check(&self, sent: Sent) -> Sent {
         // A session that is about to end reports so itself, but only to the routes that have channels.
-        let is_lost = |link: &Arc<Link>| link.is_ended() || link.is_over() && self.lock().channels.is_empty();
+        let is_lost =
+            |link: &Arc<Link>| link.is_ended() || link.is_over() && self.state.lock().channels.is_empty();
         if matches!(sent, Err(Refused::Moved(_))) && self.link().is_none_or(is_lost) {
             self.lost();
         }
@@ -260,7 +258,7 @@ impl Route for DirectRoute {
 
     fn drain(self: Arc<Self>) {
         let channels = {
-            let mut state = self.lock();
+            let mut state = self.state.lock();
             if std::mem::replace(&mut state.is_shut, true) {
                 return;
             }
@@ -309,13 +307,13 @@ impl Route for DirectRoute {
     }
 
     fn depth(&self) -> usize {
-        self.lock().channels.iter().map(|(_, channel)| channel.under_way()).sum()
+        self.state.lock().channels.iter().map(|(_, channel)| channel.under_way()).sum()
     }
 }
 
 impl Drop for DirectRoute {
     fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.get_mut();
         if state.is_shut {
             return;
         }

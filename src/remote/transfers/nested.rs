@@ -6,8 +6,9 @@
 //! - Answers have a bounded size; the next one is requested once the previous one has arrived.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::super::bridge::Bridge;
@@ -31,14 +32,10 @@ struct Question {
 }
 
 impl NestedQuestions {
-    fn lock(&self) -> MutexGuard<'_, HashMap<PayloadId, Question>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Registers an asker. Returns a receiver for the answer, and `true` if the peer must be asked.
     fn ask(&self, id: PayloadId) -> (oneshot::Receiver<Option<PayloadGuards>>, bool) {
         let (asker, answer) = oneshot::channel();
-        let mut questions = self.lock();
+        let mut questions = self.0.lock();
         let askers = &mut questions.entry(id).or_default().askers;
         askers.push(asker);
         (answer, askers.len() == 1)
@@ -52,7 +49,7 @@ impl NestedQuestions {
         nested: Option<&PayloadGuards>,
         more: bool,
     ) {
-        let mut questions = self.lock();
+        let mut questions = self.0.lock();
         let Some(question) = questions.get_mut(&id) else { return };
         if let Some(nested) = nested {
             question.found.extend(nested.iter().cloned());
@@ -72,7 +69,7 @@ impl NestedQuestions {
 
     /// Fails all questions, because the session is over.
     pub(in crate::remote) fn clear(&self) {
-        let questions = std::mem::take(&mut *self.lock());
+        let questions = std::mem::take(&mut *self.0.lock());
         drop(questions);
     }
 }

@@ -6,10 +6,11 @@
 //!   the least recently used of more than [`MOST`].
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::super::bridge::Bridge;
 use super::super::references::Source;
@@ -50,13 +51,9 @@ impl<C> Default for Idle<C> {
 }
 
 impl<C> Idle<C> {
-    fn lock(&self) -> MutexGuard<'_, Pool<C>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes the most recently used connection to this process.
     fn take(&self, process: u64) -> Option<C> {
-        let mut pool = self.lock();
+        let mut pool = self.0.lock();
         let at = pool.connections.iter().rposition(|pooled| pooled.process == process)?;
         pool.connections.remove(at).map(|pooled| pooled.connection)
     }
@@ -65,7 +62,7 @@ impl<C> Idle<C> {
     /// [`sweep`](Self::sweep) until that returns `false`.
     #[must_use]
     fn put(&self, process: u64, connection: C, now: Instant) -> bool {
-        let mut pool = self.lock();
+        let mut pool = self.0.lock();
         if pool.connections.iter().filter(|pooled| pooled.process == process).count() >= KEPT {
             return false;
         }
@@ -78,7 +75,7 @@ impl<C> Idle<C> {
 
     /// Closes old connections. Returns `true` if any connection is left.
     fn sweep(&self, now: Instant) -> bool {
-        let mut pool = self.lock();
+        let mut pool = self.0.lock();
         pool.connections.retain(|pooled| now.saturating_duration_since(pooled.since) < OLD);
         pool.is_swept = !pool.connections.is_empty();
         pool.is_swept
@@ -86,11 +83,11 @@ impl<C> Idle<C> {
 
     /// Closes the connections to this process.
     pub(in crate::remote) fn close(&self, process: u64) {
-        self.lock().connections.retain(|pooled| pooled.process != process);
+        self.0.lock().connections.retain(|pooled| pooled.process != process);
     }
 
     pub(in crate::remote) fn clear(&self) {
-        self.lock().connections.clear();
+        self.0.lock().connections.clear();
     }
 }
 
@@ -175,7 +172,7 @@ mod tests {
     use super::*;
 
     fn count(idle: &Idle<u32>) -> usize {
-        idle.lock().connections.len()
+        idle.0.lock().connections.len()
     }
 
     /// The idle connections to one process are bounded, and the most recently used one is taken first.

@@ -26,7 +26,7 @@ pub(crate) fn count_abandoned(questions: usize) {
 impl<W: Work> Mailbox<W> {
     /// Drops waiting asks whose caller has given up, and withdraws those in flight to another process.
     pub(crate) fn drop_abandoned(&self) {
-        let mut inner = self.lock();
+        let mut inner = self.inner.lock();
         if inner.queue.is_here() {
             self.unpop(&mut inner);
         }

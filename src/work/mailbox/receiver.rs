@@ -36,7 +36,7 @@ impl<W: Work> Receiver<W> {
         if !self.mailbox.commanded.load(Ordering::Acquire) {
             return None;
         }
-        let mut inner = self.mailbox.lock();
+        let mut inner = self.mailbox.inner.lock();
         if inner.incarnation != self.incarnation {
             return Some(Command::Stop);
         }
@@ -49,7 +49,7 @@ impl<W: Work> Receiver<W> {
 
     /// Polls for the next command. Messages stay in the mailbox and do not wake the task.
     pub(crate) fn poll_command(&mut self, cx: &mut Context<'_>) -> Poll<Command> {
-        let mut inner = self.mailbox.lock();
+        let mut inner = self.mailbox.inner.lock();
         if inner.incarnation != self.incarnation {
             return Poll::Ready(Command::Stop);
         }
@@ -80,7 +80,7 @@ impl<W: Work> Receiver<W> {
     fn poll_mailbox(&mut self, cx: &mut Context<'_>) -> Poll<Mail<W>> {
         let mailbox = &*self.mailbox;
         {
-            let mut batch = mailbox.lock_batch();
+            let mut batch = mailbox.batch.lock();
             if batch.incarnation != self.incarnation {
                 return Poll::Ready(Mail::Command(Command::Stop));
             }
@@ -88,7 +88,7 @@ impl<W: Work> Receiver<W> {
                 return Poll::Ready(Mail::Message(envelope));
             }
         }
-        let mut inner = mailbox.lock();
+        let mut inner = mailbox.inner.lock();
         if inner.incarnation != self.incarnation {
             return Poll::Ready(Mail::Command(Command::Stop));
         }
@@ -98,7 +98,7 @@ impl<W: Work> Receiver<W> {
             let more = inner.queue.ready().min(mailbox.largest_batch() - 1);
             if more > 0 {
                 inner.taken = more;
-                inner.queue.pop_into(&mut mailbox.lock_batch().messages, more);
+                inner.queue.pop_into(&mut mailbox.batch.lock().messages, more);
             }
         } else if let Some(command) = inner.commands.pop_front() {
             return Poll::Ready(Mail::Command(command));
@@ -117,7 +117,7 @@ impl<W: Work> Receiver<W> {
 
 impl<W: Work> Drop for Receiver<W> {
     fn drop(&mut self) {
-        let mut inner = self.mailbox.lock();
+        let mut inner = self.mailbox.inner.lock();
         if inner.incarnation == self.incarnation {
             inner.receiver = None;
             inner.listener = None;
