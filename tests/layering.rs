@@ -441,7 +441,7 @@ const CYCLES: [(&str, &str, &str); 6] = [
     ),
     (
         "payload",
-        "entry memory_budget remote_source spill store stored_blob",
+        "entry remote_source store stored_blob",
         "a stored value owns guards of the values it refers to, and a guard owns the entry of its stored value",
     ),
     (

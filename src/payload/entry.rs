@@ -22,7 +22,7 @@ use super::codec::{AnyValue, Form};
 use super::deferred::drop_in_turn;
 use super::error::FetchError;
 use super::hex::Hex;
-use super::memory_budget;
+use super::memory_budget::{self, SpillOutcome, Spillable};
 use super::remote_source::RemoteSource;
 use super::spill::{SpillWriter, Spilled};
 use super::store::PayloadGuards;
@@ -32,7 +32,7 @@ use crate::wire::CodecError;
 pub(crate) struct Entry {
     content: Mutex<Content>,
     /// The position in the LRU order of the memory budget.
-    pub(super) used: AtomicU64,
+    used: AtomicU64,
     /// Set as soon as the hash is known, once.
     content_id: OnceLock<ContentId>,
 }
@@ -55,13 +55,6 @@ struct Content {
     blob: Option<StoredBlob>,
     loading: Option<Loading>,
     remote_source: Option<Arc<dyn RemoteSource>>,
-}
-
-pub(super) enum SpillOutcome {
-    /// The value no longer takes memory.
-    Done,
-    InUse,
-    Failed(FetchError),
 }
 
 impl Entry {
@@ -182,9 +175,14 @@ impl Entry {
             memory_budget::settle_later();
         }
     }
+}
 
-    /// Spills the value to disk, unless its allocation is in use.
-    pub(super) fn spill(&self) -> SpillOutcome {
+impl Spillable for Entry {
+    fn used(&self) -> &AtomicU64 {
+        &self.used
+    }
+
+    fn spill(&self) -> SpillOutcome {
         let Some(blob) = self.blob().filter(StoredBlob::is_in_memory) else { return SpillOutcome::Done };
         // Two references are expected: the one in `content`, and the clone in `blob`.
         let in_use =

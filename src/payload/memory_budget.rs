@@ -6,16 +6,14 @@
 //!   arrive from other processes may exceed the budget until others have been spilled.
 //! - Spill files take no more than the disk budget.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::entry::{Entry, SpillOutcome};
 use super::error::FetchError;
-use super::hex::PayloadId;
 use crate::machine;
 
 /// Limits for the values in a process. `None` means the default, or the setting made earlier.
@@ -29,15 +27,29 @@ pub(crate) struct StoreSettings {
     pub(crate) directory: Option<PathBuf>,
 }
 
+/// A value that the memory budget counts while it is in memory, and can have spilled to disk.
+pub(super) trait Spillable: Send + Sync {
+    /// Returns the position in the LRU order.
+    fn used(&self) -> &AtomicU64;
+
+    /// Spills the value to disk, unless its allocation is in use.
+    fn spill(&self) -> SpillOutcome;
+}
+
+pub(super) enum SpillOutcome {
+    /// The value no longer takes memory.
+    Done,
+    InUse,
+    Failed(FetchError),
+}
+
 struct MemoryBudget {
     settings: StoreSettings,
     memory: u64,
     disk: u64,
     /// The values in memory, least recently used first.
-    order: BTreeMap<u64, Weak<Entry>>,
+    order: BTreeMap<u64, Weak<dyn Spillable>>,
     next: u64,
-    /// Replicas that nothing in this process refers to, retained for references in other processes.
-    parked: Option<HashMap<PayloadId, Arc<Entry>>>,
 }
 
 static KEEPER: Mutex<MemoryBudget> = Mutex::new(MemoryBudget {
@@ -46,7 +58,6 @@ static KEEPER: Mutex<MemoryBudget> = Mutex::new(MemoryBudget {
     disk: 0,
     order: BTreeMap::new(),
     next: 0,
-    parked: None,
 });
 
 /// Replaces the limits that `settings` sets; the others stay as they are.
@@ -154,12 +165,12 @@ pub(super) fn reserve(length: u64) -> Result<(), FetchError> {
             }
             SpillOutcome::InUse => {
                 tried += 1;
-                enlist(&victim);
+                put_last(victim.used(), Arc::downgrade(&victim));
             }
             SpillOutcome::Failed(error) => {
                 tried += 1;
                 obstacle = Some(error);
-                enlist(&victim);
+                put_last(victim.used(), Arc::downgrade(&victim));
             }
         }
     }
@@ -188,13 +199,18 @@ pub(super) fn freed(length: u64) {
 }
 
 /// Marks a value in memory as the most recently used one.
-pub(super) fn enlist(entry: &Arc<Entry>) {
+pub(super) fn enlist<S: Spillable + 'static>(value: &Arc<S>) {
+    let weak: Weak<S> = Arc::downgrade(value);
+    put_last(value.used(), weak);
+}
+
+fn put_last(used: &AtomicU64, value: Weak<dyn Spillable>) {
     let mut memory_budget = KEEPER.lock();
     memory_budget.next += 1;
     let next = memory_budget.next;
-    let before = entry.used.swap(next, std::sync::atomic::Ordering::Relaxed);
+    let before = used.swap(next, Ordering::Relaxed);
     memory_budget.order.remove(&before);
-    memory_budget.order.insert(next, Arc::downgrade(entry));
+    memory_budget.order.insert(next, value);
 }
 
 /// Removes a value from the LRU order, because it is no longer in memory.
@@ -220,22 +236,4 @@ pub(super) fn disk_reserve(length: u64) -> Result<PathBuf, FetchError> {
 pub(super) fn disk_freed(length: u64) {
     let mut memory_budget = KEEPER.lock();
     memory_budget.disk = memory_budget.disk.saturating_sub(length);
-}
-
-/// Retains a replica until [`unpark`]. Returns the replica that it replaces; the caller must drop that without
-/// holding a lock, since a value may refer to other values.
-pub(super) fn retain(id: PayloadId, entry: Arc<Entry>) -> Option<Arc<Entry>> {
-    KEEPER.lock().parked.get_or_insert_default().insert(id, entry)
-}
-
-pub(super) fn unpark(id: PayloadId) -> Option<Arc<Entry>> {
-    KEEPER.lock().parked.as_mut()?.remove(&id)
-}
-
-pub(super) fn unpark_all() -> Option<HashMap<PayloadId, Arc<Entry>>> {
-    KEEPER.lock().parked.take()
-}
-
-pub(super) fn parked(id: PayloadId) -> Option<Arc<Entry>> {
-    KEEPER.lock().parked.as_ref()?.get(&id).cloned()
 }

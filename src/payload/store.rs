@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::Entry;
 use super::hex::{Hex, PayloadId};
-use super::memory_budget;
 use super::remote_source::RemoteSource;
 use crate::id::AppId;
 
@@ -132,7 +131,7 @@ impl Drop for PayloadGuard {
             }
             // Retain before the release: the peer may answer the release at once with a request to discard the
             // replica.
-            if copy_stays { memory_budget::retain(self.id, self.entry.clone()) } else { None }
+            if copy_stays { retain(self.id, self.entry.clone()) } else { None }
         };
         for lease in leases {
             lease.release(copy_stays);
@@ -143,6 +142,30 @@ impl Drop for PayloadGuard {
 fn holds() -> MutexGuard<'static, HashMap<PayloadId, Weak<PayloadGuard>>> {
     static HOLDS: OnceLock<Mutex<HashMap<PayloadId, Weak<PayloadGuard>>>> = OnceLock::new();
     HOLDS.get_or_init(Mutex::default).lock()
+}
+
+/// Replicas that nothing in this process refers to, retained for references in other processes.
+fn retained() -> MutexGuard<'static, HashMap<PayloadId, Arc<Entry>>> {
+    static RETAINED: OnceLock<Mutex<HashMap<PayloadId, Arc<Entry>>>> = OnceLock::new();
+    RETAINED.get_or_init(Mutex::default).lock()
+}
+
+/// Retains a replica until [`unpark`]. Returns the replica that it replaces; the caller must drop that without
+/// holding a lock, since a value may refer to other values.
+fn retain(id: PayloadId, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+    retained().insert(id, entry)
+}
+
+fn unpark(id: PayloadId) -> Option<Arc<Entry>> {
+    retained().remove(&id)
+}
+
+fn unpark_all() -> HashMap<PayloadId, Arc<Entry>> {
+    std::mem::take(&mut *retained())
+}
+
+fn parked(id: PayloadId) -> Option<Arc<Entry>> {
+    retained().get(&id).cloned()
 }
 
 fn insert(
@@ -186,14 +209,14 @@ pub(crate) fn arrived(
         }
         return hold;
     }
-    let entry = memory_budget::unpark(id).unwrap_or_else(Entry::away);
+    let entry = unpark(id).unwrap_or_else(Entry::away);
     entry.set_remote_source(remote_source());
     insert(&mut holds, id, None, entry)
 }
 
 /// Discards a replica that nothing in this process refers to.
 pub(crate) fn discard(id: PayloadId) {
-    drop(memory_budget::unpark(id));
+    drop(unpark(id));
 }
 
 /// Discards all replicas that nothing in this process refers to, and forgets the remote sources of values, because
@@ -210,14 +233,14 @@ pub(crate) fn discard_all() {
     }
     // Dropping a guard takes the lock.
     drop(live);
-    drop(memory_budget::unpark_all());
+    drop(unpark_all());
 }
 
 /// Returns a value for peers that pull it: one that something in this process refers to, or a retained replica.
 pub(crate) fn entry_of(id: PayloadId) -> Option<Arc<Entry>> {
     match find(id) {
         Some(hold) => Some(hold.entry.clone()),
-        None => memory_budget::parked(id),
+        None => parked(id),
     }
 }
 
