@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -56,6 +57,8 @@ struct State {
     incarnations: IdMap<u64, Hosted>,
     /// The Works whose locations this node has subscribed to at the head.
     subscriptions: HashMap<ActorPath, Subscription>,
+    /// Works whose messages go by way of the head, and of which this process had an address before.
+    relayed: HashMap<ActorPath, Arc<AtomicBool>>,
     over: Option<String>,
     /// The time of the last load report, and the round trip time to the head, measured by its acknowledgement.
     told: Option<Instant>,
@@ -101,6 +104,7 @@ impl Agent {
             host,
             incarnations: IdMap::default(),
             subscriptions: HashMap::new(),
+            relayed: HashMap::new(),
             over: None,
             told: None,
             round_trip: None,
@@ -310,6 +314,12 @@ impl Agent {
             drop(state);
             drop(forgotten);
         }
+    }
+
+    /// Remembers that messages to a Work go by way of the head, although this process has no address of it any more: the
+    /// head may still have messages from here, which those of a new address must not overtake.
+    pub(super) fn keep_relayed(&self, path: &ActorPath, is_relayed: &Arc<AtomicBool>) {
+        self.state.lock().relayed.entry(path.clone()).or_insert_with(|| is_relayed.clone());
     }
 
     fn located(&self, path: &ActorPath, location: Location<Source>) {
@@ -612,8 +622,9 @@ impl Agent {
 impl Router for Agent {
     fn locator(&self, path: &ActorPath, kind: &'static WorkType) -> (Arc<dyn Locator>, Bind) {
         let head = self.head.clone();
-        let forwarder =
-            Forwarder::new(self.me.clone(), &self.bridge, head, path.clone(), kind, self.is_process);
+        let is_relayed = self.state.lock().relayed.get(path).cloned().unwrap_or_default();
+        let (me, is_process) = (self.me.clone(), self.is_process);
+        let forwarder = Forwarder::new(me, &self.bridge, head, path.clone(), kind, is_process, is_relayed);
         let bound = forwarder.clone();
         (forwarder, Box::new(move |mailbox| bound.bind(mailbox)))
     }

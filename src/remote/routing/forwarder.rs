@@ -23,7 +23,8 @@ pub(in crate::remote) struct Forwarder {
     mailbox: OnceLock<Weak<dyn AnyMailbox>>,
     /// True once this forwarder has subscribed at the head.
     is_asked: AtomicBool,
-    /// True once messages go by way of the head because a session with a node was lost.
+    /// True once messages go by way of the head because a session with a node was lost; the agent keeps it for addresses
+    /// to come.
     is_relayed: Arc<AtomicBool>,
     /// The last incarnation that was followed. The head names incarnations in ascending order, and may name one twice.
     followed: AtomicU64,
@@ -37,6 +38,7 @@ impl Forwarder {
         path: ActorPath,
         kind: &'static WorkType,
         is_process: bool,
+        is_relayed: Arc<AtomicBool>,
     ) -> Arc<Self> {
         let bridge = Arc::downgrade(bridge);
         Arc::new_cyclic(|me| Self {
@@ -49,7 +51,7 @@ impl Forwarder {
             is_process,
             mailbox: OnceLock::new(),
             is_asked: AtomicBool::new(false),
-            is_relayed: Arc::default(),
+            is_relayed,
             followed: AtomicU64::new(0),
         })
     }
@@ -136,9 +138,11 @@ impl Locator for Forwarder {
 
 impl Drop for Forwarder {
     fn drop(&mut self) {
-        if *self.is_asked.get_mut()
-            && let Some(agent) = self.agent.upgrade()
-        {
+        let Some(agent) = self.agent.upgrade() else { return };
+        if self.is_relayed.load(Ordering::Acquire) {
+            agent.keep_relayed(&self.path, &self.is_relayed);
+        }
+        if *self.is_asked.get_mut() {
             agent.unsubscribe(&self.path);
         }
     }

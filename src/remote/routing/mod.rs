@@ -12,8 +12,8 @@
 //!   sender, which sends it to the next incarnation.
 //! - No route leads to the process in which it starts, and a node never forwards messages of another process: only the
 //!   head does.
-//! - Two nodes that cannot reach each other exchange messages by way of the head. A mailbox that has begun to relay
-//!   continues to do so as long as an address exists, because messages in flight by way of the head must not be
+//! - Two nodes that cannot reach each other exchange messages by way of the head. Once a node relays messages to a Work,
+//!   it continues to do so, with later addresses as well, because messages in flight by way of the head must not be
 //!   overtaken.
 //! - When a session is lost, messages that were handed to it but never written to a connection are returned to their
 //!   senders. Messages that were written but not acknowledged may have been handled: such a `tell` is counted as lost,

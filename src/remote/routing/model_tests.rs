@@ -921,7 +921,6 @@ impl World {
             }
         }
         self.processes[process].queues.remove(&work);
-        self.processes[process].relayed.remove(&work);
         self.processes[process].followed.remove(&work);
         if self.processes[process].asked.remove(&work) {
             self.say(process, HEAD, Packet::Unlocate { work });
