@@ -195,8 +195,16 @@ fn command_line_page_has_every_key() {
     let source = read("src/app/config.rs");
     let (_, fields) = source.split_once("pub struct Config {").expect("it has the configuration");
     let (fields, _) = fields.split_once("\n}").expect("the structure ends");
-    let fields = fields.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(": "));
-    assert_eq!(documented, fields.map(|(name, _)| name.to_owned()).collect());
+    let mut keys = BTreeSet::new();
+    let mut renamed = None;
+    for line in fields.lines().map(str::trim) {
+        if let Some((_, rest)) = line.split_once("serde(rename = \"") {
+            renamed = rest.split('"').next();
+        } else if let Some((name, _)) = line.strip_prefix("pub ").and_then(|field| field.split_once(": ")) {
+            keys.insert(renamed.take().unwrap_or(name).to_owned());
+        }
+    }
+    assert_eq!(documented, keys);
 }
 
 /// The table of routes has the routes of the server, with their methods.
