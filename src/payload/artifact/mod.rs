@@ -77,7 +77,7 @@ use crate::id::{ActorPath, AppId};
 ///         Ok(())
 ///     }
 /// }
-/// # let app = flowright::testing::TestApp::start(Train::default);
+/// # let app = flowright::testing::TestApp::start_app(App::of_work(Train::default));
 /// # app.wait_for_exit().result.unwrap();
 /// ```
 #[derive(Clone, PartialEq, Eq)]
