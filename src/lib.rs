@@ -125,7 +125,7 @@ mod id;
 mod machine;
 mod payload;
 mod printable;
-#[cfg(any(feature = "cli", feature = "remote"))]
+#[cfg(any(feature = "cli", feature = "remote", feature = "http"))]
 mod program;
 mod recorder;
 #[cfg(feature = "remote")]

@@ -7,8 +7,10 @@
 #[cfg(any(feature = "remote", feature = "http"))]
 use std::fs::File;
 use std::io;
+#[cfg(any(feature = "cli", feature = "remote"))]
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+#[cfg(any(feature = "cli", feature = "remote"))]
 use std::process::Command;
 #[cfg(any(feature = "remote", feature = "http"))]
 use std::sync::OnceLock;
@@ -18,6 +20,7 @@ use std::sync::OnceLock;
 const ITSELF: &str = "/proc/self/exe";
 
 /// Returns a command that starts this program again, without arguments.
+#[cfg(any(feature = "cli", feature = "remote"))]
 pub(crate) fn this_program() -> io::Result<Command> {
     let mut command = Command::new(path()?);
     if let Some(name) = std::env::args_os().next() {

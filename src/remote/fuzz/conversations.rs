@@ -188,7 +188,7 @@ impl Hosting {
         bridge.set_peer_handler(Arc::downgrade(&peer_handler));
         let router: Arc<dyn Router> = agent.clone();
         set_router(app, Some(Arc::downgrade(&router)));
-        let update = spawn_local(agent.clone().send_news());
+        let update = spawn_local(agent.clone().send_updates());
         Self { app, bridge, agent, head, update }
     }
 
