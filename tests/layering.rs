@@ -477,7 +477,7 @@ struct NamedPath {
     written: String,
 }
 
-/// What resolution must know of a module.
+/// The facts of a module that resolution needs.
 #[derive(Default)]
 struct Module {
     /// Modules with a file of their own.

@@ -213,7 +213,7 @@ impl Driver {
             let (update, owner, became_stale, cause) = {
                 let mut record = record.lock();
                 let was_stale = record.stale;
-                let update = record.take_news(now);
+                let update = record.take_update(now);
                 let cause = std::mem::take(&mut record.cause);
                 (update, record.owner, record.stale && !was_stale, cause)
             };

@@ -26,7 +26,7 @@ pub enum DriveError {
         drive: String,
         /// The name.
         name: String,
-        /// What is wrong with the name.
+        /// The rule that the name breaks.
         why: &'static str,
     },
     /// The drive has no file with this name.

@@ -349,14 +349,7 @@ impl Ledger {
     pub(crate) fn stop(&mut self, now: Moment) {
         for waiting in std::mem::take(&mut self.queue) {
             self.tries().dropped(&waiting, None, now.wall);
-            self.record(
-                waiting.status_key(),
-                Stage::Stopped,
-                Some(Reason::Stopped),
-                None,
-                waiting.attempts,
-                now,
-            );
+            self.record_stopped(&waiting, now);
         }
         if let Some(current) = &mut self.current {
             current.waiting.stopped = true;
@@ -505,14 +498,7 @@ impl Ledger {
             self.life = Life::Stopping { next: Next::Relaunch { at: now.at }, kill_at: now.at };
             let Current { waiting, .. } = *self.current.take().expect("checked above");
             self.tries().ended(Stage::Stopped, Some(Reason::Stopped), None, now.wall);
-            self.record(
-                waiting.status_key(),
-                Stage::Stopped,
-                Some(Reason::Stopped),
-                None,
-                waiting.attempts,
-                now,
-            );
+            self.record_stopped(&waiting, now);
             self.exited(None, now);
         }
     }

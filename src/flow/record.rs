@@ -139,7 +139,7 @@ impl Record {
     ///
     /// # Errors
     /// [`StateError`] if a patch does not apply or makes the state exceed its limit.
-    pub(crate) fn take_news(&mut self, now: Moment) -> Result<bool, StateError> {
+    pub(crate) fn take_update(&mut self, now: Moment) -> Result<bool, StateError> {
         let Some((outbox, _)) = &self.life else { return Ok(false) };
         let news = outbox.take();
         self.published += u64::from(news.published);
@@ -243,7 +243,7 @@ mod tests {
             let before = record.state.clone();
             let patch = tracker.update(&pages(many)).unwrap();
             outbox.update(patch, None, Vec::new(), Cause::default());
-            match record.take_news(now) {
+            match record.take_update(now) {
                 Ok(changed) => assert!(changed && record.state == *tracker.value()),
                 Err(error) => {
                     let said = error.to_string();

@@ -24,7 +24,7 @@ pub enum PayloadError {
     Lost {
         /// Description of the payload: id, type, size and Work.
         payload: String,
-        /// Where the value was, why it is gone, and how to keep values alive.
+        /// The last holder of the value, the cause of the loss, and how to keep values alive.
         why: String,
     },
     /// The payload was read as a type other than the one that it was created from.

@@ -52,7 +52,7 @@ struct MemoryBudget {
     next: u64,
 }
 
-static KEEPER: Mutex<MemoryBudget> = Mutex::new(MemoryBudget {
+static BUDGET: Mutex<MemoryBudget> = Mutex::new(MemoryBudget {
     settings: StoreSettings { memory: None, disk: None, directory: None },
     memory: 0,
     disk: 0,
@@ -62,7 +62,7 @@ static KEEPER: Mutex<MemoryBudget> = Mutex::new(MemoryBudget {
 
 /// Replaces the limits that `settings` sets; the others stay as they are.
 pub(crate) fn configure(settings: StoreSettings) {
-    let mut memory_budget = KEEPER.lock();
+    let mut memory_budget = BUDGET.lock();
     let before = std::mem::take(&mut memory_budget.settings);
     memory_budget.settings = StoreSettings {
         memory: settings.memory.or(before.memory),
@@ -117,7 +117,7 @@ impl PayloadUsage {
     /// assert_eq!((usage.memory, usage.disk), (0, 0));
     /// ```
     pub fn here() -> Self {
-        let memory_budget = KEEPER.lock();
+        let memory_budget = BUDGET.lock();
         Self { memory: memory_budget.memory, disk: memory_budget.disk }
     }
 }
@@ -135,7 +135,7 @@ pub(super) fn reserve(length: u64) -> Result<(), FetchError> {
     let mut tried = 0;
     let mut obstacle = None;
     loop {
-        let mut memory_budget = KEEPER.lock();
+        let mut memory_budget = BUDGET.lock();
         let budget = memory_budget.settings.memory();
         if memory_budget.memory.saturating_add(length) <= budget {
             memory_budget.memory += length;
@@ -178,7 +178,7 @@ pub(super) fn reserve(length: u64) -> Result<(), FetchError> {
 
 /// Spills values on another thread if the budget is exceeded, for callers that cannot block.
 pub(super) fn settle_later() {
-    let mut memory_budget = KEEPER.lock();
+    let mut memory_budget = BUDGET.lock();
     if memory_budget.memory > memory_budget.settings.memory() {
         drop(memory_budget);
         super::jobs::run(|| {
@@ -190,11 +190,11 @@ pub(super) fn settle_later() {
 
 /// Reserves memory without checking the budget.
 pub(super) fn take(length: u64) {
-    KEEPER.lock().memory += length;
+    BUDGET.lock().memory += length;
 }
 
 pub(super) fn freed(length: u64) {
-    let mut memory_budget = KEEPER.lock();
+    let mut memory_budget = BUDGET.lock();
     memory_budget.memory = memory_budget.memory.saturating_sub(length);
 }
 
@@ -205,7 +205,7 @@ pub(super) fn enlist<S: Spillable + 'static>(value: &Arc<S>) {
 }
 
 fn put_last(used: &AtomicU64, value: Weak<dyn Spillable>) {
-    let mut memory_budget = KEEPER.lock();
+    let mut memory_budget = BUDGET.lock();
     memory_budget.next += 1;
     let next = memory_budget.next;
     let before = used.swap(next, Ordering::Relaxed);
@@ -215,12 +215,12 @@ fn put_last(used: &AtomicU64, value: Weak<dyn Spillable>) {
 
 /// Removes a value from the LRU order, because it is no longer in memory.
 pub(super) fn delist(used: u64) {
-    KEEPER.lock().order.remove(&used);
+    BUDGET.lock().order.remove(&used);
 }
 
 /// Reserves disk space and returns the directory for the file.
 pub(super) fn disk_reserve(length: u64) -> Result<PathBuf, FetchError> {
-    let mut memory_budget = KEEPER.lock();
+    let mut memory_budget = BUDGET.lock();
     let budget = memory_budget.settings.disk.unwrap_or(u64::MAX);
     if memory_budget.disk.saturating_add(length) > budget {
         return Err(FetchError::NoRoom(format!(
@@ -234,6 +234,6 @@ pub(super) fn disk_reserve(length: u64) -> Result<PathBuf, FetchError> {
 }
 
 pub(super) fn disk_freed(length: u64) {
-    let mut memory_budget = KEEPER.lock();
+    let mut memory_budget = BUDGET.lock();
     memory_budget.disk = memory_budget.disk.saturating_sub(length);
 }

@@ -85,7 +85,7 @@ impl PayloadGuard {
     }
 
     /// Releases all leases except those of `sessions` and of [`COPIES`].
-    pub(crate) fn untie_all_but(&self, sessions: &[u64]) {
+    pub(crate) fn release_all_but(&self, sessions: &[u64]) {
         let mut leases = self.leases.lock();
         let (remaining, released) = std::mem::take(&mut *leases)
             .into_iter()
@@ -99,7 +99,7 @@ impl PayloadGuard {
     }
 
     /// Releases the lease of this session, if there is one.
-    pub(crate) fn untie(&self, session: u64) {
+    pub(crate) fn release_lease(&self, session: u64) {
         let mut leases = self.leases.lock();
         let at = leases.iter().position(|lease| lease.session() == session);
         let released = at.map(|at| leases.swap_remove(at));
@@ -150,21 +150,21 @@ fn retained() -> MutexGuard<'static, HashMap<PayloadId, Arc<Entry>>> {
     RETAINED.get_or_init(Mutex::default).lock()
 }
 
-/// Retains a replica until [`unpark`]. Returns the replica that it replaces; the caller must drop that without
+/// Retains a replica until [`take_retained`]. Returns the replica that it replaces; the caller must drop that without
 /// holding a lock, since a value may refer to other values.
 fn retain(id: PayloadId, entry: Arc<Entry>) -> Option<Arc<Entry>> {
     retained().insert(id, entry)
 }
 
-fn unpark(id: PayloadId) -> Option<Arc<Entry>> {
+fn take_retained(id: PayloadId) -> Option<Arc<Entry>> {
     retained().remove(&id)
 }
 
-fn unpark_all() -> HashMap<PayloadId, Arc<Entry>> {
+fn take_all_retained() -> HashMap<PayloadId, Arc<Entry>> {
     std::mem::take(&mut *retained())
 }
 
-fn parked(id: PayloadId) -> Option<Arc<Entry>> {
+fn retained_entry(id: PayloadId) -> Option<Arc<Entry>> {
     retained().get(&id).cloned()
 }
 
@@ -209,14 +209,14 @@ pub(crate) fn arrived(
         }
         return hold;
     }
-    let entry = unpark(id).unwrap_or_else(Entry::away);
+    let entry = take_retained(id).unwrap_or_else(Entry::away);
     entry.set_remote_source(remote_source());
     insert(&mut holds, id, None, entry)
 }
 
 /// Discards a replica that nothing in this process refers to.
 pub(crate) fn discard(id: PayloadId) {
-    drop(unpark(id));
+    drop(take_retained(id));
 }
 
 /// Discards all replicas that nothing in this process refers to, and forgets the remote sources of values, because
@@ -233,14 +233,14 @@ pub(crate) fn discard_all() {
     }
     // Dropping a guard takes the lock.
     drop(live);
-    drop(unpark_all());
+    drop(take_all_retained());
 }
 
 /// Returns a value for peers that pull it: one that something in this process refers to, or a retained replica.
 pub(crate) fn entry_of(id: PayloadId) -> Option<Arc<Entry>> {
     match find(id) {
         Some(hold) => Some(hold.entry.clone()),
-        None => parked(id),
+        None => retained_entry(id),
     }
 }
 

@@ -20,7 +20,7 @@ use super::bridge::{Bridge, PeerHandler, Whereabouts};
 use super::inbox::{Destination, Target};
 use super::link::Link;
 use super::protocol::{Control, Hello, Refusal, Role};
-use super::references::{Source, tie_copy};
+use super::references::{Source, lease_replica};
 use super::routing::{Forwarder, Location, count_lost};
 use crate::id::{ActorPath, IdMap, WorkId};
 use crate::payload::{self, Hex, PayloadGuard, PayloadGuards, PayloadId, Want};
@@ -586,14 +586,14 @@ impl PeerHandler for Agent {
     fn reference(&self, hold: &Arc<PayloadGuard>) {
         // A local reference keeps the copy alive from now on, in place of the interest of the head.
         if hold.entry().is_here() && hold.entry().remote_source().is_some() {
-            tie_copy(&self.head, hold);
+            lease_replica(&self.head, hold);
         }
     }
 
     fn pulled(&self, id: PayloadId) {
         // Before the head is told, since it may rely on copies that were reported.
         let Some(hold) = payload::find(id) else { return };
-        tie_copy(&self.head, &hold);
+        lease_replica(&self.head, &hold);
         self.head.control(&Control::Copied { id, failed: None });
     }
 

@@ -35,7 +35,7 @@ use super::head::Head;
 use super::link::Link;
 use super::presence::{Fate, Presence, fate};
 use super::protocol::Control;
-use super::references::{distant, tie_copy};
+use super::references::{distant, lease_replica};
 use crate::payload::{self, FetchError, PayloadGuard, PayloadGuards, PayloadId, Want};
 
 /// Number of values that are moved concurrently.
@@ -68,7 +68,7 @@ impl Head {
         }
         let owner = distant(hold, |distant| distant.owner.id);
         if owner.is_none_or(|owner| self.presence(owner) != Presence::Stays) {
-            hold.untie_all_but(&[]);
+            hold.release_all_but(&[]);
         }
     }
 
@@ -191,7 +191,7 @@ impl Bridge {
         // The head itself moves values in `take_over`.
         let Some(head) = peer_handler.head().filter(|_| hold.is_tied(link.number())) else { return };
         if hold.is_tied(head.number()) {
-            return hold.untie(link.number());
+            return hold.release_lease(link.number());
         }
         let owner = distant(hold, |distant| distant.owner.id).filter(|owner| *owner != link.peer().id);
         if owner.is_some() && !self.sessions_with([owner, None]).is_empty() {
@@ -200,7 +200,7 @@ impl Bridge {
         }
         let has = hold.entry().is_here();
         if has {
-            tie_copy(head, hold);
+            lease_replica(head, hold);
         }
         let carried = std::iter::once(hold.clone()).collect();
         head.control_with(&carried, &Control::Adopt { id: hold.id(), has });

@@ -195,7 +195,7 @@ impl Lease for CopyTie {
 }
 
 /// Attaches the head's interest to a copy in this process of a value that was made in another one.
-pub(super) fn tie_copy(head: &Arc<Link>, hold: &PayloadGuard) {
+pub(super) fn lease_replica(head: &Arc<Link>, hold: &PayloadGuard) {
     let (head, id) = (Arc::downgrade(head), hold.id());
     hold.lease(COPIES, || Arc::new(CopyTie { head, id }));
 }
@@ -369,6 +369,6 @@ impl Bridge {
             return self.move_tie(link, &hold);
         }
         let good = self.sessions_with([distant(&hold, |distant| distant.owner.id), self.head_id()]);
-        hold.untie_all_but(&good);
+        hold.release_all_but(&good);
     }
 }

@@ -41,9 +41,9 @@ struct Nodes {
     not_moved: Option<String>,
 }
 
-struct CopiedTie(Arc<Copied>);
+struct ReplicaLease(Arc<Copied>);
 
-impl Lease for CopiedTie {
+impl Lease for ReplicaLease {
     fn session(&self) -> u64 {
         COPIES
     }
@@ -82,7 +82,7 @@ impl Head {
             copied.clone()
         };
         // An earlier lease stays if there is one; its end removes this record too.
-        hold.lease(COPIES, || Arc::new(CopiedTie(copied.clone())));
+        hold.lease(COPIES, || Arc::new(ReplicaLease(copied.clone())));
         copied
     }
 

@@ -114,9 +114,8 @@ fn distant_mailbox<W: Work>(locator: Arc<dyn Locator>) -> Arc<dyn AnyMailbox> {
     Arc::new(Mailbox::<W>::distant(locator))
 }
 
-fn task<W: Work>(ingredients: LaunchSpec) -> Task {
-    let LaunchSpec { app, path, state, holds, max_state_bytes, mailbox, outbox, abort, gpus, .. } =
-        ingredients;
+fn task<W: Work>(launch: LaunchSpec) -> Task {
+    let LaunchSpec { app, path, state, holds, max_state_bytes, mailbox, outbox, abort, gpus, .. } = launch;
     let incarnation = mailbox.open();
     let mailbox = mailbox.into_any().downcast().unwrap_or_else(|_| unreachable!("made for this type"));
     let spec = Box::new(IncarnationSpec {

@@ -101,6 +101,12 @@ impl Ledger {
             || self.policy.overlap == Overlap::Restart && !self.queue.is_empty()
     }
 
+    /// Records that a run has ended because the Work was stopped.
+    pub(super) fn record_stopped(&mut self, waiting: &Waiting, now: Moment) {
+        let key = waiting.status_key();
+        self.record(key, Stage::Stopped, Some(Reason::Stopped), None, waiting.attempts, now);
+    }
+
     /// Returns an interrupted run to the front of the queue, with the same attempt number if it never began.
     pub(super) fn requeue(&mut self, waiting: Waiting, why: Option<&str>, now: Moment) {
         if self.is_superseded(&waiting) {
@@ -132,14 +138,7 @@ impl Ledger {
                 Next::Relaunch { .. } => self.requeue(waiting, None, now),
                 Next::Stay => {
                     self.tries().ended(Stage::Stopped, Some(Reason::Stopped), None, now.wall);
-                    self.record(
-                        waiting.status_key(),
-                        Stage::Stopped,
-                        Some(Reason::Stopped),
-                        None,
-                        waiting.attempts,
-                        now,
-                    );
+                    self.record_stopped(&waiting, now);
                 }
             }
         }

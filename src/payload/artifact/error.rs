@@ -106,7 +106,7 @@ pub enum ArtifactError {
     /// The received bytes are not a valid artifact, or one that would write outside of its root.
     #[error("the received artifact is malformed: {why}; nothing of it was written")]
     Malformed {
-        /// What is wrong with the received bytes.
+        /// The fault in the received bytes.
         why: String,
     },
     /// The fetch was cancelled, because its future was dropped.
