@@ -12,6 +12,7 @@
 //! - `status().seq` only grows.
 
 mod memory;
+mod new_status;
 mod runs;
 mod steps;
 
@@ -19,6 +20,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use self::new_status::NewStatus;
 pub(crate) use self::runs::{Outcomes, RunEntry};
 use super::policy::{OnNodeLost, Policy};
 use super::restart::Restarts;
@@ -303,7 +305,7 @@ impl Ledger {
             }
             Some(waiting) => self.requeue(waiting, Some(why), now),
             None if said_before => {}
-            None => self.record_work_status(Stage::Pending, None, Some(why.to_owned()), now),
+            None => self.record(NewStatus::pending(Some(why.to_owned())), now),
         }
     }
 
@@ -329,12 +331,7 @@ impl Ledger {
                 self.actions.push(Action::Close(CloseReason::NodeLost));
                 match self.current.take().map(|current| current.waiting) {
                     Some(waiting) => self.requeue(waiting, Some(why), now),
-                    None => self.record_work_status(
-                        Stage::Pending,
-                        Some(Reason::NodeLost),
-                        Some(why.to_owned()),
-                        now,
-                    ),
+                    None => self.record(NewStatus::pending_after_node_loss(why.to_owned()), now),
                 }
                 self.launch(now);
             }
@@ -349,7 +346,7 @@ impl Ledger {
     pub(crate) fn stop(&mut self, now: Moment) {
         for waiting in std::mem::take(&mut self.queue) {
             self.tries().dropped(&waiting, None, now.wall);
-            self.record_stopped(&waiting, now);
+            self.record(NewStatus::stopped().of(&waiting), now);
         }
         if let Some(current) = &mut self.current {
             current.waiting.stopped = true;
@@ -365,7 +362,7 @@ impl Ledger {
             Life::Stopping { next, .. } => *next = Next::Stay,
             Life::Waiting { .. } | Life::Unplaced => {
                 self.life = Life::Down;
-                self.record_work_status(Stage::Stopped, Some(Reason::Stopped), None, now);
+                self.record(NewStatus::stopped(), now);
             }
         }
         if was_open {
@@ -422,15 +419,15 @@ impl Ledger {
                 };
                 current.deadline = timeout.map(|timeout| now.at.saturating_add(timeout));
                 self.waits_for = None;
-                let (key, attempts) = (current.waiting.status_key(), current.waiting.attempts);
-                self.record(key, Stage::Running, None, None, attempts, now);
+                let status = NewStatus::running().of(&current.waiting);
+                self.record(status, now);
                 self.tries().began(now.wall);
             }
             Report::RunSucceeded { run } => {
                 let Some(current) = self.end_run(run) else { return };
                 self.successes += 1;
                 self.tries().ended(Stage::Succeeded, None, None, now.wall);
-                self.record(current.status_key(), Stage::Succeeded, None, None, current.attempts, now);
+                self.record(NewStatus::succeeded().of(&current), now);
                 self.pump(now);
             }
             Report::RunStopped { run } => {
@@ -440,14 +437,7 @@ impl Ledger {
                     self.requeue(current, None, now);
                 } else {
                     self.tries().ended(Stage::Stopped, Some(Reason::Stopped), None, now.wall);
-                    self.record(
-                        current.status_key(),
-                        Stage::Stopped,
-                        Some(Reason::Stopped),
-                        None,
-                        current.attempts,
-                        now,
-                    );
+                    self.record(NewStatus::stopped().of(&current), now);
                     self.pump(now);
                 }
             }
@@ -498,7 +488,7 @@ impl Ledger {
             self.life = Life::Stopping { next: Next::Relaunch { at: now.at }, kill_at: now.at };
             let Current { waiting, .. } = *self.current.take().expect("checked above");
             self.tries().ended(Stage::Stopped, Some(Reason::Stopped), None, now.wall);
-            self.record_stopped(&waiting, now);
+            self.record(NewStatus::stopped().of(&waiting), now);
             self.exited(None, now);
         }
     }

@@ -1,10 +1,11 @@
 //! State transitions of the ledger: the consequences of events for runs and incarnations.
 
+use super::new_status::NewStatus;
 use super::{Action, Current, HISTORY, Ledger, Life, Moment, Next, Waiting};
 use crate::flow::policy::Overlap;
 use crate::flow::restart::OnError;
 use crate::trace::Cause;
-use crate::work::{CloseReason, Failure, Input, Reason, RunKey, RunOrder, Stage, Status};
+use crate::work::{CloseReason, Failure, Input, Reason, RunKey, RunOrder, Stage};
 
 impl Ledger {
     pub(super) fn is_idle(&self) -> bool {
@@ -36,9 +37,9 @@ impl Ledger {
         let queued = now.wall;
         let cause = Cause::current();
         let waiting = Waiting { key, input, queued, attempts: 0, forgotten: false, stopped: false, cause };
-        self.queue.push_back(waiting);
         let waits_for = self.waits_for.as_deref().filter(|_| self.life == Life::Unplaced).map(str::to_owned);
-        self.record(Some(key), Stage::Pending, None, waits_for, 0, now);
+        self.record(NewStatus::pending(waits_for).of(&waiting), now);
+        self.queue.push_back(waiting);
         match &mut self.life {
             Life::Down => self.launch(now),
             Life::Stopping { next: next @ Next::Stay, .. } => *next = Next::Relaunch { at: now.at },
@@ -101,28 +102,21 @@ impl Ledger {
             || self.policy.overlap == Overlap::Restart && !self.queue.is_empty()
     }
 
-    /// Records that a run has ended because the Work was stopped.
-    pub(super) fn record_stopped(&mut self, waiting: &Waiting, now: Moment) {
-        let key = waiting.status_key();
-        self.record(key, Stage::Stopped, Some(Reason::Stopped), None, waiting.attempts, now);
-    }
-
     /// Returns an interrupted run to the front of the queue, with the same attempt number if it never began.
     pub(super) fn requeue(&mut self, waiting: Waiting, why: Option<&str>, now: Moment) {
         if self.is_superseded(&waiting) {
             self.tries().ended(Stage::Stopped, Some(Reason::Stopped), why, now.wall);
-            let attempts = waiting.attempts;
-            self.record(waiting.status_key(), Stage::Stopped, Some(Reason::Stopped), None, attempts, now);
+            self.record(NewStatus::stopped().of(&waiting), now);
             return;
         }
         let began = self.run_status(waiting.key).stage == Stage::Running;
         let is_counted = began && !self.moving;
         let attempts = if is_counted { waiting.attempts } else { waiting.attempts.saturating_sub(1) };
+        let waiting = Waiting { attempts, ..waiting };
         self.tries().taken_back();
         self.tries().ended(Stage::Stopped, Some(Reason::Stopped), why, now.wall);
-        let why = why.map(str::to_owned);
-        self.record(waiting.status_key(), Stage::Pending, None, why, attempts, now);
-        self.queue.push_front(Waiting { attempts, ..waiting });
+        self.record(NewStatus::pending(why.map(str::to_owned)).of(&waiting), now);
+        self.queue.push_front(waiting);
     }
 
     /// Records that the incarnation has ended as requested.
@@ -138,7 +132,7 @@ impl Ledger {
                 Next::Relaunch { .. } => self.requeue(waiting, None, now),
                 Next::Stay => {
                     self.tries().ended(Stage::Stopped, Some(Reason::Stopped), None, now.wall);
-                    self.record_stopped(&waiting, now);
+                    self.record(NewStatus::stopped().of(&waiting), now);
                 }
             }
         }
@@ -148,12 +142,12 @@ impl Ledger {
             Next::Relaunch { at } => Life::Waiting { until: at },
         };
         if let Some(failure) = failure {
-            self.record_work_status(Stage::Failed, Some(failure.reason), Some(failure.message.clone()), now);
+            self.record(NewStatus::failed(failure.clone()), now);
             if !self.ending {
                 self.escalate(failure);
             }
         } else if next == Next::Stay && !had_run && !self.ending && self.status().stage != Stage::Stopped {
-            self.record_work_status(Stage::Stopped, Some(Reason::Stopped), None, now);
+            self.record(NewStatus::stopped(), now);
         }
         match self.life {
             Life::Waiting { until } if until <= now.at => self.launch(now),
@@ -163,13 +157,13 @@ impl Ledger {
 
     pub(super) fn failed(&mut self, run: Option<Waiting>, failure: Failure, died: bool, now: Moment) {
         self.moving = false;
-        let Failure { reason, message } = failure.clone();
+        let status = NewStatus::failed(failure.clone());
         match &run {
             Some(run) => {
-                self.tries().ended(Stage::Failed, Some(reason), Some(&message), now.wall);
-                self.record(run.status_key(), Stage::Failed, Some(reason), Some(message), run.attempts, now)
+                self.tries().ended(Stage::Failed, Some(failure.reason), Some(&failure.message), now.wall);
+                self.record(status.of(run), now);
             }
-            None => self.record_work_status(Stage::Failed, Some(reason), Some(message), now),
+            None => self.record(status, now),
         }
         let stopping = match self.life {
             Life::Stopping { next, .. } => Some(next),
@@ -197,8 +191,7 @@ impl Ledger {
         if let Some(wait) = self.restarts.next(&self.policy.restart, now.at) {
             let until = now.at.saturating_add(wait);
             if let Some(run) = run.filter(|run| !self.is_superseded(run)) {
-                let attempts = run.attempts;
-                self.record(run.status_key(), Stage::Pending, None, None, attempts, now);
+                self.record(NewStatus::pending(None).of(&run), now);
                 self.queue.push_front(run);
             }
             if died {
@@ -231,46 +224,16 @@ impl Ledger {
         });
     }
 
-    pub(super) fn record(
-        &mut self,
-        key: Option<RunKey>,
-        stage: Stage,
-        reason: Option<Reason>,
-        message: Option<String>,
-        attempt: u32,
-        now: Moment,
-    ) {
-        let status = self.next_status(stage, reason, message, attempt, now);
-        if let Some(key) = key {
-            self.runs.set(key, status, self.policy.remember, now);
-        }
-    }
-
-    /// Records a status of the Work itself.
-    pub(super) fn record_work_status(
-        &mut self,
-        stage: Stage,
-        reason: Option<Reason>,
-        message: Option<String>,
-        now: Moment,
-    ) {
-        self.next_status(stage, reason, message, 0, now);
-    }
-
-    fn next_status(
-        &mut self,
-        stage: Stage,
-        reason: Option<Reason>,
-        message: Option<String>,
-        attempt: u32,
-        now: Moment,
-    ) -> Status {
+    /// Records a status of a run or of the Work.
+    pub(super) fn record(&mut self, status: NewStatus, now: Moment) {
         self.seq += 1;
-        let status = Status { stage, reason, message, time: now.wall, attempt, seq: self.seq };
+        let (key, status) = status.recorded(self.seq, now);
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }
         self.history.push_back(status.clone());
-        status
+        if let Some(key) = key {
+            self.runs.set(key, status, self.policy.remember, now);
+        }
     }
 }
