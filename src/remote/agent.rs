@@ -518,9 +518,10 @@ impl PeerHandler for Agent {
             Control::Kill { incarnation } => self.kill(incarnation),
             Control::Close { incarnation, why } => self.close(incarnation, why),
             Control::Located { path, location } => self.located(&path, location),
-            Control::There { id, sources, lost } => {
+            Control::There { id, sources, gone, lost } => {
+                let answer = Whereabouts { sources, gone, lost };
                 for asker in self.state.lock().looking.remove(&id).unwrap_or_default() {
-                    let _ = asker.send(Whereabouts { sources: sources.clone(), lost: lost.clone() });
+                    let _ = asker.send(answer.clone());
                 }
             }
             Control::Keep { id, hash, length } => self.keep(id, hash, length, carried),
@@ -597,7 +598,7 @@ impl PeerHandler for Agent {
         self.head.control(&Control::Copied { id, failed: None });
     }
 
-    fn whereabouts(&self, id: PayloadId) -> BoxFuture<'static, Option<Whereabouts>> {
+    fn whereabouts(&self, id: PayloadId, among: Vec<u64>) -> BoxFuture<'static, Option<Whereabouts>> {
         let (asker, answer) = oneshot::channel();
         let first = {
             let mut state = self.state.lock();
@@ -605,8 +606,9 @@ impl PeerHandler for Agent {
             askers.push(asker);
             askers.len() == 1
         };
+        // Later askers share the answer. A process that only they know of is not among those said to be gone.
         if first {
-            self.head.control(&Control::Where { id });
+            self.head.control(&Control::Where { id, among });
         }
         answer.map(Result::ok).boxed()
     }

@@ -57,13 +57,19 @@ pub(super) trait PeerHandler: Send + Sync {
     fn reference(&self, hold: &Arc<PayloadGuard>);
     /// Handles the arrival of a value that was made in another process.
     fn pulled(&self, id: PayloadId);
-    /// Finds the processes that have a value. Resolves to `None` when the head cannot be asked.
-    fn whereabouts(&self, id: PayloadId) -> BoxFuture<'static, Option<Whereabouts>>;
+    /// Finds the processes that have a value, and those of `among` that are gone. Resolves to `None` when the head cannot
+    /// be asked.
+    fn whereabouts(&self, id: PayloadId, among: Vec<u64>) -> BoxFuture<'static, Option<Whereabouts>>;
 }
 
 /// The processes that have a value, or the reason for its loss.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Whereabouts {
+    /// The processes that the head knows to have the value. A process whose reference has not passed through the head
+    /// may have it as well.
     pub(super) sources: Vec<Source>,
+    /// Those of the processes in question that are no longer part of the App.
+    pub(super) gone: Vec<u64>,
     pub(super) lost: Option<String>,
 }
 
@@ -294,9 +300,9 @@ impl Bridge {
         self.join.get().cloned()
     }
 
-    pub(super) async fn whereabouts(&self, id: PayloadId) -> Option<Whereabouts> {
+    pub(super) async fn whereabouts(&self, id: PayloadId, among: Vec<u64>) -> Option<Whereabouts> {
         let peer_handler = self.peer_handler().ok()?;
-        tokio::time::timeout(self.settings.grace, peer_handler.whereabouts(id)).await.ok()?
+        tokio::time::timeout(self.settings.grace, peer_handler.whereabouts(id, among)).await.ok()?
     }
 
     /// Ends all sessions and stops accepting connections.

@@ -542,7 +542,7 @@ impl Head {
 
     /// Returns the names of the nodes that have a value.
     pub(crate) fn holders(&self, id: PayloadId) -> Vec<String> {
-        self.who_has(id).sources.into_iter().map(|source| source.name).collect()
+        self.who_has(id, &[]).sources.into_iter().map(|source| source.name).collect()
     }
 
     /// Sends the state of the App to its watchers. States conflate for a slow watcher, which does not delay the others.

@@ -245,9 +245,13 @@ impl RemoteSource for Distant {
 
     fn has(&self, id: PayloadId) -> BoxFuture<'static, bool> {
         let bridge = self.bridge.clone();
+        let sources: Vec<_> = self.sources().into_iter().map(|source| source.id).collect();
         Box::pin(async move {
             let Some(bridge) = bridge.upgrade() else { return false };
-            bridge.whereabouts(id).await.is_some_and(|answer| !answer.sources.is_empty())
+            let answer = bridge.whereabouts(id, sources.clone()).await;
+            answer.is_some_and(|answer| {
+                !answer.sources.is_empty() || sources.iter().any(|source| !answer.gone.contains(source))
+            })
         })
     }
 

@@ -24,6 +24,14 @@ pub(super) struct Copies {
     lost: Mutex<VecDeque<(u64, String)>>,
 }
 
+impl Copies {
+    /// Returns when and why a node was lost.
+    fn loss_of(&self, node: u64) -> Option<String> {
+        let lost = self.lost.lock();
+        lost.iter().find(|(lost, _)| *lost == node).map(|(_, words)| words.clone())
+    }
+}
+
 /// The copies of one value, recorded as long as something in the App refers to the value.
 struct Copied {
     id: PayloadId,
@@ -208,13 +216,22 @@ impl Head {
         self.copied_of(hold).nodes.lock().not_moved = Some(why);
     }
 
-    /// Returns the processes that have a value, or the reason for its loss.
-    pub(super) fn who_has(&self, id: PayloadId) -> Whereabouts {
-        let Some(hold) = payload::find(id) else {
-            let lost = "nothing in the App referred to it any more, so it was freed".to_owned();
-            return Whereabouts { sources: Vec::new(), lost: Some(lost) };
-        };
+    /// Returns the processes that have a value and those of `among` that are gone, or the reason for its loss.
+    pub(super) fn who_has(&self, id: PayloadId, among: &[u64]) -> Whereabouts {
         let me = self.bridge.me();
+        let is_gone = |node: &u64| *node != me.id && self.presence(*node) == Presence::Gone;
+        let gone: Vec<_> = among.iter().copied().filter(is_gone).collect();
+        // A value may be unknown here although it exists: nodes pass references to each other directly.
+        let Some(hold) = payload::find(id) else {
+            let lost = (gone.len() == among.len()).then(|| {
+                let known = gone.iter().find_map(|node| self.copies.loss_of(*node));
+                known.map_or_else(
+                    || "nothing in the App referred to it any more, so it was freed".to_owned(),
+                    no_other_copy,
+                )
+            });
+            return Whereabouts { sources: Vec::new(), gone, lost };
+        };
         let owner = distant(&hold, |distant| distant.owner.clone());
         let copied = self.copies.by_value.lock().get(&id).cloned();
         let (have, not_moved) = match copied {
@@ -230,19 +247,20 @@ impl Head {
         if hold.entry().is_here() {
             sources.insert(0, Source::of(me));
         }
-        let Some(owner) = owner else { return Whereabouts { sources, lost: None } };
+        let Some(owner) = owner else { return Whereabouts { sources, gone, lost: None } };
         let lost = sources.is_empty().then(|| {
-            let known = {
-                let lost = self.copies.lost.lock();
-                lost.iter().find(|(node, _)| *node == owner.id).map(|(_, words)| words.clone())
-            };
-            let words = not_moved.or(known).unwrap_or_else(|| format!("node `{}` had it, and is gone", owner.name));
-            format!(
-                "{words}, and no other node has a copy; `cx.payload(value)?.replicate(2)` has a second node keep one"
-            )
+            let known = not_moved.or_else(|| self.copies.loss_of(owner.id));
+            no_other_copy(known.unwrap_or_else(|| format!("node `{}` had it, and is gone", owner.name)))
         });
-        Whereabouts { sources, lost }
+        Whereabouts { sources, gone, lost }
     }
+}
+
+/// Returns the reason for the loss of a value whose only holder is gone.
+fn no_other_copy(loss: String) -> String {
+    format!(
+        "{loss}, and no other node has a copy; `cx.payload(value)?.replicate(2)` has a second node keep one"
+    )
 }
 
 /// Replication that Works and Flows in the head's own process request.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -49,6 +49,8 @@ struct Shared {
     connections: Mutex<(u64, u64)>,
     /// The trap: after how many bytes, its kind, and the number of connections that it is still set for.
     trap: Mutex<Option<(u64, Trap, u32)>>,
+    /// The number of connections that were closed at once, since the network was cut.
+    refused: AtomicU64,
     ended: AtomicBool,
 }
 
@@ -109,6 +111,7 @@ impl Proxy {
             streams: Mutex::default(),
             connections: Mutex::default(),
             trap: Mutex::default(),
+            refused: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         });
         let token = Forwarded::new(&address, target);
@@ -119,6 +122,7 @@ impl Proxy {
                     break;
                 }
                 if *passing.weather.lock().unwrap() == Weather::Cut {
+                    passing.refused.fetch_add(1, Ordering::Relaxed);
                     continue;
                 }
                 let Ok(far) = TcpStream::connect(&target) else { continue };
@@ -130,6 +134,11 @@ impl Proxy {
 
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The number of connections that were closed at once, since the network was cut.
+    pub(crate) fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
     }
 
     /// The number of connections so far.

@@ -238,9 +238,9 @@ impl PeerHandler for Head {
             }
             Control::Locate { path } => self.locate(link, &path)?,
             Control::Unlocate { path } => self.state.lock().registry.unsubscribe(link.number(), &path),
-            Control::Where { id } => {
-                let Whereabouts { sources, lost } = self.who_has(id);
-                link.reply(&Control::There { id, sources, lost });
+            Control::Where { id, among } => {
+                let Whereabouts { sources, gone, lost } = self.who_has(id, &among);
+                link.reply(&Control::There { id, sources, gone, lost });
             }
             Control::Copied { id, failed } => {
                 if let Some(head) = self.me.upgrade() {
@@ -362,7 +362,7 @@ impl PeerHandler for Head {
 
     fn pulled(&self, _: PayloadId) {}
 
-    fn whereabouts(&self, id: PayloadId) -> BoxFuture<'static, Option<Whereabouts>> {
-        futures::future::ready(Some(self.who_has(id))).boxed()
+    fn whereabouts(&self, id: PayloadId, among: Vec<u64>) -> BoxFuture<'static, Option<Whereabouts>> {
+        futures::future::ready(Some(self.who_has(id, &among))).boxed()
     }
 }

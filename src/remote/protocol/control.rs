@@ -72,6 +72,9 @@ pub(crate) enum Control {
     There {
         id: PayloadId,
         sources: Vec<Source>,
+        /// Those of the processes in question that are no longer part of the App; may be absent.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        gone: Vec<u64>,
         lost: Option<String>,
     },
     /// Requests a replica: pull the bytes of this value and keep them.
@@ -128,9 +131,12 @@ pub(crate) enum Control {
         id: PayloadId,
         failed: Option<String>,
     },
-    /// Asks which processes have a value; answered by `There`.
+    /// Asks which processes have a value, and which of `among` are gone; answered by `There`.
     Where {
         id: PayloadId,
+        /// The processes that may have the value as far as the sender knows; may be absent.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        among: Vec<u64>,
     },
     /// The sender is about to leave, and its Works are to continue elsewhere.
     Leave,

@@ -10,6 +10,7 @@
 //! - A limited number of large values is served concurrently; further requests are served in order.
 
 mod ask;
+mod candidates;
 mod large;
 mod nested;
 mod serve;

@@ -1,11 +1,13 @@
 //! Pulls that are interrupted, cancelled, or from a source that sends other bytes.
 
+use std::time::Duration;
+
 use flowright::prelude::*;
 
-use super::office::{Clerk, Errand, Office, Open, open, summary, value};
+use super::office::{Clerk, Empty, Errand, Office, Open, open, summary, value};
 use crate::held::wait_for_the_end_of;
 use crate::proxy::{Proxy, Trap, Weather};
-use crate::support::Process;
+use crate::support::{Process, free_address};
 
 crate::tests![
     a_pull_that_breaks_is_resumed,
@@ -15,6 +17,7 @@ crate::tests![
     a_source_that_is_killed_on_the_way_is_replaced,
     a_pull_that_is_given_up_leaves_nothing,
     a_puller_that_takes_nothing_holds_up_nobody,
+    source_unknown_to_the_head_is_asked_again,
 ];
 
 /// A Work on a node that reaches the head through a proxy, which its pulls of the head's values pass as well.
@@ -136,4 +139,38 @@ fn a_puller_that_takes_nothing_holds_up_nobody() {
     open.app.stop().result.unwrap();
     wait_for_the_end_of("tokio-rt-worker");
     drop(proxy);
+}
+
+/// A reference that one node sent to another has not passed through the head, so the head does not know the value. Pulls
+/// nevertheless outlast a cut between the nodes that is shorter than the grace period.
+fn source_unknown_to_the_head_is_asked_again() {
+    let open = open(["behind=proxy", "n", "thread"], &[], |office, _| {
+        let b = office.b.addr();
+        office.b.run(Errand::Forget).finished()?;
+        office.a.run(Errand::Pass(b));
+        Ok(())
+    });
+    let inside = free_address();
+    let proxy = Proxy::to(&inside);
+    let arguments = ["--label", "behind=proxy", "--listen", &inside, "--advertise", proxy.address()];
+    let _node = Process::node_of("payloads", &open.address, "m", &arguments);
+    open.app.wait_for_work("a", |work| work.successes == 1);
+    proxy.set(Weather::Cut);
+    let attempts = proxy.refused() + 5;
+    let b = open.app.work::<Clerk>("b");
+    let read = open.app.block_on(async {
+        let mut read = std::pin::pin!(async { b.ask(Empty).await });
+        let mended = async {
+            while proxy.refused() < attempts {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            proxy.set(Weather::Fair);
+        };
+        tokio::select! {
+            read = &mut read => read,
+            () = mended => read.await,
+        }
+    });
+    assert_eq!(read.expect("the Work answers"), Ok(summary(&value(300_000, 9))));
+    open.app.stop().result.unwrap();
 }
