@@ -703,7 +703,9 @@ impl Module {
             at += 1;
         }
         self.children.extend(declared.iter().cloned());
-        let own: BTreeSet<String> = uses.iter().filter_map(|(_, name)| name.clone()).collect();
+        // In `use anyhow::anyhow` the first name is another crate, and not the one that is bound.
+        let own = uses.iter().filter(|(path, name)| path.first() != name.as_ref());
+        let own: BTreeSet<String> = own.filter_map(|(_, name)| name.clone()).collect();
         for (path, name) in uses {
             let is_own = path.first().is_some_and(|first| {
                 self.children.contains(first)
@@ -1018,6 +1020,7 @@ fn names_that_are_no_sibling_are_no_imports() {
         "#[cfg(all(test, feature = \"x\"))] fn f() -> super::c::C { super::c::C }",
         "#[cfg(test)] #[path = \"b_tests.rs\"] mod tests;",
         "macro_rules! m { () => { $crate::a::c::C } }",
+        "pub use e::{e, C}; fn f() { self::e!() }",
         "fn f(x: X) { x.c.C() }",
     ] {
         assert_eq!(imports_of(none), Vec::<String>::new(), "{none}");
