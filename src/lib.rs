@@ -86,7 +86,7 @@
 //! | 1 | `wire` | encoding of values as bytes, and of bytes as frames |
 //! | 1 | `recorder` | metrics that programs record through the `metrics` facade |
 //! | 1 | `atomic_file` | files and directories that appear under their name only once they are complete |
-//! | 0 | `id`, `error` | paths and numbers that identify Works, Flows and Apps; the [`Error`] of users' code |
+//! | 0 | `id`, `error` | paths and numbers that identify Works, Flows and Apps; the [`Error`] of users' code, which is that of `anyhow` |
 //!
 //! `ARCHITECTURE.md` in the repository follows one change of state through these layers, and `docs/guarantees.md` lists
 //! the guarantees with the tests that check them.
@@ -144,9 +144,9 @@ pub use crate::app::{
 };
 #[cfg(feature = "drive")]
 pub use crate::drive::{Drive, DriveError, DriveFile, DriveStream, Get, Put, Transferred};
-pub use crate::error::{Error, Result};
+pub use crate::error::{Context, Error, Result, anyhow, bail, ensure};
 pub use crate::flow::{
-    Children, Flow, FlowContext, FlowError, FlowRef, Interrupt, OnError, OnNodeLost, Overlap, Reaction,
+    Children, Flow, FlowContext, FlowError, FlowRef, OnError, OnNodeLost, Overlap, Pending, Reaction,
     Remember, Restart, Run, ScheduleError, Strategy, WorkRef,
 };
 pub use crate::id::ActorPath;
@@ -160,7 +160,7 @@ pub use crate::wire::CodecError;
 pub use crate::work::{
     AskError, DEFAULT_ASK_DEADLINE, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Handle, Message, Messages,
     NodeLoad, NodeStatus, Placement, Reason, Resources, Selector, SendError, Stage, Status, Stopped,
-    UnknownPlacement, Work, WorkAddr, WorkContext,
+    UnknownPlacement, Unsent, Work, WorkAddr, WorkContext,
 };
 pub use flowright_macros::Children;
 
@@ -191,9 +191,9 @@ pub mod prelude {
     #[cfg(feature = "drive")]
     pub use crate::Drive;
     pub use crate::{
-        App, Artifact, Children, Error, Flow, FlowContext, FlowRef, Handle, Interrupt, Messages, OnError,
-        Overlap, Payload, Placement, Reaction, Resources, Restart, Result, Stage, Stopped, Strategy, Work,
-        WorkAddr, WorkContext, WorkRef, bail,
+        App, Artifact, Children, Context, Error, Flow, FlowContext, FlowRef, Handle, Messages, OnError,
+        Overlap, Payload, Pending, Placement, Reaction, Resources, Restart, Result, Stage, Stopped, Strategy,
+        Work, WorkAddr, WorkContext, WorkRef, anyhow, bail, ensure,
     };
 }
 

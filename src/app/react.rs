@@ -12,7 +12,7 @@ use super::timers::Timer;
 use super::tree::{Child, FlowLife};
 use crate::error::Error;
 use crate::fence::{self, Fenced};
-use crate::flow::{Action, AnyFlow, Ending, FlowContext, FlowError, Interrupt, Scope, enter, leave};
+use crate::flow::{Action, AnyFlow, Ending, FlowContext, FlowError, Scope, enter, is_pending, leave};
 use crate::id::{ActorPath, FlowId, WorkId};
 use crate::state::Value;
 use crate::trace::{Span, What};
@@ -24,8 +24,9 @@ const SLOW_REACTION: Duration = Duration::from_millis(100);
 /// Lets the Flow react. Returns an error as text, since formatting and dropping the error run code of the user's.
 fn reacted(flow: &mut dyn AnyFlow, cx: &mut FlowContext) -> Result<(), String> {
     match flow.react(cx) {
-        Ok(()) | Err(Interrupt::Pending) => Ok(()),
-        Err(Interrupt::Failed(error)) => {
+        Ok(()) => Ok(()),
+        Err(error) if is_pending(&error) => Ok(()),
+        Err(error) => {
             let message = described(&error);
             drop(Fenced::new(error));
             Err(message)

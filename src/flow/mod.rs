@@ -38,7 +38,8 @@ pub use self::context::FlowContext;
 pub use self::error::FlowError;
 pub use self::flow_ref::FlowRef;
 pub use self::policy::{OnNodeLost, Overlap, Remember};
-pub use self::reaction::{Interrupt, Reaction};
+pub(crate) use self::reaction::is_pending;
+pub use self::reaction::{Pending, Reaction};
 pub use self::restart::{OnError, Restart};
 pub use self::schedule::ScheduleError;
 pub use self::supervisor::Strategy;
@@ -101,7 +102,7 @@ pub trait Flow: Children + Serialize + 'static {
     /// not cause another reaction; use [`FlowContext::wake_in`] for that.
     ///
     /// # Errors
-    /// [`Interrupt::Pending`] ends the reaction early and is not a failure; any other error, converted by `?`, fails
+    /// [`Pending`] ends the reaction early and is not a failure; any other error, converted by `?`, fails
     /// the Flow.
     fn react(&mut self, cx: &mut FlowContext) -> Reaction;
 

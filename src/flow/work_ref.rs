@@ -14,7 +14,7 @@ use super::children::{AnyWork, ChildGroup, Found, Kinds, Node, Route, Walk};
 use super::error::FlowError;
 use super::ledger::{Ledger, Requested};
 use super::policy::Policy;
-use super::reaction::Interrupt;
+use super::reaction::Pending;
 use super::record::{Place, Record, SharedRecord};
 use super::scope;
 use crate::fence::Fenced;
@@ -468,22 +468,22 @@ impl<'a, W: Work> Run<'a, W> {
     /// [`status`](Self::status) first, or use [`outcome`](Self::outcome).
     ///
     /// # Errors
-    /// [`Interrupt::Pending`] while the run has not succeeded.
-    pub fn finished(self) -> Result<&'a W, Interrupt> {
-        if self.finished { Ok(self.work) } else { Err(Interrupt::Pending) }
+    /// [`Pending`] while the run has not succeeded.
+    pub fn finished(self) -> Result<&'a W, Pending> {
+        if self.finished { Ok(self.work) } else { Err(Pending) }
     }
 
     /// Returns the outcome of the run, for a Flow that captures failures: the Work if the run succeeded, or else the
     /// status of the run. Until the run has ended, `?` ends the reaction.
     ///
     /// # Errors
-    /// [`Interrupt::Pending`] while the run has not ended.
-    pub fn outcome(self) -> Result<Result<&'a W, Status>, Interrupt> {
+    /// [`Pending`] while the run has not ended.
+    pub fn outcome(self) -> Result<Result<&'a W, Status>, Pending> {
         if self.finished {
             return Ok(Ok(self.work));
         }
         let status = self.status();
-        if status.stage.is_terminal() { Ok(Err(status)) } else { Err(Interrupt::Pending) }
+        if status.stage.is_terminal() { Ok(Err(status)) } else { Err(Pending) }
     }
 
     /// Returns the status of this run.

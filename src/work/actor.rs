@@ -19,7 +19,7 @@ use super::run::RunOrder;
 use super::run_markers::mark;
 use super::status::{Failure, Reason};
 use crate::drive;
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::fence::{self, Fenced, Panic};
 use crate::id::{ActorPath, AppId};
 use crate::payload::{PayloadError, PayloadGuards};
@@ -427,7 +427,7 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) ->
 
 fn failure(error: &Error, place: &str) -> Failure {
     // The error is a value of the user, whose code may panic.
-    let reason = fence::call(|| error.downcast_ref().map_or(Reason::UserError, payload_reason));
+    let reason = fence::call(|| error::find(error).map_or(Reason::UserError, payload_reason));
     let (reason, text) = (reason.unwrap_or(Reason::UserError), described(error));
     let message = if place.is_empty() { text } else { format!("{place} failed: {text}") };
     Failure { reason, message }

@@ -18,7 +18,7 @@ use super::actor::{handler_under_way, is_running, is_served};
 use super::any_mailbox::AnyMailbox;
 use super::mailbox::{CloseReason, Delivery, Mailbox, Refused, typed};
 use super::message::{
-    AnyEnvelope, AskEnvelope, AskError, Envelope, Handle, Message, NoAnswer, SendError, TellEnvelope,
+    AnyEnvelope, AskEnvelope, AskError, Envelope, Handle, Message, NoAnswer, SendError, TellEnvelope, Unsent,
 };
 use super::route::Locator;
 use super::work_type::WorkType;
@@ -196,7 +196,11 @@ impl<W: Work> WorkAddr<W> {
                 }
                 Ok(Err(NoAnswer::Unreadable(message, why))) => {
                     let message = message.into_inner();
-                    Err(AskError::NotHandled(SendError::Unsendable { path: path(), why, message }))
+                    Err(AskError::NotHandled(SendError::Unsendable {
+                        path: path(),
+                        why,
+                        message: Unsent::new(message),
+                    }))
                 }
                 Ok(Err(NoAnswer::ReplyNotSent(why))) => Err(AskError::ReplyNotSent { path: path(), why }),
                 Ok(Err(NoAnswer::NodeLost)) => Err(AskError::NodeLost { path: path() }),
@@ -222,22 +226,22 @@ impl<W: Work> WorkAddr<W> {
         match refused {
             Refused::Full(envelope) => {
                 let capacity = self.mailbox.as_ref().map_or(0, |mailbox| mailbox.capacity());
-                SendError::Full { path, capacity, message: message(envelope) }
+                SendError::Full { path, capacity, message: Unsent::new(message(envelope)) }
             }
             Refused::Closed(envelope, why) => SendError::closed(&path, why, message(envelope)),
             Refused::Moved(envelope) => SendError::closed(&path, CloseReason::NotStarted, message(envelope)),
             Refused::Unsendable(envelope, why) => {
-                SendError::Unsendable { path, why, message: message(envelope) }
+                SendError::Unsendable { path, why, message: Unsent::new(message(envelope)) }
             }
         }
     }
 
     fn to_itself<M>(&self, message: M) -> SendError<M> {
-        SendError::ToItself { path: self.path.to_string(), message }
+        SendError::ToItself { path: self.path.to_string(), message: Unsent::new(message) }
     }
 
     fn unknown<M>(&self, message: M) -> SendError<M> {
-        SendError::Unknown { path: self.path.to_string(), message }
+        SendError::Unknown { path: self.path.to_string(), message: Unsent::new(message) }
     }
 }
 

@@ -20,7 +20,7 @@ use super::mailbox::{Mail, Receiver};
 use super::message::Envelope;
 use super::outbox::{Outbox, Report};
 use super::run::{Command, RunOrder};
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::fence;
 use crate::id::{ActorPath, AppId};
 use crate::payload::{self, Artifact, ArtifactError, Files, Payload, PayloadError};
@@ -53,7 +53,7 @@ struct Request;
 
 /// Returns true if an error is a [`Stopped`] that was passed on.
 pub(super) fn is_stop(error: &Error) -> bool {
-    let is_passed_on = || error.chain().any(|error| error.is::<Stopped>() || error.is::<Request>());
+    let is_passed_on = || error::find::<Stopped>(error).is_some() || error::find::<Request>(error).is_some();
     // `source` is a user's code.
     fence::call(is_passed_on).unwrap_or(false)
 }

@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use futures::future::LocalBoxFuture;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sync_wrapper::SyncWrapper;
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -413,6 +414,27 @@ impl<W: Handle<M>, M: Message> Deliver<W> for RemoteAskEnvelope<W, M> {
     }
 }
 
+/// A message inside a [`SendError`]. It gives access to the message by value alone, so that it is [`Sync`] whatever the
+/// message is, and `?` converts the error into [`Error`](crate::Error).
+pub struct Unsent<M>(SyncWrapper<M>);
+
+impl<M> Unsent<M> {
+    pub(crate) fn new(message: M) -> Self {
+        Self(SyncWrapper::new(message))
+    }
+
+    /// Returns the message.
+    pub fn into_inner(self) -> M {
+        self.0.into_inner()
+    }
+}
+
+impl<M> fmt::Debug for Unsent<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Unsent<{}>", type_name::<M>())
+    }
+}
+
 /// Error returned when a message could not be delivered. Carries the message back to the caller.
 #[derive(Error)]
 #[non_exhaustive]
@@ -428,7 +450,7 @@ pub enum SendError<M> {
         /// Capacity of the mailbox, in messages.
         capacity: usize,
         /// The message that was not sent.
-        message: M,
+        message: Unsent<M>,
     },
     /// The Work is not running. Retrying is safe once the Work has started.
     #[error("work `{path}` {why}; messages reach it once it runs again")]
@@ -438,7 +460,7 @@ pub enum SendError<M> {
         /// State of the Work, as a phrase such as "was stopped".
         why: &'static str,
         /// The message that was not sent.
-        message: M,
+        message: Unsent<M>,
     },
     /// The Work sends to itself from a handler, from `on_stop`, or from a `run` that does not serve its mailbox
     /// meanwhile, so that it would wait forever for room in its own mailbox or for its own reply.
@@ -450,7 +472,7 @@ pub enum SendError<M> {
         /// Path of the Work.
         path: String,
         /// The message that was not sent.
-        message: M,
+        message: Unsent<M>,
     },
     /// The address refers to no Work: the Work has not joined an App yet, has left it, or belongs to an App in which
     /// this process takes no part.
@@ -461,7 +483,7 @@ pub enum SendError<M> {
         /// The path in the address.
         path: String,
         /// The message that was not sent.
-        message: M,
+        message: Unsent<M>,
     },
     /// The node or process of the Work is lost. Retrying is safe once the Work runs on another node.
     #[error("the node that hosted work `{path}` is lost; messages reach the Work once it runs on another")]
@@ -469,7 +491,7 @@ pub enum SendError<M> {
         /// Path of the Work.
         path: String,
         /// The message that was not sent.
-        message: M,
+        message: Unsent<M>,
     },
     /// The message cannot be sent to the process of the Work. Retrying does not help.
     #[error("the message cannot be sent to work `{path}`, which runs in another process: {why}")]
@@ -479,7 +501,7 @@ pub enum SendError<M> {
         /// Cause and remedy, as text.
         why: String,
         /// The message that was not sent.
-        message: M,
+        message: Unsent<M>,
     },
 }
 
@@ -492,12 +514,12 @@ impl<M> SendError<M> {
             | Self::Unknown { message, .. }
             | Self::ToItself { message, .. }
             | Self::NodeLost { message, .. }
-            | Self::Unsendable { message, .. } => message,
+            | Self::Unsendable { message, .. } => message.into_inner(),
         }
     }
 
     pub(crate) fn closed(path: &str, why: CloseReason, message: M) -> Self {
-        let path = path.to_owned();
+        let (path, message) = (path.to_owned(), Unsent::new(message));
         let why = match why {
             CloseReason::NotStarted => "has not started",
             CloseReason::Stopped => "was stopped",

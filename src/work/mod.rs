@@ -48,7 +48,7 @@ pub(crate) use self::load_report::LoadReport;
 pub use self::load_report::NodeLoad;
 #[cfg(feature = "remote")]
 pub(crate) use self::load_report::{REPORT_INTERVAL, count_lost_messages};
-pub use self::message::{AskError, Handle, Message, SendError};
+pub use self::message::{AskError, Handle, Message, SendError, Unsent};
 pub(crate) use self::node_names::{BadNode, check_labels, check_node_name};
 pub use self::node_status::NodeStatus;
 pub(crate) use self::node_status::{RecordedBy, Traffic};

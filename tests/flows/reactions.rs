@@ -310,6 +310,117 @@ fn any_error_can_leave_react_by_the_question_mark() {
     assert_eq!(message, "`react` of flow `root` returned an error: invalid digit found in string");
 }
 
+/// Code that knows `anyhow` and not Flowright.
+fn configured_port(text: &str) -> anyhow::Result<u16> {
+    anyhow::Context::context(text.parse(), "the port is not usable")
+}
+
+/// A Flow that calls code which returns `anyhow::Error`.
+#[derive(Default, Serialize, Children)]
+struct Configured {}
+
+impl Flow for Configured {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        configured_port("many")?;
+        Ok(())
+    }
+}
+
+/// `?` accepts the error of `anyhow` in `react`, and its whole chain is in the failure of the Flow.
+#[test]
+fn anyhow_error_from_react_fails_the_flow_with_its_chain() {
+    let message = error(TestApp::start(Configured::default).wait_for_exit());
+    let chain = "the port is not usable: invalid digit found in string";
+    assert_eq!(message, format!("`react` of flow `root` returned an error: {chain}"));
+}
+
+/// The form in which `Pending` is passed on.
+#[derive(Debug, Clone, Copy, Serialize)]
+enum Passed {
+    Plain,
+    Context,
+    Twice,
+    Source,
+    Transparent,
+    SourceOfTransparent,
+    Io,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Unready {
+    #[error("the model is not ready")]
+    Source(#[source] Pending),
+    #[error(transparent)]
+    Transparent(#[from] Pending),
+    #[error("the model is not ready")]
+    Deep(#[source] Box<Unready>),
+}
+
+impl Passed {
+    fn wrap(self, pending: Pending) -> Error {
+        let error = Error::from(pending);
+        match self {
+            Self::Plain => error,
+            Self::Context => error.context("the model is trained first"),
+            Self::Twice => error.context("the model is trained first").context("no report yet"),
+            Self::Source => Unready::Source(pending).into(),
+            Self::Transparent => Unready::from(pending).into(),
+            Self::SourceOfTransparent => Unready::Deep(Box::new(pending.into())).into(),
+            Self::Io => std::io::Error::other(pending).into(),
+        }
+    }
+}
+
+/// A Flow that waits for a run and passes `Pending` on.
+#[derive(Serialize, Children)]
+struct Reporter {
+    probe: WorkRef<Probe>,
+    passed: Passed,
+    waited: u32,
+}
+
+impl Reporter {
+    fn value(&self) -> Result<i64> {
+        self.probe
+            .run(Job::Set(1))
+            .finished()
+            .map(|probe| probe.value)
+            .map_err(|error| self.passed.wrap(error))
+    }
+}
+
+impl Flow for Reporter {
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        self.waited += 1;
+        let value = self.value()?;
+        self.waited -= 1;
+        cx.stop(format!("the value is {value}"));
+        Ok(())
+    }
+}
+
+/// `Pending` ends the reaction and is no failure, also with context and inside other errors.
+#[test]
+fn pending_passed_on_is_not_a_failure_of_the_flow() {
+    for passed in [
+        Passed::Plain,
+        Passed::Context,
+        Passed::Twice,
+        Passed::Source,
+        Passed::Transparent,
+        Passed::SourceOfTransparent,
+        Passed::Io,
+    ] {
+        let make = move || Reporter { probe: WorkRef::default(), passed, waited: 0 };
+        let exit = TestApp::start(make).wait_for_exit();
+        exit.result.unwrap_or_else(|error| panic!("{passed:?}: {error}"));
+        assert!(
+            exit.state.to_json()["waited"].as_u64() > Some(0),
+            "{passed:?}: the run had finished at once"
+        );
+    }
+}
+
 #[derive(Default, Serialize, Children)]
 struct Careless {
     team: FlowRef<CarelessTeam>,

@@ -80,7 +80,7 @@ impl Flow for Distracted {
         self.distracted = !self.distracted && cx.reaction() > 1;
         if self.distracted {
             cx.wake_in(Duration::from_secs(1));
-            return Err(Interrupt::Pending);
+            return Err(Pending.into());
         }
         if cx.schedule("*/10 * * * * *") {
             self.times.push(now);

@@ -197,3 +197,44 @@ fn a_flow_that_waits_for_a_run_that_failed_and_was_captured_can_look_and_go_on()
     });
     app.wait_for_exit().result.unwrap();
 }
+
+/// Code that knows `anyhow` and not Flowright.
+fn checked(input: u32) -> anyhow::Result<u32> {
+    anyhow::ensure!(input != 13, "13 is refused");
+    Ok(input)
+}
+
+/// A Work that calls code which returns `anyhow::Error`.
+#[derive(Default, Serialize, Deserialize)]
+struct Superstitious {}
+
+impl Work for Superstitious {
+    type Input = u32;
+
+    async fn run(&mut self, input: u32, _cx: &mut WorkContext<Self>) -> Result<()> {
+        checked(input).context("the input was checked")?;
+        checked(input + 1)?;
+        Ok(())
+    }
+}
+
+/// `?` accepts the error of `anyhow` in a run, and its whole chain is in the status.
+#[test]
+fn anyhow_error_from_a_run_fails_it_with_its_chain() {
+    wherever_it_runs(|placement| {
+        for (input, message) in [(13, "the input was checked: 13 is refused"), (12, "13 is refused")] {
+            let app = TestApp::start(move || {
+                let work = WorkRef::from(Superstitious::default()).placed(placement);
+                one(work, move |work, _| {
+                    work.run(input).finished()?;
+                    Ok(())
+                })
+            });
+            let exit = app.wait_for_exit();
+            assert!(exit.result.is_err());
+            let status = &exit.status.works["work"].status;
+            assert_eq!(status.reason, Some(Reason::UserError));
+            assert_eq!(status.message.as_deref(), Some(message));
+        }
+    });
+}

@@ -1,5 +1,6 @@
 //! Messages between Works and from outside: order, capacity, answers, and messages that cannot be delivered.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use flowright::prelude::*;
@@ -428,6 +429,63 @@ fn an_address_that_outlives_its_app_gives_the_message_back() {
     let error = server.try_tell(Put(5)).unwrap_err();
     assert!(matches!(error, SendError::Stopped { .. }), "{error}");
     assert_eq!(error.into_message().0, 5);
+}
+
+/// A message that is `Send` and not `Sync`.
+#[derive(Serialize, Deserialize)]
+struct Tally(Cell<u32>);
+
+impl Handle<Tally> for Server {
+    type Reply = Cell<u32>;
+
+    async fn handle(&mut self, Tally(number): Tally, _cx: &mut WorkContext<Self>) -> Cell<u32> {
+        number.set(2 * number.get());
+        number
+    }
+}
+
+/// A Work that asks with messages that are not `Sync`.
+#[derive(Default, Serialize, Deserialize)]
+struct Teller {
+    answers: Vec<u32>,
+}
+
+impl Work for Teller {
+    type Input = (WorkAddr<Server>, u32);
+
+    async fn run(&mut self, (server, number): Self::Input, _cx: &mut WorkContext<Self>) -> Result<()> {
+        self.answers.push(server.ask(Tally(Cell::new(number))).await?.get());
+        server.tell(Tally(Cell::new(number))).await?;
+        Ok(())
+    }
+}
+
+/// `?` passes the errors of `ask` and `tell` on for messages that are not `Sync`; the message can be taken from them.
+#[test]
+fn error_of_a_message_that_is_not_sync_passes_by_the_question_mark() {
+    let app = TestApp::start(|| {
+        let works = (WorkRef::from(Server::default()), WorkRef::from(Teller::default()));
+        two(works.0, works.1, |server, teller, cx| {
+            teller.run((server.addr(), 4)).finished()?;
+            cx.stop("it has been answered");
+            Ok(())
+        })
+    });
+    let server = app.work::<Server>("a");
+    let exit = app.wait_for_exit();
+    exit.result.unwrap();
+    assert_eq!(exit.state.get("b.answers").unwrap().decode::<Vec<u32>>().unwrap(), [8]);
+
+    let asked = || -> Result<u32> { Ok(server.ask(Tally(Cell::new(7))).now_or_never().unwrap()?.get()) };
+    match asked().unwrap_err().downcast::<AskError<Tally>>() {
+        Ok(AskError::NotHandled(error @ SendError::Stopped { .. })) => {
+            assert_eq!(error.into_message().0.get(), 7);
+        }
+        other => panic!("{other:?}"),
+    }
+    let told = || -> Result<()> { Ok(server.try_tell(Tally(Cell::new(9)))?) };
+    let error = told().unwrap_err().downcast::<SendError<Tally>>().unwrap();
+    assert_eq!(error.into_message().0.get(), 9);
 }
 
 #[test]

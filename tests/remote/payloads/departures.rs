@@ -32,7 +32,7 @@ const LENGTHS: [usize; 3] = [10, 70_000, 3_000_000];
 const ALL: usize = 2 * (10 + 70_000 + 3_000_000);
 
 /// Has a clerk make values of several lengths.
-fn make(clerk: &WorkRef<Clerk>, seed: u8) -> std::result::Result<Vec<Bytes>, Interrupt> {
+fn make(clerk: &WorkRef<Clerk>, seed: u8) -> std::result::Result<Vec<Bytes>, Pending> {
     let mut made = Vec::new();
     for length in LENGTHS {
         made = clerk.run(Errand::Make { count: 2, length, seed }).finished()?.made.clone();
