@@ -20,7 +20,7 @@ use tokio::task::spawn_local;
 
 use super::bridge::Bridge;
 use super::link::{BadPeer, Inbound, Link};
-use super::protocol::{Control, FIRST_CREDIT, Packet, Unanswered};
+use super::protocol::{Control, FIRST_CREDIT, Packet};
 use super::routing::count_lost;
 use super::transfers::tell_nested;
 use crate::id::{ActorPath, IdMap};
@@ -28,7 +28,8 @@ use crate::payload::PayloadGuards;
 use crate::trace::Cause;
 use crate::wire::CodecError;
 use crate::work::{
-    AnyMailbox, Arrived, Origin, Outcome, Received, RemoteMessages, Reply, count_abandoned, find_address,
+    AnyMailbox, Arrived, NoReply, Origin, Outcome, Received, RemoteMessages, Reply, count_abandoned,
+    find_address,
 };
 
 /// Upper limit of the window of a channel, which is the number of its messages in flight.
@@ -256,16 +257,7 @@ impl Inbound for Inbox {
                     Ok(())
                 }
                 Control::Unanswered { question, why } => {
-                    self.link.settle(
-                        question,
-                        match why {
-                            Unanswered::Refused(why) => Outcome::Refused(why),
-                            Unanswered::Failed => Outcome::Failed,
-                            Unanswered::NodeLost => Outcome::NodeLost,
-                            Unanswered::Unreadable(why) => Outcome::Unreadable(why),
-                            Unanswered::ReplyNotSent(why) => Outcome::ReplyNotSent(why),
-                        },
-                    );
+                    self.link.settle(question, Outcome::Unanswered(why));
                     Ok(())
                 }
                 Control::Carries { payloads, trace } => {
@@ -466,7 +458,10 @@ impl Channel {
                 Unresolved::NotTaken => {
                     let why = format!("work `{}` does not accept `{}`", self.origin.path, self.message);
                     match question {
-                        Some(question) => self.link.answer(question.number, Outcome::Unreadable(why)),
+                        Some(question) => {
+                            let why = NoReply::Unreadable(why);
+                            self.link.answer(question.number, Outcome::Unanswered(why))
+                        }
                         None => count_lost(&self.origin.path, 1, &why),
                     }
                 }
@@ -613,7 +608,7 @@ impl Reply for Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if self.open && !self.question.is_abandoned() {
-            self.link.answer(self.question.number, Outcome::Failed);
+            self.link.answer(self.question.number, Outcome::Unanswered(NoReply::Failed));
         }
     }
 }

@@ -24,7 +24,7 @@ use self::messages::Channels;
 use self::replies::Replies;
 use super::bridge::Bridge;
 use super::protocol::{
-    Control, NodeCard, Packet, PacketError, Unanswered, write_control, write_credit, write_returned_question,
+    Control, NodeCard, Packet, PacketError, write_control, write_credit, write_returned_question,
 };
 use super::references::Pins;
 use super::session::{Session, SessionError, SessionSettings, TooLarge};
@@ -35,7 +35,7 @@ use crate::payload::PayloadGuards;
 use crate::trace::Cause;
 use crate::transport::DirectWriter;
 use crate::wire::CodecError;
-use crate::work::{AnyEnvelope, Outcome, Traffic};
+use crate::work::{AnyEnvelope, NoReply, Outcome, Traffic};
 
 /// Amount of credit that is worth a write of its own.
 const MUCH_CREDIT: u32 = 128;
@@ -347,15 +347,11 @@ impl Link {
                 match sent {
                     Ok(()) | Err(NotPushed::Over) => return,
                     Err(error @ (NotPushed::TooLarge(_) | NotPushed::Codec(_))) => {
-                        Unanswered::ReplyNotSent(error.to_string())
+                        NoReply::ReplyNotSent(error.to_string())
                     }
                 }
             }
-            Outcome::Refused(why) => Unanswered::Refused(why),
-            Outcome::Failed => Unanswered::Failed,
-            Outcome::NodeLost => Unanswered::NodeLost,
-            Outcome::Unreadable(why) => Unanswered::Unreadable(why),
-            Outcome::ReplyNotSent(why) => Unanswered::ReplyNotSent(why),
+            Outcome::Unanswered(why) => why,
             Outcome::Moved => {
                 let _ = self.push(false, |out| {
                     write_returned_question(out, question);
@@ -440,7 +436,7 @@ impl Link {
         self.pins.clear();
         self.nested.clear();
         for (envelope, _) in questions.into_values() {
-            envelope.settle(Outcome::NodeLost);
+            envelope.settle(Outcome::Unanswered(NoReply::NodeLost));
         }
         // Last, since from here on messages take other routes.
         self.is_ended.store(true, Ordering::Release);

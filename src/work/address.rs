@@ -18,7 +18,8 @@ use super::actor::{handler_under_way, is_running, is_served};
 use super::any_mailbox::AnyMailbox;
 use super::mailbox::{CloseReason, Delivery, Mailbox, Refused, typed};
 use super::message::{
-    AnyEnvelope, AskEnvelope, AskError, Envelope, Handle, Message, NoAnswer, SendError, TellEnvelope, Unsent,
+    AnyEnvelope, AskEnvelope, AskError, AskFailure, Envelope, Handle, Message, SendError, TellEnvelope,
+    Unsent,
 };
 use super::route::Locator;
 use super::work_type::WorkType;
@@ -185,27 +186,17 @@ impl<W: Work> WorkAddr<W> {
             })?;
             is_away.store(went == Delivery::Away, Ordering::Relaxed);
             question.is_open = true;
-            let path = || self.path.to_string();
             let answer = answer.await;
             question.is_open = false;
             match answer {
                 Ok(Ok(reply)) => Ok(reply.into_inner()),
-                Ok(Err(NoAnswer::Refused(message, why))) => {
-                    let message = message.into_inner();
-                    Err(AskError::NotHandled(SendError::closed(self.path.as_str(), why, message)))
+                Ok(Err(AskFailure::NoReply(why, message))) => {
+                    Err(why.into_error(self.path.as_str(), message))
                 }
-                Ok(Err(NoAnswer::Unreadable(message, why))) => {
-                    let message = message.into_inner();
-                    Err(AskError::NotHandled(SendError::Unsendable {
-                        path: path(),
-                        why,
-                        message: Unsent::new(message),
-                    }))
+                Ok(Err(AskFailure::BadReply(error))) => {
+                    Err(AskError::BadReply { path: self.path.to_string(), error })
                 }
-                Ok(Err(NoAnswer::ReplyNotSent(why))) => Err(AskError::ReplyNotSent { path: path(), why }),
-                Ok(Err(NoAnswer::NodeLost)) => Err(AskError::NodeLost { path: path() }),
-                Ok(Err(NoAnswer::BadReply(error))) => Err(AskError::BadReply { path: path(), error }),
-                Err(_) => Err(AskError::Failed { path: path() }),
+                Err(_) => Err(AskError::Failed { path: self.path.to_string() }),
             }
         };
         match within(deadline, &is_away, exchange).await {

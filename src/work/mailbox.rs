@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::abandoned::{count_abandoned, questions_abandoned};
 pub(crate) use self::queue::{Item, Offer, Place, Queue, Step};
 pub(crate) use self::receiver::{Mail, Receiver};
-use super::message::{AnyEnvelope, Envelope, Outcome};
+use super::message::{AnyEnvelope, Envelope, NoReply, Outcome};
 use super::route::{Commands, Locator, Route, SharedRoute};
 use super::{Command, RunOrder, Work};
 
@@ -554,7 +554,8 @@ impl<W: Work> Mailbox<W> {
                 Step::Drain(SharedRoute(route)) => route.drain(),
                 Step::Pump(SharedRoute(route)) => route.pump(),
                 Step::Refuse(messages, why) => {
-                    let told = |message: Envelope<W>| usize::from(message.settle(Outcome::Refused(why)));
+                    let outcome = || Outcome::Unanswered(NoReply::Refused(why));
+                    let told = |message: Envelope<W>| usize::from(message.settle(outcome()));
                     lost += messages.into_iter().map(told).sum::<usize>();
                 }
                 Step::Wake => {}
@@ -593,7 +594,7 @@ impl<W> Drop for Mailbox<W> {
         let mut messages: VecDeque<_> = std::mem::take(&mut self.batch.get_mut().messages);
         messages.extend(inner.queue.clear());
         for message in messages {
-            if message.settle(Outcome::Refused(CloseReason::Stopped)) {
+            if message.settle(Outcome::Unanswered(NoReply::Refused(CloseReason::Stopped))) {
                 log::warn!("a waiting message to a Work is lost: the last address of the Work was dropped");
             }
         }

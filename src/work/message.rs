@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::future::LocalBoxFuture;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use sync_wrapper::SyncWrapper;
 use thiserror::Error;
 use tokio::sync::oneshot;
@@ -133,18 +133,42 @@ pub(crate) trait AnyEnvelope: Send {
 pub(crate) enum Outcome<'a> {
     /// The encoded reply of the handler, with the guards that keep its payloads alive.
     Answered(&'a [u8], PayloadGuards),
+    Unanswered(NoReply),
+    /// The Work has left this process: a message from another process is given back to it. No handler saw the message.
+    Moved,
+}
+
+/// Reason why a message gets no reply, also as it is told to another process.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum NoReply {
     /// The mailbox did not accept or keep the message; no handler saw it.
     Refused(CloseReason),
     /// The handler began and did not complete.
     Failed,
-    /// The handler completed, but its reply could not be sent, for this reason.
-    ReplyNotSent(String),
     /// The node that had the message is lost; a handler may have seen the message.
     NodeLost,
     /// The process of the Work could not accept or decode the message, for this reason; no handler saw it.
     Unreadable(String),
-    /// The Work has left this process: a message from another process is given back to it. No handler saw the message.
-    Moved,
+    /// The handler completed, but its reply could not be sent, for this reason.
+    ReplyNotSent(String),
+}
+
+impl NoReply {
+    /// Returns the error for the caller of an ask, which gets its message back if no handler saw it.
+    pub(super) fn into_error<M>(self, path: &str, message: Fenced<M>) -> AskError<M> {
+        let owned = path.to_owned();
+        match self {
+            Self::Refused(why) => AskError::NotHandled(SendError::closed(path, why, message.into_inner())),
+            Self::Unreadable(why) => {
+                let message = Unsent::new(message.into_inner());
+                AskError::NotHandled(SendError::Unsendable { path: owned, why, message })
+            }
+            Self::Failed => AskError::Failed { path: owned },
+            Self::NodeLost => AskError::NodeLost { path: owned },
+            Self::ReplyNotSent(why) => AskError::ReplyNotSent { path: owned, why },
+        }
+    }
 }
 
 /// Sends the reply to an ask from another process. Dropped unused, it reports that the handler failed.
@@ -238,19 +262,15 @@ fn span<M>(path: &ActorPath, cause: &Cause) -> Span {
     Span::start_if_caused(What::Message { name: type_name::<M>() }, path.as_str(), cause)
 }
 
-/// Reason why an ask has no reply.
-pub(crate) enum NoAnswer<M> {
-    Refused(Fenced<M>, CloseReason),
-    NodeLost,
-    Unreadable(Fenced<M>, String),
-    /// The handler completed, but its reply could not be sent, for this reason.
-    ReplyNotSent(String),
+/// Failure of an ask, for its caller.
+pub(super) enum AskFailure<M> {
+    NoReply(NoReply, Fenced<M>),
     /// The reply arrived but could not be decoded.
     BadReply(CodecError),
 }
 
 /// The reply to an ask, or the reason why there is none.
-pub(crate) type Answer<W, M> = Result<Fenced<<W as Handle<M>>::Reply>, NoAnswer<M>>;
+pub(super) type Answer<W, M> = Result<Fenced<<W as Handle<M>>::Reply>, AskFailure<M>>;
 
 pub(crate) struct AskEnvelope<W: Handle<M>, M: Message> {
     message: Fenced<M>,
@@ -259,7 +279,7 @@ pub(crate) struct AskEnvelope<W: Handle<M>, M: Message> {
 }
 
 impl<W: Handle<M>, M: Message> AskEnvelope<W, M> {
-    pub(crate) fn new(message: M, reply: oneshot::Sender<Answer<W, M>>) -> Box<Self> {
+    pub(super) fn new(message: M, reply: oneshot::Sender<Answer<W, M>>) -> Box<Self> {
         Box::new(Self { message: Fenced::new(message), cause: Cause::current(), reply })
     }
 
@@ -293,16 +313,11 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for AskEnvelope<W, M> {
         let Self { message, reply, .. } = *self;
         let answer = match outcome {
             Outcome::Answered(bytes, _holds) => {
-                wire::decode(bytes).map(Fenced::new).map_err(NoAnswer::BadReply)
+                wire::decode(bytes).map(Fenced::new).map_err(AskFailure::BadReply)
             }
-            Outcome::Refused(why) => Err(NoAnswer::Refused(message, why)),
+            Outcome::Unanswered(why) => Err(AskFailure::NoReply(why, message)),
             // An ask that comes back is sent again by the mailbox that receives it, so this outcome does not occur.
-            Outcome::Moved => Err(NoAnswer::Refused(message, CloseReason::NotStarted)),
-            Outcome::NodeLost => Err(NoAnswer::NodeLost),
-            Outcome::Unreadable(why) => Err(NoAnswer::Unreadable(message, why)),
-            Outcome::ReplyNotSent(why) => Err(NoAnswer::ReplyNotSent(why)),
-            // Dropping the reply channel means `Failed` to the caller.
-            Outcome::Failed => return false,
+            Outcome::Moved => Err(AskFailure::NoReply(NoReply::Refused(CloseReason::NotStarted), message)),
         };
         // The caller may have given up, which does not concern the handler.
         let _ = reply.send(answer);
@@ -406,7 +421,7 @@ impl<W: Handle<M>, M: Message> Deliver<W> for RemoteAskEnvelope<W, M> {
                     Ok(()) => Outcome::Answered(buffer, holds),
                     Err(error) => {
                         log::error!("work `{}`: the answer to a message cannot be sent: {error}", cx.path());
-                        Outcome::ReplyNotSent(error.to_string())
+                        Outcome::Unanswered(NoReply::ReplyNotSent(error.to_string()))
                     }
                 });
             });

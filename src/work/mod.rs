@@ -71,7 +71,7 @@ pub(crate) use self::local::{LocalHost, Task};
 pub(crate) use self::mailbox::{CloseReason, Mailbox, Place, Refused, count_abandoned};
 #[cfg(test)]
 pub(crate) use self::mailbox::{Item, Offer, Queue, Step};
-pub(crate) use self::message::{AnyEnvelope, Outcome, Reply};
+pub(crate) use self::message::{AnyEnvelope, NoReply, Outcome, Reply};
 pub(crate) use self::outbox::{FastPath, Outbox, ReadyQueue, Report, Update};
 pub(crate) use self::remote_messages::{Arrived, Received, RemoteMessages};
 pub(crate) use self::route::{Commands, Locator, Origin, Route, SharedRoute};

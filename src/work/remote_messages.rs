@@ -12,7 +12,7 @@ use super::Work;
 use super::json::{Question, question};
 use super::mailbox::{Mailbox, Refused};
 use super::message::{
-    AnyEnvelope, Envelope, Handle, Message, Outcome, RemoteAskEnvelope, Reply, TellEnvelope,
+    AnyEnvelope, Envelope, Handle, Message, NoReply, Outcome, RemoteAskEnvelope, Reply, TellEnvelope,
 };
 use super::route::Origin;
 use crate::fence;
@@ -122,7 +122,7 @@ fn envelope<W: Handle<M>, M: Message>(arrived: Arrived<'_>) -> Result<Envelope<W
         (Ok(message), Some(reply)) => Ok(RemoteAskEnvelope::<W, M>::arrived(message, cause, reply, origin)),
         (Err(error), reply) => {
             if let Some(reply) = reply {
-                reply.send(Outcome::Unreadable(error.to_string()));
+                reply.send(Outcome::Unanswered(NoReply::Unreadable(error.to_string())));
             }
             Err(error)
         }
@@ -185,7 +185,7 @@ fn settle(refused: Refused<Box<dyn AnyEnvelope>>) {
         Refused::Full(envelope) | Refused::Closed(envelope, _) | Refused::Moved(envelope) => {
             (envelope, Outcome::Moved)
         }
-        Refused::Unsendable(envelope, why) => (envelope, Outcome::Unreadable(why)),
+        Refused::Unsendable(envelope, why) => (envelope, Outcome::Unanswered(NoReply::Unreadable(why))),
     };
     let name = envelope.name();
     if envelope.settle(outcome) {

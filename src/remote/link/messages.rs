@@ -14,7 +14,7 @@ use super::super::protocol::{
     Control, FIRST_CREDIT, Packet, begin_ask, begin_returned, begin_tell, write_control,
 };
 use super::super::references::Carried;
-use super::super::routing::{DirectRoute, Ends, count_lost};
+use super::super::routing::{DirectRoute, Ends, count_lost, refuse_without_address};
 use super::{BadPeer, Link, NotPushed};
 use crate::id::ActorPath;
 use crate::payload::{self, PayloadGuards};
@@ -399,9 +399,7 @@ impl Channel {
     fn letter_back(&self, envelope: Box<dyn AnyEnvelope>) {
         match self.route.upgrade() {
             Some(route) => route.returned(envelope),
-            None => {
-                envelope.settle(Outcome::Refused(crate::work::CloseReason::NotStarted));
-            }
+            None => refuse_without_address(&self.path, envelope),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::payload::{Hex, PayloadId};
 use crate::recorder::Family;
 use crate::state::{Patch, Value};
 use crate::trace::Cause;
-use crate::work::{CloseReason, LoadReport, Report};
+use crate::work::{CloseReason, LoadReport, NoReply, Report};
 
 /// A control message.
 #[derive(Debug, Serialize, Deserialize)]
@@ -213,7 +213,7 @@ pub(crate) enum Control {
     /// The question has no answer.
     Unanswered {
         question: u64,
-        why: Unanswered,
+        why: NoReply,
     },
 }
 
@@ -261,15 +261,4 @@ impl Control {
             Self::MayLeave => "may_leave",
         }
     }
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Unanswered {
-    Refused(CloseReason),
-    Failed,
-    NodeLost,
-    Unreadable(String),
-    /// The handler has ended, and its answer could not be sent for this reason.
-    ReplyNotSent(String),
 }

@@ -20,7 +20,7 @@ mod control;
 mod greeting;
 mod packet;
 
-pub(crate) use self::control::{Control, Unanswered};
+pub(crate) use self::control::Control;
 pub(crate) use self::greeting::{Hello, NodeCard, Program, Refusal, Role, Welcome};
 pub(crate) use self::packet::PacketError;
 pub(super) use self::packet::{

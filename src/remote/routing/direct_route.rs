@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 
 use super::super::bridge::Bridge;
 use super::super::link::{Channel, Link};
-use super::count_lost;
+use super::{count_lost, refuse_without_address};
 use crate::id::ActorPath;
-use crate::work::{AnyEnvelope, AnyMailbox, Outcome, Place, Refused, Route, SharedRoute, WorkType};
+use crate::work::{AnyEnvelope, AnyMailbox, NoReply, Outcome, Place, Refused, Route, SharedRoute, WorkType};
 
 type Sent = Result<(), Refused<Box<dyn AnyEnvelope>>>;
 
@@ -124,7 +124,7 @@ impl DirectRoute {
     /// Returns a message that no handler has begun to the mailbox.
     pub(in crate::remote) fn returned(&self, envelope: Box<dyn AnyEnvelope>) {
         let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) else {
-            return refuse(&self.ends.path, envelope);
+            return refuse_without_address(&self.ends.path, envelope);
         };
         count_lost(&self.ends.path, mailbox.returned(&route, envelope), "the Work was stopped");
     }
@@ -229,13 +229,6 @@ impl DirectRoute {
     }
 }
 
-/// Refuses a returned message because this process has no address of its Work any more.
-fn refuse(path: &ActorPath, envelope: Box<dyn AnyEnvelope>) {
-    if envelope.settle(Outcome::Refused(crate::work::CloseReason::NotStarted)) {
-        count_lost(path, 1, "no address of the Work is left in this process");
-    }
-}
-
 impl Route for DirectRoute {
     fn try_send(&self, envelope: Box<dyn AnyEnvelope>) -> Sent {
         self.check(match (self.channel(envelope.name()), self.link()) {
@@ -281,7 +274,7 @@ impl Route for DirectRoute {
                 match self.send(envelope).await {
                     Ok(()) => {}
                     Err(Refused::Unsendable(envelope, why)) => {
-                        if envelope.settle(Outcome::Unreadable(why.clone())) {
+                        if envelope.settle(Outcome::Unanswered(NoReply::Unreadable(why.clone()))) {
                             count_lost(&self.ends.path, 1, &why);
                         }
                     }

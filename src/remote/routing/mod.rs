@@ -28,7 +28,7 @@ mod registry;
 
 pub(super) use self::direct_route::{DirectRoute, Ends, Relay};
 pub(super) use self::forwarder::Forwarder;
-pub(super) use self::lost::count_lost;
+pub(super) use self::lost::{count_lost, refuse_without_address};
 pub(crate) use self::registry::Location;
 pub(super) use self::registry::Registry;
 
