@@ -46,43 +46,35 @@ impl Driver {
     }
 
     pub(super) fn perform(&mut self, path: &str, action: Action) -> Result<(), NotDone> {
-        let record = self.record(path).ok_or(NotDone::NoSuchWork)?;
+        let id = self.record(path).ok_or(NotDone::NoSuchWork)?.lock().id;
         if self.stage != AppStage::Running {
             return Err(NotDone::NotRunning);
         }
         let now = self.clock.now();
-        let (id, owner, result) = {
-            let mut record = record.lock();
-            let ledger = &mut record.ledger;
-            let result = match action {
-                Action::Stop(by) => {
-                    ledger.hold(by, now);
-                    Requested::Unfinished
-                }
+        let result = self.update_work(id, |ledger| {
+            match action {
+                Action::Stop(by) => ledger.hold(by, now),
                 Action::Start => {
                     ledger.release();
                     ledger.start(now);
-                    Requested::Unfinished
                 }
                 Action::Restart => {
                     ledger.release();
                     ledger.restart(now);
-                    Requested::Unfinished
                 }
                 Action::Rerun(key, input) => {
                     ledger.release();
-                    ledger.rerun(key, input, now)
+                    return ledger.rerun(key, input, now);
                 }
-                Action::Forget(key) => {
-                    ledger.forget(key, now);
-                    Requested::Unfinished
-                }
-            };
-            (record.id, record.owner, result)
-        };
-        self.act(id);
-        self.mark_up(owner);
+                Action::Forget(key) => ledger.forget(key, now),
+            }
+            Requested::Unfinished
+        });
         self.settle();
-        if result == Requested::Full { Err(NotDone::QueueFull) } else { Ok(()) }
+        match result {
+            None => Err(NotDone::NoSuchWork),
+            Some(Requested::Full) => Err(NotDone::QueueFull),
+            Some(Requested::Finished | Requested::Unfinished) => Ok(()),
+        }
     }
 }

@@ -32,7 +32,7 @@ use super::timers::{Timer, Timers};
 use super::tree::{Child, FlowLife, Tree};
 use super::watchdog::Watchdog;
 use crate::fence;
-use crate::flow::{AnyFlow, FlowContext, Found, Moment, Node, Position, Visitor, Walk};
+use crate::flow::{AnyFlow, FlowContext, Found, Ledger, Moment, Node, Position, Visitor, Walk};
 use crate::id::{ActorPath, AppId, FlowId, WorkId};
 use crate::trace::Cause;
 use crate::work::{Failure, HostEvent, ReadyQueue, Reason, Report, Resources};
@@ -198,10 +198,7 @@ impl Driver {
     }
 
     pub(super) fn start(&mut self, id: WorkId, now: Moment) {
-        if let Some(record) = self.tree.works.get(&id) {
-            record.lock().ledger.start(now);
-            self.act(id);
-        }
+        self.with_work(id, |ledger| ledger.start(now));
     }
 
     // ---- cycle ----
@@ -254,33 +251,19 @@ impl Driver {
                         HostEvent::Room => continue,
                     };
                     let id = outbox.id();
-                    let Some(record) = self.tree.works.get(&id).cloned() else { continue };
-                    let owner = {
-                        let mut record = record.lock();
-                        if !record.speaks_through(&outbox) {
-                            continue;
-                        }
-                        match lost {
-                            Some(why) => record.ledger.node_lost(&why, now),
-                            None => record.ledger.move_away(now),
-                        }
-                        record.owner
-                    };
-                    self.act(id);
-                    self.mark_up(owner);
+                    let record = self.tree.works.get(&id);
+                    if record.is_some_and(|record| record.lock().speaks_through(&outbox)) {
+                        self.update_work(id, |ledger| match lost {
+                            Some(why) => ledger.node_lost(&why, now),
+                            None => ledger.move_away(now),
+                        });
+                    }
                 }
             }
         }
         if room {
             for id in std::mem::take(&mut self.unplaced) {
-                let Some(record) = self.tree.works.get(&id).cloned() else { continue };
-                let owner = {
-                    let mut record = record.lock();
-                    record.ledger.place(now);
-                    record.owner
-                };
-                self.act(id);
-                self.mark_up(owner);
+                self.update_work(id, |ledger| ledger.place(now));
             }
         }
     }
@@ -290,14 +273,7 @@ impl Driver {
         while let Some(timer) = self.timers.due(now.at) {
             match timer {
                 Timer::Work(id) => {
-                    let Some(record) = self.tree.works.get(&id).cloned() else { continue };
-                    let owner = {
-                        let mut record = record.lock();
-                        record.ledger.on_time(now);
-                        record.owner
-                    };
-                    self.act(id);
-                    self.mark_up(owner);
+                    self.update_work(id, |ledger| ledger.on_time(now));
                 }
                 Timer::Flow(id) => self.flow_deadline(id, now),
                 Timer::ShutDown => self.shutdown_deadline(),
@@ -361,6 +337,22 @@ impl Driver {
     }
 
     // ---- helpers ----
+
+    /// Calls the ledger of a Work and carries out the actions that it requests. Returns `None` if the Work is not part
+    /// of the tree.
+    pub(super) fn with_work<R>(&mut self, id: WorkId, call: impl FnOnce(&mut Ledger) -> R) -> Option<R> {
+        let result = call(&mut self.tree.works.get(&id)?.lock().ledger);
+        self.act(id);
+        Some(result)
+    }
+
+    /// As [`with_work`](Self::with_work), and marks the Flows above the Work for a reaction.
+    pub(super) fn update_work<R>(&mut self, id: WorkId, call: impl FnOnce(&mut Ledger) -> R) -> Option<R> {
+        let owner = self.tree.works.get(&id)?.lock().owner;
+        let result = self.with_work(id, call);
+        self.mark_up(owner);
+        result
+    }
 
     fn mark(&mut self, flow: FlowId) {
         if let Some(entry) = self.tree.flows.get(&flow) {

@@ -128,10 +128,7 @@ impl Driver {
     fn stop_below(&mut self, flow: FlowId) {
         let now = self.clock.now();
         for id in self.tree.works_below(flow).into_iter().rev() {
-            if let Some(record) = self.tree.works.get(&id) {
-                record.lock().ledger.stop(now);
-                self.act(id);
-            }
+            self.with_work(id, |ledger| ledger.stop(now));
         }
     }
 
@@ -142,13 +139,10 @@ impl Driver {
         }
         let now = self.clock.now();
         for work in self.tree.works_below(id) {
-            if let Some(record) = self.tree.works.get(&work) {
-                let mut record = record.lock();
-                record.ledger.clear_failures();
-                record.ledger.start(now);
-                drop(record);
-                self.act(work);
-            }
+            self.with_work(work, |ledger| {
+                ledger.clear_failures();
+                ledger.start(now);
+            });
         }
         // The Flows below may have failed before this one, or wait for restarts of their own.
         for flow in self.tree.flows_from(id) {
@@ -196,13 +190,11 @@ impl Driver {
                         Child::Flow(flow) => self.tree.works_below(flow),
                     };
                     for work in works {
-                        let Some(record) = self.tree.works.get(&work) else { continue };
-                        let mut record = record.lock();
-                        if record.ledger.is_up() {
-                            record.ledger.restart(now);
-                        }
-                        drop(record);
-                        self.act(work);
+                        self.with_work(work, |ledger| {
+                            if ledger.is_up() {
+                                ledger.restart(now);
+                            }
+                        });
                     }
                 }
             }
@@ -249,10 +241,7 @@ impl Driver {
             end_at: now.at.saturating_add(grace),
         });
         for id in left {
-            if let Some(record) = self.tree.works.get(&id) {
-                record.lock().ledger.wind_down(now);
-                self.act(id);
-            }
+            self.with_work(id, |ledger| ledger.wind_down(now));
         }
     }
 
@@ -274,10 +263,7 @@ impl Driver {
             let Some(id) = shutdown.left.pop() else { break };
             shutdown.asked = Some(id);
             shutdown.next_at = shutdown.turns.next(count, now.at);
-            if let Some(record) = works.get(&id) {
-                record.lock().ledger.shut_down(now);
-                self.act(id);
-            }
+            self.with_work(id, |ledger| ledger.shut_down(now));
         }
         let all_down = self.tree.works.values().all(|record| record.lock().ledger.is_down());
         let Some(shutdown) = &mut self.shutdown else { return };

@@ -48,7 +48,7 @@ pub use self::work_ref::{Run, WorkRef};
 pub(crate) use self::children::{AnyFlow, Node, Position, Visitor};
 pub(crate) use self::context::Ending;
 pub(crate) use self::flow_link::{FlowLink, FlowOptions};
-pub(crate) use self::ledger::{Action, Moment, Outcomes, Requested, RunEntry};
+pub(crate) use self::ledger::{Action, Ledger, Moment, Outcomes, Requested, RunEntry};
 pub(crate) use self::record::{Place, Record, SharedRecord};
 pub(crate) use self::restart::Restarts;
 pub(crate) use self::scope::{Scope, enter, leave};
