@@ -63,11 +63,10 @@ impl Link {
                 End::Over(why) if self.state.lock().session.is_lost() => End::Over(why),
                 End::Over(why) => {
                     self.leave(&why);
-                    let leaving = async {
+                    let goodbye = async {
                         write.await;
-                        reader.drain_to_eof().await;
                     };
-                    let _ = tokio::time::timeout(FAREWELL, leaving).await;
+                    reader.close_gracefully(FAREWELL, goodbye).await;
                     End::Over(why)
                 }
                 broken => broken,

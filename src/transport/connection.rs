@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use super::close::{FAREWELL, close_gracefully};
 use super::error::TransportError;
 use super::limits::Limits;
 use super::unix;
@@ -23,10 +24,6 @@ const LARGE_READ: usize = 256 * 1024;
 
 /// Number of bytes that a peer must accept within the timeout of a blocking write, if the system does not enforce one.
 const PIECE: usize = 64 * 1024;
-
-/// Limits, in time and in reads, for reading until a peer that was dismissed closes the connection.
-const FAREWELL: Duration = Duration::from_secs(1);
-const LAST_READS: usize = 64;
 
 pub(super) enum Stream {
     Tcp(TcpStream),
@@ -261,16 +258,11 @@ impl Connection {
         self.writer.write(&bytes).await
     }
 
-    /// Sends a last frame and closes the connection.
+    /// Sends a last frame and closes the connection gracefully.
     pub(crate) async fn dismiss(mut self, frame: &Frame<'_>) -> Result<(), TransportError> {
         self.write_frame(frame).await?;
         let Self { mut reader, writer } = self;
-        let leaving = async {
-            writer.close().await;
-            reader.drain_to_eof().await;
-        };
-        // An error is ignored: the connection is over in any case.
-        let _ = timeout(FAREWELL, leaving).await;
+        reader.close_gracefully(FAREWELL, writer.close()).await;
         Ok(())
     }
 }
@@ -291,6 +283,16 @@ impl io::Write for Blocking<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl ReadHalf {
+    fn as_read(&mut self) -> &mut (dyn AsyncRead + Send + Unpin) {
+        match self {
+            Self::Tcp(half) => half,
+            Self::Unix(half) => half.as_read(),
+            Self::Tls(half) => half,
+        }
     }
 }
 
@@ -343,12 +345,8 @@ impl FrameReader {
         let here = self.buffer.len().min(buffer.len());
         let (first, rest) = buffer.split_at_mut(here);
         self.buffer.copy_to_slice(first);
-        let read = match &mut self.half {
-            ReadHalf::Tcp(half) => half.read_exact(rest).await.map(|_| ()),
-            ReadHalf::Unix(half) => half.read_exact(rest).await,
-            ReadHalf::Tls(half) => half.read_exact(rest).await.map(|_| ()),
-        };
-        read.map_err(|error| TransportError::broken(&self.peer, error))
+        let read = self.half.as_read().read_exact(rest).await;
+        read.map(drop).map_err(|error| TransportError::broken(&self.peer, error))
     }
 
     /// Waits until more bytes have arrived; returns `false` at the end, unless that is in the middle of a frame.
@@ -377,15 +375,11 @@ impl FrameReader {
         Ok(true)
     }
 
-    /// Reads and discards until the peer has closed. A connection that is closed with unread bytes is reset, and the
-    /// peer may then not receive the last data that was sent.
-    pub(crate) async fn drain_to_eof(&mut self) {
-        for _ in 0..LAST_READS {
-            self.taken = self.buffer.len();
-            if !self.fill().await.unwrap_or(false) {
-                return;
-            }
-        }
+    /// Ends the connection so that the last data that was sent arrives, within this time; `last` sends it and closes
+    /// the sending direction. See [`close_gracefully`].
+    pub(crate) async fn close_gracefully(&mut self, within: Duration, last: impl Future<Output = ()>) {
+        let mut unread = vec![0; LARGE_READ];
+        close_gracefully(within, last, self.half.as_read(), &mut unread).await;
     }
 }
 

@@ -3,7 +3,7 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::close::close_gracefully;
+use super::close::close_refused;
 use super::error::TransportError;
 use super::tls;
 use super::token::Token;
@@ -121,7 +121,7 @@ where
     if theirs[..8] != MAGIC[..] {
         if speaks_tls(&theirs) {
             stream.write_all(NO_TLS).await.map_err(broken)?;
-            close_gracefully(stream).await;
+            close_refused(stream).await;
         }
         return Err(foreign(peer, &theirs[..8]));
     }
@@ -156,7 +156,7 @@ where
     match wrong {
         None => Ok(()),
         Some(why) => {
-            close_gracefully(stream).await;
+            close_refused(stream).await;
             Err(TransportError::Refused { peer: peer.to_owned(), why })
         }
     }

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 
 pub(super) struct ReadHalf(pipe::Receiver);
@@ -31,8 +31,8 @@ impl ReadHalf {
         self.0.read_buf(buffer).await
     }
 
-    pub(super) async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-        self.0.read_exact(buffer).await.map(|_| ())
+    pub(super) fn as_read(&mut self) -> &mut (impl AsyncRead + use<>) {
+        &mut self.0
     }
 }
 

@@ -28,7 +28,7 @@ pub(crate) use self::certs::{Certificates, make_certificates};
 pub(super) use self::diagnostics::explain;
 use self::files::Material;
 pub(crate) use self::files::TlsFiles;
-use super::close::close_gracefully;
+use super::close::close_refused;
 use super::connection::Encrypted;
 use super::error::TransportError;
 
@@ -103,7 +103,7 @@ impl Tls {
                 Ok((Box::new(TlsStream::from(stream)), binding, objection))
             }
             Err((error, mut stream)) => {
-                close_gracefully(&mut stream).await;
+                close_refused(&mut stream).await;
                 Err(explain(peer, error))
             }
         }
