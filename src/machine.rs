@@ -27,6 +27,7 @@ fn memory_at(root: &Path) -> Option<u64> {
 }
 
 /// Parses the total memory of the machine, in bytes, from `/proc/meminfo`.
+// No crate: `procfs-core` and `sysinfo` would replace these lines only, since neither reads the limits of all ancestors.
 fn total(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim();
     let kib: u64 = line.strip_suffix("kB")?.trim().parse().ok()?;

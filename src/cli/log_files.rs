@@ -91,6 +91,9 @@ fn write_all(lines: &Receiver<String>, files: &mut Files) {
     }
 }
 
+/// The current file, and its rotation.
+// No crate: `file-rotate` discards lines without an error when a file cannot be opened, and splits lines at the limit;
+// neither it nor `logroller` checks that it has opened a regular file, and both bring in gzip.
 struct Files {
     directory: PathBuf,
     out: BufWriter<File>,
