@@ -6,7 +6,6 @@
 //!   their encoded keys, at every depth. Such a map is buffered while it is written; nothing else is.
 
 use std::io;
-use std::ops::Range;
 
 use bytes::BytesMut;
 use serde::ser::{
@@ -129,9 +128,29 @@ impl<'o, 't> Encoder<'o, 't> {
         Ok(Fields { out: self.out })
     }
 
-    fn tuple(self, length: usize) -> Result<Items<'o, 't>, Fault> {
-        rmp::encode::write_array_len(self.out, count(length)?)?;
-        Ok(Items { out: self.out, order: Order::Fixed, count: 0 })
+    fn tuple(self, length: usize) -> Result<Container<'o, 't>, Fault> {
+        self.container(Kind::Array, Some(length), false)
+    }
+
+    /// Begins a container. One whose parts are sorted, or whose length is not known, is buffered.
+    fn container(
+        self,
+        kind: Kind,
+        length: Option<usize>,
+        is_sorted: bool,
+    ) -> Result<Container<'o, 't>, Fault> {
+        let order = match length {
+            _ if is_sorted => Order::Sorted { key_ends: Vec::new(), ends: Vec::new() },
+            Some(length) => {
+                kind.write_length(self.out, count(length)?)?;
+                Order::Fixed
+            }
+            None => Order::Counted,
+        };
+        if !matches!(order, Order::Fixed) {
+            self.out.gather();
+        }
+        Ok(Container { out: self.out, kind, order, count: 0 })
     }
 }
 
@@ -143,11 +162,11 @@ fn count(length: usize) -> Result<u32, Fault> {
 impl<'o, 't> Serializer for Encoder<'o, 't> {
     type Ok = ();
     type Error = Fault;
-    type SerializeSeq = Items<'o, 't>;
-    type SerializeTuple = Items<'o, 't>;
-    type SerializeTupleStruct = Items<'o, 't>;
-    type SerializeTupleVariant = Items<'o, 't>;
-    type SerializeMap = Entries<'o, 't>;
+    type SerializeSeq = Container<'o, 't>;
+    type SerializeTuple = Container<'o, 't>;
+    type SerializeTupleStruct = Container<'o, 't>;
+    type SerializeTupleVariant = Container<'o, 't>;
+    type SerializeMap = Container<'o, 't>;
     type SerializeStruct = Fields<'o, 't>;
     type SerializeStructVariant = Fields<'o, 't>;
 
@@ -294,27 +313,16 @@ impl<'o, 't> Serializer for Encoder<'o, 't> {
         value.serialize(Encoder::new(self.out))
     }
 
-    fn serialize_seq(self, length: Option<usize>) -> Result<Items<'o, 't>, Fault> {
-        let order = match length {
-            _ if self.out.form == Form::Unordered => Order::Sorted { ends: Vec::new() },
-            Some(length) => {
-                self.out.met.sequence |= length > 1;
-                rmp::encode::write_array_len(self.out, count(length)?)?;
-                Order::Fixed
-            }
-            None => Order::Counted,
-        };
-        if !matches!(order, Order::Fixed) {
-            self.out.gather();
-        }
-        Ok(Items { out: self.out, order, count: 0 })
+    fn serialize_seq(self, length: Option<usize>) -> Result<Container<'o, 't>, Fault> {
+        let is_sorted = self.out.form == Form::Unordered;
+        self.container(Kind::Array, length, is_sorted)
     }
 
-    fn serialize_tuple(self, length: usize) -> Result<Items<'o, 't>, Fault> {
+    fn serialize_tuple(self, length: usize) -> Result<Container<'o, 't>, Fault> {
         self.tuple(length)
     }
 
-    fn serialize_tuple_struct(self, _name: &'static str, length: usize) -> Result<Items<'o, 't>, Fault> {
+    fn serialize_tuple_struct(self, _name: &'static str, length: usize) -> Result<Container<'o, 't>, Fault> {
         self.tuple(length)
     }
 
@@ -324,24 +332,14 @@ impl<'o, 't> Serializer for Encoder<'o, 't> {
         _index: u32,
         name: &'static str,
         length: usize,
-    ) -> Result<Items<'o, 't>, Fault> {
+    ) -> Result<Container<'o, 't>, Fault> {
         self.variant(name)?;
         self.tuple(length)
     }
 
-    fn serialize_map(self, length: Option<usize>) -> Result<Entries<'o, 't>, Fault> {
-        let order = match length {
-            _ if self.out.form >= Form::Canonical => Order::Sorted { ends: Vec::new() },
-            Some(length) => {
-                rmp::encode::write_map_len(self.out, count(length)?)?;
-                Order::Fixed
-            }
-            None => Order::Counted,
-        };
-        if !matches!(order, Order::Fixed) {
-            self.out.gather();
-        }
-        Ok(Entries { out: self.out, order, count: 0, key_ends: Vec::new() })
+    fn serialize_map(self, length: Option<usize>) -> Result<Container<'o, 't>, Fault> {
+        let is_sorted = self.out.form >= Form::Canonical;
+        self.container(Kind::Map, length, is_sorted)
     }
 
     fn serialize_struct(self, _name: &'static str, length: usize) -> Result<Fields<'o, 't>, Fault> {
@@ -387,25 +385,37 @@ impl<'de> serde::Deserialize<'de> for Data {
     }
 }
 
+/// The kind of a container.
+enum Kind {
+    Array,
+    Map,
+}
+
+impl Kind {
+    fn write_length(&self, out: &mut Out<'_>, length: u32) -> Result<(), Fault> {
+        match self {
+            Self::Array => rmp::encode::write_array_len(out, length)?,
+            Self::Map => rmp::encode::write_map_len(out, length)?,
+        };
+        Ok(())
+    }
+}
+
 /// The order in which the parts of a container are written.
 enum Order {
     /// In order, after their number.
     Fixed,
     /// In order, once their number is known.
     Counted,
-    /// Sorted by their bytes, once they are complete.
-    Sorted { ends: Vec<usize> },
+    /// Sorted by their keys, once they are complete. The ends of the keys and of the parts are those in the buffered
+    /// bytes; an item of a sequence is its own key.
+    Sorted { key_ends: Vec<usize>, ends: Vec<usize> },
 }
 
-/// Writes buffered parts, sorted by the bytes that `key` selects from each.
-fn write_sorted(
-    out: &mut Out<'_>,
-    gathered: &[u8],
-    ends: &[usize],
-    key: impl Fn(usize, Range<usize>) -> Range<usize>,
-) -> io::Result<()> {
+/// Writes buffered parts, sorted by their keys.
+fn write_sorted(out: &mut Out<'_>, gathered: &[u8], key_ends: &[usize], ends: &[usize]) -> io::Result<()> {
     let begin = |n: usize| if n == 0 { 0 } else { ends[n - 1] };
-    let key = |n: usize| &gathered[key(n, begin(n)..ends[n])];
+    let key = |n: usize| &gathered[begin(n)..key_ends[n]];
     if ends.len() < 2 || (1..ends.len()).all(|n| key(n - 1) <= key(n)) {
         return io::Write::write_all(out, gathered);
     }
@@ -414,19 +424,21 @@ fn write_sorted(
     order.into_iter().try_for_each(|n| io::Write::write_all(out, &gathered[begin(n)..ends[n]]))
 }
 
-/// The items of a sequence or a tuple.
-pub(super) struct Items<'o, 't> {
+/// The items of a sequence or a tuple, or the entries of a map.
+pub(super) struct Container<'o, 't> {
     out: &'o mut Out<'t>,
+    kind: Kind,
     order: Order,
     count: u32,
 }
 
-impl Items<'_, '_> {
+impl Container<'_, '_> {
     #[inline]
     fn item<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
         value.serialize(Encoder::new(self.out))?;
         self.count = self.count.saturating_add(1);
-        if let Order::Sorted { ends } = &mut self.order {
+        if let Order::Sorted { key_ends, ends } = &mut self.order {
+            key_ends.push(self.out.gathered());
             ends.push(self.out.gathered());
         }
         Ok(())
@@ -437,17 +449,34 @@ impl Items<'_, '_> {
             return Ok(());
         }
         let gathered = self.out.take_gathered();
-        self.out.met.sequence |= self.count > 1;
-        rmp::encode::write_array_len(self.out, self.count)?;
+        self.kind.write_length(self.out, self.count)?;
         match &self.order {
-            Order::Sorted { ends } => write_sorted(self.out, &gathered, ends, |_, item| item)?,
-            _ => io::Write::write_all(self.out, &gathered)?,
+            Order::Sorted { key_ends, ends } if key_ends.len() != ends.len() => {
+                return Err(Fault::new("a map has a key without a value"));
+            }
+            Order::Sorted { key_ends, ends } => write_sorted(self.out, &gathered, key_ends, ends)?,
+            Order::Fixed | Order::Counted => io::Write::write_all(self.out, &gathered)?,
         }
         Ok(())
     }
 }
 
-impl SerializeSeq for Items<'_, '_> {
+impl SerializeSeq for Container<'_, '_> {
+    type Ok = ();
+    type Error = Fault;
+
+    #[inline]
+    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
+        self.item(value)
+    }
+
+    fn end(self) -> Result<(), Fault> {
+        self.out.met.sequence |= self.count > 1;
+        self.finish()
+    }
+}
+
+impl SerializeTuple for Container<'_, '_> {
     type Ok = ();
     type Error = Fault;
 
@@ -461,21 +490,7 @@ impl SerializeSeq for Items<'_, '_> {
     }
 }
 
-impl SerializeTuple for Items<'_, '_> {
-    type Ok = ();
-    type Error = Fault;
-
-    #[inline]
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
-        self.item(value)
-    }
-
-    fn end(self) -> Result<(), Fault> {
-        self.finish()
-    }
-}
-
-impl SerializeTupleStruct for Items<'_, '_> {
+impl SerializeTupleStruct for Container<'_, '_> {
     type Ok = ();
     type Error = Fault;
 
@@ -489,7 +504,7 @@ impl SerializeTupleStruct for Items<'_, '_> {
     }
 }
 
-impl SerializeTupleVariant for Items<'_, '_> {
+impl SerializeTupleVariant for Container<'_, '_> {
     type Ok = ();
     type Error = Fault;
 
@@ -503,31 +518,22 @@ impl SerializeTupleVariant for Items<'_, '_> {
     }
 }
 
-/// The entries of a map.
-pub(super) struct Entries<'o, 't> {
-    out: &'o mut Out<'t>,
-    order: Order,
-    count: u32,
-    /// The end of each key within the buffered bytes.
-    key_ends: Vec<usize>,
-}
-
-impl SerializeMap for Entries<'_, '_> {
+impl SerializeMap for Container<'_, '_> {
     type Ok = ();
     type Error = Fault;
 
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), Fault> {
         key.serialize(Encoder::new(self.out))?;
         self.count = self.count.saturating_add(1);
-        if let Order::Sorted { .. } = self.order {
-            self.key_ends.push(self.out.gathered());
+        if let Order::Sorted { key_ends, .. } = &mut self.order {
+            key_ends.push(self.out.gathered());
         }
         Ok(())
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Fault> {
         value.serialize(Encoder::new(self.out))?;
-        if let Order::Sorted { ends } = &mut self.order {
+        if let Order::Sorted { ends, .. } = &mut self.order {
             ends.push(self.out.gathered());
         }
         Ok(())
@@ -535,21 +541,7 @@ impl SerializeMap for Entries<'_, '_> {
 
     fn end(self) -> Result<(), Fault> {
         self.out.met.several_forms |= self.count > 1;
-        if matches!(self.order, Order::Fixed) {
-            return Ok(());
-        }
-        let gathered = self.out.take_gathered();
-        rmp::encode::write_map_len(self.out, self.count)?;
-        match &self.order {
-            Order::Sorted { ends } => {
-                if ends.len() != self.key_ends.len() {
-                    return Err(Fault::new("a map has a key without a value"));
-                }
-                write_sorted(self.out, &gathered, ends, |n, entry| entry.start..self.key_ends[n])?;
-            }
-            _ => io::Write::write_all(self.out, &gathered)?,
-        }
-        Ok(())
+        self.finish()
     }
 }
 
