@@ -33,5 +33,4 @@ pub(crate) use self::registry::Location;
 pub(super) use self::registry::Registry;
 
 #[cfg(test)]
-#[path = "model_tests.rs"]
 mod model_tests;
