@@ -159,8 +159,8 @@ pub use crate::transport::{Endpoint, Token, TransportError};
 pub use crate::wire::CodecError;
 pub use crate::work::{
     AskError, DEFAULT_ASK_DEADLINE, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Handle, Message, Messages,
-    NodeLoad, NodeStatus, Placement, Reason, Resources, Selector, SendError, Stage, Status, Stopped,
-    UnknownPlacement, Unsent, Work, WorkAddr, WorkContext,
+    NodeLoad, NodeStatus, Placement, Reason, Resources, ReturnedError, Selector, SendError, Stage, Status,
+    Stopped, UnknownPlacement, Unsent, Work, WorkAddr, WorkContext,
 };
 pub use flowright_macros::Children;
 

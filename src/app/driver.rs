@@ -224,7 +224,7 @@ impl Driver {
                 // can.
                 Err(source) => {
                     let message = format!("its published state cannot be applied: {source}");
-                    let failure = Failure { reason: Reason::UserError, message };
+                    let failure = Failure::new(Reason::UserError, message);
                     let mut record = record.lock();
                     record.kill();
                     record.ledger.report(Report::Died { failure }, now);

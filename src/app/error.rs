@@ -101,3 +101,17 @@ pub enum AppError {
     )]
     Internal(String),
 }
+
+impl AppError {
+    /// Returns the error of type `E` that a Flow returned from `react` or gave to
+    /// [`FlowContext::fail`](crate::FlowContext::fail), or that a Work returned, if the App failed with it and the type
+    /// is found among the error, its contexts and its sources.
+    ///
+    /// The error of a Work that ran in another process is not found: it is sent as text.
+    pub fn downcast_ref<E: std::error::Error + Send + Sync + 'static>(&self) -> Option<&E> {
+        match self {
+            Self::Failed(error) => error.returned()?.downcast_ref(),
+            _ => None,
+        }
+    }
+}

@@ -11,27 +11,20 @@ use super::status::AppStage;
 use super::timers::Timer;
 use super::tree::{Child, FlowLife};
 use crate::error::Error;
-use crate::fence::{self, Fenced};
+use crate::fence;
 use crate::flow::{Action, AnyFlow, Ending, FlowContext, FlowError, Scope, enter, is_pending, leave};
 use crate::id::{ActorPath, FlowId, WorkId};
 use crate::state::Value;
 use crate::trace::{Span, What};
-use crate::work::{Command, Failure, HostError, Reason, Report, forget_address};
+use crate::work::{Command, Failure, HostError, Reason, Report, ReturnedError, forget_address};
 
 /// The duration of a reaction beyond which it is logged.
 const SLOW_REACTION: Duration = Duration::from_millis(100);
 
-/// Lets the Flow react. Returns an error as text, since formatting and dropping the error run code of the user's.
-fn reacted(flow: &mut dyn AnyFlow, cx: &mut FlowContext) -> Result<(), String> {
-    match flow.react(cx) {
-        Ok(()) => Ok(()),
-        Err(error) if is_pending(&error) => Ok(()),
-        Err(error) => {
-            let message = described(&error);
-            drop(Fenced::new(error));
-            Err(message)
-        }
-    }
+/// Lets the Flow react. Returns its error unless that is [`Pending`](crate::Pending).
+fn reacted(flow: &mut dyn AnyFlow, cx: &mut FlowContext) -> Result<(), ReturnedError> {
+    let result = flow.react(cx).map_err(ReturnedError::new);
+    if result.as_ref().is_err_and(|error| is_pending(error)) { Ok(()) } else { result }
 }
 
 fn described(error: &Error) -> String {
@@ -77,7 +70,10 @@ impl Driver {
         let path = path.to_string();
         match result {
             None | Some(Ok(Ok(()))) => {}
-            Some(Ok(Err(message))) => self.flow_failed(id, FlowError::React { path, message }),
+            Some(Ok(Err(error))) => {
+                let message = described(&error);
+                self.flow_failed(id, FlowError::React { path, message, error });
+            }
             Some(Err(panic)) => {
                 let message = panic.to_string();
                 self.flow_failed(id, FlowError::Panicked { path, code: "react", message });
@@ -87,9 +83,9 @@ impl Driver {
             None => {}
             Some(Ending::Stop(why)) => self.stop(&why),
             Some(Ending::Fail(error)) => {
+                let error = ReturnedError::new(error);
                 let message = described(&error);
-                drop(Fenced::new(error));
-                self.fail(AppError::Failed(FlowError::Deliberate(message)));
+                self.fail(AppError::Failed(FlowError::Deliberate { message, error }));
             }
         }
     }
@@ -164,7 +160,7 @@ impl Driver {
                                     HostError::NoProcess { .. } => Reason::ProcessDied,
                                     _ => Reason::UserError,
                                 };
-                                let failure = Failure { reason, message: error.to_string() };
+                                let failure = Failure::new(reason, error.to_string());
                                 record.ledger.report(Report::Died { failure }, now);
                             }
                         }
@@ -193,24 +189,24 @@ impl Driver {
                             );
                         }
                     }
-                    Action::Restarting(Failure { reason, message }) => {
+                    Action::Restarting(Failure { reason, message, .. }) => {
                         let (owner, path) = (record.owner, record.path.to_string());
                         log::warn!("work `{path}` failed and is restarted: {reason}: {message}");
                         drop(record);
                         self.child_restarts(owner, Child::Work(id), &path);
                         record = shared.lock();
                     }
-                    Action::Captured(Failure { reason, message }) => {
+                    Action::Captured(Failure { reason, message, .. }) => {
                         log::warn!(
                             "work `{}` failed, captured by flow `{}`: {reason}: {message}",
                             record.path,
                             record.owner_path
                         );
                     }
-                    Action::Raise(Failure { reason, message }) => {
+                    Action::Raise(Failure { reason, message, error }) => {
                         let (owner, path) = (record.owner, record.path.to_string());
                         drop(record);
-                        self.flow_failed(owner, FlowError::Work { path, reason, message });
+                        self.flow_failed(owner, FlowError::Work { path, reason, message, error });
                         record = shared.lock();
                     }
                 }

@@ -73,6 +73,28 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// Returns the error of type `E` with which the App failed, as [`AppError::downcast_ref`] does.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// use std::num::ParseIntError;
+    ///
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Server {}
+    /// impl Flow for Server {
+    ///     fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+    ///         let _port: u16 = "many".parse().context("the port")?;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let exit = flowright::testing::TestApp::start(Server::default).wait_for_exit();
+    /// assert!(exit.downcast_ref::<ParseIntError>().is_some());
+    /// ```
+    pub fn downcast_ref<E: std::error::Error + Send + Sync + 'static>(&self) -> Option<&E> {
+        self.result.as_ref().err()?.downcast_ref()
+    }
+
     pub(super) fn broken(how: &str) -> Self {
         Self::failed(AppError::Internal(how.to_owned()))
     }

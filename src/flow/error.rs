@@ -5,7 +5,7 @@ use thiserror::Error;
 use super::schedule::ScheduleError;
 use crate::state::StateError;
 use crate::wire::CodecError;
-use crate::work::Reason;
+use crate::work::{Reason, ReturnedError};
 
 /// Error with which a Flow fails.
 #[derive(Debug, Error)]
@@ -20,6 +20,8 @@ pub enum FlowError {
         reason: Reason,
         /// The error with its whole chain of causes.
         message: String,
+        /// The error that the Work returned, if it returned one in the process of the App.
+        error: Option<ReturnedError>,
     },
     /// A child Flow failed.
     #[error("flow `{path}` failed")]
@@ -37,6 +39,8 @@ pub enum FlowError {
         path: String,
         /// The error with its whole chain of causes.
         message: String,
+        /// The error that was returned.
+        error: ReturnedError,
     },
     /// The Flow's code panicked.
     #[error("`{code}` of flow `{path}` panicked: {message}")]
@@ -49,8 +53,13 @@ pub enum FlowError {
         message: String,
     },
     /// [`FlowContext::fail`](crate::FlowContext::fail) was called.
-    #[error("{0}")]
-    Deliberate(String),
+    #[error("{message}")]
+    Deliberate {
+        /// The error with its whole chain of causes.
+        message: String,
+        /// The error that was given to `fail`.
+        error: ReturnedError,
+    },
     /// The restarts of the Flow's children exceeded the limit of its strategy.
     #[error(
         "flow `{path}`: more than {max} restarts of its children within {within:?}, the last of work `{last}`; \
@@ -157,4 +166,16 @@ pub enum FlowError {
     /// A Work could not be started.
     #[error("{0}")]
     Host(String),
+}
+
+impl FlowError {
+    /// Returns the error that users' code returned in this process, here or in a child Flow.
+    pub(crate) fn returned(&self) -> Option<&ReturnedError> {
+        match self {
+            Self::Work { error, .. } => error.as_ref(),
+            Self::React { error, .. } | Self::Deliberate { error, .. } => Some(error),
+            Self::Flow { source, .. } => source.returned(),
+            _ => None,
+        }
+    }
 }

@@ -323,7 +323,7 @@ impl Ledger {
         match self.life {
             Life::Stopping { .. } => self.exited(None, now),
             Life::Up if self.policy.on_node_lost == OnNodeLost::Fail => {
-                let failure = Failure { reason: Reason::NodeLost, message: why.to_owned() };
+                let failure = Failure::new(Reason::NodeLost, why);
                 let current = self.current.take().map(|current| current.waiting);
                 self.failed(current, failure, true, now);
             }
@@ -482,7 +482,7 @@ impl Ledger {
             let message = format!("the run did not end within {timeout:?}");
             self.actions.push(Action::Kill);
             let current = self.current.take().map(|current| current.waiting);
-            self.failed(current, Failure { reason: Reason::Timeout, message }, true, now);
+            self.failed(current, Failure::new(Reason::Timeout, message), true, now);
         } else if current.kill_at.is_some_and(|kill_at| kill_at <= now.at) {
             self.actions.push(Action::Kill);
             self.life = Life::Stopping { next: Next::Relaunch { at: now.at }, kill_at: now.at };

@@ -499,7 +499,7 @@ impl PeerHandler for Agent {
                     if let Some(hosted) = failed {
                         self.left(&hosted.path, &hosted.mailbox, hosted.mailbox_incarnation);
                     }
-                    let failure = Failure { reason: Reason::UserError, message };
+                    let failure = Failure::new(Reason::UserError, message);
                     let reports = vec![Report::Died { failure }];
                     let trace = Cause::default();
                     let update = Control::Update { incarnation, patch: None, refers: false, reports, trace };

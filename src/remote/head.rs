@@ -136,7 +136,7 @@ impl Commands for CommandsAway {
                 let ordered = Control::Run { incarnation, run, attempt, input, trace: order.cause.clone() };
                 if let Err(why) = self.link.try_control(order.input.holds(), &ordered) {
                     let message = format!("the input cannot be sent to the process of the Work: {why}");
-                    let failure = Failure { reason: Reason::UserError, message };
+                    let failure = Failure::new(Reason::UserError, message);
                     self.outbox.report(Report::RunFailed { run, failure });
                 }
             }

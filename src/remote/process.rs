@@ -267,7 +267,7 @@ fn settle(running: &mut HashMap<String, Process>, name: &str) {
     };
     if let Some(outbox) = work {
         let message = format!("the process of work `{}` {how}", process.path);
-        outbox.report(Report::Died { failure: Failure { reason: Reason::ProcessDied, message } });
+        outbox.report(Report::Died { failure: Failure::new(Reason::ProcessDied, message) });
     }
     running.remove(name);
 }

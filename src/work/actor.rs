@@ -15,6 +15,7 @@ use super::context::{BUDGET, Identity, WorkContext, is_stop};
 use super::gpus::Gpus;
 use super::mailbox::{Mail, Mailbox, Receiver};
 use super::outbox::{Outbox, Report};
+use super::returned_error::ReturnedError;
 use super::run::RunOrder;
 use super::run_markers::mark;
 use super::status::{Failure, Reason};
@@ -279,7 +280,7 @@ async fn body<W: Work>(spec: Box<IncarnationSpec<W>>) -> Report {
     // A panic in a handler drops this value while it unwinds.
     let mut work: Fenced<W> = match state.decode() {
         Ok(work) => Fenced::new(work),
-        Err(error) => return Report::Died { failure: failure(&error.into(), "its state") },
+        Err(error) => return Report::Died { failure: failure(&ReturnedError::new(error), "its state") },
     };
     // The decoded Work has payload handles of its own now.
     drop(holds);
@@ -300,12 +301,13 @@ async fn body<W: Work>(spec: Box<IncarnationSpec<W>>) -> Report {
 
 /// Adds a panic in the `Drop` of the Work to the report of its end.
 fn died_at_its_end(report: Report, panic: &Panic) -> Report {
-    let Failure { reason, message } = panic_failure(panic);
+    let Failure { reason, message, .. } = panic_failure(panic);
     let also = |failure: Option<Failure>| match failure {
-        Some(Failure { reason, message: first }) => {
-            Failure { reason, message: format!("{first} (and its `Drop` panicked: {message})") }
+        Some(first) => {
+            let message = format!("{} (and its `Drop` panicked: {message})", first.message);
+            Failure { message, ..first }
         }
-        None => Failure { reason, message: format!("its `Drop` panicked: {message}") },
+        None => Failure::new(reason, format!("its `Drop` panicked: {message}")),
     };
     match report {
         Report::Stopped { failure } => Report::Stopped { failure: Some(also(failure)) },
@@ -327,7 +329,7 @@ async fn work_through<W: Work>(work: &mut W, cx: &mut WorkContext<W>) -> Report 
         None => result,
     };
     if let Err(error) = result {
-        return Report::Died { failure: failure(&error, "`on_start`") };
+        return Report::Died { failure: failure(&ReturnedError::new(error), "`on_start`") };
     }
 
     let mut served = 0_usize;
@@ -344,7 +346,7 @@ async fn work_through<W: Work>(work: &mut W, cx: &mut WorkContext<W>) -> Report 
             Mail::Message(envelope) => {
                 envelope.deliver(work, cx).await;
                 if let Some(error) = cx.take_trouble() {
-                    return Report::Died { failure: failure(&error.into(), "a handler") };
+                    return Report::Died { failure: failure(&ReturnedError::new(error), "a handler") };
                 }
                 served += 1;
                 if served.is_multiple_of(BUDGET) {
@@ -364,7 +366,7 @@ async fn work_through<W: Work>(work: &mut W, cx: &mut WorkContext<W>) -> Report 
         None if result.as_ref().is_err_and(is_stop) => Ok(()),
         None => result,
     };
-    Report::Stopped { failure: result.err().map(|error| failure(&error, "`on_stop`")) }
+    Report::Stopped { failure: result.err().map(|error| failure(&ReturnedError::new(error), "`on_stop`")) }
 }
 
 /// Executes one run and reports its end. Returns a failure if it ends the incarnation as well.
@@ -394,6 +396,7 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) ->
         Ok(()) => Report::RunSucceeded { run },
         Err(error) if asked_to_leave && is_stop(&error) => Report::RunStopped { run },
         Err(error) => {
+            let error = ReturnedError::new(error);
             let mut failure = failure(&error, "");
             let hook = AssertUnwindSafe(span.around(work.on_error(&error, cx))).catch_unwind().await;
             let second = match hook {
@@ -425,12 +428,12 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) ->
     None
 }
 
-fn failure(error: &Error, place: &str) -> Failure {
+fn failure(error: &ReturnedError, place: &str) -> Failure {
     // The error is a value of the user, whose code may panic.
     let reason = fence::call(|| error::find(error).map_or(Reason::UserError, payload_reason));
     let (reason, text) = (reason.unwrap_or(Reason::UserError), described(error));
     let message = if place.is_empty() { text } else { format!("{place} failed: {text}") };
-    Failure { reason, message }
+    Failure { reason, message, error: Some(error.clone()) }
 }
 
 /// Returns the error with all of its causes as text.
@@ -440,9 +443,9 @@ fn described(error: &Error) -> String {
 
 fn panic_failure(panic: &Panic) -> Failure {
     if let Some(error) = panic.downcast_ref::<PayloadError>() {
-        return Failure { reason: payload_reason(error), message: chain(error) };
+        return Failure::new(payload_reason(error), chain(error));
     }
-    Failure { reason: Reason::Panic, message: panic.to_string() }
+    Failure::new(Reason::Panic, panic.to_string())
 }
 
 fn payload_reason(error: &PayloadError) -> Reason {

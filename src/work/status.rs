@@ -5,6 +5,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::returned_error::ReturnedError;
+
 /// Stage of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -134,4 +136,30 @@ mod milliseconds {
 pub(crate) struct Failure {
     pub(crate) reason: Reason,
     pub(crate) message: String,
+    /// The error that the Work returned, if it returned one in this process.
+    #[serde(skip)]
+    pub(crate) error: Option<ReturnedError>,
+}
+
+impl Failure {
+    pub(crate) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), error: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire;
+
+    /// An error that a Work returned stays in its process: the encoding of the failure is the same without it.
+    #[test]
+    fn error_of_a_failure_is_not_encoded() {
+        let without = Failure::new(Reason::UserError, "no");
+        let error = Some(ReturnedError::new("many".parse::<u16>().unwrap_err()));
+        let with = Failure { error, ..without.clone() };
+        let encoded = wire::encode(&with).unwrap();
+        assert_eq!(encoded, wire::encode(&without).unwrap());
+        assert_eq!(wire::decode::<Failure>(&encoded).unwrap(), without);
+    }
 }

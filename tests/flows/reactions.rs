@@ -334,6 +334,64 @@ fn anyhow_error_from_react_fails_the_flow_with_its_chain() {
     assert_eq!(message, format!("`react` of flow `root` returned an error: {chain}"));
 }
 
+/// An error whose code panics wherever the App could execute it.
+#[derive(Debug, thiserror::Error)]
+struct Refused {
+    port: u16,
+    #[source]
+    cause: std::num::ParseIntError,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("no text");
+    }
+}
+
+/// A Flow that fails with a typed error, in `react` or by `fail`.
+#[derive(Default, Serialize, Children)]
+struct Typed {
+    deliberate: bool,
+}
+
+impl Flow for Typed {
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        let error = Refused { port: 7, cause: "many".parse::<u16>().unwrap_err() };
+        if self.deliberate {
+            cx.fail(Error::from(error).context("it was refused"));
+            return Ok(());
+        }
+        Err(error).context("it was refused")
+    }
+}
+
+#[derive(Default, Serialize, Children)]
+struct OverTyped {
+    typed: FlowRef<Typed>,
+}
+
+impl Flow for OverTyped {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        Ok(())
+    }
+}
+
+/// The error of a Flow and its sources can be downcast from `Exit`, also that of a child, and without using its text.
+#[test]
+fn error_of_a_flow_is_downcast_from_the_exit() {
+    let typed = |deliberate| move || Typed { deliberate };
+    for app in [TestApp::start(typed(false)), TestApp::start(typed(true)), TestApp::start(OverTyped::default)]
+    {
+        let exit = app.wait_for_exit();
+        assert_eq!(exit.downcast_ref::<Refused>().map(|refused| refused.port), Some(7), "{exit:?}");
+        assert!(exit.downcast_ref::<std::num::ParseIntError>().is_some());
+        assert!(exit.downcast_ref::<std::num::ParseFloatError>().is_none());
+        assert_says(&error(exit), &["an error whose `Display` panicked: no text"]);
+    }
+    let app = TestApp::start(Idle::default);
+    assert!(app.stop().downcast_ref::<Refused>().is_none());
+}
+
 /// The form in which `Pending` is passed on.
 #[derive(Debug, Clone, Copy, Serialize)]
 enum Passed {

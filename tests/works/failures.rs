@@ -238,3 +238,61 @@ fn anyhow_error_from_a_run_fails_it_with_its_chain() {
         }
     });
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("{place} is refused")]
+struct Refused {
+    place: String,
+}
+
+/// A Work that returns a typed error in the place that its state names.
+#[derive(Default, Serialize, Deserialize)]
+struct Typed {
+    place: String,
+}
+
+impl Typed {
+    fn enter(&self, place: &str) -> Result<()> {
+        if self.place == place {
+            Err(Refused { place: place.to_owned() }).context("it is the place")?;
+        }
+        Ok(())
+    }
+}
+
+impl Work for Typed {
+    type Input = ();
+
+    async fn on_start(&mut self, _: &mut WorkContext<Self>) -> Result<()> {
+        self.enter("on_start")
+    }
+
+    async fn run(&mut self, (): (), _: &mut WorkContext<Self>) -> Result<()> {
+        self.enter("run")
+    }
+
+    async fn on_stop(&mut self, _: &mut WorkContext<Self>) -> Result<()> {
+        self.enter("on_stop")
+    }
+}
+
+/// The error of a Work in the process of the App can be downcast from `Exit`, from a run and from hooks.
+#[test]
+fn error_of_a_work_is_downcast_from_the_exit() {
+    wherever_it_runs(|placement| {
+        for place in ["on_start", "run", "on_stop"] {
+            let app = TestApp::start(move || {
+                let work = WorkRef::from(Typed { place: place.to_owned() }).placed(placement);
+                one(work, |work, _| {
+                    work.run(()).finished()?;
+                    work.stop();
+                    Ok(())
+                })
+            });
+            let exit = app.wait_for_exit();
+            let refused = exit.downcast_ref::<Refused>().map(|refused| refused.place.as_str());
+            assert_eq!(refused, Some(place), "{exit:?}");
+            assert!(exit.downcast_ref::<std::num::ParseIntError>().is_none());
+        }
+    });
+}

@@ -149,7 +149,7 @@ fn with_restart_a_run_that_fails_on_its_way_out_does_not_come_before_the_newest(
     ask(&mut ledger, 1, at(0));
     ledger.report(Report::RunStarted { run: 1 }, at(0));
     ask(&mut ledger, 2, at(1));
-    let failure = Failure { reason: Reason::UserError, message: "left in a hurry".to_owned() };
+    let failure = Failure::new(Reason::UserError, "left in a hurry");
     ledger.report(Report::RunFailed { run: 1, failure }, at(2));
     ledger.report(Report::Stopped { failure: None }, at(2));
     assert_eq!(ledger.run_status(input(1).0).stage, Stage::Failed);
@@ -163,7 +163,7 @@ fn a_panic_on_the_way_out_is_raised() {
     ledger.start(at(0));
     ledger.stop(at(1));
     ledger.take_actions();
-    let failure = Failure { reason: Reason::Panic, message: "panicked".to_owned() };
+    let failure = Failure::new(Reason::Panic, "panicked");
     ledger.report(Report::Died { failure }, at(2));
     assert!(matches!(ledger.take_actions()[..], [Action::Raise(_)]));
 }

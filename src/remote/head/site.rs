@@ -211,7 +211,7 @@ impl PeerHandler for Head {
         if let Some(Starting { what, commands }) = starting {
             let outbox = what.outbox.clone();
             if let Err(error) = self.launch_on(card.id, Resources::default(), false, what, Some(&commands)) {
-                let failure = Failure { reason: Reason::ProcessDied, message: error.to_string() };
+                let failure = Failure::new(Reason::ProcessDied, error.to_string());
                 outbox.report(Report::Died { failure });
             }
             return;

@@ -291,7 +291,7 @@ impl Model {
     fn host(&mut self, way: Way) {
         let now = self.moment();
         let Some(incarnation) = &mut self.incarnation else { return };
-        let failure = |reason| Failure { reason, message: "no".to_owned() };
+        let failure = |reason| Failure::new(reason, "no");
         let is_asked_to_leave = incarnation.cancelled || incarnation.stops;
         let report = match (incarnation.order, way) {
             (_, Way::Death) => {
