@@ -18,6 +18,7 @@ mod config;
 mod control;
 mod driver;
 mod error;
+mod failures;
 mod histogram;
 mod hosts;
 mod launch;
