@@ -158,7 +158,7 @@ pub use crate::state::{StateError, Value};
 pub use crate::transport::{Endpoint, Token, TransportError};
 pub use crate::wire::CodecError;
 pub use crate::work::{
-    AskError, DEFAULT_ASK_DEADLINE, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Handle, Message, Messages,
+    Ask, AskError, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Handle, Message, Messages,
     NodeLoad, NodeStatus, Placement, Reason, Resources, ReturnedError, Selector, SendError, Stage, Status,
     Stopped, UnknownPlacement, Unsent, Work, WorkAddr, WorkContext,
 };

@@ -61,16 +61,16 @@ fn find(all: &[&'static str], name: &str) -> Result<&'static str, NoAnswer> {
 }
 
 impl Control {
-    /// Sends the JSON as the named message to the Work at `path` and returns its reply as JSON, within `deadline`.
+    /// Sends the JSON as the named message to the Work at `path` and returns its reply as JSON, within `timeout`.
     pub(crate) async fn ask_json(
         &self,
         path: &str,
         message: &str,
         json: &[u8],
-        deadline: Duration,
+        timeout: Duration,
     ) -> Result<Result<Vec<u8>, NoAnswer>, AppError> {
         let Some(record) = self.record(path).await? else { return Ok(Err(NoAnswer::NoSuchWork)) };
-        let answer = match question(&record, message, json, deadline) {
+        let answer = match question(&record, message, json, timeout) {
             Ok(answer) => answer,
             Err(why) => return Ok(Err(why)),
         };
@@ -113,14 +113,14 @@ fn question(
     record: &SharedRecord,
     message: &str,
     json: &[u8],
-    deadline: Duration,
+    timeout: Duration,
 ) -> Result<crate::work::JsonAnswer, NoAnswer> {
     let (kind, mailbox, app, path) = {
         let record = record.lock();
         (record.kind, record.mailbox.clone(), record.app, record.path.clone())
     };
     let name = find(&kind.messages(), message)?;
-    let asked = mailbox.ask(app, path, name, json, deadline);
+    let asked = mailbox.ask(app, path, name, json, timeout);
     let asked = asked.ok_or_else(|| NoAnswer::NoSuchMessage(message_names(&kind.messages())))?;
     asked.map_err(|error| NoAnswer::BadMessage(error.to_string()))
 }

@@ -16,7 +16,7 @@ use super::queries::{Answer, fresh};
 use super::query::query;
 use crate::app::{Action, Control, NoAnswer, NotDone};
 use crate::printable::one_line;
-use crate::work::{DEFAULT_ASK_DEADLINE, Input, RunKey, Unanswered};
+use crate::work::{DEFAULT_ASK_TIMEOUT, Input, RunKey, Unanswered};
 
 /// The maximum length of an operator's name, in characters.
 const LONGEST_NAME: usize = 100;
@@ -198,7 +198,7 @@ pub(super) async fn stop_app(
 pub(super) struct AskQuery {
     /// The maximum time to wait for the answer, in seconds.
     #[param(minimum = 0.001, maximum = 3600, default = 30, nullable = false)]
-    deadline: Option<f64>,
+    timeout: Option<f64>,
 }
 
 /// Sends a message to a Work and returns its reply.
@@ -221,12 +221,12 @@ pub(super) async fn ask(
     payload: web::Payload,
 ) -> Answer {
     let (path, message) = target.into_inner();
-    let AskQuery { deadline } = query(&request)?;
-    let deadline = match deadline {
-        None => DEFAULT_ASK_DEADLINE,
+    let AskQuery { timeout } = query(&request)?;
+    let timeout = match timeout {
+        None => DEFAULT_ASK_TIMEOUT,
         Some(seconds) if (0.001..=3600.0).contains(&seconds) => Duration::from_secs_f64(seconds),
         Some(seconds) => {
-            let detail = format!("`deadline` is {seconds}, but has to be from 0.001 to 3600 seconds");
+            let detail = format!("`timeout` is {seconds}, but has to be from 0.001 to 3600 seconds");
             return Err(Problem::bad_request(detail));
         }
     };
@@ -241,7 +241,7 @@ pub(super) async fn ask(
     }
     // Parsed once without a type, to tell invalid JSON (400) from JSON of another form (422).
     body::parse::<serde::de::IgnoredAny>(&json)?;
-    match control.ask_json(&path, &message, &json, deadline).await? {
+    match control.ask_json(&path, &message, &json, timeout).await? {
         Ok(answer) => Ok(fresh().content_type("application/json").body(answer)),
         Err(why) => Err(unanswered(&path, &message, why)),
     }

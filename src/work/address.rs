@@ -2,21 +2,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::future::Future;
 use std::sync::{Arc, OnceLock, Weak};
-use std::task::Poll;
-use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::oneshot;
 
 use super::Work;
-use super::actor::{handler_under_way, is_running, is_served};
+use super::actor::{is_running, is_served};
 use super::any_mailbox::AnyMailbox;
-use super::mailbox::{CloseReason, Delivery, Mailbox, Refused, typed};
+use super::ask::Ask;
+use super::mailbox::{CloseReason, Mailbox, Refused, typed};
 use super::message::{
     AnyEnvelope, AskEnvelope, AskError, AskFailure, Envelope, Handle, Message, SendError, TellEnvelope,
     Unsent,
@@ -24,9 +21,6 @@ use super::message::{
 use super::route::Locator;
 use super::work_type::WorkType;
 use crate::id::{ActorPath, AppId};
-
-/// Deadline of [`ask`](WorkAddr::ask): 30 s.
-pub const DEFAULT_ASK_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The address of a Work: cloneable, comparable and serialisable, so that it can be part of inputs, states and
 /// messages.
@@ -139,34 +133,27 @@ impl<W: Work> WorkAddr<W> {
         })
     }
 
-    /// Sends a message and waits for the reply, for at most [`DEFAULT_ASK_DEADLINE`].
+    /// Sends a message and waits for the reply, for at most [`DEFAULT_ASK_TIMEOUT`](crate::DEFAULT_ASK_TIMEOUT) or the
+    /// time that is set by [`timeout`](Ask::timeout).
     ///
     /// # Cancel safety
-    /// If the future is dropped, or the deadline passes, the message is withdrawn from wherever it waits, unless a
-    /// handler has begun it.
+    /// If the future is dropped, or the timeout passes, the message is withdrawn from wherever it waits, unless a handler
+    /// has begun it.
     ///
     /// # Errors
     /// [`AskError`], which tells whether a handler may have seen the message.
-    pub async fn ask<M: Message>(&self, message: M) -> Result<W::Reply, AskError<M>>
+    pub fn ask<M: Message>(
+        &self,
+        message: M,
+    ) -> Ask<'_, W, impl Future<Output = Result<W::Reply, AskError<M>>> + use<'_, W, M>>
     where
         W: Handle<M>,
     {
-        self.ask_within(DEFAULT_ASK_DEADLINE, message).await
+        Ask::new(&self.path, self.mailbox.as_deref(), self.exchange(message))
     }
 
-    /// Sends a message and waits for the reply, for at most `deadline`, which includes the wait for room in the
-    /// mailbox.
-    ///
-    /// # Cancel safety
-    /// As for [`ask`](WorkAddr::ask).
-    ///
-    /// # Errors
-    /// [`AskError`], which tells whether a handler may have seen the message.
-    pub async fn ask_within<M: Message>(
-        &self,
-        deadline: Duration,
-        message: M,
-    ) -> Result<W::Reply, AskError<M>>
+    /// Sends a message and waits for the reply without a limit.
+    async fn exchange<M: Message>(&self, message: M) -> Result<W::Reply, AskError<M>>
     where
         W: Handle<M>,
     {
@@ -174,37 +161,24 @@ impl<W: Work> WorkAddr<W> {
         if !is_served(self.app, &self.path).await {
             return Err(AskError::NotHandled(self.to_itself(message)));
         }
-        let is_away = AtomicBool::new(false);
-        let exchange = async {
-            // Declared before the receiver of the reply, which is therefore dropped first and marks the ask as
-            // abandoned.
-            let mut question = Question { mailbox, is_open: false };
-            let (reply, answer) = oneshot::channel();
-            let went = mailbox.send(AskEnvelope::<W, M>::new(message, reply)).await.map_err(|refused| {
-                let message = |envelope| open::<AskEnvelope<W, M>>(envelope).into_message();
-                AskError::NotHandled(self.not_sent(refused, message))
-            })?;
-            is_away.store(went == Delivery::Away, Ordering::Relaxed);
-            question.is_open = true;
-            let answer = answer.await;
-            question.is_open = false;
-            match answer {
-                Ok(Ok(reply)) => Ok(reply.into_inner()),
-                Ok(Err(AskFailure::NoReply(why, message))) => {
-                    Err(why.into_error(self.path.as_str(), message))
-                }
-                Ok(Err(AskFailure::BadReply(error))) => {
-                    Err(AskError::BadReply { path: self.path.to_string(), error })
-                }
-                Err(_) => Err(AskError::Failed { path: self.path.to_string() }),
+        // Declared before the receiver of the reply, which is therefore dropped first and marks the ask as abandoned.
+        let mut question = Question { mailbox, is_open: false };
+        let (reply, answer) = oneshot::channel();
+        let sent = mailbox.send(AskEnvelope::<W, M>::new(message, reply)).await;
+        sent.map_err(|refused| {
+            let message = |envelope| open::<AskEnvelope<W, M>>(envelope).into_message();
+            AskError::NotHandled(self.not_sent(refused, message))
+        })?;
+        question.is_open = true;
+        let answer = answer.await;
+        question.is_open = false;
+        match answer {
+            Ok(Ok(reply)) => Ok(reply.into_inner()),
+            Ok(Err(AskFailure::NoReply(why, message))) => Err(why.into_error(self.path.as_str(), message)),
+            Ok(Err(AskFailure::BadReply(error))) => {
+                Err(AskError::BadReply { path: self.path.to_string(), error })
             }
-        };
-        match within(deadline, &is_away, exchange).await {
-            Some(result) => result,
-            None => {
-                let asker = handler_under_way().map(|path| path.to_string());
-                Err(AskError::Timeout { path: self.path.to_string(), after: deadline, asker })
-            }
+            Err(_) => Err(AskError::Failed { path: self.path.to_string() }),
         }
     }
 
@@ -247,30 +221,6 @@ impl<W: Work> Drop for Question<'_, W> {
         if self.is_open {
             self.mailbox.drop_abandoned();
         }
-    }
-}
-
-/// Waits for `future` until the deadline; returns `None` when the deadline passes first.
-///
-/// Setting a timer costs as much as the whole exchange with a Work on the same thread, which has replied by the next
-/// time this task is polled. So the first wait sets no timer but yields once to the other tasks of this thread, unless
-/// the reply comes from another process.
-async fn within<F: Future>(deadline: Duration, is_away: &AtomicBool, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut polls = 0;
-    let early = poll_fn(|cx| match future.as_mut().poll(cx) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if polls == 0 && !is_away.load(Ordering::Relaxed) => {
-            polls += 1;
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        }
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await;
-    match early {
-        Some(output) => Some(output),
-        None => tokio::time::timeout(deadline, future).await.ok(),
     }
 }
 

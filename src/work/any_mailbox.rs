@@ -56,7 +56,7 @@ pub(crate) trait AnyMailbox: Send + Sync {
         path: ActorPath,
         message: &str,
         body: &[u8],
-        deadline: Duration,
+        timeout: Duration,
     ) -> Option<Result<JsonAnswer, serde_json::Error>>;
     fn into_any(self: Arc<Self>) -> Arc<dyn std::any::Any + Send + Sync>;
 }
@@ -168,9 +168,9 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
         path: ActorPath,
         message: &str,
         body: &[u8],
-        deadline: Duration,
+        timeout: Duration,
     ) -> Option<Result<JsonAnswer, serde_json::Error>> {
-        json::ask(self, app, path, message, body, deadline)
+        json::ask(self, app, path, message, body, timeout)
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn std::any::Any + Send + Sync> {

@@ -42,11 +42,11 @@ pub(super) type Question<W> = fn(WorkAddr<W>, &[u8], Duration) -> Result<JsonAns
 pub(super) fn question<W: Handle<M>, M: Message>(
     work: WorkAddr<W>,
     json: &[u8],
-    deadline: Duration,
+    timeout: Duration,
 ) -> Result<JsonAnswer, serde_json::Error> {
     let message: M = read(json)?;
     Ok(Box::pin(async move {
-        let reply = Fenced::new(work.ask_within(deadline, message).await.map_err(Unanswered::from)?);
+        let reply = Fenced::new(work.ask(message).timeout(timeout).await.map_err(Unanswered::from)?);
         let written = fence::call(|| state::to_json(&*reply));
         let why = match written {
             Ok(Ok(json)) => return Ok(json),
@@ -91,10 +91,10 @@ pub(super) fn ask<W: Work>(
     path: ActorPath,
     message: &str,
     json: &[u8],
-    deadline: Duration,
+    timeout: Duration,
 ) -> Option<Result<JsonAnswer, serde_json::Error>> {
     let question = Messages::<W>::question(message)?;
-    Some(question(WorkAddr::new(app, path, mailbox), json, deadline))
+    Some(question(WorkAddr::new(app, path, mailbox), json, timeout))
 }
 
 /// Decodes an input of a Work from JSON.

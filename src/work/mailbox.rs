@@ -575,6 +575,11 @@ impl<W: Work> Mailbox<W> {
         self.inner.lock().accepted
     }
 
+    /// Returns whether messages now go to another process.
+    pub(super) fn leads_away(&self) -> bool {
+        matches!(self.inner.lock().queue.place(), Place::At(_))
+    }
+
     /// Returns the number of messages that wait in this process or are in flight along the current route.
     pub(crate) fn depth(&self) -> usize {
         let inner = self.inner.lock();

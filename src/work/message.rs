@@ -79,7 +79,7 @@ pub trait Handle<M: Message>: Work {
     /// busy `run` lets messages in where it takes turns, see [`WorkContext::turn`].
     ///
     /// Handlers do not nest: while one waits, no other message of its Work is handled. Two Works whose handlers ask
-    /// each other therefore wait until a deadline passes; [`AskError::Timeout`] reports that.
+    /// each other therefore wait until a timeout passes; [`AskError::Timeout`] reports that.
     fn handle(&mut self, message: M, cx: &mut WorkContext<Self>) -> impl Future<Output = Self::Reply>;
 }
 
@@ -561,18 +561,18 @@ pub enum AskError<M> {
     /// safe.
     #[error(transparent)]
     NotHandled(SendError<M>),
-    /// The reply did not arrive before the deadline. A handler may have seen the message.
+    /// The reply did not arrive within the timeout. A handler may have seen the message.
     #[error(
-        "work `{path}` did not answer within {after:?}; it may be busy: let its `run` take turns, or ask with a longer deadline{}",
+        "work `{path}` did not answer within {after:?}; it may be busy: let its `run` take turns, or ask with a longer timeout{}",
         Asker(asker, path)
     )]
     Timeout {
         /// Path of the Work.
         path: String,
-        /// The deadline.
+        /// The timeout.
         after: Duration,
         /// Path of the Work whose handler has asked, if a handler did. That Work handles no other message while it
-        /// waits, so that two Works whose handlers ask each other are in a deadlock until one deadline passes.
+        /// waits, so that two Works whose handlers ask each other are in a deadlock until one timeout passes.
         asker: Option<String>,
     },
     /// The handler began and did not complete: it panicked, or its incarnation was ended by force.

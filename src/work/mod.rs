@@ -17,6 +17,7 @@
 mod actor;
 mod address;
 mod any_mailbox;
+mod ask;
 mod context;
 mod gpus;
 mod json;
@@ -43,7 +44,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use self::address::{DEFAULT_ASK_DEADLINE, WorkAddr};
+pub use self::address::WorkAddr;
+pub use self::ask::{Ask, DEFAULT_ASK_TIMEOUT};
 pub use self::context::{Stopped, WorkContext};
 pub(crate) use self::load_report::LoadReport;
 pub use self::load_report::NodeLoad;

@@ -266,7 +266,7 @@ fn what_is_written_wrong_is_told_before_anything_is_asked() {
         (&["status", "--token-file", "/nowhere/token"], "/nowhere/token"),
         (&["logs", "--since", "yesterday"], "10m"),
         (&["logs", "--level", "loud"], "debug"),
-        (&["ask", "adder", "Add", "1", "--deadline", "0"], "2.5"),
+        (&["ask", "adder", "Add", "1", "--timeout", "0"], "2.5"),
     ] {
         let output = run(arguments);
         let error = text(&output.stderr);

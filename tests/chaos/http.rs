@@ -63,7 +63,7 @@ impl Api {
 
     /// Asks a Work.
     pub(crate) fn ask(&self, work: &str, message: &str, body: &Value, limit: Duration) -> Answer {
-        let path = format!("api/v1/works/{work}/messages/{message}?deadline={}", limit.as_secs_f64());
+        let path = format!("api/v1/works/{work}/messages/{message}?timeout={}", limit.as_secs_f64());
         self.post(&path, Some(body), limit + Duration::from_secs(5))
     }
 }

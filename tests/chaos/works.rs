@@ -461,7 +461,7 @@ async fn ask(
 ) {
     let sending = Sending::begin(&from, &to, Kind::Ask);
     let question = Question { id: sending.id.clone(), number, parcel, wants_parcel };
-    let answer = address.ask_within(ASK, question).await;
+    let answer = address.ask(question).timeout(ASK).await;
     let outcome = answered(&sending.id, number, answer.as_ref());
     sending.done(outcome);
     if let Ok(Answer { parcel: Some(parcel), .. }) = answer {
@@ -612,7 +612,7 @@ impl Handle<Survey> for Member {
         // Runs beside the Work, which has to answer the others meanwhile.
         tokio::task::spawn_local(async move {
             let all = others.into_iter().map(|((to, source), address)| async move {
-                let answer = address.ask_within(Duration::from_secs(5), Ping {}).await;
+                let answer = address.ask(Ping {}).timeout(Duration::from_secs(5)).await;
                 let error = answer.err().map(|error| error.to_string());
                 Finding { to, source: source.to_owned(), error }
             });

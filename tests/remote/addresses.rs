@@ -98,7 +98,7 @@ impl Handle<Visit> for Peer {
     async fn handle(&mut self, _: Visit, _: &mut WorkContext<Self>) -> Vec<String> {
         let mut missed = Vec::new();
         for other in &self.known {
-            if let Err(error) = other.ask_within(Duration::from_secs(20), Hello).await {
+            if let Err(error) = other.ask(Hello).timeout(Duration::from_secs(20)).await {
                 missed.push(error.to_string());
             }
         }
@@ -243,7 +243,7 @@ fn all_reach_all(app: &TestApp, count: usize) {
         });
     }
     for index in 0..count {
-        let missed = app.block_on(app.work::<Peer>(&format!("peers.{index}")).ask_within(LIMIT, Visit));
+        let missed = app.block_on(app.work::<Peer>(&format!("peers.{index}")).ask(Visit).timeout(LIMIT));
         assert_eq!(missed.expect("it is reached from here"), Vec::<String>::new(), "seen from {index}");
     }
 }
@@ -314,7 +314,7 @@ fn an_orderly_restart_loses_and_reorders_no_message() {
             for number in 0..NUMBERS {
                 // The Work receives messages from the other Work and from the test.
                 if number % 100 == 0 {
-                    let told = sender.ask_within(LIMIT, Pass(number / 100)).await;
+                    let told = sender.ask(Pass(number / 100)).timeout(LIMIT).await;
                     assert_eq!(told.expect("the Work answers"), "told");
                 }
                 receiver.tell(Note(0, number)).await.expect("the Work runs, or is about to");
@@ -327,7 +327,7 @@ fn an_orderly_restart_loses_and_reorders_no_message() {
         });
         let mut received = BTreeMap::new();
         until("all of it", || {
-            received = app.block_on(receiver.ask_within(LIMIT, Received)).unwrap_or_default();
+            received = app.block_on(receiver.ask(Received).timeout(LIMIT)).unwrap_or_default();
             received.get(&0).and_then(|all| all.last()) == Some(&(NUMBERS - 1))
         });
         let lives: u32 = app.wait_for_state("peers.1.lives", |_: &u32| true);
@@ -355,12 +355,12 @@ fn local_messages_on_a_node_keep_the_mailbox_bound() {
     let (sender, receiver) = (app.work::<Peer>("peers.0"), app.work::<Peer>("peers.1"));
     let taken = app.block_on(async {
         receiver.tell(Block(go_on.clone())).await.expect("the Work accepts the message");
-        sender.ask_within(LIMIT, Flood(1000)).await.expect("the Work answers")
+        sender.ask(Flood(1000)).timeout(LIMIT).await.expect("the Work answers")
     });
     std::fs::write(&go_on, "").expect("the path belongs to the test");
     // The Work may have taken one message before the first that blocks began.
     assert!((1..=65).contains(&taken), "{taken} were taken");
-    let received = app.block_on(receiver.ask_within(LIMIT, Received)).expect("the Work answers");
+    let received = app.block_on(receiver.ask(Received).timeout(LIMIT)).expect("the Work answers");
     let _ = std::fs::remove_dir_all(&directory);
     assert_eq!(received[&1], (0..taken).collect::<Vec<_>>());
 }
@@ -396,16 +396,16 @@ fn a_failed_work_on_a_node_refuses_messages() {
     fail.store(1, Ordering::SeqCst);
     poke(1);
     app.wait_for_work("peers.1", |peer| peer.status.stage == Stage::Failed && !peer.is_up);
-    let refused = app.block_on(broken.ask_within(LIMIT, Hello)).expect_err("it has failed");
+    let refused = app.block_on(broken.ask(Hello).timeout(LIMIT)).expect_err("it has failed");
     assert!(matches!(refused, AskError::NotHandled(SendError::Stopped { .. })), "{refused}");
     until("the word of it at the other node", || {
-        let said = app.block_on(other.ask_within(LIMIT, Pass(7))).expect("the Work answers");
+        let said = app.block_on(other.ask(Pass(7)).timeout(LIMIT)).expect("the Work answers");
         said.contains("has failed")
     });
     fail.store(2, Ordering::SeqCst);
     poke(2);
     app.wait_for_work("peers.1", |peer| peer.is_up);
-    let received = app.block_on(broken.ask_within(LIMIT, Received)).expect("it runs again");
+    let received = app.block_on(broken.ask(Received).timeout(LIMIT)).expect("it runs again");
     assert!(
         !received.contains_key(&2) || !received[&2].contains(&7),
         "nothing of what was refused: {received:?}"
@@ -453,7 +453,7 @@ fn thousands_of_short_lived_works_leave_no_channels() {
         app.wait_for_state("peers.0.runs", |runs: &u32| *runs >= number);
         until(
             "all of them",
-            || matches!(app.block_on(visitor.ask_within(LIMIT, Visit)), Ok(missed) if missed.is_empty()),
+            || matches!(app.block_on(visitor.ask(Visit).timeout(LIMIT)), Ok(missed) if missed.is_empty()),
         );
         if number == ROUNDS / 2 {
             warm = memory(&m);
@@ -479,6 +479,6 @@ fn a_first_tell_to_a_stopped_work_comes_back() {
     app.wait_for_state("peers.0.known", |known: &Vec<serde_json::Value>| known.len() == 1);
     app.wait_for_work("peers.1", |peer| !peer.is_up);
     let said =
-        app.block_on(app.work::<Peer>("peers.0").ask_within(LIMIT, Pass(1))).expect("the Work answers");
+        app.block_on(app.work::<Peer>("peers.0").ask(Pass(1)).timeout(LIMIT)).expect("the Work answers");
     assert!(said.contains("was stopped") || said.contains("has not started"), "{said}");
 }

@@ -238,7 +238,7 @@ impl Trial<'_> {
         Snared: Handle<M>,
     {
         let addr = self.app.work::<Snared>(&format!("works.{work}"));
-        self.app.block_on(addr.ask_within(LIMIT, message))
+        self.app.block_on(addr.ask(message).timeout(LIMIT))
     }
 
     /// Asserts that the witness is not affected.
@@ -301,7 +301,7 @@ impl Trial<'_> {
         // The asker has gone before the answer arrives.
         let addr = self.app.work::<Snared>("works.reply-drop");
         let late = Fetch(Snare::InDrop, Duration::from_millis(300));
-        let late = self.app.block_on(addr.ask_within(Duration::from_millis(30), late));
+        let late = self.app.block_on(addr.ask(late).timeout(Duration::from_millis(30)));
         assert!(matches!(late, Err(AskError::Timeout { .. })), "{place}: {late:?}");
         self.ask("reply-drop", Give(Trap::default())).expect("the Work goes on");
         self.goes_on("reply-drop");

@@ -161,7 +161,7 @@ impl Work for Lab {
             }
             Task::Ask(other) => {
                 cx.publish(self);
-                other.ask_within(Duration::from_secs(3600), Add(7)).await?;
+                other.ask(Add(7)).timeout(Duration::from_secs(3600)).await?;
             }
             Task::Exit(code) => std::process::exit(code),
             Task::Bytes(bytes) => self.count = bytes.len() as u64,
@@ -318,7 +318,7 @@ impl Handle<Unreadable> for Lab {
 pub(crate) async fn give_up(other: &WorkAddr<Lab>, first: u32, is_beside: bool) {
     let moment = Duration::from_millis(10);
     for number in first..first + 5 {
-        let late = other.ask_within(moment, Add(number)).await;
+        let late = other.ask(Add(number)).timeout(moment).await;
         assert!(matches!(late, Err(flowright::AskError::Timeout { .. })), "{late:?}");
         let dropped = tokio::time::timeout(moment, other.ask(Add(number))).await;
         assert!(dropped.is_err(), "{dropped:?}");

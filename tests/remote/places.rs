@@ -143,7 +143,7 @@ fn questions_are_answered_and_unanswered_ones_say_why() {
         });
         app.wait_for_work("a", |a| a.status.stage == Stage::Running && a.status.attempt == 2);
         app.block_on(async {
-            let late = a.ask_within(Duration::from_millis(100), Never).await.expect_err("nobody answers");
+            let late = a.ask(Never).timeout(Duration::from_millis(100)).await.expect_err("nobody answers");
             assert!(matches!(late, AskError::Timeout { .. }), "{:?}: {late}", lodged.places);
         });
     });
@@ -280,7 +280,7 @@ fn given_up_questions_are_not_handled() {
             until("all that was given up is dropped", || a.waiting() <= 2);
         }
         std::fs::write(&gate, "").expect("the file is writable");
-        let sum = app.block_on(a.ask_within(crate::process::LIMIT, Sum)).expect("the Work answers");
+        let sum = app.block_on(a.ask(Sum).timeout(crate::process::LIMIT)).expect("the Work answers");
         assert_eq!(sum, 1, "{:?}", lodged.places);
         std::fs::remove_file(&gate).expect("the file exists");
     });

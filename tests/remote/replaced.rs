@@ -121,7 +121,7 @@ impl Handle<Pass> for Asker {
     async fn handle(&mut self, Pass(number): Pass, _: &mut WorkContext<Self>) -> Self::Reply {
         let heir = self.heir.as_ref().ok_or("it was given no address")?;
         heir.tell(Add(number)).await.map_err(|error| format!("tell: {error}"))?;
-        heir.ask_within(LIMIT / 2, Told).await.map_err(|error| format!("ask: {error}"))
+        heir.ask(Told).timeout(LIMIT / 2).await.map_err(|error| format!("ask: {error}"))
     }
 }
 
@@ -227,7 +227,7 @@ impl Scene {
         self.app.wait_for_state("asker.knows", |knows: &u32| *knows == generation);
         let number = self.told.len() as u32;
         self.told.push(number);
-        let answer = self.app.block_on(self.asker().ask_within(LIMIT, Pass(number))).expect("the Work runs");
+        let answer = self.app.block_on(self.asker().ask(Pass(number)).timeout(LIMIT)).expect("the Work runs");
         assert_eq!(answer, Ok((generation, self.told.clone())), "{}", self.places);
     }
 

@@ -80,8 +80,8 @@ impl Handle<Via> for Waiter {
 
     async fn handle(&mut self, Via(other, back, within): Via, _: &mut WorkContext<Self>) -> Self::Reply {
         let answer = match back {
-            Some(back) => other.ask_within(within, Via(back, None, within)).await,
-            None => other.ask_within(within, Wait(1, Way::Turn)).await.map(Ok).map_err(|error| {
+            Some(back) => other.ask(Via(back, None, within)).timeout(within).await,
+            None => other.ask(Wait(1, Way::Turn)).timeout(within).await.map(Ok).map_err(|error| {
                 let said = error.to_string();
                 match error {
                     AskError::Timeout { .. } => AskError::Failed { path: said },

@@ -229,7 +229,7 @@ fn an_answer_that_does_not_come_in_time_is_a_timeout_that_names_the_work() {
     let number = unused();
     let app = serve(Some(Pastime::Deaf(number)), |work| work);
     let error =
-        app.block_on(app.work::<Server>("work").ask_within(Duration::from_millis(1), Put(1))).unwrap_err();
+        app.block_on(app.work::<Server>("work").ask(Put(1)).timeout(Duration::from_millis(1))).unwrap_err();
     assert!(matches!(error, AskError::Timeout { .. }));
     assert!(error.to_string().contains("work `work` did not answer within 1ms"), "{error}");
     alarm(number).notify_one();
@@ -242,7 +242,7 @@ fn a_question_that_finds_no_room_in_time_is_never_heard() {
     let app = serve(Some(Pastime::Deaf(number)), |work| work.mailbox(1));
     let server = app.work::<Server>("work");
     server.try_tell(Put(1)).unwrap();
-    app.block_on(server.ask_within(Duration::from_millis(1), Put(2))).unwrap_err();
+    app.block_on(server.ask(Put(2)).timeout(Duration::from_millis(1))).unwrap_err();
     alarm(number).notify_one();
     assert_eq!(app.block_on(server.ask(Put(3))).unwrap(), 6);
     assert_eq!(app.wait_for_state("work.got", |got: &Vec<u32>| got.len() == 2), [1, 3]);

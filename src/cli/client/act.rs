@@ -19,9 +19,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 
 pub(super) fn ask(args: &AskArgs) -> Result<(), ClientError> {
     let api = Api::new(&args.target)?;
-    let path = format!("/messages/{}?deadline={}", super::api::escape(&args.message), args.deadline);
-    // The App enforces the deadline; the rest is for the transport of its answer.
-    let limit = Duration::try_from_secs_f64(args.deadline.min(1e9)).unwrap_or_default() + LIMIT;
+    let path = format!("/messages/{}?timeout={}", super::api::escape(&args.message), args.timeout);
+    // The App enforces the timeout; the rest is for the transport of its answer.
+    let limit = Duration::try_from_secs_f64(args.timeout.min(1e9)).unwrap_or_default() + LIMIT;
     let answer = api.post_work(&args.work, &path, Some(&args.body), limit)?;
     print(&as_json(&answer))
 }

@@ -128,7 +128,7 @@ pub(in crate::cli) struct AskArgs {
 
     /// The time to wait for the answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
-    pub(super) deadline: f64,
+    pub(super) timeout: f64,
 
     #[command(flatten)]
     pub(super) target: Target,

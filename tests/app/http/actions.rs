@@ -38,7 +38,7 @@ fn a_question_without_an_answer_says_why() {
     assert_eq!(unknown.json()["known"], json!(["Turn", "Break", "Hang"]));
     assert_problem(&ask("dials.0/messages/Turn", "\"eight\""), 422, "expected u32");
     assert_problem(&ask("dials.0/messages/Turn", "{"), 400, "not valid JSON");
-    assert_problem(&ask("dials.0/messages/Turn?deadline=0", "8"), 400, "deadline");
+    assert_problem(&ask("dials.0/messages/Turn?timeout=0", "8"), 400, "timeout");
     assert_problem(&ask("dials.0/messages/Turn?deadlin=1", "8"), 400, "deadlin");
     let untold = format!(
         "POST /api/v1/works/dials.0/messages/Turn HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: text/plain\r\n\
@@ -46,19 +46,19 @@ fn a_question_without_an_answer_says_why() {
         served.address
     );
     assert_problem(&request(served.address, untold.as_bytes()), 415, "application/json");
-    assert_problem(&ask("dials.1/messages/Hang?deadline=0.05", "null"), 504, "did not answer");
+    assert_problem(&ask("dials.1/messages/Hang?timeout=0.05", "null"), 504, "did not answer");
     assert_problem(&ask("dials.0/messages/Break", "null"), 502, "failed while it handled");
     served.wait_for(|document| document["works"]["dials.0"]["stage"] == "failed");
     assert_problem(&ask("dials.0/messages/Turn", "8"), 409, "has failed");
     served.stop();
 }
 
-/// A question whose client has closed its connection is dropped from the mailbox long before its deadline, and counted.
+/// A question whose client has closed its connection is dropped from the mailbox long before its timeout, and counted.
 fn question_of_a_client_that_has_gone_is_dropped() {
     let served = serve();
     let send = |message: &str, body: &str| {
         let mut stream = connect(served.address);
-        let path = format!("/api/v1/works/dials.1/messages/{message}?deadline=3600");
+        let path = format!("/api/v1/works/dials.1/messages/{message}?timeout=3600");
         let length = body.len();
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}",

@@ -1,0 +1,110 @@
+//! The future of an ask.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+
+use super::Work;
+use super::actor::handler_under_way;
+use super::mailbox::Mailbox;
+use super::message::AskError;
+use crate::id::ActorPath;
+
+/// Default timeout of [`WorkAddr::ask`](crate::WorkAddr::ask): 30 s.
+pub const DEFAULT_ASK_TIMEOUT: Duration = Duration::from_secs(30);
+
+pin_project! {
+    /// Future of the reply to a message, made by [`WorkAddr::ask`](crate::WorkAddr::ask). The message is sent when the future is polled first.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, or its timeout passes, the message is withdrawn from wherever it waits, unless a handler
+    /// has begun it.
+    #[must_use = "the message is sent only when the future is awaited"]
+    pub struct Ask<'a, W: Work, F> {
+        path: &'a ActorPath,
+        mailbox: Option<&'a Mailbox<W>>,
+        timeout: Duration,
+        #[pin]
+        exchange: F,
+        #[pin]
+        timer: Option<Sleep>,
+        is_polled: bool,
+    }
+}
+
+impl<'a, W: Work, F> Ask<'a, W, F> {
+    /// Makes the future of an ask from the exchange of message and reply, which may take for ever.
+    pub(super) fn new(path: &'a ActorPath, mailbox: Option<&'a Mailbox<W>>, exchange: F) -> Self {
+        Self { path, mailbox, timeout: DEFAULT_ASK_TIMEOUT, exchange, timer: None, is_polled: false }
+    }
+
+    /// Sets the time after which the ask fails with [`AskError::Timeout`], in place of [`DEFAULT_ASK_TIMEOUT`]. It
+    /// includes the wait for room in the mailbox, and begins when the future is polled first.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use flowright::prelude::*;
+    /// # use flowright::AskError;
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Predict(f64);
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Server;
+    /// # impl Work for Server {
+    /// #     type Input = ();
+    /// #     async fn run(&mut self, (): (), _: &mut WorkContext<Self>) -> Result<()> { Ok(()) }
+    /// # }
+    /// # impl Handle<Predict> for Server {
+    /// #     type Reply = f64;
+    /// #     async fn handle(&mut self, m: Predict, _: &mut WorkContext<Self>) -> f64 { m.0 }
+    /// # }
+    /// # async fn predict(server: WorkAddr<Server>) -> Result<Option<f64>> {
+    /// match server.ask(Predict(1.0)).timeout(Duration::from_secs(2)).await {
+    ///     Ok(prediction) => Ok(Some(prediction)),
+    ///     Err(AskError::Timeout { .. }) => Ok(None),
+    ///     Err(error) => Err(error.into()),
+    /// }
+    /// # }
+    /// ```
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+}
+
+impl<W: Work, R, M, F: Future<Output = Result<R, AskError<M>>>> Future for Ask<'_, W, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Poll::Ready(reply) = this.exchange.poll(cx) {
+            return Poll::Ready(reply);
+        }
+        if this.timer.is_none() {
+            // Setting a timer costs as much as the whole exchange with a Work on the same thread, which has replied by
+            // the next time this task is polled. So the first wait sets no timer but yields once to the other tasks of
+            // this thread, unless the reply comes from another process.
+            if !std::mem::replace(this.is_polled, true) && !this.mailbox.is_some_and(Mailbox::leads_away) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            this.timer.set(Some(tokio::time::sleep(*this.timeout)));
+        }
+        if let Some(timer) = this.timer.as_pin_mut() {
+            ready!(timer.poll(cx));
+        }
+        let asker = handler_under_way().map(|path| path.to_string());
+        let path = this.path.to_string();
+        Poll::Ready(Err(AskError::Timeout { path, after: *this.timeout, asker }))
+    }
+}
+
+impl<W: Work, F> fmt::Debug for Ask<'_, W, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ask").field("work", self.path).field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
