@@ -30,7 +30,9 @@ use crate::work::{
 /// message it.
 ///
 /// A `WorkRef` dereferences to the last published state of the Work, so that its fields are read directly. The state
-/// does not change during a reaction. Private fields (`#[serde(skip)]`) have their defaults and no meaning there.
+/// does not change during a reaction. Private fields (`#[serde(skip)]`) have their defaults and no meaning there. Fields
+/// never conflict with the methods here, but a method of the Work that has the name of one (`status`, `path`, `start`,
+/// `stop`, `run` and so on) is hidden by it: call such a method on [`state`](Self::state).
 ///
 /// ```
 /// # use flowright::prelude::*;
@@ -81,6 +83,34 @@ impl<W: Work> WorkRef<W> {
             record: None,
             joined: OnceCell::new(),
         }
+    }
+
+    /// Returns the last published state of the Work, to which the `WorkRef` also dereferences. On it, methods of the Work
+    /// can be called that have the name of a method of `WorkRef`.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Train {
+    ///     epoch: u32,
+    /// }
+    ///
+    /// impl Train {
+    ///     fn status(&self) -> String {
+    ///         format!("epoch {}", self.epoch)
+    ///     }
+    /// }
+    /// # impl Work for Train {
+    /// #     type Input = u32;
+    /// #     async fn run(&mut self, _: u32, _: &mut WorkContext<Self>) -> Result<()> { Ok(()) }
+    /// # }
+    ///
+    /// let train = WorkRef::new(Train { epoch: 3 });
+    /// assert_eq!(train.state().status(), "epoch 3");
+    /// assert_eq!(train.status().stage, Stage::NotStarted);
+    /// ```
+    pub fn state(&self) -> &W {
+        self
     }
 
     /// Requests a run with this input: one run per distinct input, unless [`cache_calls`](Self::cache_calls) is off.
