@@ -9,6 +9,7 @@ use crate::support::{Process, joining, lab, node, start, until, wherever_it_runs
 crate::tests![
     a_run_succeeds_and_its_state_is_there_no_later_than_its_status,
     an_error_keeps_its_chain_and_the_next_run_goes_on,
+    value_of_an_error_is_kept_in_the_process_of_the_app,
     a_panic_is_one_failure_and_a_restart_continues_from_the_last_published_state,
     a_run_that_takes_too_long_is_given_up,
     a_work_that_was_stopped_refuses_messages_and_starts_again,
@@ -59,6 +60,23 @@ fn an_error_keeps_its_chain_and_the_next_run_goes_on() {
         }));
         let exit = lodged.app.wait_for_exit();
         assert!(exit.result.is_ok(), "{:?}: {:?}", lodged.places, exit.result);
+    });
+}
+
+/// The text of an error that ends the App is the same everywhere; its value is kept in the process of the App only.
+fn value_of_an_error_is_kept_in_the_process_of_the_app() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            Suite::new(lab(a), lab(b), |suite, _| {
+                suite.a.run(Task::Fail);
+                Ok(())
+            })
+        }));
+        let exit = lodged.app.wait_for_exit();
+        let is_here = lodged.places.0 == "thread";
+        assert_eq!(exit.downcast_ref::<std::num::ParseIntError>().is_some(), is_here, "{:?}", lodged.places);
+        let text = exit.result.expect_err("the Work fails").to_string();
+        assert!(text.contains("the port: invalid digit found in string"), "{:?}: {text}", lodged.places);
     });
 }
 
