@@ -68,7 +68,7 @@ pub(super) struct Whereabouts {
     /// The processes that the head knows to have the value. A process whose reference has not passed through the head
     /// may have it as well.
     pub(super) sources: Vec<Source>,
-    /// Those of the processes in question that are no longer part of the App.
+    /// Processes in question that are no longer part of the App.
     pub(super) gone: Vec<u64>,
     pub(super) lost: Option<String>,
 }

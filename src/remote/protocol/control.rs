@@ -72,7 +72,7 @@ pub(crate) enum Control {
     There {
         id: PayloadId,
         sources: Vec<Source>,
-        /// Those of the processes in question that are no longer part of the App; may be absent.
+        /// Processes of `among` that are no longer part of the App; may be absent.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         gone: Vec<u64>,
         lost: Option<String>,
