@@ -104,6 +104,13 @@ impl World {
         }
     }
 
+    /// Drops the first packet that waits for a Work on a line.
+    fn drop_first(&mut self, line: (usize, usize, usize), work: usize) {
+        if let Some(waiting) = self.lines.get_mut(&line).and_then(|line| line.waiting.get_mut(&work)) {
+            waiting.pop_front();
+        }
+    }
+
     /// Accepts the waiting messages of one sender for a Work.
     fn take_in(&mut self, from: usize, to: usize, session: usize, work: usize) {
         loop {
@@ -117,12 +124,7 @@ impl World {
                 if let Packet::Tell { message, .. } = packet {
                     self.lose(message);
                 }
-                self.lines
-                    .entry((from, to, session))
-                    .or_default()
-                    .waiting
-                    .get_mut(&work)
-                    .map(VecDeque::pop_front);
+                self.drop_first((from, to, session), work);
                 continue;
             };
             let (incarnation, recall) = (entry.incarnation, entry.recall);
@@ -131,12 +133,7 @@ impl World {
             if to != HEAD && !is_here && self.processes[to].launched < incarnation && !recall {
                 return;
             }
-            self.lines
-                .entry((from, to, session))
-                .or_default()
-                .waiting
-                .get_mut(&work)
-                .map(VecDeque::pop_front);
+            self.drop_first((from, to, session), work);
             match packet {
                 Packet::Tell { message, .. } => {
                     let mail = Mail { message, came: Some(route) };
