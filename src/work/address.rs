@@ -15,8 +15,7 @@ use super::any_mailbox::AnyMailbox;
 use super::ask::Ask;
 use super::mailbox::{CloseReason, Mailbox, Refused, typed};
 use super::message::{
-    AnyEnvelope, AskEnvelope, AskError, AskFailure, Envelope, Handle, Message, SendError, TellEnvelope,
-    Unsent,
+    AnyEnvelope, AskError, AskFailure, BoxedEnvelope, Envelope, Handle, Message, ReplyTo, SendError, Unsent,
 };
 use super::route::Locator;
 use super::work_type::WorkType;
@@ -102,8 +101,8 @@ impl<W: Work> WorkAddr<W> {
         W: Handle<M>,
     {
         let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
-        let message_of = |envelope| open::<TellEnvelope<W, M>>(envelope).into_message();
-        let mut envelope: Envelope<W> = TellEnvelope::<W, M>::new(message);
+        let message_of = |envelope| open::<Envelope<W, M>>(envelope).into_message();
+        let mut envelope: BoxedEnvelope<W> = Envelope::<W, M>::new(message, ReplyTo::Nobody(None));
         if is_running(self.app, &self.path) {
             envelope = match mailbox.try_send(envelope) {
                 Ok(()) => return Ok(()),
@@ -127,9 +126,9 @@ impl<W: Work> WorkAddr<W> {
         W: Handle<M>,
     {
         let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
-        let refused = mailbox.try_send(TellEnvelope::<W, M>::new(message));
+        let refused = mailbox.try_send(Envelope::<W, M>::new(message, ReplyTo::Nobody(None)));
         refused.map_err(|refused| {
-            self.not_sent(refused, |envelope| open::<TellEnvelope<W, M>>(envelope).into_message())
+            self.not_sent(refused, |envelope| open::<Envelope<W, M>>(envelope).into_message())
         })
     }
 
@@ -164,9 +163,9 @@ impl<W: Work> WorkAddr<W> {
         // Declared before the receiver of the reply, which is therefore dropped first and marks the ask as abandoned.
         let mut question = Question { mailbox, is_open: false };
         let (reply, answer) = oneshot::channel();
-        let sent = mailbox.send(AskEnvelope::<W, M>::new(message, reply)).await;
+        let sent = mailbox.send(Envelope::<W, M>::new(message, ReplyTo::Caller(reply))).await;
         sent.map_err(|refused| {
-            let message = |envelope| open::<AskEnvelope<W, M>>(envelope).into_message();
+            let message = |envelope| open::<Envelope<W, M>>(envelope).into_message();
             AskError::NotHandled(self.not_sent(refused, message))
         })?;
         question.is_open = true;

@@ -17,7 +17,7 @@ use super::actor::{Abort, Handling, Serving, is_handling};
 use super::address::WorkAddr;
 use super::gpus::Gpus;
 use super::mailbox::{Mail, Receiver};
-use super::message::Envelope;
+use super::message::BoxedEnvelope;
 use super::outbox::{Outbox, Report};
 use super::run::{Command, RunOrder};
 use crate::error::{self, Error};
@@ -373,7 +373,7 @@ impl<W: Work> WorkContext<W> {
         if asked || self.trouble.is_some() { Err(Stopped) } else { Ok(()) }
     }
 
-    fn accept(&mut self, mail: Mail<W>) -> Option<Envelope<W>> {
+    fn accept(&mut self, mail: Mail<W>) -> Option<BoxedEnvelope<W>> {
         match mail {
             Mail::Message(envelope) => Some(envelope),
             Mail::Command(command) => {

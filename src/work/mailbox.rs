@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::abandoned::{count_abandoned, questions_abandoned};
 pub(crate) use self::queue::{Item, Offer, Place, Queue, Step};
 pub(crate) use self::receiver::{Mail, Receiver};
-use super::message::{AnyEnvelope, Envelope, NoReply, Outcome};
+use super::message::{AnyEnvelope, BoxedEnvelope, NoReply, Outcome};
 use super::route::{Commands, Locator, Route, SharedRoute};
 use super::{Command, RunOrder, Work};
 
@@ -70,11 +70,11 @@ pub(crate) struct Mailbox<W> {
 
 struct Batch<W> {
     incarnation: u64,
-    messages: VecDeque<Envelope<W>>,
+    messages: VecDeque<BoxedEnvelope<W>>,
 }
 
 struct Inner<W> {
-    queue: Queue<Envelope<W>, SharedRoute>,
+    queue: Queue<BoxedEnvelope<W>, SharedRoute>,
     commands: VecDeque<Command>,
     /// Size of the last batch, which still counts as waiting.
     taken: usize,
@@ -99,9 +99,9 @@ struct Waiting {
     waker: Waker,
 }
 
-type Steps<W> = Vec<Step<Envelope<W>, SharedRoute>>;
+type Steps<W> = Vec<Step<BoxedEnvelope<W>, SharedRoute>>;
 
-impl<W> Item for Envelope<W> {
+impl<W> Item for BoxedEnvelope<W> {
     fn is_question(&self) -> bool {
         AnyEnvelope::is_question(&**self)
     }
@@ -197,7 +197,7 @@ impl<W: Work> Mailbox<W> {
         (self.capacity() / 8).clamp(1, LARGEST_BATCH)
     }
 
-    pub(crate) fn try_send(&self, envelope: Envelope<W>) -> Result<(), Refused<Box<dyn AnyEnvelope>>> {
+    pub(crate) fn try_send(&self, envelope: BoxedEnvelope<W>) -> Result<(), Refused<Box<dyn AnyEnvelope>>> {
         let mut envelope = envelope;
         loop {
             match self.offer(envelope) {
@@ -221,9 +221,9 @@ impl<W: Work> Mailbox<W> {
     /// [`Refused::Moved`] if the incarnation does not receive any more, [`Refused::Full`] if there is no room.
     pub(super) fn receive(
         &self,
-        envelope: Envelope<W>,
+        envelope: BoxedEnvelope<W>,
         incarnation: u64,
-    ) -> Result<(), Refused<Envelope<W>>> {
+    ) -> Result<(), Refused<BoxedEnvelope<W>>> {
         let mut inner = self.inner.lock();
         if !inner.queue.is_here() || inner.incarnation != incarnation {
             return Err(Refused::Moved(envelope));
@@ -236,7 +236,7 @@ impl<W: Work> Mailbox<W> {
         Ok(())
     }
 
-    fn offer(&self, envelope: Envelope<W>) -> Offer<Envelope<W>, SharedRoute> {
+    fn offer(&self, envelope: BoxedEnvelope<W>) -> Offer<BoxedEnvelope<W>, SharedRoute> {
         let mut inner = self.inner.lock();
         let room = inner.waiting.is_empty() && inner.room(self.capacity());
         let offer = inner.queue.offer(envelope, room);
@@ -273,7 +273,7 @@ impl<W: Work> Mailbox<W> {
 
     pub(crate) async fn send(
         &self,
-        envelope: Envelope<W>,
+        envelope: BoxedEnvelope<W>,
     ) -> Result<Delivery, Refused<Box<dyn AnyEnvelope>>> {
         let mut envelope = envelope;
         loop {
@@ -300,7 +300,7 @@ impl<W: Work> Mailbox<W> {
     /// [`Refused::Moved`] if the incarnation does not receive any more.
     pub(super) async fn receive_when_there_is_room(
         &self,
-        envelope: Envelope<W>,
+        envelope: BoxedEnvelope<W>,
         incarnation: u64,
     ) -> Result<(), Refused<Box<dyn AnyEnvelope>>> {
         match self.offer_when_there_is_room(envelope, Some(incarnation)).await {
@@ -315,9 +315,9 @@ impl<W: Work> Mailbox<W> {
     /// receive any more.
     async fn offer_when_there_is_room(
         &self,
-        envelope: Envelope<W>,
+        envelope: BoxedEnvelope<W>,
         incarnation: Option<u64>,
-    ) -> Offer<Envelope<W>, SharedRoute> {
+    ) -> Offer<BoxedEnvelope<W>, SharedRoute> {
         let mut envelope = Some(envelope);
         let mut turn = Turn { mailbox: self, ticket: None };
         poll_fn(|cx| {
@@ -515,7 +515,7 @@ impl<W: Work> Mailbox<W> {
         self.change(|queue| queue.put_back(route, typed(envelope)))
     }
 
-    fn change(&self, change: impl FnOnce(&mut Queue<Envelope<W>, SharedRoute>) -> Steps<W>) -> usize {
+    fn change(&self, change: impl FnOnce(&mut Queue<BoxedEnvelope<W>, SharedRoute>) -> Steps<W>) -> usize {
         let mut inner = self.inner.lock();
         if inner.queue.is_here() {
             self.unpop(&mut inner);
@@ -555,7 +555,7 @@ impl<W: Work> Mailbox<W> {
                 Step::Pump(SharedRoute(route)) => route.pump(),
                 Step::Refuse(messages, why) => {
                     let outcome = || Outcome::Unanswered(NoReply::Refused(why));
-                    let told = |message: Envelope<W>| usize::from(message.settle(outcome()));
+                    let told = |message: BoxedEnvelope<W>| usize::from(message.settle(outcome()));
                     lost += messages.into_iter().map(told).sum::<usize>();
                 }
                 Step::Wake => {}
@@ -607,9 +607,9 @@ impl<W> Drop for Mailbox<W> {
 }
 
 /// Restores the type of an envelope for this type of Work.
-pub(in crate::work) fn typed<W: Work>(envelope: Box<dyn AnyEnvelope>) -> Envelope<W> {
+pub(in crate::work) fn typed<W: Work>(envelope: Box<dyn AnyEnvelope>) -> BoxedEnvelope<W> {
     *envelope
-        .into_envelope()
+        .into_typed()
         .downcast()
         .unwrap_or_else(|_| unreachable!("a mailbox takes messages for one type of Work"))
 }

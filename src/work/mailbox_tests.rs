@@ -63,13 +63,13 @@ impl AnyEnvelope for Note {
         self
     }
 
-    fn into_envelope(self: Box<Self>) -> Box<dyn std::any::Any> {
-        let envelope: Envelope<Sink> = self;
+    fn into_typed(self: Box<Self>) -> Box<dyn std::any::Any> {
+        let envelope: BoxedEnvelope<Sink> = self;
         Box::new(envelope)
     }
 }
 
-fn note(number: u32) -> Envelope<Sink> {
+fn note(number: u32) -> BoxedEnvelope<Sink> {
     Box::new(Note { sender: 0, number })
 }
 

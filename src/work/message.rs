@@ -3,7 +3,6 @@
 use std::any::{Any, type_name};
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,7 +83,7 @@ pub trait Handle<M: Message>: Work {
 }
 
 /// A message of any type for a Work of type `W`.
-pub(crate) type Envelope<W> = Box<dyn Deliver<W>>;
+pub(crate) type BoxedEnvelope<W> = Box<dyn Deliver<W>>;
 
 pub(crate) trait Deliver<W>: AnyEnvelope {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()>
@@ -120,8 +119,8 @@ pub(crate) trait AnyEnvelope: Send {
     /// Returns the envelope itself, for a downcast to the type with which it was made.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 
-    /// Returns the envelope as an [`Envelope`] of its type of Work, for a downcast.
-    fn into_envelope(self: Box<Self>) -> Box<dyn Any>;
+    /// Returns the envelope as a [`BoxedEnvelope`] of its type of Work, for a downcast.
+    fn into_typed(self: Box<Self>) -> Box<dyn Any>;
 
     /// Returns the session by which the message arrived, if it came from another process.
     fn session(&self) -> Option<u64> {
@@ -179,87 +178,21 @@ pub(crate) trait Reply: Send {
     fn is_abandoned(&self) -> bool;
 }
 
-pub(crate) struct TellEnvelope<W, M> {
+/// A message with the trace context of its sender and the destination of its reply.
+pub(crate) struct Envelope<W: Handle<M>, M: Message> {
     message: Fenced<M>,
     cause: Cause,
-    /// Sender in another process, if the message came from there.
-    origin: Option<Arc<dyn Origin>>,
-    work: PhantomData<fn(W)>,
+    reply: ReplyTo<W, M>,
 }
 
-impl<W: Handle<M>, M: Message> TellEnvelope<W, M> {
-    pub(crate) fn new(message: M) -> Box<Self> {
-        let message = Fenced::new(message);
-        Box::new(Self { message, cause: Cause::current(), origin: None, work: PhantomData })
-    }
-
-    /// Wraps a message that arrived from another process or, without an `origin`, that another process has given back.
-    pub(super) fn arrived(message: M, cause: Cause, origin: Option<Arc<dyn Origin>>) -> Box<Self> {
-        Box::new(Self { message: Fenced::new(message), cause, origin, work: PhantomData })
-    }
-
-    pub(crate) fn into_message(self) -> M {
-        self.message.into_inner()
-    }
-}
-
-impl<W: Handle<M>, M: Message> AnyEnvelope for TellEnvelope<W, M> {
-    fn name(&self) -> &'static str {
-        type_name::<M>()
-    }
-
-    fn write(&self, out: &mut BytesMut) -> Result<(), CodecError> {
-        wire::encode_into(&*self.message, out)
-    }
-
-    fn is_question(&self) -> bool {
-        false
-    }
-
-    fn cause(&self) -> Cause {
-        self.cause.clone()
-    }
-
-    fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
-        match (outcome, &self.origin) {
-            (Outcome::Answered(..), _) => false,
-            (Outcome::Moved, Some(origin)) => {
-                origin.give_back(&mut |out| self.write(out), self.cause.clone());
-                false
-            }
-            _ => true,
-        }
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
-    }
-
-    fn into_envelope(self: Box<Self>) -> Box<dyn Any> {
-        let envelope: Envelope<W> = self;
-        Box::new(envelope)
-    }
-
-    fn session(&self) -> Option<u64> {
-        self.origin.as_ref().map(|origin| origin.session())
-    }
-}
-
-impl<W: Handle<M>, M: Message> Deliver<W> for TellEnvelope<W, M> {
-    fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
-        Box::pin(async move {
-            let _handling = Handling::begin();
-            let Self { message, cause, origin, .. } = *self;
-            drop(origin);
-            let span = span::<M>(cx.path(), &cause);
-            span.around(work.handle(message.into_inner(), cx)).await;
-        })
-    }
-}
-
-/// Starts a span for the handler if the sender was part of a trace; other messages have no span.
-fn span<M>(path: &ActorPath, cause: &Cause) -> Span {
-    Span::start_if_caused(What::Message { name: type_name::<M>() }, path.as_str(), cause)
+/// Destination of the reply to a message.
+pub(super) enum ReplyTo<W: Handle<M>, M: Message> {
+    /// A tell has no reply. One from another process has an origin, which can take it back.
+    Nobody(Option<Arc<dyn Origin>>),
+    /// The caller of an ask in this process.
+    Caller(oneshot::Sender<Answer<W, M>>),
+    /// The caller of an ask in another process.
+    Peer(Box<dyn Reply>, Arc<dyn Origin>),
 }
 
 /// Failure of an ask, for its caller.
@@ -272,23 +205,23 @@ pub(super) enum AskFailure<M> {
 /// The reply to an ask, or the reason why there is none.
 pub(super) type Answer<W, M> = Result<Fenced<<W as Handle<M>>::Reply>, AskFailure<M>>;
 
-pub(crate) struct AskEnvelope<W: Handle<M>, M: Message> {
-    message: Fenced<M>,
-    cause: Cause,
-    reply: oneshot::Sender<Answer<W, M>>,
-}
-
-impl<W: Handle<M>, M: Message> AskEnvelope<W, M> {
-    pub(super) fn new(message: M, reply: oneshot::Sender<Answer<W, M>>) -> Box<Self> {
-        Box::new(Self { message: Fenced::new(message), cause: Cause::current(), reply })
+impl<W: Handle<M>, M: Message> Envelope<W, M> {
+    /// Wraps a message of the code that is executing on this thread.
+    pub(super) fn new(message: M, reply: ReplyTo<W, M>) -> Box<Self> {
+        Self::caused(message, Cause::current(), reply)
     }
 
-    pub(crate) fn into_message(self) -> M {
+    /// Wraps a message that arrived from another process, with the trace context of its sender.
+    pub(super) fn caused(message: M, cause: Cause, reply: ReplyTo<W, M>) -> Box<Self> {
+        Box::new(Self { message: Fenced::new(message), cause, reply })
+    }
+
+    pub(super) fn into_message(self) -> M {
         self.message.into_inner()
     }
 }
 
-impl<W: Handle<M>, M: Message> AnyEnvelope for AskEnvelope<W, M> {
+impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
     fn name(&self) -> &'static str {
         type_name::<M>()
     }
@@ -298,11 +231,15 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for AskEnvelope<W, M> {
     }
 
     fn is_question(&self) -> bool {
-        true
+        !matches!(self.reply, ReplyTo::Nobody(_))
     }
 
     fn is_abandoned(&self) -> bool {
-        self.reply.is_closed()
+        match &self.reply {
+            ReplyTo::Nobody(_) => false,
+            ReplyTo::Caller(caller) => caller.is_closed(),
+            ReplyTo::Peer(reply, _) => reply.is_abandoned(),
+        }
     }
 
     fn cause(&self) -> Cause {
@@ -310,123 +247,99 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for AskEnvelope<W, M> {
     }
 
     fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
-        let Self { message, reply, .. } = *self;
-        let answer = match outcome {
-            Outcome::Answered(bytes, _holds) => {
-                wire::decode(bytes).map(Fenced::new).map_err(AskFailure::BadReply)
+        let Self { message, cause, reply } = *self;
+        match reply {
+            ReplyTo::Nobody(origin) => match (outcome, origin) {
+                (Outcome::Answered(..), _) => false,
+                (Outcome::Moved, Some(origin)) => {
+                    origin.give_back(&mut |out| wire::encode_into(&*message, out), cause);
+                    false
+                }
+                _ => true,
+            },
+            ReplyTo::Caller(caller) => {
+                let answer = match outcome {
+                    Outcome::Answered(bytes, _holds) => {
+                        wire::decode(bytes).map(Fenced::new).map_err(AskFailure::BadReply)
+                    }
+                    Outcome::Unanswered(why) => Err(AskFailure::NoReply(why, message)),
+                    // The mailbox that gets an ask back sends it again itself, so this outcome does not occur.
+                    Outcome::Moved => {
+                        Err(AskFailure::NoReply(NoReply::Refused(CloseReason::NotStarted), message))
+                    }
+                };
+                // The caller may have given up, which does not concern the handler.
+                let _ = caller.send(answer);
+                false
             }
-            Outcome::Unanswered(why) => Err(AskFailure::NoReply(why, message)),
-            // An ask that comes back is sent again by the mailbox that receives it, so this outcome does not occur.
-            Outcome::Moved => Err(AskFailure::NoReply(NoReply::Refused(CloseReason::NotStarted), message)),
-        };
-        // The caller may have given up, which does not concern the handler.
-        let _ = reply.send(answer);
-        false
+            ReplyTo::Peer(reply, _) => {
+                reply.send(outcome);
+                false
+            }
+        }
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
     }
 
-    fn into_envelope(self: Box<Self>) -> Box<dyn Any> {
-        let envelope: Envelope<W> = self;
-        Box::new(envelope)
-    }
-}
-
-impl<W: Handle<M>, M: Message> Deliver<W> for AskEnvelope<W, M> {
-    fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
-        Box::pin(async move {
-            let _handling = Handling::begin();
-            let Self { message, cause, reply } = *self;
-            let span = span::<M>(cx.path(), &cause);
-            let answer = span.around(work.handle(message.into_inner(), cx)).await;
-            // The caller may have given up.
-            let _ = reply.send(Ok(Fenced::new(answer)));
-        })
-    }
-}
-
-/// An ask from another process.
-pub(super) struct RemoteAskEnvelope<W, M> {
-    message: Fenced<M>,
-    cause: Cause,
-    reply: Box<dyn Reply>,
-    origin: Arc<dyn Origin>,
-    work: PhantomData<fn(W)>,
-}
-
-impl<W: Handle<M>, M: Message> RemoteAskEnvelope<W, M> {
-    pub(super) fn arrived(
-        message: M,
-        cause: Cause,
-        reply: Box<dyn Reply>,
-        origin: Arc<dyn Origin>,
-    ) -> Box<Self> {
-        Box::new(Self { message: Fenced::new(message), cause, reply, origin, work: PhantomData })
-    }
-}
-
-impl<W: Handle<M>, M: Message> AnyEnvelope for RemoteAskEnvelope<W, M> {
-    fn name(&self) -> &'static str {
-        type_name::<M>()
-    }
-
-    fn write(&self, out: &mut BytesMut) -> Result<(), CodecError> {
-        wire::encode_into(&*self.message, out)
-    }
-
-    fn is_question(&self) -> bool {
-        true
-    }
-
-    fn is_abandoned(&self) -> bool {
-        self.reply.is_abandoned()
-    }
-
-    fn cause(&self) -> Cause {
-        self.cause.clone()
-    }
-
-    fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
-        self.reply.send(outcome);
-        false
-    }
-
-    fn into_any(self: Box<Self>) -> Box<dyn Any> {
-        self
-    }
-
-    fn into_envelope(self: Box<Self>) -> Box<dyn Any> {
-        let envelope: Envelope<W> = self;
+    fn into_typed(self: Box<Self>) -> Box<dyn Any> {
+        let envelope: BoxedEnvelope<W> = self;
         Box::new(envelope)
     }
 
     fn session(&self) -> Option<u64> {
-        Some(self.origin.session())
+        match &self.reply {
+            ReplyTo::Nobody(origin) => origin.as_ref().map(|origin| origin.session()),
+            ReplyTo::Caller(_) => None,
+            ReplyTo::Peer(_, origin) => Some(origin.session()),
+        }
     }
 }
 
-impl<W: Handle<M>, M: Message> Deliver<W> for RemoteAskEnvelope<W, M> {
+impl<W: Handle<M>, M: Message> Deliver<W> for Envelope<W, M> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
         Box::pin(async move {
             let _handling = Handling::begin();
-            let Self { message, cause, reply, origin, .. } = *self;
-            drop(origin);
-            let span = span::<M>(cx.path(), &cause);
+            let Self { message, cause, reply } = *self;
+            // A message that was part of a trace gets a span; others do without.
+            let what = What::Message { name: type_name::<M>() };
+            let span = Span::start_if_caused(what, cx.path().as_str(), &cause);
+            // The origin is dropped before the handler begins: a channel counts as drained once all its origins are gone.
+            let reply = match reply {
+                ReplyTo::Nobody(origin) => {
+                    drop(origin);
+                    None
+                }
+                ReplyTo::Caller(caller) => Some(Ok(caller)),
+                ReplyTo::Peer(peer, origin) => {
+                    drop(origin);
+                    Some(Err(peer))
+                }
+            };
             let answer = Fenced::new(span.around(work.handle(message.into_inner(), cx)).await);
-            wire::with_buffer(|buffer| {
-                let (encoded, holds) = payload::collect(|| wire::encode_into(&*answer, buffer));
-                reply.send(match encoded {
-                    Ok(()) => Outcome::Answered(buffer, holds),
-                    Err(error) => {
-                        log::error!("work `{}`: the answer to a message cannot be sent: {error}", cx.path());
-                        Outcome::Unanswered(NoReply::ReplyNotSent(error.to_string()))
-                    }
-                });
-            });
+            match reply {
+                // The caller may have given up.
+                Some(Ok(caller)) => drop(caller.send(Ok(answer))),
+                Some(Err(peer)) => send_encoded(peer, &*answer, cx.path()),
+                None => {}
+            }
         })
     }
+}
+
+/// Sends a reply to the caller in another process, or the reason why it cannot be encoded.
+fn send_encoded<R: Message>(peer: Box<dyn Reply>, answer: &R, path: &ActorPath) {
+    wire::with_buffer(|buffer| {
+        let (encoded, holds) = payload::collect(|| wire::encode_into(answer, buffer));
+        peer.send(match encoded {
+            Ok(()) => Outcome::Answered(buffer, holds),
+            Err(error) => {
+                log::error!("work `{path}`: the answer to a message cannot be sent: {error}");
+                Outcome::Unanswered(NoReply::ReplyNotSent(error.to_string()))
+            }
+        });
+    });
 }
 
 /// A message inside a [`SendError`]. It gives access to the message by value alone, so that it is [`Sync`] whatever the

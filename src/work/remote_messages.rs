@@ -12,7 +12,7 @@ use super::Work;
 use super::json::{Question, question};
 use super::mailbox::{Mailbox, Refused};
 use super::message::{
-    AnyEnvelope, Envelope, Handle, Message, NoReply, Outcome, RemoteAskEnvelope, Reply, TellEnvelope,
+    AnyEnvelope, BoxedEnvelope, Envelope, Handle, Message, NoReply, Outcome, Reply, ReplyTo,
 };
 use super::route::Origin;
 use crate::fence;
@@ -106,7 +106,7 @@ pub(crate) enum Received {
     Unreadable(CodecError),
 }
 
-type Open<W> = fn(Arrived<'_>) -> Result<Envelope<W>, CodecError>;
+type Open<W> = fn(Arrived<'_>) -> Result<BoxedEnvelope<W>, CodecError>;
 type OpenAgain = fn(&[u8], Cause) -> Result<Box<dyn AnyEnvelope>, CodecError>;
 
 struct RemoteMessagesOf<W: Work> {
@@ -115,11 +115,13 @@ struct RemoteMessagesOf<W: Work> {
     come_back: OpenAgain,
 }
 
-fn envelope<W: Handle<M>, M: Message>(arrived: Arrived<'_>) -> Result<Envelope<W>, CodecError> {
+fn envelope<W: Handle<M>, M: Message>(arrived: Arrived<'_>) -> Result<BoxedEnvelope<W>, CodecError> {
     let Arrived { body, cause, reply, origin } = arrived;
     match (wire::decode::<M>(body), reply) {
-        (Ok(message), None) => Ok(TellEnvelope::<W, M>::arrived(message, cause, Some(origin))),
-        (Ok(message), Some(reply)) => Ok(RemoteAskEnvelope::<W, M>::arrived(message, cause, reply, origin)),
+        (Ok(message), None) => Ok(Envelope::<W, M>::caused(message, cause, ReplyTo::Nobody(Some(origin)))),
+        (Ok(message), Some(reply)) => {
+            Ok(Envelope::<W, M>::caused(message, cause, ReplyTo::Peer(reply, origin)))
+        }
         (Err(error), reply) => {
             if let Some(reply) = reply {
                 reply.send(Outcome::Unanswered(NoReply::Unreadable(error.to_string())));
@@ -134,7 +136,7 @@ fn come_back<W: Handle<M>, M: Message>(
     cause: Cause,
 ) -> Result<Box<dyn AnyEnvelope>, CodecError> {
     let message = wire::decode::<M>(body)?;
-    Ok(TellEnvelope::<W, M>::arrived(message, cause, None))
+    Ok(Envelope::<W, M>::caused(message, cause, ReplyTo::Nobody(None)))
 }
 
 impl<W: Work> RemoteMessages for RemoteMessagesOf<W> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use super::super::Work;
-use super::super::message::{AnyEnvelope, Envelope};
+use super::super::message::{AnyEnvelope, BoxedEnvelope};
 use super::super::route::SharedRoute;
 use super::{Mailbox, Place};
 
@@ -48,7 +48,7 @@ impl<W: Work> Mailbox<W> {
 }
 
 /// Drops an ask taken out of the mailbox if its caller has given up; returns any other message.
-pub(super) fn unless_abandoned<W>(envelope: Envelope<W>) -> Option<Envelope<W>> {
+pub(super) fn unless_abandoned<W>(envelope: BoxedEnvelope<W>) -> Option<BoxedEnvelope<W>> {
     if !AnyEnvelope::is_abandoned(&*envelope) {
         return Some(envelope);
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
-use super::super::message::Envelope;
+use super::super::message::BoxedEnvelope;
 use super::super::{Command, Work};
 use super::Mailbox;
 use super::abandoned::unless_abandoned;
@@ -12,7 +12,7 @@ use super::abandoned::unless_abandoned;
 /// An item received from a mailbox.
 pub(crate) enum Mail<W> {
     Command(Command),
-    Message(Envelope<W>),
+    Message(BoxedEnvelope<W>),
 }
 
 /// The receiving end of a mailbox. Only the receiver of the current incarnation gets messages; an older one gets an
