@@ -5,7 +5,6 @@ use std::process::Command;
 use std::sync::Arc;
 
 use super::config::Config;
-use super::driver::Driver;
 use super::error::AppError;
 use super::launch::App;
 use crate::descriptors;
@@ -81,33 +80,5 @@ impl App {
         let mut bridge = self.bridge_options()?;
         bridge.security = bridge.security.of_head();
         Ok(HeadOptions { bridge, process: ProcessCommand { program, arguments } })
-    }
-}
-
-impl Driver {
-    /// Starts accepting nodes, before any Work starts.
-    pub(super) async fn listen(&mut self, endpoint: &str) -> Result<(), AppError> {
-        let head = self.hosts.start_head(&self.ready_queue).map_err(AppError::Node)?;
-        let endpoint = endpoint.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
-        let advertised = self.config.advertised()?;
-        let endpoint = head.listen(endpoint, advertised).await?;
-        match head.joining() {
-            Some(joining) if *joining != endpoint => {
-                log::info!("nodes join at {joining}; this head listens at {endpoint}");
-            }
-            _ => log::info!("nodes join at {endpoint}"),
-        }
-        Ok(())
-    }
-
-    /// Refuses an advertised address when the App does not listen for nodes.
-    pub(super) fn nothing_is_advertised(&self) -> Result<(), AppError> {
-        match &self.config.advertise {
-            Some(address) => Err(AppError::Advertise {
-                address: address.clone(),
-                why: "nothing listens for nodes; give --listen as well",
-            }),
-            None => Ok(()),
-        }
     }
 }

@@ -3,8 +3,7 @@
 use actix::{Addr, Handler, Message};
 use tokio::sync::{oneshot, watch};
 
-use super::actions::{Action, NotDone};
-use super::driver::Driver;
+use super::driver::{Action, Driver, NotDone};
 use super::error::AppError;
 use super::snapshot::{RunsPage, Snapshot, WorkSnapshot};
 use super::status::AppStatus;

@@ -9,7 +9,6 @@
 //! - A failure that is not captured stops the App at once. Its Works are stopped in reverse order of their start,
 //!   within a grace period.
 
-mod actions;
 mod ask;
 #[cfg(feature = "remote")]
 mod bridge;
@@ -18,31 +17,25 @@ mod config;
 mod control;
 mod driver;
 mod error;
-mod failures;
 mod histogram;
 mod hosts;
 mod launch;
 #[cfg(feature = "remote")]
 mod node;
 mod payloads;
-mod queries;
-mod react;
 mod resources;
 mod root;
-mod shutdown;
 mod snapshot;
 mod status;
-mod timers;
-mod tree;
 mod watchdog;
 #[cfg(feature = "remote")]
 mod watchers;
 
-pub(crate) use self::actions::{Action, NotDone};
 pub(crate) use self::ask::{NoAnswer, message_names, short_name};
 pub use self::clock::WallClock;
 pub use self::config::Config;
 pub use self::control::Control;
+pub(crate) use self::driver::{Action, NotDone};
 pub use self::error::AppError;
 pub(crate) use self::hosts::HEAD;
 pub(crate) use self::launch::Launched;

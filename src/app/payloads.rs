@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use serde::Serialize;
 
 use super::control::Control;
-use super::driver::Driver;
+use super::driver::{Referring, What};
 use super::error::AppError;
 use crate::payload::{self, PayloadId, Reference};
 use crate::state::Value;
@@ -48,45 +47,6 @@ impl PayloadStatus {
             is_here: entry.is_some_and(|entry| entry.is_here()),
             is_in_memory: entry.is_some_and(|entry| entry.is_in_memory()),
         }
-    }
-}
-
-/// A state or an input that refers to payloads, and its owner.
-struct Referring {
-    who: String,
-    what: What,
-}
-
-enum What {
-    State(Value),
-    Input(Bytes),
-}
-
-impl Driver {
-    fn referring(&self) -> Vec<Referring> {
-        let mut found = Vec::new();
-        for record in self.tree.order.iter().filter_map(|id| self.tree.works.get(id)) {
-            let record = record.lock();
-            let path = &record.path;
-            if !record.holds().is_empty() {
-                found.push(Referring {
-                    who: format!("{path} (state)"),
-                    what: What::State(record.state.clone()),
-                });
-            }
-            for (run, input) in record.ledger.inputs().filter(|(_, input)| !input.holds().is_empty()) {
-                let who = match run {
-                    Some(run) => format!("{path} (run {run})"),
-                    None => format!("{path} (waiting)"),
-                };
-                found.push(Referring { who, what: What::Input(input.bytes.clone()) });
-            }
-        }
-        found
-    }
-
-    fn holders(&self, id: PayloadId) -> Vec<String> {
-        self.hosts.holders(id)
     }
 }
 

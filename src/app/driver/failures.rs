@@ -3,10 +3,10 @@
 //! A failure goes up the tree of Flows until a Flow captures or restarts it, or it fails the App. During the shutdown
 //! nothing new starts.
 
-use super::driver::Driver;
-use super::error::AppError;
+use super::super::error::AppError;
+use super::super::status::{AppStage, Exit};
+use super::Driver;
 use super::shutdown::Shutdown;
-use super::status::{AppStage, Exit};
 use super::timers::Timer;
 use super::tree::{Child, FlowLife};
 use crate::fence;
@@ -151,7 +151,7 @@ impl Driver {
     // ---- shutdown ----
 
     /// Stops the App gracefully.
-    pub(super) fn stop(&mut self, why: &str) {
+    pub(in crate::app) fn stop(&mut self, why: &str) {
         if self.shutdown.is_none() {
             log::info!("the App ends: {why}");
             self.end_with(Ok(()));

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::driver::Driver;
-use super::error::AppError;
-use super::status::AppStage;
+use super::super::error::AppError;
+use super::super::status::AppStage;
+use super::Driver;
 use super::timers::Timer;
 use super::tree::{Child, FlowLife};
 use crate::error::Error;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::driver::Driver;
-use super::status::AppStage;
+use super::super::status::AppStage;
+use super::Driver;
 use crate::flow::{Found, Node, Requested, Route, SharedRecord};
 use crate::work::{Input, RunKey};
 
@@ -31,7 +31,7 @@ pub(crate) enum NotDone {
 
 impl Driver {
     /// Returns the Work at this path, if it is part of the tree.
-    pub(super) fn record(&mut self, path: &str) -> Option<SharedRecord> {
+    pub(in crate::app) fn record(&mut self, path: &str) -> Option<SharedRecord> {
         let root = self.root.as_mut().expect("no call into the root is in progress");
         let found = match root.find_child(Route::new(path)) {
             Some(Found(Node::Work(work))) => work.record().cloned(),
@@ -45,7 +45,7 @@ impl Driver {
         works.into_iter().find(|record| record.lock().path.as_str() == path).cloned()
     }
 
-    pub(super) fn perform(&mut self, path: &str, action: Action) -> Result<(), NotDone> {
+    pub(in crate::app) fn perform(&mut self, path: &str, action: Action) -> Result<(), NotDone> {
         let id = self.record(path).ok_or(NotDone::NoSuchWork)?.lock().id;
         if self.stage != AppStage::Running {
             return Err(NotDone::NotRunning);

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
-use super::config::Config;
+use super::super::config::Config;
 use crate::fence;
 use crate::flow::{
     AnyFlow, FlowContext, FlowError, FlowLink, FlowOptions, Node, Place, Position, Record, Restarts,

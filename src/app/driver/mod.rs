@@ -6,6 +6,17 @@
 //! A cycle takes the updates of the ready Works, lets the Flows above them react, carries out the commands given in the
 //! reactions, and publishes the new state to observers.
 
+mod actions;
+mod failures;
+#[cfg(feature = "remote")]
+mod listen;
+mod payloads;
+mod queries;
+mod react;
+mod shutdown;
+mod timers;
+mod tree;
+
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -19,17 +30,19 @@ use futures::stream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Sleep;
 
+pub(crate) use self::actions::{Action, NotDone};
+pub(super) use self::payloads::{Referring, What};
+use self::shutdown::Shutdown;
+use self::timers::{Timer, Timers};
+use self::tree::{Child, FlowLife, Tree};
 use super::clock::{Clock, ClockWatch};
 use super::config::Config;
 use super::error::AppError;
 use super::histogram::Histogram;
 use super::hosts::Hosts;
 use super::resources::{known_gpus, resources};
-use super::shutdown::Shutdown;
 use super::snapshot::Snapshot;
 use super::status::{AppStage, Exit};
-use super::timers::{Timer, Timers};
-use super::tree::{Child, FlowLife, Tree};
 use super::watchdog::Watchdog;
 use crate::fence;
 use crate::flow::{AnyFlow, FlowContext, Found, Ledger, Moment, Node, Position, Visitor, Walk};
@@ -49,35 +62,35 @@ const CAUSES: usize = 32;
 
 pub(crate) struct Driver {
     /// The root; taken out while code below it is called.
-    pub(super) root: Option<Box<dyn AnyFlow>>,
-    pub(super) tree: Tree,
-    pub(super) config: Config,
-    pub(super) hosts: Hosts,
-    pub(super) clock: Clock,
-    pub(super) timers: Timers,
-    pub(super) ready_queue: Arc<ReadyQueue>,
-    pub(super) dirty: BTreeSet<(Reverse<usize>, FlowId)>,
+    root: Option<Box<dyn AnyFlow>>,
+    tree: Tree,
+    config: Config,
+    hosts: Hosts,
+    clock: Clock,
+    timers: Timers,
+    ready_queue: Arc<ReadyQueue>,
+    dirty: BTreeSet<(Reverse<usize>, FlowId)>,
     stale: Vec<WorkId>,
     /// Works that wait for a node.
-    pub(super) unplaced: BTreeSet<WorkId>,
+    unplaced: BTreeSet<WorkId>,
     /// The single timer. `None` once its expiry has been handled, which `Sleep::is_elapsed` does not tell.
     sleep: Rc<RefCell<Option<Pin<Box<Sleep>>>>>,
-    pub(super) watchdog: Watchdog,
+    watchdog: Watchdog,
     /// Detects changes of the wall clock; started by the first schedule.
     clock_watch: Rc<RefCell<ClockWatch>>,
-    pub(super) stage: AppStage,
-    pub(super) shutdown: Option<Shutdown>,
+    stage: AppStage,
+    shutdown: Option<Shutdown>,
     pub(super) on_failure: Option<OnFailure>,
-    pub(super) exit: Option<oneshot::Sender<Exit>>,
-    pub(super) reactions: u64,
+    exit: Option<oneshot::Sender<Exit>>,
+    reactions: u64,
     /// The durations of reactions, by type of Flow.
-    pub(super) reaction_times: BTreeMap<&'static str, Histogram>,
+    reaction_times: BTreeMap<&'static str, Histogram>,
     /// The resources of this machine.
-    pub(super) resources: Resources,
+    resources: Resources,
     version: watch::Sender<u64>,
     /// Closed when the driver is dropped, which notifies those that wait for the end of the App only.
     alive: watch::Sender<()>,
-    pub(super) changed: bool,
+    changed: bool,
     /// A waiting observer, which is sent a snapshot with the next change. A separate call would cost two more wake-ups.
     onlooker: Option<oneshot::Sender<Snapshot>>,
 }

@@ -2,21 +2,21 @@
 
 use std::time::Instant;
 
-use super::driver::Driver;
-use super::snapshot::{FlowSnapshot, RunsPage, Snapshot, WorkSnapshot};
-use super::status::{AppStatus, WorkStatus};
+use super::super::snapshot::{FlowSnapshot, RunsPage, Snapshot, WorkSnapshot};
+use super::super::status::{AppStatus, WorkStatus};
+use super::Driver;
 use crate::flow::FlowError;
 use crate::id::ActorPath;
 use crate::state::Value;
 
 impl Driver {
-    pub(super) fn state(&self) -> Result<Value, FlowError> {
+    pub(in crate::app) fn state(&self) -> Result<Value, FlowError> {
         let root = self.root.as_ref().expect("no call into the root is in progress");
         let state = self.watchdog.during(&ActorPath::root(), || root.state());
         state.map_err(|source| FlowError::OwnState { path: "root".to_owned(), source })
     }
 
-    pub(super) fn status(&self) -> AppStatus {
+    pub(in crate::app) fn status(&self) -> AppStatus {
         let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id)).map(|record| {
             let record = record.lock();
             let status = WorkStatus {
@@ -43,7 +43,7 @@ impl Driver {
         }
     }
 
-    pub(super) fn snapshot(&self) -> Snapshot {
+    pub(in crate::app) fn snapshot(&self) -> Snapshot {
         let began = Instant::now();
         let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id));
         let works = works.map(|record| WorkSnapshot::of(&record.lock())).collect();
@@ -74,11 +74,11 @@ impl Driver {
         }
     }
 
-    pub(super) fn work_snapshot(&mut self, path: &str) -> Option<WorkSnapshot> {
+    pub(in crate::app) fn work_snapshot(&mut self, path: &str) -> Option<WorkSnapshot> {
         self.record(path).map(|record| WorkSnapshot::of(&record.lock()))
     }
 
-    pub(super) fn runs(&mut self, path: &str, skip: usize, take: usize) -> Option<RunsPage> {
+    pub(in crate::app) fn runs(&mut self, path: &str, skip: usize, take: usize) -> Option<RunsPage> {
         let (total, runs) = self.record(path)?.lock().ledger.runs(skip, take);
         Some(RunsPage { total, runs })
     }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::error::AppError;
+use super::super::error::AppError;
 use crate::id::WorkId;
 
 /// The longest time for which a Work that is slow to stop delays the one that was started before it.

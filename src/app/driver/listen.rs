@@ -1,0 +1,32 @@
+//! The start of the part of the App that takes nodes in (feature `remote`).
+
+use super::super::error::AppError;
+use super::Driver;
+
+impl Driver {
+    /// Starts accepting nodes, before any Work starts.
+    pub(in crate::app) async fn listen(&mut self, endpoint: &str) -> Result<(), AppError> {
+        let head = self.hosts.start_head(&self.ready_queue).map_err(AppError::Node)?;
+        let endpoint = endpoint.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
+        let advertised = self.config.advertised()?;
+        let endpoint = head.listen(endpoint, advertised).await?;
+        match head.joining() {
+            Some(joining) if *joining != endpoint => {
+                log::info!("nodes join at {joining}; this head listens at {endpoint}");
+            }
+            _ => log::info!("nodes join at {endpoint}"),
+        }
+        Ok(())
+    }
+
+    /// Refuses an advertised address when the App does not listen for nodes.
+    pub(in crate::app) fn nothing_is_advertised(&self) -> Result<(), AppError> {
+        match &self.config.advertise {
+            Some(address) => Err(AppError::Advertise {
+                address: address.clone(),
+                why: "nothing listens for nodes; give --listen as well",
+            }),
+            None => Ok(()),
+        }
+    }
+}
