@@ -456,7 +456,7 @@ const CYCLES: [(&str, &str, &str); 5] = [
     ),
     (
         "work",
-        "actor address any_mailbox ask context json local mailbox message remote_messages route work_type",
+        "actor address any_mailbox ask context envelope json mailbox message remote_messages route work_type",
         "an envelope runs its handler on a WorkContext, which receives envelopes from the mailbox",
     ),
 ];

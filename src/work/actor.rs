@@ -1,23 +1,21 @@
 //! The lifecycle of one incarnation.
 
-use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::task::{Poll, Waker};
+use std::sync::Arc;
+use std::task::Poll;
 
 use futures::FutureExt;
-use futures::task::AtomicWaker;
 
 use super::Work;
+use super::abort::Abort;
 use super::context::{BUDGET, Identity, WorkContext, is_stop};
+use super::executing::{ExecutingWork, Handling, poll_as, set_run};
 use super::gpus::Gpus;
 use super::mailbox::{Mail, Mailbox, Receiver};
 use super::outbox::{Outbox, Report};
 use super::returned_error::ReturnedError;
 use super::run::RunOrder;
-use super::run_markers::mark;
 use super::status::{Failure, Reason};
 use crate::drive;
 use crate::error::{self, Error};
@@ -43,196 +41,10 @@ pub(crate) struct IncarnationSpec<W: Work> {
     pub(crate) gpus: Gpus,
 }
 
-/// Ends an incarnation by force, the next time that it awaits.
-#[derive(Default)]
-pub(crate) struct Abort {
-    raised: AtomicBool,
-    waker: AtomicWaker,
-    /// Forwards the request to the process of the incarnation, if that is another.
-    away: OnceLock<Box<dyn Fn() + Send + Sync>>,
-}
-
-impl Abort {
-    pub(crate) fn raise(&self) {
-        self.raised.store(true, Ordering::Release);
-        self.waker.wake();
-        if let Some(away) = self.away.get() {
-            away();
-        }
-    }
-
-    /// Sets the callback that forwards the request to another process.
-    pub(crate) fn tell(&self, tell: impl Fn() + Send + Sync + 'static) {
-        // Set once: an incarnation lives in one process.
-        let _ = self.away.set(Box::new(tell));
-    }
-
-    pub(super) fn is_raised(&self) -> bool {
-        self.raised.load(Ordering::Acquire)
-    }
-}
-
-thread_local! {
-    static CURRENT: RefCell<Option<Speaker>> = const { RefCell::new(None) };
-}
-
-/// The Work that is executing on this thread.
-struct Speaker {
-    app: AppId,
-    path: ActorPath,
-    run: Option<u64>,
-    /// True while a handler or `on_stop` executes: no message is taken from the mailbox meanwhile.
-    is_handling: bool,
-    /// Number of futures of the Work that take messages from its mailbox when polled.
-    serving: usize,
-    /// Futures of the Work that wait for its mailbox to be served.
-    want_service: Vec<Arc<Service>>,
-}
-
-/// Request of a Work's own future, which makes progress only if the Work serves its mailbox.
-struct Service {
-    is_refused: AtomicBool,
-    waker: Waker,
-}
-
-/// Returns the App and path of the Work that is executing on this thread, and the number of its current run.
-pub(crate) fn current_run() -> Option<(AppId, ActorPath, Option<u64>)> {
-    let look = |current: &RefCell<Option<Speaker>>| {
-        let current = current.borrow();
-        current.as_ref().map(|speaker| (speaker.app, speaker.path.clone(), speaker.run))
-    };
-    // Inaccessible when a destructor of a thread logs.
-    CURRENT.try_with(look).ok().flatten()
-}
-
-/// Tells waiting futures of the Work whether its mailbox is served, after a poll that left the Work waiting.
-fn answer_who_wants_service(speaker: Option<&mut Speaker>) {
-    let Some(speaker) = speaker.filter(|speaker| !speaker.want_service.is_empty()) else { return };
-    for service in speaker.want_service.drain(..) {
-        service.is_refused.store(speaker.serving == 0, Ordering::Release);
-        service.waker.wake_by_ref();
-    }
-}
-
-/// Returns true if code of the Work at this path is executing on this thread.
-pub(super) fn is_running(app: AppId, path: &ActorPath) -> bool {
-    let is_it = |current: &RefCell<Option<Speaker>>| {
-        current.borrow().as_ref().is_some_and(|speaker| speaker.app == app && speaker.path == *path)
-    };
-    CURRENT.try_with(is_it).unwrap_or(false)
-}
-
-/// Returns whether the mailbox of the Work at this path is served while the caller waits. If the caller is that Work
-/// itself, this is false in a handler and in `on_stop`, and elsewhere depends on whether a future such as `cx.serve`
-/// executes around or beside the caller. For any other Work it is true at once.
-pub(super) async fn is_served(app: AppId, path: &ActorPath) -> bool {
-    let mut wanted: Option<Arc<Service>> = None;
-    poll_fn(|cx| {
-        if let Some(service) = wanted.take() {
-            return Poll::Ready(!service.is_refused.load(Ordering::Acquire));
-        }
-        CURRENT.with_borrow_mut(|current| match current {
-            Some(speaker) if speaker.app == app && speaker.path == *path => {
-                if speaker.is_handling {
-                    return Poll::Ready(false);
-                }
-                let service =
-                    Arc::new(Service { is_refused: AtomicBool::new(false), waker: cx.waker().clone() });
-                speaker.want_service.push(service.clone());
-                wanted = Some(service);
-                Poll::Pending
-            }
-            _ => Poll::Ready(true),
-        })
-    })
-    .await
-}
-
-/// Guard of a future that takes messages from the mailbox of the executing Work.
-pub(super) struct Serving(());
-
-impl Serving {
-    pub(super) fn begin() -> Self {
-        change(|speaker| speaker.serving += 1);
-        Self(())
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        change(|speaker| speaker.serving = speaker.serving.saturating_sub(1));
-    }
-}
-
-/// Updates the record of the executing Work. There is none when an incarnation is dropped after being ended by force.
-fn change(change: impl FnOnce(&mut Speaker)) {
-    let _ = CURRENT.try_with(|current| {
-        if let Some(speaker) = &mut *current.borrow_mut() {
-            change(speaker);
-        }
-    });
-}
-
-/// Returns true if a handler of the Work that is executing on this thread is in progress.
-pub(super) fn is_handling() -> bool {
-    CURRENT.with_borrow(|current| current.as_ref().is_some_and(|speaker| speaker.is_handling))
-}
-
-/// Returns the path of the Work whose handler is executing on this thread.
-pub(super) fn handler_under_way() -> Option<ActorPath> {
-    let look = |current: &RefCell<Option<Speaker>>| {
-        let current = current.borrow();
-        current.as_ref().filter(|speaker| speaker.is_handling).map(|speaker| speaker.path.clone())
-    };
-    CURRENT.try_with(look).ok().flatten()
-}
-
-/// Guard of a handler in progress. The `run` that serves the handler may drop it before its end.
-pub(super) struct Handling(());
-
-impl Handling {
-    pub(super) fn begin() -> Self {
-        change(|speaker| speaker.is_handling = true);
-        Self(())
-    }
-
-    /// Calls code of the `run` that serves this handler, which is not part of the handler.
-    pub(super) fn suspended<R>(code: impl FnOnce() -> R) -> R {
-        let was_handling = is_handling();
-        change(|speaker| speaker.is_handling = false);
-        let result = code();
-        change(|speaker| speaker.is_handling = was_handling);
-        result
-    }
-}
-
-impl Drop for Handling {
-    fn drop(&mut self) {
-        change(|speaker| speaker.is_handling = false);
-    }
-}
-
-/// Sets the run to which log lines and output belong from now on.
-fn set_run(run: Option<u64>) {
-    mark(run);
-    CURRENT.with_borrow_mut(|current| {
-        if let Some(speaker) = current {
-            speaker.run = run;
-        }
-    });
-}
-
 /// Runs an incarnation to its end and reports that end, unless the incarnation was aborted: then its outbox is not read
 /// any more.
 pub(crate) async fn live<W: Work>(spec: Box<IncarnationSpec<W>>) {
-    let mut speaker = Some(Speaker {
-        app: spec.app,
-        path: spec.path.clone(),
-        run: None,
-        is_handling: false,
-        serving: 0,
-        want_service: Vec::new(),
-    });
+    let mut executing = Some(ExecutingWork::new(spec.app, spec.path.clone()));
     let app = spec.app;
     let outbox = spec.outbox.clone();
     let abort = spec.abort.clone();
@@ -244,15 +56,13 @@ pub(crate) async fn live<W: Work>(spec: Box<IncarnationSpec<W>>) {
             if abort.is_raised() {
                 return Poll::Ready(None);
             }
-            abort.waker.register(cx.waker());
+            abort.register(cx.waker());
             if abort.is_raised() {
                 return Poll::Ready(None);
             }
-            let before = (CURRENT.replace(speaker.take()), drive::enter(Some(app)));
-            let polled = body.as_mut().poll(cx).map(Some);
-            speaker = CURRENT.replace(before.0);
-            drive::enter(before.1);
-            answer_who_wants_service(speaker.as_mut());
+            let before = drive::enter(Some(app));
+            let polled = poll_as(&mut executing, || body.as_mut().poll(cx).map(Some));
+            drive::enter(before);
             polled
         })
         .await

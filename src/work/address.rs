@@ -10,13 +10,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::oneshot;
 
 use super::Work;
-use super::actor::{is_running, is_served};
 use super::any_mailbox::AnyMailbox;
 use super::ask::Ask;
+use super::envelope::{AnyEnvelope, AskFailure, BoxedEnvelope, Envelope, ReplyTo};
+use super::executing::{is_running, is_served};
 use super::mailbox::{CloseReason, Mailbox, Refused, typed};
-use super::message::{
-    AnyEnvelope, AskError, AskFailure, BoxedEnvelope, Envelope, Handle, Message, ReplyTo, SendError, Unsent,
-};
+use super::message::{AskError, Handle, Message, SendError, Unsent};
 use super::route::Locator;
 use super::work_type::WorkType;
 use crate::id::{ActorPath, AppId};

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::envelope::AnyEnvelope;
 use super::json::{self, JsonAnswer};
 use super::mailbox::{CloseReason, Mailbox, Place};
-use super::message::AnyEnvelope;
 use super::remote_messages::{Messages, RemoteMessages};
 use super::route::{Commands, SharedRoute};
 use super::work_type::WorkType;

@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
 use super::Work;
-use super::actor::handler_under_way;
+use super::executing::handler_under_way;
 use super::mailbox::Mailbox;
 use super::message::AskError;
 use crate::id::ActorPath;

@@ -13,11 +13,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Work;
-use super::actor::{Abort, Handling, Serving, is_handling};
+use super::abort::Abort;
 use super::address::WorkAddr;
+use super::envelope::BoxedEnvelope;
+use super::executing::{Handling, Serving, is_handling};
 use super::gpus::Gpus;
 use super::mailbox::{Mail, Receiver};
-use super::message::BoxedEnvelope;
 use super::outbox::{Outbox, Report};
 use super::run::{Command, RunOrder};
 use crate::error::{self, Error};

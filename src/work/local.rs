@@ -4,17 +4,13 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use actix_rt::{Arbiter, ArbiterHandle};
-use futures::future::LocalBoxFuture;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use super::{Host, HostError, LaunchSpec, Placement, Resources};
+use super::work_type::{LaunchSpec, Task};
+use super::{Host, HostError, Placement, Resources};
 use crate::id::ActorPath;
-
-/// A closure sent to a thread, which makes the future of an incarnation (or of another actor) that stays on this
-/// thread.
-pub(crate) type Task = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
 
 /// Host for Works in this process: those of the pool run on arbiters of the current actix System, others on threads of
 /// their own.

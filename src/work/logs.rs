@@ -12,7 +12,7 @@ use log::{Level, Log, Metadata, Record};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::actor::current_run;
+use super::executing::current_run;
 use crate::id::{ActorPath, AppId};
 
 /// Longest text of a stored line, in bytes; a longer text is truncated.

@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::abandoned::{count_abandoned, questions_abandoned};
 pub(crate) use self::queue::{Item, Offer, Place, Queue, Step};
 pub(crate) use self::receiver::{Mail, Receiver};
-use super::message::{AnyEnvelope, BoxedEnvelope, NoReply, Outcome};
+use super::envelope::{AnyEnvelope, BoxedEnvelope, NoReply, Outcome};
 use super::route::{Commands, Locator, Route, SharedRoute};
 use super::{Command, RunOrder, Work};
 

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::super::WorkContext;
-use super::super::message::Deliver;
+use super::super::envelope::Deliver;
 use super::*;
 use crate::error::Result;
 use crate::trace::Cause;

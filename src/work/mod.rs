@@ -14,11 +14,14 @@
 //!
 //! Handles to a Work do not depend on where it runs; a [`Host`] decides that.
 
+mod abort;
 mod actor;
 mod address;
 mod any_mailbox;
 mod ask;
 mod context;
+mod envelope;
+mod executing;
 mod gpus;
 mod json;
 mod load_report;
@@ -61,27 +64,28 @@ pub use self::policy::{
 pub use self::remote_messages::Messages;
 pub use self::status::{Reason, Stage, Status};
 
-pub(crate) use self::actor::{Abort, current_run};
+pub(crate) use self::abort::Abort;
 pub(crate) use self::address::{
     Bind, Router, find_address, forget_address, forget_addresses, mailbox_at, remember_address, set_router,
 };
 pub(crate) use self::any_mailbox::AnyMailbox;
+pub(crate) use self::envelope::{AnyEnvelope, NoReply, Outcome, Reply};
+pub(crate) use self::executing::current_run;
 #[cfg(feature = "remote")]
 pub(crate) use self::gpus::{FreeGpus, visibility};
 pub(crate) use self::gpus::{GpuPool, Gpus, visible as visible_gpus};
 pub(crate) use self::json::{JsonAnswer, Unanswered};
-pub(crate) use self::local::{LocalHost, Task};
+pub(crate) use self::local::LocalHost;
 pub(crate) use self::mailbox::{CloseReason, Mailbox, Place, Refused, count_abandoned};
 #[cfg(test)]
 pub(crate) use self::mailbox::{Item, Offer, Queue, Step};
-pub(crate) use self::message::{AnyEnvelope, NoReply, Outcome, Reply};
 pub(crate) use self::outbox::{FastPath, Outbox, ReadyQueue, Report, Update};
 pub(crate) use self::remote_messages::{Arrived, Received, RemoteMessages};
 pub use self::returned_error::ReturnedError;
 pub(crate) use self::route::{Commands, Locator, Origin, Route, SharedRoute};
 pub(crate) use self::run::{Command, Input, RunKey, RunOrder};
 pub(crate) use self::status::Failure;
-pub(crate) use self::work_type::{LaunchSpec, WorkType};
+pub(crate) use self::work_type::{LaunchSpec, Task, WorkType};
 
 use crate::error::{Error, Result};
 

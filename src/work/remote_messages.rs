@@ -9,11 +9,10 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::Work;
+use super::envelope::{AnyEnvelope, BoxedEnvelope, Envelope, NoReply, Outcome, Reply, ReplyTo};
 use super::json::{Question, question};
 use super::mailbox::{Mailbox, Refused};
-use super::message::{
-    AnyEnvelope, BoxedEnvelope, Envelope, Handle, Message, NoReply, Outcome, Reply, ReplyTo,
-};
+use super::message::{Handle, Message};
 use super::route::Origin;
 use crate::fence;
 use crate::trace::Cause;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use futures::future::BoxFuture;
 
+use super::envelope::AnyEnvelope;
 use super::mailbox::Refused;
-use super::message::AnyEnvelope;
 use super::run::Command;
 use crate::trace::Cause;
 use crate::wire::CodecError;

@@ -4,13 +4,14 @@ use std::any::type_name;
 use std::sync::Arc;
 
 use futures::FutureExt;
+use futures::future::LocalBoxFuture;
 
 use super::Work;
-use super::actor::{Abort, IncarnationSpec, live};
+use super::abort::Abort;
+use super::actor::{IncarnationSpec, live};
 use super::any_mailbox::AnyMailbox;
 use super::gpus::Gpus;
 use super::json;
-use super::local::Task;
 use super::mailbox::Mailbox;
 use super::outbox::Outbox;
 use super::remote_messages::Messages;
@@ -20,6 +21,10 @@ use crate::id::{ActorPath, AppId};
 use crate::payload::PayloadGuards;
 use crate::state::Value;
 use crate::wire::CodecError;
+
+/// A closure sent to a thread, which makes the future of an incarnation (or of another actor) that stays on this
+/// thread.
+pub(crate) type Task = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
 
 type FromJson = fn(&[u8]) -> Result<(RunKey, Input), String>;
 type FromBytes = fn(&[u8]) -> Result<(RunKey, Input), CodecError>;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use super::super::Work;
-use super::super::message::{AnyEnvelope, BoxedEnvelope};
+use super::super::envelope::{AnyEnvelope, BoxedEnvelope};
 use super::super::route::SharedRoute;
 use super::{Mailbox, Place};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
-use super::super::message::BoxedEnvelope;
+use super::super::envelope::BoxedEnvelope;
 use super::super::{Command, Work};
 use super::Mailbox;
 use super::abandoned::unless_abandoned;

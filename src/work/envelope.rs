@@ -1,0 +1,285 @@
+//! Envelopes: messages on their way, with the trace context of the sender and the destination of the reply.
+//!
+//! # Guarantees
+//! - The caller of an ask is notified once: by the reply of the handler, or by the reason why there is none. An
+//!   envelope that is dropped counts as a handler that failed.
+//! - A message of the user is dropped behind a fence: its `Drop` may panic.
+
+use std::any::{Any, type_name};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use futures::future::LocalBoxFuture;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::executing::Handling;
+use super::mailbox::CloseReason;
+use super::message::{AskError, Handle, Message, SendError, Unsent};
+use super::route::Origin;
+use super::{Work, WorkContext};
+use crate::fence::Fenced;
+use crate::id::ActorPath;
+use crate::payload::{self, PayloadGuards};
+use crate::trace::{Cause, Span, What};
+use crate::wire::{self, CodecError};
+
+/// A message of any type for a Work of type `W`.
+pub(crate) type BoxedEnvelope<W> = Box<dyn Deliver<W>>;
+
+pub(crate) trait Deliver<W>: AnyEnvelope {
+    fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()>
+    where
+        W: Work;
+}
+
+/// A message whose types of message and Work are erased, for code that queues and forwards it.
+pub(crate) trait AnyEnvelope: Send {
+    /// Returns the type name of the message.
+    fn name(&self) -> &'static str;
+
+    /// Appends the encoded message to `out`.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the message cannot be encoded.
+    fn write(&self, out: &mut BytesMut) -> Result<(), CodecError>;
+
+    /// Returns true for an ask, false for a tell.
+    fn is_question(&self) -> bool;
+
+    /// Returns true if the caller of the ask has given up. No handler may begin such a message.
+    fn is_abandoned(&self) -> bool {
+        false
+    }
+
+    /// Returns the trace context of the sender.
+    fn cause(&self) -> Cause;
+
+    /// Notifies the sender of the outcome. Returns true if the message is lost without notice, as a `tell` is.
+    fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool;
+
+    /// Returns the envelope itself, for a downcast to the type with which it was made.
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+
+    /// Returns the envelope as a [`BoxedEnvelope`] of its type of Work, for a downcast.
+    fn into_typed(self: Box<Self>) -> Box<dyn Any>;
+
+    /// Returns the session by which the message arrived, if it came from another process.
+    fn session(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Outcome of a message.
+pub(crate) enum Outcome<'a> {
+    /// The encoded reply of the handler, with the guards that keep its payloads alive.
+    Answered(&'a [u8], PayloadGuards),
+    Unanswered(NoReply),
+    /// The Work has left this process: a message from another process is given back to it. No handler saw the message.
+    Moved,
+}
+
+/// Reason why a message gets no reply, also as it is told to another process.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum NoReply {
+    /// The mailbox did not accept or keep the message; no handler saw it.
+    Refused(CloseReason),
+    /// The handler began and did not complete.
+    Failed,
+    /// The node that had the message is lost; a handler may have seen the message.
+    NodeLost,
+    /// The process of the Work could not accept or decode the message, for this reason; no handler saw it.
+    Unreadable(String),
+    /// The handler completed, but its reply could not be sent, for this reason.
+    ReplyNotSent(String),
+}
+
+impl NoReply {
+    /// Returns the error for the caller of an ask, which gets its message back if no handler saw it.
+    pub(super) fn into_error<M>(self, path: &str, message: Fenced<M>) -> AskError<M> {
+        let owned = path.to_owned();
+        match self {
+            Self::Refused(why) => AskError::NotHandled(SendError::closed(path, why, message.into_inner())),
+            Self::Unreadable(why) => {
+                let message = Unsent::new(message.into_inner());
+                AskError::NotHandled(SendError::Unsendable { path: owned, why, message })
+            }
+            Self::Failed => AskError::Failed { path: owned },
+            Self::NodeLost => AskError::NodeLost { path: owned },
+            Self::ReplyNotSent(why) => AskError::ReplyNotSent { path: owned, why },
+        }
+    }
+}
+
+/// Sends the reply to an ask from another process. Dropped unused, it reports that the handler failed.
+pub(crate) trait Reply: Send {
+    fn send(self: Box<Self>, outcome: Outcome<'_>);
+
+    /// Returns true if the caller has given up.
+    fn is_abandoned(&self) -> bool;
+}
+
+/// A message with the trace context of its sender and the destination of its reply.
+pub(crate) struct Envelope<W: Handle<M>, M: Message> {
+    message: Fenced<M>,
+    cause: Cause,
+    reply: ReplyTo<W, M>,
+}
+
+/// Destination of the reply to a message.
+pub(super) enum ReplyTo<W: Handle<M>, M: Message> {
+    /// A tell has no reply. One from another process has an origin, which can take it back.
+    Nobody(Option<Arc<dyn Origin>>),
+    /// The caller of an ask in this process.
+    Caller(oneshot::Sender<Answer<W, M>>),
+    /// The caller of an ask in another process.
+    Peer(Box<dyn Reply>, Arc<dyn Origin>),
+}
+
+/// Failure of an ask, for its caller.
+pub(super) enum AskFailure<M> {
+    NoReply(NoReply, Fenced<M>),
+    /// The reply arrived but could not be decoded.
+    BadReply(CodecError),
+}
+
+/// The reply to an ask, or the reason why there is none.
+pub(super) type Answer<W, M> = Result<Fenced<<W as Handle<M>>::Reply>, AskFailure<M>>;
+
+impl<W: Handle<M>, M: Message> Envelope<W, M> {
+    /// Wraps a message of the code that is executing on this thread.
+    pub(super) fn new(message: M, reply: ReplyTo<W, M>) -> Box<Self> {
+        Self::caused(message, Cause::current(), reply)
+    }
+
+    /// Wraps a message that arrived from another process, with the trace context of its sender.
+    pub(super) fn caused(message: M, cause: Cause, reply: ReplyTo<W, M>) -> Box<Self> {
+        Box::new(Self { message: Fenced::new(message), cause, reply })
+    }
+
+    pub(super) fn into_message(self) -> M {
+        self.message.into_inner()
+    }
+}
+
+impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
+    fn name(&self) -> &'static str {
+        type_name::<M>()
+    }
+
+    fn write(&self, out: &mut BytesMut) -> Result<(), CodecError> {
+        wire::encode_into(&*self.message, out)
+    }
+
+    fn is_question(&self) -> bool {
+        !matches!(self.reply, ReplyTo::Nobody(_))
+    }
+
+    fn is_abandoned(&self) -> bool {
+        match &self.reply {
+            ReplyTo::Nobody(_) => false,
+            ReplyTo::Caller(caller) => caller.is_closed(),
+            ReplyTo::Peer(reply, _) => reply.is_abandoned(),
+        }
+    }
+
+    fn cause(&self) -> Cause {
+        self.cause.clone()
+    }
+
+    fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
+        let Self { message, cause, reply } = *self;
+        match reply {
+            ReplyTo::Nobody(origin) => match (outcome, origin) {
+                (Outcome::Answered(..), _) => false,
+                (Outcome::Moved, Some(origin)) => {
+                    origin.give_back(&mut |out| wire::encode_into(&*message, out), cause);
+                    false
+                }
+                _ => true,
+            },
+            ReplyTo::Caller(caller) => {
+                let answer = match outcome {
+                    Outcome::Answered(bytes, _holds) => {
+                        wire::decode(bytes).map(Fenced::new).map_err(AskFailure::BadReply)
+                    }
+                    Outcome::Unanswered(why) => Err(AskFailure::NoReply(why, message)),
+                    // The mailbox that gets an ask back sends it again itself, so this outcome does not occur.
+                    Outcome::Moved => {
+                        Err(AskFailure::NoReply(NoReply::Refused(CloseReason::NotStarted), message))
+                    }
+                };
+                // The caller may have given up, which does not concern the handler.
+                let _ = caller.send(answer);
+                false
+            }
+            ReplyTo::Peer(reply, _) => {
+                reply.send(outcome);
+                false
+            }
+        }
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+
+    fn into_typed(self: Box<Self>) -> Box<dyn Any> {
+        let envelope: BoxedEnvelope<W> = self;
+        Box::new(envelope)
+    }
+
+    fn session(&self) -> Option<u64> {
+        match &self.reply {
+            ReplyTo::Nobody(origin) => origin.as_ref().map(|origin| origin.session()),
+            ReplyTo::Caller(_) => None,
+            ReplyTo::Peer(_, origin) => Some(origin.session()),
+        }
+    }
+}
+
+impl<W: Handle<M>, M: Message> Deliver<W> for Envelope<W, M> {
+    fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
+        Box::pin(async move {
+            let _handling = Handling::begin();
+            let Self { message, cause, reply } = *self;
+            // A message that was part of a trace gets a span; others do without.
+            let what = What::Message { name: type_name::<M>() };
+            let span = Span::start_if_caused(what, cx.path().as_str(), &cause);
+            // The origin is dropped before the handler begins: a channel counts as drained once all its origins are gone.
+            let reply = match reply {
+                ReplyTo::Nobody(origin) => {
+                    drop(origin);
+                    None
+                }
+                ReplyTo::Caller(caller) => Some(Ok(caller)),
+                ReplyTo::Peer(peer, origin) => {
+                    drop(origin);
+                    Some(Err(peer))
+                }
+            };
+            let answer = Fenced::new(span.around(work.handle(message.into_inner(), cx)).await);
+            match reply {
+                // The caller may have given up.
+                Some(Ok(caller)) => drop(caller.send(Ok(answer))),
+                Some(Err(peer)) => send_encoded(peer, &*answer, cx.path()),
+                None => {}
+            }
+        })
+    }
+}
+
+/// Sends a reply to the caller in another process, or the reason why it cannot be encoded.
+fn send_encoded<R: Message>(peer: Box<dyn Reply>, answer: &R, path: &ActorPath) {
+    wire::with_buffer(|buffer| {
+        let (encoded, holds) = payload::collect(|| wire::encode_into(answer, buffer));
+        peer.send(match encoded {
+            Ok(()) => Outcome::Answered(buffer, holds),
+            Err(error) => {
+                log::error!("work `{path}`: the answer to a message cannot be sent: {error}");
+                Outcome::Unanswered(NoReply::ReplyNotSent(error.to_string()))
+            }
+        });
+    });
+}

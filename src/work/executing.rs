@@ -1,0 +1,178 @@
+//! The Work that is executing on this thread.
+//!
+//! A thread-local tells code without a context who is calling: log lines get the path and run of their Work, and a Work
+//! that would wait for its own mailbox is told so.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Poll, Waker};
+
+use super::run_markers::mark;
+use crate::id::{ActorPath, AppId};
+
+thread_local! {
+    static CURRENT: RefCell<Option<ExecutingWork>> = const { RefCell::new(None) };
+}
+
+/// A Work while its code executes.
+pub(super) struct ExecutingWork {
+    app: AppId,
+    path: ActorPath,
+    run: Option<u64>,
+    /// True while a handler or `on_stop` executes: no message is taken from the mailbox meanwhile.
+    is_handling: bool,
+    /// Number of futures of the Work that take messages from its mailbox when polled.
+    serving: usize,
+    /// Futures of the Work that wait for its mailbox to be served.
+    want_service: Vec<Arc<Service>>,
+}
+
+/// Request of a Work's own future, which makes progress only if the Work serves its mailbox.
+struct Service {
+    is_refused: AtomicBool,
+    waker: Waker,
+}
+
+impl ExecutingWork {
+    pub(super) fn new(app: AppId, path: ActorPath) -> Self {
+        Self { app, path, run: None, is_handling: false, serving: 0, want_service: Vec::new() }
+    }
+}
+
+/// Polls code of a Work, which is the executing one of this thread meanwhile. `poll` must not panic.
+pub(super) fn poll_as<R>(work: &mut Option<ExecutingWork>, poll: impl FnOnce() -> R) -> R {
+    let before = CURRENT.replace(work.take());
+    let polled = poll();
+    *work = CURRENT.replace(before);
+    answer_who_wants_service(work.as_mut());
+    polled
+}
+
+/// Returns the App and path of the Work that is executing on this thread, and the number of its current run.
+pub(crate) fn current_run() -> Option<(AppId, ActorPath, Option<u64>)> {
+    let look = |current: &RefCell<Option<ExecutingWork>>| {
+        let current = current.borrow();
+        current.as_ref().map(|work| (work.app, work.path.clone(), work.run))
+    };
+    // Inaccessible when a destructor of a thread logs.
+    CURRENT.try_with(look).ok().flatten()
+}
+
+/// Tells waiting futures of the Work whether its mailbox is served, after a poll that left the Work waiting.
+fn answer_who_wants_service(work: Option<&mut ExecutingWork>) {
+    let Some(work) = work.filter(|work| !work.want_service.is_empty()) else { return };
+    for service in work.want_service.drain(..) {
+        service.is_refused.store(work.serving == 0, Ordering::Release);
+        service.waker.wake_by_ref();
+    }
+}
+
+/// Returns true if code of the Work at this path is executing on this thread.
+pub(super) fn is_running(app: AppId, path: &ActorPath) -> bool {
+    let is_it = |current: &RefCell<Option<ExecutingWork>>| {
+        current.borrow().as_ref().is_some_and(|work| work.app == app && work.path == *path)
+    };
+    CURRENT.try_with(is_it).unwrap_or(false)
+}
+
+/// Returns whether the mailbox of the Work at this path is served while the caller waits. If the caller is that Work
+/// itself, this is false in a handler and in `on_stop`, and elsewhere depends on whether a future such as `cx.serve`
+/// executes around or beside the caller. For any other Work it is true at once.
+pub(super) async fn is_served(app: AppId, path: &ActorPath) -> bool {
+    let mut wanted: Option<Arc<Service>> = None;
+    poll_fn(|cx| {
+        if let Some(service) = wanted.take() {
+            return Poll::Ready(!service.is_refused.load(Ordering::Acquire));
+        }
+        CURRENT.with_borrow_mut(|current| match current {
+            Some(work) if work.app == app && work.path == *path => {
+                if work.is_handling {
+                    return Poll::Ready(false);
+                }
+                let service =
+                    Arc::new(Service { is_refused: AtomicBool::new(false), waker: cx.waker().clone() });
+                work.want_service.push(service.clone());
+                wanted = Some(service);
+                Poll::Pending
+            }
+            _ => Poll::Ready(true),
+        })
+    })
+    .await
+}
+
+/// Guard of a future that takes messages from the mailbox of the executing Work.
+pub(super) struct Serving(());
+
+impl Serving {
+    pub(super) fn begin() -> Self {
+        change(|work| work.serving += 1);
+        Self(())
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        change(|work| work.serving = work.serving.saturating_sub(1));
+    }
+}
+
+/// Updates the record of the executing Work. There is none when an incarnation is dropped after being ended by force.
+fn change(change: impl FnOnce(&mut ExecutingWork)) {
+    let _ = CURRENT.try_with(|current| {
+        if let Some(work) = &mut *current.borrow_mut() {
+            change(work);
+        }
+    });
+}
+
+/// Returns true if a handler of the Work that is executing on this thread is in progress.
+pub(super) fn is_handling() -> bool {
+    CURRENT.with_borrow(|current| current.as_ref().is_some_and(|work| work.is_handling))
+}
+
+/// Returns the path of the Work whose handler is executing on this thread.
+pub(super) fn handler_under_way() -> Option<ActorPath> {
+    let look = |current: &RefCell<Option<ExecutingWork>>| {
+        let current = current.borrow();
+        current.as_ref().filter(|work| work.is_handling).map(|work| work.path.clone())
+    };
+    CURRENT.try_with(look).ok().flatten()
+}
+
+/// Guard of a handler in progress. The `run` that serves the handler may drop it before its end.
+pub(super) struct Handling(());
+
+impl Handling {
+    pub(super) fn begin() -> Self {
+        change(|work| work.is_handling = true);
+        Self(())
+    }
+
+    /// Calls code of the `run` that serves this handler, which is not part of the handler.
+    pub(super) fn suspended<R>(code: impl FnOnce() -> R) -> R {
+        let was_handling = is_handling();
+        change(|work| work.is_handling = false);
+        let result = code();
+        change(|work| work.is_handling = was_handling);
+        result
+    }
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        change(|work| work.is_handling = false);
+    }
+}
+
+/// Sets the run to which log lines and output belong from now on.
+pub(super) fn set_run(run: Option<u64>) {
+    mark(run);
+    CURRENT.with_borrow_mut(|current| {
+        if let Some(work) = current {
+            work.run = run;
+        }
+    });
+}
