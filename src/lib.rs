@@ -154,6 +154,8 @@ pub use crate::payload::{
     Artifact, ArtifactError, Fetch, Files, Payload, PayloadError, PayloadUsage, Progress,
 };
 pub use crate::state::{StateError, Value};
+#[cfg(feature = "traces")]
+pub use crate::trace::otlp_layer;
 #[cfg(feature = "remote")]
 pub use crate::transport::{Endpoint, Token, TransportError};
 pub use crate::wire::CodecError;

@@ -39,7 +39,7 @@ const LAYERS: [(&str, u32); 24] = [
 ];
 
 /// Names that only these modules may use, each by itself or as the beginning of a path.
-const ONLY: [(&str, &[&str]); 16] = [
+const ONLY: [(&str, &[&str]); 19] = [
     ("object_store", &["drive"]),
     ("rmp", &["wire"]),
     ("tokio_rustls", &["transport"]),
@@ -54,6 +54,9 @@ const ONLY: [(&str, &[&str]); 16] = [
     ("opentelemetry_http", &["trace"]),
     ("opentelemetry_otlp", &["trace"]),
     ("opentelemetry_sdk", &["trace"]),
+    ("tracing", &["trace"]),
+    ("tracing_opentelemetry", &["trace"]),
+    ("tracing_subscriber", &["trace"]),
     ("prometheus_client", &["http"]),
     ("ratatui", &["cli"]),
 ];

@@ -1,4 +1,4 @@
-//! Layer 1: OpenTelemetry spans, which follow a change from the Work that published it, through the Flows that
+//! Layer 1: spans of `tracing`, which follow a change from the Work that published it, through the Flows that
 //! reacted to it, to the runs that they requested, across processes.
 //!
 //! Without the feature `traces` all of this compiles to nothing: a [`Cause`] has no size, and no [`Span`] is created.
@@ -12,6 +12,8 @@ mod on;
 
 #[cfg(feature = "traces")]
 pub(crate) use self::export::export;
+#[cfg(feature = "traces")]
+pub use self::export::otlp_layer;
 #[cfg(not(feature = "traces"))]
 pub(crate) use self::off::{Cause, Span, export};
 #[cfg(feature = "traces")]

@@ -44,6 +44,10 @@ impl Span {
         Self
     }
 
+    pub(crate) fn below_current(_: What, _: &str) -> Self {
+        Self
+    }
+
     pub(crate) fn start_if_caused(_: What, _: &str, _: &Cause) -> Self {
         Self
     }

@@ -2,16 +2,26 @@
 
 use std::future::Future;
 
-use opentelemetry::trace::{
-    FutureExt, Link, SpanContext, SpanId, SpanKind, Status, TraceContextExt, TraceFlags, TraceId, TraceState,
-    Tracer, WithContext,
-};
-use opentelemetry::{Context, KeyValue, global};
+use opentelemetry::Context;
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use opentelemetry::trace::{SpanContext, TraceContextExt};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use tracing::field::Empty;
+use tracing::instrument::Instrumented;
+use tracing::level_filters::LevelFilter;
+use tracing::{Instrument, debug_span, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::What;
 
-/// The cause of an operation: a recorded span in this or another process, if there is one.
+/// The target of all spans of the runtime.
+const TARGET: &str = "flowright";
+
+/// The cause of an operation: a span in this or another process, if one is known.
+///
+/// Spans are known to each other by the OpenTelemetry layer of the program's `tracing` subscriber. Without that layer
+/// there are no causes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Cause(Option<SpanContext>);
 
@@ -22,7 +32,9 @@ impl Cause {
 
     /// Returns the span of the code that runs on this thread.
     pub(crate) fn current() -> Self {
-        Self::of(&Context::current())
+        // The layer makes an entered span current for OpenTelemetry as well, unless the program has turned that off.
+        let cause = Self::of(&Context::current());
+        if cause.is_none() { Self::of(&tracing::Span::current().context()) } else { cause }
     }
 
     fn of(context: &Context) -> Self {
@@ -43,27 +55,47 @@ impl Cause {
     }
 
     /// Parses a `traceparent` of W3C Trace Context.
-    fn read(text: &str) -> Option<Self> {
-        let mut parts = text.split('-');
-        let mut next = |length| parts.next().filter(|part| part.len() == length && part.is_ascii());
-        let version = next(2)?;
-        let trace = TraceId::from_hex(next(32)?).ok()?;
-        let span = SpanId::from_hex(next(16)?).ok()?;
-        let flags = u8::from_str_radix(next(2)?, 16).ok()?;
-        let span = SpanContext::new(trace, span, TraceFlags::new(flags), true, TraceState::NONE);
-        (version != "ff" && span.is_valid()).then_some(Self(Some(span)))
+    fn from_traceparent(text: String) -> Option<Self> {
+        // The default would be the current context, which is not to be mistaken for one that was sent.
+        let context = TraceContextPropagator::new().extract_with_context(&Context::new(), &Traceparent(text));
+        Some(Self::of(&context)).filter(|cause| !cause.is_none())
+    }
+}
+
+/// The header `traceparent`, as the only one of a message.
+#[derive(Default)]
+struct Traceparent(String);
+
+impl Traceparent {
+    const NAME: &str = "traceparent";
+}
+
+impl Injector for Traceparent {
+    fn set(&mut self, key: &str, value: String) {
+        if key == Self::NAME {
+            self.0 = value;
+        }
+    }
+}
+
+impl Extractor for Traceparent {
+    fn get(&self, key: &str) -> Option<&str> {
+        (key == Self::NAME).then_some(&self.0)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        vec![Self::NAME]
     }
 }
 
 impl Serialize for Cause {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Some(span) = &self.0 else { return serializer.serialize_none() };
-        serializer.collect_str(&format_args!(
-            "00-{}-{}-{:02x}",
-            span.trace_id(),
-            span.span_id(),
-            span.trace_flags().to_u8()
-        ))
+        if self.is_none() {
+            return serializer.serialize_none();
+        }
+        let mut header = Traceparent::default();
+        TraceContextPropagator::new().inject_context(&self.context(), &mut header);
+        serializer.serialize_str(&header.0)
     }
 }
 
@@ -71,78 +103,111 @@ impl<'de> Deserialize<'de> for Cause {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Option::<String>::deserialize(deserializer)? {
             None => Ok(Self(None)),
-            Some(text) => Self::read(&text).ok_or_else(|| de::Error::custom("invalid traceparent")),
+            Some(text) => {
+                Self::from_traceparent(text).ok_or_else(|| de::Error::custom("invalid traceparent"))
+            }
         }
     }
 }
 
-/// An operation in progress, which ends when this is dropped.
-pub(crate) struct Span {
-    context: Context,
-    /// False for a span that was only joined, and must not be ended here.
-    begun: bool,
-}
+/// An operation in progress: a span of `tracing`, which ends when this is dropped.
+pub(crate) struct Span(tracing::Span);
 
 impl Span {
     /// Starts a span. The first cause becomes its parent; the others are linked.
     pub(crate) fn start(what: What, path: &str, causes: &[Cause]) -> Self {
-        let tracer = global::tracer("flowright");
-        let path = if path.is_empty() { "root" } else { path };
-        let (name, kind) = match what {
-            What::Run { .. } => ("run", SpanKind::Consumer),
-            What::Publish => ("publish", SpanKind::Producer),
-            What::React => ("react", SpanKind::Internal),
-            What::Message { .. } => ("handle", SpanKind::Consumer),
-        };
-        let mut attributes = vec![KeyValue::new("flowright.path", path.to_owned())];
-        if let What::Run { run, attempt } = what {
-            attributes.push(KeyValue::new("flowright.run", i64::try_from(run).unwrap_or(i64::MAX)));
-            attributes.push(KeyValue::new("flowright.attempt", i64::from(attempt)));
-        }
-        if let What::Message { name } = what {
-            attributes.push(KeyValue::new("flowright.message", name));
-        }
+        let span = Self::new(what, path, false);
         let (parent, others) = match causes.split_first() {
-            Some((parent, others)) => (parent.context(), others),
-            None => (Context::new(), causes),
+            Some((parent, others)) => (parent, others),
+            None => return span,
         };
-        let links = others.iter().filter_map(|cause| Some(Link::with_context(cause.0.clone()?))).collect();
-        let builder = tracer.span_builder(format!("{name} {path}")).with_kind(kind);
-        let builder = builder.with_attributes(attributes).with_links(links);
-        let context = Context::new().with_span(tracer.build_with_context(builder, &parent));
-        Self { context, begun: true }
+        // Without an OpenTelemetry layer there is nothing to set.
+        let _ = span.0.set_parent(parent.context());
+        others.iter().filter_map(|cause| cause.0.clone()).for_each(|cause| span.0.add_link(cause));
+        span
     }
 
-    /// Starts a span if there is a cause, and otherwise joins the current span.
+    /// Starts a span below the current one.
+    pub(crate) fn below_current(what: What, path: &str) -> Self {
+        Self::new(what, path, true)
+    }
+
+    /// Starts a span with the cause as its parent. Without a cause it is a span of the level DEBUG below the current one.
     pub(crate) fn start_if_caused(what: What, path: &str, cause: &Cause) -> Self {
         match cause.is_none() {
-            true => Self { context: Context::current(), begun: false },
+            true => Self::below_current(what, path),
             false => Self::start(what, path, std::slice::from_ref(cause)),
         }
     }
 
+    fn new(what: What, path: &str, is_below_current: bool) -> Self {
+        // Where there is no subscriber, `tracing` may write spans to the log, which is not for them.
+        if LevelFilter::current() == LevelFilter::OFF {
+            return Self(tracing::Span::none());
+        }
+        let path = if path.is_empty() { "root" } else { path };
+        // A span needs a fixed name, level and set of fields for each place at which it is made.
+        Self(match what {
+            What::Run { run, attempt } => info_span!(
+                target: TARGET,
+                parent: None,
+                "run",
+                otel.name = %format_args!("run {path}"),
+                otel.kind = "consumer",
+                otel.status_description = Empty,
+                flowright.path = path,
+                // Integers of OpenTelemetry are signed.
+                flowright.run = i64::try_from(run).unwrap_or(i64::MAX),
+                flowright.attempt = i64::from(attempt),
+            ),
+            What::Publish => info_span!(
+                target: TARGET,
+                "publish",
+                otel.name = %format_args!("publish {path}"),
+                otel.kind = "producer",
+                flowright.path = path,
+            ),
+            What::React => info_span!(
+                target: TARGET,
+                parent: None,
+                "react",
+                otel.name = %format_args!("react {path}"),
+                otel.kind = "internal",
+                flowright.path = path,
+            ),
+            What::Message { name } if is_below_current => debug_span!(
+                target: TARGET,
+                "handle",
+                otel.name = %format_args!("handle {path}"),
+                otel.kind = "consumer",
+                flowright.path = path,
+                flowright.message = name,
+            ),
+            What::Message { name } => info_span!(
+                target: TARGET,
+                parent: None,
+                "handle",
+                otel.name = %format_args!("handle {path}"),
+                otel.kind = "consumer",
+                flowright.path = path,
+                flowright.message = name,
+            ),
+        })
+    }
+
     /// Runs `what` with this span as the current one.
     pub(crate) fn within<R>(&self, what: impl FnOnce() -> R) -> R {
-        let _attached = self.context.clone().attach();
-        what()
+        self.0.in_scope(what)
     }
 
     /// Makes this span the current one whenever `future` is polled.
-    pub(crate) fn around<F: Future>(&self, future: F) -> WithContext<F> {
-        future.with_context(self.context.clone())
+    pub(crate) fn around<F: Future>(&self, future: F) -> Instrumented<F> {
+        future.instrument(self.0.clone())
     }
 
+    /// Gives the span the status of an error.
     pub(crate) fn failed(&self, message: &str) {
-        self.context.span().set_status(Status::error(message.to_owned()));
-    }
-}
-
-impl Drop for Span {
-    fn drop(&mut self) {
-        // Clones of the context may outlive this, so the span is ended explicitly.
-        if self.begun {
-            self.context.span().end();
-        }
+        self.0.record("otel.status_description", message);
     }
 }
 
@@ -164,11 +229,22 @@ mod tests {
             "",
             "00",
             "00-00000000000000000000000000000000-b7ad6b7169203331-01",
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b71692033-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333100-01",
             "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "00-ä0f7651916cd43dd8448eb211c80319-b7ad6b7169203331-01",
         ] {
-            assert!(Cause::read(text).is_none(), "{text}");
+            assert!(Cause::from_traceparent(text.to_owned()).is_none(), "{text}");
         }
+    }
+
+    /// A malformed `traceparent` is not replaced by the context of the code that reads it.
+    #[test]
+    fn malformed_traceparent_is_refused_within_a_span() {
+        let outer: Cause =
+            serde_json::from_str("\"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\"").unwrap();
+        outer.within(|| {
+            assert_eq!(Cause::current(), outer);
+            assert!(Cause::from_traceparent("00".to_owned()).is_none());
+        });
     }
 }

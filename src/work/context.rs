@@ -26,7 +26,7 @@ use crate::fence;
 use crate::id::{ActorPath, AppId};
 use crate::payload::{self, Artifact, ArtifactError, Files, Payload, PayloadError};
 use crate::state::{StateError, Tracker};
-use crate::trace::{Cause, Span, What};
+use crate::trace::{Span, What};
 
 /// Error returned when the Work was asked to stop. Passed on by `?`, it ends the run or hook as stopped and not as
 /// failed, even inside an error of the user that has it as its source or is transparent to it.
@@ -145,7 +145,7 @@ impl<W: Work> WorkContext<W> {
                 let has_holds = !holds.is_empty();
                 let changed = has_holds || self.holds;
                 self.holds = has_holds;
-                let span = Span::start(What::Publish, self.identity.path.as_str(), &[Cause::current()]);
+                let span = Span::below_current(What::Publish, self.identity.path.as_str());
                 span.within(|| self.outbox.publish(patch, changed.then_some(holds)));
             }
             Ok(None) => {}

@@ -244,7 +244,7 @@ impl<W: Handle<M>, M: Message> Deliver<W> for Envelope<W, M> {
         Box::pin(async move {
             let _handling = Handling::begin();
             let Self { message, cause, reply } = *self;
-            // A message that was part of a trace gets a span; others do without.
+            // The span has a lower level unless the sender was part of a trace.
             let what = What::Message { name: type_name::<M>() };
             let span = Span::start_if_caused(what, cx.path().as_str(), &cause);
             // The origin is dropped before the handler begins: a channel counts as drained once all its origins are gone.
