@@ -1,9 +1,9 @@
 //! Queries and commands for a running App, carried out by its driver between reactions.
 
-use actix::{Addr, Handler, Message};
+use actix::Addr;
 use tokio::sync::{oneshot, watch};
 
-use super::driver::{Action, Driver, NotDone};
+use super::driver::{Action, Call, Driver, NotDone};
 use super::error::AppError;
 use super::snapshot::{RunsPage, Snapshot, WorkSnapshot};
 use super::status::AppStatus;
@@ -73,10 +73,7 @@ impl Control {
     pub fn stop(&self, why: impl Into<String>) {
         let why = why.into();
         self.watchdog.ask_to_end();
-        self.driver.do_send(Call::new(move |driver| {
-            driver.stop(&why);
-            driver.settle();
-        }));
+        self.driver.do_send(Call::new(move |driver| driver.stop(&why)));
     }
 
     /// Waits for the end of the App, without waking up for its changes. Cancel safe.
@@ -144,26 +141,5 @@ impl Control {
         what: impl FnOnce(&mut Driver) -> R + Send + 'static,
     ) -> Result<R, AppError> {
         self.driver.send(Call::new(what)).await.map_err(|_| AppError::Ended)
-    }
-}
-
-/// A closure to run on the driver.
-struct Call<R>(Box<dyn FnOnce(&mut Driver) -> R + Send>);
-
-impl<R> Call<R> {
-    fn new(what: impl FnOnce(&mut Driver) -> R + Send + 'static) -> Self {
-        Self(Box::new(what))
-    }
-}
-
-impl<R: Send + 'static> Message for Call<R> {
-    type Result = R;
-}
-
-impl<R: Send + 'static> Handler<Call<R>> for Driver {
-    type Result = actix::MessageResult<Call<R>>;
-
-    fn handle(&mut self, Call(what): Call<R>, _: &mut Self::Context) -> Self::Result {
-        actix::MessageResult(what(self))
     }
 }

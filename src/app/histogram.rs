@@ -25,6 +25,11 @@ impl Histogram {
         std::array::from_fn(|class| (BOUNDS.get(class).copied().unwrap_or(f64::INFINITY), self.counts[class]))
     }
 
+    /// Returns the number of durations.
+    pub(crate) fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
     /// Returns the sum in seconds.
     pub(crate) fn sum(&self) -> f64 {
         self.sum
@@ -44,6 +49,7 @@ mod tests {
         let filled = histogram.classes().into_iter().filter(|(_, count)| *count > 0);
         let ends = [1e-6, 1e-4, 1e-3, 0.5, f64::INFINITY];
         assert_eq!(filled.collect::<Vec<_>>(), ends.map(|end| (end, 1)));
+        assert_eq!(histogram.count(), 5);
         assert!((histogram.sum() - 5.201_051).abs() < 1e-9);
     }
 }

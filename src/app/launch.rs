@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::clock::{Clock, WallClock};
 use super::config::Config;
 use super::control::Control;
-use super::driver::{Driver, OnFailure};
+use super::driver::{Driver, OnFailure, Start};
 use super::error::AppError;
 use super::hosts::{Elsewhere, Hosts};
 use super::root::OneWork;
@@ -276,7 +276,7 @@ impl App {
         let local = if paused { LocalHost::inline() } else { LocalHost::new(config.pool_size()) };
         let hosts = Hosts::new(local, elsewhere);
         #[cfg(feature = "remote")]
-        let (shared, listen) = (hosts.elsewhere.head(), config.listen.clone());
+        let (shared, listen) = (hosts.head(), config.listen.clone());
         let system = match runtime {
             Some(make) => System::with_tokio_rt(make),
             None => System::new(),
@@ -287,7 +287,9 @@ impl App {
                 .map_err(|panic| AppError::Constructor(panic.to_string()))
                 .and_then(|root| {
                     let clock = Clock::new(paused, wall_clock);
-                    Driver::new(app, root, config, hosts, watchdog.clone(), clock, driver_exit)
+                    let watchdog = watchdog.clone();
+                    let start = Start { app, watchdog, clock, on_failure, exit: driver_exit };
+                    Driver::new(root, config, hosts, start)
                 });
             let mut driver = match driver {
                 Ok(driver) => driver,
@@ -296,7 +298,6 @@ impl App {
                     return None;
                 }
             };
-            driver.on_failure = on_failure;
             #[cfg(feature = "remote")]
             let listening = match listen {
                 Some(listen) => driver.listen(&listen).await,

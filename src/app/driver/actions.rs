@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::status::AppStage;
 use super::Driver;
-use crate::flow::{Found, Node, Requested, Route, SharedRecord};
+use crate::flow::{Requested, SharedRecord};
 use crate::work::{Input, RunKey};
 
 /// An action on a Work.
@@ -32,25 +31,17 @@ pub(crate) enum NotDone {
 impl Driver {
     /// Returns the Work at this path, if it is part of the tree.
     pub(in crate::app) fn record(&mut self, path: &str) -> Option<SharedRecord> {
-        let root = self.root.as_mut().expect("no call into the root is in progress");
-        let found = match root.find_child(Route::new(path)) {
-            Some(Found(Node::Work(work))) => work.record().cloned(),
-            _ => None,
-        };
-        if found.is_some() {
-            return found;
-        }
         // A moved Work is not at its path.
-        let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id));
-        works.into_iter().find(|record| record.lock().path.as_str() == path).cloned()
+        let moved = || self.tree.members().find(|record| record.lock().path.as_str() == path).cloned();
+        self.root.record_at(path).or_else(moved)
     }
 
     pub(in crate::app) fn perform(&mut self, path: &str, action: Action) -> Result<(), NotDone> {
         let id = self.record(path).ok_or(NotDone::NoSuchWork)?.lock().id;
-        if self.stage != AppStage::Running {
+        if !self.lifecycle.is_running() {
             return Err(NotDone::NotRunning);
         }
-        let now = self.clock.now();
+        let now = self.wake_ups.now();
         let result = self.update_work(id, |ledger| {
             match action {
                 Action::Stop(by) => ledger.hold(by, now),

@@ -4,7 +4,7 @@
 //! nothing new starts.
 
 use super::super::error::AppError;
-use super::super::status::{AppStage, Exit};
+use super::super::status::Exit;
 use super::Driver;
 use super::shutdown::Shutdown;
 use super::timers::Timer;
@@ -20,12 +20,12 @@ impl Driver {
 
     /// Handles the failure of a Flow, its own or that of a child: restarts it, or captures or escalates the failure.
     pub(super) fn flow_failed(&mut self, id: FlowId, error: FlowError) {
-        if self.stage == AppStage::Stopping || self.stage == AppStage::Ended {
+        if self.lifecycle.is_over() {
             log::error!("during the shutdown: {}", chain(&error));
             return;
         }
-        let now = self.clock.now();
-        let Some(entry) = self.tree.flows.get_mut(&id) else {
+        let now = self.wake_ups.now();
+        let Some(entry) = self.tree.flow_mut(id) else {
             return self.fail(AppError::Failed(error));
         };
         if entry.life == FlowLife::Failed {
@@ -73,7 +73,7 @@ impl Driver {
     }
 
     fn stop_below(&mut self, flow: FlowId) {
-        let now = self.clock.now();
+        let now = self.wake_ups.now();
         for id in self.tree.works_below(flow).into_iter().rev() {
             self.with_work(id, |ledger| ledger.stop(now));
         }
@@ -81,10 +81,10 @@ impl Driver {
 
     /// Restarts a failed Flow after its back-off.
     pub(super) fn flow_restarted(&mut self, id: FlowId) {
-        if self.stage != AppStage::Running {
+        if !self.lifecycle.is_running() {
             return;
         }
-        let now = self.clock.now();
+        let now = self.wake_ups.now();
         for work in self.tree.works_below(id) {
             self.with_work(work, |ledger| {
                 ledger.clear_failures();
@@ -93,7 +93,7 @@ impl Driver {
         }
         // The Flows below may have failed before this one, or wait for restarts of their own.
         for flow in self.tree.flows_from(id) {
-            let Some(entry) = self.tree.flows.get_mut(&flow) else { continue };
+            let Some(entry) = self.tree.flow_mut(flow) else { continue };
             if entry.life != FlowLife::Up {
                 entry.life = FlowLife::Up;
                 let mut status = entry.link.status.lock();
@@ -107,7 +107,7 @@ impl Driver {
 
     /// Applies the strategy of a Flow to the siblings of a child that is being restarted.
     pub(super) fn child_restarts(&mut self, flow: FlowId, child: Child, path: &str) {
-        let now = self.clock.now();
+        let now = self.wake_ups.now();
         let strategy = match self.with_flow(flow, |flow| fence::call(|| flow.strategy())) {
             Some(Ok(strategy)) => strategy,
             None => Strategy::default(),
@@ -116,7 +116,7 @@ impl Driver {
                 return self.flow_failed(flow, FlowError::Panicked { path, code: "strategy", message });
             }
         };
-        let Some(entry) = self.tree.flows.get_mut(&flow) else { return };
+        let Some(entry) = self.tree.flow_mut(flow) else { return };
         let children = entry.children.clone();
         let Some(place) = children.iter().position(|other| *other == child) else { return };
         match entry.supervisor.on_restart(strategy, place, children.len(), now.at) {
@@ -150,9 +150,15 @@ impl Driver {
 
     // ---- shutdown ----
 
-    /// Stops the App gracefully.
+    /// Stops the App gracefully, between reactions.
     pub(in crate::app) fn stop(&mut self, why: &str) {
-        if self.shutdown.is_none() {
+        self.begin_shutdown(why);
+        self.settle();
+    }
+
+    /// Begins to stop the App gracefully, unless it is stopping already.
+    pub(super) fn begin_shutdown(&mut self, why: &str) {
+        if !self.lifecycle.is_over() {
             log::info!("the App ends: {why}");
             self.end_with(Ok(()));
         }
@@ -160,27 +166,19 @@ impl Driver {
 
     /// Stops the App as failed.
     pub(super) fn fail(&mut self, error: AppError) {
-        match &self.shutdown {
-            Some(_) => log::error!("during the shutdown: {}", chain(&error)),
-            None => {
-                if let Some(told) = self.on_failure.take() {
-                    told(&error);
-                }
-                self.end_with(Err(error));
-            }
+        if self.lifecycle.is_over() {
+            log::error!("during the shutdown: {}", chain(&error));
+        } else {
+            self.end_with(Err(error));
         }
     }
 
     fn end_with(&mut self, result: Result<(), AppError>) {
-        self.stage = AppStage::Stopping;
-        self.watchdog.ending();
+        let now = self.wake_ups.now();
+        let works = self.tree.ids();
+        self.lifecycle.stop(Shutdown::new(result, works.clone(), self.config.grace(), now.at));
         self.hosts.stopping();
-        let now = self.clock.now();
-        let grace = self.config.grace();
-        let mut left: Vec<_> = self.tree.works.keys().copied().collect();
-        left.sort_unstable();
-        self.shutdown = Some(Shutdown::new(result, left.clone(), grace, now.at));
-        for id in left {
+        for id in works {
             self.with_work(id, |ledger| ledger.wind_down(now));
         }
     }
@@ -188,34 +186,28 @@ impl Driver {
     /// Asks the next Works to stop when it is their turn. Ends the App when none is left, or when the grace period is
     /// over.
     pub(super) fn advance_shutdown(&mut self) {
-        let now = self.clock.now();
-        loop {
-            let works = &self.tree.works;
-            let Some(shutdown) = &mut self.shutdown else { return };
-            let is_down = |id| works.get(&id).is_none_or(|record| record.lock().ledger.is_down());
-            let Some(id) = shutdown.next(now.at, is_down) else { break };
+        let now = self.wake_ups.now();
+        while let Some(shutdown) = self.lifecycle.shutdown() {
+            let Some(id) = shutdown.next(now.at, |id| self.tree.is_down(id)) else { break };
             self.with_work(id, |ledger| ledger.shut_down(now));
         }
-        let all_down = self.tree.works.values().all(|record| record.lock().ledger.is_down());
-        let Some(shutdown) = &mut self.shutdown else { return };
-        if shutdown.all_asked() && all_down || shutdown.is_expired(now.at) {
-            if let Some(result) = shutdown.take_result() {
-                self.end(result);
-            }
-            return;
+        let Some(shutdown) = self.lifecycle.shutdown() else { return };
+        let all_down = self.tree.works().all(|record| record.lock().ledger.is_down());
+        if shutdown.is_done(all_down, now.at) {
+            return self.end();
         }
         let next = shutdown.next_deadline();
-        self.timers.set(Timer::ShutDown, Some(next));
+        self.wake_ups.set(Timer::ShutDown, Some(next));
     }
 
     /// Kills the Works that have not stopped when the grace period is over; before that the cycle advances the
     /// shutdown.
     pub(super) fn shutdown_deadline(&mut self) {
-        let now = self.clock.now().at;
-        if self.shutdown.as_ref().is_none_or(|shutdown| !shutdown.is_expired(now)) {
+        let now = self.wake_ups.now().at;
+        if self.lifecycle.shutdown().is_none_or(|shutdown| !shutdown.is_expired(now)) {
             return;
         }
-        for record in self.tree.works.values() {
+        for record in self.tree.works() {
             let mut record = record.lock();
             if !record.ledger.is_down() {
                 log::warn!("work `{}` did not stop in time and is ended by force", record.path);
@@ -224,14 +216,11 @@ impl Driver {
         }
     }
 
-    fn end(&mut self, result: Result<(), AppError>) {
-        self.timers.set(Timer::ShutDown, None);
-        self.stage = AppStage::Ended;
-        let state = self.state();
-        let status = self.status();
-        if let Some(exit) = self.exit.take() {
-            // The caller may not be waiting for the end.
-            let _ = exit.send(Exit { result, state: state.unwrap_or_default(), status });
-        }
+    fn end(&mut self) {
+        self.wake_ups.set(Timer::ShutDown, None);
+        let Some((result, exit)) = self.lifecycle.end() else { return };
+        let (state, status) = (self.state().unwrap_or_default(), self.status());
+        // The caller may not be waiting for the end.
+        let _ = exit.send(Exit { result, state, status });
     }
 }

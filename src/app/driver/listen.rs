@@ -6,7 +6,7 @@ use super::Driver;
 impl Driver {
     /// Starts accepting nodes, before any Work starts.
     pub(in crate::app) async fn listen(&mut self, endpoint: &str) -> Result<(), AppError> {
-        let head = self.hosts.start_head(&self.ready_queue).map_err(AppError::Node)?;
+        let head = self.hosts.start_head(self.wake_ups.ready_queue()).map_err(AppError::Node)?;
         let endpoint = endpoint.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
         let advertised = self.config.advertised()?;
         let endpoint = head.listen(endpoint, advertised).await?;

@@ -21,7 +21,7 @@ impl Driver {
     /// Returns the states and inputs that refer to payloads.
     pub(in crate::app) fn referring(&self) -> Vec<Referring> {
         let mut found = Vec::new();
-        for record in self.tree.order.iter().filter_map(|id| self.tree.works.get(id)) {
+        for record in self.tree.members() {
             let record = record.lock();
             let path = &record.path;
             if !record.holds().is_empty() {

@@ -2,22 +2,25 @@
 
 use std::time::Instant;
 
+use super::super::histogram::Histogram;
 use super::super::snapshot::{FlowSnapshot, RunsPage, Snapshot, WorkSnapshot};
 use super::super::status::{AppStatus, WorkStatus};
 use super::Driver;
 use crate::flow::FlowError;
-use crate::id::ActorPath;
 use crate::state::Value;
 
 impl Driver {
     pub(in crate::app) fn state(&self) -> Result<Value, FlowError> {
-        let root = self.root.as_ref().expect("no call into the root is in progress");
-        let state = self.watchdog.during(&ActorPath::root(), || root.state());
-        state.map_err(|source| FlowError::OwnState { path: "root".to_owned(), source })
+        self.root.state()
+    }
+
+    /// Returns the number of reactions of all Flows.
+    fn reactions(&self) -> u64 {
+        self.reaction_times.values().map(Histogram::count).sum()
     }
 
     pub(in crate::app) fn status(&self) -> AppStatus {
-        let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id)).map(|record| {
+        let works = self.tree.members().map(|record| {
             let record = record.lock();
             let status = WorkStatus {
                 status: record.ledger.status(),
@@ -29,13 +32,13 @@ impl Driver {
             };
             (record.path.to_string(), status)
         });
-        let flows = self.tree.flows.values().map(|entry| {
+        let flows = self.tree.flows().map(|(_, entry)| {
             let status = entry.link.status.lock().clone();
             (entry.link.path.to_string(), status)
         });
         AppStatus {
-            stage: self.stage,
-            reactions: self.reactions,
+            stage: self.lifecycle.stage(),
+            reactions: self.reactions(),
             works: works.collect(),
             flows: flows.collect(),
             nodes: self.hosts.nodes(),
@@ -45,29 +48,28 @@ impl Driver {
 
     pub(in crate::app) fn snapshot(&self) -> Snapshot {
         let began = Instant::now();
-        let works = self.tree.order.iter().filter_map(|id| self.tree.works.get(id));
-        let works = works.map(|record| WorkSnapshot::of(&record.lock())).collect();
-        let flows = self.tree.flows.values().map(|entry| FlowSnapshot {
+        let works = self.tree.members().map(|record| WorkSnapshot::of(&record.lock())).collect();
+        let flows = self.tree.flows().map(|(_, entry)| FlowSnapshot {
             path: entry.link.path.clone(),
             parent: entry
                 .parent
-                .and_then(|parent| self.tree.flows.get(&parent))
+                .and_then(|parent| self.tree.flow(parent))
                 .map(|entry| entry.link.path.clone()),
             type_name: entry.type_name,
             status: entry.link.status.lock().clone(),
         });
         let flows = flows.collect();
         Snapshot {
-            version: self.version(),
-            stage: self.stage,
-            reactions: self.reactions,
+            version: self.observers.version(),
+            stage: self.lifecycle.stage(),
+            reactions: self.reactions(),
             reaction_times: self.reaction_times.clone(),
             listening: self.hosts.listening(),
             state: self.state(),
             works,
             flows,
             nodes: self.hosts.nodes(),
-            resources: self.resources,
+            resources: self.hosts.resources(),
             processes: self.hosts.load_of_processes(),
             recorded: self.hosts.recorded(),
             took: began.elapsed(),

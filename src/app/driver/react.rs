@@ -1,19 +1,17 @@
 //! Running a reaction, and carrying out the commands given in it.
 
-use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::super::error::AppError;
-use super::super::status::AppStage;
 use super::Driver;
 use super::timers::Timer;
 use super::tree::{Child, FlowLife};
 use crate::error::Error;
 use crate::fence;
 use crate::flow::{Action, AnyFlow, Ending, FlowContext, FlowError, Scope, enter, is_pending, leave};
-use crate::id::{ActorPath, FlowId, WorkId};
+use crate::id::{FlowId, WorkId};
 use crate::state::Value;
 use crate::trace::{Span, What};
 use crate::work::{Command, Failure, HostError, Reason, Report, ReturnedError, forget_address};
@@ -36,12 +34,12 @@ impl Driver {
         if !self.reaches(id) {
             return;
         }
-        let now = self.clock.now();
-        let Some(entry) = self.tree.flows.get_mut(&id).filter(|entry| entry.life == FlowLife::Up) else {
+        let now = self.wake_ups.now();
+        let Some(entry) = self.tree.flow_mut(id).filter(|entry| entry.life == FlowLife::Up) else {
             return;
         };
         let Some(mut cx) = entry.cx.take() else { return };
-        let path = entry.link.path.clone();
+        let (path, type_name) = (entry.link.path.clone(), entry.type_name);
         let span = Span::start(What::React, path.as_str(), &std::mem::take(&mut entry.causes));
         cx.begin(now);
         enter(id, path.clone(), now);
@@ -49,11 +47,8 @@ impl Driver {
         let result = span.within(|| self.with_flow(id, |flow| fence::call(|| reacted(flow, &mut cx))));
         let took = began.elapsed();
         let scope = leave().expect("entered above");
-        self.reactions += 1;
-        self.changed = true;
-        if let Some(entry) = self.tree.flows.get(&id) {
-            self.reaction_times.entry(entry.type_name).or_default().add(took);
-        }
+        self.observers.change();
+        self.reaction_times.entry(type_name).or_default().add(took);
         if took > SLOW_REACTION {
             log::warn!(
                 "flow `{path}` took {took:?} to react; no Flow of the App reacts meanwhile, so move long computations \
@@ -61,7 +56,7 @@ impl Driver {
             );
         }
         let ending = cx.ending.take();
-        if let Some(entry) = self.tree.flows.get_mut(&id) {
+        if let Some(entry) = self.tree.flow_mut(id) {
             entry.wake_at = cx.wake_in.map(|delay| now.at.saturating_add(delay));
             entry.cx = Some(cx);
         }
@@ -81,7 +76,7 @@ impl Driver {
         }
         match ending {
             None => {}
-            Some(Ending::Stop(why)) => self.stop(&why),
+            Some(Ending::Stop(why)) => self.begin_shutdown(&why),
             Some(Ending::Fail(error)) => {
                 let error = ReturnedError::new(error);
                 let message = described(&error);
@@ -128,8 +123,8 @@ impl Driver {
 
     /// Carries out the actions that the ledger of a Work requests.
     pub(super) fn act(&mut self, id: WorkId) {
-        let Some(shared) = self.tree.works.get(&id).cloned() else { return };
-        self.changed = true;
+        let Some(shared) = self.tree.work(id).cloned() else { return };
+        self.observers.change();
         let mut record = shared.lock();
         loop {
             let actions = record.ledger.take_actions();
@@ -140,10 +135,10 @@ impl Driver {
             for action in actions {
                 match action {
                     Action::Launch => {
-                        let what = record.incarnation(&self.ready_queue);
-                        let now = self.clock.now();
-                        let result =
-                            self.hosts.launch(&record.placement, record.needs, what, &self.ready_queue);
+                        let ready_queue = self.wake_ups.ready_queue();
+                        let what = record.incarnation(ready_queue);
+                        let now = self.wake_ups.now();
+                        let result = self.hosts.launch(&record.placement, record.needs, what, ready_queue);
                         launched = result.is_ok();
                         match result {
                             Ok(()) => {
@@ -153,7 +148,6 @@ impl Driver {
                             Err(HostError::Unplaced(why)) => {
                                 record.kill();
                                 record.ledger.unplaced(&why, now);
-                                self.unplaced.insert(id);
                             }
                             Err(error) => {
                                 let reason = match error {
@@ -170,7 +164,7 @@ impl Driver {
                     Action::Send(order) => {
                         let run = order.run;
                         if record.mailbox.run(order) {
-                            record.ledger.report(Report::RunStarted { run }, self.clock.now());
+                            record.ledger.report(Report::RunStarted { run }, self.wake_ups.now());
                             self.mark_up(record.owner);
                         }
                     }
@@ -212,28 +206,25 @@ impl Driver {
                 }
             }
         }
-        self.timers.set(Timer::Work(id), record.ledger.next_deadline());
+        self.wake_ups.set(Timer::Work(id), record.ledger.next_deadline());
         let down = record.ledger.is_down();
         let (path, mailbox) = (record.path.clone(), record.mailbox.clone());
         drop(record);
         if down && self.tree.has_left(id) {
             self.tree.remove(id);
-            self.unplaced.remove(&id);
-            self.timers.set(Timer::Work(id), None);
-            forget_address(self.tree.app, &path, &mailbox);
+            self.hosts.forget(id);
+            self.wake_ups.set(Timer::Work(id), None);
+            forget_address(self.tree.app(), &path, &mailbox);
         }
     }
 
     /// Walks the tree: new children join and start, removed ones stop. Returns the paths of the fields that can hold
     /// children.
     pub(super) fn walk_tree(&mut self) -> Result<Vec<String>, FlowError> {
-        let now = self.clock.now();
-        let mut root = self.root.take().expect("no call into the root is in progress");
-        let (tree, config) = (&mut self.tree, &self.config);
-        let changes = self.watchdog.during(&ActorPath::root(), || tree.walk(&mut *root, config, now.wall));
-        self.root = Some(root);
+        let now = self.wake_ups.now();
+        let changes = self.root.walk(&mut self.tree, &self.config, now.wall);
         for id in changes.left {
-            if let Some(record) = self.tree.works.get(&id).cloned() {
+            if let Some(record) = self.tree.work(id).cloned() {
                 record.lock().ledger.shut_down(now);
                 self.act(id);
                 // A Work that joins at the same path is launched after this and has a location of its own.
@@ -241,19 +232,19 @@ impl Driver {
             }
         }
         for id in changes.flows_left {
-            if let Some(entry) = self.tree.flows.remove(&id) {
-                self.dirty.remove(&(Reverse(entry.depth), id));
+            if let Some(entry) = self.tree.remove_flow(id) {
+                self.due.remove(id, entry.depth);
             }
-            self.timers.set(Timer::Flow(id), None);
+            self.wake_ups.set(Timer::Flow(id), None);
         }
         if let Some(error) = changes.errors.into_iter().next() {
             return Err(error);
         }
-        if self.stage == AppStage::Running {
+        if self.lifecycle.is_running() {
             let mut owners = HashSet::new();
             for id in changes.joined {
                 self.start(id, now);
-                owners.extend(self.tree.works.get(&id).map(|record| record.lock().owner));
+                owners.extend(self.tree.work(id).map(|record| record.lock().owner));
             }
             owners.into_iter().for_each(|flow| self.mark_up(flow));
             changes.flows_joined.into_iter().for_each(|flow| self.mark_up(flow));

@@ -49,7 +49,7 @@ impl Turns {
 
 /// A shutdown in progress.
 pub(super) struct Shutdown {
-    result: Option<Result<(), AppError>>,
+    result: Result<(), AppError>,
     /// Works that have not been asked to stop yet; the next one is the last.
     left: Vec<WorkId>,
     asked: Option<WorkId>,
@@ -67,7 +67,7 @@ impl Shutdown {
         now: Duration,
     ) -> Self {
         Self {
-            result: Some(result),
+            result,
             left: works,
             asked: None,
             turns: Turns::new(grace, now),
@@ -89,11 +89,6 @@ impl Shutdown {
         Some(id)
     }
 
-    /// Returns true once every Work has been asked.
-    pub(super) fn all_asked(&self) -> bool {
-        self.left.is_empty()
-    }
-
     /// Returns true when the grace period is over.
     pub(super) fn is_expired(&self, now: Duration) -> bool {
         now >= self.end_at
@@ -104,9 +99,19 @@ impl Shutdown {
         if self.left.is_empty() { self.end_at } else { self.next_at.min(self.end_at) }
     }
 
-    /// Returns the result of the App, once.
-    pub(super) fn take_result(&mut self) -> Option<Result<(), AppError>> {
-        self.result.take()
+    /// Returns the error with which the App stops, if it has failed.
+    pub(super) fn error(&self) -> Option<&AppError> {
+        self.result.as_ref().err()
+    }
+
+    /// Returns `true` when the App ends: `all_down` tells whether all its Works have stopped.
+    pub(super) fn is_done(&self, all_down: bool, now: Duration) -> bool {
+        self.left.is_empty() && all_down || self.is_expired(now)
+    }
+
+    /// Returns the result of the App.
+    pub(super) fn into_result(self) -> Result<(), AppError> {
+        self.result
     }
 }
 

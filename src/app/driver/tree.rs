@@ -16,6 +16,9 @@ use crate::id::{ActorPath, AppId, FlowId, IdMap, WorkId};
 use crate::trace::Cause;
 use crate::work::{Stage, Status, remember_address};
 
+/// The number of causes kept for one reaction.
+const CAUSES: usize = 32;
+
 /// A child of a Flow. Children are kept in the order of declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Child {
@@ -52,12 +55,14 @@ pub(super) enum FlowLife {
     Failed,
 }
 
+/// The Works and Flows of an App.
 pub(super) struct Tree {
-    pub(super) app: AppId,
-    pub(super) works: IdMap<WorkId, SharedRecord>,
-    pub(super) flows: IdMap<FlowId, FlowEntry>,
+    app: AppId,
+    /// The Works that are part of the tree, and those that have left and not ended.
+    works: IdMap<WorkId, SharedRecord>,
+    flows: IdMap<FlowId, FlowEntry>,
     /// The Works that are part of the tree, in the order in which they joined.
-    pub(super) order: Vec<WorkId>,
+    order: Vec<WorkId>,
     next_id: u64,
     /// The next number in each list of children, by the path of the list.
     lists: HashMap<String, List>,
@@ -110,6 +115,79 @@ impl Tree {
         }
     }
 
+    pub(super) fn app(&self) -> AppId {
+        self.app
+    }
+
+    /// Returns the record of a Work that is part of the tree, or has left and not ended.
+    pub(super) fn work(&self, id: WorkId) -> Option<&SharedRecord> {
+        self.works.get(&id)
+    }
+
+    /// Returns the records of all Works, with those that have left and not ended.
+    pub(super) fn works(&self) -> impl Iterator<Item = &SharedRecord> {
+        self.works.values()
+    }
+
+    /// Returns the ids of all Works, with those that have left and not ended, in the order in which they joined.
+    pub(super) fn ids(&self) -> Vec<WorkId> {
+        let mut ids: Vec<_> = self.works.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Returns the Works that are part of the tree, in the order in which they joined.
+    pub(super) fn order(&self) -> &[WorkId] {
+        &self.order
+    }
+
+    /// Returns the records of the Works that are part of the tree, in the order in which they joined.
+    pub(super) fn members(&self) -> impl Iterator<Item = &SharedRecord> {
+        self.order.iter().filter_map(|id| self.works.get(id))
+    }
+
+    /// Returns `true` when a Work has stopped.
+    pub(super) fn is_down(&self, id: WorkId) -> bool {
+        self.works.get(&id).is_none_or(|record| record.lock().ledger.is_down())
+    }
+
+    pub(super) fn flow(&self, id: FlowId) -> Option<&FlowEntry> {
+        self.flows.get(&id)
+    }
+
+    pub(super) fn flow_mut(&mut self, id: FlowId) -> Option<&mut FlowEntry> {
+        self.flows.get_mut(&id)
+    }
+
+    pub(super) fn flows(&self) -> impl Iterator<Item = (FlowId, &FlowEntry)> {
+        self.flows.iter().map(|(id, entry)| (*id, entry))
+    }
+
+    /// Forgets a Flow that has left.
+    pub(super) fn remove_flow(&mut self, id: FlowId) -> Option<FlowEntry> {
+        self.flows.remove(&id)
+    }
+
+    /// Returns a Flow and all Flows above it, from the Flow up to the root.
+    pub(super) fn upwards(&self, flow: FlowId) -> impl Iterator<Item = (FlowId, &FlowEntry)> {
+        let entry = |flow| Some((flow, self.flows.get(&flow)?));
+        std::iter::successors(entry(flow), move |(_, below)| entry(below.parent?))
+    }
+
+    /// Records the cause of the next reactions of a Flow and of all Flows above it, for tracing.
+    pub(super) fn note_cause(&mut self, flow: FlowId, cause: &Cause) {
+        if cause.is_none() {
+            return;
+        }
+        let mut next = Some(flow);
+        while let Some(entry) = next.and_then(|flow| self.flows.get_mut(&flow)) {
+            if entry.causes.len() < CAUSES {
+                entry.causes.push(cause.clone());
+            }
+            next = entry.parent;
+        }
+    }
+
     /// Returns true when a child that has left still exists and may be put back.
     pub(super) fn has_strays(&mut self) -> bool {
         let works = &self.works;
@@ -128,15 +206,8 @@ impl Tree {
 
     /// Returns the Flows from below the root down to `flow`.
     pub(super) fn lineage(&self, flow: FlowId) -> Vec<FlowId> {
-        let mut lineage = Vec::new();
-        let mut next = Some(flow);
-        while let Some(flow) = next {
-            let Some(entry) = self.flows.get(&flow) else { break };
-            next = entry.parent;
-            if next.is_some() {
-                lineage.push(flow);
-            }
-        }
+        let below_root = self.upwards(flow).filter(|(_, entry)| entry.parent.is_some());
+        let mut lineage: Vec<_> = below_root.map(|(flow, _)| flow).collect();
         lineage.reverse();
         lineage
     }

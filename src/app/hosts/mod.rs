@@ -6,11 +6,12 @@ mod elsewhere;
 #[path = "elsewhere_off.rs"]
 mod elsewhere;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::id::ActorPath;
+use super::resources::resources;
+use crate::id::{ActorPath, WorkId};
 use crate::payload::PayloadId;
 use crate::recorder::Carried;
 use crate::work::{
@@ -28,7 +29,11 @@ pub(crate) const HEAD: &str = "head";
 /// Launches Works according to their placement.
 pub(super) struct Hosts {
     local: LocalHost,
-    pub(super) elsewhere: Elsewhere,
+    elsewhere: Elsewhere,
+    /// The resources of this machine.
+    resources: Resources,
+    /// Works that wait for a node or for GPUs.
+    unplaced: BTreeSet<WorkId>,
     /// The GPUs of this machine; `None` when they are unknown.
     gpus: Option<Arc<GpuPool>>,
     /// True once leased GPUs have been returned.
@@ -37,11 +42,19 @@ pub(super) struct Hosts {
 
 impl Hosts {
     pub(super) fn new(local: LocalHost, elsewhere: Elsewhere) -> Self {
-        Self { local, elsewhere, gpus: None, freed: Arc::default() }
+        Self {
+            local,
+            elsewhere,
+            resources: resources(),
+            unplaced: BTreeSet::new(),
+            gpus: None,
+            freed: Arc::default(),
+        }
     }
 
     /// Makes `count` GPUs available for leases to Works on this machine.
     pub(super) fn assign_gpus(&mut self, count: u32, ready_queue: &Arc<ReadyQueue>) {
+        self.resources.gpus = count;
         let (freed, ready_queue) = (self.freed.clone(), ready_queue.clone());
         self.gpus = Some(GpuPool::new(count, move || {
             freed.store(true, Ordering::Release);
@@ -49,7 +62,34 @@ impl Hosts {
         }));
     }
 
+    /// Launches a Work. If it is refused as [`HostError::Unplaced`], it waits, and is among the next
+    /// [`take_unplaced`](Self::take_unplaced).
     pub(super) fn launch(
+        &mut self,
+        placement: &Placement,
+        needs: Resources,
+        what: LaunchSpec,
+        ready_queue: &Arc<ReadyQueue>,
+    ) -> Result<(), HostError> {
+        let id = what.outbox.id();
+        let launched = self.try_launch(placement, needs, what, ready_queue);
+        if matches!(launched, Err(HostError::Unplaced(_))) {
+            self.unplaced.insert(id);
+        }
+        launched
+    }
+
+    /// Returns the Works that wait for a node or for GPUs, which are to be launched again now that there is room.
+    pub(super) fn take_unplaced(&mut self) -> BTreeSet<WorkId> {
+        std::mem::take(&mut self.unplaced)
+    }
+
+    /// Forgets a Work that has ended.
+    pub(super) fn forget(&mut self, id: WorkId) {
+        self.unplaced.remove(&id);
+    }
+
+    fn try_launch(
         &mut self,
         placement: &Placement,
         needs: Resources,
@@ -71,6 +111,12 @@ impl Hosts {
                 Ok(())
             }
         }
+    }
+
+    /// Returns the head side of the connection to other processes, once it has been started.
+    #[cfg(feature = "remote")]
+    pub(super) fn head(&self) -> SharedHead {
+        self.elsewhere.head()
     }
 
     /// Starts the head side of the connection to other processes, unless it is running.
@@ -119,6 +165,11 @@ impl Hosts {
     /// Returns the address at which nodes join.
     pub(super) fn listening(&self) -> Option<String> {
         self.elsewhere.listening()
+    }
+
+    /// Returns the resources of this machine.
+    pub(super) fn resources(&self) -> Resources {
+        self.resources
     }
 
     /// Returns the load reports of the processes of single Works, all of which are on this machine.
