@@ -96,6 +96,8 @@ fn siblings_that_are_restarted_are_stopped_in_good_order_and_begin_their_runs_ag
     for path in ["a", "b", "d"] {
         app.wait_for_state(&format!("{path}.starts"), |starts: &u32| *starts == 2);
         app.wait_for_work(path, |work| work.status.stage == Stage::Running && work.status.attempt == 2);
+        // The order to run precedes this message in the mailbox, so that the run has begun when it is answered.
+        app.block_on(app.work::<Probe>(path).ask(Ping)).unwrap();
     }
     app.wait_for_state("c.e.starts", |starts: &u32| *starts == 2);
     let mut stopped = noted(journal, "stop");
