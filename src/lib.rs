@@ -113,9 +113,6 @@ mod cli;
 mod descriptors;
 #[cfg(feature = "drive")]
 mod drive;
-#[cfg(not(feature = "drive"))]
-#[path = "drive_off.rs"]
-mod drive;
 mod error;
 mod fence;
 mod flow;
@@ -130,6 +127,7 @@ mod program;
 mod recorder;
 #[cfg(feature = "remote")]
 mod remote;
+mod runtime;
 mod secret_file;
 pub mod state;
 pub mod testing;

@@ -1,5 +1,7 @@
 //! Queries and commands for a running App, carried out by its driver between reactions.
 
+use std::sync::Arc;
+
 use actix::Addr;
 use tokio::sync::{oneshot, watch};
 
@@ -9,7 +11,7 @@ use super::snapshot::{RunsPage, Snapshot, WorkSnapshot};
 use super::status::AppStatus;
 use super::watchdog::{Stuck, Watchdog};
 use crate::flow::SharedRecord;
-use crate::id::AppId;
+use crate::runtime::Runtime;
 use crate::state::Value;
 use crate::work::{Work, WorkAddr};
 
@@ -20,7 +22,7 @@ pub struct Control {
     changes: watch::Receiver<u64>,
     alive: watch::Receiver<()>,
     watchdog: Watchdog,
-    app: AppId,
+    runtime: Arc<Runtime>,
 }
 
 impl Control {
@@ -29,9 +31,9 @@ impl Control {
         changes: watch::Receiver<u64>,
         alive: watch::Receiver<()>,
         watchdog: Watchdog,
-        app: AppId,
+        runtime: Arc<Runtime>,
     ) -> Self {
-        Self { driver, changes, alive, watchdog, app }
+        Self { driver, changes, alive, watchdog, runtime }
     }
 
     /// Returns the state tree: the root Flow as serialised, with the last published state of each Work.
@@ -91,9 +93,9 @@ impl Control {
         self.driver.do_send(Call::new(Driver::begin));
     }
 
-    /// Returns the id of the App.
-    pub(crate) fn app(&self) -> AppId {
-        self.app
+    /// Returns the runtime of the App.
+    pub(crate) fn runtime(&self) -> &Arc<Runtime> {
+        &self.runtime
     }
 
     /// Returns a snapshot of the App.

@@ -23,7 +23,7 @@ use super::watchdog::Watchdog;
 #[cfg(feature = "remote")]
 use super::watchers::show_watchers;
 #[cfg(feature = "drive")]
-use crate::drive::{LocalHome, register};
+use crate::drive::{Drives, LocalHome};
 use crate::fence;
 #[cfg(feature = "remote")]
 use crate::flow::Kinds;
@@ -31,7 +31,8 @@ use crate::flow::{AnyFlow, Flow, FlowRef, WorkRef};
 use crate::id::AppId;
 use crate::payload::{configure, never_wait_here};
 use crate::recorder;
-use crate::work::{LocalHost, Placement, Work, forget_addresses};
+use crate::runtime::{self, Runtime};
+use crate::work::{Directory, LocalHost, Placement, Work, start_system};
 
 #[cfg(feature = "remote")]
 /// Makes the command that starts the program again.
@@ -262,24 +263,31 @@ impl App {
         recorder::install();
         configure(self.config.store_settings());
         let paused = self.runtime.is_some();
-        let app = AppId::next();
+        let directory = Arc::new(Directory::default());
+        let of = Runtime::new(AppId::next()).with(directory.clone());
         #[cfg(feature = "drive")]
-        let drives = register(app, Arc::new(LocalHome(self.config.drives())));
+        let of = of.with(Drives::at(LocalHome(self.config.drives())));
+        let of = Arc::new(of);
+        runtime::belong(of.clone());
+        let running = of.start();
         #[cfg(feature = "remote")]
         let elsewhere = match self.head_options() {
-            Ok(options) => Elsewhere::new(app, (!paused).then_some(options)),
+            Ok(options) => Elsewhere::new(of.clone(), (!paused).then_some(options)),
             Err(error) => return drop(ready.send(Err(error.into()))),
         };
         #[cfg(not(feature = "remote"))]
         let elsewhere = Elsewhere::default();
         let Self { make, config, on_failure, runtime, wall_clock, .. } = self;
-        let local = if paused { LocalHost::inline() } else { LocalHost::new(config.pool_size()) };
+        let local = match paused {
+            true => LocalHost::inline(of.clone()),
+            false => LocalHost::new(of.clone(), config.pool_size()),
+        };
         let hosts = Hosts::new(local, elsewhere);
         #[cfg(feature = "remote")]
         let (shared, listen) = (hosts.head(), config.listen.clone());
         let system = match runtime {
             Some(make) => System::with_tokio_rt(make),
-            None => System::new(),
+            None => start_system(&of),
         };
         let (driver_exit, driver_exited) = oneshot::channel();
         let end = system.block_on(async move {
@@ -288,7 +296,8 @@ impl App {
                 .and_then(|root| {
                     let clock = Clock::new(paused, wall_clock);
                     let watchdog = watchdog.clone();
-                    let start = Start { app, watchdog, clock, on_failure, exit: driver_exit };
+                    let (runtime, exit) = (of.clone(), driver_exit);
+                    let start = Start { runtime, watchdog, clock, on_failure, exit };
                     Driver::new(root, config, hosts, start)
                 });
             let mut driver = match driver {
@@ -309,7 +318,7 @@ impl App {
                 return None;
             }
             let (changes, alive) = (driver.changes(), driver.alive());
-            let control = Control::new(driver.start(), changes, alive, watchdog, app);
+            let control = Control::new(driver.start(), changes, alive, watchdog, of.clone());
             #[cfg(feature = "remote")]
             actix_rt::spawn(show_watchers(control.clone(), shared.clone()));
             ready.send(Ok(control)).ok()?;
@@ -320,9 +329,8 @@ impl App {
             }
             exit
         });
-        forget_addresses(app);
-        #[cfg(feature = "drive")]
-        drop(drives);
+        directory.end();
+        drop(running);
         // Stops all remaining arbiters.
         System::current().stop();
         let _ = system.run();

@@ -27,7 +27,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::error::DriveError;
 pub(crate) use self::error::StoreError;
-pub(crate) use self::home::{Home, LocalHome, enter, home, register};
+pub(crate) use self::home::{Drives, Home, LocalHome};
 pub(crate) use self::names::check as check_name;
 pub(crate) use self::objects::PIECE;
 use self::objects::{Objects, supply_of_bytes, supply_of_file};

@@ -106,7 +106,6 @@ impl Record {
         self.life = Some((outbox.clone(), abort.clone()));
         LaunchSpec {
             kind: self.kind,
-            app: self.app,
             path: self.path.clone(),
             state: self.state.clone(),
             holds: self.holds.clone(),

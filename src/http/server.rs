@@ -19,6 +19,7 @@ use crate::app::{App, AppError, AppHandle, Config, Control, Launched, short_name
 use crate::descriptors;
 use crate::fence;
 use crate::program::version_or_build;
+use crate::runtime;
 
 /// The maximum number of open connections; further ones wait in the listen queue.
 const CONNECTIONS: usize = 4096;
@@ -151,7 +152,7 @@ pub(crate) async fn start(
         version: version_or_build(launched.version.as_deref()),
         started,
     };
-    let app = control.app();
+    let app = control.runtime().app();
     let instance = web::Data::new(Instance(crate::id::unique(), app));
     let document = web::Data::new(Document::new());
     let written = web::Data::new(queries::Written::default());
@@ -161,11 +162,13 @@ pub(crate) async fn start(
     // A thread of its own, since the App's thread belongs to its Flows.
     let (ready, started) = tokio::sync::oneshot::channel();
     let serve = move || {
+        runtime::belong(control.runtime().clone());
         let system = actix_rt::System::new();
         system.block_on(async move {
             let ended = control.clone();
             let server = HttpServer::new(move || {
                 // Runs on the thread that serves the clients, which spares a wake-up per event.
+                runtime::belong(control.runtime().clone());
                 actix_rt::spawn(events::watch(control.clone(), about.clone(), hub.clone(), app));
                 WebApp::new()
                     .app_data(web::Data::new(control.clone()))

@@ -25,11 +25,12 @@ use super::routing::{Forwarder, Location, count_lost};
 use crate::id::{ActorPath, IdMap, WorkId};
 use crate::payload::{self, Hex, PayloadGuard, PayloadGuards, PayloadId, Want};
 use crate::recorder;
+use crate::runtime::Runtime;
 use crate::trace::Cause;
 use crate::work::{
-    Abort, AnyMailbox, Bind, CloseReason, Command, Failure, FastPath, Gpus, Host, Input, LaunchSpec,
-    LoadReport, LocalHost, Locator, Outbox, Place, Placement, REPORT_INTERVAL, ReadyQueue, Reason, Report,
-    Resources, Router, RunOrder, Update, WorkType, check_node_name, mailbox_at, remember_address,
+    Abort, AnyMailbox, Bind, CloseReason, Command, Directory, Failure, FastPath, Gpus, Host, Input,
+    LaunchSpec, LoadReport, LocalHost, Locator, Outbox, Place, Placement, REPORT_INTERVAL, ReadyQueue,
+    Reason, Report, Resources, Router, RunOrder, Update, WorkType, check_node_name,
 };
 
 /// The registered types of Works, by name.
@@ -37,6 +38,7 @@ pub(crate) type Kinds = std::collections::BTreeMap<&'static str, &'static WorkTy
 
 pub(super) struct Agent {
     me: Weak<Agent>,
+    directory: Arc<Directory>,
     bridge: Arc<Bridge>,
     head: Arc<Link>,
     kinds: Kinds,
@@ -92,13 +94,15 @@ struct Hosted {
 impl Agent {
     /// Creates the agent of a node, or of the process of a single Work, which is not a node of its own.
     pub(super) fn new(
+        runtime: Arc<Runtime>,
         kinds: Kinds,
         pool: usize,
         is_process: bool,
         bridge: Arc<Bridge>,
         head: Arc<Link>,
     ) -> Arc<Self> {
-        let mut host = LocalHost::new(pool);
+        let directory = Directory::of(&runtime);
+        let mut host = LocalHost::new(runtime, pool);
         host.share_current();
         let state = State {
             host,
@@ -112,6 +116,7 @@ impl Agent {
         };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
+            directory,
             bridge,
             head,
             kinds,
@@ -208,12 +213,11 @@ impl Agent {
         log::log!(self.level(), "work `{path}` runs here");
         // Reuses the mailbox that local addresses lead to: messages that wait in it are for the Work, not for one
         // incarnation.
-        let app = self.bridge.app();
-        let mailbox = match mailbox_at(app, &path, kind) {
+        let mailbox = match self.directory.mailbox_at(&path, kind) {
             Ok(Some(mailbox)) => mailbox,
             other => {
                 let mailbox = kind.mailbox(1);
-                remember_address(app, &path, &mailbox);
+                self.directory.remember(&path, &mailbox);
                 if let Err(replaced) = other {
                     count_lost(
                         &path,
@@ -231,7 +235,6 @@ impl Agent {
         let refers = Arc::new(Mutex::new(holds.iter().map(|hold| hold.id()).collect()));
         let what = LaunchSpec {
             kind,
-            app,
             path: path.clone(),
             state: value,
             holds,

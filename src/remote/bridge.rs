@@ -27,8 +27,9 @@ use super::session::SessionSettings;
 use super::transfers::Idle;
 use crate::id::{ActorPath, AppId};
 use crate::payload::{PayloadGuard, PayloadGuards, PayloadId};
+use crate::runtime::Runtime;
 use crate::transport::{Complaints, Connection, Endpoint, Limits, Security, TransportError};
-use crate::work::Task;
+use crate::work::{AnyMailbox, Directory, Task};
 
 /// Spawns a task on the local set of a bridge's thread, from any thread.
 pub(crate) type Spawner = Arc<dyn Fn(Task) + Send + Sync>;
@@ -74,7 +75,7 @@ pub(super) struct Whereabouts {
 }
 
 pub(crate) struct Bridge {
-    app: OnceLock<AppId>,
+    runtime: OnceLock<Arc<Runtime>>,
     program: Program,
     me: OnceLock<NodeCard>,
     join: OnceLock<Endpoint>,
@@ -150,7 +151,7 @@ impl Bridge {
     pub(super) fn new(options: BridgeOptions, spawner: Spawner) -> Self {
         let BridgeOptions { program, security, limits, settings } = options;
         Self {
-            app: OnceLock::new(),
+            runtime: OnceLock::new(),
             program,
             me: OnceLock::new(),
             join: OnceLock::new(),
@@ -182,13 +183,24 @@ impl Bridge {
         self.me.get().expect("set before any session begins")
     }
 
-    pub(super) fn set_app(&self, app: AppId) {
-        let _ = self.app.set(app);
+    /// Sets the runtime of the App, once it is known which App that is.
+    pub(super) fn set_runtime(&self, runtime: Arc<Runtime>) {
+        let _ = self.runtime.set(runtime);
+    }
+
+    /// Returns the runtime of the App that this process takes part in.
+    pub(super) fn runtime(&self) -> Option<&Arc<Runtime>> {
+        self.runtime.get()
+    }
+
+    /// Returns the mailbox in this process to which an address of this path is bound.
+    pub(super) fn find_address(&self, path: &ActorPath) -> Option<Arc<dyn AnyMailbox>> {
+        Directory::of(self.runtime()?).find(path)
     }
 
     /// Returns the App that this process takes part in.
     pub(super) fn app(&self) -> AppId {
-        self.app.get().copied().unwrap_or(AppId::NONE)
+        self.runtime().map_or(AppId::NONE, |runtime| runtime.app())
     }
 
     pub(super) fn security(&self) -> &Security {

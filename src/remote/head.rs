@@ -25,15 +25,15 @@ use super::references::Source;
 use super::replication::{Copies, FromHere};
 use super::routing::{DirectRoute, Ends, Location, Registry, count_lost};
 use super::scheduler::{Candidate, choose};
-use crate::id::{ActorPath, AppId, IdMap, unique};
+use crate::id::{ActorPath, IdMap, unique};
 use crate::payload::{PayloadId, never_wait_here, set_replicator};
 use crate::recorder::Carried;
+use crate::runtime::Runtime;
 use crate::state::Value;
 use crate::transport::{Advertised, Endpoint, Listener, TransportError};
 use crate::work::{
     AnyMailbox, CloseReason, Command, Commands, Failure, FreeGpus, HostError, HostEvent, LaunchSpec,
     LoadReport, Outbox, Place, Placement, ReadyQueue, Reason, Report, Resources, Route, SharedRoute,
-    find_address,
 };
 
 /// Time limit for telling the other processes that the App is over.
@@ -149,7 +149,7 @@ impl Commands for CommandsAway {
 impl Head {
     /// Creates a head whose bridge lives on the thread of `spawner`.
     pub(crate) fn new(
-        app: AppId,
+        runtime: Arc<Runtime>,
         options: HeadOptions,
         ready_queue: Arc<ReadyQueue>,
         spawner: Spawner,
@@ -161,7 +161,8 @@ impl Head {
             never_wait_here();
             home.settle_here();
         });
-        bridge.set_app(app);
+        let app = runtime.app();
+        bridge.set_runtime(runtime);
         bridge.set_me(NodeCard {
             id: unique(),
             name: "head".to_owned(),
@@ -275,18 +276,8 @@ impl Head {
         what: LaunchSpec,
         until_now: Option<&CommandsToCome>,
     ) -> Result<(), HostError> {
-        let LaunchSpec {
-            kind,
-            app: _,
-            path,
-            state: value,
-            holds,
-            max_state_bytes,
-            mailbox,
-            outbox,
-            abort,
-            gpus,
-        } = what;
+        let LaunchSpec { kind, path, state: value, holds, max_state_bytes, mailbox, outbox, abort, gpus } =
+            what;
         let mut state = self.state.lock();
         state.next_incarnation += 1;
         let incarnation = state.next_incarnation;
@@ -501,7 +492,7 @@ impl Head {
             let state = &mut *state;
             let next = &mut state.next_incarnation;
             let subscribed = state.registry.subscribe(link.number(), path, || {
-                let Some(mailbox) = find_address(self.bridge.app(), path) else {
+                let Some(mailbox) = self.bridge.find_address(path) else {
                     return Location::Closed(CloseReason::Unknown);
                 };
                 match mailbox.place() {

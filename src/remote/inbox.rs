@@ -29,7 +29,6 @@ use crate::trace::Cause;
 use crate::wire::CodecError;
 use crate::work::{
     AnyMailbox, Arrived, NoReply, Origin, Outcome, Received, RemoteMessages, Reply, count_abandoned,
-    find_address,
 };
 
 /// Upper limit of the window of a channel, which is the number of its messages in flight.
@@ -154,7 +153,7 @@ impl Inbox {
         if self.lanes[index].is_some() {
             return Err(BadPeer::Other(format!("peer opened channel {channel} twice")));
         }
-        let capacity = find_address(self.bridge.app(), &path).map_or(0, |mailbox| mailbox.capacity());
+        let capacity = self.bridge.find_address(&path).map_or(0, |mailbox| mailbox.capacity());
         let window = u32::try_from(capacity).unwrap_or(u32::MAX).clamp(FIRST_CREDIT, LARGEST_WINDOW);
         if window > FIRST_CREDIT {
             self.link.credit(channel, window - FIRST_CREDIT);
@@ -190,7 +189,7 @@ impl Inbox {
 
     /// Removes abandoned questions from the mailbox of a Work.
     fn drop_abandoned(&self, path: &ActorPath) {
-        if let Some(mailbox) = find_address(self.bridge.app(), path) {
+        if let Some(mailbox) = self.bridge.find_address(path) {
             mailbox.drop_abandoned();
         }
     }

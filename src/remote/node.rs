@@ -21,12 +21,13 @@ use super::protocol::{Control, Hello, NodeCard, Role};
 use super::replication::FromNode;
 use super::session::SessionSettings;
 #[cfg(feature = "drive")]
-use crate::drive::register;
+use crate::drive::Drives;
 use crate::id::unique;
 use crate::payload::{self, set_replicator};
+use crate::runtime::{self, Runtime};
 use crate::transport::{Advertised, Dialed, Endpoint, Listener, TransportError, dial_from};
 use crate::work::run_markers::mark_runs;
-use crate::work::{Resources, Router, forget_addresses, set_router};
+use crate::work::{Directory, Resources, Router};
 
 /// Longest wait between attempts to dial a head that is not there.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -93,14 +94,17 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
             () = leave.notified() => return Ok(Farewell::Left),
         };
         let began = Instant::now();
-        let Session { bridge, head, endpoint, hello, connection, received, listening, grace } = session;
-        let agent = Agent::new(options.kinds.clone(), options.pool, is_process, bridge.clone(), head.clone());
+        let Session { runtime, bridge, head, endpoint, hello, connection, received, listening, grace } =
+            session;
+        let directory = Directory::of(&runtime);
+        let _entered = runtime::enter(runtime.clone());
+        let running = runtime.start();
+        let kinds = options.kinds.clone();
+        let agent = Agent::new(runtime, kinds, options.pool, is_process, bridge.clone(), head.clone());
         let peer_handler: Arc<dyn PeerHandler> = agent.clone();
         bridge.set_peer_handler(Arc::downgrade(&peer_handler));
         let router: Arc<dyn Router> = agent.clone();
-        set_router(bridge.app(), Some(Arc::downgrade(&router)));
-        #[cfg(feature = "drive")]
-        let drives = register(bridge.app(), Arc::new(DrivesOfHead(Arc::downgrade(&bridge))));
+        directory.set_router(Arc::downgrade(&router));
         set_replicator(bridge.app(), Some(Arc::new(FromNode(Arc::downgrade(&head)))));
         let updates = spawn_local(agent.clone().send_updates());
         let logs = spawn_local(send_logs(head.clone()));
@@ -138,11 +142,9 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         payload::discard_all();
         // Awaited, because the next session may listen at the same address.
         futures::future::join_all(listening).await;
-        set_router(bridge.app(), None);
         set_replicator(bridge.app(), None);
-        #[cfg(feature = "drive")]
-        drop(drives);
-        forget_addresses(bridge.app());
+        directory.end();
+        drop(running);
         if left {
             return Ok(Farewell::Left);
         }
@@ -227,6 +229,7 @@ async fn hand_over_values(
 }
 
 struct Session {
+    runtime: Arc<Runtime>,
     bridge: Arc<Bridge>,
     head: Arc<Link>,
     endpoint: Endpoint,
@@ -359,7 +362,11 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
         tokio::time::sleep(backoff.failed_within(longest)).await;
     };
     let Identity { bridge, listeners, hello, .. } = identity;
-    bridge.set_app(welcome.app);
+    let runtime = Runtime::new(welcome.app).with(Arc::new(Directory::default()));
+    #[cfg(feature = "drive")]
+    let runtime = runtime.with(Drives::at(DrivesOfHead(Arc::downgrade(&bridge))));
+    let runtime = Arc::new(runtime);
+    bridge.set_runtime(runtime.clone());
     let listening = listeners.into_iter().map(|listener| spawn_local(bridge.clone().listen(listener)));
     let listening = listening.collect();
     let settings = SessionSettings {
@@ -372,7 +379,17 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
     bridge.set_join(options.join.clone());
     let hello = Hello { app: Some(welcome.app), fresh: false, ..hello };
     let endpoint = options.join.clone();
-    Ok(Session { bridge, head, endpoint, hello, connection, received: welcome.received, listening, grace })
+    Ok(Session {
+        runtime,
+        bridge,
+        head,
+        endpoint,
+        hello,
+        connection,
+        received: welcome.received,
+        listening,
+        grace,
+    })
 }
 
 /// Returns `true` if others reach this process at the address from which it reaches the head.

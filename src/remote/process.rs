@@ -126,7 +126,7 @@ impl Processes {
         let kill = Arc::new(Notify::new());
         let killer = kill.clone();
         what.abort.tell(move || killer.notify_one());
-        let (app, path, gpus) = (what.app, what.path.clone(), what.gpus.clone());
+        let (app, path, gpus) = (head.bridge.app(), what.path.clone(), what.gpus.clone());
         let commands: Arc<CommandsToCome> = Arc::default();
         what.mailbox.launched_elsewhere(commands.clone());
         // Messages wait for the process.

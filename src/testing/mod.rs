@@ -52,6 +52,7 @@ pub use crate::app::WallClock;
 use crate::app::{App, AppError, AppHandle, AppStatus, Control, Exit, WorkStatus};
 use crate::flow::Flow;
 use crate::printable::chain;
+use crate::runtime;
 use crate::state::Value;
 use crate::work::{Stage, Work, WorkAddr};
 
@@ -121,11 +122,13 @@ impl TestApp {
         &self.control
     }
 
-    /// Waits for something outside the App, such as the reply of a Work.
+    /// Waits for something outside the App, such as the reply of a Work. The thread belongs to the App meanwhile: a
+    /// [`Drive`](crate::Drive) that the future uses is one of this App.
     ///
     /// # Panics
     /// If the wait exceeds the limit.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let _entered = runtime::enter(self.control.runtime().clone());
         let result = self.runtime.block_on(async { tokio::time::timeout(self.limit, future).await });
         result.unwrap_or_else(|_| panic!("no result within {:?}; {}", self.limit, self.describe()))
     }
@@ -213,6 +216,7 @@ impl TestApp {
     }
 
     fn wait<T>(&self, what: &str, mut look: impl AsyncFnMut(&Control) -> Option<T>) -> T {
+        let _entered = runtime::enter(self.control.runtime().clone());
         let found = self.runtime.block_on(async {
             let mut changes = self.control.changes();
             let search = async {

@@ -17,19 +17,19 @@ use super::outbox::{Outbox, Report};
 use super::returned_error::ReturnedError;
 use super::run::RunOrder;
 use super::status::{Failure, Reason};
-use crate::drive;
 use crate::error::{self, Error};
 use crate::fence::{self, Fenced, Panic};
-use crate::id::{ActorPath, AppId};
+use crate::id::ActorPath;
 use crate::payload::{PayloadError, PayloadGuards};
 use crate::printable::chain;
+use crate::runtime::Runtime;
 use crate::state::{Tracker, Value};
 use crate::trace::{Span, What};
 use crate::wire;
 
 /// Parameters of an incarnation. Boxed when passed on, because a future reserves space for its arguments.
 pub(crate) struct IncarnationSpec<W: Work> {
-    pub(crate) app: AppId,
+    pub(crate) runtime: Arc<Runtime>,
     pub(crate) path: ActorPath,
     pub(crate) state: Value,
     pub(crate) holds: PayloadGuards,
@@ -44,8 +44,7 @@ pub(crate) struct IncarnationSpec<W: Work> {
 /// Runs an incarnation to its end and reports that end, unless the incarnation was aborted: then its outbox is not read
 /// any more.
 pub(crate) async fn live<W: Work>(spec: Box<IncarnationSpec<W>>) {
-    let mut executing = Some(ExecutingWork::new(spec.app, spec.path.clone()));
-    let app = spec.app;
+    let mut executing = Some(ExecutingWork::new(spec.runtime.app(), spec.path.clone()).boxed());
     let outbox = spec.outbox.clone();
     let abort = spec.abort.clone();
     let end = {
@@ -60,10 +59,7 @@ pub(crate) async fn live<W: Work>(spec: Box<IncarnationSpec<W>>) {
             if abort.is_raised() {
                 return Poll::Ready(None);
             }
-            let before = drive::enter(Some(app));
-            let polled = poll_as(&mut executing, || body.as_mut().poll(cx).map(Some));
-            drive::enter(before);
-            polled
+            poll_as(&mut executing, || body.as_mut().poll(cx).map(Some))
         })
         .await
     };
@@ -76,7 +72,7 @@ pub(crate) async fn live<W: Work>(spec: Box<IncarnationSpec<W>>) {
 
 async fn body<W: Work>(spec: Box<IncarnationSpec<W>>) -> Report {
     let IncarnationSpec {
-        app,
+        runtime,
         path,
         state,
         holds,
@@ -96,7 +92,7 @@ async fn body<W: Work>(spec: Box<IncarnationSpec<W>>) -> Report {
     drop(holds);
     let tracker = Tracker::resume(state, max_state_bytes);
     let mut cx = WorkContext::new(
-        Identity { app, path, gpus },
+        Identity { runtime, path, gpus },
         Receiver::new(mailbox, incarnation),
         outbox,
         abort,

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::oneshot;
 
@@ -19,6 +19,7 @@ use super::message::{AskError, Handle, Message, SendError, Unsent};
 use super::route::Locator;
 use super::work_type::WorkType;
 use crate::id::{ActorPath, AppId};
+use crate::runtime::{self, Runtime};
 
 /// The address of a Work: cloneable, comparable and serialisable, so that it can be part of inputs, states and
 /// messages.
@@ -247,46 +248,92 @@ impl<W: Work> fmt::Debug for WorkAddr<W> {
     }
 }
 
-/// Mailboxes of this process by App and path, to which deserialised addresses are bound.
-type Directory = Mutex<HashMap<(AppId, ActorPath), Weak<dyn AnyMailbox>>>;
-
-fn directory() -> MutexGuard<'static, HashMap<(AppId, ActorPath), Weak<dyn AnyMailbox>>> {
-    static DIRECTORY: OnceLock<Directory> = OnceLock::new();
-    DIRECTORY.get_or_init(Mutex::default).lock()
+/// The mailboxes of an App in this process by path, to which deserialised addresses are bound.
+#[derive(Default)]
+pub(crate) struct Directory {
+    mailboxes: Mutex<HashMap<ActorPath, Weak<dyn AnyMailbox>>>,
+    router: Mutex<Option<Weak<dyn Router>>>,
 }
 
-/// Registers a mailbox for deserialised addresses.
-pub(crate) fn remember_address(app: AppId, path: &ActorPath, mailbox: &Arc<dyn AnyMailbox>) {
-    directory().insert((app, path.clone()), Arc::downgrade(mailbox));
-}
-
-/// Returns the mailbox in this process to which an address of this path is bound.
-pub(crate) fn find_address(app: AppId, path: &ActorPath) -> Option<Arc<dyn AnyMailbox>> {
-    directory().get(&(app, path.clone()))?.upgrade()
-}
-
-/// Returns the only mailbox in this process for a Work of this type at this path, and creates it by the App's router if
-/// there is none. An address that arrives and an incarnation that is launched at the same time thus share one mailbox.
-/// `None` if this process has no router for the App.
-///
-/// # Errors
-/// The existing mailbox, if it is of another type of Work.
-pub(crate) fn mailbox_at(
-    app: AppId,
-    path: &ActorPath,
-    kind: &'static WorkType,
-) -> Result<Option<Arc<dyn AnyMailbox>>, Arc<dyn AnyMailbox>> {
-    let router = routers().get(&app).and_then(Weak::upgrade);
-    let mut directory = directory();
-    if let Some(found) = directory.get(&(app, path.clone())).and_then(Weak::upgrade) {
-        return if found.kind_name() == kind.name() { Ok(Some(found)) } else { Err(found) };
+impl Directory {
+    /// Returns the directory of an App. That of a runtime without one is empty.
+    pub(crate) fn of(runtime: &Runtime) -> Arc<Self> {
+        runtime.part().unwrap_or_default()
     }
-    let Some(router) = router else { return Ok(None) };
-    let (locator, bind) = router.locator(path, kind);
-    let mailbox = kind.distant_mailbox(locator);
-    bind(&mailbox);
-    directory.insert((app, path.clone()), Arc::downgrade(&mailbox));
-    Ok(Some(mailbox))
+
+    /// Returns the directory of the App with this id, which an address names. On a thread of another App there is none:
+    /// an address does not lead from one App to another.
+    fn named(app: AppId) -> Option<Arc<Self>> {
+        runtime::of_app(app)?.part()
+    }
+
+    /// Registers a mailbox for deserialised addresses.
+    pub(crate) fn remember(&self, path: &ActorPath, mailbox: &Arc<dyn AnyMailbox>) {
+        self.mailboxes.lock().insert(path.clone(), Arc::downgrade(mailbox));
+    }
+
+    /// Registers a mailbox unless the path belongs to another Work by now, whose mailbox must stay registered.
+    fn remember_again<W: Work>(&self, path: &ActorPath, mailbox: &Arc<Mailbox<W>>) {
+        let mut mailboxes = self.mailboxes.lock();
+        let known = mailboxes.entry(path.clone()).or_insert_with(|| Weak::<Mailbox<W>>::new());
+        if known.strong_count() == 0 {
+            let mailbox: Arc<dyn AnyMailbox> = mailbox.clone();
+            *known = Arc::downgrade(&mailbox);
+        }
+    }
+
+    /// Returns the mailbox in this process to which an address of this path is bound.
+    #[cfg(feature = "remote")]
+    pub(crate) fn find(&self, path: &ActorPath) -> Option<Arc<dyn AnyMailbox>> {
+        self.mailboxes.lock().get(path)?.upgrade()
+    }
+
+    /// Returns the only mailbox in this process for a Work of this type at this path, and creates it by the App's router
+    /// if there is none. An address that arrives and an incarnation that is launched at the same time thus share one
+    /// mailbox. `None` if this process has no router for the App.
+    ///
+    /// # Errors
+    /// The existing mailbox, if it is of another type of Work.
+    pub(crate) fn mailbox_at(
+        &self,
+        path: &ActorPath,
+        kind: &'static WorkType,
+    ) -> Result<Option<Arc<dyn AnyMailbox>>, Arc<dyn AnyMailbox>> {
+        let router = self.router.lock().as_ref().and_then(Weak::upgrade);
+        let mut mailboxes = self.mailboxes.lock();
+        if let Some(found) = mailboxes.get(path).and_then(Weak::upgrade) {
+            return if found.kind_name() == kind.name() { Ok(Some(found)) } else { Err(found) };
+        }
+        let Some(router) = router else { return Ok(None) };
+        let (locator, bind) = router.locator(path, kind);
+        let mailbox = kind.distant_mailbox(locator);
+        bind(&mailbox);
+        mailboxes.insert(path.clone(), Arc::downgrade(&mailbox));
+        Ok(Some(mailbox))
+    }
+
+    /// Sets the router for deserialised addresses whose Work is not in this process.
+    #[cfg(feature = "remote")]
+    pub(crate) fn set_router(&self, router: Weak<dyn Router>) {
+        *self.router.lock() = Some(router);
+    }
+
+    /// Unregisters all addresses and the router, because the App has ended here.
+    pub(crate) fn end(&self) {
+        *self.router.lock() = None;
+        self.mailboxes.lock().clear();
+    }
+
+    /// Unregisters the address of one Work, unless another Work has taken its path.
+    pub(crate) fn forget(&self, path: &ActorPath, mailbox: &Arc<dyn AnyMailbox>) {
+        let mut mailboxes = self.mailboxes.lock();
+        let is_its_own = |found: &Weak<dyn AnyMailbox>| {
+            std::ptr::addr_eq(found.as_ptr(), Arc::as_ptr(mailbox)) || found.strong_count() == 0
+        };
+        if mailboxes.get(path).is_some_and(is_its_own) {
+            mailboxes.remove(path);
+        }
+    }
 }
 
 /// Finds Works of an App whose placement this process does not decide.
@@ -298,38 +345,6 @@ pub(crate) trait Router: Send + Sync {
 /// Binds a locator to its mailbox.
 pub(crate) type Bind = Box<dyn FnOnce(&Arc<dyn AnyMailbox>)>;
 
-type Routers = HashMap<AppId, Weak<dyn Router>>;
-
-fn routers() -> MutexGuard<'static, Routers> {
-    static ROUTERS: OnceLock<Mutex<Routers>> = OnceLock::new();
-    ROUTERS.get_or_init(Mutex::default).lock()
-}
-
-/// Sets or removes the router for deserialised addresses of `app` whose Work is not in this process.
-pub(crate) fn set_router(app: AppId, router: Option<Weak<dyn Router>>) {
-    match router {
-        Some(router) => drop(routers().insert(app, router)),
-        None => drop(routers().remove(&app)),
-    }
-}
-
-/// Unregisters all addresses of an App that has ended.
-pub(crate) fn forget_addresses(app: AppId) {
-    directory().retain(|(owner, _), _| *owner != app);
-}
-
-/// Unregisters the address of one Work, unless another Work has taken its path.
-pub(crate) fn forget_address(app: AppId, path: &ActorPath, mailbox: &Arc<dyn AnyMailbox>) {
-    let mut directory = directory();
-    let key = (app, path.clone());
-    let is_its_own = |found: &Weak<dyn AnyMailbox>| {
-        std::ptr::addr_eq(found.as_ptr(), Arc::as_ptr(mailbox)) || found.strong_count() == 0
-    };
-    if directory.get(&key).is_some_and(is_its_own) {
-        directory.remove(&key);
-    }
-}
-
 impl<W: Work> Serialize for WorkAddr<W> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if self.path.is_root() {
@@ -337,15 +352,10 @@ impl<W: Work> Serialize for WorkAddr<W> {
                 "cannot serialise a `WorkAddr` before its Work has joined the App; use the address from the next reaction on",
             ));
         }
-        if let Some(mailbox) = &self.mailbox {
-            let mut directory = directory();
-            let known = directory.entry((self.app, self.path.clone()));
-            // The path may belong to another Work by now, whose mailbox must stay registered.
-            let known = known.or_insert_with(|| Weak::<Mailbox<W>>::new());
-            if known.strong_count() == 0 {
-                let mailbox: Arc<dyn AnyMailbox> = mailbox.clone();
-                *known = Arc::downgrade(&mailbox);
-            }
+        if let Some(mailbox) = &self.mailbox
+            && let Some(directory) = Directory::named(self.app)
+        {
+            directory.remember_again(&self.path, mailbox);
         }
         (self.app, &self.path).serialize(serializer)
     }
@@ -360,7 +370,10 @@ impl<'de, W: Work> Deserialize<'de> for WorkAddr<W> {
                 std::any::type_name::<W>()
             ))
         };
-        let found = mailbox_at(app, &path, WorkType::of::<W>()).map_err(|_| mismatch())?;
+        let found = match Directory::named(app) {
+            Some(directory) => directory.mailbox_at(&path, WorkType::of::<W>()).map_err(|_| mismatch())?,
+            None => None,
+        };
         let mailbox = match found {
             Some(mailbox) => Some(mailbox.into_any().downcast::<Mailbox<W>>().map_err(|_| mismatch())?),
             None => None,

@@ -23,8 +23,9 @@ use super::outbox::{Outbox, Report};
 use super::run::{Command, RunOrder};
 use crate::error::{self, Error};
 use crate::fence;
-use crate::id::{ActorPath, AppId};
+use crate::id::ActorPath;
 use crate::payload::{self, Artifact, ArtifactError, Files, Payload, PayloadError};
+use crate::runtime::Runtime;
 use crate::state::{StateError, Tracker};
 use crate::trace::{Span, What};
 
@@ -61,7 +62,7 @@ pub(super) fn is_stop(error: &Error) -> bool {
 
 /// Identity and devices of an incarnation.
 pub(crate) struct Identity {
-    pub(crate) app: AppId,
+    pub(crate) runtime: Arc<Runtime>,
     pub(crate) path: ActorPath,
     pub(crate) gpus: Gpus,
 }
@@ -301,7 +302,7 @@ impl<W: Work> WorkContext<W> {
     where
         T: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
-        Payload::new(value, self.identity.app, &self.identity.path)
+        Payload::new(value, self.identity.runtime.app(), &self.identity.path)
     }
 
     /// Copies the file or directory at `path` and returns a small reference to the copy, which can be part of states,
@@ -316,7 +317,7 @@ impl<W: Work> WorkContext<W> {
     /// [`ArtifactError`] if something cannot be read, is not a file or directory, or is a link that leads out of the
     /// directory, and if the disk is full.
     pub fn artifact(&self, files: impl Into<Files>) -> Result<Artifact, ArtifactError> {
-        Artifact::new(&files.into(), self.identity.app, &self.identity.path)
+        Artifact::new(&files.into(), self.identity.runtime.app(), &self.identity.path)
     }
 
     /// Returns true if the Work or its current run was asked to stop, for code that does not take turns.
@@ -343,7 +344,11 @@ impl<W: Work> WorkContext<W> {
 
     /// Returns the Work's own address.
     pub fn addr(&self) -> WorkAddr<W> {
-        WorkAddr::new(self.identity.app, self.identity.path.clone(), self.receiver.mailbox().clone())
+        WorkAddr::new(
+            self.identity.runtime.app(),
+            self.identity.path.clone(),
+            self.receiver.mailbox().clone(),
+        )
     }
 
     /// Returns the number of the attempt at the current run, from 1.

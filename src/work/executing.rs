@@ -3,7 +3,7 @@
 //! A thread-local tells code without a context who is calling: log lines get the path and run of their Work, and a Work
 //! that would wait for its own mailbox is told so.
 
-use std::cell::RefCell;
+use std::any::Any;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,10 +11,7 @@ use std::task::{Poll, Waker};
 
 use super::run_markers::mark;
 use crate::id::{ActorPath, AppId};
-
-thread_local! {
-    static CURRENT: RefCell<Option<ExecutingWork>> = const { RefCell::new(None) };
-}
+use crate::runtime::{set_actor, with_actor};
 
 /// A Work while its code executes.
 pub(super) struct ExecutingWork {
@@ -39,25 +36,25 @@ impl ExecutingWork {
     pub(super) fn new(app: AppId, path: ActorPath) -> Self {
         Self { app, path, run: None, is_handling: false, serving: 0, want_service: Vec::new() }
     }
+
+    /// Converts to the type of the thread's executing actor.
+    pub(super) fn boxed(self) -> Box<dyn Any> {
+        Box::new(self)
+    }
 }
 
 /// Polls code of a Work, which is the executing one of this thread meanwhile. `poll` must not panic.
-pub(super) fn poll_as<R>(work: &mut Option<ExecutingWork>, poll: impl FnOnce() -> R) -> R {
-    let before = CURRENT.replace(work.take());
+pub(super) fn poll_as<R>(work: &mut Option<Box<dyn Any>>, poll: impl FnOnce() -> R) -> R {
+    let before = set_actor(work.take());
     let polled = poll();
-    *work = CURRENT.replace(before);
-    answer_who_wants_service(work.as_mut());
+    *work = set_actor(before);
+    answer_who_wants_service(work.as_mut().and_then(|work| work.downcast_mut()));
     polled
 }
 
 /// Returns the App and path of the Work that is executing on this thread, and the number of its current run.
 pub(crate) fn current_run() -> Option<(AppId, ActorPath, Option<u64>)> {
-    let look = |current: &RefCell<Option<ExecutingWork>>| {
-        let current = current.borrow();
-        current.as_ref().map(|work| (work.app, work.path.clone(), work.run))
-    };
-    // Inaccessible when a destructor of a thread logs.
-    CURRENT.try_with(look).ok().flatten()
+    with_actor(|work: &mut ExecutingWork| (work.app, work.path.clone(), work.run))
 }
 
 /// Tells waiting futures of the Work whether its mailbox is served, after a poll that left the Work waiting.
@@ -71,10 +68,7 @@ fn answer_who_wants_service(work: Option<&mut ExecutingWork>) {
 
 /// Returns true if code of the Work at this path is executing on this thread.
 pub(super) fn is_running(app: AppId, path: &ActorPath) -> bool {
-    let is_it = |current: &RefCell<Option<ExecutingWork>>| {
-        current.borrow().as_ref().is_some_and(|work| work.app == app && work.path == *path)
-    };
-    CURRENT.try_with(is_it).unwrap_or(false)
+    with_actor(|work: &mut ExecutingWork| work.app == app && work.path == *path).unwrap_or(false)
 }
 
 /// Returns whether the mailbox of the Work at this path is served while the caller waits. If the caller is that Work
@@ -86,19 +80,19 @@ pub(super) async fn is_served(app: AppId, path: &ActorPath) -> bool {
         if let Some(service) = wanted.take() {
             return Poll::Ready(!service.is_refused.load(Ordering::Acquire));
         }
-        CURRENT.with_borrow_mut(|current| match current {
-            Some(work) if work.app == app && work.path == *path => {
-                if work.is_handling {
-                    return Poll::Ready(false);
-                }
-                let service =
-                    Arc::new(Service { is_refused: AtomicBool::new(false), waker: cx.waker().clone() });
-                work.want_service.push(service.clone());
-                wanted = Some(service);
-                Poll::Pending
+        let ask = |work: &mut ExecutingWork| {
+            if work.app != app || work.path != *path {
+                return Poll::Ready(true);
             }
-            _ => Poll::Ready(true),
-        })
+            if work.is_handling {
+                return Poll::Ready(false);
+            }
+            let service = Arc::new(Service { is_refused: AtomicBool::new(false), waker: cx.waker().clone() });
+            work.want_service.push(service.clone());
+            wanted = Some(service);
+            Poll::Pending
+        };
+        with_actor(ask).unwrap_or(Poll::Ready(true))
     })
     .await
 }
@@ -121,25 +115,17 @@ impl Drop for Serving {
 
 /// Updates the record of the executing Work. There is none when an incarnation is dropped after being ended by force.
 fn change(change: impl FnOnce(&mut ExecutingWork)) {
-    let _ = CURRENT.try_with(|current| {
-        if let Some(work) = &mut *current.borrow_mut() {
-            change(work);
-        }
-    });
+    let _ = with_actor(change);
 }
 
 /// Returns true if a handler of the Work that is executing on this thread is in progress.
 pub(super) fn is_handling() -> bool {
-    CURRENT.with_borrow(|current| current.as_ref().is_some_and(|work| work.is_handling))
+    with_actor(|work: &mut ExecutingWork| work.is_handling).unwrap_or(false)
 }
 
 /// Returns the path of the Work whose handler is executing on this thread.
 pub(super) fn handler_under_way() -> Option<ActorPath> {
-    let look = |current: &RefCell<Option<ExecutingWork>>| {
-        let current = current.borrow();
-        current.as_ref().filter(|work| work.is_handling).map(|work| work.path.clone())
-    };
-    CURRENT.try_with(look).ok().flatten()
+    with_actor(|work: &mut ExecutingWork| work.is_handling.then(|| work.path.clone())).flatten()
 }
 
 /// Guard of a handler in progress. The `run` that serves the handler may drop it before its end.
@@ -170,9 +156,5 @@ impl Drop for Handling {
 /// Sets the run to which log lines and output belong from now on.
 pub(super) fn set_run(run: Option<u64>) {
     mark(run);
-    CURRENT.with_borrow_mut(|current| {
-        if let Some(work) = current {
-            work.run = run;
-        }
-    });
+    change(|work| work.run = run);
 }

@@ -65,9 +65,7 @@ pub use self::remote_messages::Messages;
 pub use self::status::{Reason, Stage, Status};
 
 pub(crate) use self::abort::Abort;
-pub(crate) use self::address::{
-    Bind, Router, find_address, forget_address, forget_addresses, mailbox_at, remember_address, set_router,
-};
+pub(crate) use self::address::{Bind, Directory, Router};
 pub(crate) use self::any_mailbox::AnyMailbox;
 pub(crate) use self::envelope::{AnyEnvelope, NoReply, Outcome, Reply};
 pub(crate) use self::executing::current_run;
@@ -75,7 +73,7 @@ pub(crate) use self::executing::current_run;
 pub(crate) use self::gpus::{FreeGpus, visibility};
 pub(crate) use self::gpus::{GpuPool, Gpus, visible as visible_gpus};
 pub(crate) use self::json::{JsonAnswer, Unanswered};
-pub(crate) use self::local::LocalHost;
+pub(crate) use self::local::{LocalHost, start_arbiter, start_system};
 pub(crate) use self::mailbox::{CloseReason, Mailbox, Place, Refused, count_abandoned};
 #[cfg(test)]
 pub(crate) use self::mailbox::{Item, Offer, Queue, Step};

@@ -17,8 +17,9 @@ use super::outbox::Outbox;
 use super::remote_messages::Messages;
 use super::route::Locator;
 use super::run::{Input, RunKey};
-use crate::id::{ActorPath, AppId};
+use crate::id::ActorPath;
 use crate::payload::PayloadGuards;
+use crate::runtime::Runtime;
 use crate::state::Value;
 use crate::wire::CodecError;
 
@@ -34,7 +35,7 @@ pub(crate) struct WorkType {
     name: fn() -> &'static str,
     mailbox: fn(usize) -> Arc<dyn AnyMailbox>,
     distant_mailbox: fn(Arc<dyn Locator>) -> Arc<dyn AnyMailbox>,
-    task: fn(LaunchSpec) -> Task,
+    task: fn(LaunchSpec, Arc<Runtime>) -> Task,
     messages: fn() -> Vec<&'static str>,
     input: FromJson,
     same_input: FromBytes,
@@ -43,7 +44,6 @@ pub(crate) struct WorkType {
 /// Parameters of a new incarnation of any type.
 pub(crate) struct LaunchSpec {
     pub(crate) kind: &'static WorkType,
-    pub(crate) app: AppId,
     pub(crate) path: ActorPath,
     pub(crate) state: Value,
     /// Guards that keep the payloads in the state alive until the Work has decoded it.
@@ -106,8 +106,8 @@ impl WorkType {
 
 impl LaunchSpec {
     /// Opens the mailbox for a new incarnation and returns the task that runs the incarnation.
-    pub(crate) fn into_task(self) -> Task {
-        (self.kind.task)(self)
+    pub(crate) fn into_task(self, runtime: Arc<Runtime>) -> Task {
+        (self.kind.task)(self, runtime)
     }
 }
 
@@ -119,12 +119,12 @@ fn distant_mailbox<W: Work>(locator: Arc<dyn Locator>) -> Arc<dyn AnyMailbox> {
     Arc::new(Mailbox::<W>::distant(locator))
 }
 
-fn task<W: Work>(launch: LaunchSpec) -> Task {
-    let LaunchSpec { app, path, state, holds, max_state_bytes, mailbox, outbox, abort, gpus, .. } = launch;
+fn task<W: Work>(launch: LaunchSpec, runtime: Arc<Runtime>) -> Task {
+    let LaunchSpec { path, state, holds, max_state_bytes, mailbox, outbox, abort, gpus, .. } = launch;
     let incarnation = mailbox.open();
     let mailbox = mailbox.into_any().downcast().unwrap_or_else(|_| unreachable!("made for this type"));
     let spec = Box::new(IncarnationSpec {
-        app,
+        runtime,
         path,
         state,
         holds,

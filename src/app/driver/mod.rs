@@ -25,6 +25,7 @@ mod tree;
 mod wake_ups;
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, StreamHandler};
 use tokio::sync::{oneshot, watch};
@@ -48,8 +49,9 @@ use super::snapshot::Snapshot;
 use super::status::Exit;
 use super::watchdog::Watchdog;
 use crate::flow::{AnyFlow, FlowContext, Ledger, Moment};
-use crate::id::{AppId, FlowId, WorkId};
-use crate::work::{Failure, HostEvent, Reason, Report};
+use crate::id::{FlowId, WorkId};
+use crate::runtime::Runtime;
+use crate::work::{Directory, Failure, HostEvent, Reason, Report};
 
 /// A callback for the failure that stops the App, called when the failure happens.
 pub(crate) type OnFailure = Box<dyn FnOnce(&AppError) + Send>;
@@ -80,7 +82,7 @@ pub(crate) struct Driver {
 
 /// The start of an App, in addition to its root and configuration.
 pub(super) struct Start {
-    pub(super) app: AppId,
+    pub(super) runtime: Arc<Runtime>,
     pub(super) watchdog: Watchdog,
     pub(super) clock: Clock,
     /// Called with the failure that stops the App.
@@ -100,14 +102,14 @@ impl Driver {
         mut hosts: Hosts,
         start: Start,
     ) -> Result<Self, AppError> {
-        let Start { app, watchdog, clock, on_failure, exit } = start;
+        let Start { runtime, watchdog, clock, on_failure, exit } = start;
         let wake_ups = WakeUps::new(clock);
         if let Some(count) = known_gpus(config.gpus) {
             hosts.assign_gpus(count, wake_ups.ready_queue());
         }
         let mut driver = Self {
             root: RootFlow::new(root, watchdog.clone()),
-            tree: Tree::new(app),
+            tree: Tree::new(runtime.app(), Directory::of(&runtime)),
             config,
             hosts,
             wake_ups,

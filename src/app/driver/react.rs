@@ -14,7 +14,7 @@ use crate::flow::{Action, AnyFlow, Ending, FlowContext, FlowError, Scope, enter,
 use crate::id::{FlowId, WorkId};
 use crate::state::Value;
 use crate::trace::{Span, What};
-use crate::work::{Command, Failure, HostError, Reason, Report, ReturnedError, forget_address};
+use crate::work::{Command, Failure, HostError, Reason, Report, ReturnedError};
 
 /// The duration of a reaction beyond which it is logged.
 const SLOW_REACTION: Duration = Duration::from_millis(100);
@@ -214,7 +214,7 @@ impl Driver {
             self.tree.remove(id);
             self.hosts.forget(id);
             self.wake_ups.set(Timer::Work(id), None);
-            forget_address(self.tree.app(), &path, &mailbox);
+            self.tree.forget_address(&path, &mailbox);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::flow::{
 };
 use crate::id::{ActorPath, AppId, FlowId, IdMap, WorkId};
 use crate::trace::Cause;
-use crate::work::{Stage, Status, remember_address};
+use crate::work::{AnyMailbox, Directory, Stage, Status};
 
 /// The number of causes kept for one reaction.
 const CAUSES: usize = 32;
@@ -58,6 +58,7 @@ pub(super) enum FlowLife {
 /// The Works and Flows of an App.
 pub(super) struct Tree {
     app: AppId,
+    directory: Arc<Directory>,
     /// The Works that are part of the tree, and those that have left and not ended.
     works: IdMap<WorkId, SharedRecord>,
     flows: IdMap<FlowId, FlowEntry>,
@@ -102,9 +103,10 @@ pub(super) struct Changes {
 }
 
 impl Tree {
-    pub(super) fn new(app: AppId) -> Self {
+    pub(super) fn new(app: AppId, directory: Arc<Directory>) -> Self {
         Self {
             app,
+            directory,
             works: IdMap::default(),
             flows: IdMap::default(),
             order: Vec::new(),
@@ -115,8 +117,9 @@ impl Tree {
         }
     }
 
-    pub(super) fn app(&self) -> AppId {
-        self.app
+    /// Unregisters the address of a Work that has left and ended.
+    pub(super) fn forget_address(&self, path: &ActorPath, mailbox: &Arc<dyn AnyMailbox>) {
+        self.directory.forget(path, mailbox);
     }
 
     /// Returns the record of a Work that is part of the tree, or has left and not ended.
@@ -456,7 +459,7 @@ impl Visitor for Walker<'_> {
                             Ok(record) => {
                                 // Addresses of this path lead to the new Work from here on, even while a previous Work
                                 // at this path still ends.
-                                remember_address(self.tree.app, &path, &record.lock().mailbox);
+                                self.tree.directory.remember(&path, &record.lock().mailbox);
                                 self.tree.works.insert(id, record);
                                 self.tree.order.push(id);
                                 self.changes.joined.push(id);
@@ -611,7 +614,7 @@ mod tests {
     #[test]
     fn names_in_a_list_are_kept_until_its_works_ended() {
         let mut root = FlowRef::new(Teams::default());
-        let mut tree = Tree::new(AppId::NONE);
+        let mut tree = Tree::new(AppId::NONE, Arc::default());
         let walk = |tree: &mut Tree, root: &mut FlowRef<Teams>| {
             let changes = tree.walk(root, &Config::default(), SystemTime::UNIX_EPOCH);
             assert!(changes.errors.is_empty());

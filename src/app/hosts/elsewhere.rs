@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use actix_rt::{Arbiter, ArbiterHandle};
+use actix_rt::ArbiterHandle;
 
 use crate::descriptors;
-use crate::id::{ActorPath, AppId};
+use crate::id::ActorPath;
 use crate::payload::PayloadId;
 use crate::recorder::Carried;
 use crate::remote::{Head, HeadOptions, Spawner};
+use crate::runtime::Runtime;
 use crate::work::{
     CloseReason, HostError, HostEvent, LaunchSpec, LoadReport, LocalHost, NodeStatus, Placement, ReadyQueue,
-    RecordedBy, Resources,
+    RecordedBy, Resources, start_arbiter,
 };
 
 /// The head side of the connection to other processes, once it has been started.
@@ -27,7 +28,7 @@ impl SharedHead {
 
 /// The hosts in other processes.
 pub(in crate::app) struct Elsewhere {
-    app: AppId,
+    runtime: Arc<Runtime>,
     /// `None` when the whole App runs on one thread, as in tests with a paused clock.
     options: Option<HeadOptions>,
     head: SharedHead,
@@ -44,8 +45,8 @@ impl Drop for Elsewhere {
 }
 
 impl Elsewhere {
-    pub(in crate::app) fn new(app: AppId, options: Option<HeadOptions>) -> Self {
-        Self { app, options, head: SharedHead::default(), bridge: None }
+    pub(in crate::app) fn new(runtime: Arc<Runtime>, options: Option<HeadOptions>) -> Self {
+        Self { runtime, options, head: SharedHead::default(), bridge: None }
     }
 
     pub(in crate::app) fn head(&self) -> SharedHead {
@@ -62,9 +63,7 @@ impl Elsewhere {
             return Ok(head.clone());
         }
         let options = self.options.take().ok_or("this App runs on one thread, for tests")?;
-        let started = std::panic::catch_unwind(Arbiter::try_new)
-            .unwrap_or_else(|_| Err(std::io::Error::other("no actix System runs here")));
-        let arbiter = started.map_err(|error| {
+        let arbiter = start_arbiter(&self.runtime).map_err(|error| {
             let hint = descriptors::hint(&error);
             format!(
                 "no thread with a runtime could be started for the bridge to other processes: {error}{hint}"
@@ -73,7 +72,7 @@ impl Elsewhere {
         let arbiter = arbiter.handle();
         local.share(arbiter.clone());
         self.bridge = Some(arbiter.clone());
-        let head = Head::new(self.app, options, ready_queue.clone(), spawner(arbiter));
+        let head = Head::new(self.runtime.clone(), options, ready_queue.clone(), spawner(arbiter));
         Ok(self.head.0.get_or_init(|| head).clone())
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::super::bridge::{Bridge, DialError};
 use super::protocol::{Action, DriveRequest, Part, parts, response};
-use crate::drive::{Given, Store, StoreError, Supply, check_name, home};
+use crate::drive::{Drives, Given, Store, StoreError, Supply, check_name};
 use crate::transport::{Connection, FrameReader, FrameWriter};
 use crate::wire::{self, Frame};
 
@@ -53,7 +53,7 @@ impl Bridge {
             Action::List { directory } => (directory, true),
         };
         check_name(name, may_be_empty).map_err(|why| StoreError::Failed(format!("`{name}`: {why}")))?;
-        let home = home(self.app());
+        let home = self.runtime().and_then(|runtime| Drives::of(runtime));
         home.ok_or_else(|| StoreError::Failed("the App is over".to_owned()))?.open(&request.drive)
     }
 }

@@ -20,15 +20,15 @@ use super::super::routing::Location;
 use super::super::session::SessionSettings;
 use super::super::transfers::{PullRequest, PullResponse, ask};
 use super::{Lab, Script};
-use crate::drive::{LocalHome, register};
+use crate::drive::{Drives, LocalHome};
 use crate::id::{ActorPath, AppId, WorkId};
 use crate::payload::{Payload, PayloadGuards, SMALL, Want, collect};
+use crate::runtime::{self, Entered, Runtime};
 use crate::state::Value;
 use crate::transport::{Connection, Limits, PendingHandshakes, Security};
 use crate::wire::{self, Frame};
 use crate::work::{
-    Abort, Gpus, LaunchSpec, Outbox, Placement, ReadyQueue, Resources, Router, Task, WorkType, find_address,
-    forget_addresses, remember_address, set_router,
+    Abort, Directory, Gpus, LaunchSpec, Outbox, Placement, ReadyQueue, Resources, Router, Task, WorkType,
 };
 
 fn card(id: u64, name: &str) -> NodeCard {
@@ -60,6 +60,11 @@ fn nothing() -> ProcessCommand {
         program: Arc::new(|| Err(std::io::Error::other("nothing is started here"))),
         arguments: Vec::new(),
     }
+}
+
+/// Returns the runtime of a new App.
+fn new_runtime() -> Runtime {
+    Runtime::new(AppId::next()).with(Arc::new(Directory::default()))
 }
 
 fn options() -> BridgeOptions {
@@ -121,17 +126,18 @@ async fn talk(said: &[u8], answer: impl AsyncFnOnce(Connection)) {
 /// Runs arbitrary control messages of a node to its head, which knows a Work of that node, `a`, and a local one, `b`.
 /// Must be called within an actix System.
 pub async fn node_says(data: &[u8]) {
-    let app = AppId::next();
+    let runtime = Arc::new(new_runtime());
+    let _entered = runtime::enter(runtime.clone());
+    let directory = Directory::of(&runtime);
     let ready_queue: Arc<ReadyQueue> = Arc::default();
-    let head =
-        Head::new(app, HeadOptions { bridge: options(), process: nothing() }, ready_queue.clone(), spawner());
+    let options = HeadOptions { bridge: options(), process: nothing() };
+    let head = Head::new(runtime, options, ready_queue.clone(), spawner());
     let link = Arc::new(Link::new(card(7, "n"), &head.bridge, SessionSettings::default()));
     head.joined(&link, Role::Node);
     let kind = WorkType::of::<Lab>();
     let outbox = Arc::new(Outbox::new(WorkId(1), ready_queue));
     let what = LaunchSpec {
         kind,
-        app,
         path: ActorPath::from("a"),
         state: Value::of(&Lab::default()).expect("a state"),
         holds: PayloadGuards::default(),
@@ -147,7 +153,7 @@ pub async fn node_says(data: &[u8]) {
     assert!(head.launch(&any, Resources::default(), what).is_ok(), "the node can host it");
     let own = kind.mailbox(8);
     own.open();
-    remember_address(app, &ActorPath::from("b"), &own);
+    directory.remember(&ActorPath::from("b"), &own);
     let mut inbox = Inbox::new(head.bridge.clone(), link.clone());
     let mut value = Value::of(&Lab::default()).expect("a state");
     take_in(&mut inbox, data, || {
@@ -162,13 +168,14 @@ pub async fn node_says(data: &[u8]) {
     link.end();
     head.end("it is over").await;
     own.close(crate::work::CloseReason::Stopped);
-    forget_addresses(app);
+    directory.end();
     settle().await;
 }
 
 /// A node, and its session with its head.
 struct Hosting {
-    app: AppId,
+    directory: Arc<Directory>,
+    _entered: Entered,
     bridge: Arc<Bridge>,
     agent: Arc<Agent>,
     head: Arc<Link>,
@@ -177,19 +184,21 @@ struct Hosting {
 
 impl Hosting {
     fn new() -> Self {
-        let app = AppId::next();
+        let runtime = Arc::new(new_runtime());
+        let directory = Directory::of(&runtime);
+        let entered = runtime::enter(runtime.clone());
         let bridge = Arc::new(Bridge::new(options(), spawner()));
-        bridge.set_app(app);
+        bridge.set_runtime(runtime.clone());
         bridge.set_me(card(7, "n"));
         let head = Arc::new(Link::new(card(1, "head"), &bridge, SessionSettings::default()));
         let kinds = Kinds::from([("Lab", WorkType::of::<Lab>())]);
-        let agent = Agent::new(kinds, 1, false, bridge.clone(), head.clone());
+        let agent = Agent::new(runtime, kinds, 1, false, bridge.clone(), head.clone());
         let peer_handler: Arc<dyn PeerHandler> = agent.clone();
         bridge.set_peer_handler(Arc::downgrade(&peer_handler));
         let router: Arc<dyn Router> = agent.clone();
-        set_router(app, Some(Arc::downgrade(&router)));
+        directory.set_router(Arc::downgrade(&router));
         let update = spawn_local(agent.clone().send_updates());
-        Self { app, bridge, agent, head, update }
+        Self { directory, _entered: entered, bridge, agent, head, update }
     }
 
     async fn end(self) {
@@ -197,8 +206,7 @@ impl Hosting {
         self.head.end();
         self.update.abort();
         self.bridge.end();
-        set_router(self.app, None);
-        forget_addresses(self.app);
+        self.directory.end();
         settle().await;
     }
 }
@@ -209,7 +217,7 @@ pub async fn head_says(data: &[u8]) {
     let mut inbox = Inbox::new(node.bridge.clone(), node.head.clone());
     take_in(&mut inbox, data, || {}).await;
     settle().await;
-    let _ = find_address(node.app, &ActorPath::from("a")).map(|mailbox| mailbox.depth());
+    let _ = node.directory.find(&ActorPath::from("a")).map(|mailbox| mailbox.depth());
     node.end().await;
 }
 
@@ -233,7 +241,7 @@ pub async fn peer_says(data: &[u8]) {
     let mut inbox = Inbox::new(node.bridge.clone(), peer.clone());
     take_in(&mut inbox, data, || {}).await;
     settle().await;
-    let is_there = find_address(node.app, &ActorPath::from("a")).is_some();
+    let is_there = node.directory.find(&ActorPath::from("a")).is_some();
     assert!(is_there, "no message of a peer ends a Work");
     peer.end();
     node.end().await;
@@ -242,9 +250,11 @@ pub async fn peer_says(data: &[u8]) {
 /// Runs arbitrary bytes on a connection after the handshake: the greeting, and the session, the pulls or the drive that
 /// it is for. Must be called within an actix System.
 pub async fn greeting(data: &[u8]) {
-    let app = AppId::next();
+    let runtime = Arc::new(new_runtime());
+    let _entered = runtime::enter(runtime.clone());
     let ready_queue: Arc<ReadyQueue> = Arc::default();
-    let head = Head::new(app, HeadOptions { bridge: options(), process: nothing() }, ready_queue, spawner());
+    let options_of_head = HeadOptions { bridge: options(), process: nothing() };
+    let head = Head::new(runtime.clone(), options_of_head, ready_queue, spawner());
     settle().await;
     let (mut peer, here) = tokio::net::UnixStream::pair().expect("the system has sockets");
     let connection = Connection::over(here, &options().limits);
@@ -258,19 +268,21 @@ pub async fn greeting(data: &[u8]) {
     head.bridge.accepted().iter().for_each(|link| link.end());
     head.end("it is over").await;
     drop(peer);
-    forget_addresses(app);
+    Directory::of(&runtime).end();
     settle().await;
 }
 
 /// Runs both ends of a connection on which values are pulled. Must be called within an actix System.
 pub async fn pulls(data: &[u8]) {
-    let app = AppId::next();
+    let runtime = Arc::new(new_runtime());
+    let _entered = runtime::enter(runtime.clone());
     let path = ActorPath::from("a");
-    let value = Payload::new(vec![(1_u32, "one".to_owned())], app, &path).expect("the value can be encoded");
+    let value = Payload::new(vec![(1_u32, "one".to_owned())], runtime.app(), &path)
+        .expect("the value can be encoded");
     let (_, holds) = collect(|| wire::encode(&value));
     let id = holds.iter().next().expect("it refers to the value").id();
     let bridge = Arc::new(Bridge::new(options(), spawner()));
-    bridge.set_app(app);
+    bridge.set_runtime(runtime);
     bridge.set_me(card(7, "n"));
     let mut said = BytesMut::new();
     let mut script = Script(data);
@@ -303,13 +315,13 @@ pub async fn pulls(data: &[u8]) {
 
 /// Runs both ends of a connection on which a drive is used. Must be called within an actix System.
 pub async fn drives(data: &[u8]) {
-    let app = AppId::next();
     let outside = std::env::temp_dir().join(format!("flowright-fuzz-{}", std::process::id()));
     let inside = outside.join("drives");
     std::fs::create_dir_all(&inside).expect("there is a place for temporary files");
-    let home = register(app, Arc::new(LocalHome(inside)));
+    let runtime = Arc::new(new_runtime().with(Drives::at(LocalHome(inside))));
+    let _entered = runtime::enter(runtime.clone());
     let bridge = Arc::new(Bridge::new(options(), spawner()));
-    bridge.set_app(app);
+    bridge.set_runtime(runtime);
     let mut script = Script(data);
     let asked = script.byte().unwrap_or_default();
     let is_head = asked < 128;
@@ -330,7 +342,6 @@ pub async fn drives(data: &[u8]) {
         }
     })
     .await;
-    drop(home);
     let there = std::fs::read_dir(&outside).expect("the directory is ours").count();
     assert_eq!(there, 1, "nothing is written outside the drive");
     std::fs::remove_dir_all(&outside).expect("the directory is ours");

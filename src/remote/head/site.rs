@@ -20,7 +20,6 @@ use crate::printable::lines;
 use crate::work::logs::{FROM_AFAR, Said, keep, shorten};
 use crate::work::{
     BadNode, Failure, FreeGpus, HostEvent, Reason, Report, Resources, check_labels, check_node_name,
-    find_address,
 };
 
 /// Longest pause between checks of the process of an unreachable node.
@@ -302,7 +301,7 @@ impl PeerHandler for Head {
             // The sender was told of another location, or will be.
             return Destination::Gone;
         }
-        find_address(self.bridge.app(), path).map_or(Destination::Gone, Destination::Anywhere)
+        self.bridge.find_address(path).map_or(Destination::Gone, Destination::Anywhere)
     }
 
     fn disconnected(&self, link: &Arc<Link>, role: Role, why: &str) {
