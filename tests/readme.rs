@@ -200,7 +200,9 @@ fn command_line_page_has_every_key() {
     for line in fields.lines().map(str::trim) {
         if let Some((_, rest)) = line.split_once("serde(rename = \"") {
             renamed = rest.split('"').next();
-        } else if let Some((name, _)) = line.strip_prefix("pub ").and_then(|field| field.split_once(": ")) {
+        } else if let Some((name, _)) =
+            line.strip_prefix("pub(crate) ").and_then(|field| field.split_once(": "))
+        {
             keys.insert(renamed.take().unwrap_or(name).to_owned());
         }
     }

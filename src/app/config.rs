@@ -20,6 +20,23 @@ use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
 /// The configuration of an App. The command line takes precedence over a configuration file, and the file over the
 /// code.
 ///
+/// Code sets with methods of [`App`](crate::App) what concerns the App: [`grace`](crate::App::grace),
+/// [`listen`](crate::App::listen), [`max_state_bytes`](crate::App::max_state_bytes), [`place`](crate::App::place),
+/// [`pool_threads`](crate::App::pool_threads) and [`serve`](crate::App::serve). What concerns the machine that it runs on
+/// is set here:
+///
+/// ```
+/// # use flowright::prelude::*;
+/// # use flowright::Config;
+/// # #[derive(Default, Serialize, Children)]
+/// # struct Hello;
+/// # impl Flow for Hello {
+/// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+/// # }
+/// let config = Config::new().payload_memory_mib(4096).payload_dir("/var/tmp");
+/// let app = App::new(Hello::default).config(config);
+/// ```
+///
 /// A configuration file is TOML, with all keys optional:
 ///
 /// ```toml
@@ -51,84 +68,173 @@ use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[must_use = "a configuration does nothing until `App::config` gets it"]
 pub struct Config {
     /// The address that the HTTP server listens on; 127.0.0.1 by default.
     #[cfg(feature = "http")]
-    pub host: Option<String>,
+    pub(crate) host: Option<String>,
     /// The port of the HTTP server; 7501 by default.
     #[cfg(feature = "http")]
-    pub port: Option<u16>,
-    /// A file with the token that HTTP clients have to send; required beyond the loopback address.
+    pub(crate) port: Option<u16>,
     #[cfg(feature = "http")]
-    pub http_token_file: Option<PathBuf>,
-    /// The origins whose pages may use the API, such as `https://example.org`; none by default.
+    pub(crate) http_token_file: Option<PathBuf>,
     #[cfg(feature = "http")]
     #[serde(default)]
-    pub allow_origin: Vec<String>,
-    /// The names that requests to a server on the loopback address may use beside those of that address, such as the
-    /// one that a reverse proxy forwards; none by default.
+    pub(crate) allow_origin: Vec<String>,
     #[cfg(feature = "http")]
     #[serde(default)]
-    pub allow_host: Vec<String>,
-    /// A directory for log files; none by default.
+    pub(crate) allow_host: Vec<String>,
     #[cfg(feature = "cli")]
-    pub log_dir: Option<PathBuf>,
-    /// The limit on the encoded state of one Work, in bytes; 1 MiB by default.
-    pub max_state_bytes: Option<usize>,
-    /// The number of threads that pooled Works share; the number of cores by default.
-    pub pool_threads: Option<usize>,
-    /// The number of GPUs that Works on the head's machine may reserve; all by default.
-    pub gpus: Option<u32>,
-    /// The grace period in which Works have to stop when the App ends; 10 seconds by default. In a file the key is
-    /// `grace_seconds`, a number that may have a fraction.
+    pub(crate) log_dir: Option<PathBuf>,
+    pub(crate) max_state_bytes: Option<usize>,
+    pub(crate) pool_threads: Option<usize>,
+    pub(crate) gpus: Option<u32>,
+    /// In a file a number of seconds that may have a fraction.
     #[serde(rename = "grace_seconds", default, deserialize_with = "seconds")]
-    pub grace: Option<Duration>,
-    /// The address and port at which nodes join, with port 0 any free one. Without it no node may join.
+    pub(crate) grace: Option<Duration>,
     #[cfg(feature = "remote")]
-    pub listen: Option<String>,
-    /// The address at which nodes reach the head, if it is not the one at which the head listens, as with address
-    /// translation or forwarded ports. Without a port it gets the port at which the head listens.
+    pub(crate) listen: Option<String>,
     #[cfg(feature = "remote")]
-    pub advertise: Option<String>,
-    /// A file with the secret that all processes share; the variable `FLOWRIGHT_TOKEN` may hold the secret instead.
-    /// Without either, and without certificates, a head on a loopback address makes a secret that nodes of the same
-    /// user on its machine find.
+    pub(crate) advertise: Option<String>,
     #[cfg(feature = "remote")]
-    pub token_file: Option<PathBuf>,
-    /// The certificate by which this process authenticates itself over TLS, as a PEM file. It encrypts all connections
-    /// to other machines. The certificate has to be for the DNS name `flowright`. Works with processes of their own use
-    /// that of the head.
+    pub(crate) token_file: Option<PathBuf>,
     #[cfg(feature = "tls")]
-    pub tls_cert: Option<PathBuf>,
-    /// The private key of `tls_cert`, as a PEM file that only its owner may read.
+    pub(crate) tls_cert: Option<PathBuf>,
     #[cfg(feature = "tls")]
-    pub tls_key: Option<PathBuf>,
-    /// The CA that has signed the certificates of all processes, as a PEM file. Every owner of a certificate of this CA
-    /// can take part, so use it for this App only.
+    pub(crate) tls_key: Option<PathBuf>,
     #[cfg(feature = "tls")]
-    pub tls_ca: Option<PathBuf>,
-    /// The heartbeat interval between processes, in milliseconds; 1,000 by default.
+    pub(crate) tls_ca: Option<PathBuf>,
     #[cfg(feature = "remote")]
-    pub heartbeat_ms: Option<u64>,
-    /// The grace period of an unreachable node, in milliseconds, after which its Works are given up; 10,000 by default.
+    #[serde(rename = "heartbeat_ms", default, deserialize_with = "milliseconds")]
+    pub(crate) heartbeat: Option<Duration>,
     #[cfg(feature = "remote")]
-    pub node_grace_ms: Option<u64>,
-    /// The memory budget for payload values in each process, in MiB; a quarter of the machine's memory by default.
-    pub payload_memory_mib: Option<u64>,
-    /// The disk budget for payload values that do not fit into memory, in MiB; unlimited by default.
-    pub payload_disk_mib: Option<u64>,
-    /// The directory for payload values on disk; the directory for temporary files by default.
-    pub payload_dir: Option<PathBuf>,
-    /// The directory of the drives on the head; by default `.flowright/drives` below its working directory.
+    #[serde(rename = "node_grace_ms", default, deserialize_with = "milliseconds")]
+    pub(crate) node_grace: Option<Duration>,
+    pub(crate) payload_memory_mib: Option<u64>,
+    pub(crate) payload_disk_mib: Option<u64>,
+    pub(crate) payload_dir: Option<PathBuf>,
     #[cfg(feature = "drive")]
-    pub drive_dir: Option<PathBuf>,
+    pub(crate) drive_dir: Option<PathBuf>,
     /// The placements of Works by path. A path also applies to all Works below it.
     #[serde(default)]
-    pub place: BTreeMap<String, Placement>,
+    pub(crate) place: BTreeMap<String, Placement>,
 }
 
 impl Config {
-    /// Fills the settings that this configuration lacks from another one.
+    /// Creates a configuration that sets nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the file with the token that HTTP clients have to send. A server beyond the loopback address needs one; there
+    /// is none by default. Only the owner may read the file.
+    #[cfg(feature = "http")]
+    pub fn http_token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.http_token_file = Some(path.into());
+        self
+    }
+
+    /// Allows the pages of this origin, such as `https://example.org`, to use the API; no origin but that of the API
+    /// itself is allowed by default. Each call allows one more.
+    #[cfg(feature = "http")]
+    pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
+        self.allow_origin.push(origin.into());
+        self
+    }
+
+    /// Allows requests to a server on the loopback address to use this name, such as the one that a reverse proxy
+    /// forwards; by default only the names of that address are allowed. Each call allows one more.
+    #[cfg(feature = "http")]
+    pub fn allow_host(mut self, host: impl Into<String>) -> Self {
+        self.allow_host.push(host.into());
+        self
+    }
+
+    /// Sets the directory for log files of [`App::main`](crate::App::main); there are none by default.
+    #[cfg(feature = "cli")]
+    pub fn log_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.log_dir = Some(path.into());
+        self
+    }
+
+    /// Sets the number of GPUs that Works on the head's machine may reserve; all that are found by default.
+    pub fn gpus(mut self, gpus: u32) -> Self {
+        self.gpus = Some(gpus);
+        self
+    }
+
+    /// Sets the address at which nodes reach the head, where it is not the one at which the head listens, as with address
+    /// translation or forwarded ports. Without a port it gets the port at which the head listens.
+    #[cfg(feature = "remote")]
+    pub fn advertise(mut self, address: impl Into<String>) -> Self {
+        self.advertise = Some(address.into());
+        self
+    }
+
+    /// Sets the file with the secret that all processes share; the variable `FLOWRIGHT_TOKEN` may hold the secret instead.
+    /// Without either, and without certificates, a head on a loopback address makes a secret that nodes of the same
+    /// user on its machine find.
+    #[cfg(feature = "remote")]
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.token_file = Some(path.into());
+        self
+    }
+
+    /// Sets the PEM files by which this process authenticates itself over TLS, which encrypts all connections to other
+    /// machines; there are none by default.
+    ///
+    /// - `cert` is its certificate, for the DNS name `flowright`. Works with processes of their own use that of the head.
+    /// - `key` is the private key of `cert`, which only its owner may read.
+    /// - `ca` is the certificate of the CA that has signed the certificates of all processes. Every owner of a certificate
+    ///   of this CA can take part, so use it for this App only.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>, ca: impl Into<PathBuf>) -> Self {
+        (self.tls_cert, self.tls_key, self.tls_ca) = (Some(cert.into()), Some(key.into()), Some(ca.into()));
+        self
+    }
+
+    /// Sets the heartbeat interval between processes; 1 second by default, and at least a millisecond. A connection is
+    /// given up and made again after three silent intervals.
+    #[cfg(feature = "remote")]
+    pub fn heartbeat(mut self, interval: Duration) -> Self {
+        self.heartbeat = Some(interval);
+        self
+    }
+
+    /// Sets the grace period of an unreachable node, after which its Works are given up; 10 seconds by default, and at
+    /// least the heartbeat interval.
+    #[cfg(feature = "remote")]
+    pub fn node_grace(mut self, grace: Duration) -> Self {
+        self.node_grace = Some(grace);
+        self
+    }
+
+    /// Sets the memory budget for payload values in each process, in MiB; a quarter of the machine's memory by default.
+    pub fn payload_memory_mib(mut self, mib: u64) -> Self {
+        self.payload_memory_mib = Some(mib);
+        self
+    }
+
+    /// Sets the disk budget for payload values that do not fit into memory, in MiB; unlimited by default.
+    pub fn payload_disk_mib(mut self, mib: u64) -> Self {
+        self.payload_disk_mib = Some(mib);
+        self
+    }
+
+    /// Sets the directory for payload values on disk; the directory for temporary files by default.
+    pub fn payload_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.payload_dir = Some(path.into());
+        self
+    }
+
+    /// Sets the directory of the drives on the head; by default `.flowright/drives` below its working directory.
+    #[cfg(feature = "drive")]
+    pub fn drive_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.drive_dir = Some(path.into());
+        self
+    }
+
+    /// Takes the settings that this configuration lacks from `other`.
     pub fn or(mut self, other: Self) -> Self {
         let mut place = other.place;
         place.append(&mut self.place);
@@ -162,9 +268,9 @@ impl Config {
             #[cfg(feature = "tls")]
             tls_ca: self.tls_ca.or(other.tls_ca),
             #[cfg(feature = "remote")]
-            heartbeat_ms: self.heartbeat_ms.or(other.heartbeat_ms),
+            heartbeat: self.heartbeat.or(other.heartbeat),
             #[cfg(feature = "remote")]
-            node_grace_ms: self.node_grace_ms.or(other.node_grace_ms),
+            node_grace: self.node_grace.or(other.node_grace),
             payload_memory_mib: self.payload_memory_mib.or(other.payload_memory_mib),
             payload_disk_mib: self.payload_disk_mib.or(other.payload_disk_mib),
             payload_dir: self.payload_dir.or(other.payload_dir),
@@ -283,10 +389,9 @@ impl Config {
     #[cfg(feature = "remote")]
     pub(super) fn session_settings(&self) -> SessionSettings {
         let default = SessionSettings::default();
-        let millis = |setting: Option<u64>, default| setting.map_or(default, Duration::from_millis);
-        let heartbeat = millis(self.heartbeat_ms, default.heartbeat).max(Duration::from_millis(1));
+        let heartbeat = self.heartbeat.unwrap_or(default.heartbeat).max(Duration::from_millis(1));
         // A connection that is silent for three heartbeats needs time to reconnect.
-        let grace = millis(self.node_grace_ms, default.grace).max(heartbeat);
+        let grace = self.node_grace.unwrap_or(default.grace).max(heartbeat);
         SessionSettings { heartbeat, grace, ..default }
     }
 
@@ -306,6 +411,11 @@ impl Config {
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let seconds = f64::deserialize(deserializer)?;
     Duration::try_from_secs_f64(seconds).map(Some).map_err(serde::de::Error::custom)
+}
+
+#[cfg(feature = "remote")]
+fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    u64::deserialize(deserializer).map(Duration::from_millis).map(Some)
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ fn pages_of_other_origins_are_refused() {
 }
 
 fn a_page_that_is_let_in_may_use_the_api() {
-    let config = Config { allow_origin: vec!["https://good.example".to_owned()], ..Config::default() };
+    let config = Config::new().allow_origin("https://good.example");
     let served = serve_app(board().config(config), "");
     let answer = get_with(served.address, "/api/v1/state", "Origin: https://good.example\r\n");
     assert_eq!(answer.status, 200);
@@ -97,7 +97,7 @@ impl TokenFile {
     }
 
     fn config(&self) -> Config {
-        Config { http_token_file: Some(self.0.clone()), ..Config::default() }
+        Config::new().http_token_file(&self.0)
     }
 }
 
@@ -141,11 +141,7 @@ fn beyond_the_machine_there_is_no_server_without_a_token() {
     let error =
         runtime.block_on(board().serve(everywhere).spawn()).err().expect("the start is refused").to_string();
     assert!(error.contains("--http-token-file"), "{error}");
-    let app = board().serve(everywhere).config(Config {
-        host: Some("0.0.0.0".to_owned()),
-        port: Some(0),
-        ..file.config()
-    });
+    let app = board().serve(everywhere).config(file.config());
     let app = runtime.block_on(app.spawn()).unwrap();
     let port = app.address().unwrap().port();
     let address = format!("127.0.0.1:{port}").parse().unwrap();

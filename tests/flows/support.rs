@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
+use flowright::Exit;
 use flowright::prelude::*;
 use flowright::testing::TestApp;
-use flowright::{Config, Exit};
 use serde_json::Value as Json;
 
 /// A Work that follows its input and its messages, and records its life in the journal of its test.
@@ -129,7 +129,7 @@ pub(crate) fn error(exit: Exit) -> String {
 
 /// The error with which an App does not start, as text.
 pub(crate) fn refusal<F: Flow>(make: impl FnOnce() -> F + Send + 'static) -> String {
-    match TestApp::try_start(App::new(make).config(Config::default())) {
+    match TestApp::try_start(App::new(make)) {
         Ok(_) => panic!("the App starts"),
         Err(error) => format!("{:#}", flowright::Error::from(error)),
     }

@@ -126,12 +126,10 @@ fn a_full_disk_is_said_and_nothing_is_left_there() {
     let disk = Disk::of_mib(8);
     let large = std::env::temp_dir().join(format!("flowright-large-{}", std::process::id()));
     std::fs::create_dir(&large).expect("the directory is new");
-    let config = Config {
-        payload_dir: Some(disk.0.join("payloads")),
-        payload_memory_mib: Some(2),
-        drive_dir: Some(disk.0.join("drives")),
-        ..Config::default()
-    };
+    let config = Config::new()
+        .payload_dir(disk.0.join("payloads"))
+        .payload_memory_mib(2)
+        .drive_dir(disk.0.join("drives"));
     let places = (disk.0.clone(), large.clone());
     let flow = move || Filling { filler: WorkRef::default(), places };
     let exit = TestApp::start_app(App::new(flow).config(config)).limit(LIMIT).wait_for_exit();

@@ -40,8 +40,7 @@ const NUMBERS: u32 = 20_000;
 /// `b`, which is on the head, sends numbers to `a` on the node, and asks it for their sum again when the clock of the
 /// head was set.
 fn suite(grace: Duration) -> ExitCode {
-    let grace = u64::try_from(grace.as_millis()).ok();
-    let config = Config { heartbeat_ms: Some(200), node_grace_ms: grace, ..Config::default() };
+    let config = Config::new().heartbeat(Duration::from_millis(200)).node_grace(grace);
     let make = || {
         let a = WorkRef::from(Lab::default()).placed(Placement::Node(Selector::name("n")));
         let b = WorkRef::from(Lab::default()).restart(Restart::on_failure().max(1000));

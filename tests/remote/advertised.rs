@@ -1,6 +1,5 @@
 //! Nodes and heads whose addresses are translated, or that are reached at forwarded ports.
 
-use flowright::Config;
 use flowright::prelude::*;
 use flowright::testing::TestApp;
 
@@ -53,8 +52,7 @@ fn node_that_advertises_a_wrong_address_is_reached_by_the_head() {
 }
 
 fn head_tells_the_address_that_it_advertises() {
-    let advertise = Some("gate.example.org".to_owned());
-    let config = Config { advertise, ..times(250, 20_000) };
+    let config = times(250, 20_000).advertise("gate.example.org");
     let app = App::new(sending).listen("127.0.0.1:0").process(|| Ok(program("suite"))).config(config);
     let app = TestApp::start_app(app).limit(LIMIT);
     let told = app.status().listening.expect("it takes nodes in");

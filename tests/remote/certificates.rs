@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use flowright::Config;
 use flowright::prelude::*;
-use flowright::testing::TestApp;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -18,7 +17,7 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream
 
 use crate::lab::{Add, Lab, Suite, Sum, Task};
 use crate::proxy::{Proxy, Weather};
-use crate::support::{Process, joining, lab, node, program, start_with};
+use crate::support::{Process, joining, lab, node, program, start_at, times};
 
 crate::tests![
     two_processes_need_only_what_certs_prints,
@@ -31,6 +30,9 @@ crate::tests![
     a_certificate_that_expires_soon_is_warned_of,
     wrong_flags_and_files_say_what_is_wrong,
 ];
+
+/// An address that nodes may listen at only with a token or certificates.
+const EVERYWHERE: &str = "0.0.0.0:0";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -71,15 +73,8 @@ impl Certs {
     }
 
     pub(crate) fn config(&self, name: &str) -> Config {
-        Config {
-            listen: Some("0.0.0.0:0".to_owned()),
-            heartbeat_ms: Some(500),
-            node_grace_ms: Some(20_000),
-            tls_cert: Some(self.file(&format!("{name}.pem"))),
-            tls_key: Some(self.file(&format!("{name}-key.pem"))),
-            tls_ca: Some(self.file("ca.pem")),
-            ..Config::default()
-        }
+        let key = self.file(&format!("{name}-key.pem"));
+        times(500, 20_000).tls(self.file(&format!("{name}.pem")), key, self.file("ca.pem"))
     }
 
     pub(crate) fn flags(&self, name: &str) -> Vec<String> {
@@ -190,7 +185,7 @@ fn works_in_other_places_talk_to_each_other_over_tls() {
     let certs = certs("talk");
     for (a, b) in [("m", "n"), ("n", "process"), ("thread", "n/pool")] {
         let placed = move |place: &str| lab(place.parse().expect("the placement is valid"));
-        let app = start_with(certs.config("good"), move || {
+        let app = start_at(EVERYWHERE, certs.config("good"), move || {
             Suite::new(placed(a), placed(b), |suite, cx| {
                 suite.b.run(Task::Serve);
                 if suite.b.is_running() {
@@ -315,8 +310,8 @@ fn a_break_loses_nothing_and_a_killed_node_is_noticed_at_once() {
     const NUMBERS: u32 = 10_000;
     let certs = certs("break");
     // A grace period that is longer than the test.
-    let config = Config { node_grace_ms: Some(600_000), ..certs.config("good") };
-    let app = start_with(config, serve);
+    let config = certs.config("good").node_grace(Duration::from_secs(600));
+    let app = start_at(EVERYWHERE, config, serve);
     let proxy = Proxy::to(&joining(&app));
     let node = certs.node("good", proxy.address(), "n");
     app.wait_for_stage("a", Stage::Running);
@@ -340,9 +335,7 @@ fn a_break_loses_nothing_and_a_killed_node_is_noticed_at_once() {
 
 fn those_who_begin_tls_and_never_end_are_let_go() {
     let certs = certs("idle");
-    let app =
-        TestApp::try_start(App::new(serve).process(|| Ok(program("suite"))).config(certs.config("good")))
-            .expect("the certificates are good");
+    let app = start_at(EVERYWHERE, certs.config("good"), serve);
     let address = joining(&app);
     let mut idle: Vec<TcpStream> = Vec::new();
     for number in 0..1000 {

@@ -74,7 +74,7 @@ fn a_half_open_connection_is_noticed_and_made_anew() {
 
 fn a_slow_network_is_only_slow() {
     // The default heartbeat and grace period.
-    let app = start_with(Config::default(), serve);
+    let app = start_with(Config::new(), serve);
     let proxy = Proxy::to(&joining(&app));
     let _node = Process::node(proxy.address(), "n");
     app.wait_for_stage("a", Stage::Running);

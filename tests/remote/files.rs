@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
-use flowright::{Config, DriveError, PayloadUsage};
+use flowright::{DriveError, PayloadUsage};
 use futures::TryStreamExt;
 
 use crate::held::children_of;
@@ -283,7 +283,7 @@ fn open_by(
     react: impl FnMut(&mut Depot, &mut FlowContext) -> Reaction + Send + 'static,
 ) -> Open {
     let place = Place::new();
-    let config = Config { drive_dir: Some(place.at("drives")), ..times(250, grace) };
+    let config = times(250, grace).drive_dir(place.at("drives"));
     let app = App::new(move || depot(places, react))
         .listen("127.0.0.1:0")
         .process(|| Ok(this_program("files")))

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use flowright::Messages;
 use flowright::prelude::*;
 use flowright::testing::TestApp;
-use flowright::{Config, Messages};
 
 use crate::process::LIMIT;
-use crate::support::{Process, joining, program, signal};
+use crate::support::{Process, joining, program, signal, times};
 
 crate::tests![
     processes_on_one_head_see_different_devices,
@@ -70,14 +70,17 @@ impl Flow for Trainers {
 fn trainers(count: usize, gpus: u32, placement: Placement) -> Trainers {
     let trainer = || {
         let trainer = WorkRef::from(Trainer::default()).on_error(OnError::Capture);
-        trainer.placed(placement).needs(Resources::gpus(gpus)).placed(placement)
+        trainer.placed(placement).needs(Resources::gpus(gpus))
     };
     Trainers { trainers: (0..count).map(|_| trainer()).collect() }
 }
 
 /// Starts a head with this many devices, and its nodes.
 fn start(gpus: Option<u32>, make: impl FnOnce() -> Trainers + Send + 'static) -> TestApp {
-    let config = Config { gpus, heartbeat_ms: Some(250), node_grace_ms: Some(20_000), ..Config::default() };
+    let mut config = times(250, 20_000);
+    if let Some(gpus) = gpus {
+        config = config.gpus(gpus);
+    }
     let app = App::new(make).listen("127.0.0.1:0").process(|| Ok(program("gpus"))).config(config);
     TestApp::start_app(app).limit(LIMIT)
 }

@@ -128,7 +128,7 @@ fn node_name_is_checked_by_the_head() {
 fn node_that_listens_everywhere_is_reached_where_it_dials_from() {
     // The node needs a token, since it listens beyond the loopback address.
     let file = file_with_token("everywhere");
-    let config = Config { token_file: Some(file.clone()), ..Config::default() };
+    let config = Config::new().token_file(&file);
     let app = start_with(config, || {
         Suite::new(lab(node("n")), lab(node("m")), |suite, _| {
             suite.b.run(Task::Serve);
@@ -210,7 +210,7 @@ fn a_node_needs_the_token_of_its_head() {
     std::fs::create_dir_all(&directory).expect("there is a place for temporary files");
     let file = directory.join("token");
     std::fs::write(&file, TOKEN).expect("the file is writable");
-    let config = Config { token_file: Some(file.clone()), ..Config::default() };
+    let config = Config::new().token_file(&file);
     let make = |config: Config| {
         TestApp::try_start(
             App::new(serve).listen("127.0.0.1:0").process(|| Ok(program("suite"))).config(config),

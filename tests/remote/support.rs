@@ -74,11 +74,20 @@ pub(crate) fn start(make: impl FnOnce() -> Suite + Send + 'static) -> TestApp {
 
 /// A configuration with this heartbeat interval and grace period, in milliseconds.
 pub(crate) fn times(heartbeat: u64, grace: u64) -> Config {
-    Config { heartbeat_ms: Some(heartbeat), node_grace_ms: Some(grace), ..Config::default() }
+    Config::new().heartbeat(Duration::from_millis(heartbeat)).node_grace(Duration::from_millis(grace))
 }
 
 pub(crate) fn start_with(config: Config, make: impl FnOnce() -> Suite + Send + 'static) -> TestApp {
-    let app = App::new(make).listen("127.0.0.1:0").process(|| Ok(program("suite"))).config(config);
+    start_at("127.0.0.1:0", config, make)
+}
+
+/// Starts an App that listens at this address.
+pub(crate) fn start_at(
+    listen: &str,
+    config: Config,
+    make: impl FnOnce() -> Suite + Send + 'static,
+) -> TestApp {
+    let app = App::new(make).listen(listen).process(|| Ok(program("suite"))).config(config);
     TestApp::start_app(app).limit(LIMIT)
 }
 

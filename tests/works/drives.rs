@@ -310,7 +310,7 @@ impl Story for InSeveral {
 fn each_app_has_its_own() {
     let place = Place::new();
     let apps = ["one", "two"].map(|name| {
-        let config = Config { drive_dir: Some(place.0.join(name)), ..Config::default() };
+        let config = Config::new().drive_dir(place.0.join(name));
         TestApp::start_app(App::of_work(Teller::<InSeveral>::default).config(config))
     });
     // The root of each App is a Work, which runs once.

@@ -45,7 +45,7 @@ impl<S: Story> Flow for Telling<S> {
 pub(crate) fn tell<S: Story>() {
     let place = Place::new();
     let path = place.0.clone();
-    let config = Config { drive_dir: Some(path.join("drives")), ..Config::default() };
+    let config = Config::new().drive_dir(path.join("drives"));
     let flow = move || Telling::<S> { teller: WorkRef::new(Teller(PhantomData)), place: path };
     let exit = TestApp::start_app(App::new(flow).config(config)).wait_for_exit();
     if let Err(error) = exit.result {

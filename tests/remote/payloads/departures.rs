@@ -67,7 +67,7 @@ impl Phases {
     ) -> Self {
         let phase = Arc::new(AtomicU8::new(0));
         let current = phase.clone();
-        let open = open_with(config, places, &[], move |office, _| {
+        let open = open_with("127.0.0.1:0", config, places, &[], move |office, _| {
             office.c.run(Errand::Forget).finished()?;
             react(office, current.load(Ordering::SeqCst))
         });
@@ -214,7 +214,7 @@ fn nested_values_of_a_stopped_process_move_along() {
 /// Values within a value stay alive while that is spilled to disk, in the process that made it and in one that has a
 /// copy.
 fn nested_values_are_read_back_from_the_disk() {
-    let config = || Config { payload_memory_mib: Some(1), ..times(250, 20_000) };
+    let config = || times(250, 20_000).payload_memory_mib(1);
     for [a, b] in [["thread", "thread"], ["process", "thread"]] {
         let phases = Phases::with(config(), [a, b, "thread"], |office, _| {
             let a = office.a.run(Errand::Nest { depth: DEPTH, length: LENGTH }).finished()?;
@@ -352,7 +352,7 @@ fn a_value_that_nothing_refers_to_does_not_move() {
 }
 
 fn values_that_move_go_to_disk_where_memory_is_short() {
-    let config = Config { payload_memory_mib: Some(1), ..times(250, 20_000) };
+    let config = times(250, 20_000).payload_memory_mib(1);
     let mut phases = Phases::with(config, ["m", "n", "thread"], |office, phase| {
         let made = make(&office.a, 1)?;
         if phase >= 1 {
@@ -374,7 +374,7 @@ fn values_that_move_go_to_disk_where_memory_is_short() {
 
 /// The head has no room for the value.
 fn a_value_that_cannot_move_is_lost_with_the_reason() {
-    let config = Config { payload_memory_mib: Some(1), payload_disk_mib: Some(1), ..times(250, 20_000) };
+    let config = times(250, 20_000).payload_memory_mib(1).payload_disk_mib(1);
     let mut phases = Phases::with(config, ["m", "n", "thread"], |office, phase| {
         let made = make(&office.a, 1)?;
         if phase >= 1 {

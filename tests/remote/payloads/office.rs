@@ -336,17 +336,19 @@ pub(crate) fn open(
     react: impl FnMut(&mut Office, &mut FlowContext) -> Reaction + Send + 'static,
 ) -> Open {
     let config = times(250, 12_000);
-    open_with(config, places, arguments, react)
+    open_with("127.0.0.1:0", config, places, arguments, react)
 }
 
+/// Starts an App that listens at this address, and its nodes.
 pub(crate) fn open_with(
+    listen: &str,
     config: Config,
     places: [&'static str; 3],
     arguments: &[&str],
     react: impl FnMut(&mut Office, &mut FlowContext) -> Reaction + Send + 'static,
 ) -> Open {
     let app = App::new(move || office(places, react))
-        .listen("127.0.0.1:0")
+        .listen(listen)
         .process(|| Ok(this_program("payloads")))
         .config(config);
     let app = TestApp::start_app(app).limit(LIMIT);

@@ -48,15 +48,17 @@ fn values_come_over_tls_as_well() {
     // Without certificates, nodes may not listen at this address.
     let flags = [certs.flags("good"), vec!["--listen".to_owned(), "0.0.0.0:0".to_owned()]].concat();
     let flags: Vec<_> = flags.iter().map(String::as_str).collect();
-    let open = open_with(certs.config("good"), ["process", "n", "thread"], &flags, |office, cx| {
-        let made = office.a.run(Errand::Make { count: 1, length: LENGTH, seed: 1 }).finished()?.made.clone();
-        for reader in [&office.b, &office.c] {
-            let read = &reader.run(Errand::Read(made.clone())).finished()?.read;
-            assert_eq!(read[..], [summary(&value(LENGTH, 1))]);
-        }
-        cx.stop("both have read it");
-        Ok(())
-    });
+    let open =
+        open_with("0.0.0.0:0", certs.config("good"), ["process", "n", "thread"], &flags, |office, cx| {
+            let made =
+                office.a.run(Errand::Make { count: 1, length: LENGTH, seed: 1 }).finished()?.made.clone();
+            for reader in [&office.b, &office.c] {
+                let read = &reader.run(Errand::Read(made.clone())).finished()?.read;
+                assert_eq!(read[..], [summary(&value(LENGTH, 1))]);
+            }
+            cx.stop("both have read it");
+            Ok(())
+        });
     open.app.wait_for_exit().result.unwrap();
 }
 
