@@ -390,6 +390,7 @@ impl AppHandle {
     /// # Cancel safety
     /// Not cancel safe: the handle is consumed, and dropping the future asks the App to stop, as dropping the handle
     /// does.
+    #[must_use = "the failure of the App is in `result`"]
     pub async fn wait(mut self) -> Exit {
         let exited = self.exited.take().expect("a handle waits once");
         match exited.await {

@@ -74,7 +74,7 @@ pub use self::transfer::{Get, Put, Transferred};
 /// #     }
 /// # }
 /// # let directory = std::env::temp_dir().join(format!("flowright-drive-doc-{}", std::process::id()));
-/// # let config = flowright::Config { drive_dir: Some(directory.clone()), ..Default::default() };
+/// # let config = flowright::Config::new().drive_dir(&directory);
 /// # let app = flowright::testing::TestApp::start_app(App::new(Root::default).config(config));
 /// # app.wait_for_exit().result.unwrap();
 /// # std::fs::remove_dir_all(directory).unwrap();
@@ -335,6 +335,7 @@ fn place_of(url: &str) -> Result<Place<'_>, String> {
 }
 
 /// A stream of the bytes of a file.
+#[must_use = "a stream reads nothing until it is polled"]
 pub struct DriveStream {
     drive: Drive,
     file: DriveFile,

@@ -11,40 +11,73 @@ use crate::work::{Placement, Resources, Selector, Work};
 impl<W: Work> WorkRef<W> {
     /// Sets the placement; by default the Work has a thread of its own. The command line and the configuration take
     /// precedence.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use flowright::Selector;
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Train;
+    /// # impl Work for Train {
+    /// #     type Input = ();
+    /// #     async fn run(&mut self, (): (), _: &mut WorkContext<Self>) -> Result<()> { Ok(()) }
+    /// # }
+    /// let train = WorkRef::new(Train).placed(Placement::Node(Selector::label("zone", "west")));
+    /// ```
+    #[must_use]
     pub fn placed(mut self, placement: Placement) -> Self {
-        self.placement = placement;
+        self.placement = Some(placement);
         self
     }
 
-    /// Sets the resources that the Work needs on its node. With the default placement the Work then runs on the least
-    /// loaded node with enough free resources; the process of the App itself is not such a node.
+    /// Sets the resources that the Work needs where it runs. A Work without a placement of its own ([`WorkRef::placed`])
+    /// then runs on the least loaded node with enough free resources; the process of the App itself is not such a node.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Train;
+    /// # impl Work for Train {
+    /// #     type Input = ();
+    /// #     async fn run(&mut self, (): (), _: &mut WorkContext<Self>) -> Result<()> { Ok(()) }
+    /// # }
+    /// let on_any_node = WorkRef::new(Train).needs(Resources::gpus(1).and_memory(8 << 30));
+    /// let at_the_head = WorkRef::new(Train).needs(Resources::gpus(1)).placed(Placement::Process);
+    /// ```
+    #[must_use]
     pub fn needs(mut self, needs: Resources) -> Self {
-        if self.placement == Placement::default() {
-            self.placement = Placement::Node(Selector::any());
-        }
-        self.needs = needs;
+        self.needs = Some(needs);
         self
+    }
+
+    /// Returns the placement by the Flow.
+    pub(super) fn own_placement(&self) -> Placement {
+        let by_needs = || self.needs.map(|_| Placement::Node(Selector::any()));
+        self.placement.or_else(by_needs).unwrap_or_default()
     }
 
     /// Sets the policy for the loss of the Work's node; by default the Work waits for another node.
+    #[must_use]
     pub fn on_node_lost(mut self, on_node_lost: OnNodeLost) -> Self {
         Arc::make_mut(&mut self.policy).on_node_lost = on_node_lost;
         self
     }
 
     /// Sets the restart policy; by default a failed Work is not restarted.
+    #[must_use]
     pub fn restart(mut self, restart: Restart) -> Self {
         Arc::make_mut(&mut self.policy).restart = restart;
         self
     }
 
     /// Sets the handling of a failure after the last restart; by default it fails the App.
+    #[must_use]
     pub fn on_error(mut self, on_error: OnError) -> Self {
         Arc::make_mut(&mut self.policy).on_error = on_error;
         self
     }
 
     /// Sets the policy for a new input that arrives while another runs; by default it waits in a queue.
+    #[must_use]
     pub fn overlap(mut self, overlap: Overlap) -> Self {
         Arc::make_mut(&mut self.policy).overlap = overlap;
         self
@@ -53,6 +86,7 @@ impl<W: Work> WorkRef<W> {
     /// With `false`, an input that succeeded runs again when it is requested while the Work is idle. Then
     /// [`Run::finished`](crate::Run::finished) returns the Work from the end of the run until the input is requested
     /// again, including in that reaction.
+    #[must_use]
     pub fn cache_calls(mut self, cache_calls: bool) -> Self {
         Arc::make_mut(&mut self.policy).cache_calls = cache_calls;
         self
@@ -61,6 +95,7 @@ impl<W: Work> WorkRef<W> {
     /// Sets the longest duration of one run, from its start; there is none by default. A run that takes longer fails
     /// with [`Reason::Timeout`](crate::Reason::Timeout), and its incarnation is ended at its next `await`; states that
     /// it still publishes are ignored. The thread of an incarnation that blocks forever is leaked.
+    #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         Arc::make_mut(&mut self.policy).timeout = Some(timeout);
         self
@@ -68,6 +103,7 @@ impl<W: Work> WorkRef<W> {
 
     /// Sets the capacity of the mailbox, in messages; [`DEFAULT_MAILBOX`](crate::DEFAULT_MAILBOX) by default. Senders
     /// to a full mailbox wait or get their message back.
+    #[must_use]
     pub fn mailbox(mut self, capacity: usize) -> Self {
         self.mailbox = capacity;
         self
@@ -75,6 +111,7 @@ impl<W: Work> WorkRef<W> {
 
     /// Sets the largest number of runs that wait with [`Overlap::Queue`]; 1024 by default. An input that finds the
     /// queue full is not accepted, and the next reaction asks for it again.
+    #[must_use]
     pub fn queue(mut self, runs: usize) -> Self {
         Arc::make_mut(&mut self.policy).queue = runs;
         self
@@ -100,6 +137,7 @@ impl<W: Work> WorkRef<W> {
     /// # }
     /// let fetch = WorkRef::new(Fetch).remember(10_000).remember(Duration::from_secs(24 * 3600));
     /// ```
+    #[must_use]
     pub fn remember(mut self, what: impl Into<Remember>) -> Self {
         let policy = Arc::make_mut(&mut self.policy);
         policy.remember = policy.remember.and(what.into());
@@ -107,15 +145,49 @@ impl<W: Work> WorkRef<W> {
     }
 
     /// Sets the longest time for a graceful stop, before the Work is ended by force; 10 s by default.
+    #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
         Arc::make_mut(&mut self.policy).grace = grace;
         self
     }
 
-    /// Sets whether `/readyz` reports the App as not ready while this Work is pending. By default a Work counts unless
+    /// With `true`, `/readyz` reports the App as not ready while this Work is pending. By default a Work counts unless
     /// it waits for a node: set `true` for a service without which the App is of no use, and `false` for a batch job.
-    pub fn counts_for_readiness(mut self, counts: bool) -> Self {
+    #[must_use]
+    pub fn count_for_readiness(mut self, counts: bool) -> Self {
         Arc::make_mut(&mut self.policy).counts_for_readiness = Some(counts);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::error::Result;
+    use crate::work::WorkContext;
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct Idle;
+
+    impl Work for Idle {
+        type Input = ();
+
+        async fn run(&mut self, (): (), _: &mut WorkContext<Self>) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The order of `placed` and `needs` has no effect, and an explicit placement wins.
+    #[test]
+    fn placement_and_needs_compose_in_any_order() {
+        let (work, gpu) = (|| WorkRef::new(Idle), Resources::gpus(1));
+        assert_eq!(work().own_placement(), Placement::Thread);
+        assert_eq!(work().needs(gpu).own_placement(), Placement::Node(Selector::any()));
+        for placement in [Placement::Thread, Placement::Process, Placement::Node(Selector::name("n"))] {
+            assert_eq!(work().placed(placement).needs(gpu).own_placement(), placement);
+            assert_eq!(work().needs(gpu).placed(placement).own_placement(), placement);
+        }
     }
 }

@@ -61,6 +61,7 @@ impl FlowContext {
     /// # Errors
     /// The Flow fails with [`FlowError::Schedule`] for an expression that is invalid or never occurs (`0 0 30 2 *`),
     /// and for an unknown `TZ`.
+    #[must_use = "an occurrence is reported once"]
     pub fn schedule(&mut self, expression: &str) -> bool {
         self.check(None, expression)
     }
@@ -72,6 +73,7 @@ impl FlowContext {
     /// # Errors
     /// The Flow fails with [`FlowError::Schedule`] for an expression that is invalid or never occurs, and for an
     /// unknown zone.
+    #[must_use = "an occurrence is reported once"]
     pub fn schedule_in(&mut self, zone: &str, expression: &str) -> bool {
         self.check(Some(zone), expression)
     }

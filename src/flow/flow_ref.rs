@@ -69,6 +69,7 @@ impl<F: Flow> FlowRef<F> {
 
     /// Sets the handling of a failure after the last restart: with `Raise`, the default, the parent fails too; with
     /// `Capture` the Flow's Works are stopped, its [`status`](Self::status) becomes failed, and the parent reacts.
+    #[must_use]
     pub fn on_error(mut self, on_error: OnError) -> Self {
         self.options.on_error = on_error;
         self
@@ -76,6 +77,7 @@ impl<F: Flow> FlowRef<F> {
 
     /// Sets the restart policy: a restart of the Flow restarts all Works below it from their last published states and
     /// forgets failed runs, and the Flow reacts anew. By default a failed Flow is not restarted.
+    #[must_use]
     pub fn restart(mut self, restart: Restart) -> Self {
         self.options.restart = restart;
         self

@@ -18,6 +18,7 @@ use super::restart::Window;
 /// let strategy = Strategy::all_for_one().limit(3, Duration::from_secs(5));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a strategy does nothing until `Flow::strategy` returns it"]
 pub struct Strategy {
     kind: Kind,
     limit: Option<(u32, Duration)>,

@@ -54,8 +54,9 @@ use crate::work::{
 pub struct WorkRef<W: Work> {
     view: View<W>,
     pub(super) policy: Arc<Policy>,
-    pub(super) placement: Placement,
-    pub(super) needs: Resources,
+    /// Absent unless the Flow has chosen a placement.
+    pub(super) placement: Option<Placement>,
+    pub(super) needs: Option<Resources>,
     pub(super) mailbox: usize,
     record: Option<SharedRecord>,
     /// Set when a run was requested before the Work joined the tree; the flag becomes true when the Work joins.
@@ -77,8 +78,8 @@ impl<W: Work> WorkRef<W> {
         Self {
             view: View { current: OnceCell::from(Fenced::new(work)), earlier: RefCell::new(None) },
             policy: Policy::shared(),
-            placement: Placement::default(),
-            needs: Resources::default(),
+            placement: None,
+            needs: None,
             mailbox: DEFAULT_MAILBOX,
             record: None,
             joined: OnceCell::new(),
@@ -440,8 +441,16 @@ impl<W: Work> AnyWork for WorkRef<W> {
         result.map_err(|source| FlowError::InitialState { path, source })?;
         let state = tracker.value().clone();
         let ledger = Ledger::new(self.policy.clone());
-        let placement = placement.unwrap_or(self.placement);
-        let record = Record::new::<W>(place, placement, self.needs, ledger, self.mailbox, state, holds);
+        let placement = placement.unwrap_or_else(|| self.own_placement());
+        let record = Record::new::<W>(
+            place,
+            placement,
+            self.needs.unwrap_or_default(),
+            ledger,
+            self.mailbox,
+            state,
+            holds,
+        );
         let record = Arc::new(Mutex::new(record));
         self.record = Some(record.clone());
         if let Some(joined) = self.joined.get() {

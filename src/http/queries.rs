@@ -56,7 +56,7 @@ pub(super) struct ReadyQuery {
 
 /// Reports readiness: 200 when the App runs and no Work that counts is pending.
 ///
-/// A Flow decides with `counts_for_readiness` which Works count. By default a Work counts unless it waits for a node,
+/// A Flow decides with `count_for_readiness` which Works count. By default a Work counts unless it waits for a node,
 /// as a batch job does whose nodes have not been started yet.
 #[utoipa::path(get, path = "/readyz", tag = "health", params(ReadyQuery), responses(
     (status = 200, description = "the App is ready", body = Readiness),

@@ -230,6 +230,7 @@ impl<T> Payload<T> {
     /// Keeps replicas on `copies` nodes, including the one that created the payload, as soon as there are so many
     /// nodes and for as long as anything refers to the payload. If a node with a replica is lost, another node makes
     /// one from those that are left.
+    #[must_use = "a payload is freed when nothing refers to it"]
     pub fn replicate(self, copies: usize) -> Self {
         if let Some(hold) = &self.hold {
             let Reference { hash, length, .. } = *self.reference;

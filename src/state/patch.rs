@@ -15,6 +15,7 @@ use super::value::{SMALL, repeated};
 /// A patch is made for one particular value. Applied to any other, it may be refused, or change whatever is there;
 /// see [`Value::apply`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum Patch {
     /// Replaces the value, whatever it was.
     #[serde(rename = "set")]

@@ -30,6 +30,7 @@ pub(super) const SMALL: usize = 16;
 /// without repeated keys in maps. Values constructed by hand should do the same: a number in two representations
 /// compares as two numbers, and comparing maps with repeated keys gives an unspecified result.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub enum Value {
     /// `None`, `()` and unit structs.
     #[default]

@@ -61,6 +61,7 @@ use crate::work::{Stage, Work, WorkAddr};
 pub const DEFAULT_LIMIT: Duration = Duration::from_secs(120);
 
 /// An App under test, driven from a synchronous test. Dropping it stops the App.
+#[must_use = "dropping a `TestApp` stops its App"]
 pub struct TestApp {
     runtime: Runtime,
     control: Control,
@@ -201,6 +202,7 @@ impl TestApp {
     ///
     /// # Panics
     /// If the wait exceeds the limit.
+    #[must_use = "the failure of the App is in `result`"]
     pub fn wait_for_exit(self) -> Exit {
         let handle = self.take_handle().expect("an App ends once");
         self.block_on(handle.wait())

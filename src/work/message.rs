@@ -82,6 +82,7 @@ impl<M> Unsent<M> {
     }
 
     /// Returns the message.
+    #[must_use = "the message was not sent"]
     pub fn into_inner(self) -> M {
         self.0.into_inner()
     }
@@ -165,6 +166,7 @@ pub enum SendError<M> {
 
 impl<M> SendError<M> {
     /// Returns the message that was not sent.
+    #[must_use = "the message was not sent"]
     pub fn into_message(self) -> M {
         match self {
             Self::Full { message, .. }

@@ -30,11 +30,12 @@ pub enum Placement {
 /// ```
 /// # use flowright::{Placement, Selector};
 /// let placement: Placement = "zone=west/pool".parse().unwrap();
-/// assert_eq!(placement, Placement::Node(Selector::label("zone", "west").pooled()));
+/// assert_eq!(placement, Placement::Node(Selector::label("zone", "west").pool()));
 /// ```
 ///
 /// The text of each distinct selector is kept until the process ends, so that placements can be `Copy`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
 pub struct Selector {
     text: &'static str,
     pooled: bool,
@@ -57,7 +58,7 @@ impl Selector {
     }
 
     /// Places the Works on threads that they share with others on the node.
-    pub fn pooled(self) -> Self {
+    pub fn pool(self) -> Self {
         Self { pooled: true, ..self }
     }
 
@@ -169,15 +170,17 @@ impl<'de> Deserialize<'de> for Placement {
 )]
 pub struct UnknownPlacement(String);
 
-/// Resources that a Work needs or a node has. The default needs nothing.
+/// Resources that a Work needs or a node has. The default needs nothing. The parts can be given in any order:
 ///
 /// ```
 /// # use flowright::Resources;
-/// let needs = Resources::gpus(1).and_memory(8 << 30);
+/// let needs = Resources::gpus(1).and_memory(8 << 30).and_cpus(2);
+/// assert_eq!(needs, Resources::cpus(2).and_gpus(1).and_memory(8 << 30));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
+#[must_use]
 pub struct Resources {
     /// Number of processor cores.
     pub cpus: u32,
@@ -203,17 +206,17 @@ impl Resources {
         Self { memory: bytes, ..Self::default() }
     }
 
-    /// Adds a need of this much memory, in bytes.
+    /// Sets the memory that is needed too, in bytes.
     pub fn and_memory(self, bytes: u64) -> Self {
         Self { memory: bytes, ..self }
     }
 
-    /// Adds a need of `gpus` graphics processors.
+    /// Sets the number of graphics processors that are needed too.
     pub fn and_gpus(self, gpus: u32) -> Self {
         Self { gpus, ..self }
     }
 
-    /// Adds a need of this number of processor cores.
+    /// Sets the number of processor cores that are needed too.
     pub fn and_cpus(self, cpus: u32) -> Self {
         Self { cpus, ..self }
     }

@@ -13,6 +13,7 @@ use super::error::ArtifactError;
 /// let files = Files::at("model").exclude("*.tmp").exclude("/cache/").exclude("!keep.tmp");
 /// ```
 #[derive(Debug, Clone)]
+#[must_use = "nothing is read until an artifact is made of the files"]
 pub struct Files {
     root: PathBuf,
     patterns: Vec<String>,

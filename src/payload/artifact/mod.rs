@@ -163,6 +163,7 @@ impl Artifact {
     }
 
     /// Keeps replicas on `copies` nodes; see [`Payload::replicate`].
+    #[must_use = "an artifact is freed when nothing refers to it"]
     pub fn replicate(self, copies: usize) -> Self {
         Self(self.0.replicate(copies))
     }

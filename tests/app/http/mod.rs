@@ -104,7 +104,7 @@ pub(crate) fn board_and_waiting(counts: Option<bool>) -> App {
     App::new(move || {
         let mut waiting = dial().placed("n".parse().expect("the placement is valid"));
         if let Some(counts) = counts {
-            waiting = waiting.counts_for_readiness(counts);
+            waiting = waiting.count_for_readiness(counts);
         }
         Board { title: "", dials: vec![dial(), dial(), waiting] }
     })

@@ -84,7 +84,7 @@ struct Load {
 
 impl Load {
     fn new(is_slow: bool) -> Self {
-        let ticker = || WorkRef::new(Ticker::default()).placed(Placement::Node(Selector::name("n").pooled()));
+        let ticker = || WorkRef::new(Ticker::default()).placed(Placement::Node(Selector::name("n").pool()));
         Self {
             tickers: (0..WORKS).map(|_| ticker()).collect(),
             ages: Vec::new(),

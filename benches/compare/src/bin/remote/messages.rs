@@ -210,7 +210,7 @@ pub fn node() -> ExitCode {
 
 pub fn measure(case: &str) {
     let place = match case {
-        "flowright-pool" => Placement::Node(Selector::name("n").pooled()),
+        "flowright-pool" => Placement::Node(Selector::name("n").pool()),
         "flowright-thread" => Placement::Node(Selector::name("n")),
         _ => Placement::Process,
     };
