@@ -66,7 +66,7 @@ pub(super) enum Asked {
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[cfg(feature = "http")]
-    /// Open the App's page in the browser; by default on a terminal with a display
+    /// Open the App's page in the browser [default: true on a terminal with a display]
     #[arg(long, value_name = "BOOL", default_missing_value = "true", num_args = 0..=1)]
     #[arg(require_equals = true, action = clap::ArgAction::Set)]
     pub(super) open_ui: Option<bool>,
@@ -82,21 +82,21 @@ pub(super) struct Args {
     port: Option<u16>,
 
     #[cfg(feature = "http")]
-    /// A file with the token that clients of the API have to send; required beyond the loopback address
+    /// A file with the token that clients of the API have to send; required beyond the loopback address [default: none]
     #[arg(long, value_name = "FILE")]
     http_token_file: Option<PathBuf>,
 
     #[cfg(feature = "http")]
-    /// Let pages of this origin use the API, such as https://example.org; may be repeated
+    /// Let pages of this origin use the API, such as https://example.org; may be repeated [default: none]
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
 
     #[cfg(feature = "http")]
-    /// Accept this name in requests as well, such as the one that a reverse proxy forwards; may be repeated
+    /// Accept this name in requests as well, such as the one that a reverse proxy forwards; may be repeated [default: none]
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
 
-    /// Write the log to rotated files in this directory, too
+    /// Write the log to rotated files in this directory, too [default: none]
     #[arg(long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
 
@@ -105,22 +105,23 @@ pub(super) struct Args {
     #[arg(long)]
     pub(super) without_server: bool,
 
-    /// Set an environment variable for the App; may be repeated
+    /// Set an environment variable for the App; may be repeated [default: none]
     #[arg(long, value_name = "KEY=VALUE")]
     env: Vec<String>,
 
     #[cfg(feature = "remote")]
-    /// Accept nodes at this address, with port 0 at any free port; beyond the loopback address only with a token or TLS
+    /// Accept nodes at this address, with port 0 at any free port; beyond the loopback address only with a token or TLS [default: no nodes]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
 
     #[cfg(feature = "remote")]
-    /// The address at which nodes reach this process, if it is not the address it listens at (NAT, forwarded ports)
+    /// The address at which nodes reach this process, with NAT or forwarded ports [default: the address of --listen]
     #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Option<String>,
 
     #[cfg(feature = "remote")]
-    /// A file with the secret that all processes share [env: FLOWRIGHT_TOKEN may hold the secret instead]
+    /// A file with the secret that all processes share [default: the secret in FLOWRIGHT_TOKEN, or one that only processes of
+    /// the same user and machine find]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
@@ -136,7 +137,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR")]
     drive_dir: Option<PathBuf>,
 
-    /// The placement of a Work: thread, pool, process, or a node by name or label; may be repeated
+    /// The placement of a Work: thread, pool, process, or a node by name or label; may be repeated [default: that of the code]
     #[arg(long, value_name = "PATH=PLACEMENT")]
     place: Vec<String>,
 
@@ -148,7 +149,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "LEVEL", default_value_t = log::LevelFilter::Info, value_parser = log_level)]
     pub(super) log_level: log::LevelFilter,
 
-    /// Read a configuration file (TOML)
+    /// Read a configuration file (TOML) [default: none]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -299,6 +300,24 @@ fn read(path: &Path) -> Result<Config, UsageError> {
 mod tests {
     use super::*;
     use crate::printable::chain;
+
+    /// The help of each option that takes a value and may be left out states the default.
+    #[test]
+    fn help_states_the_default_of_each_option() {
+        let mut commands = vec![<CommandLine as clap::CommandFactory>::command()];
+        let mut seen = 0;
+        while let Some(command) = commands.pop() {
+            for arg in command.get_arguments().filter(|arg| arg.get_action().takes_values()) {
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                let is_stated = help.contains("[default: ") || !arg.get_default_values().is_empty();
+                let name = arg.get_id();
+                assert!(arg.is_required_set() || arg.is_hide_set() || is_stated, "{name}: {help}");
+                seen += 1;
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+        assert!(seen > 20, "{seen}");
+    }
 
     #[test]
     fn running_is_what_it_does_unless_told_otherwise() {

@@ -33,7 +33,7 @@ pub(super) struct NodeArgs {
     #[arg(long)]
     name: Option<String>,
 
-    /// A label by which Works are placed on this node; may be repeated
+    /// A label by which Works are placed on this node; may be repeated [default: none]
     #[arg(long, value_name = "KEY=VALUE")]
     label: Vec<String>,
 
@@ -53,11 +53,12 @@ pub(super) struct NodeArgs {
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
 
-    /// The address that other nodes are told instead of the one this node listens at (NAT, forwarded ports)
+    /// The address that other nodes are told, with NAT or forwarded ports [default: the one this node listens at]
     #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Option<String>,
 
-    /// A file with the secret that all processes share [env: FLOWRIGHT_TOKEN may hold the secret instead]
+    /// A file with the secret that all processes share [default: the secret in FLOWRIGHT_TOKEN, or the one that a head of the
+    /// same user and machine has made]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 

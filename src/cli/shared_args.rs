@@ -8,15 +8,15 @@ use crate::app::Config;
 /// The arguments for TLS, shared by `run` and `node`.
 #[derive(Debug, clap::Args)]
 pub(super) struct TlsArgs {
-    /// The certificate that this process presents over TLS (PEM); `certs` makes one
+    /// The certificate that this process presents over TLS (PEM); `certs` makes one [default: none]
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
 
-    /// The private key of the certificate in --tls-cert (PEM)
+    /// The private key of the certificate in --tls-cert (PEM) [default: none]
     #[arg(long, value_name = "FILE")]
     tls_key: Option<PathBuf>,
 
-    /// The CA that has signed the certificates of all processes (PEM)
+    /// The CA that has signed the certificates of all processes (PEM) [default: none]
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use clap::builder::UnknownArgumentValueParser;
 use clap::{Args, Subcommand};
 
 /// A command for a running App.
@@ -44,7 +45,7 @@ pub(in crate::cli) struct Target {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7501")]
     pub(super) url: String,
 
-    /// A file with the token of an App that requires one
+    /// A file with the token of an App that requires one [default: none]
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
 
@@ -107,6 +108,7 @@ pub(in crate::cli) struct LogsArgs {
     pub(super) level: String,
 
     /// Show only lines since: a span such as 90s, 10m, 2h or 1d, or a time such as 2026-11-24T19:00:00Z
+    /// [default: all that are kept]
     #[arg(long, value_name = "SPAN|TIME", value_parser = since)]
     pub(super) since: Option<String>,
 
@@ -129,6 +131,10 @@ pub(in crate::cli) struct AskArgs {
     /// The time to wait for the answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds)]
     pub(super) timeout: f64,
+
+    /// The former name of `--timeout`, which is refused with a tip
+    #[arg(long = "deadline", hide = true, value_parser = UnknownArgumentValueParser::suggest_arg("--timeout"))]
+    _deadline: Option<String>,
 
     #[command(flatten)]
     pub(super) target: Target,
@@ -221,6 +227,22 @@ mod tests {
         assert!(json("text").unwrap_err().contains("'\"text\"'"));
         for bad in ["0", "-1", "inf", "NaN", "soon"] {
             assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// The error for a former flag names the flag that replaces it.
+    #[test]
+    fn former_deadline_of_ask_is_refused_with_a_tip() {
+        #[derive(Debug, clap::Parser)]
+        struct Asking {
+            #[command(flatten)]
+            _ask: AskArgs,
+        }
+        for flag in [&["--deadline=5"][..], &["--deadline", "5"]] {
+            let asked = [&["app", "server", "Predict", "1"], flag].concat();
+            let error = <Asking as clap::Parser>::try_parse_from(asked).unwrap_err();
+            assert_eq!(error.kind(), clap::error::ErrorKind::UnknownArgument);
+            assert!(error.to_string().contains("'--timeout'"), "{error}");
         }
     }
 
