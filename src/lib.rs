@@ -73,7 +73,8 @@
 //!
 //! | layer | module | what it is |
 //! | --- | --- | --- |
-//! | 7 | `cli`, [`testing`] | the command line of an App's binary; Apps in tests |
+//! | 8 | `cli` | the command line of an App's binary |
+//! | 7 | `entry`, [`testing`] | an App as a program: signals, the log, exit codes; Apps in tests |
 //! | 6 | `http` | the API and the page |
 //! | 5 | `app` | the App, the driver that runs its Flows, its end; [`Control`] queries and steers a running App |
 //! | 4 | `flow` | Flows, run-once, restarts, schedules: no sockets, no clock |
@@ -113,6 +114,7 @@ mod cli;
 mod descriptors;
 #[cfg(feature = "drive")]
 mod drive;
+mod entry;
 mod error;
 mod fence;
 mod flow;
@@ -122,7 +124,6 @@ mod id;
 mod machine;
 mod payload;
 mod printable;
-#[cfg(any(feature = "cli", feature = "remote", feature = "http"))]
 mod program;
 mod recorder;
 #[cfg(feature = "remote")]

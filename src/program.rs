@@ -7,10 +7,8 @@
 #[cfg(any(feature = "remote", feature = "http"))]
 use std::fs::File;
 use std::io;
-#[cfg(any(feature = "cli", feature = "remote"))]
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-#[cfg(any(feature = "cli", feature = "remote"))]
 use std::process::Command;
 #[cfg(any(feature = "remote", feature = "http"))]
 use std::sync::OnceLock;
@@ -20,7 +18,6 @@ use std::sync::OnceLock;
 const ITSELF: &str = "/proc/self/exe";
 
 /// Returns a command that starts this program again, without arguments.
-#[cfg(any(feature = "cli", feature = "remote"))]
 pub(crate) fn this_program() -> io::Result<Command> {
     let mut command = Command::new(path()?);
     if let Some(name) = std::env::args_os().next() {
@@ -41,7 +38,7 @@ fn path() -> io::Result<PathBuf> {
 }
 
 /// Sets the process name to that of the program if it is `exe`, the name of the link by which the process was started.
-#[cfg(all(feature = "cli", target_os = "linux"))]
+#[cfg(target_os = "linux")]
 pub(crate) fn restore_name() {
     const NAME: &str = "/proc/self/comm";
 
@@ -53,7 +50,7 @@ pub(crate) fn restore_name() {
     }
 }
 
-#[cfg(all(feature = "cli", not(target_os = "linux")))]
+#[cfg(not(target_os = "linux"))]
 pub(crate) fn restore_name() {}
 
 /// Returns the version of the program, or the identity of its build if it has none: `build ` and a part of the hash of

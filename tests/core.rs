@@ -1,7 +1,39 @@
 //! The actor core: the parts that exist without any feature of Flowright. Also run with `--no-default-features`.
+//!
+//! Programs are this test binary, started again with [`PROGRAM`] set; so it has its own `main`.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Stdio};
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
+use libtest_mimic::{Arguments, Trial};
+
+/// Environment variable that names the program to run instead of the tests.
+const PROGRAM: &str = "FLOWRIGHT_TEST_PROGRAM";
+
+fn main() -> ExitCode {
+    match std::env::var(PROGRAM).as_deref() {
+        Ok("serving") => return App::new(Serving::default).main(),
+        Ok("failing") => return App::new(|| Failing).main(),
+        _ => {}
+    }
+    let tests: &[(&str, fn())] = &[
+        ("core_app_runs_to_its_end", core_app_runs_to_its_end),
+        #[cfg(not(feature = "remote"))]
+        ("placement_without_its_feature_names_the_feature", placement_without_its_feature_names_the_feature),
+        ("program_ends_in_good_order_at_sigterm", program_ends_in_good_order_at_sigterm),
+        ("program_with_a_failing_flow_exits_with_1", program_with_a_failing_flow_exits_with_1),
+        ("program_refuses_an_unknown_argument", program_refuses_an_unknown_argument),
+    ];
+    let tests = tests.iter().map(|(name, test)| {
+        Trial::test(*name, move || {
+            test();
+            Ok(())
+        })
+    });
+    libtest_mimic::run(&Arguments::from_args(), tests.collect()).exit_code()
+}
 
 /// A Work that keeps a sum, fails once, and answers messages.
 #[derive(Default, Serialize, Deserialize)]
@@ -76,7 +108,6 @@ impl Flow for Root {
 }
 
 /// Works on threads and in the pool run, fail, restart, answer, and pass payloads to each other.
-#[test]
 fn core_app_runs_to_its_end() {
     let app = TestApp::start(Root::default);
     app.wait_for_state("reader.seen", |seen: &u64| *seen == 13 + 29 + 13);
@@ -99,11 +130,116 @@ impl Flow for Elsewhere {
 
 /// A placement that needs a feature which is off names that feature.
 #[cfg(not(feature = "remote"))]
-#[test]
 fn placement_without_its_feature_names_the_feature() {
     for placement in [Placement::Process, "gpu-1".parse().unwrap()] {
         let make = move || Elsewhere { adder: WorkRef::new(Adder::default()).placed(placement) };
         let error = TestApp::start(make).wait_for_exit().result.unwrap_err().to_string();
         assert!(error.contains("feature `remote`"), "{placement}: {error}");
     }
+}
+
+/// A Work that runs until it is asked to stop, and says both.
+#[derive(Default, Serialize, Deserialize)]
+struct Server {}
+
+impl Work for Server {
+    type Input = ();
+
+    async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
+        println!("the Work runs");
+        cx.serve_forever(self).await?;
+        Ok(())
+    }
+
+    async fn on_stop(&mut self, _cx: &mut WorkContext<Self>) -> Result<()> {
+        println!("the Work stops");
+        Ok(())
+    }
+}
+
+#[derive(Default, Serialize, Children)]
+struct Serving {
+    server: WorkRef<Server>,
+}
+
+impl Flow for Serving {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        self.server.run(());
+        Ok(())
+    }
+}
+
+/// A Flow that fails.
+#[derive(Serialize, Children)]
+struct Failing;
+
+impl Flow for Failing {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        Err(anyhow!("the plan cannot be read"))
+    }
+}
+
+/// Starts a program, which is ended with the test.
+fn start(program: &str, arguments: &[&str]) -> Program {
+    let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
+    command.env(PROGRAM, program).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Program(command.spawn().expect("the test's own binary starts"))
+}
+
+/// A process that is killed on drop.
+struct Program(Child);
+
+impl Program {
+    /// Waits until the program has ended. Returns its exit code and what it has written to stdout and stderr.
+    fn end(mut self) -> (Option<i32>, String, String) {
+        let (mut out, mut err) = (String::new(), String::new());
+        // The programs write less than a pipe holds.
+        self.0.stdout.take().expect("piped").read_to_string(&mut out).expect("valid UTF-8");
+        self.0.stderr.take().expect("piped").read_to_string(&mut err).expect("valid UTF-8");
+        (self.0.wait().expect("it is a child of this process").code(), out, err)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // The process may have ended before.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `App::main` stops the Works at SIGTERM, and ends with exit code 0.
+fn program_ends_in_good_order_at_sigterm() {
+    let mut program = start("serving", &[]);
+    let mut out = BufReader::new(program.0.stdout.take().expect("piped"));
+    let mut line = String::new();
+    while line != "the Work runs\n" {
+        line.clear();
+        assert_ne!(out.read_line(&mut line).expect("valid UTF-8"), 0, "the program has ended");
+    }
+    let ended = Command::new("kill").args(["-s", "TERM", &program.0.id().to_string()]).status();
+    assert!(ended.expect("`kill` can be run").success());
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).expect("valid UTF-8");
+    let end = "Your Flowright App is being stopped. This won't take long.\n\
+               the Work stops\n\
+               Your Flowright App has been stopped successfully!\n";
+    assert_eq!(rest, end);
+    assert_eq!(program.0.wait().expect("it is a child of this process").code(), Some(0));
+}
+
+/// `App::main` prints the failure of a Flow with its cause, and ends with exit code 1.
+fn program_with_a_failing_flow_exits_with_1() {
+    let (code, out, err) = start("failing", &[]).end();
+    assert_eq!(code, Some(1), "{out}{err}");
+    assert!(err.contains("ERROR: ") && err.contains("the plan cannot be read"), "{err}");
+    assert!(!out.contains("successfully"), "{out}");
+}
+
+/// An argument that the program does not have is wrong usage; without the feature `cli`, all are, and it is named.
+fn program_refuses_an_unknown_argument() {
+    let (code, out, err) = start("serving", &["--unknown"]).end();
+    assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
+    assert!(err.contains("--unknown"), "{err}");
+    assert_eq!(err.contains("feature `cli`"), cfg!(not(feature = "cli")), "{err}");
 }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::error::UsageError;
-use super::output::{report, say, wrong_usage};
+use super::error::{UsageError, wrong_usage};
 use crate::app::AppError;
+use crate::entry::{report, say};
 use crate::machine::machine_name;
 use crate::transport::{Certificates, make_certificates};
 

@@ -1,7 +1,11 @@
 //! Errors in the arguments.
 
+use std::process::ExitCode;
+
 use thiserror::Error;
 
+use crate::entry::WRONG_USAGE;
+use crate::printable::chain;
 #[cfg(feature = "remote")]
 use crate::work::BadNode;
 use crate::work::UnknownPlacement;
@@ -58,4 +62,10 @@ pub(super) enum UsageError {
         #[source]
         source: Box<toml::de::Error>,
     },
+}
+
+/// Prints an error in the arguments to stderr, and returns the exit code.
+pub(crate) fn wrong_usage(error: &UsageError) -> ExitCode {
+    eprintln!("error: {}\n\nFor more information, try '--help'.", chain(error));
+    ExitCode::from(WRONG_USAGE)
 }

@@ -1,4 +1,4 @@
-//! Layer 7: the command line of an App's program.
+//! Layer 8: the command line of an App's program.
 
 mod args;
 #[cfg(feature = "tls")]
@@ -6,11 +6,8 @@ mod certs;
 #[cfg(feature = "http")]
 mod client;
 mod error;
-mod init;
 mod log_files;
 #[cfg(feature = "remote")]
 mod node;
-mod output;
 mod run;
 mod shared_args;
-mod signals;

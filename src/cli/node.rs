@@ -9,14 +9,13 @@ use std::time::Instant;
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
-use super::error::UsageError;
-use super::output::{exit_code, report, say, wrong_usage};
+use super::error::{UsageError, wrong_usage};
 #[cfg(feature = "tls")]
 use super::shared_args::TlsArgs;
 use super::shared_args::{PayloadArgs, log_level};
-use super::signals::{ONE_SIGNAL, Signals, catch, unblock};
 use crate::app::{App, AppError, Config, NodeArguments, known_gpus, resources, run_as_node};
 use crate::descriptors;
+use crate::entry::{ONE_SIGNAL, Signals, catch, exit_code, report, say, unblock};
 use crate::machine::machine_name;
 use crate::trace::export;
 use crate::transport::{Advertised, Endpoint};

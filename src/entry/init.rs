@@ -20,7 +20,7 @@ use crate::program::this_program;
 const BY_SIGNAL: i32 = 128;
 
 /// Runs the program as a child when this process is PID 1, and returns its exit code; `None` otherwise.
-pub(super) fn run_as_init() -> Option<ExitCode> {
+pub(crate) fn run_as_init() -> Option<ExitCode> {
     if std::process::id() != 1 {
         return None;
     }

@@ -14,10 +14,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Signals within this time of the first count as the same one: `timeout` signals a process and its group, and a
 /// service manager may signal all processes and then the main one.
-pub(super) const ONE_SIGNAL: Duration = Duration::from_millis(250);
+pub(crate) const ONE_SIGNAL: Duration = Duration::from_millis(250);
 
 /// Handlers for SIGINT, SIGTERM and SIGHUP, installed on creation.
-pub(super) struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     /// `None` when SIGHUP is ignored, or when that is unknown.
@@ -25,7 +25,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    pub(super) fn catch() -> io::Result<Self> {
+    pub(crate) fn catch() -> io::Result<Self> {
         let hangup = match is_ignored(system::Signal::SIGHUP) {
             Some(false) => Some(signal(SignalKind::hangup())?),
             Some(true) | None => None,
@@ -35,7 +35,7 @@ impl Signals {
     }
 
     /// Waits for the next signal and returns its name. Cancel safe.
-    pub(super) async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         let hangup = async {
             match &mut self.hangup {
                 Some(hangup) => hangup.recv().await,
@@ -51,7 +51,7 @@ impl Signals {
 }
 
 /// Installs the handlers on a new runtime, which has to run for signals to be received.
-pub(super) fn catch() -> io::Result<(Runtime, Signals)> {
+pub(crate) fn catch() -> io::Result<(Runtime, Signals)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let signals = {
         let _within = runtime.enter();
@@ -62,7 +62,7 @@ pub(super) fn catch() -> io::Result<(Runtime, Signals)> {
 
 /// Unblocks the signals that a head blocks when it starts the process of a Work. Called once their handlers are
 /// installed.
-pub(super) fn unblock() {
+pub(crate) fn unblock() {
     let ends: SigSet = [system::SIGINT, system::SIGTERM, system::SIGHUP].into_iter().collect();
     if let Err(error) = ends.thread_unblock() {
         log::debug!("SIGINT, SIGTERM and SIGHUP stay blocked: {error}");

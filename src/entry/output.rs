@@ -1,30 +1,28 @@
-//! Output of the commands that run Works, and their exit codes.
+//! Output of a program that runs Works, and its exit codes.
 
 use std::io::{self, Write};
-use std::process::ExitCode;
 
-use super::error::UsageError;
 use crate::app::AppError;
 use crate::printable::{chain, lines};
 #[cfg(feature = "remote")]
 use crate::transport::TransportError;
 
 /// The exit code for wrong usage.
-pub(super) const WRONG_USAGE: u8 = 2;
+pub(crate) const WRONG_USAGE: u8 = 2;
 
 /// Prints a line to stdout. A reader that has closed the pipe is no error.
-pub(super) fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{}", lines(line));
 }
 
 /// Prints a failure to stderr. Called as soon as it happens, while Works may still have to be stopped.
-pub(super) fn report(error: &AppError) {
+pub(crate) fn report(error: &AppError) {
     let mut stderr = io::stderr().lock();
     let _ = writeln!(stderr, "ERROR: {}", lines(&chain(error)));
 }
 
 /// Returns the exit code for an error: 2 for wrong usage, 1 for other failures.
-pub(super) fn exit_code(error: &AppError) -> u8 {
+pub(crate) fn exit_code(error: &AppError) -> u8 {
     match error {
         AppError::UnknownPlace { .. }
         | AppError::NoNodes { .. }
@@ -34,10 +32,4 @@ pub(super) fn exit_code(error: &AppError) -> u8 {
         AppError::Advertise { .. } | AppError::Bridge(TransportError::TlsIncomplete { .. }) => WRONG_USAGE,
         _ => 1,
     }
-}
-
-/// Prints an error in the arguments to stderr, and returns the exit code.
-pub(super) fn wrong_usage(error: &UsageError) -> ExitCode {
-    eprintln!("error: {}\n\nFor more information, try '--help'.", chain(error));
-    ExitCode::from(WRONG_USAGE)
 }
