@@ -210,6 +210,7 @@ impl Config {
     }
 
     /// Sets the memory budget for payload values in each process, in MiB; a quarter of the machine's memory by default.
+    /// Each App in a process has a budget of its own.
     pub fn payload_memory_mib(mut self, mib: u64) -> Self {
         self.payload_memory_mib = Some(mib);
         self

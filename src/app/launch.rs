@@ -29,7 +29,7 @@ use crate::fence;
 use crate::flow::Kinds;
 use crate::flow::{AnyFlow, Flow, FlowRef, WorkRef};
 use crate::id::AppId;
-use crate::payload::{configure, never_wait_here};
+use crate::payload::{MemoryBudget, Store, never_wait_here};
 use crate::recorder;
 use crate::runtime::{self, Runtime};
 use crate::work::{Directory, LocalHost, Placement, Work, start_system};
@@ -261,13 +261,16 @@ impl App {
         let _watched = Watched(watchdog.clone());
         never_wait_here();
         recorder::install();
-        configure(self.config.store_settings());
         let paused = self.runtime.is_some();
         let directory = Arc::new(Directory::default());
-        let of = Runtime::new(AppId::next()).with(directory.clone());
-        #[cfg(feature = "drive")]
-        let of = of.with(Drives::at(LocalHome(self.config.drives())));
-        let of = Arc::new(of);
+        let budget = MemoryBudget::new(self.config.store_settings());
+        let of = Arc::new_cyclic(|of| {
+            let store = Store::new(budget, of.clone());
+            let of = Runtime::new(AppId::next()).with(directory.clone()).with(store);
+            #[cfg(feature = "drive")]
+            let of = of.with(Drives::at(LocalHome(self.config.drives())));
+            of
+        });
         runtime::belong(of.clone());
         let running = of.start();
         #[cfg(feature = "remote")]

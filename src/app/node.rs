@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::error::AppError;
 use super::hosts::spawner;
 use super::launch::App;
-use crate::payload::{configure, never_wait_here};
+use crate::payload::{MemoryBudget, never_wait_here};
 use crate::recorder;
 use crate::remote::{Farewell, NodeOptions, Parent, run_node, tidy_up};
 use crate::transport::{Advertised, Endpoint};
@@ -47,10 +47,10 @@ pub(crate) fn run_as_node(
         listen,
         advertise,
         pool: app.config.pool_size(),
+        budget: MemoryBudget::new(app.config.store_settings()),
     };
     never_wait_here();
     recorder::install();
-    configure(app.config.store_settings());
     let head = options.join.clone();
     let farewell = system.block_on(async move { run_node(options, &leave).await });
     if let Endpoint::Unix(socket) = head {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::control::Control;
 use super::driver::{Referring, What};
 use super::error::AppError;
-use crate::payload::{self, PayloadId, Reference};
+use crate::payload::{PayloadId, Reference, Store};
 use crate::state::Value;
 use crate::wire;
 
@@ -34,8 +34,8 @@ pub struct PayloadStatus {
 }
 
 impl PayloadStatus {
-    fn new(reference: Reference) -> Self {
-        let hold = payload::find(reference.id);
+    fn new(reference: Reference, store: &Store) -> Self {
+        let hold = store.find(reference.id);
         let entry = hold.as_ref().map(|hold| hold.entry());
         Self {
             id: reference.id.to_string(),
@@ -57,6 +57,7 @@ impl Control {
     /// [`AppError::Ended`] when the App has ended.
     pub async fn payloads(&self) -> Result<Vec<PayloadStatus>, AppError> {
         let referring = self.call(|driver| driver.referring()).await?;
+        let store = Store::of(self.runtime());
         let mut seen: BTreeMap<String, (PayloadId, PayloadStatus)> = BTreeMap::new();
         for Referring { who, what } in referring {
             let value = match what {
@@ -66,7 +67,7 @@ impl Control {
             find(&value, &mut |reference| {
                 let id = reference.id;
                 let (_, payload) =
-                    seen.entry(id.to_string()).or_insert_with(|| (id, PayloadStatus::new(reference)));
+                    seen.entry(id.to_string()).or_insert_with(|| (id, PayloadStatus::new(reference, &store)));
                 if payload.held_by.last() != Some(&who) {
                     payload.held_by.push(who.clone());
                 }

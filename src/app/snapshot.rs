@@ -12,6 +12,7 @@ use super::status::AppStage;
 use crate::flow::{FlowError, Outcomes, Record, RunEntry};
 use crate::id::ActorPath;
 use crate::recorder::Carried;
+use crate::runtime::Runtime;
 use crate::state::Value;
 use crate::work::{LoadReport, NodeStatus, Placement, RecordedBy, Resources, Status, WorkType};
 
@@ -28,6 +29,8 @@ pub(crate) struct Snapshot {
     pub(crate) flows: Vec<FlowSnapshot>,
     pub(crate) nodes: BTreeMap<String, NodeStatus>,
     pub(crate) resources: Resources,
+    /// The runtime of the App, whose own load is measured when the snapshot is shown.
+    pub(crate) runtime: Arc<Runtime>,
     /// The load reports of the processes of single Works.
     pub(crate) processes: Vec<LoadReport>,
     /// The metrics recorded in other processes.

@@ -378,6 +378,7 @@ mod tests {
             flows: Vec::new(),
             nodes: BTreeMap::new(),
             resources: Resources::default(),
+            runtime: std::sync::Arc::new(crate::runtime::Runtime::new(crate::id::AppId::next())),
             processes: Vec::new(),
             recorded: Vec::new(),
             took: std::time::Duration::ZERO,

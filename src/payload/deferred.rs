@@ -52,7 +52,8 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::super::handle::Payload;
-    use crate::id::{ActorPath, AppId};
+    use super::super::store::Store;
+    use crate::id::ActorPath;
 
     #[derive(Serialize, Deserialize)]
     struct Nested {
@@ -60,7 +61,7 @@ mod tests {
     }
 
     fn payload(next: Option<Payload<Nested>>) -> Payload<Nested> {
-        Payload::new(Nested { next }, AppId::NONE, &ActorPath::from("maker")).unwrap()
+        Payload::new(Nested { next }, &Store::for_tests(), &ActorPath::from("maker")).unwrap()
     }
 
     /// Dropping the first of many nested payloads drops them all within the small stack of one thread.

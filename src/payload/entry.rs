@@ -22,7 +22,8 @@ use super::codec::{AnyValue, Form};
 use super::deferred::drop_in_turn;
 use super::error::FetchError;
 use super::hex::Hex;
-use super::memory_budget::{self, SpillOutcome, Spillable};
+use super::jobs::Jobs;
+use super::memory_budget::{MemoryBudget, SpillOutcome, Spillable};
 use super::remote_source::RemoteSource;
 use super::spill::{SpillWriter, Spilled};
 use super::store::PayloadGuards;
@@ -30,11 +31,20 @@ use super::stored_blob::{Body, StoredBlob};
 use crate::wire::CodecError;
 
 pub(crate) struct Entry {
+    budget: Arc<MemoryBudget>,
+    jobs: Arc<Jobs>,
     content: Mutex<Content>,
     /// The position in the LRU order of the memory budget.
     used: AtomicU64,
     /// Set as soon as the hash is known, once.
     content_id: OnceLock<ContentId>,
+}
+
+/// What the entries of one store share.
+#[derive(Clone)]
+pub(super) struct Facilities {
+    pub(super) budget: Arc<MemoryBudget>,
+    pub(super) jobs: Arc<Jobs>,
 }
 
 /// The identity of the content of a value: the hash and the length of its encoding.
@@ -58,39 +68,46 @@ struct Content {
 }
 
 impl Entry {
-    pub(super) fn away() -> Arc<Self> {
-        Self::new(None)
+    pub(super) fn away(facilities: &Facilities) -> Arc<Self> {
+        Self::new(facilities, None)
     }
 
     /// Creates an entry for a value whose memory has already been reserved.
     pub(super) fn of_value(
+        facilities: &Facilities,
         value: AnyValue,
         form: &'static Form,
         hashes: ChunkHashes,
         nested: PayloadGuards,
     ) -> Arc<Self> {
-        let entry = Self::new(Some(StoredBlob::value(value, form, hashes, nested)));
-        memory_budget::enlist(&entry);
+        let entry = Self::new(facilities, Some(StoredBlob::value(value, form, hashes, nested)));
+        entry.budget.enlist(&entry);
         entry
     }
 
     pub(super) fn of_file(
+        facilities: &Facilities,
         file: Spilled,
         hashes: ChunkHashes,
         type_name: &str,
         nested: PayloadGuards,
     ) -> Arc<Self> {
         let body = Body::File(Arc::new(file));
-        Self::new(Some(StoredBlob { hashes, type_name: type_name.into(), nested, body }))
+        Self::new(facilities, Some(StoredBlob { hashes, type_name: type_name.into(), nested, body }))
     }
 
-    fn new(blob: Option<StoredBlob>) -> Arc<Self> {
+    fn new(facilities: &Facilities, blob: Option<StoredBlob>) -> Arc<Self> {
+        let Facilities { budget, jobs } = facilities.clone();
         let content_id = OnceLock::new();
         if let Some(blob) = &blob {
             let _ = content_id.set(ContentId::of(&blob.hashes));
         }
         let content = Mutex::new(Content { blob, loading: None, remote_source: None });
-        Arc::new(Self { content, used: AtomicU64::new(0), content_id })
+        Arc::new(Self { budget, jobs, content, used: AtomicU64::new(0), content_id })
+    }
+
+    pub(super) fn jobs(&self) -> &Arc<Jobs> {
+        &self.jobs
     }
 
     pub(super) fn set_remote_source(&self, remote_source: Arc<dyn RemoteSource>) {
@@ -130,8 +147,8 @@ impl Entry {
             Some(StoredBlob { body: Body::Value(value, _), .. }) => value.clone(),
             _ => return None,
         };
-        memory_budget::count_hit();
-        memory_budget::enlist(self);
+        self.budget.count_hit();
+        self.budget.enlist(self);
         Some(value.into_inner())
     }
 
@@ -167,12 +184,16 @@ impl Entry {
         self.set_content_id(ContentId::of(&blob.hashes));
         let before = self.content.lock().blob.replace(blob);
         if let Some(before) = before.filter(StoredBlob::is_in_memory) {
-            memory_budget::freed(before.hashes.length());
+            self.budget.freed(before.hashes.length());
             drop_in_turn(before);
         }
         if in_memory {
-            memory_budget::enlist(self);
-            memory_budget::settle_later();
+            self.budget.enlist(self);
+            if self.budget.is_exceeded() {
+                // On another thread, since the caller may not block.
+                let budget = self.budget.clone();
+                self.jobs.run(move || budget.settle());
+            }
         }
     }
 }
@@ -190,7 +211,7 @@ impl Spillable for Entry {
         if in_use(&blob) {
             return SpillOutcome::InUse;
         }
-        let file = match write_file(&blob) {
+        let file = match write_file(&self.budget, &blob) {
             Ok(file) => file,
             Err(error) => return SpillOutcome::Failed(error),
         };
@@ -203,18 +224,18 @@ impl Spillable for Entry {
         drop(content);
         // Dropping the last reference may drop nested payloads.
         drop_in_turn(blob);
-        memory_budget::freed(length);
+        self.budget.freed(length);
         SpillOutcome::Done
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        memory_budget::delist(*self.used.get_mut());
+        self.budget.delist(*self.used.get_mut());
         let content = self.content.get_mut();
         if let Some(blob) = content.blob.take() {
             if blob.is_in_memory() {
-                memory_budget::freed(blob.hashes.length());
+                self.budget.freed(blob.hashes.length());
             }
             // Dropping the last reference may drop nested payloads.
             drop_in_turn(blob);
@@ -224,15 +245,16 @@ impl Drop for Entry {
 
 /// Writes a value for which there is no room in memory directly to disk.
 pub(super) fn straight_to_disk(
+    budget: &Arc<MemoryBudget>,
     value: AnyValue,
     form: &'static Form,
     hashes: &ChunkHashes,
 ) -> Result<Spilled, FetchError> {
-    write_file(&StoredBlob::value(value, form, hashes.clone(), PayloadGuards::default()))
+    write_file(budget, &StoredBlob::value(value, form, hashes.clone(), PayloadGuards::default()))
 }
 
-fn write_file(blob: &StoredBlob) -> Result<Spilled, FetchError> {
-    let mut writer = SpillWriter::begin(blob.hashes.length())?;
+fn write_file(budget: &Arc<MemoryBudget>, blob: &StoredBlob) -> Result<Spilled, FetchError> {
+    let mut writer = SpillWriter::begin(budget, blob.hashes.length())?;
     match &blob.body {
         Body::Value(value, form) => match form.write(value, &mut writer) {
             Ok(()) => {}

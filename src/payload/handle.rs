@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub(super) use self::on_disk::OnDisk;
+use super::blocking;
 use super::codec::{AnyValue, Form};
 use super::deferred::drop_in_turn;
 use super::entry::{Entry, Load, Target, straight_to_disk};
@@ -26,9 +27,8 @@ use super::error::{FetchError, PayloadError};
 use super::hex::new_id;
 use super::reference::{Reference, readable_type};
 use super::remote_source::Want;
-use super::store::{self, PayloadGuard, Replicas};
-use super::{blocking, memory_budget, replicas};
-use crate::id::{ActorPath, AppId};
+use super::store::{self, PayloadGuard, Replicas, Store};
+use crate::id::ActorPath;
 use crate::wire;
 
 /// A small typed reference to a large value, which stays in the process that created it until it is read.
@@ -86,7 +86,7 @@ pub struct Progress {
 }
 
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
-    pub(crate) fn new(value: T, app: AppId, origin: &ActorPath) -> Result<Self, PayloadError> {
+    pub(crate) fn new(value: T, store: &Arc<Store>, origin: &ActorPath) -> Result<Self, PayloadError> {
         let form = Form::of::<T>();
         let value: AnyValue = Arc::new(value);
         let (hashes, nested) = store::collect(|| form.hashes(&value));
@@ -97,23 +97,18 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
         let nested = nested.distinct();
         let id = new_id();
         let reference = Arc::new(Reference::new(id, &hashes, &readable_type::<T>(), origin));
-        let entry = match memory_budget::reserve(hashes.length()) {
-            Ok(()) => Entry::of_value(value, form, hashes, nested),
+        let entry = match store.budget().reserve(hashes.length()) {
+            Ok(()) => Entry::of_value(store.facilities(), value, form, hashes, nested),
             Err(FetchError::NoRoom(in_memory)) => {
-                let file = straight_to_disk(value, form, &hashes).map_err(|on_disk| {
+                let file = straight_to_disk(store.budget(), value, form, &hashes).map_err(|on_disk| {
                     let why = format!("in memory: {in_memory}; on disk: {on_disk}");
                     PayloadError::NoRoom { payload: reference.describe(), why }
                 })?;
-                Entry::of_file(file, hashes, form.type_name(), nested)
+                Entry::of_file(store.facilities(), file, hashes, form.type_name(), nested)
             }
             Err(error) => return Err(reference.error::<T>(error)),
         };
-        Ok(Self {
-            reference,
-            hold: Some(store::made(id, app, entry)),
-            read: Read::default(),
-            of: PhantomData,
-        })
+        Ok(Self { reference, hold: Some(store.made(id, entry)), read: Read::default(), of: PhantomData })
     }
 
     /// Returns the value. In the process that has it, this is the original allocation, at no cost; elsewhere the
@@ -235,7 +230,7 @@ impl<T> Payload<T> {
         if let Some(hold) = &self.hold {
             let Reference { hash, length, .. } = *self.reference;
             hold.set_replicas(Replicas { count: u32::try_from(copies).unwrap_or(u32::MAX), hash, length });
-            replicas::ask(hold);
+            hold.replicate();
         }
         self
     }
@@ -349,7 +344,7 @@ impl<'de, T> Deserialize<'de> for Payload<T> {
             let (id, hash, length, of, origin) = Deserialize::deserialize(deserializer)?;
             Reference { id, hash, length, of, origin }
         };
-        let hold = store::find(reference.id);
+        let hold = Store::here().and_then(|store| store.find(reference.id));
         Ok(Self { reference: Arc::new(reference), hold, read: Read::default(), of: PhantomData })
     }
 }
@@ -400,7 +395,7 @@ mod tests {
     }
 
     fn payload<T: Serialize + DeserializeOwned + Send + Sync + 'static>(value: T) -> Payload<T> {
-        Payload::new(value, AppId::NONE, &ActorPath::from("maker")).unwrap()
+        Payload::new(value, &Store::for_tests(), &ActorPath::from("maker")).unwrap()
     }
 
     fn send<T>(payload: &Payload<T>) -> (Payload<T>, store::PayloadGuards) {
@@ -422,7 +417,7 @@ mod tests {
         type Long = std::collections::BTreeMap<String, Vec<Vec<Vec<Option<(String, String, String, u64)>>>>>;
         let made = Payload::new(
             Long::new(),
-            AppId::NONE,
+            &Store::for_tests(),
             &ActorPath::from("a_flow.with_a.very_long.path.down_to".repeat(9).as_str()),
         );
         send(&made.unwrap());

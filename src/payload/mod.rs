@@ -34,7 +34,6 @@ mod jobs;
 mod memory_budget;
 mod reference;
 mod remote_source;
-mod replicas;
 mod spill;
 mod store;
 mod stored_blob;
@@ -50,15 +49,12 @@ pub(crate) use self::error::FetchError;
 pub use self::error::PayloadError;
 pub use self::handle::{Payload, Progress};
 pub(crate) use self::hex::{Hex, PayloadId};
-pub(crate) use self::memory_budget::PayloadCounts;
 pub use self::memory_budget::PayloadUsage;
-pub(crate) use self::memory_budget::{StoreSettings, configure};
+pub(crate) use self::memory_budget::{MemoryBudget, PayloadCounts, StoreSettings};
 pub(crate) use self::reference::Reference;
 pub(crate) use self::remote_source::{Opened, RemoteSource, SMALL, Small, Waited, Want};
-pub(crate) use self::replicas::{Replicate, set_replicator};
 pub(crate) use self::store::{
-    COPIES, Lease, PayloadGuard, PayloadGuards, Replicas, all, arrived, by_content, collect, discard,
-    discard_all, entry_of, find,
+    COPIES, Lease, PayloadGuard, PayloadGuards, Replicas, Replicate, Store, by_content, collect,
 };
 pub(crate) use self::stored_blob::StoredBlob;
 pub(crate) use self::verified_reader::Chunks;

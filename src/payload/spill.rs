@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::FetchError;
-use super::memory_budget;
+use super::memory_budget::MemoryBudget;
 use super::verified_reader::Chunks;
 
 /// Opens a new file without a directory entry, creating the directory if it is missing.
@@ -53,8 +53,8 @@ fn unlinked(directory: &Path) -> io::Result<File> {
 }
 
 /// A value on disk. Dropping it releases its share of the disk budget.
-#[derive(Debug)]
 pub(crate) struct Spilled {
+    budget: Arc<MemoryBudget>,
     directory: PathBuf,
     file: File,
     length: u64,
@@ -77,7 +77,7 @@ impl Spilled {
 
 impl Drop for Spilled {
     fn drop(&mut self) {
-        memory_budget::disk_freed(self.length);
+        self.budget.disk_freed(self.length);
     }
 }
 
@@ -96,6 +96,7 @@ impl Chunks for Arc<Spilled> {
 /// A spill file that is being written. If it is dropped before [`finish`](Self::finish), its share of the disk budget
 /// is released.
 pub(crate) struct SpillWriter {
+    budget: Arc<MemoryBudget>,
     directory: PathBuf,
     out: Option<BufWriter<File>>,
     /// Bytes reserved from the disk budget.
@@ -106,9 +107,9 @@ pub(crate) struct SpillWriter {
 impl SpillWriter {
     /// Creates the file of a value of `length` bytes and reserves its disk space. Fails if the disk budget is
     /// exhausted or the directory cannot be used.
-    pub(crate) fn begin(length: u64) -> Result<Self, FetchError> {
-        let directory = memory_budget::disk_reserve(length)?;
-        let mut writer = Self { directory, out: None, length, written: 0 };
+    pub(super) fn begin(budget: &Arc<MemoryBudget>, length: u64) -> Result<Self, FetchError> {
+        let directory = budget.disk_reserve(length)?;
+        let mut writer = Self { budget: budget.clone(), directory, out: None, length, written: 0 };
         let file = create(&writer.directory).map_err(|error| {
             FetchError::NoRoom(format!(
                 "the directory {} for payloads cannot be used: {error}; choose another with --payload-dir",
@@ -142,7 +143,8 @@ impl SpillWriter {
         let out = self.out.take().expect("a writer is finished once");
         let file = out.into_inner().map_err(|error| self.failed(error.error()))?;
         let length = std::mem::take(&mut self.length);
-        Ok(Spilled { directory: std::mem::take(&mut self.directory), file, length })
+        let directory = std::mem::take(&mut self.directory);
+        Ok(Spilled { budget: self.budget.clone(), directory, file, length })
     }
 }
 
@@ -165,7 +167,7 @@ impl Drop for SpillWriter {
             // Discards buffered bytes, which dropping the `BufWriter` would write to a file that is about to vanish.
             drop(out.into_parts());
         }
-        memory_budget::disk_freed(self.length);
+        self.budget.disk_freed(self.length);
     }
 }
 

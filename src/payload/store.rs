@@ -1,6 +1,6 @@
-//! Registry of the values of this process, and the guards and leases that keep them alive.
+//! The store of an App's values in this process, and the guards and leases that keep them alive.
 //!
-//! The registry holds weak references only. Reachability decides what is alive: every owner of a *serialised*
+//! The store holds weak references to values in use only. Reachability decides what is alive: every owner of a *serialised*
 //! reference (a published state, a waiting input) serialises inside [`collect`] and keeps the resulting
 //! [`PayloadGuards`]. A process that refers to a value in another process holds a [`Lease`] there.
 
@@ -8,13 +8,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock, Weak};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::entry::Entry;
+use super::entry::{Entry, Facilities};
 use super::hex::{Hex, PayloadId};
+use super::jobs::Jobs;
+use super::memory_budget::{MemoryBudget, PayloadCounts, PayloadUsage};
 use super::remote_source::RemoteSource;
-use crate::id::AppId;
+use crate::runtime::{self, Runtime};
 
 /// A claim on a value in another process. That process keeps the value until the lease is released.
 pub(crate) trait Lease: Send + Sync {
@@ -43,8 +45,9 @@ pub(crate) const COPIES: u64 = 0;
 /// asks for that.
 pub(crate) struct PayloadGuard {
     id: PayloadId,
-    /// The App whose Work created the value in this process; `None` if the value came from another process.
-    maker: Option<AppId>,
+    store: Weak<Store>,
+    /// True if a Work created the value in this process, false if it came from another process.
+    is_made_here: bool,
     entry: Arc<Entry>,
     leases: Mutex<Vec<Arc<dyn Lease>>>,
     replicas: OnceLock<Replicas>,
@@ -63,8 +66,17 @@ impl PayloadGuard {
         self.id
     }
 
-    pub(crate) fn maker(&self) -> Option<AppId> {
-        self.maker
+    pub(crate) fn is_made_here(&self) -> bool {
+        self.is_made_here
+    }
+
+    /// Requests the replicas of the value from the processes of its App.
+    pub(super) fn replicate(self: &Arc<Self>) {
+        let store = self.store.upgrade();
+        let replicator = store.and_then(|store| store.replicator.lock().clone());
+        if let Some(replicator) = replicator {
+            replicator.replicate(self);
+        }
     }
 
     pub(crate) fn entry(&self) -> &Arc<Entry> {
@@ -122,125 +134,185 @@ impl PayloadGuard {
 impl Drop for PayloadGuard {
     fn drop(&mut self) {
         let leases = std::mem::take(self.leases.get_mut());
-        let copy_stays = self.entry.is_here() && leases.iter().any(|lease| lease.keeps_copies());
-        let _replaced = {
-            let mut holds = holds();
+        let store = self.store.upgrade();
+        let copy_stays =
+            store.is_some() && self.entry.is_here() && leases.iter().any(|lease| lease.keeps_copies());
+        let _replaced = store.as_ref().and_then(|store| {
+            let mut guards = store.guards.lock();
             // A new guard may have been registered since the last reference to this one was dropped.
-            if holds.get(&self.id).is_some_and(|hold| std::ptr::eq(hold.as_ptr(), self)) {
-                holds.remove(&self.id);
+            if guards.get(&self.id).is_some_and(|guard| std::ptr::eq(guard.as_ptr(), self)) {
+                guards.remove(&self.id);
             }
             // Retain before the release: the peer may answer the release at once with a request to discard the
-            // replica.
-            if copy_stays { retain(self.id, self.entry.clone()) } else { None }
-        };
+            // replica. A replica that this one replaces is dropped without a lock, since a value may refer to others.
+            copy_stays.then(|| store.retained.lock().insert(self.id, self.entry.clone())).flatten()
+        });
         for lease in leases {
             lease.release(copy_stays);
         }
     }
 }
 
-fn holds() -> MutexGuard<'static, HashMap<PayloadId, Weak<PayloadGuard>>> {
-    static HOLDS: OnceLock<Mutex<HashMap<PayloadId, Weak<PayloadGuard>>>> = OnceLock::new();
-    HOLDS.get_or_init(Mutex::default).lock()
+/// The values of an App in this process, as a part of its [`Runtime`].
+pub(crate) struct Store {
+    guards: Mutex<HashMap<PayloadId, Weak<PayloadGuard>>>,
+    /// Replicas that nothing in this process refers to, retained for references in other processes.
+    retained: Mutex<HashMap<PayloadId, Arc<Entry>>>,
+    replicator: Mutex<Option<Arc<dyn Replicate>>>,
+    facilities: Facilities,
 }
 
-/// Replicas that nothing in this process refers to, retained for references in other processes.
-fn retained() -> MutexGuard<'static, HashMap<PayloadId, Arc<Entry>>> {
-    static RETAINED: OnceLock<Mutex<HashMap<PayloadId, Arc<Entry>>>> = OnceLock::new();
-    RETAINED.get_or_init(Mutex::default).lock()
+/// Requests replicas of a value in other processes, if its App knows the value.
+pub(crate) trait Replicate: Send + Sync {
+    fn replicate(&self, hold: &Arc<PayloadGuard>);
 }
 
-/// Retains a replica until [`take_retained`]. Returns the replica that it replaces; the caller must drop that without
-/// holding a lock, since a value may refer to other values.
-fn retain(id: PayloadId, entry: Arc<Entry>) -> Option<Arc<Entry>> {
-    retained().insert(id, entry)
-}
-
-fn take_retained(id: PayloadId) -> Option<Arc<Entry>> {
-    retained().remove(&id)
-}
-
-fn take_all_retained() -> HashMap<PayloadId, Arc<Entry>> {
-    std::mem::take(&mut *retained())
-}
-
-fn retained_entry(id: PayloadId) -> Option<Arc<Entry>> {
-    retained().get(&id).cloned()
-}
-
-fn insert(
-    holds: &mut HashMap<PayloadId, Weak<PayloadGuard>>,
-    id: PayloadId,
-    maker: Option<AppId>,
-    entry: Arc<Entry>,
-) -> Arc<PayloadGuard> {
-    let hold =
-        Arc::new(PayloadGuard { id, maker, entry, leases: Mutex::default(), replicas: OnceLock::new() });
-    holds.insert(id, Arc::downgrade(&hold));
-    hold
-}
-
-/// Registers a value that was created in this process.
-pub(super) fn made(id: PayloadId, app: AppId, entry: Arc<Entry>) -> Arc<PayloadGuard> {
-    insert(&mut holds(), id, Some(app), entry)
-}
-
-pub(crate) fn find(id: PayloadId) -> Option<Arc<PayloadGuard>> {
-    holds().get(&id)?.upgrade()
-}
-
-/// Returns a guard for each value that something in this process refers to.
-pub(crate) fn all() -> Vec<Arc<PayloadGuard>> {
-    holds().values().filter_map(Weak::upgrade).collect()
-}
-
-/// Registers a reference that arrived from another process, and returns the guard of its value. The value itself may
-/// be here already, or only at `remote_source`.
-pub(crate) fn arrived(
-    id: PayloadId,
-    remote_source: impl FnOnce() -> Arc<dyn RemoteSource>,
-) -> Arc<PayloadGuard> {
-    let mut holds = holds();
-    if let Some(hold) = holds.get(&id).and_then(Weak::upgrade) {
-        drop(holds);
-        // A value that was created here has no remote source.
-        if hold.entry.remote_source().is_some() {
-            hold.entry.set_remote_source(remote_source());
-        }
-        return hold;
+impl Store {
+    /// Creates the store of a runtime. Threads that load values belong to that runtime's App.
+    pub(crate) fn new(budget: Arc<MemoryBudget>, runtime: Weak<Runtime>) -> Arc<Self> {
+        Arc::new(Self {
+            guards: Mutex::default(),
+            retained: Mutex::default(),
+            replicator: Mutex::default(),
+            facilities: Facilities { budget, jobs: Jobs::new(runtime) },
+        })
     }
-    let entry = take_retained(id).unwrap_or_else(Entry::away);
-    entry.set_remote_source(remote_source());
-    insert(&mut holds, id, None, entry)
-}
 
-/// Discards a replica that nothing in this process refers to.
-pub(crate) fn discard(id: PayloadId) {
-    drop(take_retained(id));
-}
+    /// Returns the store of an App. That of a runtime without one is empty.
+    pub(crate) fn of(runtime: &Runtime) -> Arc<Self> {
+        runtime.part().unwrap_or_else(|| Self::new(Arc::default(), Weak::new()))
+    }
 
-/// Discards all replicas that nothing in this process refers to, and forgets the remote sources of values, because
-/// the session with the head that they came from is over. A reference that arrives in the next session starts anew,
-/// and does not join a load of the previous session.
-pub(crate) fn discard_all() {
-    let live: Vec<_> = holds().values().filter_map(Weak::upgrade).collect();
-    let from_elsewhere: Vec<_> = live.iter().filter(|hold| hold.entry.remote_source().is_some()).collect();
-    {
-        let mut holds = holds();
-        for hold in from_elsewhere {
-            holds.remove(&hold.id);
+    /// Returns the store of the App that this thread belongs to, or of the only App in this process.
+    pub(super) fn here() -> Option<Arc<Self>> {
+        runtime::current().ok()?.part()
+    }
+
+    /// Returns the store of this thread, which belongs to an App of its own from the first call on.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Arc<Self> {
+        let runtime = runtime::of_thread().unwrap_or_else(|| {
+            let new = |runtime: &Weak<Runtime>| {
+                Runtime::new(crate::id::AppId::next()).with(Self::new(Arc::default(), runtime.clone()))
+            };
+            let runtime = Arc::new_cyclic(new);
+            runtime::belong(runtime.clone());
+            runtime
+        });
+        Self::of(&runtime)
+    }
+
+    pub(super) fn facilities(&self) -> &Facilities {
+        &self.facilities
+    }
+
+    pub(super) fn budget(&self) -> &Arc<MemoryBudget> {
+        &self.facilities.budget
+    }
+
+    /// Returns the memory and disk that the values take.
+    pub(crate) fn usage(&self) -> PayloadUsage {
+        self.budget().usage()
+    }
+
+    pub(crate) fn counts(&self) -> PayloadCounts {
+        self.budget().counts()
+    }
+
+    /// Sets or removes the replicator.
+    pub(crate) fn set_replicator(&self, replicator: Option<Arc<dyn Replicate>>) {
+        let before = std::mem::replace(&mut *self.replicator.lock(), replicator);
+        drop(before);
+    }
+
+    /// Returns a new guard, which the caller registers.
+    fn guard(self: &Arc<Self>, id: PayloadId, is_made_here: bool, entry: Arc<Entry>) -> Arc<PayloadGuard> {
+        Arc::new(PayloadGuard {
+            id,
+            store: Arc::downgrade(self),
+            is_made_here,
+            entry,
+            leases: Mutex::default(),
+            replicas: OnceLock::new(),
+        })
+    }
+
+    /// Registers a value that was created in this process.
+    pub(super) fn made(self: &Arc<Self>, id: PayloadId, entry: Arc<Entry>) -> Arc<PayloadGuard> {
+        let guard = self.guard(id, true, entry);
+        self.guards.lock().insert(id, Arc::downgrade(&guard));
+        guard
+    }
+
+    pub(crate) fn find(&self, id: PayloadId) -> Option<Arc<PayloadGuard>> {
+        self.guards.lock().get(&id)?.upgrade()
+    }
+
+    /// Returns a guard for each value that something in this process refers to.
+    pub(crate) fn all(&self) -> Vec<Arc<PayloadGuard>> {
+        self.guards.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Registers a reference that arrived from another process, and returns the guard of its value. The value itself may
+    /// be here already, or only at `remote_source`.
+    pub(crate) fn arrived(
+        self: &Arc<Self>,
+        id: PayloadId,
+        remote_source: impl FnOnce() -> Arc<dyn RemoteSource>,
+    ) -> Arc<PayloadGuard> {
+        let mut guards = self.guards.lock();
+        if let Some(guard) = guards.get(&id).and_then(Weak::upgrade) {
+            drop(guards);
+            // A value that was created here has no remote source.
+            if guard.entry.remote_source().is_some() {
+                guard.entry.set_remote_source(remote_source());
+            }
+            return guard;
+        }
+        let retained = self.retained.lock().remove(&id);
+        let entry = retained.unwrap_or_else(|| Entry::away(&self.facilities));
+        entry.set_remote_source(remote_source());
+        let guard = self.guard(id, false, entry);
+        guards.insert(id, Arc::downgrade(&guard));
+        guard
+    }
+
+    /// Discards a replica that nothing in this process refers to.
+    pub(crate) fn discard(&self, id: PayloadId) {
+        let discarded = self.retained.lock().remove(&id);
+        // Dropped without the lock, since a value may refer to other values.
+        drop(discarded);
+    }
+
+    /// Discards all replicas that nothing in this process refers to, and forgets all values, because the session with
+    /// the head is over: the next session has a store of its own.
+    pub(crate) fn end(&self) {
+        self.set_replicator(None);
+        self.guards.lock().clear();
+        let discarded = std::mem::take(&mut *self.retained.lock());
+        drop(discarded);
+    }
+
+    /// Returns a value for peers that pull it: one that something in this process refers to, or a retained replica.
+    pub(crate) fn entry_of(&self, id: PayloadId) -> Option<Arc<Entry>> {
+        match self.find(id) {
+            Some(guard) => Some(guard.entry.clone()),
+            None => self.retained.lock().get(&id).cloned(),
         }
     }
-    // Dropping a guard takes the lock.
-    drop(live);
-    drop(take_all_retained());
 }
 
-/// Returns a value for peers that pull it: one that something in this process refers to, or a retained replica.
-pub(crate) fn entry_of(id: PayloadId) -> Option<Arc<Entry>> {
-    match find(id) {
-        Some(hold) => Some(hold.entry.clone()),
-        None => retained_entry(id),
+impl PayloadUsage {
+    /// Returns the usage of one App in this process: of the App that the calling thread belongs to, as in code of a Work
+    /// or Flow, or else of the only App that runs in this process. Zero if there is none, or if it is not clear which
+    /// one is meant.
+    ///
+    /// ```
+    /// let usage = flowright::PayloadUsage::here();
+    /// assert_eq!((usage.memory, usage.disk), (0, 0));
+    /// ```
+    pub fn here() -> Self {
+        Store::here().map_or_else(Self::default, |store| store.usage())
     }
 }
 

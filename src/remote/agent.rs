@@ -23,7 +23,7 @@ use super::protocol::{Control, Hello, Refusal, Role};
 use super::references::{Source, lease_replica};
 use super::routing::{Forwarder, Location, count_lost};
 use crate::id::{ActorPath, IdMap, WorkId};
-use crate::payload::{self, Hex, PayloadGuard, PayloadGuards, PayloadId, Want};
+use crate::payload::{Hex, PayloadGuard, PayloadGuards, PayloadId, Want};
 use crate::recorder;
 use crate::runtime::Runtime;
 use crate::trace::Cause;
@@ -38,6 +38,7 @@ pub(crate) type Kinds = std::collections::BTreeMap<&'static str, &'static WorkTy
 
 pub(super) struct Agent {
     me: Weak<Agent>,
+    runtime: Arc<Runtime>,
     directory: Arc<Directory>,
     bridge: Arc<Bridge>,
     head: Arc<Link>,
@@ -102,7 +103,7 @@ impl Agent {
         head: Arc<Link>,
     ) -> Arc<Self> {
         let directory = Directory::of(&runtime);
-        let mut host = LocalHost::new(runtime, pool);
+        let mut host = LocalHost::new(runtime.clone(), pool);
         host.share_current();
         let state = State {
             host,
@@ -116,6 +117,7 @@ impl Agent {
         };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
+            runtime,
             directory,
             bridge,
             head,
@@ -190,7 +192,8 @@ impl Agent {
                 state.round_trip
             };
             let round_trip_us = round_trip.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-            self.head.control(&Control::LoadReport { load_report: LoadReport::here(), round_trip_us });
+            self.head
+                .control(&Control::LoadReport { load_report: LoadReport::of(&self.runtime), round_trip_us });
             tokio::time::sleep(REPORT_INTERVAL).await;
         }
     }
@@ -528,7 +531,7 @@ impl PeerHandler for Agent {
                 }
             }
             Control::Keep { id, hash, length } => self.keep(id, hash, length, carried),
-            Control::Discard { id } => payload::discard(id),
+            Control::Discard { id } => self.bridge.store().discard(id),
             Control::LoadReportAck => {
                 let mut state = self.state.lock();
                 if let Some(told) = state.told.take() {
@@ -596,7 +599,7 @@ impl PeerHandler for Agent {
 
     fn pulled(&self, id: PayloadId) {
         // Before the head is told, since it may rely on copies that were reported.
-        let Some(hold) = payload::find(id) else { return };
+        let Some(hold) = self.bridge.store().find(id) else { return };
         lease_replica(&self.head, &hold);
         self.head.control(&Control::Copied { id, failed: None });
     }

@@ -17,16 +17,16 @@ use std::thread::ThreadId;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::inbox::{Destination, Target};
 use super::link::{BadPeer, Link};
 use super::protocol::{Control, Hello, NodeCard, Program, Refusal, Role};
 use super::references::Source;
 use super::session::SessionSettings;
-use super::transfers::Idle;
+use super::transfers::{Idle, SERVED_AT_ONCE};
 use crate::id::{ActorPath, AppId};
-use crate::payload::{PayloadGuard, PayloadGuards, PayloadId};
+use crate::payload::{PayloadGuard, PayloadGuards, PayloadId, Store};
 use crate::runtime::Runtime;
 use crate::transport::{Complaints, Connection, Endpoint, Limits, Security, TransportError};
 use crate::work::{AnyMailbox, Directory, Task};
@@ -93,6 +93,8 @@ pub(crate) struct Bridge {
     is_leaving: AtomicBool,
     /// Idle connections for pulling values.
     idle: Idle,
+    /// Turns of the large values that are served.
+    served: Semaphore,
     complaints: Complaints,
 }
 
@@ -166,6 +168,7 @@ impl Bridge {
             sockets: Notify::new(),
             is_leaving: AtomicBool::new(false),
             idle: Idle::default(),
+            served: Semaphore::new(SERVED_AT_ONCE),
             complaints: Complaints::default(),
         }
     }
@@ -191,6 +194,14 @@ impl Bridge {
     /// Returns the runtime of the App that this process takes part in.
     pub(super) fn runtime(&self) -> Option<&Arc<Runtime>> {
         self.runtime.get()
+    }
+
+    /// Returns the values of the App in this process.
+    pub(super) fn store(&self) -> Arc<Store> {
+        match self.runtime() {
+            Some(runtime) => Store::of(runtime),
+            None => Store::new(Arc::default(), Weak::new()),
+        }
     }
 
     /// Returns the mailbox in this process to which an address of this path is bound.
@@ -259,6 +270,10 @@ impl Bridge {
         let sessions = self.sessions.lock();
         let accepted = sessions.accepted.values().map(|accepted| &accepted.link);
         accepted.chain(sessions.peers.values()).filter(|link| !link.is_over()).cloned().collect()
+    }
+
+    pub(super) fn served(&self) -> &Semaphore {
+        &self.served
     }
 
     pub(super) fn idle(&self) -> &Idle {

@@ -36,7 +36,7 @@ use super::link::Link;
 use super::presence::{Fate, Presence, fate};
 use super::protocol::Control;
 use super::references::{distant, lease_replica};
-use crate::payload::{self, FetchError, PayloadGuard, PayloadGuards, PayloadId, Want};
+use crate::payload::{FetchError, PayloadGuard, PayloadGuards, PayloadId, Want};
 
 /// Number of values that are moved concurrently.
 const AT_ONCE: usize = 8;
@@ -51,7 +51,7 @@ impl Head {
 
     /// Moves a value to the head unless a process that stays has it.
     async fn adopt(&self, id: PayloadId) -> Result<(), String> {
-        let Some(hold) = payload::find(id) else { return Ok(()) };
+        let Some(hold) = self.bridge.store().find(id) else { return Ok(()) };
         match self.fate_of(&hold) {
             Fate::Kept => {}
             Fate::Moves => move_here(&hold).await?,
@@ -87,7 +87,7 @@ impl Head {
         self.bridge.spawn(move || async move {
             let grace = head.bridge.settings().grace;
             let adopted = timeout(grace, head.adopt(id)).await.unwrap_or_else(|_| Err(too_slow(grace)));
-            let hold = payload::find(id);
+            let hold = head.bridge.store().find(id);
             match (&hold, adopted) {
                 (Some(hold), Ok(())) => link.pins().add(hold),
                 (Some(hold), Err(why)) => head.not_moved(hold, &why),
@@ -102,7 +102,7 @@ impl Head {
     /// Returns the values that would be lost with this process.
     fn only_at(&self, node: u64) -> Vec<PayloadId> {
         let mut found = Vec::new();
-        for hold in payload::all() {
+        for hold in self.bridge.store().all() {
             let holders = self.holders_of(&hold);
             if !holders.contains(&node) {
                 continue;
@@ -139,7 +139,7 @@ impl Head {
         let is_late = timeout(grace, moving).await.is_err();
         for id in self.only_at(node) {
             let why = failed.remove(&id.0).or_else(|| is_late.then(|| too_slow(grace)));
-            if let (Some(why), Some(hold)) = (why, payload::find(id)) {
+            if let (Some(why), Some(hold)) = (why, self.bridge.store().find(id)) {
                 self.not_moved(&hold, &why);
             }
         }
@@ -181,7 +181,7 @@ impl Bridge {
     /// Has the head hold the values that a peer, which is about to end, holds for this process.
     pub(super) fn move_ties(&self, link: &Link) {
         link.set_leaving();
-        for hold in payload::all() {
+        for hold in self.store().all() {
             self.move_tie(link, &hold);
         }
     }

@@ -26,7 +26,7 @@ use super::replication::{Copies, FromHere};
 use super::routing::{DirectRoute, Ends, Location, Registry, count_lost};
 use super::scheduler::{Candidate, choose};
 use crate::id::{ActorPath, IdMap, unique};
-use crate::payload::{PayloadId, never_wait_here, set_replicator};
+use crate::payload::{PayloadId, never_wait_here};
 use crate::recorder::Carried;
 use crate::runtime::Runtime;
 use crate::state::Value;
@@ -161,7 +161,6 @@ impl Head {
             never_wait_here();
             home.settle_here();
         });
-        let app = runtime.app();
         bridge.set_runtime(runtime);
         bridge.set_me(NodeCard {
             id: unique(),
@@ -184,7 +183,7 @@ impl Head {
         });
         let peer_handler: Arc<dyn PeerHandler> = head.clone();
         bridge.set_peer_handler(Arc::downgrade(&peer_handler));
-        set_replicator(app, Some(Arc::new(FromHere(Arc::downgrade(&head)))));
+        bridge.store().set_replicator(Some(Arc::new(FromHere(Arc::downgrade(&head)))));
         head
     }
 
@@ -578,7 +577,7 @@ impl Head {
             // The port must be free, and the file of the token deleted, before the process ends.
             let _ = tokio::time::timeout(FAREWELL, closed).await;
         }
-        set_replicator(self.bridge.app(), None);
+        self.bridge.store().set_replicator(None);
         self.processes.end().await;
     }
 }

@@ -280,7 +280,7 @@ impl Inbound for Inbox {
                     Ok(())
                 }
                 Control::WhatRefers { id, from } => {
-                    tell_nested(&self.link, id, from);
+                    tell_nested(&self.bridge.store(), &self.link, id, from);
                     Ok(())
                 }
                 Control::Refers { id, there, more } => {

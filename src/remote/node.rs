@@ -23,7 +23,7 @@ use super::session::SessionSettings;
 #[cfg(feature = "drive")]
 use crate::drive::Drives;
 use crate::id::unique;
-use crate::payload::{self, set_replicator};
+use crate::payload::{MemoryBudget, Store};
 use crate::runtime::{self, Runtime};
 use crate::transport::{Advertised, Dialed, Endpoint, Listener, TransportError, dial_from};
 use crate::work::run_markers::mark_runs;
@@ -58,6 +58,8 @@ pub(crate) struct NodeOptions {
     pub(crate) advertise: Option<Advertised>,
     /// Number of threads that pooled Works share.
     pub(crate) pool: usize,
+    /// Budget of the values in this process.
+    pub(crate) budget: Arc<MemoryBudget>,
 }
 
 /// Error returned when a process cannot take part in an App as a node.
@@ -105,7 +107,8 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         bridge.set_peer_handler(Arc::downgrade(&peer_handler));
         let router: Arc<dyn Router> = agent.clone();
         directory.set_router(Arc::downgrade(&router));
-        set_replicator(bridge.app(), Some(Arc::new(FromNode(Arc::downgrade(&head)))));
+        let store = bridge.store();
+        store.set_replicator(Some(Arc::new(FromNode(Arc::downgrade(&head)))));
         let updates = spawn_local(agent.clone().send_updates());
         let logs = spawn_local(send_logs(head.clone()));
         let load_report = spawn_local(agent.clone().send_load_reports());
@@ -139,10 +142,9 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         load_report.abort();
         agent.end();
         bridge.end();
-        payload::discard_all();
+        store.end();
         // Awaited, because the next session may listen at the same address.
         futures::future::join_all(listening).await;
-        set_replicator(bridge.app(), None);
         directory.end();
         drop(running);
         if left {
@@ -362,10 +364,13 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
         tokio::time::sleep(backoff.failed_within(longest)).await;
     };
     let Identity { bridge, listeners, hello, .. } = identity;
-    let runtime = Runtime::new(welcome.app).with(Arc::new(Directory::default()));
-    #[cfg(feature = "drive")]
-    let runtime = runtime.with(Drives::at(DrivesOfHead(Arc::downgrade(&bridge))));
-    let runtime = Arc::new(runtime);
+    let runtime = Arc::new_cyclic(|runtime| {
+        let store = Store::new(options.budget.clone(), runtime.clone());
+        let runtime = Runtime::new(welcome.app).with(Arc::new(Directory::default())).with(store);
+        #[cfg(feature = "drive")]
+        let runtime = runtime.with(Drives::at(DrivesOfHead(Arc::downgrade(&bridge))));
+        runtime
+    });
     bridge.set_runtime(runtime.clone());
     let listening = listeners.into_iter().map(|listener| spawn_local(bridge.clone().listen(listener)));
     let listening = listening.collect();

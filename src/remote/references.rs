@@ -34,7 +34,7 @@ use super::bridge::Bridge;
 use super::link::Link;
 use super::protocol::{Control, NodeCard};
 use crate::payload::{
-    self, COPIES, ContentId, FetchError, Lease, Opened, PayloadGuard, PayloadGuards, PayloadId, RemoteSource,
+    COPIES, ContentId, FetchError, Lease, Opened, PayloadGuard, PayloadGuards, PayloadId, RemoteSource,
     Replicas, Small, Waited, Want,
 };
 use crate::transport::Endpoint;
@@ -302,8 +302,9 @@ impl Bridge {
     /// process holds them.
     pub(super) fn arrived(self: &Arc<Self>, link: &Arc<Link>, carried: Vec<Carried>) -> PayloadGuards {
         let mut to_hold: Vec<(Source, PayloadId)> = Vec::new();
+        let store = self.store();
         let holds = carried.into_iter().map(|Carried { id, counted, owner, copies, replicas, content }| {
-            let hold = payload::arrived(id, || {
+            let hold = store.arrived(id, || {
                 let owner = owner.clone();
                 let bridge = Arc::downgrade(self);
                 Arc::new(Distant { bridge, owner, copies: Mutex::new(copies) })
@@ -352,7 +353,7 @@ impl Bridge {
 
     /// Holds a value of this process for a peer that has its reference from another process.
     pub(super) fn hold(&self, link: &Link, id: PayloadId) {
-        let hold = payload::find(id);
+        let hold = self.store().find(id);
         if let Some(hold) = &hold {
             link.pins().add(hold);
         }
@@ -365,7 +366,7 @@ impl Bridge {
         if !there {
             return;
         }
-        let Some(hold) = payload::find(id) else {
+        let Some(hold) = self.store().find(id) else {
             return link.reply(&Control::Release { id, count: 1 });
         };
         hold.lease(link.number(), || LinkTie::to(link, id));

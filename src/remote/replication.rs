@@ -11,7 +11,7 @@ use super::link::Link;
 use super::presence::Presence;
 use super::protocol::Control;
 use super::references::{Source, distant};
-use crate::payload::{self, COPIES, Lease, PayloadGuard, PayloadId, Replicas, Replicate};
+use crate::payload::{COPIES, Lease, PayloadGuard, PayloadId, Replicas, Replicate};
 use crate::printable::{LONGEST_REASON, brief};
 
 /// Number of lost nodes that are remembered, to explain the loss of their values.
@@ -97,7 +97,7 @@ impl Head {
     /// Records that a process has a copy, or that it cannot make one.
     pub(super) fn copied(self: &Arc<Self>, link: &Arc<Link>, id: PayloadId, failed: Option<String>) {
         let node = link.peer().id;
-        let Some(hold) = payload::find(id) else {
+        let Some(hold) = self.bridge.store().find(id) else {
             return link.reply(&Control::Discard { id });
         };
         let copied = self.copied_of(&hold);
@@ -150,7 +150,7 @@ impl Head {
         let all: Vec<_> = self.copies.by_value.lock().values().cloned().collect();
         for copied in all {
             if copied.nodes.lock().wanted.is_some()
-                && let Some(hold) = payload::find(copied.id)
+                && let Some(hold) = self.bridge.store().find(copied.id)
             {
                 self.make_copies(&copied, &hold);
             }
@@ -176,7 +176,7 @@ impl Head {
                 let mut nodes = copied.nodes.lock();
                 nodes.asked.remove(&node) | nodes.have.remove(&node)
             };
-            if had && let Some(hold) = payload::find(copied.id) {
+            if had && let Some(hold) = self.bridge.store().find(copied.id) {
                 distant(&hold, |distant| distant.remove_copy(node));
             }
         }
@@ -222,7 +222,7 @@ impl Head {
         let is_gone = |node: &u64| *node != me.id && self.presence(*node) == Presence::Gone;
         let gone: Vec<_> = among.iter().copied().filter(is_gone).collect();
         // A value may be unknown here although it exists: nodes pass references to each other directly.
-        let Some(hold) = payload::find(id) else {
+        let Some(hold) = self.bridge.store().find(id) else {
             let lost = (gone.len() == among.len()).then(|| {
                 let known = gone.iter().find_map(|node| self.copies.loss_of(*node));
                 known.map_or_else(
@@ -269,8 +269,8 @@ pub(super) struct FromHere(pub(super) Weak<Head>);
 impl Replicate for FromHere {
     fn replicate(&self, hold: &Arc<PayloadGuard>) {
         let Some(head) = self.0.upgrade() else { return };
-        let is_known = hold.maker() == Some(head.bridge.app())
-            || head.bridge.accepted().iter().any(|link| hold.is_tied(link.number()));
+        let is_known =
+            hold.is_made_here() || head.bridge.accepted().iter().any(|link| hold.is_tied(link.number()));
         if is_known {
             head.see_to_copies(hold);
         }

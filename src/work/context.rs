@@ -24,7 +24,7 @@ use super::run::{Command, RunOrder};
 use crate::error::{self, Error};
 use crate::fence;
 use crate::id::ActorPath;
-use crate::payload::{self, Artifact, ArtifactError, Files, Payload, PayloadError};
+use crate::payload::{self, Artifact, ArtifactError, Files, Payload, PayloadError, Store};
 use crate::runtime::Runtime;
 use crate::state::{StateError, Tracker};
 use crate::trace::{Span, What};
@@ -302,7 +302,7 @@ impl<W: Work> WorkContext<W> {
     where
         T: Serialize + DeserializeOwned + Send + Sync + 'static,
     {
-        Payload::new(value, self.identity.runtime.app(), &self.identity.path)
+        Payload::new(value, &Store::of(&self.identity.runtime), &self.identity.path)
     }
 
     /// Copies the file or directory at `path` and returns a small reference to the copy, which can be part of states,
@@ -317,7 +317,7 @@ impl<W: Work> WorkContext<W> {
     /// [`ArtifactError`] if something cannot be read, is not a file or directory, or is a link that leads out of the
     /// directory, and if the disk is full.
     pub fn artifact(&self, files: impl Into<Files>) -> Result<Artifact, ArtifactError> {
-        Artifact::new(&files.into(), self.identity.runtime.app(), &self.identity.path)
+        Artifact::new(&files.into(), &Store::of(&self.identity.runtime), &self.identity.path)
     }
 
     /// Returns true if the Work or its current run was asked to stop, for code that does not take turns.

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::mailbox::questions_abandoned;
-use crate::payload::{PayloadCounts, PayloadUsage};
+use crate::payload::{PayloadCounts, PayloadUsage, Store};
+use crate::runtime::Runtime;
 
 /// Interval at which a node reports its load to its head.
 pub(crate) const REPORT_INTERVAL: Duration = Duration::from_secs(2);
@@ -63,12 +64,13 @@ pub(crate) struct LoadReport {
 }
 
 impl LoadReport {
-    /// Measures this process.
-    pub(crate) fn here() -> Self {
+    /// Measures this process, with the values of one App in it.
+    pub(crate) fn of(runtime: &Runtime) -> Self {
+        let store = Store::of(runtime);
         Self {
             load: load(),
-            payloads: PayloadUsage::here(),
-            counts: PayloadCounts::here(),
+            payloads: store.usage(),
+            counts: store.counts(),
             messages_lost: LOST.load(Ordering::Relaxed),
             questions_abandoned: questions_abandoned(),
         }
@@ -188,6 +190,6 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn this_process_uses_memory() {
-        assert!(LoadReport::here().load.unwrap().memory > 0);
+        assert!(LoadReport::of(&Runtime::new(crate::id::AppId::next())).load.unwrap().memory > 0);
     }
 }

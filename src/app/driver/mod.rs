@@ -63,6 +63,7 @@ const REACTIONS_AT_ONCE: usize = 256;
 /// The actor that runs the Flows of an App. Each field has a responsibility of its own; the driver makes them work
 /// together.
 pub(crate) struct Driver {
+    runtime: Arc<Runtime>,
     /// The Flows as the user wrote them.
     root: RootFlow,
     /// The records of the Works and Flows.
@@ -110,6 +111,7 @@ impl Driver {
         let mut driver = Self {
             root: RootFlow::new(root, watchdog.clone()),
             tree: Tree::new(runtime.app(), Directory::of(&runtime)),
+            runtime,
             config,
             hosts,
             wake_ups,

@@ -70,6 +70,7 @@ impl Driver {
             flows,
             nodes: self.hosts.nodes(),
             resources: self.hosts.resources(),
+            runtime: self.runtime.clone(),
             processes: self.hosts.load_of_processes(),
             recorded: self.hosts.recorded(),
             took: began.elapsed(),

@@ -133,7 +133,7 @@ pub(in crate::http) fn nodes(snapshot: &Snapshot) -> BTreeMap<String, NodeView> 
         works.push(work.path.as_str().to_owned());
     }
     works.sort();
-    let load_report = snapshot.processes.iter().fold(LoadReport::here(), LoadReport::plus);
+    let load_report = snapshot.processes.iter().fold(LoadReport::of(&snapshot.runtime), LoadReport::plus);
     let head = NodeView {
         is_connected: true,
         labels: BTreeMap::new(),

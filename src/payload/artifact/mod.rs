@@ -31,10 +31,10 @@ use super::codec::TREE;
 use super::error::FetchError;
 use super::handle::{OnDisk, Payload, Progress};
 use super::hex::new_id;
-use super::jobs;
 use super::spill::{SpillWriter, Spilled};
+use super::store::Store;
 use super::verified_reader::VerifiedReader;
-use crate::id::{ActorPath, AppId};
+use crate::id::ActorPath;
 
 /// A small reference to a file or a directory, whose content stays in the process that created the artifact until it
 /// is fetched.
@@ -88,12 +88,12 @@ pub struct Artifact(Payload<Tree>);
 enum Tree {}
 
 impl Artifact {
-    pub(crate) fn new(files: &Files, app: AppId, origin: &ActorPath) -> Result<Self, ArtifactError> {
+    pub(crate) fn new(files: &Files, store: &Arc<Store>, origin: &ActorPath) -> Result<Self, ArtifactError> {
         let path = files.root();
         let packing = Packing::of(files)?;
         let no_room = |why: FetchError| ArtifactError::NoRoom { path: path.to_owned(), why: why.to_string() };
         let id = new_id();
-        let spill = SpillWriter::begin(packing.length()).map_err(no_room)?;
+        let spill = SpillWriter::begin(store.budget(), packing.length()).map_err(no_room)?;
         let mut both = Both { spill, hashes: ChunkHasher::new() };
         let directory = both.spill.directory().to_owned();
         packing.write(&mut both, |error| ArtifactError::NoRoom {
@@ -109,7 +109,7 @@ impl Artifact {
         let kind = if packing.is_directory() { "directory" } else { "file" };
         let name = path.file_name().unwrap_or(path.as_os_str());
         let of = format!("{kind} `{}`", name.to_string_lossy());
-        Ok(Self(Payload::on_disk(OnDisk { id, file, hashes, type_name: TREE }, &of, app, origin)))
+        Ok(Self(Payload::on_disk(OnDisk { id, file, hashes, type_name: TREE }, &of, store, origin)))
     }
 
     /// Writes the artifact to `into`, which is the destination itself, not its parent directory. Missing parent
@@ -215,12 +215,12 @@ impl Fetch {
         if !overwrite && into.symlink_metadata().is_ok() {
             return Err(ArtifactError::Exists { into });
         }
-        let pulled = artifact.0.pull_to_disk(TREE).await;
-        let (file, hashes) =
-            pulled.map_err(|source| ArtifactError::Unavailable { into: into.clone(), source })?;
+        let unavailable = |source| ArtifactError::Unavailable { into: into.clone(), source };
+        let (file, hashes) = artifact.0.pull_to_disk(TREE).await.map_err(unavailable)?;
+        let jobs = artifact.0.jobs().map_err(unavailable)?.clone();
         let (done, unpacked) = oneshot::channel();
         let destination = into.clone();
-        jobs::run(move || {
+        jobs.run(move || {
             let destination = Destination { into: &destination, overwrite, is_wanted: &|| !done.is_closed() };
             let unpacked = artifact.unpack(file, &hashes, &destination);
             let _ = done.send(unpacked);

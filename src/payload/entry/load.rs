@@ -17,11 +17,11 @@ use tokio::sync::{oneshot, watch};
 use super::super::chunk_hashes::{CHUNK, ChunkHashes};
 use super::super::codec::{AnyValue, Form, TREE};
 use super::super::error::FetchError;
+use super::super::memory_budget::MemoryBudget;
 use super::super::remote_source::{Opened, RemoteSource, SMALL, Small, Want};
 use super::super::spill::SpillWriter;
 use super::super::stored_blob::{Body, StoredBlob};
 use super::super::verified_reader::{Counter, InMemory, VerifiedReader};
-use super::super::{jobs, memory_budget};
 use super::Entry;
 use crate::fence;
 
@@ -112,7 +112,7 @@ impl Entry {
                 }
                 let opened = Opened { hashes, type_name, nested, chunks: Box::new(InMemory(bytes)) };
                 let received = self.receive(opened, &want, target, counter)?;
-                memory_budget::count_pull();
+                self.budget.count_pull();
                 remote_source.pulled(want.id);
                 Ok(received)
             }
@@ -148,7 +148,8 @@ impl Entry {
         let (done, wait) = oneshot::channel();
         // Dropping this future closes the channel, which tells the source that no reader waits any more.
         let (_waiting, waited) = watch::channel(());
-        jobs::run(move || {
+        let jobs = self.jobs.clone();
+        jobs.run(move || {
             if done.is_closed() {
                 return;
             }
@@ -159,7 +160,7 @@ impl Entry {
                     let received = opened.and_then(|opened| self.receive(opened, &want, target, counter));
                     // A value that arrived after its last reader was dropped is kept as a replica like any other.
                     if received.is_ok() {
-                        memory_budget::count_pull();
+                        self.budget.count_pull();
                         remote_source.pulled(want.id);
                     }
                     received
@@ -191,14 +192,14 @@ impl Entry {
                 if form.type_name() != type_name {
                     return Err(FetchError::WrongType(type_name));
                 }
-                let room = Room::in_memory(length)?;
+                let room = Room::in_memory(&self.budget, length)?;
                 let value = decoded(form, VerifiedReader::new(&hashes, &mut *chunks, counter, &want.what))?;
                 room.used();
                 self.keep(StoredBlob::value(value.clone(), form, hashes, nested));
                 Ok(value)
             }
             Target::Bytes => {
-                let room = Room::in_memory(length)?;
+                let room = Room::in_memory(&self.budget, length)?;
                 let value = decoded(
                     Form::of::<Bytes>(),
                     VerifiedReader::new(&hashes, &mut *chunks, counter, &want.what),
@@ -214,7 +215,7 @@ impl Entry {
                 Ok(value)
             }
             Target::File => {
-                let mut writer = SpillWriter::begin(length)?;
+                let mut writer = SpillWriter::begin(&self.budget, length)?;
                 let mut reader = VerifiedReader::new(&hashes, &mut *chunks, counter, &want.what).reader();
                 let mut buffer = vec![0; CHUNK];
                 loop {
@@ -247,17 +248,20 @@ fn decoded(form: &'static Form, reception: VerifiedReader<'_>) -> Result<AnyValu
 }
 
 /// A reservation of memory, released on drop unless it is used.
-struct Room(u64);
+struct Room<'a> {
+    budget: &'a MemoryBudget,
+    length: u64,
+}
 
-impl Room {
-    fn in_memory(length: u64) -> Result<Self, FetchError> {
+impl<'a> Room<'a> {
+    fn in_memory(budget: &'a MemoryBudget, length: u64) -> Result<Self, FetchError> {
         if length <= SMALL {
             // Spilling other values to disk would take longer than so small a load.
-            memory_budget::take(length);
+            budget.take(length);
         } else {
-            memory_budget::reserve(length)?;
+            budget.reserve(length)?;
         }
-        Ok(Self(length))
+        Ok(Self { budget, length })
     }
 
     fn used(self) {
@@ -265,8 +269,8 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for Room<'_> {
     fn drop(&mut self) {
-        memory_budget::freed(self.0);
+        self.budget.freed(self.length);
     }
 }

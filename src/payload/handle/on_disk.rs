@@ -11,11 +11,12 @@ use super::super::chunk_hashes::ChunkHashes;
 use super::super::entry::{Entry, Target};
 use super::super::error::{FetchError, PayloadError};
 use super::super::hex::PayloadId;
+use super::super::jobs::Jobs;
 use super::super::reference::Reference;
 use super::super::spill::Spilled;
-use super::super::store::{self, PayloadGuards};
+use super::super::store::{PayloadGuards, Store};
 use super::{Payload, Read};
-use crate::id::{ActorPath, AppId};
+use crate::id::ActorPath;
 
 /// A file that was written when the artifact was created, before it has a reference.
 pub(in crate::payload) struct OnDisk {
@@ -27,11 +28,16 @@ pub(in crate::payload) struct OnDisk {
 
 impl<T> Payload<T> {
     /// Creates a reference to a file on disk.
-    pub(in crate::payload) fn on_disk(made: OnDisk, of: &str, app: AppId, origin: &ActorPath) -> Self {
+    pub(in crate::payload) fn on_disk(
+        made: OnDisk,
+        of: &str,
+        store: &Arc<Store>,
+        origin: &ActorPath,
+    ) -> Self {
         let OnDisk { id, file, hashes, type_name } = made;
         let reference = Arc::new(Reference::new(id, &hashes, of, origin));
-        let entry = Entry::of_file(file, hashes, type_name, PayloadGuards::default());
-        let hold = Some(store::made(id, app, entry));
+        let entry = Entry::of_file(store.facilities(), file, hashes, type_name, PayloadGuards::default());
+        let hold = Some(store.made(id, entry));
         Self { reference, hold, read: Read::default(), of: PhantomData }
     }
 
@@ -67,6 +73,11 @@ impl<T> Payload<T> {
             Some(remote_source) => remote_source.has(self.reference.id).await,
             None => false,
         }
+    }
+
+    /// Returns the threads for blocking work of the App.
+    pub(in crate::payload) fn jobs(&self) -> Result<&Arc<Jobs>, PayloadError> {
+        Ok(self.hold()?.entry().jobs())
     }
 
     pub(in crate::payload) fn describe(&self) -> String {

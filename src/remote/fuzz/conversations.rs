@@ -22,7 +22,7 @@ use super::super::transfers::{PullRequest, PullResponse, ask};
 use super::{Lab, Script};
 use crate::drive::{Drives, LocalHome};
 use crate::id::{ActorPath, AppId, WorkId};
-use crate::payload::{Payload, PayloadGuards, SMALL, Want, collect};
+use crate::payload::{Payload, PayloadGuards, SMALL, Store, Want, collect};
 use crate::runtime::{self, Entered, Runtime};
 use crate::state::Value;
 use crate::transport::{Connection, Limits, PendingHandshakes, Security};
@@ -62,9 +62,12 @@ fn nothing() -> ProcessCommand {
     }
 }
 
-/// Returns the runtime of a new App.
-fn new_runtime() -> Runtime {
-    Runtime::new(AppId::next()).with(Arc::new(Directory::default()))
+/// Returns the runtime of a new App, with the parts that `complete` adds.
+fn new_runtime(complete: impl FnOnce(Runtime) -> Runtime) -> Arc<Runtime> {
+    Arc::new_cyclic(|runtime| {
+        let store = Store::new(Arc::default(), runtime.clone());
+        complete(Runtime::new(AppId::next()).with(Arc::new(Directory::default())).with(store))
+    })
 }
 
 fn options() -> BridgeOptions {
@@ -126,7 +129,7 @@ async fn talk(said: &[u8], answer: impl AsyncFnOnce(Connection)) {
 /// Runs arbitrary control messages of a node to its head, which knows a Work of that node, `a`, and a local one, `b`.
 /// Must be called within an actix System.
 pub async fn node_says(data: &[u8]) {
-    let runtime = Arc::new(new_runtime());
+    let runtime = new_runtime(|runtime| runtime);
     let _entered = runtime::enter(runtime.clone());
     let directory = Directory::of(&runtime);
     let ready_queue: Arc<ReadyQueue> = Arc::default();
@@ -184,7 +187,7 @@ struct Hosting {
 
 impl Hosting {
     fn new() -> Self {
-        let runtime = Arc::new(new_runtime());
+        let runtime = new_runtime(|runtime| runtime);
         let directory = Directory::of(&runtime);
         let entered = runtime::enter(runtime.clone());
         let bridge = Arc::new(Bridge::new(options(), spawner()));
@@ -250,7 +253,7 @@ pub async fn peer_says(data: &[u8]) {
 /// Runs arbitrary bytes on a connection after the handshake: the greeting, and the session, the pulls or the drive that
 /// it is for. Must be called within an actix System.
 pub async fn greeting(data: &[u8]) {
-    let runtime = Arc::new(new_runtime());
+    let runtime = new_runtime(|runtime| runtime);
     let _entered = runtime::enter(runtime.clone());
     let ready_queue: Arc<ReadyQueue> = Arc::default();
     let options_of_head = HeadOptions { bridge: options(), process: nothing() };
@@ -274,10 +277,10 @@ pub async fn greeting(data: &[u8]) {
 
 /// Runs both ends of a connection on which values are pulled. Must be called within an actix System.
 pub async fn pulls(data: &[u8]) {
-    let runtime = Arc::new(new_runtime());
+    let runtime = new_runtime(|runtime| runtime);
     let _entered = runtime::enter(runtime.clone());
     let path = ActorPath::from("a");
-    let value = Payload::new(vec![(1_u32, "one".to_owned())], runtime.app(), &path)
+    let value = Payload::new(vec![(1_u32, "one".to_owned())], &Store::of(&runtime), &path)
         .expect("the value can be encoded");
     let (_, holds) = collect(|| wire::encode(&value));
     let id = holds.iter().next().expect("it refers to the value").id();
@@ -318,7 +321,7 @@ pub async fn drives(data: &[u8]) {
     let outside = std::env::temp_dir().join(format!("flowright-fuzz-{}", std::process::id()));
     let inside = outside.join("drives");
     std::fs::create_dir_all(&inside).expect("there is a place for temporary files");
-    let runtime = Arc::new(new_runtime().with(Drives::at(LocalHome(inside))));
+    let runtime = new_runtime(|runtime| runtime.with(Drives::at(LocalHome(inside))));
     let _entered = runtime::enter(runtime.clone());
     let bridge = Arc::new(Bridge::new(options(), spawner()));
     bridge.set_runtime(runtime);

@@ -23,4 +23,5 @@ pub(super) use self::ask::ask;
 pub(super) use self::ask::{PullRequest, PullResponse};
 pub(super) use self::large::open;
 pub(super) use self::nested::{NestedQuestions, tell_nested};
+pub(super) use self::serve::SERVED_AT_ONCE;
 pub(super) use self::small::{Idle, small};

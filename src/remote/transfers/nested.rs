@@ -16,7 +16,7 @@ use super::super::link::Link;
 use super::super::protocol::Control;
 use super::super::references::Source;
 use super::ask::NotGiven;
-use crate::payload::{self, PayloadGuard, PayloadGuards, PayloadId};
+use crate::payload::{PayloadGuard, PayloadGuards, PayloadId, Store};
 
 /// Limit on the references in one answer.
 const AT_ONCE: usize = 1000;
@@ -97,8 +97,8 @@ pub(super) async fn nested(
 }
 
 /// Tells the peer to which values a value of this process refers, and holds these for the peer.
-pub(in crate::remote) fn tell_nested(link: &Link, id: PayloadId, from: u64) {
-    let Some(blob) = payload::entry_of(id).and_then(|entry| entry.blob()) else {
+pub(in crate::remote) fn tell_nested(store: &Store, link: &Link, id: PayloadId, from: u64) {
+    let Some(blob) = store.entry_of(id).and_then(|entry| entry.blob()) else {
         return link.reply(&Control::Refers { id, there: false, more: false });
     };
     let from = usize::try_from(from).unwrap_or(usize::MAX);

@@ -10,16 +10,15 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
 use super::super::bridge::{Bridge, DialError};
 use super::ask::{PullRequest, PullResponse};
-use crate::payload::{self, Hex, SMALL, StoredBlob};
+use crate::payload::{Hex, SMALL, StoredBlob};
 use crate::transport::Connection;
 use crate::wire::{self, Frame};
 
 /// Number of large values that are served concurrently.
-const SERVED_AT_ONCE: usize = 4;
+pub(in crate::remote) const SERVED_AT_ONCE: usize = 4;
 
 /// Time after which a connection without a request is closed.
 const IDLE: Duration = Duration::from_secs(60);
@@ -30,7 +29,6 @@ impl Bridge {
         self: &Arc<Self>,
         mut connection: Connection,
     ) -> Result<(), DialError> {
-        static SERVED: Semaphore = Semaphore::const_new(SERVED_AT_ONCE);
         loop {
             let Ok(request) = tokio::time::timeout(IDLE, connection.read_frame()).await else {
                 return Ok(());
@@ -42,7 +40,7 @@ impl Bridge {
                 Some(_) => return Err(DialError::NotUnderstood("the peer sent no request".to_owned())),
                 None => return Ok(()),
             };
-            let blob = payload::entry_of(request.id).and_then(|entry| entry.blob());
+            let blob = self.store().entry_of(request.id).and_then(|entry| entry.blob());
             let response = respond(&request, blob.as_ref());
             let given = matches!(response, PullResponse::Here { .. });
             let body =
@@ -58,7 +56,7 @@ impl Bridge {
             let done = blob.is_none() || small.is_some();
             connection.write_bytes(&out).await?;
             let Some(blob) = blob.filter(|_| !done) else { continue };
-            let _turn = if left > SMALL { SERVED.acquire().await.ok() } else { None };
+            let _turn = if left > SMALL { self.served().acquire().await.ok() } else { None };
             let runtime = Handle::current();
             let patience = self.settings().grace;
             // The future may be dropped while the blocking thread waits for a peer that does not read; the guard then
