@@ -16,6 +16,42 @@ use crate::state::Value;
 use crate::work::{Work, WorkAddr};
 
 /// A handle that queries and controls a running App, from any thread. Cloning is cheap.
+///
+/// ```
+/// # use flowright::prelude::*;
+/// # #[derive(Default, Serialize, Deserialize)]
+/// # struct Train { epoch: u32 }
+/// # impl Work for Train {
+/// #     type Input = ();
+/// #     async fn run(&mut self, (): (), _: &mut WorkContext<Self>) -> Result<()> {
+/// #         self.epoch = 3;
+/// #         Ok(())
+/// #     }
+/// # }
+/// # #[derive(Default, Serialize, Children)]
+/// # struct Root { train: WorkRef<Train> }
+/// # impl Flow for Root {
+/// #     fn react(&mut self, _: &mut FlowContext) -> Reaction {
+/// #         self.train.run(());
+/// #         Ok(())
+/// #     }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let app = App::new(Root::default).spawn().await?;
+/// let control = app.control();
+/// let mut changes = control.changes();
+/// while !control.status().await?.works["train"].status.stage.is_terminal() {
+///     changes.changed().await?; // the state or the status has changed
+/// }
+/// let state = control.state().await?;
+/// let epoch: u32 = state.get("train.epoch").expect("the Work has an epoch").decode()?;
+/// assert_eq!(epoch, 3);
+/// control.stop("it is trained");
+/// app.wait().await.result?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Control {
     driver: Addr<Driver>,
@@ -38,6 +74,9 @@ impl Control {
 
     /// Returns the state tree: the root Flow as serialised, with the last published state of each Work.
     ///
+    /// # Cancel safety
+    /// The future only reads, and may be dropped at any time.
+    ///
     /// # Errors
     /// [`AppError::Ended`] when the App has ended, and [`AppError::Failed`] when a Flow's own state does not serialise.
     pub async fn state(&self) -> Result<Value, AppError> {
@@ -46,6 +85,9 @@ impl Control {
 
     /// Returns the status of the App, its Works, Flows and nodes.
     ///
+    /// # Cancel safety
+    /// The future only reads, and may be dropped at any time.
+    ///
     /// # Errors
     /// [`AppError::Ended`] when the App has ended.
     pub async fn status(&self) -> Result<AppStatus, AppError> {
@@ -53,6 +95,9 @@ impl Control {
     }
 
     /// Returns the address of the Work at `path`; `None` when there is no such Work, or it has another type.
+    ///
+    /// # Cancel safety
+    /// The future only reads, and may be dropped at any time.
     ///
     /// # Errors
     /// [`AppError::Ended`] when the App has ended.

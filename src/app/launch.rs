@@ -163,13 +163,26 @@ impl App {
         self
     }
 
-    /// Applies a configuration; its settings take precedence over earlier ones.
+    /// Applies a configuration; its settings take precedence over earlier ones, of this method and of others. On the
+    /// command line of [`App::main`] all of them can be overridden.
     pub fn config(mut self, config: Config) -> Self {
         self.config = config.or(self.config);
         self
     }
 
-    /// Sets the placement of the Work at `path`, and of all Works below it.
+    /// Sets the placement of the Work at `path`, and of all Works below it. It takes precedence over
+    /// [`WorkRef::placed`]; of several paths the longest counts. A path that does not begin with a child of the tree is an
+    /// error of [`App::spawn`].
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Hello;
+    /// # impl Flow for Hello {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+    /// # }
+    /// let app = App::new(Hello::default).place("workers", Placement::Pool).place("workers.3", Placement::Process);
+    /// ```
     pub fn place(mut self, path: impl Into<String>, placement: Placement) -> Self {
         self.config.place.insert(path.into(), placement);
         self
@@ -194,7 +207,24 @@ impl App {
     }
 
     /// Serves the HTTP API and the page on `address` after [`App::spawn`]; port 0 is any free port. `main` serves them
-    /// by default, unless the command line says otherwise.
+    /// by default, unless the command line says otherwise. An address beyond the loopback one needs a token
+    /// ([`Config::http_token_file`]).
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Hello;
+    /// # impl Flow for Hello {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let app = App::new(Hello::default).serve("127.0.0.1:0".parse()?).spawn().await?;
+    /// println!("http://{}/view", app.address().expect("the App is served"));
+    /// app.stop().await.result?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[cfg(feature = "http")]
     pub fn serve(mut self, address: SocketAddr) -> Self {
         self.config.host = Some(address.ip().to_string());
@@ -217,6 +247,9 @@ impl App {
     }
 
     /// Runs the App on a thread of its own, inside any program that has a tokio runtime.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped before it is ready, no Flow reacts and no Work runs.
     ///
     /// # Errors
     /// [`AppError`] when the tree is invalid. No Work or Flow has run in that case.
@@ -370,6 +403,23 @@ impl Launched {
 }
 
 /// A handle to a running App. Dropping it asks the App to stop.
+///
+/// ```
+/// # use flowright::prelude::*;
+/// # #[derive(Default, Serialize, Children)]
+/// # struct Hello;
+/// # impl Flow for Hello {
+/// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+/// # }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<()> {
+/// let app = App::new(Hello::default).spawn().await?;
+/// println!("{:?}", app.control().status().await?.stage);
+/// let exit = app.stop().await; // `wait` waits for an App that ends by itself
+/// exit.result?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping the handle stops the App"]
 pub struct AppHandle {
     control: Control,
@@ -402,7 +452,10 @@ impl AppHandle {
         }
     }
 
-    /// Asks the App to stop and waits for its end.
+    /// Asks the App to stop and waits for its end. The Works have the grace period ([`App::grace`]) to end.
+    ///
+    /// # Cancel safety
+    /// Not cancel safe: the handle is consumed. An App whose future is dropped stops all the same.
     pub async fn stop(self) -> Exit {
         self.control.stop("requested by its handle");
         self.wait().await

@@ -53,6 +53,9 @@ impl PayloadStatus {
 impl Control {
     /// Returns the payloads that states and runs of the App refer to, ordered by id.
     ///
+    /// # Cancel safety
+    /// The future only reads, and may be dropped at any time.
+    ///
     /// # Errors
     /// [`AppError::Ended`] when the App has ended.
     pub async fn payloads(&self) -> Result<Vec<PayloadStatus>, AppError> {

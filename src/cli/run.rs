@@ -29,7 +29,20 @@ fn has_display(on_terminal: bool, variable: impl Fn(&str) -> Option<OsString>) -
 }
 
 impl App {
-    /// Gives the program its command line and runs the App until it ends.
+    /// Gives the program its command line and runs the App until it ends. `docs/command-line.md` lists the commands and
+    /// flags with their defaults.
+    ///
+    /// ```no_run
+    /// # use flowright::prelude::*;
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Hello;
+    /// # impl Flow for Hello {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+    /// # }
+    /// fn main() -> ExitCode {
+    ///     App::new(Hello::default).main()
+    /// }
+    /// ```
     ///
     /// Exit codes: 0 when a Flow, Ctrl-C, SIGTERM or SIGHUP stopped the App; 1 when it failed (the failure is printed
     /// to stderr at once); 2 for wrong usage. A second Ctrl-C ends the process without waiting for its Works.

@@ -160,6 +160,13 @@ impl Drive {
     /// Returns a future that streams a file of the drive to the local path `into`. The file is written to a temporary
     /// sibling of `into` and renamed when it is complete; missing parent directories are created.
     ///
+    /// ```no_run
+    /// # async fn f(drive: flowright::Drive) -> flowright::Result<()> {
+    /// drive.get("model/weights", "weights.bin").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Cancel safety
     /// If the future is dropped before it is done, nothing is left at `into`.
     ///
@@ -170,6 +177,9 @@ impl Drive {
     }
 
     /// Reads a whole file into memory.
+    ///
+    /// # Cancel safety
+    /// The future only reads, and may be dropped at any time.
     ///
     /// # Errors
     /// [`DriveError`].
@@ -196,6 +206,9 @@ impl Drive {
     /// # Ok(())
     /// # }
     /// ```
+    ///
+    /// # Cancel safety
+    /// The future and the stream only read, and may be dropped at any time.
     ///
     /// # Errors
     /// [`DriveError`], from this method and from the stream.
@@ -225,6 +238,9 @@ impl Drive {
 
     /// Lists all files in a directory of the drive and below it, ordered by name; `""` lists the whole drive.
     ///
+    /// # Cancel safety
+    /// The future only reads, and may be dropped at any time.
+    ///
     /// # Errors
     /// [`DriveError`]; an empty or missing directory is not an error.
     pub async fn list(&self, directory: &str) -> Result<Vec<DriveFile>, DriveError> {
@@ -253,6 +269,9 @@ impl Drive {
 
     /// Deletes a file.
     ///
+    /// # Cancel safety
+    /// If the future is dropped before it is ready, the file may have been deleted or not.
+    ///
     /// # Errors
     /// [`DriveError`], in particular [`DriveError::NotFound`] if the drive has no file with this name.
     pub async fn delete(&self, name: &str) -> Result<(), DriveError> {
@@ -261,6 +280,9 @@ impl Drive {
     }
 
     /// Returns whether the drive has a file with this name.
+    ///
+    /// # Cancel safety
+    /// The future only reads, and may be dropped at any time.
     ///
     /// # Errors
     /// [`DriveError`] if the drive cannot be queried.

@@ -10,6 +10,38 @@ use crate::error::Error;
 use crate::id::ActorPath;
 
 /// The context of [`Flow::react`](crate::Flow::react): schedules, wakes the Flow later, and ends the App.
+///
+/// ```
+/// # use flowright::prelude::*;
+/// # #[derive(Default, Serialize, Deserialize)]
+/// # struct Backup;
+/// # impl Work for Backup {
+/// #     type Input = u64;
+/// #     async fn run(&mut self, _: u64, _: &mut WorkContext<Self>) -> Result<()> { Ok(()) }
+/// # }
+/// #[derive(Default, Serialize, Children)]
+/// struct Nightly {
+///     backup: WorkRef<Backup>,
+///     nights: u64,
+/// }
+///
+/// impl Flow for Nightly {
+///     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+///         if cx.schedule("30 2 * * *") {
+///             self.nights += 1;
+///         }
+///         if self.nights > 0 {
+///             self.backup.run(self.nights); // one run for each night
+///         }
+///         if self.nights == 365 {
+///             cx.stop("a year is over");
+///         }
+///         Ok(())
+///     }
+/// }
+/// # let app = flowright::testing::TestApp::start(Nightly::default);
+/// # app.stop().result.unwrap();
+/// ```
 pub struct FlowContext {
     path: ActorPath,
     reaction: u64,

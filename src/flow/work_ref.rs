@@ -127,6 +127,30 @@ impl<W: Work> WorkRef<W> {
     /// other. In the reaction that adds the Work to the tree no run is requested yet: the Flow reacts again when the
     /// Work has joined.
     ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Train;
+    /// # impl Work for Train {
+    /// #     type Input = u32;
+    /// #     async fn run(&mut self, _: u32, _: &mut WorkContext<Self>) -> Result<()> { Ok(()) }
+    /// # }
+    /// # #[derive(Serialize, Children)]
+    /// # struct Root { train: WorkRef<Train> }
+    /// # impl Flow for Root {
+    /// #     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+    /// for size in [16, 32] {
+    ///     self.train.run(size); // both are queued, in this order
+    /// }
+    /// self.train.run(64).finished()?; // nothing below is reached before this run has succeeded
+    /// # cx.stop("done");
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # let root = || Root { train: WorkRef::new(Train).on_error(OnError::Capture) };
+    /// # flowright::testing::TestApp::start(root).wait_for_exit().result.unwrap();
+    /// ```
+    ///
     /// # Errors
     /// The Flow fails with [`FlowError::Input`] if the input cannot be serialised, with [`FlowError::Foreign`] if the
     /// Work belongs to another Flow, and with [`FlowError::Unattached`] if the Work is not in a field where it can join
@@ -185,7 +209,8 @@ impl<W: Work> WorkRef<W> {
         }
     }
 
-    /// Runs this input once more, whatever its last outcome; does nothing if the input waits or runs.
+    /// Runs this input once more, whatever its last outcome; does nothing if the input waits or runs. A rerun that finds
+    /// the queue of runs full is dropped with a warning in the log.
     pub fn rerun(&self, input: W::Input) {
         self.with_input("rerun", &input, |record, key, input| {
             let now = scope::with(|scope| scope.now).expect("a command has a scope");
@@ -514,6 +539,30 @@ impl<'a, W: Work> Run<'a, W> {
 
     /// Returns the outcome of the run, for a Flow that captures failures: the Work if the run succeeded, or else the
     /// status of the run. Until the run has ended, `?` ends the reaction.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Train;
+    /// # impl Work for Train {
+    /// #     type Input = u32;
+    /// #     async fn run(&mut self, _: u32, _: &mut WorkContext<Self>) -> Result<()> { Ok(()) }
+    /// # }
+    /// # #[derive(Serialize, Children)]
+    /// # struct Root { train: WorkRef<Train> }
+    /// # impl Flow for Root {
+    /// #     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+    /// match self.train.run(16).outcome()? {
+    ///     Ok(_) => println!("trained"),
+    ///     Err(status) => println!("{}: {}", status.stage, status.message.unwrap_or_default()),
+    /// }
+    /// # cx.stop("done");
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # let root = || Root { train: WorkRef::new(Train).on_error(OnError::Capture) };
+    /// # flowright::testing::TestApp::start(root).wait_for_exit().result.unwrap();
+    /// ```
     ///
     /// # Errors
     /// [`Pending`] while the run has not ended.

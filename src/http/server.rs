@@ -40,6 +40,9 @@ impl App {
     /// Runs the App on a thread of its own, inside any program that has a tokio runtime. After [`App::serve`] it is
     /// served over HTTP as well.
     ///
+    /// # Cancel safety
+    /// If the future is dropped before it is ready, no Flow reacts and no Work runs.
+    ///
     /// # Errors
     /// [`AppError`] when the tree is invalid or the server cannot listen. No code of the App has run in that case.
     pub async fn spawn(mut self) -> Result<AppHandle, AppError> {

@@ -139,6 +139,19 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
 
     /// Starts to pull the value in the background, so that a later read finds it here or waits less. An error is
     /// returned by that read.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # async fn f(batches: Vec<Payload<Vec<f32>>>) -> Result<()> {
+    /// for (number, batch) in batches.iter().enumerate() {
+    ///     if let Some(next) = batches.get(number + 1) {
+    ///         next.prefetch(); // it arrives while this one is used
+    ///     }
+    ///     println!("{}", batch.value().await?.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn prefetch(&self) {
         let Ok(Found::Coming(load)) = self.look() else { return };
         match tokio::runtime::Handle::try_current() {
@@ -180,6 +193,13 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
 
     /// Returns the value, blocking the thread until it is loaded; the fallible form of a dereference. The value stays in
     /// memory for as long as this handle does.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// fn sum(numbers: &Payload<Vec<u64>>) -> Result<u64> {
+    ///     Ok(numbers.blocking_value()?.iter().sum())
+    /// }
+    /// ```
     ///
     /// # Errors
     /// [`PayloadError`], which names the payload and says what to do; [`PayloadError::WouldBlock`] if the value is
@@ -225,6 +245,14 @@ impl<T> Payload<T> {
     /// Keeps replicas on `copies` nodes, including the one that created the payload, as soon as there are so many
     /// nodes and for as long as anything refers to the payload. If a node with a replica is lost, another node makes
     /// one from those that are left.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # fn f<W: Work>(cx: &mut WorkContext<W>) -> Result<Payload<Vec<f32>>> {
+    /// let weights = cx.payload(vec![0.0_f32; 1_000_000])?.replicate(2);
+    /// # Ok(weights)
+    /// # }
+    /// ```
     #[must_use = "a payload is freed when nothing refers to it"]
     pub fn replicate(self, copies: usize) -> Self {
         if let Some(hold) = &self.hold {

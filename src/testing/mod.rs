@@ -83,6 +83,34 @@ impl TestApp {
     /// schedules, `cx.sleep`, backoffs and timeouts then take no time. `make_runtime` creates a current-thread
     /// runtime with `start_paused(true)`, which needs tokio's feature `test-util` in the test.
     ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use flowright::testing::TestApp;
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Nap;
+    ///
+    /// impl Work for Nap {
+    ///     type Input = ();
+    ///
+    ///     async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
+    ///         cx.sleep(self, Duration::from_secs(24 * 3600)).await?;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Napping { nap: WorkRef<Nap> }
+    /// # impl Flow for Napping {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction {
+    /// #         self.nap.run(());
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// let paused = || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    /// let app = TestApp::start_paused(Napping::default, paused);
+    /// app.wait_for_stage("nap", Stage::Succeeded); // at once
+    /// ```
+    ///
     /// # Panics
     /// If the App does not start.
     pub fn start_paused<F: Flow>(
@@ -100,7 +128,7 @@ impl TestApp {
         Self::try_start(app).unwrap_or_else(|error| panic!("the App did not start: {}", chain(&error)))
     }
 
-    /// Starts an App that is allowed to fail.
+    /// Starts an App that may refuse to start, such as one whose tree has two children of one name.
     ///
     /// # Errors
     /// The error with which the App failed to start.
@@ -112,7 +140,7 @@ impl TestApp {
         Ok(Self { runtime, control, handle: Mutex::new(Some(handle)), limit: DEFAULT_LIMIT })
     }
 
-    /// Sets the limit of each wait.
+    /// Sets the limit of each wait; [`DEFAULT_LIMIT`] by default.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
         self
@@ -125,6 +153,38 @@ impl TestApp {
 
     /// Waits for something outside the App, such as the reply of a Work. The thread belongs to the App meanwhile: a
     /// [`Drive`](crate::Drive) that the future uses is one of this App.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use flowright::testing::TestApp;
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Double(u64);
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Server;
+    /// # impl Work for Server {
+    /// #     type Input = ();
+    /// #     async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
+    /// #         cx.serve_forever(self).await?;
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # impl Handle<Double> for Server {
+    /// #     type Reply = u64;
+    /// #     async fn handle(&mut self, m: Double, _: &mut WorkContext<Self>) -> u64 { 2 * m.0 }
+    /// # }
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Root { server: WorkRef<Server> }
+    /// # impl Flow for Root {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction {
+    /// #         self.server.run(());
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// let app = TestApp::start(Root::default);
+    /// app.wait_for_stage("server", Stage::Running);
+    /// let server = app.work::<Server>("server");
+    /// assert_eq!(app.block_on(server.ask(Double(21))).unwrap(), 42);
+    /// ```
     ///
     /// # Panics
     /// If the wait exceeds the limit.

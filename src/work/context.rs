@@ -69,6 +69,41 @@ pub(crate) struct Identity {
 
 /// The context of a Work's `run`, handlers and hooks: publishes the state, serves the mailbox, sleeps, and creates
 /// payloads.
+///
+/// ```
+/// # use flowright::prelude::*;
+/// #[derive(Default, Serialize, Deserialize)]
+/// struct Train {
+///     epoch: u32,
+///     weights: Option<Payload<Vec<f32>>>,
+/// }
+///
+/// impl Work for Train {
+///     type Input = u32;
+///
+///     async fn run(&mut self, epochs: u32, cx: &mut WorkContext<Self>) -> Result<()> {
+///         let mut weights = vec![0.0; 1000];
+///         while self.epoch < epochs {
+///             weights.iter_mut().for_each(|weight| *weight += 0.1);
+///             self.epoch += 1;
+///             cx.publish(self); // the Flow reacts to the new epoch
+///             cx.turn(self).await?; // serves messages; `?` ends the run here when the Work is asked to stop
+///         }
+///         self.weights = Some(cx.payload(weights)?);
+///         Ok(())
+///     }
+/// }
+/// # #[derive(Default, Serialize, Children)]
+/// # struct Root { train: WorkRef<Train> }
+/// # impl Flow for Root {
+/// #     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+/// #         assert!(self.train.run(3).finished()?.weights.is_some());
+/// #         cx.stop("done");
+/// #         Ok(())
+/// #     }
+/// # }
+/// # flowright::testing::TestApp::start(Root::default).wait_for_exit().result.unwrap();
+/// ```
 pub struct WorkContext<W: Work> {
     identity: Identity,
     receiver: Receiver<W>,
@@ -207,6 +242,26 @@ impl<W: Work> WorkContext<W> {
     /// In a handler it only waits, and other messages wait for the end of that handler: handlers do not nest. Work that
     /// should continue while messages are served belongs in `run`.
     ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # async fn download() -> Result<u64> { Ok(3) }
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Fetch {
+    ///     bytes: u64,
+    /// }
+    ///
+    /// impl Work for Fetch {
+    ///     type Input = ();
+    ///
+    ///     async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
+    ///         // The first `?` is for the stop of the Work, the second for the error of the download.
+    ///         self.bytes = cx.serve(self, download()).await??;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// # flowright::testing::TestApp::start_app(App::of_work(Fetch::default)).wait_for_exit().result.unwrap();
+    /// ```
+    ///
     /// # Cancel safety
     /// As for [`turn`](Self::turn); `future` is dropped as well.
     ///
@@ -294,10 +349,14 @@ impl<W: Work> WorkContext<W> {
     }
 
     /// Stores `value` in this process and returns a small reference to it, which can be part of states, inputs and
-    /// messages.
+    /// messages. The value is freed when nothing refers to it any more: keep the returned [`Payload`], or publish it.
+    ///
+    /// The value is serialised once on the calling thread, for its hash. It is written to disk if the memory budget is used
+    /// up.
     ///
     /// # Errors
-    /// [`PayloadError::Unserialisable`] if the value cannot be serialised.
+    /// [`PayloadError::Unserialisable`] if the value cannot be serialised, and [`PayloadError::NoRoom`] if there is room
+    /// for it neither in memory nor on disk.
     pub fn payload<T>(&self, value: T) -> Result<Payload<T>, PayloadError>
     where
         T: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -308,7 +367,15 @@ impl<W: Work> WorkContext<W> {
     /// Copies the file or directory at `path` and returns a small reference to the copy, which can be part of states,
     /// inputs and messages. Later changes of the files do not affect the copy.
     ///
-    /// [`Files`] excludes parts of a directory: `cx.artifact(Files::at("model").exclude("*.tmp"))`.
+    /// [`Files`] excludes parts of a directory:
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use flowright::{ArtifactError, Files};
+    /// # fn f<W: Work>(cx: &mut WorkContext<W>) -> Result<Artifact, ArtifactError> {
+    /// cx.artifact(Files::at("model").exclude("*.tmp"))
+    /// # }
+    /// ```
     ///
     /// Reads the files and writes the copy to disk on the calling thread, which blocks no other Work if this one has a
     /// thread of its own, the default placement.
@@ -320,7 +387,8 @@ impl<W: Work> WorkContext<W> {
         Artifact::new(&files.into(), &Store::of(&self.identity.runtime), &self.identity.path)
     }
 
-    /// Returns true if the Work or its current run was asked to stop, for code that does not take turns.
+    /// Returns true if the Work or its current run was asked to stop, for code that does not take turns, such as a long
+    /// computation between two calls of [`turn`](Self::turn).
     pub fn is_stopping(&mut self) -> bool {
         // An incarnation that was given up receives no more commands.
         self.asked.stop |= self.abort.is_raised();

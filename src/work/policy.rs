@@ -8,7 +8,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Place where a Work runs.
 ///
-/// The text form, for `--place` and configuration files, is `thread`, `pool`, `process`, or a [`Selector`] of nodes.
+/// The text form, for `--place` and configuration files, is `thread`, `pool`, `process`, or a [`Selector`] of nodes:
+///
+/// ```
+/// # use flowright::{Placement, Selector};
+/// assert_eq!("gpu-1".parse(), Ok(Placement::Node(Selector::name("gpu-1"))));
+/// assert_eq!(Placement::Process.to_string(), "process");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Placement {

@@ -158,6 +158,9 @@ impl Artifact {
     }
 
     /// Returns whether the content is stored here or in another process that can be reached.
+    ///
+    /// # Cancel safety
+    /// The future only reads, and may be dropped at any time.
     pub async fn exists(&self) -> bool {
         self.0.is_somewhere().await
     }
