@@ -1,4 +1,4 @@
-//! `top` in a terminal: a pseudo-terminal, and an emulator that knows the content of its screen.
+//! Programs in a terminal: a pseudo-terminal, and an emulator that knows the content of its screen.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -15,7 +15,10 @@ use crate::programs;
 use crate::support::LIMIT;
 use crate::tests;
 
-tests![top_shows_the_works_obeys_keys_fits_the_terminal_and_leaves_it_as_it_was];
+tests![
+    top_shows_the_works_obeys_keys_fits_the_terminal_and_leaves_it_as_it_was,
+    browser_opens_on_a_terminal_with_a_display_unless_turned_off,
+];
 
 /// A terminal in which a program runs.
 struct Terminal {
@@ -31,6 +34,11 @@ fn size(rows: u16, columns: u16) -> Winsize {
 
 impl Terminal {
     fn start(arguments: &[&str], rows: u16, columns: u16) -> Self {
+        Self::start_with(arguments, &[], rows, columns)
+    }
+
+    /// Starts the program with these environment variables.
+    fn start_with(arguments: &[&str], variables: &[(&str, &str)], rows: u16, columns: u16) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("there are terminals");
         grantpt(&master).expect("the test owns the terminal");
         unlockpt(&master).expect("the test owns the terminal");
@@ -47,6 +55,10 @@ impl Terminal {
             .arg(std::env::current_exe().expect("the path of the test binary is known"))
             .args(arguments);
         command.env(programs::VARIABLE, "desk").env("TERM", "xterm-256color").env_remove("NO_COLOR");
+        for display in ["DISPLAY", "WAYLAND_DISPLAY", "WSL_DISTRO_NAME"] {
+            command.env_remove(display);
+        }
+        command.envs(variables.iter().copied());
         let child = command.stdin(open()).stdout(open()).stderr(open()).spawn().expect("there is a setsid");
         drop(command);
         let master = File::from(master);
@@ -126,4 +138,37 @@ fn top_shows_the_works_obeys_keys_fits_the_terminal_and_leaves_it_as_it_was() {
     terminal.press("q");
     terminal.until(|screen| !screen.alternate_screen() && !screen.hide_cursor());
     assert!(terminal.child.wait().expect("it can be waited for").success());
+}
+
+/// The browser is a script that writes its argument to the terminal. The log line about it tells how to turn it off.
+fn browser_opens_on_a_terminal_with_a_display_unless_turned_off() {
+    const STARTED: &str = "View it in your browser: http://127.0.0.1:";
+    const HINT: &str = "--open-ui=false turns that off";
+    const OPENED: &str = "the browser gets http://127.0.0.1:";
+    let script = std::env::temp_dir().join(format!("flowright-browser-{}", std::process::id()));
+    std::fs::write(&script, "#!/bin/sh\necho \"the browser gets $1\" >/dev/tty\n")
+        .expect("the path is writable");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    std::fs::set_permissions(&script, mode).expect("the path belongs to the test");
+    let browser = format!("{} %s", script.display());
+    for (display, flag, opens, hints) in [
+        (true, None, true, true),
+        (false, None, false, false),
+        (true, Some("--open-ui=false"), false, false),
+        (false, Some("--open-ui"), true, false),
+    ] {
+        let mut variables = vec![("BROWSER", browser.as_str())];
+        variables.extend(display.then_some(("DISPLAY", ":0")));
+        let mut arguments = vec!["--port", "0"];
+        arguments.extend(flag);
+        let mut terminal = Terminal::start_with(&arguments, &variables, 24, 110);
+        terminal.until(|screen| shows(screen, STARTED) && (!opens || shows(screen, OPENED)));
+        // The program decides before it obeys this key.
+        terminal.press("\x03");
+        let rows = terminal.until(|screen| shows(screen, "has been stopped successfully"));
+        let has = |part: &str| rows.iter().any(|row| row.contains(part));
+        assert_eq!((has(OPENED), has(HINT)), (opens, hints), "{display} {flag:?}: {rows:#?}");
+        assert!(terminal.child.wait().expect("the program has ended").success());
+    }
+    let _ = std::fs::remove_file(&script);
 }
