@@ -31,7 +31,7 @@ impl Config {
 
 impl App {
     /// Accepts nodes at this address, such as `127.0.0.1:7502`; port 0 is any free port. An address that is not a
-    /// loopback address needs a secret or certificates; see [`Config::token_file`] and [`Config::tls_cert`].
+    /// loopback address needs a secret or certificates; see [`Config::token_file`] and [`Config::tls`].
     pub fn listen(mut self, address: impl Into<String>) -> Self {
         self.config.listen = Some(address.into());
         self
