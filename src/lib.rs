@@ -104,7 +104,7 @@
         feature = "tls",
         feature = "top"
     )),
-    allow(dead_code, unused_imports)
+    allow(dead_code, unused_imports, unused_mut)
 )]
 
 mod app;
