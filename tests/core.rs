@@ -196,7 +196,7 @@ impl Program {
         // The programs write less than a pipe holds.
         self.0.stdout.take().expect("piped").read_to_string(&mut out).expect("valid UTF-8");
         self.0.stderr.take().expect("piped").read_to_string(&mut err).expect("valid UTF-8");
-        (self.0.wait().expect("it is a child of this process").code(), out, err)
+        (self.0.wait().expect("the program is a child of this process").code(), out, err)
     }
 }
 
@@ -225,7 +225,7 @@ fn program_ends_in_good_order_at_sigterm() {
                the Work stops\n\
                Your Flowright App has been stopped successfully!\n";
     assert_eq!(rest, end);
-    assert_eq!(program.0.wait().expect("it is a child of this process").code(), Some(0));
+    assert_eq!(program.0.wait().expect("the program is a child of this process").code(), Some(0));
 }
 
 /// `App::main` prints the failure of a Flow with its cause, and ends with exit code 1.

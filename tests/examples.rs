@@ -263,7 +263,7 @@ fn share_files() {
     ];
     assert_eq!(program.out, story, "{}", program.transcript());
     assert_eq!(std::fs::read_dir(drives.join("reports")).expect("the directory exists").count(), 0);
-    std::fs::remove_dir_all(drives).expect("it can be removed");
+    std::fs::remove_dir_all(drives).expect("the directory belongs to the test");
 }
 
 #[test]
@@ -364,7 +364,7 @@ fn model_server() {
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
-    .expect("it listens");
+    .expect("the server reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("the server answers");
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"{"y":5.0,"served":1}"#), "{answer}");

@@ -300,7 +300,7 @@ fn each_source(mut look: impl FnMut(&str, &str)) {
     sources(&root, &mut files);
     assert!(files.len() > 40, "the sources were not found");
     for file in files {
-        let parts: Vec<_> = file.strip_prefix(&root).expect("it is below").iter().collect();
+        let parts: Vec<_> = file.strip_prefix(&root).expect("the file is below the root").iter().collect();
         let path =
             parts.iter().map(|part| part.to_str().expect("names are ASCII")).collect::<Vec<_>>().join("/");
         look(&path, &fs::read_to_string(&file).expect("a source can be read"));
@@ -868,7 +868,8 @@ fn components(edges: &Edges) -> Vec<BTreeSet<String>> {
         }
         search.lowest.insert(name.to_owned(), lowest);
         if lowest == index {
-            let begin = search.stack.iter().position(|other| other == name).expect("it is on the stack");
+            let begin =
+                search.stack.iter().position(|other| other == name).expect("the node is on the stack");
             let component: BTreeSet<String> = search.stack.drain(begin..).collect();
             if component.len() > 1 {
                 search.components.push(component);

@@ -21,7 +21,7 @@ struct Crates {
 /// Queries cargo, which has nothing left to build, for the built crates.
 fn crates() -> Crates {
     let own = std::env::current_exe().expect("the path of the test binary is known");
-    let others = own.parent().expect("it is in a folder").to_owned();
+    let others = own.parent().expect("the directory has a parent").to_owned();
     let profile = others.parent().and_then(Path::file_name).and_then(|name| name.to_str());
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["test", "--no-run", "--offline", "--quiet", "--message-format=json"]);

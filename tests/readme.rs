@@ -80,7 +80,7 @@ fn commands_of(help: &str) -> BTreeSet<String> {
 #[test]
 fn readme_program_is_the_example() {
     let readme = read("README.md");
-    let (_, program) = readme.split_once("```rust,no_run\n").expect("it shows a program");
+    let (_, program) = readme.split_once("```rust,no_run\n").expect("the README shows a program");
     let (program, _) = program.split_once("```\n").expect("the program ends");
     let example = read("examples/continuous_deployment.rs");
     let code = example.split_once("\n\n").expect("its docs come first").1;
@@ -96,7 +96,7 @@ fn readme_lists_every_example() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let names = fs::read_dir(folder)
         .expect("there are examples")
-        .map(|entry| entry.expect("they can be read").path())
+        .map(|entry| entry.expect("the entries can be read").path())
         .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()));
     assert_eq!(named, names.collect());
 }
@@ -193,7 +193,7 @@ fn command_line_page_has_every_key() {
     let text = section(&page, "## Configuration file");
     let documented: BTreeSet<_> = rows(&text).iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
     let source = read("src/app/config.rs");
-    let (_, fields) = source.split_once("pub struct Config {").expect("it has the configuration");
+    let (_, fields) = source.split_once("pub struct Config {").expect("the file has the structure");
     let (fields, _) = fields.split_once("\n}").expect("the structure ends");
     let mut keys = BTreeSet::new();
     let mut renamed = None;
@@ -232,8 +232,9 @@ fn api_page_has_every_route() {
 fn pages() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let docs = fs::read_dir(root.join("docs")).expect("there are pages");
-    let docs =
-        docs.map(|entry| entry.expect("they can be read").file_name().into_string().expect("names are text"));
+    let docs = docs.map(|entry| {
+        entry.expect("the entries can be read").file_name().into_string().expect("names are text")
+    });
     let mut pages: Vec<_> =
         docs.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")).collect();
     let others = [
@@ -275,7 +276,7 @@ fn pages_name_paths_that_exist() {
 fn architecture_names_paths_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = read("ARCHITECTURE.md");
-    let (text, page) = text.split_once("\n### The page\n").expect("it describes the page");
+    let (text, page) = text.split_once("\n### The page\n").expect("the README describes the page");
     let (_, rest) = page.split_once("\n## ").expect("another section follows");
     let text = prose(&format!("{text}\n{rest}")).join("\n");
     let is_path = |text: &&str| text.ends_with(".rs") || text.contains('/');
@@ -368,7 +369,7 @@ fn tests_at(path: &str) -> Option<String> {
     let mut text = String::new();
     while let Some(path) = left.pop() {
         match fs::read_dir(&path) {
-            Ok(entries) => left.extend(entries.map(|entry| entry.expect("it can be read").path())),
+            Ok(entries) => left.extend(entries.map(|entry| entry.expect("the entry can be read").path())),
             Err(_) => text += &fs::read_to_string(&path).unwrap_or_default(),
         }
     }
@@ -381,8 +382,9 @@ fn tests_at(path: &str) -> Option<String> {
 #[test]
 fn every_promise_names_tests_that_exist() {
     let guarantees = read("docs/guarantees.md");
-    let (promised, _) = guarantees.split_once("\n## Not promised").expect("it says what is not promised");
-    let (_, promised) = promised.split_once("\n## Promised").expect("it says what is promised");
+    let (promised, _) =
+        guarantees.split_once("\n## Not promised").expect("the page says what is not promised");
+    let (_, promised) = promised.split_once("\n## Promised").expect("the page says what is promised");
     let promises: Vec<_> =
         promised.split("\n- ").skip(1).filter_map(|promise| promise.split("\n\n").next()).collect();
     assert!(promises.len() > 50, "it promises much: {promises:#?}");

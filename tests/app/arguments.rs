@@ -92,7 +92,7 @@ fn a_variable_that_is_given_reaches_the_work() {
 
 fn a_port_that_is_taken_is_no_obstacle() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    let port = taken.local_addr().expect("it is bound").port();
+    let port = taken.local_addr().expect("the listener is bound").port();
     let mut app = Process::start("service", &["--port", &port.to_string()]);
     let address = app.address();
     assert_ne!(address.port(), port);

@@ -102,7 +102,7 @@ fn the_status_is_a_table_or_json() {
     let lines: Vec<_> = shown.lines().collect();
     assert!(lines[0].contains("running") && lines[0].contains("reactions"), "{shown}");
     assert!(lines.iter().any(|line| line.starts_with("WORK") && line.contains("MAILBOX")), "{shown}");
-    let adder = lines.iter().find(|line| line.starts_with("adder")).expect("it is in the table");
+    let adder = lines.iter().find(|line| line.starts_with("adder")).expect("the table has the Work");
     for part in ["succeeded", "head", "1 ok", "0/"] {
         assert!(adder.contains(part), "{part}: {shown}");
     }
@@ -124,7 +124,7 @@ fn the_graph_and_the_nodes_are_shown() {
     let graph = app.shown(&["graph"]);
     assert!(graph.contains("Desk") && graph.contains("└─ adder (Adder) succeeded on head"), "{graph}");
     let nodes = app.shown(&["nodes"]);
-    let head = nodes.lines().find(|line| line.starts_with("head")).expect("it is in the table");
+    let head = nodes.lines().find(|line| line.starts_with("head")).expect("the table has the head");
     assert!(nodes.starts_with("NODE") && head.contains(" cpus, ") && head.contains(" MB"), "{nodes}");
     assert_eq!(app.json(&["nodes"])["head"]["is_head"], true);
 }
@@ -178,7 +178,7 @@ fn work_stopped_by_command_stays_stopped_until_started() {
     // The Flow reacts to this restart as well.
     assert!(app.shown(&["restart", "second"]).contains("second has been restarted"));
     let status = app.shown(&["status"]);
-    let first = status.lines().find(|line| line.starts_with("first")).expect("it is listed");
+    let first = status.lines().find(|line| line.starts_with("first")).expect("the Work is listed");
     assert!(
         first.contains("stopped") && first.contains("stopped by ") && first.contains("until `start`"),
         "{status}"
@@ -339,7 +339,7 @@ fn commands_print_nothing_that_drives_a_terminal() {
     }
     let answer = app.shown(&["ask", "rude", "Say", &json!(programs::RUDE).to_string()]);
     assert!(!drives_a_terminal(&answer), "{answer:?}");
-    assert_eq!(serde_json::from_str::<Json>(&answer).expect("it is JSON"), json!(programs::RUDE));
+    assert_eq!(serde_json::from_str::<Json>(&answer).expect("the answer is JSON"), json!(programs::RUDE));
     assert_eq!(
         app.json(&["state", "rude"])["said"][programs::RUDE],
         json!(format!("{0}\n{0}", programs::RUDE))

@@ -140,7 +140,7 @@ fn what_the_process_of_a_work_prints_has_its_run() {
     let runs = get(address, "/api/v1/works/printer/runs").json();
     for number in 1..=20 {
         let runs = runs["items"].as_array().expect("an array");
-        let run = runs.iter().find(|run| run["input"] == number).expect("it has run")["run"].clone();
+        let run = runs.iter().find(|run| run["input"] == number).expect("the input has run")["run"].clone();
         assert!(run.is_u64(), "{run}");
         for text in [format!("page {number}"), format!("ink {number}"), format!("last of {number}")] {
             assert_eq!(run_of(&text), run, "{text}");

@@ -107,7 +107,7 @@ fn runtime() -> Runtime {
 
 /// Runs a future with a time limit.
 fn block_on<F: Future>(runtime: &Runtime, future: F) -> F::Output {
-    runtime.block_on(async { tokio::time::timeout(LIMIT, future).await.expect("it takes too long") })
+    runtime.block_on(async { tokio::time::timeout(LIMIT, future).await.expect("the wait ends in time") })
 }
 
 async fn counter(app: &AppHandle, path: &str) -> WorkAddr<Counter> {

@@ -27,7 +27,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "printer" => App::new(Press::default).main(),
         "clerk" => App::new(Office::default).main(),
         "clerk_with_recorder" => {
-            metrics::set_global_recorder(metrics::NoopRecorder).expect("it is the first");
+            metrics::set_global_recorder(metrics::NoopRecorder).expect("the recorder is the first");
             App::new(Office::default).main()
         }
         other => panic!("there is no program {other}"),

@@ -69,7 +69,7 @@ impl Process {
     /// Reads until the App is served, and returns its address.
     pub(crate) fn address(&mut self) -> SocketAddr {
         let line = self.expect("/view");
-        let (_, url) = line.split_once("http://").expect("it has a URL");
+        let (_, url) = line.split_once("http://").expect("the line has a URL");
         url.trim_end_matches("/view").parse().expect("the URL has an address")
     }
 
@@ -117,7 +117,7 @@ impl Process {
                 Err(RecvTimeoutError::Timeout) => panic!("it did not end; there was {:#?}", self.seen),
             }
         }
-        let status: ExitStatus = self.child.wait().expect("it can be waited for");
+        let status: ExitStatus = self.child.wait().expect("the process is a child of the test");
         (status.code(), std::mem::take(&mut self.seen))
     }
 }

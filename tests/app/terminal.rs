@@ -45,7 +45,7 @@ impl Terminal {
         let name = ptsname(&master, Vec::new()).expect("the terminal has a name");
         let open = || {
             let flags = OFlags::RDWR | OFlags::NOCTTY;
-            File::from(rustix::fs::open(&name, flags, Mode::empty()).expect("it can be opened"))
+            File::from(rustix::fs::open(&name, flags, Mode::empty()).expect("the terminal can be opened"))
         };
         tcsetwinsize(&master, size(rows, columns)).expect("terminals have sizes");
         // Without a session of its own the program gets no signal when the size changes.
@@ -117,7 +117,7 @@ fn top_shows_the_works_obeys_keys_fits_the_terminal_and_leaves_it_as_it_was() {
     assert!(terminal.screen.screen().alternate_screen());
     assert!(rows[0].contains("Desk") && rows[0].contains("running"), "{rows:#?}");
     assert!(rows.iter().any(|row| row.starts_with("head") && row.contains("busy")), "{rows:#?}");
-    let adder = rows.iter().find(|row| row.starts_with("adder")).expect("it is in the table");
+    let adder = rows.iter().find(|row| row.starts_with("adder")).expect("the table has the Work");
     assert!(adder.contains("succeeded") && adder.contains("1 ok"), "{rows:#?}");
     assert!(rows[23].contains("sort by path"), "{rows:#?}");
 
@@ -137,7 +137,7 @@ fn top_shows_the_works_obeys_keys_fits_the_terminal_and_leaves_it_as_it_was() {
 
     terminal.press("q");
     terminal.until(|screen| !screen.alternate_screen() && !screen.hide_cursor());
-    assert!(terminal.child.wait().expect("it can be waited for").success());
+    assert!(terminal.child.wait().expect("the program has ended").success());
 }
 
 /// The browser is a script that writes its argument to the terminal. The log line about it tells how to turn it off.

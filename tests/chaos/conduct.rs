@@ -79,7 +79,7 @@ impl Conductor {
         while !asking.is_finished() {
             self.stage.tick();
         }
-        asking.join().expect("it asks until it is told to stop");
+        asking.join().expect("the thread asks until it is told to stop");
         // The last questions still wait for an answer.
         self.stage.wait(Duration::from_secs(3));
         self.survey();

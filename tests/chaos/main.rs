@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     if let [_, command, seed, seconds, directory] = &std::env::args().collect::<Vec<_>>()[..]
         && command == CONDUCT
     {
-        let number = |text: &String| text.parse().expect("it is started by this very file");
+        let number = |text: &String| text.parse().expect("this program has written the argument");
         conduct::conduct(number(seed), Duration::from_secs(number(seconds)), Path::new(directory));
         return ExitCode::SUCCESS;
     }

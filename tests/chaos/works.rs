@@ -878,7 +878,7 @@ impl Flow for Troupe {
         }
         if !quiet && notes.rng.percent(10) {
             let nth = notes.rng.below(self.works.len() as u64) as usize;
-            let (name, work) = self.works.iter().nth(nth).expect("it is one of them");
+            let (name, work) = self.works.iter().nth(nth).expect("the number is below the number of Works");
             let from = Sender { life: notes.life, epoch: notes.epoch };
             try_tell(from, &format!("works.{name}"), &work.addr(), Note::default());
         }

@@ -58,7 +58,7 @@ impl Flow for Eager {
         if cx.reaction() == 1 {
             self.early.try_tell(Set(1))?;
             let late = self.late.insert(WorkRef::default());
-            let error = late.try_tell(Set(1)).expect_err("it is not part of the App yet");
+            let error = late.try_tell(Set(1)).expect_err("the Work is not part of the App yet");
             self.answers.push(error.to_string());
             assert!(matches!(&error, SendError::Unknown { .. }));
             assert_eq!(error.into_message().0, 1, "the message comes back");

@@ -286,7 +286,7 @@ impl Flow for Unshown {
 fn panic_of_a_flows_serialize_is_told_to_who_asks() {
     let app = TestApp::start(|| Unshown { own: 0, witness: WorkRef::default() });
     app.wait_for_stage("witness", Stage::Succeeded);
-    let error = app.block_on(app.control().state()).expect_err("it cannot be shown");
+    let error = app.block_on(app.control().state()).expect_err("the state cannot be shown");
     assert_says(&format!("{:#}", Error::from(error)), &["root", "`Serialize` panicked: a trap"]);
     let exit = app.stop();
     assert!(exit.result.is_ok(), "{:?}", exit.result);

@@ -53,7 +53,7 @@ fn clocks_that_are_wrong_and_are_set_change_nothing() {
     here.rules(&mut head);
     let mut head = Process::start(head);
     let line = head.expect("nodes join at ");
-    let (_, address) = line.rsplit_once(' ').expect("it says where");
+    let (_, address) = line.rsplit_once(' ').expect("the line has the address");
     let mut node = program("patient", &["node", "--join", address, "--name", "n"]);
     there.rules(&mut node);
     let node = Process::start(node);

@@ -30,7 +30,7 @@ impl Disk {
         let mut left = vec![self.0.clone()];
         let mut parts = 0;
         while let Some(directory) = left.pop() {
-            for entry in std::fs::read_dir(directory).expect("it can be read").flatten() {
+            for entry in std::fs::read_dir(directory).expect("the directory can be read").flatten() {
                 parts += 1;
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     left.push(entry.path());

@@ -77,12 +77,12 @@ fn a_process_that_the_system_ends_for_its_memory_is_the_failure_of_one_work() {
     });
     let app = TestApp::start_app(app).limit(LIMIT);
     app.wait_for_state("a.runs", |runs: &u32| *runs == 1);
-    let error = app.block_on(app.work::<Lab>("a").ask(Die::Eat)).expect_err("it is ended");
+    let error = app.block_on(app.work::<Lab>("a").ask(Die::Eat)).expect_err("the process is ended");
     assert!(matches!(error, AskError::NodeLost { .. }), "{error}");
     let failed = app.wait_for_stage("a", Stage::Failed);
     assert_eq!(failed.status.reason, Some(Reason::ProcessDied), "{failed:?}");
     let message = failed.status.message.unwrap_or_default();
     assert!(message.contains("the process of work `a`") && message.contains("SIGKILL"), "{message}");
     assert_eq!(app.block_on(app.work::<Lab>("b").ask(Sum)).expect("the Work serves"), 0);
-    app.stop().result.expect("it ends well");
+    app.stop().result.expect("the App ends without an error");
 }

@@ -244,7 +244,11 @@ fn all_reach_all(app: &TestApp, count: usize) {
     }
     for index in 0..count {
         let missed = app.block_on(app.work::<Peer>(&format!("peers.{index}")).ask(Visit).timeout(LIMIT));
-        assert_eq!(missed.expect("it is reached from here"), Vec::<String>::new(), "seen from {index}");
+        assert_eq!(
+            missed.expect("the Work can be reached from here"),
+            Vec::<String>::new(),
+            "seen from {index}"
+        );
     }
 }
 
@@ -396,7 +400,7 @@ fn a_failed_work_on_a_node_refuses_messages() {
     fail.store(1, Ordering::SeqCst);
     poke(1);
     app.wait_for_work("peers.1", |peer| peer.status.stage == Stage::Failed && !peer.is_up);
-    let refused = app.block_on(broken.ask(Hello).timeout(LIMIT)).expect_err("it has failed");
+    let refused = app.block_on(broken.ask(Hello).timeout(LIMIT)).expect_err("the Work has failed");
     assert!(matches!(refused, AskError::NotHandled(SendError::Stopped { .. })), "{refused}");
     until("the word of it at the other node", || {
         let said = app.block_on(other.ask(Pass(7)).timeout(LIMIT)).expect("the Work answers");
@@ -405,7 +409,7 @@ fn a_failed_work_on_a_node_refuses_messages() {
     fail.store(2, Ordering::SeqCst);
     poke(2);
     app.wait_for_work("peers.1", |peer| peer.is_up);
-    let received = app.block_on(broken.ask(Received).timeout(LIMIT)).expect("it runs again");
+    let received = app.block_on(broken.ask(Received).timeout(LIMIT)).expect("the Work runs again");
     assert!(
         !received.contains_key(&2) || !received[&2].contains(&7),
         "nothing of what was refused: {received:?}"
@@ -443,7 +447,8 @@ fn thousands_of_short_lived_works_leave_no_channels() {
     let memory = |process: &Process| {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("the process runs");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
+        let line =
+            status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the status has the memory");
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number")
     };
     let mut warm = 0;

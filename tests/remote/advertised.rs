@@ -55,7 +55,7 @@ fn head_tells_the_address_that_it_advertises() {
     let config = times(250, 20_000).advertise("gate.example.org");
     let app = App::new(sending).listen("127.0.0.1:0").process(|| Ok(program("suite"))).config(config);
     let app = TestApp::start_app(app).limit(LIMIT);
-    let told = app.status().listening.expect("it takes nodes in");
+    let told = app.status().listening.expect("the head accepts nodes");
     assert!(told.starts_with("gate.example.org:"), "{told}");
     waits_with(&app, &format!("--join {told} --name n"));
     // The node still listens at the address of `--listen`.

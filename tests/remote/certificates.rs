@@ -61,13 +61,13 @@ impl Certs {
     fn make(&self, name: &str, days: i32) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(["flowright".to_owned()]).expect("a name");
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock shows a time after 1970");
         let end = match days {
             0.. => now + DAY * days.unsigned_abs(),
             _ => now - DAY * days.unsigned_abs(),
         };
         params.not_after = date_time_ymd(1970, 1, 1) + end;
-        let certificate = params.signed_by(&key, &self.issuer).expect("it signs");
+        let certificate = params.signed_by(&key, &self.issuer).expect("the CA signs the certificate");
         write(&self.file(&format!("{name}.pem")), &certificate.pem());
         write(&self.file(&format!("{name}-key.pem")), &key.serialize_pem());
     }
@@ -172,8 +172,8 @@ fn two_processes_need_only_what_certs_prints() {
     };
     let mut head = shell(for_head.replace(":7502", ":0") + " --open-ui=false --without-server");
     let address = joined_at(&mut head);
-    let (before, after) = for_node.split_once(" --join ").expect("it joins");
-    let (_, after) = after.split_once(' ').expect("there is more");
+    let (before, after) = for_node.split_once(" --join ").expect("the command has --join");
+    let (_, after) = after.split_once(' ').expect("the command goes on");
     let mut node = shell(format!("{before} --join {address} {after}"));
     node.expect("work `a` runs here");
     head.expect("[a on n] it serves");
@@ -259,10 +259,10 @@ fn whoever_has_no_certificate_that_counts_is_refused_and_both_sides_say_why() {
 fn call(address: &str, certs: &Certs, name: Option<&str>) -> String {
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_file(certs.file("ca.pem")).expect("the file was written");
-    roots.add(ca).expect("it is a CA");
+    roots.add(ca).expect("the certificate is that of a CA");
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .expect("there is one")
+        .expect("the provider has a version")
         .with_root_certificates(roots);
     let config = match name {
         Some(name) => {
@@ -270,15 +270,17 @@ fn call(address: &str, certs: &Certs, name: Option<&str>) -> String {
                 .expect("the file was written");
             let key = PrivateKeyDer::from_pem_file(certs.file(&format!("{name}-key.pem")))
                 .expect("the file was written");
-            config.with_client_auth_cert(vec![cert], key).expect("they belong together")
+            config
+                .with_client_auth_cert(vec![cert], key)
+                .expect("the certificate and the key belong together")
         }
         None => config.with_no_client_auth(),
     };
-    let name = ServerName::try_from("flowright").expect("it is a name");
-    let client = ClientConnection::new(Arc::new(config), name).expect("it is configured");
+    let name = ServerName::try_from("flowright").expect("the name is valid");
+    let client = ClientConnection::new(Arc::new(config), name).expect("the configuration is valid");
     let stream = TcpStream::connect(address).expect("the server listens");
     let mut stream = StreamOwned::new(client, stream);
-    let error = stream.read(&mut [0]).expect_err("it is refused").to_string();
+    let error = stream.read(&mut [0]).expect_err("the connection is refused").to_string();
     error.rsplit(' ').next().expect("a word").to_owned()
 }
 
@@ -369,7 +371,7 @@ fn a_certificate_that_expires_soon_is_warned_of() {
 fn wrong_flags_and_files_say_what_is_wrong() {
     let certs = certs("wrong");
     let open = certs.file("open-key.pem");
-    std::fs::copy(certs.file("good-key.pem"), &open).expect("it can be copied");
+    std::fs::copy(certs.file("good-key.pem"), &open).expect("the key can be copied");
     std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .expect("the path belongs to the test");
     let flags = certs.flags("good");

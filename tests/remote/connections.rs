@@ -163,7 +163,7 @@ fn a_node_that_does_not_read_holds_its_senders_up() {
     };
     assert!(full.to_string().contains("is full"), "{full}");
     node.signal("CONT");
-    let sum = app.block_on(a.ask(Sum)).expect("it goes on");
+    let sum = app.block_on(a.ask(Sum)).expect("the node goes on");
     assert_eq!(sum, (0..u64::from(taken)).sum::<u64>());
     held.is_back();
 }
@@ -188,8 +188,9 @@ fn chatter_conflates() {
     both_count(20_000);
     // However many states are published after that, no more memory is used.
     held.is_back();
-    let counts = ["a.count", "b.count"]
-        .map(|path| app.state().get(path).and_then(|count| count.decode::<u64>().ok()).expect("it counts"));
+    let counts = ["a.count", "b.count"].map(|path| {
+        app.state().get(path).and_then(|count| count.decode::<u64>().ok()).expect("the Work counts")
+    });
     let reactions = app.reactions();
     assert!(reactions < counts[0] + counts[1], "{reactions} reactions to {counts:?} states");
 }

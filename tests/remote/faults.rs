@@ -50,7 +50,7 @@ fn a_killed_node_is_waited_for_and_its_run_starts_again_on_the_next() {
     assert_eq!((again.status.attempt, again.successes), (2, 0));
     // The state continues from the last published one, which had one life.
     app.wait_for_state("a.lives", |lives: &u32| *lives == 2);
-    assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("it serves again"), 0);
+    assert_eq!(app.block_on(app.work::<Lab>("a").ask(Sum)).expect("the Work serves again"), 0);
     held.is_back();
 }
 
@@ -119,7 +119,8 @@ fn a_node_that_hangs_for_too_long_is_fenced() {
     let held = Held::here();
     zombie.signal("STOP");
     waits_with(&app, "waits for node `n`");
-    let before: u64 = app.state().get("a.count").and_then(|count| count.decode().ok()).expect("it counted");
+    let before: u64 =
+        app.state().get("a.count").and_then(|count| count.decode().ok()).expect("the Work has counted");
     let _other = Process::node(&address, "n");
     app.wait_for_state("a.lives", |lives: &u32| *lives == 2);
     zombie.signal("CONT");
@@ -190,7 +191,7 @@ fn a_node_that_hangs_for_a_moment_loses_nothing() {
             until("that it is missed", || !app.status().nodes["n"].is_connected);
             node.signal("CONT");
         }
-        app.block_on(a.tell(Add(number))).expect("it is not lost");
+        app.block_on(a.tell(Add(number))).expect("the node is not lost");
     }
     assert_eq!(app.block_on(a.ask(Sum)).expect("the Work answers"), (0..u64::from(NUMBERS)).sum::<u64>());
     let received: Vec<u32> = app.wait_for_state("a.received", |received: &Vec<u32>| !received.is_empty());
@@ -307,7 +308,7 @@ fn a_node_is_told_of_the_end() {
     let app = start(serve);
     let node = Process::node(&joining(&app), "n");
     app.wait_for_stage("a", Stage::Running);
-    app.stop().result.expect("it ends well");
+    app.stop().result.expect("the App ends without an error");
     let (code, lines) = node.end();
     assert_eq!(code, Some(0), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("the App is over")), "{lines:#?}");

@@ -270,7 +270,7 @@ impl Trial<'_> {
         {
             match self.ask(work, Give(Trap(snare))) {
                 Err(error) if is_away => refused(error, work),
-                given => assert_eq!(given.expect("it never leaves the process"), 1, "{place}, {work}"),
+                given => assert_eq!(given.expect("the value never leaves the process"), 1, "{place}, {work}"),
             }
             self.goes_on(work);
             self.ask(work, Give(Trap::default())).expect("the Work goes on");
@@ -331,20 +331,20 @@ impl Trial<'_> {
         self.ask("end-drop", Hold(Snare::InDrop)).expect("the state can be written");
 
         let made = self.ask("payload-serialize", Make(Snare::InSerialize)).expect("the Work answers");
-        let error = made.expect_err("it cannot be made");
+        let error = made.expect_err("the payload cannot be made");
         assert!(error.contains("panicked: "), "{place}: {error}");
         let made = self.ask("payload-deserialize", Make(Snare::InDeserialize)).expect("the Work answers");
-        let made = made.expect("it can be made");
+        let made = made.expect("the payload can be made");
         match self.app.block_on(made.value()) {
             Err(error) if is_away => {
                 let said = format!("{:#}", Error::from(error));
                 assert!(said.contains("panicked: "), "{place}: {said}");
             }
-            value => drop(value.expect("it is here")),
+            value => drop(value.expect("the value is in this process")),
         }
         drop(made);
         let made = self.ask("payload-drop", Make(Snare::InDrop)).expect("the Work answers");
-        drop(made.expect("it can be made"));
+        drop(made.expect("the payload can be made"));
         self.ask("payload-drop", Give(Trap::default())).expect("the Work goes on");
         self.goes_on("payload-drop");
 

@@ -245,7 +245,7 @@ struct Depot {
 
 impl Flow for Depot {
     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
-        let mut react = self.react.take().expect("it reacts one at a time");
+        let mut react = self.react.take().expect("reactions do not overlap");
         let reaction = react(self, cx);
         self.react = Some(react);
         reaction
@@ -340,7 +340,7 @@ fn a_tree_is_what_was_made_wherever_it_is_fetched() {
 
 fn made(open: &Open) -> Artifact {
     let a: Porter = open.app.wait_for_state("a", |porter: &Porter| porter.made.is_some());
-    a.made.expect("it was waited for")
+    a.made.expect("the artifact was waited for")
 }
 
 fn an_artifact_that_is_lost_says_where_it_was() {
@@ -464,7 +464,7 @@ fn a_connection_that_breaks_only_delays_a_drive() {
         cx.stop("all is there");
         Ok(())
     });
-    let proxy = proxy.expect("it was asked for");
+    let proxy = proxy.expect("the proxy was asked for");
     for round in 1..ROUNDS {
         // The next transfer is in progress by then, or about to start.
         open.app.wait_for_state("a.hauled", |hauled: &u32| *hauled >= round);

@@ -353,8 +353,8 @@ fn ctrl_c_at_a_terminal_stops_works_with_processes_in_good_order() {
     grantpt(&master).expect("the test owns the terminal");
     unlockpt(&master).expect("the test owns the terminal");
     let name = ptsname(&master, Vec::new()).expect("the terminal has a name");
-    let slave =
-        rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("it can be opened");
+    let slave = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty())
+        .expect("the terminal can be opened");
     let inner = program("family");
     // The shell has the terminal as its own, and pipes for its output.
     let mut command = Command::new("sh");

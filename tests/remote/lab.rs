@@ -324,7 +324,7 @@ pub(crate) async fn give_up(other: &WorkAddr<Lab>, first: u32, is_beside: bool) 
         assert!(dropped.is_err(), "{dropped:?}");
     }
     if !is_beside {
-        let refused = other.ask(Unreadable).await.expect_err("it cannot be read");
+        let refused = other.ask(Unreadable).await.expect_err("the message cannot be read");
         assert!(matches!(refused, flowright::AskError::NotHandled(_)), "{refused}");
     }
 }
@@ -411,7 +411,7 @@ impl Suite {
 
 impl Flow for Suite {
     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
-        let mut react = self.react.take().expect("it reacts one at a time");
+        let mut react = self.react.take().expect("reactions do not overlap");
         let reaction = react(self, cx);
         self.react = Some(react);
         reaction

@@ -21,7 +21,7 @@ fn replaced_processes_leave_no_connections() {
     let mut seed = 0;
     let open = open(["process", "thread", "thread"], &[], move |office, _| {
         let made = &office.a.run(Errand::Make { count: 1, length: 100, seed }).finished()?.made;
-        let last = made.last().expect("it was made").clone();
+        let last = made.last().expect("the payload was made").clone();
         office.b.run(Errand::Read(vec![last])).finished()?;
         if seed < 40 {
             seed += 1;

@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     .into_iter();
     let mut all = all.map(|(name, test)| (name.trim_start_matches("remote::"), test));
     if let Ok(wanted) = std::env::var(apart::VARIABLE) {
-        let (_, test) = all.find(|(name, _)| *name == wanted).expect("it is one of these tests");
+        let (_, test) = all.find(|(name, _)| *name == wanted).expect("the name is that of a test");
         return apart::run(test);
     }
     let trials = all.map(|(name, _)| Trial::test(name, move || apart::start(name)));

@@ -57,9 +57,9 @@ pub(crate) fn greeting_of(name: &str, arguments: &[&str]) -> Vec<u8> {
     let mut command = program("suite");
     command.args(["node", "--join", &address, "--name", name]).args(arguments).env("FLOWRIGHT_TOKEN", TOKEN);
     let _node = Process::start(command);
-    let (mut stream, _) = listener.accept().expect("it dials");
-    accept(&mut stream, TOKEN).expect("it knows the token");
-    let (kind, greeting) = read_frame(&mut stream).expect("it greets");
+    let (mut stream, _) = listener.accept().expect("the dialer connects");
+    accept(&mut stream, TOKEN).expect("the dialer knows the token");
+    let (kind, greeting) = read_frame(&mut stream).expect("the dialer greets");
     assert_eq!(kind, HELLO);
     frame(HELLO, &greeting)
 }
@@ -68,7 +68,7 @@ pub(crate) fn greeting_of(name: &str, arguments: &[&str]) -> Vec<u8> {
 fn join(address: &str, greeting: &[u8]) -> TcpStream {
     let mut stream = proved(address);
     stream.write_all(greeting).expect("the peer reads");
-    let (kind, welcome) = read_frame(&mut stream).expect("it greets");
+    let (kind, welcome) = read_frame(&mut stream).expect("the listener greets");
     assert_eq!(kind, HELLO, "{}", String::from_utf8_lossy(&welcome));
     stream
 }
@@ -110,7 +110,7 @@ fn who_breaks_the_protocol_is_told_how_and_costs_nobody_anything() {
     for (said, why) in cases {
         let mut peer = join(&address, &greeting);
         peer.write_all(&said).expect("the peer reads");
-        let (kind, reason) = rest(&mut peer).pop().expect("it is answered");
+        let (kind, reason) = rest(&mut peer).pop().expect("the frame is answered");
         let reason = String::from_utf8_lossy(&reason);
         assert_eq!(kind, BYE, "{why}: {reason}");
         assert!(reason.contains(why), "{why}: {reason}");
@@ -175,7 +175,7 @@ fn what_is_no_frame_ends_the_connection_and_then_the_node() {
         let mut peer = join(&address, &greeting);
         until_nodes_are(&app, 1);
         peer.write_all(said).expect("the peer reads");
-        peer.shutdown(std::net::Shutdown::Write).expect("it is open");
+        peer.shutdown(std::net::Shutdown::Write).expect("the connection is open");
         assert!(rest(&mut peer).iter().all(|(kind, _)| *kind != BYE), "{what}: it may yet come back");
         // The peer greeted as a process of this machine that has ended.
         until_nodes_are(&app, 0);
@@ -192,7 +192,7 @@ fn refused_connection_does_not_lose_a_node() {
     let mut greeting = greeting_of_a_node();
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("the system has one");
     let at = greeting.windows(boot.trim().len()).position(|part| part == boot.trim().as_bytes());
-    let at = at.expect("it says of which machine it is");
+    let at = at.expect("the greeting names the machine");
     greeting[at] = if greeting[at] == b'0' { b'1' } else { b'0' };
     drop(join(&address, &greeting));
     until("that it is missed", || app.status().nodes.get("n").is_some_and(|node| !node.is_connected));
@@ -204,7 +204,8 @@ fn refused_connection_does_not_lose_a_node() {
     assert!(app.status().nodes.contains_key("n"), "it is waited for");
     // The greeting of the same session again, which does not begin a new one.
     let fresh =
-        greeting.windows(7).position(|part| part == b"\xa5fresh\xc3").expect("it begins a session") + 6;
+        greeting.windows(7).position(|part| part == b"\xa5fresh\xc3").expect("the greeting begins a session")
+            + 6;
     greeting[fresh] = 0xc2;
     let _back = join(&address, &greeting);
     until("its return", || app.status().nodes["n"].is_connected);

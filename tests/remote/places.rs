@@ -49,7 +49,7 @@ fn an_error_keeps_its_chain_and_the_next_run_goes_on() {
     wherever_it_runs(|lodge| {
         let lodged = lodge(Box::new(|[a, b]| {
             Suite::new(lab(a).on_error(OnError::Capture), lab(b), |suite, cx| {
-                let failed = suite.a.run(Task::Fail).outcome()?.expect_err("it fails");
+                let failed = suite.a.run(Task::Fail).outcome()?.expect_err("the run fails");
                 assert_eq!(failed.reason, Some(Reason::UserError));
                 let message = failed.message.unwrap_or_default();
                 assert_eq!(message, "the port: invalid digit found in string");
@@ -86,7 +86,7 @@ fn a_panic_is_one_failure_and_a_restart_continues_from_the_last_published_state(
             let restart = Restart::on_failure().max(1).backoff(Duration::ZERO..Duration::ZERO);
             Suite::new(lab(a).on_error(OnError::Capture).restart(restart), lab(b), |suite, cx| {
                 suite.a.run(Task::Count(5)).finished()?;
-                let failed = suite.a.run(Task::Panic).outcome()?.expect_err("it fails");
+                let failed = suite.a.run(Task::Panic).outcome()?.expect_err("the run fails");
                 assert_eq!(failed.reason, Some(Reason::Panic));
                 assert_eq!((failed.message.as_deref(), failed.attempt), (Some("it panics"), 2));
                 let a = suite.a.run(Task::Count(6)).finished()?;
@@ -105,7 +105,7 @@ fn a_run_that_takes_too_long_is_given_up() {
         let lodged = lodge(Box::new(|[a, b]| {
             let a = lab(a).on_error(OnError::Capture).timeout(Duration::from_secs(4));
             Suite::new(a, lab(b), |suite, cx| {
-                let failed = suite.a.run(Task::Serve).outcome()?.expect_err("it fails");
+                let failed = suite.a.run(Task::Serve).outcome()?.expect_err("the run fails");
                 assert_eq!(failed.reason, Some(Reason::Timeout));
                 assert_eq!(suite.a.run(Task::Count(3)).finished()?.count, 3);
                 cx.stop("seen");
@@ -202,7 +202,7 @@ fn a_full_mailbox_holds_up_its_senders() {
         app.wait_for_stage("a", Stage::Running);
         let a = app.work::<Lab>("a");
         // The Work takes no more messages out of the mailbox.
-        a.try_tell(Never).expect("there is room");
+        a.try_tell(Never).expect("the mailbox has room");
         let mut taken = 0;
         let full = loop {
             match a.try_tell(Add(taken)) {
@@ -225,7 +225,7 @@ fn a_message_that_was_not_named_is_refused_at_its_sender() {
     });
     let _node = Process::node(&joining(&app), "n");
     app.wait_for_stage("a", Stage::Running);
-    let error = app.work::<Lab>("a").try_tell(Unnamed).expect_err("it cannot be read there");
+    let error = app.work::<Lab>("a").try_tell(Unnamed).expect_err("the message cannot be read there");
     assert!(matches!(error, SendError::Unsendable { .. }), "{error}");
     assert!(error.to_string().contains("messages.accept::<"), "{error}");
     assert!(app.work::<Lab>("b").try_tell(Unnamed).is_ok(), "in one process nothing needs to be named");
@@ -251,14 +251,14 @@ fn reply_that_cannot_be_sent_was_handled() {
             broken.expect("nothing is encoded");
         } else {
             for (result, why) in [(large, ["16777216", "`Payload`"]), (broken, ["Replied", "it is broken"])] {
-                let error = result.expect_err("it cannot be sent");
+                let error = result.expect_err("the message cannot be sent");
                 assert!(matches!(error, AskError::ReplyNotSent { .. }), "{:?}: {error}", lodged.places);
                 let text = error.to_string();
                 assert!(why.iter().all(|part| text.contains(part)), "{:?}: {text}", lodged.places);
             }
         }
         app.wait_for_state("a.count", |handled: &u64| *handled == 2);
-        let small = app.block_on(a.ask(Reply::Large(1 << 20))).expect("it is small enough");
+        let small = app.block_on(a.ask(Reply::Large(1 << 20))).expect("the reply is small enough");
         assert_eq!(small.text.len(), 1 << 20);
         app.wait_for_state("a.count", |handled: &u64| *handled == 3);
     });
@@ -333,7 +333,7 @@ fn buffered_types_with_addresses_survive() {
         let lodged = lodge(Box::new(|[a, b]| {
             Suite::new(lab(a), lab(b), |suite, _| {
                 let kept = suite.a.run(Task::Keep(Probe::new())).finished()?;
-                let payload = kept.payload.clone().expect("it makes one");
+                let payload = kept.payload.clone().expect("the Work makes a payload");
                 suite.b.run(Task::Open(payload)).finished()?;
                 suite.a.run(Task::Serve);
                 Ok(())
@@ -353,7 +353,7 @@ fn an_input_that_is_too_large_says_so() {
     let app = start(|| {
         Suite::new(lab(node("n")).on_error(OnError::Capture), lab(Placement::Thread), |suite, cx| {
             let failed =
-                suite.a.run(Task::Bytes(vec![200; 9 << 20])).outcome()?.expect_err("it is too large");
+                suite.a.run(Task::Bytes(vec![200; 9 << 20])).outcome()?.expect_err("the input is too large");
             assert!(failed.message.as_deref().unwrap_or_default().contains("Payload"), "{failed:?}");
             assert_eq!(suite.a.run(Task::Bytes(vec![200; 1 << 20])).finished()?.count, 1 << 20);
             cx.stop("seen");

@@ -83,7 +83,7 @@ impl Process {
                 Err(RecvTimeoutError::Timeout) => panic!("it did not end; there was {:#?}", self.seen),
             }
         }
-        let status = self.child.wait().expect("it can be waited for");
+        let status = self.child.wait().expect("the process is a child of the test");
         (status.code(), std::mem::take(&mut self.seen))
     }
 }

@@ -46,7 +46,7 @@ fn serve() -> Suite {
 /// Waits until the Work has published that it serves, and sends it a message to die.
 fn dies(app: &TestApp, how: Die, said: &str) {
     app.wait_for_state("a.runs", |runs: &u32| *runs == 1);
-    let error = app.block_on(app.work::<Lab>("a").ask(how)).expect_err("it dies of it");
+    let error = app.block_on(app.work::<Lab>("a").ask(how)).expect_err("the process dies of the message");
     assert!(matches!(error, AskError::NodeLost { .. }), "{error}");
     died(app, said);
 }
@@ -122,7 +122,7 @@ fn a_process_that_hangs_for_a_moment_loses_nothing() {
             until("that it is missed", || Held::here().descriptors() < held.descriptors());
             signal(process, "CONT");
         }
-        app.block_on(a.tell(Add(number))).expect("it is not lost");
+        app.block_on(a.tell(Add(number))).expect("the process is not lost");
     }
     assert_eq!(app.block_on(a.ask(Sum)).expect("the Work answers"), 4950);
     assert_eq!(app.wait_for_stage("a", Stage::Running).status.attempt, 1);
@@ -275,15 +275,15 @@ fn process_starts_again_when_its_program_was_replaced() {
     let directory = temporary("replaced");
     let app = directory.join("my-app");
     std::fs::copy(std::env::current_exe().expect("the path of the test binary is known"), &app)
-        .expect("it is copied");
+        .expect("the program can be copied");
     let mut command = Command::new(&app);
     command.env(crate::support::VARIABLE, "restarts").env_remove("FLOWRIGHT_TOKEN");
     let head = restarting_head(command, &directory);
-    std::fs::write(directory.join("next"), "another program").expect("it is written");
+    std::fs::write(directory.join("next"), "another program").expect("the directory is writable");
     for replace in [true, false] {
         match replace {
-            true => std::fs::rename(directory.join("next"), &app).expect("it is replaced"),
-            false => std::fs::remove_file(&app).expect("it is removed"),
+            true => std::fs::rename(directory.join("next"), &app).expect("the program can be replaced"),
+            false => std::fs::remove_file(&app).expect("the program can be removed"),
         }
         let process = restart_process(&head);
         let shown =
@@ -317,7 +317,7 @@ fn process_starts_again_when_temporary_files_were_removed() {
         restart_process(&head);
     }
     std::fs::remove_dir_all(&directory).expect("the path belongs to the test");
-    std::fs::create_dir(&directory).expect("it was removed");
+    std::fs::create_dir(&directory).expect("the directory was removed");
     let has = |part: &str| files().iter().any(|file| file.to_string_lossy().contains(part));
     until("the socket of the head", || has("head.sock"));
     until("the socket of the process", || has("/process-"));

@@ -184,7 +184,7 @@ impl Scene {
         let of_heirs = directory.clone();
         let make: Make = Box::new(move |generation| {
             let heir = Heir { generation, directory: of_heirs.clone(), told: Vec::new() };
-            let place = heirs.get(generation as usize - 1).or(heirs.last()).expect("there is one");
+            let place = heirs.get(generation as usize - 1).or(heirs.last()).expect("the list has an heir");
             WorkRef::from(heir).placed(place.parse().expect("the placement is valid")).grace(LIMIT * 10)
         });
         let app = App::new(move || Line::new(make, asker)).listen("127.0.0.1:0");

@@ -79,7 +79,7 @@ fn node_outlives_the_refusal_of_a_stranger_at_the_address_of_its_head() {
     let stranger = TcpListener::bind(&address).expect("nobody listens there");
     let mut node = Process::node_with(&address, "n", &token);
     let (mut connection, _) = stranger.accept().expect("the node dials");
-    connection.read_exact(&mut [0; 43]).expect("it says its preface");
+    connection.read_exact(&mut [0; 43]).expect("the listener sends its preface");
     let verdict = [&preface(1)[..], &[1, 0, 7], b"go away"].concat();
     connection.write_all(&verdict).expect("the server listens");
     let line = node.expect("go away");
@@ -116,7 +116,7 @@ fn node_name_is_checked_by_the_head() {
         let mut stream = proved(&address);
         stream.write_all(&greeting).expect("the peer reads");
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("it is answered");
+        stream.read_to_end(&mut answer).expect("the connection is answered");
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.contains("a node cannot be called"), "{name:?}: {answer}");
     }
@@ -260,7 +260,8 @@ fn nothing_listens_beyond_the_machine_without_a_token() {
 fn a_port_that_is_taken_says_so() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").and_then(|taken| Ok((taken.local_addr()?, taken)));
     let (address, _taken) = taken.expect("there is a free port");
-    let error = TestApp::try_start(App::new(serve).listen(address.to_string())).err().expect("it is taken");
+    let error =
+        TestApp::try_start(App::new(serve).listen(address.to_string())).err().expect("the address is taken");
     assert!(matches!(error, AppError::Bridge(_)), "{error:?}");
     assert!(error.to_string().contains("another program listens there"), "{error}");
 }
@@ -324,7 +325,7 @@ fn strangers_are_refused_and_disturb_nobody() {
     }
     held.is_back();
     let a = app.work::<Lab>("a");
-    assert_eq!(app.block_on(a.ask(Sum)).expect("it serves on"), 0);
+    assert_eq!(app.block_on(a.ask(Sum)).expect("the Work still serves"), 0);
     assert_eq!(app.wait_for_stage("a", Stage::Running).status.attempt, 1);
 }
 
@@ -396,7 +397,7 @@ fn waiting_node_obeys_nobody_without_its_heads_token() {
     for number in 0..3 {
         let (mut stream, _) = listener.accept().expect("the node dials");
         let mut theirs = [0; 43];
-        stream.read_exact(&mut theirs).expect("it says its preface");
+        stream.read_exact(&mut theirs).expect("the peer sends its preface");
         let mine = preface(u8::from(number > 0));
         stream.write_all(&mine).expect("the peer reads");
         let mut said = [0; 32];

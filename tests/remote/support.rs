@@ -93,7 +93,7 @@ pub(crate) fn start_at(
 
 /// The address at which nodes join; the unspecified address is replaced by the loopback one.
 pub(crate) fn joining(app: &TestApp) -> String {
-    app.status().listening.expect("it takes nodes in").replace("0.0.0.0", "127.0.0.1")
+    app.status().listening.expect("the head accepts nodes").replace("0.0.0.0", "127.0.0.1")
 }
 
 /// A Flow that runs `Serve` on the node `n`; the other Work is in this process.

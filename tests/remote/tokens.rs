@@ -54,7 +54,7 @@ impl Forwarded {
             .open(&path)
             .expect("the path belongs to the test");
         file.lock().expect("nobody else has it");
-        file.write_all(&text).expect("there is room");
+        file.write_all(&text).expect("the disk has room");
         Some(Self { path, _locked: file })
     }
 }
@@ -115,6 +115,6 @@ pub(crate) fn accept(stream: &mut TcpStream, token: &str) -> io::Result<()> {
 #[track_caller]
 pub(crate) fn proved(address: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).expect("the server listens");
-    prove(&mut stream, &token(address)).expect("it knows its own token");
+    prove(&mut stream, &token(address)).expect("the head knows its own token");
     stream
 }

@@ -69,7 +69,7 @@ impl Work for Teller {
 }
 
 fn drive() -> Drive {
-    Drive::from_url("s3://drives/some/where").expect("it is a bucket")
+    Drive::from_url("s3://drives/some/where").expect("the URL is that of a bucket")
 }
 
 async fn everything() -> Result<()> {
@@ -233,10 +233,10 @@ impl Server {
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
-                .expect("it has started before");
+                .expect("the program has started before");
             writeln!(shell.stdin.take().expect("the stream is piped"), "s3.bucket.create -name drives")
                 .expect("the program reads");
-            let said = shell.wait_with_output().expect("it ends");
+            let said = shell.wait_with_output().expect("the shell ends");
             if String::from_utf8_lossy(&said.stdout).contains("created bucket") {
                 return server;
             }
@@ -271,7 +271,7 @@ fn told(test: &str, port: u16, secret: &str) -> bool {
         .env("AWS_ENDPOINT", format!("http://127.0.0.1:{port}"))
         .env("AWS_ALLOW_HTTP", "true")
         .status();
-    let ok = status.expect("it starts").success();
+    let ok = status.expect("the program starts").success();
     println!("test {test} ... {}", if ok { "ok" } else { "FAILED" });
     ok
 }

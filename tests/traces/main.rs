@@ -237,7 +237,7 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, &[u8])> {
             0 => drop(number(&mut bytes)),
             1 => bytes = &bytes[8..],
             2 => {
-                let length = usize::try_from(number(&mut bytes)).expect("it is here");
+                let length = usize::try_from(number(&mut bytes)).expect("the length fits");
                 found.push((key >> 3, &bytes[..length]));
                 bytes = &bytes[length..];
             }
@@ -263,7 +263,7 @@ fn spans(request: &[u8]) -> Vec<Span> {
     for resource in all(request, 1) {
         let attributes = all(first(resource, 1), 1);
         let service = attributes.into_iter().find(|attribute| first(attribute, 1) == b"service.name");
-        let service = text(first(first(service.expect("it has a name"), 2), 1));
+        let service = text(first(first(service.expect("the service has a name"), 2), 1));
         for scope in all(resource, 2) {
             found.extend(all(scope, 2).into_iter().map(|span| Span {
                 service: service.clone(),
@@ -291,7 +291,7 @@ fn collect(stream: TcpStream, sender: &Sender<Span>) {
             }
             let lower = line.to_ascii_lowercase();
             if let Some(value) = lower.strip_prefix("content-length:") {
-                length = value.trim().parse().expect("it is a number");
+                length = value.trim().parse().expect("the length is a number");
             }
             if line.starts_with("POST ") {
                 assert!(line.starts_with("POST /v1/traces "), "{line}");
@@ -391,7 +391,7 @@ fn own_subscriber_sees_names_paths_and_parents() {
     node.after("span publish first below handle.");
     head.terminate();
     for mut process in [head, node] {
-        assert!(process.0.wait().expect("it is a child of this process").success());
+        assert!(process.0.wait().expect("the process is a child of the test").success());
     }
     assert!(matches!(incoming.try_recv(), Err(TryRecvError::Empty)), "spans were exported");
 }
@@ -402,7 +402,7 @@ fn spans_without_a_subscriber_are_not_logged() {
     let mut head = Process::start("none", "head", "", &head);
     head.after("little space is left");
     head.terminate();
-    assert!(head.0.wait().expect("it is a child of this process").success());
+    assert!(head.0.wait().expect("the head is a child of the test").success());
     let spans: Vec<String> = head.1.iter().filter(|line| line.contains("flowright.path")).collect();
     assert!(spans.is_empty(), "{spans:#?}");
 }

@@ -179,7 +179,7 @@ fn handlers_that_wait_hear_a_stop() {
                 app.wait_for_work("a", |a| !a.is_up);
                 app.wait_for_state("a.stopped", |stopped: &Vec<u32>| *stopped == [7]);
                 app.wait_for_state("a.begun", |begun: &Vec<u32>| *begun == [7]);
-                app.stop().result.expect("it ends well");
+                app.stop().result.expect("the App ends without an error");
             }
         }
     });
@@ -199,7 +199,7 @@ fn handlers_that_ask_each_other_end_at_the_deadline() {
             assert!(said.contains(part), "{part:?} is not in {said:?}");
         }
         for work in [a, b] {
-            app.block_on(work.ask(Wait(9, Way::Turn))).expect("it goes on");
+            app.block_on(work.ask(Wait(9, Way::Turn))).expect("the Work goes on");
         }
     });
 }
@@ -302,7 +302,7 @@ impl Handle<Begin> for Selfish {
     type Reply = ();
 
     async fn handle(&mut self, _: Begin, cx: &mut WorkContext<Self>) {
-        self.note(Own::Handler, cx).await.expect("it is not stopped");
+        self.note(Own::Handler, cx).await.expect("the Work is not stopped");
     }
 }
 

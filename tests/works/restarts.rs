@@ -337,7 +337,7 @@ fn a_thread_that_blocks_past_its_timeout_learns_that_it_was_given_up() {
     });
     let failed = app.wait_for_stage("work", Stage::Failed);
     assert_eq!(failed.status.reason, Some(Reason::Timeout));
-    has_left.recv_timeout(flowright::testing::DEFAULT_LIMIT).expect("it was told to leave");
+    has_left.recv_timeout(flowright::testing::DEFAULT_LIMIT).expect("the Work was told to leave");
     app.stop().result.unwrap();
 }
 

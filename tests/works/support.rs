@@ -131,7 +131,7 @@ impl Default for Gate {
 
 impl Gate {
     async fn passed(&self) {
-        self.0.acquire().await.expect("it is never closed").forget();
+        self.0.acquire().await.expect("the semaphore is never closed").forget();
     }
 }
 

@@ -80,7 +80,7 @@ fn question_of_a_client_that_has_gone_is_dropped() {
         let counted = metrics
             .lines()
             .find_map(|line| line.strip_prefix("flowright_questions_abandoned_total{node=\"head\"} "));
-        counted.and_then(|counted| counted.parse::<u64>().ok()).expect("it is counted")
+        counted.and_then(|counted| counted.parse::<u64>().ok()).expect("the metric is shown")
     };
     let before = abandoned();
     // The handler of the first never ends.

@@ -39,7 +39,7 @@ fn what_a_work_logs_is_kept_and_written_to_files() {
     process.signal("TERM");
     process.end();
     let file = std::fs::read_to_string(directory.join("app.log")).expect("the file was written");
-    std::fs::remove_dir_all(&directory).expect("it can be removed");
+    std::fs::remove_dir_all(&directory).expect("the directory belongs to the test");
     assert!(file.lines().any(|line| line.contains("WARN  [first#1 on head] a warning")), "{file}");
 }
 

@@ -73,7 +73,7 @@ fn a_state_that_is_known_is_not_sent_again() {
     let served = serve();
     let tag = |answer: &Answer| {
         let tag = answer.head.lines().find_map(|line| line.strip_prefix("etag: ")).map(str::to_owned);
-        tag.expect("it has a tag")
+        tag.expect("the response has a tag")
     };
     let whole = get(served.address, "/api/v1/state");
     let first = tag(&whole);

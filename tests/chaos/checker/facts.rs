@@ -134,7 +134,7 @@ impl<'a> Facts<'a> {
         for lives in facts.of_work.values() {
             for pair in lives.windows(2) {
                 let next = facts.lives[&pair[1]].began;
-                facts.lives.get_mut(&pair[0]).expect("it is one of them").next_began = Some(next);
+                facts.lives.get_mut(&pair[0]).expect("the life is known").next_began = Some(next);
             }
         }
         facts

@@ -304,7 +304,7 @@ pub(crate) struct Office {
 
 impl Flow for Office {
     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
-        let mut react = self.react.take().expect("it reacts one at a time");
+        let mut react = self.react.take().expect("reactions do not overlap");
         let reaction = react(self, cx);
         self.react = Some(react);
         reaction

@@ -147,8 +147,9 @@ fn another_type_is_refused_with_both() {
     let open = open(["m", "n", "thread"], &[], |office, _| {
         let made =
             office.a.run(Errand::Make { count: 1, length: 500_000, seed: 1 }).finished()?.made[0].clone();
-        let json = serde_json::to_string(&made).expect("it is small");
-        let forged = serde_json::from_str(&json.replace("Vec<u8>", "Vec<f32>")).expect("it is like one");
+        let json = serde_json::to_string(&made).expect("the reference is serialisable");
+        let forged = serde_json::from_str(&json.replace("Vec<u8>", "Vec<f32>"))
+            .expect("the text has the form of a reference");
         office.b.run(Errand::ReadAs(forged));
         Ok(())
     });

@@ -104,7 +104,7 @@ impl Handle<Read> for Keeper {
     type Reply = u32;
 
     async fn handle(&mut self, Read: Read, _cx: &mut WorkContext<Self>) -> u32 {
-        let kept = self.keeps.as_ref().expect("it keeps one").value().await;
+        let kept = self.keeps.as_ref().expect("the Work keeps a payload").value().await;
         kept.map_or_else(|error| panic!("{error}"), |kept| kept.0)
     }
 }
