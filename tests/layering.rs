@@ -5,6 +5,9 @@
 //!
 //! Below the layers, the files of one folder may import each other, and the import cycles between them are those listed
 //! in [`CYCLES`] and no others. For these, unit tests do not count.
+//!
+//! What belongs to an App is a part of its `Runtime`. The variables of the process and of a thread are those listed in
+//! [`STATICS`] and [`THREAD_LOCALS`] and no others; unit tests do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -73,6 +76,53 @@ const ACTIX: [&str; 7] = [
     "app/node.rs",
     "http/server.rs",
     "work/local.rs",
+];
+
+/// The static variables, each with the reason for which it belongs to the process and not to an App.
+const STATICS: [(&str, &str, &str); 16] = [
+    ("app/hosts/mod.rs", "HERE", "a constant, shared by all that name it"),
+    ("cli/client/mod.rs", "PROGRAM", "the program's own name, set once by its command line"),
+    ("flow/policy.rs", "DEFAULT", "a constant, shared by all Works with default options"),
+    ("payload/hex.rs", "PROCESS", "a number of the process, by which ids of payloads are unique"),
+    ("payload/hex.rs", "NEXT", "a counter, by which ids of payloads are unique"),
+    ("program.rs", "BUILD", "the hash of the executable of this process"),
+    ("recorder/on.rs", "HERE", "the recorder of metrics, which a process has one of"),
+    ("recorder/on.rs", "ONCE", "the recorder of metrics is installed once"),
+    ("remote/process_id.rs", "MACHINE", "the name of the machine"),
+    ("runtime.rs", "RUNNING", "lets a thread that belongs to no App find the only one"),
+    ("state/tracker.rs", "NIL", "a constant"),
+    ("trace/export.rs", "PROVIDER", "the exporter of spans, which a process has one of"),
+    ("work/load_report.rs", "MEASURED", "the last measurement of this process's use of processors"),
+    ("work/logs.rs", "PROCESS", "the logger, which a process has one of"),
+    ("work/policy.rs", "TEXTS", "interned texts of constants"),
+    ("work/run_markers.rs", "MARKING", "the standard output, which a process has one of"),
+];
+
+/// The variables of a thread that connect parts of the crate. There are no more than these two.
+const WIRING: [(&str, &str); 2] = [("runtime.rs", "EXECUTING"), ("flow/scope.rs", "SCOPE")];
+
+/// The variables of a thread, each with its reason.
+const THREAD_LOCALS: [(&str, &str, &str); 8] = [
+    (
+        "flow/scope.rs",
+        "SCOPE",
+        "the reaction in progress, which collects the commands of methods without a context",
+    ),
+    ("payload/blocking.rs", "MUST_NOT_WAIT", "a property of the thread: `Deref` must not block it"),
+    ("payload/deferred.rs", "WAITING", "`Drop` gets no context, and must not recurse"),
+    ("payload/store.rs", "COLLECTED", "`Serialize` gets no context: the references that it has written"),
+    (
+        "payload/store.rs",
+        "BY_CONTENT",
+        "`Serialize` gets no context: whether references are written by content",
+    ),
+    (
+        "runtime.rs",
+        "EXECUTING",
+        "the App and the Work that are executing, for `Deserialize`, `Drive` and log lines",
+    ),
+    ("wire/codec.rs", "IS_ENCODING", "`Serialize` gets no context: whether the format is the crate's own"),
+    ("wire/codec.rs", "BUFFER", "a buffer that encodings reuse"),
 ];
 
 fn layer(module: &str) -> Option<u32> {
@@ -334,6 +384,56 @@ fn the_list_of_files_with_unsafe_code_is_true() {
         }
     });
     assert_eq!(used, [UNSAFE.to_owned()].into());
+}
+
+/// The names of the static variables in code, and those of the variables of a thread.
+fn variables(text: &str) -> [Vec<String>; 2] {
+    let tokens = without_tests(&tokens(&code_only(text)));
+    let word = |at: usize| tokens.get(at).map_or("", String::as_str);
+    let mut found = [Vec::new(), Vec::new()];
+    let mut locals_end = 0;
+    for at in 0..tokens.len() {
+        if begins_with(&tokens[at..], &["thread_local", "!"]) {
+            locals_end = end_of_group(&tokens, at + 2);
+        }
+        // A lifetime has a quote in front.
+        if word(at) == "static" && (at == 0 || word(at - 1) != "'") {
+            let name = at + if word(at + 1) == "mut" { 2 } else { 1 };
+            if word(name + 1) == ":" {
+                found[usize::from(at < locals_end)].push(word(name).to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn variables_of_the_process_and_of_threads_are_known() {
+    let (mut statics, mut locals) = (BTreeSet::new(), BTreeSet::new());
+    each_source(|path, text| {
+        let [of_process, of_thread] = variables(text);
+        statics.extend(of_process.into_iter().map(|name| (path.to_owned(), name)));
+        locals.extend(of_thread.into_iter().map(|name| (path.to_owned(), name)));
+    });
+    let known = |list: &[(&str, &str, &str)]| -> BTreeSet<(String, String)> {
+        list.iter().map(|(path, name, _)| ((*path).to_owned(), (*name).to_owned())).collect()
+    };
+    let advice = "what belongs to an App is a part of its `Runtime` (src/runtime.rs); a variable that does not needs an \
+                  entry in tests/layering.rs with its reason";
+    assert_eq!(statics, known(&STATICS), "{advice}");
+    assert_eq!(locals, known(&THREAD_LOCALS), "{advice}");
+    let wiring = WIRING.map(|(path, name)| (path.to_owned(), name.to_owned()));
+    assert!(wiring.iter().all(|variable| locals.contains(variable)));
+}
+
+/// Variables are found wherever they are declared; lifetimes, text and tests are none.
+#[test]
+fn variables_are_found_wherever_declared() {
+    let code = "static A: Mutex<&'static str> = x; fn f(s: &'static str) { static mut B: u8 = 1; } \
+                thread_local! { /// Text.\n static C: Cell<u8> = const { Cell::new(1) }; pub static D: u8 = 1; } \
+                pub(crate) static E: u8 = 1; // static F: u8\n const G: &str = \"static H: u8\"; \
+                #[cfg(test)] mod tests { static I: u8 = 1; } impl<T: 'static> X for T {}";
+    assert_eq!(variables(code), [vec!["A", "B", "E"], vec!["C", "D"]]);
 }
 
 #[test]

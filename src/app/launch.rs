@@ -32,7 +32,8 @@ use crate::id::AppId;
 use crate::payload::{MemoryBudget, Store, never_wait_here};
 use crate::recorder;
 use crate::runtime::{self, Runtime};
-use crate::work::{Directory, LocalHost, Placement, Work, start_system};
+use crate::work::logs::AppLog;
+use crate::work::{Directory, LocalHost, MessageCounts, Placement, Work, start_system};
 
 #[cfg(feature = "remote")]
 /// Makes the command that starts the program again.
@@ -300,6 +301,7 @@ impl App {
         let of = Arc::new_cyclic(|of| {
             let store = Store::new(budget, of.clone());
             let of = Runtime::new(AppId::next()).with(directory.clone()).with(store);
+            let of = of.with(Arc::new(AppLog::default())).with(Arc::new(MessageCounts::default()));
             #[cfg(feature = "drive")]
             let of = of.with(Drives::at(LocalHome(self.config.drives())));
             of

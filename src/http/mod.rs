@@ -30,4 +30,4 @@ mod server;
 pub(crate) use self::server::{Options, start};
 
 /// Identifies this run of the App: a number unique to this server instance, and the id of the App.
-struct Instance(u64, crate::id::AppId);
+struct Instance(u64);

@@ -19,7 +19,7 @@ use super::query::query;
 use crate::app::{AppError, AppStage, Control};
 use crate::printable::chain;
 use crate::work::Stage;
-use crate::work::logs::{self, Wanted};
+use crate::work::logs::{self, AppLog, Wanted};
 
 pub(super) type Answer = Result<HttpResponse, Problem>;
 
@@ -299,7 +299,7 @@ pub(super) enum LevelName {
     (status = 200, description = "log lines, the oldest first", body = LogsView),
     Common,
 ))]
-pub(super) async fn logs(request: HttpRequest, instance: web::Data<super::Instance>) -> Answer {
+pub(super) async fn logs(request: HttpRequest, control: web::Data<Control>) -> Answer {
     let LogsQuery { work, level, since, after, limit } = query(&request)?;
     let since = match since {
         Some(text) => DateTime::parse_from_rfc3339(&text)
@@ -323,7 +323,8 @@ pub(super) async fn logs(request: HttpRequest, instance: web::Data<super::Instan
     };
     let last = *logs::last().borrow();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let found = logs::find(&Wanted { app: instance.1, work: work.as_deref(), level, since, after, limit });
+    let found =
+        AppLog::of(control.runtime()).find(&Wanted { work: work.as_deref(), level, since, after, limit });
     // A full page may have more lines behind it; otherwise all lines up to `last` have been searched.
     let next = match found.last() {
         Some(line) if found.len() == limit => line.seq,

@@ -155,8 +155,7 @@ pub(crate) async fn start(
         version: version_or_build(launched.version.as_deref()),
         started,
     };
-    let app = control.runtime().app();
-    let instance = web::Data::new(Instance(crate::id::unique(), app));
+    let instance = web::Data::new(Instance(crate::id::unique()));
     let document = web::Data::new(Document::new());
     let written = web::Data::new(queries::Written::default());
     let on_the_way = web::Data::new(OnTheWay::default());
@@ -172,7 +171,7 @@ pub(crate) async fn start(
             let server = HttpServer::new(move || {
                 // Runs on the thread that serves the clients, which spares a wake-up per event.
                 runtime::belong(control.runtime().clone());
-                actix_rt::spawn(events::watch(control.clone(), about.clone(), hub.clone(), app));
+                actix_rt::spawn(events::watch(control.clone(), about.clone(), hub.clone()));
                 WebApp::new()
                     .app_data(web::Data::new(control.clone()))
                     .app_data(who.clone())

@@ -29,6 +29,7 @@ use crate::id::{ActorPath, AppId};
 use crate::payload::{PayloadGuard, PayloadGuards, PayloadId, Store};
 use crate::runtime::Runtime;
 use crate::transport::{Complaints, Connection, Endpoint, Limits, Security, TransportError};
+use crate::work::logs::AppLog;
 use crate::work::{AnyMailbox, Directory, Task};
 
 /// Spawns a task on the local set of a bridge's thread, from any thread.
@@ -202,6 +203,11 @@ impl Bridge {
             Some(runtime) => Store::of(runtime),
             None => Store::new(Arc::default(), Weak::new()),
         }
+    }
+
+    /// Returns the log of the App in this process.
+    pub(super) fn log(&self) -> Arc<AppLog> {
+        self.runtime().map_or_else(Arc::default, |runtime| AppLog::of(runtime))
     }
 
     /// Returns the mailbox in this process to which an address of this path is bound.

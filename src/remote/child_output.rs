@@ -8,15 +8,15 @@ use log::Level;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::id::{ActorPath, AppId};
+use crate::id::ActorPath;
 use crate::printable::{LONGEST_REASON, brief};
-use crate::work::logs::{LONGEST_LINE, Said, keep};
+use crate::work::logs::{AppLog, LONGEST_LINE, Said};
 use crate::work::run_markers::{Marks, Piece};
 
 /// The source and the destination of printed lines.
 pub(super) struct Printed {
     pub(super) level: Level,
-    pub(super) app: AppId,
+    pub(super) log: Arc<AppLog>,
     pub(super) work: ActorPath,
     pub(super) node: Arc<str>,
     /// `stdout` or `stderr`.
@@ -53,9 +53,8 @@ impl Printed {
         if let Some(last) = self.last.as_ref().filter(|_| !text.trim().is_empty()) {
             last.push(&text);
         }
-        keep(Said {
+        self.log.keep(Said {
             level: self.level,
-            app: Some(self.app),
             work: Some(self.work.clone()),
             run,
             node: Some(self.node.clone()),

@@ -3,7 +3,7 @@
 //! Logging never waits: lines that are logged faster than they can be sent are dropped, and their number is logged.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use log::{Level, Log, Metadata, Record};
 use parking_lot::Mutex;
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::link::Link;
 use super::protocol::Control;
 use crate::id::ActorPath;
+use crate::runtime;
 use crate::work::current_run;
 use crate::work::logs::shorten;
 
@@ -34,15 +35,11 @@ struct Queue {
     open: bool,
 }
 
+/// The lines of a node that wait to be sent to the head of its App, as a part of its [`Runtime`](crate::runtime::Runtime).
 #[derive(Default)]
-struct Shared {
+pub(super) struct LinesForHead {
     queue: Mutex<Queue>,
     filled: Notify,
-}
-
-fn shared() -> &'static Arc<Shared> {
-    static SHARED: OnceLock<Arc<Shared>> = OnceLock::new();
-    SHARED.get_or_init(Arc::default)
 }
 
 /// Returns a logger that logs to `inner` and to the head; with `instead`, it logs to `inner` only while there is no
@@ -69,24 +66,21 @@ impl<L: Log> Log for Forwarding<L> {
             self.inner.log(record);
         }
         // Messages of the runtime itself concern the operator of this node.
-        let (path, run) = match current_run() {
-            Some((_, path, run)) => (Some(path), run),
-            None => (None, None),
-        };
+        let (path, run) = current_run().unzip();
         if path.is_none() && record.target().starts_with("flowright") {
             if self.instead {
                 self.inner.log(record);
             }
             return;
         }
-        let mut queue = shared().queue.lock();
-        if !queue.open {
-            drop(queue);
+        let lines = runtime::current().ok().and_then(|runtime| runtime.part::<LinesForHead>());
+        let open = lines.as_ref().map(|lines| (lines, lines.queue.lock())).filter(|(_, queue)| queue.open);
+        let Some((lines, mut queue)) = open else {
             if self.instead {
                 self.inner.log(record);
             }
             return;
-        }
+        };
         if queue.lines.len() >= WAITING {
             queue.dropped += 1;
             return;
@@ -94,9 +88,9 @@ impl<L: Log> Log for Forwarding<L> {
         let mut text = record.args().to_string();
         shorten(&mut text);
         let target = record.target().to_owned();
-        queue.lines.push_back(Line { path, run, level: record.level(), target, text });
+        queue.lines.push_back(Line { path, run: run.flatten(), level: record.level(), target, text });
         drop(queue);
-        shared().filled.notify_one();
+        lines.filled.notify_one();
     }
 
     fn flush(&self) {
@@ -106,18 +100,18 @@ impl<L: Log> Log for Forwarding<L> {
 
 /// Closes the queue on drop, also when the sending task is aborted: lines of one session with a head must not reach the
 /// next head.
-struct Open;
+struct Open(Arc<LinesForHead>);
 
 impl Open {
-    fn new() -> Self {
-        shared().queue.lock().open = true;
-        Self
+    fn new(lines: Arc<LinesForHead>) -> Self {
+        lines.queue.lock().open = true;
+        Self(lines)
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let mut queue = shared().queue.lock();
+        let mut queue = self.0.queue.lock();
         queue.open = false;
         queue.lines.clear();
         queue.dropped = 0;
@@ -125,14 +119,14 @@ impl Drop for Open {
 }
 
 /// Sends the logged lines as long as the session lives.
-pub(super) async fn send_logs(head: Arc<Link>) {
-    let _open = Open::new();
+pub(super) async fn send_logs(lines: Arc<LinesForHead>, head: Arc<Link>) {
+    let _open = Open::new(lines.clone());
     loop {
         if !head.room().await {
             break;
         }
         let (line, dropped) = {
-            let mut queue = shared().queue.lock();
+            let mut queue = lines.queue.lock();
             (queue.lines.pop_front(), std::mem::take(&mut queue.dropped))
         };
         if dropped > 0 {
@@ -145,7 +139,7 @@ pub(super) async fn send_logs(head: Arc<Link>) {
             Some(Line { path, run, level, target, text }) => {
                 head.control(&Control::Log { path, run, level, target, text });
             }
-            None => shared().filled.notified().await,
+            None => lines.filled.notified().await,
         }
     }
 }

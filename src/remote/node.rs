@@ -15,7 +15,7 @@ use super::bridge::{Bridge, BridgeOptions, DialError, PeerHandler, Spawner};
 #[cfg(feature = "drive")]
 use super::drives::DrivesOfHead;
 use super::link::Link;
-use super::logs::send_logs;
+use super::logs::{LinesForHead, send_logs};
 use super::process_id::ProcessId;
 use super::protocol::{Control, Hello, NodeCard, Role};
 use super::replication::FromNode;
@@ -27,7 +27,7 @@ use crate::payload::{MemoryBudget, Store};
 use crate::runtime::{self, Runtime};
 use crate::transport::{Advertised, Dialed, Endpoint, Listener, TransportError, dial_from};
 use crate::work::run_markers::mark_runs;
-use crate::work::{Directory, Resources, Router};
+use crate::work::{Directory, MessageCounts, Resources, Router};
 
 /// Longest wait between attempts to dial a head that is not there.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -101,6 +101,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         let directory = Directory::of(&runtime);
         let _entered = runtime::enter(runtime.clone());
         let running = runtime.start();
+        let lines_for_head = runtime.part().unwrap_or_default();
         let kinds = options.kinds.clone();
         let agent = Agent::new(runtime, kinds, options.pool, is_process, bridge.clone(), head.clone());
         let peer_handler: Arc<dyn PeerHandler> = agent.clone();
@@ -110,7 +111,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         let store = bridge.store();
         store.set_replicator(Some(Arc::new(FromNode(Arc::downgrade(&head)))));
         let updates = spawn_local(agent.clone().send_updates());
-        let logs = spawn_local(send_logs(head.clone()));
+        let logs = spawn_local(send_logs(lines_for_head, head.clone()));
         let load_report = spawn_local(agent.clone().send_load_reports());
         let pursue = bridge.clone().pursue(head.clone(), vec![endpoint], hello, Some((connection, received)));
         let mut pursue = spawn_local(pursue);
@@ -367,6 +368,8 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
     let runtime = Arc::new_cyclic(|runtime| {
         let store = Store::new(options.budget.clone(), runtime.clone());
         let runtime = Runtime::new(welcome.app).with(Arc::new(Directory::default())).with(store);
+        let runtime =
+            runtime.with(Arc::new(LinesForHead::default())).with(Arc::new(MessageCounts::default()));
         #[cfg(feature = "drive")]
         let runtime = runtime.with(Drives::at(DrivesOfHead(Arc::downgrade(&bridge))));
         runtime

@@ -31,7 +31,7 @@ use super::process_id::is_stopped;
 use super::socket_directory::{self, token_file};
 use crate::descriptors;
 use crate::fence;
-use crate::id::{ActorPath, AppId, unique};
+use crate::id::{ActorPath, unique};
 use crate::transport::{Endpoint, Listener, TOKEN_VARIABLE, TransportError};
 use crate::work::{Commands, Failure, Gpus, LaunchSpec, Outbox, Place, Reason, Report, visibility};
 
@@ -126,7 +126,7 @@ impl Processes {
         let kill = Arc::new(Notify::new());
         let killer = kill.clone();
         what.abort.tell(move || killer.notify_one());
-        let (app, path, gpus) = (head.bridge.app(), what.path.clone(), what.gpus.clone());
+        let (path, gpus) = (what.path.clone(), what.gpus.clone());
         let commands: Arc<CommandsToCome> = Arc::default();
         what.mailbox.launched_elsewhere(commands.clone());
         // Messages wait for the process.
@@ -143,7 +143,7 @@ impl Processes {
         self.alive.send_modify(|alive| *alive += 1);
         let of_process = head.clone();
         head.bridge.spawn(move || async move {
-            attend(of_process.clone(), name, app, path, gpus, kill).await;
+            attend(of_process.clone(), name, path, gpus, kill).await;
             of_process.processes.alive.send_modify(|alive| *alive -= 1);
         });
     }
@@ -273,7 +273,7 @@ fn settle(running: &mut HashMap<String, Process>, name: &str) {
 }
 
 /// Starts a process and waits until it has ended.
-async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, gpus: Gpus, kill: Arc<Notify>) {
+async fn attend(head: Arc<Head>, name: String, path: ActorPath, gpus: Gpus, kill: Arc<Notify>) {
     let socket = match head.processes.socket(&head).await {
         Ok(socket) => socket,
         Err(error) => return head.processes.ended(&name, format!("could not be started: {error}")),
@@ -320,7 +320,7 @@ async fn attend(head: Arc<Head>, name: String, app: AppId, path: ActorPath, gpus
     let last = LastLines::default();
     let said = |level, target| {
         let last = (target == "stderr").then(|| last.clone());
-        Printed { level, app, work: path.clone(), node: node.clone(), target, last }
+        Printed { level, log: head.bridge.log(), work: path.clone(), node: node.clone(), target, last }
     };
     let out = child.stdout.take().map(|pipe| copy(pipe, tokio::io::stdout(), said(Level::Info, "stdout")));
     let err = child.stderr.take().map(|pipe| copy(pipe, tokio::io::stderr(), said(Level::Warn, "stderr")));

@@ -52,9 +52,9 @@ pub(super) fn poll_as<R>(work: &mut Option<Box<dyn Any>>, poll: impl FnOnce() ->
     polled
 }
 
-/// Returns the App and path of the Work that is executing on this thread, and the number of its current run.
-pub(crate) fn current_run() -> Option<(AppId, ActorPath, Option<u64>)> {
-    with_actor(|work: &mut ExecutingWork| (work.app, work.path.clone(), work.run))
+/// Returns the path of the Work that is executing on this thread, and the number of its current run.
+pub(crate) fn current_run() -> Option<(ActorPath, Option<u64>)> {
+    with_actor(|work: &mut ExecutingWork| (work.path.clone(), work.run))
 }
 
 /// Tells waiting futures of the Work whether its mailbox is served, after a poll that left the Work waiting.

@@ -3,13 +3,12 @@
 //! A node reports to its head every two seconds, together with its heartbeat; a head measures itself on request.
 
 use std::fs;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::mailbox::questions_abandoned;
+use super::message_counts::MessageCounts;
 use crate::payload::{PayloadCounts, PayloadUsage, Store};
 use crate::runtime::Runtime;
 
@@ -42,13 +41,6 @@ pub struct NodeLoad {
     pub average: f64,
 }
 
-static LOST: AtomicU64 = AtomicU64::new(0);
-
-/// Counts messages of this process that no handler saw and whose senders were not notified.
-pub(crate) fn count_lost_messages(count: usize) {
-    LOST.fetch_add(count as u64, Ordering::Relaxed);
-}
-
 /// Metrics of a process that its head collects.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LoadReport {
@@ -66,13 +58,13 @@ pub(crate) struct LoadReport {
 impl LoadReport {
     /// Measures this process, with the values of one App in it.
     pub(crate) fn of(runtime: &Runtime) -> Self {
-        let store = Store::of(runtime);
+        let (store, counts) = (Store::of(runtime), MessageCounts::of(runtime));
         Self {
             load: load(),
             payloads: store.usage(),
             counts: store.counts(),
-            messages_lost: LOST.load(Ordering::Relaxed),
-            questions_abandoned: questions_abandoned(),
+            messages_lost: counts.lost(),
+            questions_abandoned: counts.abandoned(),
         }
     }
 

@@ -1,11 +1,13 @@
-//! The last log lines of each Work, with their run and node.
+//! The last log lines of each Work of an App, with their run and node.
 //!
 //! # Guarantees
 //! - Logging never waits for a reader.
-//! - Memory is bounded: in lines and bytes for each Work, and in the number of Works.
+//! - Memory is bounded: in lines and bytes for each Work, and in the number of Works of an App.
+//! - An App shows its own lines, and those of threads that belong to no App.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 use log::{Level, Log, Metadata, Record};
@@ -13,7 +15,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::executing::current_run;
-use crate::id::{ActorPath, AppId};
+use crate::id::ActorPath;
+use crate::runtime::{self, Runtime};
 
 /// Longest text of a stored line, in bytes; a longer text is truncated.
 pub(crate) const LONGEST_LINE: usize = 8 * 1024;
@@ -22,18 +25,17 @@ pub(crate) const LONGEST_LINE: usize = 8 * 1024;
 const LINES: usize = 1000;
 const BYTES: usize = 256 * 1024;
 
-/// Largest number of Works with stored lines; the least recent is evicted.
+/// Largest number of Works of an App with stored lines; the least recent is evicted.
 const WORKS: usize = 1024;
 
 /// A log line.
 #[derive(Debug)]
 pub(crate) struct Line {
-    /// Sequence number, which grows from line to line.
+    /// Sequence number, which grows from line to line of the process.
     pub(crate) seq: u64,
     pub(crate) time: SystemTime,
     pub(crate) level: Level,
-    /// App of the Work that logged the line; `None` if there is none, as for lines of the process itself.
-    pub(crate) app: Option<AppId>,
+    /// Path of the Work that logged the line.
     pub(crate) work: Option<ActorPath>,
     pub(crate) run: Option<u64>,
     /// `None` for lines of the process with the Flows.
@@ -45,7 +47,6 @@ pub(crate) struct Line {
 /// A log line before it is numbered and stored.
 pub(crate) struct Said<'a> {
     pub(crate) level: Level,
-    pub(crate) app: Option<AppId>,
     pub(crate) work: Option<ActorPath>,
     pub(crate) run: Option<u64>,
     pub(crate) node: Option<Arc<str>>,
@@ -59,24 +60,30 @@ struct Kept {
     bytes: usize,
 }
 
-type Who = (Option<AppId>, Option<ActorPath>);
+/// The last log lines of an App, as a part of its [`Runtime`]: those of its Works by path, and those that its threads log
+/// outside of a Work.
+#[derive(Default)]
+pub(crate) struct AppLog(Mutex<Ring>);
 
-struct Ring {
-    seq: u64,
-    works: HashMap<Who, Kept>,
-}
+type Ring = HashMap<Option<ActorPath>, Kept>;
 
 /// Additional consumer of all lines.
 type Sink = Box<dyn Fn(&Line) + Send + Sync>;
 
-struct Logs {
-    ring: Mutex<Ring>,
+/// What belongs to the logger of this process.
+struct ProcessLog {
+    /// Number of the last line of any App or of the process.
+    seq: AtomicU64,
+    /// Lines of threads that belong to no App, which all Apps show.
+    log: AppLog,
     last: watch::Sender<u64>,
     sink: Mutex<Option<Sink>>,
 }
 
-static LOGS: std::sync::LazyLock<Logs> = std::sync::LazyLock::new(|| Logs {
-    ring: Mutex::new(Ring { seq: 0, works: HashMap::new() }),
+/// Global because a process has one logger, which the facade `log` keeps in a global, too.
+static PROCESS: LazyLock<ProcessLog> = LazyLock::new(|| ProcessLog {
+    seq: AtomicU64::new(0),
+    log: AppLog::default(),
     last: watch::Sender::new(0),
     sink: Mutex::new(None),
 });
@@ -88,76 +95,87 @@ pub(crate) fn shorten(text: &mut String) {
     }
 }
 
-/// Stores a line and passes it to the sink.
-pub(crate) fn keep(said: Said<'_>) {
-    let Said { level, app, work, run, node, target, mut text } = said;
-    shorten(&mut text);
-    let target = target.to_owned();
-    let mut ring = LOGS.ring.lock();
-    ring.seq += 1;
-    let seq = ring.seq;
-    let line = Arc::new(Line { seq, time: SystemTime::now(), level, app, work, run, node, target, text });
-    ring.push(line.clone());
-    drop(ring);
-    if let Some(sink) = &*LOGS.sink.lock() {
-        sink(&line);
-    }
-    LOGS.last.send_replace(seq);
-}
-
-/// Sets the sink, which gets all lines from now on.
+/// Sets the sink, which gets all lines of this process from now on.
 pub(crate) fn also_to(sink: impl Fn(&Line) + Send + Sync + 'static) {
-    *LOGS.sink.lock() = Some(Box::new(sink));
+    *PROCESS.sink.lock() = Some(Box::new(sink));
 }
 
-impl Ring {
-    fn push(&mut self, line: Arc<Line>) {
-        let who = (line.app, line.work.clone());
-        if self.works.len() >= WORKS && !self.works.contains_key(&who) {
-            // Evicts the Work that has not logged for the longest time.
-            let last = |kept: &Kept| kept.lines.back().map_or(0, |line| line.seq);
-            let oldest = self.works.iter().min_by_key(|(_, kept)| last(kept)).map(|(who, _)| who.clone());
-            oldest.and_then(|oldest| self.works.remove(&oldest));
-        }
-        let kept = self.works.entry(who).or_default();
-        kept.bytes += line.text.len();
-        kept.lines.push_back(line);
-        while kept.lines.len() > LINES || kept.bytes > BYTES {
-            let Some(gone) = kept.lines.pop_front() else { break };
-            kept.bytes -= gone.text.len();
-        }
+impl AppLog {
+    /// Returns the log of an App. That of a runtime without one is empty.
+    pub(crate) fn of(runtime: &Runtime) -> Arc<Self> {
+        runtime.part().unwrap_or_default()
     }
 
-    /// Returns matching lines, oldest first, at most `limit`: the first ones after `after`, or else the last ones.
-    fn find(&self, wanted: &Wanted<'_>) -> Vec<Arc<Line>> {
-        let mut found = Vec::new();
-        for ((app, work), kept) in &self.works {
-            let ours = app.is_none_or(|app| app == wanted.app);
-            let meant =
-                wanted.work.is_none_or(|path| work.as_ref().is_some_and(|work| work.as_str() == path));
-            if !ours || !meant {
-                continue;
-            }
-            let start = kept.lines.partition_point(|line| line.seq <= wanted.after.unwrap_or(0));
-            let lines = kept.lines.range(start..);
-            found.extend(
-                lines.filter(|line| line.level <= wanted.level && line.time >= wanted.since).cloned(),
-            );
+    /// Stores a line and passes it to the sink.
+    pub(crate) fn keep(&self, said: Said<'_>) {
+        let Said { level, work, run, node, target, mut text } = said;
+        shorten(&mut text);
+        let target = target.to_owned();
+        let mut ring = self.0.lock();
+        // Under the lock, so that a reader that has it finds all lines up to the last number.
+        let seq = PROCESS.seq.fetch_add(1, Ordering::Relaxed) + 1;
+        let line = Arc::new(Line { seq, time: SystemTime::now(), level, work, run, node, target, text });
+        push(&mut ring, line.clone());
+        drop(ring);
+        if let Some(sink) = &*PROCESS.sink.lock() {
+            sink(&line);
         }
-        found.sort_unstable_by_key(|line| line.seq);
-        if found.len() > wanted.limit {
-            match wanted.after {
-                Some(_) => found.truncate(wanted.limit),
-                None => drop(found.drain(..found.len() - wanted.limit)),
-            }
-        }
-        found
+        // Lines of several Apps may come here in another order than that of their numbers.
+        PROCESS.last.send_if_modified(|last| {
+            let is_newer = *last < seq;
+            *last = seq.max(*last);
+            is_newer
+        });
     }
+
+    /// Returns the stored lines of the App and of the process that match the query, oldest first.
+    pub(crate) fn find(&self, wanted: &Wanted<'_>) -> Vec<Arc<Line>> {
+        let own = self.0.lock();
+        let of_process = PROCESS.log.0.lock();
+        // Both are locked: a line with a lower number than one that is found here cannot be stored afterwards.
+        find(&[&own, &of_process], wanted)
+    }
+}
+
+fn push(ring: &mut Ring, line: Arc<Line>) {
+    if ring.len() >= WORKS && !ring.contains_key(&line.work) {
+        // Evicts the Work that has not logged for the longest time.
+        let last = |kept: &Kept| kept.lines.back().map_or(0, |line| line.seq);
+        let oldest = ring.iter().min_by_key(|(_, kept)| last(kept)).map(|(work, _)| work.clone());
+        oldest.and_then(|oldest| ring.remove(&oldest));
+    }
+    let kept = ring.entry(line.work.clone()).or_default();
+    kept.bytes += line.text.len();
+    kept.lines.push_back(line);
+    while kept.lines.len() > LINES || kept.bytes > BYTES {
+        let Some(gone) = kept.lines.pop_front() else { break };
+        kept.bytes -= gone.text.len();
+    }
+}
+
+/// Returns matching lines, oldest first, at most `limit`: the first ones after `after`, or else the last ones.
+fn find(rings: &[&Ring], wanted: &Wanted<'_>) -> Vec<Arc<Line>> {
+    let mut found = Vec::new();
+    for (work, kept) in rings.iter().flat_map(|ring| ring.iter()) {
+        if wanted.work.is_some_and(|path| work.as_ref().is_none_or(|work| work.as_str() != path)) {
+            continue;
+        }
+        let start = kept.lines.partition_point(|line| line.seq <= wanted.after.unwrap_or(0));
+        let lines = kept.lines.range(start..);
+        found.extend(lines.filter(|line| line.level <= wanted.level && line.time >= wanted.since).cloned());
+    }
+    found.sort_unstable_by_key(|line| line.seq);
+    if found.len() > wanted.limit {
+        match wanted.after {
+            Some(_) => found.truncate(wanted.limit),
+            None => drop(found.drain(..found.len() - wanted.limit)),
+        }
+    }
+    found
 }
 
 /// Query of stored lines.
 pub(crate) struct Wanted<'a> {
-    pub(crate) app: AppId,
     /// Only lines of this Work.
     pub(crate) work: Option<&'a str>,
     /// Least severe level.
@@ -168,14 +186,9 @@ pub(crate) struct Wanted<'a> {
     pub(crate) limit: usize,
 }
 
-/// Returns the stored lines that match the query, oldest first.
-pub(crate) fn find(wanted: &Wanted<'_>) -> Vec<Arc<Line>> {
-    LOGS.ring.lock().find(wanted)
-}
-
-/// Returns a receiver for the number of the last line.
+/// Returns a receiver for the number of the last line of this process.
 pub(crate) fn last() -> watch::Receiver<u64> {
-    LOGS.last.subscribe()
+    PROCESS.last.subscribe()
 }
 
 /// Wraps a logger so that its lines are also stored.
@@ -199,12 +212,14 @@ impl<L: Log> Log for Keeping<L> {
         if record.target() == FROM_AFAR {
             return;
         }
-        let (app, work, run) = match current_run() {
-            Some((app, path, run)) => (Some(app), Some(path), run),
-            None => (None, None, None),
-        };
+        let (work, run) = current_run().unzip();
         let text = record.args().to_string();
-        keep(Said { level: record.level(), app, work, run, node: None, target: record.target(), text });
+        let level = record.level();
+        let said = Said { level, work, run: run.flatten(), node: None, target: record.target(), text };
+        match runtime::of_thread() {
+            Some(runtime) => AppLog::of(&runtime).keep(said),
+            None => PROCESS.log.keep(said),
+        }
     }
 
     fn flush(&self) {
@@ -224,7 +239,6 @@ mod tests {
             seq,
             time: SystemTime::UNIX_EPOCH,
             level: if seq.is_multiple_of(2) { Level::Info } else { Level::Error },
-            app: work.map(|_| AppId::NONE),
             work: work.map(ActorPath::from),
             run: None,
             node: None,
@@ -235,45 +249,63 @@ mod tests {
 
     fn wanted(work: Option<&'static str>, after: Option<u64>, limit: usize) -> Wanted<'static> {
         let since = SystemTime::UNIX_EPOCH;
-        Wanted { app: AppId::NONE, work, level: Level::Info, since, after, limit }
+        Wanted { work, level: Level::Info, since, after, limit }
     }
 
     fn numbers(lines: &[Arc<Line>]) -> Vec<u64> {
         lines.iter().map(|line| line.seq).collect()
     }
 
-    fn ring() -> Ring {
-        Ring { seq: 0, works: HashMap::new() }
-    }
-
     #[test]
     fn lines_come_in_order_by_work_by_level_and_page_by_page() {
-        let mut ring = ring();
+        let mut ring = Ring::default();
         for seq in 1..=9 {
-            ring.push(line(seq, [None, Some("a"), Some("b")][seq as usize % 3], "x"));
+            push(&mut ring, line(seq, [None, Some("a"), Some("b")][seq as usize % 3], "x"));
         }
-        assert_eq!(numbers(&ring.find(&wanted(None, None, 100))), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
-        assert_eq!(numbers(&ring.find(&wanted(None, None, 2))), [8, 9]);
-        assert_eq!(numbers(&ring.find(&wanted(None, Some(4), 2))), [5, 6]);
-        assert_eq!(numbers(&ring.find(&wanted(Some("a"), None, 100))), [1, 4, 7]);
+        assert_eq!(numbers(&find(&[&ring], &wanted(None, None, 100))), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(numbers(&find(&[&ring], &wanted(None, None, 2))), [8, 9]);
+        assert_eq!(numbers(&find(&[&ring], &wanted(None, Some(4), 2))), [5, 6]);
+        assert_eq!(numbers(&find(&[&ring], &wanted(Some("a"), None, 100))), [1, 4, 7]);
         let errors = Wanted { level: Level::Error, ..wanted(Some("b"), None, 100) };
-        assert_eq!(numbers(&ring.find(&errors)), [5]);
+        assert_eq!(numbers(&find(&[&ring], &errors)), [5]);
     }
 
     #[test]
     fn a_work_that_says_much_keeps_its_last_lines_and_leaves_those_of_others() {
-        let mut ring = ring();
-        ring.push(line(1, Some("quiet"), "kept"));
+        let mut ring = Ring::default();
+        push(&mut ring, line(1, Some("quiet"), "kept"));
         for seq in 2..5000 {
-            ring.push(line(seq, Some("loud"), &"x".repeat(1000)));
+            push(&mut ring, line(seq, Some("loud"), &"x".repeat(1000)));
         }
-        assert_eq!(numbers(&ring.find(&wanted(Some("quiet"), None, 10))), [1]);
-        let loud = ring.find(&wanted(Some("loud"), None, usize::MAX));
+        assert_eq!(numbers(&find(&[&ring], &wanted(Some("quiet"), None, 10))), [1]);
+        let loud = find(&[&ring], &wanted(Some("loud"), None, usize::MAX));
         assert_eq!((loud.len(), loud.last().unwrap().seq), (BYTES / 1000, 4999));
         for work in 0..2 * WORKS {
-            ring.push(line(5000 + work as u64, Some(&work.to_string()), "x"));
+            push(&mut ring, line(5000 + work as u64, Some(&work.to_string()), "x"));
         }
-        assert_eq!(ring.works.len(), WORKS);
+        assert_eq!(ring.len(), WORKS);
+    }
+
+    /// The lines of one App are not shown by another; numbers are those of the process.
+    #[test]
+    fn lines_of_another_app_are_not_found() {
+        let [first, second] = [AppLog::default(), AppLog::default()];
+        let keep = |log: &AppLog, text: &str| {
+            let (level, work, text) = (Level::Info, Some(ActorPath::from("a")), text.to_owned());
+            log.keep(Said { level, work, run: None, node: None, target: "", text });
+        };
+        for (log, text) in [(&first, "1"), (&second, "2"), (&first, "3")] {
+            keep(log, text);
+        }
+        let found = |log: &AppLog| {
+            let found = log.find(&wanted(Some("a"), None, 100));
+            found.iter().map(|line| (line.text.clone(), line.seq)).collect::<Vec<_>>()
+        };
+        let (of_first, of_second) = (found(&first), found(&second));
+        assert_eq!(of_first.iter().map(|(text, _)| text.as_str()).collect::<String>(), "13");
+        assert_eq!(of_second.iter().map(|(text, _)| text.as_str()).collect::<String>(), "2");
+        assert!(of_first[0].1 < of_second[0].1 && of_second[0].1 < of_first[1].1);
+        assert!(*last().borrow() >= of_first[1].1);
     }
 
     #[test]

@@ -31,7 +31,6 @@ use std::task::{Poll, Waker};
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::abandoned::{count_abandoned, questions_abandoned};
 pub(crate) use self::queue::{Item, Offer, Place, Queue, Step};
 pub(crate) use self::receiver::{Mail, Receiver};
 use super::envelope::{AnyEnvelope, BoxedEnvelope, NoReply, Outcome};

@@ -29,6 +29,7 @@ mod local;
 pub(crate) mod logs;
 mod mailbox;
 mod message;
+mod message_counts;
 mod node_names;
 mod node_status;
 mod outbox;
@@ -53,7 +54,7 @@ pub use self::context::{Stopped, WorkContext};
 pub(crate) use self::load_report::LoadReport;
 pub use self::load_report::NodeLoad;
 #[cfg(feature = "remote")]
-pub(crate) use self::load_report::{REPORT_INTERVAL, count_lost_messages};
+pub(crate) use self::load_report::REPORT_INTERVAL;
 pub use self::message::{AskError, Handle, Message, SendError, Unsent};
 pub(crate) use self::node_names::{BadNode, check_labels, check_node_name};
 pub use self::node_status::NodeStatus;
@@ -74,9 +75,12 @@ pub(crate) use self::gpus::{FreeGpus, visibility};
 pub(crate) use self::gpus::{GpuPool, Gpus, visible as visible_gpus};
 pub(crate) use self::json::{JsonAnswer, Unanswered};
 pub(crate) use self::local::{LocalHost, start_arbiter, start_system};
-pub(crate) use self::mailbox::{CloseReason, Mailbox, Place, Refused, count_abandoned};
+pub(crate) use self::mailbox::{CloseReason, Mailbox, Place, Refused};
 #[cfg(test)]
 pub(crate) use self::mailbox::{Item, Offer, Queue, Step};
+pub(crate) use self::message_counts::MessageCounts;
+#[cfg(feature = "remote")]
+pub(crate) use self::message_counts::{count_abandoned, count_lost_messages};
 pub(crate) use self::outbox::{FastPath, Outbox, ReadyQueue, Report, Update};
 pub(crate) use self::remote_messages::{Arrived, Received, RemoteMessages};
 pub use self::returned_error::ReturnedError;

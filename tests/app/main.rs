@@ -14,6 +14,7 @@ mod process;
 mod programs;
 mod support;
 mod terminal;
+mod together;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         numbers::TESTS,
         process::TESTS,
         terminal::TESTS,
+        together::TESTS,
     ];
     let all = tests.concat();
     let trials = all.into_iter().map(|(name, test)| {

@@ -25,6 +25,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "echo" => App::new(Echoing::default).main(),
         "large" => App::new(|| Large { work: WorkRef::default() }).max_state_bytes(16 << 20).main(),
         "printer" => App::new(Press::default).main(),
+        "two_apps" => crate::together::two_apps(),
         "clerk" => App::new(Office::default).main(),
         "clerk_with_recorder" => {
             metrics::set_global_recorder(metrics::NoopRecorder).expect("the recorder is the first");

@@ -8,9 +8,8 @@ use serde::Serialize;
 use super::hub::Hub;
 use crate::app::{Control, Snapshot};
 use crate::http::model::{About, LogView, StatusView, status_view};
-use crate::id::AppId;
 use crate::state::Value;
-use crate::work::logs::{self, Line, Wanted};
+use crate::work::logs::{self, AppLog, Line, Wanted};
 
 /// The minimum time between two updates: one frame of a screen.
 const FRAME: Duration = Duration::from_millis(16);
@@ -33,7 +32,8 @@ struct Document<'a> {
 }
 
 /// Runs until the App ends.
-pub(in crate::http) async fn watch(control: Control, about: About, hub: Arc<Hub>, app: AppId) {
+pub(in crate::http) async fn watch(control: Control, about: About, hub: Arc<Hub>) {
+    let log = AppLog::of(control.runtime());
     let mut lines = logs::last();
     let mut shown: Option<u64> = None;
     let mut next: Option<Snapshot> = None;
@@ -67,14 +67,13 @@ pub(in crate::http) async fn watch(control: Control, about: About, hub: Arc<Hub>
         let document = Document { status: status_view(&snapshot, &about), state: &state };
         let last = *lines.borrow_and_update();
         let wanted = Wanted {
-            app,
             work: None,
-            level: log::Level::Trace,
+            level: ::log::Level::Trace,
             since: UNIX_EPOCH,
             after: Some(line),
             limit: usize::MAX,
         };
-        let said = if last > line { logs::find(&wanted) } else { Vec::new() };
+        let said = if last > line { log.find(&wanted) } else { Vec::new() };
         let skipped = said.len().saturating_sub(LINES);
         let written = |line: &Arc<Line>| serde_json::to_string(&LogView::from(&**line)).unwrap_or_default();
         let text: Vec<_> = said[skipped..].iter().map(written).collect();

@@ -17,7 +17,7 @@ use super::{Head, Node, State, Watcher};
 use crate::id::ActorPath;
 use crate::payload::{PayloadGuard, PayloadGuards, PayloadId};
 use crate::printable::lines;
-use crate::work::logs::{FROM_AFAR, Said, keep, shorten};
+use crate::work::logs::{FROM_AFAR, Said, shorten};
 use crate::work::{
     BadNode, Failure, FreeGpus, HostEvent, Reason, Report, Resources, check_labels, check_node_name,
 };
@@ -272,9 +272,8 @@ impl PeerHandler for Head {
                 shorten(&mut text);
                 shorten(&mut target);
                 if log::log_enabled!(target: &target, level) {
-                    keep(Said {
+                    self.bridge.log().keep(Said {
                         level,
-                        app: Some(self.bridge.app()),
                         work: path.clone(),
                         run,
                         node: Some(self.name_of(link)),

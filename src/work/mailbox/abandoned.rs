@@ -3,25 +3,13 @@
 //! An abandoned ask is dropped from the mailbox in which it waits, and withdrawn from another process to which it was
 //! sent. A handler that has begun is not interrupted.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
 use super::super::Work;
 use super::super::envelope::{AnyEnvelope, BoxedEnvelope};
+use super::super::message_counts::count_abandoned;
 use super::super::route::SharedRoute;
 use super::{Mailbox, Place};
-
-static ABANDONED: AtomicU64 = AtomicU64::new(0);
-
-/// Returns the number of asks dropped in this process as abandoned before a handler had begun.
-pub(crate) fn questions_abandoned() -> u64 {
-    ABANDONED.load(Ordering::Relaxed)
-}
-
-/// Counts asks dropped as abandoned.
-pub(crate) fn count_abandoned(questions: usize) {
-    ABANDONED.fetch_add(questions as u64, Ordering::Relaxed);
-}
 
 impl<W: Work> Mailbox<W> {
     /// Drops waiting asks whose caller has given up, and withdraws those in flight to another process.
