@@ -536,21 +536,11 @@ fn errors_show_their_source_or_return_it() {
 /// The import cycles that remain between the modules of one folder below `src`: the folder, the modules, and the reason
 /// why no move of a type or function closes the cycle. [`cycles_between_siblings_are_known`] compares the list with the
 /// code. The list should only shrink.
-const CYCLES: [(&str, &str, &str); 5] = [
+const CYCLES: [(&str, &str, &str); 3] = [
     (
         "payload",
         "entry remote_source store stored_blob",
         "a stored value owns guards of the values it refers to, and a guard owns the entry of its stored value",
-    ),
-    (
-        "remote",
-        "agent bridge inbox link protocol references routing transfers",
-        "a Bridge owns Links, whose messages the Bridge handles; control messages carry references and locations",
-    ),
-    (
-        "remote",
-        "head process replication",
-        "processes and copies are fields of Head, and report to it what became of nodes and values",
     ),
     (
         "state",

@@ -338,13 +338,15 @@ impl App {
                     let start = Start { runtime, watchdog, clock, on_failure, exit };
                     Driver::new(root, config, hosts, start)
                 });
-            let mut driver = match driver {
+            let driver = match driver {
                 Ok(driver) => driver,
                 Err(error) => {
                     let _ = ready.send(Err(error));
                     return None;
                 }
             };
+            #[cfg(feature = "remote")]
+            let mut driver = driver;
             #[cfg(feature = "remote")]
             let listening = match listen {
                 Some(listen) => driver.listen(&listen).await,

@@ -16,12 +16,12 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
-use super::bridge::{Bridge, PeerHandler, Whereabouts};
-use super::inbox::{Destination, Target};
-use super::link::Link;
-use super::protocol::{Control, Hello, Refusal, Role};
-use super::references::{Source, lease_replica};
-use super::routing::{Forwarder, Location, count_lost};
+use super::bridge::{Bridge, Destination, PeerHandler, Whereabouts};
+use super::link::{Link, Target};
+use super::lost_messages::count_lost;
+use super::protocol::{Control, Hello, Location, Refusal, Role, Source};
+use super::references::lease_replica;
+use super::routing::{Forwarder, Subscriptions};
 use crate::id::{ActorPath, IdMap, WorkId};
 use crate::payload::{Hex, PayloadGuard, PayloadGuards, PayloadId, Want};
 use crate::recorder;
@@ -288,44 +288,6 @@ impl Agent {
             state.subscriptions.entry(path.clone()).or_default().mailbox.replace(mailbox)
         };
         drop(before);
-    }
-
-    /// Subscribes to the location of the Work of `forwarder`, and has the forwarder follow it.
-    pub(super) fn subscribe(&self, forwarder: &Arc<Forwarder>) {
-        let path = forwarder.path();
-        let known = {
-            let mut state = self.state.lock();
-            let subscription = state.subscriptions.entry(path.clone()).or_default();
-            subscription.count += 1;
-            subscription.forwarders.push(Arc::downgrade(forwarder));
-            if subscription.count == 1 {
-                // Under the lock, so that the head receives `Locate` and `Unlocate` in order.
-                self.head.control(&Control::Locate { path: path.clone() });
-            }
-            subscription.location.clone()
-        };
-        if let Some(location) = known {
-            forwarder.follow(&location);
-        }
-    }
-
-    pub(super) fn unsubscribe(&self, path: &ActorPath) {
-        let mut state = self.state.lock();
-        let Some(subscription) = state.subscriptions.get_mut(path) else { return };
-        subscription.count = subscription.count.saturating_sub(1);
-        subscription.forwarders.retain(|forwarder| forwarder.strong_count() > 0);
-        if subscription.count == 0 {
-            let forgotten = state.subscriptions.remove(path);
-            self.head.control(&Control::Unlocate { path: path.clone() });
-            drop(state);
-            drop(forgotten);
-        }
-    }
-
-    /// Remembers that messages to a Work go by way of the head, although this process has no address of it any more: the
-    /// head may still have messages from here, which those of a new address must not overtake.
-    pub(super) fn keep_relayed(&self, path: &ActorPath, is_relayed: &Arc<AtomicBool>) {
-        self.state.lock().relayed.entry(path.clone()).or_insert_with(|| is_relayed.clone());
     }
 
     fn located(&self, path: &ActorPath, location: Location<Source>) {
@@ -627,12 +589,51 @@ impl Agent {
     }
 }
 
+impl Subscriptions for Agent {
+    fn subscribe(&self, forwarder: &Arc<Forwarder>) {
+        let path = forwarder.path();
+        let known = {
+            let mut state = self.state.lock();
+            let subscription = state.subscriptions.entry(path.clone()).or_default();
+            subscription.count += 1;
+            subscription.forwarders.push(Arc::downgrade(forwarder));
+            if subscription.count == 1 {
+                // Under the lock, so that the head receives `Locate` and `Unlocate` in order.
+                self.head.control(&Control::Locate { path: path.clone() });
+            }
+            subscription.location.clone()
+        };
+        if let Some(location) = known {
+            forwarder.follow(&location);
+        }
+    }
+
+    fn unsubscribe(&self, path: &ActorPath) {
+        let mut state = self.state.lock();
+        let Some(subscription) = state.subscriptions.get_mut(path) else { return };
+        subscription.count = subscription.count.saturating_sub(1);
+        subscription.forwarders.retain(|forwarder| forwarder.strong_count() > 0);
+        if subscription.count == 0 {
+            let forgotten = state.subscriptions.remove(path);
+            self.head.control(&Control::Unlocate { path: path.clone() });
+            drop(state);
+            drop(forgotten);
+        }
+    }
+
+    fn keep_relayed(&self, path: &ActorPath, is_relayed: &Arc<AtomicBool>) {
+        self.state.lock().relayed.entry(path.clone()).or_insert_with(|| is_relayed.clone());
+    }
+}
+
 impl Router for Agent {
     fn locator(&self, path: &ActorPath, kind: &'static WorkType) -> (Arc<dyn Locator>, Bind) {
         let head = self.head.clone();
         let is_relayed = self.state.lock().relayed.get(path).cloned().unwrap_or_default();
-        let (me, is_process) = (self.me.clone(), self.is_process);
-        let forwarder = Forwarder::new(me, &self.bridge, head, path.clone(), kind, is_process, is_relayed);
+        let subscriptions: Weak<dyn Subscriptions> = self.me.clone();
+        let is_process = self.is_process;
+        let forwarder =
+            Forwarder::new(subscriptions, &self.bridge, head, path.clone(), kind, is_process, is_relayed);
         let bound = forwarder.clone();
         (forwarder, Box::new(move |mailbox| bound.bind(mailbox)))
     }

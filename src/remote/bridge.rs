@@ -7,86 +7,50 @@
 
 mod accept;
 mod dial;
+mod identity;
+mod idle_connections;
+mod peer_handler;
+mod sessions;
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::ThreadId;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
-use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
-use super::inbox::{Destination, Target};
+use self::identity::Identity;
+use self::idle_connections::Idle;
+pub(super) use self::idle_connections::SWEEP;
+pub(super) use self::peer_handler::{Destination, PeerHandler, Services, Whereabouts};
+use self::sessions::Sessions;
 use super::link::{BadPeer, Link};
-use super::protocol::{Control, Hello, NodeCard, Program, Refusal, Role};
-use super::references::Source;
+use super::protocol::{Hello, NodeCard, Program, Role, Source};
 use super::session::SessionSettings;
-use super::transfers::{Idle, SERVED_AT_ONCE};
 use crate::id::{ActorPath, AppId};
-use crate::payload::{PayloadGuard, PayloadGuards, PayloadId, Store};
+use crate::payload::{PayloadId, Store};
 use crate::runtime::Runtime;
-use crate::transport::{Complaints, Connection, Endpoint, Limits, Security, TransportError};
+use crate::transport::{Complaints, Endpoint, Limits, Security, TransportError};
 use crate::work::logs::AppLog;
 use crate::work::{AnyMailbox, Directory, Task};
 
 /// Spawns a task on the local set of a bridge's thread, from any thread.
 pub(crate) type Spawner = Arc<dyn Fn(Task) + Send + Sync>;
 
-/// The role-specific behaviour of a process towards its sessions, implemented by the head and by the agent of a node.
-pub(super) trait PeerHandler: Send + Sync {
-    /// Decides whether a process that dials may begin a session; returns the refusal if not.
-    fn admit(&self, hello: &Hello) -> Result<(), Refusal>;
-    fn joined(&self, link: &Arc<Link>, role: Role);
-    /// Handles a control message. `carried` holds the values that the message refers to.
-    fn control(&self, link: &Arc<Link>, control: Control, carried: PayloadGuards) -> Result<(), String>;
-    fn disconnected(&self, link: &Arc<Link>, role: Role, why: &str);
-    fn connected_again(&self, link: &Arc<Link>, role: Role);
-    fn lost(&self, link: &Arc<Link>, role: Role, why: &str);
-
-    /// Resolves the destination of messages that have arrived for the Work at `path`.
-    fn destination(&self, path: &ActorPath, target: Target) -> Destination;
-
-    // ---- values ----
-
-    /// Returns the session with the head, or `None` in the head itself.
-    fn head(&self) -> Option<&Arc<Link>>;
-    /// Returns the session with a process, if there is one.
-    fn link_to(&self, process: u64) -> Option<Arc<Link>>;
-    /// Handles a reference that has arrived from another process.
-    fn reference(&self, hold: &Arc<PayloadGuard>);
-    /// Handles the arrival of a value that was made in another process.
-    fn pulled(&self, id: PayloadId);
-    /// Finds the processes that have a value, and those of `among` that are gone. Resolves to `None` when the head cannot
-    /// be asked.
-    fn whereabouts(&self, id: PayloadId, among: Vec<u64>) -> BoxFuture<'static, Option<Whereabouts>>;
-}
-
-/// The processes that have a value, or the reason for its loss.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Whereabouts {
-    /// The processes that the head knows to have the value. A process whose reference has not passed through the head
-    /// may have it as well.
-    pub(super) sources: Vec<Source>,
-    /// Processes in question that are no longer part of the App.
-    pub(super) gone: Vec<u64>,
-    pub(super) lost: Option<String>,
-}
+/// Number of large values that are served concurrently.
+const SERVED_AT_ONCE: usize = 4;
 
 pub(crate) struct Bridge {
-    runtime: OnceLock<Arc<Runtime>>,
-    program: Program,
-    me: OnceLock<NodeCard>,
-    join: OnceLock<Endpoint>,
+    identity: Identity,
     security: Security,
     limits: Limits,
     settings: SessionSettings,
     spawner: Spawner,
     home: OnceLock<ThreadId>,
+    services: &'static dyn Services,
     peer_handler: OnceLock<Weak<dyn PeerHandler>>,
-    sessions: Mutex<Sessions>,
+    sessions: Sessions,
     ended: watch::Sender<bool>,
     /// Notified when the file of a socket was found to be missing.
     sockets: Notify,
@@ -97,19 +61,6 @@ pub(crate) struct Bridge {
     /// Turns of the large values that are served.
     served: Semaphore,
     complaints: Complaints,
-}
-
-#[derive(Default)]
-struct Sessions {
-    /// Sessions that other processes began, by process and session number.
-    accepted: HashMap<(u64, u64), Accepted>,
-    /// Sessions with peers that this process began, by process.
-    peers: HashMap<u64, Arc<Link>>,
-}
-
-struct Accepted {
-    link: Arc<Link>,
-    connections: mpsc::Sender<(Connection, u64)>,
 }
 
 /// Settings of a process that takes part in an App.
@@ -137,34 +88,20 @@ pub(crate) enum DialError {
     NotUnderstood(String),
 }
 
-/// Replaces an unspecified address by the head's host. Only processes of the head's machine announce unspecified
-/// addresses, and nodes know an address of that machine.
-fn on_the_machine_of(head: &str, endpoint: &Endpoint) -> Endpoint {
-    if let Endpoint::Tcp(address) = endpoint
-        && let Some((host, _)) = head.rsplit_once(':')
-        && let Some(port) = address.strip_prefix("0.0.0.0:").or_else(|| address.strip_prefix("[::]:"))
-    {
-        return Endpoint::Tcp(format!("{host}:{port}"));
-    }
-    endpoint.clone()
-}
-
 impl Bridge {
     /// Creates a bridge that lives on the thread of `spawner`.
-    pub(super) fn new(options: BridgeOptions, spawner: Spawner) -> Self {
+    pub(super) fn new(options: BridgeOptions, spawner: Spawner, services: &'static dyn Services) -> Self {
         let BridgeOptions { program, security, limits, settings } = options;
         Self {
-            runtime: OnceLock::new(),
-            program,
-            me: OnceLock::new(),
-            join: OnceLock::new(),
+            identity: Identity::new(program),
             security,
             limits,
             settings,
             spawner,
             home: OnceLock::new(),
+            services,
             peer_handler: OnceLock::new(),
-            sessions: Mutex::default(),
+            sessions: Sessions::default(),
             ended: watch::Sender::new(false),
             sockets: Notify::new(),
             is_leaving: AtomicBool::new(false),
@@ -180,21 +117,21 @@ impl Bridge {
 
     /// Sets the identity of this process, once its addresses are known.
     pub(super) fn set_me(&self, me: NodeCard) {
-        let _ = self.me.set(me);
+        self.identity.set_me(me);
     }
 
     pub(super) fn me(&self) -> &NodeCard {
-        self.me.get().expect("set before any session begins")
+        self.identity.me()
     }
 
     /// Sets the runtime of the App, once it is known which App that is.
     pub(super) fn set_runtime(&self, runtime: Arc<Runtime>) {
-        let _ = self.runtime.set(runtime);
+        self.identity.set_runtime(runtime);
     }
 
     /// Returns the runtime of the App that this process takes part in.
     pub(super) fn runtime(&self) -> Option<&Arc<Runtime>> {
-        self.runtime.get()
+        self.identity.runtime()
     }
 
     /// Returns the values of the App in this process.
@@ -217,7 +154,7 @@ impl Bridge {
 
     /// Returns the App that this process takes part in.
     pub(super) fn app(&self) -> AppId {
-        self.runtime().map_or(AppId::NONE, |runtime| runtime.app())
+        self.identity.app()
     }
 
     pub(super) fn security(&self) -> &Security {
@@ -268,14 +205,12 @@ impl Bridge {
 
     /// Returns the live sessions that other processes began.
     pub(super) fn accepted(&self) -> Vec<Arc<Link>> {
-        self.sessions.lock().accepted.values().map(|accepted| accepted.link.clone()).collect()
+        self.sessions.all_accepted()
     }
 
     /// Returns the live sessions, except the one that this process began with the head.
     pub(super) fn peers(&self) -> Vec<Arc<Link>> {
-        let sessions = self.sessions.lock();
-        let accepted = sessions.accepted.values().map(|accepted| &accepted.link);
-        accepted.chain(sessions.peers.values()).filter(|link| !link.is_over()).cloned().collect()
+        self.sessions.live()
     }
 
     pub(super) fn served(&self) -> &Semaphore {
@@ -294,9 +229,10 @@ impl Bridge {
     /// Returns the numbers of the existing sessions with these processes.
     pub(super) fn sessions_with(&self, processes: [Option<u64>; 2]) -> Vec<u64> {
         let Ok(peer_handler) = self.peer_handler() else { return Vec::new() };
-        let links = processes.into_iter().flatten().filter_map(|process| {
-            peer_handler.link_to(process).or_else(|| self.sessions.lock().peers.get(&process).cloned())
-        });
+        let links = processes
+            .into_iter()
+            .flatten()
+            .filter_map(|process| peer_handler.link_to(process).or_else(|| self.sessions.peer(process)));
         // A process that is about to end cannot keep a value alive.
         links.filter(|link| !link.is_leaving()).map(|link| link.number()).collect()
     }
@@ -314,23 +250,25 @@ impl Bridge {
 
     /// Returns the endpoints at which a process that has a value can be reached.
     pub(super) fn endpoints_of(&self, source: &Source) -> Vec<Endpoint> {
-        match self.join.get() {
+        match self.identity.join() {
             Some(join) if Some(source.id) == self.head_id() => vec![join.clone()],
-            Some(Endpoint::Tcp(join)) => {
-                source.endpoints.iter().map(|endpoint| on_the_machine_of(join, endpoint)).collect()
-            }
-            _ => source.endpoints.clone(),
+            _ => self.identity.reach(&source.endpoints),
         }
+    }
+
+    /// Returns the greeting with which this process begins a session.
+    pub(super) fn hello(&self, role: Role, app: Option<AppId>, session: u64) -> Hello {
+        self.identity.hello(role, app, session)
     }
 
     /// Sets the endpoint at which this process reaches the head.
     pub(super) fn set_join(&self, join: Endpoint) {
-        let _ = self.join.set(join);
+        self.identity.set_join(join);
     }
 
     /// Returns the endpoint at which this process reaches the head; `None` in the head itself.
     pub(super) fn head_endpoint(&self) -> Option<Endpoint> {
-        self.join.get().cloned()
+        self.identity.join().cloned()
     }
 
     pub(super) async fn whereabouts(&self, id: PayloadId, among: Vec<u64>) -> Option<Whereabouts> {
@@ -342,8 +280,6 @@ impl Bridge {
     pub(super) fn end(&self) {
         self.ended.send_replace(true);
         self.idle.clear();
-        let sessions = std::mem::take(&mut *self.sessions.lock());
-        let accepted = sessions.accepted.into_values().map(|accepted| accepted.link);
-        accepted.chain(sessions.peers.into_values()).for_each(|link| link.end());
+        self.sessions.take_all().iter().for_each(|link| link.end());
     }
 }

@@ -24,18 +24,18 @@
 //! [`fate`] decides which values have to be moved; a property test runs random departures on it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use tokio::time::timeout;
 
 use super::bridge::Bridge;
-use super::head::Head;
 use super::link::Link;
 use super::presence::{Fate, Presence, fate};
 use super::protocol::Control;
-use super::references::{distant, lease_replica};
+use super::references::distant;
+use super::replication::{Copies, Nodes};
 use crate::payload::{FetchError, PayloadGuard, PayloadGuards, PayloadId, Want};
 
 /// Number of values that are moved concurrently.
@@ -44,9 +44,25 @@ const AT_ONCE: usize = 8;
 /// Interval at which a move checks whether the value is still referenced.
 const WANTED: Duration = Duration::from_millis(100);
 
-impl Head {
+/// The head's side of the departure of other processes.
+pub(super) struct Departures {
+    me: Weak<Departures>,
+    bridge: Arc<Bridge>,
+    nodes: Weak<dyn Nodes>,
+    copies: Arc<Copies>,
+}
+
+impl Departures {
+    pub(super) fn new(bridge: Arc<Bridge>, nodes: Weak<dyn Nodes>, copies: Arc<Copies>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self { me: me.clone(), bridge, nodes, copies })
+    }
+
+    fn presence(&self, node: u64) -> Presence {
+        self.nodes.upgrade().map_or(Presence::Gone, |nodes| nodes.presence(node))
+    }
+
     fn fate_of(&self, hold: &PayloadGuard) -> Fate {
-        fate(hold.entry().is_here(), self.holders_of(hold).into_iter().map(|node| self.presence(node)))
+        fate(hold.entry().is_here(), self.copies.holders_of(hold).into_iter().map(|node| self.presence(node)))
     }
 
     /// Moves a value to the head unless a process that stays has it.
@@ -66,31 +82,26 @@ impl Head {
         if hold.entry().is_here() {
             hold.entry().set_owned_here();
         }
-        let owner = distant(hold, |distant| distant.owner.id);
+        let owner = distant(hold, |distant| distant.owner().id);
         if owner.is_none_or(|owner| self.presence(owner) != Presence::Stays) {
             hold.release_all_but(&[]);
         }
     }
 
     /// Adopts a value that a node holds only by a lease from a process that is about to end.
-    pub(super) fn adopt_for(
-        self: &Arc<Self>,
-        link: &Arc<Link>,
-        id: PayloadId,
-        has: bool,
-        carried: PayloadGuards,
-    ) {
+    pub(super) fn adopt_for(&self, link: &Arc<Link>, id: PayloadId, has: bool, carried: PayloadGuards) {
         if has {
-            self.copied(link, id, None);
+            self.copies.copied(link, id, None);
         }
-        let (head, link) = (self.clone(), link.clone());
+        let (me, link) = (self.me.clone(), link.clone());
         self.bridge.spawn(move || async move {
-            let grace = head.bridge.settings().grace;
-            let adopted = timeout(grace, head.adopt(id)).await.unwrap_or_else(|_| Err(too_slow(grace)));
-            let hold = head.bridge.store().find(id);
+            let Some(departures) = me.upgrade() else { return };
+            let grace = departures.bridge.settings().grace;
+            let adopted = timeout(grace, departures.adopt(id)).await.unwrap_or_else(|_| Err(too_slow(grace)));
+            let hold = departures.bridge.store().find(id);
             match (&hold, adopted) {
                 (Some(hold), Ok(())) => link.pins().add(hold),
-                (Some(hold), Err(why)) => head.not_moved(hold, &why),
+                (Some(hold), Err(why)) => departures.copies.not_moved(hold, &why),
                 (None, _) => {}
             }
             let there = hold.is_some_and(|hold| link.pins().has(hold.id()));
@@ -103,7 +114,7 @@ impl Head {
     fn only_at(&self, node: u64) -> Vec<PayloadId> {
         let mut found = Vec::new();
         for hold in self.bridge.store().all() {
-            let holders = self.holders_of(&hold);
+            let holders = self.copies.holders_of(&hold);
             if !holders.contains(&node) {
                 continue;
             }
@@ -115,15 +126,24 @@ impl Head {
         found
     }
 
-    /// Moves all values that would be lost with this process, then has the process end.
-    pub(super) async fn take_over(self: &Arc<Self>, link: &Arc<Link>) {
+    /// Begins to move all values that would be lost with this process, and then has the process end.
+    pub(super) fn begin(&self, link: &Arc<Link>) {
+        let (me, link) = (self.me.clone(), link.clone());
+        self.bridge.spawn(move || async move {
+            if let Some(departures) = me.upgrade() {
+                departures.take_over(&link).await;
+            }
+        });
+    }
+
+    async fn take_over(&self, link: &Arc<Link>) {
         let node = link.peer().id;
         let mut failed: BTreeMap<[u8; 16], String> = BTreeMap::new();
         let moving = async {
             loop {
                 let mut left = self.only_at(node);
                 left.retain(|id| !failed.contains_key(&id.0));
-                if left.is_empty() || self.is_stopping() {
+                if left.is_empty() || self.nodes.upgrade().is_none_or(|nodes| nodes.is_stopping()) {
                     return;
                 }
                 let moves = stream::iter(left).map(|id| async move { (id, self.adopt(id).await) });
@@ -140,7 +160,7 @@ impl Head {
         for id in self.only_at(node) {
             let why = failed.remove(&id.0).or_else(|| is_late.then(|| too_slow(grace)));
             if let (Some(why), Some(hold)) = (why, self.bridge.store().find(id)) {
-                self.not_moved(&hold, &why);
+                self.copies.not_moved(&hold, &why);
             }
         }
         link.control(&Control::End { why: "nothing in the App needs it any more".to_owned() });
@@ -177,44 +197,14 @@ async fn move_here(hold: &Arc<PayloadGuard>) -> Result<(), String> {
     }
 }
 
-impl Bridge {
-    /// Has the head hold the values that a peer, which is about to end, holds for this process.
-    pub(super) fn move_ties(&self, link: &Link) {
-        link.set_leaving();
-        for hold in self.store().all() {
-            self.move_tie(link, &hold);
-        }
+/// Has other nodes release this process, which is about to end, and waits until they have.
+pub(super) async fn release_peers(bridge: &Bridge) {
+    bridge.set_leaving();
+    for link in bridge.peers() {
+        link.control(&Control::MoveLeases);
     }
-
-    pub(super) fn move_tie(&self, link: &Link, hold: &Arc<PayloadGuard>) {
-        let Ok(peer_handler) = self.peer_handler() else { return };
-        // The head itself moves values in `take_over`.
-        let Some(head) = peer_handler.head().filter(|_| hold.is_tied(link.number())) else { return };
-        if hold.is_tied(head.number()) {
-            return hold.release_lease(link.number());
-        }
-        let owner = distant(hold, |distant| distant.owner.id).filter(|owner| *owner != link.peer().id);
-        if owner.is_some() && !self.sessions_with([owner, None]).is_empty() {
-            // The owner will confirm soon that it holds the value.
-            return;
-        }
-        let has = hold.entry().is_here();
-        if has {
-            lease_replica(head, hold);
-        }
-        let carried = std::iter::once(hold.clone()).collect();
-        head.control_with(&carried, &Control::Adopt { id: hold.id(), has });
-    }
-
-    /// Has other nodes release this process, which is about to end, and waits until they have.
-    pub(super) async fn release_peers(&self) {
-        self.set_leaving();
-        for link in self.peers() {
-            link.control(&Control::MoveLeases);
-        }
-        while let Some(link) = self.peers().into_iter().find(|link| !link.pins().is_empty()) {
-            link.pins().released().await;
-        }
+    while let Some(link) = bridge.peers().into_iter().find(|link| !link.pins().is_empty()) {
+        link.pins().released().await;
     }
 }
 

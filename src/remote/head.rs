@@ -7,6 +7,7 @@
 
 mod site;
 mod status;
+mod watchers;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock, Weak};
@@ -15,16 +16,19 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use self::watchers::Watchers;
 use super::bridge::{Bridge, BridgeOptions, PeerHandler, Spawner};
+use super::departures::Departures;
 use super::link::Link;
+use super::lost_messages::count_lost;
 use super::presence::Presence;
 use super::process::{CommandsToCome, ProcessCommand, Processes};
 use super::process_id::ProcessId;
-use super::protocol::{Control, NodeCard};
-use super::references::Source;
-use super::replication::{Copies, FromHere};
-use super::routing::{DirectRoute, Ends, Location, Registry, count_lost};
+use super::protocol::{Control, Location, NodeCard, Source};
+use super::replication::{Copies, FromHere, Nodes};
+use super::routing::{DirectRoute, Ends, Registry};
 use super::scheduler::{Candidate, choose};
+use super::services::ProcessServices;
 use crate::id::{ActorPath, IdMap, unique};
 use crate::payload::{PayloadId, never_wait_here};
 use crate::recorder::Carried;
@@ -48,10 +52,13 @@ pub(crate) struct HeadOptions {
 
 pub(crate) struct Head {
     me: Weak<Head>,
-    pub(super) bridge: Arc<Bridge>,
+    bridge: Arc<Bridge>,
     ready_queue: Arc<ReadyQueue>,
-    pub(super) processes: Processes,
-    pub(super) copies: Copies,
+    processes: Arc<Processes>,
+    /// The copies of values in other processes.
+    copies: Arc<Copies>,
+    departures: Arc<Departures>,
+    watchers: Watchers,
     state: Mutex<State>,
     endpoint: OnceLock<Endpoint>,
     /// The address that is announced to nodes, if it differs from `endpoint`.
@@ -68,22 +75,11 @@ struct State {
     /// Sessions that have no room for further locations.
     waiting_to_tell: HashSet<u64>,
     events: Vec<HostEvent>,
-    watchers: Vec<Watcher>,
     next_incarnation: u64,
     /// True once the App is stopping, so that values need not outlive their processes any more.
     is_stopping: bool,
     /// True once all processes were told that the App is over, so that their end is expected.
     is_ending: bool,
-}
-
-/// The version of the App's state that a watcher is to be sent next.
-type Waiting = Arc<Mutex<Option<(u64, Arc<Value>)>>>;
-
-/// A process that watches the state of the App.
-struct Watcher {
-    link: Arc<Link>,
-    /// The newest state, while the session has no room for it. Older ones are conflated.
-    waiting: Waiting,
 }
 
 struct Node {
@@ -155,7 +151,7 @@ impl Head {
         spawner: Spawner,
     ) -> Arc<Self> {
         let HeadOptions { bridge: options, process } = options;
-        let bridge = Arc::new(Bridge::new(options, spawner));
+        let bridge = Arc::new(Bridge::new(options, spawner, &ProcessServices));
         let home = bridge.clone();
         bridge.spawn(move || async move {
             never_wait_here();
@@ -170,20 +166,25 @@ impl Head {
             endpoints: Vec::new(),
             process: ProcessId::own(),
         });
-        let head = Arc::new_cyclic(|me| Self {
-            me: me.clone(),
-            bridge: bridge.clone(),
-            ready_queue,
-            processes: Processes::new(process),
-            copies: Copies::default(),
-            state: Mutex::default(),
-            endpoint: OnceLock::new(),
-            advertised: OnceLock::new(),
-            listening: Mutex::default(),
+        let head = Arc::new_cyclic(|me: &Weak<Self>| {
+            let copies = Copies::new(bridge.clone(), me.clone());
+            Self {
+                me: me.clone(),
+                bridge: bridge.clone(),
+                ready_queue,
+                processes: Arc::new(Processes::new(process, bridge.clone())),
+                departures: Departures::new(bridge.clone(), me.clone(), copies.clone()),
+                copies,
+                watchers: Watchers::new(bridge.clone()),
+                state: Mutex::default(),
+                endpoint: OnceLock::new(),
+                advertised: OnceLock::new(),
+                listening: Mutex::default(),
+            }
         });
         let peer_handler: Arc<dyn PeerHandler> = head.clone();
         bridge.set_peer_handler(Arc::downgrade(&peer_handler));
-        bridge.store().set_replicator(Some(Arc::new(FromHere(Arc::downgrade(&head)))));
+        bridge.store().set_replicator(Some(Arc::new(FromHere(Arc::downgrade(&head.copies)))));
         head
     }
 
@@ -214,11 +215,6 @@ impl Head {
         }
         let _ = self.endpoint.set(endpoint.clone());
         Ok(endpoint)
-    }
-
-    /// Returns the endpoint at which this process listens for nodes.
-    pub(super) fn endpoint(&self) -> Option<&Endpoint> {
-        self.endpoint.get()
     }
 
     /// Returns the endpoint at which nodes join.
@@ -253,7 +249,12 @@ impl Head {
                 self.launch_on(node, needs, selector.is_pooled(), what, None)
             }
             Placement::Process => {
-                self.processes.start(self, what);
+                let me = self.me.clone();
+                self.processes.start(what, self.endpoint.get().cloned(), move |name| {
+                    if let Some(head) = me.upgrade() {
+                        head.process_gone(name);
+                    }
+                });
                 Ok(())
             }
             Placement::Thread | Placement::Pool => unreachable!("hosted by this process itself"),
@@ -267,7 +268,7 @@ impl Head {
         }
     }
 
-    pub(super) fn launch_on(
+    fn launch_on(
         &self,
         node: u64,
         needs: Resources,
@@ -441,7 +442,7 @@ impl Head {
 
     /// Sends the queued locations of one session. When the session has no room, the rest waits, and the locations of
     /// each Work conflate.
-    pub(super) fn tell(&self, link: &Arc<Link>) {
+    fn tell(&self, link: &Arc<Link>) {
         let session = link.number();
         let mut state = self.state.lock();
         if state.waiting_to_tell.contains(&session) {
@@ -532,34 +533,21 @@ impl Head {
 
     /// Returns the names of the nodes that have a value.
     pub(crate) fn holders(&self, id: PayloadId) -> Vec<String> {
-        self.who_has(id, &[]).sources.into_iter().map(|source| source.name).collect()
+        self.copies.who_has(id, &[]).sources.into_iter().map(|source| source.name).collect()
     }
 
-    /// Sends the state of the App to its watchers. States conflate for a slow watcher, which does not delay the others.
+    /// Sends the state of the App to its watchers.
     pub(crate) fn show(&self, version: u64, shown: Value) {
-        let shown = Arc::new(shown);
-        let mut state = self.state.lock();
-        state.watchers.retain(|watcher| !watcher.link.is_over());
-        for Watcher { link, waiting } in &state.watchers {
-            let before = waiting.lock().replace((version, shown.clone()));
-            if before.is_none() {
-                let (link, waiting) = (link.clone(), waiting.clone());
-                self.bridge.spawn(move || show_when_there_is_room(link, waiting));
-            }
-        }
+        self.watchers.show(version, shown);
     }
 
     pub(crate) fn has_watchers(&self) -> bool {
-        !self.state.lock().watchers.is_empty()
+        !self.watchers.is_empty()
     }
 
     /// Records that the App begins to stop.
     pub(crate) fn stopping(&self) {
         self.state.lock().is_stopping = true;
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.state.lock().is_stopping
     }
 
     /// Tells all other processes that the App is over.
@@ -580,37 +568,9 @@ impl Head {
         self.bridge.store().set_replicator(None);
         self.processes.end().await;
     }
-}
-
-async fn show_when_there_is_room(link: Arc<Link>, waiting: Waiting) {
-    let is_over = !link.room().await;
-    if let Some((version, state)) = waiting.lock().take()
-        && !is_over
-    {
-        link.control(&Control::State { version, state: Arc::unwrap_or_clone(state) });
-    }
-}
-
-impl Head {
-    /// Returns the session with a node that is not lost.
-    pub(super) fn link_of(&self, node: u64) -> Option<Arc<Link>> {
-        self.state.lock().nodes.get(&node).map(|node| node.link.clone())
-    }
-
-    /// Returns the nodes on which replicas may be kept, the least loaded first.
-    pub(super) fn keepers(&self) -> Vec<Arc<Link>> {
-        let state = self.state.lock();
-        let mut nodes: Vec<_> = state
-            .nodes
-            .values()
-            .filter(|node| !node.is_process && node.is_reachable && !node.is_leaving)
-            .collect();
-        nodes.sort_by_key(|node| node.incarnations.len());
-        nodes.into_iter().map(|node| node.link.clone()).collect()
-    }
 
     /// Handles the end of the process of a Work. Its session ends once everything that it had sent was read.
-    pub(super) fn process_gone(&self, name: &str) {
+    fn process_gone(&self, name: &str) {
         let link = {
             let state = self.state.lock();
             let node = state.nodes.values().find(|node| node.is_process && node.link.peer().name == name);
@@ -621,8 +581,35 @@ impl Head {
         }
     }
 
-    /// Returns whether a node or the process of a Work is present, and is going to stay.
-    pub(super) fn presence(&self, node: u64) -> Presence {
+    #[cfg(fuzzing)]
+    pub(super) fn bridge(&self) -> &Arc<Bridge> {
+        &self.bridge
+    }
+
+    fn set_reachable(&self, link: &Arc<Link>, is_reachable: bool) {
+        if let Some(node) = self.state.lock().nodes.get_mut(&link.peer().id) {
+            node.is_reachable = is_reachable;
+        }
+    }
+}
+
+impl Nodes for Head {
+    fn link_of(&self, node: u64) -> Option<Arc<Link>> {
+        self.state.lock().nodes.get(&node).map(|node| node.link.clone())
+    }
+
+    fn keepers(&self) -> Vec<Arc<Link>> {
+        let state = self.state.lock();
+        let mut nodes: Vec<_> = state
+            .nodes
+            .values()
+            .filter(|node| !node.is_process && node.is_reachable && !node.is_leaving)
+            .collect();
+        nodes.sort_by_key(|node| node.incarnations.len());
+        nodes.into_iter().map(|node| node.link.clone()).collect()
+    }
+
+    fn presence(&self, node: u64) -> Presence {
         match self.state.lock().nodes.get(&node) {
             Some(node) if node.is_leaving => Presence::Leaves,
             Some(_) => Presence::Stays,
@@ -630,8 +617,7 @@ impl Head {
         }
     }
 
-    /// Returns a description of a node or the process of a Work, for errors.
-    pub(super) fn in_words(&self, link: &Link) -> String {
+    fn in_words(&self, link: &Link) -> String {
         let name = &link.peer().name;
         match self.processes.path_of(name) {
             Some(path) => format!("the process of work `{path}`"),
@@ -639,9 +625,7 @@ impl Head {
         }
     }
 
-    fn set_reachable(&self, link: &Arc<Link>, is_reachable: bool) {
-        if let Some(node) = self.state.lock().nodes.get_mut(&link.peer().id) {
-            node.is_reachable = is_reachable;
-        }
+    fn is_stopping(&self) -> bool {
+        self.state.lock().is_stopping
     }
 }

@@ -18,44 +18,23 @@ use futures::future::{BoxFuture, LocalBoxFuture};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
-use super::bridge::Bridge;
-use super::link::{BadPeer, Inbound, Link};
+use super::bridge::{Bridge, Destination};
+use super::link::{BadPeer, Inbound, Link, Target};
+use super::lost_messages::count_lost;
 use super::protocol::{Control, FIRST_CREDIT, Packet};
-use super::routing::count_lost;
+use super::references::{arrived, held, hold, move_ties};
 use super::transfers::tell_nested;
 use crate::id::{ActorPath, IdMap};
 use crate::payload::PayloadGuards;
 use crate::trace::Cause;
 use crate::wire::CodecError;
-use crate::work::{
-    AnyMailbox, Arrived, NoReply, Origin, Outcome, Received, RemoteMessages, Reply, count_abandoned,
-};
+use crate::work::{Arrived, NoReply, Origin, Outcome, Received, RemoteMessages, Reply, count_abandoned};
 
 /// Upper limit of the window of a channel, which is the number of its messages in flight.
 const LARGEST_WINDOW: u32 = 4096;
 
 /// Limit on the channels that a peer may have open, one for each pair of an incarnation and a type of message.
 const CHANNELS: usize = 1 << 20;
-
-/// The incarnation that a message is addressed to.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Target {
-    pub(super) incarnation: u64,
-    /// True if the head is to forward the message to wherever the Work runs.
-    pub(super) relayed: bool,
-}
-
-/// The destination of a message that has arrived.
-pub(super) enum Destination {
-    /// An incarnation in this process, with its number in the mailbox.
-    Incarnation(Arc<dyn AnyMailbox>, u64),
-    /// The Work, wherever it runs.
-    Anywhere(Arc<dyn AnyMailbox>),
-    /// An incarnation that has not been launched here yet. Resolve again once the future completes.
-    NotYet(BoxFuture<'static, ()>),
-    /// Back to the sender, because the incarnation is gone.
-    Gone,
-}
 
 pub(super) struct Inbox {
     bridge: Arc<Bridge>,
@@ -260,7 +239,7 @@ impl Inbound for Inbox {
                     Ok(())
                 }
                 Control::Carries { payloads, trace } => {
-                    self.carried = Along { holds: self.bridge.arrived(&self.link, payloads), cause: trace };
+                    self.carried = Along { holds: arrived(&self.bridge, &self.link, payloads), cause: trace };
                     Ok(())
                 }
                 Control::Release { id, count } => {
@@ -268,15 +247,15 @@ impl Inbound for Inbox {
                     Ok(())
                 }
                 Control::Hold { id } => {
-                    self.bridge.hold(&self.link, id);
+                    hold(&self.bridge, &self.link, id);
                     Ok(())
                 }
                 Control::Held { id, there } => {
-                    self.bridge.held(&self.link, id, there);
+                    held(&self.bridge, &self.link, id, there);
                     Ok(())
                 }
                 Control::MoveLeases => {
-                    self.bridge.move_ties(&self.link);
+                    move_ties(&self.bridge, &self.link);
                     Ok(())
                 }
                 Control::WhatRefers { id, from } => {
@@ -284,7 +263,10 @@ impl Inbound for Inbox {
                     Ok(())
                 }
                 Control::Refers { id, there, more } => {
-                    self.link.nested().answered(&self.link, id, there.then_some(&carried.holds), more);
+                    let nested = there.then_some(&carried.holds);
+                    if let Some(from) = self.link.nested().answered(id, nested, more) {
+                        self.link.control(&Control::WhatRefers { id, from });
+                    }
                     Ok(())
                 }
                 other => self

@@ -1,5 +1,5 @@
-//! A link: one session with another process, and the messages between Works that it carries. The module `connection_io`
-//! reads and writes its connections.
+//! A link: one session with another process, and the messages between Works that it carries. Only the files of
+//! `link/` see its fields.
 //!
 //! # Guarantees
 //! - Messages of one channel arrive once and in the order in which they were sent, as long as the session lives.
@@ -7,7 +7,10 @@
 //!   limit on unacknowledged bytes in its settings. Senders wait for both.
 //! - When the session is lost, every ask that waits for its answer fails.
 
+mod connection_io;
 mod messages;
+mod nested_questions;
+mod pins;
 mod replies;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,14 +24,13 @@ use tokio::time::Instant;
 
 pub(super) use self::messages::Channel;
 use self::messages::Channels;
+use self::nested_questions::NestedQuestions;
+use self::pins::Pins;
 use self::replies::Replies;
-use super::bridge::Bridge;
 use super::protocol::{
-    Control, NodeCard, Packet, PacketError, write_control, write_credit, write_returned_question,
+    Carried, Control, NodeCard, Packet, PacketError, write_control, write_credit, write_returned_question,
 };
-use super::references::Pins;
 use super::session::{Session, SessionError, SessionSettings, TooLarge};
-use super::transfers::NestedQuestions;
 use super::write_turn::Outlet;
 use crate::id::{IdMap, unique};
 use crate::payload::PayloadGuards;
@@ -42,12 +44,12 @@ const MUCH_CREDIT: u32 = 128;
 
 pub(crate) struct Link {
     peer: NodeCard,
-    pub(super) start: Instant,
-    pub(super) state: Mutex<State>,
+    start: Instant,
+    state: Mutex<State>,
     /// Wakes the writer task when there is something to write.
-    pub(super) wake: Notify,
+    wake: Notify,
     /// Wakes senders when the session has room again.
-    pub(super) room: Notify,
+    room: Notify,
     channels: Mutex<Channels>,
     /// True once everything that the end of the session returns to senders has been returned.
     is_ended: AtomicBool,
@@ -58,21 +60,21 @@ pub(crate) struct Link {
     nested: NestedQuestions,
     /// True once the peer has announced that it is about to end.
     is_leaving: AtomicBool,
-    bridge: Weak<Bridge>,
+    references: Weak<dyn SendReferences>,
 }
 
-pub(super) struct State {
-    pub(super) session: Session,
-    pub(super) outlet: Outlet<DirectWriter>,
+struct State {
+    session: Session,
+    outlet: Outlet<DirectWriter>,
     questions: IdMap<u64, (Box<dyn AnyEnvelope>, Arc<Channel>)>,
     replies: Replies,
     /// True once the peer has requested more than it acknowledges.
-    pub(super) is_overasked: bool,
-    pub(super) over: bool,
+    is_overasked: bool,
+    over: bool,
     /// The reason given when the session was ended by this process.
     ended: Option<String>,
     /// The reason for which this process leaves as soon as everything has been sent.
-    pub(super) leaving: Option<String>,
+    leaving: Option<String>,
 }
 
 /// The reason why a connection, or the whole session, is over.
@@ -87,6 +89,34 @@ pub(super) enum End {
 /// The receiver of the packets of a link.
 pub(super) trait Inbound {
     fn packet(&mut self, packet: Packet<'_>) -> Result<(), BadPeer>;
+}
+
+/// The side of a session that accounts for the references in its messages.
+pub(super) trait SendReferences: Send + Sync {
+    /// Pins the values of `holds` for the session, and returns the descriptions that accompany the references.
+    fn send(&self, link: &Link, holds: &PayloadGuards) -> Vec<Carried>;
+}
+
+/// The incarnation that the messages of a channel are addressed to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Target {
+    pub(super) incarnation: u64,
+    /// True if the head is to forward the messages to wherever the Work runs.
+    pub(super) relayed: bool,
+}
+
+/// The user of channels, which gets the messages back that were not handled.
+pub(super) trait ChannelUser: Send + Sync {
+    /// Takes back a message that no handler has begun.
+    fn returned(&self, envelope: Box<dyn AnyEnvelope>);
+    /// Takes back the body of a `tell` of the type `message` that no handler has begun.
+    fn returned_bytes(&self, message: &str, body: &[u8], cause: Cause);
+    /// Records that the other end has drained one of the channels.
+    fn channel_drained(&self);
+    /// Holds back new messages because the session is about to end: messages that it returns must precede them.
+    fn stop(&self);
+    /// Handles the loss of the session.
+    fn lost(&self);
 }
 
 /// Error for a peer that violated the protocol.
@@ -111,7 +141,12 @@ enum NotPushed {
 }
 
 impl Link {
-    pub(super) fn new(peer: NodeCard, bridge: &Arc<Bridge>, settings: SessionSettings) -> Self {
+    /// Creates a session with `peer`. `references` describes the references that messages carry.
+    pub(super) fn new(
+        peer: NodeCard,
+        references: &Arc<impl SendReferences + 'static>,
+        settings: SessionSettings,
+    ) -> Self {
         Self {
             peer,
             start: Instant::now(),
@@ -134,7 +169,7 @@ impl Link {
             pins: Pins::default(),
             nested: NestedQuestions::default(),
             is_leaving: AtomicBool::new(false),
-            bridge: Arc::downgrade(bridge),
+            references: Arc::downgrade(references) as _,
         }
     }
 
@@ -166,7 +201,7 @@ impl Link {
         self.is_leaving.store(true, Ordering::Release);
     }
 
-    pub(super) fn now(&self) -> Duration {
+    fn now(&self) -> Duration {
         self.start.elapsed()
     }
 
@@ -244,8 +279,8 @@ impl Link {
     /// Pins the values of `holds` and returns the control message that announces them and the cause of the message that
     /// follows. If it cannot be sent, the values stay pinned until the session ends.
     fn carries(&self, holds: &PayloadGuards, cause: &Cause) -> Result<Control, NotPushed> {
-        let bridge = self.bridge.upgrade().ok_or(NotPushed::Over)?;
-        Ok(Control::Carries { payloads: bridge.carry(self, holds), trace: cause.clone() })
+        let references = self.references.upgrade().ok_or(NotPushed::Over)?;
+        Ok(Control::Carries { payloads: references.send(self, holds), trace: cause.clone() })
     }
 
     /// Sends a control message that refers to the values of `holds`.

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::agent::{Agent, Kinds};
 use super::backoff::Backoff;
 use super::bridge::{Bridge, BridgeOptions, DialError, PeerHandler, Spawner};
+use super::departures::release_peers;
 #[cfg(feature = "drive")]
 use super::drives::DrivesOfHead;
 use super::link::Link;
@@ -19,6 +20,7 @@ use super::logs::{LinesForHead, send_logs};
 use super::process_id::ProcessId;
 use super::protocol::{Control, Hello, NodeCard, Role};
 use super::replication::FromNode;
+use super::services::ProcessServices;
 use super::session::SessionSettings;
 #[cfg(feature = "drive")]
 use crate::drive::Drives;
@@ -218,7 +220,7 @@ async fn hand_over_values(
     let handed_over = async {
         // Unreachable nodes must not use up the time that the head needs.
         let half = until.saturating_duration_since(Instant::now()) / 2;
-        let _ = timeout(half, bridge.release_peers()).await;
+        let _ = timeout(half, release_peers(bridge)).await;
         head.control(&Control::HandedOver);
         agent.may_end.notified().await;
     };
@@ -256,7 +258,7 @@ struct Identity {
 impl Identity {
     /// Starts to listen. Peers reach this process at `address` unless the options name other endpoints.
     async fn new(options: &NodeOptions, address: Option<IpAddr>) -> Result<Self, TransportError> {
-        let bridge = Arc::new(Bridge::new(options.bridge.clone(), options.spawner.clone()));
+        let bridge = Arc::new(Bridge::new(options.bridge.clone(), options.spawner.clone(), &ProcessServices));
         bridge.settle_here();
         let mut listeners = Vec::new();
         for endpoint in endpoints(options, address) {

@@ -25,7 +25,6 @@ use tokio::time::timeout;
 
 use super::bridge::Bridge;
 use super::child_output::{LastLines, Printed, copy};
-use super::head::Head;
 use super::process_group::ProcessGroup;
 use super::process_id::is_stopped;
 use super::socket_directory::{self, token_file};
@@ -51,7 +50,9 @@ pub(crate) struct ProcessCommand {
     pub(crate) arguments: Vec<String>,
 }
 
+/// The processes of single Works. It reports the end of each to whoever had it started.
 pub(super) struct Processes {
+    bridge: Arc<Bridge>,
     command: ProcessCommand,
     /// The socket that processes join at. Locked while it is created.
     socket: AsyncMutex<Option<PathBuf>>,
@@ -111,8 +112,9 @@ impl Commands for CommandsToCome {
 }
 
 impl Processes {
-    pub(super) fn new(command: ProcessCommand) -> Self {
+    pub(super) fn new(command: ProcessCommand, bridge: Arc<Bridge>) -> Self {
         Self {
+            bridge,
             command,
             socket: AsyncMutex::new(None),
             running: Mutex::default(),
@@ -120,8 +122,14 @@ impl Processes {
         }
     }
 
-    /// Starts a process for this incarnation.
-    pub(super) fn start(&self, head: &Arc<Head>, what: LaunchSpec) {
+    /// Starts a process for this incarnation. The process listens at the host of `listening`, for nodes that pull values.
+    /// `on_end` is called with the name of the process when that has ended.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        what: LaunchSpec,
+        listening: Option<Endpoint>,
+        on_end: impl FnOnce(&str) + Send + 'static,
+    ) {
         let name = format!("process-{:016x}", unique());
         let kill = Arc::new(Notify::new());
         let killer = kill.clone();
@@ -141,10 +149,11 @@ impl Processes {
         };
         self.running.lock().insert(name.clone(), process);
         self.alive.send_modify(|alive| *alive += 1);
-        let of_process = head.clone();
-        head.bridge.spawn(move || async move {
-            attend(of_process.clone(), name, path, gpus, kill).await;
-            of_process.processes.alive.send_modify(|alive| *alive -= 1);
+        let processes = self.clone();
+        self.bridge.spawn(move || async move {
+            let attended = Attended { name, path, gpus, kill, listening };
+            attend(&processes, attended, on_end).await;
+            processes.alive.send_modify(|alive| *alive -= 1);
         });
     }
 
@@ -206,10 +215,10 @@ impl Processes {
     }
 
     /// Returns the socket that processes join at, with the token beside it; creates both if necessary.
-    async fn socket(&self, head: &Arc<Head>) -> Result<PathBuf, TransportError> {
+    async fn socket(&self) -> Result<PathBuf, TransportError> {
         let mut made = self.socket.lock().await;
         if let Some(socket) = &*made {
-            match restore(socket, &head.bridge).await {
+            match restore(socket, &self.bridge).await {
                 Ok(()) => return Ok(socket.clone()),
                 Err(error) => log::warn!("processes of Works join at another socket from now on: {error}"),
             }
@@ -218,7 +227,7 @@ impl Processes {
             .await
             .map_err(|(directory, source)| TransportError::directory(&directory, source))?;
         let endpoint = Endpoint::Unix(socket.clone());
-        let bridge = &head.bridge;
+        let bridge = &self.bridge;
         write_token(&socket, bridge)?;
         let listener = Listener::bind(&endpoint, bridge.security().clone(), bridge.limits()).await?;
         spawn_local(bridge.clone().listen(listener));
@@ -272,13 +281,24 @@ fn settle(running: &mut HashMap<String, Process>, name: &str) {
     running.remove(name);
 }
 
+/// A process that is to be started, and its Work.
+struct Attended {
+    name: String,
+    path: ActorPath,
+    gpus: Gpus,
+    kill: Arc<Notify>,
+    /// The endpoint at which nodes know the head.
+    listening: Option<Endpoint>,
+}
+
 /// Starts a process and waits until it has ended.
-async fn attend(head: Arc<Head>, name: String, path: ActorPath, gpus: Gpus, kill: Arc<Notify>) {
-    let socket = match head.processes.socket(&head).await {
+async fn attend(processes: &Processes, attended: Attended, on_end: impl FnOnce(&str)) {
+    let Attended { name, path, gpus, kill, listening } = attended;
+    let socket = match processes.socket().await {
         Ok(socket) => socket,
-        Err(error) => return head.processes.ended(&name, format!("could not be started: {error}")),
+        Err(error) => return processes.ended(&name, format!("could not be started: {error}")),
     };
-    let program = fence::call(|| (head.processes.command.program)());
+    let program = fence::call(|| (processes.command.program)());
     let program = program.unwrap_or_else(|panic| {
         Err(io::Error::other(format!("the function given to `App::process` panicked: {panic}")))
     });
@@ -286,16 +306,16 @@ async fn attend(head: Arc<Head>, name: String, path: ActorPath, gpus: Gpus, kill
         // Keeps Ctrl-C from the process: the head handles it and stops its Works gracefully.
         command.process_group(0);
         command.arg("node").arg("--join").arg(Endpoint::Unix(socket.clone()).to_string());
-        command.arg("--name").arg(&name).args(&head.processes.command.arguments);
+        command.arg("--name").arg(&name).args(&processes.command.arguments);
         command.env_remove(TOKEN_VARIABLE);
         if !gpus.indices().is_empty() {
             command.envs(visibility(gpus.indices()));
         }
-        if head.bridge.security().token().is_some() {
+        if processes.bridge.security().token().is_some() {
             command.arg("--token-file").arg(token_file(&socket));
         }
         // The process listens for nodes that pull values, at the address at which they know the head.
-        if let Some(Endpoint::Tcp(address)) = head.endpoint()
+        if let Some(Endpoint::Tcp(address)) = &listening
             && let Some((host, _)) = address.rsplit_once(':')
         {
             command.arg("--listen").arg(format!("{host}:0"));
@@ -313,14 +333,14 @@ async fn attend(head: Arc<Head>, name: String, path: ActorPath, gpus: Gpus, kill
         Ok(child) => child,
         Err(error) => {
             let hint = descriptors::hint(&error);
-            return head.processes.ended(&name, format!("could not be started: {error}{hint}"));
+            return processes.ended(&name, format!("could not be started: {error}{hint}"));
         }
     };
-    let node: Arc<str> = Arc::from(head.bridge.me().name.as_str());
+    let node: Arc<str> = Arc::from(processes.bridge.me().name.as_str());
     let last = LastLines::default();
     let said = |level, target| {
         let last = (target == "stderr").then(|| last.clone());
-        Printed { level, log: head.bridge.log(), work: path.clone(), node: node.clone(), target, last }
+        Printed { level, log: processes.bridge.log(), work: path.clone(), node: node.clone(), target, last }
     };
     let out = child.stdout.take().map(|pipe| copy(pipe, tokio::io::stdout(), said(Level::Info, "stdout")));
     let err = child.stderr.take().map(|pipe| copy(pipe, tokio::io::stderr(), said(Level::Warn, "stderr")));
@@ -328,7 +348,7 @@ async fn attend(head: Arc<Head>, name: String, path: ActorPath, gpus: Gpus, kill
     // The guard is also dropped when this future is; it must go before the child is reaped, until when the id cannot be
     // reused.
     let Some(group) = ProcessGroup::of(&child) else {
-        return head.processes.ended(&name, "ended before it was waited for".to_owned());
+        return processes.ended(&name, "ended before it was waited for".to_owned());
     };
     let by_force = tokio::select! {
         () = group.leader_ended(&mut child) => false,
@@ -343,20 +363,20 @@ async fn attend(head: Arc<Head>, name: String, path: ActorPath, gpus: Gpus, kill
     let status = child.wait().await;
     // Only now may the next incarnation be assigned the same devices.
     drop(gpus);
-    head.processes.gone(&name);
-    head.process_gone(&name);
+    processes.gone(&name);
+    on_end(&name);
     // Output precedes the report of the end, unless a child of the process keeps the pipe open.
     let _ = tokio::time::timeout(LAST_WORDS, futures::future::join_all(printed)).await;
     let how = match by_force {
         true => "was ended: no heartbeat within the grace period".to_owned(),
-        false if head.processes.expects(&name) => {
+        false if processes.expects(&name) => {
             let said = last.take();
             let said = if said.is_empty() { said } else { format!("; it said: {said}") };
             format!("{}{said}", in_words(status))
         }
         false => in_words(status),
     };
-    head.processes.ended(&name, how);
+    processes.ended(&name, how);
 }
 
 /// Starts a process with SIGINT, SIGTERM and SIGHUP blocked, until it installs its handlers.

@@ -21,119 +21,19 @@
 //! The module `departures` documents how leases move to the head when a process ends.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
 
 use super::bridge::Bridge;
-use super::link::Link;
-use super::protocol::{Control, NodeCard};
+use super::link::{Link, SendReferences};
+use super::protocol::{Carried, Control, Source};
 use crate::payload::{
-    COPIES, ContentId, FetchError, Lease, Opened, PayloadGuard, PayloadGuards, PayloadId, RemoteSource,
-    Replicas, Small, Waited, Want,
+    COPIES, FetchError, Lease, Opened, PayloadGuard, PayloadGuards, PayloadId, RemoteSource, Small, Waited,
+    Want,
 };
-use crate::transport::Endpoint;
-
-/// A process that has a value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Source {
-    pub(crate) id: u64,
-    pub(crate) name: String,
-    pub(crate) endpoints: Vec<Endpoint>,
-}
-
-impl Source {
-    pub(super) fn of(card: &NodeCard) -> Self {
-        Self { id: card.id, name: card.name.clone(), endpoints: card.endpoints.clone() }
-    }
-
-    /// Returns the parts of a card that are needed to reach the process.
-    pub(super) fn card(&self) -> NodeCard {
-        NodeCard {
-            id: self.id,
-            name: self.name.clone(),
-            labels: Default::default(),
-            resources: Default::default(),
-            endpoints: self.endpoints.clone(),
-            process: None,
-        }
-    }
-}
-
-/// A reference that is part of the next message.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Carried {
-    pub(crate) id: PayloadId,
-    /// True if the sender pins the value until the receiver releases it.
-    pub(crate) counted: bool,
-    /// The process in which the value was made.
-    pub(crate) owner: Source,
-    /// Other processes that have the value.
-    pub(crate) copies: Vec<Source>,
-    /// The number of processes that are to have a replica.
-    pub(crate) replicas: Option<Replicas>,
-    /// Hash and length of the content, if the sender knows them; may be absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) content: Option<ContentId>,
-}
-
-/// The values that are pinned for the peer of a session.
-#[derive(Default)]
-pub(super) struct Pins {
-    pinned: Mutex<HashMap<PayloadId, (Arc<PayloadGuard>, u32)>>,
-    /// Notified when no pin is left.
-    released: Notify,
-}
-
-impl Pins {
-    pub(super) fn has(&self, id: PayloadId) -> bool {
-        self.pinned.lock().contains_key(&id)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.pinned.lock().is_empty()
-    }
-
-    /// Waits until nothing is pinned.
-    pub(super) async fn released(&self) {
-        loop {
-            let released = self.released.notified();
-            if self.is_empty() {
-                return;
-            }
-            released.await;
-        }
-    }
-
-    pub(super) fn add(&self, hold: &Arc<PayloadGuard>) {
-        self.pinned.lock().entry(hold.id()).or_insert_with(|| (hold.clone(), 0)).1 += 1;
-    }
-
-    pub(super) fn release(&self, id: PayloadId, count: u32) {
-        let mut pins = self.pinned.lock();
-        let Some((_, pinned)) = pins.get_mut(&id) else { return };
-        *pinned = pinned.saturating_sub(count);
-        let released = if *pinned == 0 { pins.remove(&id) } else { None };
-        let is_last = pins.is_empty();
-        drop(pins);
-        // Not under the lock: dropping the guard may release other values that are pinned here.
-        drop(released);
-        if is_last {
-            self.released.notify_waiters();
-        }
-    }
-
-    pub(super) fn clear(&self) {
-        let pins = std::mem::take(&mut *self.pinned.lock());
-        drop(pins);
-        self.released.notify_waiters();
-    }
-}
 
 /// The lease of a session over which a reference has arrived.
 struct LinkTie {
@@ -202,12 +102,17 @@ pub(super) fn lease_replica(head: &Arc<Link>, hold: &PayloadGuard) {
 
 /// A value in another process.
 pub(super) struct Distant {
-    pub(super) bridge: Weak<Bridge>,
-    pub(super) owner: Source,
+    bridge: Weak<Bridge>,
+    owner: Source,
     copies: Mutex<Vec<Source>>,
 }
 
 impl Distant {
+    /// Returns the process in which the value was made.
+    pub(super) fn owner(&self) -> &Source {
+        &self.owner
+    }
+
     pub(super) fn add_copy(&self, source: Source) {
         let mut copies = self.copies.lock();
         if !copies.contains(&source) {
@@ -276,9 +181,8 @@ pub(super) fn distant<R>(hold: &PayloadGuard, look: impl FnOnce(&Distant) -> R) 
     remote_source.as_any().downcast_ref().map(look)
 }
 
-impl Bridge {
-    /// Pins the values of `holds` for the session, and returns the descriptions that accompany the references.
-    pub(super) fn carry(&self, link: &Link, holds: &PayloadGuards) -> Vec<Carried> {
+impl SendReferences for Bridge {
+    fn send(&self, link: &Link, holds: &PayloadGuards) -> Vec<Carried> {
         let carried = holds.iter().map(|hold| {
             let counted = !hold.is_tied(link.number());
             if counted {
@@ -297,83 +201,111 @@ impl Bridge {
         });
         carried.collect()
     }
+}
 
-    /// Takes in references that have arrived. Returns guards that keep their values alive until it is settled which
-    /// process holds them.
-    pub(super) fn arrived(self: &Arc<Self>, link: &Arc<Link>, carried: Vec<Carried>) -> PayloadGuards {
-        let mut to_hold: Vec<(Source, PayloadId)> = Vec::new();
-        let store = self.store();
-        let holds = carried.into_iter().map(|Carried { id, counted, owner, copies, replicas, content }| {
-            let hold = store.arrived(id, || {
-                let owner = owner.clone();
-                let bridge = Arc::downgrade(self);
-                Arc::new(Distant { bridge, owner, copies: Mutex::new(copies) })
-            });
-            if let Some(replicas) = replicas {
-                hold.set_replicas(replicas);
-            }
-            if let Some(content) = content {
-                hold.entry().set_content_id(content);
-            }
-            if !counted {
-                return hold;
-            }
-            let head = self.head_id();
-            let from = link.peer().id;
-            let is_good = |node: u64| node == owner.id || Some(node) == head;
-            let made_here = hold.entry().remote_source().is_none();
-            let tied_well = || {
-                let sessions = self.sessions_with([Some(owner.id), head]);
-                sessions.into_iter().any(|session| session != link.number() && hold.is_tied(session))
-            };
-            if made_here || (!is_good(from) && tied_well()) {
-                link.reply(&Control::Release { id, count: 1 });
-                return hold;
-            }
-            hold.lease(link.number(), || LinkTie::to(link, id));
-            if !is_good(from) {
-                to_hold.push((owner, id));
-            }
-            hold
+/// Takes in references that have arrived. Returns guards that keep their values alive until it is settled which
+/// process holds them.
+pub(super) fn arrived(bridge: &Arc<Bridge>, link: &Arc<Link>, carried: Vec<Carried>) -> PayloadGuards {
+    let mut to_hold: Vec<(Source, PayloadId)> = Vec::new();
+    let store = bridge.store();
+    let holds = carried.into_iter().map(|Carried { id, counted, owner, copies, replicas, content }| {
+        let hold = store.arrived(id, || {
+            let owner = owner.clone();
+            let bridge = Arc::downgrade(bridge);
+            Arc::new(Distant { bridge, owner, copies: Mutex::new(copies) })
         });
-        let holds: PayloadGuards = holds.collect();
-        if link.is_leaving() {
-            holds.iter().for_each(|hold| self.move_tie(link, hold));
+        if let Some(replicas) = replicas {
+            hold.set_replicas(replicas);
         }
-        for (owner, id) in to_hold {
-            if let Some(link) = self.link_to(&owner) {
-                link.control(&Control::Hold { id });
-            }
+        if let Some(content) = content {
+            hold.entry().set_content_id(content);
         }
-        if let Ok(peer_handler) = self.peer_handler() {
-            holds.iter().for_each(|hold| peer_handler.reference(hold));
+        if !counted {
+            return hold;
         }
-        holds
-    }
-
-    /// Holds a value of this process for a peer that has its reference from another process.
-    pub(super) fn hold(&self, link: &Link, id: PayloadId) {
-        let hold = self.store().find(id);
-        if let Some(hold) = &hold {
-            link.pins().add(hold);
-        }
-        link.reply(&Control::Held { id, there: hold.is_some() });
-    }
-
-    /// Handles the owner's confirmation that it holds a value for this process: the sender of the reference can be
-    /// released.
-    pub(super) fn held(&self, link: &Arc<Link>, id: PayloadId, there: bool) {
-        if !there {
-            return;
-        }
-        let Some(hold) = self.store().find(id) else {
-            return link.reply(&Control::Release { id, count: 1 });
+        let head = bridge.head_id();
+        let from = link.peer().id;
+        let is_good = |node: u64| node == owner.id || Some(node) == head;
+        let made_here = hold.entry().remote_source().is_none();
+        let tied_well = || {
+            let sessions = bridge.sessions_with([Some(owner.id), head]);
+            sessions.into_iter().any(|session| session != link.number() && hold.is_tied(session))
         };
-        hold.lease(link.number(), || LinkTie::to(link, id));
-        if link.is_leaving() {
-            return self.move_tie(link, &hold);
+        if made_here || (!is_good(from) && tied_well()) {
+            link.reply(&Control::Release { id, count: 1 });
+            return hold;
         }
-        let good = self.sessions_with([distant(&hold, |distant| distant.owner.id), self.head_id()]);
-        hold.release_all_but(&good);
+        hold.lease(link.number(), || LinkTie::to(link, id));
+        if !is_good(from) {
+            to_hold.push((owner, id));
+        }
+        hold
+    });
+    let holds: PayloadGuards = holds.collect();
+    if link.is_leaving() {
+        holds.iter().for_each(|hold| move_tie(bridge, link, hold));
     }
+    for (owner, id) in to_hold {
+        if let Some(link) = bridge.link_to(&owner) {
+            link.control(&Control::Hold { id });
+        }
+    }
+    if let Ok(peer_handler) = bridge.peer_handler() {
+        holds.iter().for_each(|hold| peer_handler.reference(hold));
+    }
+    holds
+}
+
+/// Holds a value of this process for a peer that has its reference from another process.
+pub(super) fn hold(bridge: &Bridge, link: &Link, id: PayloadId) {
+    let hold = bridge.store().find(id);
+    if let Some(hold) = &hold {
+        link.pins().add(hold);
+    }
+    link.reply(&Control::Held { id, there: hold.is_some() });
+}
+
+/// Handles the owner's confirmation that it holds a value for this process: the sender of the reference can be
+/// released.
+pub(super) fn held(bridge: &Bridge, link: &Arc<Link>, id: PayloadId, there: bool) {
+    if !there {
+        return;
+    }
+    let Some(hold) = bridge.store().find(id) else {
+        return link.reply(&Control::Release { id, count: 1 });
+    };
+    hold.lease(link.number(), || LinkTie::to(link, id));
+    if link.is_leaving() {
+        return move_tie(bridge, link, &hold);
+    }
+    let good = bridge.sessions_with([distant(&hold, |distant| distant.owner.id), bridge.head_id()]);
+    hold.release_all_but(&good);
+}
+
+/// Has the head hold the values that a peer, which is about to end, holds for this process.
+pub(super) fn move_ties(bridge: &Bridge, link: &Link) {
+    link.set_leaving();
+    for hold in bridge.store().all() {
+        move_tie(bridge, link, &hold);
+    }
+}
+
+fn move_tie(bridge: &Bridge, link: &Link, hold: &Arc<PayloadGuard>) {
+    let Ok(peer_handler) = bridge.peer_handler() else { return };
+    // The head itself moves values in `take_over`.
+    let Some(head) = peer_handler.head().filter(|_| hold.is_tied(link.number())) else { return };
+    if hold.is_tied(head.number()) {
+        return hold.release_lease(link.number());
+    }
+    let owner = distant(hold, |distant| distant.owner.id).filter(|owner| *owner != link.peer().id);
+    if owner.is_some() && !bridge.sessions_with([owner, None]).is_empty() {
+        // The owner will confirm soon that it holds the value.
+        return;
+    }
+    let has = hold.entry().is_here();
+    if has {
+        lease_replica(head, hold);
+    }
+    let carried = std::iter::once(hold.clone()).collect();
+    head.control_with(&carried, &Control::Adopt { id: hold.id(), has });
 }

@@ -5,42 +5,49 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::bridge::Whereabouts;
-use super::head::Head;
+use super::bridge::{Bridge, Whereabouts};
 use super::link::Link;
 use super::presence::Presence;
-use super::protocol::Control;
-use super::references::{Source, distant};
+use super::protocol::{Control, Source};
+use super::references::distant;
 use crate::payload::{COPIES, Lease, PayloadGuard, PayloadId, Replicas, Replicate};
 use crate::printable::{LONGEST_REASON, brief};
 
 /// Number of lost nodes that are remembered, to explain the loss of their values.
 const REMEMBERED: usize = 256;
 
-/// All copies that the head knows of.
-#[derive(Default)]
-pub(super) struct Copies {
-    by_value: Mutex<HashMap<PayloadId, Arc<Copied>>>,
-    lost: Mutex<VecDeque<(u64, String)>>,
+/// The processes of an App, as far as the account of copies needs them.
+pub(super) trait Nodes: Send + Sync {
+    /// Returns the session with a node that is not lost.
+    fn link_of(&self, node: u64) -> Option<Arc<Link>>;
+    /// Returns the nodes on which replicas may be kept, the least loaded first.
+    fn keepers(&self) -> Vec<Arc<Link>>;
+    /// Returns whether a node or the process of a Work is present, and is going to stay.
+    fn presence(&self, node: u64) -> Presence;
+    /// Returns a description of a node or the process of a Work, for errors.
+    fn in_words(&self, link: &Link) -> String;
+    /// Returns `true` once the App is stopping, so that values need not outlive their processes any more.
+    fn is_stopping(&self) -> bool;
 }
 
-impl Copies {
-    /// Returns when and why a node was lost.
-    fn loss_of(&self, node: u64) -> Option<String> {
-        let lost = self.lost.lock();
-        lost.iter().find(|(lost, _)| *lost == node).map(|(_, words)| words.clone())
-    }
+/// All copies that the head knows of.
+pub(super) struct Copies {
+    me: Weak<Copies>,
+    bridge: Arc<Bridge>,
+    nodes: Weak<dyn Nodes>,
+    by_value: Mutex<HashMap<PayloadId, Arc<Copied>>>,
+    lost: Mutex<VecDeque<(u64, String)>>,
 }
 
 /// The copies of one value, recorded as long as something in the App refers to the value.
 struct Copied {
     id: PayloadId,
-    head: Weak<Head>,
-    nodes: Mutex<Nodes>,
+    copies: Weak<Copies>,
+    nodes: Mutex<Holders>,
 }
 
 #[derive(Default)]
-struct Nodes {
+struct Holders {
     have: HashSet<u64>,
     /// Nodes that were told to pull the value.
     asked: HashSet<u64>,
@@ -60,33 +67,62 @@ impl Lease for ReplicaLease {
 
     /// Discards the copies because nothing refers to the value any more.
     fn release(&self, _: bool) {
-        let Some(head) = self.0.head.upgrade() else { return };
+        let Some(copies) = self.0.copies.upgrade() else { return };
         // If the value has arrived anew in the meantime, the map has a later record of it.
-        let last = head.copies.by_value.lock().remove(&self.0.id);
+        let last = copies.by_value.lock().remove(&self.0.id);
         let last = last.filter(|last| !Arc::ptr_eq(last, &self.0));
         let mut nodes = std::mem::take(&mut *self.0.nodes.lock());
         if let Some(last) = last {
-            let Nodes { have, asked, .. } = std::mem::take(&mut *last.nodes.lock());
+            let Holders { have, asked, .. } = std::mem::take(&mut *last.nodes.lock());
             nodes.have.extend(have);
             nodes.asked.extend(asked);
         }
         for node in nodes.have.into_iter().chain(nodes.asked) {
-            if let Some(link) = head.link_of(node) {
+            if let Some(link) = copies.link_of(node) {
                 link.control(&Control::Discard { id: self.0.id });
             }
         }
     }
 }
 
-impl Head {
+impl Copies {
+    pub(super) fn new(bridge: Arc<Bridge>, nodes: Weak<dyn Nodes>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            bridge,
+            nodes,
+            by_value: Mutex::default(),
+            lost: Mutex::default(),
+        })
+    }
+
+    fn link_of(&self, node: u64) -> Option<Arc<Link>> {
+        self.nodes.upgrade()?.link_of(node)
+    }
+
+    fn presence(&self, node: u64) -> Presence {
+        self.nodes.upgrade().map_or(Presence::Gone, |nodes| nodes.presence(node))
+    }
+
+    fn in_words(&self, link: &Link) -> String {
+        self.nodes
+            .upgrade()
+            .map_or_else(|| format!("node `{}`", link.peer().name), |nodes| nodes.in_words(link))
+    }
+
+    /// Returns when and why a node was lost.
+    fn loss_of(&self, node: u64) -> Option<String> {
+        let lost = self.lost.lock();
+        lost.iter().find(|(lost, _)| *lost == node).map(|(_, words)| words.clone())
+    }
     /// Returns the record of the copies of this value; creates one if necessary.
-    fn copied_of(self: &Arc<Self>, hold: &Arc<PayloadGuard>) -> Arc<Copied> {
+    fn copied_of(&self, hold: &Arc<PayloadGuard>) -> Arc<Copied> {
         let id = hold.id();
         let copied = {
-            let mut copies = self.copies.by_value.lock();
-            let copied = copies.entry(id).or_insert_with(|| {
-                Arc::new(Copied { id, head: Arc::downgrade(self), nodes: Mutex::default() })
-            });
+            let mut copies = self.by_value.lock();
+            let copied = copies
+                .entry(id)
+                .or_insert_with(|| Arc::new(Copied { id, copies: self.me.clone(), nodes: Mutex::default() }));
             copied.clone()
         };
         // An earlier lease stays if there is one; its end removes this record too.
@@ -95,7 +131,7 @@ impl Head {
     }
 
     /// Records that a process has a copy, or that it cannot make one.
-    pub(super) fn copied(self: &Arc<Self>, link: &Arc<Link>, id: PayloadId, failed: Option<String>) {
+    pub(super) fn copied(&self, link: &Arc<Link>, id: PayloadId, failed: Option<String>) {
         let node = link.peer().id;
         let Some(hold) = self.bridge.store().find(id) else {
             return link.reply(&Control::Discard { id });
@@ -117,7 +153,7 @@ impl Head {
     }
 
     /// Has as many nodes pull the value as its replication factor asks for.
-    pub(super) fn see_to_copies(self: &Arc<Self>, hold: &Arc<PayloadGuard>) {
+    pub(super) fn see_to_copies(&self, hold: &Arc<PayloadGuard>) {
         let Some(wanted) = hold.replicas() else { return };
         let copied = self.copied_of(hold);
         copied.nodes.lock().wanted = Some(wanted);
@@ -125,13 +161,13 @@ impl Head {
     }
 
     fn make_copies(&self, copied: &Copied, hold: &Arc<PayloadGuard>) {
-        let owner = distant(hold, |distant| distant.owner.id).unwrap_or_else(|| self.bridge.me().id);
+        let owner = distant(hold, |distant| distant.owner().id).unwrap_or_else(|| self.bridge.me().id);
         let owner_lives = owner == self.bridge.me().id || self.link_of(owner).is_some();
         let mut nodes = copied.nodes.lock();
         let Some(Replicas { count, hash, length }) = nodes.wanted else { return };
         let there = nodes.have.len() + nodes.asked.len() + usize::from(owner_lives);
         let missing = (count as usize).saturating_sub(there);
-        let mut candidates = self.keepers();
+        let mut candidates = self.nodes.upgrade().map(|nodes| nodes.keepers()).unwrap_or_default();
         candidates.retain(|link| {
             let node = link.peer().id;
             node != owner && !nodes.have.contains(&node) && !nodes.asked.contains(&node)
@@ -147,7 +183,7 @@ impl Head {
 
     /// Adjusts the replicas after a node has joined or was lost.
     pub(super) fn nodes_changed(&self) {
-        let all: Vec<_> = self.copies.by_value.lock().values().cloned().collect();
+        let all: Vec<_> = self.by_value.lock().values().cloned().collect();
         for copied in all {
             if copied.nodes.lock().wanted.is_some()
                 && let Some(hold) = self.bridge.store().find(copied.id)
@@ -158,19 +194,19 @@ impl Head {
     }
 
     /// Forgets the copies of a node that is lost, and makes new replicas.
-    pub(super) fn copies_lost(&self, link: &Link, why: &str, is_expected: bool) {
+    pub(super) fn lost_node(&self, link: &Link, why: &str, is_expected: bool) {
         let node = link.peer().id;
         let how = if is_expected { "ended" } else { "was lost" };
         let when = chrono::Utc::now().format("%Y-%m-%d %H:%M:%S UTC");
         let words = format!("{} had it, and {how} at {when} ({why})", self.in_words(link));
         {
-            let mut lost = self.copies.lost.lock();
+            let mut lost = self.lost.lock();
             lost.push_back((node, words));
             if lost.len() > REMEMBERED {
                 lost.pop_front();
             }
         }
-        let all: Vec<_> = self.copies.by_value.lock().values().cloned().collect();
+        let all: Vec<_> = self.by_value.lock().values().cloned().collect();
         for copied in all {
             let had = {
                 let mut nodes = copied.nodes.lock();
@@ -185,7 +221,7 @@ impl Head {
 
     /// Returns the processes known to have a value, without the head itself.
     pub(super) fn holders_of(&self, hold: &PayloadGuard) -> Vec<u64> {
-        let copied = self.copies.by_value.lock().get(&hold.id()).cloned();
+        let copied = self.by_value.lock().get(&hold.id()).cloned();
         let mut holders: Vec<_> =
             copied.into_iter().flat_map(|copied| copied.nodes.lock().have.clone()).collect();
         if let Some(sources) = distant(hold, |distant| distant.sources()) {
@@ -199,7 +235,7 @@ impl Head {
     }
 
     /// Records that a value could not be moved from a process that has the only copy and is about to end.
-    pub(super) fn not_moved(self: &Arc<Self>, hold: &Arc<PayloadGuard>, why: &str) {
+    pub(super) fn not_moved(&self, hold: &Arc<PayloadGuard>, why: &str) {
         let id = hold.id();
         let nodes = self.holders_of(hold);
         let who: Vec<_> = nodes
@@ -224,7 +260,7 @@ impl Head {
         // A value may be unknown here although it exists: nodes pass references to each other directly.
         let Some(hold) = self.bridge.store().find(id) else {
             let lost = (gone.len() == among.len()).then(|| {
-                let known = gone.iter().find_map(|node| self.copies.loss_of(*node));
+                let known = gone.iter().find_map(|node| self.loss_of(*node));
                 known.map_or_else(
                     || "nothing in the App referred to it any more, so it was freed".to_owned(),
                     no_other_copy,
@@ -232,8 +268,8 @@ impl Head {
             });
             return Whereabouts { sources: Vec::new(), gone, lost };
         };
-        let owner = distant(&hold, |distant| distant.owner.clone());
-        let copied = self.copies.by_value.lock().get(&id).cloned();
+        let owner = distant(&hold, |distant| distant.owner().clone());
+        let copied = self.by_value.lock().get(&id).cloned();
         let (have, not_moved) = match copied {
             Some(copied) => {
                 let nodes = copied.nodes.lock();
@@ -249,7 +285,7 @@ impl Head {
         }
         let Some(owner) = owner else { return Whereabouts { sources, gone, lost: None } };
         let lost = sources.is_empty().then(|| {
-            let known = not_moved.or_else(|| self.copies.loss_of(owner.id));
+            let known = not_moved.or_else(|| self.loss_of(owner.id));
             no_other_copy(known.unwrap_or_else(|| format!("node `{}` had it, and is gone", owner.name)))
         });
         Whereabouts { sources, gone, lost }
@@ -264,15 +300,15 @@ fn no_other_copy(loss: String) -> String {
 }
 
 /// Replication that Works and Flows in the head's own process request.
-pub(super) struct FromHere(pub(super) Weak<Head>);
+pub(super) struct FromHere(pub(super) Weak<Copies>);
 
 impl Replicate for FromHere {
     fn replicate(&self, hold: &Arc<PayloadGuard>) {
-        let Some(head) = self.0.upgrade() else { return };
+        let Some(copies) = self.0.upgrade() else { return };
         let is_known =
-            hold.is_made_here() || head.bridge.accepted().iter().any(|link| hold.is_tied(link.number()));
+            hold.is_made_here() || copies.bridge.accepted().iter().any(|link| hold.is_tied(link.number()));
         if is_known {
-            head.see_to_copies(hold);
+            copies.see_to_copies(hold);
         }
     }
 }

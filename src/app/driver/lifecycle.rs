@@ -24,7 +24,7 @@ pub(super) struct Lifecycle {
 enum Phase {
     Starting,
     Running,
-    Stopping(Shutdown),
+    Stopping(Box<Shutdown>),
     Ended,
 }
 
@@ -73,7 +73,7 @@ impl Lifecycle {
             on_failure(error);
         }
         self.watchdog.ending();
-        self.phase = Phase::Stopping(shutdown);
+        self.phase = Phase::Stopping(Box::new(shutdown));
     }
 
     /// Returns the shutdown in progress.

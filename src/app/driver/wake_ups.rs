@@ -72,8 +72,8 @@ impl WakeUps {
         self.timers.due(now.at)
     }
 
-    /// Returns the deadline at which to look whether the wall clock has reached `time`. From now on a wall clock that is
-    /// set wakes the driver.
+    /// Returns the deadline at which to look whether the wall clock has reached `time`. From now on the driver is woken
+    /// when the wall clock is set.
     pub(super) fn deadline_of(&self, time: SystemTime, now: Moment) -> Duration {
         self.alarm.borrow_mut().clock_watch.begin(&self.clock);
         self.clock.look_at(time, now)

@@ -8,11 +8,11 @@ use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
-use super::super::inbox::Inbox;
 use super::super::link::{End, Link};
 use super::super::protocol::{Hello, Refusal, Role, Welcome};
 use super::super::socket_directory::{is_inside, make_again};
-use super::{Accepted, Bridge, DialError};
+use super::sessions::{Accepted, Key};
+use super::{Bridge, DialError};
 use crate::fence::Panic;
 use crate::printable::{LONGEST_REASON, brief};
 use crate::transport::{Connection, Endpoint, Listener, PendingHandshakes, TransportError, Turn};
@@ -84,15 +84,11 @@ impl Bridge {
         drop(turn);
         match greeted {
             Ok(Ok(None)) => {}
-            #[cfg(feature = "drive")]
-            Ok(Ok(Some((Role::Drive, connection)))) => {
-                if let Err(error) = self.serve_drive(connection).await {
-                    log::debug!("the connection on which {peer} used a drive broke: {error}");
-                }
-            }
-            Ok(Ok(Some((_, connection)))) => {
-                if let Err(error) = self.serve_pulls(connection).await {
-                    log::debug!("the connection on which {peer} pulled values broke: {error}");
+            Ok(Ok(Some((role, connection)))) => {
+                let services = self.services;
+                if let Err(error) = services.serve(self, role, connection).await {
+                    let use_of_it = if role == Role::Drive { "used a drive" } else { "pulled values" };
+                    log::debug!("the connection on which {peer} {use_of_it} broke: {error}");
                 }
             }
             Ok(Err(DialError::Transport(error))) if error.is_gone() => {
@@ -132,7 +128,7 @@ impl Bridge {
             Err(error) => return Err(error.into()),
         };
         let found = hello.map_err(Refusal::for_good).and_then(|hello| {
-            match self.stranger(&hello) {
+            match self.identity.refusal_of(&hello) {
                 Some(refusal) => return Err(refusal),
                 None if hello.role == Role::Puller => Ok(None),
                 None if hello.role == Role::Drive => match self.refusal_of_drives() {
@@ -158,40 +154,23 @@ impl Bridge {
         let welcome = Welcome {
             app: self.app(),
             node: self.me().clone(),
-            received: session.as_ref().map_or(0, |(link, _)| link.received()),
+            received: session.as_ref().map_or(0, |session| session.link.received()),
             heartbeat_ms: millis(self.settings.heartbeat),
             grace_ms: millis(self.settings.grace),
         };
         let body = wire::encode(&welcome).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
         connection.write_frame(&Frame::Hello(&body)).await?;
-        let Some((_, connections)) = session else { return Ok(Some((hello.role, connection))) };
+        let Some(Accepted { connections, .. }) = session else { return Ok(Some((hello.role, connection))) };
         // If the session has ended in the meantime, the connection is dropped.
         let _ = connections.send((connection, hello.received)).await;
         Ok(None)
     }
 
-    /// Returns a refusal if the dialing process does not belong to this App.
-    fn stranger(&self, hello: &Hello) -> Option<Refusal> {
-        if let Some(difference) = self.program.difference(&hello.program) {
-            let reason = format!(
-                "the two are not the same program, seen from here: {difference}; \
-                 run the same build on all machines"
-            );
-            return Some(Refusal::for_good(reason));
-        }
-        let another = hello.app.is_some_and(|app| app != self.app());
-        another.then(|| Refusal::lost("this is another run of the App".to_owned()))
-    }
-
     /// Returns the session that this greeting resumes or begins.
-    #[expect(clippy::type_complexity, reason = "used in one place")]
-    fn session_for(
-        self: &Arc<Self>,
-        hello: &Hello,
-    ) -> Result<(Arc<Link>, mpsc::Sender<(Connection, u64)>), Refusal> {
+    fn session_for(self: &Arc<Self>, hello: &Hello) -> Result<Accepted, Refusal> {
         let key = (hello.node.id, hello.session);
-        if let Some(accepted) = self.sessions.lock().accepted.get(&key) {
-            return Ok((accepted.link.clone(), accepted.connections.clone()));
+        if let Some(accepted) = self.sessions.accepted(key) {
+            return Ok(accepted);
         }
         if !hello.fresh {
             let reason =
@@ -202,10 +181,10 @@ impl Bridge {
         peer_handler.admit(hello)?;
         let link = Arc::new(Link::new(hello.node.clone(), self, self.settings));
         let (connections, arriving) = mpsc::channel(1);
-        let accepted = Accepted { link: link.clone(), connections: connections.clone() };
-        self.sessions.lock().accepted.insert(key, accepted);
-        spawn_local(self.clone().attend(link.clone(), arriving, hello.role, key));
-        Ok((link, connections))
+        let accepted = Accepted { link: link.clone(), connections };
+        self.sessions.accept(key, accepted.clone());
+        spawn_local(self.clone().attend(link, arriving, hello.role, key));
+        Ok(accepted)
     }
 
     /// Runs a session that another process began until it is over.
@@ -214,9 +193,9 @@ impl Bridge {
         link: Arc<Link>,
         mut arriving: mpsc::Receiver<(Connection, u64)>,
         role: Role,
-        key: (u64, u64),
+        key: Key,
     ) {
-        let mut inbox = Inbox::new(self.clone(), link.clone());
+        let mut inbox = self.services.inbox(&self, &link);
         let mut next = None;
         let mut begun = false;
         let why = loop {
@@ -237,7 +216,7 @@ impl Bridge {
                 peer_handler.joined(&link, role);
             }
             // No input of a peer should panic. If some did, the session would end here, instead of hanging.
-            let talk = AssertUnwindSafe(link.converse(connection, received, &mut inbox)).catch_unwind();
+            let talk = AssertUnwindSafe(link.converse(connection, received, &mut *inbox)).catch_unwind();
             let end = tokio::select! {
                 end = talk => Some(end.unwrap_or_else(|panic| {
                     End::Over(format!("a panic: {}", Panic::new(panic)))
@@ -252,7 +231,7 @@ impl Bridge {
                 Some(End::Broken(why)) => peer_handler.disconnected(&link, role, &why),
             }
         };
-        self.sessions.lock().accepted.remove(&key);
+        self.sessions.forget_accepted(key);
         self.idle.close(link.peer().id);
         let why = link.given_up().unwrap_or(why);
         link.end();

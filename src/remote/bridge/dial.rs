@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 
 use super::super::backoff::Backoff;
-use super::super::inbox::Inbox;
 use super::super::link::{End, Link};
 use super::super::protocol::{Hello, NodeCard, Refusal, Role, Welcome};
 use super::{Bridge, DialError};
 use crate::fence::Panic;
-use crate::id::{AppId, unique};
+use crate::id::unique;
 use crate::printable::{LONGEST_REASON, brief};
 use crate::transport::{Connection, Endpoint, TransportError, dial};
 use crate::wire::{self, Frame};
@@ -86,19 +85,6 @@ impl Bridge {
         Ok((connection, welcome))
     }
 
-    pub(in crate::remote) fn hello(&self, role: Role, app: Option<AppId>, session: u64) -> Hello {
-        Hello {
-            role,
-            program: self.program.clone(),
-            node: self.me().clone(),
-            app,
-            session,
-            fresh: true,
-            received: 0,
-            waited_ms: 0,
-        }
-    }
-
     /// Runs a session that this process began until it is over. Returns the reason for its end.
     pub(in crate::remote) async fn pursue(
         self: Arc<Self>,
@@ -109,7 +95,7 @@ impl Bridge {
     ) -> String {
         let role = hello.role;
         let is_near = endpoints.iter().all(|endpoint| matches!(endpoint, Endpoint::Unix(_)));
-        let mut inbox = Inbox::new(self.clone(), link.clone());
+        let mut inbox = self.services.inbox(&self, &link);
         let mut next = first;
         let mut fresh = next.is_none();
         let mut again = false;
@@ -160,7 +146,8 @@ impl Bridge {
             }
             let began = Instant::now();
             // No input of a peer should panic. If some did, the session would end here, instead of hanging.
-            let talk = AssertUnwindSafe(link.converse(connection, received, &mut inbox)).catch_unwind().await;
+            let talk =
+                AssertUnwindSafe(link.converse(connection, received, &mut *inbox)).catch_unwind().await;
             link.disconnect();
             match talk.unwrap_or_else(|panic| End::Over(format!("a panic: {}", Panic::new(panic)))) {
                 End::Over(why) => break why,
@@ -183,13 +170,11 @@ impl Bridge {
 
     /// Returns the session with another node, and begins one if necessary.
     pub(in crate::remote) fn peer(self: &Arc<Self>, card: &NodeCard) -> Arc<Link> {
-        let mut sessions = self.sessions.lock();
-        if let Some(link) = sessions.peers.get(&card.id).filter(|link| !link.is_over()) {
-            return link.clone();
+        let make = || Arc::new(Link::new(card.clone(), self, self.settings));
+        let (link, is_new) = self.sessions.peer_or_new(card.id, make);
+        if !is_new {
+            return link;
         }
-        let link = Arc::new(Link::new(card.clone(), self, self.settings));
-        sessions.peers.insert(card.id, link.clone());
-        drop(sessions);
         let (bridge, peer) = (self.clone(), link.clone());
         let hello = self.hello(Role::Peer, Some(self.app()), unique());
         self.spawn(async move || {
@@ -197,10 +182,7 @@ impl Bridge {
             let why = bridge.clone().pursue(peer.clone(), endpoints, hello, None).await;
             log::debug!("the session with node `{}` is over: {why}", peer.peer().name);
             bridge.idle.close(id);
-            let mut sessions = bridge.sessions.lock();
-            if sessions.peers.get(&id).is_some_and(|link| Arc::ptr_eq(link, &peer)) {
-                sessions.peers.remove(&id);
-            }
+            bridge.sessions.forget_peer(id, &peer);
         });
         link
     }

@@ -13,49 +13,48 @@ use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::super::bridge::{Bridge, DialError};
+use super::super::bridge::DialError;
 use super::protocol::{Action, DriveRequest, Part, parts, response};
 use crate::drive::{Drives, Given, Store, StoreError, Supply, check_name};
+use crate::runtime::Runtime;
 use crate::transport::{Connection, FrameReader, FrameWriter};
 use crate::wire::{self, Frame};
 
 /// Time after which a silent connection is closed.
 const IDLE: Duration = Duration::from_secs(60);
 
-impl Bridge {
-    /// Serves one request of another process for a drive.
-    pub(in crate::remote) async fn serve_drive(
-        self: &Arc<Self>,
-        connection: Connection,
-    ) -> Result<(), DialError> {
-        let (mut reader, mut writer) = connection.split();
-        let Ok(request) = tokio::time::timeout(IDLE, reader.frame()).await else { return Ok(()) };
-        let request: DriveRequest = match request? {
-            Some(Frame::Request(body)) => {
-                wire::decode(body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
-            }
-            Some(_) => return Err(DialError::NotUnderstood("the peer sent no request".to_owned())),
-            None => return Ok(()),
-        };
-        match self.open_drive(&request) {
-            Ok(store) => serve(store, request.action, &mut reader, &mut writer).await,
-            Err(error) => say(&mut writer, &Part::Failed(error)).await,
-        }?;
-        // The peer closes first, since a process that closes first may lose the last data that it has sent.
-        while let Ok(Ok(Some(_))) = tokio::time::timeout(IDLE, reader.frame()).await {}
-        Ok(())
-    }
+/// Serves one request of another process for a drive of the App of `runtime`.
+pub(in crate::remote) async fn serve_drive(
+    runtime: Option<Arc<Runtime>>,
+    connection: Connection,
+) -> Result<(), DialError> {
+    let (mut reader, mut writer) = connection.split();
+    let Ok(request) = tokio::time::timeout(IDLE, reader.frame()).await else { return Ok(()) };
+    let request: DriveRequest = match request? {
+        Some(Frame::Request(body)) => {
+            wire::decode(body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
+        }
+        Some(_) => return Err(DialError::NotUnderstood("the peer sent no request".to_owned())),
+        None => return Ok(()),
+    };
+    match open_drive(runtime.as_deref(), &request) {
+        Ok(store) => serve(store, request.action, &mut reader, &mut writer).await,
+        Err(error) => say(&mut writer, &Part::Failed(error)).await,
+    }?;
+    // The peer closes first, since a process that closes first may lose the last data that it has sent.
+    while let Ok(Ok(Some(_))) = tokio::time::timeout(IDLE, reader.frame()).await {}
+    Ok(())
+}
 
-    fn open_drive(&self, request: &DriveRequest) -> Result<Arc<dyn Store>, StoreError> {
-        let (name, may_be_empty) = match &request.action {
-            Action::Put { name, .. } | Action::Delete { name } | Action::Look { name } => (name, false),
-            Action::Get(wanted) => (&wanted.name, false),
-            Action::List { directory } => (directory, true),
-        };
-        check_name(name, may_be_empty).map_err(|why| StoreError::Failed(format!("`{name}`: {why}")))?;
-        let home = self.runtime().and_then(|runtime| Drives::of(runtime));
-        home.ok_or_else(|| StoreError::Failed("the App is over".to_owned()))?.open(&request.drive)
-    }
+fn open_drive(runtime: Option<&Runtime>, request: &DriveRequest) -> Result<Arc<dyn Store>, StoreError> {
+    let (name, may_be_empty) = match &request.action {
+        Action::Put { name, .. } | Action::Delete { name } | Action::Look { name } => (name, false),
+        Action::Get(wanted) => (&wanted.name, false),
+        Action::List { directory } => (directory, true),
+    };
+    check_name(name, may_be_empty).map_err(|why| StoreError::Failed(format!("`{name}`: {why}")))?;
+    let home = runtime.and_then(Drives::of);
+    home.ok_or_else(|| StoreError::Failed("the App is over".to_owned()))?.open(&request.drive)
 }
 
 async fn say(writer: &mut FrameWriter, part: &Part) -> Result<(), DialError> {

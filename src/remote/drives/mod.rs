@@ -9,6 +9,7 @@ mod head;
 mod node;
 mod protocol;
 
+pub(super) use self::head::serve_drive;
 pub(super) use self::node::DrivesOfHead;
 #[cfg(fuzzing)]
 pub(super) use self::node::hear;

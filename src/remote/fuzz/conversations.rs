@@ -10,15 +10,15 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use super::super::agent::{Agent, Kinds};
 use super::super::bridge::{Bridge, BridgeOptions, PeerHandler, Spawner};
-use super::super::drives::{DriveRequest, Part, hear};
+use super::super::drives::{DriveRequest, Part, hear, serve_drive};
 use super::super::head::{Head, HeadOptions};
 use super::super::inbox::Inbox;
 use super::super::link::{Inbound, Link};
 use super::super::process::ProcessCommand;
-use super::super::protocol::{Control, NodeCard, Packet, Program, Role};
-use super::super::routing::Location;
+use super::super::protocol::{Control, Location, NodeCard, Packet, Program, Role};
+use super::super::services::ProcessServices;
 use super::super::session::SessionSettings;
-use super::super::transfers::{PullRequest, PullResponse, ask};
+use super::super::transfers::{PullRequest, PullResponse, ask, serve_pulls};
 use super::{Lab, Script};
 use crate::drive::{Drives, LocalHome};
 use crate::id::{ActorPath, AppId, WorkId};
@@ -135,7 +135,7 @@ pub async fn node_says(data: &[u8]) {
     let ready_queue: Arc<ReadyQueue> = Arc::default();
     let options = HeadOptions { bridge: options(), process: nothing() };
     let head = Head::new(runtime, options, ready_queue.clone(), spawner());
-    let link = Arc::new(Link::new(card(7, "n"), &head.bridge, SessionSettings::default()));
+    let link = Arc::new(Link::new(card(7, "n"), head.bridge(), SessionSettings::default()));
     head.joined(&link, Role::Node);
     let kind = WorkType::of::<Lab>();
     let outbox = Arc::new(Outbox::new(WorkId(1), ready_queue));
@@ -157,7 +157,7 @@ pub async fn node_says(data: &[u8]) {
     let own = kind.mailbox(8);
     own.open();
     directory.remember(&ActorPath::from("b"), &own);
-    let mut inbox = Inbox::new(head.bridge.clone(), link.clone());
+    let mut inbox = Inbox::new(head.bridge().clone(), link.clone());
     let mut value = Value::of(&Lab::default()).expect("a state");
     take_in(&mut inbox, data, || {
         if let Some(patch) = outbox.take().patch {
@@ -190,7 +190,7 @@ impl Hosting {
         let runtime = new_runtime(|runtime| runtime);
         let directory = Directory::of(&runtime);
         let entered = runtime::enter(runtime.clone());
-        let bridge = Arc::new(Bridge::new(options(), spawner()));
+        let bridge = Arc::new(Bridge::new(options(), spawner(), &ProcessServices));
         bridge.set_runtime(runtime.clone());
         bridge.set_me(card(7, "n"));
         let head = Arc::new(Link::new(card(1, "head"), &bridge, SessionSettings::default()));
@@ -263,12 +263,12 @@ pub async fn greeting(data: &[u8]) {
     let connection = Connection::over(here, &options().limits);
     let _ = peer.write_all(&data[..data.len().min(1 << 15)]).await;
     let _ = peer.shutdown().await;
-    let bridge = head.bridge.clone();
+    let bridge = head.bridge().clone();
     let mut begun = PendingHandshakes::new(1);
     begun.begin(|turn| spawn_local(bridge.take_in(connection, turn)).abort_handle());
     settle().await;
     // The peer does not acknowledge the end.
-    head.bridge.accepted().iter().for_each(|link| link.end());
+    head.bridge().accepted().iter().for_each(|link| link.end());
     head.end("it is over").await;
     drop(peer);
     Directory::of(&runtime).end();
@@ -284,7 +284,7 @@ pub async fn pulls(data: &[u8]) {
         .expect("the value can be encoded");
     let (_, holds) = collect(|| wire::encode(&value));
     let id = holds.iter().next().expect("it refers to the value").id();
-    let bridge = Arc::new(Bridge::new(options(), spawner()));
+    let bridge = Arc::new(Bridge::new(options(), spawner(), &ProcessServices));
     bridge.set_runtime(runtime);
     bridge.set_me(card(7, "n"));
     let mut said = BytesMut::new();
@@ -305,7 +305,7 @@ pub async fn pulls(data: &[u8]) {
     }
     talk(&said, async |mut connection| {
         if is_owner {
-            let _ = bridge.serve_pulls(connection).await;
+            let _ = serve_pulls(bridge, connection).await;
         } else {
             let want = Want { id, hash: value.content_hash(), length: 9, type_name: "", what: String::new() };
             while ask(&mut connection, &want, 0, true).await.is_ok() {}
@@ -323,8 +323,6 @@ pub async fn drives(data: &[u8]) {
     std::fs::create_dir_all(&inside).expect("there is a place for temporary files");
     let runtime = new_runtime(|runtime| runtime.with(Drives::at(LocalHome(inside))));
     let _entered = runtime::enter(runtime.clone());
-    let bridge = Arc::new(Bridge::new(options(), spawner()));
-    bridge.set_runtime(runtime);
     let mut script = Script(data);
     let asked = script.byte().unwrap_or_default();
     let is_head = asked < 128;
@@ -339,7 +337,7 @@ pub async fn drives(data: &[u8]) {
     }
     talk(&said, async |connection| {
         if is_head {
-            let _ = bridge.serve_drive(connection).await;
+            let _ = serve_drive(Some(runtime.clone()), connection).await;
         } else {
             hear(connection, asked).await;
         }

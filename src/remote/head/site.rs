@@ -7,13 +7,12 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::super::bridge::{PeerHandler, Whereabouts};
-use super::super::inbox::{Destination, Target};
-use super::super::link::Link;
+use super::super::bridge::{Destination, PeerHandler, Whereabouts};
+use super::super::link::{Link, Target};
 use super::super::process::Starting;
-use super::super::protocol::{Control, Hello, Refusal, Role};
-use super::super::routing::Location;
-use super::{Head, Node, State, Watcher};
+use super::super::protocol::{Control, Hello, Location, Refusal, Role};
+use super::super::replication::Nodes;
+use super::{Head, Node, State};
 use crate::id::ActorPath;
 use crate::payload::{PayloadGuard, PayloadGuards, PayloadId};
 use crate::printable::lines;
@@ -36,7 +35,7 @@ impl Head {
         }
         let Some(node) = state.nodes.remove(&id) else { return };
         drop(state);
-        self.copies_lost(link, why, node.is_leaving);
+        self.copies.lost_node(link, why, node.is_leaving);
         let mut state = self.state.lock();
         let mut lost = Vec::new();
         for number in &node.incarnations {
@@ -114,12 +113,7 @@ impl Head {
             let Some(node) = node.filter(|node| node.is_leaving && !node.is_handed_over) else { return };
             node.is_handed_over = true;
         }
-        let (me, link) = (self.me.clone(), link.clone());
-        self.bridge.spawn(move || async move {
-            if let Some(head) = me.upgrade() {
-                head.take_over(&link).await;
-            }
-        });
+        self.departures.begin(link);
     }
 
     /// Gives a node up before its grace period is over when its process has provably ended, which only a process of the
@@ -177,8 +171,7 @@ impl PeerHandler for Head {
         match role {
             Role::Peer | Role::Puller | Role::Drive => return,
             Role::Watcher => {
-                let watcher = Watcher { link: link.clone(), waiting: Arc::default() };
-                self.state.lock().watchers.push(watcher);
+                self.watchers.add(link);
                 self.state.lock().events.push(HostEvent::Room);
                 self.ready_queue.ring_again();
                 return;
@@ -206,7 +199,7 @@ impl PeerHandler for Head {
             round_trip: None,
         };
         self.state.lock().nodes.insert(card.id, node);
-        self.nodes_changed();
+        self.copies.nodes_changed();
         if let Some(Starting { what, commands }) = starting {
             let outbox = what.outbox.clone();
             if let Err(error) = self.launch_on(card.id, Resources::default(), false, what, Some(&commands)) {
@@ -238,19 +231,15 @@ impl PeerHandler for Head {
             Control::Locate { path } => self.locate(link, &path)?,
             Control::Unlocate { path } => self.state.lock().registry.unsubscribe(link.number(), &path),
             Control::Where { id, among } => {
-                let Whereabouts { sources, gone, lost } = self.who_has(id, &among);
+                let Whereabouts { sources, gone, lost } = self.copies.who_has(id, &among);
                 link.reply(&Control::There { id, sources, gone, lost });
             }
             Control::Copied { id, failed } => {
-                if let Some(head) = self.me.upgrade() {
-                    head.copied(link, id, failed);
-                }
+                self.copies.copied(link, id, failed);
             }
             Control::Leave => self.leaves(link),
             Control::Adopt { id, has } => {
-                if let Some(head) = self.me.upgrade() {
-                    head.adopt_for(link, id, has, carried);
-                }
+                self.departures.adopt_for(link, id, has, carried);
             }
             // The number of replicas has come with the reference.
             Control::Replicate { .. } => {}
@@ -349,18 +338,16 @@ impl PeerHandler for Head {
     }
 
     fn link_to(&self, process: u64) -> Option<Arc<Link>> {
-        self.link_of(process)
+        Nodes::link_of(self, process)
     }
 
     fn reference(&self, hold: &Arc<PayloadGuard>) {
-        if let Some(head) = self.me.upgrade() {
-            head.see_to_copies(hold);
-        }
+        self.copies.see_to_copies(hold);
     }
 
     fn pulled(&self, _: PayloadId) {}
 
     fn whereabouts(&self, id: PayloadId, among: Vec<u64>) -> BoxFuture<'static, Option<Whereabouts>> {
-        futures::future::ready(Some(self.who_has(id, &among))).boxed()
+        futures::future::ready(Some(self.copies.who_has(id, &among))).boxed()
     }
 }

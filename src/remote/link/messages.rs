@@ -10,12 +10,11 @@ use std::sync::{Arc, Weak};
 use bytes::{BufMut, Bytes};
 use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
+use super::super::lost_messages::{count_lost, refuse_without_address};
 use super::super::protocol::{
-    Control, FIRST_CREDIT, Packet, begin_ask, begin_returned, begin_tell, write_control,
+    Carried, Control, FIRST_CREDIT, Packet, begin_ask, begin_returned, begin_tell, write_control,
 };
-use super::super::references::Carried;
-use super::super::routing::{DirectRoute, Ends, count_lost, refuse_without_address};
-use super::{BadPeer, Link, NotPushed};
+use super::{BadPeer, ChannelUser, Link, NotPushed, Target};
 use crate::id::ActorPath;
 use crate::payload::{self, PayloadGuards};
 use crate::trace::Cause;
@@ -27,7 +26,7 @@ pub(in crate::remote) struct Channel {
     number: u32,
     message: &'static str,
     path: ActorPath,
-    route: Weak<DirectRoute>,
+    user: Weak<dyn ChannelUser>,
     credit: Semaphore,
     /// The number of messages that were sent and for which the other end has not returned credit yet.
     under_way: AtomicU32,
@@ -55,12 +54,11 @@ impl Link {
     /// A message when all channel numbers are in use.
     pub(in crate::remote) fn open_channel(
         &self,
-        route: Weak<DirectRoute>,
-        ends: &Ends,
+        user: Weak<dyn ChannelUser>,
+        path: &ActorPath,
+        target: Target,
         message: &'static str,
     ) -> Result<Arc<Channel>, String> {
-        let Ends { path, kind, incarnation, is_relayed, .. } = ends;
-        debug_assert!(kind.messages().contains(&message), "checked by the route");
         let mut channels = self.channels.lock();
         let number = match channels.free.pop() {
             Some(number) => number,
@@ -74,7 +72,7 @@ impl Link {
             number,
             message,
             path: path.clone(),
-            route,
+            user,
             credit: Semaphore::new(FIRST_CREDIT as usize),
             under_way: AtomicU32::new(0),
             is_shut: AtomicBool::new(false),
@@ -85,8 +83,8 @@ impl Link {
             channel: number,
             path: path.clone(),
             message: message.to_owned(),
-            incarnation: *incarnation,
-            relayed: *is_relayed,
+            incarnation: target.incarnation,
+            relayed: target.relayed,
         });
         Ok(channel)
     }
@@ -118,8 +116,8 @@ impl Link {
             channels.free.push(number);
             channels.by_number[number as usize].take()
         };
-        if let Some(route) = channel.and_then(|channel| channel.route.upgrade()) {
-            route.channel_drained();
+        if let Some(user) = channel.and_then(|channel| channel.user.upgrade()) {
+            user.channel_drained();
         }
         Ok(())
     }
@@ -387,33 +385,33 @@ impl Channel {
         self.under_way.load(Ordering::Relaxed) as usize
     }
 
-    /// Returns a `tell` to its route.
+    /// Returns a `tell` to its sender.
     fn come_back(&self, body: &[u8], cause: Cause) {
-        match self.route.upgrade() {
-            Some(route) => route.returned_bytes(self.message, body, cause),
+        match self.user.upgrade() {
+            Some(user) => user.returned_bytes(self.message, body, cause),
             None => count_lost(&self.path, 1, "no address of the Work is left in this process"),
         }
     }
 
-    /// Returns a question to its route.
+    /// Returns a question to its sender.
     fn letter_back(&self, envelope: Box<dyn AnyEnvelope>) {
-        match self.route.upgrade() {
-            Some(route) => route.returned(envelope),
+        match self.user.upgrade() {
+            Some(user) => user.returned(envelope),
             None => refuse_without_address(&self.path, envelope),
         }
     }
 
-    /// Reports to the route that the session is about to end.
+    /// Reports to the user that the session is about to end.
     pub(super) fn stop(&self) {
-        if let Some(route) = self.route.upgrade() {
-            route.stop();
+        if let Some(user) = self.user.upgrade() {
+            user.stop();
         }
     }
 
-    /// Reports to the route that the session is over.
+    /// Reports to the user that the session is over.
     pub(super) fn lost(&self) {
-        if let Some(route) = self.route.upgrade() {
-            route.lost();
+        if let Some(user) = self.user.upgrade() {
+            user.lost();
         }
     }
 }

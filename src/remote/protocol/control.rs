@@ -3,14 +3,30 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::super::references::{Carried, Source};
-use super::super::routing::Location;
+use super::{Location, Source};
 use crate::id::ActorPath;
-use crate::payload::{Hex, PayloadId};
+use crate::payload::{ContentId, Hex, PayloadId, Replicas};
 use crate::recorder::Family;
 use crate::state::{Patch, Value};
 use crate::trace::Cause;
 use crate::work::{CloseReason, LoadReport, NoReply, Report};
+
+/// A reference that is part of the next message.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Carried {
+    pub(crate) id: PayloadId,
+    /// True if the sender pins the value until the receiver releases it.
+    pub(crate) counted: bool,
+    /// The process in which the value was made.
+    pub(crate) owner: Source,
+    /// Other processes that have the value.
+    pub(crate) copies: Vec<Source>,
+    /// The number of processes that are to have a replica.
+    pub(crate) replicas: Option<Replicas>,
+    /// Hash and length of the content, if the sender knows them; may be absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) content: Option<ContentId>,
+}
 
 /// A control message.
 #[derive(Debug, Serialize, Deserialize)]

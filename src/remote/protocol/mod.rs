@@ -18,10 +18,12 @@
 
 mod control;
 mod greeting;
+mod location;
 mod packet;
 
-pub(crate) use self::control::Control;
+pub(crate) use self::control::{Carried, Control};
 pub(crate) use self::greeting::{Hello, NodeCard, Program, Refusal, Role, Welcome};
+pub(crate) use self::location::{Location, Source};
 pub(crate) use self::packet::PacketError;
 pub(super) use self::packet::{
     FIRST_CREDIT, Packet, begin_ask, begin_returned, begin_tell, write_answer, write_control, write_credit,

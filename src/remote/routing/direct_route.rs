@@ -8,9 +8,10 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::super::bridge::Bridge;
-use super::super::link::{Channel, Link};
-use super::{count_lost, refuse_without_address};
+use super::super::link::{Channel, ChannelUser, Link, Target};
+use super::super::lost_messages::{count_lost, refuse_without_address};
 use crate::id::ActorPath;
+use crate::trace::Cause;
 use crate::work::{AnyEnvelope, AnyMailbox, NoReply, Outcome, Place, Refused, Route, SharedRoute, WorkType};
 
 type Sent = Result<(), Refused<Box<dyn AnyEnvelope>>>;
@@ -104,7 +105,7 @@ impl DirectRoute {
         if let Some((_, channel)) = state.channels.iter().find(|(name, _)| *name == message) {
             return Ok(channel.clone());
         }
-        let Ends { kind, .. } = &self.ends;
+        let Ends { path, kind, incarnation, is_relayed, .. } = &self.ends;
         if !kind.messages().contains(&message) {
             return Err(Some(format!(
                 "`{}` does not accept `{message}` from other processes: call `messages.accept::<…>()` in \
@@ -116,39 +117,10 @@ impl DirectRoute {
         if link.is_over() {
             return Err(None);
         }
-        let channel = link.open_channel(route, &self.ends, message).map_err(Some)?;
+        let target = Target { incarnation: *incarnation, relayed: *is_relayed };
+        let channel = link.open_channel(route, path, target, message).map_err(Some)?;
         state.channels.push((message, channel.clone()));
         Ok(channel)
-    }
-
-    /// Returns a message that no handler has begun to the mailbox.
-    pub(in crate::remote) fn returned(&self, envelope: Box<dyn AnyEnvelope>) {
-        let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) else {
-            return refuse_without_address(&self.ends.path, envelope);
-        };
-        count_lost(&self.ends.path, mailbox.returned(&route, envelope), "the Work was stopped");
-    }
-
-    /// Decodes the body of a returned `tell` and returns it to the mailbox. Counts it as lost if that fails.
-    pub(in crate::remote) fn returned_bytes(&self, name: &str, body: &[u8], cause: crate::trace::Cause) {
-        let intake = self.ends.mailbox.upgrade().and_then(|mailbox| mailbox.intake(name));
-        match intake.map(|intake| intake.come_back(body, cause)) {
-            Some(Ok(envelope)) => self.returned(envelope),
-            Some(Err(error)) => count_lost(&self.ends.path, 1, &error.to_string()),
-            None => count_lost(&self.ends.path, 1, "no address of the Work is left in this process"),
-        }
-    }
-
-    /// Records that the other end has drained one channel; the route is drained with the last one.
-    pub(in crate::remote) fn channel_drained(&self) {
-        let is_last = {
-            let mut state = self.state.lock();
-            state.undrained = state.undrained.saturating_sub(1);
-            state.is_shut && state.undrained == 0
-        };
-        if is_last {
-            self.drained();
-        }
     }
 
     /// Calls `then` once no message can be returned along this route any more.
@@ -177,8 +149,51 @@ impl DirectRoute {
         }
     }
 
+    /// Reports the session as lost to the mailbox when a message could not be sent for that reason.
+    fn check(&self, sent: Sent) -> Sent {
+        // A session that is about to end reports so itself, but only to the routes that have channels.
+        let is_lost =
+            |link: &Arc<Link>| link.is_ended() || link.is_over() && self.state.lock().channels.is_empty();
+        if matches!(sent, Err(Refused::Moved(_))) && self.link().is_none_or(is_lost) {
+            self.lost();
+        }
+        sent
+    }
+}
+
+impl ChannelUser for DirectRoute {
+    /// Returns a message that no handler has begun to the mailbox.
+    fn returned(&self, envelope: Box<dyn AnyEnvelope>) {
+        let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) else {
+            return refuse_without_address(&self.ends.path, envelope);
+        };
+        count_lost(&self.ends.path, mailbox.returned(&route, envelope), "the Work was stopped");
+    }
+
+    /// Decodes the body of a returned `tell` and returns it to the mailbox. Counts it as lost if that fails.
+    fn returned_bytes(&self, message: &str, body: &[u8], cause: Cause) {
+        let intake = self.ends.mailbox.upgrade().and_then(|mailbox| mailbox.intake(message));
+        match intake.map(|intake| intake.come_back(body, cause)) {
+            Some(Ok(envelope)) => self.returned(envelope),
+            Some(Err(error)) => count_lost(&self.ends.path, 1, &error.to_string()),
+            None => count_lost(&self.ends.path, 1, "no address of the Work is left in this process"),
+        }
+    }
+
+    /// Records that the other end has drained one channel; the route is drained with the last one.
+    fn channel_drained(&self) {
+        let is_last = {
+            let mut state = self.state.lock();
+            state.undrained = state.undrained.saturating_sub(1);
+            state.is_shut && state.undrained == 0
+        };
+        if is_last {
+            self.drained();
+        }
+    }
+
     /// Holds back new messages because the session is about to end: messages that it returns must precede them.
-    pub(in crate::remote) fn stop(&self) {
+    fn stop(&self) {
         self.state.lock().is_shut = true;
         if let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) {
             mailbox.stop(&route);
@@ -187,7 +202,7 @@ impl DirectRoute {
 
     /// Handles the loss of the session: the mailbox switches to the relay if there is one, else it waits for a new
     /// location.
-    pub(in crate::remote) fn lost(&self) {
+    fn lost(&self) {
         let forgotten = {
             let mut state = self.state.lock();
             state.is_shut = true;
@@ -215,17 +230,6 @@ impl DirectRoute {
         {
             is_used.store(true, Ordering::Release);
         }
-    }
-
-    /// Reports the session as lost to the mailbox when a message could not be sent for that reason.
-    fn check(&self, sent: Sent) -> Sent {
-        // A session that is about to end reports so itself, but only to the routes that have channels.
-        let is_lost =
-            |link: &Arc<Link>| link.is_ended() || link.is_over() && self.state.lock().channels.is_empty();
-        if matches!(sent, Err(Refused::Moved(_))) && self.link().is_none_or(is_lost) {
-            self.lost();
-        }
-        sent
     }
 }
 

@@ -3,17 +3,28 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use super::super::agent::Agent;
 use super::super::bridge::Bridge;
 use super::super::link::Link;
-use super::super::references::Source;
-use super::{DirectRoute, Ends, Location, Relay, count_lost};
+use super::super::lost_messages::count_lost;
+use super::super::protocol::{Location, Source};
+use super::{DirectRoute, Ends, Relay};
 use crate::id::ActorPath;
 use crate::work::{AnyMailbox, Locator, Place, SharedRoute, WorkType};
 
+/// The subscriptions of a node at its head.
+pub(in crate::remote) trait Subscriptions: Send + Sync {
+    /// Subscribes to the location of the Work of `forwarder`, and has the forwarder follow it.
+    fn subscribe(&self, forwarder: &Arc<Forwarder>);
+    /// Ends the subscription of a forwarder of the Work at `path`.
+    fn unsubscribe(&self, path: &ActorPath);
+    /// Remembers that messages to a Work go by way of the head, although this process has no address of it any more: the
+    /// head may still have messages from here, which those of a new address must not overtake.
+    fn keep_relayed(&self, path: &ActorPath, is_relayed: &Arc<AtomicBool>);
+}
+
 pub(in crate::remote) struct Forwarder {
     me: Weak<Forwarder>,
-    agent: Weak<Agent>,
+    subscriptions: Weak<dyn Subscriptions>,
     bridge: Weak<Bridge>,
     head: Arc<Link>,
     path: ActorPath,
@@ -23,8 +34,8 @@ pub(in crate::remote) struct Forwarder {
     mailbox: OnceLock<Weak<dyn AnyMailbox>>,
     /// True once this forwarder has subscribed at the head.
     is_asked: AtomicBool,
-    /// True once messages go by way of the head because a session with a node was lost; the agent keeps it for addresses
-    /// to come.
+    /// True once messages go by way of the head because a session with a node was lost; the subscriptions keep it for
+    /// addresses to come.
     is_relayed: Arc<AtomicBool>,
     /// The last incarnation that was followed. The head names incarnations in ascending order, and may name one twice.
     followed: AtomicU64,
@@ -32,7 +43,7 @@ pub(in crate::remote) struct Forwarder {
 
 impl Forwarder {
     pub(in crate::remote) fn new(
-        agent: Weak<Agent>,
+        subscriptions: Weak<dyn Subscriptions>,
         bridge: &Arc<Bridge>,
         head: Arc<Link>,
         path: ActorPath,
@@ -43,7 +54,7 @@ impl Forwarder {
         let bridge = Arc::downgrade(bridge);
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
-            agent,
+            subscriptions,
             bridge,
             head,
             path,
@@ -130,20 +141,20 @@ impl Locator for Forwarder {
         if self.is_asked.swap(true, Ordering::AcqRel) {
             return;
         }
-        if let (Some(agent), Some(me)) = (self.agent.upgrade(), self.me.upgrade()) {
-            agent.subscribe(&me);
+        if let (Some(subscriptions), Some(me)) = (self.subscriptions.upgrade(), self.me.upgrade()) {
+            subscriptions.subscribe(&me);
         }
     }
 }
 
 impl Drop for Forwarder {
     fn drop(&mut self) {
-        let Some(agent) = self.agent.upgrade() else { return };
+        let Some(subscriptions) = self.subscriptions.upgrade() else { return };
         if self.is_relayed.load(Ordering::Acquire) {
-            agent.keep_relayed(&self.path, &self.is_relayed);
+            subscriptions.keep_relayed(&self.path, &self.is_relayed);
         }
         if *self.is_asked.get_mut() {
-            agent.unsubscribe(&self.path);
+            subscriptions.unsubscribe(&self.path);
         }
     }
 }

@@ -23,13 +23,10 @@
 
 mod direct_route;
 mod forwarder;
-mod lost;
 mod registry;
 
 pub(super) use self::direct_route::{DirectRoute, Ends, Relay};
-pub(super) use self::forwarder::Forwarder;
-pub(super) use self::lost::{count_lost, refuse_without_address};
-pub(crate) use self::registry::Location;
+pub(super) use self::forwarder::{Forwarder, Subscriptions};
 pub(super) use self::registry::Registry;
 
 #[cfg(test)]

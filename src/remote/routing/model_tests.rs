@@ -15,7 +15,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use proptest::prelude::*;
 
 use self::schedules::event;
-use super::{Location, Registry};
+use super::super::protocol::Location;
+use super::Registry;
 use crate::id::ActorPath;
 use crate::work::{CloseReason, Item, Offer, Place, Queue, Step};
 

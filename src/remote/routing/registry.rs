@@ -8,28 +8,12 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use serde::{Deserialize, Serialize};
-
+use super::super::protocol::Location;
 use crate::id::ActorPath;
 use crate::work::CloseReason;
 
 /// Limit on the number of paths that a session may subscribe to.
 pub(in crate::remote) const MOST_SUBSCRIPTIONS: usize = 1 << 20;
-
-/// The location of a Work as the head announces it. `N` identifies a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Location<N> {
-    /// The Work is being started, restarted or moved.
-    Pending,
-    /// Hosted by this node, as this incarnation. Works of the head itself, and Works in processes of their own, count
-    /// as hosted by the head.
-    At {
-        node: N,
-        incarnation: u64,
-    },
-    Closed(CloseReason),
-}
 
 #[derive(Default)]
 pub(in crate::remote) struct Registry {

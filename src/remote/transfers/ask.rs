@@ -9,8 +9,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::super::bridge::{Bridge, DialError};
-use super::super::protocol::Role;
-use super::super::references::Source;
+use super::super::protocol::{Role, Source};
 use crate::payload::{ChunkHashes, FetchError, Hex, PayloadId, Want};
 use crate::transport::{Connection, TransportError};
 use crate::wire::{self, Frame};

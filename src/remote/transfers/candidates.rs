@@ -11,7 +11,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use super::super::bridge::Whereabouts;
-use super::super::references::Source;
+use super::super::protocol::Source;
 use super::ask::NotGiven;
 use crate::payload::FetchError;
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 
 use super::super::bridge::Bridge;
-use super::super::references::Source;
+use super::super::protocol::Source;
 use super::ask::{Given, NotGiven, ask, dial};
 use super::nested::nested;
 use super::sources::Sources;

@@ -22,6 +22,6 @@ pub(super) use self::ask::ask;
 #[cfg(fuzzing)]
 pub(super) use self::ask::{PullRequest, PullResponse};
 pub(super) use self::large::open;
-pub(super) use self::nested::{NestedQuestions, tell_nested};
-pub(super) use self::serve::SERVED_AT_ONCE;
-pub(super) use self::small::{Idle, small};
+pub(super) use self::nested::tell_nested;
+pub(super) use self::serve::serve_pulls;
+pub(super) use self::small::small;

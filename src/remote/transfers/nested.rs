@@ -5,74 +5,16 @@
 //!   session with the source of the pull: the source has the value, and so keeps its nested values alive.
 //! - Answers have a bounded size; the next one is requested once the previous one has arrived.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-
-use parking_lot::Mutex;
-use tokio::sync::oneshot;
 
 use super::super::bridge::Bridge;
 use super::super::link::Link;
-use super::super::protocol::Control;
-use super::super::references::Source;
+use super::super::protocol::{Control, Source};
 use super::ask::NotGiven;
-use crate::payload::{PayloadGuard, PayloadGuards, PayloadId, Store};
+use crate::payload::{PayloadGuards, PayloadId, Store};
 
 /// Limit on the references in one answer.
 const AT_ONCE: usize = 1000;
-
-/// The unanswered questions of one session.
-#[derive(Default)]
-pub(in crate::remote) struct NestedQuestions(Mutex<HashMap<PayloadId, Question>>);
-
-#[derive(Default)]
-struct Question {
-    found: Vec<Arc<PayloadGuard>>,
-    askers: Vec<oneshot::Sender<Option<PayloadGuards>>>,
-}
-
-impl NestedQuestions {
-    /// Registers an asker. Returns a receiver for the answer, and `true` if the peer must be asked.
-    fn ask(&self, id: PayloadId) -> (oneshot::Receiver<Option<PayloadGuards>>, bool) {
-        let (asker, answer) = oneshot::channel();
-        let mut questions = self.0.lock();
-        let askers = &mut questions.entry(id).or_default().askers;
-        askers.push(asker);
-        (answer, askers.len() == 1)
-    }
-
-    /// Handles an answer; `nested` is `None` if the peer does not have the value.
-    pub(in crate::remote) fn answered(
-        &self,
-        link: &Link,
-        id: PayloadId,
-        nested: Option<&PayloadGuards>,
-        more: bool,
-    ) {
-        let mut questions = self.0.lock();
-        let Some(question) = questions.get_mut(&id) else { return };
-        if let Some(nested) = nested {
-            question.found.extend(nested.iter().cloned());
-            if more {
-                let from = question.found.len() as u64;
-                drop(questions);
-                return link.control(&Control::WhatRefers { id, from });
-            }
-        }
-        let Some(Question { found, askers }) = questions.remove(&id) else { return };
-        drop(questions);
-        let found: Option<PayloadGuards> = nested.map(|_| found.into_iter().collect());
-        for asker in askers {
-            let _ = asker.send(found.clone());
-        }
-    }
-
-    /// Fails all questions, because the session is over.
-    pub(in crate::remote) fn clear(&self) {
-        let questions = std::mem::take(&mut *self.0.lock());
-        drop(questions);
-    }
-}
 
 /// Has the values to which a value of `source` refers held for this process.
 pub(super) async fn nested(

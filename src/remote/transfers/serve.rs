@@ -17,62 +17,56 @@ use crate::payload::{Hex, SMALL, StoredBlob};
 use crate::transport::Connection;
 use crate::wire::{self, Frame};
 
-/// Number of large values that are served concurrently.
-pub(in crate::remote) const SERVED_AT_ONCE: usize = 4;
-
 /// Time after which a connection without a request is closed.
 const IDLE: Duration = Duration::from_secs(60);
 
-impl Bridge {
-    /// Serves values to another process for as long as it sends requests.
-    pub(in crate::remote) async fn serve_pulls(
-        self: &Arc<Self>,
-        mut connection: Connection,
-    ) -> Result<(), DialError> {
-        loop {
-            let Ok(request) = tokio::time::timeout(IDLE, connection.read_frame()).await else {
-                return Ok(());
-            };
-            let request: PullRequest = match request? {
-                Some(Frame::Request(body)) => {
-                    wire::decode(body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
-                }
-                Some(_) => return Err(DialError::NotUnderstood("the peer sent no request".to_owned())),
-                None => return Ok(()),
-            };
-            let blob = self.store().entry_of(request.id).and_then(|entry| entry.blob());
-            let response = respond(&request, blob.as_ref());
-            let given = matches!(response, PullResponse::Here { .. });
-            let body =
-                wire::encode(&response).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
-            let mut out = BytesMut::new();
-            Frame::Response(&body).put(&mut out);
-            let blob = blob.filter(|_| given);
-            let left = blob.as_ref().map_or(0, |blob| blob.hashes.length() - request.from);
-            let small = blob.as_ref().and_then(StoredBlob::at_hand).filter(|_| left <= SMALL);
-            if let Some(bytes) = small {
-                out.extend_from_slice(&bytes[bytes.len() - left as usize..]);
+/// Serves values to another process for as long as it sends requests.
+pub(in crate::remote) async fn serve_pulls(
+    bridge: Arc<Bridge>,
+    mut connection: Connection,
+) -> Result<(), DialError> {
+    let patience = bridge.settings().grace;
+    loop {
+        let Ok(request) = tokio::time::timeout(IDLE, connection.read_frame()).await else {
+            return Ok(());
+        };
+        let request: PullRequest = match request? {
+            Some(Frame::Request(body)) => {
+                wire::decode(body).map_err(|error| DialError::NotUnderstood(error.to_string()))?
             }
-            let done = blob.is_none() || small.is_some();
-            connection.write_bytes(&out).await?;
-            let Some(blob) = blob.filter(|_| !done) else { continue };
-            let _turn = if left > SMALL { self.served().acquire().await.ok() } else { None };
-            let runtime = Handle::current();
-            let patience = self.settings().grace;
-            // The future may be dropped while the blocking thread waits for a peer that does not read; the guard then
-            // ends the wait.
-            let shutdown_guard = connection.shutdown_guard()?;
-            let written = tokio::task::spawn_blocking(move || {
-                let write = |out: &mut dyn io::Write| blob.write_from(request.from, out);
-                let (connection, written) = connection.write_blocking(&runtime, patience, write)?;
-                written.map_err(|error| DialError::NotUnderstood(error.to_string()))?;
-                Ok::<_, DialError>(connection)
-            });
-            // A panic in a user's `Serialize` ends the connection, and the puller tries another source.
-            connection = written.await.map_err(|error| DialError::NotUnderstood(error.to_string()))??;
-            if let Some(shutdown_guard) = shutdown_guard {
-                shutdown_guard.spare();
-            }
+            Some(_) => return Err(DialError::NotUnderstood("the peer sent no request".to_owned())),
+            None => return Ok(()),
+        };
+        let blob = bridge.store().entry_of(request.id).and_then(|entry| entry.blob());
+        let response = respond(&request, blob.as_ref());
+        let given = matches!(response, PullResponse::Here { .. });
+        let body = wire::encode(&response).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
+        let mut out = BytesMut::new();
+        Frame::Response(&body).put(&mut out);
+        let blob = blob.filter(|_| given);
+        let left = blob.as_ref().map_or(0, |blob| blob.hashes.length() - request.from);
+        let small = blob.as_ref().and_then(StoredBlob::at_hand).filter(|_| left <= SMALL);
+        if let Some(bytes) = small {
+            out.extend_from_slice(&bytes[bytes.len() - left as usize..]);
+        }
+        let done = blob.is_none() || small.is_some();
+        connection.write_bytes(&out).await?;
+        let Some(blob) = blob.filter(|_| !done) else { continue };
+        let _turn = if left > SMALL { bridge.served().acquire().await.ok() } else { None };
+        let runtime = Handle::current();
+        // The future may be dropped while the blocking thread waits for a peer that does not read; the guard then
+        // ends the wait.
+        let shutdown_guard = connection.shutdown_guard()?;
+        let written = tokio::task::spawn_blocking(move || {
+            let write = |out: &mut dyn io::Write| blob.write_from(request.from, out);
+            let (connection, written) = connection.write_blocking(&runtime, patience, write)?;
+            written.map_err(|error| DialError::NotUnderstood(error.to_string()))?;
+            Ok::<_, DialError>(connection)
+        });
+        // A panic in a user's `Serialize` ends the connection, and the puller tries another source.
+        connection = written.await.map_err(|error| DialError::NotUnderstood(error.to_string()))??;
+        if let Some(shutdown_guard) = shutdown_guard {
+            shutdown_guard.spare();
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::super::bridge::Bridge;
-use super::super::references::Source;
+use super::super::protocol::Source;
 use super::ask::NotGiven;
 use super::candidates::{Candidates, Next};
 use crate::payload::{FetchError, Want};

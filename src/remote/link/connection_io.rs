@@ -6,10 +6,10 @@ use bytes::BytesMut;
 use parking_lot::MutexGuard;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::link::{BadPeer, End, Inbound, Link, State};
-use super::protocol::Packet;
-use super::session::Expired;
-use super::write_turn::Next;
+use super::super::protocol::Packet;
+use super::super::session::Expired;
+use super::super::write_turn::Next;
+use super::{BadPeer, End, Inbound, Link, State};
 use crate::transport::{Connection, FrameReader, FrameWriter, TransportError};
 use crate::wire::Frame;
 
@@ -40,7 +40,7 @@ impl Link {
     }
 
     /// Carries on the session over this connection until either is over. Dropping the future closes the connection.
-    pub(super) async fn converse(
+    pub(in crate::remote) async fn converse(
         &self,
         connection: Connection,
         peer_received: u64,
@@ -78,7 +78,7 @@ impl Link {
     }
 
     /// Records that the connection is gone; also called when the future of [`converse`](Self::converse) was dropped.
-    pub(super) fn disconnect(&self) {
+    pub(in crate::remote) fn disconnect(&self) {
         let now = self.now();
         let mut state = self.state.lock();
         state.session.disconnect(now);
@@ -205,7 +205,7 @@ impl Link {
     }
 
     /// Waits, without a connection, until the session is lost.
-    pub(super) async fn lost(&self) {
+    pub(in crate::remote) async fn lost(&self) {
         loop {
             let deadline = {
                 let state = self.state.lock();

@@ -1,0 +1,153 @@
+//! The identity of a process towards the others of its App.
+
+use std::sync::{Arc, OnceLock};
+
+use super::super::protocol::{Hello, NodeCard, Program, Refusal, Role};
+use crate::id::AppId;
+use crate::runtime::Runtime;
+use crate::transport::Endpoint;
+
+/// The identity of this process. Its parts become known one after the other, and each is set once.
+pub(super) struct Identity {
+    program: Program,
+    /// The runtime of the App that this process takes part in.
+    runtime: OnceLock<Arc<Runtime>>,
+    me: OnceLock<NodeCard>,
+    /// The endpoint at which this process reaches the head.
+    join: OnceLock<Endpoint>,
+}
+
+impl Identity {
+    pub(super) fn new(program: Program) -> Self {
+        Self { program, runtime: OnceLock::new(), me: OnceLock::new(), join: OnceLock::new() }
+    }
+
+    pub(super) fn set_runtime(&self, runtime: Arc<Runtime>) {
+        let _ = self.runtime.set(runtime);
+    }
+
+    pub(super) fn runtime(&self) -> Option<&Arc<Runtime>> {
+        self.runtime.get()
+    }
+
+    /// Returns the App that this process takes part in.
+    pub(super) fn app(&self) -> AppId {
+        self.runtime().map_or(AppId::NONE, |runtime| runtime.app())
+    }
+
+    pub(super) fn set_me(&self, me: NodeCard) {
+        let _ = self.me.set(me);
+    }
+
+    pub(super) fn me(&self) -> &NodeCard {
+        self.me.get().expect("set before any session begins")
+    }
+
+    pub(super) fn set_join(&self, join: Endpoint) {
+        let _ = self.join.set(join);
+    }
+
+    /// Returns the endpoint at which this process reaches the head; `None` in the head itself.
+    pub(super) fn join(&self) -> Option<&Endpoint> {
+        self.join.get()
+    }
+
+    /// Returns the greeting with which this process begins a session.
+    pub(super) fn hello(&self, role: Role, app: Option<AppId>, session: u64) -> Hello {
+        Hello {
+            role,
+            program: self.program.clone(),
+            node: self.me().clone(),
+            app,
+            session,
+            fresh: true,
+            received: 0,
+            waited_ms: 0,
+        }
+    }
+
+    /// Returns a refusal if the dialing process does not belong to this App.
+    pub(super) fn refusal_of(&self, hello: &Hello) -> Option<Refusal> {
+        if let Some(difference) = self.program.difference(&hello.program) {
+            let reason = format!(
+                "the two are not the same program, seen from here: {difference}; \
+                 run the same build on all machines"
+            );
+            return Some(Refusal::for_good(reason));
+        }
+        let another = hello.app.is_some_and(|app| app != self.app());
+        another.then(|| Refusal::lost("this is another run of the App".to_owned()))
+    }
+
+    /// Returns the endpoints at which this process reaches another one of the App, which announces `announced`.
+    pub(super) fn reach(&self, announced: &[Endpoint]) -> Vec<Endpoint> {
+        match self.join() {
+            Some(Endpoint::Tcp(join)) => {
+                announced.iter().map(|endpoint| on_the_machine_of(join, endpoint)).collect()
+            }
+            _ => announced.to_vec(),
+        }
+    }
+}
+
+/// Replaces an unspecified address by the head's host. Only processes of the head's machine announce unspecified
+/// addresses, and nodes know an address of that machine.
+fn on_the_machine_of(head: &str, endpoint: &Endpoint) -> Endpoint {
+    if let Endpoint::Tcp(address) = endpoint
+        && let Some((host, _)) = head.rsplit_once(':')
+        && let Some(port) = address.strip_prefix("0.0.0.0:").or_else(|| address.strip_prefix("[::]:"))
+    {
+        return Endpoint::Tcp(format!("{host}:{port}"));
+    }
+    endpoint.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::id::unique;
+    use crate::work::Resources;
+
+    fn identity(version: &str, app: Option<AppId>) -> Identity {
+        let program = Program { name: "app".to_owned(), version: version.to_owned(), works: BTreeMap::new() };
+        let identity = Identity::new(program);
+        identity.set_me(NodeCard {
+            id: unique(),
+            name: "n".to_owned(),
+            labels: BTreeMap::new(),
+            resources: Resources::default(),
+            endpoints: Vec::new(),
+            process: None,
+        });
+        if let Some(app) = app {
+            identity.set_runtime(Arc::new(Runtime::new(app)));
+        }
+        identity
+    }
+
+    /// A process of another build is refused for good, one of another run of the App may begin another session, and one
+    /// that does not know the App yet is taken in.
+    #[test]
+    fn process_of_another_app_is_refused() {
+        let head = identity("1", Some(AppId::next()));
+        let refusal = |peer: &Identity, app| head.refusal_of(&peer.hello(Role::Node, app, 1));
+        let peer = identity("1", None);
+        assert!(refusal(&peer, None).is_none() && refusal(&peer, Some(head.app())).is_none());
+        assert!(refusal(&peer, Some(AppId::next())).is_some_and(|refusal| refusal.lost));
+        assert!(refusal(&identity("2", None), None).is_some_and(|refusal| !refusal.lost));
+    }
+
+    /// Unspecified addresses are those of the machine at which the head is reached; others stay as they are.
+    #[test]
+    fn unspecified_address_is_one_of_the_heads_machine() {
+        let tcp = |address: &str| Endpoint::Tcp(address.to_owned());
+        let announced = [tcp("0.0.0.0:7"), tcp("[::]:8"), tcp("10.0.0.1:9")];
+        let node = identity("1", None);
+        assert_eq!(node.reach(&announced), announced);
+        node.set_join(tcp("head.example:7502"));
+        let reached = [tcp("head.example:7"), tcp("head.example:8"), tcp("10.0.0.1:9")];
+        assert_eq!(node.reach(&announced), reached);
+    }
+}
