@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::Work;
 use super::any_mailbox::AnyMailbox;
 use super::ask::Ask;
-use super::envelope::{AnyEnvelope, AskFailure, BoxedEnvelope, Envelope, ReplyTo};
+use super::envelope::{AnyEnvelope, AskFailure, Envelope, ReplyTo};
 use super::executing::{is_running, is_served};
 use super::mailbox::{CloseReason, Mailbox, Refused, typed};
 use super::message::{AskError, Handle, Message, SendError, Unsent};
@@ -102,18 +102,16 @@ impl<W: Work> WorkAddr<W> {
     {
         let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
         let message_of = |envelope| open::<Envelope<W, M>>(envelope).into_message();
-        let mut envelope: BoxedEnvelope<W> = Envelope::<W, M>::new(message, ReplyTo::Nobody(None));
-        if is_running(self.app, &self.path) {
-            envelope = match mailbox.try_send(envelope) {
-                Ok(()) => return Ok(()),
-                Err(Refused::Full(envelope)) => typed(envelope),
-                Err(refused) => return Err(self.not_sent(refused, message_of)),
-            };
-            if !is_served(self.app, &self.path).await {
-                return Err(self.to_itself(message_of(envelope)));
-            }
+        // Most messages find room. Only one that has to wait may wait for the caller itself.
+        let envelope = match mailbox.try_send(Envelope::<W, M>::new(message, ReplyTo::Nobody(None))) {
+            Ok(()) => return Ok(()),
+            Err(Refused::Full(envelope)) => envelope,
+            Err(refused) => return Err(self.not_sent(refused, message_of)),
+        };
+        if is_running(self.app, &self.path) && !is_served(self.app, &self.path).await {
+            return Err(self.to_itself(message_of(envelope)));
         }
-        let sent = mailbox.send(envelope).await;
+        let sent = mailbox.send(typed(envelope)).await;
         sent.map(drop).map_err(|refused| self.not_sent(refused, message_of))
     }
 

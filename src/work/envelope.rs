@@ -9,6 +9,7 @@ use std::any::{Any, type_name};
 use std::sync::Arc;
 
 use bytes::BytesMut;
+use futures::FutureExt;
 use futures::future::LocalBoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -241,32 +242,40 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
 
 impl<W: Handle<M>, M: Message> Deliver<W> for Envelope<W, M> {
     fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
-        Box::pin(async move {
-            let _handling = Handling::begin();
-            let Self { message, cause, reply } = *self;
-            // The span has a lower level unless the sender was part of a trace.
-            let what = What::Message { name: type_name::<M>() };
-            let span = Span::start_if_caused(what, cx.path().as_str(), &cause);
-            // The origin is dropped before the handler begins: a channel counts as drained once all its origins are gone.
-            let reply = match reply {
-                ReplyTo::Nobody(origin) => {
-                    drop(origin);
-                    None
-                }
-                ReplyTo::Caller(caller) => Some(Ok(caller)),
-                ReplyTo::Peer(peer, origin) => {
-                    drop(origin);
-                    Some(Err(peer))
-                }
-            };
-            let answer = Fenced::new(span.around(work.handle(message.into_inner(), cx)).await);
-            match reply {
-                // The caller may have given up.
-                Some(Ok(caller)) => drop(caller.send(Ok(answer))),
-                Some(Err(peer)) => send_encoded(peer, &*answer, cx.path()),
-                None => {}
+        let handling = Handling::begin();
+        let Self { message, cause, reply } = *self;
+        // The span has a lower level unless the sender was part of a trace.
+        let what = What::Message { name: type_name::<M>() };
+        let span = Span::start_if_caused(what, cx.path().as_str(), &cause);
+        // The origin is dropped before the handler begins: a channel counts as drained once all its origins are gone.
+        let caller = match reply {
+            ReplyTo::Nobody(origin) => {
+                drop(origin);
+                None
             }
-        })
+            ReplyTo::Caller(caller) => Some(Ok(caller)),
+            ReplyTo::Peer(peer, origin) => {
+                drop(origin);
+                Some(Err((peer, cx.path().clone())))
+            }
+        };
+        let handled = span.around(work.handle(message.into_inner(), cx)).map(Fenced::new);
+        // Each future has only what it needs, since it is allocated for each message.
+        match caller {
+            None => Box::pin(handled.map(move |answer| {
+                drop(answer);
+                drop(handling);
+            })),
+            Some(Ok(caller)) => Box::pin(handled.map(move |answer| {
+                // The caller may have given up.
+                let _ = caller.send(Ok(answer));
+                drop(handling);
+            })),
+            Some(Err((peer, path))) => Box::pin(handled.map(move |answer| {
+                send_encoded(peer, &*answer, &path);
+                drop(handling);
+            })),
+        }
     }
 }
 
