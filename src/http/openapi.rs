@@ -54,9 +54,9 @@ impl Modify for Bearer {
 }
 
 /// The document, rendered once when the server starts.
-pub(super) struct Document(pub(super) String);
+pub(super) struct OpenApiDocument(pub(super) String);
 
-impl Document {
+impl OpenApiDocument {
     pub(super) fn new() -> Self {
         // Serialising the crate's own types cannot fail.
         Self(Api::openapi().to_pretty_json().unwrap_or_default())
@@ -64,6 +64,6 @@ impl Document {
 }
 
 /// Returns the OpenAPI document.
-pub(super) async fn openapi(document: web::Data<Document>) -> HttpResponse {
+pub(super) async fn openapi(document: web::Data<OpenApiDocument>) -> HttpResponse {
     fresh().content_type("application/json").body(document.0.clone())
 }

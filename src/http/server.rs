@@ -12,7 +12,7 @@ use actix_web::{App as WebApp, HttpServer, web};
 use super::events::{self, Hub};
 use super::guard::{Guard, guard};
 use super::model::About;
-use super::openapi::Document;
+use super::openapi::OpenApiDocument;
 use super::pieces::{OnTheWay, in_pieces};
 use super::{Instance, queries, routes};
 use crate::app::{App, AppError, AppHandle, Config, Control, Launched, short_name};
@@ -156,7 +156,7 @@ pub(crate) async fn start(
         started,
     };
     let instance = web::Data::new(Instance(crate::id::unique()));
-    let document = web::Data::new(Document::new());
+    let document = web::Data::new(OpenApiDocument::new());
     let written = web::Data::new(queries::Written::default());
     let on_the_way = web::Data::new(OnTheWay::default());
     let hub = Arc::new(Hub::new());

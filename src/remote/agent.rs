@@ -52,10 +52,10 @@ pub(super) struct Agent {
     pub(super) may_leave: Notify,
     /// Notified once nothing in the App needs this process any more, when it is about to end.
     pub(super) may_end: Notify,
-    state: Mutex<State>,
+    state: Mutex<AgentState>,
 }
 
-struct State {
+struct AgentState {
     host: LocalHost,
     incarnations: IdMap<u64, Hosted>,
     /// The Works whose locations this node has subscribed to at the head.
@@ -105,7 +105,7 @@ impl Agent {
         let directory = Directory::of(&runtime);
         let mut host = LocalHost::new(runtime.clone(), pool);
         host.share_current();
-        let state = State {
+        let state = AgentState {
             host,
             incarnations: IdMap::default(),
             subscriptions: HashMap::new(),

@@ -59,7 +59,7 @@ pub(crate) struct Head {
     copies: Arc<Copies>,
     departures: Arc<Departures>,
     watchers: Watchers,
-    state: Mutex<State>,
+    state: Mutex<HeadState>,
     endpoint: OnceLock<Endpoint>,
     /// The address that is announced to nodes, if it differs from `endpoint`.
     advertised: OnceLock<Endpoint>,
@@ -68,7 +68,7 @@ pub(crate) struct Head {
 }
 
 #[derive(Default)]
-struct State {
+struct HeadState {
     nodes: BTreeMap<u64, Node>,
     incarnations: IdMap<u64, Away>,
     registry: Registry,

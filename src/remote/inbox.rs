@@ -39,7 +39,7 @@ const CHANNELS: usize = 1 << 20;
 pub(super) struct Inbox {
     bridge: Arc<Bridge>,
     link: Arc<Link>,
-    lanes: Vec<Option<Rc<Channel>>>,
+    lanes: Vec<Option<Rc<InboundChannel>>>,
     gates: HashMap<ActorPath, rc::Weak<RefCell<DeliveryQueue>>>,
     /// The values and the cause that belong to the next message.
     carried: Along,
@@ -48,13 +48,13 @@ pub(super) struct Inbox {
 
 /// A question that has arrived.
 #[derive(Clone)]
-struct Question {
+struct InboundQuestion {
     number: u64,
     /// Set when the asker no longer waits for the answer.
     is_abandoned: Arc<AtomicBool>,
 }
 
-impl Question {
+impl InboundQuestion {
     fn is_abandoned(&self) -> bool {
         self.is_abandoned.load(Ordering::Acquire)
     }
@@ -69,14 +69,14 @@ struct Questions {
 }
 
 impl Questions {
-    fn came(&mut self, number: u64, path: &ActorPath) -> Question {
+    fn came(&mut self, number: u64, path: &ActorPath) -> InboundQuestion {
         if self.open.len() >= self.look_at {
             self.open.retain(|_, (is_abandoned, _)| is_abandoned.strong_count() > 0);
             self.look_at = 2 * self.open.len() + 64;
         }
         let is_abandoned = Arc::new(AtomicBool::new(false));
         self.open.insert(number, (Arc::downgrade(&is_abandoned), path.clone()));
-        Question { number, is_abandoned }
+        InboundQuestion { number, is_abandoned }
     }
 
     /// Marks a question as abandoned. Returns the path of its Work if it was still unanswered.
@@ -149,7 +149,7 @@ impl Inbox {
                 gate
             }
         };
-        self.lanes[index] = Some(Rc::new(Channel {
+        self.lanes[index] = Some(Rc::new(InboundChannel {
             gate,
             link: self.link.clone(),
             bridge: self.bridge.clone(),
@@ -173,7 +173,7 @@ impl Inbox {
         }
     }
 
-    fn lane(&self, channel: u32) -> Result<&Rc<Channel>, BadPeer> {
+    fn lane(&self, channel: u32) -> Result<&Rc<InboundChannel>, BadPeer> {
         self.lanes
             .get(channel as usize)
             .and_then(Option::as_ref)
@@ -190,7 +190,7 @@ impl Inbox {
         let waits = lane.gate.borrow().waits;
         if waits {
             let gate = lane.gate.clone();
-            gate.borrow_mut().backlog.push_back((lane, Waiting::Shut { recall }));
+            gate.borrow_mut().backlog.push_back((lane, WaitingPost::Shut { recall }));
         } else {
             lane.shut(recall);
         }
@@ -291,14 +291,14 @@ impl Drop for Inbox {
 /// A message that has arrived.
 struct Post<'a> {
     body: &'a [u8],
-    question: Option<Question>,
+    question: Option<InboundQuestion>,
     /// The values that it refers to, held until it is decoded, and its cause.
     carried: Along,
 }
 
 /// An entry of a backlog, behind a message that waits.
-enum Waiting {
-    Message { body: Bytes, question: Option<Question>, carried: Along },
+enum WaitingPost {
+    Message { body: Bytes, question: Option<InboundQuestion>, carried: Along },
     Shut { recall: bool },
 }
 
@@ -306,7 +306,7 @@ enum Waiting {
 #[derive(Default)]
 struct DeliveryQueue {
     /// Messages that arrived after one that waits for room.
-    backlog: VecDeque<(Rc<Channel>, Waiting)>,
+    backlog: VecDeque<(Rc<InboundChannel>, WaitingPost)>,
     waits: bool,
     /// The last incarnation for which a message was returned. Later messages for it are returned as well, since they
     /// would otherwise overtake the first one.
@@ -314,7 +314,7 @@ struct DeliveryQueue {
 }
 
 /// Waits for the message at the head of the queue, then delivers its backlog one by one.
-async fn drain(mut lane: Rc<Channel>, mut waits: LocalBoxFuture<'static, bool>) {
+async fn drain(mut lane: Rc<InboundChannel>, mut waits: LocalBoxFuture<'static, bool>) {
     loop {
         if waits.await {
             lane.refuse();
@@ -330,8 +330,8 @@ async fn drain(mut lane: Rc<Channel>, mut waits: LocalBoxFuture<'static, bool>) 
             let Some((next, waiting)) = next else { return };
             lane = next;
             match waiting {
-                Waiting::Shut { recall } => lane.shut(recall),
-                Waiting::Message { body, question, carried } => {
+                WaitingPost::Shut { recall } => lane.shut(recall),
+                WaitingPost::Message { body, question, carried } => {
                     if let Some(waits) = lane.deliver(&body, question, carried) {
                         break waits;
                     }
@@ -342,7 +342,7 @@ async fn drain(mut lane: Rc<Channel>, mut waits: LocalBoxFuture<'static, bool>) 
 }
 
 /// The receiving end of one channel.
-struct Channel {
+struct InboundChannel {
     gate: Rc<RefCell<DeliveryQueue>>,
     link: Arc<Link>,
     bridge: Arc<Bridge>,
@@ -360,7 +360,7 @@ struct Channel {
     outstanding: Cell<u32>,
 }
 
-impl Channel {
+impl InboundChannel {
     fn receive(self: &Rc<Self>, post: Post<'_>) -> Result<(), BadPeer> {
         self.outstanding.set(self.outstanding.get() + 1);
         if self.outstanding.get() > self.window {
@@ -371,7 +371,7 @@ impl Channel {
             let mut gate = self.gate.borrow_mut();
             if gate.waits {
                 let body = Bytes::copy_from_slice(body);
-                gate.backlog.push_back((self.clone(), Waiting::Message { body, question, carried }));
+                gate.backlog.push_back((self.clone(), WaitingPost::Message { body, question, carried }));
                 return Ok(());
             }
         }
@@ -387,10 +387,10 @@ impl Channel {
     fn deliver(
         self: &Rc<Self>,
         body: &[u8],
-        question: Option<Question>,
+        question: Option<InboundQuestion>,
         carried: Along,
     ) -> Option<LocalBoxFuture<'static, bool>> {
-        if question.as_ref().is_some_and(Question::is_abandoned) {
+        if question.as_ref().is_some_and(InboundQuestion::is_abandoned) {
             count_abandoned(1);
             self.done();
             return None;
@@ -405,7 +405,7 @@ impl Channel {
     fn hand_over(
         self: &Rc<Self>,
         body: &[u8],
-        question: Option<Question>,
+        question: Option<InboundQuestion>,
         carried: Along,
     ) -> Option<LocalBoxFuture<'static, bool>> {
         if self.gate.borrow().refused >= self.target.incarnation {
@@ -496,7 +496,7 @@ impl Channel {
         *self.way_in.borrow_mut() = None;
     }
 
-    fn give_back(&self, body: &[u8], question: Option<Question>, carried: Along) {
+    fn give_back(&self, body: &[u8], question: Option<InboundQuestion>, carried: Along) {
         match question {
             Some(question) => self.link.answer(question.number, Outcome::Moved),
             None => {
@@ -571,7 +571,7 @@ impl Drop for Sender {
 /// The way back for the answer to one question.
 struct Answer {
     link: Arc<Link>,
-    question: Question,
+    question: InboundQuestion,
     open: bool,
 }
 

@@ -45,7 +45,7 @@ const MUCH_CREDIT: u32 = 128;
 pub(crate) struct Link {
     peer: NodeCard,
     start: Instant,
-    state: Mutex<State>,
+    state: Mutex<LinkState>,
     /// Wakes the writer task when there is something to write.
     wake: Notify,
     /// Wakes senders when the session has room again.
@@ -63,7 +63,7 @@ pub(crate) struct Link {
     references: Weak<dyn SendReferences>,
 }
 
-struct State {
+struct LinkState {
     session: Session,
     outlet: Outlet<DirectWriter>,
     questions: IdMap<u64, (Box<dyn AnyEnvelope>, Arc<Channel>)>,
@@ -150,7 +150,7 @@ impl Link {
         Self {
             peer,
             start: Instant::now(),
-            state: Mutex::new(State {
+            state: Mutex::new(LinkState {
                 session: Session::new(settings, Duration::ZERO),
                 outlet: Outlet::new(),
                 questions: IdMap::default(),

@@ -98,7 +98,7 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
             () = leave.notified() => return Ok(Farewell::Left),
         };
         let began = Instant::now();
-        let Session { runtime, bridge, head, endpoint, hello, connection, received, listening, grace } =
+        let JoinedSession { runtime, bridge, head, endpoint, hello, connection, received, listening, grace } =
             session;
         let directory = Directory::of(&runtime);
         let _entered = runtime::enter(runtime.clone());
@@ -233,7 +233,7 @@ async fn hand_over_values(
     }
 }
 
-struct Session {
+struct JoinedSession {
     runtime: Arc<Runtime>,
     bridge: Arc<Bridge>,
     head: Arc<Link>,
@@ -247,7 +247,7 @@ struct Session {
 }
 
 /// The identity of this process towards others, as long as it has this address.
-struct Identity {
+struct NodeIdentity {
     bridge: Arc<Bridge>,
     listeners: Vec<Listener>,
     hello: Hello,
@@ -255,7 +255,7 @@ struct Identity {
     address: Option<IpAddr>,
 }
 
-impl Identity {
+impl NodeIdentity {
     /// Starts to listen. Peers reach this process at `address` unless the options name other endpoints.
     async fn new(options: &NodeOptions, address: Option<IpAddr>) -> Result<Self, TransportError> {
         let bridge = Arc::new(Bridge::new(options.bridge.clone(), options.spawner.clone(), &ProcessServices));
@@ -297,13 +297,13 @@ impl Complaints {
 }
 
 /// Joins the head as soon as it is there.
-async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Result<Session, NodeError> {
+async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Result<JoinedSession, NodeError> {
     let BridgeOptions { security, limits, .. } = &options.bridge;
     let is_near = matches!(options.join, Endpoint::Unix(_));
     let mut complaints = Complaints { said: None };
     // The endpoint to listen at is configured, or is the address from which the head will be reached.
     let mut identity = match is_near || options.listen.is_some() {
-        true => Some(Identity::new(options, None).await?),
+        true => Some(NodeIdentity::new(options, None).await?),
         false => None,
     };
     let mut waiting: Option<Instant> = None;
@@ -312,9 +312,9 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
             let Dialed { connection, local } = dial_from(&options.join, security, limits).await?;
             if identity.as_ref().is_none_or(|known| needs_address(options) && known.address != local) {
                 identity = None;
-                identity = Some(Identity::new(options, local.filter(|_| needs_address(options))).await?);
+                identity = Some(NodeIdentity::new(options, local.filter(|_| needs_address(options))).await?);
             }
-            let Identity { bridge, hello, .. } = identity.as_ref().expect("made just now at the latest");
+            let NodeIdentity { bridge, hello, .. } = identity.as_ref().expect("made just now at the latest");
             let waited = waiting.map_or(Duration::ZERO, |since| since.elapsed());
             let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
             bridge.greet_at(&options.join, connection, &Hello { waited_ms, ..hello.clone() }).await
@@ -366,7 +366,7 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
         waiting = waiting.filter(|_| is_taken).or_else(|| is_taken.then(Instant::now));
         tokio::time::sleep(backoff.failed_within(longest)).await;
     };
-    let Identity { bridge, listeners, hello, .. } = identity;
+    let NodeIdentity { bridge, listeners, hello, .. } = identity;
     let runtime = Arc::new_cyclic(|runtime| {
         let store = Store::new(options.budget.clone(), runtime.clone());
         let runtime = Runtime::new(welcome.app).with(Arc::new(Directory::default())).with(store);
@@ -389,7 +389,7 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
     bridge.set_join(options.join.clone());
     let hello = Hello { app: Some(welcome.app), fresh: false, ..hello };
     let endpoint = options.join.clone();
-    Ok(Session {
+    Ok(JoinedSession {
         runtime,
         bridge,
         head,

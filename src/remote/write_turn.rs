@@ -35,7 +35,7 @@ pub(super) struct Turn<W> {
 
 /// The next action of the writer task.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum NextWrite {
     /// Write these bytes, then call [`Outlet::written`].
     Write(Bytes),
     /// Wait to be woken: another thread is writing.
@@ -93,10 +93,10 @@ impl<W: Clone> Outlet<W> {
     }
 
     /// Returns the next action of the writer task.
-    pub(super) fn next(&mut self, session: &mut Session, now: Duration) -> Next {
+    pub(super) fn next(&mut self, session: &mut Session, now: Duration) -> NextWrite {
         if self.taken {
             self.awaited = true;
-            return Next::Taken;
+            return NextWrite::Taken;
         }
         let bytes = match std::mem::take(&mut self.rest) {
             rest if rest.is_empty() => session.transmit(now),
@@ -105,9 +105,9 @@ impl<W: Clone> Outlet<W> {
         match bytes {
             Some(bytes) => {
                 self.taken = true;
-                Next::Write(bytes)
+                NextWrite::Write(bytes)
             }
-            None => Next::Nothing,
+            None => NextWrite::Nothing,
         }
     }
 

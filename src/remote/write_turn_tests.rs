@@ -143,8 +143,8 @@ impl Sender {
         }
         if std::mem::take(&mut self.woken) {
             match self.outlet.next(&mut self.session, self.now) {
-                Next::Write(bytes) => self.writing = Some(bytes),
-                Next::Taken | Next::Nothing => {}
+                NextWrite::Write(bytes) => self.writing = Some(bytes),
+                NextWrite::Taken | NextWrite::Nothing => {}
             }
         }
     }

@@ -136,7 +136,7 @@ impl<'de> Deserializer<'de> for Decode<'de> {
                 Ok(value)
             }
             Value::Map(entries) => {
-                let mut entries = Entries::new(entries);
+                let mut entries = EntriesAccess::new(entries);
                 let value = visitor.visit_map(&mut entries)?;
                 expect_end(entries.iter.len(), entries.seen)?;
                 Ok(value)
@@ -290,19 +290,19 @@ impl<'de> SeqAccess<'de> for Items<'de> {
     }
 }
 
-struct Entries<'de> {
+struct EntriesAccess<'de> {
     iter: slice::Iter<'de, (Value, Value)>,
     current: Option<&'de (Value, Value)>,
     seen: usize,
 }
 
-impl<'de> Entries<'de> {
+impl<'de> EntriesAccess<'de> {
     fn new(entries: &'de [(Value, Value)]) -> Self {
         Self { iter: entries.iter(), current: None, seen: 0 }
     }
 }
 
-impl<'de> MapAccess<'de> for Entries<'de> {
+impl<'de> MapAccess<'de> for EntriesAccess<'de> {
     type Error = Fault;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {

@@ -51,9 +51,9 @@ fn absent(key: &Value) -> Fault {
     Fault::new("it changes this key, but there is no such key").at_key(key)
 }
 
-type Entries = Vec<(Value, Value)>;
+type MapEntries = Vec<(Value, Value)>;
 
-fn change_entries(entries: &mut Entries, patch: MapPatch) -> Result<(), Fault> {
+fn change_entries(entries: &mut MapEntries, patch: MapPatch) -> Result<(), Fault> {
     let mut removed = Vec::new();
     let mut inserted = Vec::new();
     let mut misplaced = Vec::new();
@@ -97,7 +97,7 @@ fn change_entry(
     Ok(())
 }
 
-fn find_near(entries: &Entries, key: &Value, hint: usize) -> Option<usize> {
+fn find_near(entries: &MapEntries, key: &Value, hint: usize) -> Option<usize> {
     if entries.get(hint).is_some_and(|(found, _)| found == key) {
         return Some(hint);
     }
@@ -106,7 +106,7 @@ fn find_near(entries: &Entries, key: &Value, hint: usize) -> Option<usize> {
     near.into_iter().find(|&at| entries[at].0 == *key)
 }
 
-fn find_anywhere(entries: &Entries, wanted: &[Entry]) -> Result<Vec<usize>, Fault> {
+fn find_anywhere(entries: &MapEntries, wanted: &[Entry]) -> Result<Vec<usize>, Fault> {
     let index: Option<HashMap<&Value, usize>> = (wanted.len() > FEW && entries.len() > SMALL)
         .then(|| entries.iter().map(|(key, _)| key).zip(0..).collect());
     let find = |key: &Value| match &index {
@@ -116,7 +116,7 @@ fn find_anywhere(entries: &Entries, wanted: &[Entry]) -> Result<Vec<usize>, Faul
     wanted.iter().map(|Entry { key, .. }| find(key).ok_or_else(|| absent(key))).collect()
 }
 
-fn remove_all(entries: &mut Entries, mut removed: Vec<usize>) {
+fn remove_all(entries: &mut MapEntries, mut removed: Vec<usize>) {
     removed.sort_unstable();
     if removed.len() <= FEW {
         for &at in removed.iter().rev() {
@@ -133,7 +133,7 @@ fn remove_all(entries: &mut Entries, mut removed: Vec<usize>) {
     }
 }
 
-fn insert_all(entries: &mut Entries, mut inserted: Vec<(usize, (Value, Value))>) -> Result<(), Fault> {
+fn insert_all(entries: &mut MapEntries, mut inserted: Vec<(usize, (Value, Value))>) -> Result<(), Fault> {
     inserted.sort_by_key(|(at, _)| *at);
     if inserted.len() <= FEW {
         for (at, entry) in inserted {

@@ -159,7 +159,7 @@ impl<W: Work> WorkAddr<W> {
             return Err(AskError::NotHandled(self.to_itself(message)));
         }
         // Declared before the receiver of the reply, which is therefore dropped first and marks the ask as abandoned.
-        let mut question = Question { mailbox, is_open: false };
+        let mut question = AskInFlight { mailbox, is_open: false };
         let (reply, answer) = oneshot::channel();
         let sent = mailbox.send(Envelope::<W, M>::new(message, ReplyTo::Caller(reply))).await;
         sent.map_err(|refused| {
@@ -208,12 +208,12 @@ impl<W: Work> WorkAddr<W> {
 }
 
 /// Guard of an ask in flight. Dropped before the reply, it withdraws the message from wherever it waits.
-struct Question<'a, W: Work> {
+struct AskInFlight<'a, W: Work> {
     mailbox: &'a Mailbox<W>,
     is_open: bool,
 }
 
-impl<W: Work> Drop for Question<'_, W> {
+impl<W: Work> Drop for AskInFlight<'_, W> {
     fn drop(&mut self) {
         if self.is_open {
             self.mailbox.drop_abandoned();

@@ -37,7 +37,7 @@ pub(crate) enum Unanswered {
     Unwritable(String),
 }
 
-pub(super) type Question<W> = fn(WorkAddr<W>, &[u8], Duration) -> Result<JsonAnswer, serde_json::Error>;
+pub(super) type JsonQuestion<W> = fn(WorkAddr<W>, &[u8], Duration) -> Result<JsonAnswer, serde_json::Error>;
 
 pub(super) fn question<W: Handle<M>, M: Message>(
     work: WorkAddr<W>,

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 
 use super::Work;
 use super::envelope::{AnyEnvelope, BoxedEnvelope, Envelope, NoReply, Outcome, Reply, ReplyTo};
-use super::json::{Question, question};
+use super::json::{JsonQuestion, question};
 use super::mailbox::{Mailbox, Refused};
 use super::message::{Handle, Message};
 use super::route::Origin;
@@ -24,7 +24,7 @@ pub struct Messages<W: Work> {
     found: Option<Arc<dyn RemoteMessages>>,
     names: Vec<&'static str>,
     asked: Option<String>,
-    question: Option<Question<W>>,
+    question: Option<JsonQuestion<W>>,
 }
 
 impl<W: Work> Messages<W> {
@@ -58,7 +58,7 @@ impl<W: Work> Messages<W> {
     }
 
     /// Returns the function that asks with a message of this type name as JSON.
-    pub(super) fn question(name: &str) -> Option<Question<W>> {
+    pub(super) fn question(name: &str) -> Option<JsonQuestion<W>> {
         Self { asked: Some(name.to_owned()), ..Self::empty() }.collect().question
     }
 

@@ -25,7 +25,7 @@ const LINGER: Duration = Duration::from_secs(30);
 const LINES: usize = 500;
 
 #[derive(Serialize)]
-struct Document<'a> {
+struct StateDocument<'a> {
     #[serde(flatten)]
     status: StatusView,
     state: &'a Value,
@@ -64,7 +64,7 @@ pub(in crate::http) async fn watch(control: Control, about: About, hub: Arc<Hub>
             },
         };
         let state = snapshot.state.as_ref().cloned().unwrap_or_default();
-        let document = Document { status: status_view(&snapshot, &about), state: &state };
+        let document = StateDocument { status: status_view(&snapshot, &about), state: &state };
         let last = *lines.borrow_and_update();
         let wanted = Wanted {
             work: None,

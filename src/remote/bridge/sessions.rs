@@ -18,10 +18,10 @@ pub(super) type Key = (u64, u64);
 
 /// The live sessions, by the process at the other end.
 #[derive(Default)]
-pub(super) struct Sessions(Mutex<State>);
+pub(super) struct Sessions(Mutex<SessionTable>);
 
 #[derive(Default)]
-struct State {
+struct SessionTable {
     accepted: HashMap<Key, Accepted>,
     /// Sessions with peers that this process began.
     peers: HashMap<u64, Arc<Link>>,

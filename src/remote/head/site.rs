@@ -12,7 +12,7 @@ use super::super::link::{Link, Target};
 use super::super::process::Starting;
 use super::super::protocol::{Control, Hello, Location, Refusal, Role};
 use super::super::replication::Nodes;
-use super::{Head, Node, State};
+use super::{Head, HeadState, Node};
 use crate::id::ActorPath;
 use crate::payload::{PayloadGuard, PayloadGuards, PayloadId};
 use crate::printable::lines;
@@ -85,7 +85,7 @@ impl Head {
     /// Stops the Works of a node that is about to leave, so that they continue elsewhere.
     fn leaves(&self, link: &Arc<Link>) {
         let mut state = self.state.lock();
-        let State { nodes, incarnations, events, is_stopping, .. } = &mut *state;
+        let HeadState { nodes, incarnations, events, is_stopping, .. } = &mut *state;
         let Some(node) = nodes.get_mut(&link.peer().id).filter(|node| Arc::ptr_eq(&node.link, link)) else {
             return;
         };

@@ -13,13 +13,13 @@ use super::super::protocol::Control;
 use crate::state::Value;
 
 /// The version of the App's state that a watcher is to be sent next.
-type Waiting = Arc<Mutex<Option<(u64, Arc<Value>)>>>;
+type UnsentState = Arc<Mutex<Option<(u64, Arc<Value>)>>>;
 
 /// A process that watches the state of the App.
 struct Watcher {
     link: Arc<Link>,
     /// The newest state, while the session has no room for it. Older ones are conflated.
-    waiting: Waiting,
+    waiting: UnsentState,
 }
 
 /// The watchers of an App.
@@ -56,7 +56,7 @@ impl Watchers {
     }
 }
 
-async fn show_when_there_is_room(link: Arc<Link>, waiting: Waiting) {
+async fn show_when_there_is_room(link: Arc<Link>, waiting: UnsentState) {
     let is_over = !link.room().await;
     if let Some((version, state)) = waiting.lock().take()
         && !is_over

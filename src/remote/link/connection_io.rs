@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::protocol::Packet;
 use super::super::session::Expired;
-use super::super::write_turn::Next;
-use super::{BadPeer, End, Inbound, Link, State};
+use super::super::write_turn::NextWrite;
+use super::{BadPeer, End, Inbound, Link, LinkState};
 use crate::transport::{Connection, FrameReader, FrameWriter, TransportError};
 use crate::wire::Frame;
 
@@ -24,8 +24,8 @@ const FAR: Duration = Duration::from_secs(24 * 3600);
 
 impl Link {
     /// Has the pushed messages written: by the writer task, or by this thread if that is worth it.
-    pub(super) fn flush(&self, mut state: MutexGuard<'_, State>, urgent: bool) {
-        let State { session, outlet, .. } = &mut *state;
+    pub(super) fn flush(&self, mut state: MutexGuard<'_, LinkState>, urgent: bool) {
+        let LinkState { session, outlet, .. } = &mut *state;
         let Some(turn) = outlet.at_once(session, urgent, || self.now()) else {
             drop(state);
             self.wake.notify_one();
@@ -154,9 +154,9 @@ impl Link {
                 if state.over {
                     return End::Over("the session was ended here".to_owned());
                 }
-                let State { session, outlet, leaving, .. } = &mut *state;
+                let LinkState { session, outlet, leaving, .. } = &mut *state;
                 let next = outlet.next(session, self.now());
-                let leaving = if next == Next::Nothing { leaving.take() } else { None };
+                let leaving = if next == NextWrite::Nothing { leaving.take() } else { None };
                 if leaving.is_some() {
                     outlet.close();
                 }
@@ -166,7 +166,7 @@ impl Link {
                 return leave(writer, why).await;
             }
             match next {
-                Next::Write(bytes) => {
+                NextWrite::Write(bytes) => {
                     if let Err(error) = writer.write(&bytes).await {
                         return broken(error);
                     }
@@ -174,8 +174,8 @@ impl Link {
                     // Writes that complete without waiting must not starve other tasks.
                     tokio::task::consume_budget().await;
                 }
-                Next::Taken => self.wake.notified().await,
-                Next::Nothing => {
+                NextWrite::Taken => self.wake.notified().await,
+                NextWrite::Nothing => {
                     let deadline = deadline.map(|deadline| self.start + deadline);
                     if let Some(deadline) = deadline
                         && (timer.is_elapsed() || deadline < timer.deadline())

@@ -10,10 +10,10 @@ use crate::payload::{PayloadGuard, PayloadGuards, PayloadId};
 
 /// The unanswered questions of one session.
 #[derive(Default)]
-pub(in crate::remote) struct NestedQuestions(Mutex<HashMap<PayloadId, Question>>);
+pub(in crate::remote) struct NestedQuestions(Mutex<HashMap<PayloadId, NestedQuestion>>);
 
 #[derive(Default)]
-struct Question {
+struct NestedQuestion {
     found: Vec<Arc<PayloadGuard>>,
     askers: Vec<oneshot::Sender<Option<PayloadGuards>>>,
 }
@@ -45,7 +45,7 @@ impl NestedQuestions {
                 return Some(question.found.len() as u64);
             }
         }
-        let Question { found, askers } = questions.remove(&id)?;
+        let NestedQuestion { found, askers } = questions.remove(&id)?;
         drop(questions);
         let found: Option<PayloadGuards> = nested.map(|_| found.into_iter().collect());
         for asker in askers {

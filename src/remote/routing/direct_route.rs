@@ -42,11 +42,11 @@ pub(in crate::remote) struct DirectRoute {
     begin: Box<dyn Fn() -> Option<Arc<Link>> + Send + Sync>,
     /// The relay to switch to when the session is lost although the incarnation may still be alive.
     relay: Option<Relay>,
-    state: Mutex<State>,
+    state: Mutex<RouteState>,
 }
 
 #[derive(Default)]
-struct State {
+struct RouteState {
     /// The channels, one for each type of message. A vector, since there are few.
     channels: Vec<(&'static str, Arc<Channel>)>,
     is_shut: bool,

@@ -26,7 +26,7 @@ pub(super) struct Candidates {
 
 /// The step that follows a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum NextAttempt {
     /// Ask the first source that is left.
     Ask,
     /// All sources that are left were unreachable: drop those whose process is gone, wait, and ask again.
@@ -56,8 +56,8 @@ impl Candidates {
     }
 
     /// Records the failure of the first source. `is_late` is true once the grace period since the last progress is over.
-    pub(super) fn failed(&mut self, why: NotGiven, is_late: bool) -> Result<Next, FetchError> {
-        let Some(source) = self.left.pop_front() else { return Ok(Next::AskHead) };
+    pub(super) fn failed(&mut self, why: NotGiven, is_late: bool) -> Result<NextAttempt, FetchError> {
+        let Some(source) = self.left.pop_front() else { return Ok(NextAttempt::AskHead) };
         match why {
             NotGiven::Never(error) => return Err(error),
             NotGiven::HasItNot(why) => self.failures.push(format!("node `{}`: {why}", source.name)),
@@ -71,13 +71,13 @@ impl Candidates {
             }
         }
         if self.left.is_empty() {
-            return Ok(Next::AskHead);
+            return Ok(NextAttempt::AskHead);
         }
         if self.tried < self.left.len() {
-            return Ok(Next::Ask);
+            return Ok(NextAttempt::Ask);
         }
         self.tried = 0;
-        Ok(Next::Pause)
+        Ok(NextAttempt::Pause)
     }
 
     /// Drops the sources whose processes are gone.
@@ -209,7 +209,7 @@ mod tests {
                 steps += 1;
                 prop_assert!(steps < 1_000, "the pull does not end");
                 let next = match candidates.first() {
-                    None => Next::AskHead,
+                    None => NextAttempt::AskHead,
                     Some(first) => match processes[first.id as usize - 1].ask(time) {
                         Ok(()) => break true,
                         Err(why) => match candidates.failed(why, time >= GRACE) {
@@ -219,14 +219,14 @@ mod tests {
                     },
                 };
                 match next {
-                    Next::Ask => {}
-                    Next::Pause => {
+                    NextAttempt::Ask => {}
+                    NextAttempt::Pause => {
                         if let Some(answer) = head(&candidates.ids(), time) {
                             candidates.drop_gone(&answer.gone);
                         }
                         time += 1;
                     }
-                    Next::AskHead => {
+                    NextAttempt::AskHead => {
                         if candidates.found(head(&candidates.all_ids(), time), ME).is_err() {
                             break false;
                         }

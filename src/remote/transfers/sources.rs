@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::super::bridge::Bridge;
 use super::super::protocol::Source;
 use super::ask::NotGiven;
-use super::candidates::{Candidates, Next};
+use super::candidates::{Candidates, NextAttempt};
 use crate::payload::{FetchError, Want};
 
 /// Bounds of the wait between attempts at a source.
@@ -59,9 +59,9 @@ impl Sources {
     async fn failed(&mut self, why: NotGiven) -> Result<(), FetchError> {
         let is_late = self.last.elapsed() >= self.bridge.settings().grace;
         match self.candidates.failed(why, is_late)? {
-            Next::Ask => Ok(()),
-            Next::AskHead => self.ask_the_head().await,
-            Next::Pause => {
+            NextAttempt::Ask => Ok(()),
+            NextAttempt::AskHead => self.ask_the_head().await,
+            NextAttempt::Pause => {
                 if let Some(answer) = self.bridge.whereabouts(self.want.id, self.candidates.ids()).await {
                     self.candidates.drop_gone(&answer.gone);
                 }
