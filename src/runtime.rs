@@ -1,4 +1,4 @@
-//! The runtime of an App in this process: what the layers share on its behalf.
+//! The runtime of an App in this process: the parts that the layers share on its behalf.
 //!
 //! An App that is launched here, and a process that joins one, creates one [`Runtime`] and passes it down. Each layer
 //! contributes a part of its own type, whose fields are private to that layer. What has a handle to its part never
@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 
 use crate::id::AppId;
 
-/// What the layers share on behalf of one App. Immutable once it is shared; its parts have their own state.
+/// Parts that the layers share on behalf of one App. Immutable once it is shared; its parts have their own state.
 pub(crate) struct Runtime {
     app: AppId,
     parts: Vec<(TypeId, Arc<dyn Any + Send + Sync>)>,
@@ -68,7 +68,7 @@ impl Drop for Running {
     }
 }
 
-/// What executes on a thread.
+/// The App and the actor that execute on a thread.
 struct Executing {
     runtime: RefCell<Option<Arc<Runtime>>>,
     /// The actor that is executing, of a type of the layer that runs actors.

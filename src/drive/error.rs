@@ -14,7 +14,7 @@ pub enum DriveError {
     BadDrive {
         /// The name or URL.
         drive: String,
-        /// What is wrong with it, and what to write instead.
+        /// The fault of the name or URL, and a correction.
         why: String,
     },
     /// The name of the file or directory is malformed.

@@ -40,7 +40,7 @@ pub(crate) struct Entry {
     content_id: OnceLock<ContentId>,
 }
 
-/// What the entries of one store share.
+/// Budget and job queue that the entries of one store share.
 #[derive(Clone)]
 pub(super) struct Facilities {
     pub(super) budget: Arc<MemoryBudget>,

@@ -70,7 +70,7 @@ type Ring = HashMap<Option<ActorPath>, Kept>;
 /// Additional consumer of all lines.
 type Sink = Box<dyn Fn(&Line) + Send + Sync>;
 
-/// What belongs to the logger of this process.
+/// Lines and numbers of the logger, which the process has once.
 struct ProcessLog {
     /// Number of the last line of any App or of the process.
     seq: AtomicU64,

@@ -160,7 +160,7 @@ pub(crate) enum Event {
         source: String,
         error: Option<String>,
     },
-    /// Whether a Work was up in time after the faults.
+    /// Result of the wait for a Work to be up after the faults.
     Up {
         work: String,
         error: Option<String>,

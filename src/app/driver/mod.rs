@@ -88,7 +88,7 @@ pub(super) struct Start {
     pub(super) clock: Clock,
     /// Called with the failure that stops the App.
     pub(super) on_failure: Option<OnFailure>,
-    /// Where the outcome of the App is sent.
+    /// Receives the outcome of the App.
     pub(super) exit: oneshot::Sender<Exit>,
 }
 

@@ -1,4 +1,4 @@
-//! Where Works run and where values are.
+//! Locations of Works and values in the processes of an App.
 
 use serde::{Deserialize, Serialize};
 
