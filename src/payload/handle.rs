@@ -379,6 +379,7 @@ impl<'de, T> Deserialize<'de> for Payload<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::memory_budget::{MemoryBudget, StoreSettings};
     use super::*;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -463,6 +464,22 @@ mod tests {
         let arrived: Payload<String> = wire::decode(&bytes).unwrap();
         let error = arrived.blocking_value().unwrap_err().to_string();
         assert!(error.contains("String, 3 bytes, made by work `maker`"), "{error}");
+    }
+
+    /// The memory and disk of values are free as soon as their last handles are dropped, even if a thread has only just
+    /// loaded one of them.
+    #[test]
+    fn loaded_value_is_freed_with_its_last_handle() {
+        let settings = StoreSettings { memory: Some(3_000_000), ..StoreSettings::default() };
+        let store = Store::new(MemoryBudget::new(settings), std::sync::Weak::new());
+        for _ in 0..200 {
+            let made = [1_u8, 2, 3]
+                .map(|byte| Payload::new(vec![byte; 1 << 20], &store, &ActorPath::from("maker")).unwrap());
+            // The first was spilled to disk to make room.
+            assert!(blocking::wait(made[0].value()).unwrap().iter().all(|byte| *byte == 1));
+            drop(made);
+            assert_eq!(store.usage(), Default::default());
+        }
     }
 
     #[test]

@@ -166,6 +166,8 @@ impl Entry {
                     received
                 }
             };
+            // The reader may drop the last handle as soon as it has the value; the value is to be freed then, not later.
+            drop(self);
             let _ = done.send(received);
         });
         wait.await
