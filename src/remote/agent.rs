@@ -15,6 +15,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::spawn_local;
+use tokio::time::sleep;
 
 use super::bridge::{Bridge, Destination, PeerHandler, Whereabouts};
 use super::link::{Link, Target};
@@ -32,6 +34,9 @@ use crate::work::{
     LaunchSpec, LoadReport, LocalHost, Locator, Outbox, Place, Placement, REPORT_INTERVAL, ReadyQueue,
     Reason, Report, Resources, Router, RunOrder, Update, WorkType, check_node_name,
 };
+
+/// Time limit for telling the head goodbye.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The registered types of Works, by name.
 pub(crate) type Kinds = std::collections::BTreeMap<&'static str, &'static WorkType>;
@@ -194,7 +199,7 @@ impl Agent {
             let round_trip_us = round_trip.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
             self.head
                 .control(&Control::LoadReport { load_report: LoadReport::of(&self.runtime), round_trip_us });
-            tokio::time::sleep(REPORT_INTERVAL).await;
+            sleep(REPORT_INTERVAL).await;
         }
     }
 
@@ -364,6 +369,17 @@ impl Agent {
         }
     }
 
+    /// Ends the session with a goodbye, for which the head waits before it ends.
+    fn leave_head(&self) {
+        self.head.leave("the App is over");
+        let head = self.head.clone();
+        spawn_local(async move {
+            // The head may have gone without reading it.
+            sleep(FAREWELL).await;
+            head.end();
+        });
+    }
+
     /// Ends all Works.
     pub(super) fn end(&self) {
         let mut state = self.state.lock();
@@ -505,7 +521,7 @@ impl PeerHandler for Agent {
                 self.state.lock().over = Some(why);
                 match self.bridge.is_leaving() {
                     true => self.may_end.notify_one(),
-                    false => self.head.end(),
+                    false => self.leave_head(),
                 }
             }
             other => return Err(format!("the head may not send {}", other.name())),

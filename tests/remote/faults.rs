@@ -29,6 +29,7 @@ crate::tests![
     a_killed_head_takes_its_processes_with_it_and_its_nodes_after_the_grace_period,
     a_head_that_hangs_for_a_moment_loses_nothing,
     a_node_is_told_of_the_end,
+    ended_head_reports_no_lost_node,
     a_node_that_is_asked_to_leave_leaves_at_once,
     leaving_node_hands_its_work_over_in_good_order,
     leaving_node_waits_for_its_works_no_longer_than_its_grace,
@@ -312,6 +313,21 @@ fn a_node_is_told_of_the_end() {
     let (code, lines) = node.end();
     assert_eq!(code, Some(0), "{lines:#?}");
     assert!(lines.iter().any(|line| line.contains("the App is over")), "{lines:#?}");
+}
+
+/// The sessions with nodes end with the App, which is no loss of these nodes.
+fn ended_head_reports_no_lost_node() {
+    let address = free_address();
+    let mut command = program("suite");
+    command.args(["--open-ui=false", "--port", "0", "--listen", &address]);
+    let mut head = Process::start(command);
+    let node = Process::node(&address, "n");
+    head.expect("WARN: [a on n] it serves");
+    head.signal("TERM");
+    let (code, lines) = head.end();
+    assert!(code == Some(0) && !lines.iter().any(|line| line.contains("is lost")), "{code:?} {lines:#?}");
+    let (code, lines) = node.end();
+    assert_eq!(code, Some(0), "{lines:#?}");
 }
 
 fn a_node_that_is_asked_to_leave_leaves_at_once() {

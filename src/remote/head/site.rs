@@ -70,7 +70,7 @@ impl Head {
         };
         if node.is_leaving && paths.is_empty() {
             log::info!("node `{name}` has left; its Works had ended in good order");
-        } else {
+        } else if !state.is_ending {
             log::warn!("node `{name}` is lost ({why}): {what}{back}");
         }
         for away in lost {
