@@ -59,13 +59,13 @@ pub(crate) struct FrameWriter {
 
 enum ReadHalf {
     Tcp(tcp::OwnedReadHalf),
-    Unix(unix::ReadHalf),
+    Unix(unix::UnixReadHalf),
     Tls(tokio_io::ReadHalf<Encrypted>),
 }
 
 enum WriteHalf {
     Tcp(Arc<tcp::OwnedWriteHalf>),
-    Unix(Arc<unix::WriteHalf>),
+    Unix(Arc<unix::UnixWriteHalf>),
     Tls(tokio_io::WriteHalf<Encrypted>),
 }
 
@@ -73,7 +73,7 @@ enum WriteHalf {
 #[derive(Clone)]
 pub(crate) enum DirectWriter {
     Tcp(Arc<tcp::OwnedWriteHalf>),
-    Unix(Arc<unix::WriteHalf>),
+    Unix(Arc<unix::UnixWriteHalf>),
 }
 
 impl DirectWriter {

@@ -15,18 +15,18 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 
-pub(super) struct ReadHalf(pipe::Receiver);
+pub(super) struct UnixReadHalf(pipe::Receiver);
 
-pub(crate) struct WriteHalf(UnixStream);
+pub(crate) struct UnixWriteHalf(UnixStream);
 
 /// Splits a stream. Must be called within the runtime that is to read from it.
-pub(super) fn split(stream: tokio::net::UnixStream) -> io::Result<(ReadHalf, WriteHalf)> {
+pub(super) fn split(stream: tokio::net::UnixStream) -> io::Result<(UnixReadHalf, UnixWriteHalf)> {
     let stream = stream.into_std()?;
     let read = pipe::Receiver::from_owned_fd_unchecked(stream.try_clone()?.into())?;
-    Ok((ReadHalf(read), WriteHalf(stream)))
+    Ok((UnixReadHalf(read), UnixWriteHalf(stream)))
 }
 
-impl ReadHalf {
+impl UnixReadHalf {
     pub(super) async fn read_buf(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         self.0.read_buf(buffer).await
     }
@@ -36,7 +36,7 @@ impl ReadHalf {
     }
 }
 
-impl WriteHalf {
+impl UnixWriteHalf {
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         (&self.0).write(bytes)
     }
