@@ -100,18 +100,19 @@ impl Flow for Root {
         self.adder.run(13).finished()?;
         let Some(kept) = self.adder.run(29).finished()?.kept.clone() else { return Ok(()) };
         let reader = self.reader.run((self.adder.addr(), kept)).finished()?;
-        if reader.seen > 0 {
-            cx.stop("all was read");
-        }
+        assert_eq!(
+            reader.seen,
+            13 + 29 + 13,
+            "the sum in the adder's state, and the first number of its payload"
+        );
+        cx.stop("all was read");
         Ok(())
     }
 }
 
 /// Works on threads and in the pool run, fail, restart, answer, and pass payloads to each other.
 fn core_app_runs_to_its_end() {
-    let app = TestApp::start(Root::default);
-    app.wait_for_state("reader.seen", |seen: &u64| *seen == 13 + 29 + 13);
-    app.wait_for_exit().result.unwrap();
+    TestApp::start(Root::default).wait_for_exit().result.unwrap();
 }
 
 #[cfg(not(feature = "remote"))]
