@@ -6,7 +6,7 @@
 //! Below the layers, the files of one folder may import each other, and the import cycles between them are those listed
 //! in [`CYCLES`] and no others. For these, unit tests do not count.
 //!
-//! What belongs to an App is a part of its `Runtime`. The variables of the process and of a thread are those listed in
+//! An App keeps what belongs to it in its `Runtime`. The variables of the process and of a thread are those listed in
 //! [`STATICS`] and [`THREAD_LOCALS`] and no others; unit tests do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
