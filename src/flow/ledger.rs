@@ -11,8 +11,10 @@
 //! - A report about a run that is not the current one changes nothing.
 //! - `status().seq` only grows.
 
+mod facts;
 mod memory;
 mod new_status;
+mod queue;
 mod runs;
 mod steps;
 
@@ -21,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use self::new_status::NewStatus;
+use self::queue::RunQueue;
 pub(crate) use self::runs::{Outcomes, RunEntry};
 use super::policy::{OnNodeLost, Policy};
 use super::restart::Restarts;
@@ -76,7 +79,7 @@ pub(crate) struct Ledger {
     policy: Arc<Policy>,
     life: Life,
     runs: memory::Memory,
-    queue: VecDeque<Waiting>,
+    queue: RunQueue,
     /// Boxed to keep idle Works, which are most of a large App, small.
     current: Option<Box<Current>>,
     history: VecDeque<Status>,
@@ -99,6 +102,8 @@ pub(crate) struct Ledger {
     /// new attempt.
     moving: bool,
     actions: Vec<Action>,
+    /// What is needed to tell the changes that have to survive the process, if they are recorded.
+    recording: Option<Box<facts::Recording>>,
 }
 
 /// A stop by an operator, which takes precedence over the requests of the Flow.
@@ -131,6 +136,8 @@ enum Next {
 
 #[derive(Debug)]
 struct Waiting {
+    /// Place in the queue, which the run keeps until its end.
+    place: u64,
     key: RunKey,
     input: Input,
     queued: SystemTime,
@@ -177,7 +184,7 @@ impl Ledger {
             policy,
             life: Life::Down,
             runs: memory::Memory::default(),
-            queue: VecDeque::new(),
+            queue: RunQueue::default(),
             current: None,
             history: VecDeque::new(),
             restarts: Restarts::default(),
@@ -192,6 +199,7 @@ impl Ledger {
             ending: false,
             moving: false,
             actions: Vec::new(),
+            recording: None,
         }
     }
 
@@ -344,7 +352,7 @@ impl Ledger {
 
     /// Stops the Work until it is started or a run is requested.
     pub(crate) fn stop(&mut self, now: Moment) {
-        for waiting in std::mem::take(&mut self.queue) {
+        for waiting in self.queue.take_all() {
             self.tries().dropped(&waiting, None, now.wall);
             self.record(NewStatus::stopped().of(&waiting), now);
         }
@@ -373,6 +381,7 @@ impl Ledger {
     /// Starts no further incarnation and no further run, because the App ends; a living incarnation continues until
     /// [`shut_down`](Self::shut_down).
     pub(crate) fn wind_down(&mut self, now: Moment) {
+        self.record_end();
         self.ending = true;
         if self.life != Life::Up {
             self.stop(now);
@@ -381,6 +390,7 @@ impl Ledger {
 
     /// Stops the Work because the App ends; existing outcomes are kept.
     pub(crate) fn shut_down(&mut self, now: Moment) {
+        self.record_end();
         self.ending = true;
         self.stop(now);
     }

@@ -105,6 +105,16 @@ impl Window {
 pub(crate) struct Restarts(Window);
 
 impl Restarts {
+    /// Restores the times of the restarts in the window, oldest first.
+    pub(crate) fn restored(times: &[Duration]) -> Self {
+        Self(Window { times: times.iter().copied().collect() })
+    }
+
+    /// Returns the times of the restarts in the window, oldest first.
+    pub(crate) fn times(&self) -> Vec<Duration> {
+        self.0.times.iter().copied().collect()
+    }
+
     /// Records another restart and returns the back-off before it, or `None` if the limit is reached.
     pub(crate) fn next(&mut self, policy: &Restart, now: Duration) -> Option<Duration> {
         let before = self.0.admit(policy.max, policy.within, now)?;

@@ -25,6 +25,9 @@ pub(super) struct Memory {
     is_told_of_many: bool,
     /// Boxed, because few Works have inputs with sequences.
     reordered: Option<Box<Reordered>>,
+    /// Inputs whose status has changed since the last call of [`take_changed`](Self::take_changed), with the time, if
+    /// changes are recorded.
+    changed: Option<Vec<(RunKey, Duration)>>,
 }
 
 /// Detector of inputs that differ only in the order of a sequence.
@@ -35,6 +38,49 @@ struct Reordered {
 }
 
 impl Memory {
+    /// Restores the statuses of inputs, and of each the time since the start of the App at which it was set.
+    pub(super) fn restored(
+        inputs: impl IntoIterator<Item = (RunKey, Status, Duration)>,
+        remember: Remember,
+        now: Moment,
+    ) -> Self {
+        let mut memory = Self::default();
+        let mut outcomes = Vec::new();
+        for (key, status, at) in inputs {
+            if status.stage.is_terminal() {
+                outcomes.push((status.seq, key, at));
+            }
+            memory.statuses.insert(key, status);
+        }
+        if !remember.is_everything() {
+            outcomes.sort_unstable_by_key(|(seq, ..)| *seq);
+            memory.outcomes = outcomes.into();
+            memory.expire(remember, now);
+        }
+        memory
+    }
+
+    /// Records changes from now on.
+    pub(super) fn record_changes(&mut self) {
+        self.changed.get_or_insert_default();
+    }
+
+    /// Returns the inputs whose status has changed since the last call; an input may be there several times.
+    pub(super) fn take_changed(&mut self) -> Vec<(RunKey, Duration)> {
+        self.changed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&RunKey, &Status)> {
+        self.statuses.iter()
+    }
+
+    fn note_change(&mut self, key: RunKey, at: Duration) {
+        if let Some(changed) = &mut self.changed {
+            changed.push((key, at));
+        }
+    }
+
     pub(super) fn get(&self, key: RunKey) -> Option<&Status> {
         self.statuses.get(&key)
     }
@@ -46,6 +92,7 @@ impl Memory {
     pub(super) fn set(&mut self, key: RunKey, status: Status, remember: Remember, now: Moment) {
         let (seq, is_outcome) = (status.seq, status.stage.is_terminal());
         let before = self.statuses.insert(key, status);
+        self.note_change(key, now.at);
         if remember.is_everything() {
             return;
         }
@@ -58,12 +105,20 @@ impl Memory {
 
     pub(super) fn forget(&mut self, key: RunKey) {
         let before = self.statuses.remove(&key);
+        self.note_change(key, Duration::ZERO);
         self.outdate(before);
     }
 
     /// Forgets the inputs in these stages.
     pub(super) fn forget_all(&mut self, stages: &[Stage]) {
-        self.statuses.retain(|_, status| !stages.contains(&status.stage));
+        let changed = &mut self.changed;
+        self.statuses.retain(|key, status| {
+            let is_forgotten = stages.contains(&status.stage);
+            if let Some(changed) = changed.as_mut().filter(|_| is_forgotten) {
+                changed.push((*key, Duration::ZERO));
+            }
+            !is_forgotten
+        });
         self.compact();
     }
 
@@ -93,6 +148,7 @@ impl Memory {
                     return;
                 }
                 self.statuses.remove(&key);
+                self.note_change(key, Duration::ZERO);
             } else {
                 self.outdated = self.outdated.saturating_sub(1);
             }

@@ -10,13 +10,13 @@ use super::{Current, Ledger, Waiting};
 use crate::work::{Input, Reason, RunKey, Stage};
 
 /// Number of attempts of a Work that are kept.
-const TRIES: usize = 200;
+pub(super) const TRIES: usize = 200;
 
 /// Largest input that is kept after its run has ended, in bytes.
 const LONGEST_INPUT: usize = 4 * 1024;
 
 /// An attempt at a run, as it is shown.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RunEntry {
     /// Number of the attempt; `None` while the run waits for its turn.
     pub(crate) run: Option<u64>,
@@ -33,7 +33,7 @@ pub(crate) struct RunEntry {
 }
 
 /// Number of attempts by outcome.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Outcomes {
     pub(crate) succeeded: u64,
     pub(crate) failed: u64,
@@ -47,9 +47,53 @@ pub(crate) struct Outcomes {
 pub(super) struct Tries {
     entries: VecDeque<RunEntry>,
     outcomes: Outcomes,
+    /// Attempts that have ended since the last call of [`take_ended`](Self::take_ended), if they are recorded.
+    newly_ended: Option<Vec<RunEntry>>,
 }
 
 impl Tries {
+    /// Restores the attempts that have ended.
+    pub(super) fn restored(entries: VecDeque<RunEntry>, outcomes: Outcomes) -> Self {
+        Self { entries, outcomes, newly_ended: None }
+    }
+
+    /// Records attempts that end from now on.
+    pub(super) fn record_changes(&mut self) {
+        self.newly_ended.get_or_insert_default();
+    }
+
+    /// Returns the attempts that have ended since the last call.
+    pub(super) fn take_ended(&mut self) -> Vec<RunEntry> {
+        self.newly_ended.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    pub(super) fn outcomes(&self) -> Outcomes {
+        self.outcomes
+    }
+
+    /// Returns the attempt in progress.
+    pub(super) fn in_progress(&self) -> Option<&RunEntry> {
+        self.entries.back().filter(|entry| entry.ended.is_none())
+    }
+
+    /// Restores the attempt in progress.
+    pub(super) fn restore_in_progress(
+        &mut self,
+        run: u64,
+        started: Option<SystemTime>,
+        node: Option<Arc<str>>,
+        waiting: &Waiting,
+    ) {
+        let stage = if started.is_some() { Stage::Running } else { Stage::Pending };
+        self.push(RunEntry { run: Some(run), stage, started, node, ..entry(waiting) });
+    }
+
+    /// Iterates over the attempts that have ended, oldest first.
+    #[cfg(test)]
+    pub(super) fn ended_ones(&self) -> impl Iterator<Item = &RunEntry> {
+        self.entries.iter().filter(|entry| entry.ended.is_some())
+    }
+
     fn push(&mut self, entry: RunEntry) {
         if self.entries.len() >= TRIES {
             self.entries.pop_front();
@@ -93,10 +137,13 @@ impl Tries {
         message: Option<&str>,
         now: SystemTime,
     ) {
+        let is_recorded = self.newly_ended.is_some();
         if let Some(entry) = self.open() {
             close(entry, stage, reason, message, now);
+            let ended = is_recorded.then(|| entry.clone());
             let took = entry.started.and_then(|started| now.duration_since(started).ok());
             self.count(stage, took.unwrap_or_default());
+            self.newly_ended.iter_mut().for_each(|all| all.extend(ended.iter().cloned()));
         }
     }
 
@@ -106,6 +153,7 @@ impl Tries {
         let open = self.open().is_some().then(|| self.entries.pop_back()).flatten();
         let mut dropped = entry(waiting);
         close(&mut dropped, Stage::Stopped, Some(Reason::Stopped), why, now);
+        self.newly_ended.iter_mut().for_each(|all| all.push(dropped.clone()));
         self.push(dropped);
         open.into_iter().for_each(|open| self.push(open));
         self.count(Stage::Stopped, Duration::ZERO);
@@ -208,11 +256,7 @@ impl Ledger {
     }
 
     pub(super) fn drop_waiting(&mut self, key: RunKey, why: &str, now: SystemTime) {
-        let (gone, kept) =
-            std::mem::take(&mut self.queue).into_iter().partition(|waiting: &Waiting| waiting.key == key);
-        self.queue = kept;
-        let gone: VecDeque<Waiting> = gone;
-        for waiting in gone {
+        for waiting in self.queue.take_if(|waiting| waiting.key == key) {
             self.tries().dropped(&waiting, Some(why), now);
         }
     }

@@ -20,7 +20,7 @@ impl Ledger {
             Overlap::Queue if self.queue.len() >= self.policy.queue && !self.is_idle() => return false,
             Overlap::Queue => {}
             Overlap::Latest | Overlap::Restart => {
-                for dropped in std::mem::take(&mut self.queue) {
+                for dropped in self.queue.take_all() {
                     self.runs.forget(dropped.key);
                     self.tries().dropped(&dropped, Some("replaced by a newer input"), now.wall);
                 }
@@ -36,10 +36,11 @@ impl Ledger {
         }
         let queued = now.wall;
         let cause = Cause::current();
-        let waiting = Waiting { key, input, queued, attempts: 0, forgotten: false, stopped: false, cause };
+        let waiting =
+            Waiting { place: 0, key, input, queued, attempts: 0, forgotten: false, stopped: false, cause };
         let waits_for = self.waits_for.as_deref().filter(|_| self.life == Life::Unplaced).map(str::to_owned);
         self.record(NewStatus::pending(waits_for).of(&waiting), now);
-        self.queue.push_back(waiting);
+        self.queue.push_new(waiting);
         match &mut self.life {
             Life::Down => self.launch(now),
             Life::Stopping { next: next @ Next::Stay, .. } => *next = Next::Relaunch { at: now.at },
@@ -230,6 +231,9 @@ impl Ledger {
         let (key, status) = status.recorded(self.seq, now);
         if self.history.len() == HISTORY {
             self.history.pop_front();
+        }
+        if let Some(recording) = &mut self.recording {
+            recording.statuses.push(status.clone());
         }
         self.history.push_back(status.clone());
         if let Some(key) = key {

@@ -1,6 +1,7 @@
 //! Regression tests of the ledger for situations that are easy to get wrong.
 
 mod at_random;
+mod facts;
 
 use super::*;
 use crate::flow::policy::*;

@@ -4,16 +4,17 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 
+use super::super::facts::Image;
 use super::super::*;
 use super::input;
 use crate::flow::policy::*;
 use crate::flow::restart::{OnError, Restart};
 use crate::wire;
 
-const INPUTS: u8 = 5;
+pub(super) const INPUTS: u8 = 5;
 
 #[derive(Debug, Clone)]
-enum Step {
+pub(super) enum Step {
     Request(u8),
     Rerun(u8),
     Forget(u8),
@@ -31,7 +32,7 @@ enum Step {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Way {
+pub(super) enum Way {
     /// Ends the run early when asked to.
     Well,
     /// Completes the run although asked to stop.
@@ -40,7 +41,7 @@ enum Way {
     Death,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..INPUTS).prop_map(Step::Request),
         1 => (0..INPUTS).prop_map(Step::Rerun),
@@ -55,7 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn policy() -> impl Strategy<Value = Policy> {
+pub(super) fn policy() -> impl Strategy<Value = Policy> {
     let overlap = proptest::sample::select(vec![Overlap::Queue, Overlap::Latest, Overlap::Restart]);
     let restart = prop_oneof![
         Just(Restart::never()),
@@ -92,7 +93,7 @@ struct Incarnation {
 }
 
 /// The ledger, its host, and the expectations about both.
-struct Model {
+pub(super) struct Model {
     ledger: Ledger,
     policy: Policy,
     now: Duration,
@@ -114,6 +115,8 @@ struct Model {
     winds_down: bool,
     last_seq: u64,
     last_run: u64,
+    /// Image of all facts, if the ledger records them.
+    image: Option<Image>,
 }
 
 impl Model {
@@ -135,18 +138,68 @@ impl Model {
             winds_down: false,
             last_seq: 0,
             last_run: 0,
+            image: None,
         }
+    }
+
+    /// Creates a model whose ledger records facts.
+    pub(super) fn recorded(policy: Policy) -> Self {
+        let mut model = Self::new(policy);
+        model.ledger.record_facts();
+        model.image = Some(Image::new());
+        model
+    }
+
+    /// Returns true if the input was accepted and never forgotten.
+    pub(super) fn owes(&self, number: u8) -> bool {
+        self.owed.contains(&number)
+    }
+
+    /// Applies the facts since the last call to the image, and compares it with the ledger.
+    fn record(&mut self) {
+        let Some(image) = &mut self.image else { return };
+        self.ledger.take_facts().into_iter().for_each(|fact| image.apply(fact));
+        if !self.ledger.ending {
+            assert_eq!(image.without_times(), self.ledger.image());
+        }
+    }
+
+    /// Ends the process at once, and restores the ledger in another one.
+    pub(super) fn end_process(&mut self) {
+        let image = self.image.clone().expect("facts are recorded");
+        self.incarnation = None;
+        self.raised = false;
+        self.ledger = Ledger::restore(self.policy.clone().into(), image, self.moment());
+        self.act();
+    }
+
+    /// Ends the App in good order, and restores the ledger in another process.
+    pub(super) fn end_app(&mut self, meanwhile: &[Step]) {
+        let (waiting, open, wants_up) = (self.waiting.clone(), self.open, self.wants_up);
+        self.ledger.wind_down(self.moment());
+        self.winds_down = true;
+        self.act();
+        for step in meanwhile.iter().filter(|step| matches!(step, Step::Host(_) | Step::Wait(_))) {
+            self.take(step);
+        }
+        self.ledger.shut_down(self.moment());
+        self.stopped();
+        self.settle();
+        self.winds_down = false;
+        (self.waiting, self.wants_up) = (waiting, wants_up);
+        self.open = open.filter(|open| !self.succeeded.contains(open) && !self.failed.contains(open));
+        self.end_process();
     }
 
     fn moment(&self) -> Moment {
         Moment { at: self.now, wall: SystemTime::UNIX_EPOCH + self.now }
     }
 
-    fn status(&self, number: u8) -> Status {
+    pub(super) fn status(&self, number: u8) -> Status {
         self.ledger.run_status(input(number).0)
     }
 
-    fn take(&mut self, step: &Step) {
+    pub(super) fn take(&mut self, step: &Step) {
         let now = self.moment();
         match *step {
             Step::Request(number) => {
@@ -264,6 +317,7 @@ impl Model {
         if self.open.is_some_and(|number| self.status(number).stage.is_terminal()) {
             self.open = None;
         }
+        self.record();
     }
 
     fn send(&mut self, order: &RunOrder) {
@@ -350,7 +404,7 @@ impl Model {
     }
 
     /// Makes the host answer everything and the time pass until nothing is left to do.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..1_000 {
             if self.incarnation.as_ref().is_some_and(|life| life.order.is_some() || life.stops) {
                 self.host(Way::Well);

@@ -1,0 +1,418 @@
+//! Facts about the runs of one Work that have to survive the process (pure).
+//!
+//! A ledger that records its changes gives them as [`Fact`]s, a list for each transaction. An [`Image`] is the result of
+//! applying facts in order, and a ledger can be restored from it.
+//!
+//! # Guarantees
+//! - After each transaction, the image of all facts of a ledger is what can be read out of that ledger.
+//! - A restored ledger treats an incarnation that was alive as if it had left its node: the run in progress starts
+//!   again before any other with the same attempt number, and neither a failure nor a restart is counted.
+//! - The end of an App is no fact about its Works: a Work that was alive then is alive in the image, and its runs wait.
+//!   The outcome of a run that ends meanwhile is a fact.
+//!
+//! Times since the start of the App are facts as they are. The clock of an App that is restored continues from the time
+//! of the last transaction.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::memory::Memory;
+use super::queue::{RunQueue, Touched};
+use super::runs::{Outcomes, RunEntry, TRIES, Tries};
+use super::{Current, HISTORY, Ledger, Life, Moment, Next, OperatorStop, Waiting};
+use crate::flow::policy::Policy;
+use crate::flow::restart::Restarts;
+use crate::trace::Cause;
+use crate::work::{Input, RunKey, Stage, Status};
+
+/// A change of the durable part of a ledger.
+#[derive(Debug, Clone)]
+pub(crate) enum Fact {
+    /// A run was requested.
+    Requested { place: u64, key: RunKey, input: Input, queued: SystemTime },
+    /// A run waits for its turn, after it was requested or interrupted.
+    Waits { place: u64, progress: Progress },
+    /// A run has ended, or was dropped before it began.
+    Ended { place: u64 },
+    /// The status of an input was set, at this time since the start of the App.
+    Input { key: RunKey, status: Status, at: Duration },
+    /// An input was forgotten.
+    Forgotten { key: RunKey },
+    /// A status was added to the history.
+    Recorded(Status),
+    /// An attempt at a run has ended.
+    Attempted(RunEntry),
+    /// The life of the Work or its counters have changed.
+    Work(WorkFacts),
+}
+
+/// Progress of a run that has not ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    attempts: u32,
+    forgotten: bool,
+    stopped: bool,
+}
+
+impl Progress {
+    fn of(run: &Waiting) -> Self {
+        Self { attempts: run.attempts, forgotten: run.forgotten, stopped: run.stopped }
+    }
+}
+
+/// Life and counters of a Work.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct WorkFacts {
+    life: LifeFacts,
+    moving: bool,
+    current: Option<CurrentRun>,
+    hold: Option<OperatorStop>,
+    restarts: Vec<Duration>,
+    outcomes: Outcomes,
+    next_run: u64,
+    next_place: u64,
+    seq: u64,
+    successes: u64,
+    launches: u32,
+}
+
+/// The life of a Work, without the deadlines that end with the process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum LifeFacts {
+    #[default]
+    Down,
+    Up,
+    Stopping(Next),
+    Waiting {
+        until: Duration,
+    },
+    Unplaced,
+}
+
+impl From<Life> for LifeFacts {
+    fn from(life: Life) -> Self {
+        match life {
+            Life::Down => Self::Down,
+            Life::Up => Self::Up,
+            Life::Stopping { next, .. } => Self::Stopping(next),
+            Life::Waiting { until } => Self::Waiting { until },
+            Life::Unplaced => Self::Unplaced,
+        }
+    }
+}
+
+/// The run in progress.
+#[derive(Debug, Clone, PartialEq)]
+struct CurrentRun {
+    place: u64,
+    run: u64,
+    progress: Progress,
+    started: Option<SystemTime>,
+    node: Option<Arc<str>>,
+}
+
+/// State of a ledger that records its changes.
+#[derive(Debug, Default)]
+pub(super) struct Recording {
+    /// Statuses since the last transaction.
+    pub(super) statuses: Vec<Status>,
+    /// The facts about the Work at the last transaction.
+    work: WorkFacts,
+    /// Changes before the App began to end, once it has begun.
+    before_end: Option<Vec<Fact>>,
+}
+
+impl Ledger {
+    /// Records changes from now on.
+    pub(crate) fn record_facts(&mut self) {
+        self.recording = Some(Box::new(Recording { work: self.work_facts(), ..Recording::default() }));
+        self.queue.record_changes();
+        self.runs.record_changes();
+        self.tries().record_changes();
+    }
+
+    /// Returns the changes since the last call, which make a transaction together.
+    pub(crate) fn take_facts(&mut self) -> Vec<Fact> {
+        let Some(mut recording) = self.recording.take() else { return Vec::new() };
+        let before = recording.work.clone();
+        let mut facts = Vec::new();
+        recording.work = match recording.before_end.take() {
+            None => self.append_changes(&mut recording, &mut facts),
+            Some(before_end) => {
+                facts.extend(before_end);
+                recording.before_end = Some(Vec::new());
+                self.append_outcome(&mut recording, &mut facts)
+            }
+        };
+        if recording.work != before {
+            facts.push(Fact::Work(recording.work.clone()));
+        }
+        self.recording = Some(recording);
+        facts
+    }
+
+    /// Appends all changes but those of the facts about the Work, which are returned.
+    fn append_changes(&mut self, recording: &mut Recording, facts: &mut Vec<Fact>) -> WorkFacts {
+        let touched = self.queue.take_touched();
+        self.append_runs(touched, recording.work.current.as_ref(), facts);
+        facts.extend(self.take_facts_of_inputs());
+        facts.extend(recording.statuses.drain(..).map(Fact::Recorded));
+        facts.extend(self.take_attempts().into_iter().map(Fact::Attempted));
+        self.work_facts()
+    }
+
+    /// Appends the outcome of the run in progress, if it has one now, and no other change. Returns the facts about the
+    /// Work.
+    fn append_outcome(&mut self, recording: &mut Recording, facts: &mut Vec<Fact>) -> WorkFacts {
+        let is_outcome = |stage| matches!(stage, Stage::Succeeded | Stage::Failed);
+        let inputs = self.take_facts_of_inputs();
+        let statuses = std::mem::take(&mut recording.statuses);
+        let attempts = self.take_attempts();
+        let work = recording.work.clone();
+        let Some(run) = &work.current else { return work };
+        let is_its_end = |entry: &RunEntry| entry.run == Some(run.run) && is_outcome(entry.stage);
+        let Some(attempt) = attempts.into_iter().find(is_its_end) else { return work };
+        let is_status = |fact: &Fact| matches!(fact, Fact::Input { status, .. } if is_outcome(status.stage));
+        facts.push(Fact::Ended { place: run.place });
+        facts.extend(inputs.into_iter().filter(is_status));
+        facts.extend(statuses.into_iter().filter(|status| is_outcome(status.stage)).map(Fact::Recorded));
+        facts.push(Fact::Attempted(attempt));
+        let WorkFacts { outcomes, successes, seq, .. } = self.work_facts();
+        WorkFacts { current: None, outcomes, successes, seq, ..work }
+    }
+
+    fn take_attempts(&mut self) -> Vec<RunEntry> {
+        self.tries.as_mut().map(|tries| tries.take_ended()).unwrap_or_default()
+    }
+
+    /// Records from now on only the outcome of the run in progress, because the App ends.
+    pub(super) fn record_end(&mut self) {
+        let facts = self.take_facts();
+        if let Some(recording) = self.recording.as_mut().filter(|recording| recording.before_end.is_none()) {
+            recording.before_end = Some(facts);
+        }
+    }
+
+    fn take_facts_of_inputs(&mut self) -> Vec<Fact> {
+        let changed = self.runs.take_changed().into_iter();
+        let fact = |(key, at)| match self.runs.get(key) {
+            Some(status) => Fact::Input { key, status: status.clone(), at },
+            None => Fact::Forgotten { key },
+        };
+        changed.map(fact).collect()
+    }
+
+    /// Appends the facts about runs that were requested, wait or have ended. `before` was in progress at the last
+    /// transaction.
+    fn append_runs(&self, touched: Vec<Touched>, before: Option<&CurrentRun>, facts: &mut Vec<Fact>) {
+        let mut places: BTreeMap<u64, bool> = BTreeMap::new();
+        // A run that was in progress and has ended was not in the queue since.
+        let before = before.map(|run| Touched { place: run.place, is_new: false });
+        for run in touched.into_iter().chain(before) {
+            *places.entry(run.place).or_default() |= run.is_new;
+        }
+        let current = self.current.as_deref().map(|current| &current.waiting);
+        for (place, is_new) in places {
+            let run = self.queue.get(place).or_else(|| current.filter(|run| run.place == place));
+            match run {
+                Some(run) => {
+                    if is_new {
+                        let (key, input, queued) = (run.key, run.input.clone(), run.queued);
+                        facts.push(Fact::Requested { place, key, input, queued });
+                    }
+                    facts.push(Fact::Waits { place, progress: Progress::of(run) });
+                }
+                None if is_new => {}
+                None => facts.push(Fact::Ended { place }),
+            }
+        }
+    }
+
+    fn work_facts(&self) -> WorkFacts {
+        let in_progress = self.tries.as_deref().and_then(Tries::in_progress);
+        let current = self.current.as_deref().map(|Current { waiting, run, .. }| CurrentRun {
+            place: waiting.place,
+            run: *run,
+            progress: Progress::of(waiting),
+            started: in_progress.and_then(|entry| entry.started),
+            node: in_progress.and_then(|entry| entry.node.clone()),
+        });
+        WorkFacts {
+            life: self.life.into(),
+            moving: self.moving,
+            current,
+            hold: self.hold.clone(),
+            restarts: self.restarts.times(),
+            outcomes: self.outcomes(),
+            next_run: self.next_run,
+            next_place: self.queue.next_place(),
+            seq: self.seq,
+            successes: self.successes,
+            launches: self.launches,
+        }
+    }
+
+    /// Restores a ledger of a Work whose process has ended, and records its changes from now on. An incarnation that was
+    /// alive is launched again.
+    pub(crate) fn restore(policy: Arc<Policy>, image: Image, now: Moment) -> Self {
+        let Image { work, mut runs, inputs, statuses, attempts } = image;
+        let remember = policy.remember;
+        let mut ledger = Self::new(policy);
+        let mut tries = Tries::restored(attempts, work.outcomes);
+        if let Some(CurrentRun { place, run, started, node, .. }) = work.current
+            && let Some(waiting) = runs.remove(&place).map(|requested| requested.waiting(place))
+        {
+            tries.restore_in_progress(run, started, node, &waiting);
+            ledger.current = Some(Box::new(Current { waiting, run, deadline: None, kill_at: None }));
+        }
+        ledger.tries = Some(Box::new(tries));
+        let waiting = runs.into_iter().map(|(place, requested)| requested.waiting(place)).collect();
+        ledger.queue = RunQueue::restored(waiting, work.next_place);
+        let inputs = inputs.into_iter().map(|(key, (status, at))| (key, status, at));
+        ledger.runs = Memory::restored(inputs, remember, now);
+        ledger.history = statuses;
+        ledger.restarts = Restarts::restored(&work.restarts);
+        ledger.hold = work.hold;
+        ledger.moving = work.moving;
+        (ledger.next_run, ledger.seq) = (work.next_run, work.seq);
+        (ledger.successes, ledger.launches) = (work.successes, work.launches);
+        ledger.life = match work.life {
+            LifeFacts::Down => Life::Down,
+            LifeFacts::Up => Life::Up,
+            LifeFacts::Stopping(next) => Life::Stopping { next, kill_at: now.at },
+            LifeFacts::Waiting { until } => Life::Waiting { until },
+            LifeFacts::Unplaced => Life::Unplaced,
+        };
+        ledger.record_facts();
+        ledger.process_ended(now);
+        ledger
+    }
+
+    /// Ends the incarnation that was alive when the process ended, and launches the next one.
+    fn process_ended(&mut self, now: Moment) {
+        match self.life {
+            Life::Up => {
+                self.moving = true;
+                self.life = Life::Stopping { next: Next::Relaunch { at: now.at }, kill_at: now.at };
+                self.exited(None, now);
+            }
+            Life::Stopping { .. } => self.exited(None, now),
+            Life::Unplaced => self.place(now),
+            Life::Waiting { .. } => self.on_time(now),
+            Life::Down => {}
+        }
+    }
+}
+
+/// The durable part of a ledger.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Image {
+    work: WorkFacts,
+    /// Runs that have not ended, by place.
+    runs: BTreeMap<u64, RequestedRun>,
+    /// Statuses of inputs, and when they were set.
+    inputs: HashMap<RunKey, (Status, Duration)>,
+    /// The last statuses, oldest first.
+    statuses: VecDeque<Status>,
+    /// The last attempts that have ended, oldest first.
+    attempts: VecDeque<RunEntry>,
+}
+
+/// A run that has not ended.
+#[derive(Debug, Clone)]
+struct RequestedRun {
+    key: RunKey,
+    input: Input,
+    queued: SystemTime,
+    progress: Progress,
+}
+
+impl RequestedRun {
+    fn waiting(self, place: u64) -> Waiting {
+        let Self { key, input, queued, progress: Progress { attempts, forgotten, stopped } } = self;
+        Waiting { place, key, input, queued, attempts, forgotten, stopped, cause: Cause::default() }
+    }
+}
+
+impl PartialEq for RequestedRun {
+    fn eq(&self, other: &Self) -> bool {
+        let of = |run: &Self| (run.key, run.queued, run.progress);
+        of(self) == of(other) && self.input.bytes == other.input.bytes
+    }
+}
+
+impl Image {
+    /// Creates the image of a new ledger.
+    pub(crate) fn new() -> Self {
+        let work = WorkFacts { next_run: 1, ..WorkFacts::default() };
+        Self { work, ..Self::default() }
+    }
+
+    pub(crate) fn apply(&mut self, fact: Fact) {
+        match fact {
+            Fact::Requested { place, key, input, queued } => {
+                let progress = Progress::default();
+                self.runs.insert(place, RequestedRun { key, input, queued, progress });
+            }
+            Fact::Waits { place, progress } => self.set_progress(place, progress),
+            Fact::Ended { place } => drop(self.runs.remove(&place)),
+            Fact::Input { key, status, at } => drop(self.inputs.insert(key, (status, at))),
+            Fact::Forgotten { key } => drop(self.inputs.remove(&key)),
+            Fact::Recorded(status) => push_bounded(&mut self.statuses, status, HISTORY),
+            Fact::Attempted(entry) => push_bounded(&mut self.attempts, entry, TRIES),
+            Fact::Work(work) => {
+                if let Some(current) = &work.current {
+                    self.set_progress(current.place, current.progress);
+                }
+                self.work = work;
+            }
+        }
+    }
+
+    fn set_progress(&mut self, place: u64, progress: Progress) {
+        if let Some(run) = self.runs.get_mut(&place) {
+            run.progress = progress;
+        }
+    }
+}
+
+fn push_bounded<T>(items: &mut VecDeque<T>, item: T, most: usize) {
+    while items.len() >= most {
+        items.pop_front();
+    }
+    items.push_back(item);
+}
+
+#[cfg(test)]
+impl Image {
+    /// Returns the image without the times at which statuses were set, which a ledger does not keep.
+    pub(super) fn without_times(&self) -> Self {
+        let mut image = self.clone();
+        image.inputs.values_mut().for_each(|(_, at)| *at = Duration::ZERO);
+        image
+    }
+}
+
+#[cfg(test)]
+impl Ledger {
+    /// Reads the durable part out of the ledger.
+    pub(super) fn image(&self) -> Image {
+        let current = self.current.iter().map(|current| &current.waiting);
+        let runs = self.queue.iter().chain(current).map(|run| {
+            let Waiting { place, key, input, queued, .. } = run;
+            let (key, input, queued) = (*key, input.clone(), *queued);
+            (*place, RequestedRun { key, input, queued, progress: Progress::of(run) })
+        });
+        let inputs = self.runs.iter().map(|(key, status)| (*key, (status.clone(), Duration::ZERO)));
+        let tries = self.tries.as_deref();
+        let ended = tries.into_iter().flat_map(Tries::ended_ones).cloned();
+        Image {
+            work: self.work_facts(),
+            runs: runs.collect(),
+            inputs: inputs.collect(),
+            statuses: self.history.clone(),
+            attempts: ended.collect(),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Random test of facts: the image of all facts is the ledger, and a process may end after any transaction.
+
+use proptest::prelude::*;
+
+use super::super::facts::*;
+use super::super::*;
+use super::at_random::{INPUTS, Model, policy, step};
+use crate::flow::policy::{Overlap, Policy};
+use crate::flow::restart::OnError;
+
+/// Policies by which no failure ends the App.
+fn capturing() -> impl Strategy<Value = Policy> {
+    policy().prop_map(|policy| Policy { on_error: OnError::Capture, ..policy })
+}
+
+proptest! {
+    /// The process ends at random moments, and the ledger is restored from its facts: the guarantees of the ledger hold
+    /// across all processes.
+    #[test]
+    fn restored_ledger_continues_where_the_process_ended(
+        policy in capturing(),
+        lives in proptest::collection::vec(proptest::collection::vec(step(), 0..20), 1..5),
+    ) {
+        let is_queue = policy.overlap == Overlap::Queue;
+        let mut model = Model::recorded(policy);
+        for steps in &lives {
+            for step in steps {
+                model.take(step);
+            }
+            model.end_process();
+        }
+        model.settle();
+        for number in 0..INPUTS {
+            let stage = model.status(number).stage;
+            prop_assert!(!matches!(stage, Stage::Pending | Stage::Running), "{} is left {}", number, stage);
+            if is_queue && model.owes(number) {
+                prop_assert!(stage.is_terminal(), "{} was accepted and is {}", number, stage);
+            }
+        }
+    }
+
+    /// An App that ends in good order and is restored goes on with the runs that waited, and repeats none that has
+    /// succeeded, even if it succeeded after the end had begun.
+    #[test]
+    fn end_of_the_app_is_no_fact(
+        policy in capturing(),
+        before in proptest::collection::vec(step(), 0..30),
+        meanwhile in proptest::collection::vec(step(), 0..10),
+    ) {
+        let is_queue = policy.overlap == Overlap::Queue;
+        let mut model = Model::recorded(policy);
+        for step in &before {
+            model.take(step);
+        }
+        model.end_app(&meanwhile);
+        model.settle();
+        for number in 0..INPUTS {
+            let stage = model.status(number).stage;
+            if is_queue && model.owes(number) {
+                prop_assert!(stage.is_terminal(), "{} was accepted and is {}", number, stage);
+            }
+        }
+    }
+}
