@@ -167,9 +167,18 @@ impl Model {
     /// Ends the process at once, and restores the ledger in another one.
     pub(super) fn end_process(&mut self) {
         let image = self.image.clone().expect("facts are recorded");
-        self.incarnation = None;
-        self.raised = false;
+        let attempt = |ledger: &Ledger| ledger.current.as_ref().map(|current| current.waiting.attempts);
+        let (restarts, attempts) = (self.ledger.restart_count(), attempt(&self.ledger));
+        let incarnation = self.incarnation.take();
         self.ledger = Ledger::restore(self.policy.clone().into(), image, self.moment());
+        if let Some(incarnation) = incarnation.filter(|incarnation| !incarnation.stops) {
+            assert_eq!(self.ledger.restart_count(), restarts, "the end of the process counts as a restart");
+            let is_again = incarnation.order.is_some() && !incarnation.cancelled && !self.forgotten;
+            assert!(
+                !is_again || attempt(&self.ledger) == attempts,
+                "the end of the process counts as an attempt"
+            );
+        }
         self.act();
     }
 
