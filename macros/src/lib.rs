@@ -69,6 +69,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
     let names: Vec<_> =
         idents.iter().map(|ident| ident.to_string().trim_start_matches("r#").to_owned()).collect();
     let types: Vec<_> = fields.iter().map(|field| &field.ty).collect();
+    let own = own_fields(&data.fields, convention.as_deref())?;
     let name = &input.ident;
     let (generics, arguments, bounds) = input.generics.split_for_impl();
     Ok(quote! {
@@ -95,8 +96,93 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
                     _ => ::core::option::Option::None,
                 }
             }
+
+            fn restore(&mut self, fields: &mut ::flowright::derive::OwnFields<'_>) {
+                #[allow(unused_imports)]
+                use ::flowright::derive::{ByDeserialize as _, ByNothing as _};
+                let _ = &fields;
+                #(fields.child(#names);)*
+                #(#own)*
+            }
         }
     })
+}
+
+/// Returns the statements that restore the fields which are not children.
+fn own_fields(fields: &Fields, convention: Option<&str>) -> syn::Result<Vec<proc_macro2::TokenStream>> {
+    let mut statements = Vec::new();
+    for field in fields.iter().filter(|field| !holds_children(&field.ty)) {
+        let Some(ident) = &field.ident else {
+            statements.push(quote!(fields.unnamed();));
+            break;
+        };
+        if mentioned(&field.attrs, &["skip", "skip_serializing"])?.is_some() {
+            continue;
+        }
+        let rust_name = ident.to_string().trim_start_matches("r#").to_owned();
+        let name = match renamed_by(&field.attrs, "rename")? {
+            Some(name) => name,
+            None => convention
+                .map_or_else(|| rust_name.clone(), |convention| by_convention(convention, &rust_name)),
+        };
+        if let Some(attribute) = mentioned(&field.attrs, &["with", "serialize_with", "flatten"])? {
+            statements.push(quote!(fields.unrestorable(#name, #attribute);));
+            continue;
+        }
+        let ty = &field.ty;
+        let is_optional = mentioned(&field.attrs, &["default", "skip_serializing_if"])?.is_some();
+        statements.push(quote! {
+            let read = (&::flowright::derive::FieldReader::<#ty>::new()).reader();
+            fields.field(#name, #is_optional, read, &mut self.#ident);
+        });
+    }
+    Ok(statements)
+}
+
+/// Returns the first of serde's attributes `names` that is among the attributes.
+fn mentioned(attributes: &[Attribute], names: &[&'static str]) -> syn::Result<Option<&'static str>> {
+    let mut found = None;
+    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
+        attribute.parse_nested_meta(|meta| {
+            found = found.or(names.iter().find(|name| meta.path.is_ident(name)).copied());
+            if meta.input.peek(syn::token::Paren) {
+                return meta.parse_nested_meta(|meta| {
+                    let _: Expr = meta.value()?.parse()?;
+                    Ok(())
+                });
+            }
+            if meta.input.peek(syn::Token![=]) {
+                let _: Expr = meta.value()?.parse()?;
+            }
+            Ok(())
+        })?;
+    }
+    Ok(found)
+}
+
+/// Returns the name that one of serde's conventions for `rename_all` gives to a field in snake case.
+fn by_convention(convention: &str, name: &str) -> String {
+    let capitalised = |word: &str| {
+        let mut letters = word.chars();
+        letters
+            .next()
+            .map_or_else(String::new, |first| first.to_ascii_uppercase().to_string() + letters.as_str())
+    };
+    let pascal = || name.split('_').map(capitalised).collect::<String>();
+    match convention {
+        "UPPERCASE" | "SCREAMING_SNAKE_CASE" => name.to_ascii_uppercase(),
+        "PascalCase" => pascal(),
+        "camelCase" => {
+            let pascal = pascal();
+            let mut letters = pascal.chars();
+            letters
+                .next()
+                .map_or_else(String::new, |first| first.to_ascii_lowercase().to_string() + letters.as_str())
+        }
+        "kebab-case" => name.replace('_', "-"),
+        "SCREAMING-KEBAB-CASE" => name.to_ascii_uppercase().replace('_', "-"),
+        _ => name.to_owned(),
+    }
 }
 
 /// Returns the serialised name set by serde's attribute `key`: `rename = "…"` or `rename(serialize = "…")`.

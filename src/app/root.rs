@@ -23,6 +23,10 @@ impl<W: Work> Children for OneWork<W> {
     fn find(&mut self, route: crate::flow::Route<'_>) -> Option<crate::flow::Found<'_>> {
         crate::flow::ChildGroup::find(&mut self.work, route)
     }
+
+    fn restore(&mut self, fields: &mut crate::flow::OwnFields<'_>) {
+        fields.child("work");
+    }
 }
 
 impl<W> Flow for OneWork<W>

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::context::FlowContext;
 use super::error::FlowError;
 use super::flow_link::{FlowLink, FlowOptions};
+use super::own_fields::OwnFields;
 use super::reaction::Reaction;
 use super::record::{Place, SharedRecord};
 use super::supervisor::Strategy;
@@ -55,6 +56,10 @@ pub trait Children {
 
     #[doc(hidden)]
     fn find(&mut self, route: Route<'_>) -> Option<Found<'_>>;
+
+    /// Restores the Flow's own fields.
+    #[doc(hidden)]
+    fn restore(&mut self, fields: &mut OwnFields<'_>);
 }
 
 /// A field that can contain children.

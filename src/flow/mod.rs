@@ -20,6 +20,7 @@ mod error;
 mod flow_link;
 mod flow_ref;
 mod ledger;
+mod own_fields;
 mod policy;
 mod reaction;
 mod record;
@@ -37,6 +38,8 @@ pub use self::children::{ChildGroup, Found, Kinds, Route, Walk};
 pub use self::context::FlowContext;
 pub use self::error::FlowError;
 pub use self::flow_ref::FlowRef;
+#[doc(hidden)]
+pub use self::own_fields::{ByDeserialize, ByNothing, FieldReader, OwnFields};
 pub use self::policy::{OnNodeLost, Overlap, Remember};
 pub(crate) use self::reaction::is_pending;
 pub use self::reaction::{Pending, Reaction};

@@ -109,6 +109,21 @@ impl Value {
         })
     }
 
+    /// Returns the field of this name, if the value is a struct or a map with text keys.
+    pub(crate) fn field(&self, name: &str) -> Option<&Value> {
+        let Value::Map(entries) = self else { return None };
+        entries
+            .iter()
+            .find(|(key, _)| matches!(key, Value::Str(key) if &**key == name))
+            .map(|(_, value)| value)
+    }
+
+    /// Iterates over the names of the fields, if the value is a struct or a map with text keys.
+    pub(crate) fn field_names(&self) -> impl Iterator<Item = &str> {
+        let entries = if let Value::Map(entries) = self { entries.as_slice() } else { &[] };
+        entries.iter().filter_map(|(key, _)| if let Value::Str(key) = key { Some(&**key) } else { None })
+    }
+
     fn child(&self, step: &str) -> Option<&Value> {
         match self {
             Value::Map(entries) => {

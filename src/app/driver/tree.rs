@@ -542,7 +542,9 @@ mod tests {
     use serde::{Deserialize, Serialize};
 
     use super::*;
-    use crate::flow::{ChildGroup, Children, Flow, FlowRef, Found, Kinds, Reaction, Route, WorkRef};
+    use crate::flow::{
+        ChildGroup, Children, Flow, FlowRef, Found, Kinds, OwnFields, Reaction, Route, WorkRef,
+    };
     use crate::work::{Work, WorkContext};
 
     #[derive(Default, Serialize, Deserialize)]
@@ -576,6 +578,10 @@ mod tests {
         fn find(&mut self, route: Route<'_>) -> Option<Found<'_>> {
             ChildGroup::find(&mut self.members, route)
         }
+
+        fn restore(&mut self, fields: &mut OwnFields<'_>) {
+            fields.child("members");
+        }
     }
 
     impl Children for Teams {
@@ -587,6 +593,10 @@ mod tests {
 
         fn find(&mut self, route: Route<'_>) -> Option<Found<'_>> {
             ChildGroup::find(&mut self.by_name, route)
+        }
+
+        fn restore(&mut self, fields: &mut OwnFields<'_>) {
+            fields.child("by_name");
         }
     }
 
