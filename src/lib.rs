@@ -124,6 +124,8 @@ mod flow;
 #[cfg(feature = "http")]
 mod http;
 mod id;
+#[cfg(feature = "journal")]
+mod journal;
 mod machine;
 mod payload;
 mod printable;

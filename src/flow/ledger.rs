@@ -15,6 +15,8 @@ mod facts;
 mod memory;
 mod new_status;
 mod queue;
+#[cfg(feature = "journal")]
+mod rows;
 mod runs;
 mod steps;
 

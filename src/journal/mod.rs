@@ -28,6 +28,8 @@ pub(crate) enum Table {
     Run,
     /// The statuses of the inputs of a Work, by run key.
     Input,
+    /// The inputs themselves, if they are small, by run key.
+    Given,
     /// The last statuses of a Work, in a ring.
     Status,
     /// The last attempts at runs of a Work, in a ring.

@@ -15,6 +15,16 @@ use crate::wire::{self, CodecError};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RunKey([u8; 16]);
 
+impl RunKey {
+    pub(crate) fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl std::hash::Hash for RunKey {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         // The key is a hash already.

@@ -42,7 +42,7 @@ pub(crate) enum Fact {
     /// A status was added to the history.
     Recorded(Status),
     /// An attempt at a run has ended.
-    Attempted(RunEntry),
+    Attempted { number: u64, entry: RunEntry },
     /// The life of the Work or its counters have changed.
     Work(WorkFacts),
 }
@@ -50,9 +50,9 @@ pub(crate) enum Fact {
 /// Progress of a run that has not ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
-    attempts: u32,
-    forgotten: bool,
-    stopped: bool,
+    pub(super) attempts: u32,
+    pub(super) forgotten: bool,
+    pub(super) stopped: bool,
 }
 
 impl Progress {
@@ -64,22 +64,24 @@ impl Progress {
 /// Life and counters of a Work.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct WorkFacts {
-    life: LifeFacts,
-    moving: bool,
-    current: Option<CurrentRun>,
-    hold: Option<OperatorStop>,
-    restarts: Vec<Duration>,
-    outcomes: Outcomes,
-    next_run: u64,
-    next_place: u64,
-    seq: u64,
-    successes: u64,
-    launches: u32,
+    pub(super) life: LifeFacts,
+    pub(super) moving: bool,
+    pub(super) current: Option<CurrentRun>,
+    pub(super) hold: Option<OperatorStop>,
+    pub(super) restarts: Vec<Duration>,
+    pub(super) outcomes: Outcomes,
+    /// Number of attempts that have ended.
+    pub(super) attempted: u64,
+    pub(super) next_run: u64,
+    pub(super) next_place: u64,
+    pub(super) seq: u64,
+    pub(super) successes: u64,
+    pub(super) launches: u32,
 }
 
 /// The life of a Work, without the deadlines that end with the process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum LifeFacts {
+pub(super) enum LifeFacts {
     #[default]
     Down,
     Up,
@@ -104,12 +106,12 @@ impl From<Life> for LifeFacts {
 
 /// The run in progress.
 #[derive(Debug, Clone, PartialEq)]
-struct CurrentRun {
-    place: u64,
-    run: u64,
-    progress: Progress,
-    started: Option<SystemTime>,
-    node: Option<Arc<str>>,
+pub(super) struct CurrentRun {
+    pub(super) place: u64,
+    pub(super) run: u64,
+    pub(super) progress: Progress,
+    pub(super) started: Option<SystemTime>,
+    pub(super) node: Option<Arc<str>>,
 }
 
 /// State of a ledger that records its changes.
@@ -158,7 +160,8 @@ impl Ledger {
         self.append_runs(touched, recording.work.current.as_ref(), facts);
         facts.extend(self.take_facts_of_inputs());
         facts.extend(recording.statuses.drain(..).map(Fact::Recorded));
-        facts.extend(self.take_attempts().into_iter().map(Fact::Attempted));
+        let attempted = self.take_attempts().into_iter();
+        facts.extend(attempted.map(|(number, entry)| Fact::Attempted { number, entry }));
         self.work_facts()
     }
 
@@ -172,17 +175,19 @@ impl Ledger {
         let work = recording.work.clone();
         let Some(run) = &work.current else { return work };
         let is_its_end = |entry: &RunEntry| entry.run == Some(run.run) && is_outcome(entry.stage);
-        let Some(attempt) = attempts.into_iter().find(is_its_end) else { return work };
+        let Some((number, entry)) = attempts.into_iter().find(|(_, entry)| is_its_end(entry)) else {
+            return work;
+        };
         let is_status = |fact: &Fact| matches!(fact, Fact::Input { status, .. } if is_outcome(status.stage));
         facts.push(Fact::Ended { place: run.place });
         facts.extend(inputs.into_iter().filter(is_status));
         facts.extend(statuses.into_iter().filter(|status| is_outcome(status.stage)).map(Fact::Recorded));
-        facts.push(Fact::Attempted(attempt));
-        let WorkFacts { outcomes, successes, seq, .. } = self.work_facts();
-        WorkFacts { current: None, outcomes, successes, seq, ..work }
+        facts.push(Fact::Attempted { number, entry });
+        let WorkFacts { outcomes, attempted, successes, seq, .. } = self.work_facts();
+        WorkFacts { current: None, outcomes, attempted, successes, seq, ..work }
     }
 
-    fn take_attempts(&mut self) -> Vec<RunEntry> {
+    fn take_attempts(&mut self) -> Vec<(u64, RunEntry)> {
         self.tries.as_mut().map(|tries| tries.take_ended()).unwrap_or_default()
     }
 
@@ -245,6 +250,7 @@ impl Ledger {
             hold: self.hold.clone(),
             restarts: self.restarts.times(),
             outcomes: self.outcomes(),
+            attempted: self.tries.as_deref().map_or(0, Tries::attempted),
             next_run: self.next_run,
             next_place: self.queue.next_place(),
             seq: self.seq,
@@ -259,7 +265,7 @@ impl Ledger {
         let Image { work, mut runs, inputs, statuses, attempts } = image;
         let remember = policy.remember;
         let mut ledger = Self::new(policy);
-        let mut tries = Tries::restored(attempts, work.outcomes);
+        let mut tries = Tries::restored(attempts, work.outcomes, work.attempted);
         if let Some(CurrentRun { place, run, started, node, .. }) = work.current
             && let Some(waiting) = runs.remove(&place).map(|requested| requested.waiting(place))
         {
@@ -308,24 +314,24 @@ impl Ledger {
 /// The durable part of a ledger.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Image {
-    work: WorkFacts,
+    pub(super) work: WorkFacts,
     /// Runs that have not ended, by place.
-    runs: BTreeMap<u64, RequestedRun>,
+    pub(super) runs: BTreeMap<u64, RequestedRun>,
     /// Statuses of inputs, and when they were set.
-    inputs: HashMap<RunKey, (Status, Duration)>,
+    pub(super) inputs: HashMap<RunKey, (Status, Duration)>,
     /// The last statuses, oldest first.
-    statuses: VecDeque<Status>,
+    pub(super) statuses: VecDeque<Status>,
     /// The last attempts that have ended, oldest first.
-    attempts: VecDeque<RunEntry>,
+    pub(super) attempts: VecDeque<RunEntry>,
 }
 
 /// A run that has not ended.
 #[derive(Debug, Clone)]
-struct RequestedRun {
-    key: RunKey,
-    input: Input,
-    queued: SystemTime,
-    progress: Progress,
+pub(super) struct RequestedRun {
+    pub(super) key: RunKey,
+    pub(super) input: Input,
+    pub(super) queued: SystemTime,
+    pub(super) progress: Progress,
 }
 
 impl RequestedRun {
@@ -360,7 +366,7 @@ impl Image {
             Fact::Input { key, status, at } => drop(self.inputs.insert(key, (status, at))),
             Fact::Forgotten { key } => drop(self.inputs.remove(&key)),
             Fact::Recorded(status) => push_bounded(&mut self.statuses, status, HISTORY),
-            Fact::Attempted(entry) => push_bounded(&mut self.attempts, entry, TRIES),
+            Fact::Attempted { entry, .. } => push_bounded(&mut self.attempts, entry, TRIES),
             Fact::Work(work) => {
                 if let Some(current) = &work.current {
                     self.set_progress(current.place, current.progress);
@@ -370,7 +376,7 @@ impl Image {
         }
     }
 
-    fn set_progress(&mut self, place: u64, progress: Progress) {
+    pub(super) fn set_progress(&mut self, place: u64, progress: Progress) {
         if let Some(run) = self.runs.get_mut(&place) {
             run.progress = progress;
         }

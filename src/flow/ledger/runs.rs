@@ -49,12 +49,14 @@ pub(super) struct Tries {
     outcomes: Outcomes,
     /// Attempts that have ended since the last call of [`take_ended`](Self::take_ended), if they are recorded.
     newly_ended: Option<Vec<RunEntry>>,
+    /// Number of attempts that have ended since changes are recorded.
+    attempted: u64,
 }
 
 impl Tries {
     /// Restores the attempts that have ended.
-    pub(super) fn restored(entries: VecDeque<RunEntry>, outcomes: Outcomes) -> Self {
-        Self { entries, outcomes, newly_ended: None }
+    pub(super) fn restored(entries: VecDeque<RunEntry>, outcomes: Outcomes, attempted: u64) -> Self {
+        Self { entries, outcomes, newly_ended: None, attempted }
     }
 
     /// Records attempts that end from now on.
@@ -62,9 +64,17 @@ impl Tries {
         self.newly_ended.get_or_insert_default();
     }
 
-    /// Returns the attempts that have ended since the last call.
-    pub(super) fn take_ended(&mut self) -> Vec<RunEntry> {
-        self.newly_ended.as_mut().map(std::mem::take).unwrap_or_default()
+    /// Returns the attempts that have ended since the last call, with their numbers, from 1.
+    pub(super) fn take_ended(&mut self) -> Vec<(u64, RunEntry)> {
+        let ended = self.newly_ended.as_mut().map(std::mem::take).unwrap_or_default();
+        let before = self.attempted;
+        self.attempted += ended.len() as u64;
+        (before + 1..).zip(ended).collect()
+    }
+
+    /// Returns the number of the last attempt that [`take_ended`](Self::take_ended) has returned.
+    pub(super) fn attempted(&self) -> u64 {
+        self.attempted
     }
 
     pub(super) fn outcomes(&self) -> Outcomes {

@@ -1,14 +1,22 @@
 //! Random test of the ledger: a host carries out its actions, and a model checks them against the requests.
 
+#[cfg(feature = "journal")]
+use std::collections::HashMap;
 use std::collections::HashSet;
 
 use proptest::prelude::*;
 
 use super::super::facts::Image;
 use super::super::*;
+#[cfg(feature = "journal")]
+use super::super::{facts::Fact, rows::ImageReader};
 use super::input;
 use crate::flow::policy::*;
 use crate::flow::restart::{OnError, Restart};
+#[cfg(feature = "journal")]
+use crate::id::ActorPath;
+#[cfg(feature = "journal")]
+use crate::journal::{Change, Table};
 use crate::wire;
 
 pub(super) const INPUTS: u8 = 5;
@@ -92,6 +100,30 @@ struct Incarnation {
     stops: bool,
 }
 
+/// Applies a fact to the rows of the journal.
+#[cfg(feature = "journal")]
+fn write(rows: &mut HashMap<(Table, Vec<u8>), Vec<u8>>, fact: Fact) {
+    let mut changes = Vec::new();
+    fact.append_to(&mut changes, &ActorPath::from("work"));
+    for change in changes {
+        match change {
+            Change::Put { table, key, value, .. } => drop(rows.insert((table, key), value)),
+            Change::Delete { table, key, .. } => drop(rows.remove(&(table, key))),
+            other => panic!("a ledger has rows only, and no {other:?}"),
+        }
+    }
+}
+
+/// Reads the image from the rows of the journal.
+#[cfg(feature = "journal")]
+fn read(rows: &HashMap<(Table, Vec<u8>), Vec<u8>>) -> Image {
+    let mut reader = ImageReader::new();
+    for ((table, key), value) in rows {
+        reader.read(*table, key, value).unwrap();
+    }
+    reader.finish()
+}
+
 /// The ledger, its host, and the expectations about both.
 pub(super) struct Model {
     ledger: Ledger,
@@ -117,6 +149,9 @@ pub(super) struct Model {
     last_run: u64,
     /// Image of all facts, if the ledger records them.
     image: Option<Image>,
+    /// Rows of all facts, as the journal keeps them.
+    #[cfg(feature = "journal")]
+    rows: HashMap<(Table, Vec<u8>), Vec<u8>>,
 }
 
 impl Model {
@@ -139,6 +174,8 @@ impl Model {
             last_seq: 0,
             last_run: 0,
             image: None,
+            #[cfg(feature = "journal")]
+            rows: HashMap::new(),
         }
     }
 
@@ -158,7 +195,11 @@ impl Model {
     /// Applies the facts since the last call to the image, and compares it with the ledger.
     fn record(&mut self) {
         let Some(image) = &mut self.image else { return };
-        self.ledger.take_facts().into_iter().for_each(|fact| image.apply(fact));
+        for fact in self.ledger.take_facts() {
+            #[cfg(feature = "journal")]
+            write(&mut self.rows, fact.clone());
+            image.apply(fact);
+        }
         if !self.ledger.ending {
             assert_eq!(image.without_times(), self.ledger.image());
         }
@@ -167,6 +208,11 @@ impl Model {
     /// Ends the process at once, and restores the ledger in another one.
     pub(super) fn end_process(&mut self) {
         let image = self.image.clone().expect("facts are recorded");
+        #[cfg(feature = "journal")]
+        let image = {
+            assert_eq!(read(&self.rows), image, "the rows say something else than the facts");
+            read(&self.rows)
+        };
         let attempt = |ledger: &Ledger| ledger.current.as_ref().map(|current| current.waiting.attempts);
         let (restarts, attempts) = (self.ledger.restart_count(), attempt(&self.ledger));
         let incarnation = self.incarnation.take();

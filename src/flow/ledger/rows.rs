@@ -1,0 +1,386 @@
+//! Facts about the runs of one Work as rows of the journal, and back.
+//!
+//! # Guarantees
+//! - An [`Image`] that is read from the rows of all facts of a ledger equals the image of those facts, with times in
+//!   milliseconds.
+//! - A row that cannot be decoded is an error that names its table, and never a wrong image.
+//!
+//! Rows are maps with named fields, so that a later version can add fields with a default.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::facts::{CurrentRun, Fact, Image, LifeFacts, Progress, RequestedRun, WorkFacts};
+use super::runs::{Outcomes, RunEntry, TRIES};
+use super::{HISTORY, Next, OperatorStop};
+use crate::id::ActorPath;
+use crate::journal::{Change, Table};
+use crate::payload::PayloadGuards;
+use crate::wire::{self, CodecError};
+use crate::work::{Input, Reason, RunKey, Stage, Status};
+
+/// Largest input that is kept with the outcome of its run, in bytes.
+const LONGEST_INPUT: usize = 4 * 1024;
+
+/// Error returned for a row of the journal that cannot be read.
+#[derive(Debug, Error)]
+#[error("a row of the table `{table:?}` cannot be read")]
+pub(crate) struct RowError {
+    table: Table,
+    source: CodecError,
+}
+
+/// The key of the row with the facts about a Work.
+const FACTS: &[u8] = b"facts";
+
+/// Milliseconds since 1970.
+fn millis(time: SystemTime) -> u64 {
+    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn time(millis: u64) -> SystemTime {
+    UNIX_EPOCH.checked_add(Duration::from_millis(millis)).unwrap_or(UNIX_EPOCH)
+}
+
+/// Encodes a row.
+pub(crate) fn encoded<T: Serialize>(row: &T) -> Vec<u8> {
+    wire::encode(row).expect("rows consist of types that always encode").to_vec()
+}
+
+/// Decodes a row.
+pub(crate) fn decoded<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<T, RowError> {
+    wire::decode(bytes).map_err(|source| RowError { table, source })
+}
+
+/// A run that was requested; the key of the row is its place.
+#[derive(Serialize, Deserialize)]
+struct RunRow {
+    key: Bytes,
+    input: Bytes,
+    queued: u64,
+}
+
+/// The progress of a run; the key of the row is its place and the letter `p`.
+#[derive(Serialize, Deserialize)]
+struct ProgressRow {
+    attempts: u32,
+    #[serde(default, skip_serializing_if = "is_false")]
+    forgotten: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    stopped: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+impl From<Progress> for ProgressRow {
+    fn from(Progress { attempts, forgotten, stopped }: Progress) -> Self {
+        Self { attempts, forgotten, stopped }
+    }
+}
+
+impl From<ProgressRow> for Progress {
+    fn from(ProgressRow { attempts, forgotten, stopped }: ProgressRow) -> Self {
+        Self { attempts, forgotten, stopped }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct InputRow {
+    stage: Stage,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    time: u64,
+    attempt: u32,
+    seq: u64,
+    /// Milliseconds since the start of the App.
+    at: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct AttemptRow {
+    number: u64,
+    run: Option<u64>,
+    attempt: u32,
+    stage: Stage,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    input: Option<Bytes>,
+    queued: u64,
+    started: Option<u64>,
+    ended: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+}
+
+impl AttemptRow {
+    fn new(number: u64, entry: RunEntry) -> Self {
+        let RunEntry { run, attempt, stage, reason, message, input, queued, started, ended, node } = entry;
+        let message = message.map(|message| message.to_string());
+        let node = node.map(|node| node.to_string());
+        let (queued, started, ended) = (millis(queued), started.map(millis), ended.map(millis));
+        Self { number, run, attempt, stage, reason, message, input, queued, started, ended, node }
+    }
+
+    fn entry(self) -> RunEntry {
+        let Self { number: _, run, attempt, stage, reason, message, input, queued, started, ended, node } =
+            self;
+        let (message, node) = (message.map(Arc::from), node.map(Arc::from));
+        let (queued, started, ended) = (time(queued), started.map(time), ended.map(time));
+        RunEntry { run, attempt, stage, reason, message, input, queued, started, ended, node }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct WorkRow {
+    life: LifeRow,
+    #[serde(default, skip_serializing_if = "is_false")]
+    moving: bool,
+    current: Option<CurrentRow>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hold: Option<HoldRow>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    restarts: Vec<Duration>,
+    succeeded: u64,
+    failed: u64,
+    stopped: u64,
+    seconds: [f64; 3],
+    attempted: u64,
+    next_run: u64,
+    next_place: u64,
+    seq: u64,
+    successes: u64,
+    launches: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum LifeRow {
+    Down,
+    Up,
+    /// Stops, and is launched again at this time.
+    Stopping(Option<Duration>),
+    Waiting(Duration),
+    Unplaced,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CurrentRow {
+    place: u64,
+    run: u64,
+    progress: ProgressRow,
+    started: Option<u64>,
+    node: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HoldRow {
+    by: String,
+    since: u64,
+}
+
+impl From<WorkFacts> for WorkRow {
+    fn from(facts: WorkFacts) -> Self {
+        let WorkFacts { life, moving, current, hold, restarts, outcomes, attempted, .. } = facts;
+        let Outcomes { succeeded, failed, stopped, seconds } = outcomes;
+        Self {
+            life: match life {
+                LifeFacts::Down => LifeRow::Down,
+                LifeFacts::Up => LifeRow::Up,
+                LifeFacts::Stopping(Next::Stay) => LifeRow::Stopping(None),
+                LifeFacts::Stopping(Next::Relaunch { at }) => LifeRow::Stopping(Some(at)),
+                LifeFacts::Waiting { until } => LifeRow::Waiting(until),
+                LifeFacts::Unplaced => LifeRow::Unplaced,
+            },
+            moving,
+            current: current.map(|CurrentRun { place, run, progress, started, node }| CurrentRow {
+                place,
+                run,
+                progress: progress.into(),
+                started: started.map(millis),
+                node: node.map(|node| node.to_string()),
+            }),
+            hold: hold.map(|OperatorStop { by, since }| HoldRow { by: by.to_string(), since: millis(since) }),
+            restarts,
+            succeeded,
+            failed,
+            stopped,
+            seconds,
+            attempted,
+            next_run: facts.next_run,
+            next_place: facts.next_place,
+            seq: facts.seq,
+            successes: facts.successes,
+            launches: facts.launches,
+        }
+    }
+}
+
+impl From<WorkRow> for WorkFacts {
+    fn from(row: WorkRow) -> Self {
+        let WorkRow { life, moving, current, hold, restarts, succeeded, failed, stopped, seconds, .. } = row;
+        Self {
+            life: match life {
+                LifeRow::Down => LifeFacts::Down,
+                LifeRow::Up => LifeFacts::Up,
+                LifeRow::Stopping(None) => LifeFacts::Stopping(Next::Stay),
+                LifeRow::Stopping(Some(at)) => LifeFacts::Stopping(Next::Relaunch { at }),
+                LifeRow::Waiting(until) => LifeFacts::Waiting { until },
+                LifeRow::Unplaced => LifeFacts::Unplaced,
+            },
+            moving,
+            current: current.map(|CurrentRow { place, run, progress, started, node }| CurrentRun {
+                place,
+                run,
+                progress: progress.into(),
+                started: started.map(time),
+                node: node.map(Arc::from),
+            }),
+            hold: hold.map(|HoldRow { by, since }| OperatorStop { by: by.into(), since: time(since) }),
+            restarts,
+            outcomes: Outcomes { succeeded, failed, stopped, seconds },
+            attempted: row.attempted,
+            next_run: row.next_run,
+            next_place: row.next_place,
+            seq: row.seq,
+            successes: row.successes,
+            launches: row.launches,
+        }
+    }
+}
+
+fn place_key(place: u64) -> Vec<u8> {
+    place.to_be_bytes().to_vec()
+}
+
+fn progress_key(place: u64) -> Vec<u8> {
+    let mut key = place_key(place);
+    key.push(b'p');
+    key
+}
+
+/// Reads a run key, whose length the journal has checked with the row.
+fn key_from(bytes: &[u8]) -> RunKey {
+    RunKey::from_bytes(bytes.try_into().unwrap_or_default())
+}
+
+impl Fact {
+    /// Appends the changes of the journal that record this fact about the Work at `path`.
+    pub(crate) fn append_to(self, changes: &mut Vec<Change>, path: &ActorPath) {
+        let put = |table, key, value| Change::Put { path: path.clone(), table, key, value };
+        let delete = |table, key| Change::Delete { path: path.clone(), table, key };
+        match self {
+            Self::Requested { place, key, input, queued } => {
+                let input = input.bytes;
+                if input.len() <= LONGEST_INPUT {
+                    changes.push(put(Table::Given, key.to_bytes().to_vec(), input.to_vec()));
+                }
+                let key = Bytes::copy_from_slice(&key.to_bytes());
+                let row = RunRow { key, input, queued: millis(queued) };
+                changes.push(put(Table::Run, place_key(place), encoded(&row)));
+            }
+            Self::Waits { place, progress } => {
+                changes.push(put(Table::Run, progress_key(place), encoded(&ProgressRow::from(progress))));
+            }
+            Self::Ended { place } => {
+                changes.push(delete(Table::Run, place_key(place)));
+                changes.push(delete(Table::Run, progress_key(place)));
+            }
+            Self::Input { key, status, at } => {
+                let Status { stage, reason, message, time, attempt, seq } = status;
+                let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
+                let row = InputRow { stage, reason, message, time: millis(time), attempt, seq, at };
+                changes.push(put(Table::Input, key.to_bytes().to_vec(), encoded(&row)));
+            }
+            Self::Forgotten { key } => {
+                changes.push(delete(Table::Input, key.to_bytes().to_vec()));
+                changes.push(delete(Table::Given, key.to_bytes().to_vec()));
+            }
+            Self::Recorded(status) => {
+                let key = (status.seq % HISTORY as u64).to_be_bytes().to_vec();
+                changes.push(put(Table::Status, key, encoded(&status)));
+            }
+            Self::Attempted { number, entry } => {
+                let key = (number % TRIES as u64).to_be_bytes().to_vec();
+                changes.push(put(Table::Attempt, key, encoded(&AttemptRow::new(number, entry))));
+            }
+            Self::Work(facts) => {
+                changes.push(put(Table::Work, FACTS.to_vec(), encoded(&WorkRow::from(facts))));
+            }
+        }
+    }
+}
+
+/// Reads an [`Image`] from the rows of a Work, in any order.
+pub(crate) struct ImageReader {
+    image: Image,
+    progress: BTreeMap<u64, Progress>,
+    attempts: Vec<AttemptRow>,
+}
+
+impl ImageReader {
+    /// Creates a reader of the rows of one Work.
+    pub(crate) fn new() -> Self {
+        Self { image: Image::new(), progress: BTreeMap::new(), attempts: Vec::new() }
+    }
+
+    /// Reads a row. Rows of tables that have nothing to do with runs are ignored.
+    ///
+    /// # Errors
+    /// [`RowError`] for a row that cannot be decoded.
+    pub(crate) fn read(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), RowError> {
+        let image = &mut self.image;
+        match table {
+            Table::Work if key == FACTS => image.work = decoded::<WorkRow>(table, value)?.into(),
+            Table::Run => {
+                let (place, rest) = key.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+                let place = u64::from_be_bytes(*place);
+                if rest.is_empty() {
+                    let RunRow { key, input, queued } = decoded(table, value)?;
+                    let (key, input) = (key_from(&key), Input::arrived(input, PayloadGuards::default()));
+                    let run =
+                        RequestedRun { key, input, queued: time(queued), progress: Progress::default() };
+                    image.runs.insert(place, run);
+                } else {
+                    self.progress.insert(place, decoded::<ProgressRow>(table, value)?.into());
+                }
+            }
+            Table::Input => {
+                let row: InputRow = decoded(table, value)?;
+                let InputRow { stage, reason, message, attempt, seq, .. } = row;
+                let status = Status { stage, reason, message, time: time(row.time), attempt, seq };
+                image.inputs.insert(key_from(key), (status, Duration::from_millis(row.at)));
+            }
+            Table::Status => image.statuses.push_back(decoded(table, value)?),
+            Table::Attempt => self.attempts.push(decoded(table, value)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish(self) -> Image {
+        let Self { mut image, progress, mut attempts } = self;
+        for (place, progress) in progress {
+            image.set_progress(place, progress);
+        }
+        if let Some(current) = &image.work.current {
+            let (place, progress) = (current.place, current.progress);
+            image.set_progress(place, progress);
+        }
+        image.statuses.make_contiguous().sort_unstable_by_key(|status| status.seq);
+        attempts.sort_unstable_by_key(|attempt| attempt.number);
+        image.attempts = attempts.into_iter().map(AttemptRow::entry).collect();
+        image
+    }
+}
