@@ -1,9 +1,9 @@
 //! The derive macro `Children` of `flowright`.
 
 use proc_macro::TokenStream;
-use quote::quote;
+use quote::{format_ident, quote};
 use syn::{
-    Attribute, Data, DeriveInput, Expr, ExprLit, Fields, GenericArgument, Lit, PathArguments, Type,
+    Attribute, Data, DeriveInput, Expr, ExprLit, Field, Fields, GenericArgument, Lit, PathArguments, Type,
     parse_macro_input,
 };
 
@@ -13,7 +13,7 @@ use syn::{
 /// # Errors
 /// Compile errors for a type that is not a struct, for a child in a tuple struct or in any other collection, and for a
 /// child that serde would serialise under another name.
-#[proc_macro_derive(Children)]
+#[proc_macro_derive(Children, attributes(serde))]
 pub fn derive_children(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     expand(&input).unwrap_or_else(|error| error.to_compile_error()).into()
@@ -69,7 +69,8 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
     let names: Vec<_> =
         idents.iter().map(|ident| ident.to_string().trim_start_matches("r#").to_owned()).collect();
     let types: Vec<_> = fields.iter().map(|field| &field.ty).collect();
-    let own = own_fields(&data.fields, convention.as_deref())?;
+    let Durability { save, prepare, rebuild, check } =
+        Durability::of(input, &data.fields, convention.as_deref())?;
     let name = &input.ident;
     let (generics, arguments, bounds) = input.generics.split_for_impl();
     Ok(quote! {
@@ -97,66 +98,264 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
                 }
             }
 
-            fn restore(&mut self, fields: &mut ::flowright::derive::OwnFields<'_>) {
+            fn save<__S: ::flowright::derive::Serializer>(
+                &self,
+                serializer: __S,
+            ) -> ::core::result::Result<__S::Ok, __S::Error> {
                 #[allow(unused_imports)]
-                use ::flowright::derive::{ByDeserialize as _, ByNothing as _};
-                let _ = &fields;
-                #(fields.child(#names);)*
-                #(#own)*
+                use ::flowright::derive::{BySerialize as _, WithoutSerialize as _};
+                #save
+            }
+
+            fn shapes(&self, shapes: &mut ::flowright::derive::Shapes) {
+                let _ = &shapes;
+                #(shapes.add(#names, ::flowright::derive::ChildGroup::shape(&self.#idents));)*
+            }
+
+            fn prepare(&self, flow: &mut ::flowright::derive::Preparation<'_, '_, Self>)
+            where
+                Self: 'static,
+            {
+                #[allow(unused_imports)]
+                use ::flowright::derive::{ByDeserialize as _, WithoutDeserialize as _};
+                let _ = &flow;
+                #(#prepare)*
+            }
+
+            fn rebuild(flow: &mut ::flowright::derive::Rebuild<'_, '_>) -> ::core::option::Option<Self>
+            where
+                Self: 'static,
+            {
+                #[allow(unused_imports)]
+                use ::flowright::derive::{
+                    ByDefault as _, ByDeserialize as _, WithoutDefault as _, WithoutDeserialize as _,
+                };
+                let _ = &flow;
+                #rebuild
+            }
+
+            fn check(check: &mut ::flowright::derive::Check) {
+                #[allow(unused_imports)]
+                use ::flowright::derive::{
+                    ByDefault as _, ByDeserialize as _, BySerialize as _, WithoutDefault as _,
+                    WithoutDeserialize as _, WithoutSerialize as _,
+                };
+                let _ = &check;
+                #(#check)*
             }
         }
     })
 }
 
-/// Returns the statements that restore the fields which are not children.
-fn own_fields(fields: &Fields, convention: Option<&str>) -> syn::Result<Vec<proc_macro2::TokenStream>> {
-    let mut statements = Vec::new();
-    for field in fields.iter().filter(|field| !holds_children(&field.ty)) {
-        let Some(ident) = &field.ident else {
-            statements.push(quote!(fields.unnamed();));
-            break;
-        };
-        if mentioned(&field.attrs, &["skip", "skip_serializing"])?.is_some() {
-            continue;
+/// The code that saves a Flow, restores it, and makes it anew.
+struct Durability {
+    save: proc_macro2::TokenStream,
+    prepare: Vec<proc_macro2::TokenStream>,
+    rebuild: proc_macro2::TokenStream,
+    check: Vec<proc_macro2::TokenStream>,
+}
+
+impl Durability {
+    fn of(input: &DeriveInput, fields: &Fields, convention: Option<&str>) -> syn::Result<Self> {
+        if fields.iter().any(|field| field.ident.is_none()) {
+            // A tuple struct has no children; its fields have no names.
+            return Ok(Self {
+                save: quote!(::flowright::derive::refuse_unnamed(serializer)),
+                prepare: vec![quote!(flow.unnamed();)],
+                rebuild: quote! {
+                    flow.unnamed();
+                    ::core::option::Option::None
+                },
+                check: vec![quote!(check.unnamed();)],
+            });
         }
+        let all_have_defaults = mentioned(&input.attrs, &["default"])?.is_some();
+        let (mut save, mut prepare, mut check) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut values, mut made, mut idents) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, field) in fields.iter().enumerate() {
+            let Some(ident) = &field.ident else { continue };
+            let code = FieldCode::of(field, ident, convention, all_have_defaults)?;
+            save.extend(code.save);
+            prepare.extend(code.prepare);
+            check.push(code.check);
+            let value = format_ident!("field_{number}");
+            let rebuild = code.rebuild;
+            values.push(quote!(let #value = #rebuild;));
+            made.push(value);
+            idents.push(ident);
+        }
+        let count = save.len();
+        Ok(Self {
+            save: quote! {
+                #[allow(unused_mut)]
+                let mut fields = ::flowright::derive::OwnWriter::new(serializer, #count)?;
+                #(#save)*
+                fields.end()
+            },
+            prepare,
+            rebuild: quote! {
+                #(#values)*
+                // All fields have been read, so that each one that cannot be is reported.
+                #(let #made = #made?;)*
+                ::core::option::Option::Some(Self { #(#idents: #made.into_inner(),)* })
+            },
+            check,
+        })
+    }
+}
+
+/// The code for one field of a Flow.
+struct FieldCode {
+    save: Option<proc_macro2::TokenStream>,
+    prepare: Option<proc_macro2::TokenStream>,
+    rebuild: proc_macro2::TokenStream,
+    check: proc_macro2::TokenStream,
+}
+
+impl FieldCode {
+    fn of(
+        field: &Field,
+        ident: &proc_macro2::Ident,
+        convention: Option<&str>,
+        all_have_defaults: bool,
+    ) -> syn::Result<Self> {
+        let ty = &field.ty;
         let rust_name = ident.to_string().trim_start_matches("r#").to_owned();
+        let of_type = quote!((&::flowright::derive::FieldType::<#ty>::new()));
+        let default = match default_path(&field.attrs)? {
+            Some(path) => quote!(::core::option::Option::Some(#path as fn() -> #ty)),
+            None => quote!(#of_type.maker()),
+        };
+        if holds_children(ty) {
+            return Ok(Self {
+                save: None,
+                prepare: Some(quote! {
+                    flow.child(
+                        #rust_name,
+                        |shape, restoring| ::flowright::derive::ChildGroup::prepare(&self.#ident, shape, restoring),
+                        |flow| &mut flow.#ident,
+                    );
+                }),
+                rebuild: quote! {
+                    flow.child(
+                        #rust_name,
+                        |shape, restoring| <#ty as ::flowright::derive::ChildGroup>::rebuild(shape, restoring),
+                        #default,
+                    )
+                },
+                check: quote!(<#ty as ::flowright::derive::ChildGroup>::check(check);),
+            });
+        }
+        if mentioned(&field.attrs, &["skip", "skip_serializing", "skip_deserializing"])?.is_some() {
+            return Ok(Self {
+                save: None,
+                prepare: None,
+                rebuild: quote!(flow.skipped(#rust_name, #default)),
+                check: quote!(check.skipped::<#ty>(#rust_name, #default.is_some());),
+            });
+        }
         let name = match renamed_by(&field.attrs, "rename")? {
             Some(name) => name,
             None => convention
                 .map_or_else(|| rust_name.clone(), |convention| by_convention(convention, &rust_name)),
         };
-        if let Some(attribute) = mentioned(&field.attrs, &["with", "serialize_with", "flatten"])? {
-            statements.push(quote!(fields.unrestorable(#name, #attribute);));
-            continue;
+        const UNUSABLE: [&str; 4] = ["with", "serialize_with", "deserialize_with", "flatten"];
+        if let Some(attribute) = mentioned(&field.attrs, &UNUSABLE)? {
+            return Ok(Self {
+                save: None,
+                prepare: Some(quote!(flow.unrestorable(#name, #attribute);)),
+                rebuild: quote!(flow.unrestorable::<#ty>(#name, #attribute)),
+                check: quote!(check.unrestorable(#name, #attribute);),
+            });
         }
-        let ty = &field.ty;
-        let is_optional = mentioned(&field.attrs, &["default", "skip_serializing_if"])?.is_some();
-        statements.push(quote! {
-            let read = (&::flowright::derive::FieldReader::<#ty>::new()).reader();
-            fields.field(#name, #is_optional, read, &mut self.#ident);
-        });
+        let aliases = aliases(&field.attrs)?;
+        let is_optional = all_have_defaults || mentioned(&field.attrs, &["default"])?.is_some();
+        // Nothing can be read into a reference, and whether a type that contains one can be deserialised for all lifetimes
+        // is nothing that method resolution takes into account.
+        let reader = if mentions_reference(quote!(#ty)) {
+            quote!(::core::option::Option::None)
+        } else {
+            quote!(#of_type.reader())
+        };
+        let own = quote! {
+            ::flowright::derive::OwnField { name: #name, aliases: &[#(#aliases),*], is_optional: #is_optional }
+        };
+        Ok(Self {
+            save: Some(quote!(fields.write(#name, #of_type.writer(), &self.#ident)?;)),
+            prepare: Some(quote!(flow.own::<#ty>(#own, #reader, |flow| &mut flow.#ident);)),
+            rebuild: quote!(flow.own::<#ty>(#own, #reader, #default)),
+            check: quote! {
+                let reader: ::core::option::Option<::flowright::derive::ReadField<#ty>> = #reader;
+                check.own::<#ty, _>(#name, #of_type.writer(), reader.is_some());
+            },
+        })
     }
-    Ok(statements)
+}
+
+/// Returns true if a reference occurs anywhere in the tokens of a type.
+fn mentions_reference(tokens: proc_macro2::TokenStream) -> bool {
+    tokens.into_iter().any(|token| match token {
+        proc_macro2::TokenTree::Punct(punct) => punct.as_char() == '&',
+        proc_macro2::TokenTree::Group(group) => mentions_reference(group.stream()),
+        _ => false,
+    })
+}
+
+/// Returns the names by serde's `alias`.
+fn aliases(attributes: &[Attribute]) -> syn::Result<Vec<String>> {
+    let mut names = Vec::new();
+    each_setting(attributes, |path, value| {
+        if path.is_ident("alias") {
+            names.extend(value.and_then(text_of));
+        }
+    })?;
+    Ok(names)
+}
+
+/// Returns the function that serde's `default = "…"` names.
+fn default_path(attributes: &[Attribute]) -> syn::Result<Option<syn::ExprPath>> {
+    let mut text = None;
+    each_setting(attributes, |path, value| {
+        if path.is_ident("default")
+            && let Some(Expr::Lit(ExprLit { lit: Lit::Str(path), .. })) = value
+        {
+            text = Some(path.clone());
+        }
+    })?;
+    text.map(|text| text.parse()).transpose()
+}
+
+/// Calls `visit` with each of serde's settings among the attributes, and with its value if it has one.
+fn each_setting(
+    attributes: &[Attribute],
+    mut visit: impl FnMut(&syn::Path, Option<&Expr>),
+) -> syn::Result<()> {
+    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
+        attribute.parse_nested_meta(|meta| {
+            if meta.input.peek(syn::token::Paren) {
+                visit(&meta.path, None);
+                return meta.parse_nested_meta(|meta| {
+                    if meta.input.peek(syn::Token![=]) {
+                        let _: Expr = meta.value()?.parse()?;
+                    }
+                    Ok(())
+                });
+            }
+            let value: Option<Expr> =
+                if meta.input.peek(syn::Token![=]) { Some(meta.value()?.parse()?) } else { None };
+            visit(&meta.path, value.as_ref());
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 /// Returns the first of serde's attributes `names` that is among the attributes.
 fn mentioned(attributes: &[Attribute], names: &[&'static str]) -> syn::Result<Option<&'static str>> {
     let mut found = None;
-    for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("serde")) {
-        attribute.parse_nested_meta(|meta| {
-            found = found.or(names.iter().find(|name| meta.path.is_ident(name)).copied());
-            if meta.input.peek(syn::token::Paren) {
-                return meta.parse_nested_meta(|meta| {
-                    let _: Expr = meta.value()?.parse()?;
-                    Ok(())
-                });
-            }
-            if meta.input.peek(syn::Token![=]) {
-                let _: Expr = meta.value()?.parse()?;
-            }
-            Ok(())
-        })?;
-    }
+    each_setting(attributes, |path, _| {
+        found = found.or(names.iter().find(|name| path.is_ident(name)).copied());
+    })?;
     Ok(found)
 }
 

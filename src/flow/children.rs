@@ -6,14 +6,23 @@ use std::fmt::Write;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use serde::Serializer;
+
+use super::check::{Check, FlowProblem};
 use super::context::FlowContext;
 use super::error::FlowError;
 use super::flow_link::{FlowLink, FlowOptions};
-use super::own_fields::OwnFields;
 use super::reaction::Reaction;
 use super::record::{Place, SharedRecord};
+use super::recorded::RecordedTree;
+use super::restore_error::{RestoreError, Restored};
+use super::restoring::{Preparation, Prepared, Rebuild, Restoring};
+use super::settings::WorkSettings;
+use super::shape::{Shape, Shapes};
 use super::supervisor::Strategy;
-use crate::state::{StateError, Value};
+use crate::fence;
+use crate::id::ActorPath;
+use crate::state::{Patch, StateError, Tracker, Value};
 use crate::work::{Placement, WorkType};
 
 /// The Works and Flows that a Flow owns. Always derived:
@@ -57,9 +66,33 @@ pub trait Children {
     #[doc(hidden)]
     fn find(&mut self, route: Route<'_>) -> Option<Found<'_>>;
 
-    /// Restores the Flow's own fields.
+    /// Serialises the Flow's own fields.
     #[doc(hidden)]
-    fn restore(&mut self, fields: &mut OwnFields<'_>);
+    fn save<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        Self: Sized;
+
+    /// Adds the shapes of the fields that hold children.
+    #[doc(hidden)]
+    fn shapes(&self, shapes: &mut Shapes);
+
+    /// Reads the record of the Flow, without changing anything.
+    #[doc(hidden)]
+    fn prepare(&self, flow: &mut Preparation<'_, '_, Self>)
+    where
+        Self: Sized + 'static;
+
+    /// Makes the Flow from its record.
+    #[doc(hidden)]
+    fn rebuild(flow: &mut Rebuild<'_, '_>) -> Option<Self>
+    where
+        Self: Sized + 'static;
+
+    /// Reports the fields of the type that cannot be recorded.
+    #[doc(hidden)]
+    fn check(check: &mut Check)
+    where
+        Self: Sized;
 }
 
 /// A field that can contain children.
@@ -76,6 +109,25 @@ pub trait ChildGroup {
     fn walk(&mut self, walk: &mut Walk<'_>);
     fn holds(&self, route: Route<'_>) -> bool;
     fn find(&mut self, route: Route<'_>) -> Option<Found<'_>>;
+
+    /// Returns what is in the field, or `None` for a child that has not joined the App.
+    fn shape(&self) -> Option<Shape>;
+
+    /// Prepares to have in the field what was recorded. A child is kept where one of the same name is; which one that is,
+    /// is decided by name in a collection and by position elsewhere.
+    fn prepare(&self, shape: &Shape, restoring: &mut Restoring<'_>) -> Option<Prepared<Self>>
+    where
+        Self: Sized + 'static;
+
+    /// Makes what was recorded.
+    fn rebuild(shape: &Shape, restoring: &mut Restoring<'_>) -> Option<Self>
+    where
+        Self: Sized + 'static;
+
+    /// Reports the fields of Flows that can be in the field and that cannot be recorded.
+    fn check(check: &mut Check)
+    where
+        Self: Sized;
 }
 
 /// The types of Works that can exist below a Flow, even if there is none of a type at the moment.
@@ -160,6 +212,11 @@ pub(crate) trait AnyWork {
     fn attach(&mut self, place: Place, placement: Option<Placement>) -> Result<SharedRecord, FlowError>;
     /// Shows the newest state from now on.
     fn refresh(&mut self);
+    fn settings(&self) -> WorkSettings;
+    /// Sets the name that the Work would be given if nothing was restored.
+    fn set_program_name(&mut self, name: ActorPath);
+    /// Returns the recorded name of a Work that was restored and has not joined yet.
+    fn restored_name(&self) -> Option<&ActorPath>;
 }
 
 /// A `FlowRef` of any type, for the driver.
@@ -173,6 +230,19 @@ pub(crate) trait AnyFlow {
     fn state(&self) -> Result<Value, StateError>;
     /// Returns the name of the Flow's Rust type.
     fn type_name(&self) -> &'static str;
+    fn options(&self) -> &FlowOptions;
+    /// Sets the name that the Flow would be given if nothing was restored.
+    fn set_program_name(&mut self, name: ActorPath);
+    /// Returns the recorded name of a Flow that was restored and has not joined yet.
+    fn restored_name(&self) -> Option<&ActorPath>;
+    /// Compares the Flow's own fields with those in `saved`, and returns how they differ. Children are not serialised.
+    fn save(&self, saved: &mut Tracker) -> Result<Option<Patch>, StateError>;
+    /// Returns what is in the fields that hold children. Walks collections of the user's, which may panic.
+    fn shapes(&self) -> Shapes;
+    /// Returns the fields of this type of Flow, and of those that can be below it, that cannot be recorded.
+    fn problems(&self) -> Vec<FlowProblem>;
+    /// Restores the root Flow, as its constructor made it, and all children.
+    fn restore(&mut self, recorded: &RecordedTree) -> Result<Restored, Vec<RestoreError>>;
 }
 
 /// Visitor of the children of a Flow, in order.
@@ -269,6 +339,83 @@ impl<G: ChildGroup> ChildGroup for Option<G> {
     fn find(&mut self, route: Route<'_>) -> Option<Found<'_>> {
         self.as_mut()?.find(route)
     }
+
+    fn shape(&self) -> Option<Shape> {
+        let content = self.as_ref().and_then(G::shape);
+        Some(content.map_or(Shape::Absent, |content| Shape::Present(Box::new(content))))
+    }
+
+    fn prepare(&self, shape: &Shape, restoring: &mut Restoring<'_>) -> Option<Prepared<Self>>
+    where
+        Self: 'static,
+    {
+        let content = match (shape.content(), self) {
+            (None, _) => None,
+            (Some(shape), Some(group)) => {
+                let change = group.prepare(shape, restoring)?;
+                return Some(Box::new(move |field| {
+                    if let Some(group) = field {
+                        change(group);
+                    }
+                }));
+            }
+            (Some(shape), None) => Some(G::rebuild(shape, restoring)?),
+        };
+        Some(Box::new(move |field| discard(std::mem::replace(field, content))))
+    }
+
+    fn rebuild(shape: &Shape, restoring: &mut Restoring<'_>) -> Option<Self>
+    where
+        Self: 'static,
+    {
+        match shape.content() {
+            None => Some(None),
+            Some(shape) => G::rebuild(shape, restoring).map(Some),
+        }
+    }
+
+    fn check(check: &mut Check) {
+        check.collection(G::check);
+    }
+}
+
+/// Drops children that were not recorded.
+fn discard<T>(children: T) {
+    if let Err(panic) = fence::discard(children) {
+        log::error!("a collection of children panicked while it was dropped: {panic}");
+    }
+}
+
+/// An element of a collection that is restored.
+enum Element<P, G> {
+    /// One that the constructor made, at this place, with the change that restores it.
+    Kept(P, Prepared<G>),
+    Rebuilt(G),
+}
+
+/// Finds the elements of a collection that the constructor made by the names of the children in them.
+struct Places<P>(HashMap<ActorPath, P>);
+
+impl<P: Clone + PartialEq> Places<P> {
+    fn of<'g, G: ChildGroup + 'g>(elements: impl Iterator<Item = (P, &'g G)>) -> Self {
+        let mut places = HashMap::new();
+        for (place, group) in elements {
+            if let Some(shape) = group.shape() {
+                shape.each_child(&mut |name| drop(places.insert(name.clone(), place.clone())));
+            }
+        }
+        Self(places)
+    }
+
+    /// Returns the place of the element that has one of the recorded children, once.
+    fn take(&mut self, shape: &Shape) -> Option<P> {
+        let mut found = None;
+        shape.each_child(&mut |name| found = found.take().or_else(|| self.0.get(name).cloned()));
+        if found.is_some() {
+            self.0.retain(|_, place| Some(&*place) != found.as_ref());
+        }
+        found
+    }
 }
 
 impl<G: ChildGroup> ChildGroup for Vec<G> {
@@ -296,6 +443,85 @@ impl<G: ChildGroup> ChildGroup for Vec<G> {
             .or_else(|| self.iter().position(|group| group.holds(rest)))?;
         self[index].find(rest)
     }
+
+    fn shape(&self) -> Option<Shape> {
+        Some(Shape::List(self.iter().filter_map(G::shape).collect()))
+    }
+
+    fn prepare(&self, shape: &Shape, restoring: &mut Restoring<'_>) -> Option<Prepared<Self>>
+    where
+        Self: 'static,
+    {
+        let mut places = Places::of(self.iter().enumerate());
+        let elements = list_of(shape, restoring)?.iter().map(|shape| match places.take(shape) {
+            Some(index) => Some(Element::Kept(index, self[index].prepare(shape, restoring)?)),
+            None => G::rebuild(shape, restoring).map(Element::Rebuilt),
+        });
+        // All elements are read, so that each that cannot be restored is reported.
+        let elements: Vec<_> = elements.collect();
+        let elements = elements.into_iter().collect::<Option<Vec<_>>>()?;
+        Some(Box::new(move |list| {
+            let mut made: Vec<_> = std::mem::take(list).into_iter().map(Some).collect();
+            list.extend(elements.into_iter().filter_map(|element| match element {
+                Element::Kept(index, change) => {
+                    let mut group = made.get_mut(index)?.take()?;
+                    change(&mut group);
+                    Some(group)
+                }
+                Element::Rebuilt(group) => Some(group),
+            }));
+            discard(made);
+        }))
+    }
+
+    fn rebuild(shape: &Shape, restoring: &mut Restoring<'_>) -> Option<Self>
+    where
+        Self: 'static,
+    {
+        let shapes = list_of(shape, restoring)?;
+        let elements: Vec<_> = shapes.iter().map(|shape| G::rebuild(shape, restoring)).collect();
+        elements.into_iter().collect()
+    }
+
+    fn check(check: &mut Check) {
+        check.collection(G::check);
+    }
+}
+
+/// Returns the recorded elements of a list. Reports a field that was no list.
+fn list_of<'s>(shape: &'s Shape, restoring: &mut Restoring<'_>) -> Option<&'s [Shape]> {
+    match shape.unwrapped() {
+        Shape::List(elements) => Some(elements),
+        Shape::Absent => Some(&[]),
+        other => {
+            restoring.wrong_shape(other, "a list");
+            None
+        }
+    }
+}
+
+/// Returns the recorded entries of a map. Reports a field that was no map, and each key that is none of its type.
+fn entries_of<'s, K: ChildKey>(
+    shape: &'s Shape,
+    restoring: &mut Restoring<'_>,
+) -> Option<Vec<(K, &'s Shape)>> {
+    let entries = match shape.unwrapped() {
+        Shape::Map(entries) => &entries[..],
+        Shape::Absent => &[],
+        other => {
+            restoring.wrong_shape(other, "a map");
+            return None;
+        }
+    };
+    let keyed = entries.iter().map(|(text, shape)| {
+        let key = K::parse(text);
+        if key.is_none() {
+            restoring.wrong_key(text);
+        }
+        Some((key?, shape))
+    });
+    let keyed: Vec<_> = keyed.collect();
+    keyed.into_iter().collect()
 }
 
 /// A key that can be part of a path.
@@ -338,7 +564,7 @@ integer_keys!(u8 u16 u32 u64 usize i8 i16 i32 i64 isize);
 
 // One implementation for both maps, which differ only in the bounds of their keys.
 macro_rules! map_group {
-    ([$($generics:tt)*] $map:ty) => {
+    ([$($generics:tt)*] $map:ty, $take:expr, $order:expr) => {
         impl<$($generics)*> ChildGroup for $map {
             fn kinds(kinds: &mut Kinds) {
                 G::kinds(kinds);
@@ -358,9 +584,76 @@ macro_rules! map_group {
                 let (segment, rest) = route.next();
                 self.get_mut(&K::parse(segment)?)?.find(rest)
             }
+
+            fn shape(&self) -> Option<Shape> {
+                let entry = |(key, group): (&K, &G)| {
+                    Some((key.with_text(str::to_owned), group.shape()?))
+                };
+                let mut entries: Vec<_> = self.iter().filter_map(entry).collect();
+                let order: fn(&mut [(String, Shape)]) = $order;
+                order(&mut entries);
+                Some(Shape::Map(entries))
+            }
+
+            fn prepare(&self, shape: &Shape, restoring: &mut Restoring<'_>) -> Option<Prepared<Self>>
+            where
+                Self: 'static,
+            {
+                let text = |key: &K| key.with_text(str::to_owned);
+                let mut places = Places::of(self.iter().map(|(key, group)| (text(key), group)));
+                let groups: HashMap<_, _> = self.iter().map(|(key, group)| (text(key), group)).collect();
+                let entries = entries_of::<K>(shape, restoring)?.into_iter().map(|(key, shape)| {
+                    let element = match places.take(shape).and_then(|key| groups.get_key_value(&key)) {
+                        Some((old_key, group)) => {
+                            Element::Kept(old_key.clone(), group.prepare(shape, restoring)?)
+                        }
+                        None => Element::Rebuilt(G::rebuild(shape, restoring)?),
+                    };
+                    Some((key, element))
+                });
+                let entries: Vec<_> = entries.collect();
+                let entries = entries.into_iter().collect::<Option<Vec<_>>>()?;
+                Some(Box::new(move |map| {
+                    let take: fn(&mut Self) -> Vec<(K, G)> = $take;
+                    let made = take(map).into_iter().map(|(key, group)| (text(&key), group));
+                    let mut made: HashMap<_, _> = made.collect();
+                    map.extend(entries.into_iter().filter_map(|(key, element)| match element {
+                        Element::Kept(old_key, change) => {
+                            let mut group = made.remove(&old_key)?;
+                            change(&mut group);
+                            Some((key, group))
+                        }
+                        Element::Rebuilt(group) => Some((key, group)),
+                    }));
+                    discard(made);
+                }))
+            }
+
+            fn rebuild(shape: &Shape, restoring: &mut Restoring<'_>) -> Option<Self>
+            where
+                Self: 'static,
+            {
+                let entries = entries_of::<K>(shape, restoring)?.into_iter();
+                let entries: Vec<_> =
+                    entries.map(|(key, shape)| Some((key, G::rebuild(shape, restoring)?))).collect();
+                entries.into_iter().collect()
+            }
+
+            fn check(check: &mut Check) {
+                check.collection(G::check);
+            }
         }
     };
 }
 
-map_group!([K: ChildKey + Eq + std::hash::Hash, G: ChildGroup, S: BuildHasher] HashMap<K, G, S>);
-map_group!([K: ChildKey + Ord, G: ChildGroup] BTreeMap<K, G>);
+map_group!(
+    [K: ChildKey + Eq + std::hash::Hash, G: ChildGroup, S: BuildHasher + Default] HashMap<K, G, S>,
+    |map| map.drain().collect(),
+    // The order of a `HashMap` has no meaning, and would make equal shapes differ.
+    |entries| entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b))
+);
+map_group!(
+    [K: ChildKey + Ord, G: ChildGroup] BTreeMap<K, G>,
+    |map| std::mem::take(map).into_iter().collect(),
+    |_| ()
+);

@@ -1,15 +1,18 @@
 //! The options of a Flow, and the state that the driver shares with its `FlowRef`.
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
-use super::restart::{OnError, Restart};
+use super::restart::{OnError, RecordedRestart, Restart};
 use crate::id::{ActorPath, FlowId};
 use crate::work::Status;
 
-/// The options that a parent sets for a Flow.
-#[derive(Debug, Clone, Default)]
+/// The options that a parent sets for a Flow. One that a record lacks has its default.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct FlowOptions {
     pub(crate) on_error: OnError,
+    #[serde(with = "RecordedRestart")]
     pub(crate) restart: Restart,
 }
 

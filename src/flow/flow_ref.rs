@@ -7,17 +7,23 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use super::Flow;
+use super::check::{Check, FlowProblem};
 use super::children::{AnyFlow, ChildGroup, Children, Found, Kinds, Node, Route, Walk};
 use super::context::FlowContext;
 use super::error::FlowError;
 use super::flow_link::{FlowLink, FlowOptions};
+use super::program_names::name_children;
 use super::reaction::Reaction;
+use super::recorded::RecordedTree;
 use super::restart::{OnError, Restart};
+use super::restore_error::{RestoreError, Restored};
+use super::restoring::{Prepared, Restoring};
 use super::scope;
+use super::shape::{ChildName, Shape, Shapes};
 use super::supervisor::Strategy;
 use crate::fence::Fenced;
 use crate::id::ActorPath;
-use crate::state::{StateError, Value};
+use crate::state::{Patch, StateError, Tracker, Value};
 use crate::work::Status;
 
 /// A Flow's handle to a Flow below it, which is an actor of its own: it reacts to changes below it, commands its own
@@ -58,13 +64,23 @@ pub struct FlowRef<F: Flow> {
     flow: Fenced<F>,
     options: FlowOptions,
     link: Option<Arc<FlowLink>>,
+    name: ChildName,
+}
+
+/// Serialises a Flow's own fields, without its children.
+struct OwnState<'a, F>(&'a F);
+
+impl<F: Children> Serialize for OwnState<'_, F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.save(serializer)
+    }
 }
 
 impl<F: Flow> FlowRef<F> {
     /// Creates a Flow. It joins the App when it is in a field of a Flow that is part of the App.
     pub fn new(flow: F) -> Self {
         scope::with(|scope| scope.tree_changed = true);
-        Self { flow: Fenced::new(flow), options: FlowOptions::default(), link: None }
+        Self { flow: Fenced::new(flow), options: FlowOptions::default(), link: None, name: ChildName::Open }
     }
 
     /// Sets the handling of a failure after the last restart: with `Raise`, the default, the parent fails too; with
@@ -163,6 +179,7 @@ impl<F: Flow> AnyFlow for FlowRef<F> {
 
     fn attach(&mut self, link: Arc<FlowLink>) -> FlowOptions {
         self.link = Some(link);
+        self.name = ChildName::Open;
         self.options.clone()
     }
 
@@ -189,6 +206,42 @@ impl<F: Flow> AnyFlow for FlowRef<F> {
     fn type_name(&self) -> &'static str {
         std::any::type_name::<F>()
     }
+
+    fn options(&self) -> &FlowOptions {
+        &self.options
+    }
+
+    fn set_program_name(&mut self, name: ActorPath) {
+        self.name = ChildName::Program(name);
+    }
+
+    fn restored_name(&self) -> Option<&ActorPath> {
+        self.name.restored()
+    }
+
+    fn save(&self, saved: &mut Tracker) -> Result<Option<Patch>, StateError> {
+        saved.update(&OwnState(&*self.flow))
+    }
+
+    fn shapes(&self) -> Shapes {
+        let mut shapes = Shapes::default();
+        Children::shapes(&*self.flow, &mut shapes);
+        shapes
+    }
+
+    fn problems(&self) -> Vec<FlowProblem> {
+        let mut check = Check::new();
+        <Self as ChildGroup>::check(&mut check);
+        check.into_problems()
+    }
+
+    fn restore(&mut self, recorded: &RecordedTree) -> Result<Restored, Vec<RestoreError>> {
+        let root = ActorPath::root();
+        let program = name_children(self, root.clone()).map_err(|error| vec![error])?;
+        let mut restoring = Restoring::new(recorded, program);
+        let prepared = self.prepare(&Shape::Child(root), &mut restoring);
+        restoring.finish(prepared, self)
+    }
 }
 
 impl<F: Flow> ChildGroup for FlowRef<F> {
@@ -214,5 +267,32 @@ impl<F: Flow> ChildGroup for FlowRef<F> {
         } else {
             None
         }
+    }
+
+    fn shape(&self) -> Option<Shape> {
+        let name = self.link.as_ref().map(|link| &link.path).or_else(|| self.name.known());
+        name.cloned().map(Shape::Child)
+    }
+
+    fn prepare(&self, shape: &Shape, restoring: &mut Restoring<'_>) -> Option<Prepared<Self>> {
+        let name = restoring.child(shape, "a Flow")?.clone();
+        let (image, options) = restoring.flow(&name)?;
+        let change = restoring.prepare_flow(&name, image, |flow| self.flow.prepare(flow))?;
+        Some(Box::new(move |flow| {
+            change(&mut flow.flow);
+            flow.options = options;
+            flow.name = ChildName::Restored(name);
+        }))
+    }
+
+    fn rebuild(shape: &Shape, restoring: &mut Restoring<'_>) -> Option<Self> {
+        let name = restoring.child(shape, "a Flow")?.clone();
+        let (image, options) = restoring.flow(&name)?;
+        let flow = restoring.rebuild_flow(&name, image, F::rebuild)?;
+        Some(Self { flow, options, link: None, name: ChildName::Restored(name) })
+    }
+
+    fn check(check: &mut Check) {
+        check.flow::<F>(F::check);
     }
 }

@@ -13,7 +13,13 @@
 //! - Only a Work's own Flow commands the Work.
 //! - A failed Flow ends its reaction; the failure escalates from parent to parent until one captures it.
 
+#![cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the driver does not record and restore Flows yet")
+)]
+
 mod builder;
+mod check;
 mod children;
 mod context;
 mod error;
@@ -22,16 +28,25 @@ mod flow_ref;
 mod ledger;
 mod own_fields;
 mod policy;
+mod program_names;
 mod reaction;
 mod record;
+mod recorded;
 mod restart;
+mod restore_error;
+mod restoring;
 mod schedule;
 mod scope;
+mod settings;
+mod shape;
 mod supervisor;
 mod work_ref;
+mod work_state;
 
 use serde::Serialize;
 
+#[doc(hidden)]
+pub use self::check::Check;
 pub use self::children::Children;
 #[doc(hidden)]
 pub use self::children::{ChildGroup, Found, Kinds, Route, Walk};
@@ -39,12 +54,19 @@ pub use self::context::FlowContext;
 pub use self::error::FlowError;
 pub use self::flow_ref::FlowRef;
 #[doc(hidden)]
-pub use self::own_fields::{ByDeserialize, ByNothing, FieldReader, OwnFields};
+pub use self::own_fields::{
+    ByDefault, ByDeserialize, BySerialize, FieldType, OwnField, OwnWriter, ReadField, WithoutDefault,
+    WithoutDeserialize, WithoutSerialize, WriteField, refuse_unnamed,
+};
 pub use self::policy::{OnNodeLost, Overlap, Remember};
 pub(crate) use self::reaction::is_pending;
 pub use self::reaction::{Pending, Reaction};
 pub use self::restart::{OnError, Restart};
+#[doc(hidden)]
+pub use self::restoring::{Preparation, Rebuild};
 pub use self::schedule::ScheduleError;
+#[doc(hidden)]
+pub use self::shape::Shapes;
 pub use self::supervisor::Strategy;
 pub use self::work_ref::{Run, WorkRef};
 
@@ -53,8 +75,11 @@ pub(crate) use self::context::Ending;
 pub(crate) use self::flow_link::{FlowLink, FlowOptions};
 pub(crate) use self::ledger::{Action, Ledger, Moment, Outcomes, Requested, RunEntry};
 pub(crate) use self::record::{Place, Record, SharedRecord};
+pub(crate) use self::recorded::{FlowImage, RecordedTree, WorkImage};
 pub(crate) use self::restart::Restarts;
+pub(crate) use self::restore_error::{RestoreError, Restored};
 pub(crate) use self::scope::{Scope, enter, leave};
+pub(crate) use self::settings::WorkSettings;
 pub(crate) use self::supervisor::{Decision, Supervisor};
 
 /// A supervisor: owns Works and other Flows, and decides what runs next.

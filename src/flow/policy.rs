@@ -3,7 +3,9 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::restart::{OnError, Restart};
+use serde::{Deserialize, Serialize};
+
+use super::restart::{OnError, RecordedRestart, Restart};
 
 /// Policy for a new input that arrives while another run is in progress or waiting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,16 +65,48 @@ impl From<Duration> for Remember {
     }
 }
 
+/// [`Overlap`] as it is recorded.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Overlap", rename_all = "snake_case")]
+enum RecordedOverlap {
+    Queue,
+    Latest,
+    Restart,
+}
+
+/// [`OnNodeLost`] as it is recorded.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "OnNodeLost", rename_all = "snake_case")]
+enum RecordedOnNodeLost {
+    Wait,
+    Fail,
+}
+
+/// [`Remember`] as it is recorded.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Remember")]
+struct RecordedRemember {
+    #[serde(default)]
+    count: Option<usize>,
+    #[serde(default)]
+    age: Option<Duration>,
+}
+
 /// Policies set on a [`WorkRef`](super::WorkRef).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Policy {
     pub(crate) cache_calls: bool,
+    #[serde(with = "RecordedOverlap")]
     pub(crate) overlap: Overlap,
     pub(crate) queue: usize,
+    #[serde(with = "RecordedRemember")]
     pub(crate) remember: Remember,
     pub(crate) timeout: Option<Duration>,
+    #[serde(with = "RecordedRestart")]
     pub(crate) restart: Restart,
     pub(crate) on_error: OnError,
+    #[serde(with = "RecordedOnNodeLost")]
     pub(crate) on_node_lost: OnNodeLost,
     /// Longest time from the request to stop until the Work is ended by force.
     pub(crate) grace: Duration,

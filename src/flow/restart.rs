@@ -78,6 +78,15 @@ impl Default for Restart {
     }
 }
 
+/// [`Restart`] as it is recorded. A setting that the record lacks is that of [`Restart::on_failure`].
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Restart", default = "Restart::on_failure")]
+pub(super) struct RecordedRestart {
+    max: u32,
+    within: Duration,
+    backoff: Range<Duration>,
+}
+
 /// Events within a sliding time window.
 #[derive(Debug, Default)]
 pub(super) struct Window {

@@ -10,13 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 
+use super::check::Check;
 use super::children::{AnyWork, ChildGroup, Found, Kinds, Node, Route, Walk};
 use super::error::FlowError;
 use super::ledger::{Ledger, Requested};
 use super::policy::Policy;
 use super::reaction::Pending;
 use super::record::{Place, Record, SharedRecord};
+use super::restoring::{Prepared, Restoring};
 use super::scope;
+use super::settings::WorkSettings;
+use super::shape::{ChildName, Shape};
 use crate::fence::Fenced;
 use crate::id::ActorPath;
 use crate::payload;
@@ -61,6 +65,7 @@ pub struct WorkRef<W: Work> {
     record: Option<SharedRecord>,
     /// Set when a run was requested before the Work joined the tree; the flag becomes true when the Work joins.
     joined: OnceCell<Arc<AtomicBool>>,
+    name: ChildName,
 }
 
 /// Typed copy of the last published state, decoded on first access.
@@ -83,6 +88,22 @@ impl<W: Work> WorkRef<W> {
             mailbox: DEFAULT_MAILBOX,
             record: None,
             joined: OnceCell::new(),
+            name: ChildName::Open,
+        }
+    }
+
+    /// Creates a Work that was recorded.
+    fn restored(name: &ActorPath, work: Fenced<W>, settings: WorkSettings) -> Self {
+        let WorkSettings { policy, placement, needs, mailbox } = settings;
+        Self {
+            view: View { current: OnceCell::from(work), earlier: RefCell::new(None) },
+            policy,
+            placement,
+            needs,
+            mailbox,
+            record: None,
+            joined: OnceCell::new(),
+            name: ChildName::Restored(name.clone()),
         }
     }
 
@@ -478,6 +499,7 @@ impl<W: Work> AnyWork for WorkRef<W> {
         );
         let record = Arc::new(Mutex::new(record));
         self.record = Some(record.clone());
+        self.name = ChildName::Open;
         if let Some(joined) = self.joined.get() {
             joined.store(true, Ordering::Relaxed);
         }
@@ -499,6 +521,23 @@ impl<W: Work> AnyWork for WorkRef<W> {
             let _ = self.view.current.set(work);
         }
     }
+
+    fn settings(&self) -> WorkSettings {
+        WorkSettings {
+            policy: self.policy.clone(),
+            placement: self.placement,
+            needs: self.needs,
+            mailbox: self.mailbox,
+        }
+    }
+
+    fn set_program_name(&mut self, name: ActorPath) {
+        self.name = ChildName::Program(name);
+    }
+
+    fn restored_name(&self) -> Option<&ActorPath> {
+        self.name.restored()
+    }
 }
 
 impl<W: Work> ChildGroup for WorkRef<W> {
@@ -517,6 +556,28 @@ impl<W: Work> ChildGroup for WorkRef<W> {
     fn find(&mut self, route: Route<'_>) -> Option<Found<'_>> {
         if self.holds(route) { Some(Found(Node::Work(self))) } else { None }
     }
+
+    fn shape(&self) -> Option<Shape> {
+        let name = match &self.record {
+            Some(record) => Some(record.lock().path.clone()),
+            None => self.name.known().cloned(),
+        };
+        name.map(Shape::Child)
+    }
+
+    fn prepare(&self, shape: &Shape, restoring: &mut Restoring<'_>) -> Option<Prepared<Self>> {
+        let restored = Self::rebuild(shape, restoring)?;
+        // The previous one discards its Work by itself.
+        Some(Box::new(move |field| *field = restored))
+    }
+
+    fn rebuild(shape: &Shape, restoring: &mut Restoring<'_>) -> Option<Self> {
+        let name = restoring.child(shape, "a Work")?;
+        let (work, settings) = restoring.work(name)?;
+        Some(Self::restored(name, work, settings))
+    }
+
+    fn check(_: &mut Check) {}
 }
 
 /// Handle to a requested run.

@@ -18,6 +18,8 @@ mod payloads;
 mod queries;
 mod react;
 mod reaction_queue;
+#[cfg(test)]
+mod restore_tests;
 mod root_flow;
 mod shutdown;
 mod timers;

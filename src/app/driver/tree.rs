@@ -379,24 +379,43 @@ struct Walker<'a> {
 }
 
 impl Walker<'_> {
-    fn name(&mut self, position: Position<'_>) -> ActorPath {
+    /// Returns the name of a child that joins: its recorded one if it was restored, or else that of its position.
+    fn name(&mut self, position: Position<'_>, restored: Option<ActorPath>) -> ActorPath {
         if let Some((group, key)) = position.bad_key {
             self.changes.errors.push(FlowError::BadKey { group: group.to_owned(), key: key.to_owned() });
         }
+        if let Some(name) = restored {
+            self.compare(&name, position);
+            if let Some((group, number)) = name.as_str().rsplit_once('.')
+                && position.listed
+                && let Ok(number) = number.parse::<u64>()
+            {
+                let list = self.list(group);
+                list.next = list.next.max(number.saturating_add(1));
+            }
+            return name;
+        }
         match position.path.rsplit_once('.') {
             Some((group, _)) if position.listed => {
-                let owner = self.flow.unwrap_or(FlowId(0));
-                let list = match self.tree.lists.get_mut(group) {
-                    Some(list) => list,
-                    None => self.tree.lists.entry(group.to_owned()).or_insert(List { next: 0, owner }),
-                };
-                list.owner = owner;
+                let list = self.list(group);
                 let name = ActorPath::from(format!("{group}.{}", list.next).as_str());
                 list.next += 1;
                 name
             }
             _ => ActorPath::from(position.path),
         }
+    }
+
+    /// Returns the list at this path, which the Flow that is walked names a child in.
+    fn list(&mut self, path: &str) -> &mut List {
+        let owner = self.flow.unwrap_or(FlowId(0));
+        // Looked up first, because the path is seldom new and would be allocated.
+        if !self.tree.lists.contains_key(path) {
+            self.tree.lists.insert(path.to_owned(), List { next: 0, owner });
+        }
+        let list = self.tree.lists.get_mut(path).expect("inserted if it was missing");
+        list.owner = owner;
+        list
     }
 
     /// Checks whether a child is still at the position it is named after; its index in a list does not count.
@@ -446,7 +465,7 @@ impl Visitor for Walker<'_> {
                     }
                     None => {
                         let id = WorkId(self.tree.id());
-                        let path = self.name(position);
+                        let path = self.name(position, work.restored_name().cloned());
                         let place = Place {
                             id,
                             app: self.tree.app,
@@ -489,7 +508,7 @@ impl Visitor for Walker<'_> {
                     }
                     None => {
                         let id = FlowId(self.tree.id());
-                        let path = self.name(position);
+                        let path = self.name(position, flow.restored_name().cloned());
                         let status = Status { stage: Stage::Running, time: self.now, ..Status::default() };
                         let link = Arc::new(FlowLink { id, path: path.clone(), status: Mutex::new(status) });
                         let options = flow.attach(link.clone());
@@ -539,12 +558,11 @@ impl Visitor for Walker<'_> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use flowright_macros::Children;
     use serde::{Deserialize, Serialize};
 
     use super::*;
-    use crate::flow::{
-        ChildGroup, Children, Flow, FlowRef, Found, Kinds, OwnFields, Reaction, Route, WorkRef,
-    };
+    use crate::flow::{Flow, FlowRef, Reaction, WorkRef};
     use crate::work::{Work, WorkContext};
 
     #[derive(Default, Serialize, Deserialize)]
@@ -558,46 +576,14 @@ mod tests {
         }
     }
 
-    #[derive(Default, Serialize)]
+    #[derive(Default, Serialize, Children)]
     struct Team {
         members: Vec<WorkRef<Idle>>,
     }
 
-    #[derive(Default, Serialize)]
+    #[derive(Default, Serialize, Children)]
     struct Teams {
         by_name: BTreeMap<String, FlowRef<Team>>,
-    }
-
-    impl Children for Team {
-        fn kinds(_: &mut Kinds) {}
-
-        fn walk(&mut self, walk: &mut Walk<'_>) {
-            walk.field("members", &mut self.members);
-        }
-
-        fn find(&mut self, route: Route<'_>) -> Option<Found<'_>> {
-            ChildGroup::find(&mut self.members, route)
-        }
-
-        fn restore(&mut self, fields: &mut OwnFields<'_>) {
-            fields.child("members");
-        }
-    }
-
-    impl Children for Teams {
-        fn kinds(_: &mut Kinds) {}
-
-        fn walk(&mut self, walk: &mut Walk<'_>) {
-            walk.field("by_name", &mut self.by_name);
-        }
-
-        fn find(&mut self, route: Route<'_>) -> Option<Found<'_>> {
-            ChildGroup::find(&mut self.by_name, route)
-        }
-
-        fn restore(&mut self, fields: &mut OwnFields<'_>) {
-            fields.child("by_name");
-        }
     }
 
     impl Flow for Team {

@@ -1,0 +1,33 @@
+//! The recorded Works and Flows of an App, from which its tree is restored.
+
+use std::collections::HashMap;
+
+use super::flow_link::FlowOptions;
+use super::settings::WorkSettings;
+use super::shape::Shapes;
+use crate::id::ActorPath;
+use crate::state::Value;
+
+/// What is recorded of a Work, for the `WorkRef`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WorkImage {
+    /// The last published state.
+    pub(crate) state: Value,
+    pub(crate) settings: WorkSettings,
+}
+
+/// What is recorded of a Flow, for the `FlowRef`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FlowImage {
+    /// The Flow's own fields, as a map by their serialised names.
+    pub(crate) own: Value,
+    pub(crate) shapes: Shapes,
+    pub(crate) options: FlowOptions,
+}
+
+/// The recorded actors by their paths; the root Flow has the empty path.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RecordedTree {
+    pub(crate) works: HashMap<ActorPath, WorkImage>,
+    pub(crate) flows: HashMap<ActorPath, FlowImage>,
+}
