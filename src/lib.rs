@@ -79,6 +79,7 @@
 //! | 5 | `app` | the App, the driver that runs its Flows, its end; [`Control`] queries and steers a running App |
 //! | 4 | `flow` | Flows, run-once, restarts, schedules: no sockets, no clock |
 //! | 4 | `remote` | Works in other processes and on other machines |
+//! | 3 | `journal` | the file that has the last state of each actor and what led to it |
 //! | 3 | `work` | Works, messages, mailboxes, and where they run |
 //! | 2 | [`state`] | the value tree, its comparison, patches |
 //! | 2 | `payload` | references to large values, files and directories |
@@ -124,6 +125,7 @@ mod flow;
 mod http;
 mod id;
 #[cfg(feature = "journal")]
+#[allow(dead_code, unused_imports, reason = "the driver does not use it yet")]
 mod journal;
 mod machine;
 mod payload;

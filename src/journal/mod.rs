@@ -9,14 +9,40 @@
 //!   [`Sync::Disk`] after a loss of power.
 //! - Nothing is written while nothing is appended.
 //! - One process holds a journal at a time.
+//! - Damage is reported and never read as data: each row has a checksum, the live rows as a whole have one, and the last
+//!   durable position is noted outside of the file.
+//!
+//! # Parts
+//! - [`Journal`]: the thread, group commit, and the reactions to a full or failing disk.
+//! - [`Store`](store::Store): what the thread needs of a place to keep transactions; [`sqlite`] keeps them in a file.
+//! - [`tools`]: what a command line does with a journal that no App holds.
 
+mod encoding;
+mod error;
+mod group;
+mod lock;
+mod queue;
+mod sqlite;
+mod store;
+mod tools;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::error::JournalError;
+pub(crate) use self::queue::{Condition, Figures, Journal};
+pub(crate) use self::tools::{Check, Repaired, check, drop_path, history, live_at, repair};
 use crate::id::ActorPath;
 use crate::state::{Patch, Value};
 
 /// The kind of a row of the live data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Table {
     /// The App itself: one row, of the root.
     App,
@@ -38,8 +64,31 @@ pub(crate) enum Table {
     Step,
 }
 
+impl Table {
+    const ALL: [Self; 8] =
+        [Self::App, Self::Flow, Self::Work, Self::Run, Self::Input, Self::Status, Self::Attempt, Self::Step];
+
+    /// Returns the name of the table in files.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::Flow => "flow",
+            Self::Work => "work",
+            Self::Run => "run",
+            Self::Input => "input",
+            Self::Status => "status",
+            Self::Attempt => "attempt",
+            Self::Step => "step",
+        }
+    }
+
+    fn named(name: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| table.name().as_bytes() == name)
+    }
+}
+
 /// A change of the live data.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Change {
     /// Sets a row.
     Put { path: ActorPath, table: Table, key: Vec<u8>, value: Vec<u8> },
@@ -54,7 +103,7 @@ pub(crate) enum Change {
 }
 
 /// The changes of one cycle of the driver.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Transaction {
     /// Time since the start of the App, continued over restarts.
     pub(crate) at: Duration,
@@ -70,4 +119,121 @@ pub(crate) enum Sync {
     /// Written and synced, so that a loss of power loses nothing.
     #[default]
     Disk,
+}
+
+/// The settings of a journal.
+#[derive(Debug, Clone)]
+pub(crate) struct JournalSettings {
+    pub(crate) sync: Sync,
+    /// How long history is kept; zero turns it off.
+    pub(crate) history_age: Duration,
+    /// The size up to which history is kept, in bytes; 0 turns it off.
+    pub(crate) history_bytes: u64,
+}
+
+impl Default for JournalSettings {
+    fn default() -> Self {
+        Self { sync: Sync::Disk, history_age: Duration::from_secs(7 * 24 * 60 * 60), history_bytes: 1 << 30 }
+    }
+}
+
+impl JournalSettings {
+    fn has_history(&self) -> bool {
+        self.history_bytes > 0 && !self.history_age.is_zero()
+    }
+}
+
+/// The live data: the rows and the state of each actor, by path.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Live {
+    pub(crate) actors: BTreeMap<ActorPath, LiveActor>,
+}
+
+/// The live data of one actor.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct LiveActor {
+    pub(crate) state: Option<Value>,
+    pub(crate) rows: BTreeMap<Table, TableRows>,
+}
+
+/// Keys and values, ordered by key.
+pub(crate) type TableRows = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// A position, and when its transaction was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub(crate) position: u64,
+    /// Time since the start of the App, continued over restarts.
+    pub(crate) at: Duration,
+    pub(crate) wall: SystemTime,
+}
+
+/// An opening of the journal by an App.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) epoch: u64,
+    pub(crate) wall: SystemTime,
+    /// The last position at that time.
+    pub(crate) position: u64,
+    /// The version of the program.
+    pub(crate) program: String,
+    /// True if [`Journal::mark_progress`] was called.
+    pub(crate) has_progressed: bool,
+    /// True if it ended by [`Journal::close`] with `clean`.
+    pub(crate) is_clean: bool,
+}
+
+/// What a journal had when it was opened.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) live: Live,
+    /// The last position, with the times of its transaction. Position 0 in a new journal.
+    pub(crate) last: Moment,
+    /// The number of this opening, from 1. It is on disk, whatever the mode of syncing.
+    pub(crate) epoch: u64,
+    /// The random identity of the App.
+    pub(crate) app: [u8; 16],
+    /// True if the last opening ended by [`Journal::close`] with `clean`, or there was none.
+    pub(crate) was_clean: bool,
+    /// The last openings before this one, oldest first, [`RECENT`] at most.
+    pub(crate) starts: Vec<Start>,
+}
+
+/// The number of openings that a journal remembers.
+pub(crate) const RECENT: usize = 16;
+
+/// Selection of history.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HistoryFilter {
+    /// Changes of this actor only.
+    pub(crate) path: Option<ActorPath>,
+    /// Positions from this one.
+    pub(crate) from: Option<u64>,
+    /// Positions up to this one, inclusive.
+    pub(crate) to: Option<u64>,
+    /// The largest number of groups, 0 for all: the oldest of the selection, or the newest if `newest_first`.
+    pub(crate) limit: usize,
+    pub(crate) newest_first: bool,
+}
+
+/// A group of transactions in the history.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct HistoryEntry {
+    /// The position of the first of the transactions; the others follow.
+    pub(crate) first: u64,
+    pub(crate) transactions: Vec<RecordedTransaction>,
+}
+
+/// A transaction in the history.
+///
+/// The changes that a group makes to one state are merged: the merged change is at the last transaction of the group that
+/// changed the state, and is a whole state if the journal had a reason to record it as one.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RecordedTransaction {
+    pub(crate) position: u64,
+    pub(crate) at: Duration,
+    pub(crate) wall: SystemTime,
+    pub(crate) changes: Vec<Change>,
+    /// Actors whose states changed, where the change is part of a later transaction of the group.
+    pub(crate) merged: Vec<ActorPath>,
 }

@@ -1,0 +1,116 @@
+//! The encodings of times, checksums and history in a journal.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::Table;
+use crate::id::ActorPath;
+use crate::wire;
+
+/// The version of the encoding of history, its first byte.
+const VERSION: u8 = 1;
+
+/// The kind of a row, part of its checksum so that a row never passes for one of another table.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Meta = 1,
+    Start = 2,
+    Live = 3,
+    State = 4,
+    History = 5,
+    Image = 6,
+}
+
+/// Returns the checksum of a row: 64 bits of the BLAKE3 hash of its columns.
+pub(super) fn checksum(kind: Kind, columns: &[&[u8]]) -> i64 {
+    let length: usize = columns.iter().map(|column| column.len() + 8).sum();
+    let hash = if length < 900 {
+        // A buffer is faster than a `Hasher` for short rows, which are most.
+        let mut buffer = [0; 901];
+        let mut at = 1;
+        buffer[0] = kind as u8;
+        for column in columns {
+            buffer[at..at + 8].copy_from_slice(&(column.len() as u64).to_le_bytes());
+            buffer[at + 8..at + 8 + column.len()].copy_from_slice(column);
+            at += 8 + column.len();
+        }
+        blake3::hash(&buffer[..at])
+    } else {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&[kind as u8]);
+        for column in columns {
+            hasher.update(&(column.len() as u64).to_le_bytes()).update(column);
+        }
+        hasher.finalize()
+    };
+    let mut sum = [0; 8];
+    sum.copy_from_slice(&hash.as_bytes()[..8]);
+    i64::from_le_bytes(sum)
+}
+
+/// Returns the number of nanoseconds since the Unix epoch, negative before it.
+pub(super) fn wall_nanos(wall: SystemTime) -> i64 {
+    match wall.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => nanos(after),
+        Err(before) => -nanos(before.duration()),
+    }
+}
+
+pub(super) fn wall_from(nanos: i64) -> SystemTime {
+    let by = Duration::from_nanos(nanos.unsigned_abs());
+    let epoch = SystemTime::UNIX_EPOCH;
+    if nanos < 0 { epoch.checked_sub(by) } else { epoch.checked_add(by) }.unwrap_or(epoch)
+}
+
+pub(super) fn nanos(at: Duration) -> i64 {
+    i64::try_from(at.as_nanos()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn duration_from(nanos: i64) -> Duration {
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(0))
+}
+
+/// A change in the history. Changes of states are in a table of their own.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum Recorded {
+    #[serde(rename = "p")]
+    Put(ActorPath, Table, Bytes, Bytes),
+    #[serde(rename = "d")]
+    Delete(ActorPath, Table, Bytes),
+    /// The state of the actor changed.
+    #[serde(rename = "s")]
+    State(ActorPath),
+    #[serde(rename = "l")]
+    Left(ActorPath),
+}
+
+/// The transactions of a group in the history.
+pub(super) type Recording = Vec<RecordedParts>;
+
+/// `at` and `wall` in nanoseconds, and the changes.
+pub(super) type RecordedParts = (i64, i64, Vec<Recorded>);
+
+/// Encodes a value behind the version of the encoding.
+pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, wire::CodecError> {
+    let mut bytes = bytes::BytesMut::with_capacity(256);
+    bytes.extend_from_slice(&[VERSION]);
+    wire::encode_into(value, &mut bytes)?;
+    Ok(bytes.into())
+}
+
+/// Decodes a value that [`encode`] has encoded.
+///
+/// # Errors
+/// A description of the problem.
+pub(super) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => wire::decode(rest).map_err(|error| error.to_string()),
+        Some((version, _)) => Err(format!("it has encoding {version}, and this program knows {VERSION}")),
+        None => Err("it is empty".into()),
+    }
+}
+
+/// A row of an image: path, table, key, value.
+pub(super) type ImageRow = (ActorPath, Table, Bytes, Bytes);

@@ -1,0 +1,403 @@
+//! The thread of a journal, and the queue of transactions before it.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::group::Group;
+use super::sqlite::SqliteStore;
+use super::store::Store;
+use super::{
+    Change, HistoryEntry, HistoryFilter, JournalError, JournalSettings, Live, Moment, Recovered, Transaction,
+};
+use crate::wire;
+
+/// Interval at which a commit is tried again while the disk is full.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// An open journal.
+///
+/// Dropping it commits what is waiting, if that is possible, and leaves the end recorded as not clean.
+pub(crate) struct Journal {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<Result<(), JournalError>>>,
+}
+
+/// The condition of a journal.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Condition {
+    #[default]
+    Working,
+    /// The disk is full. Nothing becomes durable until there is room; no transaction is lost.
+    Full { since: SystemTime, message: String },
+    /// Nothing becomes durable any more. The program must end and be started again, which reads the journal from disk.
+    Failed(JournalError),
+}
+
+/// Numbers about a journal since it was opened.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Figures {
+    /// The last position that is durable.
+    pub(crate) position: u64,
+    pub(crate) commits: u64,
+    pub(crate) transactions: u64,
+    /// The largest number of transactions in a commit.
+    pub(crate) largest_group: u64,
+    /// Bytes written to the WAL, which is copied into the file later.
+    pub(crate) written: u64,
+    /// The sum, the maximum and the last of the times that commits took.
+    pub(crate) commit_time: Duration,
+    pub(crate) slowest_commit: Duration,
+    pub(crate) last_commit: Duration,
+}
+
+/// A reading of the journal on its thread.
+type Reading = Box<dyn FnOnce(Result<&mut dyn Store, JournalError>) + Send>;
+
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Notified when the thread has something to do.
+    ready: Condvar,
+    durable: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Transaction>,
+    /// Sizes of the transactions that are waiting or being committed, in bytes.
+    waiting_bytes: u64,
+    committing_bytes: u64,
+    last: u64,
+    readings: Vec<Reading>,
+    /// Set when the journal is to end: whether the end is clean.
+    closing: Option<bool>,
+    has_progressed: bool,
+    is_told_to_retry: bool,
+    condition: Condition,
+    figures: Figures,
+}
+
+impl Journal {
+    /// Opens or creates the journal in a directory. `on_progress` is called on the thread of the journal after each commit
+    /// and when the [`condition`](Self::condition) has changed.
+    ///
+    /// # Errors
+    /// [`JournalError`]; the files are as they were then.
+    pub(crate) fn open(
+        directory: &Path,
+        settings: JournalSettings,
+        program: &str,
+        on_progress: Box<dyn Fn() + Send>,
+    ) -> Result<(Self, Recovered), JournalError> {
+        let has_history = settings.has_history();
+        let (store, recovered) = SqliteStore::open(directory, settings, program)?;
+        let journal = Self::start(Box::new(store), has_history, on_progress)
+            .map_err(|error| JournalError::io(directory, "start the thread of the journal in", error))?;
+        Ok((journal, recovered))
+    }
+
+    /// Starts the thread that commits to a store.
+    pub(super) fn start(
+        store: Box<dyn Store>,
+        has_history: bool,
+        on_progress: Box<dyn Fn() + Send>,
+    ) -> io::Result<Self> {
+        let position = store.last().position;
+        let figures = Figures { position, ..Figures::default() };
+        let queue = Queue { last: position, figures, ..Queue::default() };
+        let shared = Arc::new(Shared {
+            queue: Mutex::new(queue),
+            ready: Condvar::new(),
+            durable: AtomicU64::new(position),
+        });
+        let worker = Worker { shared: shared.clone(), has_history, on_progress };
+        let thread = std::thread::Builder::new().name("journal".into()).spawn(move || worker.run(store))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Adds a transaction, and returns its position. Never blocks. After a failure, the position never becomes durable.
+    pub(crate) fn append(&self, transaction: Transaction) -> u64 {
+        let size = size(&transaction);
+        let mut queue = self.shared.queue.lock();
+        queue.last += 1;
+        if !matches!(queue.condition, Condition::Failed(_)) {
+            queue.waiting.push(transaction);
+            queue.waiting_bytes += size;
+            self.shared.ready.notify_one();
+        }
+        queue.last
+    }
+
+    /// Returns the last position that is durable.
+    pub(crate) fn durable(&self) -> u64 {
+        self.shared.durable.load(Ordering::Acquire)
+    }
+
+    /// Returns the approximate size of the transactions that are not durable yet, in bytes.
+    pub(crate) fn backlog_bytes(&self) -> u64 {
+        let queue = self.shared.queue.lock();
+        queue.waiting_bytes + queue.committing_bytes
+    }
+
+    pub(crate) fn condition(&self) -> Condition {
+        self.shared.queue.lock().condition.clone()
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
+        self.shared.queue.lock().figures
+    }
+
+    /// Tries to commit at once, if the disk was full.
+    pub(crate) fn retry(&self) {
+        self.shared.queue.lock().is_told_to_retry = true;
+        self.shared.ready.notify_one();
+    }
+
+    /// Records that the App has progressed since its start, which is therefore not part of a crash loop.
+    pub(crate) fn mark_progress(&self) {
+        self.shared.queue.lock().has_progressed = true;
+        self.shared.ready.notify_one();
+    }
+
+    /// Reads history, and passes it to `reply` on the thread of the journal. Commits wait meanwhile: set a limit.
+    pub(crate) fn history(
+        &self,
+        filter: HistoryFilter,
+        reply: impl FnOnce(Result<Vec<HistoryEntry>, JournalError>) + Send + 'static,
+    ) {
+        self.read(Box::new(move |store| reply(store.and_then(|store| store.history(&filter)))));
+    }
+
+    /// Rebuilds the live data at a position, and passes them to `reply` on the thread of the journal.
+    pub(crate) fn live_at(
+        &self,
+        position: u64,
+        reply: impl FnOnce(Result<(Moment, Live), JournalError>) + Send + 'static,
+    ) {
+        self.read(Box::new(move |store| reply(store.and_then(|store| store.live(Some(position))))));
+    }
+
+    fn read(&self, reading: Reading) {
+        let mut queue = self.shared.queue.lock();
+        if let Condition::Failed(error) = &queue.condition {
+            let error = error.clone();
+            drop(queue);
+            reading(Err(error));
+        } else {
+            queue.readings.push(reading);
+            self.shared.ready.notify_one();
+        }
+    }
+
+    /// Commits what is waiting, records whether the end was clean, and ends the thread.
+    ///
+    /// # Errors
+    /// [`JournalError`] if not all could be committed; [`durable`](Self::durable) was the last position then.
+    pub(crate) fn close(mut self, is_clean: bool) -> Result<(), JournalError> {
+        self.end(is_clean)
+    }
+
+    fn end(&mut self, is_clean: bool) -> Result<(), JournalError> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.shared.queue.lock().closing = Some(is_clean);
+        self.shared.ready.notify_one();
+        thread.join().unwrap_or(Err(JournalError::Closed))
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let _ = self.end(false);
+    }
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal").field("durable", &self.durable()).finish_non_exhaustive()
+    }
+}
+
+/// The thread of a journal.
+struct Worker {
+    shared: Arc<Shared>,
+    has_history: bool,
+    on_progress: Box<dyn Fn() + Send>,
+}
+
+/// What the thread does next.
+enum Task {
+    Commit { first: u64, transactions: Vec<Transaction> },
+    Read(Vec<Reading>),
+    MarkProgress,
+    Maintain,
+    Close(bool),
+}
+
+impl Worker {
+    fn run(self, mut store: Box<dyn Store>) -> Result<(), JournalError> {
+        let mut has_more = true;
+        loop {
+            let done = match self.next(has_more) {
+                Task::Commit { first, transactions } => {
+                    has_more = true;
+                    self.commit(&mut *store, first, transactions)
+                }
+                Task::Read(readings) => {
+                    for reading in readings {
+                        reading(Ok(&mut *store));
+                    }
+                    Ok(())
+                }
+                Task::MarkProgress => self.until_there_is_room(|| store.mark_progress()),
+                Task::Maintain => match store.maintain() {
+                    Ok(more) => {
+                        has_more = more;
+                        Ok(())
+                    }
+                    // Commits will tell, and maintain again.
+                    Err(error) if error.is_full() => {
+                        has_more = false;
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                },
+                Task::Close(is_clean) => {
+                    let closed = store.close(is_clean);
+                    self.fail(JournalError::Closed);
+                    return closed;
+                }
+            };
+            if let Err(error) = done {
+                self.fail(error.clone());
+                drop(store);
+                (self.on_progress)();
+                return Err(error);
+            }
+        }
+    }
+
+    /// Waits for the next task.
+    fn next(&self, has_more: bool) -> Task {
+        let mut queue = self.shared.queue.lock();
+        loop {
+            queue.is_told_to_retry = false;
+            if !queue.readings.is_empty() {
+                return Task::Read(std::mem::take(&mut queue.readings));
+            }
+            if !queue.waiting.is_empty() {
+                let transactions = std::mem::take(&mut queue.waiting);
+                queue.committing_bytes = std::mem::take(&mut queue.waiting_bytes);
+                return Task::Commit { first: queue.last + 1 - transactions.len() as u64, transactions };
+            }
+            if std::mem::take(&mut queue.has_progressed) {
+                return Task::MarkProgress;
+            }
+            if let Some(is_clean) = queue.closing {
+                return Task::Close(is_clean);
+            }
+            if has_more {
+                return Task::Maintain;
+            }
+            self.shared.ready.wait(&mut queue);
+        }
+    }
+
+    fn commit(
+        &self,
+        store: &mut dyn Store,
+        first: u64,
+        transactions: Vec<Transaction>,
+    ) -> Result<(), JournalError> {
+        let count = transactions.len() as u64;
+        let group = Group::merge(first, transactions, self.has_history)?;
+        let mut took = Duration::ZERO;
+        self.until_there_is_room(|| {
+            let begin = Instant::now();
+            let appended = store.append(&group);
+            took = begin.elapsed();
+            appended
+        })?;
+        self.shared.durable.store(group.last, Ordering::Release);
+        {
+            let mut queue = self.shared.queue.lock();
+            queue.committing_bytes = 0;
+            let figures = &mut queue.figures;
+            figures.position = group.last;
+            figures.commits += 1;
+            figures.transactions += count;
+            figures.largest_group = figures.largest_group.max(count);
+            figures.written = store.written();
+            figures.commit_time += took;
+            figures.slowest_commit = figures.slowest_commit.max(took);
+            figures.last_commit = took;
+        }
+        (self.on_progress)();
+        Ok(())
+    }
+
+    /// Repeats `write` while the disk is full, unless the journal is to end.
+    fn until_there_is_room(
+        &self,
+        mut write: impl FnMut() -> Result<(), JournalError>,
+    ) -> Result<(), JournalError> {
+        let mut was_full = false;
+        loop {
+            let error = match write() {
+                Err(error) if error.is_full() => error,
+                written => {
+                    if was_full && written.is_ok() {
+                        self.shared.queue.lock().condition = Condition::Working;
+                        (self.on_progress)();
+                    }
+                    return written;
+                }
+            };
+            let mut queue = self.shared.queue.lock();
+            if !was_full {
+                was_full = true;
+                let message = crate::printable::chain(&error);
+                queue.condition = Condition::Full { since: SystemTime::now(), message };
+                drop(queue);
+                (self.on_progress)();
+                queue = self.shared.queue.lock();
+            }
+            let until = Instant::now() + RETRY;
+            while !std::mem::take(&mut queue.is_told_to_retry) {
+                if queue.closing.is_some() {
+                    return Err(error);
+                }
+                if self.shared.ready.wait_until(&mut queue, until).timed_out() {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn fail(&self, error: JournalError) {
+        let mut queue = self.shared.queue.lock();
+        queue.condition = Condition::Failed(error.clone());
+        queue.waiting = Vec::new();
+        let readings = std::mem::take(&mut queue.readings);
+        drop(queue);
+        for reading in readings {
+            reading(Err(error.clone()));
+        }
+    }
+}
+
+/// Returns the approximate size of a transaction when it is encoded, in bytes.
+fn size(transaction: &Transaction) -> u64 {
+    let sizes = transaction.changes.iter().map(|change| match change {
+        Change::Put { key, value, .. } => key.len() + value.len(),
+        Change::Delete { key, .. } => key.len(),
+        Change::State { state, .. } => state.encoded_len(),
+        Change::Patch { patch, .. } => wire::length(patch),
+        Change::Left { .. } => 0,
+    });
+    sizes.map(|size| size as u64 + 64).sum()
+}

@@ -1,0 +1,695 @@
+//! A journal in a SQLite file, `journal.db`, in WAL mode.
+//!
+//! Each value is written once: table `state` has the states and their patches, of now and of the past, and `history` has
+//! all else that happened. Live states are the newest rows of `state`; older ones stay for as long as the history does.
+
+mod images;
+mod rows;
+mod schema;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use rusqlite::config::DbConfig;
+use rusqlite::wal::CheckpointMode;
+use rusqlite::{Connection, params};
+
+use self::images::{Images, Pruning};
+pub(super) use self::rows::{
+    HistoryRow, ImageMark, LiveRow, Meta, Rows, StateKind, StateRows, hex, live_sum, state_sum,
+};
+pub(super) use self::schema::{Access, FILE, FORMAT, PAGE, open as open_file};
+use super::encoding::{self, nanos, wall_nanos};
+use super::group::{Group, StateChange};
+use super::lock::{DirectoryLock, Note};
+use super::store::Store;
+use super::{
+    Change, HistoryEntry, HistoryFilter, JournalError, JournalSettings, Live, Moment, RECENT,
+    RecordedTransaction, Recovered, Start, Sync,
+};
+use crate::id::ActorPath;
+use crate::state::Patch;
+
+/// Bytes of patches, relative to the state that they change, beyond which they are folded into a new whole state. A
+/// larger number writes less and makes recovery read more.
+const FOLD: u64 = 4;
+
+/// Bytes that a row of `state` costs beside its value.
+const ROW: u64 = 128;
+
+/// Size of the WAL in bytes beyond which it is copied into the file.
+const WAL: u64 = 16 << 20;
+
+/// A journal in a file, opened for writing or reading.
+pub(super) struct SqliteStore {
+    connection: Connection,
+    file: PathBuf,
+    settings: JournalSettings,
+    meta: Meta,
+    head: HistoryRow,
+    states: HashMap<ActorPath, StateIndex>,
+    images: Images,
+    pruning: Option<Pruning>,
+    /// The number of frames in the WAL.
+    frames: u64,
+    written: u64,
+    lock: DirectoryLock,
+}
+
+/// What the rows of a live state amount to.
+#[derive(Debug, Clone, Copy)]
+struct StateIndex {
+    /// The cost of the whole state, and of the patches after it, in bytes.
+    whole: u64,
+    patches: u64,
+    rows: i64,
+    sum: i64,
+}
+
+impl StateIndex {
+    fn of(rows: &StateRows) -> Self {
+        Self {
+            whole: rows.size() + ROW,
+            patches: rows.patches().map(|row| row.value.len() as u64 + ROW).sum(),
+            rows: rows.count(),
+            sum: rows.sum(),
+        }
+    }
+}
+
+/// A group that has been written but not committed.
+struct Staged {
+    head: HistoryRow,
+    states: Vec<(ActorPath, Option<StateIndex>)>,
+}
+
+impl SqliteStore {
+    /// Opens or creates the journal in a directory for writing, with a new epoch.
+    pub(super) fn open(
+        directory: &Path,
+        settings: JournalSettings,
+        program: &str,
+    ) -> Result<(Self, Recovered), JournalError> {
+        let create = |error| JournalError::io(directory, "create", error);
+        std::fs::create_dir_all(directory).map_err(create)?;
+        let lock = DirectoryLock::take(directory)?;
+        let opened = schema::open(directory, Access::Write)?;
+        let (connection, file, is_new) = (opened.connection, opened.file, opened.is_new);
+        schema::use_wal(&connection, &file)?;
+        if is_new {
+            if let Some(note) = lock.noted().filter(|note| note.position > 0) {
+                let (note, durable) = (lock.path().to_owned(), note.position);
+                return Err(JournalError::Shortened { file, note, found: 0, durable });
+            }
+            initialise(&connection, &file, random_identity(directory)?, 0, 0)?;
+            let synced = std::fs::File::open(directory).and_then(|directory| directory.sync_all());
+            synced.map_err(|error| JournalError::io(directory, "sync", error))?;
+        }
+        let (mut store, live) = Self::load(connection, file, settings, lock)?;
+        let starts = store.begin(program)?;
+        let recovered = Recovered {
+            live,
+            last: store.head.moment(),
+            epoch: store.meta.epoch,
+            app: store.meta.app,
+            was_clean: starts.last().is_none_or(|start| start.is_clean),
+            starts,
+        };
+        Ok((store, recovered))
+    }
+
+    /// Creates a journal that continues another one, without its history.
+    pub(super) fn create(
+        directory: &Path,
+        app: Option<[u8; 16]>,
+        epoch: u64,
+        position: u64,
+    ) -> Result<Self, JournalError> {
+        std::fs::create_dir_all(directory).map_err(|error| JournalError::io(directory, "create", error))?;
+        let app = app.map_or_else(|| random_identity(directory), Ok)?;
+        let lock = DirectoryLock::take(directory)?;
+        let opened = schema::open(directory, Access::Write)?;
+        schema::use_wal(&opened.connection, &opened.file)?;
+        initialise(&opened.connection, &opened.file, app, epoch, position)?;
+        let settings = JournalSettings { history_bytes: 0, ..JournalSettings::default() };
+        let mut store = Self::load(opened.connection, opened.file, settings, lock)?.0;
+        store.begin("journal repair")?;
+        Ok(store)
+    }
+
+    /// Opens the journal in a directory without changing it.
+    pub(super) fn open_to_read(directory: &Path) -> Result<Self, JournalError> {
+        if !directory.join(FILE).exists() {
+            return Err(JournalError::Missing { directory: directory.to_owned() });
+        }
+        let lock = DirectoryLock::take(directory)?;
+        let opened = schema::open(directory, Access::Read)?;
+        Ok(Self::load(opened.connection, opened.file, JournalSettings::default(), lock)?.0)
+    }
+
+    fn load(
+        connection: Connection,
+        file: PathBuf,
+        settings: JournalSettings,
+        lock: DirectoryLock,
+    ) -> Result<(Self, Live), JournalError> {
+        let rows = Rows { connection: &connection, file: &file };
+        let meta = rows.meta()?;
+        let head = rows.head()?;
+        if let Some(note) = lock.noted().filter(|note| note.is_synced && note.position > head.position) {
+            let (note, durable) = (lock.path().to_owned(), note.position);
+            return Err(JournalError::Shortened { file, note, found: head.position, durable });
+        }
+        let images = Images::new(rows.images()?);
+        let mut states = HashMap::new();
+        let live = read_live(&rows, &head, &mut states)?;
+        let store = Self {
+            connection,
+            file,
+            settings,
+            meta,
+            head,
+            states,
+            images,
+            pruning: None,
+            frames: 0,
+            written: 0,
+            lock,
+        };
+        Ok((store, live))
+    }
+
+    /// Takes the next epoch, and returns the openings before it.
+    fn begin(&mut self, program: &str) -> Result<Vec<Start>, JournalError> {
+        let mut starts = self.rows().starts()?;
+        starts.drain(..starts.len().saturating_sub(RECENT));
+        let meta = Meta { app: self.meta.app, epoch: self.meta.epoch + 1 };
+        let start = Start {
+            epoch: meta.epoch,
+            wall: std::time::SystemTime::now(),
+            position: self.head.position,
+            program: program.to_owned(),
+            has_progressed: false,
+            is_clean: false,
+        };
+        self.transact(|store| {
+            store.execute(
+                "UPDATE meta SET epoch = ?1, sum = ?2 WHERE id = 1",
+                params![meta.epoch as i64, meta.sum()],
+            )?;
+            let oldest = starts.first().map_or(0, |start| start.epoch as i64);
+            store.execute("DELETE FROM starts WHERE epoch < ?1", [oldest])?;
+            store.put_start(&start)
+        })?;
+        self.meta = meta;
+        self.adopt_history()?;
+        if self.settings.sync == Sync::Process {
+            self.connection
+                .pragma_update(None, "synchronous", "NORMAL")
+                .map_err(|error| self.writing(error))?;
+        }
+        self.count_frames()?;
+        Ok(starts)
+    }
+
+    fn put_start(&self, start: &Start) -> Result<(), JournalError> {
+        let Start { epoch, wall, position, program, has_progressed, is_clean } = start;
+        let (epoch, wall, position) = (*epoch as i64, wall_nanos(*wall), *position as i64);
+        let sum = rows::start_sum(start);
+        self.execute(
+            "INSERT OR REPLACE INTO starts (epoch, wall, position, program, progressed, clean, sum) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![epoch, wall, position, program, has_progressed, is_clean, sum],
+        )?;
+        Ok(())
+    }
+
+    /// Changes the entry of this opening.
+    fn update_start(&mut self, change: impl FnOnce(&mut Start)) -> Result<(), JournalError> {
+        let starts = self.rows().starts()?;
+        let start = starts.into_iter().rev().find(|start| start.epoch == self.meta.epoch);
+        let mut start = start.ok_or_else(|| self.rows().damaged("the entry of this start is missing"))?;
+        change(&mut start);
+        self.transact(|store| store.put_start(&start))
+    }
+
+    pub(super) fn rows(&self) -> Rows<'_> {
+        Rows { connection: &self.connection, file: &self.file }
+    }
+
+    /// Limits the size of the file, as a full disk does; `None` lifts the limit.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, pages: Option<u64>) {
+        let pages = pages.map_or(i64::from(u32::MAX - 1), |pages| pages as i64);
+        self.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
+    }
+
+    fn writing(&self, error: rusqlite::Error) -> JournalError {
+        JournalError::sqlite(&self.file, "write", error)
+    }
+
+    fn execute(&self, sql: &str, values: impl rusqlite::Params) -> Result<usize, JournalError> {
+        let executed =
+            self.connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values));
+        executed.map_err(|error| self.writing(error))
+    }
+
+    /// Runs `write` in a transaction, and commits it.
+    fn transact<R>(
+        &mut self,
+        write: impl FnOnce(&mut Self) -> Result<R, JournalError>,
+    ) -> Result<R, JournalError> {
+        let result = self.execute("BEGIN IMMEDIATE", []).and_then(|_| write(self)).and_then(|result| {
+            self.execute("COMMIT", [])?;
+            Ok(result)
+        });
+        let result = result.and_then(|result| {
+            self.count_frames()?;
+            Ok(result)
+        });
+        if let Err(error) = &result {
+            if !self.connection.is_autocommit() {
+                let _ = self.connection.execute_batch("ROLLBACK");
+            }
+            if !error.is_full() {
+                // What a failed sync has left in memory is unknown: it must not get into the file.
+                let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+            }
+        }
+        result
+    }
+
+    /// Counts the frames that the WAL has since the last checkpoint.
+    fn count_frames(&mut self) -> Result<(), JournalError> {
+        let counted = self.connection.wal_checkpoint_v2(None::<&str>, CheckpointMode::NOOP);
+        let (frames, _) = counted.map_err(|error| self.writing(error))?;
+        let frames = u64::try_from(frames).unwrap_or(0);
+        let added = if frames >= self.frames { frames - self.frames } else { frames };
+        self.written += added * (PAGE + 24);
+        self.frames = frames;
+        Ok(())
+    }
+
+    fn checkpoint(&mut self, mode: CheckpointMode) -> Result<(), JournalError> {
+        let done = self.connection.wal_checkpoint_v2(None::<&str>, mode);
+        done.map(drop).map_err(|error| self.writing(error))
+    }
+
+    fn write_group(&mut self, group: &Group) -> Result<Staged, JournalError> {
+        let mut head = HistoryRow {
+            position: group.last,
+            first: group.first,
+            wall: wall_nanos(group.wall),
+            at: nanos(group.at),
+            live_rows: self.head.live_rows,
+            live_sum: self.head.live_sum,
+            total: 0,
+            changes: Vec::new(),
+        };
+        let mut add = |rows: i64, sum: i64| {
+            head.live_rows += rows;
+            head.live_sum = head.live_sum.wrapping_add(sum);
+        };
+        for path in &group.left {
+            let (rows, sum) = self.rows().sums_of(path)?;
+            if rows > 0 {
+                add(-rows, sum.wrapping_neg());
+                self.execute("DELETE FROM live WHERE path = ?1", [path.as_str()])?;
+            }
+        }
+        for ((path, table, key), value) in &group.rows {
+            if let Some(sum) = self.rows().sum_of(path, *table, key)? {
+                add(-1, sum.wrapping_neg());
+            } else if value.is_none() {
+                continue;
+            }
+            let (path, table, key) = (path.as_str(), table.name(), &key[..]);
+            match value {
+                Some(value) => {
+                    let sum = live_sum(path, table.as_bytes(), key, value);
+                    add(1, sum);
+                    self.execute(
+                        "INSERT INTO live (path, tbl, key, value, sum) VALUES (?1, ?2, ?3, ?4, ?5) \
+                         ON CONFLICT DO UPDATE SET value = excluded.value, sum = excluded.sum",
+                        params![path, table, key, &value[..], sum],
+                    )?;
+                }
+                None => {
+                    self.execute(
+                        "DELETE FROM live WHERE path = ?1 AND tbl = ?2 AND key = ?3",
+                        params![path, table, key],
+                    )?;
+                }
+            }
+        }
+        let mut states = Vec::with_capacity(group.states.len());
+        let mut bytes = group.recording.len() as u64 + ROW;
+        for (path, change) in &group.states {
+            let before = self.states.get(path).copied();
+            let after = self.write_state(group.last, path, change, before, &mut bytes)?;
+            if let Some(before) = before {
+                add(-before.rows, before.sum.wrapping_neg());
+            }
+            if let Some(after) = after {
+                add(after.rows, after.sum);
+            }
+            states.push((path.clone(), after));
+        }
+        head.total = self.head.total.saturating_add_unsigned(bytes);
+        head.changes.clone_from(&group.recording);
+        self.put_history(&head)?;
+        if !self.settings.has_history() {
+            self.execute("DELETE FROM history WHERE position = ?1", [self.head.position as i64])?;
+        }
+        Ok(Staged { head, states })
+    }
+
+    fn write_state(
+        &self,
+        position: u64,
+        path: &ActorPath,
+        change: &StateChange,
+        before: Option<StateIndex>,
+        bytes: &mut u64,
+    ) -> Result<Option<StateIndex>, JournalError> {
+        let invalid = |what: String| JournalError::Invalid { position, what };
+        let (kind, value) = match (change, before) {
+            (StateChange::Set(state) | StateChange::Patch(Patch::Set(state)), _) => {
+                (StateKind::State, encoding::encode(state))
+            }
+            (StateChange::Left, _) => (StateKind::Left, Ok(Vec::new())),
+            (StateChange::Patch(_), None) => {
+                return Err(invalid(format!("{path} has no state to change")));
+            }
+            (StateChange::Patch(patch), Some(before)) => match encoding::encode(patch) {
+                Ok(value) if before.patches + value.len() as u64 + ROW > FOLD * before.whole => {
+                    let mut state = self.state(path)?;
+                    state
+                        .apply(patch.clone())
+                        .map_err(|error| invalid(format!("the patch of {path} does not fit: {error}")))?;
+                    (StateKind::State, encoding::encode(&state))
+                }
+                value => (StateKind::Patch, value),
+            },
+        };
+        let value = value.map_err(|error| invalid(format!("the state of {path}: {error}")))?;
+        let has_history = self.settings.has_history();
+        if kind != StateKind::Patch && !has_history {
+            self.execute(
+                "DELETE FROM state WHERE path = ?1 AND position < ?2",
+                params![path.as_str(), position as i64],
+            )?;
+        }
+        if kind == StateKind::Left && (before.is_none() || !has_history) {
+            return Ok(None);
+        }
+        let sum = state_sum(path.as_str(), position, kind, &value);
+        self.execute(
+            "INSERT INTO state (path, position, kind, value, sum) VALUES (?1, ?2, ?3, ?4, ?5)",
+            params![path.as_str(), position as i64, kind.name(), &value[..], sum],
+        )?;
+        let cost = value.len() as u64 + ROW;
+        *bytes += cost;
+        Ok(match (kind, before) {
+            (StateKind::Left, _) => None,
+            (StateKind::Patch, Some(before)) => Some(StateIndex {
+                patches: before.patches + cost,
+                rows: before.rows + 1,
+                sum: before.sum.wrapping_add(sum),
+                ..before
+            }),
+            _ => Some(StateIndex { whole: cost, patches: 0, rows: 1, sum }),
+        })
+    }
+
+    fn state(&self, path: &ActorPath) -> Result<crate::state::Value, JournalError> {
+        let rows = self.rows();
+        let missing = || rows.damaged(format!("the state of {path} is missing"));
+        let state = rows.state_rows(path, None)?.ok_or_else(missing)?;
+        state
+            .decode()
+            .map_err(|error| rows.damaged(format!("the state of {path} cannot be decoded: {error}")))
+    }
+
+    fn put_history(&self, row: &HistoryRow) -> Result<(), JournalError> {
+        put_history(&self.connection, row).map_err(|error| self.writing(error))
+    }
+
+    /// Reads one group of the history with its states.
+    fn entry(&self, row: &HistoryRow, path: Option<&ActorPath>) -> Result<HistoryEntry, JournalError> {
+        use encoding::Recorded;
+
+        let rows = self.rows();
+        let damaged = |error| {
+            rows.damaged(format!("the history at position {} cannot be decoded: {error}", row.position))
+        };
+        let recording: encoding::Recording = encoding::decode(&row.changes).map_err(damaged)?;
+        // Where the state of an actor changed last in the group; none if it left after that.
+        let mut last: HashMap<ActorPath, Option<(usize, usize)>> = HashMap::new();
+        for (index, (_, _, changes)) in recording.iter().enumerate() {
+            for (ordinal, change) in changes.iter().enumerate() {
+                match change {
+                    Recorded::State(path) => last.insert(path.clone(), Some((index, ordinal))),
+                    Recorded::Left(path) => last.insert(path.clone(), None),
+                    Recorded::Put(..) | Recorded::Delete(..) => None,
+                };
+            }
+        }
+        let mut transactions = Vec::with_capacity(recording.len());
+        for ((index, (at, wall, recorded)), position) in recording.into_iter().enumerate().zip(row.first..) {
+            let (mut changes, mut merged) = (Vec::new(), Vec::new());
+            for (ordinal, change) in recorded.into_iter().enumerate() {
+                let of = match &change {
+                    Recorded::Put(of, ..)
+                    | Recorded::Delete(of, ..)
+                    | Recorded::State(of)
+                    | Recorded::Left(of) => of,
+                };
+                if path.is_some_and(|path| path != of) {
+                    continue;
+                }
+                match change {
+                    Recorded::Put(path, table, key, value) => {
+                        changes.push(Change::Put { path, table, key: key.into(), value: value.into() });
+                    }
+                    Recorded::Delete(path, table, key) => {
+                        changes.push(Change::Delete { path, table, key: key.into() });
+                    }
+                    Recorded::Left(path) => changes.push(Change::Left { path }),
+                    Recorded::State(path) => match last.get(&path) {
+                        Some(Some(at)) if *at == (index, ordinal) => {
+                            let state = rows.state_at(&path, row.position)?.ok_or_else(|| {
+                                rows.damaged(format!(
+                                    "the state of {path} at position {} is missing",
+                                    row.position
+                                ))
+                            })?;
+                            changes.push(decode_change(path, &state).map_err(damaged)?);
+                        }
+                        Some(Some((later, _))) if *later == index => {}
+                        _ => merged.push(path),
+                    },
+                }
+            }
+            if path.is_none() || !changes.is_empty() || !merged.is_empty() {
+                let (at, wall) = (encoding::duration_from(at), encoding::wall_from(wall));
+                transactions.push(RecordedTransaction { position, at, wall, changes, merged });
+            }
+        }
+        Ok(HistoryEntry { first: row.first, transactions })
+    }
+}
+
+/// Returns the change that a row of `state` records.
+fn decode_change(path: ActorPath, row: &rows::StateRow) -> Result<Change, String> {
+    Ok(match row.kind {
+        StateKind::State => Change::State { path, state: encoding::decode(&row.value)? },
+        StateKind::Patch => Change::Patch { path, patch: encoding::decode(&row.value)? },
+        StateKind::Left => Change::Left { path },
+    })
+}
+
+fn put_history(connection: &Connection, row: &HistoryRow) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO history (position, first, wall, at, live_rows, live_sum, total, changes, sum) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
+    statement.execute(params![
+        row.position as i64,
+        row.first as i64,
+        row.wall,
+        row.at,
+        row.live_rows,
+        row.live_sum,
+        row.total,
+        &row.changes[..],
+        row.sum()
+    ])?;
+    Ok(())
+}
+
+/// Creates the tables with the first rows: an empty journal of an App with this identity.
+fn initialise(
+    connection: &Connection,
+    file: &Path,
+    app: [u8; 16],
+    epoch: u64,
+    position: u64,
+) -> Result<(), JournalError> {
+    let write = || -> rusqlite::Result<()> {
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        schema::create(connection)?;
+        let meta = Meta { app, epoch };
+        connection.execute(
+            "INSERT INTO meta (id, app, epoch, sum) VALUES (1, ?1, ?2, ?3)",
+            params![&meta.app[..], meta.epoch as i64, meta.sum()],
+        )?;
+        let wall = wall_nanos(std::time::SystemTime::now());
+        put_history(connection, &HistoryRow { position, first: position, wall, ..HistoryRow::default() })?;
+        connection.execute_batch("COMMIT")
+    };
+    write().map_err(|error| JournalError::sqlite(file, "write", error))
+}
+
+fn random_identity(directory: &Path) -> Result<[u8; 16], JournalError> {
+    use std::io::Read as _;
+
+    let mut identity = [0; 16];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut identity));
+    read.map_err(|error| JournalError::io(directory, "make an identity for", error))?;
+    Ok(identity)
+}
+
+/// Reads the live data, and checks them as a whole.
+fn read_live(
+    rows: &Rows<'_>,
+    head: &HistoryRow,
+    index: &mut HashMap<ActorPath, StateIndex>,
+) -> Result<Live, JournalError> {
+    let mut live = Live::default();
+    let (mut count, mut sum) = (0_i64, 0_i64);
+    rows.each_live(false, |path, row| {
+        let row = row.map_err(|what| rows.damaged(what))?;
+        count += 1;
+        sum = sum.wrapping_add(row.sum);
+        live.put(path, row.table, row.key, row.value);
+        Ok(())
+    })?;
+    let mut after = None;
+    while let Some(path) = rows.next_path(after.as_ref())? {
+        if let Some(found) = rows.state_rows(&path, None)? {
+            let entry = StateIndex::of(&found);
+            count += entry.rows;
+            sum = sum.wrapping_add(entry.sum);
+            let state = found
+                .decode()
+                .map_err(|error| rows.damaged(format!("the state of {path} cannot be decoded: {error}")))?;
+            live.actors.entry(path.clone()).or_default().state = Some(state);
+            index.insert(path.clone(), entry);
+        }
+        after = Some(path);
+    }
+    if (count, sum) != (head.live_rows, head.live_sum) {
+        return Err(rows.damaged(format!(
+            "{} rows of live data are recorded, and {count} were found, which are not the same",
+            head.live_rows
+        )));
+    }
+    Ok(live)
+}
+
+impl Live {
+    /// Adds a row that follows all rows of the same table of the actor.
+    fn put(&mut self, path: &ActorPath, table: super::Table, key: Vec<u8>, value: Vec<u8>) {
+        // Rows come ordered by path, so that the last actor is the one, unless this is its first row.
+        if let Some(mut last) = self.actors.last_entry()
+            && last.key() == path
+        {
+            last.get_mut().rows.entry(table).or_default().push((key, value));
+            return;
+        }
+        self.actors.entry(path.clone()).or_default().rows.entry(table).or_default().push((key, value));
+    }
+}
+
+impl Store for SqliteStore {
+    fn append(&mut self, group: &Group) -> Result<(), JournalError> {
+        let staged = self.transact(|store| store.write_group(group))?;
+        self.head = HistoryRow { changes: Vec::new(), ..staged.head };
+        for (path, index) in staged.states {
+            match index {
+                Some(index) => self.states.insert(path, index),
+                None => self.states.remove(&path),
+            };
+        }
+        let is_synced = self.settings.sync == Sync::Disk;
+        self.lock.note(Note { position: self.head.position, is_synced });
+        Ok(())
+    }
+
+    fn written(&self) -> u64 {
+        self.written
+    }
+
+    fn maintain(&mut self) -> Result<bool, JournalError> {
+        let more = self.maintain_history()?;
+        if self.frames * (PAGE + 24) > WAL {
+            self.checkpoint(CheckpointMode::PASSIVE)?;
+            self.frames = 0;
+        }
+        Ok(more)
+    }
+
+    fn last(&self) -> Moment {
+        self.head.moment()
+    }
+
+    fn live(&mut self, position: Option<u64>) -> Result<(Moment, Live), JournalError> {
+        match position {
+            Some(position) if position != self.head.position => self.live_at(position),
+            _ => {
+                let live = read_live(&self.rows(), &self.head, &mut HashMap::new())?;
+                Ok((self.head.moment(), live))
+            }
+        }
+    }
+
+    fn history(&mut self, filter: &HistoryFilter) -> Result<Vec<HistoryEntry>, JournalError> {
+        let mut entries = Vec::new();
+        // Pruning may have taken states, but not yet the rest, of what is before the oldest image.
+        let oldest = self.images.oldest().map_or(self.head.position, |position| position + 1);
+        let (from, to) = (filter.from.unwrap_or(0).max(oldest), filter.to.unwrap_or(u64::MAX));
+        // A group counts if one of its positions does, and its row has the last of them.
+        self.rows().each_history(from, u64::MAX, filter.newest_first, |row| {
+            if row.first > to {
+                return Ok(filter.newest_first);
+            }
+            if row.changes.is_empty() {
+                return Ok(true); // recorded without history
+            }
+            let mut entry = self.entry(&row, filter.path.as_ref())?;
+            entry.transactions.retain(|transaction| (from..=to).contains(&transaction.position));
+            if !entry.transactions.is_empty() {
+                entries.push(entry);
+            }
+            Ok(filter.limit == 0 || entries.len() < filter.limit)
+        })?;
+        Ok(entries)
+    }
+
+    fn mark_progress(&mut self) -> Result<(), JournalError> {
+        self.update_start(|start| start.has_progressed = true)
+    }
+
+    fn close(mut self: Box<Self>, is_clean: bool) -> Result<(), JournalError> {
+        if is_clean {
+            self.connection
+                .pragma_update(None, "synchronous", "FULL")
+                .map_err(|error| self.writing(error))?;
+            self.update_start(|start| start.is_clean = true)?;
+            self.checkpoint(CheckpointMode::TRUNCATE)?;
+        }
+        let Self { connection, file, .. } = *self;
+        connection.close().map_err(|(_, error)| JournalError::sqlite(&file, "close", error))
+    }
+}

@@ -1,0 +1,38 @@
+//! The place where a journal keeps its transactions.
+
+use super::group::Group;
+use super::{HistoryEntry, HistoryFilter, JournalError, Live, Moment};
+
+/// A place where transactions are kept, opened for writing under an epoch that no other opening has.
+///
+/// An implementation may be used after [`JournalError::Full`]; after any other error of [`append`](Store::append) or
+/// [`maintain`](Store::maintain) nothing more is written to it.
+pub(super) trait Store: Send {
+    /// Records a group, whole or not at all. It is durable when the method returns.
+    ///
+    /// # Errors
+    /// [`JournalError`]; nothing is recorded then, except that a failed sync leaves that open.
+    fn append(&mut self, group: &Group) -> Result<(), JournalError>;
+
+    /// Returns the number of bytes written by the last [`append`](Store::append).
+    fn written(&self) -> u64;
+
+    /// Does a part of the work that commits leave behind: checkpoints, images, pruning of history. Returns true if there
+    /// is more to do now.
+    fn maintain(&mut self) -> Result<bool, JournalError>;
+
+    /// Returns the last moment.
+    fn last(&self) -> Moment;
+
+    /// Reads the live data at a position, or at the end of the last group before it. `None` reads the last.
+    fn live(&mut self, position: Option<u64>) -> Result<(Moment, Live), JournalError>;
+
+    /// Reads history, in the order that the filter says.
+    fn history(&mut self, filter: &HistoryFilter) -> Result<Vec<HistoryEntry>, JournalError>;
+
+    /// Records that the App has progressed since this opening.
+    fn mark_progress(&mut self) -> Result<(), JournalError>;
+
+    /// Ends the opening, and records whether the end was clean.
+    fn close(self: Box<Self>, is_clean: bool) -> Result<(), JournalError>;
+}
