@@ -147,6 +147,8 @@ mod work;
 pub use crate::app::{
     App, AppError, AppHandle, AppStage, AppStatus, Config, Control, Exit, PayloadStatus, WorkStatus,
 };
+#[cfg(feature = "journal")]
+pub use crate::app::{JournalFailure, JournalSync, Unrestorable};
 #[cfg(feature = "drive")]
 pub use crate::drive::{Drive, DriveError, DriveFile, DriveStream, Get, Put, Transferred};
 pub use crate::error::{Context, Error, Result, anyhow, bail, ensure};

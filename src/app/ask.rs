@@ -74,7 +74,11 @@ impl Control {
             Ok(answer) => answer,
             Err(why) => return Ok(Err(why)),
         };
-        Ok(answer.await.map_err(NoAnswer::Unanswered))
+        let answer = answer.await.map_err(NoAnswer::Unanswered);
+        let id = record.lock().id;
+        // The answer may tell of a state that the Work has published before it.
+        self.call(move |driver| driver.take_updates(id)).await?;
+        Ok(answer)
     }
 
     /// Parses an input of the Work at `path` from JSON; the inner error says why it is invalid. `None` when there is no

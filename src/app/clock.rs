@@ -19,6 +19,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 pub(super) struct Clock {
     start: Instant,
+    /// The time since the start of the App at `start`, which is not zero for an App that is restored.
+    before: Duration,
     wall: Wall,
 }
 
@@ -36,22 +38,33 @@ impl Clock {
             None if paused => Wall::Runtime(SystemTime::now()),
             None => Wall::System,
         };
-        Self { start: Instant::now(), wall }
+        Self { start: Instant::now(), before: Duration::ZERO, wall }
+    }
+
+    #[cfg(feature = "journal")]
+    /// Continues the clock of an App that was last seen at `last`. The time without a process counts, as far as the wall
+    /// clock tells it.
+    pub(super) fn continue_from(&mut self, last: Moment) {
+        let now = self.now();
+        let missed = now.wall.duration_since(last.wall).unwrap_or_default();
+        self.before = last.at.saturating_add(missed).saturating_sub(self.start.elapsed());
     }
 
     pub(super) fn now(&self) -> Moment {
-        let at = self.start.elapsed();
+        let elapsed = self.start.elapsed();
+        let at = self.before.saturating_add(elapsed);
         let wall = match &self.wall {
             Wall::System => None,
-            Wall::Runtime(start) => start.checked_add(at),
-            Wall::Test(clock) => clock.after(at),
+            Wall::Runtime(start) => start.checked_add(elapsed),
+            Wall::Test(clock) => clock.after(elapsed),
         };
         Moment { at, wall: wall.unwrap_or_else(SystemTime::now) }
     }
 
     /// Returns the instant of a deadline; `None` when it never expires.
     pub(super) fn instant(&self, at: Duration) -> Option<Instant> {
-        if at < NEVER { self.start.checked_add(at) } else { None }
+        let ahead = at.saturating_sub(self.before);
+        if ahead < NEVER { self.start.checked_add(ahead) } else { None }
     }
 
     /// Returns the deadline at which to look whether the wall clock has reached `time`.

@@ -8,6 +8,8 @@ use serde::{Deserialize, Deserializer};
 
 #[cfg(feature = "remote")]
 use super::error::AppError;
+#[cfg(feature = "journal")]
+use crate::journal::{JournalSettings, Sync};
 use crate::payload::StoreSettings;
 #[cfg(feature = "remote")]
 use crate::remote::SessionSettings;
@@ -62,6 +64,10 @@ use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
 /// payload_disk_mib = 100000
 /// payload_dir = "/var/tmp"
 /// drive_dir = "/srv/drives"
+/// journal = "journal"
+/// journal_sync = "disk"
+/// journal_history_days = 7
+/// journal_history_mib = 1024
 ///
 /// [place]
 /// "workers.3" = "pool"
@@ -115,6 +121,14 @@ pub struct Config {
     pub(crate) payload_dir: Option<PathBuf>,
     #[cfg(feature = "drive")]
     pub(crate) drive_dir: Option<PathBuf>,
+    #[cfg(feature = "journal")]
+    pub(crate) journal: Option<PathBuf>,
+    #[cfg(feature = "journal")]
+    pub(crate) journal_sync: Option<JournalSync>,
+    #[cfg(feature = "journal")]
+    pub(crate) journal_history_days: Option<u32>,
+    #[cfg(feature = "journal")]
+    pub(crate) journal_history_mib: Option<u64>,
     /// The placements of Works by path. A path also applies to all Works below it.
     #[serde(default)]
     pub(crate) place: BTreeMap<String, Placement>,
@@ -235,6 +249,29 @@ impl Config {
         self
     }
 
+    /// Sets the directory of the journal, which is made if there is none; there is no journal by default. An App with a
+    /// journal survives the death of its process: started again with the same directory, it goes on where it was.
+    #[cfg(feature = "journal")]
+    pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
+        self.journal = Some(path.into());
+        self
+    }
+
+    /// Sets what the journal survives; [`JournalSync::Disk`] by default.
+    #[cfg(feature = "journal")]
+    pub fn journal_sync(mut self, sync: JournalSync) -> Self {
+        self.journal_sync = Some(sync);
+        self
+    }
+
+    /// Sets how much history the journal keeps, in days and in MiB, whichever is less; 7 days and 1024 MiB by default. With 0
+    /// for either it keeps none. What an App needs to go on is no history and is always kept.
+    #[cfg(feature = "journal")]
+    pub fn journal_history(mut self, days: u32, mib: u64) -> Self {
+        (self.journal_history_days, self.journal_history_mib) = (Some(days), Some(mib));
+        self
+    }
+
     /// Takes the settings that this configuration lacks from `other`.
     pub fn or(mut self, other: Self) -> Self {
         let mut place = other.place;
@@ -277,6 +314,14 @@ impl Config {
             payload_dir: self.payload_dir.or(other.payload_dir),
             #[cfg(feature = "drive")]
             drive_dir: self.drive_dir.or(other.drive_dir),
+            #[cfg(feature = "journal")]
+            journal: self.journal.or(other.journal),
+            #[cfg(feature = "journal")]
+            journal_sync: self.journal_sync.or(other.journal_sync),
+            #[cfg(feature = "journal")]
+            journal_history_days: self.journal_history_days.or(other.journal_history_days),
+            #[cfg(feature = "journal")]
+            journal_history_mib: self.journal_history_mib.or(other.journal_history_mib),
             place,
         }
     }
@@ -317,6 +362,25 @@ impl Config {
         let directory = self.drive_dir.clone().unwrap_or_else(|| PathBuf::from(".flowright/drives"));
         // A later change of the working directory must not move the drives.
         std::path::absolute(&directory).unwrap_or(directory)
+    }
+
+    /// Returns the settings of the journal.
+    #[cfg(feature = "journal")]
+    pub(super) fn journal_settings(&self) -> JournalSettings {
+        let default = JournalSettings::default();
+        let day = Duration::from_secs(24 * 60 * 60);
+        JournalSettings {
+            sync: match self.journal_sync.unwrap_or_default() {
+                JournalSync::Process => Sync::Process,
+                JournalSync::Disk => Sync::Disk,
+            },
+            history_age: self
+                .journal_history_days
+                .map_or(default.history_age, |days| day.saturating_mul(days)),
+            history_bytes: self
+                .journal_history_mib
+                .map_or(default.history_bytes, |mib| mib.saturating_mul(1 << 20)),
+        }
     }
 
     #[cfg(feature = "http")]
@@ -406,6 +470,19 @@ impl Config {
             prefix = prefix.rsplit_once('.')?.0;
         }
     }
+}
+
+/// What the journal of an App survives.
+#[cfg(feature = "journal")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum JournalSync {
+    /// The end of the process in any way, as by `kill -9`. Each transaction is written, and the system syncs it later.
+    Process,
+    /// The end of the process and a loss of power. Each group of transactions is synced before it counts. The default.
+    #[default]
+    Disk,
 }
 
 /// Reads a number of seconds, which may have a fraction.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix::Addr;
 use tokio::sync::{oneshot, watch};
 
-use super::driver::{Action, Call, Driver, NotDone};
+use super::driver::{Action, Call, Driver, NotDone, Withheld};
 use super::error::AppError;
 use super::snapshot::{RunsPage, Snapshot, WorkSnapshot};
 use super::status::AppStatus;
@@ -187,6 +187,10 @@ impl Control {
         &self,
         what: impl FnOnce(&mut Driver) -> R + Send + 'static,
     ) -> Result<R, AppError> {
-        self.driver.send(Call::new(what)).await.map_err(|_| AppError::Ended)
+        match self.driver.send(Call::new(what)).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(Withheld(why))) => Err(AppError::Withheld { why: why.to_string() }),
+            Err(_) => Err(AppError::Ended),
+        }
     }
 }

@@ -3,6 +3,8 @@
 use thiserror::Error;
 
 use crate::flow::FlowError;
+#[cfg(feature = "journal")]
+use crate::journal::JournalError;
 #[cfg(feature = "remote")]
 use crate::transport::TransportError;
 
@@ -92,6 +94,39 @@ pub enum AppError {
         /// The time for which the Flow has not returned.
         time: std::time::Duration,
     },
+    /// The journal cannot be opened, or has failed.
+    #[cfg(feature = "journal")]
+    #[error(transparent)]
+    Journal(JournalFailure),
+    /// The disk of the journal is full, so that what the answer would show is not durable. Works keep running. A command
+    /// was taken, and takes effect when there is room.
+    #[error(
+        "there is no answer while the journal cannot be written: {why}; a command takes effect when there is room"
+    )]
+    Withheld {
+        /// What the journal says.
+        why: String,
+    },
+    /// The App was stopped while the disk of its journal was full. It goes on from the last durable position when it is
+    /// started again.
+    #[cfg(feature = "journal")]
+    #[error("the App has ended while its journal could not be written: {message}")]
+    JournalFull {
+        /// The reason.
+        message: String,
+    },
+    /// The journal was written by another program, or by another version of this one whose Works and Flows cannot be
+    /// restored. Nothing was changed.
+    #[cfg(feature = "journal")]
+    #[error(transparent)]
+    Unrestorable(Unrestorable),
+    /// Some fields of Flows cannot be recorded in a journal.
+    #[cfg(feature = "journal")]
+    #[error(
+        "this App cannot have a journal, because some fields of its Flows could not be restored:{}",
+        list(.0.problems())
+    )]
+    Unrecordable(Unrestorable),
     /// The App has already ended.
     #[error("the App has ended")]
     Ended,
@@ -100,6 +135,49 @@ pub enum AppError {
         "the App's driver failed, which is a defect of Flowright; please report it with this message: {0}"
     )]
     Internal(String),
+}
+
+/// The failure of the journal of an App.
+#[cfg(feature = "journal")]
+#[derive(Debug, Error)]
+#[error(transparent)]
+pub struct JournalFailure(#[from] JournalError);
+
+#[cfg(feature = "journal")]
+impl JournalFailure {
+    /// Returns true if the journal was written by a newer version of Flowright, so that a newer program is needed.
+    pub fn is_newer_format(&self) -> bool {
+        self.0.is_newer_format()
+    }
+}
+
+/// The parts of a recorded App that this program cannot restore.
+#[cfg(feature = "journal")]
+#[derive(Debug, Error)]
+#[error(
+    "this program cannot continue the App in the journal, and has changed nothing:{}\ncorrect the program, or start it with an \
+     earlier version",
+    list(.problems)
+)]
+pub struct Unrestorable {
+    problems: Vec<String>,
+}
+
+#[cfg(feature = "journal")]
+impl Unrestorable {
+    pub(super) fn new(problems: Vec<String>) -> Self {
+        Self { problems }
+    }
+
+    /// Returns a description of each part that cannot be restored.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+}
+
+#[cfg(feature = "journal")]
+fn list(problems: &[String]) -> String {
+    problems.iter().map(|problem| format!("\n- {problem}")).collect()
 }
 
 impl AppError {

@@ -14,6 +14,8 @@ use tokio::sync::oneshot;
 use super::clock::{Clock, WallClock};
 use super::config::Config;
 use super::control::Control;
+#[cfg(feature = "journal")]
+use super::driver::OpenedJournal;
 use super::driver::{Driver, OnFailure, Start};
 use super::error::AppError;
 use super::hosts::{Elsewhere, Hosts};
@@ -315,12 +317,18 @@ impl App {
         };
         #[cfg(not(feature = "remote"))]
         let elsewhere = Elsewhere::default();
-        let Self { make, config, on_failure, runtime, wall_clock, .. } = self;
+        let Self { make, config, on_failure, runtime, wall_clock, version, .. } = self;
         let local = match paused {
             true => LocalHost::inline(of.clone()),
             false => LocalHost::new(of.clone(), config.pool_size()),
         };
         let hosts = Hosts::new(local, elsewhere);
+        #[cfg(feature = "journal")]
+        let journal = config.journal.as_deref().map(|directory| {
+            OpenedJournal::open(directory, config.journal_settings(), version.as_deref().unwrap_or_default())
+        });
+        #[cfg(feature = "journal")]
+        let journal = journal.transpose();
         #[cfg(feature = "remote")]
         let (shared, listen) = (hosts.head(), config.listen.clone());
         let system = match runtime {
@@ -329,13 +337,29 @@ impl App {
         };
         let (driver_exit, driver_exited) = oneshot::channel();
         let end = system.block_on(async move {
+            #[cfg(feature = "journal")]
+            let journal = match journal {
+                Ok(journal) => journal,
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    return None;
+                }
+            };
             let driver = fence::call(make)
                 .map_err(|panic| AppError::Constructor(panic.to_string()))
                 .and_then(|root| {
                     let clock = Clock::new(paused, wall_clock);
                     let watchdog = watchdog.clone();
                     let (runtime, exit) = (of.clone(), driver_exit);
-                    let start = Start { runtime, watchdog, clock, on_failure, exit };
+                    let start = Start {
+                        runtime,
+                        watchdog,
+                        clock,
+                        on_failure,
+                        exit,
+                        #[cfg(feature = "journal")]
+                        journal,
+                    };
                     Driver::new(root, config, hosts, start)
                 });
             let driver = match driver {

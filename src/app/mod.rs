@@ -34,9 +34,13 @@ mod watchers;
 pub(crate) use self::ask::{NoAnswer, message_names, short_name};
 pub use self::clock::WallClock;
 pub use self::config::Config;
+#[cfg(feature = "journal")]
+pub use self::config::JournalSync;
 pub use self::control::Control;
 pub(crate) use self::driver::{Action, NotDone};
 pub use self::error::AppError;
+#[cfg(feature = "journal")]
+pub use self::error::{JournalFailure, Unrestorable};
 pub(crate) use self::hosts::HEAD;
 pub(crate) use self::launch::Launched;
 pub use self::launch::{App, AppHandle};

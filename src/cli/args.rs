@@ -9,6 +9,8 @@ use super::certs::CertsArgs;
 #[cfg(feature = "http")]
 use super::client::Client;
 use super::error::UsageError;
+#[cfg(feature = "journal")]
+use super::journal::JournalArgs;
 #[cfg(feature = "remote")]
 use super::node::NodeArgs;
 #[cfg(feature = "tls")]
@@ -137,6 +139,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR")]
     drive_dir: Option<PathBuf>,
 
+    #[cfg(feature = "journal")]
+    #[command(flatten)]
+    journal: JournalArgs,
+
     /// The placement of a Work: thread, pool, process, or a node by name or label; may be repeated [default: that of the code]
     #[arg(long, value_name = "PATH=PLACEMENT")]
     place: Vec<String>,
@@ -204,6 +210,10 @@ impl Args {
         #[cfg(feature = "tls")]
         {
             arguments = arguments.or(self.tls.config());
+        }
+        #[cfg(feature = "journal")]
+        {
+            arguments = arguments.or(self.journal.config());
         }
         for place in &self.place {
             let (path, name) = place

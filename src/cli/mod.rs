@@ -6,6 +6,8 @@ mod certs;
 #[cfg(feature = "http")]
 mod client;
 mod error;
+#[cfg(feature = "journal")]
+mod journal;
 mod log_files;
 #[cfg(feature = "remote")]
 mod node;

@@ -64,6 +64,11 @@ impl FlowContext {
         Self { path, reaction: 0, now, schedules: Schedules::default(), wake_in: None, ending: None }
     }
 
+    /// Creates the context of a Flow whose schedules are restored.
+    pub(crate) fn restored(path: ActorPath, wall: SystemTime, schedules: Schedules) -> Self {
+        Self { schedules, ..Self::new(path, wall) }
+    }
+
     pub(crate) fn begin(&mut self, now: Moment) {
         self.reaction += 1;
         self.now = now;

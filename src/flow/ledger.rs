@@ -24,8 +24,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+#[cfg(feature = "journal")]
+pub(crate) use self::facts::Image;
 use self::new_status::NewStatus;
 use self::queue::RunQueue;
+#[cfg(feature = "journal")]
+pub(crate) use self::rows::{ImageReader, decoded, encoded};
 pub(crate) use self::runs::{Outcomes, RunEntry};
 use super::policy::{OnNodeLost, Policy};
 use super::restart::Restarts;
@@ -528,6 +532,12 @@ impl Ledger {
     /// Returns true while the Work waits for a node that fits.
     pub(crate) fn is_unplaced(&self) -> bool {
         matches!(self.life, Life::Unplaced)
+    }
+
+    /// Returns the policy, as it is shared with the handle of the Work.
+    #[cfg(feature = "journal")]
+    pub(crate) fn shared_policy(&self) -> Arc<Policy> {
+        self.policy.clone()
     }
 
     pub(crate) fn policy(&self) -> &Policy {

@@ -74,10 +74,14 @@ pub(crate) use self::children::{AnyFlow, Node, Position, Visitor};
 pub(crate) use self::context::Ending;
 pub(crate) use self::flow_link::{FlowLink, FlowOptions};
 pub(crate) use self::ledger::{Action, Ledger, Moment, Outcomes, Requested, RunEntry};
+#[cfg(feature = "journal")]
+pub(crate) use self::ledger::{Image, ImageReader, decoded, encoded};
 pub(crate) use self::record::{Place, Record, SharedRecord};
 pub(crate) use self::recorded::{FlowImage, RecordedTree, WorkImage};
 pub(crate) use self::restart::Restarts;
 pub(crate) use self::restore_error::{RestoreError, Restored};
+#[cfg(feature = "journal")]
+pub(crate) use self::schedule::{ScheduleRow, Schedules};
 pub(crate) use self::scope::{Scope, enter, leave};
 pub(crate) use self::settings::WorkSettings;
 pub(crate) use self::supervisor::{Decision, Supervisor};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::ledger::{Ledger, Moment};
+use super::settings::WorkSettings;
 use crate::id::{ActorPath, AppId, FlowId, WorkId};
 use crate::payload::PayloadGuards;
 use crate::state::{Patch, StateError, Tracker, Value};
@@ -34,6 +35,14 @@ pub(crate) struct Record {
     /// The last published state.
     pub(crate) state: Value,
     holds: PayloadGuards,
+    /// Guards of the state before the last update, until the driver takes them.
+    pub(crate) replaced_holds: Option<PayloadGuards>,
+    /// True if changes of the state are recorded.
+    pub(crate) is_recorded: bool,
+    /// Settings of a Work of which nothing is recorded yet.
+    pub(crate) unrecorded_settings: Option<Box<WorkSettings>>,
+    /// Changes of the state that are not recorded yet.
+    pub(crate) unrecorded: Option<Patch>,
     /// True if the payloads of the state have changed since the `WorkRef` was refreshed.
     pub(crate) other_holds: bool,
     /// Number of published states; `conflated` of them were replaced by a newer one before they were read.
@@ -48,6 +57,8 @@ pub(crate) struct Record {
     /// made it too large.
     size_bound: usize,
     life: Option<(Arc<Outbox>, Arc<Abort>)>,
+    /// Number of decisions to launch or to kill an incarnation.
+    decisions: u64,
     /// Trace context of the last update, until the driver takes it.
     pub(crate) cause: Cause,
 }
@@ -87,6 +98,10 @@ impl Record {
             owns_path: true,
             state,
             holds,
+            replaced_holds: None,
+            is_recorded: false,
+            unrecorded_settings: None,
+            unrecorded: None,
             other_holds: false,
             published: 0,
             conflated: 0,
@@ -95,6 +110,7 @@ impl Record {
             max_state_bytes,
             size_bound: usize::MAX,
             life: None,
+            decisions: 0,
             cause: Cause::default(),
         }
     }
@@ -127,6 +143,22 @@ impl Record {
         self.life.as_ref().is_some_and(|(living, _)| Arc::ptr_eq(living, outbox))
     }
 
+    /// Records a decision to launch or to kill an incarnation, and returns its number.
+    pub(crate) fn decide(&mut self) -> u64 {
+        self.decisions += 1;
+        self.decisions
+    }
+
+    /// Returns true unless another decision has followed this one.
+    pub(crate) fn is_last_decision(&self, decision: u64) -> bool {
+        self.decisions == decision
+    }
+
+    /// Abandons the outbox of the incarnation, and returns what aborts it.
+    pub(crate) fn abandon(&mut self) -> Option<Arc<Abort>> {
+        self.life.take().map(|(_, abort)| abort)
+    }
+
     /// Aborts the incarnation and abandons its outbox.
     pub(crate) fn kill(&mut self) {
         if let Some((_, abort)) = self.life.take() {
@@ -146,13 +178,19 @@ impl Record {
         self.cause = news.cause;
         let mut changed = !news.reports.is_empty();
         if let Some(patch) = news.patch {
+            let recorded = self.is_recorded.then(|| patch.clone());
             self.apply(patch, news.foreign_bytes)?;
+            match (&mut self.unrecorded, recorded) {
+                (Some(earlier), Some(patch)) => earlier.then(patch),
+                (unrecorded, Some(patch)) => *unrecorded = Some(patch),
+                (_, None) => {}
+            }
             self.version += 1;
             self.stale = true;
             changed = true;
         }
         if let Some(holds) = news.holds {
-            self.holds = holds;
+            self.replaced_holds = Some(std::mem::replace(&mut self.holds, holds));
             self.other_holds = true;
         }
         for report in news.reports {

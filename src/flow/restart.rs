@@ -94,6 +94,16 @@ pub(super) struct Window {
 }
 
 impl Window {
+    /// Restores the times of the events, oldest first.
+    pub(super) fn restored(times: &[Duration]) -> Self {
+        Self { times: times.iter().copied().collect() }
+    }
+
+    /// Returns the times of the events in the window, oldest first.
+    pub(super) fn times(&self) -> Vec<Duration> {
+        self.times.iter().copied().collect()
+    }
+
     /// Records an event at `now` and returns the number of earlier events in the window, or `None`, without recording
     /// it, if there were `max`.
     pub(super) fn admit(&mut self, max: u32, within: Duration, now: Duration) -> Option<u32> {
@@ -116,12 +126,12 @@ pub(crate) struct Restarts(Window);
 impl Restarts {
     /// Restores the times of the restarts in the window, oldest first.
     pub(crate) fn restored(times: &[Duration]) -> Self {
-        Self(Window { times: times.iter().copied().collect() })
+        Self(Window::restored(times))
     }
 
     /// Returns the times of the restarts in the window, oldest first.
     pub(crate) fn times(&self) -> Vec<Duration> {
-        self.0.times.iter().copied().collect()
+        self.0.times()
     }
 
     /// Records another restart and returns the back-off before it, or `None` if the limit is reached.

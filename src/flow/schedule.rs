@@ -10,6 +10,7 @@
 //!   occurrence, past occurrences are not repeated.
 
 mod expression;
+mod row;
 
 use std::collections::HashMap;
 use std::time::SystemTime;
@@ -19,6 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 
 use self::expression::Expression;
+pub(crate) use self::row::ScheduleRow;
 use super::ledger::Moment;
 
 /// Delay after which a missed occurrence absorbs the later missed ones.

@@ -76,6 +76,16 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
+    /// Restores the times of the restarts in the window, oldest first.
+    pub(crate) fn restored(times: &[Duration]) -> Self {
+        Self { window: Window::restored(times) }
+    }
+
+    /// Returns the times of the restarts in the window, oldest first.
+    pub(crate) fn times(&self) -> Vec<Duration> {
+        self.window.times()
+    }
+
     /// Records that child number `child` of `children` is being restarted at `now`, and decides about its siblings.
     pub(crate) fn on_restart(
         &mut self,

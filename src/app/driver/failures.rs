@@ -25,6 +25,7 @@ impl Driver {
             return;
         }
         let now = self.wake_ups.now();
+        self.journaling.touch_flow(id);
         let Some(entry) = self.tree.flow_mut(id) else {
             return self.fail(AppError::Failed(error));
         };
@@ -93,6 +94,7 @@ impl Driver {
         }
         // The Flows below may have failed before this one, or wait for restarts of their own.
         for flow in self.tree.flows_from(id) {
+            self.journaling.touch_flow(flow);
             let Some(entry) = self.tree.flow_mut(flow) else { continue };
             if entry.life != FlowLife::Up {
                 entry.life = FlowLife::Up;
@@ -116,6 +118,7 @@ impl Driver {
                 return self.flow_failed(flow, FlowError::Panicked { path, code: "strategy", message });
             }
         };
+        self.journaling.touch_flow(flow);
         let Some(entry) = self.tree.flow_mut(flow) else { return };
         let children = entry.children.clone();
         let Some(place) = children.iter().position(|other| *other == child) else { return };
@@ -216,11 +219,23 @@ impl Driver {
         }
     }
 
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.wake_ups.set(Timer::ShutDown, None);
+        #[cfg(feature = "journal")]
+        let full = self.give_up_full_journal();
         let Some((result, exit)) = self.lifecycle.end() else { return };
+        #[cfg(feature = "journal")]
+        let result = match full {
+            Some(full) => result.and(Err(full)),
+            None => result,
+        };
         let (state, status) = (self.state().unwrap_or_default(), self.status());
-        // The caller may not be waiting for the end.
-        let _ = exit.send(Exit { result, state, status });
+        let end = Exit { result, state, status };
+        self.when_durable(move |_driver| {
+            #[cfg(feature = "journal")]
+            _driver.close_journal();
+            // The caller may not be waiting for the end.
+            let _ = exit.send(end);
+        });
     }
 }

@@ -10,6 +10,11 @@
 
 mod actions;
 mod failures;
+#[cfg(feature = "journal")]
+mod journaling;
+#[cfg(not(feature = "journal"))]
+#[path = "journaling_off.rs"]
+mod journaling;
 mod lifecycle;
 #[cfg(feature = "remote")]
 mod listen;
@@ -18,6 +23,10 @@ mod payloads;
 mod queries;
 mod react;
 mod reaction_queue;
+#[cfg(feature = "journal")]
+mod recording;
+#[cfg(feature = "journal")]
+mod recovery;
 #[cfg(test)]
 mod restore_tests;
 mod root_flow;
@@ -29,14 +38,18 @@ mod wake_ups;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use actix::{Actor, AsyncContext, Context, Handler, Message, MessageResult, StreamHandler};
+use actix::dev::{MessageResponse, OneshotSender};
+use actix::{Actor, AsyncContext, Context, Handler, Message, StreamHandler};
 use tokio::sync::{oneshot, watch};
 
 pub(crate) use self::actions::{Action, NotDone};
+use self::journaling::Journaling;
 use self::lifecycle::Lifecycle;
 use self::observers::Observers;
 pub(super) use self::payloads::{Referring, What};
 use self::reaction_queue::ReactionQueue;
+#[cfg(feature = "journal")]
+pub(super) use self::recovery::OpenedJournal;
 use self::root_flow::{RootFlow, Whereabouts};
 use self::timers::Timer;
 use self::tree::{FlowLife, Tree};
@@ -81,6 +94,10 @@ pub(crate) struct Driver {
     /// The durations of reactions, by type of Flow.
     reaction_times: BTreeMap<&'static str, Histogram>,
     observers: Observers<Snapshot>,
+    journaling: Journaling,
+    /// What a recovered App begins with.
+    #[cfg(feature = "journal")]
+    resumed: recovery::Resumed,
 }
 
 /// The start of an App, in addition to its root and configuration.
@@ -92,6 +109,8 @@ pub(super) struct Start {
     pub(super) on_failure: Option<OnFailure>,
     /// Receives the outcome of the App.
     pub(super) exit: oneshot::Sender<Exit>,
+    #[cfg(feature = "journal")]
+    pub(super) journal: Option<OpenedJournal>,
 }
 
 impl Driver {
@@ -105,7 +124,9 @@ impl Driver {
         mut hosts: Hosts,
         start: Start,
     ) -> Result<Self, AppError> {
-        let Start { runtime, watchdog, clock, on_failure, exit } = start;
+        let Start { runtime, watchdog, clock, on_failure, exit, .. } = start;
+        #[cfg(feature = "journal")]
+        let journal = start.journal;
         let wake_ups = WakeUps::new(clock);
         if let Some(count) = known_gpus(config.gpus) {
             hosts.assign_gpus(count, wake_ups.ready_queue());
@@ -122,9 +143,21 @@ impl Driver {
             lifecycle: Lifecycle::new(on_failure, exit, watchdog),
             reaction_times: BTreeMap::new(),
             observers: Observers::new(),
+            journaling: Journaling::default(),
+            #[cfg(feature = "journal")]
+            resumed: recovery::Resumed::default(),
+        };
+        #[cfg(feature = "journal")]
+        let recovery = match journal {
+            Some(opened) => Some(driver.open_journal(opened)?),
+            None => None,
         };
         let fields = driver.walk_tree().map_err(AppError::Failed)?;
         driver.check_places(&fields)?;
+        #[cfg(feature = "journal")]
+        if let Some(recovery) = recovery {
+            driver.restore_facts(recovery);
+        }
         Ok(driver)
     }
 
@@ -161,9 +194,17 @@ impl Driver {
     /// Sends a snapshot to `onlooker` once the version differs from `version`, at once if it does already.
     pub(super) fn show_after(&mut self, version: u64, onlooker: oneshot::Sender<Snapshot>) {
         if let Some(onlooker) = self.observers.wait(version, onlooker) {
-            // The observer may have stopped waiting.
-            let _ = onlooker.send(self.snapshot());
+            self.show(onlooker);
         }
+    }
+
+    /// Sends an observer the snapshot of this moment, once all that it shows is durable.
+    fn show(&mut self, onlooker: oneshot::Sender<Snapshot>) {
+        let snapshot = self.snapshot();
+        self.when_durable(move |_| {
+            // The observer may have stopped waiting just now.
+            let _ = onlooker.send(snapshot);
+        });
     }
 
     /// Starts all Works and lets every Flow react.
@@ -173,8 +214,14 @@ impl Driver {
         }
         let now = self.wake_ups.now();
         for id in self.tree.order().to_vec() {
+            #[cfg(feature = "journal")]
+            if self.resumed.has(id) {
+                continue;
+            }
             self.start(id, now);
         }
+        #[cfg(feature = "journal")]
+        self.resume();
         let flows: Vec<_> = self.tree.flows().map(|(id, _)| id).collect();
         flows.into_iter().for_each(|flow| self.mark(flow));
         self.settle();
@@ -187,16 +234,23 @@ impl Driver {
     // ---- cycle ----
 
     fn on_updates(&mut self, rung: Vec<WorkId>) {
+        #[cfg(feature = "journal")]
+        self.check_journal();
         let now = self.wake_ups.now();
-        for id in rung {
+        for id in self.journaling.admit(rung) {
             let Some(record) = self.tree.work(id).cloned() else { continue };
-            let (update, owner, became_stale, cause) = {
+            let (update, owner, became_stale, cause, replaced) = {
                 let mut record = record.lock();
                 let was_stale = record.stale;
                 let update = record.take_update(now);
                 let cause = std::mem::take(&mut record.cause);
-                (update, record.owner, record.stale && !was_stale, cause)
+                let replaced = record.replaced_holds.take();
+                (update, record.owner, record.stale && !was_stale, cause, replaced)
             };
+            if let Some(holds) = replaced {
+                // A process that is restored refers to them, until the newer state is durable.
+                self.when_durable(move |_| drop(holds));
+            }
             if became_stale {
                 self.stale.push(id);
             }
@@ -219,6 +273,13 @@ impl Driver {
         }
         self.on_host_events(now);
         self.settle();
+    }
+
+    /// Takes the updates that a Work of this process has published before this call.
+    pub(in crate::app) fn take_updates(&mut self, id: WorkId) {
+        if self.journaling.is_on() {
+            self.on_updates(vec![id]);
+        }
     }
 
     fn on_host_events(&mut self, now: Moment) {
@@ -291,6 +352,8 @@ impl Driver {
 
     /// Lets Flows react until none is dirty, then publishes the new version.
     fn settle(&mut self) {
+        #[cfg(feature = "journal")]
+        self.release_durable();
         self.refresh_views();
         for _ in 0..REACTIONS_AT_ONCE {
             if !self.lifecycle.is_running() {
@@ -303,15 +366,24 @@ impl Driver {
             self.wake_ups.ready_queue().ring_again();
         }
         self.advance_shutdown();
+        #[cfg(feature = "journal")]
+        self.commit();
         self.hosts.flush();
         if let Some(onlooker) = self.observers.publish() {
-            // The observer may have stopped waiting just now.
-            let _ = onlooker.send(self.snapshot());
+            self.show(onlooker);
         }
         self.wake_ups.arm();
     }
 
     // ---- helpers ----
+
+    /// Carries out an effect on anything outside of the driver once all changes before it are durable; at once without
+    /// a journal.
+    pub(super) fn when_durable(&mut self, effect: impl FnOnce(&mut Self) + 'static) {
+        if let Some(effect) = self.journaling.defer(effect) {
+            effect(self);
+        }
+    }
 
     /// Calls the ledger of a Work and carries out the actions that it requests. Returns `None` if the Work is not part
     /// of the tree.
@@ -431,14 +503,57 @@ impl<R> Call<R> {
     }
 }
 
+/// The reason why a call has no answer: the disk of the journal is full, so that what the answer would show is not
+/// durable. Carries what the journal says.
+pub(super) struct Withheld(pub(super) Arc<str>);
+
 impl<R: Send + 'static> Message for Call<R> {
-    type Result = R;
+    type Result = Result<R, Withheld>;
 }
 
 impl<R: Send + 'static> Handler<Call<R>> for Driver {
-    type Result = MessageResult<Call<R>>;
+    type Result = Answer<R>;
 
     fn handle(&mut self, Call(what): Call<R>, _: &mut Self::Context) -> Self::Result {
-        MessageResult(what(self))
+        let answer = what(self);
+        if self.journaling.is_durable() {
+            return Answer::Now(answer);
+        }
+        let (sender, later) = oneshot::channel();
+        self.when_durable(move |_| {
+            // The caller may have stopped waiting.
+            let _ = sender.send(answer);
+        });
+        // The next cycle commits what the answer waits for.
+        self.wake_ups.ready_queue().ring_again();
+        Answer::Later(later, self.journaling.full())
+    }
+}
+
+/// The answer to a call, which is sent once all that it tells of is durable.
+pub(super) enum Answer<R> {
+    Now(R),
+    /// The second receiver has a value while the disk of the journal is full.
+    Later(oneshot::Receiver<R>, watch::Receiver<Option<Arc<str>>>),
+}
+
+impl<R: Send + 'static> MessageResponse<Driver, Call<R>> for Answer<R> {
+    fn handle(self, _: &mut Context<Driver>, to: Option<OneshotSender<Result<R, Withheld>>>) {
+        // Without a sender, the caller does not wait for an answer.
+        let Some(to) = to else { return };
+        match self {
+            Self::Now(answer) => drop(to.send(Ok(answer))),
+            Self::Later(answer, mut full) => drop(actix_rt::spawn(async move {
+                tokio::select! {
+                    biased;
+                    Ok(answer) = answer => drop(to.send(Ok(answer))),
+                    Ok(why) = full.wait_for(Option::is_some) => {
+                        let why = why.clone().unwrap_or_default();
+                        drop(to.send(Err(Withheld(why))));
+                    }
+                    else => {}
+                }
+            })),
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Running a reaction, and carrying out the commands given in it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,26 @@ use super::timers::Timer;
 use super::tree::{Child, FlowLife};
 use crate::error::Error;
 use crate::fence;
-use crate::flow::{Action, AnyFlow, Ending, FlowContext, FlowError, Scope, enter, is_pending, leave};
+use crate::flow::{
+    Action, AnyFlow, Ending, FlowContext, FlowError, Scope, SharedRecord, enter, is_pending, leave,
+};
 use crate::id::{FlowId, WorkId};
 use crate::state::Value;
 use crate::trace::{Span, What};
-use crate::work::{Command, Failure, HostError, Reason, Report, ReturnedError};
+use crate::work::{Abort, CloseReason, Command, Failure, HostError, Reason, Report, ReturnedError, RunOrder};
+
+/// An order to the host of a Work or to its incarnation.
+enum Order {
+    /// Launch an incarnation, unless another decision has followed.
+    Launch {
+        decision: u64,
+    },
+    Send(RunOrder),
+    Command(Command),
+    /// Abort the incarnation, or else the one that was launched while this order waited.
+    Kill(Option<Arc<Abort>>),
+    Close(CloseReason),
+}
 
 /// The duration of a reaction beyond which it is logged.
 const SLOW_REACTION: Duration = Duration::from_millis(100);
@@ -41,6 +57,7 @@ impl Driver {
         let Some(mut cx) = entry.cx.take() else { return };
         let (path, type_name) = (entry.link.path.clone(), entry.type_name);
         let span = Span::start(What::React, path.as_str(), &std::mem::take(&mut entry.causes));
+        self.journaling.touch_flow(id);
         cx.begin(now);
         enter(id, path.clone(), now);
         let began = Instant::now();
@@ -117,12 +134,20 @@ impl Driver {
     fn note_write(&mut self, child: FlowId, before: Option<Value>) {
         let Some(after) = self.with_flow(child, |flow| flow.state().ok()) else { return };
         if after != before {
+            self.journaling.touch_flow(child);
             self.mark_up(child);
         }
     }
 
-    /// Carries out the actions that the ledger of a Work requests.
+    /// Carries out the actions that the ledger of a Work requests. With a journal, those that can be observed outside of
+    /// the driver wait until what they depend on is durable.
     pub(super) fn act(&mut self, id: WorkId) {
+        self.journaling.touch_work(id);
+        self.carry_on(id);
+    }
+
+    /// As [`act`](Self::act), for a ledger whose changes need no commit of their own.
+    fn carry_on(&mut self, id: WorkId) {
         let Some(shared) = self.tree.work(id).cloned() else { return };
         self.observers.change();
         let mut record = shared.lock();
@@ -131,80 +156,42 @@ impl Driver {
             if actions.is_empty() {
                 break;
             }
-            let mut launched = true;
+            let mut orders = Vec::new();
             for action in actions {
+                let (owner, path) = (record.owner, record.path.clone());
                 match action {
-                    Action::Launch => {
-                        let ready_queue = self.wake_ups.ready_queue();
-                        let what = record.incarnation(ready_queue);
-                        let now = self.wake_ups.now();
-                        let result = self.hosts.launch(&record.placement, record.needs, what, ready_queue);
-                        launched = result.is_ok();
-                        match result {
-                            Ok(()) => {
-                                let node = self.hosts.node_of(&record.path);
-                                record.ledger.placed_on(Some(node));
-                            }
-                            Err(HostError::Unplaced(why)) => {
-                                record.kill();
-                                record.ledger.unplaced(&why, now);
-                            }
-                            Err(error) => {
-                                let reason = match error {
-                                    HostError::NoProcess { .. } => Reason::ProcessDied,
-                                    _ => Reason::UserError,
-                                };
-                                let failure = Failure::new(reason, error.to_string());
-                                record.ledger.report(Report::Died { failure }, now);
-                            }
-                        }
+                    Action::Launch => orders.push(Order::Launch { decision: record.decide() }),
+                    Action::Kill => {
+                        record.decide();
+                        orders.push(Order::Kill(record.abandon()));
                     }
-                    // The launch has failed, and the ledger has already taken the run back.
-                    Action::Send(_) if !launched => {}
-                    Action::Send(order) => {
-                        let run = order.run;
-                        if record.mailbox.run(order) {
-                            record.ledger.report(Report::RunStarted { run }, self.wake_ups.now());
-                            self.mark_up(record.owner);
-                        }
-                    }
-                    Action::Cancel { run } => record.mailbox.command(Command::Cancel { run }),
-                    Action::Stop => record.mailbox.command(Command::Stop),
-                    Action::Kill => record.kill(),
-                    Action::Close(why) => {
-                        let lost = record.mailbox.close(why);
-                        if record.owns_path {
-                            self.hosts.closed(&record.path, why);
-                        }
-                        if lost > 0 {
-                            log::warn!(
-                                "work `{}`: {lost} messages that waited in its mailbox are lost",
-                                record.path
-                            );
-                        }
-                    }
+                    Action::Send(run) => orders.push(Order::Send(run)),
+                    Action::Cancel { run } => orders.push(Order::Command(Command::Cancel { run })),
+                    Action::Stop => orders.push(Order::Command(Command::Stop)),
+                    Action::Close(why) => orders.push(Order::Close(why)),
+                    Action::Captured(Failure { reason, message, .. }) => log::warn!(
+                        "work `{path}` failed, captured by flow `{}`: {reason}: {message}",
+                        record.owner_path
+                    ),
                     Action::Restarting(Failure { reason, message, .. }) => {
-                        let (owner, path) = (record.owner, record.path.to_string());
                         log::warn!("work `{path}` failed and is restarted: {reason}: {message}");
                         drop(record);
-                        self.child_restarts(owner, Child::Work(id), &path);
+                        self.issue(id, &shared, std::mem::take(&mut orders));
+                        self.child_restarts(owner, Child::Work(id), path.as_str());
                         record = shared.lock();
                     }
-                    Action::Captured(Failure { reason, message, .. }) => {
-                        log::warn!(
-                            "work `{}` failed, captured by flow `{}`: {reason}: {message}",
-                            record.path,
-                            record.owner_path
-                        );
-                    }
                     Action::Raise(Failure { reason, message, error }) => {
-                        let (owner, path) = (record.owner, record.path.to_string());
+                        let path = path.to_string();
                         drop(record);
+                        self.issue(id, &shared, std::mem::take(&mut orders));
                         self.flow_failed(owner, FlowError::Work { path, reason, message, error });
                         record = shared.lock();
                     }
                 }
             }
+            drop(record);
+            self.issue(id, &shared, orders);
+            record = shared.lock();
         }
         self.wake_ups.set(Timer::Work(id), record.ledger.next_deadline());
         let down = record.ledger.is_down();
@@ -218,6 +205,94 @@ impl Driver {
         }
     }
 
+    /// Gives orders to the host and to the incarnation of a Work, once all that they depend on is durable.
+    fn issue(&mut self, id: WorkId, shared: &SharedRecord, orders: Vec<Order>) {
+        if orders.is_empty() {
+            return;
+        }
+        if !self.journaling.is_on() {
+            self.give(id, shared, orders);
+            return;
+        }
+        let shared = shared.clone();
+        self.when_durable(move |driver| {
+            if driver.give(id, &shared, orders) {
+                driver.journaling.touch_work(id);
+            } else {
+                driver.journaling.touch_unhurried(id);
+            }
+            driver.carry_on(id);
+        });
+    }
+
+    /// Gives orders now. Returns true if the host has refused one.
+    fn give(&mut self, id: WorkId, shared: &SharedRecord, orders: Vec<Order>) -> bool {
+        let mut record = shared.lock();
+        let mut launched = true;
+        for order in orders {
+            match order {
+                // Replaced by a later decision while it waited.
+                Order::Launch { decision } if !record.is_last_decision(decision) => launched = false,
+                Order::Launch { .. } => {
+                    let ready_queue = self.wake_ups.ready_queue();
+                    let what = record.incarnation(ready_queue);
+                    let now = self.wake_ups.now();
+                    let result = self.hosts.launch(&record.placement, record.needs, what, ready_queue);
+                    launched = result.is_ok();
+                    match result {
+                        Ok(()) => {
+                            let node = self.hosts.node_of(&record.path);
+                            record.ledger.placed_on(Some(node));
+                        }
+                        Err(HostError::Unplaced(why)) => {
+                            record.kill();
+                            record.ledger.unplaced(&why, now);
+                            if !record.ledger.is_unplaced() {
+                                // It was asked to stop while the launch waited.
+                                self.hosts.forget(id);
+                                record.ledger.report(Report::Stopped { failure: None }, now);
+                            }
+                        }
+                        Err(error) => {
+                            let reason = match error {
+                                HostError::NoProcess { .. } => Reason::ProcessDied,
+                                _ => Reason::UserError,
+                            };
+                            let failure = Failure::new(reason, error.to_string());
+                            record.ledger.report(Report::Died { failure }, now);
+                        }
+                    }
+                }
+                // The launch has failed, and the ledger has already taken the run back.
+                Order::Send(_) if !launched => {}
+                Order::Send(order) => {
+                    let run = order.run;
+                    if record.mailbox.run(order) {
+                        record.ledger.report(Report::RunStarted { run }, self.wake_ups.now());
+                        self.mark_up(record.owner);
+                    }
+                }
+                Order::Command(command) => record.mailbox.command(command),
+                Order::Kill(Some(abort)) => abort.raise(),
+                // What was launched meanwhile.
+                Order::Kill(None) => record.kill(),
+                Order::Close(why) => {
+                    let lost = record.mailbox.close(why);
+                    if record.owns_path {
+                        self.hosts.closed(&record.path, why);
+                    }
+                    if lost > 0 {
+                        log::warn!(
+                            "work `{}`: {lost} messages that waited in its mailbox are lost",
+                            record.path
+                        );
+                    }
+                }
+            }
+        }
+        !launched
+    }
+
     /// Walks the tree: new children join and start, removed ones stop. Returns the paths of the fields that can hold
     /// children.
     pub(super) fn walk_tree(&mut self) -> Result<Vec<String>, FlowError> {
@@ -225,6 +300,11 @@ impl Driver {
         let changes = self.root.walk(&mut self.tree, &self.config, now.wall);
         for id in changes.left {
             if let Some(record) = self.tree.work(id).cloned() {
+                #[cfg(feature = "journal")]
+                if self.journaling.is_on() {
+                    let path = record.lock().path.clone();
+                    self.record_left(&path);
+                }
                 record.lock().ledger.shut_down(now);
                 self.act(id);
                 // A Work that joins at the same path is launched after this and has a location of its own.
@@ -234,12 +314,17 @@ impl Driver {
         for id in changes.flows_left {
             if let Some(entry) = self.tree.remove_flow(id) {
                 self.due.remove(id, entry.depth);
+                self.journaling.forget_flow(id);
+                #[cfg(feature = "journal")]
+                self.record_left(&entry.link.path);
             }
             self.wake_ups.set(Timer::Flow(id), None);
         }
         if let Some(error) = changes.errors.into_iter().next() {
             return Err(error);
         }
+        changes.joined.iter().for_each(|id| self.journaling.touch_work(*id));
+        changes.flows_joined.iter().for_each(|id| self.journaling.touch_flow(*id));
         if self.lifecycle.is_running() {
             let mut owners = HashSet::new();
             for id in changes.joined {

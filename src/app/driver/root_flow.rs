@@ -12,6 +12,8 @@ use super::super::watchdog::Watchdog;
 use super::tree::{Changes, Child, Tree};
 use crate::fence;
 use crate::flow::{AnyFlow, FlowError, Found, Node, Position, Route, SharedRecord, Visitor, Walk};
+#[cfg(feature = "journal")]
+use crate::flow::{FlowProblem, RecordedTree, RestoreError, Restored};
 use crate::id::{ActorPath, FlowId};
 use crate::state::Value;
 
@@ -75,6 +77,49 @@ impl RootFlow {
         let mut found = Vec::new();
         self.call(flow, |any| list_children(any, flow.id, &mut found))?;
         Some(found)
+    }
+
+    /// Returns the name of the root's Rust type.
+    #[cfg(feature = "journal")]
+    pub(super) fn type_name(&self) -> &'static str {
+        self.root.type_name()
+    }
+
+    /// Returns the fields of the Flows that cannot be recorded.
+    #[cfg(feature = "journal")]
+    pub(super) fn problems(&self) -> Vec<FlowProblem> {
+        self.root.problems()
+    }
+
+    /// Restores the root, as its constructor made it, and all children. Nothing is changed when something cannot be
+    /// restored.
+    #[cfg(feature = "journal")]
+    pub(super) fn restore(&mut self, recorded: &RecordedTree) -> Result<Restored, Vec<RestoreError>> {
+        let root = &mut *self.root;
+        self.watchdog.during(&ActorPath::root(), || root.restore(recorded))
+    }
+
+    /// Returns the children of a Flow, without those of the Flows below it.
+    #[cfg(feature = "journal")]
+    pub(super) fn children_of(&mut self, flow: &Whereabouts) -> Option<Vec<Child>> {
+        struct List(Vec<Child>);
+
+        impl Visitor for List {
+            fn field(&mut self, _: &str) {}
+
+            fn child(&mut self, _: Position<'_>, node: Node<'_>) {
+                self.0.extend(match node {
+                    Node::Work(work) => work.record().map(|record| Child::Work(record.lock().id)),
+                    Node::Flow(flow) => flow.link().map(|link| Child::Flow(link.id)),
+                });
+            }
+        }
+
+        self.call(flow, |any| {
+            let mut list = List(Vec::new());
+            let walked = fence::call(|| any.walk_children(&mut Walk::new("", &mut list)));
+            walked.ok().map(|()| list.0)
+        })?
     }
 
     /// Returns the record of the Work that is at this path.

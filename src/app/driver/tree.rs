@@ -59,6 +59,8 @@ pub(super) enum FlowLife {
 pub(super) struct Tree {
     app: AppId,
     directory: Arc<Directory>,
+    /// True if the changes of Works that join are recorded.
+    is_recorded: bool,
     /// The Works that are part of the tree, and those that have left and not ended.
     works: IdMap<WorkId, SharedRecord>,
     flows: IdMap<FlowId, FlowEntry>,
@@ -107,6 +109,7 @@ impl Tree {
         Self {
             app,
             directory,
+            is_recorded: false,
             works: IdMap::default(),
             flows: IdMap::default(),
             order: Vec::new(),
@@ -115,6 +118,12 @@ impl Tree {
             leaving: IdMap::default(),
             strays: Vec::new(),
         }
+    }
+
+    /// Records the changes of Works that join from now on.
+    #[cfg(feature = "journal")]
+    pub(super) fn record_changes(&mut self) {
+        self.is_recorded = true;
     }
 
     /// Unregisters the address of a Work that has left and ended.
@@ -235,6 +244,19 @@ impl Tree {
                 self.forget_lists(owner);
             }
         }
+    }
+
+    /// Returns the next numbers in the lists of children of a Flow.
+    #[cfg(feature = "journal")]
+    pub(super) fn lists_of(&self, flow: FlowId) -> std::collections::BTreeMap<String, u64> {
+        let lists = self.lists.iter().filter(|(_, list)| list.owner == flow);
+        lists.map(|(path, list)| (path.clone(), list.next)).collect()
+    }
+
+    /// Restores the next number in a list of children.
+    #[cfg(feature = "journal")]
+    pub(super) fn restore_list(&mut self, path: String, next: u64, owner: FlowId) {
+        self.lists.insert(path, List { next, owner });
     }
 
     /// Keeps the lists of Flows that have left until their Works have ended, so that a Flow that joins at the same path
@@ -476,6 +498,12 @@ impl Visitor for Walker<'_> {
                         };
                         match work.attach(place, self.config.placement_of(path.as_str())) {
                             Ok(record) => {
+                                if self.tree.is_recorded {
+                                    let mut record = record.lock();
+                                    record.is_recorded = true;
+                                    record.unrecorded_settings = Some(Box::new(work.settings()));
+                                    record.ledger.record_facts();
+                                }
                                 // Addresses of this path lead to the new Work from here on, even while a previous Work
                                 // at this path still ends.
                                 self.tree.directory.remember(&path, &record.lock().mailbox);

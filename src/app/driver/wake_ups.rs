@@ -53,6 +53,12 @@ impl WakeUps {
         Self { clock, timers: Timers::default(), ready_queue: Arc::default(), alarm: Rc::default() }
     }
 
+    /// Continues the clock of an App that was last seen at `last`.
+    #[cfg(feature = "journal")]
+    pub(super) fn continue_from(&mut self, last: Moment) {
+        self.clock.continue_from(last);
+    }
+
     pub(super) fn now(&self) -> Moment {
         self.clock.now()
     }

@@ -355,6 +355,11 @@ impl Image {
         Self { work, ..Self::default() }
     }
 
+    /// Returns true if a run was in progress.
+    pub(crate) fn has_run_in_progress(&self) -> bool {
+        self.work.current.is_some()
+    }
+
     pub(crate) fn apply(&mut self, fact: Fact) {
         match fact {
             Fact::Requested { place, key, input, queued } => {

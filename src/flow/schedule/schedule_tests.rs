@@ -242,3 +242,38 @@ proptest! {
         prop_assert!(ticks.len() as i64 <= clocks.at / every + 2 * count as i64 + 1, "{ticks:?}");
     }
 }
+
+proptest! {
+    /// A process that ends and is replaced at any moments changes none of the occurrences.
+    #[cfg(feature = "journal")]
+    #[test]
+    fn restored_schedules_occur_as_if_nothing_had_ended(
+        ends in proptest::collection::vec(1..90_i64, 0..6),
+        expression in prop::sample::select(vec!["*/7 * * * * *", "13,40 * * * * *", "0 * * * * *"]),
+    ) {
+        let (mut whole, mut broken) = (Clocks::new(), Clocks::new());
+        prop_assert!(!whole.check(expression) && !broken.check(expression));
+        let mut found = Vec::new();
+        for seconds in &ends {
+            found.extend(broken.run(expression, *seconds));
+            broken.schedules = Schedules::restored(broken.schedules.rows());
+            // The first reaction of a restored Flow.
+            broken.reaction += 1;
+            prop_assert!(!broken.check(expression));
+        }
+        prop_assert_eq!(whole.run(expression, ends.iter().sum()), found);
+    }
+
+    /// Occurrences while there is no process count as one, when the next process begins.
+    #[cfg(feature = "journal")]
+    #[test]
+    fn occurrences_without_a_process_count_as_one(away in 60..5000_i64) {
+        let mut clocks = Clocks::new();
+        prop_assert!(!clocks.check("*/10 * * * * *"));
+        clocks.run("*/10 * * * * *", 25);
+        clocks.schedules = Schedules::restored(clocks.schedules.rows());
+        (clocks.at, clocks.wall) = (clocks.at + away, clocks.wall + away);
+        prop_assert_eq!(clocks.react("*/10 * * * * *").len(), 1);
+        prop_assert_eq!(clocks.run("*/10 * * * * *", 10).len(), 1);
+    }
+}

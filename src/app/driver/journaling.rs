@@ -1,0 +1,265 @@
+//! The record of an App with a journal: what has changed in the cycle, and what waits until that is durable.
+//!
+//! # Guarantees
+//! - All changes of one cycle are one transaction.
+//! - An effect on anything outside of the driver waits until all changes before it are durable (output commit). Effects
+//!   are carried out in their order.
+//! - Changes of which nothing outside can know, such as the start of a run that was sent, cause no commit of their own.
+//!
+//! Output commit: Strom and Yemini, *Optimistic recovery in distributed systems*, 1985.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::Driver;
+use super::tree::Child;
+use crate::flow::Moment;
+use crate::id::{FlowId, IdMap, WorkId};
+use crate::journal::{Change, Condition, Journal, Transaction};
+use crate::state::Tracker;
+
+/// Size of the transactions that wait to be committed from which the driver takes no more updates, in bytes.
+const CONGESTED: u64 = 8 * 1024 * 1024;
+
+/// An effect on anything outside of the driver.
+pub(super) type Effect = Box<dyn FnOnce(&mut Driver)>;
+
+/// The record of an App, which is empty without a journal.
+#[derive(Default)]
+pub(super) struct Journaling(Option<Box<Recording>>);
+
+struct Recording {
+    journal: Journal,
+    /// Changes of this cycle that are known already.
+    changes: Vec<Change>,
+    /// Works and Flows whose facts are to be read at the end of the cycle.
+    works: BTreeSet<WorkId>,
+    flows: BTreeSet<FlowId>,
+    /// Works whose facts may wait for the next transaction.
+    unhurried: BTreeSet<WorkId>,
+    /// Effects of this cycle.
+    effects: Vec<Effect>,
+    /// Effects of earlier cycles, with the position that they wait for.
+    gate: VecDeque<(u64, Effect)>,
+    /// The position of the last transaction.
+    appended: u64,
+    /// Works whose updates are not taken for now.
+    held_back: Vec<WorkId>,
+    /// What the journal says while its disk is full.
+    full: watch::Sender<Option<Arc<str>>>,
+    /// What is recorded of each Flow.
+    recorded: IdMap<FlowId, RecordedFlow>,
+}
+
+/// What is recorded of a Flow, to find what has changed.
+pub(super) struct RecordedFlow {
+    /// The Flow's own fields.
+    pub(super) own: Tracker,
+    /// True once a state is recorded, which patches can change.
+    pub(super) has_state: bool,
+    /// The encoded row of facts.
+    pub(super) facts: Vec<u8>,
+    /// The children, in order.
+    pub(super) children: Option<Vec<Child>>,
+}
+
+impl Default for RecordedFlow {
+    fn default() -> Self {
+        Self { own: Tracker::new(usize::MAX), has_state: false, facts: Vec::new(), children: None }
+    }
+}
+
+/// What the transaction of this cycle is made of.
+pub(super) struct Touched {
+    pub(super) changes: Vec<Change>,
+    pub(super) works: BTreeSet<WorkId>,
+    pub(super) flows: BTreeSet<FlowId>,
+    pub(super) unhurried: BTreeSet<WorkId>,
+}
+
+impl Journaling {
+    pub(super) fn new(journal: Journal, position: u64) -> Self {
+        Self(Some(Box::new(Recording {
+            journal,
+            changes: Vec::new(),
+            works: BTreeSet::new(),
+            flows: BTreeSet::new(),
+            unhurried: BTreeSet::new(),
+            effects: Vec::new(),
+            gate: VecDeque::new(),
+            appended: position,
+            held_back: Vec::new(),
+            full: watch::Sender::new(None),
+            recorded: IdMap::default(),
+        })))
+    }
+
+    pub(super) fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Records that facts of a Work may have changed.
+    pub(super) fn touch_work(&mut self, id: WorkId) {
+        if let Some(recording) = &mut self.0 {
+            recording.works.insert(id);
+        }
+    }
+
+    /// Records a change of a Work that nothing outside can know of before a later one is durable.
+    pub(super) fn touch_unhurried(&mut self, id: WorkId) {
+        if let Some(recording) = &mut self.0 {
+            recording.unhurried.insert(id);
+        }
+    }
+
+    /// Records that facts of a Flow may have changed.
+    pub(super) fn touch_flow(&mut self, id: FlowId) {
+        if let Some(recording) = &mut self.0 {
+            recording.flows.insert(id);
+        }
+    }
+
+    /// Takes out what is recorded of a Flow.
+    pub(super) fn recorded_flow(&mut self, id: FlowId) -> RecordedFlow {
+        self.0.as_mut().and_then(|recording| recording.recorded.remove(&id)).unwrap_or_default()
+    }
+
+    /// Puts back what is recorded of a Flow.
+    pub(super) fn keep_recorded(&mut self, id: FlowId, recorded: RecordedFlow) {
+        if let Some(recording) = &mut self.0 {
+            recording.recorded.insert(id, recorded);
+        }
+    }
+
+    /// Forgets a Flow that has left.
+    pub(super) fn forget_flow(&mut self, id: FlowId) {
+        if let Some(recording) = &mut self.0 {
+            recording.recorded.remove(&id);
+            recording.flows.remove(&id);
+        }
+    }
+
+    /// Adds a change to the transaction of this cycle.
+    pub(super) fn change(&mut self, change: Change) {
+        if let Some(recording) = &mut self.0 {
+            recording.changes.push(change);
+        }
+    }
+
+    /// Keeps an effect until all changes before it are durable. Returns it if they are.
+    pub(super) fn defer<E: FnOnce(&mut Driver) + 'static>(&mut self, effect: E) -> Option<E> {
+        let Some(recording) = &mut self.0 else { return Some(effect) };
+        if recording.has_changes() || !recording.effects.is_empty() {
+            recording.effects.push(Box::new(effect));
+            return None;
+        }
+        if recording.gate.is_empty() && recording.journal.durable() >= recording.appended {
+            return Some(effect);
+        }
+        recording.gate.push_back((recording.appended, Box::new(effect)));
+        None
+    }
+
+    /// Returns true when nothing waits to become durable.
+    pub(super) fn is_durable(&self) -> bool {
+        self.0.as_ref().is_none_or(|recording| {
+            !recording.has_changes()
+                && recording.effects.is_empty()
+                && recording.gate.is_empty()
+                && recording.journal.durable() >= recording.appended
+        })
+    }
+
+    /// Returns what has changed in this cycle.
+    pub(super) fn take_touched(&mut self) -> Option<Touched> {
+        let recording = self.0.as_mut()?;
+        Some(Touched {
+            changes: std::mem::take(&mut recording.changes),
+            works: std::mem::take(&mut recording.works),
+            flows: std::mem::take(&mut recording.flows),
+            unhurried: std::mem::take(&mut recording.unhurried),
+        })
+    }
+
+    /// Returns true if effects of this cycle wait.
+    pub(super) fn has_effects(&self) -> bool {
+        self.0.as_ref().is_some_and(|recording| !recording.effects.is_empty())
+    }
+
+    /// Appends the transaction of this cycle, if there are changes, and closes the gate for its effects.
+    pub(super) fn append(&mut self, changes: Vec<Change>, now: Moment) {
+        let Some(recording) = &mut self.0 else { return };
+        if !changes.is_empty() {
+            let transaction = Transaction { at: now.at, wall: now.wall, changes };
+            recording.appended = recording.journal.append(transaction);
+        }
+        let appended = recording.appended;
+        recording.gate.extend(recording.effects.drain(..).map(|effect| (appended, effect)));
+    }
+
+    /// Removes and returns the next effect whose changes are durable.
+    pub(super) fn next_effect(&mut self) -> Option<Effect> {
+        let recording = self.0.as_mut()?;
+        let (position, _) = recording.gate.front()?;
+        if *position > recording.journal.durable() {
+            return None;
+        }
+        recording.gate.pop_front().map(|(_, effect)| effect)
+    }
+
+    /// Returns the Works whose updates are to be taken now: none while too much waits to be committed.
+    pub(super) fn admit(&mut self, rung: Vec<WorkId>) -> Vec<WorkId> {
+        let Some(recording) = &mut self.0 else { return rung };
+        if recording.journal.backlog_bytes() > CONGESTED {
+            recording.held_back.extend(rung);
+            return Vec::new();
+        }
+        if recording.held_back.is_empty() {
+            return rung;
+        }
+        let mut admitted = std::mem::take(&mut recording.held_back);
+        admitted.extend(rung);
+        admitted
+    }
+
+    /// Returns a receiver of what the journal says while its disk is full.
+    pub(super) fn full(&self) -> watch::Receiver<Option<Arc<str>>> {
+        match &self.0 {
+            Some(recording) => recording.full.subscribe(),
+            None => watch::Sender::new(None).subscribe(),
+        }
+    }
+
+    /// Records whether the disk of the journal is full. Returns true if that has changed.
+    pub(super) fn set_full(&mut self, why: Option<&str>) -> bool {
+        let Some(recording) = &mut self.0 else { return false };
+        recording.full.send_if_modified(|full| {
+            let is_other = full.is_some() != why.is_some();
+            if is_other {
+                *full = why.map(Arc::from);
+            }
+            is_other
+        })
+    }
+
+    /// Returns the condition of the journal.
+    pub(super) fn condition(&self) -> Option<Condition> {
+        self.0.as_ref().map(|recording| recording.journal.condition())
+    }
+
+    /// Gives up the journal: nothing more is recorded, and effects that wait are dropped.
+    pub(super) fn give_up(&mut self) -> Option<Journal> {
+        self.0.take().map(|recording| recording.journal)
+    }
+}
+
+impl Recording {
+    fn has_changes(&self) -> bool {
+        !(self.changes.is_empty()
+            && self.works.is_empty()
+            && self.flows.is_empty()
+            && self.unhurried.is_empty())
+    }
+}

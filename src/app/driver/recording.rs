@@ -1,0 +1,245 @@
+//! Commits of the driver: reads what has changed in a cycle, and carries out the effects that wait for it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::error::AppError;
+use super::Driver;
+use super::journaling::Touched;
+use super::shutdown::Shutdown;
+use super::tree::FlowLife;
+use crate::flow::{FlowError, FlowOptions, ScheduleRow, Shapes, encoded};
+use crate::id::{ActorPath, FlowId, WorkId};
+use crate::journal::{Change, Condition, Table};
+use crate::printable::chain;
+use crate::work::Status;
+
+/// The key of the row with the settings of a Work.
+pub(super) const SETTINGS: &[u8] = b"settings";
+/// The key of the row with the [`FlowRow`] of a Flow.
+pub(super) const FACTS: &[u8] = b"facts";
+/// The key of the row with the [`ChildrenRow`] of a Flow.
+pub(super) const CHILDREN: &[u8] = b"children";
+/// The key of the row with the [`AppRow`].
+pub(super) const APP: &[u8] = b"app";
+
+/// The recorded part of a Flow, without its fields and children.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct FlowRow {
+    pub(super) life: LifeRow,
+    pub(super) status: Status,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) wake_at: Option<Duration>,
+    /// Restarts in the window of the Flow's own restart policy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) restarts: Vec<Duration>,
+    /// Restarts of children in the window of the Flow's strategy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) child_restarts: Vec<Duration>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) schedules: Vec<ScheduleRow>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum LifeRow {
+    Up,
+    Waiting { until: Duration },
+    Failed,
+}
+
+impl From<FlowLife> for LifeRow {
+    fn from(life: FlowLife) -> Self {
+        match life {
+            FlowLife::Up => Self::Up,
+            FlowLife::Waiting { until } => Self::Waiting { until },
+            FlowLife::Failed => Self::Failed,
+        }
+    }
+}
+
+impl From<LifeRow> for FlowLife {
+    fn from(life: LifeRow) -> Self {
+        match life {
+            LifeRow::Up => Self::Up,
+            LifeRow::Waiting { until } => Self::Waiting { until },
+            LifeRow::Failed => Self::Failed,
+        }
+    }
+}
+
+/// The children of a Flow, and what their parent has set for the Flow itself.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ChildrenRow {
+    pub(super) shapes: Shapes,
+    /// The next numbers in the lists of children, by the path of the list.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) lists: BTreeMap<String, u64>,
+    pub(super) options: FlowOptions,
+}
+
+/// The recorded part of the App itself.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct AppRow {
+    /// The name of the type of the root, for people.
+    pub(super) root: String,
+}
+
+impl Driver {
+    /// Ends the transaction of this cycle, and hands it to the journal.
+    pub(super) fn commit(&mut self) {
+        let Some(Touched { mut changes, works, flows, unhurried }) = self.journaling.take_touched() else {
+            return;
+        };
+        let now = self.wake_ups.now();
+        for id in flows {
+            self.record_flow(id, &mut changes);
+        }
+        for id in works {
+            self.record_work(id, &mut changes);
+        }
+        if changes.is_empty() && !self.journaling.has_effects() {
+            unhurried.into_iter().for_each(|id| self.journaling.touch_unhurried(id));
+            return;
+        }
+        for id in unhurried {
+            self.record_work(id, &mut changes);
+        }
+        self.journaling.append(changes, now);
+    }
+
+    /// Carries out the effects whose changes are durable.
+    pub(super) fn release_durable(&mut self) {
+        while let Some(effect) = self.journaling.next_effect() {
+            effect(self);
+        }
+    }
+
+    /// Notes a full disk, and ends the App if its journal has failed.
+    pub(super) fn check_journal(&mut self) {
+        let error = match self.journaling.condition() {
+            None => return,
+            Some(Condition::Working) => {
+                if self.journaling.set_full(None) {
+                    log::info!("the journal has room again: the App goes on");
+                }
+                return;
+            }
+            Some(Condition::Full { message, .. }) => {
+                if self.journaling.set_full(Some(&message)) {
+                    log::error!(
+                        "{message}; until then the Works keep running, but no run or Work is started and nothing new is shown"
+                    );
+                }
+                return;
+            }
+            Some(Condition::Failed(error)) => error,
+        };
+        log::error!("the App ends, because its journal has failed: {}", chain(&error));
+        drop(self.journaling.give_up());
+        // Nothing leaves any more that is not recorded: the Works are not asked to stop in good order.
+        self.tree.works().for_each(|record| record.lock().kill());
+        let now = self.wake_ups.now().at;
+        self.lifecycle.stop(Shutdown::new(
+            Err(AppError::Journal(error.into())),
+            Vec::new(),
+            Duration::ZERO,
+            now,
+        ));
+        self.end();
+    }
+
+    /// Gives up a journal whose disk is full, because the App ends. Returns the error with which it ends, unless another
+    /// one has ended it.
+    pub(super) fn give_up_full_journal(&mut self) -> Option<AppError> {
+        let Some(Condition::Full { message, .. }) = self.journaling.condition() else { return None };
+        drop(self.journaling.give_up());
+        Some(AppError::JournalFull { message })
+    }
+
+    /// Closes the journal, all of which is durable, because the App has ended in good order.
+    pub(super) fn close_journal(&mut self) {
+        if let Some(journal) = self.journaling.give_up() {
+            journal.close(true);
+        }
+    }
+
+    fn record_work(&mut self, id: WorkId, changes: &mut Vec<Change>) {
+        let Some(shared) = self.tree.work(id).filter(|_| !self.tree.has_left(id)) else { return };
+        let mut record = shared.lock();
+        let path = record.path.clone();
+        if let Some(settings) = record.unrecorded_settings.take() {
+            record.unrecorded = None;
+            changes.push(Change::State { path: path.clone(), state: record.state.clone() });
+            let (table, key, value) = (Table::Work, SETTINGS.to_vec(), encoded(&*settings));
+            changes.push(Change::Put { path: path.clone(), table, key, value });
+        } else if let Some(patch) = record.unrecorded.take() {
+            changes.push(Change::Patch { path: path.clone(), patch });
+        }
+        record.ledger.take_facts().into_iter().for_each(|fact| fact.append_to(changes, &path));
+    }
+
+    fn record_flow(&mut self, id: FlowId, changes: &mut Vec<Change>) {
+        let Some(whereabouts) = self.whereabouts(id) else { return };
+        let path = whereabouts.path.clone();
+        let mut recorded = self.journaling.recorded_flow(id);
+        let children = self.root.children_of(&whereabouts);
+        let are_others = children.is_some() && children != recorded.children;
+        let found = self.root.call(&whereabouts, |flow| {
+            let shapes = are_others.then(|| crate::fence::call(|| flow.shapes()).ok()).flatten();
+            (flow.save(&mut recorded.own), shapes, flow.options().clone())
+        });
+        let Some((own, shapes, options)) = found else { return };
+        match own {
+            Ok(None) => {}
+            Ok(Some(patch)) if recorded.has_state => {
+                changes.push(Change::Patch { path: path.clone(), patch });
+            }
+            Ok(Some(_)) => {
+                recorded.has_state = true;
+                let state = recorded.own.value().clone();
+                changes.push(Change::State { path: path.clone(), state });
+            }
+            Err(source) => {
+                let error = FlowError::OwnState { path: path.to_string(), source };
+                self.journaling.keep_recorded(id, recorded);
+                return self.flow_failed(id, error);
+            }
+        }
+        let put = |key: &[u8], value| Change::Put {
+            path: path.clone(),
+            table: Table::Flow,
+            key: key.to_vec(),
+            value,
+        };
+        if let Some(shapes) = shapes {
+            recorded.children = children;
+            let row = ChildrenRow { shapes, lists: self.tree.lists_of(id), options };
+            changes.push(put(CHILDREN, encoded(&row)));
+        }
+        // The end of an App is no fact about its Flows.
+        if let Some(entry) = self.tree.flow(id).filter(|_| !self.lifecycle.is_over()) {
+            let row = FlowRow {
+                life: entry.life.into(),
+                status: entry.link.status.lock().clone(),
+                wake_at: entry.wake_at,
+                restarts: entry.restarts.times(),
+                child_restarts: entry.supervisor.times(),
+                schedules: entry.cx.as_ref().map(|cx| cx.schedules.rows()).unwrap_or_default(),
+            };
+            let facts = encoded(&row);
+            if facts != recorded.facts {
+                recorded.facts.clone_from(&facts);
+                changes.push(put(FACTS, facts));
+            }
+        }
+        self.journaling.keep_recorded(id, recorded);
+    }
+
+    /// Records that an actor has left the tree.
+    pub(super) fn record_left(&mut self, path: &ActorPath) {
+        self.journaling.change(Change::Left { path: path.clone() });
+    }
+}

@@ -1,0 +1,312 @@
+//! Recovery of an App from its journal.
+//!
+//! # Guarantees
+//! - Everything is read with the program as it is now before anything is changed. A part that cannot be read refuses the
+//!   recovery, with all such parts named.
+//! - A Work that was alive is launched again from its last durable state, and its run in progress starts again before any
+//!   other. Neither counts as a failure.
+//! - A failure that ended the App is tried again: starting the App anew is the operator's answer to it.
+//! - Recorded Works and Flows that the program does not have are kept in the journal, and named.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use super::super::error::{AppError, Unrestorable};
+use super::Driver;
+use super::journaling::{Journaling, RecordedFlow};
+use super::recording::{APP, AppRow, CHILDREN, ChildrenRow, FACTS, FlowRow, SETTINGS};
+use super::tree::FlowLife;
+use crate::flow::{
+    FlowContext, FlowImage, Image, ImageReader, Ledger, Moment, OnError, RecordedTree, Restarts, Schedules,
+    Supervisor, WorkImage, decoded, encoded,
+};
+use crate::id::{ActorPath, FlowId, WorkId};
+use crate::journal::{Change, Journal, JournalSettings, Live, LiveActor, Recovered, Table};
+use crate::printable::chain;
+use crate::state::Tracker;
+use crate::work::{ReadyQueue, Stage};
+
+/// The recorded App.
+#[derive(Default)]
+pub(super) struct Recovery {
+    tree: RecordedTree,
+    images: HashMap<ActorPath, Image>,
+    flows: HashMap<ActorPath, RecoveredFlow>,
+}
+
+struct RecoveredFlow {
+    row: FlowRow,
+    /// The encoded row.
+    facts: Vec<u8>,
+    lists: BTreeMap<String, u64>,
+}
+
+/// What a recovered App begins with.
+#[derive(Default)]
+pub(super) struct Resumed {
+    works: BTreeSet<WorkId>,
+    /// Number of runs that were in progress.
+    runs: usize,
+    /// Flows whose failure ended the App.
+    failed: Vec<FlowId>,
+    /// The last position of the journal, and whether the process ended in good order.
+    after: Option<(u64, bool)>,
+    /// Recorded Works and Flows that the program does not have.
+    pub(super) parked: Vec<ActorPath>,
+}
+
+/// A journal that was opened for an App.
+pub(in crate::app) struct OpenedJournal {
+    journal: Journal,
+    recovered: Recovered,
+    /// Filled with the queue that wakes the driver when the journal has made progress.
+    waker: Arc<OnceLock<Arc<ReadyQueue>>>,
+}
+
+impl OpenedJournal {
+    /// Opens the journal in `directory`, which is made if there is none.
+    ///
+    /// # Errors
+    /// [`AppError::Journal`] when the journal cannot be opened.
+    pub(in crate::app) fn open(
+        directory: &Path,
+        settings: JournalSettings,
+        version: &str,
+    ) -> Result<Self, AppError> {
+        let waker = Arc::<OnceLock<Arc<ReadyQueue>>>::default();
+        let to_wake = waker.clone();
+        let on_progress = Box::new(move || {
+            if let Some(queue) = to_wake.get() {
+                queue.ring_again();
+            }
+        });
+        let opened = Journal::open(directory, settings, version, on_progress);
+        let (journal, recovered) = opened.map_err(|error| AppError::Journal(error.into()))?;
+        Ok(Self { journal, recovered, waker })
+    }
+}
+
+impl Resumed {
+    pub(super) fn has(&self, id: WorkId) -> bool {
+        self.works.contains(&id)
+    }
+}
+
+impl Recovery {
+    /// Reads the live data of a journal.
+    ///
+    /// # Errors
+    /// [`AppError::Unrestorable`] with all rows that cannot be read.
+    pub(super) fn read(live: Live) -> Result<Self, AppError> {
+        let (mut recovery, mut problems) = (Self::default(), Vec::new());
+        for (path, actor) in live.actors {
+            let read = if actor.rows.contains_key(&Table::Work) {
+                recovery.read_work(&path, actor)
+            } else if actor.rows.contains_key(&Table::Flow) {
+                recovery.read_flow(&path, actor)
+            } else {
+                Ok(())
+            };
+            if let Err(error) = read {
+                problems.push(format!("`{path}`: {}", chain(&*error)));
+            }
+        }
+        if problems.is_empty() {
+            Ok(recovery)
+        } else {
+            Err(AppError::Unrestorable(Unrestorable::new(problems)))
+        }
+    }
+
+    fn read_work(&mut self, path: &ActorPath, actor: LiveActor) -> Result<(), Box<dyn std::error::Error>> {
+        let mut reader = ImageReader::new();
+        let mut image = WorkImage { state: actor.state.unwrap_or_default(), ..WorkImage::default() };
+        for (table, rows) in &actor.rows {
+            for (key, value) in rows {
+                match table {
+                    Table::Work if key == SETTINGS => image.settings = decoded(*table, value)?,
+                    table => reader.read(*table, key, value)?,
+                }
+            }
+        }
+        self.images.insert(path.clone(), reader.finish());
+        self.tree.works.insert(path.clone(), image);
+        Ok(())
+    }
+
+    fn read_flow(&mut self, path: &ActorPath, actor: LiveActor) -> Result<(), Box<dyn std::error::Error>> {
+        let mut image = FlowImage { own: actor.state.unwrap_or_default(), ..FlowImage::default() };
+        let (mut row, mut facts, mut lists) = (None, Vec::new(), BTreeMap::new());
+        for (key, value) in actor.rows.get(&Table::Flow).into_iter().flatten() {
+            if key == FACTS {
+                row = Some(decoded(Table::Flow, value)?);
+                facts.clone_from(value);
+            } else if key == CHILDREN {
+                let children: ChildrenRow = decoded(Table::Flow, value)?;
+                (image.shapes, image.options, lists) = (children.shapes, children.options, children.lists);
+            }
+        }
+        self.tree.flows.insert(path.clone(), image);
+        if let Some(row) = row {
+            self.flows.insert(path.clone(), RecoveredFlow { row, facts, lists });
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tree.flows.is_empty()
+    }
+}
+
+impl Driver {
+    /// Takes a journal into use: continues the clock, and restores the root.
+    ///
+    /// # Errors
+    /// [`AppError::Unrestorable`] with all that cannot be restored.
+    pub(super) fn open_journal(&mut self, opened: OpenedJournal) -> Result<Recovery, AppError> {
+        let OpenedJournal { journal, recovered, waker } = opened;
+        let Recovered { live, last, was_clean, .. } = recovered;
+        // Set once, here.
+        let _ = waker.set(self.wake_ups.ready_queue().clone());
+        if last.position > 0 {
+            self.wake_ups.continue_from(Moment { at: last.at, wall: last.wall });
+        }
+        self.journaling = Journaling::new(journal, last.position);
+        self.tree.record_changes();
+        let problems = self.root.problems();
+        if !problems.is_empty() {
+            let problems = problems.iter().map(|problem| chain(problem)).collect();
+            return Err(AppError::Unrecordable(Unrestorable::new(problems)));
+        }
+        let recovery = Recovery::read(live)?;
+        self.restore_root(&recovery)?;
+        if last.position > 0 {
+            self.resumed.after = Some((last.position, was_clean));
+        }
+        Ok(recovery)
+    }
+
+    /// Restores the root as the constructor has made it, before its tree is walked for the first time.
+    ///
+    /// # Errors
+    /// [`AppError::Unrestorable`] with all that cannot be restored. The root is unchanged then.
+    pub(super) fn restore_root(&mut self, recovery: &Recovery) -> Result<(), AppError> {
+        if recovery.is_empty() {
+            return Ok(());
+        }
+        let restored = self.root.restore(&recovery.tree).map_err(|errors| {
+            let problems = errors.iter().map(|error| chain(error)).collect();
+            AppError::Unrestorable(Unrestorable::new(problems))
+        })?;
+        for removed in restored.removed_fields {
+            log::warn!(
+                "the recorded field `{}` of `{}` is dropped, because the program does not have it any more",
+                removed.field,
+                removed.path
+            );
+        }
+        for path in &restored.unused {
+            log::warn!(
+                "`{path}` is recorded and not part of the program any more: it is parked in the journal"
+            );
+        }
+        self.resumed.parked = restored.unused;
+        Ok(())
+    }
+
+    /// Restores the ledgers of Works and the facts about Flows, once the tree has been walked.
+    pub(super) fn restore_facts(&mut self, mut recovery: Recovery) {
+        let now = self.wake_ups.now();
+        for id in self.tree.order().to_vec() {
+            let Some(shared) = self.tree.work(id) else { continue };
+            let mut record = shared.lock();
+            let path = record.path.clone();
+            let Some(image) = recovery.images.remove(&path) else { continue };
+            self.resumed.runs += usize::from(image.has_run_in_progress());
+            record.ledger = Ledger::restore(record.ledger.shared_policy(), image, now);
+            if let Some(recorded) = recovery.tree.works.remove(&path)
+                && recorded.state == record.state
+                && record.unrecorded_settings.as_deref() == Some(&recorded.settings)
+            {
+                record.unrecorded_settings = None;
+            }
+            self.resumed.works.insert(id);
+        }
+        // From the root downwards, so that a parent is known before its children.
+        let mut flows: Vec<_> = self.tree.flows().map(|(id, entry)| (entry.depth, id)).collect();
+        flows.sort_unstable();
+        for (_, id) in flows {
+            let Some(entry) = self.tree.flow(id) else { continue };
+            let (path, parent) = (entry.link.path.clone(), entry.parent);
+            let Some(RecoveredFlow { row, facts, lists }) = recovery.flows.remove(&path) else { continue };
+            let is_parent_up = parent
+                .and_then(|parent| self.tree.flow(parent))
+                .is_none_or(|parent| parent.life == FlowLife::Up);
+            let own = recovery.tree.flows.remove(&path).map(|image| image.own).unwrap_or_default();
+            let recorded = RecordedFlow {
+                own: Tracker::resume(own, usize::MAX),
+                has_state: true,
+                facts,
+                children: None,
+            };
+            self.journaling.keep_recorded(id, recorded);
+            for (list, next) in lists {
+                self.tree.restore_list(list, next, id);
+            }
+            let Some(entry) = self.tree.flow_mut(id) else { continue };
+            entry.life = row.life.into();
+            *entry.link.status.lock() = row.status;
+            entry.wake_at = row.wake_at;
+            entry.restarts = Restarts::restored(&row.restarts);
+            entry.supervisor = Supervisor::restored(&row.child_restarts);
+            entry.cx = Some(FlowContext::restored(path, now.wall, Schedules::restored(row.schedules)));
+            if entry.life == FlowLife::Failed && entry.options.on_error == OnError::Raise && is_parent_up {
+                entry.life = FlowLife::Up;
+                self.resumed.failed.push(id);
+            }
+        }
+        if self.resumed.works.is_empty() && recovery.tree.flows.is_empty() {
+            let row = AppRow { root: self.root.type_name().to_owned() };
+            let (path, table) = (ActorPath::root(), Table::App);
+            self.journaling.change(Change::Put { path, table, key: APP.to_vec(), value: encoded(&row) });
+        }
+    }
+
+    /// Lets the recovered Works and Flows go on.
+    pub(super) fn resume(&mut self) {
+        if let Some((position, was_clean)) = self.resumed.after.take() {
+            let end = if was_clean { "a clean end" } else { "an unclean end" };
+            let (works, runs) = (self.resumed.works.len(), self.resumed.runs);
+            let works = counted(works, "Work", "Works");
+            let runs = match runs {
+                0 => "no run was under way".to_owned(),
+                1 => "1 run under way starts again".to_owned(),
+                runs => format!("{runs} runs under way start again"),
+            };
+            log::info!("resumed at position {position} after {end}: {works}, {runs}");
+        }
+        let now = self.wake_ups.now();
+        for id in std::mem::take(&mut self.resumed.works) {
+            let Some(shared) = self.tree.work(id) else { continue };
+            let owner = shared.lock().owner;
+            let is_owner_up = self.tree.flow(owner).is_some_and(|flow| flow.life == FlowLife::Up);
+            self.with_work(id, |ledger| {
+                let ended_the_app = is_owner_up && ledger.policy().on_error == OnError::Raise;
+                if ended_the_app && ledger.status().stage == Stage::Failed {
+                    ledger.clear_failures();
+                    ledger.start(now);
+                }
+            });
+        }
+        for id in std::mem::take(&mut self.resumed.failed) {
+            self.flow_restarted(id);
+        }
+        let flows: Vec<_> = self.tree.flows().map(|(id, _)| id).collect();
+        flows.into_iter().for_each(|id| self.set_flow_timer(id));
+    }
+}
+
+fn counted(number: usize, one: &str, many: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
+}
