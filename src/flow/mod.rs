@@ -70,6 +70,8 @@ pub use self::shape::Shapes;
 pub use self::supervisor::Strategy;
 pub use self::work_ref::{Run, WorkRef};
 
+#[cfg(feature = "journal")]
+pub(crate) use self::check::FlowProblem;
 pub(crate) use self::children::{AnyFlow, Node, Position, Visitor};
 pub(crate) use self::context::Ending;
 pub(crate) use self::flow_link::{FlowLink, FlowOptions};

@@ -65,8 +65,17 @@ pub(crate) enum Table {
 }
 
 impl Table {
-    const ALL: [Self; 8] =
-        [Self::App, Self::Flow, Self::Work, Self::Run, Self::Input, Self::Status, Self::Attempt, Self::Step];
+    const ALL: [Self; 9] = [
+        Self::App,
+        Self::Flow,
+        Self::Work,
+        Self::Run,
+        Self::Input,
+        Self::Given,
+        Self::Status,
+        Self::Attempt,
+        Self::Step,
+    ];
 
     /// Returns the name of the table in files.
     pub(crate) fn name(self) -> &'static str {
@@ -76,6 +85,7 @@ impl Table {
             Self::Work => "work",
             Self::Run => "run",
             Self::Input => "input",
+            Self::Given => "given",
             Self::Status => "status",
             Self::Attempt => "attempt",
             Self::Step => "step",
