@@ -3,7 +3,7 @@
 use std::any::TypeId;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
 use serde::Serializer;
@@ -394,26 +394,31 @@ enum Element<P, G> {
 }
 
 /// Finds the elements of a collection that the constructor made by the names of the children in them.
-struct Places<P>(HashMap<ActorPath, P>);
+struct Places<P> {
+    by_name: HashMap<ActorPath, P>,
+    taken: HashSet<P>,
+}
 
-impl<P: Clone + PartialEq> Places<P> {
+impl<P: Clone + Eq + Hash> Places<P> {
     fn of<'g, G: ChildGroup + 'g>(elements: impl Iterator<Item = (P, &'g G)>) -> Self {
-        let mut places = HashMap::new();
+        let mut by_name = HashMap::new();
         for (place, group) in elements {
             if let Some(shape) = group.shape() {
-                shape.each_child(&mut |name| drop(places.insert(name.clone(), place.clone())));
+                shape.each_child(&mut |name| drop(by_name.insert(name.clone(), place.clone())));
             }
         }
-        Self(places)
+        Self { by_name, taken: HashSet::new() }
     }
 
-    /// Returns the place of the element that has one of the recorded children, once.
+    /// Returns the place of an element that has one of the recorded children. Each is returned once.
     fn take(&mut self, shape: &Shape) -> Option<P> {
         let mut found = None;
-        shape.each_child(&mut |name| found = found.take().or_else(|| self.0.get(name).cloned()));
-        if found.is_some() {
-            self.0.retain(|_, place| Some(&*place) != found.as_ref());
-        }
+        shape.each_child(&mut |name| {
+            if found.is_none() {
+                found = self.by_name.get(name).filter(|place| !self.taken.contains(*place)).cloned();
+            }
+        });
+        self.taken.extend(found.clone());
         found
     }
 }
@@ -647,7 +652,7 @@ macro_rules! map_group {
 }
 
 map_group!(
-    [K: ChildKey + Eq + std::hash::Hash, G: ChildGroup, S: BuildHasher + Default] HashMap<K, G, S>,
+    [K: ChildKey + Eq + Hash, G: ChildGroup, S: BuildHasher + Default] HashMap<K, G, S>,
     |map| map.drain().collect(),
     // The order of a `HashMap` has no meaning, and would make equal shapes differ.
     |entries| entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b))

@@ -166,7 +166,8 @@ impl<F: Flow> Drop for FlowRef<F> {
             scope::with(|scope| scope.tree_changed = true);
         }
         if let Err(panic) = self.flow.discard_now() {
-            let path = self.path().map(|path| path.to_string()).unwrap_or_default();
+            let path = self.path().or_else(|| self.name.known().cloned());
+            let path = path.map(|path| path.to_string()).unwrap_or_default();
             scope::problem(FlowError::Panicked { path, code: "Drop", message: panic.to_string() });
         }
     }

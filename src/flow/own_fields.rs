@@ -221,8 +221,8 @@ pub(crate) enum FieldError {
     },
     /// The field has to be made without a record, and its type has no default.
     #[error(
-        "the field `{field}` cannot be made: it is not recorded, and `{type_name}` does not implement `Default`; implement it, or \
-         name a function with `#[serde(skip, default = \"…\")]`"
+        "the field `{field}` cannot be made: it is not recorded, and `{type_name}` is not known to implement `Default`; implement \
+         it, or name a function with `#[serde(default = \"…\")]`"
     )]
     NoDefault {
         /// Name of the field.

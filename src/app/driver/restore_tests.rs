@@ -927,3 +927,114 @@ fn settings_are_read_without_some_and_with_unknown_ones() {
     let shared: WorkSettings = self::recorded(&WorkSettings::default());
     assert!(Arc::ptr_eq(&shared.policy, &WorkSettings::default().policy));
 }
+
+/// Flows in a collection are found by their names wherever they were moved, so that what serde skips stays with them.
+#[test]
+fn elements_the_constructor_makes_are_found_by_name() {
+    version!(Root {
+        list: Vec<FlowRef<Inner>>,
+        map: HashMap<u8, FlowRef<Inner>>,
+        holes: Vec<Option<FlowRef<Inner>>>,
+        maybe: Option<FlowRef<Inner>>,
+    });
+    version!(Inner {
+        rounds: u8,
+        #[serde(skip)]
+        handle: String
+    });
+
+    let inner = |handle: &str| FlowRef::new(Inner { rounds: 0, handle: handle.to_owned() });
+    let root = || Root {
+        list: vec![inner("l0"), inner("l1"), inner("l2")],
+        map: [(1, inner("m1")), (2, inner("m2"))].into(),
+        holes: vec![None, Some(inner("h0")), Some(inner("h1"))],
+        maybe: Some(inner("maybe")),
+    };
+    let mut live = Live::new(root());
+    {
+        let Root { list, map, holes, maybe } = &mut *live.root;
+        list.reverse();
+        list.remove(1);
+        list.insert(0, inner("new"));
+        let (first, second) = (map.remove(&1), map.remove(&2));
+        map.extend(second.map(|flow| (1, flow)));
+        map.extend(first.map(|flow| (3, flow)));
+        holes.swap(0, 2);
+        maybe.as_mut().unwrap().rounds = 5;
+    }
+    assert!(live.walk().errors.is_empty());
+    let (restored, _) = Live::restore(root(), &live.save().record).unwrap();
+    let Root { list, map, holes, maybe } = &*restored.root;
+    let handles: Vec<_> = list.iter().map(|flow| flow.handle.as_str()).collect();
+    assert_eq!(handles, ["", "l2", "l0"]);
+    assert_eq!((map.len(), map[&1].handle.as_str(), map[&3].handle.as_str()), (2, "m2", "m1"));
+    let handles: Vec<_> = holes.iter().map(|hole| hole.as_ref().map(|flow| flow.handle.as_str())).collect();
+    assert_eq!(handles, [Some("h1"), Some("h0"), None]);
+    let maybe = maybe.as_ref().unwrap();
+    assert_eq!((maybe.rounds, maybe.handle.as_str()), (5, "maybe"));
+}
+
+/// Two plain Flows that changed places keep their names and states; what serde skips stays with the field.
+#[test]
+fn flows_that_changed_places_keep_their_names() {
+    version!(Root { first: FlowRef<Inner>, second: FlowRef<Inner> });
+    version!(Inner { rounds: u8, works: Vec<WorkRef<Counter>>, #[serde(skip)] handle: u8 });
+
+    let inner = |handle: u8| FlowRef::new(Inner { rounds: handle, works: vec![WorkRef::default()], handle });
+    let root = || Root { first: inner(1), second: inner(2) };
+    let mut live = Live::new(root());
+    {
+        let Root { first, second } = &mut *live.root;
+        std::mem::swap(first, second);
+    }
+    assert!(live.walk().errors.is_empty());
+    let (mut restored, _) = Live::restore(root(), &live.save().record).unwrap();
+    let Root { first, second } = &*restored.root;
+    assert_eq!((first.path(), first.rounds, first.handle), (Some(at("second")), 2, 1));
+    assert_eq!((second.path(), second.rounds, second.handle), (Some(at("first")), 1, 2));
+    let paths = ["", "second", "second.works.0", "first", "first.works.0"];
+    assert_eq!(ordered(&restored.save().order), paths);
+}
+
+/// A plain child that is new in a Flow which the constructor does not make has its default, if there is one.
+#[test]
+fn new_plain_child_of_a_recreated_flow_is_made_by_default() {
+    #[derive(Serialize, Deserialize)]
+    struct Strict(u8);
+
+    work!(Strict);
+
+    #[derive(Serialize, Children)]
+    struct StrictInner {
+        rounds: u8,
+        strict: WorkRef<Strict>,
+        #[serde(default = "eleven")]
+        eleven: u8,
+    }
+
+    fn eleven() -> u8 {
+        11
+    }
+
+    flow!(StrictInner);
+    version!(Before { inner: Vec<FlowRef<Inner>> });
+    version!(Inner { rounds: u8 });
+    version!(After { inner: Vec<FlowRef<AfterInner>> });
+    version!(AfterInner {
+        rounds: u8,
+        new: WorkRef<Counter>,
+        more: Vec<WorkRef<Counter>>,
+        #[serde(default = "eleven")]
+        eleven: u8,
+    });
+    version!(Refused { inner: Vec<FlowRef<StrictInner>> });
+
+    let record = Live::new(Before { inner: vec![FlowRef::new(Inner { rounds: 4 })] }).save().record;
+    let (mut after, _) = Live::restore(After::default(), &record).unwrap();
+    let inner = &after.root.inner[0];
+    assert_eq!((inner.rounds, inner.new.count, inner.more.len(), inner.eleven), (4, 0, 0, 11));
+    assert_eq!(ordered(&after.save().order), ["", "inner.0", "inner.0.new"]);
+    let refused = errors(Refused::default(), &record).concat();
+    assert!(refused.contains("flow `inner.0`") && refused.contains("`strict`"), "{refused}");
+    assert!(refused.contains("`Default`"), "{refused}");
+}
