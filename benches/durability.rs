@@ -205,7 +205,10 @@ impl Flow for Crowd {
 // ---- measuring ----
 
 /// Runs an App to its end and returns how long it took.
-fn run<F: Flow>(make: impl FnOnce() -> F + Send + 'static, journal: Option<(&Path, JournalSync)>) -> Duration {
+fn run<F: Flow>(
+    make: impl FnOnce() -> F + Send + 'static,
+    journal: Option<(&Path, JournalSync)>,
+) -> Duration {
     let mut config = Config::new();
     if let Some((directory, sync)) = journal {
         config = config.journal(directory).journal_sync(sync);
@@ -226,7 +229,8 @@ impl Directory {
     fn new() -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let above = std::env::var_os("FLOWRIGHT_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-        let name = format!("flowright-bench-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let name =
+            format!("flowright-bench-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let path = above.join(name);
         std::fs::create_dir_all(&path).expect("a directory");
         Self(path)
@@ -280,7 +284,10 @@ fn rate(count: u64, took: Duration) -> f64 {
 fn main() {
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with("--")).unwrap_or_default();
     let is_wanted = |name: &str| name.contains(&filter);
-    println!("| {:<42} | {:>14} | {:>14} | {:>6} | {:<7} |", "measure", "journal", "beside", "ratio", "reach");
+    println!(
+        "| {:<42} | {:>14} | {:>14} | {:>6} | {:<7} |",
+        "measure", "journal", "beside", "ratio", "reach"
+    );
     println!("| {:-<42} | {:->14} | {:->14} | {:->6} | {:-<7} |", "", "", "", "", "");
     if is_wanted("publish-react") {
         let steps = 5000;

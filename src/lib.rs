@@ -145,7 +145,8 @@ mod wire;
 mod work;
 
 pub use crate::app::{
-    App, AppError, AppHandle, AppStage, AppStatus, Config, Control, Exit, PayloadStatus, WorkStatus,
+    App, AppError, AppHandle, AppStage, AppStatus, Config, Control, Exit, JournalStatus, PayloadStatus,
+    WorkStatus,
 };
 #[cfg(feature = "journal")]
 pub use crate::app::{JournalFailure, JournalSync, Unrestorable};

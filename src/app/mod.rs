@@ -51,7 +51,7 @@ pub use self::payloads::PayloadStatus;
 pub(crate) use self::resources::known_gpus;
 pub(crate) use self::resources::resources;
 pub(crate) use self::snapshot::{Snapshot, WorkSnapshot};
-pub use self::status::{AppStage, AppStatus, Exit, WorkStatus};
+pub use self::status::{AppStage, AppStatus, Exit, JournalStatus, WorkStatus};
 #[cfg(feature = "remote")]
 pub(crate) use crate::remote::forwarding;
 pub(crate) use crate::work::logs::{Line as LogLine, also_to as also_log_to, keeping};

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::histogram::Histogram;
-use super::status::AppStage;
+use super::status::{AppStage, JournalStatus};
 use crate::flow::{FlowError, Outcomes, Record, RunEntry};
 use crate::id::ActorPath;
 use crate::recorder::Carried;
@@ -23,6 +23,8 @@ pub(crate) struct Snapshot {
     pub(crate) reactions: u64,
     pub(crate) reaction_times: BTreeMap<&'static str, Histogram>,
     pub(crate) listening: Option<String>,
+    /// `None` without a journal.
+    pub(crate) journal: Option<JournalStatus>,
     /// An error when a Flow's own state does not serialise.
     pub(crate) state: Result<Value, FlowError>,
     pub(crate) works: Vec<WorkSnapshot>,

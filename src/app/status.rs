@@ -1,6 +1,7 @@
 //! The stage and the status of an App, and its outcome.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -39,6 +40,36 @@ pub struct AppStatus {
     pub nodes: BTreeMap<String, NodeStatus>,
     /// The address at which nodes join; `None` when none may.
     pub listening: Option<String>,
+    /// The journal; `None` for an App without one.
+    pub journal: Option<JournalStatus>,
+}
+
+/// The status of an App's journal. Numbers count from the start of this process, except for the position.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct JournalStatus {
+    /// The number of the last transaction that is durable.
+    pub position: u64,
+    /// The number of transactions that are not durable yet.
+    pub waiting: u64,
+    /// The size of these transactions, in bytes.
+    pub waiting_bytes: u64,
+    /// The reason why nothing becomes durable at present: the disk is full.
+    pub full: Option<String>,
+    /// The number of commits.
+    pub commits: u64,
+    /// The number of transactions that were committed.
+    pub transactions: u64,
+    /// The largest number of transactions in one commit.
+    pub largest_group: u64,
+    /// The number of bytes written.
+    pub written_bytes: u64,
+    /// The total duration of the commits.
+    pub commit_time: Duration,
+    /// The duration of the slowest commit.
+    pub slowest_commit: Duration,
+    /// The recorded Works and Flows that the program does not have. Their record is kept.
+    pub parked: Vec<String>,
 }
 
 /// The status of a Work.
@@ -111,6 +142,7 @@ impl Exit {
                 flows: BTreeMap::new(),
                 nodes: BTreeMap::new(),
                 listening: None,
+                journal: None,
             },
         }
     }

@@ -22,7 +22,7 @@ use prometheus_client::registry::Registry;
 use super::model::{NodeView, UsageView, nodes};
 use super::problem::Common;
 use super::queries::{Answer, fresh};
-use crate::app::{Control, HEAD, Snapshot, short_name};
+use crate::app::{Control, HEAD, JournalStatus, Snapshot, short_name};
 use crate::descriptors as files;
 use crate::recorder::{self, Family, Gathered, Kind, Reading};
 use crate::work::{RecordedBy, Stage, Traffic};
@@ -66,6 +66,7 @@ impl Collector for Look {
         page.family("flowright_works", MetricType::Gauge, help)?.gauge(&NONE, snapshot.works.len() as f64)?;
         reactions(&mut page, snapshot)?;
         descriptors(&mut page)?;
+        journal(&mut page, snapshot.journal.as_ref())?;
         let nodes = nodes(snapshot);
         every_node(&mut page, &nodes)?;
         bridge(&mut page, snapshot)?;
@@ -74,6 +75,52 @@ impl Collector for Look {
         questions_abandoned(&mut page, &nodes)?;
         of_the_program(&mut page, snapshot)
     }
+}
+
+/// The journal, with which only an App that has one is listed.
+fn journal(page: &mut Page<'_>, journal: Option<&JournalStatus>) -> fmt::Result {
+    let Some(journal) = journal else { return Ok(()) };
+    let counters = [
+        ("flowright_journal_commits", "Commits of the journal.", journal.commits),
+        ("flowright_journal_transactions", "Transactions that were committed.", journal.transactions),
+        ("flowright_journal_written_bytes", "Bytes that the journal has written.", journal.written_bytes),
+    ];
+    for (name, help, value) in counters {
+        page.family(name, MetricType::Counter, help)?.counter(&NONE, value)?;
+    }
+    let gauges = [
+        ("flowright_journal_position", "The last transaction that is durable.", journal.position as f64),
+        ("flowright_journal_waiting", "Transactions that are not durable yet.", journal.waiting as f64),
+        (
+            "flowright_journal_waiting_bytes",
+            "Bytes of transactions that are not durable yet.",
+            journal.waiting_bytes as f64,
+        ),
+        (
+            "flowright_journal_largest_group",
+            "Transactions in the largest commit.",
+            journal.largest_group as f64,
+        ),
+        (
+            "flowright_journal_commits_seconds",
+            "Time that commits have taken.",
+            journal.commit_time.as_secs_f64(),
+        ),
+        (
+            "flowright_journal_slowest_commit_seconds",
+            "Time that the slowest commit has taken.",
+            journal.slowest_commit.as_secs_f64(),
+        ),
+        (
+            "flowright_journal_full",
+            "1 while the disk of the journal is full.",
+            f64::from(u8::from(journal.full.is_some())),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        page.family(name, MetricType::Gauge, help)?.gauge(&NONE, value)?;
+    }
+    Ok(())
 }
 
 /// The empty label set.
@@ -373,6 +420,7 @@ mod tests {
             reactions: 0,
             reaction_times: BTreeMap::new(),
             listening: None,
+            journal: Some(crate::app::JournalStatus::default()),
             state: Ok(Value::Nil),
             works: Vec::new(),
             flows: Vec::new(),

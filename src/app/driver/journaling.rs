@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::super::status::JournalStatus;
 use super::Driver;
 use super::tree::Child;
 use crate::flow::Moment;
@@ -241,6 +242,25 @@ impl Journaling {
                 *full = why.map(Arc::from);
             }
             is_other
+        })
+    }
+
+    /// Returns the status of the journal, without what the recovery has found.
+    pub(super) fn status(&self) -> Option<JournalStatus> {
+        let recording = self.0.as_ref()?;
+        let figures = recording.journal.figures();
+        Some(JournalStatus {
+            position: figures.position,
+            waiting: recording.appended.saturating_sub(figures.position),
+            waiting_bytes: recording.journal.backlog_bytes(),
+            full: recording.full.borrow().as_deref().map(str::to_owned),
+            commits: figures.commits,
+            transactions: figures.transactions,
+            largest_group: figures.largest_group,
+            written_bytes: figures.written,
+            commit_time: figures.commit_time,
+            slowest_commit: figures.slowest_commit,
+            parked: Vec::new(),
         })
     }
 

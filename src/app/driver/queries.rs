@@ -4,12 +4,23 @@ use std::time::Instant;
 
 use super::super::histogram::Histogram;
 use super::super::snapshot::{FlowSnapshot, RunsPage, Snapshot, WorkSnapshot};
-use super::super::status::{AppStatus, WorkStatus};
+use super::super::status::{AppStatus, JournalStatus, WorkStatus};
 use super::Driver;
 use crate::flow::FlowError;
 use crate::state::Value;
 
 impl Driver {
+    fn journal_status(&self) -> Option<JournalStatus> {
+        #[cfg(feature = "journal")]
+        let status = self.journaling.status().map(|status| JournalStatus {
+            parked: self.resumed.parked.iter().map(ToString::to_string).collect(),
+            ..status
+        });
+        #[cfg(not(feature = "journal"))]
+        let status = None;
+        status
+    }
+
     pub(in crate::app) fn state(&self) -> Result<Value, FlowError> {
         self.root.state()
     }
@@ -43,6 +54,7 @@ impl Driver {
             flows: flows.collect(),
             nodes: self.hosts.nodes(),
             listening: self.hosts.listening(),
+            journal: self.journal_status(),
         }
     }
 
@@ -65,6 +77,7 @@ impl Driver {
             reactions: self.reactions(),
             reaction_times: self.reaction_times.clone(),
             listening: self.hosts.listening(),
+            journal: self.journal_status(),
             state: self.state(),
             works,
             flows,

@@ -27,6 +27,16 @@ pub(super) struct AppView {
     pub(super) reactions: u64,
     pub(super) listening: Option<String>,
     pub(super) started: Option<String>,
+    pub(super) journal: Option<JournalView>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct JournalView {
+    pub(super) position: u64,
+    pub(super) waiting: u64,
+    pub(super) full: Option<String>,
+    pub(super) parked: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::api::{Api, cleaned};
 use super::error::ClientError;
-use super::model::{Document, Items, Kept, Load, NodeView, PayloadView, RunsPage, WorkView};
+use super::model::{Document, Items, JournalView, Kept, Load, NodeView, PayloadView, RunsPage, WorkView};
 use super::table::{Table, bytes, clock, colours, cut, seconds_between, span, stage, type_name};
 use super::watch::Picture;
 use crate::printable::{json, one_line};
@@ -49,6 +49,9 @@ pub(super) fn status(api: &Api, json: bool) -> Picture {
                 why(work).into(),
             ]);
         }
+        if let Some(journal) = &document.app.journal {
+            writeln!(out, "{}", one_line(&journal_line(journal)))?;
+        }
         for (path, flow) in document.flows.iter().filter(|(_, flow)| flow.stage == "failed") {
             writeln!(out, "flow {path} failed: {}", one_line(flow.message.as_deref().unwrap_or_default()))?;
         }
@@ -70,6 +73,18 @@ pub(super) fn headline(document: &Document) -> String {
     let join = app.listening.as_ref().map(|address| format!(", nodes join at {address}")).unwrap_or_default();
     let line = format!("{name} {}: {}{up}, {} reactions{join}", app.version, app.stage, app.reactions);
     one_line(&line).into_owned()
+}
+
+/// Returns the line about the journal.
+fn journal_line(journal: &JournalView) -> String {
+    let JournalView { position, waiting, full, parked } = journal;
+    let waiting = if *waiting > 0 { format!(", {waiting} not durable yet") } else { String::new() };
+    let full = full.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    let parked = match &parked[..] {
+        [] => String::new(),
+        paths => format!("; parked, because the program does not have them: {}", paths.join(", ")),
+    };
+    format!("journal at position {position}{waiting}{full}{parked}")
 }
 
 pub(super) fn place(work: &WorkView) -> String {

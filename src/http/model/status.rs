@@ -28,6 +28,22 @@ pub(in crate::http) struct AppView {
     pub(in crate::http) listening: Option<String>,
     #[schema(format = DateTime)]
     pub(in crate::http) started: String,
+    /// The journal; `null` for an App without one.
+    pub(in crate::http) journal: Option<JournalView>,
+}
+
+/// The journal of the App.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct JournalView {
+    /// The number of the last transaction that is durable.
+    #[schema(example = 4711)]
+    pub(in crate::http) position: u64,
+    /// The number of transactions that are not durable yet.
+    pub(in crate::http) waiting: u64,
+    /// The reason why nothing becomes durable at present; `null` if nothing is wrong.
+    pub(in crate::http) full: Option<String>,
+    /// The recorded Works and Flows that the program does not have. Their record is kept.
+    pub(in crate::http) parked: Vec<String>,
 }
 
 /// The status of the App: everything but the state.
@@ -169,6 +185,12 @@ pub(in crate::http) fn status_view(snapshot: &Snapshot, about: &About) -> Status
             reactions: snapshot.reactions,
             listening: snapshot.listening.clone(),
             started: time(about.started),
+            journal: snapshot.journal.as_ref().map(|journal| JournalView {
+                position: journal.position,
+                waiting: journal.waiting,
+                full: journal.full.clone(),
+                parked: journal.parked.clone(),
+            }),
         },
         works: works.collect(),
         flows: flows.collect(),
