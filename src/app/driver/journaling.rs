@@ -200,6 +200,14 @@ impl Journaling {
         recording.gate.extend(recording.effects.drain(..).map(|effect| (appended, effect)));
     }
 
+    /// Returns true if an effect waits although its changes are durable, so that no commit is to come that wakes the
+    /// driver for it.
+    pub(super) fn has_released(&self) -> bool {
+        self.0.as_ref().is_some_and(|recording| {
+            recording.gate.front().is_some_and(|(position, _)| *position <= recording.journal.durable())
+        })
+    }
+
     /// Removes and returns the next effect whose changes are durable.
     pub(super) fn next_effect(&mut self) -> Option<Effect> {
         let recording = self.0.as_mut()?;

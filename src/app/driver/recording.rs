@@ -108,6 +108,9 @@ impl Driver {
             self.record_work(id, &mut changes);
         }
         self.journaling.append(changes, now);
+        if self.journaling.has_released() {
+            self.wake_ups.ready_queue().ring_again();
+        }
     }
 
     /// Carries out the effects whose changes are durable.
