@@ -191,10 +191,14 @@ impl Ledger {
         self.tries.as_mut().map(|tries| tries.take_ended()).unwrap_or_default()
     }
 
-    /// Records from now on only the outcome of the run in progress, because the App ends.
+    /// Records from now on only the outcome of the run in progress, because the App ends. The changes before are kept for
+    /// the next transaction.
     pub(super) fn record_end(&mut self) {
+        if self.recording.as_ref().is_none_or(|recording| recording.before_end.is_some()) {
+            return;
+        }
         let facts = self.take_facts();
-        if let Some(recording) = self.recording.as_mut().filter(|recording| recording.before_end.is_none()) {
+        if let Some(recording) = &mut self.recording {
             recording.before_end = Some(facts);
         }
     }

@@ -62,3 +62,23 @@ proptest! {
         }
     }
 }
+
+/// A success, the end of the App and the stop of the Work are one transaction when a Flow ends the App on a success.
+#[test]
+fn success_in_the_transaction_that_ends_the_app_is_kept() {
+    let (key, bytes) = Input::new(&1_u8).unwrap();
+    let now = Moment { at: Duration::ZERO, wall: SystemTime::UNIX_EPOCH };
+    let mut ledger = Ledger::new(Policy::shared());
+    ledger.record_facts();
+    let mut image = Image::default();
+    ledger.request(key, bytes, now);
+    ledger.report(Report::RunStarted { run: 1 }, now);
+    ledger.take_facts().into_iter().for_each(|fact| image.apply(fact));
+    ledger.report(Report::RunSucceeded { run: 1 }, now);
+    ledger.wind_down(now);
+    ledger.shut_down(now);
+    ledger.take_facts().into_iter().for_each(|fact| image.apply(fact));
+    let restored = Ledger::restore(Policy::shared(), image, now);
+    assert_eq!(restored.run_status(key).stage, Stage::Succeeded);
+    assert_eq!(restored.successes(), 1);
+}
