@@ -99,7 +99,8 @@ pub trait Children {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot hold children of a Flow",
     label = "no children can be here",
-    note = "children are `WorkRef`, `FlowRef`, and `Option`, `Vec`, `HashMap`, `BTreeMap` of them, maps with `String` or integer keys"
+    note = "children are `WorkRef`, `FlowRef`, and `Option`, `Vec`, `HashMap`, `BTreeMap` of them, maps with `String` or integer keys and hashers that \
+            implement `Default`"
 )]
 #[doc(hidden)]
 pub trait ChildGroup {

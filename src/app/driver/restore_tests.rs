@@ -1038,3 +1038,32 @@ fn new_plain_child_of_a_recreated_flow_is_made_by_default() {
     assert!(refused.contains("flow `inner.0`") && refused.contains("`strict`"), "{refused}");
     assert!(refused.contains("`Default`"), "{refused}");
 }
+
+/// A hasher that panics while children are put into the map fails the restore, in a Flow that is kept and in one that is
+/// made anew.
+#[test]
+fn panicking_hasher_is_an_error() {
+    #[derive(Default)]
+    struct Trap;
+
+    impl std::hash::BuildHasher for Trap {
+        type Hasher = std::hash::DefaultHasher;
+
+        fn build_hasher(&self) -> Self::Hasher {
+            panic!("no hash")
+        }
+    }
+
+    version!(Before { kept: FlowRef<BeforeInner>, made: Vec<FlowRef<BeforeInner>> });
+    version!(BeforeInner { map: BTreeMap<u8, WorkRef<Counter>> });
+    version!(After { kept: FlowRef<AfterInner>, made: Vec<FlowRef<AfterInner>> });
+    version!(AfterInner { map: HashMap<u8, WorkRef<Counter>, Trap> });
+
+    let inner = || FlowRef::new(BeforeInner { map: [(1, WorkRef::default())].into() });
+    let kept = Live::new(Before { kept: inner(), made: Vec::new() }).save().record;
+    let made = Live::new(Before { kept: FlowRef::default(), made: vec![inner()] }).save().record;
+    let found = errors(After::default(), &kept).concat();
+    assert!(found.contains("panicked") && found.contains("no hash"), "{found}");
+    let found = errors(After::default(), &made).concat();
+    assert!(found.contains("flow `made.0` panicked") && found.contains("no hash"), "{found}");
+}
