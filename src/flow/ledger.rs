@@ -9,6 +9,7 @@
 //! - A Work whose node is lost, or not connected yet, waits for a node: its run is pending and its status has the
 //!   reason.
 //! - A report about a run that is not the current one changes nothing.
+//! - The steps of a run are remembered until a run of its input succeeds, or the input is forgotten.
 //! - `status().seq` only grows.
 
 mod facts;
@@ -461,6 +462,9 @@ impl Ledger {
                 let Some(current) = self.end_run(run) else { return };
                 self.failed(Some(current), failure, false, now);
             }
+            Report::Stepped { run, step } => self.stepped(run, step, now),
+            // The driver answers it.
+            Report::Barrier { .. } => {}
             Report::Stopped { failure } => self.exited(failure, now),
             Report::Died { failure } => {
                 let current = self.current.take().map(|current| current.waiting);
@@ -523,6 +527,11 @@ impl Ledger {
 
     pub(crate) fn history(&self) -> impl DoubleEndedIterator<Item = &Status> {
         self.history.iter()
+    }
+
+    /// Returns the sequence number of the last status.
+    pub(crate) fn seq(&self) -> u64 {
+        self.seq
     }
 
     pub(crate) fn successes(&self) -> u64 {

@@ -78,7 +78,7 @@ pub(crate) use self::flow_link::{FlowLink, FlowOptions};
 pub(crate) use self::ledger::{Action, Ledger, Moment, Outcomes, Requested, RunEntry};
 #[cfg(feature = "journal")]
 pub(crate) use self::ledger::{Image, ImageReader, decoded, encoded};
-pub(crate) use self::record::{Place, Record, SharedRecord};
+pub(crate) use self::record::{Changed, Place, Record, SharedRecord};
 pub(crate) use self::recorded::{FlowImage, RecordedTree, WorkImage};
 pub(crate) use self::restart::Restarts;
 pub(crate) use self::restore_error::{RestoreError, Restored};

@@ -13,7 +13,8 @@ use crate::state::{Patch, StateError, Tracker, Value};
 use crate::trace::Cause;
 use crate::wire;
 use crate::work::{
-    Abort, AnyMailbox, Gpus, LaunchSpec, Mailbox, Outbox, Placement, ReadyQueue, Resources, Work, WorkType,
+    Abort, AnyMailbox, FencingToken, Gpus, LaunchSpec, Mailbox, Outbox, Placement, ReadyQueue, Report,
+    Resources, Work, WorkType,
 };
 
 pub(crate) type SharedRecord = Arc<Mutex<Record>>;
@@ -59,8 +60,19 @@ pub(crate) struct Record {
     life: Option<(Arc<Outbox>, Arc<Abort>)>,
     /// Number of decisions to launch or to kill an incarnation.
     decisions: u64,
+    /// The last barrier of the incarnation that the driver has not answered.
+    barrier: Option<u64>,
     /// Trace context of the last update, until the driver takes it.
     pub(crate) cause: Cause,
+}
+
+/// What an update has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Changed {
+    Nothing,
+    /// Only what Flows do not see: steps, or a barrier was requested.
+    Steps,
+    Seen,
 }
 
 /// Identity that the tree gives to a Work that joins it.
@@ -111,15 +123,17 @@ impl Record {
             size_bound: usize::MAX,
             life: None,
             decisions: 0,
+            barrier: None,
             cause: Cause::default(),
         }
     }
 
     /// Prepares the launch of a new incarnation, which replaces the one before.
-    pub(crate) fn incarnation(&mut self, ready_queue: &Arc<ReadyQueue>) -> LaunchSpec {
+    pub(crate) fn incarnation(&mut self, ready_queue: &Arc<ReadyQueue>, token: FencingToken) -> LaunchSpec {
         let outbox = Arc::new(Outbox::new(self.id, ready_queue.clone()));
         let abort = Arc::new(Abort::default());
         self.life = Some((outbox.clone(), abort.clone()));
+        self.barrier = None;
         LaunchSpec {
             kind: self.kind,
             path: self.path.clone(),
@@ -130,6 +144,7 @@ impl Record {
             outbox,
             abort,
             gpus: Gpus::default(),
+            token,
         }
     }
 
@@ -166,17 +181,28 @@ impl Record {
         }
     }
 
-    /// Applies the updates of the incarnation since the last call. Returns true if anything changed.
+    /// Takes the last barrier that was not answered, with the outbox that it came through.
+    pub(crate) fn take_barrier(&mut self) -> Option<(u64, Arc<Outbox>)> {
+        let number = self.barrier.take()?;
+        self.life.as_ref().map(|(outbox, _)| (number, outbox.clone()))
+    }
+
+    /// Applies the updates of the incarnation since the last call.
     ///
     /// # Errors
     /// [`StateError`] if a patch does not apply or makes the state exceed its limit.
-    pub(crate) fn take_update(&mut self, now: Moment) -> Result<bool, StateError> {
-        let Some((outbox, _)) = &self.life else { return Ok(false) };
+    pub(crate) fn take_update(&mut self, now: Moment) -> Result<Changed, StateError> {
+        let Some((outbox, _)) = &self.life else { return Ok(Changed::Nothing) };
         let news = outbox.take();
         self.published += u64::from(news.published);
         self.conflated += u64::from(news.conflated);
         self.cause = news.cause;
-        let mut changed = !news.reports.is_empty();
+        let is_quiet = |report: &Report| matches!(report, Report::Stepped { .. } | Report::Barrier { .. });
+        let mut changed = match news.reports.iter().all(is_quiet) {
+            true if news.reports.is_empty() => Changed::Nothing,
+            true => Changed::Steps,
+            false => Changed::Seen,
+        };
         if let Some(patch) = news.patch {
             let recorded = self.is_recorded.then(|| patch.clone());
             self.apply(patch, news.foreign_bytes)?;
@@ -187,14 +213,21 @@ impl Record {
             }
             self.version += 1;
             self.stale = true;
-            changed = true;
+            changed = Changed::Seen;
         }
         if let Some(holds) = news.holds {
             self.replaced_holds = Some(std::mem::replace(&mut self.holds, holds));
             self.other_holds = true;
         }
+        let seq = self.ledger.seq();
         for report in news.reports {
-            self.ledger.report(report, now);
+            match report {
+                Report::Barrier { number } => self.barrier = Some(number),
+                report => self.ledger.report(report, now),
+            }
+        }
+        if self.ledger.seq() != seq {
+            changed = Changed::Seen;
         }
         Ok(changed)
     }
@@ -273,7 +306,7 @@ mod tests {
         let (placement, needs) = (Placement::Process, Resources::default());
         let mut record =
             Record::new::<Pages>(place, placement, needs, ledger, 1, state, PayloadGuards::default());
-        let outbox = record.incarnation(&Arc::default()).outbox;
+        let outbox = record.incarnation(&Arc::default(), FencingToken::default()).outbox;
         let now = Moment { at: Duration::ZERO, wall: SystemTime::UNIX_EPOCH };
         let mut most = 0;
         for many in (1..2000).step_by(7) {
@@ -281,7 +314,7 @@ mod tests {
             let patch = tracker.update(&pages(many)).unwrap();
             outbox.update(patch, None, Vec::new(), Cause::default());
             match record.take_update(now) {
-                Ok(changed) => assert!(changed && record.state == *tracker.value()),
+                Ok(changed) => assert!(changed == Changed::Seen && record.state == *tracker.value()),
                 Err(error) => {
                     let said = error.to_string();
                     assert!(said.contains("too large") && said.contains("texts"), "{said}");

@@ -28,11 +28,12 @@ use crate::id::{ActorPath, IdMap, WorkId};
 use crate::payload::{Hex, PayloadGuard, PayloadGuards, PayloadId, Want};
 use crate::recorder;
 use crate::runtime::Runtime;
+use crate::state::Patch;
 use crate::trace::Cause;
 use crate::work::{
-    Abort, AnyMailbox, Bind, CloseReason, Command, Directory, Failure, FastPath, Gpus, Host, Input,
-    LaunchSpec, LoadReport, LocalHost, Locator, Outbox, Place, Placement, REPORT_INTERVAL, ReadyQueue,
-    Reason, Report, Resources, Router, RunOrder, Update, WorkType, check_node_name,
+    Abort, AnyMailbox, Bind, CloseReason, Command, Directory, Failure, FastPath, FencingToken, Gpus, Host,
+    Input, KnownStep, LaunchSpec, LoadReport, LocalHost, Locator, Outbox, Place, Placement, REPORT_INTERVAL,
+    ReadyQueue, Reason, Report, Resources, Router, RunOrder, Steps, Update, WorkType, check_node_name,
 };
 
 /// Time limit for telling the head goodbye.
@@ -95,6 +96,8 @@ struct Hosted {
     mailbox: Arc<dyn AnyMailbox>,
     outbox: Arc<Outbox>,
     abort: Arc<Abort>,
+    /// Steps that are known of a run that is about to be ordered, with its number.
+    known: (u64, Steps),
 }
 
 impl Agent {
@@ -167,8 +170,7 @@ impl Agent {
                     let said = holds.as_ref().filter(|holds| differ(&mut refers.lock(), holds));
                     let refers = said.is_some();
                     let said = said.cloned().unwrap_or_default();
-                    self.head
-                        .control_with(&said, &Control::Update { incarnation, patch, refers, reports, trace });
+                    self.send_update(incarnation, (patch, refers, &said), reports, trace);
                     (over, holds)
                 });
                 // Outside the hand-over, since dropping the guards may free values.
@@ -181,6 +183,61 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// Sends a publish and the reports behind it. Each step is a message of its own, which keeps messages small and carries
+    /// the payloads of the step.
+    fn send_update(
+        &self,
+        incarnation: u64,
+        (patch, refers, said): (Option<Patch>, bool, &PayloadGuards),
+        reports: Vec<Report>,
+        trace: Cause,
+    ) {
+        let mut first = (patch.is_some() || refers).then_some((patch, refers));
+        let mut gathered = Vec::new();
+        let mut send = |reports: &mut Vec<Report>| {
+            if first.is_none() && reports.is_empty() {
+                return;
+            }
+            let (patch, refers) = first.take().unwrap_or_default();
+            let said = if refers { said.clone() } else { PayloadGuards::default() };
+            let (reports, trace) = (std::mem::take(reports), trace.clone());
+            self.head.control_with(&said, &Control::Update { incarnation, patch, refers, reports, trace });
+        };
+        for report in reports {
+            match report {
+                Report::Stepped { run, step } => {
+                    send(&mut gathered);
+                    self.head.control_with(&step.holds(), &Control::Stepped { incarnation, run, step });
+                }
+                report => gathered.push(report),
+            }
+        }
+        send(&mut gathered);
+    }
+
+    /// Keeps a step that is known of a run, until the run is ordered.
+    fn know(&self, incarnation: u64, run: u64, step: KnownStep) -> Result<(), String> {
+        let mut state = self.state.lock();
+        let Some(hosted) = state.incarnations.get_mut(&incarnation) else { return Ok(()) };
+        if hosted.known.0 != run {
+            hosted.known = (run, Steps::default());
+        }
+        hosted
+            .known
+            .1
+            .insert(step)
+            .map(drop)
+            .map_err(|limit| format!("the head sent more than {limit} of one run"))
+    }
+
+    /// Returns the steps that are known of a run.
+    fn take_known(&self, incarnation: u64, run: u64) -> Steps {
+        let mut state = self.state.lock();
+        let hosted = state.incarnations.get_mut(&incarnation);
+        let (of, steps) = hosted.map(|hosted| std::mem::take(&mut hosted.known)).unwrap_or_default();
+        if of == run { steps } else { Steps::default() }
     }
 
     /// Sends load reports and newly recorded metrics to the head at intervals.
@@ -213,6 +270,7 @@ impl Agent {
             max_state_bytes,
             mailbox: capacity,
             gpus,
+            token,
         } = launch;
         let kind = self
             .kinds
@@ -251,14 +309,16 @@ impl Agent {
             outbox: outbox.clone(),
             abort: abort.clone(),
             gpus: Gpus::given(gpus),
+            token,
         };
         let placement = if pooled { Placement::Pool } else { Placement::Thread };
         let mut state = self.state.lock();
         let launched = state.host.launch(&placement, Resources::default(), what);
         let mailbox_incarnation = mailbox.incarnation();
-        state
-            .incarnations
-            .insert(incarnation, Hosted { mailbox_incarnation, refers, path, mailbox, outbox, abort });
+        state.incarnations.insert(
+            incarnation,
+            Hosted { mailbox_incarnation, refers, path, mailbox, outbox, abort, known: Default::default() },
+        );
         state.host.flush();
         drop(state);
         self.launched.send_replace(incarnation);
@@ -421,8 +481,10 @@ fn differ(before: &mut Vec<PayloadId>, holds: &PayloadGuards) -> bool {
 
 impl FastPath for Link {
     fn take(&self, WorkId(incarnation): WorkId, update: &mut Update) -> bool {
-        // The end of an incarnation, and a change of the values that a state refers to, need the slow path.
-        if is_end(&update.reports) || update.holds.is_some() || !self.is_free() {
+        // The end of an incarnation, steps, and a change of the values that a state refers to need the slow path.
+        let is_step = |report: &Report| matches!(report, Report::Stepped { .. });
+        let is_slow = is_end(&update.reports) || update.reports.iter().any(is_step);
+        if is_slow || update.holds.is_some() || !self.is_free() {
             return false;
         }
         let (patch, reports) = (update.patch.take(), std::mem::take(&mut update.reports));
@@ -441,6 +503,7 @@ struct Launch {
     max_state_bytes: u64,
     mailbox: u64,
     gpus: Vec<u32>,
+    token: FencingToken,
 }
 
 impl PeerHandler for Agent {
@@ -471,12 +534,22 @@ impl PeerHandler for Agent {
             return Err(format!("only the head may send {}", control.name()));
         }
         match control {
-            Control::Launch { incarnation, path, work, pooled, state, max_state_bytes, mailbox, gpus } => {
+            Control::Launch {
+                incarnation,
+                path,
+                work,
+                pooled,
+                state,
+                max_state_bytes,
+                mailbox,
+                gpus,
+                token,
+            } => {
                 if incarnation <= *self.launched.borrow() {
                     return Err(format!("incarnation {incarnation} was launched after a later one"));
                 }
                 let launch =
-                    Launch { incarnation, path, work, pooled, state, max_state_bytes, mailbox, gpus };
+                    Launch { incarnation, path, work, pooled, state, max_state_bytes, mailbox, gpus, token };
                 if let Err(message) = self.launch(launch, carried) {
                     self.launched.send_replace(incarnation);
                     let failed = self.state.lock().incarnations.remove(&incarnation);
@@ -492,10 +565,15 @@ impl PeerHandler for Agent {
             }
             Control::Run { incarnation, run, attempt, input, trace: cause } => {
                 let input = Input::arrived(input, carried);
-                self.command(
-                    incarnation,
-                    Command::Run(RunOrder { run, attempt, input, announced: false, cause }),
-                );
+                let steps = self.take_known(incarnation, run);
+                let order = RunOrder { run, attempt, input, steps, announced: false, cause };
+                self.command(incarnation, Command::Run(order));
+            }
+            Control::Known { incarnation, run, step } => {
+                self.know(incarnation, run, step.arrived(carried))?
+            }
+            Control::Durable { incarnation, barrier } => {
+                self.command(incarnation, Command::Durable { barrier });
             }
             Control::Cancel { incarnation, run } => self.command(incarnation, Command::Cancel { run }),
             Control::Stop { incarnation } => self.command(incarnation, Command::Stop),

@@ -129,6 +129,15 @@ impl Commands for CommandsAway {
         match command {
             Command::Run(order) => {
                 let (run, attempt, input) = (order.run, order.attempt, order.input.bytes.clone());
+                for step in order.steps.iter() {
+                    let known = Control::Known { incarnation, run, step: step.clone() };
+                    if let Err(why) = self.link.try_control(&step.holds(), &known) {
+                        let message = format!("a step cannot be sent to the process of the Work: {why}");
+                        let failure = Failure::new(Reason::UserError, message);
+                        self.outbox.report(Report::RunFailed { run, failure });
+                        return;
+                    }
+                }
                 let ordered = Control::Run { incarnation, run, attempt, input, trace: order.cause.clone() };
                 if let Err(why) = self.link.try_control(order.input.holds(), &ordered) {
                     let message = format!("the input cannot be sent to the process of the Work: {why}");
@@ -138,6 +147,7 @@ impl Commands for CommandsAway {
             }
             Command::Cancel { run } => self.link.control(&Control::Cancel { incarnation, run }),
             Command::Stop => self.link.control(&Control::Stop { incarnation }),
+            Command::Durable { barrier } => self.link.control(&Control::Durable { incarnation, barrier }),
         }
     }
 }
@@ -276,8 +286,18 @@ impl Head {
         what: LaunchSpec,
         until_now: Option<&CommandsToCome>,
     ) -> Result<(), HostError> {
-        let LaunchSpec { kind, path, state: value, holds, max_state_bytes, mailbox, outbox, abort, gpus } =
-            what;
+        let LaunchSpec {
+            kind,
+            path,
+            state: value,
+            holds,
+            max_state_bytes,
+            mailbox,
+            outbox,
+            abort,
+            gpus,
+            token,
+        } = what;
         let mut state = self.state.lock();
         state.next_incarnation += 1;
         let incarnation = state.next_incarnation;
@@ -322,6 +342,7 @@ impl Head {
             mailbox: mailbox.capacity() as u64,
             // A process sees only its own devices, numbered from zero.
             gpus: if is_process { (0..gpus.indices().len() as u32).collect() } else { taken },
+            token,
         };
         if let Err(why) = link.try_control(&holds, &launch) {
             self.forget(incarnation);

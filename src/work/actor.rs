@@ -11,6 +11,7 @@ use super::Work;
 use super::abort::Abort;
 use super::context::{BUDGET, Identity, WorkContext, is_stop};
 use super::executing::{ExecutingWork, Handling, poll_as, set_run};
+use super::fencing_token::FencingToken;
 use super::gpus::Gpus;
 use super::mailbox::{Mail, Mailbox, Receiver};
 use super::outbox::{Outbox, Report};
@@ -39,6 +40,7 @@ pub(crate) struct IncarnationSpec<W: Work> {
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) abort: Arc<Abort>,
     pub(crate) gpus: Gpus,
+    pub(crate) token: FencingToken,
 }
 
 /// Runs an incarnation to its end and reports that end, unless the incarnation was aborted: then its outbox is not read
@@ -82,6 +84,7 @@ async fn body<W: Work>(spec: Box<IncarnationSpec<W>>) -> Report {
         outbox,
         abort,
         gpus,
+        token,
     } = *spec;
     // A panic in a handler drops this value while it unwinds.
     let mut work: Fenced<W> = match state.decode() {
@@ -92,7 +95,7 @@ async fn body<W: Work>(spec: Box<IncarnationSpec<W>>) -> Report {
     drop(holds);
     let tracker = Tracker::resume(state, max_state_bytes);
     let mut cx = WorkContext::new(
-        Identity { runtime, path, gpus },
+        Identity { runtime, path, gpus, token },
         Receiver::new(mailbox, incarnation),
         outbox,
         abort,
@@ -125,7 +128,7 @@ fn died_at_its_end(report: Report, panic: &Panic) -> Report {
 /// Executes hooks, runs and handlers of the Work until it stops or fails.
 async fn work_through<W: Work>(work: &mut W, cx: &mut WorkContext<W>) -> Report {
     let result = Box::pin(work.on_start(cx)).await;
-    let is_interrupted = cx.asked.stop && result.as_ref().is_err_and(is_stop);
+    let is_interrupted = cx.asked().stop && result.as_ref().is_err_and(is_stop);
     if result.is_ok() || is_interrupted {
         cx.publish(work);
     }
@@ -139,8 +142,8 @@ async fn work_through<W: Work>(work: &mut W, cx: &mut WorkContext<W>) -> Report 
     }
 
     let mut served = 0_usize;
-    while !cx.asked.stop {
-        if let Some(order) = cx.asked.run.take() {
+    while !cx.asked().stop {
+        if let Some(order) = cx.asked().run.take() {
             // Boxed, like the hooks, to keep the future of an idle Work small.
             if let Some(failure) = Box::pin(run(work, cx, order)).await {
                 return Report::Died { failure };
@@ -162,7 +165,7 @@ async fn work_through<W: Work>(work: &mut W, cx: &mut WorkContext<W>) -> Report 
         }
     }
 
-    cx.asked.leaving = true;
+    cx.asked().leaving = true;
     let handling = Handling::begin();
     let result = Box::pin(work.on_stop(cx)).await;
     drop(handling);
@@ -176,8 +179,8 @@ async fn work_through<W: Work>(work: &mut W, cx: &mut WorkContext<W>) -> Report 
 }
 
 /// Executes one run and reports its end. Returns a failure if it ends the incarnation as well.
-async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) -> Option<Failure> {
-    cx.begin(&order);
+async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, mut order: RunOrder) -> Option<Failure> {
+    cx.begin(&mut order);
     let run = order.run;
     set_run(Some(run));
     let what = What::Run { run, attempt: order.attempt };
@@ -197,7 +200,7 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) ->
         Some(error) => Err(error.into()),
         None => result,
     };
-    let asked_to_leave = cx.asked.stop || cx.asked.cancel;
+    let asked_to_leave = cx.asked().stop || cx.asked().cancel;
     let report = match result {
         Ok(()) => Report::RunSucceeded { run },
         Err(error) if asked_to_leave && is_stop(&error) => Report::RunStopped { run },
@@ -207,7 +210,7 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) ->
             let hook = AssertUnwindSafe(span.around(work.on_error(&error, cx))).catch_unwind().await;
             let second = match hook {
                 Ok(Ok(())) => None,
-                Ok(Err(second)) if (cx.asked.stop || cx.asked.cancel) && is_stop(&second) => None,
+                Ok(Err(second)) if (cx.asked().stop || cx.asked().cancel) && is_stop(&second) => None,
                 Ok(Err(second)) => Some(format!("failed: {}", described(&second))),
                 Err(panic) => {
                     let second = panic_failure(&Panic::new(panic));
@@ -227,9 +230,8 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, order: RunOrder) ->
             Report::RunFailed { run, failure }
         }
     };
-    cx.current = None;
+    cx.end();
     set_run(None);
-    cx.asked.cancel = false;
     span.within(|| cx.outbox().report(report));
     None
 }

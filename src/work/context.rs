@@ -4,11 +4,12 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::sync::Arc;
-use std::task::Poll;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::maybe_done;
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,10 +18,13 @@ use super::abort::Abort;
 use super::address::WorkAddr;
 use super::envelope::BoxedEnvelope;
 use super::executing::{Handling, Serving, is_handling};
+use super::fencing_token::FencingToken;
 use super::gpus::Gpus;
 use super::mailbox::{Mail, Receiver};
 use super::outbox::{Outbox, Report};
 use super::run::{Command, RunOrder};
+use super::run_steps::RunSteps;
+use super::steps::Steps;
 use crate::error::{self, Error};
 use crate::fence;
 use crate::id::ActorPath;
@@ -65,6 +69,7 @@ pub(crate) struct Identity {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) path: ActorPath,
     pub(crate) gpus: Gpus,
+    pub(crate) token: FencingToken,
 }
 
 /// The context of a Work's `run`, handlers and hooks: publishes the state, serves the mailbox, sleeps, and creates
@@ -106,7 +111,8 @@ pub(crate) struct Identity {
 /// ```
 pub struct WorkContext<W: Work> {
     identity: Identity,
-    receiver: Receiver<W>,
+    /// Behind a lock, because steps that wait at the same time all take commands.
+    inbox: Mutex<Inbox<W>>,
     outbox: Arc<Outbox>,
     abort: Arc<Abort>,
     tracker: Tracker,
@@ -114,9 +120,16 @@ pub struct WorkContext<W: Work> {
     holds: bool,
     attempt: u32,
     pub(super) current: Option<u64>,
-    pub(super) asked: FlowRequests,
+    /// Made when it is needed, to keep idle Works small.
+    steps: OnceLock<Box<RunSteps>>,
     /// Error of a publish, reported when the Work takes turns. Boxed because it is rare.
     trouble: Option<Box<StateError>>,
+}
+
+/// The way in of a Work: its mailbox, and the commands taken from it.
+struct Inbox<W: Work> {
+    receiver: Receiver<W>,
+    asked: FlowRequests,
 }
 
 /// Requests of the Flow that have not been carried out yet.
@@ -127,6 +140,13 @@ pub(super) struct FlowRequests {
     pub(super) run: Option<RunOrder>,
     /// True once `on_stop` has begun, which may wait in spite of the stop and does not serve the mailbox.
     pub(super) leaving: bool,
+}
+
+impl FlowRequests {
+    /// Returns true if the run or the incarnation is to end, and has not begun to.
+    fn asks_to_leave(&self) -> bool {
+        (self.stop || self.cancel) && !self.leaving
+    }
 }
 
 /// Most messages that are served before other tasks of the thread get their turn.
@@ -142,14 +162,14 @@ impl<W: Work> WorkContext<W> {
     ) -> Self {
         Self {
             identity,
-            receiver,
+            inbox: Mutex::new(Inbox { receiver, asked: FlowRequests::default() }),
             outbox,
             abort,
             tracker,
             holds: true,
             attempt: 0,
             current: None,
-            asked: FlowRequests::default(),
+            steps: OnceLock::new(),
             trouble: None,
         }
     }
@@ -200,16 +220,16 @@ impl<W: Work> WorkContext<W> {
     /// # Errors
     /// [`Stopped`] when the Work is asked to stop. In `on_stop` it only yields and never returns an error.
     pub async fn turn(&mut self, work: &mut W) -> Result<(), Stopped> {
-        if self.asked.leaving || is_handling() {
+        if self.asked().leaving || is_handling() {
             tokio::task::yield_now().await;
-            if !self.asked.leaving {
+            if !self.asked().leaving {
                 self.hear();
             }
             return self.check();
         }
         let _serving = Serving::begin();
         for _ in 0..BUDGET {
-            let mail = poll_fn(|cx| Poll::Ready(self.receiver.poll(cx))).await;
+            let mail = poll_fn(|cx| Poll::Ready(self.receiver().poll(cx))).await;
             match mail {
                 Poll::Ready(mail) => {
                     if let Some(envelope) = self.accept(mail) {
@@ -269,7 +289,7 @@ impl<W: Work> WorkContext<W> {
     /// [`Stopped`] at once when the Work is asked to stop; the future is dropped then. In `on_stop` it only waits for
     /// the future, within the grace period.
     pub async fn serve<F: Future>(&mut self, work: &mut W, future: F) -> Result<F::Output, Stopped> {
-        if self.asked.leaving {
+        if self.asked().leaving {
             self.check()?;
             return Ok(future.await);
         }
@@ -282,7 +302,7 @@ impl<W: Work> WorkContext<W> {
         loop {
             self.check()?;
             let mail = poll_fn(|cx| {
-                if let Poll::Ready(mail) = self.receiver.poll(cx) {
+                if let Poll::Ready(mail) = self.receiver().poll(cx) {
                     return Poll::Ready(Some(mail));
                 }
                 future.as_mut().poll(cx).map(|()| None)
@@ -315,21 +335,101 @@ impl<W: Work> WorkContext<W> {
         }
     }
 
-    /// Waits for `future` and obeys commands, but serves no messages.
-    async fn wait<F: Future>(&mut self, future: F) -> Result<F::Output, Stopped> {
+    /// Waits for `future` and obeys commands, but serves no messages. Several futures may wait at the same time.
+    pub(super) async fn wait<F: Future>(&self, future: F) -> Result<F::Output, Stopped> {
         let mut future = pin!(future);
+        let waiter = self.steps().wait();
         poll_fn(|cx| {
-            loop {
-                if let Err(stopped) = self.check() {
-                    return Poll::Ready(Err(stopped));
-                }
-                match self.receiver.poll_command(cx) {
-                    Poll::Ready(command) => self.obey(command),
-                    Poll::Pending => return future.as_mut().poll(cx).map(Ok),
-                }
+            let waker = waiter.register(cx.waker());
+            if let Err(stopped) = self.obey_all(&mut Context::from_waker(&waker)) {
+                return Poll::Ready(Err(stopped));
             }
+            future.as_mut().poll(cx).map(Ok)
         })
         .await
+    }
+
+    /// Obeys the waiting commands, and registers the waker for the next one.
+    fn obey_all(&self, cx: &mut Context<'_>) -> Result<(), Stopped> {
+        let mut inbox = self.inbox.lock();
+        let mut has_obeyed = false;
+        let result = loop {
+            if inbox.asked.asks_to_leave() || self.trouble.is_some() {
+                break Err(Stopped);
+            }
+            match inbox.receiver.poll_command(cx) {
+                // Another incarnation receives: this one is asked to stop again and again.
+                Poll::Ready(Command::Stop) if inbox.asked.stop => break Ok(()),
+                Poll::Ready(command) => {
+                    self.obey_in(&mut inbox.asked, command);
+                    has_obeyed = true;
+                }
+                Poll::Pending => break Ok(()),
+            }
+        };
+        drop(inbox);
+        if has_obeyed {
+            // The command may be for another future that waits.
+            self.steps().wake_all();
+        }
+        result
+    }
+
+    /// Adds reports to the outbox, with a barrier behind them.
+    pub(super) fn report_before(&self, barrier: u64, report: Option<Report>) {
+        self.outbox.report_all(report.into_iter().chain([Report::Barrier { number: barrier }]));
+    }
+
+    /// Waits until everything before a barrier is durable.
+    pub(super) async fn until_durable(&self, barrier: u64) -> Result<(), Stopped> {
+        let steps = self.steps();
+        let durable =
+            |_: &mut Context<'_>| if steps.is_durable(barrier) { Poll::Ready(()) } else { Poll::Pending };
+        self.wait(poll_fn(durable)).await
+    }
+
+    /// Publishes the state, and waits until everything that this Work has published so far is durable: an App that has a
+    /// journal, and whose processes all end at this moment, continues from this state or a later one. Without a journal
+    /// it waits until the App has the state, which then survives the end of this incarnation.
+    ///
+    /// A barrier for what is to happen outside of the App, or in other Works, only after the state is safe. Serves no
+    /// messages meanwhile.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Download { received: u64 }
+    /// # fn acknowledge(_upto: u64) {}
+    /// # impl Work for Download {
+    /// #     type Input = ();
+    /// async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
+    ///     self.received += 1;
+    ///     cx.commit(self).await?;
+    ///     acknowledge(self.received); // the sender may forget it now
+    ///     Ok(())
+    /// }
+    /// # }
+    /// # flowright::testing::TestApp::start_app(App::of_work(Download::default())).wait_for_exit().result.unwrap();
+    /// ```
+    ///
+    /// # Cancel safety
+    /// The state is published, whether or not the future is dropped.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the Work is asked to stop while it waits, or when the state cannot be published: then the run
+    /// fails with the error of the state, as after [`publish`](Self::publish). In `on_stop` it waits within the grace
+    /// period.
+    pub async fn commit(&mut self, work: &W) -> Result<(), Stopped> {
+        self.publish(work);
+        let barrier = self.steps().next_barrier();
+        self.report_before(barrier, None);
+        self.until_durable(barrier).await
+    }
+
+    /// Returns the fencing token of this incarnation, for systems that refuse a smaller token than they have seen. A
+    /// later incarnation of the Work has a greater one.
+    pub fn fencing_token(&self) -> FencingToken {
+        self.identity.token
     }
 
     /// Serves messages until the Work is asked to stop.
@@ -342,7 +442,7 @@ impl<W: Work> WorkContext<W> {
     /// # Errors
     /// Always [`Stopped`], when the Work is asked to stop; in `on_stop` at once.
     pub async fn serve_forever(&mut self, work: &mut W) -> Result<std::convert::Infallible, Stopped> {
-        if self.asked.leaving {
+        if self.asked().leaving {
             return Err(Stopped);
         }
         self.serve(work, std::future::pending()).await
@@ -391,15 +491,17 @@ impl<W: Work> WorkContext<W> {
     /// computation between two calls of [`turn`](Self::turn).
     pub fn is_stopping(&mut self) -> bool {
         // An incarnation that was given up receives no more commands.
-        self.asked.stop |= self.abort.is_raised();
+        let is_raised = self.abort.is_raised();
+        self.asked().stop |= is_raised;
         self.hear();
-        self.asked.stop || self.asked.cancel
+        let asked = self.asked();
+        asked.stop || asked.cancel
     }
 
     /// Obeys the waiting commands.
     fn hear(&mut self) {
-        while !self.asked.stop
-            && let Some(command) = self.receiver.command()
+        while !self.asked().stop
+            && let Some(command) = self.receiver().command()
         {
             self.obey(command);
         }
@@ -415,7 +517,7 @@ impl<W: Work> WorkContext<W> {
         WorkAddr::new(
             self.identity.runtime.app(),
             self.identity.path.clone(),
-            self.receiver.mailbox().clone(),
+            self.inbox.lock().receiver.mailbox().clone(),
         )
     }
 
@@ -424,10 +526,38 @@ impl<W: Work> WorkContext<W> {
         self.attempt
     }
 
-    pub(super) fn begin(&mut self, order: &RunOrder) {
+    pub(super) fn begin(&mut self, order: &mut RunOrder) {
         self.attempt = order.attempt;
         self.current = Some(order.run);
-        self.asked.cancel = false;
+        self.asked().cancel = false;
+        self.know(std::mem::take(&mut order.steps));
+    }
+
+    /// Ends the current run.
+    pub(super) fn end(&mut self) {
+        self.current = None;
+        self.asked().cancel = false;
+        self.know(Steps::default());
+    }
+
+    /// Replaces the steps that are known of the run.
+    fn know(&mut self, steps: Steps) {
+        if self.steps.get().is_some() || !steps.is_empty() {
+            self.steps().begin(steps);
+        }
+    }
+
+    /// Returns the requests of the Flow.
+    pub(super) fn asked(&mut self) -> &mut FlowRequests {
+        &mut self.inbox.get_mut().asked
+    }
+
+    fn receiver(&mut self) -> &mut Receiver<W> {
+        &mut self.inbox.get_mut().receiver
+    }
+
+    pub(super) fn steps(&self) -> &RunSteps {
+        self.steps.get_or_init(Box::default)
     }
 
     pub(super) fn outbox(&self) -> &Outbox {
@@ -439,12 +569,12 @@ impl<W: Work> WorkContext<W> {
     }
 
     pub(super) async fn next(&mut self) -> Mail<W> {
-        poll_fn(|cx| self.receiver.poll(cx)).await
+        poll_fn(|cx| self.receiver().poll(cx)).await
     }
 
-    fn check(&self) -> Result<(), Stopped> {
-        let asked = (self.asked.stop || self.asked.cancel) && !self.asked.leaving;
-        if asked || self.trouble.is_some() { Err(Stopped) } else { Ok(()) }
+    fn check(&mut self) -> Result<(), Stopped> {
+        let is_asked_to_leave = self.asked().asks_to_leave();
+        if is_asked_to_leave || self.trouble.is_some() { Err(Stopped) } else { Ok(()) }
     }
 
     fn accept(&mut self, mail: Mail<W>) -> Option<BoxedEnvelope<W>> {
@@ -458,15 +588,22 @@ impl<W: Work> WorkContext<W> {
     }
 
     pub(super) fn obey(&mut self, command: Command) {
+        let mut asked = std::mem::take(self.asked());
+        self.obey_in(&mut asked, command);
+        *self.asked() = asked;
+    }
+
+    fn obey_in(&self, asked: &mut FlowRequests, command: Command) {
         match command {
-            Command::Stop => self.asked.stop = true,
+            Command::Stop => asked.stop = true,
             // A run that waits behind a busy handler is removed before it begins.
-            Command::Cancel { run } if self.asked.run.as_ref().is_some_and(|order| order.run == run) => {
-                self.asked.run = None;
+            Command::Cancel { run } if asked.run.as_ref().is_some_and(|order| order.run == run) => {
+                asked.run = None;
                 self.outbox.report(Report::RunStopped { run });
             }
-            Command::Cancel { run } => self.asked.cancel |= self.current == Some(run),
-            Command::Run(order) => self.asked.run = Some(order),
+            Command::Cancel { run } => asked.cancel |= self.current == Some(run),
+            Command::Run(order) => asked.run = Some(order),
+            Command::Durable { barrier } => self.steps().durable(barrier),
         }
     }
 }

@@ -22,6 +22,7 @@ mod ask;
 mod context;
 mod envelope;
 mod executing;
+mod fencing_token;
 mod gpus;
 mod json;
 mod load_report;
@@ -32,6 +33,7 @@ mod message;
 mod message_counts;
 mod node_names;
 mod node_status;
+mod once;
 mod outbox;
 mod policy;
 mod remote_messages;
@@ -39,7 +41,10 @@ mod returned_error;
 mod route;
 mod run;
 pub(crate) mod run_markers;
+mod run_steps;
 mod status;
+mod step_error;
+mod steps;
 mod work_type;
 
 use std::future::Future;
@@ -51,6 +56,7 @@ use serde::de::DeserializeOwned;
 pub use self::address::WorkAddr;
 pub use self::ask::{Ask, DEFAULT_ASK_TIMEOUT};
 pub use self::context::{Stopped, WorkContext};
+pub use self::fencing_token::FencingToken;
 pub(crate) use self::load_report::LoadReport;
 pub use self::load_report::NodeLoad;
 #[cfg(feature = "remote")]
@@ -59,11 +65,13 @@ pub use self::message::{AskError, Handle, Message, SendError, Unsent};
 pub(crate) use self::node_names::{BadNode, check_labels, check_node_name};
 pub use self::node_status::NodeStatus;
 pub(crate) use self::node_status::{RecordedBy, Traffic};
+pub use self::once::{InDoubt, Once};
 pub use self::policy::{
     DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Placement, Resources, Selector, UnknownPlacement,
 };
 pub use self::remote_messages::Messages;
 pub use self::status::{Reason, Stage, Status};
+pub use self::step_error::StepError;
 
 pub(crate) use self::abort::Abort;
 pub(crate) use self::address::{Bind, Directory, Router};
@@ -87,6 +95,9 @@ pub use self::returned_error::ReturnedError;
 pub(crate) use self::route::{Commands, Locator, Origin, Route, SharedRoute};
 pub(crate) use self::run::{Command, Input, RunKey, RunOrder};
 pub(crate) use self::status::Failure;
+#[cfg(test)]
+pub(crate) use self::steps::MAX_STEPS;
+pub(crate) use self::steps::{KnownStep, StepId, Steps, StepsFull};
 pub(crate) use self::work_type::{LaunchSpec, Task, WorkType};
 
 use crate::error::{Error, Result};

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::status::Failure;
+use super::steps::KnownStep;
 use crate::id::WorkId;
 use crate::payload::PayloadGuards;
 use crate::state::Patch;
@@ -44,6 +45,17 @@ pub(crate) enum Report {
     /// The incarnation ended because of a panic or a failed hook.
     Died {
         failure: Failure,
+    },
+    /// A step of a run was intended or done. Between processes it is a message of its own, which carries the payloads of
+    /// its value.
+    #[serde(skip)]
+    Stepped {
+        run: u64,
+        step: KnownStep,
+    },
+    /// Requests [`Command::Durable`](super::Command::Durable) once everything before it is durable.
+    Barrier {
+        number: u64,
     },
 }
 
@@ -141,8 +153,13 @@ impl Outbox {
     }
 
     pub(crate) fn report(&self, report: Report) {
+        self.report_all([report]);
+    }
+
+    /// Adds reports that are read together.
+    pub(crate) fn report_all(&self, reports: impl IntoIterator<Item = Report>) {
         self.write(|update| {
-            update.reports.push(report);
+            update.reports.extend(reports);
             // The cause of a state of the same run is more specific.
             if update.cause.is_none() {
                 update.cause = Cause::current();

@@ -5,6 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::steps::Steps;
 use crate::payload::{self, PayloadGuards};
 use crate::trace::Cause;
 use crate::wire::{self, CodecError};
@@ -29,6 +30,12 @@ impl std::hash::Hash for RunKey {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         // The key is a hash already.
         state.write_u64(u64::from_le_bytes(self.0[..8].try_into().expect("eight of sixteen bytes")));
+    }
+}
+
+impl RunKey {
+    pub(super) fn bytes(self) -> [u8; 16] {
+        self.0
     }
 }
 
@@ -98,6 +105,8 @@ pub(crate) struct RunOrder {
     pub(crate) run: u64,
     pub(crate) attempt: u32,
     pub(crate) input: Input,
+    /// Steps that are known of earlier attempts.
+    pub(crate) steps: Steps,
     /// True if the Flow already counts the run as started: see [`Mailbox::run`](super::Mailbox::run).
     pub(crate) announced: bool,
     /// Trace context of the order.
@@ -113,6 +122,10 @@ pub(crate) enum Command {
     },
     /// Ends this incarnation.
     Stop,
+    /// Confirms that everything that the incarnation has sent before this barrier is durable.
+    Durable {
+        barrier: u64,
+    },
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::Work;
 use super::abort::Abort;
 use super::actor::{IncarnationSpec, live};
 use super::any_mailbox::AnyMailbox;
+use super::fencing_token::FencingToken;
 use super::gpus::Gpus;
 use super::json;
 use super::mailbox::Mailbox;
@@ -54,6 +55,7 @@ pub(crate) struct LaunchSpec {
     pub(crate) abort: Arc<Abort>,
     /// Devices assigned to the incarnation until its end.
     pub(crate) gpus: Gpus,
+    pub(crate) token: FencingToken,
 }
 
 impl WorkType {
@@ -120,7 +122,7 @@ fn distant_mailbox<W: Work>(locator: Arc<dyn Locator>) -> Arc<dyn AnyMailbox> {
 }
 
 fn task<W: Work>(launch: LaunchSpec, runtime: Arc<Runtime>) -> Task {
-    let LaunchSpec { path, state, holds, max_state_bytes, mailbox, outbox, abort, gpus, .. } = launch;
+    let LaunchSpec { path, state, holds, max_state_bytes, mailbox, outbox, abort, gpus, token, .. } = launch;
     let incarnation = mailbox.open();
     let mailbox = mailbox.into_any().downcast().unwrap_or_else(|_| unreachable!("made for this type"));
     let spec = Box::new(IncarnationSpec {
@@ -134,6 +136,7 @@ fn task<W: Work>(launch: LaunchSpec, runtime: Arc<Runtime>) -> Task {
         outbox,
         abort,
         gpus,
+        token,
     });
     Box::new(move || live::<W>(spec).boxed_local())
 }

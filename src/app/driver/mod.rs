@@ -63,10 +63,10 @@ use super::resources::known_gpus;
 use super::snapshot::Snapshot;
 use super::status::Exit;
 use super::watchdog::Watchdog;
-use crate::flow::{AnyFlow, FlowContext, Ledger, Moment};
+use crate::flow::{AnyFlow, Changed, FlowContext, Ledger, Moment};
 use crate::id::{FlowId, WorkId};
 use crate::runtime::Runtime;
-use crate::work::{Directory, Failure, HostEvent, Reason, Report};
+use crate::work::{Command, Directory, Failure, HostEvent, Outbox, Reason, Report};
 
 /// A callback for the failure that stops the App, called when the failure happens.
 pub(crate) type OnFailure = Box<dyn FnOnce(&AppError) + Send>;
@@ -91,6 +91,10 @@ pub(crate) struct Driver {
     /// Works whose new states their `WorkRef`s do not show yet.
     stale: Vec<WorkId>,
     lifecycle: Lifecycle,
+    /// Number of lives of the App that its journal has counted; 0 without a journal.
+    epoch: u64,
+    /// Number of incarnations that were launched.
+    launches: u64,
     /// The durations of reactions, by type of Flow.
     reaction_times: BTreeMap<&'static str, Histogram>,
     observers: Observers<Snapshot>,
@@ -141,6 +145,8 @@ impl Driver {
             due: ReactionQueue::default(),
             stale: Vec::new(),
             lifecycle: Lifecycle::new(on_failure, exit, watchdog),
+            epoch: 0,
+            launches: 0,
             reaction_times: BTreeMap::new(),
             observers: Observers::new(),
             journaling: Journaling::default(),
@@ -239,24 +245,20 @@ impl Driver {
         let now = self.wake_ups.now();
         for id in self.journaling.admit(rung) {
             let Some(record) = self.tree.work(id).cloned() else { continue };
-            let (update, owner, became_stale, cause, replaced) = {
+            let (update, owner, became_stale, cause, replaced, barrier) = {
                 let mut record = record.lock();
                 let was_stale = record.stale;
                 let update = record.take_update(now);
                 let cause = std::mem::take(&mut record.cause);
-                let replaced = record.replaced_holds.take();
-                (update, record.owner, record.stale && !was_stale, cause, replaced)
+                let (replaced, barrier) = (record.replaced_holds.take(), record.take_barrier());
+                (update, record.owner, record.stale && !was_stale, cause, replaced, barrier)
             };
-            if let Some(holds) = replaced {
-                // A process that is restored refers to them, until the newer state is durable.
-                self.when_durable(move |_| drop(holds));
-            }
             if became_stale {
                 self.stale.push(id);
             }
-            match update {
-                Ok(false) => continue,
-                Ok(true) => {}
+            match &update {
+                Ok(Changed::Nothing) => continue,
+                Ok(Changed::Steps | Changed::Seen) => {}
                 // A process has sent a patch that does not apply, or a state that is too large. No Work of this process
                 // can.
                 Err(source) => {
@@ -268,11 +270,29 @@ impl Driver {
                 }
             }
             self.act(id);
-            self.mark_up(owner);
-            self.tree.note_cause(owner, &cause);
+            if let Some(holds) = replaced {
+                // A process that is restored refers to them, until the newer state is durable.
+                self.when_durable(move |_| drop(holds));
+            }
+            if let Some((barrier, outbox)) = barrier {
+                self.when_durable(move |driver| driver.confirm(id, &outbox, barrier));
+            }
+            if !matches!(update, Ok(Changed::Steps)) {
+                self.mark_up(owner);
+                self.tree.note_cause(owner, &cause);
+            }
         }
         self.on_host_events(now);
         self.settle();
+    }
+
+    /// Tells the incarnation with this outbox, if it still lives, that everything before a barrier is durable.
+    fn confirm(&mut self, id: WorkId, outbox: &Arc<Outbox>, barrier: u64) {
+        let Some(record) = self.tree.work(id) else { return };
+        let record = record.lock();
+        if record.speaks_through(outbox) {
+            record.mailbox.command(Command::Durable { barrier });
+        }
     }
 
     /// Takes the updates that a Work of this process has published before this call.

@@ -17,7 +17,9 @@ use crate::flow::{
 use crate::id::{FlowId, WorkId};
 use crate::state::Value;
 use crate::trace::{Span, What};
-use crate::work::{Abort, CloseReason, Command, Failure, HostError, Reason, Report, ReturnedError, RunOrder};
+use crate::work::{
+    Abort, CloseReason, Command, Failure, FencingToken, HostError, Reason, Report, ReturnedError, RunOrder,
+};
 
 /// An order to the host of a Work or to its incarnation.
 enum Order {
@@ -235,7 +237,9 @@ impl Driver {
                 Order::Launch { decision } if !record.is_last_decision(decision) => launched = false,
                 Order::Launch { .. } => {
                     let ready_queue = self.wake_ups.ready_queue();
-                    let what = record.incarnation(ready_queue);
+                    self.launches += 1;
+                    let token = FencingToken { epoch: self.epoch, incarnation: self.launches };
+                    let what = record.incarnation(ready_queue, token);
                     let now = self.wake_ups.now();
                     let result = self.hosts.launch(&record.placement, record.needs, what, ready_queue);
                     launched = result.is_ok();

@@ -166,12 +166,13 @@ impl Driver {
     /// [`AppError::Unrestorable`] with all that cannot be restored.
     pub(super) fn open_journal(&mut self, opened: OpenedJournal) -> Result<Recovery, AppError> {
         let OpenedJournal { journal, recovered, waker } = opened;
-        let Recovered { live, last, was_clean, .. } = recovered;
+        let Recovered { live, last, was_clean, epoch, .. } = recovered;
         // Set once, here.
         let _ = waker.set(self.wake_ups.ready_queue().clone());
         if last.position > 0 {
             self.wake_ups.continue_from(Moment { at: last.at, wall: last.wall });
         }
+        self.epoch = epoch;
         self.journaling = Journaling::new(journal, last.position);
         self.tree.record_changes();
         let problems = self.root.problems();

@@ -17,14 +17,14 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::memory::Memory;
+use super::memory::{Memory, StepChange};
 use super::queue::{RunQueue, Touched};
 use super::runs::{Outcomes, RunEntry, TRIES, Tries};
 use super::{Current, HISTORY, Ledger, Life, Moment, Next, OperatorStop, Waiting};
 use crate::flow::policy::Policy;
 use crate::flow::restart::Restarts;
 use crate::trace::Cause;
-use crate::work::{Input, RunKey, Stage, Status};
+use crate::work::{Input, KnownStep, RunKey, Stage, Status, StepId, Steps};
 
 /// A change of the durable part of a ledger.
 #[derive(Debug, Clone)]
@@ -43,6 +43,10 @@ pub(crate) enum Fact {
     Recorded(Status),
     /// An attempt at a run has ended.
     Attempted { number: u64, entry: RunEntry },
+    /// A step of a run of this input was intended or done.
+    Step { input: RunKey, step: KnownStep },
+    /// The steps of the runs of this input were forgotten.
+    StepsForgotten { input: RunKey, steps: Vec<StepId> },
     /// The life of the Work or its counters have changed.
     Work(WorkFacts),
 }
@@ -162,17 +166,25 @@ impl Ledger {
         facts.extend(recording.statuses.drain(..).map(Fact::Recorded));
         let attempted = self.take_attempts().into_iter();
         facts.extend(attempted.map(|(number, entry)| Fact::Attempted { number, entry }));
+        let steps = self.runs.take_step_changes();
+        facts.extend(steps.into_iter().filter_map(|change| self.fact_of_step(change)));
         self.work_facts()
     }
 
-    /// Appends the outcome of the run in progress, if it has one now, and no other change. Returns the facts about the
-    /// Work.
+    /// Appends the steps and the outcome of the run in progress, if it has one now, and no other change. Returns the facts
+    /// about the Work.
     fn append_outcome(&mut self, recording: &mut Recording, facts: &mut Vec<Fact>) -> WorkFacts {
         let is_outcome = |stage| matches!(stage, Stage::Succeeded | Stage::Failed);
         let inputs = self.take_facts_of_inputs();
         let statuses = std::mem::take(&mut recording.statuses);
         let attempts = self.take_attempts();
         let work = recording.work.clone();
+        let (forgotten, known): (Vec<_>, Vec<_>) = self
+            .runs
+            .take_step_changes()
+            .into_iter()
+            .partition(|change| matches!(change, StepChange::Forgotten(..)));
+        facts.extend(known.into_iter().filter_map(|change| self.fact_of_step(change)));
         let Some(run) = &work.current else { return work };
         let is_its_end = |entry: &RunEntry| entry.run == Some(run.run) && is_outcome(entry.stage);
         let Some((number, entry)) = attempts.into_iter().find(|(_, entry)| is_its_end(entry)) else {
@@ -182,9 +194,22 @@ impl Ledger {
         facts.push(Fact::Ended { place: run.place });
         facts.extend(inputs.into_iter().filter(is_status));
         facts.extend(statuses.into_iter().filter(|status| is_outcome(status.stage)).map(Fact::Recorded));
+        if entry.stage == Stage::Succeeded {
+            facts.extend(forgotten.into_iter().filter_map(|change| self.fact_of_step(change)));
+        }
         facts.push(Fact::Attempted { number, entry });
         let WorkFacts { outcomes, attempted, successes, seq, .. } = self.work_facts();
         WorkFacts { current: None, outcomes, attempted, successes, seq, ..work }
+    }
+
+    fn fact_of_step(&self, change: StepChange) -> Option<Fact> {
+        match change {
+            // A step that was forgotten since is followed by a change that says so.
+            StepChange::Known(input, id) => {
+                self.runs.steps(input).get(id).map(|step| Fact::Step { input, step: step.clone() })
+            }
+            StepChange::Forgotten(input, steps) => Some(Fact::StepsForgotten { input, steps }),
+        }
     }
 
     fn take_attempts(&mut self) -> Vec<(u64, RunEntry)> {
@@ -266,7 +291,7 @@ impl Ledger {
     /// Restores a ledger of a Work whose process has ended, and records its changes from now on. An incarnation that was
     /// alive is launched again.
     pub(crate) fn restore(policy: Arc<Policy>, image: Image, now: Moment) -> Self {
-        let Image { work, mut runs, inputs, statuses, attempts } = image;
+        let Image { work, mut runs, inputs, statuses, attempts, steps } = image;
         let remember = policy.remember;
         let mut ledger = Self::new(policy);
         let mut tries = Tries::restored(attempts, work.outcomes, work.attempted);
@@ -280,7 +305,7 @@ impl Ledger {
         let waiting = runs.into_iter().map(|(place, requested)| requested.waiting(place)).collect();
         ledger.queue = RunQueue::restored(waiting, work.next_place);
         let inputs = inputs.into_iter().map(|(key, (status, at))| (key, status, at));
-        ledger.runs = Memory::restored(inputs, remember, now);
+        ledger.runs = Memory::restored(inputs, steps, remember, now);
         ledger.history = statuses;
         ledger.restarts = Restarts::restored(&work.restarts);
         ledger.hold = work.hold;
@@ -327,6 +352,8 @@ pub(crate) struct Image {
     pub(super) statuses: VecDeque<Status>,
     /// The last attempts that have ended, oldest first.
     pub(super) attempts: VecDeque<RunEntry>,
+    /// Steps of runs that have not succeeded, by their input.
+    pub(super) steps: HashMap<RunKey, Steps>,
 }
 
 /// A run that has not ended.
@@ -376,6 +403,11 @@ impl Image {
             Fact::Forgotten { key } => drop(self.inputs.remove(&key)),
             Fact::Recorded(status) => push_bounded(&mut self.statuses, status, HISTORY),
             Fact::Attempted { entry, .. } => push_bounded(&mut self.attempts, entry, TRIES),
+            Fact::Step { input, step } => {
+                // The steps were within the limits of the ledger.
+                let _ = self.steps.entry(input).or_default().insert(step);
+            }
+            Fact::StepsForgotten { input, .. } => drop(self.steps.remove(&input)),
             Fact::Work(work) => {
                 if let Some(current) = &work.current {
                     self.set_progress(current.place, current.progress);
@@ -428,6 +460,7 @@ impl Ledger {
             inputs: inputs.collect(),
             statuses: self.history.clone(),
             attempts: ended.collect(),
+            steps: self.runs.all_steps().map(|(key, steps)| (*key, steps.clone())).collect(),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Moment;
 use crate::flow::policy::Remember;
 use crate::id::IdMap;
-use crate::work::{RunKey, Stage, Status};
+use crate::work::{KnownStep, RunKey, Stage, Status, StepId, Steps, StepsFull};
 
 /// Number of remembered inputs at which a warning is logged.
 const MANY: usize = 1_000_000;
@@ -28,6 +28,17 @@ pub(super) struct Memory {
     /// Inputs whose status has changed since the last call of [`take_changed`](Self::take_changed), with the time, if
     /// changes are recorded.
     changed: Option<Vec<(RunKey, Duration)>>,
+    /// Steps of runs that have not succeeded, by their input. Boxed, because few Works have steps.
+    steps: Option<Box<IdMap<RunKey, Steps>>>,
+    /// Changes of `steps` since the last call of [`take_step_changes`](Self::take_step_changes), if they are recorded.
+    step_changes: Vec<StepChange>,
+}
+
+/// A change of the remembered steps.
+#[derive(Debug)]
+pub(super) enum StepChange {
+    Known(RunKey, StepId),
+    Forgotten(RunKey, Vec<StepId>),
 }
 
 /// Detector of inputs that differ only in the order of a sequence.
@@ -41,10 +52,13 @@ impl Memory {
     /// Restores the statuses of inputs, and of each the time since the start of the App at which it was set.
     pub(super) fn restored(
         inputs: impl IntoIterator<Item = (RunKey, Status, Duration)>,
+        steps: impl IntoIterator<Item = (RunKey, Steps)>,
         remember: Remember,
         now: Moment,
     ) -> Self {
         let mut memory = Self::default();
+        let steps: IdMap<_, _> = steps.into_iter().collect();
+        memory.steps = (!steps.is_empty()).then(|| Box::new(steps));
         let mut outcomes = Vec::new();
         for (key, status, at) in inputs {
             if status.stage.is_terminal() {
@@ -70,6 +84,45 @@ impl Memory {
         self.changed.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// Returns the changes of the remembered steps since the last call, in order.
+    pub(super) fn take_step_changes(&mut self) -> Vec<StepChange> {
+        std::mem::take(&mut self.step_changes)
+    }
+
+    /// Returns the remembered steps of the runs of an input.
+    pub(super) fn steps(&self, key: RunKey) -> Steps {
+        self.steps.as_ref().and_then(|steps| steps.get(&key)).cloned().unwrap_or_default()
+    }
+
+    /// Remembers a step of the run of an input.
+    ///
+    /// # Errors
+    /// [`StepsFull`] if the run remembers too much already.
+    pub(super) fn remember_step(&mut self, key: RunKey, step: KnownStep) -> Result<(), StepsFull> {
+        let id = step.id;
+        let is_changed = self.steps.get_or_insert_default().entry(key).or_default().insert(step)?;
+        if is_changed && self.changed.is_some() {
+            self.step_changes.push(StepChange::Known(key, id));
+        }
+        Ok(())
+    }
+
+    fn forget_steps(&mut self, key: RunKey) {
+        let Some(steps) = &mut self.steps else { return };
+        if let Some(forgotten) = steps.remove(&key).filter(|_| self.changed.is_some()) {
+            let ids = forgotten.iter().map(|step| step.id).collect();
+            self.step_changes.push(StepChange::Forgotten(key, ids));
+        }
+        if steps.is_empty() {
+            self.steps = None;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn all_steps(&self) -> impl Iterator<Item = (&RunKey, &Steps)> {
+        self.steps.iter().flat_map(|steps| steps.iter())
+    }
+
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&RunKey, &Status)> {
         self.statuses.iter()
@@ -91,6 +144,9 @@ impl Memory {
 
     pub(super) fn set(&mut self, key: RunKey, status: Status, remember: Remember, now: Moment) {
         let (seq, is_outcome) = (status.seq, status.stage.is_terminal());
+        if status.stage == Stage::Succeeded {
+            self.forget_steps(key);
+        }
         let before = self.statuses.insert(key, status);
         self.note_change(key, now.at);
         if remember.is_everything() {
@@ -105,11 +161,12 @@ impl Memory {
 
     pub(super) fn forget(&mut self, key: RunKey) {
         let before = self.statuses.remove(&key);
+        self.forget_steps(key);
         self.note_change(key, Duration::ZERO);
         self.outdate(before);
     }
 
-    /// Forgets the inputs in these stages.
+    /// Forgets the inputs in these stages, but not the steps of their runs.
     pub(super) fn forget_all(&mut self, stages: &[Stage]) {
         let changed = &mut self.changed;
         self.statuses.retain(|key, status| {
@@ -148,6 +205,7 @@ impl Memory {
                     return;
                 }
                 self.statuses.remove(&key);
+                self.forget_steps(key);
                 self.note_change(key, Duration::ZERO);
             } else {
                 self.outdated = self.outdated.saturating_sub(1);

@@ -23,7 +23,7 @@ use crate::id::ActorPath;
 use crate::journal::{Change, Table};
 use crate::payload::PayloadGuards;
 use crate::wire::{self, CodecError};
-use crate::work::{Input, Reason, RunKey, Stage, Status};
+use crate::work::{Input, Reason, RunKey, Stage, Status, StepId};
 
 /// Largest input that is kept with the outcome of its run, in bytes.
 const LONGEST_INPUT: usize = 4 * 1024;
@@ -270,6 +270,11 @@ fn progress_key(place: u64) -> Vec<u8> {
     key
 }
 
+/// The key of a step: that of the input, and its own identity.
+fn step_key(input: RunKey, id: StepId) -> Vec<u8> {
+    [input.to_bytes(), id.to_bytes()].concat()
+}
+
 /// Reads a run key, whose length the journal has checked with the row.
 fn key_from(bytes: &[u8]) -> RunKey {
     RunKey::from_bytes(bytes.try_into().unwrap_or_default())
@@ -314,6 +319,12 @@ impl Fact {
             Self::Attempted { number, entry } => {
                 let key = (number % TRIES as u64).to_be_bytes().to_vec();
                 changes.push(put(Table::Attempt, key, encoded(&AttemptRow::new(number, entry))));
+            }
+            Self::Step { input, step } => {
+                changes.push(put(Table::Step, step_key(input, step.id), encoded(&step)));
+            }
+            Self::StepsForgotten { input, steps } => {
+                changes.extend(steps.into_iter().map(|id| delete(Table::Step, step_key(input, id))));
             }
             Self::Work(facts) => {
                 changes.push(put(Table::Work, FACTS.to_vec(), encoded(&WorkRow::from(facts))));
@@ -364,6 +375,11 @@ impl ImageReader {
             }
             Table::Status => image.statuses.push_back(decoded(table, value)?),
             Table::Attempt => self.attempts.push(decoded(table, value)?),
+            Table::Step => {
+                let (input, _) = key.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
+                // The steps were within the limits of the ledger.
+                let _ = image.steps.entry(RunKey::from_bytes(*input)).or_default().insert(decoded(table, value)?);
+            }
             _ => {}
         }
         Ok(())

@@ -5,7 +5,7 @@ use super::{Action, Current, HISTORY, Ledger, Life, Moment, Next, Waiting};
 use crate::flow::policy::Overlap;
 use crate::flow::restart::OnError;
 use crate::trace::Cause;
-use crate::work::{CloseReason, Failure, Input, Reason, RunKey, RunOrder, Stage};
+use crate::work::{CloseReason, Failure, Input, KnownStep, Reason, RunKey, RunOrder, Stage};
 
 impl Ledger {
     pub(super) fn is_idle(&self) -> bool {
@@ -62,6 +62,7 @@ impl Ledger {
             run,
             attempt: waiting.attempts,
             input: waiting.input.clone(),
+            steps: self.runs.steps(waiting.key),
             announced: false,
             cause: waiting.cause.clone(),
         }));
@@ -89,6 +90,20 @@ impl Ledger {
     pub(super) fn stop_for(&mut self, next: Next, now: Moment) {
         self.life = Life::Stopping { next, kill_at: now.at.saturating_add(self.policy.grace) };
         self.actions.push(Action::Stop);
+    }
+
+    /// Remembers a step of the run in progress.
+    pub(super) fn stepped(&mut self, run: u64, step: KnownStep, now: Moment) {
+        let current = self.current.as_ref().filter(|current| current.run == run);
+        // A run whose input was forgotten is not tried again.
+        let Some(key) = current.and_then(|current| current.waiting.status_key()) else { return };
+        if let Err(limit) = self.runs.remember_step(key, step) {
+            // A Work observes the limits by itself.
+            let message = format!("the process of the Work reported more than {limit} in one run");
+            self.actions.push(Action::Kill);
+            let current = self.current.take().map(|current| current.waiting);
+            self.failed(current, Failure::new(Reason::UserError, message), true, now);
+        }
     }
 
     pub(super) fn end_run(&mut self, run: u64) -> Option<Waiting> {

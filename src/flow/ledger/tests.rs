@@ -5,7 +5,8 @@ mod facts;
 
 use super::*;
 use crate::flow::policy::*;
-use crate::flow::restart::Restart;
+use crate::flow::restart::{OnError, Restart};
+use crate::work::{KnownStep, MAX_STEPS};
 
 fn input(number: u8) -> (RunKey, Input) {
     Input::new(&number).unwrap()
@@ -54,6 +55,60 @@ fn held_work_starts_only_when_released() {
     ledger.release();
     ledger.request(key, bytes, at(4));
     assert!(ledger.is_up() && ledger.take_actions().iter().any(|action| matches!(action, Action::Launch)));
+}
+
+/// A run that fails for good keeps its steps for the next run of its input, also after a restart of its Flow, until one
+/// succeeds or the input is forgotten.
+#[test]
+fn steps_are_remembered_until_the_run_succeeds() {
+    let mut ledger = Ledger::new(Policy::shared());
+    let step = KnownStep::test(1, true);
+    let known = |ledger: &mut Ledger| -> Vec<usize> {
+        let order =
+            |action| if let Action::Send(order) = action { Some(order.steps.iter().count()) } else { None };
+        ledger.take_actions().into_iter().filter_map(order).collect()
+    };
+    ask(&mut ledger, 1, at(0));
+    assert_eq!(known(&mut ledger), [0]);
+    ledger.report(Report::RunStarted { run: 1 }, at(1));
+    ledger.report(Report::Stepped { run: 1, step: step.clone() }, at(1));
+    ledger.report(Report::RunFailed { run: 1, failure: Failure::new(Reason::UserError, "no") }, at(2));
+    ask(&mut ledger, 2, at(3));
+    ledger.report(Report::RunSucceeded { run: 2 }, at(3));
+    assert_eq!(known(&mut ledger), [0], "another input has other steps");
+    let (key, bytes) = input(1);
+    ledger.rerun(key, bytes, at(4));
+    assert_eq!(known(&mut ledger), [1]);
+    ledger.report(Report::RunFailed { run: 3, failure: Failure::new(Reason::UserError, "no") }, at(5));
+    ledger.clear_failures();
+    ask(&mut ledger, 1, at(6));
+    assert_eq!(known(&mut ledger), [1], "a restart of the Flow is another attempt");
+    ledger.report(Report::RunSucceeded { run: 4 }, at(7));
+    let (key, bytes) = input(1);
+    ledger.rerun(key, bytes, at(8));
+    assert_eq!(known(&mut ledger), [0], "the run has succeeded since");
+    ledger.report(Report::Stepped { run: 5, step }, at(9));
+    ledger.report(Report::RunFailed { run: 5, failure: Failure::new(Reason::UserError, "no") }, at(9));
+    ledger.forget(key, at(9));
+    ask(&mut ledger, 1, at(9));
+    assert_eq!(known(&mut ledger), [0], "the input was forgotten");
+}
+
+/// A process that reports more steps than a run may have is ended, and the run has failed.
+#[test]
+fn run_with_too_many_steps_fails() {
+    let mut ledger = Ledger::new(Policy { on_error: OnError::Capture, ..Policy::default() }.into());
+    ask(&mut ledger, 1, at(0));
+    ledger.report(Report::RunStarted { run: 1 }, at(0));
+    ledger.take_actions();
+    for n in 0..=MAX_STEPS {
+        assert!(ledger.take_actions().is_empty(), "{n}");
+        let step = KnownStep::numbered(n);
+        ledger.report(Report::Stepped { run: 1, step }, at(1));
+    }
+    assert!(matches!(ledger.take_actions()[..], [Action::Kill, ..]));
+    let status = ledger.run_status(input(1).0);
+    assert_eq!((status.stage, status.reason), (Stage::Failed, Some(Reason::UserError)));
 }
 
 /// A Work whose node leaves continues elsewhere in the same attempt, without counting as a restart; an ordinary restart

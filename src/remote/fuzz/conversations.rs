@@ -28,7 +28,8 @@ use crate::state::Value;
 use crate::transport::{Connection, Limits, PendingHandshakes, Security};
 use crate::wire::{self, Frame};
 use crate::work::{
-    Abort, Directory, Gpus, LaunchSpec, Outbox, Placement, ReadyQueue, Resources, Router, Task, WorkType,
+    Abort, Directory, FencingToken, Gpus, LaunchSpec, Outbox, Placement, ReadyQueue, Resources, Router, Task,
+    WorkType,
 };
 
 fn card(id: u64, name: &str) -> NodeCard {
@@ -149,6 +150,7 @@ pub async fn node_says(data: &[u8]) {
         outbox: outbox.clone(),
         abort: Arc::new(Abort::default()),
         gpus: Gpus::default(),
+        token: FencingToken::default(),
     };
     let mailbox = what.mailbox.clone();
     mailbox.open();
@@ -236,6 +238,7 @@ pub async fn peer_says(data: &[u8]) {
         max_state_bytes: 1 << 20,
         mailbox: 8,
         gpus: Vec::new(),
+        token: FencingToken::default(),
     };
     let mut head = Inbox::new(node.bridge.clone(), node.head.clone());
     assert!(head.packet(Packet::Control(Box::new(launch))).is_ok(), "a head may send it");

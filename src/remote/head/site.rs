@@ -228,6 +228,17 @@ impl PeerHandler for Head {
                     self.ready_queue.ring_again();
                 }
             }
+            Control::Stepped { incarnation, run, step } => {
+                if !step.is_within_limits() {
+                    return Err(format!("a step of {run} exceeds the limits of a step"));
+                }
+                let outbox = match self.state.lock().incarnations.get(&incarnation) {
+                    Some(away) if away.node == link.peer().id => away.outbox.clone(),
+                    // Fenced: the incarnation was given up.
+                    _ => return Ok(()),
+                };
+                outbox.report(Report::Stepped { run, step: step.arrived(carried) });
+            }
             Control::Locate { path } => self.locate(link, &path)?,
             Control::Unlocate { path } => self.state.lock().registry.unsubscribe(link.number(), &path),
             Control::Where { id, among } => {

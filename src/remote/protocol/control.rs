@@ -9,7 +9,7 @@ use crate::payload::{ContentId, Hex, PayloadId, Replicas};
 use crate::recorder::Family;
 use crate::state::{Patch, Value};
 use crate::trace::Cause;
-use crate::work::{CloseReason, LoadReport, NoReply, Report};
+use crate::work::{CloseReason, FencingToken, KnownStep, LoadReport, NoReply, Report};
 
 /// A reference that is part of the next message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -45,6 +45,14 @@ pub(crate) enum Control {
         /// Indices of the GPUs assigned to it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         gpus: Vec<u32>,
+        /// Fencing token of the incarnation.
+        token: FencingToken,
+    },
+    /// A step that is known of a run; sent before `Run`.
+    Known {
+        incarnation: u64,
+        run: u64,
+        step: KnownStep,
     },
     Run {
         incarnation: u64,
@@ -108,7 +116,18 @@ pub(crate) enum Control {
         version: u64,
         state: Value,
     },
+    /// Everything that the incarnation has sent before this barrier is durable.
+    Durable {
+        incarnation: u64,
+        barrier: u64,
+    },
     // From a node.
+    /// A step of a run was intended or done.
+    Stepped {
+        incarnation: u64,
+        run: u64,
+        step: KnownStep,
+    },
     Update {
         incarnation: u64,
         patch: Option<Patch>,
@@ -238,7 +257,10 @@ impl Control {
     pub(in crate::remote) fn name(&self) -> &'static str {
         match self {
             Self::Launch { .. } => "launch",
+            Self::Known { .. } => "known",
             Self::Run { .. } => "run",
+            Self::Durable { .. } => "durable",
+            Self::Stepped { .. } => "stepped",
             Self::Cancel { .. } => "cancel",
             Self::Stop { .. } => "stop",
             Self::Kill { .. } => "kill",

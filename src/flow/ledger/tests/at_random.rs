@@ -1,8 +1,6 @@
 //! Random test of the ledger: a host carries out its actions, and a model checks them against the requests.
 
-#[cfg(feature = "journal")]
-use std::collections::HashMap;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 
@@ -18,6 +16,7 @@ use crate::id::ActorPath;
 #[cfg(feature = "journal")]
 use crate::journal::{Change, Table};
 use crate::wire;
+use crate::work::{KnownStep, Steps};
 
 pub(super) const INPUTS: u8 = 5;
 
@@ -37,6 +36,8 @@ pub(super) enum Step {
     Wait(u64),
     /// A report about a run that ended long ago.
     Late,
+    /// The run in progress intends a step or has done it.
+    Stepped(u8, bool),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +62,7 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         10 => prop_oneof![4 => Just(Way::Well), 1 => Just(Way::Stubbornly), 1 => Just(Way::Error), 1 => Just(Way::Death)].prop_map(Step::Host),
         3 => (0_u64..40).prop_map(Step::Wait),
         1 => Just(Step::Late),
+        4 => (0..3_u8, any::<bool>()).prop_map(|(number, is_done)| Step::Stepped(number, is_done)),
     ]
 }
 
@@ -147,6 +149,8 @@ pub(super) struct Model {
     winds_down: bool,
     last_seq: u64,
     last_run: u64,
+    /// Steps of inputs that have neither succeeded nor been forgotten.
+    known: HashMap<u8, Steps>,
     /// Image of all facts, if the ledger records them.
     image: Option<Image>,
     /// Rows of all facts, as the journal keeps them.
@@ -173,6 +177,7 @@ impl Model {
             winds_down: false,
             last_seq: 0,
             last_run: 0,
+            known: HashMap::new(),
             image: None,
             #[cfg(feature = "journal")]
             rows: HashMap::new(),
@@ -234,7 +239,8 @@ impl Model {
         self.ledger.wind_down(self.moment());
         self.winds_down = true;
         self.act();
-        for step in meanwhile.iter().filter(|step| matches!(step, Step::Host(_) | Step::Wait(_))) {
+        let is_of_host = |step: &&Step| matches!(step, Step::Host(_) | Step::Wait(_) | Step::Stepped(..));
+        for step in meanwhile.iter().filter(is_of_host) {
             self.take(step);
         }
         self.ledger.shut_down(self.moment());
@@ -300,7 +306,17 @@ impl Model {
                 let before = self.ledger.status();
                 self.ledger.report(Report::RunSucceeded { run: 0 }, now);
                 self.ledger.report(Report::RunStopped { run: 0 }, now);
+                self.ledger.report(Report::Stepped { run: 0, step: KnownStep::test(9, true) }, now);
                 assert_eq!(self.ledger.status(), before);
+            }
+            Step::Stepped(number, is_done) => {
+                let begun = self.incarnation.as_ref().filter(|life| life.began);
+                let Some((run, input)) = begun.and_then(|life| life.order) else { return };
+                let step = KnownStep::test(number, is_done);
+                self.ledger.report(Report::Stepped { run, step: step.clone() }, now);
+                if !self.forgotten {
+                    self.known.entry(input).or_default().insert(step).unwrap();
+                }
             }
         }
         self.act();
@@ -369,6 +385,11 @@ impl Model {
         let failed: Vec<_> =
             (0..INPUTS).filter(|number| self.status(*number).stage == Stage::Failed).collect();
         self.failed.extend(failed);
+        for number in 0..INPUTS {
+            if matches!(self.status(number).stage, Stage::NotStarted | Stage::Succeeded) {
+                self.known.remove(&number);
+            }
+        }
         if self.open.is_some_and(|number| self.status(number).stage.is_terminal()) {
             self.open = None;
         }
@@ -383,6 +404,8 @@ impl Model {
         assert!(!self.winds_down, "a run began although the App ends");
         assert!(order.run > self.last_run, "each run has a number of its own");
         self.last_run = order.run;
+        let known = self.known.get(&number).cloned().unwrap_or_default();
+        assert_eq!(order.steps, known, "steps were lost, or belong to another run");
         let is_again = self.open == Some(number) && !self.waiting.contains(&number);
         if !is_again {
             assert_eq!(self.waiting.pop_front(), Some(number), "out of order");
