@@ -409,7 +409,7 @@ impl<W: Work> WorkContext<W> {
     ///     Ok(())
     /// }
     /// # }
-    /// # flowright::testing::TestApp::start_app(App::of_work(Download::default())).wait_for_exit().result.unwrap();
+    /// # flowright::testing::TestApp::start_app(App::of_work(Download::default)).wait_for_exit().result.unwrap();
     /// ```
     ///
     /// # Cancel safety

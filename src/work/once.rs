@@ -109,7 +109,7 @@ impl<W: Work> WorkContext<W> {
     ///             self.best = self.best.max(score);
     ///         }
     ///         let weights = cx.step("weights", &(), async { Ok(cx.payload(vec![self.best; 1_000])?) }).await?;
-    ///         assert_eq!(weights.get().await?.len(), 1_000);
+    ///         assert_eq!(weights.value().await?.len(), 1_000);
     ///         Ok(())
     ///     }
     /// }
@@ -144,25 +144,33 @@ impl<W: Work> WorkContext<W> {
     /// - [`Stopped`](crate::Stopped) at once when the Work is asked to stop; `action` is dropped then.
     /// - [`StepError`], if there is no run, the name, the value or the number of steps exceeds a limit, or the value
     ///   cannot be encoded, or be decoded as `T`.
-    pub async fn step<T, A, F>(&self, name: &str, args: &A, action: F) -> Result<T>
+    pub fn step<'a, T, A, F>(
+        &'a self,
+        name: &'a str,
+        args: &A,
+        action: F,
+    ) -> impl Future<Output = Result<T>> + use<'a, W, T, A, F>
     where
         T: Serialize + DeserializeOwned,
         A: Serialize + ?Sized,
         F: Future<Output = Result<T>>,
     {
-        let id = StepId::of_step(name, args)
-            .map_err(|source| StepError::Args { name: name.to_owned(), source })?;
-        let claim = match self.find_step(id, name).await? {
-            Sought::Known { outcome: StepOutcome::Done { value }, barrier, claim } => {
-                self.until_durable(barrier).await?;
-                drop(claim);
-                return Ok(value.decode(name)?);
-            }
-            // A step has no intent.
-            Sought::Known { claim, .. } | Sought::New(claim) => claim,
-        };
-        let value = self.wait(self.act(id, action)).await??;
-        self.remember(id, name, &value, claim).await
+        // Here, so that the future does not borrow the arguments.
+        let id = StepId::of_step(name, args);
+        async move {
+            let id = id.map_err(|source| StepError::Args { name: name.to_owned(), source })?;
+            let claim = match self.find_step(id, name).await? {
+                Sought::Known { outcome: StepOutcome::Done { value }, barrier, claim } => {
+                    self.until_durable(barrier).await?;
+                    drop(claim);
+                    return Ok(value.decode(name)?);
+                }
+                // A step has no intent.
+                Sought::Known { claim, .. } | Sought::New(claim) => claim,
+            };
+            let value = self.wait(self.act(id, action)).await??;
+            self.remember(id, name, &value, claim).await
+        }
     }
 
     /// Carries out an action that has effects outside of the App, such as a payment, as close to once as its recipient

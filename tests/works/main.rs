@@ -13,5 +13,6 @@ mod restarts;
 mod runs;
 mod state;
 mod statuses;
+mod steps;
 mod stories;
 mod support;
