@@ -25,6 +25,7 @@ mod process;
 mod processes;
 mod proxy;
 mod replaced;
+mod steps;
 mod strangers;
 mod support;
 mod tokens;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         places::TESTS,
         processes::TESTS,
         replaced::TESTS,
+        steps::TESTS,
         strangers::TESTS,
     ]
     .concat()
