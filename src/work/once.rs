@@ -11,10 +11,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::outbox::Report;
+use super::run::Input;
 use super::run_steps::{Claim, Found};
 use super::steps::{KnownStep, MAX_STEP_NAME, StepId, StepOutcome, StepValue, new_key};
 use super::{StepError, Work, WorkContext};
 use crate::error::Result;
+use crate::wire::CodecError;
 
 /// What [`once`](WorkContext::once) does when an attempt before has intended the action and has not recorded its outcome,
 /// so that it may have been carried out or not.
@@ -156,9 +158,9 @@ impl<W: Work> WorkContext<W> {
         F: Future<Output = Result<T>>,
     {
         // Here, so that the future does not borrow the arguments.
-        let id = StepId::of_step(name, args);
+        let id = id_of(name, args);
         async move {
-            let id = id.map_err(|source| StepError::Args { name: name.to_owned(), source })?;
+            let id = id.map_err(|error| StepError::Args { name: name.to_owned(), error })?;
             let claim = match self.find_step(id, name).await? {
                 Sought::Known { outcome: StepOutcome::Done { value }, barrier, claim } => {
                     self.until_durable(barrier).await?;
@@ -312,6 +314,11 @@ impl<W: Work> WorkContext<W> {
     }
 }
 
+/// Returns the identity of the step with this name and these arguments.
+fn id_of<A: Serialize + ?Sized>(name: &str, args: &A) -> Result<StepId, CodecError> {
+    Input::new(&args).map(|(key, _)| StepId::of_step(name, key.bytes()))
+}
+
 /// A step that was looked for.
 enum Sought<'a> {
     Known {
@@ -321,4 +328,33 @@ enum Sought<'a> {
         claim: Claim<'a>,
     },
     New(Claim<'a>),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    /// The name, the arguments and the kind of a step each make another step; the order of the entries of a map does
+    /// not.
+    #[test]
+    fn step_is_identified_by_name_and_arguments() {
+        let ids = [
+            id_of("a", &1).unwrap(),
+            id_of("a", &2).unwrap(),
+            id_of("b", &1).unwrap(),
+            id_of("a", &()).unwrap(),
+            StepId::of_once("a"),
+            StepId::of_once("b"),
+        ];
+        for (i, a) in ids.iter().enumerate() {
+            for (j, b) in ids.iter().enumerate() {
+                assert_eq!(a == b, i == j, "{i} {j}");
+            }
+        }
+        let maps: [HashMap<u8, u8>; 2] =
+            [(0..50).map(|n| (n, n)).collect(), (0..50).rev().map(|n| (n, n)).collect()];
+        assert_eq!(id_of("a", &maps[0]).unwrap(), id_of("a", &maps[1]).unwrap());
+    }
 }

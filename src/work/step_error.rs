@@ -27,21 +27,21 @@ pub enum StepError {
         limit: usize,
     },
     /// The arguments do not serialise.
-    #[error("the arguments of step `{name}` cannot identify it: {source}")]
+    #[error("the arguments of step `{name}` cannot identify it: {error}")]
     Args {
         /// The name of the step.
         name: String,
         /// The error of the encoding.
-        source: CodecError,
+        error: CodecError,
     },
     /// The value does not serialise, or what is remembered cannot be read as the wanted type, because the type has
     /// changed since, or because its `Serialize` and `Deserialize` do not match.
-    #[error("the value of step `{name}` cannot be remembered: {source}")]
+    #[error("the value of step `{name}` cannot be remembered: {error}")]
     Value {
         /// The name of the step.
         name: String,
         /// The error of the encoding.
-        source: CodecError,
+        error: CodecError,
     },
     /// The value is too large. The action was carried out, and its value is not remembered.
     #[error(
