@@ -316,7 +316,7 @@ impl<W: Work> WorkContext<W> {
 
 /// Returns the identity of the step with this name and these arguments.
 fn id_of<A: Serialize + ?Sized>(name: &str, args: &A) -> Result<StepId, CodecError> {
-    Input::new(&args).map(|(key, _)| StepId::of_step(name, key.bytes()))
+    Input::new(&args).map(|(key, _)| StepId::of_step(name, key.to_bytes()))
 }
 
 /// A step that was looked for.

@@ -33,12 +33,6 @@ impl std::hash::Hash for RunKey {
     }
 }
 
-impl RunKey {
-    pub(super) fn bytes(self) -> [u8; 16] {
-        self.0
-    }
-}
-
 impl fmt::Debug for RunKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))

@@ -378,7 +378,8 @@ impl ImageReader {
             Table::Step => {
                 let (input, _) = key.split_first_chunk::<16>().unwrap_or((&[0; 16], &[]));
                 // The steps were within the limits of the ledger.
-                let _ = image.steps.entry(RunKey::from_bytes(*input)).or_default().insert(decoded(table, value)?);
+                let _ =
+                    image.steps.entry(RunKey::from_bytes(*input)).or_default().insert(decoded(table, value)?);
             }
             _ => {}
         }
