@@ -16,6 +16,8 @@ use crate::support::{Process, joining, program as this_program, signal, times};
 crate::tests![
     steps_and_commits_survive_the_kill_of_a_process,
     once_survives_the_kill_of_a_process,
+    steps_and_commits_survive_the_kill_of_the_head,
+    once_survives_the_kill_of_the_head,
     steps_larger_than_a_message_together_are_known,
     payload_of_a_step_outlives_its_process,
 ];
@@ -23,9 +25,9 @@ crate::tests![
 /// What the run of a [`Climber`] does; the path is that of a file to which actions append a line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Task {
-    /// Steps, and a commit of the first; in the first attempt it kills its process in between.
+    /// Steps, and a commit after the second, behind which it kills its process if it has carried out that step.
     Steps(PathBuf),
-    /// An action that kills its process in the first attempt.
+    /// An action that kills its process the first time.
     Once(PathBuf, bool),
     /// Steps with this many values of almost 1 MiB, then an error in the first attempt.
     Large(PathBuf, u32),
@@ -44,6 +46,10 @@ struct Climber {
 fn did(file: &Path, what: &str) {
     let mut file = OpenOptions::new().append(true).create(true).open(file).expect("the file can be written");
     file.write_all(format!("{what}\n").as_bytes()).expect("the file can be written");
+}
+
+fn lines(file: &Path) -> Vec<String> {
+    fs::read_to_string(file).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
 fn kill_this_process() -> ! {
@@ -67,12 +73,14 @@ impl Work for Climber {
             Task::Steps(file) => {
                 self.found = self.committed;
                 for number in 0..3_u64 {
+                    let mut has_acted = false;
                     let step = cx.step("step", &number, async {
+                        has_acted = true;
                         did(&file, &format!("step {number}"));
                         Ok(number * 10)
                     });
                     self.results.push(step.await?);
-                    if number == 1 && is_first {
+                    if number == 1 && has_acted {
                         self.committed = 7;
                         cx.commit(self).await?;
                         // Published, and perhaps not sent before the end.
@@ -85,7 +93,7 @@ impl Work for Climber {
             Task::Once(file, is_failing) => {
                 let once = cx.once("charge", async |key| {
                     did(&file, &key);
-                    if is_first {
+                    if lines(&file).len() == 1 {
                         kill_this_process();
                     }
                     Ok(5)
@@ -124,22 +132,39 @@ struct Root {
     work: WorkRef<Climber>,
     #[serde(skip)]
     task: Option<Task>,
+    /// True if the App ends with the run.
+    #[serde(skip)]
+    ends: bool,
 }
 
 impl Flow for Root {
-    fn react(&mut self, _: &mut FlowContext) -> Reaction {
-        if let Some(task) = self.task.clone() {
-            self.work.run(task);
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        let Some(task) = self.task.clone() else { return Ok(()) };
+        let run = self.work.run(task);
+        if self.ends {
+            let Climber { found, results, tokens, .. } = run.finished()?;
+            let tokens: Vec<_> = tokens.iter().map(ToString::to_string).collect();
+            log::warn!("found {found}, results {results:?}, tokens {tokens:?}");
+            cx.stop("the run has succeeded");
         }
         Ok(())
     }
 }
 
+/// The name of the variable with the file of the task of a head, and that with the name of the task.
+const FILE: &str = "FLOWRIGHT_TEST_STEPS_FILE";
+const TASK: &str = "FLOWRIGHT_TEST_STEPS_TASK";
+
+/// The nodes and processes of these tests, or a head that runs one task and ends.
 pub(crate) fn program() -> ExitCode {
-    App::new(|| Root { work: WorkRef::from(Climber::default()), task: None }).main()
+    let task = std::env::var(FILE).ok().map(|file| match std::env::var(TASK).as_deref() {
+        Ok("steps") => Task::Steps(file.into()),
+        _ => Task::Once(file.into(), false),
+    });
+    App::new(move || Root { work: WorkRef::from(Climber::default()), ends: task.is_some(), task }).main()
 }
 
-/// A file that is removed on drop.
+/// A file that is removed on drop, together with the journal beside it.
 struct Log(PathBuf);
 
 impl Log {
@@ -150,13 +175,14 @@ impl Log {
     }
 
     fn lines(&self) -> Vec<String> {
-        fs::read_to_string(&self.0).unwrap_or_default().lines().map(str::to_owned).collect()
+        lines(&self.0)
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
+        let _ = fs::remove_dir_all(self.0.with_extension("journal"));
     }
 }
 
@@ -171,7 +197,7 @@ impl Climb {
         let make = move || {
             let restart = Restart::on_failure().max(1).backoff(Duration::ZERO..Duration::ZERO);
             let work = WorkRef::from(Climber::default()).placed(place.parse().expect("a placement"));
-            Root { work: work.restart(restart).on_error(OnError::Capture), task: Some(task) }
+            Root { work: work.restart(restart).on_error(OnError::Capture), task: Some(task), ends: false }
         };
         let app = App::new(make)
             .listen("127.0.0.1:0")
@@ -239,6 +265,45 @@ fn once_survives_the_kill_of_a_process() {
         work.status.stage == Stage::Failed && work.status.message.as_deref().is_some_and(is_in_doubt)
     });
     assert_eq!(log.lines().len(), 1);
+}
+
+/// Starts a head with a journal, which ends by a kill in the middle of its run, and starts it again. Returns what it says
+/// when the run has succeeded.
+fn killed_and_started_again(task: &str, log: &Log) -> String {
+    let journal = log.0.with_extension("journal");
+    let head = || {
+        let mut command = this_program("steps");
+        command.env(FILE, &log.0).env(TASK, task);
+        command.args(["--open-ui=false", "--without-server", "--journal"]).arg(&journal);
+        Process::start(command)
+    };
+    let (code, said) = head().end();
+    assert_eq!(code, None, "it is killed: {said:?}");
+    let mut again = head();
+    let result = again.expect("results");
+    let (code, said) = again.end();
+    assert_eq!(code, Some(0), "{said:?}");
+    result
+}
+
+/// With a journal, a step is not done again, and a committed state is found, after the head was killed with its Work; the
+/// next life of the App has a greater epoch.
+fn steps_and_commits_survive_the_kill_of_the_head() {
+    let log = Log::new();
+    let result = killed_and_started_again("steps", &log);
+    assert_eq!(log.lines(), ["step 0", "step 1", "step 2"]);
+    assert!(result.contains("found 7") || result.contains("found 8"), "{result}");
+    assert!(result.contains("results [0, 10, 0, 10, 20]"), "{result}");
+    assert!(result.contains(r#"tokens ["1-1", "2-1"]"#), "{result}");
+}
+
+/// With a journal, an action during which the head was killed is repeated with the same key.
+fn once_survives_the_kill_of_the_head() {
+    let log = Log::new();
+    let result = killed_and_started_again("once", &log);
+    assert!(result.contains("results [5]"), "{result}");
+    let keys = log.lines();
+    assert!(keys.len() == 2 && keys[0] == keys[1], "{keys:?}");
 }
 
 /// The steps of a run may be larger together than a message between processes.
