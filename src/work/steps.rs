@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::step_error::StepError;
 use crate::id::unique;
 use crate::payload::{self, Hex, PayloadGuards};
-use crate::wire::{self, CodecError};
+use crate::wire;
 
 /// Largest encoded value of a step, in bytes.
 pub(crate) const MAX_STEP_BYTES: usize = 1024 * 1024;

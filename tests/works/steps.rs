@@ -339,7 +339,7 @@ fn step_is_not_done_again_after_a_failure() {
     wherever_it_runs(|placement| {
         for panics in [false, true] {
             let test = format!("failure {placement} {panics}");
-            let app = runs(placement.clone(), Task::Fail { test: test.clone(), good_at: 3, panics });
+            let app = runs(placement, Task::Fail { test: test.clone(), good_at: 3, panics });
             assert_eq!(results(&app), [10, 11]);
             assert_eq!(done(&test), ["first", "second", "attempt 1", "attempt 2", "attempt 3"]);
         }
