@@ -492,7 +492,7 @@ fn flipped_bits_are_never_read_as_data() {
         let files = if is_clean { Files::read(&directory.0) } else { unclean };
         let (mut detected, mut harmless) = (0, 0);
         let length = files.db.len() + files.wal.len();
-        for at in (0..length).step_by(length / 700 + 1) {
+        for at in (0..length).step_by(length / 400 + 1) {
             let mut flipped = files.clone();
             let bit = 1 << (at / 3 % 8);
             match at.checked_sub(files.db.len()) {
@@ -500,22 +500,176 @@ fn flipped_bits_are_never_read_as_data() {
                 Some(at) => flipped.wal[at] ^= bit,
             }
             let flipped = flipped.place();
-            match open(&flipped.0, 1 << 30) {
+            if at % 10 == 0 {
+                check_repair(&flipped.0, &models);
+            }
+            match SqliteStore::open_to_read(&flipped.0).and_then(|mut store| Ok((store.live(None)?, store))) {
                 Err(_) => detected += 1,
-                Ok((mut store, recovered)) => {
-                    assert_eq!(recovered.last.position, 30, "flipped {at}");
-                    assert!(Model::of(recovered.live) == models[&30], "flipped {at}");
-                    for (position, model) in &models {
-                        if let Ok((_, live)) = store.live(Some(*position)) {
+                Ok(((last, live), mut store)) => {
+                    assert_eq!(last.position, 30, "flipped {at}");
+                    assert!(Model::of(live) == models[&30], "flipped {at}");
+                    for (position, model) in models.iter().skip(at % 5).step_by(5) {
+                        if let Ok((moment, live)) = store.live(Some(*position)) {
+                            assert_eq!(moment.position, *position);
                             assert!(Model::of(live) == *model, "flipped {at}: state at {position}");
                         }
                     }
+                    let read = store.history(&HistoryFilter::default());
+                    let count = |entry: &HistoryEntry| entry.transactions.len();
+                    assert!(read.is_err() || read.unwrap().iter().map(count).sum::<usize>() == 30);
                     harmless += 1;
                 }
             }
         }
         assert!(detected > 100, "{detected} detected, {harmless} harmless");
     }
+}
+
+/// Checks and repairs a damaged journal: what is saved was once recorded, and is the last unless it is listed as lost.
+fn check_repair(directory: &Path, models: &BTreeMap<u64, Model>) {
+    let before = Files::read(directory);
+    let checked = check(directory);
+    let into = Scratch::new();
+    let repaired = repair(directory, &into.0);
+    let after = Files::read(directory);
+    assert!(before.db == after.db && before.wal == after.wal, "a check changed the files");
+    let Ok(repaired) = repaired else { return };
+    let (_, recovered) = open(&into.0, 0).unwrap();
+    assert_eq!(recovered.last.position, repaired.position);
+    let last = models.last_key_value().unwrap().1;
+    let saved = Model::of(recovered.live);
+    if repaired.lost.is_empty() {
+        assert!(saved == *last, "something was lost silently");
+        assert!(recovered.last.position > 30);
+    } else {
+        assert!(!checked.unwrap().problems.is_empty(), "{:?}", repaired.lost);
+    }
+    for (row, value) in &saved.rows {
+        assert!(models.values().any(|model| model.rows.get(row) == Some(value)), "{row:?}");
+    }
+    for (path, state) in &saved.states {
+        assert!(models.values().any(|model| model.states.get(path) == Some(state)), "{path}");
+    }
+}
+
+/// A check of a sound journal finds no problem, counts what there is, and leaves the files as they are.
+#[test]
+fn check_of_sound_journal_changes_nothing() {
+    let directory = Scratch::new();
+    let mut checked = Checked::new(&directory.0, 1 << 30);
+    for group in steps(20, 5) {
+        checked.append(group).unwrap();
+    }
+    let copy = Scratch::copy(&directory.0);
+    let before = Files::read(&copy.0);
+    let found = check(&copy.0).unwrap();
+    let model = checked.last().1;
+    assert_eq!(found.problems, Vec::<String>::new());
+    assert_eq!((found.format, found.epoch, found.position), (1, 1, 20));
+    assert_eq!((found.rows, found.states), (model.rows.len() as u64, model.states.len() as u64));
+    assert_eq!((found.groups, found.images), (20, 1));
+    assert!(found.file_bytes == before.db.len() as u64 && found.wal_bytes == before.wal.len() as u64);
+    for position in 0..=20 {
+        let (moment, live) = live_at(&copy.0, Some(position)).unwrap();
+        assert_eq!(moment.position, position);
+        assert!(Model::of(live) == checked.models[&position]);
+    }
+    let filter = HistoryFilter { path: Some(ActorPath::from("a")), ..HistoryFilter::default() };
+    let entries = history(&copy.0, &filter).unwrap();
+    assert!(!entries.is_empty() && entries.len() < 20);
+    let after = Files::read(&copy.0);
+    assert!(before.db == after.db && before.wal == after.wal);
+}
+
+/// Dropping a path deletes its actor and those below it, and nothing else.
+#[test]
+fn drop_path_deletes_actors_below_it() {
+    let directory = Scratch::new();
+    let (mut store, _) = open(&directory.0, 1 << 30).unwrap();
+    let paths = ["", "a", "a.b", "ab", "c"].map(ActorPath::from);
+    let changes = paths.iter().flat_map(|path| {
+        let state = Value::of(&7_u8).unwrap();
+        let (key, value) = (vec![1], vec![2; 400]);
+        [
+            Change::State { path: path.clone(), state },
+            Change::Put { path: path.clone(), table: Table::Given, key, value },
+        ]
+    });
+    let group = Group::merge(1, vec![transaction(changes.collect(), 1)], true).unwrap();
+    store.append(&group).unwrap();
+    Box::new(store).close(true).unwrap();
+    assert_eq!(drop_path(&directory.0, &ActorPath::from("a")).unwrap(), paths[1..3]);
+    assert_eq!(drop_path(&directory.0, &ActorPath::from("a")).unwrap(), []);
+    let (_, live) = live_at(&directory.0, None).unwrap();
+    let left: Vec<_> = live.actors.into_keys().collect();
+    assert_eq!(left, [paths[0].clone(), paths[3].clone(), paths[4].clone()]);
+    assert_eq!(check(&directory.0).unwrap().problems, Vec::<String>::new());
+}
+
+/// A process that is killed while it commits leaves all that it reported as durable.
+#[test]
+fn killed_process_leaves_all_durable_positions() {
+    const CHILD: &str = "FLOWRIGHT_TEST_JOURNAL_CHILD";
+    const NAME: &str = "journal::tests::killed_process_leaves_all_durable_positions";
+    if let Some(directory) = std::env::var_os(CHILD) {
+        let (called, progress) = mpsc::channel();
+        let on_progress = Box::new(move || called.send(()).unwrap_or_default());
+        let sync = if cfg!(target_os = "linux") { Sync::Process } else { Sync::Disk };
+        let settings = JournalSettings { sync, ..settings(1 << 20) };
+        let (journal, recovered) =
+            Journal::open(Path::new(&directory), settings, "child", on_progress).unwrap();
+        for position in recovered.last.position + 1.. {
+            let change = Change::Put {
+                path: ActorPath::from("a"),
+                table: Table::Run,
+                key: (position % 16).to_be_bytes().to_vec(),
+                value: position.to_be_bytes().repeat(1 + position as usize % 200),
+            };
+            journal.append(transaction(vec![change], position));
+            while position - journal.durable() > position % 8 {
+                progress.recv().unwrap();
+            }
+            println!("durable {}", journal.durable());
+        }
+    }
+    let directory = Scratch::new();
+    let mut last = 0;
+    for kill_after in [1, 60, 500, 7, 130] {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture", "--test-threads=1"])
+            .env(CHILD, &directory.0)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = std::io::BufReader::new(child.stdout.take().unwrap());
+        let mut lines = std::io::BufRead::lines(output).map_while(Result::ok);
+        let mut durable = || lines.find_map(|line| line.split_once("durable ")?.1.trim().parse::<u64>().ok());
+        for _ in 0..kill_after {
+            last = durable().expect("the child runs until it is killed");
+        }
+        child.kill().unwrap();
+        while let Some(position) = durable() {
+            last = position;
+        }
+        child.wait().unwrap();
+        let copy = Scratch::copy(&directory.0);
+        assert_eq!(check(&copy.0).unwrap().problems, Vec::<String>::new());
+        let (_, recovered) = open(&copy.0, 1 << 20).unwrap();
+        let found = recovered.last.position;
+        assert!(found >= last, "{found} {last}");
+        assert!(!recovered.was_clean);
+        // The first child may have been killed before its first commit.
+        let actor = recovered.live.actors.get(&ActorPath::from("a"));
+        assert_eq!(actor.is_some(), found > 0);
+        for (key, value) in actor.iter().flat_map(|actor| &actor.rows[&Table::Run]) {
+            // The last position that is the key modulo 16.
+            let key = u64::from_be_bytes(key[..].try_into().unwrap());
+            let position = found - (found + 16 - key) % 16;
+            assert_eq!(value[..8], position.to_be_bytes());
+            assert_eq!(value.len(), 8 * (1 + position as usize % 200));
+        }
+    }
+    assert!(last > 600);
 }
 
 /// A second opening is refused, and names the process and the host of the first.

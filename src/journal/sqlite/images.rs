@@ -289,6 +289,15 @@ impl SqliteStore {
             Ok(true)
         })?;
         let mut live = Live::default();
+        // The group that has the next position must follow, or else the one of `position` is missing.
+        let mut is_followed = moment.position == newest;
+        rows.each_history(moment.position + 1, newest, false, |row| {
+            is_followed = row.first == moment.position + 1;
+            Ok(false)
+        })?;
+        if !is_followed {
+            return Err(rows.damaged(format!("the history after position {} is missing", moment.position)));
+        }
         let (mut count, mut sum) = (0, 0_i64);
         for ((path, table, key), value) in data {
             count += 1;

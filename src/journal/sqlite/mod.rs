@@ -37,6 +37,10 @@ const FOLD: u64 = 4;
 /// Bytes that a row of `state` costs beside its value.
 const ROW: u64 = 128;
 
+/// Length of the path, key and value of a row of `live`, in bytes, beyond which the value is kept in `large`: what fits
+/// into a quarter of a page with the rest of the row.
+const SHORT: usize = 190;
+
 /// Size of the WAL in bytes beyond which it is copied into the file.
 const WAL: u64 = 16 << 20;
 
@@ -154,6 +158,9 @@ impl SqliteStore {
         lock: DirectoryLock,
     ) -> Result<(Self, Live), JournalError> {
         let rows = Rows { connection: &connection, file: &file };
+        // One transaction for all statements saves a lock for each.
+        let failed = |error| JournalError::sqlite(&file, "read", error);
+        let reading = connection.unchecked_transaction().map_err(failed)?;
         let meta = rows.meta()?;
         let head = rows.head()?;
         if let Some(note) = lock.noted().filter(|note| note.is_synced && note.position > head.position) {
@@ -163,6 +170,7 @@ impl SqliteStore {
         let images = Images::new(rows.images()?);
         let mut states = HashMap::new();
         let live = read_live(&rows, &head, &mut states)?;
+        reading.commit().map_err(failed)?;
         let store = Self {
             connection,
             file,
@@ -314,32 +322,32 @@ impl SqliteStore {
             let (rows, sum) = self.rows().sums_of(path)?;
             if rows > 0 {
                 add(-rows, sum.wrapping_neg());
-                self.execute("DELETE FROM live WHERE path = ?1", [path.as_str()])?;
+                let path = path.as_str();
+                self.execute(
+                    "DELETE FROM large WHERE id IN (SELECT large FROM live WHERE path = ?1)",
+                    [path],
+                )?;
+                self.execute("DELETE FROM live WHERE path = ?1", [path])?;
             }
         }
         for ((path, table, key), value) in &group.rows {
-            if let Some(sum) = self.rows().sum_of(path, *table, key)? {
+            let before = self.rows().sum_of(path, *table, key)?;
+            if let Some((sum, large)) = before {
                 add(-1, sum.wrapping_neg());
-            } else if value.is_none() {
-                continue;
+                if let Some(id) = large {
+                    self.execute("DELETE FROM large WHERE id = ?1", [id])?;
+                }
             }
             let (path, table, key) = (path.as_str(), table.name(), &key[..]);
-            match value {
-                Some(value) => {
-                    let sum = live_sum(path, table.as_bytes(), key, value);
-                    add(1, sum);
-                    self.execute(
-                        "INSERT INTO live (path, tbl, key, value, sum) VALUES (?1, ?2, ?3, ?4, ?5) \
-                         ON CONFLICT DO UPDATE SET value = excluded.value, sum = excluded.sum",
-                        params![path, table, key, &value[..], sum],
-                    )?;
-                }
-                None => {
-                    self.execute(
-                        "DELETE FROM live WHERE path = ?1 AND tbl = ?2 AND key = ?3",
-                        params![path, table, key],
-                    )?;
-                }
+            if let Some(value) = value {
+                let sum = live_sum(path, table.as_bytes(), key, value);
+                add(1, sum);
+                self.put_live(path, table, key, value, sum)?;
+            } else if before.is_some() {
+                self.execute(
+                    "DELETE FROM live WHERE path = ?1 AND tbl = ?2 AND key = ?3",
+                    params![path, table, key],
+                )?;
             }
         }
         let mut states = Vec::with_capacity(group.states.len());
@@ -362,6 +370,29 @@ impl SqliteStore {
             self.execute("DELETE FROM history WHERE position = ?1", [self.head.position as i64])?;
         }
         Ok(Staged { head, states })
+    }
+
+    fn put_live(
+        &self,
+        path: &str,
+        table: &str,
+        key: &[u8],
+        value: &[u8],
+        sum: i64,
+    ) -> Result<(), JournalError> {
+        let large = if path.len() + key.len() + value.len() > SHORT && value.len() > SHORT / 4 {
+            self.execute("INSERT INTO large (value) VALUES (?1)", [value])?;
+            Some(self.connection.last_insert_rowid())
+        } else {
+            None
+        };
+        let value = if large.is_some() { &[] } else { value };
+        self.execute(
+            "INSERT INTO live (path, tbl, key, value, large, sum) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+             ON CONFLICT DO UPDATE SET value = excluded.value, large = excluded.large, sum = excluded.sum",
+            params![path, table, key, value, large, sum],
+        )?;
+        Ok(())
     }
 
     fn write_state(
@@ -657,15 +688,30 @@ impl Store for SqliteStore {
     fn history(&mut self, filter: &HistoryFilter) -> Result<Vec<HistoryEntry>, JournalError> {
         let mut entries = Vec::new();
         // Pruning may have taken states, but not yet the rest, of what is before the oldest image.
-        let oldest = self.images.oldest().map_or(self.head.position, |position| position + 1);
-        let (from, to) = (filter.from.unwrap_or(0).max(oldest), filter.to.unwrap_or(u64::MAX));
-        // A group counts if one of its positions does, and its row has the last of them.
-        self.rows().each_history(from, u64::MAX, filter.newest_first, |row| {
-            if row.first > to {
-                return Ok(filter.newest_first);
-            }
-            if row.changes.is_empty() {
-                return Ok(true); // recorded without history
+        let oldest = self.images.oldest().unwrap_or(self.head.position) + 1;
+        let from = filter.from.unwrap_or(0).max(oldest);
+        let to = filter.to.unwrap_or(u64::MAX).min(self.head.position);
+        if from > to {
+            return Ok(entries);
+        }
+        // The row of a group has the last of its positions.
+        let mut end = self.head.position;
+        self.rows().each_history(to, u64::MAX, false, |row| {
+            end = row.position;
+            Ok(false)
+        })?;
+        let mut next = if filter.newest_first { end } else { from };
+        self.rows().each_history(from, end, filter.newest_first, |row| {
+            let is_next = if filter.newest_first {
+                row.position == std::mem::replace(&mut next, row.first - 1)
+            } else {
+                // The first group may begin before the range.
+                let expected = std::mem::replace(&mut next, row.position + 1);
+                row.first == expected || (expected == from && row.first < from)
+            };
+            if !is_next {
+                let what = format!("the history before or after position {} is missing", row.position);
+                return Err(self.rows().damaged(what));
             }
             let mut entry = self.entry(&row, filter.path.as_ref())?;
             entry.transactions.retain(|transaction| (from..=to).contains(&transaction.position));
@@ -674,6 +720,11 @@ impl Store for SqliteStore {
             }
             Ok(filter.limit == 0 || entries.len() < filter.limit)
         })?;
+        let is_cut = filter.limit > 0 && entries.len() >= filter.limit;
+        let is_whole = if filter.newest_first { next < from } else { next == end + 1 };
+        if !is_cut && !is_whole {
+            return Err(self.rows().damaged(format!("the history at position {next} is missing")));
+        }
         Ok(entries)
     }
 

@@ -262,9 +262,9 @@ impl Rows<'_> {
         mut visit: impl FnMut(&ActorPath, Result<LiveRow, String>) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
         let mut statement = self.prepare(if is_descending {
-            "SELECT path, tbl, key, value, sum FROM live ORDER BY path DESC, tbl DESC, key DESC"
+            "SELECT path, tbl, key, value, sum, large FROM live ORDER BY path DESC, tbl DESC, key DESC"
         } else {
-            "SELECT path, tbl, key, value, sum FROM live ORDER BY path, tbl, key"
+            "SELECT path, tbl, key, value, sum, large FROM live ORDER BY path, tbl, key"
         })?;
         let mut rows = statement.query([]).map_err(|error| self.sqlite(error))?;
         let mut last = ActorPath::root();
@@ -283,6 +283,12 @@ impl Rows<'_> {
         let column = |at| bytes(row, at).map_err(|error| self.sqlite(error));
         let (path, table, key, value) = (column(0)?, column(1)?, column(2)?, column(3)?);
         let sum: i64 = row.get(4).map_err(|error| self.sqlite(error))?;
+        let large = match row.get::<_, Option<i64>>(5).map_err(|error| self.sqlite(error))? {
+            None => None,
+            // A missing value has a wrong checksum, as an empty one.
+            Some(id) => self.large(id)?,
+        };
+        let value = large.as_deref().unwrap_or(value);
         let Ok(path) = std::str::from_utf8(path) else {
             return visit(last, Err("a row of table live has a path that is no text".into()));
         };
@@ -300,15 +306,23 @@ impl Rows<'_> {
         visit(last, Ok(LiveRow { table, key: key.to_vec(), value: value.to_vec(), sum }))
     }
 
-    /// Returns the checksum of a row of `live`, if there is one.
+    fn large(&self, id: i64) -> Result<Option<Vec<u8>>, JournalError> {
+        let mut statement = self.prepare("SELECT value FROM large WHERE id = ?1")?;
+        let value = statement.query_row([id], |row| row.get(0));
+        value.optional().map_err(|error| self.sqlite(error))
+    }
+
+    /// Returns the checksum of a row of `live`, if there is one, and the number of its value in `large`.
     pub(crate) fn sum_of(
         &self,
         path: &ActorPath,
         table: Table,
         key: &[u8],
-    ) -> Result<Option<i64>, JournalError> {
-        let mut statement = self.prepare("SELECT sum FROM live WHERE path = ?1 AND tbl = ?2 AND key = ?3")?;
-        let sum = statement.query_row(params![path.as_str(), table.name(), key], |row| row.get(0));
+    ) -> Result<Option<(i64, Option<i64>)>, JournalError> {
+        let mut statement =
+            self.prepare("SELECT sum, large FROM live WHERE path = ?1 AND tbl = ?2 AND key = ?3")?;
+        let sum = statement
+            .query_row(params![path.as_str(), table.name(), key], |row| Ok((row.get(0)?, row.get(1)?)));
         sum.optional().map_err(|error| self.sqlite(error))
     }
 

@@ -19,8 +19,10 @@ pub(crate) const FORMAT: i64 = 1;
 /// Size of a page in bytes. A commit writes each changed page to the WAL: small pages cost less for small rows.
 pub(crate) const PAGE: u64 = 1024;
 
-/// The tables, in the order of their names. Each row has a checksum of its columns in `sum`.
-pub(crate) const TABLES: [(&str, &str); 6] = [
+/// The tables and indexes, in the order of their names. Each row has a checksum of its columns in `sum`.
+///
+/// SQLite reads the whole row for each comparison in a table `WITHOUT ROWID`, so that these have short rows only.
+pub(crate) const TABLES: [(&str, &str); 9] = [
     // One row for each group of transactions. The last one has the checksum of all live data in `live_sum`.
     (
         "history",
@@ -31,14 +33,17 @@ pub(crate) const TABLES: [(&str, &str); 6] = [
     // All rows of `live` at some positions, in parts.
     (
         "image",
-        "CREATE TABLE image (position INTEGER NOT NULL, part INTEGER NOT NULL, last INTEGER NOT NULL, wall INTEGER NOT NULL, \
+        "CREATE TABLE image (id INTEGER PRIMARY KEY, position INTEGER NOT NULL, part INTEGER NOT NULL, last INTEGER NOT NULL, wall INTEGER NOT NULL, \
          at INTEGER NOT NULL, total INTEGER NOT NULL, live_rows INTEGER NOT NULL, live_sum INTEGER NOT NULL, \
-         rows BLOB NOT NULL, sum INTEGER NOT NULL, PRIMARY KEY (position, part)) STRICT, WITHOUT ROWID",
+         rows BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     ),
+    ("image_of", "CREATE UNIQUE INDEX image_of ON image (position, part)"),
+    // Values of `live` that are long.
+    ("large", "CREATE TABLE large (id INTEGER PRIMARY KEY, value BLOB NOT NULL) STRICT"),
     (
         "live",
         "CREATE TABLE live (path TEXT NOT NULL, tbl TEXT NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, \
-         sum INTEGER NOT NULL, PRIMARY KEY (path, tbl, key)) STRICT, WITHOUT ROWID",
+         large INTEGER, sum INTEGER NOT NULL, PRIMARY KEY (path, tbl, key)) STRICT, WITHOUT ROWID",
     ),
     (
         "meta",
@@ -53,9 +58,10 @@ pub(crate) const TABLES: [(&str, &str); 6] = [
     // States: a row of kind `state` has a whole state, `patch` a change of the one before it, `left` no value.
     (
         "state",
-        "CREATE TABLE state (path TEXT NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, value BLOB NOT NULL, \
-         sum INTEGER NOT NULL, PRIMARY KEY (path, position)) STRICT, WITHOUT ROWID",
+        "CREATE TABLE state (id INTEGER PRIMARY KEY, path TEXT NOT NULL, position INTEGER NOT NULL, kind TEXT NOT NULL, \
+         value BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     ),
+    ("state_of", "CREATE UNIQUE INDEX state_of ON state (path, position)"),
 ];
 
 /// The purpose for which a file is opened.
@@ -106,7 +112,10 @@ fn prepare(connection: &Connection, access: Access) -> rusqlite::Result<bool> {
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;
-    connection.pragma_update(None, "cache_size", -16_384)?;
+    // Pages that do not fit are written to the WAL before the commit, and again with it.
+    connection.pragma_update(None, "cache_size", -65_536)?;
+    // Statements are prepared once, whatever values are bound to them.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     if access == Access::Read {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
