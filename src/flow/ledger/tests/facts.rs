@@ -5,8 +5,10 @@ use proptest::prelude::*;
 use super::super::facts::*;
 use super::super::*;
 use super::at_random::{INPUTS, Model, policy, step};
+use super::{ask, at};
 use crate::flow::policy::{Overlap, Policy};
 use crate::flow::restart::OnError;
+use crate::work::KnownStep;
 
 /// Policies by which no failure ends the App.
 fn capturing() -> impl Strategy<Value = Policy> {
@@ -81,4 +83,30 @@ fn success_in_the_transaction_that_ends_the_app_is_kept() {
     let restored = Ledger::restore(Policy::shared(), image, now);
     assert_eq!(restored.run_status(key).stage, Stage::Succeeded);
     assert_eq!(restored.successes(), 1);
+}
+
+/// A step that is done after the App has begun to end is known to the next process.
+#[test]
+fn step_done_while_the_app_ends_is_a_fact() {
+    let mut ledger = Ledger::new(Policy::shared());
+    ledger.record_facts();
+    let mut image = Image::new();
+    let mut record = |ledger: &mut Ledger| ledger.take_facts().into_iter().for_each(|fact| image.apply(fact));
+    ask(&mut ledger, 1, at(0));
+    ledger.report(Report::RunStarted { run: 1 }, at(0));
+    record(&mut ledger);
+    ledger.wind_down(at(1));
+    ledger.report(Report::Stepped { run: 1, step: KnownStep::test(1, true) }, at(1));
+    record(&mut ledger);
+    ledger.shut_down(at(2));
+    ledger.report(Report::Stepped { run: 1, step: KnownStep::test(2, true) }, at(2));
+    ledger.report(Report::RunStopped { run: 1 }, at(2));
+    ledger.report(Report::Stopped { failure: None }, at(2));
+    record(&mut ledger);
+    let mut restored = Ledger::restore(Policy::shared(), image, at(3));
+    let steps = restored.take_actions().into_iter().find_map(|action| match action {
+        Action::Send(order) => Some(order.steps.iter().count()),
+        _ => None,
+    });
+    assert_eq!(steps, Some(2));
 }
