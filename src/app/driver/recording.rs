@@ -165,7 +165,10 @@ impl Driver {
     /// Closes the journal, all of which is durable, because the App has ended in good order.
     pub(super) fn close_journal(&mut self) {
         if let Some(journal) = self.journaling.give_up() {
-            journal.close(true);
+            // All is durable already: the next start only does not know that this end was clean.
+            if let Err(error) = journal.close(true) {
+                log::warn!("the journal was not closed in good order: {}", chain(&error));
+            }
         }
     }
 

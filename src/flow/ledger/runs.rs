@@ -77,10 +77,6 @@ impl Tries {
         self.attempted
     }
 
-    pub(super) fn outcomes(&self) -> Outcomes {
-        self.outcomes
-    }
-
     /// Returns the attempt in progress.
     pub(super) fn in_progress(&self) -> Option<&RunEntry> {
         self.entries.back().filter(|entry| entry.ended.is_none())
