@@ -195,7 +195,8 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, mut order: RunOrder
         Ok(input) => span.around(work.run(input, cx)).await,
         Err(error) => Err(Error::from(error).context("the run's input cannot be read back")),
     };
-    span.within(|| cx.publish(work));
+    // Sent with the end of the run, so that a process that is killed leaves both or neither.
+    let mut change = cx.change(work);
     let result = match cx.take_trouble() {
         Some(error) => Err(error.into()),
         None => result,
@@ -205,6 +206,7 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, mut order: RunOrder
         Ok(()) => Report::RunSucceeded { run },
         Err(error) if asked_to_leave && is_stop(&error) => Report::RunStopped { run },
         Err(error) => {
+            span.within(|| cx.send(change.take()));
             let error = ReturnedError::new(error);
             let mut failure = failure(&error, "");
             let hook = AssertUnwindSafe(span.around(work.on_error(&error, cx))).catch_unwind().await;
@@ -223,7 +225,7 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, mut order: RunOrder
             if let Some(second) = second {
                 failure.message = format!("{} (and `on_error` {second})", failure.message);
             }
-            span.within(|| cx.publish(work));
+            change = cx.change(work);
             span.failed(&failure.message);
             // If the state cannot be published, that is part of the failure reported here.
             let _ = cx.take_trouble();
@@ -232,7 +234,7 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, mut order: RunOrder
     };
     cx.end();
     set_run(None);
-    span.within(|| cx.outbox().report(report));
+    span.within(|| cx.send_with(change, report));
     None
 }
 

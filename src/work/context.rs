@@ -28,10 +28,13 @@ use super::steps::Steps;
 use crate::error::{self, Error};
 use crate::fence;
 use crate::id::ActorPath;
-use crate::payload::{self, Artifact, ArtifactError, Files, Payload, PayloadError, Store};
+use crate::payload::{self, Artifact, ArtifactError, Files, Payload, PayloadError, PayloadGuards, Store};
 use crate::runtime::Runtime;
-use crate::state::{StateError, Tracker};
+use crate::state::{Patch, StateError, Tracker};
 use crate::trace::{Span, What};
+
+/// A change of the state, with the guards of its payloads if these have changed.
+pub(super) type StateChange = (Patch, Option<PayloadGuards>);
 
 /// Error returned when the Work was asked to stop. Passed on by `?`, it ends the run or hook as stopped and not as
 /// failed, even inside an error of the user that has it as its source or is transparent to it.
@@ -195,17 +198,44 @@ impl<W: Work> WorkContext<W> {
     /// A state that cannot be serialised or exceeds the App's limit is not published and fails the Work: the next call
     /// that takes turns returns [`Stopped`], and the run ends as failed with the error of the state.
     pub fn publish(&mut self, work: &W) {
+        let change = self.change(work);
+        self.send(change);
+    }
+
+    /// Returns the change of the state since the last call, which is not sent.
+    pub(super) fn change(&mut self, work: &W) -> Option<StateChange> {
         let (result, holds) = payload::collect(|| self.tracker.update(work));
         match result {
             Ok(Some(patch)) => {
                 let has_holds = !holds.is_empty();
                 let changed = has_holds || self.holds;
                 self.holds = has_holds;
-                let span = Span::below_current(What::Publish, self.identity.path.as_str());
-                span.within(|| self.outbox.publish(patch, changed.then_some(holds)));
+                Some((patch, changed.then_some(holds)))
             }
-            Ok(None) => {}
-            Err(error) => self.trouble = Some(Box::new(error)),
+            Ok(None) => None,
+            Err(error) => {
+                self.trouble = Some(Box::new(error));
+                None
+            }
+        }
+    }
+
+    /// Publishes a change of the state.
+    pub(super) fn send(&self, change: Option<StateChange>) {
+        if let Some((patch, holds)) = change {
+            let span = Span::below_current(What::Publish, self.identity.path.as_str());
+            span.within(|| self.outbox.publish(patch, holds));
+        }
+    }
+
+    /// Publishes a change of the state together with a report: the Flow and the journal never see one without the other.
+    pub(super) fn send_with(&self, change: Option<StateChange>, report: Report) {
+        match change {
+            Some((patch, holds)) => {
+                let span = Span::below_current(What::Publish, self.identity.path.as_str());
+                span.within(|| self.outbox.publish_with(patch, holds, report));
+            }
+            None => self.outbox.report(report),
         }
     }
 

@@ -94,6 +94,21 @@ pub(crate) struct Update {
     pub(crate) conflated: u32,
 }
 
+impl Update {
+    fn publish(&mut self, patch: Patch, holds: Option<PayloadGuards>) {
+        self.published += 1;
+        self.conflated += u32::from(self.patch.is_some());
+        match &mut self.patch {
+            Some(earlier) => earlier.then(patch),
+            none => *none = Some(patch),
+        }
+        if holds.is_some() {
+            self.holds = holds;
+        }
+        self.cause = Cause::current();
+    }
+}
+
 impl Outbox {
     pub(crate) fn new(id: WorkId, ready_queue: Arc<ReadyQueue>) -> Self {
         Self { id, content: Mutex::default(), ready_queue, express: None }
@@ -110,17 +125,14 @@ impl Outbox {
     }
 
     pub(crate) fn publish(&self, patch: Patch, holds: Option<PayloadGuards>) {
+        self.write(|update| update.publish(patch, holds));
+    }
+
+    /// As [`publish`](Self::publish), with a report: one read takes both.
+    pub(crate) fn publish_with(&self, patch: Patch, holds: Option<PayloadGuards>, report: Report) {
         self.write(|update| {
-            update.published += 1;
-            update.conflated += u32::from(update.patch.is_some());
-            match &mut update.patch {
-                Some(earlier) => earlier.then(patch),
-                none => *none = Some(patch),
-            }
-            if holds.is_some() {
-                update.holds = holds;
-            }
-            update.cause = Cause::current();
+            update.publish(patch, holds);
+            update.reports.push(report);
         });
     }
 

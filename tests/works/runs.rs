@@ -532,3 +532,45 @@ fn a_work_as_the_root_runs_once_and_the_app_ends_well() {
     assert_eq!(exit.state.get("work.runs").unwrap().decode::<u32>().unwrap(), 1);
     assert_eq!(exit.status.works["work"].status.stage, Stage::Succeeded);
 }
+
+/// The last state of a run and its success are read together, so that no Flow sees, and no journal records, one without
+/// the other.
+#[test]
+fn last_state_of_a_run_comes_with_its_success() {
+    const RUNS: u32 = 3_000;
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct Counter {
+        ended: u64,
+    }
+
+    impl Work for Counter {
+        type Input = u32;
+
+        async fn run(&mut self, _: u32, _cx: &mut WorkContext<Self>) -> Result<()> {
+            self.ended += 1;
+            Ok(())
+        }
+    }
+
+    #[derive(Default, Serialize, Children)]
+    struct Root {
+        counter: WorkRef<Counter>,
+        requested: u32,
+    }
+
+    impl Flow for Root {
+        fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+            assert_eq!(self.counter.ended, self.counter.successes());
+            while self.requested < RUNS && self.counter.run(self.requested).finished().is_ok() {
+                self.requested += 1;
+            }
+            if self.requested == RUNS {
+                cx.stop("all have succeeded");
+            }
+            Ok(())
+        }
+    }
+
+    TestApp::start(Root::default).wait_for_exit().result.unwrap();
+}
