@@ -22,9 +22,12 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// An open journal.
 ///
-/// Dropping it commits what is waiting, if that is possible, and leaves the end recorded as not clean.
+/// Dropping it commits what is waiting, if that is possible, and leaves the end recorded as not clean. A journal to which
+/// nothing was appended, because the App was refused, is left as clean as it was.
 pub(crate) struct Journal {
     shared: Arc<Shared>,
+    /// The last position when it was opened, if the end before was clean.
+    clean_at: Option<u64>,
     thread: Option<JoinHandle<Result<(), JournalError>>>,
 }
 
@@ -96,8 +99,9 @@ impl Journal {
     ) -> Result<(Self, Recovered), JournalError> {
         let has_history = settings.has_history();
         let (store, recovered) = SqliteStore::open(directory, settings, program)?;
-        let journal = Self::start(Box::new(store), has_history, on_progress)
+        let mut journal = Self::start(Box::new(store), has_history, on_progress)
             .map_err(|error| JournalError::io(directory, "start the thread of the journal in", error))?;
+        journal.clean_at = recovered.was_clean.then_some(recovered.last.position);
         Ok((journal, recovered))
     }
 
@@ -117,7 +121,7 @@ impl Journal {
         });
         let worker = Worker { shared: shared.clone(), has_history, on_progress };
         let thread = std::thread::Builder::new().name("journal".into()).spawn(move || worker.run(store))?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, clean_at: None, thread: Some(thread) })
     }
 
     /// Adds a transaction, and returns its position. Never blocks. After a failure, the position never becomes durable.
@@ -212,7 +216,8 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        let _ = self.end(false);
+        let last = self.shared.queue.lock().last;
+        let _ = self.end(self.clean_at == Some(last));
     }
 }
 
