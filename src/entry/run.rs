@@ -65,6 +65,8 @@ async fn wait(app: AppHandle, mut signals: Signals) -> Result<(), ()> {
                 Ok(()) => say("Your Flowright App has been stopped successfully!"),
                 // Other failures were printed when they happened.
                 Err(error @ AppError::Stuck { .. }) => report(error),
+                #[cfg(feature = "journal")]
+                Err(error @ AppError::JournalFull { .. }) => report(error),
                 Err(_) => {}
             }
             exit.result.map_err(|_| ())
