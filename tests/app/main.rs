@@ -9,6 +9,8 @@ mod commands;
 mod elsewhere;
 mod embedded;
 mod http;
+#[path = "../json_patch/mod.rs"]
+mod json_patch;
 mod numbers;
 mod process;
 mod programs;

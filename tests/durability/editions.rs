@@ -1,0 +1,222 @@
+//! A small program in several editions, which play the versions of one program over time.
+
+use std::path::Path;
+use std::process::Command;
+
+use flowright::prelude::*;
+use serde_json::Value as Json;
+
+use crate::http::{Answer, Api};
+use crate::process::{LIMIT, Process, VARIABLE};
+use crate::record::{self, What, note};
+
+/// A Work whose run ends only when the Work is stopped.
+#[derive(Default, Serialize, Deserialize)]
+struct Waiter {
+    began: u64,
+}
+
+impl Work for Waiter {
+    type Input = ();
+
+    async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
+        self.began += 1;
+        note(cx.path().as_str(), What::Begin, self.began, cx.attempt());
+        cx.publish(self);
+        cx.serve_forever(self).await?;
+        Ok(())
+    }
+}
+
+/// Defines the module of an edition: the further fields of the Work `Keeper` and of the root, and the names of the
+/// keepers.
+macro_rules! edition {
+    ($name:ident, keeper { $($work:tt)* }, root { $($root:tt)* }, keepers $($keeper:ident)*) => {
+        mod $name {
+            use super::*;
+
+            #[derive(Default, Serialize, Deserialize)]
+            struct Keeper {
+                total: u64,
+                $($work)*
+            }
+
+            impl Work for Keeper {
+                type Input = u64;
+
+                async fn run(&mut self, number: u64, cx: &mut WorkContext<Self>) -> Result<()> {
+                    note(cx.path().as_str(), What::Begin, number, cx.attempt());
+                    self.total += number;
+                    Ok(())
+                }
+            }
+
+            #[derive(Default, Serialize, Children)]
+            struct Shop {
+                /// Runs that the Flow knows to have succeeded.
+                counted: u64,
+                $($root)*
+                $($keeper: WorkRef<Keeper>,)*
+                waiter: WorkRef<Waiter>,
+            }
+
+            impl Flow for Shop {
+                fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+                    self.counted = 0;
+                    $(for number in [1, 2] {
+                        self.counted += u64::from(self.$keeper.run(number).finished().is_ok());
+                    })*
+                    self.waiter.run(());
+                    Ok(())
+                }
+            }
+
+            pub(super) fn main() -> ExitCode {
+                App::new(Shop::default).main()
+            }
+        }
+    };
+}
+
+edition!(first, keeper { label: String, }, root { title: String, }, keepers first second);
+edition!(
+    with_defaults,
+    keeper { label: String, #[serde(default)] weight: f64, },
+    root { title: String, #[serde(default)] place: String, },
+    keepers first second
+);
+edition!(work_field_added, keeper { label: String, weight: f64, }, root { title: String, }, keepers first second);
+edition!(flow_field_added, keeper { label: String, }, root { title: String, place: u64, }, keepers first second);
+edition!(fields_removed, keeper {}, root {}, keepers first second);
+edition!(work_field_changed, keeper { label: u64, }, root { title: String, }, keepers first second);
+edition!(flow_field_changed, keeper { label: String, }, root { title: u64, }, keepers first second);
+edition!(work_field_renamed, keeper { name: String, }, root { title: String, }, keepers first second);
+edition!(flow_field_renamed, keeper { label: String, }, root { heading: String, }, keepers first second);
+edition!(work_removed, keeper { label: String, }, root { title: String, }, keepers first);
+edition!(work_added, keeper { label: String, }, root { title: String, }, keepers first second third);
+
+pub(crate) fn run(edition: &str) -> Option<ExitCode> {
+    Some(match edition {
+        "first" => first::main(),
+        "with_defaults" => with_defaults::main(),
+        "work_field_added" => work_field_added::main(),
+        "flow_field_added" => flow_field_added::main(),
+        "fields_removed" => fields_removed::main(),
+        "work_field_changed" => work_field_changed::main(),
+        "flow_field_changed" => flow_field_changed::main(),
+        "work_field_renamed" => work_field_renamed::main(),
+        "flow_field_renamed" => flow_field_renamed::main(),
+        "work_removed" => work_removed::main(),
+        "work_added" => work_added::main(),
+        _ => return None,
+    })
+}
+
+/// A running edition with its API.
+pub(crate) struct Shop {
+    pub(crate) process: Process,
+    api: Api,
+}
+
+/// Starts an edition, or another program of this binary, with the journal and the record in a directory.
+pub(crate) fn start(program: &str, directory: &Path) -> Process {
+    let mut command = Command::new(std::env::current_exe().expect("the path of the test binary is known"));
+    command.env(VARIABLE, program).env_remove("RUST_LOG");
+    command.env(record::VARIABLE, directory.join("record"));
+    command.args(["--open-ui=false", "--port", "0"]).args(crate::journal(&directory.join("journal")));
+    Process::start(command)
+}
+
+impl Shop {
+    /// Starts an edition, and waits until it is served.
+    pub(crate) fn open(edition: &str, directory: &Path) -> Self {
+        let mut process = start(edition, directory);
+        let line = process.expect("/view");
+        let (_, url) = line.split_once("http://").expect("the line has a URL");
+        let api = Api::new();
+        api.set_address(Some(url.trim_end_matches("/view").to_owned()));
+        Self { process, api }
+    }
+
+    /// Returns the answer to a GET request.
+    pub(crate) fn get(&self, path: &str) -> Json {
+        self.api.get(&format!("api/v1/{path}"), LIMIT).ok().unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    pub(crate) fn post(&self, path: &str) -> Answer {
+        self.api.post(&format!("api/v1/{path}"), None, LIMIT)
+    }
+
+    /// Returns the state once `is_so` is true of it.
+    pub(crate) fn state(&self, is_so: impl Fn(&Json) -> bool) -> Json {
+        let mut found = None;
+        let address = self.api.address().expect("it was set");
+        let until = |document: &Json| {
+            if is_so(&document["state"]) {
+                found = Some(document["state"].clone());
+            }
+            found.is_none()
+        };
+        crate::follower::follow_while(&address, until).expect("the App is served");
+        found.expect("the App runs until the state is so")
+    }
+
+    /// Waits until all runs of `keepers` Works have succeeded, and that of the waiter has begun `began` times.
+    pub(crate) fn until_open(&self, keepers: u64, began: u64) -> Json {
+        self.state(|state| state["counted"] == 2 * keepers && state["waiter"]["began"] == began)
+    }
+
+    /// Ends it in good order, and returns its lines.
+    pub(crate) fn close(self) -> Vec<String> {
+        self.process.signal("TERM");
+        let (code, lines) = self.process.end();
+        assert_eq!(code, Some(0), "{lines:#?}");
+        lines
+    }
+
+    /// Kills it, and returns its lines.
+    pub(crate) fn kill(self) -> Vec<String> {
+        self.process.signal("KILL");
+        let (code, lines) = self.process.end();
+        assert_eq!(code, None, "{lines:#?}");
+        lines
+    }
+}
+
+/// Returns the line that contains `part`.
+#[track_caller]
+pub(crate) fn line<'a>(lines: &'a [String], part: &str) -> &'a str {
+    let found = lines.iter().find(|line| line.contains(part));
+    found.unwrap_or_else(|| panic!("{part:?} is not in {lines:#?}"))
+}
+
+/// The paths and inputs of the runs that have begun, in their order.
+pub(crate) fn begun(directory: &Path) -> Vec<(String, u64)> {
+    let lines = record::read(&directory.join("record")).into_iter();
+    lines.filter(|line| line.what == What::Begin).map(|line| (line.path, line.input)).collect()
+}
+
+/// A directory of a test, removed on drop.
+pub(crate) struct Directory(std::path::PathBuf);
+
+impl Directory {
+    pub(crate) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("fw-durability-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("the directory for temporary files can be written");
+        Self(path)
+    }
+}
+
+impl std::ops::Deref for Directory {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,79 @@
+//! Apps that survive the death of their processes: killed, stopped, started as another version, started twice, and with
+//! a full disk.
+//!
+//! The processes are this test binary, started again with [`process::VARIABLE`] set. The checkers share no code with the
+//! crate, and read no journal.
+
+mod belt;
+mod changes;
+mod checker;
+mod disks;
+mod editions;
+mod ends;
+mod errand;
+mod follower;
+#[path = "../chaos/http.rs"]
+#[allow(dead_code, reason = "the other tests need more of it")]
+mod http;
+#[path = "../json_patch/mod.rs"]
+mod json_patch;
+mod kills;
+mod locks;
+mod plan;
+mod plant;
+#[path = "../remote/process.rs"]
+#[allow(dead_code, reason = "the other tests need more of it")]
+mod process;
+mod record;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// Lists tests as `module::function`. A test that is in no list is dead code, for which the compiler warns.
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        pub(crate) const TESTS: &[(&str, fn())] = &[$((concat!(module_path!(), "::", stringify!($name)), $name)),*];
+    };
+}
+pub(crate) use tests;
+
+/// The arguments of an App with a journal in this directory.
+pub(crate) fn journal(directory: &Path) -> [String; 2] {
+    ["--journal".to_owned(), directory.display().to_string()]
+}
+
+fn main() -> ExitCode {
+    if let Ok(program) = std::env::var(process::VARIABLE) {
+        return match program.as_str() {
+            "belt" => belt::main(),
+            "plant" => plant::main(),
+            "errand" => errand::main(0),
+            "errand_that_fails_twice" => errand::main(2),
+            edition => editions::run(edition).unwrap_or_else(|| panic!("there is no program {edition}")),
+        };
+    }
+    if let [_, command, directory] = &std::env::args().collect::<Vec<_>>()[..]
+        && command == disks::CONDUCT
+    {
+        return disks::conduct(Path::new(directory));
+    }
+    let tests = [changes::TESTS, checker::tests::TESTS, ends::TESTS, locks::TESTS].concat();
+    let mut trials: Vec<_> = tests
+        .into_iter()
+        .map(|(name, test)| {
+            Trial::test(name.trim_start_matches("durability::"), move || {
+                test();
+                Ok(())
+            })
+        })
+        .collect();
+    trials.push(disks::trial());
+    trials.extend(
+        kills::seeds().into_iter().map(|(seed, kills)| {
+            Trial::test(format!("kills::seed_{seed}"), move || kills::kill(seed, kills))
+        }),
+    );
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
