@@ -122,7 +122,7 @@ fn readme_lists_every_cargo_feature() {
 /// tables may be wider.
 #[test]
 fn pages_are_short_and_narrow() {
-    let with_tables = ["actix", "api", "command-line", "lightning", "operations", "security"];
+    let with_tables = ["actix", "api", "command-line", "durability", "lightning", "operations", "security"];
     let with_tables = with_tables.map(|page| format!("docs/{page}.md"));
     let narrow = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/guarantees.md", "docs/protocol.md"];
     let mut wide = Vec::new();
@@ -154,6 +154,22 @@ fn command_line_page_has_every_flag() {
     assert_eq!(without_command, flags_of(&help(&["run"])), "`run` may be left out");
 }
 
+/// The table of `journal` has the commands and the flags that `--help` lists.
+#[test]
+fn command_line_page_has_every_journal_command() {
+    let page = read("docs/command-line.md");
+    let text = section(&page, "## journal");
+    let mut described = BTreeSet::new();
+    for row in rows(&text) {
+        let usage = row[0].trim_matches('`');
+        let command = usage.split(' ').nth(1).expect("a usage has the command");
+        described.insert(command.to_owned());
+        let help = help(&["journal", command]);
+        assert_eq!(flags(usage), flags_of(&help), "{command}: {help}");
+    }
+    assert_eq!(described, commands_of(&help(&["journal"])));
+}
+
 /// The tables of commands have the commands and the flags that `--help` lists.
 #[test]
 fn command_line_page_has_every_command() {
@@ -182,7 +198,7 @@ fn command_line_page_has_every_command() {
         }
         assert_eq!(flags(usage), own, "{command}: {help}");
     }
-    let own_sections = ["run", "node", "certs"].map(str::to_owned);
+    let own_sections = ["run", "node", "certs", "journal"].map(str::to_owned);
     assert_eq!(described, commands.into_iter().filter(|name| !own_sections.contains(name)).collect());
 }
 

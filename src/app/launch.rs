@@ -14,9 +14,9 @@ use tokio::sync::oneshot;
 use super::clock::{Clock, WallClock};
 use super::config::Config;
 use super::control::Control;
-#[cfg(feature = "journal")]
-use super::driver::OpenedJournal;
 use super::driver::{Driver, OnFailure, Start};
+#[cfg(feature = "journal")]
+use super::driver::{Move, OpenedJournal};
 use super::error::AppError;
 use super::hosts::{Elsewhere, Hosts};
 use super::root::OneWork;
@@ -83,6 +83,9 @@ pub struct App {
     pub(crate) name: &'static str,
     /// Absent if builds are to be compared.
     pub(super) version: Option<String>,
+    /// Recorded actors that continue at other paths.
+    #[cfg(feature = "journal")]
+    pub(super) moves: Vec<Move>,
     #[cfg(feature = "remote")]
     pub(super) process: Option<ProcessProgram>,
 }
@@ -122,6 +125,8 @@ impl App {
             kinds: Kinds::below::<F>,
             name: std::any::type_name::<F>(),
             version: None,
+            #[cfg(feature = "journal")]
+            moves: Vec::new(),
             #[cfg(feature = "remote")]
             process: None,
         }
@@ -163,6 +168,49 @@ impl App {
     /// package that it is used in.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = Some(version.into());
+        self
+    }
+
+    /// Lets what a journal has recorded of the Work or Flow at the path `from`, and of all below it, continue at the path
+    /// `to`. Without it, they are parked when the program has them at another path.
+    ///
+    /// The move is recorded when the App starts. It may stay in the program: nothing is done when nothing is recorded at
+    /// `from`, or something at `to`. The new path may be that of a field, also of a new Flow that the constructor makes, or of
+    /// an entry of a map; not that of an element of a list.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Train;
+    /// # impl Work for Train {
+    /// #     type Input = ();
+    /// #     async fn run(&mut self, (): (), _: &mut WorkContext<Self>) -> Result<()> { Ok(()) }
+    /// # }
+    /// #[derive(Default, Serialize, Children)]
+    /// struct Team {
+    ///     train: WorkRef<Train>, // was a field of `Root`
+    /// }
+    /// # impl Flow for Team {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+    /// # }
+    ///
+    /// #[derive(Default, Serialize, Children)]
+    /// struct Root {
+    ///     team: FlowRef<Team>,
+    /// }
+    /// # impl Flow for Root {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+    /// # }
+    ///
+    /// let app = App::new(Root::default).moved("train", "team.train");
+    /// ```
+    ///
+    /// # Panics
+    /// If one of the paths is empty, as that of the root is.
+    #[cfg(feature = "journal")]
+    pub fn moved(mut self, from: &str, to: &str) -> Self {
+        assert!(!from.is_empty() && !to.is_empty(), "the root of an App cannot move");
+        self.moves.push(Move { from: from.into(), to: to.into() });
         self
     }
 
@@ -288,6 +336,19 @@ impl App {
         Ok(Launched { control, name, version, exited })
     }
 
+    /// Creates the runtime of this App.
+    pub(super) fn new_runtime(&self, directory: Arc<Directory>) -> Arc<Runtime> {
+        let budget = MemoryBudget::new(self.config.store_settings());
+        Arc::new_cyclic(|of| {
+            let store = Store::new(budget, of.clone());
+            let of = Runtime::new(AppId::next()).with(directory).with(store);
+            let of = of.with(Arc::new(AppLog::default())).with(Arc::new(MessageCounts::default()));
+            #[cfg(feature = "drive")]
+            let of = of.with(Drives::at(LocalHome(self.config.drives())));
+            of
+        })
+    }
+
     fn live(
         self,
         watchdog: Watchdog,
@@ -299,15 +360,7 @@ impl App {
         recorder::install();
         let paused = self.runtime.is_some();
         let directory = Arc::new(Directory::default());
-        let budget = MemoryBudget::new(self.config.store_settings());
-        let of = Arc::new_cyclic(|of| {
-            let store = Store::new(budget, of.clone());
-            let of = Runtime::new(AppId::next()).with(directory.clone()).with(store);
-            let of = of.with(Arc::new(AppLog::default())).with(Arc::new(MessageCounts::default()));
-            #[cfg(feature = "drive")]
-            let of = of.with(Drives::at(LocalHome(self.config.drives())));
-            of
-        });
+        let of = self.new_runtime(directory.clone());
         runtime::belong(of.clone());
         let running = of.start();
         #[cfg(feature = "remote")]
@@ -317,6 +370,8 @@ impl App {
         };
         #[cfg(not(feature = "remote"))]
         let elsewhere = Elsewhere::default();
+        #[cfg(feature = "journal")]
+        let moves = self.moves.clone();
         let Self { make, config, on_failure, runtime, wall_clock, version, .. } = self;
         let local = match paused {
             true => LocalHost::inline(of.clone()),
@@ -328,7 +383,7 @@ impl App {
             OpenedJournal::open(directory, config.journal_settings(), version.as_deref().unwrap_or_default())
         });
         #[cfg(feature = "journal")]
-        let journal = journal.transpose();
+        let journal = journal.transpose().map(|journal| journal.map(|journal| journal.moved(moves)));
         #[cfg(feature = "remote")]
         let (shared, listen) = (hosts.head(), config.listen.clone());
         let system = match runtime {

@@ -18,6 +18,8 @@ mod control;
 mod driver;
 mod error;
 mod histogram;
+#[cfg(all(feature = "journal", any(feature = "cli", feature = "http")))]
+pub(crate) mod history;
 mod hosts;
 mod launch;
 #[cfg(feature = "remote")]
@@ -27,6 +29,8 @@ mod resources;
 mod root;
 mod snapshot;
 mod status;
+#[cfg(all(feature = "cli", feature = "journal"))]
+mod take_over;
 mod watchdog;
 #[cfg(feature = "remote")]
 mod watchers;
@@ -52,6 +56,8 @@ pub(crate) use self::resources::known_gpus;
 pub(crate) use self::resources::resources;
 pub(crate) use self::snapshot::{Snapshot, WorkSnapshot};
 pub use self::status::{AppStage, AppStatus, Exit, JournalStatus, WorkStatus};
+#[cfg(all(feature = "cli", feature = "journal"))]
+pub(crate) use self::take_over::drop_from_journal;
 #[cfg(feature = "remote")]
 pub(crate) use crate::remote::forwarding;
 pub(crate) use crate::work::logs::{Line as LogLine, also_to as also_log_to, keeping};

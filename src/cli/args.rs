@@ -10,7 +10,7 @@ use super::certs::CertsArgs;
 use super::client::Client;
 use super::error::UsageError;
 #[cfg(feature = "journal")]
-use super::journal::JournalArgs;
+use super::journal::{JournalArgs, JournalCommand};
 #[cfg(feature = "remote")]
 use super::node::NodeArgs;
 #[cfg(feature = "tls")]
@@ -41,6 +41,10 @@ enum Command {
     #[cfg(feature = "tls")]
     /// Make a CA and certificates for --tls-cert, --tls-key and --tls-ca
     Certs(CertsArgs),
+    #[cfg(feature = "journal")]
+    /// Check, repair and read the journal of an App that does not run
+    #[command(subcommand)]
+    Journal(JournalCommand),
     #[cfg(feature = "http")]
     #[command(flatten)]
     Client(Client),
@@ -59,6 +63,8 @@ pub(super) enum Asked {
     Node(NodeArgs),
     #[cfg(feature = "tls")]
     Certs(CertsArgs),
+    #[cfg(feature = "journal")]
+    Journal(JournalCommand),
     #[cfg(feature = "http")]
     Client(Client),
     Completions(clap_complete::Shell),
@@ -254,6 +260,8 @@ impl CommandLine {
             Some(Command::Node(args)) => Asked::Node(args),
             #[cfg(feature = "tls")]
             Some(Command::Certs(args)) => Asked::Certs(args),
+            #[cfg(feature = "journal")]
+            Some(Command::Journal(command)) => Asked::Journal(command),
             #[cfg(feature = "http")]
             Some(Command::Client(command)) => Asked::Client(command),
             Some(Command::Completions { shell }) => Asked::Completions(shell),

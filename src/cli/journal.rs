@@ -1,8 +1,29 @@
-//! The arguments for the journal of an App.
+//! The arguments for the journal of an App, and the commands for the journal of one that does not run.
+//!
+//! Exit codes: 0 on success, 1 when the command failed or the journal is damaged, 78 for a journal that needs a newer
+//! program, and 2 for wrong usage. Results go to stdout, errors to stderr.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
 
-use crate::app::{Config, JournalSync};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value as Json, json};
+use thiserror::Error;
+
+use super::state_text::state_text;
+use crate::app::history::{
+    At, Because, Event, Page, Paging, Wanted, What, differences, stages, state_tree, why,
+};
+use crate::app::{App, AppError, Config, JournalSync, drop_from_journal};
+use crate::entry::exit_code;
+use crate::flow::RowError;
+use crate::id::ActorPath;
+use crate::journal::{self, JournalError, Live, Moment, Reader};
+use crate::printable::{self, brief, chain, lines, one_line};
+use crate::state::Value;
 
 /// The arguments of `run` for the journal.
 #[derive(Debug, clap::Args)]
@@ -45,4 +66,413 @@ fn sync(name: &str) -> Result<JournalSync, &'static str> {
         "disk" => Ok(JournalSync::Disk),
         _ => Err("the journal survives the end of the `process`, or a loss of power (`disk`)"),
     }
+}
+
+/// A command for the journal of an App that does not run.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum JournalCommand {
+    /// Verify a journal, and find out whether this program can take over its App; nothing is started or changed
+    Check {
+        /// The directory of the journal
+        dir: PathBuf,
+    },
+    /// Save what can be read of a damaged journal to a new one, and list what is lost
+    Repair {
+        /// The directory of the damaged journal, which stays as it is
+        dir: PathBuf,
+
+        /// The directory of the new journal
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+    },
+    /// Delete what is recorded of a Work or Flow, and of all that is below it
+    Drop {
+        /// The directory of the journal
+        dir: PathBuf,
+
+        /// The path of the Work or Flow
+        #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
+        path: String,
+    },
+    /// Show what happened, the oldest first
+    History {
+        /// The directory of the journal
+        dir: PathBuf,
+
+        /// The path of a Work or Flow: what happened to it and below it [default: everything]
+        path: Option<String>,
+
+        /// The position to begin at [default: the newest events are shown]
+        #[arg(long, value_name = "POSITION")]
+        from: Option<u64>,
+
+        /// The last position to show [default: the last one]
+        #[arg(long, value_name = "POSITION")]
+        to: Option<u64>,
+
+        /// The number of events to show, 0 for all
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+
+        /// Write JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the state, or a part of it, at some moment
+    State {
+        /// The directory of the journal
+        dir: PathBuf,
+
+        /// The path of a Flow, a Work or a field, such as team.train [default: everything]
+        path: Option<String>,
+
+        /// A position, or a time such as 2026-11-24T19:00:00Z [default: the last position]
+        #[arg(long, value_name = "POSITION|TIME")]
+        at: Option<At>,
+
+        /// Write JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how the states at two moments differ
+    Diff {
+        /// The directory of the journal
+        dir: PathBuf,
+
+        /// The earlier moment: a position, or a time
+        a: At,
+
+        /// The later moment: a position, or a time
+        b: At,
+
+        /// Write JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what led to a run: its request, what the Flow saw then, and what led to that
+    Why {
+        /// The directory of the journal
+        dir: PathBuf,
+
+        /// The path of the Work
+        work: String,
+
+        /// The number of the run, as `history` shows it
+        run: u64,
+
+        /// Write JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the journal of a new App that begins at an old moment of this one
+    Fork {
+        /// The directory of the journal, which stays as it is
+        dir: PathBuf,
+
+        /// The moment: a position, or a time such as 2026-11-24T19:00:00Z
+        #[arg(long, value_name = "POSITION|TIME")]
+        at: At,
+
+        /// The directory of the new journal
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+    },
+}
+
+/// The failure of a command.
+#[derive(Debug, Error)]
+enum ToolError {
+    #[error(transparent)]
+    App(#[from] AppError),
+    #[error(transparent)]
+    Row(#[from] RowError),
+    #[error("the result cannot be written")]
+    Output(#[from] io::Error),
+    #[error("nothing is recorded of `{path}`{known}")]
+    NoActor { path: String, known: String },
+    #[error("the state at position {position} has nothing at `{path}`")]
+    NoState { path: String, position: u64 },
+    #[error("the journal begins after {0}; `journal history` shows from which position it can be read")]
+    TooEarly(String),
+    #[error(
+        "the history has no run {run} of `{work}`; `journal history DIR {work}` lists the runs that it has"
+    )]
+    NoRun { work: String, run: u64 },
+    /// The result says what is wrong.
+    #[error("the journal cannot be used as it is")]
+    Unusable,
+}
+
+impl From<JournalError> for ToolError {
+    fn from(error: JournalError) -> Self {
+        Self::App(AppError::Journal(error.into()))
+    }
+}
+
+/// Runs a command, for a journal that `app` is or was to be recorded in.
+pub(super) fn run(app: App, command: &JournalCommand) -> ExitCode {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let done = carry_out(app, command, &mut out).and_then(|()| Ok(out.flush()?));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader has closed the pipe, as `head` does.
+        Err(ToolError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = out.flush();
+            eprintln!("error: {}", lines(&chain(&error)));
+            ExitCode::from(if let ToolError::App(error) = &error { exit_code(error) } else { 1 })
+        }
+    }
+}
+
+fn carry_out(app: App, command: &JournalCommand, out: &mut dyn Write) -> Result<(), ToolError> {
+    match command {
+        JournalCommand::Check { dir } => check(app, dir, out),
+        JournalCommand::Repair { dir, into } => {
+            let repaired = journal::repair(dir, into)?;
+            let journal::Repaired { position, rows, states, lost } = repaired;
+            writeln!(
+                out,
+                "saved {rows} rows and {states} states to {}; it continues from position {position}",
+                into.display()
+            )?;
+            listed(out, "lost", &lost)
+        }
+        JournalCommand::Drop { dir, path } => {
+            let dropped = drop_from_journal(dir, &ActorPath::from(path.as_str()))?;
+            if dropped.is_empty() {
+                let (_, live) = Reader::open(dir)?.live_at(None)?;
+                let names = live.actors.keys().filter(|path| !path.is_root());
+                let names: Vec<_> = names.map(|path| one_line(path.as_str()).into_owned()).collect();
+                let known = if names.is_empty() {
+                    String::new()
+                } else {
+                    format!("; there are {}", names.join(", "))
+                };
+                return Err(ToolError::NoActor { path: path.clone(), known: brief(&known, 1000) });
+            }
+            for path in dropped {
+                writeln!(out, "dropped {}", one_line(&path.to_string()))?;
+            }
+            Ok(())
+        }
+        JournalCommand::History { dir, path, from, to, limit, json } => {
+            let path = path.as_deref().map(ActorPath::from);
+            let limit = if *limit == 0 { usize::MAX } else { *limit };
+            let wanted = Wanted { path, from: *from, to: *to, limit, is_short: false };
+            history(&mut Reader::open(dir)?, wanted, *json, out)
+        }
+        JournalCommand::State { dir, path, at, json } => {
+            let (moment, live) = moment_at(&mut Reader::open(dir)?, *at)?;
+            let tree = state_tree(&live)?;
+            let path = path.as_deref().unwrap_or_default();
+            let position = moment.position;
+            let part =
+                tree.get(path).ok_or_else(|| ToolError::NoState { path: path.to_owned(), position })?;
+            let state = part.to_json();
+            if *json {
+                let (position, time) = (moment.position, time(moment.wall));
+                return pretty(out, &json!({ "position": position, "time": time, "state": state }));
+            }
+            Ok(out.write_all(state_text(&state).as_bytes())?)
+        }
+        JournalCommand::Diff { dir, a, b, json } => {
+            let mut reader = Reader::open(dir)?;
+            let (a, before) = moment_at(&mut reader, Some(*a))?;
+            let (b, after) = moment_at(&mut reader, Some(*b))?;
+            diff((a, &before), (b, &after), *json, out)
+        }
+        JournalCommand::Why { dir, work, run, json } => {
+            let mut reader = Reader::open(dir)?;
+            let chain = why(&ActorPath::from(work.as_str()), *run, &mut |filter| reader.history(filter))?;
+            if chain.is_empty() {
+                return Err(ToolError::NoRun { work: work.clone(), run: *run });
+            }
+            explain(&chain, *json, out)
+        }
+        JournalCommand::Fork { dir, at, into } => {
+            let position = match at {
+                At::Position(position) => *position,
+                At::Time(_) => moment_at(&mut Reader::open(dir)?, Some(*at))?.0.position,
+            };
+            let (moment, continues) = journal::fork(dir, position, into)?;
+            let (position, time, into) = (moment.position, time(moment.wall), into.display());
+            Ok(writeln!(
+                out,
+                "{into} has the App as it was at position {position} ({time}), with an identity of its own; it continues \
+                 from position {continues}"
+            )?)
+        }
+    }
+}
+
+fn time(time: SystemTime) -> String {
+    DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+fn pretty(out: &mut dyn Write, value: &Json) -> Result<(), ToolError> {
+    Ok(out.write_all(printable::json(&format!("{value:#}\n")).as_bytes())?)
+}
+
+fn listed<T: fmt::Display>(out: &mut dyn Write, what: &str, items: &[T]) -> Result<(), ToolError> {
+    for item in items {
+        writeln!(out, "{what}: {}", one_line(&item.to_string()))?;
+    }
+    Ok(())
+}
+
+fn check(app: App, dir: &Path, out: &mut dyn Write) -> Result<(), ToolError> {
+    let found = journal::check(dir)?;
+    let app_id: String = found.app.iter().map(|byte| format!("{byte:02x}")).collect();
+    let last = found.wall.map(|wall| format!(" at {}", time(wall))).unwrap_or_default();
+    writeln!(out, "journal: {}, format {}", one_line(&dir.display().to_string()), found.format)?;
+    writeln!(out, "App: {app_id}, position {}{last}, epoch {}", found.position, found.epoch)?;
+    writeln!(
+        out,
+        "file: {} bytes, WAL {} bytes; {} rows, {} states, {} groups and {} images of history",
+        found.file_bytes, found.wal_bytes, found.rows, found.states, found.groups, found.images
+    )?;
+    if !found.problems.is_empty() {
+        listed(out, "damaged", &found.problems)?;
+        writeln!(out, "run `journal repair DIR --into DIR` to save what can be read")?;
+        return Err(ToolError::Unusable);
+    }
+    let taken = app.take_over(dir)?;
+    writeln!(out, "recorded: {} Works, {} Flows", taken.works, taken.flows)?;
+    listed(out, "added", &taken.added)?;
+    listed(out, "removed", &taken.removed)?;
+    listed(out, "renamed", &taken.renamed)?;
+    listed(out, "parked", &taken.parked)?;
+    listed(out, "refused", &taken.refusals)?;
+    if !taken.refusals.is_empty() {
+        writeln!(out, "this program cannot take over")?;
+        return Err(ToolError::Unusable);
+    }
+    Ok(writeln!(out, "sound, and this program can take over")?)
+}
+
+/// Reads the live data at a moment.
+fn moment_at(reader: &mut Reader, at: Option<At>) -> Result<(Moment, Live), ToolError> {
+    let position = match at {
+        None => None,
+        Some(At::Position(position)) => Some(position),
+        Some(At::Time(wall)) => {
+            Some(reader.position_at(wall)?.ok_or_else(|| ToolError::TooEarly(time(wall)))?)
+        }
+    };
+    Ok(reader.live_at(position)?)
+}
+
+fn event_line(event: &Event) -> String {
+    let Event { position, wall, path, what } = event;
+    one_line(&format!("{position:>6}  {}  {path}  {what}", time(*wall))).into_owned()
+}
+
+fn history(reader: &mut Reader, wanted: Wanted, json: bool, out: &mut dyn Write) -> Result<(), ToolError> {
+    let (from, to) = (wanted.from.unwrap_or(0), wanted.to.unwrap_or(u64::MAX));
+    let is_of_all = wanted.path.is_none();
+    let mut paging = Paging::new(wanted);
+    while let Some(filter) = paging.next() {
+        paging.add(reader.history(&filter)?);
+    }
+    let Page { mut events, older, newer } = paging.finish();
+    if is_of_all {
+        let first = events.first().map_or(from, |first| first.position).max(from);
+        let last = events.last().map_or(to, |last| if newer.is_some() { last.position } else { to });
+        let is_within = |position: u64| {
+            (first..=last).contains(&position) || older.is_none() && position <= last && position >= from
+        };
+        for start in reader.starts()?.into_iter().filter(|start| is_within(start.position)) {
+            let what = What::Opened { program: start.program, epoch: start.epoch };
+            let (position, wall, path) = (start.position, start.wall, ActorPath::root());
+            events.push(Event { position, wall, path, what });
+        }
+        // An opening follows all that happened at its position.
+        events.sort_by_key(|event| (event.position, matches!(event.what, What::Opened { .. })));
+    }
+    if json {
+        let items: Vec<_> = events.iter().map(Event::to_json).collect();
+        return pretty(out, &json!({ "items": items, "older": older, "newer": newer }));
+    }
+    if let Some(older) = older {
+        writeln!(out, "older events are left out; --to {older} or a larger --limit shows them")?;
+    }
+    for event in &events {
+        writeln!(out, "{}", event_line(event))?;
+    }
+    match newer {
+        Some(newer) => Ok(writeln!(out, "newer events are left out; --from {newer} shows them")?),
+        None => Ok(()),
+    }
+}
+
+fn diff(
+    (a, before): (Moment, &Live),
+    (b, after): (Moment, &Live),
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<(), ToolError> {
+    let found = differences(&state_tree(before)?, &state_tree(after)?);
+    let (stages_before, stages_after) = (stages(before), stages(after));
+    let works: std::collections::BTreeSet<_> = stages_before.keys().chain(stages_after.keys()).collect();
+    let stages = works.into_iter().map(|path| (path, stages_before.get(path), stages_after.get(path)));
+    let stages: Vec<_> = stages.filter(|(_, before, after)| before != after).collect();
+    let readable = |value: &Option<Value>| value.as_ref().map(Value::to_json);
+    if json {
+        let state = found.iter().map(|difference| {
+            let (before, after) = (readable(&difference.before), readable(&difference.after));
+            json!({ "path": difference.path, "before": before, "after": after })
+        });
+        let stages = stages
+            .iter()
+            .map(|(path, before, after)| json!({ "path": path, "before": before, "after": after }));
+        let (state, stages): (Vec<_>, Vec<_>) = (state.collect(), stages.collect());
+        return pretty(out, &json!({ "a": a.position, "b": b.position, "state": state, "stages": stages }));
+    }
+    for (path, before, after) in &stages {
+        let word =
+            |stage: &Option<&crate::work::Stage>| stage.map_or_else(|| "-".to_owned(), ToString::to_string);
+        writeln!(out, "{}  {} -> {}", one_line(&path.to_string()), word(before), word(after))?;
+    }
+    for difference in &found {
+        let text = |value: &Option<Value>| match readable(value) {
+            Some(value) => brief(&value.to_string(), 200),
+            None => "-".to_owned(),
+        };
+        let (before, after) = (text(&difference.before), text(&difference.after));
+        writeln!(out, "{}: {before} -> {after}", one_line(&difference.path))?;
+    }
+    if stages.is_empty() && found.is_empty() {
+        writeln!(out, "the states at positions {} and {} are the same", a.position, b.position)?;
+    }
+    Ok(())
+}
+
+fn explain(chain: &[Because], json: bool, out: &mut dyn Write) -> Result<(), ToolError> {
+    if json {
+        let items = chain.iter().map(|because| {
+            let causes: Vec<_> = because.causes.iter().map(Event::to_json).collect();
+            let request = because.request.as_ref().map(Event::to_json);
+            json!({ "path": because.path, "run": because.run, "request": request, "causes": causes })
+        });
+        return pretty(out, &json!({ "items": items.collect::<Vec<_>>() }));
+    }
+    for Because { path, run, request, causes } in chain {
+        writeln!(out, "run {run} of {}", one_line(&path.to_string()))?;
+        let Some(request) = request else {
+            writeln!(out, "  was requested before the history begins")?;
+            continue;
+        };
+        writeln!(out, "  {}", event_line(request))?;
+        if causes.is_empty() {
+            writeln!(
+                out,
+                "  nothing else is recorded with it: a wake-up, an operator, or a later call of the Flow"
+            )?;
+        }
+        for cause in causes.iter().rev() {
+            writeln!(out, "  because {}", event_line(cause))?;
+        }
+    }
+    Ok(())
 }

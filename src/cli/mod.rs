@@ -13,3 +13,5 @@ mod log_files;
 mod node;
 mod run;
 mod shared_args;
+#[cfg(any(feature = "http", feature = "journal"))]
+mod state_text;

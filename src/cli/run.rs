@@ -66,6 +66,8 @@ impl App {
             }
             #[cfg(feature = "tls")]
             Asked::Certs(args) => return super::certs::make(&args),
+            #[cfg(feature = "journal")]
+            Asked::Journal(command) => return super::journal::run(self, &command),
             #[cfg(feature = "http")]
             Asked::Client(command) => return super::client::run(&command, self.name),
             Asked::Completions(shell) => {

@@ -27,10 +27,12 @@ use std::time::{Duration, SystemTime};
 
 #[cfg(feature = "journal")]
 pub(crate) use self::facts::Image;
+#[cfg(feature = "journal")]
+pub(crate) use self::facts::{Fact, WorkFacts};
 use self::new_status::NewStatus;
 use self::queue::RunQueue;
 #[cfg(feature = "journal")]
-pub(crate) use self::rows::{ImageReader, decoded, encoded};
+pub(crate) use self::rows::{ImageReader, RowError, decoded, encoded};
 pub(crate) use self::runs::{Outcomes, RunEntry};
 use super::policy::{OnNodeLost, Policy};
 use super::restart::Restarts;

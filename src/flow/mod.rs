@@ -77,7 +77,7 @@ pub(crate) use self::context::Ending;
 pub(crate) use self::flow_link::{FlowLink, FlowOptions};
 pub(crate) use self::ledger::{Action, Ledger, Moment, Outcomes, Requested, RunEntry};
 #[cfg(feature = "journal")]
-pub(crate) use self::ledger::{Image, ImageReader, decoded, encoded};
+pub(crate) use self::ledger::{Fact, Image, ImageReader, RowError, WorkFacts, decoded, encoded};
 pub(crate) use self::record::{Changed, Place, Record, SharedRecord};
 pub(crate) use self::recorded::{FlowImage, RecordedTree, WorkImage};
 pub(crate) use self::restart::Restarts;
@@ -86,6 +86,8 @@ pub(crate) use self::restore_error::{RestoreError, Restored};
 pub(crate) use self::schedule::{ScheduleRow, Schedules};
 pub(crate) use self::scope::{Scope, enter, leave};
 pub(crate) use self::settings::WorkSettings;
+#[cfg(feature = "journal")]
+pub(crate) use self::shape::Shape;
 pub(crate) use self::supervisor::{Decision, Supervisor};
 
 /// A supervisor: owns Works and other Flows, and decides what runs next.

@@ -1,6 +1,6 @@
 //! The recorded Works and Flows of an App, from which its tree is restored.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use super::flow_link::FlowOptions;
 use super::settings::WorkSettings;
@@ -30,4 +30,9 @@ pub(crate) struct FlowImage {
 pub(crate) struct RecordedTree {
     pub(crate) works: HashMap<ActorPath, WorkImage>,
     pub(crate) flows: HashMap<ActorPath, FlowImage>,
+    /// Actors that were recorded at other paths than those that they have now. The recorded children of the Flows above
+    /// them lack them.
+    pub(crate) moved: BTreeSet<ActorPath>,
+    /// The record of each Flow of which nothing is recorded, but below which are actors that have moved there.
+    pub(crate) new_flow: FlowImage,
 }

@@ -61,10 +61,22 @@ pub(crate) struct RemovedField {
     pub(crate) field: String,
 }
 
-/// What was not restored although nothing was wrong.
+/// A field of the program that was not recorded under its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewField {
+    /// The Work or Flow.
+    pub(crate) path: ActorPath,
+    /// Serialised name of the field.
+    pub(crate) field: String,
+    /// The name under which the field was recorded; `None` if it was not, and has its default.
+    pub(crate) recorded: Option<String>,
+}
+
+/// What was not restored as it was recorded although nothing was wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Restored {
     pub(crate) removed_fields: Vec<RemovedField>,
+    pub(crate) new_fields: Vec<NewField>,
     /// The recorded Works and Flows that no field of the program holds, in the order of their paths.
     pub(crate) unused: Vec<ActorPath>,
 }

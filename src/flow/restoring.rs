@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use super::flow_link::FlowOptions;
 use super::own_fields::{FieldError, Made, OwnField, ReadField, make_default};
 use super::recorded::{FlowImage, RecordedTree};
-use super::restore_error::{RemovedField, RestoreError, Restored};
+use super::restore_error::{NewField, RemovedField, RestoreError, Restored};
 use super::settings::WorkSettings;
 use super::shape::Shape;
 use super::work_state;
@@ -44,6 +44,7 @@ pub struct Restoring<'r> {
     program: ProgramSettings,
     used: HashSet<ActorPath>,
     removed_fields: Vec<RemovedField>,
+    new_fields: Vec<NewField>,
     errors: Vec<RestoreError>,
     /// Path of the field whose children are restored, for messages.
     field: String,
@@ -56,6 +57,7 @@ impl<'r> Restoring<'r> {
             program,
             used: HashSet::new(),
             removed_fields: Vec::new(),
+            new_fields: Vec::new(),
             errors: Vec::new(),
             field: String::new(),
         }
@@ -83,7 +85,7 @@ impl<'r> Restoring<'r> {
         let paths = self.recorded.works.keys().chain(self.recorded.flows.keys());
         let mut unused: Vec<_> = paths.filter(|path| !self.used.contains(*path)).cloned().collect();
         unused.sort_unstable();
-        Ok(Restored { removed_fields: self.removed_fields, unused })
+        Ok(Restored { removed_fields: self.removed_fields, new_fields: self.new_fields, unused })
     }
 
     /// Returns the name of the child that is the only content of a field. Reports any other content.
@@ -123,8 +125,9 @@ impl<'r> Restoring<'r> {
         };
         self.mark_used(path)?;
         match work_state::read::<W>(&image.state) {
-            Ok((work, removed)) => {
+            Ok((work, work_state::Fields { removed, new })) => {
                 self.note_removed(path, removed);
+                new.into_iter().for_each(|(field, recorded)| self.note_new(path, field, recorded));
                 let settings = self.program.works.get(path).unwrap_or(&image.settings);
                 Some((work, settings.clone()))
             }
@@ -139,6 +142,10 @@ impl<'r> Restoring<'r> {
     /// those that were recorded.
     pub(super) fn flow(&mut self, path: &ActorPath) -> Option<(&'r FlowImage, FlowOptions)> {
         let Some(image) = self.recorded.flows.get(path) else {
+            if self.moved_below(path.as_str()).next().is_some() && !self.recorded.works.contains_key(path) {
+                let options = self.program.flows.get(path).unwrap_or(&self.recorded.new_flow.options);
+                return Some((&self.recorded.new_flow, options.clone()));
+            }
             self.errors.push(match self.recorded.works.contains_key(path) {
                 true => RestoreError::Kind { path: path.clone(), recorded: "a Work", expected: "a Flow" },
                 false => RestoreError::Unrecorded { path: path.clone() },
@@ -148,6 +155,46 @@ impl<'r> Restoring<'r> {
         self.mark_used(path)?;
         let options = self.program.flows.get(path).unwrap_or(&image.options);
         Some((image, options.clone()))
+    }
+
+    /// Iterates over the actors below a path that have moved there, with the rest of their paths.
+    fn moved_below<'p>(&self, path: &'p str) -> impl Iterator<Item = (&'r ActorPath, &'r str)> + use<'p, 'r> {
+        let moved = self.recorded.moved.range(ActorPath::from(path)..);
+        let all = moved.take_while(move |moved| moved.as_str().starts_with(path));
+        let rest = move |moved: &'r ActorPath| moved.as_str().strip_prefix(path)?.strip_prefix('.');
+        all.filter_map(move |moved| Some((moved, rest(moved)?)))
+    }
+
+    /// Returns the shape of a field that holds children, with those that have moved there.
+    fn with_moved(&self, field: &str, recorded: Option<&Shape>) -> Option<Shape> {
+        let path = ActorPath::from(field);
+        let is_empty = recorded.is_none_or(|shape| matches!(shape, Shape::Absent));
+        if self.recorded.moved.contains(&path) {
+            return is_empty.then_some(Shape::Child(path));
+        }
+        let mut below = self.moved_below(field).peekable();
+        below.peek()?;
+        if self.program.flows.contains_key(&path) {
+            return is_empty.then_some(Shape::Child(path));
+        }
+        let mut entries = match recorded {
+            Some(Shape::Map(entries)) => entries.clone(),
+            _ if is_empty => Vec::new(),
+            _ => return None,
+        };
+        for (moved, key) in below {
+            // The actor itself, or a Flow of the program between the field and the actor.
+            let ends = key.match_indices('.').map(|(at, _)| at);
+            let above = ends.map(|at| &key[..at]).find_map(|key| {
+                let flow = ActorPath::from(format!("{field}.{key}").as_str());
+                self.program.flows.contains_key(&flow).then_some((key, flow))
+            });
+            let (key, child) = above.unwrap_or_else(|| (key, moved.clone()));
+            if !entries.iter().any(|(known, _)| known == key) {
+                entries.push((key.to_owned(), Shape::Child(child)));
+            }
+        }
+        Some(Shape::Map(entries))
     }
 
     fn mark_used(&mut self, path: &ActorPath) -> Option<()> {
@@ -161,6 +208,10 @@ impl<'r> Restoring<'r> {
     fn note_removed(&mut self, path: &ActorPath, fields: impl IntoIterator<Item = String>) {
         let removed = fields.into_iter().map(|field| RemovedField { path: path.clone(), field });
         self.removed_fields.extend(removed);
+    }
+
+    fn note_new(&mut self, path: &ActorPath, field: String, recorded: Option<String>) {
+        self.new_fields.push(NewField { path: path.clone(), field, recorded });
     }
 
     /// Calls code of the Flow at this path, and reports a panic.
@@ -243,13 +294,22 @@ impl<'a, 'r> Fields<'a, 'r> {
             return None;
         };
         let own = &self.image.own;
-        let Some(value) = [name].iter().chain(aliases).find_map(|name| own.field(name)) else {
-            if !is_optional {
+        let recorded = [name].iter().chain(aliases).find_map(|name| Some((*name, own.field(name)?)));
+        let Some((recorded, value)) = recorded else {
+            if std::ptr::eq(self.image, &self.restoring.recorded.new_flow) {
+                return None;
+            }
+            if is_optional {
+                self.restoring.note_new(self.path, name.to_owned(), None);
+            } else {
                 let fits = Box::new(move |value: &Value| read(value).map(Fenced::new).is_ok());
                 self.missing.push(MissingField { name, fits });
             }
             return None;
         };
+        if recorded != name {
+            self.restoring.note_new(self.path, name.to_owned(), Some(recorded.to_owned()));
+        }
         match read(value) {
             Ok(value) => Some(Fenced::new(value)),
             Err(source) => {
@@ -270,11 +330,10 @@ impl<'a, 'r> Fields<'a, 'r> {
         name: &'static str,
         restore: impl FnOnce(&Shape, &mut Restoring<'_>) -> Option<R>,
     ) -> Option<R> {
-        let shape = self.image.shapes.field(name)?;
-        let field = match self.path.as_str() {
-            "" => name.to_owned(),
-            path => format!("{path}.{name}"),
-        };
+        let field = self.path_of(name);
+        let recorded = self.image.shapes.field(name);
+        let moved = self.restoring.with_moved(&field, recorded);
+        let shape = moved.as_ref().or(recorded)?;
         let outer = std::mem::replace(&mut self.restoring.field, field);
         let restored = restore(shape, self.restoring);
         self.restoring.field = outer;
@@ -283,7 +342,16 @@ impl<'a, 'r> Fields<'a, 'r> {
     }
 
     fn has_shape(&self, name: &str) -> bool {
-        self.image.shapes.field(name).is_some()
+        let recorded = self.image.shapes.field(name);
+        recorded.is_some() || self.restoring.with_moved(&self.path_of(name), recorded).is_some()
+    }
+
+    /// Returns the path of a field.
+    fn path_of(&self, name: &str) -> String {
+        match self.path.as_str() {
+            "" => name.to_owned(),
+            path => format!("{path}.{name}"),
+        }
     }
 
     /// Reports what is wrong with the own fields. Returns true if nothing is wrong with the Flow.

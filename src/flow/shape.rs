@@ -57,6 +57,27 @@ impl Shape {
         }
     }
 
+    /// Gives each child the name that `rename` returns for its name, and removes children for which that is `None`. Returns
+    /// false if the shape itself is such a child.
+    #[cfg(feature = "journal")]
+    fn rename(&mut self, rename: &dyn Fn(&ActorPath) -> Option<ActorPath>) -> bool {
+        match self {
+            Self::Child(name) => match rename(name) {
+                Some(new) => *name = new,
+                None => return false,
+            },
+            Self::Absent => {}
+            Self::Present(content) => {
+                if !content.rename(rename) {
+                    *self = Self::Absent;
+                }
+            }
+            Self::List(elements) => elements.retain_mut(|element| element.rename(rename)),
+            Self::Map(entries) => entries.retain_mut(|(_, content)| content.rename(rename)),
+        }
+        true
+    }
+
     /// Calls `visit` with the name of each child.
     pub(super) fn each_child(&self, visit: &mut dyn FnMut(&ActorPath)) {
         match self {
@@ -115,5 +136,17 @@ impl Shapes {
     /// Returns the shape of a field.
     pub(super) fn field(&self, field: &str) -> Option<&Shape> {
         self.0.get(field)
+    }
+
+    /// Iterates over the fields with their shapes.
+    #[cfg(feature = "journal")]
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &Shape)> {
+        self.0.iter().map(|(name, shape)| (name.as_str(), shape))
+    }
+
+    /// Gives each child the name that `rename` returns for its name, and removes children for which that is `None`.
+    #[cfg(feature = "journal")]
+    pub(crate) fn rename(&mut self, rename: &dyn Fn(&ActorPath) -> Option<ActorPath>) {
+        self.0.retain(|_, shape| shape.rename(rename));
     }
 }

@@ -45,21 +45,30 @@ pub(crate) enum WorkStateError {
     },
 }
 
-/// Reads a recorded state. Returns it with the names of the recorded fields that the Work does not have.
+/// The fields of a Work that differ from the recorded ones.
+#[derive(Debug, Default)]
+pub(super) struct Fields {
+    /// The recorded fields that the Work does not have.
+    pub(super) removed: Vec<String>,
+    /// The fields that were not recorded, or under another name, which is the second part.
+    pub(super) new: Vec<(String, Option<String>)>,
+}
+
+/// Reads a recorded state. Returns it with the fields of the Work that differ from the recorded ones.
 ///
 /// # Errors
 /// [`WorkStateError`] if the state cannot be read.
 pub(super) fn read<W: Serialize + DeserializeOwned>(
     recorded: &Value,
-) -> Result<(Fenced<W>, Vec<String>), WorkStateError> {
+) -> Result<(Fenced<W>, Fields), WorkStateError> {
     let names: BTreeSet<&str> = recorded.field_names().collect();
     let known = known_fields::<W>();
     let work = match recorded.decode::<W>() {
         Ok(work) => Fenced::new(work),
         Err(source) => return Err(explain::<W>(recorded, &names, &known, source)),
     };
-    if names.iter().all(|name| known.contains(name)) {
-        return Ok((work, Vec::new()));
+    if names.len() == known.len() && names.iter().all(|name| known.contains(name)) {
+        return Ok((work, Fields::default()));
     }
     // Fields that are only serialised are not among those that `Deserialize` knows, and a `Deserialize` by hand may not
     // say which it knows.
@@ -67,7 +76,20 @@ pub(super) fn read<W: Serialize + DeserializeOwned>(
     let written: BTreeSet<&str> = again.field_names().collect();
     let is_removed = |name: &&&str| !known.contains(*name) && !written.contains(*name);
     let removed = names.iter().filter(is_removed).map(|name| (*name).to_owned()).collect();
-    Ok((work, removed))
+    let new: Vec<_> = written.difference(&names).collect();
+    // Read by an alias, and written under the name of the field.
+    let renamed: Vec<_> =
+        names.iter().filter(|name| known.contains(*name) && !written.contains(*name)).collect();
+    let recorded_as = |field: &str| {
+        let same = |name: &&&&str| recorded.field(name) == again.field(field);
+        let mut same = renamed.iter().filter(same);
+        match (same.next(), same.next()) {
+            (Some(name), None) => Some((**name).to_owned()),
+            _ => None,
+        }
+    };
+    let new = new.into_iter().map(|field| ((*field).to_owned(), recorded_as(field))).collect();
+    Ok((work, Fields { removed, new }))
 }
 
 fn explain<W: DeserializeOwned>(

@@ -12,6 +12,7 @@
 //!   closed.
 //! - Expensive work is done on the server's thread. The App's thread is asked for one snapshot at a time.
 
+mod answers;
 mod body;
 mod commands;
 mod events;
@@ -20,6 +21,8 @@ mod metrics;
 mod model;
 mod openapi;
 mod page;
+#[cfg(feature = "journal")]
+mod past;
 mod pieces;
 mod problem;
 mod queries;

@@ -4,6 +4,8 @@ use actix_web::{HttpResponse, web};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
+#[cfg(feature = "journal")]
+use super::past;
 use super::problem::Problem;
 use super::queries::fresh;
 use super::{commands, events, metrics, queries};
@@ -42,6 +44,12 @@ use super::{commands, events, metrics, queries};
 )]
 struct Api;
 
+/// The routes of an App that may have a journal.
+#[cfg(feature = "journal")]
+#[derive(OpenApi)]
+#[openapi(paths(past::history))]
+struct JournalApi;
+
 /// Adds the bearer token as a security scheme.
 struct Bearer;
 
@@ -58,8 +66,11 @@ pub(super) struct OpenApiDocument(pub(super) String);
 
 impl OpenApiDocument {
     pub(super) fn new() -> Self {
+        let document = Api::openapi();
+        #[cfg(feature = "journal")]
+        let document = document.merge_from(JournalApi::openapi());
         // Serialising the crate's own types cannot fail.
-        Self(Api::openapi().to_pretty_json().unwrap_or_default())
+        Self(document.to_pretty_json().unwrap_or_default())
     }
 }
 

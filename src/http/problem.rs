@@ -9,6 +9,8 @@ use serde::Serialize;
 use utoipa::openapi::{Content, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, ToSchema};
 
+#[cfg(feature = "journal")]
+use crate::app::history::NoPast;
 use crate::app::{AppError, Control};
 use crate::printable::chain;
 
@@ -132,6 +134,17 @@ impl ResponseError for Problem {
 impl From<AppError> for Problem {
     fn from(error: AppError) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, chain(&error))
+    }
+}
+
+#[cfg(feature = "journal")]
+impl From<NoPast> for Problem {
+    fn from(error: NoPast) -> Self {
+        match error {
+            NoPast::App(error) => error.into(),
+            error if error.is_missing() => Self::not_found(chain(&error)),
+            error => Self::new(StatusCode::SERVICE_UNAVAILABLE, chain(&error)),
+        }
     }
 }
 

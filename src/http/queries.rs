@@ -3,13 +3,17 @@
 use std::time::SystemTime;
 
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use chrono::DateTime;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::IntoParams;
 
+pub(super) use super::answers::{Answer, fresh};
+use super::answers::{MOST, json, within};
+#[cfg(feature = "journal")]
+use super::model::AnyStateView;
 use super::model::{
     About, AppInfo, GraphView, Health, LogView, LogsView, NodeView, PayloadView, PayloadsView, PendingView,
     Readiness, RunView, RunsView, StateView, StatusView, WorkView, graph_view, status_view, work_view,
@@ -20,18 +24,6 @@ use crate::app::{AppError, AppStage, Control};
 use crate::printable::chain;
 use crate::work::Stage;
 use crate::work::logs::{self, AppLog, Wanted};
-
-pub(super) type Answer = Result<HttpResponse, Problem>;
-
-pub(super) fn fresh() -> HttpResponseBuilder {
-    let mut response = HttpResponse::Ok();
-    response.insert_header((header::CACHE_CONTROL, "no-store"));
-    response
-}
-
-fn json<T: Serialize>(value: &T) -> HttpResponse {
-    fresh().json(value)
-}
 
 /// Reports liveness: 200 while the process answers and no Flow has blocked the App's thread for ten seconds.
 #[utoipa::path(get, path = "/healthz", tag = "health", security(()), responses(
@@ -103,6 +95,10 @@ pub(super) struct StateQuery {
     /// The dotted path of a part of the state; the whole state by default.
     #[param(example = "train", nullable = false)]
     path: Option<String>,
+    /// A moment of the past of an App with a journal: a position, or a time (RFC 3339).
+    #[cfg(feature = "journal")]
+    #[param(example = "17", nullable = false)]
+    at: Option<String>,
 }
 
 /// The last serialised state and its version. Most clients poll more often than the state changes.
@@ -117,19 +113,30 @@ impl Written {
 
 /// Returns the state of the App, or a part of it.
 ///
-/// A request with `If-None-Match` and the `ETag` of an earlier answer gets 304 while the state is the same.
-#[utoipa::path(get, path = "/api/v1/state", tag = "state", params(StateQuery), responses(
+/// A request with `If-None-Match` and the `ETag` of an earlier answer gets 304 while the state is the same. With `at` it is
+/// the state at a moment of the past, and has no `ETag`.
+#[cfg_attr(feature = "journal", utoipa::path(get, path = "/api/v1/state", tag = "state", params(StateQuery), responses(
+    (status = 200, description = "the state", body = AnyStateView, headers(("ETag" = Option<String>, description = "the version"))),
+    (status = 304, description = "the state has not changed", headers(("ETag" = String, description = "the version"))),
+    Common,
+)))]
+#[cfg_attr(not(feature = "journal"), utoipa::path(get, path = "/api/v1/state", tag = "state", params(StateQuery), responses(
     (status = 200, description = "the state", body = StateView, headers(("ETag" = String, description = "the version"))),
     (status = 304, description = "the state has not changed", headers(("ETag" = String, description = "the version"))),
     Common,
-))]
+)))]
 pub(super) async fn state(
     request: HttpRequest,
     control: web::Data<Control>,
     tag: web::Data<super::Instance>,
     written: web::Data<Written>,
 ) -> Answer {
-    let StateQuery { path } = query(&request)?;
+    let wanted: StateQuery = query(&request)?;
+    #[cfg(feature = "journal")]
+    if let Some(at) = &wanted.at {
+        return super::past::state(&control, wanted.path.as_deref().unwrap_or_default(), at).await;
+    }
+    let path = wanted.path;
     let etag = |version: u64| format!("\"{:x}-{version}\"", tag.0);
     let known = request.headers().get(header::IF_NONE_MATCH).and_then(|tags| tags.to_str().ok());
     let is_known = |version: u64| {
@@ -232,16 +239,6 @@ pub(super) async fn runs(
     let runs = control.runs(&path, skip, take).await?.ok_or_else(|| Problem::no_such_work(&path))?;
     let items = runs.runs.into_iter().map(RunView::from).collect();
     Ok(json(&RunsView { page, per_page, total: runs.total as u64, items }))
-}
-
-/// The largest integer that every JSON parser reads exactly (2^53 - 1).
-const MOST: u64 = 9_007_199_254_740_991;
-
-fn within(name: &str, value: u64, least: u64, most: u64) -> Result<(), Problem> {
-    if (least..=most).contains(&value) {
-        return Ok(());
-    }
-    Err(Problem::bad_request(format!("`{name}` is {value}, but has to be from {least} to {most}")))
 }
 
 /// Lists the nodes, including `head`, the process with the Flows.

@@ -3,6 +3,8 @@
 use actix_web::http::{Method, header};
 use actix_web::{HttpRequest, Resource, Route, guard, web};
 
+#[cfg(feature = "journal")]
+use super::past;
 use super::problem::Problem;
 use super::{commands, events, metrics, openapi, page, queries};
 
@@ -22,6 +24,8 @@ fn at(path: &str, method: Method, route: Route) -> Resource {
 pub(super) fn configure(config: &mut web::ServiceConfig) {
     let get = |path: &str, route: Route| at(path, Method::GET, route);
     let post = |path: &str, route: Route| at(path, Method::POST, route);
+    #[cfg(feature = "journal")]
+    config.service(get("/api/v1/history", web::route().to(past::history)));
     config
         .service(get("/", web::route().to(page::home)))
         .service(get("/view", web::route().to(page::view)))

@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::error::JournalError;
 pub(crate) use self::queue::{Condition, Figures, Journal};
-pub(crate) use self::tools::{Check, Repaired, check, drop_path, history, live_at, repair};
+pub(crate) use self::tools::{Check, Reader, Repaired, check, drop_path, fork, repair};
 use crate::id::ActorPath;
 use crate::state::{Patch, Value};
 

@@ -186,6 +186,15 @@ impl Journal {
         self.read(Box::new(move |store| reply(store.and_then(|store| store.live(Some(position))))));
     }
 
+    /// Finds the last position at or before a time, and passes it to `reply` on the thread of the journal.
+    pub(crate) fn position_at(
+        &self,
+        wall: SystemTime,
+        reply: impl FnOnce(Result<Option<u64>, JournalError>) + Send + 'static,
+    ) {
+        self.read(Box::new(move |store| reply(store.and_then(|store| store.position_at(wall)))));
+    }
+
     fn read(&self, reading: Reading) {
         let mut queue = self.shared.queue.lock();
         if let Condition::Failed(error) = &queue.condition {

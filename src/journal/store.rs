@@ -1,5 +1,7 @@
 //! The place where a journal keeps its transactions.
 
+use std::time::SystemTime;
+
 use super::group::Group;
 use super::{HistoryEntry, HistoryFilter, JournalError, Live, Moment};
 
@@ -29,6 +31,9 @@ pub(super) trait Store: Send {
 
     /// Reads history, in the order that the filter says.
     fn history(&mut self, filter: &HistoryFilter) -> Result<Vec<HistoryEntry>, JournalError>;
+
+    /// Returns the last position whose group was recorded at or before a time, if the journal has one.
+    fn position_at(&mut self, wall: SystemTime) -> Result<Option<u64>, JournalError>;
 
     /// Records that the App has progressed since this opening.
     fn mark_progress(&mut self) -> Result<(), JournalError>;

@@ -571,12 +571,12 @@ fn check_of_sound_journal_changes_nothing() {
     assert_eq!((found.groups, found.images), (20, 1));
     assert!(found.file_bytes == before.db.len() as u64 && found.wal_bytes == before.wal.len() as u64);
     for position in 0..=20 {
-        let (moment, live) = live_at(&copy.0, Some(position)).unwrap();
+        let (moment, live) = Reader::open(&copy.0).unwrap().live_at(Some(position)).unwrap();
         assert_eq!(moment.position, position);
         assert!(Model::of(live) == checked.models[&position]);
     }
     let filter = HistoryFilter { path: Some(ActorPath::from("a")), ..HistoryFilter::default() };
-    let entries = history(&copy.0, &filter).unwrap();
+    let entries = Reader::open(&copy.0).unwrap().history(&filter).unwrap();
     assert!(!entries.is_empty() && entries.len() < 20);
     let after = Files::read(&copy.0);
     assert!(before.db == after.db && before.wal == after.wal);
@@ -599,9 +599,9 @@ fn drop_path_deletes_actors_below_it() {
     let group = Group::merge(1, vec![transaction(changes.collect(), 1)], true).unwrap();
     store.append(&group).unwrap();
     Box::new(store).close(true).unwrap();
-    assert_eq!(drop_path(&directory.0, &ActorPath::from("a")).unwrap(), paths[1..3]);
-    assert_eq!(drop_path(&directory.0, &ActorPath::from("a")).unwrap(), []);
-    let (_, live) = live_at(&directory.0, None).unwrap();
+    assert_eq!(drop_path(&directory.0, &ActorPath::from("a"), |_| Ok(Vec::new())).unwrap(), paths[1..3]);
+    assert_eq!(drop_path(&directory.0, &ActorPath::from("a"), |_| Ok(Vec::new())).unwrap(), []);
+    let (_, live) = Reader::open(&directory.0).unwrap().live_at(None).unwrap();
     let left: Vec<_> = live.actors.into_keys().collect();
     assert_eq!(left, [paths[0].clone(), paths[3].clone(), paths[4].clone()]);
     assert_eq!(check(&directory.0).unwrap().problems, Vec::<String>::new());
@@ -772,6 +772,10 @@ impl Store for Faulty {
 
     fn history(&mut self, filter: &HistoryFilter) -> Result<Vec<HistoryEntry>, JournalError> {
         self.store.history(filter)
+    }
+
+    fn position_at(&mut self, wall: SystemTime) -> Result<Option<u64>, JournalError> {
+        self.store.position_at(wall)
     }
 
     fn mark_progress(&mut self) -> Result<(), JournalError> {

@@ -11,7 +11,8 @@ use super::lock::DirectoryLock;
 use super::sqlite::{Access, FILE, LiveRow, Rows, SqliteStore, open_file};
 use super::store::Store as _;
 use super::{
-    Change, HistoryEntry, HistoryFilter, JournalError, JournalSettings, Live, Moment, Table, Transaction,
+    Change, HistoryEntry, HistoryFilter, JournalError, JournalSettings, Live, LiveActor, Moment, Start,
+    Table, Transaction,
 };
 use crate::id::ActorPath;
 
@@ -203,8 +204,13 @@ pub(crate) fn repair(directory: &Path, into: &Path) -> Result<Repaired, JournalE
         wall: moment.map_or_else(SystemTime::now, |moment| moment.wall),
         changes,
     };
-    let mut store =
-        SqliteStore::create(into, meta.map(|meta| meta.app), meta.map_or(0, |meta| meta.epoch), position)?;
+    let mut store = SqliteStore::create(
+        into,
+        meta.map(|meta| meta.app),
+        meta.map_or(0, |meta| meta.epoch),
+        position,
+        "journal repair",
+    )?;
     let group = Group::merge(position + 1, vec![transaction], false)?;
     store.append(&group)?;
     Box::new(store).close(true)?;
@@ -302,11 +308,16 @@ fn save_states(rows: &Rows<'_>, check: &mut Check, position: &mut u64) -> Vec<Ch
     saved
 }
 
-/// Deletes the rows and states of an actor and of all actors below it, and returns their paths.
+/// Deletes the rows and states of an actor and of all actors below it, and returns their paths. `beside` returns changes
+/// that are made together with that, or a description of what makes them impossible.
 ///
 /// # Errors
 /// [`JournalError`]; nothing is deleted then.
-pub(crate) fn drop_path(directory: &Path, path: &ActorPath) -> Result<Vec<ActorPath>, JournalError> {
+pub(crate) fn drop_path(
+    directory: &Path,
+    path: &ActorPath,
+    beside: impl FnOnce(&Live) -> Result<Vec<Change>, String>,
+) -> Result<Vec<ActorPath>, JournalError> {
     if !directory.join(FILE).exists() {
         return Err(JournalError::Missing { directory: directory.to_owned() });
     }
@@ -314,14 +325,15 @@ pub(crate) fn drop_path(directory: &Path, path: &ActorPath) -> Result<Vec<ActorP
     let has_history = settings.has_history();
     let (mut store, recovered) = SqliteStore::open(directory, settings, "journal drop")?;
     let below = format!("{}.", path.as_str());
-    let paths: Vec<ActorPath> = recovered
-        .live
-        .actors
-        .into_keys()
-        .filter(|other| path.is_root() || other == path || other.as_str().starts_with(&below))
+    let actors = recovered.live.actors.keys();
+    let paths: Vec<ActorPath> = actors
+        .filter(|other| path.is_root() || *other == path || other.as_str().starts_with(&below))
+        .cloned()
         .collect();
     if !paths.is_empty() {
-        let changes = paths.iter().map(|path| Change::Left { path: path.clone() }).collect();
+        let position = recovered.last.position + 1;
+        let mut changes: Vec<_> = paths.iter().map(|path| Change::Left { path: path.clone() }).collect();
+        changes.extend(beside(&recovered.live).map_err(|what| JournalError::Invalid { position, what })?);
         let transaction = Transaction { at: recovered.last.at, wall: SystemTime::now(), changes };
         store.append(&Group::merge(recovered.last.position + 1, vec![transaction], has_history)?)?;
     }
@@ -329,12 +341,63 @@ pub(crate) fn drop_path(directory: &Path, path: &ActorPath) -> Result<Vec<ActorP
     Ok(paths)
 }
 
-/// Reads history from a journal that no App holds, without changing it.
-pub(crate) fn history(directory: &Path, filter: &HistoryFilter) -> Result<Vec<HistoryEntry>, JournalError> {
-    SqliteStore::open_to_read(directory)?.history(filter)
+/// Copies the live data at a position to a new journal in the directory `into`, which is that of another App.
+///
+/// The history is not copied. Returns the moment of the live data and the position from which the new journal continues.
+///
+/// # Errors
+/// [`JournalError`] if the journal does not have the position, or `into` has a journal already.
+pub(crate) fn fork(directory: &Path, position: u64, into: &Path) -> Result<(Moment, u64), JournalError> {
+    if into.join(FILE).exists() {
+        let error = std::io::ErrorKind::AlreadyExists.into();
+        return Err(JournalError::io(&into.join(FILE), "create", error));
+    }
+    let (moment, live) = Reader::open(directory)?.live_at(Some(position))?;
+    let mut changes = Vec::new();
+    for (path, LiveActor { state, rows }) in live.actors {
+        changes.extend(state.map(|state| Change::State { path: path.clone(), state }));
+        for (table, rows) in rows {
+            let put = |(key, value)| Change::Put { path: path.clone(), table, key, value };
+            changes.extend(rows.into_iter().map(put));
+        }
+    }
+    let mut store = SqliteStore::create(into, None, 0, moment.position, "journal fork")?;
+    let transaction = Transaction { at: moment.at, wall: moment.wall, changes };
+    store.append(&Group::merge(moment.position + 1, vec![transaction], false)?)?;
+    Box::new(store).close(true)?;
+    Ok((moment, moment.position + 1))
 }
 
-/// Rebuilds the live data at a position, or the last if `None`, from a journal that no App holds, without changing it.
-pub(crate) fn live_at(directory: &Path, position: Option<u64>) -> Result<(Moment, Live), JournalError> {
-    SqliteStore::open_to_read(directory)?.live(position)
+/// A journal that no App holds, opened to look back, without changing it.
+pub(crate) struct Reader {
+    store: SqliteStore,
+}
+
+impl Reader {
+    /// Opens the journal in a directory, and reads its live data.
+    ///
+    /// # Errors
+    /// [`JournalError`] if there is no journal, an App holds it, or it is damaged.
+    pub(crate) fn open(directory: &Path) -> Result<Self, JournalError> {
+        Ok(Self { store: SqliteStore::open_to_read(directory)? })
+    }
+
+    pub(crate) fn history(&mut self, filter: &HistoryFilter) -> Result<Vec<HistoryEntry>, JournalError> {
+        self.store.history(filter)
+    }
+
+    /// Rebuilds the live data at a position, or the last if `None`.
+    pub(crate) fn live_at(&mut self, position: Option<u64>) -> Result<(Moment, Live), JournalError> {
+        self.store.live(position)
+    }
+
+    /// Returns the last position at or before a time.
+    pub(crate) fn position_at(&mut self, wall: SystemTime) -> Result<Option<u64>, JournalError> {
+        self.store.position_at(wall)
+    }
+
+    /// Returns the last openings by an App or a tool, oldest first.
+    pub(crate) fn starts(&self) -> Result<Vec<Start>, JournalError> {
+        self.store.rows().starts()
+    }
 }

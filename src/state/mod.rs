@@ -51,6 +51,8 @@ mod tests;
 
 pub use error::StateError;
 pub(crate) use json::{from_json, to_json};
+#[cfg(feature = "journal")]
+pub(crate) use patch::FieldChange;
 pub use patch::{MapPatch, Patch, SeqPatch};
 pub use tracker::Tracker;
 pub use value::Value;

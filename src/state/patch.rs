@@ -59,6 +59,17 @@ pub(super) struct Entry {
     pub(super) change: Change,
 }
 
+/// The change of one field, as it is shown.
+#[cfg(feature = "journal")]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum FieldChange<'a> {
+    /// The field has this value now.
+    To(&'a Value),
+    /// Parts of the value have changed.
+    Within,
+    Removed,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Change {
     /// Adds an entry with this value.
@@ -132,6 +143,39 @@ impl Patch {
                 patch.entries.iter().map(|entry| key_text(&entry.key).into_owned()).collect()
             }
             Patch::Seq(patch) => patch.items.keys().map(u32::to_string).collect(),
+        }
+    }
+
+    /// Returns the top-level keys or positions that change, in their textual form, with the new value if that is the whole
+    /// change.
+    #[cfg(feature = "journal")]
+    pub(crate) fn fields<'a>(&'a self) -> Vec<(String, FieldChange<'a>)> {
+        match self {
+            Patch::Set(Value::Map(entries)) => entries
+                .iter()
+                .map(|(key, value)| (key_text(key).into_owned(), FieldChange::To(value)))
+                .collect(),
+            Patch::Set(_) => Vec::new(),
+            Patch::Map(patch) => {
+                let change = |change: &'a Change| match change {
+                    Change::Insert(value) | Change::Update(Patch::Set(value)) => FieldChange::To(value),
+                    Change::Update(_) => FieldChange::Within,
+                    Change::Remove => FieldChange::Removed,
+                };
+                patch
+                    .entries
+                    .iter()
+                    .map(|entry| (key_text(&entry.key).into_owned(), change(&entry.change)))
+                    .collect()
+            }
+            Patch::Seq(patch) => patch
+                .items
+                .iter()
+                .map(|(at, change)| match change {
+                    Patch::Set(value) => (at.to_string(), FieldChange::To(value)),
+                    _ => (at.to_string(), FieldChange::Within),
+                })
+                .collect(),
         }
     }
 

@@ -124,6 +124,12 @@ impl Value {
         entries.iter().filter_map(|(key, _)| if let Value::Str(key) = key { Some(&**key) } else { None })
     }
 
+    /// Returns the text of the value as a key of a map.
+    #[cfg(feature = "journal")]
+    pub(crate) fn key_text(&self) -> Cow<'_, str> {
+        key_text(self)
+    }
+
     fn child(&self, step: &str) -> Option<&Value> {
         match self {
             Value::Map(entries) => {

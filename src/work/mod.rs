@@ -97,6 +97,8 @@ pub(crate) use self::run::{Command, Input, RunKey, RunOrder};
 pub(crate) use self::status::Failure;
 #[cfg(test)]
 pub(crate) use self::steps::MAX_STEPS;
+#[cfg(all(feature = "journal", any(feature = "cli", feature = "http")))]
+pub(crate) use self::steps::StepOutcome;
 pub(crate) use self::steps::{KnownStep, StepId, Steps, StepsFull};
 pub(crate) use self::work_type::{LaunchSpec, Task, WorkType};
 

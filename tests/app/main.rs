@@ -9,6 +9,7 @@ mod commands;
 mod elsewhere;
 mod embedded;
 mod http;
+mod journal;
 #[path = "../json_patch/mod.rs"]
 mod json_patch;
 mod numbers;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         http::logs::TESTS,
         http::server::TESTS,
         http::shown::TESTS,
+        journal::TESTS,
         numbers::TESTS,
         process::TESTS,
         terminal::TESTS,

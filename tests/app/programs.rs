@@ -31,7 +31,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
             metrics::set_global_recorder(metrics::NoopRecorder).expect("the recorder is the first");
             App::new(Office::default).main()
         }
-        other => panic!("there is no program {other}"),
+        other => crate::journal::run_program(other).unwrap_or_else(|| panic!("there is no program {other}")),
     }
 }
 

@@ -277,6 +277,12 @@ impl Journaling {
         self.0.as_ref().map(|recording| recording.journal.condition())
     }
 
+    /// Returns the journal, to look back.
+    #[cfg(feature = "http")]
+    pub(super) fn journal(&self) -> Option<&Journal> {
+        self.0.as_ref().map(|recording| &recording.journal)
+    }
+
     /// Gives up the journal: nothing more is recorded, and effects that wait are dropped.
     pub(super) fn give_up(&mut self) -> Option<Journal> {
         self.0.take().map(|recording| recording.journal)

@@ -27,6 +27,8 @@ mod reaction_queue;
 mod recording;
 #[cfg(feature = "journal")]
 mod recovery;
+#[cfg(feature = "journal")]
+mod renaming;
 #[cfg(test)]
 mod restore_tests;
 mod root_flow;
@@ -48,8 +50,16 @@ use self::lifecycle::Lifecycle;
 use self::observers::Observers;
 pub(super) use self::payloads::{Referring, What};
 use self::reaction_queue::ReactionQueue;
+#[cfg(all(feature = "journal", any(feature = "cli", feature = "http")))]
+pub(super) use self::recording::{APP, AppRow, CHILDREN, ChildrenRow, FACTS, FlowRow, SETTINGS};
 #[cfg(feature = "journal")]
 pub(super) use self::recovery::OpenedJournal;
+#[cfg(all(feature = "cli", feature = "journal"))]
+pub(super) use self::recovery::recorded_tree;
+#[cfg(feature = "journal")]
+pub(super) use self::renaming::Move;
+#[cfg(all(feature = "cli", feature = "journal"))]
+pub(super) use self::renaming::forget_children;
 use self::root_flow::{RootFlow, Whereabouts};
 use self::timers::Timer;
 use self::tree::{FlowLife, Tree};

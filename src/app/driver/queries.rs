@@ -25,6 +25,12 @@ impl Driver {
         self.root.state()
     }
 
+    /// Returns the journal, to look back.
+    #[cfg(all(feature = "http", feature = "journal"))]
+    pub(in crate::app) fn journal(&self) -> Option<&crate::journal::Journal> {
+        self.journaling.journal()
+    }
+
     /// Returns the number of reactions of all Flows.
     fn reactions(&self) -> u64 {
         self.reaction_times.values().map(Histogram::count).sum()

@@ -17,34 +17,34 @@ use crate::printable::chain;
 use crate::work::Status;
 
 /// The key of the row with the settings of a Work.
-pub(super) const SETTINGS: &[u8] = b"settings";
+pub(in crate::app) const SETTINGS: &[u8] = b"settings";
 /// The key of the row with the [`FlowRow`] of a Flow.
-pub(super) const FACTS: &[u8] = b"facts";
+pub(in crate::app) const FACTS: &[u8] = b"facts";
 /// The key of the row with the [`ChildrenRow`] of a Flow.
-pub(super) const CHILDREN: &[u8] = b"children";
+pub(in crate::app) const CHILDREN: &[u8] = b"children";
 /// The key of the row with the [`AppRow`].
-pub(super) const APP: &[u8] = b"app";
+pub(in crate::app) const APP: &[u8] = b"app";
 
 /// The recorded part of a Flow, without its fields and children.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct FlowRow {
-    pub(super) life: LifeRow,
-    pub(super) status: Status,
+pub(in crate::app) struct FlowRow {
+    pub(in crate::app) life: LifeRow,
+    pub(in crate::app) status: Status,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) wake_at: Option<Duration>,
+    pub(in crate::app) wake_at: Option<Duration>,
     /// Restarts in the window of the Flow's own restart policy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) restarts: Vec<Duration>,
+    pub(in crate::app) restarts: Vec<Duration>,
     /// Restarts of children in the window of the Flow's strategy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) child_restarts: Vec<Duration>,
+    pub(in crate::app) child_restarts: Vec<Duration>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) schedules: Vec<ScheduleRow>,
+    pub(in crate::app) schedules: Vec<ScheduleRow>,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum LifeRow {
+pub(in crate::app) enum LifeRow {
     Up,
     Waiting { until: Duration },
     Failed,
@@ -72,19 +72,19 @@ impl From<LifeRow> for FlowLife {
 
 /// The children of a Flow, and what their parent has set for the Flow itself.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct ChildrenRow {
-    pub(super) shapes: Shapes,
+pub(in crate::app) struct ChildrenRow {
+    pub(in crate::app) shapes: Shapes,
     /// The next numbers in the lists of children, by the path of the list.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) lists: BTreeMap<String, u64>,
-    pub(super) options: FlowOptions,
+    pub(in crate::app) lists: BTreeMap<String, u64>,
+    pub(in crate::app) options: FlowOptions,
 }
 
 /// The recorded part of the App itself.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct AppRow {
+pub(in crate::app) struct AppRow {
     /// The name of the type of the root, for people.
-    pub(super) root: String,
+    pub(in crate::app) root: String,
 }
 
 impl Driver {
@@ -164,11 +164,11 @@ impl Driver {
 
     /// Closes the journal, all of which is durable, because the App has ended in good order.
     pub(super) fn close_journal(&mut self) {
-        if let Some(journal) = self.journaling.give_up() {
+        if let Some(journal) = self.journaling.give_up()
+            && let Err(error) = journal.close(true)
+        {
             // All is durable already: the next start only does not know that this end was clean.
-            if let Err(error) = journal.close(true) {
-                log::warn!("the journal was not closed in good order: {}", chain(&error));
-            }
+            log::warn!("the journal was not closed in good order: {}", chain(&error));
         }
     }
 

@@ -16,10 +16,11 @@ use super::super::error::{AppError, Unrestorable};
 use super::Driver;
 use super::journaling::{Journaling, RecordedFlow};
 use super::recording::{APP, AppRow, CHILDREN, ChildrenRow, FACTS, FlowRow, SETTINGS};
+use super::renaming::{Move, Moved, move_actors};
 use super::tree::FlowLife;
 use crate::flow::{
-    FlowContext, FlowImage, Image, ImageReader, Ledger, Moment, OnError, RecordedTree, Restarts, Schedules,
-    Supervisor, WorkImage, decoded, encoded,
+    FlowContext, FlowImage, Image, ImageReader, Ledger, Moment, OnError, RecordedTree, Restarts, RowError,
+    Schedules, Supervisor, WorkImage, decoded, encoded,
 };
 use crate::id::{ActorPath, FlowId, WorkId};
 use crate::journal::{Change, Journal, JournalSettings, Live, LiveActor, Recovered, Table};
@@ -62,6 +63,7 @@ pub(in crate::app) struct OpenedJournal {
     recovered: Recovered,
     /// Filled with the queue that wakes the driver when the journal has made progress.
     waker: Arc<OnceLock<Arc<ReadyQueue>>>,
+    moves: Vec<Move>,
 }
 
 impl OpenedJournal {
@@ -83,7 +85,12 @@ impl OpenedJournal {
         });
         let opened = Journal::open(directory, settings, version, on_progress);
         let (journal, recovered) = opened.map_err(|error| AppError::Journal(error.into()))?;
-        Ok(Self { journal, recovered, waker })
+        Ok(Self { journal, recovered, waker, moves: Vec::new() })
+    }
+
+    /// Sets the actors that continue at other paths than those at which they were recorded.
+    pub(in crate::app) fn moved(self, moves: Vec<Move>) -> Self {
+        Self { moves, ..self }
     }
 }
 
@@ -165,8 +172,8 @@ impl Driver {
     /// # Errors
     /// [`AppError::Unrestorable`] with all that cannot be restored.
     pub(super) fn open_journal(&mut self, opened: OpenedJournal) -> Result<Recovery, AppError> {
-        let OpenedJournal { journal, recovered, waker } = opened;
-        let Recovered { live, last, was_clean, epoch, .. } = recovered;
+        let OpenedJournal { journal, recovered, waker, moves } = opened;
+        let Recovered { mut live, last, was_clean, epoch, .. } = recovered;
         // Set once, here.
         let _ = waker.set(self.wake_ups.ready_queue().clone());
         if last.position > 0 {
@@ -180,8 +187,11 @@ impl Driver {
             let problems = problems.iter().map(|problem| chain(problem)).collect();
             return Err(AppError::Unrecordable(Unrestorable::new(problems)));
         }
-        let recovery = Recovery::read(live)?;
+        let moved = moved(&mut live, &moves)?;
+        let mut recovery = Recovery::read(live)?;
+        recovery.tree.moved = moved.paths;
         self.restore_root(&recovery)?;
+        moved.changes.into_iter().for_each(|change| self.journaling.change(change));
         if last.position > 0 {
             self.resumed.after = Some((last.position, was_clean));
         }
@@ -306,6 +316,23 @@ impl Driver {
         let flows: Vec<_> = self.tree.flows().map(|(id, _)| id).collect();
         flows.into_iter().for_each(|id| self.set_flow_timer(id));
     }
+}
+
+/// Reads the live data of a journal as the tree to restore.
+///
+/// # Errors
+/// [`AppError::Unrestorable`] with all rows that cannot be read.
+#[cfg(feature = "cli")]
+pub(in crate::app) fn recorded_tree(mut live: Live, moves: &[Move]) -> Result<RecordedTree, AppError> {
+    let moved = moved(&mut live, moves)?;
+    let mut recovery = Recovery::read(live)?;
+    recovery.tree.moved = moved.paths;
+    Ok(recovery.tree)
+}
+
+fn moved(live: &mut Live, moves: &[Move]) -> Result<Moved, AppError> {
+    let unreadable = |error: RowError| AppError::Unrestorable(Unrestorable::new(vec![chain(&error)]));
+    move_actors(live, moves).map_err(unreadable)
 }
 
 fn counted(number: usize, one: &str, many: &str) -> String {

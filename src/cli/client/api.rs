@@ -73,16 +73,26 @@ impl Api {
 
     /// Requests `path` and returns the JSON as sent; `None` for 404.
     pub(super) fn find_raw(&self, path: &str) -> Result<Option<Json>, ClientError> {
+        let answer = self.request(path)?;
+        if answer.status() == 404 {
+            return Ok(None);
+        }
+        self.json(answer).map(Some)
+    }
+
+    /// Requests something of the past of the App, whose answer says why there is nothing.
+    pub(super) fn past(&self, path: &str) -> Result<Json, ClientError> {
+        let answer = self.request(path)?;
+        self.json(answer)
+    }
+
+    fn request(&self, path: &str) -> Result<Response<Body>, ClientError> {
         let mut request = self.agent.get(self.url(path));
         if let Some(value) = &self.authorization {
             request = request.header("Authorization", value);
         }
         let answer = request.config().timeout_global(Some(LIMIT)).build().call();
-        let answer = answer.map_err(|error| self.no_answer(&error))?;
-        if answer.status() == 404 {
-            return Ok(None);
-        }
-        self.json(answer).map(Some)
+        answer.map_err(|error| self.no_answer(&error))
     }
 
     /// Requests `path`, which every App serves, with texts sanitised for printing.

@@ -13,6 +13,8 @@ pub(in crate::cli) enum Client {
     Status(WatchArgs),
     /// Show the state of a running App, or a part of it
     State(StateArgs),
+    /// Show what happened in a running App with a journal, the oldest first
+    History(HistoryArgs),
     /// Show the tree of Flows and Works, and where each runs
     Graph(Target),
     /// Show the processes of an App with their load
@@ -76,6 +78,31 @@ pub(in crate::cli) struct StateArgs {
     /// Update the output after every change, until Ctrl-C
     #[arg(long)]
     pub(super) watch: bool,
+
+    /// A moment of the past of an App with a journal: a position, or a time such as 2026-11-24T19:00:00Z [default: now]
+    #[arg(long, value_name = "POSITION|TIME", conflicts_with = "watch")]
+    pub(super) at: Option<String>,
+
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct HistoryArgs {
+    /// The path of a Work or Flow: what happened to it and below it [default: everything]
+    pub(super) path: Option<String>,
+
+    /// The position to begin at [default: the newest events are shown]
+    #[arg(long, value_name = "POSITION")]
+    pub(super) from: Option<u64>,
+
+    /// The last position to show [default: the last one]
+    #[arg(long, value_name = "POSITION")]
+    pub(super) to: Option<u64>,
+
+    /// The number of events to show
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) limit: u32,
 
     #[command(flatten)]
     pub(super) target: Target,

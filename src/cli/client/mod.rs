@@ -35,9 +35,10 @@ pub(super) fn run(command: &Client, program: &'static str) -> ExitCode {
     PROGRAM.get_or_init(|| program);
     let done = match command {
         Client::Status(args) => watch::watched(&args.target, args.watch, show::status),
-        Client::State(args) => {
-            watch::watched(&args.target, args.watch, |api, json| tree::state(api, args.path.as_deref(), json))
-        }
+        Client::State(args) => watch::watched(&args.target, args.watch, |api, json| {
+            tree::state(api, args.path.as_deref(), args.at.as_deref(), json)
+        }),
+        Client::History(args) => watch::once(&args.target, |api, json| show::history(api, args, json)),
         Client::Graph(target) => watch::once(target, tree::graph),
         Client::Nodes(target) => watch::once(target, show::nodes),
         Client::Payloads(target) => watch::once(target, show::payloads),

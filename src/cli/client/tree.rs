@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value as Json;
-
 use super::api::{Api, cleaned, escape};
 use super::error::ClientError;
 use super::model::{Graph, Place};
 use super::show::as_json;
 use super::table::{colours, paint, type_name};
 use super::watch::Picture;
-use crate::printable::{self, one_line};
+use crate::cli::state_text::state_text;
+use crate::printable::one_line;
 
 pub(super) fn graph(api: &Api, json: bool) -> Picture {
     let value = api.get_raw("graph")?;
@@ -64,69 +63,28 @@ fn branch(
     }
 }
 
-pub(super) fn state(api: &Api, path: Option<&str>, json: bool) -> Picture {
-    let query = path.map(|path| format!("?path={}", escape(path))).unwrap_or_default();
-    let unknown = || ClientError::NoState { path: path.unwrap_or_default().to_owned() };
-    let answer = api.find_raw(&format!("state{query}"))?.ok_or_else(unknown)?;
+pub(super) fn state(api: &Api, path: Option<&str>, at: Option<&str>, json: bool) -> Picture {
+    let path_query = path.map(|path| format!("?path={}", escape(path))).unwrap_or_default();
+    let answer = match at {
+        Some(at) => {
+            let separator = if path.is_some() { '&' } else { '?' };
+            api.past(&format!("state{path_query}{separator}at={}", escape(at)))?
+        }
+        None => {
+            let unknown = || ClientError::NoState { path: path.unwrap_or_default().to_owned() };
+            api.find_raw(&format!("state{path_query}"))?.ok_or_else(unknown)?
+        }
+    };
     let state = answer.get("state").unwrap_or(&answer);
     if json {
         return Ok(as_json(state));
     }
-    let mut text = String::new();
-    match state {
-        Json::Object(_) | Json::Array(_) => fields(state, 0, &mut text),
-        leaf => text = format!("{}\n", written(leaf)),
-    }
-    Ok(text)
-}
-
-/// Writes one field per line, with nested fields indented below it.
-fn fields(value: &Json, depth: usize, text: &mut String) {
-    let members: Vec<(String, &Json)> = match value {
-        Json::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), value)).collect(),
-        Json::Array(items) => items.iter().enumerate().map(|(at, value)| (at.to_string(), value)).collect(),
-        _ => Vec::new(),
-    };
-    for (name, value) in members {
-        let indent = "  ".repeat(depth);
-        let inner = match value {
-            Json::Object(fields) => !fields.is_empty(),
-            // Lists of plain values fit on one line.
-            Json::Array(items) => items.iter().any(|item| item.is_object() || item.is_array()),
-            _ => false,
-        };
-        if inner {
-            text.push_str(&format!("{indent}{}:\n", one_line(&name)));
-            fields(value, depth + 1, text);
-        } else {
-            text.push_str(&format!("{indent}{}: {}\n", one_line(&name), written(value)));
-        }
-    }
-}
-
-fn written(value: &Json) -> String {
-    match value {
-        Json::String(text) => one_line(text).into_owned(),
-        other => printable::json(&other.to_string()).into_owned(),
-    }
+    Ok(state_text(state))
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn a_state_is_one_field_a_line() {
-        let mut text = String::new();
-        fields(
-            &json!({ "train": { "step": 7, "history": [1, 2] }, "teams": [{ "name": "a" }] }),
-            0,
-            &mut text,
-        );
-        assert_eq!(text, "teams:\n  0:\n    name: a\ntrain:\n  history: [1,2]\n  step: 7\n");
-    }
 
     #[test]
     fn a_graph_is_drawn_with_its_branches() {

@@ -65,6 +65,42 @@ impl Progress {
     }
 }
 
+/// The run in progress of a Work, as it is recorded.
+#[cfg(feature = "journal")]
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RunInProgress {
+    /// Its place in the queue, which no other run of the Work has.
+    pub(crate) place: u64,
+    pub(crate) run: u64,
+    pub(crate) attempt: u32,
+    pub(crate) started: Option<SystemTime>,
+    pub(crate) node: Option<Arc<str>>,
+}
+
+#[cfg(feature = "journal")]
+impl WorkFacts {
+    /// Returns the run in progress.
+    pub(crate) fn run_in_progress(&self) -> Option<RunInProgress> {
+        self.current.as_ref().map(|current| RunInProgress {
+            place: current.place,
+            run: current.run,
+            attempt: current.progress.attempts,
+            started: current.started,
+            node: current.node.clone(),
+        })
+    }
+
+    /// Returns the operator's stop that holds the Work.
+    pub(crate) fn held(&self) -> Option<&OperatorStop> {
+        self.hold.as_ref()
+    }
+
+    /// Returns true if the Work has just joined: it was launched once at most, and no attempt at a run has ended.
+    pub(crate) fn is_new(&self) -> bool {
+        self.next_run <= 2 && self.attempted == 0 && self.launches <= 1
+    }
+}
+
 /// Life and counters of a Work.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct WorkFacts {

@@ -333,6 +333,49 @@ impl Fact {
     }
 }
 
+impl Fact {
+    /// Reads the fact that the new value of a row records, or its deletion if `value` is `None`. Returns `None` for a row
+    /// that is no fact about runs, or only a part of one.
+    ///
+    /// # Errors
+    /// [`RowError`] for a row that cannot be decoded.
+    pub(crate) fn from_row(table: Table, key: &[u8], value: Option<&[u8]>) -> Result<Option<Self>, RowError> {
+        let (place, rest) = key.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+        let place = u64::from_be_bytes(*place);
+        Ok(Some(match (table, value) {
+            (Table::Run, Some(value)) if rest.is_empty() => {
+                let RunRow { key, input, queued } = decoded(table, value)?;
+                let (key, input) = (key_from(&key), Input::arrived(input, PayloadGuards::default()));
+                Self::Requested { place, key, input, queued: time(queued) }
+            }
+            (Table::Run, Some(value)) => {
+                let progress = decoded::<ProgressRow>(table, value)?.into();
+                Self::Waits { place, progress }
+            }
+            (Table::Run, None) if rest.is_empty() => Self::Ended { place },
+            (Table::Input, Some(value)) => {
+                let InputRow { stage, reason, message, attempt, seq, time: set, at } = decoded(table, value)?;
+                let status = Status { stage, reason, message, time: time(set), attempt, seq };
+                Self::Input { key: key_from(key), status, at: Duration::from_millis(at) }
+            }
+            (Table::Input, None) => Self::Forgotten { key: key_from(key) },
+            (Table::Status, Some(value)) => Self::Recorded(decoded(table, value)?),
+            (Table::Attempt, Some(value)) => {
+                let row: AttemptRow = decoded(table, value)?;
+                Self::Attempted { number: row.number, entry: row.entry() }
+            }
+            (Table::Work, Some(value)) if key == FACTS => {
+                Self::Work(decoded::<WorkRow>(table, value)?.into())
+            }
+            (Table::Step, Some(value)) => {
+                let input = RunKey::from_bytes(key.first_chunk().copied().unwrap_or_default());
+                Self::Step { input, step: decoded(table, value)? }
+            }
+            _ => return Ok(None),
+        }))
+    }
+}
+
 /// Reads an [`Image`] from the rows of a Work, in any order.
 pub(crate) struct ImageReader {
     image: Image,

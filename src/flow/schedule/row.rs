@@ -66,6 +66,11 @@ impl Schedules {
 }
 
 impl ScheduleRow {
+    /// Returns the expression, and the time of the last occurrence in milliseconds since 1970.
+    pub(crate) fn occurrence(&self) -> (&str, Option<i64>) {
+        (&self.expression, self.last)
+    }
+
     fn schedule(self) -> Result<Schedule, String> {
         let expression = Expression::parse(&self.expression).map_err(|error| error.to_string())?;
         let zone =

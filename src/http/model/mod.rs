@@ -1,5 +1,7 @@
 //! The JSON documents of the API as Rust types, from which the OpenAPI document is generated.
 
+#[cfg(feature = "journal")]
+mod history;
 mod node;
 mod requests;
 mod stage;
@@ -12,6 +14,8 @@ use std::time::SystemTime;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value as Json;
 
+#[cfg(feature = "journal")]
+pub(super) use self::history::{AnyStateView, HistoryView, PastStateView};
 pub(super) use self::node::{NodeView, UsageView, nodes};
 pub(super) use self::requests::{Accepted, InputBody, Rerun, StopBody};
 pub(super) use self::status::{

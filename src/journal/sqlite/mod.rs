@@ -9,6 +9,7 @@ mod schema;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rusqlite::config::DbConfig;
 use rusqlite::wal::CheckpointMode;
@@ -128,6 +129,7 @@ impl SqliteStore {
         app: Option<[u8; 16]>,
         epoch: u64,
         position: u64,
+        program: &str,
     ) -> Result<Self, JournalError> {
         std::fs::create_dir_all(directory).map_err(|error| JournalError::io(directory, "create", error))?;
         let app = app.map_or_else(|| random_identity(directory), Ok)?;
@@ -137,7 +139,7 @@ impl SqliteStore {
         initialise(&opened.connection, &opened.file, app, epoch, position)?;
         let settings = JournalSettings { history_bytes: 0, ..JournalSettings::default() };
         let mut store = Self::load(opened.connection, opened.file, settings, lock)?.0;
-        store.begin("journal repair")?;
+        store.begin(program)?;
         Ok(store)
     }
 
@@ -194,7 +196,7 @@ impl SqliteStore {
         let meta = Meta { app: self.meta.app, epoch: self.meta.epoch + 1 };
         let start = Start {
             epoch: meta.epoch,
-            wall: std::time::SystemTime::now(),
+            wall: SystemTime::now(),
             position: self.head.position,
             program: program.to_owned(),
             has_progressed: false,
@@ -575,7 +577,7 @@ fn initialise(
             "INSERT INTO meta (id, app, epoch, sum) VALUES (1, ?1, ?2, ?3)",
             params![&meta.app[..], meta.epoch as i64, meta.sum()],
         )?;
-        let wall = wall_nanos(std::time::SystemTime::now());
+        let wall = wall_nanos(SystemTime::now());
         put_history(connection, &HistoryRow { position, first: position, wall, ..HistoryRow::default() })?;
         connection.execute_batch("COMMIT")
     };
@@ -726,6 +728,11 @@ impl Store for SqliteStore {
             return Err(self.rows().damaged(format!("the history at position {next} is missing")));
         }
         Ok(entries)
+    }
+
+    fn position_at(&mut self, wall: SystemTime) -> Result<Option<u64>, JournalError> {
+        let oldest = self.images.oldest().unwrap_or(self.head.position);
+        self.rows().position_at(wall_nanos(wall), oldest)
     }
 
     fn mark_progress(&mut self) -> Result<(), JournalError> {

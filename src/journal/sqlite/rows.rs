@@ -480,6 +480,16 @@ impl Rows<'_> {
         Ok(())
     }
 
+    /// Returns the last position of the last group at or before a time, in nanoseconds since the Unix epoch, that is not
+    /// before the position `oldest`.
+    pub(crate) fn position_at(&self, wall: i64, oldest: u64) -> Result<Option<u64>, JournalError> {
+        let mut statement = self.prepare(
+            "SELECT position FROM history WHERE position >= ?1 AND wall <= ?2 ORDER BY position DESC LIMIT 1",
+        )?;
+        let found = statement.query_row([oldest as i64, wall], |row| number(row, 0)).optional();
+        found.map_err(|error| self.sqlite(error))
+    }
+
     /// Returns the headers of the images, oldest first.
     pub(crate) fn images(&self) -> Result<Vec<ImageMark>, JournalError> {
         let mut statement = self.prepare(

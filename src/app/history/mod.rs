@@ -1,0 +1,28 @@
+//! Looking back: what the journal of an App tells about its past.
+//!
+//! Pure: what is here reads transactions and live data of a journal, whoever has opened it.
+//!
+//! # Guarantees
+//! - A row that cannot be decoded becomes an event that says so; nothing panics, whatever a journal contains.
+
+mod at;
+mod events;
+#[cfg(feature = "http")]
+mod live;
+mod paging;
+mod tree;
+#[cfg(feature = "cli")]
+mod why;
+
+pub(crate) use self::at::At;
+pub(crate) use self::events::Event;
+#[cfg(feature = "cli")]
+pub(crate) use self::events::What;
+#[cfg(feature = "http")]
+pub(crate) use self::live::NoPast;
+pub(crate) use self::paging::{Page, Paging, Wanted};
+pub(crate) use self::tree::state_tree;
+#[cfg(feature = "cli")]
+pub(crate) use self::tree::{differences, stages};
+#[cfg(feature = "cli")]
+pub(crate) use self::why::{Because, why};

@@ -1,0 +1,99 @@
+//! Whether this program can take over the App in a journal, found out without starting or changing anything.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::driver::{forget_children, recorded_tree};
+use super::error::AppError;
+use super::launch::App;
+use crate::fence;
+use crate::id::ActorPath;
+use crate::journal::{Reader, drop_path};
+use crate::payload::never_wait_here;
+use crate::printable::chain;
+use crate::runtime;
+
+/// What this program finds in a journal.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TakeOver {
+    /// The numbers of recorded Works and Flows.
+    pub(crate) works: usize,
+    pub(crate) flows: usize,
+    /// Fields that the program has and the record lacks, as `path: field`.
+    pub(crate) added: Vec<String>,
+    /// Recorded fields that the program does not have any more.
+    pub(crate) removed: Vec<String>,
+    /// Fields that are read by an alias, with their recorded names.
+    pub(crate) renamed: Vec<String>,
+    /// Recorded Works and Flows that the program does not have.
+    pub(crate) parked: Vec<ActorPath>,
+    /// Why the program cannot take over.
+    pub(crate) refusals: Vec<String>,
+}
+
+impl App {
+    /// Reads the journal in a directory with this program: makes the root by its constructor and restores it, on a thread
+    /// of its own. No Flow reacts, and no Work runs.
+    ///
+    /// # Errors
+    /// [`AppError`] if the journal cannot be read, or the root cannot be made.
+    pub(crate) fn take_over(self, directory: &Path) -> Result<TakeOver, AppError> {
+        let directory = directory.to_owned();
+        let thread = std::thread::Builder::new().name("flowright".to_owned());
+        let spawned = thread.spawn(move || self.read_journal(&directory)).map_err(AppError::Thread)?;
+        spawned.join().unwrap_or_else(|_| Err(AppError::Internal("its thread panicked".to_owned())))
+    }
+
+    fn read_journal(self, directory: &Path) -> Result<TakeOver, AppError> {
+        let (_, live) = Reader::open(directory)
+            .and_then(|mut reader| reader.live_at(None))
+            .map_err(|error| AppError::Journal(error.into()))?;
+        never_wait_here();
+        let runtime = self.new_runtime(Arc::default());
+        runtime::belong(runtime.clone());
+        let _running = runtime.start();
+        let mut root = fence::call(self.make).map_err(|panic| AppError::Constructor(panic.to_string()))?;
+        let refusals = root.problems().iter().map(|problem| chain(problem)).collect();
+        let mut found = TakeOver { refusals, ..TakeOver::default() };
+        let tree = match recorded_tree(live, &self.moves) {
+            Ok(tree) => tree,
+            Err(AppError::Unrestorable(problems)) => {
+                found.refusals.extend(problems.problems().iter().cloned());
+                return Ok(found);
+            }
+            Err(error) => return Err(error),
+        };
+        (found.works, found.flows) = (tree.works.len(), tree.flows.len());
+        if tree.flows.is_empty() {
+            return Ok(found);
+        }
+        let named = |path: &ActorPath, field: &str| format!("{path}: {field}");
+        match root.restore(&tree) {
+            Ok(restored) => {
+                let removed = restored.removed_fields.iter();
+                found.removed = removed.map(|removed| named(&removed.path, &removed.field)).collect();
+                for new in &restored.new_fields {
+                    match &new.recorded {
+                        None => found.added.push(named(&new.path, &new.field)),
+                        Some(recorded) => {
+                            let field = format!("{recorded} -> {}", new.field);
+                            found.renamed.push(named(&new.path, &field));
+                        }
+                    }
+                }
+                found.parked = restored.unused;
+            }
+            Err(errors) => found.refusals.extend(errors.iter().map(|error| chain(error))),
+        }
+        Ok(found)
+    }
+}
+
+/// Deletes what is recorded of an actor and of all actors below it, and returns their paths.
+///
+/// # Errors
+/// [`AppError::Journal`] if the journal cannot be read or written; nothing is deleted then.
+pub(crate) fn drop_from_journal(directory: &Path, path: &ActorPath) -> Result<Vec<ActorPath>, AppError> {
+    drop_path(directory, path, |live| forget_children(live, path).map_err(|error| chain(&error)))
+        .map_err(|error| AppError::Journal(error.into()))
+}
