@@ -83,6 +83,13 @@ impl AppId {
     pub(crate) fn next() -> Self {
         Self(unique())
     }
+
+    /// Returns the number of the App whose journal has this random identity.
+    #[cfg(feature = "journal")]
+    pub(crate) fn recorded(identity: [u8; 16]) -> Self {
+        let (first, _) = identity.split_first_chunk().expect("eight of sixteen bytes");
+        Self(u64::from_be_bytes(*first).max(1))
+    }
 }
 
 /// Returns a random number that is never 0 and practically never repeats. Predictable: not to be used as a secret.

@@ -64,6 +64,7 @@ impl App {
                 ..Limits::default()
             },
             settings,
+            epoch: 0,
         })
     }
 
@@ -74,11 +75,13 @@ impl App {
         kinds.into_works()
     }
 
-    pub(super) fn head_options(&self) -> Result<HeadOptions, TransportError> {
+    /// Returns the options of a head that has opened its journal as number `epoch`.
+    pub(super) fn head_options(&self, epoch: u64) -> Result<HeadOptions, TransportError> {
         let program = self.process.clone().unwrap_or_else(|| Arc::new(this_program));
         let arguments = self.config.for_processes();
         let mut bridge = self.bridge_options()?;
         bridge.security = bridge.security.of_head();
+        bridge.epoch = epoch;
         Ok(HeadOptions { bridge, process: ProcessCommand { program, arguments } })
     }
 }

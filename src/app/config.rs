@@ -460,6 +460,15 @@ impl Config {
         SessionSettings { heartbeat, grace, ..default }
     }
 
+    /// Returns how long the nodes of a head that was started again have to return; `None` if it takes in no nodes.
+    #[cfg(feature = "journal")]
+    pub(super) fn time_to_return(&self) -> Option<Duration> {
+        #[cfg(feature = "remote")]
+        return self.listen.is_some().then(|| self.session_settings().grace);
+        #[cfg(not(feature = "remote"))]
+        None
+    }
+
     /// Returns the placement configured for the Work at `path`: its own, or that of the longest path above it.
     pub(super) fn placement_of(&self, path: &str) -> Option<Placement> {
         let mut prefix = path;

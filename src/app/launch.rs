@@ -35,7 +35,7 @@ use crate::payload::{MemoryBudget, Store, never_wait_here};
 use crate::recorder;
 use crate::runtime::{self, Runtime};
 use crate::work::logs::AppLog;
-use crate::work::{Directory, LocalHost, MessageCounts, Placement, Work, start_system};
+use crate::work::{Directory, Incarnations, LocalHost, MessageCounts, Placement, Work, start_system};
 
 #[cfg(feature = "remote")]
 /// Makes the command that starts the program again.
@@ -336,17 +336,27 @@ impl App {
         Ok(Launched { control, name, version, exited })
     }
 
-    /// Creates the runtime of this App.
-    pub(super) fn new_runtime(&self, directory: Arc<Directory>) -> Arc<Runtime> {
+    /// Creates the runtime of an App with this number, whose journal was opened as number `epoch`.
+    pub(super) fn new_runtime(&self, directory: Arc<Directory>, (app, epoch): (AppId, u64)) -> Arc<Runtime> {
         let budget = MemoryBudget::new(self.config.store_settings());
         Arc::new_cyclic(|of| {
             let store = Store::new(budget, of.clone());
-            let of = Runtime::new(AppId::next()).with(directory).with(store);
+            let of = Runtime::new(app).with(directory).with(store);
+            let of = of.with(Arc::new(Incarnations::new(epoch)));
             let of = of.with(Arc::new(AppLog::default())).with(Arc::new(MessageCounts::default()));
             #[cfg(feature = "drive")]
             let of = of.with(Drives::at(LocalHome(self.config.drives())));
             of
         })
+    }
+
+    /// Opens the journal, if the App has one.
+    #[cfg(feature = "journal")]
+    fn open_journal(&self) -> Result<Option<OpenedJournal>, AppError> {
+        let version = self.version.as_deref().unwrap_or_default();
+        let open = |directory| OpenedJournal::open(directory, self.config.journal_settings(), version);
+        let opened = self.config.journal.as_deref().map(open).transpose()?;
+        Ok(opened.map(|opened| opened.moved(self.moves.clone())))
     }
 
     fn live(
@@ -359,31 +369,32 @@ impl App {
         never_wait_here();
         recorder::install();
         let paused = self.runtime.is_some();
+        #[cfg(feature = "journal")]
+        let journal = match self.open_journal() {
+            Ok(journal) => journal,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        #[cfg(feature = "journal")]
+        let (app, epoch) = journal.as_ref().map_or_else(|| (AppId::next(), 0), OpenedJournal::identity);
+        #[cfg(not(feature = "journal"))]
+        let (app, epoch) = (AppId::next(), 0);
         let directory = Arc::new(Directory::default());
-        let of = self.new_runtime(directory.clone());
+        let of = self.new_runtime(directory.clone(), (app, epoch));
         runtime::belong(of.clone());
         let running = of.start();
         #[cfg(feature = "remote")]
-        let elsewhere = match self.head_options() {
+        let elsewhere = match self.head_options(epoch) {
             Ok(options) => Elsewhere::new(of.clone(), (!paused).then_some(options)),
             Err(error) => return drop(ready.send(Err(error.into()))),
         };
         #[cfg(not(feature = "remote"))]
         let elsewhere = Elsewhere::default();
-        #[cfg(feature = "journal")]
-        let moves = self.moves.clone();
-        let Self { make, config, on_failure, runtime, wall_clock, version, .. } = self;
+        let Self { make, config, on_failure, runtime, wall_clock, .. } = self;
         let local = match paused {
             true => LocalHost::inline(of.clone()),
             false => LocalHost::new(of.clone(), config.pool_size()),
         };
         let hosts = Hosts::new(local, elsewhere);
-        #[cfg(feature = "journal")]
-        let journal = config.journal.as_deref().map(|directory| {
-            OpenedJournal::open(directory, config.journal_settings(), version.as_deref().unwrap_or_default())
-        });
-        #[cfg(feature = "journal")]
-        let journal = journal.transpose().map(|journal| journal.map(|journal| journal.moved(moves)));
         #[cfg(feature = "remote")]
         let (shared, listen) = (hosts.head(), config.listen.clone());
         let system = match runtime {
@@ -392,14 +403,6 @@ impl App {
         };
         let (driver_exit, driver_exited) = oneshot::channel();
         let end = system.block_on(async move {
-            #[cfg(feature = "journal")]
-            let journal = match journal {
-                Ok(journal) => journal,
-                Err(error) => {
-                    let _ = ready.send(Err(error));
-                    return None;
-                }
-            };
             let driver = fence::call(make)
                 .map_err(|panic| AppError::Constructor(panic.to_string()))
                 .and_then(|root| {

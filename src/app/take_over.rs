@@ -7,7 +7,7 @@ use super::driver::{forget_children, recorded_tree};
 use super::error::AppError;
 use super::launch::App;
 use crate::fence;
-use crate::id::ActorPath;
+use crate::id::{ActorPath, AppId};
 use crate::journal::{Reader, drop_path};
 use crate::payload::never_wait_here;
 use crate::printable::chain;
@@ -49,7 +49,7 @@ impl App {
             .and_then(|mut reader| reader.live_at(None))
             .map_err(|error| AppError::Journal(error.into()))?;
         never_wait_here();
-        let runtime = self.new_runtime(Arc::default());
+        let runtime = self.new_runtime(Arc::default(), (AppId::next(), 0));
         runtime::belong(runtime.clone());
         let _running = runtime.start();
         let mut root = fence::call(self.make).map_err(|panic| AppError::Constructor(panic.to_string()))?;

@@ -10,8 +10,11 @@
 //!   reason.
 //! - A report about a run that is not the current one changes nothing.
 //! - The steps of a run are remembered until a run of its input succeeds, or the input is forgotten.
+//! - An incarnation that may live on a node that a new head has not heard of yet gets no orders, and no other is launched,
+//!   until its node has returned or is given up.
 //! - `status().seq` only grows.
 
+mod awaited;
 mod facts;
 mod memory;
 mod new_status;
@@ -101,6 +104,8 @@ pub(crate) struct Ledger {
     tries: Option<Box<runs::Tries>>,
     /// Node of the incarnation.
     node: Option<Arc<str>>,
+    /// Number of the incarnation that was launched last.
+    incarnation: u64,
     /// Reason why the Work has no place, while it waits for one.
     waits_for: Option<Box<str>>,
     /// Stop by an operator, which keeps the Work stopped until it is lifted.
@@ -135,6 +140,12 @@ enum Life {
     },
     /// There is no place for the Work yet.
     Unplaced,
+    /// The incarnation lives on a node, unless that is lost as well, and the node has not returned to this head yet.
+    Awaited {
+        until: Duration,
+        /// What follows the incarnation, if it is to stop.
+        next: Option<Next>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,6 +214,7 @@ impl Ledger {
             launches: 0,
             tries: None,
             node: None,
+            incarnation: 0,
             waits_for: None,
             hold: None,
             ending: false,
@@ -300,7 +312,8 @@ impl Ledger {
         match &mut self.life {
             Life::Down => self.launch(now),
             Life::Stopping { next, .. } => *next = Next::Relaunch { at: now.at },
-            Life::Up | Life::Waiting { .. } | Life::Unplaced => {}
+            Life::Awaited { next: Some(next), .. } => *next = Next::Relaunch { at: now.at },
+            Life::Up | Life::Waiting { .. } | Life::Unplaced | Life::Awaited { .. } => {}
         }
     }
 
@@ -336,6 +349,7 @@ impl Ledger {
     /// Records that the node of the incarnation is lost.
     pub(crate) fn node_lost(&mut self, why: &str, now: Moment) {
         self.actions.push(Action::Kill);
+        self.lose_awaited(now);
         let stays = matches!(self.life, Life::Stopping { next: Next::Stay, .. });
         match self.life {
             Life::Stopping { .. } => self.exited(None, now),
@@ -352,7 +366,7 @@ impl Ledger {
                 }
                 self.launch(now);
             }
-            Life::Down | Life::Waiting { .. } | Life::Unplaced => {}
+            Life::Down | Life::Waiting { .. } | Life::Unplaced | Life::Awaited { .. } => {}
         }
         if stays {
             self.actions.push(Action::Close(CloseReason::Stopped));
@@ -368,9 +382,17 @@ impl Ledger {
         if let Some(current) = &mut self.current {
             current.waiting.stopped = true;
         }
-        let was_open = !matches!(self.life, Life::Down | Life::Stopping { next: Next::Stay, .. });
+        let was_open = !matches!(
+            self.life,
+            Life::Down
+                | Life::Stopping { next: Next::Stay, .. }
+                | Life::Awaited { next: Some(Next::Stay), .. }
+        );
         match &mut self.life {
             Life::Down => {}
+            // An App that ends does not wait for nodes, which end the Works of an App that is over.
+            Life::Awaited { .. } if self.ending => self.life = Life::Down,
+            Life::Awaited { next, .. } => *next = Some(Next::Stay),
             Life::Up => {
                 self.life =
                     Life::Stopping { next: Next::Stay, kill_at: now.at.saturating_add(self.policy.grace) };
@@ -413,7 +435,10 @@ impl Ledger {
             Life::Down => self.launch(now),
             Life::Up => self.stop_for(Next::Relaunch { at: now.at }, now),
             Life::Stopping { next: next @ Next::Stay, .. } => *next = Next::Relaunch { at: now.at },
-            Life::Stopping { .. } | Life::Waiting { .. } | Life::Unplaced => {}
+            Life::Awaited { next: next @ (None | Some(Next::Stay)), .. } => {
+                *next = Some(Next::Relaunch { at: now.at });
+            }
+            Life::Stopping { .. } | Life::Waiting { .. } | Life::Unplaced | Life::Awaited { .. } => {}
         }
     }
 
@@ -436,6 +461,10 @@ impl Ledger {
                 let Some(current) = self.current.as_mut().filter(|current| current.run == run) else {
                     return;
                 };
+                // A node says again what the head before may not have recorded.
+                if self.tries.as_deref().is_some_and(|tries| tries.has_begun(run)) {
+                    return;
+                }
                 current.deadline = timeout.map(|timeout| now.at.saturating_add(timeout));
                 self.waits_for = None;
                 let status = NewStatus::running().of(&current.waiting);
@@ -480,7 +509,7 @@ impl Ledger {
     pub(crate) fn next_deadline(&self) -> Option<Duration> {
         let life = match self.life {
             Life::Stopping { kill_at, .. } => Some(kill_at),
-            Life::Waiting { until } => Some(until),
+            Life::Waiting { until } | Life::Awaited { until, .. } => Some(until),
             Life::Down | Life::Up | Life::Unplaced => None,
         };
         // The deadlines of a run count only while nothing else ends its incarnation.
@@ -495,6 +524,15 @@ impl Ledger {
             Life::Stopping { kill_at, .. } if kill_at <= now.at => {
                 self.actions.push(Action::Kill);
                 self.exited(None, now);
+            }
+            Life::Awaited { until, .. } if until <= now.at => {
+                let why = match &self.node {
+                    Some(node) => {
+                        format!("node `{node}` has not returned to the head that was started again")
+                    }
+                    None => "its node has not returned to the head that was started again".to_owned(),
+                };
+                self.node_lost(&why, now);
             }
             _ => {}
         }
@@ -557,7 +595,7 @@ impl Ledger {
 
     /// Returns true while an incarnation lives.
     pub(crate) fn is_up(&self) -> bool {
-        matches!(self.life, Life::Up | Life::Stopping { .. })
+        matches!(self.life, Life::Up | Life::Stopping { .. } | Life::Awaited { .. })
     }
 
     /// Returns true if no incarnation lives, and none will start without a request.

@@ -18,6 +18,8 @@
     expect(dead_code, unused_imports, reason = "the driver does not record and restore Flows yet")
 )]
 
+#[cfg(feature = "remote")]
+mod adoption;
 mod builder;
 mod check;
 mod children;
@@ -70,6 +72,8 @@ pub use self::shape::Shapes;
 pub use self::supervisor::Strategy;
 pub use self::work_ref::{Run, WorkRef};
 
+#[cfg(feature = "remote")]
+pub(crate) use self::adoption::{Expected, Verdict, judge};
 #[cfg(feature = "journal")]
 pub(crate) use self::check::FlowProblem;
 pub(crate) use self::children::{AnyFlow, Node, Position, Visitor};

@@ -13,8 +13,8 @@ use crate::state::{Patch, StateError, Tracker, Value};
 use crate::trace::Cause;
 use crate::wire;
 use crate::work::{
-    Abort, AnyMailbox, FencingToken, Gpus, LaunchSpec, Mailbox, Outbox, Placement, ReadyQueue, Report,
-    Resources, Work, WorkType,
+    Abort, Acknowledge, AnyMailbox, FencingToken, Gpus, LaunchSpec, Mailbox, Outbox, Placement, ReadyQueue,
+    Report, Resources, Work, WorkType,
 };
 
 pub(crate) type SharedRecord = Arc<Mutex<Record>>;
@@ -36,6 +36,8 @@ pub(crate) struct Record {
     /// The last published state.
     pub(crate) state: Value,
     holds: PayloadGuards,
+    /// Acknowledges the reports of the last update, until the driver takes it.
+    pub(crate) acknowledge: Option<Acknowledge>,
     /// Guards of the state before the last update, until the driver takes them.
     pub(crate) replaced_holds: Option<PayloadGuards>,
     /// True if changes of the state are recorded.
@@ -110,6 +112,7 @@ impl Record {
             owns_path: true,
             state,
             holds,
+            acknowledge: None,
             replaced_holds: None,
             is_recorded: false,
             unrecorded_settings: None,
@@ -197,6 +200,7 @@ impl Record {
         self.published += u64::from(news.published);
         self.conflated += u64::from(news.conflated);
         self.cause = news.cause;
+        self.acknowledge = news.acknowledge;
         let is_quiet = |report: &Report| matches!(report, Report::Stepped { .. } | Report::Barrier { .. });
         let mut changed = match news.reports.iter().all(is_quiet) {
             true if news.reports.is_empty() => Changed::Nothing,
@@ -312,7 +316,7 @@ mod tests {
         for many in (1..2000).step_by(7) {
             let before = record.state.clone();
             let patch = tracker.update(&pages(many)).unwrap();
-            outbox.update(patch, None, Vec::new(), Cause::default());
+            outbox.update(patch, None, Vec::new(), None, Cause::default());
             match record.take_update(now) {
                 Ok(changed) => assert!(changed == Changed::Seen && record.state == *tracker.value()),
                 Err(error) => {

@@ -3,7 +3,8 @@
 //! # Guarantees
 //! - States and reports of a Work are sent to the head in order; states conflate as long as the session has no room.
 //! - When the session with the head is lost, all Works end before anything else is done, since the head has given them
-//!   up or is about to.
+//!   up or is about to. If the head has a journal and is started again, they go on instead: nothing that was sent and
+//!   may not be durable is lost, and nothing more is sent until that head has taken them over.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -19,11 +20,13 @@ use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use super::bridge::{Bridge, Destination, PeerHandler, Whereabouts};
+use super::incarnation_log::IncarnationLog;
 use super::link::{Link, Target};
 use super::lost_messages::count_lost;
 use super::protocol::{Control, Hello, Location, Refusal, Role, Source};
 use super::references::lease_replica;
 use super::routing::{Forwarder, Subscriptions};
+use super::uplink::Uplink;
 use crate::id::{ActorPath, IdMap, WorkId};
 use crate::payload::{Hex, PayloadGuard, PayloadGuards, PayloadId, Want};
 use crate::recorder;
@@ -47,7 +50,9 @@ pub(super) struct Agent {
     runtime: Arc<Runtime>,
     directory: Arc<Directory>,
     bridge: Arc<Bridge>,
-    head: Arc<Link>,
+    head: Arc<Uplink>,
+    /// True if the head has a journal, so that another head can take over the Works.
+    is_recorded: bool,
     kinds: Kinds,
     /// True in the process of a single Work, which lives no longer than its head.
     is_process: bool,
@@ -64,6 +69,8 @@ pub(super) struct Agent {
 struct AgentState {
     host: LocalHost,
     incarnations: IdMap<u64, Hosted>,
+    /// Incarnations that have ended, until the head has acknowledged all their reports.
+    ended: IdMap<u64, Ended>,
     /// The Works whose locations this node has subscribed to at the head.
     subscriptions: HashMap<ActorPath, Subscription>,
     /// Works whose messages go by way of the head, and of which this process had an address before.
@@ -98,6 +105,19 @@ struct Hosted {
     abort: Arc<Abort>,
     /// Steps that are known of a run that is about to be ordered, with its number.
     known: (u64, Steps),
+    /// Kept if the head has a journal.
+    log: Option<SharedLog>,
+    kind: &'static WorkType,
+    gpus: Vec<u32>,
+}
+
+type SharedLog = Arc<Mutex<IncarnationLog>>;
+
+/// An incarnation that has ended.
+struct Ended {
+    path: ActorPath,
+    work: String,
+    log: SharedLog,
 }
 
 impl Agent {
@@ -110,12 +130,14 @@ impl Agent {
         bridge: Arc<Bridge>,
         head: Arc<Link>,
     ) -> Arc<Self> {
+        let is_recorded = bridge.epoch() > 0 && !is_process;
         let directory = Directory::of(&runtime);
         let mut host = LocalHost::new(runtime.clone(), pool);
         host.share_current();
         let state = AgentState {
             host,
             incarnations: IdMap::default(),
+            ended: IdMap::default(),
             subscriptions: HashMap::new(),
             relayed: HashMap::new(),
             over: None,
@@ -128,7 +150,8 @@ impl Agent {
             runtime,
             directory,
             bridge,
-            head,
+            head: Uplink::new(head),
+            is_recorded,
             kinds,
             is_process,
             may_leave: Notify::new(),
@@ -145,76 +168,184 @@ impl Agent {
     }
 
     pub(super) async fn send_updates(self: Arc<Self>) {
+        let head = self.head.link();
         loop {
             let rung = poll_fn(|cx| self.ready_queue.poll(cx)).await;
             for WorkId(incarnation) in rung {
-                if !self.head.room().await {
+                if !head.room().await {
                     return;
                 }
-                let hosted = {
-                    let state = self.state.lock();
-                    let hosted = state.incarnations.get(&incarnation);
-                    hosted.map(|hosted| (hosted.outbox.clone(), hosted.refers.clone()))
-                };
-                let Some((outbox, refers)) = hosted else { continue };
-                if outbox.has(is_end) {
-                    // Before the head learns of it: messages that are forwarded from here on are for the next
-                    // incarnation.
-                    self.leave(incarnation);
-                }
-                // Serialised with the fast path, so that updates taken there in the meantime do not overtake these.
-                let (over, holds) = outbox.hand_over(|update| {
-                    let over = is_end(&update.reports);
-                    let Update { patch, holds, reports, cause: trace, .. } = update;
-                    // Announced only when they differ, since the head keeps the values that were announced last.
-                    let said = holds.as_ref().filter(|holds| differ(&mut refers.lock(), holds));
-                    let refers = said.is_some();
-                    let said = said.cloned().unwrap_or_default();
-                    self.send_update(incarnation, (patch, refers, &said), reports, trace);
-                    (over, holds)
-                });
-                // Outside the hand-over, since dropping the guards may free values.
-                drop(holds);
-                // Dropped without the lock: the last share of the mailbox may end its subscription, which takes the
-                // lock.
-                let ended = if over { self.state.lock().incarnations.remove(&incarnation) } else { None };
-                if let Some(hosted) = ended {
-                    log::log!(self.level(), "work `{}` has ended here", hosted.path);
-                }
+                self.send_update(incarnation);
             }
         }
     }
 
-    /// Sends a publish and the reports behind it. Each step is a message of its own, which keeps messages small and carries
-    /// the payloads of the step.
-    fn send_update(
-        &self,
-        incarnation: u64,
-        (patch, refers, said): (Option<Patch>, bool, &PayloadGuards),
-        reports: Vec<Report>,
-        trace: Cause,
-    ) {
-        let mut first = (patch.is_some() || refers).then_some((patch, refers));
-        let mut gathered = Vec::new();
-        let mut send = |reports: &mut Vec<Report>| {
-            if first.is_none() && reports.is_empty() {
-                return;
-            }
-            let (patch, refers) = first.take().unwrap_or_default();
-            let said = if refers { said.clone() } else { PayloadGuards::default() };
-            let (reports, trace) = (std::mem::take(reports), trace.clone());
-            self.head.control_with(&said, &Control::Update { incarnation, patch, refers, reports, trace });
+    /// Sends what an incarnation has published and reported, unless no head has taken it over.
+    fn send_update(&self, incarnation: u64) {
+        let hosted = {
+            let state = self.state.lock();
+            let hosted = state.incarnations.get(&incarnation);
+            hosted.map(|hosted| (hosted.outbox.clone(), hosted.refers.clone(), hosted.log.clone()))
         };
-        for report in reports {
-            match report {
-                Report::Stepped { run, step } => {
-                    send(&mut gathered);
-                    self.head.control_with(&step.holds(), &Control::Stepped { incarnation, run, step });
-                }
-                report => gathered.push(report),
+        let Some((outbox, refers, log)) = hosted else { return };
+        if log.as_ref().is_some_and(|log| log.lock().is_paused) {
+            // Sent when it is resumed.
+            return;
+        }
+        if outbox.has(is_end) {
+            // Before the head learns of it: messages that are forwarded from here on are for the next
+            // incarnation.
+            self.leave(incarnation);
+        }
+        // Serialised with the fast path, so that updates taken there in the meantime do not overtake these.
+        let (over, holds) = outbox.hand_over(|update| {
+            let over = is_end(&update.reports);
+            let Update { patch, holds, reports, cause: trace, .. } = update;
+            let mut log = log.as_ref().map(|log| log.lock());
+            let before = log.as_mut().and_then(|log| log.sent(patch.as_ref(), holds.as_ref(), &reports));
+            // Announced only when they differ, since the head keeps the values that were announced last.
+            let said = holds.as_ref().filter(|holds| differ(&mut refers.lock(), holds));
+            let refers = said.is_some();
+            let said = said.cloned().unwrap_or_default();
+            write_update(&self.head.link(), incarnation, (patch, refers, &said), reports, trace);
+            (over, (holds, before))
+        });
+        // Outside the hand-over, since dropping the guards may free values.
+        drop(holds);
+        // Dropped without the lock: the last share of the mailbox may end its subscription, which takes the
+        // lock.
+        let ended = if over { self.remove(incarnation) } else { None };
+        if let Some(hosted) = ended {
+            log::log!(self.level(), "work `{}` has ended here", hosted.path);
+        }
+    }
+
+    fn log_of(&self, incarnation: u64) -> Option<SharedLog> {
+        self.state.lock().incarnations.get(&incarnation)?.log.clone()
+    }
+
+    /// Removes an incarnation that has ended. Its reports are kept until they are acknowledged.
+    fn remove(&self, incarnation: u64) -> Option<Hosted> {
+        let mut state = self.state.lock();
+        let hosted = state.incarnations.remove(&incarnation)?;
+        if let Some(log) = hosted.log.clone().filter(|log| !log.lock().is_acknowledged()) {
+            let (path, work) = (hosted.path.clone(), hosted.kind.name().to_owned());
+            state.ended.insert(incarnation, Ended { path, work, log });
+        }
+        Some(hosted)
+    }
+
+    /// Drops reports that are durable at the head.
+    fn acknowledge(&self, incarnation: u64, reports: u64) {
+        let mut state = self.state.lock();
+        if let Some(hosted) = state.incarnations.get(&incarnation) {
+            hosted.log.iter().for_each(|log| log.lock().acknowledge(reports));
+            return;
+        }
+        let is_done = state.ended.get(&incarnation).is_some_and(|ended| {
+            let mut log = ended.log.lock();
+            log.acknowledge(reports);
+            log.is_acknowledged()
+        });
+        let done = if is_done { state.ended.remove(&incarnation) } else { None };
+        drop(state);
+        drop(done);
+    }
+
+    // ---- a head that is started again ----
+
+    /// Returns true in the process of a single Work.
+    pub(super) fn is_process(&self) -> bool {
+        self.is_process
+    }
+
+    /// Returns true if another head can take over the Works.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.is_recorded
+    }
+
+    /// Holds back the updates of all Works, because there is no head.
+    pub(super) fn pause(&self) {
+        let state = self.state.lock();
+        let logs = state.incarnations.values().filter_map(|hosted| hosted.log.as_ref());
+        logs.chain(state.ended.values().map(|ended| &ended.log)).for_each(|log| log.lock().is_paused = true);
+    }
+
+    /// Begins a session with a head: describes the incarnations that are hosted here, and subscribes again.
+    pub(super) fn offer(&self, link: &Arc<Link>) {
+        self.head.replace(link.clone());
+        let (mut kept, mut failed) = (Vec::new(), Vec::new());
+        let forgotten = {
+            let mut state = self.state.lock();
+            (state.told, state.round_trip) = (None, None);
+            for (incarnation, hosted) in &state.incarnations {
+                let (path, work) = (hosted.path.clone(), hosted.kind.name().to_owned());
+                kept.extend(
+                    hosted.log.clone().map(|log| (*incarnation, path, work, log, hosted.gpus.clone())),
+                );
+            }
+            for (incarnation, Ended { path, work, log }) in &state.ended {
+                kept.push((*incarnation, path.clone(), work.clone(), log.clone(), Vec::new()));
+            }
+            std::mem::take(&mut state.looking)
+        };
+        drop(forgotten);
+        kept.sort_unstable_by_key(|(incarnation, ..)| *incarnation);
+        for (incarnation, path, work, log, gpus) in kept {
+            let log = log.lock();
+            let hosts = Control::Hosts {
+                incarnation,
+                path: path.clone(),
+                work,
+                last_run: log.last_run(),
+                acknowledged: log.acknowledged(),
+                state: log.state().clone(),
+                gpus,
+            };
+            if let Err(why) = link.try_control(log.holds(), &hosts) {
+                log::error!("work `{path}` cannot be described to the head, and is ended: {why}");
+                failed.push(incarnation);
             }
         }
-        send(&mut gathered);
+        link.control(&Control::HostsAll);
+        failed.into_iter().for_each(|incarnation| self.kill(incarnation));
+        self.subscribe_again(link);
+    }
+
+    fn subscribe_again(&self, link: &Arc<Link>) {
+        let mut forwarders = Vec::new();
+        let mut state = self.state.lock();
+        for (path, subscription) in &mut state.subscriptions {
+            subscription.location = None;
+            forwarders.extend(subscription.forwarders.iter().filter_map(Weak::upgrade));
+            if subscription.count > 0 {
+                link.control(&Control::Locate { path: path.clone() });
+            }
+        }
+        drop(state);
+        forwarders.iter().for_each(|forwarder| forwarder.follow_anew());
+    }
+
+    /// Goes on with an incarnation that the head has taken over: sends the reports that may not be durable again.
+    fn resume(&self, incarnation: u64) {
+        let log = {
+            let state = self.state.lock();
+            let hosted = state.incarnations.get(&incarnation).and_then(|hosted| hosted.log.as_ref());
+            hosted.or_else(|| state.ended.get(&incarnation).map(|ended| &ended.log)).cloned()
+        };
+        if let Some(log) = log {
+            let mut log = log.lock();
+            let nothing = PayloadGuards::default();
+            write_update(
+                &self.head.link(),
+                incarnation,
+                (None, false, &nothing),
+                log.reports(),
+                Cause::default(),
+            );
+            log.is_paused = false;
+        }
+        self.send_update(incarnation);
     }
 
     /// Keeps a step that is known of a run, until the run is ordered.
@@ -243,10 +374,11 @@ impl Agent {
     /// Sends load reports and newly recorded metrics to the head at intervals.
     pub(super) async fn send_load_reports(self: Arc<Self>) {
         let mut told = recorder::Carried::default();
-        while self.head.room().await {
+        let head = self.head.link();
+        while head.room().await {
             let families = told.update(recorder::families());
             if !families.is_empty() {
-                self.head.control(&Control::Recorded { families });
+                head.control(&Control::Recorded { families });
             }
             let round_trip = {
                 let mut state = self.state.lock();
@@ -254,8 +386,7 @@ impl Agent {
                 state.round_trip
             };
             let round_trip_us = round_trip.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-            self.head
-                .control(&Control::LoadReport { load_report: LoadReport::of(&self.runtime), round_trip_us });
+            head.control(&Control::LoadReport { load_report: LoadReport::of(&self.runtime), round_trip_us });
             sleep(REPORT_INTERVAL).await;
         }
     }
@@ -296,7 +427,10 @@ impl Agent {
         };
         mailbox.set_capacity(usize::try_from(capacity).unwrap_or(usize::MAX));
         let outbox = Outbox::new(WorkId(incarnation), self.ready_queue.clone());
-        let outbox = Arc::new(outbox.with_express(self.head.clone()));
+        let log =
+            self.is_recorded.then(|| Arc::new(Mutex::new(IncarnationLog::new(value.clone(), holds.clone()))));
+        let express = Express { head: self.head.clone(), log: log.clone() };
+        let outbox = Arc::new(outbox.with_express(Arc::new(express)));
         let abort = Arc::new(Abort::default());
         let refers = Arc::new(Mutex::new(holds.iter().map(|hold| hold.id()).collect()));
         let what = LaunchSpec {
@@ -308,17 +442,17 @@ impl Agent {
             mailbox: mailbox.clone(),
             outbox: outbox.clone(),
             abort: abort.clone(),
-            gpus: Gpus::given(gpus),
+            gpus: Gpus::given(gpus.clone()),
             token,
         };
         let placement = if pooled { Placement::Pool } else { Placement::Thread };
         let mut state = self.state.lock();
         let launched = state.host.launch(&placement, Resources::default(), what);
         let mailbox_incarnation = mailbox.incarnation();
-        state.incarnations.insert(
-            incarnation,
-            Hosted { mailbox_incarnation, refers, path, mailbox, outbox, abort, known: Default::default() },
-        );
+        let known = Default::default();
+        let hosted =
+            Hosted { mailbox_incarnation, refers, path, mailbox, outbox, abort, known, log, kind, gpus };
+        state.incarnations.insert(incarnation, hosted);
         state.host.flush();
         drop(state);
         self.launched.send_replace(incarnation);
@@ -375,14 +509,15 @@ impl Agent {
 
     fn command(&self, incarnation: u64, command: Command) {
         let hosted = match self.state.lock().incarnations.get(&incarnation) {
-            Some(hosted) => (hosted.mailbox.clone(), hosted.outbox.clone()),
+            Some(hosted) => (hosted.mailbox.clone(), hosted.outbox.clone(), hosted.log.clone()),
             // An incarnation that has ended has reported so, and the head will learn of it.
             None => return,
         };
-        let (mailbox, outbox) = hosted;
+        let (mailbox, outbox, log) = hosted;
         match command {
             Command::Run(order) => {
                 let run = order.run;
+                log.iter().for_each(|log| log.lock().ordered(run));
                 let cause = order.cause.clone();
                 if mailbox.run(order) {
                     cause.within(|| outbox.report(Report::RunStarted { run }));
@@ -394,7 +529,7 @@ impl Agent {
 
     /// Pulls the bytes of a value and keeps them as a replica until the head releases it.
     fn keep(&self, id: PayloadId, hash: Hex<32>, length: u64, carried: PayloadGuards) {
-        let head = self.head.clone();
+        let head = self.head.link();
         tokio::spawn(async move {
             let Some(hold) = carried.iter().find(|hold| hold.id() == id) else { return };
             let what = format!("a copy of payload {id}");
@@ -407,7 +542,11 @@ impl Agent {
     }
 
     fn kill(&self, incarnation: u64) {
-        let killed = self.state.lock().incarnations.remove(&incarnation);
+        let (killed, ended) = {
+            let mut state = self.state.lock();
+            (state.incarnations.remove(&incarnation), state.ended.remove(&incarnation))
+        };
+        drop(ended);
         if let Some(hosted) = killed {
             hosted.abort.raise();
             self.left(&hosted.path, &hosted.mailbox, hosted.mailbox_incarnation);
@@ -431,8 +570,8 @@ impl Agent {
 
     /// Ends the session with a goodbye, for which the head waits before it ends.
     fn leave_head(&self) {
-        self.head.leave("the App is over");
-        let head = self.head.clone();
+        let head = self.head.link();
+        head.leave("the App is over");
         spawn_local(async move {
             // The head may have gone without reading it.
             sleep(FAREWELL).await;
@@ -444,8 +583,10 @@ impl Agent {
     pub(super) fn end(&self) {
         let mut state = self.state.lock();
         let incarnations = std::mem::take(&mut state.incarnations);
+        let ended = std::mem::take(&mut state.ended);
         let subscriptions = std::mem::take(&mut state.subscriptions);
         drop(state);
+        drop(ended);
         for hosted in incarnations.into_values() {
             log::log!(self.level(), "work `{}` is ended: the head is gone, or this node leaves", hosted.path);
             hosted.abort.raise();
@@ -479,17 +620,64 @@ fn differ(before: &mut Vec<PayloadId>, holds: &PayloadGuards) -> bool {
     was != *before
 }
 
-impl FastPath for Link {
+/// Sends a publish and the reports behind it. Each step is a message of its own, which keeps messages small and carries the
+/// payloads of the step.
+fn write_update(
+    head: &Link,
+    incarnation: u64,
+    (patch, refers, said): (Option<Patch>, bool, &PayloadGuards),
+    reports: Vec<Report>,
+    trace: Cause,
+) {
+    let mut first = (patch.is_some() || refers).then_some((patch, refers));
+    let mut gathered = Vec::new();
+    let mut send = |reports: &mut Vec<Report>| {
+        if first.is_none() && reports.is_empty() {
+            return;
+        }
+        let (patch, refers) = first.take().unwrap_or_default();
+        let said = if refers { said.clone() } else { PayloadGuards::default() };
+        let (reports, trace) = (std::mem::take(reports), trace.clone());
+        head.control_with(&said, &Control::Update { incarnation, patch, refers, reports, trace });
+    };
+    for report in reports {
+        match report {
+            Report::Stepped { run, step } => {
+                send(&mut gathered);
+                head.control_with(&step.holds(), &Control::Stepped { incarnation, run, step });
+            }
+            report => gathered.push(report),
+        }
+    }
+    send(&mut gathered);
+}
+
+/// The fast path for the updates of one incarnation.
+struct Express {
+    head: Arc<Uplink>,
+    log: Option<SharedLog>,
+}
+
+impl FastPath for Express {
     fn take(&self, WorkId(incarnation): WorkId, update: &mut Update) -> bool {
         // The end of an incarnation, steps, and a change of the values that a state refers to need the slow path.
         let is_step = |report: &Report| matches!(report, Report::Stepped { .. });
         let is_slow = is_end(&update.reports) || update.reports.iter().any(is_step);
-        if is_slow || update.holds.is_some() || !self.is_free() {
+        if is_slow || update.holds.is_some() {
             return false;
+        }
+        let mut log = self.log.as_ref().map(|log| log.lock());
+        let head = self.head.link();
+        if log.as_ref().is_some_and(|log| log.is_paused) || !head.is_free() {
+            return false;
+        }
+        if let Some(log) = &mut log {
+            let before = log.sent(update.patch.as_ref(), None, &update.reports);
+            drop(before);
         }
         let (patch, reports) = (update.patch.take(), std::mem::take(&mut update.reports));
         let trace = std::mem::take(&mut update.cause);
-        self.control(&Control::Update { incarnation, patch, refers: false, reports, trace });
+        head.control(&Control::Update { incarnation, patch, refers: false, reports, trace });
         true
     }
 }
@@ -530,7 +718,7 @@ impl PeerHandler for Agent {
     }
 
     fn control(&self, link: &Arc<Link>, control: Control, carried: PayloadGuards) -> Result<(), String> {
-        if !Arc::ptr_eq(link, &self.head) {
+        if !Arc::ptr_eq(link, &self.head.link()) {
             return Err(format!("only the head may send {}", control.name()));
         }
         match control {
@@ -552,15 +740,18 @@ impl PeerHandler for Agent {
                     Launch { incarnation, path, work, pooled, state, max_state_bytes, mailbox, gpus, token };
                 if let Err(message) = self.launch(launch, carried) {
                     self.launched.send_replace(incarnation);
-                    let failed = self.state.lock().incarnations.remove(&incarnation);
-                    if let Some(hosted) = failed {
-                        self.left(&hosted.path, &hosted.mailbox, hosted.mailbox_incarnation);
-                    }
                     let failure = Failure::new(Reason::UserError, message);
                     let reports = vec![Report::Died { failure }];
+                    if let Some(log) = self.log_of(incarnation) {
+                        let before = log.lock().sent(None, None, &reports);
+                        drop(before);
+                    }
+                    if let Some(hosted) = self.remove(incarnation) {
+                        self.left(&hosted.path, &hosted.mailbox, hosted.mailbox_incarnation);
+                    }
                     let trace = Cause::default();
                     let update = Control::Update { incarnation, patch: None, refers: false, reports, trace };
-                    self.head.control(&update);
+                    link.control(&update);
                 }
             }
             Control::Run { incarnation, run, attempt, input, trace: cause } => {
@@ -578,6 +769,8 @@ impl PeerHandler for Agent {
             Control::Cancel { incarnation, run } => self.command(incarnation, Command::Cancel { run }),
             Control::Stop { incarnation } => self.command(incarnation, Command::Stop),
             Control::Kill { incarnation } => self.kill(incarnation),
+            Control::Resume { incarnation } => self.resume(incarnation),
+            Control::Acknowledge { incarnation, reports } => self.acknowledge(incarnation, reports),
             Control::Close { incarnation, why } => self.close(incarnation, why),
             Control::Located { path, location } => self.located(&path, location),
             Control::There { id, sources, gone, lost } => {
@@ -627,7 +820,11 @@ impl PeerHandler for Agent {
             return;
         }
         let level = if self.is_process { log::Level::Debug } else { log::Level::Warn };
-        log::log!(level, "the connection to the head broke ({why}); trying to reach it again");
+        let meanwhile = match self.is_recorded {
+            true => "; the Works here go on, also if the head is started again with its journal",
+            false => "",
+        };
+        log::log!(level, "the connection to the head broke ({why}); trying to reach it again{meanwhile}");
     }
 
     fn connected_again(&self, _: &Arc<Link>, role: Role) {
@@ -638,26 +835,28 @@ impl PeerHandler for Agent {
 
     fn lost(&self, _: &Arc<Link>, _: Role, _: &str) {}
 
-    fn head(&self) -> Option<&Arc<Link>> {
-        Some(&self.head)
+    fn head(&self) -> Option<Arc<Link>> {
+        Some(self.head.link())
     }
 
     fn link_to(&self, process: u64) -> Option<Arc<Link>> {
-        (process == self.head.peer().id).then(|| self.head.clone())
+        let head = self.head.link();
+        (process == head.peer().id).then_some(head)
     }
 
     fn reference(&self, hold: &Arc<PayloadGuard>) {
         // A local reference keeps the copy alive from now on, in place of the interest of the head.
         if hold.entry().is_here() && hold.entry().remote_source().is_some() {
-            lease_replica(&self.head, hold);
+            lease_replica(&self.head.link(), hold);
         }
     }
 
     fn pulled(&self, id: PayloadId) {
         // Before the head is told, since it may rely on copies that were reported.
         let Some(hold) = self.bridge.store().find(id) else { return };
-        lease_replica(&self.head, &hold);
-        self.head.control(&Control::Copied { id, failed: None });
+        let head = self.head.link();
+        lease_replica(&head, &hold);
+        head.control(&Control::Copied { id, failed: None });
     }
 
     fn whereabouts(&self, id: PayloadId, among: Vec<u64>) -> BoxFuture<'static, Option<Whereabouts>> {
@@ -670,7 +869,7 @@ impl PeerHandler for Agent {
         };
         // Later askers share the answer. A process that only they know of is not among those said to be gone.
         if first {
-            self.head.control(&Control::Where { id, among });
+            self.head.link().control(&Control::Where { id, among });
         }
         answer.map(Result::ok).boxed()
     }
@@ -693,7 +892,7 @@ impl Subscriptions for Agent {
             subscription.forwarders.push(Arc::downgrade(forwarder));
             if subscription.count == 1 {
                 // Under the lock, so that the head receives `Locate` and `Unlocate` in order.
-                self.head.control(&Control::Locate { path: path.clone() });
+                self.head.link().control(&Control::Locate { path: path.clone() });
             }
             subscription.location.clone()
         };
@@ -709,7 +908,7 @@ impl Subscriptions for Agent {
         subscription.forwarders.retain(|forwarder| forwarder.strong_count() > 0);
         if subscription.count == 0 {
             let forgotten = state.subscriptions.remove(path);
-            self.head.control(&Control::Unlocate { path: path.clone() });
+            self.head.link().control(&Control::Unlocate { path: path.clone() });
             drop(state);
             drop(forgotten);
         }

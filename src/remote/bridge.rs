@@ -70,6 +70,8 @@ pub(crate) struct BridgeOptions {
     pub(crate) security: Security,
     pub(crate) limits: Limits,
     pub(crate) settings: SessionSettings,
+    /// The number of times that this head opened its journal; 0 without a journal, and in a process that joins a head.
+    pub(crate) epoch: u64,
 }
 
 /// Error returned when another process cannot be reached or refuses the session.
@@ -82,8 +84,15 @@ pub(crate) enum DialError {
     /// Another node has the same name and is silent; the attempt may be repeated.
     #[error("the session was refused: {0}")]
     Taken(String),
-    #[error("the peer has given up the session: {0}")]
-    Lost(String),
+    #[error("the peer has given up the session: {why}")]
+    Lost {
+        why: String,
+        /// The epoch of the head that has refused, if it is one of the same App.
+        epoch: u64,
+    },
+    /// The head is older than one that this process has seen; the attempt may be repeated.
+    #[error("the head is outdated: {0}")]
+    Outdated(String),
     #[error("the exchange of greetings failed: {0}")]
     NotUnderstood(String),
 }
@@ -91,9 +100,11 @@ pub(crate) enum DialError {
 impl Bridge {
     /// Creates a bridge that lives on the thread of `spawner`.
     pub(super) fn new(options: BridgeOptions, spawner: Spawner, services: &'static dyn Services) -> Self {
-        let BridgeOptions { program, security, limits, settings } = options;
+        let BridgeOptions { program, security, limits, settings, epoch } = options;
+        let identity = Identity::new(program);
+        identity.set_epoch(epoch);
         Self {
-            identity: Identity::new(program),
+            identity,
             security,
             limits,
             settings,
@@ -244,7 +255,7 @@ impl Bridge {
             return Some(link);
         }
         // The head does not dial.
-        peer_handler.head()?;
+        let _ = peer_handler.head()?;
         (!source.endpoints.is_empty()).then(|| self.peer(&source.card()))
     }
 
@@ -259,6 +270,16 @@ impl Bridge {
     /// Returns the greeting with which this process begins a session.
     pub(super) fn hello(&self, role: Role, app: Option<AppId>, session: u64) -> Hello {
         self.identity.hello(role, app, session)
+    }
+
+    /// Records the epoch of the head.
+    pub(super) fn set_epoch(&self, epoch: u64) {
+        self.identity.set_epoch(epoch);
+    }
+
+    /// Returns the highest epoch of the head that was seen; 0 if the head has no journal.
+    pub(super) fn epoch(&self) -> u64 {
+        self.identity.epoch()
     }
 
     /// Sets the endpoint at which this process reaches the head.

@@ -33,11 +33,13 @@ use crate::id::{ActorPath, IdMap, unique};
 use crate::payload::{PayloadId, never_wait_here};
 use crate::recorder::Carried;
 use crate::runtime::Runtime;
-use crate::state::Value;
+use crate::state::{Patch, Value};
+use crate::trace::Cause;
 use crate::transport::{Advertised, Endpoint, Listener, TransportError};
 use crate::work::{
-    AnyMailbox, CloseReason, Command, Commands, Failure, FreeGpus, HostError, HostEvent, LaunchSpec,
-    LoadReport, Outbox, Place, Placement, ReadyQueue, Reason, Report, Resources, Route, SharedRoute,
+    Abort, Acknowledge, AnyMailbox, Claim, CloseReason, Command, Commands, Failure, FreeGpus, HostError,
+    HostEvent, Incarnations, LaunchSpec, LoadReport, Outbox, Place, Placement, ReadyQueue, Reason, Report,
+    Resources, Route, SharedRoute,
 };
 
 /// Time limit for telling the other processes that the App is over.
@@ -60,6 +62,7 @@ pub(crate) struct Head {
     departures: Arc<Departures>,
     watchers: Watchers,
     state: Mutex<HeadState>,
+    incarnations: Arc<Incarnations>,
     endpoint: OnceLock<Endpoint>,
     /// The address that is announced to nodes, if it differs from `endpoint`.
     advertised: OnceLock<Endpoint>,
@@ -75,7 +78,8 @@ struct HeadState {
     /// Sessions that have no room for further locations.
     waiting_to_tell: HashSet<u64>,
     events: Vec<HostEvent>,
-    next_incarnation: u64,
+    /// Works whose nodes have not returned yet to this head, which was started again.
+    awaited: HashSet<ActorPath>,
     /// True once the App is stopping, so that values need not outlive their processes any more.
     is_stopping: bool,
     /// True once all processes were told that the App is over, so that their end is expected.
@@ -91,6 +95,8 @@ struct Node {
     is_process: bool,
     /// True while Works can be launched there. Works that run there stay while it is false.
     is_reachable: bool,
+    /// True once the node has described the incarnations that it has kept while it had no head.
+    has_claimed: bool,
     /// True once the node is about to end, at its own request or because its Work is over. Nothing more is launched
     /// there.
     is_leaving: bool,
@@ -114,6 +120,8 @@ struct Away {
     /// The mailbox of the Work in this process, and the route from it.
     mailbox: Weak<dyn AnyMailbox>,
     route: Arc<DirectRoute>,
+    /// Number of the reports that have arrived.
+    reports: u64,
 }
 
 /// Sends the commands for an incarnation to its process.
@@ -152,6 +160,17 @@ impl Commands for CommandsAway {
     }
 }
 
+/// Returns true if one of the reports is the end of the incarnation.
+fn is_over(reports: &[Report]) -> bool {
+    reports.iter().any(|report| matches!(report, Report::Stopped { .. } | Report::Died { .. }))
+}
+
+/// Returns what tells a node that the reports of an incarnation up to number `reports` are durable.
+fn acknowledgement(link: &Arc<Link>, incarnation: u64, reports: u64) -> Acknowledge {
+    let link = link.clone();
+    Box::new(move || link.control(&Control::Acknowledge { incarnation, reports }))
+}
+
 impl Head {
     /// Creates a head whose bridge lives on the thread of `spawner`.
     pub(crate) fn new(
@@ -167,6 +186,7 @@ impl Head {
             never_wait_here();
             home.settle_here();
         });
+        let incarnations = runtime.part().unwrap_or_default();
         bridge.set_runtime(runtime);
         bridge.set_me(NodeCard {
             id: unique(),
@@ -187,6 +207,7 @@ impl Head {
                 copies,
                 watchers: Watchers::new(bridge.clone()),
                 state: Mutex::default(),
+                incarnations,
                 endpoint: OnceLock::new(),
                 advertised: OnceLock::new(),
                 listening: Mutex::default(),
@@ -247,6 +268,7 @@ impl Head {
                         .nodes
                         .values()
                         .filter(|node| !node.is_process && node.is_reachable && !node.is_leaving)
+                        .filter(|node| node.has_claimed)
                         .map(|node| Candidate {
                             card: node.link.peer(),
                             used: node.used,
@@ -298,17 +320,13 @@ impl Head {
             gpus,
             token,
         } = what;
+        let incarnation = token.number();
         let mut state = self.state.lock();
-        state.next_incarnation += 1;
-        let incarnation = state.next_incarnation;
         let Some(entry) = state.nodes.get_mut(&node) else {
             return Err(HostError::Unplaced("waits for a node: the one it was meant for is gone".to_owned()));
         };
-        entry.used = entry.used.plus(needs);
         // Cannot fail: the resources of the node were checked.
         let taken = entry.gpus.take(needs.gpus).unwrap_or_default();
-        entry.incarnations.insert(incarnation);
-        let link = entry.link.clone();
         let is_process = entry.is_process;
         let ends = Ends {
             mailbox: Arc::downgrade(&mailbox),
@@ -317,7 +335,7 @@ impl Head {
             incarnation,
             is_relayed: false,
         };
-        let route = DirectRoute::over(Arc::downgrade(&self.bridge), ends, link.clone());
+        let (link, route) = self.enlist(entry, needs, ends);
         let away = Away {
             outbox: outbox.clone(),
             node,
@@ -326,8 +344,10 @@ impl Head {
             gpus: taken.clone(),
             mailbox: Arc::downgrade(&mailbox),
             route: route.clone(),
+            reports: 0,
         };
         state.incarnations.insert(incarnation, away);
+        state.awaited.remove(&path);
         if !is_process {
             state.registry.set(&path, Location::At { node, incarnation });
         }
@@ -348,6 +368,34 @@ impl Head {
             self.forget(incarnation);
             return Err(HostError::NoProcess { path: path.to_string(), why });
         }
+        let commands = self.command_over(&link, incarnation, outbox, &abort);
+        if let Some(until_now) = until_now {
+            until_now.go_to(&commands);
+        }
+        mailbox.launched_elsewhere(commands);
+        count_lost(&path, mailbox.set_place(Place::At(SharedRoute(route))), "the Work was stopped");
+        self.tell_locations();
+        Ok(())
+    }
+
+    /// Reserves the resources of a node for an incarnation. Returns the session with the node, and the route to the
+    /// incarnation.
+    fn enlist(&self, entry: &mut Node, needs: Resources, ends: Ends) -> (Arc<Link>, Arc<DirectRoute>) {
+        entry.used = entry.used.plus(needs);
+        entry.incarnations.insert(ends.incarnation);
+        let link = entry.link.clone();
+        let route = DirectRoute::over(Arc::downgrade(&self.bridge), ends, link.clone());
+        (link, route)
+    }
+
+    /// Connects the commands for an incarnation, and what aborts it, to its process.
+    fn command_over(
+        &self,
+        link: &Arc<Link>,
+        incarnation: u64,
+        outbox: Arc<Outbox>,
+        abort: &Abort,
+    ) -> Arc<dyn Commands> {
         let (far, me) = (link.clone(), self.me.clone());
         abort.tell(move || {
             far.control(&Control::Kill { incarnation });
@@ -356,14 +404,85 @@ impl Head {
                 head.forget(incarnation);
             }
         });
-        let commands: Arc<dyn Commands> = Arc::new(CommandsAway { link: link.clone(), incarnation, outbox });
-        if let Some(until_now) = until_now {
-            until_now.go_to(&commands);
-        }
-        mailbox.launched_elsewhere(commands);
+        Arc::new(CommandsAway { link: link.clone(), incarnation, outbox })
+    }
+
+    /// Takes over an incarnation that a node has kept while it had no head. Returns false if the node is lost. `patch` turns the state that the head has into the last one of the incarnation.
+    pub(crate) fn take_over(
+        &self,
+        claim: Claim,
+        patch: Option<Patch>,
+        needs: Resources,
+        what: LaunchSpec,
+    ) -> bool {
+        let LaunchSpec { kind, mailbox, outbox, abort, .. } = what;
+        let Claim { process: node, incarnation, path, acknowledged, holds, gpus, .. } = claim;
+        let mut state = self.state.lock();
+        let Some(entry) = state.nodes.get_mut(&node) else { return false };
+        let gpus = entry.gpus.take_these(&gpus);
+        let ends = Ends {
+            mailbox: Arc::downgrade(&mailbox),
+            path: path.clone(),
+            kind,
+            incarnation,
+            is_relayed: false,
+        };
+        let (link, route) = self.enlist(entry, needs, ends);
+        let away = Away {
+            outbox: outbox.clone(),
+            node,
+            path: path.clone(),
+            needs,
+            gpus,
+            mailbox: Arc::downgrade(&mailbox),
+            route: route.clone(),
+            reports: acknowledged,
+        };
+        state.incarnations.insert(incarnation, away);
+        state.awaited.remove(&path);
+        state.registry.set(&path, Location::At { node, incarnation });
+        drop(state);
+        mailbox.launched_elsewhere(self.command_over(&link, incarnation, outbox.clone(), &abort));
         count_lost(&path, mailbox.set_place(Place::At(SharedRoute(route))), "the Work was stopped");
+        outbox.update(patch, Some(holds), Vec::new(), None, Cause::default());
+        link.control(&Control::Resume { incarnation });
         self.tell_locations();
-        Ok(())
+        true
+    }
+
+    /// Records the Works whose nodes are to return, before the head listens.
+    pub(crate) fn set_awaited(&self, paths: impl IntoIterator<Item = ActorPath>) {
+        self.state.lock().awaited = paths.into_iter().collect();
+    }
+
+    /// Has a node end an incarnation that it has kept while it had no head.
+    pub(crate) fn refuse(&self, process: u64, incarnation: u64) {
+        let link = self.state.lock().nodes.get(&process).map(|node| node.link.clone());
+        if let Some(link) = link {
+            link.control(&Control::Kill { incarnation });
+        }
+    }
+
+    /// Makes a node, whose kept incarnations have been taken over or refused, available for launches.
+    pub(crate) fn has_claimed(&self, process: u64) {
+        let mut state = self.state.lock();
+        if let Some(node) = state.nodes.get_mut(&process) {
+            node.has_claimed = true;
+            state.events.push(HostEvent::Room);
+        }
+        drop(state);
+        self.ready_queue.ring_again();
+    }
+
+    /// Returns true if a node has this number, and a Work with this placement and these needs can run there.
+    pub(crate) fn fits(&self, process: u64, placement: &Placement) -> bool {
+        let Placement::Node(selector) = placement else { return false };
+        let state = self.state.lock();
+        state.nodes.get(&process).is_some_and(|node| {
+            let card = node.link.peer();
+            let labels = card.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+            selector.fits(&card.name, labels)
+        })
     }
 
     /// Removes an incarnation that is over, and releases its resources.
@@ -416,12 +535,12 @@ impl Head {
     pub(crate) fn launched_here(&self, path: &ActorPath) {
         let me = self.bridge.me().id;
         let mut state = self.state.lock();
+        state.awaited.remove(path);
         let is_news =
             |location: &Location<u64>| !matches!(location, Location::At { node, .. } if *node == me);
         // Announced only to subscribers, and not again after a restart, since the mailbox keeps the waiting messages.
         if state.registry.location(path).is_some_and(is_news) {
-            state.next_incarnation += 1;
-            let location = Location::At { node: me, incarnation: state.next_incarnation };
+            let location = Location::At { node: me, incarnation: self.incarnations.next().number() };
             state.registry.set(path, location);
             drop(state);
             self.tell_locations();
@@ -436,6 +555,7 @@ impl Head {
                 Some(Location::At { incarnation, .. }) => Some(*incarnation),
                 _ => None,
             };
+            state.awaited.remove(path);
             state.registry.set(path, Location::Closed(why));
             let away = incarnation.and_then(|number| Some((number, state.incarnations.get(&number)?.node)));
             away.and_then(|(number, node)| Some((number, state.nodes.get(&node)?.link.clone())))
@@ -510,19 +630,19 @@ impl Head {
         }
         {
             let mut state = self.state.lock();
-            let state = &mut *state;
-            let next = &mut state.next_incarnation;
+            let is_awaited = state.awaited.contains(path);
             let subscribed = state.registry.subscribe(link.number(), path, || {
                 let Some(mailbox) = self.bridge.find_address(path) else {
                     return Location::Closed(CloseReason::Unknown);
                 };
                 match mailbox.place() {
                     Place::Closed(why) => Location::Closed(why),
+                    _ if is_awaited => Location::Pending,
                     // Includes Works with a process of their own, which are reached by way of the head.
-                    _ => {
-                        *next += 1;
-                        Location::At { node: self.bridge.me().id, incarnation: *next }
-                    }
+                    _ => Location::At {
+                        node: self.bridge.me().id,
+                        incarnation: self.incarnations.next().number(),
+                    },
                 }
             });
             if !subscribed {

@@ -14,6 +14,7 @@ mod drives;
 pub(crate) mod fuzz;
 mod head;
 mod inbox;
+mod incarnation_log;
 mod link;
 mod logs;
 mod lost_messages;
@@ -31,6 +32,7 @@ mod services;
 mod session;
 mod socket_directory;
 mod transfers;
+mod uplink;
 mod write_turn;
 
 pub(crate) use self::bridge::{BridgeOptions, Spawner};

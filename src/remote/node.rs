@@ -18,7 +18,7 @@ use super::drives::DrivesOfHead;
 use super::link::Link;
 use super::logs::{LinesForHead, send_logs};
 use super::process_id::ProcessId;
-use super::protocol::{Control, Hello, NodeCard, Role};
+use super::protocol::{Control, Hello, NodeCard, Role, Welcome};
 use super::replication::FromNode;
 use super::services::ProcessServices;
 use super::session::SessionSettings;
@@ -27,7 +27,7 @@ use crate::drive::Drives;
 use crate::id::unique;
 use crate::payload::{MemoryBudget, Store};
 use crate::runtime::{self, Runtime};
-use crate::transport::{Advertised, Dialed, Endpoint, Listener, TransportError, dial_from};
+use crate::transport::{Advertised, Connection, Dialed, Endpoint, Listener, TransportError, dial_from};
 use crate::work::run_markers::mark_runs;
 use crate::work::{Directory, MessageCounts, Resources, Router};
 
@@ -93,56 +93,50 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
     let mut first = true;
     let mut backoff = Backoff::new(LONGEST_PAUSE);
     loop {
-        let session = tokio::select! {
-            session = join(&options, std::mem::take(&mut first), &mut backoff) => session?,
+        let joined = tokio::select! {
+            joined = join(&options, std::mem::take(&mut first), &mut backoff) => joined?,
             () = leave.notified() => return Ok(Farewell::Left),
         };
         let began = Instant::now();
-        let JoinedSession { runtime, bridge, head, endpoint, hello, connection, received, listening, grace } =
-            session;
+        let JoinedSession { runtime, bridge, listening, mut session } = joined;
         let directory = Directory::of(&runtime);
         let _entered = runtime::enter(runtime.clone());
         let running = runtime.start();
         let lines_for_head = runtime.part().unwrap_or_default();
         let kinds = options.kinds.clone();
-        let agent = Agent::new(runtime, kinds, options.pool, is_process, bridge.clone(), head.clone());
+        let head = session.head.clone();
+        let agent = Agent::new(runtime, kinds, options.pool, is_process, bridge.clone(), head);
         let peer_handler: Arc<dyn PeerHandler> = agent.clone();
         bridge.set_peer_handler(Arc::downgrade(&peer_handler));
         let router: Arc<dyn Router> = agent.clone();
         directory.set_router(Arc::downgrade(&router));
         let store = bridge.store();
-        store.set_replicator(Some(Arc::new(FromNode(Arc::downgrade(&head)))));
-        let updates = spawn_local(agent.clone().send_updates());
-        let logs = spawn_local(send_logs(lines_for_head, head.clone()));
-        let load_report = spawn_local(agent.clone().send_load_reports());
-        let pursue = bridge.clone().pursue(head.clone(), vec![endpoint], hello, Some((connection, received)));
-        let mut pursue = spawn_local(pursue);
-        let mut is_done = false;
-        let (why, left) = tokio::select! {
-            why = &mut pursue => (why.unwrap_or_else(|error| error.to_string()), false),
-            // The only Work of this process is over.
-            () = agent.may_leave.notified(), if is_process => {
-                let until = Instant::now() + grace;
-                hand_over_values(&agent, &bridge, &head, &mut pursue, until).await;
-                is_done = true;
-                ("its Work is over".to_owned(), false)
+        let end = loop {
+            let end = attend(&agent, &bridge, session, &lines_for_head, leave).await;
+            let SessionEnd::Lost { why, refusal, until } = end else { break end };
+            let Some(refusal) = refusal.filter(|refusal| may_be_replaced(refusal, &agent, &bridge)) else {
+                break SessionEnd::Lost { why, refusal: None, until };
+            };
+            agent.pause();
+            if !matches!(refusal, DialError::Lost { epoch, .. } if epoch > bridge.epoch()) {
+                log::warn!(
+                    "another head is at {} ({refusal}); the Works here go on, and wait {:?} for theirs to be started again \
+                     with its journal",
+                    options.join,
+                    until.saturating_duration_since(Instant::now())
+                );
             }
-            () = leave.notified() => {
-                if !is_process {
-                    hand_over(&agent, &bridge, &head, &mut pursue, grace).await;
+            session = tokio::select! {
+                next = return_to(&options, &bridge, until) => match next {
+                    Some(next) => next,
+                    None => break SessionEnd::Lost { why, refusal: None, until },
+                },
+                () = leave.notified() => {
+                    log::warn!("leaving the App while it has no head: the Works and values here are lost with this node");
+                    break SessionEnd::Left;
                 }
-                (String::new(), true)
-            }
+            };
         };
-        if !pursue.is_finished() {
-            head.leave(if left { "it was asked to leave" } else { "its Work is over" });
-            // With a time limit, since the head may be unreachable.
-            let _ = timeout(FAREWELL, &mut pursue).await;
-        }
-        pursue.abort();
-        updates.abort();
-        logs.abort();
-        load_report.abort();
         agent.end();
         bridge.end();
         store.end();
@@ -150,15 +144,11 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         futures::future::join_all(listening).await;
         directory.end();
         drop(running);
-        if left {
-            return Ok(Farewell::Left);
-        }
-        if let Some(why) = agent.why_over() {
-            return Ok(Farewell::Over(why));
-        }
-        if is_done {
-            return Ok(Farewell::Over(why));
-        }
+        let why = match end {
+            SessionEnd::Left => return Ok(Farewell::Left),
+            SessionEnd::Over(why) => return Ok(Farewell::Over(why)),
+            SessionEnd::Lost { why, .. } => why,
+        };
         if is_process {
             return Ok(Farewell::HeadLost(why));
         }
@@ -175,15 +165,120 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
     }
 }
 
+/// The end of a session with the head.
+enum SessionEnd {
+    /// The node was asked to leave.
+    Left,
+    /// The App is over, or this process is not needed any more.
+    Over(String),
+    Lost {
+        why: String,
+        /// The answer of the head that was reached instead of the one of the session.
+        refusal: Option<DialError>,
+        /// The end of the grace period, in which the head can be started again.
+        until: Instant,
+    },
+}
+
+/// Takes part in one session with the head, until it is over.
+async fn attend(
+    agent: &Arc<Agent>,
+    bridge: &Arc<Bridge>,
+    session: HeadSession,
+    lines_for_head: &Arc<LinesForHead>,
+    leave: &Notify,
+) -> SessionEnd {
+    let HeadSession { head, endpoint, hello, connection, received, grace } = session;
+    let is_process = agent.is_process();
+    bridge.store().set_replicator(Some(Arc::new(FromNode(Arc::downgrade(&head)))));
+    if agent.is_recorded() {
+        agent.offer(&head);
+    }
+    let updates = spawn_local(agent.clone().send_updates());
+    let logs = spawn_local(send_logs(lines_for_head.clone(), head.clone()));
+    let load_report = spawn_local(agent.clone().send_load_reports());
+    let pursue = bridge.clone().pursue(head.clone(), vec![endpoint], hello, Some((connection, received)));
+    let mut pursue = spawn_local(pursue);
+    let mut is_done = false;
+    let (end, left) = tokio::select! {
+        end = &mut pursue => (end.unwrap_or_else(|error| Ok(error.to_string())), false),
+        // The only Work of this process is over.
+        () = agent.may_leave.notified(), if is_process => {
+            let until = Instant::now() + grace;
+            hand_over_values(agent, bridge, &head, &mut pursue, until).await;
+            is_done = true;
+            (Ok("its Work is over".to_owned()), false)
+        }
+        () = leave.notified() => {
+            if !is_process {
+                hand_over(agent, bridge, &head, &mut pursue, grace).await;
+            }
+            (Ok(String::new()), true)
+        }
+    };
+    if !pursue.is_finished() {
+        head.leave(if left { "it was asked to leave" } else { "its Work is over" });
+        // With a time limit, since the head may be unreachable.
+        let _ = timeout(FAREWELL, &mut pursue).await;
+    }
+    pursue.abort();
+    updates.abort();
+    logs.abort();
+    load_report.abort();
+    if left {
+        return SessionEnd::Left;
+    }
+    let (why, refusal) = match end {
+        Ok(why) => (why, None),
+        Err(refusal) => (refusal.to_string(), Some(refusal)),
+    };
+    match agent.why_over() {
+        Some(why) => SessionEnd::Over(why),
+        None if is_done => SessionEnd::Over(why),
+        None => {
+            SessionEnd::Lost { why, refusal, until: Instant::now() + grace.saturating_sub(head.silent_for()) }
+        }
+    }
+}
+
+/// Returns true if the head of the session may be another process now, which can take over the Works.
+fn may_be_replaced(refusal: &DialError, agent: &Agent, bridge: &Bridge) -> bool {
+    let has_given_up = |epoch| epoch == bridge.epoch();
+    agent.is_recorded() && !matches!(refusal, DialError::Lost { epoch, .. } if has_given_up(*epoch))
+}
+
+/// Joins the head of the same App that has been started again, if that succeeds before `until`.
+async fn return_to(options: &NodeOptions, bridge: &Arc<Bridge>, until: Instant) -> Option<HeadSession> {
+    let BridgeOptions { security, limits, .. } = &options.bridge;
+    let hello = bridge.hello(Role::Node, Some(bridge.app()), unique());
+    let mut backoff = Backoff::new(LONGEST_PAUSE);
+    let mut complaints = Complaints { said: None };
+    let joined = async {
+        loop {
+            let attempt = async {
+                let Dialed { connection, .. } = dial_from(&options.join, security, limits).await?;
+                bridge.greet_at(&options.join, connection, &hello).await
+            };
+            match attempt.await {
+                Ok(joined) => break joined,
+                Err(error) => {
+                    let what =
+                        format!("the head at {} cannot take over the Works here: {error}", options.join);
+                    complaints.note(log::Level::Warn, what);
+                }
+            }
+            tokio::time::sleep(backoff.failed()).await;
+        }
+    };
+    let (connection, welcome) = tokio::time::timeout_at(until.into(), joined).await.ok()?;
+    bridge.set_epoch(welcome.epoch);
+    log::info!("the head was started again, as number {}; it takes over the Works here", welcome.epoch);
+    Some(HeadSession::new(options, bridge, &welcome, hello, connection))
+}
+
 /// Waits until the Works of this node have stopped gracefully, to continue elsewhere, and the values that the App needs
 /// have been moved, but no longer than the grace period.
-async fn hand_over(
-    agent: &Agent,
-    bridge: &Bridge,
-    head: &Link,
-    pursue: &mut JoinHandle<String>,
-    grace: Duration,
-) {
+async fn hand_over(agent: &Agent, bridge: &Bridge, head: &Link, pursue: &mut Pursuit, grace: Duration) {
     if !head.is_connected() {
         log::warn!(
             "leaving the App while the head is out of reach: the Works and values here are lost with this node"
@@ -210,13 +305,7 @@ async fn hand_over(
 }
 
 /// Waits until this process is not the only one with a value that others refer to, but no longer than `until`.
-async fn hand_over_values(
-    agent: &Agent,
-    bridge: &Bridge,
-    head: &Link,
-    pursue: &mut JoinHandle<String>,
-    until: Instant,
-) {
+async fn hand_over_values(agent: &Agent, bridge: &Bridge, head: &Link, pursue: &mut Pursuit, until: Instant) {
     let handed_over = async {
         // Unreachable nodes must not use up the time that the head needs.
         let half = until.saturating_duration_since(Instant::now()) / 2;
@@ -233,17 +322,50 @@ async fn hand_over_values(
     }
 }
 
+/// The task that keeps the session with the head.
+type Pursuit = JoinHandle<Result<String, DialError>>;
+
+/// The participation in an App, which begins with the first session with a head.
 struct JoinedSession {
     runtime: Arc<Runtime>,
     bridge: Arc<Bridge>,
+    listening: Vec<JoinHandle<()>>,
+    session: HeadSession,
+}
+
+/// A session with a head, on its first connection.
+struct HeadSession {
     head: Arc<Link>,
     endpoint: Endpoint,
     hello: Hello,
-    connection: crate::transport::Connection,
+    connection: Connection,
     received: u64,
-    listening: Vec<JoinHandle<()>>,
     /// The grace period of the head.
     grace: Duration,
+}
+
+impl HeadSession {
+    fn new(
+        options: &NodeOptions,
+        bridge: &Arc<Bridge>,
+        welcome: &Welcome,
+        hello: Hello,
+        connection: Connection,
+    ) -> Self {
+        let settings = SessionSettings {
+            heartbeat: Duration::from_millis(welcome.heartbeat_ms.max(1)),
+            grace: Duration::from_millis(welcome.grace_ms.max(1)),
+            ..options.bridge.settings
+        };
+        Self {
+            head: Arc::new(Link::new(welcome.node.clone(), bridge, settings)),
+            endpoint: options.join.clone(),
+            hello: Hello { app: Some(welcome.app), fresh: false, epoch: welcome.epoch, ..hello },
+            connection,
+            received: welcome.received,
+            grace: settings.grace,
+        }
+    }
 }
 
 /// The identity of this process towards others, as long as it has this address.
@@ -357,7 +479,8 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
                 complaints.note(log::Level::Warn, why);
             }
             // A session that has not begun cannot be lost: the head was restarted between two attempts.
-            DialError::Lost(why) => log::debug!("{why}"),
+            DialError::Lost { why, .. } => log::debug!("{why}"),
+            DialError::Outdated(why) => complaints.note(log::Level::Warn, why),
             DialError::NotUnderstood(why) => {
                 let why = format!("{} cannot be joined: {why}; trying again", options.join);
                 complaints.note(log::Level::Warn, why);
@@ -379,27 +502,10 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
     bridge.set_runtime(runtime.clone());
     let listening = listeners.into_iter().map(|listener| spawn_local(bridge.clone().listen(listener)));
     let listening = listening.collect();
-    let settings = SessionSettings {
-        heartbeat: Duration::from_millis(welcome.heartbeat_ms.max(1)),
-        grace: Duration::from_millis(welcome.grace_ms.max(1)),
-        ..options.bridge.settings
-    };
-    let grace = settings.grace;
-    let head = Arc::new(Link::new(welcome.node, &bridge, settings));
+    bridge.set_epoch(welcome.epoch);
     bridge.set_join(options.join.clone());
-    let hello = Hello { app: Some(welcome.app), fresh: false, ..hello };
-    let endpoint = options.join.clone();
-    Ok(JoinedSession {
-        runtime,
-        bridge,
-        head,
-        endpoint,
-        hello,
-        connection,
-        received: welcome.received,
-        listening,
-        grace,
-    })
+    let session = HeadSession::new(options, &bridge, &welcome, hello, connection);
+    Ok(JoinedSession { runtime, bridge, listening, session })
 }
 
 /// Returns `true` if others reach this process at the address from which it reaches the head.

@@ -304,7 +304,7 @@ fn move_tie(bridge: &Bridge, link: &Link, hold: &Arc<PayloadGuard>) {
     }
     let has = hold.entry().is_here();
     if has {
-        lease_replica(head, hold);
+        lease_replica(&head, hold);
     }
     let carried = std::iter::once(hold.clone()).collect();
     head.control_with(&carried, &Control::Adopt { id: hold.id(), has });

@@ -35,6 +35,22 @@ pub struct FencingToken {
     pub incarnation: u64,
 }
 
+/// The bits of the number of an incarnation below those of the epoch.
+const WITHIN_EPOCH: u32 = 40;
+
+impl FencingToken {
+    /// Returns the token as one number, which is ordered as the token is.
+    pub(crate) fn number(self) -> u64 {
+        self.epoch << WITHIN_EPOCH | self.incarnation
+    }
+
+    /// Returns the token with this number.
+    #[cfg(feature = "remote")]
+    pub(crate) fn numbered(number: u64) -> Self {
+        Self { epoch: number >> WITHIN_EPOCH, incarnation: number & ((1 << WITHIN_EPOCH) - 1) }
+    }
+}
+
 impl fmt::Display for FencingToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.epoch, self.incarnation)

@@ -29,6 +29,12 @@ impl FreeGpus {
         Some((0..count).filter_map(|_| self.free.pop_first()).collect())
     }
 
+    /// Takes those of these devices that are free, and returns them.
+    #[cfg(feature = "remote")]
+    pub(crate) fn take_these(&mut self, devices: &[u32]) -> Vec<u32> {
+        devices.iter().copied().filter(|device| self.free.remove(device)).collect()
+    }
+
     /// Returns devices to the set.
     pub(crate) fn give_back(&mut self, devices: &[u32]) {
         self.free.extend(devices.iter().filter(|device| **device < self.total));

@@ -19,11 +19,14 @@ mod actor;
 mod address;
 mod any_mailbox;
 mod ask;
+#[cfg(feature = "remote")]
+mod claim;
 mod context;
 mod envelope;
 mod executing;
 mod fencing_token;
 mod gpus;
+mod incarnations;
 mod json;
 mod load_report;
 mod local;
@@ -76,11 +79,14 @@ pub use self::step_error::StepError;
 pub(crate) use self::abort::Abort;
 pub(crate) use self::address::{Bind, Directory, Router};
 pub(crate) use self::any_mailbox::AnyMailbox;
+#[cfg(feature = "remote")]
+pub(crate) use self::claim::Claim;
 pub(crate) use self::envelope::{AnyEnvelope, NoReply, Outcome, Reply};
 pub(crate) use self::executing::current_run;
 #[cfg(feature = "remote")]
 pub(crate) use self::gpus::{FreeGpus, visibility};
 pub(crate) use self::gpus::{GpuPool, Gpus, visible as visible_gpus};
+pub(crate) use self::incarnations::Incarnations;
 pub(crate) use self::json::{JsonAnswer, Unanswered};
 pub(crate) use self::local::{LocalHost, start_arbiter, start_system};
 pub(crate) use self::mailbox::{CloseReason, Mailbox, Place, Refused};
@@ -89,7 +95,7 @@ pub(crate) use self::mailbox::{Item, Offer, Queue, Step};
 pub(crate) use self::message_counts::MessageCounts;
 #[cfg(feature = "remote")]
 pub(crate) use self::message_counts::{count_abandoned, count_lost_messages};
-pub(crate) use self::outbox::{FastPath, Outbox, ReadyQueue, Report, Update};
+pub(crate) use self::outbox::{Acknowledge, FastPath, Outbox, ReadyQueue, Report, Update};
 pub(crate) use self::remote_messages::{Arrived, Received, RemoteMessages};
 pub use self::returned_error::ReturnedError;
 pub(crate) use self::route::{Commands, Locator, Origin, Route, SharedRoute};
@@ -242,6 +248,12 @@ pub(crate) enum HostEvent {
     NodeLost { outbox: Arc<Outbox>, why: String },
     /// The node of the incarnation with this outbox is about to leave.
     NodeLeaves { outbox: Arc<Outbox> },
+    /// A node has kept an incarnation while it had no head. Answered by taking it over or by refusing it.
+    #[cfg(feature = "remote")]
+    Kept(Box<Claim>),
+    /// A node has described all the incarnations that it has kept.
+    #[cfg(feature = "remote")]
+    AllKept { process: u64, node: Arc<str> },
 }
 
 /// Error returned when an incarnation could not be started.

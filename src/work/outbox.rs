@@ -22,7 +22,7 @@ use crate::trace::Cause;
 use crate::wire;
 
 /// Event in the life of an incarnation.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Report {
     RunStarted {
         run: u64,
@@ -92,7 +92,12 @@ pub(crate) struct Update {
     /// Number of published states; `conflated` of them were replaced by a newer one before they were read.
     pub(crate) published: u32,
     pub(crate) conflated: u32,
+    /// Acknowledges the reports to the node that has sent them, to be called once they are durable.
+    pub(crate) acknowledge: Option<Acknowledge>,
 }
+
+/// Acknowledgement of all reports of an incarnation up to one.
+pub(crate) type Acknowledge = Box<dyn FnOnce() + Send>;
 
 impl Update {
     fn publish(&mut self, patch: Patch, holds: Option<PayloadGuards>) {
@@ -136,12 +141,13 @@ impl Outbox {
         });
     }
 
-    /// Adds a patch and reports that arrived together from another process.
+    /// Adds a patch and reports that arrived together from another process, and what acknowledges the reports.
     pub(crate) fn update(
         &self,
         patch: Option<Patch>,
         holds: Option<PayloadGuards>,
         reports: Vec<Report>,
+        acknowledge: Option<Acknowledge>,
         cause: Cause,
     ) {
         let length = patch.as_ref().map_or(0, wire::length);
@@ -160,7 +166,12 @@ impl Outbox {
                 update.holds = holds;
             }
             update.reports.extend(reports);
-            update.cause = cause;
+            if acknowledge.is_some() {
+                update.acknowledge = acknowledge;
+            }
+            if !cause.is_none() || update.cause.is_none() {
+                update.cause = cause;
+            }
         });
     }
 

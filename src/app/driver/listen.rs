@@ -7,6 +7,10 @@ impl Driver {
     /// Starts accepting nodes, before any Work starts.
     pub(in crate::app) async fn listen(&mut self, endpoint: &str) -> Result<(), AppError> {
         let head = self.hosts.start_head(self.wake_ups.ready_queue()).map_err(AppError::Node)?;
+        head.set_awaited(self.tree.members().filter_map(|record| {
+            let record = record.lock();
+            record.ledger.awaited().map(|_| record.path.clone())
+        }));
         let endpoint = endpoint.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
         let advertised = self.config.advertised()?;
         let endpoint = head.listen(endpoint, advertised).await?;

@@ -9,6 +9,8 @@
 //! - The rest of the App reads and changes nothing here but by the methods of [`Driver`].
 
 mod actions;
+#[cfg(feature = "remote")]
+mod adoption;
 mod failures;
 #[cfg(feature = "journal")]
 mod journaling;
@@ -76,7 +78,7 @@ use super::watchdog::Watchdog;
 use crate::flow::{AnyFlow, Changed, FlowContext, Ledger, Moment};
 use crate::id::{FlowId, WorkId};
 use crate::runtime::Runtime;
-use crate::work::{Command, Directory, Failure, HostEvent, Outbox, Reason, Report};
+use crate::work::{Command, Directory, Failure, HostEvent, Incarnations, Outbox, Reason, Report};
 
 /// A callback for the failure that stops the App, called when the failure happens.
 pub(crate) type OnFailure = Box<dyn FnOnce(&AppError) + Send>;
@@ -101,14 +103,15 @@ pub(crate) struct Driver {
     /// Works whose new states their `WorkRef`s do not show yet.
     stale: Vec<WorkId>,
     lifecycle: Lifecycle,
-    /// Number of lives of the App that its journal has counted; 0 without a journal.
-    epoch: u64,
-    /// Number of incarnations that were launched.
-    launches: u64,
     /// The durations of reactions, by type of Flow.
     reaction_times: BTreeMap<&'static str, Histogram>,
     observers: Observers<Snapshot>,
     journaling: Journaling,
+    /// Numbers of incarnations, shared with the hosts.
+    incarnations: Arc<Incarnations>,
+    /// Incarnations that were taken over from nodes.
+    #[cfg(feature = "remote")]
+    adoptions: adoption::Adoptions,
     /// What a recovered App begins with.
     #[cfg(feature = "journal")]
     resumed: recovery::Resumed,
@@ -148,6 +151,7 @@ impl Driver {
         let mut driver = Self {
             root: RootFlow::new(root, watchdog.clone()),
             tree: Tree::new(runtime.app(), Directory::of(&runtime)),
+            incarnations: runtime.part().unwrap_or_default(),
             runtime,
             config,
             hosts,
@@ -155,11 +159,11 @@ impl Driver {
             due: ReactionQueue::default(),
             stale: Vec::new(),
             lifecycle: Lifecycle::new(on_failure, exit, watchdog),
-            epoch: 0,
-            launches: 0,
             reaction_times: BTreeMap::new(),
             observers: Observers::new(),
             journaling: Journaling::default(),
+            #[cfg(feature = "remote")]
+            adoptions: adoption::Adoptions::default(),
             #[cfg(feature = "journal")]
             resumed: recovery::Resumed::default(),
         };
@@ -255,13 +259,14 @@ impl Driver {
         let now = self.wake_ups.now();
         for id in self.journaling.admit(rung) {
             let Some(record) = self.tree.work(id).cloned() else { continue };
-            let (update, owner, became_stale, cause, replaced, barrier) = {
+            let (update, owner, became_stale, cause, replaced, barrier, acknowledge) = {
                 let mut record = record.lock();
                 let was_stale = record.stale;
                 let update = record.take_update(now);
                 let cause = std::mem::take(&mut record.cause);
                 let (replaced, barrier) = (record.replaced_holds.take(), record.take_barrier());
-                (update, record.owner, record.stale && !was_stale, cause, replaced, barrier)
+                let acknowledge = record.acknowledge.take();
+                (update, record.owner, record.stale && !was_stale, cause, replaced, barrier, acknowledge)
             };
             if became_stale {
                 self.stale.push(id);
@@ -280,12 +285,17 @@ impl Driver {
                 }
             }
             self.act(id);
+            // After the changes are noted, on which both depend.
             if let Some(holds) = replaced {
                 // A process that is restored refers to them, until the newer state is durable.
                 self.when_durable(move |_| drop(holds));
             }
             if let Some((barrier, outbox)) = barrier {
                 self.when_durable(move |driver| driver.confirm(id, &outbox, barrier));
+            }
+            // Behind the answer to the barrier, which a node that has this acknowledgement requests no more.
+            if let Some(acknowledge) = acknowledge {
+                self.when_durable(move |_| acknowledge());
             }
             if !matches!(update, Ok(Changed::Steps)) {
                 self.mark_up(owner);
@@ -318,27 +328,28 @@ impl Driver {
             self.observers.change();
             match event {
                 HostEvent::Room => room = true,
-                HostEvent::NodeLost { .. } | HostEvent::NodeLeaves { .. } => {
-                    let (outbox, lost) = match event {
-                        HostEvent::NodeLost { outbox, why } => (outbox, Some(why)),
-                        HostEvent::NodeLeaves { outbox } => (outbox, None),
-                        HostEvent::Room => continue,
-                    };
-                    let id = outbox.id();
-                    let record = self.tree.work(id);
-                    if record.is_some_and(|record| record.lock().speaks_through(&outbox)) {
-                        self.update_work(id, |ledger| match lost {
-                            Some(why) => ledger.node_lost(&why, now),
-                            None => ledger.move_away(now),
-                        });
-                    }
+                HostEvent::NodeLost { outbox, why } => {
+                    self.of_node(&outbox, |ledger| ledger.node_lost(&why, now));
                 }
+                HostEvent::NodeLeaves { outbox } => self.of_node(&outbox, |ledger| ledger.move_away(now)),
+                #[cfg(feature = "remote")]
+                HostEvent::Kept(claim) => self.claimed(*claim),
+                #[cfg(feature = "remote")]
+                HostEvent::AllKept { process, node } => self.all_claimed(process, &node),
             }
         }
         if room {
             for id in self.hosts.take_unplaced() {
                 self.update_work(id, |ledger| ledger.place(now));
             }
+        }
+    }
+
+    /// Calls the ledger of the Work whose current incarnation has this outbox.
+    fn of_node(&mut self, outbox: &Arc<Outbox>, call: impl FnOnce(&mut Ledger)) {
+        let id = outbox.id();
+        if self.tree.work(id).is_some_and(|record| record.lock().speaks_through(outbox)) {
+            self.update_work(id, call);
         }
     }
 

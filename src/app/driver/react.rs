@@ -26,6 +26,7 @@ enum Order {
     /// Launch an incarnation, unless another decision has followed.
     Launch {
         decision: u64,
+        token: FencingToken,
     },
     Send(RunOrder),
     Command(Command),
@@ -162,7 +163,11 @@ impl Driver {
             for action in actions {
                 let (owner, path) = (record.owner, record.path.clone());
                 match action {
-                    Action::Launch => orders.push(Order::Launch { decision: record.decide() }),
+                    Action::Launch => {
+                        let token = self.incarnations.next();
+                        record.ledger.launched_as(token.number());
+                        orders.push(Order::Launch { decision: record.decide(), token });
+                    }
                     Action::Kill => {
                         record.decide();
                         orders.push(Order::Kill(record.abandon()));
@@ -234,11 +239,9 @@ impl Driver {
         for order in orders {
             match order {
                 // Replaced by a later decision while it waited.
-                Order::Launch { decision } if !record.is_last_decision(decision) => launched = false,
-                Order::Launch { .. } => {
+                Order::Launch { decision, .. } if !record.is_last_decision(decision) => launched = false,
+                Order::Launch { token, .. } => {
                     let ready_queue = self.wake_ups.ready_queue();
-                    self.launches += 1;
-                    let token = FencingToken { epoch: self.epoch, incarnation: self.launches };
                     let what = record.incarnation(ready_queue, token);
                     let now = self.wake_ups.now();
                     let result = self.hosts.launch(&record.placement, record.needs, what, ready_queue);

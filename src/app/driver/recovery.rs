@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use super::super::error::{AppError, Unrestorable};
+use super::super::hosts::HEAD;
 use super::Driver;
 use super::journaling::{Journaling, RecordedFlow};
 use super::recording::{APP, AppRow, CHILDREN, ChildrenRow, FACTS, FlowRow, SETTINGS};
@@ -22,11 +23,11 @@ use crate::flow::{
     FlowContext, FlowImage, Image, ImageReader, Ledger, Moment, OnError, RecordedTree, Restarts, RowError,
     Schedules, Supervisor, WorkImage, decoded, encoded,
 };
-use crate::id::{ActorPath, FlowId, WorkId};
+use crate::id::{ActorPath, AppId, FlowId, WorkId};
 use crate::journal::{Change, Journal, JournalSettings, Live, LiveActor, Recovered, Table};
 use crate::printable::chain;
 use crate::state::Tracker;
-use crate::work::{ReadyQueue, Stage};
+use crate::work::{Place, Placement, ReadyQueue, Stage};
 
 /// The recorded App.
 #[derive(Default)]
@@ -47,8 +48,10 @@ struct RecoveredFlow {
 #[derive(Default)]
 pub(super) struct Resumed {
     works: BTreeSet<WorkId>,
-    /// Number of runs that were in progress.
+    /// Number of runs that were in progress, without those of awaited Works.
     runs: usize,
+    /// Number of Works whose nodes are to return.
+    awaited: usize,
     /// Flows whose failure ended the App.
     failed: Vec<FlowId>,
     /// The last position of the journal, and whether the process ended in good order.
@@ -91,6 +94,11 @@ impl OpenedJournal {
     /// Sets the actors that continue at other paths than those at which they were recorded.
     pub(in crate::app) fn moved(self, moves: Vec<Move>) -> Self {
         Self { moves, ..self }
+    }
+
+    /// Returns the number of the App, and the number of this opening of its journal.
+    pub(in crate::app) fn identity(&self) -> (AppId, u64) {
+        (AppId::recorded(self.recovered.app), self.recovered.epoch)
     }
 }
 
@@ -173,13 +181,12 @@ impl Driver {
     /// [`AppError::Unrestorable`] with all that cannot be restored.
     pub(super) fn open_journal(&mut self, opened: OpenedJournal) -> Result<Recovery, AppError> {
         let OpenedJournal { journal, recovered, waker, moves } = opened;
-        let Recovered { mut live, last, was_clean, epoch, .. } = recovered;
+        let Recovered { mut live, last, was_clean, .. } = recovered;
         // Set once, here.
         let _ = waker.set(self.wake_ups.ready_queue().clone());
         if last.position > 0 {
             self.wake_ups.continue_from(Moment { at: last.at, wall: last.wall });
         }
-        self.epoch = epoch;
         self.journaling = Journaling::new(journal, last.position);
         self.tree.record_changes();
         let problems = self.root.problems();
@@ -229,13 +236,22 @@ impl Driver {
     /// Restores the ledgers of Works and the facts about Flows, once the tree has been walked.
     pub(super) fn restore_facts(&mut self, mut recovery: Recovery) {
         let now = self.wake_ups.now();
+        let time_to_return = self.config.time_to_return();
         for id in self.tree.order().to_vec() {
-            let Some(shared) = self.tree.work(id) else { continue };
+            let Some(shared) = self.tree.work(id).cloned() else { continue };
             let mut record = shared.lock();
             let path = record.path.clone();
             let Some(image) = recovery.images.remove(&path) else { continue };
-            self.resumed.runs += usize::from(image.has_run_in_progress());
-            record.ledger = Ledger::restore(record.ledger.shared_policy(), image, now);
+            let awaited = time_to_return.filter(|_| may_be_on_a_node(&image, &record.placement));
+            let awaited = awaited.map(|time| now.at.saturating_add(time));
+            if awaited.is_some() {
+                // Until its node returns, messages wait.
+                let _ = record.mailbox.set_place(Place::Pending);
+                self.resumed.awaited += 1;
+            } else {
+                self.resumed.runs += usize::from(image.has_run_in_progress());
+            }
+            record.ledger = Ledger::restore(record.ledger.shared_policy(), image, awaited, now);
             if let Some(recorded) = recovery.tree.works.remove(&path)
                 && recorded.state == record.state
                 && record.unrecorded_settings.as_deref() == Some(&recorded.settings)
@@ -296,6 +312,13 @@ impl Driver {
                 runs => format!("{runs} runs under way start again"),
             };
             log::info!("resumed at position {position} after {end}: {works}, {runs}");
+            if self.resumed.awaited > 0 {
+                let works = counted(self.resumed.awaited, "Work is", "Works are");
+                let time = self.config.time_to_return().unwrap_or_default();
+                log::info!(
+                    "{works} on nodes, which have {time:?} to return; what they host goes on meanwhile"
+                );
+            }
         }
         let now = self.wake_ups.now();
         for id in std::mem::take(&mut self.resumed.works) {
@@ -333,6 +356,15 @@ pub(in crate::app) fn recorded_tree(mut live: Live, moves: &[Move]) -> Result<Re
 fn moved(live: &mut Live, moves: &[Move]) -> Result<Moved, AppError> {
     let unreadable = |error: RowError| AppError::Unrestorable(Unrestorable::new(vec![chain(&error)]));
     move_actors(live, moves).map_err(unreadable)
+}
+
+/// Returns true if the living incarnation of a recovered Work may be on a node.
+fn may_be_on_a_node(image: &Image, placement: &Placement) -> bool {
+    let is_on_a_node = match image.node() {
+        Some(node) => node != HEAD,
+        None => matches!(placement, Placement::Node(_)),
+    };
+    image.is_alive() && is_on_a_node
 }
 
 fn counted(number: usize, one: &str, many: &str) -> String {

@@ -14,6 +14,10 @@ use super::resources::resources;
 use crate::id::{ActorPath, WorkId};
 use crate::payload::PayloadId;
 use crate::recorder::Carried;
+#[cfg(feature = "remote")]
+use crate::state::Patch;
+#[cfg(feature = "remote")]
+use crate::work::Claim;
 use crate::work::{
     CloseReason, GpuPool, Host, HostError, HostEvent, LaunchSpec, LoadReport, LocalHost, NodeStatus,
     Placement, ReadyQueue, RecordedBy, Resources,
@@ -126,6 +130,40 @@ impl Hosts {
         ready_queue: &Arc<ReadyQueue>,
     ) -> Result<Arc<crate::remote::Head>, String> {
         self.elsewhere.start_head(ready_queue, &mut self.local)
+    }
+
+    /// Returns true if a Work with this placement may run on a node.
+    #[cfg(feature = "remote")]
+    pub(super) fn fits(&self, process: u64, placement: &Placement) -> bool {
+        self.elsewhere.head().get().is_some_and(|head| head.fits(process, placement))
+    }
+
+    /// Takes over an incarnation that a node has kept. Returns false if the node is lost.
+    #[cfg(feature = "remote")]
+    pub(super) fn take_over(
+        &self,
+        claim: Claim,
+        patch: Option<Patch>,
+        needs: Resources,
+        what: LaunchSpec,
+    ) -> bool {
+        self.elsewhere.head().get().is_some_and(|head| head.take_over(claim, patch, needs, what))
+    }
+
+    /// Has a node end an incarnation that it has kept.
+    #[cfg(feature = "remote")]
+    pub(super) fn refuse(&self, process: u64, incarnation: u64) {
+        if let Some(head) = self.elsewhere.head().get() {
+            head.refuse(process, incarnation);
+        }
+    }
+
+    /// Makes a node, whose kept incarnations have been taken over or refused, available for launches.
+    #[cfg(feature = "remote")]
+    pub(super) fn has_claimed(&self, process: u64) {
+        if let Some(head) = self.elsewhere.head().get() {
+            head.has_claimed(process);
+        }
     }
 
     /// Tells processes with the address of the Work at `path` that it accepts no messages for now.

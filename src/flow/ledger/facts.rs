@@ -6,7 +6,8 @@
 //! # Guarantees
 //! - After each transaction, the image of all facts of a ledger is what can be read out of that ledger.
 //! - A restored ledger treats an incarnation that was alive as if it had left its node: the run in progress starts
-//!   again before any other with the same attempt number, and neither a failure nor a restart is counted.
+//!   again before any other with the same attempt number, and neither a failure nor a restart is counted. An incarnation
+//!   that may live on a node is awaited instead.
 //! - The end of an App is no fact about its Works: a Work that was alive then is alive in the image, and its runs wait.
 //!   The outcome of a run that ends meanwhile is a fact.
 //!
@@ -117,6 +118,10 @@ pub(crate) struct WorkFacts {
     pub(super) seq: u64,
     pub(super) successes: u64,
     pub(super) launches: u32,
+    /// Number of the incarnation that was launched last.
+    pub(super) incarnation: u64,
+    /// Node of the living incarnation, once it is known.
+    pub(super) node: Option<Arc<str>>,
 }
 
 /// The life of a Work, without the deadlines that end with the process.
@@ -140,6 +145,8 @@ impl From<Life> for LifeFacts {
             Life::Stopping { next, .. } => Self::Stopping(next),
             Life::Waiting { until } => Self::Waiting { until },
             Life::Unplaced => Self::Unplaced,
+            Life::Awaited { next: None, .. } => Self::Up,
+            Life::Awaited { next: Some(next), .. } => Self::Stopping(next),
         }
     }
 }
@@ -321,12 +328,14 @@ impl Ledger {
             seq: self.seq,
             successes: self.successes,
             launches: self.launches,
+            incarnation: self.incarnation,
+            node: self.node().cloned(),
         }
     }
 
-    /// Restores a ledger of a Work whose process has ended, and records its changes from now on. An incarnation that was
-    /// alive is launched again.
-    pub(crate) fn restore(policy: Arc<Policy>, image: Image, now: Moment) -> Self {
+    /// Restores a ledger of a Work whose head has ended, and records its changes from now on. An incarnation that was
+    /// alive is launched again, or awaited until the time `awaited`, if there is one.
+    pub(crate) fn restore(policy: Arc<Policy>, image: Image, awaited: Option<Duration>, now: Moment) -> Self {
         let Image { work, mut runs, inputs, statuses, attempts, steps } = image;
         let remember = policy.remember;
         let mut ledger = Self::new(policy);
@@ -348,12 +357,15 @@ impl Ledger {
         ledger.moving = work.moving;
         (ledger.next_run, ledger.seq) = (work.next_run, work.seq);
         (ledger.successes, ledger.launches) = (work.successes, work.launches);
-        ledger.life = match work.life {
-            LifeFacts::Down => Life::Down,
-            LifeFacts::Up => Life::Up,
-            LifeFacts::Stopping(next) => Life::Stopping { next, kill_at: now.at },
-            LifeFacts::Waiting { until } => Life::Waiting { until },
-            LifeFacts::Unplaced => Life::Unplaced,
+        (ledger.incarnation, ledger.node) = (work.incarnation, work.node);
+        ledger.life = match (work.life, awaited) {
+            (LifeFacts::Down, _) => Life::Down,
+            (LifeFacts::Up, Some(until)) => Life::Awaited { until, next: None },
+            (LifeFacts::Up, None) => Life::Up,
+            (LifeFacts::Stopping(next), Some(until)) => Life::Awaited { until, next: Some(next) },
+            (LifeFacts::Stopping(next), None) => Life::Stopping { next, kill_at: now.at },
+            (LifeFacts::Waiting { until }, _) => Life::Waiting { until },
+            (LifeFacts::Unplaced, _) => Life::Unplaced,
         };
         ledger.record_facts();
         ledger.process_ended(now);
@@ -361,7 +373,7 @@ impl Ledger {
     }
 
     /// Ends the incarnation that was alive when the process ended, and launches the next one.
-    fn process_ended(&mut self, now: Moment) {
+    pub(super) fn process_ended(&mut self, now: Moment) {
         match self.life {
             Life::Up => {
                 self.moving = true;
@@ -371,7 +383,7 @@ impl Ledger {
             Life::Stopping { .. } => self.exited(None, now),
             Life::Unplaced => self.place(now),
             Life::Waiting { .. } => self.on_time(now),
-            Life::Down => {}
+            Life::Down | Life::Awaited { .. } => {}
         }
     }
 }
@@ -420,6 +432,16 @@ impl Image {
     pub(crate) fn new() -> Self {
         let work = WorkFacts { next_run: 1, ..WorkFacts::default() };
         Self { work, ..Self::default() }
+    }
+
+    /// Returns true if an incarnation was alive.
+    pub(crate) fn is_alive(&self) -> bool {
+        matches!(self.work.life, LifeFacts::Up | LifeFacts::Stopping(_))
+    }
+
+    /// Returns the node of the incarnation that was alive, if it is known.
+    pub(crate) fn node(&self) -> Option<&str> {
+        self.work.node.as_deref()
     }
 
     /// Returns true if a run was in progress.

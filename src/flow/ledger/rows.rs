@@ -162,6 +162,10 @@ struct WorkRow {
     seq: u64,
     successes: u64,
     launches: u32,
+    #[serde(default)]
+    incarnation: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -223,6 +227,8 @@ impl From<WorkFacts> for WorkRow {
             seq: facts.seq,
             successes: facts.successes,
             launches: facts.launches,
+            incarnation: facts.incarnation,
+            node: facts.node.map(|node| node.to_string()),
         }
     }
 }
@@ -256,6 +262,8 @@ impl From<WorkRow> for WorkFacts {
             seq: row.seq,
             successes: row.successes,
             launches: row.launches,
+            incarnation: row.incarnation,
+            node: row.node.map(Arc::from),
         }
     }
 }

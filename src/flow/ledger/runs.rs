@@ -82,6 +82,11 @@ impl Tries {
         self.entries.back().filter(|entry| entry.ended.is_none())
     }
 
+    /// Returns true if this attempt is in progress and has begun.
+    pub(super) fn has_begun(&self, run: u64) -> bool {
+        self.in_progress().is_some_and(|entry| entry.run == Some(run) && entry.started.is_some())
+    }
+
     /// Restores the attempt in progress.
     pub(super) fn restore_in_progress(
         &mut self,

@@ -44,6 +44,7 @@ impl Ledger {
         match &mut self.life {
             Life::Down => self.launch(now),
             Life::Stopping { next: next @ Next::Stay, .. } => *next = Next::Relaunch { at: now.at },
+            Life::Awaited { next: Some(next @ Next::Stay), .. } => *next = Next::Relaunch { at: now.at },
             _ => self.pump(now),
         }
         true

@@ -1,5 +1,7 @@
 //! Regression tests of the ledger for situations that are easy to get wrong.
 
+#[cfg(feature = "remote")]
+mod adopted;
 mod at_random;
 mod facts;
 

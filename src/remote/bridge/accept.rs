@@ -157,6 +157,7 @@ impl Bridge {
             received: session.as_ref().map_or(0, |session| session.link.received()),
             heartbeat_ms: millis(self.settings.heartbeat),
             grace_ms: millis(self.settings.grace),
+            epoch: self.epoch(),
         };
         let body = wire::encode(&welcome).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
         connection.write_frame(&Frame::Hello(&body)).await?;
@@ -173,9 +174,12 @@ impl Bridge {
             return Ok(accepted);
         }
         if !hello.fresh {
-            let reason =
-                "it was silent for longer than the grace period, so that its Works were given up".to_owned();
-            return Err(Refusal::lost(reason));
+            let reason = match hello.epoch < self.epoch() {
+                true => "this head was started again, and does not know the session".to_owned(),
+                false => "it was silent for longer than the grace period, so that its Works were given up"
+                    .to_owned(),
+            };
+            return Err(Refusal { epoch: self.epoch(), ..Refusal::lost(reason) });
         }
         let peer_handler = self.peer_handler().map_err(|error| Refusal::for_good(error.to_string()))?;
         peer_handler.admit(hello)?;

@@ -55,13 +55,24 @@ impl Bridge {
             connection.write_frame(&Frame::Hello(&body)).await?;
             match connection.read_frame().await? {
                 Some(Frame::Hello(body)) => {
-                    wire::decode::<Welcome>(body).map_err(|error| not_understood(&error))
+                    let welcome = wire::decode::<Welcome>(body).map_err(|error| not_understood(&error))?;
+                    // Nodes hear of a new head one after the other.
+                    let is_for_the_head = !matches!(hello.role, Role::Peer | Role::Puller);
+                    if is_for_the_head && hello.app == Some(welcome.app) && welcome.epoch < hello.epoch {
+                        let (epoch, seen) = (welcome.epoch, hello.epoch);
+                        return Err(DialError::Outdated(format!(
+                            "it opened the journal of the App as number {epoch}, and this process knows a head \
+                             with number {seen}"
+                        )));
+                    }
+                    Ok(welcome)
                 }
                 Some(Frame::Bye(body)) => {
                     let refusal: Refusal = wire::decode(body).map_err(|error| not_understood(&error))?;
                     let reason = brief(&refusal.reason, LONGEST_REASON);
                     Err(match refusal {
-                        Refusal { lost: true, .. } => DialError::Lost(reason),
+                        Refusal { outdated: true, .. } => DialError::Outdated(reason),
+                        Refusal { lost: true, epoch, .. } => DialError::Lost { why: reason, epoch },
                         Refusal { wait: true, .. } => DialError::Taken(reason),
                         Refusal { .. } => DialError::Refused(reason),
                     })
@@ -86,13 +97,16 @@ impl Bridge {
     }
 
     /// Runs a session that this process began until it is over. Returns the reason for its end.
+    ///
+    /// # Errors
+    /// [`DialError`] with the refusal of the peer to resume the session.
     pub(in crate::remote) async fn pursue(
         self: Arc<Self>,
         link: Arc<Link>,
         endpoints: Vec<Endpoint>,
         hello: Hello,
         first: Option<(Connection, u64)>,
-    ) -> String {
+    ) -> Result<String, DialError> {
         let role = hello.role;
         let is_near = endpoints.iter().all(|endpoint| matches!(endpoint, Endpoint::Unix(_)));
         let mut inbox = self.services.inbox(&self, &link);
@@ -101,7 +115,7 @@ impl Bridge {
         let mut again = false;
         let tried = endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(" and ");
         let mut backoff = Backoff::new(LONGEST_PAUSE);
-        let why = 'session: loop {
+        let end = 'session: loop {
             let mut failed = String::new();
             let (connection, received) = loop {
                 if let Some(next) = next.take() {
@@ -119,20 +133,22 @@ impl Bridge {
                                  --advertise HOST:PORT"
                             );
                         }
-                        break 'session format!("it could not be reached at {tried} within the grace period{failed}");
+                        break 'session Ok(format!(
+                            "it could not be reached at {tried} within the grace period{failed}"
+                        ));
                     }
                 };
                 match attempt {
                     Ok((connection, welcome)) => break (connection, welcome.received),
                     // On this machine a refused connection proves that the process has ended.
                     Err(DialError::Transport(error)) if is_near && error.is_refused_connection() => {
-                        break 'session "its process is gone".to_owned();
+                        break 'session Ok("its process is gone".to_owned());
                     }
                     Err(DialError::Transport(error)) => {
                         log::debug!("{error}");
                         failed = format!(": {error}");
                     }
-                    Err(error) => break 'session error.to_string(),
+                    Err(error) => break 'session Err(error),
                 }
                 tokio::time::sleep(backoff.failed()).await;
             };
@@ -150,7 +166,7 @@ impl Bridge {
                 AssertUnwindSafe(link.converse(connection, received, &mut *inbox)).catch_unwind().await;
             link.disconnect();
             match talk.unwrap_or_else(|panic| End::Over(format!("a panic: {}", Panic::new(panic)))) {
-                End::Over(why) => break why,
+                End::Over(why) => break Ok(why),
                 End::Broken(why) => {
                     if let Ok(peer_handler) = self.peer_handler() {
                         peer_handler.disconnected(&link, role, &why);
@@ -160,12 +176,12 @@ impl Bridge {
             if let Some(pause) = backoff.lived(began.elapsed()) {
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
-                    () = link.lost() => break "it could not be reached within the grace period".to_owned(),
+                    () = link.lost() => break Ok("it could not be reached within the grace period".to_owned()),
                 }
             }
         };
         link.end();
-        why
+        end
     }
 
     /// Returns the session with another node, and begins one if necessary.
@@ -179,7 +195,8 @@ impl Bridge {
         let hello = self.hello(Role::Peer, Some(self.app()), unique());
         self.spawn(async move || {
             let (id, endpoints) = (peer.peer().id, peer.peer().endpoints.clone());
-            let why = bridge.clone().pursue(peer.clone(), endpoints, hello, None).await;
+            let end = bridge.clone().pursue(peer.clone(), endpoints, hello, None).await;
+            let why = end.unwrap_or_else(|refusal| refusal.to_string());
             log::debug!("the session with node `{}` is over: {why}", peer.peer().name);
             bridge.idle.close(id);
             bridge.sessions.forget_peer(id, &peer);

@@ -1,5 +1,6 @@
 //! The identity of a process towards the others of its App.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::super::protocol::{Hello, NodeCard, Program, Refusal, Role};
@@ -15,11 +16,19 @@ pub(super) struct Identity {
     me: OnceLock<NodeCard>,
     /// The endpoint at which this process reaches the head.
     join: OnceLock<Endpoint>,
+    /// The epoch of the head, as far as it is known here.
+    epoch: AtomicU64,
 }
 
 impl Identity {
     pub(super) fn new(program: Program) -> Self {
-        Self { program, runtime: OnceLock::new(), me: OnceLock::new(), join: OnceLock::new() }
+        Self {
+            program,
+            runtime: OnceLock::new(),
+            me: OnceLock::new(),
+            join: OnceLock::new(),
+            epoch: AtomicU64::new(0),
+        }
     }
 
     pub(super) fn set_runtime(&self, runtime: Arc<Runtime>) {
@@ -47,6 +56,16 @@ impl Identity {
         let _ = self.join.set(join);
     }
 
+    /// Records the epoch of the head, which never becomes lower.
+    pub(super) fn set_epoch(&self, epoch: u64) {
+        self.epoch.fetch_max(epoch, Ordering::AcqRel);
+    }
+
+    /// Returns the highest epoch of the head that was seen; 0 if the head has no journal.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
     /// Returns the endpoint at which this process reaches the head; `None` in the head itself.
     pub(super) fn join(&self) -> Option<&Endpoint> {
         self.join.get()
@@ -63,6 +82,7 @@ impl Identity {
             fresh: true,
             received: 0,
             waited_ms: 0,
+            epoch: self.epoch(),
         }
     }
 
@@ -76,7 +96,22 @@ impl Identity {
             return Some(Refusal::for_good(reason));
         }
         let another = hello.app.is_some_and(|app| app != self.app());
-        another.then(|| Refusal::lost("this is another run of the App".to_owned()))
+        if another {
+            return Some(Refusal::lost("this is another run of the App".to_owned()));
+        }
+        let epoch = self.epoch();
+        // Nodes hear of a new head one after the other.
+        let is_for_the_head = !matches!(hello.role, Role::Peer | Role::Puller);
+        (is_for_the_head && hello.app.is_some() && hello.epoch > epoch).then(|| Refusal {
+            reason: format!(
+                "a later head has replaced this one: this head opened the journal of the App as number {epoch}, \
+                 and `{}` knows number {}; end this head, and keep only one journal of an App in use",
+                hello.node.name, hello.epoch
+            ),
+            epoch,
+            outdated: true,
+            ..Refusal::default()
+        })
     }
 
     /// Returns the endpoints at which this process reaches another one of the App, which announces `announced`.
@@ -137,6 +172,22 @@ mod tests {
         assert!(refusal(&peer, None).is_none() && refusal(&peer, Some(head.app())).is_none());
         assert!(refusal(&peer, Some(AppId::next())).is_some_and(|refusal| refusal.lost));
         assert!(refusal(&identity("2", None), None).is_some_and(|refusal| !refusal.lost));
+    }
+
+    /// A head refuses a node that has seen a later one, and takes in those that have seen none, itself or an earlier one.
+    #[test]
+    fn head_of_lower_epoch_is_fenced() {
+        let head = identity("1", Some(AppId::next()));
+        head.set_epoch(3);
+        for (seen, is_refused) in [(0, false), (2, false), (3, false), (4, true)] {
+            let node = identity("1", None);
+            node.set_epoch(seen);
+            let refusal = |role| head.refusal_of(&node.hello(role, Some(head.app()), 1));
+            let refused = refusal(Role::Node);
+            assert_eq!(refused.as_ref().is_some_and(|refusal| refusal.outdated), is_refused, "{refused:?}");
+            assert_eq!(refusal(Role::Drive).is_some(), is_refused);
+            assert!(refusal(Role::Peer).is_none(), "nodes hear of a new head one after the other");
+        }
     }
 
     /// Unspecified addresses are those of the machine at which the head is reached; others stay as they are.

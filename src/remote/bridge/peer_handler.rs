@@ -29,7 +29,7 @@ pub(in crate::remote) trait PeerHandler: Send + Sync {
     // ---- values ----
 
     /// Returns the session with the head, or `None` in the head itself.
-    fn head(&self) -> Option<&Arc<Link>>;
+    fn head(&self) -> Option<Arc<Link>>;
     /// Returns the session with a process, if there is one.
     fn link_to(&self, process: u64) -> Option<Arc<Link>>;
     /// Handles a reference that has arrived from another process.

@@ -75,7 +75,7 @@ fn options() -> BridgeOptions {
     let program = Program { name: "lab".to_owned(), version: "1".to_owned(), works: BTreeMap::new() };
     let settings = SessionSettings::default();
     let limits = Limits { max_frame: settings.max_frame, ..Limits::default() };
-    BridgeOptions { program, security: Security::default(), limits, settings }
+    BridgeOptions { program, security: Security::default(), limits, settings, epoch: 0 }
 }
 
 /// Removes parts that would reach beyond this process, or that are slow and not under test.

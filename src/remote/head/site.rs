@@ -12,13 +12,14 @@ use super::super::link::{Link, Target};
 use super::super::process::Starting;
 use super::super::protocol::{Control, Hello, Location, Refusal, Role};
 use super::super::replication::Nodes;
-use super::{Head, HeadState, Node};
+use super::{Head, HeadState, Node, acknowledgement, is_over};
 use crate::id::ActorPath;
 use crate::payload::{PayloadGuard, PayloadGuards, PayloadId};
 use crate::printable::lines;
+use crate::trace::Cause;
 use crate::work::logs::{FROM_AFAR, Said, shorten};
 use crate::work::{
-    BadNode, Failure, FreeGpus, HostEvent, Reason, Report, Resources, check_labels, check_node_name,
+    BadNode, Claim, Failure, FreeGpus, HostEvent, Reason, Report, Resources, check_labels, check_node_name,
 };
 
 /// Longest pause between checks of the process of an unreachable node.
@@ -80,6 +81,20 @@ impl Head {
         state.events.push(HostEvent::Room);
         drop(state);
         self.ready_queue.ring_again();
+    }
+
+    /// Returns the number of the process and the name of a node that may still describe the incarnations it has kept.
+    fn claimant(&self, link: &Arc<Link>) -> Result<(u64, Arc<str>), String> {
+        let card = link.peer();
+        let state = self.state.lock();
+        let node = state.nodes.get(&card.id).filter(|node| Arc::ptr_eq(&node.link, link));
+        match node.is_some_and(|node| !node.has_claimed) {
+            true => Ok((card.id, Arc::from(card.name.as_str()))),
+            false => {
+                Err("it has described all incarnations that it has kept, or the head has no journal"
+                    .to_owned())
+            }
+        }
     }
 
     /// Stops the Works of a node that is about to leave, so that they continue elsewhere.
@@ -157,9 +172,9 @@ impl PeerHandler for Head {
                 reason: format!(
                     "there is a node `{name}` already; give this one another name with --name, or end the other first"
                 ),
-                lost: false,
                 // Wait, unless the other node was heard since this one began to wait for the end of that one.
                 wait: silent >= Duration::from_millis(hello.waited_ms),
+                ..Refusal::default()
             });
         }
         // The node was started again: the Works of its previous process are lost.
@@ -192,6 +207,7 @@ impl PeerHandler for Head {
             incarnations: HashSet::new(),
             is_process: starting.is_some(),
             is_reachable: true,
+            has_claimed: starting.is_some() || self.bridge.epoch() == 0,
             is_leaving: false,
             is_handed_over: false,
             load_report: None,
@@ -216,13 +232,18 @@ impl PeerHandler for Head {
     fn control(&self, link: &Arc<Link>, control: Control, carried: PayloadGuards) -> Result<(), String> {
         match control {
             Control::Update { incarnation, patch, refers, reports, trace } => {
-                let outbox = match self.state.lock().incarnations.get(&incarnation) {
-                    Some(away) if away.node == link.peer().id => away.outbox.clone(),
+                let (outbox, count) = match self.state.lock().incarnations.get_mut(&incarnation) {
+                    Some(away) if away.node == link.peer().id => {
+                        away.reports += reports.len() as u64;
+                        (away.outbox.clone(), away.reports)
+                    }
                     // Fenced: the incarnation was given up.
                     _ => return Ok(()),
                 };
-                let over = reports.iter().any(|r| matches!(r, Report::Stopped { .. } | Report::Died { .. }));
-                outbox.update(patch, refers.then_some(carried), reports, trace);
+                let over = is_over(&reports);
+                let is_acknowledged = self.bridge.epoch() > 0 && !reports.is_empty();
+                let acknowledge = is_acknowledged.then(|| acknowledgement(link, incarnation, count));
+                outbox.update(patch, refers.then_some(carried), reports, acknowledge, trace);
                 if over {
                     self.forget(incarnation);
                     self.ready_queue.ring_again();
@@ -232,12 +253,44 @@ impl PeerHandler for Head {
                 if !step.is_within_limits() {
                     return Err(format!("a step of {run} exceeds the limits of a step"));
                 }
-                let outbox = match self.state.lock().incarnations.get(&incarnation) {
-                    Some(away) if away.node == link.peer().id => away.outbox.clone(),
+                let (outbox, count) = match self.state.lock().incarnations.get_mut(&incarnation) {
+                    Some(away) if away.node == link.peer().id => {
+                        away.reports += 1;
+                        (away.outbox.clone(), away.reports)
+                    }
                     // Fenced: the incarnation was given up.
                     _ => return Ok(()),
                 };
-                outbox.report(Report::Stepped { run, step: step.arrived(carried) });
+                let acknowledge =
+                    (self.bridge.epoch() > 0).then(|| acknowledgement(link, incarnation, count));
+                let reports = vec![Report::Stepped { run, step: step.arrived(carried) }];
+                outbox.update(None, None, reports, acknowledge, Cause::default());
+            }
+            Control::Hosts { incarnation, path, work, last_run, acknowledged, state, gpus } => {
+                let (process, node) = self.claimant(link)?;
+                if self.state.lock().incarnations.contains_key(&incarnation) {
+                    return Err(format!("incarnation {incarnation} is hosted already"));
+                }
+                let holds = carried;
+                let claim = Claim {
+                    process,
+                    node,
+                    incarnation,
+                    path,
+                    work,
+                    last_run,
+                    acknowledged,
+                    state,
+                    holds,
+                    gpus,
+                };
+                self.state.lock().events.push(HostEvent::Kept(Box::new(claim)));
+                self.ready_queue.ring_again();
+            }
+            Control::HostsAll => {
+                let (process, node) = self.claimant(link)?;
+                self.state.lock().events.push(HostEvent::AllKept { process, node });
+                self.ready_queue.ring_again();
             }
             Control::Locate { path } => self.locate(link, &path)?,
             Control::Unlocate { path } => self.state.lock().registry.unsubscribe(link.number(), &path),
@@ -344,7 +397,7 @@ impl PeerHandler for Head {
         }
     }
 
-    fn head(&self) -> Option<&Arc<Link>> {
+    fn head(&self) -> Option<Arc<Link>> {
         None
     }
 

@@ -69,6 +69,15 @@ pub(crate) enum Control {
     Stop {
         incarnation: u64,
     },
+    /// The head has taken over an incarnation that the node has kept: its updates go on.
+    Resume {
+        incarnation: u64,
+    },
+    /// The reports of an incarnation up to this number are durable; sent by heads with a journal.
+    Acknowledge {
+        incarnation: u64,
+        reports: u64,
+    },
     /// Ends an incarnation by force.
     Kill {
         incarnation: u64,
@@ -137,6 +146,22 @@ pub(crate) enum Control {
         #[serde(default, skip_serializing_if = "Cause::is_none")]
         trace: Cause,
     },
+    /// An incarnation that the node has kept while it had no head.
+    Hosts {
+        incarnation: u64,
+        path: ActorPath,
+        work: String,
+        /// Number of the last run that it was ordered.
+        last_run: u64,
+        /// Number of the reports that were acknowledged. The reports since follow when it is resumed.
+        acknowledged: u64,
+        /// The last published state, which refers to exactly the values that were carried.
+        state: Value,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        gpus: Vec<u32>,
+    },
+    /// The node hosts no other incarnations; sent at the beginning of each session with a head that has a journal.
+    HostsAll,
     Log {
         path: Option<ActorPath>,
         run: Option<u64>,
@@ -263,6 +288,10 @@ impl Control {
             Self::Stepped { .. } => "stepped",
             Self::Cancel { .. } => "cancel",
             Self::Stop { .. } => "stop",
+            Self::Resume { .. } => "resume",
+            Self::Acknowledge { .. } => "acknowledge",
+            Self::Hosts { .. } => "hosts",
+            Self::HostsAll => "hosts_all",
             Self::Kill { .. } => "kill",
             Self::Close { .. } => "close",
             Self::Located { .. } => "located",

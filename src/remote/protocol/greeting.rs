@@ -107,6 +107,9 @@ pub(crate) struct Hello {
     /// absent.
     #[serde(default)]
     pub(crate) waited_ms: u64,
+    /// The highest epoch of a head of the App that the process has seen; 0 if there was none. May be absent.
+    #[serde(default)]
+    pub(crate) epoch: u64,
 }
 
 /// The answer that accepts a connection.
@@ -118,10 +121,13 @@ pub(crate) struct Welcome {
     pub(crate) received: u64,
     pub(crate) heartbeat_ms: u64,
     pub(crate) grace_ms: u64,
+    /// The epoch of the head: the number of times that it opened its journal. 0 without a journal; may be absent.
+    #[serde(default)]
+    pub(crate) epoch: u64,
 }
 
 /// The answer that refuses a connection.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Refusal {
     pub(crate) reason: String,
     /// True if the session was given up, so that another may begin.
@@ -130,17 +136,23 @@ pub(crate) struct Refusal {
     /// soon. May be absent.
     #[serde(default)]
     pub(crate) wait: bool,
+    /// The epoch of the head, if the dialing process belongs to its App; may be absent.
+    #[serde(default)]
+    pub(crate) epoch: u64,
+    /// True if the head knows that a later one has replaced it. May be absent.
+    #[serde(default)]
+    pub(crate) outdated: bool,
 }
 
 impl Refusal {
     /// Returns a refusal that another attempt does not change.
     pub(in crate::remote) fn for_good(reason: String) -> Self {
-        Self { reason, lost: false, wait: false }
+        Self { reason, ..Self::default() }
     }
 
     /// Returns a refusal for a session that was given up.
     pub(in crate::remote) fn lost(reason: String) -> Self {
-        Self { reason, lost: true, wait: false }
+        Self { reason, lost: true, ..Self::default() }
     }
 }
 

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::super::bridge::Bridge;
 use super::super::link::{Channel, ChannelUser, Link, Target};
 use super::super::lost_messages::{count_lost, refuse_without_address};
+use super::super::uplink::Uplink;
 use crate::id::ActorPath;
 use crate::trace::Cause;
 use crate::work::{AnyEnvelope, AnyMailbox, NoReply, Outcome, Place, Refused, Route, SharedRoute, WorkType};
@@ -28,7 +29,7 @@ pub(in crate::remote) struct Ends {
 
 /// The fallback by way of the head, which reaches every node.
 pub(in crate::remote) struct Relay {
-    pub(in crate::remote) head: Arc<Link>,
+    pub(in crate::remote) head: Arc<Uplink>,
     /// Set once a message was relayed; shared with the [`Forwarder`](super::Forwarder), which then keeps to the relay.
     pub(in crate::remote) is_used: Arc<AtomicBool>,
 }
@@ -76,7 +77,9 @@ impl DirectRoute {
 
     /// Returns a route over a session that exists already, without a relay.
     pub(in crate::remote) fn over(bridge: Weak<Bridge>, ends: Ends, link: Arc<Link>) -> Arc<Self> {
-        Self::new(bridge, ends, None, move || Some(link.clone()))
+        let route = Self::new(bridge, ends, None, || None);
+        let _ = route.link.set(link);
+        route
     }
 
     fn shared(&self) -> Option<SharedRoute> {
@@ -211,7 +214,7 @@ impl ChannelUser for DirectRoute {
         drop(forgotten);
         let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) else { return };
         let instead = match &self.relay {
-            Some(Relay { head, .. }) if !head.is_over() => {
+            Some(Relay { head, .. }) if !head.link().is_over() => {
                 let Ends { mailbox, path, kind, incarnation, .. } = &self.ends;
                 let ends = Ends {
                     mailbox: mailbox.clone(),
@@ -220,7 +223,7 @@ impl ChannelUser for DirectRoute {
                     incarnation: *incarnation,
                     is_relayed: true,
                 };
-                Place::At(SharedRoute(Self::over(self.bridge.clone(), ends, head.clone())))
+                Place::At(SharedRoute(Self::over(self.bridge.clone(), ends, head.link())))
             }
             _ => Place::Pending,
         };
@@ -301,6 +304,10 @@ impl Route for DirectRoute {
 
     fn is_relayed(&self) -> bool {
         self.ends.is_relayed
+    }
+
+    fn is_lost(&self) -> bool {
+        self.link.get().is_some_and(|link| link.is_over())
     }
 
     fn depth(&self) -> usize {

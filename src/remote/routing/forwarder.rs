@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::super::bridge::Bridge;
-use super::super::link::Link;
 use super::super::lost_messages::count_lost;
 use super::super::protocol::{Location, Source};
+use super::super::uplink::Uplink;
 use super::{DirectRoute, Ends, Relay};
 use crate::id::ActorPath;
 use crate::work::{AnyMailbox, Locator, Place, SharedRoute, WorkType};
@@ -26,7 +26,7 @@ pub(in crate::remote) struct Forwarder {
     me: Weak<Forwarder>,
     subscriptions: Weak<dyn Subscriptions>,
     bridge: Weak<Bridge>,
-    head: Arc<Link>,
+    head: Arc<Uplink>,
     path: ActorPath,
     kind: &'static WorkType,
     /// True if this process hosts a single Work. All other processes reach such a Work by way of the head.
@@ -39,13 +39,15 @@ pub(in crate::remote) struct Forwarder {
     is_relayed: Arc<AtomicBool>,
     /// The last incarnation that was followed. The head names incarnations in ascending order, and may name one twice.
     followed: AtomicU64,
+    /// True until the head that has replaced the one before has sent a location.
+    is_anew: AtomicBool,
 }
 
 impl Forwarder {
     pub(in crate::remote) fn new(
         subscriptions: Weak<dyn Subscriptions>,
         bridge: &Arc<Bridge>,
-        head: Arc<Link>,
+        head: Arc<Uplink>,
         path: ActorPath,
         kind: &'static WorkType,
         is_process: bool,
@@ -64,6 +66,7 @@ impl Forwarder {
             is_asked: AtomicBool::new(false),
             is_relayed,
             followed: AtomicU64::new(0),
+            is_anew: AtomicBool::new(false),
         })
     }
 
@@ -79,10 +82,32 @@ impl Forwarder {
         self.mailbox.get()?.upgrade()
     }
 
+    /// Expects the location of the Work from a head that has replaced the one before. Until that head knows it, the
+    /// mailbox keeps its route.
+    pub(in crate::remote) fn follow_anew(&self) {
+        self.is_anew.store(true, Ordering::Release);
+    }
+
+    /// Returns true if the mailbox needs no other route for the first location that a new head has sent.
+    fn keeps_route(&self, location: &Location<Source>, mailbox: &Arc<dyn AnyMailbox>) -> bool {
+        let Location::At { incarnation, .. } = location else { return *location == Location::Pending };
+        self.is_anew.store(false, Ordering::Release);
+        let is_the_same = self.followed.load(Ordering::Acquire) == *incarnation;
+        if is_the_same && matches!(mailbox.place(), Place::At(SharedRoute(route)) if !route.is_lost()) {
+            return true;
+        }
+        // It may be the incarnation to which the way through the head before has led.
+        self.followed.store(0, Ordering::Release);
+        false
+    }
+
     /// Moves the mailbox to the location that the head has sent.
     pub(in crate::remote) fn follow(&self, location: &Location<Source>) {
         let (Some(mailbox), Some(bridge)) = (self.mailbox(), self.bridge.upgrade()) else { return };
         let is_relayed = self.is_relayed.load(Ordering::Acquire);
+        if self.is_anew.load(Ordering::Acquire) && self.keeps_route(location, &mailbox) {
+            return;
+        }
         if let Location::At { incarnation, .. } = location
             && self.followed.fetch_max(*incarnation, Ordering::AcqRel) >= *incarnation
         {
@@ -92,16 +117,15 @@ impl Forwarder {
             let (path, kind) = (self.path.clone(), self.kind);
             Ends { mailbox: Arc::downgrade(&mailbox), path, kind, incarnation, is_relayed }
         };
+        let head = self.head.link();
         let by_the_head = |incarnation| {
-            let route = DirectRoute::over(self.bridge.clone(), ends(incarnation), self.head.clone());
+            let route = DirectRoute::over(self.bridge.clone(), ends(incarnation), head.clone());
             Place::At(SharedRoute(route))
         };
         let place = match location {
             // For the head, a Work in a process of its own is located at the head. That process itself hosts the Work.
             Location::At { node, .. }
-                if node.id == self.head.peer().id
-                    && self.is_process
-                    && matches!(mailbox.place(), Place::Here) =>
+                if node.id == head.peer().id && self.is_process && matches!(mailbox.place(), Place::Here) =>
             {
                 return;
             }
@@ -119,7 +143,7 @@ impl Forwarder {
                     _ => Place::Pending,
                 }
             }
-            Location::At { node, incarnation } if is_relayed || node.id == self.head.peer().id => {
+            Location::At { node, incarnation } if is_relayed || node.id == head.peer().id => {
                 by_the_head(*incarnation)
             }
             Location::At { node, incarnation } => {

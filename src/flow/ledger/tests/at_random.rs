@@ -221,7 +221,7 @@ impl Model {
         let attempt = |ledger: &Ledger| ledger.current.as_ref().map(|current| current.waiting.attempts);
         let (restarts, attempts) = (self.ledger.restart_count(), attempt(&self.ledger));
         let incarnation = self.incarnation.take();
-        self.ledger = Ledger::restore(self.policy.clone().into(), image, self.moment());
+        self.ledger = Ledger::restore(self.policy.clone().into(), image, None, self.moment());
         if let Some(incarnation) = incarnation.filter(|incarnation| !incarnation.stops) {
             assert_eq!(self.ledger.restart_count(), restarts, "the end of the process counts as a restart");
             let is_again = incarnation.order.is_some() && !incarnation.cancelled && !self.forgotten;

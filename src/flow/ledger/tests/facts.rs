@@ -80,7 +80,7 @@ fn success_in_the_transaction_that_ends_the_app_is_kept() {
     ledger.wind_down(now);
     ledger.shut_down(now);
     ledger.take_facts().into_iter().for_each(|fact| image.apply(fact));
-    let restored = Ledger::restore(Policy::shared(), image, now);
+    let restored = Ledger::restore(Policy::shared(), image, None, now);
     assert_eq!(restored.run_status(key).stage, Stage::Succeeded);
     assert_eq!(restored.successes(), 1);
 }
@@ -103,7 +103,7 @@ fn step_done_while_the_app_ends_is_a_fact() {
     ledger.report(Report::RunStopped { run: 1 }, at(2));
     ledger.report(Report::Stopped { failure: None }, at(2));
     record(&mut ledger);
-    let mut restored = Ledger::restore(Policy::shared(), image, at(3));
+    let mut restored = Ledger::restore(Policy::shared(), image, None, at(3));
     let steps = restored.take_actions().into_iter().find_map(|action| match action {
         Action::Send(order) => Some(order.steps.iter().count()),
         _ => None,

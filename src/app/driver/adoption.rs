@@ -1,0 +1,123 @@
+//! Taking over the incarnations that nodes have kept while the head was started again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Driver;
+use crate::flow::{Expected, SharedRecord, Verdict, judge};
+use crate::id::{ActorPath, WorkId};
+use crate::state::Tracker;
+use crate::work::{Claim, FencingToken};
+
+/// The kept incarnations that were taken over, by the number of the process of their node.
+#[derive(Default)]
+pub(super) struct Adoptions(BTreeMap<u64, usize>);
+
+impl Driver {
+    /// Takes over an incarnation that a node has kept, or has it ended.
+    pub(super) fn claimed(&mut self, claim: Claim) {
+        let (process, incarnation) = (claim.process, claim.incarnation);
+        let (path, node) = (claim.path.clone(), claim.node.clone());
+        let found = self.work_at(&path);
+        let verdict = {
+            let record = found.as_ref().map(|(_, record)| record.lock());
+            let expected = record.as_ref().map(|record| Expected {
+                awaited: record.ledger.awaited(),
+                work: record.kind.name(),
+                fits: self.hosts.fits(process, &record.placement),
+            });
+            judge(expected, incarnation, &claim.work)
+        };
+        match (verdict, found) {
+            (Verdict::Adopt, Some((id, record))) => {
+                if self.adopt(id, &record, claim) {
+                    *self.adoptions.0.entry(process).or_default() += 1;
+                }
+            }
+            (Verdict::Adopt, None) => {}
+            (Verdict::End(why), _) => {
+                log::warn!("node `{node}` has kept work `{path}`, which is ended there: {why}");
+                self.hosts.refuse(process, incarnation);
+            }
+            (Verdict::Replace(why), found) => {
+                log::warn!(
+                    "node `{node}` has kept work `{path}`, which is ended there and started again: {why}"
+                );
+                self.hosts.refuse(process, incarnation);
+                if let Some((id, _)) = found {
+                    let now = self.wake_ups.now();
+                    self.update_work(id, |ledger| ledger.not_kept(now));
+                }
+            }
+        }
+    }
+
+    /// Takes over an incarnation. Returns false if its node is lost again.
+    fn adopt(&mut self, id: WorkId, shared: &SharedRecord, claim: Claim) -> bool {
+        let now = self.wake_ups.now();
+        let (last_run, incarnation, node) = (claim.last_run, claim.incarnation, claim.node.clone());
+        {
+            let mut record = shared.lock();
+            let mut tracker = Tracker::resume(record.state.clone(), usize::MAX);
+            let patch = match tracker.update(&claim.state) {
+                Ok(patch) => patch,
+                Err(error) => {
+                    log::error!(
+                        "the state of work `{}` on node `{node}` cannot be read: {error}",
+                        record.path
+                    );
+                    None
+                }
+            };
+            let needs = record.needs;
+            let token = FencingToken::numbered(incarnation);
+            let what = record.incarnation(self.wake_ups.ready_queue(), token);
+            if !self.hosts.take_over(claim, patch, needs, what) {
+                record.kill();
+                return false;
+            }
+            record.ledger.placed_on(Some(node));
+            record.ledger.adopted(last_run, now);
+        }
+        self.update_work(id, |_| ());
+        true
+    }
+
+    /// Gives up the incarnations that were on a node which has come back without them.
+    pub(super) fn all_claimed(&mut self, process: u64, node: &Arc<str>) {
+        let now = self.wake_ups.now();
+        let mut lost = 0;
+        for id in self.tree.ids() {
+            let is_lost = self.tree.work(id).is_some_and(|record| {
+                let record = record.lock();
+                record.ledger.awaited().is_some() && record.ledger.node() == Some(node)
+            });
+            if is_lost {
+                self.update_work(id, |ledger| ledger.not_kept(now));
+                lost += 1;
+            }
+        }
+        let adopted = self.adoptions.0.remove(&process).unwrap_or_default();
+        let works = |number: usize| if number == 1 { "1 Work".to_owned() } else { format!("{number} Works") };
+        match (adopted, lost) {
+            (0, 0) => {}
+            (0, lost) => {
+                log::warn!("node `{node}` has returned without {}, to be started again", works(lost))
+            }
+            (adopted, 0) => log::info!("adopted {} on node `{node}`", works(adopted)),
+            (adopted, lost) => log::warn!(
+                "adopted {} on node `{node}`, which has returned without {}, to be started again",
+                works(adopted),
+                works(lost)
+            ),
+        }
+        self.hosts.has_claimed(process);
+    }
+
+    /// Returns the Work at this path.
+    fn work_at(&mut self, path: &ActorPath) -> Option<(WorkId, SharedRecord)> {
+        let record = self.record(path.as_str())?;
+        let id = record.lock().id;
+        Some((id, record))
+    }
+}
