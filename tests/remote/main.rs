@@ -4,6 +4,8 @@
 //! Each test runs in a process of its own as well; see [`apart`].
 
 mod addresses;
+#[cfg(feature = "journal")]
+mod adopted;
 mod advertised;
 mod apart;
 mod certificates;
@@ -49,6 +51,8 @@ fn main() -> ExitCode {
     hangup::handle_hangup();
     let all = [
         addresses::TESTS,
+        #[cfg(feature = "journal")]
+        adopted::TESTS,
         advertised::TESTS,
         certificates::TESTS,
         connections::TESTS,

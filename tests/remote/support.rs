@@ -47,6 +47,8 @@ pub(crate) fn run(program: &str) -> ExitCode {
             })
         })
         .main(),
+        #[cfg(feature = "journal")]
+        "hands" => crate::adopted::hands().main(),
         "snares" => crate::fences::snares().main(),
         "crowd" => crate::addresses::crowd().main(),
         "family" => App::new(crate::groups::family).process(crate::groups::around).main(),
