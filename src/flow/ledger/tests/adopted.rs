@@ -24,8 +24,8 @@ enum Event {
     Host,
     /// This number of transactions becomes durable.
     Commit(usize),
-    /// The head ends, and what is not durable is lost.
-    HeadEnds,
+    /// This number of transactions becomes durable, and the head ends before it does what has waited for them.
+    HeadEnds(usize),
     /// A head is started with the journal, and the node reaches it.
     HeadReturns,
     /// A head is started with the journal, and ends before the node reaches it.
@@ -41,7 +41,7 @@ fn quiet() -> impl Strategy<Value = Event> {
         4 => (0..INPUTS).prop_map(Event::Request),
         8 => Just(Event::Host),
         5 => (0_usize..4).prop_map(Event::Commit),
-        2 => Just(Event::HeadEnds),
+        2 => (0_usize..3).prop_map(Event::HeadEnds),
         2 => Just(Event::HeadReturns),
         1 => Just(Event::HeadReturnsBriefly),
     ]
@@ -61,12 +61,24 @@ fn any_event() -> impl Strategy<Value = Event> {
 /// An order of the head to the node.
 #[derive(Debug)]
 enum Effect {
-    Launch { decision: u64, number: u64 },
-    Run { run: u64, input: u8 },
-    Cancel { run: u64 },
+    Launch {
+        decision: u64,
+        number: u64,
+    },
+    Run {
+        run: u64,
+        input: u8,
+    },
+    Cancel {
+        run: u64,
+    },
     Stop,
-    Kill,
-    Acknowledge { number: u64, reports: u64 },
+    /// Ends this incarnation, or else the one that was launched while the order waited.
+    Kill(Option<u64>),
+    Acknowledge {
+        number: u64,
+        reports: u64,
+    },
 }
 
 /// An incarnation on the node, living or with reports that are not acknowledged.
@@ -91,6 +103,8 @@ struct Head {
     decisions: u64,
     /// The incarnation that the head owns, with the number of its reports that have arrived.
     owned: Option<(u64, u64)>,
+    /// Incarnations that are to be killed once that is durable.
+    doomed: BTreeSet<u64>,
 }
 
 struct World {
@@ -157,7 +171,10 @@ impl World {
                     Action::Stop => Effect::Stop,
                     Action::Kill => {
                         head.decisions += 1;
-                        Effect::Kill
+                        // Its reports are ignored from here on.
+                        let killed = head.owned.take().map(|(number, _)| number);
+                        head.doomed.extend(killed);
+                        Effect::Kill(killed)
                     }
                     Action::Close(_) | Action::Restarting(_) | Action::Captured(_) | Action::Raise(_) => {
                         continue;
@@ -172,18 +189,22 @@ impl World {
     /// Makes transactions durable, and carries out what has waited for them.
     fn commit(&mut self, count: usize) {
         for _ in 0..count {
-            let Some((facts, effects)) = self.head.as_mut().and_then(|head| head.pending.pop_front()) else {
-                return;
-            };
-            for fact in facts {
-                if let Fact::Requested { input: bytes, .. } = &fact {
-                    let number = (0..INPUTS).find(|number| input(*number).1.bytes == bytes.bytes).unwrap();
-                    self.owed.insert(number);
-                }
-                self.journal.apply(fact);
-            }
+            let Some(effects) = self.make_durable() else { return };
             effects.into_iter().for_each(|effect| self.carry_out(effect));
         }
+    }
+
+    /// Makes the next transaction durable. Returns what has waited for it.
+    fn make_durable(&mut self) -> Option<Vec<Effect>> {
+        let (facts, effects) = self.head.as_mut()?.pending.pop_front()?;
+        for fact in facts {
+            if let Fact::Requested { input: bytes, .. } = &fact {
+                let number = (0..INPUTS).find(|number| input(*number).1.bytes == bytes.bytes).unwrap();
+                self.owed.insert(number);
+            }
+            self.journal.apply(fact);
+        }
+        Some(effects)
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -207,8 +228,9 @@ impl World {
                     }
                 }
             }
-            Effect::Kill => {
-                if let Some((number, _)) = head.owned.take() {
+            Effect::Kill(killed) => {
+                let launched_meanwhile = || head.owned.take().map(|(number, _)| number);
+                if let Some(number) = killed.or_else(launched_meanwhile) {
                     self.node.remove(&number);
                 }
             }
@@ -351,7 +373,10 @@ impl World {
             Event::Restart => self.with_ledger(|ledger, now| ledger.restart(now)),
             Event::Host => self.host(),
             Event::Commit(count) => self.commit(count),
-            Event::HeadEnds => self.head_ends(),
+            Event::HeadEnds(durable) => {
+                (0..durable).for_each(|_| drop(self.make_durable()));
+                self.head_ends();
+            }
             Event::HeadReturns if self.head.is_none() => {
                 self.head_returns();
                 self.node_claims();
@@ -375,7 +400,9 @@ impl World {
         let living = self.node.iter().filter(|(_, hosted)| !hosted.has_ended).map(|(number, _)| *number);
         let living: Vec<_> = living.collect();
         assert!(living.len() <= 1, "two incarnations live: {living:?}");
-        if let (Some(head), [number]) = (&self.head, &living[..]) {
+        if let (Some(head), [number]) = (&self.head, &living[..])
+            && !head.doomed.contains(number)
+        {
             assert_eq!(
                 head.owned.map(|(owned, _)| owned),
                 Some(*number),
@@ -397,7 +424,14 @@ impl World {
 
 impl Head {
     fn new(ledger: Ledger) -> Self {
-        Self { ledger, pending: VecDeque::new(), effects: Vec::new(), decisions: 0, owned: None }
+        Self {
+            ledger,
+            pending: VecDeque::new(),
+            effects: Vec::new(),
+            decisions: 0,
+            owned: None,
+            doomed: BTreeSet::new(),
+        }
     }
 }
 
