@@ -62,3 +62,24 @@ pub(crate) fn judge(expected: Option<Expected<'_>>, incarnation: u64, work: &str
         Some(_) => Verdict::Adopt,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only the incarnation that the journal has as the living one is adopted, and only where its Work may run.
+    #[test]
+    fn only_the_awaited_incarnation_is_adopted() {
+        let awaited = Expected { awaited: Some(7), work: "Train", fits: true };
+        assert_eq!(judge(Some(awaited), 7, "Train"), Verdict::Adopt);
+        for number in [6, 8] {
+            assert_eq!(judge(Some(awaited), number, "Train"), Verdict::End(Unwanted::OtherIncarnation));
+        }
+        let adopted = Expected { awaited: None, ..awaited };
+        assert_eq!(judge(Some(adopted), 7, "Train"), Verdict::End(Unwanted::NotAlive));
+        assert_eq!(judge(None, 7, "Train"), Verdict::End(Unwanted::NoSuchWork));
+        assert_eq!(judge(Some(awaited), 7, "Serve"), Verdict::Replace(Unwanted::OtherType));
+        let elsewhere = Expected { fits: false, ..awaited };
+        assert_eq!(judge(Some(elsewhere), 7, "Train"), Verdict::Replace(Unwanted::OtherPlace));
+    }
+}
