@@ -220,22 +220,42 @@ impl Driver {
     }
 
     pub(super) fn end(&mut self) {
+        #[cfg(feature = "journal")]
+        let failure = self.give_up_full_journal();
+        #[cfg(not(feature = "journal"))]
+        let failure = None;
+        self.end_unless(failure);
+    }
+
+    /// Ends the App once all is durable. `failure` is that of a journal which was given up: the App ends at once, and as
+    /// failed, also when it was only waiting for a last commit.
+    pub(super) fn end_unless(&mut self, failure: Option<AppError>) {
         self.wake_ups.set(Timer::ShutDown, None);
+        let ended = self.lifecycle.end();
+        let ends_now = ended.is_some();
+        if let Some((result, exit)) = ended {
+            let (state, status) = (self.state().unwrap_or_default(), self.status());
+            self.outcome = Some((Exit { result, state, status }, exit));
+        }
+        match failure {
+            Some(failure) => {
+                if let Some((exit, _)) = &mut self.outcome
+                    && exit.result.is_ok()
+                {
+                    exit.result = Err(failure);
+                }
+                self.send_outcome();
+            }
+            None if ends_now => self.when_durable(Self::send_outcome),
+            None => {}
+        }
+    }
+
+    fn send_outcome(&mut self) {
+        let Some((outcome, exit)) = self.outcome.take() else { return };
         #[cfg(feature = "journal")]
-        let full = self.give_up_full_journal();
-        let Some((result, exit)) = self.lifecycle.end() else { return };
-        #[cfg(feature = "journal")]
-        let result = match full {
-            Some(full) => result.and(Err(full)),
-            None => result,
-        };
-        let (state, status) = (self.state().unwrap_or_default(), self.status());
-        let end = Exit { result, state, status };
-        self.when_durable(move |_driver| {
-            #[cfg(feature = "journal")]
-            _driver.close_journal();
-            // The caller may not be waiting for the end.
-            let _ = exit.send(end);
-        });
+        self.close_journal();
+        // The caller may not be waiting for the end.
+        let _ = exit.send(outcome);
     }
 }

@@ -112,6 +112,8 @@ pub(crate) struct Driver {
     /// Incarnations that were taken over from nodes.
     #[cfg(feature = "remote")]
     adoptions: adoption::Adoptions,
+    /// The outcome of the App, which has ended, until all is durable.
+    outcome: Option<(Exit, oneshot::Sender<Exit>)>,
     /// What a recovered App begins with.
     #[cfg(feature = "journal")]
     resumed: recovery::Resumed,
@@ -164,6 +166,7 @@ impl Driver {
             journaling: Journaling::default(),
             #[cfg(feature = "remote")]
             adoptions: adoption::Adoptions::default(),
+            outcome: None,
             #[cfg(feature = "journal")]
             resumed: recovery::Resumed::default(),
         };

@@ -136,6 +136,11 @@ impl Driver {
                         "{message}; until then the Works keep running, but no run or Work is started and nothing new is shown"
                     );
                 }
+                if self.outcome.is_some() {
+                    // The App has only waited for its last commit.
+                    let failure = self.give_up_full_journal();
+                    self.end_unless(failure);
+                }
                 return;
             }
             Some(Condition::Failed(error)) => error,
@@ -146,12 +151,12 @@ impl Driver {
         self.tree.works().for_each(|record| record.lock().kill());
         let now = self.wake_ups.now().at;
         self.lifecycle.stop(Shutdown::new(
-            Err(AppError::Journal(error.into())),
+            Err(AppError::Journal(error.clone().into())),
             Vec::new(),
             Duration::ZERO,
             now,
         ));
-        self.end();
+        self.end_unless(Some(AppError::Journal(error.into())));
     }
 
     /// Gives up a journal whose disk is full, because the App ends. Returns the error with which it ends, unless another
