@@ -1,17 +1,29 @@
-//! A full disk. The small disk is mounted in a namespace of the test's own, which takes root or user namespaces: where
-//! neither is allowed the test is shown as ignored, and with the feature `network-tests` it fails.
+//! Disks that are full, and writes that fail.
+//!
+//! A small disk is mounted in a namespace of the test's own, which takes root or user namespaces: where neither is
+//! allowed the test is shown as ignored, and with the feature `network-tests` it fails. Writes fail for good where a file
+//! would be larger than the process may make one.
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
 
-use crate::editions::{Directory, line, start};
+use serde_json::Value as Json;
+
+use crate::belt;
+use crate::editions::{Directory, Shop, begun, line, start, start_limited};
+use crate::follower::follow;
+use crate::http::Answer;
 use crate::process::{LIMIT, Process};
 use crate::record::{self, Line, What};
+
+crate::tests![exit_code_waits_for_the_last_commit, runs_do_not_start_before_a_commit_that_fails,];
 
 /// First argument of a process that conducts the test in its namespace; the directory follows.
 pub(crate) const CONDUCT: &str = "conduct-full-disk";
@@ -78,8 +90,10 @@ impl Stage {
         record::read(&self.directory.join("record"))
     }
 
+    /// The number of lines of the Work whose runs follow each other, or of the steps of the other one.
     fn count(&self, what: What) -> usize {
-        self.lines().iter().filter(|line| line.what == what).count()
+        let path = if what == What::Step { "walker" } else { "chain" };
+        self.lines().iter().filter(|line| line.what == what && line.path == path).count()
     }
 
     /// Waits until bodies have done this `more` times.
@@ -93,7 +107,7 @@ impl Stage {
 
     /// Fills the disk, and waits until the App says so.
     fn fill(&self, app: &mut Process) {
-        self.until_more(What::Begin, 20);
+        self.until_more(What::Step, 20);
         self.fill_disk();
         app.expect_again("no run or Work is started");
     }
@@ -109,39 +123,69 @@ impl Stage {
         std::fs::remove_file(&self.filler).expect("the disk was filled");
     }
 
-    /// Works keep running while the disk is full, and nothing starts.
+    /// Works keep running while the disk is full; nothing starts, is answered or is shown.
     fn app_goes_on_when_there_is_room(&self) {
-        let mut app = self.start();
-        for _ in 0..2 {
-            self.fill(&mut app);
-            // A run whose start had left before begins within this time.
-            self.until_more(What::Step, 30);
-            let begun = self.count(What::Begin);
-            self.until_more(What::Step, 60);
-            assert_eq!(self.count(What::Begin), begun, "a run has started that is not recorded");
-            self.make_room();
-            app.expect_again("the journal has room again");
-            self.until_more(What::Begin, 20);
-        }
-        app.signal("TERM");
-        let (code, lines) = app.end();
-        assert_eq!(code, Some(0), "{lines:#?}");
+        let mut shop = Shop::open("belt", &self.directory);
+        let shown = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            let (shown, address) = (&shown, shop.address());
+            scope.spawn(move || {
+                let steps =
+                    |document: &Json| document["state"]["walker"]["steps"].as_u64().unwrap_or_default();
+                // The connection ends with the App.
+                follow(&address, |document| shown.store(steps(document), Ordering::Relaxed))
+                    .expect("it is served");
+            });
+            for _ in 0..2 {
+                self.fill(&mut shop.process);
+                // What had left before begins and is shown within this time.
+                self.until_more(What::Step, 30);
+                let (begun, seen) = (self.count(What::Begin), shown.load(Ordering::Relaxed));
+                for (path, answer) in
+                    [("state", shop.try_get("state")), ("stop", shop.post("works/chain/stop"))]
+                {
+                    assert!(matches!(answer, Answer::Status(503, _)), "{path}: {answer:?}");
+                }
+                self.until_more(What::Step, 60);
+                assert_eq!(self.count(What::Begin), begun, "a run has started that is not recorded");
+                assert_eq!(shown.load(Ordering::Relaxed), seen, "steps are shown that are not recorded");
+                self.make_room();
+                shop.process.expect_again("the journal has room again");
+                shop.post("works/chain/start").ok().expect("it is answered again");
+                self.until_more(What::Begin, 20);
+            }
+            shop.close();
+        });
         self.check();
     }
 
+    /// What was shown was recorded, also what was shown last before the disk was full.
     fn killed_app_goes_on(&self) {
-        let mut app = self.start();
-        self.fill(&mut app);
-        app.signal("KILL");
-        app.end();
-        // It cannot start either, and changes nothing.
-        let begun = self.count(What::Begin);
-        let (code, lines) = self.start().end();
-        assert_eq!(code, Some(1), "{lines:#?}");
-        line(&lines, "ERROR");
-        assert_eq!(self.count(What::Begin), begun, "{lines:#?}");
-        self.make_room();
-        self.goes_on();
+        for program in ["belt", belt::SLOW, belt::SLOW] {
+            let mut shop = Shop::open(program, &self.directory);
+            let shown = std::thread::scope(|scope| {
+                let address = shop.address();
+                let steps =
+                    |document: &Json| document["state"]["walker"]["steps"].as_u64().unwrap_or_default();
+                let following = scope.spawn(move || {
+                    let mut shown = 0;
+                    follow(&address, |document| shown = steps(document)).expect("it is served");
+                    shown
+                });
+                self.fill(&mut shop.process);
+                self.until_more(What::Step, 5);
+                shop.kill();
+                following.join().expect("the follower does not panic")
+            });
+            let before = self.lines().len();
+            self.make_room();
+            self.goes_on();
+            let lines = self.lines();
+            let begin =
+                lines[before..].iter().find(|line| line.path == "walker").expect("its run starts again");
+            assert_eq!(begin.what, What::Begin);
+            assert!(begin.input >= shown, "{shown} steps were shown, and {} are recorded", begin.input);
+        }
     }
 
     fn stopped_app_says_what_is_lost(&self) {
@@ -163,16 +207,81 @@ impl Stage {
         app.signal("TERM");
         let (code, lines) = app.end();
         assert_eq!(code, Some(0), "{lines:#?}");
-        line(&lines, "after an unclean end: 2 Works, 2 runs under way start again");
+        line(&lines, "after an unclean end: 2 Works");
         self.check();
     }
 
-    /// A link begins when the one before it has succeeded for good.
     #[track_caller]
     fn check(&self) {
-        let begun = self.lines().into_iter().filter(|line| line.what == What::Begin).map(|line| line.input);
-        let begun: Vec<_> = begun.collect();
-        let follows = |pair: &[u64]| pair[1] == pair[0] || pair[1] == pair[0] + 1;
-        assert!(begun.windows(2).all(follows), "{begun:?}");
+        assert_follow(&links(&self.directory));
     }
+}
+
+/// The size of a journal's log, in bytes.
+fn log_size(directory: &Path) -> u64 {
+    std::fs::metadata(directory.join("journal/journal.db-wal")).map_or(0, |file| file.len())
+}
+
+/// Waits until this many runs have begun.
+fn until_begun(directory: &Path, runs: usize) {
+    let deadline = Instant::now() + LIMIT;
+    while begun(directory).len() < runs {
+        assert!(Instant::now() < deadline, "the runs do not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// An App that ends with success has recorded what it ended for: started again, it does not do it again. A commit that
+/// fails in between is not a success.
+fn exit_code_waits_for_the_last_commit() {
+    const STEP: u64 = 1024;
+    let whole = Directory::new("exit");
+    let app = start("errand_that_waits", &whole);
+    until_begun(&whole, 1);
+    let size = log_size(&whole);
+    app.signal("KILL");
+    app.end();
+
+    let mut codes = BTreeSet::new();
+    for limit in (size - 4 * STEP..size + 16 * STEP).step_by(STEP as usize) {
+        let directory = Directory::new("exit-limited");
+        let (code, lines) = start_limited("errand", &directory, limit).end();
+        codes.insert(code);
+        let before = begun(&directory).len();
+        let (again, later) = start("errand", &directory).end();
+        assert_eq!(again, Some(0), "{later:#?}");
+        match code {
+            Some(0) => assert_eq!(begun(&directory).len(), before, "{limit}: {lines:#?} {later:#?}"),
+            Some(1) => drop(line(&lines, "ERROR")),
+            _ => panic!("{limit}: {lines:#?}"),
+        }
+    }
+    assert_eq!(codes, BTreeSet::from([Some(0), Some(1)]), "each of them is to happen");
+}
+
+/// A run that begins was recorded with all that it depends on, also when the next commit fails for good.
+fn runs_do_not_start_before_a_commit_that_fails() {
+    const LIVES: u64 = 8;
+    let directory = Directory::new("failing");
+    for life in 0..LIVES {
+        let limit = 200_000 + 130_000 * life;
+        let (code, lines) = start_limited("belt", &directory, limit).end();
+        assert_eq!(code, Some(1), "{lines:#?}");
+        line(&lines, "ERROR");
+    }
+    let links = links(&directory);
+    assert!(links.len() as u64 > 3 * LIVES, "{links:?}");
+    assert_follow(&links);
+}
+
+/// The links whose runs have begun, in their order.
+fn links(directory: &Path) -> Vec<u64> {
+    begun(directory).into_iter().filter(|(path, _)| path == "chain").map(|(_, link)| link).collect()
+}
+
+/// A link begins when the one before it has succeeded for good.
+#[track_caller]
+fn assert_follow(links: &[u64]) {
+    let follows = |pair: &[u64]| pair[1] == pair[0] || pair[1] == pair[0] + 1;
+    assert!(links.windows(2).all(follows), "{links:?}");
 }

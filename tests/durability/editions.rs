@@ -120,7 +120,23 @@ pub(crate) struct Shop {
 
 /// Starts an edition, or another program of this binary, with the journal and the record in a directory.
 pub(crate) fn start(program: &str, directory: &Path) -> Process {
-    let mut command = Command::new(std::env::current_exe().expect("the path of the test binary is known"));
+    start_as(Command::new(this()), program, directory)
+}
+
+/// As [`start`], with a limit for the size of each file: a write beyond it fails.
+pub(crate) fn start_limited(program: &str, directory: &Path, limit: u64) -> Process {
+    let mut command = Command::new("sh");
+    // The unit is 512 bytes. Without the trap the write would end the process.
+    let script = format!("ulimit -f {}; trap '' XFSZ; exec \"$0\" \"$@\"", limit / 512);
+    command.args(["-c", &script]).arg(this());
+    start_as(command, program, directory)
+}
+
+fn this() -> std::path::PathBuf {
+    std::env::current_exe().expect("the path of the test binary is known")
+}
+
+fn start_as(mut command: Command, program: &str, directory: &Path) -> Process {
     command.env(VARIABLE, program).env_remove("RUST_LOG");
     command.env(record::VARIABLE, directory.join("record"));
     command.args(["--open-ui=false", "--port", "0"]).args(crate::journal(&directory.join("journal")));
@@ -143,6 +159,15 @@ impl Shop {
         self.api.get(&format!("api/v1/{path}"), LIMIT).ok().unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
+    /// The address of the API.
+    pub(crate) fn address(&self) -> String {
+        self.api.address().expect("it was set")
+    }
+
+    pub(crate) fn try_get(&self, path: &str) -> Answer {
+        self.api.get(&format!("api/v1/{path}"), LIMIT)
+    }
+
     pub(crate) fn post(&self, path: &str) -> Answer {
         self.api.post(&format!("api/v1/{path}"), None, LIMIT)
     }
@@ -150,7 +175,7 @@ impl Shop {
     /// Returns the state once `is_so` is true of it.
     pub(crate) fn state(&self, is_so: impl Fn(&Json) -> bool) -> Json {
         let mut found = None;
-        let address = self.api.address().expect("it was set");
+        let address = self.address();
         let until = |document: &Json| {
             if is_so(&document["state"]) {
                 found = Some(document["state"].clone());

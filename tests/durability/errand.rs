@@ -10,6 +10,8 @@ struct Errand {
     failures: u32,
     /// The number of attempts that fail.
     to_fail: u32,
+    /// True if the run never ends.
+    waits: bool,
 }
 
 impl Work for Errand {
@@ -21,6 +23,9 @@ impl Work for Errand {
             self.failures += 1;
             cx.publish(self);
             bail!("there are {} failures", self.failures);
+        }
+        if self.waits {
+            cx.serve_forever(self).await?;
         }
         Ok(())
     }
@@ -39,7 +44,7 @@ impl Flow for Day {
     }
 }
 
-/// Runs the program; the first `to_fail` attempts end it as failed.
-pub(crate) fn main(to_fail: u32) -> ExitCode {
-    App::new(move || Day { errand: WorkRef::new(Errand { failures: 0, to_fail }) }).main()
+/// Runs the program; the first `to_fail` attempts end it as failed, and with `waits` it never ends.
+pub(crate) fn main(to_fail: u32, waits: bool) -> ExitCode {
+    App::new(move || Day { errand: WorkRef::new(Errand { failures: 0, to_fail, waits }) }).main()
 }

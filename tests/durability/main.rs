@@ -47,10 +47,11 @@ pub(crate) fn journal(directory: &Path) -> [String; 2] {
 fn main() -> ExitCode {
     if let Ok(program) = std::env::var(process::VARIABLE) {
         return match program.as_str() {
-            "belt" => belt::main(),
+            "belt" | belt::SLOW => belt::main(),
             "plant" => plant::main(),
-            "errand" => errand::main(0),
-            "errand_that_fails_twice" => errand::main(2),
+            "errand" => errand::main(0, false),
+            "errand_that_waits" => errand::main(0, true),
+            "errand_that_fails_twice" => errand::main(2, false),
             edition => editions::run(edition).unwrap_or_else(|| panic!("there is no program {edition}")),
         };
     }
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
     {
         return disks::conduct(Path::new(directory));
     }
-    let tests = [changes::TESTS, checker::tests::TESTS, ends::TESTS, locks::TESTS].concat();
+    let tests = [changes::TESTS, checker::tests::TESTS, disks::TESTS, ends::TESTS, locks::TESTS].concat();
     let mut trials: Vec<_> = tests
         .into_iter()
         .map(|(name, test)| {
