@@ -100,6 +100,7 @@
         feature = "cli",
         feature = "drive",
         feature = "http",
+        feature = "journal",
         feature = "metrics",
         feature = "remote",
         feature = "tls",

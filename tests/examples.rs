@@ -351,6 +351,70 @@ fn nested_flows() {
     tells("nested_flows", &["wheels: made 4", "cars: made 1", "COMPANY: 1 car on 4 wheels"]);
 }
 
+/// The journal of a program, removed on drop.
+struct Journal(PathBuf);
+
+impl Journal {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("flowright-example-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        Self(path)
+    }
+
+    fn start(&self, name: &'static str) -> Program {
+        let journal = self.0.to_str().expect("a path in UTF-8");
+        Program::start_with(name, &["--open-ui=false", "--port", "0", "--journal", journal])
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Returns the number of lines that begin with `prefix`.
+fn count(lines: &[String], prefix: &str) -> usize {
+    lines.iter().filter(|line| line.starts_with(prefix)).count()
+}
+
+/// Killed and started again with its journal, the App deploys no checkpoint twice.
+#[test]
+fn continuous_deployment_with_a_journal() {
+    let journal = Journal::new("deployment");
+    let mut program = journal.start("continuous_deployment");
+    program
+        .expect(&["DEPLOY COMPONENT: load new model from checkpoint: /some/path/step=0_fake_loss=100000.0"]);
+    let port = program.port();
+    // What the API shows is durable.
+    while !get(port, "/api/v1/works/model_deployment").contains(r#""succeeded":1"#) {}
+    drop(program);
+    let mut program = journal.start("continuous_deployment");
+    program.expect(&["step=0: fake_loss=100000.0", "step=1: fake_loss=1.0"]);
+    let resumed = program.err.iter().find(|line| line.starts_with("INFO: resumed at position")).cloned();
+    let resumed = resumed.unwrap_or_else(|| panic!("{}", program.transcript()));
+    assert!(resumed.ends_with("after an unclean end: 2 Works, 1 run under way starts again"), "{resumed}");
+    program.ends_well_on_interrupt();
+    assert_eq!(count(&program.out, "DEPLOY COMPONENT"), 0, "{}", program.transcript());
+}
+
+/// Killed and started again with its journal, the training goes on, and the dataset is prepared once.
+#[test]
+fn long_training() {
+    let journal = Journal::new("training");
+    let mut program = journal.start("long_training");
+    program.expect(&["preparing the dataset, which is done once", "epoch 1 of 1000000 images: loss 1.0000"]);
+    let port = program.port();
+    while !get(port, "/api/v1/state").contains(r#""epoch":2"#) {}
+    drop(program);
+    let mut program = journal.start("long_training");
+    program.expect(&["epoch 4 of 1000000 images: loss 0.2500"]);
+    program.ends_well_on_interrupt();
+    for done in ["preparing", "epoch 1 ", "epoch 2 "] {
+        assert_eq!(count(&program.out, done), 0, "{done}: {}", program.transcript());
+    }
+}
+
 #[test]
 fn model_server() {
     let mut program = Program::start("model_server");

@@ -6,11 +6,12 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 /// The features of this build. The examples are built with the same ones: others would build the library again.
-const FEATURES: [(&str, bool); 11] = [
+const FEATURES: [(&str, bool); 12] = [
     ("chaos-tests", cfg!(feature = "chaos-tests")),
     ("cli", cfg!(feature = "cli")),
     ("drive", cfg!(feature = "drive")),
     ("http", cfg!(feature = "http")),
+    ("journal", cfg!(feature = "journal")),
     ("metrics", cfg!(feature = "metrics")),
     ("network-tests", cfg!(feature = "network-tests")),
     ("remote", cfg!(feature = "remote")),
