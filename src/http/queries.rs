@@ -97,7 +97,11 @@ pub(super) struct StateQuery {
     path: Option<String>,
     /// A moment of the past of an App with a journal: a position, or a time (RFC 3339).
     #[cfg(feature = "journal")]
-    #[param(example = "17", nullable = false)]
+    #[param(
+        example = "17",
+        nullable = false,
+        pattern = r"^([0-9]{1,18}|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)$"
+    )]
     at: Option<String>,
 }
 
