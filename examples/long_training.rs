@@ -3,7 +3,7 @@
 
 use flowright::prelude::*;
 
-/// How much is in the dataset, which takes long to count.
+/// Prepares the dataset, which takes long, and returns its size.
 async fn prepare() -> Result<u64> {
     println!("preparing the dataset, which is done once");
     tokio::time::sleep(Duration::from_secs(3)).await;

@@ -102,7 +102,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
                 &self,
                 serializer: __S,
             ) -> ::core::result::Result<__S::Ok, __S::Error> {
-                #[allow(unused_imports)]
+                #[allow(unused_imports, reason = "a Flow without fields of its own needs none")]
                 use ::flowright::derive::{BySerialize as _, WithoutSerialize as _};
                 #save
             }
@@ -116,7 +116,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             where
                 Self: 'static,
             {
-                #[allow(unused_imports)]
+                #[allow(unused_imports, reason = "a Flow without fields of its own needs none")]
                 use ::flowright::derive::{ByDeserialize as _, WithoutDeserialize as _};
                 let _ = &flow;
                 #(#prepare)*
@@ -126,7 +126,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             where
                 Self: 'static,
             {
-                #[allow(unused_imports)]
+                #[allow(unused_imports, reason = "a Flow without fields of its own needs none")]
                 use ::flowright::derive::{
                     ByDefault as _, ByDeserialize as _, WithoutDefault as _, WithoutDeserialize as _,
                 };
@@ -135,7 +135,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             }
 
             fn check(check: &mut ::flowright::derive::Check) {
-                #[allow(unused_imports)]
+                #[allow(unused_imports, reason = "a Flow without fields of its own needs none")]
                 use ::flowright::derive::{
                     ByDefault as _, ByDeserialize as _, BySerialize as _, WithoutDefault as _,
                     WithoutDeserialize as _, WithoutSerialize as _,

@@ -481,7 +481,7 @@ impl Config {
     }
 }
 
-/// What the journal of an App survives.
+/// Durability of the commits of a journal.
 #[cfg(feature = "journal")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]

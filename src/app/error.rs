@@ -104,7 +104,7 @@ pub enum AppError {
         "there is no answer while the journal cannot be written: {why}; a command takes effect when there is room"
     )]
     Withheld {
-        /// What the journal says.
+        /// Message of the journal.
         why: String,
     },
     /// The App was stopped while the disk of its journal was full. It goes on from the last durable position when it is

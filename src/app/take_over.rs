@@ -1,4 +1,4 @@
-//! Whether this program can take over the App in a journal, found out without starting or changing anything.
+//! Check that this program can take over the App in a journal. It starts and changes nothing.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::payload::never_wait_here;
 use crate::printable::chain;
 use crate::runtime;
 
-/// What this program finds in a journal.
+/// Findings of this program in a journal.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TakeOver {
     /// The numbers of recorded Works and Flows.

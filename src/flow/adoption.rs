@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-/// What the journal has about the Work of a kept incarnation.
+/// Record of the Work of a kept incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expected<'a> {
     /// Number of the living incarnation whose node has not returned yet; `None` if there is none.
@@ -18,7 +18,7 @@ pub(crate) struct Expected<'a> {
     pub(crate) fits: bool,
 }
 
-/// What happens with a kept incarnation.
+/// Decision about a kept incarnation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Adopt,

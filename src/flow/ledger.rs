@@ -116,7 +116,7 @@ pub(crate) struct Ledger {
     /// new attempt.
     moving: bool,
     actions: Vec<Action>,
-    /// What is needed to tell the changes that have to survive the process, if they are recorded.
+    /// State that finds the changes which have to survive the process, if they are recorded.
     recording: Option<Box<facts::Recording>>,
 }
 
@@ -143,7 +143,7 @@ enum Life {
     /// The incarnation lives on a node, unless that is lost as well, and the node has not returned to this head yet.
     Awaited {
         until: Duration,
-        /// What follows the incarnation, if it is to stop.
+        /// The step after the end of an incarnation that is to stop.
         next: Option<Next>,
     },
 }

@@ -68,7 +68,7 @@ pub(crate) struct Record {
     pub(crate) cause: Cause,
 }
 
-/// What an update has changed.
+/// Changes made by an update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Changed {
     Nothing,

@@ -8,7 +8,7 @@ use super::shape::Shapes;
 use crate::id::ActorPath;
 use crate::state::Value;
 
-/// What is recorded of a Work, for the `WorkRef`.
+/// Record of a Work, for the `WorkRef`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WorkImage {
     /// The last published state.
@@ -16,7 +16,7 @@ pub(crate) struct WorkImage {
     pub(crate) settings: WorkSettings,
 }
 
-/// What is recorded of a Flow, for the `FlowRef`.
+/// Record of a Flow, for the `FlowRef`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FlowImage {
     /// The Flow's own fields, as a map by their serialised names.

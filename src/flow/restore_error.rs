@@ -72,7 +72,7 @@ pub(crate) struct NewField {
     pub(crate) recorded: Option<String>,
 }
 
-/// What was not restored as it was recorded although nothing was wrong.
+/// Differences between the record and the restored tree that are no errors.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Restored {
     pub(crate) removed_fields: Vec<RemovedField>,

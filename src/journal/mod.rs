@@ -121,7 +121,7 @@ pub(crate) struct Transaction {
     pub(crate) changes: Vec<Change>,
 }
 
-/// How safe a commit is.
+/// Durability of a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Sync {
     /// Written, so that the end of the process loses nothing.
@@ -135,7 +135,7 @@ pub(crate) enum Sync {
 #[derive(Debug, Clone)]
 pub(crate) struct JournalSettings {
     pub(crate) sync: Sync,
-    /// How long history is kept; zero turns it off.
+    /// Retention of the history; zero turns it off.
     pub(crate) history_age: Duration,
     /// The size up to which history is kept, in bytes; 0 turns it off.
     pub(crate) history_bytes: u64,
@@ -193,7 +193,7 @@ pub(crate) struct Start {
     pub(crate) is_clean: bool,
 }
 
-/// What a journal had when it was opened.
+/// Content of a journal when it was opened.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     pub(crate) live: Live,

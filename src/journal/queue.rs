@@ -243,7 +243,7 @@ struct Worker {
     on_progress: Box<dyn Fn() + Send>,
 }
 
-/// What the thread does next.
+/// The next task of the thread.
 enum Task {
     Commit { first: u64, transactions: Vec<Transaction> },
     Read(Vec<Reading>),

@@ -113,7 +113,7 @@ impl Model {
 
 const PATHS: [&str; 4] = ["", "a", "a.b", "c"];
 
-/// What actors publish: their trackers, and the states as maps.
+/// Published states of actors: their trackers, and the states as maps.
 #[derive(Default)]
 struct Publishers(BTreeMap<ActorPath, (Tracker, BTreeMap<String, u64>)>);
 

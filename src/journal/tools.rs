@@ -1,4 +1,4 @@
-//! What a command line does with a journal that no App holds: check, repair, drop, look back.
+//! Tools of the command line for a journal that no App holds: check, repair, drop, look back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

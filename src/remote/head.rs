@@ -407,7 +407,8 @@ impl Head {
         Arc::new(CommandsAway { link: link.clone(), incarnation, outbox })
     }
 
-    /// Takes over an incarnation that a node has kept while it had no head. Returns false if the node is lost. `patch` turns the state that the head has into the last one of the incarnation.
+    /// Takes over an incarnation that a node has kept while it had no head. Returns false if the node is lost. `patch`
+    /// turns the state that the head has into the last one of the incarnation.
     pub(crate) fn take_over(
         &self,
         claim: Claim,

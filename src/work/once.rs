@@ -18,8 +18,8 @@ use super::{StepError, Work, WorkContext};
 use crate::error::Result;
 use crate::wire::CodecError;
 
-/// What [`once`](WorkContext::once) does when an attempt before has intended the action and has not recorded its outcome,
-/// so that it may have been carried out or not.
+/// Policy of [`once`](WorkContext::once) for the case that an attempt before has intended the action and has not recorded
+/// its outcome, so that the action may have been carried out or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InDoubt {

@@ -69,7 +69,7 @@ pub(super) fn new_key() -> String {
     format!("{:016x}{:016x}", unique(), unique())
 }
 
-/// What is remembered of a step.
+/// Remembered part of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct KnownStep {
     pub(crate) id: StepId,
@@ -113,7 +113,7 @@ impl KnownStep {
     }
 }
 
-/// How far a step has come.
+/// Progress of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum StepOutcome {
     /// The action of `once` may have been carried out, with this idempotency key.

@@ -48,13 +48,13 @@ struct Recording {
     appended: u64,
     /// Works whose updates are not taken for now.
     held_back: Vec<WorkId>,
-    /// What the journal says while its disk is full.
+    /// Message of the journal while its disk is full.
     full: watch::Sender<Option<Arc<str>>>,
-    /// What is recorded of each Flow.
+    /// Recorded parts of each Flow.
     recorded: IdMap<FlowId, RecordedFlow>,
 }
 
-/// What is recorded of a Flow, to find what has changed.
+/// Recorded parts of a Flow, with which its changes are found.
 pub(super) struct RecordedFlow {
     /// The Flow's own fields.
     pub(super) own: Tracker,
@@ -72,7 +72,7 @@ impl Default for RecordedFlow {
     }
 }
 
-/// What the transaction of this cycle is made of.
+/// Contents of the transaction of this cycle.
 pub(super) struct Touched {
     pub(super) changes: Vec<Change>,
     pub(super) works: BTreeSet<WorkId>,

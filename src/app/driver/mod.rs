@@ -114,7 +114,7 @@ pub(crate) struct Driver {
     adoptions: adoption::Adoptions,
     /// The outcome of the App, which has ended, until all is durable.
     outcome: Option<(Exit, oneshot::Sender<Exit>)>,
-    /// What a recovered App begins with.
+    /// Recovered Works and Flows that have not gone on yet.
     #[cfg(feature = "journal")]
     resumed: recovery::Resumed,
 }

@@ -44,7 +44,7 @@ struct RecoveredFlow {
     lists: BTreeMap<String, u64>,
 }
 
-/// What a recovered App begins with.
+/// Recovered Works and Flows that have not gone on yet.
 #[derive(Default)]
 pub(super) struct Resumed {
     works: BTreeSet<WorkId>,

@@ -62,7 +62,7 @@ fn recorded<T: Serialize + DeserializeOwned>(value: &T) -> T {
     wire::decode(&wire::encode(value).unwrap()).unwrap()
 }
 
-/// What is recorded of a tree, and the paths in the order of the walk.
+/// Record of a tree, and the paths in the order of the walk.
 #[derive(Default)]
 struct Saved {
     record: RecordedTree,

@@ -1,4 +1,4 @@
-//! What happened, in words.
+//! Events of the history, in words.
 //!
 //! # Guarantees
 //! - Events of one transaction are in causal order: what the Flows saw, then what they decided.

@@ -23,7 +23,7 @@ pub(crate) struct Because {
     pub(crate) run: u64,
     /// The request. `None` if the history does not go back to it.
     pub(crate) request: Option<Event>,
-    /// What else happened in the same transaction before the request: the last is followed.
+    /// Other events of the same transaction before the request; the last one is followed.
     pub(crate) causes: Vec<Event>,
 }
 

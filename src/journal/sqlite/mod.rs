@@ -61,7 +61,7 @@ pub(super) struct SqliteStore {
     lock: DirectoryLock,
 }
 
-/// What the rows of a live state amount to.
+/// Totals over the rows of a live state.
 #[derive(Debug, Clone, Copy)]
 struct StateIndex {
     /// The cost of the whole state, and of the patches after it, in bytes.
