@@ -21,6 +21,7 @@ pub(super) enum Kind {
     State = 4,
     History = 5,
     Image = 6,
+    Fold = 7,
 }
 
 /// Returns the checksum of a row: 64 bits of the BLAKE3 hash of its columns.

@@ -1,17 +1,17 @@
 //! Groups of transactions that are committed together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
 use super::encoding::{self, Recorded, Recording};
 use super::error::JournalError;
-use super::{Change, Table, Transaction};
+use super::{Change, Transaction};
 use crate::id::ActorPath;
 use crate::state::{Patch, Value};
 
-/// Consecutive transactions, merged: of several changes of one row or state, the group has their combination.
+/// Consecutive transactions, merged: of several changes of one state, the group has their combination.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) first: u64,
@@ -19,13 +19,11 @@ pub(super) struct Group {
     /// The times of the last transaction.
     pub(super) at: Duration,
     pub(super) wall: SystemTime,
-    /// Actors whose rows are deleted before `rows` is applied.
-    pub(super) left: BTreeSet<ActorPath>,
-    /// New values of rows; `None` deletes the row.
-    pub(super) rows: BTreeMap<(ActorPath, Table, Bytes), Option<Bytes>>,
     pub(super) states: BTreeMap<ActorPath, StateChange>,
-    /// The transactions as they are recorded in the history, encoded. Empty without history.
-    pub(super) recording: Vec<u8>,
+    /// The transactions as they are recorded in the history.
+    pub(super) recording: Recording,
+    /// The encoding of `recording`.
+    pub(super) encoded: Vec<u8>,
 }
 
 /// The change of a state.
@@ -38,23 +36,17 @@ pub(super) enum StateChange {
 
 impl Group {
     /// Merges transactions, at least one, the first of which has position `first`.
-    pub(super) fn merge(
-        first: u64,
-        transactions: Vec<Transaction>,
-        has_history: bool,
-    ) -> Result<Self, JournalError> {
+    pub(super) fn merge(first: u64, transactions: Vec<Transaction>) -> Result<Self, JournalError> {
         let last = first + transactions.len().saturating_sub(1) as u64;
         let mut group = Self {
             first,
             last,
             at: Duration::ZERO,
             wall: SystemTime::UNIX_EPOCH,
-            left: BTreeSet::new(),
-            rows: BTreeMap::new(),
             states: BTreeMap::new(),
-            recording: Vec::new(),
+            recording: Recording::with_capacity(transactions.len()),
+            encoded: Vec::new(),
         };
-        let mut recording = Recording::new();
         for (transaction, position) in transactions.into_iter().zip(first..) {
             let Transaction { at, wall, changes } = transaction;
             (group.at, group.wall) = (at, wall);
@@ -64,33 +56,29 @@ impl Group {
                 // A transaction may change one state several times.
                 let repeats = matches!(&change, Recorded::State(path)
                     if matches!(recorded.last(), Some(Recorded::State(last)) if last == path));
-                if has_history && !repeats {
+                if !repeats {
                     recorded.push(change);
                 }
             }
-            if has_history {
-                recording.push((encoding::nanos(at), encoding::wall_nanos(wall), recorded));
-            }
+            group.recording.push((encoding::nanos(at), encoding::wall_nanos(wall), recorded));
         }
-        if has_history {
-            group.recording = encoding::encode(&recording)
-                .map_err(|error| JournalError::Invalid { position: last, what: error.to_string() })?;
-        }
+        group.encoded = encoding::encode(&group.recording)
+            .map_err(|error| JournalError::Invalid { position: last, what: error.to_string() })?;
         Ok(group)
+    }
+
+    /// Returns the number of rows that are set or deleted.
+    pub(super) fn row_changes(&self) -> usize {
+        let changes = self.recording.iter().flat_map(|(_, _, changes)| changes);
+        changes.filter(|change| matches!(change, Recorded::Put(..) | Recorded::Delete(..))).count()
     }
 
     fn add(&mut self, position: u64, change: Change) -> Result<Recorded, JournalError> {
         Ok(match change {
             Change::Put { path, table, key, value } => {
-                let (key, value) = (Bytes::from(key), Bytes::from(value));
-                self.rows.insert((path.clone(), table, key.clone()), Some(value.clone()));
-                Recorded::Put(path, table, key, value)
+                Recorded::Put(path, table, Bytes::from(key), Bytes::from(value))
             }
-            Change::Delete { path, table, key } => {
-                let key = Bytes::from(key);
-                self.rows.insert((path.clone(), table, key.clone()), None);
-                Recorded::Delete(path, table, key)
-            }
+            Change::Delete { path, table, key } => Recorded::Delete(path, table, Bytes::from(key)),
             Change::State { path, state } => {
                 self.states.insert(path.clone(), StateChange::Set(state));
                 Recorded::State(path)
@@ -112,18 +100,7 @@ impl Group {
                 Recorded::State(path)
             }
             Change::Left { path } => {
-                let begin = (path.clone(), Table::App, Bytes::new());
-                let keys: Vec<_> = self
-                    .rows
-                    .range(begin..)
-                    .take_while(|((other, ..), _)| *other == path)
-                    .map(|(key, _)| key.clone())
-                    .collect();
-                for key in keys {
-                    self.rows.remove(&key);
-                }
                 self.states.insert(path.clone(), StateChange::Left);
-                self.left.insert(path.clone());
                 Recorded::Left(path)
             }
         })

@@ -97,20 +97,15 @@ impl Journal {
         program: &str,
         on_progress: Box<dyn Fn() + Send>,
     ) -> Result<(Self, Recovered), JournalError> {
-        let has_history = settings.has_history();
         let (store, recovered) = SqliteStore::open(directory, settings, program)?;
-        let mut journal = Self::start(Box::new(store), has_history, on_progress)
+        let mut journal = Self::start(Box::new(store), on_progress)
             .map_err(|error| JournalError::io(directory, "start the thread of the journal in", error))?;
         journal.clean_at = recovered.was_clean.then_some(recovered.last.position);
         Ok((journal, recovered))
     }
 
     /// Starts the thread that commits to a store.
-    pub(super) fn start(
-        store: Box<dyn Store>,
-        has_history: bool,
-        on_progress: Box<dyn Fn() + Send>,
-    ) -> io::Result<Self> {
+    pub(super) fn start(store: Box<dyn Store>, on_progress: Box<dyn Fn() + Send>) -> io::Result<Self> {
         let position = store.last().position;
         let figures = Figures { position, ..Figures::default() };
         let queue = Queue { last: position, figures, ..Queue::default() };
@@ -119,7 +114,7 @@ impl Journal {
             ready: Condvar::new(),
             durable: AtomicU64::new(position),
         });
-        let worker = Worker { shared: shared.clone(), has_history, on_progress };
+        let worker = Worker { shared: shared.clone(), on_progress };
         let thread = std::thread::Builder::new().name("journal".into()).spawn(move || worker.run(store))?;
         Ok(Self { shared, clean_at: None, thread: Some(thread) })
     }
@@ -239,7 +234,6 @@ impl std::fmt::Debug for Journal {
 /// The thread of a journal.
 struct Worker {
     shared: Arc<Shared>,
-    has_history: bool,
     on_progress: Box<dyn Fn() + Send>,
 }
 
@@ -328,7 +322,7 @@ impl Worker {
         transactions: Vec<Transaction>,
     ) -> Result<(), JournalError> {
         let count = transactions.len() as u64;
-        let group = Group::merge(first, transactions, self.has_history)?;
+        let group = Group::merge(first, transactions)?;
         let mut took = Duration::ZERO;
         self.until_there_is_room(|| {
             let begin = Instant::now();

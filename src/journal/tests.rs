@@ -178,7 +178,9 @@ fn settings(history_bytes: u64) -> JournalSettings {
 }
 
 fn open(directory: &Path, history_bytes: u64) -> Result<(SqliteStore, Recovered), JournalError> {
-    SqliteStore::open(directory, settings(history_bytes), "test")
+    let (mut store, recovered) = SqliteStore::open(directory, settings(history_bytes), "test")?;
+    store.limit_fold(6);
+    Ok((store, recovered))
 }
 
 /// A journal with its model after each position.
@@ -210,7 +212,7 @@ impl Checked {
             changes.iter().for_each(|change| model.apply(change));
             transactions.push(transaction(changes, position));
         }
-        let group = Group::merge(last + 1, transactions, self.history_bytes > 0)?;
+        let group = Group::merge(last + 1, transactions)?;
         self.models.insert(group.last, model);
         self.store.append(&group)
     }
@@ -566,7 +568,7 @@ fn check_of_sound_journal_changes_nothing() {
     let found = check(&copy.0).unwrap();
     let model = checked.last().1;
     assert_eq!(found.problems, Vec::<String>::new());
-    assert_eq!((found.format, found.epoch, found.position), (1, 1, 20));
+    assert_eq!((found.format, found.epoch, found.position), (2, 1, 20));
     assert_eq!((found.rows, found.states), (model.rows.len() as u64, model.states.len() as u64));
     assert_eq!((found.groups, found.images), (20, 1));
     assert!(found.file_bytes == before.db.len() as u64 && found.wal_bytes == before.wal.len() as u64);
@@ -596,7 +598,7 @@ fn drop_path_deletes_actors_below_it() {
             Change::Put { path: path.clone(), table: Table::Given, key, value },
         ]
     });
-    let group = Group::merge(1, vec![transaction(changes.collect(), 1)], true).unwrap();
+    let group = Group::merge(1, vec![transaction(changes.collect(), 1)]).unwrap();
     store.append(&group).unwrap();
     Box::new(store).close(true).unwrap();
     assert_eq!(drop_path(&directory.0, &ActorPath::from("a"), |_| Ok(Vec::new())).unwrap(), paths[1..3]);
@@ -703,7 +705,7 @@ fn foreign_files_are_refused_unchanged() {
     };
     let newer = refused(&|db| db[60..64].copy_from_slice(&9_u32.to_be_bytes()));
     assert!(newer.is_newer_format(), "{newer}");
-    assert!(newer.to_string().contains("format 9") && newer.to_string().contains("up to 1"), "{newer}");
+    assert!(newer.to_string().contains("format 9") && newer.to_string().contains("up to 2"), "{newer}");
     let foreign = refused(&|db| db[68..72].copy_from_slice(&7_u32.to_be_bytes()));
     assert!(matches!(foreign, JournalError::NotAJournal { .. }), "{foreign}");
     let text = refused(&|db| *db = b"This is a letter. ".repeat(100));
@@ -724,7 +726,7 @@ fn full_file_takes_group_when_there_is_room() {
     let before = checked.last().1.clone();
     let large =
         Change::Put { path: ActorPath::from("a"), table: Table::Run, key: vec![9], value: vec![7; 100_000] };
-    let group = Group::merge(2, vec![transaction(vec![large.clone()], 2)], true).unwrap();
+    let group = Group::merge(2, vec![transaction(vec![large.clone()], 2)]).unwrap();
     for _ in 0..3 {
         let error = checked.store.append(&group).unwrap_err();
         assert!(error.is_full(), "{error:?}");
@@ -815,7 +817,7 @@ fn full_disk_delays_commits_until_there_is_room() {
     let (store, _) = open(&directory.0, 1 << 20).unwrap();
     let store = Box::new(Faulty { store, faults, appended });
     let on_progress = Box::new(move || called.send(()).unwrap_or_default());
-    let journal = Journal::start(store, true, on_progress).unwrap();
+    let journal = Journal::start(store, on_progress).unwrap();
     for _ in 0..3 {
         fault.send(Some(failure(rusqlite::ffi::SQLITE_FULL))).unwrap();
     }
@@ -848,7 +850,7 @@ fn failed_sync_is_never_tried_again() {
     let (store, _) = open(&directory.0, 1 << 20).unwrap();
     let store = Box::new(Faulty { store, faults, appended });
     let on_progress = Box::new(move || called.send(()).unwrap_or_default());
-    let journal = Journal::start(store, true, on_progress).unwrap();
+    let journal = Journal::start(store, on_progress).unwrap();
     fault.send(None).unwrap();
     journal.append(put(1));
     wait(&progress, || journal.durable() == 1);

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use rusqlite::Connection;
 
+use super::encoding::Recorded;
 use super::group::Group;
 use super::lock::DirectoryLock;
-use super::sqlite::{Access, FILE, LiveRow, Rows, SqliteStore, open_file};
+use super::sqlite::{Access, FILE, FoldRow, LiveRow, Rows, SqliteStore, decode, open_file, remove_rows_of};
 use super::store::Store as _;
 use super::{
     Change, HistoryEntry, HistoryFilter, JournalError, JournalSettings, Live, LiveActor, Moment, Start,
@@ -91,15 +93,10 @@ pub(crate) fn check(directory: &Path) -> Result<Check, JournalError> {
         check.note(format!("the positions {} to {} are missing", check.position + 1, note.position));
     }
     let mut problems = Vec::new();
-    let mut live_rows = 0;
     let scanned = rows.each_live(false, |_, row| {
-        match row {
-            Ok(_) => live_rows += 1,
-            Err(problem) => problems.push(problem),
-        }
+        problems.extend(row.err());
         Ok(())
     });
-    check.rows = live_rows;
     problems.into_iter().for_each(|problem| check.note(problem));
     check.keep(scanned);
     let mut after = None;
@@ -116,7 +113,11 @@ pub(crate) fn check(directory: &Path) -> Result<Check, JournalError> {
     drop(opened);
     drop(lock);
     if is_sound && let Some(mut store) = check.keep(SqliteStore::open_to_read(directory)) {
-        // The sums agree, and what is live can be read. The history remains.
+        // The sums agree. The log that is not folded, and the rest of the history, remain.
+        if let Some((_, live)) = check.keep(store.live(None)) {
+            let rows = live.actors.values().flat_map(|actor| actor.rows.values());
+            check.rows = rows.map(|rows| rows.len() as u64).sum();
+        }
         let mut groups = 0;
         let read = store.history(&HistoryFilter::default()).map(|entries| groups = entries.len() as u64);
         check.groups = groups;
@@ -184,18 +185,26 @@ pub(crate) fn repair(directory: &Path, into: &Path) -> Result<Repaired, JournalE
     }
 
     let mut changes = Vec::new();
-    let saved = save_rows(&rows, &mut check);
+    let mut saved = save_rows(&rows, &mut check);
+    let fold = check.keep(rows.fold());
+    if let Some(fold) = &fold {
+        let missing = fold.live_rows - saved.len() as i64;
+        if missing > 0 && check.problems.is_empty() {
+            check.note(format!("{missing} rows that nothing names any more"));
+        }
+    }
+    save_log(&rows, fold.as_ref(), &mut check, &mut saved);
     let saved_rows = saved.len() as u64;
     for ((path, table, key), value) in saved {
-        changes.push(Change::Put { path, table, key, value });
+        changes.push(Change::Put { path, table, key: key.into(), value: value.into() });
     }
     let states = save_states(&rows, &mut check, &mut position);
     let saved_states = states.len() as u64;
     changes.extend(states);
     if let Some(head) = &head {
-        let missing = head.live_rows - saved_rows as i64 - check.states as i64;
+        let missing = head.state_rows - check.states as i64;
         if missing > 0 && check.problems.is_empty() {
-            check.note(format!("{missing} rows that nothing names any more"));
+            check.note(format!("{missing} rows of states that nothing names any more"));
         }
     }
     let moment = head.as_ref().map(super::sqlite::HistoryRow::moment);
@@ -211,14 +220,17 @@ pub(crate) fn repair(directory: &Path, into: &Path) -> Result<Repaired, JournalE
         position,
         "journal repair",
     )?;
-    let group = Group::merge(position + 1, vec![transaction], false)?;
+    let group = Group::merge(position + 1, vec![transaction])?;
     store.append(&group)?;
     Box::new(store).close(true)?;
     Ok(Repaired { position: position + 1, rows: saved_rows, states: saved_states, lost: check.problems })
 }
 
+/// Rows by path, table and key.
+type SavedRows = BTreeMap<(ActorPath, Table, Bytes), Bytes>;
+
 /// Reads the rows from both ends, since SQLite cannot go on after a damaged page.
-fn save_rows(rows: &Rows<'_>, check: &mut Check) -> BTreeMap<(ActorPath, Table, Vec<u8>), Vec<u8>> {
+fn save_rows(rows: &Rows<'_>, check: &mut Check) -> SavedRows {
     let mut saved = BTreeMap::new();
     let mut lost = BTreeSet::new();
     let mut last = None;
@@ -228,7 +240,7 @@ fn save_rows(rows: &Rows<'_>, check: &mut Check) -> BTreeMap<(ActorPath, Table, 
             match row {
                 Ok(LiveRow { table, key, value, .. }) => {
                     end = Some(format!("{} {} of {path}", table.name(), super::sqlite::hex(&key)));
-                    saved.insert((path.clone(), table, key), value);
+                    saved.insert((path.clone(), table, key.into()), value.into());
                 }
                 Err(problem) => {
                     lost.insert(problem);
@@ -249,6 +261,43 @@ fn save_rows(rows: &Rows<'_>, check: &mut Check) -> BTreeMap<(ActorPath, Table, 
     }
     lost.into_iter().for_each(|problem| check.note(problem));
     saved
+}
+
+/// Applies the changes of the log that are not folded, from both ends, since SQLite cannot go on after a damaged page. If
+/// it is not known which these are, applies all: a change sets or deletes a whole row.
+fn save_log(rows: &Rows<'_>, fold: Option<&FoldRow>, check: &mut Check, saved: &mut SavedRows) {
+    let begin = fold.map_or(0, |fold| fold.position + 1);
+    let mut log = BTreeMap::new();
+    let mut failures = Vec::new();
+    for is_descending in [false, true] {
+        let read = rows.each_history(begin, u64::MAX, is_descending, |row| {
+            match decode(rows, &row) {
+                Ok(recording) => drop(log.insert(row.position, (row.first, recording))),
+                Err(error) => failures.push(describe(&error)),
+            }
+            Ok(true)
+        });
+        match read {
+            Ok(()) => break,
+            Err(error) => failures.push(describe(&error)),
+        }
+    }
+    failures.into_iter().collect::<BTreeSet<_>>().into_iter().for_each(|failure| check.note(failure));
+    let mut next = fold.map(|fold| fold.position + 1);
+    for (position, (first, recording)) in log {
+        if next.is_some_and(|next| next != first) {
+            check.note(format!("changes of rows from position {} to {first}", next.unwrap_or(first)));
+        }
+        next = Some(position + 1);
+        for change in recording.into_iter().flat_map(|(_, _, changes)| changes) {
+            match change {
+                Recorded::Put(path, table, key, value) => drop(saved.insert((path, table, key), value)),
+                Recorded::Delete(path, table, key) => drop(saved.remove(&(path, table, key))),
+                Recorded::State(_) => {}
+                Recorded::Left(path) => remove_rows_of(saved, &path),
+            }
+        }
+    }
 }
 
 fn save_states(rows: &Rows<'_>, check: &mut Check, position: &mut u64) -> Vec<Change> {
@@ -322,7 +371,6 @@ pub(crate) fn drop_path(
         return Err(JournalError::Missing { directory: directory.to_owned() });
     }
     let settings = JournalSettings::default();
-    let has_history = settings.has_history();
     let (mut store, recovered) = SqliteStore::open(directory, settings, "journal drop")?;
     let below = format!("{}.", path.as_str());
     let actors = recovered.live.actors.keys();
@@ -335,7 +383,7 @@ pub(crate) fn drop_path(
         let mut changes: Vec<_> = paths.iter().map(|path| Change::Left { path: path.clone() }).collect();
         changes.extend(beside(&recovered.live).map_err(|what| JournalError::Invalid { position, what })?);
         let transaction = Transaction { at: recovered.last.at, wall: SystemTime::now(), changes };
-        store.append(&Group::merge(recovered.last.position + 1, vec![transaction], has_history)?)?;
+        store.append(&Group::merge(recovered.last.position + 1, vec![transaction])?)?;
     }
     Box::new(store).close(true)?;
     Ok(paths)
@@ -363,7 +411,7 @@ pub(crate) fn fork(directory: &Path, position: u64, into: &Path) -> Result<(Mome
     }
     let mut store = SqliteStore::create(into, None, 0, moment.position, "journal fork")?;
     let transaction = Transaction { at: moment.at, wall: moment.wall, changes };
-    store.append(&Group::merge(moment.position + 1, vec![transaction], false)?)?;
+    store.append(&Group::merge(moment.position + 1, vec![transaction])?)?;
     Box::new(store).close(true)?;
     Ok((moment, moment.position + 1))
 }

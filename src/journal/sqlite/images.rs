@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use rusqlite::params;
 
-use super::rows::{ImageMark, live_sum};
-use super::{SqliteStore, encoding};
+use super::rows::ImageMark;
+use super::{SqliteStore, encoding, fold};
 use crate::id::ActorPath;
 use crate::journal::{JournalError, Live, Moment, Table};
 
@@ -56,9 +56,11 @@ impl SqliteStore {
     pub(super) fn adopt_history(&mut self) -> Result<(), JournalError> {
         if self.settings.has_history() && self.images.marks.is_empty() {
             self.write_image()?;
+        } else if !self.settings.has_history() && !self.images.marks.is_empty() {
+            self.fold_all()?;
         }
         let oldest = self.images.marks.front().map(|mark| mark.position);
-        let horizon = oldest.filter(|_| self.settings.has_history()).unwrap_or(self.head.position);
+        let horizon = oldest.filter(|_| self.settings.has_history()).unwrap_or(self.fold.row().position);
         let (mut is_pending, head) = (!self.settings.has_history() && oldest.is_some(), self.head.position);
         // The history is pruned last, so that a row of it shows that pruning was interrupted.
         self.rows().each_history(0, horizon, false, |row| {
@@ -114,13 +116,15 @@ impl SqliteStore {
 
     /// Writes an image of the live rows at the last position.
     pub(super) fn write_image(&mut self) -> Result<(), JournalError> {
+        self.fold_all()?;
         let mark = ImageMark {
             position: self.head.position,
             wall: self.head.wall,
             at: self.head.at,
             total: self.head.total,
-            live_rows: self.head.live_rows,
-            live_sum: self.head.live_sum,
+            state_rows: self.head.state_rows,
+            state_sum: self.head.state_sum,
+            chain: self.chain,
         };
         self.images.size = self.transact(|store| {
             let (mut part, mut size, mut held) = (0, 0, 0);
@@ -156,8 +160,8 @@ impl SqliteStore {
         };
         let encoded = encoding::encode(&rows).map_err(invalid)?;
         self.execute(
-            "INSERT INTO image (position, part, last, wall, at, total, live_rows, live_sum, rows, sum) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT INTO image (position, part, last, wall, at, total, state_rows, state_sum, chain, rows, sum) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             params![
                 mark.position as i64,
                 part,
@@ -165,8 +169,9 @@ impl SqliteStore {
                 mark.wall,
                 mark.at,
                 mark.total,
-                mark.live_rows,
-                mark.live_sum,
+                mark.state_rows,
+                mark.state_sum,
+                mark.chain,
                 &encoded[..],
                 mark.sum(part, is_last, &encoded)
             ],
@@ -251,23 +256,22 @@ impl SqliteStore {
         let mark = rows.each_of_image(base.position, |path, table, key, value| {
             data.insert((path, table, key), value);
         })?;
-        let mut expected = (mark.live_rows, mark.live_sum);
+        let mut expected = (mark.state_rows, mark.state_sum);
+        let mut chain = mark.chain;
         let mut moment = Moment {
             position: mark.position,
             at: encoding::duration_from(mark.at),
             wall: encoding::wall_from(mark.wall),
         };
         rows.each_history(mark.position + 1, position, false, |row| {
-            if row.first != moment.position + 1 {
+            if row.first != moment.position + 1 || row.chain != chain {
                 let (from, to) = (moment.position + 1, row.first);
                 return Err(rows.damaged(format!("the history from position {from} to {to} is missing")));
             }
             moment = row.moment();
-            expected = (row.live_rows, row.live_sum);
-            let recording: encoding::Recording = encoding::decode(&row.changes).map_err(|error| {
-                rows.damaged(format!("the history at position {} cannot be decoded: {error}", row.position))
-            })?;
-            for change in recording.into_iter().flat_map(|(_, _, changes)| changes) {
+            expected = (row.state_rows, row.state_sum);
+            chain = row.sum();
+            for change in fold::decode(&rows, &row)?.into_iter().flat_map(|(_, _, changes)| changes) {
                 match change {
                     Recorded::Put(path, table, key, value) => {
                         data.insert((path, table, key), value);
@@ -277,12 +281,7 @@ impl SqliteStore {
                     }
                     Recorded::State(_) => {}
                     Recorded::Left(path) => {
-                        let begin = (path.clone(), Table::App, Bytes::new());
-                        let of_path = data.range(begin..).take_while(|((other, ..), _)| *other == path);
-                        let keys: Vec<_> = of_path.map(|(key, _)| key.clone()).collect();
-                        for key in keys {
-                            data.remove(&key);
-                        }
+                        fold::remove_rows_of(&mut data, &path);
                     }
                 }
             }
@@ -292,7 +291,7 @@ impl SqliteStore {
         // The group that has the next position must follow, or else the one of `position` is missing.
         let mut is_followed = moment.position == newest;
         rows.each_history(moment.position + 1, newest, false, |row| {
-            is_followed = row.first == moment.position + 1;
+            is_followed = row.first == moment.position + 1 && row.chain == chain;
             Ok(false)
         })?;
         if !is_followed {
@@ -300,8 +299,6 @@ impl SqliteStore {
         }
         let (mut count, mut sum) = (0, 0_i64);
         for ((path, table, key), value) in data {
-            count += 1;
-            sum = sum.wrapping_add(live_sum(path.as_str(), table.name().as_bytes(), &key, &value));
             live.put(&path, table, key.into(), value.into());
         }
         let mut after = None;
@@ -318,7 +315,7 @@ impl SqliteStore {
         }
         if (count, sum) != expected {
             return Err(rows.damaged(format!(
-                "at position {}, {} rows of live data were recorded, and {count} were found, which are not the same",
+                "at position {}, {} rows of live states were recorded, and {count} were found, which are not the same",
                 moment.position, expected.0
             )));
         }

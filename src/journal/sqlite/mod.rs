@@ -2,7 +2,9 @@
 //!
 //! Each value is written once: table `state` has the states and their patches, of now and of the past, and `history` has
 //! all else that happened. Live states are the newest rows of `state`; older ones stay for as long as the history does.
+//! Live rows are in table `live`, into which the history is folded from time to time.
 
+mod fold;
 mod images;
 mod rows;
 mod schema;
@@ -15,9 +17,11 @@ use rusqlite::config::DbConfig;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, params};
 
+use self::fold::{Fold, Slice, Waiting};
+pub(super) use self::fold::{decode, remove_rows_of};
 use self::images::{Images, Pruning};
 pub(super) use self::rows::{
-    HistoryRow, ImageMark, LiveRow, Meta, Rows, StateKind, StateRows, hex, live_sum, state_sum,
+    FoldRow, HistoryRow, ImageMark, LiveRow, Meta, Rows, StateKind, StateRows, hex, live_sum, state_sum,
 };
 pub(super) use self::schema::{Access, FILE, FORMAT, PAGE, open as open_file};
 use super::encoding::{self, nanos, wall_nanos};
@@ -52,6 +56,9 @@ pub(super) struct SqliteStore {
     settings: JournalSettings,
     meta: Meta,
     head: HistoryRow,
+    /// The checksum of the row of `head`.
+    chain: i64,
+    fold: Fold,
     states: HashMap<ActorPath, StateIndex>,
     images: Images,
     pruning: Option<Pruning>,
@@ -85,6 +92,8 @@ impl StateIndex {
 /// A group that has been written but not committed.
 struct Staged {
     head: HistoryRow,
+    chain: i64,
+    slice: Option<Slice>,
     states: Vec<(ActorPath, Option<StateIndex>)>,
 }
 
@@ -171,14 +180,18 @@ impl SqliteStore {
         }
         let images = Images::new(rows.images()?);
         let mut states = HashMap::new();
-        let live = read_live(&rows, &head, &mut states)?;
+        let fold = rows.fold()?;
+        let waiting = Waiting::read(&rows, &fold)?;
+        let live = read_live(&rows, &head, &fold, waiting.clone(), &mut states)?;
         reading.commit().map_err(failed)?;
         let store = Self {
             connection,
             file,
             settings,
             meta,
-            head,
+            chain: head.sum(),
+            head: HistoryRow { changes: Vec::new(), ..head },
+            fold: Fold::new(fold, waiting),
             states,
             images,
             pruning: None,
@@ -254,6 +267,12 @@ impl SqliteStore {
         self.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
     }
 
+    /// Has folding begin at this number of waiting rows.
+    #[cfg(test)]
+    pub(super) fn limit_fold(&mut self, rows: usize) {
+        self.fold.limit(rows);
+    }
+
     fn writing(&self, error: rusqlite::Error) -> JournalError {
         JournalError::sqlite(&self.file, "write", error)
     }
@@ -311,49 +330,18 @@ impl SqliteStore {
             first: group.first,
             wall: wall_nanos(group.wall),
             at: nanos(group.at),
-            live_rows: self.head.live_rows,
-            live_sum: self.head.live_sum,
+            state_rows: self.head.state_rows,
+            state_sum: self.head.state_sum,
             total: 0,
+            chain: self.chain,
             changes: Vec::new(),
         };
         let mut add = |rows: i64, sum: i64| {
-            head.live_rows += rows;
-            head.live_sum = head.live_sum.wrapping_add(sum);
+            head.state_rows += rows;
+            head.state_sum = head.state_sum.wrapping_add(sum);
         };
-        for path in &group.left {
-            let (rows, sum) = self.rows().sums_of(path)?;
-            if rows > 0 {
-                add(-rows, sum.wrapping_neg());
-                let path = path.as_str();
-                self.execute(
-                    "DELETE FROM large WHERE id IN (SELECT large FROM live WHERE path = ?1)",
-                    [path],
-                )?;
-                self.execute("DELETE FROM live WHERE path = ?1", [path])?;
-            }
-        }
-        for ((path, table, key), value) in &group.rows {
-            let before = self.rows().sum_of(path, *table, key)?;
-            if let Some((sum, large)) = before {
-                add(-1, sum.wrapping_neg());
-                if let Some(id) = large {
-                    self.execute("DELETE FROM large WHERE id = ?1", [id])?;
-                }
-            }
-            let (path, table, key) = (path.as_str(), table.name(), &key[..]);
-            if let Some(value) = value {
-                let sum = live_sum(path, table.as_bytes(), key, value);
-                add(1, sum);
-                self.put_live(path, table, key, value, sum)?;
-            } else if before.is_some() {
-                self.execute(
-                    "DELETE FROM live WHERE path = ?1 AND tbl = ?2 AND key = ?3",
-                    params![path, table, key],
-                )?;
-            }
-        }
         let mut states = Vec::with_capacity(group.states.len());
-        let mut bytes = group.recording.len() as u64 + ROW;
+        let mut bytes = group.encoded.len() as u64 + ROW;
         for (path, change) in &group.states {
             let before = self.states.get(path).copied();
             let after = self.write_state(group.last, path, change, before, &mut bytes)?;
@@ -366,12 +354,11 @@ impl SqliteStore {
             states.push((path.clone(), after));
         }
         head.total = self.head.total.saturating_add_unsigned(bytes);
-        head.changes.clone_from(&group.recording);
-        self.put_history(&head)?;
-        if !self.settings.has_history() {
-            self.execute("DELETE FROM history WHERE position = ?1", [self.head.position as i64])?;
-        }
-        Ok(Staged { head, states })
+        head.changes.clone_from(&group.encoded);
+        let chain = head.sum();
+        self.put_history(&head, chain)?;
+        let slice = self.fold_beside(group.row_changes())?;
+        Ok(Staged { head, chain, slice, states })
     }
 
     fn put_live(
@@ -464,8 +451,8 @@ impl SqliteStore {
             .map_err(|error| rows.damaged(format!("the state of {path} cannot be decoded: {error}")))
     }
 
-    fn put_history(&self, row: &HistoryRow) -> Result<(), JournalError> {
-        put_history(&self.connection, row).map_err(|error| self.writing(error))
+    fn put_history(&self, row: &HistoryRow, sum: i64) -> Result<(), JournalError> {
+        put_history(&self.connection, row, sum).map_err(|error| self.writing(error))
     }
 
     /// Reads one group of the history with its states.
@@ -542,21 +529,22 @@ fn decode_change(path: ActorPath, row: &rows::StateRow) -> Result<Change, String
     })
 }
 
-fn put_history(connection: &Connection, row: &HistoryRow) -> rusqlite::Result<()> {
+fn put_history(connection: &Connection, row: &HistoryRow, sum: i64) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
-        "INSERT INTO history (position, first, wall, at, live_rows, live_sum, total, changes, sum) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        "INSERT INTO history (position, first, wall, at, state_rows, state_sum, total, chain, changes, sum) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?;
     statement.execute(params![
         row.position as i64,
         row.first as i64,
         row.wall,
         row.at,
-        row.live_rows,
-        row.live_sum,
+        row.state_rows,
+        row.state_sum,
         row.total,
+        row.chain,
         &row.changes[..],
-        row.sum()
+        sum
     ])?;
     Ok(())
 }
@@ -578,7 +566,13 @@ fn initialise(
             params![&meta.app[..], meta.epoch as i64, meta.sum()],
         )?;
         let wall = wall_nanos(SystemTime::now());
-        put_history(connection, &HistoryRow { position, first: position, wall, ..HistoryRow::default() })?;
+        let first = HistoryRow { position, first: position, wall, ..HistoryRow::default() };
+        put_history(connection, &first, first.sum())?;
+        let fold = FoldRow { position, chain: first.sum(), ..FoldRow::default() };
+        connection.execute(
+            "INSERT INTO fold (id, position, chain, live_rows, live_sum, sum) VALUES (1, ?1, ?2, 0, 0, ?3)",
+            params![position as i64, fold.chain, fold.sum()],
+        )?;
         connection.execute_batch("COMMIT")
     };
     write().map_err(|error| JournalError::sqlite(file, "write", error))
@@ -597,17 +591,34 @@ fn random_identity(directory: &Path) -> Result<[u8; 16], JournalError> {
 fn read_live(
     rows: &Rows<'_>,
     head: &HistoryRow,
+    fold: &FoldRow,
+    waiting: Waiting,
     index: &mut HashMap<ActorPath, StateIndex>,
 ) -> Result<Live, JournalError> {
+    if waiting.end().0 != head.position {
+        return Err(rows.damaged(format!("the history before position {} is missing", head.position)));
+    }
     let mut live = Live::default();
+    let differs = |recorded: i64, found: i64, what: &str| {
+        rows.damaged(format!(
+            "{recorded} {what} are recorded, and {found} were found, which are not the same"
+        ))
+    };
     let (mut count, mut sum) = (0_i64, 0_i64);
     rows.each_live(false, |path, row| {
         let row = row.map_err(|what| rows.damaged(what))?;
         count += 1;
         sum = sum.wrapping_add(row.sum);
-        live.put(path, row.table, row.key, row.value);
+        if !waiting.overrides(path, row.table, &row.key) {
+            live.put(path, row.table, row.key, row.value);
+        }
         Ok(())
     })?;
+    if (count, sum) != (fold.live_rows, fold.live_sum) {
+        return Err(differs(fold.live_rows, count, "rows of live data"));
+    }
+    waiting.add_to(&mut live);
+    (count, sum) = (0, 0);
     let mut after = None;
     while let Some(path) = rows.next_path(after.as_ref())? {
         if let Some(found) = rows.state_rows(&path, None)? {
@@ -622,17 +633,14 @@ fn read_live(
         }
         after = Some(path);
     }
-    if (count, sum) != (head.live_rows, head.live_sum) {
-        return Err(rows.damaged(format!(
-            "{} rows of live data are recorded, and {count} were found, which are not the same",
-            head.live_rows
-        )));
+    if (count, sum) != (head.state_rows, head.state_sum) {
+        return Err(differs(head.state_rows, count, "rows of live states"));
     }
     Ok(live)
 }
 
 impl Live {
-    /// Adds a row that follows all rows of the same table of the actor.
+    /// Adds a row to those of its table of the actor, as the last.
     fn put(&mut self, path: &ActorPath, table: super::Table, key: Vec<u8>, value: Vec<u8>) {
         // Rows come ordered by path, so that the last actor is the one, unless this is its first row.
         if let Some(mut last) = self.actors.last_entry()
@@ -648,6 +656,9 @@ impl Live {
 impl Store for SqliteStore {
     fn append(&mut self, group: &Group) -> Result<(), JournalError> {
         let staged = self.transact(|store| store.write_group(group))?;
+        self.fold.advance(staged.slice);
+        self.fold.add(&group.recording, &staged.head, staged.chain);
+        self.chain = staged.chain;
         self.head = HistoryRow { changes: Vec::new(), ..staged.head };
         for (path, index) in staged.states {
             match index {
@@ -681,7 +692,9 @@ impl Store for SqliteStore {
         match position {
             Some(position) if position != self.head.position => self.live_at(position),
             _ => {
-                let live = read_live(&self.rows(), &self.head, &mut HashMap::new())?;
+                let (rows, fold) = (self.rows(), self.fold.row());
+                let waiting = Waiting::read(&rows, fold)?;
+                let live = read_live(&rows, &self.head, fold, waiting, &mut HashMap::new())?;
                 Ok((self.head.moment(), live))
             }
         }
@@ -744,6 +757,7 @@ impl Store for SqliteStore {
             self.connection
                 .pragma_update(None, "synchronous", "FULL")
                 .map_err(|error| self.writing(error))?;
+            self.fold_all()?;
             self.update_start(|start| start.is_clean = true)?;
             self.checkpoint(CheckpointMode::TRUNCATE)?;
         }

@@ -29,6 +29,26 @@ impl Meta {
     }
 }
 
+/// The row of `fold`.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct FoldRow {
+    /// The last position whose changes, and those of all before it, are part of `live`. Rows of `live` may be newer.
+    pub(crate) position: u64,
+    /// The checksum of the row of `history` at that position.
+    pub(crate) chain: i64,
+    /// The number of rows of `live`.
+    pub(crate) live_rows: i64,
+    /// The sum of their checksums, modulo 2^64.
+    pub(crate) live_sum: i64,
+}
+
+impl FoldRow {
+    pub(crate) fn sum(&self) -> i64 {
+        let numbers = [self.position as i64, self.chain, self.live_rows, self.live_sum];
+        checksum(Kind::Fold, &[&numbers.map(i64::to_le_bytes).concat()])
+    }
+}
+
 /// A row of `live`.
 #[derive(Debug, Clone)]
 pub(crate) struct LiveRow {
@@ -45,12 +65,14 @@ pub(crate) struct HistoryRow {
     pub(crate) first: u64,
     pub(crate) wall: i64,
     pub(crate) at: i64,
-    /// The number of rows that the live data consist of: those of `live`, and the states with their patches.
-    pub(crate) live_rows: i64,
+    /// The number of rows of `state` that the live states consist of, with their patches.
+    pub(crate) state_rows: i64,
     /// The sum of the checksums of these rows, modulo 2^64.
-    pub(crate) live_sum: i64,
+    pub(crate) state_sum: i64,
     /// The number of bytes of history up to here.
     pub(crate) total: i64,
+    /// The checksum of the row before this one, so that none can be missing between two.
+    pub(crate) chain: i64,
     pub(crate) changes: Vec<u8>,
 }
 
@@ -61,9 +83,10 @@ impl HistoryRow {
             self.first as i64,
             self.wall,
             self.at,
-            self.live_rows,
-            self.live_sum,
+            self.state_rows,
+            self.state_sum,
             self.total,
+            self.chain,
         ];
         let numbers = numbers.map(i64::to_le_bytes).concat();
         checksum(Kind::History, &[&numbers, &self.changes])
@@ -86,8 +109,10 @@ pub(crate) struct ImageMark {
     pub(crate) at: i64,
     pub(crate) total: i64,
     /// The columns of the same names of the row of `history`.
-    pub(crate) live_rows: i64,
-    pub(crate) live_sum: i64,
+    pub(crate) state_rows: i64,
+    pub(crate) state_sum: i64,
+    /// The checksum of that row.
+    pub(crate) chain: i64,
 }
 
 impl ImageMark {
@@ -99,8 +124,9 @@ impl ImageMark {
             self.wall,
             self.at,
             self.total,
-            self.live_rows,
-            self.live_sum,
+            self.state_rows,
+            self.state_sum,
+            self.chain,
         ];
         checksum(Kind::Image, &[&numbers.map(i64::to_le_bytes).concat(), rows])
     }
@@ -223,6 +249,17 @@ impl Rows<'_> {
         let (app, epoch, sum) = read.map_err(|error| self.sqlite(error))?;
         let meta = Meta { app, epoch };
         if meta.sum() == sum { Ok(meta) } else { Err(self.damaged("the checksum of table meta is wrong")) }
+    }
+
+    pub(crate) fn fold(&self) -> Result<FoldRow, JournalError> {
+        let mut statement =
+            self.prepare("SELECT position, chain, live_rows, live_sum, sum FROM fold WHERE id = 1")?;
+        let read = statement.query_row([], |row| {
+            let (chain, live_rows, live_sum) = (row.get(1)?, row.get(2)?, row.get(3)?);
+            Ok((FoldRow { position: number(row, 0)?, chain, live_rows, live_sum }, row.get::<_, i64>(4)?))
+        });
+        let (fold, sum) = read.map_err(|error| self.sqlite(error))?;
+        if fold.sum() == sum { Ok(fold) } else { Err(self.damaged("the checksum of table fold is wrong")) }
     }
 
     /// Returns the last openings, oldest first.
@@ -444,10 +481,10 @@ impl Rows<'_> {
         mut visit: impl FnMut(HistoryRow) -> Result<bool, JournalError>,
     ) -> Result<(), JournalError> {
         let mut statement = self.prepare(if is_descending {
-            "SELECT position, first, wall, at, live_rows, live_sum, total, changes, sum FROM history \
+            "SELECT position, first, wall, at, state_rows, state_sum, total, chain, changes, sum FROM history \
              WHERE position BETWEEN ?1 AND ?2 ORDER BY position DESC"
         } else {
-            "SELECT position, first, wall, at, live_rows, live_sum, total, changes, sum FROM history \
+            "SELECT position, first, wall, at, state_rows, state_sum, total, chain, changes, sum FROM history \
              WHERE position BETWEEN ?1 AND ?2 ORDER BY position"
         })?;
         let bound = |position: u64| i64::try_from(position).unwrap_or(i64::MAX);
@@ -459,12 +496,13 @@ impl Rows<'_> {
                     first: number(row, 1)?,
                     wall: row.get(2)?,
                     at: row.get(3)?,
-                    live_rows: row.get(4)?,
-                    live_sum: row.get(5)?,
+                    state_rows: row.get(4)?,
+                    state_sum: row.get(5)?,
                     total: row.get(6)?,
-                    changes: bytes(row, 7)?.to_vec(),
+                    chain: row.get(7)?,
+                    changes: bytes(row, 8)?.to_vec(),
                 };
-                Ok((history, row.get::<_, i64>(8)?))
+                Ok((history, row.get::<_, i64>(9)?))
             };
             let (history, sum) = read().map_err(|error| self.sqlite(error))?;
             if history.sum() != sum {
@@ -493,16 +531,16 @@ impl Rows<'_> {
     /// Returns the headers of the images, oldest first.
     pub(crate) fn images(&self) -> Result<Vec<ImageMark>, JournalError> {
         let mut statement = self.prepare(
-            "SELECT wall, at, total, live_rows, live_sum, position, last, rows, sum FROM image WHERE part = 0 \
+            "SELECT wall, at, total, state_rows, state_sum, chain, position, last, rows, sum FROM image WHERE part = 0 \
              ORDER BY position",
         )?;
         let mut rows = statement.query([]).map_err(|error| self.sqlite(error))?;
         let mut marks = Vec::new();
         while let Some(row) = rows.next().map_err(|error| self.sqlite(error))? {
             let read = || -> rusqlite::Result<_> {
-                let mark = image_mark(row, number(row, 5)?)?;
-                let sum = mark.sum(0, row.get::<_, i64>(6)? != 0, bytes(row, 7)?);
-                Ok((mark, sum == row.get::<_, i64>(8)?))
+                let mark = image_mark(row, number(row, 6)?)?;
+                let sum = mark.sum(0, row.get::<_, i64>(7)? != 0, bytes(row, 8)?);
+                Ok((mark, sum == row.get::<_, i64>(9)?))
             };
             let (mark, is_sound) = read().map_err(|error| self.sqlite(error))?;
             if !is_sound {
@@ -523,7 +561,7 @@ impl Rows<'_> {
         mut visit: impl FnMut(ActorPath, Table, Bytes, Bytes),
     ) -> Result<ImageMark, JournalError> {
         let mut statement = self.prepare(
-            "SELECT wall, at, total, live_rows, live_sum, part, last, rows, sum FROM image WHERE position = ?1 \
+            "SELECT wall, at, total, state_rows, state_sum, chain, part, last, rows, sum FROM image WHERE position = ?1 \
              ORDER BY part",
         )?;
         let mut rows = statement.query([position as i64]).map_err(|error| self.sqlite(error))?;
@@ -535,11 +573,11 @@ impl Rows<'_> {
             let read = || -> rusqlite::Result<_> {
                 let mark = image_mark(row, position)?;
                 Ok((
-                    row.get::<_, i64>(5)?,
-                    row.get::<_, i64>(6)? != 0,
+                    row.get::<_, i64>(6)?,
+                    row.get::<_, i64>(7)? != 0,
                     mark,
-                    bytes(row, 7)?,
-                    row.get::<_, i64>(8)?,
+                    bytes(row, 8)?,
+                    row.get::<_, i64>(9)?,
                 ))
             };
             let (part, is_last, mark, encoded, sum) = read().map_err(|error| self.sqlite(error))?;
@@ -567,8 +605,9 @@ fn image_mark(row: &Row<'_>, position: u64) -> rusqlite::Result<ImageMark> {
         wall: row.get(0)?,
         at: row.get(1)?,
         total: row.get(2)?,
-        live_rows: row.get(3)?,
-        live_sum: row.get(4)?,
+        state_rows: row.get(3)?,
+        state_sum: row.get(4)?,
+        chain: row.get(5)?,
     })
 }
 

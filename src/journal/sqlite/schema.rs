@@ -14,7 +14,7 @@ pub(crate) const FILE: &str = "journal.db";
 const APPLICATION: i64 = 0x466C_6F77;
 
 /// `user_version` of the file: the version of the tables and of all that is encoded in them.
-pub(crate) const FORMAT: i64 = 1;
+pub(crate) const FORMAT: i64 = 2;
 
 /// Size of a page in bytes. A commit writes each changed page to the WAL: small pages cost less for small rows.
 pub(crate) const PAGE: u64 = 1024;
@@ -22,20 +22,27 @@ pub(crate) const PAGE: u64 = 1024;
 /// The tables and indexes, in the order of their names. Each row has a checksum of its columns in `sum`.
 ///
 /// SQLite reads the whole row for each comparison in a table `WITHOUT ROWID`, so that these have short rows only.
-pub(crate) const TABLES: [(&str, &str); 9] = [
-    // One row for each group of transactions. The last one has the checksum of all live data in `live_sum`.
+pub(crate) const TABLES: [(&str, &str); 10] = [
+    // One row: the position up to which the history is part of `live`, the checksum of its row, and that of `live`.
+    (
+        "fold",
+        "CREATE TABLE fold (id INTEGER PRIMARY KEY CHECK (id = 1), position INTEGER NOT NULL, chain INTEGER NOT NULL, \
+         live_rows INTEGER NOT NULL, live_sum INTEGER NOT NULL, sum INTEGER NOT NULL) STRICT",
+    ),
+    // One row for each group of transactions: the log. Each one has the checksum of the row before it in `chain`, and
+    // that of all live states in `state_sum`.
     (
         "history",
         "CREATE TABLE history (position INTEGER PRIMARY KEY, first INTEGER NOT NULL, wall INTEGER NOT NULL, at INTEGER NOT NULL, \
-         live_rows INTEGER NOT NULL, live_sum INTEGER NOT NULL, total INTEGER NOT NULL, changes BLOB NOT NULL, \
-         sum INTEGER NOT NULL) STRICT",
+         state_rows INTEGER NOT NULL, state_sum INTEGER NOT NULL, total INTEGER NOT NULL, chain INTEGER NOT NULL, \
+         changes BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     ),
     // All rows of `live` at some positions, in parts.
     (
         "image",
         "CREATE TABLE image (id INTEGER PRIMARY KEY, position INTEGER NOT NULL, part INTEGER NOT NULL, last INTEGER NOT NULL, wall INTEGER NOT NULL, \
-         at INTEGER NOT NULL, total INTEGER NOT NULL, live_rows INTEGER NOT NULL, live_sum INTEGER NOT NULL, \
-         rows BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
+         at INTEGER NOT NULL, total INTEGER NOT NULL, state_rows INTEGER NOT NULL, state_sum INTEGER NOT NULL, \
+         chain INTEGER NOT NULL, rows BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     ),
     ("image_of", "CREATE UNIQUE INDEX image_of ON image (position, part)"),
     // Values of `live` that are long.
@@ -144,8 +151,11 @@ fn check_format(connection: &Connection, file: &Path) -> Result<(), JournalError
     if found > FORMAT {
         return Err(JournalError::NewerFormat { file: file.to_owned(), found, known: FORMAT });
     }
-    if found < 1 {
-        return Err(JournalError::damaged(file, format!("its format is {found}, which there never was")));
+    if found < FORMAT {
+        return Err(JournalError::damaged(
+            file,
+            format!("its format is {found}, which no release has written"),
+        ));
     }
     let mut statement =
         connection.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").map_err(sqlite)?;
