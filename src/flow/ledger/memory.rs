@@ -49,7 +49,8 @@ struct Reordered {
 }
 
 impl Memory {
-    /// Restores the statuses of inputs, and of each the time since the start of the App at which it was set.
+    /// Restores the statuses of inputs, and of each the time since the start of the App at which it was set. Records
+    /// changes from now on: evictions are the first.
     pub(super) fn restored(
         inputs: impl IntoIterator<Item = (RunKey, Status, Duration)>,
         steps: impl IntoIterator<Item = (RunKey, Steps)>,
@@ -57,6 +58,7 @@ impl Memory {
         now: Moment,
     ) -> Self {
         let mut memory = Self::default();
+        memory.record_changes();
         let steps: IdMap<_, _> = steps.into_iter().collect();
         memory.steps = (!steps.is_empty()).then(|| Box::new(steps));
         let mut outcomes = Vec::new();

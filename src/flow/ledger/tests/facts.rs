@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::super::facts::*;
 use super::super::*;
 use super::at_random::{INPUTS, Model, policy, step};
-use super::{ask, at};
-use crate::flow::policy::{Overlap, Policy};
+use super::{ask, at, input};
+use crate::flow::policy::{Overlap, Policy, Remember};
 use crate::flow::restart::OnError;
 use crate::work::KnownStep;
 
@@ -109,4 +109,25 @@ fn step_done_while_the_app_ends_is_a_fact() {
         _ => None,
     });
     assert_eq!(steps, Some(2));
+}
+
+/// Outcomes beyond a limit that the program has lowered since are forgotten by the journal as well.
+#[test]
+fn outcome_evicted_by_a_restore_is_a_fact() {
+    let mut ledger = Ledger::new(Policy::shared());
+    ledger.record_facts();
+    let mut image = Image::new();
+    for run in 1..=3 {
+        ask(&mut ledger, run, at(0));
+        ledger.report(Report::RunStarted { run: run.into() }, at(0));
+        ledger.report(Report::RunSucceeded { run: run.into() }, at(0));
+    }
+    ledger.take_facts().into_iter().for_each(|fact| image.apply(fact));
+    assert_eq!(image.inputs.len(), 3);
+    let remember = Remember { count: Some(1), age: None };
+    let policy = Arc::new(Policy { remember, ..Policy::default() });
+    let mut restored = Ledger::restore(policy, image.clone(), None, at(1));
+    restored.take_facts().into_iter().for_each(|fact| image.apply(fact));
+    let (kept, _) = input(3);
+    assert_eq!(image.inputs.keys().collect::<Vec<_>>(), [&kept]);
 }
