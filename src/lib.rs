@@ -171,7 +171,7 @@ pub use crate::wire::CodecError;
 pub use crate::work::{
     Ask, AskError, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, FencingToken, Handle,
     InDoubt, Message, Messages, NodeLoad, NodeStatus, Once, Placement, Reason, Resources, ReturnedError,
-    Selector, SendError, Stage, Status, StepError, Stopped, UnknownPlacement, Unsent, Work, WorkAddr,
+    Selector, SendError, Stage, Status, StepError, Stopped, Timer, UnknownPlacement, Unsent, Work, WorkAddr,
     WorkContext,
 };
 pub use flowright_macros::Children;

@@ -150,7 +150,7 @@ impl<W: Work> WorkAddr<W> {
     }
 
     /// Sends a message and waits for the reply without a limit.
-    async fn exchange<M: Message>(&self, message: M) -> Result<W::Reply, AskError<M>>
+    pub(super) async fn exchange<M: Message>(&self, message: M) -> Result<W::Reply, AskError<M>>
     where
         W: Handle<M>,
     {

@@ -25,6 +25,7 @@ use super::outbox::{Outbox, Report};
 use super::run::{Command, RunOrder};
 use super::run_steps::RunSteps;
 use super::steps::Steps;
+use super::timers::Timers;
 use crate::error::{self, Error};
 use crate::fence;
 use crate::id::ActorPath;
@@ -125,6 +126,8 @@ pub struct WorkContext<W: Work> {
     pub(super) current: Option<u64>,
     /// Made when it is needed, to keep idle Works small.
     steps: OnceLock<Box<RunSteps>>,
+    /// Made when it is needed, as well.
+    timers: Option<Box<Timers>>,
     /// Error of a publish, reported when the Work takes turns. Boxed because it is rare.
     trouble: Option<Box<StateError>>,
 }
@@ -173,6 +176,7 @@ impl<W: Work> WorkContext<W> {
             attempt: 0,
             current: None,
             steps: OnceLock::new(),
+            timers: None,
             trouble: None,
         }
     }
@@ -588,6 +592,10 @@ impl<W: Work> WorkContext<W> {
 
     pub(super) fn steps(&self) -> &RunSteps {
         self.steps.get_or_init(Box::default)
+    }
+
+    pub(super) fn timers(&mut self) -> &mut Timers {
+        self.timers.get_or_insert_default()
     }
 
     pub(super) fn outbox(&self) -> &Outbox {

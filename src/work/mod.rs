@@ -48,6 +48,7 @@ mod run_steps;
 mod status;
 mod step_error;
 mod steps;
+mod timers;
 mod work_type;
 
 use std::future::Future;
@@ -75,6 +76,7 @@ pub use self::policy::{
 pub use self::remote_messages::Messages;
 pub use self::status::{Reason, Stage, Status};
 pub use self::step_error::StepError;
+pub use self::timers::Timer;
 
 pub(crate) use self::abort::Abort;
 pub(crate) use self::address::{Bind, Directory, Router};
@@ -146,15 +148,21 @@ pub trait Work: Serialize + DeserializeOwned + 'static {
 
     /// Executes one run with `input`. The state is published at its end, without a call of [`WorkContext::publish`].
     ///
+    /// By default it serves messages until the Work is asked to stop. A Work that only handles messages does so without
+    /// any run, and needs no `run` of its own.
+    ///
     /// With a thread of its own (the default placement) a Work may block, but it serves no messages and cannot be
     /// stopped while it does.
     ///
     /// # Errors
     /// Any error fails the run; the Work's [`Restart`](crate::Restart) and [`OnError`](crate::OnError) decide whether
     /// the run is retried or the failure escalates. [`Stopped`] passed on by `?` ends the run as stopped instead.
-    fn run(&mut self, input: Self::Input, cx: &mut WorkContext<Self>) -> impl Future<Output = Result<()>>
+    fn run(&mut self, _input: Self::Input, cx: &mut WorkContext<Self>) -> impl Future<Output = Result<()>>
     where
-        Self: Sized;
+        Self: Sized,
+    {
+        async move { match cx.serve_forever(self).await? {} }
+    }
 
     /// Called once at the start of each incarnation, before any run or message.
     ///

@@ -16,3 +16,4 @@ mod statuses;
 mod steps;
 mod stories;
 mod support;
+mod timers;
