@@ -212,7 +212,10 @@ pub(super) struct AskQuery {
         AskQuery,
     ),
     request_body(content = Option<serde_json::Value>, description = "the message, as its type is read from JSON"),
-    responses((status = 200, description = "the reply of the handler", body = serde_json::Value), OfQuestions),
+    responses(
+        (status = 200, description = "the reply of the handler; of a `Result`, the value in `Ok`", body = serde_json::Value),
+        OfQuestions,
+    ),
 )]
 pub(super) async fn ask(
     request: HttpRequest,
@@ -277,5 +280,6 @@ fn unanswered(path: &str, message: &str, why: NoAnswer) -> Problem {
         NoAnswer::Unanswered(
             Unanswered::Failed(why) | Unanswered::NodeLost(why) | Unanswered::Unwritable(why),
         ) => Problem::new(StatusCode::BAD_GATEWAY, why),
+        NoAnswer::Unanswered(Unanswered::Err(error)) => Problem::of_handler(path, &error),
     }
 }

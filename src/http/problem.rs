@@ -39,6 +39,9 @@ pub(super) struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     known: Vec<String>,
+    /// The error with which a handler has answered, as its type is written as JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<serde_json::Value>,
     #[serde(skip)]
     header: Option<Box<(header::HeaderName, String)>>,
 }
@@ -52,6 +55,7 @@ impl Problem {
             detail: detail.into(),
             instance: None,
             known: Vec::new(),
+            error: None,
             header: None,
         }
     }
@@ -78,6 +82,14 @@ impl Problem {
         let stuck = control.stuck()?;
         let detail = format!("{stuck}: no Flow reacts, and the App answers no requests until it returns");
         Some(Self::new(StatusCode::SERVICE_UNAVAILABLE, detail))
+    }
+
+    /// Returns the problem for the error, as JSON, with which a handler of the Work at `path` has answered.
+    pub(super) fn of_handler(path: &str, error: &[u8]) -> Self {
+        let error: serde_json::Value = serde_json::from_slice(error).unwrap_or_default();
+        let text = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
+        let detail = format!("work `{path}` has handled the message, and answered with an error: {text}");
+        Self { error: Some(error), ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }
 
     pub(super) fn is(&self, status: StatusCode) -> bool {

@@ -1,5 +1,5 @@
 //! Works reached with JSON, by people and programs without the Rust types: the JSON is decoded as the type of message
-//! of a handler, and the handler's reply is encoded as JSON.
+//! of a handler, and the handler's reply is encoded as JSON. Of a reply of type `Result` the content is encoded.
 
 use std::any::type_name;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
 use super::address::WorkAddr;
+use super::json_reply::JsonReply;
 use super::mailbox::Mailbox;
 use super::message::{AskError, Handle, Message, SendError};
 use super::run::{Input, RunKey};
@@ -35,6 +36,8 @@ pub(crate) enum Unanswered {
     NodeLost(String),
     /// The handler completed, but its reply cannot be sent or encoded as JSON.
     Unwritable(String),
+    /// The handler completed, and returned this error, encoded as JSON.
+    Err(Vec<u8>),
 }
 
 pub(super) type JsonQuestion<W> = fn(WorkAddr<W>, &[u8], Duration) -> Result<JsonAnswer, serde_json::Error>;
@@ -47,9 +50,10 @@ pub(super) fn question<W: Handle<M>, M: Message>(
     let message: M = read(json)?;
     Ok(Box::pin(async move {
         let reply = Fenced::new(work.ask(message).timeout(timeout).await.map_err(Unanswered::from)?);
-        let written = fence::call(|| state::to_json(&*reply));
+        let written = fence::call(|| JsonReply::of(&*reply));
         let why = match written {
-            Ok(Ok(json)) => return Ok(json),
+            Ok(Ok(JsonReply::Value(json))) => return Ok(json),
+            Ok(Ok(JsonReply::Failure(json))) => return Err(Unanswered::Err(json)),
             Ok(Err(error)) => error.to_string(),
             Err(panic) => format!("its `Serialize` panicked: {panic}"),
         };

@@ -28,6 +28,7 @@ mod fencing_token;
 mod gpus;
 mod incarnations;
 mod json;
+mod json_reply;
 mod load_report;
 mod local;
 pub(crate) mod logs;

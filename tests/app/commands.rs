@@ -145,6 +145,8 @@ fn a_message_is_answered() {
     let app = desk();
     assert_eq!(app.shown(&["ask", "adder", "Add", "5"]), "12\n");
     assert_eq!(app.shown(&["state", "adder.total"]), "12\n");
+    let error = app.refused(&["ask", "adder", "Add", "-13"]);
+    assert!(error.contains("answered with an error: 12 and -13 is less than nothing"), "{error}");
     let error = app.refused(&["ask", "adder", "Subtract", "5"]);
     assert!(error.contains("Add"), "{error}");
     let error = app.refused(&["ask", "adder", "Add", "\"five\""]);

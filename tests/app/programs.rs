@@ -320,7 +320,7 @@ impl Work for Echo {
     }
 
     fn messages(messages: &mut Messages<Self>) {
-        messages.accept::<Predict>().accept::<Repeat>();
+        messages.accept::<Predict>().accept::<Repeat>().accept::<Check>();
     }
 }
 
@@ -336,6 +336,19 @@ impl Handle<Repeat> for Echo {
         const MOST: u64 = 20 << 20;
         let length = length.as_u64().unwrap_or(0).min(MOST);
         "x".repeat(usize::try_from(length).unwrap_or(0))
+    }
+}
+
+/// A message whose answer is an error if the value is no number.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct Check(serde_json::Value);
+
+impl Handle<Check> for Echo {
+    type Reply = Result<f64, serde_json::Value>;
+
+    async fn handle(&mut self, Check(value): Check, _cx: &mut WorkContext<Self>) -> Self::Reply {
+        value.as_f64().ok_or(value)
     }
 }
 
@@ -388,12 +401,15 @@ impl Work for Adder {
 struct Add(i64);
 
 impl Handle<Add> for Adder {
-    type Reply = i64;
+    type Reply = Result<i64, String>;
 
-    async fn handle(&mut self, Add(number): Add, cx: &mut WorkContext<Self>) -> i64 {
+    async fn handle(&mut self, Add(number): Add, cx: &mut WorkContext<Self>) -> Self::Reply {
+        if self.total + number < 0 {
+            return Err(format!("{} and {number} is less than nothing", self.total));
+        }
         self.total += number;
         cx.publish(self);
-        self.total
+        Ok(self.total)
     }
 }
 
