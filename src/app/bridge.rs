@@ -10,7 +10,7 @@ use super::launch::App;
 use crate::descriptors;
 use crate::flow::Kinds;
 use crate::program::{this_program, version_or_build};
-use crate::remote::{BridgeOptions, HeadOptions, ProcessCommand, Program};
+use crate::remote::{BridgeOptions, HeadOptions, ProcessCommand, ProcessHome, Program};
 use crate::transport::{Limits, TransportError};
 use crate::work::{Placement, WorkType};
 
@@ -80,8 +80,12 @@ impl App {
         let program = self.process.clone().unwrap_or_else(|| Arc::new(this_program));
         let arguments = self.config.for_processes();
         let mut bridge = self.bridge_options()?;
-        bridge.security = bridge.security.of_head();
+        #[cfg(feature = "journal")]
+        let home = self.config.journal.as_deref().and_then(ProcessHome::below);
+        #[cfg(not(feature = "journal"))]
+        let home: Option<ProcessHome> = None;
+        bridge.security = bridge.security.of_head(|| home.as_ref()?.token());
         bridge.epoch = epoch;
-        Ok(HeadOptions { bridge, process: ProcessCommand { program, arguments } })
+        Ok(HeadOptions { bridge, process: ProcessCommand { program, arguments }, home })
     }
 }

@@ -469,6 +469,21 @@ impl Config {
         None
     }
 
+    /// Returns how long the head waits for the end of processes that do not return to it. It sees to their end before.
+    #[cfg(feature = "journal")]
+    pub(super) fn time_for_processes(&self) -> Duration {
+        self.time_for_others().saturating_mul(2).saturating_add(Duration::from_secs(60))
+    }
+
+    /// Returns how long other processes have to return to a head that was started again.
+    #[cfg(feature = "journal")]
+    pub(super) fn time_for_others(&self) -> Duration {
+        #[cfg(feature = "remote")]
+        return self.session_settings().grace;
+        #[cfg(not(feature = "remote"))]
+        Duration::ZERO
+    }
+
     /// Returns the placement configured for the Work at `path`: its own, or that of the longest path above it.
     pub(super) fn placement_of(&self, path: &str) -> Option<Placement> {
         let mut prefix = path;

@@ -430,9 +430,10 @@ impl App {
             #[cfg(feature = "remote")]
             let mut driver = driver;
             #[cfg(feature = "remote")]
-            let listening = match listen {
-                Some(listen) => driver.listen(&listen).await,
-                None => driver.nothing_is_advertised(),
+            let listening = match (driver.expect_back().await, listen) {
+                (Err(error), _) => Err(error),
+                (Ok(()), Some(listen)) => driver.listen(&listen).await,
+                (Ok(()), None) => driver.nothing_is_advertised(),
             };
             #[cfg(feature = "remote")]
             if let Err(error) = listening {

@@ -1,6 +1,7 @@
 //! A process that hosts Works for an App whose Flows run elsewhere.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use actix_rt::{Arbiter, System};
@@ -23,6 +24,8 @@ pub(crate) struct NodeArguments {
     pub(crate) resources: Resources,
     pub(crate) listen: Option<Endpoint>,
     pub(crate) advertise: Option<Advertised>,
+    /// The directory of this process, if its head has a journal.
+    pub(crate) kept_in: Option<PathBuf>,
 }
 
 /// Hosts Works until the App ends, which returns the reason, or until `leave` is notified, which returns `None`.
@@ -31,7 +34,8 @@ pub(crate) fn run_as_node(
     arguments: NodeArguments,
     leave: Arc<Notify>,
 ) -> Result<Option<String>, AppError> {
-    let NodeArguments { join, name, labels, resources, listen, advertise } = arguments;
+    let NodeArguments { join, name, labels, resources, listen, advertise, kept_in } = arguments;
+    let is_kept = kept_in.is_some();
     let parent = Parent::current();
     let system = System::new();
     let mut bridge = app.bridge_options()?;
@@ -46,6 +50,7 @@ pub(crate) fn run_as_node(
         resources,
         listen,
         advertise,
+        kept_in,
         pool: app.config.pool_size(),
         budget: MemoryBudget::new(app.config.store_settings()),
     };
@@ -54,7 +59,10 @@ pub(crate) fn run_as_node(
     let head = options.join.clone();
     let farewell = system.block_on(async move { run_node(options, &leave).await });
     if let Endpoint::Unix(socket) = head {
-        tidy_up(&socket);
+        // The next head uses what belongs to its journal.
+        if !is_kept {
+            tidy_up(&socket);
+        }
         if matches!(farewell, Ok(Farewell::HeadLost(_))) {
             parent.end_group_of_orphan();
         }

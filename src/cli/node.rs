@@ -61,6 +61,11 @@ pub(super) struct NodeArgs {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
+    /// The directory in which the head keeps this process for the case that it is started again; for processes that a head
+    /// starts
+    #[arg(long, value_name = "DIR", hide = true)]
+    kept_in: Option<PathBuf>,
+
     #[cfg(feature = "tls")]
     #[command(flatten)]
     tls: TlsArgs,
@@ -120,7 +125,8 @@ impl NodeArgs {
             let why = "it has a port, but this node listens at any port; give --listen with the port it is forwarded to";
             return Err(UsageError::Advertise(text.clone(), why));
         }
-        Ok(NodeArguments { join, name, labels, resources, listen, advertise })
+        let kept_in = self.kept_in.clone();
+        Ok(NodeArguments { join, name, labels, resources, listen, advertise, kept_in })
     }
 }
 

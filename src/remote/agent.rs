@@ -54,7 +54,7 @@ pub(super) struct Agent {
     /// True if the head has a journal, so that another head can take over the Works.
     is_recorded: bool,
     kinds: Kinds,
-    /// True in the process of a single Work, which lives no longer than its head.
+    /// True in the process of a single Work.
     is_process: bool,
     ready_queue: Arc<ReadyQueue>,
     /// The number of the last incarnation that was launched here. The numbers ascend within one node.
@@ -130,7 +130,7 @@ impl Agent {
         bridge: Arc<Bridge>,
         head: Arc<Link>,
     ) -> Arc<Self> {
-        let is_recorded = bridge.epoch() > 0 && !is_process;
+        let is_recorded = bridge.outlives_head();
         let directory = Directory::of(&runtime);
         let mut host = LocalHost::new(runtime.clone(), pool);
         host.share_current();

@@ -8,11 +8,22 @@
 
 use std::time::Duration;
 
+use crate::transport::Endpoint;
+
 /// The first wait.
 const FIRST: Duration = Duration::from_millis(20);
 
 /// Lifetime from which on a connection counts as a success.
 const STEADY: Duration = Duration::from_secs(1);
+
+/// Returns the longest wait between attempts to reach a process at this endpoint.
+pub(super) fn longest_pause(endpoint: &Endpoint) -> Duration {
+    match endpoint {
+        Endpoint::Tcp(_) => Duration::from_secs(1),
+        // An attempt costs next to nothing on this machine, where a head may be started again at any moment.
+        Endpoint::Unix(_) => Duration::from_millis(100),
+    }
+}
 
 /// Exponential backoff with jitter.
 #[derive(Debug)]

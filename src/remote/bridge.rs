@@ -56,6 +56,8 @@ pub(crate) struct Bridge {
     sockets: Notify,
     /// True once this process is about to end.
     is_leaving: AtomicBool,
+    /// True if this process goes on without its head until that is started again.
+    outlives_head: AtomicBool,
     /// Idle connections for pulling values.
     idle: Idle,
     /// Turns of the large values that are served.
@@ -116,6 +118,7 @@ impl Bridge {
             ended: watch::Sender::new(false),
             sockets: Notify::new(),
             is_leaving: AtomicBool::new(false),
+            outlives_head: AtomicBool::new(false),
             idle: Idle::default(),
             served: Semaphore::new(SERVED_AT_ONCE),
             complaints: Complaints::default(),
@@ -207,6 +210,15 @@ impl Bridge {
 
     pub(super) fn is_leaving(&self) -> bool {
         self.is_leaving.load(Ordering::Acquire)
+    }
+
+    /// Sets whether this process goes on without its head until that is started again.
+    pub(super) fn set_outlives_head(&self, outlives_head: bool) {
+        self.outlives_head.store(outlives_head, Ordering::Release);
+    }
+
+    pub(super) fn outlives_head(&self) -> bool {
+        self.outlives_head.load(Ordering::Acquire)
     }
 
     pub(super) fn peer_handler(&self) -> Result<Arc<dyn PeerHandler>, BadPeer> {

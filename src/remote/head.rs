@@ -23,6 +23,7 @@ use super::link::Link;
 use super::lost_messages::count_lost;
 use super::presence::Presence;
 use super::process::{CommandsToCome, ProcessCommand, Processes};
+use super::process_home::{KeptProcess, ProcessHome};
 use super::process_id::ProcessId;
 use super::protocol::{Control, Location, NodeCard, Source};
 use super::replication::{Copies, FromHere, Nodes};
@@ -37,9 +38,9 @@ use crate::state::{Patch, Value};
 use crate::trace::Cause;
 use crate::transport::{Advertised, Endpoint, Listener, TransportError};
 use crate::work::{
-    Abort, Acknowledge, AnyMailbox, Claim, CloseReason, Command, Commands, Failure, FreeGpus, HostError,
-    HostEvent, Incarnations, LaunchSpec, LoadReport, Outbox, Place, Placement, ReadyQueue, Reason, Report,
-    Resources, Route, SharedRoute,
+    Abort, Acknowledge, AnyMailbox, Claim, CloseReason, Command, Commands, Failure, FreeGpus, Gpus,
+    HostError, HostEvent, Incarnations, LaunchSpec, LoadReport, Outbox, Place, Placement, ReadyQueue, Reason,
+    Report, Resources, Route, SharedRoute,
 };
 
 /// Time limit for telling the other processes that the App is over.
@@ -50,6 +51,8 @@ pub(crate) struct HeadOptions {
     pub(crate) bridge: BridgeOptions,
     /// The command that starts this program again, for Works with a process of their own.
     pub(crate) process: ProcessCommand,
+    /// The directory for these processes, if they outlive the head.
+    pub(crate) home: Option<ProcessHome>,
 }
 
 pub(crate) struct Head {
@@ -179,12 +182,12 @@ impl Head {
         ready_queue: Arc<ReadyQueue>,
         spawner: Spawner,
     ) -> Arc<Self> {
-        let HeadOptions { bridge: options, process } = options;
+        let HeadOptions { bridge: options, process, home } = options;
         let bridge = Arc::new(Bridge::new(options, spawner, &ProcessServices));
-        let home = bridge.clone();
+        let settling = bridge.clone();
         bridge.spawn(move || async move {
             never_wait_here();
-            home.settle_here();
+            settling.settle_here();
         });
         let incarnations = runtime.part().unwrap_or_default();
         bridge.set_runtime(runtime);
@@ -202,7 +205,7 @@ impl Head {
                 me: me.clone(),
                 bridge: bridge.clone(),
                 ready_queue,
-                processes: Arc::new(Processes::new(process, bridge.clone())),
+                processes: Arc::new(Processes::new(process, home, bridge.clone())),
                 departures: Departures::new(bridge.clone(), me.clone(), copies.clone()),
                 copies,
                 watchers: Watchers::new(bridge.clone()),
@@ -420,6 +423,9 @@ impl Head {
         let Claim { process: node, incarnation, path, acknowledged, holds, gpus, .. } = claim;
         let mut state = self.state.lock();
         let Some(entry) = state.nodes.get_mut(&node) else { return false };
+        let is_process = entry.is_process;
+        // The devices of the head's machine are those of the head.
+        let needs = if is_process { Resources::default() } else { needs };
         let gpus = entry.gpus.take_these(&gpus);
         let ends = Ends {
             mailbox: Arc::downgrade(&mailbox),
@@ -441,14 +447,49 @@ impl Head {
         };
         state.incarnations.insert(incarnation, away);
         state.awaited.remove(&path);
-        state.registry.set(&path, Location::At { node, incarnation });
+        if !is_process {
+            state.registry.set(&path, Location::At { node, incarnation });
+        }
         drop(state);
+        if is_process {
+            if let Some(kill) = self.processes.killer(&link.peer().name) {
+                abort.tell(move || kill.notify_one());
+            }
+            self.launched_here(&path);
+        }
         mailbox.launched_elsewhere(self.command_over(&link, incarnation, outbox.clone(), &abort));
         count_lost(&path, mailbox.set_place(Place::At(SharedRoute(route))), "the Work was stopped");
         outbox.update(patch, Some(holds), Vec::new(), None, Cause::default());
         link.control(&Control::Resume { incarnation });
         self.tell_locations();
         true
+    }
+
+    /// Waits for processes of single Works that an earlier head has started, with the devices that they have; those whose
+    /// Works are not awaited are killed.
+    ///
+    /// # Errors
+    /// When the socket cannot be created to which they return.
+    pub(crate) async fn expect_back(&self, kept: Vec<(KeptProcess, Gpus)>) -> Result<(), TransportError> {
+        let kept: Vec<_> = {
+            let state = self.state.lock();
+            let is_wanted = |process: &KeptProcess| state.awaited.contains(&process.path);
+            kept.into_iter().map(|(process, gpus)| (is_wanted(&process), process, gpus)).collect()
+        };
+        let kept = kept.into_iter().map(|(is_wanted, process, gpus)| (process, gpus, is_wanted)).collect();
+        let (me, it) = (self.me.clone(), self.me.clone());
+        let on_end = move |name: &str| {
+            if let Some(head) = me.upgrade() {
+                head.process_gone(name);
+            }
+        };
+        let not_kept = move |path| {
+            if let Some(head) = it.upgrade() {
+                head.state.lock().events.push(HostEvent::NotKept { path });
+                head.ready_queue.ring_again();
+            }
+        };
+        self.processes.expect_back(kept, on_end, not_kept).await
     }
 
     /// Records the Works whose nodes are to return, before the head listens.
@@ -464,22 +505,40 @@ impl Head {
         }
     }
 
-    /// Makes a node, whose kept incarnations have been taken over or refused, available for launches.
+    /// Makes a node, whose kept incarnations have been taken over or refused, available for launches. A process of a single
+    /// Work ends if that was refused.
     pub(crate) fn has_claimed(&self, process: u64) {
         let mut state = self.state.lock();
+        let mut returned = None;
         if let Some(node) = state.nodes.get_mut(&process) {
             node.has_claimed = true;
+            if node.is_process {
+                let is_useless = node.incarnations.is_empty() && !node.is_leaving;
+                node.is_leaving |= is_useless;
+                returned = Some((node.link.clone(), is_useless));
+            }
             state.events.push(HostEvent::Room);
         }
         drop(state);
+        if let Some((link, is_useless)) = returned {
+            self.processes.described(&link.peer().name);
+            if is_useless {
+                link.control(&Control::MayLeave);
+            }
+        }
         self.ready_queue.ring_again();
     }
 
     /// Returns true if a node has this number, and a Work with this placement and these needs can run there.
     pub(crate) fn fits(&self, process: u64, placement: &Placement) -> bool {
-        let Placement::Node(selector) = placement else { return false };
         let state = self.state.lock();
         state.nodes.get(&process).is_some_and(|node| {
+            let Placement::Node(selector) = placement else {
+                return node.is_process && *placement == Placement::Process;
+            };
+            if node.is_process {
+                return false;
+            }
             let card = node.link.peer();
             let labels = card.labels.iter().map(|(key, value)| (key.as_str(), value.as_str()));
             selector.fits(&card.name, labels)

@@ -2,6 +2,7 @@
 //! losing one.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,12 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::timeout;
 
 use super::agent::{Agent, Kinds};
-use super::backoff::Backoff;
+use super::backoff::{Backoff, longest_pause};
 use super::bridge::{Bridge, BridgeOptions, DialError, PeerHandler, Spawner};
 use super::departures::release_peers;
 #[cfg(feature = "drive")]
 use super::drives::DrivesOfHead;
+use super::kept_output::KeptOutput;
 use super::link::Link;
 use super::logs::{LinesForHead, send_logs};
 use super::process_id::ProcessId;
@@ -58,6 +60,8 @@ pub(crate) struct NodeOptions {
     pub(crate) listen: Option<Endpoint>,
     /// The address that is announced to others in place of `listen`.
     pub(crate) advertise: Option<Advertised>,
+    /// The directory for the process of a single Work that outlives its head.
+    pub(crate) kept_in: Option<PathBuf>,
     /// Number of threads that pooled Works share.
     pub(crate) pool: usize,
     /// Budget of the values in this process.
@@ -90,6 +94,11 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
     if is_process {
         mark_runs();
     }
+    let output = options.kept_in.as_deref().and_then(|home| {
+        KeptOutput::start(home, &options.name)
+            .inspect_err(|error| log::warn!("the Work will not outlive its head: {error}"))
+            .ok()
+    });
     let mut first = true;
     let mut backoff = Backoff::new(LONGEST_PAUSE);
     loop {
@@ -105,6 +114,11 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         let lines_for_head = runtime.part().unwrap_or_default();
         let kinds = options.kinds.clone();
         let head = session.head.clone();
+        let outlives_head = bridge.epoch() > 0 && (!is_process || output.is_some());
+        bridge.set_outlives_head(outlives_head);
+        if let Some(output) = &output {
+            output.leave_to(head.peer().process.clone());
+        }
         let agent = Agent::new(runtime, kinds, options.pool, is_process, bridge.clone(), head);
         let peer_handler: Arc<dyn PeerHandler> = agent.clone();
         bridge.set_peer_handler(Arc::downgrade(&peer_handler));
@@ -128,7 +142,11 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
             }
             session = tokio::select! {
                 next = return_to(&options, &bridge, until) => match next {
-                    Some(next) => next,
+                    Some(next) => {
+                        let head = next.head.peer().process.clone();
+                        output.iter().for_each(|output| output.leave_to(head.clone()));
+                        next
+                    }
                     None => break SessionEnd::Lost { why, refusal: None, until },
                 },
                 () = leave.notified() => {
@@ -251,7 +269,7 @@ fn may_be_replaced(refusal: &DialError, agent: &Agent, bridge: &Bridge) -> bool 
 async fn return_to(options: &NodeOptions, bridge: &Arc<Bridge>, until: Instant) -> Option<HeadSession> {
     let BridgeOptions { security, limits, .. } = &options.bridge;
     let hello = bridge.hello(Role::Node, Some(bridge.app()), unique());
-    let mut backoff = Backoff::new(LONGEST_PAUSE);
+    let mut backoff = Backoff::new(longest_pause(&options.join));
     let mut complaints = Complaints { said: None };
     let joined = async {
         loop {
@@ -272,7 +290,9 @@ async fn return_to(options: &NodeOptions, bridge: &Arc<Bridge>, until: Instant) 
     };
     let (connection, welcome) = tokio::time::timeout_at(until.into(), joined).await.ok()?;
     bridge.set_epoch(welcome.epoch);
-    log::info!("the head was started again, as number {}; it takes over the Works here", welcome.epoch);
+    // The head says so itself of the processes of single Works.
+    let level = if options.kept_in.is_some() { log::Level::Debug } else { log::Level::Info };
+    log::log!(level, "the head was started again, as number {}; it takes over the Works here", welcome.epoch);
     Some(HeadSession::new(options, bridge, &welcome, hello, connection))
 }
 

@@ -1,4 +1,4 @@
-//! The process group of a Work's process, which ends with that process.
+//! The process group of a Work's process, which ends with that process, whichever head has started it.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -9,6 +9,8 @@ use rustix::process::{
 };
 use tokio::io::unix::AsyncFd;
 use tokio::process::Child;
+
+use super::process_id::{ProcessId, watch};
 
 /// The process group of which a child is the leader: all processes that the child has started and that have not left
 /// the group. Dropping the value kills every process in it.
@@ -43,26 +45,43 @@ impl ProcessGroup {
 
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
-        match kill_process_group(self.leader, Signal::KILL) {
-            Ok(()) | Err(Errno::SRCH) => {}
-            Err(error) => log::warn!("processes that a Work has started may still run: {error}"),
+        kill_group(self.leader);
+    }
+}
+
+/// The process group of a process that an earlier head has started. It is left alone when the value is dropped, since a
+/// head may fail to start, and another one follow.
+pub(super) struct KeptGroup(ProcessId);
+
+impl KeptGroup {
+    /// Returns the group whose leader is this process; `None` if the process has ended. Its id may belong to a group of
+    /// others then.
+    pub(super) fn of(leader: ProcessId) -> Option<Self> {
+        (!leader.has_ended()).then_some(Self(leader))
+    }
+
+    /// Waits until the leader has ended.
+    ///
+    /// # Cancel safety
+    /// The future may be dropped, and the method called again.
+    pub(super) async fn leader_ended(&self) {
+        self.0.end().await;
+    }
+
+    /// Kills every process in the group, unless its id may belong to another group by now.
+    pub(super) fn kill(self) {
+        // As long as the group has a process, no other process or group can have its id.
+        if let Some(leader) = self.0.unused_by_others() {
+            kill_group(leader);
         }
     }
 }
 
-#[cfg(target_os = "linux")]
-#[allow(
-    deprecated,
-    reason = "the replacement is newer than the oldest supported tokio; an `OwnedFd` stays the same"
-)]
-fn watch(process: Pid) -> Option<AsyncFd<OwnedFd>> {
-    let descriptor = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty()).ok()?;
-    AsyncFd::new(descriptor).ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn watch(_: Pid) -> Option<AsyncFd<OwnedFd>> {
-    None
+fn kill_group(leader: Pid) {
+    match kill_process_group(leader, Signal::KILL) {
+        Ok(()) | Err(Errno::SRCH) => {}
+        Err(error) => log::warn!("processes that a Work has started may still run: {error}"),
+    }
 }
 
 /// Time that the process of a head may live on after its connections have closed.

@@ -5,11 +5,17 @@
 //!   neither does a process that this one is not allowed to inspect.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+
+/// Interval at which a process that cannot be watched is checked for its end.
+const CHECK: Duration = Duration::from_millis(200);
 
 /// Identity of a process: machine, process id and start time, because process ids are reused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,15 +30,53 @@ pub(crate) struct ProcessId {
 impl ProcessId {
     /// Returns the identity of this process; `None` if the system does not provide it.
     pub(super) fn own() -> Option<Self> {
-        let pid = std::process::id();
+        Self::of(std::process::id())
+    }
+
+    /// Returns the identity of the process that has this id now; `None` if there is none, or the system does not provide
+    /// it.
+    pub(super) fn of(pid: u32) -> Option<Self> {
         let Stat { started, .. } = Stat::of(pid)?;
         Some(Self { machine: machine()?.to_owned(), pid, started })
+    }
+
+    /// Returns true if it belongs to this machine as it has run since its start, and to this PID namespace.
+    pub(super) fn is_of_this_machine(&self) -> bool {
+        machine() == Some(&self.machine)
+    }
+
+    /// Returns the process id if no other process can have it: the process has not ended, or its id is unused.
+    pub(super) fn unused_by_others(&self) -> Option<Pid> {
+        let is_its_own = match Stat::of(self.pid) {
+            Some(stat) => stat.started == self.started,
+            None => true,
+        };
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        pid.filter(|_| is_its_own && self.is_of_this_machine())
+    }
+
+    /// Waits until the process has provably ended.
+    ///
+    /// # Cancel safety
+    /// The future may be dropped, and the method called again.
+    pub(super) async fn end(&self) {
+        if self.is_of_this_machine()
+            && let Some(ended) = i32::try_from(self.pid).ok().and_then(Pid::from_raw).and_then(watch)
+            && !self.has_ended()
+        {
+            // It is watched since before the check, so that this is the process and no other.
+            let _ = ended.readable().await;
+            return;
+        }
+        while !self.has_ended() {
+            tokio::time::sleep(CHECK).await;
+        }
     }
 
     /// Returns `true` if the process has provably ended: it belongs to this machine and PID namespace, and its id is
     /// unused, or is that of a process that has ended or has another start time.
     pub(super) fn has_ended(&self) -> bool {
-        if machine() != Some(&self.machine) {
+        if !self.is_of_this_machine() {
             return false;
         }
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return false };
@@ -42,6 +86,23 @@ impl ProcessId {
         // A process that is hidden from this user is no proof.
         Stat::of(self.pid).is_some_and(|stat| stat.has_ended() || stat.started != self.started)
     }
+}
+
+/// Returns what becomes readable when the process with this id ends; `None` if the system has no such thing, or there is
+/// no such process.
+#[cfg(target_os = "linux")]
+#[allow(
+    deprecated,
+    reason = "the replacement is newer than the oldest supported tokio; an `OwnedFd` stays the same"
+)]
+pub(super) fn watch(process: Pid) -> Option<AsyncFd<OwnedFd>> {
+    let descriptor = rustix::process::pidfd_open(process, rustix::process::PidfdFlags::empty()).ok()?;
+    AsyncFd::new(descriptor).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn watch(_: Pid) -> Option<AsyncFd<OwnedFd>> {
+    None
 }
 
 /// Returns boot id and PID namespace of this process.

@@ -8,6 +8,7 @@
 //!   again.
 //! - It is removed at the end of the head; if the head was killed, by the last of its processes; if they were all
 //!   killed, by the next head that needs such a directory.
+//! - The directory of a head with a journal, whose processes wait for the next head, is left to the heads of the journal.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -22,7 +23,13 @@ use tokio::time::timeout;
 use crate::id::unique;
 
 const PREFIX: &str = "flowright-";
-const SOCKET: &str = "head.sock";
+pub(super) const SOCKET: &str = "head.sock";
+
+/// Name of the link to the directory of the journal for whose processes the sockets are.
+pub(super) const HOME: &str = "home";
+
+/// Name of the link in that directory to the directory of the sockets.
+pub(super) const SOCKETS: &str = "sockets";
 
 /// Limit on the entries of the directory for temporary files that are examined.
 const MOST_LOOKED_AT: usize = 10_000;
@@ -38,6 +45,14 @@ const LONGEST: usize = if cfg!(target_os = "macos") { 103 } else { 107 };
 
 /// Number of bytes that the socket of a process adds to the path of the parent directory.
 const ADDED: usize = "/flowright-0123456789abcdef/process-0123456789abcdef.sock".len();
+
+/// Number of bytes that the socket of a process adds to the path of its directory.
+const ADDED_BELOW: usize = "/process-0123456789abcdef.sock".len();
+
+/// Returns true if sockets can be below this directory: their paths are short enough, and are text.
+pub(super) fn leaves_room(directory: &Path) -> bool {
+    directory.to_str().is_some_and(|path| path.len() + ADDED_BELOW <= LONGEST)
+}
 
 /// Returns the possible parent directories in order of preference; only those whose paths leave room for sockets.
 fn places() -> Vec<PathBuf> {
@@ -128,12 +143,19 @@ async fn sweep(below: &Path) {
         // Does not follow links.
         let Ok(metadata) = fs::symlink_metadata(&directory) else { continue };
         let is_ours = metadata.is_dir() && metadata.uid() == user && metadata.mode() & 0o777 == 0o700;
+        let is_ours = is_ours && !belongs_to_a_journal(&directory);
         if is_ours && is_abandoned(&directory, &metadata).await {
             log::debug!("{} was left behind by a head that was killed", directory.display());
             // Another head may remove it at the same time.
             let _ = fs::remove_dir_all(&directory);
         }
     }
+}
+
+/// Returns true if the directory is for processes that wait for the next head of a journal.
+fn belongs_to_a_journal(directory: &Path) -> bool {
+    let home = fs::read_link(directory.join(HOME));
+    home.and_then(|home| fs::read_link(home.join(SOCKETS))).is_ok_and(|sockets| sockets == directory)
 }
 
 /// Returns `true` if no head listens there, and none is about to.

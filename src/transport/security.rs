@@ -41,9 +41,12 @@ impl Security {
     }
 
     /// Returns the credentials of a head: without a token and certificates it generates a token.
-    pub(crate) fn of_head(self) -> Self {
+    /// `kept` returns the one that an earlier head of the App has generated, if that is known.
+    pub(crate) fn of_head(self, kept: impl FnOnce() -> Option<Token>) -> Self {
         match self.proof {
-            Proof::Absent if self.tls.is_none() => Self { proof: Proof::Own(Token::random()), tls: None },
+            Proof::Absent if self.tls.is_none() => {
+                Self { proof: Proof::Own(kept().unwrap_or_else(Token::random)), tls: None }
+            }
             _ => self,
         }
     }

@@ -54,6 +54,16 @@ impl GpuPool {
         Arc::new(Self { total, free: Mutex::new(FreeGpus::new(total)), freed: Box::new(freed) })
     }
 
+    /// Leases those of these devices that are free, to an incarnation that has them already.
+    #[cfg(feature = "remote")]
+    pub(crate) fn lease_these(self: &Arc<Self>, devices: &[u32]) -> Gpus {
+        let devices = self.free.lock().take_these(devices);
+        match devices.is_empty() {
+            true => Gpus(None),
+            false => Gpus(Some(Arc::new(Assigned { devices, pool: Some(self.clone()) }))),
+        }
+    }
+
     /// Leases devices to one incarnation until the lease is dropped.
     ///
     /// # Errors

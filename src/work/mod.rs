@@ -260,9 +260,13 @@ pub(crate) enum HostEvent {
     /// A node has kept an incarnation while it had no head. Answered by taking it over or by refusing it.
     #[cfg(feature = "remote")]
     Kept(Box<Claim>),
-    /// A node has described all the incarnations that it has kept.
+    /// A node has described all the incarnations that it has kept. `work` is the path of the only Work that it can have, if
+    /// it is the process of a single Work.
     #[cfg(feature = "remote")]
-    AllKept { process: u64, node: Arc<str> },
+    AllKept { process: u64, node: Arc<str>, work: Option<crate::id::ActorPath> },
+    /// The process of a single Work has ended before it returned to the head that was started again.
+    #[cfg(feature = "remote")]
+    NotKept { path: crate::id::ActorPath },
 }
 
 /// Error returned when an incarnation could not be started.

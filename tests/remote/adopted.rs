@@ -1,4 +1,5 @@
-//! Nodes that outlive their head: a head that is killed and started again with its journal takes over what they host.
+//! Nodes and processes that outlive their head: a head that is killed and started again with its journal takes over what
+//! they host.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use flowright::Messages;
 use flowright::prelude::*;
 
-use crate::support::{Process, free_address, program, times, until};
+use crate::support::{Process, free_address, program, signal, times, until, until_gone};
 
 crate::tests![
     head_started_again_adopts_works_on_nodes,
@@ -16,14 +17,24 @@ crate::tests![
     node_killed_with_its_head_loses_its_works,
     head_that_returns_too_late_finds_no_works,
     second_head_of_a_journal_is_refused,
+    head_started_again_adopts_works_in_processes,
+    process_killed_without_a_head_is_started_again,
+    process_that_does_not_return_is_killed_and_replaced,
+    process_ends_when_no_head_returns_in_time,
+    orderly_end_of_a_recorded_head_leaves_no_process,
+    output_without_a_head_neither_fails_nor_waits,
+    journal_with_a_long_path_keeps_its_processes,
 ];
 
 /// Environment variable with the directory of the test.
 const DIRECTORY: &str = "FLOWRIGHT_TEST_HANDS";
 /// Environment variable with the grace period of nodes, in milliseconds.
 const GRACE: &str = "FLOWRIGHT_TEST_GRACE";
-/// Environment variable with the placement of `c`.
-const PLACE: &str = "FLOWRIGHT_TEST_PLACE";
+/// Environment variable with the placements of `a`, `b` and `c`.
+const PLACES: &str = "FLOWRIGHT_TEST_PLACES";
+
+/// Number of lines that are more than a process keeps without a head.
+const FLOOD: u32 = 4_000;
 
 /// A grace period that no test exceeds.
 const LONG: &str = "120000";
@@ -61,6 +72,7 @@ impl Work for Hand {
 
     async fn on_start(&mut self, cx: &mut WorkContext<Self>) -> Result<()> {
         note(format_args!("start {}", cx.path()));
+        note(format_args!("{} is {}", cx.path(), std::process::id()));
         Ok(())
     }
 
@@ -69,7 +81,13 @@ impl Work for Hand {
             Errand::Wait(number) => {
                 note(format_args!("run {} {number}", cx.path()));
                 let go = directory().join(format!("go-{}-{number}", cx.path()));
+                let mut said = String::new();
                 while !go.exists() {
+                    let words = read(&directory().join("say"));
+                    if words != said {
+                        speak(cx.path().as_str(), &words);
+                        said = words;
+                    }
                     self.steps += 1;
                     cx.publish(self);
                     cx.sleep(self, Duration::from_millis(2)).await?;
@@ -93,6 +111,17 @@ impl Work for Hand {
     fn messages(messages: &mut Messages<Self>) {
         messages.accept::<Shut>().accept::<Number>().accept::<Numbers>();
     }
+}
+
+/// Prints words, or very much if they are `flood`.
+fn speak(path: &str, words: &str) {
+    if words == "flood" {
+        for number in 0..FLOOD {
+            println!("{path} says {number:01000}");
+        }
+    }
+    println!("{path} says {words}");
+    note(format_args!("{path} has said {words}"));
 }
 
 /// A message whose handler waits until the file `open` exists.
@@ -132,7 +161,7 @@ impl Handle<Numbers> for Hand {
     }
 }
 
-/// `a` and `b` on the node `n`, `c` there or elsewhere; `c` asks `b`.
+/// `a` and `b` on the node `n`, `c` on `m`, or all elsewhere; `c` asks `b`.
 #[derive(Serialize, Children)]
 pub(crate) struct Hands {
     a: WorkRef<Hand>,
@@ -161,10 +190,11 @@ pub(crate) fn hands() -> App {
     let placed =
         |place: &str| WorkRef::from(Hand::default()).placed(place.parse().expect("the placement is valid"));
     let grace = std::env::var(GRACE).ok().and_then(|grace| grace.parse().ok()).unwrap_or(60_000);
-    App::new(move || Hands {
-        a: placed("n"),
-        b: placed("n/pool"),
-        c: placed(&std::env::var(PLACE).unwrap_or_else(|_| "m".to_owned())),
+    let places = std::env::var(PLACES).unwrap_or_else(|_| "n n/pool m".to_owned());
+    App::new(move || {
+        let mut places = places.split(' ').map(placed);
+        let mut next = || places.next().expect("there are three places");
+        Hands { a: next(), b: next(), c: next() }
     })
     .config(times(500, grace))
 }
@@ -174,26 +204,36 @@ struct Site {
     directory: PathBuf,
     address: String,
     grace: &'static str,
+    places: &'static str,
+    journal: PathBuf,
 }
 
 impl Site {
+    /// A site whose `a` and `b` have processes of their own, and whose `c` is in the head.
+    fn with_processes(grace: &'static str) -> Self {
+        let mut site = Self::new(grace);
+        site.places = "process process thread";
+        site
+    }
+
     fn new(grace: &'static str) -> Self {
         // Each test has a process of its own.
         let directory = std::env::temp_dir().join(format!("flowright-adopted-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("there is room for a directory");
-        Self { directory, address: free_address(), grace }
+        let journal = directory.join("journal");
+        Self { directory, address: free_address(), grace, places: "n n/pool m", journal }
     }
 
     fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = program("hands");
         command.args(arguments).env(DIRECTORY, &self.directory).env(GRACE, self.grace);
+        command.env(PLACES, self.places);
         command
     }
 
     fn head(&self) -> Process {
-        let journal = self.directory.join("journal");
         let mut command = self.command(&["--open-ui=false", "--without-server", "--listen", &self.address]);
-        command.arg("--journal").arg(journal);
+        command.arg("--journal").arg(&self.journal);
         Process::start(command)
     }
 
@@ -224,6 +264,29 @@ impl Site {
         self.log().iter().filter(|noted| *noted == line).count()
     }
 
+    /// Waits until the log has a line this many times.
+    #[track_caller]
+    fn wait_for(&self, number: usize, line: &str) {
+        until(line, || self.count(line) == number);
+    }
+
+    /// The process of the last incarnation of a Work.
+    fn process_of(&self, path: &str) -> u32 {
+        let begin = format!("{path} is ");
+        let log = self.log();
+        let ids = log.iter().filter_map(|line| line.strip_prefix(&begin)?.parse().ok());
+        ids.last().expect("the Work has started")
+    }
+
+    /// Has `a` and `b` print words, and waits until they have.
+    #[track_caller]
+    fn say(&self, words: &str) {
+        // Renamed, so that no part is read.
+        std::fs::write(self.path("next"), words).expect("the file can be written");
+        std::fs::rename(self.path("next"), self.path("say")).expect("the file can be renamed");
+        self.wait(&format!("a has said {words}"));
+    }
+
     /// Checks that each of these lines is in the log once.
     #[track_caller]
     fn once(&self, lines: &[&str]) {
@@ -244,6 +307,28 @@ impl Drop for Site {
 
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// Starts a head whose `a` and `b` have processes of their own, and waits until all Works are busy and messages wait in the
+/// mailbox of `b`.
+fn busy_processes(site: &Site) -> Process {
+    let mut head = site.head();
+    for line in ["run a 1", "run b 1", "told c", "shut b"] {
+        site.wait(line);
+    }
+    // What was sent before has been written by then.
+    site.say("the first words");
+    head.expect("a says the first words");
+    head
+}
+
+/// Checks that the processes of `a` and `b` have ended, and that no files of theirs are left.
+#[track_caller]
+fn nothing_is_left(site: &Site) {
+    for path in ["a", "b"] {
+        until_gone(site.process_of(path));
+    }
+    assert!(!site.journal.join("processes").exists());
 }
 
 /// Starts a head and its nodes, and waits until all Works are busy and messages wait in the mailbox of `b`.
@@ -370,4 +455,137 @@ fn second_head_of_a_journal_is_refused() {
     assert!(code != Some(0) && lines.iter().any(|line| line.contains(&pid)), "{code:?} {lines:#?}");
     finish(&site, head);
     site.once(ALL_ONCE);
+}
+
+/// What is in the log once where only `c`, which is in the head, starts again.
+const KEPT_ONCE: &[&str] = &[
+    "start a", "start b", "run a 1", "done a 1", "run a 2", "done a 2", "run b 1", "done b 1", "run b 2",
+    "done b 2", "shut b",
+];
+
+/// A head that is killed again and again finds the processes of its Works: none is started again, no run is repeated, the
+/// messages that wait in a mailbox are handled, and nothing that is printed is lost, with a head or without one.
+fn head_started_again_adopts_works_in_processes() {
+    let site = Site::with_processes(LONG);
+    let mut head = busy_processes(&site);
+    for number in 2..=4 {
+        // Waited for, since the other threads of a process hold its files after the first has ended.
+        drop(head);
+        site.say(&format!("alone {number}"));
+        head = site.head();
+        head.expect("adopted work `a` in its own process");
+        head.expect("adopted work `b` in its own process");
+        head.expect(&format!("a says alone {number}"));
+        site.wait_for(number, "told c");
+        site.say(&format!("together {number}"));
+        head.expect(&format!("a says together {number}"));
+    }
+    finish(&site, head);
+    let (once, shut) = KEPT_ONCE.split_at(KEPT_ONCE.len() - 1);
+    site.once(once);
+    // Each run of `c` sends the messages again.
+    assert_eq!(site.count(shut[0]), 4);
+    let all = (0..4).flat_map(|_| 1..=5).collect::<Vec<_>>();
+    site.once(&[&format!("done c asks Some({all:?})")]);
+    nothing_is_left(&site);
+}
+
+/// A Work whose process is killed while no head is there starts again, and the other is adopted.
+fn process_killed_without_a_head_is_started_again() {
+    let site = Site::with_processes(LONG);
+    let head = busy_processes(&site);
+    drop(head);
+    let process = site.process_of("a");
+    signal(process, "KILL");
+    until_gone(process);
+    let mut head = site.head();
+    head.expect("adopted work `b` in its own process");
+    site.wait_for(2, "run a 1");
+    finish(&site, head);
+    site.once(&["start b", "run b 1", "done a 1", "run a 2", "done b 2"]);
+    assert_eq!(site.count("start a"), 2);
+    nothing_is_left(&site);
+}
+
+/// A process that is suspended does not return, and is killed before its Work starts again.
+fn process_that_does_not_return_is_killed_and_replaced() {
+    let site = Site::with_processes("8000");
+    let head = busy_processes(&site);
+    drop(head);
+    // Only now: a stopped process would continue when its parent ends.
+    let process = site.process_of("a");
+    signal(process, "STOP");
+    let mut head = site.head();
+    head.expect("adopted work `b` in its own process");
+    head.expect("the process of work `a` has not returned");
+    until_gone(process);
+    site.wait_for(2, "run a 1");
+    finish(&site, head);
+    site.once(&["start b", "run b 1", "done a 1", "run a 2", "done b 2"]);
+    nothing_is_left(&site);
+}
+
+/// Processes end when no head returns within the grace period, and the next one starts their Works again.
+fn process_ends_when_no_head_returns_in_time() {
+    let site = Site::with_processes("4000");
+    let head = busy_processes(&site);
+    head.signal("KILL");
+    drop(head);
+    for path in ["a", "b"] {
+        until_gone(site.process_of(path));
+    }
+    let head = site.head();
+    for line in ["start a", "start b", "run a 1", "run b 1"] {
+        site.wait_for(2, line);
+    }
+    finish(&site, head);
+    site.once(&["done a 1", "done b 1", "run a 2", "run b 2"]);
+    nothing_is_left(&site);
+}
+
+/// A head with a journal that is asked to end takes the processes of its Works with it.
+fn orderly_end_of_a_recorded_head_leaves_no_process() {
+    let site = Site::with_processes(LONG);
+    let head = busy_processes(&site);
+    site.touch("open");
+    head.signal("TERM");
+    let (code, lines) = head.end();
+    assert_eq!(code, Some(0), "{lines:#?}");
+    nothing_is_left(&site);
+}
+
+/// A Work that prints more without a head than is kept goes on, and the next head has the end of it.
+fn output_without_a_head_neither_fails_nor_waits() {
+    let site = Site::with_processes(LONG);
+    let head = busy_processes(&site);
+    drop(head);
+    site.say("flood");
+    site.say("more");
+    let mut head = site.head();
+    head.expect("adopted work `a` in its own process");
+    head.expect("a says more");
+    head.expect("bytes that were printed without a head were dropped");
+    finish(&site, head);
+    site.once(&KEPT_ONCE[..KEPT_ONCE.len() - 1]);
+    nothing_is_left(&site);
+}
+
+/// The sockets of a journal with a long path are elsewhere, at a path that the next head finds.
+fn journal_with_a_long_path_keeps_its_processes() {
+    let mut site = Site::with_processes(LONG);
+    let long = "a-directory-whose-path-leaves-no-room-for-the-name-of-a-socket-in-it-wherever-it-may-be";
+    std::fs::create_dir(site.directory.join(long)).expect("the directory is new");
+    site.journal = site.directory.join(long).join("journal");
+    let head = busy_processes(&site);
+    let sockets =
+        std::fs::read_link(site.journal.join("processes/sockets")).expect("the sockets are elsewhere");
+    drop(head);
+    let mut head = site.head();
+    head.expect("adopted work `a` in its own process");
+    head.expect("adopted work `b` in its own process");
+    assert!(sockets.join("head.sock").exists());
+    finish(&site, head);
+    site.once(&KEPT_ONCE[..KEPT_ONCE.len() - 1]);
+    nothing_is_left(&site);
+    assert!(!sockets.exists());
 }

@@ -1,8 +1,9 @@
-//! Taking over the incarnations that nodes have kept while the head was started again.
+//! Taking over the incarnations that nodes, and processes of single Works, have kept while the head was started again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::super::hosts::HEAD;
 use super::Driver;
 use crate::flow::{Expected, SharedRecord, Verdict, judge};
 use crate::id::{ActorPath, WorkId};
@@ -17,7 +18,11 @@ impl Driver {
     /// Takes over an incarnation that a node has kept, or has it ended.
     pub(super) fn claimed(&mut self, claim: Claim) {
         let (process, incarnation) = (claim.process, claim.incarnation);
-        let (path, node) = (claim.path.clone(), claim.node.clone());
+        let path = claim.path.clone();
+        let keeper = match &*claim.node {
+            HEAD => "its own process".to_owned(),
+            node => format!("node `{node}`"),
+        };
         let found = self.work_at(&path);
         let verdict = {
             let record = found.as_ref().map(|(_, record)| record.lock());
@@ -36,13 +41,11 @@ impl Driver {
             }
             (Verdict::Adopt, None) => {}
             (Verdict::End(why), _) => {
-                log::warn!("node `{node}` has kept work `{path}`, which is ended there: {why}");
+                log::warn!("work `{path}` was kept by {keeper}, and is ended there: {why}");
                 self.hosts.refuse(process, incarnation);
             }
             (Verdict::Replace(why), found) => {
-                log::warn!(
-                    "node `{node}` has kept work `{path}`, which is ended there and started again: {why}"
-                );
+                log::warn!("work `{path}` was kept by {keeper}, and is ended there and started again: {why}");
                 self.hosts.refuse(process, incarnation);
                 if let Some((id, _)) = found {
                     let now = self.wake_ups.now();
@@ -83,8 +86,16 @@ impl Driver {
         true
     }
 
-    /// Gives up the incarnations that were on a node which has come back without them.
-    pub(super) fn all_claimed(&mut self, process: u64, node: &Arc<str>) {
+    /// Gives up the incarnations that were on a node which has come back without them. `work` is the only one if it is the
+    /// process of a single Work.
+    pub(super) fn all_claimed(&mut self, process: u64, node: &Arc<str>, work: Option<ActorPath>) {
+        if let Some(path) = work {
+            match self.adoptions.0.remove(&process) {
+                Some(_) => log::info!("adopted work `{path}` in its own process"),
+                None => self.not_kept(&path),
+            }
+            return self.hosts.has_claimed(process);
+        }
         let now = self.wake_ups.now();
         let mut lost = 0;
         for id in self.tree.ids() {
@@ -112,6 +123,23 @@ impl Driver {
             ),
         }
         self.hosts.has_claimed(process);
+    }
+
+    /// Gives up the incarnation of a Work whose process has ended while there was no head, or has come back without it.
+    pub(super) fn not_kept(&mut self, path: &ActorPath) {
+        let Some((id, record)) = self.work_at(path) else { return };
+        let is_awaited = {
+            let ledger = &record.lock().ledger;
+            // It may be on a node instead.
+            ledger.awaited().is_some() && ledger.node().is_none_or(|node| &**node == HEAD)
+        };
+        if is_awaited {
+            log::warn!(
+                "the process of work `{path}` has not returned; the Work starts again from its last durable state"
+            );
+            let now = self.wake_ups.now();
+            self.update_work(id, |ledger| ledger.not_kept(now));
+        }
     }
 
     /// Returns the Work at this path.

@@ -338,7 +338,9 @@ impl Driver {
                 #[cfg(feature = "remote")]
                 HostEvent::Kept(claim) => self.claimed(*claim),
                 #[cfg(feature = "remote")]
-                HostEvent::AllKept { process, node } => self.all_claimed(process, &node),
+                HostEvent::AllKept { process, node, work } => self.all_claimed(process, &node, work),
+                #[cfg(feature = "remote")]
+                HostEvent::NotKept { path } => self.not_kept(&path),
             }
         }
         if room {

@@ -242,7 +242,12 @@ impl Driver {
             let mut record = shared.lock();
             let path = record.path.clone();
             let Some(image) = recovery.images.remove(&path) else { continue };
-            let awaited = time_to_return.filter(|_| may_be_on_a_node(&image, &record.placement));
+            let awaited = if may_be_in_a_process(&image) && self.hosts.is_kept(&path) {
+                // The end of the process, which the head sees to, is reported before.
+                Some(self.config.time_for_processes())
+            } else {
+                time_to_return.filter(|_| may_be_on_a_node(&image, &record.placement))
+            };
             let awaited = awaited.map(|time| now.at.saturating_add(time));
             if awaited.is_some() {
                 // Until its node returns, messages wait.
@@ -314,9 +319,10 @@ impl Driver {
             log::info!("resumed at position {position} after {end}: {works}, {runs}");
             if self.resumed.awaited > 0 {
                 let works = counted(self.resumed.awaited, "Work is", "Works are");
-                let time = self.config.time_to_return().unwrap_or_default();
+                let time = self.config.time_for_others();
                 log::info!(
-                    "{works} on nodes, which have {time:?} to return; what they host goes on meanwhile"
+                    "{works} on nodes or in processes of their own, which have {time:?} to return; what they host goes on \
+                     meanwhile"
                 );
             }
         }
@@ -356,6 +362,11 @@ pub(in crate::app) fn recorded_tree(mut live: Live, moves: &[Move]) -> Result<Re
 fn moved(live: &mut Live, moves: &[Move]) -> Result<Moved, AppError> {
     let unreadable = |error: RowError| AppError::Unrestorable(Unrestorable::new(vec![chain(&error)]));
     move_actors(live, moves).map_err(unreadable)
+}
+
+/// Returns true if the living incarnation of a recovered Work may be in a process of its own.
+fn may_be_in_a_process(image: &Image) -> bool {
+    image.is_alive() && image.node().is_none_or(|node| node == HEAD)
 }
 
 /// Returns true if the living incarnation of a recovered Work may be on a node.

@@ -9,7 +9,7 @@ use crate::descriptors;
 use crate::id::ActorPath;
 use crate::payload::PayloadId;
 use crate::recorder::Carried;
-use crate::remote::{Head, HeadOptions, Spawner};
+use crate::remote::{Head, HeadOptions, KeptProcess, ProcessHome, Spawner};
 use crate::runtime::Runtime;
 use crate::work::{
     CloseReason, HostError, HostEvent, LaunchSpec, LoadReport, LocalHost, NodeStatus, Placement, ReadyQueue,
@@ -31,6 +31,8 @@ pub(in crate::app) struct Elsewhere {
     runtime: Arc<Runtime>,
     /// `None` when the whole App runs on one thread, as in tests with a paused clock.
     options: Option<HeadOptions>,
+    /// Processes of single Works that an earlier head has started.
+    kept: Vec<KeptProcess>,
     head: SharedHead,
     /// The thread of the head, which pooled Works share.
     bridge: Option<ArbiterHandle>,
@@ -46,7 +48,20 @@ impl Drop for Elsewhere {
 
 impl Elsewhere {
     pub(in crate::app) fn new(runtime: Arc<Runtime>, options: Option<HeadOptions>) -> Self {
-        Self { runtime, options, head: SharedHead::default(), bridge: None }
+        let home = options.as_ref().and_then(|options| options.home.as_ref());
+        let kept = home.map(ProcessHome::kept).unwrap_or_default();
+        Self { runtime, options, kept, head: SharedHead::default(), bridge: None }
+    }
+
+    /// Returns true if a process of this Work that an earlier head has started is alive.
+    #[cfg(feature = "journal")]
+    pub(super) fn is_kept(&self, path: &ActorPath) -> bool {
+        self.kept.iter().any(|process| process.path == *path && process.is_alive())
+    }
+
+    /// Takes the processes of single Works that an earlier head has started.
+    pub(super) fn take_kept(&mut self) -> Vec<KeptProcess> {
+        std::mem::take(&mut self.kept)
     }
 
     pub(in crate::app) fn head(&self) -> SharedHead {

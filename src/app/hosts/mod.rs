@@ -15,9 +15,11 @@ use crate::id::{ActorPath, WorkId};
 use crate::payload::PayloadId;
 use crate::recorder::Carried;
 #[cfg(feature = "remote")]
+use crate::remote::KeptProcess;
+#[cfg(feature = "remote")]
 use crate::state::Patch;
 #[cfg(feature = "remote")]
-use crate::work::Claim;
+use crate::work::{Claim, Gpus};
 use crate::work::{
     CloseReason, GpuPool, Host, HostError, HostEvent, LaunchSpec, LoadReport, LocalHost, NodeStatus,
     Placement, ReadyQueue, RecordedBy, Resources,
@@ -130,6 +132,25 @@ impl Hosts {
         ready_queue: &Arc<ReadyQueue>,
     ) -> Result<Arc<crate::remote::Head>, String> {
         self.elsewhere.start_head(ready_queue, &mut self.local)
+    }
+
+    /// Returns true if a process of this Work that an earlier head has started is alive.
+    #[cfg(feature = "journal")]
+    pub(super) fn is_kept(&self, path: &ActorPath) -> bool {
+        #[cfg(feature = "remote")]
+        return self.elsewhere.is_kept(path);
+        #[cfg(not(feature = "remote"))]
+        false
+    }
+
+    /// Takes the processes of single Works that an earlier head has started, with the devices that they have.
+    #[cfg(feature = "remote")]
+    pub(super) fn take_kept(&mut self) -> Vec<(KeptProcess, Gpus)> {
+        let lease = |process: KeptProcess| {
+            let gpus = self.gpus.as_ref().map(|pool| pool.lease_these(&process.gpus)).unwrap_or_default();
+            (process, gpus)
+        };
+        self.elsewhere.take_kept().into_iter().map(lease).collect()
     }
 
     /// Returns true if a Work with this placement may run on a node.

@@ -2,11 +2,11 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::FutureExt;
 
-use super::super::backoff::Backoff;
+use super::super::backoff::{Backoff, longest_pause};
 use super::super::link::{End, Link};
 use super::super::protocol::{Hello, NodeCard, Refusal, Role, Welcome};
 use super::{Bridge, DialError};
@@ -15,9 +15,6 @@ use crate::id::unique;
 use crate::printable::{LONGEST_REASON, brief};
 use crate::transport::{Connection, Endpoint, TransportError, dial};
 use crate::wire::{self, Frame};
-
-/// Longest wait between attempts to reconnect.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Bridge {
     /// Dials another process to begin or resume a session; tries its endpoints in turn.
@@ -114,7 +111,9 @@ impl Bridge {
         let mut fresh = next.is_none();
         let mut again = false;
         let tried = endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(" and ");
-        let mut backoff = Backoff::new(LONGEST_PAUSE);
+        // Another head may be started with the journal of the one that has ended.
+        let ends_with_it = is_near && !(role == Role::Node && self.outlives_head());
+        let mut backoff = Backoff::new(endpoints.iter().map(longest_pause).max().unwrap_or_default());
         let end = 'session: loop {
             let mut failed = String::new();
             let (connection, received) = loop {
@@ -141,7 +140,7 @@ impl Bridge {
                 match attempt {
                     Ok((connection, welcome)) => break (connection, welcome.received),
                     // On this machine a refused connection proves that the process has ended.
-                    Err(DialError::Transport(error)) if is_near && error.is_refused_connection() => {
+                    Err(DialError::Transport(error)) if ends_with_it && error.is_refused_connection() => {
                         break 'session Ok("its process is gone".to_owned());
                     }
                     Err(DialError::Transport(error)) => {

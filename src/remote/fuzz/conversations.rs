@@ -134,7 +134,7 @@ pub async fn node_says(data: &[u8]) {
     let _entered = runtime::enter(runtime.clone());
     let directory = Directory::of(&runtime);
     let ready_queue: Arc<ReadyQueue> = Arc::default();
-    let options = HeadOptions { bridge: options(), process: nothing() };
+    let options = HeadOptions { bridge: options(), process: nothing(), home: None };
     let head = Head::new(runtime, options, ready_queue.clone(), spawner());
     let link = Arc::new(Link::new(card(7, "n"), head.bridge(), SessionSettings::default()));
     head.joined(&link, Role::Node);
@@ -259,7 +259,7 @@ pub async fn greeting(data: &[u8]) {
     let runtime = new_runtime(|runtime| runtime);
     let _entered = runtime::enter(runtime.clone());
     let ready_queue: Arc<ReadyQueue> = Arc::default();
-    let options_of_head = HeadOptions { bridge: options(), process: nothing() };
+    let options_of_head = HeadOptions { bridge: options(), process: nothing(), home: None };
     let head = Head::new(runtime.clone(), options_of_head, ready_queue, spawner());
     settle().await;
     let (mut peer, here) = tokio::net::UnixStream::pair().expect("the system has sockets");

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 
 use super::super::bridge::{Destination, PeerHandler, Whereabouts};
 use super::super::link::{Link, Target};
-use super::super::process::Starting;
+use super::super::process::{Joined, Starting, is_process_name};
 use super::super::protocol::{Control, Hello, Location, Refusal, Role};
 use super::super::replication::Nodes;
 use super::{Head, HeadState, Node, acknowledgement, is_over};
@@ -88,9 +88,11 @@ impl Head {
         let card = link.peer();
         let state = self.state.lock();
         let node = state.nodes.get(&card.id).filter(|node| Arc::ptr_eq(&node.link, link));
-        match node.is_some_and(|node| !node.has_claimed) {
-            true => Ok((card.id, Arc::from(card.name.as_str()))),
-            false => {
+        match node.filter(|node| !node.has_claimed) {
+            // Processes of single Works count as this machine.
+            Some(node) if node.is_process => Ok((card.id, Arc::from(self.bridge.me().name.as_str()))),
+            Some(_) => Ok((card.id, Arc::from(card.name.as_str()))),
+            None => {
                 Err("it has described all incarnations that it has kept, or the head has no journal"
                     .to_owned())
             }
@@ -161,6 +163,11 @@ impl PeerHandler for Head {
         if self.processes.expects(name) {
             return Ok(());
         }
+        let returns = hello.app.is_some() && self.processes.has(name);
+        if self.bridge.epoch() > 0 && is_process_name(name) && !returns {
+            let reason = "an earlier head has started this process, and its Work is launched again";
+            return Err(Refusal::for_good(reason.to_owned()));
+        }
         let same_name: Vec<_> = {
             let state = self.state.lock();
             let nodes = state.nodes.values().filter(|node| &node.link.peer().name == name);
@@ -199,15 +206,15 @@ impl PeerHandler for Head {
         if let Some(before) = before {
             self.lost_node(&before, "it has joined again");
         }
-        let starting = self.processes.joined(&card.name);
+        let process = self.processes.joined(&card.name);
         let node = Node {
             link: link.clone(),
             used: Resources::default(),
             gpus: FreeGpus::new(card.resources.gpus),
             incarnations: HashSet::new(),
-            is_process: starting.is_some(),
+            is_process: process.is_some(),
             is_reachable: true,
-            has_claimed: starting.is_some() || self.bridge.epoch() == 0,
+            has_claimed: self.bridge.epoch() == 0,
             is_leaving: false,
             is_handed_over: false,
             load_report: None,
@@ -216,12 +223,15 @@ impl PeerHandler for Head {
         };
         self.state.lock().nodes.insert(card.id, node);
         self.copies.nodes_changed();
-        if let Some(Starting { what, commands }) = starting {
+        if let Some(Joined::Started(Starting { what, commands })) = process {
             let outbox = what.outbox.clone();
             if let Err(error) = self.launch_on(card.id, Resources::default(), false, what, Some(&commands)) {
                 let failure = Failure::new(Reason::ProcessDied, error.to_string());
                 outbox.report(Report::Died { failure });
             }
+            return;
+        }
+        if process.is_some() {
             return;
         }
         log::info!("node `{}` has joined, with {}", card.name, card.resources);
@@ -289,7 +299,8 @@ impl PeerHandler for Head {
             }
             Control::HostsAll => {
                 let (process, node) = self.claimant(link)?;
-                self.state.lock().events.push(HostEvent::AllKept { process, node });
+                let work = self.processes.path_of(&link.peer().name);
+                self.state.lock().events.push(HostEvent::AllKept { process, node, work });
                 self.ready_queue.ring_again();
             }
             Control::Locate { path } => self.locate(link, &path)?,
