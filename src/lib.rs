@@ -115,6 +115,8 @@ mod app;
 mod atomic_file;
 #[cfg(feature = "cli")]
 mod cli;
+#[cfg(feature = "journal")]
+mod crash_evidence;
 mod descriptors;
 #[cfg(feature = "drive")]
 mod drive;
@@ -147,7 +149,7 @@ mod work;
 
 pub use crate::app::{
     App, AppError, AppHandle, AppStage, AppStatus, Config, Control, Exit, JournalStatus, PayloadStatus,
-    WorkStatus,
+    SafeMode, WorkStatus,
 };
 #[cfg(feature = "journal")]
 pub use crate::app::{JournalFailure, JournalSync, Unrestorable};

@@ -123,6 +123,40 @@ impl Control {
         self.driver.do_send(Call::new(move |driver| driver.stop(&why)));
     }
 
+    /// Lets an App in safe mode go on ([`AppStatus::safe_mode`](super::AppStatus::safe_mode)). Returns false if it is not
+    /// in safe mode; nothing is changed then.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Root {}
+    /// # impl Flow for Root {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let app = App::new(Root::default).spawn().await?;
+    /// if let Some(safe_mode) = app.control().status().await?.safe_mode {
+    ///     println!("{}: {}", safe_mode.reason, safe_mode.suspects.join(", "));
+    ///     app.control().resume().await?;
+    /// }
+    /// # app.stop().await.result?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// The App may or may not go on when the future is dropped before it is ready.
+    ///
+    /// # Errors
+    /// [`AppError::Ended`] when the App has ended, and [`AppError::Withheld`] while the disk of the journal is full.
+    pub async fn resume(&self) -> Result<bool, AppError> {
+        #[cfg(feature = "journal")]
+        return self.call(Driver::leave_safe_mode).await;
+        #[cfg(not(feature = "journal"))]
+        self.call(|_| false).await
+    }
+
     /// Waits for the end of the App, without waking up for its changes. Cancel safe.
     pub(crate) async fn ended(&self) {
         // Nothing is ever sent; the channel closes with the driver.

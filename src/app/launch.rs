@@ -24,6 +24,8 @@ use super::status::Exit;
 use super::watchdog::Watchdog;
 #[cfg(feature = "remote")]
 use super::watchers::show_watchers;
+#[cfg(feature = "journal")]
+use crate::crash_evidence::CrashEvidence as Evidence;
 #[cfg(feature = "drive")]
 use crate::drive::{Drives, LocalHome};
 use crate::fence;
@@ -36,6 +38,10 @@ use crate::recorder;
 use crate::runtime::{self, Runtime};
 use crate::work::logs::AppLog;
 use crate::work::{Directory, Incarnations, LocalHost, MessageCounts, Placement, Work, start_system};
+
+/// An App without a journal leaves none.
+#[cfg(not(feature = "journal"))]
+type Evidence = std::convert::Infallible;
 
 #[cfg(feature = "remote")]
 /// Makes the command that starts the program again.
@@ -336,8 +342,14 @@ impl App {
         Ok(Launched { control, name, version, exited })
     }
 
-    /// Creates the runtime of an App with this number, whose journal was opened as number `epoch`.
-    pub(super) fn new_runtime(&self, directory: Arc<Directory>, (app, epoch): (AppId, u64)) -> Arc<Runtime> {
+    /// Creates the runtime of an App with this number, whose journal was opened as number `epoch`. Code of its Works leaves
+    /// `evidence` if the process ends.
+    pub(super) fn new_runtime(
+        &self,
+        directory: Arc<Directory>,
+        (app, epoch): (AppId, u64),
+        evidence: Option<Arc<Evidence>>,
+    ) -> Arc<Runtime> {
         let budget = MemoryBudget::new(self.config.store_settings());
         Arc::new_cyclic(|of| {
             let store = Store::new(budget, of.clone());
@@ -346,7 +358,10 @@ impl App {
             let of = of.with(Arc::new(AppLog::default())).with(Arc::new(MessageCounts::default()));
             #[cfg(feature = "drive")]
             let of = of.with(Drives::at(LocalHome(self.config.drives())));
-            of
+            match evidence {
+                Some(evidence) => of.with(evidence),
+                None => of,
+            }
         })
     }
 
@@ -379,7 +394,11 @@ impl App {
         #[cfg(not(feature = "journal"))]
         let (app, epoch) = (AppId::next(), 0);
         let directory = Arc::new(Directory::default());
-        let of = self.new_runtime(directory.clone(), (app, epoch));
+        #[cfg(feature = "journal")]
+        let evidence = journal.as_ref().and_then(OpenedJournal::evidence);
+        #[cfg(not(feature = "journal"))]
+        let evidence = None;
+        let of = self.new_runtime(directory.clone(), (app, epoch), evidence);
         runtime::belong(of.clone());
         let running = of.start();
         #[cfg(feature = "remote")]

@@ -55,7 +55,7 @@ pub use self::payloads::PayloadStatus;
 pub(crate) use self::resources::known_gpus;
 pub(crate) use self::resources::resources;
 pub(crate) use self::snapshot::{Snapshot, WorkSnapshot};
-pub use self::status::{AppStage, AppStatus, Exit, JournalStatus, WorkStatus};
+pub use self::status::{AppStage, AppStatus, Exit, JournalStatus, SafeMode, WorkStatus};
 #[cfg(all(feature = "cli", feature = "journal"))]
 pub(crate) use self::take_over::drop_from_journal;
 #[cfg(feature = "remote")]

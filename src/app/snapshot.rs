@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::histogram::Histogram;
-use super::status::{AppStage, JournalStatus};
+use super::status::{AppStage, JournalStatus, SafeMode};
 use crate::flow::{FlowError, Outcomes, Record, RunEntry};
 use crate::id::ActorPath;
 use crate::recorder::Carried;
@@ -20,6 +20,7 @@ use crate::work::{LoadReport, NodeStatus, Placement, RecordedBy, Resources, Stat
 pub(crate) struct Snapshot {
     pub(crate) version: u64,
     pub(crate) stage: AppStage,
+    pub(crate) safe_mode: Option<SafeMode>,
     pub(crate) reactions: u64,
     pub(crate) reaction_times: BTreeMap<&'static str, Histogram>,
     pub(crate) listening: Option<String>,

@@ -16,6 +16,9 @@ use crate::work::{NodeStatus, Placement, Status};
 pub enum AppStage {
     /// The tree has been built; no Work or Flow has run yet.
     Starting,
+    /// Everything is restored, and nothing goes on until the App is resumed, because it was in a crash loop
+    /// ([`AppStatus::safe_mode`]).
+    SafeMode,
     /// The Flows react.
     Running,
     /// The Works are being stopped.
@@ -30,6 +33,8 @@ pub enum AppStage {
 pub struct AppStatus {
     /// The stage of the App.
     pub stage: AppStage,
+    /// The reason why the App is in safe mode; `None` unless it is.
+    pub safe_mode: Option<SafeMode>,
     /// The number of reactions of all Flows.
     pub reactions: u64,
     /// The Works by path.
@@ -42,6 +47,16 @@ pub struct AppStatus {
     pub listening: Option<String>,
     /// The journal; `None` for an App without one.
     pub journal: Option<JournalStatus>,
+}
+
+/// The crash loop because of which an App is in safe mode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SafeMode {
+    /// The reason, for people.
+    pub reason: String,
+    /// The Works and Flows whose code was executing at each of the crashes, such as "work `train`".
+    pub suspects: Vec<String>,
 }
 
 /// The status of an App's journal. Numbers count from the start of this process, except for the position.
@@ -137,6 +152,7 @@ impl Exit {
             state: Value::default(),
             status: AppStatus {
                 stage: AppStage::Ended,
+                safe_mode: None,
                 reactions: 0,
                 works: BTreeMap::new(),
                 flows: BTreeMap::new(),

@@ -49,7 +49,7 @@ impl App {
             .and_then(|mut reader| reader.live_at(None))
             .map_err(|error| AppError::Journal(error.into()))?;
         never_wait_here();
-        let runtime = self.new_runtime(Arc::default(), (AppId::next(), 0));
+        let runtime = self.new_runtime(Arc::default(), (AppId::next(), 0), None);
         runtime::belong(runtime.clone());
         let _running = runtime.start();
         let mut root = fence::call(self.make).map_err(|panic| AppError::Constructor(panic.to_string()))?;

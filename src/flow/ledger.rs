@@ -595,7 +595,8 @@ impl Ledger {
 
     /// Returns true while an incarnation lives.
     pub(crate) fn is_up(&self) -> bool {
-        matches!(self.life, Life::Up | Life::Stopping { .. } | Life::Awaited { .. })
+        let is_launched = !self.actions.iter().any(|action| matches!(action, Action::Launch));
+        is_launched && matches!(self.life, Life::Up | Life::Stopping { .. } | Life::Awaited { .. })
     }
 
     /// Returns true if no incarnation lives, and none will start without a request.

@@ -32,6 +32,9 @@ async fn perform(control: &Control, path: &str, action: Action) -> Answer {
         Ok(()) => Ok(accepted()),
         Err(NotDone::NoSuchWork) => Err(Problem::no_such_work(path)),
         Err(NotDone::NotRunning) => Err(Problem::conflict("the App has not started, or is stopping")),
+        Err(NotDone::SafeMode) => Err(Problem::conflict(
+            "the App is in safe mode, in which a Work can be stopped only; resume the App first",
+        )),
         Err(NotDone::QueueFull) => {
             Err(Problem::conflict(format!("the run queue of work `{path}` is full; try again later")))
         }
@@ -190,6 +193,20 @@ pub(super) async fn stop_app(
     let why: String = why.chars().filter(|c| !c.is_control()).take(256).collect();
     control.stop(format!("asked for over HTTP: {why}"));
     Ok(accepted())
+}
+
+/// Lets an App in safe mode go on.
+///
+/// An App with a journal starts in safe mode after a crash loop: everything is restored, and nothing goes on. A Work that
+/// is stopped in safe mode stays stopped.
+#[utoipa::path(post, path = "/api/v1/app/resume", tag = "actions",
+    responses((status = 202, description = "the App goes on", body = Accepted), OfActions),
+)]
+pub(super) async fn resume(control: web::Data<Control>) -> Answer {
+    match control.resume().await? {
+        true => Ok(accepted()),
+        false => Err(Problem::conflict("the App is not in safe mode")),
+    }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

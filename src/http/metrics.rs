@@ -417,6 +417,7 @@ mod tests {
         Snapshot {
             version: 1,
             stage: AppStage::Running,
+            safe_mode: None,
             reactions: 0,
             reaction_times: BTreeMap::new(),
             listening: None,

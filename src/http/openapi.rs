@@ -36,6 +36,7 @@ use super::{commands, events, metrics, queries};
         commands::rerun,
         commands::forget,
         commands::stop_app,
+        commands::resume,
         commands::ask,
     ),
     components(schemas(Problem)),

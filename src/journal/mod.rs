@@ -17,6 +17,7 @@
 //! - [`Store`](store::Store): what the thread needs of a place to keep transactions; [`sqlite`] keeps them in a file.
 //! - [`tools`]: what a command line does with a journal that no App holds.
 
+mod crash_loop;
 mod encoding;
 mod error;
 mod group;
@@ -34,6 +35,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::crash_loop::{CrashLoop, CrashNotes};
 pub(crate) use self::error::JournalError;
 pub(crate) use self::queue::{Condition, Figures, Journal};
 pub(crate) use self::tools::{Check, Reader, Repaired, check, drop_path, fork, repair};

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::crash_loop::CrashNotes;
 use super::group::Group;
 use super::sqlite::SqliteStore;
 use super::store::Store;
@@ -96,12 +97,13 @@ impl Journal {
         settings: JournalSettings,
         program: &str,
         on_progress: Box<dyn Fn() + Send>,
-    ) -> Result<(Self, Recovered), JournalError> {
+    ) -> Result<(Self, Recovered, CrashNotes), JournalError> {
         let (store, recovered) = SqliteStore::open(directory, settings, program)?;
+        let notes = CrashNotes::begin(directory, &recovered, program);
         let mut journal = Self::start(Box::new(store), on_progress)
             .map_err(|error| JournalError::io(directory, "start the thread of the journal in", error))?;
         journal.clean_at = recovered.was_clean.then_some(recovered.last.position);
-        Ok((journal, recovered))
+        Ok((journal, recovered, notes))
     }
 
     /// Starts the thread that commits to a store.

@@ -619,7 +619,7 @@ fn killed_process_leaves_all_durable_positions() {
         let on_progress = Box::new(move || called.send(()).unwrap_or_default());
         let sync = if cfg!(target_os = "linux") { Sync::Process } else { Sync::Disk };
         let settings = JournalSettings { sync, ..settings(1 << 20) };
-        let (journal, recovered) =
+        let (journal, recovered, _) =
             Journal::open(Path::new(&directory), settings, "child", on_progress).unwrap();
         for position in recovered.last.position + 1.. {
             let change = Change::Put {
@@ -877,7 +877,8 @@ fn journal_commits_gathered_transactions_in_groups() {
     let directory = Scratch::new();
     let (called, progress) = mpsc::channel();
     let on_progress = Box::new(move || called.send(()).unwrap_or_default());
-    let (journal, recovered) = Journal::open(&directory.0, settings(1 << 20), "1.2.3", on_progress).unwrap();
+    let (journal, recovered, _) =
+        Journal::open(&directory.0, settings(1 << 20), "1.2.3", on_progress).unwrap();
     assert_eq!((recovered.epoch, recovered.last.position, recovered.was_clean), (1, 0, true));
     for key in 0..200 {
         assert_eq!(journal.append(put(key)), u64::from(key) + 1);

@@ -18,6 +18,8 @@ use super::outbox::{Outbox, Report};
 use super::returned_error::ReturnedError;
 use super::run::RunOrder;
 use super::status::{Failure, Reason};
+#[cfg(feature = "journal")]
+use crate::crash_evidence::CrashEvidence;
 use crate::error::{self, Error};
 use crate::fence::{self, Fenced, Panic};
 use crate::id::ActorPath;
@@ -49,6 +51,8 @@ pub(crate) async fn live<W: Work>(spec: Box<IncarnationSpec<W>>) {
     let mut executing = Some(ExecutingWork::new(spec.runtime.app(), spec.path.clone()).boxed());
     let outbox = spec.outbox.clone();
     let abort = spec.abort.clone();
+    #[cfg(feature = "journal")]
+    let evidence = spec.runtime.part::<CrashEvidence>().map(|evidence| (evidence, spec.path.clone()));
     let end = {
         // Boxed, so that the memory and values of the Work are freed before the end is reported. Fenced, because
         // dropping the future drops values of the user.
@@ -61,7 +65,12 @@ pub(crate) async fn live<W: Work>(spec: Box<IncarnationSpec<W>>) {
             if abort.is_raised() {
                 return Poll::Ready(None);
             }
-            poll_as(&mut executing, || body.as_mut().poll(cx).map(Some))
+            let mut poll = || poll_as(&mut executing, || body.as_mut().poll(cx).map(Some));
+            #[cfg(feature = "journal")]
+            if let Some((evidence, path)) = &evidence {
+                return evidence.during(|| format!("work `{path}`"), poll);
+            }
+            poll()
         })
         .await
     };

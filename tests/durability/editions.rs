@@ -168,6 +168,11 @@ impl Shop {
         self.api.get(&format!("api/v1/{path}"), LIMIT)
     }
 
+    /// Returns the answer to a GET request beside the API.
+    pub(crate) fn probe(&self, path: &str) -> Answer {
+        self.api.get(path, LIMIT)
+    }
+
     pub(crate) fn post(&self, path: &str) -> Answer {
         self.api.post(&format!("api/v1/{path}"), None, LIMIT)
     }

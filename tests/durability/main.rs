@@ -5,8 +5,10 @@
 //! crate, and read no journal.
 
 mod belt;
+mod breaker;
 mod changes;
 mod checker;
+mod crashes;
 mod disks;
 mod editions;
 mod ends;
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
     if let Ok(program) = std::env::var(process::VARIABLE) {
         return match program.as_str() {
             "belt" | belt::SLOW => belt::main(),
+            breaker::IN_FLOW | breaker::IN_WORK => breaker::main(),
             "plant" => plant::main(),
             "errand" => errand::main(0, false),
             "errand_that_waits" => errand::main(0, true),
@@ -60,7 +63,9 @@ fn main() -> ExitCode {
     {
         return disks::conduct(Path::new(directory));
     }
-    let tests = [changes::TESTS, checker::tests::TESTS, disks::TESTS, ends::TESTS, locks::TESTS].concat();
+    let tests =
+        [changes::TESTS, checker::tests::TESTS, crashes::TESTS, disks::TESTS, ends::TESTS, locks::TESTS]
+            .concat();
     let mut trials: Vec<_> = tests
         .into_iter()
         .map(|(name, test)| {

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::super::status::AppStage;
 use super::Driver;
 use crate::flow::{Requested, SharedRecord};
+use crate::id::WorkId;
 use crate::work::{Input, RunKey};
 
 /// An action on a Work.
@@ -24,6 +26,8 @@ pub(crate) enum NotDone {
     NoSuchWork,
     /// The App has not started, or is stopping.
     NotRunning,
+    /// The App is in safe mode, in which a Work can be stopped only.
+    SafeMode,
     /// The run queue of the Work is full.
     QueueFull,
 }
@@ -36,8 +40,20 @@ impl Driver {
         self.root.record_at(path).or_else(moved)
     }
 
+    /// Performs an action in safe mode, in which nothing starts.
+    fn perform_safely(&mut self, id: WorkId, action: Action) -> Result<(), NotDone> {
+        let Action::Stop(by) = action else { return Err(NotDone::SafeMode) };
+        let now = self.wake_ups.now();
+        self.with_work(id, |ledger| ledger.hold_unlaunched(by, now));
+        self.settle();
+        Ok(())
+    }
+
     pub(in crate::app) fn perform(&mut self, path: &str, action: Action) -> Result<(), NotDone> {
         let id = self.record(path).ok_or(NotDone::NoSuchWork)?.lock().id;
+        if self.stage() == AppStage::SafeMode {
+            return self.perform_safely(id, action);
+        }
         if !self.lifecycle.is_running() {
             return Err(NotDone::NotRunning);
         }

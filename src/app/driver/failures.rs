@@ -4,6 +4,8 @@
 //! nothing new starts.
 
 use super::super::error::AppError;
+#[cfg(feature = "journal")]
+use super::super::status::AppStage;
 use super::super::status::Exit;
 use super::Driver;
 use super::shutdown::Shutdown;
@@ -178,6 +180,10 @@ impl Driver {
 
     fn end_with(&mut self, result: Result<(), AppError>) {
         let now = self.wake_ups.now();
+        #[cfg(feature = "journal")]
+        if self.stage() == AppStage::SafeMode {
+            return self.end_safe(result);
+        }
         let works = self.tree.ids();
         self.lifecycle.stop(Shutdown::new(result, works.clone(), self.config.grace(), now.at));
         self.hosts.stopping();

@@ -16,9 +16,10 @@ use tokio::sync::watch;
 use super::super::status::JournalStatus;
 use super::Driver;
 use super::tree::Child;
+use crate::crash_evidence::CrashEvidence;
 use crate::flow::Moment;
 use crate::id::{FlowId, IdMap, WorkId};
-use crate::journal::{Change, Condition, Journal, Transaction};
+use crate::journal::{Change, Condition, CrashNotes, Journal, Transaction};
 use crate::state::Tracker;
 
 /// Size of the transactions that wait to be committed from which the driver takes no more updates, in bytes.
@@ -50,8 +51,23 @@ struct Recording {
     held_back: Vec<WorkId>,
     /// Message of the journal while its disk is full.
     full: watch::Sender<Option<Arc<str>>>,
+    /// What is left for the next start, to find crash loops.
+    notes: CrashNotes,
+    progress: Progress,
     /// Recorded parts of each Flow.
     recorded: IdMap<FlowId, RecordedFlow>,
+}
+
+/// The progress of an App since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// Nothing counts yet: the first cycle of a new App only records that App.
+    Recovering,
+    /// Progress counts, and none is recorded.
+    Sought,
+    /// Progress is recorded, and not durable yet.
+    Recorded,
+    Durable,
 }
 
 /// Recorded parts of a Flow, with which its changes are found.
@@ -81,7 +97,7 @@ pub(super) struct Touched {
 }
 
 impl Journaling {
-    pub(super) fn new(journal: Journal, position: u64) -> Self {
+    pub(super) fn new(journal: Journal, position: u64, notes: CrashNotes) -> Self {
         Self(Some(Box::new(Recording {
             journal,
             changes: Vec::new(),
@@ -93,6 +109,8 @@ impl Journaling {
             appended: position,
             held_back: Vec::new(),
             full: watch::Sender::new(None),
+            notes,
+            progress: Progress::Recovering,
             recorded: IdMap::default(),
         })))
     }
@@ -161,6 +179,49 @@ impl Journaling {
         }
         recording.gate.push_back((recording.appended, Box::new(effect)));
         None
+    }
+
+    /// Returns the evidence that code leaves if the process ends.
+    pub(super) fn evidence(&self) -> Option<Arc<CrashEvidence>> {
+        let recording = self.0.as_ref().filter(|recording| recording.progress != Progress::Durable)?;
+        recording.notes.evidence()
+    }
+
+    /// Notes that the App goes on. With `is_new`, progress counts after the first cycle only.
+    pub(super) fn go_on(&mut self, is_new: bool) {
+        let Some(recording) = &mut self.0 else { return };
+        recording.notes.go_on();
+        if !is_new {
+            recording.progress = Progress::Sought;
+        }
+    }
+
+    /// Counts progress from now on.
+    pub(super) fn count_news(&mut self) {
+        if let Some(recording) = &mut self.0
+            && recording.progress == Progress::Recovering
+        {
+            recording.progress = Progress::Sought;
+        }
+    }
+
+    /// Records that this cycle has made progress. Returns true if that is the first, which counts once it is durable.
+    pub(super) fn is_first_progress(&mut self) -> bool {
+        let Some(recording) = self.0.as_mut().filter(|recording| recording.progress == Progress::Sought)
+        else {
+            return false;
+        };
+        recording.progress = Progress::Recorded;
+        true
+    }
+
+    /// Notes that the App has made progress, which is durable.
+    pub(super) fn mark_progress(&mut self) {
+        if let Some(recording) = self.0.as_mut().filter(|recording| recording.progress != Progress::Durable) {
+            recording.progress = Progress::Durable;
+            recording.notes.has_progressed();
+            recording.journal.mark_progress();
+        }
     }
 
     /// Returns true when nothing waits to become durable.

@@ -34,6 +34,8 @@ mod renaming;
 #[cfg(test)]
 mod restore_tests;
 mod root_flow;
+#[cfg(feature = "journal")]
+mod safe_mode;
 mod shutdown;
 mod timers;
 mod tree;
@@ -73,7 +75,7 @@ use super::histogram::Histogram;
 use super::hosts::Hosts;
 use super::resources::known_gpus;
 use super::snapshot::Snapshot;
-use super::status::Exit;
+use super::status::{AppStage, Exit, SafeMode};
 use super::watchdog::Watchdog;
 use crate::flow::{AnyFlow, Changed, FlowContext, Ledger, Moment};
 use crate::id::{FlowId, WorkId};
@@ -112,6 +114,8 @@ pub(crate) struct Driver {
     /// Incarnations that were taken over from nodes.
     #[cfg(feature = "remote")]
     adoptions: adoption::Adoptions,
+    /// Set while the App restores everything and lets nothing go on.
+    safe_mode: Option<SafeMode>,
     /// The outcome of the App, which has ended, until all is durable.
     outcome: Option<(Exit, oneshot::Sender<Exit>)>,
     /// Recovered Works and Flows that have not gone on yet.
@@ -166,6 +170,7 @@ impl Driver {
             journaling: Journaling::default(),
             #[cfg(feature = "remote")]
             adoptions: adoption::Adoptions::default(),
+            safe_mode: None,
             outcome: None,
             #[cfg(feature = "journal")]
             resumed: recovery::Resumed::default(),
@@ -230,11 +235,21 @@ impl Driver {
         });
     }
 
-    /// Starts all Works and lets every Flow react.
+    /// Starts all Works and lets every Flow react, unless the App is in safe mode.
     pub(super) fn begin(&mut self) {
-        if !self.lifecycle.begin() {
-            return;
+        #[cfg(feature = "journal")]
+        if self.safe_mode.is_some() {
+            return self.stay_safe();
         }
+        if self.lifecycle.begin() {
+            self.go_on();
+        }
+    }
+
+    /// Starts all Works and lets every Flow react, because the App runs now.
+    fn go_on(&mut self) {
+        #[cfg(feature = "journal")]
+        self.seek_progress();
         let now = self.wake_ups.now();
         for id in self.tree.order().to_vec() {
             #[cfg(feature = "journal")]
@@ -248,6 +263,16 @@ impl Driver {
         let flows: Vec<_> = self.tree.flows().map(|(id, _)| id).collect();
         flows.into_iter().for_each(|flow| self.mark(flow));
         self.settle();
+        #[cfg(feature = "journal")]
+        self.journaling.count_news();
+    }
+
+    /// Returns the stage of the App.
+    fn stage(&self) -> AppStage {
+        match self.lifecycle.stage() {
+            AppStage::Starting if self.safe_mode.is_some() => AppStage::SafeMode,
+            stage => stage,
+        }
     }
 
     fn start(&mut self, id: WorkId, now: Moment) {
@@ -259,6 +284,11 @@ impl Driver {
     fn on_updates(&mut self, rung: Vec<WorkId>) {
         #[cfg(feature = "journal")]
         self.check_journal();
+        if self.stage() == AppStage::SafeMode {
+            // What nodes say is heard once the App goes on.
+            self.observers.change();
+            return self.settle();
+        }
         let now = self.wake_ups.now();
         for id in self.journaling.admit(rung) {
             let Some(record) = self.tree.work(id).cloned() else { continue };
@@ -367,6 +397,8 @@ impl Driver {
                 }
                 Timer::Flow(id) => self.flow_deadline(id, now),
                 Timer::ShutDown => self.shutdown_deadline(),
+                #[cfg(feature = "journal")]
+                Timer::Progress => self.progressed(),
             }
         }
         self.settle();

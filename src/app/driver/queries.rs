@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::super::histogram::Histogram;
 use super::super::snapshot::{FlowSnapshot, RunsPage, Snapshot, WorkSnapshot};
-use super::super::status::{AppStatus, JournalStatus, WorkStatus};
+use super::super::status::{AppStage, AppStatus, JournalStatus, SafeMode, WorkStatus};
 use super::Driver;
 use crate::flow::FlowError;
 use crate::state::Value;
@@ -19,6 +19,11 @@ impl Driver {
         #[cfg(not(feature = "journal"))]
         let status = None;
         status
+    }
+
+    /// Returns why the App is in safe mode, while it is.
+    fn safe_mode(&self) -> Option<SafeMode> {
+        self.safe_mode.clone().filter(|_| self.stage() == AppStage::SafeMode)
     }
 
     pub(in crate::app) fn state(&self) -> Result<Value, FlowError> {
@@ -54,7 +59,8 @@ impl Driver {
             (entry.link.path.to_string(), status)
         });
         AppStatus {
-            stage: self.lifecycle.stage(),
+            stage: self.stage(),
+            safe_mode: self.safe_mode(),
             reactions: self.reactions(),
             works: works.collect(),
             flows: flows.collect(),
@@ -79,7 +85,8 @@ impl Driver {
         let flows = flows.collect();
         Snapshot {
             version: self.observers.version(),
-            stage: self.lifecycle.stage(),
+            stage: self.stage(),
+            safe_mode: self.safe_mode(),
             reactions: self.reactions(),
             reaction_times: self.reaction_times.clone(),
             listening: self.hosts.listening(),

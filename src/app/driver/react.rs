@@ -14,7 +14,7 @@ use crate::fence;
 use crate::flow::{
     Action, AnyFlow, Ending, FlowContext, FlowError, Scope, SharedRecord, enter, is_pending, leave,
 };
-use crate::id::{FlowId, WorkId};
+use crate::id::{ActorPath, FlowId, WorkId};
 use crate::state::Value;
 use crate::trace::{Span, What};
 use crate::work::{
@@ -64,7 +64,11 @@ impl Driver {
         cx.begin(now);
         enter(id, path.clone(), now);
         let began = Instant::now();
-        let result = span.within(|| self.with_flow(id, |flow| fence::call(|| reacted(flow, &mut cx))));
+        let result = span.within(|| {
+            self.with_evidence(&path, |driver| {
+                driver.with_flow(id, |flow| fence::call(|| reacted(flow, &mut cx)))
+            })
+        });
         let took = began.elapsed();
         let scope = leave().expect("entered above");
         self.observers.change();
@@ -103,6 +107,17 @@ impl Driver {
                 self.fail(AppError::Failed(FlowError::Deliberate { message, error }));
             }
         }
+    }
+
+    /// Calls code of the Flow at this path, which leaves evidence if the process ends meanwhile.
+    fn with_evidence<R>(&mut self, path: &ActorPath, call: impl FnOnce(&mut Self) -> R) -> R {
+        #[cfg(feature = "journal")]
+        if let Some(evidence) = self.journaling.evidence() {
+            return evidence.during(|| format!("flow `{path}`"), || call(self));
+        }
+        #[cfg(not(feature = "journal"))]
+        let _ = path;
+        call(self)
     }
 
     /// Carries out the commands that a Flow gave while it reacted.

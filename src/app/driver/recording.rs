@@ -97,15 +97,19 @@ impl Driver {
         for id in flows {
             self.record_flow(id, &mut changes);
         }
+        let mut is_progress = false;
         for id in works {
-            self.record_work(id, &mut changes);
+            is_progress |= self.record_work(id, &mut changes);
         }
         if changes.is_empty() && !self.journaling.has_effects() {
             unhurried.into_iter().for_each(|id| self.journaling.touch_unhurried(id));
             return;
         }
         for id in unhurried {
-            self.record_work(id, &mut changes);
+            is_progress |= self.record_work(id, &mut changes);
+        }
+        if is_progress && self.journaling.is_first_progress() {
+            self.when_durable(Self::progressed);
         }
         self.journaling.append(changes, now);
         if self.journaling.has_released() {
@@ -177,10 +181,12 @@ impl Driver {
         }
     }
 
-    fn record_work(&mut self, id: WorkId, changes: &mut Vec<Change>) {
-        let Some(shared) = self.tree.work(id).filter(|_| !self.tree.has_left(id)) else { return };
+    /// Records the changes of a Work. Returns true if they are progress, which an App in a crash loop does not make.
+    fn record_work(&mut self, id: WorkId, changes: &mut Vec<Change>) -> bool {
+        let Some(shared) = self.tree.work(id).filter(|_| !self.tree.has_left(id)) else { return false };
         let mut record = shared.lock();
         let path = record.path.clone();
+        let mut is_progress = false;
         if let Some(settings) = record.unrecorded_settings.take() {
             record.unrecorded = None;
             changes.push(Change::State { path: path.clone(), state: record.state.clone() });
@@ -188,8 +194,13 @@ impl Driver {
             changes.push(Change::Put { path: path.clone(), table, key, value });
         } else if let Some(patch) = record.unrecorded.take() {
             changes.push(Change::Patch { path: path.clone(), patch });
+            is_progress = true;
         }
-        record.ledger.take_facts().into_iter().for_each(|fact| fact.append_to(changes, &path));
+        for fact in record.ledger.take_facts() {
+            is_progress |= fact.is_progress();
+            fact.append_to(changes, &path);
+        }
+        is_progress
     }
 
     fn record_flow(&mut self, id: FlowId, changes: &mut Vec<Change>) {

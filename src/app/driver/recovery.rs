@@ -14,17 +14,19 @@ use std::sync::{Arc, OnceLock};
 
 use super::super::error::{AppError, Unrestorable};
 use super::super::hosts::HEAD;
+use super::super::status::SafeMode;
 use super::Driver;
 use super::journaling::{Journaling, RecordedFlow};
 use super::recording::{APP, AppRow, CHILDREN, ChildrenRow, FACTS, FlowRow, SETTINGS};
 use super::renaming::{Move, Moved, move_actors};
 use super::tree::FlowLife;
+use crate::crash_evidence::CrashEvidence;
 use crate::flow::{
     FlowContext, FlowImage, Image, ImageReader, Ledger, Moment, OnError, RecordedTree, Restarts, RowError,
     Schedules, Supervisor, WorkImage, decoded, encoded,
 };
 use crate::id::{ActorPath, AppId, FlowId, WorkId};
-use crate::journal::{Change, Journal, JournalSettings, Live, LiveActor, Recovered, Table};
+use crate::journal::{Change, CrashNotes, Journal, JournalSettings, Live, LiveActor, Recovered, Table};
 use crate::printable::chain;
 use crate::state::Tracker;
 use crate::work::{Place, Placement, ReadyQueue, Stage};
@@ -64,6 +66,7 @@ pub(super) struct Resumed {
 pub(in crate::app) struct OpenedJournal {
     journal: Journal,
     recovered: Recovered,
+    notes: CrashNotes,
     /// Filled with the queue that wakes the driver when the journal has made progress.
     waker: Arc<OnceLock<Arc<ReadyQueue>>>,
     moves: Vec<Move>,
@@ -87,13 +90,18 @@ impl OpenedJournal {
             }
         });
         let opened = Journal::open(directory, settings, version, on_progress);
-        let (journal, recovered) = opened.map_err(|error| AppError::Journal(error.into()))?;
-        Ok(Self { journal, recovered, waker, moves: Vec::new() })
+        let (journal, recovered, notes) = opened.map_err(|error| AppError::Journal(error.into()))?;
+        Ok(Self { journal, recovered, notes, waker, moves: Vec::new() })
     }
 
     /// Sets the actors that continue at other paths than those at which they were recorded.
     pub(in crate::app) fn moved(self, moves: Vec<Move>) -> Self {
         Self { moves, ..self }
+    }
+
+    /// Returns the evidence that code leaves if the process ends.
+    pub(in crate::app) fn evidence(&self) -> Option<Arc<CrashEvidence>> {
+        self.notes.evidence()
     }
 
     /// Returns the number of the App, and the number of this opening of its journal.
@@ -103,6 +111,11 @@ impl OpenedJournal {
 }
 
 impl Resumed {
+    /// Returns true until the recovered Works and Flows go on, if there are any.
+    pub(super) fn is_of_recorded_app(&self) -> bool {
+        self.after.is_some()
+    }
+
     pub(super) fn has(&self, id: WorkId) -> bool {
         self.works.contains(&id)
     }
@@ -180,14 +193,15 @@ impl Driver {
     /// # Errors
     /// [`AppError::Unrestorable`] with all that cannot be restored.
     pub(super) fn open_journal(&mut self, opened: OpenedJournal) -> Result<Recovery, AppError> {
-        let OpenedJournal { journal, recovered, waker, moves } = opened;
+        let OpenedJournal { journal, recovered, notes, waker, moves } = opened;
         let Recovered { mut live, last, was_clean, .. } = recovered;
         // Set once, here.
         let _ = waker.set(self.wake_ups.ready_queue().clone());
         if last.position > 0 {
             self.wake_ups.continue_from(Moment { at: last.at, wall: last.wall });
         }
-        self.journaling = Journaling::new(journal, last.position);
+        self.safe_mode = notes.crash_loop().map(SafeMode::of);
+        self.journaling = Journaling::new(journal, last.position, notes);
         self.tree.record_changes();
         let problems = self.root.problems();
         if !problems.is_empty() {

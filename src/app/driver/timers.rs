@@ -10,6 +10,9 @@ pub(super) enum Timer {
     Work(WorkId),
     Flow(FlowId),
     ShutDown,
+    /// The App has run for so long that it is in no crash loop.
+    #[cfg(feature = "journal")]
+    Progress,
 }
 
 #[derive(Default)]

@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use super::api::{Api, Events};
 use super::args::{ActArgs, AskArgs, RerunArgs, RestartArgs, StopArgs};
 use super::error::ClientError;
-use super::model::{RunView, WorkView};
+use super::model::{Document, RunView, WorkView};
 use super::show::as_json;
 use super::table::{colours, span};
 use crate::machine::machine_name;
@@ -99,6 +99,17 @@ pub(super) fn restart(args: &RestartArgs) -> Result<(), ClientError> {
         &format!("{work} has been restarted"),
         is_done,
     )
+}
+
+pub(super) fn resume(args: &ActArgs) -> Result<(), ClientError> {
+    let api = Api::new(&args.target)?;
+    let events = api.events()?;
+    let accepted = api.post("app/resume", None)?;
+    let runs = |api: &Api| {
+        let document: Document = api.understood(api.get_raw("status")?)?;
+        Ok((document.app.stage != "safe_mode").then_some(()))
+    };
+    finish(args, &accepted, &api, events, "resuming the App", "the App goes on", runs)
 }
 
 pub(super) fn rerun(args: &RerunArgs) -> Result<(), ClientError> {

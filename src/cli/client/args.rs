@@ -33,6 +33,8 @@ pub(in crate::cli) enum Client {
     Start(RestartArgs),
     /// Restart a Work: stop it and start it again from its last published state
     Restart(RestartArgs),
+    /// Let an App go on that is in safe mode after a crash loop
+    Resume(ActArgs),
     /// Run a Work with an input, even if that input has been run before
     Rerun(RerunArgs),
     #[cfg(feature = "top")]

@@ -24,10 +24,17 @@ pub(super) struct AppView {
     pub(super) program: String,
     pub(super) version: String,
     pub(super) stage: String,
+    pub(super) safe_mode: Option<SafeModeView>,
     pub(super) reactions: u64,
     pub(super) listening: Option<String>,
     pub(super) started: Option<String>,
     pub(super) journal: Option<JournalView>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct SafeModeView {
+    pub(super) reason: String,
 }
 
 #[derive(Debug, Default, Deserialize)]

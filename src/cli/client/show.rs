@@ -41,6 +41,10 @@ fn either<T: DeserializeOwned>(
 pub(super) fn status(api: &Api, json: bool) -> Picture {
     either(json, api.get_raw("status")?, |document: Document, out| {
         writeln!(out, "{}", headline(&document))?;
+        if let Some(safe_mode) = &document.app.safe_mode {
+            let reason = one_line(&safe_mode.reason).into_owned();
+            writeln!(out, "safe mode: {reason}; nothing goes on until `resume`")?;
+        }
         let mut table = Table::new(&["WORK", "STAGE", "WHERE", "SINCE", "RUNS", "MAILBOX", "WHY"]);
         for (path, work) in &document.works {
             table.row(vec![
@@ -75,7 +79,8 @@ pub(super) fn headline(document: &Document) -> String {
         .map(|up| format!(", up {}", span(up)))
         .unwrap_or_default();
     let join = app.listening.as_ref().map(|address| format!(", nodes join at {address}")).unwrap_or_default();
-    let line = format!("{name} {}: {}{up}, {} reactions{join}", app.version, app.stage, app.reactions);
+    let stage = app.stage.replace('_', " ");
+    let line = format!("{name} {}: {stage}{up}, {} reactions{join}", app.version, app.reactions);
     one_line(&line).into_owned()
 }
 

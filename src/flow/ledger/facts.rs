@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 use super::memory::{Memory, StepChange};
 use super::queue::{RunQueue, Touched};
 use super::runs::{Outcomes, RunEntry, TRIES, Tries};
-use super::{Current, HISTORY, Ledger, Life, Moment, Next, OperatorStop, Waiting};
+use super::{Action, Current, HISTORY, Ledger, Life, Moment, Next, OperatorStop, Waiting};
 use crate::flow::policy::Policy;
 use crate::flow::restart::Restarts;
 use crate::trace::Cause;
@@ -50,6 +50,20 @@ pub(crate) enum Fact {
     StepsForgotten { input: RunKey, steps: Vec<StepId> },
     /// The life of the Work or its counters have changed.
     Work(WorkFacts),
+}
+
+impl Fact {
+    /// Returns true for a fact that a start which ends like the one before does not record again: a run was requested or has
+    /// ended by itself, or a step was taken.
+    #[cfg(feature = "journal")]
+    pub(crate) fn is_progress(&self) -> bool {
+        match self {
+            // The attempt of a run that was interrupted is recorded as stopped by the next start.
+            Self::Attempted { entry, .. } => entry.stage != Stage::Stopped,
+            Self::Requested { .. } | Self::Step { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// Progress of a run that has not ended.
@@ -370,6 +384,33 @@ impl Ledger {
         ledger.record_facts();
         ledger.process_ended(now);
         ledger
+    }
+
+    /// As [`hold`](Self::hold), for a restored Work none of whose actions was carried out: no incarnation is launched to be
+    /// stopped.
+    pub(crate) fn hold_unlaunched(&mut self, by: Arc<str>, now: Moment) {
+        self.hold(by, now);
+        self.actions.retain(|action| matches!(action, Action::Close(_)));
+        if matches!(self.life, Life::Stopping { next: Next::Stay, .. }) {
+            self.exited(None, now);
+        }
+    }
+
+    /// Ends a restored Work none of whose actions was carried out, because the App ends: nothing of that is recorded.
+    #[cfg(feature = "journal")]
+    pub(crate) fn never_launched(&mut self) {
+        self.record_end();
+        self.ending = true;
+        self.actions.clear();
+        self.life = Life::Down;
+    }
+
+    /// Has an incarnation whose node has not returned yet awaited until this time.
+    #[cfg(feature = "journal")]
+    pub(crate) fn await_until(&mut self, time: Duration) {
+        if let Life::Awaited { until, .. } = &mut self.life {
+            *until = time;
+        }
     }
 
     /// Ends the incarnation that was alive when the process ended, and launches the next one.

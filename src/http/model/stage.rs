@@ -63,6 +63,7 @@ impl From<Reason> for ReasonView {
 #[serde(rename_all = "snake_case")]
 pub(in crate::http) enum AppStageView {
     Starting,
+    SafeMode,
     Running,
     Stopping,
     Ended,
@@ -72,6 +73,7 @@ impl From<AppStage> for AppStageView {
     fn from(stage: AppStage) -> Self {
         match stage {
             AppStage::Starting => Self::Starting,
+            AppStage::SafeMode => Self::SafeMode,
             AppStage::Running => Self::Running,
             AppStage::Stopping => Self::Stopping,
             AppStage::Ended => Self::Ended,

@@ -22,6 +22,8 @@ pub(in crate::http) struct AppView {
     #[schema(example = "0.1.0")]
     pub(in crate::http) version: String,
     pub(in crate::http) stage: AppStageView,
+    /// The reason why the App is in safe mode; `null` unless it is.
+    pub(in crate::http) safe_mode: Option<SafeModeView>,
     /// The number of reactions of all Flows.
     pub(in crate::http) reactions: u64,
     /// The address at which nodes join; `null` when none may.
@@ -30,6 +32,15 @@ pub(in crate::http) struct AppView {
     pub(in crate::http) started: String,
     /// The journal; `null` for an App without one.
     pub(in crate::http) journal: Option<JournalView>,
+}
+
+/// The crash loop because of which the App is in safe mode, in which nothing goes on until it is resumed.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct SafeModeView {
+    pub(in crate::http) reason: String,
+    /// The Works and Flows whose code was executing at each of the crashes.
+    #[schema(example = json!(["work `train`"]))]
+    pub(in crate::http) suspects: Vec<String>,
 }
 
 /// The journal of the App.
@@ -182,6 +193,10 @@ pub(in crate::http) fn status_view(snapshot: &Snapshot, about: &About) -> Status
             name: about.name.clone(),
             version: about.version.clone(),
             stage: snapshot.stage.into(),
+            safe_mode: snapshot.safe_mode.as_ref().map(|safe_mode| SafeModeView {
+                reason: safe_mode.reason.clone(),
+                suspects: safe_mode.suspects.clone(),
+            }),
             reactions: snapshot.reactions,
             listening: snapshot.listening.clone(),
             started: time(about.started),

@@ -30,4 +30,5 @@ export const restart = (path) => told("is restarted", named(path), () => post(wo
 export const rerun = (path, run) => told(`run ${run} runs again`, named(path), () => post(workUrl(path, "/rerun"), { run }));
 export const rerunWith = (path, input) => told("runs this input", named(path), () => post(workUrl(path, "/rerun"), { input }));
 export const stopApp = (name) => told("is stopping", name, () => post("app/stop", { why: "asked for on the page" }));
+export const resume = (name) => told("is resumed", name, () => post("app/resume"));
 export const send = (path, message, body) => post(workUrl(path, `/messages/${encodeURIComponent(message)}`), body);

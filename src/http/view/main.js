@@ -1,5 +1,6 @@
 // Connects the parts, and draws at most once a frame.
 
+import { resume } from "./actions.js";
 import { get, setToken, hasToken, now } from "./api.js";
 import { announce, attr, byId, el, hide, icon, list, text } from "./dom.js";
 import { STAGES, count, plural, span, stageName } from "./format.js";
@@ -69,6 +70,7 @@ addEventListener("hashchange", () => {
   redraw();
 });
 if (location.hash.length > 1) document.body.classList.add("inspecting");
+byId("resume").addEventListener("click", () => resume(store.doc?.app.name || "the App"));
 byId("skip").addEventListener("click", (event) => {
   event.preventDefault();
   byId("graph-tree").focus();
@@ -98,7 +100,9 @@ function drawHeader(paths) {
   const { app, works } = store.doc;
   text(byId("app-name"), app.name || "Flowright");
   const up = app.started ? `up ${span((now() - Date.parse(app.started)) / 1000)}` : "";
-  text(byId("app-facts"), [app.version, app.stage === "running" ? up : app.stage].filter(Boolean).join(" · "));
+  text(byId("app-facts"), [app.version, app.stage === "running" ? up : app.stage.replace("_", " ")].filter(Boolean).join(" · "));
+  hide(byId("safe-mode"), !app.safe_mode);
+  if (app.safe_mode) text(byId("safe-mode-text"), `${app.safe_mode.reason}. Everything is restored, and nothing goes on until the App is resumed. A Work that is stopped before stays stopped.`);
   const stages = tally(works, paths);
   const bad = stages.failed ?? 0;
   const title = `${bad > 0 ? `(${bad} failed) ` : ""}${app.name || "Flowright"}`;
