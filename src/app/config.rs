@@ -68,6 +68,7 @@ use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
 /// journal_sync = "disk"
 /// journal_history_days = 7
 /// journal_history_mib = 1024
+/// on_mismatch = "refuse"
 ///
 /// [place]
 /// "workers.3" = "pool"
@@ -129,6 +130,8 @@ pub struct Config {
     pub(crate) journal_history_days: Option<u32>,
     #[cfg(feature = "journal")]
     pub(crate) journal_history_mib: Option<u64>,
+    #[cfg(feature = "journal")]
+    pub(crate) on_mismatch: Option<OnMismatch>,
     /// The placements of Works by path. A path also applies to all Works below it.
     #[serde(default)]
     pub(crate) place: BTreeMap<String, Placement>,
@@ -272,6 +275,14 @@ impl Config {
         self
     }
 
+    /// Sets what is done with a record in the journal that the program cannot read, because it has changed;
+    /// [`OnMismatch::Refuse`] by default.
+    #[cfg(feature = "journal")]
+    pub fn on_mismatch(mut self, on_mismatch: OnMismatch) -> Self {
+        self.on_mismatch = Some(on_mismatch);
+        self
+    }
+
     /// Takes the settings that this configuration lacks from `other`.
     pub fn or(mut self, other: Self) -> Self {
         let mut place = other.place;
@@ -322,6 +333,8 @@ impl Config {
             journal_history_days: self.journal_history_days.or(other.journal_history_days),
             #[cfg(feature = "journal")]
             journal_history_mib: self.journal_history_mib.or(other.journal_history_mib),
+            #[cfg(feature = "journal")]
+            on_mismatch: self.on_mismatch.or(other.on_mismatch),
             place,
         }
     }
@@ -507,6 +520,22 @@ pub enum JournalSync {
     /// The end of the process and a loss of power. Each group of transactions is synced before it counts. The default.
     #[default]
     Disk,
+}
+
+/// Handling of a part of the record in a journal that the program cannot read.
+#[cfg(feature = "journal")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum OnMismatch {
+    /// The start is refused, and nothing is changed. The default.
+    #[default]
+    Refuse,
+    /// The Work begins anew, or the Flow with the own fields that its constructor gives. Its record is kept in the journal at
+    /// a path of its own, such as `train~4711`.
+    Park,
+    /// As [`Park`](Self::Park), and the record is dropped. It stays in the history for as long as that is kept.
+    Fresh,
 }
 
 /// Reads a number of seconds, which may have a fraction.

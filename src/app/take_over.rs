@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::driver::{forget_children, recorded_tree};
+use super::config::OnMismatch;
+use super::driver::{Renewed, adapt, forget_children, moved};
 use super::error::AppError;
 use super::launch::App;
 use crate::fence;
+use crate::flow::Restored;
 use crate::id::{ActorPath, AppId};
-use crate::journal::{Reader, drop_path};
+use crate::journal::{Reader, Table, drop_path};
 use crate::payload::never_wait_here;
 use crate::printable::chain;
 use crate::runtime;
@@ -29,6 +31,8 @@ pub(crate) struct TakeOver {
     pub(crate) parked: Vec<ActorPath>,
     /// Why the program cannot take over.
     pub(crate) refusals: Vec<String>,
+    /// What begins anew with `--on-mismatch park` and `fresh`; `None` if they are of no help.
+    pub(crate) renewed: Option<Vec<Renewed>>,
 }
 
 impl App {
@@ -45,7 +49,7 @@ impl App {
     }
 
     fn read_journal(self, directory: &Path) -> Result<TakeOver, AppError> {
-        let (_, live) = Reader::open(directory)
+        let (moment, mut live) = Reader::open(directory)
             .and_then(|mut reader| reader.live_at(None))
             .map_err(|error| AppError::Journal(error.into()))?;
         never_wait_here();
@@ -55,20 +59,23 @@ impl App {
         let mut root = fence::call(self.make).map_err(|panic| AppError::Constructor(panic.to_string()))?;
         let refusals = root.problems().iter().map(|problem| chain(problem)).collect();
         let mut found = TakeOver { refusals, ..TakeOver::default() };
-        let tree = match recorded_tree(live, &self.moves) {
-            Ok(tree) => tree,
+        let of_table = |table| live.actors.values().filter(|actor| actor.rows.contains_key(&table)).count();
+        (found.works, found.flows) = (of_table(Table::Work), of_table(Table::Flow));
+        let moved = match moved(&mut live, &self.moves) {
+            Ok(moved) => moved.paths,
             Err(AppError::Unrestorable(problems)) => {
                 found.refusals.extend(problems.problems().iter().cloned());
                 return Ok(found);
             }
             Err(error) => return Err(error),
         };
-        (found.works, found.flows) = (tree.works.len(), tree.flows.len());
-        if tree.flows.is_empty() {
-            return Ok(found);
-        }
+        let mut adapted = |on_mismatch| {
+            adapt(live.clone(), &moved, on_mismatch, moment.position, |recovery| {
+                if recovery.is_empty() { Ok(Restored::default()) } else { root.restore(recovery.tree()) }
+            })
+        };
         let named = |path: &ActorPath, field: &str| format!("{path}: {field}");
-        match root.restore(&tree) {
+        match adapted(OnMismatch::Refuse).map(|adapted| adapted.restored) {
             Ok(restored) => {
                 let removed = restored.removed_fields.iter();
                 found.removed = removed.map(|removed| named(&removed.path, &removed.field)).collect();
@@ -83,7 +90,11 @@ impl App {
                 }
                 found.parked = restored.unused;
             }
-            Err(errors) => found.refusals.extend(errors.iter().map(|error| chain(error))),
+            Err(AppError::Unrestorable(problems)) => {
+                found.refusals.extend(problems.problems().iter().cloned());
+                found.renewed = adapted(OnMismatch::Park).ok().map(|adapted| adapted.renewed);
+            }
+            Err(error) => return Err(error),
         }
         Ok(found)
     }

@@ -17,7 +17,7 @@ use super::state_text::state_text;
 use crate::app::history::{
     At, Because, Event, Page, Paging, Wanted, What, differences, stages, state_tree, why,
 };
-use crate::app::{App, AppError, Config, JournalSync, drop_from_journal};
+use crate::app::{App, AppError, Config, JournalSync, OnMismatch, drop_from_journal};
 use crate::entry::exit_code;
 use crate::flow::RowError;
 use crate::id::ActorPath;
@@ -45,6 +45,11 @@ pub(super) struct JournalArgs {
     /// The size to which the history in the journal grows, in MiB, 0 for no history [default: 1024]
     #[arg(long, value_name = "MIB")]
     journal_history: Option<u64>,
+
+    /// What is done with a record that this program cannot read: `refuse` the start, `park` it and let the Work or Flow begin
+    /// anew, or let it begin `fresh` and drop the record [default: refuse]
+    #[arg(long, value_name = "HOW", value_parser = on_mismatch)]
+    on_mismatch: Option<OnMismatch>,
 }
 
 impl JournalArgs {
@@ -55,8 +60,20 @@ impl JournalArgs {
             journal_sync: self.journal_sync,
             journal_history_days: self.journal_history_days,
             journal_history_mib: self.journal_history,
+            on_mismatch: self.on_mismatch,
             ..Config::default()
         }
+    }
+}
+
+fn on_mismatch(name: &str) -> Result<OnMismatch, &'static str> {
+    match name {
+        "refuse" => Ok(OnMismatch::Refuse),
+        "park" => Ok(OnMismatch::Park),
+        "fresh" => Ok(OnMismatch::Fresh),
+        _ => Err(
+            "a record that cannot be read can `refuse` the start, be parked (`park`) or be dropped (`fresh`)",
+        ),
     }
 }
 
@@ -346,6 +363,13 @@ fn check(app: App, dir: &Path, out: &mut dyn Write) -> Result<(), ToolError> {
     listed(out, "refused", &taken.refusals)?;
     if !taken.refusals.is_empty() {
         writeln!(out, "this program cannot take over")?;
+        match &taken.renewed {
+            Some(renewed) => {
+                listed(out, "with --on-mismatch park", renewed)?;
+                writeln!(out, "with --on-mismatch fresh, these records are dropped instead")?;
+            }
+            None => writeln!(out, "--on-mismatch does not help")?,
+        }
         return Err(ToolError::Unusable);
     }
     Ok(writeln!(out, "sound, and this program can take over")?)

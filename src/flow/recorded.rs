@@ -33,6 +33,8 @@ pub(crate) struct RecordedTree {
     /// Actors that were recorded at other paths than those that they have now. The recorded children of the Flows above
     /// them lack them.
     pub(crate) moved: BTreeSet<ActorPath>,
+    /// Flows whose own fields begin anew, because what is recorded of them cannot be read.
+    pub(crate) fresh: BTreeSet<ActorPath>,
     /// The record of each Flow of which nothing is recorded, but below which are actors that have moved there.
     pub(crate) new_flow: FlowImage,
 }

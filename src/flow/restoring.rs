@@ -293,6 +293,9 @@ impl<'a, 'r> Fields<'a, 'r> {
             self.errors.push(FieldError::NotDeserialisable { field: name.to_owned(), type_name });
             return None;
         };
+        if self.restoring.recorded.fresh.contains(self.path) {
+            return None;
+        }
         let own = &self.image.own;
         let recorded = [name].iter().chain(aliases).find_map(|name| Some((*name, own.field(name)?)));
         let Some((recorded, value)) = recorded else {

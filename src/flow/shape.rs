@@ -144,6 +144,12 @@ impl Shapes {
         self.0.iter().map(|(name, shape)| (name.as_str(), shape))
     }
 
+    /// Removes the shape of a field. Returns false if there is none.
+    #[cfg(feature = "journal")]
+    pub(crate) fn remove(&mut self, field: &str) -> bool {
+        self.0.remove(field).is_some()
+    }
+
     /// Gives each child the name that `rename` returns for its name, and removes children for which that is `None`.
     #[cfg(feature = "journal")]
     pub(crate) fn rename(&mut self, rename: &dyn Fn(&ActorPath) -> Option<ActorPath>) {

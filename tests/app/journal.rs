@@ -502,6 +502,11 @@ fn check_refuses_what_the_program_cannot_read() {
     let text = refused("line_unfit", &["journal", "check", &dir], 1);
     assert!(text.contains("refused: work `maker` cannot be restored"), "{text}");
     assert!(text.contains("made") && text.contains("this program cannot take over"), "{text}");
+    assert!(text.contains("with --on-mismatch park: `maker` begins anew, because work `maker`"), "{text}");
+    assert!(
+        text.contains("the record is parked at `maker~") && text.contains("--on-mismatch fresh"),
+        "{text}"
+    );
 }
 
 /// `check` names damage, and `repair` saves the rest to a journal with which the App goes on.

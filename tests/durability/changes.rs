@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::editions::{Directory, Shop, begun, line, start};
+use crate::editions::{Directory, Shop, begun, line, start, start_with};
 
 crate::tests![
     added_field_with_a_default_is_restored,
@@ -14,6 +14,10 @@ crate::tests![
     renamed_field_is_refused_with_the_advice,
     removed_work_is_parked_and_comes_back,
     added_work_starts_beside_the_recorded_ones,
+    work_that_cannot_be_read_is_parked_if_wanted,
+    work_that_cannot_be_read_is_dropped_if_wanted,
+    fields_of_a_flow_that_cannot_be_read_begin_anew,
+    damage_is_refused_whatever_is_wanted,
 ];
 
 /// Makes a journal with the first edition.
@@ -36,6 +40,17 @@ fn refuses(edition: &str, directory: &Path, parts: &[&str]) {
         assert!(said.contains(part), "{edition}: {part:?} is not in {said}");
     }
     assert_eq!(begun(directory), before, "{edition}");
+}
+
+/// The recorded Works and Flows that the program does not have, as the API tells.
+fn parked(shop: &Shop) -> Vec<String> {
+    let parked = shop.get("status")["app"]["journal"]["parked"].clone();
+    serde_json::from_value(parked).expect("it is a list of paths")
+}
+
+/// The numbers of the runs of `keeper` that have begun.
+fn numbers(directory: &Path, keeper: &str) -> Vec<u64> {
+    begun(directory).into_iter().filter(|(path, _)| path == keeper).map(|(_, number)| number).collect()
 }
 
 /// Asserts that the first edition goes on where it was.
@@ -124,4 +139,75 @@ fn added_work_starts_beside_the_recorded_ones() {
     assert_eq!(third.map(|(_, number)| number).collect::<Vec<_>>(), [1, 2]);
     // The older program has it parked.
     goes_on(&directory, 3);
+}
+
+/// Everything else goes on, and the parked record stays.
+fn work_that_cannot_be_read_is_parked_if_wanted() {
+    let directory = recorded("parked");
+    let shop = Shop::open_with("work_field_changed", &directory, &["--on-mismatch", "park"]);
+    let state = shop.until_open(2, 2);
+    assert_eq!(state["first"], json!({"total": 3, "label": 0}));
+    let lines = shop.close();
+    let said = line(&lines, "`first` begins anew, because work `first` cannot be restored");
+    assert!(said.contains("the record is parked at `first~"), "{said}");
+    for keeper in ["first", "second"] {
+        assert_eq!(numbers(&directory, keeper), [1, 2, 1, 2]);
+    }
+    // From then on it is read as it is, and the parked record stays.
+    let shop = Shop::open("work_field_changed", &directory);
+    shop.until_open(2, 3);
+    let parked = parked(&shop);
+    assert!(
+        parked.len() == 2 && parked[0].starts_with("first~") && parked[1].starts_with("second~"),
+        "{parked:?}"
+    );
+    shop.close();
+    assert_eq!(numbers(&directory, "first").len(), 4);
+}
+
+fn work_that_cannot_be_read_is_dropped_if_wanted() {
+    let directory = recorded("dropped");
+    let shop = Shop::open_with("work_field_changed", &directory, &["--on-mismatch=fresh"]);
+    shop.until_open(2, 2);
+    assert!(parked(&shop).is_empty());
+    let lines = shop.close();
+    line(&lines, "`second` begins anew, because work `second` cannot be restored");
+    line(&lines, "the record is dropped");
+    assert_eq!(numbers(&directory, "second"), [1, 2, 1, 2]);
+    let shop = Shop::open("work_field_changed", &directory);
+    shop.until_open(2, 3);
+    assert!(parked(&shop).is_empty());
+    shop.close();
+}
+
+/// Its children are not affected.
+fn fields_of_a_flow_that_cannot_be_read_begin_anew() {
+    for (how, is_parked) in [("park", true), ("fresh", false)] {
+        let directory = recorded(&format!("flow-{how}"));
+        let shop = Shop::open_with("flow_field_changed", &directory, &["--on-mismatch", how]);
+        let state = shop.until_open(2, 2);
+        assert_eq!((&state["title"], &state["first"]["total"]), (&json!(0), &json!(3)));
+        assert_eq!(parked(&shop).len(), usize::from(is_parked));
+        let lines = shop.close();
+        line(&lines, "the own fields of flow `root` begin anew, because flow `root` cannot be restored");
+        assert_eq!(numbers(&directory, "first"), [1, 2]);
+        let shop = Shop::open("flow_field_changed", &directory);
+        shop.until_open(2, 3);
+        assert_eq!(parked(&shop).len(), usize::from(is_parked));
+        shop.close();
+    }
+}
+
+fn damage_is_refused_whatever_is_wanted() {
+    let directory = recorded("mismatch-damaged");
+    let file = directory.join("journal").join("journal.db");
+    let mut bytes = std::fs::read(&file).expect("there is a journal");
+    let middle = bytes.len() / 2;
+    bytes[middle..].fill(0x5a);
+    std::fs::write(&file, bytes).expect("the journal can be written");
+    for how in ["park", "fresh"] {
+        let (code, lines) = start_with("first", &directory, &["--on-mismatch", how]).end();
+        assert_eq!(code, Some(1), "{lines:#?}");
+        line(&lines, "damaged");
+    }
 }

@@ -123,6 +123,13 @@ pub(crate) fn start(program: &str, directory: &Path) -> Process {
     start_as(Command::new(this()), program, directory)
 }
 
+/// As [`start`], with further arguments.
+pub(crate) fn start_with(program: &str, directory: &Path, arguments: &[&str]) -> Process {
+    let mut command = Command::new(this());
+    command.args(arguments);
+    start_as(command, program, directory)
+}
+
 /// As [`start`], with a limit for the size of each file: a write beyond it fails.
 pub(crate) fn start_limited(program: &str, directory: &Path, limit: u64) -> Process {
     let mut command = Command::new("sh");
@@ -146,7 +153,12 @@ fn start_as(mut command: Command, program: &str, directory: &Path) -> Process {
 impl Shop {
     /// Starts an edition, and waits until it is served.
     pub(crate) fn open(edition: &str, directory: &Path) -> Self {
-        let mut process = start(edition, directory);
+        Self::open_with(edition, directory, &[])
+    }
+
+    /// As [`open`](Self::open), with further arguments.
+    pub(crate) fn open_with(edition: &str, directory: &Path, arguments: &[&str]) -> Self {
+        let mut process = start_with(edition, directory, arguments);
         let line = process.expect("/view");
         let (_, url) = line.split_once("http://").expect("the line has a URL");
         let api = Api::new();

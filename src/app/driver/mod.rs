@@ -20,6 +20,8 @@ mod journaling;
 mod lifecycle;
 #[cfg(feature = "remote")]
 mod listen;
+#[cfg(feature = "journal")]
+mod mismatch;
 mod observers;
 mod payloads;
 mod queries;
@@ -51,6 +53,8 @@ use tokio::sync::{oneshot, watch};
 pub(crate) use self::actions::{Action, NotDone};
 use self::journaling::Journaling;
 use self::lifecycle::Lifecycle;
+#[cfg(all(feature = "cli", feature = "journal"))]
+pub(super) use self::mismatch::{Renewed, adapt};
 use self::observers::Observers;
 pub(super) use self::payloads::{Referring, What};
 use self::reaction_queue::ReactionQueue;
@@ -59,7 +63,7 @@ pub(super) use self::recording::{APP, AppRow, CHILDREN, ChildrenRow, FACTS, Flow
 #[cfg(feature = "journal")]
 pub(super) use self::recovery::OpenedJournal;
 #[cfg(all(feature = "cli", feature = "journal"))]
-pub(super) use self::recovery::recorded_tree;
+pub(super) use self::recovery::moved;
 #[cfg(feature = "journal")]
 pub(super) use self::renaming::Move;
 #[cfg(all(feature = "cli", feature = "journal"))]

@@ -17,13 +17,14 @@ use super::super::hosts::HEAD;
 use super::super::status::SafeMode;
 use super::Driver;
 use super::journaling::{Journaling, RecordedFlow};
+use super::mismatch::{Adapted, adapt};
 use super::recording::{APP, AppRow, CHILDREN, ChildrenRow, FACTS, FlowRow, SETTINGS};
 use super::renaming::{Move, Moved, move_actors};
 use super::tree::FlowLife;
 use crate::crash_evidence::CrashEvidence;
 use crate::flow::{
-    FlowContext, FlowImage, Image, ImageReader, Ledger, Moment, OnError, RecordedTree, Restarts, RowError,
-    Schedules, Supervisor, WorkImage, decoded, encoded,
+    FlowContext, FlowImage, Image, ImageReader, Ledger, Moment, OnError, RecordedTree, Restarts, Restored,
+    RowError, Schedules, Supervisor, WorkImage, decoded, encoded,
 };
 use crate::id::{ActorPath, AppId, FlowId, WorkId};
 use crate::journal::{Change, CrashNotes, Journal, JournalSettings, Live, LiveActor, Recovered, Table};
@@ -33,7 +34,7 @@ use crate::work::{Place, Placement, ReadyQueue, Stage};
 
 /// The recorded App.
 #[derive(Default)]
-pub(super) struct Recovery {
+pub(in crate::app) struct Recovery {
     tree: RecordedTree,
     images: HashMap<ActorPath, Image>,
     flows: HashMap<ActorPath, RecoveredFlow>,
@@ -125,8 +126,8 @@ impl Recovery {
     /// Reads the live data of a journal.
     ///
     /// # Errors
-    /// [`AppError::Unrestorable`] with all rows that cannot be read.
-    pub(super) fn read(live: Live) -> Result<Self, AppError> {
+    /// All actors with rows that cannot be read, and what is wrong with them.
+    pub(super) fn read(live: Live) -> Result<Self, Vec<(ActorPath, String)>> {
         let (mut recovery, mut problems) = (Self::default(), Vec::new());
         for (path, actor) in live.actors {
             let read = if actor.rows.contains_key(&Table::Work) {
@@ -137,14 +138,21 @@ impl Recovery {
                 Ok(())
             };
             if let Err(error) = read {
-                problems.push(format!("`{path}`: {}", chain(&*error)));
+                problems.push((path, chain(&*error)));
             }
         }
-        if problems.is_empty() {
-            Ok(recovery)
-        } else {
-            Err(AppError::Unrestorable(Unrestorable::new(problems)))
-        }
+        if problems.is_empty() { Ok(recovery) } else { Err(problems) }
+    }
+
+    /// Sets the actors that have moved, and the Flows whose own fields begin anew.
+    pub(super) fn with(mut self, moved: BTreeSet<ActorPath>, fresh: BTreeSet<ActorPath>) -> Self {
+        (self.tree.moved, self.tree.fresh) = (moved, fresh);
+        self
+    }
+
+    /// Returns the recorded tree.
+    pub(in crate::app) fn tree(&self) -> &RecordedTree {
+        &self.tree
     }
 
     fn read_work(&mut self, path: &ActorPath, actor: LiveActor) -> Result<(), Box<dyn std::error::Error>> {
@@ -182,7 +190,7 @@ impl Recovery {
         Ok(())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::app) fn is_empty(&self) -> bool {
         self.tree.flows.is_empty()
     }
 }
@@ -209,28 +217,22 @@ impl Driver {
             return Err(AppError::Unrecordable(Unrestorable::new(problems)));
         }
         let moved = moved(&mut live, &moves)?;
-        let mut recovery = Recovery::read(live)?;
-        recovery.tree.moved = moved.paths;
-        self.restore_root(&recovery)?;
-        moved.changes.into_iter().for_each(|change| self.journaling.change(change));
+        let (on_mismatch, root) = (self.config.on_mismatch.unwrap_or_default(), &mut self.root);
+        let adapted = adapt(live, &moved.paths, on_mismatch, last.position, |recovery| {
+            if recovery.is_empty() { Ok(Restored::default()) } else { root.restore(&recovery.tree) }
+        })?;
+        let Adapted { recovery, restored, renewed, changes } = adapted;
+        renewed.iter().for_each(|renewed| log::warn!("{renewed}"));
+        self.note_restored(restored);
+        moved.changes.into_iter().chain(changes).for_each(|change| self.journaling.change(change));
         if last.position > 0 {
             self.resumed.after = Some((last.position, was_clean));
         }
         Ok(recovery)
     }
 
-    /// Restores the root as the constructor has made it, before its tree is walked for the first time.
-    ///
-    /// # Errors
-    /// [`AppError::Unrestorable`] with all that cannot be restored. The root is unchanged then.
-    pub(super) fn restore_root(&mut self, recovery: &Recovery) -> Result<(), AppError> {
-        if recovery.is_empty() {
-            return Ok(());
-        }
-        let restored = self.root.restore(&recovery.tree).map_err(|errors| {
-            let problems = errors.iter().map(|error| chain(error)).collect();
-            AppError::Unrestorable(Unrestorable::new(problems))
-        })?;
+    /// Notes what is recorded and was not restored.
+    fn note_restored(&mut self, restored: Restored) {
         for removed in restored.removed_fields {
             log::warn!(
                 "the recorded field `{}` of `{}` is dropped, because the program does not have it any more",
@@ -244,7 +246,6 @@ impl Driver {
             );
         }
         self.resumed.parked = restored.unused;
-        Ok(())
     }
 
     /// Restores the ledgers of Works and the facts about Flows, once the tree has been walked.
@@ -361,19 +362,11 @@ impl Driver {
     }
 }
 
-/// Reads the live data of a journal as the tree to restore.
+/// Moves actors of the live data of a journal.
 ///
 /// # Errors
-/// [`AppError::Unrestorable`] with all rows that cannot be read.
-#[cfg(feature = "cli")]
-pub(in crate::app) fn recorded_tree(mut live: Live, moves: &[Move]) -> Result<RecordedTree, AppError> {
-    let moved = moved(&mut live, moves)?;
-    let mut recovery = Recovery::read(live)?;
-    recovery.tree.moved = moved.paths;
-    Ok(recovery.tree)
-}
-
-fn moved(live: &mut Live, moves: &[Move]) -> Result<Moved, AppError> {
+/// [`AppError::Unrestorable`] if the children of a Flow cannot be read.
+pub(in crate::app) fn moved(live: &mut Live, moves: &[Move]) -> Result<Moved, AppError> {
     let unreadable = |error: RowError| AppError::Unrestorable(Unrestorable::new(vec![chain(&error)]));
     move_actors(live, moves).map_err(unreadable)
 }

@@ -8,7 +8,7 @@ use crate::id::ActorPath;
 use crate::journal::{Change, Live, LiveActor, Table};
 
 /// Returns the part of `path` below `above`, which is empty for that path itself, with its leading dot otherwise.
-fn below<'p>(path: &'p ActorPath, above: &ActorPath) -> Option<&'p str> {
+pub(super) fn below<'p>(path: &'p ActorPath, above: &ActorPath) -> Option<&'p str> {
     let rest = path.as_str().strip_prefix(above.as_str())?;
     (rest.is_empty() || rest.starts_with('.')).then_some(rest)
 }
@@ -42,7 +42,6 @@ fn put_children(path: ActorPath, value: Vec<u8>) -> Change {
 ///
 /// # Errors
 /// [`RowError`] if the children of a Flow cannot be read.
-#[cfg(feature = "cli")]
 pub(in crate::app) fn forget_children(live: &Live, gone: &ActorPath) -> Result<Vec<Change>, RowError> {
     let rename = |name: &ActorPath| below(name, gone).is_none().then(|| name.clone());
     let renamed = rename_children(live, &rename)?;
@@ -67,8 +66,8 @@ impl Move {
 
 /// The actors that were moved, and the changes that record it.
 #[derive(Debug, Default)]
-pub(super) struct Moved {
-    pub(super) paths: BTreeSet<ActorPath>,
+pub(in crate::app) struct Moved {
+    pub(in crate::app) paths: BTreeSet<ActorPath>,
     pub(super) changes: Vec<Change>,
 }
 
