@@ -18,6 +18,10 @@
 //! - When a session is lost, messages that were handed to it but never written to a connection are returned to their
 //!   senders. Messages that were written but not acknowledged may have been handled: such a `tell` is counted as lost,
 //!   and such an `ask` fails with `NodeLost`.
+//! - Messages of one sender are handled in order, also across moves, with two exceptions after a session between two
+//!   nodes is lost: a Work that is launched on the sender's node may handle messages that are sent there before those
+//!   in flight by way of the head; and an incarnation that is ended by force, until its node hears of it, may handle
+//!   messages in its mailbox after the next incarnation has handled later ones.
 //! - A process that no longer has an address of a Work receives no more locations of it, and unused channels are
 //!   closed.
 
