@@ -5,6 +5,8 @@
 //!   longer each time.
 //! - Waits are jittered, so that processes that lost the same peer at the same moment do not all dial it at the same
 //!   moment.
+//! - A peer that was out of reach for a short time is reached soon after its return: within a tenth of that time, or 50
+//!   milliseconds.
 
 use std::time::Duration;
 
@@ -23,6 +25,14 @@ pub(super) fn longest_pause(endpoint: &Endpoint) -> Duration {
         // An attempt costs next to nothing on this machine, where a head may be started again at any moment.
         Endpoint::Unix(_) => Duration::from_millis(100),
     }
+}
+
+/// Longest wait for a peer that has just gone out of reach.
+const SOON: Duration = Duration::from_millis(50);
+
+/// Returns the longest wait before an attempt to reach a peer that has been out of reach for `absence`, up to `longest`.
+pub(super) fn longest_within(absence: Duration, longest: Duration) -> Duration {
+    (absence / 10).max(SOON).min(longest)
 }
 
 /// Exponential backoff with jitter.
@@ -89,6 +99,19 @@ mod tests {
         assert!(waits.iter().all(|wait| *wait <= LONGEST), "{waits:?}");
         assert_eq!(backoff.lived(STEADY), None);
         assert!(backoff.lived(Duration::ZERO).unwrap() <= FIRST);
+    }
+
+    /// A peer is found soon after a short absence, and is not dialed often during a long one.
+    #[test]
+    fn short_absences_have_short_waits() {
+        let (mut backoff, mut absence, mut attempts) = (Backoff::new(LONGEST), Duration::ZERO, 0);
+        while absence < Duration::from_secs(60) {
+            let wait = backoff.failed_within(longest_within(absence, LONGEST));
+            assert!(wait <= LONGEST && wait <= (absence / 10).max(SOON), "{wait:?} after {absence:?}");
+            absence += wait;
+            attempts += 1;
+        }
+        assert!(attempts < 250, "{attempts}");
     }
 
     proptest! {

@@ -20,7 +20,7 @@ use std::thread::ThreadId;
 use futures::FutureExt;
 use tokio::sync::{Notify, Semaphore, watch};
 
-use self::identity::Identity;
+use self::identity::{Identity, KnownHead};
 use self::idle_connections::Idle;
 pub(super) use self::idle_connections::SWEEP;
 pub(super) use self::peer_handler::{Destination, PeerHandler, Services, Whereabouts};
@@ -92,8 +92,8 @@ pub(crate) enum DialError {
         /// The epoch of the head that has refused, if it is one of the same App.
         epoch: u64,
     },
-    /// The head is older than one that this process has seen; the attempt may be repeated.
-    #[error("the head is outdated: {0}")]
+    /// The head is older than one that this process has seen, or has a copy of its journal; the attempt may be repeated.
+    #[error("this head is not the latest one of the App: {0}")]
     Outdated(String),
     #[error("the exchange of greetings failed: {0}")]
     NotUnderstood(String),
@@ -104,7 +104,7 @@ impl Bridge {
     pub(super) fn new(options: BridgeOptions, spawner: Spawner, services: &'static dyn Services) -> Self {
         let BridgeOptions { program, security, limits, settings, epoch } = options;
         let identity = Identity::new(program);
-        identity.set_epoch(epoch);
+        identity.set_head(KnownHead { epoch, process: 0 });
         Self {
             identity,
             security,
@@ -284,14 +284,14 @@ impl Bridge {
         self.identity.hello(role, app, session)
     }
 
-    /// Records the epoch of the head.
-    pub(super) fn set_epoch(&self, epoch: u64) {
-        self.identity.set_epoch(epoch);
+    /// Records the head that this process has joined: its epoch and the number of its process.
+    pub(super) fn set_head(&self, epoch: u64, process: u64) {
+        self.identity.set_head(KnownHead { epoch, process });
     }
 
     /// Returns the highest epoch of the head that was seen; 0 if the head has no journal.
     pub(super) fn epoch(&self) -> u64 {
-        self.identity.epoch()
+        self.identity.head().epoch
     }
 
     /// Sets the endpoint at which this process reaches the head.

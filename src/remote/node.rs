@@ -128,18 +128,10 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         let end = loop {
             let end = attend(&agent, &bridge, session, &lines_for_head, leave).await;
             let SessionEnd::Lost { why, refusal, until } = end else { break end };
-            let Some(refusal) = refusal.filter(|refusal| may_be_replaced(refusal, &agent, &bridge)) else {
+            if !refusal.is_some_and(|refusal| is_replaced(&refusal, &agent, &bridge)) {
                 break SessionEnd::Lost { why, refusal: None, until };
-            };
-            agent.pause();
-            if !matches!(refusal, DialError::Lost { epoch, .. } if epoch > bridge.epoch()) {
-                log::warn!(
-                    "another head is at {} ({refusal}); the Works here go on, and wait {:?} for theirs to be started again \
-                     with its journal",
-                    options.join,
-                    until.saturating_duration_since(Instant::now())
-                );
             }
+            agent.pause();
             session = tokio::select! {
                 next = return_to(&options, &bridge, until) => match next {
                     Some(next) => {
@@ -259,10 +251,9 @@ async fn attend(
     }
 }
 
-/// Returns true if the head of the session may be another process now, which can take over the Works.
-fn may_be_replaced(refusal: &DialError, agent: &Agent, bridge: &Bridge) -> bool {
-    let has_given_up = |epoch| epoch == bridge.epoch();
-    agent.is_recorded() && !matches!(refusal, DialError::Lost { epoch, .. } if has_given_up(*epoch))
+/// Returns true if a later head has refused to go on with the session, which can take over the Works.
+fn is_replaced(refusal: &DialError, agent: &Agent, bridge: &Bridge) -> bool {
+    agent.is_recorded() && matches!(refusal, DialError::Lost { epoch, .. } if *epoch > bridge.epoch())
 }
 
 /// Joins the head of the same App that has been started again, if that succeeds before `until`.
@@ -289,7 +280,7 @@ async fn return_to(options: &NodeOptions, bridge: &Arc<Bridge>, until: Instant) 
         }
     };
     let (connection, welcome) = tokio::time::timeout_at(until.into(), joined).await.ok()?;
-    bridge.set_epoch(welcome.epoch);
+    bridge.set_head(welcome.epoch, welcome.node.id);
     // The head says so itself of the processes of single Works.
     let level = if options.kept_in.is_some() { log::Level::Debug } else { log::Level::Info };
     log::log!(level, "the head was started again, as number {}; it takes over the Works here", welcome.epoch);
@@ -380,7 +371,13 @@ impl HeadSession {
         Self {
             head: Arc::new(Link::new(welcome.node.clone(), bridge, settings)),
             endpoint: options.join.clone(),
-            hello: Hello { app: Some(welcome.app), fresh: false, epoch: welcome.epoch, ..hello },
+            hello: Hello {
+                app: Some(welcome.app),
+                fresh: false,
+                epoch: welcome.epoch,
+                head: welcome.node.id,
+                ..hello
+            },
             connection,
             received: welcome.received,
             grace: settings.grace,
@@ -522,7 +519,7 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
     bridge.set_runtime(runtime.clone());
     let listening = listeners.into_iter().map(|listener| spawn_local(bridge.clone().listen(listener)));
     let listening = listening.collect();
-    bridge.set_epoch(welcome.epoch);
+    bridge.set_head(welcome.epoch, welcome.node.id);
     bridge.set_join(options.join.clone());
     let session = HeadSession::new(options, &bridge, &welcome, hello, connection);
     Ok(JoinedSession { runtime, bridge, listening, session })

@@ -36,8 +36,11 @@ const PLACES: &str = "FLOWRIGHT_TEST_PLACES";
 /// Number of lines that are more than a process keeps without a head.
 const FLOOD: u32 = 4_000;
 
+/// The token of an App whose nodes join at another address than that of its head.
+const TOKEN: &str = "a token that only the processes of a test know";
+
 /// A grace period that no test exceeds.
-const LONG: &str = "120000";
+pub(crate) const LONG: &str = "120000";
 
 fn directory() -> PathBuf {
     std::env::var_os(DIRECTORY).expect("the test has set it").into()
@@ -200,9 +203,12 @@ pub(crate) fn hands() -> App {
 }
 
 /// The processes of a test, and its directory.
-struct Site {
+pub(crate) struct Site {
     directory: PathBuf,
-    address: String,
+    /// The address of the head.
+    pub(crate) address: String,
+    /// The address at which nodes join.
+    pub(crate) joining: String,
     grace: &'static str,
     places: &'static str,
     journal: PathBuf,
@@ -216,32 +222,42 @@ impl Site {
         site
     }
 
-    fn new(grace: &'static str) -> Self {
+    pub(crate) fn new(grace: &'static str) -> Self {
         // Each test has a process of its own.
         let directory = std::env::temp_dir().join(format!("flowright-adopted-{}", std::process::id()));
         std::fs::create_dir_all(&directory).expect("there is room for a directory");
-        let journal = directory.join("journal");
-        Self { directory, address: free_address(), grace, places: "n n/pool m", journal }
+        let (journal, address) = (directory.join("journal"), free_address());
+        let joining = address.clone();
+        Self { directory, address, joining, grace, places: "n n/pool m", journal }
     }
 
     fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = program("hands");
         command.args(arguments).env(DIRECTORY, &self.directory).env(GRACE, self.grace);
         command.env(PLACES, self.places);
+        // The token of a head is found by its address, and nodes may join at another one.
+        if self.joining != self.address {
+            command.env("FLOWRIGHT_TOKEN", TOKEN);
+        }
         command
     }
 
-    fn head(&self) -> Process {
-        let mut command = self.command(&["--open-ui=false", "--without-server", "--listen", &self.address]);
-        command.arg("--journal").arg(&self.journal);
+    pub(crate) fn head(&self) -> Process {
+        self.head_at(&self.address, &self.journal)
+    }
+
+    /// Starts a head at this address, with the journal in this directory.
+    pub(crate) fn head_at(&self, address: &str, journal: &Path) -> Process {
+        let mut command = self.command(&["--open-ui=false", "--without-server", "--listen", address]);
+        command.arg("--journal").arg(journal);
         Process::start(command)
     }
 
     fn node(&self, name: &str) -> Process {
-        Process::start(self.command(&["node", "--join", &self.address, "--name", name]))
+        Process::start(self.command(&["node", "--join", &self.joining, "--name", name]))
     }
 
-    fn path(&self, file: &str) -> PathBuf {
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.directory.join(file)
     }
 
@@ -289,7 +305,7 @@ impl Site {
 
     /// Checks that each of these lines is in the log once.
     #[track_caller]
-    fn once(&self, lines: &[&str]) {
+    pub(crate) fn once(&self, lines: &[&str]) {
         let mut wrong = String::new();
         for line in lines.iter().filter(|line| self.count(line) != 1) {
             let _ = writeln!(wrong, "{line}: {} times", self.count(line));
@@ -332,7 +348,7 @@ fn nothing_is_left(site: &Site) {
 }
 
 /// Starts a head and its nodes, and waits until all Works are busy and messages wait in the mailbox of `b`.
-fn busy(site: &Site) -> (Process, Process, Process) {
+pub(crate) fn busy(site: &Site) -> (Process, Process, Process) {
     let (head, n) = (site.head(), site.node("n"));
     for line in ["run a 1", "run b 1"] {
         site.wait(line);
@@ -345,7 +361,7 @@ fn busy(site: &Site) -> (Process, Process, Process) {
     (head, n, m)
 }
 
-const ALL_ONCE: &[&str] = &[
+pub(crate) const ALL_ONCE: &[&str] = &[
     "start a",
     "start b",
     "start c",
@@ -364,7 +380,7 @@ const ALL_ONCE: &[&str] = &[
 ];
 
 /// Lets all Works end, and checks that the App ends well.
-fn finish(site: &Site, head: Process) {
+pub(crate) fn finish(site: &Site, head: Process) {
     ["open", "go-a-1", "go-a-2", "go-b-1", "go-b-2"].into_iter().for_each(|file| site.touch(file));
     let (code, lines) = head.end();
     assert_eq!(code, Some(0), "{lines:#?}\n{:#?}", site.log());

@@ -31,6 +31,8 @@ mod steps;
 mod strangers;
 mod support;
 mod tokens;
+#[cfg(feature = "journal")]
+mod twins;
 
 use std::process::ExitCode;
 
@@ -73,6 +75,8 @@ fn main() -> ExitCode {
         replaced::TESTS,
         steps::TESTS,
         strangers::TESTS,
+        #[cfg(feature = "journal")]
+        twins::TESTS,
     ]
     .concat()
     .into_iter();

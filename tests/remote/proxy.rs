@@ -42,6 +42,8 @@ pub(crate) struct Proxy {
 }
 
 struct Shared {
+    /// The address that connections are forwarded to.
+    target: Mutex<String>,
     weather: Mutex<Weather>,
     changed: Condvar,
     streams: Mutex<HashMap<u64, [TcpStream; 2]>>,
@@ -67,6 +69,13 @@ impl Drop for Passage {
 }
 
 impl Shared {
+    fn close_all(&self) {
+        for stream in self.streams.lock().unwrap().values().flatten() {
+            // The stream may be closed already.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
     /// Waits while these bytes are held; `false` when the connection is to be closed.
     fn pass(&self, connection: u64, read_at: Instant, bytes: usize) -> bool {
         if connection < self.connections.lock().unwrap().1 {
@@ -106,6 +115,7 @@ impl Proxy {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let shared = Arc::new(Shared {
+            target: Mutex::new(target.to_owned()),
             weather: Mutex::new(Weather::Fair),
             changed: Condvar::new(),
             streams: Mutex::default(),
@@ -115,7 +125,7 @@ impl Proxy {
             ended: AtomicBool::new(false),
         });
         let token = Forwarded::new(&address, target);
-        let (target, passing) = (target.to_owned(), shared.clone());
+        let passing = shared.clone();
         let accepting = thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
                 if passing.ended.load(Ordering::Relaxed) {
@@ -125,7 +135,8 @@ impl Proxy {
                     passing.refused.fetch_add(1, Ordering::Relaxed);
                     continue;
                 }
-                let Ok(far) = TcpStream::connect(&target) else { continue };
+                let target = passing.target.lock().unwrap().clone();
+                let Ok(far) = TcpStream::connect(target) else { continue };
                 passing.carry_between(near, far);
             }
         });
@@ -146,14 +157,17 @@ impl Proxy {
         self.shared.connections.lock().unwrap().0
     }
 
+    /// Leads to another address from now on; existing connections are closed.
+    pub(crate) fn lead_to(&self, target: &str) {
+        *self.shared.target.lock().unwrap() = target.to_owned();
+        self.shared.close_all();
+    }
+
     pub(crate) fn set(&self, weather: Weather) {
         *self.shared.weather.lock().unwrap() = weather;
         self.shared.changed.notify_all();
         if weather == Weather::Cut {
-            for stream in self.shared.streams.lock().unwrap().values().flatten() {
-                // The stream may be closed already.
-                let _ = stream.shutdown(Shutdown::Both);
-            }
+            self.shared.close_all();
         }
     }
 }

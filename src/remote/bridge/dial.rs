@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use futures::FutureExt;
 
-use super::super::backoff::{Backoff, longest_pause};
+use super::super::backoff::{Backoff, longest_pause, longest_within};
 use super::super::link::{End, Link};
 use super::super::protocol::{Hello, NodeCard, Refusal, Role, Welcome};
+use super::identity::KnownHead;
 use super::{Bridge, DialError};
 use crate::fence::Panic;
 use crate::id::unique;
@@ -55,14 +56,14 @@ impl Bridge {
                     let welcome = wire::decode::<Welcome>(body).map_err(|error| not_understood(&error))?;
                     // Nodes hear of a new head one after the other.
                     let is_for_the_head = !matches!(hello.role, Role::Peer | Role::Puller);
-                    if is_for_the_head && hello.app == Some(welcome.app) && welcome.epoch < hello.epoch {
-                        let (epoch, seen) = (welcome.epoch, hello.epoch);
-                        return Err(DialError::Outdated(format!(
-                            "it opened the journal of the App as number {epoch}, and this process knows a head \
-                             with number {seen}"
-                        )));
+                    let known = KnownHead { epoch: hello.epoch, process: hello.head };
+                    let head = KnownHead { epoch: welcome.epoch, process: welcome.node.id };
+                    match known.refusal_of(head) {
+                        Some(why) if is_for_the_head && hello.app == Some(welcome.app) => {
+                            Err(DialError::Outdated(why))
+                        }
+                        _ => Ok(welcome),
                     }
-                    Ok(welcome)
                 }
                 Some(Frame::Bye(body)) => {
                     let refusal: Refusal = wire::decode(body).map_err(|error| not_understood(&error))?;
@@ -113,7 +114,10 @@ impl Bridge {
         let tried = endpoints.iter().map(Endpoint::to_string).collect::<Vec<_>>().join(" and ");
         // Another head may be started with the journal of the one that has ended.
         let ends_with_it = is_near && !(role == Role::Node && self.outlives_head());
-        let mut backoff = Backoff::new(endpoints.iter().map(longest_pause).max().unwrap_or_default());
+        let longest_pause = endpoints.iter().map(longest_pause).max().unwrap_or_default();
+        let mut backoff = Backoff::new(longest_pause);
+        let mut is_warned = false;
+        let mut away_since = Instant::now();
         let end = 'session: loop {
             let mut failed = String::new();
             let (connection, received) = loop {
@@ -147,11 +151,27 @@ impl Bridge {
                         log::debug!("{error}");
                         failed = format!(": {error}");
                     }
+                    // Nothing that another head says is proof that the head of this session, which has a journal,
+                    // has ended: it may be reached again.
+                    Err(error)
+                        if role == Role::Node
+                            && self.outlives_head()
+                            && !matches!(error, DialError::Lost { epoch, .. } if epoch >= hello.epoch) =>
+                    {
+                        if !std::mem::replace(&mut is_warned, true) {
+                            log::warn!(
+                                "another head is at {tried} ({error}); the Works here go on, and wait for their own head \
+                                 within the grace period"
+                            );
+                        }
+                        failed = format!(": {error}");
+                    }
                     Err(error) => break 'session Err(error),
                 }
-                tokio::time::sleep(backoff.failed()).await;
+                let longest = longest_within(away_since.elapsed(), longest_pause);
+                tokio::time::sleep(backoff.failed_within(longest)).await;
             };
-            fresh = false;
+            (fresh, is_warned) = (false, false);
             if let Ok(peer_handler) = self.peer_handler() {
                 if std::mem::replace(&mut again, true) {
                     peer_handler.connected_again(&link, role);
@@ -164,6 +184,7 @@ impl Bridge {
             let talk =
                 AssertUnwindSafe(link.converse(connection, received, &mut *inbox)).catch_unwind().await;
             link.disconnect();
+            away_since = Instant::now();
             match talk.unwrap_or_else(|panic| End::Over(format!("a panic: {}", Panic::new(panic)))) {
                 End::Over(why) => break Ok(why),
                 End::Broken(why) => {

@@ -1,7 +1,8 @@
 //! The identity of a process towards the others of its App.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use super::super::protocol::{Hello, NodeCard, Program, Refusal, Role};
 use crate::id::AppId;
@@ -16,8 +17,39 @@ pub(super) struct Identity {
     me: OnceLock<NodeCard>,
     /// The endpoint at which this process reaches the head.
     join: OnceLock<Endpoint>,
-    /// The epoch of the head, as far as it is known here.
-    epoch: AtomicU64,
+    /// The latest head that is known here.
+    head: Mutex<KnownHead>,
+}
+
+/// A head of the App.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct KnownHead {
+    /// The number of times that a head has opened the journal; 0 without a journal.
+    pub(super) epoch: u64,
+    /// The number of its process; 0 if it is not known.
+    pub(super) process: u64,
+}
+
+impl KnownHead {
+    /// Returns the reason why another head must not be obeyed by a process that knows this one, if there is one.
+    ///
+    /// Two heads with one epoch have opened two copies of a journal, and neither knows what the other one did.
+    pub(super) fn refusal_of(self, other: Self) -> Option<String> {
+        let Self { epoch, process } = other;
+        if epoch < self.epoch {
+            return Some(format!(
+                "it opened the journal of the App as number {epoch}, and this process knows a head with number {}",
+                self.epoch
+            ));
+        }
+        let is_another = process != self.process && process != 0 && self.process != 0;
+        (epoch == self.epoch && epoch > 0 && is_another).then(|| {
+            format!(
+                "it opened a copy of the journal as number {epoch}, like the head that this process knows; end one of \
+                 the two heads, and keep only one journal of an App in use"
+            )
+        })
+    }
 }
 
 impl Identity {
@@ -27,7 +59,7 @@ impl Identity {
             runtime: OnceLock::new(),
             me: OnceLock::new(),
             join: OnceLock::new(),
-            epoch: AtomicU64::new(0),
+            head: Mutex::default(),
         }
     }
 
@@ -56,14 +88,17 @@ impl Identity {
         let _ = self.join.set(join);
     }
 
-    /// Records the epoch of the head, which never becomes lower.
-    pub(super) fn set_epoch(&self, epoch: u64) {
-        self.epoch.fetch_max(epoch, Ordering::AcqRel);
+    /// Records a head of the App, unless a later one is known.
+    pub(super) fn set_head(&self, head: KnownHead) {
+        let mut known = self.head.lock();
+        if known.epoch <= head.epoch {
+            *known = head;
+        }
     }
 
-    /// Returns the highest epoch of the head that was seen; 0 if the head has no journal.
-    pub(super) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
+    /// Returns the latest head that is known here; in the head itself, that head.
+    pub(super) fn head(&self) -> KnownHead {
+        *self.head.lock()
     }
 
     /// Returns the endpoint at which this process reaches the head; `None` in the head itself.
@@ -73,6 +108,7 @@ impl Identity {
 
     /// Returns the greeting with which this process begins a session.
     pub(super) fn hello(&self, role: Role, app: Option<AppId>, session: u64) -> Hello {
+        let KnownHead { epoch, process: head } = self.head();
         Hello {
             role,
             program: self.program.clone(),
@@ -82,7 +118,8 @@ impl Identity {
             fresh: true,
             received: 0,
             waited_ms: 0,
-            epoch: self.epoch(),
+            epoch,
+            head,
         }
     }
 
@@ -99,19 +136,27 @@ impl Identity {
         if another {
             return Some(Refusal::lost("this is another run of the App".to_owned()));
         }
-        let epoch = self.epoch();
         // Nodes hear of a new head one after the other.
         let is_for_the_head = !matches!(hello.role, Role::Peer | Role::Puller);
-        (is_for_the_head && hello.app.is_some() && hello.epoch > epoch).then(|| Refusal {
-            reason: format!(
+        if !is_for_the_head || hello.app.is_none() {
+            return None;
+        }
+        let KnownHead { epoch, .. } = self.head();
+        let known = KnownHead { epoch: hello.epoch, process: hello.head };
+        known.refusal_of(KnownHead { epoch, process: self.me().id })?;
+        let name = &hello.node.name;
+        let reason = match hello.epoch > epoch {
+            true => format!(
                 "a later head has replaced this one: this head opened the journal of the App as number {epoch}, \
-                 and `{}` knows number {}; end this head, and keep only one journal of an App in use",
-                hello.node.name, hello.epoch
+                 and `{name}` knows number {}; end this head, and keep only one journal of an App in use",
+                hello.epoch
             ),
-            epoch,
-            outdated: true,
-            ..Refusal::default()
-        })
+            false => format!(
+                "this head opened a copy of the journal of the App as number {epoch}, and `{name}` knows another head \
+                 with that number; end one of the two heads, and keep only one journal of an App in use"
+            ),
+        };
+        Some(Refusal { reason, epoch, outdated: true, ..Refusal::default() })
     }
 
     /// Returns the endpoints at which this process reaches another one of the App, which announces `announced`.
@@ -178,16 +223,42 @@ mod tests {
     #[test]
     fn head_of_lower_epoch_is_fenced() {
         let head = identity("1", Some(AppId::next()));
-        head.set_epoch(3);
+        head.set_head(KnownHead { epoch: 3, process: head.me().id });
         for (seen, is_refused) in [(0, false), (2, false), (3, false), (4, true)] {
             let node = identity("1", None);
-            node.set_epoch(seen);
+            let process = if seen == 3 { head.me().id } else { unique() };
+            node.set_head(KnownHead { epoch: seen, process });
             let refusal = |role| head.refusal_of(&node.hello(role, Some(head.app()), 1));
             let refused = refusal(Role::Node);
             assert_eq!(refused.as_ref().is_some_and(|refusal| refusal.outdated), is_refused, "{refused:?}");
             assert_eq!(refusal(Role::Drive).is_some(), is_refused);
             assert!(refusal(Role::Peer).is_none(), "nodes hear of a new head one after the other");
         }
+    }
+
+    /// A head with a copy of the journal is refused by nodes that know another one of the same epoch, by either side.
+    #[test]
+    fn head_of_equal_epoch_is_fenced() {
+        let head = identity("1", Some(AppId::next()));
+        let this = KnownHead { epoch: 3, process: head.me().id };
+        head.set_head(this);
+        let node = identity("1", None);
+        let known = KnownHead { epoch: 3, process: unique() };
+        node.set_head(known);
+        let refused = head.refusal_of(&node.hello(Role::Node, Some(head.app()), 1));
+        assert!(refused.as_ref().is_some_and(|refusal| refusal.outdated && !refusal.lost), "{refused:?}");
+        assert!(node.head().refusal_of(this).is_some_and(|why| why.contains("copy")));
+        assert_eq!(node.head().refusal_of(known), None);
+        // A later one is obeyed, and from then on no other.
+        let later = KnownHead { epoch: 4, process: unique() };
+        assert_eq!(node.head().refusal_of(later), None);
+        node.set_head(later);
+        node.set_head(known);
+        assert_eq!(node.head(), later);
+        assert!(node.head().refusal_of(known).is_some());
+        // Heads without a journal have no epochs.
+        let without = |process| KnownHead { epoch: 0, process };
+        assert_eq!(without(1).refusal_of(without(2)), None);
     }
 
     /// Unspecified addresses are those of the machine at which the head is reached; others stay as they are.

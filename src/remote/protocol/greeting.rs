@@ -110,6 +110,9 @@ pub(crate) struct Hello {
     /// The highest epoch of a head of the App that the process has seen; 0 if there was none. May be absent.
     #[serde(default)]
     pub(crate) epoch: u64,
+    /// The process number of the head with that epoch; 0 if there was none. May be absent.
+    #[serde(default)]
+    pub(crate) head: u64,
 }
 
 /// The answer that accepts a connection.
@@ -139,7 +142,8 @@ pub(crate) struct Refusal {
     /// The epoch of the head, if the dialing process belongs to its App; may be absent.
     #[serde(default)]
     pub(crate) epoch: u64,
-    /// True if the head knows that a later one has replaced it. May be absent.
+    /// True if the dialing process knows another head that has replaced this one, or has a copy of its journal. May be
+    /// absent.
     #[serde(default)]
     pub(crate) outdated: bool,
 }
