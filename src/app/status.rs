@@ -85,6 +85,11 @@ pub struct JournalStatus {
     pub slowest_commit: Duration,
     /// The recorded Works and Flows that the program does not have. Their record is kept.
     pub parked: Vec<String>,
+    /// The number of Works that had gone on in other processes while there was no head, and were taken over.
+    pub adopted: u64,
+    /// The time from the moment at which this process listened for nodes to the last time that it took over a Work; 0
+    /// if there was none.
+    pub adoption_time: Duration,
 }
 
 /// The status of a Work.

@@ -84,6 +84,11 @@ fn journal(page: &mut Page<'_>, journal: Option<&JournalStatus>) -> fmt::Result 
         ("flowright_journal_commits", "Commits of the journal.", journal.commits),
         ("flowright_journal_transactions", "Transactions that were committed.", journal.transactions),
         ("flowright_journal_written_bytes", "Bytes that the journal has written.", journal.written_bytes),
+        (
+            "flowright_adopted_works",
+            "Works that went on while there was no head, and were taken over by this one.",
+            journal.adopted,
+        ),
     ];
     for (name, help, value) in counters {
         page.family(name, MetricType::Counter, help)?.counter(&NONE, value)?;
@@ -110,6 +115,11 @@ fn journal(page: &mut Page<'_>, journal: Option<&JournalStatus>) -> fmt::Result 
             "flowright_journal_slowest_commit_seconds",
             "Time that the slowest commit has taken.",
             journal.slowest_commit.as_secs_f64(),
+        ),
+        (
+            "flowright_adoption_seconds",
+            "Time from the moment at which the head listened for nodes to the last adoption of a Work.",
+            journal.adoption_time.as_secs_f64(),
         ),
         (
             "flowright_journal_full",

@@ -2,7 +2,8 @@
 //! they host.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -248,7 +249,7 @@ impl Site {
 
     /// Starts a head at this address, with the journal in this directory.
     pub(crate) fn head_at(&self, address: &str, journal: &Path) -> Process {
-        let mut command = self.command(&["--open-ui=false", "--without-server", "--listen", address]);
+        let mut command = self.command(&["--open-ui=false", "--port", "0", "--listen", address]);
         command.arg("--journal").arg(journal);
         Process::start(command)
     }
@@ -386,6 +387,19 @@ pub(crate) fn finish(site: &Site, head: Process) {
     assert_eq!(code, Some(0), "{lines:#?}\n{:#?}", site.log());
 }
 
+/// Returns the metrics of a head.
+fn metrics(head: &mut Process) -> String {
+    let line = head.expect("View it in your browser: http://");
+    let address =
+        line.split("http://").nth(1).and_then(|url| url.split('/').next()).expect("it has an address");
+    let mut stream = TcpStream::connect(address).expect("the head serves its API");
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("the head reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("the head answers");
+    answer
+}
+
 /// A head that is killed again and again while its Works publish finds them running: none is started again, no run is
 /// repeated, and the messages that wait in a mailbox are handled.
 fn head_started_again_adopts_works_on_nodes() {
@@ -401,6 +415,13 @@ fn head_started_again_adopts_works_on_nodes() {
         n.expect_again(&format!("as number {number}"));
         m.expect_again(&format!("as number {number}"));
     }
+    let metrics = metrics(&mut head);
+    let value = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|value| value.trim().parse::<f64>().ok()).unwrap_or_else(|| panic!("{name}: {metrics}"))
+    };
+    assert_eq!(value("flowright_adopted_works_total "), 3.0);
+    assert!(value("flowright_adoption_seconds ") > 0.0);
     finish(&site, head);
     site.once(ALL_ONCE);
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::super::hosts::HEAD;
 use super::Driver;
@@ -10,9 +11,41 @@ use crate::id::{ActorPath, WorkId};
 use crate::state::Tracker;
 use crate::work::{Claim, FencingToken};
 
-/// The kept incarnations that were taken over, by the number of the process of their node.
+/// The kept incarnations that were taken over.
 #[derive(Default)]
-pub(super) struct Adoptions(BTreeMap<u64, usize>);
+pub(super) struct Adoptions {
+    /// Their number by the number of the process of their node, until that node has described all that it has kept.
+    by_process: BTreeMap<u64, usize>,
+    total: u64,
+    /// The time at which this head began to listen for nodes.
+    listening_since: Option<Instant>,
+    /// The time from then to the last adoption.
+    took: Duration,
+}
+
+impl Adoptions {
+    /// Records that nodes can join from now on.
+    pub(super) fn listening(&mut self) {
+        self.listening_since = Some(Instant::now());
+    }
+
+    /// Counts an incarnation on a node that was taken over.
+    fn add(&mut self, process: u64) {
+        *self.by_process.entry(process).or_default() += 1;
+        self.total += 1;
+        self.took = self.listening_since.map_or(Duration::ZERO, |since| since.elapsed());
+    }
+
+    /// Returns the number of all incarnations that were taken over, and the time from the moment at which this head
+    /// listened to the last of them.
+    #[cfg_attr(
+        not(feature = "journal"),
+        allow(dead_code, reason = "only heads with a journal take over anything")
+    )]
+    pub(super) fn status(&self) -> (u64, Duration) {
+        (self.total, self.took)
+    }
+}
 
 impl Driver {
     /// Takes over an incarnation that a node has kept, or has it ended.
@@ -36,7 +69,7 @@ impl Driver {
         match (verdict, found) {
             (Verdict::Adopt, Some((id, record))) => {
                 if self.adopt(id, &record, claim) {
-                    *self.adoptions.0.entry(process).or_default() += 1;
+                    self.adoptions.add(process);
                 }
             }
             (Verdict::Adopt, None) => {}
@@ -90,7 +123,7 @@ impl Driver {
     /// process of a single Work.
     pub(super) fn all_claimed(&mut self, process: u64, node: &Arc<str>, work: Option<ActorPath>) {
         if let Some(path) = work {
-            match self.adoptions.0.remove(&process) {
+            match self.adoptions.by_process.remove(&process) {
                 Some(_) => log::info!("adopted work `{path}` in its own process"),
                 None => self.not_kept(&path),
             }
@@ -108,14 +141,18 @@ impl Driver {
                 lost += 1;
             }
         }
-        let adopted = self.adoptions.0.remove(&process).unwrap_or_default();
+        let adopted = self.adoptions.by_process.remove(&process).unwrap_or_default();
         let works = |number: usize| if number == 1 { "1 Work".to_owned() } else { format!("{number} Works") };
         match (adopted, lost) {
             (0, 0) => {}
             (0, lost) => {
                 log::warn!("node `{node}` has returned without {}, to be started again", works(lost))
             }
-            (adopted, 0) => log::info!("adopted {} on node `{node}`", works(adopted)),
+            (adopted, 0) => log::info!(
+                "adopted {} on node `{node}`, {:.1?} after this head began to listen",
+                works(adopted),
+                self.adoptions.took
+            ),
             (adopted, lost) => log::warn!(
                 "adopted {} on node `{node}`, which has returned without {}, to be started again",
                 works(adopted),

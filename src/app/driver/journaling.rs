@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -314,7 +315,7 @@ impl Journaling {
         })
     }
 
-    /// Returns the status of the journal, without what the recovery has found.
+    /// Returns the status of the journal, without what the recovery has found and the Works that were adopted.
     pub(super) fn status(&self) -> Option<JournalStatus> {
         let recording = self.0.as_ref()?;
         let figures = recording.journal.figures();
@@ -330,6 +331,8 @@ impl Journaling {
             commit_time: figures.commit_time,
             slowest_commit: figures.slowest_commit,
             parked: Vec::new(),
+            adopted: 0,
+            adoption_time: Duration::ZERO,
         })
     }
 

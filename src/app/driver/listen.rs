@@ -35,6 +35,7 @@ impl Driver {
         let endpoint = endpoint.parse().unwrap_or_else(|never: std::convert::Infallible| match never {});
         let advertised = self.config.advertised()?;
         let endpoint = head.listen(endpoint, advertised).await?;
+        self.adoptions.listening();
         match head.joining() {
             Some(joining) if *joining != endpoint => {
                 log::info!("nodes join at {joining}; this head listens at {endpoint}");

@@ -12,9 +12,13 @@ use crate::state::Value;
 impl Driver {
     fn journal_status(&self) -> Option<JournalStatus> {
         #[cfg(feature = "journal")]
-        let status = self.journaling.status().map(|status| JournalStatus {
-            parked: self.resumed.parked.iter().map(ToString::to_string).collect(),
-            ..status
+        let status = self.journaling.status().map(|status| {
+            #[cfg(feature = "remote")]
+            let (adopted, adoption_time) = self.adoptions.status();
+            #[cfg(not(feature = "remote"))]
+            let (adopted, adoption_time) = Default::default();
+            let parked = self.resumed.parked.iter().map(ToString::to_string).collect();
+            JournalStatus { parked, adopted, adoption_time, ..status }
         });
         #[cfg(not(feature = "journal"))]
         let status = None;
