@@ -220,6 +220,12 @@ impl Record {
             changed = Changed::Seen;
         }
         if let Some(holds) = news.holds {
+            if !holds.is_empty() && !self.stale {
+                // A Work that is taken over has the recorded state: the references in it, which were read when their
+                // values were not known here, are read again.
+                self.stale = true;
+                changed = Changed::Seen;
+            }
             self.replaced_holds = Some(std::mem::replace(&mut self.holds, holds));
             self.other_holds = true;
         }

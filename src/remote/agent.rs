@@ -24,7 +24,7 @@ use super::incarnation_log::IncarnationLog;
 use super::link::{Link, Target};
 use super::lost_messages::count_lost;
 use super::protocol::{Control, Hello, Location, Refusal, Role, Source};
-use super::references::lease_replica;
+use super::references::{hold_at_owners, lease_replica};
 use super::routing::{Forwarder, Subscriptions};
 use super::uplink::Uplink;
 use crate::id::{ActorPath, IdMap, WorkId};
@@ -75,6 +75,8 @@ struct AgentState {
     subscriptions: HashMap<ActorPath, Subscription>,
     /// Works whose messages go by way of the head, and of which this process had an address before.
     relayed: HashMap<ActorPath, Arc<AtomicBool>>,
+    /// Values that were pinned for heads that were replaced, each with the epoch of its head.
+    kept_values: Vec<(u64, Arc<PayloadGuard>)>,
     over: Option<String>,
     /// The time of the last load report, and the round trip time to the head, measured by its acknowledgement.
     told: Option<Instant>,
@@ -140,6 +142,7 @@ impl Agent {
             ended: IdMap::default(),
             subscriptions: HashMap::new(),
             relayed: HashMap::new(),
+            kept_values: Vec::new(),
             over: None,
             told: None,
             round_trip: None,
@@ -264,15 +267,19 @@ impl Agent {
         self.is_recorded
     }
 
-    /// Holds back the updates of all Works, because there is no head.
+    /// Holds back the updates of all Works, because there is no head, and keeps the values that it has held.
     pub(super) fn pause(&self) {
-        let state = self.state.lock();
+        let kept = self.head.link().pins().take_set_aside();
+        let epoch = self.bridge.epoch();
+        let mut state = self.state.lock();
+        state.kept_values.extend(kept.into_iter().map(|value| (epoch, value)));
         let logs = state.incarnations.values().filter_map(|hosted| hosted.log.as_ref());
         logs.chain(state.ended.values().map(|ended| &ended.log)).for_each(|log| log.lock().is_paused = true);
     }
 
-    /// Begins a session with a head: describes the incarnations that are hosted here, and subscribes again.
-    pub(super) fn offer(&self, link: &Arc<Link>) {
+    /// Begins a session with a head: describes the incarnations that are hosted here, and subscribes again. `grace` is
+    /// the time in which other nodes may join that head.
+    pub(super) fn offer(&self, link: &Arc<Link>, grace: Duration) {
         self.head.replace(link.clone());
         let (mut kept, mut failed) = (Vec::new(), Vec::new());
         let forgotten = {
@@ -310,6 +317,24 @@ impl Agent {
         link.control(&Control::HostsAll);
         failed.into_iter().for_each(|incarnation| self.kill(incarnation));
         self.subscribe_again(link);
+        hold_at_owners(&self.bridge);
+        if !self.state.lock().kept_values.is_empty() {
+            self.release_kept_values(grace);
+        }
+    }
+
+    /// Releases the values that were kept for the heads before this one, once all nodes have joined this one or are
+    /// given up by it, and all processes hold what they refer to.
+    fn release_kept_values(&self, grace: Duration) {
+        let (me, epoch) = (self.me.clone(), self.bridge.epoch());
+        spawn_local(async move {
+            sleep(grace * 2).await;
+            let Some(agent) = me.upgrade() else { return };
+            let released: Vec<_> =
+                agent.state.lock().kept_values.extract_if(.., |(kept, _)| *kept < epoch).collect();
+            // Not under the lock, since dropping the last reference to a value sends messages.
+            drop(released);
+        });
     }
 
     fn subscribe_again(&self, link: &Arc<Link>) {
@@ -584,9 +609,10 @@ impl Agent {
         let mut state = self.state.lock();
         let incarnations = std::mem::take(&mut state.incarnations);
         let ended = std::mem::take(&mut state.ended);
+        let kept_values = std::mem::take(&mut state.kept_values);
         let subscriptions = std::mem::take(&mut state.subscriptions);
         drop(state);
-        drop(ended);
+        drop((ended, kept_values));
         for hosted in incarnations.into_values() {
             log::log!(self.level(), "work `{}` is ended: the head is gone, or this node leaves", hosted.path);
             hosted.abort.raise();

@@ -202,7 +202,7 @@ async fn attend(
     let is_process = agent.is_process();
     bridge.store().set_replicator(Some(Arc::new(FromNode(Arc::downgrade(&head)))));
     if agent.is_recorded() {
-        agent.offer(&head);
+        agent.offer(&head, grace);
     }
     let updates = spawn_local(agent.clone().send_updates());
     let logs = spawn_local(send_logs(lines_for_head.clone(), head.clone()));

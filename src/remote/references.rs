@@ -18,6 +18,11 @@
 //! has it. A process that pulls it asks the source, in their session, which values these are, and has leases on them
 //! before it has the value.
 //!
+//! # A head that is started again
+//! The leases of a head end with its process, and so do the leases that others have from it. Nodes therefore keep what
+//! was pinned for it until the next head has taken over the Works, and all processes have had the owners hold the values
+//! that they refer to: [`hold_at_owners`] on a node, and [`hold_at`] at the head.
+//!
 //! The module `departures` documents how leases move to the head when a process ends.
 
 use std::any::Any;
@@ -263,6 +268,30 @@ pub(super) fn hold(bridge: &Bridge, link: &Link, id: PayloadId) {
         link.pins().add(hold);
     }
     link.reply(&Control::Held { id, there: hold.is_some() });
+}
+
+/// Has the owners of all values that are referred to here hold them for this process, where only a head that was
+/// replaced has held them.
+pub(super) fn hold_at_owners(bridge: &Arc<Bridge>) {
+    for hold in bridge.store().all() {
+        let Some(owner) = distant(&hold, |distant| distant.owner.clone()) else { continue };
+        let mut sessions = bridge.sessions_with([Some(owner.id), None]).into_iter();
+        if !sessions.any(|session| hold.is_tied(session))
+            && let Some(link) = bridge.link_to(&owner)
+        {
+            link.control(&Control::Hold { id: hold.id() });
+        }
+    }
+}
+
+/// Has a process that has joined this head hold its values to which something refers already.
+pub(super) fn hold_at(bridge: &Bridge, link: &Link) {
+    for hold in bridge.store().all() {
+        let is_owner = distant(&hold, |distant| distant.owner.id == link.peer().id).unwrap_or_default();
+        if is_owner && !hold.is_tied(link.number()) {
+            link.control(&Control::Hold { id: hold.id() });
+        }
+    }
 }
 
 /// Handles the owner's confirmation that it holds a value for this process: the sender of the reference can be

@@ -64,6 +64,8 @@ fn main() -> ExitCode {
         gpus::TESTS,
         groups::TESTS,
         leaks::TESTS,
+        #[cfg(feature = "journal")]
+        payloads::adopted::TESTS,
         payloads::breaks::TESTS,
         payloads::departures::TESTS,
         payloads::lives::TESTS,

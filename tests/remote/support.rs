@@ -49,6 +49,8 @@ pub(crate) fn run(program: &str) -> ExitCode {
         .main(),
         #[cfg(feature = "journal")]
         "hands" => crate::adopted::hands().main(),
+        #[cfg(feature = "journal")]
+        "shelves" => crate::payloads::adopted::shelves().main(),
         "snares" => crate::fences::snares().main(),
         "crowd" => crate::addresses::crowd().main(),
         "family" => App::new(crate::groups::family).process(crate::groups::around).main(),

@@ -200,6 +200,10 @@ impl Bridge {
                 }
             }
         };
+        if matches!(end, Err(DialError::Lost { epoch, .. }) if epoch > hello.epoch) {
+            // The Works that a later head takes over may refer to values that are pinned for this one.
+            link.pins().set_aside();
+        }
         link.end();
         end
     }

@@ -11,6 +11,7 @@ use super::super::bridge::{Destination, PeerHandler, Whereabouts};
 use super::super::link::{Link, Target};
 use super::super::process::{Joined, Starting, is_process_name};
 use super::super::protocol::{Control, Hello, Location, Refusal, Role};
+use super::super::references::hold_at;
 use super::super::replication::Nodes;
 use super::{Head, HeadState, Node, acknowledgement, is_over};
 use crate::id::ActorPath;
@@ -299,6 +300,8 @@ impl PeerHandler for Head {
             }
             Control::HostsAll => {
                 let (process, node) = self.claimant(link)?;
+                // Works on other nodes, which were taken over before, may refer to values of this node.
+                hold_at(&self.bridge, link);
                 let work = self.processes.path_of(&link.peer().name);
                 self.state.lock().events.push(HostEvent::AllKept { process, node, work });
                 self.ready_queue.ring_again();

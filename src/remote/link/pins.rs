@@ -12,6 +12,8 @@ use crate::payload::{PayloadGuard, PayloadId};
 #[derive(Default)]
 pub(in crate::remote) struct Pins {
     pinned: Mutex<HashMap<PayloadId, (Arc<PayloadGuard>, u32)>>,
+    /// Values that were pinned when the session ended because the peer was replaced.
+    set_aside: Mutex<Vec<Arc<PayloadGuard>>>,
     /// Notified when no pin is left.
     released: Notify,
 }
@@ -52,6 +54,17 @@ impl Pins {
         if is_last {
             self.released.notify_waiters();
         }
+    }
+
+    /// Sets all pinned values aside, so that the end of the session does not release them.
+    pub(in crate::remote) fn set_aside(&self) {
+        let pinned = std::mem::take(&mut *self.pinned.lock());
+        self.set_aside.lock().extend(pinned.into_values().map(|(guard, _)| guard));
+    }
+
+    /// Returns the values that were set aside.
+    pub(in crate::remote) fn take_set_aside(&self) -> Vec<Arc<PayloadGuard>> {
+        std::mem::take(&mut self.set_aside.lock())
     }
 
     pub(in crate::remote) fn clear(&self) {

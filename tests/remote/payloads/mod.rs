@@ -1,5 +1,7 @@
 //! Large values between processes and machines.
 
+#[cfg(feature = "journal")]
+pub(crate) mod adopted;
 pub(crate) mod breaks;
 pub(crate) mod departures;
 pub(crate) mod lives;
