@@ -31,6 +31,11 @@ impl Elsewhere {
         Err(HostError::NoProcess { path: what.path.to_string(), why })
     }
 
+    #[cfg(feature = "journal")]
+    pub(super) fn is_kept(&self, _: &ActorPath) -> bool {
+        false
+    }
+
     pub(super) fn launched_here(&self, _: &ActorPath) {}
 
     pub(super) fn closed(&self, _: &ActorPath, _: CloseReason) {}

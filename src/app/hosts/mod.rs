@@ -137,10 +137,7 @@ impl Hosts {
     /// Returns true if a process of this Work that an earlier head has started is alive.
     #[cfg(feature = "journal")]
     pub(super) fn is_kept(&self, path: &ActorPath) -> bool {
-        #[cfg(feature = "remote")]
-        return self.elsewhere.is_kept(path);
-        #[cfg(not(feature = "remote"))]
-        false
+        self.elsewhere.is_kept(path)
     }
 
     /// Takes the processes of single Works that an earlier head has started, with the devices that they have.
