@@ -152,7 +152,7 @@ pub use crate::app::{
     SafeMode, WorkStatus,
 };
 #[cfg(feature = "journal")]
-pub use crate::app::{JournalFailure, JournalSync, OnMismatch, Unrestorable};
+pub use crate::app::{JournalFailure, JournalPayloads, JournalSync, OnMismatch, Unrestorable};
 #[cfg(feature = "drive")]
 pub use crate::drive::{Drive, DriveError, DriveFile, DriveStream, Get, Put, Transferred};
 pub use crate::error::{Context, Error, Result, anyhow, bail, ensure};

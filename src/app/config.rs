@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 #[cfg(feature = "remote")]
 use super::error::AppError;
 #[cfg(feature = "journal")]
-use crate::journal::{JournalSettings, Sync};
+use crate::journal::{JournalSettings, Recorded, Sync};
 use crate::payload::StoreSettings;
 #[cfg(feature = "remote")]
 use crate::remote::SessionSettings;
@@ -69,6 +69,7 @@ use crate::work::{DEFAULT_MAX_STATE_BYTES, Placement};
 /// journal_history_days = 7
 /// journal_history_mib = 1024
 /// on_mismatch = "refuse"
+/// journal_payloads = "small"
 ///
 /// [place]
 /// "workers.3" = "pool"
@@ -132,6 +133,8 @@ pub struct Config {
     pub(crate) journal_history_mib: Option<u64>,
     #[cfg(feature = "journal")]
     pub(crate) on_mismatch: Option<OnMismatch>,
+    #[cfg(feature = "journal")]
+    pub(crate) journal_payloads: Option<JournalPayloads>,
     /// The placements of Works by path. A path also applies to all Works below it.
     #[serde(default)]
     pub(crate) place: BTreeMap<String, Placement>,
@@ -283,6 +286,13 @@ impl Config {
         self
     }
 
+    /// Sets which values of payloads the journal keeps; [`JournalPayloads::Small`] by default.
+    #[cfg(feature = "journal")]
+    pub fn journal_payloads(mut self, payloads: JournalPayloads) -> Self {
+        self.journal_payloads = Some(payloads);
+        self
+    }
+
     /// Takes the settings that this configuration lacks from `other`.
     pub fn or(mut self, other: Self) -> Self {
         let mut place = other.place;
@@ -335,6 +345,8 @@ impl Config {
             journal_history_mib: self.journal_history_mib.or(other.journal_history_mib),
             #[cfg(feature = "journal")]
             on_mismatch: self.on_mismatch.or(other.on_mismatch),
+            #[cfg(feature = "journal")]
+            journal_payloads: self.journal_payloads.or(other.journal_payloads),
             place,
         }
     }
@@ -393,6 +405,10 @@ impl Config {
             history_bytes: self
                 .journal_history_mib
                 .map_or(default.history_bytes, |mib| mib.saturating_mul(1 << 20)),
+            payloads: match self.journal_payloads.unwrap_or_default() {
+                JournalPayloads::Small => Recorded::Small,
+                JournalPayloads::All => Recorded::All,
+            },
         }
     }
 
@@ -536,6 +552,19 @@ pub enum OnMismatch {
     Park,
     /// As [`Park`](Self::Park), and the record is dropped. It stays in the history for as long as that is kept.
     Fresh,
+}
+
+/// The values of payloads that a journal keeps, so that they survive the end of every process.
+#[cfg(feature = "journal")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum JournalPayloads {
+    /// Values of up to 64 KiB, and those that were made with [`Payload::durable`](crate::Payload::durable). The default.
+    #[default]
+    Small,
+    /// All values to which a state, an input or a step refers. Each is written to the disk of the head once.
+    All,
 }
 
 /// Reads a number of seconds, which may have a fraction.

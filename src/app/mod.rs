@@ -39,7 +39,7 @@ pub(crate) use self::ask::{NoAnswer, message_names, short_name};
 pub use self::clock::WallClock;
 pub use self::config::Config;
 #[cfg(feature = "journal")]
-pub use self::config::{JournalSync, OnMismatch};
+pub use self::config::{JournalPayloads, JournalSync, OnMismatch};
 pub use self::control::Control;
 pub(crate) use self::driver::{Action, NotDone};
 pub use self::error::AppError;

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::control::Control;
-use super::driver::{Referring, What};
+use super::driver::{Referring, What, references};
 use super::error::AppError;
 use crate::payload::{PayloadId, Reference, Store};
-use crate::state::Value;
 use crate::wire;
 
 /// A payload or artifact that the state of a Work or the input of a run refers to.
@@ -67,7 +66,7 @@ impl Control {
                 What::State(value) => value,
                 What::Input(bytes) => wire::decode(&bytes).unwrap_or_default(),
             };
-            find(&value, &mut |reference| {
+            references(&value, &mut |reference| {
                 let id = reference.id;
                 let (_, payload) =
                     seen.entry(id.to_string()).or_insert_with(|| (id, PayloadStatus::new(reference, &store)));
@@ -84,36 +83,5 @@ impl Control {
             seen.into_values().map(with_holders).collect()
         })
         .await
-    }
-}
-
-/// Calls `found` with each reference in a value, in the form of states as well as of MessagePack.
-fn find(value: &Value, found: &mut impl FnMut(Reference)) {
-    match value {
-        Value::Map(entries) => {
-            let is_one = entries.len() == 5
-                && ["id", "hash", "length", "of", "origin"]
-                    .iter()
-                    .all(|name| entries.iter().any(|(key, _)| matches!(key, Value::Str(key) if key == name)));
-            match is_one.then(|| value.decode::<Reference>()) {
-                Some(Ok(reference)) => found(reference),
-                _ => entries.iter().for_each(|(_, value)| find(value, found)),
-            }
-        }
-        Value::Seq(items) => match &items[..] {
-            [
-                Value::Bytes(id),
-                Value::Bytes(hash),
-                Value::U64(length),
-                Value::Str(of),
-                Value::Str(origin),
-            ] => {
-                if let Some(reference) = Reference::from_parts(id, hash, *length, of, origin) {
-                    found(reference);
-                }
-            }
-            items => items.iter().for_each(|value| find(value, found)),
-        },
-        _ => {}
     }
 }

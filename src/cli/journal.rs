@@ -17,7 +17,7 @@ use super::state_text::state_text;
 use crate::app::history::{
     At, Because, Event, Page, Paging, Wanted, What, differences, stages, state_tree, why,
 };
-use crate::app::{App, AppError, Config, JournalSync, OnMismatch, drop_from_journal};
+use crate::app::{App, AppError, Config, JournalPayloads, JournalSync, OnMismatch, drop_from_journal};
 use crate::entry::exit_code;
 use crate::flow::RowError;
 use crate::id::ActorPath;
@@ -50,6 +50,10 @@ pub(super) struct JournalArgs {
     /// anew, or let it begin `fresh` and drop the record [default: refuse]
     #[arg(long, value_name = "HOW", value_parser = on_mismatch)]
     on_mismatch: Option<OnMismatch>,
+    /// The values of payloads that the journal keeps: `small` for those of up to 64 KiB and those that were made with
+    /// `.durable()`, `all` for every value that a state, an input or a step refers to [default: small]
+    #[arg(long, value_name = "WHICH", value_parser = payloads)]
+    journal_payloads: Option<JournalPayloads>,
 }
 
 impl JournalArgs {
@@ -61,6 +65,7 @@ impl JournalArgs {
             journal_history_days: self.journal_history_days,
             journal_history_mib: self.journal_history,
             on_mismatch: self.on_mismatch,
+            journal_payloads: self.journal_payloads,
             ..Config::default()
         }
     }
@@ -82,6 +87,14 @@ fn sync(name: &str) -> Result<JournalSync, &'static str> {
         "process" => Ok(JournalSync::Process),
         "disk" => Ok(JournalSync::Disk),
         _ => Err("the journal survives the end of the `process`, or a loss of power (`disk`)"),
+    }
+}
+
+fn payloads(name: &str) -> Result<JournalPayloads, &'static str> {
+    match name {
+        "small" => Ok(JournalPayloads::Small),
+        "all" => Ok(JournalPayloads::All),
+        _ => Err("the journal keeps `small` values of payloads, or `all`"),
     }
 }
 
@@ -346,8 +359,16 @@ fn check(app: App, dir: &Path, out: &mut dyn Write) -> Result<(), ToolError> {
     writeln!(out, "App: {app_id}, position {}{last}, epoch {}", found.position, found.epoch)?;
     writeln!(
         out,
-        "file: {} bytes, WAL {} bytes; {} rows, {} states, {} groups and {} images of history",
-        found.file_bytes, found.wal_bytes, found.rows, found.states, found.groups, found.images
+        "file: {} bytes, WAL {} bytes; {} rows, {} states, {} groups and {} images of history; \
+         {} values of payloads with {} bytes",
+        found.file_bytes,
+        found.wal_bytes,
+        found.rows,
+        found.states,
+        found.groups,
+        found.images,
+        found.values,
+        found.value_bytes
     )?;
     if !found.problems.is_empty() {
         listed(out, "damaged", &found.problems)?;

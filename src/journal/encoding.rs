@@ -22,6 +22,7 @@ pub(super) enum Kind {
     History = 5,
     Image = 6,
     Fold = 7,
+    Value = 8,
 }
 
 /// Returns the checksum of a row: 64 bits of the BLAKE3 hash of its columns.

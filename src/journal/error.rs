@@ -45,6 +45,9 @@ pub(crate) enum JournalError {
     /// The disk is full.
     #[error("the disk of {} is full; make room, and the journal continues", file.display())]
     Full { file: PathBuf, source: Arc<rusqlite::Error> },
+    /// The disk of a file beside the journal is full.
+    #[error("there is no room for {}; make room, and the journal continues", file.display())]
+    NoRoom { file: PathBuf, source: Arc<io::Error> },
     /// A file or directory cannot be accessed.
     #[error("cannot {action} {}; check its permissions and its file system", file.display())]
     Io { file: PathBuf, action: &'static str, source: Arc<io::Error> },
@@ -70,7 +73,7 @@ impl JournalError {
 
     /// Returns true if the operation may succeed when there is room on the disk.
     pub(crate) fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. })
+        matches!(self, Self::Full { .. } | Self::NoRoom { .. })
     }
 
     /// Returns the error for one that SQLite reported when it was to do `action` with `file`.
@@ -98,7 +101,11 @@ impl JournalError {
     }
 
     pub(super) fn io(file: &std::path::Path, action: &'static str, error: io::Error) -> Self {
-        Self::Io { file: file.to_owned(), action, source: Arc::new(error) }
+        let (file, source) = (file.to_owned(), Arc::new(error));
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoRoom { file, source },
+            _ => Self::Io { file, action, source },
+        }
     }
 
     pub(super) fn damaged(file: &std::path::Path, what: impl Into<String>) -> Self {

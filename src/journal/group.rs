@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::encoding::{self, Recorded, Recording};
 use super::error::JournalError;
+use super::values::ValueChanges;
 use super::{Change, Transaction};
 use crate::id::ActorPath;
 use crate::state::{Patch, Value};
@@ -20,6 +21,7 @@ pub(super) struct Group {
     pub(super) at: Duration,
     pub(super) wall: SystemTime,
     pub(super) states: BTreeMap<ActorPath, StateChange>,
+    pub(super) values: ValueChanges,
     /// The transactions as they are recorded in the history.
     pub(super) recording: Recording,
     /// The encoding of `recording`.
@@ -44,6 +46,7 @@ impl Group {
             at: Duration::ZERO,
             wall: SystemTime::UNIX_EPOCH,
             states: BTreeMap::new(),
+            values: ValueChanges::new(),
             recording: Recording::with_capacity(transactions.len()),
             encoded: Vec::new(),
         };

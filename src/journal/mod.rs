@@ -15,6 +15,7 @@
 //! # Parts
 //! - [`Journal`]: the thread, group commit, and the reactions to a full or failing disk.
 //! - [`Store`](store::Store): what the thread needs of a place to keep transactions; [`sqlite`] keeps them in a file.
+//! - [`values`]: values of payloads, which are recorded with the transactions that refer to them.
 //! - [`tools`]: what a command line does with a journal that no App holds.
 
 mod crash_loop;
@@ -26,9 +27,12 @@ mod queue;
 mod sqlite;
 mod store;
 mod tools;
+mod values;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod value_tests;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -37,8 +41,9 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::crash_loop::{CrashLoop, CrashNotes};
 pub(crate) use self::error::JournalError;
-pub(crate) use self::queue::{Condition, Figures, Journal};
+pub(crate) use self::queue::{Condition, Figures, Incomplete, Journal};
 pub(crate) use self::tools::{Check, Reader, Repaired, check, drop_path, fork, repair};
+pub(crate) use self::values::{NewValue, Recorded, StoredValue, ValueKey, Values};
 use crate::id::ActorPath;
 use crate::state::{Patch, Value};
 
@@ -141,11 +146,18 @@ pub(crate) struct JournalSettings {
     pub(crate) history_age: Duration,
     /// The size up to which history is kept, in bytes; 0 turns it off.
     pub(crate) history_bytes: u64,
+    /// The values of payloads that are recorded.
+    pub(crate) payloads: Recorded,
 }
 
 impl Default for JournalSettings {
     fn default() -> Self {
-        Self { sync: Sync::Disk, history_age: Duration::from_secs(7 * 24 * 60 * 60), history_bytes: 1 << 30 }
+        Self {
+            sync: Sync::Disk,
+            history_age: Duration::from_secs(7 * 24 * 60 * 60),
+            history_bytes: 1 << 30,
+            payloads: Recorded::Small,
+        }
     }
 }
 
@@ -209,6 +221,8 @@ pub(crate) struct Recovered {
     pub(crate) was_clean: bool,
     /// The last openings before this one, oldest first, [`RECENT`] at most.
     pub(crate) starts: Vec<Start>,
+    /// The recorded values of payloads that are undamaged.
+    pub(crate) values: Vec<StoredValue>,
 }
 
 /// The number of openings that a journal remembers.

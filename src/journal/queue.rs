@@ -1,5 +1,6 @@
 //! The thread of a journal, and the queue of transactions before it.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,13 +14,18 @@ use super::crash_loop::CrashNotes;
 use super::group::Group;
 use super::sqlite::SqliteStore;
 use super::store::Store;
+use super::values::{NewValue, ValueChanges, ValueKey, Values};
 use super::{
-    Change, HistoryEntry, HistoryFilter, JournalError, JournalSettings, Live, Moment, Recovered, Transaction,
+    Change, HistoryEntry, HistoryFilter, JournalError, JournalSettings, Live, Moment, Recorded, Recovered,
+    Transaction,
 };
 use crate::wire;
 
 /// Interval at which a commit is tried again while the disk is full.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// Number of small values whose deletion waits for the next transaction.
+const DELETED: usize = 1024;
 
 /// An open journal.
 ///
@@ -27,6 +33,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// nothing was appended, because the App was refused, is left as clean as it was.
 pub(crate) struct Journal {
     shared: Arc<Shared>,
+    values: Arc<Values>,
     /// The last position when it was opened, if the end before was clean.
     clean_at: Option<u64>,
     thread: Option<JoinHandle<Result<(), JournalError>>>,
@@ -72,7 +79,11 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    waiting: Vec<Transaction>,
+    waiting: VecDeque<Waiting>,
+    /// Values that are to be deleted before the first of `waiting` is committed, or with it.
+    deleted: Vec<ValueKey>,
+    /// True if `deleted` are to be deleted without waiting for a transaction.
+    is_deletion_urgent: bool,
     /// Sizes of the transactions that are waiting or being committed, in bytes.
     waiting_bytes: u64,
     committing_bytes: u64,
@@ -84,6 +95,81 @@ struct Queue {
     is_told_to_retry: bool,
     condition: Condition,
     figures: Figures,
+}
+
+/// A transaction that waits to be committed.
+struct Waiting {
+    transaction: Transaction,
+    size: u64,
+    /// The values that become durable with it.
+    values: Vec<Arc<NewValue>>,
+    /// Values that are to be deleted with it.
+    deleted: Vec<ValueKey>,
+    /// False while values are being brought from other processes.
+    is_ready: bool,
+}
+
+impl Waiting {
+    /// Returns true if the commit writes files for it, which may take long.
+    fn has_files(&self) -> bool {
+        self.values.iter().any(|value| !value.is_small())
+    }
+}
+
+/// A transaction whose values are being brought. Dropping it commits the transaction without them.
+pub(crate) struct Incomplete {
+    shared: Arc<Shared>,
+    position: u64,
+}
+
+impl Incomplete {
+    /// Completes the transaction.
+    pub(crate) fn complete(self, values: Vec<Arc<NewValue>>) {
+        self.fill(values);
+    }
+
+    fn fill(&self, values: Vec<Arc<NewValue>>) {
+        let mut queue = self.shared.queue.lock();
+        let size: u64 = values.iter().filter(|value| value.is_small()).map(|value| value.length()).sum();
+        let first = queue.last + 1 - queue.waiting.len() as u64;
+        let index = self.position.checked_sub(first).and_then(|index| usize::try_from(index).ok());
+        // It is gone if the journal has failed.
+        let Some(waiting) = index.and_then(|index| queue.waiting.get_mut(index)) else { return };
+        if waiting.is_ready {
+            return;
+        }
+        (waiting.values, waiting.is_ready) = (values, true);
+        waiting.size += size;
+        queue.waiting_bytes += size;
+        self.shared.ready.notify_one();
+    }
+}
+
+impl Drop for Incomplete {
+    fn drop(&mut self) {
+        self.fill(Vec::new());
+    }
+}
+
+impl Shared {
+    /// Deletes values, after all that was appended before: with the next commit, or at once if that is urgent.
+    fn delete_values(&self, keys: Vec<ValueKey>, is_urgent: bool) {
+        let mut queue = self.queue.lock();
+        let queue = &mut *queue;
+        if matches!(queue.condition, Condition::Failed(_)) {
+            return;
+        }
+        match queue.waiting.back_mut() {
+            Some(last) => last.deleted.extend(keys),
+            None => {
+                queue.deleted.extend(keys);
+                queue.is_deletion_urgent |= is_urgent || queue.deleted.len() > DELETED;
+                if queue.is_deletion_urgent {
+                    self.ready.notify_one();
+                }
+            }
+        }
+    }
 }
 
 impl Journal {
@@ -98,16 +184,21 @@ impl Journal {
         program: &str,
         on_progress: Box<dyn Fn() + Send>,
     ) -> Result<(Self, Recovered, CrashNotes), JournalError> {
+        let recorded = settings.payloads;
         let (store, recovered) = SqliteStore::open(directory, settings, program)?;
         let notes = CrashNotes::begin(directory, &recovered, program);
-        let mut journal = Self::start(Box::new(store), on_progress)
+        let mut journal = Self::start(Box::new(store), recorded, on_progress)
             .map_err(|error| JournalError::io(directory, "start the thread of the journal in", error))?;
         journal.clean_at = recovered.was_clean.then_some(recovered.last.position);
         Ok((journal, recovered, notes))
     }
 
     /// Starts the thread that commits to a store.
-    pub(super) fn start(store: Box<dyn Store>, on_progress: Box<dyn Fn() + Send>) -> io::Result<Self> {
+    pub(super) fn start(
+        store: Box<dyn Store>,
+        recorded: Recorded,
+        on_progress: Box<dyn Fn() + Send>,
+    ) -> io::Result<Self> {
         let position = store.last().position;
         let figures = Figures { position, ..Figures::default() };
         let queue = Queue { last: position, figures, ..Queue::default() };
@@ -118,20 +209,45 @@ impl Journal {
         });
         let worker = Worker { shared: shared.clone(), on_progress };
         let thread = std::thread::Builder::new().name("journal".into()).spawn(move || worker.run(store))?;
-        Ok(Self { shared, clean_at: None, thread: Some(thread) })
+        let to_delete = Arc::downgrade(&shared);
+        let delete = Box::new(move |keys, is_urgent| {
+            if let Some(shared) = to_delete.upgrade() {
+                shared.delete_values(keys, is_urgent);
+            }
+        });
+        let values = Values::new(recorded, delete);
+        Ok(Self { shared, values, clean_at: None, thread: Some(thread) })
     }
 
-    /// Adds a transaction, and returns its position. Never blocks. After a failure, the position never becomes durable.
-    pub(crate) fn append(&self, transaction: Transaction) -> u64 {
-        let size = size(&transaction);
+    /// Adds a transaction with the values to which it refers, and returns its position. Never blocks. After a failure, the
+    /// position never becomes durable.
+    pub(crate) fn append(&self, transaction: Transaction, values: Vec<Arc<NewValue>>) -> u64 {
+        self.add(transaction, values, true)
+    }
+
+    /// Adds a transaction whose values are being brought, and returns its position. It is not committed, and none after it
+    /// is, before it is complete.
+    pub(crate) fn append_incomplete(&self, transaction: Transaction) -> (u64, Incomplete) {
+        let position = self.add(transaction, Vec::new(), false);
+        (position, Incomplete { shared: self.shared.clone(), position })
+    }
+
+    fn add(&self, transaction: Transaction, values: Vec<Arc<NewValue>>, is_ready: bool) -> u64 {
+        let small: u64 = values.iter().filter(|value| value.is_small()).map(|value| value.length()).sum();
+        let size = size(&transaction) + small;
         let mut queue = self.shared.queue.lock();
         queue.last += 1;
         if !matches!(queue.condition, Condition::Failed(_)) {
-            queue.waiting.push(transaction);
+            queue.waiting.push_back(Waiting { transaction, size, values, deleted: Vec::new(), is_ready });
             queue.waiting_bytes += size;
             self.shared.ready.notify_one();
         }
         queue.last
+    }
+
+    /// Returns the values that the journal has or is about to have.
+    pub(crate) fn values(&self) -> &Arc<Values> {
+        &self.values
     }
 
     /// Returns the last position that is durable.
@@ -214,6 +330,7 @@ impl Journal {
 
     fn end(&mut self, is_clean: bool) -> Result<(), JournalError> {
         let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.values.keep_from_now();
         self.shared.queue.lock().closing = Some(is_clean);
         self.shared.ready.notify_one();
         thread.join().unwrap_or(Err(JournalError::Closed))
@@ -241,7 +358,8 @@ struct Worker {
 
 /// The next task of the thread.
 enum Task {
-    Commit { first: u64, transactions: Vec<Transaction> },
+    Commit { first: u64, batch: Vec<Waiting>, deleted: Vec<ValueKey> },
+    DeleteValues(Vec<ValueKey>),
     Read(Vec<Reading>),
     MarkProgress,
     Maintain,
@@ -253,9 +371,14 @@ impl Worker {
         let mut has_more = true;
         loop {
             let done = match self.next(has_more) {
-                Task::Commit { first, transactions } => {
+                Task::Commit { first, batch, deleted } => {
                     has_more = true;
-                    self.commit(&mut *store, first, transactions)
+                    self.commit(&mut *store, first, batch, deleted)
+                }
+                Task::DeleteValues(keys) => {
+                    has_more = true;
+                    let changes: ValueChanges = keys.into_iter().map(|key| (key, None)).collect();
+                    self.until_there_is_room(|| store.change_values(&changes))
                 }
                 Task::Read(readings) => {
                     for reading in readings {
@@ -299,16 +422,27 @@ impl Worker {
             if !queue.readings.is_empty() {
                 return Task::Read(std::mem::take(&mut queue.readings));
             }
-            if !queue.waiting.is_empty() {
-                let transactions = std::mem::take(&mut queue.waiting);
-                queue.committing_bytes = std::mem::take(&mut queue.waiting_bytes);
-                return Task::Commit { first: queue.last + 1 - transactions.len() as u64, transactions };
+            let first = queue.last + 1 - queue.waiting.len() as u64;
+            let ready = queue.waiting.iter().enumerate();
+            // Those before a transaction with files do not wait for these.
+            let ready =
+                ready.take_while(|(at, next)| next.is_ready && (*at == 0 || !next.has_files())).count();
+            if ready > 0 {
+                let batch: Vec<_> = queue.waiting.drain(..ready).collect();
+                queue.committing_bytes = batch.iter().map(|waiting| waiting.size).sum();
+                queue.waiting_bytes -= queue.committing_bytes;
+                let deleted = std::mem::take(&mut queue.deleted);
+                queue.is_deletion_urgent = false;
+                return Task::Commit { first, batch, deleted };
             }
             if std::mem::take(&mut queue.has_progressed) {
                 return Task::MarkProgress;
             }
             if let Some(is_clean) = queue.closing {
                 return Task::Close(is_clean);
+            }
+            if std::mem::take(&mut queue.is_deletion_urgent) {
+                return Task::DeleteValues(std::mem::take(&mut queue.deleted));
             }
             if has_more {
                 return Task::Maintain;
@@ -321,10 +455,19 @@ impl Worker {
         &self,
         store: &mut dyn Store,
         first: u64,
-        transactions: Vec<Transaction>,
+        batch: Vec<Waiting>,
+        deleted: Vec<ValueKey>,
     ) -> Result<(), JournalError> {
-        let count = transactions.len() as u64;
-        let group = Group::merge(first, transactions)?;
+        let count = batch.len() as u64;
+        let mut values: ValueChanges = deleted.into_iter().map(|key| (key, None)).collect();
+        let mut transactions = Vec::with_capacity(batch.len());
+        for Waiting { transaction, values: new, deleted, .. } in batch {
+            values.extend(new.into_iter().map(|value| (value.key.clone(), Some(value))));
+            values.extend(deleted.into_iter().map(|key| (key, None)));
+            transactions.push(transaction);
+        }
+        let mut group = Group::merge(first, transactions)?;
+        group.values = values;
         let mut took = Duration::ZERO;
         self.until_there_is_room(|| {
             let begin = Instant::now();
@@ -391,9 +534,11 @@ impl Worker {
     fn fail(&self, error: JournalError) {
         let mut queue = self.shared.queue.lock();
         queue.condition = Condition::Failed(error.clone());
-        queue.waiting = Vec::new();
+        let waiting = std::mem::take(&mut queue.waiting);
         let readings = std::mem::take(&mut queue.readings);
         drop(queue);
+        // Dropped without the lock, since the last claims on values may be dropped with them.
+        drop(waiting);
         for reading in readings {
             reading(Err(error.clone()));
         }

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::group::Group;
+use super::values::ValueChanges;
 use super::{HistoryEntry, HistoryFilter, JournalError, Live, Moment};
 
 /// A place where transactions are kept, opened for writing under an epoch that no other opening has.
@@ -10,11 +11,17 @@ use super::{HistoryEntry, HistoryFilter, JournalError, Live, Moment};
 /// An implementation may be used after [`JournalError::Full`]; after any other error of [`append`](Store::append) or
 /// [`maintain`](Store::maintain) nothing more is written to it.
 pub(super) trait Store: Send {
-    /// Records a group, whole or not at all. It is durable when the method returns.
+    /// Records a group with its values, whole or not at all. It is durable when the method returns.
     ///
     /// # Errors
     /// [`JournalError`]; nothing is recorded then, except that a failed sync leaves that open.
     fn append(&mut self, group: &Group) -> Result<(), JournalError>;
+
+    /// Changes values of payloads alone. It is durable when the method returns.
+    ///
+    /// # Errors
+    /// As [`append`](Store::append).
+    fn change_values(&mut self, changes: &ValueChanges) -> Result<(), JournalError>;
 
     /// Returns the number of bytes written by the last [`append`](Store::append).
     fn written(&self) -> u64;

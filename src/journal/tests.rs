@@ -8,8 +8,9 @@ use std::sync::mpsc;
 use proptest::prelude::*;
 
 use super::group::Group;
-use super::sqlite::{FILE, SqliteStore};
+use super::sqlite::{FILE, FORMAT, SqliteStore};
 use super::store::Store;
+use super::values::ValueChanges;
 use super::*;
 use crate::state::Tracker;
 
@@ -173,11 +174,11 @@ fn transaction(changes: Vec<Change>, position: u64) -> Transaction {
     Transaction { at, wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + at, changes }
 }
 
-fn settings(history_bytes: u64) -> JournalSettings {
+pub(super) fn settings(history_bytes: u64) -> JournalSettings {
     JournalSettings { history_bytes, history_age: Duration::from_secs(1 << 30), ..JournalSettings::default() }
 }
 
-fn open(directory: &Path, history_bytes: u64) -> Result<(SqliteStore, Recovered), JournalError> {
+pub(super) fn open(directory: &Path, history_bytes: u64) -> Result<(SqliteStore, Recovered), JournalError> {
     let (mut store, recovered) = SqliteStore::open(directory, settings(history_bytes), "test")?;
     store.limit_fold(6);
     Ok((store, recovered))
@@ -568,7 +569,7 @@ fn check_of_sound_journal_changes_nothing() {
     let found = check(&copy.0).unwrap();
     let model = checked.last().1;
     assert_eq!(found.problems, Vec::<String>::new());
-    assert_eq!((found.format, found.epoch, found.position), (2, 1, 20));
+    assert_eq!((found.format, found.epoch, found.position), (FORMAT, 1, 20));
     assert_eq!((found.rows, found.states), (model.rows.len() as u64, model.states.len() as u64));
     assert_eq!((found.groups, found.images), (20, 1));
     assert!(found.file_bytes == before.db.len() as u64 && found.wal_bytes == before.wal.len() as u64);
@@ -628,7 +629,7 @@ fn killed_process_leaves_all_durable_positions() {
                 key: (position % 16).to_be_bytes().to_vec(),
                 value: position.to_be_bytes().repeat(1 + position as usize % 200),
             };
-            journal.append(transaction(vec![change], position));
+            journal.append(transaction(vec![change], position), Vec::new());
             while position - journal.durable() > position % 8 {
                 progress.recv().unwrap();
             }
@@ -705,7 +706,8 @@ fn foreign_files_are_refused_unchanged() {
     };
     let newer = refused(&|db| db[60..64].copy_from_slice(&9_u32.to_be_bytes()));
     assert!(newer.is_newer_format(), "{newer}");
-    assert!(newer.to_string().contains("format 9") && newer.to_string().contains("up to 2"), "{newer}");
+    let known = format!("up to {FORMAT}");
+    assert!(newer.to_string().contains("format 9") && newer.to_string().contains(&known), "{newer}");
     let foreign = refused(&|db| db[68..72].copy_from_slice(&7_u32.to_be_bytes()));
     assert!(matches!(foreign, JournalError::NotAJournal { .. }), "{foreign}");
     let text = refused(&|db| *db = b"This is a letter. ".repeat(100));
@@ -780,6 +782,10 @@ impl Store for Faulty {
         self.store.position_at(wall)
     }
 
+    fn change_values(&mut self, changes: &ValueChanges) -> Result<(), JournalError> {
+        self.store.change_values(changes)
+    }
+
     fn mark_progress(&mut self) -> Result<(), JournalError> {
         self.store.mark_progress()
     }
@@ -794,14 +800,14 @@ fn failure(code: i32) -> JournalError {
     JournalError::sqlite(Path::new("/somewhere/journal.db"), "write", error)
 }
 
-fn put(key: u8) -> Transaction {
+pub(super) fn put(key: u8) -> Transaction {
     let change =
         Change::Put { path: ActorPath::from("a"), table: Table::Run, key: vec![key], value: vec![key; 20] };
     transaction(vec![change], 1)
 }
 
 /// Waits until `is` holds, which is checked each time that the journal calls back.
-fn wait(progress: &mpsc::Receiver<()>, is: impl Fn() -> bool) {
+pub(super) fn wait(progress: &mpsc::Receiver<()>, is: impl Fn() -> bool) {
     while !is() {
         progress.recv_timeout(Duration::from_secs(60)).expect("the journal calls back");
     }
@@ -817,13 +823,13 @@ fn full_disk_delays_commits_until_there_is_room() {
     let (store, _) = open(&directory.0, 1 << 20).unwrap();
     let store = Box::new(Faulty { store, faults, appended });
     let on_progress = Box::new(move || called.send(()).unwrap_or_default());
-    let journal = Journal::start(store, on_progress).unwrap();
+    let journal = Journal::start(store, Recorded::Small, on_progress).unwrap();
     for _ in 0..3 {
         fault.send(Some(failure(rusqlite::ffi::SQLITE_FULL))).unwrap();
     }
-    assert_eq!(journal.append(put(1)), 1);
+    assert_eq!(journal.append(put(1), Vec::new()), 1);
     wait(&progress, || matches!(journal.condition(), Condition::Full { .. }));
-    assert_eq!(journal.append(put(2)), 2);
+    assert_eq!(journal.append(put(2), Vec::new()), 2);
     assert!(journal.backlog_bytes() > 40);
     for _ in 0..3 {
         attempts.recv_timeout(Duration::from_secs(60)).unwrap();
@@ -850,14 +856,14 @@ fn failed_sync_is_never_tried_again() {
     let (store, _) = open(&directory.0, 1 << 20).unwrap();
     let store = Box::new(Faulty { store, faults, appended });
     let on_progress = Box::new(move || called.send(()).unwrap_or_default());
-    let journal = Journal::start(store, on_progress).unwrap();
+    let journal = Journal::start(store, Recorded::Small, on_progress).unwrap();
     fault.send(None).unwrap();
-    journal.append(put(1));
+    journal.append(put(1), Vec::new());
     wait(&progress, || journal.durable() == 1);
     fault.send(Some(failure(rusqlite::ffi::SQLITE_IOERR_FSYNC))).unwrap();
-    journal.append(put(2));
+    journal.append(put(2), Vec::new());
     wait(&progress, || matches!(journal.condition(), Condition::Failed(_)));
-    journal.append(put(3));
+    journal.append(put(3), Vec::new());
     journal.retry();
     let (reply, replied) = mpsc::channel();
     journal.history(HistoryFilter::default(), move |result| reply.send(result.map(|_| ())).unwrap());
@@ -881,7 +887,7 @@ fn journal_commits_gathered_transactions_in_groups() {
         Journal::open(&directory.0, settings(1 << 20), "1.2.3", on_progress).unwrap();
     assert_eq!((recovered.epoch, recovered.last.position, recovered.was_clean), (1, 0, true));
     for key in 0..200 {
-        assert_eq!(journal.append(put(key)), u64::from(key) + 1);
+        assert_eq!(journal.append(put(key), Vec::new()), u64::from(key) + 1);
     }
     wait(&progress, || journal.durable() == 200);
     let figures = journal.figures();

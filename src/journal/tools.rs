@@ -12,6 +12,7 @@ use super::group::Group;
 use super::lock::DirectoryLock;
 use super::sqlite::{Access, FILE, FoldRow, LiveRow, Rows, SqliteStore, decode, open_file, remove_rows_of};
 use super::store::Store as _;
+use super::values::{StoredValue, reachable};
 use super::{
     Change, HistoryEntry, HistoryFilter, JournalError, JournalSettings, Live, LiveActor, Moment, Start,
     Table, Transaction,
@@ -34,6 +35,9 @@ pub(crate) struct Check {
     pub(crate) states: u64,
     pub(crate) groups: u64,
     pub(crate) images: u64,
+    /// The number of values of payloads, and their total size in bytes.
+    pub(crate) values: u64,
+    pub(crate) value_bytes: u64,
     /// The sizes of the file and of its WAL in bytes.
     pub(crate) file_bytes: u64,
     pub(crate) wal_bytes: u64,
@@ -109,6 +113,10 @@ pub(crate) fn check(directory: &Path) -> Result<Check, JournalError> {
         }
         after = Some(path);
     }
+    for value in check_values(&rows, &mut check) {
+        check.values += 1;
+        check.value_bytes += value.hashes.length();
+    }
     let is_sound = check.problems.is_empty();
     drop(opened);
     drop(lock);
@@ -131,6 +139,21 @@ pub(crate) fn check(directory: &Path) -> Result<Check, JournalError> {
         }
     }
     Ok(check)
+}
+
+/// Returns the values of payloads that are undamaged.
+fn check_values(rows: &Rows<'_>, check: &mut Check) -> Vec<StoredValue> {
+    let (mut values, mut problems) = (Vec::new(), Vec::new());
+    let scanned = rows.each_value(|_, value| match value {
+        Ok(value) => match value.verify() {
+            Ok(()) => values.push(value),
+            Err(what) => problems.push(format!("the value {} of a payload: {what}", value.key.hash)),
+        },
+        Err(problem) => problems.push(problem),
+    });
+    problems.into_iter().for_each(|problem| check.note(problem));
+    check.keep(scanned);
+    values
 }
 
 /// Returns what SQLite finds wrong in the file.
@@ -207,6 +230,7 @@ pub(crate) fn repair(directory: &Path, into: &Path) -> Result<Repaired, JournalE
             check.note(format!("{missing} rows of states that nothing names any more"));
         }
     }
+    let values = check_values(&rows, &mut check);
     let moment = head.as_ref().map(super::sqlite::HistoryRow::moment);
     let transaction = Transaction {
         at: moment.map_or_else(Default::default, |moment| moment.at),
@@ -220,6 +244,7 @@ pub(crate) fn repair(directory: &Path, into: &Path) -> Result<Repaired, JournalE
         position,
         "journal repair",
     )?;
+    store.copy_values(&values)?;
     let group = Group::merge(position + 1, vec![transaction])?;
     store.append(&group)?;
     Box::new(store).close(true)?;
@@ -391,7 +416,7 @@ pub(crate) fn drop_path(
 
 /// Copies the live data at a position to a new journal in the directory `into`, which is that of another App.
 ///
-/// The history is not copied. Returns the moment of the live data and the position from which the new journal continues.
+/// The history is not copied. Values of payloads are, if they are still there. Returns the moment of the live data and the position from which the new journal continues.
 ///
 /// # Errors
 /// [`JournalError`] if the journal does not have the position, or `into` has a journal already.
@@ -400,7 +425,14 @@ pub(crate) fn fork(directory: &Path, position: u64, into: &Path) -> Result<(Mome
         let error = std::io::ErrorKind::AlreadyExists.into();
         return Err(JournalError::io(&into.join(FILE), "create", error));
     }
-    let (moment, live) = Reader::open(directory)?.live_at(Some(position))?;
+    let mut reader = Reader::open(directory)?;
+    let (moment, live) = reader.live_at(Some(position))?;
+    let mut values = Vec::new();
+    reader.store.rows().each_value(|_, value| match value {
+        Ok(value) => values.push(value),
+        Err(problem) => log::warn!("{problem}; it is not copied"),
+    })?;
+    let values = reachable(values, &live);
     let mut changes = Vec::new();
     for (path, LiveActor { state, rows }) in live.actors {
         changes.extend(state.map(|state| Change::State { path: path.clone(), state }));
@@ -410,6 +442,7 @@ pub(crate) fn fork(directory: &Path, position: u64, into: &Path) -> Result<(Mome
         }
     }
     let mut store = SqliteStore::create(into, None, 0, moment.position, "journal fork")?;
+    store.copy_values(&values)?;
     let transaction = Transaction { at: moment.at, wall: moment.wall, changes };
     store.append(&Group::merge(moment.position + 1, vec![transaction])?)?;
     Box::new(store).close(true)?;

@@ -96,6 +96,17 @@ impl Entry {
         Self::new(facilities, Some(StoredBlob { hashes, type_name: type_name.into(), nested, body }))
     }
 
+    /// Creates an entry for a recorded value.
+    #[cfg(feature = "journal")]
+    pub(super) fn restored(facilities: &Facilities, blob: StoredBlob) -> Arc<Self> {
+        let entry = Self::away(facilities);
+        if blob.is_in_memory() {
+            entry.budget.take(blob.hashes.length());
+        }
+        entry.keep(blob);
+        entry
+    }
+
     fn new(facilities: &Facilities, blob: Option<StoredBlob>) -> Arc<Self> {
         let Facilities { budget, jobs } = facilities.clone();
         let content_id = OnceLock::new();

@@ -263,11 +263,34 @@ impl<T> Payload<T> {
         self
     }
 
+    /// Has the journal of the App keep the value as long as a state, an input or a step refers to it, so that the value
+    /// survives the end of every process, whatever its size. Without this, the journal keeps values of up to 64 KiB.
+    ///
+    /// The value is written to a file of the journal, and synced, before the first state, input or step that refers to
+    /// it is durable; a value in another process is first transferred to the head. It has no effect in an App without a
+    /// journal, and none on states that were published before the call.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # fn f<W: Work>(cx: &mut WorkContext<W>) -> Result<Payload<Vec<f32>>> {
+    /// let weights = cx.payload(vec![0.0_f32; 1_000_000])?.durable();
+    /// # Ok(weights)
+    /// # }
+    /// ```
+    #[must_use = "a payload is freed when nothing refers to it"]
+    pub fn durable(self) -> Self {
+        if let Some(hold) = &self.hold {
+            hold.set_durable();
+        }
+        self
+    }
+
     fn hold(&self) -> Result<&Arc<PayloadGuard>, PayloadError> {
         self.hold.as_ref().ok_or_else(|| {
             self.reference.error::<T>(FetchError::Lost(
-                "nothing referred to it any more, so it was freed; keep the `Payload` in a state, an input or a variable \
-                 for as long as its value is needed"
+                "nothing referred to it any more, so it was freed, or the head was started again and its journal does not \
+                 have the value; keep the `Payload` in a state, an input or a variable for as long as its value is needed, \
+                 and make it with `.durable()` if it has more than 64 KiB and must survive the head"
                     .to_owned(),
             ))
         })

@@ -38,6 +38,18 @@ impl Reference {
         name.len() > NAME_LIMIT || name == self.of
     }
 
+    /// Returns true if the value may have been made from the type of this name.
+    #[cfg(feature = "journal")]
+    pub(crate) fn fits(&self, type_name: &str) -> bool {
+        type_name == super::codec::TREE || shorten(&readable(type_name)) == self.of
+    }
+
+    /// Returns the hash of the content.
+    #[cfg(feature = "journal")]
+    pub(crate) fn content_hash(&self) -> [u8; 32] {
+        self.hash.0
+    }
+
     pub(super) fn describe(&self) -> String {
         let Self { id, length, of, origin, .. } = self;
         format!("payload {} ({of}, {length} bytes, made by work `{origin}`)", &id.to_string()[..8])
@@ -68,9 +80,13 @@ impl Reference {
 
 /// Returns the type's name without module paths: `Vec<f32>` for `alloc::vec::Vec<f32>`.
 pub(super) fn readable_type<T>() -> String {
+    readable(type_name::<T>())
+}
+
+fn readable(type_name: &str) -> String {
     let mut out = String::new();
     let mut word_start = 0;
-    for c in type_name::<T>().chars() {
+    for c in type_name.chars() {
         if c == ':' {
             out.truncate(word_start);
             continue;

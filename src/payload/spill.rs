@@ -54,10 +54,22 @@ fn unlinked(directory: &Path) -> io::Result<File> {
 
 /// A value on disk. Dropping it releases its share of the disk budget.
 pub(crate) struct Spilled {
-    budget: Arc<MemoryBudget>,
-    directory: PathBuf,
-    file: File,
+    place: OnDisk,
     length: u64,
+}
+
+enum OnDisk {
+    Unnamed {
+        budget: Arc<MemoryBudget>,
+        directory: PathBuf,
+        file: File,
+    },
+    /// A file that belongs to a journal, which counts towards no budget and is opened when it is read.
+    #[cfg(feature = "journal")]
+    Named {
+        path: PathBuf,
+        file: std::sync::OnceLock<File>,
+    },
 }
 
 impl Spilled {
@@ -65,19 +77,47 @@ impl Spilled {
         self.length
     }
 
+    /// Returns a value that is the content of a file with a name, which others write and remove.
+    #[cfg(feature = "journal")]
+    pub(super) fn named(path: PathBuf, length: u64) -> Self {
+        Self { place: OnDisk::Named { path, file: std::sync::OnceLock::new() }, length }
+    }
+
     fn whereabouts(&self) -> String {
-        format!("in {}", self.directory.display())
+        match &self.place {
+            OnDisk::Unnamed { directory, .. } => format!("in {}", directory.display()),
+            #[cfg(feature = "journal")]
+            OnDisk::Named { path, .. } => path.display().to_string(),
+        }
     }
 
     /// Reads exactly `buffer.len()` bytes at `offset`.
     pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(buffer, offset)
+        match &self.place {
+            OnDisk::Unnamed { file, .. } => file.read_exact_at(buffer, offset),
+            #[cfg(feature = "journal")]
+            OnDisk::Named { path, file } => {
+                // It stays open, so that a file that is removed meanwhile is read to its end.
+                let file = match file.get() {
+                    Some(file) => file,
+                    None => {
+                        let opened = File::open(path)?;
+                        file.get_or_init(|| opened)
+                    }
+                };
+                file.read_exact_at(buffer, offset)
+            }
+        }
     }
 }
 
 impl Drop for Spilled {
     fn drop(&mut self) {
-        self.budget.disk_freed(self.length);
+        match &self.place {
+            OnDisk::Unnamed { budget, .. } => budget.disk_freed(self.length),
+            #[cfg(feature = "journal")]
+            OnDisk::Named { .. } => {}
+        }
     }
 }
 
@@ -144,7 +184,7 @@ impl SpillWriter {
         let file = out.into_inner().map_err(|error| self.failed(error.error()))?;
         let length = std::mem::take(&mut self.length);
         let directory = std::mem::take(&mut self.directory);
-        Ok(Spilled { budget: self.budget.clone(), directory, file, length })
+        Ok(Spilled { place: OnDisk::Unnamed { budget: self.budget.clone(), directory, file }, length })
     }
 }
 

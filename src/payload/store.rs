@@ -4,8 +4,10 @@
 //! reference (a published state, a waiting input) serialises inside [`collect`] and keeps the resulting
 //! [`PayloadGuards`]. A process that refers to a value in another process holds a [`Lease`] there.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
@@ -16,6 +18,7 @@ use super::hex::{Hex, PayloadId};
 use super::jobs::Jobs;
 use super::memory_budget::{MemoryBudget, PayloadCounts, PayloadUsage};
 use super::remote_source::RemoteSource;
+use super::stored_blob::StoredBlob;
 use crate::runtime::{self, Runtime};
 
 /// A claim on a value in another process. That process keeps the value until the lease is released.
@@ -51,6 +54,10 @@ pub(crate) struct PayloadGuard {
     entry: Arc<Entry>,
     leases: Mutex<Vec<Arc<dyn Lease>>>,
     replicas: OnceLock<Replicas>,
+    /// True if the value is to survive its process, whatever its size.
+    is_durable: AtomicBool,
+    /// The claim on the recorded value, or the note that it is not recorded, once the journal has seen the reference.
+    record: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 /// The number of processes that should have a replica of a value, and the identity of its content.
@@ -128,6 +135,27 @@ impl PayloadGuard {
     /// Sets the number of replicas. Only the first call has an effect.
     pub(crate) fn set_replicas(&self, replicas: Replicas) {
         let _ = self.replicas.set(replicas);
+    }
+
+    pub(crate) fn is_durable(&self) -> bool {
+        self.is_durable.load(Ordering::Relaxed)
+    }
+
+    /// Has the journal record the value with the next reference to it, whatever its size.
+    pub(crate) fn set_durable(&self) {
+        self.is_durable.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns true if the journal has recorded the value, is about to, or could not.
+    #[cfg(feature = "journal")]
+    pub(crate) fn has_record(&self) -> bool {
+        self.record.get().is_some()
+    }
+
+    /// Ties a record of the value to the guard, which is dropped with it. Only the first call has an effect.
+    #[cfg(feature = "journal")]
+    pub(crate) fn set_record(&self, record: impl Any + Send + Sync) {
+        let _ = self.record.set(Box::new(record));
     }
 }
 
@@ -234,6 +262,8 @@ impl Store {
             entry,
             leases: Mutex::default(),
             replicas: OnceLock::new(),
+            is_durable: AtomicBool::new(false),
+            record: OnceLock::new(),
         })
     }
 
@@ -242,6 +272,15 @@ impl Store {
         let guard = self.guard(id, true, entry);
         self.guards.lock().insert(id, Arc::downgrade(&guard));
         guard
+    }
+
+    /// Registers a value that was recorded by an earlier process, unless it is known already.
+    #[cfg(feature = "journal")]
+    pub(crate) fn restored(self: &Arc<Self>, id: PayloadId, blob: StoredBlob) -> Arc<PayloadGuard> {
+        if let Some(guard) = self.find(id) {
+            return guard;
+        }
+        self.made(id, Entry::restored(&self.facilities, blob))
     }
 
     pub(crate) fn find(&self, id: PayloadId) -> Option<Arc<PayloadGuard>> {
@@ -323,6 +362,14 @@ pub(crate) struct PayloadGuards(Option<Arc<[Arc<PayloadGuard>]>>);
 impl PayloadGuards {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// Returns true if both are clones of the same guards, or empty.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
     }
 
     /// Removes duplicates, so that each value has one guard.

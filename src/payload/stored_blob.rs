@@ -4,6 +4,8 @@
 //! - Peers receive the same bytes whatever the stored form is; a decoded value is encoded while it is sent.
 
 use std::io;
+#[cfg(feature = "journal")]
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -44,6 +46,29 @@ impl StoredBlob {
     ) -> Self {
         let body = Body::Value(Fenced::new(value), form);
         Self { hashes, type_name: form.type_name().into(), nested, body }
+    }
+
+    /// Creates a blob that holds encoded bytes in memory.
+    #[cfg(feature = "journal")]
+    pub(crate) fn bytes(
+        bytes: Bytes,
+        hashes: ChunkHashes,
+        type_name: Arc<str>,
+        nested: PayloadGuards,
+    ) -> Self {
+        Self { hashes, type_name, nested, body: Body::Bytes(bytes) }
+    }
+
+    /// Creates a blob whose encoded bytes are the content of a file with a name.
+    #[cfg(feature = "journal")]
+    pub(crate) fn named_file(
+        path: PathBuf,
+        hashes: ChunkHashes,
+        type_name: Arc<str>,
+        nested: PayloadGuards,
+    ) -> Self {
+        let body = Body::File(Arc::new(Spilled::named(path, hashes.length())));
+        Self { hashes, type_name, nested, body }
     }
 
     pub(super) fn is_in_memory(&self) -> bool {

@@ -36,7 +36,7 @@ use super::presence::{Fate, Presence, fate};
 use super::protocol::Control;
 use super::references::distant;
 use super::replication::{Copies, Nodes};
-use crate::payload::{FetchError, PayloadGuard, PayloadGuards, PayloadId, Want};
+use crate::payload::{PayloadGuard, PayloadGuards, PayloadId, Want};
 
 /// Number of values that are moved concurrently.
 const AT_ONCE: usize = 8;
@@ -177,15 +177,7 @@ async fn move_here(hold: &Arc<PayloadGuard>) -> Result<(), String> {
     let content = hold.entry().content_id().ok_or("its hash is not known")?;
     let what = format!("payload {id}");
     let want = Want { id, hash: content.hash.0, length: content.length, type_name: "", what };
-    let load = async {
-        loop {
-            match hold.entry().load_somewhere(want.clone()).await {
-                // A concurrent reader has requested the value as another type, which has failed the shared pull.
-                Err(FetchError::WrongType(_)) if !hold.entry().is_here() => tokio::task::yield_now().await,
-                loaded => return loaded,
-            }
-        }
-    };
+    let load = hold.entry().load_whatever_others_want(want);
     let unwanted = async {
         while Arc::strong_count(hold) > 1 {
             tokio::time::sleep(WANTED).await;

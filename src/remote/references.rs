@@ -202,7 +202,8 @@ impl SendReferences for Bridge {
                 copies.push(Source::of(me));
             }
             let content = hold.entry().content_id();
-            Carried { id: hold.id(), counted, owner, copies, replicas: hold.replicas(), content }
+            let (replicas, durable) = (hold.replicas(), hold.is_durable());
+            Carried { id: hold.id(), counted, owner, copies, replicas, content, durable }
         });
         carried.collect()
     }
@@ -213,7 +214,8 @@ impl SendReferences for Bridge {
 pub(super) fn arrived(bridge: &Arc<Bridge>, link: &Arc<Link>, carried: Vec<Carried>) -> PayloadGuards {
     let mut to_hold: Vec<(Source, PayloadId)> = Vec::new();
     let store = bridge.store();
-    let holds = carried.into_iter().map(|Carried { id, counted, owner, copies, replicas, content }| {
+    let holds = carried.into_iter().map(|carried| {
+        let Carried { id, counted, owner, copies, replicas, content, durable } = carried;
         let hold = store.arrived(id, || {
             let owner = owner.clone();
             let bridge = Arc::downgrade(bridge);
@@ -224,6 +226,9 @@ pub(super) fn arrived(bridge: &Arc<Bridge>, link: &Arc<Link>, carried: Vec<Carri
         }
         if let Some(content) = content {
             hold.entry().set_content_id(content);
+        }
+        if durable {
+            hold.set_durable();
         }
         if !counted {
             return hold;

@@ -206,6 +206,17 @@ impl Steps {
         self.0.iter().flat_map(|known| known.steps.values())
     }
 
+    /// Sets the guards of the payloads in all values, which `guards` finds in their bytes.
+    #[cfg(feature = "journal")]
+    pub(crate) fn restore_guards(&mut self, guards: &mut impl FnMut(&[u8]) -> PayloadGuards) {
+        let Some(known) = &mut self.0 else { return };
+        for step in Arc::make_mut(known).steps.values_mut() {
+            if let StepOutcome::Done { value } = &mut step.outcome {
+                value.holds = guards(&value.bytes);
+            }
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_none()
     }

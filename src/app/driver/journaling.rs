@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::super::status::JournalStatus;
 use super::Driver;
+use super::durable_guards::DurableGuards;
 use super::tree::Child;
 use crate::crash_evidence::CrashEvidence;
 use crate::flow::Moment;
@@ -57,6 +58,7 @@ struct Recording {
     progress: Progress,
     /// Recorded parts of each Flow.
     recorded: IdMap<FlowId, RecordedFlow>,
+    guards: DurableGuards,
 }
 
 /// The progress of an App since its start.
@@ -113,6 +115,7 @@ impl Journaling {
             notes,
             progress: Progress::Recovering,
             recorded: IdMap::default(),
+            guards: DurableGuards::default(),
         })))
     }
 
@@ -153,9 +156,22 @@ impl Journaling {
         }
     }
 
+    /// Returns the guards of the recorded payloads.
+    pub(super) fn guards(&mut self) -> Option<&mut DurableGuards> {
+        self.0.as_mut().map(|recording| &mut recording.guards)
+    }
+
+    /// Notes that a Work has left.
+    pub(super) fn forget_work(&mut self, id: WorkId) {
+        if let Some(recording) = &mut self.0 {
+            recording.guards.work_left(id);
+        }
+    }
+
     /// Forgets a Flow that has left.
     pub(super) fn forget_flow(&mut self, id: FlowId) {
         if let Some(recording) = &mut self.0 {
+            recording.guards.flow_left(id);
             recording.recorded.remove(&id);
             recording.flows.remove(&id);
         }
@@ -225,6 +241,13 @@ impl Journaling {
         }
     }
 
+    /// Keeps an effect until the transaction of this cycle is durable.
+    pub(super) fn add_effect(&mut self, effect: impl FnOnce(&mut Driver) + 'static) {
+        if let Some(recording) = &mut self.0 {
+            recording.effects.push(Box::new(effect));
+        }
+    }
+
     /// Returns true when nothing waits to become durable.
     pub(super) fn is_durable(&self) -> bool {
         self.0.as_ref().is_none_or(|recording| {
@@ -256,7 +279,15 @@ impl Journaling {
         let Some(recording) = &mut self.0 else { return };
         if !changes.is_empty() {
             let transaction = Transaction { at: now.at, wall: now.wall, changes };
-            recording.appended = recording.journal.append(transaction);
+            let values = recording.journal.values().clone();
+            recording.appended = match values.here(recording.guards.take_added()) {
+                Ok(new) => recording.journal.append(transaction, new),
+                Err(guards) => {
+                    let (position, incomplete) = recording.journal.append_incomplete(transaction);
+                    tokio::task::spawn_local(async move { incomplete.complete(values.bring(guards).await) });
+                    position
+                }
+            };
         }
         let appended = recording.appended;
         recording.gate.extend(recording.effects.drain(..).map(|effect| (appended, effect)));
@@ -349,7 +380,10 @@ impl Journaling {
 
     /// Gives up the journal: nothing more is recorded, and effects that wait are dropped.
     pub(super) fn give_up(&mut self) -> Option<Journal> {
-        self.0.take().map(|recording| recording.journal)
+        let recording = self.0.take()?;
+        // Its guards are dropped with the rest of it.
+        recording.journal.values().keep_from_now();
+        Some(recording.journal)
     }
 }
 

@@ -11,6 +11,8 @@
 mod actions;
 #[cfg(feature = "remote")]
 mod adoption;
+#[cfg(feature = "journal")]
+mod durable_guards;
 mod failures;
 #[cfg(feature = "journal")]
 mod journaling;
@@ -35,6 +37,8 @@ mod recovery;
 mod renaming;
 #[cfg(test)]
 mod restore_tests;
+#[cfg(feature = "journal")]
+mod restored_values;
 mod root_flow;
 #[cfg(feature = "journal")]
 mod safe_mode;
@@ -56,7 +60,7 @@ use self::lifecycle::Lifecycle;
 #[cfg(all(feature = "cli", feature = "journal"))]
 pub(super) use self::mismatch::{Renewed, adapt};
 use self::observers::Observers;
-pub(super) use self::payloads::{Referring, What};
+pub(super) use self::payloads::{Referring, What, references};
 use self::reaction_queue::ReactionQueue;
 #[cfg(all(feature = "journal", any(feature = "cli", feature = "http")))]
 pub(super) use self::recording::{APP, AppRow, CHILDREN, ChildrenRow, FACTS, FlowRow, SETTINGS};
@@ -96,6 +100,8 @@ const REACTIONS_AT_ONCE: usize = 256;
 /// The actor that runs the Flows of an App. Each field has a responsibility of its own; the driver makes them work
 /// together.
 pub(crate) struct Driver {
+    /// Dropped first: values that are freed with the rest stay recorded.
+    journaling: Journaling,
     runtime: Arc<Runtime>,
     /// The Flows as the user wrote them.
     root: RootFlow,
@@ -112,7 +118,6 @@ pub(crate) struct Driver {
     /// The durations of reactions, by type of Flow.
     reaction_times: BTreeMap<&'static str, Histogram>,
     observers: Observers<Snapshot>,
-    journaling: Journaling,
     /// Numbers of incarnations, shared with the hosts.
     incarnations: Arc<Incarnations>,
     /// Incarnations that were taken over from nodes.
@@ -159,6 +164,7 @@ impl Driver {
             hosts.assign_gpus(count, wake_ups.ready_queue());
         }
         let mut driver = Self {
+            journaling: Journaling::default(),
             root: RootFlow::new(root, watchdog.clone()),
             tree: Tree::new(runtime.app(), Directory::of(&runtime)),
             incarnations: runtime.part().unwrap_or_default(),
@@ -171,7 +177,6 @@ impl Driver {
             lifecycle: Lifecycle::new(on_failure, exit, watchdog),
             reaction_times: BTreeMap::new(),
             observers: Observers::new(),
-            journaling: Journaling::default(),
             #[cfg(feature = "remote")]
             adoptions: adoption::Adoptions::default(),
             safe_mode: None,

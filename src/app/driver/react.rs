@@ -326,6 +326,7 @@ impl Driver {
                 if self.journaling.is_on() {
                     let path = record.lock().path.clone();
                     self.record_left(&path);
+                    self.journaling.forget_work(id);
                 }
                 record.lock().ledger.shut_down(now);
                 self.act(id);

@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::super::error::AppError;
 use super::Driver;
+use super::durable_guards::DurableGuards;
 use super::journaling::Touched;
 use super::shutdown::Shutdown;
 use super::tree::FlowLife;
 use crate::flow::{FlowError, FlowOptions, ScheduleRow, Shapes, encoded};
 use crate::id::{ActorPath, FlowId, WorkId};
 use crate::journal::{Change, Condition, Table};
+use crate::payload;
 use crate::printable::chain;
 use crate::work::Status;
 
@@ -111,6 +113,10 @@ impl Driver {
         if is_progress && self.journaling.is_first_progress() {
             self.when_durable(Self::progressed);
         }
+        let released = self.journaling.guards().map(DurableGuards::take_released).unwrap_or_default();
+        if !released.is_empty() {
+            self.journaling.add_effect(move |_| drop(released));
+        }
         self.journaling.append(changes, now);
         if self.journaling.has_released() {
             self.wake_ups.ready_queue().ring_again();
@@ -196,8 +202,11 @@ impl Driver {
             changes.push(Change::Patch { path: path.clone(), patch });
             is_progress = true;
         }
+        let Some(guards) = self.journaling.guards() else { return is_progress };
+        guards.state(id, record.holds());
         for fact in record.ledger.take_facts() {
             is_progress |= fact.is_progress();
+            guards.fact(id, &fact);
             fact.append_to(changes, &path);
         }
         is_progress
@@ -211,9 +220,15 @@ impl Driver {
         let are_others = children.is_some() && children != recorded.children;
         let found = self.root.call(&whereabouts, |flow| {
             let shapes = are_others.then(|| crate::fence::call(|| flow.shapes()).ok()).flatten();
-            (flow.save(&mut recorded.own), shapes, flow.options().clone())
+            let (own, guards) = payload::collect(|| flow.save(&mut recorded.own));
+            (own, guards, shapes, flow.options().clone())
         });
-        let Some((own, shapes, options)) = found else { return };
+        let Some((own, own_guards, shapes, options)) = found else { return };
+        if own.is_ok()
+            && let Some(guards) = self.journaling.guards()
+        {
+            guards.flow(id, own_guards.distinct());
+        }
         match own {
             Ok(None) => {}
             Ok(Some(patch)) if recorded.has_state => {

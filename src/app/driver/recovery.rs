@@ -20,6 +20,7 @@ use super::journaling::{Journaling, RecordedFlow};
 use super::mismatch::{Adapted, adapt};
 use super::recording::{APP, AppRow, CHILDREN, ChildrenRow, FACTS, FlowRow, SETTINGS};
 use super::renaming::{Move, Moved, move_actors};
+use super::restored_values::RestoredValues;
 use super::tree::FlowLife;
 use crate::crash_evidence::CrashEvidence;
 use crate::flow::{
@@ -28,6 +29,7 @@ use crate::flow::{
 };
 use crate::id::{ActorPath, AppId, FlowId, WorkId};
 use crate::journal::{Change, CrashNotes, Journal, JournalSettings, Live, LiveActor, Recovered, Table};
+use crate::payload::Store;
 use crate::printable::chain;
 use crate::state::Tracker;
 use crate::work::{Place, Placement, ReadyQueue, Stage};
@@ -38,6 +40,7 @@ pub(in crate::app) struct Recovery {
     tree: RecordedTree,
     images: HashMap<ActorPath, Image>,
     flows: HashMap<ActorPath, RecoveredFlow>,
+    values: Option<RestoredValues>,
 }
 
 struct RecoveredFlow {
@@ -202,12 +205,13 @@ impl Driver {
     /// [`AppError::Unrestorable`] with all that cannot be restored.
     pub(super) fn open_journal(&mut self, opened: OpenedJournal) -> Result<Recovery, AppError> {
         let OpenedJournal { journal, recovered, notes, waker, moves } = opened;
-        let Recovered { mut live, last, was_clean, .. } = recovered;
+        let Recovered { mut live, last, was_clean, values, .. } = recovered;
         // Set once, here.
         let _ = waker.set(self.wake_ups.ready_queue().clone());
         if last.position > 0 {
             self.wake_ups.continue_from(Moment { at: last.at, wall: last.wall });
         }
+        let recorded = journal.values().clone();
         self.safe_mode = notes.crash_loop().map(SafeMode::of);
         self.journaling = Journaling::new(journal, last.position, notes);
         self.tree.record_changes();
@@ -217,12 +221,15 @@ impl Driver {
             return Err(AppError::Unrecordable(Unrestorable::new(problems)));
         }
         let moved = moved(&mut live, &moves)?;
+        let mut values = RestoredValues::new(values, &live, Store::of(&self.runtime), recorded);
         let (on_mismatch, root) = (self.config.on_mismatch.unwrap_or_default(), &mut self.root);
         let adapted = adapt(live, &moved.paths, on_mismatch, last.position, |recovery| {
             if recovery.is_empty() { Ok(Restored::default()) } else { root.restore(&recovery.tree) }
         })?;
-        let Adapted { recovery, restored, renewed, changes } = adapted;
+        let Adapted { mut recovery, restored, renewed, changes } = adapted;
         renewed.iter().for_each(|renewed| log::warn!("{renewed}"));
+        renewed.iter().for_each(|renewed| values.is_renewed(renewed));
+        recovery.values = Some(values);
         self.note_restored(restored);
         moved.changes.into_iter().chain(changes).for_each(|change| self.journaling.change(change));
         if last.position > 0 {
@@ -256,7 +263,13 @@ impl Driver {
             let Some(shared) = self.tree.work(id).cloned() else { continue };
             let mut record = shared.lock();
             let path = record.path.clone();
-            let Some(image) = recovery.images.remove(&path) else { continue };
+            let Some(mut image) = recovery.images.remove(&path) else { continue };
+            if let (Some(values), Some(guards)) = (&mut recovery.values, self.journaling.guards()) {
+                image.restore_guards(|bytes| values.guards_in_bytes(bytes));
+                guards.state(id, record.holds());
+                image.facts_with_guards().for_each(|fact| guards.fact(id, &fact));
+                values.is_restored(&path);
+            }
             let awaited = if may_be_in_a_process(&image) && self.hosts.is_kept(&path) {
                 // The end of the process, which the head sees to, is reported before.
                 Some(self.config.time_for_processes())
@@ -297,6 +310,10 @@ impl Driver {
                 facts,
                 children: None,
             };
+            if let (Some(values), Some(guards)) = (&mut recovery.values, self.journaling.guards()) {
+                guards.flow(id, values.guards_in(recorded.own.value()));
+                values.is_restored(&path);
+            }
             self.journaling.keep_recorded(id, recorded);
             for (list, next) in lists {
                 self.tree.restore_list(list, next, id);
@@ -312,6 +329,9 @@ impl Driver {
                 entry.life = FlowLife::Up;
                 self.resumed.failed.push(id);
             }
+        }
+        if let (Some(values), Some(guards)) = (recovery.values.take(), self.journaling.guards()) {
+            guards.keep_parked(values.finish());
         }
         if self.resumed.works.is_empty() && recovery.tree.flows.is_empty() {
             let row = AppRow { root: self.root.type_name().to_owned() };

@@ -24,6 +24,8 @@ use super::runs::{Outcomes, RunEntry, TRIES, Tries};
 use super::{Action, Current, HISTORY, Ledger, Life, Moment, Next, OperatorStop, Waiting};
 use crate::flow::policy::Policy;
 use crate::flow::restart::Restarts;
+#[cfg(feature = "journal")]
+use crate::payload::PayloadGuards;
 use crate::trace::Cause;
 use crate::work::{Input, KnownStep, RunKey, Stage, Status, StepId, Steps};
 
@@ -473,6 +475,28 @@ impl Image {
     pub(crate) fn new() -> Self {
         let work = WorkFacts { next_run: 1, ..WorkFacts::default() };
         Self { work, ..Self::default() }
+    }
+
+    /// Sets the guards of the payloads in inputs and steps, which `guards` finds in their bytes.
+    #[cfg(feature = "journal")]
+    pub(crate) fn restore_guards(&mut self, mut guards: impl FnMut(&[u8]) -> PayloadGuards) {
+        for run in self.runs.values_mut() {
+            run.input = Input::arrived(run.input.bytes.clone(), guards(&run.input.bytes));
+        }
+        self.steps.values_mut().for_each(|steps| steps.restore_guards(&mut guards));
+    }
+
+    /// Returns the facts about runs and steps that refer to payloads.
+    #[cfg(feature = "journal")]
+    pub(crate) fn facts_with_guards(&self) -> impl Iterator<Item = Fact> {
+        let runs = self.runs.iter().filter(|(_, run)| !run.input.holds().is_empty());
+        let runs = runs.map(|(place, run)| {
+            let (key, input, queued) = (run.key, run.input.clone(), run.queued);
+            Fact::Requested { place: *place, key, input, queued }
+        });
+        let steps = self.steps.iter().flat_map(|(input, steps)| steps.iter().map(|step| (*input, step)));
+        let steps = steps.filter(|(_, step)| !step.holds().is_empty());
+        runs.chain(steps.map(|(input, step)| Fact::Step { input, step: step.clone() }))
     }
 
     /// Returns true if an incarnation was alive.

@@ -8,6 +8,7 @@ mod fold;
 mod images;
 mod rows;
 mod schema;
+mod values;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,10 +25,13 @@ pub(super) use self::rows::{
     FoldRow, HistoryRow, ImageMark, LiveRow, Meta, Rows, StateKind, StateRows, hex, live_sum, state_sum,
 };
 pub(super) use self::schema::{Access, FILE, FORMAT, PAGE, open as open_file};
+#[cfg(test)]
+pub(super) use self::values::DIRECTORY as VALUES;
 use super::encoding::{self, nanos, wall_nanos};
 use super::group::{Group, StateChange};
 use super::lock::{DirectoryLock, Note};
 use super::store::Store;
+use super::values::ValueChanges;
 use super::{
     Change, HistoryEntry, HistoryFilter, JournalError, JournalSettings, Live, Moment, RECENT,
     RecordedTransaction, Recovered, Start, Sync,
@@ -66,6 +70,10 @@ pub(super) struct SqliteStore {
     frames: u64,
     written: u64,
     lock: DirectoryLock,
+    /// Rows of `value` that are damaged, which the next commit deletes.
+    damaged_values: Vec<i64>,
+    /// The values of the group that is being committed.
+    written_values: values::Written,
 }
 
 /// Totals over the rows of a live state.
@@ -120,9 +128,11 @@ impl SqliteStore {
             synced.map_err(|error| JournalError::io(directory, "sync", error))?;
         }
         let (mut store, live) = Self::load(connection, file, settings, lock)?;
+        let values = store.load_values()?;
         let starts = store.begin(program)?;
         let recovered = Recovered {
             live,
+            values,
             last: store.head.moment(),
             epoch: store.meta.epoch,
             app: store.meta.app,
@@ -198,6 +208,8 @@ impl SqliteStore {
             frames: 0,
             written: 0,
             lock,
+            damaged_values: Vec::new(),
+            written_values: values::Written::default(),
         };
         Ok((store, live))
     }
@@ -284,7 +296,7 @@ impl SqliteStore {
     }
 
     /// Runs `write` in a transaction, and commits it.
-    fn transact<R>(
+    pub(super) fn transact<R>(
         &mut self,
         write: impl FnOnce(&mut Self) -> Result<R, JournalError>,
     ) -> Result<R, JournalError> {
@@ -655,7 +667,12 @@ impl Live {
 
 impl Store for SqliteStore {
     fn append(&mut self, group: &Group) -> Result<(), JournalError> {
-        let staged = self.transact(|store| store.write_group(group))?;
+        self.write_files(&group.values)?;
+        let (staged, removed) = self.transact(|store| {
+            let staged = store.write_group(group)?;
+            Ok((staged, store.write_values(&group.values)?))
+        })?;
+        self.values_are_committed(removed);
         self.fold.advance(staged.slice);
         self.fold.add(&group.recording, &staged.head, staged.chain);
         self.chain = staged.chain;
@@ -668,6 +685,13 @@ impl Store for SqliteStore {
         }
         let is_synced = self.settings.sync == Sync::Disk;
         self.lock.note(Note { position: self.head.position, is_synced });
+        Ok(())
+    }
+
+    fn change_values(&mut self, changes: &ValueChanges) -> Result<(), JournalError> {
+        self.write_files(changes)?;
+        let removed = self.transact(|store| store.write_values(changes))?;
+        self.values_are_committed(removed);
         Ok(())
     }
 

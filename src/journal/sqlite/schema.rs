@@ -22,7 +22,7 @@ pub(crate) const PAGE: u64 = 1024;
 /// The tables and indexes, in the order of their names. Each row has a checksum of its columns in `sum`.
 ///
 /// SQLite reads the whole row for each comparison in a table `WITHOUT ROWID`, so that these have short rows only.
-pub(crate) const TABLES: [(&str, &str); 10] = [
+pub(crate) const TABLES: [(&str, &str); 12] = [
     // One row: the position up to which the history is part of `live`, the checksum of its row, and that of `live`.
     (
         "fold",
@@ -69,6 +69,14 @@ pub(crate) const TABLES: [(&str, &str); 10] = [
          value BLOB NOT NULL, sum INTEGER NOT NULL) STRICT",
     ),
     ("state_of", "CREATE UNIQUE INDEX state_of ON state (path, position)"),
+    // Values of payloads: `value` is NULL if the value is in a file. They are no part of the checksum of the live data,
+    // since each is known by its hash.
+    (
+        "value",
+        "CREATE TABLE value (id INTEGER PRIMARY KEY, hash BLOB NOT NULL, type TEXT NOT NULL, length INTEGER NOT NULL, \
+         chunks BLOB NOT NULL, nested BLOB NOT NULL, value BLOB, sum INTEGER NOT NULL) STRICT",
+    ),
+    ("value_of", "CREATE UNIQUE INDEX value_of ON value (hash, type)"),
 ];
 
 /// The purpose for which a file is opened.

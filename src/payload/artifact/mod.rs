@@ -171,6 +171,21 @@ impl Artifact {
         Self(self.0.replicate(copies))
     }
 
+    /// Has the journal of the App keep the content, so that it survives the end of every process; see
+    /// [`Payload::durable`].
+    ///
+    /// ```no_run
+    /// # use flowright::prelude::*;
+    /// # fn f<W: Work>(cx: &mut WorkContext<W>) -> Result<Artifact> {
+    /// let checkpoint = cx.artifact("checkpoint")?.durable();
+    /// # Ok(checkpoint)
+    /// # }
+    /// ```
+    #[must_use = "an artifact is freed when nothing refers to it"]
+    pub fn durable(self) -> Self {
+        Self(self.0.durable())
+    }
+
     /// Returns the size in bytes, including the list of the files.
     #[expect(clippy::len_without_is_empty, reason = "there is always a list")]
     pub fn len(&self) -> u64 {

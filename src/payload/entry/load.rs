@@ -91,6 +91,17 @@ impl Entry {
         }
     }
 
+    /// Loads the encoded bytes as [`load_somewhere`](Self::load_somewhere), also while readers request other types.
+    pub(crate) async fn load_whatever_others_want(self: &Arc<Self>, want: Want) -> Result<(), FetchError> {
+        loop {
+            match self.load_somewhere(want.clone()).await {
+                // A concurrent reader has requested the value as another type, which has failed the shared pull.
+                Err(FetchError::WrongType(_)) if !self.is_here() => tokio::task::yield_now().await,
+                loaded => return loaded,
+            }
+        }
+    }
+
     async fn fetch(
         self: Arc<Self>,
         want: Want,

@@ -26,6 +26,9 @@ pub(crate) struct Carried {
     /// Hash and length of the content, if the sender knows them; may be absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) content: Option<ContentId>,
+    /// True if the journal is to keep the value, whatever its size; may be absent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) durable: bool,
 }
 
 /// A control message.
