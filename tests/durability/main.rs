@@ -27,6 +27,7 @@ mod plant;
 #[allow(dead_code, reason = "the other tests need more of it")]
 mod process;
 mod record;
+mod values;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
             "belt" | belt::SLOW => belt::main(),
             breaker::IN_FLOW | breaker::IN_WORK => breaker::main(),
             "plant" => plant::main(),
+            "vault" => values::main(),
             "errand" => errand::main(0, false),
             "errand_that_waits" => errand::main(0, true),
             "errand_that_fails_twice" => errand::main(2, false),
@@ -63,9 +65,16 @@ fn main() -> ExitCode {
     {
         return disks::conduct(Path::new(directory));
     }
-    let tests =
-        [changes::TESTS, checker::tests::TESTS, crashes::TESTS, disks::TESTS, ends::TESTS, locks::TESTS]
-            .concat();
+    let tests = [
+        changes::TESTS,
+        checker::tests::TESTS,
+        crashes::TESTS,
+        disks::TESTS,
+        ends::TESTS,
+        locks::TESTS,
+        values::TESTS,
+    ]
+    .concat();
     let mut trials: Vec<_> = tests
         .into_iter()
         .map(|(name, test)| {
