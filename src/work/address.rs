@@ -18,6 +18,7 @@ use super::mailbox::{CloseReason, Mailbox, Refused, typed};
 use super::message::{AskError, Handle, Message, SendError, Unsent};
 use super::route::Locator;
 use super::work_type::WorkType;
+use crate::fence::Fenced;
 use crate::id::{ActorPath, AppId};
 use crate::runtime::{self, Runtime};
 
@@ -149,8 +150,26 @@ impl<W: Work> WorkAddr<W> {
         Ask::new(&self.path, self.mailbox.as_deref(), self.exchange(message))
     }
 
+    /// Sends a message and waits until it is handled. Returns false if it was not, because the incarnation ends.
+    pub(super) async fn notify<M: Message>(&self, message: M) -> bool
+    where
+        W: Handle<M>,
+    {
+        match self.exchange(message).await {
+            Ok(reply) => {
+                // The `Drop` of a reply is code of the user.
+                drop(Fenced::new(reply));
+                true
+            }
+            Err(error) => {
+                let error = Fenced::new(error);
+                !matches!(*error, AskError::NotHandled(_) | AskError::Failed { .. })
+            }
+        }
+    }
+
     /// Sends a message and waits for the reply without a limit.
-    pub(super) async fn exchange<M: Message>(&self, message: M) -> Result<W::Reply, AskError<M>>
+    async fn exchange<M: Message>(&self, message: M) -> Result<W::Reply, AskError<M>>
     where
         W: Handle<M>,
     {

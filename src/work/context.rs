@@ -21,13 +21,14 @@ use super::executing::{Handling, Serving, is_handling};
 use super::fencing_token::FencingToken;
 use super::gpus::Gpus;
 use super::mailbox::{Mail, Receiver};
+use super::message::{Handle, Message};
 use super::outbox::{Outbox, Report};
 use super::run::{Command, RunOrder};
 use super::run_steps::RunSteps;
 use super::steps::Steps;
-use super::timers::Timers;
+use super::timers::{Timer, Timers};
 use crate::error::{self, Error};
-use crate::fence;
+use crate::fence::{self, Fenced};
 use crate::id::ActorPath;
 use crate::payload::{self, Artifact, ArtifactError, Files, Payload, PayloadError, PayloadGuards, Store};
 use crate::runtime::Runtime;
@@ -482,6 +483,121 @@ impl<W: Work> WorkContext<W> {
         self.serve(work, std::future::pending()).await
     }
 
+    /// Sends `message` to this Work itself after `delay`. It takes its turn in the mailbox as the messages of others do.
+    ///
+    /// The timer ends with this incarnation: set it in `on_start`, `run` or a handler. No journal records it. The message
+    /// needs no entry in [`Work::messages`].
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Request(u32);
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Expire;
+    ///
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Cache {
+    ///     answer: Option<u32>,
+    /// }
+    ///
+    /// impl Work for Cache {
+    ///     type Input = ();
+    /// }
+    ///
+    /// impl Handle<Request> for Cache {
+    ///     type Reply = ();
+    ///
+    ///     async fn handle(&mut self, request: Request, cx: &mut WorkContext<Self>) {
+    ///         self.answer = Some(request.0);
+    ///         cx.notify_after(Duration::from_secs(60), Expire);
+    ///     }
+    /// }
+    ///
+    /// impl Handle<Expire> for Cache {
+    ///     type Reply = ();
+    ///
+    ///     async fn handle(&mut self, _: Expire, _cx: &mut WorkContext<Self>) {
+    ///         self.answer = None;
+    ///     }
+    /// }
+    /// ```
+    pub fn notify_after<M: Message>(&mut self, delay: Duration, message: M) -> Timer
+    where
+        W: Handle<M>,
+    {
+        let (work, message) = (self.addr(), Fenced::new(message));
+        self.timers().after(delay, async move {
+            let _ = work.notify(message.into_inner()).await;
+        })
+    }
+
+    /// Sends a clone of `message` to this Work itself every `period`, at least 1 ms, for the first time after one period.
+    ///
+    /// At most one of these messages waits or is being handled. Ticks that fall into that time are skipped; the others stay
+    /// multiples of the period. The timer ends as that of [`notify_after`](Self::notify_after) does.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// #[derive(Clone, Serialize, Deserialize)]
+    /// struct Tick;
+    ///
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Clock {
+    ///     ticks: u64,
+    /// }
+    ///
+    /// impl Work for Clock {
+    ///     type Input = ();
+    ///
+    ///     async fn on_start(&mut self, cx: &mut WorkContext<Self>) -> Result<()> {
+    ///         cx.notify_every(Duration::from_millis(5), Tick);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// impl Handle<Tick> for Clock {
+    ///     type Reply = ();
+    ///
+    ///     async fn handle(&mut self, _: Tick, cx: &mut WorkContext<Self>) {
+    ///         self.ticks += 1;
+    ///         cx.publish(self);
+    ///     }
+    /// }
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Root { clock: WorkRef<Clock> }
+    /// # impl Flow for Root {
+    /// #     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+    /// #         if self.clock.ticks >= 3 {
+    /// #             cx.stop("done");
+    /// #         }
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # flowright::testing::TestApp::start(Root::default).wait_for_exit().result.unwrap();
+    /// ```
+    pub fn notify_every<M: Message + Clone>(&mut self, period: Duration, message: M) -> Timer
+    where
+        W: Handle<M>,
+    {
+        let (work, message) = (self.addr(), Arc::new(Mutex::new(Fenced::new(message))));
+        self.timers().every(period, move || {
+            let (work, message) = (work.clone(), message.clone());
+            async move {
+                let next = fence::call(|| M::clone(&message.lock()));
+                match next {
+                    Ok(next) => work.notify(next).await,
+                    Err(panic) => {
+                        let path = work.path();
+                        log::error!(
+                            "work `{path}`: a timer ends: the `Clone` of its message panicked: {panic}"
+                        );
+                        false
+                    }
+                }
+            }
+        })
+    }
+
     /// Stores `value` in this process and returns a small reference to it, which can be part of states, inputs and
     /// messages. The value is freed when nothing refers to it any more: keep the returned [`Payload`], or publish it.
     ///
@@ -594,7 +710,7 @@ impl<W: Work> WorkContext<W> {
         self.steps.get_or_init(Box::default)
     }
 
-    pub(super) fn timers(&mut self) -> &mut Timers {
+    fn timers(&mut self) -> &mut Timers {
         self.timers.get_or_insert_default()
     }
 

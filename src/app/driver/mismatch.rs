@@ -12,8 +12,8 @@ use std::collections::BTreeSet;
 
 use super::super::config::OnMismatch;
 use super::super::error::{AppError, Unrestorable};
+use super::recorded_app::Recovery;
 use super::recording::{CHILDREN, ChildrenRow, FACTS};
-use super::recovery::Recovery;
 use super::renaming::{Move, below, forget_children, move_actors};
 use crate::flow::{RestoreError, Restored, RowError, decoded, encoded};
 use crate::id::ActorPath;

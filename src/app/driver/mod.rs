@@ -30,6 +30,8 @@ mod queries;
 mod react;
 mod reaction_queue;
 #[cfg(feature = "journal")]
+mod recorded_app;
+#[cfg(feature = "journal")]
 mod recording;
 #[cfg(feature = "journal")]
 mod recovery;

@@ -8,7 +8,7 @@
 //! - A failure that ended the App is tried again: starting the App anew is the operator's answer to it.
 //! - Recorded Works and Flows that the program does not have are kept in the journal, and named.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -18,37 +18,21 @@ use super::super::status::SafeMode;
 use super::Driver;
 use super::journaling::{Journaling, RecordedFlow};
 use super::mismatch::{Adapted, adapt};
-use super::recording::{APP, AppRow, CHILDREN, ChildrenRow, FACTS, FlowRow, SETTINGS};
+use super::recorded_app::{RecoveredFlow, Recovery};
+use super::recording::{APP, AppRow};
 use super::renaming::{Move, Moved, move_actors};
 use super::restored_values::RestoredValues;
 use super::tree::FlowLife;
 use crate::crash_evidence::CrashEvidence;
 use crate::flow::{
-    FlowContext, FlowImage, Image, ImageReader, Ledger, Moment, OnError, RecordedTree, Restarts, Restored,
-    RowError, Schedules, Supervisor, WorkImage, decoded, encoded,
+    FlowContext, Image, Ledger, Moment, OnError, Restarts, Restored, RowError, Schedules, Supervisor, encoded,
 };
 use crate::id::{ActorPath, AppId, FlowId, WorkId};
-use crate::journal::{Change, CrashNotes, Journal, JournalSettings, Live, LiveActor, Recovered, Table};
+use crate::journal::{Change, CrashNotes, Journal, JournalSettings, Live, Recovered, Table};
 use crate::payload::Store;
 use crate::printable::chain;
 use crate::state::Tracker;
 use crate::work::{Place, Placement, ReadyQueue, Stage};
-
-/// The recorded App.
-#[derive(Default)]
-pub(in crate::app) struct Recovery {
-    tree: RecordedTree,
-    images: HashMap<ActorPath, Image>,
-    flows: HashMap<ActorPath, RecoveredFlow>,
-    values: Option<RestoredValues>,
-}
-
-struct RecoveredFlow {
-    row: FlowRow,
-    /// The encoded row.
-    facts: Vec<u8>,
-    lists: BTreeMap<String, u64>,
-}
 
 /// Recovered Works and Flows that have not gone on yet.
 #[derive(Default)]
@@ -125,79 +109,6 @@ impl Resumed {
     }
 }
 
-impl Recovery {
-    /// Reads the live data of a journal.
-    ///
-    /// # Errors
-    /// All actors with rows that cannot be read, and what is wrong with them.
-    pub(super) fn read(live: Live) -> Result<Self, Vec<(ActorPath, String)>> {
-        let (mut recovery, mut problems) = (Self::default(), Vec::new());
-        for (path, actor) in live.actors {
-            let read = if actor.rows.contains_key(&Table::Work) {
-                recovery.read_work(&path, actor)
-            } else if actor.rows.contains_key(&Table::Flow) {
-                recovery.read_flow(&path, actor)
-            } else {
-                Ok(())
-            };
-            if let Err(error) = read {
-                problems.push((path, chain(&*error)));
-            }
-        }
-        if problems.is_empty() { Ok(recovery) } else { Err(problems) }
-    }
-
-    /// Sets the actors that have moved, and the Flows whose own fields begin anew.
-    pub(super) fn with(mut self, moved: BTreeSet<ActorPath>, fresh: BTreeSet<ActorPath>) -> Self {
-        (self.tree.moved, self.tree.fresh) = (moved, fresh);
-        self
-    }
-
-    /// Returns the recorded tree.
-    pub(in crate::app) fn tree(&self) -> &RecordedTree {
-        &self.tree
-    }
-
-    fn read_work(&mut self, path: &ActorPath, actor: LiveActor) -> Result<(), Box<dyn std::error::Error>> {
-        let mut reader = ImageReader::new();
-        let mut image = WorkImage { state: actor.state.unwrap_or_default(), ..WorkImage::default() };
-        for (table, rows) in &actor.rows {
-            for (key, value) in rows {
-                match table {
-                    Table::Work if key == SETTINGS => image.settings = decoded(*table, value)?,
-                    table => reader.read(*table, key, value)?,
-                }
-            }
-        }
-        self.images.insert(path.clone(), reader.finish());
-        self.tree.works.insert(path.clone(), image);
-        Ok(())
-    }
-
-    fn read_flow(&mut self, path: &ActorPath, actor: LiveActor) -> Result<(), Box<dyn std::error::Error>> {
-        let mut image = FlowImage { own: actor.state.unwrap_or_default(), ..FlowImage::default() };
-        let (mut row, mut facts, mut lists) = (None, Vec::new(), BTreeMap::new());
-        for (key, value) in actor.rows.get(&Table::Flow).into_iter().flatten() {
-            if key == FACTS {
-                row = Some(decoded(Table::Flow, value)?);
-                facts.clone_from(value);
-            } else if key == CHILDREN {
-                let children: ChildrenRow = decoded(Table::Flow, value)?;
-                (image.shapes, image.options, lists) = (children.shapes, children.options, children.lists);
-            }
-        }
-        self.tree.flows.insert(path.clone(), image);
-        if let Some(row) = row {
-            self.flows.insert(path.clone(), RecoveredFlow { row, facts, lists });
-        }
-        Ok(())
-    }
-
-    pub(in crate::app) fn is_empty(&self) -> bool {
-        self.tree.flows.is_empty()
-    }
-}
-
 impl Driver {
     /// Takes a journal into use: continues the clock, and restores the root.
     ///
@@ -228,7 +139,9 @@ impl Driver {
         })?;
         let Adapted { mut recovery, restored, renewed, changes } = adapted;
         renewed.iter().for_each(|renewed| log::warn!("{renewed}"));
-        renewed.iter().for_each(|renewed| values.is_renewed(renewed));
+        for renewed in &renewed {
+            values.is_renewed(&renewed.path, renewed.parked.as_ref());
+        }
         recovery.values = Some(values);
         self.note_restored(restored);
         moved.changes.into_iter().chain(changes).for_each(|change| self.journaling.change(change));

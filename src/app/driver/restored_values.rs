@@ -9,7 +9,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::mismatch::Renewed;
 use super::payloads::references;
 use crate::id::ActorPath;
 use crate::journal::{Live, StoredValue, Table, ValueKey, Values};
@@ -111,9 +110,9 @@ impl RestoredValues {
     }
 
     /// Notes that a part of the record begins anew. If it is parked, it keeps its values.
-    pub(super) fn is_renewed(&mut self, renewed: &Renewed) {
-        if let Some(parked) = &renewed.parked
-            && let Some(guards) = self.by_path.remove(&renewed.path)
+    pub(super) fn is_renewed(&mut self, path: &ActorPath, parked: Option<&ActorPath>) {
+        if let Some(parked) = parked
+            && let Some(guards) = self.by_path.remove(path)
         {
             self.by_path.insert(parked.clone(), guards);
         }
