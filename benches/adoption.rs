@@ -62,7 +62,9 @@ struct Counters {
 
 impl Flow for Counters {
     fn react(&mut self, _: &mut FlowContext) -> Reaction {
-        self.counters.iter_mut().for_each(|counter| drop(counter.run(())));
+        for counter in &mut self.counters {
+            counter.run(());
+        }
         Ok(())
     }
 }

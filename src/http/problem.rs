@@ -34,14 +34,16 @@ pub(super) struct Problem {
     detail: String,
     /// The path of the request.
     #[serde(skip_serializing_if = "Option::is_none")]
-    instance: Option<String>,
+    #[schema(value_type = Option<String>)]
+    instance: Option<Box<str>>,
     /// The names that exist, or the names that an ambiguous one may stand for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     known: Vec<String>,
     /// The error with which a handler has answered, as its type is written as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<serde_json::Value>,
+    #[schema(value_type = Option<serde_json::Value>)]
+    error: Option<Box<serde_json::Value>>,
     #[serde(skip)]
     header: Option<Box<(header::HeaderName, String)>>,
 }
@@ -89,7 +91,7 @@ impl Problem {
         let error: serde_json::Value = serde_json::from_slice(error).unwrap_or_default();
         let text = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
         let detail = format!("work `{path}` has handled the message, and answered with an error: {text}");
-        Self { error: Some(error), ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+        Self { error: Some(Box::new(error)), ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }
 
     pub(super) fn is(&self, status: StatusCode) -> bool {
@@ -106,7 +108,7 @@ impl Problem {
 
     /// Adds the path of the request.
     pub(super) fn at(self, request: &HttpRequest) -> Self {
-        Self { instance: Some(request.path().chars().take(256).collect()), ..self }
+        Self { instance: Some(request.path().chars().take(256).collect::<String>().into()), ..self }
     }
 
     pub(super) fn respond(&self) -> HttpResponse {

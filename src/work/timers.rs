@@ -82,13 +82,9 @@ impl Timers {
     }
 
     /// Calls `send` every period until it returns false. Ticks that fall into a call are skipped.
-    pub(super) fn every<F: Future<Output = bool> + Send>(
-        &mut self,
-        period: Duration,
-        mut send: impl FnMut() -> F + Send + 'static,
-    ) -> Timer
+    pub(super) fn every<F>(&mut self, period: Duration, mut send: impl FnMut() -> F + Send + 'static) -> Timer
     where
-        F: 'static,
+        F: Future<Output = bool> + Send + 'static,
     {
         let period = period.max(SHORTEST);
         let begin = Instant::now().checked_add(period);

@@ -291,8 +291,8 @@ impl Site {
     fn process_of(&self, path: &str) -> u32 {
         let begin = format!("{path} is ");
         let log = self.log();
-        let ids = log.iter().filter_map(|line| line.strip_prefix(&begin)?.parse().ok());
-        ids.last().expect("the Work has started")
+        let mut ids = log.iter().filter_map(|line| line.strip_prefix(&begin)?.parse().ok());
+        ids.next_back().expect("the Work has started")
     }
 
     /// Has `a` and `b` print words, and waits until they have.

@@ -194,7 +194,6 @@ impl Handle<Add> for Counter {
 fn work_without_run_of_its_own_handles_messages() {
     wherever_it_runs(|placement| {
         for has_run in [false, true] {
-            let placement = placement.clone();
             let app = TestApp::start(move || {
                 one(WorkRef::from(Counter::default()).placed(placement), move |work, cx| {
                     if has_run {

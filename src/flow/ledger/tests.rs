@@ -56,7 +56,7 @@ fn held_work_starts_only_when_released() {
     assert_eq!(ledger.held().map(|hold| &*hold.by), Some("alice"));
     ledger.release();
     ledger.request(key, bytes, at(4));
-    assert!(ledger.is_up() && ledger.take_actions().iter().any(|action| matches!(action, Action::Launch)));
+    assert!(ledger.take_actions().iter().any(|action| matches!(action, Action::Launch)) && ledger.is_up());
 }
 
 /// A run that fails for good keeps its steps for the next run of its input, also after a restart of its Flow, until one
