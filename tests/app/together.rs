@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use flowright::prelude::*;
 use flowright::testing::TestApp;
 use flowright::{Config, Drive, Payload, PayloadUsage, WorkAddr};
+use serde::de::IgnoredAny;
 use serde_json::json;
 
 use crate::support::{LIMIT, Process, get};
@@ -174,6 +175,10 @@ fn memory_budget_of_one_app_does_not_limit_another() {
 
     let usage = empty.block_on(in_empty.ask(Keep)).unwrap();
     assert_eq!((usage.memory, usage.disk), (one, 0), "the value of the other App is in memory");
+    // A reply may arrive before what the handler has published.
+    for (app, number) in [(&full, 2), (&empty, 1)] {
+        app.wait_for_state("first.kept", |kept: &Vec<IgnoredAny>| kept.len() == number);
+    }
     let payloads = |app: &TestApp| app.block_on(app.control().payloads()).unwrap();
     let in_memory = |app: &TestApp| payloads(app).iter().filter(|payload| payload.is_in_memory).count();
     assert_eq!((payloads(&full).len(), in_memory(&full)), (2, 1));
