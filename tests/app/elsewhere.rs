@@ -63,13 +63,13 @@ fn works_in_other_processes_are_asked_with_json() {
         assert_eq!((answer.status, answer.json()), (200, body.clone()), "{work}");
         let checked = ask("Check", "2.5");
         assert_eq!((checked.status, checked.json()), (200, json!(2.5)), "{work}");
-        let refused = ask("Check", r#"{"unit":"m"}"#);
+        let refused = ask("Check", r#"{"refused":"m"}"#);
         assert_problem(
             &refused,
             422,
-            "has handled the message, and answered with an error: {\"unit\":\"m\"}",
+            "has handled the message, and answered with an error: {\"refused\":\"m\"}",
         );
-        assert_eq!(refused.json()["error"], json!({ "unit": "m" }), "{work}");
+        assert_eq!(refused.json()["error"], json!({ "refused": "m" }), "{work}");
         assert_problem(&ask("Predicct", "1"), 404, "no message `Predicct`");
         assert_problem(&ask("Predict", "{"), 400, "not valid JSON");
         // The message was handled: no answer may suggest to send it again.

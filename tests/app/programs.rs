@@ -339,16 +339,16 @@ impl Handle<Repeat> for Echo {
     }
 }
 
-/// A message whose answer is an error if the value is no number.
+/// A message whose answer is the value, as an error if it has a member `refused`.
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 struct Check(serde_json::Value);
 
 impl Handle<Check> for Echo {
-    type Reply = Result<f64, serde_json::Value>;
+    type Reply = Result<serde_json::Value, serde_json::Value>;
 
     async fn handle(&mut self, Check(value): Check, _cx: &mut WorkContext<Self>) -> Self::Reply {
-        value.as_f64().ok_or(value)
+        if value.get("refused").is_some() { Err(value) } else { Ok(value) }
     }
 }
 
