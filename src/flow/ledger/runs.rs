@@ -249,9 +249,11 @@ impl Ledger {
         self.launches.saturating_sub(1)
     }
 
-    /// Records the node of the incarnation that was launched last.
+    /// Records the node of the incarnation that was launched last. If it loses its place, the reason why there is no other
+    /// one is told anew.
     pub(crate) fn placed_on(&mut self, node: Option<Arc<str>>) {
         self.node.clone_from(&node);
+        self.waits_for = None;
         if let Some(tries) = &mut self.tries {
             tries.on_node(node);
         }

@@ -144,6 +144,23 @@ fn moved_work_goes_on_in_the_same_try() {
     assert_eq!((attempts(ledger.take_actions()), ledger.restart_count()), (vec![2], 1));
 }
 
+/// The reason why a Work waits for a place is told again once it has had one, even if no run has begun there.
+#[test]
+fn reason_of_waiting_is_told_again_after_a_place() {
+    let mut ledger = Ledger::new(Policy::shared());
+    ledger.start(at(0));
+    ledger.take_actions();
+    ledger.unplaced("waits for node `n`", at(1));
+    ledger.place(at(2));
+    ledger.take_actions();
+    ledger.placed_on(Some("n".into()));
+    ledger.node_lost("node `n` was lost", at(3));
+    ledger.take_actions();
+    assert_eq!(ledger.status().message.as_deref(), Some("node `n` was lost"));
+    ledger.unplaced("waits for node `n`", at(4));
+    assert_eq!(ledger.status().message.as_deref(), Some("waits for node `n`"));
+}
+
 #[test]
 fn a_deadline_that_passes_while_the_work_stops_is_no_deadline_any_more() {
     let mut ledger =
