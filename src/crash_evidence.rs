@@ -69,7 +69,7 @@ impl CrashEvidence {
     /// Makes the file at `path` anew, with this header and no filled slot. The evidence is closed.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub(crate) fn create(path: &Path, header: &[u8]) -> std::io::Result<Self> {
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
         let evidence = Self { file, is_open: AtomicBool::new(false), slots: Mutex::default() };
@@ -80,7 +80,7 @@ impl CrashEvidence {
     /// Replaces the header; at most [`HEADER`] bytes of it are kept.
     ///
     /// # Errors
-    /// Those of the file system.
+    /// Errors of the file system.
     pub(crate) fn set_header(&self, header: &[u8]) -> std::io::Result<()> {
         let mut padded = vec![0; HEADER];
         let length = header.len().min(HEADER);

@@ -31,7 +31,7 @@ pub(crate) struct TakeOver {
     pub(crate) parked: Vec<ActorPath>,
     /// Why the program cannot take over.
     pub(crate) refusals: Vec<String>,
-    /// What begins anew with `--on-mismatch park` and `fresh`; `None` if they are of no help.
+    /// Parts of the record that begin anew with `--on-mismatch park` and `fresh`; `None` if they are of no help.
     pub(crate) renewed: Option<Vec<Renewed>>,
 }
 

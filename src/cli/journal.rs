@@ -46,7 +46,7 @@ pub(super) struct JournalArgs {
     #[arg(long, value_name = "MIB")]
     journal_history: Option<u64>,
 
-    /// What is done with a record that this program cannot read: `refuse` the start, `park` it and let the Work or Flow begin
+    /// Handling of a record that this program cannot read: `refuse` the start, `park` it and let the Work or Flow begin
     /// anew, or let it begin `fresh` and drop the record [default: refuse]
     #[arg(long, value_name = "HOW", value_parser = on_mismatch)]
     on_mismatch: Option<OnMismatch>,

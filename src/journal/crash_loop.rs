@@ -103,7 +103,7 @@ fn crash_loop(crashes: &[Crash], program: &str) -> Option<CrashLoop> {
     (!suspects.is_empty()).then_some(CrashLoop { starts: crashes.len(), within, suspects })
 }
 
-/// What an App leaves for the next start, to find crash loops.
+/// Notes that an App leaves for the next start, to find crash loops.
 #[derive(Debug)]
 pub(crate) struct CrashNotes {
     notes: Notes,

@@ -701,7 +701,7 @@ mod tests {
 
     use super::*;
 
-    /// What happens to a process that an earlier head has started.
+    /// An event in the life of a process that an earlier head has started.
     #[derive(Debug, Clone, Copy, PartialEq)]
     enum Event {
         Joins,

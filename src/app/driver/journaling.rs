@@ -53,7 +53,7 @@ struct Recording {
     held_back: Vec<WorkId>,
     /// Message of the journal while its disk is full.
     full: watch::Sender<Option<Arc<str>>>,
-    /// What is left for the next start, to find crash loops.
+    /// Notes for the next start, to find crash loops.
     notes: CrashNotes,
     progress: Progress,
     /// Recorded parts of each Flow.

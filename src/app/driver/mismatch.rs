@@ -1,4 +1,4 @@
-//! What begins anew because this program cannot read its record, if the operator wants that (`--on-mismatch`).
+//! Parts of a record that this program cannot read, and that begin anew if the operator wants that (`--on-mismatch`).
 //!
 //! # Guarantees
 //! - Only what cannot be read begins anew: a Work with its runs, the own fields of a Flow, or the children of a field. The
@@ -20,7 +20,7 @@ use crate::id::ActorPath;
 use crate::journal::{Change, Live, Table};
 use crate::printable::chain;
 
-/// What begins anew.
+/// A part of the record that begins anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Renewed {
     /// The Work, Flow, or field with children.
