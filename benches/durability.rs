@@ -166,15 +166,61 @@ fn crew(workers: usize, runs: u64, takes: u64) -> Crew {
 
 // ---- recovery ----
 
+/// A Work whose runs are remembered.
+trait Numbered: Work + Default {
+    /// The input of a run.
+    fn input(run: u64) -> Self::Input;
+}
+
+impl Numbered for Worker {
+    fn input(run: u64) -> (u64, u64) {
+        (run, 0)
+    }
+}
+
+/// Defines the Work as later versions of the program have it.
+macro_rules! later_version {
+    ($name:ident, $input:ident, $make:expr) => {
+        #[derive(Default, Serialize, Deserialize)]
+        struct $name;
+
+        impl Work for $name {
+            type Input = $input;
+
+            async fn run(&mut self, _: $input, _: &mut WorkContext<Self>) -> Result<()> {
+                Ok(())
+            }
+        }
+
+        impl Numbered for $name {
+            fn input(run: u64) -> $input {
+                let make: fn(u64) -> $input = $make;
+                make(run)
+            }
+        }
+    };
+}
+
+/// Encoded as the input of [`Worker`] is.
+#[derive(Serialize, Deserialize)]
+struct Same(u64, u64);
+
+/// Reads the input of [`Worker`], and is encoded otherwise.
+#[derive(Serialize, Deserialize)]
+struct Longer(u64, u64, #[serde(default)] u64);
+
+later_version!(SameWorker, Same, |run| Same(run, 0));
+later_version!(LongerWorker, Longer, |run| Longer(run, 0, 0));
+
 #[derive(Serialize, Children)]
-struct Remembering {
-    worker: WorkRef<Worker>,
+struct Remembering<W: Numbered> {
+    worker: WorkRef<W>,
     runs: u64,
     /// Runs that have succeeded.
     done: u64,
 }
 
-impl Flow for Remembering {
+impl<W: Numbered> Flow for Remembering<W> {
     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
         if self.worker.successes() >= self.runs {
             sample(STARTED.load(Ordering::Relaxed));
@@ -183,7 +229,7 @@ impl Flow for Remembering {
         }
         if self.worker.successes() >= self.done {
             for run in self.done..(self.done + 1000).min(self.runs) {
-                self.worker.run((run, 0));
+                self.worker.run(W::input(run));
             }
             self.done = (self.done + 1000).min(self.runs);
         }
@@ -337,13 +383,23 @@ fn main() {
     if is_wanted("recovery") {
         let directory = Directory::new();
         let runs = 1_000_000;
-        let flow = move || Remembering { worker: WorkRef::default(), runs, done: 0 };
-        run(flow, directory.process());
-        SAMPLES.lock().expect("no panic").clear();
-        run(flow, directory.process());
-        let took = SAMPLES.lock().expect("no panic").remove(0);
-        let name = "recovery of 1,000,000 remembered runs (2 s)";
-        show(name, format!("{:.2} s", took as f64 / 1e9), "2 s".to_owned(), took as f64 / 2e9, "<= 1");
+        fn remembering<W: Numbered>(runs: u64, directory: &Directory) -> u64 {
+            SAMPLES.lock().expect("no panic").clear();
+            run(move || Remembering { worker: WorkRef::<W>::default(), runs, done: 0 }, directory.process());
+            SAMPLES.lock().expect("no panic").remove(0)
+        }
+        remembering::<Worker>(runs, &directory);
+        let show_recovery = |name, took: u64, limit: &str| {
+            show(name, format!("{:.2} s", took as f64 / 1e9), "2 s".to_owned(), took as f64 / 2e9, limit);
+        };
+        let took = remembering::<Worker>(runs, &directory);
+        show_recovery("recovery of 1,000,000 remembered runs (2 s)", took, "<= 1");
+        let took = remembering::<SameWorker>(runs, &directory);
+        show_recovery("the same, in another build", took, "");
+        let took = remembering::<SameWorker>(runs, &directory);
+        show_recovery("the same, once more", took, "<= 1");
+        let took = remembering::<LongerWorker>(runs, &directory);
+        show_recovery("the same, with another type of input", took, "");
         SAMPLES.lock().expect("no panic").clear();
         let directory = Directory::new();
         let work = || WorkRef::new(Null).placed(Placement::Pool);

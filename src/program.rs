@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
-#[cfg(any(feature = "remote", feature = "http"))]
+#[cfg(any(feature = "remote", feature = "http", feature = "journal"))]
 use std::sync::OnceLock;
 
 /// Link to the executable of the process that opens it, by inode and not by path.
@@ -78,3 +78,23 @@ pub(crate) fn version_or_build(version: Option<&str>) -> String {
 /// The beginning of a version that identifies a build.
 #[cfg(any(feature = "remote", feature = "http"))]
 pub(crate) const BUILD_PREFIX: &str = "build ";
+
+/// Returns a number that differs between two builds of the program: a hash of the number, the size and the times of the
+/// file of its executable. It may also differ for a copy of the file. `None` if the file cannot be found.
+#[cfg(feature = "journal")]
+pub(crate) fn build_mark() -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+
+    static MARK: OnceLock<Option<u64>> = OnceLock::new();
+    let mark = || {
+        let file = path().and_then(std::fs::metadata).ok()?;
+        let times = [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()];
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&file.ino().to_le_bytes()).update(&file.len().to_le_bytes());
+        for time in times {
+            hasher.update(&time.to_le_bytes());
+        }
+        hasher.finalize().as_bytes().first_chunk().map(|first| u64::from_le_bytes(*first))
+    };
+    *MARK.get_or_init(mark)
+}

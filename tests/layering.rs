@@ -82,13 +82,14 @@ const ACTIX: [&str; 7] = [
 ];
 
 /// The static variables, each with the reason for which it belongs to the process and not to an App.
-const STATICS: [(&str, &str, &str); 16] = [
+const STATICS: [(&str, &str, &str); 17] = [
     ("app/hosts/mod.rs", "HERE", "a constant, shared by all that name it"),
     ("cli/client/mod.rs", "PROGRAM", "the program's own name, set once by its command line"),
     ("flow/policy.rs", "DEFAULT", "a constant, shared by all Works with default options"),
     ("payload/hex.rs", "PROCESS", "a number of the process, by which ids of payloads are unique"),
     ("payload/hex.rs", "NEXT", "a counter, by which ids of payloads are unique"),
     ("program.rs", "BUILD", "the hash of the executable of this process"),
+    ("program.rs", "MARK", "identifies the file of the executable of this process"),
     ("recorder/on.rs", "HERE", "the recorder of metrics, which a process has one of"),
     ("recorder/on.rs", "ONCE", "the recorder of metrics is installed once"),
     ("remote/process_id.rs", "MACHINE", "the name of the machine"),

@@ -85,6 +85,9 @@ pub struct JournalStatus {
     pub slowest_commit: Duration,
     /// The recorded Works and Flows that the program does not have. Their record is kept.
     pub parked: Vec<String>,
+    /// The numbers of remembered inputs that the program could not read when it was started, because the type of input of
+    /// their Work has changed; by the path of the Work. Their outcomes are kept.
+    pub unread_inputs: BTreeMap<String, u64>,
     /// The number of Works that had gone on in other processes while there was no head, and were taken over.
     pub adopted: u64,
     /// The time from the moment at which this process listened for nodes to the last time that it took over a Work; 0

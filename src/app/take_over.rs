@@ -4,16 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::config::OnMismatch;
-use super::driver::{Renewed, adapt, forget_children, moved};
+use super::driver::{
+    Adapted, Recovery, Renewed, UnreadInputs, adapt, forget_children, moved, moved_inputs, read_inputs,
+};
 use super::error::AppError;
 use super::launch::App;
 use crate::fence;
-use crate::flow::Restored;
+use crate::flow::{AnyFlow, Node, Position, Rekeyed, Restored, Visitor, Walk};
 use crate::id::{ActorPath, AppId};
 use crate::journal::{Reader, Table, drop_path};
 use crate::payload::never_wait_here;
 use crate::printable::chain;
 use crate::runtime;
+use crate::work::WorkType;
 
 /// Findings of this program in a journal.
 #[derive(Debug, Clone, Default)]
@@ -29,6 +32,10 @@ pub(crate) struct TakeOver {
     pub(crate) renamed: Vec<String>,
     /// Recorded Works and Flows that the program does not have.
     pub(crate) parked: Vec<ActorPath>,
+    /// Works with remembered inputs that have other keys in this program.
+    pub(crate) rekeyed: Vec<String>,
+    /// The remembered inputs that this program cannot read.
+    pub(crate) unread: Option<String>,
     /// Why the program cannot take over.
     pub(crate) refusals: Vec<String>,
     /// Parts of the record that begin anew with `--on-mismatch park` and `fresh`; `None` if they are of no help.
@@ -75,8 +82,9 @@ impl App {
             })
         };
         let named = |path: &ActorPath, field: &str| format!("{path}: {field}");
-        match adapted(OnMismatch::Refuse).map(|adapted| adapted.restored) {
-            Ok(restored) => {
+        match adapted(OnMismatch::Refuse) {
+            Ok(Adapted { restored, mut recovery, .. }) => {
+                read_all_inputs(&mut *root, &mut recovery, &mut found);
                 let removed = restored.removed_fields.iter();
                 found.removed = removed.map(|removed| named(&removed.path, &removed.field)).collect();
                 for new in &restored.new_fields {
@@ -97,6 +105,41 @@ impl App {
             Err(error) => return Err(error),
         }
         Ok(found)
+    }
+}
+
+/// Finds the remembered inputs that have other keys in this program, and those that it cannot read.
+fn read_all_inputs(root: &mut dyn AnyFlow, recovery: &mut Recovery, found: &mut TakeOver) {
+    let mut works = RestoredWorks(Vec::new());
+    if let Err(panic) = fence::call(|| root.walk_children(&mut Walk::new("", &mut works))) {
+        found.refusals.push(format!("a collection of children panicked: {panic}"));
+    }
+    let mut unread = UnreadInputs::default();
+    for (path, kind) in works.0 {
+        let Some(mut image) = recovery.images.remove(&path) else { continue };
+        let given = recovery.given.remove(&path).unwrap_or_default();
+        let Some(Rekeyed { inputs, why, .. }) = read_inputs(kind, &mut image, &given) else { continue };
+        if inputs.moved > 0 {
+            found.rekeyed.push(format!("{path}: {}", moved_inputs(&inputs)));
+        }
+        unread.add(&path, inputs, why);
+    }
+    found.unread = unread.describe();
+}
+
+/// The Works that were restored, with their types.
+struct RestoredWorks(Vec<(ActorPath, &'static WorkType)>);
+
+impl Visitor for RestoredWorks {
+    fn field(&mut self, _: &str) {}
+
+    fn child(&mut self, position: Position<'_>, node: Node<'_>) {
+        match node {
+            Node::Work(work) => {
+                self.0.extend(work.restored_name().map(|name| (name.clone(), work.kind())));
+            }
+            Node::Flow(flow) => flow.walk_children(&mut Walk::new(position.path, self)),
+        }
     }
 }
 

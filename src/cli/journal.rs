@@ -381,6 +381,8 @@ fn check(app: App, dir: &Path, out: &mut dyn Write) -> Result<(), ToolError> {
     listed(out, "removed", &taken.removed)?;
     listed(out, "renamed", &taken.renamed)?;
     listed(out, "parked", &taken.parked)?;
+    listed(out, "other keys", &taken.rekeyed)?;
+    listed(out, "not readable", taken.unread.as_slice())?;
     listed(out, "refused", &taken.refusals)?;
     if !taken.refusals.is_empty() {
         writeln!(out, "this program cannot take over")?;

@@ -218,6 +218,8 @@ pub(crate) trait AnyWork {
     fn set_program_name(&mut self, name: ActorPath);
     /// Returns the recorded name of a Work that was restored and has not joined yet.
     fn restored_name(&self) -> Option<&ActorPath>;
+    #[cfg(all(feature = "cli", feature = "journal"))]
+    fn kind(&self) -> &'static WorkType;
 }
 
 /// A `FlowRef` of any type, for the driver.

@@ -16,9 +16,13 @@
 
 mod awaited;
 mod facts;
+#[cfg(feature = "journal")]
+mod input_facts;
 mod memory;
 mod new_status;
 mod queue;
+#[cfg(feature = "journal")]
+mod rekey;
 #[cfg(feature = "journal")]
 mod rows;
 mod runs;
@@ -32,8 +36,12 @@ use std::time::{Duration, SystemTime};
 pub(crate) use self::facts::Image;
 #[cfg(feature = "journal")]
 pub(crate) use self::facts::{Fact, WorkFacts};
+#[cfg(feature = "journal")]
+pub(crate) use self::input_facts::InputFacts;
 use self::new_status::NewStatus;
 use self::queue::RunQueue;
+#[cfg(feature = "journal")]
+pub(crate) use self::rekey::Rekeyed;
 #[cfg(feature = "journal")]
 pub(crate) use self::rows::{ImageReader, RowError, decoded, encoded};
 pub(crate) use self::runs::{Outcomes, RunEntry};

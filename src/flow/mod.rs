@@ -81,7 +81,9 @@ pub(crate) use self::context::Ending;
 pub(crate) use self::flow_link::{FlowLink, FlowOptions};
 pub(crate) use self::ledger::{Action, Ledger, Moment, Outcomes, Requested, RunEntry};
 #[cfg(feature = "journal")]
-pub(crate) use self::ledger::{Fact, Image, ImageReader, RowError, WorkFacts, decoded, encoded};
+pub(crate) use self::ledger::{
+    Fact, Image, ImageReader, InputFacts, Rekeyed, RowError, WorkFacts, decoded, encoded,
+};
 pub(crate) use self::record::{Changed, Place, Record, SharedRecord};
 pub(crate) use self::recorded::{FlowImage, RecordedTree, WorkImage};
 pub(crate) use self::restart::Restarts;

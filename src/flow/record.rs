@@ -42,6 +42,9 @@ pub(crate) struct Record {
     pub(crate) replaced_holds: Option<PayloadGuards>,
     /// True if changes of the state are recorded.
     pub(crate) is_recorded: bool,
+    /// True if it is recorded which type of input the recorded inputs have.
+    #[cfg(feature = "journal")]
+    pub(crate) is_input_marked: bool,
     /// Settings of a Work of which nothing is recorded yet.
     pub(crate) unrecorded_settings: Option<Box<WorkSettings>>,
     /// Changes of the state that are not recorded yet.
@@ -115,6 +118,8 @@ impl Record {
             acknowledge: None,
             replaced_holds: None,
             is_recorded: false,
+            #[cfg(feature = "journal")]
+            is_input_marked: false,
             unrecorded_settings: None,
             unrecorded: None,
             other_holds: false,

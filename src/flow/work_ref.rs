@@ -538,6 +538,11 @@ impl<W: Work> AnyWork for WorkRef<W> {
     fn restored_name(&self) -> Option<&ActorPath> {
         self.name.restored()
     }
+
+    #[cfg(all(feature = "cli", feature = "journal"))]
+    fn kind(&self) -> &'static WorkType {
+        WorkType::of::<W>()
+    }
 }
 
 impl<W: Work> ChildGroup for WorkRef<W> {

@@ -112,3 +112,10 @@ pub(super) fn same_input<W: Work>(bytes: &[u8]) -> Result<(RunKey, Input), Codec
     let input: Fenced<W::Input> = Fenced::new(wire::decode(bytes)?);
     Input::new(&*input)
 }
+
+/// Decodes an input of a Work that was recorded under this key, by this version of the program or another one.
+#[cfg(feature = "journal")]
+pub(super) fn recorded_input<W: Work>(key: RunKey, bytes: &[u8]) -> Result<(RunKey, Input), CodecError> {
+    let input: Fenced<W::Input> = Fenced::new(wire::decode(bytes)?);
+    Input::recorded(key, &*input)
+}

@@ -13,7 +13,7 @@ use crate::wire::{self, CodecError};
 /// Identity of an input: 128 bits of the BLAKE3 hash of its canonical encoding. The order and the repetition of the
 /// items of sequences count, the order of the entries of maps does not; `0.0` equals `-0.0`, all NaNs are equal, and a
 /// payload is identified by its content.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RunKey([u8; 16]);
 
 impl RunKey {
@@ -23,6 +23,12 @@ impl RunKey {
 
     pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
+    }
+
+    fn of(hash: &blake3::Hash) -> Self {
+        let mut key = [0; 16];
+        key.copy_from_slice(&hash.as_bytes()[..16]);
+        Self(key)
     }
 }
 
@@ -62,10 +68,23 @@ impl Input {
         } else {
             payload::by_content(|| wire::identity(input))?
         };
-        let mut key = [0; 16];
-        key.copy_from_slice(&hash.as_bytes()[..16]);
         let has_sequence = met.sequence;
-        Ok((RunKey(key), Self { bytes, holds, has_sequence }))
+        Ok((RunKey::of(&hash), Self { bytes, holds, has_sequence }))
+    }
+
+    /// As [`new`](Self::new), for an input that was recorded under a key. A payload in it is identified by its content even
+    /// if its value is gone.
+    #[cfg(feature = "journal")]
+    pub(crate) fn recorded<T: Serialize>(key: RunKey, input: &T) -> Result<(RunKey, Self), CodecError> {
+        let (encoded, holds) = payload::collect(|| wire::encode_noting(input));
+        let (bytes, met) = encoded?;
+        let input_of = |bytes| Self { bytes, holds, has_sequence: met.sequence };
+        // Most inputs have one encoding, and still have it.
+        if RunKey::of(&blake3::hash(&bytes)) == key {
+            return Ok((key, input_of(bytes)));
+        }
+        let hash = payload::by_content(|| wire::identity(input))?;
+        Ok((RunKey::of(&hash), input_of(bytes)))
     }
 
     /// Wraps an input that arrived from another process.

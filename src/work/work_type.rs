@@ -20,6 +20,8 @@ use super::route::Locator;
 use super::run::{Input, RunKey};
 use crate::id::ActorPath;
 use crate::payload::PayloadGuards;
+#[cfg(feature = "journal")]
+use crate::program::build_mark;
 use crate::runtime::Runtime;
 use crate::state::Value;
 use crate::wire::CodecError;
@@ -30,6 +32,8 @@ pub(crate) type Task = Box<dyn FnOnce() -> LocalBoxFuture<'static, ()> + Send>;
 
 type FromJson = fn(&[u8]) -> Result<(RunKey, Input), String>;
 type FromBytes = fn(&[u8]) -> Result<(RunKey, Input), CodecError>;
+#[cfg(feature = "journal")]
+type FromRecord = fn(RunKey, &[u8]) -> Result<(RunKey, Input), CodecError>;
 
 /// Type-erased functions of one type of Work.
 pub(crate) struct WorkType {
@@ -40,6 +44,10 @@ pub(crate) struct WorkType {
     messages: fn() -> Vec<&'static str>,
     input: FromJson,
     same_input: FromBytes,
+    #[cfg(feature = "journal")]
+    recorded_input: FromRecord,
+    #[cfg(feature = "journal")]
+    input_name: fn() -> &'static str,
 }
 
 /// Parameters of a new incarnation of any type.
@@ -69,6 +77,10 @@ impl WorkType {
                 messages: Messages::<W>::names,
                 input: json::input::<W>,
                 same_input: json::same_input::<W>,
+                #[cfg(feature = "journal")]
+                recorded_input: json::recorded_input::<W>,
+                #[cfg(feature = "journal")]
+                input_name: type_name::<W::Input>,
             }
         }
     }
@@ -103,6 +115,22 @@ impl WorkType {
     /// Decodes an input from bytes that this process encoded before.
     pub(crate) fn same_input(&self, bytes: &[u8]) -> Result<(RunKey, Input), CodecError> {
         (self.same_input)(bytes)
+    }
+
+    /// Decodes an input that was recorded under this key, by this version of the program or another one, and returns it
+    /// with the key that it has now.
+    #[cfg(feature = "journal")]
+    pub(crate) fn recorded_input(&self, key: RunKey, bytes: &[u8]) -> Result<(RunKey, Input), CodecError> {
+        (self.recorded_input)(key, bytes)
+    }
+
+    /// Returns a number that is equal for two types of input only if they are read and written in the same way: it is that
+    /// of the type in this build of the program. `None` if the build cannot be identified.
+    #[cfg(feature = "journal")]
+    pub(crate) fn input_mark(&self) -> Option<u64> {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&build_mark()?.to_le_bytes()).update((self.input_name)().as_bytes());
+        hasher.finalize().as_bytes().first_chunk().map(|first| u64::from_le_bytes(*first))
     }
 }
 

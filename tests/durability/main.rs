@@ -17,6 +17,7 @@ mod follower;
 #[path = "../chaos/http.rs"]
 #[allow(dead_code, reason = "the other tests need more of it")]
 mod http;
+mod inputs;
 #[path = "../json_patch/mod.rs"]
 mod json_patch;
 mod kills;
@@ -57,7 +58,9 @@ fn main() -> ExitCode {
             "errand" => errand::main(0, false),
             "errand_that_waits" => errand::main(0, true),
             "errand_that_fails_twice" => errand::main(2, false),
-            edition => editions::run(edition).unwrap_or_else(|| panic!("there is no program {edition}")),
+            edition => editions::run(edition)
+                .or_else(|| inputs::run(edition))
+                .unwrap_or_else(|| panic!("there is no program {edition}")),
         };
     }
     if let [_, command, directory] = &std::env::args().collect::<Vec<_>>()[..]
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         crashes::TESTS,
         disks::TESTS,
         ends::TESTS,
+        inputs::TESTS,
         locks::TESTS,
         values::TESTS,
     ]

@@ -8,7 +8,7 @@
 //!
 //! Output commit: Strom and Yemini, *Optimistic recovery in distributed systems*, 1985.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -362,6 +362,7 @@ impl Journaling {
             commit_time: figures.commit_time,
             slowest_commit: figures.slowest_commit,
             parked: Vec::new(),
+            unread_inputs: BTreeMap::new(),
             adopted: 0,
             adoption_time: Duration::ZERO,
         })

@@ -83,7 +83,7 @@ impl Mismatch {
 
 /// A record that was restored, with what it took.
 pub(in crate::app) struct Adapted {
-    pub(super) recovery: Recovery,
+    pub(in crate::app) recovery: Recovery,
     pub(in crate::app) restored: Restored,
     pub(in crate::app) renewed: Vec<Renewed>,
     /// The changes that record it.

@@ -60,16 +60,18 @@ pub(crate) use self::actions::{Action, NotDone};
 use self::journaling::Journaling;
 use self::lifecycle::Lifecycle;
 #[cfg(all(feature = "cli", feature = "journal"))]
-pub(super) use self::mismatch::{Renewed, adapt};
+pub(super) use self::mismatch::{Adapted, Renewed, adapt};
 use self::observers::Observers;
 pub(super) use self::payloads::{Referring, What, references};
 use self::reaction_queue::ReactionQueue;
+#[cfg(all(feature = "cli", feature = "journal"))]
+pub(super) use self::recorded_app::Recovery;
 #[cfg(all(feature = "journal", any(feature = "cli", feature = "http")))]
 pub(super) use self::recording::{APP, AppRow, CHILDREN, ChildrenRow, FACTS, FlowRow, SETTINGS};
 #[cfg(feature = "journal")]
 pub(super) use self::recovery::OpenedJournal;
 #[cfg(all(feature = "cli", feature = "journal"))]
-pub(super) use self::recovery::moved;
+pub(super) use self::recovery::{UnreadInputs, moved, moved_inputs, read_inputs};
 #[cfg(feature = "journal")]
 pub(super) use self::renaming::Move;
 #[cfg(all(feature = "cli", feature = "journal"))]

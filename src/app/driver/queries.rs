@@ -18,7 +18,9 @@ impl Driver {
             #[cfg(not(feature = "remote"))]
             let (adopted, adoption_time) = Default::default();
             let parked = self.resumed.parked.iter().map(ToString::to_string).collect();
-            JournalStatus { parked, adopted, adoption_time, ..status }
+            let unread = self.resumed.unread.by_path.iter();
+            let unread_inputs = unread.map(|(path, inputs)| (path.to_string(), *inputs)).collect();
+            JournalStatus { parked, unread_inputs, adopted, adoption_time, ..status }
         });
         #[cfg(not(feature = "journal"))]
         let status = None;

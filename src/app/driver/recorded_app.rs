@@ -6,14 +6,16 @@ use super::recording::{CHILDREN, ChildrenRow, FACTS, FlowRow, SETTINGS};
 use super::restored_values::RestoredValues;
 use crate::flow::{FlowImage, Image, ImageReader, RecordedTree, WorkImage, decoded};
 use crate::id::ActorPath;
-use crate::journal::{Live, LiveActor, Table};
+use crate::journal::{Live, LiveActor, Table, TableRows};
 use crate::printable::chain;
 
 /// The recorded App.
 #[derive(Default)]
 pub(in crate::app) struct Recovery {
     pub(super) tree: RecordedTree,
-    pub(super) images: HashMap<ActorPath, Image>,
+    pub(in crate::app) images: HashMap<ActorPath, Image>,
+    /// Inputs of runs of Works by key, in the order of the keys.
+    pub(in crate::app) given: HashMap<ActorPath, TableRows>,
     pub(super) flows: HashMap<ActorPath, RecoveredFlow>,
     pub(super) values: Option<RestoredValues>,
 }
@@ -59,7 +61,14 @@ impl Recovery {
         &self.tree
     }
 
-    fn read_work(&mut self, path: &ActorPath, actor: LiveActor) -> Result<(), Box<dyn std::error::Error>> {
+    fn read_work(
+        &mut self,
+        path: &ActorPath,
+        mut actor: LiveActor,
+    ) -> Result<(), Box<dyn std::error::Error>> {
+        if let Some(given) = actor.rows.remove(&Table::Given) {
+            self.given.insert(path.clone(), given);
+        }
         let mut reader = ImageReader::new();
         let mut image = WorkImage { state: actor.state.unwrap_or_default(), ..WorkImage::default() };
         for (table, rows) in &actor.rows {

@@ -11,7 +11,7 @@ use super::durable_guards::DurableGuards;
 use super::journaling::Touched;
 use super::shutdown::Shutdown;
 use super::tree::FlowLife;
-use crate::flow::{FlowError, FlowOptions, ScheduleRow, Shapes, encoded};
+use crate::flow::{Fact, FlowError, FlowOptions, InputFacts, ScheduleRow, Shapes, encoded};
 use crate::id::{ActorPath, FlowId, WorkId};
 use crate::journal::{Change, Condition, Table};
 use crate::payload;
@@ -206,6 +206,10 @@ impl Driver {
         guards.state(id, record.holds());
         for fact in record.ledger.take_facts() {
             is_progress |= fact.is_progress();
+            if matches!(fact, Fact::Requested { .. }) && !std::mem::replace(&mut record.is_input_marked, true)
+            {
+                Fact::InputsRead(InputFacts::of(record.kind.input_mark())).append_to(changes, &path);
+            }
             guards.fact(id, &fact);
             fact.append_to(changes, &path);
         }

@@ -7,8 +7,12 @@
 //!   other. Neither counts as a failure.
 //! - A failure that ended the App is tried again: starting the App anew is the operator's answer to it.
 //! - Recorded Works and Flows that the program does not have are kept in the journal, and named.
+//! - The remembered inputs of a Work are read as its type of input once in each build of the program, or when the Work has
+//!   another type of input. An input that has another key then keeps its outcome. One that cannot be read is kept and
+//!   counted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -25,14 +29,15 @@ use super::restored_values::RestoredValues;
 use super::tree::FlowLife;
 use crate::crash_evidence::CrashEvidence;
 use crate::flow::{
-    FlowContext, Image, Ledger, Moment, OnError, Restarts, Restored, RowError, Schedules, Supervisor, encoded,
+    FlowContext, Image, InputFacts, Ledger, Moment, OnError, Rekeyed, Restarts, Restored, RowError,
+    Schedules, Supervisor, encoded,
 };
 use crate::id::{ActorPath, AppId, FlowId, WorkId};
 use crate::journal::{Change, CrashNotes, Journal, JournalSettings, Live, Recovered, Table};
 use crate::payload::Store;
 use crate::printable::chain;
 use crate::state::Tracker;
-use crate::work::{Place, Placement, ReadyQueue, Stage};
+use crate::work::{Place, Placement, ReadyQueue, Stage, WorkType};
 
 /// Recovered Works and Flows that have not gone on yet.
 #[derive(Default)]
@@ -48,6 +53,8 @@ pub(super) struct Resumed {
     after: Option<(u64, bool)>,
     /// Recorded Works and Flows that the program does not have.
     pub(super) parked: Vec<ActorPath>,
+    /// Works with remembered inputs that the program cannot read.
+    pub(super) unread: UnreadInputs,
 }
 
 /// A journal that was opened for an App.
@@ -177,6 +184,8 @@ impl Driver {
             let mut record = shared.lock();
             let path = record.path.clone();
             let Some(mut image) = recovery.images.remove(&path) else { continue };
+            let given = recovery.given.remove(&path).unwrap_or_default();
+            record.is_input_marked = self.rekey(record.kind, &path, &mut image, &given);
             if let (Some(values), Some(guards)) = (&mut recovery.values, self.journaling.guards()) {
                 image.restore_guards(|bytes| values.guards_in_bytes(bytes));
                 guards.state(id, record.holds());
@@ -206,6 +215,7 @@ impl Driver {
             }
             self.resumed.works.insert(id);
         }
+        self.resumed.unread.warn();
         // From the root downwards, so that a parent is known before its children.
         let mut flows: Vec<_> = self.tree.flows().map(|(id, entry)| (entry.depth, id)).collect();
         flows.sort_unstable();
@@ -253,6 +263,30 @@ impl Driver {
         }
     }
 
+    /// Gives the remembered inputs of a Work the keys that they have in this program, unless they have them. Returns false if
+    /// it is not recorded that they have.
+    fn rekey(
+        &mut self,
+        kind: &WorkType,
+        path: &ActorPath,
+        image: &mut Image,
+        given: &[(Vec<u8>, Vec<u8>)],
+    ) -> bool {
+        let read = read_inputs(kind, image, given);
+        let Some(Rekeyed { inputs, why, facts }) = read else {
+            self.resumed.unread.know(path, image.inputs_read());
+            return image.inputs_read().mark == kind.input_mark();
+        };
+        self.resumed.unread.add(path, inputs, why);
+        if inputs.moved > 0 {
+            log::info!("the type of input of work `{path}` has changed: {}", moved_inputs(&inputs));
+        }
+        let mut changes = Vec::new();
+        facts.into_iter().for_each(|fact| fact.append_to(&mut changes, path));
+        changes.into_iter().for_each(|change| self.journaling.change(change));
+        true
+    }
+
     /// Lets the recovered Works and Flows go on.
     pub(super) fn resume(&mut self) {
         if let Some((position, was_clean)) = self.resumed.after.take() {
@@ -295,6 +329,87 @@ impl Driver {
     }
 }
 
+/// Reads the remembered inputs of a Work as the type that they have in this program, which may give them other keys.
+/// Returns `None` if they were read as this type before.
+pub(in crate::app) fn read_inputs(
+    kind: &WorkType,
+    image: &mut Image,
+    given: &[(Vec<u8>, Vec<u8>)],
+) -> Option<Rekeyed> {
+    if !image.has_inputs() {
+        return None;
+    }
+    let mark = kind.input_mark();
+    if mark.is_some() && image.inputs_read().mark == mark {
+        return None;
+    }
+    Some(image.rekey(given, mark, |key, bytes| kind.recorded_input(key, bytes)))
+}
+
+/// Describes the inputs of a Work that have other keys.
+pub(in crate::app) fn moved_inputs(inputs: &InputFacts) -> String {
+    let InputFacts { moved, merged, .. } = *inputs;
+    let equal = match merged {
+        0 => String::new(),
+        1 => "; 1 has become equal to another, whose outcome is remembered".to_owned(),
+        merged => format!("; {merged} have become equal to others, whose outcomes are remembered"),
+    };
+    let moved = counted(moved, "remembered input is", "remembered inputs are");
+    format!("{moved} known by a new key, and no run is repeated{equal}")
+}
+
+/// Works with remembered inputs that the program cannot read.
+#[derive(Debug, Default)]
+pub(in crate::app) struct UnreadInputs {
+    /// The numbers of these inputs.
+    pub(in crate::app) by_path: BTreeMap<ActorPath, u64>,
+    /// What is to be told of Works whose inputs were read now.
+    new: Vec<String>,
+}
+
+impl UnreadInputs {
+    /// Adds the inputs of a Work of which it was recorded that they cannot be read.
+    pub(in crate::app) fn know(&mut self, path: &ActorPath, inputs: InputFacts) {
+        if inputs.kept() > 0 {
+            self.by_path.insert(path.clone(), inputs.kept());
+        }
+    }
+
+    /// Adds the inputs of a Work that were read now, with what is wrong with one of them.
+    pub(in crate::app) fn add(&mut self, path: &ActorPath, inputs: InputFacts, why: Option<String>) {
+        if inputs.kept() == 0 {
+            return;
+        }
+        self.know(path, inputs);
+        let InputFacts { unreadable, too_long, .. } = inputs;
+        let unreadable = (unreadable > 0).then(|| {
+            let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+            format!("{unreadable} cannot be read as its type of input{why}")
+        });
+        let too_long = (too_long > 0).then(|| format!("{too_long} were too long to be recorded"));
+        let parts: Vec<_> = unreadable.into_iter().chain(too_long).collect();
+        self.new.push(format!("of work `{path}` {}", parts.join(", and ")));
+    }
+
+    /// Describes the inputs that were read now; `None` if nothing is wrong with them.
+    pub(in crate::app) fn describe(&self) -> Option<String> {
+        let works = self.new.join("; ");
+        (!works.is_empty()).then(|| {
+            format!(
+                "remembered inputs have kept their keys, because the type has changed and they could not be read: {works}; \
+                 their outcomes are kept, and a run with such an input is a new one"
+            )
+        })
+    }
+
+    fn warn(&mut self) {
+        if let Some(said) = self.describe() {
+            log::warn!("{said}");
+        }
+        self.new.clear();
+    }
+}
+
 /// Moves actors of the live data of a journal.
 ///
 /// # Errors
@@ -318,6 +433,6 @@ fn may_be_on_a_node(image: &Image, placement: &Placement) -> bool {
     image.is_alive() && is_on_a_node
 }
 
-fn counted(number: usize, one: &str, many: &str) -> String {
-    if number == 1 { format!("1 {one}") } else { format!("{number} {many}") }
+fn counted<N: fmt::Display + PartialEq + From<u8>>(number: N, one: &str, many: &str) -> String {
+    if number == N::from(1) { format!("1 {one}") } else { format!("{number} {many}") }
 }

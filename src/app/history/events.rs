@@ -114,6 +114,13 @@ pub(crate) enum What {
     /// A requested run was dropped before it began.
     RunDropped,
     InputForgotten,
+    /// The remembered inputs of the Work were read as another type of input.
+    InputsRead {
+        /// The number of those that have another key since.
+        moved: u64,
+        /// The number of those that cannot be read, and are kept.
+        kept: u64,
+    },
     /// A row that cannot be decoded.
     Unreadable {
         error: String,
@@ -189,7 +196,7 @@ impl What {
             Self::Scheduled { .. } => 7,
             Self::Left => 8,
             Self::Joined => 9,
-            Self::RunDropped | Self::InputForgotten => 10,
+            Self::RunDropped | Self::InputForgotten | Self::InputsRead { .. } => 10,
             Self::RunRequested { .. } => 11,
             Self::Unreadable { .. } => 12,
         }
@@ -249,6 +256,14 @@ impl fmt::Display for What {
             Self::RunRequested { input } => write!(f, "run requested{}", with(input)),
             Self::RunDropped => f.write_str("a requested run was dropped before it began"),
             Self::InputForgotten => f.write_str("an input was forgotten"),
+            Self::InputsRead { moved, kept: 0 } => {
+                write!(f, "the type of input has changed: {moved} remembered inputs have another key")
+            }
+            Self::InputsRead { moved, kept } => write!(
+                f,
+                "the type of input has changed: {moved} remembered inputs have another key, and {kept} cannot be read and \
+                 are kept"
+            ),
             Self::Unreadable { error } => write!(f, "a row cannot be read: {error}"),
         }
     }
@@ -435,11 +450,20 @@ impl Retelling {
             .iter()
             .filter_map(|fact| if let Fact::Requested { place, .. } = fact { Some(*place) } else { None })
             .collect();
+        // An input that is known by another key is none that was forgotten.
+        let mut moved = facts
+            .iter()
+            .map(|fact| if let Fact::InputsRead(read) = fact { read.moved } else { 0 })
+            .sum::<u64>();
         for fact in facts {
             match fact {
                 Fact::Requested { input: given, .. } => {
                     told.push(What::RunRequested { input: input(&given.bytes) });
                 }
+                Fact::InputsRead(read) if read.moved + read.kept() > 0 => {
+                    told.push(What::InputsRead { moved: read.moved, kept: read.kept() });
+                }
+                Fact::Forgotten { .. } if moved > 0 => moved -= 1,
                 Fact::Forgotten { .. } => told.push(What::InputForgotten),
                 Fact::Attempted { entry, .. } => told.push(end_of(entry)),
                 Fact::Recorded(status) if attempted == 0 && is_news(&status) => {
@@ -455,6 +479,9 @@ impl Retelling {
                     told.push(What::Step { name: step.name, is_done });
                 }
                 Fact::Ended { .. }
+                | Fact::OtherKey { .. }
+                | Fact::Given { .. }
+                | Fact::InputsRead(_)
                 | Fact::Input { .. }
                 | Fact::Waits { .. }
                 | Fact::Recorded(_)

@@ -44,6 +44,7 @@ pub(super) struct JournalView {
     pub(super) waiting: u64,
     pub(super) full: Option<String>,
     pub(super) parked: Vec<String>,
+    pub(super) unread_inputs: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -86,14 +86,20 @@ pub(super) fn headline(document: &Document) -> String {
 
 /// Returns the line about the journal.
 fn journal_line(journal: &JournalView) -> String {
-    let JournalView { position, waiting, full, parked } = journal;
+    let JournalView { position, waiting, full, parked, unread_inputs } = journal;
     let waiting = if *waiting > 0 { format!(", {waiting} not durable yet") } else { String::new() };
     let full = full.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     let parked = match &parked[..] {
         [] => String::new(),
         paths => format!("; parked, because the program does not have them: {}", paths.join(", ")),
     };
-    format!("journal at position {position}{waiting}{full}{parked}")
+    let mut unread = String::new();
+    if !unread_inputs.is_empty() {
+        let works: Vec<_> =
+            unread_inputs.iter().map(|(path, inputs)| format!("{inputs} of {path}")).collect();
+        unread = format!("; remembered inputs that cannot be read: {}", works.join(", "));
+    }
+    format!("journal at position {position}{waiting}{full}{parked}{unread}")
 }
 
 pub(super) fn place(work: &WorkView) -> String {

@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+#[cfg(feature = "journal")]
+use super::input_facts::InputFacts;
 use super::memory::{Memory, StepChange};
 use super::queue::{RunQueue, Touched};
 use super::runs::{Outcomes, RunEntry, TRIES, Tries};
@@ -52,6 +54,15 @@ pub(crate) enum Fact {
     StepsForgotten { input: RunKey, steps: Vec<StepId> },
     /// The life of the Work or its counters have changed.
     Work(WorkFacts),
+    /// The input of this key was read by a changed program.
+    #[cfg(feature = "journal")]
+    Given { key: RunKey, input: Input },
+    /// A run that has not ended has another key and input, because its input was read by a changed program.
+    #[cfg(feature = "journal")]
+    OtherKey { place: u64, key: RunKey, input: Input, queued: SystemTime },
+    /// The remembered inputs were read by this program, or the first one was requested in it.
+    #[cfg(feature = "journal")]
+    InputsRead(InputFacts),
 }
 
 impl Fact {
@@ -352,7 +363,7 @@ impl Ledger {
     /// Restores a ledger of a Work whose head has ended, and records its changes from now on. An incarnation that was
     /// alive is launched again, or awaited until the time `awaited`, if there is one.
     pub(crate) fn restore(policy: Arc<Policy>, image: Image, awaited: Option<Duration>, now: Moment) -> Self {
-        let Image { work, mut runs, inputs, statuses, attempts, steps } = image;
+        let Image { work, mut runs, inputs, statuses, attempts, steps, .. } = image;
         let remember = policy.remember;
         let mut ledger = Self::new(policy);
         let mut tries = Tries::restored(attempts, work.outcomes, work.attempted);
@@ -445,6 +456,8 @@ pub(crate) struct Image {
     pub(super) attempts: VecDeque<RunEntry>,
     /// Steps of runs that have not succeeded, by their input.
     pub(super) steps: HashMap<RunKey, Steps>,
+    #[cfg(feature = "journal")]
+    pub(super) inputs_read: InputFacts,
 }
 
 /// A run that has not ended.
@@ -537,6 +550,17 @@ impl Image {
                 }
                 self.work = work;
             }
+            // The image has no inputs of runs that have ended.
+            #[cfg(feature = "journal")]
+            Fact::Given { .. } => {}
+            #[cfg(feature = "journal")]
+            Fact::OtherKey { place, key, input, .. } => {
+                if let Some(run) = self.runs.get_mut(&place) {
+                    (run.key, run.input) = (key, input);
+                }
+            }
+            #[cfg(feature = "journal")]
+            Fact::InputsRead(inputs) => self.inputs_read = inputs,
         }
     }
 
@@ -584,6 +608,8 @@ impl Ledger {
             statuses: self.history.clone(),
             attempts: ended.collect(),
             steps: self.runs.all_steps().map(|(key, steps)| (*key, steps.clone())).collect(),
+            #[cfg(feature = "journal")]
+            inputs_read: InputFacts::default(),
         }
     }
 }

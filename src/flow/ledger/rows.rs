@@ -39,6 +39,9 @@ pub(crate) struct RowError {
 /// The key of the row with the facts about a Work.
 const FACTS: &[u8] = b"facts";
 
+/// The key of the row with the [`InputFacts`] of a Work.
+const INPUTS: &[u8] = b"inputs";
+
 /// Milliseconds since 1970.
 fn millis(time: SystemTime) -> u64 {
     u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
@@ -64,6 +67,16 @@ struct RunRow {
     key: Bytes,
     input: Bytes,
     queued: u64,
+    /// True if the run was requested with another key.
+    #[serde(default, skip_serializing_if = "is_false")]
+    has_other_key: bool,
+}
+
+impl RunRow {
+    fn new(key: RunKey, input: Bytes, queued: SystemTime, has_other_key: bool) -> Self {
+        let key = Bytes::copy_from_slice(&key.to_bytes());
+        Self { key, input, queued: millis(queued), has_other_key }
+    }
 }
 
 /// The progress of a run; the key of the row is its place and the letter `p`.
@@ -284,7 +297,7 @@ fn step_key(input: RunKey, id: StepId) -> Vec<u8> {
 }
 
 /// Reads a run key, whose length the journal has checked with the row.
-fn key_from(bytes: &[u8]) -> RunKey {
+pub(super) fn key_from(bytes: &[u8]) -> RunKey {
     RunKey::from_bytes(bytes.try_into().unwrap_or_default())
 }
 
@@ -299,9 +312,17 @@ impl Fact {
                 if input.len() <= LONGEST_INPUT {
                     changes.push(put(Table::Given, key.to_bytes().to_vec(), input.to_vec()));
                 }
-                let key = Bytes::copy_from_slice(&key.to_bytes());
-                let row = RunRow { key, input, queued: millis(queued) };
+                let row = RunRow::new(key, input, queued, false);
                 changes.push(put(Table::Run, place_key(place), encoded(&row)));
+            }
+            Self::OtherKey { place, key, input, queued } => {
+                let row = RunRow::new(key, input.bytes, queued, true);
+                changes.push(put(Table::Run, place_key(place), encoded(&row)));
+            }
+            Self::Given { key, input } => {
+                if input.bytes.len() <= LONGEST_INPUT {
+                    changes.push(put(Table::Given, key.to_bytes().to_vec(), input.bytes.to_vec()));
+                }
             }
             Self::Waits { place, progress } => {
                 changes.push(put(Table::Run, progress_key(place), encoded(&ProgressRow::from(progress))));
@@ -337,6 +358,9 @@ impl Fact {
             Self::Work(facts) => {
                 changes.push(put(Table::Work, FACTS.to_vec(), encoded(&WorkRow::from(facts))));
             }
+            Self::InputsRead(inputs) => {
+                changes.push(put(Table::Work, INPUTS.to_vec(), encoded(&inputs)));
+            }
         }
     }
 }
@@ -352,9 +376,13 @@ impl Fact {
         let place = u64::from_be_bytes(*place);
         Ok(Some(match (table, value) {
             (Table::Run, Some(value)) if rest.is_empty() => {
-                let RunRow { key, input, queued } = decoded(table, value)?;
+                let RunRow { key, input, queued, has_other_key } = decoded(table, value)?;
                 let (key, input) = (key_from(&key), Input::arrived(input, PayloadGuards::default()));
-                Self::Requested { place, key, input, queued: time(queued) }
+                let queued = time(queued);
+                match has_other_key {
+                    true => Self::OtherKey { place, key, input, queued },
+                    false => Self::Requested { place, key, input, queued },
+                }
             }
             (Table::Run, Some(value)) => {
                 let progress = decoded::<ProgressRow>(table, value)?.into();
@@ -375,6 +403,7 @@ impl Fact {
             (Table::Work, Some(value)) if key == FACTS => {
                 Self::Work(decoded::<WorkRow>(table, value)?.into())
             }
+            (Table::Work, Some(value)) if key == INPUTS => Self::InputsRead(decoded(table, value)?),
             (Table::Step, Some(value)) => {
                 let input = RunKey::from_bytes(key.first_chunk().copied().unwrap_or_default());
                 Self::Step { input, step: decoded(table, value)? }
@@ -405,11 +434,12 @@ impl ImageReader {
         let image = &mut self.image;
         match table {
             Table::Work if key == FACTS => image.work = decoded::<WorkRow>(table, value)?.into(),
+            Table::Work if key == INPUTS => image.inputs_read = decoded(table, value)?,
             Table::Run => {
                 let (place, rest) = key.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
                 let place = u64::from_be_bytes(*place);
                 if rest.is_empty() {
-                    let RunRow { key, input, queued } = decoded(table, value)?;
+                    let RunRow { key, input, queued, .. } = decoded(table, value)?;
                     let (key, input) = (key_from(&key), Input::arrived(input, PayloadGuards::default()));
                     let run =
                         RequestedRun { key, input, queued: time(queued), progress: Progress::default() };

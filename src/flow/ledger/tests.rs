@@ -4,6 +4,8 @@
 mod adopted;
 mod at_random;
 mod facts;
+#[cfg(feature = "journal")]
+mod rekey;
 
 use super::*;
 use crate::flow::policy::*;

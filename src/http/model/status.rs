@@ -55,6 +55,8 @@ pub(in crate::http) struct JournalView {
     pub(in crate::http) full: Option<String>,
     /// The recorded Works and Flows that the program does not have. Their record is kept.
     pub(in crate::http) parked: Vec<String>,
+    /// The numbers of remembered inputs that the program could not read when it was started, by the path of the Work.
+    pub(in crate::http) unread_inputs: BTreeMap<String, u64>,
 }
 
 /// The status of the App: everything but the state.
@@ -205,6 +207,7 @@ pub(in crate::http) fn status_view(snapshot: &Snapshot, about: &About) -> Status
                 waiting: journal.waiting,
                 full: journal.full.clone(),
                 parked: journal.parked.clone(),
+                unread_inputs: journal.unread_inputs.clone(),
             }),
         },
         works: works.collect(),

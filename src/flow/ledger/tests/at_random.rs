@@ -104,7 +104,7 @@ struct Incarnation {
 
 /// Applies a fact to the rows of the journal.
 #[cfg(feature = "journal")]
-fn write(rows: &mut HashMap<(Table, Vec<u8>), Vec<u8>>, fact: Fact) {
+pub(super) fn write(rows: &mut HashMap<(Table, Vec<u8>), Vec<u8>>, fact: Fact) {
     let mut changes = Vec::new();
     fact.append_to(&mut changes, &ActorPath::from("work"));
     for change in changes {
@@ -118,7 +118,7 @@ fn write(rows: &mut HashMap<(Table, Vec<u8>), Vec<u8>>, fact: Fact) {
 
 /// Reads the image from the rows of the journal.
 #[cfg(feature = "journal")]
-fn read(rows: &HashMap<(Table, Vec<u8>), Vec<u8>>) -> Image {
+pub(super) fn read(rows: &HashMap<(Table, Vec<u8>), Vec<u8>>) -> Image {
     let mut reader = ImageReader::new();
     for ((table, key), value) in rows {
         reader.read(*table, key, value).unwrap();
