@@ -88,6 +88,9 @@ pub struct JournalStatus {
     /// The numbers of remembered inputs that the program could not read when it was started, because the type of input of
     /// their Work has changed; by the path of the Work. Their outcomes are kept.
     pub unread_inputs: BTreeMap<String, u64>,
+    /// The Works of which the first reactions of this process have requested runs with new inputs, although nothing had
+    /// changed since the process before it: each start may run something once more.
+    pub unstable_inputs: Vec<String>,
     /// The number of Works that had gone on in other processes while there was no head, and were taken over.
     pub adopted: u64,
     /// The time from the moment at which this process listened for nodes to the last time that it took over a Work; 0

@@ -250,7 +250,14 @@ impl Ledger {
         };
         // A later reaction requests the run again, once the operator's stop is lifted.
         let wanted = wanted && self.hold.is_none();
-        if wanted && !self.enqueue(key, input, now) { Requested::Full } else { result }
+        if wanted && !self.enqueue(key, input, now) {
+            return Requested::Full;
+        }
+        #[cfg(feature = "journal")]
+        if wanted && known == Stage::NotStarted {
+            self.note_unknown_request();
+        }
+        result
     }
 
     pub(crate) fn rerun(&mut self, key: RunKey, input: Input, now: Moment) -> Requested {

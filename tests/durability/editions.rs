@@ -158,7 +158,15 @@ impl Shop {
 
     /// As [`open`](Self::open), with further arguments.
     pub(crate) fn open_with(edition: &str, directory: &Path, arguments: &[&str]) -> Self {
-        let mut process = start_with(edition, directory, arguments);
+        Self::of(start_with(edition, directory, arguments))
+    }
+
+    /// As [`open`](Self::open), with another file of this binary.
+    pub(crate) fn open_build(build: &Path, edition: &str, directory: &Path) -> Self {
+        Self::of(start_as(Command::new(build), edition, directory))
+    }
+
+    fn of(mut process: Process) -> Self {
         let line = process.expect("/view");
         let (_, url) = line.split_once("http://").expect("the line has a URL");
         let api = Api::new();

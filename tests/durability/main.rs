@@ -8,6 +8,7 @@ mod belt;
 mod breaker;
 mod changes;
 mod checker;
+mod clocks;
 mod crashes;
 mod disks;
 mod editions;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
             "errand_that_fails_twice" => errand::main(2, false),
             edition => editions::run(edition)
                 .or_else(|| inputs::run(edition))
+                .or_else(|| clocks::run(edition))
                 .unwrap_or_else(|| panic!("there is no program {edition}")),
         };
     }
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
     let tests = [
         changes::TESTS,
         checker::tests::TESTS,
+        clocks::TESTS,
         crashes::TESTS,
         disks::TESTS,
         ends::TESTS,

@@ -363,6 +363,7 @@ impl Journaling {
             slowest_commit: figures.slowest_commit,
             parked: Vec::new(),
             unread_inputs: BTreeMap::new(),
+            unstable_inputs: Vec::new(),
             adopted: 0,
             adoption_time: Duration::ZERO,
         })

@@ -15,6 +15,8 @@ mod adoption;
 mod durable_guards;
 mod failures;
 #[cfg(feature = "journal")]
+mod first_reactions;
+#[cfg(feature = "journal")]
 mod journaling;
 #[cfg(not(feature = "journal"))]
 #[path = "journaling_off.rs"]
@@ -277,7 +279,10 @@ impl Driver {
         flows.into_iter().for_each(|flow| self.mark(flow));
         self.settle();
         #[cfg(feature = "journal")]
-        self.journaling.count_news();
+        {
+            self.journaling.count_news();
+            self.resumed.first.changed();
+        }
     }
 
     /// Returns the stage of the App.

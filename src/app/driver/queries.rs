@@ -20,7 +20,8 @@ impl Driver {
             let parked = self.resumed.parked.iter().map(ToString::to_string).collect();
             let unread = self.resumed.unread.by_path.iter();
             let unread_inputs = unread.map(|(path, inputs)| (path.to_string(), *inputs)).collect();
-            JournalStatus { parked, unread_inputs, adopted, adoption_time, ..status }
+            let unstable_inputs = self.resumed.first.unstable.iter().map(ToString::to_string).collect();
+            JournalStatus { parked, unread_inputs, unstable_inputs, adopted, adoption_time, ..status }
         });
         #[cfg(not(feature = "journal"))]
         let status = None;

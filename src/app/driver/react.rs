@@ -62,6 +62,8 @@ impl Driver {
         let span = Span::start(What::React, path.as_str(), &std::mem::take(&mut entry.causes));
         self.journaling.touch_flow(id);
         cx.begin(now);
+        #[cfg(feature = "journal")]
+        let schedules = self.before_first_reaction(id, &cx);
         enter(id, path.clone(), now);
         let began = Instant::now();
         let result = span.within(|| {
@@ -78,6 +80,10 @@ impl Driver {
                 "flow `{path}` took {took:?} to react; no Flow of the App reacts meanwhile, so move long computations \
                  into a Work"
             );
+        }
+        #[cfg(feature = "journal")]
+        if let Some(schedules) = schedules {
+            self.after_first_reaction(&path, &schedules, &cx, &scope);
         }
         let ending = cx.ending.take();
         if let Some(entry) = self.tree.flow_mut(id) {

@@ -110,6 +110,9 @@ impl Driver {
         for id in unhurried {
             is_progress |= self.record_work(id, &mut changes);
         }
+        if is_progress && self.lifecycle.is_over() {
+            changes.extend(self.resumed.first.unseen());
+        }
         if is_progress && self.journaling.is_first_progress() {
             self.when_durable(Self::progressed);
         }

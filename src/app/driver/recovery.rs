@@ -20,6 +20,7 @@ use super::super::error::{AppError, Unrestorable};
 use super::super::hosts::HEAD;
 use super::super::status::SafeMode;
 use super::Driver;
+use super::first_reactions::FirstReactions;
 use super::journaling::{Journaling, RecordedFlow};
 use super::mismatch::{Adapted, adapt};
 use super::recorded_app::{RecoveredFlow, Recovery};
@@ -55,6 +56,7 @@ pub(super) struct Resumed {
     pub(super) parked: Vec<ActorPath>,
     /// Works with remembered inputs that the program cannot read.
     pub(super) unread: UnreadInputs,
+    pub(super) first: FirstReactions,
 }
 
 /// A journal that was opened for an App.
@@ -138,6 +140,7 @@ impl Driver {
             let problems = problems.iter().map(|problem| chain(problem)).collect();
             return Err(AppError::Unrecordable(Unrestorable::new(problems)));
         }
+        let of_app = self.resumed.first.recovered(live.actors.get(&ActorPath::root()));
         let moved = moved(&mut live, &moves)?;
         let mut values = RestoredValues::new(values, &live, Store::of(&self.runtime), recorded);
         let (on_mismatch, root) = (self.config.on_mismatch.unwrap_or_default(), &mut self.root);
@@ -151,7 +154,11 @@ impl Driver {
         }
         recovery.values = Some(values);
         self.note_restored(restored);
-        moved.changes.into_iter().chain(changes).for_each(|change| self.journaling.change(change));
+        if !(moved.changes.is_empty() && changes.is_empty()) {
+            self.resumed.first.changed();
+        }
+        let changes = moved.changes.into_iter().chain(changes).chain(of_app);
+        changes.for_each(|change| self.journaling.change(change));
         if last.position > 0 {
             self.resumed.after = Some((last.position, was_clean));
         }
@@ -183,7 +190,10 @@ impl Driver {
             let Some(shared) = self.tree.work(id).cloned() else { continue };
             let mut record = shared.lock();
             let path = record.path.clone();
-            let Some(mut image) = recovery.images.remove(&path) else { continue };
+            let Some(mut image) = recovery.images.remove(&path) else {
+                self.resumed.first.changed();
+                continue;
+            };
             let given = recovery.given.remove(&path).unwrap_or_default();
             record.is_input_marked = self.rekey(record.kind, &path, &mut image, &given);
             if let (Some(values), Some(guards)) = (&mut recovery.values, self.journaling.guards()) {
@@ -313,15 +323,21 @@ impl Driver {
             let Some(shared) = self.tree.work(id) else { continue };
             let owner = shared.lock().owner;
             let is_owner_up = self.tree.flow(owner).is_some_and(|flow| flow.life == FlowLife::Up);
-            self.with_work(id, |ledger| {
+            let is_tried_again = self.with_work(id, |ledger| {
                 let ended_the_app = is_owner_up && ledger.policy().on_error == OnError::Raise;
-                if ended_the_app && ledger.status().stage == Stage::Failed {
+                let is_tried_again = ended_the_app && ledger.status().stage == Stage::Failed;
+                if is_tried_again {
                     ledger.clear_failures();
                     ledger.start(now);
                 }
+                is_tried_again
             });
+            if is_tried_again == Some(true) {
+                self.resumed.first.changed();
+            }
         }
         for id in std::mem::take(&mut self.resumed.failed) {
+            self.resumed.first.changed();
             self.flow_restarted(id);
         }
         let flows: Vec<_> = self.tree.flows().map(|(id, _)| id).collect();

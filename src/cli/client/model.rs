@@ -45,6 +45,7 @@ pub(super) struct JournalView {
     pub(super) full: Option<String>,
     pub(super) parked: Vec<String>,
     pub(super) unread_inputs: BTreeMap<String, u64>,
+    pub(super) unstable_inputs: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

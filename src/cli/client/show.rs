@@ -86,7 +86,7 @@ pub(super) fn headline(document: &Document) -> String {
 
 /// Returns the line about the journal.
 fn journal_line(journal: &JournalView) -> String {
-    let JournalView { position, waiting, full, parked, unread_inputs } = journal;
+    let JournalView { position, waiting, full, parked, unread_inputs, unstable_inputs } = journal;
     let waiting = if *waiting > 0 { format!(", {waiting} not durable yet") } else { String::new() };
     let full = full.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     let parked = match &parked[..] {
@@ -99,7 +99,11 @@ fn journal_line(journal: &JournalView) -> String {
             unread_inputs.iter().map(|(path, inputs)| format!("{inputs} of {path}")).collect();
         unread = format!("; remembered inputs that cannot be read: {}", works.join(", "));
     }
-    format!("journal at position {position}{waiting}{full}{parked}{unread}")
+    let unstable = match &unstable_inputs[..] {
+        [] => String::new(),
+        paths => format!("; run once more at each start: {}", paths.join(", ")),
+    };
+    format!("journal at position {position}{waiting}{full}{parked}{unread}{unstable}")
 }
 
 pub(super) fn place(work: &WorkView) -> String {

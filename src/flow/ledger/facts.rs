@@ -197,6 +197,10 @@ pub(super) struct Recording {
     work: WorkFacts,
     /// Changes before the App began to end, once it has begun.
     before_end: Option<Vec<Fact>>,
+    /// True if a run of an unknown input was requested since the last call of
+    /// [`take_unknown_request`](Ledger::take_unknown_request).
+    #[cfg(feature = "journal")]
+    has_unknown_request: bool,
 }
 
 impl Ledger {
@@ -206,6 +210,20 @@ impl Ledger {
         self.queue.record_changes();
         self.runs.record_changes();
         self.tries().record_changes();
+    }
+
+    /// Notes that a run of an input was requested that was never requested before, or was forgotten.
+    #[cfg(feature = "journal")]
+    pub(super) fn note_unknown_request(&mut self) {
+        if let Some(recording) = &mut self.recording {
+            recording.has_unknown_request = true;
+        }
+    }
+
+    /// Returns true if a run of an unknown input was requested since the last call.
+    #[cfg(feature = "journal")]
+    pub(crate) fn take_unknown_request(&mut self) -> bool {
+        self.recording.as_mut().is_some_and(|recording| std::mem::take(&mut recording.has_unknown_request))
     }
 
     /// Returns the changes since the last call, which make a transaction together.

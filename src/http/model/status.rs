@@ -57,6 +57,8 @@ pub(in crate::http) struct JournalView {
     pub(in crate::http) parked: Vec<String>,
     /// The numbers of remembered inputs that the program could not read when it was started, by the path of the Work.
     pub(in crate::http) unread_inputs: BTreeMap<String, u64>,
+    /// The Works of which runs with new inputs were requested at the start, although nothing had changed.
+    pub(in crate::http) unstable_inputs: Vec<String>,
 }
 
 /// The status of the App: everything but the state.
@@ -208,6 +210,7 @@ pub(in crate::http) fn status_view(snapshot: &Snapshot, about: &About) -> Status
                 full: journal.full.clone(),
                 parked: journal.parked.clone(),
                 unread_inputs: journal.unread_inputs.clone(),
+                unstable_inputs: journal.unstable_inputs.clone(),
             }),
         },
         works: works.collect(),
