@@ -157,8 +157,8 @@ pub use crate::app::{JournalFailure, JournalPayloads, JournalSync, OnMismatch, U
 pub use crate::drive::{Drive, DriveError, DriveFile, DriveStream, Get, Put, Transferred};
 pub use crate::error::{Context, Error, Result, anyhow, bail, ensure};
 pub use crate::flow::{
-    Children, Flow, FlowContext, FlowError, FlowRef, OnError, OnNodeLost, Overlap, Pending, Reaction,
-    Remember, Restart, Run, ScheduleError, Strategy, WorkRef,
+    Children, Flow, FlowContext, FlowError, FlowRef, Journaled, OnError, OnNodeLost, Overlap, Pending,
+    Reaction, Remember, Restart, Run, ScheduleError, Strategy, WorkRef,
 };
 pub use crate::id::ActorPath;
 pub use crate::payload::{

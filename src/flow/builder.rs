@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::policy::{OnNodeLost, Overlap, Remember};
+use super::policy::{Journaled, OnNodeLost, Overlap, Remember};
 use super::restart::{OnError, Restart};
 use super::work_ref::WorkRef;
 use crate::work::{Placement, Resources, Selector, Work};
@@ -141,6 +141,26 @@ impl<W: Work> WorkRef<W> {
     pub fn remember(mut self, what: impl Into<Remember>) -> Self {
         let policy = Arc::make_mut(&mut self.policy);
         policy.remember = policy.remember.and(what.into());
+        self
+    }
+
+    /// Sets the part of the Work that an App with a journal records; [`Journaled::All`] by default.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use flowright::Journaled;
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Preview { pixels: Vec<u8> }
+    /// # impl Work for Preview {
+    /// #     type Input = u64;
+    /// #     async fn run(&mut self, _: u64, _: &mut WorkContext<Self>) -> Result<()> { Ok(()) }
+    /// # }
+    /// // Published many times a second, and of no use in the next life of the App.
+    /// let preview = WorkRef::new(Preview::default()).journal(Journaled::RunsOnly);
+    /// ```
+    #[must_use]
+    pub fn journal(mut self, what: Journaled) -> Self {
+        Arc::make_mut(&mut self.policy).journaled = what;
         self
     }
 

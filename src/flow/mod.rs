@@ -60,7 +60,7 @@ pub use self::own_fields::{
     ByDefault, ByDeserialize, BySerialize, FieldType, OwnField, OwnWriter, ReadField, WithoutDefault,
     WithoutDeserialize, WithoutSerialize, WriteField, refuse_unnamed,
 };
-pub use self::policy::{OnNodeLost, Overlap, Remember};
+pub use self::policy::{Journaled, OnNodeLost, Overlap, Remember};
 pub(crate) use self::reaction::is_pending;
 pub use self::reaction::{Pending, Reaction};
 pub use self::restart::{OnError, Restart};

@@ -65,6 +65,56 @@ impl From<Duration> for Remember {
     }
 }
 
+/// Part of a Work that an App with a journal records; see [`WorkRef::journal`](super::WorkRef::journal). Without a journal
+/// it has no effect.
+///
+/// Whatever is recorded, a child stays a child: after the head was started again, it is where it was in the tree, with its
+/// settings, also if it joined while the App ran.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Journaled {
+    /// The published states and the runs. After the head was started again, the Work goes on from its last durable state,
+    /// and no run that has succeeded runs again.
+    #[default]
+    All,
+    /// The runs, with their inputs, outcomes and steps, but not the published states: after the head was started again, the
+    /// Work starts from the state that it was constructed with. For states that are large or change all the time, and
+    /// that a run computes again.
+    ///
+    /// - A run that has succeeded does not run again, although its effect on the state is lost:
+    ///   [`Run::finished`](crate::Run::finished) then returns the Work with its constructed state. Do not make inputs of
+    ///   other runs from such a state.
+    /// - A run under way starts again, from the constructed state. If its node or process has outlived the head, it goes
+    ///   on, and its state arrives from there.
+    /// - Commands, answers and events wait for the record of the runs, as with `All`. An observer may have seen a state
+    ///   that the next life of the App does not have.
+    /// - Steps (`cx.step`, `cx.once`) are recorded. [`cx.commit`](crate::WorkContext::commit) does not make the state
+    ///   durable: it ensures that the next incarnation begins with it as long as the head lives, as in an App without a
+    ///   journal.
+    /// - Values of payloads in the state are not recorded, whether or not they were made durable; those in inputs and
+    ///   steps are.
+    RunsOnly,
+    /// Neither: after the head was started again, the Work is as if it had never run, with the state that it was constructed
+    /// with. For Works whose runs are to be repeated in each life of the App, or are too many to be recorded.
+    ///
+    /// - Inputs that the Flow requests again run again, also those that have succeeded. Waiting runs, failures, restarts and
+    ///   an operator's stop are forgotten.
+    /// - Steps, `cx.once` and `cx.commit` are not refused, and promise what they do in an App without a journal.
+    /// - An incarnation whose node or process has outlived the head is ended when it returns to the next head. Until then it
+    ///   may run beside the one that this head launches.
+    /// - Values of payloads in the state, in inputs and in steps are not recorded.
+    Off,
+}
+
+/// [`Journaled`] as it is recorded.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Journaled", rename_all = "snake_case")]
+enum RecordedJournaled {
+    All,
+    RunsOnly,
+    Off,
+}
+
 /// [`Overlap`] as it is recorded.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Overlap", rename_all = "snake_case")]
@@ -112,6 +162,8 @@ pub(crate) struct Policy {
     pub(crate) grace: Duration,
     /// True if the App is not ready while the Work is pending; `None` if not set.
     pub(crate) counts_for_readiness: Option<bool>,
+    #[serde(with = "RecordedJournaled")]
+    pub(crate) journaled: Journaled,
 }
 
 impl Policy {
@@ -135,6 +187,7 @@ impl Default for Policy {
             on_node_lost: OnNodeLost::Wait,
             grace: Duration::from_secs(10),
             counts_for_readiness: None,
+            journaled: Journaled::All,
         }
     }
 }

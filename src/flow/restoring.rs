@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 
 use super::flow_link::FlowOptions;
 use super::own_fields::{FieldError, Made, OwnField, ReadField, make_default};
-use super::recorded::{FlowImage, RecordedTree};
+use super::recorded::{FlowImage, RecordedTree, WorkImage};
 use super::restore_error::{NewField, RemovedField, RestoreError, Restored};
 use super::settings::WorkSettings;
 use super::shape::Shape;
@@ -110,12 +110,8 @@ impl<'r> Restoring<'r> {
         self.errors.push(RestoreError::Key { field: self.field.clone(), key: key.to_owned() });
     }
 
-    /// Reads the recorded state of a Work, and returns it with its settings: those of the program if its constructor
-    /// makes the Work, or else those that were recorded.
-    pub(super) fn work<W: Serialize + DeserializeOwned>(
-        &mut self,
-        path: &ActorPath,
-    ) -> Option<(Fenced<W>, WorkSettings)> {
+    /// Returns the record of a Work, whose state may be that of another version of the program.
+    pub(super) fn work_image(&mut self, path: &ActorPath) -> Option<&'r WorkImage> {
         let Some(image) = self.recorded.works.get(path) else {
             self.errors.push(match self.recorded.flows.contains_key(path) {
                 true => RestoreError::Kind { path: path.clone(), recorded: "a Flow", expected: "a Work" },
@@ -124,6 +120,16 @@ impl<'r> Restoring<'r> {
             return None;
         };
         self.mark_used(path)?;
+        Some(image)
+    }
+
+    /// Reads the recorded state of a Work, and returns it with its settings: those of the program if its constructor
+    /// makes the Work, or else those that were recorded.
+    pub(super) fn work<W: Serialize + DeserializeOwned>(
+        &mut self,
+        path: &ActorPath,
+    ) -> Option<(Fenced<W>, WorkSettings)> {
+        let image = self.work_image(path)?;
         match work_state::read::<W>(&image.state) {
             Ok((work, work_state::Fields { removed, new })) => {
                 self.note_removed(path, removed);

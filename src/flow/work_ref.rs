@@ -14,7 +14,7 @@ use super::check::Check;
 use super::children::{AnyWork, ChildGroup, Found, Kinds, Node, Route, Walk};
 use super::error::FlowError;
 use super::ledger::{Ledger, Requested};
-use super::policy::Policy;
+use super::policy::{Journaled, Policy};
 use super::reaction::Pending;
 use super::record::{Place, Record, SharedRecord};
 use super::restoring::{Prepared, Restoring};
@@ -571,6 +571,14 @@ impl<W: Work> ChildGroup for WorkRef<W> {
     }
 
     fn prepare(&self, shape: &Shape, restoring: &mut Restoring<'_>) -> Option<Prepared<Self>> {
+        if self.policy.journaled != Journaled::All {
+            let name = restoring.child(shape, "a Work")?.clone();
+            if self.name.known() == Some(&name) {
+                // The constructed state is that of the program as it is now.
+                restoring.work_image(&name)?;
+                return Some(Box::new(move |field| field.name = ChildName::Restored(name)));
+            }
+        }
         let restored = Self::rebuild(shape, restoring)?;
         // The previous one discards its Work by itself.
         Some(Box::new(move |field| *field = restored))

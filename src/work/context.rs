@@ -424,8 +424,9 @@ impl<W: Work> WorkContext<W> {
     }
 
     /// Publishes the state, and waits until everything that this Work has published so far is durable: an App that has a
-    /// journal, and whose processes all end at this moment, continues from this state or a later one. Without a journal
-    /// it waits until the App has the state, which then survives the end of this incarnation.
+    /// journal, and whose processes all end at this moment, continues from this state or a later one. Without a journal,
+    /// and for a Work whose states are not recorded ([`Journaled`](crate::Journaled)), it waits until the App has the
+    /// state, which then survives the end of this incarnation.
     ///
     /// A barrier for what is to happen outside of the App, or in other Works, only after the state is safe. Serves no
     /// messages meanwhile.

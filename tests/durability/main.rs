@@ -19,6 +19,7 @@ mod follower;
 #[allow(dead_code, reason = "the other tests need more of it")]
 mod http;
 mod inputs;
+mod journaled;
 #[path = "../json_patch/mod.rs"]
 mod json_patch;
 mod kills;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
             edition => editions::run(edition)
                 .or_else(|| inputs::run(edition))
                 .or_else(|| clocks::run(edition))
+                .or_else(|| journaled::run(edition))
                 .unwrap_or_else(|| panic!("there is no program {edition}")),
         };
     }
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         disks::TESTS,
         ends::TESTS,
         inputs::TESTS,
+        journaled::TESTS,
         locks::TESTS,
         values::TESTS,
     ]

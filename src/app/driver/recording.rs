@@ -196,6 +196,7 @@ impl Driver {
         let mut record = shared.lock();
         let path = record.path.clone();
         let mut is_progress = false;
+        let is_state_recorded = record.is_recorded || record.unrecorded_settings.is_some();
         if let Some(settings) = record.unrecorded_settings.take() {
             record.unrecorded = None;
             changes.push(Change::State { path: path.clone(), state: record.state.clone() });
@@ -206,7 +207,9 @@ impl Driver {
             is_progress = true;
         }
         let Some(guards) = self.journaling.guards() else { return is_progress };
-        guards.state(id, record.holds());
+        if is_state_recorded {
+            guards.state(id, record.holds());
+        }
         for fact in record.ledger.take_facts() {
             is_progress |= fact.is_progress();
             if matches!(fact, Fact::Requested { .. }) && !std::mem::replace(&mut record.is_input_marked, true)

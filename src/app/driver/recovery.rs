@@ -30,8 +30,8 @@ use super::restored_values::RestoredValues;
 use super::tree::FlowLife;
 use crate::crash_evidence::CrashEvidence;
 use crate::flow::{
-    FlowContext, Image, InputFacts, Ledger, Moment, OnError, Rekeyed, Restarts, Restored, RowError,
-    Schedules, Supervisor, encoded,
+    FlowContext, Image, InputFacts, Journaled, Ledger, Moment, OnError, Record, Rekeyed, Restarts, Restored,
+    RowError, Schedules, Supervisor, encoded,
 };
 use crate::id::{ActorPath, AppId, FlowId, WorkId};
 use crate::journal::{Change, CrashNotes, Journal, JournalSettings, Live, Recovered, Table};
@@ -194,6 +194,10 @@ impl Driver {
                 self.resumed.first.changed();
                 continue;
             };
+            if record.ledger.policy().journaled == Journaled::Off {
+                self.restore_unrecorded(id, &mut record, &image, &mut recovery);
+                continue;
+            }
             let given = recovery.given.remove(&path).unwrap_or_default();
             record.is_input_marked = self.rekey(record.kind, &path, &mut image, &given);
             if let (Some(values), Some(guards)) = (&mut recovery.values, self.journaling.guards()) {
@@ -217,12 +221,7 @@ impl Driver {
                 self.resumed.runs += usize::from(image.has_run_in_progress());
             }
             record.ledger = Ledger::restore(record.ledger.shared_policy(), image, awaited, now);
-            if let Some(recorded) = recovery.tree.works.remove(&path)
-                && recorded.state == record.state
-                && record.unrecorded_settings.as_deref() == Some(&recorded.settings)
-            {
-                record.unrecorded_settings = None;
-            }
+            compare_recorded(&mut record, &mut recovery);
             self.resumed.works.insert(id);
         }
         self.resumed.unread.warn();
@@ -270,6 +269,28 @@ impl Driver {
             let row = AppRow { root: self.root.type_name().to_owned() };
             let (path, table) = (ActorPath::root(), Table::App);
             self.journaling.change(Change::Put { path, table, key: APP.to_vec(), value: encoded(&row) });
+        }
+    }
+
+    /// Restores a Work of which only the existence is recorded.
+    fn restore_unrecorded(
+        &mut self,
+        id: WorkId,
+        record: &mut Record,
+        image: &Image,
+        recovery: &mut Recovery,
+    ) {
+        let path = record.path.clone();
+        // It is not as the Flows have seen it.
+        self.resumed.first.changed();
+        compare_recorded(record, recovery);
+        if let (Some(values), Some(guards)) = (&mut recovery.values, self.journaling.guards()) {
+            guards.state(id, record.holds());
+            values.is_restored(&path);
+        }
+        // Recorded by a program with another setting, so that it is to be recorded again.
+        if *image != Image::new() {
+            self.journaling.change(Change::Left { path });
         }
     }
 
@@ -342,6 +363,16 @@ impl Driver {
         }
         let flows: Vec<_> = self.tree.flows().map(|(id, _)| id).collect();
         flows.into_iter().for_each(|id| self.set_flow_timer(id));
+    }
+}
+
+/// Has the state and the settings of a Work recorded again only if they differ from what is recorded.
+fn compare_recorded(record: &mut Record, recovery: &mut Recovery) {
+    if let Some(recorded) = recovery.tree.works.remove(&record.path)
+        && recorded.state == record.state
+        && record.unrecorded_settings.as_deref() == Some(&recorded.settings)
+    {
+        record.unrecorded_settings = None;
     }
 }
 

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::super::config::Config;
 use super::tree::{Changes, Tree};
 use crate::flow::{
-    AnyFlow, Flow, FlowContext, FlowImage, FlowRef, Node, OnError, Overlap, Position, Reaction, RecordedTree,
-    Restart, RestoreError, Restored, Shapes, Visitor, Walk, WorkImage, WorkRef, WorkSettings,
+    AnyFlow, Flow, FlowContext, FlowImage, FlowRef, Journaled, Node, OnError, Overlap, Position, Reaction,
+    RecordedTree, Restart, RestoreError, Restored, Shapes, Visitor, Walk, WorkImage, WorkRef, WorkSettings,
 };
 use crate::id::{ActorPath, AppId};
 use crate::printable::chain;
@@ -724,6 +724,42 @@ fn settings_are_the_programs_where_it_makes_the_child() {
     assert_eq!((mailbox("plain"), mailbox("many.0"), mailbox("many.1")), (4, 4, 33));
     assert_eq!(after.works[&at("many.1")].settings, record.works[&at("many.1")].settings);
     assert_eq!(after.flows[&at("team")].options.restart, Restart::on_failure().max(4));
+}
+
+/// A Work whose states are not recorded has the state that the constructor gives it, whatever the record has, and one that
+/// the constructor does not make has the recorded one.
+#[test]
+fn unrecorded_state_is_the_constructed_one() {
+    version!(Root { one: WorkRef<Counter>, two: WorkRef<Counter>, many: BTreeMap<String, WorkRef<Counter>> });
+
+    for (journaled, expected) in [(Journaled::All, 7), (Journaled::RunsOnly, 1), (Journaled::Off, 1)] {
+        let work = |count: u32| WorkRef::new(Counter { count, label: None }).journal(journaled);
+        let mut live = Live::new(Root { one: work(1), two: work(2), many: BTreeMap::new() });
+        live.root.many.insert("late".to_owned(), work(3));
+        live.walk();
+        let mut record = live.save().record;
+        record.works.get_mut(&at("one")).unwrap().state =
+            Value::of(&Counter { count: 7, label: None }).unwrap();
+        let root = || Root { one: work(1), two: work(2), many: BTreeMap::new() };
+        let (mut again, result) = Live::restore(root(), &record).unwrap();
+        assert_eq!(result, Restored::default());
+        assert_eq!(
+            (again.root.one.count, again.root.two.count, again.root.many["late"].count),
+            (expected, 2, 3)
+        );
+        let late = &again.save().record.works[&at("many.late")];
+        assert_eq!(late.settings.policy.journaled, journaled);
+        // A state that cannot be read matters only where it is read.
+        record.works.get_mut(&at("one")).unwrap().state = Value::Bool(true);
+        assert_eq!(Live::restore(root(), &record).is_ok(), journaled != Journaled::All);
+        // Of a child that was moved to another field, the recorded state counts.
+        let mut live = Live::new(root());
+        let Root { one, two, .. } = &mut *live.root;
+        std::mem::swap(one, two);
+        live.walk();
+        let (again, _) = Live::restore(root(), &live.save().record).unwrap();
+        assert_eq!((again.root.one.count, again.root.two.count), (2, 1));
+    }
 }
 
 /// A field may become an `Option` or stop being one, and a list may not become a map; a Work is no Flow.

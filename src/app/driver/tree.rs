@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use super::super::config::Config;
 use crate::fence;
 use crate::flow::{
-    AnyFlow, FlowContext, FlowError, FlowLink, FlowOptions, Node, Place, Position, Record, Restarts,
-    SharedRecord, Supervisor, Visitor, Walk,
+    AnyFlow, FlowContext, FlowError, FlowLink, FlowOptions, Journaled, Node, Place, Position, Record,
+    Restarts, SharedRecord, Supervisor, Visitor, Walk,
 };
 use crate::id::{ActorPath, AppId, FlowId, IdMap, WorkId};
 use crate::trace::Cause;
@@ -500,9 +500,12 @@ impl Visitor for Walker<'_> {
                             Ok(record) => {
                                 if self.tree.is_recorded {
                                     let mut record = record.lock();
-                                    record.is_recorded = true;
-                                    record.unrecorded_settings = Some(Box::new(work.settings()));
-                                    record.ledger.record_facts();
+                                    let settings = work.settings();
+                                    record.is_recorded = settings.policy.journaled == Journaled::All;
+                                    if settings.policy.journaled != Journaled::Off {
+                                        record.ledger.record_facts();
+                                    }
+                                    record.unrecorded_settings = Some(Box::new(settings));
                                 }
                                 // Addresses of this path lead to the new Work from here on, even while a previous Work
                                 // at this path still ends.

@@ -89,6 +89,7 @@ pub(super) fn policy() -> impl Strategy<Value = Policy> {
             grace: Duration::from_millis(grace),
             counts_for_readiness: None,
             remember: crate::flow::Remember::default(),
+            journaled: crate::flow::Journaled::All,
         },
     )
 }
