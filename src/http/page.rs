@@ -34,6 +34,7 @@ const ASSETS: &[(&str, &str, &str)] = assets![
     "nodes.js": SCRIPT,
     "panel.js": SCRIPT,
     "parts.css": CSS,
+    "past.js": SCRIPT,
     "patch.js": SCRIPT,
     "payloads.js": SCRIPT,
     "plots.js": SCRIPT,

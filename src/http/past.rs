@@ -15,11 +15,11 @@ use crate::id::ActorPath;
 /// Answers with the state at a moment of the past.
 pub(super) async fn state(control: &Control, path: &str, at: &str) -> Answer {
     let at = at.parse::<At>().map_err(|error| Problem::bad_request(format!("`at`: {error}")))?;
-    let (moment, state) = control.state_at(at).await?;
-    let missing =
-        || Problem::not_found(format!("the state at position {} has nothing at `{path}`", moment.position));
-    let part = state.get(path).ok_or_else(missing)?;
-    Ok(json(&PastStateView::new(moment, part)))
+    let past = control.state_at(at).await?;
+    let position = past.moment.position;
+    let missing = || Problem::not_found(format!("the state at position {position} has nothing at `{path}`"));
+    let view = PastStateView::new(&past, path).ok_or_else(missing)?;
+    Ok(json(&view))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

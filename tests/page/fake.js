@@ -44,6 +44,15 @@ export class FakeApp {
     this.token = null;
     this.pending = [];
     this.number = 100;
+    this.recorded = [];
+  }
+
+  /** Adds a position to the journal with the document as it is. */
+  record(position = (this.recorded.at(-1)?.position ?? 0) + 1, time = iso(Date.now())) {
+    const statuses = (all) => Object.fromEntries(Object.entries(all).map(([path, { stage, reason, message, since, attempt = 0 }]) => [path, { stage, reason, message, since, attempt }]));
+    const { state, works, flows } = this.doc;
+    this.recorded.push({ position, time, state: clone(state), works: statuses(works), flows: statuses(flows) });
+    this.set("/app/journal", { position, waiting: 0, full: null, parked: [] });
   }
 
   flow(path, type) {
@@ -170,6 +179,12 @@ export class FakeApp {
       return;
     }
     if (rest === "graph") return json({ items: [...Object.keys(this.doc.flows).map((path) => ({ path, kind: "flow" })), ...Object.keys(this.doc.works).map((path) => ({ path, kind: "work" }))] });
+    if (rest === "history" && this.recorded.length > 0) return json({ items: [{ position: this.recorded[0].position }], older: null, newer: null });
+    if (rest === "state" && url.searchParams.has("at")) {
+      this.asked = Number(url.searchParams.get("at"));
+      const found = this.recorded.findLast(({ position }) => position <= this.asked);
+      return found ? json(found) : problem(404, "not found", "the journal begins after that");
+    }
     if (rest === "payloads") return json({ items: this.payloads });
     if (rest === "logs") {
       const levels = ["error", "warn", "info", "debug", "trace"];

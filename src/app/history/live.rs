@@ -1,14 +1,30 @@
 //! Looking back while the App runs: its journal is read on the thread of the journal, between commits.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::tree::{flow_statuses, statuses};
 use super::{At, Page, Paging, Wanted, state_tree};
 use crate::app::control::Control;
 use crate::app::error::AppError;
 use crate::flow::RowError;
+use crate::id::ActorPath;
 use crate::journal::{Journal, JournalError, Moment};
 use crate::state::Value;
+use crate::work::Status;
+
+/// An App as it was at a moment.
+#[derive(Debug)]
+pub(crate) struct Past {
+    pub(crate) moment: Moment,
+    /// The state tree.
+    pub(crate) state: Value,
+    /// The last status of each Work, and of each Flow.
+    pub(crate) works: BTreeMap<ActorPath, Status>,
+    pub(crate) flows: BTreeMap<ActorPath, Status>,
+}
 
 /// Error returned when the past of an App cannot be shown.
 #[derive(Debug, Error)]
@@ -47,8 +63,8 @@ impl Control {
         Ok(paging.finish())
     }
 
-    /// Returns the state tree as it was at a moment.
-    pub(crate) async fn state_at(&self, at: At) -> Result<(Moment, Value), NoPast> {
+    /// Returns the App as it was at a moment.
+    pub(crate) async fn state_at(&self, at: At) -> Result<Past, NoPast> {
         let position = match at {
             At::Position(position) => position,
             At::Time(wall) => {
@@ -60,8 +76,11 @@ impl Control {
         };
         let read = move |journal: &Journal, reply: Reply<_>| {
             journal.live_at(position, move |read| {
-                let tree = |(moment, live)| Ok((moment, state_tree(&live)?));
-                drop(reply.send(read.map_err(NoPast::from).and_then(tree)));
+                let past = |(moment, live)| {
+                    let (works, flows) = (statuses(&live), flow_statuses(&live));
+                    Ok(Past { moment, state: state_tree(&live)?, works, flows })
+                };
+                drop(reply.send(read.map_err(NoPast::from).and_then(past)));
             });
         };
         self.look_back(read).await?

@@ -19,7 +19,7 @@ pub(crate) use self::events::Event;
 #[cfg(feature = "cli")]
 pub(crate) use self::events::What;
 #[cfg(feature = "http")]
-pub(crate) use self::live::NoPast;
+pub(crate) use self::live::{NoPast, Past};
 pub(crate) use self::paging::{Page, Paging, Wanted};
 pub(crate) use self::tree::state_tree;
 #[cfg(feature = "cli")]

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::app::driver::{CHILDREN, ChildrenRow};
+#[cfg(feature = "http")]
+use crate::app::driver::{FACTS, FlowRow};
 use crate::flow::{Fact, RowError, Shape, decoded};
 use crate::id::ActorPath;
 use crate::journal::{Live, LiveActor, Table};
 use crate::state::Value;
-use crate::work::{Stage, Status};
+#[cfg(feature = "cli")]
+use crate::work::Stage;
+use crate::work::Status;
 
 /// Returns the state tree of live data: the root Flow's own fields, with the states of its children at their names.
 ///
@@ -64,8 +68,14 @@ fn children_of(actor: &LiveActor) -> Result<Option<ChildrenRow>, RowError> {
 }
 
 /// Returns the stage of each Work.
+#[cfg(feature = "cli")]
 pub(crate) fn stages(live: &Live) -> BTreeMap<ActorPath, Stage> {
-    let stage = |(path, actor): (&ActorPath, &LiveActor)| {
+    statuses(live).into_iter().map(|(path, status)| (path, status.stage)).collect()
+}
+
+/// Returns the last status of each Work.
+pub(crate) fn statuses(live: &Live) -> BTreeMap<ActorPath, Status> {
+    let of_work = |(path, actor): (&ActorPath, &LiveActor)| {
         actor.rows.get(&Table::Work)?;
         let rows = actor.rows.get(&Table::Status).map(Vec::as_slice).unwrap_or_default();
         let status = |(key, value): &(Vec<u8>, Vec<u8>)| -> Option<Status> {
@@ -75,9 +85,20 @@ pub(crate) fn stages(live: &Live) -> BTreeMap<ActorPath, Stage> {
             }
         };
         let last = rows.iter().filter_map(status).max_by_key(|status| status.seq);
-        Some((path.clone(), last.map(|status| status.stage).unwrap_or_default()))
+        Some((path.clone(), last.unwrap_or_default()))
     };
-    live.actors.iter().filter_map(stage).collect()
+    live.actors.iter().filter_map(of_work).collect()
+}
+
+/// Returns the status of each Flow.
+#[cfg(feature = "http")]
+pub(crate) fn flow_statuses(live: &Live) -> BTreeMap<ActorPath, Status> {
+    let of_flow = |(path, actor): (&ActorPath, &LiveActor)| {
+        let (_, value) = actor.rows.get(&Table::Flow)?.iter().find(|(key, _)| key == FACTS)?;
+        let row: FlowRow = decoded(Table::Flow, value).ok()?;
+        Some((path.clone(), row.status))
+    };
+    live.actors.iter().filter_map(of_flow).collect()
 }
 
 /// A part of the state that differs between two moments.

@@ -1,14 +1,17 @@
 //! The past of an App with a journal.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::Value as Json;
 use utoipa::ToSchema;
 
+use super::stage::{ReasonView, StageView};
 use super::status::StateView;
-use super::time;
-use crate::app::history::{Event, Page};
-use crate::journal::Moment;
-use crate::state::Value;
+use super::{since, time};
+use crate::app::history::{Event, Page, Past};
+use crate::id::ActorPath;
+use crate::work::Status;
 
 /// Something that happened, with more fields for some kinds: `run`, `attempt`, `stage`, `reason`, `message`, `input`,
 /// `seconds`, `node`, `fields`, `expression`, `name`, `done`, `by`, `root`, `error`.
@@ -70,11 +73,57 @@ pub(in crate::http) struct PastStateView {
     #[schema(format = DateTime)]
     pub(in crate::http) time: String,
     pub(in crate::http) state: Json,
+    /// The Works at the path and below it, by path.
+    pub(in crate::http) works: BTreeMap<String, PastStatusView>,
+    /// The Flows at the path and below it, by path; the path of the root is empty.
+    pub(in crate::http) flows: BTreeMap<String, PastStatusView>,
+}
+
+/// The status of a Work or Flow at a moment of the past.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct PastStatusView {
+    pub(in crate::http) stage: StageView,
+    pub(in crate::http) reason: Option<ReasonView>,
+    /// The error with its chain of causes, or the reason why the Work was pending.
+    pub(in crate::http) message: Option<String>,
+    /// The attempt of the run, from 1; 0 before the first.
+    pub(in crate::http) attempt: u32,
+    /// The time at which the stage was reached.
+    #[schema(format = DateTime)]
+    pub(in crate::http) since: Option<String>,
+}
+
+impl From<&Status> for PastStatusView {
+    fn from(status: &Status) -> Self {
+        Self {
+            stage: status.stage.into(),
+            reason: status.reason.map(ReasonView::from),
+            message: status.message.clone(),
+            attempt: status.attempt,
+            since: since(status),
+        }
+    }
 }
 
 impl PastStateView {
-    pub(in crate::http) fn new(moment: Moment, state: &Value) -> Self {
-        Self { position: moment.position, time: time(moment.wall), state: state.to_json() }
+    /// Returns the part of the past at a path, `None` if there was nothing.
+    pub(in crate::http) fn new(past: &Past, path: &str) -> Option<Self> {
+        let Past { moment, state, works, flows } = past;
+        let is_part = |other: &ActorPath| {
+            let rest = other.as_str().strip_prefix(path);
+            path.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let parts = |statuses: &BTreeMap<ActorPath, Status>| {
+            let parts = statuses.iter().filter(|(path, _)| is_part(path));
+            parts.map(|(path, status)| (path.as_str().to_owned(), status.into())).collect()
+        };
+        Some(Self {
+            position: moment.position,
+            time: time(moment.wall),
+            state: state.get(path)?.to_json(),
+            works: parts(works),
+            flows: parts(flows),
+        })
     }
 }
 

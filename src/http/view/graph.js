@@ -1,6 +1,5 @@
 // The tree as a graph of cards and edges. Parts outside of the viewport are not rendered.
 
-import { now } from "./api.js";
 import { attr, byId, el, icon, list, setIcon, svg, text } from "./dom.js";
 import { STAGES, count, plural, reasonName, span, stageName, typeName } from "./format.js";
 import { build, layout, tally } from "./tree.js";
@@ -126,7 +125,7 @@ export class Graph {
     // With a single process, the placement says more than the node.
     text(parts.where, Object.keys(this.store.doc.nodes).length > 1 ? work.node ?? "no node" : work.placement ?? "");
     const since = work.stage === "running" && work.current ? work.current.started : work.since;
-    const age = since ? span((now() - Date.parse(since)) / 1000) : "";
+    const age = since ? span((this.store.time - Date.parse(since)) / 1000) : "";
     const told = work.stage === "failed" ? `${reasonName(work.reason)} · ${work.message ?? ""}`
       : work.stage === "not_started" || !age ? stageName(work.stage)
         : ["running", "pending"].includes(work.stage) ? `${stageName(work.stage)} for ${age}` : `${stageName(work.stage)} ${age} ago`;

@@ -82,7 +82,7 @@ class FlowPanel {
     ask.addEventListener("click", () => swap(true));
     no.addEventListener("click", () => swap(false));
     yes.addEventListener("click", () => { stopApp(this.store.doc.app.name || "The App"); swap(false); });
-    return el("div", { class: "row end-app" }, ask, yes, no);
+    return el("div", { class: "row end-app now-only" }, ask, yes, no);
   }
 
   draw() {
@@ -91,7 +91,7 @@ class FlowPanel {
     if (!flow) return false;
     setIcon(this.icon, STAGES.includes(flow.stage) ? flow.stage : "running");
     text(this.stage, `${stageName(flow.stage)}${flow.reason ? ` (${reasonName(flow.reason)})` : ""}`);
-    const app = this.path === "" ? ` · ${plural(doc.app.reactions ?? 0, "reaction")}${doc.app.listening ? ` · nodes join at ${doc.app.listening}` : ""}` : "";
+    const app = this.path === "" && !this.store.past ? ` · ${plural(doc.app.reactions ?? 0, "reaction")}${doc.app.listening ? ` · nodes join at ${doc.app.listening}` : ""}` : "";
     text(this.facts, `Flow ${typeName(flow.type)}${app}`);
     hide(this.error, !flow.message);
     text(this.reason, reasonName(flow.reason));

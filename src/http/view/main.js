@@ -8,6 +8,7 @@ import { Graph } from "./graph.js";
 import { Inspector } from "./inspector.js";
 import { Log, load } from "./log.js";
 import { drawNodes } from "./nodes.js";
+import { Past } from "./past.js";
 import { Payloads } from "./payloads.js";
 import { Runs } from "./runs.js";
 import { Store } from "./store.js";
@@ -32,6 +33,7 @@ const choose = (path) => select(`w:${path}`, true);
 const timeline = new Timeline(store, runs, { choose, redraw });
 const log = new Log(store, { choose, redraw });
 const payloads = new Payloads(redraw);
+const past = new Past(store, { redraw });
 const stateOf = (path) => stateAt(store.doc.state, path, (group) => graph.siblings(group));
 const inspector = new Inspector({ store, runs, graph, stateOf, select, close, redraw });
 
@@ -79,6 +81,7 @@ byId("skip").addEventListener("click", (event) => {
 function draw() {
   drawConnection();
   if (!store.doc) return;
+  past.draw();
   const fresh = store.take();
   hide(byId("main"), false);
   if (fresh.structure) {
@@ -99,7 +102,7 @@ function draw() {
 function drawHeader(paths) {
   const { app, works } = store.doc;
   text(byId("app-name"), app.name || "Flowright");
-  const up = app.started ? `up ${span((now() - Date.parse(app.started)) / 1000)}` : "";
+  const up = app.started && !store.past ? `up ${span((now() - Date.parse(app.started)) / 1000)}` : "";
   text(byId("app-facts"), [app.version, app.stage === "running" ? up : app.stage.replace("_", " ")].filter(Boolean).join(" · "));
   hide(byId("safe-mode"), !app.safe_mode);
   if (app.safe_mode) text(byId("safe-mode-text"), `${app.safe_mode.reason}. Everything is restored, and nothing goes on until the App is resumed. A Work that is stopped before stays stopped.`);
@@ -118,6 +121,7 @@ function drawHeader(paths) {
     text(button.label, stage === "" ? (n === 1 ? "Work" : "Works") : stageName(stage));
   });
   // Announced, since a colour alone does not reach everybody.
+  if (store.past) return;
   if (failed !== null && bad > failed) announce(`${plural(bad, "Work has", "Works have")} failed`);
   failed = bad;
 }
@@ -131,7 +135,7 @@ function drawConnection() {
   const ago = `this is ${span((Date.now() - connection.heard) / 1000)} old`;
   const wait = link.retryAt ? Math.max(0, Math.ceil((link.retryAt - Date.now()) / 1000)) : 0;
   const message = {
-    live: "live",
+    live: store.past ? "connected" : "live",
     connecting: stale ? `stale: ${ago}; reconnecting` : "connecting",
     lost: stale ? `stale: ${ago}; ${over ? "the App has ended" : link.why}; ${wait > 0 ? `again in ${wait} s` : "reconnecting"}` : `${link.why}; ${wait > 0 ? `again in ${wait} s` : "reconnecting"}`,
     refused: stale ? `stale: ${ago}; refused` : "refused",
@@ -175,6 +179,7 @@ const connection = new Connection((event, data) => {
       store.forgetLog();
       runs.forget();
       failed = null;
+      past.leave();
     }
     store.snapshot(data);
     payloads.refresh();

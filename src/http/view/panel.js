@@ -9,6 +9,8 @@ import { Plot } from "./plots.js";
 import { StateTree } from "./state.js";
 
 const section = (title, ...children) => el("section", {}, el("h3", { text: title }), ...children);
+/** A section that has nothing of the past. */
+const live = (title, ...children) => el("section", { class: "now-only" }, el("h3", { text: title }), ...children);
 const button = (label, act, extra = {}) => el("button", { type: "button", text: label, on: { click: act }, ...extra });
 
 export class WorkPanel {
@@ -26,7 +28,7 @@ export class WorkPanel {
     this.message = el("pre", { tabindex: 0, "aria-label": "The error in full" });
     this.error.append(this.reason, this.message);
     this.current = el("p", { class: "current" });
-    this.numbers = el("dl", { class: "numbers" });
+    this.numbers = el("dl", { class: "numbers now-only" });
     this.depth = new Plot("Mailbox", "");
     this.rate = new Plot("Messages", "/s");
     this.state = new StateTree(`State of ${path}`);
@@ -37,13 +39,13 @@ export class WorkPanel {
     this.log = new Lines(lines, { withWork: false });
     this.node = el("div", { class: "panel" },
       el("div", { class: "stage-line" }, this.icon, this.stage), this.facts,
-      el("div", { class: "row actions" }, this.stop, this.start, this.restart, this.input.opener), this.input.form,
+      el("div", { class: "row actions now-only" }, this.stop, this.start, this.restart, this.input.opener), this.input.form,
       this.error, this.current, this.numbers,
-      el("div", { class: "plots" }, this.depth.node, this.rate.node),
+      el("div", { class: "plots now-only" }, this.depth.node, this.rate.node),
       section("State", this.state.node),
-      section("Runs", this.runList, this.runNote),
+      live("Runs", this.runList, this.runNote),
       this.messages.node,
-      section("Log", lines));
+      live("Log", lines));
     load(store, `logs?work=${encodeURIComponent(path)}&level=trace&limit=200`);
     this.redraw = redraw;
   }
@@ -56,7 +58,8 @@ export class WorkPanel {
     const since = work.since && work.stage !== "not_started" ? ` · ${["running", "pending"].includes(work.stage) ? "for " : ""}${span((now() - Date.parse(work.since)) / 1000)}${["running", "pending"].includes(work.stage) ? "" : " ago"}` : "";
     text(this.stage, `${stageName(work.stage)}${work.reason ? ` (${reasonName(work.reason)})` : ""}`);
     const held = work.held ? ` · stopped by ${work.held.by} ${span((now() - Date.parse(work.held.since)) / 1000)} ago, until it is started` : "";
-    text(this.facts, `${typeName(work.type)} · ${work.node ? `on ${work.node}` : "on no node"}${work.placement && work.placement !== work.node ? `, ${work.placement}` : ""}${since}${held}`);
+    if (this.store.past) text(this.facts, `${typeName(work.type)}${work.since ? ` · since ${clock(work.since)}` : ""}`);
+    else text(this.facts, `${typeName(work.type)} · ${work.node ? `on ${work.node}` : "on no node"}${work.placement && work.placement !== work.node ? `, ${work.placement}` : ""}${since}${held}`);
     hide(this.stop, !work.is_up);
     hide(this.start, (work.is_up || work.stage === "running") && !work.held);
     hide(this.error, !work.message || work.stage === "running" || work.stage === "succeeded");
@@ -126,7 +129,7 @@ class Asking {
     const id = `ask-${Math.random().toString(36).slice(2)}`;
     this.area = el("textarea", { id, rows: 3, spellcheck: "false", class: "code" });
     this.wrong = el("p", { class: "bad", role: "alert" });
-    this.form = el("form", { class: "asking", hidden: true }, el("label", { for: id, text: label }), this.area, this.wrong,
+    this.form = el("form", { class: "asking now-only", hidden: true }, el("label", { for: id, text: label }), this.area, this.wrong,
       el("div", { class: "row" }, el("button", { class: "primary", text: verb }), button("Cancel", () => this.#show(false))));
     this.opener = button(title, () => this.#show(this.form.hidden), { "aria-expanded": "false" });
     this.suggest = suggest;
@@ -162,7 +165,7 @@ class Messages {
     const submit = el("button", { text: "Ask" });
     const form = el("form", { class: "asking" }, el("label", { for: "message-kind", text: "Message" }), this.select,
       el("label", { for: "message-body", text: "Content (JSON)" }), this.body, el("div", { class: "row" }, submit), this.answer);
-    this.node = section("Messages", form);
+    this.node = live("Messages", form);
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       const show = (value, bad) => {

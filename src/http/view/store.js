@@ -1,5 +1,6 @@
 // The document of the App, the changes since the last frame, and samples for the plots.
 
+import { now } from "./api.js";
 import { apply, segments } from "./patch.js";
 
 /** The number of samples kept for each plot, one per second. */
@@ -7,7 +8,10 @@ export const SAMPLES = 120;
 const LOG_LINES = 4000;
 
 export class Store {
-  doc = null;
+  /** The document as it is now. */
+  live = null;
+  /** The document as it was, while the past is shown. */
+  past = null;
   log = [];
   lastChange = 0;
   #fresh = news();
@@ -15,6 +19,12 @@ export class Store {
   #seqs = 0;
 
   constructor(onNews) { this.onNews = onNews; }
+
+  /** The document that is shown. */
+  get doc() { return this.past ?? this.live; }
+
+  /** The time of what is shown by the App's clock, in milliseconds. */
+  get time() { return this.past ? Date.parse(this.past.time) : now(); }
 
   /** Returns the changes since the last call. */
   take() {
@@ -24,8 +34,22 @@ export class Store {
   }
 
   snapshot(doc) {
-    this.doc = { works: {}, flows: {}, nodes: {}, app: {}, ...doc };
+    this.live = { works: {}, flows: {}, nodes: {}, app: {}, ...doc };
     this.lastChange = Date.now();
+    this.#renew();
+  }
+
+  /** Shows the App as it was at a moment, whatever changes meanwhile; as it is now with `null`. */
+  travel(past) {
+    const { live } = this;
+    const named = (statuses, known) => Object.fromEntries(Object.entries(statuses).map(([path, status]) => [path, { type: known[path]?.type, ...status }]));
+    this.past = past && { ...past, version: live.version, app: structuredClone(live.app), nodes: {}, works: named(past.works, live.works), flows: named(past.flows, live.flows) };
+    // The App of a single Work has no Flow.
+    if (past && !("" in live.flows)) delete this.past.flows[""];
+    this.#renew();
+  }
+
+  #renew() {
     Object.assign(this.#fresh, { all: true, structure: true, state: true, nodes: true, app: true });
     this.onNews();
   }
@@ -33,8 +57,8 @@ export class Store {
   /** Applies a patch. Throws when an operation does not apply; only a new snapshot helps then. */
   patch({ version, ops }) {
     const fresh = this.#fresh;
-    this.doc = apply(this.doc, ops);
-    this.doc.version = version;
+    this.live = apply(this.live, ops);
+    this.live.version = version;
     this.lastChange = Date.now();
     for (const op of ops) {
       for (const pointer of op.from === undefined ? [op.path] : [op.path, op.from]) {
@@ -78,7 +102,7 @@ export class Store {
 
   /** Takes a sample of each Work; called once a second while connected. */
   sample() {
-    for (const [path, work] of Object.entries(this.doc?.works ?? {})) {
+    for (const [path, work] of Object.entries(this.live?.works ?? {})) {
       let past = this.#history.get(path);
       if (!past) this.#history.set(path, (past = { depth: [], rate: [], accepted: [] }));
       keep(past.depth, work.mailbox?.waiting ?? 0);
@@ -89,7 +113,7 @@ export class Store {
       keep(past.rate, Math.max(0, (accepted - before) / Math.min(2, Math.max(1, past.accepted.length))));
       past.accepted = [...past.accepted.slice(-1), accepted];
     }
-    for (const path of this.#history.keys()) if (!(path in this.doc.works)) this.#history.delete(path);
+    for (const path of this.#history.keys()) if (!(path in this.live.works)) this.#history.delete(path);
   }
 
   history(path) { return this.#history.get(path) ?? { depth: [], rate: [] }; }
