@@ -25,12 +25,17 @@ crate::tests![
     orderly_end_of_a_recorded_head_leaves_no_process,
     output_without_a_head_neither_fails_nor_waits,
     journal_with_a_long_path_keeps_its_processes,
+    new_build_of_a_version_adopts_processes,
+    new_build_without_a_version_replaces_processes,
+    head_with_an_older_journal_adopts_no_process,
 ];
 
 /// Environment variable with the directory of the test.
 const DIRECTORY: &str = "FLOWRIGHT_TEST_HANDS";
 /// Environment variable with the grace period of nodes, in milliseconds.
 const GRACE: &str = "FLOWRIGHT_TEST_GRACE";
+/// Environment variable with the version of the program.
+const VERSION: &str = "FLOWRIGHT_TEST_VERSION";
 /// Environment variable with the placements of `a`, `b` and `c`.
 const PLACES: &str = "FLOWRIGHT_TEST_PLACES";
 
@@ -195,12 +200,16 @@ pub(crate) fn hands() -> App {
         |place: &str| WorkRef::from(Hand::default()).placed(place.parse().expect("the placement is valid"));
     let grace = std::env::var(GRACE).ok().and_then(|grace| grace.parse().ok()).unwrap_or(60_000);
     let places = std::env::var(PLACES).unwrap_or_else(|_| "n n/pool m".to_owned());
-    App::new(move || {
+    let app = App::new(move || {
         let mut places = places.split(' ').map(placed);
         let mut next = || places.next().expect("there are three places");
         Hands { a: next(), b: next(), c: next() }
-    })
-    .config(times(500, grace))
+    });
+    let app = match std::env::var(VERSION) {
+        Ok(version) => app.version(version),
+        Err(_) => app,
+    };
+    app.config(times(500, grace))
 }
 
 /// The processes of a test, and its directory.
@@ -213,6 +222,10 @@ pub(crate) struct Site {
     grace: &'static str,
     places: &'static str,
     journal: PathBuf,
+    /// The version of the program; without one, builds are compared.
+    version: Option<&'static str>,
+    /// Another build of the program, which is started from now on.
+    build: Option<PathBuf>,
 }
 
 impl Site {
@@ -229,11 +242,17 @@ impl Site {
         std::fs::create_dir_all(&directory).expect("there is room for a directory");
         let (journal, address) = (directory.join("journal"), free_address());
         let joining = address.clone();
-        Self { directory, address, joining, grace, places: "n n/pool m", journal }
+        let (places, version, build) = ("n n/pool m", None, None);
+        Self { directory, address, joining, grace, places, journal, version, build }
     }
 
     fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = program("hands");
+        if let Some(build) = &self.build {
+            command = std::process::Command::new(build);
+            command.env(crate::support::VARIABLE, "hands").env_remove("FLOWRIGHT_TOKEN");
+        }
+        command.envs(self.version.map(|version| (VERSION, version)));
         command.args(arguments).env(DIRECTORY, &self.directory).env(GRACE, self.grace);
         command.env(PLACES, self.places);
         // The token of a head is found by its address, and nodes may join at another one.
@@ -252,6 +271,17 @@ impl Site {
         let mut command = self.command(&["--open-ui=false", "--port", "0", "--listen", address]);
         command.arg("--journal").arg(journal);
         Process::start(command)
+    }
+
+    /// Makes another build of the program: bytes behind its end do not change what it does.
+    fn rebuild(&mut self) {
+        let build = self.path("build");
+        let this = std::env::current_exe().expect("the path of the test binary is known");
+        std::fs::copy(this, &build).expect("there is room for another build");
+        let mut file =
+            std::fs::OpenOptions::new().append(true).open(&build).expect("the copy can be written");
+        file.write_all(b"another build").expect("there is room for another build");
+        self.build = Some(build);
     }
 
     fn node(&self, name: &str) -> Process {
@@ -625,4 +655,80 @@ fn journal_with_a_long_path_keeps_its_processes() {
     site.once(&KEPT_ONCE[..KEPT_ONCE.len() - 1]);
     nothing_is_left(&site);
     assert!(!sockets.exists());
+}
+
+/// A head of another build with the same version takes over the processes that the build before has started.
+fn new_build_of_a_version_adopts_processes() {
+    let mut site = Site::with_processes(LONG);
+    site.version = Some("1.0.0");
+    let head = busy_processes(&site);
+    drop(head);
+    site.rebuild();
+    let mut head = site.head();
+    head.expect("adopted work `a` in its own process");
+    head.expect("adopted work `b` in its own process");
+    site.say("the words for a new build");
+    head.expect("a says the words for a new build");
+    finish(&site, head);
+    site.once(&KEPT_ONCE[..KEPT_ONCE.len() - 1]);
+    nothing_is_left(&site);
+}
+
+/// Checks that the processes of `a` and `b`, which the head refuses, end before their Works start again.
+#[track_caller]
+fn replaced(site: &Site, head: Process, before: [u32; 2]) {
+    for (path, process) in ["a", "b"].into_iter().zip(before) {
+        site.wait_for(2, &format!("start {path}"));
+        assert!(!Path::new(&format!("/proc/{process}")).exists(), "two processes have work `{path}`");
+        site.wait_for(2, &format!("run {path} 1"));
+    }
+    finish(site, head);
+    site.once(&["done a 1", "done b 1", "run a 2", "run b 2", "done a 2", "done b 2"]);
+    nothing_is_left(site);
+}
+
+/// A head of another build cannot know that it understands the processes that were started before: it waits for them in
+/// vain, and starts their Works again from their last durable states.
+fn new_build_without_a_version_replaces_processes() {
+    let mut site = Site::with_processes("8000");
+    let head = busy_processes(&site);
+    let before = ["a", "b"].map(|path| site.process_of(path));
+    drop(head);
+    site.rebuild();
+    let mut head = site.head();
+    head.expect("the process of work `a` has not returned");
+    head.expect("the process of work `b` has not returned");
+    replaced(&site, head, before);
+}
+
+/// A head with a journal that was brought back from before other heads is an older one for the processes that know
+/// these: it adopts none of them, and none of them goes on beside it.
+fn head_with_an_older_journal_adopts_no_process() {
+    const FILES: [&str; 3] = ["journal.db", "journal.db-wal", "journal.lock"];
+    let site = Site::with_processes("12000");
+    let head = busy_processes(&site);
+    drop(head);
+    std::fs::create_dir(site.path("older")).expect("nothing has that name");
+    let copy = |from: &Path, to: &Path| {
+        for file in FILES {
+            let _ = std::fs::remove_file(to.join(file));
+            if from.join(file).exists() {
+                std::fs::copy(from.join(file), to.join(file)).expect("the disk has room");
+            }
+        }
+    };
+    copy(&site.journal, &site.path("older"));
+    for _ in 2..=3 {
+        let mut head = site.head();
+        head.expect("adopted work `a` in its own process");
+        head.expect("adopted work `b` in its own process");
+        drop(head);
+    }
+    let before = ["a", "b"].map(|path| site.process_of(path));
+    copy(&site.path("older"), &site.journal);
+    let mut head = site.head();
+    head.expect("the process of work `a` has not returned");
+    head.expect("the process of work `b` has not returned");
+    assert!(head.seen.iter().all(|line| !line.contains("adopted work")), "{:#?}", head.seen);
+    replaced(&site, head, before);
 }
