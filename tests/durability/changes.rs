@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::editions::{Directory, Shop, begun, line, start, start_with};
+use crate::editions::{Directory, Shop, begun, command, line, start, start_moved, start_with};
 
 crate::tests![
     added_field_with_a_default_is_restored,
@@ -18,6 +18,7 @@ crate::tests![
     work_that_cannot_be_read_is_dropped_if_wanted,
     fields_of_a_flow_that_cannot_be_read_begin_anew,
     damage_is_refused_whatever_is_wanted,
+    parked_record_is_moved_back,
 ];
 
 /// Makes a journal with the first edition.
@@ -209,5 +210,40 @@ fn damage_is_refused_whatever_is_wanted() {
         let (code, lines) = start_with("first", &directory, &["--on-mismatch", how]).end();
         assert_eq!(code, Some(1), "{lines:#?}");
         line(&lines, "damaged");
+    }
+}
+
+/// A program that can read a parked record goes on with it, once what began anew at its path is dropped. No run of it
+/// starts again, and the move may stay in the program.
+fn parked_record_is_moved_back() {
+    let directory = recorded("moved-back");
+    let shop = Shop::open_with("work_field_changed", &directory, &["--on-mismatch", "park"]);
+    shop.until_open(2, 2);
+    let parked_paths = parked(&shop);
+    shop.close();
+    let moves: Vec<_> = parked_paths
+        .iter()
+        .map(|path| format!("{path}={}", path.split_once('~').expect("it is a parked path").0))
+        .collect();
+    assert_eq!(moves.len(), 2, "{parked_paths:?}");
+    let moves = moves.join(" ");
+    // What began anew keeps its place, and this program cannot read it.
+    let (code, lines) = start_moved("first", &directory, &moves).end();
+    assert_eq!(code, Some(1), "{lines:#?}");
+    line(&lines, "`first`");
+    for path in ["first", "second"] {
+        let (code, said) = command("first", &directory, &["drop", path]);
+        assert_eq!((code, said.as_str()), (Some(0), &*format!("dropped {path}\n")));
+    }
+    for life in [3, 4] {
+        let shop = Shop::open_moved("first", &directory, &moves);
+        let state = shop.until_open(2, life);
+        assert_eq!(state["first"], json!({"total": 3, "label": ""}));
+        assert_eq!(state["second"], json!({"total": 3, "label": ""}));
+        assert!(parked(&shop).is_empty());
+        shop.close();
+    }
+    for keeper in ["first", "second"] {
+        assert_eq!(numbers(&directory, keeper), [1, 2, 1, 2], "those of the program that could not read it");
     }
 }

@@ -28,10 +28,23 @@ impl Work for Waiter {
     }
 }
 
+/// Environment variable with the moves of an edition, such as `first~7=first`, separated by spaces.
+const MOVES: &str = "FLOWRIGHT_TEST_MOVES";
+
+/// Adds the moves of this process to an edition.
+fn moved(app: App) -> App {
+    let moves = std::env::var(MOVES).unwrap_or_default();
+    let moves = moves.split_whitespace().map(|one| one.split_once('=').expect("a move has two paths"));
+    moves.fold(app, |app, (from, to)| app.moved(from, to))
+}
+
 /// Defines the module of an edition: the further fields of the Work `Keeper` and of the root, and the names of the
 /// keepers.
 macro_rules! edition {
     ($name:ident, keeper { $($work:tt)* }, root { $($root:tt)* }, keepers $($keeper:ident)*) => {
+        edition!($name, keeper { $($work)* }, root { $($root)* }, keepers $($keeper)*, numbers 1 2);
+    };
+    ($name:ident, keeper { $($work:tt)* }, root { $($root:tt)* }, keepers $($keeper:ident)*, numbers $a:literal $b:literal) => {
         mod $name {
             use super::*;
 
@@ -63,7 +76,7 @@ macro_rules! edition {
             impl Flow for Shop {
                 fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
                     self.counted = 0;
-                    $(for number in [1, 2] {
+                    $(for number in [$a, $b] {
                         self.counted += u64::from(self.$keeper.run(number).finished().is_ok());
                     })*
                     self.waiter.run(());
@@ -72,7 +85,7 @@ macro_rules! edition {
             }
 
             pub(super) fn main() -> ExitCode {
-                App::new(Shop::default).main()
+                moved(App::new(Shop::default)).main()
             }
         }
     };
@@ -94,6 +107,13 @@ edition!(work_field_renamed, keeper { name: String, }, root { title: String, }, 
 edition!(flow_field_renamed, keeper { label: String, }, root { heading: String, }, keepers first second);
 edition!(work_removed, keeper { label: String, }, root { title: String, }, keepers first);
 edition!(work_added, keeper { label: String, }, root { title: String, }, keepers first second third);
+edition!(
+    other_numbers,
+    keeper { label: String, },
+    root { title: String, },
+    keepers first second,
+    numbers 1 3
+);
 
 pub(crate) fn run(edition: &str) -> Option<ExitCode> {
     Some(match edition {
@@ -108,6 +128,7 @@ pub(crate) fn run(edition: &str) -> Option<ExitCode> {
         "flow_field_renamed" => flow_field_renamed::main(),
         "work_removed" => work_removed::main(),
         "work_added" => work_added::main(),
+        "other_numbers" => other_numbers::main(),
         _ => return None,
     })
 }
@@ -130,6 +151,13 @@ pub(crate) fn start_with(program: &str, directory: &Path, arguments: &[&str]) ->
     start_as(command, program, directory)
 }
 
+/// As [`start`], of a program with these moves.
+pub(crate) fn start_moved(edition: &str, directory: &Path, moves: &str) -> Process {
+    let mut command = Command::new(this());
+    command.env(MOVES, moves);
+    start_as(command, edition, directory)
+}
+
 /// As [`start`], with a limit for the size of each file: a write beyond it fails.
 pub(crate) fn start_limited(program: &str, directory: &Path, limit: u64) -> Process {
     let mut command = Command::new("sh");
@@ -137,6 +165,17 @@ pub(crate) fn start_limited(program: &str, directory: &Path, limit: u64) -> Proc
     let script = format!("ulimit -f {}; trap '' XFSZ; exec \"$0\" \"$@\"", limit / 512);
     command.args(["-c", &script]).arg(this());
     start_as(command, program, directory)
+}
+
+/// Runs a command of an edition for the journal in a directory, and returns its exit code and what it wrote.
+pub(crate) fn command(edition: &str, directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let [name, options @ ..] = arguments else { panic!("there is no command") };
+    let mut command = Command::new(this());
+    command.env(VARIABLE, edition).env_remove("RUST_LOG").env(record::VARIABLE, directory.join("record"));
+    command.args(["journal", name]).arg(directory.join("journal")).args(options);
+    let done = command.output().expect("the test binary can be started");
+    let said = [done.stdout, done.stderr].map(|said| String::from_utf8(said).expect("it writes UTF-8"));
+    (done.status.code(), said.concat())
 }
 
 fn this() -> std::path::PathBuf {
@@ -164,6 +203,11 @@ impl Shop {
     /// As [`open`](Self::open), with another file of this binary.
     pub(crate) fn open_build(build: &Path, edition: &str, directory: &Path) -> Self {
         Self::of(start_as(Command::new(build), edition, directory))
+    }
+
+    /// As [`open`](Self::open), of a program with these moves.
+    pub(crate) fn open_moved(edition: &str, directory: &Path, moves: &str) -> Self {
+        Self::of(start_moved(edition, directory, moves))
     }
 
     fn of(mut process: Process) -> Self {
