@@ -82,6 +82,11 @@ impl<T> Fenced<T> {
     }
 
     pub(crate) fn into_inner(mut self) -> T {
+        self.take()
+    }
+
+    /// Takes the value out of the holder, which must not be used afterwards.
+    pub(crate) fn take(&mut self) -> T {
         self.0.take().expect("taken once")
     }
 

@@ -12,9 +12,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::{self, Rc};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, LocalBoxFuture};
+use futures::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
@@ -50,20 +52,28 @@ pub(super) struct Inbox {
 #[derive(Clone)]
 struct InboundQuestion {
     number: u64,
-    /// Set when the asker no longer waits for the answer.
-    is_abandoned: Arc<AtomicBool>,
+    asker: Arc<Asker>,
 }
 
 impl InboundQuestion {
     fn is_abandoned(&self) -> bool {
-        self.is_abandoned.load(Ordering::Acquire)
+        self.asker.is_gone.load(Ordering::Acquire)
     }
+}
+
+/// The asker of a question, in the process at the other end.
+#[derive(Default)]
+struct Asker {
+    /// Set when the asker no longer waits for the answer.
+    is_gone: AtomicBool,
+    /// The task that waits for the asker to give up.
+    waiter: AtomicWaker,
 }
 
 /// The unanswered questions of a session, with the paths of the Works that they are for.
 #[derive(Default)]
 struct Questions {
-    open: IdMap<u64, (Weak<AtomicBool>, ActorPath)>,
+    open: IdMap<u64, (Weak<Asker>, ActorPath)>,
     /// Size of `open` at which answered questions are removed.
     look_at: usize,
 }
@@ -71,18 +81,20 @@ struct Questions {
 impl Questions {
     fn came(&mut self, number: u64, path: &ActorPath) -> InboundQuestion {
         if self.open.len() >= self.look_at {
-            self.open.retain(|_, (is_abandoned, _)| is_abandoned.strong_count() > 0);
+            self.open.retain(|_, (asker, _)| asker.strong_count() > 0);
             self.look_at = 2 * self.open.len() + 64;
         }
-        let is_abandoned = Arc::new(AtomicBool::new(false));
-        self.open.insert(number, (Arc::downgrade(&is_abandoned), path.clone()));
-        InboundQuestion { number, is_abandoned }
+        let asker = Arc::<Asker>::default();
+        self.open.insert(number, (Arc::downgrade(&asker), path.clone()));
+        InboundQuestion { number, asker }
     }
 
     /// Marks a question as abandoned. Returns the path of its Work if it was still unanswered.
     fn abandon(&mut self, number: u64) -> Option<ActorPath> {
-        let (is_abandoned, path) = self.open.remove(&number)?;
-        is_abandoned.upgrade()?.store(true, Ordering::Release);
+        let (asker, path) = self.open.remove(&number)?;
+        let asker = asker.upgrade()?;
+        asker.is_gone.store(true, Ordering::Release);
+        asker.waiter.wake();
         Some(path)
     }
 
@@ -583,6 +595,11 @@ impl Reply for Answer {
 
     fn is_abandoned(&self) -> bool {
         self.question.is_abandoned()
+    }
+
+    fn poll_abandoned(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.question.asker.waiter.register(cx.waker());
+        if self.is_abandoned() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

@@ -74,6 +74,8 @@ pub(crate) async fn live<W: Work>(spec: Box<IncarnationSpec<W>>) {
         })
         .await
     };
+    // The caller of a handler that did not end is told before the end of the incarnation is reported.
+    drop(executing);
     match end {
         None => {}
         Some(Ok(report)) => outbox.report(report),
@@ -175,7 +177,7 @@ async fn work_through<W: Work>(work: &mut W, cx: &mut WorkContext<W>) -> Report 
     }
 
     cx.asked().leaving = true;
-    let handling = Handling::begin();
+    let handling = Handling::begin(None);
     let result = Box::pin(work.on_stop(cx)).await;
     drop(handling);
     cx.publish(work);

@@ -17,7 +17,7 @@ use super::Work;
 use super::abort::Abort;
 use super::address::WorkAddr;
 use super::envelope::BoxedEnvelope;
-use super::executing::{Handling, Serving, is_handling};
+use super::executing::{Handling, Serving, caller_waits, is_handling, poll_caller_gone};
 use super::fencing_token::FencingToken;
 use super::gpus::Gpus;
 use super::mailbox::{Mail, Receiver};
@@ -647,6 +647,65 @@ impl<W: Work> WorkContext<W> {
         self.hear();
         let asked = self.asked();
         asked.stop || asked.cancel
+    }
+
+    /// Returns true while somebody waits for the reply of the handler that calls this: false once the timeout of its `ask`
+    /// has passed, the future of the `ask` was dropped, the HTTP client has closed its connection, or the process or node
+    /// of the caller is lost. A handler can stop work that nobody wants any more.
+    ///
+    /// The caller of another process is told to be gone by a message, so that this may stay true for a moment, and for up
+    /// to the grace period if its node does not answer.
+    ///
+    /// A `tell` has no caller that could go: for its handler, and outside of handlers, this is always true.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Search(u64);
+    ///
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Solver;
+    /// # impl Solver { fn is_solution(&self, candidate: u64) -> bool { candidate == 7 } }
+    /// # impl Work for Solver { type Input = (); }
+    /// impl Handle<Search> for Solver {
+    ///     type Reply = Option<u64>;
+    ///
+    ///     async fn handle(&mut self, Search(limit): Search, cx: &mut WorkContext<Self>) -> Option<u64> {
+    ///         (0..limit).take_while(|_| cx.caller_waits()).find(|candidate| self.is_solution(*candidate))
+    ///     }
+    /// }
+    /// ```
+    pub fn caller_waits(&self) -> bool {
+        caller_waits()
+    }
+
+    /// Waits until nobody waits any more for the reply of the handler that calls this, as
+    /// [`caller_waits`](Self::caller_waits) tells. In the handler of a `tell`, and outside of handlers, it waits forever.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Fetch(String);
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Proxy;
+    /// # impl Work for Proxy { type Input = (); }
+    /// # async fn download(_: String) -> Vec<u8> { Vec::new() }
+    /// impl Handle<Fetch> for Proxy {
+    ///     type Reply = Vec<u8>;
+    ///
+    ///     async fn handle(&mut self, Fetch(url): Fetch, cx: &mut WorkContext<Self>) -> Vec<u8> {
+    ///         tokio::select! {
+    ///             bytes = download(url) => bytes,
+    ///             () = cx.caller_gone() => Vec::new(), // nobody reads it
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if the future is dropped.
+    pub async fn caller_gone(&self) {
+        poll_fn(poll_caller_gone).await;
     }
 
     /// Obeys the waiting commands.

@@ -7,6 +7,7 @@
 
 use std::any::{Any, type_name};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use futures::FutureExt;
@@ -14,13 +15,13 @@ use futures::future::LocalBoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::executing::Handling;
+use super::caller::Caller;
+use super::executing::{Handling, current_run};
 use super::mailbox::CloseReason;
 use super::message::{AskError, Handle, Message, SendError, Unsent};
 use super::route::Origin;
 use super::{Work, WorkContext};
 use crate::fence::Fenced;
-use crate::id::ActorPath;
 use crate::payload::{self, PayloadGuards};
 use crate::trace::{Cause, Span, What};
 use crate::wire::{self, CodecError};
@@ -119,6 +120,9 @@ pub(crate) trait Reply: Send {
 
     /// Returns true if the caller has given up.
     fn is_abandoned(&self) -> bool;
+
+    /// Polls for the moment at which the caller gives up. Wakes the last task that has polled.
+    fn poll_abandoned(&self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 /// A message with the trace context of its sender and the destination of its reply.
@@ -134,8 +138,8 @@ pub(super) enum ReplyTo<W: Handle<M>, M: Message> {
     Nobody(Option<Arc<dyn Origin>>),
     /// The caller of an ask in this process.
     Caller(oneshot::Sender<Answer<W, M>>),
-    /// The caller of an ask in another process.
-    Peer(Box<dyn Reply>, Arc<dyn Origin>),
+    /// The caller of an ask in another process. The origin is there until a handler begins the message.
+    Peer(Box<dyn Reply>, Option<Arc<dyn Origin>>),
 }
 
 /// Failure of an ask, for its caller.
@@ -161,6 +165,45 @@ impl<W: Handle<M>, M: Message> Envelope<W, M> {
 
     pub(super) fn into_message(self) -> M {
         self.message.into_inner()
+    }
+
+    /// Returns the caller of the message, without allocating anything, once its handler begins.
+    fn into_caller(mut self: Box<Self>) -> Option<Box<dyn Caller>> {
+        match &mut self.reply {
+            ReplyTo::Nobody(_) => return None,
+            ReplyTo::Caller(_) => {}
+            // A channel counts as drained once all its origins are gone.
+            ReplyTo::Peer(_, origin) => drop(origin.take()),
+        }
+        Some(self)
+    }
+
+    /// Sends the reply of the handler to the caller.
+    fn answer(self, answer: Fenced<W::Reply>) {
+        match self.reply {
+            ReplyTo::Nobody(_) => {}
+            // The caller may have given up.
+            ReplyTo::Caller(caller) => drop(caller.send(Ok(answer))),
+            ReplyTo::Peer(peer, _) => send_encoded(peer, &*answer),
+        }
+    }
+}
+
+impl<W: Handle<M>, M: Message> Caller for Envelope<W, M> {
+    fn is_gone(&self) -> bool {
+        self.is_abandoned()
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.reply {
+            ReplyTo::Nobody(_) => Poll::Pending,
+            ReplyTo::Caller(caller) => caller.poll_closed(cx),
+            ReplyTo::Peer(peer, _) => peer.poll_abandoned(cx),
+        }
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
     }
 }
 
@@ -235,57 +278,50 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
         match &self.reply {
             ReplyTo::Nobody(origin) => origin.as_ref().map(|origin| origin.session()),
             ReplyTo::Caller(_) => None,
-            ReplyTo::Peer(_, origin) => Some(origin.session()),
+            ReplyTo::Peer(_, origin) => origin.as_ref().map(|origin| origin.session()),
         }
     }
 }
 
 impl<W: Handle<M>, M: Message> Deliver<W> for Envelope<W, M> {
-    fn deliver<'a>(self: Box<Self>, work: &'a mut W, cx: &'a mut WorkContext<W>) -> LocalBoxFuture<'a, ()> {
-        let handling = Handling::begin();
-        let Self { message, cause, reply } = *self;
+    fn deliver<'a>(
+        mut self: Box<Self>,
+        work: &'a mut W,
+        cx: &'a mut WorkContext<W>,
+    ) -> LocalBoxFuture<'a, ()> {
         // The span has a lower level unless the sender was part of a trace.
         let what = What::Message { name: type_name::<M>() };
-        let span = Span::start_if_caused(what, cx.path().as_str(), &cause);
-        // The origin is dropped before the handler begins: a channel counts as drained once all its origins are gone.
-        let caller = match reply {
-            ReplyTo::Nobody(origin) => {
-                drop(origin);
-                None
-            }
-            ReplyTo::Caller(caller) => Some(Ok(caller)),
-            ReplyTo::Peer(peer, origin) => {
-                drop(origin);
-                Some(Err((peer, cx.path().clone())))
-            }
-        };
-        let handled = span.around(work.handle(message.into_inner(), cx)).map(Fenced::new);
+        let span = Span::start_if_caused(what, cx.path().as_str(), &self.cause);
+        let message = self.message.take();
+        let caller = self.into_caller();
+        let is_ask = caller.is_some();
+        let handling = Handling::begin(caller);
+        let handled = span.around(work.handle(message, cx)).map(Fenced::new);
         // Each future has only what it needs, since it is allocated for each message.
-        match caller {
-            None => Box::pin(handled.map(move |answer| {
+        if is_ask {
+            Box::pin(handled.map(move |answer| {
+                if let Some(caller) = handling.end() {
+                    let envelope = caller.into_any().downcast::<Self>();
+                    envelope.unwrap_or_else(|_| unreachable!("the caller of this handler")).answer(answer);
+                }
+            }))
+        } else {
+            Box::pin(handled.map(move |answer| {
                 drop(answer);
                 drop(handling);
-            })),
-            Some(Ok(caller)) => Box::pin(handled.map(move |answer| {
-                // The caller may have given up.
-                let _ = caller.send(Ok(answer));
-                drop(handling);
-            })),
-            Some(Err((peer, path))) => Box::pin(handled.map(move |answer| {
-                send_encoded(peer, &*answer, &path);
-                drop(handling);
-            })),
+            }))
         }
     }
 }
 
 /// Sends a reply to the caller in another process, or the reason why it cannot be encoded.
-fn send_encoded<R: Message>(peer: Box<dyn Reply>, answer: &R, path: &ActorPath) {
+fn send_encoded<R: Message>(peer: Box<dyn Reply>, answer: &R) {
     wire::with_buffer(|buffer| {
         let (encoded, holds) = payload::collect(|| wire::encode_into(answer, buffer));
         peer.send(match encoded {
             Ok(()) => Outcome::Answered(buffer, holds),
             Err(error) => {
+                let path = current_run().map_or_else(String::new, |(path, _)| path.to_string());
                 log::error!("work `{path}`: the answer to a message cannot be sent: {error}");
                 Outcome::Unanswered(NoReply::ReplyNotSent(error.to_string()))
             }

@@ -7,8 +7,9 @@ use std::any::Any;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
+use super::caller::Caller;
 use super::run_markers::mark;
 use crate::id::{ActorPath, AppId};
 use crate::runtime::{set_actor, with_actor};
@@ -20,6 +21,8 @@ pub(super) struct ExecutingWork {
     run: Option<u64>,
     /// True while a handler or `on_stop` executes: no message is taken from the mailbox meanwhile.
     is_handling: bool,
+    /// The caller of the ask whose handler executes.
+    caller: Option<Box<dyn Caller>>,
     /// Number of futures of the Work that take messages from its mailbox when polled.
     serving: usize,
     /// Futures of the Work that wait for its mailbox to be served.
@@ -34,7 +37,8 @@ struct Service {
 
 impl ExecutingWork {
     pub(super) fn new(app: AppId, path: ActorPath) -> Self {
-        Self { app, path, run: None, is_handling: false, serving: 0, want_service: Vec::new() }
+        let want_service = Vec::new();
+        Self { app, path, run: None, is_handling: false, caller: None, serving: 0, want_service }
     }
 
     /// Converts to the type of the thread's executing actor.
@@ -128,13 +132,36 @@ pub(super) fn handler_under_way() -> Option<ActorPath> {
     with_actor(|work: &mut ExecutingWork| work.is_handling.then(|| work.path.clone())).flatten()
 }
 
-/// Guard of a handler in progress. The `run` that serves the handler may drop it before its end.
+/// Returns true unless the handler that is executing on this thread is that of an ask whose caller has given up.
+pub(super) fn caller_waits() -> bool {
+    with_actor(|work: &mut ExecutingWork| work.caller.as_ref().is_none_or(|caller| !caller.is_gone()))
+        .unwrap_or(true)
+}
+
+/// Polls for the moment at which the caller of the handler that is executing on this thread gives up.
+pub(super) fn poll_caller_gone(cx: &mut Context<'_>) -> Poll<()> {
+    let caller = with_actor(|work: &mut ExecutingWork| work.caller.take()).flatten();
+    let Some(mut caller) = caller else { return Poll::Pending };
+    // Polled outside of the record: the waker that is replaced may be the last owner of a task of the user.
+    let gone = caller.poll_gone(cx);
+    change(|work| work.caller = Some(caller));
+    gone
+}
+
+/// Guard of a handler in progress. The `run` that serves the handler may drop it before its end: then its caller is
+/// told that the handler failed.
 pub(super) struct Handling(());
 
 impl Handling {
-    pub(super) fn begin() -> Self {
-        change(|work| work.is_handling = true);
+    /// Begins a handler, with the caller if its message is an ask.
+    pub(super) fn begin(caller: Option<Box<dyn Caller>>) -> Self {
+        change(|work| (work.is_handling, work.caller) = (true, caller));
         Self(())
+    }
+
+    /// Ends a handler that has returned. Returns the caller, which awaits the reply.
+    pub(super) fn end(self) -> Option<Box<dyn Caller>> {
+        with_actor(|work: &mut ExecutingWork| work.caller.take()).flatten()
     }
 
     /// Calls code of the `run` that serves this handler, which is not part of the handler.
@@ -149,7 +176,12 @@ impl Handling {
 
 impl Drop for Handling {
     fn drop(&mut self) {
-        change(|work| work.is_handling = false);
+        let caller = with_actor(|work: &mut ExecutingWork| {
+            work.is_handling = false;
+            work.caller.take()
+        });
+        // Outside of the record: a caller that is told wakes its task.
+        drop(caller);
     }
 }
 

@@ -19,6 +19,7 @@ mod actor;
 mod address;
 mod any_mailbox;
 mod ask;
+mod caller;
 #[cfg(feature = "remote")]
 mod claim;
 mod context;

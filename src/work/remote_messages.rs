@@ -119,7 +119,7 @@ fn envelope<W: Handle<M>, M: Message>(arrived: Arrived<'_>) -> Result<BoxedEnvel
     match (wire::decode::<M>(body), reply) {
         (Ok(message), None) => Ok(Envelope::<W, M>::caused(message, cause, ReplyTo::Nobody(Some(origin)))),
         (Ok(message), Some(reply)) => {
-            Ok(Envelope::<W, M>::caused(message, cause, ReplyTo::Peer(reply, origin)))
+            Ok(Envelope::<W, M>::caused(message, cause, ReplyTo::Peer(reply, Some(origin))))
         }
         (Err(error), reply) => {
             if let Some(reply) = reply {

@@ -24,6 +24,10 @@ pub(crate) enum Task {
     GiveUp(WorkAddr<Lab>, bool),
     /// Ask another Work, without a deadline.
     Ask(WorkAddr<Lab>),
+    /// Ask another Work whose handler waits for its caller to go, and give up.
+    AskAndLeave(WorkAddr<Lab>),
+    /// Ask another Work whose handler waits for its caller to go, without a deadline.
+    AskAndStay(WorkAddr<Lab>),
     Bytes(Vec<u8>),
     /// Keep the value in the state, and a payload of it.
     Keep(Probe),
@@ -163,6 +167,10 @@ impl Work for Lab {
                 cx.publish(self);
                 other.ask(Add(7)).timeout(Duration::from_secs(3600)).await?;
             }
+            Task::AskAndLeave(other) => leave(&other, 2).await?,
+            Task::AskAndStay(other) => {
+                other.ask(Watch).timeout(Duration::from_secs(3600)).await?;
+            }
             Task::Exit(code) => std::process::exit(code),
             Task::Bytes(bytes) => self.count = bytes.len() as u64,
             Task::Keep(probe) => {
@@ -184,6 +192,9 @@ impl Work for Lab {
             .accept::<Never>()
             .accept::<Until>()
             .accept::<Unreadable>()
+            .accept::<Gone>()
+            .accept::<Waits>()
+            .accept::<Watch>()
             .accept::<Reply>()
             .accept::<Mirror>();
     }
@@ -327,6 +338,65 @@ pub(crate) async fn give_up(other: &WorkAddr<Lab>, first: u32, is_beside: bool) 
         let refused = other.ask(Unreadable).await.expect_err("the message cannot be read");
         assert!(matches!(refused, flowright::AskError::NotHandled(_)), "{refused}");
     }
+}
+
+/// A question whose handler waits until its caller has gone, and counts that.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Watch;
+
+impl Handle<Watch> for Lab {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Watch, cx: &mut WorkContext<Self>) {
+        if cx.caller_waits() {
+            self.is_held = true;
+            cx.publish(self);
+            cx.caller_gone().await;
+            self.is_held = false;
+        }
+        self.count += u64::from(!cx.caller_waits());
+        cx.publish(self);
+    }
+}
+
+/// A message that is counted if it seems to have a caller that waits.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Waits;
+
+impl Handle<Waits> for Lab {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Waits, cx: &mut WorkContext<Self>) {
+        self.count += u64::from(cx.caller_waits());
+        cx.publish(self);
+    }
+}
+
+/// A question for the number of callers that have gone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Gone;
+
+impl Handle<Gone> for Lab {
+    type Reply = u64;
+
+    async fn handle(&mut self, _: Gone, _: &mut WorkContext<Self>) -> u64 {
+        self.count
+    }
+}
+
+/// Asks and gives up, after a moment or by dropping the question, until handlers have seen both that often.
+pub(crate) async fn leave(other: &WorkAddr<Lab>, often: u64) -> Result<()> {
+    let moment = Duration::from_millis(20);
+    let before = other.ask(Gone).await?;
+    while other.ask(Gone).await? < before + often {
+        let late = other.ask(Watch).timeout(moment).await;
+        assert!(matches!(late, Err(flowright::AskError::Timeout { .. })), "{late:?}");
+    }
+    while other.ask(Gone).await? < before + 2 * often {
+        let dropped = tokio::time::timeout(moment, other.ask(Watch)).await;
+        assert!(dropped.is_err(), "{dropped:?}");
+    }
+    Ok(())
 }
 
 /// A question that is answered with the same value.

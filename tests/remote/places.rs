@@ -3,7 +3,9 @@
 use flowright::prelude::*;
 use flowright::{AskError, Reason, SendError};
 
-use crate::lab::{Add, Break, Lab, Mirror, Never, Probe, Reply, Suite, Sum, Task, Unnamed, Until, give_up};
+use crate::lab::{
+    Add, Break, Lab, Mirror, Never, Probe, Reply, Suite, Sum, Task, Unnamed, Until, Waits, give_up, leave,
+};
 use crate::support::{Process, joining, lab, node, start, until, wherever_it_runs};
 
 crate::tests![
@@ -20,6 +22,8 @@ crate::tests![
     reply_that_cannot_be_sent_was_handled,
     given_up_questions_are_not_handled,
     questions_of_a_lost_node_are_not_handled,
+    handlers_see_that_their_callers_have_gone,
+    handler_sees_that_the_node_of_its_caller_is_lost,
     buffered_types_with_addresses_survive,
     an_input_that_is_too_large_says_so,
     the_initial_state_travels,
@@ -324,6 +328,41 @@ fn questions_of_a_lost_node_are_not_handled() {
     std::fs::write(&gate, "").expect("the file is writable");
     assert_eq!(app.block_on(a.ask(Sum)).expect("the Work answers"), 0);
     std::fs::remove_file(&gate).expect("the file exists");
+}
+
+/// A handler that has begun is told that its caller has given up, wherever the two run. A `tell` has no caller that
+/// could.
+fn handlers_see_that_their_callers_have_gone() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            Suite::new(lab(a), lab(b), |suite, _| {
+                suite.b.run(Task::AskAndLeave(suite.a.addr()));
+                Ok(())
+            })
+        }));
+        let app = &lodged.app;
+        app.wait_for_stage("b", Stage::Succeeded);
+        let a = app.work::<Lab>("a");
+        app.block_on(leave(&a, 2)).expect("the Work answers");
+        app.wait_for_state("a.count", |gone: &u64| *gone >= 8);
+        let gone = app.wait_for_state("a.count", |_: &u64| true);
+        app.block_on(a.tell(Waits)).expect("the Work runs");
+        app.wait_for_state("a.count", |count: &u64| *count == gone + 1);
+    });
+}
+
+/// The handler of a question sees that the node of the Work that has asked is lost.
+fn handler_sees_that_the_node_of_its_caller_is_lost() {
+    let app = start(|| {
+        Suite::new(lab(Placement::Thread), lab(node("n")), |suite, _| {
+            suite.b.run(Task::AskAndStay(suite.a.addr()));
+            Ok(())
+        })
+    });
+    let asker = Process::node(&joining(&app), "n");
+    app.wait_for_state("a.is_held", |is_held: &bool| *is_held);
+    asker.signal("KILL");
+    app.wait_for_state("a.count", |gone: &u64| *gone == 1);
 }
 
 /// Tagged, flattened and untagged types arrive as they were sent, in inputs, states, payloads, messages and answers,

@@ -1,7 +1,8 @@
 //! Abandoned asks: those whose caller has given up or ended, or whose caller's process is lost.
 //!
 //! An abandoned ask is dropped from the mailbox in which it waits, and withdrawn from another process to which it was
-//! sent. A handler that has begun is not interrupted.
+//! sent. A handler that has begun is not interrupted; it can see that its caller has gone, see
+//! [`WorkContext::caller_waits`](crate::WorkContext::caller_waits).
 
 use std::task::Waker;
 
@@ -9,7 +10,7 @@ use super::super::Work;
 use super::super::envelope::{AnyEnvelope, BoxedEnvelope};
 use super::super::message_counts::count_abandoned;
 use super::super::route::SharedRoute;
-use super::{Mailbox, Place};
+use super::Mailbox;
 
 impl<W: Work> Mailbox<W> {
     /// Drops waiting asks whose caller has given up, and withdraws those in flight to another process.
@@ -19,19 +20,14 @@ impl<W: Work> Mailbox<W> {
             self.unpop(&mut inner);
         }
         let dropped = inner.queue.take_waiting(|envelope| AnyEnvelope::is_abandoned(&**envelope));
-        let route = match inner.queue.place() {
-            Place::At(SharedRoute(route)) => Some(route.clone()),
-            _ => None,
-        };
+        let routes: Vec<_> = inner.queue.routes().map(|SharedRoute(route)| route.clone()).collect();
         let woken = if dropped.is_empty() { Vec::new() } else { inner.grant(self.capacity()) };
         drop(inner);
         woken.into_iter().for_each(Waker::wake);
         count_abandoned(dropped.len());
         // Outside of the lock, because `Drop` of a message is a user's code.
         drop(dropped);
-        if let Some(route) = route {
-            route.withdraw_abandoned();
-        }
+        routes.iter().for_each(|route| route.withdraw_abandoned());
     }
 }
 

@@ -141,6 +141,17 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         Offer::Queued
     }
 
+    /// Returns the routes along which messages are in flight: the one to the place of the Work, and one that is being
+    /// drained.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = &R> {
+        let to_place = match &self.place {
+            Place::At(route) => Some(route),
+            _ => None,
+        };
+        let drained = self.used.as_ref().map(|used| &used.route).filter(|route| Some(*route) != to_place);
+        to_place.into_iter().chain(drained)
+    }
+
     /// Appends a message from another process, for the incarnation here.
     pub(crate) fn deliver(&mut self, message: M) {
         self.messages.push_back(message);

@@ -3,7 +3,7 @@
 use flowright::prelude::*;
 use serde_json::{Value as Json, json};
 
-use super::{Dial, Turn, assert_problem, serve, serve_flow};
+use super::{ABANDONED, Dial, Turn, assert_problem, serve, serve_flow};
 use crate::support::*;
 
 crate::tests![
@@ -92,7 +92,9 @@ fn question_of_a_client_that_has_gone_is_dropped() {
     until("they are dropped", &|| waiting() == Some(1));
     // Others of this process may be counted as well.
     until("the abandoned questions are counted", &|| abandoned() >= before + 3);
+    // The handler that has begun sees that its client has gone.
     drop(hanging);
+    served.wait_for(|document| document["state"]["dials"][1]["value"] == ABANDONED);
     served.stop();
 }
 

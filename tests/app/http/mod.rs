@@ -58,13 +58,20 @@ impl Handle<Break> for Dial {
     }
 }
 
+/// A message whose handler never ends. Once its caller has gone, the dial shows [`ABANDONED`].
 #[derive(Serialize, Deserialize)]
 struct Hang;
+
+/// The value of a dial whose caller has gone.
+pub(crate) const ABANDONED: u32 = 404_404;
 
 impl Handle<Hang> for Dial {
     type Reply = ();
 
-    async fn handle(&mut self, _: Hang, _cx: &mut WorkContext<Self>) {
+    async fn handle(&mut self, _: Hang, cx: &mut WorkContext<Self>) {
+        cx.caller_gone().await;
+        self.value = ABANDONED;
+        cx.publish(self);
         std::future::pending::<()>().await;
     }
 }

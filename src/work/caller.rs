@@ -1,0 +1,16 @@
+//! The caller of an ask whose handler has begun.
+
+use std::any::Any;
+use std::task::{Context, Poll};
+
+/// The caller of an ask that is being handled. Dropped unanswered, it reports to the caller that the handler failed.
+pub(super) trait Caller: Send {
+    /// Returns true if the caller has given up: its timeout has passed, it was dropped, or its process is lost.
+    fn is_gone(&self) -> bool;
+
+    /// Polls for the moment at which the caller gives up. Wakes the last task that has polled.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Returns the caller itself, for a downcast to the type with which it was made.
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
