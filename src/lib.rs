@@ -171,10 +171,10 @@ pub use crate::trace::otlp_layer;
 pub use crate::transport::{Endpoint, Token, TransportError};
 pub use crate::wire::CodecError;
 pub use crate::work::{
-    Ask, AskError, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, FencingToken, Handle,
-    InDoubt, Message, Messages, NodeLoad, NodeStatus, Once, Placement, Reason, Resources, ReturnedError,
-    Selector, SendError, Stage, Status, StepError, Stopped, Timer, UnknownPlacement, Unsent, Work, WorkAddr,
-    WorkContext,
+    Ask, AskError, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Deferred, FencingToken,
+    Handle, InDoubt, IntoReply, Message, Messages, NodeLoad, NodeStatus, Once, Placement, Reason, ReplyOf,
+    ReplySender, Resources, ReturnedError, Selector, SendError, Stage, Status, StepError, Stopped, Timer,
+    UnknownPlacement, Unsent, Work, WorkAddr, WorkContext,
 };
 pub use flowright_macros::Children;
 

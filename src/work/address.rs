@@ -15,7 +15,7 @@ use super::ask::Ask;
 use super::envelope::{AnyEnvelope, AskFailure, Envelope, ReplyTo};
 use super::executing::{is_running, is_served};
 use super::mailbox::{CloseReason, Mailbox, Refused, typed};
-use super::message::{AskError, Handle, Message, SendError, Unsent};
+use super::message::{AskError, Handle, Message, ReplyOf, SendError, Unsent};
 use super::route::Locator;
 use super::work_type::WorkType;
 use crate::fence::Fenced;
@@ -143,7 +143,7 @@ impl<W: Work> WorkAddr<W> {
     pub fn ask<M: Message>(
         &self,
         message: M,
-    ) -> Ask<'_, W, impl Future<Output = Result<W::Reply, AskError<M>>> + use<'_, W, M>>
+    ) -> Ask<'_, W, impl Future<Output = Result<ReplyOf<W, M>, AskError<M>>> + use<'_, W, M>>
     where
         W: Handle<M>,
     {
@@ -162,14 +162,13 @@ impl<W: Work> WorkAddr<W> {
                 true
             }
             Err(error) => {
-                let error = Fenced::new(error);
-                !matches!(*error, AskError::NotHandled(_) | AskError::Failed { .. })
+                Fenced::new(error).is_handled()
             }
         }
     }
 
     /// Sends a message and waits for the reply without a limit.
-    async fn exchange<M: Message>(&self, message: M) -> Result<W::Reply, AskError<M>>
+    async fn exchange<M: Message>(&self, message: M) -> Result<ReplyOf<W, M>, AskError<M>>
     where
         W: Handle<M>,
     {
@@ -194,7 +193,8 @@ impl<W: Work> WorkAddr<W> {
             Ok(Err(AskFailure::BadReply(error))) => {
                 Err(AskError::BadReply { path: self.path.to_string(), error })
             }
-            Err(_) => Err(AskError::Failed { path: self.path.to_string() }),
+            Ok(Err(AskFailure::ReplyDropped)) => Err(AskError::reply_dropped(self.path.as_str())),
+            Err(_) => Err(AskError::failed(self.path.as_str())),
         }
     }
 

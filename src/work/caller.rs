@@ -1,7 +1,9 @@
 //! The caller of an ask whose handler has begun.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::task::{Context, Poll};
+
+use crate::fence::Fenced;
 
 /// The caller of an ask that is being handled. Dropped unanswered, it reports to the caller that the handler failed.
 pub(super) trait Caller: Send {
@@ -13,4 +15,19 @@ pub(super) trait Caller: Send {
 
     /// Returns the caller itself, for a downcast to the type with which it was made.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
+
+    /// Returns the type of the value `V` that the caller awaits.
+    fn awaits(&self) -> TypeId;
+
+    /// Returns the caller as a `Box<dyn AnswerTo<V>>`, for a downcast.
+    fn into_answer_to(self: Box<Self>) -> Box<dyn Any>;
+}
+
+/// The caller of an ask that awaits a value of type `V`.
+pub(super) trait AnswerTo<V>: Caller {
+    /// Sends the reply to the caller.
+    fn answer(self: Box<Self>, value: Fenced<V>);
+
+    /// Tells the caller that the Work has dropped the reply.
+    fn reply_dropped(self: Box<Self>);
 }

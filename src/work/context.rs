@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use super::Work;
 use super::abort::Abort;
 use super::address::WorkAddr;
+use super::deferred::{self, Deferred, ReplySender};
 use super::envelope::BoxedEnvelope;
 use super::executing::{Handling, Serving, caller_waits, is_handling, poll_caller_gone};
 use super::fencing_token::FencingToken;
@@ -706,6 +707,59 @@ impl<W: Work> WorkContext<W> {
     /// Nothing is lost if the future is dropped.
     pub async fn caller_gone(&self) {
         poll_fn(poll_caller_gone).await;
+    }
+
+    /// Defers the reply of the handler that calls this: the handler returns the [`Deferred`], and whoever has the
+    /// [`ReplySender`] replies later, from the Work or from another task or thread.
+    ///
+    /// The handler of a `tell` gets a sender that drops what it sends, and so does one that has deferred its reply before.
+    /// From here on the sender, and no longer [`caller_waits`](Self::caller_waits), tells whether the caller still waits.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use flowright::{Deferred, Messages, ReplySender};
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Predict(f64);
+    ///
+    /// /// Answers questions in batches.
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Server {
+    ///     #[serde(skip)]
+    ///     waiting: Vec<(f64, ReplySender<f64>)>,
+    /// }
+    ///
+    /// impl Work for Server {
+    ///     type Input = ();
+    /// }
+    ///
+    /// impl Handle<Predict> for Server {
+    ///     type Reply = Deferred<f64>;
+    ///
+    ///     async fn handle(&mut self, Predict(x): Predict, cx: &mut WorkContext<Self>) -> Deferred<f64> {
+    ///         let (deferred, reply) = cx.defer();
+    ///         self.waiting.push((x, reply));
+    ///         if self.waiting.len() == 2 {
+    ///             for (x, reply) in self.waiting.drain(..).filter(|(_, reply)| reply.caller_waits()) {
+    ///                 reply.send(2.0 * x);
+    ///             }
+    ///         }
+    ///         deferred
+    ///     }
+    /// }
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Root { server: WorkRef<Server> }
+    /// # impl Flow for Root {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+    /// # }
+    /// # let app = flowright::testing::TestApp::start(Root::default);
+    /// # let server = app.work::<Server>("server");
+    /// # app.block_on(async {
+    /// let (first, second) = tokio::join!(server.ask(Predict(1.0)), server.ask(Predict(4.0)));
+    /// assert_eq!((first.unwrap(), second.unwrap()), (2.0, 8.0));
+    /// # });
+    /// ```
+    pub fn defer<T: Message>(&mut self) -> (Deferred<T>, ReplySender<T>) {
+        deferred::defer()
     }
 
     /// Obeys the waiting commands.

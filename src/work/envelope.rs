@@ -5,7 +5,7 @@
 //!   envelope that is dropped counts as a handler that failed.
 //! - A message of the user is dropped behind a fence: its `Drop` may panic.
 
-use std::any::{Any, type_name};
+use std::any::{Any, TypeId, type_name};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -15,10 +15,10 @@ use futures::future::LocalBoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::caller::Caller;
+use super::caller::{AnswerTo, Caller};
 use super::executing::{Handling, current_run};
 use super::mailbox::CloseReason;
-use super::message::{AskError, Handle, Message, SendError, Unsent};
+use super::message::{AskError, Handle, IntoReply, Message, ReplyOf, SendError, Unsent};
 use super::route::Origin;
 use super::{Work, WorkContext};
 use crate::fence::Fenced;
@@ -89,6 +89,8 @@ pub(crate) enum NoReply {
     Refused(CloseReason),
     /// The handler began and did not complete.
     Failed,
+    /// The Work has dropped the deferred reply without sending it.
+    ReplyDropped,
     /// The node that had the message is lost; a handler may have seen the message.
     NodeLost,
     /// The process of the Work could not accept or decode the message, for this reason; no handler saw it.
@@ -107,7 +109,8 @@ impl NoReply {
                 let message = Unsent::new(message.into_inner());
                 AskError::NotHandled(SendError::Unsendable { path: owned, why, message })
             }
-            Self::Failed => AskError::Failed { path: owned },
+            Self::Failed => AskError::failed(path),
+            Self::ReplyDropped => AskError::reply_dropped(path),
             Self::NodeLost => AskError::NodeLost { path: owned },
             Self::ReplyNotSent(why) => AskError::ReplyNotSent { path: owned, why },
         }
@@ -147,10 +150,12 @@ pub(super) enum AskFailure<M> {
     NoReply(NoReply, Fenced<M>),
     /// The reply arrived but could not be decoded.
     BadReply(CodecError),
+    /// The Work in this process has dropped the deferred reply.
+    ReplyDropped,
 }
 
 /// The reply to an ask, or the reason why there is none.
-pub(super) type Answer<W, M> = Result<Fenced<<W as Handle<M>>::Reply>, AskFailure<M>>;
+pub(super) type Answer<W, M> = Result<Fenced<ReplyOf<W, M>>, AskFailure<M>>;
 
 impl<W: Handle<M>, M: Message> Envelope<W, M> {
     /// Wraps a message of the code that is executing on this thread.
@@ -177,16 +182,6 @@ impl<W: Handle<M>, M: Message> Envelope<W, M> {
         }
         Some(self)
     }
-
-    /// Sends the reply of the handler to the caller.
-    fn answer(self, answer: Fenced<W::Reply>) {
-        match self.reply {
-            ReplyTo::Nobody(_) => {}
-            // The caller may have given up.
-            ReplyTo::Caller(caller) => drop(caller.send(Ok(answer))),
-            ReplyTo::Peer(peer, _) => send_encoded(peer, &*answer),
-        }
-    }
 }
 
 impl<W: Handle<M>, M: Message> Caller for Envelope<W, M> {
@@ -204,6 +199,34 @@ impl<W: Handle<M>, M: Message> Caller for Envelope<W, M> {
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
+    }
+
+    fn awaits(&self) -> TypeId {
+        TypeId::of::<ReplyOf<W, M>>()
+    }
+
+    fn into_answer_to(self: Box<Self>) -> Box<dyn Any> {
+        let answer_to: Box<dyn AnswerTo<ReplyOf<W, M>>> = self;
+        Box::new(answer_to)
+    }
+}
+
+impl<W: Handle<M>, M: Message> AnswerTo<ReplyOf<W, M>> for Envelope<W, M> {
+    fn answer(self: Box<Self>, value: Fenced<ReplyOf<W, M>>) {
+        match self.reply {
+            ReplyTo::Nobody(_) => {}
+            // The caller may have given up.
+            ReplyTo::Caller(caller) => drop(caller.send(Ok(value))),
+            ReplyTo::Peer(peer, _) => send_encoded(peer, &*value, type_name::<M>()),
+        }
+    }
+
+    fn reply_dropped(self: Box<Self>) {
+        match self.reply {
+            ReplyTo::Nobody(_) => {}
+            ReplyTo::Caller(caller) => drop(caller.send(Err(AskFailure::ReplyDropped))),
+            ReplyTo::Peer(peer, _) => peer.send(Outcome::Unanswered(NoReply::ReplyDropped)),
+        }
     }
 }
 
@@ -300,9 +323,14 @@ impl<W: Handle<M>, M: Message> Deliver<W> for Envelope<W, M> {
         // Each future has only what it needs, since it is allocated for each message.
         if is_ask {
             Box::pin(handled.map(move |answer| {
-                if let Some(caller) = handling.end() {
-                    let envelope = caller.into_any().downcast::<Self>();
-                    envelope.unwrap_or_else(|_| unreachable!("the caller of this handler")).answer(answer);
+                let reply = answer.into_inner().into_value().map(Fenced::new);
+                let Some(caller) = handling.end() else { return };
+                let envelope = caller.into_any().downcast::<Self>();
+                let envelope = envelope.unwrap_or_else(|_| unreachable!("the caller of this handler"));
+                match reply {
+                    Some(reply) => envelope.answer(reply),
+                    // It was made by the handler of another message.
+                    None => envelope.reply_dropped(),
                 }
             }))
         } else {
@@ -315,14 +343,15 @@ impl<W: Handle<M>, M: Message> Deliver<W> for Envelope<W, M> {
 }
 
 /// Sends a reply to the caller in another process, or the reason why it cannot be encoded.
-fn send_encoded<R: Message>(peer: Box<dyn Reply>, answer: &R) {
+fn send_encoded<R: Message>(peer: Box<dyn Reply>, answer: &R, message: &str) {
     wire::with_buffer(|buffer| {
         let (encoded, holds) = payload::collect(|| wire::encode_into(answer, buffer));
         peer.send(match encoded {
             Ok(()) => Outcome::Answered(buffer, holds),
             Err(error) => {
-                let path = current_run().map_or_else(String::new, |(path, _)| path.to_string());
-                log::error!("work `{path}`: the answer to a message cannot be sent: {error}");
+                // A deferred reply may be sent from a thread of the user.
+                let work = current_run().map_or_else(String::new, |(path, _)| format!("work `{path}`: "));
+                log::error!("{work}the answer to a message `{message}` cannot be sent: {error}");
                 Outcome::Unanswered(NoReply::ReplyNotSent(error.to_string()))
             }
         });

@@ -3,13 +3,13 @@
 //! A thread-local tells code without a context who is calling: log lines get the path and run of their Work, and a Work
 //! that would wait for its own mailbox is told so.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use super::caller::Caller;
+use super::caller::{AnswerTo, Caller};
 use super::run_markers::mark;
 use crate::id::{ActorPath, AppId};
 use crate::runtime::{set_actor, with_actor};
@@ -148,6 +148,14 @@ pub(super) fn poll_caller_gone(cx: &mut Context<'_>) -> Poll<()> {
     gone
 }
 
+/// Takes the caller of the handler that is executing on this thread, if that caller awaits a `V`.
+pub(super) fn take_caller<V: 'static>() -> Option<Box<dyn AnswerTo<V>>> {
+    let awaits = |caller: &mut Box<dyn Caller>| caller.awaits() == TypeId::of::<V>();
+    let caller = with_actor(|work: &mut ExecutingWork| work.caller.take_if(awaits)).flatten()?;
+    let answer_to = caller.into_answer_to().downcast::<Box<dyn AnswerTo<V>>>();
+    answer_to.map(|answer_to| *answer_to).ok()
+}
+
 /// Guard of a handler in progress. The `run` that serves the handler may drop it before its end: then its caller is
 /// told that the handler failed.
 pub(super) struct Handling(());
@@ -159,7 +167,7 @@ impl Handling {
         Self(())
     }
 
-    /// Ends a handler that has returned. Returns the caller, which awaits the reply.
+    /// Ends a handler that has returned. Returns the caller, which awaits the reply unless the handler has deferred it.
     pub(super) fn end(self) -> Option<Box<dyn Caller>> {
         with_actor(|work: &mut ExecutingWork| work.caller.take()).flatten()
     }

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use sync_wrapper::SyncWrapper;
 use thiserror::Error;
 
+use super::deferred::Deferred;
 use super::mailbox::CloseReason;
 use super::{Work, WorkContext};
 use crate::wire::CodecError;
@@ -25,6 +26,40 @@ use crate::wire::CodecError;
 pub trait Message: Serialize + DeserializeOwned + Send + 'static {}
 
 impl<T: Serialize + DeserializeOwned + Send + 'static> Message for T {}
+
+/// The reply of a handler: any [`Message`], or a [`Deferred`] one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the reply of a handler",
+    label = "not a reply",
+    note = "a reply is a message, which derives `Serialize` and `Deserialize`, or `Deferred<…>` of one"
+)]
+pub trait IntoReply: 'static {
+    /// The value that an `ask` yields.
+    type Value: Message;
+
+    /// Returns the value, unless it is sent later.
+    #[doc(hidden)]
+    fn into_value(self) -> Option<Self::Value>;
+}
+
+impl<T: Message> IntoReply for T {
+    type Value = T;
+
+    fn into_value(self) -> Option<T> {
+        Some(self)
+    }
+}
+
+impl<T: Message> IntoReply for Deferred<T> {
+    type Value = T;
+
+    fn into_value(self) -> Option<T> {
+        None
+    }
+}
+
+/// The value that an `ask` of `W` with an `M` yields: the reply of the handler, or the value that it sends later.
+pub type ReplyOf<W, M> = <<W as Handle<M>>::Reply as IntoReply>::Value;
 
 /// A handler for messages of type `M`.
 ///
@@ -61,8 +96,9 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Message for T {}
     note = "write `impl Handle<{M}> for {Self} {{ type Reply = …; async fn handle(…) -> … }}`"
 )]
 pub trait Handle<M: Message>: Work {
-    /// The reply to an `ask`; `()` if there is none.
-    type Reply: Message;
+    /// The reply to an `ask`; `()` if there is none. With [`Deferred<T>`](Deferred) the handler replies with a `T` later,
+    /// see [`WorkContext::defer`].
+    type Reply: IntoReply;
 
     /// Handles one message and returns the reply. Never called while `run` or another handler of this Work executes: a
     /// busy `run` lets messages in where it takes turns, see [`WorkContext::turn`].
@@ -220,11 +256,14 @@ pub enum AskError<M> {
         /// waits, so that two Works whose handlers ask each other are in a deadlock until one timeout passes.
         asker: Option<String>,
     },
-    /// The handler began and did not complete: it panicked, or its incarnation was ended by force.
-    #[error("work `{path}` failed while it handled the message")]
+    /// The handler began, and there is no reply: it panicked, its incarnation was ended by force, or its
+    /// [deferred reply](crate::WorkContext::defer) was dropped without being sent.
+    #[error("work `{path}` {why}")]
     Failed {
         /// Path of the Work.
         path: String,
+        /// Cause, as a phrase such as "failed while it handled the message".
+        why: &'static str,
     },
     /// The node or process of the Work was lost before the reply arrived. A handler may have seen the message.
     #[error("the node that hosted work `{path}` was lost before the answer came")]
@@ -249,6 +288,33 @@ pub enum AskError<M> {
         /// The error of decoding the reply.
         error: CodecError,
     },
+}
+
+/// Cause of a missing reply whose handler has completed.
+const REPLY_DROPPED: &str = "dropped the deferred reply to the message without sending it";
+
+impl<M> AskError<M> {
+    /// Returns the error for a handler that began and did not complete.
+    pub(super) fn failed(path: &str) -> Self {
+        Self::Failed { path: path.to_owned(), why: "failed while it handled the message" }
+    }
+
+    /// Returns the error for a deferred reply that was not sent.
+    pub(super) fn reply_dropped(path: &str) -> Self {
+        Self::Failed { path: path.to_owned(), why: REPLY_DROPPED }
+    }
+
+    /// Returns true if the handler has completed, whether or not there is a reply.
+    pub(super) fn is_handled(&self) -> bool {
+        match self {
+            Self::NotHandled(_) => false,
+            Self::Failed { why, .. } => *why == REPLY_DROPPED,
+            Self::Timeout { .. }
+            | Self::NodeLost { .. }
+            | Self::ReplyNotSent { .. }
+            | Self::BadReply { .. } => true,
+        }
+    }
 }
 
 /// Suffix of [`AskError::Timeout`] that explains a possible deadlock of two handlers.

@@ -23,6 +23,7 @@ mod caller;
 #[cfg(feature = "remote")]
 mod claim;
 mod context;
+mod deferred;
 mod envelope;
 mod executing;
 mod fencing_token;
@@ -62,12 +63,13 @@ use serde::de::DeserializeOwned;
 pub use self::address::WorkAddr;
 pub use self::ask::{Ask, DEFAULT_ASK_TIMEOUT};
 pub use self::context::{Stopped, WorkContext};
+pub use self::deferred::{Deferred, ReplySender};
 pub use self::fencing_token::FencingToken;
 pub(crate) use self::load_report::LoadReport;
 pub use self::load_report::NodeLoad;
 #[cfg(feature = "remote")]
 pub(crate) use self::load_report::REPORT_INTERVAL;
-pub use self::message::{AskError, Handle, Message, SendError, Unsent};
+pub use self::message::{AskError, Handle, IntoReply, Message, ReplyOf, SendError, Unsent};
 pub(crate) use self::node_names::{BadNode, check_labels, check_node_name};
 pub use self::node_status::NodeStatus;
 pub(crate) use self::node_status::{RecordedBy, Traffic};

@@ -61,15 +61,19 @@ fn works_in_other_processes_are_asked_with_json() {
         };
         let answer = ask("Predict", &body.to_string());
         assert_eq!((answer.status, answer.json()), (200, body.clone()), "{work}");
-        let checked = ask("Check", "2.5");
-        assert_eq!((checked.status, checked.json()), (200, json!(2.5)), "{work}");
-        let refused = ask("Check", r#"{"refused":"m"}"#);
-        assert_problem(
-            &refused,
-            422,
-            "has handled the message, and answered with an error: {\"refused\":\"m\"}",
-        );
-        assert_eq!(refused.json()["error"], json!({ "refused": "m" }), "{work}");
+        // The second is answered after its handler has returned.
+        for check in ["Check", "CheckLater"] {
+            let checked = ask(check, "2.5");
+            assert_eq!((checked.status, checked.json()), (200, json!(2.5)), "{work}");
+            let refused = ask(check, r#"{"refused":"m"}"#);
+            assert_problem(
+                &refused,
+                422,
+                "has handled the message, and answered with an error: {\"refused\":\"m\"}",
+            );
+            assert_eq!(refused.json()["error"], json!({ "refused": "m" }), "{work}");
+        }
+        assert_problem(&ask("CheckLater", r#"{"dropped":true}"#), 502, "dropped the deferred reply");
         assert_problem(&ask("Predicct", "1"), 404, "no message `Predicct`");
         assert_problem(&ask("Predict", "{"), 400, "not valid JSON");
         // The message was handled: no answer may suggest to send it again.

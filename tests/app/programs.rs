@@ -2,6 +2,7 @@
 
 use std::io::BufRead;
 
+use flowright::Deferred;
 use flowright::prelude::*;
 
 /// Environment variable with the name of the program that this binary runs.
@@ -320,7 +321,7 @@ impl Work for Echo {
     }
 
     fn messages(messages: &mut Messages<Self>) {
-        messages.accept::<Predict>().accept::<Repeat>().accept::<Check>();
+        messages.accept::<Predict>().accept::<Repeat>().accept::<Check>().accept::<CheckLater>();
     }
 }
 
@@ -349,6 +350,25 @@ impl Handle<Check> for Echo {
 
     async fn handle(&mut self, Check(value): Check, _cx: &mut WorkContext<Self>) -> Self::Reply {
         if value.get("refused").is_some() { Err(value) } else { Ok(value) }
+    }
+}
+
+/// As [`Check`], and the answer is sent by another task. A member `dropped` has it dropped.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct CheckLater(serde_json::Value);
+
+impl Handle<CheckLater> for Echo {
+    type Reply = Deferred<Result<serde_json::Value, serde_json::Value>>;
+
+    async fn handle(&mut self, CheckLater(value): CheckLater, cx: &mut WorkContext<Self>) -> Self::Reply {
+        let (deferred, reply) = cx.defer();
+        tokio::task::spawn_local(async move {
+            if value.get("dropped").is_none() {
+                reply.send(if value.get("refused").is_some() { Err(value) } else { Ok(value) });
+            }
+        });
+        deferred
     }
 }
 

@@ -232,7 +232,7 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    fn ask<M>(&self, work: &str, message: M) -> std::result::Result<<Snared as Handle<M>>::Reply, AskError<M>>
+    fn ask<M>(&self, work: &str, message: M) -> std::result::Result<flowright::ReplyOf<Snared, M>, AskError<M>>
     where
         M: flowright::Message,
         Snared: Handle<M>,

@@ -297,7 +297,7 @@ fn open_by(
 }
 
 impl Open {
-    fn ask<M>(&self, who: &str, message: M) -> <Porter as Handle<M>>::Reply
+    fn ask<M>(&self, who: &str, message: M) -> flowright::ReplyOf<Porter, M>
     where
         Porter: Handle<M>,
         M: flowright::Message,

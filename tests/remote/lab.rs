@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use flowright::prelude::*;
-use flowright::{Messages, Payload};
+use flowright::{Deferred, Messages, Payload, ReplySender};
 
 /// An order for a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,6 +24,8 @@ pub(crate) enum Task {
     GiveUp(WorkAddr<Lab>, bool),
     /// Ask another Work, without a deadline.
     Ask(WorkAddr<Lab>),
+    /// Ask another Work, which answers later.
+    AskForLater(WorkAddr<Lab>, u64),
     /// Ask another Work whose handler waits for its caller to go, and give up.
     AskAndLeave(WorkAddr<Lab>),
     /// Ask another Work whose handler waits for its caller to go, without a deadline.
@@ -109,6 +111,11 @@ pub(crate) struct Lab {
     pub(crate) is_held: bool,
     #[serde(skip)]
     pub(crate) private: u32,
+    /// Deferred replies.
+    #[serde(skip)]
+    later: Vec<(u64, ReplySender<u64>)>,
+    /// The number of deferred replies.
+    pub(crate) deferred: usize,
 }
 
 impl Work for Lab {
@@ -167,6 +174,7 @@ impl Work for Lab {
                 cx.publish(self);
                 other.ask(Add(7)).timeout(Duration::from_secs(3600)).await?;
             }
+            Task::AskForLater(other, number) => self.sum = Some(other.ask(Later(number)).await?),
             Task::AskAndLeave(other) => leave(&other, 2).await?,
             Task::AskAndStay(other) => {
                 other.ask(Watch).timeout(Duration::from_secs(3600)).await?;
@@ -193,6 +201,9 @@ impl Work for Lab {
             .accept::<Until>()
             .accept::<Unreadable>()
             .accept::<Gone>()
+            .accept::<Later>()
+            .accept::<Early>()
+            .accept::<Flush>()
             .accept::<Waits>()
             .accept::<Watch>()
             .accept::<Reply>()
@@ -397,6 +408,75 @@ pub(crate) async fn leave(other: &WorkAddr<Lab>, often: u64) -> Result<()> {
         assert!(dropped.is_err(), "{dropped:?}");
     }
     Ok(())
+}
+
+/// A question that is answered with twice the number, once a [`Flush`] arrives.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Later(pub(crate) u64);
+
+impl Handle<Later> for Lab {
+    type Reply = Deferred<u64>;
+
+    async fn handle(&mut self, Later(number): Later, cx: &mut WorkContext<Self>) -> Deferred<u64> {
+        let (deferred, reply) = cx.defer();
+        self.later.push((number, reply));
+        self.deferred = self.later.len();
+        cx.publish(self);
+        deferred
+    }
+}
+
+/// A question that is answered at once, by a handler that goes on until this file exists.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Early(pub(crate) std::path::PathBuf);
+
+impl Handle<Early> for Lab {
+    type Reply = Deferred<u64>;
+
+    async fn handle(&mut self, Early(file): Early, cx: &mut WorkContext<Self>) -> Deferred<u64> {
+        let (deferred, reply) = cx.defer();
+        reply.send(7);
+        self.handle(Until(file), cx).await;
+        cx.publish(self);
+        deferred
+    }
+}
+
+/// What is done with deferred replies. The answer is the number of those that are left.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) enum Flush {
+    /// Send them in this handler.
+    Here,
+    /// Send them from a task of the Work's thread.
+    Task,
+    /// Send them from another thread.
+    Thread,
+    /// Drop them.
+    Drop,
+    /// Keep those whose callers wait.
+    Waiting,
+}
+
+impl Handle<Flush> for Lab {
+    type Reply = usize;
+
+    async fn handle(&mut self, flush: Flush, cx: &mut WorkContext<Self>) -> usize {
+        if let Flush::Waiting = flush {
+            self.later.retain(|(_, reply)| reply.caller_waits());
+        } else {
+            let later = std::mem::take(&mut self.later);
+            let send = move || later.into_iter().for_each(|(number, reply)| reply.send(2 * number));
+            match flush {
+                Flush::Here => send(),
+                Flush::Task => drop(tokio::task::spawn_local(async move { send() })),
+                Flush::Thread => drop(std::thread::spawn(send)),
+                Flush::Drop | Flush::Waiting => drop(send),
+            }
+        }
+        self.deferred = self.later.len();
+        cx.publish(self);
+        self.deferred
+    }
 }
 
 /// A question that is answered with the same value.

@@ -1,10 +1,12 @@
 //! Works behave the same wherever they run.
 
 use flowright::prelude::*;
+use flowright::testing::TestApp;
 use flowright::{AskError, Reason, SendError};
 
 use crate::lab::{
-    Add, Break, Lab, Mirror, Never, Probe, Reply, Suite, Sum, Task, Unnamed, Until, Waits, give_up, leave,
+    Add, Break, Early, Flush, Lab, Later, Mirror, Never, Probe, Reply, Suite, Sum, Task, Unnamed, Until,
+    Waits, give_up, leave,
 };
 use crate::support::{Process, joining, lab, node, start, until, wherever_it_runs};
 
@@ -24,6 +26,9 @@ crate::tests![
     questions_of_a_lost_node_are_not_handled,
     handlers_see_that_their_callers_have_gone,
     handler_sees_that_the_node_of_its_caller_is_lost,
+    deferred_replies_arrive_from_wherever_they_are_sent,
+    deferred_replies_that_are_not_sent_say_so,
+    deferred_replies_know_whether_their_callers_wait,
     buffered_types_with_addresses_survive,
     an_input_that_is_too_large_says_so,
     the_initial_state_travels,
@@ -363,6 +368,107 @@ fn handler_sees_that_the_node_of_its_caller_is_lost() {
     app.wait_for_state("a.is_held", |is_held: &bool| *is_held);
     asker.signal("KILL");
     app.wait_for_state("a.count", |gone: &u64| *gone == 1);
+}
+
+/// Waits until this many replies are deferred.
+fn deferred(app: &TestApp, count: usize) {
+    app.wait_for_state("a.deferred", |deferred: &usize| *deferred == count);
+}
+
+/// A reply that a handler has deferred is sent later, from the Work or from elsewhere in its process, to callers
+/// wherever they are. One that is sent by the handler itself arrives while the handler goes on.
+fn deferred_replies_arrive_from_wherever_they_are_sent() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            Suite::new(lab(a), lab(b), |suite, _| {
+                suite.b.run(Task::AskForLater(suite.a.addr(), 21));
+                Ok(())
+            })
+        }));
+        let app = &lodged.app;
+        deferred(app, 1);
+        let a = app.work::<Lab>("a");
+        assert_eq!(app.block_on(a.ask(Flush::Here)).expect("the Work answers"), 0);
+        app.wait_for_state("b.sum", |sum: &Option<u64>| *sum == Some(42));
+        for flush in [Flush::Here, Flush::Task, Flush::Thread] {
+            app.block_on(async {
+                let asked = async { tokio::join!(a.ask(Later(1)), a.ask(Later(2))) };
+                let flushed = async {
+                    while a.ask(Flush::Waiting).await.expect("the Work answers") < 2 {}
+                    a.tell(flush).await.expect("the Work runs");
+                };
+                let ((first, second), ()) = tokio::join!(asked, flushed);
+                let answers = (first.expect("it is answered"), second.expect("it is answered"));
+                assert_eq!(answers, (2, 4), "{:?}: {flush:?}", lodged.places);
+            });
+        }
+        let gate = gate("early");
+        assert_eq!(app.block_on(a.ask(Early(gate.clone()))).expect("the Work answers"), 7);
+        app.wait_for_state("a.is_held", |is_held: &bool| *is_held);
+        std::fs::write(&gate, "").expect("the file is writable");
+        app.wait_for_state("a.is_held", |is_held: &bool| !*is_held);
+        std::fs::remove_file(&gate).expect("the file exists");
+    });
+}
+
+/// The caller of a reply that is dropped, or whose incarnation ends, is told what has happened.
+fn deferred_replies_that_are_not_sent_say_so() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            let restart = Restart::on_failure().backoff(Duration::ZERO..Duration::ZERO);
+            Suite::new(lab(a).restart(restart), lab(b), |suite, _| {
+                suite.a.run(Task::Serve);
+                Ok(())
+            })
+        }));
+        let app = &lodged.app;
+        app.wait_for_stage("a", Stage::Running);
+        let a = app.work::<Lab>("a");
+        for ends in [false, true] {
+            let error = app.block_on(async {
+                let end = async {
+                    while a.ask(Flush::Waiting).await.expect("the Work answers") < 1 {}
+                    match ends {
+                        false => a.tell(Flush::Drop).await.expect("the Work runs"),
+                        true => a.tell(Break).await.expect("the Work runs"),
+                    }
+                };
+                tokio::join!(a.ask(Later(1)), end).0.expect_err("no reply is sent")
+            });
+            assert!(matches!(error, AskError::Failed { .. }), "{:?}: {error}", lodged.places);
+            let text = error.to_string();
+            assert!(text.contains("deferred reply"), "{:?}: {text}", lodged.places);
+        }
+    });
+}
+
+/// A deferred reply knows that its caller has gone. That of a `tell` has nobody who could go, and is discarded.
+fn deferred_replies_know_whether_their_callers_wait() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            Suite::new(lab(a), lab(b), |suite, _| {
+                suite.a.run(Task::Serve);
+                Ok(())
+            })
+        }));
+        let app = &lodged.app;
+        app.wait_for_stage("a", Stage::Running);
+        let a = app.work::<Lab>("a");
+        app.block_on(async {
+            a.tell(Later(1)).await.expect("the Work runs");
+            let gone = {
+                let mut asked = std::pin::pin!(a.ask(Later(2)));
+                let both_wait = async { while a.ask(Flush::Waiting).await.expect("the Work answers") < 2 {} };
+                tokio::select! {
+                    answer = &mut asked => Some(answer),
+                    () = both_wait => None,
+                }
+            };
+            assert!(gone.is_none(), "{:?}: {gone:?}", lodged.places);
+            while a.ask(Flush::Waiting).await.expect("the Work answers") > 1 {}
+            assert_eq!(a.ask(Flush::Here).await.expect("the Work answers"), 0);
+        });
+    });
 }
 
 /// Tagged, flattened and untagged types arrive as they were sent, in inputs, states, payloads, messages and answers,

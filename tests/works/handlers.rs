@@ -84,7 +84,7 @@ impl Handle<Via> for Waiter {
             None => other.ask(Wait(1, Way::Turn)).timeout(within).await.map(Ok).map_err(|error| {
                 let said = error.to_string();
                 match error {
-                    AskError::Timeout { .. } => AskError::Failed { path: said },
+                    AskError::Timeout { .. } => AskError::Failed { path: said, why: "" },
                     other => panic!("{other}"),
                 }
             }),

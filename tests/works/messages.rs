@@ -254,7 +254,7 @@ fn a_handler_that_panics_fails_the_asker_and_the_work() {
     wherever_it_runs(|placement| {
         let app = serve(None, move |work| work.placed(placement).on_error(OnError::Capture));
         let error = app.block_on(app.work::<Server>("work").ask(Poison)).unwrap_err();
-        assert!(matches!(&error, AskError::Failed { path } if path == "work"), "{error}");
+        assert!(matches!(&error, AskError::Failed { path, .. } if path == "work"), "{error}");
         let failed = app.wait_for_stage("work", Stage::Failed);
         assert_eq!(failed.status.reason, Some(Reason::Panic));
         assert!(failed.status.message.unwrap().contains("poisoned"));
