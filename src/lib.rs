@@ -172,8 +172,8 @@ pub use crate::transport::{Endpoint, Token, TransportError};
 pub use crate::wire::CodecError;
 pub use crate::work::{
     Ask, AskError, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Deferred, FencingToken,
-    Handle, InDoubt, IntoReply, Message, Messages, NodeLoad, NodeStatus, Once, Placement, Reason, ReplyOf,
-    ReplySender, Resources, ReturnedError, Selector, SendError, Stage, Status, StepError, Stopped, Timer,
+    Handle, HttpStatus, InDoubt, IntoReply, Message, Messages, NodeLoad, NodeStatus, Once, Placement, Reason, ReplyOf,
+    ReplySender, ReplyWithStatus, Resources, ReturnedError, Selector, SendError, Stage, Status, StepError, Stopped, Timer,
     UnknownPlacement, Unsent, Work, WorkAddr, WorkContext,
 };
 pub use flowright_macros::Children;

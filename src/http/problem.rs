@@ -13,6 +13,7 @@ use utoipa::{IntoResponses, ToSchema};
 use crate::app::history::NoPast;
 use crate::app::{AppError, Control};
 use crate::printable::chain;
+use crate::work::HandlerError;
 
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
 
@@ -86,12 +87,14 @@ impl Problem {
         Some(Self::new(StatusCode::SERVICE_UNAVAILABLE, detail))
     }
 
-    /// Returns the problem for the error, as JSON, with which a handler of the Work at `path` has answered.
-    pub(super) fn of_handler(path: &str, error: &[u8]) -> Self {
-        let error: serde_json::Value = serde_json::from_slice(error).unwrap_or_default();
+    /// Returns the problem for the error with which a handler of the Work at `path` has answered.
+    pub(super) fn of_handler(path: &str, HandlerError { json, status }: &HandlerError) -> Self {
+        let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+        let status = status.unwrap_or(StatusCode::UNPROCESSABLE_ENTITY);
+        let error: serde_json::Value = serde_json::from_slice(json).unwrap_or_default();
         let text = error.as_str().map_or_else(|| error.to_string(), str::to_owned);
         let detail = format!("work `{path}` has handled the message, and answered with an error: {text}");
-        Self { error: Some(Box::new(error)), ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+        Self { error: Some(Box::new(error)), ..Self::new(status, detail) }
     }
 
     pub(super) fn is(&self, status: StatusCode) -> bool {
@@ -215,8 +218,10 @@ impl IntoResponses for OfQuestions {
     fn responses() -> BTreeMap<String, RefOr<Response>> {
         let mut responses = OfActions::responses();
         responses.extend(all(&[
+            ("4XX", "the handler has answered with an error, which is in `error` and says this status"),
             ("502", "the Work failed while it handled the message, or its answer is not JSON"),
             ("504", "the Work did not answer in time"),
+            ("5XX", "the handler has answered with an error, which is in `error` and says this status"),
         ]));
         responses
     }

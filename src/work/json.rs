@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::address::WorkAddr;
 use super::json_reply::JsonReply;
 use super::mailbox::Mailbox;
-use super::message::{AskError, Handle, Message, SendError};
+use super::message::{AskError, Handle, Message, ReplyOf, ReplyWithStatus, SendError};
 use super::run::{Input, RunKey};
 use super::{Messages, Work};
 use crate::fence::{self, Fenced};
@@ -36,8 +36,17 @@ pub(crate) enum Unanswered {
     NodeLost(String),
     /// The handler completed, but its reply cannot be sent or encoded as JSON.
     Unwritable(String),
-    /// The handler completed, and returned this error, encoded as JSON.
-    Err(Vec<u8>),
+    /// The handler completed, and returned this error.
+    Err(HandlerError),
+}
+
+/// The error that a handler has returned.
+#[derive(Debug)]
+pub(crate) struct HandlerError {
+    /// The error as JSON.
+    pub(crate) json: Vec<u8>,
+    /// The HTTP status that the error says, from 400 to 599.
+    pub(crate) status: Option<u16>,
 }
 
 pub(super) type JsonQuestion<W> = fn(WorkAddr<W>, &[u8], Duration) -> Result<JsonAnswer, serde_json::Error>;
@@ -47,13 +56,41 @@ pub(super) fn question<W: Handle<M>, M: Message>(
     json: &[u8],
     timeout: Duration,
 ) -> Result<JsonAnswer, serde_json::Error> {
+    ask_typed::<W, M>(work, json, timeout, |_| None)
+}
+
+/// As [`question`], for replies whose errors say their HTTP status.
+pub(super) fn question_with_status<W: Handle<M>, M: Message>(
+    work: WorkAddr<W>,
+    json: &[u8],
+    timeout: Duration,
+) -> Result<JsonAnswer, serde_json::Error>
+where
+    ReplyOf<W, M>: ReplyWithStatus,
+{
+    ask_typed::<W, M>(work, json, timeout, ReplyWithStatus::status)
+}
+
+fn ask_typed<W: Handle<M>, M: Message>(
+    work: WorkAddr<W>,
+    json: &[u8],
+    timeout: Duration,
+    status: fn(&ReplyOf<W, M>) -> Option<u16>,
+) -> Result<JsonAnswer, serde_json::Error> {
     let message: M = read(json)?;
     Ok(Box::pin(async move {
         let reply = Fenced::new(work.ask(message).timeout(timeout).await.map_err(Unanswered::from)?);
         let written = fence::call(|| JsonReply::of(&*reply));
         let why = match written {
             Ok(Ok(JsonReply::Value(json))) => return Ok(json),
-            Ok(Ok(JsonReply::Failure(json))) => return Err(Unanswered::Err(json)),
+            Ok(Ok(JsonReply::Failure(json))) => {
+                let status = fence::call(|| status(&reply)).unwrap_or_else(|panic| {
+                    log::error!("`http_status` of an answer of work `{}` panicked: {panic}", work.path());
+                    Some(NO_STATUS)
+                });
+                let status = status.map(|status| error_status(status, work.path()));
+                return Err(Unanswered::Err(HandlerError { json, status }));
+            }
             Ok(Err(error)) => error.to_string(),
             Err(panic) => format!("its `Serialize` panicked: {panic}"),
         };
@@ -62,6 +99,18 @@ pub(super) fn question<W: Handle<M>, M: Message>(
             work.path()
         )))
     }))
+}
+
+/// Status of an error that says none: Internal Server Error.
+const NO_STATUS: u16 = 500;
+
+/// Returns the status that an error says, or 500 if that is no status of an error.
+fn error_status(status: u16, path: &ActorPath) -> u16 {
+    if (400..=599).contains(&status) {
+        return status;
+    }
+    log::error!("an answer of work `{path}` says HTTP status {status}; an error has one from 400 to 599");
+    NO_STATUS
 }
 
 fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, serde_json::Error> {

@@ -61,6 +61,78 @@ impl<T: Message> IntoReply for Deferred<T> {
 /// The value that an `ask` of `W` with an `M` yields: the reply of the handler, or the value that it sends later.
 pub type ReplyOf<W, M> = <<W as Handle<M>>::Reply as IntoReply>::Value;
 
+/// An error that says the status of its response over HTTP, in place of 422. It counts for messages that are declared with
+/// [`Messages::accept_with_status`](crate::Messages::accept_with_status).
+///
+/// ```
+/// # use flowright::prelude::*;
+/// # use flowright::{HttpStatus, Messages};
+/// #[derive(Debug, Serialize, Deserialize)]
+/// enum PredictError {
+///     NotLoaded,
+///     TooLong { limit: usize },
+/// }
+///
+/// impl HttpStatus for PredictError {
+///     fn http_status(&self) -> u16 {
+///         match self {
+///             Self::NotLoaded => 503,
+///             Self::TooLong { .. } => 413,
+///         }
+///     }
+/// }
+///
+/// # #[derive(Serialize, Deserialize)]
+/// # struct Predict(String);
+/// # #[derive(Default, Serialize, Deserialize)]
+/// # struct Server;
+/// impl Work for Server {
+///     type Input = ();
+///
+///     fn messages(messages: &mut Messages<Self>) {
+///         messages.accept_with_status::<Predict>();
+///     }
+/// }
+///
+/// impl Handle<Predict> for Server {
+///     type Reply = std::result::Result<f64, PredictError>;
+///
+///     async fn handle(&mut self, Predict(text): Predict, _cx: &mut WorkContext<Self>) -> Self::Reply {
+///         if text.len() > 100 { Err(PredictError::TooLong { limit: 100 }) } else { Ok(text.len() as f64) }
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say the status of its response over HTTP",
+    label = "no HTTP status",
+    note = "write `impl HttpStatus for {Self}`, or declare the message with `accept`: then an `Err` has status 422"
+)]
+pub trait HttpStatus {
+    /// Returns the status, from 400 to 599. Any other is sent as 500 and logged.
+    fn http_status(&self) -> u16;
+}
+
+/// A reply of type `Result` whose error says its status.
+#[diagnostic::on_unimplemented(
+    message = "the reply `{Self}` is not a `Result`, so that no error can say the status of a response",
+    label = "not a `Result`",
+    note = "declare the message with `accept`"
+)]
+pub trait ReplyWithStatus: Message {
+    /// Returns the status that the error says; `None` for `Ok`.
+    #[doc(hidden)]
+    fn status(&self) -> Option<u16>;
+}
+
+impl<T, E: HttpStatus> ReplyWithStatus for Result<T, E>
+where
+    Self: Message,
+{
+    fn status(&self) -> Option<u16> {
+        self.as_ref().err().map(HttpStatus::http_status)
+    }
+}
+
 /// A handler for messages of type `M`.
 ///
 /// ```

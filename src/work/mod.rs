@@ -69,7 +69,9 @@ pub(crate) use self::load_report::LoadReport;
 pub use self::load_report::NodeLoad;
 #[cfg(feature = "remote")]
 pub(crate) use self::load_report::REPORT_INTERVAL;
-pub use self::message::{AskError, Handle, IntoReply, Message, ReplyOf, SendError, Unsent};
+pub use self::message::{
+    AskError, Handle, HttpStatus, IntoReply, Message, ReplyOf, ReplyWithStatus, SendError, Unsent,
+};
 pub(crate) use self::node_names::{BadNode, check_labels, check_node_name};
 pub use self::node_status::NodeStatus;
 pub(crate) use self::node_status::{RecordedBy, Traffic};
@@ -93,7 +95,7 @@ pub(crate) use self::executing::current_run;
 pub(crate) use self::gpus::{FreeGpus, visibility};
 pub(crate) use self::gpus::{GpuPool, Gpus, visible as visible_gpus};
 pub(crate) use self::incarnations::Incarnations;
-pub(crate) use self::json::{JsonAnswer, Unanswered};
+pub(crate) use self::json::{HandlerError, JsonAnswer, Unanswered};
 pub(crate) use self::local::{LocalHost, start_arbiter, start_system};
 pub(crate) use self::mailbox::{CloseReason, Mailbox, Place, Refused};
 #[cfg(test)]

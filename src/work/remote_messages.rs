@@ -10,9 +10,9 @@ use futures::future::BoxFuture;
 
 use super::Work;
 use super::envelope::{AnyEnvelope, BoxedEnvelope, Envelope, NoReply, Outcome, Reply, ReplyTo};
-use super::json::{JsonQuestion, question};
+use super::json::{JsonQuestion, question, question_with_status};
 use super::mailbox::{Mailbox, Refused};
-use super::message::{Handle, Message};
+use super::message::{Handle, Message, ReplyOf, ReplyWithStatus};
 use super::route::Origin;
 use crate::fence;
 use crate::trace::Cause;
@@ -28,8 +28,25 @@ pub struct Messages<W: Work> {
 }
 
 impl<W: Work> Messages<W> {
-    /// Accepts messages of type `M`.
+    /// Accepts messages of type `M`. Over HTTP, a reply that is `Err` has status 422.
     pub fn accept<M: Message>(&mut self) -> &mut Self
+    where
+        W: Handle<M>,
+    {
+        self.accept_as::<M>(question::<W, M>)
+    }
+
+    /// Accepts messages of type `M`. Over HTTP, a reply that is `Err` has the status that the error says by
+    /// [`HttpStatus`](crate::HttpStatus), wherever the Work runs.
+    pub fn accept_with_status<M: Message>(&mut self) -> &mut Self
+    where
+        W: Handle<M>,
+        ReplyOf<W, M>: ReplyWithStatus,
+    {
+        self.accept_as::<M>(question_with_status::<W, M>)
+    }
+
+    fn accept_as<M: Message>(&mut self, question: JsonQuestion<W>) -> &mut Self
     where
         W: Handle<M>,
     {
@@ -40,7 +57,7 @@ impl<W: Work> Messages<W> {
             self.found = Some(Arc::new(RemoteMessagesOf { mailbox, envelope, come_back }));
         }
         if self.asked.take_if(|asked| asked == name).is_some() {
-            self.question = Some(question::<W, M>);
+            self.question = Some(question);
         }
         self
     }

@@ -73,6 +73,13 @@ fn works_in_other_processes_are_asked_with_json() {
             );
             assert_eq!(refused.json()["error"], json!({ "refused": "m" }), "{work}");
         }
+        assert_eq!(ask("Refuse", "200").status, 200, "{work}");
+        // An error that says no status of an error has 500.
+        for (says, status) in [(404, 404), (429, 429), (503, 503), (418, 418), (301, 500), (99, 500), (0, 500)] {
+            let refused = ask("Refuse", &says.to_string());
+            assert_problem(&refused, status, "answered with an error");
+            assert_eq!(refused.json()["error"], json!({ "says": says }), "{work}");
+        }
         assert_problem(&ask("CheckLater", r#"{"dropped":true}"#), 502, "dropped the deferred reply");
         assert_problem(&ask("Predicct", "1"), 404, "no message `Predicct`");
         assert_problem(&ask("Predict", "{"), 400, "not valid JSON");

@@ -2,8 +2,8 @@
 
 use std::io::BufRead;
 
-use flowright::Deferred;
 use flowright::prelude::*;
+use flowright::{Deferred, HttpStatus};
 
 /// Environment variable with the name of the program that this binary runs.
 pub(crate) const VARIABLE: &str = "FLOWRIGHT_TEST_PROGRAM";
@@ -322,6 +322,7 @@ impl Work for Echo {
 
     fn messages(messages: &mut Messages<Self>) {
         messages.accept::<Predict>().accept::<Repeat>().accept::<Check>().accept::<CheckLater>();
+        messages.accept_with_status::<Refuse>();
     }
 }
 
@@ -368,6 +369,33 @@ impl Handle<CheckLater> for Echo {
                 reply.send(if value.get("refused").is_some() { Err(value) } else { Ok(value) });
             }
         });
+        deferred
+    }
+}
+
+/// A message that is answered with an error that says this status, or with null if it is 200.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct Refuse(u16);
+
+#[derive(Serialize, Deserialize)]
+struct Refused {
+    says: u16,
+}
+
+impl HttpStatus for Refused {
+    fn http_status(&self) -> u16 {
+        assert_ne!(self.says, 0, "a status that panics");
+        self.says
+    }
+}
+
+impl Handle<Refuse> for Echo {
+    type Reply = Deferred<Result<(), Refused>>;
+
+    async fn handle(&mut self, Refuse(says): Refuse, cx: &mut WorkContext<Self>) -> Self::Reply {
+        let (deferred, reply) = cx.defer();
+        reply.send(if says == 200 { Ok(()) } else { Err(Refused { says }) });
         deferred
     }
 }
