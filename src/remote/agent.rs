@@ -956,4 +956,8 @@ impl Router for Agent {
         let bound = forwarder.clone();
         (forwarder, Box::new(move |mailbox| bound.bind(mailbox)))
     }
+
+    fn work_type(&self, name: &str) -> Option<&'static WorkType> {
+        self.kinds.get(name).copied()
+    }
 }

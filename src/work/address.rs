@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::Work;
 use super::any_mailbox::AnyMailbox;
-use super::ask::Ask;
+use super::ask::{Ask, LeadsAway};
 use super::envelope::{AnyEnvelope, AskFailure, Envelope, ReplyTo};
 use super::executing::{is_running, is_served};
 use super::mailbox::{CloseReason, Mailbox, Refused, typed};
@@ -72,6 +72,23 @@ impl<W: Work> WorkAddr<W> {
     /// Returns the address of a Work that has not joined an App. Sending to it fails.
     pub(crate) fn nowhere() -> Self {
         Self { app: AppId::NONE, path: ActorPath::root(), mailbox: None }
+    }
+
+    pub(super) fn app(&self) -> AppId {
+        self.app
+    }
+
+    pub(super) fn mailbox(&self) -> Option<&Arc<Mailbox<W>>> {
+        self.mailbox.as_ref()
+    }
+
+    /// Registers the mailbox for deserialised addresses.
+    pub(super) fn remember(&self) {
+        if let Some(mailbox) = &self.mailbox
+            && let Some(directory) = Directory::named(self.app)
+        {
+            directory.remember_again(&self.path, mailbox);
+        }
     }
 
     /// Returns the path of the Work.
@@ -143,11 +160,11 @@ impl<W: Work> WorkAddr<W> {
     pub fn ask<M: Message>(
         &self,
         message: M,
-    ) -> Ask<'_, W, impl Future<Output = Result<ReplyOf<W, M>, AskError<M>>> + use<'_, W, M>>
+    ) -> Ask<'_, impl Future<Output = Result<ReplyOf<W, M>, AskError<M>>> + use<'_, W, M>>
     where
         W: Handle<M>,
     {
-        Ask::new(&self.path, self.mailbox.as_deref(), self.exchange(message))
+        Ask::new(&self.path, Some(self), self.exchange(message))
     }
 
     /// Sends a message and waits until it is handled. Returns false if it was not, because the incarnation ends.
@@ -168,7 +185,7 @@ impl<W: Work> WorkAddr<W> {
     }
 
     /// Sends a message and waits for the reply without a limit.
-    async fn exchange<M: Message>(&self, message: M) -> Result<ReplyOf<W, M>, AskError<M>>
+    pub(super) async fn exchange<M: Message>(&self, message: M) -> Result<ReplyOf<W, M>, AskError<M>>
     where
         W: Handle<M>,
     {
@@ -222,7 +239,7 @@ impl<W: Work> WorkAddr<W> {
     }
 
     fn unknown<M>(&self, message: M) -> SendError<M> {
-        SendError::Unknown { path: self.path.to_string(), message: Unsent::new(message) }
+        SendError::unknown(&self.path, message)
     }
 }
 
@@ -243,6 +260,12 @@ impl<W: Work> Drop for AskInFlight<'_, W> {
 /// Downcasts an envelope to the type with which the sender made it.
 fn open<E: 'static>(envelope: Box<dyn AnyEnvelope>) -> E {
     *envelope.into_any().downcast::<E>().unwrap_or_else(|_| unreachable!("an envelope keeps its type"))
+}
+
+impl<W: Work> LeadsAway for WorkAddr<W> {
+    fn leads_away(&self) -> bool {
+        self.mailbox.as_ref().is_some_and(|mailbox| mailbox.leads_away())
+    }
 }
 
 impl<W: Work> Clone for WorkAddr<W> {
@@ -280,7 +303,7 @@ impl Directory {
 
     /// Returns the directory of the App with this id, which an address names. On a thread of another App there is none:
     /// an address does not lead from one App to another.
-    fn named(app: AppId) -> Option<Arc<Self>> {
+    pub(super) fn named(app: AppId) -> Option<Arc<Self>> {
         runtime::of_app(app)?.part()
     }
 
@@ -329,6 +352,28 @@ impl Directory {
         Ok(Some(mailbox))
     }
 
+    /// Returns the mailbox in this process for a Work of the type with this name, as [`mailbox_at`](Self::mailbox_at)
+    /// does; `None` also if the program has no such type.
+    ///
+    /// # Errors
+    /// The name of the type of the Work at this path, if it is another one.
+    pub(super) fn mailbox_of(
+        &self,
+        path: &ActorPath,
+        work: &str,
+    ) -> Result<Option<Arc<dyn AnyMailbox>>, &'static str> {
+        let other = |found: Arc<dyn AnyMailbox>| found.kind_name();
+        let router = self.router.lock().as_ref().and_then(Weak::upgrade);
+        if let Some(kind) = router.and_then(|router| router.work_type(work)) {
+            return self.mailbox_at(path, kind).map_err(other);
+        }
+        let found = self.mailboxes.lock().get(path).and_then(Weak::upgrade);
+        match found {
+            Some(found) if found.kind_name() != work => Err(other(found)),
+            found => Ok(found),
+        }
+    }
+
     /// Sets the router for deserialised addresses whose Work is not in this process.
     #[cfg(feature = "remote")]
     pub(crate) fn set_router(&self, router: Weak<dyn Router>) {
@@ -357,6 +402,9 @@ impl Directory {
 pub(crate) trait Router: Send + Sync {
     /// Returns a locator for the Work at `path`, and the callback that binds the locator to its mailbox.
     fn locator(&self, path: &ActorPath, kind: &'static WorkType) -> (Arc<dyn Locator>, Bind);
+
+    /// Returns the type of Works of the program with this name.
+    fn work_type(&self, name: &str) -> Option<&'static WorkType>;
 }
 
 /// Binds a locator to its mailbox.
@@ -369,11 +417,7 @@ impl<W: Work> Serialize for WorkAddr<W> {
                 "cannot serialise a `WorkAddr` before its Work has joined the App; use the address from the next reaction on",
             ));
         }
-        if let Some(mailbox) = &self.mailbox
-            && let Some(directory) = Directory::named(self.app)
-        {
-            directory.remember_again(&self.path, mailbox);
-        }
+        self.remember();
         (self.app, &self.path).serialize(serializer)
     }
 }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::address::WorkAddr;
 use super::envelope::AnyEnvelope;
 use super::json::{self, JsonAnswer};
 use super::mailbox::{CloseReason, Mailbox, Place};
+use super::recipient::AnyReceiver;
 use super::remote_messages::{Messages, RemoteMessages};
 use super::route::{Commands, SharedRoute};
 use super::work_type::WorkType;
@@ -49,6 +51,9 @@ pub(crate) trait AnyMailbox: Send + Sync {
     /// Returns the way in for messages of this type name from other processes; `None` if the Work does not declare the
     /// type.
     fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn RemoteMessages>>;
+    /// Returns the receiver of messages of this type name, for the address of a recipient; `None` if the Work does not
+    /// declare the type.
+    fn receiver(self: Arc<Self>, app: AppId, path: ActorPath, message: &str) -> Option<AnyReceiver>;
     /// Sends an ask whose message is JSON; `None` if the Work does not declare the type of the message.
     fn ask(
         self: Arc<Self>,
@@ -160,6 +165,10 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
 
     fn intake(self: Arc<Self>, message: &str) -> Option<Arc<dyn RemoteMessages>> {
         Messages::find(self, message)
+    }
+
+    fn receiver(self: Arc<Self>, app: AppId, path: ActorPath, message: &str) -> Option<AnyReceiver> {
+        Messages::receiver(message).map(|receiver| receiver(WorkAddr::new(app, path, self)))
     }
 
     fn ask(

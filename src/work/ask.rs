@@ -9,14 +9,18 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use super::Work;
 use super::executing::handler_under_way;
-use super::mailbox::Mailbox;
 use super::message::AskError;
 use crate::id::ActorPath;
 
 /// Default timeout of [`WorkAddr::ask`](crate::WorkAddr::ask): 30 s.
 pub const DEFAULT_ASK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The way to a Work.
+pub(super) trait LeadsAway {
+    /// Returns true if it leads to another process.
+    fn leads_away(&self) -> bool;
+}
 
 pin_project! {
     /// Future of the reply to a message, made by [`WorkAddr::ask`](crate::WorkAddr::ask). The message is sent when the future is polled first.
@@ -25,9 +29,9 @@ pin_project! {
     /// If the future is dropped, or its timeout passes, the message is withdrawn from wherever it waits, unless a handler
     /// has begun it.
     #[must_use = "the message is sent only when the future is awaited"]
-    pub struct Ask<'a, W: Work, F> {
+    pub struct Ask<'a, F> {
         path: &'a ActorPath,
-        mailbox: Option<&'a Mailbox<W>>,
+        way: Option<&'a dyn LeadsAway>,
         timeout: Duration,
         #[pin]
         exchange: F,
@@ -37,10 +41,10 @@ pin_project! {
     }
 }
 
-impl<'a, W: Work, F> Ask<'a, W, F> {
+impl<'a, F> Ask<'a, F> {
     /// Makes the future of an ask from the exchange of message and reply, which may take for ever.
-    pub(super) fn new(path: &'a ActorPath, mailbox: Option<&'a Mailbox<W>>, exchange: F) -> Self {
-        Self { path, mailbox, timeout: DEFAULT_ASK_TIMEOUT, exchange, timer: None, is_polled: false }
+    pub(super) fn new(path: &'a ActorPath, way: Option<&'a dyn LeadsAway>, exchange: F) -> Self {
+        Self { path, way, timeout: DEFAULT_ASK_TIMEOUT, exchange, timer: None, is_polled: false }
     }
 
     /// Sets the time after which the ask fails with [`AskError::Timeout`], in place of [`DEFAULT_ASK_TIMEOUT`]. It
@@ -76,7 +80,7 @@ impl<'a, W: Work, F> Ask<'a, W, F> {
     }
 }
 
-impl<W: Work, R, M, F: Future<Output = Result<R, AskError<M>>>> Future for Ask<'_, W, F> {
+impl<R, M, F: Future<Output = Result<R, AskError<M>>>> Future for Ask<'_, F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -88,7 +92,7 @@ impl<W: Work, R, M, F: Future<Output = Result<R, AskError<M>>>> Future for Ask<'
             // Setting a timer costs as much as the whole exchange with a Work on the same thread, which has replied by
             // the next time this task is polled. So the first wait sets no timer but yields once to the other tasks of
             // this thread, unless the reply comes from another process.
-            if !std::mem::replace(this.is_polled, true) && !this.mailbox.is_some_and(Mailbox::leads_away) {
+            if !std::mem::replace(this.is_polled, true) && !this.way.is_some_and(LeadsAway::leads_away) {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -103,7 +107,7 @@ impl<W: Work, R, M, F: Future<Output = Result<R, AskError<M>>>> Future for Ask<'
     }
 }
 
-impl<W: Work, F> fmt::Debug for Ask<'_, W, F> {
+impl<F> fmt::Debug for Ask<'_, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ask").field("work", self.path).field("timeout", &self.timeout).finish_non_exhaustive()
     }

@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::deferred::Deferred;
 use super::mailbox::CloseReason;
 use super::{Work, WorkContext};
+use crate::id::ActorPath;
 use crate::wire::CodecError;
 
 /// A message that Works can send and reply with: any serde value that is `Send` and `'static`.
@@ -284,6 +285,10 @@ impl<M> SendError<M> {
             | Self::NodeLost { message, .. }
             | Self::Unsendable { message, .. } => message.into_inner(),
         }
+    }
+
+    pub(super) fn unknown(path: &ActorPath, message: M) -> Self {
+        Self::Unknown { path: path.to_string(), message: Unsent::new(message) }
     }
 
     pub(crate) fn closed(path: &str, why: CloseReason, message: M) -> Self {

@@ -42,6 +42,7 @@ mod node_status;
 mod once;
 mod outbox;
 mod policy;
+mod recipient;
 mod remote_messages;
 mod returned_error;
 mod route;
@@ -79,6 +80,7 @@ pub use self::once::{InDoubt, Once};
 pub use self::policy::{
     DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Placement, Resources, Selector, UnknownPlacement,
 };
+pub use self::recipient::Recipient;
 pub use self::remote_messages::Messages;
 pub use self::status::{Reason, Stage, Status};
 pub use self::step_error::StepError;

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::Work;
+use super::address::WorkAddr;
 use super::envelope::{AnyEnvelope, BoxedEnvelope, Envelope, NoReply, Outcome, Reply, ReplyTo};
 use super::json::{JsonQuestion, question, question_with_status};
 use super::mailbox::{Mailbox, Refused};
 use super::message::{Handle, Message, ReplyOf, ReplyWithStatus};
+use super::recipient::{AnyReceiver, receiver};
 use super::route::Origin;
 use crate::fence;
 use crate::trace::Cause;
@@ -25,7 +27,12 @@ pub struct Messages<W: Work> {
     names: Vec<&'static str>,
     asked: Option<String>,
     question: Option<JsonQuestion<W>>,
+    /// The type of messages for which a receiver is wanted.
+    received: Option<String>,
+    receiver: Option<MakeReceiver<W>>,
 }
+
+type MakeReceiver<W> = fn(WorkAddr<W>) -> AnyReceiver;
 
 impl<W: Work> Messages<W> {
     /// Accepts messages of type `M`. Over HTTP, a reply that is `Err` has status 422.
@@ -59,6 +66,9 @@ impl<W: Work> Messages<W> {
         if self.asked.take_if(|asked| asked == name).is_some() {
             self.question = Some(question);
         }
+        if self.received.take_if(|received| received == name).is_some() {
+            self.receiver = Some(receiver::<W, M>);
+        }
         self
     }
 
@@ -71,12 +81,25 @@ impl<W: Work> Messages<W> {
     }
 
     fn empty() -> Self {
-        Self { wanted: None, found: None, names: Vec::new(), asked: None, question: None }
+        Self {
+            wanted: None,
+            found: None,
+            names: Vec::new(),
+            asked: None,
+            question: None,
+            received: None,
+            receiver: None,
+        }
     }
 
     /// Returns the function that asks with a message of this type name as JSON.
     pub(super) fn question(name: &str) -> Option<JsonQuestion<W>> {
         Self { asked: Some(name.to_owned()), ..Self::empty() }.collect().question
+    }
+
+    /// Returns the function that makes a receiver of messages of this type name.
+    pub(super) fn receiver(name: &str) -> Option<MakeReceiver<W>> {
+        Self { received: Some(name.to_owned()), ..Self::empty() }.collect().receiver
     }
 
     pub(super) fn find(mailbox: Arc<Mailbox<W>>, name: &str) -> Option<Arc<dyn RemoteMessages>> {

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use flowright::prelude::*;
-use flowright::{Deferred, Messages, Payload, ReplySender};
+use flowright::{Deferred, Messages, Payload, Recipient, ReplySender};
 
 /// An order for a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub(crate) enum Task {
     GiveUp(WorkAddr<Lab>, bool),
     /// Ask another Work, without a deadline.
     Ask(WorkAddr<Lab>),
+    /// Tell a recipient the numbers from 1 to 3, and ask for their sum: of the second recipient, and of the one that the
+    /// first recipient of `Relay` sends back.
+    Address(Recipient<Add>, Recipient<Sum, u64>, Recipient<Relay, Recipient<Sum, u64>>),
     /// Ask another Work, which answers later.
     AskForLater(WorkAddr<Lab>, u64),
     /// Ask another Work whose handler waits for its caller to go, and give up.
@@ -174,6 +177,15 @@ impl Work for Lab {
                 cx.publish(self);
                 other.ask(Add(7)).timeout(Duration::from_secs(3600)).await?;
             }
+            Task::Address(add, sum, relay) => {
+                for number in 1..=3 {
+                    add.tell(Add(number)).await?;
+                }
+                add.ask(Add(4)).await?;
+                let back = relay.ask(Relay(sum.clone())).await?;
+                assert_eq!((&back, back.path(), back.ask(Sum).await?), (&sum, sum.path(), 10));
+                self.sum = Some(sum.ask(Sum).await?);
+            }
             Task::AskForLater(other, number) => self.sum = Some(other.ask(Later(number)).await?),
             Task::AskAndLeave(other) => leave(&other, 2).await?,
             Task::AskAndStay(other) => {
@@ -201,6 +213,7 @@ impl Work for Lab {
             .accept::<Until>()
             .accept::<Unreadable>()
             .accept::<Gone>()
+            .accept::<Relay>()
             .accept::<Later>()
             .accept::<Early>()
             .accept::<Flush>()
@@ -476,6 +489,18 @@ impl Handle<Flush> for Lab {
         self.deferred = self.later.len();
         cx.publish(self);
         self.deferred
+    }
+}
+
+/// A question that is answered with the same recipient.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Relay(pub(crate) Recipient<Sum, u64>);
+
+impl Handle<Relay> for Lab {
+    type Reply = Recipient<Sum, u64>;
+
+    async fn handle(&mut self, Relay(recipient): Relay, _: &mut WorkContext<Self>) -> Recipient<Sum, u64> {
+        recipient
     }
 }
 

@@ -26,6 +26,7 @@ crate::tests![
     questions_of_a_lost_node_are_not_handled,
     handlers_see_that_their_callers_have_gone,
     handler_sees_that_the_node_of_its_caller_is_lost,
+    recipients_lead_to_their_works,
     deferred_replies_arrive_from_wherever_they_are_sent,
     deferred_replies_that_are_not_sent_say_so,
     deferred_replies_know_whether_their_callers_wait,
@@ -368,6 +369,23 @@ fn handler_sees_that_the_node_of_its_caller_is_lost() {
     app.wait_for_state("a.is_held", |is_held: &bool| *is_held);
     asker.signal("KILL");
     app.wait_for_state("a.count", |gone: &u64| *gone == 1);
+}
+
+/// Recipients arrive in inputs, messages and answers, and lead to their Work wherever it runs.
+fn recipients_lead_to_their_works() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            Suite::new(lab(a), lab(b), |suite, cx| {
+                let a = suite.a.addr();
+                let b = suite.b.run(Task::Address(a.clone().into(), a.recipient(), a.recipient())).finished()?;
+                assert_eq!(b.sum, Some(10));
+                cx.stop("they have arrived");
+                Ok(())
+            })
+        }));
+        let exit = lodged.app.wait_for_exit();
+        assert!(exit.result.is_ok(), "{:?}: {:?}", lodged.places, exit.result);
+    });
 }
 
 /// Waits until this many replies are deferred.

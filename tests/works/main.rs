@@ -9,6 +9,7 @@ mod lifecycle;
 mod messages;
 mod overlap;
 mod payloads;
+mod recipients;
 mod restarts;
 mod runs;
 mod state;
