@@ -553,7 +553,8 @@ const CYCLES: [(&str, &str, &str); 3] = [
     ),
     (
         "work",
-        "actor address any_mailbox context envelope json mailbox message recipient remote_messages route work_type",
+        "actor address any_mailbox ask context envelope json mailbox message recipient remote_messages route watch \
+         work_type",
         "an envelope runs its handler on a WorkContext, which receives envelopes from the mailbox",
     ),
 ];

@@ -186,6 +186,7 @@ impl Record {
     pub(crate) fn kill(&mut self) {
         if let Some((_, abort)) = self.life.take() {
             abort.raise();
+            self.mailbox.given_up(None);
         }
     }
 

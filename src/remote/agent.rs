@@ -574,6 +574,7 @@ impl Agent {
         drop(ended);
         if let Some(hosted) = killed {
             hosted.abort.raise();
+            hosted.mailbox.given_up(Some(hosted.mailbox_incarnation));
             self.left(&hosted.path, &hosted.mailbox, hosted.mailbox_incarnation);
         }
     }
@@ -616,6 +617,7 @@ impl Agent {
         for hosted in incarnations.into_values() {
             log::log!(self.level(), "work `{}` is ended: the head is gone, or this node leaves", hosted.path);
             hosted.abort.raise();
+            hosted.mailbox.given_up(Some(hosted.mailbox_incarnation));
             // Other nodes may still have a head that knows the next location of the Work.
             hosted.mailbox.leave(Some(hosted.mailbox_incarnation));
             count_lost(&hosted.path, hosted.mailbox.close(CloseReason::NodeLost), "this node left the App");

@@ -18,6 +18,7 @@ use super::outbox::{Outbox, Report};
 use super::returned_error::ReturnedError;
 use super::run::RunOrder;
 use super::status::{Failure, Reason};
+use super::watch::End;
 #[cfg(feature = "journal")]
 use crate::crash_evidence::CrashEvidence;
 use crate::error::{self, Error};
@@ -113,6 +114,7 @@ async fn body<W: Work>(spec: Box<IncarnationSpec<W>>) -> Report {
         tracker,
     );
     let report = work_through(&mut *work, &mut cx).await;
+    cx.ended(&End::reported(&report));
     match work.discard() {
         Ok(()) => report,
         Err(panic) => died_at_its_end(report, &panic),

@@ -17,6 +17,7 @@ use super::executing::{is_running, is_served};
 use super::mailbox::{CloseReason, Mailbox, Refused, typed};
 use super::message::{AskError, Handle, Message, ReplyOf, SendError, Unsent};
 use super::route::Locator;
+use super::watch::{End, EndKind, Watch};
 use super::work_type::WorkType;
 use crate::fence::Fenced;
 use crate::id::{ActorPath, AppId};
@@ -178,9 +179,7 @@ impl<W: Work> WorkAddr<W> {
                 drop(Fenced::new(reply));
                 true
             }
-            Err(error) => {
-                Fenced::new(error).is_handled()
-            }
+            Err(error) => Fenced::new(error).is_handled(),
         }
     }
 
@@ -213,6 +212,56 @@ impl<W: Work> WorkAddr<W> {
             Ok(Err(AskFailure::ReplyDropped)) => Err(AskError::reply_dropped(self.path.as_str())),
             Err(_) => Err(AskError::failed(self.path.as_str())),
         }
+    }
+
+    /// Waits until the incarnation of the Work that runs now ends, and returns how it ended. Any number of watchers may
+    /// wait; a Work that nobody watches costs nothing.
+    ///
+    /// The watch begins when the future is polled first. A Work that is being started or moved is watched from its start;
+    /// one that is not running counts as ended. A restart ends the incarnation: watch again for the next one. A Flow sees
+    /// the ends of its own Works without a watch, and decides what happens then.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use flowright::EndKind;
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Server;
+    /// # impl Work for Server { type Input = (); }
+    /// # async fn release(_: &str) {}
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Locks;
+    ///
+    /// impl Work for Locks {
+    ///     type Input = WorkAddr<Server>;
+    ///
+    ///     async fn run(&mut self, owner: WorkAddr<Server>, cx: &mut WorkContext<Self>) -> Result<()> {
+    ///         let end = cx.serve(self, owner.watch()).await?;
+    ///         if end.kind != EndKind::Stopped {
+    ///             log::warn!("the owner `{}` is gone: {end}", owner.path());
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// The watch ends when the future is dropped.
+    pub async fn watch(&self) -> End {
+        let Some(mailbox) = &self.mailbox else { return End::of(EndKind::NotRunning) };
+        // Declared before the receiver of the end, as in `exchange`.
+        let mut question = AskInFlight { mailbox, is_open: false };
+        let (watch, end) = Watch::new();
+        match mailbox.watch(watch).await {
+            Ok(()) => {}
+            Err(Refused::Closed(_, why)) => return End::closed(why),
+            Err(Refused::Full(_) | Refused::Moved(_) | Refused::Unsendable(..)) => {
+                return End::of(EndKind::NotRunning);
+            }
+        }
+        question.is_open = true;
+        let end = end.await;
+        question.is_open = false;
+        end.unwrap_or_else(|_| End::of(EndKind::Killed))
     }
 
     fn not_sent<M>(

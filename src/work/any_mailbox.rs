@@ -27,6 +27,7 @@ pub(crate) trait AnyMailbox: Send + Sync {
     fn place(&self) -> Place<SharedRoute>;
     fn incarnation(&self) -> u64;
     fn leave(&self, incarnation: Option<u64>);
+    fn given_up(&self, incarnation: Option<u64>);
     fn give_back(&self, session: u64);
     fn stop(&self, route: &SharedRoute);
     /// Drops waiting asks whose caller has given up.
@@ -105,6 +106,10 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
 
     fn leave(&self, incarnation: Option<u64>) {
         self.leave(incarnation);
+    }
+
+    fn given_up(&self, incarnation: Option<u64>) {
+        self.given_up(incarnation);
     }
 
     fn give_back(&self, session: u64) {

@@ -17,7 +17,7 @@ use crate::id::ActorPath;
 pub const DEFAULT_ASK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The way to a Work.
-pub(super) trait LeadsAway {
+pub(super) trait LeadsAway: Send + Sync {
     /// Returns true if it leads to another process.
     fn leads_away(&self) -> bool;
 }

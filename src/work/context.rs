@@ -28,6 +28,7 @@ use super::run::{Command, RunOrder};
 use super::run_steps::RunSteps;
 use super::steps::Steps;
 use super::timers::{Timer, Timers};
+use super::watch::{End, Watch};
 use crate::error::{self, Error};
 use crate::fence::{self, Fenced};
 use crate::id::ActorPath;
@@ -809,6 +810,16 @@ impl<W: Work> WorkContext<W> {
         if self.steps.get().is_some() || !steps.is_empty() {
             self.steps().begin(steps);
         }
+    }
+
+    /// Answers the watches of this incarnation.
+    pub(super) fn ended(&mut self, end: &End) {
+        self.receiver().ended(end);
+    }
+
+    /// Keeps a watch for this incarnation.
+    pub(super) fn keep_watch(&mut self, watch: Box<Watch<W>>) {
+        self.receiver().keep_watch(watch);
     }
 
     /// Returns the requests of the Flow.

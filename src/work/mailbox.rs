@@ -21,6 +21,7 @@
 mod abandoned;
 mod queue;
 mod receiver;
+mod watches;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -33,8 +34,10 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::queue::{Item, Offer, Place, Queue, Step};
 pub(crate) use self::receiver::{Mail, Receiver};
+use self::watches::{Watches, answer};
 use super::envelope::{AnyEnvelope, BoxedEnvelope, NoReply, Outcome};
 use super::route::{Commands, Locator, Route, SharedRoute};
+use super::watch::{End, EndKind};
 use super::{Command, RunOrder, Work};
 
 const LARGEST_BATCH: usize = 128;
@@ -76,7 +79,9 @@ struct Inner<W> {
     queue: Queue<BoxedEnvelope<W>, SharedRoute>,
     commands: VecDeque<Command>,
     /// Size of the last batch, which still counts as waiting.
-    taken: usize,
+    taken: u16,
+    /// True once the incarnation that receives has ended.
+    is_over: bool,
     /// Destination of commands while the Work lives in another process.
     commands_to: Option<Arc<dyn Commands>>,
     receiver: Option<Waker>,
@@ -84,8 +89,9 @@ struct Inner<W> {
     listener: Option<Waker>,
     waiting: VecDeque<Waiting>,
     /// Tickets of senders that may send now and have not done so yet.
-    granted: Vec<u64>,
-    next_ticket: u64,
+    granted: Vec<u32>,
+    next_ticket: u32,
+    watches: Watches<W>,
     /// Number of messages accepted or forwarded since the mailbox exists.
     accepted: u64,
     /// The incarnation that may receive. An earlier incarnation that was given up but still executes receives only an
@@ -94,7 +100,7 @@ struct Inner<W> {
 }
 
 struct Waiting {
-    ticket: u64,
+    ticket: u32,
     waker: Waker,
 }
 
@@ -107,12 +113,17 @@ impl<W> Item for BoxedEnvelope<W> {
 }
 
 impl<W> Inner<W> {
+    /// Returns the number of messages that wait, those of the last batch included.
+    fn len(&self) -> usize {
+        self.queue.len() + usize::from(self.taken)
+    }
+
     fn room(&self, capacity: usize) -> bool {
-        self.queue.len() + self.taken + self.granted.len() < capacity
+        self.len() + self.granted.len() < capacity
     }
 
     /// Returns true if the sender with this ticket waits or has been granted a place.
-    fn knows(&self, ticket: u64) -> bool {
+    fn knows(&self, ticket: u32) -> bool {
         self.granted.contains(&ticket) || self.waiting.iter().any(|waiting| waiting.ticket == ticket)
     }
 
@@ -120,7 +131,7 @@ impl<W> Inner<W> {
     /// as many messages, so a sender that wakes should find room for many.
     fn grant(&mut self, capacity: usize) -> Vec<Waker> {
         let mut woken = Vec::new();
-        if self.queue.len() + self.taken > capacity / 2 {
+        if self.len() > capacity / 2 {
             return woken;
         }
         while !self.waiting.is_empty() && self.room(capacity) {
@@ -168,12 +179,14 @@ impl<W: Work> Mailbox<W> {
                 queue: Queue::new(place),
                 commands: VecDeque::new(),
                 taken: 0,
+                is_over: false,
                 commands_to: None,
                 receiver: None,
                 listener: None,
                 waiting: VecDeque::new(),
                 granted: Vec::new(),
                 next_ticket: 0,
+                watches: None,
                 accepted: 0,
                 incarnation: 0,
             }),
@@ -366,7 +379,7 @@ impl<W: Work> Mailbox<W> {
                 Some(waiting) => waiting.waker.clone_from(cx.waker()),
                 None => {
                     let ticket = inner.next_ticket;
-                    inner.next_ticket += 1;
+                    inner.next_ticket = inner.next_ticket.wrapping_add(1);
                     inner.waiting.push_back(Waiting { ticket, waker: cx.waker().clone() });
                     turn.ticket = Some(ticket);
                 }
@@ -412,10 +425,14 @@ impl<W: Work> Mailbox<W> {
         inner.receiver = None;
         inner.listener = None;
         inner.incarnation += 1;
+        inner.is_over = false;
         let incarnation = inner.incarnation;
         self.batch.lock().incarnation = incarnation;
+        let watches = inner.watches.take();
         let steps = inner.queue.set_place(Place::Here);
+        Self::keep_waiting_watches(&mut inner);
         self.carry_out(inner, steps);
+        answer(watches, &End::of(EndKind::Killed));
         incarnation
     }
 
@@ -586,7 +603,7 @@ impl<W: Work> Mailbox<W> {
             Place::At(SharedRoute(route)) => Some(route.clone()),
             _ => None,
         };
-        let here = inner.queue.len() + inner.taken;
+        let here = inner.len();
         drop(inner);
         here + away.map_or(0, |route| route.depth())
     }
@@ -628,7 +645,7 @@ async fn send_on(
 /// A place in the queue of waiting senders; dropping it gives up the place.
 struct Turn<'a, W: Work> {
     mailbox: &'a Mailbox<W>,
-    ticket: Option<u64>,
+    ticket: Option<u32>,
 }
 
 impl<W: Work> Drop for Turn<'_, W> {

@@ -53,6 +53,7 @@ mod status;
 mod step_error;
 mod steps;
 mod timers;
+mod watch;
 mod work_type;
 
 use std::future::Future;
@@ -85,6 +86,9 @@ pub use self::remote_messages::Messages;
 pub use self::status::{Reason, Stage, Status};
 pub use self::step_error::StepError;
 pub use self::timers::Timer;
+#[cfg(feature = "remote")]
+pub(crate) use self::watch::WATCH;
+pub use self::watch::{End, EndKind};
 
 pub(crate) use self::abort::Abort;
 pub(crate) use self::address::{Bind, Directory, Router};

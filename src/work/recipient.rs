@@ -93,8 +93,11 @@ pub struct Recipient<M: Message, R: Message = ()> {
     reply: PhantomData<fn() -> R>,
 }
 
+/// A reply whose type is known to the recipient only.
+type AnyReply = Fenced<Box<dyn Any + Send>>;
+
 /// A Work of any type that handles messages of type `M`.
-trait Receives<M: Message>: LeadsAway + Send + Sync {
+trait Receives<M: Message>: LeadsAway {
     /// Returns the type of the Work.
     fn work_type(&self) -> &'static WorkType;
 
@@ -111,7 +114,7 @@ trait Receives<M: Message>: LeadsAway + Send + Sync {
     fn tell(&self, message: M) -> BoxFuture<'_, Result<(), SendError<M>>>;
 
     /// Sends a message and waits for the reply without a limit.
-    fn exchange(&self, message: M) -> BoxFuture<'_, Result<Fenced<Box<dyn Any + Send>>, AskError<M>>>;
+    fn exchange(&self, message: M) -> BoxFuture<'_, Result<AnyReply, AskError<M>>>;
 }
 
 impl<W: Handle<M>, M: Message> Receives<M> for WorkAddr<W> {
@@ -139,10 +142,9 @@ impl<W: Handle<M>, M: Message> Receives<M> for WorkAddr<W> {
         self.tell(message).boxed()
     }
 
-    fn exchange(&self, message: M) -> BoxFuture<'_, Result<Fenced<Box<dyn Any + Send>>, AskError<M>>> {
+    fn exchange(&self, message: M) -> BoxFuture<'_, Result<AnyReply, AskError<M>>> {
         let exchange = self.exchange(message);
-        async move { exchange.await.map(|reply| -> Fenced<Box<dyn Any + Send>> { Fenced::new(Box::new(reply)) }) }
-            .boxed()
+        async move { exchange.await.map(|reply| -> AnyReply { Fenced::new(Box::new(reply)) }) }.boxed()
     }
 }
 
@@ -244,10 +246,7 @@ impl<M: Message, R: Message> Recipient<M, R> {
     ///
     /// # Errors
     /// Those of [`WorkAddr::ask`].
-    pub fn ask(
-        &self,
-        message: M,
-    ) -> Ask<'_, impl Future<Output = Result<R, AskError<M>>> + use<'_, M, R>> {
+    pub fn ask(&self, message: M) -> Ask<'_, impl Future<Output = Result<R, AskError<M>>> + use<'_, M, R>> {
         let exchange = async move {
             let Some(to) = &self.to else {
                 return Err(AskError::NotHandled(SendError::unknown(&self.path, message)));
@@ -259,14 +258,16 @@ impl<M: Message, R: Message> Recipient<M, R> {
 }
 
 /// Returns the reply, or `()` in place of one of another type, which is dropped.
-fn typed<R: Message>(reply: Fenced<Box<dyn Any + Send>>) -> R {
+fn typed<R: Message>(reply: AnyReply) -> R {
     let reply = match reply.into_inner().downcast::<R>() {
         Ok(reply) => return *reply,
         Err(other) => Fenced::new(other),
     };
     drop(reply);
     let unit: Box<dyn Any> = Box::new(());
-    *unit.downcast().unwrap_or_else(|_| unreachable!("the type of the reply is checked where a recipient is made"))
+    *unit
+        .downcast()
+        .unwrap_or_else(|_| unreachable!("the type of the reply is checked where a recipient is made"))
 }
 
 impl<M: Message, R: Message> Clone for Recipient<M, R> {
@@ -313,7 +314,9 @@ impl<'de, M: Message, R: Message> Deserialize<'de> for Recipient<M, R> {
         let (app, path, work) = <(AppId, ActorPath, Option<String>)>::deserialize(deserializer)?;
         let found = match (Directory::named(app), &work) {
             (Some(directory), Some(work)) => directory.mailbox_of(&path, work).map_err(|other| {
-                serde::de::Error::custom(format!("work `{path}` is a `{other}` and not a `{work}`"))
+                <D::Error as serde::de::Error>::custom(format!(
+                    "work `{path}` is a `{other}` and not a `{work}`"
+                ))
             })?,
             _ => None,
         };
@@ -322,7 +325,7 @@ impl<'de, M: Message, R: Message> Deserialize<'de> for Recipient<M, R> {
         let receiver = mailbox.clone().receiver(app, path.clone(), message);
         let receiver = receiver.and_then(|receiver| receiver.downcast::<Arc<dyn Receives<M>>>().ok());
         let Some(receiver) = receiver else {
-            return Err(serde::de::Error::custom(format!(
+            return Err(<D::Error as serde::de::Error>::custom(format!(
                 "work `{path}` cannot be a recipient of `{message}`: call `messages.accept::<…>()` in \
                  `fn messages(messages: &mut Messages<Self>)` of the `impl Work` of `{}`",
                 mailbox.kind_name()
@@ -330,7 +333,7 @@ impl<'de, M: Message, R: Message> Deserialize<'de> for Recipient<M, R> {
         };
         let (reply, name) = receiver.reply_type();
         if TypeId::of::<R>() != TypeId::of::<()>() && reply != TypeId::of::<R>() {
-            return Err(serde::de::Error::custom(format!(
+            return Err(<D::Error as serde::de::Error>::custom(format!(
                 "work `{path}` replies to `{message}` with a `{name}`, and not with a `{}`",
                 type_name::<R>()
             )));

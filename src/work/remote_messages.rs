@@ -16,6 +16,7 @@ use super::mailbox::{Mailbox, Refused};
 use super::message::{Handle, Message, ReplyOf, ReplyWithStatus};
 use super::recipient::{AnyReceiver, receiver};
 use super::route::Origin;
+use super::watch::{WATCH, Watch};
 use crate::fence;
 use crate::trace::Cause;
 use crate::wire::{self, CodecError};
@@ -103,6 +104,9 @@ impl<W: Work> Messages<W> {
     }
 
     pub(super) fn find(mailbox: Arc<Mailbox<W>>, name: &str) -> Option<Arc<dyn RemoteMessages>> {
+        if name == WATCH {
+            return Some(Arc::new(RemoteWatches { mailbox }));
+        }
         Self { wanted: Some((name.to_owned(), mailbox)), ..Self::empty() }.collect().found
     }
 
@@ -152,6 +156,34 @@ struct RemoteMessagesOf<W: Work> {
     mailbox: Arc<Mailbox<W>>,
     envelope: Open<W>,
     come_back: OpenAgain,
+}
+
+/// The way into one mailbox for watches from other processes.
+struct RemoteWatches<W: Work> {
+    mailbox: Arc<Mailbox<W>>,
+}
+
+impl<W: Work> RemoteMessages for RemoteWatches<W> {
+    fn receive(&self, arrived: Arrived<'_>, incarnation: Option<u64>) -> Received {
+        // A watch has an answer. Without one, there is nobody who could be told.
+        let Some(reply) = arrived.reply else { return Received::Taken };
+        let watch = Watch::<W>::arrived(reply, arrived.origin);
+        match (self.mailbox.keep_watch(watch, incarnation), incarnation) {
+            (Ok(()), _) => Received::Taken,
+            (Err(watch), Some(_)) => {
+                settle(Refused::Moved(watch));
+                Received::Moved
+            }
+            (Err(watch), None) => {
+                let mailbox = self.mailbox.clone();
+                Received::Waits(Box::pin(async move { mailbox.watch(watch).await.map_err(settle).is_err() }))
+            }
+        }
+    }
+
+    fn come_back(&self, _: &[u8], _: Cause) -> Result<Box<dyn AnyEnvelope>, CodecError> {
+        Err(CodecError::written::<()>(std::io::Error::other("a watch is never told")))
+    }
 }
 
 fn envelope<W: Handle<M>, M: Message>(arrived: Arrived<'_>) -> Result<BoxedEnvelope<W>, CodecError> {

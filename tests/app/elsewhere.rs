@@ -75,7 +75,9 @@ fn works_in_other_processes_are_asked_with_json() {
         }
         assert_eq!(ask("Refuse", "200").status, 200, "{work}");
         // An error that says no status of an error has 500.
-        for (says, status) in [(404, 404), (429, 429), (503, 503), (418, 418), (301, 500), (99, 500), (0, 500)] {
+        for (says, status) in
+            [(404, 404), (429, 429), (503, 503), (418, 418), (301, 500), (99, 500), (0, 500)]
+        {
             let refused = ask("Refuse", &says.to_string());
             assert_problem(&refused, status, "answered with an error");
             assert_eq!(refused.json()["error"], json!({ "says": says }), "{work}");

@@ -232,7 +232,11 @@ struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    fn ask<M>(&self, work: &str, message: M) -> std::result::Result<flowright::ReplyOf<Snared, M>, AskError<M>>
+    fn ask<M>(
+        &self,
+        work: &str,
+        message: M,
+    ) -> std::result::Result<flowright::ReplyOf<Snared, M>, AskError<M>>
     where
         M: flowright::Message,
         Snared: Handle<M>,

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use flowright::prelude::*;
-use flowright::{Deferred, Messages, Payload, Recipient, ReplySender};
+use flowright::{Deferred, EndKind, Messages, Payload, Recipient, ReplySender};
 
 /// An order for a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,6 +27,10 @@ pub(crate) enum Task {
     /// Tell a recipient the numbers from 1 to 3, and ask for their sum: of the second recipient, and of the one that the
     /// first recipient of `Relay` sends back.
     Address(Recipient<Add>, Recipient<Sum, u64>, Recipient<Relay, Recipient<Sum, u64>>),
+    /// Block the thread until this file exists.
+    Block(std::path::PathBuf),
+    /// Watch another Work until an incarnation of it ends.
+    Watch(WorkAddr<Lab>),
     /// Ask another Work, which answers later.
     AskForLater(WorkAddr<Lab>, u64),
     /// Ask another Work whose handler waits for its caller to go, and give up.
@@ -116,9 +120,11 @@ pub(crate) struct Lab {
     pub(crate) private: u32,
     /// Deferred replies.
     #[serde(skip)]
-    later: Vec<(u64, ReplySender<u64>)>,
+    pub(crate) later: Vec<(u64, ReplySender<u64>)>,
     /// The number of deferred replies.
     pub(crate) deferred: usize,
+    /// The end of the Work that it has watched.
+    pub(crate) seen: Option<EndKind>,
 }
 
 impl Work for Lab {
@@ -186,6 +192,12 @@ impl Work for Lab {
                 assert_eq!((&back, back.path(), back.ask(Sum).await?), (&sum, sum.path(), 10));
                 self.sum = Some(sum.ask(Sum).await?);
             }
+            Task::Block(file) => {
+                while !file.exists() {
+                    std::thread::park_timeout(Duration::from_millis(5));
+                }
+            }
+            Task::Watch(other) => self.seen = Some(other.watch().await.kind),
             Task::AskForLater(other, number) => self.sum = Some(other.ask(Later(number)).await?),
             Task::AskAndLeave(other) => leave(&other, 2).await?,
             Task::AskAndStay(other) => {
@@ -455,7 +467,7 @@ impl Handle<Early> for Lab {
     }
 }
 
-/// What is done with deferred replies. The answer is the number of those that are left.
+/// Disposal of the deferred replies. The answer is the number of those that are left.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) enum Flush {
     /// Send them in this handler.

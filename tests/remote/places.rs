@@ -2,13 +2,13 @@
 
 use flowright::prelude::*;
 use flowright::testing::TestApp;
-use flowright::{AskError, Reason, SendError};
+use flowright::{AskError, EndKind, Reason, SendError};
 
 use crate::lab::{
     Add, Break, Early, Flush, Lab, Later, Mirror, Never, Probe, Reply, Suite, Sum, Task, Unnamed, Until,
     Waits, give_up, leave,
 };
-use crate::support::{Process, joining, lab, node, start, until, wherever_it_runs};
+use crate::support::{Process, joining, lab, node, signal, start, until, wherever_it_runs};
 
 crate::tests![
     a_run_succeeds_and_its_state_is_there_no_later_than_its_status,
@@ -27,6 +27,9 @@ crate::tests![
     handlers_see_that_their_callers_have_gone,
     handler_sees_that_the_node_of_its_caller_is_lost,
     recipients_lead_to_their_works,
+    watchers_are_told_how_an_incarnation_ends,
+    watchers_are_told_that_a_process_is_lost,
+    watcher_of_a_blocked_work_is_told_when_it_is_given_up,
     deferred_replies_arrive_from_wherever_they_are_sent,
     deferred_replies_that_are_not_sent_say_so,
     deferred_replies_know_whether_their_callers_wait,
@@ -342,7 +345,9 @@ fn handlers_see_that_their_callers_have_gone() {
     wherever_it_runs(|lodge| {
         let lodged = lodge(Box::new(|[a, b]| {
             Suite::new(lab(a), lab(b), |suite, _| {
-                suite.b.run(Task::AskAndLeave(suite.a.addr()));
+                if suite.a.process != 0 {
+                    suite.b.run(Task::AskAndLeave(suite.a.addr()));
+                }
                 Ok(())
             })
         }));
@@ -377,7 +382,8 @@ fn recipients_lead_to_their_works() {
         let lodged = lodge(Box::new(|[a, b]| {
             Suite::new(lab(a), lab(b), |suite, cx| {
                 let a = suite.a.addr();
-                let b = suite.b.run(Task::Address(a.clone().into(), a.recipient(), a.recipient())).finished()?;
+                let b =
+                    suite.b.run(Task::Address(a.clone().into(), a.recipient(), a.recipient())).finished()?;
                 assert_eq!(b.sum, Some(10));
                 cx.stop("they have arrived");
                 Ok(())
@@ -386,6 +392,98 @@ fn recipients_lead_to_their_works() {
         let exit = lodged.app.wait_for_exit();
         assert!(exit.result.is_ok(), "{:?}: {:?}", lodged.places, exit.result);
     });
+}
+
+/// All watchers of an incarnation are told how it ends, wherever it and they run. A Work that is not running is at its
+/// end.
+fn watchers_are_told_how_an_incarnation_ends() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            let restart = Restart::on_failure().max(1000).backoff(Duration::ZERO..Duration::ZERO);
+            Suite::new(lab(a).restart(restart), lab(b), |suite, _| {
+                if suite.a.count == 0 {
+                    suite.a.run(Task::Serve);
+                } else {
+                    suite.a.stop();
+                }
+                if suite.a.process != 0 {
+                    suite.b.run(Task::Watch(suite.a.addr()));
+                }
+                Ok(())
+            })
+        }));
+        let app = &lodged.app;
+        let a = app.work::<Lab>("a");
+        // The other Work watches one of these incarnations.
+        while app.status().works["b"].status.stage != Stage::Succeeded {
+            app.wait_for_work("a", |a| a.is_up);
+            app.block_on(async {
+                let (first, second, told) = tokio::join!(a.watch(), a.watch(), a.tell(Break));
+                told.expect("the Work runs");
+                assert_eq!([first.kind, second.kind], [EndKind::Panicked; 2], "{:?}", lodged.places);
+            });
+        }
+        app.wait_for_state("b.seen", |seen: &Option<EndKind>| *seen == Some(EndKind::Panicked));
+        app.wait_for_work("a", |a| a.is_up);
+        let (end, told) = app.block_on(async { tokio::join!(a.watch(), a.tell(Waits)) });
+        told.expect("the Work runs");
+        assert_eq!(end.kind, EndKind::Stopped, "{:?}: {end}", lodged.places);
+        app.wait_for_work("a", |a| !a.is_up);
+        assert_eq!(app.block_on(a.watch()).kind, EndKind::NotRunning, "{:?}", lodged.places);
+    });
+}
+
+/// The watchers of a Work on a node, or in a process of its own, are told when that is killed.
+fn watchers_are_told_that_a_process_is_lost() {
+    for placement in [node("n"), Placement::Process] {
+        let is_on_node = placement != Placement::Process;
+        let app = start(move || {
+            Suite::new(lab(placement).on_error(OnError::Capture), lab(Placement::Pool), |suite, _| {
+                if suite.a.process != 0 {
+                    suite.b.run(Task::Watch(suite.a.addr()));
+                }
+                Ok(())
+            })
+        });
+        let host = is_on_node.then(|| Process::node(&joining(&app), "n"));
+        let process = app.wait_for_state("a.process", |process: &u32| *process != 0);
+        let a = app.work::<Lab>("a");
+        let end = app.block_on(async {
+            let mut watch = std::pin::pin!(a.watch());
+            // An answer proves that the watch, which was sent before, has arrived.
+            tokio::select! {
+                end = &mut watch => panic!("it has ended: {end}"),
+                sum = a.ask(Sum) => assert_eq!(sum.expect("the Work answers"), 0),
+            }
+            signal(process, "KILL");
+            watch.await
+        });
+        assert_eq!(end.kind, EndKind::NodeLost, "{end}");
+        // It may have begun to watch when the process was killed.
+        let seen = app.wait_for_state("b.seen", |seen: &Option<EndKind>| seen.is_some());
+        assert!(matches!(seen, Some(EndKind::NodeLost | EndKind::NotRunning)), "{seen:?}");
+        drop(host);
+    }
+}
+
+/// The watcher of a Work whose thread blocks is told when the Work is given up, and does not wait for the thread.
+fn watcher_of_a_blocked_work_is_told_when_it_is_given_up() {
+    let gate = gate("blocked");
+    let file = gate.clone();
+    let app = start(move || {
+        let a = lab(Placement::Thread).on_error(OnError::Capture).timeout(Duration::from_secs(2));
+        Suite::new(a, lab(Placement::Pool), move |suite, _| {
+            suite.a.run(Task::Block(file.clone()));
+            Ok(())
+        })
+    });
+    app.wait_for_state("a.runs", |runs: &u32| *runs == 1);
+    let end = app.block_on(app.work::<Lab>("a").watch());
+    assert_eq!(end.kind, EndKind::Killed, "{end}");
+    assert_eq!(app.wait_for_stage("a", Stage::Failed).status.reason, Some(Reason::Timeout));
+    std::fs::write(&gate, "").expect("the file is writable");
+    app.stop().result.expect("the failure is captured");
+    std::fs::remove_file(&gate).expect("the file exists");
 }
 
 /// Waits until this many replies are deferred.
@@ -399,7 +497,9 @@ fn deferred_replies_arrive_from_wherever_they_are_sent() {
     wherever_it_runs(|lodge| {
         let lodged = lodge(Box::new(|[a, b]| {
             Suite::new(lab(a), lab(b), |suite, _| {
-                suite.b.run(Task::AskForLater(suite.a.addr(), 21));
+                if suite.a.process != 0 {
+                    suite.b.run(Task::AskForLater(suite.a.addr(), 21));
+                }
                 Ok(())
             })
         }));

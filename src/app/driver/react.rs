@@ -301,7 +301,10 @@ impl Driver {
                     }
                 }
                 Order::Command(command) => record.mailbox.command(command),
-                Order::Kill(Some(abort)) => abort.raise(),
+                Order::Kill(Some(abort)) => {
+                    abort.raise();
+                    record.mailbox.given_up(None);
+                }
                 // What was launched meanwhile.
                 Order::Kill(None) => record.kill(),
                 Order::Close(why) => {

@@ -13,7 +13,9 @@ use super::super::lost_messages::{count_lost, refuse_without_address};
 use super::super::uplink::Uplink;
 use crate::id::ActorPath;
 use crate::trace::Cause;
-use crate::work::{AnyEnvelope, AnyMailbox, NoReply, Outcome, Place, Refused, Route, SharedRoute, WorkType};
+use crate::work::{
+    AnyEnvelope, AnyMailbox, NoReply, Outcome, Place, Refused, Route, SharedRoute, WATCH, WorkType,
+};
 
 type Sent = Result<(), Refused<Box<dyn AnyEnvelope>>>;
 
@@ -109,7 +111,7 @@ impl DirectRoute {
             return Ok(channel.clone());
         }
         let Ends { path, kind, incarnation, is_relayed, .. } = &self.ends;
-        if !kind.messages().contains(&message) {
+        if message != WATCH && !kind.messages().contains(&message) {
             return Err(Some(format!(
                 "`{}` does not accept `{message}` from other processes: call `messages.accept::<…>()` in \
                  `fn messages(messages: &mut Messages<Self>)` of its `impl Work`",

@@ -20,6 +20,7 @@ impl<W: Work> Mailbox<W> {
             self.unpop(&mut inner);
         }
         let dropped = inner.queue.take_waiting(|envelope| AnyEnvelope::is_abandoned(&**envelope));
+        let watches = Self::drop_abandoned_watches(&mut inner);
         let routes: Vec<_> = inner.queue.routes().map(|SharedRoute(route)| route.clone()).collect();
         let woken = if dropped.is_empty() { Vec::new() } else { inner.grant(self.capacity()) };
         drop(inner);
@@ -27,6 +28,7 @@ impl<W: Work> Mailbox<W> {
         count_abandoned(dropped.len());
         // Outside of the lock, because `Drop` of a message is a user's code.
         drop(dropped);
+        drop(watches);
         routes.iter().for_each(|route| route.withdraw_abandoned());
     }
 }

@@ -5,9 +5,11 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
 use super::super::envelope::BoxedEnvelope;
+use super::super::watch::{End, EndKind, Watch};
 use super::super::{Command, Work};
 use super::Mailbox;
 use super::abandoned::unless_abandoned;
+use super::watches::answer;
 
 /// An item received from a mailbox.
 pub(crate) enum Mail<W> {
@@ -25,6 +27,18 @@ pub(crate) struct Receiver<W: Work> {
 impl<W: Work> Receiver<W> {
     pub(crate) fn new(mailbox: Arc<Mailbox<W>>, incarnation: u64) -> Self {
         Self { mailbox, incarnation }
+    }
+
+    /// Answers the watches of this incarnation.
+    pub(crate) fn ended(&self, end: &End) {
+        self.mailbox.ended(self.incarnation, end);
+    }
+
+    /// Keeps a watch for this incarnation.
+    pub(crate) fn keep_watch(&self, watch: Box<Watch<W>>) {
+        if let Err(watch) = self.mailbox.keep_watch(watch, Some(self.incarnation)) {
+            watch.answer(&End::of(EndKind::Killed));
+        }
     }
 
     pub(crate) fn mailbox(&self) -> &Arc<Mailbox<W>> {
@@ -97,7 +111,7 @@ impl<W: Work> Receiver<W> {
         if first.is_some() {
             let more = inner.queue.ready().min(mailbox.largest_batch() - 1);
             if more > 0 {
-                inner.taken = more;
+                inner.taken = u16::try_from(more).expect("a batch is small");
                 inner.queue.pop_into(&mut mailbox.batch.lock().messages, more);
             }
         } else if let Some(command) = inner.commands.pop_front() {
@@ -122,6 +136,12 @@ impl<W: Work> Drop for Receiver<W> {
             inner.receiver = None;
             inner.listener = None;
             self.mailbox.unpop(&mut inner);
+            inner.is_over = true;
+            // An incarnation that reports its end has answered its watches by now.
+            let watches = inner.watches.take();
+            drop(inner);
+            let kind = if std::thread::panicking() { EndKind::Panicked } else { EndKind::Killed };
+            answer(watches, &End::of(kind));
         }
     }
 }
