@@ -217,9 +217,13 @@ impl Stage {
     }
 }
 
-/// The size of a journal's log, in bytes.
+/// The size of a journal's log in bytes, without the zeros that are written ahead of it.
 fn log_size(directory: &Path) -> u64 {
-    std::fs::metadata(directory.join("journal/journal.db-wal")).map_or(0, |file| file.len())
+    const HEADER: usize = 32;
+    const FRAME: usize = 24 + 1024;
+    let log = std::fs::read(directory.join("journal/journal.db-wal")).expect("a log");
+    let last = log.iter().rposition(|byte| *byte != 0).expect("it has a header");
+    (HEADER + (last + 1 - HEADER).next_multiple_of(FRAME)) as u64
 }
 
 /// Waits until this many runs have begun.

@@ -1,7 +1,8 @@
 //! Folding of the log into the table `live`.
 //!
 //! A commit writes one row to `history`, which is a log, and none to `live`. The rows that it changes wait in memory.
-//! Later commits write the last value of each to `live`, in slices: a fuzzy checkpoint (Mohan et al., "ARIES", 1992).
+//! Later commits write the last value of each to `live`, in slices: a fuzzy checkpoint (Mohan et al., "ARIES", 1992). Rows
+//! of runs that were requested and have ended meanwhile are not written at all.
 //!
 //! # Guarantees
 //! - `live` has all changes up to the position in `fold`. Rows of it may be newer; the log has these changes as well.
@@ -10,7 +11,7 @@
 //! - The log from that position is whole: each of its rows has the checksum of the one before it.
 //! - The rows that wait, and the log that an opening repeats, are bounded: each commit folds more rows than it adds.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use rusqlite::params;
@@ -22,10 +23,10 @@ use crate::journal::encoding::{self, Recorded, Recording};
 use crate::journal::{JournalError, Live, Table};
 
 /// The number of waiting rows at which folding begins. More rows fold into fewer writes, and take more memory.
-const ROWS: usize = 8 * 1024;
+const ROWS: usize = 64 * 1024;
 
 /// The size of the log at which folding begins, in bytes.
-const LOG: u64 = 4 << 20;
+const LOG: u64 = 16 << 20;
 
 /// The number of rows that each commit folds beside twice those that it adds.
 const SLICE: usize = 32;
@@ -39,21 +40,34 @@ pub(super) struct Fold {
     row: FoldRow,
     folding: Option<Folding>,
     waiting: Waiting,
+    /// The rows of runs that `live` or `folding` has: the deletion of any other row needs no folding.
+    runs: RunRows,
     limit: usize,
 }
+
+/// Keys of rows of [`Table::Run`], by actor.
+pub(super) type RunRows = HashMap<ActorPath, HashSet<Bytes>>;
 
 /// Changes that wait to be folded, merged: of several changes of one row, the last.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Waiting {
-    /// Actors whose rows are deleted before `rows` is applied.
-    left: BTreeSet<ActorPath>,
-    /// New values of rows; `None` deletes the row.
-    rows: BTreeMap<RowKey, Option<Bytes>>,
+    actors: HashMap<ActorPath, WaitingRows>,
+    /// The number of rows and of actors that have left.
+    count: usize,
     /// The size of the log that has these changes.
     bytes: u64,
     /// The last position of the log, and the checksum of its row.
     position: u64,
     chain: i64,
+}
+
+/// The changed rows of one actor.
+#[derive(Debug, Clone, Default)]
+struct WaitingRows {
+    /// True if all rows that `live` has are deleted before `rows` is applied.
+    has_left: bool,
+    /// New values; `None` deletes the row.
+    rows: HashMap<(Table, Bytes), Option<Bytes>>,
 }
 
 /// Changes that are being folded.
@@ -83,7 +97,7 @@ impl Waiting {
         rows.each_history(fold.position + 1, u64::MAX, false, |row| {
             waiting.follow(rows, &row)?;
             let recording = decode(rows, &row)?;
-            waiting.apply(&recording, row.changes.len());
+            waiting.apply(&recording, row.changes.len(), None);
             Ok(true)
         })?;
         Ok(waiting)
@@ -102,20 +116,35 @@ impl Waiting {
         Err(rows.damaged(format!("the history from position {next} to {} is missing", row.first)))
     }
 
-    pub(super) fn apply(&mut self, recording: &Recording, bytes: usize) {
+    /// Adds the changes of a group. `runs` has the rows of runs that are not only here, if that is known.
+    fn apply(&mut self, recording: &Recording, bytes: usize, runs: Option<&RunRows>) {
         self.bytes += bytes as u64 + ROW;
         for change in recording.iter().flat_map(|(_, _, changes)| changes) {
             match change {
                 Recorded::Put(path, table, key, value) => {
-                    self.rows.insert((path.clone(), *table, key.clone()), Some(value.clone()));
+                    let actor = actor(&mut self.actors, path);
+                    let replaced = actor.rows.insert((*table, key.clone()), Some(value.clone()));
+                    self.count += usize::from(replaced.is_none());
                 }
                 Recorded::Delete(path, table, key) => {
-                    self.rows.insert((path.clone(), *table, key.clone()), None);
+                    let actor = actor(&mut self.actors, path);
+                    let is_only_here = actor.has_left
+                        || *table == Table::Run
+                            && runs
+                                .is_some_and(|runs| !runs.get(path).is_some_and(|keys| keys.contains(key)));
+                    let row = (*table, key.clone());
+                    if is_only_here {
+                        self.count -= usize::from(actor.rows.remove(&row).is_some());
+                    } else {
+                        self.count += usize::from(actor.rows.insert(row, None).is_none());
+                    }
                 }
                 Recorded::State(_) => {}
                 Recorded::Left(path) => {
-                    remove_rows_of(&mut self.rows, path);
-                    self.left.insert(path.clone());
+                    let actor = actor(&mut self.actors, path);
+                    self.count -= actor.rows.len();
+                    self.count += usize::from(!std::mem::replace(&mut actor.has_left, true));
+                    actor.rows = HashMap::new();
                 }
             }
         }
@@ -128,25 +157,36 @@ impl Waiting {
 
     /// Returns true if a row of `live` is not the last of its key.
     pub(super) fn overrides(&self, path: &ActorPath, table: Table, key: &[u8]) -> bool {
-        !self.rows.is_empty() && self.rows.contains_key(&(path.clone(), table, Bytes::copy_from_slice(key)))
-            || self.left.contains(path)
+        self.actors.get(path).is_some_and(|actor| {
+            actor.has_left || actor.rows.contains_key(&(table, Bytes::copy_from_slice(key)))
+        })
     }
 
     /// Adds the rows to live data that have those of `live` that are not overridden.
     pub(super) fn add_to(self, live: &mut Live) {
-        let mut unsorted = BTreeSet::new();
-        for ((path, table, key), value) in self.rows {
-            let Some(value) = value else { continue };
-            live.put(&path, table, key.into(), value.into());
-            unsorted.insert((path, table));
-        }
-        for (path, table) in unsorted {
-            if let Some(rows) = live.actors.get_mut(&path).and_then(|actor| actor.rows.get_mut(&table)) {
+        for (path, actor) in self.actors {
+            let mut rows: Vec<_> =
+                actor.rows.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+            rows.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+            let tables: BTreeSet<_> = rows.iter().map(|((table, _), _)| *table).collect();
+            for ((table, key), value) in rows {
+                live.put(&path, table, key.into(), value.into());
+            }
+            let Some(actor) = live.actors.get_mut(&path) else { continue };
+            for table in tables {
                 // Two sorted runs, which a stable sort merges.
-                rows.sort_by(|a, b| a.0.cmp(&b.0));
+                actor.rows.entry(table).or_default().sort_by(|a, b| a.0.cmp(&b.0));
             }
         }
     }
+}
+
+/// Returns the changed rows of an actor.
+fn actor<'a>(actors: &'a mut HashMap<ActorPath, WaitingRows>, path: &ActorPath) -> &'a mut WaitingRows {
+    if !actors.contains_key(path) {
+        actors.insert(path.clone(), WaitingRows::default());
+    }
+    actors.get_mut(path).expect("it was inserted")
 }
 
 /// Decodes the changes of a row of the log.
@@ -167,8 +207,9 @@ pub(crate) fn remove_rows_of<V>(rows: &mut BTreeMap<RowKey, V>, path: &ActorPath
 }
 
 impl Fold {
-    pub(super) fn new(row: FoldRow, waiting: Waiting) -> Self {
-        let mut fold = Self { row, folding: None, waiting, limit: ROWS };
+    /// Creates the changes after `row`, of which `live` has those rows of runs that are in `runs`.
+    pub(super) fn new(row: FoldRow, waiting: Waiting, runs: RunRows) -> Self {
+        let mut fold = Self { row, folding: None, waiting, runs, limit: ROWS };
         fold.begin_if_due();
         fold
     }
@@ -185,24 +226,48 @@ impl Fold {
 
     /// Adds a group, which has been committed with `row`, whose checksum is `chain`.
     pub(super) fn add(&mut self, recording: &Recording, row: &HistoryRow, chain: i64) {
-        self.waiting.apply(recording, row.changes.len());
+        self.waiting.apply(recording, row.changes.len(), Some(&self.runs));
         (self.waiting.position, self.waiting.chain) = (row.position, chain);
         self.begin_if_due();
     }
 
     fn begin_if_due(&mut self) {
-        let count = self.waiting.rows.len() + self.waiting.left.len();
-        if self.folding.is_none() && (count >= self.limit || self.waiting.bytes >= LOG) {
+        if self.folding.is_none() && (self.waiting.count >= self.limit || self.waiting.bytes >= LOG) {
             self.begin();
         }
     }
 
     fn begin(&mut self) {
         let (position, chain) = self.waiting.end();
-        let Waiting { left, rows, .. } =
+        let Waiting { actors, count, .. } =
             std::mem::replace(&mut self.waiting, Waiting { position, chain, ..Waiting::default() });
-        let (left, rows) = (left.into_iter().collect(), rows.into_iter().collect());
-        self.folding = Some(Folding { left, rows, position, chain });
+        let (mut left, mut rows) = (Vec::new(), Vec::with_capacity(count));
+        for (path, actor) in actors {
+            if actor.has_left {
+                self.runs.remove(&path);
+                left.push(path.clone());
+            }
+            for ((table, key), value) in actor.rows {
+                if table == Table::Run {
+                    self.note_run(&path, &key, value.is_some());
+                }
+                rows.push(((path.clone(), table, key), value));
+            }
+        }
+        // In the order of `live`, so that a slice changes few of its pages.
+        rows.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        self.folding = Some(Folding { left, rows: rows.into(), position, chain });
+    }
+
+    fn note_run(&mut self, path: &ActorPath, key: &Bytes, is_there: bool) {
+        if is_there {
+            self.runs.entry(path.clone()).or_default().insert(key.clone());
+        } else if let Some(keys) = self.runs.get_mut(path) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.runs.remove(path);
+            }
+        }
     }
 
     /// Goes on after a slice, which has been committed.

@@ -17,7 +17,7 @@ const PART: usize = 256 * 1024;
 const INTERVAL: i64 = 4;
 
 /// The smallest size of the history between two images, in bytes.
-const LEAST: i64 = 4 << 20;
+const LEAST: i64 = 16 << 20;
 
 /// The number of rows that are pruned at a time.
 const SLICE: usize = 256;

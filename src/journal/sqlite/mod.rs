@@ -9,16 +9,18 @@ mod images;
 mod rows;
 mod schema;
 mod values;
+mod wal;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use rusqlite::config::DbConfig;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, params};
 
-use self::fold::{Fold, Slice, Waiting};
+use self::fold::{Fold, RunRows, Slice, Waiting};
 pub(super) use self::fold::{decode, remove_rows_of};
 use self::images::{Images, Pruning};
 pub(super) use self::rows::{
@@ -27,6 +29,7 @@ pub(super) use self::rows::{
 pub(super) use self::schema::{Access, FILE, FORMAT, PAGE, open as open_file};
 #[cfg(test)]
 pub(super) use self::values::DIRECTORY as VALUES;
+use self::wal::Wal;
 use super::encoding::{self, nanos, wall_nanos};
 use super::group::{Group, StateChange};
 use super::lock::{DirectoryLock, Note};
@@ -34,7 +37,7 @@ use super::store::Store;
 use super::values::ValueChanges;
 use super::{
     Change, HistoryEntry, HistoryFilter, JournalError, JournalSettings, Live, Moment, RECENT,
-    RecordedTransaction, Recovered, Start, Sync,
+    RecordedTransaction, Recovered, Start, Sync, Table,
 };
 use crate::id::ActorPath;
 use crate::state::Patch;
@@ -51,7 +54,7 @@ const ROW: u64 = 128;
 const SHORT: usize = 190;
 
 /// Size of the WAL in bytes beyond which it is copied into the file.
-const WAL: u64 = 16 << 20;
+const WAL: u64 = 32 << 20;
 
 /// A journal in a file, opened for writing or reading.
 pub(super) struct SqliteStore {
@@ -66,6 +69,8 @@ pub(super) struct SqliteStore {
     states: HashMap<ActorPath, StateIndex>,
     images: Images,
     pruning: Option<Pruning>,
+    /// Set where commits are synced, once the epoch is on disk.
+    wal: Option<Wal>,
     /// The number of frames in the WAL.
     frames: u64,
     written: u64,
@@ -192,7 +197,8 @@ impl SqliteStore {
         let mut states = HashMap::new();
         let fold = rows.fold()?;
         let waiting = Waiting::read(&rows, &fold)?;
-        let live = read_live(&rows, &head, &fold, waiting.clone(), &mut states)?;
+        let mut runs = RunRows::new();
+        let live = read_live(&rows, &head, &fold, waiting.clone(), &mut states, &mut runs)?;
         reading.commit().map_err(failed)?;
         let store = Self {
             connection,
@@ -201,10 +207,11 @@ impl SqliteStore {
             meta,
             chain: head.sum(),
             head: HistoryRow { changes: Vec::new(), ..head },
-            fold: Fold::new(fold, waiting),
+            fold: Fold::new(fold, waiting, runs),
             states,
             images,
             pruning: None,
+            wal: None,
             frames: 0,
             written: 0,
             lock,
@@ -238,11 +245,11 @@ impl SqliteStore {
         })?;
         self.meta = meta;
         self.adopt_history()?;
-        if self.settings.sync == Sync::Process {
-            self.connection
-                .pragma_update(None, "synchronous", "NORMAL")
-                .map_err(|error| self.writing(error))?;
+        if self.settings.sync == Sync::Disk {
+            self.wal = Some(Wal::open(&self.file)?);
         }
+        // SQLite syncs at checkpoints only then.
+        self.connection.pragma_update(None, "synchronous", "NORMAL").map_err(|error| self.writing(error))?;
         self.count_frames()?;
         Ok(starts)
     }
@@ -302,6 +309,7 @@ impl SqliteStore {
     ) -> Result<R, JournalError> {
         let result = self.execute("BEGIN IMMEDIATE", []).and_then(|_| write(self)).and_then(|result| {
             self.execute("COMMIT", [])?;
+            self.wal.as_ref().map_or(Ok(()), Wal::sync)?;
             Ok(result)
         });
         let result = result.and_then(|result| {
@@ -599,13 +607,14 @@ fn random_identity(directory: &Path) -> Result<[u8; 16], JournalError> {
     Ok(identity)
 }
 
-/// Reads the live data, and checks them as a whole.
+/// Reads the live data, and checks them as a whole. Fills `index`, and `runs` with the rows of runs that `live` has.
 fn read_live(
     rows: &Rows<'_>,
     head: &HistoryRow,
     fold: &FoldRow,
     waiting: Waiting,
     index: &mut HashMap<ActorPath, StateIndex>,
+    runs: &mut RunRows,
 ) -> Result<Live, JournalError> {
     if waiting.end().0 != head.position {
         return Err(rows.damaged(format!("the history before position {} is missing", head.position)));
@@ -621,6 +630,9 @@ fn read_live(
         let row = row.map_err(|what| rows.damaged(what))?;
         count += 1;
         sum = sum.wrapping_add(row.sum);
+        if row.table == Table::Run {
+            runs.entry(path.clone()).or_default().insert(Bytes::copy_from_slice(&row.key));
+        }
         if !waiting.overrides(path, row.table, &row.key) {
             live.put(path, row.table, row.key, row.value);
         }
@@ -653,7 +665,7 @@ fn read_live(
 
 impl Live {
     /// Adds a row to those of its table of the actor, as the last.
-    fn put(&mut self, path: &ActorPath, table: super::Table, key: Vec<u8>, value: Vec<u8>) {
+    fn put(&mut self, path: &ActorPath, table: Table, key: Vec<u8>, value: Vec<u8>) {
         // Rows come ordered by path, so that the last actor is the one, unless this is its first row.
         if let Some(mut last) = self.actors.last_entry()
             && last.key() == path
@@ -705,6 +717,9 @@ impl Store for SqliteStore {
             self.checkpoint(CheckpointMode::PASSIVE)?;
             self.frames = 0;
         }
+        if let Some(wal) = &mut self.wal {
+            wal.extend(self.frames * (PAGE + 24));
+        }
         Ok(more)
     }
 
@@ -718,7 +733,8 @@ impl Store for SqliteStore {
             _ => {
                 let (rows, fold) = (self.rows(), self.fold.row());
                 let waiting = Waiting::read(&rows, fold)?;
-                let live = read_live(&rows, &self.head, fold, waiting, &mut HashMap::new())?;
+                let (states, runs) = (&mut HashMap::new(), &mut RunRows::new());
+                let live = read_live(&rows, &self.head, fold, waiting, states, runs)?;
                 Ok((self.head.moment(), live))
             }
         }
