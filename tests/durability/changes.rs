@@ -13,6 +13,7 @@ crate::tests![
     field_of_another_type_is_refused,
     renamed_field_is_refused_with_the_advice,
     removed_work_is_parked_and_comes_back,
+    root_of_another_type_is_told_once,
     added_work_starts_beside_the_recorded_ones,
     work_that_cannot_be_read_is_parked_if_wanted,
     work_that_cannot_be_read_is_dropped_if_wanted,
@@ -128,6 +129,20 @@ fn removed_work_is_parked_and_comes_back() {
         line(&lines, "`second` is recorded and not part of the program any more: it is parked");
     }
     goes_on(&directory, 4);
+}
+
+/// The root of each edition is a type of its own.
+fn root_of_another_type_is_told_once() {
+    let directory = recorded("another-root");
+    let told = |life| {
+        let shop = Shop::open("work_removed", &directory);
+        shop.until_open(1, life);
+        shop.close()
+            .into_iter()
+            .filter(|line| line.contains("the journal is that of an App with the root"))
+            .count()
+    };
+    assert_eq!([told(2), told(3)], [1, 0]);
 }
 
 fn added_work_starts_beside_the_recorded_ones() {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::recording::{CHILDREN, ChildrenRow, FACTS, FlowRow, SETTINGS};
+use super::recording::{APP, AppRow, CHILDREN, ChildrenRow, FACTS, FlowRow, SETTINGS};
 use super::restored_values::RestoredValues;
 use crate::flow::{FlowImage, Image, ImageReader, RecordedTree, WorkImage, decoded};
 use crate::id::ActorPath;
@@ -18,6 +18,8 @@ pub(in crate::app) struct Recovery {
     pub(in crate::app) given: HashMap<ActorPath, TableRows>,
     pub(super) flows: HashMap<ActorPath, RecoveredFlow>,
     pub(super) values: Option<RestoredValues>,
+    /// The name of the type of the root, if it is recorded.
+    pub(super) root: Option<String>,
 }
 
 /// The recorded part of a Flow, without its fields and children.
@@ -36,6 +38,10 @@ impl Recovery {
     pub(super) fn read(live: Live) -> Result<Self, Vec<(ActorPath, String)>> {
         let (mut recovery, mut problems) = (Self::default(), Vec::new());
         for (path, actor) in live.actors {
+            let app = actor.rows.get(&Table::App).into_iter().flatten().find(|(key, _)| key == APP);
+            if let Some(Ok(AppRow { root })) = app.map(|(_, value)| decoded(Table::App, value)) {
+                recovery.root = Some(root);
+            }
             let read = if actor.rows.contains_key(&Table::Work) {
                 recovery.read_work(&path, actor)
             } else if actor.rows.contains_key(&Table::Flow) {

@@ -153,6 +153,14 @@ impl Driver {
             values.is_renewed(&renewed.path, renewed.parked.as_ref());
         }
         recovery.values = Some(values);
+        let root = self.root.type_name();
+        if let Some(recorded) = recovery.root.take().filter(|recorded| recorded != root) {
+            log::warn!(
+                "the journal is that of an App with the root `{recorded}`, and the root of this program is `{root}`; if this \
+                 is another App, give it a directory of its own"
+            );
+            self.journaling.change(app_row(root));
+        }
         self.note_restored(restored);
         if !(moved.changes.is_empty() && changes.is_empty()) {
             self.resumed.first.changed();
@@ -266,9 +274,7 @@ impl Driver {
             guards.keep_parked(values.finish());
         }
         if self.resumed.works.is_empty() && recovery.tree.flows.is_empty() {
-            let row = AppRow { root: self.root.type_name().to_owned() };
-            let (path, table) = (ActorPath::root(), Table::App);
-            self.journaling.change(Change::Put { path, table, key: APP.to_vec(), value: encoded(&row) });
+            self.journaling.change(app_row(self.root.type_name()));
         }
     }
 
@@ -325,6 +331,7 @@ impl Driver {
             let (works, runs) = (self.resumed.works.len(), self.resumed.runs);
             let works = counted(works, "Work", "Works");
             let runs = match runs {
+                0 if self.resumed.awaited > 0 => "no run starts again".to_owned(),
                 0 => "no run was under way".to_owned(),
                 1 => "1 run under way starts again".to_owned(),
                 runs => format!("{runs} runs under way start again"),
@@ -464,6 +471,12 @@ impl UnreadInputs {
 pub(in crate::app) fn moved(live: &mut Live, moves: &[Move]) -> Result<Moved, AppError> {
     let unreadable = |error: RowError| AppError::Unrestorable(Unrestorable::new(vec![chain(&error)]));
     move_actors(live, moves).map_err(unreadable)
+}
+
+/// Returns the change that records the name of the type of the root.
+fn app_row(root: &str) -> Change {
+    let row = AppRow { root: root.to_owned() };
+    Change::Put { path: ActorPath::root(), table: Table::App, key: APP.to_vec(), value: encoded(&row) }
 }
 
 /// Returns true if the living incarnation of a recovered Work may be in a process of its own.

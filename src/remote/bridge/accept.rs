@@ -94,6 +94,13 @@ impl Bridge {
             Ok(Err(DialError::Transport(error))) if error.is_gone() => {
                 log::debug!("a connection from {peer} was not used: {error}");
             }
+            // Where the head was started again, each node does so once, and then begins another session.
+            Ok(Err(DialError::Lost { why, .. })) => {
+                log::info!("{peer} asked for a session that is over: {why}");
+            }
+            Ok(Err(DialError::Refused(why))) => {
+                self.complaints.note(&peer, &format!("a connection from {peer} was refused: {why}"));
+            }
             Ok(Err(error)) => {
                 self.complaints.note(&peer, &format!("a connection from {peer} was refused: {error}"))
             }
@@ -147,7 +154,10 @@ impl Bridge {
                 let body =
                     wire::encode(&refusal).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
                 connection.dismiss(&Frame::Bye(&body)).await?;
-                return Err(DialError::Refused(refusal.reason));
+                return Err(match refusal {
+                    Refusal { lost: true, reason, epoch, .. } => DialError::Lost { why: reason, epoch },
+                    Refusal { reason, .. } => DialError::Refused(reason),
+                });
             }
         };
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
