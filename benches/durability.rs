@@ -164,6 +164,67 @@ fn crew(workers: usize, runs: u64, takes: u64) -> Crew {
     Crew { workers: (0..workers).map(|_| worker()).collect(), runs, takes, done }
 }
 
+// ---- bytes written ----
+
+/// Publishes states of 4 KiB, each of which differs from the one before as a whole.
+#[derive(Default, Serialize, Deserialize)]
+struct Writer {
+    text: String,
+}
+
+/// The size of a published change, in bytes.
+const CHANGE: u64 = 4096;
+
+impl Work for Writer {
+    /// The number of publishes, and whether each is awaited on disk.
+    type Input = (u64, bool);
+
+    async fn run(&mut self, (publishes, is_awaited): (u64, bool), cx: &mut WorkContext<Self>) -> Result<()> {
+        let mut random = 1_u64;
+        for _ in 0..publishes {
+            self.text.clear();
+            while self.text.len() < CHANGE as usize {
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                self.text.push_str(&format!("{:08x}", random >> 32));
+            }
+            if is_awaited {
+                cx.commit(self).await?;
+            } else {
+                cx.publish(self);
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Serialize, Children)]
+struct Writers {
+    writers: Vec<WorkRef<Writer>>,
+    input: (u64, bool),
+}
+
+impl Flow for Writers {
+    fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+        for writer in &self.writers {
+            writer.run(self.input);
+        }
+        for writer in &self.writers {
+            writer.run(self.input).finished()?;
+        }
+        cx.stop("done");
+        Ok(())
+    }
+}
+
+/// Returns the number of bytes that this process has passed to `write` and its like.
+fn written() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").expect("Linux");
+    let line = io.lines().find_map(|line| line.strip_prefix("wchar: ")).expect("a count of bytes");
+    line.parse().expect("a number")
+}
+
 // ---- recovery ----
 
 /// A Work whose runs are remembered.
@@ -339,6 +400,8 @@ fn main() {
         "measure", "journal", "beside", "ratio", "reach"
     );
     println!("| {:-<42} | {:->14} | {:->14} | {:->6} | {:-<7} |", "", "", "", "", "");
+    let sync = sync_time();
+    show("one fdatasync of the same disk, p50", micros(sync), String::new(), 1.0, "");
     if is_wanted("publish-react") {
         let steps = 5000;
         let flow = move || Reacting { publisher: WorkRef::default(), steps, seen: 0 };
@@ -357,7 +420,6 @@ fn main() {
         let flow = move || Chain { null: WorkRef::default(), links, requested: 0, done: 0 };
         run(flow, None);
         let without = percentiles();
-        let sync = sync_time();
         let directory = Directory::new();
         let took = run(flow, directory.disk());
         let with = percentiles();
@@ -379,6 +441,21 @@ fn main() {
             show(name, format!("{with:.0}/s"), format!("{without:.0}/s"), with / without, reach);
         }
         SAMPLES.lock().expect("no panic").clear();
+    }
+    if is_wanted("written") {
+        for (writers, publishes, is_awaited, name) in [
+            (1, 8000, true, "written per byte, 1 Work that awaits each"),
+            (64, 400, true, "written per byte, 64 Works that await each"),
+            (64, 400, false, "written per byte, 64 Works that do not wait"),
+        ] {
+            let works = move || (0..writers).map(|_| WorkRef::new(Writer::default()).placed(Placement::Pool));
+            let flow = move || Writers { writers: works().collect(), input: (publishes, is_awaited) };
+            let (before, directory) = (written(), Directory::new());
+            run(flow, directory.disk());
+            let (wrote, published) = (written() - before, writers * publishes * CHANGE);
+            let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+            show(name, mib(wrote), mib(published), wrote as f64 / published as f64, "<= 2.5");
+        }
     }
     if is_wanted("recovery") {
         let directory = Directory::new();
