@@ -39,7 +39,7 @@ pub(crate) struct RowError {
 /// The key of the row with the facts about a Work.
 const FACTS: &[u8] = b"facts";
 
-/// The key of the row with the [`InputFacts`] of a Work.
+/// The key of the row that says how the recorded inputs of a Work were read last.
 const INPUTS: &[u8] = b"inputs";
 
 /// Milliseconds since 1970.
