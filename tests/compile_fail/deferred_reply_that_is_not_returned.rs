@@ -1,4 +1,4 @@
-//! says: expected `Deferred<f64>`, found `f64`
+//! says: expected `Deferred<f64>`
 
 use flowright::Deferred;
 use flowright::prelude::*;

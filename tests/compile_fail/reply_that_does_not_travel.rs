@@ -1,4 +1,5 @@
-//! says: required for `Prediction` to implement `flowright::Message`
+//! says: `Prediction` cannot be the reply of a handler
+//! says: a reply is a message, which derives `Serialize` and `Deserialize`
 
 use flowright::prelude::*;
 
