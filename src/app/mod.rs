@@ -25,8 +25,6 @@ mod launch;
 #[cfg(feature = "remote")]
 mod node;
 mod payloads;
-#[cfg(all(feature = "cli", feature = "journal"))]
-mod rereact;
 mod resources;
 mod root;
 mod snapshot;
@@ -44,8 +42,6 @@ pub use self::config::Config;
 pub use self::config::{JournalPayloads, JournalSync, OnMismatch};
 pub use self::control::Control;
 pub(crate) use self::driver::{Action, NotDone};
-#[cfg(all(feature = "cli", feature = "journal"))]
-pub(crate) use self::driver::{Ask, Differing, Part};
 pub use self::error::AppError;
 #[cfg(feature = "journal")]
 pub use self::error::{JournalFailure, Unrestorable};
@@ -55,8 +51,6 @@ pub use self::launch::{App, AppHandle};
 #[cfg(feature = "remote")]
 pub(crate) use self::node::{NodeArguments, run_as_node};
 pub use self::payloads::PayloadStatus;
-#[cfg(all(feature = "cli", feature = "journal"))]
-pub(crate) use self::rereact::{Comparison, NoRehearsal, Reenacted, Rereaction};
 #[cfg(feature = "remote")]
 pub(crate) use self::resources::known_gpus;
 pub(crate) use self::resources::resources;

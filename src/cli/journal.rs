@@ -7,24 +7,22 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
-use serde_json::json;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value as Json, json};
 use thiserror::Error;
 
-use super::past_text::{pretty, time};
-use super::rereact::{NotCompared, rereact};
 use super::state_text::state_text;
 use crate::app::history::{
-    At, AtRange, Because, Event, Page, Paging, Wanted, What, differences, stages, state_tree, why,
+    At, Because, Event, Page, Paging, Wanted, What, differences, stages, state_tree, why,
 };
-use crate::app::{
-    App, AppError, Config, JournalPayloads, JournalSync, NoRehearsal, OnMismatch, drop_from_journal,
-};
+use crate::app::{App, AppError, Config, JournalPayloads, JournalSync, OnMismatch, drop_from_journal};
 use crate::entry::exit_code;
 use crate::flow::RowError;
 use crate::id::ActorPath;
 use crate::journal::{self, JournalError, Live, Moment, Reader};
-use crate::printable::{brief, chain, lines, one_line};
+use crate::printable::{self, brief, chain, lines, one_line};
 use crate::state::Value;
 
 /// The arguments of `run` for the journal.
@@ -196,21 +194,6 @@ pub(super) enum JournalCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Call `react` of this program for each recorded reaction, and show how what it asks for differs from what was asked
-    /// for then; no Work is started, and nothing is changed
-    Rereact {
-        /// The directory of the journal
-        dir: PathBuf,
-
-        /// A range of positions such as 17..42, of times such as 2026-11-24T19:00:00Z..2026-11-24T20:00:00Z, an open one
-        /// such as 17.., or one position
-        #[arg(long, value_name = "RANGE")]
-        at: AtRange,
-
-        /// Write JSON
-        #[arg(long)]
-        json: bool,
-    },
     /// Make the journal of a new App that begins at an old moment of this one
     Fork {
         /// The directory of the journal, which stays as it is
@@ -245,24 +228,9 @@ enum ToolError {
         "the history has no run {run} of `{work}`; `journal history DIR {work}` lists the runs that it has"
     )]
     NoRun { work: String, run: u64 },
-    #[error(transparent)]
-    Rehearsal(NoRehearsal),
-    /// The result says what differs.
-    #[error("some reactions differ")]
-    Differs,
     /// The result says what is wrong.
     #[error("the journal cannot be used as it is")]
     Unusable,
-}
-
-impl From<NotCompared> for ToolError {
-    fn from(error: NotCompared) -> Self {
-        match error {
-            NotCompared::Rehearsal(error) => Self::Rehearsal(error),
-            NotCompared::Output(error) => Self::Output(error),
-            NotCompared::Differs => Self::Differs,
-        }
-    }
 }
 
 impl From<JournalError> for ToolError {
@@ -279,15 +247,10 @@ pub(super) fn run(app: App, command: &JournalCommand) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         // The reader has closed the pipe, as `head` does.
         Err(ToolError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        // As `diff` does, without a message.
-        Err(ToolError::Differs) if out.flush().is_ok() => ExitCode::from(1),
         Err(error) => {
             let _ = out.flush();
             eprintln!("error: {}", lines(&chain(&error)));
-            ExitCode::from(match &error {
-                ToolError::App(error) | ToolError::Rehearsal(NoRehearsal::App(error)) => exit_code(error),
-                _ => 1,
-            })
+            ExitCode::from(if let ToolError::App(error) = &error { exit_code(error) } else { 1 })
         }
     }
 }
@@ -339,7 +302,7 @@ fn carry_out(app: App, command: &JournalCommand, out: &mut dyn Write) -> Result<
             let state = part.to_json();
             if *json {
                 let (position, time) = (moment.position, time(moment.wall));
-                return Ok(pretty(out, &json!({ "position": position, "time": time, "state": state }))?);
+                return pretty(out, &json!({ "position": position, "time": time, "state": state }));
             }
             Ok(out.write_all(state_text(&state).as_bytes())?)
         }
@@ -357,7 +320,6 @@ fn carry_out(app: App, command: &JournalCommand, out: &mut dyn Write) -> Result<
             }
             explain(&chain, *json, out)
         }
-        JournalCommand::Rereact { dir, at, json } => Ok(rereact(app, dir, *at, *json, out)?),
         JournalCommand::Fork { dir, at, into } => {
             let position = match at {
                 At::Position(position) => *position,
@@ -372,6 +334,14 @@ fn carry_out(app: App, command: &JournalCommand, out: &mut dyn Write) -> Result<
             )?)
         }
     }
+}
+
+fn time(time: SystemTime) -> String {
+    DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+fn pretty(out: &mut dyn Write, value: &Json) -> Result<(), ToolError> {
+    Ok(out.write_all(printable::json(&format!("{value:#}\n")).as_bytes())?)
 }
 
 fn listed<T: fmt::Display>(out: &mut dyn Write, what: &str, items: &[T]) -> Result<(), ToolError> {
@@ -469,7 +439,7 @@ fn history(reader: &mut Reader, wanted: Wanted, json: bool, out: &mut dyn Write)
     }
     if json {
         let items: Vec<_> = events.iter().map(Event::to_json).collect();
-        return Ok(pretty(out, &json!({ "items": items, "older": older, "newer": newer }))?);
+        return pretty(out, &json!({ "items": items, "older": older, "newer": newer }));
     }
     if let Some(older) = older {
         writeln!(out, "older events are left out; --to {older} or a larger --limit shows them")?;
@@ -504,8 +474,7 @@ fn diff(
             .iter()
             .map(|(path, before, after)| json!({ "path": path, "before": before, "after": after }));
         let (state, stages): (Vec<_>, Vec<_>) = (state.collect(), stages.collect());
-        let found = json!({ "a": a.position, "b": b.position, "state": state, "stages": stages });
-        return Ok(pretty(out, &found)?);
+        return pretty(out, &json!({ "a": a.position, "b": b.position, "state": state, "stages": stages }));
     }
     for (path, before, after) in &stages {
         let word =
@@ -533,7 +502,7 @@ fn explain(chain: &[Because], json: bool, out: &mut dyn Write) -> Result<(), Too
             let request = because.request.as_ref().map(Event::to_json);
             json!({ "path": because.path, "run": because.run, "request": request, "causes": causes })
         });
-        return Ok(pretty(out, &json!({ "items": items.collect::<Vec<_>>() }))?);
+        return pretty(out, &json!({ "items": items.collect::<Vec<_>>() }));
     }
     for Because { path, run, request, causes } in chain {
         writeln!(out, "run {run} of {}", one_line(&path.to_string()))?;

@@ -11,10 +11,6 @@ mod journal;
 mod log_files;
 #[cfg(feature = "remote")]
 mod node;
-#[cfg(feature = "journal")]
-mod past_text;
-#[cfg(feature = "journal")]
-mod rereact;
 mod run;
 mod shared_args;
 #[cfg(any(feature = "http", feature = "journal"))]

@@ -69,12 +69,6 @@ impl FlowContext {
         Self { schedules, ..Self::new(path, wall) }
     }
 
-    /// Counts a reaction before, so that the next one is not the first of the process.
-    #[cfg(all(feature = "cli", feature = "journal"))]
-    pub(crate) fn has_reacted(&mut self) {
-        self.reaction += 1;
-    }
-
     pub(crate) fn begin(&mut self, now: Moment) {
         self.reaction += 1;
         self.now = now;

@@ -14,8 +14,6 @@
 //!   until its node has returned or is given up.
 //! - `status().seq` only grows.
 
-#[cfg(all(feature = "cli", feature = "journal"))]
-mod asked;
 mod awaited;
 mod facts;
 #[cfg(feature = "journal")]
@@ -34,8 +32,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-#[cfg(all(feature = "cli", feature = "journal"))]
-pub(crate) use self::asked::{Asked, asked, has_other_life};
 #[cfg(feature = "journal")]
 pub(crate) use self::facts::Image;
 #[cfg(feature = "journal")]

@@ -80,8 +80,6 @@ pub(crate) use self::children::{AnyFlow, Node, Position, Visitor};
 pub(crate) use self::context::Ending;
 pub(crate) use self::flow_link::{FlowLink, FlowOptions};
 pub(crate) use self::ledger::{Action, Ledger, Moment, Outcomes, Requested, RunEntry};
-#[cfg(all(feature = "cli", feature = "journal"))]
-pub(crate) use self::ledger::{Asked, asked, has_other_life};
 #[cfg(feature = "journal")]
 pub(crate) use self::ledger::{
     Fact, Image, ImageReader, InputFacts, Rekeyed, RowError, WorkFacts, decoded, encoded,

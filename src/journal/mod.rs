@@ -119,20 +119,6 @@ pub(crate) enum Change {
     Left { path: ActorPath },
 }
 
-impl Change {
-    /// Returns the path of the actor.
-    #[cfg(any(feature = "cli", feature = "http"))]
-    pub(crate) fn path(&self) -> &ActorPath {
-        match self {
-            Self::Put { path, .. }
-            | Self::Delete { path, .. }
-            | Self::State { path, .. }
-            | Self::Patch { path, .. }
-            | Self::Left { path } => path,
-        }
-    }
-}
-
 /// The changes of one cycle of the driver.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Transaction {
@@ -192,42 +178,6 @@ pub(crate) struct Live {
 pub(crate) struct LiveActor {
     pub(crate) state: Option<Value>,
     pub(crate) rows: BTreeMap<Table, TableRows>,
-}
-
-#[cfg(feature = "cli")]
-impl Live {
-    /// Applies a change.
-    ///
-    /// # Errors
-    /// [`StateError`](crate::state::StateError) for a patch that does not fit the state; nothing is changed then.
-    pub(crate) fn apply(&mut self, change: &Change) -> Result<(), crate::state::StateError> {
-        match change {
-            Change::Put { path, table, key, value } => {
-                let rows = self.actors.entry(path.clone()).or_default().rows.entry(*table).or_default();
-                match rows.binary_search_by(|(other, _)| other.cmp(key)) {
-                    Ok(at) => rows[at].1.clone_from(value),
-                    Err(at) => rows.insert(at, (key.clone(), value.clone())),
-                }
-            }
-            Change::Delete { path, table, key } => {
-                let Some(actor) = self.actors.get_mut(path) else { return Ok(()) };
-                let Some(rows) = actor.rows.get_mut(table) else { return Ok(()) };
-                rows.retain(|(other, _)| other != key);
-                if rows.is_empty() {
-                    actor.rows.remove(table);
-                }
-            }
-            Change::State { path, state } => {
-                self.actors.entry(path.clone()).or_default().state = Some(state.clone());
-            }
-            Change::Patch { path, patch } => {
-                let state = self.actors.entry(path.clone()).or_default().state.get_or_insert_default();
-                return state.apply(patch.clone());
-            }
-            Change::Left { path } => drop(self.actors.remove(path)),
-        }
-        Ok(())
-    }
 }
 
 /// Keys and values, ordered by key.

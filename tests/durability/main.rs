@@ -30,7 +30,6 @@ mod plant;
 #[allow(dead_code, reason = "the other tests need more of it")]
 mod process;
 mod record;
-mod rereact;
 mod values;
 
 use std::path::Path;
@@ -83,7 +82,6 @@ fn main() -> ExitCode {
         inputs::TESTS,
         journaled::TESTS,
         locks::TESTS,
-        rereact::TESTS,
         values::TESTS,
     ]
     .concat();

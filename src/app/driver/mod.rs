@@ -31,16 +31,12 @@ mod payloads;
 mod queries;
 mod react;
 mod reaction_queue;
-#[cfg(all(feature = "cli", feature = "journal"))]
-mod reactions;
 #[cfg(feature = "journal")]
 mod recorded_app;
 #[cfg(feature = "journal")]
 mod recording;
 #[cfg(feature = "journal")]
 mod recovery;
-#[cfg(all(feature = "cli", feature = "journal"))]
-mod rehearsal;
 #[cfg(feature = "journal")]
 mod renaming;
 #[cfg(test)]
@@ -71,10 +67,6 @@ use self::observers::Observers;
 pub(super) use self::payloads::{Referring, What, references};
 use self::reaction_queue::ReactionQueue;
 #[cfg(all(feature = "cli", feature = "journal"))]
-pub(crate) use self::reactions::{Ask, Differing, Part};
-#[cfg(all(feature = "cli", feature = "journal"))]
-pub(super) use self::reactions::{Decision, Reactions, Unknown};
-#[cfg(all(feature = "cli", feature = "journal"))]
 pub(super) use self::recorded_app::Recovery;
 #[cfg(all(feature = "journal", any(feature = "cli", feature = "http")))]
 pub(super) use self::recording::{APP, AppRow, CHILDREN, ChildrenRow, FACTS, FlowRow, SETTINGS};
@@ -82,8 +74,6 @@ pub(super) use self::recording::{APP, AppRow, CHILDREN, ChildrenRow, FACTS, Flow
 pub(super) use self::recovery::OpenedJournal;
 #[cfg(all(feature = "cli", feature = "journal"))]
 pub(super) use self::recovery::{UnreadInputs, moved, moved_inputs, read_inputs};
-#[cfg(all(feature = "cli", feature = "journal"))]
-pub(super) use self::rehearsal::Rehearsal;
 #[cfg(feature = "journal")]
 pub(super) use self::renaming::Move;
 #[cfg(all(feature = "cli", feature = "journal"))]

@@ -39,12 +39,12 @@ enum Order {
 const SLOW_REACTION: Duration = Duration::from_millis(100);
 
 /// Lets the Flow react. Returns its error unless that is [`Pending`](crate::Pending).
-pub(super) fn reacted(flow: &mut dyn AnyFlow, cx: &mut FlowContext) -> Result<(), ReturnedError> {
+fn reacted(flow: &mut dyn AnyFlow, cx: &mut FlowContext) -> Result<(), ReturnedError> {
     let result = flow.react(cx).map_err(ReturnedError::new);
     if result.as_ref().is_err_and(|error| is_pending(error)) { Ok(()) } else { result }
 }
 
-pub(super) fn described(error: &Error) -> String {
+fn described(error: &Error) -> String {
     fence::text(|| format!("{error:#}"))
 }
 

@@ -57,14 +57,8 @@ pub(in crate::app) struct Move {
 }
 
 impl Move {
-    /// Returns the move back.
-    #[cfg(feature = "cli")]
-    pub(super) fn reversed(&self) -> Self {
-        Self { from: self.to.clone(), to: self.from.clone() }
-    }
-
     /// Returns the new path of an actor at or below the old one.
-    pub(super) fn renamed(&self, path: &ActorPath) -> Option<ActorPath> {
+    fn renamed(&self, path: &ActorPath) -> Option<ActorPath> {
         let rest = below(path, &self.from)?;
         Some(ActorPath::from(format!("{}{rest}", self.to.as_str()).as_str()))
     }

@@ -120,12 +120,6 @@ impl Tree {
         }
     }
 
-    /// Creates an empty tree whose ids differ from all of the tree before.
-    #[cfg(all(feature = "cli", feature = "journal"))]
-    pub(super) fn after(before: &Self, app: AppId) -> Self {
-        Self { next_id: before.next_id, ..Self::new(app, Arc::default()) }
-    }
-
     /// Records the changes of Works that join from now on.
     #[cfg(feature = "journal")]
     pub(super) fn record_changes(&mut self) {

@@ -15,8 +15,6 @@ mod tree;
 mod why;
 
 pub(crate) use self::at::At;
-#[cfg(feature = "cli")]
-pub(crate) use self::at::AtRange;
 pub(crate) use self::events::Event;
 #[cfg(feature = "cli")]
 pub(crate) use self::events::What;

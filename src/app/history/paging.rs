@@ -126,7 +126,7 @@ impl Paging {
         for entry in entries {
             for transaction in entry.transactions.into_iter().rev() {
                 let names = |path: &&ActorPath| is_wanted(self.wanted.path.as_ref(), path);
-                let changes = transaction.changes.iter().map(crate::journal::Change::path);
+                let changes = transaction.changes.iter().map(super::events::path_of);
                 self.count += usize::from(changes.chain(&transaction.merged).any(|path| names(&path)));
                 self.transactions.push_front(transaction);
             }
