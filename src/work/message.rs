@@ -333,8 +333,8 @@ pub enum AskError<M> {
         /// waits, so that two Works whose handlers ask each other are in a deadlock until one timeout passes.
         asker: Option<String>,
     },
-    /// The handler began, and there is no reply: it panicked, its incarnation was ended by force, or its
-    /// [deferred reply](crate::WorkContext::defer) was dropped without being sent.
+    /// The handler began, and there is no reply: it panicked, its incarnation was ended by force, its process exited, or
+    /// its [deferred reply](crate::WorkContext::defer) was dropped without being sent.
     #[error("work `{path}` {why}")]
     Failed {
         /// Path of the Work.

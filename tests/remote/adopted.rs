@@ -10,7 +10,7 @@ use std::time::Duration;
 use flowright::Messages;
 use flowright::prelude::*;
 
-use crate::support::{Process, free_address, program, signal, times, until, until_gone};
+use crate::support::{Process, free_address, has_ended, program, signal, times, until, until_gone};
 
 crate::tests![
     head_started_again_adopts_works_on_nodes,
@@ -679,7 +679,7 @@ fn new_build_of_a_version_adopts_processes() {
 fn replaced(site: &Site, head: Process, before: [u32; 2]) {
     for (path, process) in ["a", "b"].into_iter().zip(before) {
         site.wait_for(2, &format!("start {path}"));
-        assert!(!Path::new(&format!("/proc/{process}")).exists(), "two processes have work `{path}`");
+        assert!(has_ended(process), "two processes have work `{path}`");
         site.wait_for(2, &format!("run {path} 1"));
     }
     finish(site, head);

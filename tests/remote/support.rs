@@ -173,12 +173,13 @@ pub(crate) fn child_of(process: &Process) -> u32 {
 
 /// Waits until a process has ended.
 pub(crate) fn until_gone(process: u32) {
-    let stat = format!("/proc/{process}/stat");
-    until("its end", || {
-        // A process that was not reaped is still listed.
-        let text = std::fs::read_to_string(&stat).unwrap_or_default();
-        text.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
-    });
+    until("its end", || has_ended(process));
+}
+
+/// Returns true if a process has ended, also if it was not reaped and is still listed.
+pub(crate) fn has_ended(process: u32) -> bool {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    text.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
 }
 
 /// Runs a test with the two Works in each pair of places: in this process, in processes of their own, and on nodes.
