@@ -219,7 +219,7 @@ impl<M: Message, R: Message> Recipient<M, R> {
     /// A future that is dropped before it completes does not send the message.
     ///
     /// # Errors
-    /// Those of [`WorkAddr::tell`].
+    /// The errors of [`WorkAddr::tell`].
     pub async fn tell(&self, message: M) -> Result<(), SendError<M>> {
         match &self.to {
             Some(to) => to.tell(message).await,
@@ -230,7 +230,7 @@ impl<M: Message, R: Message> Recipient<M, R> {
     /// Sends a message without a reply if the mailbox has room, as [`WorkAddr::try_tell`] does.
     ///
     /// # Errors
-    /// Those of [`WorkAddr::try_tell`].
+    /// The errors of [`WorkAddr::try_tell`].
     pub fn try_tell(&self, message: M) -> Result<(), SendError<M>> {
         match &self.to {
             Some(to) => to.try_tell(message),
@@ -245,7 +245,7 @@ impl<M: Message, R: Message> Recipient<M, R> {
     /// has begun it.
     ///
     /// # Errors
-    /// Those of [`WorkAddr::ask`].
+    /// The errors of [`WorkAddr::ask`].
     pub fn ask(&self, message: M) -> Ask<'_, impl Future<Output = Result<R, AskError<M>>> + use<'_, M, R>> {
         let exchange = async move {
             let Some(to) = &self.to else {

@@ -417,7 +417,7 @@ pub(in crate::app) fn moved_inputs(inputs: &InputFacts) -> String {
 pub(in crate::app) struct UnreadInputs {
     /// The numbers of these inputs.
     pub(in crate::app) by_path: BTreeMap<ActorPath, u64>,
-    /// What is to be told of Works whose inputs were read now.
+    /// News of Works whose inputs were read now.
     new: Vec<String>,
 }
 

@@ -1,8 +1,8 @@
-//! How the recorded inputs of a Work were read last.
+//! The last reading of the recorded inputs of a Work.
 
 use serde::{Deserialize, Serialize};
 
-/// How the recorded inputs of a Work were read last.
+/// The last reading of the recorded inputs of a Work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct InputFacts {

@@ -42,7 +42,7 @@ impl Given {
     }
 }
 
-/// What the program since makes of an old input.
+/// The outcome of reading an old input with the changed program.
 #[derive(Debug, Clone, Copy)]
 enum Becomes {
     Same,
