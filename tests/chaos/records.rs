@@ -1,7 +1,8 @@
 //! The records of one run: one JSON line for each event, written by all processes that take part.
 //!
 //! Each process appends to a file of its own, which it opens first, so that a process that is short of descriptors can
-//! still record. A line is written by one `write`: a process that is killed leaves whole lines only.
+//! still record. A line is written by one `write`: a process that is killed, or whose disk is full, leaves whole lines and
+//! at most a part of a last one, without a newline.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -302,12 +303,12 @@ pub(crate) fn unique() -> u64 {
     u64::from(std::process::id()) * 10_000_000 + NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Reads all records of a run in the order of time. The last line of a file may be cut off where its disk was full.
+/// Reads all records of a run in the order of time. A last line without a newline was cut off, and does not count.
 pub(crate) fn read(run: &Path) -> Vec<Record> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(run.join("records")).into_iter().flatten().flatten() {
         let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
-        for line in text.lines() {
+        for line in text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
             let record = serde_json::from_str(line);
             all.push(record.unwrap_or_else(|error| panic!("{}: {error}: {line}", entry.path().display())));
         }
