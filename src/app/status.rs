@@ -67,7 +67,7 @@ pub struct JournalStatus {
     pub position: u64,
     /// The number of transactions that are not durable yet.
     pub waiting: u64,
-    /// The size of these transactions, in bytes.
+    /// The size of these transactions, in bytes. Values that are written to files count until their commit begins.
     pub waiting_bytes: u64,
     /// The reason why nothing becomes durable at present: the disk is full.
     pub full: Option<String>,

@@ -30,6 +30,8 @@ mod tools;
 mod values;
 
 #[cfg(test)]
+mod backlog_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod value_tests;

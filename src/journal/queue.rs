@@ -84,8 +84,9 @@ struct Queue {
     deleted: Vec<ValueKey>,
     /// True if `deleted` are to be deleted without waiting for a transaction.
     is_deletion_urgent: bool,
-    /// Sizes of the transactions that are waiting or being committed, in bytes.
+    /// Sizes of the transactions that are waiting, with the values that are to be written to files, in bytes.
     waiting_bytes: u64,
+    /// Sizes of the transactions that are being committed, without files.
     committing_bytes: u64,
     last: u64,
     readings: Vec<Reading>,
@@ -100,6 +101,7 @@ struct Queue {
 /// A transaction that waits to be committed.
 struct Waiting {
     transaction: Transaction,
+    /// Size of its rows, in bytes.
     size: u64,
     /// The values that become durable with it.
     values: Vec<Arc<NewValue>>,
@@ -113,6 +115,11 @@ impl Waiting {
     /// Returns true if the commit writes files for it, which may take long.
     fn has_files(&self) -> bool {
         self.values.iter().any(|value| !value.is_small())
+    }
+
+    /// Returns the size in bytes of the rows and of the files.
+    fn whole_size(&self) -> u64 {
+        self.size + files(&self.values)
     }
 }
 
@@ -130,7 +137,7 @@ impl Incomplete {
 
     fn fill(&self, values: Vec<Arc<NewValue>>) {
         let mut queue = self.shared.queue.lock();
-        let size: u64 = values.iter().filter(|value| value.is_small()).map(|value| value.length()).sum();
+        let (small, files) = (small(&values), files(&values));
         let first = queue.last + 1 - queue.waiting.len() as u64;
         let index = self.position.checked_sub(first).and_then(|index| usize::try_from(index).ok());
         // It is gone if the journal has failed.
@@ -139,8 +146,8 @@ impl Incomplete {
             return;
         }
         (waiting.values, waiting.is_ready) = (values, true);
-        waiting.size += size;
-        queue.waiting_bytes += size;
+        waiting.size += small;
+        queue.waiting_bytes += small + files;
         self.shared.ready.notify_one();
     }
 }
@@ -233,13 +240,13 @@ impl Journal {
     }
 
     fn add(&self, transaction: Transaction, values: Vec<Arc<NewValue>>, is_ready: bool) -> u64 {
-        let small: u64 = values.iter().filter(|value| value.is_small()).map(|value| value.length()).sum();
-        let size = size(&transaction) + small;
+        let size = size(&transaction) + small(&values);
         let mut queue = self.shared.queue.lock();
         queue.last += 1;
         if !matches!(queue.condition, Condition::Failed(_)) {
-            queue.waiting.push_back(Waiting { transaction, size, values, deleted: Vec::new(), is_ready });
-            queue.waiting_bytes += size;
+            let waiting = Waiting { transaction, size, values, deleted: Vec::new(), is_ready };
+            queue.waiting_bytes += waiting.whole_size();
+            queue.waiting.push_back(waiting);
             self.shared.ready.notify_one();
         }
         queue.last
@@ -256,6 +263,9 @@ impl Journal {
     }
 
     /// Returns the approximate size of the transactions that are not durable yet, in bytes.
+    ///
+    /// Files count until their commit begins: a large value does not hold up the App while it is written, but values
+    /// that are made faster than they are written, or while the disk is full, do.
     pub(crate) fn backlog_bytes(&self) -> u64 {
         let queue = self.shared.queue.lock();
         queue.waiting_bytes + queue.committing_bytes
@@ -430,7 +440,7 @@ impl Worker {
             if ready > 0 {
                 let batch: Vec<_> = queue.waiting.drain(..ready).collect();
                 queue.committing_bytes = batch.iter().map(|waiting| waiting.size).sum();
-                queue.waiting_bytes -= queue.committing_bytes;
+                queue.waiting_bytes -= batch.iter().map(Waiting::whole_size).sum::<u64>();
                 let deleted = std::mem::take(&mut queue.deleted);
                 queue.is_deletion_urgent = false;
                 return Task::Commit { first, batch, deleted };
@@ -543,6 +553,16 @@ impl Worker {
             reading(Err(error.clone()));
         }
     }
+}
+
+/// Returns the size of the values that become rows, in bytes.
+fn small(values: &[Arc<NewValue>]) -> u64 {
+    values.iter().filter(|value| value.is_small()).map(|value| value.length()).sum()
+}
+
+/// Returns the size of the values that become files, in bytes.
+fn files(values: &[Arc<NewValue>]) -> u64 {
+    values.iter().filter(|value| !value.is_small()).map(|value| value.length()).sum()
 }
 
 /// Returns the approximate size of a transaction when it is encoded, in bytes.

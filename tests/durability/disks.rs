@@ -9,24 +9,35 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Failed, Trial};
 
 use serde_json::Value as Json;
 
-use crate::belt;
 use crate::editions::{Directory, Shop, begun, line, start, start_limited};
 use crate::follower::follow;
 use crate::http::Answer;
 use crate::process::{LIMIT, Process};
 use crate::record::{self, Line, What};
+use crate::{belt, hoard};
 
 crate::tests![exit_code_waits_for_the_last_commit, runs_do_not_start_before_a_commit_that_fails,];
 
-/// First argument of a process that conducts the test in its namespace; the directory follows.
+/// First argument of a process that conducts a test in its namespace; the name of the test and the directory follow.
 pub(crate) const CONDUCT: &str = "conduct-full-disk";
+
+/// The name of a test with a disk of its own, the size of the disk, and the test.
+type OnADisk = (&'static str, &'static str, fn(&Stage));
+
+/// The tests with a disk of their own. A log that is not full of values needs less.
+const ON_A_DISK: [OnADisk; 2] = [
+    ("full_disk_stops_what_leaves_and_nothing_else", "size=6m", Stage::states),
+    ("full_disk_loses_no_durable_payload", "size=24m", Stage::payloads),
+];
 
 /// Ways of getting a namespace for mounts.
 const NAMESPACES: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
@@ -40,21 +51,23 @@ fn namespace() -> Option<&'static [&'static str]> {
     NAMESPACES.into_iter().find(can)
 }
 
-/// The test, ignored where there can be no namespace for it.
-pub(crate) fn trial() -> Trial {
+/// The tests, ignored where there can be no namespace for them.
+pub(crate) fn trials() -> impl Iterator<Item = Trial> {
     let namespace = namespace();
     let is_ignored = namespace.is_none() && !cfg!(feature = "network-tests");
-    let test = move || {
-        let arguments = namespace.ok_or("`unshare --mount` fails, as root and with a user namespace")?;
-        run(arguments)
-    };
-    Trial::test("disks::full_disk_stops_what_leaves_and_nothing_else", test).with_ignored_flag(is_ignored)
+    ON_A_DISK.into_iter().map(move |(name, ..)| {
+        let test = move || {
+            let arguments = namespace.ok_or("`unshare --mount` fails, as root and with a user namespace")?;
+            run(arguments, name)
+        };
+        Trial::test(format!("disks::{name}"), test).with_ignored_flag(is_ignored)
+    })
 }
 
-fn run(namespace: &[&str]) -> Result<(), Failed> {
-    let directory = Directory::new("disk");
+fn run(namespace: &[&str], name: &str) -> Result<(), Failed> {
+    let directory = Directory::new(name);
     let mut command = Command::new("unshare");
-    command.args(namespace).arg(std::env::current_exe()?).arg(CONDUCT).arg(&*directory);
+    command.args(namespace).arg(std::env::current_exe()?).args([CONDUCT, name]).arg(&*directory);
     let output = command.output()?;
     if output.status.success() {
         return Ok(());
@@ -62,16 +75,16 @@ fn run(namespace: &[&str]) -> Result<(), Failed> {
     Err(String::from_utf8_lossy(&output.stderr).into_owned().into())
 }
 
-/// Conducts the test; a panic is its failure.
-pub(crate) fn conduct(directory: &Path) -> ExitCode {
+/// Conducts a test; a panic is its failure.
+pub(crate) fn conduct(name: &str, directory: &Path) -> ExitCode {
     let disk = directory.join("journal");
     std::fs::create_dir(&disk).expect("the directory is new");
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"]).arg(&disk).status();
+    let (_, size, test) =
+        ON_A_DISK.into_iter().find(|(known, ..)| *known == name).expect("it is one of the tests");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(&disk).status();
     assert!(mounted.is_ok_and(|status| status.success()), "the namespace is for this");
     let stage = Stage { directory: directory.to_owned(), filler: disk.join("filler") };
-    stage.app_goes_on_when_there_is_room();
-    stage.killed_app_goes_on();
-    stage.stopped_app_says_what_is_lost();
+    test(&stage);
     ExitCode::SUCCESS
 }
 
@@ -82,6 +95,101 @@ struct Stage {
 }
 
 impl Stage {
+    fn states(&self) {
+        self.app_goes_on_when_there_is_room();
+        self.killed_app_goes_on();
+        self.stopped_app_says_what_is_lost();
+    }
+
+    /// The disk is full of the values that the Works make, and later of something else: the Work that waits for nothing goes
+    /// on, no run with a value starts, no value is acknowledged, and the App says why. All goes on when there is room. After
+    /// a kill, all values that were acknowledged are there, and so are those that the record refers to.
+    fn payloads(&self) {
+        let mut shop = Shop::open("hoard", &self.directory);
+        shop.process.expect_again("no run or Work is started");
+        self.nothing_is_released(&shop);
+        self.enlarge_disk();
+        shop.process.expect_again("the journal has room again");
+        std::fs::write(self.directory.join(hoard::MODEST), "").expect("this disk has room");
+        for _ in 0..2 {
+            self.goes_on_with("reader", What::End, 10);
+            self.goes_on_with("keeper", What::End, 10);
+            let filling = self.keep_full();
+            shop.process.expect_again("no run or Work is started");
+            self.nothing_is_released(&shop);
+            filling.end();
+            shop.process.expect_again("the journal has room again");
+        }
+        self.goes_on_with("keeper", What::End, 10);
+        let filling = self.keep_full();
+        shop.process.expect_again("no run or Work is started");
+        self.goes_on_with("maker", What::Step, 10);
+        shop.kill();
+        let before = self.lines();
+        filling.end();
+        let shop = Shop::open("hoard", &self.directory);
+        self.goes_on_with("reader", What::End, 10);
+        self.goes_on_with("keeper", What::End, 10);
+        shop.close();
+        check_values(&self.lines(), before.len());
+    }
+
+    /// Waits until a body has done this `more` times.
+    #[track_caller]
+    fn goes_on_with(&self, path: &str, what: What, more: usize) {
+        let (before, deadline) = (self.count_of(path, what), Instant::now() + LIMIT);
+        while self.count_of(path, what) < before + more {
+            assert!(Instant::now() < deadline, "{path}: there is no further {what:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn count_of(&self, path: &str, what: What) -> usize {
+        self.lines().iter().filter(|line| line.path == path && line.what == what).count()
+    }
+
+    /// Checks that nothing leaves an App whose disk is full, which goes on. One run and one acknowledgement may have left
+    /// before: the next ones wait for the ends of these.
+    #[track_caller]
+    fn nothing_is_released(&self, shop: &Shop) {
+        let released = || (self.count_of("reader", What::Begin), self.count_of("keeper", What::End));
+        let before = released();
+        for (path, answer) in [("state", shop.try_get("state")), ("stop", shop.post("works/reader/start"))] {
+            let Answer::Status(503, body) = &answer else { panic!("{path}: {answer:?}") };
+            assert!(body.contains("make room"), "{path}: {body}");
+        }
+        self.goes_on_with("maker", What::Step, 60);
+        let after = released();
+        assert!(after.0 <= before.0 + 1, "runs have started that are not recorded: {before:?} {after:?}");
+        assert!(after.1 <= before.1 + 1, "values were acknowledged: {before:?} {after:?}");
+    }
+
+    /// Keeps the disk full, whatever leaves it meanwhile.
+    fn keep_full(&self) -> Filling {
+        let (filler, is_over) = (self.filler.clone(), Arc::new(AtomicBool::new(false)));
+        let ends = is_over.clone();
+        let thread = std::thread::spawn(move || {
+            let mut file = OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(filler)
+                .expect("it is no file of the journal");
+            while !ends.load(Ordering::Relaxed) {
+                while file.write_all(&[0; 4096]).is_ok() {}
+                while file.write_all(&[0]).is_ok() {}
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Filling { filler: self.filler.clone(), is_over, thread }
+    }
+
+    /// Makes room on the disk that the values of the App have filled.
+    fn enlarge_disk(&self) {
+        let disk = self.filler.parent().expect("it is a file on the disk");
+        let mounted = Command::new("mount").args(["-o", "remount,size=64m"]).arg(disk).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "the namespace is for this");
+    }
+
     fn start(&self) -> Process {
         start("belt", &self.directory)
     }
@@ -215,6 +323,52 @@ impl Stage {
     fn check(&self) {
         assert_follow(&links(&self.directory));
     }
+}
+
+/// A thread that keeps the disk full.
+struct Filling {
+    filler: PathBuf,
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Filling {
+    /// Ends the thread, and makes room.
+    fn end(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the thread does not panic");
+        std::fs::remove_file(self.filler).expect("the disk was filled");
+    }
+}
+
+/// Checks what the bodies of the program that hoards values have noted: in its first life, which was killed, and from the
+/// line with this number on in its second one.
+#[track_caller]
+fn check_values(lines: &[Line], second: usize) {
+    let wrong: Vec<_> = lines.iter().filter(|line| line.what == What::Fail).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let inputs = |lines: &[Line], path: &str, what: What| -> Vec<u64> {
+        lines.iter().filter(|line| line.path == path && line.what == what).map(|line| line.input).collect()
+    };
+    let (before, after) = lines.split_at(second);
+    let last = |path: &str, what: What| inputs(before, path, what).last().copied().expect("it has done this");
+    let resumed = |path: &str| match inputs(after, path, What::Begin)[..] {
+        [once] => once,
+        ref other => panic!("{path} has begun at {other:?}"),
+    };
+    // A run begins with what is recorded, so that the maker goes on from there, and an acknowledged value is recorded.
+    assert!(resumed("maker") >= last("reader", What::Begin), "a value was read that is not recorded");
+    let kept = resumed("keeper");
+    assert!(kept >= last("keeper", What::End), "an acknowledged value is lost");
+    // It has read all that its state has.
+    let read = inputs(after, "keeper", What::Step);
+    assert_eq!(read, (kept - read.len() as u64 + 1..=kept).collect::<Vec<_>>());
+    assert!(read.len() >= 10, "{read:?}");
+    // Only the run that was in progress when the process was killed is repeated.
+    let all = inputs(lines, "reader", What::Begin);
+    assert!(all.is_sorted(), "{all:?}");
+    let repeated = all.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    assert!(repeated <= 1, "{all:?}");
 }
 
 /// The size of a journal's log in bytes, without the zeros that are written ahead of it.

@@ -15,6 +15,7 @@ mod editions;
 mod ends;
 mod errand;
 mod follower;
+mod hoard;
 #[path = "../chaos/http.rs"]
 #[allow(dead_code, reason = "the other tests need more of it")]
 mod http;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
             breaker::IN_FLOW | breaker::IN_WORK => breaker::main(),
             "plant" => plant::main(),
             "vault" => values::main(),
+            "hoard" => hoard::main(),
             "errand" => errand::main(0, false),
             "errand_that_waits" => errand::main(0, true),
             "errand_that_fails_twice" => errand::main(2, false),
@@ -67,10 +69,10 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|| panic!("there is no program {edition}")),
         };
     }
-    if let [_, command, directory] = &std::env::args().collect::<Vec<_>>()[..]
+    if let [_, command, name, directory] = &std::env::args().collect::<Vec<_>>()[..]
         && command == disks::CONDUCT
     {
-        return disks::conduct(Path::new(directory));
+        return disks::conduct(name, Path::new(directory));
     }
     let tests = [
         changes::TESTS,
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         inputs::TESTS,
         journaled::TESTS,
         locks::TESTS,
+        record::TESTS,
         values::TESTS,
     ]
     .concat();
@@ -94,7 +97,7 @@ fn main() -> ExitCode {
             })
         })
         .collect();
-    trials.push(disks::trial());
+    trials.extend(disks::trials());
     trials.extend(
         kills::seeds().into_iter().map(|(seed, kills)| {
             Trial::test(format!("kills::seed_{seed}"), move || kills::kill(seed, kills))
