@@ -103,7 +103,13 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
     let mut backoff = Backoff::new(LONGEST_PAUSE);
     loop {
         let joined = tokio::select! {
-            joined = join(&options, std::mem::take(&mut first), &mut backoff) => joined?,
+            joined = join(&options, std::mem::take(&mut first), &mut backoff) => match joined? {
+                Ok(joined) => joined,
+                Err(why) => {
+                    log::info!("this process ends, because the head that has started it is gone: {why}");
+                    return Ok(Farewell::Over(why));
+                }
+            },
             () = leave.notified() => return Ok(Farewell::Left),
         };
         let began = Instant::now();
@@ -435,8 +441,13 @@ impl Complaints {
     }
 }
 
-/// Joins the head as soon as it is there.
-async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Result<JoinedSession, NodeError> {
+/// Joins the head as soon as it is there. Returns a reason if this process of a single Work is not needed, because the
+/// head that has started it ended before it had joined.
+async fn join(
+    options: &NodeOptions,
+    first: bool,
+    backoff: &mut Backoff,
+) -> Result<Result<JoinedSession, String>, NodeError> {
     let BridgeOptions { security, limits, .. } = &options.bridge;
     let is_near = matches!(options.join, Endpoint::Unix(_));
     let mut complaints = Complaints { said: None };
@@ -468,8 +479,13 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
         let is_taken = matches!(failure, DialError::Taken(_));
         let mut longest = LONGEST_PAUSE;
         match failure {
-            // The head existed before this process, and has ended.
+            // The head existed before this process, and has ended. It may end during the handshake.
+            DialError::Transport(error) if is_near && (error.is_refused_connection() || error.is_gone()) => {
+                return Ok(Err(error.to_string()));
+            }
             DialError::Transport(error) if is_near => return Err(error.into()),
+            // The head of the same App that has been started again.
+            DialError::Lost { why, .. } if is_near => return Ok(Err(why)),
             DialError::Transport(
                 error @ (TransportError::Unprotected { .. } | TransportError::NoTokenBeyond { .. }),
             ) => return Err(error.into()),
@@ -522,7 +538,7 @@ async fn join(options: &NodeOptions, first: bool, backoff: &mut Backoff) -> Resu
     bridge.set_head(welcome.epoch, welcome.node.id);
     bridge.set_join(options.join.clone());
     let session = HeadSession::new(options, &bridge, &welcome, hello, connection);
-    Ok(JoinedSession { runtime, bridge, listening, session })
+    Ok(Ok(JoinedSession { runtime, bridge, listening, session }))
 }
 
 /// Returns `true` if others reach this process at the address from which it reaches the head.

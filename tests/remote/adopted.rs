@@ -21,6 +21,7 @@ crate::tests![
     head_started_again_adopts_works_in_processes,
     process_killed_without_a_head_is_started_again,
     process_that_does_not_return_is_killed_and_replaced,
+    process_that_has_not_joined_is_replaced_without_an_error,
     process_ends_when_no_head_returns_in_time,
     orderly_end_of_a_recorded_head_leaves_no_process,
     output_without_a_head_neither_fails_nor_waits,
@@ -38,6 +39,8 @@ const GRACE: &str = "FLOWRIGHT_TEST_GRACE";
 const VERSION: &str = "FLOWRIGHT_TEST_VERSION";
 /// Environment variable with the placements of `a`, `b` and `c`.
 const PLACES: &str = "FLOWRIGHT_TEST_PLACES";
+/// Environment variable with the path of a file for which processes of Works wait before they begin.
+const HELD: &str = "FLOWRIGHT_TEST_HELD";
 
 /// Number of lines that are more than a process keeps without a head.
 const FLOOD: u32 = 4_000;
@@ -209,7 +212,17 @@ pub(crate) fn hands() -> App {
         Ok(version) => app.version(version),
         Err(_) => app,
     };
+    let app = if std::env::var_os(HELD).is_some() { app.process(held) } else { app };
     app.config(times(500, grace))
+}
+
+/// A command that runs this binary once a file exists.
+fn held() -> std::io::Result<std::process::Command> {
+    let file = std::env::var_os(HELD).unwrap_or_default();
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "while [ ! -e \"$0\" ]; do sleep 0.01; done; exec \"$@\""]).arg(file);
+    command.arg(std::env::current_exe()?);
+    Ok(command)
 }
 
 /// The processes of a test, and its directory.
@@ -226,6 +239,8 @@ pub(crate) struct Site {
     version: Option<&'static str>,
     /// Another build of the program, which is started from now on.
     build: Option<PathBuf>,
+    /// True if the processes of Works wait for the file `go`.
+    is_held: bool,
 }
 
 impl Site {
@@ -242,8 +257,8 @@ impl Site {
         std::fs::create_dir_all(&directory).expect("there is room for a directory");
         let (journal, address) = (directory.join("journal"), free_address());
         let joining = address.clone();
-        let (places, version, build) = ("n n/pool m", None, None);
-        Self { directory, address, joining, grace, places, journal, version, build }
+        let (places, version, build, is_held) = ("n n/pool m", None, None, false);
+        Self { directory, address, joining, grace, places, journal, version, build, is_held }
     }
 
     fn command(&self, arguments: &[&str]) -> std::process::Command {
@@ -253,6 +268,7 @@ impl Site {
             command.env(crate::support::VARIABLE, "hands").env_remove("FLOWRIGHT_TOKEN");
         }
         command.envs(self.version.map(|version| (VERSION, version)));
+        command.envs(self.is_held.then(|| (HELD, self.path("go"))));
         command.args(arguments).env(DIRECTORY, &self.directory).env(GRACE, self.grace);
         command.env(PLACES, self.places);
         // The token of a head is found by its address, and nodes may join at another one.
@@ -410,11 +426,12 @@ pub(crate) const ALL_ONCE: &[&str] = &[
     "over Some([1, 2, 3, 4, 5])",
 ];
 
-/// Lets all Works end, and checks that the App ends well.
-pub(crate) fn finish(site: &Site, head: Process) {
+/// Lets all Works end, and checks that the App ends well. Returns what the head has said.
+pub(crate) fn finish(site: &Site, head: Process) -> Vec<String> {
     ["open", "go-a-1", "go-a-2", "go-b-1", "go-b-2"].into_iter().for_each(|file| site.touch(file));
     let (code, lines) = head.end();
     assert_eq!(code, Some(0), "{lines:#?}\n{:#?}", site.log());
+    lines
 }
 
 /// Returns the metrics of a head.
@@ -589,6 +606,33 @@ fn process_that_does_not_return_is_killed_and_replaced() {
     site.wait_for(2, "run a 1");
     finish(&site, head);
     site.once(&["start b", "run b 1", "done a 1", "run a 2", "done b 2"]);
+    nothing_is_left(&site);
+}
+
+/// A process whose head is killed before it has joined has no Work: it ends when it comes to the next head, which starts
+/// the Work in another one. Nothing is wrong with that, and nobody is told that it is.
+fn process_that_has_not_joined_is_replaced_without_an_error() {
+    let mut site = Site::with_processes(LONG);
+    site.is_held = true;
+    let head = site.head();
+    let records = || {
+        let files = std::fs::read_dir(site.journal.join("processes")).into_iter().flatten().flatten();
+        files.filter(|file| file.path().extension().is_some_and(|extension| extension == "json")).count()
+    };
+    until("both processes are recorded", || records() == 2);
+    drop(head);
+    site.is_held = false;
+    let mut head = site.head();
+    head.expect("View it in your browser");
+    site.touch("go");
+    for line in ["run a 1", "run b 1"] {
+        site.wait(line);
+    }
+    let lines = finish(&site, head);
+    let alarms: Vec<_> =
+        lines.iter().filter(|line| line.contains("ERROR") || line.contains("refused")).collect();
+    assert!(alarms.is_empty(), "{alarms:#?} in {lines:#?}");
+    site.once(&["start a", "start b", "run a 1", "done a 1", "run b 1", "done b 1"]);
     nothing_is_left(&site);
 }
 

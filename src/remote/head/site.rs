@@ -167,7 +167,8 @@ impl PeerHandler for Head {
         let returns = hello.app.is_some() && self.processes.has(name);
         if self.bridge.epoch() > 0 && is_process_name(name) && !returns {
             let reason = "an earlier head has started this process, and its Work is launched again";
-            return Err(Refusal::for_good(reason.to_owned()));
+            // The process has nothing to lose if it has not joined before.
+            return Err(Refusal { epoch: self.bridge.epoch(), ..Refusal::lost(reason.to_owned()) });
         }
         let same_name: Vec<_> = {
             let state = self.state.lock();
