@@ -117,6 +117,8 @@ fn work_stopped_by_an_operator_stays_stopped() {
         end(shop);
     }
     let shop = Shop::open("first", &directory);
+    // It is served before it has started, and takes no command until then.
+    shop.until_open(2, 1);
     shop.post("works/waiter/start").ok().expect("the start is accepted");
     shop.until_open(2, 2);
     shop.close();
