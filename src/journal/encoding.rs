@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Table;
+use super::{Reacted, Reaction, ReactionEnd, Table};
 use crate::id::ActorPath;
 use crate::wire;
 
@@ -86,7 +86,14 @@ pub(super) enum Recorded {
     State(ActorPath),
     #[serde(rename = "l")]
     Left(ActorPath),
+    /// The Flows reacted: the changes before this one are those that they saw, the others those that they made.
+    #[serde(rename = "r")]
+    Reacted(Vec<RecordedReaction>),
 }
+
+/// The path of a Flow, the time from its reaction to that of the transaction in nanoseconds, the number of the reaction
+/// and its end.
+pub(super) type RecordedReaction = (ActorPath, u64, u64, Option<ReactionEnd>);
 
 /// The transactions of a group in the history.
 pub(super) type Recording = Vec<RecordedParts>;
@@ -112,6 +119,28 @@ pub(super) fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, 
         Some((version, _)) => Err(format!("it has encoding {version}, and this program knows {VERSION}")),
         None => Err("it is empty".into()),
     }
+}
+
+impl Recorded {
+    /// Records the reactions of a transaction that was made at the time `at`.
+    pub(super) fn reacted(reactions: Vec<Reaction>, at: Duration) -> Self {
+        let recorded = |Reaction { flow, at: time, number, end }| {
+            let before = u64::try_from(at.saturating_sub(time).as_nanos()).unwrap_or(u64::MAX);
+            (flow, before, number, end)
+        };
+        Self::Reacted(reactions.into_iter().map(recorded).collect())
+    }
+}
+
+/// Reads the reactions of a transaction that was made at the time `at`, before which there were `seen` changes.
+pub(super) fn reacted(recorded: Vec<RecordedReaction>, at: Duration, seen: usize) -> Reacted {
+    let reaction = |(flow, before, number, end)| Reaction {
+        flow,
+        at: at.saturating_sub(Duration::from_nanos(before)),
+        number,
+        end,
+    };
+    Reacted { seen, reactions: recorded.into_iter().map(reaction).collect() }
 }
 
 /// A row of an image: path, table, key, value.

@@ -51,10 +51,13 @@ impl Group {
             encoded: Vec::new(),
         };
         for (transaction, position) in transactions.into_iter().zip(first..) {
-            let Transaction { at, wall, changes } = transaction;
+            let Transaction { at, wall, changes, mut reacted } = transaction;
             (group.at, group.wall) = (at, wall);
-            let mut recorded = Vec::with_capacity(changes.len());
-            for change in changes {
+            let mut recorded = Vec::with_capacity(changes.len() + usize::from(reacted.is_some()));
+            for (index, change) in changes.into_iter().enumerate() {
+                if let Some(reacted) = reacted.take_if(|reacted| reacted.seen == index) {
+                    recorded.push(Recorded::reacted(reacted.reactions, at));
+                }
                 let change = group.add(position, change)?;
                 // A transaction may change one state several times.
                 let repeats = matches!(&change, Recorded::State(path)
@@ -63,6 +66,7 @@ impl Group {
                     recorded.push(change);
                 }
             }
+            recorded.extend(reacted.map(|reacted| Recorded::reacted(reacted.reactions, at)));
             group.recording.push((encoding::nanos(at), encoding::wall_nanos(wall), recorded));
         }
         group.encoded = encoding::encode(&group.recording)

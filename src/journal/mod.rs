@@ -128,6 +128,47 @@ pub(crate) struct Transaction {
     pub(crate) at: Duration,
     pub(crate) wall: SystemTime,
     pub(crate) changes: Vec<Change>,
+    /// The reactions of the cycle; `None` if no Flow reacted.
+    pub(crate) reacted: Option<Reacted>,
+}
+
+/// The reactions of one cycle, with the border between the changes that the Flows saw and those that they made.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Reacted {
+    /// The number of changes that were made before the first reaction.
+    pub(crate) seen: usize,
+    /// The reactions in their order. A Flow may be there several times.
+    pub(crate) reactions: Vec<Reaction>,
+}
+
+/// One reaction of a Flow.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Reaction {
+    pub(crate) flow: ActorPath,
+    /// Time since the start of the App, as the Flow saw it.
+    pub(crate) at: Duration,
+    /// The number of the reaction of the Flow in its process, from 1.
+    pub(crate) number: u64,
+    /// `None` if the Flow returned normally and the App goes on.
+    pub(crate) end: Option<ReactionEnd>,
+}
+
+impl Reaction {
+    /// Creates a reaction that returns normally.
+    pub(crate) fn new(flow: ActorPath, at: Duration, number: u64) -> Self {
+        Self { flow, at, number, end: None }
+    }
+}
+
+/// The unusual end of a reaction, with its message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ReactionEnd {
+    /// The reaction failed.
+    #[serde(rename = "f")]
+    Failed(String),
+    /// The Flow has asked the App to end.
+    #[serde(rename = "s")]
+    Stops(String),
 }
 
 /// Durability of a commit.
@@ -262,6 +303,11 @@ pub(crate) struct RecordedTransaction {
     pub(crate) at: Duration,
     pub(crate) wall: SystemTime,
     pub(crate) changes: Vec<Change>,
-    /// Actors whose states changed, where the change is part of a later transaction of the group.
+    /// Actors whose states changed, where the change is part of a later transaction of the group, or of those changes of
+    /// this one that were made by reactions.
     pub(crate) merged: Vec<ActorPath>,
+    /// The reactions, of which `seen` counts in `changes`.
+    pub(crate) reacted: Option<Reacted>,
+    /// The number of actors in `merged` whose states changed before the reactions.
+    pub(crate) merged_seen: usize,
 }

@@ -1,6 +1,6 @@
 //! Tests of the journal against a model: the live data as maps, after each position.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -169,9 +169,29 @@ impl Publishers {
     }
 }
 
+/// Returns reactions that are not those of another position.
+fn reactions(position: u64) -> Vec<Reaction> {
+    let reaction = |number: u64| Reaction {
+        flow: PATHS[(position + number) as usize % PATHS.len()].into(),
+        at: Duration::from_nanos(position * 999_983 + number),
+        number,
+        end: match (position + number) % 5 {
+            0 => Some(ReactionEnd::Failed(format!("failed at {position}"))),
+            1 => Some(ReactionEnd::Stops(String::new())),
+            _ => None,
+        },
+    };
+    (1..=position % 3 + 1).map(reaction).collect()
+}
+
 fn transaction(changes: Vec<Change>, position: u64) -> Transaction {
     let at = Duration::from_millis(position);
-    Transaction { at, wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + at, changes }
+    Transaction {
+        at,
+        wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + at,
+        changes,
+        reacted: None,
+    }
 }
 
 pub(super) fn settings(history_bytes: u64) -> JournalSettings {
@@ -191,13 +211,15 @@ struct Checked {
     history_bytes: u64,
     /// The model after each group, by position.
     models: BTreeMap<u64, Model>,
+    /// The reactions of each transaction, by position, with the model that the Flows saw.
+    reacted: BTreeMap<u64, (Vec<Reaction>, Model)>,
 }
 
 impl Checked {
     fn new(directory: &Path, history_bytes: u64) -> Self {
         let (store, _) = open(directory, history_bytes).unwrap();
         let models = BTreeMap::from([(0, Model::default())]);
-        Self { store, publishers: Publishers::default(), history_bytes, models }
+        Self { store, publishers: Publishers::default(), history_bytes, models, reacted: BTreeMap::new() }
     }
 
     fn last(&self) -> (u64, &Model) {
@@ -210,8 +232,21 @@ impl Checked {
         let mut transactions = Vec::new();
         for (ops, position) in group.into_iter().zip(last + 1..) {
             let changes: Vec<_> = ops.into_iter().filter_map(|op| self.publishers.change(op)).collect();
-            changes.iter().for_each(|change| model.apply(change));
-            transactions.push(transaction(changes, position));
+            let mut transaction = transaction(changes, position);
+            // At any border, or without reactions.
+            let seen = position as usize % (transaction.changes.len() + 2);
+            for (index, change) in transaction.changes.iter().enumerate() {
+                if index == seen {
+                    self.reacted.insert(position, (reactions(position), model.clone()));
+                }
+                model.apply(change);
+            }
+            if seen == transaction.changes.len() {
+                self.reacted.insert(position, (reactions(position), model.clone()));
+            }
+            let reactions = self.reacted.get(&position).map(|(reactions, _)| reactions.clone());
+            transaction.reacted = reactions.map(|reactions| Reacted { seen, reactions });
+            transactions.push(transaction);
         }
         let group = Group::merge(last + 1, transactions)?;
         self.models.insert(group.last, model);
@@ -244,10 +279,37 @@ impl Checked {
         let mut next = from + 1;
         for entry in self.store.history(&filter).unwrap() {
             assert_eq!(entry.first, next);
+            // Actors whose states are recorded later in the group.
+            let mut unknown = BTreeSet::new();
             for transaction in entry.transactions {
                 assert_eq!(transaction.position, next);
+                let RecordedTransaction { changes, merged, reacted, merged_seen, .. } = transaction;
+                let expected = self.reacted.get(&next);
+                assert_eq!(reacted.as_ref().map(|reacted| &reacted.reactions), expected.map(|(all, _)| all));
                 next += 1;
-                transaction.changes.iter().for_each(|change| model.apply(change));
+                let (seen, made) = changes.split_at(reacted.map_or(0, |reacted| reacted.seen));
+                let mut apply = |changes: &[Change], merged: &[ActorPath]| {
+                    for change in changes {
+                        if let Change::State { path, .. }
+                        | Change::Patch { path, .. }
+                        | Change::Left { path } = change
+                        {
+                            unknown.remove(path);
+                        }
+                        model.apply(change);
+                    }
+                    unknown.extend(merged.iter().cloned());
+                    let mut known = model.clone();
+                    known.states.retain(|path, _| !unknown.contains(path));
+                    (known, unknown.clone())
+                };
+                let (found, unknown) = apply(seen, &merged[..merged_seen]);
+                if let Some((_, seen)) = expected {
+                    let mut seen = seen.clone();
+                    seen.states.retain(|path, _| !unknown.contains(path));
+                    assert_eq!(found, seen, "before the reactions at {}", next - 1);
+                }
+                apply(made, &merged[merged_seen..]);
             }
             assert_eq!(model, self.models[&(next - 1)]);
         }

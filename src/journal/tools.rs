@@ -236,6 +236,7 @@ pub(crate) fn repair(directory: &Path, into: &Path) -> Result<Repaired, JournalE
         at: moment.map_or_else(Default::default, |moment| moment.at),
         wall: moment.map_or_else(SystemTime::now, |moment| moment.wall),
         changes,
+        reacted: None,
     };
     let mut store = SqliteStore::create(
         into,
@@ -318,7 +319,7 @@ fn save_log(rows: &Rows<'_>, fold: Option<&FoldRow>, check: &mut Check, saved: &
             match change {
                 Recorded::Put(path, table, key, value) => drop(saved.insert((path, table, key), value)),
                 Recorded::Delete(path, table, key) => drop(saved.remove(&(path, table, key))),
-                Recorded::State(_) => {}
+                Recorded::State(_) | Recorded::Reacted(_) => {}
                 Recorded::Left(path) => remove_rows_of(saved, &path),
             }
         }
@@ -407,7 +408,8 @@ pub(crate) fn drop_path(
         let position = recovered.last.position + 1;
         let mut changes: Vec<_> = paths.iter().map(|path| Change::Left { path: path.clone() }).collect();
         changes.extend(beside(&recovered.live).map_err(|what| JournalError::Invalid { position, what })?);
-        let transaction = Transaction { at: recovered.last.at, wall: SystemTime::now(), changes };
+        let transaction =
+            Transaction { at: recovered.last.at, wall: SystemTime::now(), changes, reacted: None };
         store.append(&Group::merge(recovered.last.position + 1, vec![transaction])?)?;
     }
     Box::new(store).close(true)?;
@@ -443,7 +445,7 @@ pub(crate) fn fork(directory: &Path, position: u64, into: &Path) -> Result<(Mome
     }
     let mut store = SqliteStore::create(into, None, 0, moment.position, "journal fork")?;
     store.copy_values(&values)?;
-    let transaction = Transaction { at: moment.at, wall: moment.wall, changes };
+    let transaction = Transaction { at: moment.at, wall: moment.wall, changes, reacted: None };
     store.append(&Group::merge(moment.position + 1, vec![transaction])?)?;
     Box::new(store).close(true)?;
     Ok((moment, moment.position + 1))

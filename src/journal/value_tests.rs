@@ -188,7 +188,12 @@ fn fork_and_repair_carry_values_along() {
     let mut row = vec![0xc4, 32];
     row.extend(outer.key.hash.0);
     let change = Change::Put { path: ActorPath::from("a"), table: Table::Run, key: vec![1], value: row };
-    let transaction = Transaction { at: Duration::ZERO, wall: SystemTime::UNIX_EPOCH, changes: vec![change] };
+    let transaction = Transaction {
+        at: Duration::ZERO,
+        wall: SystemTime::UNIX_EPOCH,
+        changes: vec![change],
+        reacted: None,
+    };
     let mut group = group::Group::merge(1, vec![transaction]).unwrap();
     group.values = values.into_iter().collect();
     store.append(&group).unwrap();

@@ -1,14 +1,15 @@
 //! The record of an App with a journal: what has changed in the cycle, and what waits until that is durable.
 //!
 //! # Guarantees
-//! - All changes of one cycle are one transaction.
+//! - All changes of one cycle are one transaction, which records between them where the reactions began: what comes before
+//!   is what the Flows saw.
 //! - An effect on anything outside of the driver waits until all changes before it are durable (output commit). Effects
 //!   are carried out in their order.
 //! - Changes of which nothing outside can know, such as the start of a run that was sent, cause no commit of their own.
 //!
 //! Output commit: Strom and Yemini, *Optimistic recovery in distributed systems*, 1985.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +20,11 @@ use super::Driver;
 use super::durable_guards::DurableGuards;
 use super::tree::Child;
 use crate::crash_evidence::CrashEvidence;
-use crate::flow::Moment;
-use crate::id::{FlowId, IdMap, WorkId};
-use crate::journal::{Change, Condition, CrashNotes, Journal, Transaction};
+use crate::flow::{Fact, Moment};
+use crate::id::{ActorPath, FlowId, IdMap, WorkId};
+use crate::journal::{
+    Change, Condition, CrashNotes, Journal, Reacted, Reaction, ReactionEnd, Table, Transaction,
+};
 use crate::state::Tracker;
 
 /// Size of the transactions that wait to be committed from which the driver takes no more updates, in bytes.
@@ -36,8 +39,7 @@ pub(super) struct Journaling(Option<Box<Recording>>);
 
 struct Recording {
     journal: Journal,
-    /// Changes of this cycle that are known already.
-    changes: Vec<Change>,
+    draft: Draft,
     /// Works and Flows whose facts are to be read at the end of the cycle.
     works: BTreeSet<WorkId>,
     flows: BTreeSet<FlowId>,
@@ -91,9 +93,50 @@ impl Default for RecordedFlow {
     }
 }
 
+/// The part of the transaction of this cycle that is known already.
+#[derive(Default)]
+pub(super) struct Draft {
+    /// Facts about Works that cause no commit of their own, of this cycle and of earlier ones: they come before `changes`.
+    pub(super) unhurried: Vec<(ActorPath, Fact)>,
+    pub(super) changes: Vec<Change>,
+    /// True if one of the facts is progress.
+    pub(super) is_progress: bool,
+    /// The reactions; the changes that they saw are `unhurried` and the first of `changes`.
+    pub(super) reacted: Option<Reacted>,
+}
+
+impl Draft {
+    /// Returns the contents of the transaction.
+    pub(super) fn finish(self) -> (Vec<Change>, Option<Reacted>) {
+        let Self { unhurried, changes, mut reacted, .. } = self;
+        if unhurried.is_empty() {
+            return (changes, reacted);
+        }
+        let seen = &changes[..reacted.as_ref().map_or(changes.len(), |reacted| reacted.seen)];
+        let mut newer: HashSet<(ActorPath, Table, Vec<u8>)> = HashSet::new();
+        for change in seen {
+            if let Change::Put { path, table: table @ (Table::Work | Table::Input), key, .. } = change {
+                newer.insert((path.clone(), *table, key.clone()));
+            }
+        }
+        let mut all = Vec::with_capacity(2 * unhurried.len() + changes.len());
+        // The newest first: of several facts about one row, the last is recorded.
+        let mut kept: Vec<_> = unhurried.into_iter().rev().collect();
+        kept.retain(|(path, fact)| {
+            fact.replaceable_row().is_none_or(|(table, key)| newer.insert((path.clone(), table, key)))
+        });
+        kept.into_iter().rev().for_each(|(path, fact)| fact.append_to(&mut all, &path));
+        if let Some(reacted) = &mut reacted {
+            reacted.seen += all.len();
+        }
+        all.extend(changes);
+        (all, reacted)
+    }
+}
+
 /// Contents of the transaction of this cycle.
 pub(super) struct Touched {
-    pub(super) changes: Vec<Change>,
+    pub(super) draft: Draft,
     pub(super) works: BTreeSet<WorkId>,
     pub(super) flows: BTreeSet<FlowId>,
     pub(super) unhurried: BTreeSet<WorkId>,
@@ -103,7 +146,7 @@ impl Journaling {
     pub(super) fn new(journal: Journal, position: u64, notes: CrashNotes) -> Self {
         Self(Some(Box::new(Recording {
             journal,
-            changes: Vec::new(),
+            draft: Draft::default(),
             works: BTreeSet::new(),
             flows: BTreeSet::new(),
             unhurried: BTreeSet::new(),
@@ -180,7 +223,7 @@ impl Journaling {
     /// Adds a change to the transaction of this cycle.
     pub(super) fn change(&mut self, change: Change) {
         if let Some(recording) = &mut self.0 {
-            recording.changes.push(change);
+            recording.draft.changes.push(change);
         }
     }
 
@@ -262,11 +305,39 @@ impl Journaling {
     pub(super) fn take_touched(&mut self) -> Option<Touched> {
         let recording = self.0.as_mut()?;
         Some(Touched {
-            changes: std::mem::take(&mut recording.changes),
+            draft: std::mem::take(&mut recording.draft),
             works: std::mem::take(&mut recording.works),
             flows: std::mem::take(&mut recording.flows),
             unhurried: std::mem::take(&mut recording.unhurried),
         })
+    }
+
+    /// Puts back the part of a transaction that is known already.
+    pub(super) fn keep_draft(&mut self, draft: Draft) {
+        if let Some(recording) = &mut self.0 {
+            let later = std::mem::replace(&mut recording.draft, draft);
+            recording.draft.changes.extend(later.changes);
+        }
+    }
+
+    /// Returns true if a Flow has reacted in this cycle, or nothing is recorded.
+    pub(super) fn has_reacted(&self) -> bool {
+        self.0.as_ref().is_none_or(|recording| recording.draft.reacted.is_some())
+    }
+
+    /// Records a reaction of this cycle, the border of which is set.
+    pub(super) fn add_reaction(&mut self, reaction: impl FnOnce() -> Reaction) {
+        if let Some(reacted) = self.0.as_mut().and_then(|recording| recording.draft.reacted.as_mut()) {
+            reacted.reactions.push(reaction());
+        }
+    }
+
+    /// Records the unusual end of the last reaction.
+    pub(super) fn end_reaction(&mut self, end: ReactionEnd) {
+        let reacted = self.0.as_mut().and_then(|recording| recording.draft.reacted.as_mut());
+        if let Some(reaction) = reacted.and_then(|reacted| reacted.reactions.last_mut()) {
+            reaction.end.get_or_insert(end);
+        }
     }
 
     /// Returns true if effects of this cycle wait.
@@ -275,10 +346,11 @@ impl Journaling {
     }
 
     /// Appends the transaction of this cycle, if there are changes, and closes the gate for its effects.
-    pub(super) fn append(&mut self, changes: Vec<Change>, now: Moment) {
+    pub(super) fn append(&mut self, draft: Draft, now: Moment) {
         let Some(recording) = &mut self.0 else { return };
+        let (changes, reacted) = draft.finish();
         if !changes.is_empty() {
-            let transaction = Transaction { at: now.at, wall: now.wall, changes };
+            let transaction = Transaction { at: now.at, wall: now.wall, changes, reacted };
             let values = recording.journal.values().clone();
             recording.appended = match values.here(recording.guards.take_added()) {
                 Ok(new) => recording.journal.append(transaction, new),
@@ -391,7 +463,8 @@ impl Journaling {
 
 impl Recording {
     fn has_changes(&self) -> bool {
-        !(self.changes.is_empty()
+        !(self.draft.changes.is_empty()
+            && self.draft.unhurried.is_empty()
             && self.works.is_empty()
             && self.flows.is_empty()
             && self.unhurried.is_empty())

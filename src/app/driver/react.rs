@@ -8,13 +8,16 @@ use std::time::{Duration, Instant};
 use super::super::error::AppError;
 use super::Driver;
 use super::timers::Timer;
-use super::tree::{Child, FlowLife};
+use super::tree::{Child, FlowEntry, FlowLife};
 use crate::error::Error;
 use crate::fence;
 use crate::flow::{
     Action, AnyFlow, Ending, FlowContext, FlowError, Scope, SharedRecord, enter, is_pending, leave,
 };
 use crate::id::{ActorPath, FlowId, WorkId};
+#[cfg(feature = "journal")]
+use crate::journal::{Reaction, ReactionEnd};
+use crate::printable::chain;
 use crate::state::Value;
 use crate::trace::{Span, What};
 use crate::work::{
@@ -44,6 +47,24 @@ fn reacted(flow: &mut dyn AnyFlow, cx: &mut FlowContext) -> Result<(), ReturnedE
     if result.as_ref().is_err_and(|error| is_pending(error)) { Ok(()) } else { result }
 }
 
+/// Returns the unusual end of a reaction with this result. `problem` is its first failure beside that.
+#[cfg(feature = "journal")]
+fn reaction_end(
+    result: Option<&Result<Result<(), ReturnedError>, fence::Panic>>,
+    problem: Option<String>,
+    ending: Option<&Ending>,
+) -> Option<ReactionEnd> {
+    let failed = match result {
+        None | Some(Ok(Ok(()))) => problem,
+        Some(Ok(Err(error))) => Some(described(error)),
+        Some(Err(panic)) => Some(panic.to_string()),
+    };
+    failed.map(ReactionEnd::Failed).or_else(|| match ending? {
+        Ending::Stop(why) => Some(ReactionEnd::Stops(why.clone())),
+        Ending::Fail(error) => Some(ReactionEnd::Failed(described(error))),
+    })
+}
+
 fn described(error: &Error) -> String {
     fence::text(|| format!("{error:#}"))
 }
@@ -53,15 +74,21 @@ impl Driver {
         if !self.reaches(id) {
             return;
         }
-        let now = self.wake_ups.now();
-        let Some(entry) = self.tree.flow_mut(id).filter(|entry| entry.life == FlowLife::Up) else {
+        let is_up = |entry: &&mut FlowEntry| entry.life == FlowLife::Up;
+        if self.tree.flow_mut(id).filter(is_up).is_none() {
             return;
-        };
+        }
+        #[cfg(feature = "journal")]
+        self.record_seen();
+        let now = self.wake_ups.now();
+        let Some(entry) = self.tree.flow_mut(id).filter(is_up) else { return };
         let Some(mut cx) = entry.cx.take() else { return };
         let (path, type_name) = (entry.link.path.clone(), entry.type_name);
         let span = Span::start(What::React, path.as_str(), &std::mem::take(&mut entry.causes));
-        self.journaling.touch_flow(id);
         cx.begin(now);
+        #[cfg(feature = "journal")]
+        self.journaling.add_reaction(|| Reaction::new(path.clone(), now.at, cx.reaction()));
+        self.journaling.touch_flow(id);
         #[cfg(feature = "journal")]
         let schedules = self.before_first_reaction(id, &cx);
         enter(id, path.clone(), now);
@@ -91,7 +118,13 @@ impl Driver {
             entry.cx = Some(cx);
         }
         self.set_flow_timer(id);
-        self.carry_out(id, scope);
+        let problem = self.carry_out(id, scope);
+        #[cfg(feature = "journal")]
+        if let Some(end) = reaction_end(result.as_ref(), problem, ending.as_ref()) {
+            self.journaling.end_reaction(end);
+        }
+        #[cfg(not(feature = "journal"))]
+        drop(problem);
         let path = path.to_string();
         match result {
             None | Some(Ok(Ok(()))) => {}
@@ -126,8 +159,13 @@ impl Driver {
         call(self)
     }
 
-    /// Carries out the commands that a Flow gave while it reacted.
-    fn carry_out(&mut self, flow: FlowId, scope: Scope) {
+    /// Carries out the commands that a Flow gave while it reacted. Returns the first of its failures.
+    fn carry_out(&mut self, flow: FlowId, scope: Scope) -> Option<String> {
+        let mut first = None;
+        let mut fail = |driver: &mut Self, error: FlowError| {
+            first.get_or_insert_with(|| chain(&error));
+            driver.flow_failed(flow, error);
+        };
         let Scope { mut touched, lent, problems, tree_changed, early, .. } = scope;
         touched.dedup();
         touched.into_iter().for_each(|id| self.act(id));
@@ -140,18 +178,19 @@ impl Driver {
                 Ok(_) => {
                     let lost = early.iter().find(|(_, joined)| !joined.load(Ordering::Relaxed));
                     if let Some((type_name, _)) = lost {
-                        self.flow_failed(flow, FlowError::Unattached { type_name });
+                        fail(self, FlowError::Unattached { type_name });
                     }
                 }
-                Err(error) => self.flow_failed(flow, error),
+                Err(error) => fail(self, error),
             }
         }
         for (child, before) in lent {
             self.note_write(child, before);
         }
         for problem in problems {
-            self.flow_failed(flow, problem);
+            fail(self, problem);
         }
+        first
     }
 
     /// Marks a child Flow for a reaction if its parent has changed its state.

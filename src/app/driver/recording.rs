@@ -1,6 +1,6 @@
 //! Commits of the driver: reads what has changed in a cycle, and carries out the effects that wait for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::super::error::AppError;
 use super::Driver;
 use super::durable_guards::DurableGuards;
-use super::journaling::Touched;
+use super::journaling::{Draft, Touched};
 use super::shutdown::Shutdown;
 use super::tree::FlowLife;
 use crate::flow::{Fact, FlowError, FlowOptions, InputFacts, ScheduleRow, Shapes, encoded};
 use crate::id::{ActorPath, FlowId, WorkId};
-use crate::journal::{Change, Condition, Table};
+use crate::journal::{Change, Condition, Reacted, Table};
 use crate::payload;
 use crate::printable::chain;
 use crate::work::Status;
@@ -92,37 +92,58 @@ pub(in crate::app) struct AppRow {
 impl Driver {
     /// Ends the transaction of this cycle, and hands it to the journal.
     pub(super) fn commit(&mut self) {
-        let Some(Touched { mut changes, works, flows, unhurried }) = self.journaling.take_touched() else {
+        let Some(Touched { mut draft, works, flows, unhurried }) = self.journaling.take_touched() else {
             return;
         };
         let now = self.wake_ups.now();
-        for id in flows {
-            self.record_flow(id, &mut changes);
-        }
-        let mut is_progress = false;
-        for id in works {
-            is_progress |= self.record_work(id, &mut changes);
-        }
-        if changes.is_empty() && !self.journaling.has_effects() {
+        self.record_touched(works, flows, &mut draft);
+        if draft.changes.is_empty() && !self.journaling.has_effects() {
             unhurried.into_iter().for_each(|id| self.journaling.touch_unhurried(id));
+            // The facts that they saw are seen by the reactions of the next cycle as well.
+            draft.reacted = None;
+            self.journaling.keep_draft(draft);
             return;
         }
         for id in unhurried {
-            is_progress |= self.record_work(id, &mut changes);
+            draft.is_progress |= self.record_work(id, &mut draft.changes);
         }
-        if is_progress && self.lifecycle.is_over() {
-            changes.extend(self.resumed.first.unseen());
+        if draft.is_progress && self.lifecycle.is_over() {
+            draft.changes.extend(self.resumed.first.unseen());
         }
-        if is_progress && self.journaling.is_first_progress() {
+        if draft.is_progress && self.journaling.is_first_progress() {
             self.when_durable(Self::progressed);
         }
         let released = self.journaling.guards().map(DurableGuards::take_released).unwrap_or_default();
         if !released.is_empty() {
             self.journaling.add_effect(move |_| drop(released));
         }
-        self.journaling.append(changes, now);
+        self.journaling.append(draft, now);
         if self.journaling.has_released() {
             self.wake_ups.ready_queue().ring_again();
+        }
+    }
+
+    /// Makes all that the first reaction of a cycle can see the first part of the transaction.
+    pub(super) fn record_seen(&mut self) {
+        if !self.journaling.has_reacted()
+            && let Some(Touched { mut draft, works, flows, unhurried }) = self.journaling.take_touched()
+        {
+            self.record_touched(works, flows, &mut draft);
+            for id in unhurried {
+                draft.is_progress |= self.record_facts_of(id, &mut draft.changes, Some(&mut draft.unhurried));
+            }
+            draft.reacted = Some(Reacted { seen: draft.changes.len(), reactions: Vec::new() });
+            self.journaling.keep_draft(draft);
+        }
+    }
+
+    /// Adds what has changed of these actors.
+    fn record_touched(&mut self, works: BTreeSet<WorkId>, flows: BTreeSet<FlowId>, draft: &mut Draft) {
+        for id in flows {
+            self.record_flow(id, &mut draft.changes);
+        }
+        for id in works {
+            draft.is_progress |= self.record_work(id, &mut draft.changes);
         }
     }
 
@@ -192,6 +213,16 @@ impl Driver {
 
     /// Records the changes of a Work. Returns true if they are progress, which an App in a crash loop does not make.
     fn record_work(&mut self, id: WorkId, changes: &mut Vec<Change>) -> bool {
+        self.record_facts_of(id, changes, None)
+    }
+
+    /// As [`record_work`](Self::record_work), with `unhurried` for the facts, if there is one.
+    fn record_facts_of(
+        &mut self,
+        id: WorkId,
+        changes: &mut Vec<Change>,
+        mut unhurried: Option<&mut Vec<(ActorPath, Fact)>>,
+    ) -> bool {
         let Some(shared) = self.tree.work(id).filter(|_| !self.tree.has_left(id)) else { return false };
         let mut record = shared.lock();
         let path = record.path.clone();
@@ -217,7 +248,10 @@ impl Driver {
                 Fact::InputsRead(InputFacts::of(record.kind.input_mark())).append_to(changes, &path);
             }
             guards.fact(id, &fact);
-            fact.append_to(changes, &path);
+            match &mut unhurried {
+                Some(facts) => facts.push((path.clone(), fact)),
+                None => fact.append_to(changes, &path),
+            }
         }
         is_progress
     }

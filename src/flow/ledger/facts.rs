@@ -330,8 +330,8 @@ impl Ledger {
     fn append_runs(&self, touched: Vec<Touched>, before: Option<&CurrentRun>, facts: &mut Vec<Fact>) {
         let mut places: BTreeMap<u64, bool> = BTreeMap::new();
         // A run that was in progress and has ended was not in the queue since.
-        let before = before.map(|run| Touched { place: run.place, is_new: false });
-        for run in touched.into_iter().chain(before) {
+        let ended = before.map(|run| Touched { place: run.place, is_new: false });
+        for run in touched.into_iter().chain(ended) {
             *places.entry(run.place).or_default() |= run.is_new;
         }
         let current = self.current.as_deref().map(|current| &current.waiting);
@@ -343,7 +343,11 @@ impl Ledger {
                         let (key, input, queued) = (run.key, run.input.clone(), run.queued);
                         facts.push(Fact::Requested { place, key, input, queued });
                     }
-                    facts.push(Fact::Waits { place, progress: Progress::of(run) });
+                    let progress = Progress::of(run);
+                    let is_known = before.is_some_and(|run| run.place == place && run.progress == progress);
+                    if !is_known {
+                        facts.push(Fact::Waits { place, progress });
+                    }
                 }
                 None if is_new => {}
                 None => facts.push(Fact::Ended { place }),

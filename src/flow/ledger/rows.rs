@@ -302,6 +302,16 @@ pub(super) fn key_from(bytes: &[u8]) -> RunKey {
 }
 
 impl Fact {
+    /// Returns the table and the key of the row of a fact that a later one about the same row replaces; `None` for all
+    /// other facts.
+    pub(crate) fn replaceable_row(&self) -> Option<(Table, Vec<u8>)> {
+        match self {
+            Self::Input { key, .. } => Some((Table::Input, key.to_bytes().to_vec())),
+            Self::Work(_) => Some((Table::Work, FACTS.to_vec())),
+            _ => None,
+        }
+    }
+
     /// Appends the changes of the journal that record this fact about the Work at `path`.
     pub(crate) fn append_to(self, changes: &mut Vec<Change>, path: &ActorPath) {
         let put = |table, key, value| Change::Put { path: path.clone(), table, key, value };

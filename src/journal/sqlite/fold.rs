@@ -139,7 +139,7 @@ impl Waiting {
                         self.count += usize::from(actor.rows.insert(row, None).is_none());
                     }
                 }
-                Recorded::State(_) => {}
+                Recorded::State(_) | Recorded::Reacted(_) => {}
                 Recorded::Left(path) => {
                     let actor = actor(&mut self.actors, path);
                     self.count -= actor.rows.len();

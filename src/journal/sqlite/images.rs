@@ -279,7 +279,7 @@ impl SqliteStore {
                     Recorded::Delete(path, table, key) => {
                         data.remove(&(path, table, key));
                     }
-                    Recorded::State(_) => {}
+                    Recorded::State(_) | Recorded::Reacted(_) => {}
                     Recorded::Left(path) => {
                         fold::remove_rows_of(&mut data, &path);
                     }

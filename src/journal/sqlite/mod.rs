@@ -491,21 +491,25 @@ impl SqliteStore {
                 match change {
                     Recorded::State(path) => last.insert(path.clone(), Some((index, ordinal))),
                     Recorded::Left(path) => last.insert(path.clone(), None),
-                    Recorded::Put(..) | Recorded::Delete(..) => None,
+                    Recorded::Put(..) | Recorded::Delete(..) | Recorded::Reacted(_) => None,
                 };
             }
         }
         let mut transactions = Vec::with_capacity(recording.len());
         for ((index, (at, wall, recorded)), position) in recording.into_iter().enumerate().zip(row.first..) {
+            let at = encoding::duration_from(at);
             let (mut changes, mut merged) = (Vec::new(), Vec::new());
+            let border = recorded.iter().position(|change| matches!(change, Recorded::Reacted(_)));
+            let (mut reacted, mut merged_seen) = (None, 0);
             for (ordinal, change) in recorded.into_iter().enumerate() {
                 let of = match &change {
                     Recorded::Put(of, ..)
                     | Recorded::Delete(of, ..)
                     | Recorded::State(of)
-                    | Recorded::Left(of) => of,
+                    | Recorded::Left(of) => Some(of),
+                    Recorded::Reacted(_) => None,
                 };
-                if path.is_some_and(|path| path != of) {
+                if of.is_some_and(|of| path.is_some_and(|path| path != of)) {
                     continue;
                 }
                 match change {
@@ -516,6 +520,10 @@ impl SqliteStore {
                         changes.push(Change::Delete { path, table, key: key.into() });
                     }
                     Recorded::Left(path) => changes.push(Change::Left { path }),
+                    Recorded::Reacted(reactions) => {
+                        reacted = Some(encoding::reacted(reactions, at, changes.len()));
+                        merged_seen = merged.len();
+                    }
                     Recorded::State(path) => match last.get(&path) {
                         Some(Some(at)) if *at == (index, ordinal) => {
                             let state = rows.state_at(&path, row.position)?.ok_or_else(|| {
@@ -526,14 +534,25 @@ impl SqliteStore {
                             })?;
                             changes.push(decode_change(path, &state).map_err(damaged)?);
                         }
-                        Some(Some((later, _))) if *later == index => {}
+                        // Reactions have changed it once more.
+                        Some(Some((later, last)))
+                            if *later == index
+                                && !border.is_some_and(|border| (ordinal..*last).contains(&border)) => {}
                         _ => merged.push(path),
                     },
                 }
             }
             if path.is_none() || !changes.is_empty() || !merged.is_empty() {
-                let (at, wall) = (encoding::duration_from(at), encoding::wall_from(wall));
-                transactions.push(RecordedTransaction { position, at, wall, changes, merged });
+                let wall = encoding::wall_from(wall);
+                transactions.push(RecordedTransaction {
+                    position,
+                    at,
+                    wall,
+                    changes,
+                    merged,
+                    reacted,
+                    merged_seen,
+                });
             }
         }
         Ok(HistoryEntry { first: row.first, transactions })
