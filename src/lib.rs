@@ -171,11 +171,11 @@ pub use crate::trace::otlp_layer;
 pub use crate::transport::{Endpoint, Token, TransportError};
 pub use crate::wire::CodecError;
 pub use crate::work::{
-    Ask, AskError, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Deferred, End, EndKind,
-    FencingToken, Handle, HttpStatus, InDoubt, IntoReply, Message, Messages, NodeLoad, NodeStatus, Once,
-    Placement, Reason, Recipient, ReplyOf, ReplySender, ReplyWithStatus, Resources, ReturnedError, Selector,
-    SendError, Stage, Status, StepError, Stopped, Timer, UnknownPlacement, Unsent, Work, WorkAddr,
-    WorkContext,
+    Ask, AskError, Batch, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Deferred, End,
+    EndKind, FencingToken, Handle, HandleBatch, HttpStatus, InDoubt, IntoReply, Message, Messages, NodeLoad,
+    NodeStatus, Once, Placement, Reason, Recipient, ReplyOf, ReplySender, ReplyWithStatus, Resources,
+    ReturnedError, Selector, SendError, Stage, Status, StepError, Stopped, Timer, UnknownPlacement, Unsent,
+    Work, WorkAddr, WorkContext,
 };
 pub use flowright_macros::Children;
 

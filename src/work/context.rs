@@ -827,7 +827,7 @@ impl<W: Work> WorkContext<W> {
         &mut self.inbox.get_mut().asked
     }
 
-    fn receiver(&mut self) -> &mut Receiver<W> {
+    pub(super) fn receiver(&mut self) -> &mut Receiver<W> {
         &mut self.inbox.get_mut().receiver
     }
 

@@ -15,6 +15,7 @@ use futures::future::LocalBoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::batch::{self, Batch};
 use super::caller::{AnswerTo, Caller};
 use super::executing::{Handling, current_run};
 use super::mailbox::CloseReason;
@@ -37,6 +38,9 @@ pub(crate) trait Deliver<W>: AnyEnvelope {
 
 /// A message whose types of message and Work are erased, for code that queues and forwards it.
 pub(crate) trait AnyEnvelope: Send {
+    /// Returns the type of the message.
+    fn message_type(&self) -> TypeId;
+
     /// Returns the type name of the message.
     fn name(&self) -> &'static str;
 
@@ -168,12 +172,17 @@ impl<W: Handle<M>, M: Message> Envelope<W, M> {
         Box::new(Self { message: Fenced::new(message), cause, reply })
     }
 
+    /// Restores the types of an envelope whose message is known to be an `M`.
+    pub(super) fn of_type(envelope: BoxedEnvelope<W>) -> Box<Self> {
+        envelope.into_any().downcast().unwrap_or_else(|_| unreachable!("the type was compared"))
+    }
+
     pub(super) fn into_message(self) -> M {
         self.message.into_inner()
     }
 
     /// Returns the caller of the message, without allocating anything, once its handler begins.
-    fn into_caller(mut self: Box<Self>) -> Option<Box<dyn Caller>> {
+    fn into_caller(mut self: Box<Self>) -> Option<Box<Self>> {
         match &mut self.reply {
             ReplyTo::Nobody(_) => return None,
             ReplyTo::Caller(_) => {}
@@ -181,6 +190,38 @@ impl<W: Handle<M>, M: Message> Envelope<W, M> {
             ReplyTo::Peer(_, origin) => drop(origin.take()),
         }
         Some(self)
+    }
+
+    /// Begins the span of the handler, which has a lower level unless the sender was part of a trace.
+    fn span(&self, cx: &WorkContext<W>) -> Span {
+        let what = What::Message { name: type_name::<M>() };
+        Span::start_if_caused(what, cx.path().as_str(), &self.cause)
+    }
+
+    /// Handles the message together with those of its type that follow.
+    async fn deliver_batch(self: Box<Self>, bounds: Batch, work: &mut W, cx: &mut WorkContext<W>) {
+        let handling = Handling::begin(None);
+        let batch = batch::gather(self, bounds, cx).await;
+        let Some(first) = batch.first() else { return };
+        let span = first.span(cx);
+        let (messages, callers): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|mut envelope| (envelope.message.take(), envelope.into_caller())).unzip();
+        let replies = span.around(work.handle_all(messages, cx)).await;
+        drop(handling);
+        let (count, expected) = (replies.len(), callers.len());
+        if count != expected {
+            let (path, name) = (cx.path(), type_name::<M>());
+            log::error!(
+                "work `{path}`: its handler returned {count} replies to a batch of {expected} messages `{name}`, so that \
+                 no caller gets one: return one for each message"
+            );
+            return;
+        }
+        for (reply, caller) in replies.into_iter().zip(callers) {
+            if let (Some(reply), Some(caller)) = (reply.into_value(), caller) {
+                caller.answer(Fenced::new(reply));
+            }
+        }
     }
 }
 
@@ -231,6 +272,10 @@ impl<W: Handle<M>, M: Message> AnswerTo<ReplyOf<W, M>> for Envelope<W, M> {
 }
 
 impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
+    fn message_type(&self) -> TypeId {
+        TypeId::of::<M>()
+    }
+
     fn name(&self) -> &'static str {
         type_name::<M>()
     }
@@ -312,11 +357,12 @@ impl<W: Handle<M>, M: Message> Deliver<W> for Envelope<W, M> {
         work: &'a mut W,
         cx: &'a mut WorkContext<W>,
     ) -> LocalBoxFuture<'a, ()> {
-        // The span has a lower level unless the sender was part of a trace.
-        let what = What::Message { name: type_name::<M>() };
-        let span = Span::start_if_caused(what, cx.path().as_str(), &self.cause);
+        if let Some(bounds) = work.batch_bounds() {
+            return Box::pin(self.deliver_batch(bounds, work, cx));
+        }
+        let span = self.span(cx);
         let message = self.message.take();
-        let caller = self.into_caller();
+        let caller = self.into_caller().map(|caller| -> Box<dyn Caller> { caller });
         let is_ask = caller.is_some();
         let handling = Handling::begin(caller);
         let handled = span.around(work.handle(message, cx)).map(Fenced::new);

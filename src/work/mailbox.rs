@@ -82,6 +82,8 @@ struct Inner<W> {
     taken: u16,
     /// True once the incarnation that receives has ended.
     is_over: bool,
+    /// True if `receiver` is the waker of a handler that waits for more messages of a batch.
+    is_gathering: bool,
     /// Destination of commands while the Work lives in another process.
     commands_to: Option<Arc<dyn Commands>>,
     receiver: Option<Waker>,
@@ -180,6 +182,7 @@ impl<W: Work> Mailbox<W> {
                 commands: VecDeque::new(),
                 taken: 0,
                 is_over: false,
+                is_gathering: false,
                 commands_to: None,
                 receiver: None,
                 listener: None,
@@ -409,7 +412,7 @@ impl<W: Work> Mailbox<W> {
     pub(crate) fn run(&self, mut order: RunOrder) -> bool {
         let announced = {
             let inner = self.inner.lock();
-            inner.commands_to.is_none() && inner.receiver.is_some()
+            inner.commands_to.is_none() && inner.receiver.is_some() && !inner.is_gathering
         };
         order.announced = announced;
         self.command(Command::Run(order));

@@ -39,6 +39,10 @@ impl Deliver<Sink> for Note {
 }
 
 impl AnyEnvelope for Note {
+    fn message_type(&self) -> std::any::TypeId {
+        std::any::TypeId::of::<Self>()
+    }
+
     fn name(&self) -> &'static str {
         "note"
     }

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use sync_wrapper::SyncWrapper;
 use thiserror::Error;
 
+use super::batch::Batch;
 use super::deferred::Deferred;
 use super::mailbox::CloseReason;
 use super::{Work, WorkContext};
@@ -179,6 +180,28 @@ pub trait Handle<M: Message>: Work {
     /// Handlers do not nest: while one waits, no other message of its Work is handled. Two Works whose handlers ask
     /// each other therefore wait until a timeout passes; [`AskError::Timeout`] reports that.
     fn handle(&mut self, message: M, cx: &mut WorkContext<Self>) -> impl Future<Output = Self::Reply>;
+
+    /// Returns the bounds of the next batch, if messages are handled in batches.
+    #[doc(hidden)]
+    fn batch_bounds(&self) -> Option<Batch> {
+        None
+    }
+
+    /// Handles the messages of a batch, and returns their replies in the same order.
+    #[doc(hidden)]
+    fn handle_all(
+        &mut self,
+        batch: Vec<M>,
+        cx: &mut WorkContext<Self>,
+    ) -> impl Future<Output = Vec<Self::Reply>> {
+        async move {
+            let mut replies = Vec::with_capacity(batch.len());
+            for message in batch {
+                replies.push(self.handle(message, cx).await);
+            }
+            replies
+        }
+    }
 }
 
 /// A message inside a [`SendError`]. It gives access to the message by value alone, so that it is [`Sync`] whatever the

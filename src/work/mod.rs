@@ -19,6 +19,7 @@ mod actor;
 mod address;
 mod any_mailbox;
 mod ask;
+mod batch;
 mod caller;
 #[cfg(feature = "remote")]
 mod claim;
@@ -64,6 +65,7 @@ use serde::de::DeserializeOwned;
 
 pub use self::address::WorkAddr;
 pub use self::ask::{Ask, DEFAULT_ASK_TIMEOUT};
+pub use self::batch::{Batch, HandleBatch};
 pub use self::context::{Stopped, WorkContext};
 pub use self::deferred::{Deferred, ReplySender};
 pub use self::fencing_token::FencingToken;

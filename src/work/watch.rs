@@ -3,7 +3,7 @@
 //! A watch travels to the Work as an ask does. The mailbox of the incarnation keeps it outside of the queue, so that it
 //! neither takes room nor waits for a busy Work, and answers it when the incarnation ends.
 
-use std::any::Any;
+use std::any::{Any, TypeId};
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -159,6 +159,10 @@ impl<W: Work> Watch<W> {
 }
 
 impl<W: Work> AnyEnvelope for Watch<W> {
+    fn message_type(&self) -> TypeId {
+        TypeId::of::<Self>()
+    }
+
     fn name(&self) -> &'static str {
         WATCH
     }

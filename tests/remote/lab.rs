@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use flowright::prelude::*;
-use flowright::{Deferred, EndKind, Messages, Payload, Recipient, ReplySender};
+use flowright::{Batch, Deferred, EndKind, HandleBatch, Messages, Payload, Recipient, ReplySender};
 
 /// An order for a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub(crate) enum Task {
     Block(std::path::PathBuf),
     /// Watch another Work until an incarnation of it ends.
     Watch(WorkAddr<Lab>),
+    /// Ask another Work for the doubles of the numbers below this, which it handles in batches.
+    AskForDoubles(WorkAddr<Lab>, u32),
     /// Ask another Work, which answers later.
     AskForLater(WorkAddr<Lab>, u64),
     /// Ask another Work whose handler waits for its caller to go, and give up.
@@ -125,6 +127,8 @@ pub(crate) struct Lab {
     pub(crate) deferred: usize,
     /// The end of the Work that it has watched.
     pub(crate) seen: Option<EndKind>,
+    /// Sizes of the batches that it has handled.
+    pub(crate) batches: Vec<usize>,
 }
 
 impl Work for Lab {
@@ -198,6 +202,7 @@ impl Work for Lab {
                 }
             }
             Task::Watch(other) => self.seen = Some(other.watch().await.kind),
+            Task::AskForDoubles(other, below) => self.sum = Some(doubles(&other, below).await?),
             Task::AskForLater(other, number) => self.sum = Some(other.ask(Later(number)).await?),
             Task::AskAndLeave(other) => leave(&other, 2).await?,
             Task::AskAndStay(other) => {
@@ -226,6 +231,7 @@ impl Work for Lab {
             .accept::<Unreadable>()
             .accept::<Gone>()
             .accept::<Relay>()
+            .accept::<Double>()
             .accept::<Later>()
             .accept::<Early>()
             .accept::<Flush>()
@@ -342,6 +348,38 @@ impl Handle<Until> for Lab {
         }
         self.is_held = false;
     }
+}
+
+/// A message that is handled in batches of three. That with the number 1 fails.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Double(pub(crate) u32);
+
+impl HandleBatch<Double> for Lab {
+    type Reply = std::result::Result<u64, String>;
+
+    fn batch(&self) -> Batch {
+        Batch::of(3).within(Duration::from_secs(3600))
+    }
+
+    async fn handle_batch(&mut self, batch: Vec<Double>, cx: &mut WorkContext<Self>) -> Vec<Self::Reply> {
+        self.batches.push(batch.len());
+        cx.publish(self);
+        let double =
+            |Double(number)| if number == 1 { Err("1 fails".to_owned()) } else { Ok(2 * u64::from(number)) };
+        batch.into_iter().map(double).collect()
+    }
+}
+
+/// Asks for the doubles of the numbers below this at the same time, and returns their sum. Exactly that of 1 fails.
+pub(crate) async fn doubles(other: &WorkAddr<Lab>, below: u32) -> Result<u64> {
+    let replies = futures::future::join_all((0..below).map(|number| other.ask(Double(number)))).await;
+    let mut sum = 0;
+    for (reply, number) in replies.into_iter().zip(0..) {
+        let double = reply?;
+        assert_eq!(double, if number == 1 { Err("1 fails".to_owned()) } else { Ok(2 * number) });
+        sum += double.unwrap_or_default();
+    }
+    Ok(sum)
 }
 
 /// A message that the receiving process refuses, without its Work.

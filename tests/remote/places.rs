@@ -6,8 +6,8 @@ use flowright::{AskError, EndKind, Reason, SendError};
 
 use crate::held::wait_for_the_end_of;
 use crate::lab::{
-    Add, Break, Early, Flush, Lab, Later, Mirror, Never, Probe, Reply, Suite, Sum, Task, Unnamed, Until,
-    Waits, give_up, leave,
+    Add, Break, Double, Early, Flush, Lab, Later, Mirror, Never, Probe, Reply, Suite, Sum, Task, Unnamed,
+    Until, Waits, doubles, give_up, leave,
 };
 use crate::support::{Process, joining, lab, node, signal, start, until, wherever_it_runs};
 
@@ -31,6 +31,7 @@ crate::tests![
     watchers_are_told_how_an_incarnation_ends,
     watchers_are_told_that_a_process_is_lost,
     watcher_of_a_blocked_work_is_told_when_it_is_given_up,
+    batches_are_handled_wherever_their_callers_are,
     deferred_replies_arrive_from_wherever_they_are_sent,
     deferred_replies_that_are_not_sent_say_so,
     deferred_replies_know_whether_their_callers_wait,
@@ -489,6 +490,29 @@ fn watcher_of_a_blocked_work_is_told_when_it_is_given_up() {
     // The App does not wait for the thread, which still has to see the file.
     wait_for_the_end_of("flowright-work");
     std::fs::remove_file(&gate).expect("the file exists");
+}
+
+/// Messages of callers in all places are handled in batches, and a message of another type ends a batch that is not full.
+fn batches_are_handled_wherever_their_callers_are() {
+    wherever_it_runs(|lodge| {
+        let lodged = lodge(Box::new(|[a, b]| {
+            Suite::new(lab(a), lab(b), |suite, _| {
+                if suite.a.process != 0 {
+                    suite.b.run(Task::AskForDoubles(suite.a.addr(), 6));
+                }
+                Ok(())
+            })
+        }));
+        let app = &lodged.app;
+        app.wait_for_state("b.sum", |sum: &Option<u64>| *sum == Some(28));
+        app.wait_for_state("a.batches", |sizes: &Vec<usize>| *sizes == [3, 3]);
+        let a = app.work::<Lab>("a");
+        assert_eq!(app.block_on(doubles(&a, 3)).expect("the Work answers"), 4, "{:?}", lodged.places);
+        let (cut, sum) = app.block_on(async { tokio::join!(a.ask(Double(5)), a.ask(Sum)) });
+        assert_eq!(cut.expect("the Work answers"), Ok(10), "{:?}", lodged.places);
+        sum.expect("the Work answers");
+        app.wait_for_state("a.batches", |sizes: &Vec<usize>| *sizes == [3, 3, 3, 1]);
+    });
 }
 
 /// Waits until this many replies are deferred.

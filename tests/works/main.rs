@@ -1,6 +1,7 @@
 //! Works on one machine as a user sees them: runs, statuses, messages, failures, hooks, payloads.
 
 mod artifacts;
+mod batches;
 mod drives;
 mod failures;
 mod handlers;

@@ -157,6 +157,11 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         self.messages.push_back(message);
     }
 
+    /// Returns the next message for the incarnation here.
+    pub(crate) fn front(&self) -> Option<&M> {
+        self.messages.front()
+    }
+
     /// Takes the next message, for the incarnation here.
     pub(crate) fn pop(&mut self) -> Option<M> {
         self.messages.pop_front()

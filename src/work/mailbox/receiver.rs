@@ -1,5 +1,6 @@
 //! The receiving end of a mailbox, which takes messages in batches.
 
+use std::any::TypeId;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
@@ -83,7 +84,7 @@ impl<W: Work> Receiver<W> {
             return Poll::Ready(Mail::Command(command));
         }
         loop {
-            let mail = self.poll_mailbox(cx);
+            let mail = self.poll_mailbox(cx, None).map(|mail| mail.expect("a message of any type is taken"));
             let Poll::Ready(Mail::Message(envelope)) = mail else { return mail };
             if let Some(envelope) = unless_abandoned(envelope) {
                 return Poll::Ready(Mail::Message(envelope));
@@ -91,20 +92,49 @@ impl<W: Work> Receiver<W> {
         }
     }
 
-    fn poll_mailbox(&mut self, cx: &mut Context<'_>) -> Poll<Mail<W>> {
+    /// Polls for the next message if it is of this type. Returns `None` if it is of another type, or a command waits:
+    /// both stay where they are.
+    pub(crate) fn poll_same(
+        &mut self,
+        message: TypeId,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<BoxedEnvelope<W>>> {
+        if self.mailbox.commanded.load(Ordering::Acquire) {
+            return Poll::Ready(None);
+        }
+        loop {
+            let mail = self.poll_mailbox(cx, Some(message));
+            let Poll::Ready(Some(Mail::Message(envelope))) = mail else { return mail.map(|_| None) };
+            if let Some(envelope) = unless_abandoned(envelope) {
+                return Poll::Ready(Some(envelope));
+            }
+        }
+    }
+
+    /// Polls for the next message or command, or for the next message if it has the type `only`. Returns `None` if it is
+    /// not to be taken.
+    fn poll_mailbox(&mut self, cx: &mut Context<'_>, only: Option<TypeId>) -> Poll<Option<Mail<W>>> {
         let mailbox = &*self.mailbox;
+        let is_other = |next: &BoxedEnvelope<W>| only.is_some_and(|only| next.message_type() != only);
         {
             let mut batch = mailbox.batch.lock();
             if batch.incarnation != self.incarnation {
-                return Poll::Ready(Mail::Command(Command::Stop));
+                return Poll::Ready(Some(Mail::Command(Command::Stop)));
+            }
+            if batch.messages.front().is_some_and(is_other) {
+                return Poll::Ready(None);
             }
             if let Some(envelope) = batch.messages.pop_front() {
-                return Poll::Ready(Mail::Message(envelope));
+                return Poll::Ready(Some(Mail::Message(envelope)));
             }
         }
         let mut inner = mailbox.inner.lock();
         if inner.incarnation != self.incarnation {
-            return Poll::Ready(Mail::Command(Command::Stop));
+            return Poll::Ready(Some(Mail::Command(Command::Stop)));
+        }
+        let is_cut = only.is_some() && !inner.commands.is_empty();
+        if is_cut || inner.queue.is_here() && inner.queue.front().is_some_and(is_other) {
+            return Poll::Ready(None);
         }
         inner.taken = 0;
         let first = if inner.queue.is_here() { inner.queue.pop() } else { None };
@@ -115,8 +145,9 @@ impl<W: Work> Receiver<W> {
                 inner.queue.pop_into(&mut mailbox.batch.lock().messages, more);
             }
         } else if let Some(command) = inner.commands.pop_front() {
-            return Poll::Ready(Mail::Command(command));
+            return Poll::Ready(Some(Mail::Command(command)));
         } else {
+            inner.is_gathering = only.is_some();
             match &mut inner.receiver {
                 Some(waker) => waker.clone_from(cx.waker()),
                 none => *none = Some(cx.waker().clone()),
@@ -125,7 +156,7 @@ impl<W: Work> Receiver<W> {
         let woken = if inner.waiting.is_empty() { Vec::new() } else { inner.grant(mailbox.capacity()) };
         drop(inner);
         woken.into_iter().for_each(Waker::wake);
-        first.map_or(Poll::Pending, |envelope| Poll::Ready(Mail::Message(envelope)))
+        first.map_or(Poll::Pending, |envelope| Poll::Ready(Some(Mail::Message(envelope))))
     }
 }
 
