@@ -185,9 +185,9 @@ pub mod derive {
     pub use serde::Serializer;
 
     pub use crate::flow::{
-        ByDefault, ByDeserialize, BySerialize, Check, ChildGroup, Children, FieldType, Found, Kinds,
+        ByDefault, ByDeserialize, BySerialize, ByWork, Check, ChildGroup, Children, FieldType, Found, Kinds,
         OwnField, OwnWriter, Preparation, ReadField, Rebuild, Route, Shapes, Walk, WithoutDefault,
-        WithoutDeserialize, WithoutSerialize, WriteField, refuse_unnamed,
+        WithoutDeserialize, WithoutSerialize, WithoutWork, WriteField, refuse_unnamed, require_own,
     };
 }
 

@@ -1,7 +1,8 @@
 //! The derive macro `Children` of `flowright`.
 
 use proc_macro::TokenStream;
-use quote::{format_ident, quote};
+use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned as _;
 use syn::{
     Attribute, Data, DeriveInput, Expr, ExprLit, Field, Fields, GenericArgument, Lit, PathArguments, Type,
     parse_macro_input,
@@ -137,8 +138,8 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             fn check(check: &mut ::flowright::derive::Check) {
                 #[allow(unused_imports, reason = "a Flow without fields of its own needs none")]
                 use ::flowright::derive::{
-                    ByDefault as _, ByDeserialize as _, BySerialize as _, WithoutDefault as _,
-                    WithoutDeserialize as _, WithoutSerialize as _,
+                    ByDefault as _, ByDeserialize as _, BySerialize as _, ByWork as _, WithoutDefault as _,
+                    WithoutDeserialize as _, WithoutSerialize as _, WithoutWork as _,
                 };
                 let _ = &check;
                 #(#check)*
@@ -187,7 +188,7 @@ impl Durability {
         let count = save.len();
         Ok(Self {
             save: quote! {
-                #[allow(unused_mut)]
+                #[allow(unused_mut, reason = "a Flow without fields of its own writes none")]
                 let mut fields = ::flowright::derive::OwnWriter::new(serializer, #count)?;
                 #(#save)*
                 fields.end()
@@ -246,12 +247,16 @@ impl FieldCode {
                 check: quote!(<#ty as ::flowright::derive::ChildGroup>::check(check);),
             });
         }
+        let role = quote_spanned!(ty.span() => ::flowright::derive::require_own::<#ty, _>(#of_type.role()););
         if mentioned(&field.attrs, &["skip", "skip_serializing", "skip_deserializing"])?.is_some() {
             return Ok(Self {
                 save: None,
                 prepare: None,
                 rebuild: quote!(flow.skipped(#rust_name, #default)),
-                check: quote!(check.skipped::<#ty>(#rust_name, #default.is_some());),
+                check: quote! {
+                    #role
+                    check.skipped::<#ty>(#rust_name, #default.is_some());
+                },
             });
         }
         let name = match renamed_by(&field.attrs, "rename")? {
@@ -285,6 +290,7 @@ impl FieldCode {
             prepare: Some(quote!(flow.own::<#ty>(#own, #reader, |flow| &mut flow.#ident);)),
             rebuild: quote!(flow.own::<#ty>(#own, #reader, #default)),
             check: quote! {
+                #role
                 let reader: ::core::option::Option<::flowright::derive::ReadField<#ty>> = #reader;
                 check.own::<#ty, _>(#name, #of_type.writer(), reader.is_some());
             },

@@ -57,8 +57,8 @@ pub use self::error::FlowError;
 pub use self::flow_ref::FlowRef;
 #[doc(hidden)]
 pub use self::own_fields::{
-    ByDefault, ByDeserialize, BySerialize, FieldType, OwnField, OwnWriter, ReadField, WithoutDefault,
-    WithoutDeserialize, WithoutSerialize, WriteField, refuse_unnamed,
+    ByDefault, ByDeserialize, BySerialize, ByWork, FieldType, OwnField, OwnWriter, ReadField, WithoutDefault,
+    WithoutDeserialize, WithoutSerialize, WithoutWork, WriteField, refuse_unnamed, require_own,
 };
 pub use self::policy::{Journaled, OnNodeLost, Overlap, Remember};
 pub(crate) use self::reaction::is_pending;

@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::fence::{self, Fenced};
 use crate::state::{StateError, Value};
+use crate::work::Work;
 
 /// A function that reads a field from its recorded value.
 #[doc(hidden)]
@@ -99,6 +100,51 @@ impl<T> WithoutSerialize<T> for &FieldType<T> {
         WriteNothing
     }
 }
+
+#[doc(hidden)]
+pub trait ByWork<T> {
+    fn role(&self) -> ChildRole<T>;
+}
+
+impl<T: Work> ByWork<T> for FieldType<T> {
+    fn role(&self) -> ChildRole<T> {
+        ChildRole(PhantomData)
+    }
+}
+
+#[doc(hidden)]
+pub trait WithoutWork<T> {
+    fn role(&self) -> StateRole;
+}
+
+impl<T> WithoutWork<T> for &FieldType<T> {
+    fn role(&self) -> StateRole {
+        StateRole
+    }
+}
+
+/// The role of a field whose type is a Work.
+#[doc(hidden)]
+pub struct ChildRole<T>(PhantomData<fn() -> T>);
+
+/// The role of a field of the Flow's own state.
+#[doc(hidden)]
+pub struct StateRole;
+
+/// The role of a field that is no child. `W` is the type of the field.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{W}` is a Work, so that a Flow holds it in a `WorkRef<{W}>`",
+    label = "a Work that would never be part of the App",
+    note = "write `WorkRef<{W}>` as the type of the field; by it the Flow reads the state of the Work, and runs and stops it"
+)]
+pub trait OwnRole<W> {}
+
+impl<W> OwnRole<W> for StateRole {}
+
+/// Accepts the role of a field that is no child.
+#[doc(hidden)]
+pub fn require_own<W, R: OwnRole<W>>(_: R) {}
 
 /// Writes a field of type `T`.
 #[doc(hidden)]

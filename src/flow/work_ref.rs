@@ -648,6 +648,35 @@ impl<'a, W: Work> Run<'a, W> {
         if status.stage.is_terminal() { Ok(Err(status)) } else { Err(Pending) }
     }
 
+    /// Returns the outcome of the run as [`outcome`](Self::outcome) does, or `None` until it has ended, for a Flow that
+    /// looks at many runs in one reaction.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Train;
+    /// # impl Work for Train {
+    /// #     type Input = u32;
+    /// #     async fn run(&mut self, _: u32, _: &mut WorkContext<Self>) -> Result<()> { Ok(()) }
+    /// # }
+    /// # #[derive(Serialize, Children)]
+    /// # struct Root { train: WorkRef<Train> }
+    /// # impl Flow for Root {
+    /// #     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+    /// let ended = [16, 32, 64].map(|size| self.train.run(size).poll()).into_iter().flatten().count();
+    /// if ended == 3 {
+    ///     cx.stop("all sizes have been tried");
+    /// }
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # let root = || Root { train: WorkRef::new(Train).on_error(OnError::Capture) };
+    /// # flowright::testing::TestApp::start(root).wait_for_exit().result.unwrap();
+    /// ```
+    pub fn poll(self) -> Option<Result<&'a W, Status>> {
+        self.outcome().ok()
+    }
+
     /// Returns the status of this run.
     pub fn status(&self) -> Status {
         self.key.map_or_else(Status::default, |key| self.work.read(|ledger| ledger.run_status(key)))
