@@ -87,7 +87,8 @@ impl Default for Batch {
 /// }
 ///
 /// let app = TestApp::start_app(App::of_work(Server::default));
-/// let server = app.work::<Server>("root");
+/// app.wait_for_stage("work", Stage::Running);
+/// let server = app.work::<Server>("work");
 /// let (good, bad) = app.block_on(async { tokio::join!(server.ask(Predict(1.5)), server.ask(Predict(f64::NAN))) });
 /// assert_eq!(good.unwrap(), Ok(3.0));
 /// assert!(bad.unwrap().is_err());
