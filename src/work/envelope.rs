@@ -6,6 +6,8 @@
 //! - A message of the user is dropped behind a fence: its `Drop` may panic.
 
 use std::any::{Any, TypeId, type_name};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -15,11 +17,12 @@ use futures::future::LocalBoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::batch::{self, Batch};
+use super::batch::Batch;
 use super::caller::{AnswerTo, Caller};
 use super::executing::{Handling, current_run};
 use super::mailbox::CloseReason;
 use super::message::{AskError, Handle, IntoReply, Message, ReplyOf, SendError, Unsent};
+use super::message_counts::count_abandoned;
 use super::route::Origin;
 use super::{Work, WorkContext};
 use crate::fence::Fenced;
@@ -201,7 +204,7 @@ impl<W: Handle<M>, M: Message> Envelope<W, M> {
     /// Handles the message together with those of its type that follow.
     async fn deliver_batch(self: Box<Self>, bounds: Batch, work: &mut W, cx: &mut WorkContext<W>) {
         let handling = Handling::begin(None);
-        let batch = batch::gather(self, bounds, cx).await;
+        let batch = gather(self, bounds, cx).await;
         let Some(first) = batch.first() else { return };
         let span = first.span(cx);
         let (messages, callers): (Vec<_>, Vec<_>) =
@@ -386,6 +389,38 @@ impl<W: Handle<M>, M: Message> Deliver<W> for Envelope<W, M> {
             }))
         }
     }
+}
+
+/// Takes the messages out of the mailbox that are to be handled together with `first`, and returns all whose callers
+/// still wait.
+async fn gather<W: Handle<M>, M: Message>(
+    first: Box<Envelope<W, M>>,
+    bounds: Batch,
+    cx: &mut WorkContext<W>,
+) -> Vec<Box<Envelope<W, M>>> {
+    let mut batch = vec![first];
+    let message = TypeId::of::<M>();
+    let mut time = pin!(None);
+    while batch.len() < bounds.messages {
+        let next = poll_fn(|task| {
+            if let Poll::Ready(next) = cx.receiver().poll_same(message, task) {
+                return Poll::Ready(next);
+            }
+            if bounds.within.is_zero() {
+                return Poll::Ready(None);
+            }
+            if time.is_none() {
+                time.set(Some(tokio::time::sleep(bounds.within)));
+            }
+            time.as_mut().as_pin_mut().map_or(Poll::Ready(None), |time| time.poll(task).map(|()| None))
+        });
+        let Some(next) = next.await else { break };
+        batch.push(Envelope::of_type(next));
+    }
+    let gathered = batch.len();
+    batch.retain(|envelope| !envelope.is_abandoned());
+    count_abandoned(gathered - batch.len());
+    batch
 }
 
 /// Sends a reply to the caller in another process, or the reason why it cannot be encoded.

@@ -29,6 +29,7 @@ mod envelope;
 mod executing;
 mod fencing_token;
 mod gpus;
+mod handle_batch;
 mod incarnations;
 mod json;
 mod json_reply;
@@ -65,10 +66,11 @@ use serde::de::DeserializeOwned;
 
 pub use self::address::WorkAddr;
 pub use self::ask::{Ask, DEFAULT_ASK_TIMEOUT};
-pub use self::batch::{Batch, HandleBatch};
+pub use self::batch::Batch;
 pub use self::context::{Stopped, WorkContext};
 pub use self::deferred::{Deferred, ReplySender};
 pub use self::fencing_token::FencingToken;
+pub use self::handle_batch::HandleBatch;
 pub(crate) use self::load_report::LoadReport;
 pub use self::load_report::NodeLoad;
 #[cfg(feature = "remote")]
