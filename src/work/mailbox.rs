@@ -666,3 +666,7 @@ impl<W: Work> Drop for Turn<'_, W> {
 #[cfg(test)]
 #[path = "mailbox_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "exchange_tests.rs"]
+mod exchange_tests;
