@@ -7,6 +7,7 @@
 //! `FLOWRIGHT_CHAOS_RUNS` the number of random seeds. With `FLOWRIGHT_CHAOS_KEEP` the records of good runs are kept as
 //! well.
 
+mod adoption;
 mod checker;
 mod conduct;
 #[path = "../remote/held.rs"]
@@ -44,8 +45,8 @@ const FIXED: [u64; 2] = [1, 2];
 const SECONDS: u64 = 20;
 
 fn main() -> ExitCode {
-    if std::env::var_os(VARIABLE).is_some() {
-        return works::program();
+    if let Some(program) = std::env::var_os(VARIABLE) {
+        return if program == adoption::PROGRAM { adoption::program() } else { works::program() };
     }
     if let [_, command, seed, seconds, directory] = &std::env::args().collect::<Vec<_>>()[..]
         && command == CONDUCT
@@ -71,7 +72,7 @@ fn main() -> ExitCode {
         (None, Some(runs)) => some(runs),
         (None, None) => [FIXED.to_vec(), some(1)].concat(),
     };
-    let tests = [checker::tests::TESTS, plan::TESTS].concat().into_iter();
+    let tests = [adoption::TESTS, checker::tests::TESTS, plan::TESTS].concat().into_iter();
     let mut trials: Vec<_> = tests
         .map(|(name, test)| {
             Trial::test(name, move || {
@@ -80,6 +81,12 @@ fn main() -> ExitCode {
             })
         })
         .collect();
+    let adoptions = seeds.clone().into_iter();
+    trials.extend(
+        adoptions.map(|seed| {
+            Trial::test(format!("adoption_{seed}"), move || adoption::adoption_under_faults(seed))
+        }),
+    );
     trials
         .extend(seeds.into_iter().map(|seed| Trial::test(format!("seed_{seed}"), move || run(seed, lasts))));
     let mut arguments = Arguments::from_args();

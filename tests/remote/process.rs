@@ -70,6 +70,12 @@ impl Process {
         self.expect(part)
     }
 
+    /// Returns true once the process has ended.
+    #[allow(dead_code, reason = "the chaos tests need it")]
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         signal(self.child.id(), name);
     }
