@@ -185,3 +185,52 @@ fn a_run_is_tried_as_often_as_the_policy_says_and_then_captured() {
     assert_eq!(state["last"], "failed after 4 attempts");
     assert_eq!(state["probe"]["starts"], 4);
 }
+
+/// A Work whose `on_stop` does not return.
+#[derive(Default, Serialize, Deserialize)]
+struct Clings;
+
+impl Work for Clings {
+    type Input = ();
+
+    async fn on_stop(&mut self, _cx: &mut WorkContext<Self>) -> Result<()> {
+        std::future::pending().await
+    }
+}
+
+/// A Flow that fails whenever it reacts.
+#[derive(Default, Serialize, Children)]
+struct Fails;
+
+impl Flow for Fails {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        Err(std::io::Error::other("it fails").into())
+    }
+}
+
+#[derive(Serialize, Children)]
+struct Ending {
+    clings: WorkRef<Clings>,
+    fails: FlowRef<Fails>,
+}
+
+impl Flow for Ending {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        Ok(())
+    }
+}
+
+/// The restart for which a Flow waits becomes due while the App stops, and does not keep it from its end.
+#[test]
+fn app_ends_while_a_flow_waits_for_its_restart() {
+    let app = paused(|| {
+        let restart =
+            Restart::on_failure().max(u32::MAX).backoff(Duration::from_secs(5)..Duration::from_secs(5));
+        Ending { clings: WorkRef::default(), fails: FlowRef::new(Fails).restart(restart) }
+    });
+    app.wait_for_work("clings", |clings| clings.is_up);
+    while app.status().flows["fails"].seq < 4 {
+        std::thread::yield_now();
+    }
+    app.stop();
+}

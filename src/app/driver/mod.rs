@@ -559,6 +559,10 @@ impl Driver {
     }
 
     fn set_flow_timer(&mut self, id: FlowId) {
+        if !self.lifecycle.is_running() {
+            // No Flow reacts or is restarted: a deadline that has passed would stay due for ever.
+            return self.wake_ups.set(Timer::Flow(id), None);
+        }
         let now = self.wake_ups.now();
         let Some(entry) = self.tree.flow(id) else { return };
         let scheduled = entry.cx.as_ref().and_then(|cx: &FlowContext| cx.schedules.next_wake());
