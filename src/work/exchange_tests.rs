@@ -41,7 +41,7 @@ thread_local! {
     static TOKENS: Cell<i64> = const { Cell::new(0) };
 }
 
-/// What is outside of the Work.
+/// Observations from outside of the Work.
 #[derive(Default)]
 struct Scene {
     /// Numbers of the messages whose handlers have begun.
@@ -99,7 +99,7 @@ struct Later(Token);
 #[derive(Serialize, Deserialize)]
 struct Slow(Token);
 
-/// What the handler of a tell does.
+/// The action of the handler of a tell.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 enum Deed {
     /// Sends the oldest reply that it keeps.
