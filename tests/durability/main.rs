@@ -25,6 +25,7 @@ mod journaled;
 mod json_patch;
 mod kills;
 mod locks;
+mod numbers;
 mod plan;
 mod plant;
 #[path = "../remote/process.rs"]
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
                 .or_else(|| inputs::run(edition))
                 .or_else(|| clocks::run(edition))
                 .or_else(|| journaled::run(edition))
+                .or_else(|| numbers::run(edition))
                 .unwrap_or_else(|| panic!("there is no program {edition}")),
         };
     }
@@ -84,6 +86,7 @@ fn main() -> ExitCode {
         inputs::TESTS,
         journaled::TESTS,
         locks::TESTS,
+        numbers::TESTS,
         record::TESTS,
         values::TESTS,
     ]

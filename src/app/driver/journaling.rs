@@ -85,11 +85,22 @@ pub(super) struct RecordedFlow {
     pub(super) facts: Vec<u8>,
     /// The children, in order.
     pub(super) children: Option<Vec<Child>>,
+    /// The next numbers in the lists of children.
+    pub(super) lists: BTreeMap<String, u64>,
+    /// The changes of the lists of the tree after which `lists` was read.
+    pub(super) list_changes: u64,
 }
 
 impl Default for RecordedFlow {
     fn default() -> Self {
-        Self { own: Tracker::new(usize::MAX), has_state: false, facts: Vec::new(), children: None }
+        Self {
+            own: Tracker::new(usize::MAX),
+            has_state: false,
+            facts: Vec::new(),
+            children: None,
+            lists: BTreeMap::new(),
+            list_changes: 0,
+        }
     }
 }
 

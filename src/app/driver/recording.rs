@@ -261,7 +261,14 @@ impl Driver {
         let path = whereabouts.path.clone();
         let mut recorded = self.journaling.recorded_flow(id);
         let children = self.root.children_of(&whereabouts);
-        let are_others = children.is_some() && children != recorded.children;
+        // A child of a list that has joined and left since has taken a number.
+        let changes_of_lists = self.tree.list_changes();
+        let lists = (recorded.list_changes != changes_of_lists).then(|| self.tree.lists_of(id));
+        let lists = lists.filter(|lists| *lists != recorded.lists);
+        if lists.is_none() {
+            recorded.list_changes = changes_of_lists;
+        }
+        let are_others = children.is_some() && (children != recorded.children || lists.is_some());
         let found = self.root.call(&whereabouts, |flow| {
             let shapes = are_others.then(|| crate::fence::call(|| flow.shapes()).ok()).flatten();
             let (own, guards) = payload::collect(|| flow.save(&mut recorded.own));
@@ -297,7 +304,10 @@ impl Driver {
         };
         if let Some(shapes) = shapes {
             recorded.children = children;
-            let row = ChildrenRow { shapes, lists: self.tree.lists_of(id), options };
+            if let Some(lists) = lists {
+                (recorded.lists, recorded.list_changes) = (lists, changes_of_lists);
+            }
+            let row = ChildrenRow { shapes, lists: recorded.lists.clone(), options };
             changes.push(put(CHILDREN, encoded(&row)));
         }
         // The end of an App is no fact about its Flows.

@@ -248,7 +248,7 @@ impl Driver {
                 own: Tracker::resume(own, usize::MAX),
                 has_state: true,
                 facts,
-                children: None,
+                ..RecordedFlow::default()
             };
             if let (Some(values), Some(guards)) = (&mut recovery.values, self.journaling.guards()) {
                 guards.flow(id, values.guards_in(recorded.own.value()));

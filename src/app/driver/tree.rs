@@ -69,6 +69,8 @@ pub(super) struct Tree {
     next_id: u64,
     /// The next number in each list of children, by the path of the list.
     lists: HashMap<String, List>,
+    /// The number of changes of `lists`.
+    list_changes: u64,
     /// Flows that have left, whose Works have not all ended.
     leaving: IdMap<FlowId, LeavingFlow>,
     /// Children that have left but still exist, so that they may be put back.
@@ -115,6 +117,7 @@ impl Tree {
             order: Vec::new(),
             next_id: 0,
             lists: HashMap::new(),
+            list_changes: 0,
             leaving: IdMap::default(),
             strays: Vec::new(),
         }
@@ -253,9 +256,17 @@ impl Tree {
         lists.map(|(path, list)| (path.clone(), list.next)).collect()
     }
 
+    /// Returns the number of changes of the lists of all Flows: [`lists_of`](Self::lists_of) returns the same as long as
+    /// this is the same.
+    #[cfg(feature = "journal")]
+    pub(super) fn list_changes(&self) -> u64 {
+        self.list_changes
+    }
+
     /// Restores the next number in a list of children.
     #[cfg(feature = "journal")]
     pub(super) fn restore_list(&mut self, path: String, next: u64, owner: FlowId) {
+        self.list_changes += 1;
         self.lists.insert(path, List { next, owner });
     }
 
@@ -412,32 +423,31 @@ impl Walker<'_> {
                 && position.listed
                 && let Ok(number) = number.parse::<u64>()
             {
-                let list = self.list(group);
-                list.next = list.next.max(number.saturating_add(1));
+                self.list(group, |next| next.max(number.saturating_add(1)));
             }
             return name;
         }
         match position.path.rsplit_once('.') {
             Some((group, _)) if position.listed => {
-                let list = self.list(group);
-                let name = ActorPath::from(format!("{group}.{}", list.next).as_str());
-                list.next += 1;
-                name
+                let number = self.list(group, |next| next + 1);
+                ActorPath::from(format!("{group}.{number}").as_str())
             }
             _ => ActorPath::from(position.path),
         }
     }
 
-    /// Returns the list at this path, which the Flow that is walked names a child in.
-    fn list(&mut self, path: &str) -> &mut List {
+    /// Changes the next number of the list at this path, in which the Flow that is walked names a child. Returns the number
+    /// before.
+    fn list(&mut self, path: &str, change: impl FnOnce(u64) -> u64) -> u64 {
         let owner = self.flow.unwrap_or(FlowId(0));
         // Looked up first, because the path is seldom new and would be allocated.
         if !self.tree.lists.contains_key(path) {
             self.tree.lists.insert(path.to_owned(), List { next: 0, owner });
         }
         let list = self.tree.lists.get_mut(path).expect("inserted if it was missing");
-        list.owner = owner;
-        list
+        let before = std::mem::replace(list, List { next: change(list.next), owner });
+        self.tree.list_changes += 1;
+        before.next
     }
 
     /// Checks whether a child is still at the position it is named after; its index in a list does not count.
