@@ -173,9 +173,9 @@ pub use crate::wire::CodecError;
 pub use crate::work::{
     Ask, AskError, Batch, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Deferred, End,
     EndKind, FencingToken, Handle, HandleBatch, HttpStatus, InDoubt, IntoReply, Message, Messages, NodeLoad,
-    NodeStatus, Once, Placement, Reason, Recipient, ReplyOf, ReplySender, ReplyWithStatus, Resources,
-    ReturnedError, Selector, SendError, Stage, Status, StepError, Stopped, Timer, UnknownPlacement, Unsent,
-    Work, WorkAddr, WorkContext,
+    NodeStatus, Once, OutputError, Placement, Reason, Recipient, ReplyOf, ReplySender, ReplyWithStatus,
+    Resources, ReturnedError, Selector, SendError, Stage, Status, StepError, Stopped, Timer,
+    UnknownPlacement, Unsent, Work, WorkAddr, WorkContext,
 };
 pub use flowright_macros::Children;
 

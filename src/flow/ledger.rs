@@ -9,7 +9,8 @@
 //! - A Work whose node is lost, or not connected yet, waits for a node: its run is pending and its status has the
 //!   reason.
 //! - A report about a run that is not the current one changes nothing.
-//! - The steps of a run are remembered until a run of its input succeeds, or the input is forgotten.
+//! - The steps of a run are remembered until a run of its input succeeds, or the input is forgotten. The output of a run is
+//!   remembered until its input is forgotten, or another attempt at it begins.
 //! - An incarnation that may live on a node that a new head has not heard of yet gets no orders, and no other is launched,
 //!   until its node has returned or is given up.
 //! - `status().seq` only grows.
@@ -48,7 +49,7 @@ pub(crate) use self::runs::{Outcomes, RunEntry};
 use super::policy::{OnNodeLost, Policy};
 use super::restart::Restarts;
 use crate::trace::Cause;
-use crate::work::{CloseReason, Failure, Input, Reason, Report, RunKey, RunOrder, Stage, Status};
+use crate::work::{CloseReason, Failure, Input, Reason, Report, RunKey, RunOrder, Stage, Status, StepValue};
 
 /// A point in time, passed to a core that has no clock.
 #[derive(Debug, Clone, Copy)]
@@ -489,6 +490,9 @@ impl Ledger {
             Report::RunSucceeded { run } => {
                 let Some(current) = self.end_run(run) else { return };
                 self.successes += 1;
+                let output = current.status_key().and_then(|key| self.runs.output(key));
+                let output = output.map(|output| output.bytes().clone());
+                self.tries().returned(output);
                 self.tries().ended(Stage::Succeeded, None, None, now.wall);
                 self.record(NewStatus::succeeded().of(&current), now);
                 self.pump(now);
@@ -572,6 +576,11 @@ impl Ledger {
 
     pub(crate) fn run_status(&self, key: RunKey) -> Status {
         self.runs.get(key).cloned().unwrap_or_default()
+    }
+
+    /// Returns the output of the run of an input that has succeeded, if the run has set one.
+    pub(crate) fn output(&self, key: RunKey) -> Option<&StepValue> {
+        self.runs.output(key).filter(|_| self.runs.stage(key) == Stage::Succeeded)
     }
 
     /// Returns the status of the run in progress, or else the last status of the Work.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use serde::{Serialize, Serializer};
 
 use super::check::Check;
@@ -21,13 +22,15 @@ use super::restoring::{Prepared, Restoring};
 use super::scope;
 use super::settings::WorkSettings;
 use super::shape::{ChildName, Shape};
+use crate::error::Error;
 use crate::fence::Fenced;
 use crate::id::ActorPath;
 use crate::payload;
 use crate::state::{StateError, Tracker};
+use crate::wire;
 use crate::work::{
-    DEFAULT_MAILBOX, Handle, Input, Message, Placement, Resources, RunKey, SendError, Stage, Status, Work,
-    WorkAddr, WorkType,
+    DEFAULT_MAILBOX, Handle, Input, Message, OutputError, Placement, Resources, RunKey, SendError, Stage,
+    Status, Work, WorkAddr, WorkType,
 };
 
 /// A Flow's handle to one of its Works: its last published state and its statuses, and the methods to run, stop and
@@ -675,6 +678,48 @@ impl<'a, W: Work> Run<'a, W> {
     /// ```
     pub fn poll(self) -> Option<Result<&'a W, Status>> {
         self.outcome().ok()
+    }
+
+    /// Returns the output that this run has set by [`WorkContext::output`](crate::WorkContext::output), once it has
+    /// succeeded. Until then `?` ends the reaction.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Square;
+    /// impl Work for Square {
+    ///     type Input = u32;
+    ///
+    ///     async fn run(&mut self, number: u32, cx: &mut WorkContext<Self>) -> Result<()> {
+    ///         Ok(cx.output(&(number * number))?)
+    ///     }
+    /// }
+    /// # #[derive(Serialize, Children)]
+    /// # struct Root { square: WorkRef<Square> }
+    /// # impl Flow for Root {
+    /// #     fn react(&mut self, cx: &mut FlowContext) -> Reaction {
+    /// let square = self.square.run(12).output::<u32>()?;
+    /// assert_eq!(square, 144);
+    /// # cx.stop("done");
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # let root = || Root { square: WorkRef::default() };
+    /// # flowright::testing::TestApp::start(root).wait_for_exit().result.unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// [`Pending`] while the run has not succeeded; [`OutputError::Missing`] if it has set no output, and
+    /// [`OutputError::Unreadable`] if that is no `T`, both of which fail the Flow when `?` passes them on.
+    pub fn output<T: DeserializeOwned>(self) -> Result<T, Error> {
+        let output = self.key.filter(|_| self.finished).ok_or(Pending)?;
+        let output = self.work.read(|ledger| ledger.output(output).cloned());
+        let work = || self.work.path().map(|path| path.to_string()).unwrap_or_default();
+        let Some(output) = output else { return Err(OutputError::Missing { work: work() }.into()) };
+        // Executes the user's `Deserialize`, without the lock of the record.
+        let decoded = wire::decode(output.bytes());
+        let wanted = type_name::<T>();
+        Ok(decoded.map_err(|error| OutputError::Unreadable { work: work(), wanted, error })?)
     }
 
     /// Returns the status of this run.

@@ -216,7 +216,10 @@ async fn run<W: Work>(work: &mut W, cx: &mut WorkContext<W>, mut order: RunOrder
     };
     let asked_to_leave = cx.asked().stop || cx.asked().cancel;
     let report = match result {
-        Ok(()) => Report::RunSucceeded { run },
+        Ok(()) => {
+            span.within(|| cx.report_output(run));
+            Report::RunSucceeded { run }
+        }
         Err(error) if asked_to_leave && is_stop(&error) => Report::RunStopped { run },
         Err(error) => {
             span.within(|| cx.send(change.take()));

@@ -26,7 +26,7 @@ use super::message::{Handle, Message};
 use super::outbox::{Outbox, Report};
 use super::run::{Command, RunOrder};
 use super::run_steps::RunSteps;
-use super::steps::Steps;
+use super::steps::{KnownStep, Steps};
 use super::timers::{Timer, Timers};
 use super::watch::{End, Watch};
 use crate::error::{self, Error};
@@ -803,6 +803,11 @@ impl<W: Work> WorkContext<W> {
         self.current = None;
         self.asked().cancel = false;
         self.know(Steps::default());
+    }
+
+    /// Removes and returns the output of the run.
+    pub(super) fn take_output(&self) -> Option<KnownStep> {
+        self.steps.get()?.take_output()
     }
 
     /// Replaces the steps that are known of the run.

@@ -43,6 +43,8 @@ mod node_names;
 mod node_status;
 mod once;
 mod outbox;
+mod output;
+mod output_error;
 mod policy;
 mod recipient;
 mod remote_messages;
@@ -82,6 +84,7 @@ pub(crate) use self::node_names::{BadNode, check_labels, check_node_name};
 pub use self::node_status::NodeStatus;
 pub(crate) use self::node_status::{RecordedBy, Traffic};
 pub use self::once::{InDoubt, Once};
+pub use self::output_error::OutputError;
 pub use self::policy::{
     DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Placement, Resources, Selector, UnknownPlacement,
 };
@@ -123,7 +126,7 @@ pub(crate) use self::status::Failure;
 pub(crate) use self::steps::MAX_STEPS;
 #[cfg(all(feature = "journal", any(feature = "cli", feature = "http")))]
 pub(crate) use self::steps::StepOutcome;
-pub(crate) use self::steps::{KnownStep, StepId, Steps, StepsFull};
+pub(crate) use self::steps::{KnownStep, StepId, StepValue, Steps, StepsFull};
 pub(crate) use self::work_type::{LaunchSpec, Task, WorkType};
 
 use crate::error::{Error, Result};

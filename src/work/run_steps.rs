@@ -23,6 +23,8 @@ pub(super) struct RunSteps {
 #[derive(Default)]
 struct Table {
     known: Steps,
+    /// The output of this attempt.
+    output: Option<KnownStep>,
     /// Barriers behind the steps of this attempt, which are durable when their barrier is.
     barriers: BTreeMap<StepId, u64>,
     /// Steps whose action is in progress.
@@ -57,8 +59,22 @@ impl RunSteps {
     pub(super) fn begin(&self, known: Steps) {
         let mut table = self.table.lock();
         table.known = known;
+        let before = table.output.take();
         table.barriers.clear();
         table.claimed.clear();
+        drop(table);
+        // Its guards, without the lock.
+        drop(before);
+    }
+
+    /// Replaces the output of this attempt.
+    pub(super) fn set_output(&self, output: KnownStep) {
+        let before = self.table.lock().output.replace(output);
+        drop(before);
+    }
+
+    pub(super) fn take_output(&self) -> Option<KnownStep> {
+        self.table.lock().output.take()
     }
 
     /// Looks for a step, and claims it unless its action is in progress.

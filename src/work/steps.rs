@@ -3,6 +3,7 @@
 //! # Guarantees
 //! - A step that is done stays done: an intent that arrives later does not replace its value.
 //! - The steps of one run are bounded in number and in bytes.
+//! - The output of a run is remembered as a step of its own, which the last value replaces and which outlives the others.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,10 +16,13 @@ use serde::{Deserialize, Serialize};
 use super::step_error::StepError;
 use crate::id::unique;
 use crate::payload::{self, Hex, PayloadGuards};
-use crate::wire;
+use crate::wire::{self, CodecError};
 
 /// Largest encoded value of a step, in bytes.
 pub(crate) const MAX_STEP_BYTES: usize = 1024 * 1024;
+
+/// Largest encoded output of a run, in bytes.
+pub(crate) const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 
 /// Longest name of a step, in bytes.
 pub(crate) const MAX_STEP_NAME: usize = 256;
@@ -41,6 +45,9 @@ impl fmt::Debug for StepId {
 }
 
 impl StepId {
+    /// The identity of the output of a run.
+    pub(crate) const OUTPUT: Self = Self(Hex([0; 16]));
+
     /// Returns the identity of the step with this name; `args` is the hash of its arguments.
     pub(super) fn of_step(name: &str, args: [u8; 16]) -> Self {
         Self::hash(b"step", name, &args)
@@ -78,6 +85,11 @@ pub(crate) struct KnownStep {
 }
 
 impl KnownStep {
+    /// Returns the output of a run.
+    pub(super) fn output(value: StepValue) -> Self {
+        Self { id: StepId::OUTPUT, name: String::new(), outcome: StepOutcome::Done { value } }
+    }
+
     /// Number of bytes that count towards the limit of a run.
     fn size(&self) -> usize {
         let outcome = match &self.outcome {
@@ -89,9 +101,10 @@ impl KnownStep {
 
     /// Returns true if the name and the value are within their limits.
     pub(crate) fn is_within_limits(&self) -> bool {
+        let most = if self.id == StepId::OUTPUT { MAX_OUTPUT_BYTES } else { MAX_STEP_BYTES };
         let longest = match &self.outcome {
             StepOutcome::Intended { key } => key.len() <= MAX_STEP_NAME,
-            StepOutcome::Done { value } => value.bytes.len() <= MAX_STEP_BYTES,
+            StepOutcome::Done { value } => value.bytes.len() <= most,
         };
         longest && self.name.len() <= MAX_STEP_NAME
     }
@@ -152,13 +165,25 @@ impl StepValue {
     /// # Errors
     /// [`StepError::Value`] if the value does not serialise, [`StepError::TooLarge`] if it is too long.
     pub(super) fn new<T: Serialize>(name: &str, value: &T) -> Result<Self, StepError> {
-        let (encoded, holds) = payload::collect(|| wire::encode(value));
-        let bytes = encoded.map_err(|error| StepError::Value { name: name.to_owned(), error })?;
-        if bytes.len() > MAX_STEP_BYTES {
-            let (name, size) = (name.to_owned(), bytes.len());
+        let value = Self::encode(value).map_err(|error| StepError::Value { name: name.to_owned(), error })?;
+        if value.bytes.len() > MAX_STEP_BYTES {
+            let (name, size) = (name.to_owned(), value.bytes.len());
             return Err(StepError::TooLarge { name, size, limit: MAX_STEP_BYTES });
         }
-        Ok(Self { bytes, holds: holds.distinct() })
+        Ok(value)
+    }
+
+    /// Encodes a value of any length.
+    ///
+    /// # Errors
+    /// [`CodecError`] if the value does not serialise.
+    pub(super) fn encode<T: Serialize>(value: &T) -> Result<Self, CodecError> {
+        let (encoded, holds) = payload::collect(|| wire::encode(value));
+        Ok(Self { bytes: encoded?, holds: holds.distinct() })
+    }
+
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.bytes
     }
 
     /// Decodes the value of the step `name`.
@@ -217,7 +242,7 @@ impl Steps {
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 
@@ -225,21 +250,42 @@ impl Steps {
         self.0.as_ref().map_or(0, |known| known.steps.len())
     }
 
-    /// Remembers a step. Returns true if anything has changed.
+    /// Returns the output of the run.
+    pub(crate) fn output(&self) -> Option<&StepValue> {
+        match &self.get(StepId::OUTPUT)?.outcome {
+            StepOutcome::Done { value } => Some(value),
+            StepOutcome::Intended { .. } => None,
+        }
+    }
+
+    /// Forgets a step, and returns it.
+    pub(crate) fn remove(&mut self, id: StepId) -> Option<KnownStep> {
+        let known = Arc::make_mut(self.0.as_mut()?);
+        let step = known.steps.remove(&id)?;
+        known.bytes -= step.size();
+        if known.steps.is_empty() {
+            self.0 = None;
+        }
+        Some(step)
+    }
+
+    /// Remembers a step. Returns true if anything has changed. The limits of a run do not count for its output, which has
+    /// one of its own.
     ///
     /// # Errors
     /// [`StepsFull`] if the step would exceed a limit of the run; nothing is remembered then.
     pub(crate) fn insert(&mut self, step: KnownStep) -> Result<bool, StepsFull> {
         let before = self.get(step.id);
-        if before.is_some_and(|before| matches!(before.outcome, StepOutcome::Done { .. })) {
+        let is_output = step.id == StepId::OUTPUT;
+        if !is_output && before.is_some_and(|before| matches!(before.outcome, StepOutcome::Done { .. })) {
             return Ok(false);
         }
-        if before.is_none() && self.len() >= MAX_STEPS {
+        if !is_output && before.is_none() && self.len() >= MAX_STEPS {
             return Err(StepsFull::Number);
         }
         let bytes =
             self.0.as_ref().map_or(0, |known| known.bytes) - before.map_or(0, KnownStep::size) + step.size();
-        if bytes > MAX_STEPS_BYTES {
+        if !is_output && bytes > MAX_STEPS_BYTES {
             return Err(StepsFull::Bytes);
         }
         let known = Arc::make_mut(self.0.get_or_insert_default());
@@ -262,6 +308,16 @@ impl KnownStep {
         let step = Self::numbered(number.into());
         let outcome = StepOutcome::Intended { key: step.name.clone() };
         if is_done { step } else { Self { outcome, ..step } }
+    }
+
+    /// Returns the output of a run.
+    pub(crate) fn output_of(number: u64) -> Self {
+        Self::output(StepValue::encode(&number).expect("a number is a value"))
+    }
+
+    /// Returns the output of a run that has this value.
+    pub(crate) fn test_output(value: StepValue) -> Self {
+        Self::output(value)
     }
 
     /// Returns a step that is done.
@@ -310,6 +366,25 @@ mod tests {
         assert_eq!(fitting, MAX_STEPS_BYTES / MAX_STEP_BYTES);
         assert_eq!(steps.insert(done("more", &value)), Err(StepsFull::Bytes));
         assert_eq!(steps.len(), fitting);
+    }
+
+    /// The last output replaces the ones before, whatever a run remembers already; every step can be forgotten.
+    #[test]
+    fn output_is_the_last_one_and_beside_the_limits() {
+        let output = |value: &str| KnownStep::output(StepValue::encode(&value).unwrap());
+        let mut steps = Steps::default();
+        for n in 0..MAX_STEPS {
+            steps.insert(done(&n.to_string(), &n)).unwrap();
+        }
+        for value in ["first", "last"] {
+            assert_eq!(steps.insert(output(value)), Ok(true));
+        }
+        assert_eq!(steps.output().unwrap().decode::<String>("").unwrap(), "last");
+        assert!(output(&"x".repeat(MAX_OUTPUT_BYTES - 8)).is_within_limits());
+        assert!(!output(&"x".repeat(MAX_OUTPUT_BYTES)).is_within_limits());
+        let ids: Vec<_> = steps.iter().map(|step| step.id).collect();
+        assert!(ids.into_iter().all(|id| steps.remove(id).is_some()));
+        assert!(steps.is_empty() && steps.output().is_none() && steps.remove(StepId::OUTPUT).is_none());
     }
 
     /// A step is the same after it was encoded for another process.

@@ -14,6 +14,7 @@ tests![
     a_state_is_shown_whole_or_in_part,
     the_graph_and_the_nodes_are_shown,
     runs_are_listed_with_their_inputs_and_errors,
+    runs_are_listed_with_their_outputs,
     a_message_is_answered,
     a_work_is_stopped_restarted_and_run_again,
     work_stopped_by_command_stays_stopped_until_started,
@@ -138,7 +139,19 @@ fn runs_are_listed_with_their_inputs_and_errors() {
     assert!(lines[2].contains("succeeded") && lines[2].contains(" 7"), "{runs}");
     let limited = app.shown(&["runs", "adder", "--limit", "1"]);
     assert!(limited.contains("and 1 older ones"), "{limited}");
-    assert_eq!(app.json(&["runs", "adder"])["items"][0]["input"], -8);
+    let runs = app.json(&["runs", "adder"]);
+    assert_eq!(runs["items"][0]["input"], -8);
+    assert!(runs["items"][0].get("output").is_none(), "a failed run has no output: {runs}");
+}
+
+fn runs_are_listed_with_their_outputs() {
+    let app = desk();
+    app.shown(&["rerun", "adder", "5"]);
+    let runs = app.shown(&["runs", "adder"]);
+    let lines: Vec<_> = runs.lines().collect();
+    assert!(lines[0].contains("INPUT") && lines[0].contains("OUTPUT"), "{runs}");
+    assert!(lines[1].contains(r#"{"total":12}"#) && lines[2].contains(r#"{"total":7}"#), "{runs}");
+    assert_eq!(app.json(&["runs", "adder"])["items"][0]["output"], serde_json::json!({ "total": 12 }));
 }
 
 fn a_message_is_answered() {

@@ -431,18 +431,25 @@ struct Adder {
 impl Work for Adder {
     type Input = i64;
 
-    async fn run(&mut self, number: i64, _cx: &mut WorkContext<Self>) -> Result<()> {
+    async fn run(&mut self, number: i64, cx: &mut WorkContext<Self>) -> Result<()> {
         if self.total + number < 0 {
             bail!("{} and {number} is less than nothing", self.total);
         }
         self.total += number;
         log::info!("the total is {}", self.total);
+        cx.output(&Total { total: self.total })?;
         Ok(())
     }
 
     fn messages(messages: &mut Messages<Self>) {
         messages.accept::<Add>();
     }
+}
+
+/// The output of a run of an [`Adder`].
+#[derive(Serialize)]
+struct Total {
+    total: i64,
 }
 
 #[derive(Serialize, Deserialize)]

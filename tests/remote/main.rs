@@ -20,6 +20,7 @@ mod hangup;
 mod held;
 mod lab;
 mod leaks;
+mod outputs;
 mod payloads;
 mod peers;
 mod places;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         gpus::TESTS,
         groups::TESTS,
         leaks::TESTS,
+        outputs::TESTS,
         #[cfg(feature = "journal")]
         payloads::adopted::TESTS,
         payloads::breaks::TESTS,

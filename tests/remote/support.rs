@@ -58,6 +58,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "files" => crate::files::program(),
         "line" => crate::replaced::line().main(),
         "payloads" => crate::payloads::program(),
+        "outputs" => crate::outputs::program(),
         "steps" => crate::steps::program(),
         "stranger" => App::new(Stranger::default).main(),
         other => panic!("there is no program {other}"),

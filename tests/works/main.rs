@@ -8,6 +8,7 @@ mod handlers;
 mod hooks;
 mod lifecycle;
 mod messages;
+mod outputs;
 mod overlap;
 mod payloads;
 mod recipients;

@@ -71,21 +71,29 @@ impl DurableGuards {
             }
             Fact::Step { input, step } => {
                 let guards = step.holds();
-                if !guards.is_empty() {
-                    self.add(&guards);
-                    let steps = self.works.entry(id).or_default().steps.entry(*input).or_default();
-                    let before = steps.insert(step.id, guards);
-                    self.release(before.unwrap_or_default());
+                if guards.is_empty() {
+                    // Only an output has one before it.
+                    return self.forget_steps(id, *input, &[step.id]);
                 }
+                self.add(&guards);
+                let steps = self.works.entry(id).or_default().steps.entry(*input).or_default();
+                let before = steps.insert(step.id, guards);
+                self.release(before.unwrap_or_default());
             }
-            Fact::StepsForgotten { input, .. } => {
-                let Some(work) = self.works.get_mut(&id) else { return };
-                let before = work.steps.remove(input);
-                before.into_iter().flatten().for_each(|(_, guards)| self.release(guards));
-                self.drop_empty(id);
-            }
+            Fact::StepsForgotten { input, steps } => self.forget_steps(id, *input, steps),
             _ => {}
         }
+    }
+
+    fn forget_steps(&mut self, id: WorkId, input: RunKey, forgotten: &[StepId]) {
+        let Some(work) = self.works.get_mut(&id) else { return };
+        let Some(steps) = work.steps.get_mut(&input) else { return };
+        let before: Vec<_> = forgotten.iter().filter_map(|step| steps.remove(step)).collect();
+        if steps.is_empty() {
+            work.steps.remove(&input);
+        }
+        before.into_iter().for_each(|guards| self.release(guards));
+        self.drop_empty(id);
     }
 
     /// Notes that the fields of a Flow are recorded, which have these guards.
@@ -228,12 +236,9 @@ mod tests {
                     let step = KnownStep::numbered(step).arrived(new);
                     self.guards.fact(WorkId(work), &Fact::Step { input: key(input), step });
                 }
-                (Slot::Step(work, input, _), None) => {
-                    let fact = Fact::StepsForgotten { input: key(input), steps: Vec::new() };
-                    self.guards.fact(WorkId(work), &fact);
-                    self.record.retain(
-                        |slot, _| !matches!(slot, Slot::Step(of, its, _) if (*of, *its) == (work, input)),
-                    );
+                (Slot::Step(work, input, step), None) => {
+                    let steps = vec![KnownStep::numbered(step).id];
+                    self.guards.fact(WorkId(work), &Fact::StepsForgotten { input: key(input), steps });
                 }
             }
             match id {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::super::error::AppError;
+use super::super::hosts::HEAD;
 use super::Driver;
 use super::timers::Timer;
 use super::tree::{Child, FlowEntry, FlowLife};
@@ -292,10 +293,11 @@ impl Driver {
         });
     }
 
-    /// Gives orders now. Returns true if the host has refused one.
+    /// Gives orders now. Returns true if what has become of them is to be recorded at once: the host has refused one, or an
+    /// incarnation is on a node, which a later head must know to find it there instead of starting another one.
     fn give(&mut self, id: WorkId, shared: &SharedRecord, orders: Vec<Order>) -> bool {
         let mut record = shared.lock();
-        let mut launched = true;
+        let (mut launched, mut is_on_a_node) = (true, false);
         for order in orders {
             match order {
                 // Replaced by a later decision while it waited.
@@ -309,6 +311,7 @@ impl Driver {
                     match result {
                         Ok(()) => {
                             let node = self.hosts.node_of(&record.path);
+                            is_on_a_node = &*node != HEAD;
                             record.ledger.placed_on(Some(node));
                         }
                         Err(HostError::Unplaced(why)) => {
@@ -360,7 +363,7 @@ impl Driver {
                 }
             }
         }
-        !launched
+        !launched || is_on_a_node
     }
 
     /// Walks the tree: new children join and start, removed ones stop. Returns the paths of the fields that can hold

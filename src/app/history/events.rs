@@ -19,7 +19,7 @@ use crate::id::ActorPath;
 use crate::journal::{Change, RecordedTransaction, Table};
 use crate::state::{FieldChange, Value};
 use crate::wire;
-use crate::work::{Stage, Status, StepOutcome};
+use crate::work::{Stage, Status, StepId, StepOutcome};
 
 /// Longest JSON text of an input or a field that is shown, in bytes.
 const LONGEST: usize = 4 * 1024;
@@ -84,6 +84,9 @@ pub(crate) enum What {
         reason: Option<String>,
         message: Option<String>,
         input: Option<Json>,
+        /// The output of a run that has succeeded, if it is small.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        output: Option<Json>,
         seconds: Option<f64>,
         node: Option<String>,
     },
@@ -223,7 +226,7 @@ impl fmt::Display for What {
             Self::RunStarted { run, attempt, node } => {
                 write!(f, "run {run} started, attempt {attempt}{}", on(node))
             }
-            Self::RunEnded { run, stage, reason, message, input, seconds, node, .. } => {
+            Self::RunEnded { run, stage, reason, message, input, output, seconds, node, .. } => {
                 match run {
                     Some(run) => write!(f, "run {run} {stage}")?,
                     None => write!(f, "a run {stage}")?,
@@ -234,6 +237,9 @@ impl fmt::Display for What {
                 f.write_str(&on(node))?;
                 if let Some(input) = input {
                     write!(f, ", input {}", brief(input))?;
+                }
+                if let Some(output) = output {
+                    write!(f, ", output {}", brief(output))?;
                 }
                 match (reason, message) {
                     (Some(reason), Some(message)) => write!(f, ": {reason}: {message}"),
@@ -474,6 +480,8 @@ impl Retelling {
                     }
                 }
                 Fact::Work(work) => self.work(path, work, told),
+                // It is told with the end of its run.
+                Fact::Step { step, .. } if step.id == StepId::OUTPUT => {}
                 Fact::Step { step, .. } => {
                     let is_done = matches!(step.outcome, StepOutcome::Done { .. });
                     told.push(What::Step { name: step.name, is_done });
@@ -533,7 +541,8 @@ fn stage_of(status: &Status) -> What {
 }
 
 fn end_of(entry: RunEntry) -> What {
-    let RunEntry { run, attempt, stage, reason, message, input: given, started, ended, node, .. } = entry;
+    let RunEntry { run, attempt, stage, reason, message, input: given, output, started, ended, node, .. } =
+        entry;
     let took = started.zip(ended).and_then(|(started, ended)| ended.duration_since(started).ok());
     What::RunEnded {
         run,
@@ -542,6 +551,7 @@ fn end_of(entry: RunEntry) -> What {
         reason: reason.map(|reason| reason.to_string()),
         message: message.map(|message| message.to_string()),
         input: given.as_deref().and_then(input),
+        output: output.as_deref().and_then(input),
         seconds: took.map(|took| took.as_secs_f64()),
         node: node.map(|node| node.to_string()),
     }

@@ -153,6 +153,7 @@ pub(super) struct RunView {
     pub(super) reason: Option<String>,
     pub(super) message: Option<String>,
     pub(super) input: Json,
+    pub(super) output: Option<Json>,
     pub(super) started: Option<String>,
     pub(super) ended: Option<String>,
     pub(super) node: Option<String>,

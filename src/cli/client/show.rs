@@ -213,13 +213,17 @@ pub(super) fn runs(api: &Api, work: &str, limit: u32, json: bool) -> Picture {
         if page.items.is_empty() {
             return writeln!(out, "{} has not run yet", one_line(work));
         }
-        let mut table = Table::new(&["RUN", "TRY", "STAGE", "STARTED", "TOOK", "WHERE", "INPUT", "WHY"]);
+        // Most Works have no outputs.
+        let has_outputs = page.items.iter().any(|run| run.output.is_some());
+        let mut columns = vec!["RUN", "TRY", "STAGE", "STARTED", "TOOK", "WHERE", "INPUT", "OUTPUT", "WHY"];
+        columns.retain(|column| has_outputs || *column != "OUTPUT");
+        let mut table = Table::new(&columns);
         for run in &page.items {
             let took =
                 run.started.as_deref().and_then(|begun| seconds_between(Some(begun), run.ended.as_deref()));
             let reason = run.reason.as_deref().unwrap_or_default().replace('_', " ");
             let why = run.message.as_ref().map_or(reason.clone(), |message| format!("{reason}: {message}"));
-            table.row(vec![
+            let mut row = vec![
                 run.run.map(|run| run.to_string()).unwrap_or_default().into(),
                 run.attempt.to_string().into(),
                 stage(&run.stage),
@@ -227,8 +231,13 @@ pub(super) fn runs(api: &Api, work: &str, limit: u32, json: bool) -> Picture {
                 took.map(span).unwrap_or_default().into(),
                 run.node.clone().unwrap_or_default().into(),
                 cut(&run.input.to_string(), 60).into(),
-                why.into(),
-            ]);
+            ];
+            if has_outputs {
+                let output = run.output.as_ref().map(|output| cut(&output.to_string(), 60));
+                row.push(output.unwrap_or_default().into());
+            }
+            row.push(why.into());
+            table.row(row);
         }
         table.write(out, colours())?;
         match page.total.saturating_sub(page.items.len() as u64) {

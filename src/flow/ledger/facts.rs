@@ -50,7 +50,7 @@ pub(crate) enum Fact {
     Attempted { number: u64, entry: RunEntry },
     /// A step of a run of this input was intended or done.
     Step { input: RunKey, step: KnownStep },
-    /// The steps of the runs of this input were forgotten.
+    /// These steps of the runs of this input were forgotten.
     StepsForgotten { input: RunKey, steps: Vec<StepId> },
     /// The life of the Work or its counters have changed.
     Work(WorkFacts),
@@ -476,7 +476,7 @@ pub(crate) struct Image {
     pub(super) statuses: VecDeque<Status>,
     /// The last attempts that have ended, oldest first.
     pub(super) attempts: VecDeque<RunEntry>,
-    /// Steps of runs that have not succeeded, by their input.
+    /// Steps of runs that have not succeeded, and outputs of those that have, by their input.
     pub(super) steps: HashMap<RunKey, Steps>,
     #[cfg(feature = "journal")]
     pub(super) inputs_read: InputFacts,
@@ -565,7 +565,13 @@ impl Image {
                 // The steps were within the limits of the ledger.
                 let _ = self.steps.entry(input).or_default().insert(step);
             }
-            Fact::StepsForgotten { input, .. } => drop(self.steps.remove(&input)),
+            Fact::StepsForgotten { input, steps } => {
+                let Some(known) = self.steps.get_mut(&input) else { return };
+                steps.into_iter().for_each(|id| drop(known.remove(id)));
+                if known.is_empty() {
+                    self.steps.remove(&input);
+                }
+            }
             Fact::Work(work) => {
                 if let Some(current) = &work.current {
                     self.set_progress(current.place, current.progress);

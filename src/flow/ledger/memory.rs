@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Moment;
 use crate::flow::policy::Remember;
 use crate::id::IdMap;
-use crate::work::{KnownStep, RunKey, Stage, Status, StepId, Steps, StepsFull};
+use crate::work::{KnownStep, RunKey, Stage, Status, StepId, StepValue, Steps, StepsFull};
 
 /// Number of remembered inputs at which a warning is logged.
 const MANY: usize = 1_000_000;
@@ -28,7 +28,8 @@ pub(super) struct Memory {
     /// Inputs whose status has changed since the last call of [`take_changed`](Self::take_changed), with the time, if
     /// changes are recorded.
     changed: Option<Vec<(RunKey, Duration)>>,
-    /// Steps of runs that have not succeeded, by their input. Boxed, because few Works have steps.
+    /// Steps of runs that have not succeeded, and outputs of those that have, by their input. Boxed, because few Works have
+    /// either.
     steps: Option<Box<IdMap<RunKey, Steps>>>,
     /// Changes of `steps` since the last call of [`take_step_changes`](Self::take_step_changes), if they are recorded.
     step_changes: Vec<StepChange>,
@@ -109,14 +110,33 @@ impl Memory {
         Ok(())
     }
 
+    /// Returns the output of the last run of an input, which counts if that run has succeeded.
+    pub(super) fn output(&self, key: RunKey) -> Option<&StepValue> {
+        self.steps.as_ref()?.get(&key)?.output()
+    }
+
+    /// Forgets the output of an attempt before.
+    pub(super) fn forget_output(&mut self, key: RunKey) {
+        self.forget_steps_if(key, |id| id == StepId::OUTPUT);
+    }
+
     fn forget_steps(&mut self, key: RunKey) {
-        let Some(steps) = &mut self.steps else { return };
-        if let Some(forgotten) = steps.remove(&key).filter(|_| self.changed.is_some()) {
-            let ids = forgotten.iter().map(|step| step.id).collect();
-            self.step_changes.push(StepChange::Forgotten(key, ids));
-        }
+        self.forget_steps_if(key, |_| true);
+    }
+
+    fn forget_steps_if(&mut self, key: RunKey, is_forgotten: impl Fn(StepId) -> bool) {
+        let Some(all) = &mut self.steps else { return };
+        let Some(steps) = all.get_mut(&key) else { return };
+        let mut ids: Vec<_> = steps.iter().map(|step| step.id).collect();
+        ids.retain(|id| is_forgotten(*id) && steps.remove(*id).is_some());
         if steps.is_empty() {
+            all.remove(&key);
+        }
+        if all.is_empty() {
             self.steps = None;
+        }
+        if !ids.is_empty() && self.changed.is_some() {
+            self.step_changes.push(StepChange::Forgotten(key, ids));
         }
     }
 
@@ -147,7 +167,7 @@ impl Memory {
     pub(super) fn set(&mut self, key: RunKey, status: Status, remember: Remember, now: Moment) {
         let (seq, is_outcome) = (status.seq, status.stage.is_terminal());
         if status.stage == Stage::Succeeded {
-            self.forget_steps(key);
+            self.forget_steps_if(key, |id| id != StepId::OUTPUT);
         }
         let before = self.statuses.insert(key, status);
         self.note_change(key, now.at);

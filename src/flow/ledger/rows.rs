@@ -130,6 +130,8 @@ struct AttemptRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     input: Option<Bytes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    output: Option<Bytes>,
     queued: u64,
     started: Option<u64>,
     ended: Option<u64>,
@@ -139,19 +141,32 @@ struct AttemptRow {
 
 impl AttemptRow {
     fn new(number: u64, entry: RunEntry) -> Self {
-        let RunEntry { run, attempt, stage, reason, message, input, queued, started, ended, node } = entry;
+        let RunEntry { run, attempt, stage, reason, message, input, output, queued, started, ended, node } =
+            entry;
         let message = message.map(|message| message.to_string());
         let node = node.map(|node| node.to_string());
         let (queued, started, ended) = (millis(queued), started.map(millis), ended.map(millis));
-        Self { number, run, attempt, stage, reason, message, input, queued, started, ended, node }
+        Self { number, run, attempt, stage, reason, message, input, output, queued, started, ended, node }
     }
 
     fn entry(self) -> RunEntry {
-        let Self { number: _, run, attempt, stage, reason, message, input, queued, started, ended, node } =
-            self;
+        let Self {
+            number: _,
+            run,
+            attempt,
+            stage,
+            reason,
+            message,
+            input,
+            output,
+            queued,
+            started,
+            ended,
+            node,
+        } = self;
         let (message, node) = (message.map(Arc::from), node.map(Arc::from));
         let (queued, started, ended) = (time(queued), started.map(time), ended.map(time));
-        RunEntry { run, attempt, stage, reason, message, input, queued, started, ended, node }
+        RunEntry { run, attempt, stage, reason, message, input, output, queued, started, ended, node }
     }
 }
 

@@ -12,8 +12,8 @@ use crate::work::{Input, Reason, RunKey, Stage};
 /// Number of attempts of a Work that are kept.
 pub(super) const TRIES: usize = 200;
 
-/// Largest input that is kept after its run has ended, in bytes.
-const LONGEST_INPUT: usize = 4 * 1024;
+/// Largest input or output that is kept for display after its run has ended, in bytes.
+const LONGEST: usize = 4 * 1024;
 
 /// An attempt at a run, as it is shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +26,8 @@ pub(crate) struct RunEntry {
     pub(crate) message: Option<Arc<str>>,
     /// Encoded input; `None` if it was too large to be kept.
     pub(crate) input: Option<Bytes>,
+    /// Encoded output; `None` if there is none, or if it was too large to be kept here.
+    pub(crate) output: Option<Bytes>,
     pub(crate) queued: SystemTime,
     pub(crate) started: Option<SystemTime>,
     pub(crate) ended: Option<SystemTime>,
@@ -140,6 +142,13 @@ impl Tries {
         }
     }
 
+    /// Records the output of the attempt that was sent last.
+    pub(super) fn returned(&mut self, output: Option<Bytes>) {
+        if let Some(entry) = self.open() {
+            entry.output = output.filter(|output| output.len() <= LONGEST);
+        }
+    }
+
     /// Records the end of the attempt that was sent last.
     pub(super) fn ended(
         &mut self,
@@ -196,7 +205,8 @@ fn entry(waiting: &Waiting) -> RunEntry {
         stage: Stage::Pending,
         reason: None,
         message: None,
-        input: (input.len() <= LONGEST_INPUT).then(|| input.clone()),
+        input: (input.len() <= LONGEST).then(|| input.clone()),
+        output: None,
         queued: waiting.queued,
         started: None,
         ended: None,
@@ -228,7 +238,7 @@ impl Ledger {
         let Current { run, waiting, .. } = &**self.current.as_ref()?;
         let entry = self.tries.as_deref().and_then(|tries| tries.entries.back());
         let input = &waiting.input.bytes;
-        let input = (input.len() <= LONGEST_INPUT).then(|| input.clone());
+        let input = (input.len() <= LONGEST).then(|| input.clone());
         Some((*run, input, entry.and_then(|entry| entry.started)))
     }
 

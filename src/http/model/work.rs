@@ -95,6 +95,9 @@ pub(in crate::http) struct RunView {
     pub(in crate::http) message: Option<String>,
     /// The input; `null` when it is larger than 4 KiB and was not kept.
     pub(in crate::http) input: Json,
+    /// The output; absent when the run has set none, or when it is larger than 4 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::http) output: Option<Json>,
     #[schema(format = DateTime)]
     pub(in crate::http) queued: String,
     #[schema(format = DateTime)]
@@ -113,6 +116,7 @@ impl From<RunEntry> for RunView {
             reason: run.reason.map(ReasonView::from),
             message: run.message.map(|message| message.to_string()),
             input: run.input.as_deref().map(readable).unwrap_or_default(),
+            output: run.output.as_deref().map(readable),
             queued: time(run.queued),
             started: run.started.map(time),
             ended: run.ended.map(time),

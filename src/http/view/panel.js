@@ -101,6 +101,8 @@ export class WorkPanel {
       text(row.time, !run.started ? "waits" : run.ended ? duration((Date.parse(run.ended) - begun) / 1000) : span((now() - begun) / 1000));
       text(row.when, run.started ? clock(run.started) : "");
       text(row.input, run.input === null ? "" : JSON.stringify(run.input) ?? "");
+      hide(row.output, run.output === undefined);
+      text(row.output, run.output === undefined ? "" : `output ${JSON.stringify(run.output)}`);
       // A message shown above in full is not repeated.
       hide(row.message, !run.message || (!this.error.hidden && run.message === work.message));
       text(row.message, run.message);
@@ -113,12 +115,12 @@ export class WorkPanel {
   #run(run) {
     const parts = {
       icon: icon(run.stage), stage: el("span", {}), time: el("span", { class: "num" }), when: el("span", { class: "quiet num" }),
-      input: el("code", { class: "input" }), message: el("pre", {}),
+      input: el("code", { class: "input" }), output: el("code", { class: "input" }), message: el("pre", {}),
       again: button("Rerun", () => actions.rerun(this.path, run.run), { class: "small", "aria-label": `Rerun run ${run.run}` }),
     };
     const row = el("li", { class: "run" },
       el("div", { class: "line" }, parts.icon, el("b", { class: "num", text: `${run.run ?? ""}${run.attempt > 1 ? `, try ${run.attempt}` : ""}` }), parts.stage, parts.time, parts.when, parts.again),
-      parts.input, parts.message);
+      parts.input, parts.output, parts.message);
     return Object.assign(row, parts);
   }
 }
