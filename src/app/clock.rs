@@ -26,6 +26,9 @@ pub(super) struct Clock {
 
 enum Wall {
     System,
+    /// Stands still, as the time since the start of the App does.
+    #[cfg(all(feature = "cli", feature = "journal"))]
+    Held(Moment),
     /// Advances with the clock of the runtime, which a test may have paused, from this time on.
     Runtime(SystemTime),
     Test(WallClock),
@@ -50,13 +53,25 @@ impl Clock {
         self.before = last.at.saturating_add(missed).saturating_sub(self.start.elapsed());
     }
 
+    /// Creates a clock that stands still.
+    #[cfg(all(feature = "cli", feature = "journal"))]
+    pub(super) fn held_at(now: Moment) -> Self {
+        Self { start: Instant::now(), before: now.at, wall: Wall::Held(now) }
+    }
+
     pub(super) fn now(&self) -> Moment {
+        #[cfg(all(feature = "cli", feature = "journal"))]
+        if let Wall::Held(now) = &self.wall {
+            return *now;
+        }
         let elapsed = self.start.elapsed();
         let at = self.before.saturating_add(elapsed);
         let wall = match &self.wall {
             Wall::System => None,
             Wall::Runtime(start) => start.checked_add(elapsed),
             Wall::Test(clock) => clock.after(elapsed),
+            #[cfg(all(feature = "cli", feature = "journal"))]
+            Wall::Held(now) => Some(now.wall),
         };
         Moment { at, wall: wall.unwrap_or_else(SystemTime::now) }
     }
@@ -91,6 +106,8 @@ impl ClockWatch {
             Wall::System => system_changes(),
             Wall::Runtime(_) => None,
             Wall::Test(clock) => Some(clock.changes()),
+            #[cfg(all(feature = "cli", feature = "journal"))]
+            Wall::Held(_) => None,
         };
     }
 

@@ -25,6 +25,8 @@ mod launch;
 #[cfg(feature = "remote")]
 mod node;
 mod payloads;
+#[cfg(all(feature = "cli", feature = "journal"))]
+pub(crate) mod rereact;
 mod resources;
 mod root;
 mod snapshot;

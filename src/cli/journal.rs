@@ -7,22 +7,23 @@ use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use thiserror::Error;
 
+use super::journal_text::{pretty, time};
+use super::rereact;
 use super::state_text::state_text;
 use crate::app::history::{
     At, Because, Event, Page, Paging, Wanted, What, differences, stages, state_tree, why,
 };
+use crate::app::rereact::{RereactError, Span};
 use crate::app::{App, AppError, Config, JournalPayloads, JournalSync, OnMismatch, drop_from_journal};
 use crate::entry::exit_code;
 use crate::flow::RowError;
 use crate::id::ActorPath;
 use crate::journal::{self, JournalError, Live, Moment, Reader};
-use crate::printable::{self, brief, chain, lines, one_line};
+use crate::printable::{brief, chain, lines, one_line};
 use crate::state::Value;
 
 /// The arguments of `run` for the journal.
@@ -194,6 +195,21 @@ pub(super) enum JournalCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Call the Flows of this program once more on what they saw at each recorded reaction, and show what they ask for
+    /// differently now; the exit code is 1 if one does
+    Rereact {
+        /// The directory of the journal
+        dir: PathBuf,
+
+        /// A position, a time such as 2026-11-24T19:00:00Z, or a range of these such as 17..40, 17.. or ..40
+        /// [default: all that the history has]
+        #[arg(long, value_name = "RANGE")]
+        at: Option<Span>,
+
+        /// Write JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Make the journal of a new App that begins at an old moment of this one
     Fork {
         /// The directory of the journal, which stays as it is
@@ -228,6 +244,11 @@ enum ToolError {
         "the history has no run {run} of `{work}`; `journal history DIR {work}` lists the runs that it has"
     )]
     NoRun { work: String, run: u64 },
+    #[error(transparent)]
+    Rereact(#[from] RereactError),
+    /// The result says how.
+    #[error("a reaction asks for something else than it did then")]
+    Differs,
     /// The result says what is wrong.
     #[error("the journal cannot be used as it is")]
     Unusable,
@@ -249,8 +270,14 @@ pub(super) fn run(app: App, command: &JournalCommand) -> ExitCode {
         Err(ToolError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             let _ = out.flush();
-            eprintln!("error: {}", lines(&chain(&error)));
-            ExitCode::from(if let ToolError::App(error) = &error { exit_code(error) } else { 1 })
+            // What differs was shown.
+            if !matches!(error, ToolError::Differs) {
+                eprintln!("error: {}", lines(&chain(&error)));
+            }
+            ExitCode::from(match &error {
+                ToolError::App(error) | ToolError::Rereact(RereactError::App(error)) => exit_code(error),
+                _ => 1,
+            })
         }
     }
 }
@@ -302,7 +329,7 @@ fn carry_out(app: App, command: &JournalCommand, out: &mut dyn Write) -> Result<
             let state = part.to_json();
             if *json {
                 let (position, time) = (moment.position, time(moment.wall));
-                return pretty(out, &json!({ "position": position, "time": time, "state": state }));
+                return Ok(pretty(out, &json!({ "position": position, "time": time, "state": state }))?);
             }
             Ok(out.write_all(state_text(&state).as_bytes())?)
         }
@@ -320,6 +347,11 @@ fn carry_out(app: App, command: &JournalCommand, out: &mut dyn Write) -> Result<
             }
             explain(&chain, *json, out)
         }
+        JournalCommand::Rereact { dir, at, json } => {
+            let found = app.rereact(dir, at.unwrap_or_default())?;
+            rereact::write(&found, *json, out)?;
+            if found.differing.is_empty() { Ok(()) } else { Err(ToolError::Differs) }
+        }
         JournalCommand::Fork { dir, at, into } => {
             let position = match at {
                 At::Position(position) => *position,
@@ -334,14 +366,6 @@ fn carry_out(app: App, command: &JournalCommand, out: &mut dyn Write) -> Result<
             )?)
         }
     }
-}
-
-fn time(time: SystemTime) -> String {
-    DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Millis, true)
-}
-
-fn pretty(out: &mut dyn Write, value: &Json) -> Result<(), ToolError> {
-    Ok(out.write_all(printable::json(&format!("{value:#}\n")).as_bytes())?)
 }
 
 fn listed<T: fmt::Display>(out: &mut dyn Write, what: &str, items: &[T]) -> Result<(), ToolError> {
@@ -439,7 +463,7 @@ fn history(reader: &mut Reader, wanted: Wanted, json: bool, out: &mut dyn Write)
     }
     if json {
         let items: Vec<_> = events.iter().map(Event::to_json).collect();
-        return pretty(out, &json!({ "items": items, "older": older, "newer": newer }));
+        return Ok(pretty(out, &json!({ "items": items, "older": older, "newer": newer }))?);
     }
     if let Some(older) = older {
         writeln!(out, "older events are left out; --to {older} or a larger --limit shows them")?;
@@ -474,7 +498,10 @@ fn diff(
             .iter()
             .map(|(path, before, after)| json!({ "path": path, "before": before, "after": after }));
         let (state, stages): (Vec<_>, Vec<_>) = (state.collect(), stages.collect());
-        return pretty(out, &json!({ "a": a.position, "b": b.position, "state": state, "stages": stages }));
+        return Ok(pretty(
+            out,
+            &json!({ "a": a.position, "b": b.position, "state": state, "stages": stages }),
+        )?);
     }
     for (path, before, after) in &stages {
         let word =
@@ -502,7 +529,7 @@ fn explain(chain: &[Because], json: bool, out: &mut dyn Write) -> Result<(), Too
             let request = because.request.as_ref().map(Event::to_json);
             json!({ "path": because.path, "run": because.run, "request": request, "causes": causes })
         });
-        return pretty(out, &json!({ "items": items.collect::<Vec<_>>() }));
+        return Ok(pretty(out, &json!({ "items": items.collect::<Vec<_>>() }))?);
     }
     for Because { path, run, request, causes } in chain {
         writeln!(out, "run {run} of {}", one_line(&path.to_string()))?;

@@ -8,9 +8,13 @@ mod client;
 mod error;
 #[cfg(feature = "journal")]
 mod journal;
+#[cfg(feature = "journal")]
+mod journal_text;
 mod log_files;
 #[cfg(feature = "remote")]
 mod node;
+#[cfg(feature = "journal")]
+mod rereact;
 mod run;
 mod shared_args;
 #[cfg(any(feature = "http", feature = "journal"))]

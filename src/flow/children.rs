@@ -246,6 +246,10 @@ pub(crate) trait AnyFlow {
     fn problems(&self) -> Vec<FlowProblem>;
     /// Restores the root Flow, as its constructor made it, and all children.
     fn restore(&mut self, recorded: &RecordedTree) -> Result<Restored, Vec<RestoreError>>;
+    /// Restores the root Flow, and all children, as the constructor has made them. They may have been restored otherwise
+    /// since, and have joined an App. Fields that serde skips keep what they have.
+    #[cfg(all(feature = "cli", feature = "journal"))]
+    fn restore_constructed(&mut self, constructed: &RecordedTree) -> Result<(), Vec<RestoreError>>;
 }
 
 /// Visitor of the children of a Flow, in order.

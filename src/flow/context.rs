@@ -69,6 +69,12 @@ impl FlowContext {
         Self { schedules, ..Self::new(path, wall) }
     }
 
+    /// Gives the next reaction this number.
+    #[cfg(all(feature = "cli", feature = "journal"))]
+    pub(crate) fn continue_with(&mut self, reaction: u64) {
+        self.reaction = reaction.saturating_sub(1);
+    }
+
     pub(crate) fn begin(&mut self, now: Moment) {
         self.reaction += 1;
         self.now = now;

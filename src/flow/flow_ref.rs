@@ -17,6 +17,8 @@ use super::reaction::Reaction;
 use super::recorded::RecordedTree;
 use super::restart::{OnError, Restart};
 use super::restore_error::{RestoreError, Restored};
+#[cfg(all(feature = "cli", feature = "journal"))]
+use super::restoring::ProgramSettings;
 use super::restoring::{Prepared, Restoring};
 use super::scope;
 use super::shape::{ChildName, Shape, Shapes};
@@ -242,6 +244,14 @@ impl<F: Flow> AnyFlow for FlowRef<F> {
         let mut restoring = Restoring::new(recorded, program);
         let prepared = self.prepare(&Shape::Child(root), &mut restoring);
         restoring.finish(prepared, self)
+    }
+
+    #[cfg(all(feature = "cli", feature = "journal"))]
+    fn restore_constructed(&mut self, constructed: &RecordedTree) -> Result<(), Vec<RestoreError>> {
+        // Without settings of the program, those of `constructed` count.
+        let mut restoring = Restoring::new(constructed, ProgramSettings::default());
+        let prepared = self.prepare(&Shape::Child(ActorPath::root()), &mut restoring);
+        restoring.finish(prepared, self).map(drop)
     }
 }
 

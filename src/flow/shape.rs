@@ -60,7 +60,7 @@ impl Shape {
     /// Gives each child the name that `rename` returns for its name, and removes children for which that is `None`. Returns
     /// false if the shape itself is such a child.
     #[cfg(feature = "journal")]
-    fn rename(&mut self, rename: &dyn Fn(&ActorPath) -> Option<ActorPath>) -> bool {
+    pub(crate) fn rename(&mut self, rename: &dyn Fn(&ActorPath) -> Option<ActorPath>) -> bool {
         match self {
             Self::Child(name) => match rename(name) {
                 Some(new) => *name = new,
@@ -79,7 +79,7 @@ impl Shape {
     }
 
     /// Calls `visit` with the name of each child.
-    pub(super) fn each_child(&self, visit: &mut dyn FnMut(&ActorPath)) {
+    pub(crate) fn each_child(&self, visit: &mut dyn FnMut(&ActorPath)) {
         match self {
             Self::Child(name) => visit(name),
             Self::Absent => {}
@@ -134,7 +134,7 @@ impl Shapes {
     }
 
     /// Returns the shape of a field.
-    pub(super) fn field(&self, field: &str) -> Option<&Shape> {
+    pub(crate) fn field(&self, field: &str) -> Option<&Shape> {
         self.0.get(field)
     }
 

@@ -22,6 +22,8 @@ mod crash_loop;
 mod encoding;
 mod error;
 mod group;
+#[cfg(feature = "cli")]
+mod live;
 mod lock;
 mod queue;
 mod sqlite;

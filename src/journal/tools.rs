@@ -479,6 +479,16 @@ impl Reader {
         self.store.position_at(wall)
     }
 
+    /// Returns the values of payloads that are undamaged.
+    pub(crate) fn values(&self) -> Result<Vec<StoredValue>, JournalError> {
+        let mut values = Vec::new();
+        self.store.rows().each_value(|_, value| match value {
+            Ok(value) => values.push(value),
+            Err(problem) => log::warn!("{problem}; reading a payload with this value fails"),
+        })?;
+        Ok(values)
+    }
+
     /// Returns the last openings by an App or a tool, oldest first.
     pub(crate) fn starts(&self) -> Result<Vec<Start>, JournalError> {
         self.store.rows().starts()

@@ -164,6 +164,12 @@ impl Values {
         Arc::new(Self { delete, recorded, claims: Mutex::default(), deletes: AtomicBool::new(false) })
     }
 
+    /// Creates the values of a journal that is only read: none is deleted.
+    #[cfg(feature = "cli")]
+    pub(crate) fn unchanged() -> Arc<Self> {
+        Self::new(Recorded::Small, Box::new(|_, _| {}))
+    }
+
     /// Gives a guard a claim on its value, which is recorded.
     pub(crate) fn claim(self: &Arc<Self>, guard: &PayloadGuard, key: ValueKey) {
         *self.claims.lock().entry(key.clone()).or_default() += 1;

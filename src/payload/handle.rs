@@ -212,6 +212,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Payload<T> {
             let value = match self.look()? {
                 Found::Here(value) => value,
                 Found::Coming(_) if !blocking::may_wait() => {
+                    store::note_missing();
                     return Err(PayloadError::WouldBlock { payload: self.reference.describe() });
                 }
                 Found::Coming(load) => match self.landed(blocking::wait(load))? {
@@ -287,6 +288,7 @@ impl<T> Payload<T> {
 
     fn hold(&self) -> Result<&Arc<PayloadGuard>, PayloadError> {
         self.hold.as_ref().ok_or_else(|| {
+            store::note_missing();
             self.reference.error::<T>(FetchError::Lost(
                 "nothing referred to it any more, so it was freed, or the head was started again and its journal does not \
                  have the value; keep the `Payload` in a state, an input or a variable for as long as its value is needed, \
@@ -374,8 +376,9 @@ impl<T> Serialize for Payload<T> {
         if store::is_by_content() {
             return (self.reference.hash.0, self.reference.length).serialize(serializer);
         }
-        if let Some(hold) = &self.hold {
-            store::note(hold);
+        match &self.hold {
+            Some(hold) => store::note(hold),
+            None => store::note_missing(),
         }
         if serializer.is_human_readable() && !wire::is_encoding() {
             self.reference.serialize(serializer)

@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
@@ -188,6 +188,8 @@ pub(crate) struct Store {
     retained: Mutex<HashMap<PayloadId, Arc<Entry>>>,
     replicator: Mutex<Option<Arc<dyn Replicate>>>,
     facilities: Facilities,
+    /// Number of uses of values that are not in this process.
+    missing: AtomicU64,
 }
 
 /// Requests replicas of a value in other processes, if its App knows the value.
@@ -203,6 +205,7 @@ impl Store {
             retained: Mutex::default(),
             replicator: Mutex::default(),
             facilities: Facilities { budget, jobs: Jobs::new(runtime) },
+            missing: AtomicU64::new(0),
         })
     }
 
@@ -228,6 +231,13 @@ impl Store {
             runtime
         });
         Self::of(&runtime)
+    }
+
+    /// Returns the number of times that a value was read, or was part of an input or a state, that is lost or has to be
+    /// loaded first.
+    #[cfg(all(feature = "cli", feature = "journal"))]
+    pub(crate) fn missing(&self) -> u64 {
+        self.missing.load(Ordering::Relaxed)
     }
 
     pub(super) fn facilities(&self) -> &Facilities {
@@ -436,4 +446,11 @@ pub(super) fn note(hold: &Arc<PayloadGuard>) {
             collected.push(hold.clone());
         }
     });
+}
+
+/// Counts the use of a value that is lost or has to be loaded first.
+pub(super) fn note_missing() {
+    if let Some(store) = Store::here() {
+        store.missing.fetch_add(1, Ordering::Relaxed);
+    }
 }

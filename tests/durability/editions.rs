@@ -158,13 +158,23 @@ pub(crate) fn start_limited(program: &str, directory: &Path, limit: u64) -> Proc
 
 /// Runs a command of an edition for the journal in a directory, and returns its exit code and what it wrote.
 pub(crate) fn command(edition: &str, directory: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let (code, said) = command_apart(edition, directory, arguments);
+    (code, said.concat())
+}
+
+/// As [`command`], with what it wrote to its two streams.
+pub(crate) fn command_apart(
+    edition: &str,
+    directory: &Path,
+    arguments: &[&str],
+) -> (Option<i32>, [String; 2]) {
     let [name, options @ ..] = arguments else { panic!("there is no command") };
     let mut command = Command::new(this());
     command.env(VARIABLE, edition).env_remove("RUST_LOG").env(record::VARIABLE, directory.join("record"));
     command.args(["journal", name]).arg(directory.join("journal")).args(options);
     let done = command.output().expect("the test binary can be started");
     let said = [done.stdout, done.stderr].map(|said| String::from_utf8(said).expect("it writes UTF-8"));
-    (done.status.code(), said.concat())
+    (done.status.code(), said)
 }
 
 fn this() -> std::path::PathBuf {
@@ -242,6 +252,17 @@ impl Shop {
         };
         crate::follower::follow_while(&address, until).expect("the App is served");
         found.expect("the App runs until the state is so")
+    }
+
+    /// Waits until so many runs of a Work have succeeded.
+    pub(crate) fn until_succeeded(&self, work: &str, runs: u64) {
+        let mut is_so = false;
+        let until = |document: &Json| {
+            is_so = document["works"][work]["runs"]["succeeded"].as_u64() >= Some(runs);
+            !is_so
+        };
+        crate::follower::follow_while(&self.address(), until).expect("the App is served");
+        assert!(is_so, "the App runs until the runs have succeeded");
     }
 
     /// Waits until all runs of `keepers` Works have succeeded, and that of the waiter has begun `began` times.

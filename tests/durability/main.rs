@@ -32,7 +32,9 @@ mod plant;
 #[allow(dead_code, reason = "the other tests need more of it")]
 mod process;
 mod record;
+mod rereact;
 mod values;
+mod whims;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -68,6 +70,8 @@ fn main() -> ExitCode {
                 .or_else(|| clocks::run(edition))
                 .or_else(|| journaled::run(edition))
                 .or_else(|| numbers::run(edition))
+                .or_else(|| rereact::run(edition))
+                .or_else(|| whims::run(edition))
                 .unwrap_or_else(|| panic!("there is no program {edition}")),
         };
     }
@@ -88,6 +92,7 @@ fn main() -> ExitCode {
         locks::TESTS,
         numbers::TESTS,
         record::TESTS,
+        rereact::TESTS,
         values::TESTS,
     ]
     .concat();

@@ -38,7 +38,8 @@ pub(super) type Effect = Box<dyn FnOnce(&mut Driver)>;
 pub(super) struct Journaling(Option<Box<Recording>>);
 
 struct Recording {
-    journal: Journal,
+    /// `None` where recorded reactions are repeated: nothing is kept or becomes durable there.
+    journal: Option<Journal>,
     draft: Draft,
     /// Works and Flows whose facts are to be read at the end of the cycle.
     works: BTreeSet<WorkId>,
@@ -56,7 +57,7 @@ struct Recording {
     /// Message of the journal while its disk is full.
     full: watch::Sender<Option<Arc<str>>>,
     /// Notes for the next start, to find crash loops.
-    notes: CrashNotes,
+    notes: Option<CrashNotes>,
     progress: Progress,
     /// Recorded parts of each Flow.
     recorded: IdMap<FlowId, RecordedFlow>,
@@ -155,6 +156,17 @@ pub(super) struct Touched {
 
 impl Journaling {
     pub(super) fn new(journal: Journal, position: u64, notes: CrashNotes) -> Self {
+        Self::with(Some(journal), position, Some(notes), Progress::Recovering)
+    }
+
+    /// Creates the record of reactions that are repeated: it collects their changes, and keeps nothing.
+    #[cfg(feature = "cli")]
+    pub(super) fn of_repetition() -> Self {
+        // Nothing that waits for this position goes on.
+        Self::with(None, u64::MAX, None, Progress::Durable)
+    }
+
+    fn with(journal: Option<Journal>, appended: u64, notes: Option<CrashNotes>, progress: Progress) -> Self {
         Self(Some(Box::new(Recording {
             journal,
             draft: Draft::default(),
@@ -163,11 +175,11 @@ impl Journaling {
             unhurried: BTreeSet::new(),
             effects: Vec::new(),
             gate: VecDeque::new(),
-            appended: position,
+            appended,
             held_back: Vec::new(),
             full: watch::Sender::new(None),
             notes,
-            progress: Progress::Recovering,
+            progress,
             recorded: IdMap::default(),
             guards: DurableGuards::default(),
         })))
@@ -245,7 +257,7 @@ impl Journaling {
             recording.effects.push(Box::new(effect));
             return None;
         }
-        if recording.gate.is_empty() && recording.journal.durable() >= recording.appended {
+        if recording.gate.is_empty() && recording.durable() >= recording.appended {
             return Some(effect);
         }
         recording.gate.push_back((recording.appended, Box::new(effect)));
@@ -255,13 +267,15 @@ impl Journaling {
     /// Returns the evidence that code leaves if the process ends.
     pub(super) fn evidence(&self) -> Option<Arc<CrashEvidence>> {
         let recording = self.0.as_ref().filter(|recording| recording.progress != Progress::Durable)?;
-        recording.notes.evidence()
+        recording.notes.as_ref()?.evidence()
     }
 
     /// Notes that the App goes on. With `is_new`, progress counts after the first cycle only.
     pub(super) fn go_on(&mut self, is_new: bool) {
         let Some(recording) = &mut self.0 else { return };
-        recording.notes.go_on();
+        if let Some(notes) = &mut recording.notes {
+            notes.go_on();
+        }
         if !is_new {
             recording.progress = Progress::Sought;
         }
@@ -290,8 +304,10 @@ impl Journaling {
     pub(super) fn mark_progress(&mut self) {
         if let Some(recording) = self.0.as_mut().filter(|recording| recording.progress != Progress::Durable) {
             recording.progress = Progress::Durable;
-            recording.notes.has_progressed();
-            recording.journal.mark_progress();
+            if let (Some(journal), Some(notes)) = (&recording.journal, &mut recording.notes) {
+                notes.has_progressed();
+                journal.mark_progress();
+            }
         }
     }
 
@@ -308,7 +324,7 @@ impl Journaling {
             !recording.has_changes()
                 && recording.effects.is_empty()
                 && recording.gate.is_empty()
-                && recording.journal.durable() >= recording.appended
+                && recording.durable() >= recording.appended
         })
     }
 
@@ -343,6 +359,19 @@ impl Journaling {
         }
     }
 
+    /// Returns the last reaction of this cycle.
+    #[cfg(feature = "cli")]
+    pub(super) fn last_reaction(&self) -> Option<&Reaction> {
+        self.0.as_ref()?.draft.reacted.as_ref()?.reactions.last()
+    }
+
+    /// Returns the number of reactions of this cycle.
+    #[cfg(feature = "cli")]
+    pub(super) fn reactions(&self) -> usize {
+        let reacted = self.0.as_ref().and_then(|recording| recording.draft.reacted.as_ref());
+        reacted.map_or(0, |reacted| reacted.reactions.len())
+    }
+
     /// Records the unusual end of the last reaction.
     pub(super) fn end_reaction(&mut self, end: ReactionEnd) {
         let reacted = self.0.as_mut().and_then(|recording| recording.draft.reacted.as_mut());
@@ -360,13 +389,13 @@ impl Journaling {
     pub(super) fn append(&mut self, draft: Draft, now: Moment) {
         let Some(recording) = &mut self.0 else { return };
         let (changes, reacted) = draft.finish();
-        if !changes.is_empty() {
+        if let Some(journal) = recording.journal.as_ref().filter(|_| !changes.is_empty()) {
             let transaction = Transaction { at: now.at, wall: now.wall, changes, reacted };
-            let values = recording.journal.values().clone();
+            let values = journal.values().clone();
             recording.appended = match values.here(recording.guards.take_added()) {
-                Ok(new) => recording.journal.append(transaction, new),
+                Ok(new) => journal.append(transaction, new),
                 Err(guards) => {
-                    let (position, incomplete) = recording.journal.append_incomplete(transaction);
+                    let (position, incomplete) = journal.append_incomplete(transaction);
                     tokio::task::spawn_local(async move { incomplete.complete(values.bring(guards).await) });
                     position
                 }
@@ -380,7 +409,7 @@ impl Journaling {
     /// driver for it.
     pub(super) fn has_released(&self) -> bool {
         self.0.as_ref().is_some_and(|recording| {
-            recording.gate.front().is_some_and(|(position, _)| *position <= recording.journal.durable())
+            recording.gate.front().is_some_and(|(position, _)| *position <= recording.durable())
         })
     }
 
@@ -388,7 +417,7 @@ impl Journaling {
     pub(super) fn next_effect(&mut self) -> Option<Effect> {
         let recording = self.0.as_mut()?;
         let (position, _) = recording.gate.front()?;
-        if *position > recording.journal.durable() {
+        if *position > recording.durable() {
             return None;
         }
         recording.gate.pop_front().map(|(_, effect)| effect)
@@ -397,7 +426,7 @@ impl Journaling {
     /// Returns the Works whose updates are to be taken now: none while too much waits to be committed.
     pub(super) fn admit(&mut self, rung: Vec<WorkId>) -> Vec<WorkId> {
         let Some(recording) = &mut self.0 else { return rung };
-        if recording.journal.backlog_bytes() > CONGESTED {
+        if recording.backlog_bytes() > CONGESTED {
             recording.held_back.extend(rung);
             return Vec::new();
         }
@@ -432,11 +461,11 @@ impl Journaling {
     /// Returns the status of the journal, without what the recovery has found and the Works that were adopted.
     pub(super) fn status(&self) -> Option<JournalStatus> {
         let recording = self.0.as_ref()?;
-        let figures = recording.journal.figures();
+        let figures = recording.journal.as_ref()?.figures();
         Some(JournalStatus {
             position: figures.position,
             waiting: recording.appended.saturating_sub(figures.position),
-            waiting_bytes: recording.journal.backlog_bytes(),
+            waiting_bytes: recording.backlog_bytes(),
             full: recording.full.borrow().as_deref().map(str::to_owned),
             commits: figures.commits,
             transactions: figures.transactions,
@@ -454,25 +483,34 @@ impl Journaling {
 
     /// Returns the condition of the journal.
     pub(super) fn condition(&self) -> Option<Condition> {
-        self.0.as_ref().map(|recording| recording.journal.condition())
+        self.0.as_ref()?.journal.as_ref().map(Journal::condition)
     }
 
     /// Returns the journal, to look back.
     #[cfg(feature = "http")]
     pub(super) fn journal(&self) -> Option<&Journal> {
-        self.0.as_ref().map(|recording| &recording.journal)
+        self.0.as_ref()?.journal.as_ref()
     }
 
     /// Gives up the journal: nothing more is recorded, and effects that wait are dropped.
     pub(super) fn give_up(&mut self) -> Option<Journal> {
         let recording = self.0.take()?;
         // Its guards are dropped with the rest of it.
-        recording.journal.values().keep_from_now();
-        Some(recording.journal)
+        recording.journal.as_ref()?.values().keep_from_now();
+        recording.journal
     }
 }
 
 impl Recording {
+    /// Returns the last position that is durable.
+    fn durable(&self) -> u64 {
+        self.journal.as_ref().map_or(0, Journal::durable)
+    }
+
+    fn backlog_bytes(&self) -> u64 {
+        self.journal.as_ref().map_or(0, Journal::backlog_bytes)
+    }
+
     fn has_changes(&self) -> bool {
         !(self.draft.changes.is_empty()
             && self.draft.unhurried.is_empty()

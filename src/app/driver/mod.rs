@@ -39,6 +39,8 @@ mod recording;
 mod recovery;
 #[cfg(feature = "journal")]
 mod renaming;
+#[cfg(all(feature = "cli", feature = "journal"))]
+mod repetition;
 #[cfg(test)]
 mod restore_tests;
 #[cfg(feature = "journal")]
@@ -68,6 +70,8 @@ pub(super) use self::payloads::{Referring, What, references};
 use self::reaction_queue::ReactionQueue;
 #[cfg(all(feature = "cli", feature = "journal"))]
 pub(super) use self::recorded_app::Recovery;
+#[cfg(all(feature = "cli", feature = "journal"))]
+pub(super) use self::recording::LifeRow;
 #[cfg(all(feature = "journal", any(feature = "cli", feature = "http")))]
 pub(super) use self::recording::{APP, AppRow, CHILDREN, ChildrenRow, FACTS, FlowRow, SETTINGS};
 #[cfg(feature = "journal")]
@@ -78,6 +82,10 @@ pub(super) use self::recovery::{UnreadInputs, moved, moved_inputs, read_inputs};
 pub(super) use self::renaming::Move;
 #[cfg(all(feature = "cli", feature = "journal"))]
 pub(super) use self::renaming::forget_children;
+#[cfg(all(feature = "cli", feature = "journal"))]
+pub(crate) use self::repetition::Missing;
+#[cfg(all(feature = "cli", feature = "journal"))]
+pub(super) use self::repetition::{Cycle, Outcome, Repeated, Repeater};
 use self::root_flow::{RootFlow, Whereabouts};
 use self::timers::Timer;
 use self::tree::{FlowLife, Tree};

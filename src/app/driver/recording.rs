@@ -138,7 +138,12 @@ impl Driver {
     }
 
     /// Adds what has changed of these actors.
-    fn record_touched(&mut self, works: BTreeSet<WorkId>, flows: BTreeSet<FlowId>, draft: &mut Draft) {
+    pub(super) fn record_touched(
+        &mut self,
+        works: BTreeSet<WorkId>,
+        flows: BTreeSet<FlowId>,
+        draft: &mut Draft,
+    ) {
         for id in flows {
             self.record_flow(id, &mut draft.changes);
         }

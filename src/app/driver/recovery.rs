@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use super::super::error::{AppError, Unrestorable};
 use super::super::hosts::HEAD;
@@ -37,7 +38,7 @@ use crate::id::{ActorPath, AppId, FlowId, WorkId};
 use crate::journal::{Change, CrashNotes, Journal, JournalSettings, Live, Recovered, Table};
 use crate::payload::Store;
 use crate::printable::chain;
-use crate::state::Tracker;
+use crate::state::{Tracker, Value};
 use crate::work::{Place, Placement, ReadyQueue, Stage, WorkType};
 
 /// Recovered Works and Flows that have not gone on yet.
@@ -239,32 +240,17 @@ impl Driver {
         for (_, id) in flows {
             let Some(entry) = self.tree.flow(id) else { continue };
             let (path, parent) = (entry.link.path.clone(), entry.parent);
-            let Some(RecoveredFlow { row, facts, lists }) = recovery.flows.remove(&path) else { continue };
+            let Some(flow) = recovery.flows.remove(&path) else { continue };
             let is_parent_up = parent
                 .and_then(|parent| self.tree.flow(parent))
                 .is_none_or(|parent| parent.life == FlowLife::Up);
             let own = recovery.tree.flows.remove(&path).map(|image| image.own).unwrap_or_default();
-            let recorded = RecordedFlow {
-                own: Tracker::resume(own, usize::MAX),
-                has_state: true,
-                facts,
-                ..RecordedFlow::default()
-            };
             if let (Some(values), Some(guards)) = (&mut recovery.values, self.journaling.guards()) {
-                guards.flow(id, values.guards_in(recorded.own.value()));
+                guards.flow(id, values.guards_in(&own));
                 values.is_restored(&path);
             }
-            self.journaling.keep_recorded(id, recorded);
-            for (list, next) in lists {
-                self.tree.restore_list(list, next, id);
-            }
+            self.restore_flow(id, flow, own, now.wall);
             let Some(entry) = self.tree.flow_mut(id) else { continue };
-            entry.life = row.life.into();
-            *entry.link.status.lock() = row.status;
-            entry.wake_at = row.wake_at;
-            entry.restarts = Restarts::restored(&row.restarts);
-            entry.supervisor = Supervisor::restored(&row.child_restarts);
-            entry.cx = Some(FlowContext::restored(path, now.wall, Schedules::restored(row.schedules)));
             if entry.life == FlowLife::Failed && entry.options.on_error == OnError::Raise && is_parent_up {
                 entry.life = FlowLife::Up;
                 self.resumed.failed.push(id);
@@ -276,6 +262,25 @@ impl Driver {
         if self.resumed.works.is_empty() && recovery.tree.flows.is_empty() {
             self.journaling.change(app_row(self.root.type_name()));
         }
+    }
+
+    /// Restores the facts about a Flow, whose own fields are `own`.
+    pub(super) fn restore_flow(&mut self, id: FlowId, flow: RecoveredFlow, own: Value, wall: SystemTime) {
+        let RecoveredFlow { row, facts, lists } = flow;
+        let own = Tracker::resume(own, usize::MAX);
+        let recorded = RecordedFlow { own, has_state: true, facts, ..RecordedFlow::default() };
+        self.journaling.keep_recorded(id, recorded);
+        for (list, next) in lists {
+            self.tree.restore_list(list, next, id);
+        }
+        let Some(entry) = self.tree.flow_mut(id) else { return };
+        entry.life = row.life.into();
+        *entry.link.status.lock() = row.status;
+        entry.wake_at = row.wake_at;
+        entry.restarts = Restarts::restored(&row.restarts);
+        entry.supervisor = Supervisor::restored(&row.child_restarts);
+        let path = entry.link.path.clone();
+        entry.cx = Some(FlowContext::restored(path, wall, Schedules::restored(row.schedules)));
     }
 
     /// Restores a Work of which only the existence is recorded.

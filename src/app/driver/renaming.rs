@@ -57,6 +57,13 @@ pub(in crate::app) struct Move {
 }
 
 impl Move {
+    /// Returns the path that an actor has after these moves, of which that with the longest old path counts.
+    #[cfg(feature = "cli")]
+    pub(super) fn rename(moves: &[Self], path: &ActorPath) -> ActorPath {
+        let renamed = moves.iter().filter_map(|one| Some((one.from.as_str().len(), one.renamed(path)?)));
+        renamed.max_by_key(|(length, _)| *length).map_or_else(|| path.clone(), |(_, renamed)| renamed)
+    }
+
     /// Returns the new path of an actor at or below the old one.
     fn renamed(&self, path: &ActorPath) -> Option<ActorPath> {
         let rest = below(path, &self.from)?;

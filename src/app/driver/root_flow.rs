@@ -12,9 +12,13 @@ use super::super::watchdog::Watchdog;
 use super::tree::{Changes, Child, Tree};
 use crate::fence;
 use crate::flow::{AnyFlow, FlowError, Found, Node, Position, Route, SharedRecord, Visitor, Walk};
+#[cfg(all(feature = "cli", feature = "journal"))]
+use crate::flow::{FlowImage, WorkImage};
 #[cfg(feature = "journal")]
 use crate::flow::{FlowProblem, RecordedTree, RestoreError, Restored};
 use crate::id::{ActorPath, FlowId};
+#[cfg(all(feature = "cli", feature = "journal"))]
+use crate::state::Tracker;
 use crate::state::Value;
 
 /// The root Flow of an App, with the Flows and `WorkRef`s below it.
@@ -97,6 +101,67 @@ impl RootFlow {
     pub(super) fn restore(&mut self, recorded: &RecordedTree) -> Result<Restored, Vec<RestoreError>> {
         let root = &mut *self.root;
         self.watchdog.during(&ActorPath::root(), || root.restore(recorded))
+    }
+
+    /// Returns what is recorded of the tree, all of which has joined.
+    #[cfg(all(feature = "cli", feature = "journal"))]
+    pub(super) fn recorded_tree(&mut self) -> Result<RecordedTree, FlowError> {
+        struct Saving(RecordedTree, Option<FlowError>);
+
+        impl Saving {
+            fn flow(&mut self, flow: &mut dyn AnyFlow) {
+                let Some(path) = flow.link().map(|link| link.path.clone()) else { return };
+                let mut own = Tracker::new(usize::MAX);
+                if let Err(source) = flow.save(&mut own) {
+                    let path = path.to_string();
+                    self.1.get_or_insert(FlowError::OwnState { path, source });
+                }
+                let (shapes, options) = (flow.shapes(), flow.options().clone());
+                let image = FlowImage { own: own.value().clone(), shapes, options };
+                self.0.flows.insert(path.clone(), image);
+                flow.walk_children(&mut Walk::new(path.as_str(), self));
+            }
+        }
+
+        impl Visitor for Saving {
+            fn field(&mut self, _: &str) {}
+
+            fn child(&mut self, _: Position<'_>, node: Node<'_>) {
+                match node {
+                    Node::Flow(flow) => self.flow(flow),
+                    Node::Work(work) => {
+                        let record = work.record().map(|record| {
+                            let record = record.lock();
+                            (record.path.clone(), record.state.clone())
+                        });
+                        let Some((path, state)) = record else { return };
+                        self.0.works.insert(path, WorkImage { state, settings: work.settings() });
+                    }
+                }
+            }
+        }
+
+        let mut saving = Saving(RecordedTree::default(), None);
+        let root = &mut *self.root;
+        let saved = self.watchdog.during(&ActorPath::root(), || fence::call(|| saving.flow(root)));
+        let panicked = saved.err().map(|panic| {
+            let (path, message) = ("root".to_owned(), panic.to_string());
+            FlowError::Panicked { path, code: "Children", message }
+        });
+        match saving.1.or(panicked) {
+            None => Ok(saving.0),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Restores the root and all children as the constructor has made them.
+    #[cfg(all(feature = "cli", feature = "journal"))]
+    pub(super) fn restore_constructed(
+        &mut self,
+        constructed: &RecordedTree,
+    ) -> Result<(), Vec<RestoreError>> {
+        let root = &mut *self.root;
+        self.watchdog.during(&ActorPath::root(), || root.restore_constructed(constructed))
     }
 
     /// Returns the children of a Flow, without those of the Flows below it.

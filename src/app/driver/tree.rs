@@ -123,6 +123,12 @@ impl Tree {
         }
     }
 
+    /// Creates an empty tree of the same App, in which no id of this one is used again.
+    #[cfg(all(feature = "cli", feature = "journal"))]
+    pub(super) fn successor(&self) -> Self {
+        Self { next_id: self.next_id, ..Self::new(self.app, self.directory.clone()) }
+    }
+
     /// Records the changes of Works that join from now on.
     #[cfg(feature = "journal")]
     pub(super) fn record_changes(&mut self) {

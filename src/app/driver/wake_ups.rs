@@ -59,6 +59,12 @@ impl WakeUps {
         self.clock.continue_from(last);
     }
 
+    /// Has the clock stand still at this moment.
+    #[cfg(all(feature = "cli", feature = "journal"))]
+    pub(super) fn hold_at(&mut self, now: Moment) {
+        self.clock = Clock::held_at(now);
+    }
+
     pub(super) fn now(&self) -> Moment {
         self.clock.now()
     }

@@ -123,6 +123,19 @@ impl WorkFacts {
         self.hold.as_ref()
     }
 
+    /// Returns what becomes of the incarnation of the Work, in words.
+    #[cfg(feature = "cli")]
+    pub(crate) fn life_in_words(&self) -> &'static str {
+        match self.life {
+            LifeFacts::Down => "is down",
+            LifeFacts::Up => "starts",
+            LifeFacts::Stopping(Next::Stay) => "stops",
+            LifeFacts::Stopping(Next::Relaunch { .. }) => "restarts",
+            LifeFacts::Waiting { .. } => "waits for its restart",
+            LifeFacts::Unplaced => "waits for a place",
+        }
+    }
+
     /// Returns true if the Work has just joined: it was launched once at most, and no attempt at a run has ended.
     pub(crate) fn is_new(&self) -> bool {
         self.next_run <= 2 && self.attempted == 0 && self.launches <= 1
@@ -385,6 +398,39 @@ impl Ledger {
     /// Restores a ledger of a Work whose head has ended, and records its changes from now on. An incarnation that was
     /// alive is launched again, or awaited until the time `awaited`, if there is one.
     pub(crate) fn restore(policy: Arc<Policy>, image: Image, awaited: Option<Duration>, now: Moment) -> Self {
+        let (mut ledger, life) = Self::rebuilt(policy, image, now);
+        ledger.life = match (life, awaited) {
+            (LifeFacts::Down, _) => Life::Down,
+            (LifeFacts::Up, Some(until)) => Life::Awaited { until, next: None },
+            (LifeFacts::Up, None) => Life::Up,
+            (LifeFacts::Stopping(next), Some(until)) => Life::Awaited { until, next: Some(next) },
+            (LifeFacts::Stopping(next), None) => Life::Stopping { next, kill_at: now.at },
+            (LifeFacts::Waiting { until }, _) => Life::Waiting { until },
+            (LifeFacts::Unplaced, _) => Life::Unplaced,
+        };
+        ledger.record_facts();
+        ledger.process_ended(now);
+        ledger
+    }
+
+    /// Restores a ledger as it was while its process lived, to repeat what was done with it then, and records its changes
+    /// from now on.
+    #[cfg(all(feature = "cli", feature = "journal"))]
+    pub(crate) fn as_it_was(policy: Arc<Policy>, image: Image, now: Moment) -> Self {
+        let (mut ledger, life) = Self::rebuilt(policy, image, now);
+        ledger.life = match life {
+            LifeFacts::Down => Life::Down,
+            LifeFacts::Up => Life::Up,
+            LifeFacts::Stopping(next) => Life::Stopping { next, kill_at: Duration::MAX },
+            LifeFacts::Waiting { until } => Life::Waiting { until },
+            LifeFacts::Unplaced => Life::Unplaced,
+        };
+        ledger.record_facts();
+        ledger
+    }
+
+    /// Makes a ledger of which only the life is missing, which is returned.
+    fn rebuilt(policy: Arc<Policy>, image: Image, now: Moment) -> (Self, LifeFacts) {
         let Image { work, mut runs, inputs, statuses, attempts, steps, .. } = image;
         let remember = policy.remember;
         let mut ledger = Self::new(policy);
@@ -407,18 +453,7 @@ impl Ledger {
         (ledger.next_run, ledger.seq) = (work.next_run, work.seq);
         (ledger.successes, ledger.launches) = (work.successes, work.launches);
         (ledger.incarnation, ledger.node) = (work.incarnation, work.node);
-        ledger.life = match (work.life, awaited) {
-            (LifeFacts::Down, _) => Life::Down,
-            (LifeFacts::Up, Some(until)) => Life::Awaited { until, next: None },
-            (LifeFacts::Up, None) => Life::Up,
-            (LifeFacts::Stopping(next), Some(until)) => Life::Awaited { until, next: Some(next) },
-            (LifeFacts::Stopping(next), None) => Life::Stopping { next, kill_at: now.at },
-            (LifeFacts::Waiting { until }, _) => Life::Waiting { until },
-            (LifeFacts::Unplaced, _) => Life::Unplaced,
-        };
-        ledger.record_facts();
-        ledger.process_ended(now);
-        ledger
+        (ledger, work.life)
     }
 
     /// As [`hold`](Self::hold), for a restored Work none of whose actions was carried out: no incarnation is launched to be

@@ -71,6 +71,12 @@ impl ScheduleRow {
         (&self.expression, self.last)
     }
 
+    /// Returns the name of the time zone, unless it is that of the machine.
+    #[cfg(feature = "cli")]
+    pub(crate) fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
     fn schedule(self) -> Result<Schedule, String> {
         let expression = Expression::parse(&self.expression).map_err(|error| error.to_string())?;
         let zone =
