@@ -171,11 +171,12 @@ pub use crate::trace::otlp_layer;
 pub use crate::transport::{Endpoint, Token, TransportError};
 pub use crate::wire::CodecError;
 pub use crate::work::{
-    Ask, AskError, Batch, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES, Deferred, End,
-    EndKind, FencingToken, Handle, HandleBatch, HttpStatus, InDoubt, IntoReply, Message, Messages, NodeLoad,
-    NodeStatus, Once, OutputError, Placement, Reason, Recipient, ReplyOf, ReplySender, ReplyWithStatus,
-    Resources, ReturnedError, Selector, SendError, Stage, Status, StepError, Stopped, Timer,
-    UnknownPlacement, Unsent, Work, WorkAddr, WorkContext,
+    Ask, AskError, Batch, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES,
+    DEFAULT_STREAM_WINDOW, Deferred, End, EndKind, FencingToken, Handle, HandleBatch, HttpStatus, InDoubt,
+    IntoReply, Message, Messages, NodeLoad, NodeStatus, Once, Opening, OutputError, Placement, Reason,
+    Recipient, ReplyOf, ReplySender, ReplyValue, ReplyWithStatus, Resources, ReturnedError, Selector,
+    SendError, SingleReply, Stage, Status, StepError, Stopped, StreamError, StreamSendError, StreamSender,
+    Streamed, StreamedReply, Timer, UnknownPlacement, Unsent, Work, WorkAddr, WorkContext,
 };
 pub use flowright_macros::Children;
 

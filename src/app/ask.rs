@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::control::Control;
 use super::error::AppError;
 use crate::flow::SharedRecord;
-use crate::work::{Input, RunKey, Unanswered};
+use crate::work::{Input, JsonAnswered, RunKey, Unanswered};
 
 /// The reason why an ask has no answer.
 #[derive(Debug)]
@@ -61,14 +61,15 @@ fn find(all: &[&'static str], name: &str) -> Result<&'static str, NoAnswer> {
 }
 
 impl Control {
-    /// Sends the JSON as the named message to the Work at `path` and returns its reply as JSON, within `timeout`.
+    /// Sends the JSON as the named message to the Work at `path` and returns its reply as JSON, within `timeout`. A stream
+    /// is returned once it is open.
     pub(crate) async fn ask_json(
         &self,
         path: &str,
         message: &str,
         json: &[u8],
         timeout: Duration,
-    ) -> Result<Result<Vec<u8>, NoAnswer>, AppError> {
+    ) -> Result<Result<JsonAnswered, NoAnswer>, AppError> {
         let Some(record) = self.record(path).await? else { return Ok(Err(NoAnswer::NoSuchWork)) };
         let answer = match question(&record, message, json, timeout) {
             Ok(answer) => answer,

@@ -14,9 +14,10 @@ use super::model::{Accepted, InputBody, Rerun, StopBody};
 use super::problem::{OfActions, OfQuestions, Problem};
 use super::queries::{Answer, fresh};
 use super::query::query;
+use super::streamed;
 use crate::app::{Action, Control, NoAnswer, NotDone};
 use crate::printable::one_line;
-use crate::work::{DEFAULT_ASK_TIMEOUT, Input, RunKey, Unanswered};
+use crate::work::{DEFAULT_ASK_TIMEOUT, Input, JsonAnswered, RunKey, Unanswered};
 
 /// The maximum length of an operator's name, in characters.
 const LONGEST_NAME: usize = 100;
@@ -213,7 +214,7 @@ pub(super) async fn resume(control: web::Data<Control>) -> Answer {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct AskQuery {
-    /// The maximum time to wait for the answer, in seconds.
+    /// The maximum time to wait for the answer, or until a stream is open, in seconds.
     #[param(minimum = 0.001, maximum = 3600, default = 30, nullable = false)]
     timeout: Option<f64>,
 }
@@ -222,6 +223,11 @@ pub(super) struct AskQuery {
 ///
 /// The message is named by its Rust type, without modules where that is unambiguous, and must be listed in the Work's
 /// `fn messages`. The body is the message as JSON; an empty body stands for `null`.
+///
+/// A handler that replies with a stream has its items sent as they are made: one JSON value a line, or server-sent events
+/// if the header `Accept` has `text/event-stream`. A stream that breaks off ends with a line `{"$error": …}` that has a
+/// problem document, or with the event `error`; a complete one with its last line, or with the event `end`. A client that
+/// closes its connection ends the stream.
 #[utoipa::path(post, path = "/api/v1/works/{path}/messages/{message}", tag = "ask",
     params(
         ("path" = String, Path, description = "the path of the Work", example = "server"),
@@ -230,7 +236,11 @@ pub(super) struct AskQuery {
     ),
     request_body(content = Option<serde_json::Value>, description = "the message, as its type is read from JSON"),
     responses(
-        (status = 200, description = "the reply of the handler; of a `Result`, the value in `Ok`", body = serde_json::Value),
+        (status = 200, description = "the reply of the handler; of a `Result`, the value in `Ok`", content(
+            (serde_json::Value = "application/json"),
+            (String = "application/x-ndjson", example = "1\n2\n"),
+            (String = "text/event-stream", example = "data: 1\n\nevent: end\ndata: null\n\n"),
+        )),
         OfQuestions,
     ),
 )]
@@ -262,7 +272,8 @@ pub(super) async fn ask(
     // Parsed once without a type, to tell invalid JSON (400) from JSON of another form (422).
     body::parse::<serde::de::IgnoredAny>(&json)?;
     match control.ask_json(&path, &message, &json, timeout).await? {
-        Ok(answer) => Ok(fresh().content_type("application/json").body(answer)),
+        Ok(JsonAnswered::Value(answer)) => Ok(fresh().content_type("application/json").body(answer)),
+        Ok(JsonAnswered::Items(items)) => Ok(streamed::respond(&request, items)),
         Err(why) => Err(unanswered(&path, &message, why)),
     }
 }

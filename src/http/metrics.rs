@@ -73,6 +73,7 @@ impl Collector for Look {
         payloads(&mut page, &nodes)?;
         messages_lost(&mut page, &nodes)?;
         questions_abandoned(&mut page, &nodes)?;
+        streams_open(&mut page, &nodes)?;
         of_the_program(&mut page, snapshot)
     }
 }
@@ -379,6 +380,17 @@ fn questions_abandoned(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) 
     for (node, view) in nodes {
         if let Some(abandoned) = view.questions_abandoned {
             family.counter(&[("node", node.as_str())], abandoned)?;
+        }
+    }
+    Ok(())
+}
+
+fn streams_open(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Result {
+    let help = "Streamed replies that Works are sending.";
+    let mut family = page.family("flowright_streams_open", MetricType::Gauge, help)?;
+    for (node, view) in nodes {
+        if let Some(open) = view.streams_open {
+            family.gauge(&[("node", node.as_str())], open as f64)?;
         }
     }
     Ok(())

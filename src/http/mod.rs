@@ -29,6 +29,7 @@ mod queries;
 mod query;
 mod routes;
 mod server;
+mod streamed;
 
 pub(crate) use self::server::{Options, start};
 

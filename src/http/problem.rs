@@ -111,7 +111,12 @@ impl Problem {
 
     /// Adds the path of the request.
     pub(super) fn at(self, request: &HttpRequest) -> Self {
-        Self { instance: Some(request.path().chars().take(256).collect::<String>().into()), ..self }
+        self.at_path(request.path())
+    }
+
+    /// Adds the path of a request.
+    pub(super) fn at_path(self, path: &str) -> Self {
+        Self { instance: Some(path.chars().take(256).collect::<String>().into()), ..self }
     }
 
     pub(super) fn respond(&self) -> HttpResponse {

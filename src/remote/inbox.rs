@@ -8,15 +8,12 @@
 //! waits. The head accepts messages for a Work whatever the incarnation, and forwards them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::rc::{self, Rc};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, LocalBoxFuture};
-use futures::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
@@ -24,9 +21,10 @@ use super::bridge::{Bridge, Destination};
 use super::link::{BadPeer, Inbound, Link, Target};
 use super::lost_messages::count_lost;
 use super::protocol::{Control, FIRST_CREDIT, Packet};
+use super::questions::{Answer, InboundQuestion, Questions};
 use super::references::{arrived, held, hold, move_ties};
 use super::transfers::tell_nested;
-use crate::id::{ActorPath, IdMap};
+use crate::id::ActorPath;
 use crate::payload::PayloadGuards;
 use crate::trace::Cause;
 use crate::wire::CodecError;
@@ -46,63 +44,6 @@ pub(super) struct Inbox {
     /// The values and the cause that belong to the next message.
     carried: Along,
     questions: Questions,
-}
-
-/// A question that has arrived.
-#[derive(Clone)]
-struct InboundQuestion {
-    number: u64,
-    asker: Arc<Asker>,
-}
-
-impl InboundQuestion {
-    fn is_abandoned(&self) -> bool {
-        self.asker.is_gone.load(Ordering::Acquire)
-    }
-}
-
-/// The asker of a question, in the process at the other end.
-#[derive(Default)]
-struct Asker {
-    /// Set when the asker no longer waits for the answer.
-    is_gone: AtomicBool,
-    /// The task that waits for the asker to give up.
-    waiter: AtomicWaker,
-}
-
-/// The unanswered questions of a session, with the paths of the Works that they are for.
-#[derive(Default)]
-struct Questions {
-    open: IdMap<u64, (Weak<Asker>, ActorPath)>,
-    /// Size of `open` at which answered questions are removed.
-    look_at: usize,
-}
-
-impl Questions {
-    fn came(&mut self, number: u64, path: &ActorPath) -> InboundQuestion {
-        if self.open.len() >= self.look_at {
-            self.open.retain(|_, (asker, _)| asker.strong_count() > 0);
-            self.look_at = 2 * self.open.len() + 64;
-        }
-        let asker = Arc::<Asker>::default();
-        self.open.insert(number, (Arc::downgrade(&asker), path.clone()));
-        InboundQuestion { number, asker }
-    }
-
-    /// Marks a question as abandoned. Returns the path of its Work if it was still unanswered.
-    fn abandon(&mut self, number: u64) -> Option<ActorPath> {
-        let (asker, path) = self.open.remove(&number)?;
-        let asker = asker.upgrade()?;
-        asker.is_gone.store(true, Ordering::Release);
-        asker.waiter.wake();
-        Some(path)
-    }
-
-    /// Abandons all questions. Returns the paths of the Works that have unanswered ones.
-    fn abandon_all(&mut self) -> HashSet<ActorPath> {
-        let numbers: Vec<_> = self.open.keys().copied().collect();
-        numbers.into_iter().filter_map(|number| self.abandon(number)).collect()
-    }
 }
 
 /// The values that a message refers to, and its cause.
@@ -222,6 +163,13 @@ impl Inbound for Inbox {
                 let question = self.questions.came(question, &lane.origin.path);
                 lane.receive(Post { body, question: Some(question), carried })
             }
+            Packet::AskForStream { channel, question, window, body } => {
+                let lane = self.lane(channel)?.clone();
+                let question = self.questions.came_for_stream(question, window, &lane.origin.path)?;
+                lane.receive(Post { body, question: Some(question), carried })
+            }
+            Packet::Item { question, body } => self.link.item_arrived(question, body, carried.holds),
+            Packet::ItemCredit { question, more } => self.questions.grant(question, more),
             Packet::Answer { question, body } => {
                 self.link.settle(question, Outcome::Answered(body, carried.holds));
                 Ok(())
@@ -248,6 +196,11 @@ impl Inbound for Inbox {
                 }
                 Control::Unanswered { question, why } => {
                     self.link.settle(question, Outcome::Unanswered(why));
+                    Ok(())
+                }
+                Control::StreamOpened { question } => self.link.stream_opened(question),
+                Control::StreamEnd { question, end } => {
+                    self.link.stream_ended(question, end);
                     Ok(())
                 }
                 Control::Carries { payloads, trace } => {
@@ -453,7 +406,7 @@ impl InboundChannel {
                     match question {
                         Some(question) => {
                             let why = NoReply::Unreadable(why);
-                            self.link.answer(question.number, Outcome::Unanswered(why))
+                            self.link.answer(question.number(), Outcome::Unanswered(why))
                         }
                         None => count_lost(&self.origin.path, 1, &why),
                     }
@@ -462,9 +415,8 @@ impl InboundChannel {
             return None;
         }
         let is_question = question.is_some();
-        let reply = question.map(|question| {
-            Box::new(Answer { link: self.link.clone(), question, open: true }) as Box<dyn Reply>
-        });
+        let reply =
+            question.map(|question| Box::new(Answer::new(self.link.clone(), question)) as Box<dyn Reply>);
         let received = match &*self.way_in.borrow() {
             Some(WayIn { intake, incarnation }) => {
                 let origin = self.origin.clone();
@@ -510,7 +462,7 @@ impl InboundChannel {
 
     fn give_back(&self, body: &[u8], question: Option<InboundQuestion>, carried: Along) {
         match question {
-            Some(question) => self.link.answer(question.number, Outcome::Moved),
+            Some(question) => self.link.answer(question.number(), Outcome::Moved),
             None => {
                 let Sender { channel, path, .. } = &*self.origin;
                 self.link.give_back_bytes(*channel, path, body, &carried.holds, &carried.cause);
@@ -577,36 +529,5 @@ impl Origin for Sender {
 impl Drop for Sender {
     fn drop(&mut self) {
         self.link.control(&Control::Drained { channel: self.channel });
-    }
-}
-
-/// The way back for the answer to one question.
-struct Answer {
-    link: Arc<Link>,
-    question: InboundQuestion,
-    open: bool,
-}
-
-impl Reply for Answer {
-    fn send(mut self: Box<Self>, outcome: Outcome<'_>) {
-        self.open = false;
-        self.link.answer(self.question.number, outcome);
-    }
-
-    fn is_abandoned(&self) -> bool {
-        self.question.is_abandoned()
-    }
-
-    fn poll_abandoned(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.question.asker.waiter.register(cx.waker());
-        if self.is_abandoned() { Poll::Ready(()) } else { Poll::Pending }
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        if self.open && !self.question.is_abandoned() {
-            self.link.answer(self.question.number, Outcome::Unanswered(NoReply::Failed));
-        }
     }
 }

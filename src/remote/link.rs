@@ -5,13 +5,15 @@
 //! - Messages of one channel arrive once and in the order in which they were sent, as long as the session lives.
 //! - Messages in flight are bounded: per channel by the credit that the other end has granted, and per session by the
 //!   limit on unacknowledged bytes in its settings. Senders wait for both.
-//! - When the session is lost, every ask that waits for its answer fails.
+//! - When the session is lost, every ask that waits for its answer fails, and every stream that is read here ends with an
+//!   error.
 
 mod connection_io;
 mod messages;
 mod nested_questions;
 mod pins;
 mod replies;
+mod streams;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -27,6 +29,7 @@ use self::messages::Channels;
 use self::nested_questions::NestedQuestions;
 use self::pins::Pins;
 use self::replies::Replies;
+use self::streams::Reading;
 use super::protocol::{
     Carried, Control, NodeCard, Packet, PacketError, write_control, write_credit, write_returned_question,
 };
@@ -51,6 +54,8 @@ pub(crate) struct Link {
     /// Wakes senders when the session has room again.
     room: Notify,
     channels: Mutex<Channels>,
+    /// The streams that are read here. Locked before `state`.
+    reading: Mutex<Reading>,
     /// True once everything that the end of the session returns to senders has been returned.
     is_ended: AtomicBool,
     next_question: AtomicU64,
@@ -163,6 +168,7 @@ impl Link {
             wake: Notify::new(),
             room: Notify::new(),
             channels: Mutex::default(),
+            reading: Mutex::default(),
             is_ended: AtomicBool::new(false),
             next_question: AtomicU64::new(1),
             number: unique(),
@@ -473,6 +479,7 @@ impl Link {
         for (envelope, _) in questions.into_values() {
             envelope.settle(Outcome::Unanswered(NoReply::NodeLost));
         }
+        self.lose_streams();
         // Last, since from here on messages take other routes.
         self.is_ended.store(true, Ordering::Release);
         channels.iter().for_each(|channel| channel.lost());

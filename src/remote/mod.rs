@@ -26,6 +26,7 @@ mod process_group;
 mod process_home;
 mod process_id;
 mod protocol;
+mod questions;
 mod references;
 mod replication;
 mod routing;

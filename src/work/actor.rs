@@ -10,6 +10,7 @@ use futures::FutureExt;
 use super::Work;
 use super::abort::Abort;
 use super::context::{BUDGET, Identity, WorkContext, is_stop};
+use super::end::End;
 use super::executing::{ExecutingWork, Handling, poll_as, set_run};
 use super::fencing_token::FencingToken;
 use super::gpus::Gpus;
@@ -18,7 +19,6 @@ use super::outbox::{Outbox, Report};
 use super::returned_error::ReturnedError;
 use super::run::RunOrder;
 use super::status::{Failure, Reason};
-use super::watch::End;
 #[cfg(feature = "journal")]
 use crate::crash_evidence::CrashEvidence;
 use crate::error::{self, Error};

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -11,13 +12,17 @@ use tokio::sync::oneshot;
 
 use super::Work;
 use super::any_mailbox::AnyMailbox;
-use super::ask::{Ask, LeadsAway};
+use super::ask::{Ask, LeadsAway, Opening};
+use super::end::{End, EndKind};
 use super::envelope::{AnyEnvelope, AskFailure, Envelope, ReplyTo};
 use super::executing::{is_running, is_served};
 use super::mailbox::{CloseReason, Mailbox, Refused, typed};
-use super::message::{AskError, Handle, Message, ReplyOf, SendError, Unsent};
+use super::message::{AskError, Handle, ItemOf, Message, ReplyOf, ReplyValue, SendError, SingleReply};
 use super::route::Locator;
-use super::watch::{End, EndKind, Watch};
+use super::streamed::Streamed;
+use super::streamed_reply::StreamedReply;
+use super::unsent::Unsent;
+use super::watch::Watch;
 use super::work_type::WorkType;
 use crate::fence::Fenced;
 use crate::id::{ActorPath, AppId};
@@ -163,9 +168,84 @@ impl<W: Work> WorkAddr<W> {
         message: M,
     ) -> Ask<'_, impl Future<Output = Result<ReplyOf<W, M>, AskError<M>>> + use<'_, W, M>>
     where
-        W: Handle<M>,
+        W: Handle<M, Reply: SingleReply>,
     {
-        Ask::new(&self.path, Some(self), self.exchange(message))
+        let exchange = self.exchange(message);
+        let exchange = async move {
+            let reply = ReplyOf::<W, M>::of_item(exchange.await?);
+            Ok(reply.unwrap_or_else(|| unreachable!("a single reply is no stream")))
+        };
+        Ask::new(&self.path, Some(self), exchange)
+    }
+
+    /// Sends a message to a handler that replies with a [stream](Streamed), and waits until it has opened the stream, for
+    /// at most [`DEFAULT_ASK_TIMEOUT`](crate::DEFAULT_ASK_TIMEOUT) or the time that is set by [`timeout`](Ask::timeout).
+    /// Reading the stream has no timeout.
+    ///
+    /// The sender waits once [`DEFAULT_STREAM_WINDOW`](crate::DEFAULT_STREAM_WINDOW) items, or as many as are set by
+    /// [`window`](Ask::window), are on their way or wait to be read. It holds up no other message of its Work or node.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use flowright::{Messages, Streamed};
+    /// # use flowright::testing::TestApp;
+    /// use futures::TryStreamExt;
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Generate {
+    ///     prompt: String,
+    /// }
+    ///
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Model;
+    ///
+    /// impl Work for Model {
+    ///     type Input = ();
+    ///
+    ///     fn messages(messages: &mut Messages<Self>) {
+    ///         messages.accept::<Generate>();
+    ///     }
+    /// }
+    ///
+    /// impl Handle<Generate> for Model {
+    ///     type Reply = Streamed<String>;
+    ///
+    ///     async fn handle(&mut self, m: Generate, cx: &mut WorkContext<Self>) -> Streamed<String> {
+    ///         let tokens: Vec<String> = m.prompt.split(' ').map(str::to_owned).collect();
+    ///         cx.stream_of(futures::stream::iter(tokens))
+    ///     }
+    /// }
+    ///
+    /// # let app = TestApp::start_app(App::of_work(Model::default));
+    /// # app.wait_for_stage("work", Stage::Running);
+    /// # let model = app.work::<Model>("work");
+    /// # app.block_on(async {
+    /// let mut tokens = model.stream(Generate { prompt: "to be or not".to_owned() }).await?;
+    /// let mut text = Vec::new();
+    /// while let Some(token) = tokens.try_next().await? {
+    ///     text.push(token);
+    /// }
+    /// assert_eq!(text, ["to", "be", "or", "not"]);
+    /// # Ok::<_, Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, or the timeout passes, the message is withdrawn from wherever it waits, unless a handler
+    /// has begun it; the sender of a stream that was opened meanwhile is told that nobody reads it.
+    ///
+    /// # Errors
+    /// [`AskError`], which tells whether a handler may have seen the message. What happens later is a
+    /// [`StreamError`](crate::StreamError) among the items.
+    pub fn stream<M: Message, T: Message>(
+        &self,
+        message: M,
+    ) -> Ask<'_, Opening<impl Future<Output = Result<StreamedReply<T>, AskError<M>>> + use<'_, W, M, T>>>
+    where
+        W: Handle<M, Reply = Streamed<T>>,
+    {
+        let opening = Opening::new(|window| self.open_stream(message, window));
+        Ask::new(&self.path, Some(self), opening)
     }
 
     /// Sends a message and waits until it is handled. Returns false if it was not, because the incarnation ends.
@@ -184,7 +264,33 @@ impl<W: Work> WorkAddr<W> {
     }
 
     /// Sends a message and waits for the reply without a limit.
-    pub(super) async fn exchange<M: Message>(&self, message: M) -> Result<ReplyOf<W, M>, AskError<M>>
+    pub(super) async fn exchange<M: Message>(&self, message: M) -> Result<ItemOf<W, M>, AskError<M>>
+    where
+        W: Handle<M>,
+    {
+        self.request(message, ReplyTo::Caller).await.map(Fenced::into_inner)
+    }
+
+    /// Sends a message and waits, without a limit, until a stream is opened. Reads the window when it is polled first.
+    pub(super) async fn open_stream<M: Message>(
+        &self,
+        message: M,
+        window: Arc<AtomicU32>,
+    ) -> Result<StreamedReply<ItemOf<W, M>>, AskError<M>>
+    where
+        W: Handle<M>,
+    {
+        let window = window.load(Ordering::Relaxed);
+        let incoming = self.request(message, |reader| ReplyTo::Reader(reader, window)).await?;
+        Ok(StreamedReply::new(self.path.clone(), incoming))
+    }
+
+    /// Sends a message and waits, without a limit, for what `reply_to` gets.
+    async fn request<M: Message, R>(
+        &self,
+        message: M,
+        reply_to: impl FnOnce(oneshot::Sender<Result<R, AskFailure<M>>>) -> ReplyTo<W, M>,
+    ) -> Result<R, AskError<M>>
     where
         W: Handle<M>,
     {
@@ -195,7 +301,7 @@ impl<W: Work> WorkAddr<W> {
         // Declared before the receiver of the reply, which is therefore dropped first and marks the ask as abandoned.
         let mut question = AskInFlight { mailbox, is_open: false };
         let (reply, answer) = oneshot::channel();
-        let sent = mailbox.send(Envelope::<W, M>::new(message, ReplyTo::Caller(reply))).await;
+        let sent = mailbox.send(Envelope::<W, M>::new(message, reply_to(reply))).await;
         sent.map_err(|refused| {
             let message = |envelope| open::<Envelope<W, M>>(envelope).into_message();
             AskError::NotHandled(self.not_sent(refused, message))
@@ -204,7 +310,7 @@ impl<W: Work> WorkAddr<W> {
         let answer = answer.await;
         question.is_open = false;
         match answer {
-            Ok(Ok(reply)) => Ok(reply.into_inner()),
+            Ok(Ok(reply)) => Ok(reply),
             Ok(Err(AskFailure::NoReply(why, message))) => Err(why.into_error(self.path.as_str(), message)),
             Ok(Err(AskFailure::BadReply(error))) => {
                 Err(AskError::BadReply { path: self.path.to_string(), error })

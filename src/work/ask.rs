@@ -1,8 +1,10 @@
-//! The future of an ask.
+//! The futures of an ask, and of opening a stream.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use tokio::time::Sleep;
 
 use super::executing::handler_under_way;
 use super::message::AskError;
+use super::stream_window::{DEFAULT_STREAM_WINDOW, LARGEST_WINDOW};
 use crate::id::ActorPath;
 
 /// Default timeout of [`WorkAddr::ask`](crate::WorkAddr::ask): 30 s.
@@ -23,7 +26,8 @@ pub(super) trait LeadsAway: Send + Sync {
 }
 
 pin_project! {
-    /// Future of the reply to a message, made by [`WorkAddr::ask`](crate::WorkAddr::ask). The message is sent when the future is polled first.
+    /// Future of the reply to a message, made by [`WorkAddr::ask`](crate::WorkAddr::ask), or of the stream that is the
+    /// reply, made by [`WorkAddr::stream`](crate::WorkAddr::stream). The message is sent when the future is polled first.
     ///
     /// # Cancel safety
     /// If the future is dropped, or its timeout passes, the message is withdrawn from wherever it waits, unless a handler
@@ -76,6 +80,44 @@ impl<'a, F> Ask<'a, F> {
     /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+}
+
+pin_project! {
+    /// The part of the future of [`WorkAddr::stream`](crate::WorkAddr::stream) that opens the stream.
+    #[must_use = "the message is sent only when the future is awaited"]
+    pub struct Opening<F> {
+        window: Arc<AtomicU32>,
+        #[pin]
+        exchange: F,
+    }
+}
+
+impl<F> Opening<F> {
+    /// Makes the future of a stream from the exchange that opens it, which reads the window when it is polled first.
+    pub(super) fn new(exchange: impl FnOnce(Arc<AtomicU32>) -> F) -> Self {
+        let window = Arc::new(AtomicU32::new(DEFAULT_STREAM_WINDOW));
+        Self { exchange: exchange(window.clone()), window }
+    }
+}
+
+impl<F: Future> Future for Opening<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().exchange.poll(cx)
+    }
+}
+
+impl<F> Ask<'_, Opening<F>> {
+    /// Sets the window of a stream, in items, in place of [`DEFAULT_STREAM_WINDOW`]: at most so many items are on their way
+    /// or wait to be read, and the sender waits for the reader meanwhile. From 1 to 4,096.
+    ///
+    /// With a small window the sender does not run ahead; with a large one the items of a fast sender arrive in fewer
+    /// writes.
+    pub fn window(self, items: u32) -> Self {
+        self.exchange.window.store(items.clamp(1, LARGEST_WINDOW), Ordering::Relaxed);
         self
     }
 }

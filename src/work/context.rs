@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::Stream;
 use futures::future::maybe_done;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -17,18 +18,21 @@ use super::Work;
 use super::abort::Abort;
 use super::address::WorkAddr;
 use super::deferred::{self, Deferred, ReplySender};
+use super::end::End;
 use super::envelope::BoxedEnvelope;
-use super::executing::{Handling, Serving, caller_waits, is_handling, poll_caller_gone};
+use super::executing::{Handling, Serving, caller_waits, is_handling, poll_caller_gone, take_stream_caller};
 use super::fencing_token::FencingToken;
 use super::gpus::Gpus;
 use super::mailbox::{Mail, Receiver};
 use super::message::{Handle, Message};
+use super::message_counts::OpenStream;
 use super::outbox::{Outbox, Report};
 use super::run::{Command, RunOrder};
 use super::run_steps::RunSteps;
 use super::steps::{KnownStep, Steps};
+use super::streamed::{self, StreamSender, Streamed};
 use super::timers::{Timer, Timers};
-use super::watch::{End, Watch};
+use super::watch::Watch;
 use crate::error::{self, Error};
 use crate::fence::{self, Fenced};
 use crate::id::ActorPath;
@@ -761,6 +765,90 @@ impl<W: Work> WorkContext<W> {
     /// ```
     pub fn defer<T: Message>(&mut self) -> (Deferred<T>, ReplySender<T>) {
         deferred::defer()
+    }
+
+    /// Replies with a stream to the message whose handler calls this: the handler returns the [`Streamed`], and whoever has
+    /// the [`StreamSender`] sends the items, from the Work or from another task or thread, and also before the handler
+    /// returns.
+    ///
+    /// The reader decides how many items are sent ahead of it ([`Ask::window`](crate::Ask::window)); the sender waits
+    /// meanwhile. A handler that waits keeps all other messages of its Work waiting: move the sender to a task or to `run`
+    /// if the stream is long.
+    ///
+    /// The stream ends with this incarnation at the latest. The handler of a `tell` gets a sender that is closed, because
+    /// nobody reads it, and so does one that has made its stream before. From here on the sender, and no longer
+    /// [`caller_waits`](Self::caller_waits), tells whether somebody still reads.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use flowright::{Messages, StreamSender, Streamed};
+    /// # use futures::TryStreamExt;
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Losses;
+    ///
+    /// /// Sends the loss of each epoch to all who have asked for them.
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Train {
+    ///     #[serde(skip)]
+    ///     readers: Vec<StreamSender<f64>>,
+    /// }
+    ///
+    /// impl Work for Train {
+    ///     type Input = u32;
+    ///
+    ///     async fn run(&mut self, epochs: u32, cx: &mut WorkContext<Self>) -> Result<()> {
+    /// #       while self.readers.is_empty() { cx.turn(self).await?; }
+    ///         for epoch in 1..=epochs {
+    ///             cx.turn(self).await?; // handles messages
+    ///             // A reader that is too slow, or has gone, gets no more.
+    ///             self.readers.retain_mut(|reader| reader.try_send(1.0 / f64::from(epoch)).is_ok());
+    ///         }
+    ///         self.readers.drain(..).for_each(StreamSender::finish);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// impl Handle<Losses> for Train {
+    ///     type Reply = Streamed<f64>;
+    ///
+    ///     async fn handle(&mut self, _: Losses, cx: &mut WorkContext<Self>) -> Streamed<f64> {
+    ///         let (streamed, sender) = cx.stream();
+    ///         self.readers.push(sender);
+    ///         streamed
+    ///     }
+    /// }
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Root { train: WorkRef<Train> }
+    /// # impl Flow for Root {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { self.train.run(4); Ok(()) }
+    /// # }
+    /// # let app = flowright::testing::TestApp::start(Root::default);
+    /// # let train = app.work::<Train>("train");
+    /// # app.block_on(async {
+    /// let losses: Vec<f64> = train.stream(Losses).await?.try_collect().await?;
+    /// assert_eq!(losses, [1.0, 0.5, 1.0 / 3.0, 0.25]);
+    /// # Ok::<_, Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn stream<T: Message>(&mut self) -> (Streamed<T>, StreamSender<T>) {
+        let runtime = &self.identity.runtime;
+        let (sender, of_incarnation) = streamed::open(take_stream_caller(), || OpenStream::of(runtime));
+        if let Some(stream) = of_incarnation {
+            self.receiver().keep_stream(&stream);
+        }
+        (Streamed::new(), sender)
+    }
+
+    /// Replies with the items of `items` to the message whose handler calls this, as [`stream`](Self::stream) does. A task
+    /// of the thread of this Work polls `items` while the Work goes on; it drops them when nobody reads any more, and when
+    /// the incarnation ends.
+    ///
+    /// A panic of `items` ends the stream with [`StreamError::Failed`](crate::StreamError::Failed), which
+    /// [`StreamSender::fail`] sends as well. An error that the reader is to get as a value is part of `T`.
+    pub fn stream_of<T: Message>(&mut self, items: impl Stream<Item = T> + 'static) -> Streamed<T> {
+        let (streamed, sender) = self.stream();
+        tokio::task::spawn_local(sender.send_all(items));
+        streamed
     }
 
     /// Obeys the waiting commands.

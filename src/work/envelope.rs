@@ -18,12 +18,16 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::batch::Batch;
-use super::caller::{AnswerTo, Caller};
+use super::caller::{AnswerTo, Caller, StreamCaller};
 use super::executing::{Handling, current_run};
 use super::mailbox::CloseReason;
-use super::message::{AskError, Handle, IntoReply, Message, ReplyOf, SendError, Unsent};
+use super::message::{AskError, Handle, IntoReply, ItemOf, Message, SendError};
 use super::message_counts::count_abandoned;
 use super::route::Origin;
+use super::stream_ends::{ItemSink, StreamSink, StreamSource};
+use super::stream_queue::{EncodingSink, Incoming, StreamQueue};
+use super::streamed::Streamed;
+use super::unsent::Unsent;
 use super::{Work, WorkContext};
 use crate::fence::Fenced;
 use crate::payload::{self, PayloadGuards};
@@ -55,6 +59,18 @@ pub(crate) trait AnyEnvelope: Send {
 
     /// Returns true for an ask, false for a tell.
     fn is_question(&self) -> bool;
+
+    /// Returns the window of the reader, in items, if the message is a question whose reply is to be a stream.
+    fn window(&self) -> Option<u32> {
+        None
+    }
+
+    /// Opens the stream of a question that was sent to another process. `source` leads to its sender. Returns `None` if
+    /// nobody wants to read it.
+    fn open_stream(self: Box<Self>, source: Arc<dyn StreamSource>) -> Option<Arc<dyn StreamSink>> {
+        drop(source);
+        None
+    }
 
     /// Returns true if the caller of the ask has given up. No handler may begin such a message.
     fn is_abandoned(&self) -> bool {
@@ -128,6 +144,12 @@ impl NoReply {
 pub(crate) trait Reply: Send {
     fn send(self: Box<Self>, outcome: Outcome<'_>);
 
+    /// Returns the window of the reader, in items, if the caller awaits a stream.
+    fn window(&self) -> Option<u32>;
+
+    /// Opens the stream. `source` gets the credit of the reader.
+    fn open_stream(self: Box<Self>, source: Arc<dyn StreamSource>) -> Arc<dyn StreamSink>;
+
     /// Returns true if the caller has given up.
     fn is_abandoned(&self) -> bool;
 
@@ -148,6 +170,8 @@ pub(super) enum ReplyTo<W: Handle<M>, M: Message> {
     Nobody(Option<Arc<dyn Origin>>),
     /// The caller of an ask in this process.
     Caller(oneshot::Sender<Answer<W, M>>),
+    /// The caller in this process that reads a stream, with its window.
+    Reader(oneshot::Sender<Opened<W, M>>, u32),
     /// The caller of an ask in another process. The origin is there until a handler begins the message.
     Peer(Box<dyn Reply>, Option<Arc<dyn Origin>>),
 }
@@ -162,7 +186,10 @@ pub(super) enum AskFailure<M> {
 }
 
 /// The reply to an ask, or the reason why there is none.
-pub(super) type Answer<W, M> = Result<Fenced<ReplyOf<W, M>>, AskFailure<M>>;
+pub(super) type Answer<W, M> = Result<Fenced<ItemOf<W, M>>, AskFailure<M>>;
+
+/// The stream that the reply to a message is, or the reason why there is none.
+pub(super) type Opened<W, M> = Result<Incoming<ItemOf<W, M>>, AskFailure<M>>;
 
 impl<W: Handle<M>, M: Message> Envelope<W, M> {
     /// Wraps a message of the code that is executing on this thread.
@@ -188,7 +215,7 @@ impl<W: Handle<M>, M: Message> Envelope<W, M> {
     fn into_caller(mut self: Box<Self>) -> Option<Box<Self>> {
         match &mut self.reply {
             ReplyTo::Nobody(_) => return None,
-            ReplyTo::Caller(_) => {}
+            ReplyTo::Caller(_) | ReplyTo::Reader(..) => {}
             // A channel counts as drained once all its origins are gone.
             ReplyTo::Peer(_, origin) => drop(origin.take()),
         }
@@ -237,6 +264,7 @@ impl<W: Handle<M>, M: Message> Caller for Envelope<W, M> {
         match &mut self.reply {
             ReplyTo::Nobody(_) => Poll::Pending,
             ReplyTo::Caller(caller) => caller.poll_closed(cx),
+            ReplyTo::Reader(reader, _) => reader.poll_closed(cx),
             ReplyTo::Peer(peer, _) => peer.poll_abandoned(cx),
         }
     }
@@ -246,21 +274,62 @@ impl<W: Handle<M>, M: Message> Caller for Envelope<W, M> {
     }
 
     fn awaits(&self) -> TypeId {
-        TypeId::of::<ReplyOf<W, M>>()
+        match AnyEnvelope::window(self) {
+            None => TypeId::of::<ItemOf<W, M>>(),
+            Some(_) => TypeId::of::<Streamed<ItemOf<W, M>>>(),
+        }
     }
 
     fn into_answer_to(self: Box<Self>) -> Box<dyn Any> {
-        let answer_to: Box<dyn AnswerTo<ReplyOf<W, M>>> = self;
+        if AnyEnvelope::window(&*self).is_some() {
+            let stream_caller: Box<dyn StreamCaller<ItemOf<W, M>>> = self;
+            return Box::new(stream_caller);
+        }
+        let answer_to: Box<dyn AnswerTo<ItemOf<W, M>>> = self;
         Box::new(answer_to)
     }
 }
 
-impl<W: Handle<M>, M: Message> AnswerTo<ReplyOf<W, M>> for Envelope<W, M> {
-    fn answer(self: Box<Self>, value: Fenced<ReplyOf<W, M>>) {
+impl<W: Handle<M>, M: Message> StreamCaller<ItemOf<W, M>> for Envelope<W, M> {
+    fn window(&self) -> u32 {
+        AnyEnvelope::window(self).unwrap_or_default()
+    }
+
+    fn open(self: Box<Self>, source: Arc<dyn StreamSource>) -> Arc<dyn ItemSink<ItemOf<W, M>>> {
+        match self.reply {
+            ReplyTo::Reader(reader, window) => open_reader(reader, window, source).0,
+            ReplyTo::Peer(peer, _) => Arc::new(EncodingSink { to: peer.open_stream(source) }),
+            // Nobody reads it.
+            ReplyTo::Nobody(_) | ReplyTo::Caller(_) => {
+                source.leave();
+                StreamQueue::new(1)
+            }
+        }
+    }
+}
+
+/// Hands the reading end of a stream to the caller in this process. Returns the way in for items, and whether the caller
+/// still wants them. If not, `source` was told so.
+fn open_reader<T, E>(
+    reader: oneshot::Sender<Result<Incoming<T>, E>>,
+    window: u32,
+    source: Arc<dyn StreamSource>,
+) -> (Arc<StreamQueue<T>>, bool) {
+    let queue = StreamQueue::new(window);
+    let incoming = Incoming::new(queue.clone(), source);
+    // One that is not received tells its source that nobody reads it.
+    let is_wanted = reader.send(Ok(incoming)).is_ok();
+    (queue, is_wanted)
+}
+
+impl<W: Handle<M>, M: Message> AnswerTo<ItemOf<W, M>> for Envelope<W, M> {
+    fn answer(self: Box<Self>, value: Fenced<ItemOf<W, M>>) {
         match self.reply {
             ReplyTo::Nobody(_) => {}
             // The caller may have given up.
             ReplyTo::Caller(caller) => drop(caller.send(Ok(value))),
+            // It awaits a stream, for which the types do not let a handler answer with a value.
+            ReplyTo::Reader(reader, _) => drop(reader.send(Err(AskFailure::ReplyDropped))),
             ReplyTo::Peer(peer, _) => send_encoded(peer, &*value, type_name::<M>()),
         }
     }
@@ -269,6 +338,7 @@ impl<W: Handle<M>, M: Message> AnswerTo<ReplyOf<W, M>> for Envelope<W, M> {
         match self.reply {
             ReplyTo::Nobody(_) => {}
             ReplyTo::Caller(caller) => drop(caller.send(Err(AskFailure::ReplyDropped))),
+            ReplyTo::Reader(reader, _) => drop(reader.send(Err(AskFailure::ReplyDropped))),
             ReplyTo::Peer(peer, _) => peer.send(Outcome::Unanswered(NoReply::ReplyDropped)),
         }
     }
@@ -291,10 +361,30 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
         !matches!(self.reply, ReplyTo::Nobody(_))
     }
 
+    fn window(&self) -> Option<u32> {
+        match &self.reply {
+            ReplyTo::Nobody(_) | ReplyTo::Caller(_) => None,
+            ReplyTo::Reader(_, window) => Some(*window),
+            ReplyTo::Peer(reply, _) => reply.window(),
+        }
+    }
+
+    fn open_stream(self: Box<Self>, source: Arc<dyn StreamSource>) -> Option<Arc<dyn StreamSink>> {
+        match self.reply {
+            ReplyTo::Nobody(_) | ReplyTo::Caller(_) => None,
+            ReplyTo::Reader(reader, window) => {
+                let (queue, is_wanted) = open_reader(reader, window, source);
+                is_wanted.then_some(queue as Arc<dyn StreamSink>)
+            }
+            ReplyTo::Peer(reply, _) => Some(reply.open_stream(source)),
+        }
+    }
+
     fn is_abandoned(&self) -> bool {
         match &self.reply {
             ReplyTo::Nobody(_) => false,
             ReplyTo::Caller(caller) => caller.is_closed(),
+            ReplyTo::Reader(reader, _) => reader.is_closed(),
             ReplyTo::Peer(reply, _) => reply.is_abandoned(),
         }
     }
@@ -329,6 +419,15 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
                 let _ = caller.send(answer);
                 false
             }
+            ReplyTo::Reader(reader, _) => {
+                let why = match outcome {
+                    Outcome::Unanswered(why) => why,
+                    Outcome::Answered(..) => NoReply::ReplyNotSent("it is no stream".to_owned()),
+                    Outcome::Moved => NoReply::Refused(CloseReason::NotStarted),
+                };
+                let _ = reader.send(Err(AskFailure::NoReply(why, message)));
+                false
+            }
             ReplyTo::Peer(reply, _) => {
                 reply.send(outcome);
                 false
@@ -348,7 +447,7 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
     fn session(&self) -> Option<u64> {
         match &self.reply {
             ReplyTo::Nobody(origin) => origin.as_ref().map(|origin| origin.session()),
-            ReplyTo::Caller(_) => None,
+            ReplyTo::Caller(_) | ReplyTo::Reader(..) => None,
             ReplyTo::Peer(_, origin) => origin.as_ref().map(|origin| origin.session()),
         }
     }

@@ -26,12 +26,12 @@ use crate::state::Value;
 use crate::work::abort::Abort;
 use crate::work::actor::{IncarnationSpec, live};
 use crate::work::deferred::{Deferred, ReplySender};
+use crate::work::end::EndKind;
 use crate::work::fencing_token::FencingToken;
 use crate::work::gpus::Gpus;
 use crate::work::message::{AskError, Handle};
 use crate::work::outbox::{Outbox, ReadyQueue};
 use crate::work::recipient::Recipient;
-use crate::work::watch::EndKind;
 use crate::work::{Command, Work, WorkAddr, WorkContext};
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use super::caller::{AnswerTo, Caller};
+use super::caller::{AnswerTo, Caller, StreamCaller};
 use super::run_markers::mark;
+use super::streamed::Streamed;
 use crate::id::{ActorPath, AppId};
 use crate::runtime::{set_actor, with_actor};
 
@@ -150,10 +151,19 @@ pub(super) fn poll_caller_gone(cx: &mut Context<'_>) -> Poll<()> {
 
 /// Takes the caller of the handler that is executing on this thread, if that caller awaits a `V`.
 pub(super) fn take_caller<V: 'static>() -> Option<Box<dyn AnswerTo<V>>> {
-    let awaits = |caller: &mut Box<dyn Caller>| caller.awaits() == TypeId::of::<V>();
+    take_caller_that_awaits(TypeId::of::<V>())
+}
+
+/// Takes the caller of the handler that is executing on this thread, if that caller awaits a stream of `V`s.
+pub(super) fn take_stream_caller<V: 'static>() -> Option<Box<dyn StreamCaller<V>>> {
+    take_caller_that_awaits(TypeId::of::<Streamed<V>>())
+}
+
+/// Takes the caller if it awaits this type, as a `C`.
+fn take_caller_that_awaits<C: 'static>(awaited: TypeId) -> Option<C> {
+    let awaits = |caller: &mut Box<dyn Caller>| caller.awaits() == awaited;
     let caller = with_actor(|work: &mut ExecutingWork| work.caller.take_if(awaits)).flatten()?;
-    let answer_to = caller.into_answer_to().downcast::<Box<dyn AnswerTo<V>>>();
-    answer_to.map(|answer_to| *answer_to).ok()
+    caller.into_answer_to().downcast::<C>().map(|caller| *caller).ok()
 }
 
 /// Guard of a handler in progress. The `run` that serves the handler may drop it before its end: then its caller is

@@ -1,18 +1,26 @@
 //! Works reached with JSON, by people and programs without the Rust types: the JSON is decoded as the type of message
-//! of a handler, and the handler's reply is encoded as JSON. Of a reply of type `Result` the content is encoded.
+//! of a handler, and the handler's reply is encoded as JSON. Of a reply of type `Result` the content is encoded. The items
+//! of a stream are encoded one by one, as they are.
 
 use std::any::type_name;
+use std::future::ready;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use serde::de::DeserializeOwned;
 
 use super::address::WorkAddr;
+use super::ask::Ask;
 use super::json_reply::JsonReply;
 use super::mailbox::Mailbox;
-use super::message::{AskError, Handle, Message, ReplyOf, ReplyWithStatus, SendError};
+use super::message::{AskError, Handle, ItemOf, Message, ReplyOf, ReplyValue, ReplyWithStatus, SendError};
 use super::run::{Input, RunKey};
+use super::stream_window::DEFAULT_STREAM_WINDOW;
+use super::streamed_reply::StreamedReply;
 use super::{Messages, Work};
 use crate::fence::{self, Fenced};
 use crate::id::{ActorPath, AppId};
@@ -20,7 +28,17 @@ use crate::state;
 use crate::wire::{self, CodecError};
 
 /// A future of a reply as JSON.
-pub(crate) type JsonAnswer = BoxFuture<'static, Result<Vec<u8>, Unanswered>>;
+pub(crate) type JsonAnswer = BoxFuture<'static, Result<JsonAnswered, Unanswered>>;
+
+/// The reply of a handler as JSON.
+pub(crate) enum JsonAnswered {
+    Value(Vec<u8>),
+    /// The items of a stream. An error is the last.
+    Items(JsonItems),
+}
+
+/// The items of a stream as JSON, and the text of the error of one that is not complete.
+pub(crate) type JsonItems = BoxStream<'static, Result<Vec<u8>, String>>;
 
 /// Reason why an ask with JSON has no reply, with the text of the error.
 #[derive(Debug)]
@@ -66,7 +84,7 @@ pub(super) fn question_with_status<W: Handle<M>, M: Message>(
     timeout: Duration,
 ) -> Result<JsonAnswer, serde_json::Error>
 where
-    ReplyOf<W, M>: ReplyWithStatus,
+    ReplyOf<W, M>: ReplyWithStatus + ReplyValue<Item = ReplyOf<W, M>>,
 {
     ask_typed::<W, M>(work, json, timeout, ReplyWithStatus::status)
 }
@@ -75,14 +93,21 @@ fn ask_typed<W: Handle<M>, M: Message>(
     work: WorkAddr<W>,
     json: &[u8],
     timeout: Duration,
-    status: fn(&ReplyOf<W, M>) -> Option<u16>,
+    status: fn(&ItemOf<W, M>) -> Option<u16>,
 ) -> Result<JsonAnswer, serde_json::Error> {
     let message: M = read(json)?;
     Ok(Box::pin(async move {
-        let reply = Fenced::new(work.ask(message).timeout(timeout).await.map_err(Unanswered::from)?);
+        if <ReplyOf<W, M> as ReplyValue>::IS_STREAM {
+            let window = Arc::new(AtomicU32::new(DEFAULT_STREAM_WINDOW));
+            let asked =
+                Ask::new(work.path(), Some(&work), work.open_stream(message, window)).timeout(timeout);
+            return Ok(JsonAnswered::Items(items(asked.await.map_err(Unanswered::from)?)));
+        }
+        let asked = Ask::new(work.path(), Some(&work), work.exchange(message)).timeout(timeout);
+        let reply = Fenced::new(asked.await.map_err(Unanswered::from)?);
         let written = fence::call(|| JsonReply::of(&*reply));
         let why = match written {
-            Ok(Ok(JsonReply::Value(json))) => return Ok(json),
+            Ok(Ok(JsonReply::Value(json))) => return Ok(JsonAnswered::Value(json)),
             Ok(Ok(JsonReply::Failure(json))) => {
                 let status = fence::call(|| status(&reply)).unwrap_or_else(|panic| {
                     log::error!("`http_status` of an answer of work `{}` panicked: {panic}", work.path());
@@ -99,6 +124,24 @@ fn ask_typed<W: Handle<M>, M: Message>(
             work.path()
         )))
     }))
+}
+
+/// Writes the items of a stream as JSON. One that cannot be written ends the stream.
+fn items<T: Message>(stream: StreamedReply<T>) -> JsonItems {
+    let items = stream.map(|item| {
+        let item = Fenced::new(item.map_err(|error| error.to_string())?);
+        match fence::call(|| state::to_json(&*item)) {
+            Ok(written) => written.map_err(|error| format!("an item cannot be written as JSON: {error}")),
+            Err(panic) => Err(format!("the `Serialize` of an item panicked: {panic}")),
+        }
+    });
+    // Nothing follows an error.
+    let until_error = items.scan(false, |is_over, item| {
+        let next = (!*is_over).then_some(item);
+        *is_over |= next.as_ref().is_none_or(Result::is_err);
+        ready(next)
+    });
+    until_error.boxed()
 }
 
 /// Status of an error that says none: Internal Server Error.

@@ -35,9 +35,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::queue::{Item, Offer, Place, Queue, Step};
 pub(crate) use self::receiver::{Mail, Receiver};
 use self::watches::{Watches, answer};
+use super::end::{End, EndKind};
 use super::envelope::{AnyEnvelope, BoxedEnvelope, NoReply, Outcome};
 use super::route::{Commands, Locator, Route, SharedRoute};
-use super::watch::{End, EndKind};
 use super::{Command, RunOrder, Work};
 
 const LARGEST_BATCH: usize = 128;

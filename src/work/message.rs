@@ -1,18 +1,18 @@
 //! Messages between Works, their handlers, and the errors of their senders.
 
-use std::any::type_name;
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sync_wrapper::SyncWrapper;
 use thiserror::Error;
 
 use super::batch::Batch;
 use super::deferred::Deferred;
 use super::mailbox::CloseReason;
+use super::streamed::Streamed;
+use super::unsent::Unsent;
 use super::{Work, WorkContext};
 use crate::id::ActorPath;
 use crate::wire::CodecError;
@@ -29,19 +29,19 @@ pub trait Message: Serialize + DeserializeOwned + Send + 'static {}
 
 impl<T: Serialize + DeserializeOwned + Send + 'static> Message for T {}
 
-/// The reply of a handler: any [`Message`], or a [`Deferred`] one.
+/// The reply of a handler: any [`Message`], a [`Deferred`] one, or a [`Streamed`] one.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be the reply of a handler",
     label = "not a reply",
-    note = "a reply is a message, which derives `Serialize` and `Deserialize`, or `Deferred<…>` of one"
+    note = "a reply is a message, which derives `Serialize` and `Deserialize`, or `Deferred<…>` or `Streamed<…>` of one"
 )]
 pub trait IntoReply: 'static {
-    /// The value that an `ask` yields.
-    type Value: Message;
+    /// The value that an `ask` yields; for a stream, `Streamed<T>`.
+    type Value: ReplyValue;
 
     /// Returns the value, unless it is sent later.
     #[doc(hidden)]
-    fn into_value(self) -> Option<Self::Value>;
+    fn into_value(self) -> Option<<Self::Value as ReplyValue>::Item>;
 }
 
 impl<T: Message> IntoReply for T {
@@ -60,8 +60,65 @@ impl<T: Message> IntoReply for Deferred<T> {
     }
 }
 
-/// The value that an `ask` of `W` with an `M` yields: the reply of the handler, or the value that it sends later.
+impl<T: Message> IntoReply for Streamed<T> {
+    type Value = Self;
+
+    fn into_value(self) -> Option<T> {
+        None
+    }
+}
+
+/// The value of a reply: a [`Message`], or [`Streamed<T>`](Streamed) for a stream of them.
+pub trait ReplyValue: 'static {
+    /// The type of the value, or of the items of the stream.
+    type Item: Message;
+
+    /// True for a stream.
+    #[doc(hidden)]
+    const IS_STREAM: bool;
+
+    /// Returns the value of a reply that is no stream.
+    #[doc(hidden)]
+    fn of_item(item: Self::Item) -> Option<Self>
+    where
+        Self: Sized;
+}
+
+impl<T: Message> ReplyValue for T {
+    type Item = T;
+    const IS_STREAM: bool = false;
+
+    fn of_item(item: T) -> Option<T> {
+        Some(item)
+    }
+}
+
+impl<T: Message> ReplyValue for Streamed<T> {
+    type Item = T;
+    const IS_STREAM: bool = true;
+
+    fn of_item(_: T) -> Option<Self> {
+        None
+    }
+}
+
+/// A reply that an `ask` yields: any but a [`Streamed`] one.
+#[diagnostic::on_unimplemented(
+    message = "the reply `{Self}` is a stream, which an `ask` does not read",
+    label = "read it by `stream` in place of `ask`"
+)]
+pub trait SingleReply: IntoReply {}
+
+impl<T: Message> SingleReply for T {}
+
+impl<T: Message> SingleReply for Deferred<T> {}
+
+/// The value that an `ask` of `W` with an `M` yields: the reply of the handler, or the value that it sends later. For a
+/// handler that replies with a stream of `T`s it is `Streamed<T>`.
 pub type ReplyOf<W, M> = <<W as Handle<M>>::Reply as IntoReply>::Value;
+
+/// The value that an `ask` of `W` with an `M` yields, or that is an item of the stream.
+pub(super) type ItemOf<W, M> = <ReplyOf<W, M> as ReplyValue>::Item;
 
 /// An error that says the status of its response over HTTP, in place of 422. It counts for messages that are declared with
 /// [`Messages::accept_with_status`](crate::Messages::accept_with_status).
@@ -171,7 +228,8 @@ where
 )]
 pub trait Handle<M: Message>: Work {
     /// The reply to an `ask`; `()` if there is none. With [`Deferred<T>`](Deferred) the handler replies with a `T` later,
-    /// see [`WorkContext::defer`].
+    /// see [`WorkContext::defer`]; with [`Streamed<T>`](Streamed) it replies with a stream of `T`s, see
+    /// [`WorkContext::stream`].
     type Reply: IntoReply;
 
     /// Handles one message and returns the reply. Never called while `run` or another handler of this Work executes: a
@@ -201,28 +259,6 @@ pub trait Handle<M: Message>: Work {
             }
             replies
         }
-    }
-}
-
-/// A message inside a [`SendError`]. It gives access to the message by value alone, so that it is [`Sync`] whatever the
-/// message is, and `?` converts the error into [`Error`](crate::Error).
-pub struct Unsent<M>(SyncWrapper<M>);
-
-impl<M> Unsent<M> {
-    pub(crate) fn new(message: M) -> Self {
-        Self(SyncWrapper::new(message))
-    }
-
-    /// Returns the message.
-    #[must_use = "the message was not sent"]
-    pub fn into_inner(self) -> M {
-        self.0.into_inner()
-    }
-}
-
-impl<M> fmt::Debug for Unsent<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Unsent<{}>", type_name::<M>())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Numbers of messages of an App that no handler saw, in this process.
+//! Numbers of messages of an App that no handler saw, and of its open streams, in this process.
 //!
 //! Losses are rare and happen where a message is dropped, often on the thread of its sender. They count for the App that
 //! this thread belongs to.
@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::runtime::{self, Runtime};
 
-/// Numbers of dropped messages, as a part of the [`Runtime`] of an App.
+/// Numbers of dropped messages and of open streams, as a part of the [`Runtime`] of an App.
 #[derive(Default)]
 pub(crate) struct MessageCounts {
     lost: AtomicU64,
     abandoned: AtomicU64,
+    streams: AtomicU64,
 }
 
 impl MessageCounts {
@@ -29,6 +30,28 @@ impl MessageCounts {
     /// Returns the number of asks dropped as abandoned before a handler had begun.
     pub(super) fn abandoned(&self) -> u64 {
         self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of streamed replies that Works of this process are sending.
+    pub(super) fn streams(&self) -> u64 {
+        self.streams.load(Ordering::Relaxed)
+    }
+}
+
+/// A streamed reply that is counted as open while this exists.
+pub(super) struct OpenStream(Arc<MessageCounts>);
+
+impl OpenStream {
+    pub(super) fn of(runtime: &Runtime) -> Self {
+        let counts = MessageCounts::of(runtime);
+        counts.streams.fetch_add(1, Ordering::Relaxed);
+        Self(counts)
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -25,6 +25,7 @@ mod caller;
 mod claim;
 mod context;
 mod deferred;
+mod end;
 mod envelope;
 mod executing;
 mod fencing_token;
@@ -56,7 +57,13 @@ mod run_steps;
 mod status;
 mod step_error;
 mod steps;
+mod stream_ends;
+mod stream_queue;
+mod stream_window;
+mod streamed;
+mod streamed_reply;
 mod timers;
+mod unsent;
 mod watch;
 mod work_type;
 
@@ -67,10 +74,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use self::address::WorkAddr;
-pub use self::ask::{Ask, DEFAULT_ASK_TIMEOUT};
+pub use self::ask::{Ask, DEFAULT_ASK_TIMEOUT, Opening};
 pub use self::batch::Batch;
 pub use self::context::{Stopped, WorkContext};
 pub use self::deferred::{Deferred, ReplySender};
+pub use self::end::{End, EndKind};
 pub use self::fencing_token::FencingToken;
 pub use self::handle_batch::HandleBatch;
 pub(crate) use self::load_report::LoadReport;
@@ -78,7 +86,8 @@ pub use self::load_report::NodeLoad;
 #[cfg(feature = "remote")]
 pub(crate) use self::load_report::REPORT_INTERVAL;
 pub use self::message::{
-    AskError, Handle, HttpStatus, IntoReply, Message, ReplyOf, ReplyWithStatus, SendError, Unsent,
+    AskError, Handle, HttpStatus, IntoReply, Message, ReplyOf, ReplyValue, ReplyWithStatus, SendError,
+    SingleReply,
 };
 pub(crate) use self::node_names::{BadNode, check_labels, check_node_name};
 pub use self::node_status::NodeStatus;
@@ -92,10 +101,13 @@ pub use self::recipient::Recipient;
 pub use self::remote_messages::Messages;
 pub use self::status::{Reason, Stage, Status};
 pub use self::step_error::StepError;
+pub use self::stream_window::DEFAULT_STREAM_WINDOW;
+pub use self::streamed::{StreamSendError, StreamSender, Streamed};
+pub use self::streamed_reply::{StreamError, StreamedReply};
 pub use self::timers::Timer;
+pub use self::unsent::Unsent;
 #[cfg(feature = "remote")]
 pub(crate) use self::watch::WATCH;
-pub use self::watch::{End, EndKind};
 
 pub(crate) use self::abort::Abort;
 pub(crate) use self::address::{Bind, Directory, Router};
@@ -108,7 +120,7 @@ pub(crate) use self::executing::current_run;
 pub(crate) use self::gpus::{FreeGpus, visibility};
 pub(crate) use self::gpus::{GpuPool, Gpus, visible as visible_gpus};
 pub(crate) use self::incarnations::Incarnations;
-pub(crate) use self::json::{HandlerError, JsonAnswer, Unanswered};
+pub(crate) use self::json::{HandlerError, JsonAnswer, JsonAnswered, JsonItems, Unanswered};
 pub(crate) use self::local::{LocalHost, start_arbiter, start_system};
 pub(crate) use self::mailbox::{CloseReason, Mailbox, Place, Refused};
 #[cfg(test)]
@@ -127,6 +139,10 @@ pub(crate) use self::steps::MAX_STEPS;
 #[cfg(all(feature = "journal", any(feature = "cli", feature = "http")))]
 pub(crate) use self::steps::StepOutcome;
 pub(crate) use self::steps::{KnownStep, StepId, StepValue, Steps, StepsFull};
+#[cfg(feature = "remote")]
+pub(crate) use self::stream_ends::{ItemRefused, StreamEnd, StreamSink, StreamSource};
+#[cfg(feature = "remote")]
+pub(crate) use self::stream_window::{Credit, LARGEST_WINDOW, TooMuchCredit};
 pub(crate) use self::work_type::{LaunchSpec, Task, WorkType};
 
 use crate::error::{Error, Result};

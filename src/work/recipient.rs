@@ -5,6 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -12,8 +13,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Work;
 use super::address::{Directory, WorkAddr};
-use super::ask::{Ask, LeadsAway};
-use super::message::{AskError, Handle, Message, ReplyOf, SendError};
+use super::ask::{Ask, LeadsAway, Opening};
+use super::message::{AskError, Handle, Message, ReplyOf, ReplyValue, SendError};
+use super::streamed::Streamed;
+use super::streamed_reply::StreamedReply;
 use super::work_type::WorkType;
 use crate::fence::Fenced;
 use crate::id::{ActorPath, AppId};
@@ -21,8 +24,9 @@ use crate::id::{ActorPath, AppId};
 /// The address of any Work that handles messages of type `M`, whatever the type of the Work: cloneable, comparable and
 /// serialisable as a [`WorkAddr`] is.
 ///
-/// `WorkAddr::into` makes a `Recipient<M>`, of which an `ask` yields `()` once the message is handled, and drops the reply.
-/// [`WorkAddr::recipient`] makes a `Recipient<M, R>`, of which it yields the reply.
+/// `WorkAddr::into` makes a `Recipient<M>`, of which an `ask` yields `()` once the message is handled, and drops the reply:
+/// a stream once it is opened. [`WorkAddr::recipient`] makes a `Recipient<M, R>`, of which it yields the reply; a
+/// `Recipient<M, Streamed<T>>` has [`stream`](Recipient::stream) in place of `ask`.
 ///
 /// A recipient that is deserialised finds its handler by the name of the message. The Work therefore has to accept `M` in
 /// [`Work::messages`] if its recipients are part of inputs, states or messages.
@@ -86,7 +90,7 @@ use crate::id::{ActorPath, AppId};
 /// }
 /// # flowright::testing::TestApp::start(Root::default).wait_for_exit().result.unwrap();
 /// ```
-pub struct Recipient<M: Message, R: Message = ()> {
+pub struct Recipient<M: Message, R: ReplyValue = ()> {
     app: AppId,
     path: ActorPath,
     to: Option<Arc<dyn Receives<M>>>,
@@ -113,8 +117,9 @@ trait Receives<M: Message>: LeadsAway {
 
     fn tell(&self, message: M) -> BoxFuture<'_, Result<(), SendError<M>>>;
 
-    /// Sends a message and waits for the reply without a limit.
-    fn exchange(&self, message: M) -> BoxFuture<'_, Result<AnyReply, AskError<M>>>;
+    /// Sends a message and waits for the reply without a limit: for a stream, until it is opened. The window of a stream is
+    /// read when the future is polled first.
+    fn exchange(&self, message: M, window: Arc<AtomicU32>) -> BoxFuture<'_, Result<AnyReply, AskError<M>>>;
 }
 
 impl<W: Handle<M>, M: Message> Receives<M> for WorkAddr<W> {
@@ -142,7 +147,12 @@ impl<W: Handle<M>, M: Message> Receives<M> for WorkAddr<W> {
         self.tell(message).boxed()
     }
 
-    fn exchange(&self, message: M) -> BoxFuture<'_, Result<AnyReply, AskError<M>>> {
+    fn exchange(&self, message: M, window: Arc<AtomicU32>) -> BoxFuture<'_, Result<AnyReply, AskError<M>>> {
+        if <ReplyOf<W, M> as ReplyValue>::IS_STREAM {
+            let opening = self.open_stream(message, window);
+            return async move { opening.await.map(|stream| -> AnyReply { Fenced::new(Box::new(stream)) }) }
+                .boxed();
+        }
         let exchange = self.exchange(message);
         async move { exchange.await.map(|reply| -> AnyReply { Fenced::new(Box::new(reply)) }) }.boxed()
     }
@@ -195,7 +205,7 @@ impl<W: Handle<M>, M: Message> From<WorkAddr<W>> for Recipient<M> {
     }
 }
 
-impl<M: Message, R: Message> Recipient<M, R> {
+impl<M: Message, R: ReplyValue> Recipient<M, R> {
     fn new<W: Handle<M>>(work: WorkAddr<W>) -> Self {
         let (app, path) = (work.app(), work.path().clone());
         let is_known = work.mailbox().is_some();
@@ -237,7 +247,9 @@ impl<M: Message, R: Message> Recipient<M, R> {
             None => Err(SendError::unknown(&self.path, message)),
         }
     }
+}
 
+impl<M: Message, R: Message> Recipient<M, R> {
     /// Sends a message and waits for the reply, as [`WorkAddr::ask`] does. Costs two allocations more.
     ///
     /// # Cancel safety
@@ -251,9 +263,47 @@ impl<M: Message, R: Message> Recipient<M, R> {
             let Some(to) = &self.to else {
                 return Err(AskError::NotHandled(SendError::unknown(&self.path, message)));
             };
-            Ok(typed(to.exchange(message).await?))
+            Ok(typed(to.exchange(message, Arc::new(AtomicU32::new(1))).await?))
         };
         Ask::new(&self.path, self.to.as_deref().map(|to| -> &dyn LeadsAway { to }), exchange)
+    }
+}
+
+impl<M: Message, T: Message> Recipient<M, Streamed<T>> {
+    /// Sends a message and waits until its handler has opened the stream of its reply, as [`WorkAddr::stream`] does. Costs
+    /// two allocations more.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use flowright::{Recipient, Streamed};
+    /// # use futures::TryStreamExt;
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Generate(String);
+    /// async fn text(model: Recipient<Generate, Streamed<String>>) -> Result<String> {
+    ///     let tokens = model.stream(Generate("once".to_owned())).await?;
+    ///     Ok(tokens.try_collect().await?)
+    /// }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// As for [`WorkAddr::stream`].
+    ///
+    /// # Errors
+    /// The errors of [`WorkAddr::stream`].
+    pub fn stream(
+        &self,
+        message: M,
+    ) -> Ask<'_, Opening<impl Future<Output = Result<StreamedReply<T>, AskError<M>>> + use<'_, M, T>>> {
+        let opening = Opening::new(|window| async move {
+            let Some(to) = &self.to else {
+                return Err(AskError::NotHandled(SendError::unknown(&self.path, message)));
+            };
+            let reply = to.exchange(message, window).await?.into_inner().downcast();
+            Ok(*reply.unwrap_or_else(|_| {
+                unreachable!("the type of the reply is checked where a recipient is made")
+            }))
+        });
+        Ask::new(&self.path, self.to.as_deref().map(|to| -> &dyn LeadsAway { to }), opening)
     }
 }
 
@@ -270,27 +320,27 @@ fn typed<R: Message>(reply: AnyReply) -> R {
         .unwrap_or_else(|_| unreachable!("the type of the reply is checked where a recipient is made"))
 }
 
-impl<M: Message, R: Message> Clone for Recipient<M, R> {
+impl<M: Message, R: ReplyValue> Clone for Recipient<M, R> {
     fn clone(&self) -> Self {
         Self { app: self.app, path: self.path.clone(), to: self.to.clone(), reply: PhantomData }
     }
 }
 
-impl<M: Message, R: Message> PartialEq for Recipient<M, R> {
+impl<M: Message, R: ReplyValue> PartialEq for Recipient<M, R> {
     fn eq(&self, other: &Self) -> bool {
         self.app == other.app && self.path == other.path
     }
 }
 
-impl<M: Message, R: Message> Eq for Recipient<M, R> {}
+impl<M: Message, R: ReplyValue> Eq for Recipient<M, R> {}
 
-impl<M: Message, R: Message> fmt::Debug for Recipient<M, R> {
+impl<M: Message, R: ReplyValue> fmt::Debug for Recipient<M, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Recipient({})", self.path)
     }
 }
 
-impl<M: Message, R: Message> Serialize for Recipient<M, R> {
+impl<M: Message, R: ReplyValue> Serialize for Recipient<M, R> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let work = match &self.to {
             _ if self.path.is_root() => {
@@ -309,7 +359,7 @@ impl<M: Message, R: Message> Serialize for Recipient<M, R> {
     }
 }
 
-impl<'de, M: Message, R: Message> Deserialize<'de> for Recipient<M, R> {
+impl<'de, M: Message, R: ReplyValue> Deserialize<'de> for Recipient<M, R> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (app, path, work) = <(AppId, ActorPath, Option<String>)>::deserialize(deserializer)?;
         let found = match (Directory::named(app), &work) {

@@ -4,6 +4,7 @@
 //! types it accepts; messages between Works of one process are not encoded and need no declaration.
 
 use std::any::type_name;
+use std::io;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -13,7 +14,7 @@ use super::address::WorkAddr;
 use super::envelope::{AnyEnvelope, BoxedEnvelope, Envelope, NoReply, Outcome, Reply, ReplyTo};
 use super::json::{JsonQuestion, question, question_with_status};
 use super::mailbox::{Mailbox, Refused};
-use super::message::{Handle, Message, ReplyOf, ReplyWithStatus};
+use super::message::{Handle, Message, ReplyOf, ReplyValue, ReplyWithStatus};
 use super::recipient::{AnyReceiver, receiver};
 use super::route::Origin;
 use super::watch::{WATCH, Watch};
@@ -49,7 +50,7 @@ impl<W: Work> Messages<W> {
     pub fn accept_with_status<M: Message>(&mut self) -> &mut Self
     where
         W: Handle<M>,
-        ReplyOf<W, M>: ReplyWithStatus,
+        ReplyOf<W, M>: ReplyWithStatus + ReplyValue<Item = ReplyOf<W, M>>,
     {
         self.accept_as::<M>(question_with_status::<W, M>)
     }
@@ -182,12 +183,20 @@ impl<W: Work> RemoteMessages for RemoteWatches<W> {
     }
 
     fn come_back(&self, _: &[u8], _: Cause) -> Result<Box<dyn AnyEnvelope>, CodecError> {
-        Err(CodecError::written::<()>(std::io::Error::other("a watch is never told")))
+        Err(CodecError::written::<()>(io::Error::other("a watch is never told")))
     }
 }
 
 fn envelope<W: Handle<M>, M: Message>(arrived: Arrived<'_>) -> Result<BoxedEnvelope<W>, CodecError> {
     let Arrived { body, cause, reply, origin } = arrived;
+    let reply = match reply {
+        Some(reply) if reply.window().is_some() != <ReplyOf<W, M> as ReplyValue>::IS_STREAM => {
+            let why = "one end takes the reply for a stream, and the other does not".to_owned();
+            reply.send(Outcome::Unanswered(NoReply::Unreadable(why.clone())));
+            return Err(CodecError::written::<M>(io::Error::other(why)));
+        }
+        reply => reply,
+    };
     match (wire::decode::<M>(body), reply) {
         (Ok(message), None) => Ok(Envelope::<W, M>::caused(message, cause, ReplyTo::Nobody(Some(origin)))),
         (Ok(message), Some(reply)) => {

@@ -4,15 +4,14 @@
 //! neither takes room nor waits for a busy Work, and answers it when the incarnation ends.
 
 use std::any::{Any, TypeId};
-use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use futures::future::LocalBoxFuture;
-use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::end::{End, EndKind};
 use super::envelope::{AnyEnvelope, BoxedEnvelope, Deliver, NoReply, Outcome, Reply};
 use super::mailbox::CloseReason;
 use super::outbox::Report;
@@ -26,40 +25,7 @@ use crate::wire::{self, CodecError};
 /// Name of the watch among the types of messages, which no Rust type has.
 pub(crate) const WATCH: &str = "(watch)";
 
-/// The end of an incarnation of a Work, as [`WorkAddr::watch`](crate::WorkAddr::watch) tells it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct End {
-    /// The way in which the incarnation ended.
-    pub kind: EndKind,
-    /// The failure as text, if there is one.
-    pub message: Option<String>,
-}
-
-/// The way in which an incarnation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum EndKind {
-    /// It was asked to stop, and has stopped.
-    Stopped,
-    /// A hook of it failed, or a state could not be published.
-    Failed,
-    /// It panicked.
-    Panicked,
-    /// It was ended by force: it exceeded a timeout, or did not stop within the grace period.
-    Killed,
-    /// Its node or process is lost, or cannot be reached any more.
-    NodeLost,
-    /// No incarnation was there to be watched.
-    NotRunning,
-}
-
 impl End {
-    pub(super) fn of(kind: EndKind) -> Self {
-        Self { kind, message: None }
-    }
-
     /// Returns the end that an incarnation reports.
     pub(super) fn reported(report: &Report) -> Self {
         let failure = match report {
@@ -96,23 +62,6 @@ impl End {
             NoReply::Unreadable(why) | NoReply::ReplyNotSent(why) => {
                 Self { kind: EndKind::NotRunning, message: Some(why) }
             }
-        }
-    }
-}
-
-impl fmt::Display for End {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.kind {
-            EndKind::Stopped => "it has stopped",
-            EndKind::Failed => "it has failed",
-            EndKind::Panicked => "it has panicked",
-            EndKind::Killed => "it was ended by force",
-            EndKind::NodeLost => "its node is lost",
-            EndKind::NotRunning => "it was not running",
-        })?;
-        match &self.message {
-            Some(message) => write!(f, ": {message}"),
-            None => Ok(()),
         }
     }
 }

@@ -16,6 +16,7 @@ tests![
     runs_are_listed_with_their_inputs_and_errors,
     runs_are_listed_with_their_outputs,
     a_message_is_answered,
+    items_of_a_stream_are_lines,
     a_work_is_stopped_restarted_and_run_again,
     work_stopped_by_command_stays_stopped_until_started,
     a_run_that_fails_is_the_failure_of_the_command,
@@ -164,6 +165,17 @@ fn a_message_is_answered() {
     assert!(error.contains("Add"), "{error}");
     let error = app.refused(&["ask", "adder", "Add", "\"five\""]);
     assert!(error.starts_with("error: "), "{error}");
+}
+
+/// The items of a stream are lines, and the error of one that is not complete fails the command.
+fn items_of_a_stream_are_lines() {
+    let app = desk();
+    assert_eq!(app.shown(&["ask", "adder", "Count", "3"]), "0\n1\n2\n");
+    assert_eq!(app.shown(&["ask", "adder", "Count", "0"]), "");
+    let output = app.run(&["ask", "adder", "Count", "-3"]);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), "0\n"));
+    let error = text(&output.stderr);
+    assert!(error.contains("-3 is less than nothing"), "{error}");
 }
 
 fn a_work_is_stopped_restarted_and_run_again() {

@@ -1,5 +1,6 @@
 //! Works on a node and in a process of their own, in the API.
 
+use std::io::{Read, Write};
 use std::process::Command;
 
 use serde_json::{Value as Json, json};
@@ -11,6 +12,7 @@ use crate::tests;
 
 tests![
     works_in_other_processes_are_asked_with_json,
+    works_in_other_processes_stream_json,
     nodes_say_how_loaded_they_are_and_how_fast_they_answer,
     what_a_work_logs_elsewhere_has_its_run_and_its_node,
     what_the_process_of_a_work_prints_has_its_run,
@@ -93,6 +95,99 @@ fn works_in_other_processes_are_asked_with_json() {
     echo.end();
 }
 
+/// Returns the content of a body that is sent in chunks.
+fn content(mut chunked: &str) -> String {
+    let mut content = String::new();
+    while let Some((length, rest)) = chunked.split_once("\r\n") {
+        let length = usize::from_str_radix(length, 16).expect("the length of a chunk");
+        content.push_str(&rest[..length]);
+        chunked = &rest[length + 2..];
+    }
+    content
+}
+
+/// Sends a question for a stream, on a connection that is closed after the answer.
+fn ask_for_items(
+    address: std::net::SocketAddr,
+    work: &str,
+    accept: &str,
+    body: &Json,
+) -> std::net::TcpStream {
+    let body = body.to_string();
+    let head = format!(
+        "POST /api/v1/works/{work}/messages/Items HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
+         Content-Type: application/json\r\n{accept}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = connect(address);
+    stream.write_all(head.as_bytes()).expect("the server listens");
+    stream
+}
+
+/// Streamed replies are lines of JSON or server-sent events, wherever the Work runs. They tell whether they are complete,
+/// and end with their clients.
+fn works_in_other_processes_stream_json() {
+    let echo = spread("echo", &["--place", "server=n", "--place", "train=process"]);
+    Events::open(echo.address).until(|document| {
+        ["server", "train"].iter().all(|work| document["works"][*work]["stage"] == "succeeded")
+    });
+    let items = json!([1, "two", { "three": null }]);
+    for work in ["server", "train"] {
+        let read = |accept: &str, then: &str| {
+            let body = json!({ "items": items, "then": then });
+            let mut text = String::new();
+            let mut stream = ask_for_items(echo.address, work, accept, &body);
+            stream.read_to_string(&mut text).expect("it ends");
+            let (head, body) = text.split_once("\r\n\r\n").expect("it has a head");
+            (head.to_ascii_lowercase(), content(body))
+        };
+        let (head, lines) = read("", "Finish");
+        assert!(head.contains(" 200 ") && head.contains("content-type: application/x-ndjson"), "{head}");
+        assert_eq!(lines, "1\n\"two\"\n{\"three\":null}\n", "{work}");
+        let (_, lines) = read("Accept: application/x-ndjson\r\n", "Fail");
+        let (whole, last) = lines.trim_end().rsplit_once('\n').expect("there are several");
+        assert_eq!(whole, "1\n\"two\"\n{\"three\":null}", "{work}");
+        let last: Json = serde_json::from_str(last).expect("it is JSON");
+        let problem = &last["$error"];
+        assert_eq!(problem["status"], 502, "{work}");
+        assert_eq!(problem["instance"], format!("/api/v1/works/{work}/messages/Items"));
+        let detail = problem["detail"].as_str().expect("a text");
+        assert!(detail.contains("there are no more"), "{detail}");
+
+        let events = "Accept: text/event-stream\r\n";
+        let (head, events_of_all) = read(events, "Finish");
+        assert!(head.contains("content-type: text/event-stream"), "{head}");
+        let data = "data: 1\n\ndata: \"two\"\n\ndata: {\"three\":null}\n\n";
+        assert_eq!(events_of_all, format!("{data}event: end\ndata: null\n\n"), "{work}");
+        let (_, broken) = read(events, "Fail");
+        let problem = broken.strip_prefix(&format!("{data}event: error\ndata: ")).expect("an event `error`");
+        let problem: Json = serde_json::from_str(problem).expect("it is JSON");
+        assert_eq!(problem["status"], 502, "{work}");
+
+        // A client that hangs up ends the stream, which is counted while it is open.
+        let node = if work == "server" { "n" } else { "head" };
+        let open = |count: u32| {
+            let line = format!("\nflowright_streams_open{{node=\"{node}\"}} {count}");
+            let deadline = std::time::Instant::now() + LIMIT;
+            while !get(echo.address, "/metrics").body.contains(&line) {
+                assert!(std::time::Instant::now() < deadline, "never {count} streams of {work}");
+                std::thread::park_timeout(std::time::Duration::from_millis(10));
+            }
+        };
+        let mut waiting = ask_for_items(echo.address, work, "", &json!({ "items": items, "then": "Wait" }));
+        let mut read = String::new();
+        while !read.ends_with("{\"three\":null}\n") {
+            let mut byte = [0];
+            waiting.read_exact(&mut byte).expect("it goes on");
+            read.push(char::from(byte[0]));
+        }
+        open(1);
+        drop(waiting);
+        open(0);
+    }
+    echo.end();
+}
+
 fn nodes_say_how_loaded_they_are_and_how_fast_they_answer() {
     let service = spread("service", &["--place", "first=n"]);
     let mut events = Events::open(service.address);
@@ -121,6 +216,7 @@ fn nodes_say_how_loaded_they_are_and_how_fast_they_answer() {
         "flowright_payload_hits_total",
         "flowright_payload_spills_total",
         "flowright_messages_lost_total",
+        "flowright_streams_open",
     ] {
         assert!(numbers.contains(&format!("\n{family}{{node=\"n\"}} ")), "{family} is not in\n{numbers}");
     }

@@ -3,7 +3,7 @@
 use std::io::BufRead;
 
 use flowright::prelude::*;
-use flowright::{Deferred, HttpStatus};
+use flowright::{Deferred, HttpStatus, Streamed};
 
 /// Environment variable with the name of the program that this binary runs.
 pub(crate) const VARIABLE: &str = "FLOWRIGHT_TEST_PROGRAM";
@@ -322,6 +322,7 @@ impl Work for Echo {
 
     fn messages(messages: &mut Messages<Self>) {
         messages.accept::<Predict>().accept::<Repeat>().accept::<Check>().accept::<CheckLater>();
+        messages.accept::<Items>();
         messages.accept_with_status::<Refuse>();
     }
 }
@@ -373,6 +374,43 @@ impl Handle<CheckLater> for Echo {
     }
 }
 
+/// A message that is answered with a stream of these items, which is complete behind them.
+#[derive(Serialize, Deserialize)]
+struct Items {
+    items: Vec<serde_json::Value>,
+    then: Then,
+}
+
+/// The end of a stream.
+#[derive(Serialize, Deserialize)]
+enum Then {
+    Finish,
+    Fail,
+    /// It ends when nobody reads it any more.
+    Wait,
+}
+
+impl Handle<Items> for Echo {
+    type Reply = Streamed<serde_json::Value>;
+
+    async fn handle(&mut self, m: Items, cx: &mut WorkContext<Self>) -> Streamed<serde_json::Value> {
+        let (streamed, mut sender) = cx.stream();
+        tokio::task::spawn_local(async move {
+            for item in m.items {
+                if sender.send(item).await.is_err() {
+                    return;
+                }
+            }
+            match m.then {
+                Then::Finish => sender.finish(),
+                Then::Fail => sender.fail("there are no more"),
+                Then::Wait => sender.closed().await,
+            }
+        });
+        streamed
+    }
+}
+
 /// A message that is answered with an error that says this status, or with null if it is 200.
 #[derive(Serialize, Deserialize)]
 #[serde(transparent)]
@@ -405,6 +443,25 @@ impl Handle<Predict> for Echo {
 
     async fn handle(&mut self, Predict(value): Predict, _cx: &mut WorkContext<Self>) -> serde_json::Value {
         value
+    }
+}
+
+/// A message that is answered with a stream of the numbers below this; a negative number is an error.
+#[derive(Serialize, Deserialize)]
+struct Count(i64);
+
+impl Handle<Count> for Adder {
+    type Reply = Streamed<i64>;
+
+    async fn handle(&mut self, Count(below): Count, cx: &mut WorkContext<Self>) -> Streamed<i64> {
+        if below < 0 {
+            let (streamed, mut sender) = cx.stream();
+            // The window is open.
+            let _ = sender.try_send(0);
+            sender.fail(format!("{below} is less than nothing"));
+            return streamed;
+        }
+        cx.stream_of(futures::stream::iter(0..below))
     }
 }
 
@@ -442,7 +499,7 @@ impl Work for Adder {
     }
 
     fn messages(messages: &mut Messages<Self>) {
-        messages.accept::<Add>();
+        messages.accept::<Add>().accept::<Count>();
     }
 }
 

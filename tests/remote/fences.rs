@@ -239,7 +239,7 @@ impl Trial<'_> {
     ) -> std::result::Result<flowright::ReplyOf<Snared, M>, AskError<M>>
     where
         M: flowright::Message,
-        Snared: Handle<M>,
+        Snared: Handle<M, Reply: flowright::SingleReply>,
     {
         let addr = self.app.work::<Snared>(&format!("works.{work}"));
         self.app.block_on(addr.ask(message).timeout(LIMIT))

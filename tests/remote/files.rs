@@ -299,7 +299,7 @@ fn open_by(
 impl Open {
     fn ask<M>(&self, who: &str, message: M) -> flowright::ReplyOf<Porter, M>
     where
-        Porter: Handle<M>,
+        Porter: Handle<M, Reply: flowright::SingleReply>,
         M: flowright::Message,
     {
         self.app.block_on(self.app.work::<Porter>(who).ask(message)).expect("the Work answers")

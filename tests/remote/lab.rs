@@ -3,7 +3,11 @@
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use flowright::prelude::*;
-use flowright::{Batch, Deferred, EndKind, HandleBatch, Messages, Payload, Recipient, ReplySender};
+use flowright::{
+    Batch, Deferred, EndKind, HandleBatch, Messages, Payload, Recipient, ReplySender, StreamSendError,
+    StreamSender, Streamed,
+};
+use futures::TryStreamExt;
 
 /// An order for a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,6 +37,10 @@ pub(crate) enum Task {
     Watch(WorkAddr<Lab>),
     /// Ask another Work for the doubles of the numbers below this, which it handles in batches.
     AskForDoubles(WorkAddr<Lab>, u32),
+    /// Read a stream of another Work, with this window, and of a recipient that it has sent; add the items up.
+    Read(WorkAddr<Lab>, Recipient<Stream, Streamed<u32>>, u32),
+    /// Open a stream of another Work, and read it until it ends.
+    ReadOn(WorkAddr<Lab>),
     /// Ask another Work, which answers later.
     AskForLater(WorkAddr<Lab>, u64),
     /// Ask another Work whose handler waits for its caller to go, and give up.
@@ -123,6 +131,9 @@ pub(crate) struct Lab {
     /// Deferred replies.
     #[serde(skip)]
     pub(crate) later: Vec<(u64, ReplySender<u64>)>,
+    /// Streams that are sent by [`Push`].
+    #[serde(skip)]
+    pub(crate) streams: Vec<StreamSender<String>>,
     /// The number of deferred replies.
     pub(crate) deferred: usize,
     /// The end of the Work that it has watched.
@@ -203,6 +214,19 @@ impl Work for Lab {
             }
             Task::Watch(other) => self.seen = Some(other.watch().await.kind),
             Task::AskForDoubles(other, below) => self.sum = Some(doubles(&other, below).await?),
+            Task::Read(other, recipient, window) => {
+                let stream = other.stream(Stream(1000)).window(window).await?;
+                let numbers = stream.try_collect::<Vec<u32>>().await?;
+                let more = recipient.stream(Stream(10)).await?.try_collect::<Vec<u32>>().await?;
+                assert!(numbers.iter().copied().eq(0..1000) && more.iter().copied().eq(0..10));
+                self.sum = Some(numbers.into_iter().chain(more).map(u64::from).sum());
+            }
+            Task::ReadOn(other) => {
+                let stream = other.stream(Hold).await?;
+                self.is_held = true;
+                cx.publish(self);
+                stream.try_collect::<Vec<String>>().await?;
+            }
             Task::AskForLater(other, number) => self.sum = Some(other.ask(Later(number)).await?),
             Task::AskAndLeave(other) => leave(&other, 2).await?,
             Task::AskAndStay(other) => {
@@ -233,6 +257,9 @@ impl Work for Lab {
             .accept::<Relay>()
             .accept::<Double>()
             .accept::<Later>()
+            .accept::<Stream>()
+            .accept::<Hold>()
+            .accept::<Push>()
             .accept::<Early>()
             .accept::<Flush>()
             .accept::<Waits>()
@@ -486,6 +513,68 @@ impl Handle<Later> for Lab {
         self.deferred = self.later.len();
         cx.publish(self);
         deferred
+    }
+}
+
+/// A question for a stream of the numbers below this.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Stream(pub(crate) u32);
+
+impl Handle<Stream> for Lab {
+    type Reply = Streamed<u32>;
+
+    async fn handle(&mut self, Stream(below): Stream, cx: &mut WorkContext<Self>) -> Streamed<u32> {
+        cx.stream_of(futures::stream::iter(0..below))
+    }
+}
+
+/// A question for a stream that is sent by [`Push`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Hold;
+
+impl Handle<Hold> for Lab {
+    type Reply = Streamed<String>;
+
+    async fn handle(&mut self, _: Hold, cx: &mut WorkContext<Self>) -> Streamed<String> {
+        let (streamed, sender) = cx.stream();
+        self.streams.push(sender);
+        streamed
+    }
+}
+
+/// An action with the oldest stream that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Push {
+    /// Send items as long as there is room, but no more than this. The answer is how many were sent.
+    Items(usize),
+    /// Send a text of this many bytes. The answer is 1 if it cannot be sent to the process of the reader.
+    Large(usize),
+    Finish,
+    Fail,
+    Drop,
+    /// The answer is the number of streams that nobody reads.
+    Closed,
+}
+
+impl Handle<Push> for Lab {
+    type Reply = usize;
+
+    async fn handle(&mut self, push: Push, _: &mut WorkContext<Self>) -> usize {
+        match push {
+            Push::Items(most) => {
+                let stream = &mut self.streams[0];
+                return (0..most).take_while(|n| stream.try_send(n.to_string()).is_ok()).count();
+            }
+            Push::Large(length) => {
+                let sent = self.streams[0].send("x".repeat(length)).await;
+                return usize::from(matches!(sent, Err(StreamSendError::NotSent { .. })));
+            }
+            Push::Finish => self.streams.remove(0).finish(),
+            Push::Fail => self.streams.remove(0).fail("as it was told"),
+            Push::Drop => drop(self.streams.remove(0)),
+            Push::Closed => return self.streams.iter().filter(|stream| stream.is_closed()).count(),
+        }
+        0
     }
 }
 

@@ -30,6 +30,7 @@ mod proxy;
 mod replaced;
 mod steps;
 mod strangers;
+mod streams;
 mod support;
 mod tokens;
 #[cfg(feature = "journal")]
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         replaced::TESTS,
         steps::TESTS,
         strangers::TESTS,
+        streams::TESTS,
         #[cfg(feature = "journal")]
         twins::TESTS,
     ]

@@ -18,5 +18,6 @@ mod state;
 mod statuses;
 mod steps;
 mod stories;
+mod streams;
 mod support;
 mod timers;

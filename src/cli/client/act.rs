@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value as Json, json};
 
-use super::api::{Api, Events};
+use super::api::{Api, Asked, Events};
 use super::args::{ActArgs, AskArgs, RerunArgs, RestartArgs, StopArgs};
 use super::error::ClientError;
 use super::model::{Document, RunView, WorkView};
@@ -22,8 +22,10 @@ pub(super) fn ask(args: &AskArgs) -> Result<(), ClientError> {
     let path = format!("/messages/{}?timeout={}", super::api::escape(&args.message), args.timeout);
     // The App enforces the timeout; the rest is for the transport of its answer.
     let limit = Duration::try_from_secs_f64(args.timeout.min(1e9)).unwrap_or_default() + LIMIT;
-    let answer = api.post_work(&args.work, &path, Some(&args.body), limit)?;
-    print(&as_json(&answer))
+    api.ask(&args.work, &path, &args.body, limit, &mut |answer| match answer {
+        Asked::Value(value) => print(&as_json(&value)),
+        Asked::Item(item) => print(&format!("{item}\n")),
+    })
 }
 
 pub(super) fn stop(args: &StopArgs) -> Result<(), ClientError> {

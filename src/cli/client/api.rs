@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use ureq::http::Response;
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, RequestBuilder};
 
 use super::args::Target;
 use super::error::ClientError;
@@ -18,6 +18,13 @@ use crate::printable::{lines, one_line};
 const LIMIT: Duration = Duration::from_secs(30);
 /// The maximum size of an answer in bytes; a state may have 1 MiB for each Work.
 const MOST: u64 = 1 << 30;
+
+/// A part of the answer to an ask.
+pub(super) enum Asked {
+    Value(Json),
+    /// An item of a stream.
+    Item(Json),
+}
 
 /// A client of one App.
 pub(super) struct Api {
@@ -132,6 +139,48 @@ impl Api {
     ) -> Result<Json, ClientError> {
         let path = format!("works/{}{rest}", escape(work));
         let answer = self.send(&path, body, limit)?;
+        self.json(self.of_known_work(work, answer)?)
+    }
+
+    /// Asks a Work, and shows its answer: a value, or the items of a stream as they arrive, for which there is no limit of
+    /// time.
+    pub(super) fn ask(
+        &self,
+        work: &str,
+        rest: &str,
+        body: &Json,
+        limit: Duration,
+        show: &mut dyn FnMut(Asked) -> Result<(), ClientError>,
+    ) -> Result<(), ClientError> {
+        let path = format!("works/{}{rest}", escape(work));
+        let request = self.authorized(self.agent.post(self.url(&path)));
+        let request = request.config().timeout_recv_response(Some(limit)).build();
+        let sent = request.header("Content-Type", "application/json").send(body.to_string());
+        let answer = sent.map_err(|error| self.no_answer(&error))?;
+        let answer = self.of_known_work(work, answer)?;
+        let kind = answer.headers().get("Content-Type").and_then(|kind| kind.to_str().ok());
+        if !answer.status().is_success() || kind != Some("application/x-ndjson") {
+            return show(Asked::Value(self.json(answer)?));
+        }
+        let mut lines = BufReader::new(answer.into_body().into_reader());
+        loop {
+            let mut line = String::new();
+            let read = (&mut lines).take(MOST).read_line(&mut line);
+            let read = read.map_err(|error| self.broken(error.to_string()))?;
+            if read == 0 {
+                return Ok(());
+            }
+            let item =
+                serde_json::from_str::<Json>(&line).map_err(|error| self.strange(error.to_string()))?;
+            match item.get("$error").map(|problem| serde_json::from_value::<Problem>(problem.clone())) {
+                Some(Ok(problem)) => return Err(ClientError::Refused(problem.to_string())),
+                Some(Err(_)) | None => show(Asked::Item(item))?,
+            }
+        }
+    }
+
+    /// Returns the answer about a Work, unless it says that there is no such Work.
+    fn of_known_work(&self, work: &str, answer: Response<Body>) -> Result<Response<Body>, ClientError> {
         if answer.status() == 404 {
             // The Work may be unknown, or the resource; the error differs.
             let known = self.find_raw(&format!("works/{}", escape(work)))?;
@@ -139,7 +188,22 @@ impl Api {
                 return Err(self.unknown(work));
             }
         }
-        self.json(answer)
+        Ok(answer)
+    }
+
+    fn broken(&self, why: String) -> ClientError {
+        ClientError::Broken { address: self.address.clone(), why }
+    }
+
+    fn strange(&self, why: String) -> ClientError {
+        ClientError::Strange { address: self.address.clone(), why }
+    }
+
+    fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.authorization {
+            Some(value) => request.header("Authorization", value),
+            None => request,
+        }
     }
 
     pub(super) fn post(&self, path: &str, body: Option<&Json>) -> Result<Json, ClientError> {
@@ -148,10 +212,7 @@ impl Api {
     }
 
     fn send(&self, path: &str, body: Option<&Json>, limit: Duration) -> Result<Response<Body>, ClientError> {
-        let mut request = self.agent.post(self.url(path));
-        if let Some(value) = &self.authorization {
-            request = request.header("Authorization", value);
-        }
+        let request = self.authorized(self.agent.post(self.url(path)));
         let request = request.config().timeout_global(Some(limit)).build();
         let sent = match body {
             Some(body) => request.header("Content-Type", "application/json").send(body.to_string()),

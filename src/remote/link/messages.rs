@@ -12,7 +12,8 @@ use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
 use super::super::lost_messages::{count_lost, refuse_without_address};
 use super::super::protocol::{
-    Carried, Control, FIRST_CREDIT, Packet, begin_ask, begin_returned, begin_tell, write_control,
+    Carried, Control, FIRST_CREDIT, Packet, begin_ask, begin_ask_for_stream, begin_returned, begin_tell,
+    write_control,
 };
 use super::{BadPeer, ChannelUser, Link, NotPushed, Target};
 use crate::id::ActorPath;
@@ -178,6 +179,7 @@ impl Link {
                 },
             };
             let question = envelope.is_question().then(|| self.next_question.fetch_add(1, Ordering::Relaxed));
+            let window = envelope.window();
             let mut state = self.state.lock();
             // Under the lock, because `withdraw_abandoned` looks for abandoned questions under it.
             if envelope.is_abandoned() {
@@ -202,9 +204,12 @@ impl Link {
             };
             let pushed = carried.and_then(|()| {
                 state.session.push(|out| {
-                    match question {
-                        Some(question) => begin_ask(out, channel.number, question),
-                        None => begin_tell(out, channel.number),
+                    match (question, window) {
+                        (Some(question), Some(window)) => {
+                            begin_ask_for_stream(out, channel.number, question, window);
+                        }
+                        (Some(question), None) => begin_ask(out, channel.number, question),
+                        (None, _) => begin_tell(out, channel.number),
                     }
                     out.put_slice(message);
                     Ok::<_, NotPushed>(())
@@ -347,7 +352,9 @@ impl Link {
                             channel.come_back(body, std::mem::take(&mut cause));
                         }
                     }
-                    Ok(Packet::Ask { question, .. }) => self.returned_question(question),
+                    Ok(Packet::Ask { question, .. } | Packet::AskForStream { question, .. }) => {
+                        self.returned_question(question);
+                    }
                     Ok(_) | Err(_) => {}
                 }
                 cause = Cause::default();

@@ -9,7 +9,7 @@ use crate::payload::{ContentId, Hex, PayloadId, Replicas};
 use crate::recorder::Family;
 use crate::state::{Patch, Value};
 use crate::trace::Cause;
-use crate::work::{CloseReason, FencingToken, KnownStep, LoadReport, NoReply, Report};
+use crate::work::{CloseReason, FencingToken, KnownStep, LoadReport, NoReply, Report, StreamEnd};
 
 /// A reference that is part of the next message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -278,6 +278,15 @@ pub(crate) enum Control {
         question: u64,
         why: NoReply,
     },
+    /// The answer to the question is a stream, whose items follow.
+    StreamOpened {
+        question: u64,
+    },
+    /// No more items of the stream follow.
+    StreamEnd {
+        question: u64,
+        end: StreamEnd,
+    },
 }
 
 impl Control {
@@ -312,6 +321,8 @@ impl Control {
             Self::Drained { .. } => "drained",
             Self::Abandoned { .. } => "abandoned",
             Self::Unanswered { .. } => "unanswered",
+            Self::StreamOpened { .. } => "stream_opened",
+            Self::StreamEnd { .. } => "stream_end",
             Self::Copied { .. } => "copied",
             Self::Where { .. } => "where",
             Self::Carries { .. } => "carries",

@@ -25,9 +25,27 @@ pub(in crate::remote) enum Packet<'a> {
         question: u64,
         body: &'a [u8],
     },
+    /// An ask whose reply is to be a stream.
+    AskForStream {
+        channel: u32,
+        question: u64,
+        /// The number of items that may be sent at first, and the most that may be on their way at any time.
+        window: u32,
+        body: &'a [u8],
+    },
     Answer {
         question: u64,
         body: &'a [u8],
+    },
+    /// An item of a stream.
+    Item {
+        question: u64,
+        body: &'a [u8],
+    },
+    /// Credit for `more` items of a stream.
+    ItemCredit {
+        question: u64,
+        more: u32,
     },
     Credit {
         channel: u32,
@@ -62,6 +80,9 @@ const ANSWER: u8 = 3;
 const CREDIT: u8 = 4;
 const RETURNED: u8 = 5;
 const RETURNED_QUESTION: u8 = 6;
+const ASK_FOR_STREAM: u8 = 7;
+const ITEM: u8 = 8;
+const ITEM_CREDIT: u8 = 9;
 
 impl<'a> Packet<'a> {
     pub(in crate::remote) fn read(mut body: &'a [u8]) -> Result<Self, PacketError> {
@@ -69,8 +90,9 @@ impl<'a> Packet<'a> {
         let least = match kind {
             CONTROL => 0,
             TELL | RETURNED => 4,
-            ASK => 12,
-            ANSWER | CREDIT | RETURNED_QUESTION => 8,
+            ASK | ITEM_CREDIT => 12,
+            ASK_FOR_STREAM => 16,
+            ANSWER | ITEM | CREDIT | RETURNED_QUESTION => 8,
             _ => return Err(PacketError::UnknownKind(kind)),
         };
         if body.len() < least {
@@ -80,6 +102,14 @@ impl<'a> Packet<'a> {
             CONTROL => Self::Control(Box::new(wire::decode(body).map_err(PacketError::Control)?)),
             TELL => Self::Tell { channel: body.get_u32(), body },
             ASK => Self::Ask { channel: body.get_u32(), question: body.get_u64(), body },
+            ASK_FOR_STREAM => Self::AskForStream {
+                channel: body.get_u32(),
+                question: body.get_u64(),
+                window: body.get_u32(),
+                body,
+            },
+            ITEM => Self::Item { question: body.get_u64(), body },
+            ITEM_CREDIT => Self::ItemCredit { question: body.get_u64(), more: body.get_u32() },
             ANSWER => Self::Answer { question: body.get_u64(), body },
             RETURNED => Self::Returned { channel: body.get_u32(), body },
             RETURNED_QUESTION => Self::ReturnedQuestion { question: body.get_u64() },
@@ -102,6 +132,25 @@ pub(in crate::remote) fn begin_ask(out: &mut BytesMut, channel: u32, question: u
     out.put_u8(ASK);
     out.put_u32(channel);
     out.put_u64(question);
+}
+
+pub(in crate::remote) fn begin_ask_for_stream(out: &mut BytesMut, channel: u32, question: u64, window: u32) {
+    out.put_u8(ASK_FOR_STREAM);
+    out.put_u32(channel);
+    out.put_u64(question);
+    out.put_u32(window);
+}
+
+pub(in crate::remote) fn write_item(out: &mut BytesMut, question: u64, item: &[u8]) {
+    out.put_u8(ITEM);
+    out.put_u64(question);
+    out.put_slice(item);
+}
+
+pub(in crate::remote) fn write_item_credit(out: &mut BytesMut, question: u64, more: u32) {
+    out.put_u8(ITEM_CREDIT);
+    out.put_u64(question);
+    out.put_u32(more);
 }
 
 pub(in crate::remote) fn write_answer(out: &mut BytesMut, question: u64, answer: &[u8]) {
@@ -144,6 +193,29 @@ mod tests {
             let _ = wire::decode::<Hello>(&bytes);
             let _ = wire::decode::<Welcome>(&bytes);
             let _ = wire::decode::<Refusal>(&bytes);
+        }
+    }
+
+    #[test]
+    fn messages_of_streams_travel() {
+        let mut bytes = BytesMut::new();
+        begin_ask_for_stream(&mut bytes, 3, u64::MAX, 64);
+        bytes.put_slice(b"message");
+        let read = Packet::read(&bytes).unwrap();
+        let Packet::AskForStream { channel: 3, question: u64::MAX, window: 64, body: b"message" } = read
+        else {
+            panic!("{read:?}")
+        };
+        bytes.clear();
+        write_item(&mut bytes, 7, b"item");
+        let read = Packet::read(&bytes).unwrap();
+        let Packet::Item { question: 7, body: b"item" } = read else { panic!("{read:?}") };
+        bytes.clear();
+        write_item_credit(&mut bytes, 7, 16);
+        let read = Packet::read(&bytes).unwrap();
+        let Packet::ItemCredit { question: 7, more: 16 } = read else { panic!("{read:?}") };
+        for kind in [ASK_FOR_STREAM, ITEM, ITEM_CREDIT] {
+            assert!(matches!(Packet::read(&[kind, 0, 0, 0, 0, 0, 0, 0]), Err(PacketError::TooShort)));
         }
     }
 

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
+use super::super::end::{End, EndKind};
 use super::super::envelope::BoxedEnvelope;
-use super::super::watch::{End, EndKind, Watch};
+use super::super::stream_ends::OfIncarnation;
+use super::super::watch::Watch;
 use super::super::{Command, Work};
 use super::Mailbox;
 use super::abandoned::unless_abandoned;
@@ -40,6 +42,11 @@ impl<W: Work> Receiver<W> {
         if let Err(watch) = self.mailbox.keep_watch(watch, Some(self.incarnation)) {
             watch.answer(&End::of(EndKind::Killed));
         }
+    }
+
+    /// Has a stream told when this incarnation ends.
+    pub(crate) fn keep_stream(&self, stream: &Arc<dyn OfIncarnation>) {
+        self.mailbox.keep_stream(stream, self.incarnation);
     }
 
     pub(crate) fn mailbox(&self) -> &Arc<Mailbox<W>> {

@@ -1,24 +1,43 @@
-//! The watches of the incarnation that receives.
+//! The watches of the incarnation that receives, and the streams that it sends.
 //!
-//! They are answered when it reports its end, and at the latest when it is given up or another incarnation begins to
+//! Both are told when it reports its end, and at the latest when it is given up or another incarnation begins to
 //! receive.
 
+use std::sync::{Arc, Weak};
+
 use super::super::Work;
+use super::super::end::{End, EndKind};
 use super::super::envelope::{AnyEnvelope, BoxedEnvelope, NoReply, Outcome};
-use super::super::watch::{End, EndKind, WATCH, Watch};
+use super::super::stream_ends::OfIncarnation;
+use super::super::watch::{WATCH, Watch};
 use super::{Inner, Mailbox, Refused};
 
 /// Limit on the watches of one incarnation.
 const MOST_WATCHES: usize = 1 << 16;
 
-/// Watches of one incarnation. Boxed where there are any, to keep other mailboxes small.
+/// Number of streams that are kept without a look at those that are over.
+const FEW_STREAMS: usize = 8;
+
+/// Watches and streams of one incarnation. Boxed where there are any, to keep other mailboxes small.
 pub(super) type Watches<W> = Option<Box<WatchList<W>>>;
 
-pub(super) struct WatchList<W>(Vec<Watch<W>>);
+pub(super) struct WatchList<W> {
+    watches: Vec<Watch<W>>,
+    streams: Vec<Weak<dyn OfIncarnation>>,
+    /// Length of `streams` at which those that are over are removed.
+    look_at: usize,
+}
 
 impl<W> Default for WatchList<W> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self { watches: Vec::new(), streams: Vec::new(), look_at: 0 }
+    }
+}
+
+impl<W> WatchList<W> {
+    fn forget_streams_that_are_over(&mut self) {
+        self.streams.retain(|stream| stream.strong_count() > 0);
+        self.look_at = 2 * self.streams.len() + FEW_STREAMS;
     }
 }
 
@@ -37,7 +56,7 @@ impl<W: Work> Mailbox<W> {
         if !inner.queue.is_here() || inner.is_over || is_another {
             return Err(watch);
         }
-        let WatchList(watches) = &mut **inner.watches.get_or_insert_default();
+        let WatchList { watches, .. } = &mut **inner.watches.get_or_insert_default();
         if watches.len() >= MOST_WATCHES {
             drop(inner);
             let why = format!("it has {MOST_WATCHES} watches, and takes no more");
@@ -47,6 +66,20 @@ impl<W: Work> Mailbox<W> {
         watch.keep();
         watches.push(*watch);
         Ok(())
+    }
+
+    /// Has a stream told when the incarnation ends that sends it.
+    pub(in crate::work) fn keep_stream(&self, stream: &Arc<dyn OfIncarnation>, incarnation: u64) {
+        let mut inner = self.inner.lock();
+        if inner.is_over || inner.incarnation != incarnation {
+            drop(inner);
+            return stream.incarnation_ended(&End::of(EndKind::Killed));
+        }
+        let list = inner.watches.get_or_insert_default();
+        if list.streams.len() >= list.look_at {
+            list.forget_streams_that_are_over();
+        }
+        list.streams.push(Arc::downgrade(stream));
     }
 
     /// Sends a watch to the incarnation of the Work, wherever that is.
@@ -78,7 +111,7 @@ impl<W: Work> Mailbox<W> {
         for envelope in inner.queue.take(is_watch) {
             if let Ok(mut watch) = AnyEnvelope::into_any(envelope).downcast::<Watch<W>>() {
                 watch.keep();
-                inner.watches.get_or_insert_default().0.push(*watch);
+                inner.watches.get_or_insert_default().watches.push(*watch);
             }
         }
     }
@@ -92,18 +125,24 @@ impl<W: Work> Mailbox<W> {
 
     /// Drops watches whose watchers have given up.
     pub(super) fn drop_abandoned_watches(inner: &mut Inner<W>) -> Vec<Watch<W>> {
-        let Some(WatchList(watches)) = inner.watches.as_deref_mut() else { return Vec::new() };
-        let abandoned = watches.extract_if(.., |watch| watch.is_abandoned()).collect();
-        if watches.is_empty() {
-            inner.watches = None;
+        let Some(list) = inner.watches.as_deref_mut() else { return Vec::new() };
+        let abandoned = list.watches.extract_if(.., |watch| watch.is_abandoned()).collect();
+        if list.watches.is_empty() {
+            list.forget_streams_that_are_over();
+            if list.streams.is_empty() {
+                inner.watches = None;
+            }
         }
         abandoned
     }
 }
 
-/// Answers watches, outside of the lock of the mailbox.
+/// Answers watches and ends streams, outside of the lock of the mailbox.
 pub(super) fn answer<W: Work>(watches: Watches<W>, end: &End) {
-    for watch in watches.into_iter().flat_map(|watches| watches.0) {
+    let Some(list) = watches else { return };
+    let WatchList { watches, streams, .. } = *list;
+    streams.iter().filter_map(Weak::upgrade).for_each(|stream| stream.incarnation_ended(end));
+    for watch in watches {
         Box::new(watch).answer(end);
     }
 }
