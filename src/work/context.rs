@@ -252,7 +252,8 @@ impl<W: Work> WorkContext<W> {
 
     /// Serves up to 256 waiting messages, then yields to other tasks of this thread.
     ///
-    /// In a handler it only yields: handlers do not nest.
+    /// In a handler it only yields: handlers do not nest. Messages that are handled in batches are waited for as anywhere:
+    /// a batch that is not full takes up to its [`Batch::within`](crate::Batch::within).
     ///
     /// # Cancel safety
     /// A future that is dropped while a handler executes drops the handler; its caller gets

@@ -193,6 +193,44 @@ fn commands_do_not_wait_for_a_batch() {
     });
 }
 
+/// A message whose handler panics if one of the batch is true.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Explode(bool);
+
+impl HandleBatch<Explode> for Model {
+    type Reply = usize;
+
+    fn batch(&self) -> Batch {
+        Batch::of(2).within(HOUR)
+    }
+
+    async fn handle_batch(&mut self, batch: Vec<Explode>, _cx: &mut WorkContext<Self>) -> Vec<usize> {
+        assert!(batch.iter().all(|Explode(is_bad)| !is_bad), "this batch explodes");
+        vec![batch.len(); batch.len()]
+    }
+}
+
+/// A handler that panics fails the Work and all callers of its batch; messages that wait behind it are handled by the next
+/// incarnation.
+#[test]
+fn panic_of_a_batch_fails_its_callers_alone() {
+    wherever_it_runs(|placement| {
+        let app = TestApp::start(move || {
+            let restart = Restart::on_failure().max(1).backoff(Duration::ZERO..Duration::ZERO);
+            one(WorkRef::new(Model::default()).placed(placement).restart(restart), |_, _| Ok(()))
+        });
+        app.wait_for_work("work", |work| work.is_up);
+        let model = app.work::<Model>("work");
+        let asked = [false, true, false, false].map(|is_bad| model.ask(Explode(is_bad)));
+        let replies = app.block_on(join_all(asked));
+        for reply in &replies[..2] {
+            assert!(matches!(reply, Err(AskError::Failed { .. })), "{reply:?}");
+        }
+        let replies: Vec<_> = replies.into_iter().skip(2).map(|reply| reply.expect("it is handled")).collect();
+        assert_eq!(replies, [2, 2]);
+    });
+}
+
 /// Of a batch with too many replies, no caller gets one, and the Work goes on.
 #[test]
 fn wrong_number_of_replies_fails_the_callers() {
