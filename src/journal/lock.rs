@@ -109,3 +109,10 @@ impl DirectoryLock {
         let _ = self.file.write_all_at(&note.line(), 0);
     }
 }
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing the file would not do: a child process that has not executed its program yet has it open as well.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
+}

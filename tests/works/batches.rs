@@ -226,7 +226,8 @@ fn panic_of_a_batch_fails_its_callers_alone() {
         for reply in &replies[..2] {
             assert!(matches!(reply, Err(AskError::Failed { .. })), "{reply:?}");
         }
-        let replies: Vec<_> = replies.into_iter().skip(2).map(|reply| reply.expect("it is handled")).collect();
+        let replies: Vec<_> =
+            replies.into_iter().skip(2).map(|reply| reply.expect("it is handled")).collect();
         assert_eq!(replies, [2, 2]);
     });
 }
