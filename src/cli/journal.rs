@@ -12,7 +12,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use super::journal_text::{pretty, time};
-use super::rereact;
+use super::rereact::Shown;
 use super::state_text::state_text;
 use crate::app::history::{
     At, Because, Event, Page, Paging, Wanted, What, differences, stages, state_tree, why,
@@ -348,9 +348,10 @@ fn carry_out(app: App, command: &JournalCommand, out: &mut dyn Write) -> Result<
             explain(&chain, *json, out)
         }
         JournalCommand::Rereact { dir, at, json } => {
-            let found = app.rereact(dir, at.unwrap_or_default())?;
-            rereact::write(&found, *json, out)?;
-            if found.differing.is_empty() { Ok(()) } else { Err(ToolError::Differs) }
+            let mut shown = Shown::new(*json, out);
+            let found = app.rereact(dir, at.unwrap_or_default(), &mut |one| shown.add(&one))?;
+            shown.finish(&found)?;
+            if found.differing == 0 { Ok(()) } else { Err(ToolError::Differs) }
         }
         JournalCommand::Fork { dir, at, into } => {
             let position = match at {

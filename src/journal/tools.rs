@@ -479,6 +479,11 @@ impl Reader {
         self.store.position_at(wall)
     }
 
+    /// Returns the identity of the App.
+    pub(crate) fn app(&self) -> Result<[u8; 16], JournalError> {
+        Ok(self.store.rows().meta()?.app)
+    }
+
     /// Returns the values of payloads that are undamaged.
     pub(crate) fn values(&self) -> Result<Vec<StoredValue>, JournalError> {
         let mut values = Vec::new();

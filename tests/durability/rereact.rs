@@ -14,6 +14,7 @@ crate::tests![
     changed_program_differs_in_each_reaction_that_it_changes,
     differences_are_exact_where_everything_is_recorded,
     ranges_select_reactions,
+    addresses_in_inputs_are_the_same,
     works_that_are_not_recorded_are_counted,
     payload_without_its_value_is_counted,
     journals_that_cannot_be_read_are_refused,
@@ -110,6 +111,32 @@ impl Flow for Copier {
     }
 }
 
+/// A Flow that gives a Work the address of another one.
+#[derive(Default, Serialize, Children)]
+struct Office {
+    desk: WorkRef<Desk>,
+    caller: WorkRef<Caller>,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Caller;
+
+impl Work for Caller {
+    type Input = WorkAddr<Desk>;
+
+    async fn run(&mut self, _: WorkAddr<Desk>, _: &mut WorkContext<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Flow for Office {
+    fn react(&mut self, _cx: &mut FlowContext) -> Reaction {
+        self.caller.run(self.desk.addr()).finished()?;
+        self.desk.run(1);
+        Ok(())
+    }
+}
+
 /// A Flow above a Work of which only runs are recorded.
 #[derive(Serialize, Children)]
 struct Half {
@@ -137,6 +164,7 @@ pub(crate) fn run(program: &str) -> Option<ExitCode> {
         "clerk_of_another_mind" => clerk(8),
         "library_of_long_pages" => library(LONG),
         "library_of_short_pages" => library(SHORT),
+        "office" => App::new(Office::default).main(),
         "half" => App::new(|| Half { desk: WorkRef::new(Desk).journal(Journaled::RunsOnly) }).main(),
         _ => return None,
     })
@@ -290,6 +318,20 @@ fn ranges_select_reactions() {
         let (code, said) = command("clerk", &directory, &["rereact", "--at", range]);
         assert!(code == Some(exit) && said.contains(part), "{range}: {code:?} {said}");
     }
+}
+
+fn addresses_in_inputs_are_the_same() {
+    let directory = Directory::new("office");
+    let shop = Shop::open("office", &directory);
+    shop.until_succeeded("desk", 1);
+    shop.kill();
+    let (code, found) = rereact("office", &directory, &[]);
+    assert_eq!(
+        (code, number(&found, "differ"), number(&found, "not_recorded_in_full")),
+        (0, 0, 0),
+        "{found:#}"
+    );
+    assert!(number(&found, "reactions") > 2, "{found:#}");
 }
 
 fn works_that_are_not_recorded_are_counted() {

@@ -1,6 +1,7 @@
 //! The course of the history: the live data before each reaction, and what came of it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::mpsc::SyncSender;
 use std::time::{Duration, SystemTime};
 
 use super::comparison::{Differences, by_flow, deepest, is_below, renumber};
@@ -25,6 +26,9 @@ pub(super) struct Course<'r> {
     from: u64,
     to: u64,
     found: Rereacted,
+    differs: SyncSender<Differing>,
+    /// False once nobody wants to know what differs.
+    is_wanted: bool,
 }
 
 impl<'r> Course<'r> {
@@ -32,7 +36,11 @@ impl<'r> Course<'r> {
     ///
     /// # Errors
     /// [`RereactError`] if the history does not have the range, or cannot be read.
-    pub(super) fn begin(reader: &'r mut Reader, span: Span) -> Result<Self, RereactError> {
+    pub(super) fn begin(
+        reader: &'r mut Reader,
+        span: Span,
+        differs: SyncSender<Differing>,
+    ) -> Result<Self, RereactError> {
         let from = position(reader, span.from)?;
         let to = position(reader, span.to)?;
         for explicit in [from, to.filter(|_| matches!(span.to, Some(At::Position(_))))].into_iter().flatten()
@@ -45,17 +53,24 @@ impl<'r> Course<'r> {
         let Some(first) = first else {
             let newest = reader.live_at(None)?.0.position;
             if from.is_some_and(|from| from > newest) || newest == 0 {
-                return Ok(Self::at(reader, Live::default(), u64::MAX, (1, 0)));
+                return Ok(Self::at(reader, Live::default(), u64::MAX, (1, 0), differs));
             }
             return Err(RereactError::NoHistory);
         };
         let live = reader.live_at(Some(first.first.saturating_sub(1)))?.1;
         let begin = first.first;
-        Ok(Self::at(reader, live, begin, (from.unwrap_or(begin), to.unwrap_or(u64::MAX))))
+        Ok(Self::at(reader, live, begin, (from.unwrap_or(begin), to.unwrap_or(u64::MAX)), differs))
     }
 
-    fn at(reader: &'r mut Reader, live: Live, next: u64, (from, to): (u64, u64)) -> Self {
-        Self { reader, live, unknown: BTreeSet::new(), next, from, to, found: Rereacted::default() }
+    fn at(
+        reader: &'r mut Reader,
+        live: Live,
+        next: u64,
+        (from, to): (u64, u64),
+        differs: SyncSender<Differing>,
+    ) -> Self {
+        let (unknown, found) = (BTreeSet::new(), Rereacted::default());
+        Self { reader, live, unknown, next, from, to, found, differs, is_wanted: true }
     }
 
     /// Repeats the reactions of the range.
@@ -63,7 +78,7 @@ impl<'r> Course<'r> {
     /// # Errors
     /// [`RereactError`] if the history or a state cannot be read.
     pub(super) fn follow(mut self, repeater: &mut Repeater) -> Result<Rereacted, RereactError> {
-        while self.next <= self.to {
+        while self.next <= self.to && self.is_wanted {
             // A group is read as a whole, also if the range ends in it.
             let filter = HistoryFilter { from: Some(self.next), limit: PART, ..HistoryFilter::default() };
             let entries = self.reader.history(&filter)?;
@@ -71,7 +86,7 @@ impl<'r> Course<'r> {
                 break;
             }
             for entry in entries {
-                if entry.first > self.to {
+                if entry.first > self.to || !self.is_wanted {
                     return Ok(self.found);
                 }
                 self.next = entry.first + entry.transactions.len() as u64;
@@ -297,14 +312,18 @@ impl<'r> Course<'r> {
             }
             if !differences.is_empty() {
                 let Differences { then, now } = differences;
-                self.found.differing.push(Differing {
-                    position: transaction.position,
-                    wall: walls.get(index).copied().unwrap_or(transaction.wall),
-                    flow: flow.clone(),
-                    number: reacted.reactions.get(index).map_or(0, |reaction| reaction.number),
-                    then,
-                    now,
-                });
+                self.found.differing += 1;
+                self.is_wanted &= self
+                    .differs
+                    .send(Differing {
+                        position: transaction.position,
+                        wall: walls.get(index).copied().unwrap_or(transaction.wall),
+                        flow: flow.clone(),
+                        number: reacted.reactions.get(index).map_or(0, |reaction| reaction.number),
+                        then,
+                        now,
+                    })
+                    .is_ok();
             }
         }
     }

@@ -14,6 +14,7 @@ mod span;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::SystemTime;
 
 use thiserror::Error;
@@ -36,6 +37,9 @@ use crate::runtime;
 use crate::state::StateError;
 use crate::work::{Directory, LocalHost, start_system};
 
+/// Number of reactions that differ and wait to be shown.
+const WAITING: usize = 64;
+
 /// The result of repeating recorded reactions.
 #[derive(Debug, Default)]
 pub(crate) struct Rereacted {
@@ -43,8 +47,8 @@ pub(crate) struct Rereacted {
     pub(crate) positions: Option<(u64, u64)>,
     /// Number of reactions.
     pub(crate) reactions: u64,
-    /// Reactions that ask for something else now, in their order.
-    pub(crate) differing: Vec<Differing>,
+    /// Number of reactions that ask for something else now.
+    pub(crate) differing: u64,
     /// Numbers of reactions that are not recorded in full, by what is missing.
     pub(crate) missing: BTreeMap<Missing, u64>,
 }
@@ -93,23 +97,41 @@ impl From<JournalError> for RereactError {
 
 impl App {
     /// Repeats the recorded reactions in a journal with the Flows of this program, on a thread of its own, and compares what
-    /// they ask for.
+    /// they ask for. Calls `show` with each reaction that differs, in their order, until it returns false.
     ///
     /// # Errors
     /// [`RereactError`] if the journal cannot be read, or not with this program, or the root cannot be made.
-    pub(crate) fn rereact(self, directory: &Path, span: Span) -> Result<Rereacted, RereactError> {
+    pub(crate) fn rereact(
+        self,
+        directory: &Path,
+        span: Span,
+        show: &mut dyn FnMut(Differing) -> bool,
+    ) -> Result<Rereacted, RereactError> {
         let directory = directory.to_owned();
+        let (differs, differing) = sync_channel(WAITING);
         let thread = std::thread::Builder::new().name("flowright".to_owned());
-        let spawned = thread.spawn(move || self.repeat(&directory, span)).map_err(AppError::Thread)?;
+        let spawned =
+            thread.spawn(move || self.repeat(&directory, span, differs)).map_err(AppError::Thread)?;
+        while let Ok(one) = differing.recv()
+            && show(one)
+        {}
+        drop(differing);
         let broken = |_| Err(AppError::Internal("its thread panicked".to_owned()).into());
         spawned.join().unwrap_or_else(broken)
     }
 
-    fn repeat(self, directory: &Path, span: Span) -> Result<Rereacted, RereactError> {
+    fn repeat(
+        self,
+        directory: &Path,
+        span: Span,
+        differs: SyncSender<Differing>,
+    ) -> Result<Rereacted, RereactError> {
         let mut reader = Reader::open(directory)?;
         never_wait_here();
         let addresses = Arc::new(Directory::default());
-        let runtime = self.new_runtime(addresses.clone(), (AppId::next(), 0), None);
+        // Addresses in inputs name the App.
+        let app = AppId::recorded(reader.app()?);
+        let runtime = self.new_runtime(addresses.clone(), (app, 0), None);
         runtime::belong(runtime.clone());
         let _running = runtime.start();
         let (watchdog, _gave_up) = Watchdog::start(self.config.grace()).map_err(AppError::Thread)?;
@@ -130,7 +152,7 @@ impl App {
             let (_, live) = reader.live_at(None)?;
             let nothing = BTreeSet::new();
             repeater.repeat(Cycle { live, unknown: &nothing, reactions: &[], walls: &[] })?;
-            Course::begin(&mut reader, span)?.follow(&mut repeater)
+            Course::begin(&mut reader, span, differs)?.follow(&mut repeater)
         });
         watched.end();
         addresses.end();
