@@ -262,7 +262,8 @@ impl From<JournalError> for ToolError {
 
 /// Runs a command, for a journal that `app` is or was to be recorded in.
 pub(super) fn run(app: App, command: &JournalCommand) -> ExitCode {
-    let mut out = io::BufWriter::new(io::stdout().lock());
+    // Not locked: constructors and Flows, which are called on another thread, may print.
+    let mut out = io::BufWriter::new(io::stdout());
     let done = carry_out(app, command, &mut out).and_then(|()| Ok(out.flush()?));
     match done {
         Ok(()) => ExitCode::SUCCESS,
