@@ -12,6 +12,7 @@
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -71,12 +72,16 @@ impl Drop for Running {
 /// The App and the actor that execute on a thread.
 struct Executing {
     runtime: RefCell<Option<Arc<Runtime>>>,
-    /// The actor that is executing, of a type of the layer that runs actors.
-    actor: RefCell<Option<Box<dyn Any>>>,
+    /// The actor that is executing, of a type of the layer that runs actors. A thread has one at its end only if code of the
+    /// actor ends the process, by `process::exit`. It is not dropped then: to tell the caller of a handler that there is no
+    /// reply wakes tasks, which takes thread-locals that are gone by then, and would abort the process.
+    actor: ManuallyDrop<RefCell<Option<Box<dyn Any>>>>,
 }
 
 thread_local! {
-    static EXECUTING: Executing = const { Executing { runtime: RefCell::new(None), actor: RefCell::new(None) } };
+    static EXECUTING: Executing = const {
+        Executing { runtime: RefCell::new(None), actor: ManuallyDrop::new(RefCell::new(None)) }
+    };
 }
 
 /// Makes this thread belong to an App until the returned guard is dropped.
