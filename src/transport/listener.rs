@@ -1,10 +1,13 @@
 //! Accepting connections of other processes.
 
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -21,6 +24,7 @@ use super::pending_handshakes::PendingHandshakes;
 use super::security::Security;
 use super::tls;
 use crate::descriptors;
+use crate::id::unique;
 
 /// Pause after the system has run out of resources for connections.
 const EXHAUSTED: Duration = Duration::from_millis(100);
@@ -68,8 +72,7 @@ impl Listener {
                 (Socket::Tcp(listener), Endpoint::Tcp(address.to_string()))
             }
             Endpoint::Unix(path) => {
-                let listener = UnixListener::bind(path).map_err(failed)?;
-                std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+                let listener = listen_at(path).map_err(failed)?;
                 file = file_at(path);
                 (Socket::Unix(listener), endpoint.clone())
             }
@@ -123,6 +126,36 @@ impl Drop for Listener {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Listens at a path. The file appears there when it accepts connections: one that refuses them was left behind by a process
+/// that was killed.
+fn listen_at(path: &Path) -> io::Result<UnixListener> {
+    let staged = format!(".{:08x}", unique() as u32);
+    // A longer path may be too long for a socket.
+    if path.file_name().is_none_or(|name| name.len() < staged.len()) {
+        return bind_at(path);
+    }
+    let staged = path.with_file_name(staged);
+    let listener = bind_at(&staged)?;
+    match renameat_with(CWD, &staged, CWD, path, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(listener),
+        Err(error) => {
+            let _ = std::fs::remove_file(&staged);
+            match error {
+                Errno::EXIST => Err(ErrorKind::AddrInUse.into()),
+                // The file system has no such renaming.
+                Errno::INVAL | Errno::NOSYS | Errno::NOTSUP => bind_at(path),
+                error => Err(error.into()),
+            }
+        }
+    }
+}
+
+fn bind_at(path: &Path) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 fn file_at(path: &Path) -> Option<(u64, u64)> {

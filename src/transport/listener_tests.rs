@@ -59,3 +59,35 @@ async fn one_that_goes_without_a_word_is_told_from_one_that_speaks_nonsense() {
         assert_eq!(error.is_gone(), is_gone, "{said:?}: {error}");
     }
 }
+
+/// Whoever finds the file of a Unix socket can connect, from its first moment on: one that refuses was left behind.
+#[tokio::test]
+async fn file_of_a_socket_appears_when_it_accepts() {
+    let directory = std::env::temp_dir().join(format!("flowright-listener-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("there is room");
+    for number in 0..200 {
+        let path = directory.join(format!("head-{number:03}.sock"));
+        let wanted = path.clone();
+        let connects = std::thread::spawn(move || {
+            loop {
+                match std::os::unix::net::UnixStream::connect(&wanted) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => std::thread::yield_now(),
+                    connected => return connected.map(drop),
+                }
+            }
+        });
+        let endpoint = Endpoint::Unix(path);
+        let listener = Listener::bind(&endpoint, Security::default(), Limits::default()).await;
+        let listener = listener.expect("it listens");
+        connects.join().expect("no panic").expect("the socket accepts");
+        let again = Listener::bind(&endpoint, Security::default(), Limits::default()).await;
+        let TransportError::Listen { error, .. } = again.err().expect("another one listens there") else {
+            panic!("it is another error")
+        };
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        let files = std::fs::read_dir(&directory).expect("it is there").count();
+        assert_eq!(files, 1, "nothing is left but the socket");
+        drop(listener);
+    }
+    std::fs::remove_dir(&directory).expect("it is empty");
+}

@@ -374,11 +374,21 @@ impl Handle<CheckLater> for Echo {
     }
 }
 
-/// A message that is answered with a stream of these items, which is complete behind them.
+/// A message that is answered with a stream of these items, which is complete behind them unless it says otherwise. Any value
+/// is one.
 #[derive(Serialize, Deserialize)]
+#[serde(from = "serde_json::Value")]
 struct Items {
     items: Vec<serde_json::Value>,
     then: Then,
+}
+
+impl From<serde_json::Value> for Items {
+    fn from(value: serde_json::Value) -> Self {
+        let items = value["items"].as_array().cloned().unwrap_or_default();
+        let then = Then::deserialize(&value["then"]).unwrap_or(Then::Finish);
+        Self { items, then }
+    }
 }
 
 /// The end of a stream.
