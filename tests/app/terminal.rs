@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
 use crate::commands::desk;
 use crate::programs;
@@ -48,6 +48,10 @@ impl Terminal {
             File::from(rustix::fs::open(&name, flags, Mode::empty()).expect("the terminal can be opened"))
         };
         tcsetwinsize(&master, size(rows, columns)).expect("terminals have sizes");
+        // By default the system drops output after it has passed Ctrl-C on, with all that the program has said since.
+        let mut modes = tcgetattr(&master).expect("terminals have modes");
+        modes.local_modes |= LocalModes::NOFLSH;
+        tcsetattr(&master, OptionalActions::Now, &modes).expect("terminals have modes");
         // Without a session of its own the program gets no signal when the size changes.
         let mut command = Command::new("setsid");
         command
