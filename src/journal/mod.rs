@@ -123,6 +123,19 @@ pub(crate) enum Change {
     Left { path: ActorPath },
 }
 
+impl Change {
+    /// Returns the path of the actor that has changed.
+    pub(crate) fn path(&self) -> &ActorPath {
+        match self {
+            Self::Put { path, .. }
+            | Self::Delete { path, .. }
+            | Self::State { path, .. }
+            | Self::Patch { path, .. }
+            | Self::Left { path } => path,
+        }
+    }
+}
+
 /// The changes of one cycle of the driver.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Transaction {

@@ -87,7 +87,7 @@ pub(in crate::app) enum Outcome {
     Unrecorded(Missing),
 }
 
-/// What is not recorded in full.
+/// The part of the record that a reaction could see and that is not complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Missing {
     /// A state that another one has replaced in the same commit.

@@ -335,22 +335,12 @@ impl<'t> OfActor<'t> {
     }
 }
 
-pub(super) fn path_of(change: &Change) -> &ActorPath {
-    match change {
-        Change::Put { path, .. }
-        | Change::Delete { path, .. }
-        | Change::State { path, .. }
-        | Change::Patch { path, .. }
-        | Change::Left { path } => path,
-    }
-}
-
 impl Retelling {
     /// Returns the events of the next transaction.
     pub(crate) fn tell(&mut self, transaction: &RecordedTransaction) -> Vec<Event> {
         // In the order in which the actors are first named.
         let (mut order, mut actors) = (Vec::new(), HashMap::<&ActorPath, OfActor<'_>>::new());
-        let paths = transaction.changes.iter().map(path_of).chain(&transaction.merged);
+        let paths = transaction.changes.iter().map(Change::path).chain(&transaction.merged);
         for path in paths {
             if !actors.contains_key(path) {
                 order.push(path);
@@ -358,7 +348,7 @@ impl Retelling {
             }
         }
         for change in &transaction.changes {
-            actors.entry(path_of(change)).or_default().change(change);
+            actors.entry(change.path()).or_default().change(change);
         }
         for path in &transaction.merged {
             actors.entry(path).or_default().is_merged = true;

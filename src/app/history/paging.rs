@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::events::{Event, Retelling};
 use crate::id::ActorPath;
-use crate::journal::{HistoryEntry, HistoryFilter, RecordedTransaction};
+use crate::journal::{Change, HistoryEntry, HistoryFilter, RecordedTransaction};
 
 /// Number of groups that are read first; each further reading takes twice as many.
 const FIRST: usize = 64;
@@ -126,7 +126,7 @@ impl Paging {
         for entry in entries {
             for transaction in entry.transactions.into_iter().rev() {
                 let names = |path: &&ActorPath| is_wanted(self.wanted.path.as_ref(), path);
-                let changes = transaction.changes.iter().map(super::events::path_of);
+                let changes = transaction.changes.iter().map(Change::path);
                 self.count += usize::from(changes.chain(&transaction.merged).any(|path| names(&path)));
                 self.transactions.push_front(transaction);
             }

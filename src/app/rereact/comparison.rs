@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::decision::{Decision, What};
 use crate::id::ActorPath;
 
-/// What is only asked for then, and what only now.
+/// Decisions that were only made then, and those that are only made now.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Differences {
     pub(crate) then: Vec<Decision>,
@@ -20,7 +20,7 @@ impl Differences {
     /// Compares decisions. The order counts for the runs of one Work, and for nothing else.
     pub(crate) fn between(then: &[Decision], now: &[Decision]) -> Self {
         let mut left: Vec<_> = now.iter().map(Some).collect();
-        // What is the same stands at the same place, or nearly.
+        // Equal decisions stand at the same place, or nearly.
         let mut begin = 0;
         let mut only_then = Vec::new();
         for decision in then {
@@ -201,7 +201,7 @@ mod tests {
         decision(path, What::Children { field: field.to_owned(), shape: Some(shape) })
     }
 
-    /// What both sides have is no difference, as often as both have it; the rest is.
+    /// Decisions that both sides have, as often as both have them, are no difference; all others are.
     #[test]
     fn only_what_one_side_has_differs() {
         let then =
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(Differences::between(&[], &elsewhere).now, elsewhere);
     }
 
-    /// What is asked for is shown with the deepest Flow that reacted; a Flow that joins is the doing of the one above it.
+    /// A decision is shown with the deepest Flow that reacted; a Flow that joins is a decision of the one above it.
     #[test]
     fn deepest_flow_is_responsible() {
         let flows = ["team.crew", "team", ""].map(at);

@@ -1,4 +1,4 @@
-//! What reactions ask for, read from the changes that they make (pure).
+//! The decisions of reactions, read from the changes that they make (pure).
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -22,7 +22,7 @@ const LONGEST: usize = 4 * 1024;
 /// Largest number of characters of a value in words.
 const BRIEF: usize = 200;
 
-/// What reactions ask for.
+/// The decisions of reactions.
 #[derive(Debug, Default)]
 pub(crate) struct Decisions {
     pub(crate) all: Vec<Decision>,
@@ -297,16 +297,6 @@ impl<'c> OfActor<'c> {
     }
 }
 
-fn path_of(change: &Change) -> &ActorPath {
-    match change {
-        Change::Put { path, .. }
-        | Change::Delete { path, .. }
-        | Change::State { path, .. }
-        | Change::Patch { path, .. }
-        | Change::Left { path } => path,
-    }
-}
-
 impl Reading<'_> {
     /// Reads what reactions ask for from the changes that they make.
     ///
@@ -315,7 +305,7 @@ impl Reading<'_> {
     pub(crate) fn decisions(&self, changes: &[Change]) -> Result<Decisions, Unreadable> {
         let (mut order, mut actors): (Vec<&ActorPath>, HashMap<&ActorPath, OfActor<'_>>) = Default::default();
         for change in changes {
-            let path = path_of(change);
+            let path = change.path();
             let actor = actors.entry(path).or_insert_with(|| {
                 order.push(path);
                 OfActor::default()
