@@ -1,4 +1,4 @@
-//! The encodings of times, checksums and history in a journal.
+//! The encodings of times, checksums and states in a journal, and that of history in format 2.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use super::{Reacted, Reaction, ReactionEnd, Table};
 use crate::id::ActorPath;
 use crate::wire;
 
-/// The version of the encoding of history, its first byte.
+/// The version of the encoding, its first byte.
 const VERSION: u8 = 1;
 
 /// The kind of a row, part of its checksum so that a row never passes for one of another table.
@@ -75,7 +75,8 @@ pub(super) fn duration_from(nanos: i64) -> Duration {
 }
 
 /// A change in the history. Changes of states are in a table of their own.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[cfg_attr(test, derive(Serialize))]
 pub(super) enum Recorded {
     #[serde(rename = "p")]
     Put(ActorPath, Table, Bytes, Bytes),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::encoding::{self, Recorded, Recording};
 use super::error::JournalError;
 use super::values::ValueChanges;
-use super::{Change, Transaction};
+use super::{Change, Transaction, log_encoding};
 use crate::id::ActorPath;
 use crate::state::{Patch, Value};
 
@@ -25,7 +25,7 @@ pub(super) struct Group {
     /// The transactions as they are recorded in the history.
     pub(super) recording: Recording,
     /// The encoding of `recording`.
-    pub(super) encoded: Vec<u8>,
+    pub(super) encoded: Bytes,
 }
 
 /// The change of a state.
@@ -48,7 +48,7 @@ impl Group {
             states: BTreeMap::new(),
             values: ValueChanges::new(),
             recording: Recording::with_capacity(transactions.len()),
-            encoded: Vec::new(),
+            encoded: Bytes::new(),
         };
         for (transaction, position) in transactions.into_iter().zip(first..) {
             let Transaction { at, wall, changes, mut reacted } = transaction;
@@ -69,8 +69,7 @@ impl Group {
             recorded.extend(reacted.map(|reacted| Recorded::reacted(reacted.reactions, at)));
             group.recording.push((encoding::nanos(at), encoding::wall_nanos(wall), recorded));
         }
-        group.encoded = encoding::encode(&group.recording)
-            .map_err(|error| JournalError::Invalid { position: last, what: error.to_string() })?;
+        group.encoded = log_encoding::encode(&group.recording).into();
         Ok(group)
     }
 

@@ -25,6 +25,7 @@ mod group;
 #[cfg(feature = "cli")]
 mod live;
 mod lock;
+mod log_encoding;
 mod queue;
 mod sqlite;
 mod store;

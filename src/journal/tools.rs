@@ -77,7 +77,7 @@ pub(crate) fn check(directory: &Path) -> Result<Check, JournalError> {
     let lock = DirectoryLock::take(directory)?;
     let opened = open_file(directory, Access::Read)?;
     let rows = Rows { connection: &opened.connection, file: &opened.file };
-    let mut check = Check { format: super::sqlite::FORMAT, ..Check::default() };
+    let mut check = Check { format: opened.format, ..Check::default() };
     let length = |file: &Path| std::fs::metadata(file).map_or(0, |metadata| metadata.len());
     check.file_bytes = length(&opened.file);
     check.wal_bytes = length(&directory.join(format!("{FILE}-wal")));

@@ -87,6 +87,18 @@ pub(crate) fn encode_noting<T: Serialize + ?Sized>(value: &T) -> Result<(Bytes, 
     Ok((Bytes::from(out), met))
 }
 
+/// Encodes the value with its fields by position and its variants by number. [`decode`] reads it as the same type, and as
+/// one with further fields at the end, which have defaults, and with further variants at the end.
+///
+/// # Errors
+/// As [`encode`]; also for a field that is skipped, which would move the ones after it. Types that serde reads from a
+/// buffer (flattened, untagged, internally tagged) are encoded, but not all of them can be read.
+pub(crate) fn encode_by_position<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let mut out = Vec::with_capacity(128);
+    write(value, Target::Vec(&mut out), Form::Positional)?;
+    Ok(out)
+}
+
 /// Returns `true` while this module is encoding a value on this thread. Types of the runtime, which can be read in
 /// either form, have a shorter form in this encoding than in others that are human-readable.
 pub(crate) fn is_encoding() -> bool {
@@ -456,6 +468,68 @@ mod tests {
         ];
         assert!(read.iter().all(|said| said.contains("Bad` panicked: not read")), "{read:?}");
         assert_eq!(length(&Bad), usize::MAX);
+    }
+
+    /// Encodings by position are short, and are read as a later version of the type.
+    #[test]
+    fn encoding_by_position_is_read_by_a_later_type() {
+        #[derive(Serialize)]
+        enum Stage {
+            Idle,
+            Until(u64),
+            Between { begin: u8, end: u8 },
+        }
+
+        #[derive(Serialize)]
+        struct Row {
+            name: Option<&'static str>,
+            stages: Vec<Stage>,
+        }
+
+        #[derive(Debug, PartialEq, Deserialize)]
+        enum LaterStage {
+            Idle,
+            Until(u64),
+            Between { begin: u8, end: u8 },
+            Never,
+        }
+
+        #[derive(Debug, PartialEq, Deserialize)]
+        struct LaterRow {
+            name: Option<String>,
+            stages: Vec<LaterStage>,
+            #[serde(default)]
+            weight: u64,
+        }
+
+        let row = Row {
+            name: None,
+            stages: vec![Stage::Idle, Stage::Until(5), Stage::Between { begin: 1, end: 2 }],
+        };
+        let short = encode_by_position(&row).unwrap();
+        assert_eq!(short, [0x92, 0xc0, 0x93, 0, 0x81, 1, 5, 0x81, 2, 0x92, 1, 2]);
+        let stages = vec![LaterStage::Idle, LaterStage::Until(5), LaterStage::Between { begin: 1, end: 2 }];
+        let later = LaterRow { name: None, stages, weight: 0 };
+        assert_eq!(decode::<LaterRow>(&short).unwrap(), later);
+        assert_eq!(decode::<LaterRow>(&encode(&row).unwrap()).unwrap(), later);
+        let newer = encode_by_position(&(1, 2, 3, 4)).unwrap();
+        assert!(decode::<LaterRow>(&newer).is_err());
+    }
+
+    /// A field that is skipped would move the ones after it.
+    #[test]
+    fn skipped_field_has_no_encoding_by_position() {
+        #[derive(Serialize)]
+        struct Row {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            name: Option<u8>,
+            weight: u8,
+        }
+
+        let whole = encode_by_position(&Row { name: Some(1), weight: 2 }).unwrap();
+        assert_eq!(whole, [0x92, 1, 2]);
+        let error = encode_by_position(&Row { name: None, weight: 2 }).unwrap_err().to_string();
+        assert!(error.contains("`name`"), "{error}");
     }
 
     #[test]

@@ -19,6 +19,8 @@ use super::fault::Fault;
 /// The form of an encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Form {
+    /// As `AsIs`, with the fields of structs in an array, and with numbers for the names of variants.
+    Positional,
     /// Maps are in their order of iteration.
     AsIs,
     /// The entries of maps are sorted.
@@ -118,14 +120,24 @@ impl<'o, 't> Encoder<'o, 't> {
         Self { out, somes: 0 }
     }
 
-    fn variant(&mut self, name: &'static str) -> Result<(), Fault> {
+    fn variant(&mut self, index: u32, name: &'static str) -> Result<(), Fault> {
         rmp::encode::write_map_len(self.out, 1)?;
-        Ok(rmp::encode::write_str(self.out, name)?)
+        self.variant_name(index, name)
+    }
+
+    fn variant_name(&mut self, index: u32, name: &'static str) -> Result<(), Fault> {
+        match self.out.form {
+            Form::Positional => drop(rmp::encode::write_uint(self.out, index.into())?),
+            _ => rmp::encode::write_str(self.out, name)?,
+        }
+        Ok(())
     }
 
     fn fields(self, length: usize) -> Result<Fields<'o, 't>, Fault> {
-        rmp::encode::write_map_len(self.out, count(length)?)?;
-        Ok(Fields { out: self.out })
+        let is_named = self.out.form != Form::Positional;
+        let kind = if is_named { Kind::Map } else { Kind::Array };
+        kind.write_length(self.out, count(length)?)?;
+        Ok(Fields { out: self.out, is_named })
     }
 
     fn tuple(self, length: usize) -> Result<Container<'o, 't>, Fault> {
@@ -278,12 +290,12 @@ impl<'o, 't> Serializer for Encoder<'o, 't> {
     }
 
     fn serialize_unit_variant(
-        self,
+        mut self,
         _name: &'static str,
-        _index: u32,
+        index: u32,
         name: &'static str,
     ) -> Result<(), Fault> {
-        self.serialize_str(name)
+        self.variant_name(index, name)
     }
 
     #[inline]
@@ -305,11 +317,11 @@ impl<'o, 't> Serializer for Encoder<'o, 't> {
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
         mut self,
         _name: &'static str,
-        _index: u32,
+        index: u32,
         name: &'static str,
         value: &T,
     ) -> Result<(), Fault> {
-        self.variant(name)?;
+        self.variant(index, name)?;
         value.serialize(Encoder::new(self.out))
     }
 
@@ -329,11 +341,11 @@ impl<'o, 't> Serializer for Encoder<'o, 't> {
     fn serialize_tuple_variant(
         mut self,
         _name: &'static str,
-        _index: u32,
+        index: u32,
         name: &'static str,
         length: usize,
     ) -> Result<Container<'o, 't>, Fault> {
-        self.variant(name)?;
+        self.variant(index, name)?;
         self.tuple(length)
     }
 
@@ -349,11 +361,11 @@ impl<'o, 't> Serializer for Encoder<'o, 't> {
     fn serialize_struct_variant(
         mut self,
         _name: &'static str,
-        _index: u32,
+        index: u32,
         name: &'static str,
         length: usize,
     ) -> Result<Fields<'o, 't>, Fault> {
-        self.variant(name)?;
+        self.variant(index, name)?;
         self.fields(length)
     }
 
@@ -548,13 +560,26 @@ impl SerializeMap for Container<'_, '_> {
 /// The fields of a struct.
 pub(super) struct Fields<'o, 't> {
     out: &'o mut Out<'t>,
+    /// False if the fields are known by their positions.
+    is_named: bool,
 }
 
 impl Fields<'_, '_> {
     #[inline]
     fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Fault> {
-        rmp::encode::write_str(self.out, name)?;
+        if self.is_named {
+            rmp::encode::write_str(self.out, name)?;
+        }
         value.serialize(Encoder::new(self.out))
+    }
+
+    fn skip(&self, name: &'static str) -> Result<(), Fault> {
+        match self.is_named {
+            true => Ok(()),
+            false => Err(Fault::new(format!(
+                "the field `{name}` cannot be skipped: the others are known by position"
+            ))),
+        }
     }
 }
 
@@ -565,6 +590,10 @@ impl SerializeStruct for Fields<'_, '_> {
     #[inline]
     fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Fault> {
         self.field(name, value)
+    }
+
+    fn skip_field(&mut self, name: &'static str) -> Result<(), Fault> {
+        self.skip(name)
     }
 
     fn end(self) -> Result<(), Fault> {
@@ -579,6 +608,10 @@ impl SerializeStructVariant for Fields<'_, '_> {
     #[inline]
     fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Fault> {
         self.field(name, value)
+    }
+
+    fn skip_field(&mut self, name: &'static str) -> Result<(), Fault> {
+        self.skip(name)
     }
 
     fn end(self) -> Result<(), Fault> {

@@ -15,6 +15,7 @@ mod editions;
 mod ends;
 mod errand;
 mod follower;
+mod formats;
 mod hoard;
 #[path = "../chaos/http.rs"]
 #[allow(dead_code, reason = "the other tests need more of it")]
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         crashes::TESTS,
         disks::TESTS,
         ends::TESTS,
+        formats::TESTS,
         inputs::TESTS,
         journaled::TESTS,
         locks::TESTS,

@@ -5,7 +5,9 @@
 //!   milliseconds.
 //! - A row that cannot be decoded is an error that names its table, and never a wrong image.
 //!
-//! Rows are maps with named fields, so that a later version can add fields with a default.
+//! Rows about runs have their fields by position: a later version can add fields at the end, with a default, and raises the
+//! version of the format, since this one cannot read these rows. Rows of format 2 have named fields, and are read as well.
+//! All other rows still have names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,6 +58,11 @@ pub(crate) fn encoded<T: Serialize>(row: &T) -> Vec<u8> {
     wire::encode(row).expect("rows consist of types that always encode").to_vec()
 }
 
+/// Encodes a row with its fields by position, none of which is skipped.
+fn compact<T: Serialize>(row: &T) -> Vec<u8> {
+    wire::encode_by_position(row).expect("rows consist of types that always encode")
+}
+
 /// Decodes a row.
 pub(crate) fn decoded<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<T, RowError> {
     wire::decode(bytes).map_err(|source| RowError { table, source })
@@ -68,7 +75,7 @@ struct RunRow {
     input: Bytes,
     queued: u64,
     /// True if the run was requested with another key.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default)]
     has_other_key: bool,
 }
 
@@ -83,14 +90,10 @@ impl RunRow {
 #[derive(Serialize, Deserialize)]
 struct ProgressRow {
     attempts: u32,
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default)]
     forgotten: bool,
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default)]
     stopped: bool,
-}
-
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 impl From<Progress> for ProgressRow {
@@ -108,9 +111,9 @@ impl From<ProgressRow> for Progress {
 #[derive(Serialize, Deserialize)]
 struct InputRow {
     stage: Stage,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     reason: Option<Reason>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     message: Option<String>,
     time: u64,
     attempt: u32,
@@ -125,17 +128,17 @@ struct AttemptRow {
     run: Option<u64>,
     attempt: u32,
     stage: Stage,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     reason: Option<Reason>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     message: Option<String>,
     input: Option<Bytes>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     output: Option<Bytes>,
     queued: u64,
     started: Option<u64>,
     ended: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     node: Option<String>,
 }
 
@@ -173,12 +176,12 @@ impl AttemptRow {
 #[derive(Serialize, Deserialize)]
 struct WorkRow {
     life: LifeRow,
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default)]
     moving: bool,
     current: Option<CurrentRow>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     hold: Option<HoldRow>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     restarts: Vec<Duration>,
     succeeded: u64,
     failed: u64,
@@ -192,7 +195,7 @@ struct WorkRow {
     launches: u32,
     #[serde(default)]
     incarnation: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     node: Option<String>,
 }
 
@@ -338,11 +341,11 @@ impl Fact {
                     changes.push(put(Table::Given, key.to_bytes().to_vec(), input.to_vec()));
                 }
                 let row = RunRow::new(key, input, queued, false);
-                changes.push(put(Table::Run, place_key(place), encoded(&row)));
+                changes.push(put(Table::Run, place_key(place), compact(&row)));
             }
             Self::OtherKey { place, key, input, queued } => {
                 let row = RunRow::new(key, input.bytes, queued, true);
-                changes.push(put(Table::Run, place_key(place), encoded(&row)));
+                changes.push(put(Table::Run, place_key(place), compact(&row)));
             }
             Self::Given { key, input } => {
                 if input.bytes.len() <= LONGEST_INPUT {
@@ -350,7 +353,7 @@ impl Fact {
                 }
             }
             Self::Waits { place, progress } => {
-                changes.push(put(Table::Run, progress_key(place), encoded(&ProgressRow::from(progress))));
+                changes.push(put(Table::Run, progress_key(place), compact(&ProgressRow::from(progress))));
             }
             Self::Ended { place } => {
                 changes.push(delete(Table::Run, place_key(place)));
@@ -360,7 +363,7 @@ impl Fact {
                 let Status { stage, reason, message, time, attempt, seq } = status;
                 let at = u64::try_from(at.as_millis()).unwrap_or(u64::MAX);
                 let row = InputRow { stage, reason, message, time: millis(time), attempt, seq, at };
-                changes.push(put(Table::Input, key.to_bytes().to_vec(), encoded(&row)));
+                changes.push(put(Table::Input, key.to_bytes().to_vec(), compact(&row)));
             }
             Self::Forgotten { key } => {
                 changes.push(delete(Table::Input, key.to_bytes().to_vec()));
@@ -368,23 +371,23 @@ impl Fact {
             }
             Self::Recorded(status) => {
                 let key = (status.seq % HISTORY as u64).to_be_bytes().to_vec();
-                changes.push(put(Table::Status, key, encoded(&status)));
+                changes.push(put(Table::Status, key, compact(&status)));
             }
             Self::Attempted { number, entry } => {
                 let key = (number % TRIES as u64).to_be_bytes().to_vec();
-                changes.push(put(Table::Attempt, key, encoded(&AttemptRow::new(number, entry))));
+                changes.push(put(Table::Attempt, key, compact(&AttemptRow::new(number, entry))));
             }
             Self::Step { input, step } => {
-                changes.push(put(Table::Step, step_key(input, step.id), encoded(&step)));
+                changes.push(put(Table::Step, step_key(input, step.id), compact(&step)));
             }
             Self::StepsForgotten { input, steps } => {
                 changes.extend(steps.into_iter().map(|id| delete(Table::Step, step_key(input, id))));
             }
             Self::Work(facts) => {
-                changes.push(put(Table::Work, FACTS.to_vec(), encoded(&WorkRow::from(facts))));
+                changes.push(put(Table::Work, FACTS.to_vec(), compact(&WorkRow::from(facts))));
             }
             Self::InputsRead(inputs) => {
-                changes.push(put(Table::Work, INPUTS.to_vec(), encoded(&inputs)));
+                changes.push(put(Table::Work, INPUTS.to_vec(), compact(&inputs)));
             }
         }
     }
@@ -505,5 +508,109 @@ impl ImageReader {
         attempts.sort_unstable_by_key(|attempt| attempt.number);
         image.attempts = attempts.into_iter().map(AttemptRow::entry).collect();
         image
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The positions of fields and the numbers of variants are those of the format: another order would be read as
+    /// other values.
+    #[test]
+    fn rows_keep_positions_of_their_fields() {
+        let set = time(1_000);
+        let (message, node) = (Some(Arc::from("m")), Some(Arc::from("n")));
+        let reasons = [
+            Reason::UserError,
+            Reason::Panic,
+            Reason::Timeout,
+            Reason::PayloadLost,
+            Reason::NodeLost,
+            Reason::ProcessDied,
+            Reason::Stopped,
+        ];
+        let stages = [
+            Stage::NotStarted,
+            Stage::Pending,
+            Stage::Running,
+            Stage::Succeeded,
+            Stage::Failed,
+            Stage::Stopped,
+        ];
+        assert_eq!(hex(&compact(&(reasons, stages))), "92970001020304050696000102030405");
+        let key = RunKey::from_bytes([7; 16]);
+        let input = Input::arrived(Bytes::from_static(&[0xc0]), PayloadGuards::default());
+        let status = Status {
+            stage: Stage::Failed,
+            reason: Some(Reason::Panic),
+            message: Some("m".into()),
+            time: set,
+            attempt: 2,
+            seq: 3,
+        };
+        let progress = Progress { attempts: 2, forgotten: true, stopped: false };
+        let entry = RunEntry {
+            run: Some(4),
+            attempt: 2,
+            stage: Stage::Failed,
+            reason: Some(Reason::Panic),
+            message,
+            input: Some(Bytes::from_static(&[0xc0])),
+            output: None,
+            queued: set,
+            started: Some(set),
+            ended: None,
+            node: node.clone(),
+        };
+        let current = Some(CurrentRun { place: 1, run: 2, progress, started: Some(set), node: node.clone() });
+        let work = WorkFacts {
+            life: LifeFacts::Waiting { until: Duration::from_secs(1) },
+            moving: true,
+            current,
+            hold: Some(OperatorStop { by: "o".into(), since: set }),
+            restarts: vec![Duration::from_secs(2)],
+            outcomes: Outcomes { succeeded: 1, failed: 2, stopped: 3, seconds: [0.0; 3] },
+            attempted: 4,
+            next_run: 5,
+            next_place: 6,
+            seq: 7,
+            successes: 8,
+            launches: 9,
+            incarnation: 10,
+            node,
+        };
+        let facts = [
+            Fact::Requested { place: 1, key, input, queued: set },
+            Fact::Waits { place: 1, progress },
+            Fact::Input { key, status: status.clone(), at: Duration::from_millis(5) },
+            Fact::Recorded(status),
+            Fact::Attempted { number: 3, entry },
+            Fact::Work(work),
+        ];
+        let mut changes = Vec::new();
+        facts.into_iter().for_each(|fact| fact.append_to(&mut changes, &ActorPath::root()));
+        let rows: Vec<_> = changes
+            .into_iter()
+            .map(|change| match change {
+                Change::Put { table, value, .. } => format!("{} {}", table.name(), hex(&value)),
+                change => panic!("{change:?} is no row"),
+            })
+            .collect();
+        let expected = [
+            "given c0",
+            "run 94c41007070707070707070707070707070707c401c0cd03e8c2",
+            "run 9302c3c2",
+            "input 970401a16dcd03e8020305",
+            "status 960401a16dcd03e80203",
+            "attempt 9c0304020401a16dc401c0c0cd03e8cd03e8c0a16e",
+            "work dc00118103920100c39501029302c3c2cd03e8a16e92a16fcd03e89192020001020393\
+             cb0000000000000000cb0000000000000000cb00000000000000000405060708090aa16e",
+        ];
+        assert_eq!(rows, expected);
     }
 }

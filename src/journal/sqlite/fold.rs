@@ -19,8 +19,8 @@ use rusqlite::params;
 use super::rows::{FoldRow, HistoryRow, Rows, live_sum};
 use super::{ROW, SqliteStore};
 use crate::id::ActorPath;
-use crate::journal::encoding::{self, Recorded, Recording};
-use crate::journal::{JournalError, Live, Table};
+use crate::journal::encoding::{Recorded, Recording};
+use crate::journal::{JournalError, Live, Table, log_encoding};
 
 /// The number of waiting rows at which folding begins. More rows fold into fewer writes, and take more memory.
 const ROWS: usize = 64 * 1024;
@@ -191,7 +191,7 @@ fn actor<'a>(actors: &'a mut HashMap<ActorPath, WaitingRows>, path: &ActorPath) 
 
 /// Decodes the changes of a row of the log.
 pub(crate) fn decode(rows: &Rows<'_>, row: &HistoryRow) -> Result<Recording, JournalError> {
-    encoding::decode(&row.changes).map_err(|error| {
+    log_encoding::decode(&row.changes).map_err(|error| {
         rows.damaged(format!("the history at position {} cannot be decoded: {error}", row.position))
     })
 }

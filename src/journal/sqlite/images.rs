@@ -8,7 +8,7 @@ use rusqlite::params;
 use super::rows::ImageMark;
 use super::{SqliteStore, encoding, fold};
 use crate::id::ActorPath;
-use crate::journal::{JournalError, Live, Moment, Table};
+use crate::journal::{JournalError, Live, Moment, Table, log_encoding};
 
 /// Size of the parts of an image, in bytes.
 const PART: usize = 256 * 1024;
@@ -154,11 +154,7 @@ impl SqliteStore {
         is_last: bool,
         rows: &[encoding::ImageRow],
     ) -> Result<i64, JournalError> {
-        let invalid = |error: crate::wire::CodecError| JournalError::Invalid {
-            position: mark.position,
-            what: error.to_string(),
-        };
-        let encoded = encoding::encode(&rows).map_err(invalid)?;
+        let encoded = log_encoding::encode_rows(rows);
         self.execute(
             "INSERT INTO image (position, part, last, wall, at, total, state_rows, state_sum, chain, rows, sum) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",

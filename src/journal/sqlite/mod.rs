@@ -37,7 +37,7 @@ use super::store::Store;
 use super::values::ValueChanges;
 use super::{
     Change, HistoryEntry, HistoryFilter, JournalError, JournalSettings, Live, Moment, RECENT,
-    RecordedTransaction, Recovered, Start, Sync, Table,
+    RecordedTransaction, Recovered, Start, Sync, Table, log_encoding,
 };
 use crate::id::ActorPath;
 use crate::state::Patch;
@@ -206,7 +206,7 @@ impl SqliteStore {
             settings,
             meta,
             chain: head.sum(),
-            head: HistoryRow { changes: Vec::new(), ..head },
+            head: HistoryRow { changes: Bytes::new(), ..head },
             fold: Fold::new(fold, waiting, runs),
             states,
             images,
@@ -235,6 +235,7 @@ impl SqliteStore {
             is_clean: false,
         };
         self.transact(|store| {
+            schema::set_format(&store.connection).map_err(|error| store.writing(error))?;
             store.execute(
                 "UPDATE meta SET epoch = ?1, sum = ?2 WHERE id = 1",
                 params![meta.epoch as i64, meta.sum()],
@@ -354,7 +355,7 @@ impl SqliteStore {
             state_sum: self.head.state_sum,
             total: 0,
             chain: self.chain,
-            changes: Vec::new(),
+            changes: Bytes::new(),
         };
         let mut add = |rows: i64, sum: i64| {
             head.state_rows += rows;
@@ -483,7 +484,7 @@ impl SqliteStore {
         let damaged = |error| {
             rows.damaged(format!("the history at position {} cannot be decoded: {error}", row.position))
         };
-        let recording: encoding::Recording = encoding::decode(&row.changes).map_err(damaged)?;
+        let recording = log_encoding::decode(&row.changes).map_err(damaged)?;
         // Where the state of an actor changed last in the group; none if it left after that.
         let mut last: HashMap<ActorPath, Option<(usize, usize)>> = HashMap::new();
         for (index, (_, _, changes)) in recording.iter().enumerate() {
@@ -707,7 +708,7 @@ impl Store for SqliteStore {
         self.fold.advance(staged.slice);
         self.fold.add(&group.recording, &staged.head, staged.chain);
         self.chain = staged.chain;
-        self.head = HistoryRow { changes: Vec::new(), ..staged.head };
+        self.head = HistoryRow { changes: Bytes::new(), ..staged.head };
         for (path, index) in staged.states {
             match index {
                 Some(index) => self.states.insert(path, index),

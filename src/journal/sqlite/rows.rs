@@ -7,7 +7,7 @@ use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params}
 
 use crate::id::ActorPath;
 use crate::journal::encoding::{self, Kind, checksum};
-use crate::journal::{JournalError, Moment, Start, Table};
+use crate::journal::{JournalError, Moment, Start, Table, log_encoding};
 use crate::state::{Patch, Value};
 
 /// A connection with the path of its file, for errors.
@@ -73,7 +73,7 @@ pub(crate) struct HistoryRow {
     pub(crate) total: i64,
     /// The checksum of the row before this one, so that none can be missing between two.
     pub(crate) chain: i64,
-    pub(crate) changes: Vec<u8>,
+    pub(crate) changes: Bytes,
 }
 
 impl HistoryRow {
@@ -500,7 +500,7 @@ impl Rows<'_> {
                     state_sum: row.get(5)?,
                     total: row.get(6)?,
                     chain: row.get(7)?,
-                    changes: bytes(row, 8)?.to_vec(),
+                    changes: Bytes::copy_from_slice(bytes(row, 8)?),
                 };
                 Ok((history, row.get::<_, i64>(9)?))
             };
@@ -576,16 +576,16 @@ impl Rows<'_> {
                     row.get::<_, i64>(6)?,
                     row.get::<_, i64>(7)? != 0,
                     mark,
-                    bytes(row, 8)?,
+                    Bytes::copy_from_slice(bytes(row, 8)?),
                     row.get::<_, i64>(9)?,
                 ))
             };
             let (part, is_last, mark, encoded, sum) = read().map_err(|error| self.sqlite(error))?;
-            if part != expected || mark.sum(part, is_last, encoded) != sum {
+            if part != expected || mark.sum(part, is_last, &encoded) != sum {
                 return Err(damaged());
             }
             expected += 1;
-            let rows: Vec<encoding::ImageRow> = encoding::decode(encoded).map_err(|error| {
+            let rows = log_encoding::decode_rows(&encoded).map_err(|error| {
                 self.damaged(format!("the image at position {position} cannot be decoded: {error}"))
             })?;
             for (path, table, key, value) in rows {

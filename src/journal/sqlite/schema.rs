@@ -14,7 +14,12 @@ pub(crate) const FILE: &str = "journal.db";
 const APPLICATION: i64 = 0x466C_6F77;
 
 /// `user_version` of the file: the version of the tables and of all that is encoded in them.
-pub(crate) const FORMAT: i64 = 2;
+pub(crate) const FORMAT: i64 = 3;
+
+/// The oldest format that is read. An opening for writing makes it [`FORMAT`]: of what is in the file nothing changes, and
+/// the rows that are written from then on are those of that format. Format 2 has the same tables, with names in the history
+/// and in rows about runs.
+const OLDEST: i64 = 2;
 
 /// Size of a page in bytes. A commit writes each changed page to the WAL: small pages cost less for small rows.
 pub(crate) const PAGE: u64 = 1024;
@@ -93,6 +98,8 @@ pub(crate) struct Opened {
     pub(crate) connection: Connection,
     pub(crate) file: PathBuf,
     pub(crate) is_new: bool,
+    /// The format of a file that is not new.
+    pub(crate) format: i64,
 }
 
 /// Opens the file in a directory whose lock is held, and checks that it is a journal of a known format.
@@ -116,10 +123,8 @@ pub(crate) fn open(directory: &Path, access: Access) -> Result<Opened, JournalEr
     if is_new && access == Access::Read {
         return Err(JournalError::Missing { directory: directory.to_owned() });
     }
-    if !is_new {
-        check_format(&connection, &file)?;
-    }
-    Ok(Opened { connection, file, is_new })
+    let format = if is_new { FORMAT } else { check_format(&connection, &file)? };
+    Ok(Opened { connection, file, is_new, format })
 }
 
 /// Sets the connection up. Returns true if the file is empty.
@@ -149,7 +154,8 @@ fn prepare(connection: &Connection, access: Access) -> rusqlite::Result<bool> {
     Ok(is_new)
 }
 
-fn check_format(connection: &Connection, file: &Path) -> Result<(), JournalError> {
+/// Returns the format of a file.
+fn check_format(connection: &Connection, file: &Path) -> Result<i64, JournalError> {
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let sqlite = |error| JournalError::sqlite(file, "read", error);
     if pragma("application_id").map_err(sqlite)? != APPLICATION {
@@ -159,7 +165,7 @@ fn check_format(connection: &Connection, file: &Path) -> Result<(), JournalError
     if found > FORMAT {
         return Err(JournalError::NewerFormat { file: file.to_owned(), found, known: FORMAT });
     }
-    if found < FORMAT {
+    if found < OLDEST {
         return Err(JournalError::damaged(
             file,
             format!("its format is {found}, which no release has written"),
@@ -175,7 +181,16 @@ fn check_format(connection: &Connection, file: &Path) -> Result<(), JournalError
             .iter()
             .zip(TABLES)
             .all(|((name, sql), known)| name == known.0 && sql.as_deref() == Some(known.1));
-    if is_known { Ok(()) } else { Err(JournalError::damaged(file, "its tables are not those of its format")) }
+    if is_known {
+        Ok(found)
+    } else {
+        Err(JournalError::damaged(file, "its tables are not those of its format"))
+    }
+}
+
+/// Sets the format of a file to that of this program, inside of a transaction.
+pub(crate) fn set_format(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "user_version", FORMAT)
 }
 
 /// Creates the tables, inside of a transaction.
@@ -184,7 +199,7 @@ pub(crate) fn create(connection: &Connection) -> rusqlite::Result<()> {
         connection.execute(sql, [])?;
     }
     connection.pragma_update(None, "application_id", APPLICATION)?;
-    connection.pragma_update(None, "user_version", FORMAT)
+    set_format(connection)
 }
 
 /// Switches the file to WAL, in which it then stays.
