@@ -15,6 +15,10 @@ use crate::runtime::Runtime;
 use crate::state::Value;
 use crate::work::{Work, WorkAddr};
 
+/// Number of requests that have moments of the past in memory at a time.
+#[cfg(all(feature = "journal", feature = "http"))]
+const LOOKING_BACK: usize = 2;
+
 /// A handle that queries and controls a running App, from any thread. Cloning is cheap.
 ///
 /// ```
@@ -59,6 +63,8 @@ pub struct Control {
     alive: watch::Receiver<()>,
     watchdog: Watchdog,
     runtime: Arc<Runtime>,
+    #[cfg(all(feature = "journal", feature = "http"))]
+    looking_back: Arc<tokio::sync::Semaphore>,
 }
 
 impl Control {
@@ -69,7 +75,17 @@ impl Control {
         watchdog: Watchdog,
         runtime: Arc<Runtime>,
     ) -> Self {
-        Self { driver, changes, alive, watchdog, runtime }
+        #[cfg(all(feature = "journal", feature = "http"))]
+        let looking_back = Arc::new(tokio::sync::Semaphore::new(LOOKING_BACK));
+        Self {
+            driver,
+            changes,
+            alive,
+            watchdog,
+            runtime,
+            #[cfg(all(feature = "journal", feature = "http"))]
+            looking_back,
+        }
     }
 
     /// Returns the state tree: the root Flow as serialised, with the last published state of each Work.
@@ -208,6 +224,13 @@ impl Control {
     pub(crate) async fn perform(&self, path: &str, action: Action) -> Result<Result<(), NotDone>, AppError> {
         let path = path.to_owned();
         self.call(move |driver| driver.perform(&path, action)).await
+    }
+
+    /// Waits until this request may have moments of the past in memory, and returns its turn, which ends on drop.
+    #[cfg(all(feature = "journal", feature = "http"))]
+    pub(super) async fn turn_to_look_back(&self) -> Option<tokio::sync::OwnedSemaphorePermit> {
+        // It is never closed.
+        self.looking_back.clone().acquire_owned().await.ok()
     }
 
     /// Returns the record of the Work at `path`; `None` when there is no such Work.

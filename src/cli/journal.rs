@@ -12,10 +12,11 @@ use serde_json::json;
 use thiserror::Error;
 
 use super::journal_text::{pretty, time};
+use super::past_text::{diff_document, diff_text, event_line, why_text};
 use super::rereact::Shown;
 use super::state_text::state_text;
 use crate::app::history::{
-    At, Because, Event, Page, Paging, Wanted, What, differences, stages, state_tree, why,
+    At, Because, Diff, Difference, Event, Page, Paging, Side, Tracing, Wanted, What, state_tree,
 };
 use crate::app::rereact::{RereactError, Span};
 use crate::app::{App, AppError, Config, JournalPayloads, JournalSync, OnMismatch, drop_from_journal};
@@ -24,7 +25,6 @@ use crate::flow::RowError;
 use crate::id::ActorPath;
 use crate::journal::{self, JournalError, Live, Moment, Reader};
 use crate::printable::{brief, chain, lines, one_line};
-use crate::state::Value;
 
 /// The arguments of `run` for the journal.
 #[derive(Debug, clap::Args)]
@@ -176,6 +176,10 @@ pub(super) enum JournalCommand {
         /// The later moment: a position, or a time
         b: At,
 
+        /// The path of a Flow, a Work or a field: what differs there and below it [default: everything]
+        #[arg(long)]
+        path: Option<String>,
+
         /// Write JSON
         #[arg(long)]
         json: bool,
@@ -236,6 +240,8 @@ enum ToolError {
     Output(#[from] io::Error),
     #[error("nothing is recorded of `{path}`{known}")]
     NoActor { path: String, known: String },
+    #[error("there is nothing at `{path}` at either moment")]
+    NoPart { path: String },
     #[error("the state at position {position} has nothing at `{path}`")]
     NoState { path: String, position: u64 },
     #[error("the journal begins after {0}; `journal history` shows from which position it can be read")]
@@ -334,15 +340,24 @@ fn carry_out(app: App, command: &JournalCommand, out: &mut dyn Write) -> Result<
             }
             Ok(out.write_all(state_text(&state).as_bytes())?)
         }
-        JournalCommand::Diff { dir, a, b, json } => {
+        JournalCommand::Diff { dir, a, b, path, json } => {
             let mut reader = Reader::open(dir)?;
-            let (a, before) = moment_at(&mut reader, Some(*a))?;
-            let (b, after) = moment_at(&mut reader, Some(*b))?;
-            diff((a, &before), (b, &after), *json, out)
+            let path = path.as_deref().unwrap_or_default();
+            let mut side = |at: &At| {
+                let (moment, live) = moment_at(&mut reader, Some(*at))?;
+                Ok::<_, ToolError>(Side::new(moment, &live, path)?)
+            };
+            let (a, b) = (side(a)?, side(b)?);
+            let diff = Diff::between(&a, &b);
+            shown_diff(&diff.ok_or_else(|| ToolError::NoPart { path: path.to_owned() })?, *json, out)
         }
         JournalCommand::Why { dir, work, run, json } => {
             let mut reader = Reader::open(dir)?;
-            let chain = why(&ActorPath::from(work.as_str()), *run, &mut |filter| reader.history(filter))?;
+            let mut tracing = Tracing::new(ActorPath::from(work.as_str()), *run, usize::MAX, false);
+            while let Some(filter) = tracing.next() {
+                tracing.add(reader.history(&filter)?);
+            }
+            let chain = tracing.finish().items;
             if chain.is_empty() {
                 return Err(ToolError::NoRun { work: work.clone(), run: *run });
             }
@@ -436,11 +451,6 @@ fn moment_at(reader: &mut Reader, at: Option<At>) -> Result<(Moment, Live), Tool
     Ok(reader.live_at(position)?)
 }
 
-fn event_line(event: &Event) -> String {
-    let Event { position, wall, path, what } = event;
-    one_line(&format!("{position:>6}  {}  {path}  {what}", time(*wall))).into_owned()
-}
-
 fn history(reader: &mut Reader, wanted: Wanted, json: bool, out: &mut dyn Write) -> Result<(), ToolError> {
     let (from, to) = (wanted.from.unwrap_or(0), wanted.to.unwrap_or(u64::MAX));
     let is_of_all = wanted.path.is_none();
@@ -471,7 +481,7 @@ fn history(reader: &mut Reader, wanted: Wanted, json: bool, out: &mut dyn Write)
         writeln!(out, "older events are left out; --to {older} or a larger --limit shows them")?;
     }
     for event in &events {
-        writeln!(out, "{}", event_line(event))?;
+        writeln!(out, "{}", event_line(&event.to_json()))?;
     }
     match newer {
         Some(newer) => Ok(writeln!(out, "newer events are left out; --from {newer} shows them")?),
@@ -479,76 +489,27 @@ fn history(reader: &mut Reader, wanted: Wanted, json: bool, out: &mut dyn Write)
     }
 }
 
-fn diff(
-    (a, before): (Moment, &Live),
-    (b, after): (Moment, &Live),
-    json: bool,
-    out: &mut dyn Write,
-) -> Result<(), ToolError> {
-    let found = differences(&state_tree(before)?, &state_tree(after)?);
-    let (stages_before, stages_after) = (stages(before), stages(after));
-    let works: std::collections::BTreeSet<_> = stages_before.keys().chain(stages_after.keys()).collect();
-    let stages = works.into_iter().map(|path| (path, stages_before.get(path), stages_after.get(path)));
-    let stages: Vec<_> = stages.filter(|(_, before, after)| before != after).collect();
-    let readable = |value: &Option<Value>| value.as_ref().map(Value::to_json);
+fn shown_diff(diff: &Diff, json: bool, out: &mut dyn Write) -> Result<(), ToolError> {
+    let is_stage = |item: &&Difference| matches!(item, Difference::Stage { .. });
+    let (stages, state): (Vec<_>, Vec<_>) = diff.items.iter().partition(is_stage);
+    let json_of = |items: Vec<&Difference>| items.into_iter().map(Difference::to_json).collect();
+    let document = diff_document(diff.from.position, diff.to.position, json_of(stages), json_of(state));
     if json {
-        let state = found.iter().map(|difference| {
-            let (before, after) = (readable(&difference.before), readable(&difference.after));
-            json!({ "path": difference.path, "before": before, "after": after })
-        });
-        let stages = stages
-            .iter()
-            .map(|(path, before, after)| json!({ "path": path, "before": before, "after": after }));
-        let (state, stages): (Vec<_>, Vec<_>) = (state.collect(), stages.collect());
-        return Ok(pretty(
-            out,
-            &json!({ "a": a.position, "b": b.position, "state": state, "stages": stages }),
-        )?);
+        return Ok(pretty(out, &document)?);
     }
-    for (path, before, after) in &stages {
-        let word =
-            |stage: &Option<&crate::work::Stage>| stage.map_or_else(|| "-".to_owned(), ToString::to_string);
-        writeln!(out, "{}  {} -> {}", one_line(&path.to_string()), word(before), word(after))?;
-    }
-    for difference in &found {
-        let text = |value: &Option<Value>| match readable(value) {
-            Some(value) => brief(&value.to_string(), 200),
-            None => "-".to_owned(),
-        };
-        let (before, after) = (text(&difference.before), text(&difference.after));
-        writeln!(out, "{}: {before} -> {after}", one_line(&difference.path))?;
-    }
-    if stages.is_empty() && found.is_empty() {
-        writeln!(out, "the states at positions {} and {} are the same", a.position, b.position)?;
-    }
-    Ok(())
+    Ok(out.write_all(diff_text(&document).as_bytes())?)
 }
 
 fn explain(chain: &[Because], json: bool, out: &mut dyn Write) -> Result<(), ToolError> {
+    let items = chain.iter().map(|because| {
+        let Because { path, run, request, causes, left_out } = because;
+        let causes: Vec<_> = causes.iter().map(Event::to_json).collect();
+        let request = request.as_ref().map(Event::to_json);
+        json!({ "path": path, "run": run, "request": request, "causes": causes, "left_out": left_out })
+    });
+    let document = json!({ "items": items.collect::<Vec<_>>() });
     if json {
-        let items = chain.iter().map(|because| {
-            let causes: Vec<_> = because.causes.iter().map(Event::to_json).collect();
-            let request = because.request.as_ref().map(Event::to_json);
-            json!({ "path": because.path, "run": because.run, "request": request, "causes": causes })
-        });
-        return Ok(pretty(out, &json!({ "items": items.collect::<Vec<_>>() }))?);
+        return Ok(pretty(out, &document)?);
     }
-    for Because { path, run, request, causes } in chain {
-        writeln!(out, "run {run} of {}", one_line(&path.to_string()))?;
-        let Some(request) = request else {
-            writeln!(out, "  was requested before the history begins")?;
-            continue;
-        };
-        writeln!(out, "  {}", event_line(request))?;
-        if causes.is_empty() {
-            writeln!(
-                out,
-                "  nothing else is recorded with it: a wake-up, an operator, or a later call of the Flow"
-            )?;
-        }
-        for cause in causes.iter().rev() {
-            writeln!(out, "  because {}", event_line(cause))?;
-        }
-    }
-    Ok(())
+    Ok(out.write_all(why_text(&document).as_bytes())?)
 }

@@ -13,6 +13,8 @@ mod journal_text;
 mod log_files;
 #[cfg(feature = "remote")]
 mod node;
+#[cfg(any(feature = "http", feature = "journal"))]
+mod past_text;
 #[cfg(feature = "journal")]
 mod rereact;
 mod run;

@@ -48,7 +48,7 @@ struct Api;
 /// The routes of an App that may have a journal.
 #[cfg(feature = "journal")]
 #[derive(OpenApi)]
-#[openapi(paths(past::history))]
+#[openapi(paths(past::history, past::diff, past::why))]
 struct JournalApi;
 
 /// Adds the bearer token as a security scheme.

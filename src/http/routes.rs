@@ -25,7 +25,10 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
     let get = |path: &str, route: Route| at(path, Method::GET, route);
     let post = |path: &str, route: Route| at(path, Method::POST, route);
     #[cfg(feature = "journal")]
-    config.service(get("/api/v1/history", web::route().to(past::history)));
+    config
+        .service(get("/api/v1/history", web::route().to(past::history)))
+        .service(get("/api/v1/diff", web::route().to(past::diff)))
+        .service(get("/api/v1/why", web::route().to(past::why)));
     config
         .service(get("/", web::route().to(page::home)))
         .service(get("/view", web::route().to(page::view)))

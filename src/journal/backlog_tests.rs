@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ use super::store::Store;
 use super::tests::{put, wait};
 use super::values::{NewValue, ValueChanges};
 use super::{
-    Condition, HistoryEntry, HistoryFilter, Incomplete, Journal, JournalError, Live, Moment, Recorded,
+    Condition, Extent, HistoryFilter, HistoryPart, Incomplete, Journal, JournalError, Live, Moment, Recorded,
 };
 
 /// Approximate size of a transaction of [`put`]: 1 byte of key and 20 of content, and 64 for the rest.
@@ -114,7 +114,15 @@ impl Store for Gated {
         Err(JournalError::Closed)
     }
 
-    fn history(&mut self, _: &HistoryFilter) -> Result<Vec<HistoryEntry>, JournalError> {
+    fn begin_live_at(&mut self, _: u64, _: Extent) -> Result<u64, JournalError> {
+        Err(JournalError::Closed)
+    }
+
+    fn continue_live_at(&mut self, _: u64, _: Instant) -> Result<Option<(Moment, Live)>, JournalError> {
+        Err(JournalError::Closed)
+    }
+
+    fn history(&mut self, _: &HistoryFilter) -> Result<HistoryPart, JournalError> {
         Err(JournalError::Closed)
     }
 

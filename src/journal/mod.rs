@@ -296,9 +296,41 @@ pub(crate) struct HistoryFilter {
     pub(crate) from: Option<u64>,
     /// Positions up to this one, inclusive.
     pub(crate) to: Option<u64>,
-    /// The largest number of groups, 0 for all: the oldest of the selection, or the newest if `newest_first`.
+    /// The largest number of groups to read, 0 for all: the oldest of the selection, or the newest if `newest_first`.
+    /// Groups without a change of `path` count as well.
     pub(crate) limit: usize,
+    /// The number of encoded bytes after which the reading ends, with a whole group; 0 for no limit.
+    pub(crate) bytes: u64,
     pub(crate) newest_first: bool,
+    /// True if states are left out, which takes less time.
+    pub(crate) rows_only: bool,
+}
+
+/// The part of a selection of history that was read.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct HistoryPart {
+    pub(crate) entries: Vec<HistoryEntry>,
+    /// The position from which, or with `newest_first` up to which, the rest of the selection is read. `None` if all of it
+    /// was.
+    pub(crate) next: Option<u64>,
+}
+
+/// The rows that are read of a moment of the past. States always are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Extent {
+    #[default]
+    All,
+    /// Rows of these tables only: what is remembered of runs may be a large part of the live data.
+    Tables(&'static [Table]),
+}
+
+impl Extent {
+    fn has(self, table: Table) -> bool {
+        match self {
+            Self::All => true,
+            Self::Tables(tables) => tables.contains(&table),
+        }
+    }
 }
 
 /// A group of transactions in the history.

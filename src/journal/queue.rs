@@ -16,13 +16,16 @@ use super::sqlite::SqliteStore;
 use super::store::Store;
 use super::values::{NewValue, ValueChanges, ValueKey, Values};
 use super::{
-    Change, HistoryEntry, HistoryFilter, JournalError, JournalSettings, Live, Moment, Recorded, Recovered,
-    Transaction,
+    Change, Extent, HistoryFilter, HistoryPart, JournalError, JournalSettings, Live, Moment, Recorded,
+    Recovered, Transaction,
 };
 use crate::wire;
 
 /// Interval at which a commit is tried again while the disk is full.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// The time after which a long reading of the past lets commits go on, before it continues.
+const TURN: Duration = Duration::from_millis(10);
 
 /// Number of small values whose deletion waits for the next transaction.
 const DELETED: usize = 1024;
@@ -67,8 +70,9 @@ pub(crate) struct Figures {
     pub(crate) last_commit: Duration,
 }
 
-/// A reading of the journal on its thread.
-type Reading = Box<dyn FnOnce(Result<&mut dyn Store, JournalError>) + Send>;
+/// A reading of the journal on its thread: called for one part after the other, until it returns true. It is not called
+/// again after an error.
+type Reading = Box<dyn FnMut(Result<&mut dyn Store, JournalError>) -> bool + Send>;
 
 struct Shared {
     queue: Mutex<Queue>,
@@ -89,7 +93,9 @@ struct Queue {
     /// Sizes of the transactions that are being committed, without files.
     committing_bytes: u64,
     last: u64,
-    readings: Vec<Reading>,
+    readings: VecDeque<Reading>,
+    /// True if the last turn was that of a reading, so that a commit has the next one.
+    has_read: bool,
     /// Set when the journal is to end: whether the end is clean.
     closing: Option<bool>,
     has_progressed: bool,
@@ -262,6 +268,13 @@ impl Journal {
         self.shared.durable.load(Ordering::Acquire)
     }
 
+    /// Returns a function that tells the last position that is durable, also on the thread of the journal.
+    #[cfg(test)]
+    pub(super) fn watch_durable(&self) -> impl Fn() -> u64 + Clone + Send + 'static {
+        let shared = self.shared.clone();
+        move || shared.durable.load(Ordering::Acquire)
+    }
+
     /// Returns the approximate size of the transactions that are not durable yet, in bytes.
     ///
     /// Files count until their commit begins: a large value does not hold up the App while it is written, but values
@@ -291,22 +304,38 @@ impl Journal {
         self.shared.ready.notify_one();
     }
 
-    /// Reads history, and passes it to `reply` on the thread of the journal. Commits wait meanwhile: set a limit.
+    /// Reads history, and passes it to `reply` on the thread of the journal. Commits wait meanwhile: set limits.
     pub(crate) fn history(
         &self,
         filter: HistoryFilter,
-        reply: impl FnOnce(Result<Vec<HistoryEntry>, JournalError>) + Send + 'static,
+        reply: impl FnOnce(Result<HistoryPart, JournalError>) + Send + 'static,
     ) {
-        self.read(Box::new(move |store| reply(store.and_then(|store| store.history(&filter)))));
+        self.read_once(move |store| store.history(&filter), reply);
     }
 
-    /// Rebuilds the live data at a position, and passes them to `reply` on the thread of the journal.
+    /// Rebuilds the live data at a position, and passes them to `reply` on the thread of the journal. They are read in parts,
+    /// between which commits go on.
     pub(crate) fn live_at(
         &self,
         position: u64,
+        extent: Extent,
         reply: impl FnOnce(Result<(Moment, Live), JournalError>) + Send + 'static,
     ) {
-        self.read(Box::new(move |store| reply(store.and_then(|store| store.live(Some(position))))));
+        let (mut reply, mut reading) = (Some(reply), None);
+        let mut part = move |store: &mut dyn Store| {
+            let number = match reading {
+                Some(number) => number,
+                None => *reading.insert(store.begin_live_at(position, extent)?),
+            };
+            store.continue_live_at(number, Instant::now() + TURN)
+        };
+        self.read(Box::new(move |store| {
+            let Some(read) = store.and_then(&mut part).transpose() else { return false };
+            if let Some(reply) = reply.take() {
+                reply(read);
+            }
+            true
+        }));
     }
 
     /// Finds the last position at or before a time, and passes it to `reply` on the thread of the journal.
@@ -315,17 +344,31 @@ impl Journal {
         wall: SystemTime,
         reply: impl FnOnce(Result<Option<u64>, JournalError>) + Send + 'static,
     ) {
-        self.read(Box::new(move |store| reply(store.and_then(|store| store.position_at(wall)))));
+        self.read_once(move |store| store.position_at(wall), reply);
     }
 
-    fn read(&self, reading: Reading) {
+    fn read_once<R>(
+        &self,
+        mut read: impl FnMut(&mut dyn Store) -> Result<R, JournalError> + Send + 'static,
+        reply: impl FnOnce(Result<R, JournalError>) + Send + 'static,
+    ) {
+        let mut reply = Some(reply);
+        self.read(Box::new(move |store| {
+            if let Some(reply) = reply.take() {
+                reply(store.and_then(&mut read));
+            }
+            true
+        }));
+    }
+
+    fn read(&self, mut reading: Reading) {
         let mut queue = self.shared.queue.lock();
         if let Condition::Failed(error) = &queue.condition {
             let error = error.clone();
             drop(queue);
             reading(Err(error));
         } else {
-            queue.readings.push(reading);
+            queue.readings.push_back(reading);
             self.shared.ready.notify_one();
         }
     }
@@ -370,7 +413,7 @@ struct Worker {
 enum Task {
     Commit { first: u64, batch: Vec<Waiting>, deleted: Vec<ValueKey> },
     DeleteValues(Vec<ValueKey>),
-    Read(Vec<Reading>),
+    Read(Reading),
     MarkProgress,
     Maintain,
     Close(bool),
@@ -388,15 +431,13 @@ impl Worker {
                 Task::DeleteValues(keys) => {
                     has_more = true;
                     let changes: ValueChanges = keys.into_iter().map(|key| (key, None)).collect();
-                    self.until_there_is_room(|| store.change_values(&changes))
+                    self.until_there_is_room(&mut *store, |store| store.change_values(&changes))
                 }
-                Task::Read(readings) => {
-                    for reading in readings {
-                        reading(Ok(&mut *store));
-                    }
+                Task::Read(reading) => {
+                    self.take_turn(reading, &mut *store);
                     Ok(())
                 }
-                Task::MarkProgress => self.until_there_is_room(|| store.mark_progress()),
+                Task::MarkProgress => self.until_there_is_room(&mut *store, |store| store.mark_progress()),
                 Task::Maintain => match store.maintain() {
                     Ok(more) => {
                         has_more = more;
@@ -429,14 +470,16 @@ impl Worker {
         let mut queue = self.shared.queue.lock();
         loop {
             queue.is_told_to_retry = false;
-            if !queue.readings.is_empty() {
-                return Task::Read(std::mem::take(&mut queue.readings));
-            }
             let first = queue.last + 1 - queue.waiting.len() as u64;
             let ready = queue.waiting.iter().enumerate();
             // Those before a transaction with files do not wait for these.
             let ready =
                 ready.take_while(|(at, next)| next.is_ready && (*at == 0 || !next.has_files())).count();
+            let is_turn = ready == 0 || !std::mem::take(&mut queue.has_read);
+            if is_turn && let Some(reading) = queue.readings.pop_front() {
+                queue.has_read = true;
+                return Task::Read(reading);
+            }
             if ready > 0 {
                 let batch: Vec<_> = queue.waiting.drain(..ready).collect();
                 queue.committing_bytes = batch.iter().map(|waiting| waiting.size).sum();
@@ -479,7 +522,7 @@ impl Worker {
         let mut group = Group::merge(first, transactions)?;
         group.values = values;
         let mut took = Duration::ZERO;
-        self.until_there_is_room(|| {
+        self.until_there_is_room(store, |store| {
             let begin = Instant::now();
             let appended = store.append(&group);
             took = begin.elapsed();
@@ -503,14 +546,22 @@ impl Worker {
         Ok(())
     }
 
-    /// Repeats `write` while the disk is full, unless the journal is to end.
+    /// Has a reading read its next part.
+    fn take_turn(&self, mut reading: Reading, store: &mut dyn Store) {
+        if !reading(Ok(store)) {
+            self.shared.queue.lock().readings.push_back(reading);
+        }
+    }
+
+    /// Repeats `write` while the disk is full, unless the journal is to end. Readings go on meanwhile.
     fn until_there_is_room(
         &self,
-        mut write: impl FnMut() -> Result<(), JournalError>,
+        store: &mut dyn Store,
+        mut write: impl FnMut(&mut dyn Store) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
         let mut was_full = false;
         loop {
-            let error = match write() {
+            let error = match write(store) {
                 Err(error) if error.is_full() => error,
                 written => {
                     if was_full && written.is_ok() {
@@ -534,6 +585,12 @@ impl Worker {
                 if queue.closing.is_some() {
                     return Err(error);
                 }
+                if let Some(reading) = queue.readings.pop_front() {
+                    drop(queue);
+                    self.take_turn(reading, store);
+                    queue = self.shared.queue.lock();
+                    continue;
+                }
                 if self.shared.ready.wait_until(&mut queue, until).timed_out() {
                     break;
                 }
@@ -549,7 +606,7 @@ impl Worker {
         drop(queue);
         // Dropped without the lock, since the last claims on values may be dropped with them.
         drop(waiting);
-        for reading in readings {
+        for mut reading in readings {
             reading(Err(error.clone()));
         }
     }

@@ -1,10 +1,10 @@
 //! The place where a journal keeps its transactions.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::group::Group;
 use super::values::ValueChanges;
-use super::{HistoryEntry, HistoryFilter, JournalError, Live, Moment};
+use super::{Extent, HistoryFilter, HistoryPart, JournalError, Live, Moment};
 
 /// A place where transactions are kept, opened for writing under an epoch that no other opening has.
 ///
@@ -36,8 +36,20 @@ pub(super) trait Store: Send {
     /// Reads the live data at a position, or at the end of the last group before it. `None` reads the last.
     fn live(&mut self, position: Option<u64>) -> Result<(Moment, Live), JournalError>;
 
+    /// Begins to read the live data at a position, or at the end of the last group before it, and returns the number of
+    /// the reading.
+    fn begin_live_at(&mut self, position: u64, extent: Extent) -> Result<u64, JournalError>;
+
+    /// Continues a reading until `deadline`, and returns the data once all is read. Groups may be appended meanwhile, which
+    /// the result does not have. The reading ends with the result, or with an error.
+    fn continue_live_at(
+        &mut self,
+        reading: u64,
+        deadline: Instant,
+    ) -> Result<Option<(Moment, Live)>, JournalError>;
+
     /// Reads history, in the order that the filter says.
-    fn history(&mut self, filter: &HistoryFilter) -> Result<Vec<HistoryEntry>, JournalError>;
+    fn history(&mut self, filter: &HistoryFilter) -> Result<HistoryPart, JournalError>;
 
     /// Returns the last position whose group was recorded at or before a time, if the journal has one.
     fn position_at(&mut self, wall: SystemTime) -> Result<Option<u64>, JournalError>;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::time::Instant;
 
 use proptest::prelude::*;
 
@@ -277,7 +278,7 @@ impl Checked {
         let mut model = self.models[&from].clone();
         let filter = HistoryFilter { from: Some(from + 1), ..HistoryFilter::default() };
         let mut next = from + 1;
-        for entry in self.store.history(&filter).unwrap() {
+        for entry in self.store.history(&filter).unwrap().entries {
             assert_eq!(entry.first, next);
             // Actors whose states are recorded later in the group.
             let mut unknown = BTreeSet::new();
@@ -587,7 +588,7 @@ fn flipped_bits_are_never_read_as_data() {
                     }
                     let read = store.history(&HistoryFilter::default());
                     let count = |entry: &HistoryEntry| entry.transactions.len();
-                    assert!(read.is_err() || read.unwrap().iter().map(count).sum::<usize>() == 30);
+                    assert!(read.is_err() || read.unwrap().entries.iter().map(count).sum::<usize>() == 30);
                     harmless += 1;
                 }
             }
@@ -647,7 +648,7 @@ fn check_of_sound_journal_changes_nothing() {
         assert!(Model::of(live) == checked.models[&position]);
     }
     let filter = HistoryFilter { path: Some(ActorPath::from("a")), ..HistoryFilter::default() };
-    let entries = Reader::open(&copy.0).unwrap().history(&filter).unwrap();
+    let entries = Reader::open(&copy.0).unwrap().history(&filter).unwrap().entries;
     assert!(!entries.is_empty() && entries.len() < 20);
     let after = Files::read(&copy.0);
     assert!(before.db == after.db && before.wal == after.wal);
@@ -842,7 +843,19 @@ impl Store for Faulty {
         self.store.live(position)
     }
 
-    fn history(&mut self, filter: &HistoryFilter) -> Result<Vec<HistoryEntry>, JournalError> {
+    fn begin_live_at(&mut self, position: u64, extent: Extent) -> Result<u64, JournalError> {
+        self.store.begin_live_at(position, extent)
+    }
+
+    fn continue_live_at(
+        &mut self,
+        reading: u64,
+        deadline: Instant,
+    ) -> Result<Option<(Moment, Live)>, JournalError> {
+        self.store.continue_live_at(reading, deadline)
+    }
+
+    fn history(&mut self, filter: &HistoryFilter) -> Result<HistoryPart, JournalError> {
         self.store.history(filter)
     }
 
@@ -964,7 +977,7 @@ fn journal_commits_gathered_transactions_in_groups() {
     let (reply, replied) = mpsc::channel();
     let filter = HistoryFilter { to: Some(7), newest_first: true, ..HistoryFilter::default() };
     journal.history(filter, move |result| reply.send(result).unwrap());
-    let entries = replied.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
+    let entries = replied.recv_timeout(Duration::from_secs(60)).unwrap().unwrap().entries;
     let positions: Vec<_> =
         entries.iter().flat_map(|entry| &entry.transactions).map(|t| t.position).collect();
     assert_eq!(positions.len(), 7);
@@ -974,4 +987,153 @@ fn journal_commits_gathered_transactions_in_groups() {
     assert_eq!((recovered.epoch, recovered.last.position, recovered.was_clean), (2, 200, true));
     let start = &recovered.starts[0];
     assert_eq!((start.epoch, start.program.as_str(), start.has_progressed), (1, "1.2.3", true));
+}
+
+/// Live data at a position that are read in parts are those of that position, whatever is appended between the parts, and
+/// are refused once their image is pruned.
+#[test]
+fn live_data_read_in_parts_are_of_one_position() {
+    let directory = Scratch::new();
+    let (mut store, _) = open(&directory.0, 1 << 30).unwrap();
+    let append = |store: &mut SqliteStore, position: u64| {
+        let paths = ["a", "b", "c"].map(ActorPath::from);
+        let changes = paths.iter().flat_map(|path| {
+            let (key, value) = ((position % 7).to_be_bytes().to_vec(), vec![position as u8; 300]);
+            let state = Value::of(&position).unwrap();
+            [
+                Change::State { path: path.clone(), state },
+                Change::Put { path: path.clone(), table: Table::Run, key: key.clone(), value: value.clone() },
+                Change::Put { path: path.clone(), table: Table::Given, key, value },
+            ]
+        });
+        store.append(&Group::merge(position, vec![transaction(changes.collect(), 1)]).unwrap()).unwrap();
+    };
+    (1..=20).for_each(|position| append(&mut store, position));
+    store.write_image().unwrap();
+    (21..=40).for_each(|position| append(&mut store, position));
+    let past = Instant::now();
+    let mut next = 41;
+    for position in [5, 20, 27, 40] {
+        let (moment, whole) = store.live(Some(position)).unwrap();
+        for extent in [Extent::All, Extent::Tables(&[Table::Given])] {
+            let reading = store.begin_live_at(position, extent).unwrap();
+            let mut parts = 0;
+            let (read_at, live) = loop {
+                if let Some(read) = store.continue_live_at(reading, past).unwrap() {
+                    break read;
+                }
+                parts += 1;
+                append(&mut store, next);
+                next += 1;
+            };
+            assert!(parts > 3, "{parts} parts");
+            assert_eq!(read_at, moment);
+            let mut expected = whole.clone();
+            if extent != Extent::All {
+                expected.actors.values_mut().for_each(|actor| drop(actor.rows.remove(&Table::Run)));
+            }
+            assert_eq!(live, expected);
+        }
+    }
+    let reading = store.begin_live_at(5, Extent::All).unwrap();
+    assert_eq!(store.continue_live_at(reading, past).unwrap(), None);
+    store.forget_images_before(20);
+    let refused = store.continue_live_at(reading, past);
+    assert!(matches!(refused, Err(JournalError::NoPosition { position: 5, oldest: 20, .. })), "{refused:?}");
+}
+
+/// Commits go on between the parts of a long reading, and readings go on while the disk is full.
+#[test]
+fn readings_and_commits_take_turns() {
+    let directory = Scratch::new();
+    let (mut store, _) = open(&directory.0, 1 << 30).unwrap();
+    let changes = |number: u32| {
+        let path = ActorPath::from(format!("work.{number}").as_str());
+        vec![Change::State { path, state: Value::of(&number).unwrap() }]
+    };
+    let all = (0..5000).map(|number| transaction(changes(number), 1)).collect();
+    store.append(&Group::merge(1, all).unwrap()).unwrap();
+    let (fault, faults) = mpsc::channel();
+    let (appended, attempts) = mpsc::channel();
+    let (called, progress) = mpsc::channel();
+    let store = Box::new(Faulty { store, faults, appended });
+    let on_progress = Box::new(move || called.send(()).unwrap_or_default());
+    let journal = Journal::start(store, Recorded::Small, on_progress).unwrap();
+    let durable = journal.watch_durable();
+    let (reply, read) = mpsc::channel();
+    for _ in 0..3 {
+        let (reply, durable) = (reply.clone(), durable.clone());
+        let told = move |live: Result<(Moment, Live), JournalError>| {
+            let (moment, live) = live.unwrap();
+            reply.send((moment.position, live.actors.len(), durable())).unwrap();
+        };
+        journal.live_at(5000, Extent::All, told);
+    }
+    fault.send(None).unwrap();
+    journal.append(put(1), Vec::new());
+    for _ in 0..3 {
+        let (position, actors, durable) = read.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!((position, actors), (5000, 5000));
+        assert_eq!(durable, 5001, "the commit did not wait for the end of a reading");
+    }
+    attempts.recv_timeout(Duration::from_secs(60)).unwrap();
+    fault.send(Some(failure(rusqlite::ffi::SQLITE_FULL))).unwrap();
+    journal.append(put(2), Vec::new());
+    wait(&progress, || matches!(journal.condition(), Condition::Full { .. }));
+    let told = move |live: Result<(Moment, Live), JournalError>| {
+        reply.send((live.unwrap().0.position, 0, 0)).unwrap();
+    };
+    journal.live_at(5000, Extent::All, told);
+    assert_eq!(read.recv_timeout(Duration::from_secs(60)).unwrap().0, 5000);
+    assert!(matches!(journal.condition(), Condition::Full { .. }));
+    drop(fault);
+    journal.retry();
+    journal.close(true).unwrap();
+}
+
+/// A part of the history that ends by its size says where the rest is, in both directions, with and without a path.
+#[test]
+fn history_read_in_parts_is_complete() {
+    let directory = Scratch::new();
+    let (mut store, _) = open(&directory.0, 1 << 30).unwrap();
+    for position in 1..=30 {
+        let path = ActorPath::from(["a", "b", "c"][position as usize % 3]);
+        let state = Value::of(&vec![position; position as usize]).unwrap();
+        let row = Change::Put { path: path.clone(), table: Table::Run, key: vec![1], value: vec![2] };
+        let changes = vec![row, Change::State { path, state }];
+        store.append(&Group::merge(position, vec![transaction(changes, 1)]).unwrap()).unwrap();
+    }
+    for path in [None, Some(ActorPath::from("a"))] {
+        for newest_first in [false, true] {
+            let all = HistoryFilter { path: path.clone(), newest_first, ..HistoryFilter::default() };
+            let whole = store.history(&all).unwrap();
+            assert_eq!(whole.next, None);
+            assert_eq!(whole.entries.len(), if path.is_some() { 10 } else { 30 });
+            for (limit, bytes) in [(1, 0), (4, 0), (0, 100), (0, 1), (7, 150)] {
+                let mut filter = HistoryFilter { limit, bytes, ..all.clone() };
+                let (mut entries, mut parts) = (Vec::new(), 0);
+                loop {
+                    let part = store.history(&filter).unwrap();
+                    entries.extend(part.entries);
+                    parts += 1;
+                    match part.next {
+                        Some(next) if newest_first => filter.to = Some(next),
+                        Some(next) => filter.from = Some(next),
+                        None => break,
+                    }
+                }
+                assert_eq!(entries, whole.entries, "{limit} groups, {bytes} bytes");
+                assert!(parts > 1, "{limit} groups, {bytes} bytes");
+            }
+            let rows = store.history(&HistoryFilter { rows_only: true, ..all }).unwrap();
+            let changes: Vec<_> = rows
+                .entries
+                .iter()
+                .flat_map(|entry| &entry.transactions)
+                .flat_map(|it| &it.changes)
+                .collect();
+            assert_eq!(changes.len(), whole.entries.len());
+            assert!(changes.iter().all(|change| matches!(change, Change::Put { .. })));
+        }
+    }
 }

@@ -14,8 +14,8 @@ use super::sqlite::{Access, FILE, FoldRow, LiveRow, Rows, SqliteStore, decode, o
 use super::store::Store as _;
 use super::values::{StoredValue, reachable};
 use super::{
-    Change, HistoryEntry, HistoryFilter, JournalError, JournalSettings, Live, LiveActor, Moment, Start,
-    Table, Transaction,
+    Change, HistoryFilter, HistoryPart, JournalError, JournalSettings, Live, LiveActor, Moment, Start, Table,
+    Transaction,
 };
 use crate::id::ActorPath;
 
@@ -127,7 +127,7 @@ pub(crate) fn check(directory: &Path) -> Result<Check, JournalError> {
             check.rows = rows.map(|rows| rows.len() as u64).sum();
         }
         let mut groups = 0;
-        let read = store.history(&HistoryFilter::default()).map(|entries| groups = entries.len() as u64);
+        let read = store.history(&HistoryFilter::default()).map(|part| groups = part.entries.len() as u64);
         check.groups = groups;
         check.keep(read);
         let images = store.rows().images();
@@ -465,7 +465,7 @@ impl Reader {
         Ok(Self { store: SqliteStore::open_to_read(directory)? })
     }
 
-    pub(crate) fn history(&mut self, filter: &HistoryFilter) -> Result<Vec<HistoryEntry>, JournalError> {
+    pub(crate) fn history(&mut self, filter: &HistoryFilter) -> Result<HistoryPart, JournalError> {
         self.store.history(filter)
     }
 

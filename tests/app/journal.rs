@@ -1,5 +1,6 @@
 //! The journal of an App that has ended, read and changed by the commands of its program.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -25,6 +26,9 @@ tests![
     moved_works_continue_at_their_new_paths,
     move_is_made_once,
     running_app_tells_its_past,
+    running_app_compares_moments,
+    running_app_tells_what_led_to_a_run,
+    running_app_refuses_moments_that_are_gone,
     app_without_a_journal_has_no_past,
 ];
 
@@ -715,11 +719,199 @@ fn running_app_tells_its_past() {
     assert_eq!(app.end().0, Some(0));
 }
 
+/// A running App whose Works have ended their runs, with the journal's directory and a runner of its commands.
+struct Running {
+    app: Process,
+    address: SocketAddr,
+    _scratch: Scratch,
+    dir: String,
+}
+
+impl Running {
+    fn start(name: &str) -> Self {
+        let scratch = Scratch::new(name);
+        let dir = scratch.join("journal");
+        let mut app = Process::start("open_line", &["--port", "0", "--journal", &dir]);
+        let address = app.address();
+        Events::open(address).until(|document| document["works"]["maker"]["runs"]["succeeded"] == 2);
+        Self { app, address, _scratch: scratch, dir }
+    }
+
+    fn get(&self, query: &str) -> Json {
+        let answer = get(self.address, &format!("/api/v1/{query}"));
+        assert_eq!(answer.status, 200, "{query}: {answer:?}");
+        answer.json()
+    }
+
+    /// Calls a command that succeeds, and returns what it writes.
+    #[track_caller]
+    fn said(&self, arguments: &[&str]) -> String {
+        let output = call("open_line", &[arguments, &["--url", &self.address.to_string()]].concat());
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("valid UTF-8")
+    }
+
+    #[track_caller]
+    fn refused(&self, arguments: &[&str]) -> String {
+        let url = self.address.to_string();
+        refused("open_line", &[arguments, &["--url", &url]].concat(), 1)
+    }
+
+    /// Returns the position of the first event of a Work of this kind.
+    #[track_caller]
+    fn position_of(&self, work: &str, event: &str) -> u64 {
+        let history = self.get(&format!("history?path={work}&limit=1000"));
+        let mut items = history["items"].as_array().unwrap().iter();
+        let found = items.find(|item| item["event"] == event);
+        found.unwrap_or_else(|| panic!("no {event} in {history}"))["position"].as_u64().unwrap()
+    }
+
+    /// Ends the App, and returns the journal's directory with what removes it.
+    fn end(self) -> (Scratch, String) {
+        self.app.signal("INT");
+        assert_eq!(self.app.end().0, Some(0));
+        (self._scratch, self.dir)
+    }
+}
+
+/// A running App compares two moments: in pages that are those of one answer together, at a path, up to now, and with the
+/// words of the command for its journal.
+fn running_app_compares_moments() {
+    let app = Running::start("compares");
+    let before = app.position_of("user", "run_requested");
+    let whole = app.get(&format!("diff?from={before}"));
+    let (from, to) = (&whole["from"]["position"], whole["to"]["position"].as_u64().unwrap());
+    assert!(*from == before && to > before && whole["next"].is_null(), "{whole}");
+    let items = whole["items"].as_array().unwrap();
+    let item = |kind: &str, path: &str| {
+        let found = items.iter().find(|item| item["kind"] == kind && item["path"] == path);
+        found.unwrap_or_else(|| panic!("no {kind} of {path} in {whole}")).clone()
+    };
+    assert_eq!(item("stage", "user")["after"], "succeeded");
+    let used = item("state", "user.used");
+    assert_eq!((&used["before"], &used["after"]), (&0.into(), &1.into()));
+    let made = item("state", "maker.made.1");
+    assert_eq!((made.get("before"), &made["after"]), (None, &"last".into()));
+    let (mut paged, mut after) = (Vec::new(), Some(0));
+    while let Some(skipped) = after {
+        let page = app.get(&format!("diff?from={before}&to={to}&after={skipped}&limit=1"));
+        assert_eq!((&page["total"], &page["to"]), (&whole["total"], &whole["to"]));
+        paged.extend(page["items"].as_array().unwrap().clone());
+        after = page["next"].as_u64();
+    }
+    assert_eq!(&paged, items);
+    let of_user = app.get(&format!("diff?from={before}&path=user"));
+    let paths: Vec<_> = of_user["items"].as_array().unwrap().iter().map(|it| it["path"].clone()).collect();
+    assert!(
+        !paths.is_empty() && paths.iter().all(|path| path.as_str().unwrap().starts_with("user")),
+        "{of_user}"
+    );
+    let same = app.get(&format!("diff?from={to}&to={to}"));
+    assert_eq!((same["items"].as_array().unwrap().len(), &same["total"]), (0, &0.into()));
+    let time = whole["from"]["time"].as_str().unwrap();
+    app.get(&format!("diff?from={}", time.replace(':', "%3A")));
+    let (a, b) = (before.to_string(), to.to_string());
+    let text = app.said(&["diff", &a, &b]);
+    assert!(text.contains("user.used: 0 -> 1\n") && text.contains("maker.made.1: - -> \"last\"\n"), "{text}");
+    assert_eq!(app.said(&["diff", &a, "--path", "user.used"]), "user.used: 0 -> 1\n");
+    let document = app.said(&["diff", &a, &b, "--json"]);
+    let (_scratch, dir) = app.end();
+    assert_eq!(said(&["journal", "diff", &dir, &a, &b]), text);
+    assert_eq!(said(&["journal", "diff", &dir, &a, &b, "--json"]), document);
+    assert_eq!(said(&["journal", "diff", &dir, &a, &b, "--path", "user.used"]), "user.used: 0 -> 1\n");
+}
+
+/// A running App tells the chain of runs that led to one, in pages, with the words of the command for its journal.
+fn running_app_tells_what_led_to_a_run() {
+    let app = Running::start("tells-why");
+    let whole = app.get("why?work=maker&run=2");
+    let items = whole["items"].as_array().unwrap();
+    let runs: Vec<_> =
+        items.iter().map(|item| (item["path"].as_str().unwrap(), item["run"].as_u64())).collect();
+    assert_eq!(runs, [("maker", Some(2)), ("user", Some(1)), ("maker", Some(1))], "{whole}");
+    let request = &items[0]["request"];
+    assert_eq!((&request["event"], &request["input"]), (&"run_requested".into(), &"last".into()));
+    let cause = items[0]["causes"].as_array().unwrap().last().unwrap();
+    assert_eq!((&cause["event"], &cause["path"]), (&"run_ended".into(), &"user".into()));
+    let (mut paged, mut query) = (Vec::new(), "why?work=maker&run=2&limit=1".to_owned());
+    loop {
+        let page = app.get(&query);
+        paged.extend(page["items"].as_array().unwrap().clone());
+        let Some(next) = page["next"].as_str() else { break };
+        query = format!("why?work=maker&run=2&limit=1&cursor={next}");
+    }
+    assert_eq!(&paged, items);
+    for (query, status) in [
+        ("why?work=maker&run=9", 404),
+        ("why?work=nobody&run=1", 404),
+        ("why?work=maker", 400),
+        ("why?work=maker&run=x", 400),
+        ("why?work=maker&run=1&limit=0", 400),
+        ("why?work=maker&run=1&cursor=soon", 400),
+    ] {
+        let answer = get(app.address, &format!("/api/v1/{query}"));
+        assert_eq!(answer.status, status, "{query}: {answer:?}");
+    }
+    let text = app.said(&["why", "maker", "2"]);
+    assert_order(
+        &text,
+        &["run 2 of maker", "because", "user  run 1 succeeded", "run 1 of user", "run 1 of maker"],
+    );
+    let document = app.said(&["why", "maker", "2", "--json"]);
+    assert!(app.refused(&["why", "maker", "9"]).contains("no run 9 of `maker`"));
+    let (_scratch, dir) = app.end();
+    assert_eq!(said(&["journal", "why", &dir, "maker", "2"]), text);
+    assert_eq!(said(&["journal", "why", &dir, "maker", "2", "--json"]), document);
+}
+
+/// Moments that are wrong, or that the journal does not have any more, are refused with what it has.
+fn running_app_refuses_moments_that_are_gone() {
+    let app = Running::start("gone");
+    for (query, status, part) in [
+        ("diff", 400, "from"),
+        ("diff?from=soon", 400, "`from`: write a position such as 17"),
+        ("diff?from=1&to=soon", 400, "`to`: write a position such as 17"),
+        ("diff?from=1&limit=0", 400, "`limit`"),
+        ("diff?from=1&limit=10001", 400, "`limit`"),
+        ("diff?from=1&more=1", 400, "more"),
+        ("diff?from=999999", 404, "position 999999 is not in the journal, which has the positions 0 to"),
+        ("diff?from=1&to=999999", 404, "position 999999"),
+        ("diff?from=2001-01-01T00:00:00Z", 404, "the journal begins after that time"),
+        ("diff?from=1&path=nobody", 404, "there is nothing at `nobody`"),
+    ] {
+        let answer = get(app.address, &format!("/api/v1/{query}"));
+        assert_eq!(answer.status, status, "{query}: {answer:?}");
+        assert!(answer.body.contains(part), "{query}: {answer:?}");
+    }
+    assert!(app.refused(&["diff", "999999"]).contains("position 999999 is not in the journal"));
+    let (scratch, dir) = app.end();
+    // Without a history, there is only now.
+    let arguments = ["--port", "0", "--journal", &dir, "--journal-history", "0"];
+    let mut process = Process::start("open_line", &arguments);
+    let address = process.address();
+    let same = loop {
+        let gone = get(address, "/api/v1/diff?from=1");
+        assert_eq!(gone.status, 404, "{gone:?}");
+        let (_, newest) = gone.body.rsplit_once(" to ").expect("it names the positions");
+        let newest: String = newest.chars().take_while(char::is_ascii_digit).collect();
+        assert!(gone.body.contains(&format!("has the positions {newest} to {newest}")), "{gone:?}");
+        let same = get(address, &format!("/api/v1/diff?from={newest}"));
+        // The start may record something meanwhile.
+        if same.status == 200 {
+            break same.json();
+        }
+    };
+    assert_eq!(same["total"], 0, "{same}");
+    process.signal("INT");
+    assert_eq!(process.end().0, Some(0));
+    drop(scratch);
+}
+
 /// Without a journal, the past is answered with 404 and what to do.
 fn app_without_a_journal_has_no_past() {
     let mut app = Process::start("open_line", &["--port", "0"]);
     let address = app.address();
-    for query in ["history", "state?at=1"] {
+    for query in ["history", "state?at=1", "diff?from=1", "why?work=maker&run=1"] {
         let answer = get(address, &format!("/api/v1/{query}"));
         assert_eq!(answer.status, 404, "{answer:?}");
         assert!(answer.body.contains("--journal DIR"), "{answer:?}");

@@ -1,17 +1,22 @@
 //! Looking back while the App runs: its journal is read on the thread of the journal, between commits.
+//!
+//! # Guarantees
+//! - A reading is done in parts, between which commits go on; what is read is put together on other threads.
+//! - The memory for moments of the past is bounded by the size of the live data: few requests have them at a time, and
+//!   others wait ([`Control::turn_to_look_back`]).
 
 use std::collections::BTreeMap;
 
 use thiserror::Error;
 use tokio::sync::oneshot;
 
-use super::tree::{flow_statuses, statuses};
-use super::{At, Page, Paging, Wanted, state_tree};
+use super::tree::{TABLES, flow_statuses, statuses};
+use super::{At, Chain, Diff, Page, Paging, Side, Tracing, Wanted, state_tree};
 use crate::app::control::Control;
 use crate::app::error::AppError;
 use crate::flow::RowError;
 use crate::id::ActorPath;
-use crate::journal::{Journal, JournalError, Moment};
+use crate::journal::{Extent, Journal, JournalError, Live, Moment};
 use crate::state::Value;
 use crate::work::Status;
 
@@ -65,6 +70,50 @@ impl Control {
 
     /// Returns the App as it was at a moment.
     pub(crate) async fn state_at(&self, at: At) -> Result<Past, NoPast> {
+        let _turn = self.turn_to_look_back().await;
+        let (moment, live) = self.live_at(at).await?;
+        aside(move || {
+            let (works, flows) = (statuses(&live), flow_statuses(&live));
+            Ok(Past { moment, state: state_tree(&live)?, works, flows })
+        })
+        .await
+    }
+
+    /// Compares two moments at the path of a Flow, Work or field, and below it. The second one is the last that is durable
+    /// unless it is given. `None` if there is nothing at this path.
+    pub(crate) async fn diff(&self, from: At, to: Option<At>, path: &str) -> Result<Option<Diff>, NoPast> {
+        let _turn = self.turn_to_look_back().await;
+        let to = match to {
+            Some(to) => to,
+            None => {
+                let last = |journal: &Journal, reply: Reply<_>| {
+                    let _ = reply.send(journal.durable());
+                };
+                At::Position(self.look_back(last).await?)
+            }
+        };
+        let mut sides = Vec::with_capacity(2);
+        for at in [from, to] {
+            let (moment, live) = self.live_at(at).await?;
+            let path = path.to_owned();
+            sides.push(aside(move || Ok(Side::new(moment, &live, &path)?)).await?);
+        }
+        aside(move || Ok(Diff::between(&sides[0], &sides[1]))).await
+    }
+
+    /// Returns the runs that led to one, as far as [`Tracing`] tells.
+    pub(crate) async fn why(&self, mut tracing: Tracing) -> Result<Chain, NoPast> {
+        while let Some(filter) = tracing.next() {
+            let read = |journal: &Journal, reply: Reply<_>| {
+                journal.history(filter, move |read| drop(reply.send(read)));
+            };
+            tracing.add(self.look_back(read).await??);
+        }
+        Ok(tracing.finish())
+    }
+
+    /// Reads what the state tree and the statuses are made of.
+    async fn live_at(&self, at: At) -> Result<(Moment, Live), NoPast> {
         let position = match at {
             At::Position(position) => position,
             At::Time(wall) => {
@@ -75,15 +124,9 @@ impl Control {
             }
         };
         let read = move |journal: &Journal, reply: Reply<_>| {
-            journal.live_at(position, move |read| {
-                let past = |(moment, live)| {
-                    let (works, flows) = (statuses(&live), flow_statuses(&live));
-                    Ok(Past { moment, state: state_tree(&live)?, works, flows })
-                };
-                drop(reply.send(read.map_err(NoPast::from).and_then(past)));
-            });
+            journal.live_at(position, Extent::Tables(TABLES), move |read| drop(reply.send(read)));
         };
-        self.look_back(read).await?
+        Ok(self.look_back(read).await??)
     }
 
     async fn look_back<R: Send + 'static>(
@@ -97,6 +140,18 @@ impl Control {
         // The journal is closed together with the App.
         answer.await.map_err(|_| NoPast::App(AppError::Ended))
     }
+}
+
+/// Does what takes long on a thread where it holds nobody up.
+async fn aside<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, NoPast> + Send + 'static,
+) -> Result<R, NoPast> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        // The runtime shuts down.
+        Err(_) => Err(NoPast::App(AppError::Ended)),
+    })
 }
 
 type Reply<R> = oneshot::Sender<R>;

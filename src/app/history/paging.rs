@@ -4,13 +4,19 @@ use std::collections::VecDeque;
 
 use super::events::{Event, Retelling};
 use crate::id::ActorPath;
-use crate::journal::{Change, HistoryEntry, HistoryFilter, RecordedTransaction};
+use crate::journal::{Change, HistoryFilter, HistoryPart, RecordedTransaction};
 
 /// Number of groups that are read first; each further reading takes twice as many.
 const FIRST: usize = 64;
 
 /// Number of groups after which a page ends, however few events it has, if it is to be short.
-const MOST: usize = 4096;
+pub(super) const MOST: usize = 4096;
+
+/// Size of the parts that are read at once, in encoded bytes.
+pub(super) const PART_BYTES: u64 = 4 << 20;
+
+/// Size of the parts of a page after which it ends, if it is to be short.
+const PAGE_BYTES: u64 = 16 << 20;
 
 /// The events that are wanted.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +51,10 @@ pub(crate) struct Paging {
     /// Number of groups of the next part.
     size: usize,
     read: usize,
+    /// Number of parts that ended by their size in bytes.
+    cut: u64,
+    /// The position at which the next part begins, or ends if pages go back in time.
+    next: Option<u64>,
     /// Number of wanted events so far. An upper bound if pages go back in time.
     count: usize,
     retelling: Retelling,
@@ -69,6 +79,8 @@ impl Paging {
             transactions: VecDeque::new(),
             size: FIRST,
             read: 0,
+            cut: 0,
+            next: None,
             count: 0,
             retelling: Retelling::default(),
             page: Page::default(),
@@ -82,21 +94,20 @@ impl Paging {
         if self.is_complete {
             return None;
         }
-        let filter = HistoryFilter { to: self.wanted.to, limit: self.size, ..HistoryFilter::default() };
+        let (to, limit) = (self.wanted.to, self.size);
+        let filter = HistoryFilter { to, limit, bytes: PART_BYTES, ..HistoryFilter::default() };
         Some(match self.wanted.from {
             Some(from) if !self.has_context => {
                 HistoryFilter { to: Some(from - 1), limit: 1, newest_first: true, ..filter }
             }
-            Some(from) => HistoryFilter { from: Some(self.page.newer.unwrap_or(from)), ..filter },
-            None => {
-                let to = self.transactions.front().map(|first| first.position.saturating_sub(1));
-                HistoryFilter { to: to.or(self.wanted.to), newest_first: true, ..filter }
-            }
+            Some(from) => HistoryFilter { from: Some(self.next.unwrap_or(from)), ..filter },
+            None => HistoryFilter { to: self.next.or(to), newest_first: true, ..filter },
         })
     }
 
     /// Takes the part that was read.
-    pub(crate) fn add(&mut self, entries: Vec<HistoryEntry>) {
+    pub(crate) fn add(&mut self, part: HistoryPart) {
+        let HistoryPart { entries, next } = part;
         if !self.has_context {
             self.has_context = true;
             for transaction in entries.iter().flat_map(|entry| &entry.transactions) {
@@ -104,10 +115,13 @@ impl Paging {
             }
             return;
         }
-        let is_last = entries.len() < self.size;
+        let is_last = next.is_none();
+        self.next = next;
         self.read += entries.len();
+        self.cut += u64::from(!is_last && entries.len() < self.size);
         self.size = (self.size * 2).min(1024);
-        let is_enough = self.wanted.is_short && self.read >= MOST;
+        let is_large = self.cut >= PAGE_BYTES / PART_BYTES;
+        let is_enough = self.wanted.is_short && (self.read >= MOST || is_large);
         if self.wanted.from.is_some() {
             for transaction in entries.into_iter().flat_map(|entry| entry.transactions) {
                 if self.count >= self.wanted.limit {

@@ -1,24 +1,31 @@
-//! The state tree at a position, and what differs between two.
+//! The state tree at a position, and the statuses of its actors.
 
 use std::collections::BTreeMap;
 
-use crate::app::driver::{CHILDREN, ChildrenRow};
-#[cfg(feature = "http")]
-use crate::app::driver::{FACTS, FlowRow};
+use crate::app::driver::{CHILDREN, ChildrenRow, FACTS, FlowRow};
 use crate::flow::{Fact, RowError, Shape, decoded};
 use crate::id::ActorPath;
 use crate::journal::{Live, LiveActor, Table};
 use crate::state::Value;
-#[cfg(feature = "cli")]
-use crate::work::Stage;
 use crate::work::Status;
+
+/// The tables of the rows that the state tree and the statuses are made of.
+pub(crate) const TABLES: &[Table] = &[Table::Flow, Table::Work, Table::Status];
 
 /// Returns the state tree of live data: the root Flow's own fields, with the states of its children at their names.
 ///
 /// # Errors
 /// [`RowError`] if the children of a Flow cannot be read.
 pub(crate) fn state_tree(live: &Live) -> Result<Value, RowError> {
-    Tree { live, above: Vec::new() }.actor(&ActorPath::root())
+    state_of(live, &ActorPath::root())
+}
+
+/// Returns the state of a Work or Flow, with those of its children; [`Value::Nil`] if there is none.
+///
+/// # Errors
+/// As of [`state_tree`].
+pub(crate) fn state_of(live: &Live, path: &ActorPath) -> Result<Value, RowError> {
+    Tree { live, above: Vec::new() }.actor(path)
 }
 
 struct Tree<'l> {
@@ -67,12 +74,6 @@ fn children_of(actor: &LiveActor) -> Result<Option<ChildrenRow>, RowError> {
     row.map(|(_, value)| decoded(Table::Flow, value)).transpose()
 }
 
-/// Returns the stage of each Work.
-#[cfg(feature = "cli")]
-pub(crate) fn stages(live: &Live) -> BTreeMap<ActorPath, Stage> {
-    statuses(live).into_iter().map(|(path, status)| (path, status.stage)).collect()
-}
-
 /// Returns the last status of each Work.
 pub(crate) fn statuses(live: &Live) -> BTreeMap<ActorPath, Status> {
     let of_work = |(path, actor): (&ActorPath, &LiveActor)| {
@@ -91,7 +92,6 @@ pub(crate) fn statuses(live: &Live) -> BTreeMap<ActorPath, Status> {
 }
 
 /// Returns the status of each Flow.
-#[cfg(feature = "http")]
 pub(crate) fn flow_statuses(live: &Live) -> BTreeMap<ActorPath, Status> {
     let of_flow = |(path, actor): (&ActorPath, &LiveActor)| {
         let (_, value) = actor.rows.get(&Table::Flow)?.iter().find(|(key, _)| key == FACTS)?;
@@ -99,58 +99,4 @@ pub(crate) fn flow_statuses(live: &Live) -> BTreeMap<ActorPath, Status> {
         Some((path.clone(), row.status))
     };
     live.actors.iter().filter_map(of_flow).collect()
-}
-
-/// A part of the state that differs between two moments.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Difference {
-    /// The dotted path of the part.
-    pub(crate) path: String,
-    pub(crate) before: Option<Value>,
-    pub(crate) after: Option<Value>,
-}
-
-/// Returns the parts of a state that differ, each as small as possible, in the order of `before`.
-pub(crate) fn differences(before: &Value, after: &Value) -> Vec<Difference> {
-    let mut found = Vec::new();
-    compare("", before, after, &mut found);
-    found
-}
-
-fn compare(path: &str, before: &Value, after: &Value, found: &mut Vec<Difference>) {
-    let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
-    let mut only = |path, before: Option<&Value>, after: Option<&Value>| {
-        found.push(Difference { path, before: before.cloned(), after: after.cloned() });
-    };
-    match (before, after) {
-        (before, after) if before == after => {}
-        (Value::Map(before), Value::Map(after)) => {
-            let find =
-                |entries: &[(Value, Value)], key: &Value| entries.iter().position(|(other, _)| other == key);
-            for (key, value) in before {
-                let name = below(&key.key_text());
-                match find(after, key) {
-                    Some(at) => compare(&name, value, &after[at].1, found),
-                    None => found.push(Difference { path: name, before: Some(value.clone()), after: None }),
-                }
-            }
-            for (key, value) in after.iter().filter(|(key, _)| find(before, key).is_none()) {
-                let (path, after) = (below(&key.key_text()), Some(value.clone()));
-                found.push(Difference { path, before: None, after });
-            }
-        }
-        (Value::Seq(before), Value::Seq(after)) => {
-            for at in 0..before.len().max(after.len()) {
-                let name = below(&at.to_string());
-                match (before.get(at), after.get(at)) {
-                    (Some(before), Some(after)) => compare(&name, before, after, found),
-                    (before, after) => {
-                        let (before, after) = (before.cloned(), after.cloned());
-                        found.push(Difference { path: name, before, after });
-                    }
-                }
-            }
-        }
-        (before, after) => only(path.to_owned(), Some(before), Some(after)),
-    }
 }

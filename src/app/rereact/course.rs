@@ -49,7 +49,7 @@ impl<'r> Course<'r> {
             reader.live_at(Some(explicit))?;
         }
         let filter = HistoryFilter { from, limit: 1, ..HistoryFilter::default() };
-        let first = reader.history(&filter)?.into_iter().next();
+        let first = reader.history(&filter)?.entries.into_iter().next();
         let Some(first) = first else {
             let newest = reader.live_at(None)?.0.position;
             if from.is_some_and(|from| from > newest) || newest == 0 {
@@ -81,7 +81,7 @@ impl<'r> Course<'r> {
         while self.next <= self.to && self.is_wanted {
             // A group is read as a whole, also if the range ends in it.
             let filter = HistoryFilter { from: Some(self.next), limit: PART, ..HistoryFilter::default() };
-            let entries = self.reader.history(&filter)?;
+            let entries = self.reader.history(&filter)?.entries;
             if entries.is_empty() {
                 break;
             }

@@ -195,8 +195,8 @@ impl Api {
         ClientError::Broken { address: self.address.clone(), why }
     }
 
-    fn strange(&self, why: String) -> ClientError {
-        ClientError::Strange { address: self.address.clone(), why }
+    pub(super) fn strange(&self, why: impl Into<String>) -> ClientError {
+        ClientError::Strange { address: self.address.clone(), why: why.into() }
     }
 
     fn authorized<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {

@@ -15,6 +15,10 @@ pub(in crate::cli) enum Client {
     State(StateArgs),
     /// Show what happened in a running App with a journal, the oldest first
     History(HistoryArgs),
+    /// Show how a running App with a journal differs between two moments
+    Diff(DiffArgs),
+    /// Show what led to a run, in a running App with a journal: its request, what the Flow saw then, and what led to that
+    Why(WhyArgs),
     /// Show the tree of Flows and Works, and where each runs
     Graph(Target),
     /// Show the processes of an App with their load
@@ -105,6 +109,36 @@ pub(in crate::cli) struct HistoryArgs {
     /// The number of events to show
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) limit: u32,
+
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct DiffArgs {
+    /// The earlier moment: a position, or a time such as 2026-11-24T19:00:00Z
+    #[arg(value_name = "A")]
+    pub(super) a: String,
+
+    /// The later moment: a position, or a time [default: now]
+    #[arg(value_name = "B")]
+    pub(super) b: Option<String>,
+
+    /// The path of a Flow, a Work or a field: what differs there and below it [default: everything]
+    #[arg(long)]
+    pub(super) path: Option<String>,
+
+    #[command(flatten)]
+    pub(super) target: Target,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct WhyArgs {
+    /// The path of the Work
+    pub(super) work: String,
+
+    /// The number of the run, as `runs` and `history` show it
+    pub(super) run: u64,
 
     #[command(flatten)]
     pub(super) target: Target,

@@ -32,6 +32,8 @@ pub(super) enum ClientError {
     UnknownWork { path: String, near: Vec<String> },
     #[error("there is nothing at {path:?} in the state")]
     NoState { path: String },
+    #[error("the history has no run {run} of `{work}`; `history {work}` lists the runs that it has")]
+    NoRun { work: String, run: u64 },
     #[error("{0}")]
     Refused(String),
     #[error("the server at {address} is not a Flowright App, or an incompatible version of it: {why}")]

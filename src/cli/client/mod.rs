@@ -9,6 +9,7 @@ mod args;
 mod error;
 mod logs;
 mod model;
+mod past;
 mod show;
 mod table;
 #[cfg(feature = "top")]
@@ -38,7 +39,9 @@ pub(super) fn run(command: &Client, program: &'static str) -> ExitCode {
         Client::State(args) => watch::watched(&args.target, args.watch, |api, json| {
             tree::state(api, args.path.as_deref(), args.at.as_deref(), json)
         }),
-        Client::History(args) => watch::once(&args.target, |api, json| show::history(api, args, json)),
+        Client::History(args) => watch::once(&args.target, |api, json| past::history(api, args, json)),
+        Client::Diff(args) => watch::once(&args.target, |api, json| past::diff(api, args, json)),
+        Client::Why(args) => watch::once(&args.target, |api, json| past::why(api, args, json)),
         Client::Graph(target) => watch::once(target, tree::graph),
         Client::Nodes(target) => watch::once(target, show::nodes),
         Client::Payloads(target) => watch::once(target, show::payloads),

@@ -215,19 +215,3 @@ impl fmt::Display for Problem {
         if self.known.is_empty() { Ok(()) } else { write!(f, " (known: {})", self.known.join(", ")) }
     }
 }
-
-/// A page of events.
-#[derive(Debug, Deserialize)]
-pub(super) struct HistoryPage {
-    pub(super) items: Vec<EventView>,
-    pub(super) older: Option<u64>,
-    pub(super) newer: Option<u64>,
-}
-
-#[derive(Debug, Deserialize)]
-pub(super) struct EventView {
-    pub(super) position: u64,
-    pub(super) time: String,
-    pub(super) path: String,
-    pub(super) text: String,
-}

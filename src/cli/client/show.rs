@@ -5,13 +5,9 @@ use std::io::Write;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
-use super::api::{Api, cleaned, escape};
-use super::args::HistoryArgs;
+use super::api::{Api, cleaned};
 use super::error::ClientError;
-use super::model::{
-    Document, EventView, HistoryPage, Items, JournalView, Kept, Load, NodeView, PayloadView, RunsPage,
-    WorkView,
-};
+use super::model::{Document, Items, JournalView, Kept, Load, NodeView, PayloadView, RunsPage, WorkView};
 use super::table::{Table, bytes, clock, colours, cut, seconds_between, span, stage, type_name};
 use super::watch::Picture;
 use crate::printable::{json, one_line};
@@ -22,7 +18,7 @@ pub(super) fn as_json(value: &Json) -> String {
 }
 
 /// Returns the answer as JSON, or laid out for people.
-fn either<T: DeserializeOwned>(
+pub(super) fn either<T: DeserializeOwned>(
     as_it_came: bool,
     value: Json,
     lay_out: impl FnOnce(T, &mut Vec<u8>) -> std::io::Result<()>,
@@ -243,33 +239,6 @@ pub(super) fn runs(api: &Api, work: &str, limit: u32, json: bool) -> Picture {
         match page.total.saturating_sub(page.items.len() as u64) {
             0 => Ok(()),
             more => writeln!(out, "and {more} older ones; --limit shows more"),
-        }
-    })
-}
-
-pub(super) fn history(api: &Api, args: &HistoryArgs, json: bool) -> Picture {
-    let HistoryArgs { path, from, to, limit, .. } = args;
-    let mut query = format!("history?limit={limit}");
-    for (name, value) in [("from", from), ("to", to)] {
-        if let Some(value) = value {
-            query.push_str(&format!("&{name}={value}"));
-        }
-    }
-    if let Some(path) = path {
-        query.push_str(&format!("&path={}", escape(path)));
-    }
-    either(json, api.past(&query)?, |page: HistoryPage, out| {
-        if let Some(older) = page.older {
-            writeln!(out, "older events are left out; --to {older} or a larger --limit shows them")?;
-        }
-        for EventView { position, time, path, text } in &page.items {
-            let path = if path.is_empty() { "root" } else { path };
-            let line = format!("{position:>6}  {time}  {path}  {text}");
-            writeln!(out, "{}", one_line(&line))?;
-        }
-        match page.newer {
-            Some(newer) => writeln!(out, "newer events are left out; --from {newer} shows them"),
-            None => Ok(()),
         }
     })
 }

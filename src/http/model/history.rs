@@ -9,8 +9,9 @@ use utoipa::ToSchema;
 use super::stage::{ReasonView, StageView};
 use super::status::StateView;
 use super::{since, time};
-use crate::app::history::{Event, Page, Past};
+use crate::app::history::{Because, Chain, Diff, Difference, Event, Page, Past};
 use crate::id::ActorPath;
+use crate::journal::Moment;
 use crate::work::Status;
 
 /// Something that happened, with more fields for some kinds: `run`, `attempt`, `stage`, `reason`, `message`, `input`,
@@ -62,6 +63,135 @@ impl From<Page> for HistoryView {
     fn from(page: Page) -> Self {
         let Page { events, older, newer } = page;
         Self { items: events.iter().map(EventView::from).collect(), older, newer }
+    }
+}
+
+/// A moment of an App.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct MomentView {
+    /// The last position in the journal up to that moment.
+    pub(in crate::http) position: u64,
+    #[schema(format = DateTime)]
+    pub(in crate::http) time: String,
+}
+
+impl From<Moment> for MomentView {
+    fn from(moment: Moment) -> Self {
+        Self { position: moment.position, time: time(moment.wall) }
+    }
+}
+
+/// A page of the differences between two moments.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct DiffView {
+    pub(in crate::http) from: MomentView,
+    pub(in crate::http) to: MomentView,
+    pub(in crate::http) items: Vec<DifferenceView>,
+    /// The number of differences between the moments.
+    pub(in crate::http) total: u64,
+    /// The value of `after` for the next page; `null` if there is none.
+    pub(in crate::http) next: Option<u64>,
+}
+
+/// Something that differs between two moments.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct DifferenceView {
+    pub(in crate::http) kind: DifferenceKind,
+    /// The path of the Work or Flow, empty for the root; or of the part of the state.
+    #[schema(example = "train.step")]
+    pub(in crate::http) path: String,
+    /// The stage, or the part of the state; absent if there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub(in crate::http) before: Option<Json>,
+    /// The stage, or the part of the state; absent if there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
+    pub(in crate::http) after: Option<Json>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::http) enum DifferenceKind {
+    /// The stage of a Work or Flow.
+    Stage,
+    /// A part of the state.
+    State,
+}
+
+impl From<&Difference> for DifferenceView {
+    fn from(difference: &Difference) -> Self {
+        let kind = match difference {
+            Difference::Stage { .. } => DifferenceKind::Stage,
+            Difference::State { .. } => DifferenceKind::State,
+        };
+        let mut json = difference.to_json();
+        let path = json["path"].as_str().unwrap_or_default().to_owned();
+        let mut take = |name: &str| json.as_object_mut().and_then(|json| json.remove(name));
+        Self { kind, path, before: take("before"), after: take("after") }
+    }
+}
+
+/// Size of the values of a page of differences after which it ends, in encoded bytes.
+const PAGE_BYTES: usize = 1 << 20;
+
+impl DiffView {
+    /// Returns the page after this number of differences.
+    pub(in crate::http) fn new(diff: &Diff, after: u64, limit: u64) -> Self {
+        let index = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let rest = diff.items.get(index(after)..).unwrap_or_default();
+        let mut size = 0;
+        let is_within = |difference: &&Difference| {
+            let is_within = size < PAGE_BYTES;
+            size += difference.size();
+            is_within
+        };
+        let page = rest.iter().take(index(limit)).take_while(is_within);
+        let items: Vec<_> = page.map(DifferenceView::from).collect();
+        let next = (items.len() < rest.len()).then_some(after + items.len() as u64);
+        Self { from: diff.from.into(), to: diff.to.into(), items, total: diff.items.len() as u64, next }
+    }
+}
+
+/// A part of the chain of runs that led to one.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct WhyView {
+    pub(in crate::http) items: Vec<BecauseView>,
+    /// The value of `cursor` for the rest of the chain; `null` if there is none.
+    pub(in crate::http) next: Option<String>,
+}
+
+/// A run, and what led to its request.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::http) struct BecauseView {
+    /// The path of the Work.
+    pub(in crate::http) path: String,
+    pub(in crate::http) run: u64,
+    /// The request; `null` if the history does not go back to it.
+    pub(in crate::http) request: Option<EventView>,
+    /// Other events of its transaction that the Flow may have reacted to, the most likely one last.
+    pub(in crate::http) causes: Vec<EventView>,
+    /// The number of other events that are left out.
+    pub(in crate::http) left_out: u64,
+}
+
+impl From<&Because> for BecauseView {
+    fn from(because: &Because) -> Self {
+        let Because { path, run, request, causes, left_out } = because;
+        Self {
+            path: path.as_str().to_owned(),
+            run: *run,
+            request: request.as_ref().map(EventView::from),
+            causes: causes.iter().map(EventView::from).collect(),
+            left_out: *left_out as u64,
+        }
+    }
+}
+
+impl From<Chain> for WhyView {
+    fn from(chain: Chain) -> Self {
+        let items = chain.items.iter().map(BecauseView::from).collect();
+        Self { items, next: chain.next.map(|next| next.to_string()) }
     }
 }
 

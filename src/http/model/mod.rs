@@ -15,7 +15,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::Value as Json;
 
 #[cfg(feature = "journal")]
-pub(super) use self::history::{AnyStateView, HistoryView, PastStateView};
+pub(super) use self::history::{AnyStateView, DiffView, HistoryView, PastStateView, WhyView};
 pub(super) use self::node::{NodeView, UsageView, nodes};
 pub(super) use self::requests::{Accepted, InputBody, Rerun, StopBody};
 pub(super) use self::status::{

@@ -1,14 +1,14 @@
 //! Images of the live rows, from which those at a position of the history are rebuilt; and pruning of the history.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use rusqlite::params;
 
 use super::rows::ImageMark;
-use super::{SqliteStore, encoding, fold};
+use super::{SqliteStore, encoding};
 use crate::id::ActorPath;
-use crate::journal::{JournalError, Live, Moment, Table, log_encoding};
+use crate::journal::{JournalError, log_encoding};
 
 /// Size of the parts of an image, in bytes.
 const PART: usize = 256 * 1024;
@@ -35,6 +35,11 @@ pub(super) struct Images {
 impl Images {
     pub(super) fn new(marks: Vec<ImageMark>) -> Self {
         Self { marks: marks.into(), size: 0, not_before: 0 }
+    }
+
+    /// Returns the last image at or before a position.
+    pub(super) fn before(&self, position: u64) -> Option<ImageMark> {
+        self.marks.iter().rfind(|mark| mark.position <= position).copied()
     }
 
     /// Returns the oldest position that can be read.
@@ -115,7 +120,7 @@ impl SqliteStore {
     }
 
     /// Writes an image of the live rows at the last position.
-    pub(super) fn write_image(&mut self) -> Result<(), JournalError> {
+    pub(in crate::journal) fn write_image(&mut self) -> Result<(), JournalError> {
         self.fold_all()?;
         let mark = ImageMark {
             position: self.head.position,
@@ -173,6 +178,13 @@ impl SqliteStore {
             ],
         )?;
         Ok(encoded.len() as i64)
+    }
+
+    /// Prunes what only positions before this one need.
+    #[cfg(test)]
+    pub(in crate::journal) fn forget_images_before(&mut self, horizon: u64) {
+        self.prune_to(horizon).unwrap();
+        while self.prune_slice().unwrap() {}
     }
 
     /// Begins to prune. The images go first, since without them no position before the horizon can be read.
@@ -235,86 +247,5 @@ impl SqliteStore {
              ORDER BY position LIMIT ?3)",
             params![path.as_str(), horizon, limit as i64],
         )
-    }
-
-    /// Rebuilds the live data at the last group that ends at or before a position.
-    pub(super) fn live_at(&self, position: u64) -> Result<(Moment, Live), JournalError> {
-        use encoding::Recorded;
-
-        let oldest = self.images.marks.front().map_or(self.head.position, |mark| mark.position);
-        let newest = self.head.position;
-        let base = self.images.marks.iter().rfind(|mark| mark.position <= position);
-        let Some(base) = base.filter(|_| position <= newest) else {
-            return Err(JournalError::NoPosition { position, oldest, newest });
-        };
-        let rows = self.rows();
-        let mut data: BTreeMap<(ActorPath, Table, Bytes), Bytes> = BTreeMap::new();
-        let mark = rows.each_of_image(base.position, |path, table, key, value| {
-            data.insert((path, table, key), value);
-        })?;
-        let mut expected = (mark.state_rows, mark.state_sum);
-        let mut chain = mark.chain;
-        let mut moment = Moment {
-            position: mark.position,
-            at: encoding::duration_from(mark.at),
-            wall: encoding::wall_from(mark.wall),
-        };
-        rows.each_history(mark.position + 1, position, false, |row| {
-            if row.first != moment.position + 1 || row.chain != chain {
-                let (from, to) = (moment.position + 1, row.first);
-                return Err(rows.damaged(format!("the history from position {from} to {to} is missing")));
-            }
-            moment = row.moment();
-            expected = (row.state_rows, row.state_sum);
-            chain = row.sum();
-            for change in fold::decode(&rows, &row)?.into_iter().flat_map(|(_, _, changes)| changes) {
-                match change {
-                    Recorded::Put(path, table, key, value) => {
-                        data.insert((path, table, key), value);
-                    }
-                    Recorded::Delete(path, table, key) => {
-                        data.remove(&(path, table, key));
-                    }
-                    Recorded::State(_) | Recorded::Reacted(_) => {}
-                    Recorded::Left(path) => {
-                        fold::remove_rows_of(&mut data, &path);
-                    }
-                }
-            }
-            Ok(true)
-        })?;
-        let mut live = Live::default();
-        // The group that has the next position must follow, or else the one of `position` is missing.
-        let mut is_followed = moment.position == newest;
-        rows.each_history(moment.position + 1, newest, false, |row| {
-            is_followed = row.first == moment.position + 1 && row.chain == chain;
-            Ok(false)
-        })?;
-        if !is_followed {
-            return Err(rows.damaged(format!("the history after position {} is missing", moment.position)));
-        }
-        let (mut count, mut sum) = (0, 0_i64);
-        for ((path, table, key), value) in data {
-            live.put(&path, table, key.into(), value.into());
-        }
-        let mut after = None;
-        while let Some(path) = rows.next_path(after.as_ref())? {
-            if let Some(found) = rows.state_rows(&path, Some(moment.position))? {
-                count += found.count();
-                sum = sum.wrapping_add(found.sum());
-                let state = found.decode().map_err(|error| {
-                    rows.damaged(format!("the state of {path} cannot be decoded: {error}"))
-                })?;
-                live.actors.entry(path.clone()).or_default().state = Some(state);
-            }
-            after = Some(path);
-        }
-        if (count, sum) != expected {
-            return Err(rows.damaged(format!(
-                "at position {}, {} rows of live states were recorded, and {count} were found, which are not the same",
-                moment.position, expected.0
-            )));
-        }
-        Ok((moment, live))
     }
 }

@@ -6,6 +6,7 @@
 
 mod fold;
 mod images;
+mod live_reading;
 mod rows;
 mod schema;
 mod values;
@@ -13,7 +14,7 @@ mod wal;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use rusqlite::config::DbConfig;
@@ -23,6 +24,7 @@ use rusqlite::{Connection, params};
 use self::fold::{Fold, RunRows, Slice, Waiting};
 pub(super) use self::fold::{decode, remove_rows_of};
 use self::images::{Images, Pruning};
+use self::live_reading::LiveReading;
 pub(super) use self::rows::{
     FoldRow, HistoryRow, ImageMark, LiveRow, Meta, Rows, StateKind, StateRows, hex, live_sum, state_sum,
 };
@@ -36,8 +38,8 @@ use super::lock::{DirectoryLock, Note};
 use super::store::Store;
 use super::values::ValueChanges;
 use super::{
-    Change, HistoryEntry, HistoryFilter, JournalError, JournalSettings, Live, Moment, RECENT,
-    RecordedTransaction, Recovered, Start, Sync, Table, log_encoding,
+    Change, Extent, HistoryEntry, HistoryFilter, HistoryPart, JournalError, JournalSettings, Live, Moment,
+    RECENT, RecordedTransaction, Recovered, Start, Sync, Table, log_encoding,
 };
 use crate::id::ActorPath;
 use crate::state::Patch;
@@ -79,6 +81,9 @@ pub(super) struct SqliteStore {
     damaged_values: Vec<i64>,
     /// The values of the group that is being committed.
     written_values: values::Written,
+    /// Readings of old live data, by their numbers.
+    readings: HashMap<u64, LiveReading>,
+    next_reading: u64,
 }
 
 /// Totals over the rows of a live state.
@@ -217,6 +222,8 @@ impl SqliteStore {
             lock,
             damaged_values: Vec::new(),
             written_values: values::Written::default(),
+            readings: HashMap::new(),
+            next_reading: 0,
         };
         Ok((store, live))
     }
@@ -476,11 +483,16 @@ impl SqliteStore {
         put_history(&self.connection, row, sum).map_err(|error| self.writing(error))
     }
 
-    /// Reads one group of the history with its states.
-    fn entry(&self, row: &HistoryRow, path: Option<&ActorPath>) -> Result<HistoryEntry, JournalError> {
+    /// Reads one group of the history with its states, unless these are to be left out. `bytes` counts those of states.
+    fn entry(
+        &self,
+        row: &HistoryRow,
+        filter: &HistoryFilter,
+        bytes: &mut u64,
+    ) -> Result<HistoryEntry, JournalError> {
         use encoding::Recorded;
 
-        let rows = self.rows();
+        let (rows, path) = (self.rows(), filter.path.as_ref());
         let damaged = |error| {
             rows.damaged(format!("the history at position {} cannot be decoded: {error}", row.position))
         };
@@ -525,6 +537,7 @@ impl SqliteStore {
                         reacted = Some(encoding::reacted(reactions, at, changes.len()));
                         merged_seen = merged.len();
                     }
+                    Recorded::State(_) if filter.rows_only => {}
                     Recorded::State(path) => match last.get(&path) {
                         Some(Some(at)) if *at == (index, ordinal) => {
                             let state = rows.state_at(&path, row.position)?.ok_or_else(|| {
@@ -533,6 +546,7 @@ impl SqliteStore {
                                     row.position
                                 ))
                             })?;
+                            *bytes += state.value.len() as u64;
                             changes.push(decode_change(path, &state).map_err(damaged)?);
                         }
                         // Reactions have changed it once more.
@@ -760,14 +774,40 @@ impl Store for SqliteStore {
         }
     }
 
-    fn history(&mut self, filter: &HistoryFilter) -> Result<Vec<HistoryEntry>, JournalError> {
-        let mut entries = Vec::new();
+    fn begin_live_at(&mut self, position: u64, extent: Extent) -> Result<u64, JournalError> {
+        let reading = if position == self.head.position && self.images.oldest().is_none() {
+            let (moment, live) = self.live(None)?;
+            LiveReading::done(moment, live)
+        } else {
+            self.reading_at(position, extent)?
+        };
+        let number = self.next_reading;
+        self.next_reading += 1;
+        self.readings.insert(number, reading);
+        Ok(number)
+    }
+
+    fn continue_live_at(
+        &mut self,
+        reading: u64,
+        deadline: Instant,
+    ) -> Result<Option<(Moment, Live)>, JournalError> {
+        let Some(mut found) = self.readings.remove(&reading) else { return Err(JournalError::Closed) };
+        if self.advance(&mut found, Some(deadline))? {
+            return Ok(Some(found.finish()));
+        }
+        self.readings.insert(reading, found);
+        Ok(None)
+    }
+
+    fn history(&mut self, filter: &HistoryFilter) -> Result<HistoryPart, JournalError> {
+        let mut part = HistoryPart::default();
         // Pruning may have taken states, but not yet the rest, of what is before the oldest image.
         let oldest = self.images.oldest().unwrap_or(self.head.position) + 1;
         let from = filter.from.unwrap_or(0).max(oldest);
         let to = filter.to.unwrap_or(u64::MAX).min(self.head.position);
         if from > to {
-            return Ok(entries);
+            return Ok(part);
         }
         // The row of a group has the last of its positions.
         let mut end = self.head.position;
@@ -776,6 +816,10 @@ impl Store for SqliteStore {
             Ok(false)
         })?;
         let mut next = if filter.newest_first { end } else { from };
+        let (mut read, mut bytes) = (0, 0);
+        let is_cut = |read: usize, bytes: u64| {
+            filter.limit > 0 && read >= filter.limit || filter.bytes > 0 && bytes >= filter.bytes
+        };
         self.rows().each_history(from, end, filter.newest_first, |row| {
             let is_next = if filter.newest_first {
                 row.position == std::mem::replace(&mut next, row.first - 1)
@@ -788,19 +832,23 @@ impl Store for SqliteStore {
                 let what = format!("the history before or after position {} is missing", row.position);
                 return Err(self.rows().damaged(what));
             }
-            let mut entry = self.entry(&row, filter.path.as_ref())?;
+            bytes += row.changes.len() as u64;
+            let mut entry = self.entry(&row, filter, &mut bytes)?;
             entry.transactions.retain(|transaction| (from..=to).contains(&transaction.position));
             if !entry.transactions.is_empty() {
-                entries.push(entry);
+                part.entries.push(entry);
             }
-            Ok(filter.limit == 0 || entries.len() < filter.limit)
+            read += 1;
+            Ok(!is_cut(read, bytes))
         })?;
-        let is_cut = filter.limit > 0 && entries.len() >= filter.limit;
         let is_whole = if filter.newest_first { next < from } else { next == end + 1 };
-        if !is_cut && !is_whole {
-            return Err(self.rows().damaged(format!("the history at position {next} is missing")));
+        if !is_whole {
+            if !is_cut(read, bytes) {
+                return Err(self.rows().damaged(format!("the history at position {next} is missing")));
+            }
+            part.next = Some(next);
         }
-        Ok(entries)
+        Ok(part)
     }
 
     fn position_at(&mut self, wall: SystemTime) -> Result<Option<u64>, JournalError> {

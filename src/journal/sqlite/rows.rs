@@ -116,6 +116,14 @@ pub(crate) struct ImageMark {
 }
 
 impl ImageMark {
+    pub(crate) fn moment(&self) -> Moment {
+        Moment {
+            position: self.position,
+            at: encoding::duration_from(self.at),
+            wall: encoding::wall_from(self.wall),
+        }
+    }
+
     pub(crate) fn sum(&self, part: i64, last: bool, rows: &[u8]) -> i64 {
         let numbers = [
             self.position as i64,
@@ -559,43 +567,46 @@ impl Rows<'_> {
         &self,
         position: u64,
         mut visit: impl FnMut(ActorPath, Table, Bytes, Bytes),
-    ) -> Result<ImageMark, JournalError> {
+    ) -> Result<(), JournalError> {
+        let mut part = 0;
+        while !self.part_of_image(position, part, &mut visit)? {
+            part += 1;
+        }
+        Ok(())
+    }
+
+    /// Visits the rows of a part of an image, and returns true if it is the last one.
+    pub(crate) fn part_of_image(
+        &self,
+        position: u64,
+        part: i64,
+        mut visit: impl FnMut(ActorPath, Table, Bytes, Bytes),
+    ) -> Result<bool, JournalError> {
         let mut statement = self.prepare(
-            "SELECT wall, at, total, state_rows, state_sum, chain, part, last, rows, sum FROM image WHERE position = ?1 \
-             ORDER BY part",
+            "SELECT wall, at, total, state_rows, state_sum, chain, last, rows, sum FROM image \
+             WHERE position = ?1 AND part = ?2",
         )?;
-        let mut rows = statement.query([position as i64]).map_err(|error| self.sqlite(error))?;
+        let mut rows = statement.query([position as i64, part]).map_err(|error| self.sqlite(error))?;
         let damaged = || {
             self.damaged(format!("the image at position {position} is incomplete or has a wrong checksum"))
         };
-        let mut expected = 0;
-        while let Some(row) = rows.next().map_err(|error| self.sqlite(error))? {
-            let read = || -> rusqlite::Result<_> {
-                let mark = image_mark(row, position)?;
-                Ok((
-                    row.get::<_, i64>(6)?,
-                    row.get::<_, i64>(7)? != 0,
-                    mark,
-                    Bytes::copy_from_slice(bytes(row, 8)?),
-                    row.get::<_, i64>(9)?,
-                ))
-            };
-            let (part, is_last, mark, encoded, sum) = read().map_err(|error| self.sqlite(error))?;
-            if part != expected || mark.sum(part, is_last, &encoded) != sum {
-                return Err(damaged());
-            }
-            expected += 1;
-            let rows = log_encoding::decode_rows(&encoded).map_err(|error| {
-                self.damaged(format!("the image at position {position} cannot be decoded: {error}"))
-            })?;
-            for (path, table, key, value) in rows {
-                visit(path, table, key, value);
-            }
-            if is_last {
-                return Ok(mark);
-            }
+        let Some(row) = rows.next().map_err(|error| self.sqlite(error))? else { return Err(damaged()) };
+        let read = || -> rusqlite::Result<_> {
+            let mark = image_mark(row, position)?;
+            let encoded = Bytes::copy_from_slice(bytes(row, 7)?);
+            Ok((row.get::<_, i64>(6)? != 0, mark, encoded, row.get::<_, i64>(8)?))
+        };
+        let (is_last, mark, encoded, sum) = read().map_err(|error| self.sqlite(error))?;
+        if mark.sum(part, is_last, &encoded) != sum {
+            return Err(damaged());
         }
-        Err(damaged())
+        let rows = log_encoding::decode_rows(&encoded).map_err(|error| {
+            self.damaged(format!("the image at position {position} cannot be decoded: {error}"))
+        })?;
+        for (path, table, key, value) in rows {
+            visit(path, table, key, value);
+        }
+        Ok(is_last)
     }
 }
 
