@@ -24,6 +24,7 @@ macro_rules! assets {
 const ASSETS: &[(&str, &str, &str)] = assets![
     "actions.js": SCRIPT,
     "api.js": SCRIPT,
+    "changes.js": SCRIPT,
     "dom.js": SCRIPT,
     "format.js": SCRIPT,
     "graph.js": SCRIPT,
@@ -47,6 +48,7 @@ const ASSETS: &[(&str, &str, &str)] = assets![
     "view.css": CSS,
     "view.html": HTML,
     "virtual.js": SCRIPT,
+    "why.js": SCRIPT,
 ];
 
 pub(super) async fn view(request: HttpRequest) -> HttpResponse {

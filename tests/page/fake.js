@@ -29,6 +29,25 @@ const node = (more = {}) => ({
   round_trip: 0.00042, is_head: false, ...more,
 });
 
+/** Returns how two recorded moments differ at a path and below it, as the API does. */
+function differences(from, to, path) {
+  const items = [];
+  const isPart = (other) => path === "" || other === path || other.startsWith(`${path}.`);
+  for (const name of new Set([...Object.keys({ ...from.works, ...to.works }), ...Object.keys({ ...from.flows, ...to.flows })])) {
+    const stage = (side) => (side.works[name] ?? side.flows[name])?.stage;
+    if (isPart(name) && stage(from) !== stage(to)) items.push({ kind: "stage", path: name, before: stage(from), after: stage(to) });
+  }
+  const at = (state) => (path === "" ? state : path.split(".").reduce((value, key) => value?.[key], state));
+  const compare = (name, before, after) => {
+    if (JSON.stringify(before) === JSON.stringify(after)) return;
+    const isBranch = (value) => value !== null && typeof value === "object";
+    if (!isBranch(before) || !isBranch(after)) return void items.push({ kind: "state", path: name, before, after });
+    for (const key of new Set([...Object.keys(before), ...Object.keys(after)])) compare(name === "" ? key : `${name}.${key}`, before[key], after[key]);
+  };
+  compare(path, at(from.state), at(to.state));
+  return items;
+}
+
 /** A fake App: a document, its history of runs and its log, and the clients of its event stream. */
 export class FakeApp {
   constructor(name) {
@@ -45,6 +64,7 @@ export class FakeApp {
     this.pending = [];
     this.number = 100;
     this.recorded = [];
+    this.whys = {};
   }
 
   /** Adds a position to the journal with the document as it is. */
@@ -184,6 +204,22 @@ export class FakeApp {
       this.asked = Number(url.searchParams.get("at"));
       const found = this.recorded.findLast(({ position }) => position <= this.asked);
       return found ? json(found) : problem(404, "not found", "the journal begins after that");
+    }
+    if (rest === "diff") {
+      this.compared = url.search;
+      const from = this.recorded.findLast(({ position }) => position <= Number(url.searchParams.get("from")));
+      if (!from) return problem(404, "not found", "the journal begins after that");
+      const to = this.recorded.at(-1);
+      const limit = Number(url.searchParams.get("limit") ?? 200);
+      const items = differences(from, to, url.searchParams.get("path") ?? "");
+      return json({ from: { position: from.position, time: from.time }, to: { position: to.position, time: to.time }, items: items.slice(0, limit), total: items.length, next: items.length > limit ? limit : null });
+    }
+    if (rest === "why") {
+      const chain = this.whys[`${url.searchParams.get("work")} ${url.searchParams.get("run")}`];
+      if (!chain) return problem(404, "not found", "the history has no such run");
+      // A page has one run, and the first page none: much of the history has to be read.
+      const at = url.searchParams.has("cursor") ? Number(url.searchParams.get("cursor")) : -1;
+      return json({ items: at < 0 ? [] : [chain[at]], next: at + 1 < chain.length ? String(at + 1) : null });
     }
     if (rest === "payloads") return json({ items: this.payloads });
     if (rest === "logs") {

@@ -38,6 +38,10 @@ function recorded() {
   return app;
 }
 
+const select = async (page, id) => {
+  await card(page, id).click();
+  return page;
+};
 const output = (page, part) => page.locator("#past-text", { hasText: part }).waitFor();
 const step = (page, value) => page.locator("#inspector .field", { hasText: "step" }).first().filter({ hasText: String(value) }).waitFor();
 
@@ -109,6 +113,114 @@ test("a position that the journal has lost is said, and the way back stays", asy
   await leave(page);
 });
 
+const changes = (page) => page.locator("#inspector section", { hasText: "Changed since" });
+
+test("the panel of a Work shows what has changed since the moment, and follows the slider", async () => {
+  const app = recorded();
+  const page = await open(app, { hash: "#w:train" });
+  const slider = page.getByLabel("Time");
+  await slider.focus();
+  assert.equal(await changes(page).isVisible(), false);
+  await page.keyboard.press("Home");
+  await changes(page).getByText("step70 → 72").waitFor();
+  assert.match(app.compared, /from=7&limit=50&path=train$/);
+  await changes(page).getByText(/up to .*, position 9/).waitFor();
+  assert.equal(await changes(page).getByRole("listitem").count(), 1);
+  await page.keyboard.press("ArrowRight");
+  await changes(page).getByText("step71 → 72").waitFor();
+  // The App goes on; it is compared with again when that is asked for.
+  app.set("/state/train/step", 80);
+  app.record(10);
+  app.flush();
+  await page.locator('#past-at[max="10"]').waitFor();
+  assert.equal(await changes(page).getByText("80").count(), 0);
+  await page.getByRole("button", { name: "Compare with now again" }).click();
+  await changes(page).getByText("step71 → 80").waitFor();
+  await shot(page, "past-changes");
+  // A Work whose stage has changed, and one that has not.
+  await card(page, "w:serving.canary").click();
+  await changes(page).getByText("(stage)running → failed").waitFor();
+  await card(page, "w:evaluate").click();
+  await changes(page).getByText(/Nothing, up to .*, position 10/).waitFor();
+  await page.getByRole("button", { name: "Back to now" }).click();
+  await output(page, "now");
+  assert.equal(await changes(page).isVisible(), false);
+  await leave(page);
+});
+
+test("the panel of a Flow shows what has changed below it, the first of much", async () => {
+  const app = recorded();
+  const page = await open(app, { hash: "#f:" });
+  const slider = page.getByLabel("Time");
+  await slider.focus();
+  await page.keyboard.press("ArrowLeft");
+  await changes(page).getByText("train.step71 → 72").waitFor();
+  await changes(page).getByText("serving.canary (stage)running → failed").waitFor();
+  app.set("/state/many", Object.fromEntries(Array.from({ length: 120 }, (_, i) => [`n${i}`, i])));
+  app.record(10);
+  app.set("/state/many", {});
+  app.record(11);
+  app.flush();
+  await page.locator('#past-at[max="11"]').waitFor();
+  await page.keyboard.press("End");
+  await page.keyboard.press("ArrowLeft");
+  await changes(page).getByText("the first 50 of 120, up to").waitFor();
+  assert.equal(await changes(page).getByRole("listitem").count(), 50);
+  app.recorded = app.recorded.slice(-1);
+  await page.getByRole("button", { name: "Compare with now again" }).click();
+  await changes(page).getByText("the journal begins after that").waitFor();
+  await leave(page);
+});
+
+test("why a run was requested is a chain whose positions move the slider", async () => {
+  const app = recorded();
+  const event = (position, path, words) => ({ position, path, time: `2026-11-24T${11 + position}:00:00Z`, event: "x", text: words });
+  app.whys["serving.model 6"] = [
+    { path: "serving.model", run: 6, request: event(8, "serving.model", "run requested with 60"), causes: [event(8, "data", "joined"), event(8, "train", "state: last_checkpoint = 60")], left_out: 2 },
+    { path: "train", run: 1, request: event(7, "train", "run requested"), causes: [], left_out: 0 },
+    { path: "data.fetch", run: 3, request: null, causes: [], left_out: 0 },
+  ];
+  const page = await open(app, { hash: "#w:serving.model" });
+  await page.getByRole("button", { name: "Why run 6" }).click();
+  const why = page.locator("#inspector section", { hasText: "Why run 6" }).filter({ has: page.locator("ol.why") });
+  await why.getByText("Run 6 of serving.model").waitFor();
+  const lines = await why.getByRole("paragraph").allTextContents();
+  assert.deepEqual(lines.slice(0, 4), ["8 serving.model: run requested with 60", "8 because train: state: last_checkpoint = 60", "8 because data: joined", "and 2 other events"]);
+  for (const name of ["Run 1 of train", "Run 3 of data.fetch"]) {
+    await why.getByRole("button", { name: "More" }).click();
+    await why.getByText(name).waitFor();
+  }
+  await why.getByText("before the history begins").waitFor();
+  assert.equal(await why.getByRole("button", { name: "More" }).isVisible(), false);
+  await shot(page, "why");
+  // The chain stays while its positions are visited.
+  await why.getByRole("button", { name: "Show position 7" }).click();
+  await output(page, "position 7");
+  assert.equal(await page.getByLabel("Time").inputValue(), "7");
+  await step(await select(page, "w:train"), 70);
+  await select(page, "w:serving.model");
+  await page.getByRole("button", { name: "Back to now" }).click();
+  await page.getByRole("button", { name: "Why run 6" }).click();
+  await why.getByRole("button", { name: "Show position 8" }).last().click();
+  await output(page, "position 8");
+  await why.getByText("Run 6 of serving.model").waitFor();
+  assert.equal(await why.locator('button.at[aria-pressed="true"]').count(), 3);
+  await why.getByRole("button", { name: "Close" }).click();
+  assert.equal(await page.locator("ol.why").isVisible(), false);
+  await page.getByRole("button", { name: "Back to now" }).click();
+  // What is not known is said.
+  await page.getByRole("button", { name: "Why run 5" }).click();
+  await page.getByText("the history has no such run").waitFor();
+  await leave(page);
+});
+
+test("without a journal, no run has a why", async () => {
+  const page = await open(demo(), { hash: "#w:serving.model" });
+  await page.getByRole("button", { name: "Rerun run 6" }).waitFor();
+  assert.equal(await page.getByRole("button", { name: "Why run 6" }).isVisible(), false);
+  await leave(page);
+});
+
 test("there is no slider without a journal, and none before there is a past", async () => {
   const app = demo();
   const page = await open(app);
@@ -138,7 +250,21 @@ test("a real App with a journal shows its own past", async () => {
   await output(page, "the past:");
   // At the first position, nothing had been deployed.
   await card(page, "w:model_deployment").filter({ hasText: "not started" }).waitFor();
+  // What became of it since.
+  await card(page, "w:model_deployment").click();
+  await changes(page).getByText(/\(stage\)not started → (succeeded|running|pending)/).waitFor();
+  await slider.focus();
   await page.keyboard.press("End");
   await card(page, "w:model_deployment").filter({ hasText: /succeeded|running/ }).waitFor();
+  // Its run was requested when a checkpoint was published by the run of another Work.
+  await page.getByRole("button", { name: "Why run 1", exact: true }).click();
+  const why = page.locator("ol.why");
+  await why.getByText("Run 1 of model_deployment").waitFor();
+  await why.getByText(/because train: state: .*last_checkpoint/).first().waitFor();
+  await why.getByText("Run 1 of train").waitFor();
+  await why.getByText(/because root: the App began/).waitFor();
+  await why.getByRole("button", { name: /Show position/ }).first().click();
+  await output(page, "the past:");
+  await card(page, "w:model_deployment").filter({ hasText: /running|pending|not started/ }).waitFor();
   await leave(page);
 });

@@ -1,6 +1,7 @@
 // The column beside the graph, with the details of a Work, a Flow, or a list of Works.
 
 import { stopApp } from "./actions.js";
+import { Changes } from "./changes.js";
 import { byId, el, hide, icon, list, setIcon, text } from "./dom.js";
 import { STAGES, count, plural, reasonName, stageName, typeName } from "./format.js";
 import { WorkPanel } from "./panel.js";
@@ -59,8 +60,9 @@ export class Inspector {
 const stageTitle = (id) => (id === "s:" ? "All Works" : `Works: ${stageName(id.slice(2))}`);
 
 class FlowPanel {
-  constructor(path, { store, graph, stateOf, select }) {
+  constructor(path, { store, graph, stateOf, select, redraw }) {
     Object.assign(this, { path, store, graph, stateOf });
+    this.changes = new Changes(path, store, redraw);
     this.icon = icon("running");
     this.stage = el("b", {});
     this.facts = el("p", { class: "quiet" });
@@ -70,7 +72,7 @@ class FlowPanel {
     this.end = path === "" ? this.#ending() : null;
     this.select = select;
     this.node = el("div", { class: "panel" }, el("div", { class: "stage-line" }, this.icon, this.stage), this.facts, this.error, this.stages,
-      el("section", {}, el("h3", { text: "State" }), this.state.node), this.end);
+      this.changes.node, el("section", {}, el("h3", { text: "State" }), this.state.node), this.end);
   }
 
   /** Stopping the App needs a second click, on a button that says what it does. */
@@ -100,6 +102,7 @@ class FlowPanel {
     drawTally(this.stages, tally(doc.works, below));
     const state = this.stateOf(this.path);
     if (state !== undefined) this.state.draw(state);
+    this.changes.draw();
     if (this.end) hide(this.end, doc.app.stage === "stopping" || doc.app.stage === "ended");
     return true;
   }

@@ -35,7 +35,7 @@ const log = new Log(store, { choose, redraw });
 const payloads = new Payloads(redraw);
 const past = new Past(store, { redraw });
 const stateOf = (path) => stateAt(store.doc.state, path, (group) => graph.siblings(group));
-const inspector = new Inspector({ store, runs, graph, stateOf, select, close, redraw });
+const inspector = new Inspector({ store, runs, graph, stateOf, select, close, redraw, past });
 
 let link = { phase: "connecting" };
 let order = null;

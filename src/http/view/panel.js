@@ -2,11 +2,13 @@
 
 import * as actions from "./actions.js";
 import { now } from "./api.js";
+import { Changes } from "./changes.js";
 import { attr, el, hide, icon, list, setIcon, text } from "./dom.js";
 import { brief, clock, count, duration, plural, reasonName, span, stageName, typeName } from "./format.js";
 import { Lines, load, newest } from "./log.js";
 import { Plot } from "./plots.js";
 import { StateTree } from "./state.js";
+import { Why } from "./why.js";
 
 const section = (title, ...children) => el("section", {}, el("h3", { text: title }), ...children);
 /** A section that has nothing of the past. */
@@ -14,8 +16,10 @@ const live = (title, ...children) => el("section", { class: "now-only" }, el("h3
 const button = (label, act, extra = {}) => el("button", { type: "button", text: label, on: { click: act }, ...extra });
 
 export class WorkPanel {
-  constructor(path, { store, runs, stateOf, redraw }) {
+  constructor(path, { store, runs, stateOf, select, redraw, past }) {
     Object.assign(this, { path, store, runs, stateOf });
+    this.changes = new Changes(path, store, redraw);
+    this.why = new Why(path, { store, past, select, redraw });
     this.icon = icon("not_started");
     this.stage = el("b", {});
     this.facts = el("p", { class: "quiet" });
@@ -42,6 +46,8 @@ export class WorkPanel {
       el("div", { class: "row actions now-only" }, this.stop, this.start, this.restart, this.input.opener), this.input.form,
       this.error, this.current, this.numbers,
       el("div", { class: "plots now-only" }, this.depth.node, this.rate.node),
+      this.why.node,
+      this.changes.node,
       section("State", this.state.node),
       live("Runs", this.runList, this.runNote),
       this.messages.node,
@@ -75,6 +81,8 @@ export class WorkPanel {
     this.rate.draw(rate, rate.at(-1) ?? 0);
     const state = this.stateOf(this.path);
     if (state !== undefined) this.state.draw(state);
+    this.changes.draw();
+    this.why.draw();
     this.#runs(work);
     this.messages.draw(work);
     this.log.draw(newest(this.store.log, (line) => line.work === this.path, 100), "It has logged nothing.");
@@ -107,6 +115,7 @@ export class WorkPanel {
       hide(row.message, !run.message || (!this.error.hidden && run.message === work.message));
       text(row.message, run.message);
       hide(row.again, !run.ended);
+      hide(row.why, run.run === null || !this.store.live.app.journal);
     });
     text(this.runNote, error ?? (!loaded ? "loading" : total === 0 ? "None yet." : total > Math.min(20, items.length) ? `the newest 20 of ${count(total)}` : ""));
     hide(this.runNote, this.runNote.shown === "");
@@ -116,10 +125,11 @@ export class WorkPanel {
     const parts = {
       icon: icon(run.stage), stage: el("span", {}), time: el("span", { class: "num" }), when: el("span", { class: "quiet num" }),
       input: el("code", { class: "input" }), output: el("code", { class: "input" }), message: el("pre", {}),
+      why: button("Why", () => this.why.ask(run.run), { class: "small", "aria-label": `Why run ${run.run}` }),
       again: button("Rerun", () => actions.rerun(this.path, run.run), { class: "small", "aria-label": `Rerun run ${run.run}` }),
     };
     const row = el("li", { class: "run" },
-      el("div", { class: "line" }, parts.icon, el("b", { class: "num", text: `${run.run ?? ""}${run.attempt > 1 ? `, try ${run.attempt}` : ""}` }), parts.stage, parts.time, parts.when, parts.again),
+      el("div", { class: "line" }, parts.icon, el("b", { class: "num", text: `${run.run ?? ""}${run.attempt > 1 ? `, try ${run.attempt}` : ""}` }), parts.stage, parts.time, parts.when, el("span", { class: "buttons" }, parts.why, parts.again)),
       parts.input, parts.output, parts.message);
     return Object.assign(row, parts);
   }

@@ -30,6 +30,16 @@ export class Past {
     });
   }
 
+  /** Shows the App as it was at a position; as it is now if that is the last one. */
+  visit(position) {
+    const newest = this.store.live.app.journal?.position ?? 0;
+    if (position >= newest) return this.leave();
+    this.#wanted = Math.max(position, this.#oldest ?? position);
+    clearTimeout(this.#timer);
+    this.#fetch(this.#wanted);
+    this.redraw();
+  }
+
   /** Returns to what is live. */
   leave() {
     clearTimeout(this.#timer);
