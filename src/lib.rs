@@ -158,7 +158,8 @@ pub use crate::drive::{Drive, DriveError, DriveFile, DriveStream, Get, Put, Tran
 pub use crate::error::{Context, Error, Result, anyhow, bail, ensure};
 pub use crate::flow::{
     Children, Flow, FlowContext, FlowError, FlowRef, Journaled, OnError, OnNodeLost, Overlap, Pending,
-    Reaction, Remember, Restart, Run, ScheduleError, Strategy, WorkRef,
+    Reaction, Remember, Replicas, Restart, Rollout, RolloutStage, Run, ScheduleError, ServiceRef, Strategy,
+    WorkRef,
 };
 pub use crate::id::ActorPath;
 pub use crate::payload::{
@@ -174,9 +175,9 @@ pub use crate::work::{
     Ask, AskError, Batch, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES,
     DEFAULT_STREAM_WINDOW, Deferred, End, EndKind, FencingToken, Handle, HandleBatch, HttpStatus, InDoubt,
     IntoReply, Message, Messages, NodeLoad, NodeStatus, Once, Opening, OutputError, Placement, Reason,
-    Recipient, ReplyOf, ReplySender, ReplyValue, ReplyWithStatus, Resources, ReturnedError, Selector,
-    SendError, SingleReply, Stage, Status, StepError, Stopped, StreamError, StreamSendError, StreamSender,
-    Streamed, StreamedReply, Timer, UnknownPlacement, Unsent, Work, WorkAddr, WorkContext,
+    Recipient, ReplyOf, ReplySender, ReplyValue, ReplyWithStatus, Resources, ReturnedError, Routing,
+    Selector, SendError, SingleReply, Stage, Status, StepError, Stopped, StreamError, StreamSendError,
+    StreamSender, Streamed, StreamedReply, Timer, UnknownPlacement, Unsent, Work, WorkAddr, WorkContext,
 };
 pub use flowright_macros::Children;
 

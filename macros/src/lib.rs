@@ -8,7 +8,7 @@ use syn::{
     parse_macro_input,
 };
 
-/// Implements `Children` for a Flow: its children are the fields whose type is `WorkRef`, `FlowRef`, or an `Option`,
+/// Implements `Children` for a Flow: its children are the fields whose type is `WorkRef`, `FlowRef`, `ServiceRef`, or an `Option`,
 /// `Vec`, `HashMap` or `BTreeMap` of them. All other fields are the Flow's own state.
 ///
 /// # Errors
@@ -32,8 +32,8 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         if mentions_children(quote!(#ty)) {
             return Err(syn::Error::new_spanned(
                 &field.ty,
-                "children can only be `WorkRef`, `FlowRef`, and `Option`, `Vec`, `HashMap`, `BTreeMap` of them; \
-                 the `WorkRef` or `FlowRef` in this type would never be part of the App",
+                "children can only be `WorkRef`, `FlowRef`, `ServiceRef`, and `Option`, `Vec`, `HashMap`, `BTreeMap` of them; \
+                 the child in this type would never be part of the App",
             ));
         }
     }
@@ -434,16 +434,19 @@ fn changes(convention: &str, name: &str) -> bool {
     }
 }
 
-/// Returns true if a `WorkRef` or `FlowRef` occurs anywhere in the tokens.
+/// Returns true if the name of a handle to a child occurs anywhere in the tokens.
 fn mentions_children(tokens: proc_macro2::TokenStream) -> bool {
     tokens.into_iter().any(|token| match token {
-        proc_macro2::TokenTree::Ident(ident) => ident == "WorkRef" || ident == "FlowRef",
+        proc_macro2::TokenTree::Ident(ident) => HANDLES.iter().any(|handle| ident == handle),
         proc_macro2::TokenTree::Group(group) => mentions_children(group.stream()),
         _ => false,
     })
 }
 
-/// Returns true for a `WorkRef`, a `FlowRef` or a collection of them, by name, since a macro has no type information.
+/// Handles to children, by their names, since a macro has no type information.
+const HANDLES: [&str; 3] = ["WorkRef", "FlowRef", "ServiceRef"];
+
+/// Returns true for a handle to a child, or a collection of them.
 fn holds_children(ty: &Type) -> bool {
     // A type passed through a `macro_rules!` macro is wrapped in an invisible group.
     if let Type::Group(group) = ty {
@@ -454,7 +457,7 @@ fn holds_children(ty: &Type) -> bool {
     }
     let Type::Path(path) = ty else { return false };
     let Some(last) = path.path.segments.last() else { return false };
-    if last.ident == "WorkRef" || last.ident == "FlowRef" {
+    if HANDLES.iter().any(|handle| last.ident == handle) {
         return true;
     }
     if !["Option", "Vec", "HashMap", "BTreeMap"].iter().any(|collection| last.ident == collection) {

@@ -1,13 +1,14 @@
 //! Asking a Work with JSON, wherever it runs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::control::Control;
 use super::error::AppError;
-use crate::flow::SharedRecord;
-use crate::work::{Input, JsonAnswered, RunKey, Unanswered};
+use crate::id::{ActorPath, AppId, WorkId};
+use crate::work::{AnyMailbox, Directory, Input, JsonAnswer, JsonReplied, RunKey};
 
-/// The reason why an ask has no answer.
+/// The reason why an ask was not sent.
 #[derive(Debug)]
 pub(crate) enum NoAnswer {
     NoSuchWork,
@@ -17,7 +18,6 @@ pub(crate) enum NoAnswer {
     Ambiguous(Vec<String>),
     /// The JSON does not deserialise as the message; carries the error.
     BadMessage(String),
-    Unanswered(Unanswered),
 }
 
 /// Returns the name of a type without modules: `app::Predict<app::Text>` is `Predict<Text>`.
@@ -69,17 +69,37 @@ impl Control {
         message: &str,
         json: &[u8],
         timeout: Duration,
-    ) -> Result<Result<JsonAnswered, NoAnswer>, AppError> {
-        let Some(record) = self.record(path).await? else { return Ok(Err(NoAnswer::NoSuchWork)) };
-        let answer = match question(&record, message, json, timeout) {
+    ) -> Result<Result<JsonReplied, NoAnswer>, AppError> {
+        let Some(Addressed { path, mailbox, works }) = self.addressed(path).await? else {
+            return Ok(Err(NoAnswer::NoSuchWork));
+        };
+        let answer = match question(self.runtime().app(), path, mailbox, message, json, timeout) {
             Ok(answer) => answer,
             Err(why) => return Ok(Err(why)),
         };
-        let answer = answer.await.map_err(NoAnswer::Unanswered);
-        let id = record.lock().id;
+        let answer = answer.await;
         // The answer may tell of a state that the Work has published before it.
-        self.call(move |driver| driver.take_updates(id)).await?;
-        Ok(answer)
+        self.call(move |driver| driver.take_updates(works)).await?;
+        Ok(Ok(answer))
+    }
+
+    /// Finds the mailbox of the Work, or of the service, at `path`.
+    async fn addressed(&self, path: &str) -> Result<Option<Addressed>, AppError> {
+        if let Some(record) = self.record(path).await? {
+            let record = record.lock();
+            let (path, mailbox) = (record.path.clone(), record.mailbox.clone());
+            return Ok(Some(Addressed { path, mailbox, works: vec![record.id] }));
+        }
+        let path = ActorPath::from(path);
+        let Some(mailbox) = self.service_mailbox(&path) else { return Ok(None) };
+        let below = path.clone();
+        let works = self.call(move |driver| driver.works_of_service(&below)).await?;
+        Ok(Some(Addressed { path, mailbox, works }))
+    }
+
+    /// Returns the mailbox of the service at `path`.
+    pub(super) fn service_mailbox(&self, path: &ActorPath) -> Option<Arc<dyn AnyMailbox>> {
+        Directory::of(self.runtime()).find(path)
     }
 
     /// Parses an input of the Work at `path` from JSON; the inner error says why it is invalid. `None` when there is no
@@ -114,16 +134,23 @@ impl Control {
     }
 }
 
+/// The destination of an ask.
+struct Addressed {
+    path: ActorPath,
+    mailbox: Arc<dyn AnyMailbox>,
+    /// The Works that may answer.
+    works: Vec<WorkId>,
+}
+
 fn question(
-    record: &SharedRecord,
+    app: AppId,
+    path: ActorPath,
+    mailbox: Arc<dyn AnyMailbox>,
     message: &str,
     json: &[u8],
     timeout: Duration,
-) -> Result<crate::work::JsonAnswer, NoAnswer> {
-    let (kind, mailbox, app, path) = {
-        let record = record.lock();
-        (record.kind, record.mailbox.clone(), record.app, record.path.clone())
-    };
+) -> Result<JsonAnswer, NoAnswer> {
+    let kind = mailbox.kind();
     let name = find(&kind.messages(), message)?;
     let asked = mailbox.ask(app, path, name, json, timeout);
     let asked = asked.ok_or_else(|| NoAnswer::NoSuchMessage(message_names(&kind.messages())))?;

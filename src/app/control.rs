@@ -11,6 +11,7 @@ use super::snapshot::{RunsPage, Snapshot, WorkSnapshot};
 use super::status::AppStatus;
 use super::watchdog::{Stuck, Watchdog};
 use crate::flow::SharedRecord;
+use crate::id::ActorPath;
 use crate::runtime::Runtime;
 use crate::state::Value;
 use crate::work::{Work, WorkAddr};
@@ -110,7 +111,7 @@ impl Control {
         self.call(|driver| driver.status()).await
     }
 
-    /// Returns the address of the Work at `path`; `None` when there is no such Work, or it has another type.
+    /// Returns the address of the Work or the service at `path`; `None` when there is none, or it is of another type of Work.
     ///
     /// # Cancel safety
     /// The future only reads, and may be dropped at any time.
@@ -118,11 +119,15 @@ impl Control {
     /// # Errors
     /// [`AppError::Ended`] when the App has ended.
     pub async fn work<W: Work>(&self, path: &str) -> Result<Option<WorkAddr<W>>, AppError> {
-        let record = self.record(path).await?;
-        Ok(record.and_then(|record| {
-            let record = record.lock();
-            Some(WorkAddr::new(record.app, record.path.clone(), record.mailbox_of::<W>()?))
-        }))
+        let Some(record) = self.record(path).await? else {
+            let path = ActorPath::from(path);
+            let mailbox = self.service_mailbox(&path).map(|mailbox| mailbox.into_any().downcast());
+            let mailbox = mailbox.and_then(Result::ok);
+            return Ok(mailbox.map(|mailbox| WorkAddr::new(self.runtime().app(), path, mailbox)));
+        };
+        let record = record.lock();
+        let mailbox = record.mailbox_of::<W>();
+        Ok(mailbox.map(|mailbox| WorkAddr::new(record.app, record.path.clone(), mailbox)))
     }
 
     /// Returns a receiver that changes whenever the state or the status has changed and the Flows have reacted to it.

@@ -47,8 +47,8 @@ use crate::work::{Placement, WorkType};
 /// # }
 /// ```
 ///
-/// Children are the fields whose type is [`WorkRef`](crate::WorkRef), [`FlowRef`](crate::FlowRef), or an `Option`,
-/// `Vec`, `HashMap` or `BTreeMap` of them, in the order of declaration.
+/// Children are the fields whose type is [`WorkRef`](crate::WorkRef), [`FlowRef`](crate::FlowRef),
+/// [`ServiceRef`](crate::ServiceRef), or an `Option`, `Vec`, `HashMap` or `BTreeMap` of them, in the order of declaration.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say what its children are",
     label = "not a Flow yet",
@@ -99,7 +99,7 @@ pub trait Children {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot hold children of a Flow",
     label = "no children can be here",
-    note = "children are `WorkRef`, `FlowRef`, and `Option`, `Vec`, `HashMap`, `BTreeMap` of them, maps with `String` or integer keys and hashers that \
+    note = "children are `WorkRef`, `FlowRef`, `ServiceRef`, and `Option`, `Vec`, `HashMap`, `BTreeMap` of them, maps with `String` or integer keys and hashers that \
             implement `Default`"
 )]
 #[doc(hidden)]
@@ -231,6 +231,8 @@ pub(crate) trait AnyFlow {
     fn react(&mut self, cx: &mut FlowContext) -> Reaction;
     fn strategy(&self) -> Strategy;
     fn state(&self) -> Result<Value, StateError>;
+    /// Returns true if the Flow reacts to what is not recorded.
+    fn sees_unrecorded(&self) -> bool;
     /// Returns the name of the Flow's Rust type.
     fn type_name(&self) -> &'static str;
     fn options(&self) -> &FlowOptions;

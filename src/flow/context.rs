@@ -1,5 +1,6 @@
 //! The context of a reaction.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::error::FlowError;
@@ -7,7 +8,8 @@ use super::ledger::Moment;
 use super::schedule::Schedules;
 use super::scope;
 use crate::error::Error;
-use crate::id::ActorPath;
+use crate::id::{ActorPath, FlowId};
+use crate::work::ReadyQueue;
 
 /// The context of [`Flow::react`](crate::Flow::react): schedules, wakes the Flow later, and ends the App.
 ///
@@ -46,9 +48,28 @@ pub struct FlowContext {
     path: ActorPath,
     reaction: u64,
     now: Moment,
+    /// Absent before the first reaction.
+    waker: Option<FlowWaker>,
     pub(crate) schedules: Schedules,
     pub(crate) wake_in: Option<Duration>,
     pub(crate) ending: Option<Ending>,
+}
+
+/// Has a Flow react once more, from any thread.
+#[derive(Clone)]
+pub(crate) struct FlowWaker {
+    ready_queue: Arc<ReadyQueue>,
+    flow: FlowId,
+}
+
+impl FlowWaker {
+    pub(crate) fn new(ready_queue: Arc<ReadyQueue>, flow: FlowId) -> Self {
+        Self { ready_queue, flow }
+    }
+
+    pub(super) fn wake(&self) {
+        self.ready_queue.ring_flow(self.flow);
+    }
 }
 
 /// Request of a Flow to end the App.
@@ -61,7 +82,15 @@ pub(crate) enum Ending {
 impl FlowContext {
     pub(crate) fn new(path: ActorPath, wall: SystemTime) -> Self {
         let now = Moment { at: Duration::ZERO, wall };
-        Self { path, reaction: 0, now, schedules: Schedules::default(), wake_in: None, ending: None }
+        Self {
+            path,
+            reaction: 0,
+            now,
+            waker: None,
+            schedules: Schedules::default(),
+            wake_in: None,
+            ending: None,
+        }
     }
 
     /// Creates the context of a Flow whose schedules are restored.
@@ -75,7 +104,8 @@ impl FlowContext {
         self.reaction = reaction.saturating_sub(1);
     }
 
-    pub(crate) fn begin(&mut self, now: Moment) {
+    pub(crate) fn begin(&mut self, now: Moment, waker: FlowWaker) {
+        self.waker = Some(waker);
         self.reaction += 1;
         self.now = now;
         self.wake_in = None;
@@ -143,6 +173,16 @@ impl FlowContext {
     /// Ends the App as failed, with exit code 1, after this reaction.
     pub fn fail(&mut self, error: impl Into<Error>) {
         self.ending = Some(Ending::Fail(error.into()));
+    }
+
+    /// Returns what has the Flow react once more, from any thread.
+    pub(super) fn waker(&self) -> Option<FlowWaker> {
+        self.waker.clone()
+    }
+
+    /// Returns the time of this reaction.
+    pub(super) fn moment(&self) -> Moment {
+        self.now
     }
 
     /// Returns the Flow's path from the root of the App.

@@ -181,6 +181,7 @@ impl<F: Flow> AnyFlow for FlowRef<F> {
     }
 
     fn attach(&mut self, link: Arc<FlowLink>) -> FlowOptions {
+        self.flow.joined(&link.path);
         self.link = Some(link);
         self.name = ChildName::Open;
         self.options.clone()
@@ -204,6 +205,10 @@ impl<F: Flow> AnyFlow for FlowRef<F> {
 
     fn state(&self) -> Result<Value, StateError> {
         Value::of(&*self.flow)
+    }
+
+    fn sees_unrecorded(&self) -> bool {
+        F::SEES_UNRECORDED
     }
 
     fn type_name(&self) -> &'static str {

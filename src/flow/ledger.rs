@@ -583,6 +583,16 @@ impl Ledger {
         self.runs.output(key).filter(|_| self.runs.stage(key) == Stage::Succeeded)
     }
 
+    /// Returns true while the run of an input is in progress and has reported that it is ready, or has succeeded, in an
+    /// incarnation that lives.
+    pub(crate) fn is_ready(&self, key: RunKey) -> bool {
+        let is_current =
+            self.current.as_ref().is_some_and(|current| current.waiting.status_key() == Some(key));
+        let is_ready =
+            if is_current { self.runs.is_ready(key) } else { self.runs.stage(key) == Stage::Succeeded };
+        is_ready && self.life == Life::Up
+    }
+
     /// Returns the status of the run in progress, or else the last status of the Work.
     pub(crate) fn status(&self) -> Status {
         let current = self.current.as_ref().and_then(|current| self.runs.get(current.waiting.status_key()?));

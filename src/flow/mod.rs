@@ -39,6 +39,7 @@ mod restore_error;
 mod restoring;
 mod schedule;
 mod scope;
+mod service;
 mod settings;
 mod shape;
 mod supervisor;
@@ -67,6 +68,7 @@ pub use self::restart::{OnError, Restart};
 #[doc(hidden)]
 pub use self::restoring::{Preparation, Rebuild};
 pub use self::schedule::ScheduleError;
+pub use self::service::{Replicas, Rollout, RolloutStage, ServiceRef};
 #[doc(hidden)]
 pub use self::shape::Shapes;
 pub use self::supervisor::Strategy;
@@ -77,7 +79,7 @@ pub(crate) use self::adoption::{Expected, Verdict, judge};
 #[cfg(feature = "journal")]
 pub(crate) use self::check::FlowProblem;
 pub(crate) use self::children::{AnyFlow, Node, Position, Visitor};
-pub(crate) use self::context::Ending;
+pub(crate) use self::context::{Ending, FlowWaker};
 pub(crate) use self::flow_link::{FlowLink, FlowOptions};
 pub(crate) use self::ledger::{Action, Ledger, Moment, Outcomes, Requested, RunEntry};
 #[cfg(feature = "journal")]
@@ -152,4 +154,12 @@ pub trait Flow: Children + Serialize + 'static {
     fn strategy(&self) -> Strategy {
         Strategy::one_for_one()
     }
+
+    /// Notes that the Flow joins the App at this path.
+    #[doc(hidden)]
+    fn joined(&mut self, _path: &crate::id::ActorPath) {}
+
+    /// True if the Flow reacts to what is not recorded.
+    #[doc(hidden)]
+    const SEES_UNRECORDED: bool = false;
 }

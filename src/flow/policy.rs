@@ -118,7 +118,7 @@ enum RecordedJournaled {
 /// [`Overlap`] as it is recorded.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Overlap", rename_all = "snake_case")]
-enum RecordedOverlap {
+pub(super) enum RecordedOverlap {
     Queue,
     Latest,
     Restart,

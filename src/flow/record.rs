@@ -14,7 +14,7 @@ use crate::trace::Cause;
 use crate::wire;
 use crate::work::{
     Abort, Acknowledge, AnyMailbox, FencingToken, Gpus, LaunchSpec, Mailbox, Outbox, Placement, ReadyQueue,
-    Report, Resources, Work, WorkType,
+    Report, Resources, StepId, Work, WorkType,
 };
 
 pub(crate) type SharedRecord = Arc<Mutex<Record>>;
@@ -207,7 +207,11 @@ impl Record {
         self.conflated += u64::from(news.conflated);
         self.cause = news.cause;
         self.acknowledge = news.acknowledge;
-        let is_quiet = |report: &Report| matches!(report, Report::Stepped { .. } | Report::Barrier { .. });
+        let is_quiet = |report: &Report| match report {
+            Report::Stepped { step, .. } => step.id != StepId::READY,
+            Report::Barrier { .. } => true,
+            _ => false,
+        };
         let mut changed = match news.reports.iter().all(is_quiet) {
             true if news.reports.is_empty() => Changed::Nothing,
             true => Changed::Steps,

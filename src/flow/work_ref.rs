@@ -95,6 +95,14 @@ impl<W: Work> WorkRef<W> {
         }
     }
 
+    /// Creates a Work with these settings.
+    pub(super) fn with_settings(work: W, settings: WorkSettings) -> Self {
+        let mut made = Self::new(work);
+        let WorkSettings { policy, placement, needs, mailbox } = settings;
+        (made.policy, made.placement, made.needs, made.mailbox) = (policy, placement, needs, mailbox);
+        made
+    }
+
     /// Creates a Work that was recorded.
     fn restored(name: &ActorPath, work: Fenced<W>, settings: WorkSettings) -> Self {
         let WorkSettings { policy, placement, needs, mailbox } = settings;
@@ -180,6 +188,11 @@ impl<W: Work> WorkRef<W> {
     /// Work belongs to another Flow, and with [`FlowError::Unattached`] if the Work is not in a field where it can join
     /// the App.
     pub fn run(&self, input: W::Input) -> Run<'_, W> {
+        self.run_known(&input)
+    }
+
+    /// As [`run`](Self::run), with an input that the caller keeps.
+    pub(super) fn run_known(&self, given: &W::Input) -> Run<'_, W> {
         if self.record.is_none() {
             let joined = self.joined.get_or_init(Arc::default).clone();
             let in_reaction = scope::with(|scope| {
@@ -191,8 +204,7 @@ impl<W: Work> WorkRef<W> {
             }
         }
         // Serialised before the record is locked, because the input may read this very Work.
-        let given = input;
-        let input = Input::new(&given);
+        let input = Input::new(given);
         let mut may_be_reordered = false;
         let asked = self.command("run", |record| {
             let (key, input) =
@@ -214,7 +226,7 @@ impl<W: Work> WorkRef<W> {
             Ok((key, requested == Requested::Finished))
         });
         if let Some((key, _)) = asked.filter(|_| may_be_reordered) {
-            self.compare_order(key, &given);
+            self.compare_order(key, given);
         }
         let (key, finished) = asked.map_or((None, false), |(key, finished)| (Some(key), finished));
         Run { work: self, key, finished }
@@ -720,6 +732,12 @@ impl<'a, W: Work> Run<'a, W> {
         let decoded = wire::decode(output.bytes());
         let wanted = type_name::<T>();
         Ok(decoded.map_err(|error| OutputError::Unreadable { work: work(), wanted, error })?)
+    }
+
+    /// Returns true while the run is in progress and has reported that it is ready, or has succeeded, in an incarnation
+    /// that lives.
+    pub(super) fn is_ready(&self) -> bool {
+        self.key.is_some_and(|key| self.work.read(|ledger| ledger.is_ready(key)))
     }
 
     /// Returns the status of this run.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use actix_web::http::{StatusCode, header};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderName};
+use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
@@ -17,7 +18,7 @@ use super::query::query;
 use super::streamed;
 use crate::app::{Action, Control, NoAnswer, NotDone};
 use crate::printable::one_line;
-use crate::work::{DEFAULT_ASK_TIMEOUT, Input, JsonAnswered, RunKey, Unanswered};
+use crate::work::{DEFAULT_ASK_TIMEOUT, Input, JsonAnswered, JsonReplied, RunKey, Unanswered};
 
 /// The maximum length of an operator's name, in characters.
 const LONGEST_NAME: usize = 100;
@@ -228,15 +229,20 @@ pub(super) struct AskQuery {
 /// if the header `Accept` has `text/event-stream`. A stream that breaks off ends with a line `{"$error": …}` that has a
 /// problem document, or with the event `error`; a complete one with its last line, or with the event `end`. A client that
 /// closes its connection ends the stream.
+///
+/// At the path of a service, one of its replicas handles the message, and the header `flowright-version` says which version
+/// that is.
 #[utoipa::path(post, path = "/api/v1/works/{path}/messages/{message}", tag = "ask",
     params(
-        ("path" = String, Path, description = "the path of the Work", example = "server"),
+        ("path" = String, Path, description = "the path of the Work or the service", example = "server"),
         ("message" = String, Path, description = "the name of the message", example = "Predict"),
         AskQuery,
     ),
     request_body(content = Option<serde_json::Value>, description = "the message, as its type is read from JSON"),
     responses(
-        (status = 200, description = "the reply of the handler; of a `Result`, the value in `Ok`", content(
+        (status = 200, description = "the reply of the handler; of a `Result`, the value in `Ok`", headers(
+            ("flowright-version" = Option<u64>, description = "the version of the service that has replied, at the path of a service"),
+        ), content(
             (serde_json::Value = "application/json"),
             (String = "application/x-ndjson", example = "1\n2\n"),
             (String = "text/event-stream", example = "data: 1\n\nevent: end\ndata: null\n\n"),
@@ -271,19 +277,30 @@ pub(super) async fn ask(
     }
     // Parsed once without a type, to tell invalid JSON (400) from JSON of another form (422).
     body::parse::<serde::de::IgnoredAny>(&json)?;
-    match control.ask_json(&path, &message, &json, timeout).await? {
-        Ok(JsonAnswered::Value(answer)) => Ok(fresh().content_type("application/json").body(answer)),
-        Ok(JsonAnswered::Items(items)) => Ok(streamed::respond(&request, items)),
-        Err(why) => Err(unanswered(&path, &message, why)),
+    let JsonReplied { answer, version } = match control.ask_json(&path, &message, &json, timeout).await? {
+        Ok(replied) => replied,
+        Err(why) => return Err(not_asked(&path, &message, why)),
+    };
+    let mut response = match answer {
+        Ok(JsonAnswered::Value(answer)) => fresh().content_type("application/json").body(answer),
+        Ok(JsonAnswered::Items(items)) => streamed::respond(&request, items),
+        Err(why) => without_answer(&path, why).error_response(),
+    };
+    if let Some(version) = version {
+        response.headers_mut().insert(VERSION, version.into());
     }
+    Ok(response)
 }
+
+/// The version of the service that has answered.
+const VERSION: HeaderName = HeaderName::from_static("flowright-version");
 
 fn has_body(request: &HttpRequest) -> bool {
     let length = request.headers().get(header::CONTENT_LENGTH);
     request.headers().contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
-fn unanswered(path: &str, message: &str, why: NoAnswer) -> Problem {
+fn not_asked(path: &str, message: &str, why: NoAnswer) -> Problem {
     match why {
         NoAnswer::NoSuchWork => Problem::no_such_work(path),
         NoAnswer::NoSuchMessage(known) => {
@@ -301,13 +318,16 @@ fn unanswered(path: &str, message: &str, why: NoAnswer) -> Problem {
                 .known(known)
         }
         NoAnswer::BadMessage(why) => body::unfit(format!("it is not a valid `{message}`: {why}")),
-        NoAnswer::Unanswered(Unanswered::NotRunning(why) | Unanswered::Unsendable(why)) => {
-            Problem::conflict(why)
+    }
+}
+
+fn without_answer(path: &str, why: Unanswered) -> Problem {
+    match why {
+        Unanswered::NotRunning(why) | Unanswered::Unsendable(why) => Problem::conflict(why),
+        Unanswered::Timeout(why) => Problem::new(StatusCode::GATEWAY_TIMEOUT, why),
+        Unanswered::Failed(why) | Unanswered::NodeLost(why) | Unanswered::Unwritable(why) => {
+            Problem::new(StatusCode::BAD_GATEWAY, why)
         }
-        NoAnswer::Unanswered(Unanswered::Timeout(why)) => Problem::new(StatusCode::GATEWAY_TIMEOUT, why),
-        NoAnswer::Unanswered(
-            Unanswered::Failed(why) | Unanswered::NodeLost(why) | Unanswered::Unwritable(why),
-        ) => Problem::new(StatusCode::BAD_GATEWAY, why),
-        NoAnswer::Unanswered(Unanswered::Err(error)) => Problem::of_handler(path, &error),
+        Unanswered::Err(error) => Problem::of_handler(path, &error),
     }
 }

@@ -198,6 +198,10 @@ impl Inbound for Inbox {
                     self.link.settle(question, Outcome::Unanswered(why));
                     Ok(())
                 }
+                Control::Deferred { question } => {
+                    self.link.deferred(question);
+                    Ok(())
+                }
                 Control::StreamOpened { question } => self.link.stream_opened(question),
                 Control::StreamEnd { question, end } => {
                     self.link.stream_ended(question, end);

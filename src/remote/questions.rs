@@ -167,6 +167,12 @@ impl Reply for Answer {
         self.question.window
     }
 
+    fn defer(&self) {
+        if !self.question.is_abandoned() {
+            self.link.control(&Control::Deferred { question: self.question.number });
+        }
+    }
+
     fn open_stream(mut self: Box<Self>, source: Arc<dyn StreamSource>) -> Arc<dyn StreamSink> {
         self.open = false;
         let InboundQuestion { number, window, asker } = self.question.clone();

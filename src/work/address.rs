@@ -14,7 +14,7 @@ use super::Work;
 use super::any_mailbox::AnyMailbox;
 use super::ask::{Ask, LeadsAway, Opening};
 use super::end::{End, EndKind};
-use super::envelope::{AnyEnvelope, AskFailure, Envelope, ReplyTo};
+use super::envelope::{AnyEnvelope, AskFailure, Envelope, ReplyTo, ServedBy};
 use super::executing::{is_running, is_served};
 use super::mailbox::{CloseReason, Mailbox, Refused, typed};
 use super::message::{AskError, Handle, ItemOf, Message, ReplyOf, ReplyValue, SendError, SingleReply};
@@ -244,7 +244,7 @@ impl<W: Work> WorkAddr<W> {
     where
         W: Handle<M, Reply = Streamed<T>>,
     {
-        let opening = Opening::new(|window| self.open_stream(message, window));
+        let opening = Opening::new(|window| self.open_stream(message, window, None));
         Ask::new(&self.path, Some(self), opening)
     }
 
@@ -268,7 +268,19 @@ impl<W: Work> WorkAddr<W> {
     where
         W: Handle<M>,
     {
-        self.request(message, ReplyTo::Caller).await.map(Fenced::into_inner)
+        self.exchange_noting(message, None).await
+    }
+
+    /// As [`exchange`](Self::exchange). Notes which version has handled the message, if this is the address of a service.
+    pub(super) async fn exchange_noting<M: Message>(
+        &self,
+        message: M,
+        served_by: Option<Arc<ServedBy>>,
+    ) -> Result<ItemOf<W, M>, AskError<M>>
+    where
+        W: Handle<M>,
+    {
+        self.request(message, served_by, ReplyTo::Caller).await.map(Fenced::into_inner)
     }
 
     /// Sends a message and waits, without a limit, until a stream is opened. Reads the window when it is polled first.
@@ -276,12 +288,13 @@ impl<W: Work> WorkAddr<W> {
         &self,
         message: M,
         window: Arc<AtomicU32>,
+        served_by: Option<Arc<ServedBy>>,
     ) -> Result<StreamedReply<ItemOf<W, M>>, AskError<M>>
     where
         W: Handle<M>,
     {
         let window = window.load(Ordering::Relaxed);
-        let incoming = self.request(message, |reader| ReplyTo::Reader(reader, window)).await?;
+        let incoming = self.request(message, served_by, |reader| ReplyTo::Reader(reader, window)).await?;
         Ok(StreamedReply::new(self.path.clone(), incoming))
     }
 
@@ -289,6 +302,7 @@ impl<W: Work> WorkAddr<W> {
     async fn request<M: Message, R>(
         &self,
         message: M,
+        served_by: Option<Arc<ServedBy>>,
         reply_to: impl FnOnce(oneshot::Sender<Result<R, AskFailure<M>>>) -> ReplyTo<W, M>,
     ) -> Result<R, AskError<M>>
     where
@@ -301,7 +315,8 @@ impl<W: Work> WorkAddr<W> {
         // Declared before the receiver of the reply, which is therefore dropped first and marks the ask as abandoned.
         let mut question = AskInFlight { mailbox, is_open: false };
         let (reply, answer) = oneshot::channel();
-        let sent = mailbox.send(Envelope::<W, M>::new(message, reply_to(reply))).await;
+        let envelope = Envelope::<W, M>::new(message, reply_to(reply)).note_version(served_by);
+        let sent = mailbox.send(envelope).await;
         sent.map_err(|refused| {
             let message = |envelope| open::<Envelope<W, M>>(envelope).into_message();
             AskError::NotHandled(self.not_sent(refused, message))
@@ -478,7 +493,6 @@ impl Directory {
     }
 
     /// Returns the mailbox in this process to which an address of this path is bound.
-    #[cfg(feature = "remote")]
     pub(crate) fn find(&self, path: &ActorPath) -> Option<Arc<dyn AnyMailbox>> {
         self.mailboxes.lock().get(path)?.upgrade()
     }
@@ -497,7 +511,7 @@ impl Directory {
         let router = self.router.lock().as_ref().and_then(Weak::upgrade);
         let mut mailboxes = self.mailboxes.lock();
         if let Some(found) = mailboxes.get(path).and_then(Weak::upgrade) {
-            return if found.kind_name() == kind.name() { Ok(Some(found)) } else { Err(found) };
+            return if found.kind().name() == kind.name() { Ok(Some(found)) } else { Err(found) };
         }
         let Some(router) = router else { return Ok(None) };
         let (locator, bind) = router.locator(path, kind);
@@ -517,14 +531,14 @@ impl Directory {
         path: &ActorPath,
         work: &str,
     ) -> Result<Option<Arc<dyn AnyMailbox>>, &'static str> {
-        let other = |found: Arc<dyn AnyMailbox>| found.kind_name();
+        let other = |found: Arc<dyn AnyMailbox>| found.kind().name();
         let router = self.router.lock().as_ref().and_then(Weak::upgrade);
         if let Some(kind) = router.and_then(|router| router.work_type(work)) {
             return self.mailbox_at(path, kind).map_err(other);
         }
         let found = self.mailboxes.lock().get(path).and_then(Weak::upgrade);
         match found {
-            Some(found) if found.kind_name() != work => Err(other(found)),
+            Some(found) if found.kind().name() != work => Err(other(found)),
             found => Ok(found),
         }
     }

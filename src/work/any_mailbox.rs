@@ -21,8 +21,8 @@ pub(crate) trait AnyMailbox: Send + Sync {
     fn open(&self) -> u64;
     fn capacity(&self) -> usize;
     fn set_capacity(&self, capacity: usize);
-    /// Returns the type name of the Work.
-    fn kind_name(&self) -> &'static str;
+    /// Returns the type of the Work.
+    fn kind(&self) -> &'static WorkType;
     fn launched_elsewhere(&self, commands_to: Arc<dyn Commands>);
     fn place(&self) -> Place<SharedRoute>;
     fn incarnation(&self) -> u64;
@@ -88,8 +88,8 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
         self.set_capacity(capacity);
     }
 
-    fn kind_name(&self) -> &'static str {
-        WorkType::of::<W>().name()
+    fn kind(&self) -> &'static WorkType {
+        WorkType::of::<W>()
     }
 
     fn launched_elsewhere(&self, commands_to: Arc<dyn Commands>) {

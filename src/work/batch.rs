@@ -18,6 +18,10 @@ impl Batch {
         Self { messages: if messages == 0 { 1 } else { messages }, within: Duration::from_millis(5) }
     }
 
+    pub(super) fn messages(self) -> usize {
+        self.messages
+    }
+
     /// Sets the longest time to wait for more messages after the first one. With [`Duration::ZERO`], a batch has those
     /// that already wait in the mailbox.
     #[must_use]

@@ -9,6 +9,7 @@ use std::any::{Any, TypeId, type_name};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
@@ -21,7 +22,7 @@ use super::batch::Batch;
 use super::caller::{AnswerTo, Caller, StreamCaller};
 use super::executing::{Handling, current_run};
 use super::mailbox::CloseReason;
-use super::message::{AskError, Handle, IntoReply, ItemOf, Message, SendError};
+use super::message::{AskError, Handle, IntoReply, ItemOf, Message, ReplyOf, ReplyValue, SendError};
 use super::message_counts::count_abandoned;
 use super::route::Origin;
 use super::stream_ends::{ItemSink, StreamSink, StreamSource};
@@ -51,6 +52,9 @@ pub(crate) trait AnyEnvelope: Send {
     /// Returns the type name of the message.
     fn name(&self) -> &'static str;
 
+    /// Returns the message, for a downcast to its type.
+    fn message(&self) -> &dyn Any;
+
     /// Appends the encoded message to `out`.
     ///
     /// # Errors
@@ -72,6 +76,20 @@ pub(crate) trait AnyEnvelope: Send {
         None
     }
 
+    /// Returns true if the handler replies with a stream.
+    fn has_stream(&self) -> bool {
+        false
+    }
+
+    /// Notes that the handler in another process has returned, and that the reply follows later. Returns what is to be
+    /// dropped therefore.
+    fn deferred(&mut self) -> Option<Box<dyn Send>> {
+        None
+    }
+
+    /// Notes the version of a service to which the message was handed.
+    fn served_by(&self, _version: u64) {}
+
     /// Returns true if the caller of the ask has given up. No handler may begin such a message.
     fn is_abandoned(&self) -> bool {
         false
@@ -88,6 +106,11 @@ pub(crate) trait AnyEnvelope: Send {
 
     /// Returns the envelope as a [`BoxedEnvelope`] of its type of Work, for a downcast.
     fn into_typed(self: Box<Self>) -> Box<dyn Any>;
+
+    /// Returns a message that a balancer has handed to a replica as what the balancer has made, for a downcast.
+    fn into_routed(self: Box<Self>) -> Option<Box<dyn Any>> {
+        None
+    }
 
     /// Returns the session by which the message arrived, if it came from another process.
     fn session(&self) -> Option<u64> {
@@ -147,6 +170,9 @@ pub(crate) trait Reply: Send {
     /// Returns the window of the reader, in items, if the caller awaits a stream.
     fn window(&self) -> Option<u32>;
 
+    /// Tells the other process that the handler has returned and replies later.
+    fn defer(&self);
+
     /// Opens the stream. `source` gets the credit of the reader.
     fn open_stream(self: Box<Self>, source: Arc<dyn StreamSource>) -> Arc<dyn StreamSink>;
 
@@ -162,6 +188,22 @@ pub(crate) struct Envelope<W: Handle<M>, M: Message> {
     message: Fenced<M>,
     cause: Cause,
     reply: ReplyTo<W, M>,
+    served_by: Option<Arc<ServedBy>>,
+}
+
+/// The version of a service to which a message was handed last, for its sender.
+#[derive(Debug, Default)]
+pub(super) struct ServedBy(AtomicU64);
+
+impl ServedBy {
+    fn note(&self, version: u64) {
+        self.0.store(version, Ordering::Release);
+    }
+
+    /// Returns the version, or `None` if the message was sent to no service.
+    pub(super) fn version(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Acquire)).filter(|version| *version > 0)
+    }
 }
 
 /// Destination of the reply to a message.
@@ -199,7 +241,13 @@ impl<W: Handle<M>, M: Message> Envelope<W, M> {
 
     /// Wraps a message that arrived from another process, with the trace context of its sender.
     pub(super) fn caused(message: M, cause: Cause, reply: ReplyTo<W, M>) -> Box<Self> {
-        Box::new(Self { message: Fenced::new(message), cause, reply })
+        Box::new(Self { message: Fenced::new(message), cause, reply, served_by: None })
+    }
+
+    /// Has the version noted that handles the message, if it is sent to a service.
+    pub(super) fn note_version(mut self: Box<Self>, served_by: Option<Arc<ServedBy>>) -> Box<Self> {
+        self.served_by = served_by;
+        self
     }
 
     /// Restores the types of an envelope whose message is known to be an `M`.
@@ -285,6 +333,9 @@ impl<W: Handle<M>, M: Message> Caller for Envelope<W, M> {
             let stream_caller: Box<dyn StreamCaller<ItemOf<W, M>>> = self;
             return Box::new(stream_caller);
         }
+        if let ReplyTo::Peer(peer, _) = &self.reply {
+            peer.defer();
+        }
         let answer_to: Box<dyn AnswerTo<ItemOf<W, M>>> = self;
         Box::new(answer_to)
     }
@@ -353,6 +404,20 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
         type_name::<M>()
     }
 
+    fn message(&self) -> &dyn Any {
+        &*self.message
+    }
+
+    fn has_stream(&self) -> bool {
+        <ReplyOf<W, M> as ReplyValue>::IS_STREAM
+    }
+
+    fn served_by(&self, version: u64) {
+        if let Some(served_by) = &self.served_by {
+            served_by.note(version);
+        }
+    }
+
     fn write(&self, out: &mut BytesMut) -> Result<(), CodecError> {
         wire::encode_into(&*self.message, out)
     }
@@ -394,7 +459,7 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
     }
 
     fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
-        let Self { message, cause, reply } = *self;
+        let Self { message, cause, reply, .. } = *self;
         match reply {
             ReplyTo::Nobody(origin) => match (outcome, origin) {
                 (Outcome::Answered(..), _) => false,

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::address::WorkAddr;
 use super::ask::Ask;
+use super::envelope::ServedBy;
 use super::json_reply::JsonReply;
 use super::mailbox::Mailbox;
 use super::message::{AskError, Handle, ItemOf, Message, ReplyOf, ReplyValue, ReplyWithStatus, SendError};
@@ -28,7 +29,14 @@ use crate::state;
 use crate::wire::{self, CodecError};
 
 /// A future of a reply as JSON.
-pub(crate) type JsonAnswer = BoxFuture<'static, Result<JsonAnswered, Unanswered>>;
+pub(crate) type JsonAnswer = BoxFuture<'static, JsonReplied>;
+
+/// The outcome of an ask with JSON.
+pub(crate) struct JsonReplied {
+    pub(crate) answer: Result<JsonAnswered, Unanswered>,
+    /// The version of the service to which the message was handed.
+    pub(crate) version: Option<u64>,
+}
 
 /// The reply of a handler as JSON.
 pub(crate) enum JsonAnswered {
@@ -96,14 +104,17 @@ fn ask_typed<W: Handle<M>, M: Message>(
     status: fn(&ItemOf<W, M>) -> Option<u16>,
 ) -> Result<JsonAnswer, serde_json::Error> {
     let message: M = read(json)?;
-    Ok(Box::pin(async move {
+    let served_by = Arc::<ServedBy>::default();
+    let noted = served_by.clone();
+    let answer = async move {
         if <ReplyOf<W, M> as ReplyValue>::IS_STREAM {
             let window = Arc::new(AtomicU32::new(DEFAULT_STREAM_WINDOW));
-            let asked =
-                Ask::new(work.path(), Some(&work), work.open_stream(message, window)).timeout(timeout);
+            let opened = work.open_stream(message, window, Some(served_by));
+            let asked = Ask::new(work.path(), Some(&work), opened).timeout(timeout);
             return Ok(JsonAnswered::Items(items(asked.await.map_err(Unanswered::from)?)));
         }
-        let asked = Ask::new(work.path(), Some(&work), work.exchange(message)).timeout(timeout);
+        let exchange = work.exchange_noting(message, Some(served_by));
+        let asked = Ask::new(work.path(), Some(&work), exchange).timeout(timeout);
         let reply = Fenced::new(asked.await.map_err(Unanswered::from)?);
         let written = fence::call(|| JsonReply::of(&*reply));
         let why = match written {
@@ -123,6 +134,10 @@ fn ask_typed<W: Handle<M>, M: Message>(
             "the answer of work `{}` cannot be written as JSON: {why}",
             work.path()
         )))
+    };
+    Ok(Box::pin(async move {
+        let answer = answer.await;
+        JsonReplied { answer, version: noted.version() }
     }))
 }
 

@@ -230,6 +230,23 @@ impl<W: Work> Mailbox<W> {
         }
     }
 
+    /// Accepts a message whatever the room, from a sender that bounds its messages by itself.
+    ///
+    /// # Errors
+    /// [`Refused::Closed`] with the message.
+    pub(super) fn post(&self, envelope: BoxedEnvelope<W>) -> Result<(), Refused<Box<dyn AnyEnvelope>>> {
+        let mut inner = self.inner.lock();
+        let steps = match inner.queue.post(envelope) {
+            Ok(steps) => steps,
+            Err((envelope, why)) => return Err(Refused::Closed(envelope, why)),
+        };
+        inner.accepted += 1;
+        let receiver = if inner.queue.is_here() { inner.receiver.take() } else { None };
+        self.carry_out(inner, steps);
+        receiver.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
     /// Accepts a message from another process for this incarnation.
     ///
     /// # Errors
@@ -596,7 +613,7 @@ impl<W: Work> Mailbox<W> {
 
     /// Returns whether messages now go to another process.
     pub(super) fn leads_away(&self) -> bool {
-        matches!(self.inner.lock().queue.place(), Place::At(_))
+        matches!(self.inner.lock().queue.place(), Place::At(SharedRoute(route)) if !route.is_of_service())
     }
 
     /// Returns the number of messages that wait in this process or are in flight along the current route.

@@ -47,6 +47,10 @@ impl AnyEnvelope for Note {
         "note"
     }
 
+    fn message(&self) -> &dyn std::any::Any {
+        self
+    }
+
     fn write(&self, _: &mut bytes::BytesMut) -> Result<(), crate::wire::CodecError> {
         Ok(())
     }

@@ -64,7 +64,6 @@ fn count(of: impl FnOnce(&MessageCounts) -> &AtomicU64, count: usize) {
 }
 
 /// Counts messages that no handler saw and whose senders were not notified.
-#[cfg(feature = "remote")]
 pub(crate) fn count_lost_messages(messages: usize) {
     count(|counts| &counts.lost, messages);
 }

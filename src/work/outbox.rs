@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::status::Failure;
 use super::steps::KnownStep;
-use crate::id::WorkId;
+use crate::id::{FlowId, WorkId};
 use crate::payload::PayloadGuards;
 use crate::state::Patch;
 use crate::trace::Cause;
@@ -227,6 +227,8 @@ pub(crate) struct ReadyQueue {
 #[derive(Default)]
 struct ReadyState {
     rung: Vec<WorkId>,
+    /// Flows that are to react.
+    flows: Vec<FlowId>,
     again: bool,
     waker: Option<Waker>,
 }
@@ -242,6 +244,24 @@ impl ReadyQueue {
         }
     }
 
+    /// Has a Flow react.
+    pub(crate) fn ring_flow(&self, id: FlowId) {
+        let mut state = self.state.lock();
+        if !state.flows.contains(&id) {
+            state.flows.push(id);
+        }
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes the Flows that are to react.
+    pub(crate) fn take_flows(&self) -> Vec<FlowId> {
+        std::mem::take(&mut self.state.lock().flows)
+    }
+
     /// Makes the next poll ready even if no outbox has anything, because the driver has more to do.
     pub(crate) fn ring_again(&self) {
         let mut state = self.state.lock();
@@ -255,7 +275,8 @@ impl ReadyQueue {
 
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Vec<WorkId>> {
         let mut state = self.state.lock();
-        if state.rung.is_empty() && !std::mem::take(&mut state.again) {
+        let again = std::mem::take(&mut state.again);
+        if state.rung.is_empty() && state.flows.is_empty() && !again {
             state.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }

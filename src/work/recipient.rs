@@ -149,7 +149,7 @@ impl<W: Handle<M>, M: Message> Receives<M> for WorkAddr<W> {
 
     fn exchange(&self, message: M, window: Arc<AtomicU32>) -> BoxFuture<'_, Result<AnyReply, AskError<M>>> {
         if <ReplyOf<W, M> as ReplyValue>::IS_STREAM {
-            let opening = self.open_stream(message, window);
+            let opening = self.open_stream(message, window, None);
             return async move { opening.await.map(|stream| -> AnyReply { Fenced::new(Box::new(stream)) }) }
                 .boxed();
         }
@@ -378,7 +378,7 @@ impl<'de, M: Message, R: ReplyValue> Deserialize<'de> for Recipient<M, R> {
             return Err(<D::Error as serde::de::Error>::custom(format!(
                 "work `{path}` cannot be a recipient of `{message}`: call `messages.accept::<…>()` in \
                  `fn messages(messages: &mut Messages<Self>)` of the `impl Work` of `{}`",
-                mailbox.kind_name()
+                mailbox.kind().name()
             )));
         };
         let (reply, name) = receiver.reply_type();

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 
 use super::Work;
 use super::address::WorkAddr;
+use super::batch::Batch;
 use super::envelope::{AnyEnvelope, BoxedEnvelope, Envelope, NoReply, Outcome, Reply, ReplyTo};
 use super::json::{JsonQuestion, question, question_with_status};
 use super::mailbox::{Mailbox, Refused};
@@ -27,6 +28,8 @@ pub struct Messages<W: Work> {
     wanted: Option<(String, Arc<Mailbox<W>>)>,
     found: Option<Arc<dyn RemoteMessages>>,
     names: Vec<&'static str>,
+    /// The bounds of the batches of each type.
+    bounds: Vec<fn(&W) -> Option<Batch>>,
     asked: Option<String>,
     question: Option<JsonQuestion<W>>,
     /// The type of messages for which a receiver is wanted.
@@ -61,6 +64,7 @@ impl<W: Work> Messages<W> {
     {
         let name = type_name::<M>();
         self.names.push(name);
+        self.bounds.push(<W as Handle<M>>::batch_bounds);
         if let Some((_, mailbox)) = self.wanted.take_if(|(wanted, _)| wanted == name) {
             let (envelope, come_back) = (envelope::<W, M> as Open<W>, come_back::<W, M> as OpenAgain);
             self.found = Some(Arc::new(RemoteMessagesOf { mailbox, envelope, come_back }));
@@ -87,6 +91,7 @@ impl<W: Work> Messages<W> {
             wanted: None,
             found: None,
             names: Vec::new(),
+            bounds: Vec::new(),
             asked: None,
             question: None,
             received: None,
@@ -109,6 +114,14 @@ impl<W: Work> Messages<W> {
             return Some(Arc::new(RemoteWatches { mailbox }));
         }
         Self { wanted: Some((name.to_owned(), mailbox)), ..Self::empty() }.collect().found
+    }
+
+    /// Returns the largest number of messages that a Work in this state takes in one batch.
+    pub(crate) fn largest_batch(work: &W) -> usize {
+        let bounds = Self::empty().collect().bounds;
+        let largest =
+            fence::call(|| bounds.iter().filter_map(|bounds| bounds(work)).map(Batch::messages).max());
+        largest.ok().flatten().unwrap_or(1)
     }
 
     /// Returns the names of all accepted types.

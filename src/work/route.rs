@@ -38,6 +38,11 @@ pub(crate) trait Route: Send + Sync {
     /// Returns true if the process at the other end forwards the messages to a third process.
     fn is_relayed(&self) -> bool;
 
+    /// Returns true for the way from a service to its replicas.
+    fn is_of_service(&self) -> bool {
+        false
+    }
+
     /// Returns true once nothing can be sent along the route any more, because its session is over.
     #[cfg(feature = "remote")]
     fn is_lost(&self) -> bool;

@@ -48,6 +48,9 @@ impl StepId {
     /// The identity of the output of a run.
     pub(crate) const OUTPUT: Self = Self(Hex([0; 16]));
 
+    /// The identity of the report that a run is ready.
+    pub(crate) const READY: Self = Self(Hex([0xff; 16]));
+
     /// Returns the identity of the step with this name; `args` is the hash of its arguments.
     pub(super) fn of_step(name: &str, args: [u8; 16]) -> Self {
         Self::hash(b"step", name, &args)
@@ -88,6 +91,12 @@ impl KnownStep {
     /// Returns the output of a run.
     pub(super) fn output(value: StepValue) -> Self {
         Self { id: StepId::OUTPUT, name: String::new(), outcome: StepOutcome::Done { value } }
+    }
+
+    /// Returns the report that a run is ready.
+    pub(super) fn ready() -> Self {
+        let value = StepValue::encode(&()).expect("the empty value can be encoded");
+        Self { id: StepId::READY, name: String::new(), outcome: StepOutcome::Done { value } }
     }
 
     /// Number of bytes that count towards the limit of a run.

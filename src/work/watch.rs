@@ -116,6 +116,10 @@ impl<W: Work> AnyEnvelope for Watch<W> {
         WATCH
     }
 
+    fn message(&self) -> &dyn Any {
+        self
+    }
+
     fn write(&self, _: &mut BytesMut) -> Result<(), CodecError> {
         Ok(())
     }

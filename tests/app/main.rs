@@ -15,6 +15,7 @@ mod json_patch;
 mod numbers;
 mod process;
 mod programs;
+mod services;
 mod support;
 mod terminal;
 mod together;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         journal::TESTS,
         numbers::TESTS,
         process::TESTS,
+        services::TESTS,
         terminal::TESTS,
         together::TESTS,
     ];

@@ -23,6 +23,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
             App::new(|| Rudeness { rude: WorkRef::new(Rude::default()).on_error(OnError::Capture) }).main()
         }
         "finished" => App::of_work(Greeter::default).main(),
+        "deployment" => App::new(crate::services::deployment).main(),
         "echo" => App::new(Echoing::default).main(),
         "large" => App::new(|| Large { work: WorkRef::default() }).max_state_bytes(16 << 20).main(),
         "printer" => App::new(Press::default).main(),

@@ -28,6 +28,7 @@ mod process;
 mod processes;
 mod proxy;
 mod replaced;
+mod services;
 mod steps;
 mod strangers;
 mod streams;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         places::TESTS,
         processes::TESTS,
         replaced::TESTS,
+        services::TESTS,
         steps::TESTS,
         strangers::TESTS,
         streams::TESTS,

@@ -59,6 +59,8 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "line" => crate::replaced::line().main(),
         "payloads" => crate::payloads::program(),
         "outputs" => crate::outputs::program(),
+        "kinds" => App::new(crate::services::kinds).main(),
+        "rolling" => App::new(crate::services::rolling).main(),
         "steps" => crate::steps::program(),
         "stranger" => App::new(Stranger::default).main(),
         other => panic!("there is no program {other}"),

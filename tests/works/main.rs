@@ -14,6 +14,7 @@ mod payloads;
 mod recipients;
 mod restarts;
 mod runs;
+mod services;
 mod state;
 mod statuses;
 mod steps;

@@ -100,7 +100,7 @@ use super::snapshot::Snapshot;
 use super::status::{AppStage, Exit, SafeMode};
 use super::watchdog::Watchdog;
 use crate::flow::{AnyFlow, Changed, FlowContext, Ledger, Moment};
-use crate::id::{FlowId, WorkId};
+use crate::id::{ActorPath, FlowId, WorkId};
 use crate::runtime::Runtime;
 use crate::work::{Command, Directory, Failure, HostEvent, Incarnations, Outbox, Reason, Report};
 
@@ -361,6 +361,9 @@ impl Driver {
                 self.tree.note_cause(owner, &cause);
             }
         }
+        for flow in self.wake_ups.ready_queue().take_flows() {
+            self.mark_up(flow);
+        }
         self.on_host_events(now);
         self.settle();
     }
@@ -375,10 +378,16 @@ impl Driver {
     }
 
     /// Takes the updates that a Work of this process has published before this call.
-    pub(in crate::app) fn take_updates(&mut self, id: WorkId) {
+    pub(in crate::app) fn take_updates(&mut self, ids: Vec<WorkId>) {
         if self.journaling.is_on() {
-            self.on_updates(vec![id]);
+            self.on_updates(ids);
         }
+    }
+
+    /// Returns the Works below the Flow of a service.
+    pub(in crate::app) fn works_of_service(&self, path: &ActorPath) -> Vec<WorkId> {
+        let flow = self.tree.flows().find(|(_, entry)| entry.link.path == *path);
+        flow.map(|(id, _)| self.tree.works_below(id)).unwrap_or_default()
     }
 
     fn on_host_events(&mut self, now: Moment) {

@@ -13,7 +13,7 @@ use super::tree::{Child, FlowEntry, FlowLife};
 use crate::error::Error;
 use crate::fence;
 use crate::flow::{
-    Action, AnyFlow, Ending, FlowContext, FlowError, Scope, SharedRecord, enter, is_pending, leave,
+    Action, AnyFlow, Ending, FlowContext, FlowError, FlowWaker, Scope, SharedRecord, enter, is_pending, leave,
 };
 use crate::id::{ActorPath, FlowId, WorkId};
 #[cfg(feature = "journal")]
@@ -86,7 +86,7 @@ impl Driver {
         let Some(mut cx) = entry.cx.take() else { return };
         let (path, type_name) = (entry.link.path.clone(), entry.type_name);
         let span = Span::start(What::React, path.as_str(), &std::mem::take(&mut entry.causes));
-        cx.begin(now);
+        cx.begin(now, FlowWaker::new(self.wake_ups.ready_queue().clone(), id));
         #[cfg(feature = "journal")]
         self.journaling.add_reaction(|| Reaction::new(path.clone(), now.at, cx.reaction()));
         self.journaling.touch_flow(id);

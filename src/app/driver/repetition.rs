@@ -264,6 +264,9 @@ impl Driver {
         {
             return Some(Missing::State);
         }
+        if self.tree.flow(id).is_some_and(|entry| entry.sees_unrecorded) {
+            return Some(Missing::State);
+        }
         let mut missing = None;
         for work in self.tree.works_below(id) {
             let Some(record) = self.tree.work(work) else { continue };

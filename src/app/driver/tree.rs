@@ -30,6 +30,8 @@ pub(super) enum Child {
 pub(super) struct FlowEntry {
     pub(super) link: Arc<FlowLink>,
     pub(super) type_name: &'static str,
+    /// True if the Flow reacts to what is not recorded.
+    pub(super) sees_unrecorded: bool,
     pub(super) parent: Option<FlowId>,
     pub(super) depth: usize,
     pub(super) children: Vec<Child>,
@@ -564,6 +566,7 @@ impl Visitor for Walker<'_> {
                             FlowEntry {
                                 link,
                                 type_name: flow.type_name(),
+                                sees_unrecorded: flow.sees_unrecorded(),
                                 parent,
                                 depth: self.depth,
                                 children: Vec::new(),

@@ -115,9 +115,15 @@ impl Memory {
         self.steps.as_ref()?.get(&key)?.output()
     }
 
-    /// Forgets the output of an attempt before.
-    pub(super) fn forget_output(&mut self, key: RunKey) {
-        self.forget_steps_if(key, |id| id == StepId::OUTPUT);
+    /// Returns true if the last attempt at a run has reported that it is ready.
+    pub(super) fn is_ready(&self, key: RunKey) -> bool {
+        let steps = self.steps.as_ref().and_then(|steps| steps.get(&key));
+        steps.is_some_and(|steps| steps.get(StepId::READY).is_some())
+    }
+
+    /// Forgets what counts for one attempt only: its output, and that it was ready.
+    pub(super) fn forget_attempt(&mut self, key: RunKey) {
+        self.forget_steps_if(key, |id| id == StepId::OUTPUT || id == StepId::READY);
     }
 
     fn forget_steps(&mut self, key: RunKey) {

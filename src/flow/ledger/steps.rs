@@ -59,7 +59,7 @@ impl Ledger {
         waiting.attempts += 1;
         let run = self.next_run;
         self.next_run += 1;
-        self.runs.forget_output(waiting.key);
+        self.runs.forget_attempt(waiting.key);
         self.actions.push(Action::Send(RunOrder {
             run,
             attempt: waiting.attempts,

@@ -371,6 +371,15 @@ impl Link {
         }
     }
 
+    /// Notes that the handler of a question has returned and answers later.
+    pub(in crate::remote) fn deferred(&self, question: u64) {
+        let mut state = self.state.lock();
+        let place = state.questions.get_mut(&question).and_then(|(envelope, _)| envelope.deferred());
+        drop(state);
+        // Outside of the lock, since the next message may go along this link.
+        drop(place);
+    }
+
     pub(in crate::remote) fn more_credit(&self, channel: u32, more: u32) -> Result<(), BadPeer> {
         let channels = self.channels.lock();
         let channel = channels

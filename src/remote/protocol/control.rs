@@ -278,6 +278,10 @@ pub(crate) enum Control {
         question: u64,
         why: NoReply,
     },
+    /// The handler of the question has returned, and the answer follows later.
+    Deferred {
+        question: u64,
+    },
     /// The answer to the question is a stream, whose items follow.
     StreamOpened {
         question: u64,
@@ -321,6 +325,7 @@ impl Control {
             Self::Drained { .. } => "drained",
             Self::Abandoned { .. } => "abandoned",
             Self::Unanswered { .. } => "unanswered",
+            Self::Deferred { .. } => "deferred",
             Self::StreamOpened { .. } => "stream_opened",
             Self::StreamEnd { .. } => "stream_end",
             Self::Copied { .. } => "copied",

@@ -141,6 +141,32 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         Offer::Queued
     }
 
+    /// Accepts a message whatever the room, behind those that wait.
+    ///
+    /// # Errors
+    /// Returns the message if the mailbox is closed, with the reason.
+    pub(crate) fn post(&mut self, message: M) -> Result<Vec<Step<M, R>>, (M, CloseReason)> {
+        if let Place::Closed(why) = &self.place {
+            return Err((message, *why));
+        }
+        // Behind messages that the old route gives back, those from this process wait apart.
+        let is_behind = self.is_here() && self.used.is_some();
+        if is_behind {
+            self.held.push_back(message)
+        } else {
+            self.messages.push_back(message)
+        }
+        if let (Place::At(route), Some(used)) = (&self.place, &mut self.used)
+            && used.route == *route
+            && !used.draining
+            && !used.pumping
+        {
+            used.pumping = true;
+            return Ok(vec![Step::Pump(used.route.clone())]);
+        }
+        Ok(Vec::new())
+    }
+
     /// Returns the routes along which messages are in flight: the one to the place of the Work, and one that is being
     /// drained.
     pub(crate) fn routes(&self) -> impl Iterator<Item = &R> {
