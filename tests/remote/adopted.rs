@@ -14,6 +14,7 @@ use crate::support::{Process, free_address, has_ended, program, signal, times, u
 
 crate::tests![
     head_started_again_adopts_works_on_nodes,
+    launch_on_a_node_is_recorded_at_once,
     run_that_ended_without_a_head_is_recorded_once,
     node_killed_with_its_head_loses_its_works,
     head_that_returns_too_late_finds_no_works,
@@ -85,6 +86,9 @@ impl Work for Hand {
     async fn on_start(&mut self, cx: &mut WorkContext<Self>) -> Result<()> {
         note(format_args!("start {}", cx.path()));
         note(format_args!("{} is {}", cx.path(), std::process::id()));
+        while directory().join("hold").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         Ok(())
     }
 
@@ -434,13 +438,13 @@ pub(crate) fn finish(site: &Site, head: Process) -> Vec<String> {
     lines
 }
 
-/// Returns the metrics of a head.
-fn metrics(head: &mut Process) -> String {
+/// Returns the answer of a head to a GET request, with its headers.
+fn answer(head: &mut Process, path: &str) -> String {
     let line = head.expect("View it in your browser: http://");
     let address =
         line.split("http://").nth(1).and_then(|url| url.split('/').next()).expect("it has an address");
     let mut stream = TcpStream::connect(address).expect("the head serves its API");
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).expect("the head reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("the head answers");
@@ -462,7 +466,7 @@ fn head_started_again_adopts_works_on_nodes() {
         n.expect_again(&format!("as number {number}"));
         m.expect_again(&format!("as number {number}"));
     }
-    let metrics = metrics(&mut head);
+    let metrics = answer(&mut head, "/metrics");
     let value = |name: &str| {
         let line = metrics.lines().find_map(|line| line.strip_prefix(name));
         line.and_then(|value| value.trim().parse::<f64>().ok()).unwrap_or_else(|| panic!("{name}: {metrics}"))
@@ -471,6 +475,40 @@ fn head_started_again_adopts_works_on_nodes() {
     assert!(value("flowright_adoption_seconds ") > 0.0);
     finish(&site, head);
     site.once(ALL_ONCE);
+}
+
+/// A Work that a node has begun to start is found there by the next head, also if nothing was recorded after its launch.
+fn launch_on_a_node_is_recorded_at_once() {
+    let mut site = Site::new(LONG);
+    // Those on the head report nothing either. A node that joins has no other Work that waits for one.
+    site.places = "n thread thread";
+    site.touch("hold");
+    let mut head = site.head();
+    // It is recorded that `a` waits for its node, and nothing else is to be.
+    let mut recorded = 0_u64;
+    until("a head that waits for a node", || {
+        let status = answer(&mut head, "/api/v1/status");
+        let (_, journal) = status.split_once("\"journal\":{\"position\":").expect("it has a journal");
+        let journal = journal.split('}').next().unwrap_or_default();
+        recorded = journal.split(',').next().and_then(|number| number.parse().ok()).expect("a number");
+        status.contains("waits for node `n`") && journal.contains("\"waiting\":0,")
+    });
+    let mut n = site.node("n");
+    site.wait("start a");
+    // The decision to launch it, and its node: it reports nothing while it starts.
+    let noted = || {
+        let note = read(&site.journal.join("journal.lock"));
+        note.split_ascii_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+    };
+    until("the record of the launch", || noted() >= recorded + 2);
+    head.signal("KILL");
+    drop(head);
+    n.expect_again("the Works here go on");
+    let mut head = site.head();
+    head.expect("adopted 1 Work on node `n`");
+    std::fs::remove_file(site.path("hold")).expect("it is there");
+    site.wait("run a 1");
+    site.once(&["start a", "run a 1"]);
 }
 
 /// Runs that succeed while there is no head are recorded when it returns, once, and the next runs follow.
