@@ -147,10 +147,15 @@ impl Incomplete {
         let first = queue.last + 1 - queue.waiting.len() as u64;
         let index = self.position.checked_sub(first).and_then(|index| usize::try_from(index).ok());
         // It is gone if the journal has failed.
-        let Some(waiting) = index.and_then(|index| queue.waiting.get_mut(index)) else { return };
-        if waiting.is_ready {
+        let Some(index) = index.filter(|index| *index < queue.waiting.len()) else { return };
+        if queue.waiting[index].is_ready {
             return;
         }
+        // A deletion that was asked for since is older than the claims that these values have.
+        for later in queue.waiting.iter_mut().skip(index) {
+            later.deleted.retain(|key| values.iter().all(|value| value.key != *key));
+        }
+        let waiting = &mut queue.waiting[index];
         (waiting.values, waiting.is_ready) = (values, true);
         waiting.size += small;
         queue.waiting_bytes += small + files;
@@ -173,7 +178,14 @@ impl Shared {
             return;
         }
         match queue.waiting.back_mut() {
-            Some(last) => last.deleted.extend(keys),
+            Some(last) => {
+                last.deleted.extend(keys);
+                // They make room.
+                if matches!(queue.condition, Condition::Full { .. }) {
+                    queue.is_deletion_urgent = true;
+                    self.ready.notify_one();
+                }
+            }
             None => {
                 queue.deleted.extend(keys);
                 queue.is_deletion_urgent |= is_urgent || queue.deleted.len() > DELETED;
@@ -430,14 +442,19 @@ impl Worker {
                 }
                 Task::DeleteValues(keys) => {
                     has_more = true;
-                    let changes: ValueChanges = keys.into_iter().map(|key| (key, None)).collect();
-                    self.until_there_is_room(&mut *store, |store| store.change_values(&changes))
+                    let mut changes: ValueChanges = keys.into_iter().map(|key| (key, None)).collect();
+                    self.until_there_is_room(&mut *store, &mut changes, |store, changes| {
+                        store.change_values(changes)
+                    })
                 }
                 Task::Read(reading) => {
                     self.take_turn(reading, &mut *store);
                     Ok(())
                 }
-                Task::MarkProgress => self.until_there_is_room(&mut *store, |store| store.mark_progress()),
+                Task::MarkProgress => {
+                    let mut changes = ValueChanges::new();
+                    self.until_there_is_room(&mut *store, &mut changes, |store, _| store.mark_progress())
+                }
                 Task::Maintain => match store.maintain() {
                     Ok(more) => {
                         has_more = more;
@@ -520,11 +537,12 @@ impl Worker {
             transactions.push(transaction);
         }
         let mut group = Group::merge(first, transactions)?;
-        group.values = values;
         let mut took = Duration::ZERO;
-        self.until_there_is_room(store, |store| {
+        self.until_there_is_room(store, &mut values, |store, values| {
             let begin = Instant::now();
+            std::mem::swap(&mut group.values, values);
             let appended = store.append(&group);
+            std::mem::swap(&mut group.values, values);
             took = begin.elapsed();
             appended
         })?;
@@ -553,15 +571,49 @@ impl Worker {
         }
     }
 
-    /// Repeats `write` while the disk is full, unless the journal is to end. Readings go on meanwhile.
+    /// Deletes values that nothing needs any more, because the disk is full: those of `values` and of the transactions
+    /// that wait. Returns true if there was one.
+    ///
+    /// The record that dropped the last reference to such a value is durable: until then a guard had a claim on it. So no
+    /// transaction before its deletion adds it, and one after that adds it again.
+    fn delete_first(&self, store: &mut dyn Store, values: &mut ValueChanges) -> Result<bool, JournalError> {
+        let mut deleted: ValueChanges =
+            values.iter().filter(|(_, new)| new.is_none()).map(|(key, _)| (key.clone(), None)).collect();
+        {
+            let mut queue = self.shared.queue.lock();
+            let queue = &mut *queue;
+            queue.is_deletion_urgent = false;
+            let waiting = queue.waiting.iter_mut().flat_map(|waiting| waiting.deleted.drain(..));
+            let keys = queue.deleted.drain(..).chain(waiting);
+            deleted.extend(keys.map(|key| (key, None)));
+        }
+        if deleted.is_empty() {
+            return Ok(false);
+        }
+        match store.change_values(&deleted) {
+            Ok(()) => {
+                values.retain(|key, new| new.is_some() || !deleted.contains_key(key));
+                Ok(true)
+            }
+            Err(error) => {
+                // Before the first transaction that waits, so that one of these may add a value again.
+                self.shared.queue.lock().deleted.extend(deleted.into_keys());
+                if error.is_full() { Ok(false) } else { Err(error) }
+            }
+        }
+    }
+
+    /// Repeats `write`, which changes `values`, while the disk is full, unless the journal is to end. Readings go on
+    /// meanwhile, and values that are no longer needed make room.
     fn until_there_is_room(
         &self,
         store: &mut dyn Store,
-        mut write: impl FnMut(&mut dyn Store) -> Result<(), JournalError>,
+        values: &mut ValueChanges,
+        mut write: impl FnMut(&mut dyn Store, &mut ValueChanges) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
         let mut was_full = false;
         loop {
-            let error = match write(store) {
+            let error = match write(store, values) {
                 Err(error) if error.is_full() => error,
                 written => {
                     if was_full && written.is_ok() {
@@ -571,6 +623,9 @@ impl Worker {
                     return written;
                 }
             };
+            if self.delete_first(store, values)? {
+                continue;
+            }
             let mut queue = self.shared.queue.lock();
             if !was_full {
                 was_full = true;
@@ -584,6 +639,10 @@ impl Worker {
             while !std::mem::take(&mut queue.is_told_to_retry) {
                 if queue.closing.is_some() {
                     return Err(error);
+                }
+                // Values that were superseded before the disk was full are deleted as soon as that is known.
+                if std::mem::take(&mut queue.is_deletion_urgent) {
+                    break;
                 }
                 if let Some(reading) = queue.readings.pop_front() {
                     drop(queue);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
+use std::time::Instant;
 
 use proptest::prelude::*;
 
@@ -312,6 +313,167 @@ fn value_that_changed_is_not_recorded() {
     wait(&progress, || journal.durable() == 1);
     journal.close(true).unwrap();
     assert!(stored(&directory).is_empty());
+}
+
+/// Payloads of one store, and the journal that records them.
+struct Recording {
+    journal: Journal,
+    store: Arc<PayloadStore>,
+}
+
+impl Recording {
+    fn new(journal: Journal) -> Self {
+        journal.values().delete_from_now(Vec::new());
+        Self { journal, store: PayloadStore::for_tests() }
+    }
+
+    /// Makes a payload with a file.
+    fn payload(&self, byte: u8) -> Payload<Vec<u8>> {
+        let value = vec![byte; SMALL as usize + 1];
+        Payload::new(value, &self.store, &ActorPath::from("maker")).unwrap().durable()
+    }
+
+    fn new_values(&self, payload: &Payload<Vec<u8>>) -> Vec<Arc<NewValue>> {
+        let (_, guards) = collect(|| crate::wire::encode(payload));
+        self.journal.values().here(guards.iter().cloned().collect()).ok().expect("it is here")
+    }
+
+    /// Makes a payload, and records it.
+    fn record(&self, byte: u8) -> Payload<Vec<u8>> {
+        let payload = self.payload(byte);
+        self.journal.append(put(byte), self.new_values(&payload));
+        payload
+    }
+}
+
+/// A value that is recorded again by a transaction whose values are still being brought is not deleted with the payload
+/// that had it before.
+#[test]
+fn value_that_is_brought_again_is_not_deleted() {
+    let directory = Scratch::new();
+    let (journal, progress) = journal(&directory);
+    let of = Recording::new(journal);
+    let before = of.record(1);
+    wait(&progress, || of.journal.durable() == 1);
+    // The thread has let go of the value once it has its next turn.
+    let (reply, replied) = mpsc::channel();
+    of.journal.history(HistoryFilter::default(), move |result| reply.send(result.map(drop)).unwrap());
+    replied.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
+    let (_, incomplete) = of.journal.append_incomplete(put(2));
+    let (_, later) = of.journal.append_incomplete(put(3));
+    drop(before);
+    let again = of.payload(1);
+    incomplete.complete(of.new_values(&again));
+    drop(later);
+    wait(&progress, || of.journal.durable() == 3);
+    of.journal.close(true).unwrap();
+    assert_eq!(stored(&directory).len(), 1, "the second payload has the value");
+}
+
+/// A store on a disk that has room for this many bytes of files.
+struct Tight {
+    store: SqliteStore,
+    files: PathBuf,
+    room: u64,
+}
+
+impl store::Store for Tight {
+    fn append(&mut self, group: &group::Group) -> Result<(), JournalError> {
+        let large = group.values.values().flatten().filter(|value| !value.is_small());
+        let new: u64 = large.map(|value| value.length()).sum();
+        let there = fs::read_dir(&self.files)
+            .map_or(0, |files| files.map(|file| file.unwrap().metadata().unwrap().len()).sum::<u64>());
+        if there + new > self.room {
+            return Err(JournalError::io(&self.files, "write", std::io::ErrorKind::StorageFull.into()));
+        }
+        self.store.append(group)
+    }
+
+    fn change_values(&mut self, changes: &ValueChanges) -> Result<(), JournalError> {
+        self.store.change_values(changes)
+    }
+
+    fn written(&self) -> u64 {
+        self.store.written()
+    }
+
+    fn maintain(&mut self) -> Result<bool, JournalError> {
+        self.store.maintain()
+    }
+
+    fn last(&self) -> Moment {
+        self.store.last()
+    }
+
+    fn live(&mut self, position: Option<u64>) -> Result<(Moment, Live), JournalError> {
+        self.store.live(position)
+    }
+
+    fn begin_live_at(&mut self, position: u64, extent: Extent) -> Result<u64, JournalError> {
+        self.store.begin_live_at(position, extent)
+    }
+
+    fn continue_live_at(
+        &mut self,
+        reading: u64,
+        deadline: Instant,
+    ) -> Result<Option<(Moment, Live)>, JournalError> {
+        self.store.continue_live_at(reading, deadline)
+    }
+
+    fn history(&mut self, filter: &HistoryFilter) -> Result<HistoryPart, JournalError> {
+        self.store.history(filter)
+    }
+
+    fn position_at(&mut self, wall: SystemTime) -> Result<Option<u64>, JournalError> {
+        self.store.position_at(wall)
+    }
+
+    fn mark_progress(&mut self) -> Result<(), JournalError> {
+        self.store.mark_progress()
+    }
+
+    fn close(self: Box<Self>, is_clean: bool) -> Result<(), JournalError> {
+        Box::new(self.store).close(is_clean)
+    }
+}
+
+/// Values that nothing needs any more make room on a full disk for those that wait, also where they were dropped after
+/// these were recorded; values that are still recorded do not.
+#[test]
+fn superseded_values_make_room_on_a_full_disk() {
+    let directory = Scratch::new();
+    let (called, progress) = mpsc::channel();
+    let on_progress = Box::new(move || called.send(()).unwrap_or_default());
+    let (store, _) = open(&directory.0, 1 << 20).unwrap();
+    let store = Tight { store, files: directory.0.join(VALUES), room: 2 * (SMALL + 100) };
+    let of = Recording::new(Journal::start(Box::new(store), Recorded::Small, on_progress).unwrap());
+    let first = of.record(1);
+    let second = of.record(2);
+    wait(&progress, || of.journal.durable() == 2);
+    // Deleted with the transaction that needs the room.
+    let (_, incomplete) = of.journal.append_incomplete(put(3));
+    drop(first);
+    let third = of.payload(3);
+    incomplete.complete(of.new_values(&third));
+    wait(&progress, || of.journal.durable() == 3);
+    // Deleted with a later one.
+    let (_, incomplete) = of.journal.append_incomplete(put(4));
+    let fifth = of.record(5);
+    drop(second);
+    let fourth = of.payload(4);
+    incomplete.complete(of.new_values(&fourth));
+    wait(&progress, || of.journal.durable() == 4);
+    wait(&progress, || matches!(of.journal.condition(), Condition::Full { .. }));
+    assert_eq!((of.journal.durable(), directory.files()), (4, 2), "nothing is deleted that is needed");
+    // Dropped while the disk is full.
+    drop(third);
+    wait(&progress, || of.journal.durable() == 5 && matches!(of.journal.condition(), Condition::Working));
+    of.journal.close(true).unwrap();
+    drop((fourth, fifth));
+    let mut found: Vec<_> = stored(&directory).into_iter().map(|bytes| bytes[10]).collect();
+    found.sort_unstable();
+    assert_eq!(found, [4, 5]);
 }
 
 /// When the file of a value cannot be written, its transaction is not recorded, and the journal fails.

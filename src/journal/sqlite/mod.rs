@@ -718,7 +718,7 @@ impl Store for SqliteStore {
             let staged = store.write_group(group)?;
             Ok((staged, store.write_values(&group.values)?))
         })?;
-        self.values_are_committed(removed);
+        self.values_are_committed(&group.values, removed);
         self.fold.advance(staged.slice);
         self.fold.add(&group.recording, &staged.head, staged.chain);
         self.chain = staged.chain;
@@ -737,7 +737,7 @@ impl Store for SqliteStore {
     fn change_values(&mut self, changes: &ValueChanges) -> Result<(), JournalError> {
         self.write_files(changes)?;
         let removed = self.transact(|store| store.write_values(changes))?;
-        self.values_are_committed(removed);
+        self.values_are_committed(changes, removed);
         Ok(())
     }
 

@@ -376,8 +376,10 @@ impl SqliteStore {
     }
 
     /// Forgets what was noted for the changes, which are committed, and removes files.
-    pub(super) fn values_are_committed(&mut self, removed: Vec<PathBuf>) {
-        self.written_values = Written::default();
+    pub(super) fn values_are_committed(&mut self, changes: &ValueChanges, removed: Vec<PathBuf>) {
+        let Written { files, failed } = &mut self.written_values;
+        files.retain(|key| !changes.contains_key(key));
+        failed.retain(|key| !changes.contains_key(key));
         self.damaged_values.clear();
         removed.iter().for_each(|path| remove(path));
     }
