@@ -149,6 +149,11 @@ impl JournalFailure {
     pub fn is_newer_format(&self) -> bool {
         self.0.is_newer_format()
     }
+
+    /// Returns true if the disk of the journal is full.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.is_full()
+    }
 }
 
 /// The parts of a recorded App that this program cannot restore.

@@ -34,10 +34,16 @@ use crate::flow::Kinds;
 use crate::flow::{AnyFlow, Flow, FlowRef, WorkRef};
 use crate::id::AppId;
 use crate::payload::{MemoryBudget, Store, never_wait_here};
+#[cfg(feature = "journal")]
+use crate::printable::chain;
 use crate::recorder;
 use crate::runtime::{self, Runtime};
 use crate::work::logs::AppLog;
 use crate::work::{Directory, Incarnations, LocalHost, MessageCounts, Placement, Work, start_system};
+
+/// Shortest interval at which an App that starts tries to open its journal while the disk is full.
+#[cfg(feature = "journal")]
+const ROOM_RETRY: Duration = Duration::from_secs(5);
 
 /// An App without a journal leaves none.
 #[cfg(not(feature = "journal"))]
@@ -365,13 +371,35 @@ impl App {
         })
     }
 
-    /// Opens the journal, if the App has one.
+    /// Opens the journal, if the App has one. While its disk is full, waits until there is room, unless nobody waits for
+    /// the App any more.
     #[cfg(feature = "journal")]
-    fn open_journal(&self) -> Result<Option<OpenedJournal>, AppError> {
+    fn open_journal(&self, is_given_up: impl Fn() -> bool) -> Result<Option<OpenedJournal>, AppError> {
+        let Some(directory) = self.config.journal.as_deref() else { return Ok(None) };
         let version = self.version.as_deref().unwrap_or_default();
-        let open = |directory| OpenedJournal::open(directory, self.config.journal_settings(), version);
-        let opened = self.config.journal.as_deref().map(open).transpose()?;
-        Ok(opened.map(|opened| opened.moved(self.moves.clone())))
+        let mut was_full = false;
+        loop {
+            let begin = std::time::Instant::now();
+            let error = match OpenedJournal::open(directory, self.config.journal_settings(), version) {
+                Ok(opened) => {
+                    if was_full {
+                        log::info!("the journal has room again: the App starts");
+                    }
+                    return Ok(Some(opened.moved(self.moves.clone())));
+                }
+                Err(error) => error,
+            };
+            let is_full = matches!(&error, AppError::Journal(failure) if failure.is_full());
+            if !is_full || is_given_up() {
+                return Err(error);
+            }
+            if !was_full {
+                was_full = true;
+                log::error!("{}; until then the App does not start", chain(&error));
+            }
+            // A large journal takes long to read.
+            std::thread::sleep(ROOM_RETRY.max(begin.elapsed() * 4));
+        }
     }
 
     fn live(
@@ -385,7 +413,7 @@ impl App {
         recorder::install();
         let paused = self.runtime.is_some();
         #[cfg(feature = "journal")]
-        let journal = match self.open_journal() {
+        let journal = match self.open_journal(|| ready.is_closed()) {
             Ok(journal) => journal,
             Err(error) => return drop(ready.send(Err(error))),
         };

@@ -99,6 +99,7 @@ impl Stage {
         self.app_goes_on_when_there_is_room();
         self.killed_app_goes_on();
         self.stopped_app_says_what_is_lost();
+        self.restarted_app_goes_on();
     }
 
     /// The disk is full of the values that the Works make, and later of something else: the Work that waits for nothing goes
@@ -294,6 +295,37 @@ impl Stage {
             assert_eq!(begin.what, What::Begin);
             assert!(begin.input >= shown, "{shown} steps were shown, and {} are recorded", begin.input);
         }
+    }
+
+    /// An App that is killed while its disk is full, and started again and again before there is room, says each time that
+    /// there is none, has lost nothing, and goes on when there is room. That is no crash loop.
+    fn restarted_app_goes_on(&self) {
+        let mut app = self.start();
+        self.fill(&mut app);
+        let mut refused = 0;
+        for starts in 1.. {
+            app.signal("KILL");
+            app.end();
+            let begun = self.count(What::Begin);
+            app = self.start();
+            // The first ones may find some room in the last pages of the log, and meet its end later.
+            if app.expect("make room").contains("the App does not start") {
+                assert_eq!(self.count(What::Begin), begun, "runs have started without a journal");
+                refused += 1;
+            }
+            if starts > 3 && refused > 1 {
+                break;
+            }
+            assert!(starts < 100, "there is room again and again");
+        }
+        self.make_room();
+        app.expect_again("the journal has room again: the App starts");
+        self.until_more(What::Begin, 20);
+        app.signal("TERM");
+        let (code, lines) = app.end();
+        assert_eq!(code, Some(0), "{lines:#?}");
+        assert!(!lines.iter().any(|line| line.contains("safe mode")), "{lines:#?}");
+        self.check();
     }
 
     fn stopped_app_says_what_is_lost(&self) {
