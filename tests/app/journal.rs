@@ -551,7 +551,7 @@ fn journal_of_a_newer_format_ends_with_78() {
         &["run", "--without-server", "--journal", &dir],
     ] {
         let text = refused("line", command, 78);
-        assert!(text.contains("format 99") && text.contains("formats up to 2"), "{text}");
+        assert!(text.contains("format 99") && text.contains("formats up to 3"), "{text}");
     }
 }
 
