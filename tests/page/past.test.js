@@ -144,7 +144,7 @@ test("the panel of a Work shows what has changed since the moment, and follows t
   await changes(page).getByText(/Nothing, up to .*, position 10/).waitFor();
   await page.getByRole("button", { name: "Back to now" }).click();
   await output(page, "now");
-  assert.equal(await changes(page).isVisible(), false);
+  await changes(page).waitFor({ state: "hidden" });
   await leave(page);
 });
 
@@ -191,7 +191,7 @@ test("why a run was requested is a chain whose positions move the slider", async
     await why.getByText(name).waitFor();
   }
   await why.getByText("before the history begins").waitFor();
-  assert.equal(await why.getByRole("button", { name: "More" }).isVisible(), false);
+  await why.getByRole("button", { name: "More" }).waitFor({ state: "hidden" });
   await shot(page, "why");
   // The chain stays while its positions are visited.
   await why.getByRole("button", { name: "Show position 7" }).click();
@@ -202,11 +202,11 @@ test("why a run was requested is a chain whose positions move the slider", async
   await page.getByRole("button", { name: "Back to now" }).click();
   await page.getByRole("button", { name: "Why run 6" }).click();
   await why.getByRole("button", { name: "Show position 8" }).last().click();
-  await output(page, "position 8");
+  await page.locator("#past-text", { hasText: /the past: .*position 8/ }).waitFor();
   await why.getByText("Run 6 of serving.model").waitFor();
   assert.equal(await why.locator('button.at[aria-pressed="true"]').count(), 3);
   await why.getByRole("button", { name: "Close" }).click();
-  assert.equal(await page.locator("ol.why").isVisible(), false);
+  await page.locator("ol.why").waitFor({ state: "hidden" });
   await page.getByRole("button", { name: "Back to now" }).click();
   // What is not known is said.
   await page.getByRole("button", { name: "Why run 5" }).click();
