@@ -34,6 +34,7 @@ mod plant;
 mod process;
 mod record;
 mod rereact;
+mod services;
 mod values;
 mod whims;
 
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
                 .or_else(|| journaled::run(edition))
                 .or_else(|| numbers::run(edition))
                 .or_else(|| rereact::run(edition))
+                .or_else(|| services::run(edition))
                 .or_else(|| whims::run(edition))
                 .unwrap_or_else(|| panic!("there is no program {edition}")),
         };
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
         numbers::TESTS,
         record::TESTS,
         rereact::TESTS,
+        services::TESTS,
         values::TESTS,
     ]
     .concat();
