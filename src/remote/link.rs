@@ -16,7 +16,7 @@ mod replies;
 mod streams;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -30,6 +30,7 @@ use self::nested_questions::NestedQuestions;
 use self::pins::Pins;
 use self::replies::Replies;
 use self::streams::Reading;
+use super::begun::{BegunMark, BegunWriter};
 use super::protocol::{
     Carried, Control, NodeCard, Packet, PacketError, write_control, write_credit, write_returned_question,
 };
@@ -40,7 +41,7 @@ use crate::payload::PayloadGuards;
 use crate::trace::Cause;
 use crate::transport::DirectWriter;
 use crate::wire::CodecError;
-use crate::work::{AnyEnvelope, NoReply, Outcome, Traffic};
+use crate::work::{AnyEnvelope, CloseReason, NoReply, Outcome, Traffic};
 
 /// Amount of credit that is worth a write of its own.
 const MUCH_CREDIT: u32 = 128;
@@ -66,6 +67,14 @@ pub(crate) struct Link {
     /// True once the peer has announced that it is about to end.
     is_leaving: AtomicBool,
     references: Weak<dyn SendReferences>,
+    /// The mark of the questions that this process has begun, or the peer.
+    begun: OnceLock<Begun>,
+}
+
+/// The mark of the questions of a head that the process of a Work has begun.
+enum Begun {
+    Here(BegunWriter),
+    There(Arc<BegunMark>),
 }
 
 struct LinkState {
@@ -176,6 +185,24 @@ impl Link {
             nested: NestedQuestions::default(),
             is_leaving: AtomicBool::new(false),
             references: Arc::downgrade(references) as _,
+            begun: OnceLock::new(),
+        }
+    }
+
+    /// Has the questions of the peer marked that handlers of this process begin.
+    pub(super) fn mark_begun(&self, mark: BegunWriter) {
+        let _ = self.begun.set(Begun::Here(mark));
+    }
+
+    /// Sets the mark by which the peer tells which questions its handlers have begun.
+    pub(super) fn set_mark(&self, mark: Arc<BegunMark>) {
+        let _ = self.begun.set(Begun::There(mark));
+    }
+
+    /// Marks a question of the peer whose handler begins.
+    pub(super) fn begin(&self, question: u64) {
+        if let Some(Begun::Here(mark)) = self.begun.get() {
+            mark.begin(question);
         }
     }
 
@@ -476,8 +503,17 @@ impl Link {
         self.wake.notify_one();
         self.pins.clear();
         self.nested.clear();
-        for (envelope, _) in questions.into_values() {
-            envelope.settle(Outcome::Unanswered(NoReply::NodeLost));
+        let begun = match self.begun.get() {
+            Some(Begun::There(mark)) => mark.last(),
+            Some(Begun::Here(_)) | None => None,
+        };
+        let mut questions: Vec<_> = questions.into_iter().collect();
+        // Those that go to another process do so in their order.
+        questions.sort_unstable_by_key(|(number, _)| *number);
+        for (number, (envelope, _)) in questions {
+            let is_begun = begun.is_none_or(|begun| number <= begun);
+            let why = if is_begun { NoReply::NodeLost } else { NoReply::Refused(CloseReason::NodeLost) };
+            envelope.settle(Outcome::Unanswered(why));
         }
         self.lose_streams();
         // Last, since from here on messages take other routes.

@@ -5,6 +5,7 @@
 
 mod agent;
 mod backoff;
+mod begun;
 mod bridge;
 mod child_output;
 mod departures;

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::agent::{Agent, Kinds};
 use super::backoff::{Backoff, longest_pause};
+use super::begun::BegunWriter;
 use super::bridge::{Bridge, BridgeOptions, DialError, PeerHandler, Spawner};
 use super::departures::release_peers;
 #[cfg(feature = "drive")]
@@ -120,6 +121,12 @@ pub(crate) async fn run_node(options: NodeOptions, leave: &Notify) -> Result<Far
         let lines_for_head = runtime.part().unwrap_or_default();
         let kinds = options.kinds.clone();
         let head = session.head.clone();
+        if let Endpoint::Unix(socket) = &options.join {
+            match BegunWriter::open(socket, &options.name) {
+                Ok(mark) => head.mark_begun(mark),
+                Err(error) => log::debug!("no mark of begun questions: {error}"),
+            }
+        }
         let outlives_head = bridge.epoch() > 0 && (!is_process || output.is_some());
         bridge.set_outlives_head(outlives_head);
         if let Some(output) = &output {

@@ -29,6 +29,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
+use super::begun::BegunMark;
 use super::bridge::Bridge;
 use super::child_output::{LastLines, Printed, copy};
 use super::process_group::{KeptGroup, ProcessGroup};
@@ -120,6 +121,8 @@ pub(super) struct Starting {
     pub(super) what: LaunchSpec,
     /// Commands for the Work until the process has joined.
     pub(super) commands: Arc<CommandsToCome>,
+    /// The mark of the questions that the process has begun.
+    pub(super) begun: Option<Arc<BegunMark>>,
 }
 
 /// Queues the commands for an incarnation until its process has joined.
@@ -183,7 +186,7 @@ impl Processes {
         // Messages wait for the process.
         what.mailbox.set_place(Place::Pending);
         let process = Process {
-            starting: Some(Starting { what, commands }),
+            starting: Some(Starting { what, commands, begun: None }),
             path: path.clone(),
             kill: kill.clone(),
             gone: false,
@@ -245,6 +248,17 @@ impl Processes {
         // The receiver waits for it.
         self.bridge.spawn(move || async move { drop(made.send(processes.socket().await.map(drop))) });
         is_made.await.unwrap_or(Ok(()))
+    }
+
+    /// Makes the mark of the questions that a process begins.
+    fn make_mark(&self, socket: &Path, name: &str) -> Option<Arc<BegunMark>> {
+        let made = BegunMark::create(socket, name).map(Arc::new);
+        let mark = made.inspect_err(|error| log::debug!("no mark of begun questions: {error}")).ok()?;
+        let mut running = self.running.lock();
+        if let Some(starting) = running.0.get_mut(name).and_then(|process| process.starting.as_mut()) {
+            starting.begun = Some(mark.clone());
+        }
+        Some(mark)
     }
 
     /// Returns true if a process with this name may join for the first time.
@@ -486,6 +500,7 @@ async fn attend(processes: &Processes, attended: Attended, on_end: impl FnOnce(&
         Ok(socket) => socket,
         Err(error) => return processes.ended(&name, format!("could not be started: {error}")),
     };
+    let begun = processes.make_mark(&socket, &name);
     let program = fence::call(|| (processes.command.program)());
     let program = program.unwrap_or_else(|panic| {
         Err(io::Error::other(format!("the function given to `App::process` panicked: {panic}")))
@@ -567,6 +582,7 @@ async fn attend(processes: &Processes, attended: Attended, on_end: impl FnOnce(&
     // Kills the process too, if it has not ended by itself.
     drop(group);
     let status = child.wait().await;
+    begun.iter().for_each(|mark| mark.close());
     // Only now may the next incarnation be assigned the same devices.
     drop(gpus);
     processes.gone(&name);

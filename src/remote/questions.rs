@@ -167,6 +167,10 @@ impl Reply for Answer {
         self.question.window
     }
 
+    fn begin(&self) {
+        self.link.begin(self.question.number);
+    }
+
     fn defer(&self) {
         if !self.question.is_abandoned() {
             self.link.control(&Control::Deferred { question: self.question.number });

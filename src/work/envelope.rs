@@ -170,6 +170,9 @@ pub(crate) trait Reply: Send {
     /// Returns the window of the reader, in items, if the caller awaits a stream.
     fn window(&self) -> Option<u32>;
 
+    /// Notes that the handler is about to begin.
+    fn begin(&self);
+
     /// Tells the other process that the handler has returned and replies later.
     fn defer(&self);
 
@@ -265,7 +268,10 @@ impl<W: Handle<M>, M: Message> Envelope<W, M> {
             ReplyTo::Nobody(_) => return None,
             ReplyTo::Caller(_) | ReplyTo::Reader(..) => {}
             // A channel counts as drained once all its origins are gone.
-            ReplyTo::Peer(_, origin) => drop(origin.take()),
+            ReplyTo::Peer(peer, origin) => {
+                peer.begin();
+                drop(origin.take());
+            }
         }
         Some(self)
     }

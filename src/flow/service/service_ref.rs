@@ -89,8 +89,8 @@ use crate::work::{Input, Messages, Placement, Resources, Routing, Status, Work, 
 /// # Messages
 /// Send messages to [`addr`](Self::addr). A message waits in the service until a replica has room for it, so that it can
 /// still go to any of them: by default a replica has one message at a time ([`in_flight`](Self::in_flight)). If a replica
-/// stops, or its process or node is lost, the messages that it had not got yet go to others. One that it had got and has
-/// not answered may have been begun by its handler; its caller gets the error that says so, and decides.
+/// stops or its process is killed, the messages go to others that no handler had begun. One that a handler of a killed
+/// process had begun, or that a lost node had got, may have been handled; its caller gets the error that says so.
 ///
 /// Messages of one sender may be handled by different replicas, and so in another order than they were sent.
 ///
@@ -156,8 +156,8 @@ impl<W: Work> ServiceRef<W> {
     /// Sets the largest number of messages that a replica has at a time and has not answered; by default 1, or the largest
     /// [batch](crate::Batch) of the messages that it accepts. A deferred reply, or a stream that is open, does not count.
     ///
-    /// More spare a replica in another process the time between two messages. Those that a lost process or node had got
-    /// fail at their callers, as their handlers may have begun.
+    /// More spare a replica in another process the time between two messages. Those that a lost node had got fail at their
+    /// callers, as their handlers may have begun.
     #[must_use]
     pub fn in_flight(self, messages: usize) -> Self {
         self.set(|service| service.settings.in_flight = messages.max(1))

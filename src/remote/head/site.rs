@@ -225,7 +225,8 @@ impl PeerHandler for Head {
         };
         self.state.lock().nodes.insert(card.id, node);
         self.copies.nodes_changed();
-        if let Some(Joined::Started(Starting { what, commands })) = process {
+        if let Some(Joined::Started(Starting { what, commands, begun })) = process {
+            begun.into_iter().for_each(|mark| link.set_mark(mark));
             let outbox = what.outbox.clone();
             if let Err(error) = self.launch_on(card.id, Resources::default(), false, what, Some(&commands)) {
                 let failure = Failure::new(Reason::ProcessDied, error.to_string());

@@ -17,7 +17,8 @@
 //!   overtaken.
 //! - When a session is lost, messages that were handed to it but never written to a connection are returned to their
 //!   senders. Messages that were written but not acknowledged may have been handled: such a `tell` is counted as lost,
-//!   and such an `ask` fails with `NodeLost`.
+//!   and such an `ask` fails with `NodeLost`, unless the peer was a process of this machine that has ended, and whose mark
+//!   says that no handler had begun it (the module `begun`).
 //! - Messages of one sender are handled in order, also across moves, with two exceptions after a session between two
 //!   nodes is lost: a Work that is launched on the sender's node may handle messages that are sent there before those
 //!   in flight by way of the head; and an incarnation that is ended by force, until its node hears of it, may handle
