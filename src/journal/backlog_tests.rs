@@ -85,10 +85,11 @@ struct Gated {
 }
 
 impl Store for Gated {
-    fn append(&mut self, group: &Group) -> Result<(), JournalError> {
+    fn append(&mut self, group: &Group, is_durable: &mut dyn FnMut(u64)) -> Result<(), JournalError> {
         let _ = self.begun.send((group.first, group.last));
         if self.results.recv().unwrap_or(true) {
             self.position = group.last;
+            is_durable(0);
             return Ok(());
         }
         Err(JournalError::io("/somewhere/payloads".as_ref(), "write", std::io::ErrorKind::StorageFull.into()))
@@ -96,10 +97,6 @@ impl Store for Gated {
 
     fn change_values(&mut self, _: &ValueChanges) -> Result<(), JournalError> {
         Ok(())
-    }
-
-    fn written(&self) -> u64 {
-        0
     }
 
     fn maintain(&mut self) -> Result<bool, JournalError> {

@@ -1,5 +1,7 @@
 //! Changes of live data that were read.
 
+use bytes::Bytes;
+
 use super::{Change, Live};
 use crate::state::StateError;
 
@@ -12,15 +14,17 @@ impl Live {
         match change {
             Change::Put { path, table, key, value } => {
                 let rows = self.actors.entry(path.clone()).or_default().rows.entry(*table).or_default();
-                match rows.binary_search_by(|(other, _)| other.cmp(key)) {
-                    Ok(index) => rows[index].1.clone_from(value),
-                    Err(index) => rows.insert(index, (key.clone(), value.clone())),
+                match rows.binary_search_by(|(other, _)| other[..].cmp(key)) {
+                    Ok(index) => rows[index].1 = Bytes::copy_from_slice(value),
+                    Err(index) => {
+                        rows.insert(index, (Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)))
+                    }
                 }
             }
             Change::Delete { path, table, key } => {
                 let rows = self.actors.get_mut(path).and_then(|actor| actor.rows.get_mut(table));
                 if let Some(rows) = rows
-                    && let Ok(index) = rows.binary_search_by(|(other, _)| other.cmp(key))
+                    && let Ok(index) = rows.binary_search_by(|(other, _)| other[..].cmp(key))
                 {
                     rows.remove(index);
                 }

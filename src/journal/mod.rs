@@ -42,6 +42,7 @@ mod value_tests;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::crash_loop::{CrashLoop, CrashNotes};
@@ -240,7 +241,7 @@ pub(crate) struct LiveActor {
 }
 
 /// Keys and values, ordered by key.
-pub(crate) type TableRows = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type TableRows = Vec<(Bytes, Bytes)>;
 
 /// A position, and when its transaction was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -537,15 +537,19 @@ impl Worker {
             transactions.push(transaction);
         }
         let mut group = Group::merge(first, transactions)?;
-        let mut took = Duration::ZERO;
         self.until_there_is_room(store, &mut values, |store, values| {
             let begin = Instant::now();
             std::mem::swap(&mut group.values, values);
-            let appended = store.append(&group);
+            let mut is_durable = |written| self.is_durable(&group, count, begin.elapsed(), written);
+            let appended = store.append(&group, &mut is_durable);
             std::mem::swap(&mut group.values, values);
-            took = begin.elapsed();
             appended
-        })?;
+        })
+    }
+
+    /// Announces a group of `count` transactions, whose commit has taken this time. `written` bytes were written since
+    /// the opening.
+    fn is_durable(&self, group: &Group, count: u64, took: Duration, written: u64) {
         self.shared.durable.store(group.last, Ordering::Release);
         {
             let mut queue = self.shared.queue.lock();
@@ -555,13 +559,12 @@ impl Worker {
             figures.commits += 1;
             figures.transactions += count;
             figures.largest_group = figures.largest_group.max(count);
-            figures.written = store.written();
+            figures.written = written;
             figures.commit_time += took;
             figures.slowest_commit = figures.slowest_commit.max(took);
             figures.last_commit = took;
         }
         (self.on_progress)();
-        Ok(())
     }
 
     /// Has a reading read its next part.

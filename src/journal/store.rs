@@ -11,20 +11,18 @@ use super::{Extent, HistoryFilter, HistoryPart, JournalError, Live, Moment};
 /// An implementation may be used after [`JournalError::Full`]; after any other error of [`append`](Store::append) or
 /// [`maintain`](Store::maintain) nothing more is written to it.
 pub(super) trait Store: Send {
-    /// Records a group with its values, whole or not at all. It is durable when the method returns.
+    /// Records a group with its values, whole or not at all. Calls `is_durable` once it is durable, before the rest of the
+    /// work, with the number of bytes that were written since the opening.
     ///
     /// # Errors
-    /// [`JournalError`]; nothing is recorded then, except that a failed sync leaves that open.
-    fn append(&mut self, group: &Group) -> Result<(), JournalError>;
+    /// [`JournalError`]; nothing is recorded then, except that a failed sync leaves that open. `is_durable` is not called.
+    fn append(&mut self, group: &Group, is_durable: &mut dyn FnMut(u64)) -> Result<(), JournalError>;
 
     /// Changes values of payloads alone. It is durable when the method returns.
     ///
     /// # Errors
     /// As [`append`](Store::append).
     fn change_values(&mut self, changes: &ValueChanges) -> Result<(), JournalError>;
-
-    /// Returns the number of bytes written by the last [`append`](Store::append).
-    fn written(&self) -> u64;
 
     /// Does a part of the work that commits leave behind: checkpoints, images, pruning of history. Returns true if there
     /// is more to do now.

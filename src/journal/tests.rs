@@ -102,7 +102,7 @@ impl Model {
             for (table, rows) in actor.rows {
                 assert!(rows.is_sorted_by(|a, b| a.0 < b.0), "{rows:?}");
                 for (key, value) in rows {
-                    model.rows.insert((path.clone(), table, key), value);
+                    model.rows.insert((path.clone(), table, key.to_vec()), value.to_vec());
                 }
             }
             if let Some(state) = actor.state {
@@ -251,7 +251,7 @@ impl Checked {
         }
         let group = Group::merge(last + 1, transactions)?;
         self.models.insert(group.last, model);
-        self.store.append(&group)
+        self.store.append(&group, &mut |_| ())
     }
 
     /// Compares what can be read at each position with the models.
@@ -669,7 +669,7 @@ fn drop_path_deletes_actors_below_it() {
         ]
     });
     let group = Group::merge(1, vec![transaction(changes.collect(), 1)]).unwrap();
-    store.append(&group).unwrap();
+    store.append(&group, &mut |_| ()).unwrap();
     Box::new(store).close(true).unwrap();
     assert_eq!(drop_path(&directory.0, &ActorPath::from("a"), |_| Ok(Vec::new())).unwrap(), paths[1..3]);
     assert_eq!(drop_path(&directory.0, &ActorPath::from("a"), |_| Ok(Vec::new())).unwrap(), []);
@@ -799,12 +799,12 @@ fn full_file_takes_group_when_there_is_room() {
         Change::Put { path: ActorPath::from("a"), table: Table::Run, key: vec![9], value: vec![7; 100_000] };
     let group = Group::merge(2, vec![transaction(vec![large.clone()], 2)]).unwrap();
     for _ in 0..3 {
-        let error = checked.store.append(&group).unwrap_err();
+        let error = checked.store.append(&group, &mut |_| ()).unwrap_err();
         assert!(error.is_full(), "{error:?}");
         assert_eq!(Model::of(checked.store.live(None).unwrap().1), before);
     }
     checked.store.limit_pages(None);
-    checked.store.append(&group).unwrap();
+    checked.store.append(&group, &mut |_| ()).unwrap();
     let mut after = before;
     after.apply(&large);
     assert_eq!(Model::of(checked.store.live(None).unwrap().1), after);
@@ -820,15 +820,11 @@ struct Faulty {
 }
 
 impl Store for Faulty {
-    fn append(&mut self, group: &Group) -> Result<(), JournalError> {
+    fn append(&mut self, group: &Group, is_durable: &mut dyn FnMut(u64)) -> Result<(), JournalError> {
         let fault = self.faults.recv().unwrap_or_default();
-        let result = fault.map_or_else(|| self.store.append(group), Err);
+        let result = fault.map_or_else(|| self.store.append(group, is_durable), Err);
         let _ = self.appended.send(());
         result
-    }
-
-    fn written(&self) -> u64 {
-        self.store.written()
     }
 
     fn maintain(&mut self) -> Result<bool, JournalError> {
@@ -1006,7 +1002,9 @@ fn live_data_read_in_parts_are_of_one_position() {
                 Change::Put { path: path.clone(), table: Table::Given, key, value },
             ]
         });
-        store.append(&Group::merge(position, vec![transaction(changes.collect(), 1)]).unwrap()).unwrap();
+        store
+            .append(&Group::merge(position, vec![transaction(changes.collect(), 1)]).unwrap(), &mut |_| ())
+            .unwrap();
     };
     (1..=20).for_each(|position| append(&mut store, position));
     store.write_image().unwrap();
@@ -1052,7 +1050,7 @@ fn readings_and_commits_take_turns() {
         vec![Change::State { path, state: Value::of(&number).unwrap() }]
     };
     let all = (0..5000).map(|number| transaction(changes(number), 1)).collect();
-    store.append(&Group::merge(1, all).unwrap()).unwrap();
+    store.append(&Group::merge(1, all).unwrap(), &mut |_| ()).unwrap();
     let (fault, faults) = mpsc::channel();
     let (appended, attempts) = mpsc::channel();
     let (called, progress) = mpsc::channel();
@@ -1101,7 +1099,7 @@ fn history_read_in_parts_is_complete() {
         let state = Value::of(&vec![position; position as usize]).unwrap();
         let row = Change::Put { path: path.clone(), table: Table::Run, key: vec![1], value: vec![2] };
         let changes = vec![row, Change::State { path, state }];
-        store.append(&Group::merge(position, vec![transaction(changes, 1)]).unwrap()).unwrap();
+        store.append(&Group::merge(position, vec![transaction(changes, 1)]).unwrap(), &mut |_| ()).unwrap();
     }
     for path in [None, Some(ActorPath::from("a"))] {
         for newest_first in [false, true] {

@@ -247,7 +247,7 @@ pub(crate) fn repair(directory: &Path, into: &Path) -> Result<Repaired, JournalE
     )?;
     store.copy_values(&values)?;
     let group = Group::merge(position + 1, vec![transaction])?;
-    store.append(&group)?;
+    store.append(&group, &mut |_| ())?;
     Box::new(store).close(true)?;
     Ok(Repaired { position: position + 1, rows: saved_rows, states: saved_states, lost: check.problems })
 }
@@ -266,7 +266,7 @@ fn save_rows(rows: &Rows<'_>, check: &mut Check) -> SavedRows {
             match row {
                 Ok(LiveRow { table, key, value, .. }) => {
                     end = Some(format!("{} {} of {path}", table.name(), super::sqlite::hex(&key)));
-                    saved.insert((path.clone(), table, key.into()), value.into());
+                    saved.insert((path.clone(), table, key), value);
                 }
                 Err(problem) => {
                     lost.insert(problem);
@@ -410,7 +410,7 @@ pub(crate) fn drop_path(
         changes.extend(beside(&recovered.live).map_err(|what| JournalError::Invalid { position, what })?);
         let transaction =
             Transaction { at: recovered.last.at, wall: SystemTime::now(), changes, reacted: None };
-        store.append(&Group::merge(recovered.last.position + 1, vec![transaction])?)?;
+        store.append(&Group::merge(recovered.last.position + 1, vec![transaction])?, &mut |_| ())?;
     }
     Box::new(store).close(true)?;
     Ok(paths)
@@ -439,14 +439,19 @@ pub(crate) fn fork(directory: &Path, position: u64, into: &Path) -> Result<(Mome
     for (path, LiveActor { state, rows }) in live.actors {
         changes.extend(state.map(|state| Change::State { path: path.clone(), state }));
         for (table, rows) in rows {
-            let put = |(key, value)| Change::Put { path: path.clone(), table, key, value };
+            let put = |(key, value): (Bytes, Bytes)| Change::Put {
+                path: path.clone(),
+                table,
+                key: key.into(),
+                value: value.into(),
+            };
             changes.extend(rows.into_iter().map(put));
         }
     }
     let mut store = SqliteStore::create(into, None, 0, moment.position, "journal fork")?;
     store.copy_values(&values)?;
     let transaction = Transaction { at: moment.at, wall: moment.wall, changes, reacted: None };
-    store.append(&Group::merge(moment.position + 1, vec![transaction])?)?;
+    store.append(&Group::merge(moment.position + 1, vec![transaction])?, &mut |_| ())?;
     Box::new(store).close(true)?;
     Ok((moment, moment.position + 1))
 }

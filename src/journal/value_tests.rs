@@ -123,7 +123,7 @@ proptest! {
             match end {
                 End::Commit | End::KillAfterwards => {
                     position += 1;
-                    store.append(&group(position, values)).unwrap();
+                    store.append(&group(position, values), &mut |_| ()).unwrap();
                     model = after;
                 }
                 End::KillBeforeCommit => store.write_files(&values).unwrap(),
@@ -154,7 +154,7 @@ fn damaged_values_are_named_and_left_out() {
     let (mut store, _) = open(&directory.0, 0).unwrap();
     let all = [value(1, true), value(2, false), value(3, false), value(4, false)];
     let values: ValueChanges = all.iter().map(|value| (value.key.clone(), Some(value.clone()))).collect();
-    store.append(&group(1, values)).unwrap();
+    store.append(&group(1, values), &mut |_| ()).unwrap();
     Box::new(store).close(true).unwrap();
     assert!(check(&directory.0).unwrap().problems.is_empty());
     let file = |value: &NewValue| {
@@ -197,7 +197,7 @@ fn fork_and_repair_carry_values_along() {
     };
     let mut group = group::Group::merge(1, vec![transaction]).unwrap();
     group.values = values.into_iter().collect();
-    store.append(&group).unwrap();
+    store.append(&group, &mut |_| ()).unwrap();
     Box::new(store).close(true).unwrap();
     let keys = |directory: &Scratch| -> BTreeSet<ValueKey> {
         let (_, recovered) = open(&directory.0, 0).unwrap();
@@ -378,7 +378,7 @@ struct Tight {
 }
 
 impl store::Store for Tight {
-    fn append(&mut self, group: &group::Group) -> Result<(), JournalError> {
+    fn append(&mut self, group: &group::Group, is_durable: &mut dyn FnMut(u64)) -> Result<(), JournalError> {
         let large = group.values.values().flatten().filter(|value| !value.is_small());
         let new: u64 = large.map(|value| value.length()).sum();
         let there = fs::read_dir(&self.files)
@@ -386,15 +386,11 @@ impl store::Store for Tight {
         if there + new > self.room {
             return Err(JournalError::io(&self.files, "write", std::io::ErrorKind::StorageFull.into()));
         }
-        self.store.append(group)
+        self.store.append(group, is_durable)
     }
 
     fn change_values(&mut self, changes: &ValueChanges) -> Result<(), JournalError> {
         self.store.change_values(changes)
-    }
-
-    fn written(&self) -> u64 {
-        self.store.written()
     }
 
     fn maintain(&mut self) -> Result<bool, JournalError> {

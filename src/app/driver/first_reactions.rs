@@ -39,7 +39,7 @@ impl FirstReactions {
         let rows = app.and_then(|app| app.rows.get(&Table::App)).map(Vec::as_slice).unwrap_or_default();
         let row = |name: &[u8]| rows.iter().find(|(key, _)| key == name).map(|(_, value)| value);
         let build = build_mark().map(|build| encoded(&build));
-        let is_same = build.is_some() && row(BUILD) == build.as_ref();
+        let is_same = build.as_ref().is_some_and(|build| row(BUILD).is_some_and(|value| value == build));
         self.is_unchanged = is_same && row(UNSEEN).is_none();
         let (path, table) = (ActorPath::root(), Table::App);
         let mut changes = Vec::new();

@@ -10,6 +10,8 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+
 use super::super::config::OnMismatch;
 use super::super::error::{AppError, Unrestorable};
 use super::recorded_app::Recovery;
@@ -179,8 +181,8 @@ fn copy_own(live: &mut Live, path: &ActorPath, to: &ActorPath) -> Vec<Change> {
         changes.extend(rows.iter().map(|(key, value)| Change::Put {
             path: to.clone(),
             table: Table::Flow,
-            key: key.clone(),
-            value: value.clone(),
+            key: key.to_vec(),
+            value: value.to_vec(),
         }));
     }
     live.actors.insert(to.clone(), actor);
@@ -195,7 +197,7 @@ fn renew(live: &mut Live, path: &ActorPath, parked: Option<&ActorPath>) -> Resul
         let Change::Put { path, key, value, .. } = change else { continue };
         let rows = live.actors.get_mut(path).and_then(|actor| actor.rows.get_mut(&Table::Flow));
         let rows = rows.into_iter().flatten().filter(|(known, _)| known == key);
-        rows.for_each(|(_, old)| old.clone_from(value));
+        rows.for_each(|(_, old)| *old = Bytes::copy_from_slice(value));
     }
     if let Some(to) = parked {
         let moved = move_actors(live, &[Move { from: path.clone(), to: to.clone() }])?;
@@ -223,5 +225,5 @@ fn forget_field(live: &Live, field: &ActorPath) -> Result<Option<Change>, RowErr
     if !row.shapes.remove(name) {
         return Ok(None);
     }
-    Ok(Some(Change::Put { path: above, table: Table::Flow, key: key.clone(), value: encoded(&row) }))
+    Ok(Some(Change::Put { path: above, table: Table::Flow, key: key.to_vec(), value: encoded(&row) }))
 }

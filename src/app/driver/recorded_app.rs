@@ -96,7 +96,7 @@ impl Recovery {
         for (key, value) in actor.rows.get(&Table::Flow).into_iter().flatten() {
             if key == FACTS {
                 row = Some(decoded(Table::Flow, value)?);
-                facts.clone_from(value);
+                facts = value.to_vec();
             } else if key == CHILDREN {
                 let children: ChildrenRow = decoded(Table::Flow, value)?;
                 (image.shapes, image.options, lists) = (children.shapes, children.options, children.lists);

@@ -17,6 +17,8 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
+use bytes::Bytes;
+
 use super::super::error::{AppError, Unrestorable};
 use super::super::hosts::HEAD;
 use super::super::status::SafeMode;
@@ -312,7 +314,7 @@ impl Driver {
         kind: &WorkType,
         path: &ActorPath,
         image: &mut Image,
-        given: &[(Vec<u8>, Vec<u8>)],
+        given: &[(Bytes, Bytes)],
     ) -> bool {
         let read = read_inputs(kind, image, given);
         let Some(Rekeyed { inputs, why, facts }) = read else {
@@ -393,7 +395,7 @@ fn compare_recorded(record: &mut Record, recovery: &mut Recovery) {
 pub(in crate::app) fn read_inputs(
     kind: &WorkType,
     image: &mut Image,
-    given: &[(Vec<u8>, Vec<u8>)],
+    given: &[(Bytes, Bytes)],
 ) -> Option<Rekeyed> {
     if !image.has_inputs() {
         return None;

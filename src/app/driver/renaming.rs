@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+
 use super::recording::{CHILDREN, ChildrenRow};
 use crate::flow::{RowError, decoded, encoded};
 use crate::id::ActorPath;
@@ -102,7 +104,7 @@ pub(super) fn move_actors(live: &mut Live, moves: &[Move]) -> Result<Moved, RowE
     for (path, value) in rename_children(live, &rename)? {
         let row = live.actors.get_mut(&path).and_then(|actor| actor.rows.get_mut(&Table::Flow));
         let rows = row.into_iter().flatten().filter(|(key, _)| key == CHILDREN);
-        rows.for_each(|(_, old)| old.clone_from(&value));
+        rows.for_each(|(_, old)| *old = Bytes::copy_from_slice(&value));
         if renamed(&path).is_none() {
             moved.changes.push(put_children(path, value));
         }
@@ -118,11 +120,11 @@ pub(super) fn move_actors(live: &mut Live, moves: &[Move]) -> Result<Moved, RowE
         let LiveActor { state, rows } = &actor;
         moved.changes.extend(state.clone().map(|state| Change::State { path: path.clone(), state }));
         for (table, rows) in rows {
-            let put = |(key, value): &(Vec<u8>, Vec<u8>)| Change::Put {
+            let put = |(key, value): &(Bytes, Bytes)| Change::Put {
                 path: path.clone(),
                 table: *table,
-                key: key.clone(),
-                value: value.clone(),
+                key: key.to_vec(),
+                value: value.to_vec(),
             };
             moved.changes.extend(rows.iter().map(put));
         }
@@ -146,7 +148,7 @@ fn rename_lists(actor: &mut LiveActor, moves: &[Move]) -> Result<(), RowError> {
             (path.as_str().to_owned(), next)
         });
         row.lists = renamed.collect();
-        *value = encoded(&row);
+        *value = encoded(&row).into();
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use crate::app::driver::{CHILDREN, ChildrenRow, FACTS, FlowRow};
 use crate::flow::{Fact, RowError, Shape, decoded};
 use crate::id::ActorPath;
@@ -79,7 +81,7 @@ pub(crate) fn statuses(live: &Live) -> BTreeMap<ActorPath, Status> {
     let of_work = |(path, actor): (&ActorPath, &LiveActor)| {
         actor.rows.get(&Table::Work)?;
         let rows = actor.rows.get(&Table::Status).map(Vec::as_slice).unwrap_or_default();
-        let status = |(key, value): &(Vec<u8>, Vec<u8>)| -> Option<Status> {
+        let status = |(key, value): &(Bytes, Bytes)| -> Option<Status> {
             match Fact::from_row(Table::Status, key, Some(value)) {
                 Ok(Some(Fact::Recorded(status))) => Some(status),
                 _ => None,

@@ -11,6 +11,8 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
+use bytes::Bytes;
+
 use super::facts::{Fact, Image};
 use super::input_facts::InputFacts;
 use super::rows::key_from;
@@ -54,7 +56,7 @@ impl Image {
     /// ordered; `read` reads one whose key is known as the program's type of input, which has this mark.
     pub(crate) fn rekey(
         &mut self,
-        given: &[(Vec<u8>, Vec<u8>)],
+        given: &[(Bytes, Bytes)],
         mark: Option<u64>,
         read: impl Fn(RunKey, &[u8]) -> Result<(RunKey, Input), CodecError>,
     ) -> Rekeyed {

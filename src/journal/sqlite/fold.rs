@@ -156,10 +156,9 @@ impl Waiting {
     }
 
     /// Returns true if a row of `live` is not the last of its key.
-    pub(super) fn overrides(&self, path: &ActorPath, table: Table, key: &[u8]) -> bool {
-        self.actors.get(path).is_some_and(|actor| {
-            actor.has_left || actor.rows.contains_key(&(table, Bytes::copy_from_slice(key)))
-        })
+    pub(super) fn overrides(&self, path: &ActorPath, table: Table, key: &Bytes) -> bool {
+        let actor = self.actors.get(path);
+        actor.is_some_and(|actor| actor.has_left || actor.rows.contains_key(&(table, key.clone())))
     }
 
     /// Adds the rows to live data that have those of `live` that are not overridden.
@@ -170,7 +169,7 @@ impl Waiting {
             rows.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
             let tables: BTreeSet<_> = rows.iter().map(|((table, _), _)| *table).collect();
             for ((table, key), value) in rows {
-                live.put(&path, table, key.into(), value.into());
+                live.put(&path, table, key, value);
             }
             let Some(actor) = live.actors.get_mut(&path) else { continue };
             for table in tables {
@@ -206,6 +205,14 @@ pub(crate) fn remove_rows_of<V>(rows: &mut BTreeMap<RowKey, V>, path: &ActorPath
     }
 }
 
+impl Folding {
+    /// Returns true if a row of `live` is not the last of its key.
+    fn overrides(&self, path: &ActorPath, table: Table, key: &Bytes) -> bool {
+        let found = self.rows.binary_search_by(|((a, b, c), _)| (a, b, c).cmp(&(path, &table, key)));
+        found.is_ok() || self.left.contains(path)
+    }
+}
+
 impl Fold {
     /// Creates the changes after `row`, of which `live` has those rows of runs that are in `runs`.
     pub(super) fn new(row: FoldRow, waiting: Waiting, runs: RunRows) -> Self {
@@ -216,6 +223,34 @@ impl Fold {
 
     pub(super) fn row(&self) -> &FoldRow {
         &self.row
+    }
+
+    /// Returns true if a row of `live` is not the last of its key.
+    pub(super) fn overrides(&self, path: &ActorPath, table: Table, key: &Bytes) -> bool {
+        let is_folding = self.folding.as_ref().is_some_and(|folding| folding.overrides(path, table, key));
+        is_folding || self.waiting.overrides(path, table, key)
+    }
+
+    /// Visits the last values that rows have and that are not in `live` yet.
+    pub(super) fn each_row<E>(
+        &self,
+        mut visit: impl FnMut(&ActorPath, Table, &Bytes, &Bytes) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for ((path, table, key), value) in self.folding.iter().flat_map(|folding| &folding.rows) {
+            if let Some(value) = value
+                && !self.waiting.overrides(path, *table, key)
+            {
+                visit(path, *table, key, value)?;
+            }
+        }
+        for (path, actor) in &self.waiting.actors {
+            for ((table, key), value) in &actor.rows {
+                if let Some(value) = value {
+                    visit(path, *table, key, value)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Has folding begin at this number of waiting rows.

@@ -119,9 +119,8 @@ impl SqliteStore {
         (kept.position > oldest.position).then_some(kept.position)
     }
 
-    /// Writes an image of the live rows at the last position.
+    /// Writes an image of the live rows at the last position: those of `live`, with the changes that wait to be folded.
     pub(in crate::journal) fn write_image(&mut self) -> Result<(), JournalError> {
-        self.fold_all()?;
         let mark = ImageMark {
             position: self.head.position,
             wall: self.head.wall,
@@ -134,10 +133,9 @@ impl SqliteStore {
         self.images.size = self.transact(|store| {
             let (mut part, mut size, mut held) = (0, 0, 0);
             let mut rows: Vec<encoding::ImageRow> = Vec::new();
-            store.rows().each_live(false, |path, row| {
-                let row = row.map_err(|what| store.rows().damaged(what))?;
-                held += row.key.len() + row.value.len() + 32;
-                rows.push((path.clone(), row.table, Bytes::from(row.key), Bytes::from(row.value)));
+            let mut add = |row: encoding::ImageRow| -> Result<(), JournalError> {
+                held += row.2.len() + row.3.len() + 32;
+                rows.push(row);
                 if held >= PART {
                     size += store.put_part(mark, part, false, &rows)?;
                     part += 1;
@@ -145,7 +143,17 @@ impl SqliteStore {
                     held = 0;
                 }
                 Ok(())
+            };
+            store.rows().each_live(false, |path, row| {
+                let row = row.map_err(|what| store.rows().damaged(what))?;
+                if store.fold.overrides(path, row.table, &row.key) {
+                    return Ok(());
+                }
+                add((path.clone(), row.table, row.key, row.value))
             })?;
+            store
+                .fold
+                .each_row(|path, table, key, value| add((path.clone(), table, key.clone(), value.clone())))?;
             Ok(size + store.put_part(mark, part, true, &rows)?)
         })?;
         self.images.marks.push_back(mark);
@@ -222,6 +230,8 @@ impl SqliteStore {
                 left = left.saturating_sub(deleted.max(1));
             }
             if left > 0 {
+                // What is not folded yet is pruned by a later pruning.
+                let horizon = horizon.min(store.fold.row().position as i64);
                 let deleted = store.execute(
                     "DELETE FROM history WHERE position IN (SELECT position FROM history \
                      WHERE position <= ?1 AND position < ?2 ORDER BY position LIMIT ?3)",

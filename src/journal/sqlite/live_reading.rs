@@ -103,7 +103,7 @@ impl LiveReading {
                     if self.history(rows, &is_over)? {
                         self.check_end(rows, newest)?;
                         for ((path, table, key), value) in std::mem::take(&mut self.data) {
-                            self.live.put(&path, table, key.into(), value.into());
+                            self.live.put(&path, table, key, value);
                         }
                         self.stage = Stage::States(None);
                     }

@@ -55,8 +55,9 @@ const ROW: u64 = 128;
 /// into a quarter of a page with the rest of the row.
 const SHORT: usize = 190;
 
-/// Size of the WAL in bytes beyond which it is copied into the file.
-const WAL: u64 = 32 << 20;
+/// Size of the WAL in bytes beyond which it is copied into the file. A larger one spares writes of pages that change often,
+/// and costs as many zeros when the App starts (see [`wal`]).
+const WAL: u64 = 8 << 20;
 
 /// A journal in a file, opened for writing or reading.
 pub(super) struct SqliteStore {
@@ -699,7 +700,7 @@ fn read_live(
 
 impl Live {
     /// Adds a row to those of its table of the actor, as the last.
-    fn put(&mut self, path: &ActorPath, table: Table, key: Vec<u8>, value: Vec<u8>) {
+    fn put(&mut self, path: &ActorPath, table: Table, key: Bytes, value: Bytes) {
         // Rows come ordered by path, so that the last actor is the one, unless this is its first row.
         if let Some(mut last) = self.actors.last_entry()
             && last.key() == path
@@ -712,13 +713,14 @@ impl Live {
 }
 
 impl Store for SqliteStore {
-    fn append(&mut self, group: &Group) -> Result<(), JournalError> {
+    fn append(&mut self, group: &Group, is_durable: &mut dyn FnMut(u64)) -> Result<(), JournalError> {
         self.write_files(&group.values)?;
         let (staged, removed) = self.transact(|store| {
             let staged = store.write_group(group)?;
             Ok((staged, store.write_values(&group.values)?))
         })?;
         self.values_are_committed(&group.values, removed);
+        is_durable(self.written);
         self.fold.advance(staged.slice);
         self.fold.add(&group.recording, &staged.head, staged.chain);
         self.chain = staged.chain;
@@ -739,10 +741,6 @@ impl Store for SqliteStore {
         let removed = self.transact(|store| store.write_values(changes))?;
         self.values_are_committed(changes, removed);
         Ok(())
-    }
-
-    fn written(&self) -> u64 {
-        self.written
     }
 
     fn maintain(&mut self) -> Result<bool, JournalError> {

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Row, params};
 
 use crate::id::ActorPath;
-use crate::journal::encoding::{self, Kind, checksum};
+use crate::journal::encoding::{self, Kind, checksum, fast_checksum};
 use crate::journal::{JournalError, Moment, Start, Table, log_encoding};
 use crate::state::{Patch, Value};
 
@@ -53,8 +53,8 @@ impl FoldRow {
 #[derive(Debug, Clone)]
 pub(crate) struct LiveRow {
     pub(crate) table: Table,
-    pub(crate) key: Vec<u8>,
-    pub(crate) value: Vec<u8>,
+    pub(crate) key: Bytes,
+    pub(crate) value: Bytes,
     pub(crate) sum: i64,
 }
 
@@ -211,7 +211,28 @@ impl StateRows {
 }
 
 pub(crate) fn live_sum(path: &str, table: &[u8], key: &[u8], value: &[u8]) -> i64 {
+    fast_checksum(Kind::Live, &[path.as_bytes(), table, key, value])
+}
+
+fn live_sum_of_format_2(path: &str, table: &[u8], key: &[u8], value: &[u8]) -> i64 {
     checksum(Kind::Live, &[path.as_bytes(), table, key, value])
+}
+
+/// Copies short byte strings into memory that they share: an allocation for each takes longer than the rest.
+#[derive(Default)]
+struct Arena(BytesMut);
+
+impl Arena {
+    /// Size of a shared piece of memory in bytes, which stays as long as one of the strings in it.
+    const PIECE: usize = 16 << 10;
+
+    fn copy(&mut self, bytes: &[u8]) -> Bytes {
+        if self.0.capacity() < bytes.len() {
+            self.0 = BytesMut::with_capacity(Self::PIECE.max(bytes.len()));
+        }
+        self.0.extend_from_slice(bytes);
+        self.0.split().freeze()
+    }
 }
 
 pub(crate) fn state_sum(path: &str, position: u64, kind: StateKind, value: &[u8]) -> i64 {
@@ -312,9 +333,9 @@ impl Rows<'_> {
             "SELECT path, tbl, key, value, sum, large FROM live ORDER BY path, tbl, key"
         })?;
         let mut rows = statement.query([]).map_err(|error| self.sqlite(error))?;
-        let mut last = ActorPath::root();
+        let (mut last, mut arena) = (ActorPath::root(), Arena::default());
         while let Some(row) = rows.next().map_err(|error| self.sqlite(error))? {
-            self.live_row(row, &mut last, &mut visit)?;
+            self.live_row(row, &mut last, &mut arena, &mut visit)?;
         }
         Ok(())
     }
@@ -323,6 +344,7 @@ impl Rows<'_> {
         &self,
         row: &Row<'_>,
         last: &mut ActorPath,
+        arena: &mut Arena,
         visit: &mut impl FnMut(&ActorPath, Result<LiveRow, String>) -> Result<(), JournalError>,
     ) -> Result<(), JournalError> {
         let column = |at| bytes(row, at).map_err(|error| self.sqlite(error));
@@ -340,7 +362,7 @@ impl Rows<'_> {
         if last.as_str() != path {
             *last = ActorPath::from(path);
         }
-        if live_sum(path, table, key, value) != sum {
+        if live_sum(path, table, key, value) != sum && live_sum_of_format_2(path, table, key, value) != sum {
             let (table, key) = (String::from_utf8_lossy(table), crate::printable::brief(&hex(key), 80));
             return visit(last, Err(format!("the checksum of the row {table} {key} of {last} is wrong")));
         }
@@ -348,7 +370,8 @@ impl Rows<'_> {
             let table = String::from_utf8_lossy(table);
             return visit(last, Err(format!("{last} has a row of an unknown table {table}")));
         };
-        visit(last, Ok(LiveRow { table, key: key.to_vec(), value: value.to_vec(), sum }))
+        let (key, value) = (arena.copy(key), arena.copy(value));
+        visit(last, Ok(LiveRow { table, key, value, sum }))
     }
 
     fn large(&self, id: i64) -> Result<Option<Vec<u8>>, JournalError> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::super::facts::*;
@@ -134,9 +135,10 @@ fn recorded(ops: &[Op]) -> Rows {
     rows
 }
 
-fn given(rows: &Rows) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn given(rows: &Rows) -> Vec<(Bytes, Bytes)> {
     let given = rows.iter().filter(|((table, _), _)| *table == Table::Given);
-    let mut given: Vec<_> = given.map(|((_, key), value)| (key.clone(), value.clone())).collect();
+    let copied = |bytes: &Vec<u8>| Bytes::copy_from_slice(bytes);
+    let mut given: Vec<_> = given.map(|((_, key), value)| (copied(key), copied(value))).collect();
     given.sort();
     given
 }
