@@ -93,6 +93,7 @@ pub(crate) fn encode_noting<T: Serialize + ?Sized>(value: &T) -> Result<(Bytes, 
 /// # Errors
 /// As [`encode`]; also for a field that is skipped, which would move the ones after it. Types that serde reads from a
 /// buffer (flattened, untagged, internally tagged) are encoded, but not all of them can be read.
+#[cfg(any(feature = "journal", test))]
 pub(crate) fn encode_by_position<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
     let mut out = Vec::with_capacity(128);
     write(value, Target::Vec(&mut out), Form::Positional)?;

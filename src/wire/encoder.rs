@@ -20,6 +20,7 @@ use super::fault::Fault;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Form {
     /// As `AsIs`, with the fields of structs in an array, and with numbers for the names of variants.
+    #[cfg_attr(not(any(feature = "journal", test)), allow(dead_code))]
     Positional,
     /// Maps are in their order of iteration.
     AsIs,

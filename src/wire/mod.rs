@@ -17,9 +17,11 @@ mod frame;
 mod tests;
 
 pub use codec::CodecError;
+#[cfg(feature = "journal")]
+pub(crate) use codec::encode_by_position;
 pub(crate) use codec::{
-    decode, decode_from, encode, encode_by_position, encode_canonically, encode_into, encode_noting,
-    identity, is_encoding, length, unordered, with_buffer,
+    decode, decode_from, encode, encode_canonically, encode_into, encode_noting, identity, is_encoding,
+    length, unordered, with_buffer,
 };
 pub(crate) use extension::MAX_SOMES;
 pub(crate) use frame::{Frame, FrameError, put_data};

@@ -12,6 +12,7 @@
 //! - The rows that wait, and the log that an opening repeats, are bounded: each commit folds more rows than it adds.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 
 use bytes::Bytes;
 use rusqlite::params;
@@ -67,7 +68,41 @@ struct WaitingRows {
     /// True if all rows that `live` has are deleted before `rows` is applied.
     has_left: bool,
     /// New values; `None` deletes the row.
-    rows: HashMap<(Table, Bytes), Option<Bytes>>,
+    rows: HashMap<(Table, Bytes), Option<Bytes>, BuildHasherDefault<RowHasher>>,
+}
+
+/// Hashes keys of rows. These are hashes, and numbers and names of the runtime: they need no protection against chosen keys.
+#[derive(Default)]
+struct RowHasher(u64);
+
+impl Hasher for RowHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks::<8>();
+        words.iter().for_each(|word| self.write_u64(u64::from_le_bytes(*word)));
+        if !rest.is_empty() {
+            let mut word = [0; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            self.write_u64(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // Fibonacci hashing (Knuth).
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
+    }
+
+    fn write_isize(&mut self, number: isize) {
+        self.write_u64(number as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        // A table takes the low bits, on which the last number has the least effect.
+        self.0.rotate_left(32)
+    }
 }
 
 /// Changes that are being folded.
@@ -119,15 +154,23 @@ impl Waiting {
     /// Adds the changes of a group. `runs` has the rows of runs that are not only here, if that is known.
     fn apply(&mut self, recording: &Recording, bytes: usize, runs: Option<&RunRows>) {
         self.bytes += bytes as u64 + ROW;
-        for change in recording.iter().flat_map(|(_, _, changes)| changes) {
+        let changes = recording.iter().flat_map(|(_, _, changes)| changes);
+        let mut last: Option<(&ActorPath, &mut WaitingRows)> = None;
+        for change in changes {
+            let (Recorded::Put(path, ..) | Recorded::Delete(path, ..) | Recorded::Left(path)) = change else {
+                continue;
+            };
+            // Most changes are of the actor of the one before.
+            let actor = match last.take() {
+                Some((of, actor)) if of == path => actor,
+                _ => actor(&mut self.actors, path),
+            };
             match change {
-                Recorded::Put(path, table, key, value) => {
-                    let actor = actor(&mut self.actors, path);
+                Recorded::Put(_, table, key, value) => {
                     let replaced = actor.rows.insert((*table, key.clone()), Some(value.clone()));
                     self.count += usize::from(replaced.is_none());
                 }
-                Recorded::Delete(path, table, key) => {
-                    let actor = actor(&mut self.actors, path);
+                Recorded::Delete(_, table, key) => {
                     let is_only_here = actor.has_left
                         || *table == Table::Run
                             && runs
@@ -139,14 +182,13 @@ impl Waiting {
                         self.count += usize::from(actor.rows.insert(row, None).is_none());
                     }
                 }
-                Recorded::State(_) | Recorded::Reacted(_) => {}
-                Recorded::Left(path) => {
-                    let actor = actor(&mut self.actors, path);
+                Recorded::State(_) | Recorded::Reacted(_) | Recorded::Left(_) => {
                     self.count -= actor.rows.len();
                     self.count += usize::from(!std::mem::replace(&mut actor.has_left, true));
-                    actor.rows = HashMap::new();
+                    actor.rows = HashMap::default();
                 }
             }
+            last = Some((path, actor));
         }
     }
 
