@@ -55,6 +55,9 @@ fn journal_of_format_2_goes_on() {
     assert!(after.starts_with(&before) && after.contains("state: began = 3"), "{after}");
     let why = said(&directory, &["why", "second", "1"]);
     assert!(why.contains("second  run requested with 1"), "{why}");
+    // Both runs were requested in one reaction.
+    let why = said(&directory, &["why", "second", "2"]);
+    assert!(why.contains("second  run requested with 2"), "{why}");
     let shop = Shop::open("first", &directory);
     shop.until_open(2, 4);
     shop.close();

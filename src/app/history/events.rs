@@ -112,6 +112,9 @@ pub(crate) enum What {
     Left,
     Joined,
     RunRequested {
+        /// Place of the run in the queue of its Work.
+        #[serde(skip)]
+        place: u64,
         input: Option<Json>,
     },
     /// A requested run was dropped before it began.
@@ -259,7 +262,7 @@ impl fmt::Display for What {
             Self::Scheduled { expression } => write!(f, "the schedule `{expression}` occurred"),
             Self::Left => f.write_str("left"),
             Self::Joined => f.write_str("joined"),
-            Self::RunRequested { input } => write!(f, "run requested{}", with(input)),
+            Self::RunRequested { input, .. } => write!(f, "run requested{}", with(input)),
             Self::RunDropped => f.write_str("a requested run was dropped before it began"),
             Self::InputForgotten => f.write_str("an input was forgotten"),
             Self::InputsRead { moved, kept: 0 } => {
@@ -453,8 +456,8 @@ impl Retelling {
             .sum::<u64>();
         for fact in facts {
             match fact {
-                Fact::Requested { input: given, .. } => {
-                    told.push(What::RunRequested { input: input(&given.bytes) });
+                Fact::Requested { place, input: given, .. } => {
+                    told.push(What::RunRequested { place, input: input(&given.bytes) });
                 }
                 Fact::InputsRead(read) if read.moved + read.kept() > 0 => {
                     told.push(What::InputsRead { moved: read.moved, kept: read.kept() });

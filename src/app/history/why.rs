@@ -130,12 +130,14 @@ enum Task {
     Context {
         path: ActorPath,
         run: u64,
+        place: u64,
         position: u64,
     },
     /// Reads the transaction of a request.
     Causes {
         path: ActorPath,
         run: u64,
+        place: u64,
         position: u64,
         retelling: Box<Retelling>,
     },
@@ -177,17 +179,17 @@ impl Tracing {
     pub(crate) fn add(&mut self, part: HistoryPart) {
         match std::mem::replace(&mut self.task, Task::Done) {
             Task::Search(cursor) => self.search(cursor, &part),
-            Task::Context { path, run, position } => {
+            Task::Context { path, run, place, position } => {
                 let mut retelling = Box::<Retelling>::default();
                 for transaction in part.entries.iter().flat_map(|entry| &entry.transactions) {
                     retelling.tell(transaction);
                 }
-                self.task = Task::Causes { path, run, position, retelling };
+                self.task = Task::Causes { path, run, place, position, retelling };
             }
-            Task::Causes { path, run, position, mut retelling } => {
+            Task::Causes { path, run, place, position, mut retelling } => {
                 let mut transactions = part.entries.iter().flat_map(|entry| &entry.transactions);
                 if let Some(found) = transactions.find(|found| found.position == position) {
-                    self.explain(&path, run, found, &mut retelling);
+                    self.explain(&path, (run, place), found, &mut retelling);
                 }
             }
             Task::Done => {}
@@ -225,9 +227,9 @@ impl Tracing {
             {
                 let (path, position) = (cursor.path, transaction.position);
                 self.task = if position > 1 {
-                    Task::Context { path, run, position }
+                    Task::Context { path, run, place, position }
                 } else {
-                    Task::Causes { path, run, position, retelling: Box::default() }
+                    Task::Causes { path, run, place, position, retelling: Box::default() }
                 };
                 return;
             }
@@ -251,18 +253,20 @@ impl Tracing {
         }
     }
 
-    /// Adds a run with the causes of its request.
+    /// Adds a run with the causes of its request, which is one of several of its Work if their places differ.
     fn explain(
         &mut self,
         path: &ActorPath,
-        run: u64,
+        (run, place): (u64, u64),
         transaction: &RecordedTransaction,
         retelling: &mut Retelling,
     ) {
         let position = transaction.position;
         let events = retelling.tell(transaction);
-        let is_request =
-            |event: &&Event| event.path == *path && matches!(event.what, What::RunRequested { .. });
+        let is_request = |event: &&Event| {
+            let is_of_place = matches!(event.what, What::RunRequested { place: other, .. } if other == place);
+            event.path == *path && is_of_place
+        };
         let request = events.iter().find(is_request).cloned();
         // Reactions change the own fields of their Flows.
         let reactions = transaction.reacted.iter().flat_map(|reacted| &reacted.reactions);

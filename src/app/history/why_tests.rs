@@ -8,6 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use serde::Serialize;
 
+use super::events::{Event, What};
 use super::why::{Chain, Cursor, Tracing};
 use crate::flow::encoded;
 use crate::id::ActorPath;
@@ -15,6 +16,7 @@ use crate::journal::{
     Change, HistoryFilter, HistoryPart, Journal, JournalSettings, Reacted, Reaction, Sync, Table, Transaction,
 };
 use crate::state::Value;
+use crate::wire;
 
 const WORKS: [&str; 3] = ["a", "b", "b.c"];
 
@@ -29,8 +31,8 @@ enum Trigger {
     Own,
 }
 
-/// A cycle: a trigger, and the Work of which the Flow then requests a run.
-type Cycle = (Trigger, Option<usize>);
+/// A cycle: a trigger, and the Works of which the Flow then requests runs, possibly several of one.
+type Cycle = (Trigger, Vec<usize>);
 
 fn cycles() -> impl Strategy<Value = Vec<Cycle>> {
     let trigger = prop_oneof![
@@ -38,7 +40,7 @@ fn cycles() -> impl Strategy<Value = Vec<Cycle>> {
         3 => (0..WORKS.len()).prop_map(Trigger::Publish),
         1 => Just(Trigger::Own),
     ];
-    prop::collection::vec((trigger, prop::option::of(0..WORKS.len())), 1..80)
+    prop::collection::vec((trigger, prop::collection::vec(0..WORKS.len(), 0..4)), 1..40)
 }
 
 /// A run, the position of its request, and the run that led to it.
@@ -55,6 +57,11 @@ struct Queue {
     /// The indexes of runs that have not ended; the first one is in progress.
     runs: Vec<usize>,
     next: u64,
+}
+
+/// The input of a run, which no other one has.
+fn input(work: usize, run: u64) -> u64 {
+    10_000 * (work as u64 + 1) - run
 }
 
 #[derive(Serialize)]
@@ -121,12 +128,12 @@ fn transactions(cycles: &[Cycle]) -> (Vec<Transaction>, Vec<Known>) {
         }
         let seen = changes.len();
         changes.push(state("", position));
-        if let Some(work) = *wanted {
+        for &work in wanted {
             let queue = &mut queues[work];
             queue.next += 1;
             let run = queue.next;
-            let row =
-                RunRow { key: Bytes::from_static(&[7; 32]), input: Bytes::from_static(&[1]), queued: 0 };
+            let given = wire::encode(&input(work, run)).unwrap();
+            let row = RunRow { key: Bytes::from_static(&[7; 32]), input: given, queued: 0 };
             changes.push(put(work, Table::Run, &(run + 100).to_be_bytes(), &row));
             queue.runs.push(known.len());
             known.push(Known { work, run, position, led_by });
@@ -203,7 +210,8 @@ impl Drop for Recorded {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// Each chain has the runs that led to one another, with the positions of their requests, however it is paged.
+    /// Each chain has the runs that led to one another, with their own requests, however many were made in one transaction,
+    /// and however it is paged.
     #[test]
     fn chain_has_the_runs_that_led_to_one(cycles in cycles(), groups in 1_usize..5, runs in 1_usize..4) {
         let (transactions, known) = transactions(&cycles);
@@ -224,7 +232,13 @@ proptest! {
                 let Some(index) = expected else { panic!("{because:?} is too much") };
                 let Known { work, run, position, led_by } = &known[index];
                 prop_assert_eq!((because.path.as_str(), because.run), (WORKS[*work], *run));
-                prop_assert_eq!(because.request.as_ref().map(|request| request.position), Some(*position));
+                let Some(Event { position: at, path, what: What::RunRequested { input: given, .. }, .. }) =
+                    &because.request
+                else {
+                    panic!("{because:?} has no request")
+                };
+                prop_assert_eq!((*at, path.as_str()), (*position, WORKS[*work]));
+                prop_assert_eq!(given, &Some(input(*work, *run).into()));
                 expected = *led_by;
             }
             prop_assert_eq!(expected, None, "{:?}", whole);
