@@ -210,7 +210,9 @@ impl Agent {
             let said = holds.as_ref().filter(|holds| differ(&mut refers.lock(), holds));
             let refers = said.is_some();
             let said = said.cloned().unwrap_or_default();
-            write_update(&self.head.link(), incarnation, (patch, refers, &said), reports, trace);
+            if patch.is_some() || refers || !reports.is_empty() {
+                write_update(&self.head.link(), incarnation, (patch, refers, &said), reports, trace);
+            }
             (over, (holds, before))
         });
         // Outside the hand-over, since dropping the guards may free values.
@@ -351,7 +353,8 @@ impl Agent {
         forwarders.iter().for_each(|forwarder| forwarder.follow_anew());
     }
 
-    /// Goes on with an incarnation that the head has taken over: sends the reports that may not be durable again.
+    /// Goes on with an incarnation that the head has taken over: sends the reports that may not be durable again. The head
+    /// waits for this update, even if it is empty, before it counts the state that it was offered.
     fn resume(&self, incarnation: u64) {
         let log = {
             let state = self.state.lock();
@@ -648,8 +651,8 @@ fn differ(before: &mut Vec<PayloadId>, holds: &PayloadGuards) -> bool {
     was != *before
 }
 
-/// Sends a publish and the reports behind it. Each step is a message of its own, which keeps messages small and carries the
-/// payloads of the step.
+/// Sends a publish and the reports behind it, which the head takes at once, so that the end of a run is recorded with its
+/// last state. Each step is a message of its own, which keeps messages small and carries the payloads of the step.
 fn write_update(
     head: &Link,
     incarnation: u64,
@@ -657,27 +660,28 @@ fn write_update(
     reports: Vec<Report>,
     trace: Cause,
 ) {
-    let mut first = (patch.is_some() || refers).then_some((patch, refers));
-    let mut gathered = Vec::new();
-    let mut send = |reports: &mut Vec<Report>| {
-        if first.is_none() && reports.is_empty() {
+    let mut reports = reports.into_iter().peekable();
+    let (mut patch, mut refers) = (patch, refers);
+    loop {
+        let is_step = |report: &Report| matches!(report, Report::Stepped { .. });
+        let mut gathered = Vec::new();
+        while let Some(report) = reports.next_if(|report| !is_step(report)) {
+            gathered.push(report);
+        }
+        let step = reports.next();
+        if step.is_none() || patch.is_some() || refers || !gathered.is_empty() {
+            let said = if refers { said.clone() } else { PayloadGuards::default() };
+            let (patch, refers) = (patch.take(), std::mem::take(&mut refers));
+            let (reports, trace, more) = (gathered, trace.clone(), step.is_some());
+            head.control_with(&said, &Control::Update { incarnation, patch, refers, reports, more, trace });
+        }
+        let Some(Report::Stepped { run, step }) = step else { return };
+        let more = reports.peek().is_some();
+        head.control_with(&step.holds(), &Control::Stepped { incarnation, run, step, more });
+        if !more {
             return;
         }
-        let (patch, refers) = first.take().unwrap_or_default();
-        let said = if refers { said.clone() } else { PayloadGuards::default() };
-        let (reports, trace) = (std::mem::take(reports), trace.clone());
-        head.control_with(&said, &Control::Update { incarnation, patch, refers, reports, trace });
-    };
-    for report in reports {
-        match report {
-            Report::Stepped { run, step } => {
-                send(&mut gathered);
-                head.control_with(&step.holds(), &Control::Stepped { incarnation, run, step });
-            }
-            report => gathered.push(report),
-        }
     }
-    send(&mut gathered);
 }
 
 /// The fast path for the updates of one incarnation.
@@ -705,7 +709,8 @@ impl FastPath for Express {
         }
         let (patch, reports) = (update.patch.take(), std::mem::take(&mut update.reports));
         let trace = std::mem::take(&mut update.cause);
-        head.control(&Control::Update { incarnation, patch, refers: false, reports, trace });
+        let (refers, more) = (false, false);
+        head.control(&Control::Update { incarnation, patch, refers, reports, more, trace });
         true
     }
 }
@@ -777,9 +782,8 @@ impl PeerHandler for Agent {
                     if let Some(hosted) = self.remove(incarnation) {
                         self.left(&hosted.path, &hosted.mailbox, hosted.mailbox_incarnation);
                     }
-                    let trace = Cause::default();
-                    let update = Control::Update { incarnation, patch: None, refers: false, reports, trace };
-                    link.control(&update);
+                    let (patch, refers, more, trace) = (None, false, false, Cause::default());
+                    link.control(&Control::Update { incarnation, patch, refers, reports, more, trace });
                 }
             }
             Control::Run { incarnation, run, attempt, input, trace: cause } => {

@@ -3,6 +3,8 @@
 //! # Guarantees
 //! - Every launch has an incarnation number. Messages from an incarnation that was given up are ignored, whatever its
 //!   node still sends (fencing).
+//! - An update of an incarnation is taken as a whole, also if it arrives in parts, and also the one with which a kept
+//!   incarnation is taken over: the last state of a run is not recorded before its end.
 //! - The loss of a node is reported to the driver once per incarnation that was lost with it.
 
 mod site;
@@ -31,7 +33,7 @@ use super::routing::{DirectRoute, Ends, Registry};
 use super::scheduler::{Candidate, choose};
 use super::services::ProcessServices;
 use crate::id::{ActorPath, IdMap, unique};
-use crate::payload::{PayloadId, never_wait_here};
+use crate::payload::{PayloadGuards, PayloadId, never_wait_here};
 use crate::recorder::Carried;
 use crate::runtime::Runtime;
 use crate::state::{Patch, Value};
@@ -125,6 +127,34 @@ struct Away {
     route: Arc<DirectRoute>,
     /// Number of the reports that have arrived.
     reports: u64,
+    /// The part of an update that has arrived, until its last part has.
+    partial: Partial,
+}
+
+/// The parts of an update of an incarnation: a state, and the reports behind it.
+#[derive(Default)]
+struct Partial {
+    patch: Option<Patch>,
+    holds: Option<PayloadGuards>,
+    reports: Vec<Report>,
+    trace: Cause,
+}
+
+impl Partial {
+    /// Adds the next part. Returns the guards of an earlier state, which the caller drops without a lock.
+    #[must_use]
+    fn add(&mut self, part: Self) -> Option<PayloadGuards> {
+        match (&mut self.patch, part.patch) {
+            (_, None) => {}
+            (Some(earlier), Some(patch)) => earlier.then(patch),
+            (none, patch) => *none = patch,
+        }
+        self.reports.extend(part.reports);
+        if !part.trace.is_none() || self.trace.is_none() {
+            self.trace = part.trace;
+        }
+        if part.holds.is_some() { std::mem::replace(&mut self.holds, part.holds) } else { None }
+    }
 }
 
 /// Sends the commands for an incarnation to its process.
@@ -348,6 +378,7 @@ impl Head {
             mailbox: Arc::downgrade(&mailbox),
             route: route.clone(),
             reports: 0,
+            partial: Partial::default(),
         };
         state.incarnations.insert(incarnation, away);
         state.awaited.remove(&path);
@@ -411,7 +442,8 @@ impl Head {
     }
 
     /// Takes over an incarnation that a node has kept while it had no head. Returns false if the node is lost. `patch`
-    /// turns the state that the head has into the last one of the incarnation.
+    /// turns the state that the head has into the last one of the incarnation, and is applied with the reports that the
+    /// head may not have.
     pub(crate) fn take_over(
         &self,
         claim: Claim,
@@ -444,6 +476,9 @@ impl Head {
             mailbox: Arc::downgrade(&mailbox),
             route: route.clone(),
             reports: acknowledged,
+            // The state may be the last one of a run whose end is not recorded: it counts with the reports that follow
+            // when the incarnation is resumed.
+            partial: Partial { patch, holds: Some(holds), ..Partial::default() },
         };
         state.incarnations.insert(incarnation, away);
         state.awaited.remove(&path);
@@ -459,7 +494,6 @@ impl Head {
         }
         mailbox.launched_elsewhere(self.command_over(&link, incarnation, outbox.clone(), &abort));
         count_lost(&path, mailbox.set_place(Place::At(SharedRoute(route))), "the Work was stopped");
-        outbox.update(patch, Some(holds), Vec::new(), None, Cause::default());
         link.control(&Control::Resume { incarnation });
         self.tell_locations();
         true

@@ -25,6 +25,7 @@ mod journaled;
 #[path = "../json_patch/mod.rs"]
 mod json_patch;
 mod kills;
+mod laps;
 mod locks;
 mod numbers;
 mod plan;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
                 .or_else(|| inputs::run(edition))
                 .or_else(|| clocks::run(edition))
                 .or_else(|| journaled::run(edition))
+                .or_else(|| laps::run(edition))
                 .or_else(|| numbers::run(edition))
                 .or_else(|| rereact::run(edition))
                 .or_else(|| services::run(edition))
@@ -93,6 +95,7 @@ fn main() -> ExitCode {
         formats::TESTS,
         inputs::TESTS,
         journaled::TESTS,
+        laps::TESTS,
         locks::TESTS,
         numbers::TESTS,
         record::TESTS,

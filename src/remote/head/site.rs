@@ -13,11 +13,10 @@ use super::super::process::{Joined, Starting, is_process_name};
 use super::super::protocol::{Control, Hello, Location, Refusal, Role};
 use super::super::references::hold_at;
 use super::super::replication::Nodes;
-use super::{Head, HeadState, Node, acknowledgement, is_over};
+use super::{Head, HeadState, Node, Partial, acknowledgement, is_over};
 use crate::id::ActorPath;
 use crate::payload::{PayloadGuard, PayloadGuards, PayloadId};
 use crate::printable::lines;
-use crate::trace::Cause;
 use crate::work::logs::{FROM_AFAR, Said, shorten};
 use crate::work::{
     BadNode, Claim, Failure, FreeGpus, HostEvent, Reason, Report, Resources, check_labels, check_node_name,
@@ -27,6 +26,29 @@ use crate::work::{
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Head {
+    /// Takes a part of an update, and passes the update to the driver unless `more` of it follows.
+    fn update(&self, link: &Arc<Link>, incarnation: u64, part: Partial, more: bool) {
+        let mut state = self.state.lock();
+        let away = state.incarnations.get_mut(&incarnation).filter(|away| away.node == link.peer().id);
+        // Fenced otherwise: the incarnation was given up.
+        let Some(away) = away else { return };
+        away.reports += part.reports.len() as u64;
+        let before = away.partial.add(part);
+        let whole = (!more).then(|| std::mem::take(&mut away.partial));
+        let (outbox, count) = (away.outbox.clone(), away.reports);
+        drop(state);
+        drop(before);
+        let Some(Partial { patch, holds, reports, trace }) = whole else { return };
+        let over = is_over(&reports);
+        let is_acknowledged = self.bridge.epoch() > 0 && !reports.is_empty();
+        let acknowledge = is_acknowledged.then(|| acknowledgement(link, incarnation, count));
+        outbox.update(patch, holds, reports, acknowledge, trace);
+        if over {
+            self.forget(incarnation);
+            self.ready_queue.ring_again();
+        }
+    }
+
     fn lost_node(&self, link: &Arc<Link>, why: &str) {
         let id = link.peer().id;
         let name = &link.peer().name;
@@ -47,6 +69,8 @@ impl Head {
             }
         }
         drop(state);
+        // Not under the lock, since dropping the last reference to a value sends messages.
+        lost.iter_mut().for_each(|away| away.partial = Partial::default());
         lost.iter().for_each(|away| self.left(away));
         self.tell_locations();
         let mut state = self.state.lock();
@@ -244,40 +268,16 @@ impl PeerHandler for Head {
 
     fn control(&self, link: &Arc<Link>, control: Control, carried: PayloadGuards) -> Result<(), String> {
         match control {
-            Control::Update { incarnation, patch, refers, reports, trace } => {
-                let (outbox, count) = match self.state.lock().incarnations.get_mut(&incarnation) {
-                    Some(away) if away.node == link.peer().id => {
-                        away.reports += reports.len() as u64;
-                        (away.outbox.clone(), away.reports)
-                    }
-                    // Fenced: the incarnation was given up.
-                    _ => return Ok(()),
-                };
-                let over = is_over(&reports);
-                let is_acknowledged = self.bridge.epoch() > 0 && !reports.is_empty();
-                let acknowledge = is_acknowledged.then(|| acknowledgement(link, incarnation, count));
-                outbox.update(patch, refers.then_some(carried), reports, acknowledge, trace);
-                if over {
-                    self.forget(incarnation);
-                    self.ready_queue.ring_again();
-                }
+            Control::Update { incarnation, patch, refers, reports, more, trace } => {
+                let part = Partial { patch, holds: refers.then_some(carried), reports, trace };
+                self.update(link, incarnation, part, more);
             }
-            Control::Stepped { incarnation, run, step } => {
+            Control::Stepped { incarnation, run, step, more } => {
                 if !step.is_within_limits() {
                     return Err(format!("a step of {run} exceeds the limits of a step"));
                 }
-                let (outbox, count) = match self.state.lock().incarnations.get_mut(&incarnation) {
-                    Some(away) if away.node == link.peer().id => {
-                        away.reports += 1;
-                        (away.outbox.clone(), away.reports)
-                    }
-                    // Fenced: the incarnation was given up.
-                    _ => return Ok(()),
-                };
-                let acknowledge =
-                    (self.bridge.epoch() > 0).then(|| acknowledgement(link, incarnation, count));
                 let reports = vec![Report::Stepped { run, step: step.arrived(carried) }];
-                outbox.update(None, None, reports, acknowledge, Cause::default());
+                self.update(link, incarnation, Partial { reports, ..Partial::default() }, more);
             }
             Control::Hosts { incarnation, path, work, last_run, acknowledged, state, gpus } => {
                 let (process, node) = self.claimant(link)?;

@@ -139,6 +139,9 @@ pub(crate) enum Control {
         incarnation: u64,
         run: u64,
         step: KnownStep,
+        /// True if more of the same update follows; the head takes all of it at once.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        more: bool,
     },
     Update {
         incarnation: u64,
@@ -146,6 +149,9 @@ pub(crate) enum Control {
         /// True if the state now refers to exactly the values that were carried.
         refers: bool,
         reports: Vec<Report>,
+        /// True if more of the same update follows; the head takes all of it at once.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        more: bool,
         #[serde(default, skip_serializing_if = "Cause::is_none")]
         trace: Cause,
     },
@@ -158,7 +164,8 @@ pub(crate) enum Control {
         last_run: u64,
         /// Number of the reports that were acknowledged. The reports since follow when it is resumed.
         acknowledged: u64,
-        /// The last published state, which refers to exactly the values that were carried.
+        /// The last published state, which refers to exactly the values that were carried. It counts with the reports
+        /// that follow.
         state: Value,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         gpus: Vec<u32>,

@@ -274,6 +274,7 @@ mod tests {
                 patch,
                 refers: false,
                 reports: Vec::new(),
+                more: false,
                 trace: Cause::default(),
             };
             let Control::Update { patch, .. } = travels(&update) else { panic!("not an update") };
