@@ -7,7 +7,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::driver::{Action, Call, Driver, NotDone, Withheld};
 use super::error::AppError;
-use super::snapshot::{RunsPage, Snapshot, WorkSnapshot};
+use super::snapshot::{RunsPage, ServiceSnapshot, Snapshot, WorkSnapshot};
 use super::status::AppStatus;
 use super::watchdog::{Stuck, Watchdog};
 use crate::flow::SharedRecord;
@@ -224,6 +224,17 @@ impl Control {
     ) -> Result<Option<RunsPage>, AppError> {
         let path = path.to_owned();
         self.call(move |driver| driver.runs(&path, skip, take)).await
+    }
+
+    /// Returns the services, by path.
+    pub(crate) async fn services(&self) -> Result<Vec<ServiceSnapshot>, AppError> {
+        self.call(|driver| driver.services()).await
+    }
+
+    /// Returns the service at `path`; `None` when there is no such service.
+    pub(crate) async fn service(&self, path: &str) -> Result<Option<ServiceSnapshot>, AppError> {
+        let path = path.to_owned();
+        self.call(move |driver| driver.service(&path)).await
     }
 
     pub(crate) async fn perform(&self, path: &str, action: Action) -> Result<Result<(), NotDone>, AppError> {

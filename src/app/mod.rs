@@ -56,7 +56,7 @@ pub use self::payloads::PayloadStatus;
 #[cfg(feature = "remote")]
 pub(crate) use self::resources::known_gpus;
 pub(crate) use self::resources::resources;
-pub(crate) use self::snapshot::{Snapshot, WorkSnapshot};
+pub(crate) use self::snapshot::{ServiceSnapshot, Snapshot, WorkSnapshot};
 pub use self::status::{AppStage, AppStatus, Exit, JournalStatus, SafeMode, WorkStatus};
 #[cfg(all(feature = "cli", feature = "journal"))]
 pub(crate) use self::take_over::drop_from_journal;

@@ -9,12 +9,14 @@ use bytes::Bytes;
 
 use super::histogram::Histogram;
 use super::status::{AppStage, JournalStatus, SafeMode};
-use crate::flow::{FlowError, Outcomes, Record, RunEntry};
+use crate::flow::{FlowError, Outcomes, Record, RunEntry, ServiceMonitor, ServiceReport};
 use crate::id::ActorPath;
 use crate::recorder::Carried;
 use crate::runtime::Runtime;
 use crate::state::Value;
-use crate::work::{LoadReport, NodeStatus, Placement, RecordedBy, Resources, Status, WorkType};
+use crate::work::{
+    LoadReport, NodeStatus, Placement, RecordedBy, Resources, ServiceLoad, Stage, Status, WorkType,
+};
 
 /// A snapshot of the whole App at one version.
 pub(crate) struct Snapshot {
@@ -75,12 +77,45 @@ pub(crate) struct FlowSnapshot {
     pub(crate) parent: Option<ActorPath>,
     pub(crate) type_name: &'static str,
     pub(crate) status: Status,
+    /// The service, if it is the Flow of one.
+    pub(crate) service: Option<ServiceSnapshot>,
+}
+
+/// A service: the report of its last reaction, and its messages.
+pub(crate) struct ServiceSnapshot {
+    pub(crate) path: ActorPath,
+    /// The status of its Flow.
+    pub(crate) status: Status,
+    pub(crate) report: Arc<ServiceReport>,
+    monitor: ServiceMonitor,
 }
 
 /// A page of the runs of a Work.
 pub(crate) struct RunsPage {
     pub(crate) total: usize,
     pub(crate) runs: Vec<RunEntry>,
+}
+
+impl ServiceSnapshot {
+    /// Takes the snapshot of the service of a Flow.
+    pub(super) fn of(path: &ActorPath, status: &Status, monitor: &ServiceMonitor) -> Self {
+        Self {
+            path: path.clone(),
+            status: status.clone(),
+            report: monitor.report(),
+            monitor: monitor.clone(),
+        }
+    }
+
+    /// Returns true if its Flow runs, and one version serves with a replica in rotation.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.status.stage == Stage::Running && self.report.is_ready()
+    }
+
+    /// Counts the messages of the service, at the time of the call.
+    pub(crate) fn load(&self) -> ServiceLoad {
+        self.monitor.load()
+    }
 }
 
 impl WorkSnapshot {

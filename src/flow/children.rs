@@ -17,6 +17,7 @@ use super::record::{Place, SharedRecord};
 use super::recorded::RecordedTree;
 use super::restore_error::{RestoreError, Restored};
 use super::restoring::{Preparation, Prepared, Rebuild, Restoring};
+use super::service_report::ServiceMonitor;
 use super::settings::WorkSettings;
 use super::shape::{Shape, Shapes};
 use super::supervisor::Strategy;
@@ -230,6 +231,8 @@ pub(crate) trait AnyFlow {
     fn find_child(&mut self, route: Route<'_>) -> Option<Found<'_>>;
     fn react(&mut self, cx: &mut FlowContext) -> Reaction;
     fn strategy(&self) -> Strategy;
+    /// Returns the monitor of the Flow of a service.
+    fn monitor(&self) -> Option<ServiceMonitor>;
     fn state(&self) -> Result<Value, StateError>;
     /// Returns true if the Flow reacts to what is not recorded.
     fn sees_unrecorded(&self) -> bool;

@@ -21,6 +21,7 @@ use super::restore_error::{RestoreError, Restored};
 use super::restoring::ProgramSettings;
 use super::restoring::{Prepared, Restoring};
 use super::scope;
+use super::service_report::ServiceMonitor;
 use super::shape::{ChildName, Shape, Shapes};
 use super::supervisor::Strategy;
 use crate::fence::Fenced;
@@ -201,6 +202,10 @@ impl<F: Flow> AnyFlow for FlowRef<F> {
 
     fn strategy(&self) -> Strategy {
         self.flow.strategy()
+    }
+
+    fn monitor(&self) -> Option<ServiceMonitor> {
+        self.flow.monitor()
     }
 
     fn state(&self) -> Result<Value, StateError> {

@@ -40,6 +40,7 @@ mod restoring;
 mod schedule;
 mod scope;
 mod service;
+mod service_report;
 mod settings;
 mod shape;
 mod supervisor;
@@ -68,7 +69,8 @@ pub use self::restart::{OnError, Restart};
 #[doc(hidden)]
 pub use self::restoring::{Preparation, Rebuild};
 pub use self::schedule::ScheduleError;
-pub use self::service::{Replicas, Rollout, RolloutStage, ServiceRef};
+pub use self::service::{Replicas, ServiceRef};
+pub use self::service_report::{Rollout, RolloutStage};
 #[doc(hidden)]
 pub use self::shape::Shapes;
 pub use self::supervisor::Strategy;
@@ -93,6 +95,7 @@ pub(crate) use self::restore_error::{RestoreError, Restored};
 #[cfg(feature = "journal")]
 pub(crate) use self::schedule::{ScheduleRow, Schedules};
 pub(crate) use self::scope::{Scope, enter, leave};
+pub(crate) use self::service_report::{ServiceMonitor, ServiceReport};
 pub(crate) use self::settings::WorkSettings;
 #[cfg(feature = "journal")]
 pub(crate) use self::shape::Shape;
@@ -158,6 +161,12 @@ pub trait Flow: Children + Serialize + 'static {
     /// Notes that the Flow joins the App at this path.
     #[doc(hidden)]
     fn joined(&mut self, _path: &crate::id::ActorPath) {}
+
+    /// Returns the monitor of the Flow of a service.
+    #[doc(hidden)]
+    fn monitor(&self) -> Option<ServiceMonitor> {
+        None
+    }
 
     /// True if the Flow reacts to what is not recorded.
     #[doc(hidden)]

@@ -257,7 +257,52 @@ pub(super) async fn ask(
     payload: web::Payload,
 ) -> Answer {
     let (path, message) = target.into_inner();
-    let AskQuery { timeout } = query(&request)?;
+    reply(&request, &control, payload, &path, &message).await
+}
+
+/// Sends a message to a service and returns the reply of one of its replicas, as the same route below `works` does.
+///
+/// The header `flowright-version` says which version has replied.
+#[utoipa::path(post, path = "/api/v1/services/{path}/messages/{message}", tag = "ask",
+    params(
+        ("path" = String, Path, description = "the path of the service", example = "server"),
+        ("message" = String, Path, description = "the name of the message", example = "Predict"),
+        AskQuery,
+    ),
+    request_body(content = Option<serde_json::Value>, description = "the message, as its type is read from JSON"),
+    responses(
+        (status = 200, description = "the reply of the handler; of a `Result`, the value in `Ok`", headers(
+            ("flowright-version" = u64, description = "the version of the service that has replied"),
+        ), content(
+            (serde_json::Value = "application/json"),
+            (String = "application/x-ndjson", example = "1\n2\n"),
+            (String = "text/event-stream", example = "data: 1\n\nevent: end\ndata: null\n\n"),
+        )),
+        OfQuestions,
+    ),
+)]
+pub(super) async fn ask_service(
+    request: HttpRequest,
+    control: web::Data<Control>,
+    target: web::Path<(String, String)>,
+    payload: web::Payload,
+) -> Answer {
+    let (path, message) = target.into_inner();
+    if control.service(&path).await?.is_none() {
+        return Err(Problem::no_such_service(&path, &control.services().await?));
+    }
+    reply(&request, &control, payload, &path, &message).await
+}
+
+/// Asks the Work or the service at `path`, and returns its reply.
+async fn reply(
+    request: &HttpRequest,
+    control: &Control,
+    payload: web::Payload,
+    path: &str,
+    message: &str,
+) -> Answer {
+    let AskQuery { timeout } = query(request)?;
     let timeout = match timeout {
         None => DEFAULT_ASK_TIMEOUT,
         Some(seconds) if (0.001..=3600.0).contains(&seconds) => Duration::from_secs_f64(seconds),
@@ -266,10 +311,10 @@ pub(super) async fn ask(
             return Err(Problem::bad_request(detail));
         }
     };
-    let mut json = match body::read_json(&request, payload).await {
+    let mut json = match body::read_json(request, payload).await {
         Ok(json) => json,
         // An empty body needs no content type.
-        Err(problem) if !has_body(&request) && problem.is(StatusCode::UNSUPPORTED_MEDIA_TYPE) => Bytes::new(),
+        Err(problem) if !has_body(request) && problem.is(StatusCode::UNSUPPORTED_MEDIA_TYPE) => Bytes::new(),
         Err(problem) => return Err(problem),
     };
     if json.is_empty() {
@@ -277,14 +322,14 @@ pub(super) async fn ask(
     }
     // Parsed once without a type, to tell invalid JSON (400) from JSON of another form (422).
     body::parse::<serde::de::IgnoredAny>(&json)?;
-    let JsonReplied { answer, version } = match control.ask_json(&path, &message, &json, timeout).await? {
+    let JsonReplied { answer, version } = match control.ask_json(path, message, &json, timeout).await? {
         Ok(replied) => replied,
-        Err(why) => return Err(not_asked(&path, &message, why)),
+        Err(why) => return Err(not_asked(path, message, why)),
     };
     let mut response = match answer {
         Ok(JsonAnswered::Value(answer)) => fresh().content_type("application/json").body(answer),
-        Ok(JsonAnswered::Items(items)) => streamed::respond(&request, items),
-        Err(why) => without_answer(&path, why).error_response(),
+        Ok(JsonAnswered::Items(items)) => streamed::respond(request, items),
+        Err(why) => without_answer(path, why).error_response(),
     };
     if let Some(version) = version {
         response.headers_mut().insert(VERSION, version.into());

@@ -27,6 +27,9 @@ use crate::descriptors as files;
 use crate::recorder::{self, Family, Gathered, Kind, Reading};
 use crate::work::{RecordedBy, Stage, Traffic};
 
+/// The maximum number of services with series of their own. The others are left out.
+const SERVICES: usize = 1000;
+
 /// The maximum number of Works with series of their own. All others are summed up as one.
 const WORKS: usize = 1000;
 
@@ -64,6 +67,7 @@ impl Collector for Look {
         works(&mut page, &numbers(snapshot))?;
         let help = "Works that are part of the App.";
         page.family("flowright_works", MetricType::Gauge, help)?.gauge(&NONE, snapshot.works.len() as f64)?;
+        services(&mut page, snapshot)?;
         reactions(&mut page, snapshot)?;
         descriptors(&mut page)?;
         journal(&mut page, snapshot.journal.as_ref())?;
@@ -264,6 +268,24 @@ fn works(page: &mut Page<'_>, all: &[(String, Numbers)]) -> fmt::Result {
                 numbers.seconds[place],
                 &all,
             )?;
+        }
+    }
+    Ok(())
+}
+
+fn services(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let mut services: Vec<_> = snapshot.flows.iter().filter_map(|flow| flow.service.as_ref()).collect();
+    if services.is_empty() {
+        return Ok(());
+    }
+    services.sort_by(|a, b| a.path.cmp(&b.path));
+    let help =
+        "Messages of services: those that wait for a replica, and those that replicas have not answered.";
+    let mut family = page.family("flowright_service_messages", MetricType::Gauge, help)?;
+    for service in services.into_iter().take(SERVICES) {
+        let load = service.load();
+        for (state, messages) in [("waiting", load.waiting), ("handed", load.handed())] {
+            family.gauge(&[("service", service.path.as_str()), ("state", state)], messages as f64)?;
         }
     }
     Ok(())

@@ -11,11 +11,14 @@ use utoipa::{IntoResponses, ToSchema};
 
 #[cfg(feature = "journal")]
 use crate::app::history::NoPast;
-use crate::app::{AppError, Control};
+use crate::app::{AppError, Control, ServiceSnapshot};
 use crate::printable::chain;
 use crate::work::HandlerError;
 
 pub(super) const MEDIA_TYPE: &str = "application/problem+json";
+
+/// The maximum number of paths that exist in a problem.
+const KNOWN: usize = 100;
 
 /// A problem document (RFC 9457).
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -77,6 +80,13 @@ impl Problem {
 
     pub(super) fn no_such_work(path: &str) -> Self {
         Self::not_found(format!("there is no work `{path}`; /api/v1/graph lists all Works"))
+    }
+
+    /// Returns the problem for a path without a service, with the paths of those that there are.
+    pub(super) fn no_such_service(path: &str, services: &[ServiceSnapshot]) -> Self {
+        let known = services.iter().take(KNOWN).map(|service| service.path.as_str().to_owned()).collect();
+        Self::not_found(format!("there is no service `{path}`; /api/v1/services lists all services"))
+            .known(known)
     }
 
     /// Returns the problem for a Flow that does not return, if there is one. Requests that need the App's thread are

@@ -16,11 +16,12 @@ use super::answers::{MOST, json, within};
 use super::model::AnyStateView;
 use super::model::{
     About, AppInfo, GraphView, Health, LogView, LogsView, NodeView, PayloadView, PayloadsView, PendingView,
-    Readiness, RunView, RunsView, StateView, StatusView, WorkView, graph_view, status_view, work_view,
+    Readiness, RunView, RunsView, ServiceView, ServicesView, StateView, StatusView, WorkView, graph_view,
+    service_view, status_view, work_view,
 };
 use super::problem::{Common, Problem};
 use super::query::query;
-use crate::app::{AppError, AppStage, Control};
+use crate::app::{AppError, AppStage, Control, ServiceSnapshot};
 use crate::printable::chain;
 use crate::work::Stage;
 use crate::work::logs::{self, AppLog, Wanted};
@@ -41,12 +42,14 @@ pub(super) async fn health(control: web::Data<Control>) -> Answer {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ReadyQuery {
-    /// Lists the pending Works, including those that do not count.
+    /// Lists the pending Works, including those that do not count, and the services that are not ready.
     #[param(default = false, nullable = false)]
     detail: Option<bool>,
 }
 
-/// Reports readiness: 200 when the App runs and no Work that counts is pending.
+/// Reports readiness: 200 when the App runs, no Work that counts is pending, and each service is ready.
+///
+/// A service is ready when one version serves with at least one replica to which messages go.
 ///
 /// A Flow decides with `count_for_readiness` which Works count. By default a Work counts unless it waits for a node,
 /// as a batch job does whose nodes have not been started yet.
@@ -67,15 +70,52 @@ pub(super) async fn ready(request: HttpRequest, control: web::Data<Control>) -> 
         counts: work.counts_for_readiness.unwrap_or(!work.is_unplaced),
         message: work.status.message.clone(),
     });
-    let pending: Vec<_> = pending.collect();
-    let counted: Vec<_> = pending.iter().filter(|work| work.counts).map(|work| work.path.clone()).collect();
-    match counted.len() {
-        0 => {
-            let pending = detail.unwrap_or(false).then_some(pending);
-            Ok(json(&Readiness { status: "ok".to_owned(), pending }))
-        }
-        some => Err(unavailable(format!("{some} Works are pending")).known(counted)),
+    let services = snapshot.flows.iter().filter_map(|flow| unready(flow.service.as_ref()?));
+    let mut services: Vec<_> = services.collect();
+    services.sort_by(|a, b| a.path.cmp(&b.path));
+    let pending: Vec<_> = pending.chain(services).collect();
+    let counted: Vec<_> = pending.iter().filter(|one| one.counts).collect();
+    if counted.is_empty() {
+        let pending = detail.unwrap_or(false).then_some(pending);
+        return Ok(json(&Readiness { status: "ok".to_owned(), pending }));
     }
+    let reasons = counted.iter().take(REASONS).map(|one| match &one.message {
+        Some(why) => format!("`{}` ({why})", one.path),
+        None => format!("`{}`", one.path),
+    });
+    let mut reasons = reasons.collect::<Vec<_>>().join(", ");
+    if counted.len() > REASONS {
+        reasons.push_str(", …");
+    }
+    let known = counted.iter().map(|one| one.path.clone()).collect();
+    let detail = format!("{} Works and services are not ready: {reasons}", counted.len());
+    Err(unavailable(detail).known(known))
+}
+
+/// The maximum number of reasons in the answer of a readiness probe.
+const REASONS: usize = 10;
+
+/// Returns the reason why a service is not ready, unless it is.
+fn unready(service: &ServiceSnapshot) -> Option<PendingView> {
+    if service.is_ready() {
+        return None;
+    }
+    let report = &service.report;
+    let why = match (service.status.stage, report.serving, report.rollouts.last()) {
+        (Stage::Running, Some(version), _) => {
+            format!("version {version} serves with no replica that is ready")
+        }
+        (Stage::Running, None, None) => "nothing was deployed".to_owned(),
+        (Stage::Running, None, Some(last)) => match &last.message {
+            Some(why) => format!("no version serves; version {} was rolled back: {why}", last.version),
+            None => format!("no version serves; version {} starts", last.version),
+        },
+        (stage, ..) => match &service.status.message {
+            Some(why) => format!("the service is {stage}: {why}"),
+            None => format!("the service is {stage}"),
+        },
+    };
+    Some(PendingView { path: service.path.as_str().to_owned(), counts: true, message: Some(why) })
 }
 
 /// Identifies the program that serves this API.
@@ -243,6 +283,47 @@ pub(super) async fn runs(
     let runs = control.runs(&path, skip, take).await?.ok_or_else(|| Problem::no_such_work(&path))?;
     let items = runs.runs.into_iter().map(RunView::from).collect();
     Ok(json(&RunsView { page, per_page, total: runs.total as u64, items }))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ServicesQuery {
+    /// The page, from 1.
+    #[param(minimum = 1, maximum = 1_000_000, default = 1, nullable = false)]
+    page: Option<u64>,
+    /// The number of services per page.
+    #[param(minimum = 1, maximum = 200, default = 50, nullable = false)]
+    per_page: Option<u64>,
+}
+
+/// Lists the services by path: versions, replicas and messages of each.
+#[utoipa::path(get, path = "/api/v1/services", tag = "services", params(ServicesQuery), responses(
+    (status = 200, description = "a page of services", body = ServicesView),
+    Common,
+))]
+pub(super) async fn services(request: HttpRequest, control: web::Data<Control>) -> Answer {
+    let ServicesQuery { page, per_page } = query(&request)?;
+    let (page, per_page) = (page.unwrap_or(1), per_page.unwrap_or(50));
+    within("page", page, 1, 1_000_000)?;
+    within("per_page", per_page, 1, 200)?;
+    let skip = usize::try_from((page - 1) * per_page).unwrap_or(usize::MAX);
+    let take = usize::try_from(per_page).unwrap_or(usize::MAX);
+    let services = control.services().await?;
+    let items = services.iter().skip(skip).take(take).map(service_view).collect();
+    Ok(json(&ServicesView { page, per_page, total: services.len() as u64, items }))
+}
+
+/// Returns one service: versions, replicas and messages.
+#[utoipa::path(get, path = "/api/v1/services/{path}", tag = "services",
+    params(("path" = String, Path, description = "the path of the service", example = "server")),
+    responses((status = 200, description = "the service", body = ServiceView), Common),
+)]
+pub(super) async fn service(control: web::Data<Control>, path: web::Path<String>) -> Answer {
+    match control.service(&path).await? {
+        Some(service) => Ok(json(&service_view(&service))),
+        None => Err(Problem::no_such_service(&path, &control.services().await?)),
+    }
 }
 
 /// Lists the nodes, including `head`, the process with the Flows.

@@ -53,6 +53,9 @@ pub(super) fn configure(config: &mut web::ServiceConfig) {
         .service(post("/api/v1/works/{path}/rerun", web::route().to(commands::rerun)))
         .service(post("/api/v1/works/{path}/forget", web::route().to(commands::forget)))
         .service(post("/api/v1/works/{path}/messages/{message}", web::route().to(commands::ask)))
+        .service(get("/api/v1/services", web::route().to(queries::services)))
+        .service(get("/api/v1/services/{path}", web::route().to(queries::service)))
+        .service(post("/api/v1/services/{path}/messages/{message}", web::route().to(commands::ask_service)))
         .service(post("/api/v1/app/resume", web::route().to(commands::resume)))
         .service(post("/api/v1/app/stop", web::route().to(commands::stop_app)));
 }

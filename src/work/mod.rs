@@ -102,7 +102,7 @@ pub use self::policy::{
 pub use self::recipient::Recipient;
 pub use self::remote_messages::Messages;
 pub use self::service::Routing;
-pub(crate) use self::service::{Frontend, InRotation};
+pub(crate) use self::service::{Frontend, InRotation, ServiceLoad};
 pub use self::status::{Reason, Stage, Status};
 pub use self::step_error::StepError;
 pub use self::stream_window::DEFAULT_STREAM_WINDOW;

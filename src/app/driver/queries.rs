@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::super::histogram::Histogram;
-use super::super::snapshot::{FlowSnapshot, RunsPage, Snapshot, WorkSnapshot};
+use super::super::snapshot::{FlowSnapshot, RunsPage, ServiceSnapshot, Snapshot, WorkSnapshot};
 use super::super::status::{AppStage, AppStatus, JournalStatus, SafeMode, WorkStatus};
 use super::Driver;
 use crate::flow::FlowError;
@@ -80,14 +80,19 @@ impl Driver {
     pub(in crate::app) fn snapshot(&self) -> Snapshot {
         let began = Instant::now();
         let works = self.tree.members().map(|record| WorkSnapshot::of(&record.lock())).collect();
-        let flows = self.tree.flows().map(|(_, entry)| FlowSnapshot {
-            path: entry.link.path.clone(),
-            parent: entry
-                .parent
-                .and_then(|parent| self.tree.flow(parent))
-                .map(|entry| entry.link.path.clone()),
-            type_name: entry.type_name,
-            status: entry.link.status.lock().clone(),
+        let flows = self.tree.flows().map(|(_, entry)| {
+            let service = entry.service();
+            let status = entry.link.status.lock().clone();
+            FlowSnapshot {
+                path: entry.link.path.clone(),
+                parent: entry
+                    .parent
+                    .and_then(|parent| self.tree.flow(parent))
+                    .map(|entry| entry.link.path.clone()),
+                type_name: entry.type_name,
+                status,
+                service,
+            }
         });
         let flows = flows.collect();
         Snapshot {
@@ -108,6 +113,19 @@ impl Driver {
             recorded: self.hosts.recorded(),
             took: began.elapsed(),
         }
+    }
+
+    /// Returns the services, by path.
+    pub(in crate::app) fn services(&self) -> Vec<ServiceSnapshot> {
+        let mut services: Vec<_> = self.tree.flows().filter_map(|(_, entry)| entry.service()).collect();
+        services.sort_by(|a, b| a.path.cmp(&b.path));
+        services
+    }
+
+    /// Returns the service at `path`.
+    pub(in crate::app) fn service(&self, path: &str) -> Option<ServiceSnapshot> {
+        let mut flows = self.tree.flows();
+        flows.find(|(_, entry)| entry.link.path.as_str() == path).and_then(|(_, entry)| entry.service())
     }
 
     pub(in crate::app) fn work_snapshot(&mut self, path: &str) -> Option<WorkSnapshot> {

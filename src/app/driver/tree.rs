@@ -7,10 +7,11 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use super::super::config::Config;
+use super::super::snapshot::ServiceSnapshot;
 use crate::fence;
 use crate::flow::{
     AnyFlow, FlowContext, FlowError, FlowLink, FlowOptions, Journaled, Node, Place, Position, Record,
-    Restarts, SharedRecord, Supervisor, Visitor, Walk,
+    Restarts, ServiceMonitor, SharedRecord, Supervisor, Visitor, Walk,
 };
 use crate::id::{ActorPath, AppId, FlowId, IdMap, WorkId};
 use crate::trace::Cause;
@@ -32,6 +33,8 @@ pub(super) struct FlowEntry {
     pub(super) type_name: &'static str,
     /// True if the Flow reacts to what is not recorded.
     pub(super) sees_unrecorded: bool,
+    /// The monitor, if it is the Flow of a service.
+    pub(super) monitor: Option<ServiceMonitor>,
     pub(super) parent: Option<FlowId>,
     pub(super) depth: usize,
     pub(super) children: Vec<Child>,
@@ -45,6 +48,14 @@ pub(super) struct FlowEntry {
     pub(super) wake_at: Option<std::time::Duration>,
     /// The causes of the next reaction, for tracing.
     pub(super) causes: Vec<Cause>,
+}
+
+impl FlowEntry {
+    /// Returns the snapshot of the service, if it is the Flow of one.
+    pub(super) fn service(&self) -> Option<ServiceSnapshot> {
+        let monitor = self.monitor.as_ref()?;
+        Some(ServiceSnapshot::of(&self.link.path, &self.link.status.lock(), monitor))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -567,6 +578,7 @@ impl Visitor for Walker<'_> {
                                 link,
                                 type_name: flow.type_name(),
                                 sees_unrecorded: flow.sees_unrecorded(),
+                                monitor: flow.monitor(),
                                 parent,
                                 depth: self.depth,
                                 children: Vec::new(),

@@ -10,6 +10,5 @@ mod service;
 mod service_ref;
 mod settings;
 
-pub use self::rollouts::{Rollout, RolloutStage};
 pub use self::service_ref::ServiceRef;
 pub use self::settings::Replicas;

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::flow::policy::Overlap;
+use crate::flow::service_report::{Rollout, RolloutStage};
 use crate::payload::Hex;
 
 /// Number of ended rollouts that are remembered.
@@ -58,37 +59,6 @@ pub(super) struct Replica {
     pub(super) version: u64,
     /// Time of the App by which it is ended, once it leaves.
     pub(super) drain_until: Option<Duration>,
-}
-
-/// The stage of a rollout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum RolloutStage {
-    /// Its replicas start, beside those of the version that serves.
-    Starting,
-    /// The version serves: all new messages go to it.
-    Serving,
-    /// A newer version has replaced it.
-    Replaced,
-    /// It has not become ready, or a replica of it has failed before. The version before goes on serving.
-    RolledBack,
-    /// A newer input was deployed before it was ready.
-    Superseded,
-}
-
-/// A rollout: the course of one version of a service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub struct Rollout {
-    /// Number of the version, from 1.
-    pub version: u64,
-    /// The stage that the rollout has reached.
-    pub stage: RolloutStage,
-    /// The reason, for a version that was rolled back.
-    pub message: Option<String>,
-    /// Wall-clock time at which the rollout has reached the stage.
-    pub time: SystemTime,
 }
 
 /// The bounds within which replicas are started and ended.

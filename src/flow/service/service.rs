@@ -13,6 +13,7 @@ use crate::error::bail;
 use crate::flow::Flow;
 use crate::flow::context::{FlowContext, FlowWaker};
 use crate::flow::reaction::Reaction;
+use crate::flow::service_report::{ReplicaReport, ServiceMonitor, ServiceReport};
 use crate::flow::work_ref::{Run, WorkRef};
 use crate::id::ActorPath;
 use crate::runtime;
@@ -40,11 +41,17 @@ pub(super) struct Life<W: Work> {
     pub(super) frontend: Option<Frontend<W>>,
     waker: Arc<OnceLock<FlowWaker>>,
     window: Window,
+    monitor: ServiceMonitor,
 }
 
 impl<W: Work> Default for Life<W> {
     fn default() -> Self {
-        Self { frontend: None, waker: Arc::default(), window: Window::default() }
+        Self {
+            frontend: None,
+            waker: Arc::default(),
+            window: Window::default(),
+            monitor: ServiceMonitor::default(),
+        }
     }
 }
 
@@ -147,6 +154,24 @@ impl<W: Work> Service<W> {
         frontend.rotate(rotation.collect(), self.settings.in_flight);
     }
 
+    fn report(&self, seen: &BTreeMap<u64, Seen>) -> ServiceReport {
+        let replica = |(id, replica): (&u64, &Replica)| {
+            Some(ReplicaReport {
+                id: *id,
+                path: self.replicas.get(&name(*id, replica))?.path()?,
+                version: replica.version,
+                is_ready: seen.get(id).is_some_and(|seen| seen.is_ready),
+                is_draining: replica.drain_until.is_some(),
+            })
+        };
+        ServiceReport {
+            serving: self.rollouts.serving().map(|serving| serving.number),
+            wanted: self.rollouts.wanted(),
+            rollouts: self.rollouts.rollouts().cloned().collect(),
+            replicas: self.rollouts.replicas().iter().filter_map(replica).collect(),
+        }
+    }
+
     /// Fails if a replica that serves has failed after its last restart.
     fn check_serving(&self, seen: &BTreeMap<u64, Seen>) -> Reaction {
         let Some(serving) = self.rollouts.serving() else { return Ok(()) };
@@ -200,6 +225,7 @@ impl<W: Work> Flow for Service<W> {
         let seen = self.look();
         self.rollouts.step(&seen, &bounds, now);
         self.reconcile()?;
+        self.life.monitor.publish(self.report(&seen));
         let next = self.rollouts.next_deadline().into_iter().chain(look_again).min();
         if let Some(next) = next {
             cx.wake_in(next.saturating_sub(now.at));
@@ -219,6 +245,11 @@ impl<W: Work> Flow for Service<W> {
             }
         });
         let frontend = Frontend::new(&runtime, path, self.routing.clone(), self.settings.queue, changed);
+        self.life.monitor.count_by(frontend.meter());
         self.life.frontend = Some(frontend);
+    }
+
+    fn monitor(&self) -> Option<ServiceMonitor> {
+        Some(self.life.monitor.clone())
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use super::rollouts::{InputKey, Now, Rollout, RolloutStage};
+use super::rollouts::{InputKey, Now};
 use super::service::Service;
 use super::settings::Replicas;
 use crate::flow::check::Check;
@@ -16,6 +16,7 @@ use crate::flow::policy::{Journaled, OnNodeLost, Overlap, Policy};
 use crate::flow::restart::{OnError, Restart};
 use crate::flow::restoring::{Prepared, Restoring};
 use crate::flow::scope;
+use crate::flow::service_report::{Rollout, RolloutStage};
 use crate::flow::shape::Shape;
 use crate::flow::work_ref::WorkRef;
 use crate::id::ActorPath;

@@ -4,6 +4,7 @@
 mod history;
 mod node;
 mod requests;
+mod service;
 mod stage;
 mod status;
 mod storage;
@@ -18,6 +19,7 @@ use serde_json::Value as Json;
 pub(super) use self::history::{AnyStateView, DiffView, HistoryView, PastStateView, WhyView};
 pub(super) use self::node::{NodeView, UsageView, nodes};
 pub(super) use self::requests::{Accepted, InputBody, Rerun, StopBody};
+pub(super) use self::service::{ServiceView, ServicesView, service_view};
 pub(super) use self::status::{
     About, AppInfo, GraphView, Health, PendingView, Readiness, StateView, StatusView, graph_view, status_view,
 };

@@ -98,6 +98,8 @@ pub(in crate::http) struct FlowView {
     #[serde(rename = "type")]
     #[schema(example = "ContinuousDeployment")]
     pub(in crate::http) type_name: String,
+    /// True for the Flow of a service, which `/api/v1/services` shows.
+    pub(in crate::http) is_service: bool,
 }
 
 /// The kind of an item in the graph.
@@ -142,20 +144,20 @@ pub(in crate::http) struct Health {
 pub(in crate::http) struct Readiness {
     #[schema(example = "ok")]
     pub(in crate::http) status: String,
-    /// The pending Works, listed with `detail=true`.
+    /// The pending Works and the services that are not ready, listed with `detail=true`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(in crate::http) pending: Option<Vec<PendingView>>,
 }
 
-/// A Work that is pending.
+/// A Work that is pending, or a service that is not ready.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::http) struct PendingView {
     #[schema(example = "train")]
     pub(in crate::http) path: String,
-    /// True when the App is not ready because of this Work.
+    /// True when the App is not ready because of this Work or service.
     pub(in crate::http) counts: bool,
-    /// The reason why the Work is pending.
+    /// The reason why the Work is pending, or the service is not ready.
     pub(in crate::http) message: Option<String>,
 }
 
@@ -188,6 +190,7 @@ pub(in crate::http) fn status_view(snapshot: &Snapshot, about: &About) -> Status
             message: flow.status.message.clone(),
             since: since(&flow.status),
             type_name: short_name(flow.type_name),
+            is_service: flow.service.is_some(),
         };
         (flow.path.as_str().to_owned(), view)
     });

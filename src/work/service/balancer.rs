@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::dispatch::{Dispatch, Handed, Offered, ReplicaId};
 use super::routed::{Dispatcher, Routed};
 use super::routing::Routing;
-use super::{Change, InRotation};
+use super::{Change, InRotation, ServiceLoad};
 use crate::id::{ActorPath, IdMap};
 use crate::work::Work;
 use crate::work::end::{End, EndKind};
@@ -111,6 +111,12 @@ impl<W: Work> Balancer<W> {
     /// Returns the number of messages that this replica has.
     pub(super) fn taken_by(&self, id: ReplicaId) -> usize {
         self.state.lock().dispatch.taken_by(id)
+    }
+
+    /// Counts the messages, waiting and with replicas.
+    pub(super) fn load(&self) -> ServiceLoad {
+        let state = self.state.lock();
+        ServiceLoad { waiting: state.dispatch.waiting(), handed: state.dispatch.handed() }
     }
 
     /// Returns the largest number of messages, waiting or with replicas, since the last call. Has `changed` called when

@@ -95,6 +95,12 @@ impl<M> Dispatch<M> {
         self.replicas.iter().map(|replica| replica.taken).sum()
     }
 
+    /// Returns the number of messages that each replica has, if it has any.
+    pub(super) fn handed(&self) -> Vec<(ReplicaId, usize)> {
+        let busy = self.replicas.iter().filter(|replica| replica.taken > 0);
+        busy.map(|replica| (replica.id, replica.taken)).collect()
+    }
+
     /// Returns the number of messages that this replica has; zero for an unknown one.
     pub(super) fn taken_by(&self, id: ReplicaId) -> usize {
         self.replicas.iter().find(|replica| replica.id == id).map_or(0, |replica| replica.taken)

@@ -31,6 +31,22 @@ pub(crate) struct InRotation<W: Work> {
 /// are more messages than it has asked to be told of.
 pub(crate) type Change = Box<dyn Fn() + Send + Sync>;
 
+/// The messages of a service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ServiceLoad {
+    /// Number of messages that wait for a replica.
+    pub(crate) waiting: usize,
+    /// Number of messages that each replica has, if it has any.
+    pub(crate) handed: Vec<(ReplicaId, usize)>,
+}
+
+impl ServiceLoad {
+    /// Returns the number of messages that the replicas have.
+    pub(crate) fn handed(&self) -> usize {
+        self.handed.iter().map(|(_, messages)| messages).sum()
+    }
+}
+
 /// The address of a service and the way from there to its replicas. Closed when it is dropped.
 pub(crate) struct Frontend<W: Work> {
     addr: WorkAddr<W>,
@@ -69,6 +85,12 @@ impl<W: Work> Frontend<W> {
     /// Returns the number of messages that this replica has not completed.
     pub(crate) fn taken_by(&self, id: ReplicaId) -> usize {
         self.balancer.taken_by(id)
+    }
+
+    /// Returns a function that counts the messages of the service, as long as it has not ended.
+    pub(crate) fn meter(&self) -> impl Fn() -> ServiceLoad + Send + Sync + use<W> {
+        let balancer = Arc::downgrade(&self.balancer);
+        move || balancer.upgrade().map(|balancer| balancer.load()).unwrap_or_default()
     }
 
     /// Returns the largest number of messages since the last call, and has the callback called once there are more than
