@@ -40,6 +40,7 @@ const ASSETS: &[(&str, &str, &str)] = assets![
     "payloads.js": SCRIPT,
     "plots.js": SCRIPT,
     "runs.js": SCRIPT,
+    "service.js": SCRIPT,
     "state.js": SCRIPT,
     "store.js": SCRIPT,
     "stream.js": SCRIPT,

@@ -77,6 +77,47 @@ test("a Work fails, and its error is there in full; stop, rerun and ask by butto
   await leave(page);
 });
 
+test("a service: versions with the reason of a rollback, replicas and messages, in 390 px", async () => {
+  const { app, page, panel } = await open("deployment", { test: true, hash: "#f:server", width: 390, height: 844 });
+  const post = (path, body, signal) => fetch(`http://127.0.0.1:${app.port}/api/v1/${path}`, {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal,
+  });
+  const deploy = (slope) => post("works/desk/messages/Deploy", slope);
+  const version = (number, stage) => panel.locator(".version").filter({ has: page.locator("b", { hasText: number }) }).filter({ hasText: stage }).waitFor();
+  const replicas = (what) => panel.locator(".replica", { hasText: what });
+  await panel.getByText("No version serves.").waitFor();
+  await deploy(3);
+  await version("1", "serving");
+  await panel.getByText("Version 1 serves, with 2 of 2 replicas.").waitFor();
+  // One message for each replica, and one that waits.
+  const held = new AbortController();
+  for (let i = 0; i < 3; i++) post("services/server/messages/Hold", null, held.signal).catch(() => {});
+  await panel.getByText("1 message waits, 2 with replicas").waitFor();
+  assert.equal(await replicas("version 1ready · 1 message").count(), 2);
+  await deploy(-1);
+  await version("2", "rolled back");
+  assert.equal(await panel.locator(".version pre:visible").innerText(), "a slope of -1 is damaged");
+  await deploy(5);
+  await version("3", "serving");
+  await version("1", "replaced");
+  await panel.getByText("0 messages wait, 3 with replicas").waitFor();
+  await replicas("version 1finishes · 1 message").nth(1).waitFor();
+  const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.ok(overflow <= 0, `${overflow} px too wide`);
+  const box = await panel.boundingBox();
+  for (const row of await panel.locator(".version, .replica").all()) {
+    const { x, width } = await row.boundingBox();
+    assert.ok(x >= box.x && x + width <= box.x + box.width, await row.innerText());
+  }
+  await shot(page, "service-390", { fullPage: true });
+  held.abort();
+  await panel.getByText("0 messages wait, 0 with replicas").waitFor();
+  await replicas("version 1").first().waitFor({ state: "detached" });
+  await replicas("version 3ready").first().getByRole("button").click();
+  await panel.locator(".state", { hasText: "slope" }).filter({ hasText: "5" }).waitFor();
+  await leave(page);
+});
+
 test("a node dies and returns", async () => {
   const args = ["--listen", "127.0.0.1:0", "--place", "train=gpu-1"];
   const { app, page } = await open("continuous_deployment", { args });

@@ -5,6 +5,7 @@ import { Changes } from "./changes.js";
 import { byId, el, hide, icon, list, setIcon, text } from "./dom.js";
 import { STAGES, count, plural, reasonName, stageName, typeName } from "./format.js";
 import { WorkPanel } from "./panel.js";
+import { Service } from "./service.js";
 import { StateTree } from "./state.js";
 import { tally } from "./tree.js";
 import { VirtualList } from "./virtual.js";
@@ -63,6 +64,7 @@ class FlowPanel {
   constructor(path, { store, graph, stateOf, select, redraw }) {
     Object.assign(this, { path, store, graph, stateOf });
     this.changes = new Changes(path, store, redraw);
+    this.service = new Service(path, { store, select, redraw });
     this.icon = icon("running");
     this.stage = el("b", {});
     this.facts = el("p", { class: "quiet" });
@@ -72,7 +74,7 @@ class FlowPanel {
     this.end = path === "" ? this.#ending() : null;
     this.select = select;
     this.node = el("div", { class: "panel" }, el("div", { class: "stage-line" }, this.icon, this.stage), this.facts, this.error, this.stages,
-      this.changes.node, el("section", {}, el("h3", { text: "State" }), this.state.node), this.end);
+      ...this.service.sections, this.changes.node, el("section", {}, el("h3", { text: "State" }), this.state.node), this.end);
   }
 
   /** Stopping the App needs a second click, on a button that says what it does. */
@@ -102,6 +104,7 @@ class FlowPanel {
     drawTally(this.stages, tally(doc.works, below));
     const state = this.stateOf(this.path);
     if (state !== undefined) this.state.draw(state);
+    this.service.draw(flow);
     this.changes.draw();
     if (this.end) hide(this.end, doc.app.stage === "stopping" || doc.app.stage === "ended");
     return true;
