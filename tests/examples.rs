@@ -415,12 +415,8 @@ fn long_training() {
     }
 }
 
-#[test]
-fn model_server() {
-    let mut program = Program::start("model_server");
-    let port = program.port();
-    while !get(port, "/readyz").contains("200 OK") {}
-    let body = r#"{"x":[1.0,2.0]}"#;
+/// Asks the model of a server, and returns the response.
+fn predict(port: u16, body: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the App is served");
     write!(
         stream,
@@ -431,8 +427,42 @@ fn model_server() {
     .expect("the server reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("the server answers");
+    answer
+}
+
+#[test]
+fn model_server() {
+    let mut program = Program::start("model_server");
+    let port = program.port();
+    while !get(port, "/readyz").contains("200 OK") {}
+    let answer = predict(port, r#"{"x":[1.0,2.0]}"#);
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(r#"{"y":5.0,"served":1}"#), "{answer}");
     program.ends_well_on_interrupt();
+}
+
+/// A replica is killed, a checkpoint is bad, and nobody misses an answer.
+#[test]
+fn model_service() {
+    let mut program = Program::start("model_service");
+    let port = program.port();
+    let until = |program: &mut Program, part: &str| {
+        program.read_until(part, |program| program.out.iter().any(|line| line.contains(part)).then_some(()));
+    };
+    until(&mut program, "FLOW: version 1 serves");
+    let answer = predict(port, "3.0");
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("flowright-version: "), "{answer}");
+    let replica = program.read_until("a replica", |program| {
+        let line = program.out.iter().find(|line| line.starts_with("SERVE: process "))?;
+        line.split(' ').nth(2).map(str::to_owned)
+    });
+    let killed = Command::new("kill").args(["-9", &replica]).status().expect("there is a command `kill`");
+    assert!(killed.success());
+    until(&mut program, "FLOW: version 3 was rolled back: the checkpoint at step 60 is damaged");
+    until(&mut program, "FLOW: version 4 serves");
+    program.ends_well_on_interrupt();
+    let errors = program.out.iter().filter(|line| line.starts_with("CLIENT: ")).collect::<Vec<_>>();
+    // The replica may have begun one question when it was killed.
+    assert!(errors.len() <= 1, "{errors:?}");
 }
 
 #[test]
