@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::id::ActorPath;
-use crate::work::ServiceLoad;
+use crate::work::{ServiceLoad, milliseconds};
 
 /// The stage of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,7 +40,8 @@ pub struct Rollout {
     pub stage: RolloutStage,
     /// The reason, for a version that was rolled back.
     pub message: Option<String>,
-    /// Wall-clock time at which the rollout has reached the stage.
+    /// Wall-clock time at which the rollout has reached the stage; serialised as milliseconds since 1970.
+    #[serde(with = "milliseconds")]
     pub time: SystemTime,
 }
 

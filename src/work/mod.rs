@@ -137,7 +137,7 @@ pub(crate) use self::remote_messages::{Arrived, Received, RemoteMessages};
 pub use self::returned_error::ReturnedError;
 pub(crate) use self::route::{Commands, Locator, Origin, Route, SharedRoute};
 pub(crate) use self::run::{Command, Input, RunKey, RunOrder};
-pub(crate) use self::status::Failure;
+pub(crate) use self::status::{Failure, milliseconds};
 #[cfg(test)]
 pub(crate) use self::steps::MAX_STEPS;
 #[cfg(all(feature = "journal", any(feature = "cli", feature = "http")))]

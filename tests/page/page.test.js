@@ -163,6 +163,26 @@ test("a patch that does not fit has it look at everything anew", async () => {
   app.emit("patch", { version: 99, ops: [{ op: "replace", path: "/works/nobody/stage", value: "failed" }] });
   app.doc.app.name = "Renamed";
   await page.locator("#app-name", { hasText: "Renamed" }).waitFor();
+  // It says so in the console, once.
+  const complaints = page.complaints.splice(0);
+  assert.equal(complaints.length, 1);
+  assert.match(complaints[0], /there is nothing at \/works\/nobody\/stage/);
+  await close();
+});
+
+test("changes are shown without a new connection", async () => {
+  const app = demo();
+  const { page, close } = await open(app, { hash: "#w:serving.model" });
+  await phase(page, "live");
+  const asked = [];
+  page.on("request", (request) => asked.push(new URL(request.url()).pathname));
+  const value = page.locator("#inspector .field", { hasText: "requests" }).locator(".value").first();
+  for (const requests of [77_001, 77_002, 77_003]) {
+    app.set("/state/serving/model/requests", requests);
+    app.flush();
+    await page.waitForFunction(([node, shown]) => node.textContent === shown, [await value.elementHandle(), String(requests)]);
+  }
+  assert.deepEqual(asked.filter((path) => path.endsWith("/events")), []);
   await close();
 });
 

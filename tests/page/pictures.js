@@ -32,6 +32,14 @@ try {
   await card(page, "w:model_deployment").filter({ hasText: "succeeded" }).waitFor();
   await picture(page, "overview", 25);
 
+  // A version was rolled back, and the next one is being rolled out.
+  const service = await Program.serve("model_service");
+  programs.push(service);
+  const rollout = await visit(browser, service.port, { ...LARGE, hash: "#f:server" });
+  await service.expect("version 5 serves");
+  await service.expect("checkpoint at step 120");
+  await picture(rollout, "service", 0.3);
+
   const dark = { ...LARGE, colorScheme: "dark" };
   const desk = await Program.serve("desk", { test: true });
   programs.push(desk);

@@ -3,8 +3,8 @@
 /** Splits a JSON Pointer: "/works/team.train/stage" → ["works", "team.train", "stage"]. */
 export function segments(pointer) {
   if (pointer === "") return [];
-  if (pointer[0] !== "/") throw new Error(`${JSON.stringify(pointer)} is no JSON Pointer`);
   if (pointer[0] !== "/") throw new Error(`${JSON.stringify(pointer)} is not a JSON Pointer`);
+  const parts = pointer.slice(1).split("/");
   return pointer.includes("~") ? parts.map((part) => part.replaceAll("~1", "/").replaceAll("~0", "~")) : parts;
 }
 

@@ -105,7 +105,13 @@ export class Connection {
           this.#pause = 0;
           this.onState({ phase: "live" });
         }
-        this.onEvent(event, JSON.parse(data));
+        try {
+          this.onEvent(event, JSON.parse(data));
+        } catch (error) {
+          // A fault of this page, which must not look like one of the network.
+          console.error(error);
+          throw Object.assign(new Error("this page could not apply an update"), { ours: true });
+        }
       });
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       for (;;) {
