@@ -35,7 +35,7 @@ impl Work for Train {
             self.step += 1;
             slope += 0.05 * (3.0 - slope);
             self.loss = (3.0 - slope) * (3.0 - slope);
-            if self.step % 20 == 0 {
+            if self.step.is_multiple_of(20) {
                 // The third one is damaged on its way to the disk.
                 let saved = if self.step == 60 { f64::NAN } else { slope };
                 println!("TRAIN: checkpoint at step {}, loss {:.4}", self.step, self.loss);
