@@ -1,16 +1,8 @@
-//! A model that is trained, deployed at each checkpoint, and asked throughout. A bad checkpoint is rolled back, and a
-//! replica that is killed costs nobody an answer:
-//!
-//! ```console
-//! $ cargo run --example model_service -- --open-ui=false
-//! $ curl -i --json 3.0 http://127.0.0.1:7501/api/v1/works/server/messages/Predict
-//! $ kill -9 PROCESS     # that of a replica, which it has printed
-//! ```
+//! A model that is deployed at each checkpoint, and asked throughout; a bad checkpoint is rolled back. `kill -9` a replica!
 
 use flowright::prelude::*;
-use flowright::{Rollout, RolloutStage, ServiceRef};
+use flowright::{Rollout, ServiceRef};
 
-/// What training saves, and the service loads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Checkpoint {
     step: u32,
@@ -19,28 +11,19 @@ struct Checkpoint {
 
 #[derive(Default, Serialize, Deserialize)]
 struct Train {
-    step: u32,
-    loss: f64,
     checkpoint: Option<Checkpoint>,
 }
 
 impl Work for Train {
     type Input = ();
 
-    /// Learns that `y` is three times `x`.
     async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
-        let mut slope = 0.0;
-        while self.step < 600 {
-            cx.sleep(self, Duration::from_millis(100)).await?;
-            self.step += 1;
-            slope += 0.05 * (3.0 - slope);
-            self.loss = (3.0 - slope) * (3.0 - slope);
-            if self.step.is_multiple_of(20) {
-                // The third one is damaged on its way to the disk.
-                let saved = if self.step == 60 { f64::NAN } else { slope };
-                println!("TRAIN: checkpoint at step {}, loss {:.4}", self.step, self.loss);
-                self.checkpoint = Some(Checkpoint { step: self.step, slope: saved });
-            }
+        for step in (20..=600).step_by(20) {
+            cx.sleep(self, Duration::from_secs(2)).await?;
+            // The third one is damaged on its way to the disk.
+            let slope = if step == 60 { f64::NAN } else { 3.0 - 1.0 / f64::from(step) };
+            println!("TRAIN: checkpoint at step {step}");
+            self.checkpoint = Some(Checkpoint { step, slope });
             cx.publish(self);
         }
         Ok(())
@@ -49,10 +32,6 @@ impl Work for Train {
 
 #[derive(Default, Serialize, Deserialize)]
 struct ModelServer {
-    step: u32,
-    process: u32,
-    served: u64,
-    #[serde(skip)]
     slope: f64,
 }
 
@@ -61,8 +40,8 @@ impl Work for ModelServer {
 
     async fn run(&mut self, checkpoint: Checkpoint, cx: &mut WorkContext<Self>) -> Result<()> {
         ensure!(checkpoint.slope.is_finite(), "the checkpoint at step {} is damaged", checkpoint.step);
-        (self.step, self.slope, self.process) = (checkpoint.step, checkpoint.slope, std::process::id());
-        println!("SERVE: process {} has loaded step {}", self.process, self.step);
+        self.slope = checkpoint.slope;
+        println!("SERVE: process {} has loaded step {}", std::process::id(), checkpoint.step);
         cx.ready(self); // from now on, messages come
         cx.serve_forever(self).await?;
         Ok(())
@@ -79,36 +58,8 @@ struct Predict(f64);
 impl Handle<Predict> for ModelServer {
     type Reply = f64;
 
-    async fn handle(&mut self, Predict(x): Predict, cx: &mut WorkContext<Self>) -> f64 {
-        self.served += 1;
-        cx.publish(self);
+    async fn handle(&mut self, Predict(x): Predict, _cx: &mut WorkContext<Self>) -> f64 {
         self.slope * x
-    }
-}
-
-/// Asks without pause, and counts what it gets.
-#[derive(Default, Serialize, Deserialize)]
-struct Client {
-    answers: u64,
-    errors: u64,
-    last: f64,
-}
-
-impl Work for Client {
-    type Input = WorkAddr<ModelServer>;
-
-    async fn run(&mut self, server: WorkAddr<ModelServer>, cx: &mut WorkContext<Self>) -> Result<()> {
-        loop {
-            match server.ask(Predict(2.0)).await {
-                Ok(y) => (self.answers, self.last) = (self.answers + 1, y),
-                Err(error) => {
-                    println!("CLIENT: {error}");
-                    self.errors += 1;
-                }
-            }
-            cx.publish(self);
-            cx.sleep(self, Duration::from_millis(5)).await?;
-        }
     }
 }
 
@@ -116,8 +67,6 @@ impl Work for Client {
 struct Deployment {
     train: WorkRef<Train>,
     server: ServiceRef<ModelServer>,
-    client: WorkRef<Client>,
-    /// The rollout that was printed last.
     printed: Option<Rollout>,
 }
 
@@ -127,23 +76,11 @@ impl Flow for Deployment {
         if let Some(checkpoint) = &self.train.checkpoint {
             self.server.deploy(checkpoint.clone()); // once for each distinct checkpoint
         }
-        self.client.run(self.server.addr());
-        let rollout = self.server.rollout();
-        if rollout != self.printed.as_ref() {
-            self.printed = rollout.cloned();
-            let (answers, errors) = (self.client.answers, self.client.errors);
-            match &self.printed {
-                Some(Rollout { version, stage: RolloutStage::Serving, .. }) => {
-                    println!("FLOW: version {version} serves; so far {answers} answers and {errors} errors");
-                }
-                Some(Rollout { version, stage: RolloutStage::RolledBack, message, .. }) => {
-                    println!(
-                        "FLOW: version {version} was rolled back: {}",
-                        message.as_deref().unwrap_or_default()
-                    );
-                }
-                _ => {}
-            }
+        if let Some(rollout) = self.server.rollout().filter(|rollout| self.printed.as_ref() != Some(*rollout))
+        {
+            let why = rollout.message.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            println!("FLOW: version {} is {:?}{why}", rollout.version, rollout.stage);
+            self.printed = Some(rollout.clone());
         }
         Ok(())
     }
@@ -151,7 +88,7 @@ impl Flow for Deployment {
 
 fn deployment() -> Deployment {
     let server = ServiceRef::new(ModelServer::default()).replicas(2).placed(Placement::Process);
-    Deployment { train: WorkRef::default(), server, client: WorkRef::default(), printed: None }
+    Deployment { train: WorkRef::default(), server, printed: None }
 }
 
 fn main() -> ExitCode {

@@ -68,10 +68,17 @@ pub(super) async fn history(request: HttpRequest, control: web::Data<Control>) -
 #[into_params(parameter_in = Query)]
 pub(super) struct DiffQuery {
     /// The first moment: a position, or a time.
-    #[param(example = "17")]
+    #[param(
+        example = "17",
+        pattern = r"^([0-9]{1,18}|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)$"
+    )]
     from: String,
     /// The second moment: a position, or a time; the last position that is durable by default.
-    #[param(example = "2026-11-24T19:00:00Z", nullable = false)]
+    #[param(
+        example = "2026-11-24T19:00:00Z",
+        nullable = false,
+        pattern = r"^([0-9]{1,18}|20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]Z)$"
+    )]
     to: Option<String>,
     /// The path of a Flow, a Work or a field: what differs there and below it; everything by default.
     #[param(example = "train", nullable = false)]
@@ -116,7 +123,10 @@ pub(super) struct WhyQuery {
     #[param(minimum = 0, maximum = 9007199254740991_i64)]
     run: u64,
     /// `next` of the page before; the chain begins with the run itself by default.
-    #[param(nullable = false)]
+    #[param(
+        nullable = false,
+        pattern = r"^(progress|(first|run)-[0-9]{1,18}|request-[0-9]{1,18}-[0-9]{1,18})-[0-9]{1,18}-[0-9]{1,18}-[a-z]{1,20}$"
+    )]
     cursor: Option<String>,
     /// The number of runs after which the page ends. It ends earlier where much of the history has to be read.
     #[param(minimum = 1, maximum = 100, default = 20, nullable = false)]

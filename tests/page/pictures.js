@@ -36,7 +36,7 @@ try {
   const service = await Program.serve("model_service");
   programs.push(service);
   const rollout = await visit(browser, service.port, { ...LARGE, hash: "#f:server" });
-  await service.expect("version 5 serves");
+  await service.expect("version 5 is Serving");
   await service.expect("checkpoint at step 120");
   await picture(rollout, "service", 0.3);
 

@@ -27,6 +27,8 @@ enum Course {
     FailsToLoad,
     PanicsWhileItLoads,
     IsNeverReady,
+    /// Fails when the test lets it.
+    FailsLater,
     /// Returns once it has loaded.
     Returns,
 }
@@ -57,6 +59,10 @@ impl Work for Model {
             Course::FailsToLoad => bail!("the checkpoint {number} is damaged"),
             Course::PanicsWhileItLoads => panic!("no checkpoint {number}"),
             Course::IsNeverReady => {}
+            Course::FailsLater => {
+                Gate::Overlap.semaphore().acquire().await?.forget();
+                bail!("it is late");
+            }
             Course::Returns => return Ok(()),
         }
         cx.serve_forever(self).await?;
@@ -105,9 +111,10 @@ enum Gate {
     Load,
     Extra,
     Lost,
+    Overlap,
 }
 
-static GATES: [Semaphore; 5] = [const { Semaphore::const_new(0) }; 5];
+static GATES: [Semaphore; 6] = [const { Semaphore::const_new(0) }; 6];
 
 impl Gate {
     fn semaphore(self) -> &'static Semaphore {
@@ -297,16 +304,15 @@ fn callers_see_no_error_and_no_older_version_while_versions_change() {
 /// A version that fails while it loads, or is not ready in time, is rolled back with the reason; the one before serves on.
 #[test]
 fn bad_versions_are_rolled_back() {
-    let server = || {
-        ServiceRef::new(Model::default()).ready_within(Duration::from_millis(200)).restart(Restart::never())
-    };
+    let server =
+        || ServiceRef::new(Model::default()).ready_within(Duration::from_secs(5)).restart(Restart::never());
     let app = start(server);
     deploy(&app, good(1));
     wait_for(&app, 1, RolloutStage::Serving);
     let reasons = [
         (Course::FailsToLoad, "the checkpoint 2 is damaged"),
         (Course::PanicsWhileItLoads, "no checkpoint 3"),
-        (Course::IsNeverReady, "it was not ready within 200ms"),
+        (Course::IsNeverReady, "it was not ready within 5s"),
     ];
     for ((course, reason), number) in reasons.into_iter().zip(2..) {
         deploy(&app, bad(number, course));
@@ -341,41 +347,33 @@ fn input_is_rolled_out_once_until_it_is_forgotten() {
 #[test]
 fn overlap_decides_about_newer_inputs() {
     let stages = |overlap| {
-        let app =
-            start(move || ServiceRef::new(Model::default()).overlap(overlap).ready_within(Duration::MAX));
+        let app = start(move || ServiceRef::new(Model::default()).overlap(overlap).grace(Duration::ZERO));
         deploy(&app, good(1));
         wait_for(&app, 1, RolloutStage::Serving);
-        let busy = bad(2, Course::IsNeverReady);
-        let waits = Duration::from_millis(100);
-        let app = match overlap {
-            // Nothing but time ends the rollout.
-            Overlap::Restart => app,
-            _ => {
-                app.stop().result.unwrap();
-                let app =
-                    start(move || ServiceRef::new(Model::default()).overlap(overlap).ready_within(waits));
-                deploy(&app, good(1));
-                wait_for(&app, 1, RolloutStage::Serving);
-                app
-            }
-        };
-        let desk = app.work::<Desk>("desk");
-        app.block_on(async {
-            for plan in [busy, good(3), good(4)] {
-                desk.ask(Order::Deploy(plan)).await.unwrap();
-            }
+        deploy(&app, bad(2, Course::FailsLater));
+        wait_for(&app, 2, RolloutStage::Starting);
+        deploy(&app, good(3));
+        deploy(&app, good(4));
+        app.wait_for_state("done", |done: &usize| *done == 4);
+        if overlap != Overlap::Restart {
+            Gate::Overlap.semaphore().add_permits(1);
+        }
+        let rollouts = app.wait_for_state("rollouts", |all: &Vec<Rollout>| {
+            let last = all.last().expect("there are rollouts");
+            last.version > 2
+                && last.stage == RolloutStage::Serving
+                && (overlap != Overlap::Queue || last.version == 4)
         });
-        let last = app.wait_for_state("rollouts", |all: &Vec<Rollout>| {
-            all.len() > 2 && all.last().is_some_and(|last| last.stage == RolloutStage::Serving)
-        });
-        let number = ask(&app, ANYBODY).0;
+        assert_eq!(ask(&app, ANYBODY).0, 4);
         app.stop().result.unwrap();
-        (last[1].stage, number)
+        rollouts.iter().map(|rollout| rollout.stage).collect::<Vec<_>>()
     };
-    assert_eq!(stages(Overlap::Restart).0, RolloutStage::Superseded);
-    let (second, _) = stages(Overlap::Queue);
-    assert_eq!(second, RolloutStage::RolledBack);
-    assert_eq!(stages(Overlap::Latest).0, RolloutStage::RolledBack);
+    use RolloutStage::{Replaced, RolledBack, Serving, Superseded};
+    assert_eq!(stages(Overlap::Latest), [Replaced, RolledBack, Serving]);
+    assert_eq!(stages(Overlap::Queue), [Replaced, RolledBack, Replaced, Serving]);
+    // The third may have been given up as well, or not have begun.
+    let stages = stages(Overlap::Restart);
+    assert!(stages[1] == Superseded && stages.last() == Some(&Serving), "{stages:?}");
 }
 
 /// An old replica finishes the message that it handles while the new version answers; those that wait go to the new one.
@@ -615,10 +613,8 @@ fn waiting_messages_are_refused_when_the_app_stops() {
         }
         join_all(held).await
     });
-    assert_eq!(
-        failed.iter().filter(|reply| matches!(reply, Err(AskError::NotHandled(_)))).count(),
-        3,
-        "{failed:?}"
-    );
+    // The replica may have begun one of them.
+    let refused = failed.iter().filter(|reply| matches!(reply, Err(AskError::NotHandled(_))));
+    assert!(refused.count() >= 3 && failed.iter().all(Result::is_err), "{failed:?}");
     app.wait_for_exit().result.unwrap();
 }
