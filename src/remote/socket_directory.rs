@@ -122,9 +122,12 @@ pub(crate) fn tidy_up(socket: &Path) {
         let _ = fs::remove_file(socket);
     }
     let Some(directory) = socket.parent().filter(|_| !socket.exists()) else { return };
-    let mut names = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    if names.all(|name| name == "token") {
-        let _ = fs::remove_file(token_file(socket));
+    let files = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files: Vec<_> = files.collect();
+    // Marks of begun questions, which only the head has read.
+    let is_mark = |file: &Path| file.extension().is_some_and(|extension| extension == "begun");
+    if files.iter().all(|file| is_mark(file) || *file == token_file(socket)) {
+        files.iter().for_each(|file| drop(fs::remove_file(file)));
         let _ = fs::remove_dir(directory);
     }
 }
