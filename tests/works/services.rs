@@ -384,15 +384,17 @@ fn old_replica_finishes_its_message() {
     wait_for(&app, 1, RolloutStage::Serving);
     let (desk, server) = (app.work::<Desk>("desk"), app.work::<Model>("server"));
     app.block_on(async {
-        let (mut held, mut waiting) =
-            (Box::pin(server.ask(Hold(Gate::Drain))), Box::pin(server.ask(ANYBODY)));
-        tokio::select! {
+        let mut held = Box::pin(server.ask(Hold(Gate::Drain)));
+        let waiting = async { tokio::join!(server.ask(ANYBODY), desk.ask(Order::Deploy(good(2)))) };
+        let waited = tokio::select! {
             biased;
             _ = &mut held => panic!("the gate is shut"),
-            _ = &mut waiting => panic!("the replica handles another message"),
-            deployed = desk.ask(Order::Deploy(good(2))) => deployed.unwrap(),
-        }
-        assert_eq!(waiting.await.unwrap().0, 2);
+            (waited, deployed) = waiting => {
+                deployed.unwrap();
+                waited
+            }
+        };
+        assert_eq!(waited.unwrap().0, 2);
         assert_eq!(server.ask(ANYBODY).await.unwrap().0, 2);
         Gate::Drain.semaphore().add_permits(1);
         assert_eq!(held.await.unwrap(), 1);
@@ -411,15 +413,9 @@ fn message_that_takes_too_long_fails_at_its_caller() {
     deploy(&app, good(1));
     wait_for(&app, 1, RolloutStage::Serving);
     let (desk, server) = (app.work::<Desk>("desk"), app.work::<Model>("server"));
-    let failed = app.block_on(async {
-        let mut held = Box::pin(server.ask(Hold(Gate::Late)));
-        tokio::select! {
-            biased;
-            _ = &mut held => panic!("the gate is shut"),
-            deployed = desk.ask(Order::Deploy(good(2))) => deployed.unwrap(),
-        }
-        held.await
-    });
+    let (failed, deployed) =
+        app.block_on(async { tokio::join!(server.ask(Hold(Gate::Late)), desk.ask(Order::Deploy(good(2)))) });
+    deployed.unwrap();
     assert!(matches!(failed, Err(AskError::Failed { .. })), "{failed:?}");
     assert_eq!(ask(&app, ANYBODY).0, 2);
     app.stop().result.unwrap();
