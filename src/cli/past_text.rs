@@ -1,4 +1,4 @@
-//! What is known of the past of an App as text, for people: from the journal of an App that does not run, or from one that
+//! The past of an App as text, for people: from the journal of an App that does not run, or from one that
 //! runs. Both give the same documents.
 
 use serde_json::{Value as Json, json};

@@ -371,7 +371,7 @@ mod tests {
             }
         }
 
-        /// So do the rows of images.
+        /// The rows of images come back as they were, and damaged ones cause no panic.
         #[test]
         fn rows_of_images_come_back(
             rows in prop::collection::vec((path(), table(), blob(), blob()), 0..20),

@@ -43,7 +43,7 @@ pub(crate) struct Because {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Chain {
     pub(crate) items: Vec<Because>,
-    /// Where the chain continues, if it is not complete.
+    /// The position at which the chain continues, if it is not complete.
     pub(crate) next: Option<Cursor>,
 }
 

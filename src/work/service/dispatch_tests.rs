@@ -47,7 +47,7 @@ struct Model {
     next: u64,
     rotation: BTreeMap<ReplicaId, usize>,
     closed: BTreeSet<ReplicaId>,
-    /// Those that are closed for good.
+    /// Replicas that are closed for good.
     gone: BTreeSet<ReplicaId>,
     at: BTreeMap<ReplicaId, Vec<Sent>>,
     waiting: Vec<Sent>,

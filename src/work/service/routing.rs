@@ -1,4 +1,4 @@
-//! How a service chooses the replica for a message.
+//! The rule by which a service chooses the replica for a message.
 
 use std::any::Any;
 use std::fmt;
@@ -11,8 +11,8 @@ use crate::work::envelope::AnyEnvelope;
 
 type Key = dyn Fn(&dyn Any) -> Option<u64> + Send + Sync;
 
-/// How a service chooses the replica for a message. In each case a message waits in the service, where it can go to any
-/// replica, until the one that is chosen has room for it.
+/// The rule by which a service chooses the replica for a message. In each case a message waits in the service, where it
+/// can go to any replica, until the one that is chosen has room for it.
 ///
 /// ```
 /// use flowright::Routing;
