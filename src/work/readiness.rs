@@ -20,7 +20,7 @@ impl<W: Work> WorkContext<W> {
     ///     type Input = Payload<Vec<f32>>;
     ///
     ///     async fn run(&mut self, weights: Self::Input, cx: &mut WorkContext<Self>) -> Result<()> {
-    ///         self.weights = weights.get().await?.to_vec();
+    ///         self.weights = weights.value().await?.to_vec();
     ///         cx.ready(self);
     ///         cx.serve_forever(self).await?;
     ///         Ok(())
