@@ -173,9 +173,9 @@ pub use crate::transport::{Endpoint, Token, TransportError};
 pub use crate::wire::CodecError;
 pub use crate::work::{
     Ask, AskError, Batch, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES,
-    DEFAULT_STREAM_WINDOW, Deferred, End, EndKind, FencingToken, Handle, HandleBatch, HttpStatus, InDoubt,
-    IntoReply, Message, Messages, NodeLoad, NodeStatus, Once, Opening, OutputError, Placement, Reason,
-    Recipient, ReplyOf, ReplySender, ReplyValue, ReplyWithStatus, Resources, ReturnedError, Routing,
+    DEFAULT_STREAM_WINDOW, Deferred, End, EndKind, FencingToken, FindError, Handle, HandleBatch, HttpStatus,
+    InDoubt, IntoReply, Message, Messages, NodeLoad, NodeStatus, Once, Opening, OutputError, Placement,
+    Reason, Recipient, ReplyOf, ReplySender, ReplyValue, ReplyWithStatus, Resources, ReturnedError, Routing,
     Selector, SendError, SingleReply, Stage, Status, StepError, Stopped, StreamError, StreamSendError,
     StreamSender, Streamed, StreamedReply, Timer, UnknownPlacement, Unsent, Work, WorkAddr, WorkContext,
 };

@@ -14,7 +14,7 @@ use crate::flow::SharedRecord;
 use crate::id::ActorPath;
 use crate::runtime::Runtime;
 use crate::state::Value;
-use crate::work::{Work, WorkAddr};
+use crate::work::{Directory, FindError, Work, WorkAddr};
 
 /// Number of requests that have moments of the past in memory at a time.
 #[cfg(all(feature = "journal", feature = "http"))]
@@ -128,6 +128,48 @@ impl Control {
         let record = record.lock();
         let mailbox = record.mailbox_of::<W>();
         Ok(mailbox.map(|mailbox| WorkAddr::new(record.app, record.path.clone(), mailbox)))
+    }
+
+    /// Returns the address of the Work or the service at `path`, as [`WorkContext::find`](crate::WorkContext::find) does in
+    /// a Work: its error says what is there instead.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use flowright::FindError;
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Train;
+    /// # impl Work for Train { type Input = (); }
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Root { train: WorkRef<Train> }
+    /// # impl Flow for Root {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<()> {
+    /// let app = App::new(Root::default).spawn().await?;
+    /// let train = app.control().find::<Train>("train").await?;
+    /// assert_eq!(train.path().as_str(), "train");
+    /// let error = app.control().find::<Train>("trian").await.unwrap_err();
+    /// assert!(matches!(error, FindError::NotFound { similar, .. } if similar == ["train"]));
+    /// # app.stop().await.result?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// The future only reads, and may be dropped at any time.
+    ///
+    /// # Errors
+    /// [`FindError`] if there is no such Work, if it is of another type, or if the App has ended.
+    pub async fn find<W: Work>(&self, path: &str) -> Result<WorkAddr<W>, FindError> {
+        let path = ActorPath::from(path);
+        let wanted = path.clone();
+        let (directory, runtime) = (Directory::of(&self.runtime), &self.runtime);
+        // On the App's thread, so that the children of a reaction that has ended are there.
+        let found = self.call(move |_| directory.look_up_here(&wanted)).await;
+        let found = found
+            .map_err(|error| FindError::Unreachable { path: path.to_string(), why: error.to_string() })?;
+        found.addr(runtime, path)
     }
 
     /// Returns a receiver that changes whenever the state or the status has changed and the Flows have reacted to it.

@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::spawn_local;
@@ -34,9 +34,10 @@ use crate::runtime::Runtime;
 use crate::state::Patch;
 use crate::trace::Cause;
 use crate::work::{
-    Abort, AnyMailbox, Bind, CloseReason, Command, Directory, Failure, FastPath, FencingToken, Gpus, Host,
-    Input, KnownStep, LaunchSpec, LoadReport, LocalHost, Locator, Outbox, Place, Placement, REPORT_INTERVAL,
-    ReadyQueue, Reason, Report, Resources, Router, RunOrder, Steps, Update, WorkType, check_node_name,
+    Abort, AnyMailbox, Bind, CloseReason, Command, Directory, Failure, FastPath, FencingToken, Found, Gpus,
+    Host, Input, KnownStep, LaunchSpec, LoadReport, LocalHost, Locator, Outbox, Place, Placement,
+    REPORT_INTERVAL, ReadyQueue, Reason, Report, Resources, Router, RunOrder, Steps, Update, WorkType,
+    check_node_name,
 };
 
 /// Time limit for telling the head goodbye.
@@ -83,6 +84,15 @@ struct AgentState {
     round_trip: Option<Duration>,
     /// Pending requests for the whereabouts of values.
     looking: HashMap<PayloadId, Vec<oneshot::Sender<Whereabouts>>>,
+    /// Questions to the head about paths.
+    look_ups: IdMap<u64, LookUp>,
+    next_look_up: u64,
+}
+
+/// A question to the head about a path.
+struct LookUp {
+    path: ActorPath,
+    asker: oneshot::Sender<Found>,
 }
 
 /// A subscription to the location of a Work at the head.
@@ -147,6 +157,8 @@ impl Agent {
             told: None,
             round_trip: None,
             looking: HashMap::new(),
+            look_ups: IdMap::default(),
+            next_look_up: 1,
         };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -318,6 +330,7 @@ impl Agent {
         }
         link.control(&Control::HostsAll);
         failed.into_iter().for_each(|incarnation| self.kill(incarnation));
+        self.look_up_again(link);
         self.subscribe_again(link);
         hold_at_owners(&self.bridge);
         if !self.state.lock().kept_values.is_empty() {
@@ -337,6 +350,13 @@ impl Agent {
             // Not under the lock, since dropping the last reference to a value sends messages.
             drop(released);
         });
+    }
+
+    /// Asks the head that has replaced the one before about the paths that were not answered.
+    fn look_up_again(&self, link: &Arc<Link>) {
+        for (number, look_up) in &self.state.lock().look_ups {
+            link.control(&Control::LookUp { number: *number, path: look_up.path.clone() });
+        }
     }
 
     fn subscribe_again(&self, link: &Arc<Link>) {
@@ -615,8 +635,9 @@ impl Agent {
         let ended = std::mem::take(&mut state.ended);
         let kept_values = std::mem::take(&mut state.kept_values);
         let subscriptions = std::mem::take(&mut state.subscriptions);
+        let look_ups = std::mem::take(&mut state.look_ups);
         drop(state);
-        drop((ended, kept_values));
+        drop((ended, kept_values, look_ups));
         for hosted in incarnations.into_values() {
             log::log!(self.level(), "work `{}` is ended: the head is gone, or this node leaves", hosted.path);
             hosted.abort.raise();
@@ -805,6 +826,12 @@ impl PeerHandler for Agent {
             Control::Acknowledge { incarnation, reports } => self.acknowledge(incarnation, reports),
             Control::Close { incarnation, why } => self.close(incarnation, why),
             Control::Located { path, location } => self.located(&path, location),
+            Control::LookedUp { number, found } => {
+                let look_up = self.state.lock().look_ups.remove(&number);
+                if let Some(look_up) = look_up {
+                    let _ = look_up.asker.send(found);
+                }
+            }
             Control::There { id, sources, gone, lost } => {
                 let answer = Whereabouts { sources, gone, lost };
                 for asker in self.state.lock().looking.remove(&id).unwrap_or_default() {
@@ -961,6 +988,22 @@ impl Router for Agent {
             Forwarder::new(subscriptions, &self.bridge, head, path.clone(), kind, is_process, is_relayed);
         let bound = forwarder.clone();
         (forwarder, Box::new(move |mailbox| bound.bind(mailbox)))
+    }
+
+    fn look_up(&self, path: ActorPath) -> BoxFuture<'static, Option<Found>> {
+        if path.as_str().len() > ActorPath::LONGEST_FROM_AFAR {
+            return ready(Some(Found::Nothing(Vec::new()))).boxed();
+        }
+        let (asker, answer) = oneshot::channel();
+        {
+            let mut state = self.state.lock();
+            let number = state.next_look_up;
+            state.next_look_up += 1;
+            state.look_ups.insert(number, LookUp { path: path.clone(), asker });
+            // Under the lock, so that a head that is replaced meanwhile is asked, or the one after it.
+            self.head.link().control(&Control::LookUp { number, path });
+        }
+        answer.map(Result::ok).boxed()
     }
 
     fn work_type(&self, name: &str) -> Option<&'static WorkType> {

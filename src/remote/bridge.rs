@@ -33,7 +33,7 @@ use crate::payload::{PayloadId, Store};
 use crate::runtime::Runtime;
 use crate::transport::{Complaints, Endpoint, Limits, Security, TransportError};
 use crate::work::logs::AppLog;
-use crate::work::{AnyMailbox, Directory, Task};
+use crate::work::{AnyMailbox, Directory, Found, Task};
 
 /// Spawns a task on the local set of a bridge's thread, from any thread.
 pub(crate) type Spawner = Arc<dyn Fn(Task) + Send + Sync>;
@@ -164,6 +164,14 @@ impl Bridge {
     /// Returns the mailbox in this process to which an address of this path is bound.
     pub(super) fn find_address(&self, path: &ActorPath) -> Option<Arc<dyn AnyMailbox>> {
         Directory::of(self.runtime()?).find(path)
+    }
+
+    /// Looks for what is at this path of the App, in the head.
+    pub(super) fn look_up(&self, path: &ActorPath) -> Found {
+        match self.runtime() {
+            Some(runtime) => Directory::of(runtime).look_up_here(path),
+            None => Found::Nothing(Vec::new()),
+        }
     }
 
     /// Returns the App that this process takes part in.

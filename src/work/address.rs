@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::sync::oneshot;
@@ -16,6 +17,7 @@ use super::ask::{Ask, LeadsAway, Opening};
 use super::end::{End, EndKind};
 use super::envelope::{AnyEnvelope, AskFailure, Envelope, ReplyTo, ServedBy};
 use super::executing::{is_running, is_served};
+use super::found::{Found, similar};
 use super::mailbox::{CloseReason, Mailbox, Refused, typed};
 use super::message::{AskError, Handle, ItemOf, Message, ReplyOf, ReplyValue, SendError, SingleReply};
 use super::route::Locator;
@@ -25,7 +27,7 @@ use super::unsent::Unsent;
 use super::watch::Watch;
 use super::work_type::WorkType;
 use crate::fence::Fenced;
-use crate::id::{ActorPath, AppId};
+use crate::id::{ActorPath, AppId, FlowId};
 use crate::runtime::{self, Runtime};
 
 /// The address of a Work: cloneable, comparable and serialisable, so that it can be part of inputs, states and
@@ -461,8 +463,17 @@ impl<W: Work> fmt::Debug for WorkAddr<W> {
 /// The mailboxes of an App in this process by path, to which deserialised addresses are bound.
 #[derive(Default)]
 pub(crate) struct Directory {
-    mailboxes: Mutex<HashMap<ActorPath, Weak<dyn AnyMailbox>>>,
+    mailboxes: Mutex<HashMap<ActorPath, Registered>>,
+    /// The Flows of the App, in the process that has them.
+    flows: Mutex<HashMap<ActorPath, (FlowId, &'static str)>>,
     router: Mutex<Option<Weak<dyn Router>>>,
+}
+
+/// A mailbox of the directory.
+struct Registered {
+    mailbox: Weak<dyn AnyMailbox>,
+    /// False if there is only an address left, whose Work is no part of the App any more.
+    is_part: bool,
 }
 
 impl Directory {
@@ -479,22 +490,23 @@ impl Directory {
 
     /// Registers a mailbox for deserialised addresses.
     pub(crate) fn remember(&self, path: &ActorPath, mailbox: &Arc<dyn AnyMailbox>) {
-        self.mailboxes.lock().insert(path.clone(), Arc::downgrade(mailbox));
+        let registered = Registered { mailbox: Arc::downgrade(mailbox), is_part: true };
+        self.mailboxes.lock().insert(path.clone(), registered);
     }
 
     /// Registers a mailbox unless the path belongs to another Work by now, whose mailbox must stay registered.
     fn remember_again<W: Work>(&self, path: &ActorPath, mailbox: &Arc<Mailbox<W>>) {
         let mut mailboxes = self.mailboxes.lock();
-        let known = mailboxes.entry(path.clone()).or_insert_with(|| Weak::<Mailbox<W>>::new());
-        if known.strong_count() == 0 {
+        if mailboxes.get(path).is_none_or(|known| known.mailbox.strong_count() == 0) {
             let mailbox: Arc<dyn AnyMailbox> = mailbox.clone();
-            *known = Arc::downgrade(&mailbox);
+            let registered = Registered { mailbox: Arc::downgrade(&mailbox), is_part: false };
+            mailboxes.insert(path.clone(), registered);
         }
     }
 
     /// Returns the mailbox in this process to which an address of this path is bound.
     pub(crate) fn find(&self, path: &ActorPath) -> Option<Arc<dyn AnyMailbox>> {
-        self.mailboxes.lock().get(path)?.upgrade()
+        self.mailboxes.lock().get(path)?.mailbox.upgrade()
     }
 
     /// Returns the only mailbox in this process for a Work of this type at this path, and creates it by the App's router
@@ -510,14 +522,15 @@ impl Directory {
     ) -> Result<Option<Arc<dyn AnyMailbox>>, Arc<dyn AnyMailbox>> {
         let router = self.router.lock().as_ref().and_then(Weak::upgrade);
         let mut mailboxes = self.mailboxes.lock();
-        if let Some(found) = mailboxes.get(path).and_then(Weak::upgrade) {
+        if let Some(found) = mailboxes.get(path).and_then(|known| known.mailbox.upgrade()) {
             return if found.kind().name() == kind.name() { Ok(Some(found)) } else { Err(found) };
         }
         let Some(router) = router else { return Ok(None) };
         let (locator, bind) = router.locator(path, kind);
         let mailbox = kind.distant_mailbox(locator);
         bind(&mailbox);
-        mailboxes.insert(path.clone(), Arc::downgrade(&mailbox));
+        let registered = Registered { mailbox: Arc::downgrade(&mailbox), is_part: true };
+        mailboxes.insert(path.clone(), registered);
         Ok(Some(mailbox))
     }
 
@@ -536,7 +549,7 @@ impl Directory {
         if let Some(kind) = router.and_then(|router| router.work_type(work)) {
             return self.mailbox_at(path, kind).map_err(other);
         }
-        let found = self.mailboxes.lock().get(path).and_then(Weak::upgrade);
+        let found = self.find(path);
         match found {
             Some(found) if found.kind().name() != work => Err(other(found)),
             found => Ok(found),
@@ -553,16 +566,71 @@ impl Directory {
     pub(crate) fn end(&self) {
         *self.router.lock() = None;
         self.mailboxes.lock().clear();
+        self.flows.lock().clear();
     }
 
     /// Unregisters the address of one Work, unless another Work has taken its path.
     pub(crate) fn forget(&self, path: &ActorPath, mailbox: &Arc<dyn AnyMailbox>) {
         let mut mailboxes = self.mailboxes.lock();
-        let is_its_own = |found: &Weak<dyn AnyMailbox>| {
-            std::ptr::addr_eq(found.as_ptr(), Arc::as_ptr(mailbox)) || found.strong_count() == 0
+        let is_its_own = |known: &Registered| {
+            std::ptr::addr_eq(known.mailbox.as_ptr(), Arc::as_ptr(mailbox))
+                || known.mailbox.strong_count() == 0
         };
         if mailboxes.get(path).is_some_and(is_its_own) {
             mailboxes.remove(path);
+        }
+    }
+
+    /// Notes that the Work or service of a mailbox is no part of the App any more, although there may be addresses of it.
+    pub(super) fn has_left(&self, path: &ActorPath, mailbox: &Arc<dyn AnyMailbox>) {
+        if let Some(known) = self.mailboxes.lock().get_mut(path)
+            && std::ptr::addr_eq(known.mailbox.as_ptr(), Arc::as_ptr(mailbox))
+        {
+            known.is_part = false;
+        }
+    }
+
+    /// Registers a Flow of the App.
+    pub(crate) fn remember_flow(&self, path: &ActorPath, id: FlowId, type_name: &'static str) {
+        self.flows.lock().insert(path.clone(), (id, type_name));
+    }
+
+    /// Unregisters a Flow, unless another one has taken its path.
+    pub(crate) fn forget_flow(&self, path: &ActorPath, id: FlowId) {
+        let mut flows = self.flows.lock();
+        if flows.get(path).is_some_and(|(known, _)| *known == id) {
+            flows.remove(path);
+        }
+    }
+
+    /// Looks for what is at this path of the App, in this process, which has all paths.
+    pub(crate) fn look_up_here(&self, path: &ActorPath) -> Found {
+        let is_part = |known: &Registered| known.is_part && known.mailbox.strong_count() > 0;
+        let mailboxes = self.mailboxes.lock();
+        let mailbox = mailboxes.get(path).filter(|known| is_part(known));
+        if let Some(mailbox) = mailbox.and_then(|known| known.mailbox.upgrade()) {
+            drop(mailboxes);
+            return Found::Work(mailbox.kind().name().to_owned());
+        }
+        if let Some((_, type_name)) = self.flows.lock().get(path) {
+            return Found::Flow((*type_name).to_owned());
+        }
+        let paths: Vec<_> =
+            mailboxes.iter().filter(|(_, known)| is_part(known)).map(|(path, _)| path.clone()).collect();
+        drop(mailboxes);
+        Found::Nothing(similar(path.as_str(), paths.into_iter()))
+    }
+
+    /// Looks for what is at this path of the App. Asks the head if this process is not the head. `None` if the head cannot
+    /// be asked.
+    pub(super) async fn look_up(&self, path: &ActorPath) -> Option<Found> {
+        let router = self.router.lock().clone();
+        match router {
+            None => Some(self.look_up_here(path)),
+            Some(router) => {
+                let found = router.upgrade()?.look_up(path.clone());
+                found.await
+            }
         }
     }
 }
@@ -571,6 +639,9 @@ impl Directory {
 pub(crate) trait Router: Send + Sync {
     /// Returns a locator for the Work at `path`, and the callback that binds the locator to its mailbox.
     fn locator(&self, path: &ActorPath, kind: &'static WorkType) -> (Arc<dyn Locator>, Bind);
+
+    /// Asks the head what is at this path. Resolves to `None` if the head cannot be asked.
+    fn look_up(&self, path: ActorPath) -> BoxFuture<'static, Option<Found>>;
 
     /// Returns the type of Works of the program with this name.
     fn work_type(&self, name: &str) -> Option<&'static WorkType>;

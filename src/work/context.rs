@@ -925,6 +925,10 @@ impl<W: Work> WorkContext<W> {
         &mut self.inbox.get_mut().receiver
     }
 
+    pub(super) fn runtime(&self) -> &Arc<Runtime> {
+        &self.identity.runtime
+    }
+
     pub(super) fn steps(&self) -> &RunSteps {
         self.steps.get_or_init(Box::default)
     }

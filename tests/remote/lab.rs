@@ -247,6 +247,7 @@ impl Work for Lab {
         messages
             .accept::<Add>()
             .accept::<Sum>()
+            .accept::<Find>()
             .accept::<Load>()
             .accept::<Break>()
             .accept::<Die>()
@@ -291,6 +292,27 @@ impl Handle<Sum> for Lab {
         cx.publish(self);
         self.received.iter().map(|number| u64::from(*number)).sum()
     }
+}
+
+/// A question whose handler finds the Lab at this path and asks it for its sum, or returns the text of the error.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Find(pub(crate) String);
+
+impl Handle<Find> for Lab {
+    type Reply = std::result::Result<u64, String>;
+
+    async fn handle(&mut self, Find(path): Find, cx: &mut WorkContext<Self>) -> Self::Reply {
+        let found = cx.find::<Self>(&path).await.map_err(|error| error.to_string())?;
+        found.ask(Sum).await.map_err(|error| error.to_string())
+    }
+}
+
+/// A Work of another type than [`Lab`].
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Other;
+
+impl Work for Other {
+    type Input = ();
 }
 
 /// The wall clock of this machine, in seconds.

@@ -13,6 +13,7 @@ mod connections;
 mod faults;
 mod fences;
 mod files;
+mod finds;
 mod gpus;
 mod groups;
 #[path = "../hangup/mod.rs"]
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         fences::TESTS,
         files::TESTS,
+        finds::TESTS,
         gpus::TESTS,
         groups::TESTS,
         leaks::TESTS,

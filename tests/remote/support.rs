@@ -56,6 +56,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "family" => App::new(crate::groups::family).process(crate::groups::around).main(),
         "gpus" => crate::gpus::program_with_two(),
         "files" => crate::files::program(),
+        "finds" => App::new(crate::finds::kinds).main(),
         "line" => crate::replaced::line().main(),
         "payloads" => crate::payloads::program(),
         "outputs" => crate::outputs::program(),

@@ -4,6 +4,7 @@ mod artifacts;
 mod batches;
 mod drives;
 mod failures;
+mod finds;
 mod handlers;
 mod hooks;
 mod lifecycle;

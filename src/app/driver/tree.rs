@@ -199,7 +199,9 @@ impl Tree {
 
     /// Forgets a Flow that has left.
     pub(super) fn remove_flow(&mut self, id: FlowId) -> Option<FlowEntry> {
-        self.flows.remove(&id)
+        let entry = self.flows.remove(&id)?;
+        self.directory.forget_flow(&entry.link.path, id);
+        Some(entry)
     }
 
     /// Returns a Flow and all Flows above it, from the Flow up to the root.
@@ -572,6 +574,7 @@ impl Visitor for Walker<'_> {
                         let status = Status { stage: Stage::Running, time: self.now, ..Status::default() };
                         let link = Arc::new(FlowLink { id, path: path.clone(), status: Mutex::new(status) });
                         let options = flow.attach(link.clone());
+                        self.tree.directory.remember_flow(&path, id, flow.type_name());
                         self.tree.flows.insert(
                             id,
                             FlowEntry {

@@ -309,6 +309,13 @@ impl PeerHandler for Head {
                 self.ready_queue.ring_again();
             }
             Control::Locate { path } => self.locate(link, &path)?,
+            Control::LookUp { number, path } => {
+                if path.as_str().len() > ActorPath::LONGEST_FROM_AFAR {
+                    return Err("the peer looked up a path that is too long".to_owned());
+                }
+                let found = self.bridge.look_up(&path);
+                link.reply(&Control::LookedUp { number, found });
+            }
             Control::Unlocate { path } => self.state.lock().registry.unsubscribe(link.number(), &path),
             Control::Where { id, among } => {
                 let Whereabouts { sources, gone, lost } = self.copies.who_has(id, &among);

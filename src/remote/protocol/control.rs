@@ -9,7 +9,7 @@ use crate::payload::{ContentId, Hex, PayloadId, Replicas};
 use crate::recorder::Family;
 use crate::state::{Patch, Value};
 use crate::trace::Cause;
-use crate::work::{CloseReason, FencingToken, KnownStep, LoadReport, NoReply, Report, StreamEnd};
+use crate::work::{CloseReason, FencingToken, Found, KnownStep, LoadReport, NoReply, Report, StreamEnd};
 
 /// A reference that is part of the next message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -94,6 +94,11 @@ pub(crate) enum Control {
     Located {
         path: ActorPath,
         location: Location<Source>,
+    },
+    /// Answers `LookUp`.
+    LookedUp {
+        number: u64,
+        found: Found,
     },
     /// Acknowledges a [`LoadReport`](Self::LoadReport).
     LoadReportAck,
@@ -181,6 +186,11 @@ pub(crate) enum Control {
     },
     /// Subscribes the sender to the location of this Work.
     Locate {
+        path: ActorPath,
+    },
+    /// Asks what is at this path of the App; answered by `LookedUp`.
+    LookUp {
+        number: u64,
         path: ActorPath,
     },
     /// Ends a subscription.
@@ -326,6 +336,8 @@ impl Control {
             Self::Recorded { .. } => "recorded",
             Self::LoadReportAck => "load_report_ack",
             Self::Locate { .. } => "locate",
+            Self::LookUp { .. } => "look_up",
+            Self::LookedUp { .. } => "looked_up",
             Self::Unlocate { .. } => "unlocate",
             Self::Open { .. } => "open",
             Self::Shut { .. } => "shut",

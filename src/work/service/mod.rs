@@ -52,6 +52,7 @@ pub(crate) struct Frontend<W: Work> {
     addr: WorkAddr<W>,
     mailbox: Arc<Mailbox<W>>,
     balancer: Arc<Balancer<W>>,
+    directory: Arc<Directory>,
 }
 
 impl<W: Work> Frontend<W> {
@@ -68,9 +69,10 @@ impl<W: Work> Frontend<W> {
         let balancer = Balancer::new(path.clone(), &mailbox, routing, capacity, changed);
         mailbox.set_place(Place::At(SharedRoute(balancer.clone())));
         let any: Arc<dyn AnyMailbox> = mailbox.clone();
-        Directory::of(runtime).remember(path, &any);
+        let directory = Directory::of(runtime);
+        directory.remember(path, &any);
         let addr = WorkAddr::new(runtime.app(), path.clone(), mailbox.clone());
-        Self { addr, mailbox, balancer }
+        Self { addr, mailbox, balancer, directory }
     }
 
     pub(crate) fn addr(&self) -> &WorkAddr<W> {
@@ -102,6 +104,8 @@ impl<W: Work> Frontend<W> {
 
 impl<W: Work> Drop for Frontend<W> {
     fn drop(&mut self) {
+        let any: Arc<dyn AnyMailbox> = self.mailbox.clone();
+        self.directory.has_left(self.addr.path(), &any);
         // The mailbox drains its route, the balancer.
         self.mailbox.close(CloseReason::Stopped);
     }
