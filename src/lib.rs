@@ -149,7 +149,7 @@ mod work;
 
 pub use crate::app::{
     App, AppError, AppHandle, AppStage, AppStatus, Config, Control, Exit, JournalStatus, PayloadStatus,
-    SafeMode, WorkStatus,
+    SafeMode, SpawnError, WorkStatus,
 };
 #[cfg(feature = "journal")]
 pub use crate::app::{JournalFailure, JournalPayloads, JournalSync, OnMismatch, Unrestorable};
@@ -172,7 +172,7 @@ pub use crate::trace::otlp_layer;
 pub use crate::transport::{Endpoint, Token, TransportError};
 pub use crate::wire::CodecError;
 pub use crate::work::{
-    Ask, AskError, Batch, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES,
+    ArgsError, Ask, AskError, Batch, DEFAULT_ASK_TIMEOUT, DEFAULT_MAILBOX, DEFAULT_MAX_STATE_BYTES,
     DEFAULT_STREAM_WINDOW, Deferred, End, EndKind, FencingToken, FindError, Handle, HandleBatch, HttpStatus,
     InDoubt, IntoReply, Message, Messages, NodeLoad, NodeStatus, Once, Opening, OutputError, Placement,
     Reason, Recipient, ReplyOf, ReplySender, ReplyValue, ReplyWithStatus, Resources, ReturnedError, Routing,

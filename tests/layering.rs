@@ -553,7 +553,7 @@ const CYCLES: [(&str, &str, &str); 3] = [
     ),
     (
         "work",
-        "actor address any_mailbox ask context envelope json mailbox message recipient remote_messages route watch \
+        "actor address any_mailbox ask context envelope json mailbox message probe recipient remote_messages route watch \
          work_type",
         "an envelope runs its handler on a WorkContext, which receives envelopes from the mailbox",
     ),

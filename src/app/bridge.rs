@@ -72,6 +72,7 @@ impl App {
     pub(super) fn works(&self) -> BTreeMap<&'static str, &'static WorkType> {
         let mut kinds = Kinds::default();
         (self.kinds)(&mut kinds);
+        self.hosted.iter().for_each(|add| add(&mut kinds));
         kinds.into_works()
     }
 

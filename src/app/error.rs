@@ -7,6 +7,7 @@ use crate::flow::FlowError;
 use crate::journal::JournalError;
 #[cfg(feature = "remote")]
 use crate::transport::TransportError;
+use crate::work::ArgsError;
 
 /// The error of an App that failed to start, or failed while it ran.
 #[derive(Debug, Error)]
@@ -18,6 +19,9 @@ pub enum AppError {
     /// The constructor of the root panicked.
     #[error("the constructor of the App's root panicked: {0}")]
     Constructor(String),
+    /// The App's own arguments are missing, or of another type than its root's.
+    #[error(transparent)]
+    Args(#[from] ArgsError),
     /// A placement was given for an unknown path.
     #[error("there is no work `{path}` to place; there are: {known}")]
     UnknownPlace {

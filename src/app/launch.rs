@@ -9,6 +9,8 @@ use actix::Actor;
 use actix_rt::System;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use super::clock::{Clock, WallClock};
@@ -31,7 +33,7 @@ use crate::drive::{Drives, LocalHome};
 use crate::fence;
 #[cfg(feature = "remote")]
 use crate::flow::Kinds;
-use crate::flow::{AnyFlow, Flow, FlowRef, WorkRef};
+use crate::flow::{AnyFlow, Flow, FlowRef, Spawner, WorkRef};
 use crate::id::AppId;
 use crate::payload::{MemoryBudget, Store, never_wait_here};
 #[cfg(feature = "journal")]
@@ -39,7 +41,10 @@ use crate::printable::chain;
 use crate::recorder;
 use crate::runtime::{self, Runtime};
 use crate::work::logs::AppLog;
-use crate::work::{Directory, Incarnations, LocalHost, MessageCounts, Placement, Work, start_system};
+use crate::work::{
+    ArgsError, Arguments, Directory, EncodedArguments, Incarnations, LocalHost, MessageCounts, Placement,
+    Probes, Work, start_system,
+};
 
 /// Shortest interval at which an App that starts tries to open its journal while the disk is full.
 #[cfg(feature = "journal")]
@@ -52,6 +57,9 @@ type Evidence = std::convert::Infallible;
 #[cfg(feature = "remote")]
 /// Makes the command that starts the program again.
 type ProcessProgram = Arc<dyn Fn() -> std::io::Result<std::process::Command> + Send + Sync>;
+
+/// Sets the arguments that have defaults, and checks their type.
+pub(crate) type CompleteArgs = fn(&Arguments) -> Result<(), ArgsError>;
 
 /// An application: a root and its configuration.
 ///
@@ -87,10 +95,20 @@ pub struct App {
     pub(crate) on_failure: Option<OnFailure>,
     runtime: Option<Box<dyn FnOnce() -> tokio::runtime::Runtime + Send>>,
     wall_clock: Option<WallClock>,
+    pub(crate) arguments: Arc<Arguments>,
+    /// Checks the arguments before the root is constructed, and sets those that have defaults; see `App::with_args`.
+    pub(crate) complete_args: Option<CompleteArgs>,
     /// Extensions that upper layers store until the App is launched.
     pub(crate) extensions: Vec<Box<dyn Any + Send>>,
     #[cfg(feature = "remote")]
     pub(super) kinds: fn(&mut Kinds),
+    /// Types of Works that are not known by the root.
+    #[cfg(feature = "remote")]
+    pub(super) hosted: Vec<fn(&mut Kinds)>,
+    /// The probes of a test, if it has any.
+    pub(crate) probes: Option<Arc<Probes>>,
+    /// The requests to the root, if it is that of [`App::empty`].
+    pub(super) spawner: Option<Arc<Spawner>>,
     /// The name of the type of the root.
     pub(crate) name: &'static str,
     /// Absent if builds are to be compared.
@@ -132,9 +150,15 @@ impl App {
             on_failure: None,
             runtime: None,
             wall_clock: None,
+            arguments: Arc::default(),
+            complete_args: None,
             extensions: Vec::new(),
             #[cfg(feature = "remote")]
             kinds: Kinds::below::<F>,
+            #[cfg(feature = "remote")]
+            hosted: Vec::new(),
+            spawner: None,
+            probes: None,
             name: std::any::type_name::<F>(),
             version: None,
             #[cfg(feature = "journal")]
@@ -296,6 +320,38 @@ impl App {
         self
     }
 
+    /// Sets the App's own arguments, which Works read by [`WorkContext::args`](crate::WorkContext::args) wherever they run. In an
+    /// App that is made by [`App::with_args`], they are for [`App::spawn`]; [`App::main`] reads them from the command line.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// #[derive(Serialize, Deserialize)]
+    /// struct TrainArgs {
+    ///     epochs: u32,
+    /// }
+    ///
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Train { epochs: u32 }
+    /// # impl Flow for Train {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+    /// # }
+    /// let args = TrainArgs { epochs: 3 };
+    /// let app = App::new(|| Train { epochs: 3 }).args(&args)?;
+    /// # Ok::<_, flowright::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ArgsError::Codec`] when they cannot be serialised, or not be read back.
+    pub fn args<A: Serialize + DeserializeOwned>(self, args: &A) -> Result<Self, ArgsError> {
+        self.arguments.set(EncodedArguments::new(args)?);
+        Ok(self)
+    }
+
+    /// Checks the App's own arguments, on which the constructor of the root depends.
+    pub(super) fn complete_args(&self) -> Result<(), AppError> {
+        self.complete_args.map_or(Ok(()), |complete| complete(&self.arguments)).map_err(AppError::Args)
+    }
+
     /// Runs the whole App on one thread and on this runtime, including all Works whatever their placement. A test can
     /// pause the clock of the runtime; timers and schedules then follow that clock.
     pub fn runtime(mut self, make: impl FnOnce() -> tokio::runtime::Runtime + Send + 'static) -> Self {
@@ -323,6 +379,7 @@ impl App {
 
     /// Builds and checks the tree on a new thread. No Work or Flow runs before [`Launched::begin`].
     pub(crate) async fn launch(self) -> Result<Launched, AppError> {
+        self.complete_args()?;
         let (name, version) = (self.name, self.version.clone());
         let (ready, launched) = oneshot::channel();
         let (exit, exited) = oneshot::channel();
@@ -362,8 +419,17 @@ impl App {
             let of = Runtime::new(app).with(directory).with(store);
             let of = of.with(Arc::new(Incarnations::new(epoch)));
             let of = of.with(Arc::new(AppLog::default())).with(Arc::new(MessageCounts::default()));
+            let of = of.with(self.arguments.clone());
             #[cfg(feature = "drive")]
             let of = of.with(Drives::at(LocalHome(self.config.drives())));
+            let of = match &self.spawner {
+                Some(spawner) => of.with(spawner.clone()),
+                None => of,
+            };
+            let of = match &self.probes {
+                Some(probes) => of.with(probes.clone()),
+                None => of,
+            };
             match evidence {
                 Some(evidence) => of.with(evidence),
                 None => of,

@@ -30,6 +30,7 @@ pub(crate) mod rereact;
 mod resources;
 mod root;
 mod snapshot;
+mod spawn;
 mod status;
 #[cfg(all(feature = "cli", feature = "journal"))]
 mod take_over;
@@ -57,6 +58,7 @@ pub use self::payloads::PayloadStatus;
 pub(crate) use self::resources::known_gpus;
 pub(crate) use self::resources::resources;
 pub(crate) use self::snapshot::{ServiceSnapshot, Snapshot, WorkSnapshot};
+pub use self::spawn::SpawnError;
 pub use self::status::{AppStage, AppStatus, Exit, JournalStatus, SafeMode, WorkStatus};
 #[cfg(all(feature = "cli", feature = "journal"))]
 pub(crate) use self::take_over::drop_from_journal;

@@ -49,6 +49,7 @@ impl App {
     /// # Errors
     /// [`AppError`] if the journal cannot be read, or the root cannot be made.
     pub(crate) fn take_over(self, directory: &Path) -> Result<TakeOver, AppError> {
+        self.complete_args()?;
         let directory = directory.to_owned();
         let thread = std::thread::Builder::new().name("flowright".to_owned());
         let spawned = thread.spawn(move || self.read_journal(&directory)).map_err(AppError::Thread)?;

@@ -1,8 +1,9 @@
 //! The arguments of the program, and those of `run`.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{FromArgMatches, Parser};
 
 #[cfg(feature = "tls")]
 use super::certs::CertsArgs;
@@ -13,11 +14,12 @@ use super::error::UsageError;
 use super::journal::{JournalArgs, JournalCommand};
 #[cfg(feature = "remote")]
 use super::node::NodeArgs;
+use super::own_args::{OwnArgs, Unread};
 #[cfg(feature = "tls")]
 use super::shared_args::TlsArgs;
 use super::shared_args::{PayloadArgs, log_level};
 use crate::app::Config;
-use crate::work::Placement;
+use crate::work::{EncodedArguments, Placement};
 
 /// The command line of an App's program.
 #[derive(Debug, Parser)]
@@ -177,10 +179,45 @@ impl Asked {
         }
     }
 
-    /// Parses the command line. On an error it prints the error and exits with code 2.
-    pub(super) fn from_command_line() -> Self {
-        CommandLine::parse().into_asked()
+    /// Parses the command line, and the program's own arguments where the App is to run. On an error it prints the error and
+    /// exits with code 2.
+    pub(super) fn from_command_line(own: Option<OwnArgs>) -> (Self, Option<EncodedArguments>) {
+        parse_from(own, std::env::args_os()).unwrap_or_else(|error| error.exit())
     }
+}
+
+fn command_line(own: Option<OwnArgs>) -> clap::Command {
+    let command = <CommandLine as clap::CommandFactory>::command();
+    match own {
+        Some(own) => {
+            // Needed by no command but `run`.
+            let command = own.add_to(command).subcommand_negates_reqs(true);
+            command.mut_subcommand("run", |run| own.add_to(run))
+        }
+        None => command,
+    }
+}
+
+fn parse_from(
+    own: Option<OwnArgs>,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<(Asked, Option<EncodedArguments>), clap::Error> {
+    use clap::error::ErrorKind::Format;
+
+    if let Some(own) = own {
+        own.check(&command_line(None)).map_err(|why| clap::Error::raw(Format, format!("{why}\n")))?;
+    }
+    let mut command = command_line(own);
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    let asked =
+        CommandLine::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?.into_asked();
+    let (Some(own), Asked::Run(_)) = (own, &asked) else { return Ok((asked, None)) };
+    let encoded = own.read(matches.subcommand_matches("run").unwrap_or(&matches));
+    let encoded = encoded.map_err(|unread| match unread {
+        Unread::Usage(error) => error.format(&mut command),
+        Unread::Codec(error) => clap::Error::raw(Format, format!("{error}\n")),
+    })?;
+    Ok((asked, Some(encoded)))
 }
 
 impl Args {
@@ -271,16 +308,16 @@ impl CommandLine {
 }
 
 /// Returns the completions for `shell`, under the name by which the program was called.
-pub(super) fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+pub(super) fn completions(shell: clap_complete::Shell, own: Option<OwnArgs>) -> Vec<u8> {
     let called = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&called).file_name().unwrap_or(&called).to_string_lossy().into_owned();
-    completions_as(shell, &name)
+    completions_as(shell, &name, own)
 }
 
-fn completions_as(shell: clap_complete::Shell, name: &str) -> Vec<u8> {
+fn completions_as(shell: clap_complete::Shell, name: &str, own: Option<OwnArgs>) -> Vec<u8> {
     let generated = |name: &str| {
         let mut text = Vec::new();
-        let mut command = <CommandLine as clap::CommandFactory>::command();
+        let mut command = command_line(own);
         clap_complete::generate(shell, &mut command, name, &mut text);
         text
     };
@@ -348,7 +385,7 @@ mod tests {
     #[test]
     fn bash_completes_programs_of_any_name() {
         for name in ["app", "my-app", "my_app.v2"] {
-            let script = String::from_utf8(completions_as(clap_complete::Shell::Bash, name)).unwrap();
+            let script = String::from_utf8(completions_as(clap_complete::Shell::Bash, name, None)).unwrap();
             let test = format!(
                 "{script}\n\
                  complete -p '{name}' || exit 1\n\
@@ -368,6 +405,57 @@ mod tests {
     fn an_unknown_level_is_told_with_those_there_are() {
         let error = CommandLine::try_parse_from(["app", "--log-level", "loud"]).unwrap_err().to_string();
         assert!(error.contains("loud") && error.contains("off, error, warn"), "{error}");
+    }
+
+    /// Own arguments are parsed with those of Flowright, for `run` only, and shown by its help.
+    #[test]
+    fn own_arguments_are_parsed_with_ours() {
+        #[derive(clap::Args, serde::Serialize, serde::Deserialize, Debug, PartialEq)]
+        /// Not the purpose of the command.
+        struct Own {
+            /// The learning rate
+            #[arg(long)]
+            rate: f64,
+            #[arg(long, short)]
+            verbose: bool,
+            files: Vec<String>,
+        }
+
+        let own = OwnArgs::of::<Own>();
+        command_line(Some(own)).debug_assert();
+        let parsed = |arguments: &[&str]| parse_from(Some(own), arguments.iter().map(OsString::from));
+        let read = |arguments: &[&str]| {
+            let (asked, encoded) = parsed(arguments).unwrap();
+            let found = crate::work::Arguments::default();
+            found.set(encoded.unwrap());
+            (asked, found.read::<Own>().unwrap())
+        };
+        let whole = Own { rate: 0.5, verbose: true, files: vec!["a".to_owned(), "b".to_owned()] };
+        let (asked, own_args) = read(&["app", "--rate", "0.5", "--log-level=debug", "-v", "a", "b"]);
+        assert_eq!(own_args, whole);
+        assert!(matches!(asked, Asked::Run(args) if args.log_level == log::LevelFilter::Debug));
+        assert_eq!(read(&["app", "run", "-v", "a", "--rate=0.5", "b"]).1, whole);
+        assert!(matches!(parsed(&["app", "completions", "bash"]), Ok((Asked::Completions(_), None))));
+        let missing = parsed(&["app"]).unwrap_err().to_string();
+        assert!(missing.contains("--rate"), "{missing}");
+        for help in [&["app", "--help"][..], &["app", "run", "--help"]] {
+            let help = parsed(help).unwrap_err().to_string();
+            assert!(help.contains("Options of this App:") && help.contains("The learning rate"), "{help}");
+            assert!(!help.contains("Not the purpose") && help.contains("--log-level"), "{help}");
+        }
+    }
+
+    /// An own argument with the name of one of Flowright's is refused by name.
+    #[test]
+    fn own_argument_with_a_name_of_ours_is_refused() {
+        #[derive(clap::Args, serde::Serialize, serde::Deserialize)]
+        struct Own {
+            #[arg(long = "log-level")]
+            level: u32,
+        }
+
+        let error = parse_from(Some(OwnArgs::of::<Own>()), ["app".into()]).unwrap_err().to_string();
+        assert!(error.contains("`level`") && error.contains("rename it"), "{error}");
     }
 
     fn args(arguments: &[&str]) -> Args {

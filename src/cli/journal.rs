@@ -3,6 +3,7 @@
 //! Exit codes: 0 on success, 1 when the command failed or the journal is damaged, 78 for a journal that needs a newer
 //! program, and 2 for wrong usage. Results go to stdout, errors to stderr.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -106,6 +107,10 @@ pub(super) enum JournalCommand {
     Check {
         /// The directory of the journal
         dir: PathBuf,
+
+        /// The App's own arguments, on which its root may depend [default: none]
+        #[arg(last = true, value_name = "ARGS")]
+        args: Vec<OsString>,
     },
     /// Save what can be read of a damaged journal to a new one, and list what is lost
     Repair {
@@ -213,6 +218,10 @@ pub(super) enum JournalCommand {
         /// Write JSON
         #[arg(long)]
         json: bool,
+
+        /// The App's own arguments, on which its root may depend [default: none]
+        #[arg(last = true, value_name = "ARGS")]
+        args: Vec<OsString>,
     },
     /// Make the journal of a new App that begins at an old moment of this one
     Fork {
@@ -227,6 +236,16 @@ pub(super) enum JournalCommand {
         #[arg(long, value_name = "DIR")]
         into: PathBuf,
     },
+}
+
+impl JournalCommand {
+    /// Returns the App's own arguments if the command constructs the root.
+    pub(super) fn args(&self) -> Option<&[OsString]> {
+        match self {
+            Self::Check { args, .. } | Self::Rereact { args, .. } => Some(args),
+            _ => None,
+        }
+    }
 }
 
 /// The failure of a command.
@@ -291,7 +310,7 @@ pub(super) fn run(app: App, command: &JournalCommand) -> ExitCode {
 
 fn carry_out(app: App, command: &JournalCommand, out: &mut dyn Write) -> Result<(), ToolError> {
     match command {
-        JournalCommand::Check { dir } => check(app, dir, out),
+        JournalCommand::Check { dir, .. } => check(app, dir, out),
         JournalCommand::Repair { dir, into } => {
             let repaired = journal::repair(dir, into)?;
             let journal::Repaired { position, rows, states, lost } = repaired;
@@ -363,7 +382,7 @@ fn carry_out(app: App, command: &JournalCommand, out: &mut dyn Write) -> Result<
             }
             explain(&chain, *json, out)
         }
-        JournalCommand::Rereact { dir, at, json } => {
+        JournalCommand::Rereact { dir, at, json, .. } => {
             let mut shown = Shown::new(*json, out);
             let found = app.rereact(dir, at.unwrap_or_default(), &mut |one| shown.add(&one))?;
             shown.finish(&found)?;

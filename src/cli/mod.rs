@@ -13,6 +13,7 @@ mod journal_text;
 mod log_files;
 #[cfg(feature = "remote")]
 mod node;
+mod own_args;
 #[cfg(any(feature = "http", feature = "journal"))]
 mod past_text;
 #[cfg(feature = "journal")]

@@ -51,7 +51,11 @@ impl App {
     /// reaps orphaned processes. Code before this call therefore runs in both processes.
     pub fn main(self) -> ExitCode {
         restore_name();
-        let asked = Asked::from_command_line();
+        let own = self.own_args();
+        let (asked, args_of_app) = Asked::from_command_line(own);
+        if let Some(args) = args_of_app {
+            self.arguments.set(args);
+        }
         if asked.hosts_works()
             && let Some(code) = run_as_init()
         {
@@ -67,12 +71,19 @@ impl App {
             #[cfg(feature = "tls")]
             Asked::Certs(args) => return super::certs::make(&args),
             #[cfg(feature = "journal")]
-            Asked::Journal(command) => return super::journal::run(self, &command),
+            Asked::Journal(command) => {
+                if let Some(args) = command.args()
+                    && let Err(code) = self.read_args(args)
+                {
+                    return code;
+                }
+                return super::journal::run(self, &command);
+            }
             #[cfg(feature = "http")]
             Asked::Client(command) => return super::client::run(&command, self.name),
             Asked::Completions(shell) => {
                 // A reader that has closed the pipe is no error.
-                let _ = io::stdout().lock().write_all(&completions(shell));
+                let _ = io::stdout().lock().write_all(&completions(shell, own));
                 return ExitCode::SUCCESS;
             }
         };

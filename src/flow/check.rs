@@ -57,7 +57,7 @@ impl Check {
         self.problem(FieldError::Unnamed);
     }
 
-    fn problem(&mut self, source: FieldError) {
+    pub(super) fn problem(&mut self, source: FieldError) {
         let problem = FlowProblem { flow: self.flow, source };
         if !self.problems.contains(&problem) {
             self.problems.push(problem);

@@ -315,7 +315,7 @@ impl<'v> Walk<'v> {
         self.path.truncate(length);
     }
 
-    fn keyed(&mut self, key: &str, group: &mut dyn ChildGroup) {
+    pub(super) fn keyed(&mut self, key: &str, group: &mut dyn ChildGroup) {
         let bad = key.is_empty() || key.contains('.');
         if bad {
             self.bad_key = Some((self.path.clone(), key.to_owned()));

@@ -44,6 +44,7 @@ mod service_report;
 mod settings;
 mod shape;
 mod supervisor;
+mod system;
 mod work_ref;
 mod work_state;
 
@@ -100,6 +101,7 @@ pub(crate) use self::settings::WorkSettings;
 #[cfg(feature = "journal")]
 pub(crate) use self::shape::Shape;
 pub(crate) use self::supervisor::{Decision, Supervisor};
+pub(crate) use self::system::{NotSpawned, Spawner, Spawning, System};
 
 /// A supervisor: owns Works and other Flows, and decides what runs next.
 ///

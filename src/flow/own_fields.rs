@@ -276,6 +276,9 @@ pub(crate) enum FieldError {
         /// Type of the field.
         type_name: &'static str,
     },
+    /// The children are those that the program spawns.
+    #[error("the Works that a program spawns are not known when it starts again; declare them in a Flow")]
+    Spawned,
     /// The `Default` of a field panicked.
     #[error("the field `{field}` cannot be made: its `Default` panicked: {message}")]
     DefaultPanicked {

@@ -33,7 +33,7 @@ use crate::payload::{PayloadId, Store};
 use crate::runtime::Runtime;
 use crate::transport::{Complaints, Endpoint, Limits, Security, TransportError};
 use crate::work::logs::AppLog;
-use crate::work::{AnyMailbox, Directory, Found, Task};
+use crate::work::{AnyMailbox, Arguments, Directory, EncodedArguments, Found, Task};
 
 /// Spawns a task on the local set of a bridge's thread, from any thread.
 pub(crate) type Spawner = Arc<dyn Fn(Task) + Send + Sync>;
@@ -300,6 +300,11 @@ impl Bridge {
     /// Returns the highest epoch of the head that was seen; 0 if the head has no journal.
     pub(super) fn epoch(&self) -> u64 {
         self.identity.head().epoch
+    }
+
+    /// Returns the App's own arguments, which a node gets when it joins.
+    pub(super) fn args(&self) -> Option<EncodedArguments> {
+        self.runtime()?.part::<Arguments>()?.encoded()
     }
 
     /// Sets the endpoint at which this process reaches the head.

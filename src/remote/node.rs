@@ -32,7 +32,7 @@ use crate::payload::{MemoryBudget, Store};
 use crate::runtime::{self, Runtime};
 use crate::transport::{Advertised, Connection, Dialed, Endpoint, Listener, TransportError, dial_from};
 use crate::work::run_markers::mark_runs;
-use crate::work::{Directory, MessageCounts, Resources, Router};
+use crate::work::{Arguments, Directory, MessageCounts, Resources, Router};
 
 /// Longest wait between attempts to dial a head that is not there.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -530,11 +530,16 @@ async fn join(
         tokio::time::sleep(backoff.failed_within(longest)).await;
     };
     let NodeIdentity { bridge, listeners, hello, .. } = identity;
+    let arguments = Arguments::default();
+    if let Some(args) = welcome.args.clone() {
+        arguments.set(args);
+    }
     let runtime = Arc::new_cyclic(|runtime| {
         let store = Store::new(options.budget.clone(), runtime.clone());
         let runtime = Runtime::new(welcome.app).with(Arc::new(Directory::default())).with(store);
         let runtime =
             runtime.with(Arc::new(LinesForHead::default())).with(Arc::new(MessageCounts::default()));
+        let runtime = runtime.with(Arc::new(arguments));
         #[cfg(feature = "drive")]
         let runtime = runtime.with(Drives::at(DrivesOfHead(Arc::downgrade(&bridge))));
         runtime

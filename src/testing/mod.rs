@@ -40,20 +40,25 @@
 //!
 //! All waits are for events, not for time. A wait that exceeds its limit panics with the current state and statuses.
 
+mod probe;
+
 use std::fmt::Write;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 
+pub use self::probe::Probe;
 pub use crate::app::WallClock;
 use crate::app::{App, AppError, AppHandle, AppStatus, Control, Exit, WorkStatus};
 use crate::flow::Flow;
 use crate::printable::chain;
 use crate::runtime;
 use crate::state::Value;
+pub use crate::work::Question;
 use crate::work::{Stage, Work, WorkAddr};
 
 /// Default limit of a wait; see [`TestApp::limit`]. It is measured in real time, even if the App's clock is paused,
@@ -65,6 +70,7 @@ pub const DEFAULT_LIMIT: Duration = Duration::from_secs(120);
 pub struct TestApp {
     runtime: Runtime,
     control: Control,
+    address: Option<SocketAddr>,
     /// Taken when the end of the App is awaited.
     handle: Mutex<Option<AppHandle>>,
     limit: Duration,
@@ -136,8 +142,8 @@ impl TestApp {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Thread)?;
         let handle = runtime.block_on(app.spawn())?;
-        let control = handle.control().clone();
-        Ok(Self { runtime, control, handle: Mutex::new(Some(handle)), limit: DEFAULT_LIMIT })
+        let (control, address) = (handle.control().clone(), handle.address());
+        Ok(Self { runtime, control, address, handle: Mutex::new(Some(handle)), limit: DEFAULT_LIMIT })
     }
 
     /// Sets the limit of each wait; [`DEFAULT_LIMIT`] by default.
@@ -149,6 +155,11 @@ impl TestApp {
     /// Returns the control handle of the App.
     pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    /// Returns the address at which the App serves HTTP, if it does; see [`App::serve`].
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
     }
 
     /// Waits for something outside the App, such as the reply of a Work. The thread belongs to the App meanwhile: a

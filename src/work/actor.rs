@@ -16,6 +16,7 @@ use super::fencing_token::FencingToken;
 use super::gpus::Gpus;
 use super::mailbox::{Mail, Mailbox, Receiver};
 use super::outbox::{Outbox, Report};
+use super::probe::Probes;
 use super::returned_error::ReturnedError;
 use super::run::RunOrder;
 use super::status::{Failure, Reason};
@@ -113,7 +114,11 @@ async fn body<W: Work>(spec: Box<IncarnationSpec<W>>) -> Report {
         abort,
         tracker,
     );
-    let report = work_through(&mut *work, &mut cx).await;
+    let probe = cx.part::<Probes>().and_then(|probes| probes.find::<W>(cx.path()));
+    let report = match probe {
+        None => work_through(&mut *work, &mut cx).await,
+        Some(probe) => Box::pin(probe.live(&mut *work, &mut cx)).await,
+    };
     cx.ended(&End::reported(&report));
     match work.discard() {
         Ok(()) => report,

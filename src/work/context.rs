@@ -1,5 +1,6 @@
 //! The context that a Work's code gets in `run`, handlers and hooks.
 
+use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -859,6 +860,11 @@ impl<W: Work> WorkContext<W> {
         {
             self.obey(command);
         }
+    }
+
+    /// Returns the part of this type of the App's runtime.
+    pub(super) fn part<P: Any + Send + Sync>(&self) -> Option<Arc<P>> {
+        self.identity.runtime.part()
     }
 
     /// Returns the Work's path from the root of the App.

@@ -39,6 +39,11 @@ pub struct ReplySender<T: 'static> {
 }
 
 impl<T: 'static> ReplySender<T> {
+    /// Creates the way to a caller whose message no handler gets.
+    pub(super) fn to(caller: Option<Box<dyn AnswerTo<T>>>) -> Self {
+        Self { caller }
+    }
+
     /// Sends the reply. That of a `tell`, or to a caller that has given up, is dropped.
     ///
     /// For a caller in another process the reply is encoded on the calling thread. If it cannot be sent there, the caller

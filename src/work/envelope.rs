@@ -276,6 +276,11 @@ impl<W: Handle<M>, M: Message> Envelope<W, M> {
         Some(self)
     }
 
+    /// Takes the message out for something that answers it in place of a handler.
+    pub(super) fn begin(mut self: Box<Self>) -> (M, Option<Box<Self>>) {
+        (self.message.take(), self.into_caller())
+    }
+
     /// Begins the span of the handler, which has a lower level unless the sender was part of a trace.
     fn span(&self, cx: &WorkContext<W>) -> Span {
         let what = What::Message { name: type_name::<M>() };

@@ -13,9 +13,11 @@ mod journal;
 #[path = "../json_patch/mod.rs"]
 mod json_patch;
 mod numbers;
+mod own_args;
 mod process;
 mod programs;
 mod services;
+mod spawned;
 mod support;
 mod terminal;
 mod together;
@@ -49,8 +51,10 @@ fn main() -> ExitCode {
         http::shown::TESTS,
         journal::TESTS,
         numbers::TESTS,
+        own_args::TESTS,
         process::TESTS,
         services::TESTS,
+        spawned::TESTS,
         terminal::TESTS,
         together::TESTS,
     ];

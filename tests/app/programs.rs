@@ -25,6 +25,8 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "finished" => App::of_work(Greeter::default).main(),
         "deployment" => App::new(crate::services::deployment).main(),
         "echo" => App::new(Echoing::default).main(),
+        "actors" => crate::spawned::actors(),
+        "trainer" => crate::own_args::trainer(),
         "large" => App::new(|| Large { work: WorkRef::default() }).max_state_bytes(16 << 20).main(),
         "printer" => App::new(Press::default).main(),
         "two_apps" => crate::together::two_apps(),

@@ -19,6 +19,7 @@ mod groups;
 #[path = "../hangup/mod.rs"]
 mod hangup;
 mod held;
+mod http_caller;
 mod lab;
 mod leaks;
 mod outputs;

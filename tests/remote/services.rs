@@ -13,6 +13,7 @@ use flowright::{
 use futures::TryStreamExt;
 use futures::future::join_all;
 
+use crate::http_caller::HttpCaller;
 use crate::process::LIMIT;
 use crate::support::{Process, has_ended, joining, program as this_program, signal, times};
 
@@ -162,16 +163,32 @@ struct Said {
 impl Said {
     async fn ask(&mut self, server: &WorkAddr<Servant>, number: u64) {
         match server.ask(Ask(number)).timeout(LIMIT).await {
-            Ok(release) => {
-                assert!(release >= self.last, "release {release} after {}", self.last);
-                self.last = release;
-                self.answers += 1;
-            }
+            Ok(release) => self.answered(release),
             Err(error @ (AskError::NodeLost { .. } | AskError::Failed { .. })) => {
                 self.failed.push((number, error.to_string()));
             }
             Err(error) => panic!("{error}"),
         }
+    }
+
+    /// Asks over HTTP, where an answer says which version has given it.
+    async fn ask_over_http(&mut self, server: &mut HttpCaller, number: u64) {
+        let answer = server.ask("server", "Ask", &number.to_string()).await;
+        match answer.status {
+            200 => {
+                let release = answer.body.parse().expect("a release");
+                assert_eq!(answer.version, Some(release), "each release is a version");
+                self.answered(release);
+            }
+            502 => self.failed.push((number, answer.body)),
+            _ => panic!("{answer:?}"),
+        }
+    }
+
+    fn answered(&mut self, release: u64) {
+        assert!(release >= self.last, "release {release} after {}", self.last);
+        self.last = release;
+        self.answers += 1;
     }
 }
 
@@ -355,6 +372,7 @@ fn killed_replicas_cost_only_the_messages_that_they_had() {
         Rolling { server, clients: clients.into(), releases, next: 0, file, ended }
     });
     let app = app.listen("127.0.0.1:0").process(|| Ok(this_program("rolling"))).config(times(500, 30_000));
+    let app = app.serve("127.0.0.1:0".parse().expect("an address"));
     let app = TestApp::start_app(app).limit(LIMIT);
     let _node = Process::node_of("rolling", &joining(&app), "n", &[]);
     let server = app.work::<Servant>("server");
@@ -370,6 +388,17 @@ fn killed_replicas_cost_only_the_messages_that_they_had() {
             }
             unreachable!("there are enough numbers")
         }
+    };
+    let address = app.address().expect("it is served");
+    let caller_over_http = |caller: u64| async move {
+        let (mut said, mut server) = (Said::default(), HttpCaller::connect(address).await);
+        for number in (1_000_000 + caller) * 1_000_000_000.. {
+            said.ask_over_http(&mut server, number).await;
+            if said.last == releases {
+                return said;
+            }
+        }
+        unreachable!("there are enough numbers")
     };
     let control = app.control().clone();
     let mut killed = BTreeSet::new();
@@ -399,8 +428,10 @@ fn killed_replicas_cost_only_the_messages_that_they_had() {
             changes.changed().await.expect("the App runs");
         }
     };
+    let over_http = join_all((0..callers).map(caller_over_http));
     let callers = join_all((0..callers).map(caller));
-    let mut said = app.block_on(async { tokio::join!(callers, kill).0 });
+    let (mut said, over_http, ()) = app.block_on(async { tokio::join!(callers, over_http, kill) });
+    said.extend(over_http);
     for client in ["thread", "pool", "process", "n"] {
         said.push(app.wait_for_state(&format!("clients.{client}.said"), |said: &Said| said.last == releases));
     }

@@ -12,6 +12,7 @@ mod messages;
 mod outputs;
 mod overlap;
 mod payloads;
+mod probes;
 mod recipients;
 mod restarts;
 mod runs;

@@ -33,6 +33,11 @@ impl Driver {
         self.safe_mode.clone().filter(|_| self.stage() == AppStage::SafeMode)
     }
 
+    /// Returns the limit on the encoded state of one Work, in bytes.
+    pub(in crate::app) fn state_limit(&self) -> usize {
+        self.config.state_limit()
+    }
+
     pub(in crate::app) fn state(&self) -> Result<Value, FlowError> {
         self.root.state()
     }

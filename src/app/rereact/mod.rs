@@ -107,6 +107,7 @@ impl App {
         span: Span,
         show: &mut dyn FnMut(Differing) -> bool,
     ) -> Result<Rereacted, RereactError> {
+        self.complete_args()?;
         let directory = directory.to_owned();
         let (differs, differing) = sync_channel(WAITING);
         let thread = std::thread::Builder::new().name("flowright".to_owned());

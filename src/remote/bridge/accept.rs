@@ -168,6 +168,7 @@ impl Bridge {
             heartbeat_ms: millis(self.settings.heartbeat),
             grace_ms: millis(self.settings.grace),
             epoch: self.epoch(),
+            args: if hello.role == Role::Node { self.args() } else { None },
         };
         let body = wire::encode(&welcome).map_err(|error| DialError::NotUnderstood(error.to_string()))?;
         connection.write_frame(&Frame::Hello(&body)).await?;

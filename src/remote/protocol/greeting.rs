@@ -11,7 +11,7 @@ use super::super::process_id::ProcessId;
 use crate::id::AppId;
 use crate::program::BUILD_PREFIX;
 use crate::transport::Endpoint;
-use crate::work::Resources;
+use crate::work::{EncodedArguments, Resources};
 
 /// The identity of a process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -127,6 +127,9 @@ pub(crate) struct Welcome {
     /// The epoch of the head: the number of times that it opened its journal. 0 without a journal; may be absent.
     #[serde(default)]
     pub(crate) epoch: u64,
+    /// The App's own arguments, absent if it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) args: Option<EncodedArguments>,
 }
 
 /// The answer that refuses a connection.
