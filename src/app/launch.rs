@@ -20,7 +20,7 @@ use super::driver::{Driver, OnFailure, Start};
 #[cfg(feature = "journal")]
 use super::driver::{Move, OpenedJournal};
 use super::error::AppError;
-use super::hosts::{Elsewhere, Hosts};
+use super::hosts::{Elsewhere, HEAD, Hosts};
 use super::root::OneWork;
 use super::status::Exit;
 use super::watchdog::Watchdog;
@@ -42,8 +42,8 @@ use crate::recorder;
 use crate::runtime::{self, Runtime};
 use crate::work::logs::AppLog;
 use crate::work::{
-    ArgsError, Arguments, Directory, EncodedArguments, Incarnations, LocalHost, MessageCounts, Placement,
-    Probes, Work, start_system,
+    ArgsError, Arguments, DeadLetter, DeadLetters, Directory, EncodedArguments, HookThread, Incarnations,
+    LocalHost, MessageCounts, OnDeadLetter, Placement, Probes, Work, start_system,
 };
 
 /// Shortest interval at which an App that starts tries to open its journal while the disk is full.
@@ -93,6 +93,7 @@ pub struct App {
     #[cfg(feature = "http")]
     pub(crate) serve: bool,
     pub(crate) on_failure: Option<OnFailure>,
+    on_dead_letter: Option<OnDeadLetter>,
     runtime: Option<Box<dyn FnOnce() -> tokio::runtime::Runtime + Send>>,
     wall_clock: Option<WallClock>,
     pub(crate) arguments: Arc<Arguments>,
@@ -148,6 +149,7 @@ impl App {
             #[cfg(feature = "http")]
             serve: false,
             on_failure: None,
+            on_dead_letter: None,
             runtime: None,
             wall_clock: None,
             arguments: Arc::default(),
@@ -352,6 +354,35 @@ impl App {
         self.complete_args.map_or(Ok(()), |complete| complete(&self.arguments)).map_err(AppError::Args)
     }
 
+    /// Calls `hook` with each dead letter of the App: a message that no handler saw and whose sender was not told so, wherever
+    /// in the App it was lost. Without it, dead letters are logged and counted (`flowright_dead_letters_total` in `/metrics`).
+    ///
+    /// The hook is called on a thread of its own, so that it holds up no Work when it is slow; a panic in it is logged. At most
+    /// 1,024 letters wait for it, and as many on each node. Equal ones that wait are one letter with their
+    /// [`count`](DeadLetter::count); those beyond the bound are only counted and logged. Each letter comes at most once. When the
+    /// App ends, the hook has a second to take the last ones.
+    ///
+    /// A second call replaces the hook of the first.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # use flowright::DeadLetterReason;
+    /// # #[derive(Default, Serialize, Children)]
+    /// # struct Hello;
+    /// # impl Flow for Hello {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction { Ok(()) }
+    /// # }
+    /// let app = App::new(Hello::default).on_dead_letter(|letter| {
+    ///     if letter.reason != DeadLetterReason::Abandoned {
+    ///         eprintln!("{} × {} from {} to {}: {}", letter.count, letter.message, letter.sender, letter.to, letter.why);
+    ///     }
+    /// });
+    /// ```
+    pub fn on_dead_letter(mut self, hook: impl FnMut(&DeadLetter) + Send + 'static) -> Self {
+        self.on_dead_letter = Some(Box::new(hook));
+        self
+    }
+
     /// Runs the whole App on one thread and on this runtime, including all Works whatever their placement. A test can
     /// pause the clock of the runtime; timers and schedules then follow that clock.
     pub fn runtime(mut self, make: impl FnOnce() -> tokio::runtime::Runtime + Send + 'static) -> Self {
@@ -420,6 +451,7 @@ impl App {
             let of = of.with(Arc::new(Incarnations::new(epoch)));
             let of = of.with(Arc::new(AppLog::default())).with(Arc::new(MessageCounts::default()));
             let of = of.with(self.arguments.clone());
+            let of = of.with(Arc::new(DeadLetters::at(HEAD)));
             #[cfg(feature = "drive")]
             let of = of.with(Drives::at(LocalHome(self.config.drives())));
             let of = match &self.spawner {
@@ -469,7 +501,7 @@ impl App {
     }
 
     fn live(
-        self,
+        mut self,
         watchdog: Watchdog,
         ready: oneshot::Sender<Result<Control, AppError>>,
         exit: oneshot::Sender<Exit>,
@@ -495,6 +527,11 @@ impl App {
         let of = self.new_runtime(directory.clone(), (app, epoch), evidence);
         runtime::belong(of.clone());
         let running = of.start();
+        let hook = self.on_dead_letter.take().map(|hook| HookThread::start(of.clone(), hook)).transpose();
+        let hook = match hook {
+            Ok(hook) => hook,
+            Err(error) => return drop(ready.send(Err(AppError::Thread(error)))),
+        };
         #[cfg(feature = "remote")]
         let elsewhere = match self.head_options(epoch) {
             Ok(options) => Elsewhere::new(of.clone(), (!paused).then_some(options)),
@@ -570,6 +607,9 @@ impl App {
         // Stops all remaining arbiters.
         System::current().stop();
         let _ = system.run();
+        if let Some(hook) = hook {
+            hook.end();
+        }
         // Sent last, so that nothing of the App is left when its end is reported.
         if let Some(end) = end {
             let _ = exit.send(end);

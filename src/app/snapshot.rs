@@ -15,7 +15,8 @@ use crate::recorder::Carried;
 use crate::runtime::Runtime;
 use crate::state::Value;
 use crate::work::{
-    LoadReport, NodeStatus, Placement, RecordedBy, Resources, ServiceLoad, Stage, Status, WorkType,
+    DeadLetters, LoadReport, NodeStatus, Placement, RecordedBy, Resources, ServiceLoad, Stage, Status,
+    WorkType,
 };
 
 /// A snapshot of the whole App at one version.
@@ -68,6 +69,8 @@ pub(crate) struct WorkSnapshot {
     pub(crate) current: Option<(u64, Option<Bytes>, Option<SystemTime>)>,
     pub(crate) needs: Resources,
     pub(crate) accepted: u64,
+    /// Messages to the Work that no handler saw and whose senders were not told so.
+    pub(crate) dead_letters: u64,
     pub(crate) published: u64,
     pub(crate) conflated: u64,
 }
@@ -120,7 +123,7 @@ impl ServiceSnapshot {
 
 impl WorkSnapshot {
     /// Takes the snapshot of one Work.
-    pub(super) fn of(record: &Record) -> Self {
+    pub(super) fn of(record: &Record, dead_letters: &DeadLetters) -> Self {
         let ledger = &record.ledger;
         Self {
             path: record.path.clone(),
@@ -141,6 +144,7 @@ impl WorkSnapshot {
             current: ledger.current_run(),
             needs: record.needs,
             accepted: record.mailbox.accepted(),
+            dead_letters: dead_letters.count(&record.path),
             published: record.published,
             conflated: record.conflated,
         }

@@ -25,13 +25,16 @@ use super::queries::{Answer, fresh};
 use crate::app::{Control, HEAD, JournalStatus, Snapshot, short_name};
 use crate::descriptors as files;
 use crate::recorder::{self, Family, Gathered, Kind, Reading};
-use crate::work::{RecordedBy, Stage, Traffic};
+use crate::work::{DeadLetters, RecordedBy, Stage, Traffic};
 
 /// The maximum number of services with series of their own. The others are left out.
 const SERVICES: usize = 1000;
 
 /// The maximum number of Works with series of their own. All others are summed up as one.
 const WORKS: usize = 1000;
+
+/// The label of the sum of all other Works. No Work has this path, since no child has an empty name.
+const OTHERS: &str = "others..";
 
 /// Returns metrics in the text format of Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "health", responses(
@@ -75,6 +78,7 @@ impl Collector for Look {
         every_node(&mut page, &nodes)?;
         bridge(&mut page, snapshot)?;
         payloads(&mut page, &nodes)?;
+        dead_letters(&mut page, snapshot)?;
         messages_lost(&mut page, &nodes)?;
         questions_abandoned(&mut page, &nodes)?;
         streams_open(&mut page, &nodes)?;
@@ -222,8 +226,7 @@ fn numbers(snapshot: &Snapshot) -> Vec<(String, Numbers)> {
         }
     }
     if snapshot.works.len() > WORKS {
-        // No Work has this path, since no child has an empty name.
-        all.push(("others..".to_owned(), others));
+        all.push((OTHERS.to_owned(), others));
     }
     all
 }
@@ -381,6 +384,16 @@ fn payloads(page: &mut Page<'_>, nodes: &BTreeMap<String, NodeView>) -> fmt::Res
         for (node, usage) in known() {
             family.counter(&[("node", node)], get(&usage))?;
         }
+    }
+    Ok(())
+}
+
+fn dead_letters(page: &mut Page<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let help = "Messages that no handler saw and whose senders were not told so.";
+    let mut family = page.family("flowright_dead_letters", MetricType::Counter, help)?;
+    for (work, reason, count) in DeadLetters::of(&snapshot.runtime).counts() {
+        let work = work.as_ref().map_or(OTHERS, |work| work.as_str());
+        family.counter(&[("work", work), ("reason", reason.name())], count)?;
     }
     Ok(())
 }

@@ -22,7 +22,6 @@ use tokio::time::sleep;
 use super::bridge::{Bridge, Destination, PeerHandler, Whereabouts};
 use super::incarnation_log::IncarnationLog;
 use super::link::{Link, Target};
-use super::lost_messages::count_lost;
 use super::protocol::{Control, Hello, Location, Refusal, Role, Source};
 use super::references::{hold_at_owners, lease_replica};
 use super::routing::{Forwarder, Subscriptions};
@@ -34,10 +33,10 @@ use crate::runtime::Runtime;
 use crate::state::Patch;
 use crate::trace::Cause;
 use crate::work::{
-    Abort, AnyMailbox, Bind, CloseReason, Command, Directory, Failure, FastPath, FencingToken, Found, Gpus,
-    Host, Input, KnownStep, LaunchSpec, LoadReport, LocalHost, Locator, Outbox, Place, Placement,
-    REPORT_INTERVAL, ReadyQueue, Reason, Report, Resources, Router, RunOrder, Steps, Update, WorkType,
-    check_node_name,
+    Abort, AnyMailbox, Bind, CloseReason, Command, DeadLetters, Directory, Failure, FastPath, FencingToken,
+    Found, Gpus, Host, Input, KnownStep, LaunchSpec, LoadReport, LocalHost, Locator, Outbox, Place,
+    Placement, REPORT_INTERVAL, ReadyQueue, Reason, Report, Resources, Router, RunOrder, Steps, Update,
+    WorkType, check_node_name,
 };
 
 /// Time limit for telling the head goodbye.
@@ -271,6 +270,11 @@ impl Agent {
 
     // ---- a head that is started again ----
 
+    /// Returns the dead letters of this process.
+    pub(super) fn dead_letters(&self) -> Arc<DeadLetters> {
+        DeadLetters::of(&self.runtime)
+    }
+
     /// Returns true in the process of a single Work.
     pub(super) fn is_process(&self) -> bool {
         self.is_process
@@ -464,11 +468,7 @@ impl Agent {
                 let mailbox = kind.mailbox(1);
                 self.directory.remember(&path, &mailbox);
                 if let Err(replaced) = other {
-                    count_lost(
-                        &path,
-                        replaced.close(CloseReason::Unknown),
-                        "another Work has replaced it at this path",
-                    );
+                    replaced.close(CloseReason::Unknown);
                 }
                 mailbox
             }
@@ -607,12 +607,12 @@ impl Agent {
         let hosted = {
             let state = self.state.lock();
             let hosted = state.incarnations.get(&incarnation);
-            hosted.map(|hosted| (hosted.path.clone(), hosted.mailbox.clone(), hosted.mailbox_incarnation))
+            hosted.map(|hosted| (hosted.mailbox.clone(), hosted.mailbox_incarnation))
         };
-        let Some((path, mailbox, number)) = hosted else { return };
+        let Some((mailbox, number)) = hosted else { return };
         if mailbox.incarnation() == number {
             mailbox.leave(Some(number));
-            count_lost(&path, mailbox.close(why), "the Work was stopped");
+            mailbox.close(why);
             mailbox.want();
         }
     }
@@ -644,16 +644,12 @@ impl Agent {
             hosted.mailbox.given_up(Some(hosted.mailbox_incarnation));
             // Other nodes may still have a head that knows the next location of the Work.
             hosted.mailbox.leave(Some(hosted.mailbox_incarnation));
-            count_lost(&hosted.path, hosted.mailbox.close(CloseReason::NodeLost), "this node left the App");
+            hosted.mailbox.close(CloseReason::NodeLost);
         }
         for subscription in subscriptions.into_values() {
             for forwarder in subscription.forwarders.iter().filter_map(Weak::upgrade) {
                 if let Some(mailbox) = forwarder.mailbox() {
-                    count_lost(
-                        forwarder.path(),
-                        mailbox.close(CloseReason::NodeLost),
-                        "this node left the App",
-                    );
+                    mailbox.close(CloseReason::NodeLost);
                 }
             }
         }

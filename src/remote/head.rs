@@ -22,7 +22,6 @@ use self::watchers::Watchers;
 use super::bridge::{Bridge, BridgeOptions, PeerHandler, Spawner};
 use super::departures::Departures;
 use super::link::Link;
-use super::lost_messages::count_lost;
 use super::presence::Presence;
 use super::process::{CommandsToCome, ProcessCommand, Processes};
 use super::process_home::{KeptProcess, ProcessHome};
@@ -40,9 +39,9 @@ use crate::state::{Patch, Value};
 use crate::trace::Cause;
 use crate::transport::{Advertised, Endpoint, Listener, TransportError};
 use crate::work::{
-    Abort, Acknowledge, AnyMailbox, Claim, CloseReason, Command, Commands, Failure, FreeGpus, Gpus,
-    HostError, HostEvent, Incarnations, LaunchSpec, LoadReport, Outbox, Place, Placement, ReadyQueue, Reason,
-    Report, Resources, Route, SharedRoute,
+    Abort, Acknowledge, AnyMailbox, Claim, CloseReason, Command, Commands, DeadLetters, Failure, FreeGpus,
+    Gpus, HostError, HostEvent, Incarnations, LaunchSpec, LoadReport, Outbox, Place, Placement, ReadyQueue,
+    Reason, Report, Resources, Route, SharedRoute,
 };
 
 /// Time limit for telling the other processes that the App is over.
@@ -66,6 +65,8 @@ pub(crate) struct Head {
     copies: Arc<Copies>,
     departures: Arc<Departures>,
     watchers: Watchers,
+    /// The dead letters of all processes.
+    dead_letters: Arc<DeadLetters>,
     state: Mutex<HeadState>,
     incarnations: Arc<Incarnations>,
     endpoint: OnceLock<Endpoint>,
@@ -220,6 +221,7 @@ impl Head {
             settling.settle_here();
         });
         let incarnations = runtime.part().unwrap_or_default();
+        let dead_letters = DeadLetters::of(&runtime);
         bridge.set_runtime(runtime);
         bridge.set_me(NodeCard {
             id: unique(),
@@ -239,6 +241,7 @@ impl Head {
                 departures: Departures::new(bridge.clone(), me.clone(), copies.clone()),
                 copies,
                 watchers: Watchers::new(bridge.clone()),
+                dead_letters,
                 state: Mutex::default(),
                 incarnations,
                 endpoint: OnceLock::new(),
@@ -407,7 +410,7 @@ impl Head {
             until_now.go_to(&commands);
         }
         mailbox.launched_elsewhere(commands);
-        count_lost(&path, mailbox.set_place(Place::At(SharedRoute(route))), "the Work was stopped");
+        mailbox.set_place(Place::At(SharedRoute(route)));
         self.tell_locations();
         Ok(())
     }
@@ -493,7 +496,7 @@ impl Head {
             self.launched_here(&path);
         }
         mailbox.launched_elsewhere(self.command_over(&link, incarnation, outbox.clone(), &abort));
-        count_lost(&path, mailbox.set_place(Place::At(SharedRoute(route))), "the Work was stopped");
+        mailbox.set_place(Place::At(SharedRoute(route)));
         link.control(&Control::Resume { incarnation });
         self.tell_locations();
         true
@@ -620,7 +623,7 @@ impl Head {
     fn left(&self, away: &Away) {
         if let Some(mailbox) = away.mailbox.upgrade() {
             let route = SharedRoute(away.route.clone());
-            count_lost(&away.path, mailbox.left(&route), "the Work was stopped");
+            mailbox.left(&route);
         }
     }
 

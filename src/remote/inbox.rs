@@ -19,16 +19,20 @@ use tokio::task::spawn_local;
 
 use super::bridge::{Bridge, Destination};
 use super::link::{BadPeer, Inbound, Link, Target};
-use super::lost_messages::count_lost;
+use super::lost_messages::lose;
 use super::protocol::{Control, FIRST_CREDIT, Packet};
 use super::questions::{Answer, InboundQuestion, Questions};
 use super::references::{arrived, held, hold, move_ties};
 use super::transfers::tell_nested;
 use crate::id::ActorPath;
 use crate::payload::PayloadGuards;
+use crate::runtime;
 use crate::trace::Cause;
 use crate::wire::CodecError;
-use crate::work::{Arrived, NoReply, Origin, Outcome, Received, RemoteMessages, Reply, count_abandoned};
+use crate::work::{
+    Arrived, DeadLetterReason, DeadLetters, Lost, NoReply, Origin, Outcome, Received, Recent, RemoteMessages,
+    Reply, SENDERS, SenderId, report_abandoned,
+};
 
 /// Upper limit of the window of a channel, which is the number of its messages in flight.
 const LARGEST_WINDOW: u32 = 4096;
@@ -43,14 +47,22 @@ pub(super) struct Inbox {
     gates: HashMap<ActorPath, rc::Weak<RefCell<DeliveryQueue>>>,
     /// The values and the cause that belong to the next message.
     carried: Along,
+    /// The senders that the peer has told of, by its number.
+    senders: Recent<SenderId>,
     questions: Questions,
 }
 
-/// The values that a message refers to, and its cause.
-#[derive(Default)]
+/// The values that a message refers to, its cause and its sender.
 struct Along {
     holds: PayloadGuards,
     cause: Cause,
+    sender: SenderId,
+}
+
+impl Default for Along {
+    fn default() -> Self {
+        Self { holds: PayloadGuards::default(), cause: Cause::default(), sender: SenderId::OUTSIDE }
+    }
 }
 
 impl Inbox {
@@ -61,6 +73,7 @@ impl Inbox {
             lanes: Vec::new(),
             gates: HashMap::new(),
             carried: Along::default(),
+            senders: Recent::new(SENDERS),
             questions: Questions::default(),
         }
     }
@@ -106,8 +119,7 @@ impl Inbox {
             gate,
             link: self.link.clone(),
             bridge: self.bridge.clone(),
-            origin: Arc::new(Sender { link: self.link.clone(), channel, path }),
-            message,
+            origin: Arc::new(Sender { link: self.link.clone(), channel, path, message }),
             target,
             window,
             way_in: RefCell::default(),
@@ -117,6 +129,26 @@ impl Inbox {
             outstanding: Cell::default(),
         }));
         Ok(())
+    }
+
+    /// Records the path of a Work that the peer calls by `number`.
+    fn announced(&mut self, number: u32, path: &ActorPath) -> Result<(), BadPeer> {
+        if path.as_str().len() > ActorPath::LONGEST_FROM_AFAR || !SenderId(number).is_work() {
+            return Err(BadPeer::Other(format!("peer told of a sender that cannot be ({number})")));
+        }
+        if let Ok(runtime) = runtime::current() {
+            self.senders.insert(number, DeadLetters::of(&runtime).sender(path));
+        }
+        Ok(())
+    }
+
+    /// Returns what came along with a message, whose sender has this number at the peer.
+    fn sent_by(&self, number: u32, carried: Along) -> Along {
+        let sender = match SenderId(number) {
+            SenderId::OUTSIDE => SenderId::OUTSIDE,
+            _ => self.senders.get(number).copied().unwrap_or(SenderId::UNKNOWN),
+        };
+        Along { sender, ..carried }
     }
 
     /// Removes abandoned questions from the mailbox of a Work.
@@ -155,15 +187,18 @@ impl Inbound for Inbox {
     fn packet(&mut self, packet: Packet<'_>) -> Result<(), BadPeer> {
         let carried = std::mem::take(&mut self.carried);
         match packet {
-            Packet::Tell { channel, body } => {
+            Packet::Tell { channel, sender, body } => {
+                let carried = self.sent_by(sender, carried);
                 self.lane(channel)?.receive(Post { body, question: None, carried })
             }
-            Packet::Ask { channel, question, body } => {
+            Packet::Ask { channel, sender, question, body } => {
+                let carried = self.sent_by(sender, carried);
                 let lane = self.lane(channel)?.clone();
                 let question = self.questions.came(question, &lane.origin.path);
                 lane.receive(Post { body, question: Some(question), carried })
             }
-            Packet::AskForStream { channel, question, window, body } => {
+            Packet::AskForStream { channel, sender, question, window, body } => {
+                let carried = self.sent_by(sender, carried);
                 let lane = self.lane(channel)?.clone();
                 let question = self.questions.came_for_stream(question, window, &lane.origin.path)?;
                 lane.receive(Post { body, question: Some(question), carried })
@@ -176,7 +211,10 @@ impl Inbound for Inbox {
             }
             Packet::Credit { channel, more } => self.link.more_credit(channel, more),
             // Holds the values that the message refers to until it has been decoded.
-            Packet::Returned { channel, body } => self.link.returned(channel, body, carried.cause),
+            Packet::Returned { channel, sender, body } => {
+                let Along { cause, sender, holds: _held } = self.sent_by(sender, carried);
+                self.link.returned(channel, body, cause, sender)
+            }
             Packet::ReturnedQuestion { question } => {
                 self.link.returned_question(question);
                 Ok(())
@@ -208,8 +246,14 @@ impl Inbound for Inbox {
                     Ok(())
                 }
                 Control::Carries { payloads, trace } => {
-                    self.carried = Along { holds: arrived(&self.bridge, &self.link, payloads), cause: trace };
+                    let holds = arrived(&self.bridge, &self.link, payloads);
+                    self.carried = Along { holds, cause: trace, ..Along::default() };
                     Ok(())
+                }
+                Control::Sender { number, path } => {
+                    // What was carried belongs to the next message.
+                    self.carried = carried;
+                    self.announced(number, &path)
                 }
                 Control::Release { id, count } => {
                     self.link.pins().release(id, count);
@@ -316,7 +360,6 @@ struct InboundChannel {
     link: Arc<Link>,
     bridge: Arc<Bridge>,
     origin: Arc<Sender>,
-    message: String,
     target: Target,
     window: u32,
     way_in: RefCell<Option<WayIn>>,
@@ -360,7 +403,7 @@ impl InboundChannel {
         carried: Along,
     ) -> Option<LocalBoxFuture<'static, bool>> {
         if question.as_ref().is_some_and(InboundQuestion::is_abandoned) {
-            count_abandoned(1);
+            report_abandoned(&self.origin.path, [Lost::new(&self.origin.message, carried.sender)]);
             self.done();
             return None;
         }
@@ -406,25 +449,29 @@ impl InboundChannel {
                     self.give_back(body, question, carried);
                 }
                 Unresolved::NotTaken => {
-                    let why = format!("work `{}` does not accept `{}`", self.origin.path, self.message);
+                    let why =
+                        format!("work `{}` does not accept `{}`", self.origin.path, self.origin.message);
                     match question {
                         Some(question) => {
                             let why = NoReply::Unreadable(why);
                             self.link.answer(question.number(), Outcome::Unanswered(why))
                         }
-                        None => count_lost(&self.origin.path, 1, &why),
+                        None => {
+                            let lost = Lost::new(&self.origin.message, carried.sender);
+                            lose(&self.origin.path, DeadLetterReason::Unsendable, &why, lost);
+                        }
                     }
                 }
             }
             return None;
         }
-        let is_question = question.is_some();
+        let (is_question, sender) = (question.is_some(), carried.sender);
         let reply =
             question.map(|question| Box::new(Answer::new(self.link.clone(), question)) as Box<dyn Reply>);
         let received = match &*self.way_in.borrow() {
             Some(WayIn { intake, incarnation }) => {
                 let origin = self.origin.clone();
-                intake.receive(Arrived { body, cause: carried.cause, reply, origin }, *incarnation)
+                intake.receive(Arrived { body, cause: carried.cause, sender, reply, origin }, *incarnation)
             }
             None => unreachable!("found just now"),
         };
@@ -435,7 +482,8 @@ impl InboundChannel {
             Received::Moved => self.refuse(),
             Received::Unreadable(error) => {
                 if !is_question {
-                    count_lost(&self.origin.path, 1, &error.to_string());
+                    let lost = Lost::new(&self.origin.message, sender);
+                    lose(&self.origin.path, DeadLetterReason::Unsendable, &error.to_string(), lost);
                 }
             }
         }
@@ -452,7 +500,7 @@ impl InboundChannel {
             }
             Destination::NotYet(_) | Destination::Gone => return Err(Unresolved::Gone),
         };
-        let intake = mailbox.intake(&self.message).ok_or(Unresolved::NotTaken)?;
+        let intake = mailbox.intake(&self.origin.message).ok_or(Unresolved::NotTaken)?;
         *self.way_in.borrow_mut() = Some(WayIn { intake, incarnation });
         Ok(())
     }
@@ -469,7 +517,8 @@ impl InboundChannel {
             Some(question) => self.link.answer(question.number(), Outcome::Moved),
             None => {
                 let Sender { channel, path, .. } = &*self.origin;
-                self.link.give_back_bytes(*channel, path, body, &carried.holds, &carried.cause);
+                let lost = Lost::new(&self.origin.message, carried.sender);
+                self.link.give_back_bytes(*channel, path, body, &carried.holds, &carried.cause, lost);
             }
         }
     }
@@ -518,6 +567,8 @@ struct Sender {
     link: Arc<Link>,
     channel: u32,
     path: ActorPath,
+    /// Name of the type of the messages.
+    message: String,
 }
 
 impl Origin for Sender {
@@ -525,8 +576,13 @@ impl Origin for Sender {
         self.link.number()
     }
 
-    fn give_back(&self, write: &mut dyn FnMut(&mut BytesMut) -> Result<(), CodecError>, cause: Cause) {
-        self.link.give_back(self.channel, &self.path, write, &cause);
+    fn give_back(
+        &self,
+        write: &mut dyn FnMut(&mut BytesMut) -> Result<(), CodecError>,
+        cause: Cause,
+        sender: SenderId,
+    ) {
+        self.link.give_back(self.channel, &self.path, write, &cause, Lost::new(&self.message, sender));
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub(super) use self::messages::Channel;
-use self::messages::Channels;
+use self::messages::{Announced, Channels};
 use self::nested_questions::NestedQuestions;
 use self::pins::Pins;
 use self::replies::Replies;
@@ -41,7 +41,7 @@ use crate::payload::PayloadGuards;
 use crate::trace::Cause;
 use crate::transport::DirectWriter;
 use crate::wire::CodecError;
-use crate::work::{AnyEnvelope, CloseReason, NoReply, Outcome, Traffic};
+use crate::work::{AnyEnvelope, CloseReason, NoReply, Outcome, SenderId, Traffic};
 
 /// Amount of credit that is worth a write of its own.
 const MUCH_CREDIT: u32 = 128;
@@ -79,6 +79,8 @@ enum Begun {
 
 struct LinkState {
     session: Session,
+    /// The senders that the peer was told of.
+    senders: Announced,
     outlet: Outlet<DirectWriter>,
     questions: IdMap<u64, (Box<dyn AnyEnvelope>, Arc<Channel>)>,
     replies: Replies,
@@ -124,7 +126,7 @@ pub(super) trait ChannelUser: Send + Sync {
     /// Takes back a message that no handler has begun.
     fn returned(&self, envelope: Box<dyn AnyEnvelope>);
     /// Takes back the body of a `tell` of the type `message` that no handler has begun.
-    fn returned_bytes(&self, message: &str, body: &[u8], cause: Cause);
+    fn returned_bytes(&self, message: &'static str, body: &[u8], cause: Cause, sender: SenderId);
     /// Records that the other end has drained one of the channels.
     fn channel_drained(&self);
     /// Holds back new messages because the session is about to end: messages that it returns must precede them.
@@ -166,6 +168,7 @@ impl Link {
             start: Instant::now(),
             state: Mutex::new(LinkState {
                 session: Session::new(settings, Duration::ZERO),
+                senders: Announced::default(),
                 outlet: Outlet::new(),
                 questions: IdMap::default(),
                 replies: Replies::default(),
@@ -485,18 +488,20 @@ impl Link {
         self.state.lock().ended.clone()
     }
 
-    /// Ends the session for good. Messages that were never written to a connection are returned to their senders; tasks
-    /// that wait for an answer or for room are woken.
+    /// Ends the session for good. Messages that were never written to a connection are returned to their senders; those
+    /// that were, and that the peer has not acknowledged, are dead letters. Tasks that wait for an answer or for room are
+    /// woken.
     pub(super) fn end(&self) {
         // Messages sent from here on queue behind those that are returned.
         self.close_channels().iter().for_each(|channel| channel.stop());
-        let unsent = {
+        let (unacknowledged, unsent) = {
             let mut state = self.state.lock();
             state.over = true;
-            state.session.take_unsent()
+            state.session.take_rest()
         };
         let channels = self.close_channels();
         channels.iter().for_each(|channel| channel.stop());
+        self.report_lost(&unacknowledged);
         self.come_back(&unsent);
         let questions = std::mem::take(&mut self.state.lock().questions);
         self.room.notify_waiters();

@@ -8,6 +8,7 @@ mod backoff;
 mod begun;
 mod bridge;
 mod child_output;
+mod dead_letters;
 mod departures;
 #[cfg(feature = "drive")]
 mod drives;

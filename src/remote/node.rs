@@ -14,6 +14,7 @@ use super::agent::{Agent, Kinds};
 use super::backoff::{Backoff, longest_pause};
 use super::begun::BegunWriter;
 use super::bridge::{Bridge, BridgeOptions, DialError, PeerHandler, Spawner};
+use super::dead_letters::send_dead_letters;
 use super::departures::release_peers;
 #[cfg(feature = "drive")]
 use super::drives::DrivesOfHead;
@@ -32,7 +33,7 @@ use crate::payload::{MemoryBudget, Store};
 use crate::runtime::{self, Runtime};
 use crate::transport::{Advertised, Connection, Dialed, Endpoint, Listener, TransportError, dial_from};
 use crate::work::run_markers::mark_runs;
-use crate::work::{Arguments, Directory, MessageCounts, Resources, Router};
+use crate::work::{Arguments, DeadLetters, Directory, MessageCounts, Resources, Router};
 
 /// Longest wait between attempts to dial a head that is not there.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -219,6 +220,7 @@ async fn attend(
     }
     let updates = spawn_local(agent.clone().send_updates());
     let logs = spawn_local(send_logs(lines_for_head.clone(), head.clone()));
+    let dead_letters = spawn_local(send_dead_letters(agent.dead_letters(), head.clone()));
     let load_report = spawn_local(agent.clone().send_load_reports());
     let pursue = bridge.clone().pursue(head.clone(), vec![endpoint], hello, Some((connection, received)));
     let mut pursue = spawn_local(pursue);
@@ -247,6 +249,7 @@ async fn attend(
     pursue.abort();
     updates.abort();
     logs.abort();
+    dead_letters.abort();
     load_report.abort();
     if left {
         return SessionEnd::Left;
@@ -540,6 +543,10 @@ async fn join(
         let runtime =
             runtime.with(Arc::new(LinesForHead::default())).with(Arc::new(MessageCounts::default()));
         let runtime = runtime.with(Arc::new(arguments));
+        let dead_letters = Arc::<DeadLetters>::default();
+        // For the head.
+        dead_letters.want();
+        let runtime = runtime.with(dead_letters);
         #[cfg(feature = "drive")]
         let runtime = runtime.with(Drives::at(DrivesOfHead(Arc::downgrade(&bridge))));
         runtime

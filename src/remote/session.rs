@@ -216,15 +216,17 @@ impl Session {
         }
     }
 
-    /// Takes the frames that were never handed to a connection, in order, so that the peer cannot have received them.
-    /// The session is unusable afterwards.
-    pub(crate) fn take_unsent(&mut self) -> Vec<Bytes> {
+    /// Takes the frames that the peer has not acknowledged, in order: first those that were handed to a connection, then
+    /// those that were not, which the peer cannot have received. The session is unusable afterwards.
+    pub(crate) fn take_rest(&mut self) -> (Vec<Bytes>, Vec<Bytes>) {
         self.close_segment();
         let sent = self.sent;
-        let unsent = std::mem::take(&mut self.segments).into_iter().filter(|segment| segment.last > sent);
+        let (unsent, unacknowledged): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.segments).into_iter().partition(|segment| segment.last > sent);
         self.kept_bytes = 0;
         self.cursor = 0;
-        unsent.map(|segment| segment.bytes).collect()
+        let bytes = |segments: VecDeque<Segment>| segments.into_iter().map(|segment| segment.bytes).collect();
+        (bytes(unacknowledged), bytes(unsent))
     }
 
     /// Returns `true` while senders need not wait.

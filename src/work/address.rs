@@ -490,6 +490,7 @@ impl Directory {
 
     /// Registers a mailbox for deserialised addresses.
     pub(crate) fn remember(&self, path: &ActorPath, mailbox: &Arc<dyn AnyMailbox>) {
+        mailbox.set_path(path);
         let registered = Registered { mailbox: Arc::downgrade(mailbox), is_part: true };
         self.mailboxes.lock().insert(path.clone(), registered);
     }
@@ -528,6 +529,7 @@ impl Directory {
         let Some(router) = router else { return Ok(None) };
         let (locator, bind) = router.locator(path, kind);
         let mailbox = kind.distant_mailbox(locator);
+        mailbox.set_path(path);
         bind(&mailbox);
         let registered = Registered { mailbox: Arc::downgrade(&mailbox), is_part: true };
         mailboxes.insert(path.clone(), registered);

@@ -19,6 +19,7 @@ pub(crate) trait AnyMailbox: Send + Sync {
     fn command(&self, command: Command);
     fn run(&self, order: RunOrder) -> bool;
     fn open(&self) -> u64;
+    fn set_path(&self, path: &ActorPath);
     fn capacity(&self) -> usize;
     fn set_capacity(&self, capacity: usize);
     /// Returns the type of the Work.
@@ -37,14 +38,13 @@ pub(crate) trait AnyMailbox: Send + Sync {
     /// Takes the next message to forward along a route.
     fn next(&self, route: &SharedRoute) -> Option<Box<dyn AnyEnvelope>>;
 
-    // The methods of this group return the number of messages that were lost without notice to their sender.
-    fn close(&self, why: CloseReason) -> usize;
-    fn set_place(&self, place: Place<SharedRoute>) -> usize;
-    fn left(&self, route: &SharedRoute) -> usize;
-    fn returned(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) -> usize;
-    fn drained(&self, route: &SharedRoute) -> usize;
-    fn lost(&self, route: &SharedRoute, instead: Place<SharedRoute>) -> usize;
-    fn put_back(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) -> usize;
+    fn close(&self, why: CloseReason);
+    fn set_place(&self, place: Place<SharedRoute>);
+    fn left(&self, route: &SharedRoute);
+    fn returned(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>);
+    fn drained(&self, route: &SharedRoute);
+    fn lost(&self, route: &SharedRoute, instead: Place<SharedRoute>);
+    fn put_back(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>);
 
     fn depth(&self) -> usize;
     /// Returns the number of messages accepted or forwarded since the mailbox exists.
@@ -78,6 +78,10 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
 
     fn open(&self) -> u64 {
         self.open()
+    }
+
+    fn set_path(&self, path: &ActorPath) {
+        self.set_path(path);
     }
 
     fn capacity(&self) -> usize {
@@ -132,32 +136,32 @@ impl<W: Work> AnyMailbox for Mailbox<W> {
         self.next(route)
     }
 
-    fn set_place(&self, place: Place<SharedRoute>) -> usize {
-        self.set_place(place)
+    fn set_place(&self, place: Place<SharedRoute>) {
+        self.set_place(place);
     }
 
-    fn left(&self, route: &SharedRoute) -> usize {
-        self.left(route)
+    fn left(&self, route: &SharedRoute) {
+        self.left(route);
     }
 
-    fn returned(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) -> usize {
-        self.returned(route, envelope)
+    fn returned(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) {
+        self.returned(route, envelope);
     }
 
-    fn drained(&self, route: &SharedRoute) -> usize {
-        self.drained(route)
+    fn drained(&self, route: &SharedRoute) {
+        self.drained(route);
     }
 
-    fn lost(&self, route: &SharedRoute, instead: Place<SharedRoute>) -> usize {
-        self.lost(route, instead)
+    fn lost(&self, route: &SharedRoute, instead: Place<SharedRoute>) {
+        self.lost(route, instead);
     }
 
-    fn put_back(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) -> usize {
-        self.put_back(route, envelope)
+    fn put_back(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) {
+        self.put_back(route, envelope);
     }
 
-    fn close(&self, why: CloseReason) -> usize {
-        self.close(why)
+    fn close(&self, why: CloseReason) {
+        self.close(why);
     }
 
     fn depth(&self) -> usize {

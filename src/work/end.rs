@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// Name of a watch among the types of messages, which no Rust type has.
+pub(crate) const WATCH: &str = "(watch)";
+
 /// The end of an incarnation of a Work, as [`WorkAddr::watch`](crate::WorkAddr::watch) tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

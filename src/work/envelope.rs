@@ -20,10 +20,10 @@ use tokio::sync::oneshot;
 
 use super::batch::Batch;
 use super::caller::{AnswerTo, Caller, StreamCaller};
-use super::executing::{Handling, current_run};
+use super::dead_letters::{DeadLetterReason, Lost, SenderId, report, report_abandoned};
+use super::executing::{Handling, current_run, current_sender};
 use super::mailbox::CloseReason;
 use super::message::{AskError, Handle, IntoReply, ItemOf, Message, ReplyOf, ReplyValue, SendError};
-use super::message_counts::count_abandoned;
 use super::route::Origin;
 use super::stream_ends::{ItemSink, StreamSink, StreamSource};
 use super::stream_queue::{EncodingSink, Incoming, StreamQueue};
@@ -31,6 +31,7 @@ use super::streamed::Streamed;
 use super::unsent::Unsent;
 use super::{Work, WorkContext};
 use crate::fence::Fenced;
+use crate::id::ActorPath;
 use crate::payload::{self, PayloadGuards};
 use crate::trace::{Cause, Span, What};
 use crate::wire::{self, CodecError};
@@ -98,7 +99,16 @@ pub(crate) trait AnyEnvelope: Send {
     /// Returns the trace context of the sender.
     fn cause(&self) -> Cause;
 
-    /// Notifies the sender of the outcome. Returns true if the message is lost without notice, as a `tell` is.
+    /// Returns the number of the sender in this process.
+    fn sender(&self) -> SenderId;
+
+    /// Returns what is to be reported of the message if it is lost.
+    fn lost(&self) -> Lost<'static> {
+        Lost::new(self.name(), self.sender())
+    }
+
+    /// Notifies the sender of the outcome. Returns true if no handler has seen the message and its sender is not told so, as
+    /// for a `tell`.
     fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool;
 
     /// Returns the envelope itself, for a downcast to the type with which it was made.
@@ -190,6 +200,7 @@ pub(crate) trait Reply: Send {
 pub(crate) struct Envelope<W: Handle<M>, M: Message> {
     message: Fenced<M>,
     cause: Cause,
+    sender: SenderId,
     reply: ReplyTo<W, M>,
     served_by: Option<Arc<ServedBy>>,
 }
@@ -239,12 +250,12 @@ pub(super) type Opened<W, M> = Result<Incoming<ItemOf<W, M>>, AskFailure<M>>;
 impl<W: Handle<M>, M: Message> Envelope<W, M> {
     /// Wraps a message of the code that is executing on this thread.
     pub(super) fn new(message: M, reply: ReplyTo<W, M>) -> Box<Self> {
-        Self::caused(message, Cause::current(), reply)
+        Self::caused(message, Cause::current(), current_sender(), reply)
     }
 
     /// Wraps a message that arrived from another process, with the trace context of its sender.
-    pub(super) fn caused(message: M, cause: Cause, reply: ReplyTo<W, M>) -> Box<Self> {
-        Box::new(Self { message: Fenced::new(message), cause, reply, served_by: None })
+    pub(super) fn caused(message: M, cause: Cause, sender: SenderId, reply: ReplyTo<W, M>) -> Box<Self> {
+        Box::new(Self { message: Fenced::new(message), cause, sender, reply, served_by: None })
     }
 
     /// Has the version noted that handles the message, if it is sent to a service.
@@ -469,13 +480,22 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
         self.cause.clone()
     }
 
+    fn sender(&self) -> SenderId {
+        self.sender
+    }
+
     fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
-        let Self { message, cause, reply, .. } = *self;
+        let Self { message, cause, sender, reply, .. } = *self;
         match reply {
             ReplyTo::Nobody(origin) => match (outcome, origin) {
                 (Outcome::Answered(..), _) => false,
+                // A handler has begun it.
+                (
+                    Outcome::Unanswered(NoReply::Failed | NoReply::ReplyDropped | NoReply::ReplyNotSent(_)),
+                    _,
+                ) => false,
                 (Outcome::Moved, Some(origin)) => {
-                    origin.give_back(&mut |out| wire::encode_into(&*message, out), cause);
+                    origin.give_back(&mut |out| wire::encode_into(&*message, out), cause, sender);
                     false
                 }
                 _ => true,
@@ -573,7 +593,8 @@ async fn gather<W: Handle<M>, M: Message>(
     bounds: Batch,
     cx: &mut WorkContext<W>,
 ) -> Vec<Box<Envelope<W, M>>> {
-    let mut batch = vec![first];
+    let mut gathered = Gathered { batch: vec![first], path: cx.path().clone() };
+    let batch = &mut gathered.batch;
     let message = TypeId::of::<M>();
     let mut time = pin!(None);
     while batch.len() < bounds.messages {
@@ -592,10 +613,29 @@ async fn gather<W: Handle<M>, M: Message>(
         let Some(next) = next.await else { break };
         batch.push(Envelope::of_type(next));
     }
-    let gathered = batch.len();
-    batch.retain(|envelope| !envelope.is_abandoned());
-    count_abandoned(gathered - batch.len());
-    batch
+    let abandoned: Vec<_> = batch.extract_if(.., |envelope| envelope.is_abandoned()).collect();
+    report_abandoned(cx.path(), abandoned.iter().map(|envelope| envelope.lost()));
+    std::mem::take(&mut gathered.batch)
+}
+
+/// The messages of a batch whose handler has not begun.
+struct Gathered<W: Handle<M>, M: Message> {
+    batch: Vec<Box<Envelope<W, M>>>,
+    path: ActorPath,
+}
+
+impl<W: Handle<M>, M: Message> Drop for Gathered<W, M> {
+    /// Reports those that are lost because the incarnation ends.
+    fn drop(&mut self) {
+        let lost =
+            self.batch.iter().filter(|envelope| !envelope.is_question()).map(|envelope| envelope.lost());
+        report(
+            &self.path,
+            DeadLetterReason::Interrupted,
+            "its incarnation ended while it gathered a batch",
+            lost,
+        );
+    }
 }
 
 /// Sends a reply to the caller in another process, or the reason why it cannot be encoded.

@@ -10,16 +10,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use super::caller::{AnswerTo, Caller, StreamCaller};
+use super::dead_letters::{DeadLetters, SenderId};
 use super::run_markers::mark;
 use super::streamed::Streamed;
 use crate::id::{ActorPath, AppId};
-use crate::runtime::{set_actor, with_actor};
+use crate::runtime::{self, set_actor, with_actor};
 
 /// A Work while its code executes.
 pub(super) struct ExecutingWork {
     app: AppId,
     path: ActorPath,
     run: Option<u64>,
+    /// The number of the Work as a sender of messages, once it has sent one.
+    sender: Option<SenderId>,
     /// True while a handler or `on_stop` executes: no message is taken from the mailbox meanwhile.
     is_handling: bool,
     /// The caller of the ask whose handler executes.
@@ -39,7 +42,16 @@ struct Service {
 impl ExecutingWork {
     pub(super) fn new(app: AppId, path: ActorPath) -> Self {
         let want_service = Vec::new();
-        Self { app, path, run: None, is_handling: false, caller: None, serving: 0, want_service }
+        Self {
+            app,
+            path,
+            run: None,
+            sender: None,
+            is_handling: false,
+            caller: None,
+            serving: 0,
+            want_service,
+        }
     }
 
     /// Converts to the type of the thread's executing actor.
@@ -60,6 +72,21 @@ pub(super) fn poll_as<R>(work: &mut Option<Box<dyn Any>>, poll: impl FnOnce() ->
 /// Returns the path of the Work that is executing on this thread, and the number of its current run.
 pub(crate) fn current_run() -> Option<(ActorPath, Option<u64>)> {
     with_actor(|work: &mut ExecutingWork| (work.path.clone(), work.run))
+}
+
+/// Returns the number of the Work that is executing on this thread, as the sender of a message.
+pub(super) fn current_sender() -> SenderId {
+    let sender = with_actor(|work: &mut ExecutingWork| work.sender.ok_or_else(|| work.path.clone()));
+    match sender {
+        None => SenderId::OUTSIDE,
+        Some(Ok(sender)) => sender,
+        Some(Err(path)) => {
+            let Ok(runtime) = runtime::current() else { return SenderId::UNKNOWN };
+            let sender = DeadLetters::of(&runtime).sender(&path);
+            change(|work| work.sender = Some(sender));
+            sender
+        }
+    }
 }
 
 /// Tells waiting futures of the Work whether its mailbox is served, after a poll that left the Work waiting.

@@ -6,8 +6,7 @@
 //! - A mailbox belongs to the Work and not to one incarnation: messages that an incarnation had taken but not begun
 //!   when it died go back to the front.
 //! - An ask whose caller has given up is dropped if no handler has begun it; see the module `abandoned`.
-//! - When the Work stops, waiting messages are refused: an `ask` fails at its caller, a lost `tell` is logged and
-//!   counted.
+//! - When the Work stops, waiting messages are refused: an `ask` fails at its caller, a `tell` is a dead letter.
 //! - A waiting `send` that is dropped gives up its place in the queue of senders and does not send its message.
 //! - A process has one mailbox for a Work, wherever the Work lives. The mailbox of a Work in another process forwards
 //!   along a [`Route`]; see the module `queue` for the guarantees while the Work moves.
@@ -25,8 +24,8 @@ mod watches;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Poll, Waker};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -35,10 +34,12 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::queue::{Item, Offer, Place, Queue, Step};
 pub(crate) use self::receiver::{Mail, Receiver};
 use self::watches::{Watches, answer};
+use super::dead_letters::{DeadLetterReason, report};
 use super::end::{End, EndKind};
 use super::envelope::{AnyEnvelope, BoxedEnvelope, NoReply, Outcome};
 use super::route::{Commands, Locator, Route, SharedRoute};
 use super::{Command, RunOrder, Work};
+use crate::id::ActorPath;
 
 const LARGEST_BATCH: usize = 128;
 
@@ -59,6 +60,20 @@ pub(crate) enum CloseReason {
     Unknown,
 }
 
+impl CloseReason {
+    /// Returns the reason for dead letters, and the cause as text.
+    pub(in crate::work) fn of_dead_letters(self) -> (DeadLetterReason, &'static str) {
+        match self {
+            Self::NotStarted | Self::Unplaced | Self::Stopped => {
+                (DeadLetterReason::Stopped, "the Work was stopped")
+            }
+            Self::Failed => (DeadLetterReason::Failed, "the Work has failed"),
+            Self::Unknown => (DeadLetterReason::Unknown, "there is no such Work any more"),
+            Self::NodeLost => (DeadLetterReason::NodeLost, "its node is lost, or has left the App"),
+        }
+    }
+}
+
 pub(crate) struct Mailbox<W> {
     inner: Mutex<Inner<W>>,
     /// Messages that the receiver has taken but not begun. Locked after `inner`.
@@ -68,6 +83,8 @@ pub(crate) struct Mailbox<W> {
     capacity: AtomicUsize,
     /// Finds the Work, if this process does not decide its placement.
     locator: Option<Arc<dyn Locator>>,
+    /// The path of the Work, once an address leads here.
+    path: OnceLock<ActorPath>,
 }
 
 struct Batch<W> {
@@ -164,6 +181,28 @@ pub(crate) enum Refused<E> {
     Unsendable(E, String),
 }
 
+impl<W> Mailbox<W> {
+    /// Returns the path of the Work, for reports; that of the root before the Work has joined the App.
+    fn path(&self) -> ActorPath {
+        self.path.get().cloned().unwrap_or_else(ActorPath::root)
+    }
+
+    /// Tells the senders of these messages that no handler will see them, and reports those that have nobody to tell.
+    fn refuse(
+        &self,
+        messages: impl IntoIterator<Item = BoxedEnvelope<W>>,
+        why: CloseReason,
+        reason: DeadLetterReason,
+        text: &str,
+    ) {
+        let lost = messages.into_iter().filter_map(|message| {
+            let lost = AnyEnvelope::lost(&*message);
+            AnyEnvelope::settle(message, Outcome::Unanswered(NoReply::Refused(why))).then_some(lost)
+        });
+        report(&self.path(), reason, text, lost);
+    }
+}
+
 impl<W: Work> Mailbox<W> {
     /// Creates the mailbox of a Work whose placement this process decides.
     pub(crate) fn new(capacity: usize) -> Self {
@@ -197,7 +236,13 @@ impl<W: Work> Mailbox<W> {
             commanded: AtomicBool::new(false),
             capacity: AtomicUsize::new(capacity),
             locator,
+            path: OnceLock::new(),
         }
+    }
+
+    /// Sets the path of the Work.
+    pub(crate) fn set_path(&self, path: &ActorPath) {
+        self.path.get_or_init(|| path.clone());
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -463,20 +508,18 @@ impl<W: Work> Mailbox<W> {
         inner.commands.clear();
     }
 
-    // The methods of this group return the number of messages that were lost without notice to their sender.
-
     /// Sets the place of the Work.
-    pub(crate) fn set_place(&self, place: Place<SharedRoute>) -> usize {
-        self.change(|queue| queue.set_place(place))
+    pub(crate) fn set_place(&self, place: Place<SharedRoute>) {
+        self.change(|queue| queue.set_place(place));
     }
 
     pub(crate) fn place(&self) -> Place<SharedRoute> {
         self.inner.lock().queue.place().clone()
     }
 
-    /// Refuses new messages and those that wait. Returns the number of messages lost without notice to their sender.
-    pub(crate) fn close(&self, why: CloseReason) -> usize {
-        self.set_place(Place::Closed(why))
+    /// Refuses new messages and those that wait.
+    pub(crate) fn close(&self, why: CloseReason) {
+        self.set_place(Place::Closed(why));
     }
 
     /// Ends the receiving of this incarnation in this process, or of any incarnation for `None`: waiting messages from
@@ -510,20 +553,19 @@ impl<W: Work> Mailbox<W> {
     }
 
     /// Records that the incarnation at the end of this route has ended.
-    pub(crate) fn left(&self, route: &SharedRoute) -> usize {
-        self.change(|queue| queue.left(route))
+    pub(crate) fn left(&self, route: &SharedRoute) {
+        self.change(|queue| queue.left(route));
     }
 
     /// Takes back a message from this route; no handler has begun it.
-    pub(crate) fn returned(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) -> usize {
-        let lost = self.change(|queue| queue.returned(route, typed(envelope)));
+    pub(crate) fn returned(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) {
+        self.change(|queue| queue.returned(route, typed(envelope)));
         self.want_place();
-        lost
     }
 
     /// Records that this route has given back all messages that were not begun.
-    pub(crate) fn drained(&self, route: &SharedRoute) -> usize {
-        self.change(|queue| queue.drained(route))
+    pub(crate) fn drained(&self, route: &SharedRoute) {
+        self.change(|queue| queue.drained(route));
     }
 
     /// Stops forwarding along this route, which is about to be lost.
@@ -532,8 +574,8 @@ impl<W: Work> Mailbox<W> {
     }
 
     /// Records that nothing arrives along this route any more.
-    pub(crate) fn lost(&self, route: &SharedRoute, instead: Place<SharedRoute>) -> usize {
-        self.change(|queue| queue.lost(route, instead))
+    pub(crate) fn lost(&self, route: &SharedRoute, instead: Place<SharedRoute>) {
+        self.change(|queue| queue.lost(route, instead));
     }
 
     /// Takes the next message to forward along this route.
@@ -547,17 +589,17 @@ impl<W: Work> Mailbox<W> {
     }
 
     /// Takes back a message that could not be sent along this route.
-    pub(crate) fn put_back(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) -> usize {
-        self.change(|queue| queue.put_back(route, typed(envelope)))
+    pub(crate) fn put_back(&self, route: &SharedRoute, envelope: Box<dyn AnyEnvelope>) {
+        self.change(|queue| queue.put_back(route, typed(envelope)));
     }
 
-    fn change(&self, change: impl FnOnce(&mut Queue<BoxedEnvelope<W>, SharedRoute>) -> Steps<W>) -> usize {
+    fn change(&self, change: impl FnOnce(&mut Queue<BoxedEnvelope<W>, SharedRoute>) -> Steps<W>) {
         let mut inner = self.inner.lock();
         if inner.queue.is_here() {
             self.unpop(&mut inner);
         }
         let steps = change(&mut inner.queue);
-        self.carry_out(inner, steps)
+        self.carry_out(inner, steps);
     }
 
     /// Returns the messages that the receiver has taken but not begun to the front of the queue.
@@ -567,8 +609,8 @@ impl<W: Work> Mailbox<W> {
         inner.taken = 0;
     }
 
-    /// Executes the steps of the queue. Returns the number of messages lost without notice to their sender.
-    fn carry_out(&self, mut inner: MutexGuard<'_, Inner<W>>, steps: Steps<W>) -> usize {
+    /// Executes the steps of the queue.
+    fn carry_out(&self, mut inner: MutexGuard<'_, Inner<W>>, steps: Steps<W>) {
         let mut woken = Vec::new();
         let mut others = Vec::new();
         for step in steps {
@@ -584,21 +626,34 @@ impl<W: Work> Mailbox<W> {
             }
         }
         drop(inner);
-        let mut lost = 0;
         for step in others {
             match step {
                 Step::Drain(SharedRoute(route)) => route.drain(),
                 Step::Pump(SharedRoute(route)) => route.pump(),
                 Step::Refuse(messages, why) => {
-                    let outcome = || Outcome::Unanswered(NoReply::Refused(why));
-                    let told = |message: BoxedEnvelope<W>| usize::from(message.settle(outcome()));
-                    lost += messages.into_iter().map(told).sum::<usize>();
+                    let (reason, text) = why.of_dead_letters();
+                    self.refuse(messages, why, reason, text);
                 }
                 Step::Wake => {}
             }
         }
         woken.into_iter().for_each(Waker::wake);
-        lost
+    }
+
+    /// Gives a message back to the process from which it came, or reports why it can never be sent.
+    pub(in crate::work) fn settle(&self, refused: Refused<Box<dyn AnyEnvelope>>) {
+        let (envelope, outcome, why) = match refused {
+            Refused::Full(envelope) | Refused::Closed(envelope, _) | Refused::Moved(envelope) => {
+                (envelope, Outcome::Moved, "it cannot be given back".to_owned())
+            }
+            Refused::Unsendable(envelope, why) => {
+                (envelope, Outcome::Unanswered(NoReply::Unreadable(why.clone())), why)
+            }
+        };
+        let lost = envelope.lost();
+        if envelope.settle(outcome) {
+            report(&self.path(), DeadLetterReason::Unsendable, &why, [lost]);
+        }
     }
 
     /// Returns the number of the incarnation that receives, or was the last to receive.
@@ -634,11 +689,8 @@ impl<W> Drop for Mailbox<W> {
         let inner = self.inner.get_mut();
         let mut messages: VecDeque<_> = std::mem::take(&mut self.batch.get_mut().messages);
         messages.extend(inner.queue.clear());
-        for message in messages {
-            if message.settle(Outcome::Unanswered(NoReply::Refused(CloseReason::Stopped))) {
-                log::warn!("a waiting message to a Work is lost: the last address of the Work was dropped");
-            }
-        }
+        let text = "the last address of the Work in this process was dropped";
+        self.refuse(messages, CloseReason::Stopped, DeadLetterReason::NoAddress, text);
     }
 }
 

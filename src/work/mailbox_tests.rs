@@ -9,9 +9,12 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::super::WorkContext;
+use super::super::dead_letters::{DeadLetters, SenderId};
 use super::super::envelope::Deliver;
 use super::*;
 use crate::error::Result;
+use crate::id::AppId;
+use crate::runtime::{self, Runtime};
 use crate::trace::Cause;
 
 #[derive(Serialize, Deserialize)]
@@ -57,6 +60,10 @@ impl AnyEnvelope for Note {
 
     fn cause(&self) -> Cause {
         Cause::default()
+    }
+
+    fn sender(&self) -> SenderId {
+        SenderId::OUTSIDE
     }
 
     fn is_question(&self) -> bool {
@@ -151,11 +158,15 @@ fn commands_go_before_messages() {
 
 #[test]
 fn closing_refuses_those_that_wait_for_room_and_counts_what_is_lost() {
+    let letters = Arc::<DeadLetters>::default();
+    let _entered = runtime::enter(Arc::new(Runtime::new(AppId::next()).with(letters.clone())));
     let (mailbox, _receiver) = open(1);
+    mailbox.set_path(&"work".into());
     assert!(mailbox.try_send(note(1)).is_ok());
     let mut waiting = Box::pin(mailbox.send(note(2)));
     assert!((&mut waiting).now_or_never().is_none());
-    assert_eq!(mailbox.close(CloseReason::Stopped), 1);
+    mailbox.close(CloseReason::Stopped);
+    assert_eq!(letters.counts(), [(Some("work".into()), DeadLetterReason::Stopped, 1)]);
     assert!(matches!(waiting.now_or_never(), Some(Err(Refused::Closed(_, CloseReason::Stopped)))));
     assert!(matches!(mailbox.try_send(note(3)), Err(Refused::Closed(_, CloseReason::Stopped))));
 }

@@ -64,11 +64,11 @@ fn count(of: impl FnOnce(&MessageCounts) -> &AtomicU64, count: usize) {
 }
 
 /// Counts messages that no handler saw and whose senders were not notified.
-pub(crate) fn count_lost_messages(messages: usize) {
+pub(super) fn count_lost_messages(messages: usize) {
     count(|counts| &counts.lost, messages);
 }
 
 /// Counts asks dropped as abandoned.
-pub(crate) fn count_abandoned(questions: usize) {
+pub(super) fn count_abandoned(questions: usize) {
     count(|counts| &counts.abandoned, questions);
 }

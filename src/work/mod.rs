@@ -25,6 +25,7 @@ mod caller;
 #[cfg(feature = "remote")]
 mod claim;
 mod context;
+mod dead_letters;
 mod deferred;
 mod end;
 mod envelope;
@@ -84,6 +85,13 @@ pub use self::arguments::ArgsError;
 pub use self::ask::{Ask, DEFAULT_ASK_TIMEOUT, Opening};
 pub use self::batch::Batch;
 pub use self::context::{Stopped, WorkContext};
+#[cfg(feature = "remote")]
+pub(crate) use self::dead_letters::{
+    AT_ONCE as DEAD_LETTERS_AT_ONCE, ByReason, Lost, Recent, SENDERS, SenderId,
+    report as report_dead_letters, report_abandoned,
+};
+pub use self::dead_letters::{DeadLetter, DeadLetterReason, DeadLetterSender};
+pub(crate) use self::dead_letters::{DeadLetters, HookThread, OnDeadLetter};
 pub use self::deferred::{Deferred, ReplySender};
 pub use self::end::{End, EndKind};
 pub use self::fencing_token::FencingToken;
@@ -138,8 +146,6 @@ pub(crate) use self::mailbox::{CloseReason, Mailbox, Place, Refused};
 #[cfg(test)]
 pub(crate) use self::mailbox::{Item, Offer, Queue, Step};
 pub(crate) use self::message_counts::MessageCounts;
-#[cfg(feature = "remote")]
-pub(crate) use self::message_counts::{count_abandoned, count_lost_messages};
 pub(crate) use self::outbox::{Acknowledge, FastPath, Outbox, ReadyQueue, Report, Update};
 pub use self::probe::Question;
 pub(crate) use self::probe::{ProbeEvent, ProbeOrder, ProbeOrders, Probes};

@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use super::Work;
 use super::address::WorkAddr;
 use super::batch::Batch;
+use super::dead_letters::SenderId;
 use super::envelope::{AnyEnvelope, BoxedEnvelope, Envelope, NoReply, Outcome, Reply, ReplyTo};
 use super::json::{JsonQuestion, question, question_with_status};
 use super::mailbox::{Mailbox, Refused};
@@ -140,13 +141,19 @@ pub(crate) trait RemoteMessages: Send + Sync {
     ///
     /// # Errors
     /// [`CodecError`] if the bytes cannot be decoded as the message.
-    fn come_back(&self, body: &[u8], cause: Cause) -> Result<Box<dyn AnyEnvelope>, CodecError>;
+    fn come_back(
+        &self,
+        body: &[u8],
+        cause: Cause,
+        sender: SenderId,
+    ) -> Result<Box<dyn AnyEnvelope>, CodecError>;
 }
 
 /// A message that has arrived from another process, encoded.
 pub(crate) struct Arrived<'a> {
     pub(crate) body: &'a [u8],
     pub(crate) cause: Cause,
+    pub(crate) sender: SenderId,
     /// Return channel for the reply, if the message is an ask.
     pub(crate) reply: Option<Box<dyn Reply>>,
     pub(crate) origin: Arc<dyn Origin>,
@@ -164,7 +171,7 @@ pub(crate) enum Received {
 }
 
 type Open<W> = fn(Arrived<'_>) -> Result<BoxedEnvelope<W>, CodecError>;
-type OpenAgain = fn(&[u8], Cause) -> Result<Box<dyn AnyEnvelope>, CodecError>;
+type OpenAgain = fn(&[u8], Cause, SenderId) -> Result<Box<dyn AnyEnvelope>, CodecError>;
 
 struct RemoteMessagesOf<W: Work> {
     mailbox: Arc<Mailbox<W>>,
@@ -185,23 +192,25 @@ impl<W: Work> RemoteMessages for RemoteWatches<W> {
         match (self.mailbox.keep_watch(watch, incarnation), incarnation) {
             (Ok(()), _) => Received::Taken,
             (Err(watch), Some(_)) => {
-                settle(Refused::Moved(watch));
+                self.mailbox.settle(Refused::Moved(watch));
                 Received::Moved
             }
             (Err(watch), None) => {
                 let mailbox = self.mailbox.clone();
-                Received::Waits(Box::pin(async move { mailbox.watch(watch).await.map_err(settle).is_err() }))
+                Received::Waits(Box::pin(async move {
+                    mailbox.watch(watch).await.map_err(|refused| mailbox.settle(refused)).is_err()
+                }))
             }
         }
     }
 
-    fn come_back(&self, _: &[u8], _: Cause) -> Result<Box<dyn AnyEnvelope>, CodecError> {
+    fn come_back(&self, _: &[u8], _: Cause, _: SenderId) -> Result<Box<dyn AnyEnvelope>, CodecError> {
         Err(CodecError::written::<()>(io::Error::other("a watch is never told")))
     }
 }
 
 fn envelope<W: Handle<M>, M: Message>(arrived: Arrived<'_>) -> Result<BoxedEnvelope<W>, CodecError> {
-    let Arrived { body, cause, reply, origin } = arrived;
+    let Arrived { body, cause, sender, reply, origin } = arrived;
     let reply = match reply {
         Some(reply) if reply.window().is_some() != <ReplyOf<W, M> as ReplyValue>::IS_STREAM => {
             let why = "one end takes the reply for a stream, and the other does not".to_owned();
@@ -211,9 +220,11 @@ fn envelope<W: Handle<M>, M: Message>(arrived: Arrived<'_>) -> Result<BoxedEnvel
         reply => reply,
     };
     match (wire::decode::<M>(body), reply) {
-        (Ok(message), None) => Ok(Envelope::<W, M>::caused(message, cause, ReplyTo::Nobody(Some(origin)))),
+        (Ok(message), None) => {
+            Ok(Envelope::<W, M>::caused(message, cause, sender, ReplyTo::Nobody(Some(origin))))
+        }
         (Ok(message), Some(reply)) => {
-            Ok(Envelope::<W, M>::caused(message, cause, ReplyTo::Peer(reply, Some(origin))))
+            Ok(Envelope::<W, M>::caused(message, cause, sender, ReplyTo::Peer(reply, Some(origin))))
         }
         (Err(error), reply) => {
             if let Some(reply) = reply {
@@ -227,9 +238,10 @@ fn envelope<W: Handle<M>, M: Message>(arrived: Arrived<'_>) -> Result<BoxedEnvel
 fn come_back<W: Handle<M>, M: Message>(
     body: &[u8],
     cause: Cause,
+    sender: SenderId,
 ) -> Result<Box<dyn AnyEnvelope>, CodecError> {
     let message = wire::decode::<M>(body)?;
-    Ok(Envelope::<W, M>::caused(message, cause, ReplyTo::Nobody(None)))
+    Ok(Envelope::<W, M>::caused(message, cause, sender, ReplyTo::Nobody(None)))
 }
 
 impl<W: Work> RemoteMessages for RemoteMessagesOf<W> {
@@ -245,7 +257,7 @@ impl<W: Work> RemoteMessages for RemoteMessagesOf<W> {
                 Err(Refused::Full(envelope)) => {
                     return Received::Waits(Box::pin(async move {
                         let received = mailbox.receive_when_there_is_room(envelope, incarnation).await;
-                        received.map_err(settle).is_err()
+                        received.map_err(|refused| mailbox.settle(refused)).is_err()
                     }));
                 }
                 Err(
@@ -259,31 +271,22 @@ impl<W: Work> RemoteMessages for RemoteMessagesOf<W> {
                 Err(Refused::Full(envelope)) => {
                     return Received::Waits(Box::pin(async move {
                         let sent = mailbox.send(super::mailbox::typed(envelope)).await;
-                        sent.map_err(settle).is_err()
+                        sent.map_err(|refused| mailbox.settle(refused)).is_err()
                     }));
                 }
                 Err(refused) => refused,
             },
         };
-        settle(refused);
+        self.mailbox.settle(refused);
         Received::Moved
     }
 
-    fn come_back(&self, body: &[u8], cause: Cause) -> Result<Box<dyn AnyEnvelope>, CodecError> {
-        (self.come_back)(body, cause)
-    }
-}
-
-/// Gives a message back to the process from which it came, or reports why it can never be sent.
-fn settle(refused: Refused<Box<dyn AnyEnvelope>>) {
-    let (envelope, outcome) = match refused {
-        Refused::Full(envelope) | Refused::Closed(envelope, _) | Refused::Moved(envelope) => {
-            (envelope, Outcome::Moved)
-        }
-        Refused::Unsendable(envelope, why) => (envelope, Outcome::Unanswered(NoReply::Unreadable(why))),
-    };
-    let name = envelope.name();
-    if envelope.settle(outcome) {
-        log::warn!("a message `{name}` from another process is lost: it cannot be sent on");
+    fn come_back(
+        &self,
+        body: &[u8],
+        cause: Cause,
+        sender: SenderId,
+    ) -> Result<Box<dyn AnyEnvelope>, CodecError> {
+        (self.come_back)(body, cause, sender)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::BytesMut;
 use futures::future::BoxFuture;
 
+use super::dead_letters::SenderId;
 use super::envelope::AnyEnvelope;
 use super::mailbox::Refused;
 use super::run::Command;
@@ -80,5 +81,10 @@ pub(crate) trait Origin: Send + Sync {
     fn session(&self) -> u64;
 
     /// Gives back a tell that no handler has begun.
-    fn give_back(&self, write: &mut dyn FnMut(&mut BytesMut) -> Result<(), CodecError>, cause: Cause);
+    fn give_back(
+        &self,
+        write: &mut dyn FnMut(&mut BytesMut) -> Result<(), CodecError>,
+        cause: Cause,
+        sender: SenderId,
+    );
 }

@@ -11,6 +11,8 @@ use bytes::BytesMut;
 use futures::future::LocalBoxFuture;
 use tokio::sync::oneshot;
 
+use super::dead_letters::SenderId;
+pub(crate) use super::end::WATCH;
 use super::end::{End, EndKind};
 use super::envelope::{AnyEnvelope, BoxedEnvelope, Deliver, NoReply, Outcome, Reply};
 use super::mailbox::CloseReason;
@@ -21,9 +23,6 @@ use super::{Work, WorkContext};
 use crate::payload::PayloadGuards;
 use crate::trace::Cause;
 use crate::wire::{self, CodecError};
-
-/// Name of the watch among the types of messages, which no Rust type has.
-pub(crate) const WATCH: &str = "(watch)";
 
 impl End {
     /// Returns the end that an incarnation reports.
@@ -137,6 +136,10 @@ impl<W: Work> AnyEnvelope for Watch<W> {
 
     fn cause(&self) -> Cause {
         Cause::default()
+    }
+
+    fn sender(&self) -> SenderId {
+        SenderId::OUTSIDE
     }
 
     fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {

@@ -22,6 +22,8 @@ pub(crate) enum Task {
     Chatter,
     /// Tell another Work the numbers below this, and ask it for their sum.
     Send(WorkAddr<Lab>, u32),
+    /// Tell another Work the numbers below this.
+    Tell(WorkAddr<Lab>, u32),
     Exit(i32),
     /// Ask another Work ten times and give up each question. Unless the flag says that the other Work is in this process,
     /// a refused question proves that the session has got that far.
@@ -128,6 +130,9 @@ pub(crate) struct Lab {
     pub(crate) is_held: bool,
     #[serde(skip)]
     pub(crate) private: u32,
+    /// The address of the Work that it has told numbers.
+    #[serde(skip)]
+    pub(crate) told: Option<WorkAddr<Lab>>,
     /// Deferred replies.
     #[serde(skip)]
     pub(crate) later: Vec<(u64, ReplySender<u64>)>,
@@ -189,6 +194,12 @@ impl Work for Lab {
                     other.tell(Add(number)).await?;
                 }
                 self.sum = Some(other.ask(Sum).await?);
+            }
+            Task::Tell(other, numbers) => {
+                for number in 0..numbers {
+                    other.tell(Add(number)).await?;
+                }
+                self.told = Some(other);
             }
             Task::GiveUp(other, is_beside) => {
                 give_up(&other, 100, is_beside).await;
@@ -253,6 +264,7 @@ impl Work for Lab {
             .accept::<Die>()
             .accept::<Never>()
             .accept::<Until>()
+            .accept::<Rest>()
             .accept::<Unreadable>()
             .accept::<Gone>()
             .accept::<Relay>()
@@ -395,6 +407,21 @@ impl Handle<Until> for Lab {
         while !file.exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        self.is_held = false;
+    }
+}
+
+/// A message whose handler goes on until the Work is asked to stop.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Rest;
+
+impl Handle<Rest> for Lab {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Rest, cx: &mut WorkContext<Self>) {
+        self.is_held = true;
+        cx.publish(self);
+        let _ = cx.sleep(self, Duration::from_secs(3600)).await;
         self.is_held = false;
     }
 }

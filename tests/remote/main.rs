@@ -10,6 +10,7 @@ mod advertised;
 mod apart;
 mod certificates;
 mod connections;
+mod dead_letters;
 mod faults;
 mod fences;
 mod files;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         advertised::TESTS,
         certificates::TESTS,
         connections::TESTS,
+        dead_letters::TESTS,
         faults::TESTS,
         fences::TESTS,
         files::TESTS,

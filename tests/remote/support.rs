@@ -96,8 +96,19 @@ pub(crate) fn start_at(
     config: Config,
     make: impl FnOnce() -> Suite + Send + 'static,
 ) -> TestApp {
-    let app = App::new(make).listen(listen).process(|| Ok(program("suite"))).config(config);
-    TestApp::start_app(app).limit(LIMIT)
+    TestApp::start_app(app_at(listen, config, make)).limit(LIMIT)
+}
+
+fn app_at(listen: &str, config: Config, make: impl FnOnce() -> Suite + Send + 'static) -> App {
+    App::new(make).listen(listen).process(|| Ok(program("suite"))).config(config)
+}
+
+/// Starts an App as [`start`] does, with what `adapt` adds.
+pub(crate) fn start_app_with(
+    make: impl FnOnce() -> Suite + Send + 'static,
+    adapt: impl FnOnce(App) -> App,
+) -> TestApp {
+    TestApp::start_app(adapt(app_at("127.0.0.1:0", times(500, 30_000), make))).limit(LIMIT)
 }
 
 /// The address at which nodes join; the unspecified address is replaced by the loopback one.
@@ -189,6 +200,11 @@ pub(crate) fn has_ended(process: u32) -> bool {
 /// Runs a test with the two Works in each pair of places: in this process, in processes of their own, and on nodes.
 /// Starts the nodes `m` and `n` where they are needed.
 pub(crate) fn wherever_it_runs(test: impl Fn(&dyn Fn(Make) -> Lodged)) {
+    wherever_it_runs_with(|app| app, test);
+}
+
+/// Runs a test as [`wherever_it_runs`] does, with what `adapt` adds to each App.
+pub(crate) fn wherever_it_runs_with(adapt: impl Fn(App) -> App, test: impl Fn(&dyn Fn(Make) -> Lodged)) {
     for (a, b) in [
         ("thread", "pool"),
         ("process", "process"),
@@ -200,7 +216,7 @@ pub(crate) fn wherever_it_runs(test: impl Fn(&dyn Fn(Make) -> Lodged)) {
         test(&|make: Make| {
             let places =
                 [a.parse().expect("the placement is valid"), b.parse().expect("the placement is valid")];
-            let app = start(move || make(places));
+            let app = start_app_with(move || make(places), &adapt);
             let address = joining(&app);
             let wanted = |name: &str| [a, b].iter().any(|place| place.trim_end_matches("/pool") == name);
             let nodes = ["m", "n"].into_iter().filter(|name| wanted(name));

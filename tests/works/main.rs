@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod batches;
+mod dead_letters;
 mod drives;
 mod failures;
 mod finds;

@@ -8,6 +8,7 @@ use super::super::status::{AppStage, AppStatus, JournalStatus, SafeMode, WorkSta
 use super::Driver;
 use crate::flow::FlowError;
 use crate::state::Value;
+use crate::work::DeadLetters;
 
 impl Driver {
     fn journal_status(&self) -> Option<JournalStatus> {
@@ -84,7 +85,9 @@ impl Driver {
 
     pub(in crate::app) fn snapshot(&self) -> Snapshot {
         let began = Instant::now();
-        let works = self.tree.members().map(|record| WorkSnapshot::of(&record.lock())).collect();
+        let dead_letters = DeadLetters::of(&self.runtime);
+        let works =
+            self.tree.members().map(|record| WorkSnapshot::of(&record.lock(), &dead_letters)).collect();
         let flows = self.tree.flows().map(|(_, entry)| {
             let service = entry.service();
             let status = entry.link.status.lock().clone();
@@ -134,7 +137,8 @@ impl Driver {
     }
 
     pub(in crate::app) fn work_snapshot(&mut self, path: &str) -> Option<WorkSnapshot> {
-        self.record(path).map(|record| WorkSnapshot::of(&record.lock()))
+        let dead_letters = DeadLetters::of(&self.runtime);
+        self.record(path).map(|record| WorkSnapshot::of(&record.lock(), &dead_letters))
     }
 
     pub(in crate::app) fn runs(&mut self, path: &str, skip: usize, take: usize) -> Option<RunsPage> {

@@ -350,15 +350,9 @@ impl Driver {
                 // What was launched meanwhile.
                 Order::Kill(None) => record.kill(),
                 Order::Close(why) => {
-                    let lost = record.mailbox.close(why);
+                    record.mailbox.close(why);
                     if record.owns_path {
                         self.hosts.closed(&record.path, why);
-                    }
-                    if lost > 0 {
-                        log::warn!(
-                            "work `{}`: {lost} messages that waited in its mailbox are lost",
-                            record.path
-                        );
                     }
                 }
             }

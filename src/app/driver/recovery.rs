@@ -226,7 +226,7 @@ impl Driver {
             let awaited = awaited.map(|time| now.at.saturating_add(time));
             if awaited.is_some() {
                 // Until its node returns, messages wait.
-                let _ = record.mailbox.set_place(Place::Pending);
+                record.mailbox.set_place(Place::Pending);
                 self.resumed.awaited += 1;
             } else {
                 self.resumed.runs += usize::from(image.has_run_in_progress());

@@ -303,7 +303,7 @@ impl Driver {
             record.is_input_marked = true;
             if image.is_alive() {
                 // As those of a Work that lives, its mailbox takes messages, which nothing reads.
-                let _ = record.mailbox.set_place(Place::Pending);
+                record.mailbox.set_place(Place::Pending);
             }
             record.ledger = Ledger::as_it_was(record.ledger.shared_policy(), image, now);
         }

@@ -62,6 +62,8 @@ pub(in crate::http) struct MailboxView {
     pub(in crate::http) capacity: u64,
     /// The number of messages accepted since the Work joined, including those forwarded to another process.
     pub(in crate::http) accepted: u64,
+    /// The number of messages to the Work that no handler saw and whose senders were not told so, since the App started.
+    pub(in crate::http) dead_letters: u64,
 }
 
 /// The number of waiting runs, and of ended attempts by outcome.
@@ -152,6 +154,7 @@ pub(in crate::http) fn work_view(work: &WorkSnapshot) -> WorkView {
             waiting: work.waiting_messages as u64,
             capacity: work.capacity as u64,
             accepted: work.accepted,
+            dead_letters: work.dead_letters,
         },
         runs: RunCounts {
             waiting: work.waiting_runs as u64,

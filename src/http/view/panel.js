@@ -94,6 +94,7 @@ export class WorkPanel {
     const items = [["succeeded", count(succeeded)], ["failed", count(failed)], ["stopped", count(stopped)], ["waiting", count(waiting)],
       ["attempt", count(work.attempt)], ["restarts", count(work.restarts)],
       ["mailbox", work.mailbox?.capacity ? `${count(work.mailbox.waiting)} of ${count(work.mailbox.capacity)}` : count(work.mailbox?.waiting)]];
+    if (work.mailbox?.dead_letters) items.push(["dead letters", count(work.mailbox.dead_letters)]);
     list(this.numbers, items, ([name]) => name, ([name]) => {
       const value = el("dd", {});
       return Object.assign(el("div", {}, el("dt", { text: name }), value), { value });

@@ -8,6 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::super::bridge::{Destination, PeerHandler, Whereabouts};
+use super::super::dead_letters;
 use super::super::link::{Link, Target};
 use super::super::process::{Joined, Starting, is_process_name};
 use super::super::protocol::{Control, Hello, Location, Refusal, Role};
@@ -342,6 +343,9 @@ impl PeerHandler for Head {
                 if let Some(node) = self.state.lock().nodes.get_mut(&link.peer().id) {
                     Arc::make_mut(&mut node.recorded).update(families);
                 }
+            }
+            Control::DeadLetters { letters, omitted } => {
+                dead_letters::arrived(&self.dead_letters, &self.name_of(link), letters, omitted)?;
             }
             Control::Log { path, run, level, mut target, mut text } => {
                 let name = &link.peer().name;

@@ -10,17 +10,22 @@ use std::sync::{Arc, Weak};
 use bytes::{BufMut, Bytes};
 use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
 
-use super::super::lost_messages::{count_lost, refuse_without_address};
+use super::super::lost_messages::{lose, refuse_without_address};
 use super::super::protocol::{
     Carried, Control, FIRST_CREDIT, Packet, begin_ask, begin_ask_for_stream, begin_returned, begin_tell,
     write_control,
 };
-use super::{BadPeer, ChannelUser, Link, NotPushed, Target};
+use super::super::session::Session;
+use super::{BadPeer, ChannelUser, Link, LinkState, NotPushed, Target};
 use crate::id::ActorPath;
 use crate::payload::{self, PayloadGuards};
+use crate::runtime;
 use crate::trace::Cause;
 use crate::wire::{self, CodecError, Frame};
-use crate::work::{AnyEnvelope, Outcome, Refused, count_abandoned};
+use crate::work::{
+    AnyEnvelope, DeadLetterReason, DeadLetters, Lost, Outcome, Recent, Refused, SENDERS, SenderId,
+    report_abandoned,
+};
 
 /// The channel for messages of one type to one incarnation of a Work.
 pub(in crate::remote) struct Channel {
@@ -45,6 +50,36 @@ pub(super) struct Channels {
 impl Channels {
     fn get(&self, number: u32) -> Option<&Arc<Channel>> {
         self.by_number.get(number as usize)?.as_ref()
+    }
+}
+
+/// The numbers of the senders that the peer was told of. It keeps as many of them as are kept here.
+pub(super) struct Announced {
+    numbers: Recent<()>,
+    last: SenderId,
+}
+
+impl Default for Announced {
+    fn default() -> Self {
+        Self { numbers: Recent::new(SENDERS), last: SenderId::OUTSIDE }
+    }
+}
+
+impl Announced {
+    /// Tells the peer of a sender if it does not know it. Returns the number to send.
+    fn announce(&mut self, sender: SenderId, session: &mut Session) -> u32 {
+        if sender == self.last || !sender.is_work() || self.numbers.get(sender.0).is_some() {
+            return sender.0;
+        }
+        let path = runtime::current().ok().and_then(|runtime| DeadLetters::of(&runtime).path_of(sender));
+        let Some(path) = path else { return SenderId::UNKNOWN.0 };
+        let control = Control::Sender { number: sender.0, path };
+        if session.push(|out| Ok::<_, NotPushed>(write_control(out, &control)?)).is_err() {
+            return SenderId::UNKNOWN.0;
+        }
+        self.numbers.insert(sender.0, ());
+        self.last = sender;
+        sender.0
     }
 }
 
@@ -187,7 +222,7 @@ impl Link {
                 if let Some(Control::Carries { payloads, .. }) = carries {
                     self.unpin(payloads);
                 }
-                count_abandoned(1);
+                report_abandoned(&channel.path, [envelope.lost()]);
                 return Ok(());
             }
             let is_shut = state.over || channel.is_shut.load(Ordering::Relaxed);
@@ -198,6 +233,8 @@ impl Link {
                 }
                 return Err(if is_shut { Refused::Moved(envelope) } else { Refused::Full(envelope) });
             }
+            let LinkState { session, senders, .. } = &mut *state;
+            let sender = senders.announce(envelope.sender(), session);
             let carried = match carries {
                 None => Ok(()),
                 Some(carries) => state.session.push(|out| Ok::<_, NotPushed>(write_control(out, &carries)?)),
@@ -206,10 +243,10 @@ impl Link {
                 state.session.push(|out| {
                     match (question, window) {
                         (Some(question), Some(window)) => {
-                            begin_ask_for_stream(out, channel.number, question, window);
+                            begin_ask_for_stream(out, channel.number, sender, question, window);
                         }
-                        (Some(question), None) => begin_ask(out, channel.number, question),
-                        (None, _) => begin_tell(out, channel.number),
+                        (Some(question), None) => begin_ask(out, channel.number, sender, question),
+                        (None, _) => begin_tell(out, channel.number, sender),
                     }
                     out.put_slice(message);
                     Ok::<_, NotPushed>(())
@@ -259,12 +296,13 @@ impl Link {
         path: &ActorPath,
         write: &mut dyn FnMut(&mut bytes::BytesMut) -> Result<(), CodecError>,
         cause: &Cause,
+        lost: Lost<'_>,
     ) {
         wire::with_buffer(|message| {
             let (written, holds) = payload::collect(|| write(message));
             match written {
-                Ok(()) => self.give_back_bytes(channel, path, message, &holds, cause),
-                Err(error) => count_lost(path, 1, &error.to_string()),
+                Ok(()) => self.give_back_bytes(channel, path, message, &holds, cause, lost),
+                Err(error) => lose(path, DeadLetterReason::Unsendable, &error.to_string(), lost),
             }
         });
     }
@@ -277,16 +315,24 @@ impl Link {
         message: &[u8],
         holds: &PayloadGuards,
         cause: &Cause,
+        lost: Lost<'_>,
     ) {
+        let sender = {
+            let mut state = self.state.lock();
+            let LinkState { session, senders, over, .. } = &mut *state;
+            if *over { SenderId::UNKNOWN.0 } else { senders.announce(lost.sender(), session) }
+        };
         let pushed = self.push_after(holds, cause, |out| {
-            begin_returned(out, channel);
+            begin_returned(out, channel, sender);
             out.put_slice(message);
             Ok(())
         });
         match pushed {
             Ok(()) => {}
-            Err(NotPushed::Over) => count_lost(path, 1, "the process that sent it is lost"),
-            Err(error) => count_lost(path, 1, &error.to_string()),
+            Err(NotPushed::Over) => {
+                lose(path, DeadLetterReason::NodeLost, "the process that sent it is lost", lost);
+            }
+            Err(error) => lose(path, DeadLetterReason::Unsendable, &error.to_string(), lost),
         }
     }
 
@@ -312,13 +358,19 @@ impl Link {
     }
 
     /// Handles a `tell` that the peer has returned on a channel.
-    pub(in crate::remote) fn returned(&self, number: u32, body: &[u8], cause: Cause) -> Result<(), BadPeer> {
+    pub(in crate::remote) fn returned(
+        &self,
+        number: u32,
+        body: &[u8],
+        cause: Cause,
+        sender: SenderId,
+    ) -> Result<(), BadPeer> {
         let channel = self.channels.lock().get(number).cloned();
         let Some(channel) = channel else {
             let why = format!("a message came back on channel {number}, which was never opened");
             return Err(BadPeer::Other(why));
         };
-        channel.come_back(body, cause);
+        channel.come_back(body, cause, sender);
         Ok(())
     }
 
@@ -328,6 +380,24 @@ impl Link {
         // An unknown question was answered before, which is harmless.
         if let Some((envelope, channel)) = asked {
             channel.letter_back(envelope);
+        }
+    }
+
+    /// Reports the `tell`s among messages that were written to a connection and not acknowledged.
+    pub(super) fn report_lost(&self, unacknowledged: &[Bytes]) {
+        for segment in unacknowledged {
+            let mut rest = &segment[..];
+            while let Ok(Some((frame, length))) = Frame::first(rest, usize::MAX) {
+                rest = &rest[length..];
+                let Frame::Data { body, .. } = frame else { continue };
+                let Ok(Packet::Tell { channel, sender, .. }) = Packet::read(body) else { continue };
+                let channel = self.channels.lock().get(channel).cloned();
+                if let Some(channel) = channel {
+                    let lost = Lost::new(channel.message, SenderId(sender));
+                    let why = "the process to which it was on its way is lost";
+                    lose(&channel.path, DeadLetterReason::NodeLost, why, lost);
+                }
+            }
         }
     }
 
@@ -346,10 +416,10 @@ impl Link {
                         }
                         continue;
                     }
-                    Ok(Packet::Tell { channel, body }) => {
+                    Ok(Packet::Tell { channel, sender, body }) => {
                         let channel = self.channels.lock().get(channel).cloned();
                         if let Some(channel) = channel {
-                            channel.come_back(body, std::mem::take(&mut cause));
+                            channel.come_back(body, std::mem::take(&mut cause), SenderId(sender));
                         }
                     }
                     Ok(Packet::Ask { question, .. } | Packet::AskForStream { question, .. }) => {
@@ -402,10 +472,13 @@ impl Channel {
     }
 
     /// Returns a `tell` to its sender.
-    fn come_back(&self, body: &[u8], cause: Cause) {
+    fn come_back(&self, body: &[u8], cause: Cause, sender: SenderId) {
         match self.user.upgrade() {
-            Some(user) => user.returned_bytes(self.message, body, cause),
-            None => count_lost(&self.path, 1, "no address of the Work is left in this process"),
+            Some(user) => user.returned_bytes(self.message, body, cause, sender),
+            None => {
+                let why = "no address of the Work is left in this process";
+                lose(&self.path, DeadLetterReason::NoAddress, why, Lost::new(self.message, sender));
+            }
         }
     }
 

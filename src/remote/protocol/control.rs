@@ -9,7 +9,9 @@ use crate::payload::{ContentId, Hex, PayloadId, Replicas};
 use crate::recorder::Family;
 use crate::state::{Patch, Value};
 use crate::trace::Cause;
-use crate::work::{CloseReason, FencingToken, Found, KnownStep, LoadReport, NoReply, Report, StreamEnd};
+use crate::work::{
+    ByReason, CloseReason, DeadLetter, FencingToken, Found, KnownStep, LoadReport, NoReply, Report, StreamEnd,
+};
 
 /// A reference that is part of the next message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -184,6 +186,11 @@ pub(crate) enum Control {
         target: String,
         text: String,
     },
+    /// Messages that were lost on a node, and the numbers, by reason, of those that it had no room to keep.
+    DeadLetters {
+        letters: Vec<DeadLetter>,
+        omitted: ByReason,
+    },
     /// Subscribes the sender to the location of this Work.
     Locate {
         path: ActorPath,
@@ -239,6 +246,11 @@ pub(crate) enum Control {
         payloads: Vec<Carried>,
         #[serde(default, skip_serializing_if = "Cause::is_none")]
         trace: Cause,
+    },
+    /// The Work that this process calls by `number` as the sender of messages.
+    Sender {
+        number: u32,
+        path: ActorPath,
     },
     /// Releases a value that is unreferenced at the sender and whose references were received `count` times.
     Release {
@@ -332,6 +344,8 @@ impl Control {
             Self::State { .. } => "state",
             Self::Update { .. } => "update",
             Self::Log { .. } => "log",
+            Self::DeadLetters { .. } => "dead_letters",
+            Self::Sender { .. } => "sender",
             Self::LoadReport { .. } => "load_report",
             Self::Recorded { .. } => "recorded",
             Self::LoadReportAck => "load_report_ack",

@@ -18,16 +18,19 @@ pub(in crate::remote) enum Packet<'a> {
     Control(Box<Control>),
     Tell {
         channel: u32,
+        sender: u32,
         body: &'a [u8],
     },
     Ask {
         channel: u32,
+        sender: u32,
         question: u64,
         body: &'a [u8],
     },
     /// An ask whose reply is to be a stream.
     AskForStream {
         channel: u32,
+        sender: u32,
         question: u64,
         /// The number of items that may be sent at first, and the most that may be on their way at any time.
         window: u32,
@@ -54,6 +57,7 @@ pub(in crate::remote) enum Packet<'a> {
     /// A tell that no handler has begun.
     Returned {
         channel: u32,
+        sender: u32,
         body: &'a [u8],
     },
     /// An ask that no handler has begun.
@@ -89,10 +93,10 @@ impl<'a> Packet<'a> {
         let kind = body.try_get_u8().map_err(|_| PacketError::TooShort)?;
         let least = match kind {
             CONTROL => 0,
-            TELL | RETURNED => 4,
-            ASK | ITEM_CREDIT => 12,
-            ASK_FOR_STREAM => 16,
-            ANSWER | ITEM | CREDIT | RETURNED_QUESTION => 8,
+            ITEM_CREDIT => 12,
+            ASK => 16,
+            ASK_FOR_STREAM => 20,
+            TELL | RETURNED | ANSWER | ITEM | CREDIT | RETURNED_QUESTION => 8,
             _ => return Err(PacketError::UnknownKind(kind)),
         };
         if body.len() < least {
@@ -100,10 +104,13 @@ impl<'a> Packet<'a> {
         }
         Ok(match kind {
             CONTROL => Self::Control(Box::new(wire::decode(body).map_err(PacketError::Control)?)),
-            TELL => Self::Tell { channel: body.get_u32(), body },
-            ASK => Self::Ask { channel: body.get_u32(), question: body.get_u64(), body },
+            TELL => Self::Tell { channel: body.get_u32(), sender: body.get_u32(), body },
+            ASK => {
+                Self::Ask { channel: body.get_u32(), sender: body.get_u32(), question: body.get_u64(), body }
+            }
             ASK_FOR_STREAM => Self::AskForStream {
                 channel: body.get_u32(),
+                sender: body.get_u32(),
                 question: body.get_u64(),
                 window: body.get_u32(),
                 body,
@@ -111,7 +118,7 @@ impl<'a> Packet<'a> {
             ITEM => Self::Item { question: body.get_u64(), body },
             ITEM_CREDIT => Self::ItemCredit { question: body.get_u64(), more: body.get_u32() },
             ANSWER => Self::Answer { question: body.get_u64(), body },
-            RETURNED => Self::Returned { channel: body.get_u32(), body },
+            RETURNED => Self::Returned { channel: body.get_u32(), sender: body.get_u32(), body },
             RETURNED_QUESTION => Self::ReturnedQuestion { question: body.get_u64() },
             _ => Self::Credit { channel: body.get_u32(), more: body.get_u32() },
         })
@@ -123,20 +130,29 @@ pub(in crate::remote) fn write_control(out: &mut BytesMut, control: &Control) ->
     wire::encode_into(control, out)
 }
 
-pub(in crate::remote) fn begin_tell(out: &mut BytesMut, channel: u32) {
+pub(in crate::remote) fn begin_tell(out: &mut BytesMut, channel: u32, sender: u32) {
     out.put_u8(TELL);
     out.put_u32(channel);
+    out.put_u32(sender);
 }
 
-pub(in crate::remote) fn begin_ask(out: &mut BytesMut, channel: u32, question: u64) {
+pub(in crate::remote) fn begin_ask(out: &mut BytesMut, channel: u32, sender: u32, question: u64) {
     out.put_u8(ASK);
     out.put_u32(channel);
+    out.put_u32(sender);
     out.put_u64(question);
 }
 
-pub(in crate::remote) fn begin_ask_for_stream(out: &mut BytesMut, channel: u32, question: u64, window: u32) {
+pub(in crate::remote) fn begin_ask_for_stream(
+    out: &mut BytesMut,
+    channel: u32,
+    sender: u32,
+    question: u64,
+    window: u32,
+) {
     out.put_u8(ASK_FOR_STREAM);
     out.put_u32(channel);
+    out.put_u32(sender);
     out.put_u64(question);
     out.put_u32(window);
 }
@@ -159,9 +175,10 @@ pub(in crate::remote) fn write_answer(out: &mut BytesMut, question: u64, answer:
     out.put_slice(answer);
 }
 
-pub(in crate::remote) fn begin_returned(out: &mut BytesMut, channel: u32) {
+pub(in crate::remote) fn begin_returned(out: &mut BytesMut, channel: u32, sender: u32) {
     out.put_u8(RETURNED);
     out.put_u32(channel);
+    out.put_u32(sender);
 }
 
 pub(in crate::remote) fn write_returned_question(out: &mut BytesMut, question: u64) {
@@ -199,10 +216,11 @@ mod tests {
     #[test]
     fn messages_of_streams_travel() {
         let mut bytes = BytesMut::new();
-        begin_ask_for_stream(&mut bytes, 3, u64::MAX, 64);
+        begin_ask_for_stream(&mut bytes, 3, 5, u64::MAX, 64);
         bytes.put_slice(b"message");
         let read = Packet::read(&bytes).unwrap();
-        let Packet::AskForStream { channel: 3, question: u64::MAX, window: 64, body: b"message" } = read
+        let Packet::AskForStream { channel: 3, sender: 5, question: u64::MAX, window: 64, body: b"message" } =
+            read
         else {
             panic!("{read:?}")
         };

@@ -9,12 +9,13 @@ use parking_lot::Mutex;
 
 use super::super::bridge::Bridge;
 use super::super::link::{Channel, ChannelUser, Link, Target};
-use super::super::lost_messages::{count_lost, refuse_without_address};
+use super::super::lost_messages::{lose, refuse_without_address};
 use super::super::uplink::Uplink;
 use crate::id::ActorPath;
 use crate::trace::Cause;
 use crate::work::{
-    AnyEnvelope, AnyMailbox, NoReply, Outcome, Place, Refused, Route, SharedRoute, WATCH, WorkType,
+    AnyEnvelope, AnyMailbox, DeadLetterReason, Lost, NoReply, Outcome, Place, Refused, Route, SenderId,
+    SharedRoute, WATCH, WorkType,
 };
 
 type Sent = Result<(), Refused<Box<dyn AnyEnvelope>>>;
@@ -150,7 +151,7 @@ impl DirectRoute {
             then();
         }
         if let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) {
-            count_lost(&self.ends.path, mailbox.drained(&route), "the Work was stopped");
+            mailbox.drained(&route);
         }
     }
 
@@ -172,16 +173,22 @@ impl ChannelUser for DirectRoute {
         let (Some(mailbox), Some(route)) = (self.ends.mailbox.upgrade(), self.shared()) else {
             return refuse_without_address(&self.ends.path, envelope);
         };
-        count_lost(&self.ends.path, mailbox.returned(&route, envelope), "the Work was stopped");
+        mailbox.returned(&route, envelope);
     }
 
-    /// Decodes the body of a returned `tell` and returns it to the mailbox. Counts it as lost if that fails.
-    fn returned_bytes(&self, message: &str, body: &[u8], cause: Cause) {
+    /// Decodes the body of a returned `tell` and returns it to the mailbox. It is lost if that fails.
+    fn returned_bytes(&self, message: &'static str, body: &[u8], cause: Cause, sender: SenderId) {
+        let lost = Lost::new(message, sender);
         let intake = self.ends.mailbox.upgrade().and_then(|mailbox| mailbox.intake(message));
-        match intake.map(|intake| intake.come_back(body, cause)) {
+        match intake.map(|intake| intake.come_back(body, cause, sender)) {
             Some(Ok(envelope)) => self.returned(envelope),
-            Some(Err(error)) => count_lost(&self.ends.path, 1, &error.to_string()),
-            None => count_lost(&self.ends.path, 1, "no address of the Work is left in this process"),
+            Some(Err(error)) => {
+                lose(&self.ends.path, DeadLetterReason::Unsendable, &error.to_string(), lost);
+            }
+            None => {
+                let why = "no address of the Work is left in this process";
+                lose(&self.ends.path, DeadLetterReason::NoAddress, why, lost);
+            }
         }
     }
 
@@ -229,7 +236,7 @@ impl ChannelUser for DirectRoute {
             }
             _ => Place::Pending,
         };
-        count_lost(&self.ends.path, mailbox.lost(&route, instead), "the Work was stopped");
+        mailbox.lost(&route, instead);
         if let Some(Relay { is_used, .. }) = &self.relay
             && matches!(mailbox.place(), Place::At(SharedRoute(route)) if route.is_relayed())
         {
@@ -283,15 +290,15 @@ impl Route for DirectRoute {
                 match self.send(envelope).await {
                     Ok(()) => {}
                     Err(Refused::Unsendable(envelope, why)) => {
+                        let lost = envelope.lost();
                         if envelope.settle(Outcome::Unanswered(NoReply::Unreadable(why.clone()))) {
-                            count_lost(&self.ends.path, 1, &why);
+                            lose(&self.ends.path, DeadLetterReason::Unsendable, &why, lost);
                         }
                     }
                     Err(
                         Refused::Full(envelope) | Refused::Moved(envelope) | Refused::Closed(envelope, _),
                     ) => {
-                        let lost = mailbox.put_back(&route, envelope);
-                        return count_lost(&self.ends.path, lost, "the Work was stopped");
+                        return mailbox.put_back(&route, envelope);
                     }
                 }
             }

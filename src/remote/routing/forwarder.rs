@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use super::super::bridge::Bridge;
-use super::super::lost_messages::count_lost;
 use super::super::protocol::{Location, Source};
 use super::super::uplink::Uplink;
 use super::{DirectRoute, Ends, Relay};
@@ -156,7 +155,7 @@ impl Forwarder {
         };
         // The head tells a local incarnation separately what happens to it; it must get no more of these messages.
         mailbox.leave(None);
-        count_lost(&self.path, mailbox.set_place(place), "the Work was stopped");
+        mailbox.set_place(place);
     }
 }
 

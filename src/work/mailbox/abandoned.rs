@@ -7,8 +7,8 @@
 use std::task::Waker;
 
 use super::super::Work;
+use super::super::dead_letters::report_abandoned;
 use super::super::envelope::{AnyEnvelope, BoxedEnvelope};
-use super::super::message_counts::count_abandoned;
 use super::super::route::SharedRoute;
 use super::Mailbox;
 
@@ -25,19 +25,19 @@ impl<W: Work> Mailbox<W> {
         let woken = if dropped.is_empty() { Vec::new() } else { inner.grant(self.capacity()) };
         drop(inner);
         woken.into_iter().for_each(Waker::wake);
-        count_abandoned(dropped.len());
+        report_abandoned(&self.path(), dropped.iter().map(|envelope| AnyEnvelope::lost(&**envelope)));
         // Outside of the lock, because `Drop` of a message is a user's code.
         drop(dropped);
         drop(watches);
         routes.iter().for_each(|route| route.withdraw_abandoned());
     }
-}
 
-/// Drops an ask taken out of the mailbox if its caller has given up; returns any other message.
-pub(super) fn unless_abandoned<W>(envelope: BoxedEnvelope<W>) -> Option<BoxedEnvelope<W>> {
-    if !AnyEnvelope::is_abandoned(&*envelope) {
-        return Some(envelope);
+    /// Drops an ask taken out of the mailbox if its caller has given up; returns any other message.
+    pub(super) fn unless_abandoned(&self, envelope: BoxedEnvelope<W>) -> Option<BoxedEnvelope<W>> {
+        if !AnyEnvelope::is_abandoned(&*envelope) {
+            return Some(envelope);
+        }
+        report_abandoned(&self.path(), [AnyEnvelope::lost(&*envelope)]);
+        None
     }
-    count_abandoned(1);
-    None
 }

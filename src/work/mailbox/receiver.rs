@@ -11,7 +11,6 @@ use super::super::stream_ends::OfIncarnation;
 use super::super::watch::Watch;
 use super::super::{Command, Work};
 use super::Mailbox;
-use super::abandoned::unless_abandoned;
 use super::watches::answer;
 
 /// An item received from a mailbox.
@@ -93,7 +92,7 @@ impl<W: Work> Receiver<W> {
         loop {
             let mail = self.poll_mailbox(cx, None).map(|mail| mail.expect("a message of any type is taken"));
             let Poll::Ready(Mail::Message(envelope)) = mail else { return mail };
-            if let Some(envelope) = unless_abandoned(envelope) {
+            if let Some(envelope) = self.mailbox.unless_abandoned(envelope) {
                 return Poll::Ready(Mail::Message(envelope));
             }
         }
@@ -112,7 +111,7 @@ impl<W: Work> Receiver<W> {
         loop {
             let mail = self.poll_mailbox(cx, Some(message));
             let Poll::Ready(Some(Mail::Message(envelope))) = mail else { return mail.map(|_| None) };
-            if let Some(envelope) = unless_abandoned(envelope) {
+            if let Some(envelope) = self.mailbox.unless_abandoned(envelope) {
                 return Poll::Ready(Some(envelope));
             }
         }

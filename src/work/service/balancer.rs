@@ -20,10 +20,10 @@ use super::routing::Routing;
 use super::{Change, InRotation, ServiceLoad};
 use crate::id::{ActorPath, IdMap};
 use crate::work::Work;
+use crate::work::dead_letters::{DeadLetterReason, Lost, report, report_abandoned};
 use crate::work::end::{End, EndKind};
 use crate::work::envelope::{AnyEnvelope, BoxedEnvelope, NoReply, Outcome};
 use crate::work::mailbox::{CloseReason, Mailbox, Refused, typed};
-use crate::work::message_counts::{count_abandoned, count_lost_messages};
 use crate::work::route::{Route, SharedRoute};
 use crate::work::watch::{WATCH, Watch};
 
@@ -150,14 +150,14 @@ impl<W: Work> Balancer<W> {
         let mut all = vec![handed];
         while let Some(Handed { hand, refuse }) = all.pop() {
             for (message, why) in refuse {
-                self.settle(message.envelope, NoReply::Refused(why), "the service was stopped");
+                self.refuse(message.envelope, why);
             }
             for (id, message) in hand {
                 match self.hand(id, message) {
                     Ok(()) => {}
                     Err(NotHanded::Again(handed)) => all.push(handed),
                     Err(NotHanded::Unsendable(envelope, why)) => {
-                        self.settle(envelope, NoReply::Unreadable(why.clone()), &why);
+                        self.unsendable(envelope, why);
                         let mut state = self.state.lock();
                         all.push(state.dispatch.released(id));
                     }
@@ -166,10 +166,20 @@ impl<W: Work> Balancer<W> {
         }
     }
 
-    /// Tells the sender of a message that no handler will see it.
-    fn settle(&self, envelope: BoxedEnvelope<W>, why: NoReply, text: &str) {
-        if AnyEnvelope::settle(envelope, Outcome::Unanswered(why)) {
-            self.count_lost(text);
+    /// Refuses a message.
+    fn refuse(&self, envelope: BoxedEnvelope<W>, why: CloseReason) {
+        let lost = AnyEnvelope::lost(&*envelope);
+        if AnyEnvelope::settle(envelope, Outcome::Unanswered(NoReply::Refused(why))) {
+            let (reason, text) = why.of_dead_letters();
+            self.lost(reason, text, lost);
+        }
+    }
+
+    /// Gives up a message that cannot be sent to the process of its replica.
+    fn unsendable(&self, envelope: BoxedEnvelope<W>, why: String) {
+        let lost = AnyEnvelope::lost(&*envelope);
+        if AnyEnvelope::settle(envelope, Outcome::Unanswered(NoReply::Unreadable(why.clone()))) {
+            self.lost(DeadLetterReason::Unsendable, &why, lost);
         }
     }
 
@@ -292,9 +302,8 @@ impl<W: Work> Dispatcher<W> for Balancer<W> {
         }
     }
 
-    fn count_lost(&self, why: &str) {
-        count_lost_messages(1);
-        log::warn!("a message for service `{}` is lost: {why}", self.path);
+    fn lost(&self, reason: DeadLetterReason, why: &str, lost: Lost<'static>) {
+        report(&self.path, reason, why, [lost]);
     }
 }
 
@@ -381,7 +390,7 @@ impl<W: Work> Route for Balancer<W> {
                 | Refused::Closed(envelope, _)
                 | Refused::Moved(envelope)
                 | Refused::Unsendable(envelope, _)) = refused;
-                self.settle(typed(envelope), NoReply::Refused(CloseReason::Stopped), "it cannot be sent on");
+                self.refuse(typed(envelope), CloseReason::Stopped);
             }
         }
     }
@@ -393,7 +402,7 @@ impl<W: Work> Route for Balancer<W> {
         let with_messages = state.replicas.iter().filter(|(id, _)| state.dispatch.taken_by(**id) > 0);
         let mailboxes: Vec<_> = with_messages.map(|(_, replica)| replica.mailbox.clone()).collect();
         drop(state);
-        count_abandoned(dropped.len());
+        report_abandoned(&self.path, dropped.iter().map(|message| AnyEnvelope::lost(&*message.envelope)));
         // Outside of the lock, because `Drop` of a message is a user's code.
         drop(dropped);
         drop(watches);

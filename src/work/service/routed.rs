@@ -9,6 +9,7 @@ use futures::future::LocalBoxFuture;
 use super::dispatch::ReplicaId;
 use crate::trace::Cause;
 use crate::wire::CodecError;
+use crate::work::dead_letters::{DeadLetterReason, Lost, SenderId};
 use crate::work::envelope::{AnyEnvelope, BoxedEnvelope, Deliver, NoReply, Outcome};
 use crate::work::mailbox::CloseReason;
 use crate::work::stream_ends::{StreamSink, StreamSource};
@@ -22,8 +23,8 @@ pub(super) trait Dispatcher<W>: Send + Sync {
     /// Takes back a message that no handler has begun because its replica does not run, for this reason.
     fn came_back(&self, id: ReplicaId, envelope: BoxedEnvelope<W>, why: CloseReason);
 
-    /// Counts a message that is lost without notice to its sender.
-    fn count_lost(&self, why: &str);
+    /// Reports a message that no handler may have seen, and whose sender is not told so.
+    fn lost(&self, reason: DeadLetterReason, why: &str, lost: Lost<'static>);
 }
 
 /// A message for a service, in the mailbox of a replica or on its way there. Once its handler has returned, its reply has
@@ -117,12 +118,21 @@ impl<W: Work> AnyEnvelope for Routed<W> {
         self.envelope.cause()
     }
 
+    fn sender(&self) -> SenderId {
+        self.envelope.sender()
+    }
+
     fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
         let why = match &outcome {
             Outcome::Unanswered(NoReply::Refused(why)) => Some(*why),
             Outcome::Moved => Some(CloseReason::NotStarted),
             Outcome::Answered(..) | Outcome::Unanswered(_) => None,
         };
+        let (reason, text) = match &outcome {
+            Outcome::Unanswered(NoReply::Unreadable(why)) => (DeadLetterReason::Unsendable, why.clone()),
+            _ => (DeadLetterReason::NodeLost, "the process of the replica that had it is lost".to_owned()),
+        };
+        let lost = AnyEnvelope::lost(&*self.envelope);
         let Self { envelope, mut place } = *self;
         let balancer = place.balancer.clone();
         match (why, balancer) {
@@ -134,7 +144,7 @@ impl<W: Work> AnyEnvelope for Routed<W> {
                 if AnyEnvelope::settle(envelope, outcome)
                     && let Some(balancer) = balancer
                 {
-                    balancer.count_lost("a handler of the replica that had it may not have completed");
+                    balancer.lost(reason, &text, lost);
                 }
             }
         }

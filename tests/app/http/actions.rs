@@ -53,7 +53,8 @@ fn a_question_without_an_answer_says_why() {
     served.stop();
 }
 
-/// A question whose client has closed its connection is dropped from the mailbox long before its timeout, and counted.
+/// A question whose client has closed its connection is dropped from the mailbox long before its timeout, and counted,
+/// also as a dead letter of its Work.
 fn question_of_a_client_that_has_gone_is_dropped() {
     let served = serve();
     let send = |message: &str, body: &str| {
@@ -92,6 +93,12 @@ fn question_of_a_client_that_has_gone_is_dropped() {
     until("they are dropped", &|| waiting() == Some(1));
     // Others of this process may be counted as well.
     until("the abandoned questions are counted", &|| abandoned() >= before + 3);
+    let letters = get(served.address, "/metrics").body;
+    let letters = letters.lines().find_map(|line| {
+        line.strip_prefix("flowright_dead_letters_total{work=\"dials.1\",reason=\"abandoned\"} ")
+    });
+    assert_eq!(letters, Some("3"));
+    assert_eq!(served.get("/api/v1/works/dials.1")["mailbox"]["dead_letters"], 3);
     // The handler that has begun sees that its client has gone.
     drop(hanging);
     served.wait_for(|document| document["state"]["dials"][1]["value"] == ABANDONED);
