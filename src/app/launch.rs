@@ -43,7 +43,7 @@ use crate::runtime::{self, Runtime};
 use crate::work::logs::AppLog;
 use crate::work::{
     ArgsError, Arguments, DeadLetter, DeadLetters, Directory, EncodedArguments, HookThread, Incarnations,
-    LocalHost, MessageCounts, OnDeadLetter, Placement, Probes, Work, start_system,
+    LocalHost, MessageCounts, OnDeadLetter, Panics, Placement, Probes, Work, start_system,
 };
 
 /// Shortest interval at which an App that starts tries to open its journal while the disk is full.
@@ -106,6 +106,8 @@ pub struct App {
     /// Types of Works that are not known by the root.
     #[cfg(feature = "remote")]
     pub(super) hosted: Vec<fn(&mut Kinds)>,
+    /// The panics of Works, if this is an App under test.
+    pub(crate) panics: Option<Arc<Panics>>,
     /// The probes of a test, if it has any.
     pub(crate) probes: Option<Arc<Probes>>,
     /// The requests to the root, if it is that of [`App::empty`].
@@ -160,6 +162,7 @@ impl App {
             #[cfg(feature = "remote")]
             hosted: Vec::new(),
             spawner: None,
+            panics: None,
             probes: None,
             name: std::any::type_name::<F>(),
             version: None,
@@ -456,6 +459,10 @@ impl App {
             let of = of.with(Drives::at(LocalHome(self.config.drives())));
             let of = match &self.spawner {
                 Some(spawner) => of.with(spawner.clone()),
+                None => of,
+            };
+            let of = match &self.panics {
+                Some(panics) => of.with(panics.clone()),
                 None => of,
             };
             let of = match &self.probes {

@@ -13,8 +13,8 @@ use crate::state::{Patch, StateError, Tracker, Value};
 use crate::trace::Cause;
 use crate::wire;
 use crate::work::{
-    Abort, Acknowledge, AnyMailbox, FencingToken, Gpus, LaunchSpec, Mailbox, Outbox, Placement, ReadyQueue,
-    Report, Resources, StepId, Work, WorkType,
+    Abort, Acknowledge, AnyMailbox, FencingToken, Gpus, LaunchSpec, Mailbox, Outbox, Panics, Placement,
+    ReadyQueue, Report, Resources, StepId, Work, WorkType,
 };
 
 pub(crate) type SharedRecord = Arc<Mutex<Record>>;
@@ -241,6 +241,7 @@ impl Record {
         }
         let seq = self.ledger.seq();
         for report in news.reports {
+            Panics::note(&self.path, &report);
             match report {
                 Report::Barrier { number } => self.barrier = Some(number),
                 report => self.ledger.report(report, now),

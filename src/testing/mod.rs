@@ -45,6 +45,7 @@ mod probe;
 use std::fmt::Write;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -59,7 +60,7 @@ use crate::printable::chain;
 use crate::runtime;
 use crate::state::Value;
 pub use crate::work::Question;
-use crate::work::{Stage, Work, WorkAddr};
+use crate::work::{Panics, Stage, Work, WorkAddr, WorkPanic};
 
 /// Default limit of a wait; see [`TestApp::limit`]. It is measured in real time, even if the App's clock is paused,
 /// and is long enough that a busy machine does not fail a test.
@@ -73,7 +74,18 @@ pub struct TestApp {
     address: Option<SocketAddr>,
     /// Taken when the end of the App is awaited.
     handle: Mutex<Option<AppHandle>>,
+    panics: Arc<Panics>,
+    /// Parts of the messages of panics that are expected.
+    expected_panics: Vec<String>,
     limit: Duration,
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.check_panics();
+        }
+    }
 }
 
 impl TestApp {
@@ -138,12 +150,54 @@ impl TestApp {
     ///
     /// # Errors
     /// The error with which the App failed to start.
-    pub fn try_start(app: App) -> Result<Self, AppError> {
+    pub fn try_start(mut app: App) -> Result<Self, AppError> {
+        let panics = Arc::new(Panics::default());
+        app.panics = Some(panics.clone());
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AppError::Thread)?;
         let handle = runtime.block_on(app.spawn())?;
         let (control, address) = (handle.control().clone(), handle.address());
-        Ok(Self { runtime, control, address, handle: Mutex::new(Some(handle)), limit: DEFAULT_LIMIT })
+        let (handle, expected_panics) = (Mutex::new(Some(handle)), Vec::new());
+        Ok(Self { runtime, control, address, handle, panics, expected_panics, limit: DEFAULT_LIMIT })
+    }
+
+    /// Expects that Works panic with a message that contains `text`, any number of times. A panic that is not expected
+    /// fails the test with its message when the App ends, even if the Work was restarted or its failure captured.
+    ///
+    /// ```should_panic
+    /// # use flowright::prelude::*;
+    /// # use flowright::testing::TestApp;
+    /// #[derive(Default, Serialize, Deserialize)]
+    /// struct Fragile {
+    ///     runs: u32,
+    /// }
+    ///
+    /// impl Work for Fragile {
+    ///     type Input = ();
+    ///
+    ///     async fn run(&mut self, (): (), cx: &mut WorkContext<Self>) -> Result<()> {
+    ///         assert_ne!(cx.attempt(), 1, "the first attempt");
+    ///         self.runs += 1;
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// # #[derive(Serialize, Children)]
+    /// # struct Root { fragile: WorkRef<Fragile> }
+    /// # impl Flow for Root {
+    /// #     fn react(&mut self, _: &mut FlowContext) -> Reaction {
+    /// #         self.fragile.run(());
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # let root = || Root { fragile: WorkRef::new(Fragile::default()).restart(Restart::on_failure().max(1)) };
+    /// let app = TestApp::start(root); // lacks `.expect_panic("the first attempt")`
+    /// app.wait_for_stage("fragile", Stage::Succeeded);
+    /// app.stop().result.unwrap(); // panics: work `fragile` panicked
+    /// ```
+    pub fn expect_panic(mut self, text: impl Into<String>) -> Self {
+        self.expected_panics.push(text.into());
+        self
     }
 
     /// Sets the limit of each wait; [`DEFAULT_LIMIT`] by default.
@@ -276,7 +330,9 @@ impl TestApp {
     #[must_use = "the failure of the App is in `result`"]
     pub fn wait_for_exit(self) -> Exit {
         let handle = self.take_handle().expect("an App ends once");
-        self.block_on(handle.wait())
+        let exit = self.block_on(handle.wait());
+        self.check_panics();
+        exit
     }
 
     /// Stops the App and waits until it has ended.
@@ -285,7 +341,20 @@ impl TestApp {
     /// If the wait exceeds the limit.
     pub fn stop(self) -> Exit {
         let handle = self.take_handle().expect("an App ends once");
-        self.block_on(handle.stop())
+        let exit = self.block_on(handle.stop());
+        self.check_panics();
+        exit
+    }
+
+    /// Fails the test if a Work has panicked unexpectedly.
+    #[track_caller]
+    fn check_panics(&self) {
+        let is_expected =
+            |panic: &WorkPanic| self.expected_panics.iter().any(|text| panic.message.contains(text));
+        if let Some(WorkPanic { work, message }) = self.panics.take().iter().find(|panic| !is_expected(panic))
+        {
+            panic!("work `{work}` panicked: {message}\n(`TestApp::expect_panic` expects a panic of a Work)");
+        }
     }
 
     fn wait<T>(&self, what: &str, mut look: impl AsyncFnMut(&Control) -> Option<T>) -> T {

@@ -177,6 +177,7 @@ fn panics_of_a_flow_are_its_own_failure() {
     ];
     for (snare, parts) in table {
         let app = TestApp::start(move || Root::new(snare));
+        let app = app.expect_panic("it panics");
         let said = app.wait_for_state("failed", |failed: &Option<String>| failed.is_some());
         assert_says(&said.unwrap_or_default(), parts);
         app.wait_for_stage("witness", Stage::Succeeded);

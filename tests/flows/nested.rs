@@ -194,6 +194,7 @@ fn the_failure_of_a_captured_flow_stops_what_is_below_it_and_is_left_to_its_pare
     let app = TestApp::start(|| {
         house("captured", Some(Job::Panic("no luck".to_owned())), |floor| floor.on_error(OnError::Capture))
     });
+    let app = app.expect_panic("no luck");
     let status = app.wait_for_state("status", |status: &String| status.starts_with("failed"));
     assert_says(&status, &["`floor.room.probe`", "no luck"]);
     app.wait_for_work("floor.probe", |work| !work.is_up);
@@ -206,6 +207,7 @@ fn the_failure_of_a_captured_flow_stops_what_is_below_it_and_is_left_to_its_pare
 #[test]
 fn a_flow_with_a_restart_policy_starts_again_with_all_below_it() {
     let app = TestApp::start(|| house("restart", None, |floor| floor.restart(quick_restarts(1))));
+    let app = app.expect_panic("was told to crash");
     app.block_on(app.work::<Probe>("floor.probe").tell(Set(3))).unwrap();
     app.wait_for_state("floor.probe.value", |value: &i64| *value == 3);
     app.wait_for_state("floor.room.probe.starts", |starts: &u32| *starts == 1);

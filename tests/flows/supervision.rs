@@ -64,6 +64,7 @@ fn starts(app: &TestApp, expected: [u32; 4]) -> [u32; 4] {
 
 fn crash_b(strategy: Strategy, journal: &'static str, expected: [u32; 4]) {
     let app = TestApp::start(move || group(journal, strategy));
+    let app = app.expect_panic("was told to crash");
     assert_eq!(starts(&app, [1; 4]), [1; 4]);
     app.block_on(app.work::<Probe>("b").tell(Crash)).unwrap();
     assert_eq!(starts(&app, expected), expected);
@@ -89,6 +90,7 @@ fn rest_for_one_restarts_the_child_that_failed_and_those_declared_after_it() {
 fn siblings_that_are_restarted_are_stopped_in_good_order_and_begin_their_runs_again() {
     let journal = "siblings";
     let app = TestApp::start(move || Group { serve: true, ..group(journal, Strategy::all_for_one()) });
+    let app = app.expect_panic("was told to crash");
     for path in ["a", "b", "d"] {
         app.wait_for_stage(path, Stage::Running);
     }
@@ -110,6 +112,7 @@ fn siblings_that_are_restarted_are_stopped_in_good_order_and_begin_their_runs_ag
 fn more_restarts_than_the_limit_are_the_failure_of_the_flow() {
     let strategy = Strategy::one_for_one().limit(2, Duration::from_secs(3600));
     let app = TestApp::start(move || group("limit", strategy));
+    let app = app.expect_panic("was told to crash");
     for count in 1..=2 {
         app.block_on(app.work::<Probe>("b").tell(Crash)).unwrap();
         app.wait_for_state("b.starts", |starts: &u32| *starts == count + 1);
@@ -137,6 +140,7 @@ fn a_failure_by_the_limit_can_be_cured_by_a_restart_of_the_flow() {
     let app = TestApp::start(move || Parent {
         group: FlowRef::new(group("cured", strategy)).restart(quick_restarts(1)),
     });
+    let app = app.expect_panic("was told to crash");
     app.wait_for_state("group.a.starts", |starts: &u32| *starts == 1);
     app.block_on(app.work::<Probe>("group.b").tell(Crash)).unwrap();
     app.wait_for_state("group.b.starts", |starts: &u32| *starts == 2);

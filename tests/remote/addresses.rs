@@ -392,6 +392,7 @@ fn a_failed_work_on_a_node_refuses_messages() {
     let failing =
         || WorkRef::new(Peer::default()).on_error(OnError::Capture).placed("n".parse().expect("a place"));
     let app = start(move || vec![peer("m"), failing()], react);
+    let app = app.expect_panic("as it was asked to");
     let address = joining(&app);
     let _nodes = ["m", "n"].map(|name| node(&address, name));
     all_reach_all(&app, 2);

@@ -368,7 +368,7 @@ fn panics_of_user_code_break_one_work_or_message() {
             .listen("127.0.0.1:0")
             .process(|| Ok(program("snares")))
             .config(times(250, 20_000));
-        let app = TestApp::start_app(app).limit(LIMIT);
+        let app = TestApp::start_app(app).limit(LIMIT).expect_panic("");
         let _node = place.starts_with('n').then(|| Process::node_of("snares", &joining(&app), "n", &[]));
         app.wait_for_work("works.witness", |work| work.is_up);
         let is_away = !matches!(place, "thread" | "pool");

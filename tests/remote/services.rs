@@ -373,7 +373,8 @@ fn killed_replicas_cost_only_the_messages_that_they_had() {
     });
     let app = app.listen("127.0.0.1:0").process(|| Ok(this_program("rolling"))).config(times(500, 30_000));
     let app = app.serve("127.0.0.1:0".parse().expect("an address"));
-    let app = TestApp::start_app(app).limit(LIMIT);
+    // Callers ask until the App stops, which their service does before them.
+    let app = TestApp::start_app(app).limit(LIMIT).expect_panic("was stopped");
     let _node = Process::node_of("rolling", &joining(&app), "n", &[]);
     let server = app.work::<Servant>("server");
     let caller = |caller: u64| {

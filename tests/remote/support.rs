@@ -96,7 +96,7 @@ pub(crate) fn start_at(
     config: Config,
     make: impl FnOnce() -> Suite + Send + 'static,
 ) -> TestApp {
-    TestApp::start_app(app_at(listen, config, make)).limit(LIMIT)
+    start_tolerant(app_at(listen, config, make))
 }
 
 fn app_at(listen: &str, config: Config, make: impl FnOnce() -> Suite + Send + 'static) -> App {
@@ -108,7 +108,12 @@ pub(crate) fn start_app_with(
     make: impl FnOnce() -> Suite + Send + 'static,
     adapt: impl FnOnce(App) -> App,
 ) -> TestApp {
-    TestApp::start_app(adapt(app_at("127.0.0.1:0", times(500, 30_000), make))).limit(LIMIT)
+    start_tolerant(adapt(app_at("127.0.0.1:0", times(500, 30_000), make)))
+}
+
+/// Starts an App in which a `Task` of the lab may ask for a panic.
+fn start_tolerant(app: App) -> TestApp {
+    TestApp::start_app(app).limit(LIMIT).expect_panic("it panics").expect_panic("the handler panics")
 }
 
 /// The address at which nodes join; the unspecified address is replaced by the loopback one.

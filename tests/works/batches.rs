@@ -219,6 +219,7 @@ fn panic_of_a_batch_fails_its_callers_alone() {
             let restart = Restart::on_failure().max(1).backoff(Duration::ZERO..Duration::ZERO);
             one(WorkRef::new(Model::default()).placed(placement).restart(restart), |_, _| Ok(()))
         });
+        let app = app.expect_panic("this batch explodes");
         app.wait_for_work("work", |work| work.is_up);
         let model = app.work::<Model>("work");
         let asked = [false, true, false, false].map(|is_bad| model.ask(Explode(is_bad)));

@@ -43,6 +43,7 @@ fn run_all(inputs: &'static [u32], placement: Placement) -> (Vec<(Stage, Option<
             Ok(())
         })
     });
+    let app = app.expect_panic("is round");
     let exit = app.wait_for_exit();
     (stages.all(), exit)
 }
@@ -86,6 +87,7 @@ fn a_work_whose_panic_was_captured_starts_again_for_a_later_input() {
                 Ok(())
             })
         });
+        let app = app.expect_panic("is round");
         let exit = app.wait_for_exit();
         exit.result.unwrap();
         assert_eq!(exit.state.get("work.took").unwrap().decode::<Vec<u32>>().unwrap(), [2]);
@@ -113,6 +115,7 @@ fn a_failed_run_can_be_run_again_when_the_flow_says_so() {
                     Ok(())
                 })
             });
+            let app = app.expect_panic("is round");
             let exit = app.wait_for_exit();
             exit.result.unwrap();
             assert_eq!(exit.state.get("work.tries").unwrap().decode::<u32>().unwrap(), 3);
@@ -129,6 +132,7 @@ fn a_panic_ends_the_app_by_default_and_says_what_it_said() {
                 Ok(())
             })
         });
+        let app = app.expect_panic("is round");
         let exit = app.wait_for_exit();
         let error = exit.result.unwrap_err().to_string();
         for part in ["work `work` failed", "panic", "30 is round"] {
@@ -154,6 +158,7 @@ fn other_works_do_not_notice_a_panic() {
                 Ok(())
             })
         });
+        let app = app.expect_panic("is round");
         app.wait_for_stage("a", Stage::Failed);
         go_on(&app, "b");
         go_on(&app, "b");

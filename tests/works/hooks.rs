@@ -172,6 +172,7 @@ fn a_panic_of_on_error_is_added_to_the_failure() {
                 Ok(())
             })
         });
+        let app = app.expect_panic("on_error broke");
         let exit = app.wait_for_exit();
         let again = ["start", "run 1", "error: run broke"];
         assert_eq!(entries(&exit), [again, again].concat());
@@ -189,6 +190,7 @@ fn a_panic_calls_neither_on_error_nor_on_stop() {
             Ok(())
         })
     });
+    let app = app.expect_panic("run broke");
     let exit = app.wait_for_exit();
     assert_eq!(entries(&exit), ["start", "run 1"]);
     exit.result.unwrap_err();
@@ -236,6 +238,7 @@ fn what_fails_while_a_work_stops_is_the_works_failure() {
                     Ok(())
                 })
             });
+            let app = app.expect_panic("stop broke");
             let exit = app.wait_for_exit();
             assert_eq!(entries(&exit), ["start", "run 1", "stop"]);
             assert_eq!(exit.status.works["work"].status.stage, Stage::Failed);

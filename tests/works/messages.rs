@@ -253,6 +253,7 @@ fn a_question_that_finds_no_room_in_time_is_never_heard() {
 fn a_handler_that_panics_fails_the_asker_and_the_work() {
     wherever_it_runs(|placement| {
         let app = serve(None, move |work| work.placed(placement).on_error(OnError::Capture));
+        let app = app.expect_panic("poisoned");
         let error = app.block_on(app.work::<Server>("work").ask(Poison)).unwrap_err();
         assert!(matches!(&error, AskError::Failed { path, .. } if path == "work"), "{error}");
         let failed = app.wait_for_stage("work", Stage::Failed);
@@ -270,6 +271,7 @@ fn messages_that_wait_survive_the_panic_of_the_one_before_them() {
             let restart = Restart::on_failure().backoff(Duration::ZERO..Duration::ZERO);
             work.placed(placement).restart(restart)
         });
+        let app = app.expect_panic("poisoned");
         let server = app.work::<Server>("work");
         for number in 1..=20 {
             server.try_tell(Put(number)).unwrap();

@@ -78,6 +78,7 @@ fn a_work_that_fails_twice_is_restarted_and_continues_from_its_last_published_st
                 Ok(())
             })
         });
+        let app = app.expect_panic("failed");
         app.wait_for_exit().result.unwrap();
         let expected = [
             (Stage::Pending, 0),
@@ -121,6 +122,7 @@ fn when_no_restart_is_left_the_app_fails_with_the_last_error() {
                 Ok(())
             })
         });
+        let app = app.expect_panic("failed");
         let exit = app.wait_for_exit();
         let error = exit.result.unwrap_err().to_string();
         assert!(error.contains("try 3 failed"), "{error}");
@@ -149,6 +151,7 @@ fn when_no_restart_is_left_a_captured_failure_leaves_the_rest_to_the_flow() {
                 Ok(())
             })
         });
+        let app = app.expect_panic("failed");
         let exit = app.wait_for_exit();
         exit.result.unwrap();
         assert_eq!(exit.state.get("work.published").unwrap().decode::<u32>().unwrap(), 5);
@@ -184,6 +187,7 @@ fn runs_that_wait_keep_their_order_behind_the_one_that_is_tried_again() {
             Ok(())
         })
     });
+    let app = app.expect_panic("the first try");
     let exit = app.wait_for_exit();
     exit.result.unwrap();
     assert_eq!(exit.state.get("work.ran").unwrap().decode::<Vec<u32>>().unwrap(), [0, 1, 1, 2, 3]);

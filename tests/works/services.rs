@@ -260,6 +260,7 @@ fn callers_see_no_error_and_no_older_version_while_versions_change() {
         let server =
             move || ServiceRef::new(Model::default()).replicas(3).placed(placement).overlap(Overlap::Queue);
         let app = start(server);
+        let app = app.expect_panic("no checkpoint");
         deploy(&app, good(1));
         wait_for(&app, 1, RolloutStage::Serving);
         let is_over = AtomicBool::new(false);
@@ -307,6 +308,7 @@ fn bad_versions_are_rolled_back() {
     let server =
         || ServiceRef::new(Model::default()).ready_within(Duration::from_secs(5)).restart(Restart::never());
     let app = start(server);
+    let app = app.expect_panic("no checkpoint");
     deploy(&app, good(1));
     wait_for(&app, 1, RolloutStage::Serving);
     let reasons = [
@@ -425,6 +427,7 @@ fn message_that_takes_too_long_fails_at_its_caller() {
 #[test]
 fn panic_fails_one_caller() {
     let app = start(|| ServiceRef::new(Model::default()).replicas(2));
+    let app = app.expect_panic("broken");
     deploy(&app, good(1));
     wait_for(&app, 1, RolloutStage::Serving);
     let server = app.work::<Model>("server");
@@ -447,6 +450,7 @@ fn panic_fails_one_caller() {
 #[test]
 fn service_fails_with_a_replica_that_is_not_restarted() {
     let app = start(|| ServiceRef::new(Model::default()).restart(Restart::never()));
+    let app = app.expect_panic("broken");
     deploy(&app, good(1));
     wait_for(&app, 1, RolloutStage::Serving);
     let broken = app.block_on(app.work::<Model>("server").ask(Break));

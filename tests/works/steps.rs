@@ -340,6 +340,7 @@ fn step_is_not_done_again_after_a_failure() {
         for panics in [false, true] {
             let test = format!("failure {placement} {panics}");
             let app = runs(placement, Task::Fail { test: test.clone(), good_at: 3, panics });
+            let app = app.expect_panic("fails");
             assert_eq!(results(&app), [10, 11]);
             assert_eq!(done(&test), ["first", "second", "attempt 1", "attempt 2", "attempt 3"]);
         }
@@ -538,6 +539,7 @@ fn flow_does_not_react_to_steps() {
 fn commit_returns_when_the_app_has_the_state() {
     wherever_it_runs(|placement| {
         let app = runs(placement, Task::Commit);
+        let app = app.expect_panic("after the commit");
         app.wait_for_stage("work", Stage::Succeeded);
         let work = app.wait_for_state("work", |work: &Careful| work.committed == 3);
         assert_eq!(work.tokens.len(), 3);

@@ -249,6 +249,7 @@ fn sender_is_told_that_nobody_reads() {
 fn unfinished_stream_ends_with_an_error() {
     wherever_it_runs(|placement| {
         let app = start(placement);
+        let app = app.expect_panic("as it was told");
         let work = app.work::<Source>("work");
         app.block_on(async {
             for deed in [Deed::Fail, Deed::Drop, Deed::Panic] {

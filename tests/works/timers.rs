@@ -157,6 +157,7 @@ fn timer_ends_with_its_incarnation() {
             Ok(())
         })
     });
+    let app = app.expect_panic("the first incarnation");
     let exit = app.wait_for_exit();
     exit.result.unwrap();
     assert_eq!(arrived(&exit.state), Vec::<u64>::new());
