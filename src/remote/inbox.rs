@@ -1,7 +1,7 @@
 //! The inbox: delivers messages that arrive from another process to the Works that they are for.
 //!
 //! A channel carries messages of one type. The messages of all types for one Work pass through one delivery queue, so
-//! that none overtakes another that waits for room. All of this stays on the thread of the bridge.
+//! that none overtakes another that waits for room; those that go first have a queue of their own. All of this stays on the thread of the bridge.
 //!
 //! A message is addressed to one incarnation. If the incarnation has ended or accepts no more messages, the message is
 //! returned. If the head has announced the incarnation to the sender but has not launched it here yet, the message
@@ -31,7 +31,7 @@ use crate::trace::Cause;
 use crate::wire::CodecError;
 use crate::work::{
     Arrived, DeadLetterReason, DeadLetters, Lost, NoReply, Origin, Outcome, Received, Recent, RemoteMessages,
-    Reply, SENDERS, SenderId, report_abandoned,
+    Reply, SENDERS, SenderId, Stamp, report_abandoned,
 };
 
 /// Upper limit of the window of a channel, which is the number of its messages in flight.
@@ -44,7 +44,8 @@ pub(super) struct Inbox {
     bridge: Arc<Bridge>,
     link: Arc<Link>,
     lanes: Vec<Option<Rc<InboundChannel>>>,
-    gates: HashMap<ActorPath, rc::Weak<RefCell<DeliveryQueue>>>,
+    /// The delivery queues of Works: that of the messages that go first (`true`), and that of the others.
+    gates: HashMap<(ActorPath, bool), rc::Weak<RefCell<DeliveryQueue>>>,
     /// The values and the cause that belong to the next message.
     carried: Along,
     /// The senders that the peer has told of, by its number.
@@ -103,7 +104,7 @@ impl Inbox {
         if window > FIRST_CREDIT {
             self.link.credit(channel, window - FIRST_CREDIT);
         }
-        let gate = match self.gates.get(&path).and_then(rc::Weak::upgrade) {
+        let gate = match self.gates.get(&(path.clone(), target.first)).and_then(rc::Weak::upgrade) {
             Some(gate) => gate,
             None => {
                 // Removes the entries of Works to which no channel leads any more.
@@ -111,7 +112,7 @@ impl Inbox {
                     self.gates.retain(|_, gate| gate.strong_count() > 0);
                 }
                 let gate = Rc::default();
-                self.gates.insert(path.clone(), Rc::downgrade(&gate));
+                self.gates.insert((path.clone(), target.first), Rc::downgrade(&gate));
                 gate
             }
         };
@@ -220,8 +221,8 @@ impl Inbound for Inbox {
                 Ok(())
             }
             Packet::Control(control) => match *control {
-                Control::Open { channel, path, message, incarnation, relayed } => {
-                    self.open(channel, path, message, Target { incarnation, relayed })
+                Control::Open { channel, path, message, incarnation, relayed, first } => {
+                    self.open(channel, path, message, Target { incarnation, relayed, first })
                 }
                 Control::Shut { channel, recall } => self.shut(channel, recall),
                 Control::Drained { channel } => self.link.channel_drained(channel),
@@ -471,7 +472,10 @@ impl InboundChannel {
         let received = match &*self.way_in.borrow() {
             Some(WayIn { intake, incarnation }) => {
                 let origin = self.origin.clone();
-                intake.receive(Arrived { body, cause: carried.cause, sender, reply, origin }, *incarnation)
+                {
+                    let stamp = Stamp { cause: carried.cause, sender, is_first: self.target.first };
+                    intake.receive(Arrived { body, stamp, reply, origin }, *incarnation)
+                }
             }
             None => unreachable!("found just now"),
         };

@@ -41,7 +41,7 @@ use crate::payload::PayloadGuards;
 use crate::trace::Cause;
 use crate::transport::DirectWriter;
 use crate::wire::CodecError;
-use crate::work::{AnyEnvelope, CloseReason, NoReply, Outcome, SenderId, Traffic};
+use crate::work::{AnyEnvelope, CloseReason, NoReply, Outcome, Stamp, Traffic};
 
 /// Amount of credit that is worth a write of its own.
 const MUCH_CREDIT: u32 = 128;
@@ -119,6 +119,8 @@ pub(super) struct Target {
     pub(super) incarnation: u64,
     /// True if the head is to forward the messages to wherever the Work runs.
     pub(super) relayed: bool,
+    /// True for the messages that go before others.
+    pub(super) first: bool,
 }
 
 /// The user of channels, which gets the messages back that were not handled.
@@ -126,7 +128,7 @@ pub(super) trait ChannelUser: Send + Sync {
     /// Takes back a message that no handler has begun.
     fn returned(&self, envelope: Box<dyn AnyEnvelope>);
     /// Takes back the body of a `tell` of the type `message` that no handler has begun.
-    fn returned_bytes(&self, message: &'static str, body: &[u8], cause: Cause, sender: SenderId);
+    fn returned_bytes(&self, message: &'static str, body: &[u8], stamp: Stamp);
     /// Records that the other end has drained one of the channels.
     fn channel_drained(&self);
     /// Holds back new messages because the session is about to end: messages that it returns must precede them.

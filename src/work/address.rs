@@ -126,10 +126,19 @@ impl<W: Work> WorkAddr<W> {
     where
         W: Handle<M>,
     {
+        self.send(message, false).await
+    }
+
+    async fn send<M: Message>(&self, message: M, is_first: bool) -> Result<(), SendError<M>>
+    where
+        W: Handle<M>,
+    {
         let Some(mailbox) = &self.mailbox else { return Err(self.unknown(message)) };
         let message_of = |envelope| open::<Envelope<W, M>>(envelope).into_message();
         // Most messages find room. Only one that has to wait may wait for the caller itself.
-        let envelope = match mailbox.try_send(Envelope::<W, M>::new(message, ReplyTo::Nobody(None))) {
+        let envelope = Envelope::<W, M>::new(message, ReplyTo::Nobody(None));
+        let envelope = if is_first { envelope.first() } else { envelope };
+        let envelope = match mailbox.try_send(envelope) {
             Ok(()) => return Ok(()),
             Err(Refused::Full(envelope)) => envelope,
             Err(refused) => return Err(self.not_sent(refused, message_of)),
@@ -154,6 +163,43 @@ impl<W: Work> WorkAddr<W> {
         refused.map_err(|refused| {
             self.not_sent(refused, |envelope| open::<Envelope<W, M>>(envelope).into_message())
         })
+    }
+
+    /// Sends a message without a reply, as [`tell`](Self::tell) does, that is handled before all others that wait: for
+    /// cancellation, health checks and the like.
+    ///
+    /// It overtakes all messages in the mailbox of the Work, and those that wait for room in it or for credit on the way to
+    /// another process, except for messages that were sent in this way too: those keep their order. A handler that has begun,
+    /// also of a batch, goes on first; so do messages that are already on the wire. It needs room in the mailbox as any other
+    /// message. While there are always more of these messages, the others wait.
+    ///
+    /// ```
+    /// # use flowright::prelude::*;
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Cancel(u64);
+    /// # #[derive(Default, Serialize, Deserialize)]
+    /// # struct Server;
+    /// # impl Work for Server { type Input = (); }
+    /// # impl Handle<Cancel> for Server {
+    /// #     type Reply = ();
+    /// #     async fn handle(&mut self, _: Cancel, _: &mut WorkContext<Self>) {}
+    /// # }
+    /// # async fn f(server: WorkAddr<Server>) -> Result<()> {
+    /// server.tell_first(Cancel(7)).await?; // although thousands of requests wait
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    /// A future that is dropped before it completes does not send the message.
+    ///
+    /// # Errors
+    /// The errors of [`tell`](Self::tell).
+    pub async fn tell_first<M: Message>(&self, message: M) -> Result<(), SendError<M>>
+    where
+        W: Handle<M>,
+    {
+        self.send(message, true).await
     }
 
     /// Sends a message and waits for the reply, for at most [`DEFAULT_ASK_TIMEOUT`](crate::DEFAULT_ASK_TIMEOUT) or the

@@ -25,6 +25,7 @@ use super::executing::{Handling, current_run, current_sender};
 use super::mailbox::CloseReason;
 use super::message::{AskError, Handle, IntoReply, ItemOf, Message, ReplyOf, ReplyValue, SendError};
 use super::route::Origin;
+use super::stamp::Stamp;
 use super::stream_ends::{ItemSink, StreamSink, StreamSource};
 use super::stream_queue::{EncodingSink, Incoming, StreamQueue};
 use super::streamed::Streamed;
@@ -101,6 +102,11 @@ pub(crate) trait AnyEnvelope: Send {
 
     /// Returns the number of the sender in this process.
     fn sender(&self) -> SenderId;
+
+    /// Returns true for a message that goes before others in the mailbox.
+    fn is_first(&self) -> bool {
+        false
+    }
 
     /// Returns what is to be reported of the message if it is lost.
     fn lost(&self) -> Lost<'static> {
@@ -199,8 +205,7 @@ pub(crate) trait Reply: Send {
 /// A message with the trace context of its sender and the destination of its reply.
 pub(crate) struct Envelope<W: Handle<M>, M: Message> {
     message: Fenced<M>,
-    cause: Cause,
-    sender: SenderId,
+    stamp: Stamp,
     reply: ReplyTo<W, M>,
     served_by: Option<Arc<ServedBy>>,
 }
@@ -250,17 +255,24 @@ pub(super) type Opened<W, M> = Result<Incoming<ItemOf<W, M>>, AskFailure<M>>;
 impl<W: Handle<M>, M: Message> Envelope<W, M> {
     /// Wraps a message of the code that is executing on this thread.
     pub(super) fn new(message: M, reply: ReplyTo<W, M>) -> Box<Self> {
-        Self::caused(message, Cause::current(), current_sender(), reply)
+        let stamp = Stamp { cause: Cause::current(), sender: current_sender(), is_first: false };
+        Self::stamped(message, stamp, reply)
     }
 
-    /// Wraps a message that arrived from another process, with the trace context of its sender.
-    pub(super) fn caused(message: M, cause: Cause, sender: SenderId, reply: ReplyTo<W, M>) -> Box<Self> {
-        Box::new(Self { message: Fenced::new(message), cause, sender, reply, served_by: None })
+    /// Wraps a message that arrived from another process.
+    pub(super) fn stamped(message: M, stamp: Stamp, reply: ReplyTo<W, M>) -> Box<Self> {
+        Box::new(Self { message: Fenced::new(message), stamp, reply, served_by: None })
     }
 
     /// Has the version noted that handles the message, if it is sent to a service.
     pub(super) fn note_version(mut self: Box<Self>, served_by: Option<Arc<ServedBy>>) -> Box<Self> {
         self.served_by = served_by;
+        self
+    }
+
+    /// Has the message go before others in the mailbox.
+    pub(super) fn first(mut self: Box<Self>) -> Box<Self> {
+        self.stamp.is_first = true;
         self
     }
 
@@ -295,7 +307,7 @@ impl<W: Handle<M>, M: Message> Envelope<W, M> {
     /// Begins the span of the handler, which has a lower level unless the sender was part of a trace.
     fn span(&self, cx: &WorkContext<W>) -> Span {
         let what = What::Message { name: type_name::<M>() };
-        Span::start_if_caused(what, cx.path().as_str(), &self.cause)
+        Span::start_if_caused(what, cx.path().as_str(), &self.stamp.cause)
     }
 
     /// Handles the message together with those of its type that follow.
@@ -477,15 +489,19 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
     }
 
     fn cause(&self) -> Cause {
-        self.cause.clone()
+        self.stamp.cause.clone()
     }
 
     fn sender(&self) -> SenderId {
-        self.sender
+        self.stamp.sender
+    }
+
+    fn is_first(&self) -> bool {
+        self.stamp.is_first
     }
 
     fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
-        let Self { message, cause, sender, reply, .. } = *self;
+        let Self { message, stamp, reply, .. } = *self;
         match reply {
             ReplyTo::Nobody(origin) => match (outcome, origin) {
                 (Outcome::Answered(..), _) => false,
@@ -495,7 +511,7 @@ impl<W: Handle<M>, M: Message> AnyEnvelope for Envelope<W, M> {
                     _,
                 ) => false,
                 (Outcome::Moved, Some(origin)) => {
-                    origin.give_back(&mut |out| wire::encode_into(&*message, out), cause, sender);
+                    origin.give_back(&mut |out| wire::encode_into(&*message, out), stamp.cause, stamp.sender);
                     false
                 }
                 _ => true,

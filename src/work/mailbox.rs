@@ -3,6 +3,9 @@
 //! # Guarantees
 //! - At most `capacity` messages wait. Senders that wait for room get it in the order in which they asked. Messages of
 //!   one sender arrive in the order in which they were sent; messages of different senders have no order.
+//! - Messages that are sent first (`tell_first`) are received before all others that wait here, also before those that an
+//!   incarnation has taken but not begun. They need room as any other, and get it before other senders that wait for it; so
+//!   the others may wait without a bound.
 //! - A mailbox belongs to the Work and not to one incarnation: messages that an incarnation had taken but not begun
 //!   when it died go back to the front.
 //! - An ask whose caller has given up is dropped if no handler has begun it; see the module `abandoned`.
@@ -18,6 +21,7 @@
 //! capacity.
 
 mod abandoned;
+mod lanes;
 mod queue;
 mod receiver;
 mod watches;
@@ -31,7 +35,8 @@ use std::task::{Poll, Waker};
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::queue::{Item, Offer, Place, Queue, Step};
+pub(crate) use self::lanes::Item;
+pub(crate) use self::queue::{Offer, Place, Queue, Step};
 pub(crate) use self::receiver::{Mail, Receiver};
 use self::watches::{Watches, answer};
 use super::dead_letters::{DeadLetterReason, report};
@@ -80,6 +85,8 @@ pub(crate) struct Mailbox<W> {
     batch: Mutex<Batch<W>>,
     /// True if commands may wait, so that the receiver of a message can check it without the lock.
     commanded: AtomicBool,
+    /// True if a message that is sent first may wait, so that the receiver can check it without the lock.
+    has_first: AtomicBool,
     capacity: AtomicUsize,
     /// Finds the Work, if this process does not decide its placement.
     locator: Option<Arc<dyn Locator>>,
@@ -120,6 +127,7 @@ struct Inner<W> {
 
 struct Waiting {
     ticket: u32,
+    is_first: bool,
     waker: Waker,
 }
 
@@ -128,6 +136,10 @@ type Steps<W> = Vec<Step<BoxedEnvelope<W>, SharedRoute>>;
 impl<W> Item for BoxedEnvelope<W> {
     fn is_question(&self) -> bool {
         AnyEnvelope::is_question(&**self)
+    }
+
+    fn is_first(&self) -> bool {
+        AnyEnvelope::is_first(&**self)
     }
 }
 
@@ -139,6 +151,13 @@ impl<W> Inner<W> {
 
     fn room(&self, capacity: usize) -> bool {
         self.len() + self.granted.len() < capacity
+    }
+
+    /// Returns true if there is room for a message of a sender that has not waited.
+    fn admits(&self, is_first: bool, capacity: usize) -> bool {
+        // Those that send first wait before all others.
+        let is_before = self.waiting.front().is_none_or(|waiting| is_first && !waiting.is_first);
+        is_before && self.room(capacity)
     }
 
     /// Returns true if the sender with this ticket waits or has been granted a place.
@@ -154,7 +173,7 @@ impl<W> Inner<W> {
             return woken;
         }
         while !self.waiting.is_empty() && self.room(capacity) {
-            let Waiting { ticket, waker } = self.waiting.pop_front().expect("checked above");
+            let Waiting { ticket, waker, .. } = self.waiting.pop_front().expect("checked above");
             self.granted.push(ticket);
             woken.push(waker);
         }
@@ -234,6 +253,7 @@ impl<W: Work> Mailbox<W> {
             }),
             batch: Mutex::new(Batch { incarnation: 0, messages: VecDeque::new() }),
             commanded: AtomicBool::new(false),
+            has_first: AtomicBool::new(false),
             capacity: AtomicUsize::new(capacity),
             locator,
             path: OnceLock::new(),
@@ -286,6 +306,7 @@ impl<W: Work> Mailbox<W> {
             Err((envelope, why)) => return Err(Refused::Closed(envelope, why)),
         };
         inner.accepted += 1;
+        self.note_first(&inner);
         let receiver = if inner.queue.is_here() { inner.receiver.take() } else { None };
         self.carry_out(inner, steps);
         receiver.into_iter().for_each(Waker::wake);
@@ -305,7 +326,7 @@ impl<W: Work> Mailbox<W> {
         if !inner.queue.is_here() || inner.incarnation != incarnation {
             return Err(Refused::Moved(envelope));
         }
-        if !inner.waiting.is_empty() || !inner.room(self.capacity()) {
+        if !inner.admits(Item::is_first(&envelope), self.capacity()) {
             return Err(Refused::Full(envelope));
         }
         inner.queue.deliver(envelope);
@@ -315,7 +336,7 @@ impl<W: Work> Mailbox<W> {
 
     fn offer(&self, envelope: BoxedEnvelope<W>) -> Offer<BoxedEnvelope<W>, SharedRoute> {
         let mut inner = self.inner.lock();
-        let room = inner.waiting.is_empty() && inner.room(self.capacity());
+        let room = inner.admits(Item::is_first(&envelope), self.capacity());
         let offer = inner.queue.offer(envelope, room);
         match offer {
             Offer::Queued => self.queued(inner),
@@ -325,8 +346,16 @@ impl<W: Work> Mailbox<W> {
         offer
     }
 
+    /// Lets the receiver know whether a message waits that is sent first. Called under the lock.
+    fn note_first(&self, inner: &Inner<W>) {
+        if inner.queue.has_first() {
+            self.has_first.store(true, Ordering::Release);
+        }
+    }
+
     fn queued(&self, mut inner: MutexGuard<'_, Inner<W>>) {
         inner.accepted += 1;
+        self.note_first(&inner);
         let receiver = if inner.queue.is_here() { inner.receiver.take() } else { None };
         drop(inner);
         if let Some(receiver) = receiver {
@@ -395,6 +424,7 @@ impl<W: Work> Mailbox<W> {
         envelope: BoxedEnvelope<W>,
         incarnation: Option<u64>,
     ) -> Offer<BoxedEnvelope<W>, SharedRoute> {
+        let is_first = Item::is_first(&envelope);
         let mut envelope = Some(envelope);
         let mut turn = Turn { mailbox: self, ticket: None };
         poll_fn(|cx| {
@@ -407,7 +437,7 @@ impl<W: Work> Mailbox<W> {
             let room = match (granted, turn.ticket) {
                 (Some(_), _) => true,
                 (None, Some(_)) => false,
-                (None, None) => inner.waiting.is_empty() && inner.room(self.capacity()),
+                (None, None) => inner.admits(is_first, self.capacity()),
             };
             let message = envelope.take().expect("sent once");
             let offer = match incarnation {
@@ -445,7 +475,11 @@ impl<W: Work> Mailbox<W> {
                 None => {
                     let ticket = inner.next_ticket;
                     inner.next_ticket = inner.next_ticket.wrapping_add(1);
-                    inner.waiting.push_back(Waiting { ticket, waker: cx.waker().clone() });
+                    let place = match is_first {
+                        true => inner.waiting.iter().take_while(|waiting| waiting.is_first).count(),
+                        false => inner.waiting.len(),
+                    };
+                    inner.waiting.insert(place, Waiting { ticket, is_first, waker: cx.waker().clone() });
                     turn.ticket = Some(ticket);
                 }
             }
@@ -611,6 +645,7 @@ impl<W: Work> Mailbox<W> {
 
     /// Executes the steps of the queue.
     fn carry_out(&self, mut inner: MutexGuard<'_, Inner<W>>, steps: Steps<W>) {
+        self.note_first(&inner);
         let mut woken = Vec::new();
         let mut others = Vec::new();
         for step in steps {

@@ -33,6 +33,7 @@ impl Work for Sink {
 struct Note {
     sender: usize,
     number: u32,
+    is_first: bool,
 }
 
 impl Deliver<Sink> for Note {
@@ -66,6 +67,10 @@ impl AnyEnvelope for Note {
         SenderId::OUTSIDE
     }
 
+    fn is_first(&self) -> bool {
+        self.is_first
+    }
+
     fn is_question(&self) -> bool {
         false
     }
@@ -85,7 +90,11 @@ impl AnyEnvelope for Note {
 }
 
 fn note(number: u32) -> BoxedEnvelope<Sink> {
-    Box::new(Note { sender: 0, number })
+    Box::new(Note { sender: 0, number, is_first: false })
+}
+
+fn first(number: u32) -> BoxedEnvelope<Sink> {
+    Box::new(Note { sender: 0, number, is_first: true })
 }
 
 fn open(capacity: usize) -> (Arc<Mailbox<Sink>>, Receiver<Sink>) {
@@ -146,6 +155,38 @@ fn an_incarnation_that_was_given_up_gets_nothing_but_an_order_to_stop() {
     assert_eq!(receive_all(&mut receiver), [1]);
 }
 
+/// A message that is sent first overtakes those that an incarnation has taken but not begun, and no other one like it.
+#[test]
+fn message_sent_first_overtakes_a_batch() {
+    let (mailbox, mut receiver) = open(64);
+    (1..=20).for_each(|number| assert!(mailbox.try_send(note(number)).is_ok()));
+    assert_eq!(receive(&mut receiver).unwrap().number, 1);
+    (21..=22).for_each(|number| assert!(mailbox.try_send(first(number)).is_ok()));
+    assert_eq!(receive(&mut receiver).unwrap().number, 21);
+    assert!(mailbox.try_send(first(23)).is_ok());
+    assert!(mailbox.try_send(note(24)).is_ok());
+    let expected: Vec<_> = [22, 23].into_iter().chain(2..=20).chain([24]).collect();
+    assert_eq!(receive_all(&mut receiver), expected);
+}
+
+/// Of those that wait for room, the one that sends first gets it first, and needs it as any other.
+#[test]
+fn sender_that_sends_first_waits_before_others() {
+    let (mailbox, mut receiver) = open(1);
+    assert!(mailbox.try_send(note(1)).is_ok());
+    let mut waiting = Box::pin(mailbox.send(note(2)));
+    let mut waiting_first = Box::pin(mailbox.send(first(3)));
+    assert!((&mut waiting).now_or_never().is_none());
+    assert!((&mut waiting_first).now_or_never().is_none());
+    assert!(matches!(mailbox.try_send(first(4)), Err(Refused::Full(_))));
+    assert_eq!(receive_all(&mut receiver), [1]);
+    assert!((&mut waiting).now_or_never().is_none());
+    assert!(matches!(waiting_first.now_or_never(), Some(Ok(Delivery::Here))));
+    assert_eq!(receive_all(&mut receiver), [3]);
+    assert!(matches!(waiting.now_or_never(), Some(Ok(Delivery::Here))));
+    assert_eq!(receive_all(&mut receiver), [2]);
+}
+
 #[test]
 fn commands_go_before_messages() {
     let (mailbox, mut receiver) = open(4);
@@ -184,7 +225,12 @@ fn a_sender_that_slept_while_the_mailbox_was_closed_and_opened_is_not_left_waiti
     assert_eq!(receive_all(&mut receiver), [2]);
 }
 
-const SENDERS: usize = 4;
+/// The number of senders. The last two send first.
+const SENDERS: usize = 6;
+
+fn sends_first(sender: usize) -> bool {
+    sender >= 4
+}
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -242,8 +288,9 @@ impl Sender<'_> {
 }
 
 proptest! {
-    /// Senders send, wait and give up, and the receiver receives, restarts and closes, in any order: the mailbox stays
-    /// bounded, keeps the order of each sender and forgets no waiting sender.
+    /// Senders send, wait and give up, some of them first, and the receiver receives, restarts and closes, in any order: the
+    /// mailbox stays bounded, keeps the order of each sender, forgets no waiting sender, and no message is received while
+    /// one waits that was sent first.
     #[test]
     fn it_is_bounded_keeps_each_senders_order_and_forgets_nobody_who_waits(
         capacity in 1_usize..20,
@@ -252,6 +299,8 @@ proptest! {
         let (mailbox, mut receiver) = open(capacity);
         let mut senders: [Sender<'_>; SENDERS] = Default::default();
         let received = |senders: &mut [Sender<'_>; SENDERS], note: Note| {
+            let first_waits = senders.iter().enumerate().any(|(sender, s)| sends_first(sender) && !s.sent.is_empty());
+            assert!(note.is_first || !first_waits, "{note:?} is received before one that is sent first");
             // A message whose sender gave up is not in `sent`, so this also checks that it is never received.
             assert_eq!(senders[note.sender].sent.pop_front(), Some(note.number));
         };
@@ -259,7 +308,7 @@ proptest! {
             match step {
                 Step::TrySend(sender) if senders[sender].sending.is_none() => {
                     let number = senders[sender].next;
-                    if mailbox.try_send(Box::new(Note { sender, number })).is_ok() {
+                    if mailbox.try_send(Box::new(Note { sender, number, is_first: sends_first(sender) })).is_ok() {
                         senders[sender].next += 1;
                         senders[sender].sent.push_back(number);
                     }
@@ -270,7 +319,8 @@ proptest! {
                     if me.sending.is_none() {
                         let number = me.next;
                         me.next += 1;
-                        me.sending = Some(Box::pin(mailbox.send(Box::new(Note { sender, number }))));
+                        let note = Note { sender, number, is_first: sends_first(sender) };
+                        me.sending = Some(Box::pin(mailbox.send(Box::new(note))));
                     }
                     me.look();
                 }

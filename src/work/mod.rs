@@ -62,6 +62,7 @@ mod run;
 pub(crate) mod run_markers;
 mod run_steps;
 mod service;
+mod stamp;
 mod status;
 mod step_error;
 mod steps;
@@ -119,6 +120,8 @@ pub use self::recipient::Recipient;
 pub use self::remote_messages::Messages;
 pub use self::service::Routing;
 pub(crate) use self::service::{Frontend, InRotation, ServiceLoad};
+#[cfg(feature = "remote")]
+pub(crate) use self::stamp::Stamp;
 pub use self::status::{Reason, Stage, Status};
 pub use self::step_error::StepError;
 pub use self::stream_window::DEFAULT_STREAM_WINDOW;

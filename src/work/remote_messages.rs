@@ -12,16 +12,15 @@ use futures::future::BoxFuture;
 use super::Work;
 use super::address::WorkAddr;
 use super::batch::Batch;
-use super::dead_letters::SenderId;
 use super::envelope::{AnyEnvelope, BoxedEnvelope, Envelope, NoReply, Outcome, Reply, ReplyTo};
 use super::json::{JsonQuestion, question, question_with_status};
 use super::mailbox::{Mailbox, Refused};
 use super::message::{Handle, Message, ReplyOf, ReplyValue, ReplyWithStatus};
 use super::recipient::{AnyReceiver, receiver};
 use super::route::Origin;
+use super::stamp::Stamp;
 use super::watch::{WATCH, Watch};
 use crate::fence;
-use crate::trace::Cause;
 use crate::wire::{self, CodecError};
 
 /// The types of messages that a Work accepts from other processes and as JSON, declared in [`Work::messages`].
@@ -141,19 +140,13 @@ pub(crate) trait RemoteMessages: Send + Sync {
     ///
     /// # Errors
     /// [`CodecError`] if the bytes cannot be decoded as the message.
-    fn come_back(
-        &self,
-        body: &[u8],
-        cause: Cause,
-        sender: SenderId,
-    ) -> Result<Box<dyn AnyEnvelope>, CodecError>;
+    fn come_back(&self, body: &[u8], stamp: Stamp) -> Result<Box<dyn AnyEnvelope>, CodecError>;
 }
 
 /// A message that has arrived from another process, encoded.
 pub(crate) struct Arrived<'a> {
     pub(crate) body: &'a [u8],
-    pub(crate) cause: Cause,
-    pub(crate) sender: SenderId,
+    pub(crate) stamp: Stamp,
     /// Return channel for the reply, if the message is an ask.
     pub(crate) reply: Option<Box<dyn Reply>>,
     pub(crate) origin: Arc<dyn Origin>,
@@ -171,7 +164,7 @@ pub(crate) enum Received {
 }
 
 type Open<W> = fn(Arrived<'_>) -> Result<BoxedEnvelope<W>, CodecError>;
-type OpenAgain = fn(&[u8], Cause, SenderId) -> Result<Box<dyn AnyEnvelope>, CodecError>;
+type OpenAgain = fn(&[u8], Stamp) -> Result<Box<dyn AnyEnvelope>, CodecError>;
 
 struct RemoteMessagesOf<W: Work> {
     mailbox: Arc<Mailbox<W>>,
@@ -204,13 +197,13 @@ impl<W: Work> RemoteMessages for RemoteWatches<W> {
         }
     }
 
-    fn come_back(&self, _: &[u8], _: Cause, _: SenderId) -> Result<Box<dyn AnyEnvelope>, CodecError> {
+    fn come_back(&self, _: &[u8], _: Stamp) -> Result<Box<dyn AnyEnvelope>, CodecError> {
         Err(CodecError::written::<()>(io::Error::other("a watch is never told")))
     }
 }
 
 fn envelope<W: Handle<M>, M: Message>(arrived: Arrived<'_>) -> Result<BoxedEnvelope<W>, CodecError> {
-    let Arrived { body, cause, sender, reply, origin } = arrived;
+    let Arrived { body, stamp, reply, origin } = arrived;
     let reply = match reply {
         Some(reply) if reply.window().is_some() != <ReplyOf<W, M> as ReplyValue>::IS_STREAM => {
             let why = "one end takes the reply for a stream, and the other does not".to_owned();
@@ -220,11 +213,9 @@ fn envelope<W: Handle<M>, M: Message>(arrived: Arrived<'_>) -> Result<BoxedEnvel
         reply => reply,
     };
     match (wire::decode::<M>(body), reply) {
-        (Ok(message), None) => {
-            Ok(Envelope::<W, M>::caused(message, cause, sender, ReplyTo::Nobody(Some(origin))))
-        }
+        (Ok(message), None) => Ok(Envelope::<W, M>::stamped(message, stamp, ReplyTo::Nobody(Some(origin)))),
         (Ok(message), Some(reply)) => {
-            Ok(Envelope::<W, M>::caused(message, cause, sender, ReplyTo::Peer(reply, Some(origin))))
+            Ok(Envelope::<W, M>::stamped(message, stamp, ReplyTo::Peer(reply, Some(origin))))
         }
         (Err(error), reply) => {
             if let Some(reply) = reply {
@@ -237,11 +228,10 @@ fn envelope<W: Handle<M>, M: Message>(arrived: Arrived<'_>) -> Result<BoxedEnvel
 
 fn come_back<W: Handle<M>, M: Message>(
     body: &[u8],
-    cause: Cause,
-    sender: SenderId,
+    stamp: Stamp,
 ) -> Result<Box<dyn AnyEnvelope>, CodecError> {
     let message = wire::decode::<M>(body)?;
-    Ok(Envelope::<W, M>::caused(message, cause, sender, ReplyTo::Nobody(None)))
+    Ok(Envelope::<W, M>::stamped(message, stamp, ReplyTo::Nobody(None)))
 }
 
 impl<W: Work> RemoteMessages for RemoteMessagesOf<W> {
@@ -281,12 +271,7 @@ impl<W: Work> RemoteMessages for RemoteMessagesOf<W> {
         Received::Moved
     }
 
-    fn come_back(
-        &self,
-        body: &[u8],
-        cause: Cause,
-        sender: SenderId,
-    ) -> Result<Box<dyn AnyEnvelope>, CodecError> {
-        (self.come_back)(body, cause, sender)
+    fn come_back(&self, body: &[u8], stamp: Stamp) -> Result<Box<dyn AnyEnvelope>, CodecError> {
+        (self.come_back)(body, stamp)
     }
 }

@@ -24,6 +24,8 @@ pub(crate) enum Task {
     Send(WorkAddr<Lab>, u32),
     /// Tell another Work the numbers below this.
     Tell(WorkAddr<Lab>, u32),
+    /// Tell another Work the numbers below 20, and those from 1000 to 1004 first. The flag is that of `GiveUp`.
+    TellFirst(WorkAddr<Lab>, bool),
     Exit(i32),
     /// Ask another Work ten times and give up each question. Unless the flag says that the other Work is in this process,
     /// a refused question proves that the session has got that far.
@@ -200,6 +202,18 @@ impl Work for Lab {
                     other.tell(Add(number)).await?;
                 }
                 self.told = Some(other);
+            }
+            Task::TellFirst(other, is_beside) => {
+                for number in 0..20 {
+                    other.tell(Add(number)).await?;
+                }
+                for number in 1000..1005 {
+                    other.tell_first(Add(number)).await?;
+                }
+                if !is_beside {
+                    let refused = other.ask(Unreadable).await.expect_err("the message cannot be read");
+                    assert!(matches!(refused, flowright::AskError::NotHandled(_)), "{refused}");
+                }
             }
             Task::GiveUp(other, is_beside) => {
                 give_up(&other, 100, is_beside).await;

@@ -27,6 +27,7 @@ mod outputs;
 mod payloads;
 mod peers;
 mod places;
+mod priority;
 mod process;
 mod processes;
 mod proxy;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         payloads::room::TESTS,
         peers::TESTS,
         places::TESTS,
+        priority::TESTS,
         processes::TESTS,
         replaced::TESTS,
         services::TESTS,

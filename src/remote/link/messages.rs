@@ -23,14 +23,16 @@ use crate::runtime;
 use crate::trace::Cause;
 use crate::wire::{self, CodecError, Frame};
 use crate::work::{
-    AnyEnvelope, DeadLetterReason, DeadLetters, Lost, Outcome, Recent, Refused, SENDERS, SenderId,
+    AnyEnvelope, DeadLetterReason, DeadLetters, Lost, Outcome, Recent, Refused, SENDERS, SenderId, Stamp,
     report_abandoned,
 };
 
-/// The channel for messages of one type to one incarnation of a Work.
+/// The channel for messages of one type to one incarnation of a Work. Those that go before others have another one.
 pub(in crate::remote) struct Channel {
     number: u32,
     message: &'static str,
+    /// True if its messages go before others.
+    is_first: bool,
     path: ActorPath,
     user: Weak<dyn ChannelUser>,
     credit: Semaphore,
@@ -107,6 +109,7 @@ impl Link {
         let channel = Arc::new(Channel {
             number,
             message,
+            is_first: target.first,
             path: path.clone(),
             user,
             credit: Semaphore::new(FIRST_CREDIT as usize),
@@ -121,6 +124,7 @@ impl Link {
             message: message.to_owned(),
             incarnation: target.incarnation,
             relayed: target.relayed,
+            first: target.first,
         });
         Ok(channel)
     }
@@ -473,8 +477,9 @@ impl Channel {
 
     /// Returns a `tell` to its sender.
     fn come_back(&self, body: &[u8], cause: Cause, sender: SenderId) {
+        let stamp = Stamp { cause, sender, is_first: self.is_first };
         match self.user.upgrade() {
-            Some(user) => user.returned_bytes(self.message, body, cause, sender),
+            Some(user) => user.returned_bytes(self.message, body, stamp),
             None => {
                 let why = "no address of the Work is left in this process";
                 lose(&self.path, DeadLetterReason::NoAddress, why, Lost::new(self.message, sender));

@@ -287,6 +287,9 @@ pub(crate) enum Control {
         incarnation: u64,
         /// True if the head is to forward the messages to wherever the Work runs.
         relayed: bool,
+        /// True if the messages go before others in the mailbox; may be absent.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        first: bool,
     },
     /// No more messages follow on this channel. With `recall`, messages that no handler has begun are to be returned.
     Shut {

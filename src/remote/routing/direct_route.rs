@@ -12,10 +12,9 @@ use super::super::link::{Channel, ChannelUser, Link, Target};
 use super::super::lost_messages::{lose, refuse_without_address};
 use super::super::uplink::Uplink;
 use crate::id::ActorPath;
-use crate::trace::Cause;
 use crate::work::{
-    AnyEnvelope, AnyMailbox, DeadLetterReason, Lost, NoReply, Outcome, Place, Refused, Route, SenderId,
-    SharedRoute, WATCH, WorkType,
+    AnyEnvelope, AnyMailbox, DeadLetterReason, Lost, NoReply, Outcome, Place, Refused, Route, SharedRoute,
+    Stamp, WATCH, WorkType,
 };
 
 type Sent = Result<(), Refused<Box<dyn AnyEnvelope>>>;
@@ -51,8 +50,8 @@ pub(in crate::remote) struct DirectRoute {
 
 #[derive(Default)]
 struct RouteState {
-    /// The channels, one for each type of message. A vector, since there are few.
-    channels: Vec<(&'static str, Arc<Channel>)>,
+    /// The channels, one for each type of message, and another one for those that go first. A vector, since there are few.
+    channels: Vec<((&'static str, bool), Arc<Channel>)>,
     is_shut: bool,
     /// The number of channels that the other end has not drained yet.
     undrained: usize,
@@ -102,13 +101,14 @@ impl DirectRoute {
     ///
     /// # Errors
     /// The reason why messages of this type cannot be sent, or `None` when the route is shut or its session is over.
-    fn channel(&self, message: &'static str) -> Result<Arc<Channel>, Option<String>> {
+    fn channel(&self, envelope: &dyn AnyEnvelope) -> Result<Arc<Channel>, Option<String>> {
+        let (message, first) = (envelope.name(), envelope.is_first());
         let link = self.link().ok_or(None)?;
         let mut state = self.state.lock();
         if state.is_shut {
             return Err(None);
         }
-        if let Some((_, channel)) = state.channels.iter().find(|(name, _)| *name == message) {
+        if let Some((_, channel)) = state.channels.iter().find(|(of, _)| *of == (message, first)) {
             return Ok(channel.clone());
         }
         let Ends { path, kind, incarnation, is_relayed, .. } = &self.ends;
@@ -123,9 +123,9 @@ impl DirectRoute {
         if link.is_over() {
             return Err(None);
         }
-        let target = Target { incarnation: *incarnation, relayed: *is_relayed };
+        let target = Target { incarnation: *incarnation, relayed: *is_relayed, first };
         let channel = link.open_channel(route, path, target, message).map_err(Some)?;
-        state.channels.push((message, channel.clone()));
+        state.channels.push(((message, first), channel.clone()));
         Ok(channel)
     }
 
@@ -177,10 +177,10 @@ impl ChannelUser for DirectRoute {
     }
 
     /// Decodes the body of a returned `tell` and returns it to the mailbox. It is lost if that fails.
-    fn returned_bytes(&self, message: &'static str, body: &[u8], cause: Cause, sender: SenderId) {
-        let lost = Lost::new(message, sender);
+    fn returned_bytes(&self, message: &'static str, body: &[u8], stamp: Stamp) {
+        let lost = Lost::new(message, stamp.sender);
         let intake = self.ends.mailbox.upgrade().and_then(|mailbox| mailbox.intake(message));
-        match intake.map(|intake| intake.come_back(body, cause, sender)) {
+        match intake.map(|intake| intake.come_back(body, stamp)) {
             Some(Ok(envelope)) => self.returned(envelope),
             Some(Err(error)) => {
                 lose(&self.ends.path, DeadLetterReason::Unsendable, &error.to_string(), lost);
@@ -247,7 +247,7 @@ impl ChannelUser for DirectRoute {
 
 impl Route for DirectRoute {
     fn try_send(&self, envelope: Box<dyn AnyEnvelope>) -> Sent {
-        self.check(match (self.channel(envelope.name()), self.link()) {
+        self.check(match (self.channel(&*envelope), self.link()) {
             (Ok(channel), Some(link)) => link.try_send(&channel, envelope),
             (Err(Some(why)), _) => Err(Refused::Unsendable(envelope, why)),
             _ => Err(Refused::Moved(envelope)),
@@ -256,7 +256,7 @@ impl Route for DirectRoute {
 
     fn send<'a>(&'a self, envelope: Box<dyn AnyEnvelope>) -> BoxFuture<'a, Sent> {
         async move {
-            self.check(match (self.channel(envelope.name()), self.link()) {
+            self.check(match (self.channel(&*envelope), self.link()) {
                 (Ok(channel), Some(link)) => link.send(&channel, envelope).await,
                 (Err(Some(why)), _) => Err(Refused::Unsendable(envelope, why)),
                 _ => Err(Refused::Moved(envelope)),

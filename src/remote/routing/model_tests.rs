@@ -41,9 +41,20 @@ struct Mail {
     came: Option<u64>,
 }
 
+impl Message {
+    /// Returns true for a message that goes before others.
+    fn is_first(self) -> bool {
+        self.number % 4 == 3
+    }
+}
+
 impl Item for Mail {
     fn is_question(&self) -> bool {
         false
+    }
+
+    fn is_first(&self) -> bool {
+        self.message.is_first()
     }
 }
 
@@ -145,9 +156,9 @@ struct World {
     accepted: BTreeSet<Message>,
     handled: BTreeSet<Message>,
     /// By sender and Work, the number of the last message that was handled.
-    last_handled: BTreeMap<(usize, usize), u32>,
+    last_handled: BTreeMap<(usize, usize, bool), u32>,
     /// By sender and incarnation, the number of the last message that was handled.
-    last_of_incarnation: BTreeMap<(usize, u64), u32>,
+    last_of_incarnation: BTreeMap<(usize, u64, bool), u32>,
     /// Senders without a guarantee of order: the Work moved to their process while messages of theirs were in flight by
     /// way of the head.
     unordered: BTreeSet<(usize, usize)>,
@@ -384,7 +395,9 @@ impl World {
         else {
             return false;
         };
+        let first_waits = queue.has_first();
         let Some(Mail { message, came }) = queue.pop() else { return false };
+        assert!(message.is_first() || !first_waits, "{message:?} is handled before one that goes first");
         assert!(self.accepted.contains(&message), "{message:?} was never sent");
         assert!(self.handled.insert(message), "{message:?} is handled twice");
         assert!(!self.lost.contains(&message), "{message:?} was counted as lost");
@@ -402,7 +415,7 @@ impl World {
             hosted.filter(|(_, hosted)| **hosted == work).map(|(incarnation, _)| *incarnation).max();
         let incarnation = incarnation.expect("an incarnation handles the message");
         let is_promised = !self.unordered.contains(&(sender, work));
-        let last = self.last_of_incarnation.insert((sender, incarnation), number);
+        let last = self.last_of_incarnation.insert((sender, incarnation, message.is_first()), number);
         let in_order = last.is_none_or(|last| last < number);
         assert!(in_order || !is_promised, "{message:?} is handled after {last:?} by the same incarnation");
         let is_current = matches!(
@@ -414,7 +427,7 @@ impl World {
         if !is_current && is_cut {
             return;
         }
-        let last = self.last_handled.insert((sender, work), number);
+        let last = self.last_handled.insert((sender, work, message.is_first()), number);
         let in_order = last.is_none_or(|last| last < number);
         assert!(in_order || !is_promised, "{message:?} is handled after {last:?}");
     }

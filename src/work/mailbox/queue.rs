@@ -10,6 +10,8 @@
 //! - Each message is in one place: it waits here, was forwarded, or was given back to its sender.
 //! - Messages of one sender keep their order across moves: returned messages go before waiting ones, and nothing is
 //!   forwarded along a new route before the old route is drained or lost.
+//! - Messages that are sent first (`tell_first`) go before the others wherever these wait here, and keep their order among
+//!   themselves.
 //! - A route that has given a message back is not used again.
 //! - While the place of the Work is unknown, senders wait; while the Work is being started or moved, the mailbox
 //!   accepts messages up to its capacity.
@@ -20,6 +22,7 @@
 use std::collections::VecDeque;
 
 use super::CloseReason;
+use super::lanes::{Item, Lanes};
 
 /// The place of a Work as known to this process. `R` is a route to another process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,12 +35,6 @@ pub(crate) enum Place<R> {
     Here,
     At(R),
     Closed(CloseReason),
-}
-
-/// Properties of a message that the queue needs.
-pub(crate) trait Item {
-    /// Returns true for an ask, whose caller should learn at once that there will be no reply.
-    fn is_question(&self) -> bool;
 }
 
 /// Result of offering a message.
@@ -68,11 +65,11 @@ pub(crate) enum Step<M, R> {
 pub(crate) struct Queue<M, R> {
     place: Place<R>,
     used: Option<Used<R>>,
-    messages: VecDeque<M>,
+    messages: Lanes<M>,
     /// Messages given back by the current route, until the route is drained.
-    returned: VecDeque<M>,
+    returned: Lanes<M>,
     /// Messages from this process for an incarnation here, which go after the returned ones and before `messages`.
-    held: VecDeque<M>,
+    held: Lanes<M>,
 }
 
 /// A route along which messages have been sent and may still be in flight.
@@ -97,9 +94,9 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         Self {
             place,
             used: None,
-            messages: VecDeque::new(),
-            returned: VecDeque::new(),
-            held: VecDeque::new(),
+            messages: Lanes::default(),
+            returned: Lanes::default(),
+            held: Lanes::default(),
         }
     }
 
@@ -193,13 +190,19 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         self.messages.pop_front()
     }
 
-    /// Moves the next `count` messages to `batch`, or all if there are fewer.
+    /// Moves the next `count` messages that are not sent first to `batch`, or all if there are fewer.
     pub(crate) fn pop_into(&mut self, batch: &mut VecDeque<M>, count: usize) {
-        if batch.is_empty() && count >= self.messages.len() {
-            std::mem::swap(batch, &mut self.messages);
-        } else {
-            batch.extend(self.messages.drain(..count.min(self.messages.len())));
-        }
+        self.messages.pop_others_into(batch, count);
+    }
+
+    /// Returns true if a message that is sent first waits for the incarnation here.
+    pub(crate) fn has_first(&self) -> bool {
+        self.is_here() && self.messages.has_first()
+    }
+
+    /// Returns the number of messages for [`pop_into`](Self::pop_into).
+    pub(crate) fn ready_for_batch(&self) -> usize {
+        self.messages.others()
     }
 
     /// Returns the number of messages that the incarnation here can take.
@@ -216,26 +219,13 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
 
     /// Removes the messages for the incarnation here for which `which` is true.
     pub(crate) fn take(&mut self, which: impl Fn(&M) -> bool) -> Vec<M> {
-        if !self.messages.iter().any(&which) {
-            return Vec::new();
-        }
-        let (taken, stays) =
-            std::mem::take(&mut self.messages).into_iter().partition(|message| which(message));
-        self.messages = stays;
-        taken.into()
+        self.messages.take(which)
     }
 
     /// Removes all waiting messages for which `which` is true, including returned ones.
     pub(crate) fn take_waiting(&mut self, which: impl Fn(&M) -> bool) -> Vec<M> {
-        let mut taken = Vec::new();
-        for queue in [&mut self.returned, &mut self.held, &mut self.messages] {
-            if queue.iter().any(&which) {
-                let (out, stays) = std::mem::take(queue).into_iter().partition::<VecDeque<_>, _>(&which);
-                *queue = stays;
-                taken.extend(out);
-            }
-        }
-        taken
+        let queues = [&mut self.returned, &mut self.held, &mut self.messages];
+        queues.into_iter().flat_map(|queue| queue.take(&which)).collect()
     }
 
     /// Sets the place of the Work.
@@ -322,7 +312,7 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         let mut all = std::mem::take(&mut self.returned);
         all.append(&mut self.held);
         all.append(&mut self.messages);
-        all.into()
+        all.into_iter().collect()
     }
 
     fn settle(&mut self) -> Vec<Step<M, R>> {
@@ -340,7 +330,7 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
         if self.used.is_none() {
             let mut first = std::mem::take(&mut self.returned);
             first.append(&mut self.held);
-            self.unpop(&mut first);
+            self.messages.prepend(first);
             match &self.place {
                 Place::At(route) => {
                     let pumping = !self.messages.is_empty();
@@ -352,11 +342,11 @@ impl<M: Item, R: Clone + PartialEq> Queue<M, R> {
                 Place::Closed(why) => {
                     let why = *why;
                     let all = std::mem::take(&mut self.messages);
-                    let (refused, kept): (VecDeque<_>, VecDeque<_>) =
+                    let (refused, kept): (Vec<_>, Vec<_>) =
                         all.into_iter().partition(|message| !why.is_temporary() || message.is_question());
-                    self.messages = kept;
+                    self.messages = kept.into_iter().collect();
                     if !refused.is_empty() {
-                        steps.push(Step::Refuse(refused.into(), why));
+                        steps.push(Step::Refuse(refused, why));
                     }
                 }
                 Place::Unknown | Place::Pending | Place::Here => {}

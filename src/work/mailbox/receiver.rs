@@ -121,22 +121,43 @@ impl<W: Work> Receiver<W> {
     /// not to be taken.
     fn poll_mailbox(&mut self, cx: &mut Context<'_>, only: Option<TypeId>) -> Poll<Option<Mail<W>>> {
         let mailbox = &*self.mailbox;
+        // Those that are sent first go before the rest of a batch.
+        let is_overtaken = mailbox.has_first.load(Ordering::Acquire);
         let is_other = |next: &BoxedEnvelope<W>| only.is_some_and(|only| next.message_type() != only);
         {
             let mut batch = mailbox.batch.lock();
             if batch.incarnation != self.incarnation {
                 return Poll::Ready(Some(Mail::Command(Command::Stop)));
             }
-            if batch.messages.front().is_some_and(is_other) {
-                return Poll::Ready(None);
-            }
-            if let Some(envelope) = batch.messages.pop_front() {
-                return Poll::Ready(Some(Mail::Message(envelope)));
+            if !is_overtaken {
+                if batch.messages.front().is_some_and(is_other) {
+                    return Poll::Ready(None);
+                }
+                if let Some(envelope) = batch.messages.pop_front() {
+                    return Poll::Ready(Some(Mail::Message(envelope)));
+                }
             }
         }
         let mut inner = mailbox.inner.lock();
         if inner.incarnation != self.incarnation {
             return Poll::Ready(Some(Mail::Command(Command::Stop)));
+        }
+        if is_overtaken {
+            if inner.queue.has_first() {
+                if inner.queue.front().is_some_and(is_other) {
+                    return Poll::Ready(None);
+                }
+                let first = inner.queue.pop();
+                mailbox.has_first.store(inner.queue.has_first(), Ordering::Release);
+                let woken =
+                    if inner.waiting.is_empty() { Vec::new() } else { inner.grant(mailbox.capacity()) };
+                drop(inner);
+                woken.into_iter().for_each(Waker::wake);
+                return Poll::Ready(first.map(Mail::Message));
+            }
+            mailbox.has_first.store(false, Ordering::Release);
+            drop(inner);
+            return self.poll_mailbox(cx, only);
         }
         let is_cut = only.is_some() && !inner.commands.is_empty();
         if is_cut || inner.queue.is_here() && inner.queue.front().is_some_and(is_other) {
@@ -145,7 +166,7 @@ impl<W: Work> Receiver<W> {
         inner.taken = 0;
         let first = if inner.queue.is_here() { inner.queue.pop() } else { None };
         if first.is_some() {
-            let more = inner.queue.ready().min(mailbox.largest_batch() - 1);
+            let more = inner.queue.ready_for_batch().min(mailbox.largest_batch() - 1);
             if more > 0 {
                 inner.taken = u16::try_from(more).expect("a batch is small");
                 inner.queue.pop_into(&mut mailbox.batch.lock().messages, more);

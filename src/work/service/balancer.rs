@@ -234,7 +234,8 @@ impl<W: Work> Balancer<W> {
                         Err(_) => return Err(NotSent::Full(message.envelope)),
                     }
                 }
-                state.dispatch.enqueue(message, key);
+                let is_first = AnyEnvelope::is_first(&*message.envelope);
+                state.dispatch.enqueue(message, key, is_first);
                 let is_alarm = state.note_peak();
                 drop(state);
                 if is_alarm {

@@ -6,8 +6,8 @@
 //!   whole, so that no message goes to a replica that has left.
 //! - A replica has at most as many messages as its limit that were handed to it and not released.
 //! - No message waits while a replica to which it may go has room.
-//! - Messages that may go to the same replicas are handed over in the order in which they arrived; one that came back
-//!   goes first.
+//! - Messages that may go to the same replicas are handed over in the order in which they arrived, those that are sent
+//!   first (`tell_first`) before the others; one that came back goes before all.
 //! - Messages with the same key go to the same replica during one rotation, and a rotation moves only the keys of
 //!   replicas that leave and those that a new replica takes over: rendezvous hashing (Thaler and Ravishankar, 1998).
 
@@ -44,6 +44,7 @@ impl Replica {
 #[derive(Debug)]
 struct Waiting<M> {
     key: Option<u64>,
+    is_first: bool,
     message: M,
 }
 
@@ -117,9 +118,13 @@ impl<M> Dispatch<M> {
         }
     }
 
-    /// Has a message wait that [`offer`](Self::offer) has returned.
-    pub(super) fn enqueue(&mut self, message: M, key: Option<u64>) {
-        self.waiting.push_back(Waiting { key, message });
+    /// Has a message wait that [`offer`](Self::offer) has returned. One that is sent first waits before the others.
+    pub(super) fn enqueue(&mut self, message: M, key: Option<u64>, is_first: bool) {
+        let place = match is_first {
+            true => self.waiting.iter().rposition(|waiting| waiting.is_first).map_or(0, |last| last + 1),
+            false => self.waiting.len(),
+        };
+        self.waiting.insert(place, Waiting { key, is_first, message });
     }
 
     /// Replaces the rotation, in which each replica has a limit of messages, at least 1.
@@ -156,7 +161,8 @@ impl<M> Dispatch<M> {
     /// Takes back a message that no handler has begun.
     pub(super) fn came_back(&mut self, id: ReplicaId, message: M, key: Option<u64>) -> Handed<M> {
         self.take_back(id);
-        self.waiting.push_front(Waiting { key, message });
+        // Behind it, those that are sent first go before the others.
+        self.waiting.push_front(Waiting { key, is_first: true, message });
         self.fill()
     }
 

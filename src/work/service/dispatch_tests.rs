@@ -10,6 +10,7 @@ use super::*;
 enum Op {
     Offer {
         key: Option<u64>,
+        is_first: bool,
     },
     /// The replica at this index among those with messages is done with its oldest one.
     Release(usize),
@@ -26,7 +27,8 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        40 => prop::option::of(0..6_u64).prop_map(|key| Op::Offer { key }),
+        40 => (prop::option::of(0..6_u64), prop::bool::weighted(0.2))
+            .prop_map(|(key, is_first)| Op::Offer { key, is_first }),
         30 => any::<usize>().prop_map(Op::Release),
         5 => any::<usize>().prop_map(Op::ComeBack),
         3 => (any::<usize>(), any::<bool>()).prop_map(|(choice, for_good)| Op::Refuse(choice, for_good)),
@@ -40,6 +42,7 @@ fn op() -> impl Strategy<Value = Op> {
 struct Sent {
     number: u64,
     key: Option<u64>,
+    is_first: bool,
 }
 
 #[derive(Default)]
@@ -60,6 +63,13 @@ struct Model {
 }
 
 impl Model {
+    /// Has a message wait: one that is sent first before all but those like it and those that came back.
+    fn enqueue(&mut self, message: Sent) {
+        let is_before = |waiting: &Sent| waiting.is_first || self.returned.contains(&waiting.number);
+        let first = self.waiting.iter().rposition(is_before).map_or(0, |last| last + 1);
+        self.waiting.insert(if message.is_first { first } else { self.waiting.len() }, message);
+    }
+
     fn open(&self) -> Vec<ReplicaId> {
         self.rotation.keys().copied().filter(|id| !self.closed.contains(id)).collect()
     }
@@ -157,8 +167,8 @@ fn run(ops: Vec<Op>, in_turn: bool) -> Result<(), TestCaseError> {
     let (mut dispatch, mut model) = (Dispatch::new(in_turn), Model::default());
     for op in ops {
         match op {
-            Op::Offer { key } => {
-                let message = Sent { number: model.next, key };
+            Op::Offer { key, is_first } => {
+                let message = Sent { number: model.next, key, is_first };
                 model.next += 1;
                 match dispatch.offer(message, key) {
                     Offered::Hand(id, message) => {
@@ -167,8 +177,8 @@ fn run(ops: Vec<Op>, in_turn: bool) -> Result<(), TestCaseError> {
                         model.handed(id, message)?;
                     }
                     Offered::Wait(message) => {
-                        dispatch.enqueue(message, key);
-                        model.waiting.push(message);
+                        dispatch.enqueue(message, key, is_first);
+                        model.enqueue(message);
                     }
                     Offered::Refused(message, _) => {
                         prop_assert!(model.refuses());

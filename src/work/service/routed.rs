@@ -122,6 +122,10 @@ impl<W: Work> AnyEnvelope for Routed<W> {
         self.envelope.sender()
     }
 
+    fn is_first(&self) -> bool {
+        AnyEnvelope::is_first(&*self.envelope)
+    }
+
     fn settle(self: Box<Self>, outcome: Outcome<'_>) -> bool {
         let why = match &outcome {
             Outcome::Unanswered(NoReply::Refused(why)) => Some(*why),
