@@ -359,6 +359,11 @@ fn number(variable: &str, default: u64) -> u64 {
 /// messages whose handlers a killed replica had begun fail, none is handled twice, and no caller sees an older version.
 fn killed_replicas_cost_only_the_messages_that_they_had() {
     let (releases, callers) = (number("FLOWRIGHT_ROLLOUTS", 10), number("FLOWRIGHT_CALLERS", 8));
+    let (kills, works) = (number("FLOWRIGHT_KILLS", 3), number("FLOWRIGHT_WORKS", 1));
+    let places = ["thread", "pool", "process", "n"];
+    let clients = (0..works).flat_map(|number| places.map(|place| (format!("{place}-{number}"), place)));
+    let clients: Vec<_> = clients.collect();
+    let names: Vec<_> = clients.iter().map(|(name, _)| name.clone()).collect();
     let directory = Directory::new("kills");
     let file = directory.file();
     let app = App::new(move || {
@@ -367,9 +372,9 @@ fn killed_replicas_cost_only_the_messages_that_they_had() {
         let server = ServiceRef::default().replicas(2).in_flight(1);
         let server = server.placed(Placement::Process).restart(restart);
         let client = |place: &str| WorkRef::<Client>::default().placed(place.parse().expect("a placement"));
-        let clients = ["thread", "pool", "process", "n"].map(|place| (place.to_owned(), client(place)));
+        let clients = clients.iter().map(|(name, place)| (name.clone(), client(place))).collect();
         let ended = Vec::new();
-        Rolling { server, clients: clients.into(), releases, next: 0, file, ended }
+        Rolling { server, clients, releases, next: 0, file, ended }
     });
     let app = app.listen("127.0.0.1:0").process(|| Ok(this_program("rolling"))).config(times(500, 30_000));
     let app = app.serve("127.0.0.1:0".parse().expect("an address"));
@@ -418,8 +423,8 @@ fn killed_replicas_cost_only_the_messages_that_they_had() {
             let living = replicas.values().map(|servant| servant.process).filter(|process| *process != 0);
             let living: Vec<_> = living.filter(|process| !has_ended(*process)).collect();
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            // Some of the changes kill one; at most three for each release, so that releases become ready.
-            let most = 3 * usize::try_from(releases).expect("a small number");
+            // Some of the changes kill one; not too many for each release, so that releases become ready.
+            let most = usize::try_from(kills * releases).expect("a small number");
             if let Some(process) = living.get((seed >> 33) as usize % 40)
                 && killed.len() < most
             {
@@ -433,7 +438,7 @@ fn killed_replicas_cost_only_the_messages_that_they_had() {
     let callers = join_all((0..callers).map(caller));
     let (mut said, over_http, ()) = app.block_on(async { tokio::join!(callers, over_http, kill) });
     said.extend(over_http);
-    for client in ["thread", "pool", "process", "n"] {
+    for client in &names {
         said.push(app.wait_for_state(&format!("clients.{client}.said"), |said: &Said| said.last == releases));
     }
     assert!(said.iter().all(|said| said.last == releases && said.answers > 0), "{said:?}");
