@@ -40,6 +40,7 @@ mod json;
 mod json_reply;
 mod load_report;
 mod local;
+mod local_message;
 pub(crate) mod logs;
 mod mailbox;
 mod message;
@@ -146,6 +147,7 @@ pub(crate) use self::gpus::{GpuPool, Gpus, visible as visible_gpus};
 pub(crate) use self::incarnations::Incarnations;
 pub(crate) use self::json::{HandlerError, JsonAnswer, JsonAnswered, JsonItems, JsonReplied, Unanswered};
 pub(crate) use self::local::{LocalHost, start_arbiter, start_system};
+pub use self::local_message::Local;
 pub(crate) use self::mailbox::{CloseReason, Mailbox, Place, Refused};
 #[cfg(test)]
 pub(crate) use self::mailbox::{Item, Offer, Queue, Step};

@@ -23,6 +23,7 @@ mod held;
 mod http_caller;
 mod lab;
 mod leaks;
+mod local_messages;
 mod outputs;
 mod payloads;
 mod peers;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         gpus::TESTS,
         groups::TESTS,
         leaks::TESTS,
+        local_messages::TESTS,
         outputs::TESTS,
         #[cfg(feature = "journal")]
         payloads::adopted::TESTS,

@@ -62,6 +62,7 @@ pub(crate) fn run(program: &str) -> ExitCode {
         "outputs" => crate::outputs::program(),
         "kinds" => App::new(crate::services::kinds).main(),
         "rolling" => App::new(crate::services::rolling).main(),
+        "vault" => App::new(crate::local_messages::vault).main(),
         "steps" => crate::steps::program(),
         "stranger" => App::new(Stranger::default).main(),
         other => panic!("there is no program {other}"),

@@ -12,6 +12,7 @@ use super::super::link::{Channel, ChannelUser, Link, Target};
 use super::super::lost_messages::{lose, refuse_without_address};
 use super::super::uplink::Uplink;
 use crate::id::ActorPath;
+use crate::wire;
 use crate::work::{
     AnyEnvelope, AnyMailbox, DeadLetterReason, Lost, NoReply, Outcome, Place, Refused, Route, SharedRoute,
     Stamp, WATCH, WorkType,
@@ -113,6 +114,10 @@ impl DirectRoute {
         }
         let Ends { path, kind, incarnation, is_relayed, .. } = &self.ends;
         if message != WATCH && !kind.messages().contains(&message) {
+            // One that cannot be sent is not helped by a declaration.
+            if let Err(error) = wire::with_buffer(|buffer| envelope.write(buffer)) {
+                return Err(Some(error.to_string()));
+            }
             return Err(Some(format!(
                 "`{}` does not accept `{message}` from other processes: call `messages.accept::<…>()` in \
                  `fn messages(messages: &mut Messages<Self>)` of its `impl Work`",
